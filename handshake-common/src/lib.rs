@@ -1,0 +1,27 @@
+//! The rules of handshake, compiled twice: into the BPF programs and into the agent.
+//!
+//! Laws of this crate: `no_std`, no allocation, no clock, no I/O. Everything is a function of its
+//! arguments; the time comes in as one. Memory that several CPUs share is reached through
+//! [`shared`] only, packets through [`wire::Frame`] only.
+//!
+//! ```text
+//! packet ─▶ wire::parse ─▶ engine::track ─┬▶ table   find, insert, evict
+//!                                         ├▶ tcp, udp  step(record, segment, now)
+//!                                         └▶ books, services, latency
+//! ```
+#![no_std]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "BPF has its atomics as compiler intrinsics only")
+)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod abi;
+pub mod flow;
+pub mod record;
+pub mod seq;
+pub mod verdict;
+pub mod wire;

@@ -1,0 +1,173 @@
+//! What a frame says: [`parse`] turns bytes into a [`Packet`]. Pure, and generic over where the
+//! bytes come from: the kernel's frames and a capture's go through this one code.
+
+use zerocopy::FromBytes;
+
+/// The bytes asked for are declared by the headers before them, but are not in the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truncated;
+
+/// Where a packet's bytes come from.
+pub trait Frame {
+    /// The `size_of::<T>()` bytes from `offset`, as they lie on the wire.
+    fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated>;
+    /// Bytes of the frame on the wire, of which fewer may be readable.
+    fn length(&self) -> u32;
+}
+
+/// What a frame begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header, up to three VLAN tags behind it.
+    Ethernet,
+    /// An IP header at once.
+    Ip,
+    /// Linux "cooked" capture, version 1 (LINKTYPE_LINUX_SLL, 113).
+    LinuxSll,
+    /// Linux "cooked" capture, version 2 (LINKTYPE_LINUX_SLL2, 276).
+    LinuxSll2,
+    /// BSD loopback: an address family in the byte order of the machine that captured (LINKTYPE_NULL, 0).
+    BsdNull,
+    /// The same in network byte order (LINKTYPE_LOOP, 108).
+    BsdLoop,
+}
+
+/// Every packet is in exactly one class, the first whose rule fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// TCP with SYN and without ACK.
+    Syn = 0,
+    /// TCP with SYN and ACK.
+    SynAck,
+    /// TCP with ACK and none of RST, SYN, FIN.
+    Ack,
+    /// TCP with FIN and neither RST nor SYN.
+    Fin,
+    /// TCP with RST, whatever else is set.
+    Rst,
+    /// TCP with none of RST, SYN, FIN, ACK.
+    TcpOther,
+    /// UDP.
+    Udp,
+    /// ICMP over IPv4, ICMPv6 over IPv6.
+    Icmp,
+    /// Another protocol over IP, or more extension headers than are walked.
+    IpOther,
+    /// A fragment that is not the first.
+    Fragment,
+    /// Neither IPv4 nor IPv6.
+    NonIp,
+    /// A header's fixed part is declared, but not there.
+    Truncated,
+    /// A header runs past what the IP header declares, or a length in it cannot be.
+    Malformed,
+}
+
+impl Class {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Syn,
+        Self::SynAck,
+        Self::Ack,
+        Self::Fin,
+        Self::Rst,
+        Self::TcpOther,
+        Self::Udp,
+        Self::Icmp,
+        Self::IpOther,
+        Self::Fragment,
+        Self::NonIp,
+        Self::Truncated,
+        Self::Malformed,
+    ];
+
+    /// The name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::SynAck => "syn_ack",
+            Self::Ack => "ack",
+            Self::Fin => "fin",
+            Self::Rst => "rst",
+            Self::TcpOther => "tcp_other",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+            Self::IpOther => "ip_other",
+            Self::Fragment => "fragment",
+            Self::NonIp => "non_ip",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// TCP header flags (RFC 9293 §3.1). Masked, never compared: ECN sets two more.
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement field counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// What a packet is about beside its own headers.
+pub mod quote {
+    /// Nothing: addresses and ports are the packet's own.
+    pub const NONE: u8 = 0;
+    /// An ICMP error: addresses, ports and `seq` are those of the packet it quotes.
+    pub const UNREACHABLE: u8 = 1;
+    /// The same, and the error is "port unreachable" (RFC 792; RFC 4443 §3.1).
+    pub const PORT_UNREACHABLE: u8 = 2;
+}
+
+/// IANA's number of TCP.
+pub const TCP: u8 = 6;
+/// IANA's number of UDP.
+pub const UDP: u8 = 17;
+
+/// What [`parse`] found. Flat, without enums: it crosses between BPF functions by pointer.
+///
+/// Addresses are words in host order, most significant first; an IPv4 address is the first word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Packet {
+    /// Source address.
+    pub source: [u32; 4],
+    /// Destination address.
+    pub destination: [u32; 4],
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// TCP sequence number (also of a quoted TCP header).
+    pub seq: u32,
+    /// TCP acknowledgement number.
+    pub ack: u32,
+    /// Octets of TCP payload, from the IP header's length.
+    pub payload: u32,
+    /// Octets of the IP packet, from the IP header (0 there: what the frame holds).
+    pub ip_length: u32,
+    /// Octets of IP and L4 headers: what each further segment of a super-packet repeats.
+    pub header_length: u16,
+    /// Packets that this frame stands for: 1, or the segments of a super-packet.
+    pub segments: u16,
+    /// [`Class`] as a number.
+    pub class: u8,
+    /// TCP flags.
+    pub flags: u8,
+    /// 0, or [`Family`](crate::flow::Family) as a number: of the packet itself.
+    pub family: u8,
+    /// [`TCP`], [`UDP`] (also of a quoted packet), or 0 when it belongs to no flow.
+    pub protocol: u8,
+    /// One of [`quote`].
+    pub quote: u8,
+    /// The hook point that saw it: interface and direction, as [`abi`](crate::abi) numbers them.
+    pub point: u8,
+    /// No meaning; zero.
+    pub reserved: [u8; 2],
+}

@@ -1,0 +1,3 @@
+//! The kernel side of handshake.
+#![no_std]
+#![no_main]

@@ -1,0 +1,3 @@
+//! The command `handshake`.
+
+fn main() {}

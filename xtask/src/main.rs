@@ -1,0 +1,3 @@
+//! What a person working on handshake runs: `cargo xtask VERB`.
+
+fn main() {}
