@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod abi;
 pub mod flow;
+pub mod latency;
 pub mod record;
 pub mod seq;
 pub mod verdict;

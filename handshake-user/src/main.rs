@@ -1,3 +1,5 @@
 //! The command `handshake`.
 
+mod source;
+
 fn main() {}

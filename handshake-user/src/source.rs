@@ -1,0 +1,37 @@
+//! Where the figures come from: the kernel's maps, or a capture run through the same engine.
+
+use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, Service};
+use handshake_common::record::{Clocks, Now, Record};
+
+/// One reading of everything but the flows, taken at one `now` before the tables are read.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    /// The time, on the records' clocks.
+    pub(crate) now: Now,
+    /// The same moment, ns since the Unix epoch.
+    pub(crate) wall_ns: u64,
+    /// Time stands still (the end of a capture): what is open now is half-open, whatever its age.
+    pub(crate) stopped: bool,
+    /// The counter blocks of all CPUs: sums, and the largest of each `Max…`.
+    pub(crate) counters: CounterBlock,
+    /// A class block an interface, summed over the CPUs.
+    pub(crate) classes: Vec<ClassBlock>,
+    /// A histogram a leg, in the order of `Leg::ALL`, summed over the CPUs.
+    pub(crate) histograms: [Histogram; 3],
+    /// Slots of both tables.
+    pub(crate) slots: u64,
+    /// Packets the interfaces lost before any hook, since the source was opened.
+    pub(crate) lost_before_hook: u64,
+}
+
+/// Something that counts handshakes.
+pub(crate) trait Source {
+    /// A consistent reading of counters and clocks.
+    fn read(&mut self) -> anyhow::Result<Reading>;
+    /// Every record in the tables, each copied whole.
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record));
+    /// The valid rows of the service table with their row numbers; rows 0 and SERVICES/2 are `other`.
+    fn services(&self) -> Vec<(u16, Service)>;
+    /// The two clocks T1 and T2, and the idle times.
+    fn clocks(&self) -> Clocks;
+}
