@@ -20,9 +20,15 @@
 extern crate std;
 
 pub mod abi;
+pub mod books;
+pub mod engine;
 pub mod flow;
 pub mod latency;
 pub mod record;
 pub mod seq;
+pub mod shared;
+pub mod table;
+pub mod tcp;
+pub mod udp;
 pub mod verdict;
 pub mod wire;

@@ -171,3 +171,27 @@ pub struct Packet {
     /// No meaning; zero.
     pub reserved: [u8; 2],
 }
+
+impl Packet {
+    /// Packets of class ack it stands for: of a super-packet that ends in FIN all but the last.
+    #[inline(always)]
+    #[must_use]
+    pub const fn acks(&self) -> u32 {
+        if self.quote != quote::NONE {
+            0
+        } else if self.class == Class::Ack as u8 {
+            self.segments as u32
+        } else if self.class == Class::Fin as u8 && self.flags & flag::ACK != 0 {
+            self.segments.saturating_sub(1) as u32
+        } else {
+            0
+        }
+    }
+
+    /// Octets of IP packets it stands for: each further segment of a super-packet repeats the headers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(&self) -> u64 {
+        self.ip_length as u64 + self.header_length as u64 * self.segments.saturating_sub(1) as u64
+    }
+}

@@ -1,0 +1,210 @@
+//! The counter block of one CPU, and the rows of services: changed in balanced pairs.
+//!
+//! One CPU writes a block, without locks. A pair of changes lies between two markers, the block's
+//! last word before it and its first word after it: a reader that copies from the first word to the
+//! last, and finds the markers equal, has no half of a pair.
+
+use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
+use crate::shared::{Shared32, Shared64};
+
+/// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
+#[repr(transparent)]
+pub struct Books([Shared64; COUNTERS]);
+
+impl Books {
+    /// A block of zeros.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([const { Shared64::new(0) }; COUNTERS])
+    }
+
+    /// The words, in the order of [`Counter`].
+    #[must_use]
+    pub const fn words(&self) -> &[Shared64; COUNTERS] {
+        &self.0
+    }
+
+    #[inline(always)]
+    fn bump(&self, counter: Counter, by: u64) {
+        // The mask changes nothing (a counter is below 64) and lets the verifier see it.
+        let word = &self.0[counter as usize & (COUNTERS - 1)];
+        word.store(word.load().wrapping_add(by));
+    }
+
+    /// Counts what is in no identity.
+    #[inline(always)]
+    pub fn add(&self, counter: Counter, by: u64) {
+        self.bump(counter, by);
+    }
+
+    /// Keeps the largest.
+    #[inline(always)]
+    pub fn raise(&self, counter: Counter, to: u64) {
+        let word = &self.0[counter as usize & (COUNTERS - 1)];
+        if to > word.load() {
+            word.store(to);
+        }
+    }
+
+    /// A new attempt, or a new UDP flow: `total` and the `gauge` it is in.
+    #[inline(always)]
+    pub fn enter(&self, total: Counter, gauge: Counter) {
+        self.bump(Counter::Begin, 1);
+        self.bump(total, 1);
+        self.bump(gauge, 1);
+        self.bump(Counter::End, 1);
+    }
+
+    /// From one gauge of an identity to another.
+    #[inline(always)]
+    pub fn transfer(&self, from: Counter, to: Counter) {
+        self.bump(Counter::Begin, 1);
+        self.bump(from, u64::MAX);
+        self.bump(to, 1);
+        self.bump(Counter::End, 1);
+    }
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A row of the service table as the tracker reaches it: the bytes of [`abi::Service`](crate::abi::Service).
+#[repr(C, align(64))]
+pub struct ServiceRow {
+    state: Shared64,
+    address: [Shared32; 4],
+    /// Port, protocol and family, in the order of the row's bytes.
+    what: Shared32,
+    reserved: Shared32,
+    gauges: [Shared64; SERVICE_GAUGES],
+}
+
+const _: () = assert!(size_of::<ServiceRow>() == size_of::<crate::abi::Service>());
+
+/// The row is free.
+const FREE: u64 = 0;
+/// One CPU writes the key.
+const WRITING: u64 = 1;
+/// The key is there, for ever.
+const VALID: u64 = 2;
+
+/// Who answers: address, port, protocol and family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceKey {
+    /// The responder's address, in host order, most significant word first.
+    pub address: [u32; 4],
+    /// The responder's port, then protocol, then family, as the row's bytes lie.
+    what: u32,
+}
+
+impl ServiceKey {
+    /// The key of a responder.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: [u32; 4], port: u16, protocol: u8, family: u8) -> Self {
+        let port = port.to_ne_bytes();
+        Self { address, what: u32::from_ne_bytes([port[0], port[1], protocol, family]) }
+    }
+
+    /// A word that differs between services: where in its half of the table a row is looked for first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mix(&self, factors: &[u64; crate::abi::HASH_WORDS]) -> u32 {
+        let a = &self.address;
+        let sum = factors[0]
+            .wrapping_add((a[0] as u64).wrapping_mul(factors[1]))
+            .wrapping_add((a[1] as u64).wrapping_mul(factors[2]))
+            .wrapping_add((a[2] as u64).wrapping_mul(factors[3]))
+            .wrapping_add((a[3] as u64).wrapping_mul(factors[4]))
+            .wrapping_add((self.what as u64).wrapping_mul(factors[5]));
+        (sum >> 32) as u32
+    }
+}
+
+impl ServiceRow {
+    /// A free row.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            state: Shared64::new(FREE),
+            address: [const { Shared32::new(0) }; 4],
+            what: Shared32::new(0),
+            reserved: Shared32::new(0),
+            gauges: [const { Shared64::new(0) }; SERVICE_GAUGES],
+        }
+    }
+
+    /// Is this the service's row, or can it be? A free row is taken for it. Rows are never given
+    /// back, so the first row that fits is the only one.
+    #[inline(always)]
+    pub fn claim(&self, key: &ServiceKey) -> bool {
+        if self.state.load() == FREE && self.state.compare_exchange(FREE, WRITING) {
+            self.address[0].store(key.address[0]);
+            self.address[1].store(key.address[1]);
+            self.address[2].store(key.address[2]);
+            self.address[3].store(key.address[3]);
+            self.what.store(key.what);
+            self.state.swap(VALID);
+            return true;
+        }
+        self.state.load() == VALID && self.holds(key)
+    }
+
+    #[inline(always)]
+    fn holds(&self, key: &ServiceKey) -> bool {
+        self.what.load() == key.what
+            && self.address[0].load() == key.address[0]
+            && self.address[1].load() == key.address[1]
+            && self.address[2].load() == key.address[2]
+            && self.address[3].load() == key.address[3]
+    }
+
+    /// Is another CPU writing the row's key just now?
+    #[inline(always)]
+    pub fn is_being_written(&self) -> bool {
+        self.state.load() == WRITING
+    }
+
+    /// Adds to a gauge: [`Counter::Attempts`] to [`Counter::OpenNoAck`] of TCP, [`Counter::UdpFlows`] to
+    /// [`Counter::UdpEvicted`] of UDP.
+    #[inline(always)]
+    pub fn bump(&self, counter: Counter, by: u64) {
+        let first = if counter as u8 >= Counter::UdpFlows as u8 { Counter::UdpFlows } else { Counter::Attempts };
+        let place = counter as usize - first as usize;
+        if let Some(gauge) = self.gauges.get(place) {
+            gauge.add(by);
+        }
+    }
+
+    /// The row as a value, when it is valid.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn read(&self) -> Option<crate::abi::Service> {
+        (self.state.load() == VALID).then(|| self.copy())
+    }
+
+    /// The row as a value, valid or not: the row of those without one has no key.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn copy(&self) -> crate::abi::Service {
+        let what = self.what.load().to_ne_bytes();
+        crate::abi::Service {
+            state: self.state.load(),
+            address: core::array::from_fn(|i| self.address[i].load()),
+            port: u16::from_ne_bytes([what[0], what[1]]),
+            protocol: what[2],
+            family: what[3],
+            reserved: 0,
+            gauges: core::array::from_fn(|i| self.gauges[i].load()),
+        }
+    }
+}
+
+impl Default for ServiceRow {
+    fn default() -> Self {
+        Self::new()
+    }
+}

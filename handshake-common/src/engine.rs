@@ -1,0 +1,810 @@
+//! From packet to record: count, filter, find, step, store. The same code runs in the kernel and on
+//! the host; a [`Platform`] is where its memory and its clocks are.
+
+use core::mem::MaybeUninit;
+
+use crate::abi::{
+    self, CLASS_WORDS, Config, Counter, Event, HASH_WORDS, MAX_NETS, NO_POINT, SERVICES, STRIPES, TICK_SHIFT,
+    TcpRecord, WAYS, class_index, option, tag,
+};
+use crate::books::{Books, ServiceKey, ServiceRow};
+use crate::flow::{End, Family, FlowKey, Side};
+use crate::latency;
+use crate::record::{Clocks, Now, State, jiffies_since};
+use crate::shared::Shared64;
+use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
+use crate::tcp::{self, Segment, Step};
+use crate::udp;
+use crate::verdict::{Cause, Leg, Sign};
+use crate::wire::{self, Class, Packet, quote};
+
+/// How often a CPU looks again at a lock word or a slot that another one holds. A holder needs
+/// some hundred nanoseconds, a look about two.
+const PATIENCE: u32 = 128;
+/// Rows of the service table that are looked at for one service.
+const SERVICE_PROBES: u32 = 8;
+/// Rows of either half of the service table.
+const SERVICE_HALF: u32 = SERVICES / 2;
+
+/// Where the tracker's memory and clocks are.
+pub trait Platform {
+    /// What the agent asked for.
+    fn config(&self) -> &Config;
+    /// The precise clock, ns. Called for handshake segments and new flows only: it is dear.
+    fn now_ns(&self) -> u64;
+    /// The coarse clock. Nearly free.
+    fn jiffies(&self) -> u32;
+    /// A slot of the IPv4 table.
+    fn slot4(&self, index: u32) -> Option<&Slot4>;
+    /// A slot of the IPv6 table.
+    fn slot6(&self, index: u32) -> Option<&Slot6>;
+    /// A lock word, below [`STRIPES`].
+    fn stripe(&self, index: u32) -> Option<&Shared64>;
+    /// A row of the service table, below [`SERVICES`].
+    fn service(&self, row: u32) -> Option<&ServiceRow>;
+    /// The counter block of this CPU.
+    fn books(&self) -> &Books;
+    /// The class counters of this CPU and an interface.
+    fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]>;
+    /// Counts a sample of a leg.
+    fn sample(&self, leg: Leg, bucket: u32);
+    /// Is the port in the filter's set?
+    fn is_selected(&self, port: u16) -> bool;
+    /// Hands `fill` room for an event and sends it; `false`: there was no room.
+    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
+}
+
+/// A slot type together with where a platform has its table.
+pub trait Table: Slot + Sized {
+    /// The slot at an index, when there is one.
+    fn at<P: Platform>(platform: &P, index: u32) -> Option<&Self>;
+    /// Slots of the table, less one.
+    fn mask(config: &Config) -> u32;
+}
+
+impl Table for Slot4 {
+    #[inline(always)]
+    fn at<P: Platform>(platform: &P, index: u32) -> Option<&Self> {
+        platform.slot4(index)
+    }
+    #[inline(always)]
+    fn mask(config: &Config) -> u32 {
+        config.mask4
+    }
+}
+
+impl Table for Slot6 {
+    #[inline(always)]
+    fn at<P: Platform>(platform: &P, index: u32) -> Option<&Self> {
+        platform.slot6(index)
+    }
+    #[inline(always)]
+    fn mask(config: &Config) -> u32 {
+        config.mask6
+    }
+}
+
+/// Counts a packet by its class, and says whether it is one the tracker wants.
+#[inline(always)]
+pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    if let Some(classes) = platform.classes(packet.point as u32 >> 1) {
+        let packets = packet.segments as u64;
+        // Of a super-packet only the last segment carries the FIN.
+        let acks = if packet.class == Class::Fin as u8 { packet.acks() as u64 } else { 0 };
+        add_class(classes, packet.class, packet.family, packets - acks);
+        if acks != 0 {
+            add_class(classes, Class::Ack as u8, packet.family, acks);
+        }
+    }
+    if packet.protocol == 0 {
+        return false;
+    }
+    let wanted = passes(platform, packet);
+    if !wanted {
+        platform.books().add(Counter::Filtered, packet.segments as u64);
+    }
+    wanted
+}
+
+#[inline(always)]
+fn add_class(classes: &[Shared64; CLASS_WORDS], class: u8, family: u8, packets: u64) {
+    let word = &classes[class_index(class, family) & (CLASS_WORDS - 1)];
+    word.store(word.load().wrapping_add(packets));
+}
+
+/// Does either end of the flow pass the filters?
+#[inline(always)]
+fn passes<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    let config = platform.config();
+    if config.options & option::PORTS != 0
+        && !platform.is_selected(packet.source_port)
+        && !platform.is_selected(packet.destination_port)
+    {
+        return false;
+    }
+    config.net_count == 0 || in_a_net(config, packet)
+}
+
+#[inline(always)]
+fn in_a_net(config: &Config, packet: &Packet) -> bool {
+    let mut i = 0;
+    while i < MAX_NETS {
+        if i as u32 >= config.net_count {
+            return false;
+        }
+        let net = &config.nets[i];
+        if net.family == packet.family as u32
+            && (is_in(net, &packet.source) || is_in(net, &packet.destination))
+        {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn is_in(net: &abi::Net, address: &[u32; 4]) -> bool {
+    (address[0] & net.mask[0]) == net.address[0]
+        && (address[1] & net.mask[1]) == net.address[1]
+        && (address[2] & net.mask[2]) == net.address[2]
+        && (address[3] & net.mask[3]) == net.address[3]
+}
+
+/// A wanted packet on its way to its record.
+struct Visit<'a, P> {
+    platform: &'a P,
+    config: &'a Config,
+    packet: &'a Packet,
+    key: FlowKey,
+    /// The end that sent it; of an ICMP error the end that sent what it quotes.
+    end: End,
+    jiffies: u32,
+}
+
+/// What a packet that meets no record makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Newcomer {
+    Attempt,
+    Orphan,
+    Midstream,
+    Udp,
+    Nothing,
+}
+
+impl Newcomer {
+    #[inline(always)]
+    fn of(packet: &Packet) -> Self {
+        if packet.quote != quote::NONE {
+            Self::Nothing
+        } else if packet.protocol == wire::UDP {
+            Self::Udp
+        } else if packet.class == Class::Syn as u8 {
+            Self::Attempt
+        } else if packet.class == Class::SynAck as u8 {
+            Self::Orphan
+        } else if packet.class == Class::Ack as u8 {
+            Self::Midstream
+        } else {
+            Self::Nothing
+        }
+    }
+
+    #[inline(always)]
+    const fn worth(self) -> Worth {
+        match self {
+            Self::Attempt => Worth::HalfOpenNoSynAck,
+            Self::Orphan | Self::Midstream => Worth::Midstream,
+            Self::Udp => Worth::UdpUnanswered,
+            Self::Nothing => Worth::Free,
+        }
+    }
+}
+
+/// Tracks a packet that [`count`] wants, in the table of its family.
+#[inline(always)]
+pub fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
+    let source = (packet.source, packet.source_port);
+    let destination = (packet.destination, packet.destination_port);
+    let (key, end) = FlowKey::of(source, destination, packet.protocol == wire::UDP);
+    let config = platform.config();
+    let visit = Visit { platform, config, packet, key, end, jiffies: platform.jiffies() };
+    let first = table::hash(&visit.key, S::FAMILY, &config.factors[0]);
+    let second = table::hash(&visit.key, S::FAMILY, &config.factors[1]);
+    let newcomer = Newcomer::of(packet);
+    let sets = [table::set_of(first, S::mask(config)), table::set_of(second, S::mask(config))];
+    // A SYN is nearly always new: it looks once, under the lock.
+    let mut found = None;
+    if newcomer != Newcomer::Attempt {
+        found = visit.find::<S>(sets);
+    }
+    if found.is_none() && newcomer != Newcomer::Nothing {
+        // The set takes the low bits of the hash, the lock word higher ones.
+        found = visit.insert::<S>(sets, first >> 16, newcomer);
+    }
+    if let Some(index) = found
+        && let Some(slot) = S::at(platform, index)
+    {
+        visit.meet(slot);
+    }
+}
+
+impl<P: Platform> Visit<'_, P> {
+    #[inline(always)]
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            half_open_after_ns: self.config.half_open_after_ns,
+            expire_after_ns: self.config.expire_after_ns,
+            udp_idle_jiffies: self.config.udp_idle_jiffies,
+            idle_after_jiffies: self.config.idle_after_jiffies,
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Now {
+        Now { ns: self.platform.now_ns(), jiffies: self.jiffies }
+    }
+
+    #[inline(always)]
+    fn is_here<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
+        let state = tag.state();
+        !matches!(state, State::Empty) && state.is_udp() == self.key.udp && slot.holds(&self.key)
+    }
+
+    /// The slot that holds the key.
+    #[inline(always)]
+    fn find<S: Table>(&self, sets: [u32; 2]) -> Option<u32> {
+        let mut i = 0;
+        while i < 2 * WAYS {
+            let index = (if i < WAYS { sets[0] } else { sets[1] }) | (i & (WAYS - 1));
+            if let Some(slot) = S::at(self.platform, index)
+                && self.is_here(slot, Tag(slot.tag().load()))
+            {
+                return Some(index);
+            }
+            i += 1;
+        }
+        None
+    }
+
+    /// Makes a record for the newcomer; gives the slot when there is one already.
+    #[inline(always)]
+    fn insert<S: Table>(&self, sets: [u32; 2], stripe: u32, newcomer: Newcomer) -> Option<u32> {
+        let lock = self.platform.stripe(stripe & (STRIPES - 1))?;
+        if !acquire(lock) {
+            self.platform.books().add(Counter::Contended, 1);
+            return None;
+        }
+        let now = self.now();
+        let survey = self.survey::<S>(sets, now);
+        if survey.found == NOWHERE {
+            self.take(&survey, S::at(self.platform, survey.place), now, newcomer);
+        }
+        lock.swap(0);
+        (survey.found != NOWHERE).then_some(survey.found)
+    }
+
+    /// Looks through both sets for the key, and for the slot that is worth least.
+    #[inline(always)]
+    fn survey<S: Table>(&self, sets: [u32; 2], now: Now) -> Survey {
+        let clocks = self.clocks();
+        let mut survey = Survey { found: NOWHERE, place: NOWHERE, score: u64::MAX, tag: Tag(0) };
+        let mut free = [0_u32; 2];
+        let mut i = 0;
+        while i < 2 * WAYS {
+            let second = i >= WAYS;
+            let index = (if second { sets[1] } else { sets[0] }) | (i & (WAYS - 1));
+            if let Some(slot) = S::at(self.platform, index) {
+                let tag = Tag(slot.tag().load());
+                if self.is_here(slot, tag) {
+                    survey.found = index;
+                    return survey;
+                }
+                if matches!(tag.state(), State::Empty) {
+                    free[second as usize & 1] += 1;
+                }
+                // The second set's free slots come first when it has more of them.
+                let emptier = second && free[1] > free[0];
+                survey.consider(index, tag, score(slot, tag, now, &clocks), emptier);
+            }
+            i += 1;
+        }
+        survey
+    }
+
+    /// Takes the place that a survey found, if the newcomer is worth it.
+    #[inline(always)]
+    fn take<S: Table>(&self, survey: &Survey, slot: Option<&S>, now: Now, newcomer: Newcomer) {
+        let books = self.platform.books();
+        let Some(slot) = slot else { return };
+        if survey.worth() > newcomer.worth() as u64 {
+            if matches!(newcomer, Newcomer::Attempt | Newcomer::Udp) {
+                books.add(Counter::Untracked, 1);
+            }
+            return;
+        }
+        if !slot.tag().compare_exchange(survey.tag.0, survey.tag.locked().0) {
+            books.add(Counter::Contended, 1);
+            return;
+        }
+        if !matches!(survey.tag.state(), State::Empty) {
+            self.evict(slot, survey.tag, now);
+        }
+        slot.set_key(&self.key);
+        self.start(slot, survey.tag, now, newcomer);
+    }
+
+    /// A record goes for room: every state has its counter, and an open attempt its verdict.
+    #[inline(always)]
+    fn evict<S: Table>(&self, slot: &S, tag: Tag, now: Now) {
+        let books = self.platform.books();
+        let state = tag.state();
+        let worth = table::worth(slot, state, now, &self.clocks());
+        let expired = matches!(worth, Worth::Expired);
+        if state.is_open() {
+            let verdict = if expired { expired_as(state) } else { Counter::Evicted };
+            self.close(slot, tag, verdict, now);
+        } else if state.is_udp() && !expired {
+            self.transfer::<S>(tag.service(), state.gauge(), Counter::UdpEvicted);
+        }
+        books.add(
+            match worth {
+                Worth::Free | Worth::Expired => Counter::EvictedExpired,
+                Worth::Ended => Counter::EvictedClosed,
+                Worth::Midstream => Counter::EvictedMidstream,
+                Worth::UdpUnanswered | Worth::UdpAnswered => Counter::EvictedUdp,
+                Worth::HalfOpenNoSynAck | Worth::HalfOpenNoAck => Counter::EvictedHalfOpen,
+                Worth::Completed => Counter::EvictedCompleted,
+            },
+            1,
+        );
+    }
+
+    /// The end of an open attempt whose record goes.
+    #[inline(always)]
+    fn close<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
+        self.transfer::<S>(tag.service(), tag.state().gauge(), verdict);
+        self.tell(slot, tag, verdict, now);
+    }
+
+    /// Begins a record in a slot that is owned and has the key, and publishes it.
+    #[inline(always)]
+    fn start<S: Table>(&self, slot: &S, old: Tag, now: Now, newcomer: Newcomer) {
+        let books = self.platform.books();
+        let segment = Segment::of(self.packet);
+        let sender_high = matches!(self.end, End::High);
+        let mut flags = if sender_high { tag::INITIATOR_HIGH } else { 0 };
+        let mut service = 0;
+        let state = match newcomer {
+            Newcomer::Attempt => {
+                let (record, more) = tcp::open(&segment, now.ns);
+                flags |= more;
+                slot.body().set_tcp(record);
+                service = self.enter::<S>(Counter::Attempts, Counter::OpenNoSynAck);
+                State::SynSent
+            }
+            Newcomer::Orphan => {
+                slot.body().set_tcp(tcp::join(&segment, now.ns));
+                flags ^= tag::INITIATOR_HIGH;
+                books.add(Counter::OrphanSynAck, 1);
+                State::OrphanSynAck
+            }
+            Newcomer::Midstream => {
+                slot.body().set_tcp(tcp::join(&segment, now.ns));
+                books.add(Counter::Midstream, 1);
+                State::Midstream
+            }
+            Newcomer::Udp => {
+                let (record, state) = udp::open(self.packet, S::FAMILY, now.ns);
+                slot.body().set_udp(record);
+                let group = matches!(state, State::UdpMulticast);
+                let gauge = if group { Counter::UdpMulticast } else { Counter::UdpWaiting };
+                service = self.enter::<S>(Counter::UdpFlows, gauge);
+                self.count_udp();
+                state
+            }
+            Newcomer::Nothing => State::Empty,
+        };
+        slot.last().store(now.jiffies);
+        slot.tag().swap(old.next(state, flags, service).0);
+    }
+
+    /// A new attempt or UDP flow in the books and in its service's row, which it gives.
+    #[inline(always)]
+    fn enter<S: Slot>(&self, total: Counter, gauge: Counter) -> u16 {
+        self.platform.books().enter(total, gauge);
+        let row = self.service_row(S::FAMILY, self.packet.destination, self.packet.destination_port);
+        if let Some(service) = self.platform.service(row as u32) {
+            service.bump(total, 1);
+            service.bump(gauge, 1);
+        }
+        row
+    }
+
+    /// The row of a responder: its own, or `other` when the table has no room near its place.
+    #[inline(always)]
+    fn service_row(&self, family: Family, address: [u32; 4], port: u16) -> u16 {
+        let key = ServiceKey::new(address, port, self.packet.protocol, family as u8);
+        let half = if self.key.udp { SERVICE_HALF } else { 0 };
+        let start = key.mix(&self.config.factors[0]);
+        let mut i = 0;
+        while i < SERVICE_PROBES {
+            let row = half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1);
+            if let Some(service) = self.platform.service(row) {
+                if service.claim(&key) {
+                    return (row & 0xffff) as u16;
+                }
+                if service.is_being_written() {
+                    break;
+                }
+            }
+            i += 1;
+        }
+        (half & 0xffff) as u16
+    }
+
+    /// From one gauge to another, in the books and in the service's row.
+    #[inline(always)]
+    fn transfer<S: Slot>(&self, row: u16, from: Option<Counter>, to: Counter) {
+        let Some(from) = from else { return };
+        self.platform.books().transfer(from, to);
+        if let Some(service) = self.platform.service(row as u32) {
+            service.bump(from, u64::MAX);
+            service.bump(to, 1);
+        }
+    }
+
+    /// The packet meets the record of its flow.
+    #[inline(always)]
+    fn meet<S: Table>(&self, slot: &S) {
+        let mut looks = 0;
+        while looks < PATIENCE {
+            looks += 1;
+            let tag = Tag(slot.tag().load());
+            if tag.is_locked() {
+                continue;
+            }
+            if !self.is_here(slot, tag) {
+                break;
+            }
+            if self.pass_by(slot, tag) {
+                return;
+            }
+            if slot.tag().compare_exchange(tag.0, tag.locked().0) {
+                if self.key.udp {
+                    self.change_udp(slot, tag);
+                } else {
+                    self.change_tcp(slot, tag);
+                }
+                return;
+            }
+        }
+        self.platform.books().add(Counter::Contended, 1);
+    }
+
+    #[inline(always)]
+    fn side(&self, flags: u16) -> Side {
+        let initiator_high = flags & tag::INITIATOR_HIGH != 0;
+        if initiator_high == matches!(self.end, End::High) { Side::Initiator } else { Side::Responder }
+    }
+
+    /// The packet changes nothing but counts: done without owning the slot.
+    #[inline(always)]
+    fn pass_by<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
+        let state = tag.state();
+        let side = self.side(tag.flags());
+        let settled = if self.key.udp {
+            self.packet.quote == quote::NONE
+                && matches!(udp::step(state, side, quote::NONE), after if after as u8 == state as u8)
+                && !table::expired(slot, state, Now { ns: 0, jiffies: self.jiffies }, &self.clocks())
+        } else {
+            self.packet.class == Class::Ack as u8
+                && self.packet.quote == quote::NONE
+                && matches!(state, State::Established | State::Closed | State::Midstream)
+        };
+        let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+        let point = slot.body().points() >> shift & 0xf;
+        if !settled || point == NO_POINT {
+            return false;
+        }
+        slot.last().store(self.jiffies);
+        if point == self.packet.point & 0xf {
+            self.count_packet(slot, side);
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn count_packet<S: Slot>(&self, slot: &S, side: Side) {
+        if self.key.udp {
+            let responder = matches!(side, Side::Responder);
+            slot.body().add_udp(responder, self.packet.segments as u32, self.packet.octets());
+            self.count_udp();
+        } else {
+            slot.body().add_acks(self.packet.acks());
+        }
+    }
+
+    #[inline(always)]
+    fn count_udp(&self) {
+        self.platform.books().add(Counter::UdpPackets, self.packet.segments as u64);
+        self.platform.books().add(Counter::UdpBytes, self.packet.octets());
+    }
+
+    /// A UDP flow is answered, found unreachable, begun anew, or seen at its other hook point. The slot is owned.
+    #[inline(always)]
+    fn change_udp<S: Table>(&self, slot: &S, old: Tag) {
+        let now = self.now();
+        let state = old.state();
+        if table::expired(slot, state, now, &self.clocks()) {
+            return self.start(slot, old, now, Newcomer::of(self.packet));
+        }
+        let side = self.side(old.flags());
+        let after = udp::step(state, side, self.packet.quote);
+        if self.packet.quote == quote::NONE {
+            let mut record = slot.body().udp();
+            record.points = see_point(record.points, side, self.packet.point);
+            if after as u8 != state as u8 && matches!(after, State::UdpAnswered) {
+                let ticks = now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT;
+                record.answer_after = ticks.clamp(1, u32::MAX as u64) as u32;
+            }
+            slot.body().set_udp(record);
+            self.count_packet(slot, side);
+            slot.last().store(now.jiffies);
+        }
+        if after as u8 != state as u8
+            && let Some(gauge) = after.gauge()
+        {
+            self.transfer::<S>(old.service(), state.gauge(), gauge);
+        }
+        slot.tag().swap(old.next(after, old.flags(), old.service()).0);
+    }
+
+    /// A segment that may change a TCP record. The slot is owned.
+    #[inline(always)]
+    fn change_tcp<S: Table>(&self, slot: &S, old: Tag) {
+        let now = self.now();
+        let clocks = self.clocks();
+        let mut state = old.state();
+        let mut record = slot.body().tcp();
+        if state.is_open() && record.expired(now.ns, &clocks) {
+            self.close(slot, old, expired_as(state), now);
+            return self.start(slot, old, now, Newcomer::of(self.packet));
+        }
+        let idle = jiffies_since(now.jiffies, slot.last().load());
+        if matches!(state, State::Established) && idle > clocks.idle_after_jiffies {
+            state = State::Closed;
+        }
+        let context = tcp::Context {
+            now_ns: now.ns,
+            half_open_after_ns: clocks.half_open_after_ns,
+            one_sided: self.config.options & option::ONE_SIDED != 0,
+        };
+        let segment = Segment::of(self.packet);
+        let step = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);
+        if step.new_attempt {
+            if state.is_open() {
+                self.close(slot, old, Counter::Superseded, now);
+            }
+            return self.start(slot, old, now, Newcomer::Attempt);
+        }
+        slot.body().set_tcp(record);
+        slot.last().store(now.jiffies);
+        self.conclude(slot, old, &step, &record, now);
+    }
+
+    /// Books what a step says, and publishes the record.
+    #[inline(always)]
+    fn conclude<S: Slot>(&self, slot: &S, old: Tag, step: &Step, record: &TcpRecord, now: Now) {
+        let before = old.state();
+        let mut service = old.service();
+        if step.state as u8 != before as u8 {
+            if !before.is_attempt() && step.state.is_attempt() {
+                // Its SYN came after its SYN+ACK: the orphan was an attempt.
+                self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
+                service = self.enter::<S>(Counter::Attempts, Counter::OpenNoAck);
+                self.settle::<S>(service, State::SynReceived, step.state);
+            } else {
+                self.settle::<S>(service, before, step.state);
+            }
+        }
+        self.count_signs(step);
+        self.count_legs(step, record);
+        let published = old.next(step.state, step.flags, service);
+        if is_end(before, step.state)
+            && let Some(verdict) = step.state.gauge()
+        {
+            self.tell(slot, published, verdict, now);
+        }
+        slot.tag().swap(published.0);
+    }
+
+    /// An attempt goes from one state to another.
+    #[inline(always)]
+    fn settle<S: Slot>(&self, service: u16, before: State, after: State) {
+        let Some(gauge) = after.gauge() else { return };
+        if before.gauge() == Some(gauge) {
+            return;
+        }
+        self.transfer::<S>(service, before.gauge(), gauge);
+        let entered = match after {
+            State::Refused => Counter::EnteredRefused,
+            State::Unreachable => Counter::EnteredUnreachable,
+            State::InitiatorAborted => Counter::EnteredInitiatorAborted,
+            State::ResponderAborted => Counter::EnteredResponderAborted,
+            State::Empty
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::Closed
+            | State::Midstream
+            | State::OrphanSynAck
+            | State::UdpWaiting
+            | State::UdpAnswered
+            | State::UdpUnreachable
+            | State::UdpMulticast => return,
+        };
+        self.platform.books().add(entered, 1);
+    }
+
+    #[inline(always)]
+    fn count_signs(&self, step: &Step) {
+        if step.signs.is_empty() {
+            return;
+        }
+        let books = self.platform.books();
+        let count = |sign: Sign, counter: Counter| {
+            if step.signs.has_sign(sign) {
+                books.add(counter, 1);
+            }
+        };
+        count(Sign::SynRetransmit, Counter::SynRetransmits);
+        count(Sign::SynAckRetransmit, Counter::SynAckRetransmits);
+        count(Sign::BadSynAck, Counter::BadSynAck);
+        count(Sign::BadAck, Counter::BadAck);
+        count(Sign::AckIgnored, Counter::AckIgnored);
+        count(Sign::Revised, Counter::Revised);
+    }
+
+    #[inline(always)]
+    fn count_legs(&self, step: &Step, record: &TcpRecord) {
+        if step.timed.is_empty() && step.excluded.is_empty() {
+            return;
+        }
+        let second = record.latest_after.saturating_sub(record.synack_after);
+        self.count_leg(step, Leg::SynSynAck, record.synack_after);
+        self.count_leg(step, Leg::SynAckAck, second);
+        self.count_leg(step, Leg::Connect, record.latest_after);
+        if step.timed.has_leg(Leg::Connect) || step.excluded.has_leg(Leg::Connect) {
+            let late = step.flags & tag::LATE != 0;
+            self.platform.books().add(Counter::Late, late as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn count_leg(&self, step: &Step, leg: Leg, ticks: u32) {
+        let (excluded, longest) = match leg {
+            Leg::SynSynAck => (Counter::ExcludedSynSynAck, Counter::MaxSynSynAck),
+            Leg::SynAckAck => (Counter::ExcludedSynAckAck, Counter::MaxSynAckAck),
+            Leg::Connect => (Counter::ExcludedConnect, Counter::MaxConnect),
+        };
+        let books = self.platform.books();
+        if step.timed.has_leg(leg) {
+            let ns = (ticks as u64) << TICK_SHIFT;
+            self.platform.sample(leg, latency::bucket(ns));
+            books.raise(longest, ns);
+        } else if step.excluded.has_leg(leg) {
+            books.add(excluded, 1);
+        }
+    }
+
+    /// Tells whoever asked for events that an attempt ended.
+    #[inline(always)]
+    fn tell<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
+        if self.config.options & option::EVENTS == 0 {
+            return;
+        }
+        let sent = self.platform.emit(|event| {
+            event.write(Event {
+                flow: table::widen(slot, tag),
+                ended_ns: now.ns,
+                verdict: verdict as u8,
+                family: S::FAMILY as u8,
+                reserved: [0; 54],
+            });
+        });
+        if !sent {
+            self.platform.books().add(Counter::LostEvents, 1);
+        }
+    }
+}
+
+/// No slot.
+const NOWHERE: u32 = u32::MAX;
+
+/// What a look through both sets found.
+struct Survey {
+    found: u32,
+    place: u32,
+    score: u64,
+    tag: Tag,
+}
+
+impl Survey {
+    /// Keeps the least of the slots seen, or a free one of the emptier set.
+    #[inline(always)]
+    fn consider(&mut self, index: u32, tag: Tag, score: u64, emptier: bool) {
+        if score < self.score || (emptier && score == 0) {
+            self.place = index;
+            self.score = score;
+            self.tag = tag;
+        }
+    }
+
+    #[inline(always)]
+    const fn worth(&self) -> u64 {
+        self.score >> 32
+    }
+}
+
+/// Worth in the upper half, youth in the lower: the least is the first to go. A slot that another
+/// CPU owns is worth more than anything.
+#[inline(always)]
+fn score<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u64 {
+    let state = tag.state();
+    if tag.is_locked() {
+        return u64::MAX;
+    }
+    if matches!(state, State::Empty) {
+        return 0;
+    }
+    let worth = table::worth(slot, state, now, clocks) as u64;
+    let youth = u32::MAX - jiffies_since(now.jiffies, slot.last().load());
+    worth << 32 | youth as u64
+}
+
+/// The verdict of an open attempt that expired.
+#[inline(always)]
+const fn expired_as(state: State) -> Counter {
+    match state.cause() {
+        Cause::NoSynAck => Counter::ExpiredNoSynAck,
+        Cause::NoAck => Counter::ExpiredNoAck,
+    }
+}
+
+/// Does an attempt end (for all that is known) with this change?
+#[inline(always)]
+const fn is_end(before: State, after: State) -> bool {
+    let done = matches!(before, State::Established | State::Closed);
+    after.is_attempt() && !after.is_open() && !done && before as u8 != after as u8
+}
+
+/// The points of a UDP record when `side` was seen at `point`: the first one stays.
+#[inline(always)]
+const fn see_point(points: u8, side: Side, point: u8) -> u8 {
+    let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+    if points >> shift & 0xf == NO_POINT {
+        points & !(0xf << shift) | (point & 0xf) << shift
+    } else {
+        points
+    }
+}
+
+/// Takes a lock word, or gives up: a packet never waits long.
+#[inline(always)]
+fn acquire(lock: &Shared64) -> bool {
+    let mut looks = 0;
+    while looks < PATIENCE {
+        if lock.load() == 0 && lock.compare_exchange(0, 1) {
+            return true;
+        }
+        looks += 1;
+    }
+    false
+}
+
+/// Factors for [`table::hash`] from a stream of random words.
+#[must_use]
+pub fn factors(mut random: impl FnMut() -> u64) -> [[u64; HASH_WORDS]; 2] {
+    core::array::from_fn(|_| core::array::from_fn(|_| random()))
+}

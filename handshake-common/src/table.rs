@@ -1,0 +1,481 @@
+//! The flow table: a set-associative cache over any slots, without allocation.
+//!
+//! A key has two sets of four slots, chosen by two hashes with random factors. A slot belongs to
+//! whoever took its [`Tag`] from unlocked to locked by compare-and-swap; it is given back by a swap
+//! to a tag of a new generation. Both are full barriers, so the stores between them are plain.
+//! The insertion of one key is serialised by a lock word chosen by its hash ([`crate::engine`]).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
+
+use crate::abi::{self, HASH_WORDS, TcpRecord, UdpRecord, WAYS, tag};
+use crate::flow::{Family, FlowKey};
+use crate::record::{Clocks, Now, State, jiffies_since};
+use crate::shared::{Shared32, Shared64};
+
+/// The slot's tag, as a value: [`abi::tag`] draws it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// How the record stands.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> State {
+        State::from_number((self.0 >> tag::STATE_SHIFT & 0x7f) as u8)
+    }
+
+    /// Bits of [`abi::tag`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn flags(self) -> u16 {
+        (self.0 >> tag::FLAGS_SHIFT & 0xffff) as u16
+    }
+
+    /// The row of the service table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(self) -> u16 {
+        (self.0 >> tag::SERVICE_SHIFT & 0xffff) as u16
+    }
+
+    /// Does a CPU own the slot just now?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_locked(self) -> bool {
+        self.0 & tag::LOCKED != 0
+    }
+
+    /// The same, owned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn locked(self) -> Self {
+        Self(self.0 | tag::LOCKED)
+    }
+
+    /// The next generation, not owned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self, state: State, flags: u16, service: u16) -> Self {
+        let generation = (self.0 >> tag::GENERATION_SHIFT).wrapping_add(1) << tag::GENERATION_SHIFT;
+        Self(
+            generation
+                | (service as u64) << tag::SERVICE_SHIFT
+                | (flags as u64) << tag::FLAGS_SHIFT
+                | (state as u64) << tag::STATE_SHIFT,
+        )
+    }
+}
+
+/// A record's body as plain words.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Words {
+    wide: [u64; 3],
+    narrow: [u32; 4],
+}
+
+/// A record's body as shared words: the bytes of [`abi::Body`].
+#[repr(C)]
+pub struct Body {
+    wide: [Shared64; 3],
+    narrow: [Shared32; 4],
+}
+
+/// Places in `Body`, of what is changed without owning the slot.
+mod place {
+    use core::mem::offset_of;
+
+    use crate::abi::{TcpRecord, UdpRecord};
+
+    const NARROW: usize = 24;
+    pub(super) const BYTES: usize = offset_of!(UdpRecord, bytes) / 8;
+    pub(super) const PACKETS: usize = (offset_of!(UdpRecord, packets) - NARROW) / 4;
+    pub(super) const ACK: usize = (offset_of!(TcpRecord, ack) - NARROW) / 4;
+    pub(super) const POINTS: usize = (offset_of!(TcpRecord, points) - NARROW) / 4;
+    /// `points` is the last byte of its word.
+    pub(super) const POINTS_SHIFT: u32 = if cfg!(target_endian = "little") { 24 } else { 0 };
+}
+
+impl Body {
+    /// An empty body.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { wide: [const { Shared64::new(0) }; 3], narrow: [const { Shared32::new(0) }; 4] }
+    }
+
+    #[inline(always)]
+    fn load(&self) -> Words {
+        let (w, n) = (&self.wide, &self.narrow);
+        Words {
+            wide: [w[0].load(), w[1].load(), w[2].load()],
+            narrow: [n[0].load(), n[1].load(), n[2].load(), n[3].load()],
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, words: &Words) {
+        self.wide[0].store(words.wide[0]);
+        self.wide[1].store(words.wide[1]);
+        self.wide[2].store(words.wide[2]);
+        self.narrow[0].store(words.narrow[0]);
+        self.narrow[1].store(words.narrow[1]);
+        self.narrow[2].store(words.narrow[2]);
+        self.narrow[3].store(words.narrow[3]);
+    }
+
+    /// The body of a TCP state.
+    #[inline(always)]
+    #[must_use]
+    pub fn tcp(&self) -> TcpRecord {
+        transmute!(self.load())
+    }
+
+    /// The body of a UDP state.
+    #[inline(always)]
+    #[must_use]
+    pub fn udp(&self) -> UdpRecord {
+        transmute!(self.load())
+    }
+
+    /// Writes a TCP body; the slot is owned.
+    #[inline(always)]
+    pub fn set_tcp(&self, record: TcpRecord) {
+        self.store(&transmute!(record));
+    }
+
+    /// Writes a UDP body; the slot is owned.
+    #[inline(always)]
+    pub fn set_udp(&self, record: UdpRecord) {
+        self.store(&transmute!(record));
+    }
+
+    /// The hook points of both sides: initiator in the low nibble.
+    #[inline(always)]
+    #[must_use]
+    pub fn points(&self) -> u8 {
+        (self.narrow[place::POINTS].load() >> place::POINTS_SHIFT & 0xff) as u8
+    }
+
+    /// Counts packets of class ack. The slot need not be owned: it may, very rarely, be the next flow's.
+    #[inline(always)]
+    pub fn add_acks(&self, acks: u32) {
+        self.narrow[place::ACK].add(acks);
+    }
+
+    /// Counts UDP packets of one side, under the same terms.
+    #[inline(always)]
+    pub fn add_udp(&self, responder: bool, packets: u32, octets: u64) {
+        if responder {
+            self.wide[place::BYTES + 1].add(octets);
+            self.narrow[place::PACKETS + 1].add(packets);
+        } else {
+            self.wide[place::BYTES].add(octets);
+            self.narrow[place::PACKETS].add(packets);
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A slot of either table.
+pub trait Slot {
+    /// Which table it is of.
+    const FAMILY: Family;
+    /// The tag.
+    fn tag(&self) -> &Shared64;
+    /// Jiffies of the latest packet.
+    fn last(&self) -> &Shared32;
+    /// The body.
+    fn body(&self) -> &Body;
+    /// Is the key in it? Counts only under the tag that was loaded before.
+    fn holds(&self, key: &FlowKey) -> bool;
+    /// Writes the key; the slot is owned.
+    fn set_key(&self, key: &FlowKey);
+    /// The key in it, of a flow whose state is UDP's or not.
+    fn key(&self, udp: bool) -> FlowKey;
+}
+
+/// A slot of the IPv4 table: the bytes of [`abi::Flow4`].
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Slot4 {
+    tag: Shared64,
+    low: Shared32,
+    high: Shared32,
+    ports: Shared32,
+    last: Shared32,
+    body: Body,
+}
+
+/// A slot of the IPv6 table: the bytes of [`abi::Flow6`].
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Slot6 {
+    tag: Shared64,
+    ports: Shared32,
+    last: Shared32,
+    low: [Shared32; 4],
+    high: [Shared32; 4],
+    body: Body,
+    reserved: [Shared64; 5],
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(size_of::<Slot4>() == size_of::<abi::Flow4>() && size_of::<Slot6>() == size_of::<abi::Flow6>());
+    assert!(size_of::<Body>() == size_of::<abi::Body>());
+    assert!(offset_of!(Slot4, body) == offset_of!(abi::Flow4, body));
+    assert!(offset_of!(Slot6, body) == offset_of!(abi::Flow6, body));
+    assert!(offset_of!(Slot4, ports) == offset_of!(abi::Flow4, ports));
+    assert!(offset_of!(Slot4, last) == offset_of!(abi::Flow4, last_jiffies));
+    assert!(offset_of!(Slot6, ports) == offset_of!(abi::Flow6, ports));
+    assert!(offset_of!(Slot6, last) == offset_of!(abi::Flow6, last_jiffies));
+    assert!(offset_of!(Slot6, low) == offset_of!(abi::Flow6, low));
+    assert!(offset_of!(Slot6, high) == offset_of!(abi::Flow6, high));
+};
+
+impl Slot for Slot4 {
+    const FAMILY: Family = Family::V4;
+
+    #[inline(always)]
+    fn tag(&self) -> &Shared64 {
+        &self.tag
+    }
+    #[inline(always)]
+    fn last(&self) -> &Shared32 {
+        &self.last
+    }
+    #[inline(always)]
+    fn body(&self) -> &Body {
+        &self.body
+    }
+    #[inline(always)]
+    fn holds(&self, key: &FlowKey) -> bool {
+        self.low.load() == key.low[0] && self.high.load() == key.high[0] && self.ports.load() == key.ports
+    }
+    #[inline(always)]
+    fn set_key(&self, key: &FlowKey) {
+        self.low.store(key.low[0]);
+        self.high.store(key.high[0]);
+        self.ports.store(key.ports);
+    }
+    #[inline(always)]
+    fn key(&self, udp: bool) -> FlowKey {
+        FlowKey {
+            low: [self.low.load(), 0, 0, 0],
+            high: [self.high.load(), 0, 0, 0],
+            ports: self.ports.load(),
+            udp,
+        }
+    }
+}
+
+impl Slot for Slot6 {
+    const FAMILY: Family = Family::V6;
+
+    #[inline(always)]
+    fn tag(&self) -> &Shared64 {
+        &self.tag
+    }
+    #[inline(always)]
+    fn last(&self) -> &Shared32 {
+        &self.last
+    }
+    #[inline(always)]
+    fn body(&self) -> &Body {
+        &self.body
+    }
+    #[inline(always)]
+    fn holds(&self, key: &FlowKey) -> bool {
+        self.ports.load() == key.ports && equal(&self.low, &key.low) && equal(&self.high, &key.high)
+    }
+    #[inline(always)]
+    fn set_key(&self, key: &FlowKey) {
+        self.ports.store(key.ports);
+        set(&self.low, &key.low);
+        set(&self.high, &key.high);
+    }
+    #[inline(always)]
+    fn key(&self, udp: bool) -> FlowKey {
+        FlowKey { low: get(&self.low), high: get(&self.high), ports: self.ports.load(), udp }
+    }
+}
+
+#[inline(always)]
+fn equal(words: &[Shared32; 4], address: &[u32; 4]) -> bool {
+    words[0].load() == address[0]
+        && words[1].load() == address[1]
+        && words[2].load() == address[2]
+        && words[3].load() == address[3]
+}
+
+#[inline(always)]
+fn set(words: &[Shared32; 4], address: &[u32; 4]) {
+    words[0].store(address[0]);
+    words[1].store(address[1]);
+    words[2].store(address[2]);
+    words[3].store(address[3]);
+}
+
+#[inline(always)]
+fn get(words: &[Shared32; 4]) -> [u32; 4] {
+    [words[0].load(), words[1].load(), words[2].load(), words[3].load()]
+}
+
+/// Multilinear hashing: one multiplication a word, strongly universal in the upper 32 bits of the sum
+/// (Lemire and Kaser, "Strongly universal string hashing is fast", 2014), so that without knowing
+/// the factors nobody can aim keys at one set.
+#[inline(always)]
+#[must_use]
+pub fn hash(key: &FlowKey, family: Family, factors: &[u64; HASH_WORDS]) -> u32 {
+    let word = |sum: u64, word: u32, i: usize| sum.wrapping_add((word as u64).wrapping_mul(factors[i]));
+    let mut sum = factors[0];
+    sum = word(sum, key.low[0], 1);
+    sum = word(sum, key.high[0], 2);
+    sum = word(sum, key.ports, 3);
+    sum = word(sum, key.udp as u32, 4);
+    if let Family::V6 = family {
+        sum = word(sum, key.low[1], 5);
+        sum = word(sum, key.low[2], 6);
+        sum = word(sum, key.low[3], 7);
+        sum = word(sum, key.high[1], 8);
+        sum = word(sum, key.high[2], 9);
+        sum = word(sum, key.high[3], 10);
+    }
+    (sum >> 32) as u32
+}
+
+/// The first slot of the set a hash chooses in a table of `mask` + 1 slots.
+#[inline(always)]
+#[must_use]
+pub const fn set_of(hash: u32, mask: u32) -> u32 {
+    hash & mask & !(WAYS - 1)
+}
+
+/// What a record is worth keeping, from the least. A newcomer takes the place of one of its own
+/// worth or less, so no flood of one kind pushes out a better kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Worth {
+    /// Nothing there.
+    Free = 0,
+    /// Past its time.
+    Expired,
+    /// Closed connections and ended attempts.
+    Ended,
+    /// Flows whose SYN was not seen.
+    Midstream,
+    /// UDP that nothing came back for.
+    UdpUnanswered,
+    /// Half-open, no SYN+ACK.
+    HalfOpenNoSynAck,
+    /// Half-open, no ACK.
+    HalfOpenNoAck,
+    /// UDP that was answered.
+    UdpAnswered,
+    /// Completed connections.
+    Completed,
+}
+
+impl Worth {
+    /// What a record in `state` is worth while it lives.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(state: State) -> Self {
+        match state {
+            State::Empty => Self::Free,
+            State::Closed
+            | State::Refused
+            | State::Unreachable
+            | State::InitiatorAborted
+            | State::ResponderAborted => Self::Ended,
+            State::Midstream | State::OrphanSynAck => Self::Midstream,
+            State::UdpWaiting | State::UdpUnreachable | State::UdpMulticast => Self::UdpUnanswered,
+            State::SynSent => Self::HalfOpenNoSynAck,
+            State::SynReceived => Self::HalfOpenNoAck,
+            State::UdpAnswered => Self::UdpAnswered,
+            State::Established => Self::Completed,
+        }
+    }
+}
+
+/// Has the record in this slot outlived its time? The same question as
+/// [`Record::expired`](crate::record::Record::expired), asked without copying the whole.
+#[inline(always)]
+pub fn expired<S: Slot>(slot: &S, state: State, now: Now, clocks: &Clocks) -> bool {
+    if state.is_udp() {
+        return jiffies_since(now.jiffies, slot.last().load()) > clocks.udp_idle_jiffies;
+    }
+    state.is_open() && slot.body().tcp().expired(now.ns, clocks)
+}
+
+/// What the record in a slot is worth at `now`.
+#[inline(always)]
+pub fn worth<S: Slot>(slot: &S, state: State, now: Now, clocks: &Clocks) -> Worth {
+    if expired(slot, state, now, clocks) {
+        return Worth::Expired;
+    }
+    let idle = jiffies_since(now.jiffies, slot.last().load()) > clocks.idle_after_jiffies;
+    if matches!(state, State::Established) && idle { Worth::Ended } else { Worth::of(state) }
+}
+
+/// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
+#[cfg(not(target_arch = "bpf"))]
+pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
+    /// A transition holds a slot for well under a microsecond; a reader that is unlucky this often in a row gives up.
+    const TRIES: usize = 1_000;
+    for _ in 0..TRIES {
+        let before = Tag(slot.tag().load());
+        if before.is_locked() {
+            core::hint::spin_loop();
+            continue;
+        }
+        if matches!(before.state(), State::Empty) {
+            return None;
+        }
+        let record = copy(slot, before);
+        crate::shared::read_fence();
+        if slot.tag().load() == before.0 {
+            return Some(record);
+        }
+    }
+    None
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn copy<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
+    use crate::record::{Detail, Record};
+    let state = tag.state();
+    Record {
+        family: S::FAMILY,
+        key: slot.key(state.is_udp()),
+        state,
+        flags: tag.flags(),
+        service: tag.service(),
+        last_jiffies: slot.last().load(),
+        detail: if state.is_udp() {
+            Detail::Udp(slot.body().udp())
+        } else {
+            Detail::Tcp(slot.body().tcp())
+        },
+    }
+}
+
+/// A slot's record as an IPv6 slot's value, under the tag given: of IPv4 the addresses are the first words.
+#[inline(always)]
+pub fn widen<S: Slot>(slot: &S, tag: Tag) -> abi::Flow6 {
+    let key = slot.key(tag.state().is_udp());
+    abi::Flow6 {
+        tag: tag.0,
+        ports: key.ports,
+        last_jiffies: slot.last().load(),
+        low: key.low,
+        high: key.high,
+        body: abi::Body { tcp: slot.body().tcp() },
+        reserved: [0; 5],
+    }
+}

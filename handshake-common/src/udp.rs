@@ -1,0 +1,106 @@
+//! Tracks UDP flows: who sent first, and whether anything came back. Pure: no clock, no map, no I/O.
+
+use crate::abi::NO_POINT;
+use crate::abi::UdpRecord;
+use crate::flow::{Family, Side};
+use crate::record::State;
+use crate::wire::{Packet, quote};
+
+/// The record of a flow whose first packet this is, and its state. Its sender is the initiator.
+#[inline(always)]
+#[must_use]
+pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, State) {
+    let record = UdpRecord {
+        opened_ns: now_ns,
+        bytes: [packet.octets(), 0],
+        packets: [packet.segments as u32, 0],
+        points: NO_POINT << 4 | packet.point & 0xf,
+        ..UdpRecord::default()
+    };
+    let group = is_group(&packet.destination, family);
+    (record, if group { State::UdpMulticast } else { State::UdpWaiting })
+}
+
+/// The state after a packet of `side`, or after an ICMP error that quotes one of its packets.
+#[inline(always)]
+#[must_use]
+pub const fn step(state: State, side: Side, quoted: u8) -> State {
+    match (state, side) {
+        (State::UdpWaiting, Side::Initiator) if quoted == quote::PORT_UNREACHABLE => State::UdpUnreachable,
+        (State::UdpWaiting | State::UdpUnreachable, Side::Responder) if quoted == quote::NONE => {
+            State::UdpAnswered
+        }
+        (
+            State::Empty
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::Closed
+            | State::Refused
+            | State::Unreachable
+            | State::InitiatorAborted
+            | State::ResponderAborted
+            | State::Midstream
+            | State::OrphanSynAck
+            | State::UdpWaiting
+            | State::UdpAnswered
+            | State::UdpUnreachable
+            | State::UdpMulticast,
+            Side::Initiator | Side::Responder,
+        ) => state,
+    }
+}
+
+/// A multicast (RFC 5771, RFC 4291 §2.7) or limited broadcast address (RFC 919 §7): its answers come
+/// from other addresses. A subnet's broadcast address cannot be told without its mask.
+#[inline(always)]
+const fn is_group(address: &[u32; 4], family: Family) -> bool {
+    match family {
+        Family::V4 => address[0] >> 28 == 0xe || address[0] == u32::MAX,
+        Family::V6 => address[0] >> 24 == 0xff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_group, step};
+    use crate::flow::{Family, Side};
+    use crate::record::State;
+    use crate::wire::quote;
+
+    #[test]
+    fn each_state_meets_each_packet() {
+        use State::{UdpAnswered, UdpMulticast, UdpUnreachable, UdpWaiting};
+        let (i, r) = (Side::Initiator, Side::Responder);
+        // state, then: initiator's packet, responder's packet, ICMP port unreachable quoting each, another ICMP error
+        let rows = [
+            (UdpWaiting, [UdpWaiting, UdpAnswered, UdpUnreachable, UdpWaiting, UdpWaiting]),
+            (UdpAnswered, [UdpAnswered, UdpAnswered, UdpAnswered, UdpAnswered, UdpAnswered]),
+            (UdpUnreachable, [UdpUnreachable, UdpAnswered, UdpUnreachable, UdpUnreachable, UdpUnreachable]),
+            (UdpMulticast, [UdpMulticast, UdpMulticast, UdpMulticast, UdpMulticast, UdpMulticast]),
+        ];
+        let columns = [
+            (i, quote::NONE),
+            (r, quote::NONE),
+            (i, quote::PORT_UNREACHABLE),
+            (r, quote::PORT_UNREACHABLE),
+            (i, quote::UNREACHABLE),
+        ];
+        for (state, after) in rows {
+            for ((side, quoted), expected) in columns.into_iter().zip(after) {
+                assert_eq!(step(state, side, quoted), expected, "{state:?} {side:?} {quoted}");
+            }
+        }
+        assert_eq!(rows.len(), State::ALL.iter().filter(|s| s.is_udp()).count());
+    }
+
+    #[test]
+    fn groups_are_known_by_their_address() {
+        assert!(is_group(&[0xe000_00fb, 0, 0, 0], Family::V4));
+        assert!(is_group(&[0xefff_fffa, 0, 0, 0], Family::V4));
+        assert!(is_group(&[0xffff_ffff, 0, 0, 0], Family::V4));
+        assert!(!is_group(&[0x0a00_00ff, 0, 0, 0], Family::V4));
+        assert!(is_group(&[0xff02_0000, 0, 0, 0xfb], Family::V6));
+        assert!(!is_group(&[0xfe80_0000, 0, 0, 1], Family::V6));
+    }
+}
