@@ -1,5 +1,19 @@
 //! What a frame says: [`parse`] turns bytes into a [`Packet`]. Pure, and generic over where the
 //! bytes come from: the kernel's frames and a capture's go through this one code.
+//!
+//! ```text
+//! frame ─▶ link  headers and tags ─▶ ip  header, extensions ─▶ l4  TCP, UDP, what ICMP quotes
+//! ```
+//!
+//! Each stage returns where the next one begins, or the class of a packet that ends there. In the
+//! kernel all of it becomes one function without calls or panics, and the verifier has to see that:
+//! everything is inlined, every loop has a named bound, every offset stays below [`OFFSET_LIMIT`].
+
+#[cfg(any(test, feature = "testing"))]
+pub mod build;
+mod ip;
+mod l4;
+mod link;
 
 use zerocopy::FromBytes;
 
@@ -9,10 +23,79 @@ pub struct Truncated;
 
 /// Where a packet's bytes come from.
 pub trait Frame {
-    /// The `size_of::<T>()` bytes from `offset`, as they lie on the wire.
+    /// The `size_of::<T>()` bytes from `offset`, as they lie on the wire. The offset is below
+    /// [`OFFSET_LIMIT`]; an implementation may refuse what is not, for the verifier's sake.
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated>;
     /// Bytes of the frame on the wire, of which fewer may be readable.
     fn length(&self) -> u32;
+}
+
+/// Above every offset that [`parse`] reads at, whatever the headers say: the longest link header,
+/// an IPv6 header with the longest chain, and an ICMP error's quote with the longest chain.
+pub const OFFSET_LIMIT: u32 = 0x7fff;
+
+const _: () = assert!(
+    link::LONGEST + ip::IPV6_LONGEST + l4::ICMP_LENGTH + ip::IPV6_QUOTED_LONGEST < OFFSET_LIMIT
+        && ip::IPV4_LONGEST < ip::IPV6_LONGEST
+        && ip::IPV4_LONGEST < ip::IPV6_QUOTED_LONGEST,
+    "every offset is below the limit"
+);
+
+/// A frame in memory: a capture's, or a test's.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'a> {
+    /// What was captured of it.
+    pub bytes: &'a [u8],
+    /// Octets it had on the wire.
+    pub length: u32,
+}
+
+impl<'a> Slice<'a> {
+    /// A frame of which nothing was cut.
+    #[must_use]
+    pub fn whole(bytes: &'a [u8]) -> Self {
+        Self { bytes, length: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }
+    }
+}
+
+impl Frame for Slice<'_> {
+    #[inline(always)]
+    fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
+        let rest = self.bytes.get(offset as usize..).ok_or(Truncated)?;
+        T::read_from_prefix(rest).map(|(value, _)| value).map_err(|_| Truncated)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.length
+    }
+}
+
+/// Reads a frame that begins with `link`. All of the packet is filled but its hook point.
+#[inline(always)]
+#[must_use]
+pub fn parse<F: Frame>(frame: &F, link: Link) -> Packet {
+    let mut packet = Packet::default();
+    parse_into(frame, link, &mut packet);
+    packet
+}
+
+/// [`parse`] into a packet that lies elsewhere, all of which it overwrites: BPF's stack is small.
+#[inline(always)]
+pub fn parse_into<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Class {
+    *packet = Packet { segments: 1, ..Packet::default() };
+    let (Ok(class) | Err(class)) = walk(frame, link, packet);
+    packet.class = class as u8;
+    class
+}
+
+/// `Err` is the class of a packet whose headers cannot be followed to the end.
+#[inline(always)]
+fn walk<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Result<Class, Class> {
+    let network = link::read(frame, link)?;
+    packet.family = network.family as u8;
+    let transport = ip::read(frame, network, packet)?;
+    l4::read(frame, &transport, packet)
 }
 
 /// What a frame begins with.
@@ -62,6 +145,13 @@ pub enum Class {
     Truncated,
     /// A header runs past what the IP header declares, or a length in it cannot be.
     Malformed,
+}
+
+impl From<Truncated> for Class {
+    #[inline(always)]
+    fn from(_: Truncated) -> Self {
+        Self::Truncated
+    }
 }
 
 impl Class {
@@ -152,7 +242,8 @@ pub struct Packet {
     pub payload: u32,
     /// Octets of the IP packet, from the IP header (0 there: what the frame holds).
     pub ip_length: u32,
-    /// Octets of IP and L4 headers: what each further segment of a super-packet repeats.
+    /// Octets of IP and L4 headers: what each further segment of a super-packet repeats. 0 when it
+    /// is neither TCP nor UDP.
     pub header_length: u16,
     /// Packets that this frame stands for: 1, or the segments of a super-packet.
     pub segments: u16,
@@ -195,3 +286,6 @@ impl Packet {
         self.ip_length as u64 + self.header_length as u64 * self.segments.saturating_sub(1) as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! Frames for tests, header by header: `FrameBuilder::new(Link::Ethernet).vlan(0x8100).ipv4(A, B).tcp(…)`.
+//! Numbers and lengths are right unless a test spoils them through [`FrameBuilder::bytes_mut`].
+
+use super::{Link, Slice, TCP, UDP};
+
+/// Room for the longest frame of a test.
+pub const CAPACITY: usize = 512;
+
+/// The ports of [`FrameBuilder::tcp`] and [`FrameBuilder::udp`]: source, destination.
+pub const PORTS: (u16, u16) = (40_000, 80);
+
+/// Where a header says what comes behind it.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// Nowhere.
+    Nothing,
+    /// In the two octets here: an EtherType, in network order.
+    Ethertype(usize),
+    /// In the four octets here: a BSD address family.
+    AddressFamily { at: usize, big_endian: bool },
+    /// In the octet here: an IP protocol.
+    Protocol(usize),
+}
+
+/// A frame that grows at its end; what is announced and counted in earlier headers follows suit.
+///
+/// After [`icmp`](Self::icmp), the headers that come next are the quoted packet's.
+///
+/// # Panics
+///
+/// Every method panics when the frame would outgrow [`CAPACITY`].
+#[derive(Clone, Copy, Debug)]
+pub struct FrameBuilder {
+    bytes: [u8; CAPACITY],
+    length: usize,
+    next: Next,
+    /// Where IP headers begin, the outer first, and whether they are IPv6.
+    headers: [Option<(usize, bool)>; 2],
+    /// Where the latest TCP, UDP or ICMP header begins.
+    transport: usize,
+    udp: Option<usize>,
+}
+
+impl FrameBuilder {
+    /// A link header.
+    #[must_use]
+    pub fn new(link: Link) -> Self {
+        let (length, next) = match link {
+            Link::Ethernet => (14, Next::Ethertype(12)),
+            Link::Ip => (0, Next::Nothing),
+            Link::LinuxSll => (16, Next::Ethertype(14)),
+            Link::LinuxSll2 => (20, Next::Ethertype(0)),
+            Link::BsdNull => (4, Next::AddressFamily { at: 0, big_endian: false }),
+            Link::BsdLoop => (4, Next::AddressFamily { at: 0, big_endian: true }),
+        };
+        Self { bytes: [0; CAPACITY], length, next, headers: [None; 2], transport: 0, udp: None }
+    }
+
+    /// A VLAN tag that `ethertype` announces.
+    #[must_use]
+    pub fn vlan(mut self, ethertype: u16) -> Self {
+        self.announce_ethertype(ethertype);
+        self.next = Next::Ethertype(self.length + 2);
+        self.payload(&[0x20, 0x05, 0, 0])
+    }
+
+    /// Something that is not IP.
+    #[must_use]
+    pub fn other(mut self, ethertype: u16, bytes: &[u8]) -> Self {
+        self.announce_ethertype(ethertype);
+        self.payload(bytes)
+    }
+
+    /// An IPv4 header.
+    #[must_use]
+    pub fn ipv4(mut self, source: u32, destination: u32) -> Self {
+        self.announce_network(false);
+        let start = self.length;
+        self.next = Next::Protocol(start + 9);
+        self.add_header(false);
+        let s = self.payload(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0]);
+        s.payload(&source.to_be_bytes()).payload(&destination.to_be_bytes())
+    }
+
+    /// An IPv6 header.
+    #[must_use]
+    pub fn ipv6(mut self, source: [u32; 4], destination: [u32; 4]) -> Self {
+        self.announce_network(true);
+        self.next = Next::Protocol(self.length + 6);
+        self.add_header(true);
+        let s = self.payload(&[0x60, 0, 0, 0, 0, 0, 59, 64]);
+        source.iter().chain(&destination).fold(s, |s, word| s.payload(&word.to_be_bytes()))
+    }
+
+    /// The fragment fields: IPv6 gets a header of its own. `offset` in units of eight octets.
+    #[must_use]
+    pub fn fragment(mut self, offset: u16, more: bool) -> Self {
+        if let (start, false) = self.network_header() {
+            let field = offset | if more { 0x2000 } else { 0 };
+            self.put(start + 6, &field.to_be_bytes());
+            return self;
+        }
+        let field = offset << 3 | u16::from(more);
+        let at = self.length + 2;
+        self = self.extension(44, 0);
+        self.put(at, &field.to_be_bytes());
+        self
+    }
+
+    /// An IPv6 extension header whose length field says `length`.
+    #[must_use]
+    pub fn extension(mut self, protocol: u8, length: u8) -> Self {
+        self.announce_protocol(protocol);
+        let start = self.length;
+        self.next = Next::Protocol(start);
+        let length_octets = match protocol {
+            44 => 8,
+            51 => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        self = self.zeros(length_octets);
+        self.put(start, &[59, length]);
+        self
+    }
+
+    /// IPv4 options: a multiple of four octets, right behind [`ipv4`](Self::ipv4).
+    #[must_use]
+    pub fn ipv4_options(mut self, options: &[u8]) -> Self {
+        let (start, _) = self.network_header();
+        self.bytes[start] += words(options);
+        self.payload(options)
+    }
+
+    /// A TCP header between [`PORTS`].
+    #[must_use]
+    pub fn tcp(mut self, flags: u8, seq: u32, ack: u32) -> Self {
+        self.announce_protocol(TCP);
+        self.next = Next::Nothing;
+        self.transport = self.length;
+        let s = self.ports().payload(&seq.to_be_bytes()).payload(&ack.to_be_bytes());
+        s.payload(&[0x50, flags, 0x20, 0, 0, 0, 0, 0])
+    }
+
+    /// TCP options: a multiple of four octets, right behind [`tcp`](Self::tcp).
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.bytes[self.transport + 12] += words(options) << 4;
+        self.payload(options)
+    }
+
+    /// A UDP header between [`PORTS`].
+    #[must_use]
+    pub fn udp(mut self) -> Self {
+        self.announce_protocol(UDP);
+        self.next = Next::Nothing;
+        self.transport = self.length;
+        self.udp = Some(self.length);
+        self.ports().zeros(4)
+    }
+
+    /// An ICMP header, ICMPv6 over IPv6.
+    #[must_use]
+    pub fn icmp(mut self, kind: u8, code: u8) -> Self {
+        let (_, ipv6) = self.network_header();
+        self.announce_protocol(if ipv6 { 58 } else { 1 });
+        self.next = Next::Nothing;
+        self.transport = self.length;
+        self.payload(&[kind, code, 0, 0, 0, 0, 0, 0])
+    }
+
+    /// The header of some protocol over IP, all zeros.
+    #[must_use]
+    pub fn protocol(mut self, protocol: u8, length: usize) -> Self {
+        self.announce_protocol(protocol);
+        self.transport = self.length;
+        self.zeros(length)
+    }
+
+    /// Data, counted by the headers before it.
+    #[must_use]
+    pub fn payload(mut self, bytes: &[u8]) -> Self {
+        let start = self.length;
+        self.length += bytes.len();
+        self.put(start, bytes);
+        self.count();
+        self
+    }
+
+    /// Octets behind the packet, which no header counts.
+    #[must_use]
+    pub fn padding(mut self, bytes: &[u8]) -> Self {
+        let start = self.length;
+        self.length += bytes.len();
+        self.put(start, bytes);
+        self
+    }
+
+    /// Other ports than [`PORTS`], for the latest TCP or UDP header.
+    #[must_use]
+    pub fn between(mut self, source: u16, destination: u16) -> Self {
+        self.put(self.transport, &source.to_be_bytes());
+        self.put(self.transport + 2, &destination.to_be_bytes());
+        self
+    }
+
+    /// The frame.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// The frame, for spoiling.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+
+    /// The frame, whole.
+    #[must_use]
+    pub fn frame(&self) -> Slice<'_> {
+        Slice::whole(self.bytes())
+    }
+
+    /// Where the outer IP header begins.
+    #[must_use]
+    pub fn network(&self) -> usize {
+        self.headers[0].map_or(0, |(start, _)| start)
+    }
+
+    /// Where the latest TCP, UDP or ICMP header begins.
+    #[must_use]
+    pub const fn transport(&self) -> usize {
+        self.transport
+    }
+
+    fn ports(self) -> Self {
+        self.payload(&PORTS.0.to_be_bytes()).payload(&PORTS.1.to_be_bytes())
+    }
+
+    fn zeros(mut self, length: usize) -> Self {
+        self.length += length;
+        assert!(self.length <= CAPACITY, "the frame outgrows its buffer");
+        self.count();
+        self
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn network_header(&self) -> (usize, bool) {
+        self.headers[1].or(self.headers[0]).unwrap_or_default()
+    }
+
+    fn add_header(&mut self, ipv6: bool) {
+        let place = usize::from(self.headers[0].is_some());
+        self.headers[place] = Some((self.length, ipv6));
+    }
+
+    fn announce_ethertype(&mut self, ethertype: u16) {
+        if let Next::Ethertype(at) = self.next {
+            self.put(at, &ethertype.to_be_bytes());
+        }
+    }
+
+    fn announce_network(&mut self, ipv6: bool) {
+        match self.next {
+            Next::Ethertype(_) => self.announce_ethertype(if ipv6 { 0x86dd } else { 0x0800 }),
+            Next::AddressFamily { at, big_endian } => {
+                let family: u32 = if ipv6 { 30 } else { 2 };
+                let bytes = if big_endian { family.to_be_bytes() } else { family.to_le_bytes() };
+                self.put(at, &bytes);
+            }
+            Next::Protocol(_) => self.announce_protocol(if ipv6 { 41 } else { 4 }),
+            Next::Nothing => {}
+        }
+    }
+
+    fn announce_protocol(&mut self, protocol: u8) {
+        if let Next::Protocol(at) = self.next {
+            self.bytes[at] = protocol;
+        }
+    }
+
+    /// Brings every length field up to the frame's end.
+    fn count(&mut self) {
+        for (start, ipv6) in self.headers.into_iter().flatten() {
+            let (field, counted_from) = if ipv6 { (4, 40) } else { (2, 0) };
+            self.put_length(start + field, start + counted_from);
+        }
+        if let Some(start) = self.udp {
+            self.put_length(start + 4, start);
+        }
+    }
+
+    /// A header that is being written has no length yet.
+    fn put_length(&mut self, at: usize, from: usize) {
+        let length = u16::try_from(self.length.saturating_sub(from)).unwrap_or(u16::MAX);
+        if at + 2 <= self.length {
+            self.put(at, &length.to_be_bytes());
+        }
+    }
+}
+
+fn words(options: &[u8]) -> u8 {
+    assert!(options.len().is_multiple_of(4), "options are whole words");
+    u8::try_from(options.len() / 4).unwrap_or(u8::MAX)
+}

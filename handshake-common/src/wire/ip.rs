@@ -1,0 +1,285 @@
+//! The IP header and IPv6's extension headers: from where they begin to the L4 header.
+
+use zerocopy::FromBytes;
+use zerocopy::byteorder::big_endian::{U16, U32};
+
+use super::link::Network;
+use super::{Class, Frame, Packet};
+use crate::flow::Family;
+
+/// Where L4 begins, and what IP says of it.
+#[derive(Clone, Copy)]
+pub(super) struct Transport {
+    pub(super) family: Family,
+    /// IANA's number of what is at `offset`.
+    pub(super) protocol: u8,
+    /// Octets before it that are IP's: header, options, extension headers.
+    pub(super) ip_header: u32,
+    pub(super) offset: u32,
+    /// The first octet behind the IP packet: by its length, whatever the frame holds.
+    pub(super) end: u32,
+    /// More fragments follow, so a header may run past `end`.
+    pub(super) first_fragment: bool,
+}
+
+/// Extension headers that are walked; a longer chain is `ip_other`. RFC 8200 §4.1 recommends an
+/// order of at most six of these.
+const EXTENSIONS: usize = 8;
+/// The same in a packet that an ICMP error quotes, where few fit.
+const QUOTED_EXTENSIONS: usize = 2;
+
+const IPV4_LENGTH: u32 = size_of::<Ipv4>() as u32;
+const IPV6_LENGTH: u32 = size_of::<Ipv6>() as u32;
+const EXTENSION_LENGTH: u32 = size_of::<Extension>() as u32;
+/// An 8-bit length in units of eight octets, not counting the first.
+const EXTENSION_LONGEST: u32 = 256 * 8;
+
+/// IHL has four bits, in words.
+pub(super) const IPV4_LONGEST: u32 = 15 * 4;
+pub(super) const IPV6_LONGEST: u32 = IPV6_LENGTH + EXTENSIONS as u32 * EXTENSION_LONGEST;
+pub(super) const IPV6_QUOTED_LONGEST: u32 = IPV6_LENGTH + QUOTED_EXTENSIONS as u32 * EXTENSION_LONGEST;
+
+/// IANA's numbers of what chains on in IPv6.
+mod next_header {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const NONE: u8 = 59;
+    pub(super) const DESTINATION_OPTIONS: u8 = 60;
+}
+
+/// RFC 791 §3.1, without options.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Ipv4 {
+    version_ihl: u8,
+    _service: u8,
+    total_length: U16,
+    _identification: U16,
+    fragment: U16,
+    _time_to_live: u8,
+    protocol: u8,
+    _checksum: U16,
+    source: U32,
+    destination: U32,
+}
+
+impl Ipv4 {
+    /// With options.
+    #[inline(always)]
+    fn header_length(&self) -> Result<u32, Class> {
+        let length = u32::from(self.version_ihl & 0xf) * 4;
+        if self.version_ihl >> 4 != 4 || length < IPV4_LENGTH { Err(Class::Malformed) } else { Ok(length) }
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(&self) -> bool {
+        self.fragment.get() & 0x1fff != 0
+    }
+
+    #[inline(always)]
+    fn more_fragments(&self) -> bool {
+        self.fragment.get() & 0x2000 != 0
+    }
+}
+
+/// RFC 8200 §3.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Ipv6 {
+    version: u8,
+    _class_and_label: [u8; 3],
+    payload_length: U16,
+    next_header: u8,
+    _hop_limit: u8,
+    source: [U32; 4],
+    destination: [U32; 4],
+}
+
+/// The first eight octets of an extension header: none is shorter.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Extension {
+    next_header: u8,
+    length: u8,
+    /// Of a fragment header: offset in units of eight octets (13 bits), then bits, the last "more".
+    fragment: U16,
+    _rest: U32,
+}
+
+/// Reads the IP header that `network` announces, and what chains on behind it.
+#[inline(always)]
+pub(super) fn read<F: Frame>(frame: &F, network: Network, packet: &mut Packet) -> Result<Transport, Class> {
+    match network.family {
+        Family::V4 => ipv4(frame, network.offset, packet),
+        Family::V6 => ipv6(frame, network.offset, packet),
+    }
+}
+
+#[inline(always)]
+fn ipv4<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transport, Class> {
+    let header: Ipv4 = frame.read(offset)?;
+    let ip_header = header.header_length()?;
+    // A super-packet of more than 64 KiB, on its way to or from segmentation, says 0.
+    let length = match header.total_length.get() {
+        0 => frame.length().saturating_sub(offset),
+        declared => u32::from(declared),
+    };
+    if length < ip_header {
+        return Err(Class::Malformed);
+    }
+    packet.source[0] = header.source.get();
+    packet.destination[0] = header.destination.get();
+    packet.ip_length = length;
+    if header.is_later_fragment() {
+        return Err(Class::Fragment);
+    }
+    Ok(Transport {
+        family: Family::V4,
+        protocol: header.protocol,
+        ip_header,
+        offset: offset + ip_header,
+        end: offset + length,
+        first_fragment: header.more_fragments(),
+    })
+}
+
+#[inline(always)]
+fn ipv6<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transport, Class> {
+    let header: Ipv6 = frame.read(offset)?;
+    if header.version >> 4 != 6 {
+        return Err(Class::Malformed);
+    }
+    let behind = offset + IPV6_LENGTH;
+    // A jumbogram (RFC 2675) or a super-packet says 0, and so does a header with nothing behind it.
+    let payload = match header.payload_length.get() {
+        0 if header.next_header != next_header::NONE => frame.length().saturating_sub(behind),
+        declared => u32::from(declared),
+    };
+    let end = behind + payload;
+    packet.source = header.source.map(U32::get);
+    packet.destination = header.destination.map(U32::get);
+    packet.ip_length = IPV6_LENGTH + payload;
+    let chain = walk::<F, EXTENSIONS>(frame, header.next_header, behind, end)?;
+    Ok(Transport {
+        family: Family::V6,
+        protocol: chain.protocol,
+        ip_header: chain.offset - offset,
+        offset: chain.offset,
+        end,
+        first_fragment: chain.first_fragment,
+    })
+}
+
+/// Where a chain of extension headers ends.
+struct Chain {
+    protocol: u8,
+    offset: u32,
+    first_fragment: bool,
+}
+
+/// Follows at most `BOUND` extension headers from `offset`.
+#[inline(always)]
+fn walk<F: Frame, const BOUND: usize>(
+    frame: &F,
+    mut protocol: u8,
+    mut offset: u32,
+    end: u32,
+) -> Result<Chain, Class> {
+    let mut first_fragment = false;
+    for _ in 0..BOUND {
+        if !is_extension(protocol) {
+            break;
+        }
+        if offset + EXTENSION_LENGTH > end {
+            return Err(Class::Malformed);
+        }
+        let header: Extension = frame.read(offset)?;
+        if protocol == next_header::FRAGMENT {
+            if header.fragment.get() & !7 != 0 {
+                return Err(Class::Fragment);
+            }
+            first_fragment = header.fragment.get() & 1 != 0;
+        }
+        offset += extension_length(protocol, header.length);
+        if offset > end {
+            return Err(Class::Malformed);
+        }
+        protocol = header.next_header;
+    }
+    if is_extension(protocol) { Err(Class::IpOther) } else { Ok(Chain { protocol, offset, first_fragment }) }
+}
+
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        next_header::HOP_BY_HOP
+            | next_header::ROUTING
+            | next_header::FRAGMENT
+            | next_header::AUTHENTICATION
+            | next_header::DESTINATION_OPTIONS
+    )
+}
+
+/// Octets of an extension header whose length field says `length`.
+#[inline(always)]
+fn extension_length(protocol: u8, length: u8) -> u32 {
+    let length = u32::from(length);
+    match protocol {
+        next_header::FRAGMENT => EXTENSION_LENGTH,
+        // RFC 4302 §2.2: in words, less two.
+        next_header::AUTHENTICATION => (length + 2) * 4,
+        _ => (length + 1) * 8,
+    }
+}
+
+/// Who an ICMP error is about: the start of the packet it quotes.
+pub(super) struct Quoted {
+    pub(super) source: [u32; 4],
+    pub(super) destination: [u32; 4],
+    pub(super) protocol: u8,
+    /// Of the quoted L4 header.
+    pub(super) offset: u32,
+}
+
+/// Reads the IP header quoted at `offset`. Lengths in it are of a packet that is not here, and
+/// routers have been known to change them: they say nothing.
+#[inline(always)]
+pub(super) fn quoted<F: Frame>(frame: &F, outer: &Transport, offset: u32) -> Result<Quoted, Class> {
+    match outer.family {
+        Family::V4 => quoted_ipv4(frame, offset),
+        Family::V6 => quoted_ipv6(frame, offset, outer.end),
+    }
+}
+
+#[inline(always)]
+fn quoted_ipv4<F: Frame>(frame: &F, offset: u32) -> Result<Quoted, Class> {
+    let header: Ipv4 = frame.read(offset)?;
+    let ip_header = header.header_length()?;
+    if header.is_later_fragment() {
+        return Err(Class::Fragment);
+    }
+    Ok(Quoted {
+        source: [header.source.get(), 0, 0, 0],
+        destination: [header.destination.get(), 0, 0, 0],
+        protocol: header.protocol,
+        offset: offset + ip_header,
+    })
+}
+
+#[inline(always)]
+fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<Quoted, Class> {
+    let header: Ipv6 = frame.read(offset)?;
+    if header.version >> 4 != 6 {
+        return Err(Class::Malformed);
+    }
+    let chain = walk::<F, QUOTED_EXTENSIONS>(frame, header.next_header, offset + IPV6_LENGTH, end)?;
+    Ok(Quoted {
+        source: header.source.map(U32::get),
+        destination: header.destination.map(U32::get),
+        protocol: chain.protocol,
+        offset: chain.offset,
+    })
+}

@@ -1,0 +1,173 @@
+//! TCP, UDP, and the packets that ICMP errors quote.
+
+use zerocopy::FromBytes;
+use zerocopy::byteorder::big_endian::{U16, U32};
+
+use super::ip::{self, Transport};
+use super::{Class, Frame, Packet, TCP, UDP, flag, quote};
+use crate::flow::Family;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+const TCP_LENGTH: u32 = size_of::<Tcp>() as u32;
+const UDP_LENGTH: u32 = size_of::<Udp>() as u32;
+/// Type, code, checksum and a word that differs: the same for every ICMP error of either version.
+pub(super) const ICMP_LENGTH: u32 = 8;
+const QUOTED_LENGTH: u32 = size_of::<Quoted>() as u32;
+
+/// RFC 9293 §3.1, without options.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Tcp {
+    source_port: U16,
+    destination_port: U16,
+    seq: U32,
+    ack: U32,
+    data_offset: u8,
+    flags: u8,
+    _window: U16,
+    _checksum: U16,
+    _urgent: U16,
+}
+
+/// RFC 768.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Udp {
+    source_port: U16,
+    destination_port: U16,
+    length: U16,
+    _checksum: U16,
+}
+
+/// RFC 792 and RFC 4443 §2.1.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Icmp {
+    kind: u8,
+    code: u8,
+}
+
+/// What of an L4 header every quote holds (RFC 792: 64 bits).
+#[derive(FromBytes)]
+#[repr(C)]
+struct Quoted {
+    source_port: U16,
+    destination_port: U16,
+    /// TCP's sequence number; of UDP, length and checksum.
+    seq: U32,
+}
+
+/// Reads the L4 header that `transport` leads to.
+#[inline(always)]
+pub(super) fn read<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
+    match (transport.protocol, transport.family) {
+        (TCP, _) => tcp(frame, transport, packet),
+        (UDP, _) => udp(frame, transport, packet),
+        (ICMP, Family::V4) | (ICMPV6, Family::V6) => {
+            // Whatever is wrong with its insides, it is ICMP; it only quotes nothing then.
+            let _ = icmp(frame, transport, packet);
+            Ok(Class::Icmp)
+        }
+        _ => Ok(Class::IpOther),
+    }
+}
+
+#[inline(always)]
+fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
+    if transport.offset + TCP_LENGTH > transport.end {
+        return Err(Class::Malformed);
+    }
+    let header: Tcp = frame.read(transport.offset)?;
+    let length = u32::from(header.data_offset >> 4) * 4;
+    let payload_offset = transport.offset + length;
+    if length < TCP_LENGTH || (payload_offset > transport.end && !transport.first_fragment) {
+        return Err(Class::Malformed);
+    }
+    packet.source_port = header.source_port.get();
+    packet.destination_port = header.destination_port.get();
+    packet.seq = header.seq.get();
+    packet.ack = header.ack.get();
+    packet.flags = header.flags;
+    packet.payload = transport.end.saturating_sub(payload_offset);
+    packet.header_length = header_length(packet.ip_length - packet.payload);
+    packet.protocol = TCP;
+    Ok(tcp_class(header.flags))
+}
+
+#[inline(always)]
+fn tcp_class(flags: u8) -> Class {
+    let has = |bits| flags & bits == bits;
+    if has(flag::RST) {
+        Class::Rst
+    } else if has(flag::SYN | flag::ACK) {
+        Class::SynAck
+    } else if has(flag::SYN) {
+        Class::Syn
+    } else if has(flag::FIN) {
+        Class::Fin
+    } else if has(flag::ACK) {
+        Class::Ack
+    } else {
+        Class::TcpOther
+    }
+}
+
+#[inline(always)]
+fn udp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
+    if transport.offset + UDP_LENGTH > transport.end {
+        return Err(Class::Malformed);
+    }
+    let header: Udp = frame.read(transport.offset)?;
+    if u32::from(header.length.get()) < UDP_LENGTH {
+        return Err(Class::Malformed);
+    }
+    packet.source_port = header.source_port.get();
+    packet.destination_port = header.destination_port.get();
+    packet.header_length = header_length(transport.ip_header + UDP_LENGTH);
+    packet.protocol = UDP;
+    Ok(Class::Udp)
+}
+
+/// Header lengths are far below: the longest chain is 16 KiB.
+#[inline(always)]
+fn header_length(length: u32) -> u16 {
+    u16::try_from(length).unwrap_or(u16::MAX)
+}
+
+/// An error about a TCP or UDP packet gives way to that packet: it is its flow's business.
+#[inline(always)]
+fn icmp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<(), Class> {
+    let header: Icmp = frame.read(transport.offset)?;
+    let kind = unreachable(transport.family, &header);
+    if kind == quote::NONE {
+        return Ok(());
+    }
+    let inner = ip::quoted(frame, transport, transport.offset + ICMP_LENGTH)?;
+    // What lies behind the packet's end is padding, whatever it looks like.
+    if !matches!(inner.protocol, TCP | UDP) || inner.offset + QUOTED_LENGTH > transport.end {
+        return Ok(());
+    }
+    let quoted: Quoted = frame.read(inner.offset)?;
+    packet.source = inner.source;
+    packet.destination = inner.destination;
+    packet.source_port = quoted.source_port.get();
+    packet.destination_port = quoted.destination_port.get();
+    packet.seq = if inner.protocol == TCP { quoted.seq.get() } else { 0 };
+    packet.protocol = inner.protocol;
+    packet.quote = kind;
+    Ok(())
+}
+
+/// RFC 792: type 3, of which code 4 is a notice about the path's MTU and code 3 the port.
+/// RFC 4443 §3.1: type 1, of which code 4 is the port.
+#[inline(always)]
+const fn unreachable(family: Family, header: &Icmp) -> u8 {
+    match (family, header.kind, header.code) {
+        (Family::V4, 3, 4) => quote::NONE,
+        (Family::V4, 3, 3) | (Family::V6, 1, 4) => quote::PORT_UNREACHABLE,
+        (Family::V4, 3, _) | (Family::V6, 1, _) => quote::UNREACHABLE,
+        _ => quote::NONE,
+    }
+}

@@ -1,0 +1,128 @@
+//! From the frame's first byte to the IP header: link headers and VLAN tags.
+
+use zerocopy::FromBytes;
+use zerocopy::byteorder::big_endian::{U16, U32};
+
+use super::{Class, Frame, Link};
+use crate::flow::Family;
+
+/// Where the IP header begins, and which one was announced.
+#[derive(Clone, Copy)]
+pub(super) struct Network {
+    /// What the link header says, or the version's nibble where there is none.
+    pub(super) family: Family,
+    /// Of the IP header.
+    pub(super) offset: u32,
+}
+
+/// Tags that are walked: a service tag, a customer tag, and one more for who tunnels them.
+const VLAN_TAGS: usize = 3;
+
+/// The longest way to an IP header.
+pub(super) const LONGEST: u32 = SLL2_LENGTH + VLAN_TAGS as u32 * TAG_LENGTH;
+
+const ETHERNET_LENGTH: u32 = size_of::<Ethernet>() as u32;
+const TAG_LENGTH: u32 = size_of::<Tag>() as u32;
+const SLL_LENGTH: u32 = size_of::<Sll>() as u32;
+const SLL2_LENGTH: u32 = size_of::<Sll2>() as u32;
+const LOOPBACK_LENGTH: u32 = size_of::<U32>() as u32;
+
+/// EtherTypes (IEEE 802's registry).
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const IPV6: u16 = 0x86dd;
+    /// 802.1Q, a customer's tag.
+    pub(super) const VLAN: u16 = 0x8100;
+    /// 802.1ad, a service provider's tag.
+    pub(super) const SERVICE_VLAN: u16 = 0x88a8;
+    /// What providers used before 802.1ad.
+    pub(super) const OLD_SERVICE_VLAN: u16 = 0x9100;
+}
+
+#[derive(FromBytes)]
+#[repr(C)]
+struct Ethernet {
+    _addresses: [u8; 12],
+    ethertype: U16,
+}
+
+/// What follows the EtherType that announces a tag.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Tag {
+    _control: U16,
+    ethertype: U16,
+}
+
+/// LINKTYPE_LINUX_SLL: packet type, ARPHRD type, address length, address, protocol.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Sll {
+    _device: [u8; 14],
+    protocol: U16,
+}
+
+/// LINKTYPE_LINUX_SLL2: the protocol comes first.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Sll2 {
+    protocol: U16,
+    _device: [u8; 18],
+}
+
+/// Steps over what comes before the IP header.
+#[inline(always)]
+pub(super) fn read<F: Frame>(frame: &F, link: Link) -> Result<Network, Class> {
+    match link {
+        Link::Ethernet => tagged(frame, frame.read::<Ethernet>(0)?.ethertype.get(), ETHERNET_LENGTH),
+        Link::LinuxSll => tagged(frame, frame.read::<Sll>(0)?.protocol.get(), SLL_LENGTH),
+        Link::LinuxSll2 => tagged(frame, frame.read::<Sll2>(0)?.protocol.get(), SLL2_LENGTH),
+        Link::Ip => bare(frame),
+        Link::BsdNull => loopback(frame.read::<U32>(0)?.get(), true),
+        Link::BsdLoop => loopback(frame.read::<U32>(0)?.get(), false),
+    }
+}
+
+#[inline(always)]
+fn tagged<F: Frame>(frame: &F, mut ethertype: u16, mut offset: u32) -> Result<Network, Class> {
+    for _ in 0..VLAN_TAGS {
+        if !is_tag(ethertype) {
+            break;
+        }
+        ethertype = frame.read::<Tag>(offset)?.ethertype.get();
+        offset += TAG_LENGTH;
+    }
+    match ethertype {
+        ethertype::IPV4 => Ok(Network { family: Family::V4, offset }),
+        ethertype::IPV6 => Ok(Network { family: Family::V6, offset }),
+        _ => Err(Class::NonIp),
+    }
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_SERVICE_VLAN)
+}
+
+/// The link promises IP, so a version that is neither is a wrong version.
+#[inline(always)]
+fn bare<F: Frame>(frame: &F) -> Result<Network, Class> {
+    match frame.read::<u8>(0)? >> 4 {
+        4 => Ok(Network { family: Family::V4, offset: 0 }),
+        6 => Ok(Network { family: Family::V6, offset: 0 }),
+        _ => Err(Class::Malformed),
+    }
+}
+
+/// The BSDs agree on AF_INET and not on AF_INET6: 24 is NetBSD's and OpenBSD's, 28 FreeBSD's, 30 Darwin's.
+///
+/// Families are small, so a number with high bits was written by a machine of the other byte order.
+#[inline(always)]
+const fn loopback(family: u32, either_order: bool) -> Result<Network, Class> {
+    let family = if either_order && family > 0xffff { family.swap_bytes() } else { family };
+    match family {
+        2 => Ok(Network { family: Family::V4, offset: LOOPBACK_LENGTH }),
+        24 | 28 | 30 => Ok(Network { family: Family::V6, offset: LOOPBACK_LENGTH }),
+        _ => Err(Class::NonIp),
+    }
+}
