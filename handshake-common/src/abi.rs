@@ -404,20 +404,30 @@ pub struct Service {
 /// Gauges of a service.
 pub const SERVICE_GAUGES: usize = 12;
 
-/// One finished attempt, through the ring.
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+/// One finished attempt, through the ring. Eight-byte aligned: the ring's memory is no more.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Event {
-    /// The record as it was: of IPv4 the addresses are the first words.
-    pub flow: Flow6,
+    /// The record's [`tag`].
+    pub tag: u64,
     /// When it ended.
     pub ended_ns: u64,
+    /// The smaller address, in host order, most significant word first.
+    pub low: [u32; 4],
+    /// The larger address.
+    pub high: [u32; 4],
+    /// The port of `low` in the upper half, of `high` in the lower.
+    pub ports: u32,
+    /// Jiffies of the latest packet.
+    pub last_jiffies: u32,
+    /// What is known of the attempt.
+    pub tcp: TcpRecord,
     /// [`Counter`] of the verdict as a number.
     pub verdict: u8,
     /// [`Family`](crate::flow::Family) as a number.
     pub family: u8,
     /// No meaning; zero.
-    pub reserved: [u8; 54],
+    pub reserved: [u8; 6],
 }
 
 /// Octets of the event ring: a power of two, and whole pages.
@@ -472,6 +482,6 @@ const _: () = {
     assert!(offset_of!(TcpRecord, opened_ns) == offset_of!(UdpRecord, opened_ns));
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
     assert!(size_of::<CounterBlock>() == 8 * COUNTERS && Counter::Begin as usize == COUNTERS - 1);
-    assert!(size_of::<Service>() == 128 && size_of::<Event>() == 192);
+    assert!(size_of::<Service>() == 128 && size_of::<Event>() == 104);
     assert!(Counter::OpenNoAck as usize - Counter::Attempts as usize == SERVICE_GAUGES - 1);
 };

@@ -172,7 +172,8 @@ impl ServiceRow {
     /// [`Counter::UdpEvicted`] of UDP.
     #[inline(always)]
     pub fn bump(&self, counter: Counter, by: u64) {
-        let first = if counter as u8 >= Counter::UdpFlows as u8 { Counter::UdpFlows } else { Counter::Attempts };
+        let first =
+            if counter as u8 >= Counter::UdpFlows as u8 { Counter::UdpFlows } else { Counter::Attempts };
         let place = counter as usize - first as usize;
         if let Some(gauge) = self.gauges.get(place) {
             gauge.add(by);

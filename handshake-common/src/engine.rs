@@ -705,13 +705,7 @@ impl<P: Platform> Visit<'_, P> {
             return;
         }
         let sent = self.platform.emit(|event| {
-            event.write(Event {
-                flow: table::widen(slot, tag),
-                ended_ns: now.ns,
-                verdict: verdict as u8,
-                family: S::FAMILY as u8,
-                reserved: [0; 54],
-            });
+            event.write(table::event(slot, tag, verdict, now.ns));
         });
         if !sent {
             self.platform.books().add(Counter::LostEvents, 1);
@@ -783,11 +777,7 @@ const fn is_end(before: State, after: State) -> bool {
 #[inline(always)]
 const fn see_point(points: u8, side: Side, point: u8) -> u8 {
     let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
-    if points >> shift & 0xf == NO_POINT {
-        points & !(0xf << shift) | (point & 0xf) << shift
-    } else {
-        points
-    }
+    if points >> shift & 0xf == NO_POINT { points & !(0xf << shift) | (point & 0xf) << shift } else { points }
 }
 
 /// Takes a lock word, or gives up: a packet never waits long.

@@ -69,10 +69,10 @@ impl Shared64 {
     }
 }
 
-#[cfg(not(target_arch = "bpf"))]
-use host::Cell;
 #[cfg(target_arch = "bpf")]
 use bpf::Cell;
+#[cfg(not(target_arch = "bpf"))]
+use host::Cell;
 
 /// Orders the loads before it before the loads after it: a reader's copy lies between two loads of the tag.
 #[cfg(not(target_arch = "bpf"))]
@@ -82,9 +82,9 @@ pub fn read_fence() {
 
 #[cfg(not(target_arch = "bpf"))]
 mod host {
-    pub(super) use core::sync::atomic::{AtomicU32, AtomicU64};
     use core::marker::PhantomData;
     use core::sync::atomic::Ordering;
+    pub(super) use core::sync::atomic::{AtomicU32, AtomicU64};
 
     #[repr(transparent)]
     pub(super) struct Cell<W, A>(A, PhantomData<W>);

@@ -457,25 +457,40 @@ fn copy<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
         flags: tag.flags(),
         service: tag.service(),
         last_jiffies: slot.last().load(),
-        detail: if state.is_udp() {
-            Detail::Udp(slot.body().udp())
-        } else {
-            Detail::Tcp(slot.body().tcp())
-        },
+        detail: if state.is_udp() { Detail::Udp(slot.body().udp()) } else { Detail::Tcp(slot.body().tcp()) },
     }
 }
 
-/// A slot's record as an IPv6 slot's value, under the tag given: of IPv4 the addresses are the first words.
+/// The event of an attempt that ended: its record under the tag given, and how.
 #[inline(always)]
-pub fn widen<S: Slot>(slot: &S, tag: Tag) -> abi::Flow6 {
-    let key = slot.key(tag.state().is_udp());
-    abi::Flow6 {
+pub fn event<S: Slot>(slot: &S, tag: Tag, verdict: abi::Counter, ended_ns: u64) -> abi::Event {
+    let key = slot.key(false);
+    abi::Event {
         tag: tag.0,
-        ports: key.ports,
-        last_jiffies: slot.last().load(),
+        ended_ns,
         low: key.low,
         high: key.high,
-        body: abi::Body { tcp: slot.body().tcp() },
-        reserved: [0; 5],
+        ports: key.ports,
+        last_jiffies: slot.last().load(),
+        tcp: slot.body().tcp(),
+        verdict: verdict as u8,
+        family: S::FAMILY as u8,
+        reserved: [0; 6],
+    }
+}
+
+/// The record that an event carries.
+#[cfg(not(target_arch = "bpf"))]
+#[must_use]
+pub fn record_of(event: &abi::Event) -> crate::record::Record {
+    let tag = Tag(event.tag);
+    crate::record::Record {
+        family: if event.family == Family::V6 as u8 { Family::V6 } else { Family::V4 },
+        key: FlowKey { low: event.low, high: event.high, ports: event.ports, udp: false },
+        state: tag.state(),
+        flags: tag.flags(),
+        service: tag.service(),
+        last_jiffies: event.last_jiffies,
+        detail: crate::record::Detail::Tcp(event.tcp),
     }
 }

@@ -203,11 +203,7 @@ pub fn open(syn: &Segment, now_ns: u64) -> (TcpRecord, u16) {
 #[must_use]
 pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
     let orphan = matches!(segment.kind, Kind::SynAck);
-    let points = if orphan {
-        segment.point << 4 | NO_POINT
-    } else {
-        NO_POINT << 4 | segment.point & 0xf
-    };
+    let points = if orphan { segment.point << 4 | NO_POINT } else { NO_POINT << 4 | segment.point & 0xf };
     TcpRecord {
         opened_ns: now_ns,
         isn_initiator: if orphan { segment.ack.plus(u32::MAX).0 } else { 0 },
@@ -322,8 +318,7 @@ impl Meeting<'_> {
     /// Does the segment acknowledge the SYN, or some of a Fast Open SYN's data?
     #[inline(always)]
     fn acks_syn(&self) -> bool {
-        self.segment.has(flag::ACK)
-            && self.segment.ack.is_within(self.after_j(), self.record.syn_data as u32)
+        self.segment.has(flag::ACK) && self.segment.ack.is_within(self.after_j(), self.record.syn_data as u32)
     }
 
     /// Is the segment's number the one the initiator goes on with after its SYN (and its data)?
@@ -425,9 +420,7 @@ impl Meeting<'_> {
         let answered = self.record.synack_after != 0;
         match self.state {
             State::SynSent if !self.has(tag::SIMULTANEOUS) => self.cross(),
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) && same => {
-                self.repeat_syn()
-            }
+            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) && same => self.repeat_syn(),
             // Split handshake: its own SYN+ACK's number as a SYN, counted and nothing else.
             State::SynReceived | State::Established | State::ResponderAborted if same && answered => {
                 self.stay()
@@ -523,8 +516,7 @@ impl Meeting<'_> {
     #[inline(always)]
     fn further_syn_ack(&mut self) -> Step {
         let k = self.segment.seq.0;
-        let known = k == self.record.isn_responder
-            || (self.has(tag::SECOND_K) && k == self.record.other_ack);
+        let known = k == self.record.isn_responder || (self.has(tag::SECOND_K) && k == self.record.other_ack);
         if !known {
             self.record.other_ack = self.record.isn_responder;
             self.record.isn_responder = k;

@@ -215,6 +215,14 @@ pub mod quote {
     pub const PORT_UNREACHABLE: u8 = 2;
 }
 
+/// What is worth a line of diagnostics.
+pub mod note {
+    /// Nothing.
+    pub const NONE: u8 = 0;
+    /// More IPv6 extension headers than are walked.
+    pub const EXTENSION_CHAIN: u8 = 1;
+}
+
 /// IANA's number of TCP.
 pub const TCP: u8 = 6;
 /// IANA's number of UDP.
@@ -259,8 +267,10 @@ pub struct Packet {
     pub quote: u8,
     /// The hook point that saw it: interface and direction, as [`abi`](crate::abi) numbers them.
     pub point: u8,
+    /// One of [`note`].
+    pub note: u8,
     /// No meaning; zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 impl Packet {

@@ -1,3 +1,52 @@
-//! The kernel side of handshake.
+//! The kernel side of handshake: the thin shell around the rules of `handshake-common`.
+//!
+//! Every program passes every packet on, unchanged.
 #![no_std]
 #![no_main]
+
+mod frame;
+mod log;
+mod maps;
+mod track;
+
+use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+/// Ingress, before the kernel makes a socket buffer.
+#[xdp(frags)]
+pub fn handshake_xdp(ctx: XdpContext) -> u32 {
+    track::xdp(ctx.ctx);
+    xdp_action::XDP_PASS
+}
+
+/// Ingress where XDP is not to be had. `TC_ACT_UNSPEC` is `TCX_NEXT`: whoever comes next decides.
+#[classifier]
+pub fn handshake_ingress(ctx: TcContext) -> i32 {
+    track::skb(ctx.skb.skb, false);
+    TC_ACT_UNSPEC
+}
+
+/// Egress.
+#[classifier]
+pub fn handshake_egress(ctx: TcContext) -> i32 {
+    track::skb(ctx.skb.skb, true);
+    TC_ACT_UNSPEC
+}
+
+/// Never attached: the agent runs it to read both clocks at one moment.
+#[xdp]
+pub fn handshake_clock(_ctx: XdpContext) -> u32 {
+    maps::read_clocks();
+    xdp_action::XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
 use super::link::Network;
-use super::{Class, Frame, Packet};
+use super::{Class, Frame, Packet, note};
 use crate::flow::Family;
 
 /// Where L4 begins, and what IP says of it.
@@ -161,7 +161,11 @@ fn ipv6<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transpo
     packet.source = header.source.map(U32::get);
     packet.destination = header.destination.map(U32::get);
     packet.ip_length = IPV6_LENGTH + payload;
-    let chain = walk::<F, EXTENSIONS>(frame, header.next_header, behind, end)?;
+    let chain = walk::<F, EXTENSIONS>(frame, header.next_header, behind, end).inspect_err(|class| {
+        if matches!(class, Class::IpOther) {
+            packet.note = note::EXTENSION_CHAIN;
+        }
+    })?;
     Ok(Transport {
         family: Family::V6,
         protocol: chain.protocol,

@@ -1,0 +1,196 @@
+//! The maps, and the only raw access to them.
+//!
+//! `FLOWS4`, `FLOWS6` and `SERVICES` are mapped by the agent, which reads them without system calls;
+//! after loading all but the per-CPU ones are frozen, so that the programs are their only writers.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_map;
+use handshake_common::abi::{
+    self, CLASS_WORDS, ClassBlock, ClockPair, Config, CounterBlock, Event, Flow4, Flow6, Histogram,
+    MAX_INTERFACES, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service,
+};
+use handshake_common::books::{Books, ServiceRow};
+use handshake_common::engine::Platform;
+use handshake_common::shared::Shared64;
+use handshake_common::table::{Slot4, Slot6};
+use handshake_common::verdict::Leg;
+
+/// Slots when the agent does not say otherwise: 32 MiB and 8 MiB.
+const SLOTS4: usize = 524_288;
+const SLOTS6: usize = 65_536;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+/// A bit a port.
+const PORT_WORDS: usize = 65_536 / 64;
+
+#[btf_map]
+static FLOWS4: Array<Flow4, SLOTS4, MMAPABLE> = Array::new();
+#[btf_map]
+static FLOWS6: Array<Flow6, SLOTS6, MMAPABLE> = Array::new();
+#[btf_map]
+static SERVICES: Array<Service, { SERVICE_ROWS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static STRIPES: Array<u64, { STRIPE_WORDS as usize }> = Array::new();
+#[btf_map]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+static PORTS: Array<u64, PORT_WORDS> = Array::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<CounterBlock, 1> = PerCpuArray::new();
+#[btf_map]
+static CLASSES: PerCpuArray<ClassBlock, MAX_INTERFACES> = PerCpuArray::new();
+#[btf_map]
+static LATENCY: PerCpuArray<Histogram, 3> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
+#[btf_map]
+static CLOCK: Array<ClockPair, 1, MMAPABLE> = Array::new();
+
+/// The layout this object was built with: the agent refuses another than its own.
+#[unsafe(no_mangle)]
+static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
+
+/// 1: both clocks stand where a test put them. The verifier removes the branch when it is 0.
+#[unsafe(no_mangle)]
+static TEST_CLOCK: Global<u8> = Global::new(0);
+
+/// The maps of one run: what a packet's way needs of all of them, looked up once.
+pub(crate) struct Kernel {
+    config: &'static Config,
+    books: &'static Books,
+}
+
+impl Kernel {
+    /// `None` never happens: both maps have their one element. The verifier wants it checked.
+    #[inline(always)]
+    pub(crate) fn new() -> Option<Self> {
+        let config = CONFIG.get(0)?;
+        let books = COUNTERS.get_ptr_mut(0)?;
+        // SAFETY: the bytes of a `CounterBlock` are those of `Books`; only this CPU writes them, and
+        // programs of one CPU do not interrupt each other (softirqs are off at both hooks).
+        let books = unsafe { &*books.cast::<Books>() };
+        Some(Self { config, books })
+    }
+
+    /// The number of an interface in the configuration; an unknown one is counted with the first.
+    #[inline(always)]
+    pub(crate) fn interface(&self, index: u32) -> u8 {
+        let mut number = 0;
+        while number < MAX_INTERFACES {
+            if self.config.interfaces[number] == index {
+                return number as u8;
+            }
+            number += 1;
+        }
+        0
+    }
+}
+
+/// Both clocks as they are, for the agent.
+#[inline(always)]
+pub(crate) fn read_clocks() {
+    if let Some(pair) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: the agent runs one clock program at a time, and reads after it.
+        unsafe {
+            (*pair).now_ns = bpf_ktime_get_ns();
+            (*pair).jiffies = bpf_jiffies64();
+        }
+    }
+}
+
+/// The clocks as a test set them.
+#[inline(always)]
+fn test_clock() -> ClockPair {
+    CLOCK.get(0).copied().unwrap_or_default()
+}
+
+impl Platform for Kernel {
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        if TEST_CLOCK.load() != 0 {
+            return test_clock().now_ns;
+        }
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u32 {
+        if TEST_CLOCK.load() != 0 {
+            return test_clock().jiffies as u32;
+        }
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn slot4(&self, index: u32) -> Option<&Slot4> {
+        // SAFETY: the bytes of a `Flow4` are those of a `Slot4` (asserted in `table`), whose words are
+        // shared ones: other CPUs may change them at any time.
+        FLOWS4.get_ptr(index).map(|slot| unsafe { &*slot.cast::<Slot4>() })
+    }
+
+    #[inline(always)]
+    fn slot6(&self, index: u32) -> Option<&Slot6> {
+        // SAFETY: as for `slot4`.
+        FLOWS6.get_ptr(index).map(|slot| unsafe { &*slot.cast::<Slot6>() })
+    }
+
+    #[inline(always)]
+    fn stripe(&self, index: u32) -> Option<&Shared64> {
+        // SAFETY: a lock word is reached as a shared one only.
+        STRIPES.get_ptr(index).map(|word| unsafe { &*word.cast::<Shared64>() })
+    }
+
+    #[inline(always)]
+    fn service(&self, row: u32) -> Option<&ServiceRow> {
+        // SAFETY: the bytes of a `Service` are those of a `ServiceRow` (asserted in `books`).
+        SERVICES.get_ptr(row).map(|row| unsafe { &*row.cast::<ServiceRow>() })
+    }
+
+    #[inline(always)]
+    fn books(&self) -> &Books {
+        self.books
+    }
+
+    #[inline(always)]
+    fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]> {
+        // SAFETY: only this CPU writes the block, and a shared word has a word's layout.
+        CLASSES.get_ptr(interface).map(|block| unsafe { &*block.cast::<[Shared64; CLASS_WORDS]>() })
+    }
+
+    #[inline(always)]
+    fn sample(&self, leg: Leg, bucket: u32) {
+        if let Some(histogram) = LATENCY.get_ptr_mut(leg as u32) {
+            // SAFETY: only this CPU writes its histograms.
+            let buckets = unsafe { &mut (*histogram).buckets };
+            if let Some(count) = buckets.get_mut(bucket as usize) {
+                *count = count.wrapping_add(1);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn is_selected(&self, port: u16) -> bool {
+        PORTS.get(u32::from(port) >> 6).is_some_and(|word| word >> (port & 63) & 1 != 0)
+    }
+
+    #[inline(always)]
+    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
+        let Some(mut entry) = EVENTS.reserve(0) else { return false };
+        fill(&mut entry);
+        // The reader polls: waking it would cost more than all the rest of the packet.
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        true
+    }
+}
