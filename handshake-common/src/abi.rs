@@ -483,5 +483,9 @@ const _: () = {
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
     assert!(size_of::<CounterBlock>() == 8 * COUNTERS && Counter::Begin as usize == COUNTERS - 1);
     assert!(size_of::<Service>() == 128 && size_of::<Event>() == 104);
+    assert!(
+        Counter::EnteredResponderAborted as usize - Counter::EnteredRefused as usize
+            == Counter::ResponderAborted as usize - Counter::Refused as usize
+    );
     assert!(Counter::OpenNoAck as usize - Counter::Attempts as usize == SERVICE_GAUGES - 1);
 };

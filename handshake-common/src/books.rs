@@ -25,16 +25,22 @@ impl Books {
     }
 
     #[inline(always)]
-    fn bump(&self, counter: Counter, by: u64) {
-        // The mask changes nothing (a counter is below 64) and lets the verifier see it.
-        let word = &self.0[counter as usize & (COUNTERS - 1)];
+    fn bump(&self, place: usize, by: u64) {
+        // The mask changes nothing (a place is below 64) and lets the verifier see it.
+        let word = &self.0[place & (COUNTERS - 1)];
         word.store(word.load().wrapping_add(by));
     }
 
     /// Counts what is in no identity.
     #[inline(always)]
     pub fn add(&self, counter: Counter, by: u64) {
-        self.bump(counter, by);
+        self.bump(counter as usize, by);
+    }
+
+    /// Counts at a place.
+    #[inline(always)]
+    pub fn add_at(&self, place: usize) {
+        self.bump(place, 1);
     }
 
     /// Keeps the largest.
@@ -46,22 +52,24 @@ impl Books {
         }
     }
 
-    /// A new attempt, or a new UDP flow: `total` and the `gauge` it is in.
+    /// A new attempt, or a new UDP flow: the place of its total, and of the gauge it is in.
     #[inline(always)]
-    pub fn enter(&self, total: Counter, gauge: Counter) {
-        self.bump(Counter::Begin, 1);
-        self.bump(total, 1);
-        self.bump(gauge, 1);
-        self.bump(Counter::End, 1);
+    pub fn enter(&self, total: usize, gauge: usize) {
+        self.pair((total, 1), (gauge, 1));
     }
 
-    /// From one gauge of an identity to another.
+    /// From one gauge of an identity to another, by their places.
     #[inline(always)]
-    pub fn transfer(&self, from: Counter, to: Counter) {
-        self.bump(Counter::Begin, 1);
-        self.bump(from, u64::MAX);
-        self.bump(to, 1);
-        self.bump(Counter::End, 1);
+    pub fn transfer(&self, from: usize, to: usize) {
+        self.pair((from, u64::MAX), (to, 1));
+    }
+
+    #[inline(always)]
+    fn pair(&self, first: (usize, u64), second: (usize, u64)) {
+        self.bump(Counter::Begin as usize, 1);
+        self.bump(first.0, first.1);
+        self.bump(second.0, second.1);
+        self.bump(Counter::End as usize, 1);
     }
 }
 
@@ -168,14 +176,12 @@ impl ServiceRow {
         self.state.load() == WRITING
     }
 
-    /// Adds to a gauge: [`Counter::Attempts`] to [`Counter::OpenNoAck`] of TCP, [`Counter::UdpFlows`] to
-    /// [`Counter::UdpEvicted`] of UDP.
+    /// Adds to the gauge whose place in the counter block is given: [`Counter::Attempts`] to
+    /// [`Counter::OpenNoAck`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpEvicted`] of a UDP one.
     #[inline(always)]
-    pub fn bump(&self, counter: Counter, by: u64) {
-        let first =
-            if counter as u8 >= Counter::UdpFlows as u8 { Counter::UdpFlows } else { Counter::Attempts };
-        let place = counter as usize - first as usize;
-        if let Some(gauge) = self.gauges.get(place) {
+    pub fn bump(&self, place: usize, by: u64) {
+        let first = if place >= Counter::UdpFlows as usize { Counter::UdpFlows } else { Counter::Attempts };
+        if let Some(gauge) = self.gauges.get(core::hint::black_box(place.wrapping_sub(first as usize))) {
             gauge.add(by);
         }
     }

@@ -42,6 +42,8 @@ pub trait Platform {
     fn stripe(&self, index: u32) -> Option<&Shared64>;
     /// A row of the service table, below [`SERVICES`].
     fn service(&self, row: u32) -> Option<&ServiceRow>;
+    /// [`service_row`] of a packet; the kernel side has it as a function of its own.
+    fn service_row(&self, packet: &Packet) -> u32;
     /// The counter block of this CPU.
     fn books(&self) -> &Books;
     /// The class counters of this CPU and an interface.
@@ -201,35 +203,120 @@ impl Newcomer {
     }
 }
 
-/// Tracks a packet that [`count`] wants, in the table of its family.
-#[inline(always)]
-pub fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
-    let source = (packet.source, packet.source_port);
-    let destination = (packet.destination, packet.destination_port);
-    let (key, end) = FlowKey::of(source, destination, packet.protocol == wire::UDP);
-    let config = platform.config();
-    let visit = Visit { platform, config, packet, key, end, jiffies: platform.jiffies() };
-    let first = table::hash(&visit.key, S::FAMILY, &config.factors[0]);
-    let second = table::hash(&visit.key, S::FAMILY, &config.factors[1]);
-    let newcomer = Newcomer::of(packet);
-    let sets = [table::set_of(first, S::mask(config)), table::set_of(second, S::mask(config))];
-    // A SYN is nearly always new: it looks once, under the lock.
-    let mut found = None;
-    if newcomer != Newcomer::Attempt {
-        found = visit.find::<S>(sets);
+/// What is left to do for a packet.
+///
+/// Three functions share the work, [`find`], [`insert`] and [`meet`]: the kernel side makes each a
+/// function of its own, which the verifier checks once, and whose stack is gone before the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Done,
+    /// [`insert`]: its flow has no record.
+    Insert,
+    /// [`meet`] with the record in this slot.
+    Meet(u32),
+}
+
+/// Counts and tracks a packet, all of it.
+pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
+    if !count(platform, packet) {
+        return;
     }
-    if found.is_none() && newcomer != Newcomer::Nothing {
-        // The set takes the low bits of the hash, the lock word higher ones.
-        found = visit.insert::<S>(sets, first >> 16, newcomer);
-    }
-    if let Some(index) = found
-        && let Some(slot) = S::at(platform, index)
-    {
-        visit.meet(slot);
+    if packet.family == Family::V4 as u8 {
+        track::<P, Slot4>(platform, packet);
+    } else {
+        track::<P, Slot6>(platform, packet);
     }
 }
 
-impl<P: Platform> Visit<'_, P> {
+fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
+    let mut next = find::<P, S>(platform, packet);
+    if next == Next::Insert {
+        next = insert::<P, S>(platform, packet);
+    }
+    if let Next::Meet(index) = next {
+        meet::<P, S>(platform, packet, index);
+    }
+}
+
+/// Looks for the record of a packet that [`count`] wants. One that only counts is done here.
+#[inline(always)]
+pub fn find<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
+    let newcomer = Newcomer::of(packet);
+    // A SYN is nearly always new: it looks once, under the lock.
+    if newcomer == Newcomer::Attempt {
+        return Next::Insert;
+    }
+    let visit = Visit::new(platform, packet);
+    match visit.find::<S>(visit.sets::<S>().0) {
+        Found::Passed => Next::Done,
+        Found::At(index) => Next::Meet(index),
+        Found::Nowhere if newcomer == Newcomer::Nothing => Next::Done,
+        Found::Nowhere => Next::Insert,
+    }
+}
+
+/// Makes a record for a packet, unless there is one after all.
+#[inline(always)]
+pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
+    let visit = Visit::new(platform, packet);
+    let (sets, stripe) = visit.sets::<S>();
+    match visit.insert::<S>(sets, stripe, Newcomer::of(packet)) {
+        Some(index) => Next::Meet(index),
+        None => Next::Done,
+    }
+}
+
+/// A packet meets the record of its flow, in the slot at `index`.
+#[inline(always)]
+pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet, index: u32) {
+    if let Some(slot) = S::at(platform, index) {
+        Visit::new(platform, packet).meet(slot);
+    }
+}
+
+/// The row of the service a packet is sent to: its own, or `other` when the table has no room near
+/// its place.
+#[inline(always)]
+pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
+    let key = ServiceKey::new(packet.destination, packet.destination_port, packet.protocol, packet.family);
+    let half = if packet.protocol == wire::UDP { SERVICE_HALF } else { 0 };
+    let start = key.mix(&platform.config().factors[0]);
+    let mut i = 0;
+    while i < SERVICE_PROBES {
+        let row = half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1);
+        if let Some(service) = platform.service(row) {
+            if service.claim(&key) {
+                return row;
+            }
+            if service.is_being_written() {
+                return half;
+            }
+        }
+        i += 1;
+    }
+    half
+}
+
+impl<'a, P: Platform> Visit<'a, P> {
+    #[inline(always)]
+    fn new(platform: &'a P, packet: &'a Packet) -> Self {
+        let source = (packet.source, packet.source_port);
+        let destination = (packet.destination, packet.destination_port);
+        let (key, end) = FlowKey::of(source, destination, packet.protocol == wire::UDP);
+        Self { platform, config: platform.config(), packet, key, end, jiffies: platform.jiffies() }
+    }
+
+    /// The first slots of the key's two sets, and its lock word.
+    #[inline(always)]
+    fn sets<S: Table>(&self) -> ([u32; 2], u32) {
+        let mask = S::mask(self.config);
+        let first = table::hash(&self.key, S::FAMILY, &self.config.factors[0]);
+        let second = table::hash(&self.key, S::FAMILY, &self.config.factors[1]);
+        // The set takes the low bits of the hash, the lock word higher ones.
+        ([table::set_of(first, mask), table::set_of(second, mask)], first >> 16)
+    }
+
     #[inline(always)]
     fn clocks(&self) -> Clocks {
         Clocks {
@@ -251,20 +338,22 @@ impl<P: Platform> Visit<'_, P> {
         !matches!(state, State::Empty) && state.is_udp() == self.key.udp && slot.holds(&self.key)
     }
 
-    /// The slot that holds the key.
+    /// The slot that holds the key. A packet that only counts is counted at once.
     #[inline(always)]
-    fn find<S: Table>(&self, sets: [u32; 2]) -> Option<u32> {
+    fn find<S: Table>(&self, sets: [u32; 2]) -> Found {
         let mut i = 0;
         while i < 2 * WAYS {
-            let index = (if i < WAYS { sets[0] } else { sets[1] }) | (i & (WAYS - 1));
-            if let Some(slot) = S::at(self.platform, index)
-                && self.is_here(slot, Tag(slot.tag().load()))
-            {
-                return Some(index);
+            let index = way(sets, i);
+            if let Some(slot) = S::at(self.platform, index) {
+                let tag = Tag(slot.tag().load());
+                if self.is_here(slot, tag) {
+                    let passed = !tag.is_locked() && self.pass_by(slot, tag);
+                    return if passed { Found::Passed } else { Found::At(index) };
+                }
             }
             i += 1;
         }
-        None
+        Found::Nowhere
     }
 
     /// Makes a record for the newcomer; gives the slot when there is one already.
@@ -275,63 +364,82 @@ impl<P: Platform> Visit<'_, P> {
             self.platform.books().add(Counter::Contended, 1);
             return None;
         }
-        let now = self.now();
-        let survey = self.survey::<S>(sets, now);
-        if survey.found == NOWHERE {
-            self.take(&survey, S::at(self.platform, survey.place), now, newcomer);
+        let found = self.look::<S>(sets);
+        if found.is_none() {
+            self.take::<S>(sets, newcomer);
         }
         lock.swap(0);
-        (survey.found != NOWHERE).then_some(survey.found)
+        found
     }
 
-    /// Looks through both sets for the key, and for the slot that is worth least.
+    /// The slot that holds the key, and nothing else.
     #[inline(always)]
-    fn survey<S: Table>(&self, sets: [u32; 2], now: Now) -> Survey {
-        let clocks = self.clocks();
-        let mut survey = Survey { found: NOWHERE, place: NOWHERE, score: u64::MAX, tag: Tag(0) };
-        let mut free = [0_u32; 2];
+    fn look<S: Table>(&self, sets: [u32; 2]) -> Option<u32> {
         let mut i = 0;
         while i < 2 * WAYS {
-            let second = i >= WAYS;
-            let index = (if second { sets[1] } else { sets[0] }) | (i & (WAYS - 1));
-            if let Some(slot) = S::at(self.platform, index) {
-                let tag = Tag(slot.tag().load());
-                if self.is_here(slot, tag) {
-                    survey.found = index;
-                    return survey;
-                }
-                if matches!(tag.state(), State::Empty) {
-                    free[second as usize & 1] += 1;
-                }
-                // The second set's free slots come first when it has more of them.
-                let emptier = second && free[1] > free[0];
-                survey.consider(index, tag, score(slot, tag, now, &clocks), emptier);
+            let index = way(sets, i);
+            if let Some(slot) = S::at(self.platform, index)
+                && self.is_here(slot, Tag(slot.tag().load()))
+            {
+                return Some(index);
             }
             i += 1;
         }
-        survey
+        None
     }
 
-    /// Takes the place that a survey found, if the newcomer is worth it.
+    /// The place for a newcomer: a free slot of the emptier set, else the slot that is worth least.
     #[inline(always)]
-    fn take<S: Table>(&self, survey: &Survey, slot: Option<&S>, now: Now, newcomer: Newcomer) {
+    fn survey<S: Table>(&self, sets: [u32; 2], now: Now) -> Place {
+        let clocks = self.clocks();
+        let (first, second) =
+            (self.survey_set::<S>(sets[0], now, &clocks), self.survey_set::<S>(sets[1], now, &clocks));
+        let emptier = second.free > first.free;
+        if emptier || (first.free == 0 && second.score < first.score) { second } else { first }
+    }
+
+    #[inline(always)]
+    fn survey_set<S: Table>(&self, set: u32, now: Now, clocks: &Clocks) -> Place {
+        let mut best = Place { index: set, score: u64::MAX, tag: Tag(0), free: 0 };
+        let mut i = 0;
+        while i < WAYS {
+            if let Some(slot) = S::at(self.platform, set | i) {
+                let tag = Tag(slot.tag().load());
+                let score = score(slot, tag, now, clocks);
+                best.free += (score >> 32 == 0) as u32;
+                if score < best.score {
+                    best.index = set | i;
+                    best.score = score;
+                    best.tag = tag;
+                }
+            }
+            i += 1;
+        }
+        best
+    }
+
+    /// Takes a place, if the newcomer is worth it. The lock word of the key is held.
+    #[inline(always)]
+    fn take<S: Table>(&self, sets: [u32; 2], newcomer: Newcomer) {
         let books = self.platform.books();
-        let Some(slot) = slot else { return };
-        if survey.worth() > newcomer.worth() as u64 {
+        let now = self.now();
+        let place = self.survey::<S>(sets, now);
+        let Some(slot) = S::at(self.platform, place.index) else { return };
+        if place.score >> 32 > newcomer.worth() as u64 {
             if matches!(newcomer, Newcomer::Attempt | Newcomer::Udp) {
                 books.add(Counter::Untracked, 1);
             }
             return;
         }
-        if !slot.tag().compare_exchange(survey.tag.0, survey.tag.locked().0) {
+        if !slot.tag().compare_exchange(place.tag.0, place.tag.locked().0) {
             books.add(Counter::Contended, 1);
             return;
         }
-        if !matches!(survey.tag.state(), State::Empty) {
-            self.evict(slot, survey.tag, now);
+        if place.score >> 32 != Worth::Free as u64 {
+            self.evict(slot, place.tag, now);
         }
         slot.set_key(&self.key);
-        self.start(slot, survey.tag, now, newcomer);
+        self.start(slot, place.tag, now, newcomer);
     }
 
     /// A record goes for room: every state has its counter, and an open attempt its verdict.
@@ -339,32 +447,22 @@ impl<P: Platform> Visit<'_, P> {
     fn evict<S: Table>(&self, slot: &S, tag: Tag, now: Now) {
         let books = self.platform.books();
         let state = tag.state();
-        let worth = table::worth(slot, state, now, &self.clocks());
-        let expired = matches!(worth, Worth::Expired);
+        let worth = table::worth(slot, tag, now, &self.clocks());
+        let expired = worth <= Worth::Expired as u32;
         if state.is_open() {
             let verdict = if expired { expired_as(state) } else { Counter::Evicted };
             self.close(slot, tag, verdict, now);
         } else if state.is_udp() && !expired {
-            self.transfer::<S>(tag.service(), state.gauge(), Counter::UdpEvicted);
+            self.transfer(tag.service(), state.gauge_place(), Counter::UdpEvicted as usize);
         }
-        books.add(
-            match worth {
-                Worth::Free | Worth::Expired => Counter::EvictedExpired,
-                Worth::Ended => Counter::EvictedClosed,
-                Worth::Midstream => Counter::EvictedMidstream,
-                Worth::UdpUnanswered | Worth::UdpAnswered => Counter::EvictedUdp,
-                Worth::HalfOpenNoSynAck | Worth::HalfOpenNoAck => Counter::EvictedHalfOpen,
-                Worth::Completed => Counter::EvictedCompleted,
-            },
-            1,
-        );
+        books.add_at(evicted_place(worth));
     }
 
     /// The end of an open attempt whose record goes.
     #[inline(always)]
     fn close<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
-        self.transfer::<S>(tag.service(), tag.state().gauge(), verdict);
-        self.tell(slot, tag, verdict, now);
+        self.transfer(tag.service(), tag.state().gauge_place(), verdict as usize);
+        self.tell(slot, tag, verdict as usize, now);
     }
 
     /// Begins a record in a slot that is owned and has the key, and publishes it.
@@ -380,7 +478,7 @@ impl<P: Platform> Visit<'_, P> {
                 let (record, more) = tcp::open(&segment, now.ns);
                 flags |= more;
                 slot.body().set_tcp(record);
-                service = self.enter::<S>(Counter::Attempts, Counter::OpenNoSynAck);
+                service = self.enter(Counter::Attempts, State::SynSent);
                 State::SynSent
             }
             Newcomer::Orphan => {
@@ -397,9 +495,7 @@ impl<P: Platform> Visit<'_, P> {
             Newcomer::Udp => {
                 let (record, state) = udp::open(self.packet, S::FAMILY, now.ns);
                 slot.body().set_udp(record);
-                let group = matches!(state, State::UdpMulticast);
-                let gauge = if group { Counter::UdpMulticast } else { Counter::UdpWaiting };
-                service = self.enter::<S>(Counter::UdpFlows, gauge);
+                service = self.enter(Counter::UdpFlows, state);
                 self.count_udp();
                 state
             }
@@ -411,42 +507,20 @@ impl<P: Platform> Visit<'_, P> {
 
     /// A new attempt or UDP flow in the books and in its service's row, which it gives.
     #[inline(always)]
-    fn enter<S: Slot>(&self, total: Counter, gauge: Counter) -> u16 {
+    fn enter(&self, total: Counter, state: State) -> u16 {
+        let (total, gauge) = (total as usize, state.gauge_place());
         self.platform.books().enter(total, gauge);
-        let row = self.service_row(S::FAMILY, self.packet.destination, self.packet.destination_port);
-        if let Some(service) = self.platform.service(row as u32) {
+        let row = self.platform.service_row(self.packet) & (SERVICES - 1);
+        if let Some(service) = self.platform.service(row) {
             service.bump(total, 1);
             service.bump(gauge, 1);
         }
-        row
-    }
-
-    /// The row of a responder: its own, or `other` when the table has no room near its place.
-    #[inline(always)]
-    fn service_row(&self, family: Family, address: [u32; 4], port: u16) -> u16 {
-        let key = ServiceKey::new(address, port, self.packet.protocol, family as u8);
-        let half = if self.key.udp { SERVICE_HALF } else { 0 };
-        let start = key.mix(&self.config.factors[0]);
-        let mut i = 0;
-        while i < SERVICE_PROBES {
-            let row = half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1);
-            if let Some(service) = self.platform.service(row) {
-                if service.claim(&key) {
-                    return (row & 0xffff) as u16;
-                }
-                if service.is_being_written() {
-                    break;
-                }
-            }
-            i += 1;
-        }
-        (half & 0xffff) as u16
+        (row & 0xffff) as u16
     }
 
     /// From one gauge to another, in the books and in the service's row.
     #[inline(always)]
-    fn transfer<S: Slot>(&self, row: u16, from: Option<Counter>, to: Counter) {
-        let Some(from) = from else { return };
+    fn transfer(&self, row: u16, from: usize, to: usize) {
         self.platform.books().transfer(from, to);
         if let Some(service) = self.platform.service(row as u32) {
             service.bump(from, u64::MAX);
@@ -457,29 +531,19 @@ impl<P: Platform> Visit<'_, P> {
     /// The packet meets the record of its flow.
     #[inline(always)]
     fn meet<S: Table>(&self, slot: &S) {
-        let mut looks = 0;
-        while looks < PATIENCE {
-            looks += 1;
-            let tag = Tag(slot.tag().load());
-            if tag.is_locked() {
-                continue;
-            }
-            if !self.is_here(slot, tag) {
-                break;
-            }
-            if self.pass_by(slot, tag) {
-                return;
-            }
-            if slot.tag().compare_exchange(tag.0, tag.locked().0) {
-                if self.key.udp {
-                    self.change_udp(slot, tag);
-                } else {
-                    self.change_tcp(slot, tag);
-                }
-                return;
-            }
+        let Some(tag) = own(slot) else {
+            self.platform.books().add(Counter::Contended, 1);
+            return;
+        };
+        if !self.is_here(slot, tag) {
+            // The slot went to another flow since it was found.
+            slot.tag().swap(tag.0);
+            self.platform.books().add(Counter::Contended, 1);
+        } else if self.key.udp {
+            self.change_udp(slot, tag);
+        } else {
+            self.change_tcp(slot, tag);
         }
-        self.platform.books().add(Counter::Contended, 1);
     }
 
     #[inline(always)]
@@ -552,10 +616,8 @@ impl<P: Platform> Visit<'_, P> {
             self.count_packet(slot, side);
             slot.last().store(now.jiffies);
         }
-        if after as u8 != state as u8
-            && let Some(gauge) = after.gauge()
-        {
-            self.transfer::<S>(old.service(), state.gauge(), gauge);
+        if after as u8 != state as u8 {
+            self.transfer(old.service(), state.gauge_place(), after.gauge_place());
         }
         slot.tag().swap(old.next(after, old.flags(), old.service()).0);
     }
@@ -602,49 +664,34 @@ impl<P: Platform> Visit<'_, P> {
             if !before.is_attempt() && step.state.is_attempt() {
                 // Its SYN came after its SYN+ACK: the orphan was an attempt.
                 self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
-                service = self.enter::<S>(Counter::Attempts, Counter::OpenNoAck);
-                self.settle::<S>(service, State::SynReceived, step.state);
+                service = self.enter(Counter::Attempts, State::SynReceived);
+                self.settle(service, State::SynReceived, step.state);
             } else {
-                self.settle::<S>(service, before, step.state);
+                self.settle(service, before, step.state);
             }
         }
         self.count_signs(step);
         self.count_legs(step, record);
         let published = old.next(step.state, step.flags, service);
-        if is_end(before, step.state)
-            && let Some(verdict) = step.state.gauge()
-        {
-            self.tell(slot, published, verdict, now);
+        if is_end(before, step.state) {
+            self.tell(slot, published, step.state.gauge_place(), now);
         }
         slot.tag().swap(published.0);
     }
 
     /// An attempt goes from one state to another.
     #[inline(always)]
-    fn settle<S: Slot>(&self, service: u16, before: State, after: State) {
-        let Some(gauge) = after.gauge() else { return };
-        if before.gauge() == Some(gauge) {
+    fn settle(&self, service: u16, before: State, after: State) {
+        let (from, to) = (before.gauge_place(), after.gauge_place());
+        if from == to {
             return;
         }
-        self.transfer::<S>(service, before.gauge(), gauge);
-        let entered = match after {
-            State::Refused => Counter::EnteredRefused,
-            State::Unreachable => Counter::EnteredUnreachable,
-            State::InitiatorAborted => Counter::EnteredInitiatorAborted,
-            State::ResponderAborted => Counter::EnteredResponderAborted,
-            State::Empty
-            | State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => return,
-        };
-        self.platform.books().add(entered, 1);
+        self.transfer(service, from, to);
+        if after.is_provisional() {
+            // The counts of entrances lie in the order of the gauges.
+            let first = Counter::EnteredRefused as usize - Counter::Refused as usize;
+            self.platform.books().add_at(first + to);
+        }
     }
 
     #[inline(always)]
@@ -700,7 +747,7 @@ impl<P: Platform> Visit<'_, P> {
 
     /// Tells whoever asked for events that an attempt ended.
     #[inline(always)]
-    fn tell<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
+    fn tell<S: Slot>(&self, slot: &S, tag: Tag, verdict: usize, now: Now) {
         if self.config.options & option::EVENTS == 0 {
             return;
         }
@@ -713,48 +760,76 @@ impl<P: Platform> Visit<'_, P> {
     }
 }
 
-/// No slot.
-const NOWHERE: u32 = u32::MAX;
-
-/// What a look through both sets found.
-struct Survey {
-    found: u32,
-    place: u32,
-    score: u64,
-    tag: Tag,
+/// Where a key was found.
+enum Found {
+    Nowhere,
+    At(u32),
+    /// There, and its packet needed no more than counting.
+    Passed,
 }
 
-impl Survey {
-    /// Keeps the least of the slots seen, or a free one of the emptier set.
-    #[inline(always)]
-    fn consider(&mut self, index: u32, tag: Tag, score: u64, emptier: bool) {
-        if score < self.score || (emptier && score == 0) {
-            self.place = index;
-            self.score = score;
-            self.tag = tag;
-        }
-    }
+/// A place for a newcomer, in one set.
+struct Place {
+    index: u32,
+    score: u64,
+    tag: Tag,
+    /// Free slots of the set.
+    free: u32,
+}
 
-    #[inline(always)]
-    const fn worth(&self) -> u64 {
-        self.score >> 32
+/// The `i`-th of a key's eight slots.
+#[inline(always)]
+const fn way(sets: [u32; 2], i: u32) -> u32 {
+    (if i < WAYS { sets[0] } else { sets[1] }) | (i & (WAYS - 1))
+}
+
+/// Takes a slot, or gives up; the tag it had.
+#[inline(always)]
+fn own<S: Slot>(slot: &S) -> Option<Tag> {
+    let mut looks = 0;
+    while looks < PATIENCE {
+        let tag = Tag(slot.tag().load());
+        if !tag.is_locked() && slot.tag().compare_exchange(tag.0, tag.locked().0) {
+            return Some(tag);
+        }
+        looks += 1;
     }
+    None
 }
 
 /// Worth in the upper half, youth in the lower: the least is the first to go. A slot that another
 /// CPU owns is worth more than anything.
 #[inline(always)]
 fn score<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u64 {
-    let state = tag.state();
-    if tag.is_locked() {
-        return u64::MAX;
-    }
-    if matches!(state, State::Empty) {
-        return 0;
-    }
-    let worth = table::worth(slot, state, now, clocks) as u64;
-    let youth = u32::MAX - jiffies_since(now.jiffies, slot.last().load());
-    worth << 32 | youth as u64
+    let worth = table::worth(slot, tag, now, clocks) as u64;
+    let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(1 << 31);
+    (tag.0 & tag::LOCKED) << 63 | worth << 32 | youth as u64
+}
+
+/// Where an eviction of a record of this worth is counted: six bits a worth.
+#[inline(always)]
+const fn evicted_place(worth: u32) -> usize {
+    const PLACES: [Counter; 9] = [
+        Counter::EvictedExpired,
+        Counter::EvictedExpired,
+        Counter::EvictedClosed,
+        Counter::EvictedMidstream,
+        Counter::EvictedUdp,
+        Counter::EvictedHalfOpen,
+        Counter::EvictedHalfOpen,
+        Counter::EvictedUdp,
+        Counter::EvictedCompleted,
+    ];
+    const PACKED: u64 = {
+        let mut packed = 0;
+        let mut i = 0;
+        while i < PLACES.len() {
+            packed |= (PLACES[i] as u64) << (i * 6);
+            i += 1;
+        }
+        packed
+    };
+    (PACKED >> (worth * 6) & 0x3f) as usize
 }
 
 /// The verdict of an open attempt that expired.
@@ -769,8 +844,7 @@ const fn expired_as(state: State) -> Counter {
 /// Does an attempt end (for all that is known) with this change?
 #[inline(always)]
 const fn is_end(before: State, after: State) -> bool {
-    let done = matches!(before, State::Established | State::Closed);
-    after.is_attempt() && !after.is_open() && !done && before as u8 != after as u8
+    (after.is_provisional() || after.is_completed()) && !before.is_completed() && before as u8 != after as u8
 }
 
 /// The points of a UDP record when `side` was seen at `point`: the first one stays.

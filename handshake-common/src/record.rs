@@ -61,6 +61,12 @@ impl State {
         Self::UdpMulticast,
     ];
 
+    /// The open attempts' states, as bits.
+    pub(crate) const OPEN: u32 = set(&[Self::SynSent, Self::SynReceived]);
+    /// The UDP flows' states, as bits.
+    pub(crate) const UDP: u32 =
+        set(&[Self::UdpWaiting, Self::UdpAnswered, Self::UdpUnreachable, Self::UdpMulticast]);
+
     /// The state with this number; a number that is none is a free slot's.
     #[inline(always)]
     #[must_use]
@@ -84,40 +90,54 @@ impl State {
         }
     }
 
+    #[inline(always)]
+    const fn is_in(self, set: u32) -> bool {
+        set >> self as u32 & 1 != 0
+    }
+
     /// An attempt that may still complete without being taken up again.
     #[inline(always)]
     #[must_use]
     pub const fn is_open(self) -> bool {
-        matches!(self, Self::SynSent | Self::SynReceived)
+        self.is_in(Self::OPEN)
     }
 
     /// A UDP flow's state.
     #[inline(always)]
     #[must_use]
     pub const fn is_udp(self) -> bool {
-        matches!(self, Self::UdpWaiting | Self::UdpAnswered | Self::UdpUnreachable | Self::UdpMulticast)
+        self.is_in(Self::UDP)
     }
 
     /// Refused, unreachable or aborted: an end that the wire may still take back.
     #[inline(always)]
     #[must_use]
     pub const fn is_provisional(self) -> bool {
-        matches!(self, Self::Refused | Self::Unreachable | Self::InitiatorAborted | Self::ResponderAborted)
+        const PROVISIONAL: u32 =
+            set(&[State::Refused, State::Unreachable, State::InitiatorAborted, State::ResponderAborted]);
+        self.is_in(PROVISIONAL)
+    }
+
+    /// The handshake was proven, whatever came since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_completed(self) -> bool {
+        const COMPLETED: u32 = set(&[State::Established, State::Closed]);
+        self.is_in(COMPLETED)
     }
 
     /// An attempt: it has a SYN, and a term in the identity.
     #[inline(always)]
     #[must_use]
     pub const fn is_attempt(self) -> bool {
-        self.is_open() || self.is_provisional() || matches!(self, Self::Established | Self::Closed)
+        self.is_open() || self.is_provisional() || self.is_completed()
     }
 
-    /// The gauge that counts records in this state.
-    #[inline(always)]
+    /// The gauge that counts records in this state; [`Counter::End`], which counts none, for a free slot.
     #[must_use]
-    pub const fn gauge(self) -> Option<Counter> {
-        Some(match self {
-            Self::Empty => return None,
+    pub const fn gauge(self) -> Counter {
+        match self {
+            Self::Empty => Counter::End,
             Self::SynSent => Counter::OpenNoSynAck,
             Self::SynReceived => Counter::OpenNoAck,
             Self::Established | Self::Closed => Counter::Completed,
@@ -131,7 +151,26 @@ impl State {
             Self::UdpAnswered => Counter::UdpAnswered,
             Self::UdpUnreachable => Counter::UdpUnreachable,
             Self::UdpMulticast => Counter::UdpMulticast,
-        })
+        }
+    }
+
+    /// The place of [`gauge`](Self::gauge) in the counter block, without a branch a state.
+    #[inline(always)]
+    #[must_use]
+    pub const fn gauge_place(self) -> usize {
+        /// A byte a state.
+        const PLACES: [u64; 2] = {
+            let mut places = [0; 2];
+            let mut i = 0;
+            while i < State::ALL.len() {
+                places[i >> 3] |= (State::ALL[i].gauge() as u64) << ((i & 7) * 8);
+                i += 1;
+            }
+            places
+        };
+        let number = self as u32;
+        let word = if number < 8 { PLACES[0] } else { PLACES[1] };
+        (word >> ((number & 7) * 8) & 0xff) as usize
     }
 
     /// Why an attempt in this state is open.
@@ -140,6 +179,18 @@ impl State {
     pub const fn cause(self) -> Cause {
         if matches!(self, Self::SynReceived) { Cause::NoAck } else { Cause::NoSynAck }
     }
+}
+
+/// States as bits of one word: a question about a state is a shift, not a branch a state. The
+/// verifier follows every branch, and the packet path asks often.
+const fn set(states: &[State]) -> u32 {
+    let mut set = 0;
+    let mut i = 0;
+    while i < states.len() {
+        set |= 1 << states[i] as u32;
+        i += 1;
+    }
+    set
 }
 
 /// The time, on both of the records' clocks.

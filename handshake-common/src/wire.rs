@@ -83,7 +83,8 @@ pub fn parse<F: Frame>(frame: &F, link: Link) -> Packet {
 /// [`parse`] into a packet that lies elsewhere, all of which it overwrites: BPF's stack is small.
 #[inline(always)]
 pub fn parse_into<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Class {
-    *packet = Packet { segments: 1, ..Packet::default() };
+    *packet = Packet::default();
+    packet.segments = 1;
     let (Ok(class) | Err(class)) = walk(frame, link, packet);
     packet.class = class as u8;
     class
@@ -232,7 +233,7 @@ pub const UDP: u8 = 17;
 ///
 /// Addresses are words in host order, most significant first; an IPv4 address is the first word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Packet {
     /// Source address.
     pub source: [u32; 4],

@@ -1,4 +1,8 @@
 //! Where a packet's bytes come from in the kernel. The only raw reads of packets.
+//!
+//! Headers nearly always lie in the frame's linear part, which is read directly. The rare frame whose
+//! headers run past it is read once more through the kernel's helpers: one branch a packet instead
+//! of one a read, which the verifier would have to follow both ways each time.
 
 use core::mem::MaybeUninit;
 
@@ -6,114 +10,143 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
-use handshake_common::wire::{Frame, OFFSET_LIMIT, Truncated};
+use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.
 const FROM_NETWORK_HEADER: u32 = 1;
 
-/// A frame at XDP; with frags its tail may lie in further buffers.
-pub(crate) struct XdpFrame {
-    ctx: *mut xdp_md,
+/// The linear part of a frame.
+struct Linear {
     data: usize,
     end: usize,
+    length: u32,
 }
 
-impl XdpFrame {
+impl Linear {
     #[inline(always)]
-    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
+    fn xdp(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel calls the program with a context that lives as long as the run.
-        let (data, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
-        Self { ctx, data, end }
+        unsafe {
+            let length = bpf_xdp_get_buff_len(ctx) as u32;
+            Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, length }
+        }
+    }
+
+    #[inline(always)]
+    fn skb(ctx: *mut __sk_buff) -> Self {
+        // SAFETY: as in `xdp`.
+        unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, length: (*ctx).len } }
+    }
+
+    /// Was the packet cut by the end of the linear part only?
+    #[inline(always)]
+    fn goes_on(&self, packet: &Packet) -> bool {
+        packet.class == Class::Truncated as u8 && self.end - self.data < self.length as usize
     }
 }
 
-impl Frame for XdpFrame {
+impl Frame for Linear {
     #[inline(always)]
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
-        match linear(self.data, self.end, offset) {
-            Some(value) => Ok(value),
-            // SAFETY: `to` has the size that is passed; the helper writes all of it or fails.
-            None => read_by_helper(|to, size| unsafe { bpf_xdp_load_bytes(self.ctx, offset, to, size) }),
+        // The parser keeps below the limit; the verifier has to see it.
+        if offset > OFFSET_LIMIT {
+            return Err(Truncated);
         }
+        let start = self.data + offset as usize;
+        if start + size_of::<T>() > self.end {
+            return Err(Truncated);
+        }
+        // SAFETY: `start .. start + size` lies between the packet's `data` and `data_end`, checked above;
+        // every bit pattern is a `T`, and the read needs no alignment.
+        Ok(unsafe { (start as *const T).read_unaligned() })
     }
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        // SAFETY: the context is the program's own.
-        let length = unsafe { bpf_xdp_get_buff_len(self.ctx) };
-        (length & 0xffff_ffff) as u32
+        self.length
     }
 }
 
-/// A frame at TC, which begins at the link header or, where there is none, at the IP header.
-pub(crate) struct SkbFrame {
-    ctx: *mut __sk_buff,
-    data: usize,
-    end: usize,
-    /// Read from the network header: the link header is not there, or not where `data` says.
-    from_network: bool,
+/// A whole frame, through a helper that copies from wherever the bytes lie.
+struct Copied<L> {
+    load: L,
+    length: u32,
 }
 
-impl SkbFrame {
-    #[inline(always)]
-    pub(crate) fn new(ctx: *mut __sk_buff, from_network: bool) -> Self {
-        // SAFETY: the kernel calls the program with a context that lives as long as the run.
-        let (data, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
-        Self { ctx, data, end, from_network }
-    }
-}
-
-impl Frame for SkbFrame {
+impl<L: Fn(u32, *mut core::ffi::c_void, u32) -> i64> Frame for Copied<L> {
     #[inline(always)]
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
-        if self.from_network {
-            // SAFETY: `to` has the size that is passed; the helper writes all of it or fails.
-            return read_by_helper(|to, size| unsafe {
-                bpf_skb_load_bytes_relative(self.ctx.cast(), offset, to, size, FROM_NETWORK_HEADER)
-            });
+        let mut value = MaybeUninit::<T>::zeroed();
+        if (self.load)(offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) < 0 {
+            return Err(Truncated);
         }
-        match linear(self.data, self.end, offset) {
-            Some(value) => Ok(value),
-            // SAFETY: as above.
-            None => {
-                read_by_helper(|to, size| unsafe { bpf_skb_load_bytes(self.ctx.cast(), offset, to, size) })
+        // SAFETY: zeroed, then written by the helper; every bit pattern is a `T`.
+        Ok(unsafe { value.assume_init() })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.length
+    }
+}
+
+/// Parses a frame at XDP.
+#[inline(always)]
+pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
+    xdp_linear(ctx, packet);
+    if Linear::xdp(ctx).goes_on(packet) {
+        xdp_copied(ctx, packet);
+    }
+}
+
+/// Parses a frame at TC. `raw`: it has no link header, or not where `data` says.
+#[inline(always)]
+pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
+    if raw {
+        skb_network(ctx, packet);
+        return;
+    }
+    skb_linear(ctx, packet);
+    if Linear::skb(ctx).goes_on(packet) {
+        skb_copied(ctx, packet);
+    }
+}
+
+/// Defines a parser as a global function: the verifier checks it once, for any arguments,
+/// instead of once a path that leads to it.
+macro_rules! parser {
+    ($name:ident, $ctx:ty, $link:expr, $frame:expr) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx, packet: *mut Packet) -> i32 {
+            if packet.is_null() {
+                return 0;
             }
+            let frame = $frame;
+            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+            parse_into(&frame(ctx), $link, unsafe { &mut *packet });
+            0
         }
-    }
-
-    #[inline(always)]
-    fn length(&self) -> u32 {
-        // SAFETY: the context is the program's own.
-        unsafe { (*self.ctx).len }
-    }
+    };
 }
 
-/// A value in the linear part of a packet; `None` where it runs past that.
-#[inline(always)]
-fn linear<T: FromBytes>(data: usize, end: usize, offset: u32) -> Option<T> {
-    // The parser keeps below the limit; the verifier has to see it.
-    if offset > OFFSET_LIMIT {
-        return None;
-    }
-    let start = data + offset as usize;
-    if start + size_of::<T>() > end {
-        return None;
-    }
-    // SAFETY: `start .. start + size` lies between the packet's `data` and `data_end`, checked above;
-    // every bit pattern is a `T`, and the read needs no alignment.
-    Some(unsafe { (start as *const T).read_unaligned() })
-}
-
-/// A value that a helper copies from wherever it lies.
-#[inline(always)]
-fn read_by_helper<T: FromBytes>(
-    load: impl FnOnce(*mut core::ffi::c_void, u32) -> i64,
-) -> Result<T, Truncated> {
-    let mut value = MaybeUninit::<T>::zeroed();
-    if load(value.as_mut_ptr().cast(), size_of::<T>() as u32) < 0 {
-        return Err(Truncated);
-    }
-    // SAFETY: zeroed, then written by the helper; every bit pattern is a `T`.
-    Ok(unsafe { value.assume_init() })
-}
+parser!(xdp_linear, xdp_md, Link::Ethernet, Linear::xdp);
+parser!(skb_linear, __sk_buff, Link::Ethernet, Linear::skb);
+parser!(xdp_copied, xdp_md, Link::Ethernet, |ctx: *mut xdp_md| Copied {
+    // SAFETY: `to` has the size that is passed; the helper writes all of it or fails.
+    load: move |offset, to, size| unsafe { bpf_xdp_load_bytes(ctx, offset, to, size) },
+    length: Linear::xdp(ctx).length,
+});
+parser!(skb_copied, __sk_buff, Link::Ethernet, |ctx: *mut __sk_buff| Copied {
+    // SAFETY: as above.
+    load: move |offset, to, size| unsafe { bpf_skb_load_bytes(ctx.cast(), offset, to, size) },
+    length: Linear::skb(ctx).length,
+});
+parser!(skb_network, __sk_buff, Link::Ip, |ctx: *mut __sk_buff| Copied {
+    // SAFETY: as above.
+    load: move |offset, to, size| unsafe {
+        bpf_skb_load_bytes_relative(ctx.cast(), offset, to, size, FROM_NETWORK_HEADER)
+    },
+    length: Linear::skb(ctx).length,
+});

@@ -20,6 +20,7 @@ use handshake_common::engine::Platform;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Slot4, Slot6};
 use handshake_common::verdict::Leg;
+use handshake_common::wire::Packet;
 
 /// Slots when the agent does not say otherwise: 32 MiB and 8 MiB.
 const SLOTS4: usize = 524_288;
@@ -159,6 +160,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn service_row(&self, packet: &Packet) -> u32 {
+        crate::track::service_row(packet) as u32
+    }
+
+    #[inline(always)]
     fn books(&self) -> &Books {
         self.books
     }
@@ -174,7 +180,8 @@ impl Platform for Kernel {
         if let Some(histogram) = LATENCY.get_ptr_mut(leg as u32) {
             // SAFETY: only this CPU writes its histograms.
             let buckets = unsafe { &mut (*histogram).buckets };
-            if let Some(count) = buckets.get_mut(bucket as usize) {
+            // The compiler knows the bound and would drop the check; the verifier does not.
+            if let Some(count) = buckets.get_mut(core::hint::black_box(bucket as usize)) {
                 *count = count.wrapping_add(1);
             }
         }
