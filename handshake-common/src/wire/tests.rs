@@ -316,6 +316,23 @@ fn an_ipv4_length_that_lies_is_malformed_where_a_header_runs_past_it() {
     }
 }
 
+/// Also where nothing is read behind the IP header.
+#[test]
+fn an_ip_header_longer_than_its_packet_is_malformed() {
+    for frame in [ipv4(ethernet()).icmp(8, 0), ipv4(ethernet()).fragment(9, false).protocol(TCP, 20)] {
+        let good = class(Link::Ethernet, &frame);
+        for (ihl, length) in [(5, 1), (5, 19), (6, 23), (15, 59)] {
+            let mut lying = frame.padding(&[0; 40]);
+            lying.bytes_mut()[14] = 0x40 | ihl;
+            lying.bytes_mut()[17] = length;
+            assert_eq!(class(Link::Ethernet, &lying), Class::Malformed, "IHL {ihl}, length {length}");
+            lying.bytes_mut()[17] = length + 1;
+            let expected = if length == 1 { Class::Malformed } else { good };
+            assert_eq!(class(Link::Ethernet, &lying), expected, "IHL {ihl}, length {length} + 1");
+        }
+    }
+}
+
 #[test]
 fn an_ipv6_length_that_lies_is_malformed_where_a_header_runs_past_it() {
     for (length, class_there) in
@@ -388,6 +405,10 @@ fn in_a_first_fragment_tcp_options_may_run_on() {
         frame.bytes_mut()[at] = 0x40;
         assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "less than the fixed part");
     }
+    let mut atomic = tcp(ipv6(ethernet()).fragment(0, false), flag::SYN);
+    let at = atomic.transport() + 12;
+    atomic.bytes_mut()[at] = 0xf0;
+    assert_eq!(class(Link::Ethernet, &atomic), Class::Malformed, "a fragment header, but nothing follows");
 }
 
 /// RFC 8200 §4.5 and RFC 1858: no L4 header to judge by, and none will come in this frame.
@@ -440,6 +461,9 @@ fn an_extension_header_that_overruns_the_packet_is_malformed() {
         let mut frame = tcp(ipv6(ethernet()).extension(kind, 0), flag::SYN);
         frame.bytes_mut()[14 + 40 + 1] = 255;
         assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "{kind}");
+        let mut last = ipv6(ethernet()).extension(kind, 0).protocol(132, 0).padding(&[0; 40]);
+        last.bytes_mut()[14 + 40 + 1] = 3;
+        assert_eq!(class(Link::Ethernet, &last), Class::Malformed, "{kind}, and nothing read behind it");
     }
     assert_eq!(class(Link::Ethernet, &ipv6(ethernet()).protocol(60, 7)), Class::Malformed, "half of one");
 }
@@ -540,11 +564,14 @@ fn quoted_junk_is_icmp_and_quotes_nothing() {
     let error4 = ipv4(ethernet()).icmp(3, 3);
     let error6 = ipv6(ethernet()).icmp(1, 4);
     let chain = |count| (0..count).fold(ipv6(error6), |frame, _| frame.extension(60, 0));
+    let mut version5 = tcp(ipv6(error6), flag::SYN);
+    version5.bytes_mut()[14 + 40 + 8] = 0x50;
     for (what, frame) in [
         ("nothing", error4),
         ("zeros", error4.payload(&[0; 40])),
         ("IPv6 over ICMPv4", tcp(ipv6(error4), flag::SYN)),
         ("IPv4 over ICMPv6", tcp(ipv4(error6), flag::SYN)),
+        ("version 5", version5),
         ("IHL 4", error4.payload(&[0x44; 40])),
         ("a later fragment", tcp(ipv4(error4).fragment(5, false), flag::SYN)),
         ("a later IPv6 fragment", tcp(ipv6(error6).fragment(5, false), flag::SYN)),
