@@ -232,6 +232,7 @@ pub const UDP: u8 = 17;
 /// What [`parse`] found. Flat, without enums: it crosses between BPF functions by pointer.
 ///
 /// Addresses are words in host order, most significant first; an IPv4 address is the first word.
+/// Aligned so that BPF clears and copies it by double words: by words it calls memset, octet by octet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Packet {
@@ -296,6 +297,12 @@ impl Packet {
     pub const fn octets(&self) -> u64 {
         self.ip_length as u64 + self.header_length as u64 * self.segments.saturating_sub(1) as u64
     }
+}
+
+/// The size of a header's fixed part.
+#[expect(clippy::cast_possible_truncation, reason = "headers are small")]
+const fn fixed_part<T>() -> u32 {
+    size_of::<T>() as u32
 }
 
 #[cfg(test)]

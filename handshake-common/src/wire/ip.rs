@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
 use super::link::Network;
-use super::{Class, Frame, Packet, note};
+use super::{Class, Frame, Packet, fixed_part, note};
 use crate::flow::Family;
 
 /// Where L4 begins, and what IP says of it.
@@ -24,20 +24,20 @@ pub(super) struct Transport {
 
 /// Extension headers that are walked; a longer chain is `ip_other`. RFC 8200 §4.1 recommends an
 /// order of at most six of these.
-const EXTENSIONS: usize = 8;
+const EXTENSIONS: u32 = 8;
 /// The same in a packet that an ICMP error quotes, where few fit.
-const QUOTED_EXTENSIONS: usize = 2;
+const QUOTED_EXTENSIONS: u32 = 2;
 
-const IPV4_LENGTH: u32 = size_of::<Ipv4>() as u32;
-const IPV6_LENGTH: u32 = size_of::<Ipv6>() as u32;
-const EXTENSION_LENGTH: u32 = size_of::<Extension>() as u32;
+const IPV4_LENGTH: u32 = fixed_part::<Ipv4>();
+const IPV6_LENGTH: u32 = fixed_part::<Ipv6>();
+const EXTENSION_LENGTH: u32 = fixed_part::<Extension>();
 /// An 8-bit length in units of eight octets, not counting the first.
 const EXTENSION_LONGEST: u32 = 256 * 8;
 
 /// IHL has four bits, in words.
 pub(super) const IPV4_LONGEST: u32 = 15 * 4;
-pub(super) const IPV6_LONGEST: u32 = IPV6_LENGTH + EXTENSIONS as u32 * EXTENSION_LONGEST;
-pub(super) const IPV6_QUOTED_LONGEST: u32 = IPV6_LENGTH + QUOTED_EXTENSIONS as u32 * EXTENSION_LONGEST;
+pub(super) const IPV6_LONGEST: u32 = IPV6_LENGTH + EXTENSIONS * EXTENSION_LONGEST;
+pub(super) const IPV6_QUOTED_LONGEST: u32 = IPV6_LENGTH + QUOTED_EXTENSIONS * EXTENSION_LONGEST;
 
 /// IANA's numbers of what chains on in IPv6.
 mod next_header {
@@ -185,7 +185,7 @@ struct Chain {
 
 /// Follows at most `BOUND` extension headers from `offset`.
 #[inline(always)]
-fn walk<F: Frame, const BOUND: usize>(
+fn walk<F: Frame, const BOUND: u32>(
     frame: &F,
     mut protocol: u8,
     mut offset: u32,

@@ -4,17 +4,17 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
 use super::ip::{self, Transport};
-use super::{Class, Frame, Packet, TCP, UDP, flag, quote};
+use super::{Class, Frame, Packet, TCP, UDP, fixed_part, flag, quote};
 use crate::flow::Family;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-const TCP_LENGTH: u32 = size_of::<Tcp>() as u32;
-const UDP_LENGTH: u32 = size_of::<Udp>() as u32;
+const TCP_LENGTH: u32 = fixed_part::<Tcp>();
+const UDP_LENGTH: u32 = fixed_part::<Udp>();
 /// Type, code, checksum and a word that differs: the same for every ICMP error of either version.
 pub(super) const ICMP_LENGTH: u32 = 8;
-const QUOTED_LENGTH: u32 = size_of::<Quoted>() as u32;
+const QUOTED_LENGTH: u32 = fixed_part::<Quoted>();
 
 /// RFC 9293 §3.1, without options.
 #[derive(FromBytes)]

@@ -1,1 +1,674 @@
+use std::format;
+use std::string::String;
+use std::thread_local;
+use std::vec::Vec;
 
+use proptest::prelude::*;
+
+use super::build::{CAPACITY, FrameBuilder, PORTS};
+use super::*;
+use crate::flow::Family;
+
+const SOURCE4: u32 = 0x0a00_0001;
+const DESTINATION4: u32 = 0x0a00_0002;
+const SOURCE6: [u32; 4] = [0x2001_0db8, 0, 0, 1];
+const DESTINATION6: [u32; 4] = [0x2001_0db8, 0xffff, 0, 2];
+const SEQ: u32 = 0xffff_fffe;
+const ACK: u32 = 7;
+
+const LINKS: [Link; 6] =
+    [Link::Ethernet, Link::Ip, Link::LinuxSll, Link::LinuxSll2, Link::BsdNull, Link::BsdLoop];
+
+fn ipv4(frame: FrameBuilder) -> FrameBuilder {
+    frame.ipv4(SOURCE4, DESTINATION4)
+}
+
+fn ipv6(frame: FrameBuilder) -> FrameBuilder {
+    frame.ipv6(SOURCE6, DESTINATION6)
+}
+
+fn ethernet() -> FrameBuilder {
+    FrameBuilder::new(Link::Ethernet)
+}
+
+/// A segment without options.
+fn tcp(frame: FrameBuilder, flags: u8) -> FrameBuilder {
+    frame.tcp(flags, SEQ, ACK)
+}
+
+fn class(link: Link, frame: &FrameBuilder) -> Class {
+    class_of(&parse(&frame.frame(), link))
+}
+
+fn class_of(packet: &Packet) -> Class {
+    Class::ALL[usize::from(packet.class)]
+}
+
+// ---- every wire form: each link header × each IP header × each L4 header ----
+
+/// Flags, class. PSH, URG, ECE and CWR decide nothing.
+const FLAGS: [(u8, Class); 16] = [
+    (flag::SYN, Class::Syn),
+    (flag::SYN | 0xc0, Class::Syn),
+    (flag::SYN | flag::FIN, Class::Syn),
+    (flag::SYN | flag::ACK, Class::SynAck),
+    (flag::SYN | flag::ACK | 0x40, Class::SynAck),
+    (flag::SYN | flag::ACK | flag::FIN, Class::SynAck),
+    (flag::ACK, Class::Ack),
+    (flag::ACK | 0x08, Class::Ack),
+    (flag::FIN, Class::Fin),
+    (flag::FIN | flag::ACK, Class::Fin),
+    (flag::RST, Class::Rst),
+    (flag::RST | flag::ACK, Class::Rst),
+    (flag::RST | flag::SYN | flag::FIN, Class::Rst),
+    (0, Class::TcpOther),
+    (0x28, Class::TcpOther),
+    (0xff, Class::Rst),
+];
+
+struct Form {
+    name: String,
+    link: Link,
+    frame: FrameBuilder,
+    /// Offset of the L4 header.
+    transport: usize,
+    /// Octets of the L4 header.
+    header: usize,
+    class: Class,
+    /// A frame cut before is truncated, one cut here or later is not.
+    fixed: usize,
+}
+
+/// Link headers, with and without tags.
+fn link_headers() -> Vec<(String, Link, FrameBuilder)> {
+    let mut all: Vec<_> =
+        LINKS.iter().map(|&link| (format!("{link:?}"), link, FrameBuilder::new(link))).collect();
+    let tags: [&[u16]; 6] =
+        [&[0x8100], &[0x88a8], &[0x9100], &[0x88a8, 0x8100], &[0x9100, 0x9100], &[0x88a8, 0x8100, 0x8100]];
+    for link in [Link::Ethernet, Link::LinuxSll, Link::LinuxSll2] {
+        for tags in tags {
+            let frame = tags.iter().fold(FrameBuilder::new(link), |frame, tag| frame.vlan(*tag));
+            all.push((format!("{link:?} {tags:x?}"), link, frame));
+        }
+    }
+    all
+}
+
+/// IP headers behind `frame`, each with how many octets at its end are skipped unread.
+fn ip_headers(frame: FrameBuilder) -> Vec<(&'static str, FrameBuilder, usize)> {
+    let v4 = ipv4(frame);
+    let v6 = ipv6(frame);
+    let eight = [0, 60, 43, 51, 44, 60, 60, 60];
+    Vec::from([
+        ("ipv4", v4, 0),
+        ("ipv4, one word of options", v4.ipv4_options(&[1; 4]), 4),
+        ("ipv4, all options", v4.ipv4_options(&[1; 40]), 40),
+        ("ipv4, first fragment", v4.fragment(0, true), 0),
+        ("ipv6", v6, 0),
+        ("ipv6, hop by hop", v6.extension(0, 0), 0),
+        ("ipv6, routing", v6.extension(43, 2), 16),
+        ("ipv6, destination options", v6.extension(60, 1), 8),
+        ("ipv6, AH", v6.extension(51, 4), 16),
+        ("ipv6, first fragment", v6.fragment(0, true), 0),
+        ("ipv6, atomic fragment", v6.extension(60, 0).fragment(0, false), 0),
+        ("ipv6, eight headers", eight.iter().fold(v6, |frame, header| frame.extension(*header, 0)), 0),
+    ])
+}
+
+/// L4 headers behind `frame`: name, frame, class, octets of the header, of which so many fixed.
+fn l4_headers(frame: FrameBuilder) -> Vec<(&'static str, FrameBuilder, Class, usize, usize)> {
+    let tcp = |flags| tcp(frame, flags);
+    let mut all = Vec::from([
+        ("tcp, options", tcp(flag::SYN).tcp_options(&[1; 40]), Class::Syn, 60, 20),
+        ("tcp, options and data", tcp(flag::ACK).tcp_options(&[1; 12]).payload(&[9; 33]), Class::Ack, 32, 20),
+        ("udp", frame.udp(), Class::Udp, 8, 8),
+        ("udp, data", frame.udp().payload(&[9; 5]), Class::Udp, 8, 8),
+        // Only the protocol's number counts.
+        ("icmp echo", frame.icmp(8, 0), Class::Icmp, 0, 0),
+        ("icmp time exceeded", frame.icmp(11, 0).payload(&[0x45; 28]), Class::Icmp, 0, 0),
+        ("sctp", frame.protocol(132, 12), Class::IpOther, 0, 0),
+        ("gre", frame.protocol(47, 4), Class::IpOther, 0, 0),
+    ]);
+    all.extend(FLAGS.map(|(flags, class)| ("tcp", tcp(flags), class, 20, 20)));
+    all
+}
+
+fn forms() -> Vec<Form> {
+    let mut forms = Vec::new();
+    for (link_name, link, frame) in link_headers() {
+        for (ip_name, frame, unread) in ip_headers(frame) {
+            let transport = frame.bytes().len();
+            for (l4_name, frame, class, header, fixed) in l4_headers(frame) {
+                let name = format!("{link_name}, {ip_name}, {l4_name} ({class:?})");
+                let fixed = if fixed == 0 { transport - unread } else { transport + fixed };
+                forms.push(Form { name, link, frame, transport, header, class, fixed });
+            }
+        }
+    }
+    forms
+}
+
+fn is_tcp(class: Class) -> bool {
+    (class as u8) <= Class::TcpOther as u8
+}
+
+/// What a good frame must be read as, from how it was built.
+fn expected(form: &Form) -> Packet {
+    let network = form.frame.network();
+    let ipv6 = form.frame.bytes()[network] >> 4 == 6;
+    let length = form.frame.bytes().len();
+    let mut packet = Packet {
+        source: if ipv6 { SOURCE6 } else { [SOURCE4, 0, 0, 0] },
+        destination: if ipv6 { DESTINATION6 } else { [DESTINATION4, 0, 0, 0] },
+        ip_length: u32::try_from(length - network).expect("small"),
+        segments: 1,
+        class: form.class as u8,
+        family: if ipv6 { Family::V6 as u8 } else { Family::V4 as u8 },
+        ..Packet::default()
+    };
+    if form.header != 0 {
+        (packet.source_port, packet.destination_port) = PORTS;
+        packet.protocol = if is_tcp(form.class) { TCP } else { UDP };
+        packet.header_length = u16::try_from(form.transport - network + form.header).expect("small");
+    }
+    if is_tcp(form.class) {
+        (packet.seq, packet.ack) = (SEQ, ACK);
+        packet.flags = form.frame.bytes()[form.transport + 13];
+        packet.payload = u32::try_from(length - form.transport - form.header).expect("small");
+    }
+    packet
+}
+
+#[test]
+fn every_wire_form_is_read() {
+    for form in forms() {
+        assert_eq!(parse(&form.frame.frame(), form.link), expected(&form), "{}", form.name);
+    }
+}
+
+/// A cut that takes part of what must be read makes the frame truncated. One that takes options,
+/// payload, or the insides of ICMP or of a protocol that is not followed changes nothing.
+#[test]
+fn every_prefix_of_a_good_frame_is_truncated() {
+    for form in forms() {
+        let whole = form.frame.frame();
+        for cut in 0..whole.bytes.len() {
+            let packet = parse(&Slice { bytes: &whole.bytes[..cut], ..whole }, form.link);
+            if cut < form.fixed {
+                assert_eq!(class_of(&packet), Class::Truncated, "{} at {cut}", form.name);
+                assert_eq!((packet.protocol, packet.quote), (0, quote::NONE), "{} at {cut}", form.name);
+            } else {
+                assert_eq!(packet, expected(&form), "{} at {cut}", form.name);
+            }
+        }
+    }
+}
+
+/// Short frames are padded to 60 octets: lengths are the IP header's.
+#[test]
+fn padding_changes_nothing() {
+    for form in forms() {
+        let padded = form.frame.padding(&[0xff; 46]);
+        assert_eq!(parse(&padded.frame(), form.link), expected(&form), "{}", form.name);
+    }
+}
+
+#[test]
+fn what_is_not_ip_is_non_ip_and_of_no_family() {
+    for (link, frame) in [
+        (Link::Ethernet, ethernet().other(0x0806, &[0; 28])),
+        (Link::Ethernet, ethernet().other(0x0026, &[0xaa; 38])),
+        (Link::Ethernet, ethernet().other(0x8847, &[0x45; 40])),
+        (Link::Ethernet, ethernet().vlan(0x8100).other(0x0806, &[0; 28])),
+        (Link::Ethernet, ethernet().other(0x0806, &[])),
+        (Link::LinuxSll, FrameBuilder::new(Link::LinuxSll).other(0x0806, &[0; 28])),
+        (Link::LinuxSll2, FrameBuilder::new(Link::LinuxSll2).other(0x0806, &[0; 28])),
+        (Link::BsdNull, FrameBuilder::new(Link::BsdNull)),
+        (Link::BsdLoop, FrameBuilder::new(Link::BsdLoop)),
+    ] {
+        let packet = parse(&frame.frame(), link);
+        assert_eq!((class_of(&packet), packet.family), (Class::NonIp, 0), "{link:?} {frame:?}");
+    }
+}
+
+#[test]
+fn loopback_families_are_those_of_every_bsd_in_either_byte_order() {
+    let families = [(2_u32, Some(Family::V4)), (24, Some(Family::V6)), (28, Some(Family::V6))];
+    for (number, family) in families.into_iter().chain([(30, Some(Family::V6)), (7, None)]) {
+        let expected = family.map_or(0, |family| family as u8);
+        for (link, bytes, expected) in [
+            (Link::BsdNull, number.to_le_bytes(), expected),
+            (Link::BsdNull, number.to_be_bytes(), expected),
+            (Link::BsdLoop, number.to_be_bytes(), expected),
+            (Link::BsdLoop, number.to_le_bytes(), 0),
+        ] {
+            assert_eq!(parse(&Slice::whole(&bytes), link).family, expected, "{link:?} {bytes:?}");
+        }
+    }
+}
+
+#[test]
+fn the_family_is_counted_as_soon_as_it_is_announced() {
+    for (frame, family) in [(ipv4(ethernet()), Family::V4), (ipv6(ethernet()), Family::V6)] {
+        let packet = parse(&Slice::whole(&frame.bytes()[..14]), Link::Ethernet);
+        assert_eq!((class_of(&packet), packet.family), (Class::Truncated, family as u8));
+        let mut wrong = frame;
+        wrong.bytes_mut()[14] = 0x25;
+        let packet = parse(&wrong.frame(), Link::Ethernet);
+        assert_eq!((class_of(&packet), packet.family), (Class::Malformed, family as u8));
+    }
+}
+
+// ---- lengths that lie, and other hostile headers ----
+
+#[test]
+fn a_fourth_tag_is_not_walked() {
+    let tagged = ethernet().vlan(0x88a8).vlan(0x8100).vlan(0x8100).vlan(0x8100);
+    assert_eq!(class(Link::Ethernet, &tcp(ipv4(tagged), flag::SYN)), Class::NonIp);
+}
+
+#[test]
+fn a_wrong_version_is_malformed() {
+    for version in (0..16).filter(|version| *version != 4) {
+        let mut frame = tcp(ipv4(ethernet()), flag::SYN);
+        frame.bytes_mut()[14] = version << 4 | 5;
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "IPv4 announced, version {version}");
+    }
+    for version in (0..16).filter(|version| *version != 6) {
+        let mut frame = tcp(ipv6(ethernet()), flag::SYN);
+        frame.bytes_mut()[14] = version << 4;
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "IPv6 announced, version {version}");
+    }
+    for version in (0..16).filter(|version| !matches!(version, 4 | 6)) {
+        let packet = parse(&Slice::whole(&[version << 4; 40]), Link::Ip);
+        assert_eq!((class_of(&packet), packet.family), (Class::Malformed, 0), "bare, version {version}");
+    }
+}
+
+#[test]
+fn an_ihl_below_five_is_malformed() {
+    for ihl in 0..5 {
+        let mut frame = tcp(ipv4(ethernet()), flag::SYN);
+        frame.bytes_mut()[14] = 0x40 | ihl;
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "IHL {ihl}");
+    }
+}
+
+/// Total length of 1..20: no header. 20..40: no TCP header. Beyond the frame: the header is there all the same.
+#[test]
+fn an_ipv4_length_that_lies_is_malformed_where_a_header_runs_past_it() {
+    for (length, class_there) in [
+        (1, Class::Malformed),
+        (19, Class::Malformed),
+        (20, Class::Malformed),
+        (39, Class::Malformed),
+        (40, Class::Syn),
+        (41, Class::Syn),
+        (65_535, Class::Syn),
+    ] {
+        let mut frame = tcp(ipv4(ethernet()), flag::SYN);
+        frame.bytes_mut()[16..18].copy_from_slice(&u16::to_be_bytes(length));
+        let packet = parse(&frame.frame(), Link::Ethernet);
+        assert_eq!(class_of(&packet), class_there, "length {length}");
+        if class_there == Class::Syn {
+            assert_eq!((packet.ip_length, packet.payload), (length.into(), u32::from(length) - 40));
+        }
+    }
+}
+
+/// Also where nothing is read behind the IP header.
+#[test]
+fn an_ip_header_longer_than_its_packet_is_malformed() {
+    for frame in [ipv4(ethernet()).icmp(8, 0), ipv4(ethernet()).fragment(9, false).protocol(TCP, 20)] {
+        let good = class(Link::Ethernet, &frame);
+        for (ihl, length) in [(5, 1), (5, 19), (6, 23), (15, 59)] {
+            let mut lying = frame.padding(&[0; 40]);
+            lying.bytes_mut()[14] = 0x40 | ihl;
+            lying.bytes_mut()[17] = length;
+            assert_eq!(class(Link::Ethernet, &lying), Class::Malformed, "IHL {ihl}, length {length}");
+            lying.bytes_mut()[17] = length + 1;
+            let expected = if length == 1 { Class::Malformed } else { good };
+            assert_eq!(class(Link::Ethernet, &lying), expected, "IHL {ihl}, length {length} + 1");
+        }
+    }
+}
+
+#[test]
+fn an_ipv6_length_that_lies_is_malformed_where_a_header_runs_past_it() {
+    for (length, class_there) in
+        [(1, Class::Malformed), (19, Class::Malformed), (20, Class::Syn), (65_535, Class::Syn)]
+    {
+        let mut frame = tcp(ipv6(ethernet()), flag::SYN);
+        frame.bytes_mut()[18..20].copy_from_slice(&u16::to_be_bytes(length));
+        let packet = parse(&frame.frame(), Link::Ethernet);
+        assert_eq!(class_of(&packet), class_there, "length {length}");
+        if class_there == Class::Syn {
+            assert_eq!((packet.ip_length, packet.payload), (40 + u32::from(length), u32::from(length) - 20));
+        }
+    }
+}
+
+/// What segmentation offload leaves of the length of more than 64 KiB; the frame is cut by a snap length.
+#[test]
+fn a_super_packet_of_length_zero_takes_the_length_of_its_frame() {
+    for (mut frame, field, headers) in
+        [(tcp(ipv4(ethernet()), flag::ACK), 16, 40), (tcp(ipv6(ethernet()), flag::ACK), 18, 60)]
+    {
+        frame.bytes_mut()[field..field + 2].fill(0);
+        let on_the_wire = Slice { length: 14 + 100_000, ..frame.frame() };
+        let packet = parse(&on_the_wire, Link::Ethernet);
+        assert_eq!((class_of(&packet), packet.ip_length), (Class::Ack, 100_000));
+        assert_eq!((packet.payload, u32::from(packet.header_length)), (100_000 - headers, headers));
+        let lying = Slice { length: 5, ..frame.frame() };
+        assert_eq!(class_of(&parse(&lying, Link::Ethernet)), Class::Malformed, "no room for a header");
+        let longest = Slice { length: u32::MAX, ..frame.frame() };
+        assert_eq!(parse(&longest, Link::Ethernet).ip_length, u32::MAX - 14);
+    }
+}
+
+#[test]
+fn an_ipv6_header_with_nothing_behind_it_is_forty_octets_in_a_padded_frame() {
+    let frame = ipv6(ethernet()).padding(&[0; 6]);
+    let packet = parse(&frame.frame(), Link::Ethernet);
+    assert_eq!((class_of(&packet), packet.ip_length), (Class::IpOther, 40));
+}
+
+#[test]
+fn ipv4_options_that_overrun_the_packet_are_malformed() {
+    let mut frame = tcp(ipv4(ethernet()), flag::SYN);
+    frame.bytes_mut()[14] = 0x4f;
+    assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "TCP begins where the packet has ended");
+    frame.bytes_mut()[17] = 59;
+    assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "the options alone are longer");
+}
+
+#[test]
+fn a_tcp_data_offset_that_cannot_be_is_malformed() {
+    for words in 0..16_u8 {
+        let mut frame = tcp(ipv4(ethernet()), flag::SYN).payload(&[0; 8]);
+        let at = frame.transport() + 12;
+        frame.bytes_mut()[at] = words << 4;
+        let expected = if (5..=7).contains(&words) { Class::Syn } else { Class::Malformed };
+        assert_eq!(class(Link::Ethernet, &frame), expected, "{words} words of header, 28 octets there");
+    }
+}
+
+#[test]
+fn in_a_first_fragment_tcp_options_may_run_on() {
+    for ip in [ipv4(ethernet()).fragment(0, true), ipv6(ethernet()).fragment(0, true)] {
+        let mut frame = tcp(ip, flag::SYN);
+        let at = frame.transport() + 12;
+        frame.bytes_mut()[at] = 0xf0;
+        let packet = parse(&frame.frame(), Link::Ethernet);
+        assert_eq!((class_of(&packet), packet.payload), (Class::Syn, 0));
+        assert_eq!(u32::from(packet.header_length), packet.ip_length, "no more headers than packet");
+        frame.bytes_mut()[at] = 0x40;
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "less than the fixed part");
+    }
+    let mut atomic = tcp(ipv6(ethernet()).fragment(0, false), flag::SYN);
+    let at = atomic.transport() + 12;
+    atomic.bytes_mut()[at] = 0xf0;
+    assert_eq!(class(Link::Ethernet, &atomic), Class::Malformed, "a fragment header, but nothing follows");
+}
+
+/// RFC 8200 §4.5 and RFC 1858: no L4 header to judge by, and none will come in this frame.
+#[test]
+fn a_first_fragment_without_the_fixed_part_of_its_header_is_malformed() {
+    for ip in [ipv4(ethernet()).fragment(0, true), ipv6(ethernet()).fragment(0, true)] {
+        assert_eq!(class(Link::Ethernet, &ip.protocol(TCP, 19)), Class::Malformed);
+        assert_eq!(class(Link::Ethernet, &ip.protocol(UDP, 7)), Class::Malformed);
+    }
+}
+
+/// The second fragment of RFC 1858's attack would overwrite the flags: it is a fragment like any other.
+#[test]
+fn a_fragment_that_overlaps_the_tcp_header_is_a_fragment() {
+    for offset in [1, 2, 100, 0x1fff] {
+        for more in [false, true] {
+            for ip in [ipv4(ethernet()), ipv6(ethernet()), ipv6(ethernet()).extension(0, 0)] {
+                let packet = parse(&tcp(ip.fragment(offset, more), flag::SYN).frame(), Link::Ethernet);
+                assert_eq!((class_of(&packet), packet.protocol), (Class::Fragment, 0), "{offset} {more}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_udp_length_below_eight_is_malformed() {
+    for length in 0..=9 {
+        let mut frame = ipv4(ethernet()).udp().payload(&[0; 4]);
+        let at = frame.transport() + 5;
+        frame.bytes_mut()[at] = length;
+        let expected = if length < 8 { Class::Malformed } else { Class::Udp };
+        assert_eq!(class(Link::Ethernet, &frame), expected, "length {length}");
+    }
+}
+
+#[test]
+fn a_chain_of_extension_headers_without_end_is_ip_other() {
+    for kind in [0, 43, 44, 51, 60] {
+        let chain = |count| (0..count).fold(ipv6(ethernet()), |frame, _| frame.extension(kind, 1));
+        assert_eq!(class(Link::Ethernet, &tcp(chain(8), flag::SYN)), Class::Syn, "eight of {kind}");
+        let nine = parse(&tcp(chain(9), flag::SYN).frame(), Link::Ethernet);
+        assert_eq!((class_of(&nine), nine.note), (Class::IpOther, note::EXTENSION_CHAIN), "nine of {kind}");
+        assert_eq!(class(Link::Ethernet, &chain(20)), Class::IpOther, "twenty of {kind}");
+    }
+}
+
+#[test]
+fn an_extension_header_that_overruns_the_packet_is_malformed() {
+    for kind in [0, 43, 51, 60] {
+        let mut frame = tcp(ipv6(ethernet()).extension(kind, 0), flag::SYN);
+        frame.bytes_mut()[14 + 40 + 1] = 255;
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "{kind}");
+        let mut last = ipv6(ethernet()).extension(kind, 0).protocol(132, 0).padding(&[0; 40]);
+        last.bytes_mut()[14 + 40 + 1] = 3;
+        assert_eq!(class(Link::Ethernet, &last), Class::Malformed, "{kind}, and nothing read behind it");
+    }
+    assert_eq!(class(Link::Ethernet, &ipv6(ethernet()).protocol(60, 7)), Class::Malformed, "half of one");
+}
+
+#[test]
+fn the_longest_chain_is_walked() {
+    let mut bytes = Vec::from(ipv6(ethernet()).extension(60, 0).bytes());
+    bytes.truncate(14 + 40);
+    for next in [60, 60, 60, 60, 60, 60, 60, TCP] {
+        bytes.extend([next, 255]);
+        bytes.resize(bytes.len() + 2046, 0);
+    }
+    bytes.extend(tcp(ethernet(), flag::SYN).bytes().get(14..).expect("a TCP header"));
+    let length = u16::try_from(bytes.len() - 54).expect("below 64 KiB");
+    bytes[18..20].copy_from_slice(&length.to_be_bytes());
+    let packet = parse(&Slice::whole(&bytes), Link::Ethernet);
+    assert_eq!((class_of(&packet), packet.seq), (Class::Syn, SEQ));
+    assert_eq!(packet.header_length, 40 + 8 * 2048 + 20);
+}
+
+// ---- what ICMP errors quote ----
+
+#[test]
+fn icmp_errors_quote_by_type_and_code() {
+    use quote::{NONE, PORT_UNREACHABLE, UNREACHABLE};
+    for (kind, code, over4, over6) in [
+        (3, 0, UNREACHABLE, NONE),
+        (3, 1, UNREACHABLE, NONE),
+        (3, 2, UNREACHABLE, NONE),
+        (3, 3, PORT_UNREACHABLE, NONE),
+        (3, 4, NONE, NONE),
+        (3, 13, UNREACHABLE, NONE),
+        (1, 0, NONE, UNREACHABLE),
+        (1, 3, NONE, UNREACHABLE),
+        (1, 4, NONE, PORT_UNREACHABLE),
+        (1, 6, NONE, UNREACHABLE),
+        (11, 0, NONE, NONE),
+        (2, 0, NONE, NONE),
+    ] {
+        for (quoting, protocol) in [(true, TCP), (false, UDP)] {
+            let inner = |ip: FrameBuilder| if quoting { tcp(ip, flag::SYN) } else { ip.udp() };
+            let v4 = inner(ipv4(ipv4(ethernet()).icmp(kind, code)));
+            assert_quote(&v4, protocol, over4);
+            let v6 = inner(ipv6(ipv6(ethernet()).icmp(kind, code)));
+            assert_quote(&v6, protocol, over6);
+        }
+    }
+}
+
+/// The outer packet goes from A to B, the quoted one too.
+fn assert_quote(frame: &FrameBuilder, protocol: u8, kind: u8) {
+    let packet = parse(&frame.frame(), Link::Ethernet);
+    assert_eq!((class_of(&packet), packet.quote), (Class::Icmp, kind), "{frame:?}");
+    if kind == quote::NONE {
+        assert_eq!((packet.protocol, packet.source_port, packet.seq), (0, 0, 0));
+    } else {
+        assert_eq!((packet.protocol, (packet.source_port, packet.destination_port)), (protocol, PORTS));
+        assert_eq!(packet.seq, if protocol == TCP { SEQ } else { 0 });
+    }
+}
+
+#[test]
+fn a_quote_has_the_addresses_of_the_packet_it_quotes() {
+    let router = 0xc0a8_0001;
+    let error = ethernet().ipv4(router, SOURCE4).icmp(3, 1);
+    let packet = parse(&tcp(ipv4(error).ipv4_options(&[1; 8]), flag::SYN).frame(), Link::Ethernet);
+    assert_eq!((packet.source[0], packet.destination[0]), (SOURCE4, DESTINATION4));
+    assert_eq!((packet.seq, packet.quote), (SEQ, quote::UNREACHABLE), "behind the quoted options");
+    assert_eq!((packet.ip_length, packet.family), (20 + 8 + 28 + 20, Family::V4 as u8), "its own");
+
+    let error = ethernet().ipv6([1; 4], SOURCE6).icmp(1, 4);
+    let packet = parse(&ipv6(error).extension(60, 0).udp().frame(), Link::Ethernet);
+    assert_eq!((packet.source, packet.destination), (SOURCE6, DESTINATION6));
+    assert_eq!((packet.protocol, packet.quote), (UDP, quote::PORT_UNREACHABLE), "behind an extension header");
+}
+
+/// RFC 792 promises no more than eight octets of the quoted L4 header.
+#[test]
+fn a_quote_of_eight_octets_is_enough_and_of_seven_is_none() {
+    for error in [ipv4(ipv4(ethernet()).icmp(3, 3)), ipv6(ipv6(ethernet()).icmp(1, 4))] {
+        let quoted = tcp(error, flag::SYN);
+        let cut_at = |length| {
+            let bytes = &quoted.bytes()[..quoted.transport() + length];
+            parse(&Slice { bytes, ..quoted.frame() }, Link::Ethernet)
+        };
+        assert_eq!((cut_at(8).quote, cut_at(8).seq), (quote::PORT_UNREACHABLE, SEQ));
+        assert_eq!(
+            (class_of(&cut_at(7)), cut_at(7).quote, cut_at(7).protocol),
+            (Class::Icmp, quote::NONE, 0)
+        );
+    }
+    let short = ipv4(ipv4(ethernet()).icmp(3, 3)).protocol(TCP, 7).padding(&[0xff; 20]);
+    assert_eq!(parse(&short.frame(), Link::Ethernet).quote, quote::NONE, "padding is no quote");
+}
+
+#[test]
+fn quoted_junk_is_icmp_and_quotes_nothing() {
+    let error4 = ipv4(ethernet()).icmp(3, 3);
+    let error6 = ipv6(ethernet()).icmp(1, 4);
+    let chain = |count| (0..count).fold(ipv6(error6), |frame, _| frame.extension(60, 0));
+    let mut version5 = tcp(ipv6(error6), flag::SYN);
+    version5.bytes_mut()[14 + 40 + 8] = 0x50;
+    for (what, frame) in [
+        ("nothing", error4),
+        ("zeros", error4.payload(&[0; 40])),
+        ("IPv6 over ICMPv4", tcp(ipv6(error4), flag::SYN)),
+        ("IPv4 over ICMPv6", tcp(ipv4(error6), flag::SYN)),
+        ("version 5", version5),
+        ("IHL 4", error4.payload(&[0x44; 40])),
+        ("a later fragment", tcp(ipv4(error4).fragment(5, false), flag::SYN)),
+        ("a later IPv6 fragment", tcp(ipv6(error6).fragment(5, false), flag::SYN)),
+        ("another protocol", ipv4(error4).protocol(132, 20)),
+        ("a chain too long", tcp(chain(9), flag::SYN)),
+        ("another ICMP error", tcp(ipv4(ipv4(error4).icmp(3, 3)), flag::SYN)),
+    ] {
+        let packet = parse(&frame.frame(), Link::Ethernet);
+        assert_eq!((class_of(&packet), packet.quote, packet.protocol), (Class::Icmp, 0, 0), "{what}");
+        let own = if packet.family == Family::V4 as u8 { [SOURCE4, 0, 0, 0] } else { SOURCE6 };
+        assert_eq!((packet.source, packet.source_port), (own, 0), "{what}: the addresses stay its own");
+    }
+}
+
+#[test]
+fn icmp_of_the_other_ip_version_is_another_protocol() {
+    assert_eq!(class(Link::Ethernet, &ipv4(ethernet()).protocol(58, 8)), Class::IpOther);
+    assert_eq!(class(Link::Ethernet, &ipv6(ethernet()).protocol(1, 8)), Class::IpOther);
+}
+
+// ---- whatever the bytes are ----
+
+/// A frame that fails the test when it is read where BPF could not read it.
+struct Watched<'a>(Slice<'a>);
+
+impl Frame for Watched<'_> {
+    fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
+        assert!(offset < OFFSET_LIMIT, "read at {offset}");
+        let end = offset as usize + size_of::<T>();
+        let read = self.0.read(offset);
+        assert_eq!(read.is_ok(), end <= self.0.bytes.len(), "{end} of {}", self.0.bytes.len());
+        read
+    }
+
+    fn length(&self) -> u32 {
+        self.0.length()
+    }
+}
+
+/// What holds for every packet, good or not.
+fn assert_sound(slice: Slice<'_>, link: Link) {
+    let packet = parse(&Watched(slice), link);
+    let class = class_of(&packet);
+    let of_flow = is_tcp(class) || class == Class::Udp || packet.quote != quote::NONE;
+    assert_eq!(packet.protocol != 0, of_flow, "a protocol and a flow go together: {packet:?}");
+    assert_eq!(packet.protocol == TCP && packet.quote == quote::NONE, is_tcp(class), "{packet:?}");
+    assert!(packet.quote == quote::NONE || class == Class::Icmp, "{packet:?}");
+    assert!(packet.family != 0 || matches!(class, Class::NonIp | Class::Truncated | Class::Malformed));
+    assert!(class != Class::NonIp || packet.family == 0, "{packet:?}");
+    if is_tcp(class) {
+        assert_eq!(u32::from(packet.header_length) + packet.payload, packet.ip_length, "{packet:?}");
+    }
+    assert_eq!((packet.segments, packet.point, packet.reserved), (1, 0, 0));
+    assert!(packet.note == note::NONE || class == Class::IpOther, "{packet:?}");
+
+    let mut into = Packet { seq: 1, point: 2, quote: 3, ..packet };
+    assert_eq!(parse_into(&slice, link, &mut into), class);
+    assert_eq!(into, packet, "nothing is left of what was there");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_in_one_class(
+        bytes in prop::collection::vec(any::<u8>(), 0..CAPACITY),
+        length in any::<u32>(),
+    ) {
+        for link in LINKS {
+            assert_sound(Slice { bytes: &bytes, length }, link);
+            assert_sound(Slice::whole(&bytes), link);
+        }
+    }
+
+    /// Random bytes seldom get past the first header; spoiled frames do.
+    #[test]
+    fn spoiled_frames_are_in_one_class(
+        which in any::<prop::sample::Index>(),
+        spoils in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+        quoting in any::<bool>(),
+    ) {
+        thread_local!(static FORMS: Vec<Form> = forms());
+        FORMS.with(|forms| {
+            let form = which.get(forms);
+            let mut frame = form.frame;
+            if quoting {
+                let error = ip_headers(FrameBuilder::new(form.link));
+                let (_, error, _) = *which.get(&error);
+                let kind = if error.bytes()[error.network()] >> 4 == 6 { 1 } else { 3 };
+                let (_, quoted, _) = *cut.get(&ip_headers(error.icmp(kind, 3)));
+                frame = tcp(quoted, flag::SYN);
+            }
+            for (place, byte) in spoils {
+                *place.get_mut(frame.bytes_mut()) = byte;
+            }
+            let whole = frame.frame();
+            assert_sound(whole, form.link);
+            assert_sound(Slice { bytes: &whole.bytes[..cut.index(whole.bytes.len())], ..whole }, form.link);
+        });
+    }
+}
