@@ -1,5 +1,13 @@
 //! Where the figures come from: the kernel's maps, or a capture run through the same engine.
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "replay reads captures through it; it comes with the engine")
+)]
+pub(crate) mod capture_file;
+#[cfg_attr(not(test), expect(dead_code, reason = "replay --squeeze maps its times through it"))]
+pub(crate) mod squeeze;
+
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, Service};
 use handshake_common::record::{Clocks, Now, Record};
 

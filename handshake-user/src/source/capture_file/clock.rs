@@ -1,0 +1,95 @@
+//! Time stamps of a capture as nanoseconds since the Unix epoch. Pure.
+
+const NS_PER_SECOND: u32 = 1_000_000_000;
+/// Ten to this power is [`NS_PER_SECOND`].
+const NS_DIGITS: u32 = 9;
+
+/// How an interface counts time: a unit, and seconds to add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Clock {
+    scale: Scale,
+    offset_s: i64,
+}
+
+/// From units to nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    Times(u32),
+    Over(u128),
+    /// A unit is 2⁻ⁿ s.
+    Binary(u32),
+}
+
+impl Clock {
+    /// Microseconds: what pcapng means where `if_tsresol` is absent.
+    pub(super) const DEFAULT_RESOLUTION: u8 = 6;
+
+    /// `resolution` is `if_tsresol`: with the top bit set a unit is 2 to the power of minus the other bits,
+    /// else 10 to that power. `offset_s` is `if_tsoffset` (draft-ietf-opsawg-pcapng §4.2).
+    pub(super) fn new(resolution: u8, offset_s: i64) -> Self {
+        let exponent = u32::from(resolution & 0x7f);
+        let scale = if resolution & 0x80 != 0 {
+            Scale::Binary(exponent)
+        } else if exponent <= NS_DIGITS {
+            Scale::Times(10_u32.pow(NS_DIGITS - exponent))
+        } else {
+            // Past a u128 the unit is so short that 2⁶⁴ of them are no nanosecond.
+            Scale::Over(10_u128.checked_pow(exponent - NS_DIGITS).unwrap_or(u128::MAX))
+        };
+        Self { scale, offset_s }
+    }
+
+    /// Nanoseconds since the epoch at `units`; may lie far outside of what a `u64` holds.
+    pub(super) fn nanoseconds(self, units: u64) -> i128 {
+        let units = u128::from(units);
+        let since = match self.scale {
+            Scale::Times(factor) => units * u128::from(factor),
+            Scale::Over(divisor) => units / divisor,
+            Scale::Binary(bits) => (units * u128::from(NS_PER_SECOND)) >> bits,
+        };
+        // At most 2⁶⁴ · 10⁹, which leaves an i128 its sign and more.
+        since.cast_signed() + i128::from(self.offset_s) * i128::from(NS_PER_SECOND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Clock;
+
+    #[test]
+    fn every_resolution_gives_the_same_moment() {
+        const MOMENT: i128 = 1_700_000_000_500_000_000;
+        const HALF: i128 = 500_000_000;
+        let rows: [(u8, i64, u64, i128); 12] = [
+            (0, 0, 1_700_000_000, MOMENT - HALF),
+            (1, 0, 17_000_000_005, MOMENT),
+            (3, 0, 1_700_000_000_500, MOMENT),
+            (6, 0, 1_700_000_000_500_000, MOMENT),
+            (9, 0, 1_700_000_000_500_000_000, MOMENT),
+            (10, 0, 17_000_000_005_000_000_000, MOMENT),
+            (12, 1_700_000_000, 500_000_000_000, MOMENT),
+            (19, 1_700_000_000, 5_000_000_000_000_000_000, MOMENT),
+            (0x80, 1, 1_699_999_999, MOMENT - HALF),
+            (0x81, 0, 3_400_000_001, MOMENT),
+            (0xa1, 0, 1_700_000_000 << 33 | 1 << 32, MOMENT),
+            (6, -300, 1_700_000_300_500_000, MOMENT),
+        ];
+        for (resolution, offset_s, units, want) in rows {
+            let got = Clock::new(resolution, offset_s).nanoseconds(units);
+            assert_eq!(got, want, "{resolution:#x} {offset_s} {units}");
+        }
+    }
+
+    #[test]
+    fn the_extremes_neither_overflow_nor_panic() {
+        for resolution in 0..=u8::MAX {
+            for offset in [i64::MIN, -1, 0, i64::MAX] {
+                let clock = Clock::new(resolution, offset);
+                assert!(clock.nanoseconds(u64::MAX) >= clock.nanoseconds(0), "{resolution} {offset}");
+            }
+        }
+        assert_eq!(Clock::new(127, 0).nanoseconds(u64::MAX), 0);
+        assert_eq!(Clock::new(0xff, 3).nanoseconds(u64::MAX), 3_000_000_000);
+        assert_eq!(Clock::new(0, 0).nanoseconds(u64::MAX), i128::from(u64::MAX) * 1_000_000_000);
+    }
+}

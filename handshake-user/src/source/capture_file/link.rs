@@ -1,0 +1,43 @@
+//! Link types: the registry's numbers (LINKTYPE_…), and which of them are read.
+
+use handshake_common::wire::Link;
+
+/// What is read, for messages.
+pub(super) const READ: &str = "Ethernet, Linux cooked (any), raw IP or loopback";
+
+/// What frames of `link_type` begin with, if it is one that is read.
+pub(super) const fn of(link_type: u16) -> Option<Link> {
+    match link_type {
+        0 => Some(Link::BsdNull),
+        1 => Some(Link::Ethernet),
+        // 12 and 14: DLT_RAW of most systems and of OpenBSD, which some writers put in files as it is.
+        12 | 14 | 101 | 228 | 229 => Some(Link::Ip),
+        108 => Some(Link::BsdLoop),
+        113 => Some(Link::LinuxSll),
+        276 => Some(Link::LinuxSll2),
+        _ => None,
+    }
+}
+
+/// The number of a link type that is not read, with its name where it is a common one.
+pub(super) fn describe(link_type: u16) -> String {
+    let name = match link_type {
+        6 => "Token Ring",
+        9 | 50 => "PPP",
+        10 => "FDDI",
+        51 => "PPPoE",
+        104 => "Cisco HDLC",
+        105 | 119 | 127 | 163 | 192 => "IEEE 802.11 (Wi-Fi in monitor mode)",
+        107 => "Frame Relay",
+        117 => "OpenBSD pflog",
+        187 | 201 => "Bluetooth",
+        189 | 220 | 249 => "USB",
+        195 => "IEEE 802.15.4",
+        227 => "CAN",
+        239 => "NFLOG",
+        252 => "Wireshark upper PDU",
+        253 => "Linux netlink",
+        _ => return link_type.to_string(),
+    };
+    format!("{link_type} ({name})")
+}

@@ -1,0 +1,136 @@
+//! What both formats have in common: an input cut into records, of which some are packets.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use pcap_parser::PcapError;
+use pcap_parser::nom::{self, IResult, Needed};
+
+use super::classic::Classic;
+use super::pcapng::Sections;
+use super::stream::{Stop, Window};
+
+/// Octets of a record at most, whatever its length says. The largest snap length of libpcap's
+/// writers is 128 MiB (D-Bus, USB); twice that leaves room for options.
+pub(super) const MAX_RECORD: usize = 256 << 20;
+
+/// What the parsers answer: `Incomplete` says how much is missing.
+pub(super) type Parsed<'a, T> = IResult<&'a [u8], T, PcapError<&'a [u8]>>;
+
+/// How far a record reaches.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The first so many bytes of the input are a record.
+    Whole(usize),
+    /// So many more are wanted to know it, or to have it all.
+    Missing(usize),
+}
+
+/// A packet's place in its record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Packet {
+    /// Index into the capture's interfaces.
+    pub(super) interface: usize,
+    /// Nanoseconds since the Unix epoch, not bounded; absent where the record has no time.
+    pub(super) time: Option<i128>,
+    /// Where in the record the captured bytes are.
+    pub(super) data: Range<usize>,
+    /// Octets on the wire as the record says.
+    pub(super) length: u32,
+}
+
+/// Where packets were captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    /// Where the file gives one; printable.
+    pub(super) name: Option<String>,
+    /// The registry's number of what its frames begin with (LINKTYPE_…).
+    pub(super) link_type: u16,
+}
+
+/// A capture's format, with what was learned on the way.
+pub(super) enum Format {
+    Classic(Classic),
+    Sections(Sections),
+}
+
+impl Format {
+    /// Reads the head of the input: pcap's header, or pcapng's first section header.
+    pub(super) fn detect(window: &mut Window) -> Result<Self, Stop> {
+        let mut sections = Sections::new();
+        window.need(4)?;
+        if !Sections::begin_here(window.rest()) {
+            return Classic::detect(window).map(Self::Classic);
+        }
+        let length = whole(window, MAX_RECORD, |input| sections.extent(input))?;
+        sections.decode(window.take(length))?;
+        Ok(Self::Sections(sections))
+    }
+
+    /// The length of the record that the input goes on with, all of which is then in the window.
+    pub(super) fn whole_record(&self, window: &mut Window) -> Result<usize, Stop> {
+        match self {
+            Self::Classic(classic) => whole(window, classic.limit(), |input| classic.extent(input)),
+            Self::Sections(sections) => whole(window, MAX_RECORD, |input| sections.extent(input)),
+        }
+    }
+
+    /// The packet in a whole record, if it is one.
+    pub(super) fn decode(&mut self, record: &[u8]) -> Result<Option<Packet>, Stop> {
+        match self {
+            Self::Classic(classic) => classic.decode(record).map(Some),
+            Self::Sections(sections) => sections.decode(record),
+        }
+    }
+
+    pub(super) fn interfaces(&self) -> &[Interface] {
+        match self {
+            Self::Classic(classic) => classic.interfaces(),
+            Self::Sections(sections) => sections.interfaces(),
+        }
+    }
+}
+
+/// Reads until `extent` has a whole record, which may not be longer than `limit`.
+pub(super) fn whole(
+    window: &mut Window,
+    limit: usize,
+    extent: impl Fn(&[u8]) -> Result<Extent, Stop>,
+) -> Result<usize, Stop> {
+    loop {
+        let have = window.rest().len();
+        let (length, missing) = match extent(window.rest())? {
+            Extent::Whole(length) => (length, 0),
+            Extent::Missing(more) => (have.saturating_add(more), more),
+        };
+        if length > limit {
+            let reason = format!("a record of {length} octets, where {limit} are the most");
+            return Err(Stop::Damaged(Cow::Owned(reason)));
+        }
+        if missing == 0 {
+            return Ok(length);
+        }
+        window.need(missing).map_err(|stop| match stop {
+            Stop::End if !window.rest().is_empty() => Stop::Cut("it ends within the next record"),
+            Stop::End | Stop::Cut(_) | Stop::Damaged(_) | Stop::Failed(_) => stop,
+        })?;
+    }
+}
+
+/// What a parser's answer says about the extent of what it parsed.
+pub(super) fn extent<T>(input: &[u8], parsed: Parsed<'_, T>, fault: &'static str) -> Result<Extent, Stop> {
+    match parsed {
+        Ok((rest, _)) => Ok(Extent::Whole(input.len() - rest.len())),
+        Err(nom::Err::Incomplete(Needed::Size(more))) => Ok(Extent::Missing(more.get())),
+        Err(nom::Err::Incomplete(Needed::Unknown)) => Ok(Extent::Missing(1)),
+        Err(nom::Err::Error(_) | nom::Err::Failure(_)) => Err(Stop::damaged(fault)),
+    }
+}
+
+/// What a parser found in a whole record: one that asks for more there has met a length that lies.
+pub(super) fn complete<T>(parsed: Parsed<'_, T>, fault: &'static str) -> Result<T, Stop> {
+    match parsed {
+        Ok((_, value)) => Ok(value),
+        Err(_) => Err(Stop::damaged(fault)),
+    }
+}

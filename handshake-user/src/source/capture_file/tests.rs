@@ -1,0 +1,285 @@
+//! The reader against files made here, byte by byte, and against other people's files and tools.
+
+mod build;
+mod captures;
+mod damage;
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use handshake_common::wire::Link;
+
+use self::build::{Blocks, Order, Sample, classic, frames, gzip, samples, table};
+use super::{Capture, Error, Warning};
+
+/// A packet with everything that the reader says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) time_ns: u64,
+    pub(super) link: Link,
+    pub(super) interface: u32,
+    pub(super) name: Option<String>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) length: u32,
+}
+
+/// Reads `input` to its end.
+fn read(input: impl Read + Send + 'static) -> Result<(Vec<Seen>, Vec<Warning>), Error> {
+    let mut capture = Capture::read_from("test.pcap".into(), input)?;
+    let packets = drain(&mut capture)?;
+    assert!(capture.next_packet()?.is_none(), "the end stays the end");
+    assert_eq!(capture.packets(), packets.len() as u64 + capture.skipped());
+    Ok((packets, capture.warnings()))
+}
+
+fn drain(capture: &mut Capture) -> Result<Vec<Seen>, Error> {
+    let mut packets = Vec::new();
+    while let Some(packet) = capture.next_packet()? {
+        packets.push(Seen {
+            time_ns: packet.time_ns,
+            link: packet.link,
+            interface: packet.interface,
+            name: packet.interface_name.map(str::to_owned),
+            bytes: packet.bytes.to_vec(),
+            length: packet.length,
+        });
+    }
+    Ok(packets)
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<(Vec<Seen>, Vec<Warning>), Error> {
+    read(io::Cursor::new(bytes.to_vec()))
+}
+
+/// Reads what must be a capture.
+fn good(bytes: &[u8]) -> (Vec<Seen>, Vec<Warning>) {
+    read_bytes(bytes).expect("a capture")
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    read_bytes(bytes).expect_err("no capture").to_string()
+}
+
+/// Gives one byte a read, and interrupts every other one.
+struct Dribble(io::Cursor<Vec<u8>>, bool);
+
+impl Read for Dribble {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let one = buffer.len().min(1);
+        self.0.read(&mut buffer[..one])
+    }
+}
+
+#[test]
+fn every_format_order_and_resolution_gives_the_same_packets() {
+    for Sample { title, bytes, packets, .. } in table() {
+        assert_eq!(packets.len(), 5, "{title}");
+        let want = (packets, vec![]);
+        assert_eq!(good(&bytes), want, "{title}");
+        assert_eq!(good(&gzip(&bytes)), want, "{title}, gzip");
+    }
+}
+
+#[test]
+fn short_reads_and_a_pipe_change_nothing() {
+    for Sample { title, bytes, packets, .. } in samples() {
+        for bytes in [bytes.clone(), gzip(&bytes)] {
+            let dribble = Dribble(io::Cursor::new(bytes.clone()), false);
+            assert_eq!(read(dribble).expect("a capture").0, packets, "{title}");
+            assert_eq!(through_pipe(&bytes), packets, "{title}");
+        }
+    }
+}
+
+/// Opens a pipe by its path, as a shell's `<(…)` gives it.
+fn through_pipe(bytes: &[u8]) -> Vec<Seen> {
+    use std::os::fd::AsRawFd;
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let bytes = bytes.to_vec();
+    let mut capture = std::thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(&bytes).expect("room in the pipe"));
+        Capture::open(Path::new(&path)).expect("a capture")
+    });
+    drain(&mut capture).expect("no error")
+}
+
+#[test]
+fn gzip_members_one_behind_the_other_are_one_file() {
+    let Sample { bytes, packets, .. } = samples().remove(0);
+    let (head, tail) = bytes.split_at(bytes.len() / 2);
+    assert_eq!(good(&[gzip(head), gzip(tail)].concat()), (packets, vec![]));
+}
+
+#[test]
+fn link_types_that_are_read() {
+    let rows = [
+        (0, Link::BsdNull),
+        (1, Link::Ethernet),
+        (12, Link::Ip),
+        (14, Link::Ip),
+        (101, Link::Ip),
+        (108, Link::BsdLoop),
+        (113, Link::LinuxSll),
+        (228, Link::Ip),
+        (229, Link::Ip),
+        (276, Link::LinuxSll2),
+        // Four octets of frame check sequence, said in the field's upper bits.
+        (0x4400_0001, Link::Ethernet),
+        (0xf000_0114, Link::LinuxSll2),
+    ];
+    for (field, link) in rows {
+        for order in [Order::Little, Order::Big] {
+            let (packets, warnings) = good(&classic(order, false, field, &frames()));
+            assert!(packets.iter().all(|packet| packet.link == link), "{field:#x}");
+            assert_eq!((packets.len(), warnings), (5, vec![]), "{field:#x}");
+        }
+    }
+}
+
+#[test]
+fn link_types_that_are_not_read_are_skipped_and_named() {
+    let (packets, warnings) = good(&classic(Order::Little, false, 105, &frames()));
+    assert_eq!(packets, []);
+    assert_eq!(
+        warnings,
+        [Warning::Skipped { link_type: 105, packets: 5 }, Warning::NothingRead { packets: 5 }]
+    );
+    let said = warnings[0].to_string();
+    assert!(said.contains("105 (IEEE 802.11"), "{said}");
+
+    let mut mixed = Blocks::new(Order::Big);
+    mixed.section().interface(147, 0, &[]).interface(1, 0, &[]);
+    mixed.enhanced(0, 1, &[1; 60], 60).enhanced(1, 2, &[2; 60], 60).enhanced(0, 3, &[3; 60], 60);
+    let (packets, warnings) = good(&mixed.bytes);
+    assert_eq!(packets.len(), 1);
+    assert_eq!(packets[0].bytes, [2; 60]);
+    assert_eq!(warnings, [Warning::Skipped { link_type: 147, packets: 2 }]);
+}
+
+#[test]
+fn sections_keep_their_order_and_interfaces_their_numbers() {
+    let name = |text: &'static str| (2_u16, text.as_bytes());
+    let mut file = Blocks::new(Order::Little);
+    file.section().interface(1, 0, &[name("eth0")]).interface(1, 0, &[name("eth0")]);
+    file.enhanced(1, 1, &[1], 1).enhanced(0, 2, &[2], 1);
+    file.order = Order::Big;
+    file.section().interface(113, 0, &[name("any\x1b[31m")]).interface(1, 0, &[name("eth0")]);
+    file.enhanced(1, 3, &[3], 1).enhanced(0, 4, &[4], 1);
+    let (packets, warnings) = good(&file.bytes);
+    let rows: Vec<_> = packets.iter().map(|p| (p.bytes[0], p.interface, p.name.as_deref(), p.link)).collect();
+    assert_eq!(
+        rows,
+        [
+            (1, 1, Some("eth0"), Link::Ethernet),
+            (2, 0, Some("eth0"), Link::Ethernet),
+            (3, 0, Some("eth0"), Link::Ethernet),
+            (4, 2, Some("any\u{fffd}[31m"), Link::LinuxSll),
+        ]
+    );
+    assert_eq!(warnings, []);
+}
+
+#[test]
+fn options_count_up_to_their_end_only() {
+    let mut file = Blocks::new(Order::Big);
+    // A comment, nanoseconds, the end; what stands behind it is nobody's.
+    let options: [(u16, &[u8]); 5] = [(1, b"note"), (9, &[9]), (0, b""), (9, &[3]), (2, b"eth9")];
+    file.section().interface(1, 0, &options).enhanced(0, 5_000, &[0; 14], 14);
+    let (packets, _) = good(&file.bytes);
+    assert_eq!((packets[0].time_ns, packets[0].name.as_deref()), (5_000, None));
+}
+
+#[test]
+fn simple_packets_have_the_time_before_and_the_snap_length() {
+    let mut file = Blocks::new(Order::Little);
+    file.section().interface(1, 3, &[]).simple(&[9; 3], 60).enhanced(0, 7, &[1], 1).simple(&[2; 2], 2);
+    let (packets, warnings) = good(&file.bytes);
+    let rows: Vec<_> = packets.iter().map(|p| (p.time_ns, p.bytes.len(), p.length)).collect();
+    assert_eq!(rows, [(0, 3, 60), (7_000, 1, 1), (7_000, 2, 2)]);
+    assert_eq!(warnings, [Warning::Untimed { packets: 2 }]);
+}
+
+#[test]
+fn times_outside_of_what_can_be_shown_are_moved_within() {
+    let mut file = Blocks::new(Order::Little);
+    let before_1970 = (-10_i64).to_le_bytes();
+    file.section().interface(1, 0, &[]).interface(1, 0, &[(14, &before_1970)]);
+    file.enhanced(0, u64::MAX, &[1], 1).enhanced(1, 5, &[2], 1).enhanced(1, 10_000_001, &[3], 1);
+    let (packets, warnings) = good(&file.bytes);
+    let times: Vec<_> = packets.iter().map(|packet| packet.time_ns).collect();
+    assert_eq!(times, [i64::MAX as u64, 0, 1_000]);
+    assert_eq!(warnings, [Warning::OutOfRange { packets: 2 }]);
+}
+
+#[test]
+fn a_packet_is_never_longer_captured_than_on_the_wire() {
+    let mut file = Blocks::new(Order::Little);
+    file.section().interface(1, 0, &[]).enhanced(0, 1, &[1; 60], 40).enhanced(0, 1, &[1; 60], 1500);
+    let lengths: Vec<_> = good(&file.bytes).0.iter().map(|packet| packet.length).collect();
+    assert_eq!(lengths, [60, 1500]);
+}
+
+#[test]
+fn what_is_no_capture_is_said_to_be_none() {
+    let rows: [(&[u8], &str); 9] = [
+        (b"", "test.pcap is no capture: it is empty"),
+        (b"\xa1\xb2", "ends within its header"),
+        (b"[workspace]", "begins with 5b 77 6f 72; name a pcap or pcapng file"),
+        (b"\x28\xb5\x2f\xfd....", "zstd -dc"),
+        (b"\xfd7zXZ\0..", "xz -dc"),
+        (b"snoop\0\0\0", "editcap -F pcapng"),
+        (b"\x1f\x8b\x08\0\0\0", "ends within its header"),
+        (b"\x1f\x8b not gzip at all", "cannot be unpacked"),
+        (b"\xd4\xc3\xb2\xa1\x07\0\x04\0................", "unknown version 7.4"),
+    ];
+    for (bytes, want) in rows {
+        let said = refusal(bytes);
+        assert!(said.contains(want), "{said}");
+        assert!(!said.contains('\n'), "{said}");
+    }
+    let mut newer = Blocks::new(Order::Big);
+    newer.section();
+    newer.bytes[13] = 9;
+    assert!(refusal(&newer.bytes).contains("pcapng version 9.0"));
+}
+
+#[test]
+fn files_that_cannot_be_opened_say_what_to_do() {
+    let missing = Capture::open(Path::new("/nonexistent/x.pcap")).err().expect("nothing there");
+    assert!(matches!(missing, Error::NotFound { .. }));
+    assert_eq!(missing.to_string(), "/nonexistent/x.pcap: no such file; check the path");
+
+    let folder = Capture::open(Path::new(env!("CARGO_MANIFEST_DIR"))).err().expect("a folder");
+    assert!(matches!(folder, Error::Unreadable { .. }), "{folder}");
+    assert!(folder.to_string().contains("name a capture in it"), "{folder}");
+
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let text = Capture::open(Path::new(manifest)).err().expect("a text");
+    assert!(matches!(text, Error::NotACapture { .. }), "{text}");
+}
+
+#[test]
+fn a_failing_disk_is_an_error_and_no_end_of_file() {
+    struct Failing(io::Cursor<Vec<u8>>);
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            const EIO: i32 = 5;
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::from_raw_os_error(EIO)),
+                read => Ok(read),
+            }
+        }
+    }
+    let Sample { bytes, .. } = samples().remove(0);
+    let mut packed = gzip(&bytes);
+    packed.truncate(packed.len() - 30);
+    for bytes in [bytes, packed] {
+        let failed = read(Failing(io::Cursor::new(bytes))).expect_err("the disk fails");
+        assert!(matches!(failed, Error::Unreadable { .. }), "{failed}");
+    }
+}

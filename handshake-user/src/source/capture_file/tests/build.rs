@@ -1,0 +1,261 @@
+//! Writes captures of every form, with what a reader must find in them.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+use handshake_common::wire::Link;
+
+use super::Seen;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    fn bytes<const N: usize>(self, mut little: [u8; N]) -> [u8; N] {
+        if self == Self::Big {
+            little.reverse();
+        }
+        little
+    }
+}
+
+/// A capture, what is in it, and where its records end.
+pub(super) struct Sample {
+    pub(super) title: String,
+    pub(super) bytes: Vec<u8>,
+    pub(super) packets: Vec<Seen>,
+    /// Lengths of the prefixes that are whole captures, the shortest first.
+    pub(super) ends: Vec<usize>,
+}
+
+/// A packet to write: seconds, nanoseconds, bytes, length on the wire.
+#[derive(Clone)]
+pub(super) struct Given {
+    seconds: u32,
+    nanoseconds: u32,
+    bytes: Vec<u8>,
+    length: u32,
+}
+
+/// Five packets of lengths with every padding, at moments that halves and quarters of a second name exactly.
+pub(super) fn frames() -> Vec<Given> {
+    let row = |seconds, nanoseconds, captured: u8, length| Given {
+        seconds,
+        nanoseconds,
+        bytes: (0..captured).collect(),
+        length,
+    };
+    vec![
+        row(1_700_000_000, 0, 60, 60),
+        row(1_700_000_000, 500_000_000, 61, 61),
+        row(1_700_000_001, 250_000_000, 62, 1514),
+        row(1_700_000_000, 750_000_000, 63, 63),
+        row(1_700_000_100, 0, 0, 40),
+    ]
+}
+
+fn seen(given: &[Given], name: Option<&str>) -> Vec<Seen> {
+    let packet = |given: &Given| Seen {
+        time_ns: u64::from(given.seconds) * 1_000_000_000 + u64::from(given.nanoseconds),
+        link: Link::Ethernet,
+        interface: 0,
+        name: name.map(str::to_owned),
+        bytes: given.bytes.clone(),
+        length: given.length,
+    };
+    given.iter().map(packet).collect()
+}
+
+fn small(length: usize) -> u32 {
+    u32::try_from(length).expect("test data is small")
+}
+
+/// A pcap file: `network` is the header's last field.
+pub(super) fn classic(order: Order, nanoseconds: bool, network: u32, packets: &[Given]) -> Vec<u8> {
+    let word = |value: u32| order.bytes(value.to_le_bytes());
+    let magic = if nanoseconds { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
+    let mut bytes = word(magic).to_vec();
+    bytes.extend(order.bytes(2_u16.to_le_bytes()));
+    bytes.extend(order.bytes(4_u16.to_le_bytes()));
+    for value in [0, 0, 65_535, network] {
+        bytes.extend(word(value));
+    }
+    for packet in packets {
+        let fraction = if nanoseconds { packet.nanoseconds } else { packet.nanoseconds / 1_000 };
+        for value in [packet.seconds, fraction, small(packet.bytes.len()), packet.length] {
+            bytes.extend(word(value));
+        }
+        bytes.extend(&packet.bytes);
+    }
+    bytes
+}
+
+fn classic_sample(order: Order, nanoseconds: bool) -> Sample {
+    let given = frames();
+    let ends = (0..=given.len()).map(|n| classic(order, nanoseconds, 1, &given[..n]).len()).collect();
+    Sample {
+        title: format!("pcap {order:?} nanoseconds: {nanoseconds}"),
+        bytes: classic(order, nanoseconds, 1, &given),
+        packets: seen(&given, None),
+        ends,
+    }
+}
+
+/// A pcapng file in the making.
+pub(super) struct Blocks {
+    pub(super) order: Order,
+    pub(super) bytes: Vec<u8>,
+    pub(super) ends: Vec<usize>,
+}
+
+impl Blocks {
+    pub(super) fn new(order: Order) -> Self {
+        Self { order, bytes: vec![], ends: vec![] }
+    }
+
+    fn word(&self, value: u32) -> [u8; 4] {
+        self.order.bytes(value.to_le_bytes())
+    }
+
+    fn half(&self, value: u16) -> [u8; 2] {
+        self.order.bytes(value.to_le_bytes())
+    }
+
+    pub(super) fn block(&mut self, kind: u32, body: &[u8]) -> &mut Self {
+        let padding = body.len().next_multiple_of(4) - body.len();
+        let length = self.word(small(12 + body.len() + padding));
+        self.bytes.extend(self.word(kind));
+        self.bytes.extend(length);
+        self.bytes.extend(body);
+        self.bytes.extend(&[0; 3][..padding]);
+        self.bytes.extend(length);
+        self.ends.push(self.bytes.len());
+        self
+    }
+
+    pub(super) fn section(&mut self) -> &mut Self {
+        let mut body = self.word(0x1a2b_3c4d).to_vec();
+        body.extend(self.half(1));
+        body.extend(self.half(0));
+        // The section's length is not said.
+        body.extend([0xff; 8]);
+        self.block(0x0a0d_0d0a, &body)
+    }
+
+    pub(super) fn interface(&mut self, link_type: u16, snap: u32, options: &[(u16, &[u8])]) -> &mut Self {
+        let mut body = [self.half(link_type), [0; 2]].concat();
+        body.extend(self.word(snap));
+        for (code, value) in options {
+            body.extend(self.half(*code));
+            body.extend(self.half(u16::try_from(value.len()).expect("short")));
+            body.extend(*value);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        self.block(1, &body)
+    }
+
+    fn packet(&mut self, kind: u32, first: &[u8], units: u64, bytes: &[u8], length: u32) -> &mut Self {
+        let mut body = first.to_vec();
+        let (high, low) = ((units >> 32) as u32, (units & 0xffff_ffff) as u32);
+        for value in [high, low, small(bytes.len()), length] {
+            body.extend(self.word(value));
+        }
+        body.extend(bytes);
+        self.block(kind, &body)
+    }
+
+    pub(super) fn enhanced(&mut self, interface: u32, units: u64, bytes: &[u8], length: u32) -> &mut Self {
+        let first = self.word(interface);
+        self.packet(6, &first, units, bytes, length)
+    }
+
+    pub(super) fn obsolete(&mut self, interface: u16, units: u64, bytes: &[u8], length: u32) -> &mut Self {
+        let first = [self.half(interface), self.half(7)].concat();
+        self.packet(2, &first, units, bytes, length)
+    }
+
+    pub(super) fn simple(&mut self, bytes: &[u8], length: u32) -> &mut Self {
+        let body = [&self.word(length)[..], bytes].concat();
+        self.block(3, &body)
+    }
+}
+
+/// How an interface of the table counts: `if_tsresol`, `if_tsoffset`, and units a second as a fraction.
+struct Resolution {
+    code: Option<u8>,
+    offset_s: Option<i64>,
+    units: fn(u64) -> u64,
+}
+
+/// Each takes nanoseconds to units.
+const RESOLUTIONS: [Resolution; 8] = [
+    Resolution { code: None, offset_s: None, units: |ns| ns / 1_000 },
+    Resolution { code: Some(6), offset_s: Some(0), units: |ns| ns / 1_000 },
+    Resolution { code: Some(9), offset_s: None, units: |ns| ns },
+    Resolution { code: Some(3), offset_s: Some(-86_400), units: |ns| ns / 1_000_000 + 86_400_000 },
+    Resolution {
+        code: Some(12),
+        offset_s: Some(1_699_999_000),
+        units: |ns| (ns - 1_699_999_000_000_000_000) * 1_000,
+    },
+    Resolution { code: Some(0x82), offset_s: None, units: |ns| ns / 250_000_000 },
+    Resolution { code: Some(0x8a), offset_s: Some(-1), units: |ns| ns / 250_000_000 * 256 + 1024 },
+    Resolution { code: Some(0xa0), offset_s: None, units: |ns| (ns / 250_000_000) << 30 },
+];
+
+fn sections_sample(order: Order, resolution: &Resolution, obsolete: bool) -> Sample {
+    let (given, mut file) = (frames(), Blocks::new(order));
+    let offset = resolution.offset_s.map(|seconds| order.bytes(seconds.to_le_bytes()));
+    let code = resolution.code.map(|code| [code]);
+    let mut options: Vec<(u16, &[u8])> = vec![(2, b"eth0")];
+    options.extend(code.as_ref().map(|code| (9, &code[..])));
+    options.extend(offset.as_ref().map(|offset| (14, &offset[..])));
+    file.section().interface(1, 262_144, &options);
+    let packets = seen(&given, Some("eth0"));
+    for (given, packet) in given.iter().zip(&packets) {
+        let units = (resolution.units)(packet.time_ns);
+        if obsolete {
+            file.obsolete(0, units, &given.bytes, given.length);
+        } else {
+            file.enhanced(0, units, &given.bytes, given.length);
+        }
+        // Statistics, and a block of a kind that nobody knows.
+        file.block(5, &[0; 12]).block(0x0bad_cafe, b"what?");
+    }
+    let title =
+        format!("pcapng {order:?} {:?} {:?} obsolete: {obsolete}", resolution.code, resolution.offset_s);
+    Sample { title, packets, bytes: file.bytes, ends: file.ends }
+}
+
+/// Every format, byte order and resolution.
+pub(super) fn table() -> Vec<Sample> {
+    let mut rows = vec![];
+    for order in [Order::Little, Order::Big] {
+        rows.extend([false, true].map(|nanoseconds| classic_sample(order, nanoseconds)));
+        for resolution in &RESOLUTIONS {
+            rows.extend([false, true].map(|obsolete| sections_sample(order, resolution, obsolete)));
+        }
+    }
+    assert_eq!(rows.len(), 2 * (2 + 2 * RESOLUTIONS.len()));
+    rows
+}
+
+/// One of each format and byte order, of both packet blocks.
+pub(super) fn samples() -> Vec<Sample> {
+    vec![
+        classic_sample(Order::Little, true),
+        classic_sample(Order::Big, false),
+        sections_sample(Order::Little, &RESOLUTIONS[0], false),
+        sections_sample(Order::Big, &RESOLUTIONS[3], false),
+        sections_sample(Order::Big, &RESOLUTIONS[2], true),
+    ]
+}
+
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(vec![], Compression::default());
+    encoder.write_all(bytes).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
+}

@@ -1,0 +1,75 @@
+//! Real captures, held against Wireshark's tools.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::build::gzip;
+use super::{Capture, Seen, drain, good};
+
+/// The captures in the folder that HANDSHAKE_CAPTURES names; none where there is no such folder.
+fn captures() -> Vec<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    let folder = std::env::var_os("HANDSHAKE_CAPTURES").map_or(beside, PathBuf::from);
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let paths = entries.map(|entry| entry.expect("a readable folder").path());
+    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|ext| ext == "pcap")).collect();
+    paths.sort();
+    if paths.is_empty() {
+        println!("skipped: no captures");
+    }
+    paths
+}
+
+/// What a tool of Wireshark's prints, if it is installed.
+fn tool(name: &str, arguments: &[&str], path: &Path) -> Option<Vec<u8>> {
+    let output = match Command::new(name).args(arguments).arg(path).arg("-").output() {
+        Ok(output) => output,
+        Err(_) => {
+            println!("skipped: no {name}");
+            return None;
+        }
+    };
+    Some(output.stdout)
+}
+
+fn read_file(path: &Path) -> Vec<Seen> {
+    let mut capture = Capture::open(path).expect("a capture");
+    let packets = drain(&mut capture).expect("no error");
+    assert_eq!(capture.warnings(), [], "{}", path.display());
+    packets
+}
+
+#[test]
+fn packets_octets_and_times_are_those_of_capinfos() {
+    for path in captures() {
+        let arguments = ["-T", "-r", "-m", "-M", "-c", "-d", "-a", "-e", "-S"];
+        // The `-` behind the path is a file that capinfos does not find; the first line is ours.
+        let Some(said) = tool("capinfos", &arguments, &path) else { return };
+        let said = String::from_utf8(said).expect("text");
+        let said = said.lines().next().expect("a line");
+        let packets = read_file(&path);
+        let octets: u64 = packets.iter().map(|packet| u64::from(packet.length)).sum();
+        let times = || packets.iter().map(|packet| packet.time_ns / 1_000);
+        let (first, last) = (times().min().expect("a packet"), times().max().expect("a packet"));
+        let second = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+        let want = format!("{},{octets},{},{}", packets.len(), second(first), second(last));
+        assert!(said.ends_with(&want), "{said} / {want}");
+    }
+}
+
+#[test]
+fn converted_files_give_the_same_packets() {
+    let name = "zeek-linuxsll-arp.pcap";
+    let Some(path) = captures().into_iter().find(|path| path.ends_with(name)) else { return };
+    let packets = read_file(&path);
+    assert_eq!(packets.len(), 12);
+    for format in ["pcap", "nsecpcap", "modpcap", "pcapng"] {
+        let Some(converted) = tool("editcap", &["-F", format], &path) else { return };
+        assert_eq!(good(&converted), (packets.clone(), vec![]), "{format}");
+        assert_eq!(good(&gzip(&converted)), (packets.clone(), vec![]), "{format}, gzip");
+        if format == "pcapng" {
+            let twice = good(&converted.repeat(2)).0;
+            assert_eq!(twice, [packets.clone(), packets.clone()].concat(), "two files put together");
+        }
+    }
+}
