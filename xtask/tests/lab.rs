@@ -97,6 +97,23 @@ const ROWS: &[Row] = &[
         wire: Tally { syn: 3, syn_ack: 3, ack: 3, rst: 3, ..NOTHING },
     },
     Row {
+        name: "a SYN scan",
+        run: |path| {
+            let listener = Listener::new(path, 0, 16)?;
+            tcp::syn_scan(path, listener.address(), 5)?;
+            Ok(kept(listener))
+        },
+        wire: Tally { syn: 5, syn_ack: 5, rst: 5, ..NOTHING },
+    },
+    Row {
+        name: "given up and begun anew",
+        run: |path| {
+            let deaf = Listener::deaf(path, 0)?;
+            Ok(kept((tcp::give_up_and_retry(path, deaf.address(), 4)?, deaf)))
+        },
+        wire: Tally { syn: 4, ..NOTHING },
+    },
+    Row {
         name: "UDP to an echo",
         run: |path| udp::echo(path, 3, 2, 40).map(kept),
         wire: Tally { udp: 12, ..NOTHING },
@@ -113,8 +130,8 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Runs `row` along `path`, and reads the wire at `places`.
-fn check(row: &Row, path: &Path<'_>, places: &[(&Namespace, &str)]) -> Result<()> {
+/// Runs `row` along `path`, and reads the wire at `places`. What it gives back must outlive the next.
+fn check(row: &Row, path: &Path<'_>, places: &[(&Namespace, &str)]) -> Result<Kept> {
     let taps = places.iter().map(|(namespace, device)| Tap::open(namespace, device));
     let mut taps = taps.collect::<Result<Vec<Tap>>>()?;
     let kept = (row.run)(path)?;
@@ -122,8 +139,7 @@ fn check(row: &Row, path: &Path<'_>, places: &[(&Namespace, &str)]) -> Result<()
         let what = || format!("{} to {}, at {device}", row.name, path.destination);
         await_tally(tap, device, row.wire).with_context(what)?;
     }
-    drop(kept);
-    Ok(())
+    Ok(kept)
 }
 
 #[test]
@@ -133,9 +149,9 @@ fn scenarios_on_a_segment_are_what_they_say() -> Result<()> {
     }
     for row in ROWS {
         let pair = Pair::new()?;
-        for family in Family::ALL {
-            check(row, &pair.path(family), &[(&pair.server, DEVICE)])?;
-        }
+        let place = [(&pair.server, DEVICE)];
+        let kept = Family::ALL.map(|family| check(row, &pair.path(family), &place));
+        kept.into_iter().collect::<Result<Vec<Kept>>>()?;
     }
     Ok(())
 }
@@ -147,9 +163,9 @@ fn scenarios_on_loopback_are_what_they_say() -> Result<()> {
     }
     for row in ROWS {
         let lo = Loopback::new()?;
-        for family in Family::ALL {
-            check(row, &lo.path(family), &[(&lo.host, "lo")])?;
-        }
+        let place = [(&lo.host, "lo")];
+        let kept = Family::ALL.map(|family| check(row, &lo.path(family), &place));
+        kept.into_iter().collect::<Result<Vec<Kept>>>()?;
     }
     Ok(())
 }
@@ -161,10 +177,9 @@ fn scenarios_through_a_router_are_what_they_say_on_both_sides() -> Result<()> {
     }
     for row in ROWS {
         let routed = Routed::new()?;
-        for family in Family::ALL {
-            let places = [DEVICE, FAR_DEVICE].map(|device| (&routed.router, device));
-            check(row, &routed.path(family), &places)?;
-        }
+        let places = [DEVICE, FAR_DEVICE].map(|device| (&routed.router, device));
+        let kept = Family::ALL.map(|family| check(row, &routed.path(family), &places));
+        kept.into_iter().collect::<Result<Vec<Kept>>>()?;
     }
     Ok(())
 }
@@ -220,6 +235,47 @@ fn unreachable_addresses_are_said_to_be() -> Result<()> {
         assert_eq!(tap.traffic()?.both(), Tally { syn: 5, icmp: 5, ..NOTHING });
     }
     Ok(())
+}
+
+/// The two SYNs cross: each end answers the other's with a SYN+ACK.
+#[test]
+fn both_ends_open_at_once() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        let pair = Pair::new()?;
+        let mut tap = Tap::open(&pair.client, DEVICE)?;
+        let (_open, ends) = tcp::simultaneous_open(&pair.path(family))?;
+        assert_ne!(ends[0], ends[1]);
+        let wire = tap.traffic()?;
+        for way in [wire.received, wire.sent] {
+            assert_eq!((way.syn, way.syn_ack, way.rst, way.udp), (1, 1, 0, 1), "{family:?}: {wire:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The kernel walks a chain of extension headers to the SYN behind it.
+#[test]
+fn extension_headers_are_well_formed() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let path = pair.path(Family::V6);
+    let listener = Listener::new(&path, 0, 16)?;
+    let mut tap = Tap::open(&pair.server, DEVICE)?;
+    let mut sender = frame::Sender::new(path.client, path.device)?;
+    for (port, count) in [(7, 0), (8, 1), (9, 3)] {
+        let source = std::net::SocketAddr::new(path.source, port);
+        let (destination, flags) = (listener.address(), frame::flag::SYN);
+        let segment = frame::Segment { source, destination, seq: 1, ack: 0, flags, payload: &[] };
+        sender.send(&frame::with_extensions(&frame::tcp_frame(path.macs, &segment)?, count)?)?;
+    }
+    // The tap does not walk chains; the client knows nothing of what was sent in its name.
+    let answers = Tally { syn: 1, syn_ack: 3, rst: 3, other: 2, ..NOTHING };
+    await_tally(&mut tap, DEVICE, answers)
 }
 
 /// Three tags deep, and two the other way.

@@ -157,7 +157,17 @@ impl Instruction {
 pub struct Attached {
     /// Its number, as `bpftool prog show` lists it.
     pub id: u32,
-    _link: OwnedFd,
+    link: OwnedFd,
+}
+
+impl Drop for Attached {
+    /// At once: a process that is being started elsewhere may hold a copy of the descriptor for a moment.
+    fn drop(&mut self) {
+        let detached = raw(&self.link).and_then(|link| Ok(bpf(command::LINK_DETACH, &mut [link])?));
+        if let Err(error) = detached {
+            eprintln!("cannot detach program {}: {error:#}", self.id);
+        }
+    }
 }
 
 /// Loads `program` and attaches it to `device` of `namespace`.
@@ -178,7 +188,7 @@ pub fn attach(namespace: &Namespace, device: &str, hook: Hook, program: &Program
         };
         let what = || format!("attach {} to {device} by {hook:?}", program.name);
         let link = descriptor(command::LINK_CREATE, create).with_context(what)?;
-        Ok(Attached { id, _link: link })
+        Ok(Attached { id, link })
     })
 }
 
@@ -289,6 +299,7 @@ mod command {
     pub(super) const PROG_QUERY: libc::c_long = 16;
     pub(super) const LINK_CREATE: libc::c_long = 28;
     pub(super) const ENABLE_STATS: libc::c_long = 32;
+    pub(super) const LINK_DETACH: libc::c_long = 34;
 }
 
 /// The members of `union bpf_attr` for loading a program.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use super::Namespace;
@@ -134,6 +134,33 @@ fn checksum(parts: &[&[u8]]) -> u16 {
         sum + u16::from(carry)
     };
     !words.fold(0, add)
+}
+
+/// Puts `count` destination options headers (RFC 8200 §4.6), of padding only, between the IPv6 header of `frame` and
+/// what follows it.
+///
+/// # Errors
+/// It is not IPv6 right behind the Ethernet header, or becomes too long.
+pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    ensure!(frame.len() >= 54 && frame[12..14] == ETHERTYPE_IPV6.to_be_bytes(), "not IPv6");
+    if count == 0 {
+        return Ok(frame.to_vec());
+    }
+    let (head, rest) = frame.split_at(54);
+    let mut longer = head.to_vec();
+    let length = u16::from_be_bytes([head[18], head[19]]);
+    let length =
+        count.checked_mul(8).and_then(|more| length.checked_add(more)).context("too long for a packet")?;
+    longer[18..20].copy_from_slice(&length.to_be_bytes());
+    longer[20] = DESTINATION_OPTIONS;
+    for left in (0..count).rev() {
+        let next = if left == 0 { head[20] } else { DESTINATION_OPTIONS };
+        // Eight octets long (0 beyond the first eight), filled by one option PadN of four.
+        longer.extend_from_slice(&[next, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    longer.extend_from_slice(rest);
+    Ok(longer)
 }
 
 /// Puts VLAN tags, outermost first, between the addresses and the ethertype of `frame`. A tag is its

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::frame::{Segment, Sender, flag, tcp_frame};
-use super::{Namespace, Path, counters};
+use super::{Namespace, Path, counters, udp};
 
 /// How long anything on these networks may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -227,10 +227,24 @@ impl Attempts {
     /// # Errors
     /// One fails, or is not within `limit`.
     pub fn wait_established(&self, limit: Duration) -> Result<()> {
-        self.wait(limit, |socket| match socket.take_error()? {
-            Some(error) => Err(error.into()),
-            None => Ok(socket.peer_addr().is_ok()),
+        let address = self.address.into();
+        // Asked again, a connection under way says how it stands.
+        self.wait(limit, |socket| match socket.connect(&address) {
+            Err(error) if error.raw_os_error() == Some(libc::EALREADY) => Ok(false),
+            Err(error) if error.raw_os_error() != Some(libc::EISCONN) => Err(error.into()),
+            Ok(()) | Err(_) => Ok(true),
         })
+    }
+
+    /// Ends those that wait: their kernel forgets them, and sends nothing.
+    ///
+    /// # Errors
+    /// One does not wait any more.
+    pub fn give_up(&self) -> Result<()> {
+        // Not by closing: a process that is being started elsewhere may hold a copy for a moment.
+        self.sockets
+            .iter()
+            .try_for_each(|socket| socket.shutdown(Shutdown::Both).context("give up an attempt"))
     }
 
     fn wait(&self, limit: Duration, done: impl Fn(&Socket) -> Result<bool>) -> Result<()> {
@@ -253,16 +267,99 @@ impl Attempts {
 pub fn syn_without_ack(path: &Path<'_>, to: SocketAddr, count: u8) -> Result<Vec<SocketAddr>> {
     ensure!(count <= 200, "nobody has 200 addresses");
     let nobody = path.nobody.context("no route to addresses that nobody has")?;
+    let sources = (0..count).map(|number| SocketAddr::new(nth(nobody, number), 40_000));
+    send_syns(path, to, sources.collect())
+}
+
+/// SYNs from the client's address but from no socket of its: its kernel answers each SYN+ACK with RST, as in a
+/// SYN scan. On the wire: SYN, SYN+ACK, RST each. Gives the source addresses.
+///
+/// # Errors
+/// A frame is refused.
+pub fn syn_scan(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<Vec<SocketAddr>> {
+    // Below the ports that the kernel gives by itself (from 32768).
+    const FIRST: u16 = 20_000;
+    let sources = (0..count).map(|number| SocketAddr::new(path.source, FIRST + number));
+    send_syns(path, to, sources.collect())
+}
+
+fn send_syns(path: &Path<'_>, to: SocketAddr, sources: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+    /// Their sequence numbers begin here, so that they cross 2³².
+    const FIRST: u32 = 0xffff_fffe;
     let mut sender = Sender::new(path.client, path.device)?;
-    let mut sources = Vec::new();
-    for number in 0..count {
-        let source = SocketAddr::new(nth(nobody, number), 40_000);
-        let seq = 0xffff_ff00 + u32::from(number);
-        let segment = Segment { source, destination: to, seq, ack: 0, flags: flag::SYN, payload: &[] };
+    for (source, number) in sources.iter().zip(0..) {
+        let seq = FIRST.wrapping_add(number);
+        let segment =
+            Segment { source: *source, destination: to, seq, ack: 0, flags: flag::SYN, payload: &[] };
         sender.send(&tcp_frame(path.macs, &segment)?)?;
-        sources.push(source);
     }
     Ok(sources)
+}
+
+/// `times` attempts from one port to an address that does not answer, each given up when the next begins. On the
+/// wire: a SYN each, no two with one sequence number. Gives the last attempt, still under way, and its source.
+///
+/// # Errors
+/// One fails at once.
+pub fn give_up_and_retry(path: &Path<'_>, to: SocketAddr, times: usize) -> Result<(Attempts, SocketAddr)> {
+    ensure!(times > 0, "no attempt");
+    let mut source = SocketAddr::new(path.source, 0);
+    let mut last = Attempts { sockets: Vec::new(), address: to };
+    for _ in 0..times {
+        last.give_up()?;
+        let client = bound(path.client, source)?;
+        source = address_of(&client)?;
+        last = Attempts::begin(vec![client], to)?;
+    }
+    Ok((last, source))
+}
+
+/// One connection that both ends open (RFC 9293 §3.5, figure 7): their SYNs cross. Beside it, one datagram each way
+/// uses up what the slowed-down devices let through at once. Gives the two addresses, and keeps the sockets.
+///
+/// # Errors
+/// A SYN arrived before the other was sent; or `path` is `lo`.
+pub fn simultaneous_open(path: &Path<'_>) -> Result<(Attempts, [SocketAddr; 2])> {
+    let (near, far) = (SocketAddr::new(path.source, 0), path.server_at(0));
+    let ends = [bound(path.client, near)?, bound(path.server, far)?];
+    let addresses = [address_of(&ends[0])?, address_of(&ends[1])?];
+    let _slow = [Slow::new(path, path.client)?, Slow::new(path, path.server)?];
+    udp::cross(path)?;
+    let before = counters::read(path.server)?;
+    for (socket, to) in ends.iter().zip([addresses[1], addresses[0]]) {
+        socket.set_nonblocking(true)?;
+        begin(socket, to)?;
+    }
+    let attempts = Attempts { sockets: ends.into(), address: addresses[1] };
+    attempts.wait_established(PATIENCE)?;
+    // A SYN that met no socket under way would have been answered with RST.
+    let resets = counters::read(path.server)?.since(&before, "TcpOutRsts");
+    ensure!(resets == 0, "the SYNs did not cross");
+    Ok((attempts, addresses))
+}
+
+/// What a host sends, slowed down to one small segment in some 150 ms; as before on drop.
+struct Slow<'a> {
+    namespace: &'a Namespace,
+    device: &'a str,
+}
+
+impl<'a> Slow<'a> {
+    fn new(path: &Path<'a>, namespace: &'a Namespace) -> Result<Self> {
+        // A burst is one SYN or SYN+ACK: 74 octets with its Ethernet header, 94 over IPv6.
+        let burst = if path.destination.is_ipv4() { 80 } else { 100 };
+        let device = path.device;
+        namespace.tc(&format!("qdisc add dev {device} root tbf rate 4kbit burst {burst} limit 100000"))?;
+        Ok(Self { namespace, device })
+    }
+}
+
+impl Drop for Slow<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.namespace.tc(&format!("qdisc del dev {} root", self.device)) {
+            eprintln!("cannot take the slowing down off: {error:#}");
+        }
+    }
 }
 
 /// A listener whose accept queue is full already, and attempts whose SYNs it drops.
@@ -322,10 +419,7 @@ pub fn queue_fills_in_flight(path: &Path<'_>, backlog: u8) -> Result<FilledQueue
     path.server.sysctl("net.ipv4.tcp_syncookies", "0")?;
     let listener = Listener::new(path, 0, backlog.into())?;
     let before = counters::read(path.server)?;
-    // A burst is one SYN+ACK: 74 octets with its Ethernet header, 94 over IPv6.
-    let burst = if path.destination.is_ipv4() { 80 } else { 100 };
-    path.server
-        .tc(&format!("qdisc add dev {} root tbf rate 4kbit burst {burst} limit 100000", path.device))?;
+    let slow = Slow::new(path, path.server)?;
     let taken = Attempts::start(path, listener.address(), backlog.into())?;
     taken.wait_established(PATIENCE)?;
     let began = Instant::now();
@@ -334,7 +428,7 @@ pub fn queue_fills_in_flight(path: &Path<'_>, backlog: u8) -> Result<FilledQueue
     let overflows = || Ok(counters::read(path.server)?.since(&before, "TcpExtListenOverflows"));
     await_count(overflows, backlog.into()).context("ACKs ignored by a full accept queue")?;
     ensure!(began.elapsed() < FIRST_RETRANSMISSION, "SYN+ACKs were repeated before all had left");
-    path.server.tc(&format!("qdisc del dev {} root", path.device))?;
+    drop(slow);
     Ok(FilledQueue { listener, taken, contested })
 }
 

@@ -196,8 +196,9 @@ impl Loopback {
         let host = Namespace::new()?;
         // Nobody's addresses are reached through lo: what is sent there comes in, and is no one's.
         host.ip(&["route add 198.51.100.0/24 dev lo"])?;
-        // Without this, what they send to 127.0.0.1 is not taken.
+        // Without these, a crafted frame to 127.0.0.1 is not taken, nor one from there.
         host.sysctl("net.ipv4.conf.lo.route_localnet", "1")?;
+        host.sysctl("net.ipv4.conf.lo.accept_local", "1")?;
         Ok(Self { host })
     }
 

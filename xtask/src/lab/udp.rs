@@ -9,6 +9,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Namespace, Path};
 
+/// "discard": nothing in a namespace of ours is bound to it, and the kernel gives nobody a port so low.
+const CLOSED: u16 = 9;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A flow: who sent first, and where to.
@@ -63,7 +66,7 @@ pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> R
 /// # Errors
 /// The client does not hear of it.
 pub fn closed(path: &Path<'_>, flows: usize, octets: usize) -> Result<Vec<Flow>> {
-    let responder = free_port(path)?;
+    let responder = path.server_at(CLOSED);
     let said = vec![b'u'; octets];
     let mut made = Vec::new();
     for _ in 0..flows {
@@ -79,9 +82,15 @@ pub fn closed(path: &Path<'_>, flows: usize, octets: usize) -> Result<Vec<Flow>>
     Ok(made)
 }
 
-/// A port that was free just now: in a namespace of ours nobody takes it meanwhile.
-fn free_port(path: &Path<'_>) -> Result<SocketAddr> {
-    Ok(bound(path.server, path.server_at(0))?.1)
+/// One datagram of 30 octets each way, between sockets that both sent first.
+pub(super) fn cross(path: &Path<'_>) -> Result<()> {
+    let (client, near) = bound(path.client, SocketAddr::new(path.source, 0))?;
+    let (server, far) = bound(path.server, path.server_at(0))?;
+    for (socket, to) in [(&client, far), (&server, near)] {
+        socket.connect(&to.into())?;
+        send(socket, &[b'u'; 30])?;
+    }
+    Ok(())
 }
 
 fn bound(namespace: &Namespace, address: SocketAddr) -> Result<(Socket, SocketAddr)> {
