@@ -1,0 +1,196 @@
+//! Runs the command under test in a namespace, and gathers what it says.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{Namespace, Process};
+
+/// Loading a large program takes the verifier a second; a busy machine several.
+const START: Duration = Duration::from_secs(30);
+/// A last report is due at once.
+const STOP: Duration = Duration::from_secs(10);
+
+/// `handshake watch -o jsonl`, attached. Killed on drop.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    stdout: JoinHandle<String>,
+    lines: Receiver<String>,
+    stderr: String,
+}
+
+/// What a run of the command left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+}
+
+impl Agent {
+    /// Starts `binary watch -o jsonl` with `arguments` in `namespace`, and waits until it has said on stderr that
+    /// it is attached to as many interfaces as `arguments` has `-i`.
+    ///
+    /// # Errors
+    /// It ends before that (the message has its standard error), or takes longer than thirty seconds.
+    pub fn start<S: AsRef<OsStr>>(namespace: &Namespace, binary: S, arguments: &[&str]) -> Result<Self> {
+        let mut command = namespace.command(binary);
+        command.args(["watch", "-o", "jsonl"]).args(arguments);
+        let mut agent = Self::spawn(command)?;
+        let interfaces = arguments.iter().filter(|argument| **argument == "-i").count().max(1);
+        agent.await_lines("attached ", interfaces)?;
+        Ok(agent)
+    }
+
+    fn spawn(mut command: std::process::Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Namespace::spawn(&mut command)?;
+        let stdout = process.child().stdout.take().context("the agent's stdout")?;
+        let stderr = process.child().stderr.take().context("the agent's stderr")?;
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            // Ends with the pipe, or when nobody listens any more.
+            BufReader::new(stderr).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
+        });
+        Ok(Self { process, stdout: thread::spawn(|| read_all(stdout)), lines, stderr: String::new() })
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it has said on stderr up to now.
+    pub fn stderr(&mut self) -> &str {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(&line);
+        }
+        &self.stderr
+    }
+
+    /// Waits until stderr has `count` lines that begin with `beginning`.
+    ///
+    /// # Errors
+    /// It ends before, or takes longer than thirty seconds.
+    pub fn await_lines(&mut self, beginning: &str, count: usize) -> Result<()> {
+        let deadline = Instant::now() + START;
+        while self.stderr.lines().filter(|line| line.starts_with(beginning)).count() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.note(&line),
+                Err(RecvTimeoutError::Timeout) => bail!("no {beginning:?} line; it said:\n{}", self.stderr),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.process.wait(STOP)?;
+                    bail!("it ended ({status}) before a {beginning:?} line; it said:\n{}", self.stderr)
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, line: &str) {
+        self.stderr.push_str(line);
+        self.stderr.push('\n');
+    }
+
+    /// Asks it to end, as Ctrl-C does, and waits for its last words.
+    ///
+    /// # Errors
+    /// It has ended already, or does not end within ten seconds.
+    pub fn stop(mut self) -> Result<Outcome> {
+        self.process.signal(libc::SIGINT)?;
+        self.finish(STOP)
+    }
+
+    /// Kills it, as nothing can prevent.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn kill(mut self) -> Result<Outcome> {
+        self.process.signal(libc::SIGKILL)?;
+        self.finish(STOP)
+    }
+
+    /// Waits for it to end by itself (`--for`).
+    ///
+    /// # Errors
+    /// It has not after `limit`.
+    pub fn wait(self, limit: Duration) -> Result<Outcome> {
+        self.finish(limit)
+    }
+
+    fn finish(mut self, limit: Duration) -> Result<Outcome> {
+        let status = self.process.wait(limit).with_context(|| format!("it said:\n{}", self.stderr))?;
+        while let Ok(line) = self.lines.recv_timeout(STOP) {
+            self.note(&line);
+        }
+        let Self { stdout, stderr, .. } = self;
+        let stdout = stdout.join().ok().context("read the agent's stdout")?;
+        Ok(Outcome { status, stdout, stderr })
+    }
+}
+
+/// Runs `binary` with `arguments` in `namespace` to its end: for errors, help, and commands that end by themselves.
+///
+/// # Errors
+/// It has not ended after `limit`.
+pub fn run_to_end<S: AsRef<OsStr>>(
+    namespace: &Namespace,
+    binary: S,
+    arguments: &[&str],
+    limit: Duration,
+) -> Result<Outcome> {
+    let mut command = namespace.command(binary);
+    command.args(arguments);
+    Agent::spawn(command)?.wait(limit)
+}
+
+impl Outcome {
+    /// The lines of standard output, each a JSON value.
+    ///
+    /// # Errors
+    /// One is none.
+    pub fn values(&self) -> Result<Vec<Value>> {
+        let parse = |line| serde_json::from_str(line).with_context(|| format!("read {line:?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// The last report.
+    ///
+    /// # Errors
+    /// There is none; then the message has what was said on stderr.
+    pub fn report(&self) -> Result<Value> {
+        let reports = self.of_type("report")?;
+        reports.into_iter().next_back().with_context(|| format!("no report; it said:\n{}", self.stderr))
+    }
+
+    /// The flows, in the order they were written.
+    ///
+    /// # Errors
+    /// Standard output is not JSON, line by line.
+    pub fn flows(&self) -> Result<Vec<Value>> {
+        self.of_type("flow")
+    }
+
+    fn of_type(&self, kind: &str) -> Result<Vec<Value>> {
+        Ok(self.values()?.into_iter().filter(|value| value["type"] == kind).collect())
+    }
+}
+
+fn read_all(mut pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // A pipe that breaks gives what it gave: the caller sees that the report is missing.
+    let _ = pipe.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,402 @@
+//! Other people's programs on the hooks we share: a few instructions each, through `bpf(2)` itself, so that
+//! nothing of the loader under test is in the picture. Also what the kernel says is attached.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use anyhow::{Context, Result};
+
+use super::Namespace;
+use super::frame::interface_index;
+
+/// Where a program sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// XDP in the network stack, on a copy of the packet.
+    XdpGeneric,
+    /// XDP in the driver.
+    XdpNative,
+    /// TC, on the way in (Linux 6.6).
+    TcxIngress,
+    /// TC, on the way out.
+    TcxEgress,
+}
+
+impl Hook {
+    /// Its number in `enum bpf_attach_type`.
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::XdpGeneric | Self::XdpNative => 37,
+            Self::TcxIngress => 46,
+            Self::TcxEgress => 47,
+        }
+    }
+
+    /// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE`; a TCX program goes to the end of its chain.
+    const fn link_flags(self) -> u32 {
+        match self {
+            Self::XdpGeneric => 1 << 1,
+            Self::XdpNative => 1 << 2,
+            Self::TcxIngress | Self::TcxEgress => 0,
+        }
+    }
+
+    /// Its number in `enum bpf_prog_type`.
+    const fn program_type(self) -> u32 {
+        match self {
+            Self::XdpGeneric | Self::XdpNative => 6,
+            Self::TcxIngress | Self::TcxEgress => 3,
+        }
+    }
+}
+
+/// What a program returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// XDP: on to the stack (`XDP_PASS`).
+    XdpPass,
+    /// TC: on to the next program (`TCX_NEXT`).
+    Next,
+    /// TC: accepted, and no program behind sees it (`TC_ACT_OK`), as Cilium's do.
+    EndsChain,
+    /// TC: gone (`TC_ACT_SHOT`).
+    Drop,
+}
+
+impl Outcome {
+    const fn code(self) -> i32 {
+        match self {
+            Self::XdpPass | Self::Drop => 2,
+            Self::Next => -1,
+            Self::EndsChain => 0,
+        }
+    }
+}
+
+/// A small program.
+#[derive(Clone, Debug)]
+pub struct Program {
+    name: &'static str,
+    instructions: Vec<Instruction>,
+}
+
+impl Program {
+    /// Looks at nothing and returns `outcome`.
+    #[must_use]
+    pub fn that(outcome: Outcome) -> Self {
+        Self { name: "foreign", instructions: finish(Vec::new(), outcome) }
+    }
+
+    /// TC: puts VLAN tags on, the innermost first, each an ethertype (0x8100, 0x88a8) and a number; then on to
+    /// the next. The tag is in the frame's bytes at the far end's XDP hook only with `txvlan` off.
+    #[must_use]
+    pub fn pushes_tags(tags: &[(u16, u16)]) -> Self {
+        const SKB_VLAN_PUSH: i32 = 18;
+        let mut instructions = vec![Instruction::copy(6, 1)];
+        for (ethertype, number) in tags {
+            // The helper takes the ethertype in network order.
+            let wire = i32::from(ethertype.to_be());
+            instructions.push(Instruction::copy(1, 6));
+            instructions.push(Instruction::set(2, wire));
+            instructions.push(Instruction::set(3, i32::from(*number)));
+            instructions.push(Instruction::call(SKB_VLAN_PUSH));
+        }
+        Self { name: "push_tags", instructions: finish(instructions, Outcome::Next) }
+    }
+
+    /// TC: takes `count` VLAN tags off, so that a stack without VLAN devices takes the packet.
+    #[must_use]
+    pub fn pops_tags(count: usize) -> Self {
+        const SKB_VLAN_POP: i32 = 19;
+        let mut instructions = vec![Instruction::copy(6, 1)];
+        for _ in 0..count {
+            instructions.push(Instruction::copy(1, 6));
+            instructions.push(Instruction::call(SKB_VLAN_POP));
+        }
+        Self { name: "pop_tags", instructions: finish(instructions, Outcome::Next) }
+    }
+}
+
+fn finish(mut instructions: Vec<Instruction>, outcome: Outcome) -> Vec<Instruction> {
+    instructions.push(Instruction::set(0, outcome.code()));
+    instructions.push(Instruction::EXIT);
+    instructions
+}
+
+/// `struct bpf_insn`; RFC 9669 §3.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Instruction {
+    opcode: u8,
+    /// Destination in the low nibble, source in the high.
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    const EXIT: Self = Self { opcode: 0x95, registers: 0, offset: 0, immediate: 0 };
+
+    const fn set(register: u8, immediate: i32) -> Self {
+        Self { opcode: 0xb7, registers: register, offset: 0, immediate }
+    }
+
+    const fn copy(to: u8, from: u8) -> Self {
+        Self { opcode: 0xbf, registers: from << 4 | to, offset: 0, immediate: 0 }
+    }
+
+    const fn call(helper: i32) -> Self {
+        Self { opcode: 0x85, registers: 0, offset: 0, immediate: helper }
+    }
+}
+
+/// A program on a hook; gone on drop.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its number, as `bpftool prog show` lists it.
+    pub id: u32,
+    link: OwnedFd,
+}
+
+impl Drop for Attached {
+    /// At once: a process that is being started elsewhere may hold a copy of the descriptor for a moment.
+    fn drop(&mut self) {
+        let detached = raw(&self.link).and_then(|link| Ok(bpf(command::LINK_DETACH, &mut [link])?));
+        if let Err(error) = detached {
+            eprintln!("cannot detach program {}: {error:#}", self.id);
+        }
+    }
+}
+
+/// Loads `program` and attaches it to `device` of `namespace`.
+///
+/// # Errors
+/// Without CAP_BPF and CAP_NET_ADMIN; or the hook is taken, or does not exist.
+pub fn attach(namespace: &Namespace, device: &str, hook: Hook, program: &Program) -> Result<Attached> {
+    let loaded = load(hook, program)?;
+    let id = info(&loaded)?.id;
+    namespace.enter(|| {
+        let index = interface_index(device)?;
+        let create = LinkCreate {
+            program: raw(&loaded)?,
+            target: index,
+            attach_type: hook.attach_type(),
+            flags: hook.link_flags(),
+            ..LinkCreate::default()
+        };
+        let what = || format!("attach {} to {device} by {hook:?}", program.name);
+        let link = descriptor(command::LINK_CREATE, create).with_context(what)?;
+        Ok(Attached { id, link })
+    })
+}
+
+fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
+    let mut name = [0; 16];
+    name[..program.name.len()].copy_from_slice(program.name.as_bytes());
+    let attributes = ProgramLoad {
+        kind: hook.program_type(),
+        count: u32::try_from(program.instructions.len())?,
+        instructions: program.instructions.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        name,
+        ..ProgramLoad::default()
+    };
+    descriptor(command::PROG_LOAD, attributes).with_context(|| format!("load {}", program.name))
+}
+
+/// The numbers of the programs on a TCX hook of `device`, in the order they run.
+///
+/// # Errors
+/// Before Linux 6.6, or there is no such device.
+pub fn chain(namespace: &Namespace, device: &str, hook: Hook) -> Result<Vec<u32>> {
+    let mut ids = [0u32; 64];
+    let count = namespace.enter(|| {
+        let mut query = ProgramQuery {
+            target: interface_index(device)?,
+            attach_type: hook.attach_type(),
+            ids: ids.as_mut_ptr() as u64,
+            count: u32::try_from(ids.len())?,
+            ..ProgramQuery::default()
+        };
+        bpf(command::PROG_QUERY, &mut query).with_context(|| format!("query {hook:?} of {device}"))?;
+        Ok(query.count as usize)
+    })?;
+    Ok(ids[..count].to_vec())
+}
+
+/// What the kernel says of a loaded program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// Its number.
+    pub id: u32,
+    /// Its name, cut to 15 characters by the kernel.
+    pub name: String,
+    /// How often it ran while a [`RunCounts`] was held.
+    pub runs: u64,
+}
+
+/// Asks for a program by its number.
+///
+/// # Errors
+/// There is none.
+pub fn program(id: u32) -> Result<ProgramInfo> {
+    let by_id = GetById { id, ..GetById::default() };
+    let program =
+        descriptor(command::PROG_GET_FD_BY_ID, by_id).with_context(|| format!("open program {id}"))?;
+    info(&program)
+}
+
+fn info(program: &OwnedFd) -> Result<ProgramInfo> {
+    let mut info = RawInfo::default();
+    let mut get = GetInfo {
+        descriptor: raw(program)?,
+        length: u32::try_from(size_of::<RawInfo>())?,
+        info: ptr::from_mut(&mut info) as u64,
+    };
+    bpf(command::OBJ_GET_INFO_BY_FD, &mut get).context("ask for a program")?;
+    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(ProgramInfo { id: info.id, name: String::from_utf8_lossy(name).into_owned(), runs: info.runs })
+}
+
+/// While it is held, the kernel counts how often each program runs.
+#[derive(Debug)]
+pub struct RunCounts {
+    _held: OwnedFd,
+}
+
+impl RunCounts {
+    /// From now on.
+    ///
+    /// # Errors
+    /// Without CAP_SYS_ADMIN.
+    pub fn hold() -> Result<Self> {
+        // BPF_STATS_RUN_TIME is 0.
+        Ok(Self { _held: descriptor(command::ENABLE_STATS, [0u32; 2]).context("have runs counted")? })
+    }
+}
+
+/// The number of the XDP program of `device`, and whether it is in the driver, by netlink (`ip link`).
+///
+/// # Errors
+/// There is no such device.
+pub fn xdp(namespace: &Namespace, device: &str) -> Result<Option<(u32, Hook)>> {
+    let text = namespace.run("ip", &["-j", "link", "show", device])?;
+    let links: serde_json::Value = serde_json::from_str(&text).context("read what ip says")?;
+    let xdp = &links[0]["xdp"];
+    let Some(id) = xdp["prog"]["id"].as_u64() else { return Ok(None) };
+    // linux/if_link.h: XDP_ATTACHED_DRV is 1, XDP_ATTACHED_SKB is 2.
+    let hook = if xdp["mode"] == 1 { Hook::XdpNative } else { Hook::XdpGeneric };
+    Ok(Some((u32::try_from(id)?, hook)))
+}
+
+/// Numbers in `enum bpf_cmd`.
+mod command {
+    pub(super) const PROG_LOAD: libc::c_long = 5;
+    pub(super) const PROG_GET_FD_BY_ID: libc::c_long = 13;
+    pub(super) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    pub(super) const PROG_QUERY: libc::c_long = 16;
+    pub(super) const LINK_CREATE: libc::c_long = 28;
+    pub(super) const ENABLE_STATS: libc::c_long = 32;
+    pub(super) const LINK_DETACH: libc::c_long = 34;
+}
+
+/// The members of `union bpf_attr` for loading a program.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct ProgramLoad {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    expected_revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct ProgramQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+    attach_flags_each: u64,
+    link_ids: u64,
+    link_attach_flags_each: u64,
+    revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct GetById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct GetInfo {
+    descriptor: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct bpf_prog_info`, of which this reads three members. The arrays it could fill are left out: null.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct RawInfo {
+    kind: u32,
+    id: u32,
+    /// `tag` to `map_ids`.
+    skipped: [u64; 7],
+    name: [u8; 16],
+    /// `ifindex` to `prog_tags`.
+    skipped_too: [u64; 14],
+    run_time_ns: u64,
+    runs: u64,
+}
+
+/// A command that gives a new descriptor.
+fn descriptor<T>(number: libc::c_long, mut attributes: T) -> io::Result<OwnedFd> {
+    let fd = bpf(number, &mut attributes)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `bpf(2)`. The types that `attributes` may have are the ones above; their pointers are to live memory.
+fn bpf<T>(number: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    let size = libc::c_long::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: `attributes` is the command's part of `union bpf_attr`, of this size; what it points to is
+    // borrowed or owned by our caller for the length of the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, number, ptr::from_mut(attributes), size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}
+
+fn raw(descriptor: &impl AsRawFd) -> Result<u32> {
+    u32::try_from(descriptor.as_raw_fd()).context("a descriptor")
+}

@@ -1,0 +1,294 @@
+//! Frames made by hand, and the packet socket that puts them on the wire, counted.
+
+use std::fmt;
+use std::mem::size_of;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+use super::Namespace;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+/// TCP flags by their bits (RFC 9293 §3.1).
+pub mod flag {
+    /// No more data.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// A TCP segment to be sent. Both ends must be of one address family.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// From.
+    pub source: SocketAddr,
+    /// To.
+    pub destination: SocketAddr,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Of [`flag`].
+    pub flags: u8,
+    /// Data.
+    pub payload: &'a [u8],
+}
+
+const TCP: u8 = 6;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// The Ethernet frame of a segment, its checksums right; `macs` are from and to.
+///
+/// # Errors
+/// The ends are of different families, or the payload does not fit into an IP packet.
+pub fn tcp_frame(macs: [Mac; 2], segment: &Segment<'_>) -> Result<Vec<u8>> {
+    let (from, to) = (segment.source.ip(), segment.destination.ip());
+    let mut l4 = tcp_header(segment);
+    l4.extend_from_slice(segment.payload);
+    let length = u16::try_from(l4.len()).context("too long for a packet")?;
+    let sum = checksum(&[&octets(from), &octets(to), &[0, TCP], &length.to_be_bytes(), &l4]);
+    l4[16..18].copy_from_slice(&sum.to_be_bytes());
+    let (ethertype, ip) = ip_header(from, to, length)?;
+    let mut frame = [macs[1].0, macs[0].0].concat();
+    frame.extend_from_slice(&ethertype.to_be_bytes());
+    frame.extend_from_slice(&ip);
+    frame.extend_from_slice(&l4);
+    Ok(frame)
+}
+
+/// Twenty octets, the checksum still zero.
+fn tcp_header(segment: &Segment<'_>) -> Vec<u8> {
+    const DATA_OFFSET: u8 = 5 << 4;
+    const WINDOW: u16 = 64_240;
+    let mut header = Vec::with_capacity(20 + segment.payload.len());
+    header.extend_from_slice(&segment.source.port().to_be_bytes());
+    header.extend_from_slice(&segment.destination.port().to_be_bytes());
+    header.extend_from_slice(&segment.seq.to_be_bytes());
+    header.extend_from_slice(&segment.ack.to_be_bytes());
+    header.extend_from_slice(&[DATA_OFFSET, segment.flags]);
+    header.extend_from_slice(&WINDOW.to_be_bytes());
+    header.extend_from_slice(&[0; 4]);
+    header
+}
+
+/// The ethertype and the IP header in front of `length` octets of TCP.
+fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
+    const HOPS: u8 = 64;
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let total = length.checked_add(20).context("too long for a packet")?;
+            let mut header = vec![0x45, 0];
+            header.extend_from_slice(&total.to_be_bytes());
+            // No identification, "don't fragment", and the checksum still zero.
+            header.extend_from_slice(&[0, 0, 0x40, 0, HOPS, TCP, 0, 0]);
+            header.extend_from_slice(&from.octets());
+            header.extend_from_slice(&to.octets());
+            let sum = checksum(&[&header]);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            Ok((ETHERTYPE_IPV4, header))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut header = vec![0x60, 0, 0, 0];
+            header.extend_from_slice(&length.to_be_bytes());
+            header.extend_from_slice(&[TCP, HOPS]);
+            header.extend_from_slice(&from.octets());
+            header.extend_from_slice(&to.octets());
+            Ok((ETHERTYPE_IPV6, header))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+            bail!("{from} and {to} are of different families")
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The Internet checksum (RFC 1071) over `parts` put together; all but the last are of even length.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
+    let words = parts.iter().flat_map(|part| part.chunks(2)).map(word);
+    // One's complement addition: what overflows comes in again below.
+    let add = |sum: u16, word: u16| {
+        let (sum, carry) = sum.overflowing_add(word);
+        sum + u16::from(carry)
+    };
+    !words.fold(0, add)
+}
+
+/// Puts `count` destination options headers (RFC 8200 §4.6), of padding only, between the IPv6 header of `frame` and
+/// what follows it.
+///
+/// # Errors
+/// It is not IPv6 right behind the Ethernet header, or becomes too long.
+pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    ensure!(frame.len() >= 54 && frame[12..14] == ETHERTYPE_IPV6.to_be_bytes(), "not IPv6");
+    if count == 0 {
+        return Ok(frame.to_vec());
+    }
+    let (head, rest) = frame.split_at(54);
+    let mut longer = head.to_vec();
+    let length = u16::from_be_bytes([head[18], head[19]]);
+    let length =
+        count.checked_mul(8).and_then(|more| length.checked_add(more)).context("too long for a packet")?;
+    longer[18..20].copy_from_slice(&length.to_be_bytes());
+    longer[20] = DESTINATION_OPTIONS;
+    for left in (0..count).rev() {
+        let next = if left == 0 { head[20] } else { DESTINATION_OPTIONS };
+        // Eight octets long (0 beyond the first eight), filled by one option PadN of four.
+        longer.extend_from_slice(&[next, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    longer.extend_from_slice(rest);
+    Ok(longer)
+}
+
+/// Puts VLAN tags, outermost first, between the addresses and the ethertype of `frame`. A tag is its
+/// ethertype (0x8100, 0x88a8) and its number.
+#[must_use]
+pub fn with_tags(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12);
+    let mut tagged = addresses.to_vec();
+    for (ethertype, number) in tags {
+        tagged.extend_from_slice(&ethertype.to_be_bytes());
+        tagged.extend_from_slice(&number.to_be_bytes());
+    }
+    tagged.extend_from_slice(rest);
+    tagged
+}
+
+/// Sends whole frames from a device and counts them.
+#[derive(Debug)]
+pub struct Sender {
+    socket: Socket,
+    sent: u64,
+}
+
+impl Sender {
+    /// From `device` of `namespace`.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW, or there is no such device.
+    pub fn new(namespace: &Namespace, device: &str) -> Result<Self> {
+        // Protocol 0: it receives nothing.
+        let socket = packet_socket(namespace, device, 0)?;
+        Ok(Self { socket, sent: 0 })
+    }
+
+    /// Sends one frame.
+    ///
+    /// # Errors
+    /// The device refuses it.
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        let taken = self.socket.send(frame).context("send a frame")?;
+        if taken != frame.len() {
+            bail!("sent {taken} of {} octets", frame.len());
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Frames sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+/// A packet socket bound to a device: it hears nothing of the others, not even before it is bound.
+pub(super) fn packet_socket(namespace: &Namespace, device: &str, ethertype: u16) -> Result<Socket> {
+    namespace.enter(|| {
+        let socket =
+            Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>).context("open a packet socket")?;
+        let address = link_address(interface_index(device)?, ethertype)?;
+        socket.bind(&address).with_context(|| format!("bind a packet socket to {device}"))?;
+        Ok(socket)
+    })
+}
+
+fn link_address(index: u32, ethertype: u16) -> Result<SockAddr> {
+    let link = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET)?,
+        sll_protocol: ethertype.to_be(),
+        sll_ifindex: i32::try_from(index)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: sockaddr_ll is an address type, which a sockaddr_storage has room and alignment for.
+    unsafe { *storage.view_as::<libc::sockaddr_ll>() = link };
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
+    // SAFETY: the storage holds a whole sockaddr_ll, whose length this is.
+    Ok(unsafe { SockAddr::new(storage, length) })
+}
+
+/// The index of `device` in the namespace of this thread.
+pub(super) fn interface_index(device: &str) -> Result<u32> {
+    let name = std::ffi::CString::new(device).context("a device's name")?;
+    // SAFETY: the string ends with a zero and outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 {
+        return Err(std::io::Error::last_os_error()).with_context(|| format!("look for {device}"));
+    }
+    Ok(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mac, Segment, checksum, flag, tcp_frame, with_tags};
+
+    const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
+
+    fn frame(source: &str, destination: &str) -> Vec<u8> {
+        let parse = |text: &str| text.parse().expect("an address");
+        let (source, destination) = (parse(source), parse(destination));
+        let segment = Segment { source, destination, seq: 7, ack: 0, flags: flag::SYN, payload: b"odd" };
+        tcp_frame(MACS, &segment).expect("one family")
+    }
+
+    /// The example of RFC 1071 §3: the sum of these is 0xddf2.
+    #[test]
+    fn checksum_is_that_of_the_rfc() {
+        assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
+    }
+
+    /// A receiver that sums everything, the checksum included, gets zero.
+    #[test]
+    fn checksums_of_a_frame_add_up() {
+        let v4 = frame("192.0.2.1:1000", "192.0.2.2:80");
+        assert_eq!(v4.len(), 14 + 20 + 20 + 3);
+        assert_eq!(checksum(&[&v4[14..34]]), 0);
+        assert_eq!(checksum(&[&v4[26..34], &[0, 6, 0, 23], &v4[34..]]), 0);
+        let v6 = frame("[2001:db8::1]:1000", "[2001:db8::2]:80");
+        assert_eq!(v6.len(), 14 + 40 + 20 + 3);
+        assert_eq!(checksum(&[&v6[22..54], &[0, 6, 0, 23], &v6[54..]]), 0);
+    }
+
+    #[test]
+    fn tags_stand_before_the_ethertype() {
+        let tagged = with_tags(&frame("192.0.2.1:1000", "192.0.2.2:80"), &[(0x88a8, 5), (0x8100, 6)]);
+        assert_eq!(tagged[12..22], [0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x08, 0]);
+    }
+}

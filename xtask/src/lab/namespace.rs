@@ -1,0 +1,305 @@
+//! Network namespaces that go away with their owner, and what runs inside them.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{process, thread};
+
+use anyhow::{Context, Result, bail};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::command::{run, run_with_input};
+
+/// Where iproute2 keeps the names.
+const NAMES: &str = "/var/run/netns";
+/// What every name of ours begins with; the process and a number follow.
+const PREFIX: &str = "hs-lab-";
+
+/// Set in every namespace, so that nothing but the scenario is on the wire.
+const QUIET: [(&str, &str); 8] = [
+    // No link-local address, hence no router solicitation; no duplicate address detection.
+    ("net.ipv6.conf.default.addr_gen_mode", "1"),
+    ("net.ipv6.conf.default.router_solicitations", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+    // Joining the solicited-node group is reported at once, twice: a topology waits for that.
+    ("net.ipv6.conf.default.mldv2_unsolicited_report_interval", "1"),
+    // Every ICMP error that is due is sent.
+    ("net.ipv4.icmp_ratelimit", "0"),
+    ("net.ipv4.icmp_ratemask", "0"),
+    ("net.ipv6.icmp.ratelimit", "0"),
+];
+
+/// A network namespace of ours. Removed, with all that is in it, on drop.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    handle: File,
+}
+
+impl Namespace {
+    /// A new one, with `lo` up and quiet settings. The first call of a process removes what dead
+    /// processes left behind.
+    ///
+    /// # Errors
+    /// Without CAP_SYS_ADMIN, or without iproute2.
+    pub fn new() -> Result<Self> {
+        static SWEEP: Once = Once::new();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        SWEEP.call_once(sweep);
+        let name = format!("{PREFIX}{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let opened = File::open(Path::new(NAMES).join(&name));
+        let handle = opened.inspect_err(|_| remove(&name)).with_context(|| format!("open {name}"))?;
+        let namespace = Self { name, handle };
+        for (key, value) in QUIET {
+            namespace.sysctl(key, value)?;
+        }
+        namespace.ip(&["link set lo up"])?;
+        Ok(namespace)
+    }
+
+    /// Its name, as `ip netns` lists it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it can be entered by path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new(NAMES).join(&self.name)
+    }
+
+    /// Runs `work` on a thread of its own that is inside. What it opens (sockets, links of programs)
+    /// stays inside for good, and can be used from anywhere.
+    ///
+    /// # Errors
+    /// Those of `work`, and of entering.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                self.join_this_thread()?;
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn join_this_thread(&self) -> Result<()> {
+        // SAFETY: setns takes a descriptor, which `handle` keeps open, and no memory.
+        let result = unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) };
+        if result != 0 {
+            return Err(std::io::Error::last_os_error()).with_context(|| format!("enter {}", self.name));
+        }
+        Ok(())
+    }
+
+    /// A socket inside.
+    ///
+    /// # Errors
+    /// Of `socket(2)`.
+    pub fn socket(&self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> Result<Socket> {
+        self.enter(|| Socket::new(domain, kind, protocol).context("open a socket"))
+    }
+
+    /// `program` inside, not started yet. Through nsenter: `ip netns exec` would mount another /sys and
+    /// so hide bpffs.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs `program` inside and gives its standard output.
+    ///
+    /// # Errors
+    /// It cannot be started or fails.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        run(self.command(program).args(arguments))
+    }
+
+    /// Starts `command` (made by [`Namespace::command`]); killed on drop.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(command: &mut Command) -> Result<Process> {
+        let shown = format!("{command:?}");
+        let child = command.spawn().with_context(|| format!("start {shown}"))?;
+        Ok(Process { child, shown })
+    }
+
+    /// Gives iproute2 `lines` inside, in one batch: `link set eth0 up` and the like.
+    ///
+    /// # Errors
+    /// At the first line that is refused.
+    pub fn ip(&self, lines: &[&str]) -> Result<()> {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.name, "-batch", "-"]);
+        run_with_input(&mut command, &(lines.join("\n") + "\n")).map(|_| ())
+    }
+
+    /// Gives `tc` one line inside.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn tc(&self, line: &str) -> Result<()> {
+        let mut command = Command::new("tc");
+        run(command.args(["-n", &self.name]).args(line.split_whitespace())).map(|_| ())
+    }
+
+    /// Sets a device's offload (`tso`, `gro`, `txvlan` …) on or off.
+    ///
+    /// # Errors
+    /// The device or the feature does not exist, or cannot be changed.
+    pub fn offload(&self, device: &str, feature: &str, on: bool) -> Result<()> {
+        self.run("ethtool", &["-K", device, feature, if on { "on" } else { "off" }]).map(|_| ())
+    }
+
+    /// Sets a sysctl of the namespace, by its dotted name.
+    ///
+    /// # Errors
+    /// There is none of that name, or the value is refused.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        self.enter(|| fs::write(&path, value).with_context(|| format!("set {key} to {value}")))
+    }
+
+    /// Takes IPv6 off every device, those made later included.
+    ///
+    /// # Errors
+    /// As [`Namespace::sysctl`].
+    pub fn disable_ipv6(&self) -> Result<()> {
+        self.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        self.sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+    }
+
+    /// How often its kernel repeats a SYN before it gives up: after 1 s, 3 s, 7 s …
+    ///
+    /// # Errors
+    /// As [`Namespace::sysctl`].
+    pub fn syn_retries(&self, times: u8) -> Result<()> {
+        self.sysctl("net.ipv4.tcp_syn_retries", &times.to_string())?;
+        // Linux 6.5 repeats the first ones each second, beside those: not before, and there is no such setting.
+        let linear = Path::new("/proc/sys/net/ipv4/tcp_syn_linear_timeouts");
+        if linear.exists() { self.sysctl("net.ipv4.tcp_syn_linear_timeouts", "0") } else { Ok(()) }
+    }
+
+    /// Makes it a router of both families.
+    ///
+    /// # Errors
+    /// As [`Namespace::sysctl`].
+    pub fn forward(&self) -> Result<()> {
+        self.sysctl("net.ipv4.ip_forward", "1")?;
+        // Or it tells hosts of better ways, where two of them share a segment.
+        self.sysctl("net.ipv4.conf.all.send_redirects", "0")?;
+        self.sysctl("net.ipv6.conf.all.forwarding", "1")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Removes the namespaces of processes that are no more: killed ones never reach their drop.
+fn sweep() {
+    for entry in fs::read_dir(NAMES).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if let Some(name) = name.to_str().filter(|name| is_stale(name)) {
+            remove(name);
+        }
+    }
+}
+
+fn is_stale(name: &str) -> bool {
+    let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+}
+
+fn remove(name: &str) {
+    if let Err(error) = run(Command::new("ip").args(["netns", "del", name])) {
+        eprintln!("cannot remove the namespace {name}: {error:#}");
+    }
+}
+
+/// A process that is killed on drop.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    shown: String,
+}
+
+impl Process {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The child, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Sends a signal of `libc::SIG…`.
+    ///
+    /// # Errors
+    /// It is no more.
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} has ended already: {status}", self.shown);
+        }
+        let pid = libc::pid_t::try_from(self.child.id()).context("a process number")?;
+        // SAFETY: kill takes no memory, and the number is our child's: it has not been waited for.
+        if unsafe { libc::kill(pid, signal) } != 0 {
+            return Err(std::io::Error::last_os_error()).with_context(|| format!("signal {}", self.shown));
+        }
+        Ok(())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It has not ended after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("{} has not ended after {limit:?}", self.shown);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_stale;
+
+    #[test]
+    fn only_names_of_dead_processes_are_stale() {
+        assert!(is_stale("hs-lab-4194305-0"), "no process has a number past PID_MAX_LIMIT");
+        assert!(!is_stale(&format!("hs-lab-{}-0", std::process::id())));
+        for other in ["hs-lab-x-0", "hs-4194305-0", "blue", "hs-lab-"] {
+            assert!(!is_stale(other), "{other} is not ours");
+        }
+    }
+}

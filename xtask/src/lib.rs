@@ -1,0 +1,3 @@
+//! What the verbs of `cargo xtask` and the end-to-end tests share.
+
+pub mod lab;
