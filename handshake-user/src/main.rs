@@ -2,6 +2,9 @@
 
 #[expect(dead_code, reason = "the agent that starts what was asked for comes next")]
 mod cli;
+#[cfg(test)]
+mod fake;
+mod snapshot;
 mod source;
 mod values;
 
