@@ -4,8 +4,11 @@
 mod cli;
 #[cfg(test)]
 mod fake;
+mod metric;
+mod report;
 mod snapshot;
 mod source;
+mod time;
 mod values;
 
 fn main() {}

@@ -108,8 +108,6 @@ pub(crate) struct Snapshot {
     pub(crate) packets: Packets,
     /// Packets by interface, in the order of [`Origin::Live`].
     pub(crate) interfaces: Vec<Packets>,
-    /// Packets of flows that the filter leaves out.
-    pub(crate) filtered: u64,
     /// TCP's figures.
     pub(crate) tcp: Tcp,
     /// Latencies by leg, in the order of [`Leg::ALL`].
@@ -133,6 +131,8 @@ pub(crate) struct Packets {
     pub(crate) ipv4: u64,
     /// With an IPv6 header.
     pub(crate) ipv6: u64,
+    /// Of flows that the filter leaves out; not known by interface.
+    pub(crate) filtered: Option<u64>,
     classes: [u64; Class::ALL.len()],
 }
 
@@ -320,9 +320,8 @@ impl Snapshot {
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
             unsettled: unsettled(&reading.counters, &scan.all),
-            packets: Packets::sum(&reading.classes),
+            packets: Packets { filtered: Some(word(Counter::Filtered)), ..Packets::sum(&reading.classes) },
             interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
-            filtered: word(Counter::Filtered),
             tcp: Tcp::of(reading, &scan.all, shown),
             latency: latencies(reading),
             udp: Udp::of(&reading.counters, &scan.all),
