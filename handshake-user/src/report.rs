@@ -2,6 +2,7 @@
 
 pub(crate) mod flow;
 pub(crate) mod json;
+pub(crate) mod text;
 
 use std::io::{self, ErrorKind, Write};
 
