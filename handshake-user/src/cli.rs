@@ -457,9 +457,9 @@ mod tests {
     }
 
     fn watch(words: &str) -> Watch {
-        match parse_from(words.split(' ')).expect("good words") {
-            Command::Watch(watch) => watch,
-            other => panic!("{other:?} is not watch"),
-        }
+        let Command::Watch(watch) = parse_from(words.split(' ')).expect("good words") else {
+            panic!("{words} is not watch");
+        };
+        watch
     }
 }

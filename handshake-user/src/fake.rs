@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use handshake_common::abi::{
     BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, Counter, CounterBlock, Histogram, NO_POINT, SERVICE_GAUGES,
-    SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, class_index, tag,
+    Service, TICK_SHIFT, TcpRecord, UdpRecord, class_index, tag,
 };
 use handshake_common::flow::{End, Family, FlowKey};
 use handshake_common::latency::bucket;
@@ -13,6 +13,7 @@ use handshake_common::record::{Clocks, Detail, Now, Record, State};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
 
+use crate::snapshot::FIRST_UDP_ROW;
 use crate::source::{Reading, Source};
 use crate::values::words;
 
@@ -20,8 +21,6 @@ use crate::values::words;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 /// 2026-03-01T12:03:41Z, ns since the Unix epoch.
 pub(crate) const WALL_NS: u64 = 1_772_366_621 * SECOND;
-/// The first row of UDP's services.
-pub(crate) const UDP_ROWS: u16 = (SERVICES / 2) as u16;
 
 type Meanwhile = Box<dyn FnOnce(&mut Fake)>;
 
@@ -94,7 +93,7 @@ impl Fake {
     /// Counts a gauge of the identity, in the totals and in a service's row.
     pub(crate) fn gauge(&mut self, row: u16, counter: Counter, by: i64) {
         self.count(counter, by);
-        let first = if row < UDP_ROWS { Counter::Attempts } else { Counter::UdpFlows };
+        let first = if row < FIRST_UDP_ROW { Counter::Attempts } else { Counter::UdpFlows };
         if let Some((_, service)) = self.services.iter_mut().find(|(at, _)| *at == row) {
             let word = &mut service.gauges[counter as usize - first as usize];
             *word = word.wrapping_add_signed(by);
@@ -110,7 +109,7 @@ impl Fake {
                 state: 2,
                 address,
                 port: socket.port(),
-                protocol: if row < UDP_ROWS { TCP } else { UDP },
+                protocol: if row < FIRST_UDP_ROW { TCP } else { UDP },
                 family: family as u8,
                 reserved: 0,
                 gauges: [0; SERVICE_GAUGES],

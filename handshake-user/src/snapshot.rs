@@ -34,7 +34,7 @@ use crate::values::ip;
 
 /// Rows of the service table from here on are UDP's; each half begins with its `other`.
 #[expect(clippy::cast_possible_truncation, reason = "a row's number fits its 16 bits of the tag")]
-const FIRST_UDP_ROW: u16 = (SERVICES / 2) as u16;
+pub(crate) const FIRST_UDP_ROW: u16 = (SERVICES / 2) as u16;
 
 /// What stays the same over a run.
 #[derive(Clone, Debug)]

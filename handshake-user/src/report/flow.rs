@@ -120,10 +120,9 @@ impl<'a> View<'a> {
         if let Some(verdict) = record.udp_verdict(self.now, &self.clocks) {
             return Some(self.with(record, verdict.name(), None, None));
         }
-        let verdict = match record.verdict(self.now, &self.clocks)? {
-            Verdict::Opening if self.stopped => Verdict::HalfOpen,
-            other => other,
-        };
+        let verdict = record.verdict(self.now, &self.clocks)?;
+        let still = self.stopped && verdict == Verdict::Opening;
+        let verdict = if still { Verdict::HalfOpen } else { verdict };
         Some(self.with(record, verdict.name(), cause(verdict, record.state), self.completed_ns(record)))
     }
 

@@ -9,8 +9,8 @@ use handshake_common::verdict::{Leg, Sign, Verdict};
 use handshake_common::wire::Class;
 use proptest::prelude::*;
 
-use super::{Books, ByCause, Context, Interval, Origin, ServiceBooks, Snapshot};
-use crate::fake::{Fake, SECOND, UDP_ROWS, WALL_NS, tcp, udp_record};
+use super::{Books, ByCause, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
+use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
 
 #[test]
 fn open_attempts_divide_by_age() {
@@ -83,9 +83,9 @@ fn attempts_that_come_during_the_scan_are_unsettled_and_change_nothing() {
 #[test]
 fn udp_waits_for_t1_before_it_is_unanswered() {
     let mut fake = Fake::new();
-    fake.gauge(UDP_ROWS, Counter::UdpFlows, 3);
-    fake.gauge(UDP_ROWS, Counter::UdpWaiting, 2);
-    fake.gauge(UDP_ROWS, Counter::UdpAnswered, 1);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 3);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpWaiting, 2);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
     let mut young = udp_record("10.0.0.1:5", "10.0.0.2:53", State::UdpWaiting);
     if let handshake_common::record::Detail::Udp(udp) = &mut young.detail {
         udp.opened_ns = fake.reading.now.ns - SECOND;
@@ -196,7 +196,7 @@ fn quiet_counts_from_the_last_syn_that_passed_the_filter() {
 fn services_that_are_not_listed_are_summed_up() {
     let mut fake = Fake::new();
     fake.service(0, "0.0.0.0:0");
-    fake.service(UDP_ROWS, "0.0.0.0:0");
+    fake.service(FIRST_UDP_ROW, "0.0.0.0:0");
     for (row, address, attempts) in
         [(1, "10.0.0.1:80", 5), (2, "10.0.0.2:80", 9), (3, "[::1]:80", 7), (4, "10.0.0.4:80", 1)]
     {
@@ -206,9 +206,9 @@ fn services_that_are_not_listed_are_summed_up() {
         fake.open(row, State::SynSent, 90 * SECOND);
     }
     fake.ended(0, Counter::Refused, 2);
-    fake.service(UDP_ROWS + 1, "10.0.0.1:53");
-    fake.gauge(UDP_ROWS + 1, Counter::UdpFlows, 1);
-    fake.gauge(UDP_ROWS + 1, Counter::UdpAnswered, 1);
+    fake.service(FIRST_UDP_ROW + 1, "10.0.0.1:53");
+    fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 1);
+    fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 1);
 
     let mut source = fake;
     let snapshot = Snapshot::take(&mut source, &context(2), None).expect("a fake never fails");

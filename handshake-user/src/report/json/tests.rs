@@ -8,9 +8,9 @@ use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 use serde_json::{Value, json};
 
 use super::{flow, report, write_flow, write_report, write_report_with_flows};
-use crate::fake::{Fake, SECOND, UDP_ROWS, WALL_NS, record, tcp, ticks, udp_record};
+use crate::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
 use crate::report::flow::View;
-use crate::snapshot::{Context, Interface, Interval, Origin, Snapshot};
+use crate::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
 
 /// The report as the design fixes it: every name, in its order.
 const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap"},
@@ -223,9 +223,9 @@ fn typical() -> Snapshot {
     for (leg, ns) in Leg::ALL.into_iter().zip([80, 24, 104]) {
         fake.sample(leg, ns, 1);
     }
-    fake.service(UDP_ROWS, "0.0.0.0:0");
-    fake.gauge(UDP_ROWS, Counter::UdpFlows, 1);
-    fake.gauge(UDP_ROWS, Counter::UdpAnswered, 1);
+    fake.service(FIRST_UDP_ROW, "0.0.0.0:0");
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 1);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
     take(&mut fake, capture())
 }
 

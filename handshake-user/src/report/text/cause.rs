@@ -3,7 +3,7 @@
 use handshake_common::verdict::{Cause, Sign, Verdict};
 
 use crate::cli::Filter;
-use crate::snapshot::{Interval, Origin, ServiceBooks, Snapshot};
+use crate::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
 
 use super::number::short;
 
@@ -26,55 +26,57 @@ pub(super) struct Problem {
     count: u64,
 }
 
-/// What is wrong now: with an interval what it brought, else what the whole run did.
-pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
-    let count = |figure: &dyn Fn(&Snapshot) -> u64| match interval {
-        Some(interval) => interval.rise(figure),
-        None => figure(snapshot),
-    };
-    let attempts = count(&|s| s.tcp.books.attempts);
-    let mut all = half_open(snapshot, &count);
-    let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
-    all.extend(ends.map(|verdict| Problem {
-        name: verdict.name(),
-        sentence: verdict.sentence().to_owned(),
-        count: count(&|s| s.tcp.verdict(verdict)),
-    }));
-    all.push(Problem {
-        name: Sign::AckIgnored.name(),
-        sentence: Sign::AckIgnored.sentence().to_owned(),
-        count: count(&|s| s.tcp.sign(Sign::AckIgnored)),
-    });
-    worth_a_line(all, attempts)
+/// What problems are counted over: an interval, or else the whole run.
+struct Window<'a> {
+    snapshot: &'a Snapshot,
+    interval: Option<&'a Interval<'a>>,
 }
 
-/// What is half-open now, and what has expired since.
-fn half_open(snapshot: &Snapshot, count: &dyn Fn(&dyn Fn(&Snapshot) -> u64) -> u64) -> Vec<Problem> {
-    let problem = |cause: Cause| {
-        let expired = count(&|s| s.tcp.books.half_open_expired.of(cause));
+/// What is wrong now: with an interval what it brought, else what the whole run did.
+pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
+    let window = Window { snapshot, interval };
+    let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
+    let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
+    all.extend(ends.map(|verdict| {
+        let count = window.count(|s| s.tcp.verdict(verdict));
+        Problem { name: verdict.name(), sentence: verdict.sentence().to_owned(), count }
+    }));
+    let ignored = Sign::AckIgnored;
+    let count = window.count(|s| s.tcp.sign(ignored));
+    all.push(Problem { name: ignored.name(), sentence: ignored.sentence().to_owned(), count });
+    worth_a_line(all, window.count(|s| s.tcp.books.attempts))
+}
+
+impl Window<'_> {
+    fn count(&self, figure: impl Fn(&Snapshot) -> u64) -> u64 {
+        match self.interval {
+            Some(interval) => interval.rise(figure),
+            None => figure(self.snapshot),
+        }
+    }
+
+    /// What is half-open now, and what has expired in the window.
+    fn half_open(&self, cause: Cause) -> Problem {
+        let expired = self.count(|s| s.tcp.books.half_open_expired.of(cause));
         let hint = match cause {
-            Cause::NoSynAck => full_queue(snapshot),
+            Cause::NoSynAck => full_queue(self.snapshot),
             Cause::NoAck => None,
         };
         Problem {
             name: cause.name(),
             sentence: format!("{}{}", cause.sentence(), hint.unwrap_or_default()),
-            count: snapshot.tcp.books.half_open.of(cause) + expired,
+            count: self.snapshot.tcp.books.half_open.of(cause) + expired,
         }
-    };
-    Cause::ALL.map(problem).into()
+    }
 }
 
 /// A queue that is full drops SYNs in silence: a service that completes others and leaves some without
 /// an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
-    let (service, _) = snapshot.services.iter().find_map(|row| match (row.service, row.books) {
-        (Some(service), ServiceBooks::Tcp(books))
-            if books.completed > 0 && books.half_open.no_synack + books.half_open_expired.no_synack > 0 =>
-        {
-            Some((service, books))
-        }
-        _ => None,
+    let leaves_some = |books: &Books| books.half_open.no_synack + books.half_open_expired.no_synack != 0;
+    let service = snapshot.services.iter().find_map(|row| match row.books {
+        ServiceBooks::Tcp(books) if books.completed != 0 && leaves_some(&books) => row.service,
+        ServiceBooks::Tcp(_) | ServiceBooks::Udp(_) => None,
     })?;
     Some(format!("; {service} completes others: accept queue full? (ss -ltn)"))
 }

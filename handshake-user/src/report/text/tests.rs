@@ -10,9 +10,9 @@ use handshake_common::wire::Class;
 
 use super::{Style, draw, draw_flow};
 use crate::cli::Filter;
-use crate::fake::{Fake, SECOND, UDP_ROWS, WALL_NS, record, udp_record};
+use crate::fake::{Fake, SECOND, WALL_NS, record, udp_record};
 use crate::report::flow::View;
-use crate::snapshot::{Context, Interface, Interval, Origin, Snapshot};
+use crate::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
 
 const ROW: u16 = 1;
 
@@ -78,8 +78,8 @@ fn no_syn_reaches_us() {
 #[test]
 fn a_filter_for_udp_waits_for_no_syn() {
     let (scene, mut fake) = (Scene::live("53"), Fake::new());
-    fake.gauge(UDP_ROWS, Counter::UdpFlows, 1);
-    fake.gauge(UDP_ROWS, Counter::UdpAnswered, 1);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 1);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
     fake.later(60 * SECOND);
     assert!(!draw(&scene.take(&mut fake, None), None, Style::plain(100)).contains("look upstream"));
 }
@@ -99,19 +99,11 @@ fn each_owner_has_a_sentence() {
     type Trouble = fn(&mut Fake);
     let table: [(Trouble, &str, &str); 5] = [
         (|fake| fake.ended(ROW, Counter::Refused, 50), "refused:", "is the service listening"),
-        (
-            |fake| (0..50).for_each(|_| drop(fake.open(ROW, State::SynReceived, 5 * SECOND))),
-            "no_ack:",
-            "return path",
-        ),
+        (|fake| stuck(fake, ROW, State::SynReceived), "no_ack:", "return path"),
         (|fake| fake.count(Counter::AckIgnored, 50), "ack_ignored:", "accept queue full"),
+        (|fake| stuck(fake, 2, State::SynSent), "no_synack:", "local firewall"),
         (
-            |fake| (0..50).for_each(|_| drop(fake.open(2, State::SynSent, 5 * SECOND))),
-            "no_synack:",
-            "local firewall",
-        ),
-        (
-            |fake| (0..50).for_each(|_| drop(fake.open(ROW, State::SynSent, 5 * SECOND))),
+            |fake| stuck(fake, ROW, State::SynSent),
             "no_synack:",
             "10.0.0.2:443 completes others: accept queue full?",
         ),
@@ -276,6 +268,13 @@ impl Scene {
     }
 }
 
+/// Fifty attempts that do not get on.
+fn stuck(fake: &mut Fake, row: u16, state: State) {
+    for _ in 0..50 {
+        fake.open(row, state, 5 * SECOND);
+    }
+}
+
 /// Everything works; a little of everything else.
 fn afternoon() -> Fake {
     let mut fake = Fake::new();
@@ -287,14 +286,14 @@ fn afternoon() -> Fake {
     fake.ended(2, Counter::Refused, 3);
     fake.ended(ROW, Counter::InitiatorAborted, 2);
     fake.open(ROW, State::SynSent, SECOND / 100);
-    fake.service(UDP_ROWS + 1, "10.0.0.2:53");
+    fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
     for (counter, count) in [
         (Counter::UdpFlows, 12),
         (Counter::UdpAnswered, 9),
         (Counter::UdpWaiting, 2),
         (Counter::UdpMulticast, 1),
     ] {
-        fake.gauge(UDP_ROWS + 1, counter, count);
+        fake.gauge(FIRST_UDP_ROW + 1, counter, count);
     }
     fake.count(Counter::UdpPackets, 31);
     fake.count(Counter::SynRetransmits, 7);
