@@ -67,10 +67,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show what passes the interfaces now (the default)
+    #[command(after_help = AFTER_HELP)]
     Watch(Watch),
     /// Run a capture through the same engine: sends nothing, needs no privileges
+    #[command(after_help = AFTER_HELP)]
     Replay(Replay),
     /// Tell what this machine can do, and the command that fixes what it can't
+    #[command(after_help = AFTER_HELP)]
     Doctor(Doctor),
 }
 
@@ -449,10 +452,10 @@ mod tests {
     fn help_is_as_committed() {
         let mut command = Cli::command().term_width(100);
         command.build();
-        insta::assert_snapshot!("help", command.render_help());
+        insta::assert_snapshot!("help", command.render_long_help());
         for name in ["watch", "replay", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
-            insta::assert_snapshot!(format!("help_{name}"), sub.render_help());
+            insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }
     }
 
