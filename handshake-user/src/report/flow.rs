@@ -178,7 +178,9 @@ impl<'a> View<'a> {
 
 impl TcpFlow {
     fn of(record: &Record, tcp: &TcpRecord) -> Self {
-        let answered = tcp.synack_after != 0 || record.state == State::OrphanSynAck;
+        // Of a simultaneous open K is the other SYN's; of a one-sided view it is inferred.
+        let without_syn_ack = record.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
+        let answered = tcp.synack_after != 0 || without_syn_ack || record.state == State::OrphanSynAck;
         let begun = record.state.is_attempt();
         Self {
             isn_initiator: begun.then_some(tcp.isn_initiator),

@@ -177,6 +177,23 @@ fn what_is_not_known_of_a_flow_is_absent() {
 }
 
 #[test]
+fn k_is_known_once_it_was_seen_or_inferred() {
+    let k = |state, flags, synack_after| {
+        let mut each = record("10.0.0.1:1", "10.0.0.2:2", state);
+        each.flags |= flags;
+        let detail = handshake_common::abi::TcpRecord { isn_responder: 7, synack_after, ..tcp(&each) };
+        each.detail = Detail::Tcp(detail);
+        shown(&each).get("isn_responder").and_then(Value::as_u64)
+    };
+    assert_eq!(k(State::SynSent, 0, 0), None);
+    assert_eq!(k(State::Refused, 0, 0), None);
+    assert_eq!(k(State::InitiatorAborted, 0, 9), Some(7));
+    assert_eq!(k(State::OrphanSynAck, 0, 0), Some(7));
+    assert_eq!(k(State::Established, tag::ONE_SIDED, 0), Some(7));
+    assert_eq!(k(State::SynSent, tag::SIMULTANEOUS, 0), Some(7));
+}
+
+#[test]
 fn a_cause_stands_beside_what_an_open_attempt_came_to() {
     let mut fake = Fake::new();
     let young = fake.open(0, State::SynReceived, SECOND);
