@@ -1,0 +1,468 @@
+//! The command line: every subcommand, option, default and variable. Knows clap, and nothing of what it starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, Styles};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
+
+use crate::values::{Cidr, PortRange, clock, interval, period};
+
+/// What holds when nothing is said. The one table: parsing and help read it.
+pub(crate) mod defaults {
+    /// How often the live view shows a report.
+    pub(crate) const INTERVAL: &str = "1s";
+    /// T1. The first retransmission of a SYN comes after 1 s, the second after 3 s (RFC 6298 §2, §5.7).
+    pub(crate) const HALF_OPEN_AFTER: &str = "3s";
+    /// T2. Above Linux's longest pause between two SYNs or SYN+ACKs (32 s), and its 63 s of SYN+ACK retries.
+    pub(crate) const EXPIRE_AFTER: &str = "75s";
+    /// How long a UDP flow lives without a packet.
+    pub(crate) const UDP_IDLE: &str = "60s";
+    /// How long a completed connection may be silent and still count as alive when room is needed.
+    pub(crate) const IDLE_AFTER: &str = "1h";
+    /// Services listed.
+    pub(crate) const TOP: &str = "10";
+    /// Flows the live tables have room for: 32 MiB of IPv4 slots and 8 MiB of IPv6 slots.
+    pub(crate) const MAX_FLOWS: &str = "262144";
+}
+
+/// Flows that a table can be asked to hold at most: 8 GiB of IPv4 slots.
+const MOST_FLOWS: i64 = 1 << 26;
+
+const AFTER_HELP: &str = "\
+Each option is a variable too: --half-open-after 5s is HANDSHAKE_HALF_OPEN_AFTER=5s.
+
+Examples:
+  handshake -i eth0 --port 443                  who completes, who stays half-open, and why
+  handshake watch -i lo --for 10s -o json       one report after ten seconds, for a program to read
+  handshake replay capture.pcapng --flows       the same engine over a capture, without privileges
+
+Exit codes:
+  0  done                                       3  inconclusive: data was lost
+  1  an expectation or the command failed       4  cannot load or attach
+  2  usage, or an input file that is no use     5  permission";
+
+/// The command as clap reads it: without a subcommand, the options are those of `watch`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "handshake",
+    version,
+    about = "Which TCP handshakes complete, which stay half-open and why, and which UDP flows are answered",
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100,
+    styles = Styles::plain()
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what passes the interfaces now (the default)
+    #[command(after_help = AFTER_HELP)]
+    Watch(Watch),
+    /// Run a capture through the same engine: sends nothing, needs no privileges
+    #[command(after_help = AFTER_HELP)]
+    Replay(Replay),
+    /// Tell what this machine can do, and the command that fixes what it can't
+    #[command(after_help = AFTER_HELP)]
+    Doctor(Doctor),
+}
+
+/// `handshake watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Interface to watch, as often as needed; without it, those of the default routes
+    #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
+    #[arg(hide_env = true)]
+    pub(crate) interfaces: Vec<String>,
+    /// Where to attach
+    #[arg(long, value_enum, default_value_t = Hook::Auto, env = "HANDSHAKE_HOOK", hide_env = true)]
+    pub(crate) hook: Hook,
+    /// Which way to look; auto is ingress on loopback, both elsewhere
+    #[arg(long, value_enum, default_value_t = Direction::Auto, env = "HANDSHAKE_DIRECTION", hide_env = true)]
+    pub(crate) direction: Direction,
+    /// Have the interfaces take frames for others too, as a mirror port needs
+    #[arg(long, env = "HANDSHAKE_PROMISC", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) promisc: bool,
+    /// End after this long, with the last report
+    #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
+    pub(crate) period: Option<Duration>,
+    /// Time between two reports
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
+    #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true)]
+    pub(crate) interval: Duration,
+    /// Flows the tables have room for, whatever their state
+    #[arg(long, value_name = "N", default_value = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
+    #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
+    pub(crate) max_flows: u32,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) rules: Rules,
+}
+
+/// `handshake replay`.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// A capture, pcap or pcapng, gzipped or not; - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Size of the table as in watch; without it there is room for every flow of the capture
+    #[arg(long, value_name = "N", env = "HANDSHAKE_MAX_FLOWS", hide_env = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
+    pub(crate) max_flows: Option<u32>,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) rules: Rules,
+}
+
+/// `handshake doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Interface to look at, as often as needed; without it, those of the default routes
+    #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
+    #[arg(hide_env = true)]
+    pub(crate) interfaces: Vec<String>,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+/// What is shown, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Output {
+    /// text to read, json for one report at the end, jsonl for one an interval
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
+    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true)]
+    pub(crate) format: Format,
+    /// Services listed by name; the rest are summed up as other
+    #[arg(long, value_name = "N", default_value = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
+    pub(crate) top: usize,
+    /// List the flows at the end
+    #[arg(long, env = "HANDSHAKE_FLOWS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) flows: bool,
+    /// Show each attempt as it ends
+    #[arg(long, env = "HANDSHAKE_EVENTS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) events: bool,
+}
+
+/// Which flows count. Packet classes are counted before this.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filter")]
+pub(crate) struct Filter {
+    /// Flows with this port at either end, as often as needed; 8000-8100 is a range
+    #[arg(
+        long = "port",
+        value_name = "PORT",
+        value_delimiter = ',',
+        env = "HANDSHAKE_PORT",
+        hide_env = true
+    )]
+    pub(crate) ports: Vec<PortRange>,
+    /// Flows with an address of this prefix at either end, up to 16 times
+    #[arg(long = "net", value_name = "CIDR", value_delimiter = ',', env = "HANDSHAKE_NET", hide_env = true)]
+    pub(crate) nets: Vec<Cidr>,
+}
+
+/// When a flow counts as what.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Rules")]
+pub(crate) struct Rules {
+    /// An open attempt of this age is half-open
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::HALF_OPEN_AFTER)]
+    #[arg(env = "HANDSHAKE_HALF_OPEN_AFTER", hide_env = true)]
+    pub(crate) half_open_after: Duration,
+    /// An open attempt expires this long after its last SYN or SYN+ACK
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::EXPIRE_AFTER)]
+    #[arg(env = "HANDSHAKE_EXPIRE_AFTER", hide_env = true)]
+    pub(crate) expire_after: Duration,
+    /// A UDP flow expires this long after its last packet
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::UDP_IDLE)]
+    #[arg(env = "HANDSHAKE_UDP_IDLE", hide_env = true)]
+    pub(crate) udp_idle: Duration,
+    /// A completed connection silent for this long gives way as a closed one does
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::IDLE_AFTER)]
+    #[arg(env = "HANDSHAKE_IDLE_AFTER", hide_env = true)]
+    pub(crate) idle_after: Duration,
+    /// Only one direction passes here: infer completion from the initiator's packets
+    #[arg(long, env = "HANDSHAKE_ONE_SIDED", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) one_sided: bool,
+}
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Verbosity {
+    /// Say more on stderr; twice, the kernel side's lines too
+    #[arg(short, long, action = ArgAction::Count, env = "HANDSHAKE_VERBOSE", hide_env = true)]
+    pub(crate) verbose: u8,
+}
+
+/// Where a program sits; the same words as in the report's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hook {
+    /// Native XDP where hardware is behind the interface, else TCX, else generic XDP
+    Auto,
+    /// XDP in the driver
+    XdpNative,
+    /// XDP behind the driver, on any interface
+    XdpGeneric,
+    /// TC by link, Linux 6.6 or newer
+    Tcx,
+    /// TC by qdisc
+    Clsact,
+}
+
+/// Which way through the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Direction {
+    /// Ingress on loopback, both elsewhere
+    Auto,
+    /// Only what comes in: a mirror port, all sides of a router
+    Ingress,
+    /// What comes in and what goes out
+    Both,
+}
+
+/// How reports are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One object at the end
+    Json,
+    /// One object a line
+    Jsonl,
+}
+
+/// Reads the process's own command line. Help and version end the process with 0, a usage error with
+/// one line on stderr and 2.
+pub(crate) fn parse() -> Command {
+    parse_from(std::env::args_os()).unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit()
+        }
+        eprintln!("handshake: {}", one_line(&error));
+        std::process::exit(2)
+    })
+}
+
+/// The same from any words, the first of which is the program's name.
+///
+/// # Errors
+///
+/// What clap says of the words, help and version included; [`one_line`] makes it one line.
+pub(crate) fn parse_from<I>(words: I) -> Result<Command, clap::Error>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let cli = Cli::try_parse_from(words)?;
+    let command = cli.command.unwrap_or(Command::Watch(cli.watch));
+    match &command {
+        Command::Watch(watch) => {
+            check_interfaces(&watch.interfaces)?;
+            check_filter(&watch.filter)?;
+            check_rules(&watch.rules)?;
+        }
+        Command::Replay(replay) => {
+            check_filter(&replay.filter)?;
+            check_rules(&replay.rules)?;
+        }
+        Command::Doctor(doctor) => check_interfaces(&doctor.interfaces)?,
+    }
+    Ok(command)
+}
+
+/// A usage error on one line, without clap's decoration.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let first = rendered.split("\n\n").next().unwrap_or_default();
+    let joined: Vec<&str> = first.split_whitespace().collect();
+    let said = joined.join(" ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    match error.get(ContextKind::SuggestedArg).or_else(|| error.get(ContextKind::SuggestedSubcommand)) {
+        Some(ContextValue::String(near)) => format!("{said}; did you mean '{near}'?"),
+        Some(ContextValue::Strings(near)) if !near.is_empty() => {
+            format!("{said}; did you mean '{}'?", near.join("' or '"))
+        }
+        _ => format!("{said}; see 'handshake --help'"),
+    }
+}
+
+fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
+    refuse_if(interfaces.len() > MAX_INTERFACES, || {
+        format!("{} interfaces are more than one agent watches ({MAX_INTERFACES})", interfaces.len())
+    })?;
+    let twice = interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name));
+    match twice {
+        Some((_, name)) => Err(usage(format!("interface {name} is named twice"))),
+        None => Ok(()),
+    }
+}
+
+fn check_filter(filter: &Filter) -> Result<(), clap::Error> {
+    refuse_if(filter.nets.len() > MAX_NETS, || {
+        format!("--net: {} prefixes are more than fit ({MAX_NETS})", filter.nets.len())
+    })
+}
+
+fn check_rules(rules: &Rules) -> Result<(), clap::Error> {
+    refuse_if(rules.expire_after < rules.half_open_after, || {
+        "--expire-after must not be shorter than --half-open-after".to_owned()
+    })
+}
+
+fn refuse_if(wrong: bool, why: impl FnOnce() -> String) -> Result<(), clap::Error> {
+    if wrong { Err(usage(why())) } else { Ok(()) }
+}
+
+fn usage(why: String) -> clap::Error {
+    Cli::command().error(ErrorKind::ValueValidation, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::CommandFactory;
+
+    use super::{Cli, Command, Format, Hook, Watch, one_line, parse_from};
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn watch_is_what_happens_without_a_subcommand() {
+        for words in ["handshake -i lo --port 443", "handshake watch -i lo --port 443"] {
+            let watch = watch(words);
+            assert_eq!(watch.interfaces, ["lo"]);
+            assert_eq!(watch.filter.ports[0].to_string(), "443");
+        }
+        assert!(watch("handshake").interfaces.is_empty());
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let watch = watch("handshake watch");
+        assert_eq!(watch.interval, Duration::from_secs(1));
+        assert_eq!(watch.rules.half_open_after, Duration::from_secs(3));
+        assert_eq!(watch.rules.expire_after, Duration::from_secs(75));
+        assert_eq!(watch.rules.udp_idle, Duration::from_secs(60));
+        assert_eq!(watch.rules.idle_after, Duration::from_secs(3600));
+        assert_eq!((watch.output.top, watch.output.format, watch.hook), (10, Format::Text, Hook::Auto));
+        assert!(!watch.output.flows && !watch.output.events && !watch.promisc && !watch.rules.one_sided);
+        assert!(watch.period.is_none());
+    }
+
+    #[test]
+    fn options_repeat_and_take_lists() {
+        let watch =
+            watch("handshake -i a -i b --port 80,443 --port 8000-8100 --net 10.0.0.0/8 --net ::1 -vv");
+        assert_eq!(watch.interfaces, ["a", "b"]);
+        let ports: Vec<String> = watch.filter.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["80", "443", "8000-8100"]);
+        assert_eq!(watch.filter.nets.len(), 2);
+        assert_eq!(watch.verbosity.verbose, 2);
+    }
+
+    #[test]
+    fn replay_has_room_for_everything_unless_told() {
+        let Ok(Command::Replay(replay)) = parse_from("handshake replay - --flows -o json".split(' ')) else {
+            panic!("not a replay");
+        };
+        assert_eq!(replay.file.as_os_str(), "-");
+        assert!(replay.max_flows.is_none() && replay.output.flows);
+    }
+
+    #[test]
+    fn every_option_is_a_variable_of_the_same_name() {
+        let mut command = Cli::command();
+        command.build();
+        let commands = std::iter::once(&command).chain(command.get_subcommands());
+        for argument in commands.flat_map(clap::Command::get_arguments) {
+            let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) else {
+                continue;
+            };
+            let variable = format!("HANDSHAKE_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn usage_errors_are_one_line_that_names_the_fault() {
+        let table = [
+            ("handshake --prot 443", "unexpected argument '--prot' found; did you mean '--port'?"),
+            ("handshake wach", "unrecognized subcommand 'wach'; did you mean 'watch'?"),
+            (
+                "handshake --hook fast",
+                "invalid value 'fast' for '--hook <HOOK>' [possible values: auto, xdp-native, xdp-generic, tcx, clsact]; see 'handshake --help'",
+            ),
+            (
+                "handshake replay",
+                "the following required arguments were not provided: <FILE>; see 'handshake --help'",
+            ),
+            (
+                "handshake --for 3",
+                "invalid value '3' for '--for <DURATION>': a unit is missing: ms, s, m or h; see 'handshake --help'",
+            ),
+            ("handshake -i lo -i lo", "interface lo is named twice; see 'handshake --help'"),
+            (
+                "handshake --expire-after 1s",
+                "--expire-after must not be shorter than --half-open-after; see 'handshake --help'",
+            ),
+            (
+                "handshake --max-flows 0",
+                "invalid value '0' for '--max-flows <N>': 0 is not in 1..=67108864; see 'handshake --help'",
+            ),
+            (
+                "handshake -i 1,2,3,4,5,6,7,8",
+                "8 interfaces are more than one agent watches (7); see 'handshake --help'",
+            ),
+        ];
+        for (words, expected) in table {
+            let error = parse_from(words.split(' ')).expect_err(words);
+            assert_eq!(one_line(&error), expected);
+            assert_eq!(error.exit_code(), 2);
+        }
+        let nets = format!("handshake --net {}", ["::1"; 17].join(","));
+        assert!(parse_from(nets.split(' ')).is_err());
+    }
+
+    #[test]
+    fn help_is_as_committed() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        insta::assert_snapshot!("help", command.render_long_help());
+        for name in ["watch", "replay", "doctor"] {
+            let sub = command.find_subcommand_mut(name).expect("it was just listed");
+            insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
+        }
+    }
+
+    fn watch(words: &str) -> Watch {
+        let Command::Watch(watch) = parse_from(words.split(' ')).expect("good words") else {
+            panic!("{words} is not watch");
+        };
+        watch
+    }
+}

@@ -1,0 +1,92 @@
+//! What is written: reports as text and JSON, flows, and the one place that writes them.
+
+pub(crate) mod flow;
+pub(crate) mod json;
+pub(crate) mod text;
+
+use std::io::{self, ErrorKind, Write};
+
+/// Where data goes. Who reads it may leave at any time (`handshake | head`): that ends the output,
+/// and is no error.
+pub(crate) struct Output<W> {
+    writer: W,
+    closed: bool,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes to `writer`.
+    pub(crate) fn to(writer: W) -> Self {
+        Self { writer, closed: false }
+    }
+
+    /// Has the reader gone? Then there is nothing left to do.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Writes what `write` writes, all of it before this returns. Nothing happens once the reader has gone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer, but for a reader that has gone.
+    pub(crate) fn put(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let mut buffered = io::BufWriter::new(&mut self.writer);
+        let done = write(&mut buffered).and_then(|()| buffered.flush());
+        // Dropped as a whole, it would try to write the rest again.
+        drop(buffered.into_parts());
+        match done {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind, Write};
+
+    use super::Output;
+
+    /// Takes `left` octets, then fails.
+    struct Pipe {
+        left: usize,
+        fails_with: ErrorKind,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.left == 0 {
+                return Err(self.fails_with.into());
+            }
+            let taken = bytes.len().min(self.left);
+            self.left -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_ends_the_output_quietly() {
+        let mut output = Output::to(Pipe { left: 10, fails_with: ErrorKind::BrokenPipe });
+        assert!(output.put(|out| out.write_all(b"0123")).is_ok() && !output.is_closed());
+        assert!(output.put(|out| out.write_all(&[b'x'; 100_000])).is_ok() && output.is_closed());
+        assert!(output.put(|_| panic!("nothing is written any more")).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut output = Output::to(Pipe { left: 0, fails_with: ErrorKind::StorageFull });
+        let error = output.put(|out| out.write_all(b"0123")).expect_err("there is no room");
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        assert!(!output.is_closed());
+    }
+}

@@ -1,0 +1,242 @@
+//! Reports and flows as JSON, schema 1. The figures' names and order are those of [`metric`](crate::metric).
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
+use serde_json::{Map, Value, json};
+
+use super::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
+use crate::metric::{LATENCY, METRICS, Metric, PACKETS};
+use crate::snapshot::{
+    Books, Interface, Interval, Latency, Origin, ServiceBooks, ServiceRow, Snapshot, UdpBooks,
+};
+use crate::time::rfc3339;
+
+/// Raised when a name's meaning changes or a name goes; a new name raises nothing.
+const SCHEMA: u32 = 1;
+
+/// Writes one report on a line of its own.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_report(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    interval: Option<&Interval<'_>>,
+) -> io::Result<()> {
+    line(out, &report(snapshot, interval))
+}
+
+/// Writes one report that ends with the array `flows`, one by one: a table may hold millions.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_report_with_flows(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    flows: &[Flow],
+) -> io::Result<()> {
+    let report = report(snapshot, None).to_string();
+    let open = report.strip_suffix('}').unwrap_or(&report);
+    write!(out, "{open},\"flows\":[")?;
+    for (at, each) in flows.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        write!(out, "{comma}{}", flow(each))?;
+    }
+    writeln!(out, "]}}")
+}
+
+/// Writes one flow on a line of its own.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_flow(out: &mut dyn Write, each: &Flow) -> io::Result<()> {
+    line(out, &flow(each))
+}
+
+fn line(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    writeln!(out, "{value}")
+}
+
+/// The report's object.
+fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
+    let mut object = Map::new();
+    object.insert("type".to_owned(), json!("report"));
+    object.insert("schema".to_owned(), json!(SCHEMA));
+    object.insert("source".to_owned(), source(snapshot));
+    object.insert("from".to_owned(), json!(rfc3339(snapshot.context.from_ns)));
+    object.insert("to".to_owned(), json!(rfc3339(snapshot.taken_at_ns)));
+    object.insert("exact".to_owned(), json!(snapshot.is_exact()));
+    figures(&mut object, &METRICS, snapshot);
+    let services: Vec<Value> = snapshot.services.iter().map(service).collect();
+    object.insert("services".to_owned(), Value::Array(services));
+    if let Some(interval) = interval {
+        object.insert("interval".to_owned(), changes(interval));
+    }
+    Value::Object(object)
+}
+
+fn source(snapshot: &Snapshot) -> Value {
+    match &snapshot.context.origin {
+        Origin::Capture { path } => json!({"kind": "capture", "path": path}),
+        Origin::Live { interfaces } => {
+            let known = interfaces.iter().enumerate();
+            let list: Vec<Value> = known.map(|(at, each)| interface(snapshot, at, each)).collect();
+            json!({"kind": "live", "interfaces": list})
+        }
+    }
+}
+
+fn interface(snapshot: &Snapshot, at: usize, interface: &Interface) -> Value {
+    let mut object = Map::new();
+    object.insert("name".to_owned(), json!(interface.name));
+    for (name, hook) in [("ingress", &interface.ingress), ("egress", &interface.egress)] {
+        if let Some(hook) = hook {
+            object.insert(name.to_owned(), json!(hook));
+        }
+    }
+    if interface.merged {
+        object.insert("segments".to_owned(), json!("merged"));
+    }
+    if !interface.before.is_empty() {
+        object.insert("before".to_owned(), json!(interface.before));
+    }
+    let mut packets = Map::new();
+    figures(&mut packets, &PACKETS, &snapshot.interfaces.get(at).copied().unwrap_or_default());
+    object.insert("packets".to_owned(), Value::Object(packets));
+    Value::Object(object)
+}
+
+/// Every known figure at its path.
+fn figures<T>(object: &mut Map<String, Value>, metrics: &[Metric<T>], of: &T) {
+    for metric in metrics {
+        if let Some(value) = metric.value(of) {
+            put(object, &metric.name, json!(value));
+        }
+    }
+}
+
+/// What one interval changed: `tcp` by differences, which may be negative where a figure fell.
+fn changes(interval: &Interval<'_>) -> Value {
+    let mut object = Map::new();
+    for metric in METRICS.iter().filter(|metric| metric.name.starts_with("tcp.")) {
+        let change = interval.change(|snapshot| metric.value(snapshot).unwrap_or(0));
+        put(&mut object, &metric.name, json!(change));
+    }
+    let mut legs = Map::new();
+    for leg in Leg::ALL {
+        legs.insert(leg.name().to_owned(), latency(&interval.latency[leg as usize]));
+    }
+    object.insert("latency".to_owned(), Value::Object(legs));
+    Value::Object(object)
+}
+
+fn latency(latency: &Latency) -> Value {
+    let mut object = Map::new();
+    figures(&mut object, &LATENCY, latency);
+    Value::Object(object)
+}
+
+fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        object.insert(path.to_owned(), value);
+        return;
+    };
+    let inner = object.entry(first).or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(inner) = inner {
+        put(inner, rest, value);
+    }
+}
+
+fn service(row: &ServiceRow) -> Value {
+    let mut object = Map::new();
+    match row.service {
+        Some(socket) => {
+            object.insert("address".to_owned(), json!(socket.ip().to_string()));
+            object.insert("port".to_owned(), json!(socket.port()));
+        }
+        None => {
+            object.insert("other".to_owned(), json!(true));
+        }
+    }
+    match &row.books {
+        ServiceBooks::Tcp(books) => tcp_service(&mut object, books),
+        ServiceBooks::Udp(books) => udp_service(&mut object, books),
+    }
+    Value::Object(object)
+}
+
+fn tcp_service(object: &mut Map<String, Value>, books: &Books) {
+    object.insert("protocol".to_owned(), json!("tcp"));
+    object.insert("attempts".to_owned(), json!(books.attempts));
+    for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()) {
+        object.insert(verdict.name().to_owned(), json!(books.verdict(verdict)));
+    }
+}
+
+fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {
+    object.insert("protocol".to_owned(), json!("udp"));
+    object.insert("flows".to_owned(), json!(books.flows));
+    for verdict in UdpVerdict::ALL {
+        object.insert(verdict.name().to_owned(), json!(books.verdict(verdict)));
+    }
+}
+
+/// A flow's object.
+fn flow(flow: &Flow) -> Value {
+    let mut object = Map::new();
+    let protocol = match flow.detail {
+        FlowDetail::Tcp(_) => "tcp",
+        FlowDetail::Udp(_) => "udp",
+    };
+    object.insert("type".to_owned(), json!("flow"));
+    object.insert("protocol".to_owned(), json!(protocol));
+    object.insert("initiator".to_owned(), end(flow.initiator));
+    object.insert("responder".to_owned(), end(flow.responder));
+    object.insert("verdict".to_owned(), json!(flow.verdict));
+    put_known(&mut object, "cause", flow.cause.map(|cause| json!(cause.name())));
+    put_known(&mut object, "interface", flow.interface.as_ref().map(|name| json!(name)));
+    match &flow.detail {
+        FlowDetail::Tcp(tcp) => tcp_flow(&mut object, tcp),
+        FlowDetail::Udp(udp) => udp_flow(&mut object, udp),
+    }
+    object.insert("started".to_owned(), json!(rfc3339(flow.started_ns)));
+    put_known(&mut object, "ended", flow.ended_ns.map(|ns| json!(rfc3339(ns))));
+    Value::Object(object)
+}
+
+fn tcp_flow(object: &mut Map<String, Value>, tcp: &TcpFlow) {
+    put_known(object, "isn_initiator", tcp.isn_initiator.map(|isn| json!(isn)));
+    put_known(object, "isn_responder", tcp.isn_responder.map(|isn| json!(isn)));
+    object.insert("syn".to_owned(), json!(tcp.syn));
+    object.insert("syn_ack".to_owned(), json!(tcp.syn_ack));
+    object.insert("ack".to_owned(), json!(tcp.ack));
+    object.insert("syn_retransmits".to_owned(), json!(tcp.syn_retransmits));
+    object.insert("syn_ack_retransmits".to_owned(), json!(tcp.syn_ack_retransmits));
+    put_known(object, "syn_synack_ns", tcp.syn_synack_ns.map(|ns| json!(ns)));
+    put_known(object, "synack_ack_ns", tcp.synack_ack_ns.map(|ns| json!(ns)));
+    object.insert("flags".to_owned(), json!(tcp.flags));
+}
+
+fn udp_flow(object: &mut Map<String, Value>, udp: &UdpFlow) {
+    object.insert("packets".to_owned(), json!(udp.packets));
+    object.insert("bytes".to_owned(), json!(udp.bytes));
+    put_known(object, "answer_ns", udp.answer_ns.map(|ns| json!(ns)));
+}
+
+fn put_known(object: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+fn end(socket: SocketAddr) -> Value {
+    json!({"address": socket.ip().to_string(), "port": socket.port()})
+}
+
+#[cfg(test)]
+mod tests;

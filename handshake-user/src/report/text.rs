@@ -1,0 +1,358 @@
+//! The text view, once an interval. Each line answers one question, the most urgent first:
+//!
+//! ```text
+//! handshake · eth0 · ingress tcx, egress tcx · port 443 · 12:03:41 · 20 s · EXACT
+//! 443/tcp   do clients get through?
+//! time      how long do they wait?
+//! cause     what is wrong, and whom to call
+//! busiest   is it one service?
+//! udp       flows answered or not
+//! signs     what was odd and ended nothing
+//! balance   every attempt in one term
+//! hook saw  packets, and what was not looked at
+//! ```
+//!
+//! Drawing is a function of what is drawn: no clock, no state.
+
+mod cause;
+mod layout;
+mod number;
+
+use std::net::SocketAddr;
+
+use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::wire::Class;
+
+use super::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
+use crate::cli::Filter;
+use crate::snapshot::{Books, Interface, Interval, Latency, Origin, ServiceBooks, Snapshot};
+use crate::time::clock;
+
+pub(crate) use self::layout::Style;
+use self::layout::{Piece, Tone, line, words};
+use self::number::{group, percent, rate, short, span, time, whole_percent};
+
+const WIDE: &str = "   ";
+const DOT: &str = " · ";
+
+/// A report as lines. With an interval, rates, times and causes are the interval's; counts are the run's.
+pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
+    let mut out = String::new();
+    line(&mut out, style, "", &header(snapshot), DOT);
+    line(&mut out, style, &subject(&snapshot.context.filter), &outcome(snapshot, interval), WIDE);
+    draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
+    causes(&mut out, snapshot, interval, style);
+    draw_some(&mut out, style, "busiest", &busiest(snapshot), DOT);
+    draw_some(&mut out, style, "udp", &udp(snapshot), WIDE);
+    draw_some(&mut out, style, "signs", &signs(snapshot), WIDE);
+    line(&mut out, style, "balance", &balance(snapshot), " + ");
+    line(&mut out, style, "hook saw", &hook_saw(snapshot), " ");
+    out
+}
+
+/// A flow on one line, ended by a newline.
+pub(crate) fn draw_flow(flow: &Flow, style: Style) -> String {
+    let (protocol, figures) = match &flow.detail {
+        FlowDetail::Tcp(tcp) => ("tcp", tcp_figures(tcp)),
+        FlowDetail::Udp(udp) => ("udp", udp_figures(udp)),
+    };
+    let tone = if matches!(flow.verdict, "completed" | "answered") { Tone::Good } else { Tone::Strong };
+    let verdict = match flow.cause {
+        Some(cause) => format!("{} {}", flow.verdict, cause.name()),
+        None => flow.verdict.to_owned(),
+    };
+    let mut pieces = vec![
+        Piece::new(clock(flow.started_ns), Tone::Faint),
+        Piece::plain(format!("{protocol} {} → {}", flow.initiator, flow.responder)),
+        Piece::new(verdict, tone),
+    ];
+    pieces.extend(figures.into_iter().map(Piece::plain));
+    pieces.extend(flow.interface.clone().map(Piece::plain));
+    let mut out = String::new();
+    line(&mut out, style.endless(), "", &pieces, "  ");
+    out
+}
+
+fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {
+    if !pieces.is_empty() {
+        line(out, style, label, pieces, between);
+    }
+}
+
+/// What is looked at, how, since when, and whether the figures are exact.
+fn header(snapshot: &Snapshot) -> Vec<Piece> {
+    let mut pieces = vec![Piece::new("handshake", Tone::Strong)];
+    match &snapshot.context.origin {
+        Origin::Capture { path } => pieces.push(Piece::plain(path.clone())),
+        Origin::Live { interfaces } => pieces.extend(interfaces_and_hooks(interfaces)),
+    }
+    let filter = &snapshot.context.filter;
+    pieces.extend(filter.ports.iter().map(|range| Piece::plain(format!("port {range}"))));
+    pieces.extend(filter.nets.iter().map(|net| Piece::plain(format!("net {net}"))));
+    pieces.push(Piece::plain(clock(snapshot.taken_at_ns)));
+    pieces.push(Piece::plain(span(snapshot.elapsed_ns())));
+    pieces.push(exactness(snapshot));
+    pieces
+}
+
+/// Interfaces with the same hooks are named together.
+fn interfaces_and_hooks(interfaces: &[Interface]) -> Vec<Piece> {
+    let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
+    for interface in interfaces {
+        let hooks = hooks(interface);
+        match groups.iter_mut().find(|(_, same)| *same == hooks) {
+            Some((names, _)) => names.push(&interface.name),
+            None => groups.push((vec![&interface.name], hooks)),
+        }
+    }
+    groups.into_iter().flat_map(|(names, hooks)| [names.join(", "), hooks]).map(Piece::plain).collect()
+}
+
+fn hooks(interface: &Interface) -> String {
+    let named = [("ingress", &interface.ingress), ("egress", &interface.egress)];
+    let mut parts: Vec<String> =
+        named.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}"))).collect();
+    if interface.merged {
+        parts.push("segments merged".to_owned());
+    }
+    if !interface.before.is_empty() {
+        parts.push(format!("behind {}", interface.before.join(", ")));
+    }
+    parts.join(", ")
+}
+
+fn exactness(snapshot: &Snapshot) -> Piece {
+    let lost: Vec<String> = snapshot
+        .losses()
+        .iter()
+        .filter(|(_, count)| *count != 0)
+        .map(|(name, count)| format!("{name} {}", group(*count)))
+        .collect();
+    if lost.is_empty() {
+        Piece::new("EXACT", Tone::Good)
+    } else {
+        Piece::new(format!("LOSSY: {}", lost.join(", ")), Tone::Bad)
+    }
+}
+
+/// The first line's label: the ports that are looked at.
+fn subject(filter: &Filter) -> String {
+    let ports: Vec<String> = filter.ports.iter().map(ToString::to_string).collect();
+    if ports.is_empty() { "tcp".to_owned() } else { format!("{}/tcp", ports.join(",")) }
+}
+
+/// Do clients get through?
+fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
+    let books = &snapshot.tcp.books;
+    let attempts = match interval {
+        Some(interval) => rate(interval.rise(|s| s.tcp.books.attempts), interval.elapsed_ns()),
+        None => group(books.attempts),
+    };
+    let completed = match books.attempts {
+        0 => "–".to_owned(),
+        attempts => percent(books.completed, attempts),
+    };
+    let recent = interval.and_then(|interval| recently_completed(books, interval)).unwrap_or_default();
+    let half_open = books.half_open.total();
+    let tone = if half_open == 0 { Tone::Plain } else { Tone::Strong };
+    let mut pieces = vec![
+        Piece::plain(format!("attempts {attempts}")),
+        Piece::new(format!("completed {completed}{recent}"), Tone::Strong),
+        Piece::new(format!("half-open {}{}", group(half_open), of_causes(books)), tone),
+        Piece::plain(format!("refused {}", group(books.refused))),
+    ];
+    let rarer = [Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
+    for verdict in rarer.into_iter().filter(|verdict| books.verdict(*verdict) != 0) {
+        pieces.push(Piece::plain(format!("{} {}", spoken(verdict), group(books.verdict(verdict)))));
+    }
+    pieces
+}
+
+/// The share that the interval completed of the attempts that got past `opening` in it, where it is far
+/// from the run's: trouble that begins after hours of peace must not hide behind them.
+fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> {
+    const FAR_PERCENT: u64 = 5;
+    let begun = interval.change(|s| s.tcp.books.attempts) - interval.change(|s| s.tcp.books.opening);
+    let decided = u64::try_from(begun).ok().filter(|decided| *decided != 0)?;
+    // One that was half-open before the interval may complete in it.
+    let completed = interval.rise(|s| s.tcp.books.completed).min(decided);
+    let run = u128::from(books.completed) * u128::from(decided);
+    let now = u128::from(completed) * u128::from(books.attempts);
+    let whole = u128::from(books.attempts) * u128::from(decided);
+    let far = run.abs_diff(now) * 100 >= whole * u128::from(FAR_PERCENT);
+    far.then(|| format!(" (now {})", percent(completed, decided)))
+}
+
+/// The causes of what is half-open now, the larger first.
+fn of_causes(books: &Books) -> String {
+    let mut causes = Cause::ALL.map(|cause| (books.half_open.of(cause), cause.name()));
+    causes.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    let shown: Vec<String> = causes
+        .iter()
+        .filter(|(count, _)| *count != 0)
+        .map(|(count, name)| format!("{name} {}", group(*count)))
+        .collect();
+    if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
+}
+
+/// How long do they wait? Nothing without a sample.
+fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
+    let recent = interval.filter(|interval| interval.latency.iter().any(|leg| leg.count != 0));
+    let legs = recent.map_or(&snapshot.latency, |interval| &interval.latency);
+    let mut pieces: Vec<Piece> = Leg::ALL
+        .iter()
+        .filter_map(|leg| {
+            let quantiles = legs[*leg as usize].quantiles?;
+            let (p50, p99) = (time(quantiles.p50_ns), time(quantiles.p99_ns));
+            let retried = if *leg == Leg::Connect { retried(legs) } else { String::new() };
+            Some(Piece::plain(format!("{} p50 {p50} p99 {p99}{retried}", arrow(*leg))))
+        })
+        .collect();
+    if let Some(interval) = recent {
+        pieces.push(Piece::new(format!("last {}", span(interval.elapsed_ns())), Tone::Faint));
+    }
+    pieces
+}
+
+/// At least this share repeated a SYN or a SYN+ACK: Karn's rule left them out of the leg they blur.
+fn retried(legs: &[Latency; 3]) -> String {
+    let share = |leg: Leg| {
+        let latency = &legs[leg as usize];
+        (latency.excluded, latency.count + latency.excluded)
+    };
+    let (a, b) = (share(Leg::SynSynAck), share(Leg::SynAckAck));
+    let (excluded, all) =
+        if u128::from(a.0) * u128::from(b.1) >= u128::from(b.0) * u128::from(a.1) && a.1 != 0 {
+            a
+        } else {
+            b
+        };
+    if excluded == 0 { String::new() } else { format!(" (retried {})", percent(excluded, all)) }
+}
+
+const fn arrow(leg: Leg) -> &'static str {
+    match leg {
+        Leg::SynSynAck => "syn→syn+ack",
+        Leg::SynAckAck => "syn+ack→ack",
+        Leg::Connect => "connect",
+    }
+}
+
+/// What is wrong, and whom to call. Nothing when nothing is.
+fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) {
+    let mut label = "cause";
+    if let Some(sentence) = cause::quiet(snapshot) {
+        line(out, style, label, &words(&sentence), " ");
+        label = " ";
+    }
+    for problem in cause::problems(snapshot, interval) {
+        let mut pieces = vec![Piece::new(format!("{}:", problem.name), Tone::Bad)];
+        pieces.extend(words(&problem.sentence));
+        line(out, style, label, &pieces, " ");
+        label = " ";
+    }
+}
+
+/// Is it one service?
+fn busiest(snapshot: &Snapshot) -> Vec<Piece> {
+    let rows = snapshot.services.iter().filter_map(|row| match row.books {
+        ServiceBooks::Tcp(books) if books.attempts != 0 => Some((row.service, books)),
+        ServiceBooks::Tcp(_) | ServiceBooks::Udp(_) => None,
+    });
+    rows.enumerate()
+        .map(|(at, (service, books))| {
+            let failed = books.attempts.saturating_sub(books.completed);
+            let what = if at == 0 { " not completed" } else { "" };
+            let share = whole_percent(failed, books.attempts);
+            Piece::plain(format!("{} {share}{what}", name(service)))
+        })
+        .collect()
+}
+
+fn name(service: Option<SocketAddr>) -> String {
+    service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())
+}
+
+/// Flows of UDP by how they stand. Nothing without one.
+fn udp(snapshot: &Snapshot) -> Vec<Piece> {
+    let books = &snapshot.udp.books;
+    if books.flows == 0 {
+        return Vec::new();
+    }
+    let mut pieces = vec![Piece::plain(format!("flows {}", group(books.flows)))];
+    for verdict in UdpVerdict::ALL {
+        let count = books.verdict(verdict);
+        if count != 0 || matches!(verdict, UdpVerdict::Answered | UdpVerdict::Unanswered) {
+            pieces.push(Piece::plain(format!("{} {}", verdict.name(), group(count))));
+        }
+    }
+    pieces.push(Piece::plain(format!("{} packets", short(snapshot.udp.packets))));
+    pieces
+}
+
+/// What was odd and ended nothing. Nothing when nothing was.
+fn signs(snapshot: &Snapshot) -> Vec<Piece> {
+    let seen = Sign::ALL.into_iter().filter(|sign| snapshot.tcp.sign(*sign) != 0);
+    let piece = |sign: Sign| Piece::plain(format!("{} {}", sign.name(), group(snapshot.tcp.sign(sign))));
+    seen.map(piece).collect()
+}
+
+/// The identity. Terms that are 0 are left out, but for those that are always asked for.
+fn balance(snapshot: &Snapshot) -> Vec<Piece> {
+    let books = &snapshot.tcp.books;
+    // What is open stands last, as in the identity: half-open, then opening.
+    let order = Verdict::ALL
+        .into_iter()
+        .filter(|v| v.is_in_books() && *v != Verdict::Opening)
+        .chain([Verdict::Opening]);
+    let terms = order.filter(|verdict| books.verdict(*verdict) != 0 || is_always_asked(*verdict));
+    let mut pieces: Vec<String> =
+        terms.map(|verdict| format!("{} {}", group(books.verdict(verdict)), spoken(verdict))).collect();
+    if let Some(first) = pieces.first_mut() {
+        *first = format!("{} = {first}", group(books.attempts));
+    }
+    if let Some(last) = pieces.last_mut().filter(|_| snapshot.unsettled != 0) {
+        last.push_str(&format!("   (unsettled {})", group(snapshot.unsettled)));
+    }
+    pieces.into_iter().map(Piece::plain).collect()
+}
+
+const fn is_always_asked(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Completed | Verdict::Refused | Verdict::HalfOpen | Verdict::Opening)
+}
+
+fn spoken(verdict: Verdict) -> String {
+    verdict.name().replace("half_open", "half-open").replace('_', " ")
+}
+
+/// What came by, whether or not it was looked at.
+fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
+    let packets = &snapshot.packets;
+    let parts = [
+        format!("{} packets, {} SYN;", short(packets.total), group(packets.class(Class::Syn))),
+        format!("filtered out {};", short(packets.filtered.unwrap_or(0))),
+        format!("lost before the hook {}", group(snapshot.lost_before_hook)),
+    ];
+    parts.map(Piece::plain).into()
+}
+
+fn tcp_figures(tcp: &TcpFlow) -> Vec<String> {
+    let mut figures =
+        vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
+    figures.extend(tcp.syn_synack_ns.map(|ns| format!("{} {}", arrow(Leg::SynSynAck), time(ns))));
+    figures.extend(tcp.synack_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynAckAck), time(ns))));
+    figures.extend(tcp.flags.iter().map(|flag| (*flag).to_owned()));
+    figures
+}
+
+fn udp_figures(udp: &UdpFlow) -> Vec<String> {
+    let mut figures = vec![
+        format!("packets {} → {} ←", udp.packets[0], udp.packets[1]),
+        format!("bytes {} → {} ←", group(udp.bytes[0]), group(udp.bytes[1])),
+    ];
+    figures.extend(udp.answer_ns.map(|ns| format!("answer {}", time(ns))));
+    figures
+}
+
+#[cfg(test)]
+mod tests;

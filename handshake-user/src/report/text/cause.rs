@@ -1,0 +1,123 @@
+//! What is wrong, and where to look: the problems worth a line, the largest first.
+
+use handshake_common::verdict::{Cause, Sign, Verdict};
+
+use crate::cli::Filter;
+use crate::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
+
+use super::number::short;
+
+/// Rarer than one attempt in this many, a problem is not the cause of what someone is called for.
+const RARE: u64 = 100;
+/// Smaller than the largest by this factor, a problem is not shown beside it.
+const MINOR: u64 = 10;
+/// Problems shown.
+const MOST: usize = 3;
+/// Without a SYN for this long, a filter that waits for some says so.
+const QUIET_NS: u64 = 10_000_000_000;
+
+/// Something wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Its name in reports.
+    pub(super) name: &'static str,
+    /// What it means, and where to look.
+    pub(super) sentence: String,
+    count: u64,
+}
+
+/// What problems are counted over: an interval, or else the whole run.
+struct Window<'a> {
+    snapshot: &'a Snapshot,
+    interval: Option<&'a Interval<'a>>,
+}
+
+/// What is wrong now: with an interval what it brought, else what the whole run did.
+pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
+    let window = Window { snapshot, interval };
+    let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
+    let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
+    all.extend(ends.map(|verdict| {
+        let count = window.count(|s| s.tcp.verdict(verdict));
+        Problem { name: verdict.name(), sentence: verdict.sentence().to_owned(), count }
+    }));
+    let ignored = Sign::AckIgnored;
+    let count = window.count(|s| s.tcp.sign(ignored));
+    all.push(Problem { name: ignored.name(), sentence: ignored.sentence().to_owned(), count });
+    worth_a_line(all, window.count(|s| s.tcp.books.attempts))
+}
+
+impl Window<'_> {
+    fn count(&self, figure: impl Fn(&Snapshot) -> u64) -> u64 {
+        match self.interval {
+            Some(interval) => interval.rise(figure),
+            None => figure(self.snapshot),
+        }
+    }
+
+    /// What is half-open now, and what has expired in the window.
+    fn half_open(&self, cause: Cause) -> Problem {
+        let expired = self.count(|s| s.tcp.books.half_open_expired.of(cause));
+        let hint = match cause {
+            Cause::NoSynAck => full_queue(self.snapshot),
+            Cause::NoAck => None,
+        };
+        Problem {
+            name: cause.name(),
+            sentence: format!("{}{}", cause.sentence(), hint.unwrap_or_default()),
+            count: self.snapshot.tcp.books.half_open.of(cause) + expired,
+        }
+    }
+}
+
+/// A queue that is full drops SYNs in silence: a service that completes others and leaves some without
+/// an answer.
+fn full_queue(snapshot: &Snapshot) -> Option<String> {
+    let leaves_some = |books: &Books| books.half_open.no_synack + books.half_open_expired.no_synack != 0;
+    let service = snapshot.services.iter().find_map(|row| match row.books {
+        ServiceBooks::Tcp(books) if books.completed != 0 && leaves_some(&books) => row.service,
+        ServiceBooks::Tcp(_) | ServiceBooks::Udp(_) => None,
+    })?;
+    Some(format!("; {service} completes others: accept queue full? (ss -ltn)"))
+}
+
+fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
+    all.sort_by_key(|problem| std::cmp::Reverse(problem.count));
+    let largest = all.first().map_or(0, |problem| problem.count);
+    let enough = (attempts / RARE).max(largest / MINOR).max(1);
+    all.retain(|problem| problem.count >= enough);
+    all.truncate(MOST);
+    all
+}
+
+/// A filter is set, and no SYN passes it: the trouble is not here. Where time stops there is nothing to wait for.
+pub(super) fn quiet(snapshot: &Snapshot) -> Option<String> {
+    let wanted = wanted(&snapshot.context.filter)?;
+    let (attempts, flows) = (snapshot.tcp.books.attempts, snapshot.udp.books.flows);
+    let long = if snapshot.stopped { attempts == 0 } else { snapshot.quiet_ns() >= QUIET_NS };
+    // A filter for UDP's traffic waits for no SYN.
+    if !long || (attempts == 0 && flows > 0) {
+        return None;
+    }
+    let place = match &snapshot.context.origin {
+        Origin::Capture { path } => format!("is in {path}"),
+        Origin::Live { interfaces } => {
+            let names: Vec<&str> = interfaces.iter().map(|each| each.name.as_str()).collect();
+            format!("reached {}", names.join(", "))
+        }
+    };
+    let seen = short(snapshot.packets.total);
+    Some(format!("no SYN to {wanted} {place}: look upstream ({seen} packets seen without the filter)"))
+}
+
+/// What the filter lets through, as an address to send to; `None` without a filter.
+fn wanted(filter: &Filter) -> Option<String> {
+    let ports: Vec<String> = filter.ports.iter().map(|range| format!(":{range}")).collect();
+    let nets: Vec<String> = filter.nets.iter().map(ToString::to_string).collect();
+    match (ports.is_empty(), nets.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(ports.join(" ")),
+        (true, false) => Some(nets.join(" ")),
+        (false, false) => Some(format!("{} in {}", ports.join(" "), nets.join(" "))),
+    }
+}

@@ -1,0 +1,180 @@
+//! How lines are laid out: a label, then pieces that wrap under each other, coloured on a terminal only.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+/// Where a label's text ends and its line begins.
+///
+/// ```text
+/// 443/tcp   attempts 1 204/s   completed 61.2 %
+/// ◀─ 10 ──▶ what does not fit goes on here
+/// ```
+const LABEL: usize = 10;
+/// The width where there is no terminal to ask.
+const WIDTH: usize = 100;
+/// Narrower than this, lines are left to the terminal to break.
+const NARROWEST: usize = 40;
+
+/// How text may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Style {
+    colour: bool,
+    width: usize,
+}
+
+/// What a piece is, for its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Strong,
+    Good,
+    Bad,
+    Faint,
+}
+
+/// A piece of a line that stays together.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    text: String,
+    tone: Tone,
+}
+
+impl Style {
+    /// As stdout is: colour for a terminal that has it and a reader that did not refuse it.
+    pub(crate) fn of_stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let width = terminal_size::terminal_size().filter(|_| terminal);
+        Self {
+            colour: terminal && !refused && !dumb,
+            width: width.map_or(WIDTH, |(columns, _)| usize::from(columns.0)).max(NARROWEST),
+        }
+    }
+
+    /// The same on lines that never wrap.
+    pub(super) const fn endless(self) -> Self {
+        Self { width: usize::MAX, ..self }
+    }
+
+    /// Without colour, of a fixed width.
+    #[cfg(test)]
+    pub(super) const fn plain(width: usize) -> Self {
+        Self { colour: false, width }
+    }
+
+    /// With colour, of a fixed width.
+    #[cfg(test)]
+    pub(super) const fn coloured(width: usize) -> Self {
+        Self { colour: true, width }
+    }
+
+    fn paint(self, out: &mut String, text: &str, tone: Tone) {
+        let code = match tone {
+            Tone::Strong => "1",
+            Tone::Good => "32",
+            Tone::Bad => "1;31",
+            Tone::Faint => "2",
+            Tone::Plain => "",
+        };
+        if self.colour && !code.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\x1b[{code}m{text}\x1b[0m");
+        } else {
+            out.push_str(text);
+        }
+    }
+}
+
+impl Piece {
+    pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
+        Self { text: printable(text.into()), tone }
+    }
+
+    pub(super) fn plain(text: impl Into<String>) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+/// The words of a text, each a piece.
+pub(super) fn words(text: &str) -> Vec<Piece> {
+    text.split(' ').map(Piece::plain).collect()
+}
+
+/// Appends a line: its label, then the pieces with `between` them. A piece that does not fit begins
+/// the next line; what stands between goes with it unless it is blank.
+pub(super) fn line(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {
+    let mut column = begin(out, style, label);
+    for (at, piece) in pieces.iter().enumerate() {
+        let length = piece.text.chars().count();
+        let gap = if at == 0 { "" } else { between };
+        if at != 0 && column + gap.chars().count() + length > style.width {
+            let lead = gap.trim_start();
+            let _ = write!(out, "\n{:LABEL$}{lead}", "");
+            column = LABEL + lead.chars().count();
+        } else {
+            out.push_str(gap);
+            column += gap.chars().count();
+        }
+        style.paint(out, &piece.text, piece.tone);
+        column += length;
+    }
+    out.push('\n');
+}
+
+fn begin(out: &mut String, style: Style, label: &str) -> usize {
+    if label.is_empty() {
+        return 0;
+    }
+    style.paint(out, label, Tone::Faint);
+    let length = label.chars().count();
+    let blank = LABEL.saturating_sub(length).max(2);
+    let _ = write!(out, "{:blank$}", "");
+    length + blank
+}
+
+/// File and program names are others' words: nothing in them may steer the terminal.
+fn printable(text: String) -> String {
+    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Piece, Style, Tone, line, words};
+
+    #[test]
+    fn pieces_wrap_under_each_other() {
+        let mut out = String::new();
+        line(&mut out, Style::plain(24), "label", &words("one two three four five"), " ");
+        assert_eq!(out, "label     one two three\n          four five\n");
+        let sum = ["100 a", "200 b", "300 c"].map(Piece::plain);
+        out.clear();
+        line(&mut out, Style::plain(24), "sum", &sum, " + ");
+        assert_eq!(out, "sum       100 a + 200 b\n          + 300 c\n");
+    }
+
+    #[test]
+    fn a_long_label_moves_its_own_line_only() {
+        let mut out = String::new();
+        line(&mut out, Style::plain(80), "8000-8100,443/tcp", &words("a b"), " ");
+        assert_eq!(out, "8000-8100,443/tcp  a b\n");
+    }
+
+    #[test]
+    fn colour_is_there_when_asked_for_and_takes_no_room() {
+        let pieces = [Piece::new("EXACT", Tone::Good), Piece::plain("b")];
+        let mut out = String::new();
+        line(&mut out, Style::coloured(17), "x", &pieces, " ");
+        assert_eq!(out, "\x1b[2mx\x1b[0m         \x1b[32mEXACT\x1b[0m b\n");
+        out.clear();
+        line(&mut out, Style::plain(17), "x", &pieces, " ");
+        assert!(!out.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        let mut out = String::new();
+        line(&mut out, Style::plain(80), "", &[Piece::plain("a\x1b[2Jb\n")], " ");
+        assert_eq!(out, "a\\u{1b}[2Jb\\n\n");
+    }
+}

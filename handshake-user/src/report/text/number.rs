@@ -1,0 +1,141 @@
+//! Numbers as people read them.
+
+/// Digits in groups of three: `24 080`.
+pub(crate) fn group(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at != 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(' ');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// The same, from a million on with one decimal: `1.9 M`. Cut, never rounded up.
+pub(crate) fn short(number: u64) -> String {
+    const SCALES: [(u64, &str); 3] = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M")];
+    match SCALES.iter().find(|(scale, _)| number >= *scale) {
+        Some((scale, name)) => {
+            format!("{}.{} {name}", group(number / scale), number % scale / (scale / 10))
+        }
+        None => group(number),
+    }
+}
+
+/// A time in the unit that fits it: `41 µs`, `1.9 s`.
+pub(crate) fn time(ns: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")];
+    match UNITS.iter().find(|(scale, _)| ns >= *scale) {
+        Some((scale, unit)) if ns / scale < 10 => {
+            format!("{}.{} {unit}", ns / scale, ns % scale / (scale / 10))
+        }
+        Some((scale, unit)) => format!("{} {unit}", group(ns / scale)),
+        None => format!("{ns} ns"),
+    }
+}
+
+/// How long something went on: `20 s`, `3 min 20 s`, `2 h 5 min`.
+pub(crate) fn span(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        _ if ns == 0 => "0 s".to_owned(),
+        (0, 0, 0..10) => time(ns).replace(".0 ", " "),
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{} h {minutes} min", group(hours)),
+    }
+}
+
+/// `part` of `whole` in percent with one decimal. 100.0 and 0.0 mean exactly that.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    let tenths = share(part, whole, 1000);
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+/// `part` of `whole` in whole percent. 100 and 0 mean exactly that.
+pub(crate) fn whole_percent(part: u64, whole: u64) -> String {
+    format!("{} %", share(part, whole, 100))
+}
+
+/// So many in so long: `1 204/s`, `0.5/s`.
+pub(crate) fn rate(count: u64, ns: u64) -> String {
+    let tenths = u128::from(count) * 10_000_000_000 / u128::from(ns.max(1));
+    let tenths = u64::try_from(tenths).unwrap_or(u64::MAX);
+    if tenths < 100 && !tenths.is_multiple_of(10) {
+        format!("{}.{}/s", tenths / 10, tenths % 10)
+    } else {
+        format!("{}/s", group(tenths / 10))
+    }
+}
+
+/// `part` of `whole` in units of one `scale`th, rounded, but to the ends only from the ends themselves.
+fn share(part: u64, whole: u64, scale: u64) -> u64 {
+    let (part, whole) = (u128::from(part), u128::from(whole.max(1)));
+    let rounded = (part * u128::from(scale) + whole / 2) / whole;
+    let rounded = u64::try_from(rounded).unwrap_or(u64::MAX);
+    if part == 0 {
+        0
+    } else if part >= whole {
+        rounded
+    } else {
+        rounded.clamp(1, scale - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{group, percent, rate, short, span, time, whole_percent};
+
+    #[test]
+    fn digits_stand_in_threes() {
+        for (number, shown) in [(0, "0"), (999, "999"), (1_000, "1 000"), (24_080, "24 080")] {
+            assert_eq!(group(number), shown);
+            assert_eq!(short(number), shown);
+        }
+        assert_eq!(group(u64::MAX), "18 446 744 073 709 551 615");
+        assert_eq!((short(999_999), short(1_000_000)), ("999 999".to_owned(), "1.0 M".to_owned()));
+        assert_eq!((short(1_999_999), short(12_340_000_000)), ("1.9 M".to_owned(), "12.3 G".to_owned()));
+    }
+
+    #[test]
+    fn times_take_the_unit_that_fits() {
+        let table = [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.0 µs"),
+            (41_999, "41 µs"),
+            (18_000_000, "18 ms"),
+            (1_950_000_000, "1.9 s"),
+            (274_000_000_000, "274 s"),
+        ];
+        for (ns, shown) in table {
+            assert_eq!(time(ns), shown);
+        }
+        let spans = [(0, "0 s"), (1, "1 s"), (20, "20 s"), (200, "3 min 20 s"), (7_500, "2 h 5 min")];
+        for (seconds, shown) in spans {
+            assert_eq!(span(seconds * 1_000_000_000), shown);
+        }
+        assert_eq!(span(1_500_000_000), "1.5 s");
+    }
+
+    #[test]
+    fn only_all_is_a_hundred_percent_and_only_none_is_nothing() {
+        assert_eq!((percent(14_737, 24_080), whole_percent(9_343, 24_080)), ("61.2 %".into(), "39 %".into()));
+        assert_eq!(
+            (percent(0, 5), percent(5, 5), percent(0, 0)),
+            ("0.0 %".into(), "100.0 %".into(), "0.0 %".into())
+        );
+        assert_eq!((percent(1, 1_000_000), percent(999_999, 1_000_000)), ("0.1 %".into(), "99.9 %".into()));
+        assert_eq!((whole_percent(1, 1_000), whole_percent(999, 1_000)), ("1 %".into(), "99 %".into()));
+    }
+
+    #[test]
+    fn small_rates_keep_a_decimal() {
+        let second = 1_000_000_000;
+        let shown = [(24_080, 20), (1, 2), (0, 1), (9, 1), (1, 1)].map(|(n, s)| rate(n, s * second));
+        assert_eq!(shown, ["1 204/s", "0.5/s", "0/s", "9/s", "1/s"]);
+        assert_eq!(rate(5, 0), "5 000 000 000/s", "no time is a nanosecond");
+    }
+}

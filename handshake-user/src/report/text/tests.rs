@@ -1,0 +1,341 @@
+//! What a person sees, scene by scene.
+
+use std::sync::Arc;
+
+use handshake_common::abi::Counter;
+use handshake_common::flow::Family;
+use handshake_common::record::State;
+use handshake_common::verdict::{Leg, Verdict};
+use handshake_common::wire::Class;
+
+use super::{Style, draw, draw_flow};
+use crate::cli::Filter;
+use crate::fake::{Fake, SECOND, WALL_NS, record, udp_record};
+use crate::report::flow::View;
+use crate::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
+
+const ROW: u16 = 1;
+
+#[test]
+fn nothing_yet() {
+    let snapshot = Scene::live("").take(&mut Fake::new(), None);
+    insta::assert_snapshot!(draw(&snapshot, None, Style::plain(100)));
+}
+
+#[test]
+fn a_quiet_afternoon() {
+    let (scene, mut fake) = (Scene::live(""), afternoon());
+    let before = scene.take(&mut fake, None);
+    fake.later(SECOND);
+    fake.ended(ROW, Counter::Completed, 120);
+    fake.sample(Leg::Connect, 300_000, 120);
+    let now = scene.take(&mut fake, Some(&before));
+    let interval = Interval::between(&before, &now);
+    insta::assert_snapshot!(draw(&now, Some(&interval), Style::plain(100)));
+    insta::assert_snapshot!("a_quiet_afternoons_summary", draw(&now, None, Style::plain(100)));
+}
+
+#[test]
+fn no_ack_returns() {
+    let (scene, before, now) = incident();
+    let interval = Interval::between(&before, &now);
+    let shown = draw(&now, Some(&interval), Style::plain(100));
+    assert!(scene.filter.ports.len() == 1 && shown.contains("no_ack:") && shown.contains("return path"));
+    insta::assert_snapshot!(shown);
+    insta::assert_snapshot!("no_ack_returns_at_80", draw(&now, Some(&interval), Style::plain(80)));
+    insta::assert_snapshot!("no_ack_returns_in_colour", draw(&now, Some(&interval), Style::coloured(100)));
+}
+
+#[test]
+fn something_was_lost() {
+    let mut fake = afternoon();
+    fake.count(Counter::Untracked, 1_200);
+    fake.ended(0, Counter::Evicted, 17);
+    fake.reading.lost_before_hook = 30;
+    fake.meanwhile = Some(Box::new(|fake| {
+        fake.open(0, State::SynSent, 0);
+    }));
+    let snapshot = Scene::live("").take(&mut fake, None);
+    insta::assert_snapshot!(draw(&snapshot, None, Style::plain(100)));
+}
+
+#[test]
+fn no_syn_reaches_us() {
+    let (scene, mut fake) = (Scene::live("443"), Fake::new());
+    fake.packets(Class::Ack, Family::V4, 1_900_000);
+    fake.count(Counter::Filtered, 1_100_000);
+    let before = scene.take(&mut fake, None);
+    fake.later(9 * SECOND);
+    let now = scene.take(&mut fake, Some(&before));
+    assert!(!draw(&now, None, Style::plain(100)).contains("look upstream"), "9 s are not long");
+    fake.later(SECOND);
+    let now = scene.take(&mut fake, Some(&now));
+    insta::assert_snapshot!(draw(&now, None, Style::plain(100)));
+    let unfiltered = Scene::live("").take(&mut fake, None);
+    assert!(!draw(&unfiltered, None, Style::plain(100)).contains("look upstream"));
+}
+
+#[test]
+fn a_filter_for_udp_waits_for_no_syn() {
+    let (scene, mut fake) = (Scene::live("53"), Fake::new());
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 1);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
+    fake.later(60 * SECOND);
+    assert!(!draw(&scene.take(&mut fake, None), None, Style::plain(100)).contains("look upstream"));
+}
+
+#[test]
+fn a_capture_that_ends_in_the_middle() {
+    let mut fake = afternoon();
+    fake.open(ROW, State::SynSent, SECOND);
+    fake.reading.stopped = true;
+    let scene = Scene { origin: Origin::Capture { path: "evil\x1b[2J.pcap".to_owned() }, ..Scene::live("") };
+    insta::assert_snapshot!(draw(&scene.take(&mut fake, None), None, Style::plain(100)));
+}
+
+/// The four owners that someone may have to call, and how the view tells them apart.
+#[test]
+fn each_owner_has_a_sentence() {
+    type Trouble = fn(&mut Fake);
+    let table: [(Trouble, &str, &str); 5] = [
+        (|fake| fake.ended(ROW, Counter::Refused, 50), "refused:", "is the service listening"),
+        (|fake| stuck(fake, ROW, State::SynReceived), "no_ack:", "return path"),
+        (|fake| fake.count(Counter::AckIgnored, 50), "ack_ignored:", "accept queue full"),
+        (|fake| stuck(fake, 2, State::SynSent), "no_synack:", "local firewall"),
+        (
+            |fake| stuck(fake, ROW, State::SynSent),
+            "no_synack:",
+            "10.0.0.2:443 completes others: accept queue full?",
+        ),
+    ];
+    for (trouble, name, words) in table {
+        let mut fake = Fake::new();
+        fake.service(ROW, "10.0.0.2:443");
+        fake.ended(ROW, Counter::Completed, 200);
+        trouble(&mut fake);
+        let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(400));
+        let cause = shown.lines().find(|line| line.starts_with("cause")).expect(name);
+        assert!(cause.contains(name) && cause.contains(words), "{shown}");
+        assert_eq!(shown.matches("Look at").count(), 1, "only what is wrong is named: {shown}");
+    }
+}
+
+#[test]
+fn what_is_rare_or_minor_is_not_a_cause() {
+    let mut fake = Fake::new();
+    fake.ended(0, Counter::Completed, 10_000);
+    fake.ended(0, Counter::Refused, 99);
+    let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(100));
+    assert!(!shown.contains("cause"), "one in a hundred is rare: {shown}");
+    fake.ended(0, Counter::Unreachable, 5_000);
+    fake.ended(0, Counter::Refused, 300);
+    let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(100));
+    assert!(shown.contains("unreachable:") && !shown.contains("refused:"), "{shown}");
+}
+
+#[test]
+fn old_trouble_is_no_cause_of_now() {
+    let (scene, mut fake) = (Scene::live(""), afternoon());
+    fake.ended(0, Counter::Refused, 90_000);
+    let before = scene.take(&mut fake, None);
+    fake.later(SECOND);
+    fake.ended(ROW, Counter::Completed, 10);
+    let now = scene.take(&mut fake, Some(&before));
+    let interval = Interval::between(&before, &now);
+    assert!(!draw(&now, Some(&interval), Style::plain(100)).contains("refused:"));
+    assert!(draw(&now, None, Style::plain(100)).contains("refused:"));
+}
+
+#[test]
+fn trouble_does_not_hide_behind_hours_of_peace() {
+    let (scene, mut fake) = (Scene::live(""), afternoon());
+    let before = scene.take(&mut fake, None);
+    fake.later(SECOND);
+    fake.ended(ROW, Counter::Completed, 3);
+    fake.ended(ROW, Counter::Refused, 7);
+    fake.open(ROW, State::SynSent, 0);
+    let now = scene.take(&mut fake, Some(&before));
+    let interval = Interval::between(&before, &now);
+    let shown = draw(&now, Some(&interval), Style::plain(100));
+    assert!(shown.contains("completed 99.9 % (now 30.0 %)"), "{shown}");
+    assert!(shown.contains("refused: "), "{shown}");
+}
+
+#[test]
+fn the_balance_names_every_term_and_adds_up() {
+    let mut fake = Fake::new();
+    let counters = [
+        Counter::Completed,
+        Counter::Refused,
+        Counter::Unreachable,
+        Counter::InitiatorAborted,
+        Counter::ResponderAborted,
+        Counter::Superseded,
+        Counter::ExpiredNoSynAck,
+        Counter::Evicted,
+    ];
+    for (count, counter) in (1..).zip(counters) {
+        fake.ended(0, counter, count * 1_001);
+    }
+    fake.open(0, State::SynSent, 0);
+    fake.open(0, State::SynReceived, 9 * SECOND);
+    let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(400));
+    let balance = shown.lines().find(|line| line.starts_with("balance")).expect("it is always there");
+    let (attempts, terms) = balance["balance".len()..].split_once('=').expect("an equation");
+    let number = |text: &str| -> u64 {
+        text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("a number")
+    };
+    assert_eq!(terms.split('+').map(number).sum::<u64>(), number(attempts));
+    let in_books = Verdict::ALL.iter().filter(|verdict| verdict.is_in_books()).count();
+    assert_eq!(terms.split('+').count(), in_books);
+}
+
+#[test]
+fn lines_keep_to_the_width() {
+    let (_, before, now) = incident();
+    let interval = Interval::between(&before, &now);
+    for width in [60, 80, 100, 132] {
+        for shown in [draw(&now, Some(&interval), Style::plain(width)), draw(&now, None, Style::plain(width))]
+        {
+            for each in shown.lines() {
+                assert!(each.chars().count() <= width, "over {width}: {each}");
+            }
+        }
+    }
+}
+
+#[test]
+fn interfaces_with_the_same_hooks_stand_together() {
+    let mut scene = Scene::live("");
+    let Origin::Live { interfaces } = &mut scene.origin else { panic!("it is live") };
+    let mut second = interfaces[0].clone();
+    second.name = "eth1".to_owned();
+    let odd = Interface {
+        name: "wg0".to_owned(),
+        ingress: Some("xdp-generic".to_owned()),
+        merged: true,
+        before: vec!["cil_from_netdev".to_owned()],
+        ..Interface::default()
+    };
+    interfaces.extend([second, odd]);
+    let shown = draw(&scene.take(&mut Fake::new(), None), None, Style::plain(200));
+    assert!(shown.starts_with(
+        "handshake · eth0, eth1 · ingress tcx, egress tcx · wg0 · ingress xdp-generic, segments merged, behind cil_from_netdev · 12:03:41"
+    ), "{shown}");
+}
+
+#[test]
+fn flows_are_a_line_each() {
+    let snapshot = Scene::live("").take(&mut Fake::new(), None);
+    let view = View::of(&snapshot);
+    let flows = [
+        record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived),
+        record("[2001:db8::1]:40000", "[2001:db8::2]:443", State::Established),
+        udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting),
+    ];
+    let lines: String =
+        flows.iter().map(|each| draw_flow(&view.flow(each).expect("a flow"), Style::plain(40))).collect();
+    insta::assert_snapshot!(lines);
+}
+
+/// What is watched, and through which filter.
+#[derive(Clone)]
+struct Scene {
+    origin: Origin,
+    filter: Filter,
+}
+
+impl Scene {
+    /// eth0, filtered by a port if one is named.
+    fn live(port: &str) -> Self {
+        let interface = Interface {
+            name: "eth0".to_owned(),
+            ingress: Some("tcx".to_owned()),
+            egress: Some("tcx".to_owned()),
+            ..Interface::default()
+        };
+        let ports = if port.is_empty() { Vec::new() } else { vec![port.parse().expect("a port")] };
+        Self {
+            origin: Origin::Live { interfaces: vec![interface] },
+            filter: Filter { ports, nets: Vec::new() },
+        }
+    }
+
+    fn take(&self, fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {
+        let context =
+            Context { origin: self.origin.clone(), from_ns: WALL_NS, filter: self.filter.clone(), top: 10 };
+        Snapshot::take(fake, &Arc::new(context), previous).expect("a fake never fails")
+    }
+}
+
+/// Fifty attempts that do not get on.
+fn stuck(fake: &mut Fake, row: u16, state: State) {
+    for _ in 0..50 {
+        fake.open(row, state, 5 * SECOND);
+    }
+}
+
+/// Everything works; a little of everything else.
+fn afternoon() -> Fake {
+    let mut fake = Fake::new();
+    fake.later(20 * SECOND);
+    fake.service(ROW, "10.0.0.2:443");
+    fake.service(2, "[2001:db8::2]:22");
+    fake.ended(ROW, Counter::Completed, 24_000);
+    fake.ended(2, Counter::Completed, 40);
+    fake.ended(2, Counter::Refused, 3);
+    fake.ended(ROW, Counter::InitiatorAborted, 2);
+    fake.open(ROW, State::SynSent, SECOND / 100);
+    fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
+    for (counter, count) in [
+        (Counter::UdpFlows, 12),
+        (Counter::UdpAnswered, 9),
+        (Counter::UdpWaiting, 2),
+        (Counter::UdpMulticast, 1),
+    ] {
+        fake.gauge(FIRST_UDP_ROW + 1, counter, count);
+    }
+    fake.count(Counter::UdpPackets, 31);
+    fake.count(Counter::SynRetransmits, 7);
+    for (leg, ns) in [(Leg::SynSynAck, 41_000), (Leg::SynAckAck, 180_000), (Leg::Connect, 221_000)] {
+        fake.sample(leg, ns, 24_000);
+    }
+    fake.packets(Class::Syn, Family::V4, 24_052);
+    fake.packets(Class::SynAck, Family::V4, 24_042);
+    fake.packets(Class::Ack, Family::V4, 260_000);
+    fake.packets(Class::Udp, Family::V6, 31);
+    fake
+}
+
+/// DESIGN.md's example: ACKs of most clients do not come back.
+fn incident() -> (Scene, Snapshot, Snapshot) {
+    let (scene, mut fake) = (Scene::live("443"), Fake::new());
+    let before = scene.take(&mut fake, None);
+    fake.later(20 * SECOND);
+    fake.service(ROW, "10.0.0.2:443");
+    fake.service(2, "10.0.0.3:443");
+    fake.ended(ROW, Counter::Completed, 14_637);
+    fake.ended(2, Counter::Completed, 100);
+    for (state, age, count) in
+        [(State::SynReceived, 5, 7_938), (State::SynSent, 4, 4), (State::SynReceived, 1, 1_401)]
+    {
+        for _ in 0..count {
+            fake.open(ROW, state, age * SECOND);
+        }
+    }
+    for (leg, half, most) in [
+        (Leg::SynSynAck, 40_000, 85_000),
+        (Leg::SynAckAck, 17_500_000, 1_850_000_000),
+        (Leg::Connect, 18_500_000, 3_000_000_000),
+    ] {
+        fake.sample(leg, half, 970);
+        fake.sample(leg, most, 30);
+    }
+    fake.count(Counter::ExcludedSynAckAck, 104);
+    fake.count(Counter::SynAckRetransmits, 15_000);
+    fake.count(Counter::Filtered, 1_100_000);
+    fake.packets(Class::Ack, Family::V4, 1_900_000);
+    fake.packets(Class::Syn, Family::V4, 24_080);
+    let now = scene.take(&mut fake, Some(&before));
+    (scene, before, now)
+}

@@ -1,0 +1,232 @@
+//! What the command line's words mean: durations, ports and address prefixes. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use handshake_common::abi::Net;
+use handshake_common::flow::Family;
+
+/// The units of a duration, and how many ns each has. Longer names first: `ms` ends in `s`.
+const UNITS: [(&str, u64); 6] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60 * 1_000_000_000),
+    ("h", 3_600 * 1_000_000_000),
+];
+
+/// The longest time a rule can name: jiffies compare serially, and 2³¹ of them at 1000 Hz are 24 days.
+const LONGEST_CLOCK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Reading the tables more often than this would be the machine's main work.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A duration such as `1500ms`, `3s`, `2m`, `1h`.
+///
+/// # Errors
+///
+/// Says what is wrong with the text: no number, no unit, or more than 584 years.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "not a duration such as 3s or 1500ms".to_owned())?;
+    let scale = match UNITS.iter().find(|(name, _)| *name == unit) {
+        Some((_, scale)) => *scale,
+        None if unit.is_empty() => return Err("a unit is missing: ms, s, m or h".to_owned()),
+        None => return Err(format!("{unit} is none of the units ms, s, m, h")),
+    };
+    number.checked_mul(scale).map(Duration::from_nanos).ok_or_else(|| "too long".to_owned())
+}
+
+/// How long to run: a duration that is not zero.
+pub(crate) fn period(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("must not be 0".to_owned()) } else { Ok(time) })
+}
+
+/// A time between reports.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| {
+        if time < SHORTEST_INTERVAL { Err("must be at least 10ms".to_owned()) } else { Ok(time) }
+    })
+}
+
+/// A time of the rules.
+pub(crate) fn clock(text: &str) -> Result<Duration, String> {
+    period(text)
+        .and_then(|time| if time > LONGEST_CLOCK { Err("must be at most 168h".to_owned()) } else { Ok(time) })
+}
+
+/// A port, or several in a row; both ends belong to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    /// The smallest.
+    pub(crate) first: u16,
+    /// The largest.
+    pub(crate) last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |word: &str| word.parse().map_err(|_| format!("'{word}' is no port (0 to 65535)"));
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = Self { first: port(first)?, last: port(last)? };
+        if range.first > range.last { Err("the range ends before it begins".to_owned()) } else { Ok(range) }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// An address prefix. Bits of the address past the prefix are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// The filter as the kernel side reads it.
+    pub(crate) fn net(self) -> Net {
+        let (words, family) = words(self.address);
+        Net { address: words, mask: mask(self.prefix), family: family as u32 }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| format!("'{address}' is no IP address"))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix: u8 = match prefix {
+            Some(word) => word.parse().map_err(|_| format!("'{word}' is no prefix length"))?,
+            None => most,
+        };
+        if prefix > most {
+            return Err(format!("a prefix of {prefix} is longer than the address ({most})"));
+        }
+        let (words, family) = words(address);
+        let mask = mask(prefix);
+        Ok(Self { address: ip(std::array::from_fn(|i| words[i] & mask[i]), family), prefix })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// An address as records hold it: words in host order, most significant first, IPv4 in the first word.
+pub(crate) fn words(address: IpAddr) -> ([u32; 4], Family) {
+    match address {
+        IpAddr::V4(v4) => ([v4.to_bits(), 0, 0, 0], Family::V4),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            #[expect(clippy::cast_possible_truncation, reason = "one word of four is cut out")]
+            let word = |i: u32| (bits >> (96 - 32 * i)) as u32;
+            ([word(0), word(1), word(2), word(3)], Family::V6)
+        }
+    }
+}
+
+/// The address that [`words`] took apart.
+pub(crate) fn ip(words: [u32; 4], family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(words[0].into()),
+        Family::V6 => {
+            let bits = words.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(*word));
+            IpAddr::V6(bits.into())
+        }
+    }
+}
+
+/// `prefix` ones, from the most significant bit of the first word.
+fn mask(prefix: u8) -> [u32; 4] {
+    std::array::from_fn(|i| {
+        let ones = usize::from(prefix).saturating_sub(32 * i).min(32);
+        if ones == 0 { 0 } else { u32::MAX << (32 - ones) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Cidr, PortRange, clock, duration, interval, ip, period, words};
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        let table = [("3s", 3_000), ("1500ms", 1_500), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)];
+        for (text, ms) in table {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+        }
+        assert_eq!(duration("7us"), Ok(Duration::from_micros(7)));
+        assert_eq!(duration("7ns"), Ok(Duration::from_nanos(7)));
+        for text in
+            ["", "s", "3", "3 s", "-3s", "3.5s", "3sec", "1s500ms", "99999999999999999999s", "6000000h"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_option_has_its_bounds() {
+        assert!(period("0s").is_err() && period("1ns").is_ok());
+        assert!(interval("9ms").is_err() && interval("10ms").is_ok());
+        assert!(clock("0ms").is_err() && clock("169h").is_err() && clock("168h").is_ok());
+    }
+
+    #[test]
+    fn ports_are_one_or_a_range() {
+        assert_eq!("443".parse(), Ok(PortRange { first: 443, last: 443 }));
+        assert_eq!("8000-8100".parse(), Ok(PortRange { first: 8000, last: 8100 }));
+        for text in ["", "65536", "9-8", "1-", "-1", "https", "1-2-3"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_masked_and_whole_addresses_are_the_longest() {
+        let table = [
+            ("10.1.2.3/8", "10.0.0.0/8", [0x0a00_0000, 0, 0, 0], [0xff00_0000, 0, 0, 0], 1),
+            ("10.1.2.3", "10.1.2.3/32", [0x0a01_0203, 0, 0, 0], [u32::MAX, 0, 0, 0], 1),
+            ("0.0.0.0/0", "0.0.0.0/0", [0; 4], [0; 4], 1),
+            ("2001:db8::1/33", "2001:db8::/33", [0x2001_0db8, 0, 0, 0], [u32::MAX, 1 << 31, 0, 0], 2),
+            ("::1", "::1/128", [0, 0, 0, 1], [u32::MAX; 4], 2),
+        ];
+        for (text, shown, address, mask, family) in table {
+            let cidr: Cidr = text.parse().expect(text);
+            assert_eq!(cidr.to_string(), shown);
+            let net = cidr.net();
+            assert_eq!((net.address, net.mask, net.family), (address, mask, family), "{text}");
+        }
+        for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "host/8"] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_survive_the_records_form() {
+        for text in ["127.0.0.1", "255.255.255.255", "::1", "2001:db8:1:2:3:4:5:6"] {
+            let address = text.parse().expect("an address");
+            let (parts, family) = words(address);
+            assert_eq!(ip(parts, family), address);
+        }
+    }
+}
