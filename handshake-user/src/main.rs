@@ -1,5 +1,7 @@
 //! The command `handshake`.
 
+mod attach;
+mod error;
 mod source;
 
 fn main() {}
