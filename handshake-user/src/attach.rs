@@ -13,7 +13,7 @@ mod netlink;
 mod plan;
 mod promisc;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod xdp;

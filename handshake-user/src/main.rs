@@ -1,6 +1,7 @@
 //! The command `handshake`.
 
 mod attach;
+mod doctor;
 mod error;
 mod source;
 

@@ -37,7 +37,8 @@ impl Capabilities {
         Self::parse(&status, &uid_map)
     }
 
-    fn parse(status: &str, uid_map: &str) -> Self {
+    /// From the texts of `/proc/PID/status` and `/proc/PID/uid_map`.
+    pub(crate) fn parse(status: &str, uid_map: &str) -> Self {
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
         // The first user namespace, and no other by default, maps all of the ids onto themselves.

@@ -90,6 +90,8 @@ fn auto_ingress(facts: &Facts) -> Vec<Step> {
         "its frames have no Ethernet header, which XDP needs"
     } else if info.xdp.is_some() {
         "its XDP hook is taken"
+    } else if info.is_loopback {
+        "loopback has no native XDP"
     } else if info.is_virtual {
         "no hardware behind it, and native XDP would end segmentation offload"
     } else {
@@ -237,7 +239,7 @@ mod tests {
         let table: [(&str, Facts, Expected); 11] = [
             ("veth", veth(), (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "segmentation offload")),
             ("veth, 6.1", old(veth()), (&[Clsact, XdpGeneric], &[Clsact], "no TCX")),
-            ("loopback", loopback(), (&[Tcx, Clsact, XdpGeneric], &[], "segmentation offload")),
+            ("loopback", loopback(), (&[Tcx, Clsact, XdpGeneric], &[], "loopback")),
             ("nic", physical(Some(1)), (&[XdpNative, Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "hardware")),
             ("nic, 6.1", old(physical(None)), (&[XdpNative, Clsact, XdpGeneric], &[Clsact], "hardware")),
             (

@@ -11,6 +11,7 @@ use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
 use super::capability::{Capabilities, SYS_ADMIN};
+use super::{Way, clsact, interface, loaded};
 
 /// `XDP_PASS`, and `TC_ACT_UNSPEC` which is also `TCX_NEXT`.
 const XDP_PASS: i32 = 2;
@@ -73,6 +74,16 @@ pub(crate) fn ours() -> Ebpf {
 /// Somebody else's programs.
 pub(crate) fn theirs() -> Ebpf {
     object(&[("xdp", "their_xdp", XDP_PASS), ("classifier", "their_tc", TC_NEXT)])
+}
+
+/// Leaves what an agent leaves that is killed: filters, and nobody who claims them.
+pub(crate) fn killed(name: &str) {
+    let info = interface::select(&[name.to_owned()]).expect("it exists").remove(0);
+    let mut bpf = ours();
+    for way in [Way::Ingress, Way::Egress] {
+        let program = loaded(&mut bpf, way.classifier()).expect("it loads");
+        clsact::attach(program, &info, way).expect("clsact").kill();
+    }
 }
 
 /// An object of programs `r0 = RESULT; exit`, each in a section of its own.

@@ -3,7 +3,7 @@
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 
 use super::interface::{XdpProgram, by_index};
-use super::testing::{in_namespace, ours, run, theirs};
+use super::testing::{in_namespace, killed, ours, run, theirs};
 use super::*;
 
 /// Attaches to one interface as the command line would.
@@ -229,16 +229,6 @@ fn the_command_for_a_stale_filter_removes_it() {
         }
         assert_eq!(clsact::stale(index_of("hs-a")), []);
     });
-}
-
-/// Leaves what an agent leaves that is killed: filters, and nobody who claims them.
-fn killed(name: &str) {
-    let info = interface::select(&[name.to_owned()]).expect("it exists").remove(0);
-    let mut bpf = ours();
-    for way in [Way::Ingress, Way::Egress] {
-        let program = loaded(&mut bpf, way.classifier()).expect("it loads");
-        clsact::attach(program, &info, way).expect("clsact").kill();
-    }
 }
 
 #[test]
