@@ -439,9 +439,11 @@ impl Loadable for SchedClassifier {
 
 fn load_error(name: &str, error: &ProgramError) -> Error {
     let kernel = error.to_string();
-    if let ProgramError::LoadError { io_error, .. } = error
-        && io_error.kind() == io::ErrorKind::PermissionDenied
-    {
+    let missing = capability::Capabilities::of_this_thread().require(false).is_err();
+    let errno =
+        if let ProgramError::LoadError { io_error, .. } = error { io_error.raw_os_error() } else { None };
+    // EACCES is the verifier's word for a bad access as well, which no permission mends.
+    if errno == Some(libc::EPERM) || (missing && errno == Some(libc::EACCES)) {
         return permission(kernel);
     }
     Error::Load { program: name.into(), kernel }

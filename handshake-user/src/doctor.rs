@@ -219,7 +219,7 @@ fn permissions(capabilities: Capabilities) -> Vec<Finding> {
     if let Err(error) = capabilities.require(false) {
         return vec![denied(&error)];
     }
-    let mut findings = vec![Finding::ok("CAP_BPF and CAP_NET_ADMIN are there")];
+    let mut findings = vec![Finding::ok("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are there")];
     if !capabilities.has(NET_RAW) {
         let text = "no CAP_NET_RAW: --promisc will be refused";
         findings.push(Finding::bad(Level::Warn, text, capability_fix(true)));
@@ -513,10 +513,10 @@ mod tests {
             (
                 machine(|m| m.capabilities = capabilities(0)),
                 5,
-                &[("CAP_BPF, CAP_NET_ADMIN", "setcap cap_bpf")],
+                &[("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN", "setcap cap_bpf")],
             ),
             (
-                machine(|m| m.capabilities = capabilities(1 << 39 | 1 << 12)),
+                machine(|m| m.capabilities = capabilities(1 << 39 | 1 << 38 | 1 << 12)),
                 0,
                 &[("CAP_NET_RAW", "cap_net_raw"), ("CAP_SYS_ADMIN", "sudo")],
             ),

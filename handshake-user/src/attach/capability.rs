@@ -14,6 +14,9 @@ pub(crate) struct Capability {
 
 /// Load programs and make maps.
 pub(crate) const BPF: Capability = Capability { name: "CAP_BPF", bit: 39 };
+/// Load *our* programs: without it the verifier guards against speculation and refuses what the compiler makes of a
+/// slice or a cleared structure ("pointer arithmetic with it prohibited for !root", seen on 6.18).
+pub(crate) const PERFMON: Capability = Capability { name: "CAP_PERFMON", bit: 38 };
 /// Attach them to interfaces.
 pub(crate) const NET_ADMIN: Capability = Capability { name: "CAP_NET_ADMIN", bit: 12 };
 /// Hold an interface in promiscuous mode, through a packet socket.
@@ -46,15 +49,16 @@ impl Capabilities {
         Self { effective, in_user_namespace: !whole && !uid_map.is_empty() }
     }
 
-    /// Whether this one is there. CAP_SYS_ADMIN stands for CAP_BPF, as in the kernel's `bpf_capable`.
+    /// Whether this one is there. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, as in the kernel's `bpf_capable`
+    /// and `perfmon_capable`.
     pub(crate) fn has(self, capability: Capability) -> bool {
         let bit = |c: Capability| self.effective >> c.bit & 1 == 1;
-        bit(capability) || (capability == BPF && bit(SYS_ADMIN))
+        bit(capability) || ((capability == BPF || capability == PERFMON) && bit(SYS_ADMIN))
     }
 
-    /// The needed ones that are missing: CAP_BPF and CAP_NET_ADMIN, and CAP_NET_RAW for `--promisc`.
+    /// The needed ones that are missing: three always, and CAP_NET_RAW for `--promisc`.
     pub(crate) fn missing(self, promisc: bool) -> Vec<Capability> {
-        let needed = [BPF, NET_ADMIN].into_iter().chain(promisc.then_some(NET_RAW));
+        let needed = [BPF, PERFMON, NET_ADMIN].into_iter().chain(promisc.then_some(NET_RAW));
         needed.filter(|capability| !self.has(*capability)).collect()
     }
 
@@ -84,7 +88,10 @@ impl Capabilities {
 pub(crate) fn fix(promisc: bool) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "handshake".into());
     let raw = if promisc { ",cap_net_raw" } else { "" };
-    format!("run it with sudo, or once: sudo setcap cap_bpf,cap_net_admin{raw}+ep {}", program.display())
+    format!(
+        "run it with sudo, or once: sudo setcap cap_bpf,cap_perfmon,cap_net_admin{raw}+ep {}",
+        program.display()
+    )
 }
 
 #[cfg(test)]
@@ -96,13 +103,15 @@ mod tests {
     #[test]
     fn what_is_missing() {
         let status = |mask: u64| format!("Name:\thandshake\nCapEff:\t{mask:016x}\n");
-        let table: [(u64, bool, &[&str]); 6] = [
-            (0, false, &["CAP_BPF", "CAP_NET_ADMIN"]),
-            (1 << 39, false, &["CAP_NET_ADMIN"]),
-            (1 << 39 | 1 << 12, false, &[]),
-            (1 << 39 | 1 << 12, true, &["CAP_NET_RAW"]),
-            (1 << 21 | 1 << 12, false, &[]),
-            (1 << 21, false, &["CAP_NET_ADMIN"]),
+        let (bpf, perfmon, net_admin, sys_admin) = (1 << 39, 1 << 38, 1 << 12, 1 << 21);
+        let table: [(u64, bool, &[&str]); 7] = [
+            (0, false, &["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]),
+            (bpf, false, &["CAP_PERFMON", "CAP_NET_ADMIN"]),
+            (bpf | net_admin, false, &["CAP_PERFMON"]),
+            (bpf | perfmon | net_admin, false, &[]),
+            (bpf | perfmon | net_admin, true, &["CAP_NET_RAW"]),
+            (sys_admin | net_admin, false, &[]),
+            (sys_admin, false, &["CAP_NET_ADMIN"]),
         ];
         for (mask, promisc, expected) in table {
             let missing = Capabilities::parse(&status(mask), WHOLE).missing(promisc);

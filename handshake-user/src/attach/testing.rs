@@ -65,15 +65,15 @@ pub(crate) fn run(line: &str) -> String {
 /// Our programs' names on programs that let everything pass.
 pub(crate) fn ours() -> Ebpf {
     object(&[
-        ("xdp.frags", "handshake_xdp", XDP_PASS),
-        ("classifier/ingress", "handshake_ingress", TC_NEXT),
-        ("classifier/egress", "handshake_egress", TC_NEXT),
+        ("xdp.frags", "handshake_xdp", returns(XDP_PASS)),
+        ("classifier/ingress", "handshake_ingress", returns(TC_NEXT)),
+        ("classifier/egress", "handshake_egress", returns(TC_NEXT)),
     ])
 }
 
 /// Somebody else's programs.
 pub(crate) fn theirs() -> Ebpf {
-    object(&[("xdp", "their_xdp", XDP_PASS), ("classifier", "their_tc", TC_NEXT)])
+    object(&[("xdp", "their_xdp", returns(XDP_PASS)), ("classifier", "their_tc", returns(TC_NEXT))])
 }
 
 /// Leaves what an agent leaves that is killed: filters, and nobody who claims them.
@@ -86,13 +86,22 @@ pub(crate) fn killed(name: &str) {
     }
 }
 
-/// An object of programs `r0 = RESULT; exit`, each in a section of its own.
-fn object(programs: &[(&str, &str, i32)]) -> Ebpf {
+/// A program under our name that the verifier refuses.
+pub(crate) fn broken() -> Ebpf {
+    let mut code = [0; 16];
+    // `r0 = *(u64 *)(r2 + 0)`: r2 holds nothing yet.
+    code[0] = 0x79;
+    code[1] = 0x20;
+    code[8] = 0x95;
+    object(&[("xdp.frags", "handshake_xdp", code)])
+}
+
+/// An object of programs, each in a section of its own: section, name, instructions.
+fn object(programs: &[(&str, &str, [u8; 16])]) -> Ebpf {
     let mut elf = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::default());
-    for (section, name, result) in programs {
-        let code = returns(*result);
+    for (section, name, code) in programs {
         let id = elf.add_section(Vec::new(), section.as_bytes().to_vec(), SectionKind::Text);
-        elf.append_section_data(id, &code, 8);
+        elf.append_section_data(id, code, 8);
         elf.add_symbol(Symbol {
             name: name.as_bytes().to_vec(),
             value: 0,

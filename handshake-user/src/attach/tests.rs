@@ -3,7 +3,7 @@
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 
 use super::interface::{XdpProgram, by_index};
-use super::testing::{in_namespace, killed, ours, run, theirs};
+use super::testing::{broken, in_namespace, killed, ours, run, theirs};
 use super::*;
 
 /// Attaches to one interface as the command line would.
@@ -126,6 +126,22 @@ fn a_refusal_in_auto_is_said_and_the_next_hook_taken() {
         assert!(said[0].contains("may rebuild its rings"), "{said:?}");
         assert!(said[1].starts_with("lo: ingress by xdp-native refused: "), "{said:?}");
         assert!(said[2].starts_with("lo: ingress by tcx: "), "{said:?}");
+    });
+}
+
+#[test]
+fn what_the_verifier_refuses_is_no_want_of_permission() {
+    in_namespace(|| {
+        let error =
+            loaded::<Xdp>(&mut broken(), XDP).map(|_| ()).expect_err("it reads what was never written");
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(
+            error.kernel_words().is_some_and(|words| words.contains("R2 !read_ok")),
+            "{:?}",
+            error.kernel_words()
+        );
+        let error = loaded::<Xdp>(&mut theirs(), XDP).map(|_| ()).expect_err("there is no such program");
+        assert_eq!(error.exit_code(), 4, "{error}");
     });
 }
 
