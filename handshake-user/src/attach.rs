@@ -1,0 +1,546 @@
+//! Interfaces and hooks: which there are, which one each interface gets and why, and the programs on them.
+//!
+//! [`survey`] reads the machine, [`plan`] decides, [`attach`] does it; what [`attach`] returns holds the programs where
+//! they are until it is dropped. The kernel undoes everything but clsact when the process dies, and the next start
+//! undoes that.
+
+pub(crate) mod bpf;
+pub(crate) mod capability;
+pub(crate) mod clsact;
+mod features;
+pub(crate) mod interface;
+mod netlink;
+mod plan;
+mod promisc;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod xdp;
+
+use std::fmt;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::str::FromStr;
+
+use aya::Ebpf;
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{
+    LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TcError, Xdp, XdpError, XdpMode,
+};
+
+use bpf::{has_tcx, program as program_name, tcx_chain};
+pub(crate) use interface::InterfaceInfo;
+use plan::Step;
+pub(crate) use plan::{Facts, Plan, PlannedInterface, plan};
+pub(crate) use promisc::Promisc;
+
+use crate::error::Error;
+use netlink::Refusal;
+
+/// The program on XDP hooks.
+const XDP: &str = "handshake_xdp";
+/// The program on TC ingress hooks.
+const INGRESS: &str = "handshake_ingress";
+/// The program on TC egress hooks.
+const EGRESS: &str = "handshake_egress";
+
+/// A place in the kernel where a program sees packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP in the stack.
+    XdpGeneric,
+    /// TC by link (Linux 6.6).
+    Tcx,
+    /// TC by qdisc and filter.
+    Clsact,
+}
+
+impl Hook {
+    /// All hooks, in the order of `--help`.
+    pub(crate) const ALL: [Self; 4] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact];
+
+    /// The word on the command line and in reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+
+    /// Whether it is one of XDP's.
+    pub(crate) const fn is_xdp(self) -> bool {
+        matches!(self, Self::XdpNative | Self::XdpGeneric)
+    }
+
+    /// Whether a super-packet counts as one here: generic XDP runs after segments were merged and cannot see how many.
+    pub(crate) const fn merges_segments(self) -> bool {
+        matches!(self, Self::XdpGeneric)
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// `--hook`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HookChoice {
+    /// The best that each interface has.
+    #[default]
+    Auto,
+    /// This one for ingress, or an error.
+    Named(Hook),
+}
+
+impl FromStr for HookChoice {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        if word == "auto" {
+            return Ok(Self::Auto);
+        }
+        let hook = Hook::ALL.into_iter().find(|hook| hook.name() == word);
+        hook.map(Self::Named).ok_or_else(|| "there are: auto, xdp-native, xdp-generic, tcx, clsact".into())
+    }
+}
+
+/// `--direction`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Ingress on loopback, both elsewhere.
+    #[default]
+    Auto,
+    /// Both directions of a conversation come in: a mirror port, all sides of a router.
+    Ingress,
+    /// Ingress and egress.
+    Both,
+}
+
+impl FromStr for Direction {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "ingress" => Ok(Self::Ingress),
+            "both" => Ok(Self::Both),
+            _ => Err("there are: auto, ingress, both".into()),
+        }
+    }
+}
+
+/// The way a packet goes through an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In.
+    Ingress,
+    /// Out.
+    Egress,
+}
+
+impl Way {
+    const fn tc(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    const fn classifier(self) -> &'static str {
+        match self {
+            Self::Ingress => INGRESS,
+            Self::Egress => EGRESS,
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// Reads what [`plan`] decides by, for the interfaces named, or those of the default routes when none is.
+///
+/// # Errors
+///
+/// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], [`Error::Permission`], and [`Error::System`] where the kernel does not answer.
+pub(crate) fn survey(names: &[String]) -> Result<Vec<Facts>, Error> {
+    interface::select(names)?.into_iter().map(facts_of).collect()
+}
+
+fn facts_of(info: InterfaceInfo) -> Result<Facts, Error> {
+    let tcx = has_tcx(info.index).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => permission(error.to_string()),
+        _ => Error::system(format!("ask for the TCX programs of {}", info.name))(error),
+    })?;
+    let xdp_holder = info.xdp.map(|xdp| program_name(xdp.id));
+    Ok(Facts { info, tcx, xdp_holder })
+}
+
+/// Programs on their hooks, until this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    /// In the order of the plan.
+    pub(crate) interfaces: Vec<AttachedInterface>,
+    guards: Vec<Guard>,
+}
+
+/// An interface with programs on it.
+#[derive(Clone, Debug)]
+pub(crate) struct AttachedInterface {
+    /// The interface, as it was before.
+    pub(crate) info: InterfaceInfo,
+    /// The hook that sees what comes in.
+    pub(crate) ingress: Hook,
+    /// The hook that sees what goes out; `None` where ingress sees both.
+    pub(crate) egress: Option<Hook>,
+    /// Sentences: each choice and refusal with its reason, and what the operator must know.
+    pub(crate) notes: Vec<String>,
+    /// Programs that see packets before ours and can take them away.
+    pub(crate) before_ours: Vec<String>,
+    /// The ids of our programs here.
+    pub(crate) program_ids: Vec<u32>,
+}
+
+/// Holds one program on one hook: dropping it detaches.
+#[derive(Debug)]
+enum Guard {
+    Xdp { _link: XdpLink },
+    Tcx { _link: SchedClassifierLink },
+    Clsact { _attachment: clsact::Attachment },
+}
+
+/// Why a program is not on a hook.
+enum Failure {
+    /// Nothing else will do better.
+    Fatal(Error),
+    /// This hook will not have it; the next one may.
+    Refused(Refusal),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// Attaches what the plan says, falling back where `auto` meets a refusal. `say` gets each sentence as it becomes true,
+/// and the warning that a device will be touched before it is.
+///
+/// # Errors
+///
+/// [`Error::Hook`] where a hook asked for by name is refused, [`Error::NoHook`] where all are, [`Error::Load`] and
+/// [`Error::Permission`]. What was attached before the error is detached again.
+pub(crate) fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
+    let mut attached = Attached::default();
+    for planned in &plan.interfaces {
+        let mut attaching =
+            Attaching { bpf, say, planned, guards: &mut attached.guards, found: Found::default() };
+        attached.interfaces.push(attaching.interface()?);
+    }
+    Ok(attached)
+}
+
+/// One interface on its way from planned to attached.
+struct Attaching<'a> {
+    bpf: &'a mut Ebpf,
+    say: &'a mut dyn FnMut(&str),
+    planned: &'a PlannedInterface,
+    guards: &'a mut Vec<Guard>,
+    found: Found,
+}
+
+/// What attaching brings to light, both ways together.
+#[derive(Default)]
+struct Found {
+    notes: Vec<String>,
+    before_ours: Vec<String>,
+    program_ids: Vec<u32>,
+}
+
+impl Attaching<'_> {
+    fn interface(&mut self) -> Result<AttachedInterface, Error> {
+        let info = self.planned.info.clone();
+        for note in self.planned.notes.iter().cloned().chain(clsact::remove_stale(&info)) {
+            self.tell(note);
+        }
+        let ingress = self.take_hook(Way::Ingress, &self.planned.ingress)?;
+        let egress = match &self.planned.egress[..] {
+            [] => None,
+            steps => Some(self.take_hook(Way::Egress, steps)?),
+        };
+        let Found { notes, before_ours, program_ids } = std::mem::take(&mut self.found);
+        Ok(AttachedInterface { info, ingress, egress, notes, before_ours, program_ids })
+    }
+
+    /// Says a sentence and keeps it.
+    fn tell(&mut self, note: String) {
+        (self.say)(&note);
+        self.found.notes.push(note);
+    }
+
+    /// The first hook of one way that takes our program.
+    fn take_hook(&mut self, way: Way, steps: &[Step]) -> Result<Hook, Error> {
+        let info = &self.planned.info;
+        let mut refusals = Vec::new();
+        for step in steps {
+            if let Some(warning) = before_touching(info, step.hook) {
+                self.tell(warning);
+            }
+            match attach_hook(self.bpf, info, step.hook, way) {
+                Ok(on) => {
+                    self.took(*step, way, on);
+                    return Ok(step.hook);
+                }
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Refused(refusal)) if self.planned.named && way == Way::Ingress => {
+                    return Err(named_refusal(info, step.hook, &refusal));
+                }
+                Err(Failure::Refused(refusal)) => {
+                    self.tell(format!("{}: {way} by {} refused: {refusal}", info.name, step.hook));
+                    refusals.push(format!("{}: {refusal}", step.hook));
+                }
+            }
+        }
+        Err(Error::NoHook { interface: info.name.clone(), way, kernel: refusals.join("; ") })
+    }
+
+    fn took(&mut self, step: Step, way: Way, (guard, id): (Guard, u32)) {
+        let info = &self.planned.info;
+        self.guards.push(guard);
+        self.found.program_ids.push(id);
+        self.found.before_ours.extend(before_ours(info, step.hook, way, id));
+        self.tell(format!("{}: {way} by {}: {}", info.name, step.hook, step.why));
+    }
+}
+
+/// What is said before a driver is touched.
+fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
+    if hook != Hook::XdpNative || info.is_virtual {
+        return None;
+    }
+    let InterfaceInfo { name, driver, .. } = info;
+    let driver = driver.as_deref().unwrap_or("its driver");
+    Some(format!(
+        "{name}: attaching native XDP: {driver} may rebuild its rings and the link may flap (--hook tcx never touches it)"
+    ))
+}
+
+/// An ingress hook asked for by name was refused: what to do about it, by the error number.
+fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
+    let InterfaceInfo { name, mtu, driver, .. } = info;
+    let driver = driver.as_deref().unwrap_or("its driver");
+    let (problem, fix) = match (hook, refusal.errno) {
+        (Hook::XdpNative | Hook::XdpGeneric, libc::EBUSY | libc::EEXIST) => (
+            "is taken by another program".to_owned(),
+            format!("use --hook tcx, or find that program with `handshake doctor -i {name}` and detach it"),
+        ),
+        (Hook::XdpNative, libc::EOPNOTSUPP) => {
+            (format!("is not supported by {driver}"), "use --hook tcx, or --hook xdp-generic".to_owned())
+        }
+        (Hook::XdpNative, libc::ERANGE | libc::EINVAL | libc::E2BIG) => (
+            format!("is refused by {driver} as it is set up now (MTU {mtu})"),
+            "use --hook tcx, or lower the MTU (-v shows the kernel's reason)".to_owned(),
+        ),
+        (Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact, _) => (
+            format!("is refused: {}", io::Error::from_raw_os_error(refusal.errno)),
+            "use --hook auto".to_owned(),
+        ),
+    };
+    Error::Hook { interface: name.clone(), hook, problem, fix, kernel: Some(refusal.to_string()) }
+}
+
+/// One program on one hook, and its id.
+fn attach_hook(bpf: &mut Ebpf, info: &InterfaceInfo, hook: Hook, way: Way) -> Result<(Guard, u32), Failure> {
+    match (hook, way) {
+        (Hook::XdpNative, _) => attach_xdp(bpf, info, XdpMode::Driver),
+        (Hook::XdpGeneric, _) => attach_xdp(bpf, info, XdpMode::Skb),
+        (Hook::Tcx, way) => attach_tcx(bpf, info, way),
+        (Hook::Clsact, way) => {
+            let program: &mut SchedClassifier = loaded(bpf, way.classifier())?;
+            let guard = clsact::attach(program, info, way).map_err(refused)?;
+            Ok((Guard::Clsact { _attachment: guard }, program_id(program.info())?))
+        }
+    }
+}
+
+fn attach_xdp(bpf: &mut Ebpf, info: &InterfaceInfo, mode: XdpMode) -> Result<(Guard, u32), Failure> {
+    let program: &mut Xdp = loaded(bpf, XDP)?;
+    let link = program.attach_to_if_index(info.index, mode).and_then(|id| program.take_link(id));
+    match link {
+        Ok(link) => Ok((Guard::Xdp { _link: link }, program_id(program.info())?)),
+        Err(error) => {
+            let mut refusal = refusal(&error);
+            // A link's refusal is a bare number; netlink gives the reason.
+            if let Some(words) = program.fd().ok().and_then(|fd| xdp::refusal_words(fd, info.index, mode)) {
+                refusal.words = Some(words);
+            }
+            Err(refused(refusal))
+        }
+    }
+}
+
+/// First in the chain: behind a program that ends it we would see nothing.
+fn attach_tcx(bpf: &mut Ebpf, info: &InterfaceInfo, way: Way) -> Result<(Guard, u32), Failure> {
+    let program: &mut SchedClassifier = loaded(bpf, way.classifier())?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let link = program.attach_with_options(&info.name, way.tc(), order).and_then(|id| program.take_link(id));
+    let link = link.map_err(|error| refused(refusal(&error)))?;
+    Ok((Guard::Tcx { _link: link }, program_id(program.info())?))
+}
+
+/// The program of this name, loaded if it is not yet: only those that are attached cost the verifier's time.
+///
+/// # Errors
+///
+/// [`Error::Load`] with the verifier's log, [`Error::Permission`].
+pub(crate) fn loaded<'a, P>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Error>
+where
+    P: Loadable,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let missing = || Error::Load { program: name.into(), kernel: "the object has no such program".into() };
+    let program: &mut P =
+        bpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|e| load_error(name, &e))?;
+    program.load_once().map_err(|error| load_error(name, &error))?;
+    Ok(program)
+}
+
+/// A kind of program of ours.
+pub(crate) trait Loadable {
+    /// Loads it unless it is loaded.
+    fn load_once(&mut self) -> Result<(), ProgramError>;
+}
+
+impl Loadable for Xdp {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        if self.fd().is_ok() { Ok(()) } else { self.load() }
+    }
+}
+
+impl Loadable for SchedClassifier {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        if self.fd().is_ok() { Ok(()) } else { self.load() }
+    }
+}
+
+fn load_error(name: &str, error: &ProgramError) -> Error {
+    let kernel = error.to_string();
+    let missing = capability::Capabilities::of_this_thread().require(false).is_err();
+    let errno =
+        if let ProgramError::LoadError { io_error, .. } = error { io_error.raw_os_error() } else { None };
+    // EACCES is the verifier's word for a bad access as well, which no permission mends.
+    if errno == Some(libc::EPERM) || (missing && errno == Some(libc::EACCES)) {
+        return permission(kernel);
+    }
+    Error::Load { program: name.into(), kernel }
+}
+
+/// The kernel said EPERM: of what is known to be needed, what is missing; or the kernel's own hidden need.
+fn permission(kernel: String) -> Error {
+    match capability::Capabilities::of_this_thread().require(false) {
+        Err(Error::Permission { missing, fix, .. }) => {
+            Error::Permission { missing, fix, kernel: Some(kernel) }
+        }
+        _ => Error::Permission {
+            missing: vec!["a permission (a container or a security module may withhold it)".into()],
+            fix: "run it with sudo, outside any container".into(),
+            kernel: Some(kernel),
+        },
+    }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    match refusal.errno {
+        libc::EPERM => Failure::Fatal(permission(refusal.to_string())),
+        _ => Failure::Refused(refusal),
+    }
+}
+
+/// The error number inside aya's error, or its words where there is none.
+fn refusal(error: &ProgramError) -> Refusal {
+    match errno(error) {
+        Some(errno) => Refusal { errno, words: None },
+        None => Refusal { errno: libc::EIO, words: Some(error.to_string()) },
+    }
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    if let ProgramError::SyscallError(e) = error {
+        return e.io_error.raw_os_error();
+    }
+    if let ProgramError::XdpError(XdpError::NetlinkError(e)) | ProgramError::NetlinkError(e) = error {
+        return e.raw_os_error();
+    }
+    if let ProgramError::TcError(e) = error { tc_errno(e) } else { None }
+}
+
+fn tc_errno(error: &TcError) -> Option<i32> {
+    match error {
+        TcError::NetlinkError(e) => e.raw_os_error(),
+        TcError::IoError(e) => e.raw_os_error(),
+        TcError::NulError(_)
+        | TcError::AlreadyAttached
+        | TcError::InvalidTcxAttach(_)
+        | TcError::InvalidLinkOperation => None,
+    }
+}
+
+fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<u32, Failure> {
+    match info {
+        Ok(info) => Ok(info.id()),
+        Err(error) => Err(refused(refusal(&error))),
+    }
+}
+
+/// Programs that see this way's packets before ours.
+fn before_ours(info: &InterfaceInfo, hook: Hook, way: Way, ours: u32) -> Vec<String> {
+    let mut before = Vec::new();
+    if way == Way::Ingress && !hook.is_xdp() {
+        let xdp = interface::by_index(info.index).ok().and_then(|now| now.xdp);
+        before.extend(xdp.map(|xdp| format!("{} on XDP ({})", program_name(xdp.id), xdp.mode.name())));
+    }
+    if !hook.is_xdp() {
+        let chain = tcx_chain(info.index, way).unwrap_or_default();
+        let ahead = chain.into_iter().take_while(|id| *id != ours);
+        before.extend(ahead.map(|id| format!("{} on tcx {way}", program_name(id))));
+    }
+    if hook == Hook::Clsact {
+        before.extend(clsact::before_ours(info.index, way, ours));
+    }
+    before
+}
+
+impl Plan {
+    /// `Config::raw_interfaces`: a bit for each interface whose frames, where we see them, begin at the IP header.
+    pub(crate) fn raw_interfaces(&self) -> u32 {
+        let raw = |planned: &PlannedInterface| {
+            let by_tc = planned.ingress.first().is_some_and(|step| !step.hook.is_xdp());
+            planned.info.raw || (planned.info.foreign_generic_xdp() && by_tc)
+        };
+        self.interfaces.iter().rev().fold(0, |bits, planned| bits << 1 | u32::from(raw(planned)))
+    }
+}
+
+/// Sets a socket option.
+fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<T>())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `value` is borrowed for the call and `size` is its size; the kernel only reads it.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

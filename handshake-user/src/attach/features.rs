@@ -1,0 +1,34 @@
+//! What a driver says it can do with XDP, asked of the kernel (generic netlink family `netdev`, Linux 6.3) without
+//! touching the device.
+
+use libc::{CTRL_CMD_GETFAMILY, GENL_ID_CTRL, NETLINK_GENERIC};
+
+use super::netlink::{Body, Netlink, find, u16_at, u64_at};
+
+/// Octets of `struct genlmsghdr`: command, version, reserved.
+const HEADER: usize = 4;
+/// `NETDEV_CMD_DEV_GET`, `NETDEV_A_DEV_IFINDEX` and `NETDEV_A_DEV_XDP_FEATURES`.
+const DEV_GET: u8 = 1;
+const DEV_IFINDEX: u16 = 1;
+const DEV_XDP_FEATURES: u16 = 3;
+
+/// Bits of `enum netdev_xdp_act`; `None` where the kernel does not tell.
+pub(super) fn xdp_features(index: u32) -> Option<u64> {
+    let mut netlink = Netlink::open(NETLINK_GENERIC).ok()?;
+    let family = family(&mut netlink)?;
+    let body = Body::new(&[DEV_GET, 1, 0, 0]).with(DEV_IFINDEX, &index.to_ne_bytes());
+    let answers = netlink.request(family, 0, body.bytes()).ok()?;
+    let attributes = answers.first()?.body.get(HEADER..)?;
+    u64_at(find(attributes, DEV_XDP_FEATURES)?, 0)
+}
+
+/// The number that the kernel gave the family `netdev`.
+fn family(netlink: &mut Netlink) -> Option<u16> {
+    let command = u8::try_from(CTRL_CMD_GETFAMILY).ok()?;
+    let name = u16::try_from(libc::CTRL_ATTR_FAMILY_NAME).ok()?;
+    let id = u16::try_from(libc::CTRL_ATTR_FAMILY_ID).ok()?;
+    let body = Body::new(&[command, 1, 0, 0]).with(name, b"netdev\0");
+    let control = u16::try_from(GENL_ID_CTRL).ok()?;
+    let answers = netlink.request(control, 0, body.bytes()).ok()?;
+    u16_at(find(answers.first()?.body.get(HEADER..)?, id)?, 0)
+}

@@ -1,0 +1,46 @@
+//! Why an XDP hook was refused: a link gives an error number alone, the same request by netlink comes with the reason.
+
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use aya::programs::XdpMode;
+use libc::{NETLINK_ROUTE, RTM_SETLINK};
+
+use super::netlink::{Body, Netlink, link_header};
+
+/// Inside `IFLA_XDP`.
+const XDP_FD: u16 = 1;
+const XDP_FLAGS: u16 = 3;
+const XDP_EXPECTED_FD: u16 = 8;
+/// `XDP_FLAGS_*`.
+const IF_NOEXIST: u32 = 1;
+const SKB_MODE: u32 = 1 << 1;
+const DRV_MODE: u32 = 1 << 2;
+const REPLACE: u32 = 1 << 4;
+
+/// The kernel's words for refusing this program on this hook, asked once more by netlink. Should the kernel have changed
+/// its mind and taken it, it is taken off again: such an attachment would outlive the process.
+pub(super) fn refusal_words(program: &impl AsFd, index: u32, mode: XdpMode) -> Option<String> {
+    let mode = match mode {
+        XdpMode::Skb => SKB_MODE,
+        XdpMode::Driver => DRV_MODE,
+        XdpMode::Default | XdpMode::Hardware => 0,
+    };
+    let fd = program.as_fd().as_raw_fd();
+    let mut netlink = Netlink::open(NETLINK_ROUTE).ok()?;
+    let try_it = request(index, &[(XDP_FD, fd.cast_unsigned()), (XDP_FLAGS, mode | IF_NOEXIST)]);
+    match netlink.request(RTM_SETLINK, 0, try_it.bytes()) {
+        Err(refusal) => refusal.words,
+        Ok(_) => {
+            let none = (-1_i32).cast_unsigned();
+            let undo = [(XDP_FD, none), (XDP_EXPECTED_FD, fd.cast_unsigned()), (XDP_FLAGS, mode | REPLACE)];
+            netlink.request(RTM_SETLINK, 0, request(index, &undo).bytes()).ok();
+            None
+        }
+    }
+}
+
+fn request(index: u32, attributes: &[(u16, u32)]) -> Body {
+    let inner =
+        attributes.iter().fold(Body::default(), |body, (kind, value)| body.with(*kind, &value.to_ne_bytes()));
+    Body::new(&link_header(index)).nest(libc::IFLA_XDP, &inner)
+}
