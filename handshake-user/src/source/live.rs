@@ -12,47 +12,36 @@ mod counters;
 mod error;
 mod kernel_log;
 mod mapping;
+mod maps;
 mod object;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, BorrowedFd};
-
-use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, Config, CounterBlock, Event, Histogram, RING_BYTES,
-    SERVICES, Service,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, Event, Histogram, SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
-use handshake_common::shared::Shared64;
 use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::source::{Reading, Source};
 
+use clock::Clock;
 pub(crate) use error::LiveError;
 pub(crate) use kernel_log::KernelLog;
 use mapping::Mapping;
-pub(crate) use settings::{DEFAULT_MAX_FLOWS, DEFAULT_UDP_IDLE, Settings, Sizes, WatchedInterface};
-
-/// The program that reads the kernel's clocks.
-const CLOCK_PROGRAM: &str = "handshake_clock";
-/// Maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are left out: their reader
-/// writes how far it has read.
-const FROZEN: [&str; 9] =
-    ["CONFIG", "PORTS", "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "CLASSES", "LATENCY"];
-/// BPF_PROG_TEST_RUN wants a frame of 14 bytes at least; the program does not look at it.
-const ANY_FRAME: [u8; 64] = [0; 64];
+use maps::{Plain, map_array, per_cpu, possible_cpus, take, values};
+pub(crate) use settings::{Settings, Sizes, WatchedInterface};
 
 /// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
 pub(crate) struct Live {
     bpf: Ebpf,
-    clock: Mapping<[Shared64; 2]>,
+    clock: Clock,
     flows4: Mapping<Slot4>,
     flows6: Mapping<Slot6>,
     services: Mapping<ServiceRow>,
@@ -73,20 +62,19 @@ impl Live {
         object::check_layout(elf)?;
         let sizes = Sizes::for_flows(settings.max_flows);
         let bytes = sizes.bytes(possible_cpus()?, settings.events);
-        let mut bpf = create_maps(elf, settings, sizes, bytes)?;
-        load_clock(&mut bpf)?;
-        let clock = map_array(&bpf, "CLOCK", 1)?;
-        let hz = clock::measure_hz(|| read_clock(&bpf, &clock), std::thread::sleep)?;
+        let mut bpf = maps::create(elf, settings, sizes, bytes)?;
+        let clock = Clock::start(&mut bpf)?;
+        let hz = clock::measure_hz(|| clock.read(&bpf), std::thread::sleep)?;
         let clocks = settings.clocks(hz);
-        fill(&mut bpf, settings, sizes, &clocks)?;
-        freeze_maps(&bpf, settings.test_clock)?;
+        maps::fill(&mut bpf, settings, sizes, &clocks)?;
+        maps::freeze(&bpf, settings.test_clock)?;
         Ok(Self {
             clock,
             flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize)?,
             flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
             services: map_array(&bpf, "SERVICES", SERVICES as usize)?,
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
-            kernel_log: settings.kernel_log.then(|| start_log(&mut bpf)).transpose()?,
+            kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
             clocks,
             interfaces: u32::try_from(settings.interfaces.len()).unwrap_or(u32::MAX),
             test_clock: settings.test_clock,
@@ -124,11 +112,11 @@ impl Live {
 
     /// Sets the time of programs that were loaded with [`Settings::test_clock`].
     pub(crate) fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {
-        set(&mut self.bpf, "CLOCK", &[Plain(time)])
+        maps::set(&mut self.bpf, "CLOCK", &[Plain(time)])
     }
 
     fn now(&self) -> Result<ClockPair, LiveError> {
-        if self.test_clock { Ok(clock_pair(&self.clock)) } else { read_clock(&self.bpf, &self.clock) }
+        if self.test_clock { Ok(self.clock.standing()) } else { self.clock.read(&self.bpf) }
     }
 }
 
@@ -220,134 +208,4 @@ fn add(sums: &mut [u64], words: &[u64]) {
 #[expect(clippy::cast_possible_truncation, reason = "records keep the low half of the jiffies")]
 const fn low_half(jiffies: u64) -> u32 {
     jiffies as u32
-}
-
-/// A map's value that is plain bytes both ways, as aya's typed maps ask for it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Plain<T>(T);
-
-// SAFETY: `FromBytes` says that every byte pattern is a value, `IntoBytes` that no byte is padding.
-unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for Plain<T> {}
-
-fn possible_cpus() -> Result<usize, LiveError> {
-    aya::util::nr_cpus()
-        .map_err(|(path, error)| LiveError::from_io(format!("read {path}"), error, String::new(), 0))
-}
-
-fn create_maps(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) -> Result<Ebpf, LiveError> {
-    let test_clock = u8::from(settings.test_clock);
-    let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
-    // One byte becomes one page: the least a ring can be.
-    let ring = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { 1 };
-    EbpfLoader::new()
-        .map_max_entries("FLOWS4", sizes.slots4)
-        .map_max_entries("FLOWS6", sizes.slots6)
-        .map_max_entries("EVENTS", ring)
-        .override_global("TEST_CLOCK", &test_clock, settings.test_clock)
-        .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
-        .load(elf)
-        .map_err(|error| LiveError::from_load(error, bytes))
-}
-
-fn load_clock(bpf: &mut Ebpf) -> Result<(), LiveError> {
-    let program = bpf.program_mut(CLOCK_PROGRAM).ok_or_else(|| missing(CLOCK_PROGRAM))?;
-    let program: Result<&mut Xdp, ProgramError> = program.try_into();
-    program
-        .and_then(|program| program.load())
-        .map_err(|error| LiveError::from_program(CLOCK_PROGRAM, error, 0))
-}
-
-/// Runs the clock's program, which writes both clocks into CLOCK, and reads them there.
-fn read_clock(bpf: &Ebpf, clock: &Mapping<[Shared64; 2]>) -> Result<ClockPair, LiveError> {
-    let program = bpf.program(CLOCK_PROGRAM).ok_or_else(|| missing(CLOCK_PROGRAM))?;
-    let program: Result<&Xdp, ProgramError> = program.try_into();
-    let options = TestRunOptions { data_in: Some(&ANY_FRAME), ..TestRunOptions::default() };
-    program
-        .and_then(|program| program.test_run(options))
-        .map_err(|error| LiveError::from_program(CLOCK_PROGRAM, error, 0))?;
-    Ok(clock_pair(clock))
-}
-
-fn clock_pair(clock: &Mapping<[Shared64; 2]>) -> ClockPair {
-    let [now_ns, jiffies] = &clock[0];
-    ClockPair { now_ns: now_ns.load(), jiffies: jiffies.load() }
-}
-
-fn fill(bpf: &mut Ebpf, settings: &Settings, sizes: Sizes, clocks: &Clocks) -> Result<(), LiveError> {
-    let config = settings.config(sizes, clocks).map_err(LiveError::Settings)?;
-    set::<Config>(bpf, "CONFIG", &[Plain(config)])?;
-    set::<u64>(bpf, "PORTS", &settings.port_set().map(Plain))
-}
-
-/// Writes the values of an array that are not zero: those are, from the map's creation.
-fn set<T>(bpf: &mut Ebpf, name: &str, values: &[Plain<T>]) -> Result<(), LiveError>
-where
-    T: FromBytes + IntoBytes + zerocopy::Immutable + Copy + 'static,
-{
-    let failed = |error| LiveError::from_map(format!("write {name}"), error, 0);
-    let map = bpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut array: Array<_, Plain<T>> = map.try_into().map_err(failed)?;
-    for (index, value) in (0..).zip(values) {
-        if index == 0 || value.0.as_bytes().iter().any(|byte| *byte != 0) {
-            array.set(index, value, 0).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-fn freeze_maps(bpf: &Ebpf, test_clock: bool) -> Result<(), LiveError> {
-    let clock = (!test_clock).then_some("CLOCK");
-    for name in FROZEN.into_iter().chain(clock) {
-        mapping::freeze(descriptor(bpf, name)?)
-            .map_err(|e| LiveError::from_io(format!("freeze {name}"), e, String::new(), 0))?;
-    }
-    Ok(())
-}
-
-fn map_array<T: mapping::SharedValue>(bpf: &Ebpf, name: &str, count: usize) -> Result<Mapping<T>, LiveError> {
-    Mapping::new(descriptor(bpf, name)?, count).map_err(|e| {
-        LiveError::from_io(format!("map {name}"), e, String::new(), (count * size_of::<T>()) as u64)
-    })
-}
-
-fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(bpf: &mut Ebpf, name: &str) -> Result<T, LiveError> {
-    let map = bpf.take_map(name).ok_or_else(|| missing(name))?;
-    T::try_from(map).map_err(|error| LiveError::from_map(format!("open {name}"), error, 0))
-}
-
-fn start_log(bpf: &mut Ebpf) -> Result<KernelLog, LiveError> {
-    KernelLog::new(bpf).map_err(|error| LiveError::Damaged(format!("AYA_LOGS: {error}")))
-}
-
-type PerCpu<'a, T> = PerCpuArray<&'a MapData, Plain<T>>;
-
-fn per_cpu<'a, T>(bpf: &'a Ebpf, name: &str) -> Result<PerCpu<'a, T>, LiveError>
-where
-    T: FromBytes + IntoBytes + Copy + 'static,
-{
-    let map = bpf.map(name).ok_or_else(|| missing(name))?;
-    map.try_into().map_err(|error| LiveError::from_map(format!("open {name}"), error, 0))
-}
-
-/// All CPUs' values at `index`, by one system call.
-fn values<T>(map: &PerCpu<'_, T>, name: &str, index: u32) -> Result<Vec<T>, LiveError>
-where
-    T: FromBytes + IntoBytes + Copy + 'static,
-{
-    let values = map.get(&index, 0).map_err(|error| LiveError::from_map(format!("read {name}"), error, 0))?;
-    Ok(values.iter().map(|value| value.0).collect())
-}
-
-/// An array's descriptor, per CPU or not.
-fn descriptor<'a>(bpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, LiveError> {
-    if let Some(Map::Array(data) | Map::PerCpuArray(data)) = bpf.map(name) {
-        Ok(data.fd().as_fd())
-    } else {
-        Err(missing(name))
-    }
-}
-
-fn missing(name: &str) -> LiveError {
-    LiveError::Damaged(format!("it has no {name}"))
 }

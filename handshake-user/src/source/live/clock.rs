@@ -4,7 +4,19 @@
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aya::Ebpf;
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use handshake_common::abi::ClockPair;
+use handshake_common::shared::Shared64;
+
+use super::error::LiveError;
+use super::mapping::Mapping;
+use super::maps::{map_array, missing};
+
+/// The program that reads both clocks.
+const PROGRAM: &str = "handshake_clock";
+/// BPF_PROG_TEST_RUN wants a frame of 14 bytes at least; the program does not look at it.
+const ANY_FRAME: [u8; 64] = [0; 64];
 
 /// Rates that a kernel's configuration offers (`kernel/Kconfig.hz`).
 const RATES: [u32; 4] = [100, 250, 300, 1000];
@@ -14,6 +26,35 @@ const FIRST_SPAN: Duration = Duration::from_millis(50);
 const MEASUREMENTS: u32 = 4;
 /// Jiffies by which a span may be wrong: one for where in a jiffy it began and ended, half for a late tick.
 const TOLERANCE: f64 = 1.5;
+
+/// The map CLOCK, and the program that writes it. The program stays with the object.
+pub(super) struct Clock(Mapping<[Shared64; 2]>);
+
+impl Clock {
+    /// Loads the program and maps what it writes.
+    pub(super) fn start(bpf: &mut Ebpf) -> Result<Self, LiveError> {
+        let program = bpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
+        let program: Result<&mut Xdp, ProgramError> = program.try_into();
+        program.and_then(|program| program.load()).map_err(|e| LiveError::from_program(PROGRAM, e, 0))?;
+        map_array(bpf, "CLOCK", 1).map(Self)
+    }
+
+    /// Both clocks at one moment, by one run of the program.
+    pub(super) fn read(&self, bpf: &Ebpf) -> Result<ClockPair, LiveError> {
+        let program = bpf.program(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
+        let program: Result<&Xdp, ProgramError> = program.try_into();
+        let options = TestRunOptions { data_in: Some(&ANY_FRAME), ..TestRunOptions::default() };
+        let run = program.and_then(|program| program.test_run(options));
+        run.map_err(|error| LiveError::from_program(PROGRAM, error, 0))?;
+        Ok(self.standing())
+    }
+
+    /// What the last run wrote, or a test set.
+    pub(super) fn standing(&self) -> ClockPair {
+        let [now_ns, jiffies] = &self.0[0];
+        ClockPair { now_ns: now_ns.load(), jiffies: jiffies.load() }
+    }
+}
 
 /// Jiffies a second, out of pairs that `read` gives; `sleep` waits between them.
 pub(super) fn measure_hz<E>(

@@ -9,6 +9,8 @@ use log::{Log, Metadata, Record};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::error::LiveError;
+
 /// The level that lets everything through, for `AYA_LOG_LEVEL`.
 pub(super) const EVERYTHING: u8 = aya_log::Level::Trace as u8;
 
@@ -17,8 +19,9 @@ pub(super) const EVERYTHING: u8 = aya_log::Level::Trace as u8;
 pub(crate) struct KernelLog(EbpfLogger<ToStderr>);
 
 impl KernelLog {
-    pub(super) fn new(bpf: &mut Ebpf) -> Result<Self, aya_log::Error> {
-        EbpfLogger::init_with_logger(bpf, ToStderr).map(Self)
+    pub(super) fn new(bpf: &mut Ebpf) -> Result<Self, LiveError> {
+        let logger = EbpfLogger::init_with_logger(bpf, ToStderr);
+        logger.map(Self).map_err(|error| LiveError::Damaged(format!("AYA_LOGS: {error}")))
     }
 
     /// Writes lines as they come, until it is dropped. Runs inside a tokio runtime with I/O; ends with an

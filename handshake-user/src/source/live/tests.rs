@@ -11,6 +11,12 @@ use handshake_common::flow::{Family, Side};
 use handshake_common::record::{Detail, State};
 use handshake_common::wire::{Class, flag};
 
+use std::os::fd::BorrowedFd;
+
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use handshake_common::shared::Shared64;
+
+use super::maps::{FROZEN, descriptor};
 use super::*;
 
 const XDP_PASS: u32 = 2;
@@ -69,7 +75,7 @@ fn the_settings_reach_the_programs() {
 fn frozen_maps_take_no_write_of_ours() {
     let Some(live) = loaded(&small()) else { return };
     let clock = mapping::freeze(descriptor(&live.bpf, "CLOCK").expect("the map is there"));
-    assert_eq!(clock.expect_err("it is frozen").raw_os_error(), Some(libc::EBUSY));
+    assert_eq!(clock.expect_err("it is frozen").raw_os_error(), Some(libc::EPERM));
     for name in FROZEN.into_iter().chain(["CLOCK"]) {
         let map = descriptor(&live.bpf, name).expect("the map is there");
         assert_eq!(update(map).raw_os_error(), Some(libc::EPERM), "{name}");
@@ -223,6 +229,20 @@ fn an_object_of_another_layout_is_refused_before_the_kernel_sees_it() {
     }
 }
 
+#[test]
+fn without_capabilities_the_error_says_which() {
+    let Some(elf) = object_file() else { return };
+    // Asked once a process: not by a thread that would get no answer.
+    let _ = aya::features();
+    let error = std::thread::spawn(move || {
+        drop_capabilities();
+        Live::load(&elf, &small()).err()
+    });
+    let error = error.join().expect("the thread ends").expect("not permitted");
+    assert_eq!(error.exit_code(), 5, "{error}");
+    assert!(error.to_string().contains("cap_bpf"), "{error}");
+}
+
 /// The kernel's lines are forwarded; the ring's reader does not keep programs from loading.
 #[test]
 fn programs_that_log_load_with_their_reader() {
@@ -280,6 +300,23 @@ fn has_capabilities() -> bool {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a line of capabilities");
     let effective = u64::from_str_radix(line.trim(), 16).expect("a hexadecimal set");
     effective >> 39 & effective >> 12 & 1 == 1
+}
+
+/// Capabilities are a thread's own: the other tests keep theirs.
+fn drop_capabilities() {
+    /// `struct __user_cap_header_struct` of linux/capability.h; pid 0 is this thread.
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    // Effective, permitted and inheritable, for capabilities below 32 and from 32.
+    let none = [[0_u32; 3]; 2];
+    // SAFETY: version 3 reads one header and two of the triples.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+    assert_eq!(done, 0, "dropping capabilities is always permitted");
 }
 
 /// Says it on stderr itself, which the harness does not keep to itself, and in the file that sums up a run.
