@@ -21,7 +21,8 @@ mod tests;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, Event, Histogram, SERVICES, Service,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, Event, Histogram, RING_BYTES, SERVICES,
+    Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -98,11 +99,13 @@ impl Live {
         self.kernel_log.take()
     }
 
-    /// Takes the events there are out of the ring, in their order. Nobody wakes the reader: call it at every
-    /// interval and shortly between; a ring that is full meanwhile counts `lost_events`.
+    /// Takes the events there are out of the ring, in their order, and at most a ring's worth: a visitor slower
+    /// than the wire must not keep the agent from its other work. Nobody wakes the reader: call it at every interval
+    /// and shortly between; a ring that is full meanwhile counts `lost_events`.
     pub(crate) fn drain_events(&mut self, visit: &mut dyn FnMut(&Event)) {
         let Some(ring) = &mut self.events else { return };
-        while let Some(bytes) = ring.next() {
+        for _ in 0..RING_BYTES / size_of::<Event>() {
+            let Some(bytes) = ring.next() else { return };
             // Copied: records in the ring are aligned to eight bytes, events to a cache line.
             if let Ok(event) = Event::read_from_bytes(&bytes) {
                 visit(&event);

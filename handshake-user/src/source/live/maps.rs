@@ -18,6 +18,11 @@ use super::settings::{Settings, Sizes};
 pub(super) const FROZEN: [&str; 9] =
     ["CONFIG", "PORTS", "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "CLASSES", "LATENCY"];
 
+/// Octets of a ring that stays empty: rounded up to one page, the least it can be.
+const LEAST_RING: u32 = 1;
+/// Octets of the ring of diagnostic lines: some thousand.
+const LINES_RING: u32 = 128 << 10;
+
 /// A map's value that is plain bytes both ways, as aya's typed maps ask for it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -36,8 +41,8 @@ pub(super) fn possible_cpus() -> Result<usize, LiveError> {
 pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) -> Result<Ebpf, LiveError> {
     let test_clock = u8::from(settings.test_clock);
     let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
-    // One byte becomes one page: the least a ring can be.
-    let ring = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { 1 };
+    let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
+    let lines = if settings.kernel_log { LINES_RING } else { LEAST_RING };
     // Never `DISABLE`: aya asks again with a buffer to learn why, and the kernel refuses a buffer without a level with
     // EINVAL, which would stand for the true reason.
     let verifier_log = if settings.verifier_log {
@@ -49,7 +54,8 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
         .verifier_log_level(verifier_log)
         .map_max_entries("FLOWS4", sizes.slots4)
         .map_max_entries("FLOWS6", sizes.slots6)
-        .map_max_entries("EVENTS", ring)
+        .map_max_entries("EVENTS", events)
+        .map_max_entries("AYA_LOGS", lines)
         .override_global("TEST_CLOCK", &test_clock, settings.test_clock)
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
         .load(elf)
