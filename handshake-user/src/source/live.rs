@@ -1,0 +1,214 @@
+//! The kernel as a source: loads the BPF object, sizes, fills and freezes its maps, and reads them. The programs
+//! are attached elsewhere, from here on the kernel is the only writer.
+//!
+//! ```text
+//! Settings ─▶ CONFIG, PORTS ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, CLASSES, LATENCY   one system call each
+//!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES     mapped: none
+//!                                                     └──────▶ EVENTS                       polled
+//! ```
+
+mod clock;
+mod counters;
+mod error;
+mod kernel_log;
+mod mapping;
+mod maps;
+mod object;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use handshake_common::abi::{
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, Event, Histogram, RING_BYTES, SERVICES,
+    Service,
+};
+use handshake_common::books::ServiceRow;
+use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::table::{self, Slot, Slot4, Slot6};
+use handshake_common::verdict::Leg;
+use zerocopy::FromBytes;
+
+use crate::source::{Reading, Source};
+
+use clock::Clock;
+pub(crate) use error::LiveError;
+pub(crate) use kernel_log::KernelLog;
+use mapping::Mapping;
+use maps::{Plain, map_array, per_cpu, possible_cpus, take, values};
+pub(crate) use settings::{Settings, Sizes, WatchedInterface};
+
+/// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
+pub(crate) struct Live {
+    bpf: Ebpf,
+    clock: Clock,
+    flows4: Mapping<Slot4>,
+    flows6: Mapping<Slot6>,
+    services: Mapping<ServiceRow>,
+    events: Option<RingBuf<MapData>>,
+    kernel_log: Option<KernelLog>,
+    clocks: Clocks,
+    interfaces: u32,
+    test_clock: bool,
+    lost_before_hook: Box<dyn FnMut() -> u64 + Send>,
+}
+
+impl Live {
+    /// Creates the maps of `elf`, measures the kernel's clock, fills and freezes the maps. No program but the clock's
+    /// is loaded: that is for whoever attaches, through [`programs`](Self::programs).
+    ///
+    /// Takes some 50 ms, for the clock.
+    pub(crate) fn load(elf: &[u8], settings: &Settings) -> Result<Self, LiveError> {
+        object::check_layout(elf)?;
+        let sizes = Sizes::for_flows(settings.max_flows);
+        let bytes = sizes.bytes(possible_cpus()?, settings.events);
+        let mut bpf = maps::create(elf, settings, sizes, bytes)?;
+        let clock = Clock::start(&mut bpf)?;
+        let hz = clock::measure_hz(|| clock.read(&bpf), std::thread::sleep)?;
+        let clocks = settings.clocks(hz);
+        maps::fill(&mut bpf, settings, sizes, &clocks)?;
+        maps::freeze(&bpf, settings.test_clock)?;
+        Ok(Self {
+            clock,
+            flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize)?,
+            flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
+            services: map_array(&bpf, "SERVICES", SERVICES as usize)?,
+            events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
+            kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
+            clocks,
+            interfaces: u32::try_from(settings.interfaces.len()).unwrap_or(u32::MAX),
+            test_clock: settings.test_clock,
+            lost_before_hook: Box::new(|| 0),
+            bpf,
+        })
+    }
+
+    /// The object's programs, to load and attach.
+    pub(crate) fn programs(&mut self) -> &mut Ebpf {
+        &mut self.bpf
+    }
+
+    /// How [`Reading::lost_before_hook`] is asked for: packets the interfaces lost since they were attached to.
+    pub(crate) fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + 'static) {
+        self.lost_before_hook = Box::new(losses);
+    }
+
+    /// The kernel side's diagnostics, when [`Settings::kernel_log`] asked for them: once, to be forwarded.
+    pub(crate) fn take_kernel_log(&mut self) -> Option<KernelLog> {
+        self.kernel_log.take()
+    }
+
+    /// Takes the events there are out of the ring, in their order, and at most a ring's worth: a visitor slower
+    /// than the wire must not keep the agent from its other work. Nobody wakes the reader: call it at every interval
+    /// and shortly between; a ring that is full meanwhile counts `lost_events`.
+    pub(crate) fn drain_events(&mut self, visit: &mut dyn FnMut(&Event)) {
+        let Some(ring) = &mut self.events else { return };
+        for _ in 0..RING_BYTES / size_of::<Event>() {
+            let Some(bytes) = ring.next() else { return };
+            // Copied: records in the ring are aligned to eight bytes, events to a cache line.
+            if let Ok(event) = Event::read_from_bytes(&bytes) {
+                visit(&event);
+            }
+        }
+    }
+
+    /// Sets the time of programs that were loaded with [`Settings::test_clock`].
+    pub(crate) fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {
+        maps::set(&mut self.bpf, "CLOCK", &[Plain(time)])
+    }
+
+    fn now(&self) -> Result<ClockPair, LiveError> {
+        if self.test_clock { Ok(self.clock.standing()) } else { self.clock.read(&self.bpf) }
+    }
+}
+
+impl Source for Live {
+    /// The clock first, so that nothing in the counters or tables is younger than `now` says by more than the reading took.
+    fn read(&mut self) -> anyhow::Result<Reading> {
+        let now = self.now()?;
+        let wall = clock::wall_ns(now.now_ns);
+        let wall_ns = wall.map_err(|e| LiveError::from_io("read the clocks", e, String::new(), 0))?;
+        let [syn_synack, synack_ack, connect] = Leg::ALL;
+        Ok(Reading {
+            now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
+            wall_ns,
+            stopped: false,
+            counters: read_counters(&self.bpf)?,
+            classes: read_classes(&self.bpf, self.interfaces)?,
+            histograms: [
+                read_histogram(&self.bpf, syn_synack)?,
+                read_histogram(&self.bpf, synack_ack)?,
+                read_histogram(&self.bpf, connect)?,
+            ],
+            slots: (self.flows4.len() + self.flows6.len()) as u64,
+            lost_before_hook: (self.lost_before_hook)(),
+        })
+    }
+
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        visit_slots(&self.flows4, visit);
+        visit_slots(&self.flows6, visit);
+    }
+
+    fn services(&self) -> Vec<(u16, Service)> {
+        let rows = self.services.iter().zip(0_u16..);
+        rows.filter_map(|(row, number)| Some((number, service(row, number)?))).collect()
+    }
+
+    fn clocks(&self) -> Clocks {
+        self.clocks
+    }
+}
+
+/// One balanced block: see [`counters`].
+fn read_counters(bpf: &Ebpf) -> Result<CounterBlock, LiveError> {
+    let map = per_cpu(bpf, "COUNTERS")?;
+    counters::settle(|| values(&map, "COUNTERS", 0), std::thread::sleep)
+}
+
+/// A block an interface, summed over the CPUs.
+fn read_classes(bpf: &Ebpf, interfaces: u32) -> Result<Vec<ClassBlock>, LiveError> {
+    let map = per_cpu::<ClassBlock>(bpf, "CLASSES")?;
+    let read = |interface| {
+        let mut sum = ClassBlock { packets: [0; CLASS_WORDS] };
+        values(&map, "CLASSES", interface)?.iter().for_each(|block| add(&mut sum.packets, &block.packets));
+        Ok(sum)
+    };
+    (0..interfaces).map(read).collect()
+}
+
+fn read_histogram(bpf: &Ebpf, leg: Leg) -> Result<Histogram, LiveError> {
+    let map = per_cpu::<Histogram>(bpf, "LATENCY")?;
+    let mut sum = Histogram { buckets: [0; BUCKETS] };
+    values(&map, "LATENCY", leg as u32)?.iter().for_each(|part| add(&mut sum.buckets, &part.buckets));
+    Ok(sum)
+}
+
+fn visit_slots<S: Slot>(slots: &[S], visit: &mut dyn FnMut(&Record)) {
+    for slot in slots {
+        if let Some(record) = table::read(slot) {
+            visit(&record);
+        }
+    }
+}
+
+/// A row that counts: a service's, or a half's `other` once something did not fit.
+fn service(row: &ServiceRow, number: u16) -> Option<Service> {
+    if u32::from(number) % (SERVICES / 2) != 0 {
+        return row.read();
+    }
+    let other = row.copy();
+    other.gauges.iter().any(|gauge| *gauge != 0).then_some(other)
+}
+
+fn add(sums: &mut [u64], words: &[u64]) {
+    for (sum, word) in sums.iter_mut().zip(words) {
+        *sum = sum.wrapping_add(*word);
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "records keep the low half of the jiffies")]
+const fn low_half(jiffies: u64) -> u32 {
+    jiffies as u32
+}
