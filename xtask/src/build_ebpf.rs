@@ -1,7 +1,9 @@
 //! `cargo xtask build-ebpf`: compiles the kernel side, and keeps the committed object honest.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -68,11 +70,16 @@ fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
 /// The toolchain's cargo at work on the BPF crate, with nothing of this machine in its output.
 ///
 /// `RUSTC_BOOTSTRAP`: core from source, and BPF's atomics as intrinsics, are unstable features.
-pub(crate) fn cargo(toolchain: &Toolchain, verb: &str) -> std::process::Command {
+fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
+    cargo_at(&toolchain.cargo, toolchain, verb)
+}
+
+/// The same with another program in cargo's place: its clippy.
+pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str) -> Command {
     let mut path = toolchain.linker_folder.clone().into_os_string();
     path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    let mut command = shell::pristine(&toolchain.cargo);
+    path.push(env::var_os("PATH").unwrap_or_default());
+    let mut command = shell::pristine(program);
     command
         .current_dir(shell::root())
         .args([
@@ -88,6 +95,7 @@ pub(crate) fn cargo(toolchain: &Toolchain, verb: &str) -> std::process::Command 
         .arg(target_folder())
         .env("CARGO_UNSTABLE_BUILD_STD", "core")
         .env("PATH", path)
+        .env("CARGO", &toolchain.cargo)
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_WRAPPER", "")
         .env("RUSTC_BOOTSTRAP", "1")

@@ -1,10 +1,15 @@
 //! What a person working on handshake runs: `cargo xtask VERB`.
 
 mod build_ebpf;
+mod lint;
 mod packages;
+mod run;
 mod shell;
 mod stamp;
+mod test;
 mod toolchain;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -13,10 +18,21 @@ use clap::Parser;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Cli {
     BuildEbpf(build_ebpf::Args),
+    Lint(lint::Args),
+    Run(run::Args),
+    Test(test::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse() {
-        Cli::BuildEbpf(args) => build_ebpf::run(&args),
-    }
+fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
+    let result = match Cli::parse() {
+        Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Cli::Lint(args) => lint::run(&args).map(done),
+        Cli::Run(args) => run::run(&args).map(done),
+        Cli::Test(args) => test::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
