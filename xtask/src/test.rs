@@ -28,9 +28,12 @@ pub(crate) struct Args {
     /// Run the test programs through sudo, as --setup does; cargo stays with you
     #[arg(long)]
     sudo: bool,
-    /// For cargo test
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    arguments: Vec<String>,
+    /// For cargo test: a name, `-p CRATE`
+    #[arg(allow_hyphen_values = true, value_name = "ARGS")]
+    cargo: Vec<String>,
+    /// For the test programs: `--nocapture`
+    #[arg(last = true, value_name = "ARGS")]
+    programs: Vec<String>,
 }
 
 /// Runs the verb.
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let log = shell::root().join("target/skipped.log");
     fs::create_dir_all(shell::root().join("target")).context("make target")?;
     fs::write(&log, "").with_context(|| format!("empty {}", log.display()))?;
-    let mut command = cargo_test(&args.arguments, &log);
+    let mut command = cargo_test(args, &log);
     if let Some(object) = &object {
         command.env(OBJECT, object);
     }
@@ -62,14 +65,15 @@ fn set_up() -> Result<PathBuf> {
     build_ebpf::build_fresh(true)
 }
 
-/// `cargo test` over everything that runs on the host, or over what `arguments` choose.
-fn cargo_test(arguments: &[String], log: &Path) -> Command {
+/// `cargo test` over everything that runs on the host, or over the packages that the arguments choose.
+fn cargo_test(args: &Args, log: &Path) -> Command {
     let mut command = shell::cargo("test");
     command.env(SKIP_LOG, log).arg("--no-fail-fast");
-    if !arguments.iter().any(|argument| ["-p", "--package"].iter().any(|flag| argument.starts_with(flag))) {
+    let chooses = |argument: &String| argument.starts_with("-p") || argument.starts_with("--package");
+    if !args.cargo.iter().any(chooses) {
         command.args(["--workspace", "--exclude", "handshake-ebpf"]);
     }
-    command.args(arguments);
+    command.args(&args.cargo).arg("--").args(&args.programs);
     command
 }
 
@@ -161,14 +165,28 @@ mod tests {
         assert_eq!(sum, Sum { passed: 3, failed: 0, skipped: 3 });
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn line(words: &[&str]) -> String {
+        let words = ["test"].iter().chain(words);
+        let line = <Line as clap::Parser>::try_parse_from(words).expect("a good line");
+        format!("{:?}", cargo_test(&line.args, Path::new("log"))).replace('"', "")
+    }
+
     #[test]
     fn a_chosen_package_replaces_the_workspace() {
-        let line = |arguments: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            format!("{:?}", cargo_test(&arguments, Path::new("log")))
-        };
-        assert!(line(&["seq"]).contains("--workspace"));
-        assert!(!line(&["-p", "handshake-common"]).contains("--workspace"));
-        assert!(!line(&["--package=handshake-common"]).contains("--workspace"));
+        assert!(line(&["seq"]).ends_with("--no-fail-fast --workspace --exclude handshake-ebpf seq --"));
+        assert!(line(&["--setup", "-p", "xtask"]).ends_with("--no-fail-fast -p xtask --"));
+        assert!(!line(&["--package=xtask"]).contains("--workspace"));
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_programs() {
+        assert!(line(&["-p", "xtask", "sum", "--", "--nocapture"]).ends_with("-p xtask sum -- --nocapture"));
+        assert!(line(&["--", "--nocapture"]).ends_with("handshake-ebpf -- --nocapture"));
     }
 }
