@@ -73,7 +73,11 @@ fn cargo_test(args: &Args, log: &Path) -> Command {
     if !args.cargo.iter().any(chooses) {
         command.args(["--workspace", "--exclude", "handshake-ebpf"]);
     }
-    command.args(&args.cargo).arg("--").args(&args.programs);
+    command.args(&args.cargo);
+    // The parser leaves "--" where it is behind words for cargo, and takes it away otherwise.
+    if !args.programs.is_empty() {
+        command.arg("--").args(&args.programs);
+    }
     command
 }
 
@@ -179,14 +183,16 @@ mod tests {
 
     #[test]
     fn a_chosen_package_replaces_the_workspace() {
-        assert!(line(&["seq"]).ends_with("--no-fail-fast --workspace --exclude handshake-ebpf seq --"));
-        assert!(line(&["--setup", "-p", "xtask"]).ends_with("--no-fail-fast -p xtask --"));
+        assert!(line(&["seq"]).ends_with("--no-fail-fast --workspace --exclude handshake-ebpf seq"));
+        assert!(line(&["--setup", "-p", "xtask"]).ends_with("--no-fail-fast -p xtask"));
         assert!(!line(&["--package=xtask"]).contains("--workspace"));
     }
 
     #[test]
     fn what_follows_two_dashes_is_the_programs() {
-        assert!(line(&["-p", "xtask", "sum", "--", "--nocapture"]).ends_with("-p xtask sum -- --nocapture"));
-        assert!(line(&["--", "--nocapture"]).ends_with("handshake-ebpf -- --nocapture"));
+        let whole = line(&["-p", "xtask", "sum", "--", "--nocapture"]);
+        assert!(whole.ends_with("-p xtask sum -- --nocapture"), "{whole}");
+        let whole = line(&["--", "--nocapture"]);
+        assert!(whole.ends_with("handshake-ebpf -- --nocapture"), "{whole}");
     }
 }
