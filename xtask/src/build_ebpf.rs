@@ -1,11 +1,13 @@
 //! `cargo xtask build-ebpf`: compiles the kernel side, and keeps the committed object honest.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolScope};
 use sha2::{Digest, Sha256};
 
 use crate::toolchain::{self, Toolchain, Versions};
@@ -148,10 +150,10 @@ fn check(install: bool) -> Result<()> {
 /// The fresh build against the committed one.
 fn compare(stamp: &Stamp, toolchain: &Toolchain, committed: &[u8], fresh: &[u8]) -> Result<()> {
     if toolchain.versions != stamp.versions {
+        let (here, there) = (toolchain.versions.to_line(), stamp.versions.to_line());
+        compare_shapes(committed, fresh)?;
         println!(
-            "the stamp's hashes fit. Built here by {}, there by {}: the bytes cannot be compared",
-            toolchain.versions.to_line(),
-            stamp.versions.to_line()
+            "hashes, programs and maps fit; the bytes of two toolchains do not compare: {here} here, {there} there"
         );
         return Ok(());
     }
@@ -161,6 +163,31 @@ fn compare(stamp: &Stamp, toolchain: &Toolchain, committed: &[u8], fresh: &[u8])
     }
     println!("{} is, byte by byte, what the sources compile to", stamp::OBJECT);
     Ok(())
+}
+
+/// What two objects of the same sources share, whatever compiled them.
+fn compare_shapes(committed: &[u8], fresh: &[u8]) -> Result<()> {
+    let committed = shape(committed).with_context(|| format!("read {}", stamp::OBJECT))?;
+    let fresh = shape(fresh).context("read the object just built")?;
+    if committed != fresh {
+        let differing: Vec<&String> = committed.symmetric_difference(&fresh).collect();
+        bail!("{} has not the programs and maps of its sources: {differing:?}", stamp::OBJECT);
+    }
+    Ok(())
+}
+
+/// An object's programs, maps and constants: section and name of each symbol that others see, and the size of
+/// what is not code.
+fn shape(object: &[u8]) -> Result<BTreeSet<String>> {
+    let file = object::File::parse(object)?;
+    let mut names = BTreeSet::new();
+    for symbol in file.symbols().filter(|symbol| symbol.scope() == SymbolScope::Dynamic) {
+        let Some(index) = symbol.section_index() else { continue };
+        let section = file.section_by_index(index)?;
+        let size = if section.kind() == SectionKind::Text { 0 } else { symbol.size() };
+        names.insert(format!("{} {} {size}", section.name()?, symbol.name()?));
+    }
+    Ok(names)
 }
 
 /// What stands beside the committed object.
@@ -235,6 +262,12 @@ mod tests {
         };
         let stamp = Stamp { sources: "ab".to_owned(), object: "cd".to_owned(), versions };
         assert_eq!(Stamp::parse(&stamp.to_text()).expect("it is whole"), stamp);
+    }
+
+    #[test]
+    fn what_is_no_object_has_no_shape() {
+        let error = compare_shapes(b"#!/bin/sh", b"#!/bin/sh").expect_err("a script");
+        assert!(error.to_string().starts_with("read handshake-user/bpf/"), "{error}");
     }
 
     #[test]
