@@ -1,6 +1,7 @@
 //! What a person working on handshake runs: `cargo xtask VERB`.
 
 mod build_ebpf;
+mod demo;
 mod lint;
 mod packages;
 mod run;
@@ -18,6 +19,7 @@ use clap::Parser;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Cli {
     BuildEbpf(build_ebpf::Args),
+    Demo(demo::Args),
     Lint(lint::Args),
     Run(run::Args),
     Test(test::Args),
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match Cli::parse() {
         Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Cli::Demo(args) => demo::run(&args),
         Cli::Lint(args) => lint::run(&args).map(done),
         Cli::Run(args) => run::run(&args).map(done),
         Cli::Test(args) => test::run(&args),
