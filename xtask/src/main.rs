@@ -1,3 +1,41 @@
 //! What a person working on handshake runs: `cargo xtask VERB`.
 
-fn main() {}
+mod build_ebpf;
+mod demo;
+mod lint;
+mod packages;
+mod run;
+mod shell;
+mod stamp;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What a person working on handshake runs
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Cli {
+    BuildEbpf(build_ebpf::Args),
+    Demo(demo::Args),
+    Lint(lint::Args),
+    Run(run::Args),
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
+    let result = match Cli::parse() {
+        Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Cli::Demo(args) => demo::run(&args),
+        Cli::Lint(args) => lint::run(&args).map(done),
+        Cli::Run(args) => run::run(&args).map(done),
+        Cli::Test(args) => test::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

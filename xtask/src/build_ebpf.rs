@@ -1,0 +1,278 @@
+//! `cargo xtask build-ebpf`: compiles the kernel side, and keeps the committed object honest.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolScope};
+use sha2::{Digest, Sha256};
+
+use crate::toolchain::{self, Toolchain, Versions};
+use crate::{shell, stamp};
+
+/// The target's name for rustc.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Build the BPF object
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Install the toolchain first, if it is missing
+    #[arg(long)]
+    install: bool,
+    /// Change nothing: fail unless the committed object comes from the committed sources
+    #[arg(long, conflicts_with = "output")]
+    check: bool,
+    /// Write the object here, and leave the committed one and its stamp alone
+    #[arg(long, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let stamp = Stamp::read().ok();
+    if args.check {
+        return check(args.install);
+    }
+    let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), args.install)?;
+    let object = build(&toolchain)?;
+    match &args.output {
+        Some(path) => write(path, &object)?,
+        None => commit(&toolchain, &object)?,
+    }
+    Ok(())
+}
+
+/// Builds the sources as they are into a file outside the committed tree, and says where it is.
+pub(crate) fn build_fresh(install: bool) -> Result<PathBuf> {
+    let stamp = Stamp::read().ok();
+    let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), install)?;
+    let path = target_folder().join("fresh.bpf.o");
+    write(&path, &build(&toolchain)?)?;
+    Ok(path)
+}
+
+/// Compiles, and gives the object's bytes, without DWARF.
+fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
+    eprintln!(
+        "BPF object by {}: {}, bpf-linker {}",
+        toolchain.name, toolchain.versions.rustc, toolchain.versions.linker
+    );
+    // Cargo does not see that the linker has changed: link anew.
+    shell::run(cargo(toolchain, "clean").arg("--quiet"))?;
+    shell::run(&mut cargo(toolchain, "build"))?;
+    let linked = target_folder().join(TARGET).join("release/handshake");
+    let object = target_folder().join("handshake.bpf.o");
+    shell::run(shell::pristine(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&object))?;
+    fs::read(&object).with_context(|| format!("read {}", object.display()))
+}
+
+/// The toolchain's cargo at work on the BPF crate, with nothing of this machine in its output.
+///
+/// `RUSTC_BOOTSTRAP`: core from source, and BPF's atomics as intrinsics, are unstable features.
+fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
+    cargo_at(&toolchain.cargo, toolchain, verb)
+}
+
+/// The same with another program in cargo's place: its clippy.
+pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str) -> Command {
+    let mut path = toolchain.linker_folder.clone().into_os_string();
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    let mut command = shell::pristine(program);
+    command
+        .current_dir(shell::root())
+        .args([
+            verb,
+            "--locked",
+            "--release",
+            "--target",
+            TARGET,
+            "--package",
+            "handshake-ebpf",
+            "--target-dir",
+        ])
+        .arg(target_folder())
+        .env("CARGO_UNSTABLE_BUILD_STD", "core")
+        .env("PATH", path)
+        .env("CARGO", &toolchain.cargo)
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTC_WRAPPER", "")
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(toolchain).join("\x1f"));
+    command
+}
+
+/// The flags, and the folders of this machine by other names: equal sources give equal bytes wherever
+/// they lie. The workspace becomes `.`, where bpf-linker runs, so that it finds our lines for the
+/// verifier's log.
+fn rustflags(toolchain: &Toolchain) -> Vec<String> {
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let mut flags: Vec<String> = stamp::RUSTFLAGS.map(str::to_owned).to_vec();
+    flags.push(remap(&shell::root(), "."));
+    flags.push(remap(&shell::cargo_home().join("registry/src"), "/crates"));
+    flags.push(remap(&toolchain.library, "/rust/library"));
+    flags
+}
+
+/// A target folder of its own: flags and toolchain differ from the host's.
+fn target_folder() -> PathBuf {
+    shell::root().join("target/bpf")
+}
+
+/// Writes the object and its stamp to be committed.
+fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
+    let stamp =
+        Stamp { sources: current_sources()?, object: digest(object), versions: toolchain.versions.clone() };
+    write(&shell::root().join(stamp::OBJECT), object)?;
+    write(&shell::root().join(stamp::STAMP), stamp.to_text().as_bytes())
+}
+
+/// Fails unless the stamp's sources are the sources, its object the object and, as far as the
+/// toolchain here can tell, the one what the other compiles to.
+fn check(install: bool) -> Result<()> {
+    let stamp = Stamp::read()?;
+    let committed =
+        fs::read(shell::root().join(stamp::OBJECT)).with_context(|| format!("read {}", stamp::OBJECT))?;
+    if stamp.sources != current_sources()? {
+        bail!("{} comes from other sources: run `cargo xtask build-ebpf` and commit it", stamp::OBJECT);
+    }
+    if stamp.object != digest(&committed) {
+        bail!("{} is not the object its stamp speaks of: run `cargo xtask build-ebpf`", stamp::OBJECT);
+    }
+    let toolchain = toolchain::choose(Some(&stamp.versions), install)?;
+    let fresh = build(&toolchain)?;
+    compare(&stamp, &toolchain, &committed, &fresh)
+}
+
+/// The fresh build against the committed one.
+fn compare(stamp: &Stamp, toolchain: &Toolchain, committed: &[u8], fresh: &[u8]) -> Result<()> {
+    if toolchain.versions != stamp.versions {
+        let (here, there) = (toolchain.versions.to_line(), stamp.versions.to_line());
+        compare_shapes(committed, fresh)?;
+        println!(
+            "hashes, programs and maps fit; the bytes of two toolchains do not compare: {here} here, {there} there"
+        );
+        return Ok(());
+    }
+    if committed != fresh {
+        let path = target_folder().join("handshake.bpf.o");
+        bail!("{} is not what its sources compile to: compare it with {}", stamp::OBJECT, path.display());
+    }
+    println!("{} is, byte by byte, what the sources compile to", stamp::OBJECT);
+    Ok(())
+}
+
+/// What two objects of the same sources share, whatever compiled them.
+fn compare_shapes(committed: &[u8], fresh: &[u8]) -> Result<()> {
+    let committed = shape(committed).with_context(|| format!("read {}", stamp::OBJECT))?;
+    let fresh = shape(fresh).context("read the object just built")?;
+    if committed != fresh {
+        let differing: Vec<&String> = committed.symmetric_difference(&fresh).collect();
+        bail!("{} has not the programs and maps of its sources: {differing:?}", stamp::OBJECT);
+    }
+    Ok(())
+}
+
+/// An object's programs, maps and constants: section and name of each symbol that others see, and the size of
+/// what is not code.
+fn shape(object: &[u8]) -> Result<BTreeSet<String>> {
+    let file = object::File::parse(object)?;
+    let mut names = BTreeSet::new();
+    for symbol in file.symbols().filter(|symbol| symbol.scope() == SymbolScope::Dynamic) {
+        let Some(index) = symbol.section_index() else { continue };
+        let section = file.section_by_index(index)?;
+        let size = if section.kind() == SectionKind::Text { 0 } else { symbol.size() };
+        names.insert(format!("{} {} {size}", section.name()?, symbol.name()?));
+    }
+    Ok(names)
+}
+
+/// What stands beside the committed object.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    sources: String,
+    object: String,
+    versions: Versions,
+}
+
+impl Stamp {
+    fn read() -> Result<Self> {
+        let text = fs::read_to_string(shell::root().join(stamp::STAMP))
+            .with_context(|| format!("read {}", stamp::STAMP))?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let field = |name: &str| {
+            let value = stamp::field(text, name);
+            value.map(str::to_owned).with_context(|| format!("{} has no line `{name}: `", stamp::STAMP))
+        };
+        let versions = Versions {
+            rustc: field("rustc")?,
+            host: field("host")?,
+            llvm: field("llvm")?,
+            linker: field("bpf-linker")?,
+        };
+        Ok(Self { sources: field(stamp::SOURCES_LINE)?, object: field("object")?, versions })
+    }
+
+    fn to_text(&self) -> String {
+        let Versions { rustc, host, llvm, linker } = &self.versions;
+        format!(
+            "# Where handshake.bpf.o comes from; written by `cargo xtask build-ebpf`.\n\
+             {}: {}\nobject: {}\nrustc: {rustc}\nhost: {host}\nllvm: {llvm}\nbpf-linker: {linker}\n",
+            stamp::SOURCES_LINE,
+            self.sources,
+            self.object
+        )
+    }
+}
+
+fn current_sources() -> Result<String> {
+    stamp::source_hash(&shell::root()).context("hash the BPF sources")
+}
+
+fn digest(object: &[u8]) -> String {
+    stamp::hex(&Sha256::digest(object))
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
+    eprintln!("wrote {}, {} bytes", path.display(), content.len());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_reads_what_it_wrote() {
+        let versions = Versions {
+            rustc: "rustc 1.96.0 (ac68faa20 2026-05-25)".to_owned(),
+            host: "x86_64-unknown-linux-gnu".to_owned(),
+            llvm: "22.1.8".to_owned(),
+            linker: "0.13.0 (LLVM 22.1)".to_owned(),
+        };
+        let stamp = Stamp { sources: "ab".to_owned(), object: "cd".to_owned(), versions };
+        assert_eq!(Stamp::parse(&stamp.to_text()).expect("it is whole"), stamp);
+    }
+
+    #[test]
+    fn what_is_no_object_has_no_shape() {
+        let error = compare_shapes(b"#!/bin/sh", b"#!/bin/sh").expect_err("a script");
+        assert!(error.to_string().starts_with("read handshake-user/bpf/"), "{error}");
+    }
+
+    #[test]
+    fn a_stamp_without_a_line_is_none() {
+        let error = Stamp::parse("sources: ab\nrustc: r\nhost: h\nllvm: l\n").expect_err("no linker");
+        assert!(error.to_string().contains("`bpf-linker: `"), "{error}");
+    }
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask run -- ARGS`: builds the command and runs it, through sudo only where it needs to be.
+
+use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+
+/// What loading and attaching takes, by number in `linux/capability.h`: CAP_NET_ADMIN and CAP_BPF.
+const CAPABILITIES: [u32; 2] = [12, 39];
+/// The subcommands that load nothing, and the words that only print.
+const UNPRIVILEGED: [&str; 7] = ["replay", "doctor", "help", "--help", "-h", "--version", "-V"];
+/// What sudo would leave behind, beside our own variables.
+const PASSED: [&str; 3] = ["NO_COLOR", "TERM", "RUST_BACKTRACE"];
+
+/// Build handshake and run it, with sudo only if needed
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Build it optimised; without, it is built quickly: packets are counted by the BPF object, which is
+    /// optimised in any case
+    #[arg(long)]
+    release: bool,
+    /// What handshake is to do
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    arguments: Vec<String>,
+}
+
+/// Runs the verb. Comes back only if it cannot start the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let binary = build(args.release)?;
+    let mut command =
+        if needs_privileges(&args.arguments) { privileged(&binary)? } else { Command::new(&binary) };
+    let error = command.args(&args.arguments).exec();
+    Err(error).with_context(|| format!("start {}", binary.display()))
+}
+
+/// Builds handshake, as whoever runs us, and says where cargo has put it.
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
+    let mut command = shell::cargo("build");
+    command.args([
+        "--package",
+        "handshake-user",
+        "--bin",
+        "handshake",
+        "--message-format=json-render-diagnostics",
+    ]);
+    command.args(release.then_some("--release")).stderr(std::process::Stdio::inherit());
+    let output = command.output().context("start cargo")?;
+    if !output.status.success() {
+        bail!("handshake does not build");
+    }
+    executable(&String::from_utf8_lossy(&output.stdout))
+        .context("cargo does not say where it has put handshake")
+}
+
+/// The path in cargo's last message that has one.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let values = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    values.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
+}
+
+/// A program through sudo if we lack what loading takes; as it is, if we have it.
+pub(crate) fn privileged(program: &Path) -> Result<Command> {
+    if is_privileged() {
+        return Ok(Command::new(program));
+    }
+    if shell::is_root() {
+        bail!(
+            "root without CAP_BPF and CAP_NET_ADMIN, as in a container: start it with `--privileged` or these two"
+        );
+    }
+    if shell::find("sudo").is_none() {
+        bail!("this needs CAP_BPF and CAP_NET_ADMIN, and there is no sudo: run it as root");
+    }
+    eprintln!("through sudo: {}", program.display());
+    let mut command = Command::new("sudo");
+    command.arg(format!("--preserve-env={}", passed().join(","))).arg("--").arg(program);
+    Ok(command)
+}
+
+/// Our variables and a few more, as far as they are set.
+fn passed() -> Vec<String> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| name.starts_with("HANDSHAKE_") || PASSED.contains(&name.as_str())).collect()
+}
+
+/// May we load and attach programs?
+pub(crate) fn is_privileged() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective =
+        effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or_default();
+    CAPABILITIES.iter().all(|bit| effective >> bit & 1 == 1)
+}
+
+/// Does the command line load programs? What it says after `--` is another program's.
+fn needs_privileges(arguments: &[String]) -> bool {
+    let ours = arguments.iter().take_while(|argument| *argument != "--");
+    !ours.into_iter().any(|argument| UNPRIVILEGED.contains(&argument.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(line: &str) -> bool {
+        needs_privileges(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn only_what_loads_programs_needs_privileges() {
+        for line in ["", "watch -i lo", "-i lo", "check -i lo -- ./load.sh --help"] {
+            assert!(needs(line), "{line}");
+        }
+        for line in ["replay file.pcap", "doctor", "watch --help", "-V", "help check"] {
+            assert!(!needs(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_binary_is_where_cargo_says() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
+            {\"reason\":\"compiler-artifact\",\"executable\":\"/t/debug/handshake\"}\n{\"reason\":\"build-finished\"}\n";
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/handshake")));
+        assert_eq!(executable("warning: not JSON"), None);
+    }
+}
