@@ -24,6 +24,8 @@ pub mod books;
 pub mod engine;
 pub mod flow;
 pub mod latency;
+#[cfg(not(target_arch = "bpf"))]
+pub mod memory;
 pub mod record;
 pub mod seq;
 pub mod shared;

@@ -1,0 +1,168 @@
+//! The tracker's memory on the host: a [`Platform`] over borrowed slices. A replay and the tests run
+//! the engine on it; the kernel side has maps instead. No allocation, no clock: the caller brings both.
+
+use core::cell::Cell;
+use core::mem::MaybeUninit;
+
+use crate::abi::{BUCKETS, CLASS_WORDS, Config, Event, MAX_INTERFACES, SERVICES, STRIPES, WAYS};
+use crate::books::{Books, ServiceRow};
+use crate::engine::{self, Platform};
+use crate::record::Now;
+use crate::shared::Shared64;
+use crate::table::{Slot4, Slot6};
+use crate::verdict::Leg;
+use crate::wire::Packet;
+
+/// Packets of one interface by class: [`class_index`](crate::abi::class_index) says where.
+pub type Classes = [Shared64; CLASS_WORDS];
+/// A histogram of one leg: [`latency`](crate::latency) says which bucket is which.
+pub type Buckets = [Shared64; BUCKETS];
+/// A bit a port.
+pub const PORT_WORDS: usize = 65_536 / 64;
+
+/// A class block of zeros.
+#[must_use]
+pub const fn no_classes() -> Classes {
+    [const { Shared64::new(0) }; CLASS_WORDS]
+}
+
+/// A histogram of zeros.
+#[must_use]
+pub const fn no_buckets() -> Buckets {
+    [const { Shared64::new(0) }; BUCKETS]
+}
+
+/// The memory that the kernel side has as maps. All of it begins as zeros.
+#[derive(Clone, Copy)]
+pub struct Storage<'a> {
+    /// The IPv4 table: a power of two of slots, a set's at least.
+    pub slots4: &'a [Slot4],
+    /// The IPv6 table, under the same terms.
+    pub slots6: &'a [Slot6],
+    /// [`STRIPES`] lock words.
+    pub stripes: &'a [Shared64],
+    /// [`SERVICES`] rows.
+    pub services: &'a [ServiceRow],
+    /// The counter block.
+    pub books: &'a Books,
+    /// A block an interface: [`MAX_INTERFACES`], or as many as packets come from.
+    pub classes: &'a [Classes],
+    /// A histogram a leg, in the order of [`Leg`].
+    pub histograms: &'a [Buckets; Leg::ALL.len()],
+    /// The ports of the filter: [`PORT_WORDS`] words, or none where [`Config::options`] asks for no filter.
+    pub ports: &'a [u64],
+}
+
+/// Takes an event; `false` when there was no room for it.
+pub type Sink<'a> = &'a dyn Fn(&Event) -> bool;
+
+/// A [`Platform`] on the host. One thread uses it; several may share one [`Storage`] but for its
+/// `books`, `classes` and `histograms`, of which the kernel has one a CPU.
+pub struct Memory<'a> {
+    config: Config,
+    storage: Storage<'a>,
+    clock: Cell<Now>,
+    sink: Sink<'a>,
+}
+
+impl<'a> Memory<'a> {
+    /// The engine's memory. The masks of `config` are set to fit the tables.
+    ///
+    /// # Panics
+    ///
+    /// When a table is no power of two, or any part has another length than [`Storage`] says.
+    #[must_use]
+    pub fn new(mut config: Config, storage: Storage<'a>, sink: Sink<'a>) -> Self {
+        config.mask4 = mask_of(storage.slots4.len());
+        config.mask6 = mask_of(storage.slots6.len());
+        assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
+        assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
+        assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
+        assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
+        Self { config, storage, clock: Cell::new(Now::default()), sink }
+    }
+
+    /// Counts and tracks a packet that came at `now`.
+    pub fn observe(&self, now: Now, packet: &Packet) {
+        self.clock.set(now);
+        engine::observe(self, packet);
+    }
+
+    /// The memory itself, for whoever reads it.
+    #[must_use]
+    pub const fn storage(&self) -> &Storage<'a> {
+        &self.storage
+    }
+
+    /// The time of the latest packet.
+    #[must_use]
+    pub const fn now(&self) -> Now {
+        self.clock.get()
+    }
+}
+
+fn mask_of(slots: usize) -> u32 {
+    assert!(slots.is_power_of_two() && slots >= WAYS as usize, "a table is a power of two of slots");
+    u32::try_from(slots - 1).expect("a table has fewer slots than a u32 counts")
+}
+
+impl Platform for Memory<'_> {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.get().ns
+    }
+
+    fn jiffies(&self) -> u32 {
+        self.clock.get().jiffies
+    }
+
+    fn slot4(&self, index: u32) -> Option<&Slot4> {
+        self.storage.slots4.get(index as usize)
+    }
+
+    fn slot6(&self, index: u32) -> Option<&Slot6> {
+        self.storage.slots6.get(index as usize)
+    }
+
+    fn stripe(&self, index: u32) -> Option<&Shared64> {
+        self.storage.stripes.get(index as usize)
+    }
+
+    fn service(&self, row: u32) -> Option<&ServiceRow> {
+        self.storage.services.get(row as usize)
+    }
+
+    fn service_row(&self, packet: &Packet) -> u32 {
+        engine::service_row(self, packet)
+    }
+
+    fn books(&self) -> &Books {
+        self.storage.books
+    }
+
+    fn classes(&self, interface: u32) -> Option<&Classes> {
+        self.storage.classes.get(interface as usize)
+    }
+
+    fn sample(&self, leg: Leg, bucket: u32) {
+        if let Some(count) = self.storage.histograms[leg as usize].get(bucket as usize) {
+            count.add(1);
+        }
+    }
+
+    fn is_selected(&self, port: u16) -> bool {
+        let word = self.storage.ports.get(usize::from(port >> 6));
+        word.is_some_and(|word| word >> (port & 63) & 1 != 0)
+    }
+
+    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
+        let mut event = MaybeUninit::zeroed();
+        fill(&mut event);
+        // SAFETY: every bit pattern is an `Event`, and it began as zeros; the engine, the only caller,
+        // writes a whole event over them.
+        (self.sink)(unsafe { event.assume_init_ref() })
+    }
+}
