@@ -52,6 +52,10 @@ pub trait Platform {
     fn sample(&self, leg: Leg, bucket: u32);
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
+    /// The record in a slot goes: another takes its place. An attempt that was open ends as `verdict`.
+    /// Nothing on the packet path of the kernel; a replay lists the flow.
+    #[inline(always)]
+    fn displaced<S: Slot>(&self, _slot: &S, _tag: Tag, _verdict: Option<Counter>) {}
     /// Hands `fill` room for an event and sends it; `false`: there was no room.
     fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
 }
@@ -452,7 +456,10 @@ impl<'a, P: Platform> Visit<'a, P> {
         if state.is_open() {
             let verdict = if expired { expired_as(state) } else { Counter::Evicted };
             self.close(slot, tag, verdict, now);
-        } else if state.is_udp() && !expired {
+        } else {
+            self.platform.displaced(slot, tag, None);
+        }
+        if state.is_udp() && !expired {
             self.transfer(tag.service(), state.gauge_place(), Counter::UdpEvicted as usize);
         }
         books.add_at(evicted_place(worth));
@@ -463,6 +470,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     fn close<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
         self.transfer(tag.service(), tag.state().gauge_place(), verdict as usize);
         self.tell(slot, tag, verdict as usize, now);
+        self.platform.displaced(slot, tag, Some(verdict));
     }
 
     /// Begins a record in a slot that is owned and has the key, and publishes it.
@@ -601,6 +609,7 @@ impl<'a, P: Platform> Visit<'a, P> {
         let now = self.now();
         let state = old.state();
         if table::expired(slot, state, now, &self.clocks()) {
+            self.platform.displaced(slot, old, None);
             return self.start(slot, old, now, Newcomer::of(self.packet));
         }
         let side = self.side(old.flags());
@@ -647,6 +656,8 @@ impl<'a, P: Platform> Visit<'a, P> {
         if step.new_attempt {
             if state.is_open() {
                 self.close(slot, old, Counter::Superseded, now);
+            } else {
+                self.platform.displaced(slot, old, None);
             }
             return self.start(slot, old, now, Newcomer::Attempt);
         }

@@ -4,12 +4,12 @@
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 
-use crate::abi::{BUCKETS, CLASS_WORDS, Config, Event, MAX_INTERFACES, SERVICES, STRIPES, WAYS};
+use crate::abi::{BUCKETS, CLASS_WORDS, Config, Counter, Event, MAX_INTERFACES, SERVICES, STRIPES, WAYS};
 use crate::books::{Books, ServiceRow};
 use crate::engine::{self, Platform};
-use crate::record::Now;
+use crate::record::{Now, Record};
 use crate::shared::Shared64;
-use crate::table::{Slot4, Slot6};
+use crate::table::{self, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
 use crate::wire::Packet;
 
@@ -56,6 +56,9 @@ pub struct Storage<'a> {
 /// Takes an event; `false` when there was no room for it.
 pub type Sink<'a> = &'a dyn Fn(&Event) -> bool;
 
+/// Hears of a record that goes, and how its attempt ended if it was open.
+pub type Obituary<'a> = &'a dyn Fn(&Record, Option<Counter>);
+
 /// A [`Platform`] on the host. One thread uses it; several may share one [`Storage`] but for its
 /// `books`, `classes` and `histograms`, of which the kernel has one a CPU.
 pub struct Memory<'a> {
@@ -63,6 +66,7 @@ pub struct Memory<'a> {
     storage: Storage<'a>,
     clock: Cell<Now>,
     sink: Sink<'a>,
+    obituary: Option<Obituary<'a>>,
 }
 
 impl<'a> Memory<'a> {
@@ -79,7 +83,14 @@ impl<'a> Memory<'a> {
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
         assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
-        Self { config, storage, clock: Cell::new(Now::default()), sink }
+        Self { config, storage, clock: Cell::new(Now::default()), sink, obituary: None }
+    }
+
+    /// Tells `obituary` of every record whose place another takes.
+    #[must_use]
+    pub fn mourned_by(mut self, obituary: Obituary<'a>) -> Self {
+        self.obituary = Some(obituary);
+        self
     }
 
     /// Counts and tracks a packet that came at `now`.
@@ -133,6 +144,12 @@ impl Platform for Memory<'_> {
 
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         self.storage.services.get(row as usize)
+    }
+
+    fn displaced<S: Slot>(&self, slot: &S, tag: Tag, verdict: Option<Counter>) {
+        if let Some(obituary) = self.obituary {
+            obituary(&table::record_under(slot, tag), verdict);
+        }
     }
 
     fn service_row(&self, packet: &Packet) -> u32 {

@@ -463,7 +463,7 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
         if matches!(before.state(), State::Empty) {
             return None;
         }
-        let record = copy(slot, before);
+        let record = record_under(slot, before);
         crate::shared::read_fence();
         if slot.tag().load() == before.0 {
             return Some(record);
@@ -472,8 +472,30 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
     None
 }
 
+/// Copies a slot that nobody else uses into a free slot of its sets in another table of `mask` + 1 slots;
+/// `false`: there is none.
 #[cfg(not(target_arch = "bpf"))]
-fn copy<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
+pub fn transplant<S: Slot>(from: &S, slots: &[S], mask: u32, factors: &[[u64; HASH_WORDS]; 2]) -> bool {
+    let tag = Tag(from.tag().load());
+    let key = from.key(tag.state().is_udp());
+    let sets = factors.each_ref().map(|factors| set_of(hash(&key, S::FAMILY, factors), mask));
+    let ways = sets.into_iter().flat_map(|set| set..set + WAYS);
+    let Some(to) = ways
+        .filter_map(|index| slots.get(index as usize))
+        .find(|slot| matches!(Tag(slot.tag().load()).state(), State::Empty))
+    else {
+        return false;
+    };
+    to.set_key(&key);
+    to.last().store(from.last().load());
+    to.body().store(&from.body().load());
+    to.tag().swap(tag.0);
+    true
+}
+
+/// Copies a slot's record under a tag that is known to be its own.
+#[cfg(not(target_arch = "bpf"))]
+pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
     use crate::record::{Detail, Record};
     let state = tag.state();
     Record {

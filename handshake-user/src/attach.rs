@@ -22,7 +22,6 @@ use std::fmt;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::str::FromStr;
 
 use aya::Ebpf;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
@@ -101,18 +100,6 @@ pub(crate) enum HookChoice {
     Named(Hook),
 }
 
-impl FromStr for HookChoice {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        if word == "auto" {
-            return Ok(Self::Auto);
-        }
-        let hook = Hook::ALL.into_iter().find(|hook| hook.name() == word);
-        hook.map(Self::Named).ok_or_else(|| "there are: auto, xdp-native, xdp-generic, tcx, clsact".into())
-    }
-}
-
 /// `--direction`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -123,19 +110,6 @@ pub(crate) enum Direction {
     Ingress,
     /// Ingress and egress.
     Both,
-}
-
-impl FromStr for Direction {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "ingress" => Ok(Self::Ingress),
-            "both" => Ok(Self::Both),
-            _ => Err("there are: auto, ingress, both".into()),
-        }
-    }
 }
 
 /// The way a packet goes through an interface.

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, Styles};
+use clap::builder::{BoolishValueParser, PossibleValue, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
+use crate::attach::{Direction, Hook, HookChoice};
 use crate::values::{Cidr, PortRange, clock, interval, period};
 
 /// What holds when nothing is said. The one table: parsing and help read it.
@@ -85,8 +86,8 @@ pub(crate) struct Watch {
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
     /// Where to attach
-    #[arg(long, value_enum, default_value_t = Hook::Auto, env = "HANDSHAKE_HOOK", hide_env = true)]
-    pub(crate) hook: Hook,
+    #[arg(long, value_enum, default_value_t = HookChoice::Auto, env = "HANDSHAKE_HOOK", hide_env = true)]
+    pub(crate) hook: HookChoice,
     /// Which way to look; auto is ingress on loopback, both elsewhere
     #[arg(long, value_enum, default_value_t = Direction::Auto, env = "HANDSHAKE_DIRECTION", hide_env = true)]
     pub(crate) direction: Direction,
@@ -215,30 +216,51 @@ pub(crate) struct Verbosity {
     pub(crate) verbose: u8,
 }
 
-/// Where a program sits; the same words as in the report's header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Hook {
-    /// Native XDP where hardware is behind the interface, else TCX, else generic XDP
-    Auto,
-    /// XDP in the driver
-    XdpNative,
-    /// XDP behind the driver, on any interface
-    XdpGeneric,
-    /// TC by link, Linux 6.6 or newer
-    Tcx,
-    /// TC by qdisc
-    Clsact,
+/// The words of `--hook` are those of the report's header.
+impl ValueEnum for HookChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Auto,
+            Self::Named(Hook::XdpNative),
+            Self::Named(Hook::XdpGeneric),
+            Self::Named(Hook::Tcx),
+            Self::Named(Hook::Clsact),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Auto => {
+                ("auto", "Native XDP where hardware is behind the interface, else TCX, else generic XDP")
+            }
+            Self::Named(hook) => (
+                hook.name(),
+                match hook {
+                    Hook::XdpNative => "XDP in the driver",
+                    Hook::XdpGeneric => "XDP behind the driver, on any interface",
+                    Hook::Tcx => "TC by link, Linux 6.6 or newer",
+                    Hook::Clsact => "TC by qdisc",
+                },
+            ),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
-/// Which way through the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Direction {
-    /// Ingress on loopback, both elsewhere
-    Auto,
-    /// Only what comes in: a mirror port, all sides of a router
-    Ingress,
-    /// What comes in and what goes out
-    Both,
+impl ValueEnum for Direction {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Ingress, Self::Both]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto").help("Ingress on loopback, both elsewhere"),
+            Self::Ingress => {
+                PossibleValue::new("ingress").help("Only what comes in: a mirror port, all sides of a router")
+            }
+            Self::Both => PossibleValue::new("both").help("What comes in and what goes out"),
+        })
+    }
 }
 
 /// How reports are written.
@@ -344,7 +366,7 @@ mod tests {
 
     use clap::CommandFactory;
 
-    use super::{Cli, Command, Format, Hook, Watch, one_line, parse_from};
+    use super::{Cli, Command, Format, HookChoice, Watch, one_line, parse_from};
 
     #[test]
     fn clap_finds_no_fault_in_the_definition() {
@@ -369,7 +391,7 @@ mod tests {
         assert_eq!(watch.rules.expire_after, Duration::from_secs(75));
         assert_eq!(watch.rules.udp_idle, Duration::from_secs(60));
         assert_eq!(watch.rules.idle_after, Duration::from_secs(3600));
-        assert_eq!((watch.output.top, watch.output.format, watch.hook), (10, Format::Text, Hook::Auto));
+        assert_eq!((watch.output.top, watch.output.format, watch.hook), (10, Format::Text, HookChoice::Auto));
         assert!(!watch.output.flows && !watch.output.events && !watch.promisc && !watch.rules.one_sided);
         assert!(watch.period.is_none());
     }

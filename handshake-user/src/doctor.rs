@@ -135,6 +135,15 @@ impl Finding {
     }
 }
 
+/// `handshake doctor`: [`run`] for stdout and the default table size.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub(crate) fn command(interfaces: &[String]) -> anyhow::Result<u8> {
+    Ok(run(interfaces, crate::agent::default_table_bytes(), &mut io::stdout())?)
+}
+
 /// Looks at the machine and at these interfaces (of the default routes when none is named), prints what it finds and
 /// gives the exit code: 0 where `watch` would work, else 4, or 5 for want of permission. `table_bytes` is what the tables
 /// take with the `--max-flows` there is.

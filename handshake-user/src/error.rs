@@ -74,6 +74,9 @@ pub(crate) enum Error {
         /// What the kernel said, when it was asked.
         kernel: Option<String>,
     },
+    /// An interface went away while it was watched.
+    #[error("{0} is gone: the report above is its last")]
+    LostInterface(String),
     /// The kernel did not answer a question that it should.
     #[error("cannot {what}: {source}")]
     System {
@@ -93,6 +96,7 @@ impl Error {
             | Self::NoDefaultRoute(_)
             | Self::Hook { .. }
             | Self::NoHook { .. }
+            | Self::LostInterface(_)
             | Self::Load { .. } => 4,
             Self::Permission { .. } => 5,
             Self::System { source, .. } => {
@@ -114,6 +118,7 @@ impl Error {
             | Self::TooManyInterfaces { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
+            | Self::LostInterface(_)
             | Self::System { .. } => None,
         }
     }

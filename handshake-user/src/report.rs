@@ -6,6 +6,11 @@ pub(crate) mod text;
 
 use std::io::{self, ErrorKind, Write};
 
+use crate::cli::Format;
+use crate::snapshot::{Interval, Snapshot};
+use flow::Flow;
+use text::Style;
+
 /// Where data goes. Who reads it may leave at any time (`handshake | head`): that ends the output,
 /// and is no error.
 pub(crate) struct Output<W> {
@@ -45,6 +50,62 @@ impl<W: Write> Output<W> {
             other => other,
         }
     }
+}
+
+/// One flow, in the format asked for.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_flow<W: Write>(
+    out: &mut Output<W>,
+    format: Format,
+    flow: &Flow,
+    style: Style,
+) -> io::Result<()> {
+    out.put(|out| match format {
+        Format::Text => writeln!(out, "{}", text::draw_flow(flow, style).trim_end()),
+        Format::Json | Format::Jsonl => json::write_flow(out, flow),
+    })
+}
+
+/// The last report, and the flows when they were asked for.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_closing<W: Write>(
+    out: &mut Output<W>,
+    format: Format,
+    snapshot: &Snapshot,
+    flows: Option<&[Flow]>,
+    style: Style,
+) -> io::Result<()> {
+    if let (Format::Json, Some(flows)) = (format, flows) {
+        return out.put(|out| json::write_report_with_flows(out, snapshot, flows));
+    }
+    for flow in flows.unwrap_or_default() {
+        write_flow(out, format, flow, style)?;
+    }
+    write_report(out, format, snapshot, None, style)
+}
+
+/// A report, in the format asked for.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_report<W: Write>(
+    out: &mut Output<W>,
+    format: Format,
+    snapshot: &Snapshot,
+    interval: Option<&Interval<'_>>,
+    style: Style,
+) -> io::Result<()> {
+    out.put(|out| match format {
+        Format::Text => out.write_all(text::draw(snapshot, interval, style).as_bytes()),
+        Format::Json | Format::Jsonl => json::write_report(out, snapshot, interval),
+    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,14 @@
 //! Where the figures come from: the kernel's maps, or a capture run through the same engine.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "replay reads captures through it; it comes with the engine")
-)]
 pub(crate) mod capture_file;
-#[cfg_attr(not(test), expect(dead_code, reason = "the agent that reads the kernel through it comes next"))]
 pub(crate) mod live;
+pub(crate) mod replay;
+pub(crate) mod settings;
 #[cfg_attr(not(test), expect(dead_code, reason = "replay --squeeze maps its times through it"))]
 pub(crate) mod squeeze;
 
-use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, Service};
+use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
+use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
 
 /// One reading of everything but the flows, taken at one `now` before the tables are read.
@@ -44,4 +42,18 @@ pub(crate) trait Source {
     fn services(&self) -> Vec<(u16, Service)>;
     /// The two clocks T1 and T2, and the idle times.
     fn clocks(&self) -> Clocks;
+}
+
+/// The rows of a service table that count, with their numbers: services', and a half's `other` once something did not fit.
+fn service_rows(rows: &[ServiceRow]) -> Vec<(u16, Service)> {
+    let other = |row: &ServiceRow| {
+        let row = row.copy();
+        row.gauges.iter().any(|gauge| *gauge != 0).then_some(row)
+    };
+    let valid = |(row, number): (&ServiceRow, u16)| {
+        let is_other = u32::from(number) % (SERVICES / 2) == 0;
+        let service = if is_other { other(row) } else { row.read() };
+        service.map(|service| (number, service))
+    };
+    rows.iter().zip(0_u16..).filter_map(valid).collect()
 }

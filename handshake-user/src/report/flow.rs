@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use handshake_common::abi::{NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
+use handshake_common::abi::{Counter, Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 use handshake_common::verdict::{Cause, FlowFlag, Verdict};
@@ -23,6 +23,28 @@ pub(crate) struct View<'a> {
     stopped: bool,
     clocks: Clocks,
 }
+
+/// How the attempt of an event ended; `None` when its number is no verdict's.
+pub(crate) fn verdict_of(event: &Event) -> Option<Verdict> {
+    ENDS.iter().find(|(counter, _)| *counter as u8 == event.verdict).map(|(_, verdict)| *verdict)
+}
+
+fn verdict_in(counter: Counter) -> Option<Verdict> {
+    ENDS.iter().find(|(each, _)| *each == counter).map(|(_, verdict)| *verdict)
+}
+
+/// The gauges that an attempt ends in, and their verdicts.
+const ENDS: [(Counter, Verdict); 9] = [
+    (Counter::Completed, Verdict::Completed),
+    (Counter::Refused, Verdict::Refused),
+    (Counter::Unreachable, Verdict::Unreachable),
+    (Counter::InitiatorAborted, Verdict::InitiatorAborted),
+    (Counter::ResponderAborted, Verdict::ResponderAborted),
+    (Counter::Superseded, Verdict::Superseded),
+    (Counter::ExpiredNoSynAck, Verdict::HalfOpenExpired),
+    (Counter::ExpiredNoAck, Verdict::HalfOpenExpired),
+    (Counter::Evicted, Verdict::Evicted),
+];
 
 /// A flow, ready to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +151,12 @@ impl<'a> View<'a> {
     /// An attempt that has just ended, as the event of its end tells it.
     pub(crate) fn ended(&self, record: &Record, verdict: Verdict, ended_ns: u64) -> Flow {
         self.with(record, verdict.name(), cause(verdict, record.state), Some(self.wall(ended_ns)))
+    }
+
+    /// A record whose place another took; one that was open then ended as `verdict`.
+    pub(crate) fn displaced(&self, record: &Record, verdict: Option<Counter>) -> Option<Flow> {
+        let Some(verdict) = verdict.and_then(verdict_in) else { return self.flow(record) };
+        Some(self.with(record, verdict.name(), cause(verdict, record.state), None))
     }
 
     fn with(

@@ -14,7 +14,6 @@ mod kernel_log;
 mod mapping;
 mod maps;
 mod object;
-mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +29,7 @@ use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
+use crate::source::settings::{Settings, Sizes};
 use crate::source::{Reading, Source};
 
 use clock::Clock;
@@ -37,7 +37,6 @@ pub(crate) use error::LiveError;
 pub(crate) use kernel_log::KernelLog;
 use mapping::Mapping;
 use maps::{Plain, map_array, per_cpu, possible_cpus, take, values};
-pub(crate) use settings::{Settings, Sizes, WatchedInterface};
 
 /// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
 pub(crate) struct Live {
@@ -152,8 +151,7 @@ impl Source for Live {
     }
 
     fn services(&self) -> Vec<(u16, Service)> {
-        let rows = self.services.iter().zip(0_u16..);
-        rows.filter_map(|(row, number)| Some((number, service(row, number)?))).collect()
+        super::service_rows(&self.services)
     }
 
     fn clocks(&self) -> Clocks {
@@ -191,15 +189,6 @@ fn visit_slots<S: Slot>(slots: &[S], visit: &mut dyn FnMut(&Record)) {
             visit(&record);
         }
     }
-}
-
-/// A row that counts: a service's, or a half's `other` once something did not fit.
-fn service(row: &ServiceRow, number: u16) -> Option<Service> {
-    if u32::from(number) % (SERVICES / 2) != 0 {
-        return row.read();
-    }
-    let other = row.copy();
-    other.gauges.iter().any(|gauge| *gauge != 0).then_some(other)
 }
 
 fn add(sums: &mut [u64], words: &[u64]) {

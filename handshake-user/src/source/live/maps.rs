@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::error::LiveError;
 use super::kernel_log;
 use super::mapping::{self, Mapping, SharedValue};
-use super::settings::{Settings, Sizes};
+use crate::source::settings::{Settings, Sizes};
 
 /// Maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are left out: their reader
 /// writes how far it has read.

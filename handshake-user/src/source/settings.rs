@@ -1,4 +1,5 @@
-//! What the kernel side is told: the settings of a run, the sizes of its maps, and the [`Config`] made of both.
+//! What the engine is told: the settings of a run, the sizes of its tables, and the [`Config`] made of both. The same for
+//! the kernel side and for a replay.
 
 use std::io;
 use std::time::Duration;
@@ -10,17 +11,14 @@ use handshake_common::abi::{
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
 
-/// Flows tracked by default: 524,288 IPv4 slots are 32 MiB, 65,536 IPv6 slots 8 MiB.
-const DEFAULT_MAX_FLOWS: u32 = 262_144;
-/// A UDP flow without a packet for this long has expired (Linux's `nf_conntrack_udp_timeout_stream` is 120 s,
-/// its timeout without an answer 30 s).
-const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(60);
+use crate::cli::{Filter, Rules};
+
 /// The fewest slots of a table: one page of IPv4 records, which is the least that can be mapped.
 const MIN_SLOTS: u64 = 64;
 /// The most: 2²⁷ IPv4 records are 8 GiB. More would be a slip of the finger.
 const MAX_SLOTS: u64 = 1 << 27;
 /// Words of the set of ports: a bit a port.
-pub(super) const PORT_WORDS: usize = 65_536 / 64;
+pub(crate) const PORT_WORDS: usize = 65_536 / 64;
 /// Serial comparison of jiffies tells apart ages under 2³¹.
 const MAX_JIFFIES: u32 = i32::MAX as u32;
 
@@ -66,30 +64,41 @@ pub(crate) struct Settings {
     pub(crate) test_clock: bool,
 }
 
+#[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
+        let crate::cli::Command::Watch(watch) =
+            crate::cli::parse_from(["handshake"]).expect("nothing is right")
+        else {
+            unreachable!("nothing is watch")
+        };
+        Self::of(&watch.rules, &watch.filter, watch.max_flows)
+    }
+}
+
+impl Settings {
+    /// What the command line says of rules and filters, for tables of `max_flows`; no interfaces yet.
+    pub(crate) fn of(rules: &Rules, filter: &Filter, max_flows: u32) -> Self {
         Self {
             interfaces: Vec::new(),
-            half_open_after: Duration::from_secs(3),
-            expire_after: Duration::from_secs(75),
-            udp_idle: DEFAULT_UDP_IDLE,
-            idle_after: Duration::from_secs(3600),
-            max_flows: DEFAULT_MAX_FLOWS,
+            half_open_after: rules.half_open_after,
+            expire_after: rules.expire_after,
+            udp_idle: rules.udp_idle,
+            idle_after: rules.idle_after,
+            max_flows,
             factors: None,
-            ports: Vec::new(),
-            nets: Vec::new(),
-            one_sided: false,
+            ports: filter.ports.iter().flat_map(|range| range.first..=range.last).collect(),
+            nets: filter.nets.iter().map(|cidr| cidr.net()).collect(),
+            one_sided: rules.one_sided,
             events: false,
             kernel_log: false,
             verifier_log: false,
             test_clock: false,
         }
     }
-}
 
-impl Settings {
     /// How old records are read, where a second has `hz` jiffies.
-    pub(super) fn clocks(&self, hz: u32) -> Clocks {
+    pub(crate) fn clocks(&self, hz: u32) -> Clocks {
         Clocks {
             half_open_after_ns: nanos(self.half_open_after),
             expire_after_ns: nanos(self.expire_after),
@@ -100,7 +109,7 @@ impl Settings {
 
     /// What the programs read. Fails when there are more interfaces or prefixes than it has room for,
     /// or the system gives no random numbers.
-    pub(super) fn config(&self, sizes: Sizes, clocks: &Clocks) -> io::Result<Config> {
+    pub(crate) fn config(&self, sizes: Sizes, clocks: &Clocks) -> io::Result<Config> {
         let (interfaces, raw_interfaces) = self.interface_table()?;
         let mut nets = [Net::default(); MAX_NETS];
         let filters = nets.get_mut(..self.nets.len()).ok_or_else(|| {
@@ -124,7 +133,7 @@ impl Settings {
     }
 
     /// The set of ports, bit `p % 64` of word `p / 64`.
-    pub(super) fn port_set(&self) -> [u64; PORT_WORDS] {
+    pub(crate) fn port_set(&self) -> [u64; PORT_WORDS] {
         let mut words = [0; PORT_WORDS];
         for port in &self.ports {
             words[usize::from(port / 64)] |= 1 << (port % 64);

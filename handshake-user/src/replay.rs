@@ -1,0 +1,135 @@
+//! `handshake replay`: a capture through the engine, and the same reports.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use handshake_common::abi::MAX_INTERFACES;
+use handshake_common::abi::point;
+use handshake_common::table::record_of;
+use handshake_common::wire::{Slice, parse};
+
+use crate::cli::Replay as Options;
+use crate::report;
+use crate::report::flow::{Flow, View, verdict_of};
+use crate::report::text::Style;
+use crate::say;
+use crate::snapshot::{Context, Origin, Snapshot};
+use crate::source::Source;
+use crate::source::capture_file::{Capture, CapturedPacket};
+use crate::source::replay::{Passed, Replay};
+use crate::source::settings::Settings;
+
+/// Runs the command; its exit code.
+///
+/// # Errors
+///
+/// A file that is missing, unreadable or no capture, and what the output does not take.
+pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
+    let mut capture = Capture::open(&options.file)?;
+    let wanted = options.output.flows || options.output.events;
+    let fixed = options.max_flows.is_some();
+    let max_flows = options.max_flows.unwrap_or(1);
+    let settings = Settings::of(&options.rules, &options.filter, max_flows);
+    let replay = Replay::new(&settings, fixed, wanted).context("set the engine up")?;
+    let mut playing = Playing {
+        options,
+        replay,
+        context: None,
+        displaced: Vec::new(),
+        out: report::Output::to(std::io::stdout()),
+        style: Style::of_stdout(),
+    };
+    let read = playing.play(&mut capture);
+    capture.warnings().iter().for_each(|warning| say(&warning.to_string()));
+    read?;
+    playing.finish()?;
+    Ok(0)
+}
+
+/// A capture on its way through the engine.
+struct Playing<'a> {
+    options: &'a Options,
+    replay: Replay,
+    /// Known from the first packet on: its time is the report's beginning.
+    context: Option<Arc<Context>>,
+    /// Flows whose records gave their place, for `--flows`.
+    displaced: Vec<Flow>,
+    out: report::Output<std::io::Stdout>,
+    style: Style,
+}
+
+impl Playing<'_> {
+    fn play(&mut self, capture: &mut Capture) -> anyhow::Result<()> {
+        while let Some(captured) = capture.next_packet()? {
+            self.observe(&captured);
+            if self.out.is_closed() {
+                break;
+            }
+            self.show_passed()?;
+        }
+        self.replay.stop();
+        Ok(())
+    }
+
+    fn observe(&mut self, captured: &CapturedPacket<'_>) {
+        if self.context.is_none() {
+            self.context = Some(self.context_from(captured.time_ns));
+        }
+        let frame = Slice { bytes: captured.bytes, length: captured.length };
+        let mut packet = parse(&frame, captured.link);
+        packet.point = point(interface(captured.interface), false);
+        self.replay.observe(captured.time_ns, &packet);
+    }
+
+    fn context_from(&self, from_ns: u64) -> Arc<Context> {
+        let path = self.options.file.display().to_string();
+        Arc::new(Context {
+            origin: Origin::Capture { path },
+            from_ns,
+            filter: self.options.filter.clone(),
+            top: self.options.output.top,
+        })
+    }
+
+    /// Shows the attempts that ended, and keeps the flows that gave their place.
+    fn show_passed(&mut self) -> anyhow::Result<()> {
+        let Some(context) = self.context.clone() else { return Ok(()) };
+        for passed in self.replay.take_passed() {
+            let reading = self.replay.moment();
+            let view = View::at(&context, reading, reading.ns, self.replay.clocks());
+            match passed {
+                Passed::Ended(event) if self.options.output.events => {
+                    if let Some(verdict) = verdict_of(&event) {
+                        let flow = view.ended(&record_of(&event), verdict, event.ended_ns);
+                        report::write_flow(&mut self.out, self.options.output.format, &flow, self.style)?;
+                    }
+                }
+                Passed::Displaced(record, verdict) if self.options.output.flows => {
+                    self.displaced.extend(view.displaced(&record, verdict));
+                }
+                Passed::Ended(_) | Passed::Displaced(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let context = self.context.clone().unwrap_or_else(|| self.context_from(0));
+        let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
+        let flows = self.options.output.flows.then(|| {
+            let mut flows = std::mem::take(&mut self.displaced);
+            flows.extend(View::of(&snapshot).flows(&self.replay));
+            flows.sort_by_key(|flow| flow.started_ns);
+            flows
+        });
+        let format = self.options.output.format;
+        Ok(report::write_closing(&mut self.out, format, &snapshot, flows.as_deref(), self.style)?)
+    }
+}
+
+/// A packet's interface as a hook point's: a file may have more than the records tell apart.
+fn interface(number: u32) -> u8 {
+    /// The last one stands for all that have no number of their own.
+    const LAST: u8 = MAX_INTERFACES as u8 - 1;
+    u8::try_from(number).unwrap_or(LAST).min(LAST)
+}
