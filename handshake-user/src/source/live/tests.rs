@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use handshake_common::abi::{Counter, LAYOUT, class_index};
@@ -14,6 +15,7 @@ use handshake_common::wire::{Class, flag};
 use std::os::fd::BorrowedFd;
 
 use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya_log::EbpfLogger;
 use handshake_common::shared::Shared64;
 
 use super::maps::{FROZEN, descriptor};
@@ -256,6 +258,39 @@ fn programs_that_log_load_with_their_reader() {
     assert!(ended.is_err(), "it waits for lines until it is dropped, and ended with {ended:?}");
 }
 
+/// Off, the diagnostics are not in the programs; on, a chain of extension headers too long to walk is worth a line.
+#[test]
+fn the_kernel_s_lines_come_only_when_asked_for() {
+    for kernel_log in [false, true] {
+        let Some(live) = loaded(&Settings { kernel_log, ..small() }) else { return };
+        handshake(&live);
+        run(&live, &long_chain());
+        let program = live.bpf.program("handshake_xdp").expect("loaded").info().expect("its description");
+        let lines = Lines::default();
+        let logger = EbpfLogger::init_from_id_with_logger(program.id(), lines.clone());
+        logger.expect("the ring is among the program's maps").flush();
+        let lines = lines.0.lock().expect("no other holds it").clone();
+        assert_eq!(lines.len(), usize::from(kernel_log), "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains("extension headers")), "{lines:?}");
+    }
+}
+
+/// Collects lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().expect("no other holds it").push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
 /// Tables of 64 slots, and the test runs' interface.
 fn small() -> Settings {
     Settings {
@@ -367,6 +402,21 @@ fn segments() -> [Vec<u8>; 3] {
     ]
 }
 
+/// An IPv6 packet with twenty destination options headers, which no host would send.
+fn long_chain() -> Vec<u8> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    const NO_NEXT_HEADER: u8 = 59;
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
+    frame.extend([0x60, 0, 0, 0, 0, 160, DESTINATION_OPTIONS, 64]);
+    frame.extend([0xfd; 32]);
+    for number in 0..20 {
+        let next = if number < 19 { DESTINATION_OPTIONS } else { NO_NEXT_HEADER };
+        // Eight octets: the next header, no further eights, and one option PadN of four.
+        frame.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    frame
+}
+
 /// An Ethernet frame of a TCP segment without data.
 fn segment(from: ([u8; 4], u16), to: ([u8; 4], u16), seq: u32, ack: u32, flags: u8) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
@@ -389,7 +439,7 @@ fn run(live: &Live, frame: &[u8]) {
 fn run_on(bpf: &Ebpf, frame: &[u8]) {
     let program: &Xdp =
         bpf.program("handshake_xdp").expect("loaded").try_into().expect("it is an XDP program");
-    let mut out = [0; 128];
+    let mut out = [0; 512];
     let options =
         TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
     let result = program.test_run(options).expect("a test run");
