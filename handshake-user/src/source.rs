@@ -5,7 +5,10 @@
     expect(dead_code, reason = "replay reads captures through it; it comes with the engine")
 )]
 pub(crate) mod capture_file;
-#[cfg_attr(not(test), expect(dead_code, reason = "the agent that reads the kernel through it comes next"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the agent that reads the kernel through it comes next")
+)]
 pub(crate) mod live;
 #[cfg_attr(not(test), expect(dead_code, reason = "replay --squeeze maps its times through it"))]
 pub(crate) mod squeeze;
