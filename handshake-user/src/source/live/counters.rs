@@ -69,7 +69,7 @@ impl Accepted {
 }
 
 /// Was no pair of changes under way while the block was copied?
-fn is_whole(block: &CounterBlock) -> bool {
+pub(super) fn is_whole(block: &CounterBlock) -> bool {
     block.words[Counter::End as usize] == block.words[Counter::Begin as usize]
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum LiveError {
     Damaged(String),
     /// The kernel wants a capability.
     #[error(
-        "not permitted to {what}: run as root, or give the binary its capabilities (sudo setcap cap_bpf,cap_net_admin+ep handshake)"
+        "not permitted to {what}: run as root, or give the binary its capabilities (sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep handshake)"
     )]
     Permission {
         /// What was tried.
@@ -144,17 +144,15 @@ impl LiveError {
     /// A failure to load or run the program `name`. The verifier refuses with EACCES and EINVAL and a log;
     /// a missing capability has no log.
     pub(crate) fn from_program(name: &str, error: ProgramError, bytes: u64) -> Self {
-        match error {
-            ProgramError::LoadError { io_error, verifier_log } => {
-                Self::from_io(format!("load {name}"), io_error, verifier_log.to_string(), bytes)
+        if let ProgramError::LoadError { io_error, verifier_log } = error {
+            return Self::from_io(format!("load {name}"), io_error, verifier_log.to_string(), bytes);
+        }
+        match io_error(&error) {
+            Some(code) => {
+                let error = io::Error::from_raw_os_error(code);
+                Self::from_io(format!("run {name}"), error, String::new(), bytes)
             }
-            other => match io_error(&other) {
-                Some(code) => {
-                    let error = io::Error::from_raw_os_error(code);
-                    Self::from_io(format!("run {name}"), error, String::new(), bytes)
-                }
-                None => Self::Damaged(format!("{name}: {}", chain(&other))),
-            },
+            None => Self::Damaged(format!("{name}: {}", chain(&error))),
         }
     }
 }

@@ -37,11 +37,6 @@ impl KernelLog {
             ready.clear_ready();
         }
     }
-
-    /// Writes the lines there are.
-    pub(crate) fn flush(&mut self) {
-        self.0.flush();
-    }
 }
 
 /// A line a record. stderr may be closed, and that ends nothing.
