@@ -10,9 +10,7 @@ use handshake_common::table::record_of;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, sleep_until};
 
-use crate::attach::{
-    self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface,
-};
+use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
 use crate::cli::{Format, Watch, defaults};
 use crate::error::Error;
 use crate::report::flow::{View, verdict_of};

@@ -245,7 +245,7 @@ mod tests {
             (256, 512, 64),
             (257, 1024, 128),
             (100_000, 262_144, 32_768),
-            (DEFAULT_MAX_FLOWS, 524_288, 65_536),
+            (262_144, 524_288, 65_536),
             (1 << 20, 2 << 20, 1 << 18),
             (u32::MAX, 1 << 27, 1 << 27),
         ] {
@@ -255,9 +255,9 @@ mod tests {
 
     #[test]
     fn the_default_takes_forty_mebibytes_and_little_more() {
-        let bytes = Sizes::for_flows(DEFAULT_MAX_FLOWS).bytes(2, false);
+        let bytes = Sizes::for_flows(262_144).bytes(2, false);
         assert!((40 << 20..41 << 20).contains(&bytes), "{bytes}");
-        let more = Sizes::for_flows(DEFAULT_MAX_FLOWS).bytes(2, true) - bytes;
+        let more = Sizes::for_flows(262_144).bytes(2, true) - bytes;
         assert_eq!(more, RING_BYTES as u64);
     }
 

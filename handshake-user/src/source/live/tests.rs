@@ -312,7 +312,7 @@ impl log::Log for Lines {
 /// Tables of 64 slots, and the test runs' interface.
 fn small() -> Settings {
     Settings {
-        interfaces: vec![WatchedInterface { index: LOOPBACK, raw: false }],
+        interfaces: vec![crate::source::settings::WatchedInterface { index: LOOPBACK, raw: false }],
         max_flows: 32,
         ..Settings::default()
     }
