@@ -1,5 +1,8 @@
 //! Programs on real interfaces, each test in a network namespace of its own.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 
 use super::interface::{XdpProgram, by_index};
@@ -224,6 +227,57 @@ fn clsact_holds_both_ways_and_leaves_other_filters_alone() {
         let left = run("tc filter show dev hs-a ingress");
         assert!(left.contains("u32") && !left.contains("handshake"), "{left}");
     });
+}
+
+/// The hook that [`an_agent_to_kill`] takes on `hs-a`.
+const HOOK_TO_TAKE: &str = "HANDSHAKE_TEST_HOOK";
+
+#[test]
+fn kill_9_leaves_no_link_and_no_promiscuous_mode() {
+    in_namespace(|| {
+        let index = index_of("hs-a");
+        for hook in Hook::ALL {
+            kill_an_agent_on(hook);
+            assert_eq!(xdp_on("hs-a"), None, "{hook}");
+            assert_eq!(tcx_chain(index, Way::Egress).unwrap_or_default(), [0; 0], "{hook}");
+            assert!(run("ip -d link show hs-a").contains("promiscuity 0"), "{hook}");
+        }
+        // What clsact leaves is known for what it is: the last agent's egress filter too, whatever its ingress was.
+        let left = clsact::filters(index, Way::Ingress).expect("filters");
+        assert_eq!(left.iter().filter(|f| f.handle != 0).count(), 1);
+        assert_eq!(clsact::stale(index).iter().filter(|f| f.way == Way::Ingress).count(), 1);
+    });
+}
+
+/// Starts an agent in this namespace, sees that its programs are there, and kills it.
+fn kill_an_agent_on(hook: Hook) {
+    let mut child = Command::new(std::env::current_exe().expect("this test's program"))
+        .args(["--exact", "--ignored", "--nocapture", "attach::tests::an_agent_to_kill"])
+        .env(HOOK_TO_TAKE, hook.name())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let ready = output.lines().map_while(Result::ok).any(|line| line.ends_with("attached"));
+    let there = hook.is_xdp() == xdp_on("hs-a").is_some() && !on_tc("hs-a", Way::Egress).is_empty();
+    let promiscuous = run("ip -d link show hs-a").contains("promiscuity 1");
+    child.kill().expect("it lives");
+    child.wait().expect("it ends");
+    assert!(ready && there && promiscuous, "{hook}: {ready} {there} {promiscuous}");
+}
+
+#[test]
+#[ignore = "an agent for another test to start and kill"]
+fn an_agent_to_kill() {
+    let word = std::env::var(HOOK_TO_TAKE).expect("started by the test that kills it");
+    let hook = Hook::ALL.into_iter().find(|hook| hook.name() == word).expect("a hook");
+    let choice =
+        if hook == Hook::Tcx && tc() != Hook::Tcx { HookChoice::Auto } else { HookChoice::Named(hook) };
+    let (attached, _) = attach_to("hs-a", choice).expect("hs-a takes it");
+    let promisc = Promisc::hold([attached.interfaces[0].info.index]).expect("CAP_NET_RAW");
+    println!("\nattached");
+    std::thread::sleep(std::time::Duration::from_secs(60));
+    drop((attached, promisc));
 }
 
 #[test]
