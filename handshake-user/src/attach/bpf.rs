@@ -37,6 +37,8 @@ impl std::fmt::Display for ProgramName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.name {
             Some(name) => write!(f, "{name} (id {})", self.id),
+            // An XDP hook with a program a mode tells no id.
+            None if self.id == 0 => f.write_str("several programs"),
             None => write!(f, "program id {}", self.id),
         }
     }
