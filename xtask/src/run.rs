@@ -78,7 +78,11 @@ pub(crate) fn privileged(program: &Path) -> Result<Command> {
     }
     eprintln!("through sudo: {}", program.display());
     let mut command = Command::new("sudo");
-    command.arg(format!("--preserve-env={}", passed().join(","))).arg("--").arg(program);
+    let passed = passed();
+    if !passed.is_empty() {
+        command.arg(format!("--preserve-env={}", passed.join(",")));
+    }
+    command.arg("--").arg(program);
     Ok(command)
 }
 
@@ -119,6 +123,20 @@ mod tests {
         for line in ["replay file.pcap", "doctor", "watch --help", "-V", "help check"] {
             assert!(!needs(line), "{line}");
         }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_handshakes_with_dashes_of_its_own() {
+        let words = ["run", "--release", "--", "check", "-i", "lo", "--", "./load.sh", "--fast"];
+        let args = <Line as clap::Parser>::try_parse_from(words).expect("a good line").args;
+        assert!(args.release);
+        assert_eq!(args.arguments, words[3..]);
     }
 
     #[test]
