@@ -10,8 +10,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// What loading and attaching takes, by number in `linux/capability.h`: CAP_NET_ADMIN and CAP_BPF.
-const CAPABILITIES: [u32; 2] = [12, 39];
+/// What attaching takes, by its number in `linux/capability.h`.
+const CAP_NET_ADMIN: u32 = 12;
+/// What stands for both of [`LOADING`] in the kernel's `bpf_capable` and `perfmon_capable`.
+const CAP_SYS_ADMIN: u32 = 21;
+/// What loading takes: CAP_PERFMON and CAP_BPF.
+const LOADING: [u32; 2] = [38, 39];
+/// All of it in a sentence.
+pub(crate) const NEEDED: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
 /// The subcommands that load nothing, and the words that only print.
 const UNPRIVILEGED: [&str; 7] = ["replay", "doctor", "help", "--help", "-h", "--version", "-V"];
 /// What sudo would leave behind, beside our own variables.
@@ -74,11 +80,15 @@ pub(crate) fn privileged(program: &Path) -> Result<Command> {
         );
     }
     if shell::find("sudo").is_none() {
-        bail!("this needs CAP_BPF and CAP_NET_ADMIN, and there is no sudo: run it as root");
+        bail!("this needs {NEEDED}, and there is no sudo: run it as root");
     }
     eprintln!("through sudo: {}", program.display());
     let mut command = Command::new("sudo");
-    command.arg(format!("--preserve-env={}", passed().join(","))).arg("--").arg(program);
+    let passed = passed();
+    if !passed.is_empty() {
+        command.arg(format!("--preserve-env={}", passed.join(",")));
+    }
+    command.arg("--").arg(program);
     Ok(command)
 }
 
@@ -92,9 +102,12 @@ fn passed() -> Vec<String> {
 pub(crate) fn is_privileged() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective =
-        effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or_default();
-    CAPABILITIES.iter().all(|bit| effective >> bit & 1 == 1)
+    suffices(effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or_default())
+}
+
+fn suffices(effective: u64) -> bool {
+    let has = |bit: u32| effective >> bit & 1 == 1;
+    has(CAP_NET_ADMIN) && (has(CAP_SYS_ADMIN) || LOADING.into_iter().all(has))
 }
 
 /// Does the command line load programs? What it says after `--` is another program's.
@@ -119,6 +132,30 @@ mod tests {
         for line in ["replay file.pcap", "doctor", "watch --help", "-V", "help check"] {
             assert!(!needs(line), "{line}");
         }
+    }
+
+    #[test]
+    fn loading_takes_both_and_attaching_a_third() {
+        let loading = 1 << 38 | 1 << 39;
+        assert!(suffices(loading | 1 << CAP_NET_ADMIN));
+        assert!(suffices(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN));
+        for short in [0, loading, 1 << 39 | 1 << CAP_NET_ADMIN, 1 << CAP_SYS_ADMIN] {
+            assert!(!suffices(short), "{short:#x}");
+        }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_handshakes_with_dashes_of_its_own() {
+        let words = ["run", "--release", "--", "check", "-i", "lo", "--", "./load.sh", "--fast"];
+        let args = <Line as clap::Parser>::try_parse_from(words).expect("a good line").args;
+        assert!(args.release);
+        assert_eq!(args.arguments, words[3..]);
     }
 
     #[test]

@@ -95,8 +95,8 @@ fn raise(command: &mut Command, wanted: bool) {
         return;
     }
     eprintln!(
-        "without CAP_BPF and CAP_NET_ADMIN: tests that load programs or make namespaces are skipped. \
-         `cargo xtask test --sudo` runs them"
+        "without {}: tests that load programs or make namespaces are skipped. `cargo xtask test --sudo` runs them",
+        run::NEEDED
     );
 }
 
