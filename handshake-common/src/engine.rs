@@ -9,7 +9,6 @@ use crate::abi::{
 };
 use crate::books::{Books, ServiceKey, ServiceRow};
 use crate::flow::{End, Family, FlowKey, Side};
-use crate::latency;
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::Shared64;
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
@@ -17,6 +16,7 @@ use crate::tcp::{self, Segment, Step};
 use crate::udp;
 use crate::verdict::{Cause, Leg, Sign};
 use crate::wire::{self, Class, Packet, quote};
+use crate::{latency, low_half};
 
 /// How often a CPU looks again at a lock word or a slot that another one holds. A holder needs
 /// some hundred nanoseconds, a look about two.
@@ -134,11 +134,11 @@ fn passes<P: Platform>(platform: &P, packet: &Packet) -> bool {
 #[inline(always)]
 fn in_a_net(config: &Config, packet: &Packet) -> bool {
     let mut i = 0;
-    while i < MAX_NETS {
-        if i as u32 >= config.net_count {
+    while i < low_half(MAX_NETS as u64) {
+        if i >= config.net_count {
             return false;
         }
-        let net = &config.nets[i];
+        let net = &config.nets[i as usize];
         if net.family == packet.family as u32
             && (is_in(net, &packet.source) || is_in(net, &packet.destination))
         {
@@ -619,7 +619,7 @@ impl<'a, P: Platform> Visit<'a, P> {
             record.points = see_point(record.points, side, self.packet.point);
             if after as u8 != state as u8 && matches!(after, State::UdpAnswered) {
                 let ticks = now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT;
-                record.answer_after = ticks.clamp(1, u32::MAX as u64) as u32;
+                record.answer_after = low_half(ticks.clamp(1, u32::MAX as u64));
             }
             slot.body().set_udp(record);
             self.count_packet(slot, side);

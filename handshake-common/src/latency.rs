@@ -2,27 +2,30 @@
 //! is at most 1/16 above any of its samples.
 
 use crate::abi::BUCKETS;
+use crate::low_half;
 
 /// Sub-buckets a power of two, as a shift.
 const SUB_SHIFT: u32 = 4;
 const SUBS: u64 = 1 << SUB_SHIFT;
+/// The last bucket.
+const LAST: u32 = low_half(BUCKETS as u64) - 1;
 
 /// The bucket of a sample in ns.
 #[inline(always)]
 #[must_use]
 pub const fn bucket(ns: u64) -> u32 {
     if ns < SUBS {
-        return (ns & (SUBS - 1)) as u32;
+        return low_half(ns & (SUBS - 1));
     }
     let exponent = 63 - ns.leading_zeros();
     let sub = (ns >> (exponent - SUB_SHIFT)) & (SUBS - 1);
-    (((exponent - SUB_SHIFT + 1) << SUB_SHIFT) | (sub & (SUBS - 1)) as u32) & (BUCKETS as u32 - 1)
+    (((exponent - SUB_SHIFT + 1) << SUB_SHIFT) | low_half(sub & (SUBS - 1))) & LAST
 }
 
 /// The largest sample that falls into `bucket`, ns.
 #[must_use]
 pub const fn upper_bound(bucket: u32) -> u64 {
-    if bucket < SUBS as u32 {
+    if (bucket as u64) < SUBS {
         return bucket as u64;
     }
     let exponent = (bucket >> SUB_SHIFT) - 1;

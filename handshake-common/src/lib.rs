@@ -34,3 +34,10 @@ pub mod tcp;
 pub mod udp;
 pub mod verdict;
 pub mod wire;
+
+/// The lower half of a word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
+const fn low_half(word: u64) -> u32 {
+    word as u32
+}

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use crate::abi::{self, HASH_WORDS, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
+use crate::low_half;
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::{Shared32, Shared64};
 
@@ -446,7 +447,7 @@ pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
     // Of an established record that is idle the worth falls by the difference, of an expired one to `Expired`.
     let worth = Worth::number_of(state) as u64;
     let worth = worth - ended * (Worth::Completed as u64 - Worth::Ended as u64);
-    ((worth & expired.wrapping_sub(1)) | (expired * Worth::Expired as u64)) as u32
+    low_half((worth & expired.wrapping_sub(1)) | (expired * Worth::Expired as u64))
 }
 
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
@@ -521,7 +522,7 @@ pub fn event<S: Slot>(slot: &S, tag: Tag, verdict: usize, ended_ns: u64) -> abi:
         ports: key.ports,
         last_jiffies: slot.last().load(),
         tcp: slot.body().tcp(),
-        verdict: (verdict & 0xff) as u8,
+        verdict: (low_half(verdict as u64) & 0xff) as u8,
         family: S::FAMILY as u8,
         reserved: [0; 6],
     }

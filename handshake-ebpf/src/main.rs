@@ -3,6 +3,11 @@
 //! Every program passes every packet on, unchanged.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "helpers and contexts give wider words than their values: lengths, interface numbers, jiffies' low half"
+)]
+#![expect(unreachable_pub, missing_docs, reason = "the macros of aya make items around the programs")]
 
 mod frame;
 mod log;

@@ -66,8 +66,7 @@ async fn run(options: &Watch, plan: &Plan) -> anyhow::Result<u8> {
 fn settings(options: &Watch, plan: &Plan) -> Settings {
     let watched = |planned: &attach::PlannedInterface| WatchedInterface {
         index: planned.info.index,
-        // Behind a foreign generic XDP program a TC frame begins at the IP header.
-        raw: planned.info.raw || planned.info.foreign_generic_xdp(),
+        raw: planned.is_raw(),
     };
     Settings {
         interfaces: plan.interfaces.iter().map(watched).collect(),
@@ -92,7 +91,9 @@ fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send {
 /// One line when the hooks are on: scripts wait for it.
 fn announce(interface: &AttachedInterface) {
     let egress = interface.egress.map(|hook| format!(", egress {hook}")).unwrap_or_default();
-    eprintln!("attached {}: ingress {}{egress}", interface.info.name, interface.ingress);
+    let ids: Vec<String> = interface.program_ids.iter().map(u32::to_string).collect();
+    let AttachedInterface { info, ingress, .. } = interface;
+    eprintln!("attached {}: ingress {ingress}{egress} (programs {})", info.name, ids.join(", "));
 }
 
 /// What ends a run from outside.

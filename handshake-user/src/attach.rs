@@ -1,6 +1,6 @@
 //! Interfaces and hooks: which there are, which one each interface gets and why, and the programs on them.
 //!
-//! [`survey`] reads the machine, [`plan`] decides, [`attach`] does it; what [`attach`] returns holds the programs where
+//! [`survey`] reads the machine, [`plan()`] decides, [`attach`] does it; what [`attach`] returns holds the programs where
 //! they are until it is dropped. The kernel undoes everything but clsact when the process dies, and the next start
 //! undoes that.
 
@@ -61,6 +61,7 @@ pub(crate) enum Hook {
 
 impl Hook {
     /// All hooks, in the order of `--help`.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 4] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact];
 
     /// The word on the command line and in reports.
@@ -146,7 +147,7 @@ impl fmt::Display for Way {
     }
 }
 
-/// Reads what [`plan`] decides by, for the interfaces named, or those of the default routes when none is.
+/// Reads what [`plan()`] decides by, for the interfaces named, or those of the default routes when none is.
 ///
 /// # Errors
 ///
@@ -181,8 +182,6 @@ pub(crate) struct AttachedInterface {
     pub(crate) ingress: Hook,
     /// The hook that sees what goes out; `None` where ingress sees both.
     pub(crate) egress: Option<Hook>,
-    /// Sentences: each choice and refusal with its reason, and what the operator must know.
-    pub(crate) notes: Vec<String>,
     /// Programs that see packets before ours and can take them away.
     pub(crate) before_ours: Vec<String>,
     /// The ids of our programs here.
@@ -240,7 +239,6 @@ struct Attaching<'a> {
 /// What attaching brings to light, both ways together.
 #[derive(Default)]
 struct Found {
-    notes: Vec<String>,
     before_ours: Vec<String>,
     program_ids: Vec<u32>,
 }
@@ -249,21 +247,20 @@ impl Attaching<'_> {
     fn interface(&mut self) -> Result<AttachedInterface, Error> {
         let info = self.planned.info.clone();
         for note in self.planned.notes.iter().cloned().chain(clsact::remove_stale(&info)) {
-            self.tell(note);
+            self.tell(&note);
         }
         let ingress = self.take_hook(Way::Ingress, &self.planned.ingress)?;
         let egress = match &self.planned.egress[..] {
             [] => None,
             steps => Some(self.take_hook(Way::Egress, steps)?),
         };
-        let Found { notes, before_ours, program_ids } = std::mem::take(&mut self.found);
-        Ok(AttachedInterface { info, ingress, egress, notes, before_ours, program_ids })
+        let Found { before_ours, program_ids } = std::mem::take(&mut self.found);
+        Ok(AttachedInterface { info, ingress, egress, before_ours, program_ids })
     }
 
-    /// Says a sentence and keeps it.
-    fn tell(&mut self, note: String) {
-        (self.say)(&note);
-        self.found.notes.push(note);
+    /// Says a sentence: a choice or a refusal with its reason, or what the operator must know.
+    fn tell(&mut self, note: &str) {
+        (self.say)(note);
     }
 
     /// The first hook of one way that takes our program.
@@ -272,7 +269,7 @@ impl Attaching<'_> {
         let mut refusals = Vec::new();
         for step in steps {
             if let Some(warning) = before_touching(info, step.hook) {
-                self.tell(warning);
+                self.tell(&warning);
             }
             match attach_hook(self.bpf, info, step.hook, way) {
                 Ok(on) => {
@@ -284,7 +281,7 @@ impl Attaching<'_> {
                     return Err(named_refusal(info, step.hook, &refusal));
                 }
                 Err(Failure::Refused(refusal)) => {
-                    self.tell(format!("{}: {way} by {} refused: {refusal}", info.name, step.hook));
+                    self.tell(&format!("{}: {way} by {} refused: {refusal}", info.name, step.hook));
                     refusals.push(format!("{}: {refusal}", step.hook));
                 }
             }
@@ -297,7 +294,7 @@ impl Attaching<'_> {
         self.guards.push(guard);
         self.found.program_ids.push(id);
         self.found.before_ours.extend(before_ours(info, step.hook, way, id));
-        self.tell(format!("{}: {way} by {}: {}", info.name, step.hook, step.why));
+        self.tell(&format!("{}: {way} by {}: {}", info.name, step.hook, step.why));
     }
 }
 
@@ -498,14 +495,11 @@ fn before_ours(info: &InterfaceInfo, hook: Hook, way: Way, ours: u32) -> Vec<Str
     before
 }
 
-impl Plan {
-    /// `Config::raw_interfaces`: a bit for each interface whose frames, where we see them, begin at the IP header.
-    pub(crate) fn raw_interfaces(&self) -> u32 {
-        let raw = |planned: &PlannedInterface| {
-            let by_tc = planned.ingress.first().is_some_and(|step| !step.hook.is_xdp());
-            planned.info.raw || (planned.info.foreign_generic_xdp() && by_tc)
-        };
-        self.interfaces.iter().rev().fold(0, |bits, planned| bits << 1 | u32::from(raw(planned)))
+impl PlannedInterface {
+    /// Whether frames, where we see them, begin at the IP header.
+    pub(crate) fn is_raw(&self) -> bool {
+        let by_tc = self.ingress.first().is_some_and(|step| !step.hook.is_xdp());
+        self.info.raw || (self.info.foreign_generic_xdp() && by_tc)
     }
 }
 

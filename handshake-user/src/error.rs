@@ -6,9 +6,6 @@ use crate::attach::{Hook, Way};
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The command line asks for what there is not.
-    #[error("{0}")]
-    Usage(String),
     /// More interfaces than the records can tell apart.
     #[error(
         "{given} interfaces, and one agent watches {most} at most: name fewer with -i, or start a second agent"
@@ -91,7 +88,7 @@ impl Error {
     /// The exit code of DESIGN.md: 2 usage, 4 cannot load or attach, 5 permission.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::TooManyInterfaces { .. } => 2,
+            Self::TooManyInterfaces { .. } => 2,
             Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::Hook { .. }
@@ -114,8 +111,7 @@ impl Error {
         match self {
             Self::Hook { kernel, .. } | Self::Permission { kernel, .. } => kernel.as_deref(),
             Self::NoHook { kernel, .. } | Self::Load { kernel, .. } => Some(kernel),
-            Self::Usage(_)
-            | Self::TooManyInterfaces { .. }
+            Self::TooManyInterfaces { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::LostInterface(_)

@@ -129,7 +129,8 @@ impl Playing<'_> {
 
 /// A packet's interface as a hook point's: a file may have more than the records tell apart.
 fn interface(number: u32) -> u8 {
-    /// The last one stands for all that have no number of their own.
-    const LAST: u8 = MAX_INTERFACES as u8 - 1;
-    u8::try_from(number).unwrap_or(LAST).min(LAST)
+    // The last one stands for all that have no number of their own.
+    let last = MAX_INTERFACES - 1;
+    let number = usize::try_from(number).map_or(last, |number| number.min(last));
+    u8::try_from(number).unwrap_or_default()
 }

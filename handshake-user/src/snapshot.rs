@@ -512,6 +512,7 @@ impl Books {
     }
 
     /// The identity's right side: all verdicts and what is open.
+    #[cfg(test)]
     pub(crate) fn accounted(&self) -> u64 {
         Verdict::ALL.iter().map(|verdict| self.verdict(*verdict)).sum()
     }

@@ -36,7 +36,7 @@ use clock::Clock;
 pub(crate) use error::LiveError;
 pub(crate) use kernel_log::KernelLog;
 use mapping::Mapping;
-use maps::{Plain, map_array, per_cpu, possible_cpus, take, values};
+use maps::{map_array, per_cpu, possible_cpus, take, values};
 
 /// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
 pub(crate) struct Live {
@@ -113,8 +113,9 @@ impl Live {
     }
 
     /// Sets the time of programs that were loaded with [`Settings::test_clock`].
+    #[cfg(test)]
     pub(crate) fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {
-        maps::set(&mut self.bpf, "CLOCK", &[Plain(time)])
+        maps::set(&mut self.bpf, "CLOCK", &[maps::Plain(time)])
     }
 
     fn now(&self) -> Result<ClockPair, LiveError> {
