@@ -93,15 +93,7 @@ impl Table for Slot6 {
 /// Counts a packet by its class, and says whether it is one the tracker wants.
 #[inline(always)]
 pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
-    if let Some(classes) = platform.classes(packet.point as u32 >> 1) {
-        let packets = packet.segments as u64;
-        // Of a super-packet only the last segment carries the FIN.
-        let acks = if packet.class == Class::Fin as u8 { packet.acks() as u64 } else { 0 };
-        add_class(classes, packet.class, packet.family, packets - acks);
-        if acks != 0 {
-            add_class(classes, Class::Ack as u8, packet.family, acks);
-        }
-    }
+    count_class(platform, packet);
     if packet.protocol == 0 {
         return false;
     }
@@ -110,6 +102,18 @@ pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
         platform.books().add(Counter::Filtered, packet.segments as u64);
     }
     wanted
+}
+
+#[inline(always)]
+fn count_class<P: Platform>(platform: &P, packet: &Packet) {
+    let Some(classes) = platform.classes(packet.point as u32 >> 1) else { return };
+    let packets = packet.segments as u64;
+    // Of a super-packet only the last segment carries the FIN.
+    let acks = if packet.class == Class::Fin as u8 { packet.acks() as u64 } else { 0 };
+    add_class(classes, packet.class, packet.family, packets - acks);
+    if acks != 0 {
+        add_class(classes, Class::Ack as u8, packet.family, acks);
+    }
 }
 
 #[inline(always)]
@@ -234,7 +238,7 @@ pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
 }
 
 fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
-    let mut next = find::<P, S>(platform, packet);
+    let mut next = if is_syn(packet) { Next::Insert } else { find::<P, S>(platform, packet) };
     if next == Next::Insert {
         next = insert::<P, S>(platform, packet);
     }
@@ -243,19 +247,39 @@ fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     }
 }
 
+/// The fast path: a packet that only counts, of a flow that has a record or is of none. `false`: nothing
+/// has been done, the packet takes the general way.
+#[inline(always)]
+pub fn pass<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
+    if packet.protocol == 0 || !passes(platform, packet) {
+        count(platform, packet);
+        return true;
+    }
+    if packet.class != Class::Ack as u8 && packet.class != Class::Udp as u8 {
+        return false;
+    }
+    let passed = matches!(Visit::new::<S>(platform, packet).find::<S>(), Found::Passed);
+    if passed {
+        count_class(platform, packet);
+    }
+    passed
+}
+
+/// Does the packet begin an attempt, unless there is one? A SYN is nearly always new: it looks for a
+/// record once, under the lock.
+#[inline(always)]
+#[must_use]
+pub fn is_syn(packet: &Packet) -> bool {
+    Newcomer::of(packet) == Newcomer::Attempt
+}
+
 /// Looks for the record of a packet that [`count`] wants. One that only counts is done here.
 #[inline(always)]
 pub fn find<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
-    let newcomer = Newcomer::of(packet);
-    // A SYN is nearly always new: it looks once, under the lock.
-    if newcomer == Newcomer::Attempt {
-        return Next::Insert;
-    }
-    let visit = Visit::new(platform, packet);
-    match visit.find::<S>(visit.sets::<S>().0) {
+    match Visit::new::<S>(platform, packet).find::<S>() {
         Found::Passed => Next::Done,
         Found::At(index) => Next::Meet(index),
-        Found::Nowhere if newcomer == Newcomer::Nothing => Next::Done,
+        Found::Nowhere if Newcomer::of(packet) == Newcomer::Nothing => Next::Done,
         Found::Nowhere => Next::Insert,
     }
 }
@@ -263,9 +287,9 @@ pub fn find<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
 /// Makes a record for a packet, unless there is one after all.
 #[inline(always)]
 pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
-    let visit = Visit::new(platform, packet);
+    let visit = Visit::new::<S>(platform, packet);
     let (sets, stripe) = visit.sets::<S>();
-    match visit.insert::<S>(sets, stripe, Newcomer::of(packet)) {
+    match visit.insert::<S>(sets, stripe) {
         Some(index) => Next::Meet(index),
         None => Next::Done,
     }
@@ -275,7 +299,7 @@ pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
 #[inline(always)]
 pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet, index: u32) {
     if let Some(slot) = S::at(platform, index) {
-        Visit::new(platform, packet).meet(slot);
+        Visit::new::<S>(platform, packet).meet(slot);
     }
 }
 
@@ -304,21 +328,25 @@ pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
 
 impl<'a, P: Platform> Visit<'a, P> {
     #[inline(always)]
-    fn new(platform: &'a P, packet: &'a Packet) -> Self {
-        let source = (packet.source, packet.source_port);
-        let destination = (packet.destination, packet.destination_port);
-        let (key, end) = FlowKey::of(source, destination, packet.protocol == wire::UDP);
+    fn new<S: Slot>(platform: &'a P, packet: &'a Packet) -> Self {
+        let source = (&packet.source, packet.source_port);
+        let destination = (&packet.destination, packet.destination_port);
+        let (key, end) = FlowKey::of(source, destination, S::FAMILY, packet.protocol == wire::UDP);
         Self { platform, config: platform.config(), packet, key, end, jiffies: platform.jiffies() }
     }
 
-    /// The first slots of the key's two sets, and its lock word.
+    /// The first slot of one of the key's two sets.
+    #[inline(always)]
+    fn set<S: Table>(&self, which: usize) -> u32 {
+        table::set_of(table::hash(&self.key, S::FAMILY, &self.config.factors[which]), S::mask(self.config))
+    }
+
+    /// The first slots of both sets, and the key's lock word.
     #[inline(always)]
     fn sets<S: Table>(&self) -> ([u32; 2], u32) {
-        let mask = S::mask(self.config);
         let first = table::hash(&self.key, S::FAMILY, &self.config.factors[0]);
-        let second = table::hash(&self.key, S::FAMILY, &self.config.factors[1]);
         // The set takes the low bits of the hash, the lock word higher ones.
-        ([table::set_of(first, mask), table::set_of(second, mask)], first >> 16)
+        ([table::set_of(first, S::mask(self.config)), self.set::<S>(1)], first >> 16)
     }
 
     #[inline(always)]
@@ -342,17 +370,25 @@ impl<'a, P: Platform> Visit<'a, P> {
         !matches!(state, State::Empty) && state.is_udp() == self.key.udp && slot.holds(&self.key)
     }
 
-    /// The slot that holds the key. A packet that only counts is counted at once.
+    /// The slot that holds the key. A packet that only counts is counted at once. The second set is
+    /// worked out only when the first does not have it.
     #[inline(always)]
-    fn find<S: Table>(&self, sets: [u32; 2]) -> Found {
+    fn find<S: Table>(&self) -> Found {
+        match self.find_in::<S>(self.set::<S>(0)) {
+            Found::Nowhere => self.find_in::<S>(self.set::<S>(1)),
+            found => found,
+        }
+    }
+
+    #[inline(always)]
+    fn find_in<S: Table>(&self, set: u32) -> Found {
         let mut i = 0;
-        while i < 2 * WAYS {
-            let index = way(sets, i);
-            if let Some(slot) = S::at(self.platform, index) {
+        while i < WAYS {
+            if let Some(slot) = S::at(self.platform, set | i) {
                 let tag = Tag(slot.tag().load());
                 if self.is_here(slot, tag) {
                     let passed = !tag.is_locked() && self.pass_by(slot, tag);
-                    return if passed { Found::Passed } else { Found::At(index) };
+                    return if passed { Found::Passed } else { Found::At(set | i) };
                 }
             }
             i += 1;
@@ -362,7 +398,7 @@ impl<'a, P: Platform> Visit<'a, P> {
 
     /// Makes a record for the newcomer; gives the slot when there is one already.
     #[inline(always)]
-    fn insert<S: Table>(&self, sets: [u32; 2], stripe: u32, newcomer: Newcomer) -> Option<u32> {
+    fn insert<S: Table>(&self, sets: [u32; 2], stripe: u32) -> Option<u32> {
         let lock = self.platform.stripe(stripe & (STRIPES - 1))?;
         if !acquire(lock) {
             self.platform.books().add(Counter::Contended, 1);
@@ -370,7 +406,7 @@ impl<'a, P: Platform> Visit<'a, P> {
         }
         let found = self.look::<S>(sets);
         if found.is_none() {
-            self.take::<S>(sets, newcomer);
+            self.take::<S>(sets);
         }
         lock.swap(0);
         found
@@ -424,10 +460,12 @@ impl<'a, P: Platform> Visit<'a, P> {
 
     /// Takes a place, if the newcomer is worth it. The lock word of the key is held.
     #[inline(always)]
-    fn take<S: Table>(&self, sets: [u32; 2], newcomer: Newcomer) {
+    fn take<S: Table>(&self, sets: [u32; 2]) {
         let books = self.platform.books();
         let now = self.now();
         let place = self.survey::<S>(sets, now);
+        // Asked after the survey, lest the verifier follow the survey once a kind of newcomer.
+        let newcomer = Newcomer::of(core::hint::black_box(self.packet));
         let Some(slot) = S::at(self.platform, place.index) else { return };
         if place.score >> 32 > newcomer.worth() as u64 {
             if matches!(newcomer, Newcomer::Attempt | Newcomer::Udp) {

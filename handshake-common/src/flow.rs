@@ -60,14 +60,53 @@ impl FlowKey {
     /// The key of a packet from `source` to `destination`, and the end that sent it.
     #[inline(always)]
     #[must_use]
-    pub fn of(source: ([u32; 4], u16), destination: ([u32; 4], u16), udp: bool) -> (Self, End) {
-        let (s, d) = (source, destination);
-        if is_low(s, d) {
-            (Self { low: s.0, high: d.0, ports: join(s.1, d.1), udp }, End::Low)
-        } else {
-            (Self { low: d.0, high: s.0, ports: join(d.1, s.1), udp }, End::High)
+    pub fn of(
+        source: (&[u32; 4], u16),
+        destination: (&[u32; 4], u16),
+        family: Family,
+        udp: bool,
+    ) -> (Self, End) {
+        let (s, d) = (source.0, destination.0);
+        let end = match family {
+            Family::V4 => lower(s[0] as u64, d[0] as u64, 0, 0, source.1 <= destination.1),
+            Family::V6 => lower(
+                wide(s[0], s[1]),
+                wide(d[0], d[1]),
+                wide(s[2], s[3]),
+                wide(d[2], d[3]),
+                source.1 <= destination.1,
+            ),
+        };
+        // Word by word, and of IPv4 one word only: whole arrays would be copied about.
+        let mut key = Self { low: [0; 4], high: [0; 4], ports: 0, udp };
+        let words = if matches!(family, Family::V4) { 1 } else { 4 };
+        let mut i = 0;
+        while i < words {
+            (key.low[i], key.high[i]) = if matches!(end, End::Low) { (s[i], d[i]) } else { (d[i], s[i]) };
+            i += 1;
         }
+        let swapped = matches!(end, End::High);
+        key.ports = if swapped { join(destination.1, source.1) } else { join(source.1, destination.1) };
+        (key, end)
     }
+}
+
+/// Which end the source is, from the halves of both addresses and the order of the ports.
+#[inline(always)]
+const fn lower(s_upper: u64, d_upper: u64, s_lower: u64, d_lower: u64, ports: bool) -> End {
+    let low = if s_upper != d_upper {
+        s_upper < d_upper
+    } else if s_lower != d_lower {
+        s_lower < d_lower
+    } else {
+        ports
+    };
+    if low { End::Low } else { End::High }
+}
+
+#[inline(always)]
+const fn wide(upper: u32, lower: u32) -> u64 {
+    (upper as u64) << 32 | lower as u64
 }
 
 #[inline(always)]
@@ -75,25 +114,9 @@ fn join(low: u16, high: u16) -> u32 {
     (low as u32) << 16 | high as u32
 }
 
-/// Is `a` the smaller of the two ends? Written out: a loop with an early exit costs the verifier more.
-#[inline(always)]
-fn is_low(a: ([u32; 4], u16), b: ([u32; 4], u16)) -> bool {
-    if a.0[0] != b.0[0] {
-        a.0[0] < b.0[0]
-    } else if a.0[1] != b.0[1] {
-        a.0[1] < b.0[1]
-    } else if a.0[2] != b.0[2] {
-        a.0[2] < b.0[2]
-    } else if a.0[3] != b.0[3] {
-        a.0[3] < b.0[3]
-    } else {
-        a.1 <= b.1
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{End, FlowKey};
+    use super::{End, Family, FlowKey};
 
     #[test]
     fn both_directions_have_one_key_and_opposite_ends() {
@@ -107,13 +130,17 @@ mod tests {
         ];
         for a in ends {
             for b in ends {
-                let (there, from) = FlowKey::of(a, b, false);
-                let (back, to) = FlowKey::of(b, a, false);
+                let of = |from: &([u32; 4], u16), to: &([u32; 4], u16), udp| {
+                    FlowKey::of((&from.0, from.1), (&to.0, to.1), Family::V6, udp)
+                };
+                let (there, from) = of(&a, &b, false);
+                let (back, to) = of(&b, &a, false);
                 assert_eq!(there, back);
                 assert!(a == b || from != to);
-                assert_ne!(there, FlowKey::of(a, b, true).0);
+                assert_ne!(there, of(&a, &b, true).0);
             }
         }
-        assert_eq!(FlowKey::of(ends[0], ends[0], false).1, End::Low);
+        let one = (&ends[0].0, ends[0].1);
+        assert_eq!(FlowKey::of(one, one, Family::V4, false).1, End::Low);
     }
 }

@@ -14,7 +14,9 @@ pub mod build;
 mod ip;
 mod l4;
 mod link;
+mod plain;
 
+pub use plain::{parse_plain, parse_plain4};
 use zerocopy::FromBytes;
 
 /// The bytes asked for are declared by the headers before them, but are not in the frame.

@@ -17,7 +17,7 @@ use zerocopy::FromBytes;
 const FROM_NETWORK_HEADER: u32 = 1;
 
 /// The linear part of a frame.
-struct Linear {
+pub(crate) struct Linear {
     data: usize,
     end: usize,
     length: u32,
@@ -25,7 +25,7 @@ struct Linear {
 
 impl Linear {
     #[inline(always)]
-    fn xdp(ctx: *mut xdp_md) -> Self {
+    pub(crate) fn xdp(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel calls the program with a context that lives as long as the run.
         unsafe {
             let length = bpf_xdp_get_buff_len(ctx) as u32;
@@ -34,7 +34,7 @@ impl Linear {
     }
 
     #[inline(always)]
-    fn skb(ctx: *mut __sk_buff) -> Self {
+    pub(crate) fn skb(ctx: *mut __sk_buff) -> Self {
         // SAFETY: as in `xdp`.
         unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, length: (*ctx).len } }
     }

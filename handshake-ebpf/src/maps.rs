@@ -52,6 +52,10 @@ static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static CLOCK: Array<ClockPair, 1, MMAPABLE> = Array::new();
 
+/// The packet of the general path. A CPU handles one at a time: softirqs are off at both hooks.
+#[btf_map]
+static PACKET: PerCpuArray<Packet, 1> = PerCpuArray::new();
+
 /// The layout this object was built with: the agent refuses another than its own.
 #[unsafe(no_mangle)]
 static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
@@ -90,6 +94,13 @@ impl Kernel {
         }
         0
     }
+}
+
+/// This CPU's packet, as the one before left it.
+#[inline(always)]
+pub(crate) fn packet() -> Option<&'static mut Packet> {
+    // SAFETY: one run of the general path at a time has it, and only for that run.
+    PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
 }
 
 /// Both clocks as they are, for the agent.

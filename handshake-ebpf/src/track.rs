@@ -3,43 +3,118 @@
 //! Parsing and tracking are global functions: the verifier checks each once, for any arguments.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use aya_ebpf::programs::{TcContext, XdpContext};
 use handshake_common::abi::point;
 use handshake_common::engine::{self, Next};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::Packet;
+use handshake_common::wire::{Packet, note, parse_plain, parse_plain4};
 
+use crate::frame::Linear;
 use crate::maps::Kernel;
-use crate::{frame, log};
+use crate::{frame, log, maps};
 
-/// A frame at XDP.
+/// A frame at XDP. Plain IPv4 of a known flow is done here, other plain frames one call further, and
+/// the rest by the general path: each has its own stack, and they do not add up.
 #[inline(always)]
 pub(crate) fn xdp(ctx: *mut xdp_md) {
     let Some(kernel) = Kernel::new() else { return };
-    // SAFETY: the context is the program's own.
-    let interface = unsafe { (*ctx).ingress_ifindex };
-    let mut packet = Packet::default();
-    frame::parse_xdp(ctx, &mut packet);
-    packet.point = point(kernel.interface(interface), false);
-    log::packet(&XdpContext::new(ctx), &packet);
-    observe(&kernel, &packet);
+    let mut packet = Packet { point: xdp_point(&kernel, ctx), ..Packet::default() };
+    if parse_plain4(&Linear::xdp(ctx), &mut packet) {
+        if !engine::pass::<_, Slot4>(&kernel, &packet) {
+            general_xdp(ctx);
+        }
+    } else if plain_xdp(ctx) == 0 {
+        general_xdp(ctx);
+    }
 }
 
-/// A frame at TC. The segments of a super-packet are counted here, where the kernel tells them.
+#[inline(always)]
+fn xdp_point(kernel: &Kernel, ctx: *mut xdp_md) -> u8 {
+    // SAFETY: the context is the program's own.
+    point(kernel.interface(unsafe { (*ctx).ingress_ifindex }), false)
+}
+
+/// The fast path of what is not IPv4; 0 when the packet is for the general one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn plain_xdp(ctx: *mut xdp_md) -> i32 {
+    let Some(kernel) = Kernel::new() else { return 1 };
+    let mut packet = Packet { point: xdp_point(&kernel, ctx), ..Packet::default() };
+    let plain = parse_plain(&Linear::xdp(ctx), &mut packet);
+    (plain && engine::pass::<_, Slot6>(&kernel, &packet)) as i32
+}
+
+/// The general path parses again: that costs less than to hand the packet over, and the fast path
+/// keeps it in registers. Its own packet lies in a map: the stack is for the steps.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
+    let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
+    frame::parse_xdp(ctx, packet);
+    packet.point = xdp_point(&kernel, ctx);
+    if packet.note != note::NONE {
+        log::xdp(ctx);
+    }
+    observe(&kernel, packet);
+    0
+}
+
+/// A frame at TC, in the same three ways.
 #[inline(always)]
 pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let Some(kernel) = Kernel::new() else { return };
+    let mut packet = Packet::default();
+    if is_raw(&kernel, ctx) {
+        general_skb(ctx, egress as u32);
+    } else if parse_plain4(&Linear::skb(ctx), &mut packet) {
+        note_skb(&kernel, ctx, egress, &mut packet);
+        if !engine::pass::<_, Slot4>(&kernel, &packet) {
+            general_skb(ctx, egress as u32);
+        }
+    } else if plain_skb(ctx, egress as u32) == 0 {
+        general_skb(ctx, egress as u32);
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn plain_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
+    let Some(kernel) = Kernel::new() else { return 1 };
+    let mut packet = Packet::default();
+    let plain = parse_plain(&Linear::skb(ctx), &mut packet);
+    note_skb(&kernel, ctx, egress != 0, &mut packet);
+    (plain && engine::pass::<_, Slot6>(&kernel, &packet)) as i32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
+    let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
+    frame::parse_skb(ctx, is_raw(&kernel, ctx), packet);
+    note_skb(&kernel, ctx, egress != 0, packet);
+    if packet.note != note::NONE {
+        log::skb(ctx);
+    }
+    observe(&kernel, packet);
+    0
+}
+
+/// Has the frame no link header, or not where `data` says?
+#[inline(always)]
+fn is_raw(kernel: &Kernel, ctx: *mut __sk_buff) -> bool {
+    // SAFETY: the context is the program's own.
+    let number = kernel.interface(unsafe { (*ctx).ifindex });
+    engine::Platform::config(kernel).raw_interfaces >> number & 1 != 0
+}
+
+/// What the context knows of a frame at TC, and its bytes do not. The segments of a super-packet are
+/// counted here, where the kernel tells them.
+#[inline(always)]
+fn note_skb(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool, packet: &mut Packet) {
     // SAFETY: the context is the program's own.
     let (interface, segments) = unsafe { ((*ctx).ifindex, (*ctx).gso_segs) };
-    let number = kernel.interface(interface);
-    let raw = engine::Platform::config(&kernel).raw_interfaces >> number & 1 != 0;
-    let mut packet = Packet::default();
-    frame::parse_skb(ctx, raw, &mut packet);
-    packet.point = point(number, egress);
+    packet.point = point(kernel.interface(interface), egress);
     packet.segments = segments.clamp(1, u32::from(u16::MAX)) as u16;
-    log::packet(&TcContext::new(ctx), &packet);
-    observe(&kernel, &packet);
 }
 
 /// Counts a packet, and tracks it when it is of a flow that is wanted. The three functions are called
@@ -61,7 +136,7 @@ type Meeting = extern "C" fn(*const Packet, u32) -> i32;
 
 #[inline(always)]
 fn run(packet: &Packet, find: Search, insert: Search, meet: Meeting) {
-    let mut next = find(packet);
+    let mut next = if engine::is_syn(packet) { INSERT } else { find(packet) };
     if next == INSERT {
         next = insert(packet);
     }

@@ -28,7 +28,7 @@ const EXTENSIONS: u32 = 8;
 /// The same in a packet that an ICMP error quotes, where few fit.
 const QUOTED_EXTENSIONS: u32 = 2;
 
-const IPV4_LENGTH: u32 = fixed_part::<Ipv4>();
+pub(super) const IPV4_LENGTH: u32 = fixed_part::<Ipv4>();
 const IPV6_LENGTH: u32 = fixed_part::<Ipv6>();
 const EXTENSION_LENGTH: u32 = fixed_part::<Extension>();
 /// An 8-bit length in units of eight octets, not counting the first.
@@ -51,8 +51,8 @@ mod next_header {
 
 /// RFC 791 §3.1, without options.
 #[derive(FromBytes)]
-#[repr(C)]
-struct Ipv4 {
+#[repr(C, align(4))]
+pub(super) struct Ipv4 {
     version_ihl: u8,
     _service: u8,
     total_length: U16,
@@ -73,6 +73,12 @@ impl Ipv4 {
         if self.version_ihl >> 4 != 4 || length < IPV4_LENGTH { Err(Class::Malformed) } else { Ok(length) }
     }
 
+    /// Version 4 and the least length.
+    #[inline(always)]
+    pub(super) const fn has_no_options(&self) -> bool {
+        self.version_ihl == 0x45
+    }
+
     #[inline(always)]
     fn is_later_fragment(&self) -> bool {
         self.fragment.get() & 0x1fff != 0
@@ -86,20 +92,27 @@ impl Ipv4 {
 
 /// RFC 8200 §3.
 #[derive(FromBytes)]
-#[repr(C)]
-struct Ipv6 {
+#[repr(C, align(4))]
+pub(super) struct Ipv6 {
     version: u8,
     _class_and_label: [u8; 3],
     payload_length: U16,
-    next_header: u8,
+    pub(super) next_header: u8,
     _hop_limit: u8,
     source: [U32; 4],
     destination: [U32; 4],
 }
 
+impl Ipv6 {
+    #[inline(always)]
+    pub(super) const fn is_version_6(&self) -> bool {
+        self.version >> 4 == 6
+    }
+}
+
 /// The first eight octets of an extension header: none is shorter.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(4))]
 struct Extension {
     next_header: u8,
     length: u8,
@@ -121,6 +134,18 @@ pub(super) fn read<F: Frame>(frame: &F, network: Network, packet: &mut Packet) -
 fn ipv4<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transport, Class> {
     let header: Ipv4 = frame.read(offset)?;
     let ip_header = header.header_length()?;
+    ipv4_behind(frame, &header, ip_header, offset, packet)
+}
+
+/// What is behind a header at `offset` that is `ip_header` octets long.
+#[inline(always)]
+pub(super) fn ipv4_behind<F: Frame>(
+    frame: &F,
+    header: &Ipv4,
+    ip_header: u32,
+    offset: u32,
+    packet: &mut Packet,
+) -> Result<Transport, Class> {
     // A super-packet of more than 64 KiB, on its way to or from segmentation, says 0.
     let length = match header.total_length.get() {
         0 => frame.length().saturating_sub(offset),
@@ -148,9 +173,27 @@ fn ipv4<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transpo
 #[inline(always)]
 fn ipv6<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transport, Class> {
     let header: Ipv6 = frame.read(offset)?;
-    if header.version >> 4 != 6 {
+    if !header.is_version_6() {
         return Err(Class::Malformed);
     }
+    let mut transport = ipv6_without_extensions(frame, &header, offset, packet);
+    walk::<F, EXTENSIONS>(frame, &mut transport)?;
+    if is_extension(transport.protocol) {
+        packet.note = note::EXTENSION_CHAIN;
+        return Err(Class::IpOther);
+    }
+    transport.ip_header = transport.offset - offset;
+    Ok(transport)
+}
+
+/// What is behind a header at `offset`, were it what the header says is next.
+#[inline(always)]
+pub(super) fn ipv6_without_extensions<F: Frame>(
+    frame: &F,
+    header: &Ipv6,
+    offset: u32,
+    packet: &mut Packet,
+) -> Transport {
     let behind = offset + IPV6_LENGTH;
     // A jumbogram (RFC 2675) or a super-packet says 0, and so does a header with nothing behind it.
     let payload = match header.payload_length.get() {
@@ -161,58 +204,40 @@ fn ipv6<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transpo
     packet.source = header.source.map(U32::get);
     packet.destination = header.destination.map(U32::get);
     packet.ip_length = IPV6_LENGTH + payload;
-    let chain = walk::<F, EXTENSIONS>(frame, header.next_header, behind, end).inspect_err(|class| {
-        if matches!(class, Class::IpOther) {
-            packet.note = note::EXTENSION_CHAIN;
-        }
-    })?;
-    Ok(Transport {
+    Transport {
         family: Family::V6,
-        protocol: chain.protocol,
-        ip_header: chain.offset - offset,
-        offset: chain.offset,
+        protocol: header.next_header,
+        ip_header: IPV6_LENGTH,
+        offset: behind,
         end,
-        first_fragment: chain.first_fragment,
-    })
+        first_fragment: false,
+    }
 }
 
-/// Where a chain of extension headers ends.
-struct Chain {
-    protocol: u8,
-    offset: u32,
-    first_fragment: bool,
-}
-
-/// Follows at most `BOUND` extension headers from `offset`.
+/// Follows at most `BOUND` extension headers: `protocol` and `offset` go from one to the next.
 #[inline(always)]
-fn walk<F: Frame, const BOUND: u32>(
-    frame: &F,
-    mut protocol: u8,
-    mut offset: u32,
-    end: u32,
-) -> Result<Chain, Class> {
-    let mut first_fragment = false;
+fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Result<(), Class> {
     for _ in 0..BOUND {
-        if !is_extension(protocol) {
+        if !is_extension(transport.protocol) {
             break;
         }
-        if offset + EXTENSION_LENGTH > end {
+        if transport.offset + EXTENSION_LENGTH > transport.end {
             return Err(Class::Malformed);
         }
-        let header: Extension = frame.read(offset)?;
-        if protocol == next_header::FRAGMENT {
+        let header: Extension = frame.read(transport.offset)?;
+        if transport.protocol == next_header::FRAGMENT {
             if header.fragment.get() & !7 != 0 {
                 return Err(Class::Fragment);
             }
-            first_fragment = header.fragment.get() & 1 != 0;
+            transport.first_fragment = header.fragment.get() & 1 != 0;
         }
-        offset += extension_length(protocol, header.length);
-        if offset > end {
+        transport.offset += extension_length(transport.protocol, header.length);
+        if transport.offset > transport.end {
             return Err(Class::Malformed);
         }
-        protocol = header.next_header;
+        transport.protocol = header.next_header;
     }
-    if is_extension(protocol) { Err(Class::IpOther) } else { Ok(Chain { protocol, offset, first_fragment }) }
+    Ok(())
 }
 
 #[inline(always)]
@@ -276,14 +301,22 @@ fn quoted_ipv4<F: Frame>(frame: &F, offset: u32) -> Result<Quoted, Class> {
 #[inline(always)]
 fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<Quoted, Class> {
     let header: Ipv6 = frame.read(offset)?;
-    if header.version >> 4 != 6 {
+    if !header.is_version_6() {
         return Err(Class::Malformed);
     }
-    let chain = walk::<F, QUOTED_EXTENSIONS>(frame, header.next_header, offset + IPV6_LENGTH, end)?;
+    let mut transport = Transport {
+        family: Family::V6,
+        protocol: header.next_header,
+        ip_header: IPV6_LENGTH,
+        offset: offset + IPV6_LENGTH,
+        end,
+        first_fragment: false,
+    };
+    walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport)?;
     Ok(Quoted {
         source: header.source.map(U32::get),
         destination: header.destination.map(U32::get),
-        protocol: chain.protocol,
-        offset: chain.offset,
+        protocol: transport.protocol,
+        offset: transport.offset,
     })
 }

@@ -18,7 +18,7 @@ const QUOTED_LENGTH: u32 = fixed_part::<Quoted>();
 
 /// RFC 9293 §3.1, without options.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(4))]
 struct Tcp {
     source_port: U16,
     destination_port: U16,
@@ -33,7 +33,7 @@ struct Tcp {
 
 /// RFC 768.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(4))]
 struct Udp {
     source_port: U16,
     destination_port: U16,
@@ -43,7 +43,7 @@ struct Udp {
 
 /// RFC 792 and RFC 4443 §2.1.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(2))]
 struct Icmp {
     kind: u8,
     code: u8,
@@ -51,7 +51,7 @@ struct Icmp {
 
 /// What of an L4 header every quote holds (RFC 792: 64 bits).
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(4))]
 struct Quoted {
     source_port: U16,
     destination_port: U16,
@@ -75,7 +75,7 @@ pub(super) fn read<F: Frame>(frame: &F, transport: &Transport, packet: &mut Pack
 }
 
 #[inline(always)]
-fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
+pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
     if transport.offset + TCP_LENGTH > transport.end {
         return Err(Class::Malformed);
     }
@@ -115,7 +115,7 @@ fn tcp_class(flags: u8) -> Class {
 }
 
 #[inline(always)]
-fn udp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
+pub(super) fn udp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
     if transport.offset + UDP_LENGTH > transport.end {
         return Err(Class::Malformed);
     }

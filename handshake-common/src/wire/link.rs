@@ -21,16 +21,16 @@ const VLAN_TAGS: u32 = 3;
 /// The longest way to an IP header.
 pub(super) const LONGEST: u32 = SLL2_LENGTH + VLAN_TAGS * TAG_LENGTH;
 
-const ETHERNET_LENGTH: u32 = fixed_part::<Ethernet>();
+pub(super) const ETHERNET_LENGTH: u32 = fixed_part::<Ethernet>();
 const TAG_LENGTH: u32 = fixed_part::<Tag>();
 const SLL_LENGTH: u32 = fixed_part::<Sll>();
 const SLL2_LENGTH: u32 = fixed_part::<Sll2>();
 const LOOPBACK_LENGTH: u32 = fixed_part::<U32>();
 
 /// EtherTypes (IEEE 802's registry).
-mod ethertype {
-    pub(super) const IPV4: u16 = 0x0800;
-    pub(super) const IPV6: u16 = 0x86dd;
+pub(super) mod ethertype {
+    pub(in crate::wire) const IPV4: u16 = 0x0800;
+    pub(in crate::wire) const IPV6: u16 = 0x86dd;
     /// 802.1Q, a customer's tag.
     pub(super) const VLAN: u16 = 0x8100;
     /// 802.1ad, a service provider's tag.
@@ -40,15 +40,15 @@ mod ethertype {
 }
 
 #[derive(FromBytes)]
-#[repr(C)]
-struct Ethernet {
+#[repr(C, align(2))]
+pub(super) struct Ethernet {
     _addresses: [u8; 12],
-    ethertype: U16,
+    pub(super) ethertype: U16,
 }
 
 /// What follows the EtherType that announces a tag.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(2))]
 struct Tag {
     _control: U16,
     ethertype: U16,
@@ -56,7 +56,7 @@ struct Tag {
 
 /// LINKTYPE_LINUX_SLL: packet type, ARPHRD type, address length, address, protocol.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(2))]
 struct Sll {
     _device: [u8; 14],
     protocol: U16,
@@ -64,7 +64,7 @@ struct Sll {
 
 /// LINKTYPE_LINUX_SLL2: the protocol comes first.
 #[derive(FromBytes)]
-#[repr(C)]
+#[repr(C, align(4))]
 struct Sll2 {
     protocol: U16,
     _device: [u8; 18],
@@ -100,7 +100,7 @@ fn tagged<F: Frame>(frame: &F, mut ethertype: u16, mut offset: u32) -> Result<Ne
 }
 
 #[inline(always)]
-const fn is_tag(ethertype: u16) -> bool {
+pub(super) const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_SERVICE_VLAN)
 }
 
