@@ -167,7 +167,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
         ((address, socket.port()), family)
     };
     let ((from, family), (to, _)) = (end(initiator), end(responder));
-    let (key, sender) = FlowKey::of(from, to, state.is_udp());
+    let (key, sender) = FlowKey::of((&from.0, from.1), (&to.0, to.1), family, state.is_udp());
     let flags = if sender == End::High { tag::INITIATOR_HIGH } else { 0 };
     Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail }
 }

@@ -18,8 +18,14 @@ pub(crate) const STAMP: &str = "handshake-user/bpf/handshake.bpf.stamp";
 pub(crate) const SOURCES_LINE: &str = "sources";
 
 /// How rustc is told to compile the BPF crates, but for what names a folder of this machine.
-/// `v3` brings the atomic operations with a result (Linux 5.12), `--btf` the types of maps and functions.
-pub(crate) const RUSTFLAGS: [&str; 3] = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
+/// `v3` brings the atomic operations with a result (Linux 5.12), `--btf` the types of maps and functions. Headers lie at
+/// odd places in packets: without misaligned access (LLVM 22) every word of theirs is read byte by byte.
+pub(crate) const RUSTFLAGS: [&str; 4] = [
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    "-Ctarget-cpu=v3",
+    "-Ctarget-feature=+allows-misaligned-mem-access",
+];
 
 /// The crates that are compiled into the object.
 const CRATES: [&str; 2] = ["handshake-common", "handshake-ebpf"];

@@ -215,29 +215,45 @@ pub(super) fn ipv6_without_extensions<F: Frame>(
 }
 
 /// Follows at most `BOUND` extension headers: `protocol` and `offset` go from one to the next.
+///
+/// What differs between the kinds of headers is worked out without branches: the verifier would follow
+/// every sequence of kinds.
 #[inline(always)]
 fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Result<(), Class> {
+    let (mut protocol, mut offset, end) = (transport.protocol, transport.offset, transport.end);
+    let mut first_fragment = 0;
     for _ in 0..BOUND {
-        if !is_extension(transport.protocol) {
+        if !is_extension(protocol) {
             break;
         }
-        if transport.offset + EXTENSION_LENGTH > transport.end {
+        if offset + EXTENSION_LENGTH > end {
             return Err(Class::Malformed);
         }
-        let header: Extension = frame.read(transport.offset)?;
-        if transport.protocol == next_header::FRAGMENT {
-            if header.fragment.get() & !7 != 0 {
-                return Err(Class::Fragment);
-            }
-            transport.first_fragment = header.fragment.get() & 1 != 0;
+        let header: Extension = frame.read(offset)?;
+        let is_fragment = is_equal(protocol, next_header::FRAGMENT);
+        let fragment = u32::from(header.fragment.get()) * is_fragment;
+        if fragment & !7 != 0 {
+            return Err(Class::Fragment);
         }
-        transport.offset += extension_length(transport.protocol, header.length);
-        if transport.offset > transport.end {
+        first_fragment |= fragment & 1;
+        // A fragment header has no length; an authentication header's is in words, less two (RFC 4302 §2.2).
+        let is_authentication = is_equal(protocol, next_header::AUTHENTICATION);
+        let length = u32::from(header.length) & is_fragment.wrapping_sub(1);
+        offset += (length + 1 + is_authentication) << (3 - is_authentication);
+        if offset > end {
             return Err(Class::Malformed);
         }
-        transport.protocol = header.next_header;
+        protocol = header.next_header;
     }
+    (transport.protocol, transport.offset) = (protocol, offset);
+    transport.first_fragment = first_fragment != 0;
     Ok(())
+}
+
+/// 1 when they are equal, else 0.
+#[inline(always)]
+const fn is_equal(a: u8, b: u8) -> u32 {
+    ((a ^ b) as u32).wrapping_sub(1) >> 31
 }
 
 #[inline(always)]
@@ -250,18 +266,6 @@ const fn is_extension(protocol: u8) -> bool {
             | next_header::AUTHENTICATION
             | next_header::DESTINATION_OPTIONS
     )
-}
-
-/// Octets of an extension header whose length field says `length`.
-#[inline(always)]
-fn extension_length(protocol: u8, length: u8) -> u32 {
-    let length = u32::from(length);
-    match protocol {
-        next_header::FRAGMENT => EXTENSION_LENGTH,
-        // RFC 4302 §2.2: in words, less two.
-        next_header::AUTHENTICATION => (length + 2) * 4,
-        _ => (length + 1) * 8,
-    }
 }
 
 /// Who an ICMP error is about: the start of the packet it quotes.

@@ -630,6 +630,32 @@ fn assert_sound(slice: Slice<'_>, link: Link) {
     let mut into = Packet { seq: 1, point: 2, quote: 3, ..packet };
     assert_eq!(parse_into(&slice, link, &mut into), class);
     assert_eq!(into, packet, "nothing is left of what was there");
+    if link == Link::Ethernet {
+        assert_plain(slice, &packet);
+    }
+}
+
+/// The fast path gives the same packet or none.
+fn assert_plain(slice: Slice<'_>, packet: &Packet) {
+    for parse_plain in [parse_plain::<Watched<'_>>, parse_plain4::<Watched<'_>>] {
+        let mut plain = Packet::default();
+        if parse_plain(&Watched(slice), &mut plain) {
+            assert_eq!(plain, *packet);
+        }
+    }
+}
+
+#[test]
+fn the_fast_path_takes_what_is_common() {
+    let plain = |frame: &FrameBuilder| parse_plain(&frame.frame(), &mut Packet::default());
+    let plain4 = |frame: &FrameBuilder| parse_plain4(&frame.frame(), &mut Packet::default());
+    let (four, six) = (tcp(ipv4(ethernet()), flag::ACK), tcp(ipv6(ethernet()), flag::ACK));
+    assert!(plain(&four) && plain4(&four) && plain(&six) && !plain4(&six));
+    assert!(plain(&ipv4(ethernet()).udp()) && plain(&ipv6(ethernet()).udp()));
+    assert!(plain(&ethernet().other(0x0806, &[0; 28])), "ARP");
+    assert!(plain(&ipv4(ethernet()).fragment(3, true)), "a later fragment");
+    assert!(!plain(&tcp(ipv4(ethernet().vlan(0x8100)), flag::ACK)), "a tag is for the general way");
+    assert!(!plain(&ipv4(ethernet()).icmp(3, 3)), "and so is ICMP");
 }
 
 proptest! {
