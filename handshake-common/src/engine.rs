@@ -660,7 +660,9 @@ impl<'a, P: Platform> Visit<'a, P> {
                 record.answer_after = low_half(ticks.clamp(1, u32::MAX as u64));
             }
             slot.body().set_udp(record);
-            self.count_packet(slot, side);
+            if is_point_of(record.points, side, self.packet.point) {
+                self.count_packet(slot, side);
+            }
             slot.last().store(now.jiffies);
         }
         if after as u8 != state as u8 {
@@ -901,6 +903,13 @@ const fn is_end(before: State, after: State) -> bool {
 const fn see_point(points: u8, side: Side, point: u8) -> u8 {
     let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
     if points >> shift & 0xf == NO_POINT { points & !(0xf << shift) | (point & 0xf) << shift } else { points }
+}
+
+/// Was `side` first seen at `point`?
+#[inline(always)]
+const fn is_point_of(points: u8, side: Side, point: u8) -> bool {
+    let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+    points >> shift & 0xf == point & 0xf
 }
 
 /// Takes a lock word, or gives up: a packet never waits long.
