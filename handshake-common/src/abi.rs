@@ -73,6 +73,8 @@ pub mod option {
     pub const ONE_SIDED: u32 = 2;
     /// Flows with neither port in the port set are filtered out.
     pub const PORTS: u32 = 4;
+    /// Never set, which the verifier does not know: what is mixed with it is any number to it.
+    pub const VEIL: u32 = 1 << 31;
 }
 
 /// An address prefix. IPv4: first word of each, and `family` 1.

@@ -146,6 +146,32 @@ pub struct Step {
 }
 
 impl Step {
+    /// The step as one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(&self) -> u64 {
+        self.state as u64
+            | (self.flags as u64) << 8
+            | (self.new_attempt as u64) << 24
+            | (self.signs.0 as u64) << 32
+            | (self.timed.0 as u64) << 40
+            | (self.excluded.0 as u64) << 48
+    }
+
+    /// The step in a word of [`pack`](Self::pack).
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            state: State::from_number((word & 0xff) as u8),
+            flags: (word >> 8 & 0xffff) as u16,
+            new_attempt: word >> 24 & 1 != 0,
+            signs: Set((word >> 32 & 0xff) as u8),
+            timed: Set((word >> 40 & 0xff) as u8),
+            excluded: Set((word >> 48 & 0xff) as u8),
+        }
+    }
+
     #[inline(always)]
     const fn stay(state: State, flags: u16) -> Self {
         Self { state, flags, new_attempt: false, signs: Set(0), timed: Set(0), excluded: Set(0) }
