@@ -939,3 +939,6 @@ fn acquire(lock: &Shared64) -> bool {
 pub fn factors(mut random: impl FnMut() -> u64) -> [[u64; HASH_WORDS]; 2] {
     core::array::from_fn(|_| core::array::from_fn(|_| random()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -549,3 +549,6 @@ pub fn record_of(event: &abi::Event) -> crate::record::Record {
         detail: crate::record::Detail::Tcp(event.tcp),
     }
 }
+
+#[cfg(test)]
+mod tests;

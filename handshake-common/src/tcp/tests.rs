@@ -56,13 +56,13 @@ type Row = (State, u16, &'static str);
 const ROWS: [Row; 18] = [
     //                                                         SYN         SYN+ACK     I ACK.FIN  R ACK.FIN  RST I R       ICMP    other
     (State::Empty,               0,                            ". . . .    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (State::SynSent,             0,                            ". N . .    .  Sr .     .  . .     .  .       Ia .  Rf .    Un . .  . ."),
-    (State::SynSent,             CROSSED,                      ". N . N    Sr Sr .     Sr . Sr    Sr Sr      Ia .  Rf .    Un . .  . ."),
-    (State::SynReceived,         0,                            ". N . N    .  .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
-    (State::SynReceived,         CROSSED|tag::INITIATOR_ACKED, ". N . N    Es .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
-    (State::SynReceived,         CROSSED|tag::RESPONDER_ACKED, ". N . N    .  Es .     .  . .     Es Cl      Ia .  Ra .    .  . .  . ."),
-    (State::Established,         0,                            ". N . N    .  .  .     .  . Cl    .  Cl      Cl Cl Cl Cl   .  . .  . ."),
-    (State::Closed,              0,                            "N N N N    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (SynSent,             0,                            ". N . .    .  Sr .     .  . .     .  .       Ia .  Rf .    Un . .  . ."),
+    (SynSent,             CROSSED,                      ". N . N    Sr Sr .     Sr . Sr    Sr Sr      Ia .  Rf .    Un . .  . ."),
+    (SynReceived,         0,                            ". N . N    .  .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
+    (SynReceived,         CROSSED|tag::INITIATOR_ACKED, ". N . N    Es .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
+    (SynReceived,         CROSSED|tag::RESPONDER_ACKED, ". N . N    .  Es .     .  . .     Es Cl      Ia .  Ra .    .  . .  . ."),
+    (Established,         0,                            ". N . N    .  .  .     .  . Cl    .  Cl      Cl Cl Cl Cl   .  . .  . ."),
+    (Closed,              0,                            "N N N N    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
     (State::Refused,             0,                            "Ss N N N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
     (State::Unreachable,         0,                            "Ss N N N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
     (State::InitiatorAborted,    0,                            "Sr N . N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
@@ -143,10 +143,10 @@ const fn number_of(kind: Kind) -> usize {
 
 fn by_letters(letters: &str) -> State {
     match letters {
-        "Ss" => State::SynSent,
-        "Sr" => State::SynReceived,
-        "Es" => State::Established,
-        "Cl" => State::Closed,
+        "Ss" => SynSent,
+        "Sr" => SynReceived,
+        "Es" => Established,
+        "Cl" => Closed,
         "Rf" => State::Refused,
         "Un" => State::Unreachable,
         "Ia" => State::InitiatorAborted,
@@ -159,11 +159,7 @@ fn by_letters(letters: &str) -> State {
 fn typical(state: State, flags: u16) -> TcpRecord {
     let answered = matches!(
         state,
-        State::SynReceived
-            | State::Established
-            | State::Closed
-            | State::InitiatorAborted
-            | State::ResponderAborted
+        SynReceived | Established | Closed | State::InitiatorAborted | State::ResponderAborted
     );
     let knows_k = answered || flags & CROSSED != 0 || state == State::OrphanSynAck;
     TcpRecord {

@@ -62,7 +62,7 @@ fn late_is_more_than_t1_after_the_first_syn() {
 fn expiry_counts_from_the_latest_syn_or_syn_ack() {
     let t2 = CLOCKS.expire_after_ns;
     let mut talk = Talk::new(syn(J));
-    let mut expect = |talk: &Talk, latest: u64| {
+    let expect = |talk: &Talk, latest: u64| {
         assert!(!talk.record.expired(latest + t2, &CLOCKS), "T2 is not passed");
         assert!(talk.record.expired(latest + t2 + 64, &CLOCKS));
     };
