@@ -8,7 +8,8 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use crate::abi::{
-    Config, Counter, Event, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, STRIPES, TcpRecord, option, tag,
+    Config, Counter, Event, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, STRIPES, TcpRecord,
+    option, tag,
 };
 use crate::books::{Books, ServiceRow};
 use crate::memory::{Buckets, Classes, Memory, PORT_WORDS, Storage, no_buckets, no_classes};
@@ -312,10 +313,12 @@ impl World {
     }
 
     fn check_services(&self, rows: &[ServiceRow], places: core::ops::RangeInclusive<usize>) {
-        let first = *places.start();
-        for place in places {
-            let of_row = |row: &ServiceRow| row.copy().gauges[place - first];
-            let sum = rows.iter().map(of_row).fold(0, u64::wrapping_add);
+        let mut sums = [0_u64; SERVICE_GAUGES];
+        for row in rows {
+            let gauges = row.copy().gauges;
+            sums.iter_mut().zip(gauges).for_each(|(sum, gauge)| *sum = sum.wrapping_add(gauge));
+        }
+        for (place, sum) in places.zip(sums) {
             assert_eq!(sum, self.books.words()[place].load(), "the rows' sum at {place}");
         }
     }

@@ -53,6 +53,35 @@ fn a_flood_of_syns_pushes_out_no_completed_connection() {
     world.check_all();
 }
 
+/// Two choices: the newcomer goes where more slots are free, even when the other set has room as well.
+#[test]
+fn a_newcomer_goes_to_the_emptier_set() {
+    let mut tried = 0;
+    for flow in (0..64).map(|n| n * 4) {
+        let packet = tcp(flow, true, SYN, 0, 0);
+        let ends = [(packet.source, packet.source_port), (packet.destination, packet.destination_port)];
+        let key = crate::flow::FlowKey::of(ends[0], ends[1], false).0;
+        let sets = config()
+            .factors
+            .map(|f| table::set_of(table::hash(&key, crate::flow::Family::V4, &f), 63) as usize);
+        if sets[0] == sets[1] {
+            continue;
+        }
+        for (fuller, emptier) in [(sets[0], sets[1]), (sets[1], sets[0])] {
+            let world = World::new(64);
+            let taken = table::Tag(0).next(State::Midstream, 0, 0);
+            for slot in [fuller, fuller + 1, emptier + 2] {
+                table::Slot::tag(&world.slots4[slot]).store(taken.0);
+            }
+            world.send(SECOND, &packet);
+            let here = |slot: &usize| table::read(&world.slots4[*slot]).is_some_and(|r| r.key == key);
+            assert_eq!((emptier..emptier + 4).filter(here).count(), 1, "flow {flow}, sets {sets:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 64);
+}
+
 fn expect_least_worth_gone(world: &World, before: &[Record], newcomer: Worth, now: Now) {
     let after = world.records();
     let gone: Vec<&Record> = before.iter().filter(|r| !after.iter().any(|a| a.key == r.key)).collect();
