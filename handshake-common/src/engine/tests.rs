@@ -22,7 +22,7 @@ use crate::wire::{self, Class, Packet, quote};
 
 const SECOND: u64 = 1_000_000_000;
 /// Jiffies a second, of the tests' kernel.
-const HZ: u64 = 100;
+const HZ: u32 = 100;
 
 #[test]
 fn a_handshake_is_one_completed_attempt() {
@@ -362,8 +362,8 @@ fn config() -> Config {
         factors,
         half_open_after_ns: 3 * SECOND,
         expire_after_ns: 75 * SECOND,
-        udp_idle_jiffies: 60 * HZ as u32,
-        idle_after_jiffies: 3_600 * HZ as u32,
+        udp_idle_jiffies: 60 * HZ,
+        idle_after_jiffies: 3_600 * HZ,
         mask4: 0,
         mask6: 0,
         interfaces: [0; MAX_INTERFACES],
@@ -376,8 +376,9 @@ fn config() -> Config {
 
 /// Both clocks: jiffies start a minute before they wrap, as Linux's do (five minutes there).
 fn time(at: u64) -> Now {
-    let jiffies = at / (SECOND / HZ);
-    Now { ns: 1_000 * SECOND + at, jiffies: (jiffies as u32).wrapping_sub(60 * HZ as u32) }
+    let jiffies = at / (SECOND / u64::from(HZ));
+    let low = u32::try_from(jiffies & u64::from(u32::MAX)).expect("masked");
+    Now { ns: 1_000 * SECOND + at, jiffies: low.wrapping_sub(60 * HZ) }
 }
 
 /// A TCP packet of a flow, from its client or its server. Every fourth flow is IPv6.

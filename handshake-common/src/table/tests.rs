@@ -67,7 +67,7 @@ fn the_sets_of_a_table_are_whole() {
     for mask in [3, 63, 4_095] {
         for hash in [0, 1, 0x1234_5677, u32::MAX] {
             let first = set_of(hash, mask);
-            assert!(first % WAYS == 0 && first + WAYS - 1 <= mask);
+            assert!(first.is_multiple_of(WAYS) && first + WAYS - 1 <= mask);
         }
     }
 }
@@ -208,8 +208,11 @@ fn an_event_gives_its_record_back() {
 
 // ---- helpers ----
 
+/// Its name, and its `n`-th key.
+type KeyFamily = (&'static str, Family, fn(u32) -> FlowKey);
+
 /// Families of keys that differ in a few bits only.
-fn families() -> [(&'static str, Family, fn(u32) -> FlowKey); 6] {
+fn families() -> [KeyFamily; 6] {
     fn key(low: [u32; 4], high: [u32; 4], ports: u32) -> FlowKey {
         FlowKey { low, high, ports, udp: false }
     }

@@ -167,7 +167,8 @@ fn end_it(talk: &mut Talk, end: State, j: u32, k: u32) {
         Refused => talk.responder(rst(0, plus(j, 1))),
         Unreachable => talk.initiator(unreachable(j)),
         InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
-        _ => talk.responder(rst(plus(k, 1), plus(j, 1))),
+        ResponderAborted => talk.responder(rst(plus(k, 1), plus(j, 1))),
+        other => panic!("{other:?} is no end"),
     };
     assert_eq!(got, end);
 }

@@ -210,7 +210,7 @@ fn a_syn_after_its_own_syn_ack_is_counted_and_changes_nothing() {
                 Established => talk.initiator(ack(plus(j, 1), plus(k, 1))),
                 State::InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
                 State::ResponderAborted => talk.responder(rst(plus(k, 1), 0)),
-                _ => SynReceived,
+                open => open,
             };
             assert_eq!((talk.responder(syn(k)), talk.new_attempts), (end, 0));
             assert_eq!((talk.record.syn, talk.record.syn_retransmits(talk.flags)), (2, 0));
