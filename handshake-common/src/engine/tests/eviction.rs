@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::{Family, FlowKey};
 use crate::record::Clocks;
 use crate::table::Worth;
 
@@ -59,11 +60,9 @@ fn a_newcomer_goes_to_the_emptier_set() {
     let mut tried = 0;
     for flow in (0..64).map(|n| n * 4) {
         let packet = tcp(flow, true, SYN, 0, 0);
-        let ends = [(packet.source, packet.source_port), (packet.destination, packet.destination_port)];
-        let key = crate::flow::FlowKey::of(ends[0], ends[1], false).0;
-        let sets = config()
-            .factors
-            .map(|f| table::set_of(table::hash(&key, crate::flow::Family::V4, &f), 63) as usize);
+        let ends = [(&packet.source, packet.source_port), (&packet.destination, packet.destination_port)];
+        let key = FlowKey::of(ends[0], ends[1], Family::V4, false).0;
+        let sets = config().factors.map(|f| table::set_of(table::hash(&key, Family::V4, &f), 63) as usize);
         if sets[0] == sets[1] {
             continue;
         }
