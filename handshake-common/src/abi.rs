@@ -73,6 +73,8 @@ pub mod option {
     pub const ONE_SIDED: u32 = 2;
     /// Flows with neither port in the port set are filtered out.
     pub const PORTS: u32 = 4;
+    /// Never set, which the verifier does not know: what is mixed with it is any number to it.
+    pub const VEIL: u32 = 1 << 31;
 }
 
 /// An address prefix. IPv4: first word of each, and `family` 1.
@@ -95,9 +97,9 @@ pub struct TcpRecord {
     pub opened_ns: u64,
     /// J, the initiator's initial sequence number.
     pub isn_initiator: u32,
-    /// K, of the latest SYN+ACK that fits.
+    /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged.
     pub isn_responder: u32,
-    /// The K before that ([`tag::SECOND_K`]), or what an early ACK acknowledged ([`tag::EARLY_ACK`]).
+    /// The other K of two ([`tag::SECOND_K`]), or what an early ACK acknowledged ([`tag::EARLY_ACK`]).
     pub other_ack: u32,
     /// Octets of data in the SYN (Fast Open); one segment's at most.
     pub syn_data: u16,
@@ -225,6 +227,8 @@ pub mod tag {
     pub const INITIATOR_ACKED: u16 = 1 << 8;
     /// Flag: of a simultaneous open, the responder's SYN is acknowledged.
     pub const RESPONDER_ACKED: u16 = 1 << 9;
+    /// Flag: a SYN of the responder is among the record's `syn`: of a simultaneous open, or a split handshake.
+    pub const RESPONDER_SYN: u16 = 1 << 10;
 }
 
 /// A word of the per-CPU counter block. Its number is its place.

@@ -241,7 +241,7 @@ impl TcpRecord {
     /// Copies of the SYN after the first, of either end.
     #[must_use]
     pub const fn syn_retransmits(&self, flags: u16) -> u8 {
-        self.syn.saturating_sub(if flags & tag::SIMULTANEOUS != 0 { 2 } else { 1 })
+        self.syn.saturating_sub(if flags & tag::RESPONDER_SYN != 0 { 2 } else { 1 })
     }
 }
 

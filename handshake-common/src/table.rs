@@ -437,17 +437,23 @@ pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
     let state = (tag.0 >> tag::STATE_SHIFT & 0xf) as u32;
     let age = now.jiffies.wrapping_sub(slot.last().load()) as i32;
     let body = slot.body().tcp();
-    let quiet = now.ns.wrapping_sub(body.latest_ns()) as i64;
+    let latest = body.latest_ns();
     // The sign bit of `limit - age`: 1 when the limit is passed. A negative age passes none.
     let udp_late = (clocks.udp_idle_jiffies as i64 - age as i64) as u64 >> 63;
     let idle = (clocks.idle_after_jiffies as i64 - age as i64) as u64 >> 63;
-    let open_late = (clocks.expire_after_ns as i64).wrapping_sub(quiet) as u64 >> 63;
+    let open_late = below(clocks.expire_after_ns, now.ns.wrapping_sub(latest)) & (below(now.ns, latest) ^ 1);
     let expired = (State::OPEN as u64 >> state & open_late | State::UDP as u64 >> state & udp_late) & 1;
     let ended = (1 << State::Established as u64) >> state & idle & 1;
     // Of an established record that is idle the worth falls by the difference, of an expired one to `Expired`.
     let worth = Worth::number_of(state) as u64;
     let worth = worth - ended * (Worth::Completed as u64 - Worth::Ended as u64);
     low_half((worth & expired.wrapping_sub(1)) | (expired * Worth::Expired as u64))
+}
+
+/// 1 when `a < b`, else 0: the borrow of `a - b` (Warren, "Hacker's Delight", §2-16). Without a branch.
+#[inline(always)]
+const fn below(a: u64, b: u64) -> u64 {
+    ((!a & b) | ((!a | b) & a.wrapping_sub(b))) >> 63
 }
 
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
@@ -543,3 +549,6 @@ pub fn record_of(event: &abi::Event) -> crate::record::Record {
         detail: crate::record::Detail::Tcp(event.tcp),
     }
 }
+
+#[cfg(test)]
+mod tests;

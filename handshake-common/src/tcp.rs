@@ -2,6 +2,15 @@
 //!
 //! [`step`] takes a record and a segment and says how the record stands afterwards. A segment has
 //! one function, a state one row in it, and no row stands for "the rest".
+//!
+//! Completion is proven in several places and done in one, at the end of [`step`].
+
+mod ack;
+mod reset;
+mod syn;
+mod syn_ack;
+#[cfg(test)]
+mod tests;
 
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side;
@@ -137,6 +146,32 @@ pub struct Step {
 }
 
 impl Step {
+    /// The step as one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(&self) -> u64 {
+        self.state as u64
+            | (self.flags as u64) << 8
+            | (self.new_attempt as u64) << 24
+            | (self.signs.0 as u64) << 32
+            | (self.timed.0 as u64) << 40
+            | (self.excluded.0 as u64) << 48
+    }
+
+    /// The step in a word of [`pack`](Self::pack).
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            state: State::from_number((word & 0xff) as u8),
+            flags: (word >> 8 & 0xffff) as u16,
+            new_attempt: word >> 24 & 1 != 0,
+            signs: Set((word >> 32 & 0xff) as u8),
+            timed: Set((word >> 40 & 0xff) as u8),
+            excluded: Set((word >> 48 & 0xff) as u8),
+        }
+    }
+
     #[inline(always)]
     const fn stay(state: State, flags: u16) -> Self {
         Self { state, flags, new_attempt: false, signs: Set(0), timed: Set(0), excluded: Set(0) }
@@ -230,7 +265,7 @@ pub fn step(
         count(record, segment);
     }
     let mut meeting = Meeting { state, flags, record, segment, context, counted };
-    match (segment.kind, side) {
+    let step = match (segment.kind, side) {
         (Kind::Syn, Side::Initiator) => meeting.initiator_syn(),
         (Kind::Syn, Side::Responder) => meeting.responder_syn(),
         (Kind::SynAck, Side::Initiator) => meeting.initiator_syn_ack(),
@@ -243,7 +278,11 @@ pub fn step(
         (Kind::Unreachable, Side::Responder) | (Kind::Other, Side::Initiator | Side::Responder) => {
             Step::stay(state, flags)
         }
+    };
+    if matches!(step.state, State::Established) && !matches!(state, State::Established) {
+        return meeting.complete(step);
     }
+    step
 }
 
 /// Is this the hook point that first saw the side? A segment at another point is a repeat of one
@@ -333,346 +372,11 @@ impl Meeting<'_> {
         saturate32(self.context.now_ns.saturating_sub(self.record.opened_ns) >> TICK_SHIFT)
     }
 
-    // ---- SYN ----
-
+    /// Is the number the K of a SYN+ACK that was seen?
     #[inline(always)]
-    fn initiator_syn(&mut self) -> Step {
-        let same = self.segment.seq.0 == self.record.isn_initiator;
-        match self.state {
-            State::SynSent | State::SynReceived if same => self.repeat_syn(),
-            State::Established if same => self.signed(Sign::SynRetransmit),
-            State::Refused | State::Unreachable | State::InitiatorAborted | State::ResponderAborted
-                if same =>
-            {
-                self.take_up_by_syn()
-            }
-            State::OrphanSynAck if self.is_orphans_syn() => self.adopt(),
-            // The copy at another hook point of a SYN whose connection is over already.
-            State::Closed if same && !self.counted => self.stay(),
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck => self.stay().new_attempt(),
-            State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// The SYN of an open attempt again. Its data may be left out this time (RFC 7413 §4.1.3), or come now.
-    #[inline(always)]
-    fn repeat_syn(&mut self) -> Step {
-        if !self.counted {
-            return self.stay();
-        }
-        let data = saturate16(self.segment.payload);
-        if data > self.record.syn_data {
-            self.record.syn_data = data;
-            self.flags |= tag::FAST_OPEN;
-        }
-        self.record.latest_after = self.ticks();
-        self.signed(Sign::SynRetransmit)
-    }
-
-    /// The same SYN after a provisional end: the attempt goes on where it was.
-    #[inline(always)]
-    fn take_up_by_syn(&mut self) -> Step {
-        if !self.counted {
-            return self.stay();
-        }
-        self.record.latest_after = self.ticks();
-        let state = if self.record.synack_after != 0 { State::SynReceived } else { State::SynSent };
-        self.stay().sign(Sign::SynRetransmit).sign(Sign::Revised).to(state)
-    }
-
-    /// A SYN+ACK was seen before its SYN. Of a Fast Open SYN it may have acknowledged the data too.
-    #[inline(always)]
-    fn is_orphans_syn(&self) -> bool {
-        self.after_j().is_within(self.segment.seq.plus(1), self.segment.payload)
-    }
-
-    /// The SYN of a SYN+ACK seen before it (mirror ports reorder).
-    #[inline(always)]
-    fn adopt(&mut self) -> Step {
-        self.record.isn_initiator = self.segment.seq.0;
-        self.record.syn_data = saturate16(self.segment.payload);
-        self.record.opened_ns = self.context.now_ns;
-        self.record.synack_after = 1;
-        self.record.latest_after = 0;
-        self.flags |= tag::UNTIMED;
-        if self.segment.payload != 0 {
-            self.flags |= tag::FAST_OPEN;
-        }
-        self.settle_early_ack(Step::stay(State::SynReceived, self.flags).leg(Leg::SynSynAck, false))
-    }
-
-    #[inline(always)]
-    fn responder_syn(&mut self) -> Step {
-        let same = self.segment.seq.0 == self.record.isn_responder;
-        let answered = self.record.synack_after != 0;
-        match self.state {
-            State::SynSent if !self.has(tag::SIMULTANEOUS) => self.cross(),
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) && same => self.repeat_syn(),
-            // Split handshake: its own SYN+ACK's number as a SYN, counted and nothing else.
-            State::SynReceived | State::Established | State::ResponderAborted if same && answered => {
-                self.stay()
-            }
-            // The other half of a simultaneous open that is established already.
-            State::Established if same && self.has(tag::SIMULTANEOUS) => self.stay(),
-            State::Closed if same && !self.counted => self.stay(),
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck => self.stay().new_attempt(),
-            State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// The second half of a simultaneous open.
-    #[inline(always)]
-    fn cross(&mut self) -> Step {
-        self.record.isn_responder = self.segment.seq.0;
-        self.record.latest_after = self.ticks();
-        Step::stay(State::SynSent, (self.flags | tag::SIMULTANEOUS) & !tag::EARLY_ACK)
-    }
-
-    // ---- SYN+ACK ----
-
-    #[inline(always)]
-    fn responder_syn_ack(&mut self) -> Step {
-        let valid = self.acks_syn();
-        match self.state {
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) && valid => {
-                self.acknowledge(tag::INITIATOR_ACKED)
-            }
-            State::SynSent if valid => self.first_syn_ack(),
-            State::SynReceived if valid => self.further_syn_ack(),
-            State::SynSent | State::SynReceived => self.signed(Sign::BadSynAck),
-            State::Established if valid => self.syn_ack_after_completion(),
-            State::Refused | State::Unreachable | State::InitiatorAborted | State::ResponderAborted
-                if valid =>
-            {
-                self.take_up_by_syn_ack()
-            }
-            State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// SYN-SENT → SYN-RECEIVED. The first leg is known unless the SYN was repeated (Karn's rule, RFC 6298 §3).
-    #[inline(always)]
-    fn first_syn_ack(&mut self) -> Step {
-        self.record.isn_responder = self.segment.seq.0;
-        self.record.synack_after = self.ticks().max(1);
-        self.record.latest_after = self.record.synack_after;
-        let known = self.record.syn <= 1 && !self.has(tag::EARLY_ACK);
-        let step = Step::stay(State::SynReceived, self.flags).leg(Leg::SynSynAck, known);
-        self.settle_early_ack(step)
-    }
-
-    /// The final ACK came before its SYN+ACK: it fits, or it was about something else.
-    #[inline(always)]
-    fn settle_early_ack(&mut self, step: Step) -> Step {
-        if !self.has(tag::EARLY_ACK) {
-            return step;
-        }
-        self.flags = (step.flags | tag::UNTIMED) & !tag::EARLY_ACK;
-        let fits = SeqNum(self.record.other_ack) == self.after_k();
-        self.record.other_ack = 0;
-        let step = Step { flags: self.flags, ..step };
-        if fits { self.complete(step) } else { step.sign(Sign::BadAck) }
-    }
-
-    /// A SYN+ACK after the first: the same again, or one with another K (SYN cookies, a second server).
-    #[inline(always)]
-    fn further_syn_ack(&mut self) -> Step {
-        let k = self.segment.seq.0;
-        let known = k == self.record.isn_responder || (self.has(tag::SECOND_K) && k == self.record.other_ack);
-        if !known {
-            self.record.other_ack = self.record.isn_responder;
-            self.record.isn_responder = k;
-            self.record.responder_sent = 0;
-            self.record.latest_after = self.ticks();
-            return Step::stay(self.state, self.flags | tag::SECOND_K);
-        }
-        if !self.counted {
-            return self.stay();
-        }
-        self.record.syn_ack_retransmits = self.record.syn_ack_retransmits.saturating_add(1);
-        self.record.latest_after = self.ticks();
-        self.signed(Sign::SynAckRetransmit)
-    }
-
-    /// The same SYN+ACK after a valid final ACK: the responder did not take it.
-    #[inline(always)]
-    fn syn_ack_after_completion(&mut self) -> Step {
-        let again = self.segment.seq.0 == self.record.isn_responder && self.record.syn_ack > 1;
-        if !again || !self.counted || self.has(tag::SIMULTANEOUS) {
-            return self.stay();
-        }
-        self.record.syn_ack_retransmits = self.record.syn_ack_retransmits.saturating_add(1);
-        self.signed(Sign::AckIgnored)
-    }
-
-    /// The real SYN+ACK after a forged or early end.
-    #[inline(always)]
-    fn take_up_by_syn_ack(&mut self) -> Step {
-        let first = self.record.synack_after == 0;
-        if !first && !self.counted {
-            return self.stay();
-        }
-        let step = if first {
-            self.first_syn_ack()
-        } else {
-            Step { state: State::SynReceived, ..self.further_syn_ack() }
-        };
-        step.sign(Sign::Revised)
-    }
-
-    /// A SYN+ACK of the initiator is half of a simultaneous open, or nothing.
-    #[inline(always)]
-    fn initiator_syn_ack(&mut self) -> Step {
-        match self.state {
-            State::SynSent | State::SynReceived
-                if self.has(tag::SIMULTANEOUS) && self.segment.ack == self.after_k() =>
-            {
-                self.acknowledge(tag::RESPONDER_ACKED)
-            }
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// One of a simultaneous open's SYNs is acknowledged; with both the connection is established.
-    #[inline(always)]
-    fn acknowledge(&mut self, which: u16) -> Step {
-        let both = tag::INITIATOR_ACKED | tag::RESPONDER_ACKED;
-        self.flags |= which;
-        self.record.latest_after = self.ticks();
-        if self.record.synack_after == 0 {
-            self.record.synack_after = self.ticks().max(1);
-        }
-        let step = Step::stay(State::SynReceived, self.flags);
-        if self.flags & both == both { self.complete(step.leg(Leg::SynSynAck, false)) } else { step }
-    }
-
-    // ---- ACK, FIN ----
-
-    #[inline(always)]
-    fn initiator_ack(&mut self) -> Step {
-        match self.state {
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) => {
-                if self.segment.has(flag::ACK) && self.segment.ack == self.after_k() {
-                    self.acknowledge(tag::RESPONDER_ACKED)
-                } else {
-                    self.stay()
-                }
-            }
-            State::SynSent => self.ack_before_syn_ack(),
-            State::SynReceived => self.final_ack(),
-            State::Established => self.close_on_fin(),
-            State::OrphanSynAck => self.note_early_ack(),
-            State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// No SYN+ACK was seen: it may yet be, or never will on a one-sided view.
-    #[inline(always)]
-    fn ack_before_syn_ack(&mut self) -> Step {
-        if !self.segment.has(flag::ACK) || self.segment.seq.is_before(self.after_j()) {
-            return self.stay();
-        }
-        if self.context.one_sided && self.follows_syn() {
-            self.record.isn_responder = self.segment.ack.plus(u32::MAX).0;
-            self.flags |= tag::ONE_SIDED;
-            let step = Step::stay(State::SynSent, self.flags);
-            return self.complete(step.leg(Leg::SynSynAck, false));
-        }
-        self.note_early_ack()
-    }
-
-    #[inline(always)]
-    fn note_early_ack(&mut self) -> Step {
-        if !self.segment.has(flag::ACK) {
-            return self.stay();
-        }
-        self.record.other_ack = self.segment.ack.0;
-        Step::stay(self.state, self.flags | tag::EARLY_ACK)
-    }
-
-    /// The third segment, proven: it acknowledges a K that was sent, and goes on after J.
-    #[inline(always)]
-    fn final_ack(&mut self) -> Step {
-        if !self.segment.has(flag::ACK) {
-            return self.stay();
-        }
-        if !self.acks_a_syn_ack() {
-            return self.signed(Sign::BadAck);
-        }
-        if self.segment.seq.is_before(self.after_j()) {
-            return self.stay();
-        }
-        self.complete(self.stay())
-    }
-
-    /// K+1, up to what the responder has sent behind it; or one more than the K before.
-    #[inline(always)]
-    fn acks_a_syn_ack(&self) -> bool {
-        let ack = self.segment.ack;
-        ack.is_within(self.after_k(), self.record.responder_sent as u32)
-            || (self.has(tag::SECOND_K) && ack == SeqNum(self.record.other_ack).plus(1))
+    fn is_a_k(&self, number: SeqNum) -> bool {
+        number.0 == self.record.isn_responder
+            || (self.has(tag::SECOND_K) && number.0 == self.record.other_ack)
     }
 
     /// Established, with the times that are known. A FIN closes it in the same step.
@@ -690,126 +394,6 @@ impl Meeting<'_> {
             .to(if closes { State::Closed } else { State::Established })
             .leg(Leg::SynAckAck, leg_known)
             .leg(Leg::Connect, connect_known)
-    }
-
-    #[inline(always)]
-    fn close_on_fin(&self) -> Step {
-        if self.segment.has(flag::FIN) { self.stay().to(State::Closed) } else { self.stay() }
-    }
-
-    #[inline(always)]
-    fn responder_ack(&mut self) -> Step {
-        match self.state {
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) && self.acks_syn() => {
-                self.acknowledge(tag::INITIATOR_ACKED)
-            }
-            State::SynReceived => self.responder_data(),
-            State::Established => self.close_on_fin(),
-            State::SynSent
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// The responder may send before the final ACK (Fast Open); the ACK may then acknowledge that too.
-    #[inline(always)]
-    fn responder_data(&mut self) -> Step {
-        let sent = self.segment.end().since(self.after_k());
-        if sent <= u16::MAX as u32 && !self.segment.seq.is_before(self.after_k()) {
-            self.record.responder_sent = self.record.responder_sent.max(saturate16(sent));
-        }
-        self.stay()
-    }
-
-    // ---- RST, ICMP ----
-
-    #[inline(always)]
-    fn initiator_rst(&mut self) -> Step {
-        match self.state {
-            State::SynSent | State::SynReceived if self.follows_syn() => {
-                self.stay().to(State::InitiatorAborted)
-            }
-            State::Established => self.stay().to(State::Closed),
-            State::SynSent
-            | State::SynReceived
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    #[inline(always)]
-    fn responder_rst(&mut self) -> Step {
-        match self.state {
-            State::SynSent if self.acks_syn() => self.stay().to(State::Refused),
-            State::SynReceived if self.follows_syn_ack() => self.stay().to(State::ResponderAborted),
-            State::Established => self.stay().to(State::Closed),
-            State::SynSent
-            | State::SynReceived
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
-    }
-
-    /// Is the segment's number one the responder may go on with after a SYN+ACK of its own?
-    #[inline(always)]
-    fn follows_syn_ack(&self) -> bool {
-        let seq = self.segment.seq;
-        seq.is_within(self.after_k(), self.record.responder_sent as u32)
-            || (self.has(tag::SECOND_K) && seq == SeqNum(self.record.other_ack).plus(1))
-    }
-
-    #[inline(always)]
-    fn initiator_unreachable(&mut self) -> Step {
-        match self.state {
-            State::SynSent if self.segment.seq.0 == self.record.isn_initiator => {
-                self.stay().to(State::Unreachable)
-            }
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
-        }
     }
 }
 

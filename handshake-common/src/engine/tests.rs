@@ -1,0 +1,433 @@
+//! The engine on the host: named cases here, random streams and full tables in the modules below.
+
+mod eviction;
+mod streams;
+
+use core::cell::RefCell;
+use std::boxed::Box;
+use std::vec::Vec;
+
+use crate::abi::{
+    Config, Counter, Event, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, STRIPES, TcpRecord,
+    option, tag,
+};
+use crate::books::{Books, ServiceRow};
+use crate::memory::{Buckets, Classes, Memory, PORT_WORDS, Storage, no_buckets, no_classes};
+use crate::record::{Detail, Now, Record, State};
+use crate::shared::Shared64;
+use crate::table::{self, Slot4, Slot6};
+use crate::verdict::Leg;
+use crate::wire::flag::{ACK, FIN, RST, SYN};
+use crate::wire::{self, Class, Packet, quote};
+
+const SECOND: u64 = 1_000_000_000;
+/// Jiffies a second, of the tests' kernel.
+const HZ: u32 = 100;
+
+#[test]
+fn a_handshake_is_one_completed_attempt() {
+    let world = World::new(64);
+    world.handshake(0, 10);
+    assert_eq!(world.counts(&[Counter::Attempts, Counter::Completed, Counter::OpenNoAck]), [1, 1, 0]);
+    let record = world.records()[0];
+    assert_eq!((record.state, tcp_of(&record).syn, tcp_of(&record).ack), (State::Established, 1, 1));
+}
+
+/// What a router sees: every packet at two hook points.
+#[test]
+fn repeats_at_another_point_change_no_count() {
+    let (once, twice) = (World::new(64), World::new(64));
+    twice.repeat.set(2);
+    for world in [&once, &twice] {
+        world.handshake(0, 10);
+        for n in 1..5 {
+            world.send(SECOND, &tcp(0, true, ACK, 1 + n, 11));
+            world.send(SECOND, &tcp(0, false, ACK, 11, 1 + n));
+        }
+        world.send(SECOND, &udp(1, true));
+        world.send(SECOND, &udp(1, false));
+        world.send(SECOND, &udp(1, true));
+        world.send(SECOND, &tcp(0, true, FIN | ACK, 9, 11));
+    }
+    assert_eq!(once.block(), twice.block(), "but for the packet classes");
+    let ack = |world: &World| tcp_of(world.records().iter().find(|r| !r.key.udp).expect("a TCP flow")).ack;
+    assert_eq!((ack(&once), ack(&twice)), (9, 9));
+    let packets = |world: &World| world.records().iter().find_map(udp_packets);
+    assert_eq!((packets(&once), packets(&twice)), (Some([2, 1]), Some([2, 1])));
+}
+
+#[test]
+fn what_meets_an_expired_attempt_closes_it_and_begins_as_if_alone() {
+    let late = 80 * SECOND;
+    let cases = [
+        (tcp(0, true, SYN, 0, 0), Some(State::SynSent)),
+        (tcp(0, false, SYN | ACK, 10, 1), Some(State::OrphanSynAck)),
+        (tcp(0, true, ACK, 1, 11), Some(State::Midstream)),
+        (tcp(0, true, RST, 1, 0), None),
+        (tcp(0, true, FIN | ACK, 1, 11), None),
+        (icmp(tcp(0, true, SYN, 0, 0), quote::UNREACHABLE), None),
+    ];
+    for (packet, expected) in cases {
+        let world = World::new(64);
+        world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+        world.send(late, &packet);
+        assert_eq!(world.counts(&[Counter::ExpiredNoSynAck, Counter::OpenNoAck]), [1, 0], "{packet:?}");
+        assert_eq!(world.records().first().map(|r| r.state), expected, "{packet:?}");
+        let events = world.events.borrow();
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0].verdict, Counter::ExpiredNoSynAck as u8);
+    }
+}
+
+#[test]
+fn an_attempt_is_alive_until_t2_after_its_latest_syn() {
+    let world = World::new(64);
+    world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+    world.send(70 * SECOND, &tcp(0, true, SYN, 0, 0));
+    world.send(140 * SECOND, &tcp(0, false, SYN | ACK, 10, 1));
+    world.send(214 * SECOND, &tcp(0, true, ACK, 1, 11));
+    let counts = [Counter::Attempts, Counter::Completed, Counter::Late, Counter::ExpiredNoAck];
+    assert_eq!(world.counts(&counts), [1, 1, 1, 0]);
+}
+
+#[test]
+fn an_idle_connection_counts_as_closed() {
+    for (idle, attempts) in [(3_599, 1), (3_602, 2)] {
+        let world = World::new(64);
+        world.handshake(0, 10);
+        world.send(SECOND * (1 + idle), &tcp(0, true, SYN, 0, 0));
+        assert_eq!(
+            world.counts(&[Counter::Attempts, Counter::Completed]),
+            [attempts, 1],
+            "idle for {idle} s"
+        );
+    }
+}
+
+#[test]
+fn a_syn_of_the_other_end_begins_an_attempt_with_the_ends_exchanged() {
+    let world = World::new(64);
+    world.handshake(0, 10);
+    world.send(2 * SECOND, &tcp(0, false, SYN, 77, 0));
+    assert_eq!(world.counts(&[Counter::Attempts, Counter::Superseded, Counter::Completed]), [2, 0, 1]);
+    let record = world.records()[0];
+    assert_eq!((record.state, record.flags & tag::INITIATOR_HIGH), (State::SynSent, tag::INITIATOR_HIGH));
+}
+
+#[test]
+fn an_orphan_becomes_an_attempt_with_its_syn() {
+    let world = World::new(64);
+    world.send(SECOND, &tcp(0, false, SYN | ACK, 10, 1));
+    world.send(SECOND, &tcp(0, true, ACK, 1, 11));
+    assert_eq!(world.counts(&[Counter::OrphanSynAck, Counter::Attempts]), [1, 0]);
+    world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+    assert_eq!(world.counts(&[Counter::OrphanSynAck, Counter::Attempts, Counter::Completed]), [0, 1, 1]);
+    world.check();
+}
+
+#[test]
+fn udp_is_answered_for_ever_and_begins_anew_when_idle() {
+    let world = World::new(64);
+    world.send(SECOND, &udp(0, true));
+    world.send(SECOND, &icmp(udp(0, true), quote::UNREACHABLE));
+    assert_eq!(world.counts(&[Counter::UdpWaiting, Counter::UdpUnreachable]), [1, 0]);
+    world.send(SECOND, &icmp(udp(0, true), quote::PORT_UNREACHABLE));
+    assert_eq!(world.counts(&[Counter::UdpWaiting, Counter::UdpUnreachable]), [0, 1]);
+    world.send(2 * SECOND, &udp(0, false));
+    world.send(3 * SECOND, &icmp(udp(0, true), quote::PORT_UNREACHABLE));
+    assert_eq!(world.counts(&[Counter::UdpUnreachable, Counter::UdpAnswered]), [0, 1]);
+    world.send(64 * SECOND, &udp(0, false));
+    assert_eq!(world.counts(&[Counter::UdpFlows, Counter::UdpAnswered, Counter::UdpWaiting]), [2, 1, 1]);
+    assert_eq!(world.records()[0].end(crate::flow::Side::Initiator).1, 80, "the other end began this one");
+    world.check();
+}
+
+#[test]
+fn filters_take_either_end_and_count_what_they_leave_out() {
+    let mut by_port = World::new(64);
+    by_port.config.options |= option::PORTS;
+    by_port.ports[80 >> 6] |= 1 << (80 & 63);
+    let mut by_net = World::new(64);
+    by_net.config.net_count = 1;
+    by_net.config.nets[0] = Net { address: [0x0a00_0100, 0, 0, 0], mask: [!0xff, 0, 0, 0], family: 1 };
+    for world in [&by_port, &by_net] {
+        world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+        world.send(SECOND, &tcp(0, false, SYN | ACK, 10, 1));
+        world.send(
+            SECOND,
+            &Packet {
+                source_port: 81,
+                destination_port: 82,
+                source: [1; 4],
+                destination: [2; 4],
+                ..tcp(9, true, SYN, 0, 0)
+            },
+        );
+        assert_eq!(world.counts(&[Counter::Attempts, Counter::OpenNoAck, Counter::Filtered]), [1, 1, 1]);
+    }
+}
+
+#[test]
+fn a_full_ring_is_counted_and_no_ring_is_silent() {
+    let mut world = World::new(64);
+    world.room.set(0);
+    world.handshake(0, 10);
+    assert_eq!(world.counts(&[Counter::Completed, Counter::LostEvents]), [1, 1]);
+    world.config.options &= !option::EVENTS;
+    world.handshake(1, 10);
+    assert_eq!(world.counts(&[Counter::Completed, Counter::LostEvents]), [2, 1]);
+}
+
+// ---- helpers ----
+
+/// All the memory of a tracker, and the events it sent.
+struct World {
+    config: Config,
+    slots4: Vec<Slot4>,
+    slots6: Vec<Slot6>,
+    stripes: Vec<Shared64>,
+    services: Vec<ServiceRow>,
+    books: Books,
+    classes: Vec<Classes>,
+    histograms: Box<[Buckets; Leg::ALL.len()]>,
+    ports: Vec<u64>,
+    events: RefCell<Vec<Event>>,
+    /// Events there is room for.
+    room: core::cell::Cell<usize>,
+    /// Hook points each packet passes.
+    repeat: core::cell::Cell<u8>,
+}
+
+impl World {
+    /// With `slots` slots a table.
+    fn new(slots: usize) -> Self {
+        Self {
+            config: config(),
+            slots4: (0..slots).map(|_| Slot4::default()).collect(),
+            slots6: (0..slots).map(|_| Slot6::default()).collect(),
+            stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
+            services: (0..crate::abi::SERVICES).map(|_| ServiceRow::new()).collect(),
+            books: Books::new(),
+            classes: (0..MAX_INTERFACES).map(|_| no_classes()).collect(),
+            histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
+            ports: std::vec![0; PORT_WORDS],
+            events: RefCell::default(),
+            room: core::cell::Cell::new(usize::MAX),
+            repeat: core::cell::Cell::new(1),
+        }
+    }
+
+    /// A packet `at` ns after the start.
+    fn send(&self, at: u64, packet: &Packet) {
+        let sink = |event: &Event| {
+            let mut events = self.events.borrow_mut();
+            let room = events.len() < self.room.get();
+            if room {
+                events.push(*event);
+            }
+            room
+        };
+        let storage = Storage {
+            slots4: &self.slots4,
+            slots6: &self.slots6,
+            stripes: &self.stripes,
+            services: &self.services,
+            books: &self.books,
+            classes: &self.classes,
+            histograms: &self.histograms,
+            ports: &self.ports,
+        };
+        let memory = Memory::new(self.config, storage, &sink);
+        for copy in 0..self.repeat.get() {
+            memory.observe(time(at), &Packet { point: packet.point + copy, ..*packet });
+        }
+    }
+
+    /// SYN, SYN+ACK and ACK with J = 0 and the K given, within the first second.
+    fn handshake(&self, flow: u16, k: u32) {
+        self.send(SECOND, &tcp(flow, true, SYN, 0, 0));
+        self.send(SECOND + 1_000_000, &tcp(flow, false, SYN | ACK, k, 1));
+        self.send(SECOND + 2_000_000, &tcp(flow, true, ACK, 1, k.wrapping_add(1)));
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let four = self.slots4.iter().filter_map(table::read);
+        four.chain(self.slots6.iter().filter_map(table::read)).collect()
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.books.words()[counter as usize].load()
+    }
+
+    fn counts<const N: usize>(&self, counters: &[Counter; N]) -> [u64; N] {
+        counters.map(|counter| self.count(counter))
+    }
+
+    fn block(&self) -> Vec<u64> {
+        self.books.words().iter().map(Shared64::load).collect()
+    }
+
+    fn sum(&self, range: core::ops::RangeInclusive<usize>) -> u64 {
+        range.map(|place| self.books.words()[place].load()).fold(0, u64::wrapping_add)
+    }
+
+    /// What holds after every packet.
+    fn check(&self) {
+        self.check_identities();
+        let records = self.records();
+        let open = |state: State| records.iter().filter(|r| r.state == state).count() as u64;
+        let gauges = self.counts(&[Counter::OpenNoSynAck, Counter::OpenNoAck]);
+        assert_eq!(
+            gauges,
+            [open(State::SynSent), open(State::SynReceived)],
+            "the scan agrees with the gauges"
+        );
+        let tags = self.slots4.iter().map(table::Slot::tag).chain(self.slots6.iter().map(table::Slot::tag));
+        assert!(tags.into_iter().all(|word| word.load() & tag::LOCKED == 0), "every slot is unlocked");
+    }
+
+    fn check_identities(&self) {
+        let terms = Counter::Completed as usize..=Counter::OpenNoAck as usize;
+        let udp = Counter::UdpAnswered as usize..=Counter::UdpEvicted as usize;
+        assert_eq!(self.count(Counter::Attempts), self.sum(terms.clone()), "attempts");
+        assert_eq!(self.count(Counter::UdpFlows), self.sum(udp.clone()), "UDP flows");
+        for place in terms.chain(udp).chain([Counter::OrphanSynAck as usize]) {
+            assert!(self.books.words()[place].load() < 1 << 63, "gauge {place} is negative");
+        }
+        assert_eq!(self.count(Counter::Begin), self.count(Counter::End), "no half of a pair");
+    }
+
+    /// What is dear to look at, and holds as well: service rows, lock words, events.
+    fn check_all(&self) {
+        self.check();
+        let records = self.records();
+        for (i, record) in records.iter().enumerate() {
+            let twin = |other: &Record| other.key == record.key && other.family == record.family;
+            assert!(!records[i + 1..].iter().any(twin), "{:?} twice", record.key);
+        }
+        assert!(self.stripes.iter().all(|word| word.load() == 0), "every lock word is free");
+        let (tcp, udp) = self.services.split_at(self.services.len() / 2);
+        self.check_services(tcp, Counter::Attempts as usize..=Counter::OpenNoAck as usize);
+        self.check_services(udp, Counter::UdpFlows as usize..=Counter::UdpEvicted as usize);
+        self.check_events();
+    }
+
+    fn check_services(&self, rows: &[ServiceRow], places: core::ops::RangeInclusive<usize>) {
+        let mut sums = [0_u64; SERVICE_GAUGES];
+        for row in rows {
+            let gauges = row.copy().gauges;
+            sums.iter_mut().zip(gauges).for_each(|(sum, gauge)| *sum = sum.wrapping_add(gauge));
+        }
+        for (place, sum) in places.zip(sums) {
+            assert_eq!(sum, self.books.words()[place].load(), "the rows' sum at {place}");
+        }
+    }
+
+    /// One event an end: as many of a verdict as it was entered.
+    fn check_events(&self) {
+        use Counter::{
+            Completed, EnteredInitiatorAborted, EnteredRefused, EnteredResponderAborted, EnteredUnreachable,
+            Evicted, ExpiredNoAck, ExpiredNoSynAck, InitiatorAborted, Refused, ResponderAborted, Superseded,
+            Unreachable,
+        };
+        let entered = [
+            (Completed, Completed),
+            (Refused, EnteredRefused),
+            (Unreachable, EnteredUnreachable),
+            (InitiatorAborted, EnteredInitiatorAborted),
+            (ResponderAborted, EnteredResponderAborted),
+            (Superseded, Superseded),
+            (ExpiredNoSynAck, ExpiredNoSynAck),
+            (ExpiredNoAck, ExpiredNoAck),
+            (Evicted, Evicted),
+        ];
+        let events = self.events.borrow();
+        for (verdict, counter) in entered {
+            let told = events.iter().filter(|e| e.verdict == verdict as u8).count() as u64;
+            assert_eq!(told, self.count(counter), "events of {verdict:?}");
+        }
+        let sum: u64 = entered.iter().map(|(_, counter)| self.count(*counter)).sum();
+        assert_eq!(sum, events.len() as u64);
+    }
+}
+
+fn config() -> Config {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let factors = super::factors(|| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        random ^ random >> 29
+    });
+    let _: &[[u64; HASH_WORDS]; 2] = &factors;
+    Config {
+        factors,
+        half_open_after_ns: 3 * SECOND,
+        expire_after_ns: 75 * SECOND,
+        udp_idle_jiffies: 60 * HZ,
+        idle_after_jiffies: 3_600 * HZ,
+        mask4: 0,
+        mask6: 0,
+        interfaces: [0; MAX_INTERFACES],
+        options: option::EVENTS,
+        net_count: 0,
+        raw_interfaces: 0,
+        nets: [Net::default(); MAX_NETS],
+    }
+}
+
+/// Both clocks: jiffies start a minute before they wrap, as Linux's do (five minutes there).
+fn time(at: u64) -> Now {
+    let jiffies = at / (SECOND / u64::from(HZ));
+    let low = u32::try_from(jiffies & u64::from(u32::MAX)).expect("masked");
+    Now { ns: 1_000 * SECOND + at, jiffies: low.wrapping_sub(60 * HZ) }
+}
+
+/// A TCP packet of a flow, from its client or its server. Every fourth flow is IPv6.
+fn tcp(flow: u16, client: bool, flags: u8, seq: u32, ack: u32) -> Packet {
+    let class = if flags & RST != 0 {
+        Class::Rst
+    } else if flags & SYN != 0 {
+        if flags & ACK != 0 { Class::SynAck } else { Class::Syn }
+    } else if flags & FIN != 0 {
+        Class::Fin
+    } else if flags & ACK != 0 {
+        Class::Ack
+    } else {
+        Class::TcpOther
+    };
+    Packet { seq, ack, flags, class: class as u8, protocol: wire::TCP, ..between(flow, client) }
+}
+
+/// A UDP packet of 100 octets.
+fn udp(flow: u16, client: bool) -> Packet {
+    Packet { class: Class::Udp as u8, protocol: wire::UDP, ip_length: 100, ..between(flow, client) }
+}
+
+/// An ICMP error that quotes a packet.
+fn icmp(packet: Packet, kind: u8) -> Packet {
+    Packet { quote: kind, class: Class::Icmp as u8, ..packet }
+}
+
+/// Four services; the client's address is the lower one.
+fn between(flow: u16, client: bool) -> Packet {
+    let six = flow % 4 == 3;
+    let server = [0x0a00_0100 + u32::from(flow % 4), 0, 0, u32::from(six)];
+    let a = ([0x0a00_0001, 0, 0, 0], 40_000 + flow);
+    let b = (server, 80);
+    let ((source, source_port), (destination, destination_port)) = if client { (a, b) } else { (b, a) };
+    let family = if six { 2 } else { 1 };
+    Packet { source, destination, source_port, destination_port, family, segments: 1, ..Packet::default() }
+}
+
+fn tcp_of(record: &Record) -> TcpRecord {
+    match record.detail {
+        Detail::Tcp(tcp) => tcp,
+        Detail::Udp(_) => panic!("a UDP flow"),
+    }
+}
+
+fn udp_packets(record: &Record) -> Option<[u32; 2]> {
+    match record.detail {
+        Detail::Udp(udp) => Some(udp.packets),
+        Detail::Tcp(_) => None,
+    }
+}

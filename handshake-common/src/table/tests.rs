@@ -1,0 +1,270 @@
+//! Hashing, worth, and the two views of a slot.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::*;
+use crate::abi::{Flow4, Flow6};
+use crate::record::Record;
+
+#[test]
+fn both_directions_hash_to_the_same_sets() {
+    let factors = random_factors(1);
+    for n in 0..1_000_u32 {
+        let a = ([n.wrapping_mul(0x9e37_79b9), n, 7, 1], 40_000);
+        let b = ([0x0a00_0001, 3, n, 2], 80);
+        for family in [Family::V4, Family::V6] {
+            let there = hash(&FlowKey::of((&a.0, a.1), (&b.0, b.1), family, false).0, family, &factors[0]);
+            assert_eq!(
+                there,
+                hash(&FlowKey::of((&b.0, b.1), (&a.0, a.1), family, false).0, family, &factors[0])
+            );
+        }
+    }
+}
+
+/// Whoever sends the packets chooses the keys, but not the factors.
+#[test]
+fn no_family_of_keys_concentrates() {
+    const KEYS: u32 = 1_024;
+    const MASK: u32 = 4_095;
+    for seed in 0..100 {
+        let factors = random_factors(seed);
+        for (name, family, key) in families() {
+            let mut sets: Vec<u32> =
+                (0..KEYS).map(|n| set_of(hash(&key(n), family, &factors[0]), MASK)).collect();
+            sets.sort_unstable();
+            let fullest = sets.chunk_by(|a, b| a == b).map(<[u32]>::len).max();
+            // One key a set on average. An arithmetic progression falls evenly or, for few factors, in clumps
+            // that the second choice spreads.
+            let both = (0..KEYS).map(|n| factors.map(|f| set_of(hash(&key(n), family, &f), MASK)));
+            let mut both: Vec<[u32; 2]> = both.collect();
+            both.sort_unstable();
+            let same = both.chunk_by(|a, b| a == b).map(<[[u32; 2]]>::len).max();
+            assert!(fullest <= Some(64), "{name}, seed {seed}: {fullest:?} of {KEYS} in one set");
+            assert!(same <= Some(8), "{name}, seed {seed}: {same:?} of {KEYS} have both sets in common");
+        }
+    }
+}
+
+#[test]
+fn every_word_of_a_key_counts() {
+    let factors = random_factors(3);
+    let key = FlowKey { low: [1, 2, 3, 4], high: [5, 6, 7, 8], ports: 9, udp: false };
+    let base = hash(&key, Family::V6, &factors[0]);
+    for i in 0..4 {
+        let (mut low, mut high) = (key, key);
+        low.low[i] ^= 1 << 31;
+        high.high[i] ^= 1 << 31;
+        assert_ne!(hash(&low, Family::V6, &factors[0]), base, "low {i}");
+        assert_ne!(hash(&high, Family::V6, &factors[0]), base, "high {i}");
+    }
+    assert_ne!(hash(&FlowKey { ports: 10, ..key }, Family::V6, &factors[0]), base);
+    assert_ne!(hash(&FlowKey { udp: true, ..key }, Family::V6, &factors[0]), base);
+}
+
+#[test]
+fn the_sets_of_a_table_are_whole() {
+    for mask in [3, 63, 4_095] {
+        for hash in [0, 1, 0x1234_5677, u32::MAX] {
+            let first = set_of(hash, mask);
+            assert!(first.is_multiple_of(WAYS) && first + WAYS - 1 <= mask);
+        }
+    }
+}
+
+#[test]
+fn a_tag_keeps_its_parts_and_its_generation_wraps() {
+    for state in State::ALL {
+        let tag = Tag(u64::MAX).next(state, 0xabcd, 0x0fff);
+        assert_eq!((tag.state(), tag.flags(), tag.service()), (state, 0xabcd, 0x0fff));
+        assert!(!tag.is_locked() && tag.locked().is_locked() && tag.locked().state() == state);
+        assert_eq!(tag.0 >> tag::GENERATION_SHIFT, 0);
+        assert_ne!(tag.next(state, 0xabcd, 0x0fff), tag, "no publication gives the tag there was");
+    }
+}
+
+#[test]
+fn a_free_or_owned_slot_is_not_read() {
+    let slot = Slot4::default();
+    assert_eq!(read(&slot), None);
+    slot.tag().store(Tag(0).next(State::Midstream, 0, 0).locked().0);
+    assert_eq!(read(&slot), None);
+    slot.tag().store(Tag(0).next(State::Midstream, 0, 0).0);
+    assert_eq!(read(&slot).map(|record| record.state), Some(State::Midstream));
+}
+
+#[test]
+fn worths_are_ordered_as_specified() {
+    use State::{
+        Closed, Established, Midstream, OrphanSynAck, SynReceived, SynSent, UdpAnswered, UdpMulticast,
+        UdpUnreachable, UdpWaiting,
+    };
+    let ranks: [&[State]; 7] = [
+        &[Closed, State::Refused, State::Unreachable, State::InitiatorAborted, State::ResponderAborted],
+        &[Midstream, OrphanSynAck],
+        &[UdpWaiting, UdpUnreachable, UdpMulticast],
+        &[SynSent],
+        &[SynReceived],
+        &[UdpAnswered],
+        &[Established],
+    ];
+    for pair in ranks.windows(2) {
+        for (less, more) in pair[0].iter().flat_map(|a| pair[1].iter().map(move |b| (a, b))) {
+            assert!(Worth::of(*less) < Worth::of(*more), "{less:?} goes before {more:?}");
+        }
+    }
+    assert!(Worth::Expired < Worth::of(Closed) && Worth::of(State::Empty) == Worth::Free);
+    assert_eq!(ranks.iter().map(|rank| rank.len()).sum::<usize>() + 1, State::ALL.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The branch-free worth, the kernel's `expired` and the reports' are one definition.
+    #[test]
+    fn worth_is_what_the_record_says(
+        number in 0..16_u8, opened in a_time(), after in prop_oneof![Just(0), any::<u32>()],
+        last in a_jiffy(), now in a_time(), jiffies in a_jiffy(), t2 in a_limit(), idle in any::<[u16; 2]>(), wide: bool,
+    ) {
+        let state = State::from_number(number);
+        let now = Now { ns: now, jiffies };
+        let limit = |short: u16| if wide { u32::MAX } else { u32::from(short) };
+        let clocks = Clocks {
+            half_open_after_ns: 0, expire_after_ns: t2,
+            udp_idle_jiffies: limit(idle[0]), idle_after_jiffies: limit(idle[1]),
+        };
+        let slot = Slot4::default();
+        slot.tag().store(u64::from(number) << tag::STATE_SHIFT);
+        slot.last().store(last);
+        slot.body().set_tcp(TcpRecord { opened_ns: opened, latest_after: after, ..TcpRecord::default() });
+        let tag = Tag(slot.tag().load());
+        let record = read(&slot);
+        let is_expired = record.is_some_and(|record| record.expired(now, &clocks));
+        let closed = state == State::Established && jiffies_since(now.jiffies, last) > clocks.idle_after_jiffies;
+        let expected = match (is_expired, closed) {
+            (true, _) => Worth::Expired,
+            (_, true) => Worth::Ended,
+            _ => Worth::of(state),
+        };
+        prop_assert_eq!(worth(&slot, tag, now, &clocks), expected as u32);
+        prop_assert_eq!(expired(&slot, state, now, &clocks), is_expired);
+    }
+
+    /// What the tracker writes by words is what the map's type says by fields, and the other way round.
+    #[test]
+    fn both_views_of_a_slot_are_the_same_bytes(bytes in any::<[u8; 32]>(), more in any::<[u8; 32]>()) {
+        let (mut four, mut six) = ([0_u8; 64], [0_u8; 128]);
+        four[..32].copy_from_slice(&bytes);
+        four[32..].copy_from_slice(&more);
+        six[..64].copy_from_slice(&four);
+        six[64..96].copy_from_slice(&bytes);
+        let flow = Flow4::read_from_bytes(&four).expect("64 octets");
+        let slot = slot4_of(&flow);
+        prop_assert_eq!([slot.tag.load(), 0], [flow.tag, 0]);
+        prop_assert_eq!([slot.low.load(), slot.high.load(), slot.ports.load(), slot.last.load()],
+            [flow.low, flow.high, flow.ports, flow.last_jiffies]);
+        let (tcp, udp): (TcpRecord, UdpRecord) = (slot.body.tcp(), slot.body.udp());
+        prop_assert_eq!(tcp.as_bytes(), &four[24..]);
+        prop_assert_eq!(udp.as_bytes(), &four[24..]);
+        prop_assert_eq!(slot.body.points(), tcp.points);
+
+        let flow = Flow6::read_from_bytes(&six).expect("128 octets");
+        let slot = slot6_of(&flow);
+        prop_assert_eq!((get(&slot.low), get(&slot.high)), (flow.low, flow.high));
+        prop_assert_eq!([slot.ports.load(), slot.last.load()], [flow.ports, flow.last_jiffies]);
+        let tcp = slot.body.tcp();
+        prop_assert_eq!((slot.tag.load(), tcp.as_bytes()), (flow.tag, &six[48..88]));
+        let copy = Slot6::default();
+        copy.set_key(&slot.key(false));
+        copy.body.set_udp(slot.body.udp());
+        prop_assert!(copy.holds(&slot.key(false)) && copy.body.udp() == slot.body.udp());
+    }
+}
+
+#[test]
+fn counts_land_in_their_fields() {
+    let body = Body::new();
+    body.set_tcp(TcpRecord { ack: 5, points: 0x21, ..TcpRecord::default() });
+    body.add_acks(3);
+    assert_eq!((body.tcp().ack, body.points()), (8, 0x21));
+    body.set_udp(UdpRecord::default());
+    body.add_udp(false, 1, 100);
+    body.add_udp(true, 2, 300);
+    assert_eq!((body.udp().packets, body.udp().bytes), ([1, 2], [100, 300]));
+}
+
+#[test]
+fn an_event_gives_its_record_back() {
+    let slot = Slot6::default();
+    let key = FlowKey { low: [1, 2, 3, 4], high: [5, 6, 7, 8], ports: 9, udp: false };
+    slot.set_key(&key);
+    slot.last().store(77);
+    slot.body().set_tcp(TcpRecord { isn_initiator: 4, ..TcpRecord::default() });
+    let tag = Tag(0).next(State::Refused, tag::INITIATOR_HIGH, 12);
+    slot.tag().store(tag.0);
+    let told: Record = record_of(&event(&slot, tag, 3, 1));
+    assert_eq!(Some(told), read(&slot));
+}
+
+// ---- helpers ----
+
+/// Its name, and its `n`-th key.
+type KeyFamily = (&'static str, Family, fn(u32) -> FlowKey);
+
+/// Families of keys that differ in a few bits only.
+fn families() -> [KeyFamily; 6] {
+    fn key(low: [u32; 4], high: [u32; 4], ports: u32) -> FlowKey {
+        FlowKey { low, high, ports, udp: false }
+    }
+    [
+        ("low bits of an address", Family::V4, |n| key([n, 0, 0, 0], [0xc0a8_0001, 0, 0, 0], 80)),
+        ("high bits of an address", Family::V4, |n| key([n << 22, 0, 0, 0], [u32::MAX, 0, 0, 0], 80)),
+        ("ports", Family::V4, |n| key([1, 0, 0, 0], [2, 0, 0, 0], n << 16 | 80)),
+        ("an exchange between the ends", Family::V4, |n| {
+            key([0x0a00_0000 + n, 0, 0, 0], [0x0a01_0000 - n, 0, 0, 0], n << 16 | (1_024 - n))
+        }),
+        ("the last word over IPv6", Family::V6, |n| key([1, 0, 0, n], [2, 0, 0, 0], 80)),
+        ("a network over IPv6", Family::V6, |n| key([1, n << 22, 0, 0], [2, n, 0, 0], 80)),
+    ]
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): a seed gives the same factors always.
+fn random_factors(seed: u64) -> [[u64; HASH_WORDS]; 2] {
+    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
+    crate::engine::factors(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    })
+}
+
+/// The bytes of a flow as the tracker sees them.
+fn slot4_of(flow: &Flow4) -> &Slot4 {
+    // SAFETY: both are 64 octets with the same alignment, every bit pattern is a `Slot4`, and nothing
+    // writes through the reference.
+    unsafe { &*core::ptr::from_ref(flow).cast() }
+}
+
+/// The same of an IPv6 flow.
+fn slot6_of(flow: &Flow6) -> &Slot6 {
+    // SAFETY: as above, of 128 octets.
+    unsafe { &*core::ptr::from_ref(flow).cast() }
+}
+
+/// Times near each other, and any.
+fn a_time() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0..200_000_000_000_u64, 1 => Just(0), 1 => Just(u64::MAX), 1 => any::<u64>()]
+}
+
+fn a_limit() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 0..100_000_000_000_u64, 1 => Just(u64::MAX), 1 => any::<u64>()]
+}
+
+fn a_jiffy() -> impl Strategy<Value = u32> {
+    prop_oneof![2 => 0..100_000_u32, 1 => u32::MAX - 50_000..=u32::MAX, 1 => any::<u32>()]
+}

@@ -1,0 +1,302 @@
+//! The transition table, complete; the rules of the design by name are in the modules below.
+
+mod closing;
+mod opening;
+mod signs;
+mod times;
+
+use std::vec::Vec;
+
+use super::{Context, Kind, Segment, Step, open, step};
+use crate::abi::{NO_POINT, TcpRecord, tag};
+use crate::flow::Side::{self, Initiator, Responder};
+use crate::record::State::{self, Closed, Established, SynReceived, SynSent};
+use crate::seq::SeqNum;
+use crate::verdict::{Leg, Sign};
+use crate::wire::flag::{ACK, FIN, RST, SYN};
+
+const J: u32 = 1_000;
+const K: u32 = 5_000;
+const CROSSED: u16 = tag::SIMULTANEOUS;
+
+/// A column of the table: its letters, who sends, and the segment.
+type Column = (&'static str, Side, Segment);
+
+fn columns() -> [Column; 21] {
+    let (i, r) = (Initiator, Responder);
+    [
+        ("I SYN J", i, syn(J)),
+        ("I SYN other", i, syn(J + 77)),
+        ("R SYN K", r, syn(K)),
+        ("R SYN other", r, syn(K + 77)),
+        ("I SYN+ACK", i, syn_ack(J, K + 1)),
+        ("R SYN+ACK", r, syn_ack(K, J + 1)),
+        ("R SYN+ACK bad", r, syn_ack(K, J + 7)),
+        ("I ACK", i, ack(J + 1, K + 1)),
+        ("I ACK bad", i, ack(J + 1, K + 9)),
+        ("I FIN", i, fin(J + 1, K + 1)),
+        ("R ACK", r, ack(K + 1, J + 1)),
+        ("R FIN", r, fin(K + 1, J + 1)),
+        ("I RST", i, rst(J + 1, K + 1)),
+        ("I RST elsewhere", i, rst(J + 9, K + 1)),
+        ("R RST", r, rst(K + 1, J + 1)),
+        ("R RST elsewhere", r, rst(K + 9, J + 9)),
+        ("ICMP of J", i, unreachable(J)),
+        ("ICMP of another", i, unreachable(J + 9)),
+        ("ICMP of R", r, unreachable(K)),
+        ("I other", i, other(J + 1)),
+        ("R other", r, other(K + 1)),
+    ]
+}
+
+/// A state, flags it may have that matter, and its row: `.` the same state, `N` a new attempt, else the next state.
+type Row = (State, u16, &'static str);
+
+#[rustfmt::skip]
+const ROWS: [Row; 18] = [
+    //                                                         SYN         SYN+ACK     I ACK.FIN  R ACK.FIN  RST I R       ICMP    other
+    (State::Empty,               0,                            ". . . .    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (SynSent,             0,                            ". N . .    .  Sr .     .  . .     .  .       Ia .  Rf .    Un . .  . ."),
+    (SynSent,             CROSSED,                      ". N . N    Sr Sr .     Sr . Sr    Sr Sr      Ia .  Rf .    Un . .  . ."),
+    (SynReceived,         0,                            ". N . N    .  .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
+    (SynReceived,         CROSSED|tag::INITIATOR_ACKED, ". N . N    Es .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
+    (SynReceived,         CROSSED|tag::RESPONDER_ACKED, ". N . N    .  Es .     .  . .     Es Cl      Ia .  Ra .    .  . .  . ."),
+    (Established,         0,                            ". N . N    .  .  .     .  . Cl    .  Cl      Cl Cl Cl Cl   .  . .  . ."),
+    (Closed,              0,                            "N N N N    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::Refused,             0,                            "Ss N N N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::Unreachable,         0,                            "Ss N N N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::InitiatorAborted,    0,                            "Sr N . N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::ResponderAborted,    0,                            "Sr N . N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::Midstream,           0,                            "N N N N    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::OrphanSynAck,        0,                            "Sr N N N   .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::UdpWaiting,          0,                            ". . . .    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::UdpAnswered,         0,                            ". . . .    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::UdpUnreachable,      0,                            ". . . .    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    (State::UdpMulticast,        0,                            ". . . .    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+];
+
+#[test]
+fn each_state_meets_each_segment() {
+    for (state, flags, row) in ROWS {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(cells.len(), columns().len(), "{state:?} has a cell a column");
+        for ((name, side, segment), cell) in columns().into_iter().zip(cells) {
+            let mut record = typical(state, flags);
+            let after = step(state, flags, &mut record, side, &segment, &CONTEXT);
+            let expected = match cell {
+                "." => Some(state),
+                "N" => None,
+                letters => Some(by_letters(letters)),
+            };
+            let got = (!after.new_attempt).then_some(after.state);
+            assert_eq!(got, expected, "{state:?} ({flags:#x}) meets {name}");
+        }
+    }
+}
+
+/// A new state or kind of segment fails here until the table has it.
+#[test]
+fn the_table_is_complete() {
+    for state in State::ALL {
+        assert!(ROWS.iter().any(|row| row.0 == state), "{state:?} has no row");
+    }
+    let kinds = [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Rst, Kind::Unreachable, Kind::Other];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        assert_eq!(number_of(kind), number);
+        for side in [Initiator, Responder] {
+            let has = |c: &Column| c.1 == side && c.2.kind == kind;
+            assert!(columns().iter().any(has), "{kind:?} of the {side:?} has no column");
+        }
+    }
+}
+
+/// No row depends on the flags beside ACK, SYN, FIN and RST: ECN sets two more (RFC 3168 §6.1.1).
+#[test]
+fn flags_are_masked() {
+    for (state, flags, _) in ROWS {
+        for (name, side, segment) in columns() {
+            let ecn = Segment { flags: segment.flags | 0xc8, ..segment };
+            let (mut a, mut b) = (typical(state, flags), typical(state, flags));
+            let plain = step(state, flags, &mut a, side, &segment, &CONTEXT);
+            assert_eq!(plain, step(state, flags, &mut b, side, &ecn, &CONTEXT), "{state:?} {name}");
+            assert_eq!(a, b);
+        }
+    }
+}
+
+// ---- helpers ----
+
+const CONTEXT: Context = Context { now_ns: 2_000_000, half_open_after_ns: 3_000_000_000, one_sided: false };
+const SECOND: u64 = 1_000_000_000;
+
+/// A match without a rest: a new kind does not compile until it is in the test above.
+const fn number_of(kind: Kind) -> usize {
+    match kind {
+        Kind::Syn => 0,
+        Kind::SynAck => 1,
+        Kind::Ack => 2,
+        Kind::Rst => 3,
+        Kind::Unreachable => 4,
+        Kind::Other => 5,
+    }
+}
+
+fn by_letters(letters: &str) -> State {
+    match letters {
+        "Ss" => SynSent,
+        "Sr" => SynReceived,
+        "Es" => Established,
+        "Cl" => Closed,
+        "Rf" => State::Refused,
+        "Un" => State::Unreachable,
+        "Ia" => State::InitiatorAborted,
+        "Ra" => State::ResponderAborted,
+        unknown => panic!("no state has the letters {unknown}"),
+    }
+}
+
+/// The record of an attempt that came to `state` the usual way.
+fn typical(state: State, flags: u16) -> TcpRecord {
+    let answered = matches!(
+        state,
+        SynReceived | Established | Closed | State::InitiatorAborted | State::ResponderAborted
+    );
+    let knows_k = answered || flags & CROSSED != 0 || state == State::OrphanSynAck;
+    TcpRecord {
+        opened_ns: 1_000_000,
+        isn_initiator: J,
+        isn_responder: if knows_k { K } else { 0 },
+        synack_after: u32::from(answered) * 5_000,
+        latest_after: u32::from(answered) * 5_000,
+        syn: 1,
+        syn_ack: u8::from(answered),
+        points: NO_POINT << 4 | NO_POINT,
+        ..TcpRecord::default()
+    }
+}
+
+/// A conversation that a test makes, segment by segment.
+struct Talk {
+    state: State,
+    flags: u16,
+    record: TcpRecord,
+    context: Context,
+    /// The hook point of what is sent next.
+    point: u8,
+    signs: Vec<Sign>,
+    timed: Vec<Leg>,
+    excluded: Vec<Leg>,
+    new_attempts: u32,
+}
+
+impl Talk {
+    /// One that began with a SYN.
+    fn new(syn: Segment) -> Self {
+        let (record, flags) = open(&syn, SECOND);
+        Self::of(SynSent, flags, record)
+    }
+
+    fn of(state: State, flags: u16, record: TcpRecord) -> Self {
+        let context = Context { now_ns: SECOND, ..CONTEXT };
+        let (signs, timed, excluded) = (Vec::new(), Vec::new(), Vec::new());
+        Self { state, flags, record, context, point: 0, signs, timed, excluded, new_attempts: 0 }
+    }
+
+    /// SYN and SYN+ACK.
+    fn answered(j: u32, k: u32) -> Self {
+        let mut talk = Self::new(syn(j));
+        talk.responder(syn_ack(k, j.wrapping_add(1)));
+        talk
+    }
+
+    /// The whole handshake.
+    fn completed(j: u32, k: u32) -> Self {
+        let mut talk = Self::answered(j, k);
+        talk.initiator(ack(j.wrapping_add(1), k.wrapping_add(1)));
+        assert_eq!(talk.state, Established);
+        talk
+    }
+
+    fn initiator(&mut self, segment: Segment) -> State {
+        self.send(Initiator, segment)
+    }
+
+    fn responder(&mut self, segment: Segment) -> State {
+        self.send(Responder, segment)
+    }
+
+    /// Sends a segment, a millisecond later than the one before. The state it leads to.
+    fn send(&mut self, side: Side, segment: Segment) -> State {
+        self.context.now_ns += 1_000_000;
+        let segment = Segment { point: self.point, ..segment };
+        let after = step(self.state, self.flags, &mut self.record, side, &segment, &self.context);
+        self.note(&after);
+        self.state
+    }
+
+    fn note(&mut self, after: &Step) {
+        if after.new_attempt {
+            self.new_attempts += 1;
+            return;
+        }
+        (self.state, self.flags) = (after.state, after.flags);
+        self.signs.extend(Sign::ALL.into_iter().filter(|s| after.signs.has_sign(*s)));
+        self.timed.extend(Leg::ALL.into_iter().filter(|l| after.timed.has_leg(*l)));
+        self.excluded.extend(Leg::ALL.into_iter().filter(|l| after.excluded.has_leg(*l)));
+    }
+
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Runs a test with initial sequence numbers of which many cross 2³² or are 0.
+fn with_isns(test: impl Fn(u32, u32)) {
+    for j in [J, 0, u32::MAX, u32::MAX - 1, 0x7fff_ffff] {
+        for k in [K, 0, u32::MAX, u32::MAX - 2, 0x8000_0000] {
+            test(j, k);
+        }
+    }
+}
+
+const fn segment(kind: Kind, flags: u8, seq: u32, ack: u32) -> Segment {
+    let acks = if let Kind::Ack = kind { flags & FIN == 0 } else { false };
+    Segment { kind, flags, seq: SeqNum(seq), ack: SeqNum(ack), payload: 0, point: 0, acks: acks as u32 }
+}
+
+const fn syn(seq: u32) -> Segment {
+    segment(Kind::Syn, SYN, seq, 0)
+}
+
+const fn syn_ack(seq: u32, ack: u32) -> Segment {
+    segment(Kind::SynAck, SYN | ACK, seq, ack)
+}
+
+const fn ack(seq: u32, ack: u32) -> Segment {
+    segment(Kind::Ack, ACK, seq, ack)
+}
+
+const fn fin(seq: u32, ack: u32) -> Segment {
+    segment(Kind::Ack, FIN | ACK, seq, ack)
+}
+
+const fn rst(seq: u32, ack: u32) -> Segment {
+    segment(Kind::Rst, RST | ACK, seq, ack)
+}
+
+const fn unreachable(seq: u32) -> Segment {
+    segment(Kind::Unreachable, 0, seq, 0)
+}
+
+const fn other(seq: u32) -> Segment {
+    segment(Kind::Other, 0, seq, 0)
+}
+
+/// The segment with octets of data in it.
+const fn with_data(segment: Segment, payload: u32) -> Segment {
+    Segment { payload, ..segment }
+}
+
+const fn plus(number: u32, octets: u32) -> u32 {
+    number.wrapping_add(octets)
+}

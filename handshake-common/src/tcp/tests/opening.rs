@@ -1,0 +1,292 @@
+//! How attempts complete: the usual way, Fast Open, two Ks, simultaneous and split, out of order, one-sided.
+
+use super::*;
+use crate::tcp::join;
+
+#[test]
+fn the_three_segments_complete() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+        assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (j, k));
+        assert!(talk.signs.is_empty() && talk.flags == 0);
+        assert_eq!((talk.record.syn, talk.record.syn_ack, talk.record.ack), (1, 1, 1));
+    });
+}
+
+#[test]
+fn the_third_segment_may_carry_data_or_fin() {
+    with_isns(|j, k| {
+        let mut talk = Talk::answered(j, k);
+        assert_eq!(talk.initiator(with_data(ack(plus(j, 1), plus(k, 1)), 100)), Established);
+        let mut talk = Talk::answered(j, k);
+        assert_eq!(talk.initiator(with_data(fin(plus(j, 1), plus(k, 1)), 100)), Closed);
+        assert_eq!(
+            talk.timed,
+            [Leg::SynSynAck, Leg::SynAckAck, Leg::Connect],
+            "it completed before it closed"
+        );
+        let mut later = Talk::answered(j, k);
+        assert_eq!(
+            later.initiator(with_data(ack(plus(j, 501), plus(k, 1)), 9)),
+            Established,
+            "its ACK was lost"
+        );
+    });
+}
+
+#[test]
+fn only_the_initiators_ack_at_or_after_j_completes() {
+    with_isns(|j, k| {
+        let mut talk = Talk::answered(j, k);
+        assert_eq!(talk.responder(ack(plus(j, 1), plus(k, 1))), SynReceived);
+        assert_eq!(talk.initiator(ack(j, plus(k, 1))), SynReceived, "a keep-alive of an older connection");
+        assert_eq!(
+            talk.initiator(segment(Kind::Ack, FIN, plus(j, 1), plus(k, 1))),
+            SynReceived,
+            "no ACK flag"
+        );
+        assert!(talk.signs.is_empty());
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+    });
+}
+
+#[test]
+fn fast_open_acknowledges_up_to_the_data() {
+    with_isns(|j, k| {
+        for acked in [1, 2, 101] {
+            let mut talk = Talk::new(with_data(syn(j), 100));
+            assert!(talk.has(tag::FAST_OPEN));
+            assert_eq!(talk.responder(syn_ack(k, plus(j, acked))), SynReceived, "acknowledges {acked}");
+            assert_eq!(talk.initiator(ack(plus(j, acked), plus(k, 1))), Established);
+        }
+        for acked in [0, 102] {
+            let mut talk = Talk::new(with_data(syn(j), 100));
+            assert_eq!(talk.responder(syn_ack(k, plus(j, acked))), SynSent);
+            assert_eq!(talk.signs, [Sign::BadSynAck]);
+        }
+    });
+}
+
+#[test]
+fn a_fast_open_syn_may_be_repeated_without_its_data() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(with_data(syn(j), 100));
+        assert_eq!(talk.initiator(syn(j)), SynSent);
+        assert_eq!(talk.signs, [Sign::SynRetransmit]);
+        assert_eq!(talk.record.syn_data, 100, "the first may still be answered");
+        talk.responder(syn_ack(k, plus(j, 1)));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+    });
+}
+
+#[test]
+fn responder_data_before_the_final_ack_may_be_acknowledged_with_it() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(with_data(syn(j), 100));
+        talk.responder(syn_ack(k, plus(j, 101)));
+        talk.responder(with_data(ack(plus(k, 1), plus(j, 101)), 1_000));
+        talk.responder(with_data(fin(plus(k, 1_001), plus(j, 101)), 10));
+        assert_eq!(talk.initiator(ack(plus(j, 101), plus(k, 1_013))), SynReceived, "more than was sent");
+        assert_eq!(talk.signs, [Sign::BadAck]);
+        assert_eq!(talk.initiator(ack(plus(j, 101), plus(k, 1_012))), Established, "data and FIN");
+    });
+}
+
+#[test]
+fn without_responder_data_the_final_ack_is_exact() {
+    with_isns(|j, k| {
+        let mut talk = Talk::answered(j, k);
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 2))), SynReceived);
+        talk.responder(with_data(ack(plus(k, 70_000), plus(j, 1)), 10));
+        assert_eq!(
+            talk.initiator(ack(plus(j, 1), plus(k, 3))),
+            SynReceived,
+            "no such data could be sent yet"
+        );
+        assert_eq!(talk.signs, [Sign::BadAck; 2]);
+    });
+}
+
+#[test]
+fn either_of_the_latest_two_ks_may_be_acknowledged() {
+    with_isns(|j, k| {
+        let (a, b, c) = (plus(k, 100_000), plus(k, 200_000), plus(k, 300_000));
+        let talk = |acked: u32| {
+            let mut talk = Talk::answered(j, a);
+            talk.responder(syn_ack(b, plus(j, 1)));
+            talk.responder(syn_ack(c, plus(j, 1)));
+            talk.responder(syn_ack(b, plus(j, 1)));
+            assert_eq!(talk.signs, [Sign::SynAckRetransmit], "only the last was seen before");
+            talk.initiator(ack(plus(j, 1), plus(acked, 1)));
+            talk
+        };
+        for acked in [b, c] {
+            let mut talk = talk(acked);
+            assert_eq!((talk.state, talk.record.isn_responder), (Established, acked));
+            talk.responder(syn_ack(acked, plus(j, 1)));
+            assert_eq!(talk.signs, [Sign::SynAckRetransmit, Sign::AckIgnored]);
+        }
+        assert_eq!(talk(a).state, SynReceived, "the oldest of three is forgotten");
+    });
+}
+
+#[test]
+fn a_simultaneous_open_completes_by_two_syn_acks() {
+    with_isns(|j, k| {
+        for initiator_first in [true, false] {
+            let mut talk = Talk::new(syn(j));
+            assert_eq!(talk.responder(syn(k)), SynSent);
+            let halves = [(Initiator, syn_ack(j, plus(k, 1))), (Responder, syn_ack(k, plus(j, 1)))];
+            let (first, second) = if initiator_first { (0, 1) } else { (1, 0) };
+            assert_eq!(talk.send(halves[first].0, halves[first].1), SynReceived, "one half is not enough");
+            assert_eq!(talk.send(halves[first].0, halves[first].1), SynReceived);
+            assert_eq!(talk.signs, [Sign::SynAckRetransmit]);
+            assert_eq!(talk.send(halves[second].0, halves[second].1), Established);
+            assert!(talk.has(tag::SIMULTANEOUS) && talk.timed == [Leg::Connect]);
+            assert_eq!(talk.record.syn_retransmits(talk.flags), 0);
+        }
+    });
+}
+
+#[test]
+fn a_simultaneous_open_completes_by_two_acks() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        talk.responder(syn(k));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 2))), SynSent);
+        assert_eq!(talk.signs, [Sign::BadAck]);
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), SynReceived);
+        assert_eq!(talk.responder(ack(plus(k, 1), j)), SynReceived, "acknowledges nothing of the SYN");
+        assert_eq!(talk.responder(ack(k, plus(j, 1))), SynReceived, "not from after its SYN");
+        assert_eq!(talk.responder(ack(plus(k, 1), plus(j, 1))), Established);
+    });
+}
+
+#[test]
+fn a_strange_syn_of_the_responder_does_not_stop_the_real_handshake() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        talk.responder(syn(plus(k, 99)));
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
+        assert!(!talk.has(tag::SIMULTANEOUS));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+    });
+}
+
+#[test]
+fn a_simultaneous_open_is_taken_up_after_a_forged_reset() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        talk.responder(syn(k));
+        assert_eq!(talk.responder(rst(0, plus(j, 1))), State::Refused);
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
+        assert_eq!(talk.initiator(rst(plus(j, 1), 0)), State::InitiatorAborted);
+        assert_eq!(talk.initiator(syn_ack(j, plus(k, 1))), Established);
+        assert_eq!(talk.signs, [Sign::Revised; 2]);
+    });
+}
+
+/// T. Beardsley, J. Qian, "The TCP Split Handshake", 2010: the server answers SYN with SYN.
+#[test]
+fn a_split_handshake_completes() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        talk.responder(ack(plus(k, 77), plus(j, 1)));
+        talk.responder(syn(k));
+        talk.initiator(syn_ack(j, plus(k, 1)));
+        assert_eq!(talk.responder(ack(plus(k, 1), plus(j, 1))), Established);
+        assert!(talk.signs.is_empty());
+    });
+}
+
+#[test]
+fn a_syn_after_its_own_syn_ack_is_counted_and_changes_nothing() {
+    with_isns(|j, k| {
+        for end in [SynReceived, Established, State::InitiatorAborted, State::ResponderAborted] {
+            let mut talk = Talk::answered(j, k);
+            match end {
+                Established => talk.initiator(ack(plus(j, 1), plus(k, 1))),
+                State::InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
+                State::ResponderAborted => talk.responder(rst(plus(k, 1), 0)),
+                open => open,
+            };
+            assert_eq!((talk.responder(syn(k)), talk.new_attempts), (end, 0));
+            assert_eq!((talk.record.syn, talk.record.syn_retransmits(talk.flags)), (2, 0));
+            assert!(talk.signs.is_empty() && !talk.has(tag::SIMULTANEOUS));
+            talk.responder(syn(plus(k, 1)));
+            assert_eq!(talk.new_attempts, 1, "another number is a new attempt of the other end");
+        }
+    });
+}
+
+#[test]
+fn a_syn_ack_before_its_syn_is_adopted_without_times() {
+    with_isns(|j, k| {
+        for (data, acked) in [(0, 1), (100, 1), (100, 101)] {
+            let orphan = join(&syn_ack(k, plus(j, acked)), SECOND);
+            let mut talk = Talk::of(State::OrphanSynAck, 0, orphan);
+            assert_eq!(talk.initiator(with_data(syn(j), data)), SynReceived);
+            assert_eq!(talk.record.isn_initiator, j);
+            assert_eq!(talk.initiator(ack(plus(j, acked), plus(k, 1))), Established);
+            assert_eq!(talk.excluded, Leg::ALL);
+            assert!(talk.timed.is_empty() && talk.has(tag::FAST_OPEN) == (data != 0));
+        }
+        let mut talk = Talk::of(State::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
+        talk.initiator(syn(plus(j, 1)));
+        assert_eq!(talk.new_attempts, 1, "another SYN than the one it answers");
+    });
+}
+
+#[test]
+fn all_three_segments_in_reverse_complete() {
+    with_isns(|j, k| {
+        let mut talk = Talk::of(State::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), State::OrphanSynAck);
+        assert_eq!(talk.initiator(syn(j)), Established);
+        let mut stale = Talk::of(State::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
+        stale.initiator(ack(j, plus(k, 1)));
+        assert_eq!(stale.initiator(syn(j)), SynReceived, "an ACK from before J proves nothing");
+    });
+}
+
+#[test]
+fn an_ack_before_its_syn_ack_completes_without_times() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), SynSent);
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), Established);
+        assert_eq!(talk.excluded, Leg::ALL);
+        assert!(talk.timed.is_empty() && talk.signs.is_empty());
+    });
+}
+
+#[test]
+fn an_early_ack_of_something_else_is_bad_and_blurs_nothing() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        talk.initiator(ack(plus(j, 1), plus(k, 7)));
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
+        assert_eq!(talk.signs, [Sign::BadAck]);
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+        assert_eq!(talk.timed, Leg::ALL);
+    });
+}
+
+#[test]
+fn one_sided_infers_k_from_the_ack_and_only_when_asked() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        talk.context.one_sided = true;
+        assert_eq!(talk.initiator(ack(plus(j, 2), plus(k, 1))), SynSent, "not what follows the SYN");
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+        assert_eq!(talk.record.isn_responder, k);
+        assert!(talk.has(tag::ONE_SIDED) && talk.timed == [Leg::Connect]);
+        assert_eq!(talk.excluded, [Leg::SynSynAck, Leg::SynAckAck]);
+
+        let mut both = Talk::new(syn(j));
+        assert_eq!(both.initiator(ack(plus(j, 1), plus(k, 1))), SynSent);
+        assert!(!both.has(tag::ONE_SIDED));
+    });
+}
