@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use handshake_common::abi::{Counter, Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
-use handshake_common::verdict::{Cause, FlowFlag, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
 
 use crate::snapshot::{Context, Origin, Snapshot};
 use crate::source::Source;
@@ -140,6 +140,8 @@ impl<'a> View<'a> {
     /// A flow of the table as it stands; `None` for a free slot.
     pub(crate) fn flow(&self, record: &Record) -> Option<Flow> {
         if let Some(verdict) = record.udp_verdict(self.now, &self.clocks) {
+            let still = self.stopped && verdict == UdpVerdict::Pending;
+            let verdict = if still { UdpVerdict::Unanswered } else { verdict };
             return Some(self.with(record, verdict.name(), None, None));
         }
         let verdict = record.verdict(self.now, &self.clocks)?;
@@ -249,7 +251,8 @@ fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
         return None;
     }
     let from = known(tcp.synack_after)?;
-    known(tcp.latest_after)?.checked_sub(from).map(ns)
+    // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there.
+    known(tcp.latest_after.max(1))?.checked_sub(from).map(ns)
 }
 
 /// Ticks that are neither missing nor saturated.
