@@ -225,6 +225,8 @@ pub mod tag {
     pub const INITIATOR_ACKED: u16 = 1 << 8;
     /// Flag: of a simultaneous open, the responder's SYN is acknowledged.
     pub const RESPONDER_ACKED: u16 = 1 << 9;
+    /// Flag: a RST was seen, valid or not. Nothing here depends on it: Wireshark's completeness does.
+    pub const RESET: u16 = 1 << 10;
 }
 
 /// A word of the per-CPU counter block. Its number is its place.
