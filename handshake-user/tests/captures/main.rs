@@ -6,3 +6,4 @@
 mod expected;
 mod middle;
 mod support;
+mod wireshark;
