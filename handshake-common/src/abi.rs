@@ -229,6 +229,8 @@ pub mod tag {
     pub const RESPONDER_ACKED: u16 = 1 << 9;
     /// Flag: a SYN of the responder is among the record's `syn`: of a simultaneous open, or a split handshake.
     pub const RESPONDER_SYN: u16 = 1 << 10;
+    /// Flag: a RST was seen, valid or not. Nothing here depends on it: Wireshark's completeness does.
+    pub const RESET: u16 = 1 << 11;
 }
 
 /// A word of the per-CPU counter block. Its number is its place.

@@ -264,6 +264,7 @@ pub fn step(
     if counted {
         count(record, segment);
     }
+    let flags = if matches!(segment.kind, Kind::Rst) { flags | tag::RESET } else { flags };
     let mut meeting = Meeting { state, flags, record, segment, context, counted };
     let step = match (segment.kind, side) {
         (Kind::Syn, Side::Initiator) => meeting.initiator_syn(),

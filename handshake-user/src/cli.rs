@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::attach::{Direction, Hook, HookChoice};
-use crate::values::{Cidr, PortRange, clock, interval, period};
+use crate::values::{Cidr, PortRange, clock, duration, interval, period};
 
 /// What holds when nothing is said. The one table: parsing and help read it.
 pub(crate) mod defaults {
@@ -125,6 +125,12 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "N", env = "HANDSHAKE_MAX_FLOWS", hide_env = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: Option<u32>,
+    /// Shorten each pause between two packets to this
+    #[arg(long, value_name = "DURATION", value_parser = duration, env = "HANDSHAKE_SQUEEZE", hide_env = true)]
+    pub(crate) squeeze: Option<Duration>,
+    /// Add Wireshark's tcp.completeness to each flow: SYN 1, SYN+ACK 2, ACK 4, RST 32
+    #[arg(long, env = "HANDSHAKE_COMPAT", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) compat: bool,
     #[command(flatten)]
     pub(crate) verbosity: Verbosity,
     #[command(flatten)]
@@ -307,6 +313,7 @@ where
         Command::Replay(replay) => {
             check_filter(&replay.filter)?;
             check_rules(&replay.rules)?;
+            check_compat(replay)?;
         }
         Command::Doctor(doctor) => check_interfaces(&doctor.interfaces)?,
     }
@@ -349,6 +356,12 @@ fn check_filter(filter: &Filter) -> Result<(), clap::Error> {
 fn check_rules(rules: &Rules) -> Result<(), clap::Error> {
     refuse_if(rules.expire_after < rules.half_open_after, || {
         "--expire-after must not be shorter than --half-open-after".to_owned()
+    })
+}
+
+fn check_compat(replay: &Replay) -> Result<(), clap::Error> {
+    refuse_if(replay.compat && !replay.output.flows && !replay.output.events, || {
+        "--compat adds to each flow: it needs --flows or --events".to_owned()
     })
 }
 

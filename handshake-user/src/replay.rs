@@ -18,6 +18,7 @@ use crate::source::Source;
 use crate::source::capture_file::{Capture, CapturedPacket};
 use crate::source::replay::{Passed, Replay};
 use crate::source::settings::Settings;
+use crate::source::squeeze::Squeeze;
 
 /// Runs the command; its exit code.
 ///
@@ -35,6 +36,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
         options,
         replay,
         context: None,
+        squeeze: options
+            .squeeze
+            .map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         displaced: Vec::new(),
         out: report::Output::to(std::io::stdout()),
         style: Style::of_stdout(),
@@ -52,6 +56,8 @@ struct Playing<'a> {
     replay: Replay,
     /// Known from the first packet on: its time is the report's beginning.
     context: Option<Arc<Context>>,
+    /// For `--squeeze`.
+    squeeze: Option<Squeeze>,
     /// Flows whose records gave their place, for `--flows`.
     displaced: Vec<Flow>,
     out: report::Output<std::io::Stdout>,
@@ -72,13 +78,17 @@ impl Playing<'_> {
     }
 
     fn observe(&mut self, captured: &CapturedPacket<'_>) {
+        let time_ns = match &mut self.squeeze {
+            Some(squeeze) => squeeze.map(captured.time_ns),
+            None => captured.time_ns,
+        };
         if self.context.is_none() {
-            self.context = Some(self.context_from(captured.time_ns));
+            self.context = Some(self.context_from(time_ns));
         }
         let frame = Slice { bytes: captured.bytes, length: captured.length };
         let mut packet = parse(&frame, captured.link);
         packet.point = point(interface(captured.interface), false);
-        self.replay.observe(captured.time_ns, &packet);
+        self.replay.observe(time_ns, &packet);
     }
 
     fn context_from(&self, from_ns: u64) -> Arc<Context> {
@@ -96,7 +106,8 @@ impl Playing<'_> {
         let Some(context) = self.context.clone() else { return Ok(()) };
         for passed in self.replay.take_passed() {
             let reading = self.replay.moment();
-            let view = View::at(&context, reading, reading.ns, self.replay.clocks());
+            let view =
+                View::at(&context, reading, reading.ns, self.replay.clocks()).comparing(self.options.compat);
             match passed {
                 Passed::Ended(event) if self.options.output.events => {
                     if let Some(verdict) = verdict_of(&event) {
@@ -118,7 +129,7 @@ impl Playing<'_> {
         let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
         let flows = self.options.output.flows.then(|| {
             let mut flows = std::mem::take(&mut self.displaced);
-            flows.extend(View::of(&snapshot).flows(&self.replay));
+            flows.extend(View::of(&snapshot).comparing(self.options.compat).flows(&self.replay));
             flows.sort_by_key(|flow| flow.started_ns);
             flows
         });

@@ -324,7 +324,7 @@ impl Snapshot {
             interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
             tcp: Tcp::of(reading, &scan.all, shown),
             latency: latencies(reading),
-            udp: Udp::of(&reading.counters, &scan.all),
+            udp: Udp::of(reading, &scan.all),
             table: Table::of(reading, scan.used),
             services: rank(services, scan, reading.stopped, context.top),
             histograms: Arc::new(reading.histograms),
@@ -573,10 +573,11 @@ impl Tcp {
 }
 
 impl UdpBooks {
-    /// Divides the flows that wait by what the scan found younger than T1.
-    fn settle(gauge: impl Fn(Counter) -> u64, ages: &Ages) -> Self {
+    /// Divides the flows that wait by what the scan found younger than T1. Where time stands still none is
+    /// pending: no answer will come.
+    fn settle(gauge: impl Fn(Counter) -> u64, ages: &Ages, stopped: bool) -> Self {
         let waiting = gauge(Counter::UdpWaiting);
-        let pending = ages.pending.min(waiting);
+        let pending = if stopped { 0 } else { ages.pending.min(waiting) };
         Self {
             flows: gauge(Counter::UdpFlows),
             answered: gauge(Counter::UdpAnswered),
@@ -614,9 +615,10 @@ impl AddAssign for UdpBooks {
 }
 
 impl Udp {
-    fn of(counters: &CounterBlock, ages: &Ages) -> Self {
+    fn of(reading: &Reading, ages: &Ages) -> Self {
+        let counters = &reading.counters;
         Self {
-            books: UdpBooks::settle(|counter| word(counters, counter), ages),
+            books: UdpBooks::settle(|counter| word(counters, counter), ages, reading.stopped),
             packets: word(counters, Counter::UdpPackets),
             bytes: word(counters, Counter::UdpBytes),
         }
@@ -721,7 +723,7 @@ fn rank(services: &[(u16, Service)], scan: &Scan, stopped: bool, top: usize) -> 
             tcp.push((address, Books::settle(&gauges, &ages, ByCause::default(), stopped)));
         } else {
             let gauge = |counter: Counter| gauges[counter as usize - Counter::UdpFlows as usize];
-            udp.push((address, UdpBooks::settle(gauge, &ages)));
+            udp.push((address, UdpBooks::settle(gauge, &ages, stopped)));
         }
     }
     let mut rows = fold(tcp, |books| books.attempts, top, ServiceBooks::Tcp);

@@ -4,7 +4,6 @@ pub(crate) mod capture_file;
 pub(crate) mod live;
 pub(crate) mod replay;
 pub(crate) mod settings;
-#[cfg_attr(not(test), expect(dead_code, reason = "replay --squeeze maps its times through it"))]
 pub(crate) mod squeeze;
 
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};

@@ -1,11 +1,13 @@
 //! One flow as a report shows it, from its record in the table or from the event of its end.
 
+mod completeness;
+
 use std::net::SocketAddr;
 
 use handshake_common::abi::{Counter, Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
-use handshake_common::verdict::{Cause, FlowFlag, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
 
 use crate::snapshot::{Context, Origin, Snapshot};
 use crate::source::Source;
@@ -22,6 +24,7 @@ pub(crate) struct View<'a> {
     wall_ns: u64,
     stopped: bool,
     clocks: Clocks,
+    compat: bool,
 }
 
 /// How the attempt of an event ended; `None` when its number is no verdict's.
@@ -97,6 +100,8 @@ pub(crate) struct TcpFlow {
     pub(crate) syn_synack_ns: Option<u64>,
     /// SYN+ACK → ACK.
     pub(crate) synack_ack_ns: Option<u64>,
+    /// Wireshark's, where it was asked for.
+    pub(crate) completeness: Option<u8>,
     /// Names of what else is worth knowing.
     pub(crate) flags: Vec<&'static str>,
 }
@@ -121,12 +126,18 @@ impl<'a> View<'a> {
             wall_ns: snapshot.taken_at_ns,
             stopped: snapshot.stopped,
             clocks: snapshot.clocks,
+            compat: false,
         }
     }
 
     /// A moment by its two clocks, for events between snapshots.
     pub(crate) fn at(context: &'a Context, now: Now, wall_ns: u64, clocks: Clocks) -> Self {
-        Self { context, now, wall_ns, stopped: false, clocks }
+        Self { context, now, wall_ns, stopped: false, clocks, compat: false }
+    }
+
+    /// With what other tools would say of each flow, or without.
+    pub(crate) fn comparing(self, compat: bool) -> Self {
+        Self { compat, ..self }
     }
 
     /// All flows of the tables, the oldest first.
@@ -140,6 +151,8 @@ impl<'a> View<'a> {
     /// A flow of the table as it stands; `None` for a free slot.
     pub(crate) fn flow(&self, record: &Record) -> Option<Flow> {
         if let Some(verdict) = record.udp_verdict(self.now, &self.clocks) {
+            let still = self.stopped && verdict == UdpVerdict::Pending;
+            let verdict = if still { UdpVerdict::Unanswered } else { verdict };
             return Some(self.with(record, verdict.name(), None, None));
         }
         let verdict = record.verdict(self.now, &self.clocks)?;
@@ -167,7 +180,7 @@ impl<'a> View<'a> {
         ended_ns: Option<u64>,
     ) -> Flow {
         let (points, detail) = match &record.detail {
-            Detail::Tcp(tcp) => (tcp.points, FlowDetail::Tcp(TcpFlow::of(record, tcp))),
+            Detail::Tcp(tcp) => (tcp.points, FlowDetail::Tcp(TcpFlow::of(record, tcp, self.compat))),
             Detail::Udp(udp) => (udp.points, FlowDetail::Udp(UdpFlow::of(udp))),
         };
         Flow {
@@ -205,7 +218,7 @@ impl<'a> View<'a> {
 }
 
 impl TcpFlow {
-    fn of(record: &Record, tcp: &TcpRecord) -> Self {
+    fn of(record: &Record, tcp: &TcpRecord, compat: bool) -> Self {
         // Of a simultaneous open K is the other SYN's; of a one-sided view it is inferred.
         let without_syn_ack = record.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
         let answered = tcp.synack_after != 0 || without_syn_ack || record.state == State::OrphanSynAck;
@@ -220,6 +233,7 @@ impl TcpFlow {
             syn_ack_retransmits: tcp.syn_ack_retransmits,
             syn_synack_ns: first_leg(record, tcp),
             synack_ack_ns: second_leg(record, tcp),
+            completeness: compat.then(|| completeness::of(record, tcp)),
             flags: FlowFlag::ALL
                 .into_iter()
                 .filter(|f| record.flags & bit(*f) != 0)
@@ -249,7 +263,8 @@ fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
         return None;
     }
     let from = known(tcp.synack_after)?;
-    known(tcp.latest_after)?.checked_sub(from).map(ns)
+    // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there.
+    known(tcp.latest_after.max(1))?.checked_sub(from).map(ns)
 }
 
 /// Ticks that are neither missing nor saturated.

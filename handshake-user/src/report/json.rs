@@ -219,6 +219,7 @@ fn tcp_flow(object: &mut Map<String, Value>, tcp: &TcpFlow) {
     object.insert("syn_ack_retransmits".to_owned(), json!(tcp.syn_ack_retransmits));
     put_known(object, "syn_synack_ns", tcp.syn_synack_ns.map(|ns| json!(ns)));
     put_known(object, "synack_ack_ns", tcp.synack_ack_ns.map(|ns| json!(ns)));
+    put_known(object, "completeness", tcp.completeness.map(|bits| json!(bits)));
     object.insert("flags".to_owned(), json!(tcp.flags));
 }
 

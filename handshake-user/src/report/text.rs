@@ -341,6 +341,7 @@ fn tcp_figures(tcp: &TcpFlow) -> Vec<String> {
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
     figures.extend(tcp.syn_synack_ns.map(|ns| format!("{} {}", arrow(Leg::SynSynAck), time(ns))));
     figures.extend(tcp.synack_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynAckAck), time(ns))));
+    figures.extend(tcp.completeness.map(|bits| format!("completeness {bits}")));
     figures.extend(tcp.flags.iter().map(|flag| (*flag).to_owned()));
     figures
 }

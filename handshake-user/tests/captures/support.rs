@@ -1,0 +1,156 @@
+//! Where the captures are, the command on one of them, and captures made by hand.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+/// The command under test.
+pub(crate) const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");
+
+/// The captures by name; `None`, and said so, where there are none.
+pub(crate) fn captures() -> Option<Vec<PathBuf>> {
+    let mut paths: Vec<_> = fs::read_dir(folder())
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pcap"))
+        .collect();
+    paths.sort();
+    if paths.is_empty() {
+        skip("no captures");
+        return None;
+    }
+    Some(paths)
+}
+
+/// The folder of the captures and of what is expected of them.
+pub(crate) fn folder() -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    std::env::var_os("HANDSHAKE_CAPTURES").map_or(beside, PathBuf::from)
+}
+
+/// What `work` makes of each of `items`, several at a time, in their order; or the first error.
+pub(crate) fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    const THREADS: usize = 4;
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((at, item)) =
+                    Some(next.fetch_add(1, Relaxed)).and_then(|at| Some((at, items.get(at)?)))
+                {
+                    let made = work(item);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, made));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, made)| made).collect()
+}
+
+/// A capture's file name, for messages.
+pub(crate) fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Says why the test is left out, and has it counted as skipped.
+pub(crate) fn skip(reason: &str) {
+    let line = format!("skipped: {reason}\n");
+    // Not eprintln!: the test harness would keep it to itself.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(log) = std::env::var_os("HANDSHAKE_SKIP_LOG") {
+        let log = fs::OpenOptions::new().append(true).create(true).open(log);
+        let _ = log.and_then(|mut log| log.write_all(line.as_bytes()));
+    }
+}
+
+/// What `replay -o jsonl --flows` says of a capture.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    /// The closing report.
+    pub(crate) report: Value,
+    /// All flows, in the order of their first packets.
+    pub(crate) flows: Vec<Value>,
+}
+
+impl Replayed {
+    /// The flows of a protocol.
+    pub(crate) fn of(&self, protocol: &str) -> Vec<&Value> {
+        self.flows.iter().filter(|flow| flow["protocol"] == protocol).collect()
+    }
+}
+
+/// Replays a capture, with `more` options.
+pub(crate) fn replay(path: &Path, more: &[&str]) -> Result<Replayed> {
+    let output = run_replay(path, &[&["-o", "jsonl", "--flows"], more].concat())?;
+    let text = String::from_utf8(output.stdout).context("read the flows")?;
+    let mut values = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let report = values.pop().context("no report")?;
+    ensure!(report["type"] == "report", "the last line is {report}");
+    Ok(Replayed { report, flows: values })
+}
+
+/// Runs `replay` to its end, which must be a good one.
+pub(crate) fn run_replay(path: &Path, more: &[&str]) -> Result<Output> {
+    let output =
+        Command::new(HANDSHAKE).arg("replay").arg(path).args(more).output().context("start replay")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "replay {}: {}, {said}", path.display(), output.status);
+    Ok(output)
+}
+
+/// An end of a flow as the captures' expectations write it: `192.0.2.1:80`, `[2001:db8::1]:80`.
+pub(crate) fn end(end: &Value) -> String {
+    let address = end["address"].as_str().unwrap_or_default();
+    let port = &end["port"];
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// A file with a capture made by hand; removed on drop.
+#[derive(Debug)]
+pub(crate) struct Made(PathBuf);
+
+impl Made {
+    /// A classic capture of Ethernet frames, each with its time in microseconds.
+    pub(crate) fn of(name: &str, frames: &[(u64, Vec<u8>)]) -> Result<Self> {
+        const LINKTYPE_ETHERNET: u32 = 1;
+        // The magic number, version 2.4, UTC, a snap length that cuts nothing.
+        let mut bytes = [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 262_144, LINKTYPE_ETHERNET]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<u8>>();
+        for (time_us, frame) in frames {
+            let length = u32::try_from(frame.len())?;
+            let (seconds, rest) = (u32::try_from(time_us / 1_000_000)?, u32::try_from(time_us % 1_000_000)?);
+            bytes.extend([seconds, rest, length, length].iter().flat_map(|word| word.to_le_bytes()));
+            bytes.extend(frame);
+        }
+        let file = std::env::temp_dir().join(format!("handshake-{}-{name}.pcap", std::process::id()));
+        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
+        Ok(Self(file))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
