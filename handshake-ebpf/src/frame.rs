@@ -10,7 +10,9 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
-use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into};
+use handshake_common::wire::{
+    Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote,
+};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.
@@ -39,10 +41,13 @@ impl Linear {
         unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, length: (*ctx).len } }
     }
 
-    /// Was the packet cut by the end of the linear part only?
+    /// May the packet have been cut by the end of the linear part only? An ICMP packet whose quote is
+    /// cut is no truncated one, it merely quotes nothing.
     #[inline(always)]
     fn goes_on(&self, packet: &Packet) -> bool {
-        packet.class == Class::Truncated as u8 && self.end - self.data < self.length as usize
+        let quotes_nothing = packet.class == Class::Icmp as u8 && packet.quote == quote::NONE;
+        let cut = packet.class == Class::Truncated as u8 || quotes_nothing;
+        cut && self.end - self.data < self.length as usize
     }
 }
 

@@ -1,5 +1,7 @@
 //! The loaded object, run on packets by BPF_PROG_TEST_RUN and read back. What needs CAP_BPF says so and is skipped without.
 
+mod differential;
+
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -320,12 +322,21 @@ fn small() -> Settings {
 
 /// The object loaded with `settings`, its XDP program too; `None`, said and counted, where that cannot be.
 fn loaded(settings: &Settings) -> Option<Live> {
-    let elf = object_file()?;
+    let mut live = Live::load(&privileged_object()?, settings).expect("load the object");
+    load_xdp(&mut live);
+    Some(live)
+}
+
+/// The object, where this thread may load it.
+fn privileged_object() -> Option<Vec<u8>> {
     if !has_capabilities(&NEEDED) {
         skip("needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
         return None;
     }
-    let mut live = Live::load(&elf, settings).expect("load the object");
+    object_file()
+}
+
+fn load_xdp(live: &mut Live) {
     let program: &mut Xdp = live
         .programs()
         .program_mut("handshake_xdp")
@@ -333,7 +344,6 @@ fn loaded(settings: &Settings) -> Option<Live> {
         .try_into()
         .expect("it is an XDP program");
     program.load().expect("the verifier takes the XDP program");
-    Some(live)
 }
 
 fn object_file() -> Option<Vec<u8>> {

@@ -1,0 +1,172 @@
+//! The kernel and the host, side by side, a packet at a time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use handshake_common::memory::Memory;
+use zerocopy::IntoBytes;
+
+use super::difference::{FLOW4, FLOW6, different_slots, different_words, loads, without, words};
+use super::generate::{Generator, Random};
+use super::host::{Host, parsed};
+use super::kernel::{offer, stripes};
+use super::time::Time;
+use super::*;
+
+/// Packets between two looks at what is large or changes seldom.
+const LOOK_AT_ALL_EVERY: u64 = 1000;
+
+/// A scenario under way.
+pub(super) struct Comparison<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    live: &'a mut Live,
+    host: Rc<Host>,
+    time: Time,
+    /// Frames that BPF_PROG_TEST_RUN does not take: under 14 octets, or with a cut IP header at TC.
+    refused: u64,
+    /// Frames that were in fragments at XDP.
+    split: u64,
+}
+
+impl<'a> Comparison<'a> {
+    pub(super) fn new(scenario: &'a Scenario, seed: u64, live: &'a mut Live) -> Self {
+        let host = Rc::new(Host::new(&scenario.settings, &live.clocks));
+        let time = Time::new(scenario.settings.test_clock, live.clocks);
+        Self { scenario, seed, live, host, time, refused: 0, split: 0 }
+    }
+
+    /// Gives the counters that both sides end with.
+    pub(super) fn run(mut self) -> Vec<u64> {
+        let told = RefCell::new(Vec::new());
+        let hear = |event: &Event| {
+            told.borrow_mut().push(*event);
+            true
+        };
+        let host = Rc::clone(&self.host);
+        let memory = Memory::new(host.config, host.storage(), &hear);
+        let mut generator = Generator::new(self.seed, self.scenario.scope);
+        for number in 1..=self.scenario.packets {
+            let bytes = generator.frame();
+            let arrival = self.arrival(&mut generator.random, bytes.len());
+            let now = self.time.pass(&mut generator.random);
+            self.time.set(self.live);
+            if self.kernel_takes(&arrival, &bytes) {
+                memory.observe(now, &parsed(&host.config, &arrival, &bytes));
+            }
+            if let Some(difference) = self.look(number, &told) {
+                panic!("{}", self.drawn(number, &arrival, &bytes, &difference));
+            }
+        }
+        self.judge_the_packets();
+        loads(self.host.books.words())
+    }
+
+    /// Where the next packet comes in.
+    fn arrival(&self, random: &mut Random, length: usize) -> Arrival {
+        let hook = random.pick(self.scenario.hooks);
+        if hook == Hook::Xdp {
+            let linear = (length > 14 && random.one_in(8)).then(|| 14 + random.below(length - 14));
+            return Arrival { hook, interface: 0, segments: 1, linear };
+        }
+        let interfaces = self.scenario.settings.interfaces.len();
+        let interface = u8::try_from(random.below(interfaces)).expect("a few interfaces");
+        let segments = random.pick(&[0, 0, 0, 0, 1, 2, 44, 65_535]);
+        Arrival { hook, interface, segments, linear: None }
+    }
+
+    fn kernel_takes(&mut self, arrival: &Arrival, bytes: &[u8]) -> bool {
+        let taken = offer(self.live, &self.scenario.settings, arrival, bytes);
+        self.refused += u64::from(!taken && arrival.linear.is_none());
+        self.split += u64::from(taken && arrival.linear.is_some());
+        taken
+    }
+
+    /// Most of what was made came to be compared.
+    fn judge_the_packets(&self) {
+        let (refused, packets) = (self.refused, self.scenario.packets);
+        assert!(refused * 10 < packets, "{}: the kernel refused {refused} of {packets}", self.scenario.name);
+        if self.split == 0 && self.scenario.hooks.contains(&Hook::Xdp) {
+            skip("needs Linux 6.18 for test runs of frames in fragments");
+        }
+    }
+
+    /// Where kernel and host are not the same after packet `number`.
+    fn look(&mut self, number: u64, told: &RefCell<Vec<Event>>) -> Option<String> {
+        let every = self.scenario.look_every;
+        let at_end = number == self.scenario.packets;
+        if number % every != 0 && !at_end {
+            return None;
+        }
+        let timed = self.scenario.settings.test_clock;
+        let found = different_slots(&self.live.flows4, &self.host.slots4, timed, FLOW4)
+            .or_else(|| different_slots(&self.live.flows6, &self.host.slots6, timed, FLOW6))
+            .or_else(|| self.different_counters(timed))
+            .or_else(|| self.different_events(&told.take(), timed));
+        if found.is_some() || !(at_end || number % LOOK_AT_ALL_EVERY < every) {
+            return found;
+        }
+        self.different_classes()
+            .or_else(|| self.different_histograms(timed))
+            .or_else(|| {
+                different_words("service word", words(&self.live.services), words(&self.host.services))
+            })
+            .or_else(|| {
+                stripes(self.live).iter().any(|word| *word != 0).then(|| "a lock word is held".into())
+            })
+    }
+
+    fn different_counters(&self, timed: bool) -> Option<String> {
+        let mut kernel = read_counters(&self.live.bpf).expect("counters at rest").words;
+        let mut host = loads(self.host.books.words());
+        if !timed {
+            let longest = Counter::MaxSynSynAck as usize..=Counter::MaxConnect as usize;
+            kernel[longest.clone()].fill(0);
+            host[longest].fill(0);
+        }
+        different_words("counter", &kernel, &host)
+    }
+
+    fn different_events(&mut self, told: &[Event], timed: bool) -> Option<String> {
+        let mut drained = Vec::new();
+        self.live.drain_events(&mut |event| drained.push(*event));
+        if drained.len() != told.len() {
+            return Some(format!("{} events of the kernel, {} of the host", drained.len(), told.len()));
+        }
+        let pairs =
+            drained.iter().zip(told).map(|(kernel, host)| (without(kernel, timed), without(host, timed)));
+        let different = |(kernel, host): &(Event, Event)| kernel.as_bytes() != host.as_bytes();
+        pairs
+            .into_iter()
+            .find(different)
+            .map(|(kernel, host)| format!("event:\nkernel: {kernel:?}\nhost:   {host:?}"))
+    }
+
+    fn different_classes(&self) -> Option<String> {
+        let kernel = read_classes(&self.live.bpf, self.live.interfaces).expect("class counters");
+        let pairs = kernel.iter().zip(&self.host.classes).enumerate();
+        pairs.into_iter().find_map(|(interface, (kernel, host))| {
+            different_words(&format!("interface {interface}, class"), &kernel.packets, &loads(host))
+        })
+    }
+
+    fn different_histograms(&self, timed: bool) -> Option<String> {
+        Leg::ALL.into_iter().zip(self.host.histograms.iter()).find_map(|(leg, host)| {
+            let mut kernel = read_histogram(&self.live.bpf, leg).expect("a histogram").buckets.to_vec();
+            let mut host = loads(host);
+            if !timed {
+                (kernel, host) = (vec![kernel.iter().sum()], vec![host.iter().sum()]);
+            }
+            different_words(leg.name(), &kernel, &host)
+        })
+    }
+
+    fn drawn(&self, number: u64, arrival: &Arrival, bytes: &[u8], difference: &str) -> String {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (name, seed) = (self.scenario.name, self.seed);
+        format!(
+            "{name}, seed {seed}, packet {number}, {arrival:?}, {:?}:\n{difference}\n{hex}",
+            self.time.now()
+        )
+    }
+}

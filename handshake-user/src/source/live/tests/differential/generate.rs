@@ -1,0 +1,336 @@
+//! Packets for the differential test: conversations as they could be, and what noise makes of them. The same seed
+//! gives the same packets.
+
+use handshake_common::wire::build::FrameBuilder;
+use handshake_common::wire::{Link, flag};
+
+/// A SplitMix64 stream.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    /// 0 to `bound` - 1.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        let below = self.word() % bound as u64;
+        usize::try_from(below).expect("below a usize")
+    }
+
+    pub(super) fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    fn octet(&mut self) -> u8 {
+        self.word().to_le_bytes()[0]
+    }
+
+    /// As [`below`](Self::below).
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits are as good")]
+    fn small(&mut self, bound: usize) -> u32 {
+        self.below(bound) as u32
+    }
+
+    fn port(&mut self, bound: usize) -> u16 {
+        u16::try_from(self.below(bound)).expect("a bound of a port")
+    }
+}
+
+/// How conversations go, a letter a packet: large ones the initiator's, small ones the responder's. S a SYN, O one with
+/// data, Y a SYN+ACK, A an ACK, D one with data, F a FIN, R a RST, U an ICMP error that quotes the side, X flags at random.
+/// Over UDP every letter but U is a packet.
+const PLOTS: [&[u8]; 20] = [
+    b"SyAdDdFfA",
+    b"SyADDDDR",
+    b"Sr",
+    b"SSrS",
+    b"SSyyA",
+    b"SyAyA",
+    b"SyRSyA",
+    b"Syr",
+    b"SsYyAD",
+    b"SsYAa",
+    b"OyAd",
+    b"OydA",
+    b"SyDF",
+    b"yASD",
+    b"ySA",
+    b"ADdf",
+    b"SU",
+    b"SUyA",
+    b"SSSSSS",
+    b"SyyyyUu",
+];
+const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXx";
+
+/// What a packet of the generator is about.
+#[derive(Clone, Copy)]
+struct Flow {
+    udp: bool,
+    ipv6: bool,
+    /// Address (its varying word) and port, of the initiator and the responder.
+    ends: [(u32, u16); 2],
+    isn: [u32; 2],
+    plot: &'static [u8],
+    next: usize,
+}
+
+/// How many and how various the flows are.
+#[derive(Clone, Copy)]
+pub(super) struct Scope {
+    /// Conversations that go on side by side.
+    pub(super) flows: usize,
+    /// Servers listen anywhere: more services than the table has rows.
+    pub(super) any_port: bool,
+}
+
+/// An endless stream of frames.
+pub(super) struct Generator {
+    pub(super) random: Random,
+    flows: Vec<Flow>,
+    scope: Scope,
+}
+
+impl Generator {
+    pub(super) fn new(seed: u64, scope: Scope) -> Self {
+        let mut random = Random::new(seed);
+        let flows = (0..scope.flows).map(|_| flow(&mut random, scope)).collect();
+        Self { random, flows, scope }
+    }
+
+    /// The next frame: of a conversation that goes on, and spoiled at times.
+    pub(super) fn frame(&mut self) -> Vec<u8> {
+        let place = self.random.below(self.flows.len());
+        let flow = self.flows[place];
+        let ended = flow.next >= flow.plot.len();
+        self.flows[place].next += 1;
+        if ended && self.random.one_in(2) {
+            self.flows[place] = self.successor(&flow);
+        }
+        let strays = ended || self.random.one_in(5);
+        let letter = if strays { self.random.pick(LETTERS) } else { flow.plot[flow.next] };
+        let built = packet(&mut self.random, &flow, letter);
+        let mut bytes = built.bytes().to_vec();
+        if self.random.one_in(5) {
+            mangle(&mut self.random, &built, &mut bytes);
+        }
+        if self.random.one_in(100) {
+            bytes.resize(bytes.len() + self.random.below(2500), 0);
+        }
+        bytes
+    }
+
+    /// The same ends again with other numbers, as of a port that is used again; or other ends.
+    fn successor(&mut self, old: &Flow) -> Flow {
+        let fresh = flow(&mut self.random, self.scope);
+        if self.random.one_in(2) { fresh } else { Flow { isn: fresh.isn, plot: fresh.plot, next: 0, ..*old } }
+    }
+}
+
+fn flow(random: &mut Random, scope: Scope) -> Flow {
+    let client = (0x0a00_0000 | random.small(64), 40_000 + random.port(16));
+    let listens = if scope.any_port { random.port(1 << 16) } else { random.pick(&[80, 443, 22, 53]) };
+    let server = (0x0a00_0100 | random.small(4), listens);
+    let ends = match random.below(12) {
+        0 => [server, client],
+        1 => [client, (client.0, server.1)],
+        2 if random.one_in(4) => [client, client],
+        3 => [client, (random.pick(&[0xe000_00fb, u32::MAX, 0x0a00_00ff]), 5353)],
+        _ => [client, server],
+    };
+    // Numbers that cross 2³² within the handshake, and 0, which is a real one.
+    let (j, k) = (random.small(usize::MAX), random.small(usize::MAX));
+    Flow {
+        udp: random.one_in(4),
+        ipv6: random.one_in(3),
+        ends,
+        isn: [random.pick(&[0, u32::MAX, j]), random.pick(&[0, u32::MAX - 1, k])],
+        plot: random.pick(&PLOTS),
+        next: 0,
+    }
+}
+
+/// The packet of a flow that a letter stands for.
+fn packet(random: &mut Random, flow: &Flow, letter: u8) -> FrameBuilder {
+    let side = usize::from(letter.is_ascii_lowercase());
+    let (from, to) = (flow.ends[side], flow.ends[1 - side]);
+    let link = link(random);
+    if letter.eq_ignore_ascii_case(&b'U') {
+        return unreachable(random, link, flow, side);
+    }
+    let network = network(random, link, flow.ipv6, from.0, to.0);
+    let whole = transport(random, network, flow, side, letter).between(from.1, to.1);
+    // Ethernet pads a frame to sixty octets, and sometimes a switch adds its own.
+    match random.below(4) {
+        0 if whole.bytes().len() < 60 => whole.padding(&[0; 60][whole.bytes().len()..]),
+        1 if random.one_in(8) => whole.padding(&[0xaa; 7]),
+        _ => whole,
+    }
+}
+
+fn link(random: &mut Random) -> FrameBuilder {
+    let tags = random.pick(&[0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]);
+    (0..tags).fold(FrameBuilder::new(Link::Ethernet), |frame, _| {
+        frame.vlan(random.pick(&[0x8100, 0x88a8, 0x9100]))
+    })
+}
+
+/// An IP header, at times with what may follow it: options, extension headers, a fragment's.
+fn network(random: &mut Random, frame: FrameBuilder, ipv6: bool, from: u32, to: u32) -> FrameBuilder {
+    let mut frame = address(frame, ipv6, from, to);
+    if random.one_in(8) {
+        let count = random.pick(&[1, 1, 2, 3, 8, 9]);
+        frame =
+            if ipv6 { extensions(random, frame, count) } else { frame.ipv4_options(&[1; 40][..4 * count]) };
+    }
+    if random.one_in(16) {
+        let offset = random.pick(&[0, 0, 1, 0x1fff]);
+        frame = frame.fragment(offset, random.one_in(2));
+    }
+    frame
+}
+
+fn address(frame: FrameBuilder, ipv6: bool, from: u32, to: u32) -> FrameBuilder {
+    if !ipv6 {
+        return frame.ipv4(from, to);
+    }
+    // Ends differ in one word or another: each has its turn in comparisons.
+    let wide = |word: u32| match word & 3 {
+        0 => [0x2001_0db8, 0, 0, word],
+        1 => [0x2001_0db8, 0, word, 1],
+        2 => [0x2001_0db8, word, 0, 1],
+        _ => [word << 4 | 0xff00_000f, 0, 0, 1],
+    };
+    frame.ipv6(wide(from), wide(to))
+}
+
+fn extensions(random: &mut Random, frame: FrameBuilder, count: usize) -> FrameBuilder {
+    (0..count).fold(frame, |frame, _| {
+        frame.extension(random.pick(&[0, 43, 60, 51, 44]), random.pick(&[0, 0, 1, 2]))
+    })
+}
+
+fn transport(random: &mut Random, frame: FrameBuilder, flow: &Flow, side: usize, letter: u8) -> FrameBuilder {
+    if random.one_in(50) {
+        return frame.protocol(random.pick(&[1, 47, 58, 132]), 20);
+    }
+    if flow.udp {
+        return frame.udp().payload(&[0; 64][..random.below(64)]);
+    }
+    let segment = segment(random, flow, side, letter);
+    let tcp = frame.tcp(segment.flags, segment.seq, segment.ack);
+    let options = random.pick(&[0, 0, 4, 20, 40]);
+    tcp.tcp_options(&[1; 40][..options]).payload(&[0; 64][..segment.payload])
+}
+
+struct Segment {
+    flags: u8,
+    seq: u32,
+    ack: u32,
+    payload: usize,
+}
+
+/// What a letter says, and at times a little beside it.
+fn segment(random: &mut Random, flow: &Flow, side: usize, letter: u8) -> Segment {
+    let (own, other) = (flow.isn[side], flow.isn[1 - side].wrapping_add(1));
+    let next = own.wrapping_add(1);
+    let data = 1 + random.below(60);
+    let (flags, seq, ack, payload) = match letter.to_ascii_uppercase() {
+        b'S' => (flag::SYN, own, 0, 0),
+        b'O' => (flag::SYN, own, 0, data),
+        b'Y' => (flag::SYN | flag::ACK, own, other, 0),
+        b'A' => (flag::ACK, next, other, 0),
+        b'D' => (flag::ACK, next, other, data),
+        b'F' => (flag::FIN | flag::ACK, next, other, random.pick(&[0, data])),
+        b'R' => (flag::RST | flag::ACK, next, other, 0),
+        _ => (random.octet(), next, other, 0),
+    };
+    let odd = if random.one_in(20) { 1 << random.below(8) } else { 0 };
+    Segment { flags: flags ^ odd, seq: near(random, seq), ack: near(random, ack), payload }
+}
+
+/// A number, or one beside it.
+fn near(random: &mut Random, number: u32) -> u32 {
+    match random.below(16) {
+        0 => number.wrapping_add(1),
+        1 => number.wrapping_sub(1),
+        2 => number.wrapping_add(random.small(64)),
+        3 if random.one_in(8) => random.small(usize::MAX),
+        _ => number,
+    }
+}
+
+/// A router, or the far end, quotes the first segment of `side`.
+fn unreachable(random: &mut Random, frame: FrameBuilder, flow: &Flow, side: usize) -> FrameBuilder {
+    let (from, to) = (flow.ends[side], flow.ends[1 - side]);
+    let router = random.pick(&[to.0, 0x0a00_0001]);
+    let outer = network(random, frame, flow.ipv6, router, from.0);
+    let (kind, code) = if flow.ipv6 {
+        random.pick(&[(1, 4), (1, 4), (1, 0), (2, 0), (128, 0)])
+    } else {
+        random.pick(&[(3, 3), (3, 3), (3, 1), (3, 4), (11, 0), (8, 0)])
+    };
+    let mut quoted = address(outer.icmp(kind, code), flow.ipv6, from.0, to.0);
+    if flow.ipv6 && random.one_in(8) {
+        let count = 1 + random.below(3);
+        quoted = extensions(random, quoted, count);
+    }
+    let whole = if flow.udp {
+        quoted.udp()
+    } else {
+        let seq = near(random, flow.isn[side]);
+        quoted.tcp(flag::SYN, seq, 0)
+    };
+    whole.between(from.1, to.1)
+}
+
+/// Spoils a frame: octets, its end, or a length that lies.
+fn mangle(random: &mut Random, built: &FrameBuilder, bytes: &mut Vec<u8>) {
+    let (network, transport) = (built.network(), built.transport());
+    match random.below(8) {
+        0 | 1 => bytes.truncate(random.below(bytes.len() + 1)),
+        2 => scatter(random, bytes, network),
+        3 => scatter(random, bytes, transport),
+        // A super-packet on its way to segmentation: IPv4's length, IPv6's payload length.
+        4 => put(bytes, network + 2, &[0, 0]),
+        5 => put(bytes, network + 4, &[0, 0]),
+        6 => {
+            let length = random.pick(&[0, 8, 19, 20, 21, 28, 39, 40, 41, 60, 0xffff]);
+            put(bytes, network + random.pick(&[2, 4]), &u16::to_be_bytes(length));
+        }
+        _ => {
+            // IPv4's version and header length, TCP's data offset, UDP's length.
+            let (at, value) = (random.pick(&[network, transport + 12, transport + 5]), random.octet());
+            put(bytes, at, &[value]);
+        }
+    }
+}
+
+/// Changes one to four octets, from `start` on.
+fn scatter(random: &mut Random, bytes: &mut [u8], start: usize) {
+    for _ in 0..=random.below(4) {
+        let at = start + random.below(40);
+        let value = random.octet();
+        put(bytes, at, &[value]);
+    }
+}
+
+/// Overwrites what is there of a place.
+fn put(bytes: &mut [u8], at: usize, values: &[u8]) {
+    for (octet, value) in bytes.iter_mut().skip(at).zip(values) {
+        *octet = *value;
+    }
+}

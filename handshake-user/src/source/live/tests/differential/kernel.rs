@@ -1,0 +1,142 @@
+//! The kernel's side: programs loaded once, maps cleared between scenarios, frames through BPF_PROG_TEST_RUN.
+
+use aya::maps::{Array, PerCpuArray, PerCpuValues};
+use aya::programs::{ProgramError, SchedClassifier};
+use handshake_common::abi::COUNTERS;
+use zerocopy::IntoBytes;
+
+use super::*;
+
+/// `TC_ACT_UNSPEC`, which is `TCX_NEXT`.
+const TC_NEXT: u32 = u32::MAX;
+
+/// The rate of the jiffies, where a test sets them.
+const HZ: u32 = 250;
+
+/// As [`loaded`], with the TC programs.
+pub(super) fn loaded_whole(settings: &Settings) -> Option<Live> {
+    let mut live = loaded(settings)?;
+    load_tc(&mut live);
+    Some(live)
+}
+
+/// The same with the test's clocks, room for `settings`' flows and for events, and maps that are still ours to write.
+pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
+    let elf = privileged_object()?;
+    let settings = Settings { events: true, test_clock: true, ..settings.clone() };
+    let sizes = Sizes::for_flows(settings.max_flows);
+    let mut bpf = maps::create(&elf, &settings, sizes, 0).expect("the object's maps");
+    let mut live = Live {
+        clock: Clock::start(&mut bpf).expect("the clock's program"),
+        flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize).expect("the table"),
+        flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize).expect("the table"),
+        services: map_array(&bpf, "SERVICES", SERVICES as usize).expect("the rows"),
+        events: Some(take(&mut bpf, "EVENTS").expect("the ring")),
+        kernel_log: None,
+        clocks: settings.clocks(HZ),
+        interfaces: 0,
+        test_clock: true,
+        lost_before_hook: Box::new(|| 0),
+        bpf,
+    };
+    load_xdp(&mut live);
+    load_tc(&mut live);
+    Some(live)
+}
+
+fn load_tc(live: &mut Live) {
+    for hook in [Hook::Ingress, Hook::Egress] {
+        let program = live.programs().program_mut(hook.program()).expect("the object has its TC programs");
+        let program: &mut SchedClassifier = program.try_into().expect("it is a TC program");
+        program.load().expect("the verifier takes the TC program");
+    }
+}
+
+/// Puts zeros into all that counts, and other settings into what the programs are told.
+pub(super) fn configure(live: &mut Live, settings: &Settings) {
+    clear::<[u64; 8]>(live, "FLOWS4");
+    clear::<[u64; 16]>(live, "FLOWS6");
+    clear::<[u64; 16]>(live, "SERVICES");
+    clear::<u64>(live, "PORTS");
+    clear_per_cpu::<[u64; COUNTERS]>(live, "COUNTERS");
+    clear_per_cpu::<[u64; CLASS_WORDS]>(live, "CLASSES");
+    clear_per_cpu::<[u64; BUCKETS]>(live, "LATENCY");
+    live.clocks = settings.clocks(HZ);
+    live.interfaces = u32::try_from(settings.interfaces.len()).expect("a few interfaces");
+    let sizes = Sizes::for_flows(settings.max_flows);
+    maps::fill(&mut live.bpf, settings, sizes, &live.clocks).expect("maps that are not frozen");
+}
+
+fn clear<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, name: &str) {
+    let map = live.bpf.map_mut(name).expect("the map is there");
+    let mut array: Array<_, Plain<T>> = map.try_into().expect("an array of such values");
+    let zero = Plain(T::new_zeroed());
+    (0..array.len()).for_each(|index| array.set(index, zero, 0).expect("it is not frozen"));
+}
+
+fn clear_per_cpu<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, name: &str) {
+    let cpus = possible_cpus().expect("the possible CPUs");
+    let map = live.bpf.map_mut(name).expect("the map is there");
+    let mut array: PerCpuArray<_, Plain<T>> = map.try_into().expect("an array of such values");
+    for index in 0..array.len() {
+        let zeros = PerCpuValues::try_from(vec![Plain(T::new_zeroed()); cpus]).expect("a value a CPU");
+        array.set(index, zeros, 0).expect("it is not frozen");
+    }
+}
+
+/// The lock words.
+pub(in super::super) fn stripes(live: &Live) -> Vec<u64> {
+    let map = live.bpf.map("STRIPES").expect("the map is there");
+    let array: Array<_, u64> = map.try_into().expect("an array of words");
+    array.iter().map(|word| word.expect("it is there")).collect()
+}
+
+/// Runs a hook's program on a frame, which must come out as it went in. `false`: the kernel does not take it.
+pub(super) fn offer(live: &Live, settings: &Settings, arrival: &Arrival, bytes: &[u8]) -> bool {
+    let mut out = vec![0; bytes.len() + 16];
+    let context = context(settings, arrival);
+    let options = TestRunOptions {
+        data_in: Some(bytes),
+        data_out: Some(&mut out),
+        ctx_in: (!context.is_empty()).then_some(&context),
+        ..TestRunOptions::default()
+    };
+    let program = live.bpf.program(arrival.hook.program()).expect("loaded");
+    let (result, passes) = if arrival.hook == Hook::Xdp {
+        let program: &Xdp = program.try_into().expect("it is an XDP program");
+        (program.test_run(options), XDP_PASS)
+    } else {
+        let program: &SchedClassifier = program.try_into().expect("it is a TC program");
+        (program.test_run(options), TC_NEXT)
+    };
+    match result {
+        Ok(result) => {
+            assert_eq!(result.return_value, passes, "{arrival:?} did not pass the packet on");
+            assert_eq!(&out[..result.data_size_out as usize], bytes, "{arrival:?} changed the packet");
+            true
+        }
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => {
+            false
+        }
+        Err(error) => panic!("{arrival:?}: {error}"),
+    }
+}
+
+/// `struct xdp_md` or `struct __sk_buff` of linux/bpf.h, as far as a test run reads it.
+fn context(settings: &Settings, arrival: &Arrival) -> Vec<u8> {
+    const XDP_WORDS: usize = 6;
+    const DATA_END: usize = 1;
+    const SKB_WORDS: usize = 48;
+    const IFINDEX: usize = 10;
+    const GSO_SEGS: usize = 41;
+    let mut words = Vec::new();
+    if let Some(linear) = arrival.linear {
+        words.resize(XDP_WORDS, 0);
+        words[DATA_END] = u32::try_from(linear).expect("a short frame");
+    } else if arrival.hook != Hook::Xdp {
+        words.resize(SKB_WORDS, 0);
+        words[IFINDEX] = settings.interfaces[usize::from(arrival.interface)].index;
+        words[GSO_SEGS] = arrival.segments;
+    }
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
