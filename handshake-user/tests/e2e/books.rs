@@ -25,8 +25,19 @@ const UDP_TERMS: [&str; 6] =
     ["udp.answered", "udp.unanswered", "udp.unreachable", "udp.multicast", "udp.pending", "udp.evicted"];
 /// Every packet is in exactly one of these.
 const CLASSES: [&str; 13] = [
-    "syn", "syn_ack", "ack", "fin", "rst", "tcp_other", "udp", "icmp", "ip_other", "fragment", "non_ip",
-    "truncated", "malformed",
+    "syn",
+    "syn_ack",
+    "ack",
+    "fin",
+    "rst",
+    "tcp_other",
+    "udp",
+    "icmp",
+    "ip_other",
+    "fragment",
+    "non_ip",
+    "truncated",
+    "malformed",
 ];
 /// While all of these are 0, a report is exact.
 const LOSSES: [&str; 6] =
@@ -149,4 +160,10 @@ pub(crate) fn change(before: &Value, after: &Value) -> Figures {
     }
     change.retain(|_, value| *value != 0);
     change
+}
+
+/// `figures` but for those at `paths`.
+pub(crate) fn without(mut figures: Figures, paths: &[&str]) -> Figures {
+    figures.retain(|path, _| !paths.contains(&path.as_str()));
+    figures
 }

@@ -2,7 +2,9 @@
 //! held against two other accounts, the wire's and the kernel's. One binary, so that it is linked once.
 
 mod books;
+mod network;
 mod scenario;
+mod special;
 mod stage;
 
 /// The command under test.

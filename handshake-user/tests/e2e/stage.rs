@@ -1,24 +1,16 @@
 //! All scenarios on every kind of network and hook: a report's books are what was done, its packets what the wire
 //! carried, its header what the kernel says.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xtask::lab::agent::Agent;
 use xtask::lab::bpf::{self, Attached, Hook, Outcome, Program};
 use xtask::lab::tap::{Tally, Tap};
-use xtask::lab::topology::{DEVICE, FAR_DEVICE};
-use xtask::lab::{Family, Loopback, Namespace, Pair, Path, Routed, skip_unless_privileged};
+use xtask::lab::{Family, Namespace, skip_unless_privileged};
 
-use crate::HANDSHAKE;
-use crate::books::{Figures, balanced, change, check_at_rest, figure};
+use crate::books::{Figures, balanced, change, check_at_rest, figure, without};
+use crate::network::{Network, PATIENCE, loopback, router, segment, tagged};
 use crate::scenario::{DATAGRAM, SCENARIOS, Scenario};
-
-/// Reports come often and an attempt soon counts as half-open: a scenario is over before the kernel sends again.
-const SWIFT: [&str; 6] = ["--interval", "20ms", "--half-open-after", "200ms", "--max-flows", "1000"];
-/// For anything to come about, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A network, what else is on its hooks, and how handshake is asked to watch it.
 struct Stage {
@@ -79,6 +71,19 @@ fn with_a_tcx_program_that_ends_the_chain() -> Result<()> {
     Stage { network: segment, foreign, arguments: &[], hooks: BOTH_TCX }.play()
 }
 
+/// What comes in has other tags than what goes out; XDP finds them in the frame's bytes.
+#[test]
+fn through_tags_that_differ_by_direction() -> Result<()> {
+    let arguments = &["--hook", "xdp-native"];
+    Stage { network: tagged, foreign: None, arguments, hooks: ["xdp-native", "tcx"] }.play()
+}
+
+/// ... and TC beside them.
+#[test]
+fn through_tags_by_tcx() -> Result<()> {
+    Stage { network: tagged, foreign: None, arguments: &[], hooks: BOTH_TCX }.play()
+}
+
 #[test]
 fn on_a_router_both_ways_at_both_interfaces() -> Result<()> {
     Stage { network: router, foreign: None, arguments: &[], hooks: BOTH_TCX }.play()
@@ -90,51 +95,6 @@ fn on_a_router_what_comes_in_at_both_interfaces() -> Result<()> {
     Stage { network: router, foreign: None, arguments, hooks: ["xdp-native", ""] }.play()
 }
 
-/// A network, and where in it handshake runs.
-enum Network {
-    Segment(Pair),
-    Router(Routed),
-    Loopback(Loopback),
-}
-
-fn segment() -> Result<Network> {
-    Pair::new().map(Network::Segment)
-}
-
-fn router() -> Result<Network> {
-    Routed::new().map(Network::Router)
-}
-
-fn loopback() -> Result<Network> {
-    Loopback::new().map(Network::Loopback)
-}
-
-impl Network {
-    fn path(&self, family: Family) -> Path<'_> {
-        match self {
-            Self::Segment(pair) => pair.path(family),
-            Self::Router(routed) => routed.path(family),
-            Self::Loopback(lo) => lo.path(family),
-        }
-    }
-
-    fn host(&self) -> &Namespace {
-        match self {
-            Self::Segment(pair) => &pair.server,
-            Self::Router(routed) => &routed.router,
-            Self::Loopback(lo) => &lo.host,
-        }
-    }
-
-    fn devices(&self) -> &'static [&'static str] {
-        match self {
-            Self::Segment(_) => &[DEVICE],
-            Self::Router(_) => &[DEVICE, FAR_DEVICE],
-            Self::Loopback(_) => &["lo"],
-        }
-    }
-}
-
 impl Stage {
     /// Runs every scenario over both families under one agent.
     fn play(&self) -> Result<()> {
@@ -142,12 +102,12 @@ impl Stage {
             return Ok(());
         }
         let network = (self.network)()?;
-        let foreign = self.foreign.as_ref().map(|foreign| occupy(&network, foreign)).transpose()?;
+        let _foreign = self.foreign.as_ref().map(|foreign| occupy(&network, foreign)).transpose()?;
         let taps = network.devices().iter().map(|device| Tap::open(network.host(), device));
         let mut taps = taps.collect::<Result<Vec<Tap>>>()?;
-        let mut agent = Agent::start(network.host(), HANDSHAKE, &self.words(&network))?;
+        let mut agent = network.watch(self.arguments)?;
         let mut report = agent.await_report(PATIENCE, |_| true)?;
-        self.check_header(&network, &report, foreign.as_ref())?;
+        self.check_header(&network, &report)?;
         let mut syn_acks = 0;
         for scenario in SCENARIOS {
             for family in Family::ALL {
@@ -163,13 +123,8 @@ impl Stage {
         check_retransmissions(&mut taps[0], network.devices()[0], &last, syn_acks)
     }
 
-    fn words(&self, network: &Network) -> Vec<&'static str> {
-        let interfaces = network.devices().iter().flat_map(|device| ["-i", device]);
-        interfaces.chain(SWIFT).chain(self.arguments.iter().copied()).collect()
-    }
-
     /// The hooks that the header names are those where the kernel has our programs.
-    fn check_header(&self, network: &Network, report: &Value, foreign: Option<&Attached>) -> Result<()> {
+    fn check_header(&self, network: &Network, report: &Value) -> Result<()> {
         let interfaces = report["source"]["interfaces"].as_array().context("interfaces")?;
         ensure!(interfaces.len() == network.devices().len(), "{report}");
         for (interface, device) in interfaces.iter().zip(network.devices()) {
@@ -178,7 +133,7 @@ impl Stage {
                 let said = interface.get(way).and_then(Value::as_str).unwrap_or_default();
                 ensure!(said == hook, "{way} by {hook}: {interface}");
                 ensure!(
-                    ours_on(network.host(), device, way, foreign)? == hook,
+                    ours_on(network.host(), device, way)? == hook,
                     "the kernel does not have {hook} on {way} of {device}"
                 );
             }
@@ -225,7 +180,8 @@ fn act(
 }
 
 fn expected(scenario: &Scenario, family: Family) -> Figures {
-    let mut figures: Figures = scenario.adds.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
+    let mut figures: Figures =
+        scenario.adds.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
     if let Some(packets) = figures.get("udp.packets") {
         let headers = if family == Family::V4 { 20 + 8 } else { 40 + 8 };
         figures.insert("udp.bytes".to_owned(), packets * (i64::try_from(DATAGRAM).unwrap_or(0) + headers));
@@ -244,33 +200,30 @@ fn settled(before: &Value, after: &Value) -> Figures {
         "tcp.signs.syn_ack_retransmits",
         "udp.flows",
     ];
-    let mut change = change(before, after);
-    change.retain(|path, _| !FOLLOWS.contains(&path.as_str()));
-    change
+    without(change(before, after), &FOLLOWS)
 }
 
-/// Where the kernel has our program for one way of `device`, in the words of the header.
-fn ours_on(host: &Namespace, device: &str, way: &str, foreign: Option<&Attached>) -> Result<&'static str> {
+/// Where the kernel has our program for one way of `device`, in the words of the header; of a chain, at its head.
+fn ours_on(host: &Namespace, device: &str, way: &str) -> Result<&'static str> {
+    // As the kernel cuts them.
     let (hook, name) = match way {
         "ingress" => (Hook::TcxIngress, "handshake_ingre"),
         _ => (Hook::TcxEgress, "handshake_egres"),
     };
-    // First in the chain, whoever came before.
-    if let Some(first) = bpf::chain(host, device, hook)?.first().filter(|id| !is_foreign(**id, foreign)) {
-        ensure!(bpf::program(*first)?.name == name, "{:?}", bpf::program(*first)?);
+    let is = |id: u32, name: &str| Ok::<_, anyhow::Error>(bpf::program(id)?.name == name);
+    if let Some(first) = bpf::chain(host, device, hook)?.first()
+        && is(*first, name)?
+    {
         return Ok("tcx");
     }
-    if let Some((id, hook)) = bpf::xdp(host, device)?.filter(|(id, _)| !is_foreign(*id, foreign)) {
-        ensure!(bpf::program(id)?.name == "handshake_xdp", "{:?}", bpf::program(id)?);
-        let word = if hook == Hook::XdpNative { "xdp-native" } else { "xdp-generic" };
-        return Ok(if way == "ingress" { word } else { "" });
+    if let Some((id, mode)) = bpf::xdp(host, device)?
+        && way == "ingress"
+        && is(id, "handshake_xdp")?
+    {
+        return Ok(if mode == Hook::XdpNative { "xdp-native" } else { "xdp-generic" });
     }
     let filters = host.run("tc", &["filter", "show", "dev", device, way])?;
-    Ok(if filters.contains(name.trim_end_matches("re")) { "clsact" } else { "" })
-}
-
-fn is_foreign(id: u32, foreign: Option<&Attached>) -> bool {
-    foreign.is_some_and(|foreign| foreign.id == id)
+    Ok(if filters.contains(name) { "clsact" } else { "" })
 }
 
 /// A report's classes as the tap has them.
