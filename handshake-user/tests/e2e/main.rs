@@ -2,7 +2,10 @@
 //! held against two other accounts, the wire's and the kernel's. One binary, so that it is linked once.
 
 mod books;
+mod filter;
+mod header;
 mod network;
+mod output;
 mod scenario;
 mod special;
 mod stage;

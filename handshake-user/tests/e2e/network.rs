@@ -1,5 +1,7 @@
 //! The networks that handshake is run in, and how it is asked to watch them.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -74,4 +76,11 @@ impl Network {
         let words: Vec<&str> = interfaces.chain(SWIFT).chain(arguments.iter().copied()).collect();
         Agent::start(self.host(), HANDSHAKE, &words)
     }
+}
+
+/// A file of this process alone, in the temporary folder.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("hs-e2e-{}-{number}-{name}", std::process::id()))
 }

@@ -134,8 +134,16 @@ impl Agent {
     ///
     /// # Errors
     /// It has ended already, or does not end within ten seconds.
-    pub fn stop(mut self) -> Result<Outcome> {
-        self.process.signal(libc::SIGINT)?;
+    pub fn stop(self) -> Result<Outcome> {
+        self.end_by(libc::SIGINT)
+    }
+
+    /// Sends it a signal of `libc::SIG…`, and waits for its last words.
+    ///
+    /// # Errors
+    /// As [`Agent::stop`].
+    pub fn end_by(mut self, signal: i32) -> Result<Outcome> {
+        self.process.signal(signal)?;
         self.finish(STOP)
     }
 
@@ -143,9 +151,8 @@ impl Agent {
     ///
     /// # Errors
     /// It has ended already.
-    pub fn kill(mut self) -> Result<Outcome> {
-        self.process.signal(libc::SIGKILL)?;
-        self.finish(STOP)
+    pub fn kill(self) -> Result<Outcome> {
+        self.end_by(libc::SIGKILL)
     }
 
     /// Waits for it to end by itself (`--for`).
