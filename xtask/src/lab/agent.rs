@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,11 +17,12 @@ const START: Duration = Duration::from_secs(30);
 /// A last report is due at once.
 const STOP: Duration = Duration::from_secs(10);
 
-/// `handshake watch -o jsonl`, attached. Killed on drop.
+/// `handshake watch`, attached. Killed on drop.
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
-    stdout: JoinHandle<String>,
+    output: Receiver<String>,
+    stdout: String,
     lines: Receiver<String>,
     stderr: String,
 }
@@ -46,23 +47,26 @@ impl Agent {
     pub fn start<S: AsRef<OsStr>>(namespace: &Namespace, binary: S, arguments: &[&str]) -> Result<Self> {
         let mut command = namespace.command(binary);
         command.args(["watch", "-o", "jsonl"]).args(arguments);
-        let mut agent = Self::spawn(command)?;
         let interfaces = arguments.iter().filter(|argument| **argument == "-i").count().max(1);
+        Self::attach(command, interfaces)
+    }
+
+    /// Starts `command`, a `watch` of any kind, and waits until it has said that it is attached to `interfaces`.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn attach(command: Command, interfaces: usize) -> Result<Self> {
+        let mut agent = Self::spawn(command)?;
         agent.await_lines("attached ", interfaces)?;
         Ok(agent)
     }
 
-    fn spawn(mut command: std::process::Command) -> Result<Self> {
+    fn spawn(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Namespace::spawn(&mut command)?;
-        let stdout = process.child().stdout.take().context("the agent's stdout")?;
-        let stderr = process.child().stderr.take().context("the agent's stderr")?;
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            // Ends with the pipe, or when nobody listens any more.
-            BufReader::new(stderr).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
-        });
-        Ok(Self { process, stdout: thread::spawn(|| read_all(stdout)), lines, stderr: String::new() })
+        let output = read_lines(process.child().stdout.take().context("the agent's stdout")?);
+        let lines = read_lines(process.child().stderr.take().context("the agent's stderr")?);
+        Ok(Self { process, output, stdout: String::new(), lines, stderr: String::new() })
     }
 
     /// Its process.
@@ -101,15 +105,45 @@ impl Agent {
 
     fn note(&mut self, line: &str) {
         self.stderr.push_str(line);
-        self.stderr.push('\n');
+    }
+
+    /// Waits for a report that is as `wanted`, and gives it. Reports that were passed over are not looked at again.
+    ///
+    /// # Errors
+    /// It ends before, or none comes within `limit`: then the message has the last one.
+    pub fn await_report(&mut self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        let mut last = Value::Null;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.output.recv_timeout(left) else {
+                bail!("no such report; the last was {last}, and it said:\n{}", self.stderr());
+            };
+            self.stdout.push_str(&line);
+            let value: Value = serde_json::from_str(&line).with_context(|| format!("read {line:?}"))?;
+            if value["type"] == "report" {
+                if wanted(&value) {
+                    return Ok(value);
+                }
+                last = value;
+            }
+        }
     }
 
     /// Asks it to end, as Ctrl-C does, and waits for its last words.
     ///
     /// # Errors
     /// It has ended already, or does not end within ten seconds.
-    pub fn stop(mut self) -> Result<Outcome> {
-        self.process.signal(libc::SIGINT)?;
+    pub fn stop(self) -> Result<Outcome> {
+        self.end_by(libc::SIGINT)
+    }
+
+    /// Sends it a signal of `libc::SIG…`, and waits for its last words.
+    ///
+    /// # Errors
+    /// As [`Agent::stop`].
+    pub fn end_by(mut self, signal: i32) -> Result<Outcome> {
+        self.process.signal(signal)?;
         self.finish(STOP)
     }
 
@@ -117,9 +151,8 @@ impl Agent {
     ///
     /// # Errors
     /// It has ended already.
-    pub fn kill(mut self) -> Result<Outcome> {
-        self.process.signal(libc::SIGKILL)?;
-        self.finish(STOP)
+    pub fn kill(self) -> Result<Outcome> {
+        self.end_by(libc::SIGKILL)
     }
 
     /// Waits for it to end by itself (`--for`).
@@ -135,8 +168,10 @@ impl Agent {
         while let Ok(line) = self.lines.recv_timeout(STOP) {
             self.note(&line);
         }
+        while let Ok(line) = self.output.recv_timeout(STOP) {
+            self.stdout.push_str(&line);
+        }
         let Self { stdout, stderr, .. } = self;
-        let stdout = stdout.join().ok().context("read the agent's stdout")?;
         Ok(Outcome { status, stdout, stderr })
     }
 }
@@ -188,9 +223,19 @@ impl Outcome {
     }
 }
 
-fn read_all(mut pipe: impl Read) -> String {
-    let mut bytes = Vec::new();
-    // A pipe that breaks gives what it gave: the caller sees that the report is missing.
-    let _ = pipe.read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
+/// The lines of a pipe as they come, each with its end; a pipe that breaks gives what it gave.
+fn read_lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        // Ends with the pipe, or when nobody listens any more.
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+    lines
 }

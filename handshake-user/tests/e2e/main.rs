@@ -1,0 +1,14 @@
+//! The command itself, run as a person runs it: in networks of its own with traffic by the kernel's own TCP, and
+//! held against two other accounts, the wire's and the kernel's. One binary, so that it is linked once.
+
+mod books;
+mod filter;
+mod header;
+mod network;
+mod output;
+mod scenario;
+mod special;
+mod stage;
+
+/// The command under test.
+const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");

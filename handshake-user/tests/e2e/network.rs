@@ -1,0 +1,86 @@
+//! The networks that handshake is run in, and how it is asked to watch them.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use xtask::lab::agent::Agent;
+use xtask::lab::bpf::Attached;
+use xtask::lab::topology::{DEVICE, FAR_DEVICE};
+use xtask::lab::{Family, Loopback, Namespace, Pair, Path, Routed};
+
+use crate::HANDSHAKE;
+
+/// Reports come often and an attempt soon counts as half-open: a scenario is over before the kernel sends again.
+pub(crate) const SWIFT: [&str; 6] =
+    ["--interval", "20ms", "--half-open-after", "200ms", "--max-flows", "1000"];
+/// For anything to come about, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A network, and where in it handshake runs.
+pub(crate) enum Network {
+    Segment(Pair),
+    Router(Routed),
+    Loopback(Loopback),
+    Tagged(Pair, #[expect(dead_code, reason = "the tags last as long as it is held")] Vec<Attached>),
+}
+
+pub(crate) fn segment() -> Result<Network> {
+    Pair::new().map(Network::Segment)
+}
+
+pub(crate) fn router() -> Result<Network> {
+    Routed::new().map(Network::Router)
+}
+
+pub(crate) fn loopback() -> Result<Network> {
+    Loopback::new().map(Network::Loopback)
+}
+
+/// Three tags deep one way, two the other.
+pub(crate) fn tagged() -> Result<Network> {
+    let pair = Pair::new()?;
+    let tags = pair.tag(&[(0x8100, 1), (0x8100, 2), (0x88a8, 3)], &[(0x8100, 4), (0x88a8, 5)])?;
+    Ok(Network::Tagged(pair, tags))
+}
+
+impl Network {
+    pub(crate) fn path(&self, family: Family) -> Path<'_> {
+        match self {
+            Self::Segment(pair) | Self::Tagged(pair, _) => pair.path(family),
+            Self::Router(routed) => routed.path(family),
+            Self::Loopback(lo) => lo.path(family),
+        }
+    }
+
+    pub(crate) fn host(&self) -> &Namespace {
+        match self {
+            Self::Segment(pair) | Self::Tagged(pair, _) => &pair.server,
+            Self::Router(routed) => &routed.router,
+            Self::Loopback(lo) => &lo.host,
+        }
+    }
+
+    pub(crate) fn devices(&self) -> &'static [&'static str] {
+        match self {
+            Self::Segment(_) | Self::Tagged(..) => &[DEVICE],
+            Self::Router(_) => &[DEVICE, FAR_DEVICE],
+            Self::Loopback(_) => &["lo"],
+        }
+    }
+
+    /// `handshake watch` on all of its devices, attached.
+    pub(crate) fn watch(&self, arguments: &[&str]) -> Result<Agent> {
+        let interfaces = self.devices().iter().flat_map(|device| ["-i", device]);
+        let words: Vec<&str> = interfaces.chain(SWIFT).chain(arguments.iter().copied()).collect();
+        Agent::start(self.host(), HANDSHAKE, &words)
+    }
+}
+
+/// A file of this process alone, in the temporary folder.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("hs-e2e-{}-{number}-{name}", std::process::id()))
+}

@@ -1,0 +1,234 @@
+//! What is written, and how a run ends.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::agent::{Agent, Outcome, run_to_end};
+use xtask::lab::tcp::{self, Listener};
+use xtask::lab::topology::DEVICE;
+use xtask::lab::{Family, Namespace, frame, skip_unless_privileged, udp};
+
+use crate::HANDSHAKE;
+use crate::books::{balanced, check_at_rest, figure};
+use crate::network::{PATIENCE, loopback, segment};
+
+/// Each flow has its ends, its numbers and its counts.
+#[test]
+fn flows_are_listed_at_the_end() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    for path in Family::ALL.map(|family| network.path(family)) {
+        let mut agent = network.watch(&["--flows"])?;
+        let listener = Listener::new(&path, 0, 16)?;
+        let open = tcp::connect_accept(&path, &listener, 2)?;
+        let scanned = tcp::syn_scan(&path, listener.address(), 4)?;
+        let talks = udp::echo(&path, 2, 2, 40)?;
+        let settled = |report: &Value| {
+            figure(report, "tcp.initiator_aborted") == 4 && figure(report, "udp.packets") == 8
+        };
+        agent.await_report(PATIENCE, settled)?;
+        let outcome = agent.stop()?;
+        ensure!(balanced(&outcome)?["type"] == "report");
+        let flows = outcome.flows()?;
+        ensure!(flows.len() == 2 + 4 + 2, "{flows:?}");
+        for initiator in open.initiators()? {
+            let flow = flow_of(&flows, initiator)?;
+            ensure!(
+                flow["verdict"] == "completed" && flow["ack"] == 1 && flow["interface"] == DEVICE,
+                "{flow}"
+            );
+            ensure!(is_end(&flow["responder"], listener.address()), "{flow}");
+            ensure!(flow["syn_synack_ns"].is_u64() && flow["synack_ack_ns"].is_u64(), "{flow}");
+        }
+        for (number, initiator) in scanned.into_iter().enumerate() {
+            let flow = flow_of(&flows, initiator)?;
+            // The scan's numbers begin two below 2³².
+            let isn = 0xffff_fffe_u32.wrapping_add(u32::try_from(number)?);
+            ensure!(flow["verdict"] == "initiator_aborted" && flow["isn_initiator"] == isn, "{flow}");
+            ensure!(flow["syn"] == 1 && flow["syn_ack"] == 1 && flow["ack"] == 0, "{flow}");
+        }
+        for talk in talks {
+            let flow = flow_of(&flows, talk.initiator)?;
+            let octets = 2 * (40 + 8 + if path.source.is_ipv4() { 20 } else { 40 });
+            ensure!(flow["verdict"] == "answered" && is_end(&flow["responder"], talk.responder), "{flow}");
+            ensure!(flow["packets"] == serde_json::json!([2, 2]), "{flow}");
+            ensure!(flow["bytes"] == serde_json::json!([octets, octets]), "{flow}");
+        }
+    }
+    Ok(())
+}
+
+fn flow_of(flows: &[Value], initiator: std::net::SocketAddr) -> Result<&Value> {
+    let flow = flows.iter().find(|flow| is_end(&flow["initiator"], initiator));
+    flow.with_context(|| format!("no flow from {initiator} in {flows:?}"))
+}
+
+fn is_end(value: &Value, address: std::net::SocketAddr) -> bool {
+    value["address"] == address.ip().to_string() && value["port"] == address.port()
+}
+
+/// Attempts are shown as they end, not at the end.
+#[test]
+fn events_come_as_attempts_end() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let mut agent = network.watch(&["--events", "--expire-after", "300ms"])?;
+    let listener = Listener::new(&path, 0, 16)?;
+    let completed = tcp::connect_accept(&path, &listener, 3)?;
+    tcp::refused(&path, 2)?;
+    tcp::syn_scan(&path, listener.address(), 4)?;
+    let deaf = Listener::deaf(&path, 0)?;
+    let (_open, retried) = tcp::give_up_and_retry(&path, deaf.address(), 3)?;
+    agent.await_report(PATIENCE, |report| figure(report, "tcp.superseded") == 2)?;
+    agent.await_report(PATIENCE, |_| true)?;
+    let outcome = agent.stop()?;
+    balanced(&outcome)?;
+    let expected = [("completed", 3), ("refused", 2), ("initiator_aborted", 4), ("superseded", 2)];
+    let flows = outcome.flows()?;
+    for (verdict, count) in expected {
+        let of: Vec<&Value> = flows.iter().filter(|flow| flow["verdict"] == verdict).collect();
+        ensure!(of.len() == count && of.iter().all(|flow| flow["ended"].is_string()), "{verdict}: {of:?}");
+    }
+    for initiator in completed.initiators()? {
+        ensure!(flow_of(&flows, initiator)?["responder"]["port"] == listener.address().port());
+    }
+    ensure!(flow_of(&flows, retried)?["cause"] == "no_synack");
+    let kinds: Vec<Value> = outcome.values()?.into_iter().map(|value| value["type"].clone()).collect();
+    let last_flow = kinds.iter().rposition(|kind| kind == "flow").context("no event")?;
+    ensure!(kinds.len() - last_flow > 2, "an event came with the last report only: {kinds:?}");
+    Ok(())
+}
+
+/// Without `--interval` reports: one object, flows inside.
+#[test]
+fn json_is_one_object_at_the_end() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V6);
+    let words = ["-o", "json", "--flows", "--interval", "10ms"];
+    let agent = Agent::attach(command(network.host(), DEVICE, &words), 1)?;
+    let _open = tcp::connect_accept(&path, &Listener::new(&path, 0, 16)?, 2)?;
+    let outcome = agent.stop()?;
+    let report: Value = serde_json::from_str(&outcome.stdout).context("one object")?;
+    check_at_rest(&report)?;
+    ensure!(figure(&report, "tcp.completed") == 2 && report.get("interval").is_none(), "{report}");
+    ensure!(report["flows"].as_array().is_some_and(|flows| flows.len() == 2), "{report}");
+    Ok(())
+}
+
+fn command(host: &Namespace, device: &str, words: &[&str]) -> std::process::Command {
+    let mut command = host.command(HANDSHAKE);
+    command.args(["watch", "-i", device, "--max-flows", "1000"]).args(words);
+    command
+}
+
+/// Ctrl-C and SIGTERM are how a `watch` is meant to end: the last report, and 0. Where stdout is no terminal the text
+/// has no colour.
+#[test]
+fn a_signal_prints_the_last_report() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let listener = Listener::new(&path, 0, 16)?;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // No report comes by itself.
+        let agent = Agent::attach(command(network.host(), DEVICE, &["--interval", "1h"]), 1)?;
+        tcp::connect_accept(&path, &listener, 3)?.reset()?;
+        tcp::refused(&path, 2)?;
+        let text = end_by(agent, signal)?.stdout;
+        for part in [
+            "handshake · eth0 · ingress tcx, egress tcx",
+            "EXACT",
+            "5 = 3 completed + 2 refused",
+            "refused: ",
+        ] {
+            ensure!(text.contains(part), "no {part:?} in:\n{text}");
+        }
+        ensure!(!text.contains('\x1b') && text.matches("handshake · ").count() == 1, "{text:?}");
+    }
+    Ok(())
+}
+
+fn end_by(agent: Agent, signal: i32) -> Result<Outcome> {
+    let outcome = agent.end_by(signal)?;
+    ensure!(outcome.status.code() == Some(0), "signal {signal}: {outcome:?}");
+    Ok(outcome)
+}
+
+/// `handshake | head -1`: nobody hears of it.
+#[test]
+fn a_closed_pipe_ends_it_quietly() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    for format in ["text", "jsonl"] {
+        let words = ["-o", format, "--interval", "10ms"];
+        let mut command = command(network.host(), "lo", &words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Namespace::spawn(&mut command)?;
+        let mut stdout = BufReader::new(process.child().stdout.take().context("stdout")?);
+        let mut stderr = process.child().stderr.take().context("stderr")?;
+        let mut line = String::new();
+        ensure!(stdout.read_line(&mut line)? > 0, "no line");
+        drop(stdout);
+        let status = process.wait(PATIENCE)?;
+        let mut said = String::new();
+        stderr.read_to_string(&mut said)?;
+        ensure!(status.code() == Some(0), "{status}: {said}");
+        ensure!(said.lines().last() == Some("attached lo: ingress tcx"), "{said}");
+    }
+    Ok(())
+}
+
+/// `--for` ends by itself, after its time.
+#[test]
+fn a_run_may_have_an_end() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let words =
+        ["watch", "-i", "lo", "-o", "jsonl", "--max-flows", "1000", "--interval", "100ms", "--for", "450ms"];
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, PATIENCE * 3)?;
+    ensure!(outcome.status.success(), "{outcome:?}");
+    balanced(&outcome)?;
+    // One at each 100 ms (or fewer, on a busy machine), and the last.
+    ensure!((2..=5).contains(&outcome.values()?.len()), "{}", outcome.stdout);
+    Ok(())
+}
+
+/// The kernel side's own line, and only for those who ask.
+#[test]
+fn the_kernel_side_says_what_it_cannot_walk() -> Result<()> {
+    const LINE: &str = "chain of extension headers too long";
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V6);
+    let (source, destination) = (std::net::SocketAddr::new(path.source, 7), path.server_at(9));
+    let segment =
+        frame::Segment { source, destination, seq: 1, ack: 0, flags: frame::flag::SYN, payload: &[] };
+    let long = frame::with_extensions(&frame::tcp_frame(path.macs, &segment)?, 20)?;
+    for (verbosity, said) in [("-vv", true), ("-v", false)] {
+        let mut agent = network.watch(&[verbosity])?;
+        frame::Sender::new(path.client, path.device)?.send(&long)?;
+        let report = agent.await_report(PATIENCE, |report| figure(report, "packets.ip_other") == 1)?;
+        ensure!(figure(&report, "tcp.attempts") == 0, "{report}");
+        let outcome = agent.stop()?;
+        ensure!(outcome.stderr.contains(LINE) == said, "{verbosity}: {}", outcome.stderr);
+    }
+    Ok(())
+}

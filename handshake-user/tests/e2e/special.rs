@@ -1,0 +1,169 @@
+//! Scenarios that take a network, a setting or a pause of their own; retransmissions are exact here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use xtask::lab::agent::Outcome;
+use xtask::lab::tcp::{self, Attempts, Listener};
+use xtask::lab::{Family, skip_unless_privileged};
+
+use crate::books::{Figures, balanced, change, without};
+use crate::network::{Network, PATIENCE, router, segment};
+
+/// Runs `act` under an agent with `arguments`, and waits until the figures that it changes are `expected`.
+fn play<T>(
+    network: &Network,
+    arguments: &[&str],
+    expected: &[(&str, i64)],
+    act: impl FnOnce() -> Result<T>,
+) -> Result<(Outcome, Value, T)> {
+    // Sums that every report is checked for, and what a busy machine decides.
+    const FOLLOWS: [&str; 4] = ["tcp.attempts", "tcp.half_open.now", "tcp.late", "udp.flows"];
+    let mut agent = network.watch(&[&["--flows"], arguments].concat())?;
+    let before = agent.await_report(PATIENCE, |_| true)?;
+    let done = act()?;
+    let expected: Figures = expected.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
+    agent
+        .await_report(PATIENCE, |report| without(change(&before, report), &FOLLOWS) == expected)
+        .with_context(|| format!("expected {expected:?}"))?;
+    let outcome = agent.stop()?;
+    ensure!(outcome.status.success(), "{outcome:?}");
+    let report = balanced(&outcome)?;
+    Ok((outcome, report, done))
+}
+
+/// Flows that say `verdict`, with their flags.
+fn flags_of(outcome: &Outcome, verdict: &str) -> Result<Vec<Value>> {
+    let flows = outcome.flows()?;
+    let of = flows.iter().filter(|flow| flow["protocol"] == "tcp" && flow["verdict"] == verdict);
+    Ok(of.map(|flow| flow["flags"].clone()).collect())
+}
+
+/// Each SYN twice: sent again is not begun again.
+#[test]
+fn a_filtered_syn_that_is_sent_again() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let expected = [("tcp.half_open.no_synack", 3), ("tcp.signs.syn_retransmits", 3)];
+    let path = network.path(Family::V4);
+    path.client.syn_retries(1)?;
+    let deaf = Listener::deaf(&path, 0)?;
+    let (outcome, _, _) = play(&network, &[], &expected, || Attempts::start(&path, deaf.address(), 3))?;
+    let flows = outcome.flows()?;
+    ensure!(flows.len() == 3, "{flows:?}");
+    for flow in &flows {
+        ensure!(flow["cause"] == "no_synack" && flow["syn"] == 2 && flow["syn_retransmits"] == 1, "{flow}");
+    }
+    Ok(())
+}
+
+/// A router that has forwarded a SYN again and again has seen each of them at two hooks.
+#[test]
+fn a_router_counts_a_syn_once_however_often_it_passes() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = router()?;
+    let expected = [("tcp.half_open.no_synack", 2), ("tcp.signs.syn_retransmits", 2)];
+    let path = network.path(Family::V6);
+    path.client.syn_retries(1)?;
+    let deaf = Listener::deaf(&path, 0)?;
+    play(&network, &[], &expected, || Attempts::start(&path, deaf.address(), 2))?;
+    Ok(())
+}
+
+/// The queue fills while SYN+ACKs are on their way: to ACKs it has no room for, the server repeats its SYN+ACK.
+#[test]
+fn acks_that_a_full_queue_ignores() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    // After a valid ACK, a SYN+ACK that comes again is this sign and no other.
+    let expected = [("tcp.completed", 5), ("tcp.signs.ack_ignored", 2)];
+    for family in Family::ALL {
+        let network = segment()?;
+        play(&network, &[], &expected, || tcp::queue_fills_in_flight(&network.path(family), 2))
+            .with_context(|| format!("{family:?}"))?;
+    }
+    Ok(())
+}
+
+/// One connection asks for a cookie, three send it with their data.
+#[test]
+fn fast_open_completes_and_is_flagged() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        let network = segment()?;
+        let fast = || tcp::fast_open(&network.path(family), 3, b"0123456789");
+        let (outcome, _, _) = play(&network, &[], &[("tcp.completed", 4)], fast)?;
+        let mut flags = flags_of(&outcome, "completed")?;
+        flags.sort_by_key(|flags| flags.as_array().map(Vec::len));
+        let fast = json!(["fast_open"]);
+        ensure!(flags == [json!([]), fast.clone(), fast.clone(), fast], "{family:?}: {flags:?}");
+    }
+    Ok(())
+}
+
+/// Both ends send a SYN, and no one a SYN+ACK that answers nothing. (One datagram each way slows the first SYN down.)
+#[test]
+fn both_ends_open_at_once() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        let network = segment()?;
+        let bytes = 2 * (30 + 8 + if family == Family::V4 { 20 } else { 40 });
+        let expected = [("tcp.completed", 1), ("udp.answered", 1), ("udp.packets", 2), ("udp.bytes", bytes)];
+        let open = || tcp::simultaneous_open(&network.path(family));
+        let (outcome, _, _) = play(&network, &[], &expected, open)?;
+        let flags = flags_of(&outcome, "completed")?;
+        let expected = json!("simultaneous_open");
+        ensure!(
+            flags.len() == 1 && flags[0].as_array().is_some_and(|all| all.contains(&expected)),
+            "{flags:?}"
+        );
+    }
+    Ok(())
+}
+
+/// The router says by ICMP that it has no way, and quotes the SYN.
+#[test]
+fn what_the_router_cannot_reach() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        let network = router()?;
+        let Network::Router(routed) = &network else { unreachable!("it is a router") };
+        let to = SocketAddr::new(routed.unreachable(family), 80);
+        play(&network, &[], &[("tcp.unreachable", 5)], || {
+            let attempts = Attempts::start(&network.path(family), to, 5)?;
+            attempts.wait_unreachable(Duration::from_secs(5))
+        })?;
+    }
+    Ok(())
+}
+
+/// An attempt expires some time after its last segment, by its cause, and its record with it.
+#[test]
+fn open_attempts_expire() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let (listener, deaf) = (Listener::new(&path, 0, 16)?, Listener::deaf(&path, 0)?);
+    let expected = [("tcp.half_open_expired.no_synack", 4), ("tcp.half_open_expired.no_ack", 6)];
+    let (outcome, _, _) = play(&network, &["--expire-after", "300ms"], &expected, || {
+        tcp::syn_without_ack(&path, listener.address(), 6)?;
+        Attempts::start(&path, deaf.address(), 4)?.give_up()
+    })?;
+    ensure!(outcome.flows()?.iter().all(|flow| flow["verdict"] == "half_open_expired"), "{outcome:?}");
+    Ok(())
+}
