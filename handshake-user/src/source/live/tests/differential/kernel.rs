@@ -6,6 +6,7 @@ use handshake_common::abi::COUNTERS;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::source::live::maps::Plain;
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`.
 const TC_NEXT: u32 = u32::MAX;
