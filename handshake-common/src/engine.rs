@@ -690,6 +690,7 @@ impl<'a, P: Platform> Visit<'a, P> {
             now_ns: now.ns,
             half_open_after_ns: clocks.half_open_after_ns,
             one_sided: self.config.options & option::ONE_SIDED != 0,
+            veil: self.veil(0),
         };
         let segment = Segment::of(self.packet);
         let step = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);

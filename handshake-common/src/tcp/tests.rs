@@ -126,7 +126,8 @@ fn flags_are_masked() {
 
 // ---- helpers ----
 
-const CONTEXT: Context = Context { now_ns: 2_000_000, half_open_after_ns: 3_000_000_000, one_sided: false };
+const CONTEXT: Context =
+    Context { now_ns: 2_000_000, half_open_after_ns: 3_000_000_000, one_sided: false, veil: 0 };
 const SECOND: u64 = 1_000_000_000;
 
 /// A match without a rest: a new kind does not compile until it is in the test above.
