@@ -341,8 +341,6 @@ pub enum Counter {
     EnteredInitiatorAborted,
     /// How often `responder_aborted` was entered.
     EnteredResponderAborted,
-    /// UDP flows first seen: never falls, and multicast ones are among them.
-    EnteredUdp,
     /// Marker, raised before a pair.
     Begin = 63,
 }
@@ -463,7 +461,7 @@ pub const LAYOUT: u64 = {
         offset_of!(Config, options),
         offset_of!(TcpRecord, ack),
         offset_of!(UdpRecord, answer_after),
-        Counter::EnteredUdp as usize,
+        Counter::EnteredResponderAborted as usize,
         Class::ALL.len(),
         Leg::ALL.len(),
         STRIPES as usize,

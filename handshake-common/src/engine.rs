@@ -376,7 +376,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     fn find<S: Table>(&self) -> Found {
         match self.find_in::<S>(self.set::<S>(0)) {
             Found::Nowhere => self.find_in::<S>(self.set::<S>(1)),
-            found => found,
+            found @ (Found::At(_) | Found::Passed) => found,
         }
     }
 

@@ -144,7 +144,7 @@ fn one_direction_is_taken_for_half_unless_told() -> Result<()> {
         for flow in outcome.flows()? {
             let flagged =
                 flow["flags"].as_array().is_some_and(|all| all.iter().any(|flag| flag == "one_sided"));
-            ensure!(flow["verdict"] == verdict && flagged == !more.is_empty(), "{flow}");
+            ensure!(flow["verdict"] == verdict && flagged != more.is_empty(), "{flow}");
         }
     }
     Ok(())
