@@ -15,6 +15,7 @@ use handshake_common::engine;
 
 use self::compare::Comparison;
 use self::generate::{Random, Scope};
+pub(super) use self::kernel::stripes;
 use self::kernel::{configure, loaded_whole, unfrozen};
 use super::*;
 use crate::source::settings::WatchedInterface;
