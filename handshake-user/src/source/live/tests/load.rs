@@ -43,9 +43,14 @@ fn every_accepted_reading_balances_under_a_flood() {
             }
             fastest
         });
-        pin(reader);
-        let broken = read_under_load(&live, &flood, READINGS);
+        let reading = scope.spawn(|| {
+            pin(reader);
+            read_under_load(&live, &flood, READINGS)
+        });
+        let broken = reading.join();
+        // Whatever the reader met: the writer would go on for ever.
         done.store(true, Ordering::Relaxed);
+        let broken = broken.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (writing.join().expect("the writer ends"), broken)
     });
     assert_at_rest(&live);
