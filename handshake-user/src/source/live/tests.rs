@@ -1,6 +1,8 @@
 //! The loaded object, run on packets by BPF_PROG_TEST_RUN and read back. What needs CAP_BPF says so and is skipped without.
 
 mod differential;
+mod flood;
+mod load;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;

@@ -15,6 +15,7 @@ use handshake_common::engine;
 
 use self::compare::Comparison;
 use self::generate::{Random, Scope};
+pub(super) use self::kernel::stripes;
 use self::kernel::{configure, loaded_whole, unfrozen};
 use super::*;
 use crate::source::settings::WatchedInterface;
@@ -47,7 +48,7 @@ struct Scenario {
     hooks: &'static [Hook],
     packets: u64,
     scope: Scope,
-    /// Packets between two looks at tables and counters.
+    /// Packets between two looks at tables and counters; 1 finds the very packet that a difference came with.
     look_every: u64,
     /// What the counters must show at the end, lest the packets meant nothing.
     covers: fn(&[u64]),
@@ -124,7 +125,6 @@ fn scenarios() -> [Scenario; 6] {
         Scenario {
             scope: Scope { flows: 400, any_port: true },
             packets: 40_000,
-            look_every: 20,
             ..scenario("services without end", tables(256))
         },
         Scenario { packets: 20_000, ..scenario("two interfaces", two_interfaces()) },
@@ -133,7 +133,7 @@ fn scenarios() -> [Scenario; 6] {
 
 fn scenario(name: &'static str, settings: Settings) -> Scenario {
     let scope = Scope { flows: 120, any_port: false };
-    Scenario { name, settings, hooks: &Hook::ALL, packets: 30_000, scope, look_every: 1, covers: |_| {} }
+    Scenario { name, settings, hooks: &Hook::ALL, packets: 30_000, scope, look_every: 16, covers: |_| {} }
 }
 
 /// The test's clocks, and factors known to both.

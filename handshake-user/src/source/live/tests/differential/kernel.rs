@@ -86,7 +86,7 @@ fn clear_per_cpu<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, nam
 }
 
 /// The lock words.
-pub(in super::super) fn stripes(live: &Live) -> Vec<u64> {
+pub(in crate::source::live::tests) fn stripes(live: &Live) -> Vec<u64> {
     let map = live.bpf.map("STRIPES").expect("the map is there");
     let array: Array<_, u64> = map.try_into().expect("an array of words");
     array.iter().map(|word| word.expect("it is there")).collect()
