@@ -4,6 +4,9 @@
 //! them these tests count as skipped.
 
 mod expected;
+mod live;
+mod made;
 mod middle;
+mod options;
 mod support;
 mod wireshark;
