@@ -3,7 +3,8 @@
 //! to one on both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,7 @@ fn live_is_replay_verdict_by_verdict() -> Result<()> {
 
 impl Playable {
     /// `None`: it is not of Ethernet.
-    fn read(path: &PathBuf) -> Result<Option<Self>> {
+    fn read(path: &Path) -> Result<Option<Self>> {
         let Some(all) = read_ethernet(path)? else { return Ok(None) };
         let count = all.len();
         let fits = |frame: &Recorded| (SHORTEST_FRAME..=LONGEST_FRAME).contains(&frame.bytes.len());
@@ -112,7 +113,7 @@ impl Playable {
         near.ip(&[&format!("link set {DEVICE} up")])?;
         let hook = ["-i", DEVICE, "--hook", "xdp-native", "--direction", "ingress"];
         let show = ["--flows", "--events", "--max-flows", "16384"];
-        let agent = Agent::start(&far, HANDSHAKE, &[&hook[..], &show].concat())?;
+        let agent = start(&far, &[&hook[..], &show].concat())?;
         let mut sender = Sender::new(&near, DEVICE)?;
         let start = Instant::now();
         for (frame, due) in self.frames.iter().zip(&self.due) {
@@ -126,6 +127,14 @@ impl Playable {
         ensure!(outcome.status.success(), "the agent ended with {}: {}", outcome.status, outcome.stderr);
         outcome.values()
     }
+}
+
+/// Starts the agents one after another: each has the kernel verify its programs, and on a small machine eight of them
+/// at once take longer than one is waited for.
+fn start(far: &Namespace, options: &[&str]) -> Result<Agent> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    Agent::start(far, HANDSHAKE, options)
 }
 
 /// When each frame is due, its pause before it no longer than [`SQUEEZE`]; time that runs backwards is no pause.
