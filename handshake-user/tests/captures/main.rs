@@ -4,6 +4,7 @@
 //! them these tests count as skipped.
 
 mod expected;
+mod hostile;
 mod live;
 mod made;
 mod middle;
