@@ -4,6 +4,10 @@
 //! them these tests count as skipped.
 
 mod expected;
+mod hostile;
+mod live;
+mod made;
 mod middle;
+mod options;
 mod support;
 mod wireshark;

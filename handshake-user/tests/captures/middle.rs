@@ -5,30 +5,10 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde_json::Value;
-use xtask::lab::frame::{Mac, Segment, flag, tcp_frame};
+use xtask::lab::frame::{Segment, flag, tcp_frame};
 
-use crate::support::{Made, Replayed, end, replay};
-
-const CLIENT: &str = "192.0.2.1:40000";
-const SERVER: &str = "198.51.100.2:443";
-const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
-
-/// A segment: who sends it, its flags, seq, ack.
-type Row = (&'static str, u8, u32, u32);
-
-/// Replays the segments, a millisecond apart.
-fn play(name: &str, rows: &[Row]) -> Result<Replayed> {
-    let frames = rows.iter().zip(0..).map(|(row, at)| Ok((1_000 * at, frame(row)?)));
-    let made = Made::of(name, &frames.collect::<Result<Vec<_>>>()?)?;
-    replay(made.path(), &[])
-}
-
-fn frame((source, flags, seq, ack): &Row) -> Result<Vec<u8>> {
-    let destination = if *source == CLIENT { SERVER } else { CLIENT };
-    let (source, destination): (SocketAddr, SocketAddr) = (source.parse()?, destination.parse()?);
-    let segment = Segment { source, destination, seq: *seq, ack: *ack, flags: *flags, payload: b"" };
-    tcp_frame(MACS, &segment)
-}
+use crate::made::{CLIENT, MACS, Made, SERVER, frame, play};
+use crate::support::{Replayed, end, replay};
 
 /// Verdict, initiator and responder of the only flow, which is no attempt.
 fn only_flow_outside(got: &Replayed) -> [String; 3] {

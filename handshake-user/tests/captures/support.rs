@@ -41,7 +41,7 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
     items: &[I],
     work: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    const THREADS: usize = 4;
+    const THREADS: usize = 8;
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -117,40 +117,4 @@ pub(crate) fn end(end: &Value) -> String {
     let address = end["address"].as_str().unwrap_or_default();
     let port = &end["port"];
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
-}
-
-/// A file with a capture made by hand; removed on drop.
-#[derive(Debug)]
-pub(crate) struct Made(PathBuf);
-
-impl Made {
-    /// A classic capture of Ethernet frames, each with its time in microseconds.
-    pub(crate) fn of(name: &str, frames: &[(u64, Vec<u8>)]) -> Result<Self> {
-        const LINKTYPE_ETHERNET: u32 = 1;
-        // The magic number, version 2.4, UTC, a snap length that cuts nothing.
-        let mut bytes = [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 262_144, LINKTYPE_ETHERNET]
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect::<Vec<u8>>();
-        for (time_us, frame) in frames {
-            let length = u32::try_from(frame.len())?;
-            let (seconds, rest) = (u32::try_from(time_us / 1_000_000)?, u32::try_from(time_us % 1_000_000)?);
-            bytes.extend([seconds, rest, length, length].iter().flat_map(|word| word.to_le_bytes()));
-            bytes.extend(frame);
-        }
-        let file = std::env::temp_dir().join(format!("handshake-{}-{name}.pcap", std::process::id()));
-        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
-        Ok(Self(file))
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }

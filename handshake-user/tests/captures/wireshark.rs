@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::support::{captures, end, in_parallel, name, replay, run_replay, skip};
+use crate::support::{captures, end, in_parallel, name, replay, skip};
 
 /// The bits that `--compat` gives.
 const COMPARED: u64 = SYN | SYN_ACK | ACK | RST;
@@ -71,22 +71,6 @@ fn completeness_is_tsharks_but_for_the_classes_that_are_explained() -> Result<()
     println!("{classes:?}");
     assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
     assert!(classes.get(&Class::Equal).is_some_and(|equal| *equal > 100), "hardly anything was compared");
-    Ok(())
-}
-
-/// Text has it too; without flows to add it to, it is a usage error.
-#[test]
-fn compat_adds_to_flows_only() -> Result<()> {
-    let Some(captures) = captures() else { return Ok(()) };
-    let path =
-        captures.iter().find(|path| name(path) == "suricata-decode-sll2-01.pcap").context("the capture")?;
-    let text = run_replay(path, &["--compat", "--flows"])?.stdout;
-    ensure!(String::from_utf8_lossy(&text).contains("completeness 7"));
-    let plain = replay(path, &[])?;
-    ensure!(plain.flows[0].get("completeness").is_none(), "it was not asked for");
-    ensure!(
-        run_replay(path, &["--compat"]).is_err_and(|error| error.to_string().contains("--flows or --events"))
-    );
     Ok(())
 }
 

@@ -1,0 +1,119 @@
+//! Packets that no honest stack sends, from a file to the report. What lies about lengths and headers is tested beside
+//! the parser; here is what is well formed and makes no sense.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use serde_json::Value;
+use xtask::lab::frame::{Segment, flag, tcp_frame};
+
+use crate::made::{CLIENT, MACS, Made, SERVER, frame, play};
+use crate::support::{Replayed, replay};
+
+/// Attempts, and the sum of all verdicts: the identity, by hand.
+fn books(got: &Replayed) -> [u64; 2] {
+    let tcp = &got.report["tcp"];
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let verdicts =
+        ["completed", "refused", "unreachable", "initiator_aborted", "responder_aborted", "superseded"];
+    let ended: u64 = verdicts.iter().chain(&["evicted", "opening"]).map(|verdict| count(&tcp[verdict])).sum();
+    let open = count(&tcp["half_open"]["now"]);
+    let expired = &tcp["half_open_expired"];
+    [count(&tcp["attempts"]), ended + open + count(&expired["no_synack"]) + count(&expired["no_ack"])]
+}
+
+fn only_verdict(got: &Replayed) -> &Value {
+    assert_eq!(got.flows.len(), 1);
+    &got.flows[0]["verdict"]
+}
+
+/// The SYN counts, the FIN beside it closes nothing (RFC 9293 §3.10.7.2: what comes beside a SYN is no matter of LISTEN).
+#[test]
+fn a_syn_with_fin_is_a_syn() -> Result<()> {
+    let got = play(
+        "syn-fin",
+        &[
+            (CLIENT, flag::SYN | flag::FIN, 1_000, 0),
+            (SERVER, flag::SYN | flag::ACK, 5_000, 1_001),
+            (CLIENT, flag::ACK, 1_001, 5_001),
+        ],
+    )?;
+    assert_eq!((only_verdict(&got), books(&got)), (&"completed".into(), [1, 1]));
+    assert_eq!((&got.report["packets"]["syn"], &got.report["packets"]["fin"]), (&1.into(), &0.into()));
+    Ok(())
+}
+
+/// Scanners' probes: every flag at once, and none.
+#[test]
+fn christmas_trees_and_null_probes_are_counted_and_nothing_else() -> Result<()> {
+    let got = play("probes", &[(CLIENT, 0xff, 1_000, 0), (CLIENT, 0, 1_000, 0)])?;
+    assert_eq!((got.flows.len(), books(&got)), (0, [0, 0]));
+    assert_eq!((&got.report["packets"]["rst"], &got.report["packets"]["tcp_other"]), (&1.into(), &1.into()));
+    Ok(())
+}
+
+/// Source and destination are one end ("LAND"): an attempt that nobody answers.
+#[test]
+fn a_syn_from_an_end_to_itself_is_an_attempt_without_an_answer() -> Result<()> {
+    let end: SocketAddr = SERVER.parse()?;
+    let segment =
+        Segment { source: end, destination: end, seq: 1_000, ack: 0, flags: flag::SYN, payload: b"" };
+    let got = replay(Made::of("land", &[(0, tcp_frame(MACS, &segment)?)])?.path(), &[])?;
+    assert_eq!((only_verdict(&got), books(&got)), (&"half_open".into(), [1, 1]));
+    Ok(())
+}
+
+/// ISNs and acknowledgement numbers where arithmetic wraps: J and K of 2³² − 1, then 0.
+#[test]
+fn numbers_that_wrap_are_numbers() -> Result<()> {
+    for (j, k) in [(u32::MAX, u32::MAX), (0, 0), (u32::MAX, 0), (0, u32::MAX)] {
+        let (after_j, after_k) = (j.wrapping_add(1), k.wrapping_add(1));
+        let got = play(
+            "wrap",
+            &[
+                (CLIENT, flag::SYN, j, 0),
+                (SERVER, flag::SYN | flag::ACK, k, after_j),
+                (CLIENT, flag::ACK, after_j, after_k),
+            ],
+        )?;
+        assert_eq!(only_verdict(&got), "completed", "J {j}, K {k}");
+        assert_eq!((&got.flows[0]["isn_initiator"], &got.flows[0]["isn_responder"]), (&j.into(), &k.into()));
+    }
+    Ok(())
+}
+
+/// Each SYN with another number is an attempt, and the ones before it are superseded.
+#[test]
+fn a_flood_on_one_tuple_is_as_many_attempts() -> Result<()> {
+    let syns: Vec<_> = (0..500).map(|i: u32| (CLIENT, flag::SYN, i.wrapping_mul(0x9e37_79b9), 0)).collect();
+    let got = play("one-tuple", &syns)?;
+    assert_eq!((books(&got), &got.report["tcp"]["superseded"]), ([500, 500], &499.into()));
+    assert_eq!(got.flows.len(), 500);
+    Ok(())
+}
+
+/// A record counts SYNs in an octet, the books do not: more than fit in the one are all in the other.
+#[test]
+fn more_copies_of_a_syn_than_a_record_counts_are_in_the_books() -> Result<()> {
+    let got = play("copies", &[(CLIENT, flag::SYN, 7, 0); 400])?;
+    assert_eq!((only_verdict(&got), books(&got)), (&"half_open".into(), [1, 1]));
+    assert_eq!((&got.flows[0]["syn"], &got.flows[0]["syn_retransmits"]), (&255.into(), &254.into()));
+    assert_eq!(got.report["tcp"]["signs"]["syn_retransmits"], 399);
+    Ok(())
+}
+
+/// The clock jumps to the end of time and back to its beginning: no time has passed, and nothing is late or negative.
+#[test]
+fn a_clock_that_jumps_moves_no_verdict() -> Result<()> {
+    const LAST_US: u64 = u32::MAX as u64 * 1_000_000;
+    let (syn, syn_ack, third) = (
+        frame(&(CLIENT, flag::SYN, 1_000, 0))?,
+        frame(&(SERVER, flag::SYN | flag::ACK, 5_000, 1_001))?,
+        frame(&(CLIENT, flag::ACK, 1_001, 5_001))?,
+    );
+    let made = Made::of("clock", &[(LAST_US, syn), (0, syn_ack), (1, third)])?;
+    let got = replay(made.path(), &[])?;
+    assert_eq!((only_verdict(&got), books(&got)), (&"completed".into(), [1, 1]));
+    assert_eq!(got.flows[0]["flags"], Value::Array(vec![]));
+    Ok(())
+}

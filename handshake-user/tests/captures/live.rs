@@ -1,0 +1,198 @@
+//! Live equals replay: each capture is played into a veth, with the agent attached by native XDP, and its report is
+//! the replay's, verdict by verdict. The packets are the same, and so are the pauses: those over a second are shortened
+//! to one on both sides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use xtask::lab::agent::Agent;
+use xtask::lab::frame::Sender;
+use xtask::lab::{Namespace, counters, skip_unless_privileged};
+
+use crate::made::{Made, Recorded, read_ethernet};
+use crate::support::{HANDSHAKE, captures, end, in_parallel, name, replay};
+
+/// What a veth of the usual MTU takes: 1500 octets and an Ethernet header.
+const LONGEST_FRAME: usize = 1514;
+/// Shorter than an Ethernet header: no device takes it.
+const SHORTEST_FRAME: usize = 14;
+/// Pauses are no longer than this.
+const SQUEEZE: Duration = Duration::from_secs(1);
+/// Past T1 (3 s) an open attempt is half-open, as it is at once where a capture ends.
+const REST: Duration = Duration::from_millis(3_200);
+/// Captures that play longer than this are left out, and counted.
+const LONGEST_PLAY: Duration = Duration::from_secs(60);
+const DEVICE: &str = "eth0";
+
+/// A capture that can be played.
+struct Playable {
+    name: String,
+    /// What is left of it: the frames that fit.
+    frames: Vec<Recorded>,
+    skipped: usize,
+    /// When each frame is due, from the start.
+    due: Vec<Duration>,
+}
+
+/// Takes about a minute: the longest capture lasts 49 s when squeezed, and eight are played at a time.
+#[test]
+fn live_is_replay_verdict_by_verdict() -> Result<()> {
+    let Some(captures) = captures() else { return Ok(()) };
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let mut playable = Vec::new();
+    for path in &captures {
+        playable.extend(Playable::read(path)?);
+    }
+    let other_links = captures.len() - playable.len();
+    let before = playable.len();
+    playable.retain(|capture| capture.due.last().is_none_or(|last| *last <= LONGEST_PLAY));
+    let too_long = before - playable.len();
+    playable.sort_by_key(|capture| std::cmp::Reverse(capture.due.last().copied()));
+    let differences =
+        in_parallel(&playable, |capture| capture.differences().with_context(|| capture.name.clone()))?;
+    let frames: usize = playable.iter().map(|capture| capture.frames.len()).sum();
+    let skipped: usize = playable.iter().map(|capture| capture.skipped).sum();
+    println!(
+        "{} captures, {frames} frames; {skipped} frames over the MTU skipped; left out: {other_links} captures of \
+         other link types, {too_long} that play too long",
+        playable.len()
+    );
+    let differences: Vec<_> = differences.into_iter().flatten().collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert!(frames > 1_000, "hardly anything was played");
+    Ok(())
+}
+
+impl Playable {
+    /// `None`: it is not of Ethernet.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(all) = read_ethernet(path)? else { return Ok(None) };
+        let count = all.len();
+        let fits = |frame: &Recorded| (SHORTEST_FRAME..=LONGEST_FRAME).contains(&frame.bytes.len());
+        let frames: Vec<_> = all.into_iter().filter(fits).collect();
+        let due = due(&frames);
+        Ok(Some(Self { name: name(path), skipped: count - frames.len(), frames, due }))
+    }
+
+    /// What the agent says otherwise than the replay.
+    fn differences(&self) -> Result<Vec<String>> {
+        let made = Made::record(&format!("live-{}", self.name), &self.frames)?;
+        let replayed = replay(made.path(), &["--squeeze", "1s", "--events"])?;
+        let live = self.play()?;
+        let report = live.last().context("the agent said nothing")?;
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, live: &dyn std::fmt::Debug, replayed: &dyn std::fmt::Debug| {
+            let (live, replayed) = (format!("{live:?}"), format!("{replayed:?}"));
+            if live != replayed {
+                differences.push(format!("{}: {what}: live {live}, replayed {replayed}", self.name));
+            }
+        };
+        for part in ["exact", "packets", "tcp", "udp", "services"] {
+            compare(part, &report[part], &replayed.report[part]);
+        }
+        compare("legs", &legs(report), &legs(&replayed.report));
+        compare("attempts", &attempts(&live), &attempts(&replayed.flows));
+        compare("records", &records(&live), &records(&replayed.flows));
+        Ok(differences)
+    }
+
+    /// Plays the frames into a veth; all that the agent at its other end says.
+    fn play(&self) -> Result<Vec<Value>> {
+        let (near, far) = (Namespace::new()?, Namespace::new()?);
+        near.disable_ipv6()?;
+        far.disable_ipv6()?;
+        near.ip(&[&format!("link add {DEVICE} type veth peer name {DEVICE} netns {}", far.name())])?;
+        far.ip(&[&format!("link set {DEVICE} up")])?;
+        near.ip(&[&format!("link set {DEVICE} up")])?;
+        let hook = ["-i", DEVICE, "--hook", "xdp-native", "--direction", "ingress"];
+        let show = ["--flows", "--events", "--max-flows", "16384"];
+        let agent = start(&far, &[&hook[..], &show].concat())?;
+        let mut sender = Sender::new(&near, DEVICE)?;
+        let start = Instant::now();
+        for (frame, due) in self.frames.iter().zip(&self.due) {
+            sleep(due.saturating_sub(start.elapsed()));
+            sender.send(&frame.bytes)?;
+        }
+        let last = Instant::now();
+        await_frames(&far, sender.sent())?;
+        sleep(REST.saturating_sub(last.elapsed()));
+        let outcome = agent.stop()?;
+        ensure!(outcome.status.success(), "the agent ended with {}: {}", outcome.status, outcome.stderr);
+        outcome.values()
+    }
+}
+
+/// Starts the agents one after another: each has the kernel verify its programs, and on a small machine eight of them
+/// at once take longer than one is waited for.
+fn start(far: &Namespace, options: &[&str]) -> Result<Agent> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    Agent::start(far, HANDSHAKE, options)
+}
+
+/// When each frame is due, its pause before it no longer than [`SQUEEZE`]; time that runs backwards is no pause.
+fn due(frames: &[Recorded]) -> Vec<Duration> {
+    let mut due = Duration::ZERO;
+    let mut before = frames.first().map_or(0, |frame| frame.time_ns);
+    let mut all = Vec::new();
+    for frame in frames {
+        due += Duration::from_nanos(frame.time_ns.saturating_sub(before)).min(SQUEEZE);
+        before = frame.time_ns;
+        all.push(due);
+    }
+    all
+}
+
+/// Waits until the driver has handed all frames to the program.
+fn await_frames(far: &Namespace, sent: u64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let seen = counters::xdp_packets(far, DEVICE)?;
+        if seen == sent {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{sent} frames sent, {seen} seen by the hook");
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many attempts have each leg's time, and how many are left out of it.
+fn legs(report: &Value) -> Vec<[&Value; 2]> {
+    let legs = ["syn_synack", "synack_ack", "connect"].map(|leg| &report["latency"][leg]);
+    legs.iter().map(|leg| [&leg["count"], &leg["excluded"]]).collect()
+}
+
+/// Every attempt that ended or stands, by its ends and numbers, with its verdict.
+fn attempts(lines: &[Value]) -> BTreeSet<String> {
+    let is_attempt = |line: &&Value| line["type"] == "flow" && !line["isn_initiator"].is_null();
+    let row = |line: &Value| {
+        let numbers = [&line["verdict"], &line["cause"], &line["isn_initiator"], &line["isn_responder"]];
+        format!("{} {} {numbers:?}", end(&line["initiator"]), end(&line["responder"]))
+    };
+    lines.iter().filter(is_attempt).map(row).collect()
+}
+
+/// What the table holds at the end, times apart: the last line of each tuple.
+fn records(lines: &[Value]) -> BTreeMap<String, Value> {
+    const TIMES: [&str; 6] = ["started", "ended", "interface", "syn_synack_ns", "synack_ack_ns", "answer_ns"];
+    let mut records = BTreeMap::new();
+    for line in lines.iter().filter(|line| line["type"] == "flow") {
+        let mut ends = [end(&line["initiator"]), end(&line["responder"])];
+        ends.sort();
+        let mut record = line.clone();
+        if let Some(object) = record.as_object_mut() {
+            object.retain(|key, _| !TIMES.contains(&key.as_str()));
+        }
+        records.insert(format!("{} {}", line["protocol"], ends.join(" ")), record);
+    }
+    records
+}

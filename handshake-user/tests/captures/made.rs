@@ -1,0 +1,127 @@
+//! Captures made by hand, and the frames of others.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use xtask::lab::frame::{Mac, Segment, tcp_frame};
+
+use crate::support::{Replayed, replay};
+
+/// Who begins.
+pub(crate) const CLIENT: &str = "192.0.2.1:40000";
+/// Who is called.
+pub(crate) const SERVER: &str = "198.51.100.2:443";
+/// From and to, of every frame.
+pub(crate) const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
+
+/// A segment: who sends it, its flags, seq, ack.
+pub(crate) type Row = (&'static str, u8, u32, u32);
+
+/// Replays the segments, a millisecond apart.
+pub(crate) fn play(name: &str, rows: &[Row]) -> Result<Replayed> {
+    replay(Made::segments(name, 1_000, rows)?.path(), &[])
+}
+
+/// The frame of a segment between the two.
+pub(crate) fn frame((source, flags, seq, ack): &Row) -> Result<Vec<u8>> {
+    let destination = if *source == CLIENT { SERVER } else { CLIENT };
+    let (source, destination): (SocketAddr, SocketAddr) = (source.parse()?, destination.parse()?);
+    let segment = Segment { source, destination, seq: *seq, ack: *ack, flags: *flags, payload: b"" };
+    tcp_frame(MACS, &segment)
+}
+
+/// A file with a capture made by hand; removed on drop.
+#[derive(Debug)]
+pub(crate) struct Made(PathBuf);
+
+impl Made {
+    /// A classic capture of Ethernet frames, each with its time in microseconds.
+    pub(crate) fn of(name: &str, frames: &[(u64, Vec<u8>)]) -> Result<Self> {
+        let recorded = |(time_us, bytes): &(u64, Vec<u8>)| {
+            let length = u32::try_from(bytes.len())?;
+            Ok(Recorded { time_ns: time_us * 1_000, length, bytes: bytes.clone() })
+        };
+        Self::record(name, &frames.iter().map(recorded).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The segments as frames, so many microseconds apart.
+    pub(crate) fn segments(name: &str, pause_us: u64, rows: &[Row]) -> Result<Self> {
+        let frames = rows.iter().zip(0..).map(|(row, at)| Ok((pause_us * at, frame(row)?)));
+        Self::of(name, &frames.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// A classic capture of these frames, in nanoseconds.
+    pub(crate) fn record(name: &str, frames: &[Recorded]) -> Result<Self> {
+        // The magic number, version 2.4, UTC, a snap length that cuts nothing.
+        let mut bytes = words(&[NANOSECONDS, 4 << 16 | 2, 0, 0, 262_144, LINKTYPE_ETHERNET]);
+        for frame in frames {
+            let seconds = u32::try_from(frame.time_ns / 1_000_000_000)?;
+            let rest = u32::try_from(frame.time_ns % 1_000_000_000)?;
+            bytes.extend(words(&[seconds, rest, u32::try_from(frame.bytes.len())?, frame.length]));
+            bytes.extend(&frame.bytes);
+        }
+        let file = std::env::temp_dir().join(format!("handshake-{}-{name}.pcap", std::process::id()));
+        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
+        Ok(Self(file))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The magic number of a capture with nanoseconds; as this machine's 32-bit word.
+const NANOSECONDS: u32 = 0xa1b2_3c4d;
+/// The same with microseconds.
+const MICROSECONDS: u32 = 0xa1b2_c3d4;
+const LINKTYPE_ETHERNET: u32 = 1;
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A frame as a capture has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    /// Since the Unix epoch.
+    pub(crate) time_ns: u64,
+    /// Octets it had on the wire.
+    pub(crate) length: u32,
+    /// What was captured of it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The frames of a classic capture, read without the reader under test; `None` when they are not Ethernet's.
+pub(crate) fn read_ethernet(path: &Path) -> Result<Option<Vec<Recorded>>> {
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let (header, mut rest) = bytes.split_at_checked(24).context("no header")?;
+    let little = |at: &[u8]| u32::from_le_bytes([at[0], at[1], at[2], at[3]]);
+    let swapped = !matches!(little(header), NANOSECONDS | MICROSECONDS);
+    let word = |at: &[u8]| if swapped { little(at).swap_bytes() } else { little(at) };
+    let scale = match word(header) {
+        NANOSECONDS => 1,
+        MICROSECONDS => 1_000,
+        other => bail!("{}: no classic capture: {other:#x}", path.display()),
+    };
+    if word(&header[20..]) != LINKTYPE_ETHERNET {
+        return Ok(None);
+    }
+    let mut frames = Vec::new();
+    while let Some((header, after)) = rest.split_at_checked(16) {
+        let captured = word(&header[8..]) as usize;
+        let (frame, after) = after.split_at_checked(captured).context("cut short")?;
+        let time_ns = u64::from(word(header)) * 1_000_000_000 + u64::from(word(&header[4..])) * scale;
+        frames.push(Recorded { time_ns, length: word(&header[12..]), bytes: frame.to_vec() });
+        rest = after;
+    }
+    Ok(Some(frames))
+}

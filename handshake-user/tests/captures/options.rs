@@ -1,0 +1,86 @@
+//! The options of `replay` for comparisons: `--compat` and `--squeeze`.
+
+use anyhow::Result;
+use serde_json::Value;
+use xtask::lab::frame::flag;
+
+use crate::made::{CLIENT, Made, Row, SERVER};
+use crate::support::{replay, run_replay};
+
+const SYN: Row = (CLIENT, flag::SYN, 1_000, 0);
+const SYN_ACK: Row = (SERVER, flag::SYN | flag::ACK, 5_000, 1_001);
+const THIRD: Row = (CLIENT, flag::ACK, 1_001, 5_001);
+const THIRD_WITH_FIN: Row = (CLIENT, flag::FIN | flag::ACK, 1_001, 5_001);
+const REFUSAL: Row = (SERVER, flag::RST | flag::ACK, 0, 1_001);
+/// At a sequence number that nobody expects: it ends nothing.
+const STRAY_RST: Row = (SERVER, flag::RST, 77, 0);
+
+/// A handshake and what came of it; the bits.
+#[test]
+fn completeness_has_a_bit_for_each_kind_of_segment() -> Result<()> {
+    let rows: [(&[Row], &str, u64); 9] = [
+        (&[SYN], "half_open", 1),
+        (&[SYN, SYN_ACK], "half_open", 3),
+        (&[SYN, SYN_ACK, THIRD], "completed", 7),
+        (&[SYN, SYN_ACK, THIRD_WITH_FIN], "completed", 7),
+        (&[SYN, SYN_ACK, THIRD, REFUSAL], "completed", 39),
+        (&[SYN, REFUSAL], "refused", 33),
+        (&[SYN, STRAY_RST], "half_open", 33),
+        (&[SYN_ACK], "orphan_synack", 2),
+        (&[THIRD, STRAY_RST], "midstream", 36),
+    ];
+    for (segments, verdict, bits) in rows {
+        let made = Made::segments("completeness", 1_000, segments)?;
+        let flow = &replay(made.path(), &["--compat"])?.flows[0];
+        assert_eq!(
+            (&flow["verdict"], &flow["completeness"]),
+            (&verdict.into(), &bits.into()),
+            "{segments:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A stream of its own for the same ports again, as in Wireshark.
+#[test]
+fn completeness_begins_anew_with_a_new_attempt() -> Result<()> {
+    let again: Row = (CLIENT, flag::SYN, 90_000, 0);
+    let made = Made::segments("anew", 1_000, &[SYN, SYN_ACK, THIRD, STRAY_RST, again])?;
+    let got = replay(made.path(), &["--compat"])?;
+    let bits: Vec<_> = got.flows.iter().filter_map(|flow| flow["completeness"].as_u64()).collect();
+    assert_eq!(bits, [39, 1]);
+    Ok(())
+}
+
+#[test]
+fn compat_is_in_text_and_events_and_only_when_asked_for() -> Result<()> {
+    let made = Made::segments("compat", 1_000, &[SYN, SYN_ACK, THIRD])?;
+    let text = |options: &[&str]| Ok(String::from_utf8(run_replay(made.path(), options)?.stdout)?);
+    let said: Result<Vec<String>> = [&["--compat", "--flows"][..], &["--compat", "--events"], &["--flows"]]
+        .into_iter()
+        .map(text)
+        .collect();
+    let said: Vec<_> = said?.iter().map(|text| text.contains("completeness 7")).collect();
+    assert_eq!(said, [true, true, false]);
+    assert_eq!(replay(made.path(), &[])?.flows[0].get("completeness"), None);
+    let error = run_replay(made.path(), &["--compat"]).expect_err("there is no flow to add it to");
+    assert!(error.to_string().contains("--flows or --events"), "{error}");
+    Ok(())
+}
+
+/// An hour between SYN and SYN+ACK: expired and orphaned as it was, completed when the pauses are shortened.
+#[test]
+fn squeeze_shortens_pauses() -> Result<()> {
+    const HOUR_US: u64 = 3_600_000_000;
+    let made = Made::segments("squeeze", HOUR_US, &[SYN, SYN_ACK, THIRD])?;
+    let verdicts = |options: &[&str]| -> Result<Vec<Value>> {
+        Ok(replay(made.path(), options)?.flows.iter().map(|flow| flow["verdict"].clone()).collect())
+    };
+    assert_eq!(verdicts(&[])?, ["half_open_expired", "orphan_synack"]);
+    assert_eq!(verdicts(&["--squeeze", "2h"])?, ["half_open_expired", "orphan_synack"]);
+    assert_eq!(verdicts(&["--squeeze", "1s"])?, ["completed"]);
+    let flow = &replay(made.path(), &["--squeeze", "1s"])?.flows[0];
+    // To the records' tick of 64 ns.
+    assert_eq!(flow["syn_synack_ns"], 1_000_000_000);
+    Ok(())
+}
