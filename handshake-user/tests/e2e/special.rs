@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use xtask::lab::agent::Outcome;
+use xtask::lab::agent::{Agent, Outcome};
 use xtask::lab::tap::Tap;
 use xtask::lab::tcp::{self, Attempts, Listener};
 use xtask::lab::topology::DEVICE;
 use xtask::lab::{Family, skip_unless_privileged};
 
+use crate::HANDSHAKE;
 use crate::books::{Figures, balanced, change, figure, without};
 use crate::network::{Network, PATIENCE, router, segment};
 
@@ -191,5 +192,28 @@ fn open_attempts_expire() -> Result<()> {
         Attempts::start(&path, deaf.address(), 4)?.give_up()
     })?;
     ensure!(outcome.flows()?.iter().all(|flow| flow["verdict"] == "half_open_expired"), "{outcome:?}");
+    Ok(())
+}
+
+/// More attempts than the table holds: the report says that it is lossy, the books balance, and every SYN is in them or
+/// counted as untracked.
+#[test]
+fn a_full_table_is_told() -> Result<()> {
+    const SYNS: u8 = 200;
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let listener = Listener::new(&path, 0, 256)?;
+    let words = ["-i", DEVICE, "--max-flows", "16", "--interval", "20ms"];
+    let mut agent = Agent::start(network.host(), HANDSHAKE, &words)?;
+    tcp::syn_without_ack(&path, listener.address(), SYNS)?;
+    agent.await_report(PATIENCE, |report| figure(report, "packets.syn") == u64::from(SYNS))?;
+    let report = balanced(&agent.stop()?)?;
+    let met = figure(&report, "tcp.attempts") + figure(&report, "untracked");
+    ensure!(met == u64::from(SYNS) && report["exact"] == false, "{met} of {SYNS} in {report}");
+    let used = figure(&report, "table.used");
+    ensure!(used == figure(&report, "tcp.attempts") && used < u64::from(SYNS), "{report}");
     Ok(())
 }
