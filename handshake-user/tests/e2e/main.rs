@@ -2,10 +2,13 @@
 //! held against two other accounts, the wire's and the kernel's. One binary, so that it is linked once.
 
 mod books;
+mod ending;
+mod error;
 mod filter;
 mod header;
 mod network;
 mod output;
+mod replay;
 mod scenario;
 mod special;
 mod stage;

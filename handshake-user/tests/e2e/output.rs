@@ -143,8 +143,11 @@ fn a_signal_prints_the_last_report() -> Result<()> {
     let listener = Listener::new(&path, 0, 16)?;
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // No report comes by itself.
-        let agent = Agent::attach(command(network.host(), DEVICE, &["--interval", "1h"]), 1)?;
-        tcp::connect_accept(&path, &listener, 3)?.reset()?;
+        let words = ["--interval", "1h", "--flows"];
+        let agent = Agent::attach(command(network.host(), DEVICE, &words), 1)?;
+        let connections = tcp::connect_accept(&path, &listener, 3)?;
+        let initiators = connections.initiators()?;
+        connections.reset()?;
         tcp::refused(&path, 2)?;
         let text = end_by(agent, signal)?.stdout;
         for part in [
@@ -154,6 +157,10 @@ fn a_signal_prints_the_last_report() -> Result<()> {
             "refused: ",
         ] {
             ensure!(text.contains(part), "no {part:?} in:\n{text}");
+        }
+        for initiator in initiators {
+            let listed = text.lines().filter(|line| line.contains(&initiator.to_string()));
+            ensure!(listed.filter(|line| line.contains("completed")).count() == 1, "{initiator} in:\n{text}");
         }
         ensure!(!text.contains('\x1b') && text.matches("handshake · ").count() == 1, "{text:?}");
     }

@@ -1,0 +1,161 @@
+//! Errors by running the command: one line on stderr that names the fix, nothing on stdout, and the right exit code.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::agent::{Outcome, run_to_end};
+use xtask::lab::bpf::{self, Hook, Program};
+use xtask::lab::topology::DEVICE;
+use xtask::lab::{skip_unless_privileged, skip_without_tool};
+
+use crate::HANDSHAKE;
+use crate::network::{loopback, scratch, segment};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the command itself, without a network of its own.
+fn run(words: &[&str]) -> Result<Outcome> {
+    let output = std::process::Command::new(HANDSHAKE).args(words).output().context("start handshake")?;
+    let text = |bytes| String::from_utf8(bytes).context("not UTF-8");
+    Ok(Outcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
+}
+
+fn check_error(outcome: &Outcome, code: i32, parts: &[&str]) -> Result<()> {
+    ensure!(outcome.status.code() == Some(code), "not {code}: {outcome:?}");
+    ensure!(outcome.stdout.is_empty() && outcome.stderr.lines().count() == 1, "not one line: {outcome:?}");
+    ensure!(outcome.stderr.starts_with("handshake: "), "{outcome:?}");
+    for part in parts {
+        ensure!(outcome.stderr.contains(part), "no {part:?} in {outcome:?}");
+    }
+    Ok(())
+}
+
+/// What is wrong before anything is attached; needs no privileges.
+#[test]
+fn usage_and_input() -> Result<()> {
+    let text = Scratch::new("text.txt", b"This is no capture, but long enough to be looked at as one.")?;
+    let empty = Scratch::new("empty.pcap", b"")?;
+    let rows: [(&[&str], &[&str]); 12] = [
+        (&["watch", "--nonsense"], &["--nonsense", "handshake --help"]),
+        (&["watch", "--intervall", "1s"], &["--intervall", "did you mean '--interval'?"]),
+        (&["wathc"], &["wathc", "did you mean 'watch'?"]),
+        (&["watch", "--hook", "xdp"], &["xdp", "--hook"]),
+        (&["watch", "--port", "70000"], &["70000", "--port"]),
+        (&["watch", "--net", "10.0.0.0/33"], &["10.0.0.0/33", "--net"]),
+        (&["watch", "--interval", "5"], &["--interval", "unit"]),
+        (
+            &["watch", "--half-open-after", "2s", "--expire-after", "1s"],
+            &["--expire-after", "--half-open-after"],
+        ),
+        (&["replay"], &["FILE"]),
+        (&["replay", "/nonexistent/a.pcap"], &["/nonexistent/a.pcap"]),
+        (&["replay", text.path()], &[text.path()]),
+        (&["replay", empty.path()], &[empty.path()]),
+    ];
+    for (words, parts) in rows {
+        check_error(&run(words)?, 2, parts)?;
+    }
+    Ok(())
+}
+
+/// A name that is close to one there is.
+#[test]
+fn an_unknown_interface_names_the_close_ones() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    for words in [&["watch", "-i", "eth9"][..], &["-i", "eth9"]] {
+        let outcome = run_to_end(network.host(), HANDSHAKE, words, LIMIT)?;
+        check_error(&outcome, 4, &["eth9", "there are: eth0"])?;
+    }
+    Ok(())
+}
+
+/// Nothing to choose an interface by.
+#[test]
+fn no_default_route_asks_for_a_name() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    check_error(&run_to_end(network.host(), HANDSHAKE, &[], LIMIT)?, 4, &["-i", "lo"])
+}
+
+/// Without capabilities, and with all but one of them.
+#[test]
+fn missing_privileges_are_named_with_a_way_to_them() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("setpriv") {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let rows = [("-all", "CAP_BPF"), ("-net_admin,-sys_admin", "CAP_NET_ADMIN")];
+    for (drop, named) in rows {
+        let (bounding, inheritable) = (format!("--bounding-set={drop}"), format!("--inh-caps={drop}"));
+        let words = [&bounding, &inheritable, "--", HANDSHAKE, "watch", "-i", "lo"];
+        let outcome = run_to_end(network.host(), "setpriv", &words, LIMIT)?;
+        check_error(&outcome, 5, &[named, "sudo"])?;
+    }
+    Ok(())
+}
+
+/// A hook that somebody holds: an error for those who asked for it by name, another hook and a word for all others.
+#[test]
+fn a_taken_hook_is_told() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for held in [Hook::XdpNative, Hook::XdpGeneric] {
+        let network = segment()?;
+        let theirs = bpf::attach(network.host(), DEVICE, held, &Program::that(bpf::Outcome::XdpPass))?;
+        for hook in ["xdp-native", "xdp-generic"] {
+            let words = ["watch", "-i", DEVICE, "--hook", hook];
+            let outcome = run_to_end(network.host(), HANDSHAKE, &words, LIMIT)?;
+            check_error(&outcome, 4, &[hook, "is taken by", "foreign", "--hook tcx"])?;
+        }
+        let mut agent = network.watch(&[])?;
+        let said = agent.stderr().to_owned();
+        ensure!(said.contains("attached eth0: ingress tcx, egress tcx"), "{said}");
+        ensure!(said.contains("its XDP hook is taken") && said.contains("foreign"), "{said}");
+        let report = agent.stop()?.report()?;
+        let before = report["source"]["interfaces"][0]["before"][0].as_str().unwrap_or_default();
+        ensure!(before.contains("foreign"), "{report}");
+        ensure!(bpf::xdp(network.host(), DEVICE)?.map(|(id, _)| id) == Some(theirs.id), "theirs has gone");
+    }
+    Ok(())
+}
+
+/// A driver that has no native XDP.
+#[test]
+fn a_hook_that_cannot_be_had_is_told() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let words = ["watch", "-i", "lo", "--hook", "xdp-native"];
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, LIMIT)?;
+    check_error(&outcome, 4, &["lo: xdp-native", "--hook"])
+}
+
+/// A file; removed on drop.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str, bytes: &[u8]) -> Result<Self> {
+        let path = scratch(name);
+        fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
