@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod lint;
 mod packages;
 mod run;
@@ -20,6 +21,7 @@ use clap::Parser;
 enum Cli {
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
+    Fuzz(fuzz::Args),
     Lint(lint::Args),
     Run(run::Args),
     Test(test::Args),
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse() {
         Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Cli::Demo(args) => demo::run(&args),
+        Cli::Fuzz(args) => fuzz::run(&args).map(done),
         Cli::Lint(args) => lint::run(&args).map(done),
         Cli::Run(args) => run::run(&args).map(done),
         Cli::Test(args) => test::run(&args),

@@ -109,7 +109,8 @@ impl Capture {
         }
     }
 
-    fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, Error> {
+    /// Reads the head of what `source` brings; `name` stands for it in messages.
+    pub(crate) fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, Error> {
         let mut window = match Window::new(source) {
             Ok(window) => window,
             Err(error) => return Err(unreadable(name, error)),

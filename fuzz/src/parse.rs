@@ -1,0 +1,140 @@
+//! `wire::parse` on any bytes behind any link.
+
+use std::cell::Cell;
+
+use handshake_common::flow::Family;
+use handshake_common::wire::{
+    self, Class, Frame, Link, OFFSET_LIMIT, Packet, TCP, Truncated, UDP, note, quote,
+};
+use zerocopy::FromBytes;
+
+use crate::flags::{class_of, is_tcp};
+
+const LINKS: [Link; 6] =
+    [Link::Ethernet, Link::Ip, Link::LinuxSll, Link::LinuxSll2, Link::BsdNull, Link::BsdLoop];
+/// Above the size of any header that is read in one piece.
+const LONGEST_READ: usize = 64;
+
+/// Parses the bytes as a frame of each link: whole, cut where it matters, and without an end.
+pub fn parse(data: &[u8]) {
+    for link in LINKS {
+        let whole = Watched::over(data, wire_length(data));
+        let packet = wire::parse(&whole, link);
+        check(&packet);
+        cut(data, link, &packet, whole.reached.get());
+        endless(data, link);
+    }
+}
+
+/// What is behind the last byte that counts changes nothing; without that byte the frame is truncated.
+fn cut(data: &[u8], link: Link, whole: &Packet, reached: usize) {
+    let length = wire_length(data);
+    let enough = wire::parse(&Watched::over(&data[..reached], length), link);
+    assert_eq!(enough, *whole, "{link:?}: bytes that were not read count");
+    // The length field's byte is as good as any for a place further ahead.
+    for short in [reached.checked_sub(1), reached.checked_sub(1 + data.len() % 32)].into_iter().flatten() {
+        let packet = wire::parse(&Watched::over(&data[..short], length), link);
+        check(&packet);
+        // A cut quote leaves an ICMP error that quotes nothing.
+        let quoteless = whole.class == Class::Icmp as u8 && packet.class == whole.class;
+        let fits = packet.class == Class::Truncated as u8 || (quoteless && packet.quote == quote::NONE);
+        assert!(fits, "{link:?}: {short} of {reached} bytes give {packet:?}");
+    }
+}
+
+/// The bytes over and over: the longest chains and quotes, which no short input holds.
+fn endless(data: &[u8], link: Link) {
+    if data.is_empty() {
+        return;
+    }
+    let length = if data.len().is_multiple_of(2) { 70_000 } else { u32::MAX };
+    let packet = wire::parse(&Watched { endless: true, ..Watched::over(data, length) }, link);
+    check(&packet);
+    assert_ne!(packet.class, Class::Truncated as u8, "{link:?}: every byte is there");
+}
+
+/// Octets on the wire: those there are, or more for some inputs.
+fn wire_length(data: &[u8]) -> u32 {
+    let there = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    if data.len().is_multiple_of(3) { there.saturating_add(70_000) } else { there }
+}
+
+/// A frame that sees what is read.
+struct Watched<'a> {
+    bytes: &'a [u8],
+    length: u32,
+    endless: bool,
+    /// The end of what was read.
+    reached: Cell<usize>,
+}
+
+impl<'a> Watched<'a> {
+    fn over(bytes: &'a [u8], length: u32) -> Self {
+        Self { bytes, length, endless: false, reached: Cell::new(0) }
+    }
+
+    fn repeated<T: FromBytes>(&self, offset: usize) -> Option<T> {
+        let around = self.bytes.iter().copied().cycle().skip(offset % self.bytes.len());
+        let mut piece = [0; LONGEST_READ];
+        piece.iter_mut().zip(around).for_each(|(to, byte)| *to = byte);
+        T::read_from_prefix(&piece).ok().map(|(value, _)| value)
+    }
+}
+
+impl Frame for Watched<'_> {
+    fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
+        assert!(offset < OFFSET_LIMIT, "a read at {offset}");
+        let offset = offset as usize;
+        if self.endless {
+            return Ok(self.repeated(offset).expect("no header is read in pieces longer than this"));
+        }
+        let rest = self.bytes.get(offset..).ok_or(Truncated)?;
+        let (value, _) = T::read_from_prefix(rest).map_err(|_| Truncated)?;
+        self.reached.set(self.reached.get().max(offset + size_of::<T>()));
+        Ok(value)
+    }
+
+    fn length(&self) -> u32 {
+        self.length
+    }
+}
+
+/// What holds for every packet that `wire::parse` gives, whatever it was given.
+pub(crate) fn check(packet: &Packet) {
+    let class = Class::ALL[usize::from(packet.class)];
+    assert_eq!((packet.segments, packet.point, packet.reserved), (1, 0, 0), "{packet:?}");
+    assert_eq!(packet.protocol, protocol_of(class, packet), "{packet:?}");
+    if is_tcp(class) {
+        assert_eq!(class, class_of(packet.flags), "{packet:?}");
+    } else {
+        assert_eq!((packet.flags, packet.ack, packet.payload), (0, 0, 0), "{packet:?}");
+    }
+    assert!(packet.quote == quote::NONE || class == Class::Icmp, "{packet:?}");
+    let chained = class == Class::IpOther && packet.family == Family::V6 as u8;
+    assert!(packet.note == note::NONE || chained, "{packet:?}");
+    let named = [Family::V4 as u8, Family::V6 as u8].contains(&packet.family);
+    assert!(named || matches!(class, Class::NonIp | Class::Truncated | Class::Malformed), "{packet:?}");
+    lengths(packet);
+}
+
+/// A packet of a flow has its protocol, and an ICMP error that of what it quotes.
+fn protocol_of(class: Class, packet: &Packet) -> u8 {
+    if packet.quote != quote::NONE {
+        assert!(matches!(packet.protocol, TCP | UDP), "{packet:?}");
+        packet.protocol
+    } else if is_tcp(class) {
+        TCP
+    } else if class == Class::Udp {
+        UDP
+    } else {
+        0
+    }
+}
+
+fn lengths(packet: &Packet) {
+    if matches!(packet.protocol, TCP | UDP) && packet.quote == quote::NONE {
+        let parts = u64::from(packet.header_length) + u64::from(packet.payload);
+        assert!(parts <= u64::from(packet.ip_length), "{packet:?}");
+    }
+    assert!(packet.octets() >= u64::from(packet.ip_length) && packet.acks() <= 1, "{packet:?}");
+}

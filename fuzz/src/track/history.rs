@@ -1,0 +1,70 @@
+//! What a stream has shown of its TCP conversations: enough to say that a completion was not proven.
+
+use handshake_common::abi::Counter;
+use handshake_common::flow::{End, FlowKey};
+use handshake_common::seq::SeqNum;
+use handshake_common::wire::{Class, Packet, TCP, flag, quote};
+
+use super::oracle::Words;
+
+/// A window that is not scaled: how far an ACK, or data in a SYN, can be ahead.
+const WINDOW: u32 = 0xffff;
+
+/// A TCP segment.
+struct Seen {
+    key: FlowKey,
+    from: End,
+    packet: Packet,
+}
+
+/// All segments so far, the latest last.
+pub(super) struct History {
+    seen: Vec<Seen>,
+    one_sided: bool,
+}
+
+impl History {
+    pub(super) fn new(one_sided: bool) -> Self {
+        Self { seen: Vec::new(), one_sided }
+    }
+
+    pub(super) fn add(&mut self, packet: &Packet) {
+        if packet.protocol == TCP && packet.quote == quote::NONE {
+            let source = (packet.source, packet.source_port);
+            let (key, from) = FlowKey::of(source, (packet.destination, packet.destination_port), false);
+            self.seen.push(Seen { key, from, packet: *packet });
+        }
+    }
+
+    /// A completion came with the latest packet: were a SYN, its SYN+ACK (or a SYN the other way) and a
+    /// segment that acknowledges it there? Necessary, not sufficient: order and time are the tracker's.
+    pub(super) fn proves(&self, words: &Words) {
+        let Some(latest) = self.seen.last() else { panic!("a completion without a segment") };
+        let flow = |seen: &&Seen| seen.key == latest.key;
+        let mut syns = self.seen.iter().filter(flow).filter(|seen| class(seen) == Class::Syn);
+        let proven = syns.any(|syn| self.one_sided || self.is_answered(syn));
+        let completed = words.at(Counter::Completed);
+        assert!(proven, "completion {completed} without proof: {:?}", latest.packet);
+    }
+
+    fn is_answered(&self, syn: &Seen) -> bool {
+        let expected = SeqNum(syn.packet.seq).plus(1);
+        let fits = |seen: &Seen| SeqNum(seen.packet.ack).is_within(expected, syn.packet.payload.min(WINDOW));
+        let answers =
+            |seen: &&Seen| class(seen) == Class::Syn || (class(seen) == Class::SynAck && fits(seen));
+        let of_responder = self.seen.iter().filter(|seen| seen.key == syn.key && seen.from != syn.from);
+        of_responder.filter(answers).any(|answer| self.is_acknowledged(syn, answer))
+    }
+
+    fn is_acknowledged(&self, syn: &Seen, answer: &Seen) -> bool {
+        let expected = SeqNum(answer.packet.seq).plus(1);
+        self.seen.iter().filter(|seen| seen.key == syn.key && seen.from == syn.from).any(|seen| {
+            seen.packet.flags & (flag::ACK | flag::RST) == flag::ACK
+                && SeqNum(seen.packet.ack).is_within(expected, WINDOW)
+        })
+    }
+}
+
+fn class(seen: &Seen) -> Class {
+    Class::ALL[usize::from(seen.packet.class)]
+}

@@ -1,0 +1,156 @@
+//! What must hold after every packet, and at rest.
+
+use handshake_common::abi::{COUNTERS, Config, Counter, SERVICE_GAUGES, SERVICES};
+use handshake_common::books::Books;
+use handshake_common::flow::{Family, FlowKey};
+use handshake_common::memory::{Memory, Storage};
+use handshake_common::record::{Clocks, Now, Record, State};
+use handshake_common::table::{self, Slot, Tag, hash, set_of};
+use handshake_common::verdict::Verdict;
+use handshake_common::wire::{Class, Packet, TCP};
+
+use super::arena::Arena;
+use super::history::History;
+
+/// Attempts, and the terms that sum to them.
+const TCP_IDENTITY: (Counter, Counter, Counter) = (Counter::Attempts, Counter::Completed, Counter::OpenNoAck);
+/// The same of UDP.
+const UDP_IDENTITY: (Counter, Counter, Counter) =
+    (Counter::UdpFlows, Counter::UdpAnswered, Counter::UdpEvicted);
+/// What falls where the wire takes a verdict back, or where an open attempt ends; markers count pairs.
+const FALLING: [Counter; 10] = [
+    Counter::Refused,
+    Counter::Unreachable,
+    Counter::InitiatorAborted,
+    Counter::ResponderAborted,
+    Counter::OpenNoSynAck,
+    Counter::OpenNoAck,
+    Counter::UdpAnswered,
+    Counter::UdpWaiting,
+    Counter::UdpUnreachable,
+    Counter::UdpMulticast,
+];
+/// A gauge that falls where an orphan's SYN comes late.
+const ORPHANS: Counter = Counter::OrphanSynAck;
+/// No stream is long enough to count so far: a gauge that is above went below zero.
+const SMALL: u64 = 1 << 32;
+
+/// The books at one moment.
+pub(super) struct Words([u64; COUNTERS]);
+
+impl Words {
+    pub(super) fn of(books: &Books) -> Self {
+        Self(std::array::from_fn(|i| books.words()[i].load()))
+    }
+
+    pub(super) fn at(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// The identities, both in themselves.
+    pub(super) fn balance(&self) {
+        for (total, first, last) in [TCP_IDENTITY, UDP_IDENTITY] {
+            let terms = &self.0[first as usize..=last as usize];
+            assert!(terms.iter().all(|term| *term < SMALL), "{total:?}: a gauge below zero: {terms:?}");
+            assert_eq!(self.at(total), terms.iter().sum::<u64>(), "{total:?}: {terms:?}");
+        }
+        assert_eq!(self.at(Counter::Begin), self.at(Counter::End), "no pair is half done");
+        assert_eq!(self.at(Counter::Contended), 0, "nobody else is here");
+        assert!(self.at(ORPHANS) < SMALL, "orphans below zero");
+    }
+
+    /// The slots hold what the gauges say: the open attempts all, of the rest some were displaced.
+    pub(super) fn agree_with(&self, storage: &Storage<'_>) {
+        let mut held = [0; COUNTERS];
+        let mut hold = |tag: Tag| {
+            assert!(!tag.is_locked(), "a slot left locked");
+            held[tag.state().gauge_place()] += 1;
+        };
+        storage.slots4.iter().for_each(|slot| hold(Tag(slot.tag().load())));
+        storage.slots6.iter().for_each(|slot| hold(Tag(slot.tag().load())));
+        for state in State::ALL.into_iter().filter(|state| *state != State::Empty) {
+            let (gauge, held) = (self.at(state.gauge()), held[state.gauge_place()]);
+            let fits = if state.is_open() { gauge == held } else { gauge >= held };
+            assert!(fits, "{state:?}: {gauge} in the books, {held} in the slots");
+        }
+    }
+
+    /// What one packet may change.
+    pub(super) fn follow(&self, before: &Self, packet: &Packet, history: &History) {
+        let mut falling = [false; COUNTERS];
+        FALLING.iter().chain([&ORPHANS]).for_each(|counter| falling[*counter as usize] = true);
+        for (i, (now, then)) in self.0.iter().zip(&before.0).enumerate() {
+            assert!(falling[i] || now >= then, "counter {i} fell from {then} to {now} with {packet:?}");
+        }
+        let risen = |counter| self.at(counter) - before.at(counter);
+        let syn = packet.class == Class::Syn as u8 && packet.protocol == TCP;
+        assert!(risen(Counter::Attempts) <= u64::from(syn), "an attempt needs a SYN: {packet:?}");
+        assert!(risen(Counter::Completed) <= 1, "one segment completes one attempt: {packet:?}");
+        if risen(Counter::Completed) == 1 {
+            history.proves(self);
+        }
+    }
+
+    /// The rows of the services sum to the books; `rows` are all those in use.
+    fn sum_of_services(&self, storage: &Storage<'_>, rows: &[usize]) {
+        let (mut tcp, mut udp) = ([0_u64; SERVICE_GAUGES], [0_u64; SERVICE_GAUGES]);
+        for &row in rows {
+            let sums = if row < SERVICES as usize / 2 { &mut tcp } else { &mut udp };
+            let gauges = storage.services[row].copy().gauges;
+            sums.iter_mut().zip(gauges).for_each(|(sum, gauge)| *sum = sum.wrapping_add(gauge));
+        }
+        for (sums, (total, _, last)) in [(tcp, TCP_IDENTITY), (udp, UDP_IDENTITY)] {
+            let books = &self.0[total as usize..=last as usize];
+            assert_eq!(&sums[..books.len()], books, "the services' {total:?} and terms");
+        }
+    }
+}
+
+/// What must hold once the last packet is done.
+pub(super) fn at_rest(memory: &Memory<'_>, config: &Config, words: &Words, arena: &Arena) {
+    let storage = memory.storage();
+    // All in one, by few branches: the fuzzer counts each.
+    let stripes = storage.stripes.chunks(16).map(|some| some.iter().fold(0, |all, one| all | one.load()));
+    assert_eq!(stripes.fold(0, |all, some| all | some), 0, "a stripe left taken");
+    words.sum_of_services(storage, arena.service_rows());
+    let records = [keep(storage.slots4, config), keep(storage.slots6, config)];
+    records.iter().flatten().for_each(|record| stands(record, memory.now(), config));
+}
+
+/// The records of a table, each once and in a set of its own.
+fn keep<S: Slot>(slots: &[S], config: &Config) -> Vec<Record> {
+    let mask = u32::try_from(slots.len() - 1).unwrap_or(u32::MAX);
+    let mut keys: Vec<FlowKey> = Vec::new();
+    let mut records = Vec::new();
+    for (slot, index) in slots.iter().zip(0_u32..) {
+        let Some(record) = table::read(slot) else { continue };
+        assert!(!keys.contains(&record.key), "a key twice: {:?}", record.key);
+        let sets = config.factors.map(|factors| set_of(hash(&record.key, S::FAMILY, &factors), mask));
+        assert!(sets.contains(&set_of(index, mask)), "a record out of its sets: {record:?}");
+        keys.push(record.key);
+        records.push(record);
+    }
+    records
+}
+
+/// Every packet is in one class.
+pub(super) fn classes(storage: &Storage<'_>, packets: u64) {
+    let counted = storage.classes.iter().flatten().map(|word| word.load());
+    assert_eq!(counted.sum::<u64>(), packets, "every packet is in one class");
+}
+
+/// A record has one verdict, and it is the one its state is counted by.
+fn stands(record: &Record, now: Now, config: &Config) {
+    let clocks = Clocks {
+        half_open_after_ns: config.half_open_after_ns,
+        expire_after_ns: config.expire_after_ns,
+        udp_idle_jiffies: config.udp_idle_jiffies,
+        idle_after_jiffies: config.idle_after_jiffies,
+    };
+    let verdict = record.verdict(now, &clocks);
+    assert_eq!(verdict.is_some(), !record.state.is_udp(), "{record:?}");
+    assert_eq!(record.udp_verdict(now, &clocks).is_some(), record.state.is_udp(), "{record:?}");
+    let open = [Verdict::Opening, Verdict::HalfOpen, Verdict::HalfOpenExpired].map(Some).contains(&verdict);
+    assert_eq!(open, record.state.is_open(), "{record:?}");
+    assert!(matches!(record.family, Family::V4) == (record.key.low[3] == 0), "{record:?}");
+}
