@@ -5,7 +5,7 @@
 //! last, and finds the markers equal, has no half of a pair.
 
 use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
-use crate::shared::{Shared32, Shared64};
+use crate::shared::{Shared32, Shared64, read_fence, write_fence};
 
 /// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
 #[repr(transparent)]
@@ -67,8 +67,10 @@ impl Books {
     #[inline(always)]
     fn pair(&self, first: (usize, u64), second: (usize, u64)) {
         self.bump(Counter::Begin as usize, 1);
+        write_fence();
         self.bump(first.0, first.1);
         self.bump(second.0, second.1);
+        write_fence();
         self.bump(Counter::End as usize, 1);
     }
 }
@@ -98,6 +100,17 @@ const FREE: u64 = 0;
 const WRITING: u64 = 1;
 /// The key is there, for ever.
 const VALID: u64 = 2;
+
+/// Whose a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The service's that asked.
+    Ours,
+    /// Another one's.
+    Foreign,
+    /// Another CPU writes its key just now: it may become either.
+    Unsettled,
+}
 
 /// Who answers: address, port, protocol and family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,19 +159,31 @@ impl ServiceRow {
     }
 
     /// Is this the service's row, or can it be? A free row is taken for it. Rows are never given
-    /// back, so the first row that fits is the only one.
+    /// back, so the first row that fits is the only one. One look at the state decides: between two,
+    /// a row could go from "being written" to valid, pass for another's, and the service get a second.
     #[inline(always)]
-    pub fn claim(&self, key: &ServiceKey) -> bool {
-        if self.state.load() == FREE && self.state.compare_exchange(FREE, WRITING) {
-            self.address[0].store(key.address[0]);
-            self.address[1].store(key.address[1]);
-            self.address[2].store(key.address[2]);
-            self.address[3].store(key.address[3]);
-            self.what.store(key.what);
-            self.state.swap(VALID);
-            return true;
+    pub fn claim(&self, key: &ServiceKey) -> Claim {
+        match self.state.load() {
+            VALID => {
+                read_fence();
+                if self.holds(key) { Claim::Ours } else { Claim::Foreign }
+            }
+            FREE if self.state.compare_exchange(FREE, WRITING) => {
+                self.write(key);
+                self.state.swap(VALID);
+                Claim::Ours
+            }
+            _ => Claim::Unsettled,
         }
-        self.state.load() == VALID && self.holds(key)
+    }
+
+    #[inline(always)]
+    fn write(&self, key: &ServiceKey) {
+        self.address[0].store(key.address[0]);
+        self.address[1].store(key.address[1]);
+        self.address[2].store(key.address[2]);
+        self.address[3].store(key.address[3]);
+        self.what.store(key.what);
     }
 
     #[inline(always)]
@@ -168,12 +193,6 @@ impl ServiceRow {
             && self.address[1].load() == key.address[1]
             && self.address[2].load() == key.address[2]
             && self.address[3].load() == key.address[3]
-    }
-
-    /// Is another CPU writing the row's key just now?
-    #[inline(always)]
-    pub fn is_being_written(&self) -> bool {
-        self.state.load() == WRITING
     }
 
     /// Adds to the gauge whose place in the counter block is given: [`Counter::Attempts`] to
@@ -190,7 +209,9 @@ impl ServiceRow {
     #[cfg(not(target_arch = "bpf"))]
     #[must_use]
     pub fn read(&self) -> Option<crate::abi::Service> {
-        (self.state.load() == VALID).then(|| self.copy())
+        let valid = self.state.load() == VALID;
+        read_fence();
+        valid.then(|| self.copy())
     }
 
     /// The row as a value, valid or not: the row of those without one has no key.

@@ -7,7 +7,7 @@ use crate::abi::{
     self, CLASS_WORDS, Config, Counter, Event, HASH_WORDS, MAX_NETS, NO_POINT, SERVICES, STRIPES, TICK_SHIFT,
     TcpRecord, WAYS, class_index, option, tag,
 };
-use crate::books::{Books, ServiceKey, ServiceRow};
+use crate::books::{Books, Claim, ServiceKey, ServiceRow};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::Shared64;
@@ -16,11 +16,8 @@ use crate::tcp::{self, Segment, Step};
 use crate::udp;
 use crate::verdict::{Cause, Leg, Sign};
 use crate::wire::{self, Class, Packet, quote};
-use crate::{latency, low_half};
+use crate::{latency, low_half, patience};
 
-/// How often a CPU looks again at a lock word or a slot that another one holds. A holder needs
-/// some hundred nanoseconds, a look about two.
-const PATIENCE: u32 = 128;
 /// Rows of the service table that are looked at for one service.
 const SERVICE_PROBES: u32 = 8;
 /// Rows of either half of the service table.
@@ -314,11 +311,10 @@ pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
     while i < SERVICE_PROBES {
         let row = half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1);
         if let Some(service) = platform.service(row) {
-            if service.claim(&key) {
-                return row;
-            }
-            if service.is_being_written() {
-                return half;
+            match service.claim(&key) {
+                Claim::Ours => return row,
+                Claim::Unsettled => return half,
+                Claim::Foreign => {}
             }
         }
         i += 1;
@@ -848,7 +844,7 @@ const fn way(sets: [u32; 2], i: u32) -> u32 {
 #[inline(always)]
 fn own<S: Slot>(slot: &S) -> Option<Tag> {
     let mut looks = 0;
-    while looks < PATIENCE {
+    while looks < patience::LOOKS {
         let tag = Tag(slot.tag().load());
         if !tag.is_locked() && slot.tag().compare_exchange(tag.0, tag.locked().0) {
             return Some(tag);
@@ -926,7 +922,7 @@ const fn is_point_of(points: u8, side: Side, point: u8) -> bool {
 #[inline(always)]
 fn acquire(lock: &Shared64) -> bool {
     let mut looks = 0;
-    while looks < PATIENCE {
+    while looks < patience::LOOKS {
         if lock.load() == 0 && lock.compare_exchange(0, 1) {
             return true;
         }

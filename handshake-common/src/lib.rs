@@ -19,6 +19,23 @@
 #[cfg(test)]
 extern crate std;
 
+/// The host's atomic operations, under one name: `tests/model` compiles the protocol with a model's instead.
+#[cfg(not(target_arch = "bpf"))]
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+}
+
+/// How long one waits for another. Apart from the protocol, for `tests/model` has less of it.
+mod patience {
+    /// How often a CPU looks again at a lock word or a slot that another one holds. A holder needs
+    /// some hundred nanoseconds, a look about two.
+    pub(crate) const LOOKS: u32 = 128;
+    /// How often a reader begins again with a slot. A transition holds it for well under a
+    /// microsecond: whoever is unlucky this often in a row gives up.
+    #[cfg(not(target_arch = "bpf"))]
+    pub(crate) const READINGS: u32 = 1_000;
+}
+
 pub mod abi;
 pub mod books;
 pub mod engine;

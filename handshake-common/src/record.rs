@@ -62,9 +62,9 @@ impl State {
     ];
 
     /// The open attempts' states, as bits.
-    pub(crate) const OPEN: u32 = set(&[Self::SynSent, Self::SynReceived]);
+    pub const OPEN: u32 = set(&[Self::SynSent, Self::SynReceived]);
     /// The UDP flows' states, as bits.
-    pub(crate) const UDP: u32 =
+    pub const UDP: u32 =
         set(&[Self::UdpWaiting, Self::UdpAnswered, Self::UdpUnreachable, Self::UdpMulticast]);
 
     /// The state with this number; a number that is none is a free slot's.

@@ -1,10 +1,24 @@
 //! Words of memory that several CPUs change at once: the one place that names an atomic operation.
 //!
-//! The host has `core::sync::atomic`. The BPF target has atomic read-modify-write operations as
-//! compiler intrinsics only, and plain loads and stores, which are whole for aligned words.
-//! `swap` and `compare_exchange` are full barriers in the kernel's memory model on every
-//! architecture (Documentation/atomic_t.txt, "fully ordered"), which is what the flow table's
-//! protocol rests on.
+//! Loads and stores are whole and carry no order; what order the flow table's protocol needs comes
+//! from four operations:
+//!
+//! - `compare_exchange`, when it succeeds, takes: what comes after it is seen after it. Reads *and
+//!   writes*: C++11 would let a plain store after even a sequentially consistent exchange be seen
+//!   before it, so the host adds a release fence. Without it a reader copies half of the next record
+//!   between two equal tags.
+//! - `swap` gives: what came before it is seen before it.
+//! - [`write_fence`] between plain stores, [`read_fence`] between plain loads: where nobody takes anything.
+//!
+//! The host has `core::sync::atomic`. Its loads are relaxed ones and fences, for no other atomic
+//! load may touch memory that is mapped read-only. The BPF target has atomic read-modify-write
+//! operations as compiler intrinsics only, and plain loads and stores, which are whole for aligned
+//! words. `swap` and `compare_exchange` are full barriers in the kernel's memory model on every
+//! architecture (Documentation/atomic_t.txt, "fully ordered"). Its fences are none but for the
+//! compiler: on x86 the processor keeps the order of loads and that of stores. The fences matter for
+//! the counter block's markers and the service rows only, not for the table.
+//!
+//! `tests/model` checks all of this with every order that C++11 allows.
 
 macro_rules! shared_word {
     ($name:ident, $word:ty, $atomic:ty, $what:literal) => {
@@ -19,13 +33,13 @@ macro_rules! shared_word {
                 Self(Cell::<$word, $atomic>::new(value))
             }
 
-            /// The word as it is; what other words held before it was written is seen after this.
+            /// The word as it is. Ordered by [`read_fence`] and by the operations that take and give.
             #[inline(always)]
             pub fn load(&self) -> $word {
                 self.0.load()
             }
 
-            /// Writes the word. Ordered by the tag's operations only.
+            /// Writes the word. Ordered by [`write_fence`] and by the operations that take and give.
             #[inline(always)]
             pub fn store(&self, value: $word) {
                 self.0.store(value);
@@ -52,39 +66,49 @@ impl Default for Shared32 {
     }
 }
 
-shared_word!(Shared64, u64, host::AtomicU64, "A shared word of 64 bits.");
-shared_word!(Shared32, u32, host::AtomicU32, "A shared word of 32 bits.");
+shared_word!(Shared64, u64, atomic::AtomicU64, "A shared word of 64 bits.");
+shared_word!(Shared32, u32, atomic::AtomicU32, "A shared word of 32 bits.");
 
 impl Shared64 {
-    /// Writes `new` if the word is `old`, and says whether it did. A full barrier.
+    /// Writes `new` if the word is `old`, and says whether it did: takes what the word guards.
     #[inline(always)]
     pub fn compare_exchange(&self, old: u64, new: u64) -> bool {
         self.0.compare_exchange(old, new)
     }
 
-    /// Writes `new`, and gives what was there. A full barrier.
+    /// Writes `new`, and says what was there: gives what the word guards.
     #[inline(always)]
     pub fn swap(&self, new: u64) -> u64 {
         self.0.swap(new)
     }
 }
 
+#[cfg(not(target_arch = "bpf"))]
+use crate::atomic;
 #[cfg(target_arch = "bpf")]
-use bpf::Cell;
+use bpf::{Cell, atomic};
 #[cfg(not(target_arch = "bpf"))]
 use host::Cell;
 
-/// Orders the loads before it before the loads after it: a reader's copy lies between two loads of the tag.
-#[cfg(not(target_arch = "bpf"))]
+/// Orders the loads before it before the loads and stores after it.
+#[inline(always)]
 pub fn read_fence() {
-    core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+    #[cfg(not(target_arch = "bpf"))]
+    atomic::fence(atomic::Ordering::Acquire);
+}
+
+/// Orders the loads and stores before it before the stores after it.
+#[inline(always)]
+pub fn write_fence() {
+    #[cfg(not(target_arch = "bpf"))]
+    atomic::fence(atomic::Ordering::Release);
 }
 
 #[cfg(not(target_arch = "bpf"))]
 mod host {
     use core::marker::PhantomData;
-    use core::sync::atomic::Ordering;
-    pub(super) use core::sync::atomic::{AtomicU32, AtomicU64};
+
+    use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 
     #[repr(transparent)]
     pub(super) struct Cell<W, A>(A, PhantomData<W>);
@@ -96,7 +120,7 @@ mod host {
                     Self(<$atomic>::new(value), PhantomData)
                 }
                 pub(super) fn load(&self) -> $word {
-                    self.0.load(Ordering::Acquire)
+                    self.0.load(Ordering::Relaxed)
                 }
                 pub(super) fn store(&self, value: $word) {
                     self.0.store(value, Ordering::Relaxed);
@@ -112,20 +136,14 @@ mod host {
 
     impl Cell<u64, AtomicU64> {
         pub(super) fn compare_exchange(&self, old: u64, new: u64) -> bool {
-            self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            let taken = self.0.compare_exchange(old, new, Ordering::Acquire, Ordering::Relaxed).is_ok();
+            super::write_fence();
+            taken
         }
         pub(super) fn swap(&self, new: u64) -> u64 {
-            self.0.swap(new, Ordering::SeqCst)
+            self.0.swap(new, Ordering::Release)
         }
     }
-}
-
-#[cfg(target_arch = "bpf")]
-mod host {
-    /// Names the width; BPF's cell holds the plain word.
-    pub(super) struct AtomicU32;
-    /// Names the width; BPF's cell holds the plain word.
-    pub(super) struct AtomicU64;
 }
 
 #[cfg(target_arch = "bpf")]
@@ -133,6 +151,12 @@ mod bpf {
     use core::cell::UnsafeCell;
     use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
     use core::marker::PhantomData;
+
+    /// What the host has as atomic types only names the width here: the cell holds the plain word.
+    pub(super) mod atomic {
+        pub(in super::super) struct AtomicU32;
+        pub(in super::super) struct AtomicU64;
+    }
 
     #[repr(transparent)]
     pub(super) struct Cell<W, A>(UnsafeCell<W>, PhantomData<A>);
@@ -166,10 +190,10 @@ mod bpf {
             }
         };
     }
-    cell!(u32, super::host::AtomicU32);
-    cell!(u64, super::host::AtomicU64);
+    cell!(u32, atomic::AtomicU32);
+    cell!(u64, atomic::AtomicU64);
 
-    impl Cell<u64, super::host::AtomicU64> {
+    impl Cell<u64, atomic::AtomicU64> {
         #[inline(always)]
         pub(super) fn compare_exchange(&self, old: u64, new: u64) -> bool {
             // SAFETY: the cell is aligned and alive.

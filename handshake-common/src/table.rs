@@ -459,9 +459,8 @@ const fn below(a: u64, b: u64) -> u64 {
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
 #[cfg(not(target_arch = "bpf"))]
 pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
-    /// A transition holds a slot for well under a microsecond; a reader that is unlucky this often in a row gives up.
-    const TRIES: usize = 1_000;
-    for _ in 0..TRIES {
+    use crate::shared::read_fence;
+    for _ in 0..crate::patience::READINGS {
         let before = Tag(slot.tag().load());
         if before.is_locked() {
             core::hint::spin_loop();
@@ -470,8 +469,9 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
         if matches!(before.state(), State::Empty) {
             return None;
         }
+        read_fence();
         let record = record_under(slot, before);
-        crate::shared::read_fence();
+        read_fence();
         if slot.tag().load() == before.0 {
             return Some(record);
         }

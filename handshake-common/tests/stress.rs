@@ -1,0 +1,129 @@
+//! Two threads on one small table, for as long as it takes to be in each other's way: what
+//! `tests/model` proves of four slots, here with the real words, sets, lock words and patience.
+
+use std::array;
+use std::thread;
+
+use handshake_common::abi::{Config, Counter, HASH_WORDS, SERVICES, STRIPES, WAYS};
+use handshake_common::books::{Books, ServiceRow};
+use handshake_common::engine::factors;
+use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
+use handshake_common::shared::{self, Shared64};
+use handshake_common::table::{self, Slot4, Slot6};
+use handshake_common::wire::Packet;
+use zerocopy::FromZeros;
+
+#[path = "model/audit.rs"]
+mod audit;
+#[path = "model/packets.rs"]
+mod packets;
+
+use audit::{Total, audit};
+use packets::{ack, assert_whole, datagram, rst, syn, syn_ack, time};
+
+/// Packets a thread.
+const PACKETS: u64 = 1_000_000;
+/// Few, so that the threads meet on flows; still three times what the table holds.
+const FLOWS: u64 = 3 * SLOTS as u64;
+const SLOTS: usize = 4 * WAYS as usize;
+
+/// Every word is the next of a sequence that passes for random (Vigna, "SplitMix64").
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ word >> 31
+    }
+}
+
+/// What the threads share.
+struct Table {
+    slots: [Slot4; SLOTS],
+    slots6: [Slot6; WAYS as usize],
+    stripes: Vec<Shared64>,
+    services: Vec<ServiceRow>,
+    config: Config,
+}
+
+fn table() -> Table {
+    let mut random = Random(4);
+    let mut config = Config::new_zeroed();
+    config.factors = factors(|| random.next());
+    assert_eq!(config.factors[0].len(), HASH_WORDS);
+    config.half_open_after_ns = u64::MAX >> 2;
+    config.expire_after_ns = u64::MAX >> 2;
+    config.udp_idle_jiffies = u32::MAX >> 2;
+    config.idle_after_jiffies = u32::MAX >> 2;
+    Table {
+        slots: array::from_fn(|_| Slot4::default()),
+        slots6: array::from_fn(|_| Slot6::default()),
+        stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
+        services: (0..SERVICES).map(|_| ServiceRow::new()).collect(),
+        config,
+    }
+}
+
+/// Some packet of some flow. A flow is TCP or UDP for ever, or one port would have two records.
+fn packet(random: &mut Random) -> (u16, Packet) {
+    let word = random.next();
+    let flow = u16::try_from(1 + word % FLOWS).expect("few flows");
+    let attempt = u32::from(word >> 32 & 7 == 0);
+    let packet = match (flow % 3, word >> 40 & 7) {
+        (0, choice) => datagram(flow, choice & 1 == 0),
+        (_, 0..=2) => syn(flow, attempt),
+        (_, 3 | 4) => syn_ack(flow, attempt),
+        (_, 5) => rst(flow, attempt),
+        _ => ack(flow, attempt),
+    };
+    (flow, packet)
+}
+
+/// Sends one thread's packets on their way, and gives its counter block.
+fn run(table: &Table, seed: u64) -> Total {
+    let (books, classes) = (Books::new(), [no_classes()]);
+    let histograms = array::from_fn(|_| no_buckets());
+    let storage = Storage {
+        slots4: &table.slots,
+        slots6: &table.slots6,
+        stripes: &table.stripes,
+        services: &table.services,
+        books: &books,
+        classes: &classes,
+        histograms: &histograms,
+        ports: &[],
+    };
+    let memory = Memory::new(table.config, storage, &|_| true);
+    let mut random = Random(seed);
+    for _ in 0..PACKETS {
+        let (flow, packet) = packet(&mut random);
+        memory.observe(time(flow), &packet);
+    }
+    array::from_fn(|i| books.words()[i].load())
+}
+
+#[test]
+fn after_millions_of_packets_on_one_table_the_books_balance() {
+    let table = table();
+    let threads = [1, 2];
+    let totals = thread::scope(|scope| {
+        let running = threads.map(|seed| {
+            let table = &table;
+            scope.spawn(move || run(table, seed))
+        });
+        while running.iter().any(|thread| !thread.is_finished()) {
+            table.slots.iter().filter_map(table::read).for_each(|record| assert_whole(&record));
+        }
+        running.map(|thread| thread.join().expect("a thread ran to its end"))
+    });
+    let total: Total =
+        array::from_fn(|i| totals.iter().fold(0, |sum: u64, words| sum.wrapping_add(words[i])));
+    let services: Vec<_> = table.services.iter().map(ServiceRow::copy).collect();
+    audit(&table.slots, &table.stripes, &services, &total);
+    for counter in [Counter::Evicted, Counter::Superseded, Counter::Completed, Counter::UdpEvicted] {
+        assert!(total[counter as usize] > 0, "no {counter:?}");
+    }
+}
