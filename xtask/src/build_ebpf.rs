@@ -15,6 +15,10 @@ use crate::{shell, stamp};
 
 /// The target's name for rustc.
 const TARGET: &str = "bpfel-unknown-none";
+/// The kernel side.
+pub(crate) const PACKAGE: &str = "handshake-ebpf";
+/// What the bench measures it against.
+pub(crate) const BENCH_PACKAGE: &str = "bench-ebpf";
 
 /// Build the BPF object
 #[derive(clap::Args)]
@@ -54,6 +58,17 @@ pub(crate) fn build_fresh(install: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Builds the programs of `cargo xtask bench`, and says where their object is.
+pub(crate) fn build_bench(install: bool) -> Result<PathBuf> {
+    let stamp = Stamp::read().ok();
+    let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), install)?;
+    let mut command = cargo(&toolchain, "build", BENCH_PACKAGE);
+    // As for the product in Cargo.toml, whose profiles are part of the committed object's stamp.
+    command.args(["--config", "profile.release.package.bench-ebpf.codegen-units=1"]);
+    shell::run(&mut command)?;
+    strip(&toolchain, "bench")
+}
+
 /// Compiles, and gives the object's bytes, without DWARF.
 fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
     eprintln!(
@@ -61,39 +76,36 @@ fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
         toolchain.name, toolchain.versions.rustc, toolchain.versions.linker
     );
     // Cargo does not see that the linker has changed: link anew.
-    shell::run(cargo(toolchain, "clean").arg("--quiet"))?;
-    shell::run(&mut cargo(toolchain, "build"))?;
-    let linked = target_folder().join(TARGET).join("release/handshake");
-    let object = target_folder().join("handshake.bpf.o");
-    shell::run(shell::pristine(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&object))?;
+    shell::run(cargo(toolchain, "clean", PACKAGE).arg("--quiet"))?;
+    shell::run(&mut cargo(toolchain, "build", PACKAGE))?;
+    let object = strip(toolchain, "handshake")?;
     fs::read(&object).with_context(|| format!("read {}", object.display()))
 }
 
-/// The toolchain's cargo at work on the BPF crate, with nothing of this machine in its output.
+/// The linked object of a program, without DWARF.
+fn strip(toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
+    let linked = target_folder().join(TARGET).join("release").join(name);
+    let object = target_folder().join(format!("{name}.bpf.o"));
+    shell::run(shell::pristine(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&object))?;
+    Ok(object)
+}
+
+/// The toolchain's cargo at work on a BPF crate, with nothing of this machine in its output.
 ///
 /// `RUSTC_BOOTSTRAP`: core from source, and BPF's atomics as intrinsics, are unstable features.
-fn cargo(toolchain: &Toolchain, verb: &str) -> Command {
-    cargo_at(&toolchain.cargo, toolchain, verb)
+fn cargo(toolchain: &Toolchain, verb: &str, package: &str) -> Command {
+    cargo_at(&toolchain.cargo, toolchain, verb, package)
 }
 
 /// The same with another program in cargo's place: its clippy.
-pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str) -> Command {
+pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str, package: &str) -> Command {
     let mut path = toolchain.linker_folder.clone().into_os_string();
     path.push(":");
     path.push(env::var_os("PATH").unwrap_or_default());
     let mut command = shell::pristine(program);
     command
         .current_dir(shell::root())
-        .args([
-            verb,
-            "--locked",
-            "--release",
-            "--target",
-            TARGET,
-            "--package",
-            "handshake-ebpf",
-            "--target-dir",
-        ])
+        .args([verb, "--locked", "--release", "--target", TARGET, "--package", package, "--target-dir"])
         .arg(target_folder())
         .env("CARGO_UNSTABLE_BUILD_STD", "core")
         .env("PATH", path)

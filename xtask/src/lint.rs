@@ -6,7 +6,8 @@ use crate::toolchain::{self, Toolchain};
 use crate::{build_ebpf, shell};
 
 /// The crates that run on the host.
-const HOST: [&str; 3] = ["--workspace", "--exclude", "handshake-ebpf"];
+const HOST: [&str; 5] =
+    ["--workspace", "--exclude", build_ebpf::PACKAGE, "--exclude", build_ebpf::BENCH_PACKAGE];
 
 /// Check format, lints and documentation
 #[derive(clap::Args)]
@@ -49,13 +50,16 @@ fn clippy_bpf(strict: bool) -> Result<()> {
     let beside = |toolchain: &Toolchain| toolchain.cargo.with_file_name("cargo-clippy");
     let Some(toolchain) = toolchain::ready().into_iter().find(|found| beside(found).is_file()) else {
         if strict {
-            bail!("no toolchain for BPF with clippy to lint handshake-ebpf with");
+            bail!("no toolchain for BPF with clippy to lint the kernel side with");
         }
-        eprintln!("skipped: handshake-ebpf, for want of its toolchain: `cargo xtask build-ebpf --install`");
+        eprintln!("skipped: the kernel side, for want of its toolchain: `cargo xtask build-ebpf --install`");
         return Ok(());
     };
-    let mut command = build_ebpf::cargo_at(&beside(&toolchain), &toolchain, "clippy");
-    shell::run(command.args(["--", "-D", "warnings"]))
+    for package in [build_ebpf::PACKAGE, build_ebpf::BENCH_PACKAGE] {
+        let mut command = build_ebpf::cargo_at(&beside(&toolchain), &toolchain, "clippy", package);
+        shell::run(command.args(["--", "-D", "warnings"]))?;
+    }
+    Ok(())
 }
 
 /// With private items, which most of these crates are made of; links to them are good ones here.

@@ -1,5 +1,6 @@
 //! What a person working on handshake runs: `cargo xtask VERB`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod fuzz;
@@ -19,6 +20,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Cli {
+    Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
     Fuzz(fuzz::Args),
@@ -30,6 +32,7 @@ enum Cli {
 fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match Cli::parse() {
+        Cli::Bench(args) => bench::run(&args).map(done),
         Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Cli::Demo(args) => demo::run(&args),
         Cli::Fuzz(args) => fuzz::run(&args).map(done),

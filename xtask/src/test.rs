@@ -71,7 +71,8 @@ fn cargo_test(args: &Args, log: &Path) -> Command {
     command.env(SKIP_LOG, log).arg("--no-fail-fast");
     let chooses = |argument: &String| argument.starts_with("-p") || argument.starts_with("--package");
     if !args.cargo.iter().any(chooses) {
-        command.args(["--workspace", "--exclude", "handshake-ebpf"]);
+        command.args(["--workspace", "--exclude", build_ebpf::PACKAGE]);
+        command.args(["--exclude", build_ebpf::BENCH_PACKAGE]);
     }
     command.args(&args.cargo);
     // The parser leaves "--" where it is behind words for cargo, and takes it away otherwise.
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_chosen_package_replaces_the_workspace() {
-        assert!(line(&["seq"]).ends_with("--no-fail-fast --workspace --exclude handshake-ebpf seq"));
+        assert!(line(&["seq"]).ends_with("--workspace --exclude handshake-ebpf --exclude bench-ebpf seq"));
         assert!(line(&["--setup", "-p", "xtask"]).ends_with("--no-fail-fast -p xtask"));
         assert!(!line(&["--package=xtask"]).contains("--workspace"));
     }
@@ -193,6 +194,6 @@ mod tests {
         let whole = line(&["-p", "xtask", "sum", "--", "--nocapture"]);
         assert!(whole.ends_with("-p xtask sum -- --nocapture"), "{whole}");
         let whole = line(&["--", "--nocapture"]);
-        assert!(whole.ends_with("handshake-ebpf -- --nocapture"), "{whole}");
+        assert!(whole.ends_with("bench-ebpf -- --nocapture"), "{whole}");
     }
 }

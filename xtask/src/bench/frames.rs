@@ -1,0 +1,89 @@
+//! The packets of the rows.
+
+use handshake_common::wire::build::FrameBuilder;
+use handshake_common::wire::{Link, flag};
+
+/// Which packets, and hence which flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ip {
+    V4,
+    V6,
+}
+
+/// The client's end of IPv4 flows; walkers put others into its place.
+pub(super) const CLIENT4: u32 = 0x0a00_0000;
+const SERVER4: u32 = 0xc000_0202;
+const CLIENT6: [u32; 4] = [0x2001_0db8, 0, 0, 1];
+const SERVER6: [u32; 4] = [0x2001_0db8, 1, 0, 2];
+const CLIENT_PORT: u16 = 40_000;
+/// The port of the service that everything is sent to.
+pub(super) const SERVER_PORT: u16 = 443;
+const J: u32 = 0x1234_5678;
+const K: u32 = 0x9abc_def0;
+/// Octets of a UDP packet's payload: a frame of 60 octets over IPv4, the shortest on a wire.
+const PAYLOAD: [u8; 18] = [0; 18];
+/// The octets that such a packet's IP header declares.
+pub(super) const fn udp_octets(ip: Ip) -> u64 {
+    let header = match ip {
+        Ip::V4 => 20,
+        Ip::V6 => 40,
+    };
+    header + 8 + PAYLOAD.len() as u64
+}
+
+/// From client to server, or back.
+fn network(ip: Ip, reply: bool) -> FrameBuilder {
+    let frame = FrameBuilder::new(Link::Ethernet);
+    match (ip, reply) {
+        (Ip::V4, false) => frame.ipv4(CLIENT4, SERVER4),
+        (Ip::V4, true) => frame.ipv4(SERVER4, CLIENT4),
+        (Ip::V6, false) => frame.ipv6(CLIENT6, SERVER6),
+        (Ip::V6, true) => frame.ipv6(SERVER6, CLIENT6),
+    }
+}
+
+/// A TCP segment without data.
+fn tcp(ip: Ip, reply: bool, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+    let (source, destination) = ports(reply);
+    network(ip, reply).tcp(flags, seq, ack).between(source, destination).bytes().to_vec()
+}
+
+const fn ports(reply: bool) -> (u16, u16) {
+    if reply { (SERVER_PORT, CLIENT_PORT) } else { (CLIENT_PORT, SERVER_PORT) }
+}
+
+/// The first packet of an attempt.
+pub(super) fn syn(ip: Ip) -> Vec<u8> {
+    tcp(ip, false, flag::SYN, J, 0)
+}
+
+/// Its answer.
+pub(super) fn syn_ack(ip: Ip) -> Vec<u8> {
+    tcp(ip, true, flag::SYN | flag::ACK, K, J.wrapping_add(1))
+}
+
+/// What completes it, and what an established connection sends most.
+pub(super) fn ack(ip: Ip) -> Vec<u8> {
+    tcp(ip, false, flag::ACK, J.wrapping_add(1), K.wrapping_add(1))
+}
+
+/// A request, or its answer.
+pub(super) fn udp(ip: Ip, reply: bool) -> Vec<u8> {
+    let (source, destination) = ports(reply);
+    network(ip, reply).udp().payload(&PAYLOAD).between(source, destination).bytes().to_vec()
+}
+
+/// No IP: an ARP request, as it is on a wire.
+pub(super) fn arp() -> Vec<u8> {
+    const ARP: u16 = 0x0806;
+    let mut request = [0; 46];
+    request[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+    FrameBuilder::new(Link::Ethernet).other(ARP, &request).bytes().to_vec()
+}
+
+/// A fragment that is not the first.
+pub(super) fn later_fragment() -> Vec<u8> {
+    const OFFSET: u16 = 185;
+    const UDP: u8 = 17;
+    network(Ip::V4, false).fragment(OFFSET, false).protocol(UDP, 26).bytes().to_vec()
+}

@@ -1,0 +1,365 @@
+//! The rows that BPF_PROG_TEST_RUN measures: what a packet costs, by its kind.
+//!
+//! ```text
+//! direct   frame ─▶ empty │ reference │ handshake
+//! walking  frame ─▶ walker, another address each run ─▶ empty │ reference │ handshake
+//! ```
+//!
+//! The three take turns in every round, so that whatever else the machine does falls on all of them, and the
+//! empty one's time is taken off the others'.
+
+use anyhow::{Context, Result, ensure};
+use handshake_common::abi::Counter;
+use handshake_common::flow::Family;
+use handshake_common::wire::Class;
+
+use super::counts::Counts;
+use super::frames::{self, CLIENT4, Ip, SERVER_PORT};
+use super::hook::{Hook, Subject};
+use super::ours::{DEFAULT_SLOTS, LOOPBACK, Ours, Setup};
+use super::programs::{Others, Steps, Walk};
+use super::report::PacketRow;
+use super::statistics::Summary;
+
+/// Flows of `tcp4_1m`, and slots that hold them.
+const FLOWS: u32 = 1 << 20;
+const FLOW_SLOTS: u32 = 2 << 20;
+/// Of these flows some few find both their sets full.
+const LEAST_FLOWS: u64 = FLOWS as u64 / 1000 * 999;
+/// The small table of the flood.
+const SMALL_SLOTS: u32 = 65_536;
+/// Newcomers a slot, until the table is full.
+const FILLING: u32 = 4;
+/// A full table: this share of its slots, and of the newcomers that push another out.
+const FULL_PERCENT: u64 = 99;
+
+/// A packet and what it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An ACK of an established connection, its record in the cache.
+    TcpHot(Ip),
+    /// A request of an answered flow, likewise.
+    UdpHot(Ip),
+    /// An ACK of any of a million established connections.
+    TcpMillion,
+    /// A SYN from an address never seen, into a table of so many slots that is full of such.
+    Flood(u32),
+    /// ARP.
+    Arp,
+    /// A fragment that is not the first.
+    Fragment,
+    /// A packet of a flow that the port filter leaves out.
+    FilteredPort,
+}
+
+/// A row to be measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) hook: Hook,
+    /// Net ns that are the goal.
+    pub(super) goal_ns: f64,
+    /// Per cent of the reference that are the goal too.
+    pub(super) goal_percent: Option<f64>,
+}
+
+/// The rows at XDP; those of single flows and of no interest at TC too.
+pub(super) const CASES: [Case; 15] = {
+    use Hook::{Tc, Xdp};
+    [
+        case("tcp4_hot", Kind::TcpHot(Ip::V4), Xdp, 20.0, None),
+        case("tcp4_hot_tc", Kind::TcpHot(Ip::V4), Tc, 20.0, None),
+        case("udp4_hot", Kind::UdpHot(Ip::V4), Xdp, 20.0, None),
+        case("udp4_hot_tc", Kind::UdpHot(Ip::V4), Tc, 20.0, None),
+        case("tcp6_hot", Kind::TcpHot(Ip::V6), Xdp, 30.0, None),
+        case("tcp6_hot_tc", Kind::TcpHot(Ip::V6), Tc, 30.0, None),
+        case("udp6_hot", Kind::UdpHot(Ip::V6), Xdp, 30.0, None),
+        case("udp6_hot_tc", Kind::UdpHot(Ip::V6), Tc, 30.0, None),
+        case("tcp4_1m", Kind::TcpMillion, Xdp, 230.0, Some(55.0)),
+        case("tcp4_1m_tc", Kind::TcpMillion, Tc, 230.0, Some(55.0)),
+        case("flood4", Kind::Flood(DEFAULT_SLOTS), Xdp, 350.0, Some(60.0)),
+        case("flood4_65536", Kind::Flood(SMALL_SLOTS), Xdp, 250.0, None),
+        case("ignored_arp", Kind::Arp, Xdp, 10.0, None),
+        case("ignored_fragment", Kind::Fragment, Xdp, 10.0, None),
+        case("ignored_port", Kind::FilteredPort, Xdp, 10.0, None),
+    ]
+};
+
+const fn case(name: &'static str, kind: Kind, hook: Hook, goal_ns: f64, goal_percent: Option<f64>) -> Case {
+    Case { name, kind, hook, goal_ns, goal_percent }
+}
+
+/// How often.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// Turns of each subject.
+    pub(super) rounds: u32,
+    /// Runs a turn.
+    pub(super) repeat: u32,
+}
+
+/// The objects' bytes.
+pub(super) struct Objects {
+    /// handshake's.
+    pub(super) ours: Vec<u8>,
+    /// The bench's own.
+    pub(super) others: Vec<u8>,
+}
+
+impl Case {
+    /// Sets everything up, lets the subjects take turns, and sees that handshake did what the row is about.
+    pub(super) fn measure(self, objects: &Objects, effort: Effort) -> Result<PacketRow> {
+        let mut stage = Stage::set(self, objects).with_context(|| format!("{}: load", self.name))?;
+        stage.prepare().with_context(|| format!("{}: prepare", self.name))?;
+        let before = (stage.ours.counts()?, stage.acks()?);
+        let turns = stage.take_turns(effort)?;
+        let change = stage.ours.counts()?.since(&before.0);
+        let runs = u64::from(effort.repeat) * u64::from(effort.rounds + 1);
+        self.kind.check(&change, runs).with_context(|| format!("{}: not the path meant", self.name))?;
+        self.kind.check_acks(stage.acks()?.wrapping_sub(before.1), runs)?;
+        let [empty, reference, ours] = turns.map(|samples| Summary::of(&samples));
+        Ok(PacketRow { case: self, empty, reference, ours, effort })
+    }
+}
+
+impl Kind {
+    fn setup(self) -> Setup {
+        let slots = match self {
+            Self::TcpMillion => FLOW_SLOTS,
+            Self::Flood(slots) => slots,
+            Self::TcpHot(_) | Self::UdpHot(_) | Self::Arp | Self::Fragment | Self::FilteredPort => {
+                DEFAULT_SLOTS
+            }
+        };
+        Setup {
+            slots,
+            port: if self == Self::FilteredPort { SERVER_PORT + 1 } else { 0 },
+            interface: LOOPBACK,
+        }
+    }
+
+    /// The packet that is measured.
+    fn frame(self) -> Vec<u8> {
+        match self {
+            Self::TcpHot(ip) => frames::ack(ip),
+            Self::UdpHot(ip) => frames::udp(ip, false),
+            Self::TcpMillion | Self::FilteredPort => frames::ack(Ip::V4),
+            Self::Flood(_) => frames::syn(Ip::V4),
+            Self::Arp => frames::arp(),
+            Self::Fragment => frames::later_fragment(),
+        }
+    }
+
+    /// The addresses it comes from, where there is more than one.
+    fn walk(self) -> Option<Walk> {
+        match self {
+            Self::TcpMillion => Some(Walk { base: CLIENT4, mask: FLOWS - 1, reply: false }),
+            Self::Flood(_) => Some(Walk { base: 0, mask: u32::MAX, reply: false }),
+            Self::TcpHot(_) | Self::UdpHot(_) | Self::Arp | Self::Fragment | Self::FilteredPort => None,
+        }
+    }
+
+    /// Fails unless `runs` packets of this kind explain all that handshake has counted.
+    fn check(self, change: &Counts, runs: u64) -> Result<()> {
+        let v4 = Some(Family::V4);
+        match self {
+            Self::TcpHot(ip) => {
+                change.ensure_class(Class::Ack, Some(family(ip)), runs)?;
+                change.ensure_only(&[])
+            }
+            Self::UdpHot(ip) => {
+                change.ensure_class(Class::Udp, Some(family(ip)), runs)?;
+                let octets = runs * frames::udp_octets(ip);
+                change.ensure_only(&[(Counter::UdpPackets, runs), (Counter::UdpBytes, octets)])
+            }
+            Self::TcpMillion => {
+                change.ensure_class(Class::Ack, v4, runs)?;
+                change.ensure_only(&[])
+            }
+            Self::Flood(_) => {
+                change.ensure_class(Class::Syn, v4, runs)?;
+                check_flood(change, runs)
+            }
+            Self::Arp => {
+                change.ensure_class(Class::NonIp, None, runs)?;
+                change.ensure_only(&[])
+            }
+            Self::Fragment => {
+                change.ensure_class(Class::Fragment, v4, runs)?;
+                change.ensure_only(&[])
+            }
+            Self::FilteredPort => {
+                change.ensure_class(Class::Ack, v4, runs)?;
+                change.ensure_only(&[(Counter::Filtered, runs)])
+            }
+        }
+    }
+
+    /// Fails unless the records have counted the packets, where these are ACKs over IPv4.
+    fn check_acks(self, acks: u64, runs: u64) -> Result<()> {
+        let least = match self {
+            Self::TcpHot(Ip::V4) => runs,
+            // Those of the few flows without a record are in none.
+            Self::TcpMillion => runs / 100 * 99,
+            Self::TcpHot(Ip::V6)
+            | Self::UdpHot(_)
+            | Self::Flood(_)
+            | Self::Arp
+            | Self::Fragment
+            | Self::FilteredPort => return Ok(()),
+        };
+        ensure!((least..=runs).contains(&acks), "{runs} ACKs were run, and the records have counted {acks}");
+        Ok(())
+    }
+}
+
+const fn family(ip: Ip) -> Family {
+    match ip {
+        Ip::V4 => Family::V4,
+        Ip::V6 => Family::V6,
+    }
+}
+
+/// Every SYN is an attempt, or a copy of one whose address came again, or found only better ones in its sets; and
+/// nearly every attempt took the place of another.
+fn check_flood(change: &Counts, runs: u64) -> Result<()> {
+    let of = |counter| change.of(counter);
+    let (attempts, copies, untracked) =
+        (of(Counter::Attempts), of(Counter::SynRetransmits), of(Counter::Untracked));
+    ensure!(
+        attempts + copies + untracked == runs,
+        "{runs} SYNs were run: {attempts} attempts, {copies} copies, {untracked} untracked"
+    );
+    ensure!(attempts >= runs / 100 * FULL_PERCENT, "{attempts} attempts of {runs} SYNs");
+    let evicted = of(Counter::EvictedHalfOpen) + of(Counter::EvictedExpired);
+    ensure!(evicted >= attempts / 100 * FULL_PERCENT, "{evicted} evictions for {attempts} attempts");
+    ensure!(of(Counter::Contended) == 0, "{} contended on one CPU", of(Counter::Contended));
+    Ok(())
+}
+
+/// A case with everything loaded.
+struct Stage {
+    case: Case,
+    ours: Ours,
+    others: Others,
+}
+
+impl Stage {
+    fn set(case: Case, objects: &Objects) -> Result<Self> {
+        let setup = case.kind.setup();
+        let ours = Ours::load(&objects.ours, setup, &[case.hook.program(Subject::Ours)])?;
+        // As many entries as we have slots.
+        let others = Others::load(&objects.others, case.hook, setup.slots, setup.port)?;
+        Ok(Self { case, ours, others })
+    }
+
+    /// Has both trackers know the flows that the row is about.
+    fn prepare(&mut self) -> Result<()> {
+        match self.case.kind {
+            Kind::TcpHot(ip) => {
+                self.run_both(&[frames::syn(ip), frames::syn_ack(ip), frames::ack(ip)])?;
+                self.ensure_completed(1)
+            }
+            Kind::UdpHot(ip) => {
+                self.run_both(&[frames::udp(ip, false), frames::udp(ip, true)])?;
+                let answered = self.ours.counts()?.of(Counter::UdpAnswered);
+                ensure!(answered == 1, "{answered} answered flows instead of one");
+                Ok(())
+            }
+            Kind::TcpMillion => self.establish_a_million(),
+            Kind::Flood(slots) => self.fill(slots),
+            Kind::Arp | Kind::Fragment | Kind::FilteredPort => Ok(()),
+        }
+    }
+
+    /// Runs frames through both trackers, one after the other.
+    fn run_both(&mut self, frames: &[Vec<u8>]) -> Result<()> {
+        for frame in frames {
+            self.others.run(self.case.hook, Subject::Reference, frame, 1)?;
+            self.ours.run(self.case.hook, frame, 1)?;
+        }
+        Ok(())
+    }
+
+    /// The three segments of a handshake, of every flow in its turn.
+    fn establish_a_million(&mut self) -> Result<()> {
+        let frames = [frames::syn(Ip::V4), frames::syn_ack(Ip::V4), frames::ack(Ip::V4)];
+        for (frame, reply) in frames.iter().zip([false, true, false]) {
+            let walk = Walk { base: CLIENT4, mask: FLOWS - 1, reply };
+            for subject in [Subject::Reference, Subject::Ours] {
+                self.walk(subject, walk, false, frame, FLOWS)?;
+            }
+        }
+        self.ensure_completed(LEAST_FLOWS)?;
+        let established = self.ours.tally()?.established;
+        ensure!(established >= LEAST_FLOWS, "{established} established records in the table");
+        Ok(())
+    }
+
+    fn ensure_completed(&self, least: u64) -> Result<()> {
+        let completed = self.ours.counts()?.of(Counter::Completed);
+        ensure!(completed >= least, "{completed} connections completed, and at least {least} were made");
+        Ok(())
+    }
+
+    /// Floods both trackers until they are full.
+    fn fill(&mut self, slots: u32) -> Result<()> {
+        let frame = self.case.kind.frame();
+        for subject in [Subject::Reference, Subject::Ours] {
+            self.turn(subject, &frame, FILLING * slots)?;
+        }
+        let used = self.ours.counts()?.live();
+        ensure!(used >= u64::from(slots) / 100 * FULL_PERCENT, "{used} of {slots} slots are used");
+        Ok(())
+    }
+
+    /// Rounds of turns: the samples of empty, reference and ours, ns a run. Before them a turn each that nobody
+    /// looks at, so that no code is met for the first time.
+    fn take_turns(&mut self, effort: Effort) -> Result<[Vec<f64>; 3]> {
+        let frame = self.case.kind.frame();
+        let mut samples = [const { Vec::new() }; 3];
+        for round in 0..=effort.rounds as usize {
+            // The order moves on from round to round: nobody always comes after the same.
+            for place in 0..Subject::ALL.len() {
+                let which = (round + place) % Subject::ALL.len();
+                let ns = self.turn(Subject::ALL[which], &frame, effort.repeat)?;
+                if round > 0 {
+                    samples[which].push(ns);
+                }
+            }
+        }
+        Ok(samples)
+    }
+
+    /// One turn, ns a run.
+    fn turn(&mut self, subject: Subject, frame: &[u8], repeat: u32) -> Result<f64> {
+        match (self.case.kind.walk(), subject) {
+            (Some(walk), _) => self.walk(subject, walk, true, frame, repeat),
+            (None, Subject::Ours) => self.ours.run(self.case.hook, frame, repeat),
+            (None, Subject::Empty | Subject::Reference) => {
+                self.others.run(self.case.hook, subject, frame, repeat)
+            }
+        }
+    }
+
+    fn walk(
+        &mut self,
+        subject: Subject,
+        walk: Walk,
+        at_random: bool,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<f64> {
+        let hook = self.case.hook;
+        let program = match subject {
+            Subject::Ours => self.ours.descriptor(hook)?,
+            Subject::Empty | Subject::Reference => self.others.descriptor(hook, subject)?,
+        };
+        self.others.walk(&Steps { hook, program: &program, walk, at_random, frame, repeat })
+    }
+
+    fn acks(&self) -> Result<u64> {
+        Ok(self.ours.tally()?.acks)
+    }
+}
