@@ -25,7 +25,6 @@ struct Seen {
     /// Why it is none.
     error: Option<String>,
     given: u64,
-    packets: u64,
     skipped: u64,
     /// Of every packet, in their order.
     digest: u64,
@@ -60,9 +59,7 @@ fn read_into(seen: &mut Seen, source: Pieces) -> Result<(), String> {
         seen.given += 1;
     }
     assert!(matches!(capture.next_packet(), Ok(None)), "the end is the end");
-    seen.packets = capture.packets();
     seen.skipped = capture.skipped();
-    assert_eq!(seen.packets, seen.given + seen.skipped, "every packet is given or skipped");
     seen.digest = digest.finish();
     seen.warnings = capture.warnings().iter().map(ToString::to_string).collect();
     Ok(())

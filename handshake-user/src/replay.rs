@@ -82,19 +82,20 @@ impl Playing<'_> {
             Some(squeeze) => squeeze.map(captured.time_ns),
             None => captured.time_ns,
         };
-        if self.context.is_none() {
-            self.context = Some(self.context_from(time_ns));
-        }
+        let number = interface(captured.interface);
+        let mut context = self.context.take().unwrap_or_else(|| self.context_from(time_ns));
+        name_interface(&mut context, number, captured.interface_name);
+        self.context = Some(context);
         let frame = Slice { bytes: captured.bytes, length: captured.length };
         let mut packet = parse(&frame, captured.link);
-        packet.point = point(interface(captured.interface), false);
+        packet.point = point(number, false);
         self.replay.observe(time_ns, &packet);
     }
 
     fn context_from(&self, from_ns: u64) -> Arc<Context> {
         let path = self.options.file.display().to_string();
         Arc::new(Context {
-            origin: Origin::Capture { path },
+            origin: Origin::Capture { path, interfaces: Vec::new() },
             from_ns,
             filter: self.options.filter.clone(),
             top: self.options.output.top,
@@ -135,6 +136,19 @@ impl Playing<'_> {
         });
         let format = self.options.output.format;
         Ok(report::write_closing(&mut self.out, format, &snapshot, flows.as_deref(), self.style)?)
+    }
+}
+
+/// Notes the name of an interface that is met for the first time.
+fn name_interface(context: &mut Arc<Context>, number: u8, name: Option<&str>) {
+    let Origin::Capture { interfaces, .. } = &context.origin else { return };
+    let (number, Some(name)) = (usize::from(number), name) else { return };
+    if interfaces.get(number).is_some_and(Option::is_some) {
+        return;
+    }
+    if let Origin::Capture { interfaces, .. } = &mut Arc::make_mut(context).origin {
+        interfaces.resize(interfaces.len().max(number + 1), None);
+        interfaces[number] = Some(name.to_owned());
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) enum Origin {
     Capture {
         /// As given on the command line.
         path: String,
+        /// The names of its interfaces that have one, by hook point; those met so far.
+        interfaces: Vec<Option<String>>,
     },
     /// Interfaces, in the order of the records' hook points.
     Live {

@@ -1,7 +1,7 @@
 //! What a stream has shown of its TCP conversations: enough to say that a completion was not proven.
 
 use handshake_common::abi::Counter;
-use handshake_common::flow::{End, FlowKey};
+use handshake_common::flow::{End, Family, FlowKey};
 use handshake_common::seq::SeqNum;
 use handshake_common::wire::{Class, Packet, TCP, flag, quote};
 
@@ -30,8 +30,10 @@ impl History {
 
     pub(super) fn add(&mut self, packet: &Packet) {
         if packet.protocol == TCP && packet.quote == quote::NONE {
-            let source = (packet.source, packet.source_port);
-            let (key, from) = FlowKey::of(source, (packet.destination, packet.destination_port), false);
+            let source = (&packet.source, packet.source_port);
+            let destination = (&packet.destination, packet.destination_port);
+            let family = if packet.family == Family::V6 as u8 { Family::V6 } else { Family::V4 };
+            let (key, from) = FlowKey::of(source, destination, family, false);
             self.seen.push(Seen { key, from, packet: *packet });
         }
     }

@@ -206,9 +206,12 @@ impl<'a> View<'a> {
     }
 
     fn interface(&self, points: u8) -> Option<String> {
-        let Origin::Live { interfaces } = &self.context.origin else { return None };
         let seen = [points & 0xf, points >> 4].into_iter().find(|point| *point != NO_POINT)?;
-        interfaces.get(usize::from(seen >> 1)).map(|interface| interface.name.clone())
+        let number = usize::from(seen >> 1);
+        match &self.context.origin {
+            Origin::Live { interfaces } => interfaces.get(number).map(|interface| interface.name.clone()),
+            Origin::Capture { interfaces, .. } => interfaces.get(number).cloned().flatten(),
+        }
     }
 
     /// The records' clock as wall time; both moments are of one reading.

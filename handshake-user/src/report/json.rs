@@ -82,7 +82,7 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
 
 fn source(snapshot: &Snapshot) -> Value {
     match &snapshot.context.origin {
-        Origin::Capture { path } => json!({"kind": "capture", "path": path}),
+        Origin::Capture { path, .. } => json!({"kind": "capture", "path": path}),
         Origin::Live { interfaces } => {
             let known = interfaces.iter().enumerate();
             let list: Vec<Value> = known.map(|(at, each)| interface(snapshot, at, each)).collect();

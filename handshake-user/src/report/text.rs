@@ -83,7 +83,7 @@ fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], betw
 fn header(snapshot: &Snapshot) -> Vec<Piece> {
     let mut pieces = vec![Piece::new("handshake", Tone::Strong)];
     match &snapshot.context.origin {
-        Origin::Capture { path } => pieces.push(Piece::plain(path.clone())),
+        Origin::Capture { path, .. } => pieces.push(Piece::plain(path.clone())),
         Origin::Live { interfaces } => pieces.extend(interfaces_and_hooks(interfaces)),
     }
     let filter = &snapshot.context.filter;

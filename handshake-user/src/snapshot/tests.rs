@@ -366,7 +366,7 @@ impl Wire {
 }
 
 fn context(top: usize) -> Arc<Context> {
-    let origin = Origin::Capture { path: "a.pcap".to_owned() };
+    let origin = Origin::Capture { path: "a.pcap".to_owned(), interfaces: Vec::new() };
     Arc::new(Context { origin, from_ns: WALL_NS, filter: crate::cli::Filter::default(), top })
 }
 

@@ -50,10 +50,6 @@ pub(crate) struct CapturedPacket<'a> {
     /// The interface's number in the file, counted from 0 through all sections.
     pub(crate) interface: u32,
     /// The interface's name, where the file gives one; printable.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "flows of a capture are not yet shown with their interface")
-    )]
     pub(crate) interface_name: Option<&'a str>,
     /// What was captured of the packet.
     pub(crate) bytes: &'a [u8],

@@ -254,7 +254,7 @@ fn shown(each: &handshake_common::record::Record) -> Value {
 }
 
 fn capture() -> Origin {
-    Origin::Capture { path: "a.pcap".to_owned() }
+    Origin::Capture { path: "a.pcap".to_owned(), interfaces: Vec::new() }
 }
 
 fn take(fake: &mut Fake, origin: Origin) -> Snapshot {

@@ -89,7 +89,10 @@ fn a_capture_that_ends_in_the_middle() {
     let mut fake = afternoon();
     fake.open(ROW, State::SynSent, SECOND);
     fake.reading.stopped = true;
-    let scene = Scene { origin: Origin::Capture { path: "evil\x1b[2J.pcap".to_owned() }, ..Scene::live("") };
+    let scene = Scene {
+        origin: Origin::Capture { path: "evil\x1b[2J.pcap".to_owned(), interfaces: Vec::new() },
+        ..Scene::live("")
+    };
     insta::assert_snapshot!(draw(&scene.take(&mut fake, None), None, Style::plain(100)));
 }
 
