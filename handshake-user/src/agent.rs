@@ -82,7 +82,7 @@ fn indexes(attached: &Attached) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// Packets these interfaces have lost since now. One that has gone loses nothing more.
-fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send {
+fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send + Sync {
     let count = move || indexes.iter().map(|index| interface::lost_before_hook(*index).unwrap_or(0)).sum();
     let before: u64 = count();
     move || count().saturating_sub(before)

@@ -50,7 +50,7 @@ pub(crate) struct Live {
     clocks: Clocks,
     interfaces: u32,
     test_clock: bool,
-    lost_before_hook: Box<dyn FnMut() -> u64 + Send>,
+    lost_before_hook: Box<dyn FnMut() -> u64 + Send + Sync>,
 }
 
 impl Live {
@@ -89,7 +89,7 @@ impl Live {
     }
 
     /// How [`Reading::lost_before_hook`] is asked for: packets the interfaces lost since they were attached to.
-    pub(crate) fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + 'static) {
+    pub(crate) fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + Sync + 'static) {
         self.lost_before_hook = Box::new(losses);
     }
 
