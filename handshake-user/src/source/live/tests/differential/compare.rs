@@ -95,7 +95,7 @@ impl<'a> Comparison<'a> {
     fn look(&mut self, number: u64, told: &RefCell<Vec<Event>>) -> Option<String> {
         let every = self.scenario.look_every;
         let at_end = number == self.scenario.packets;
-        if number % every != 0 && !at_end {
+        if !number.is_multiple_of(every) && !at_end {
             return None;
         }
         let timed = self.scenario.settings.test_clock;
