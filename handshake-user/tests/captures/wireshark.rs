@@ -3,12 +3,15 @@
 //! Every difference must fall into a class that docs/accuracy.md explains, and is held to it packet by packet.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use xtask::lab::frame::{Segment, flag, tcp_frame};
 
+use crate::made::{CLIENT, MACS, Made, SERVER};
 use crate::support::{captures, end, in_parallel, name, replay, skip};
 
 /// The bits that `--compat` gives.
@@ -28,7 +31,7 @@ enum Class {
     /// tshark's ACK bit also takes the acknowledgement of a RST or FIN, without a look at its number.
     UncheckedAck,
     /// A tuple has several streams or flows, and not as many of the one as of the other: tshark tells streams apart by
-    /// the last address of a source route too.
+    /// the last address of a source route too, and takes the same SYN on a closed connection for a retransmission.
     Splitting,
     /// tshark shows the packet that opens a stream before it counts it, unless it is a SYN; here it is the only one.
     OnlyPacket,
@@ -54,8 +57,7 @@ type Both = (Vec<Stream>, Vec<u64>);
 #[test]
 fn completeness_is_tsharks_but_for_the_classes_that_are_explained() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
-    if Command::new("tshark").arg("--version").output().is_err() {
-        skip("needs tshark");
+    if !has_tshark() {
         return Ok(());
     }
     let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
@@ -72,6 +74,61 @@ fn completeness_is_tsharks_but_for_the_classes_that_are_explained() -> Result<()
     assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
     assert!(classes.get(&Class::Equal).is_some_and(|equal| *equal > 100), "hardly anything was compared");
     Ok(())
+}
+
+/// Each class but the encapsulation, by a conversation made for it.
+#[test]
+fn each_class_is_what_tshark_does() -> Result<()> {
+    if !has_tshark() {
+        return Ok(());
+    }
+    const SYN: Sent = (true, flag::SYN, b"");
+    const SYN_ACK: Sent = (false, flag::SYN | flag::ACK, b"");
+    const ACK_ALONE: Sent = (true, flag::ACK, b"");
+    const RST_ACK: Sent = (false, flag::RST | flag::ACK, b"");
+    let rows: [(&[Sent], Class); 7] = [
+        (&[SYN, SYN_ACK, ACK_ALONE], Class::Equal),
+        (&[SYN, SYN_ACK, (true, flag::ACK, b"GET")], Class::DataBearingAck),
+        (&[SYN, RST_ACK], Class::UncheckedAck),
+        (&[SYN, (true, flag::FIN | flag::ACK, b"")], Class::UncheckedAck),
+        (&[SYN, SYN_ACK, ACK_ALONE, RST_ACK, SYN], Class::Splitting),
+        (&[SYN_ACK], Class::OnlyPacket),
+        (&[RST_ACK, RST_ACK], Class::NoRecord),
+    ];
+    let mut frames = Vec::new();
+    for ((sent, _), port) in rows.iter().zip(1_000..) {
+        for segment in *sent {
+            frames.push((frames.len() as u64, conversation(port, segment)?));
+        }
+    }
+    let made = Made::of("classes", &frames)?;
+    let classes: Vec<_> = tuples(made.path())?.values().map(classify).collect::<Result<_>>()?;
+    assert_eq!(classes, rows.map(|(_, class)| vec![class]));
+    Ok(())
+}
+
+/// By the initiator?, flags, data.
+type Sent = (bool, u8, &'static [u8]);
+
+/// A frame of the conversation that begins at `port`, in the order of nothing: tshark looks at flags and lengths.
+fn conversation(port: u16, (by_initiator, flags, payload): &Sent) -> Result<Vec<u8>> {
+    let (client, server): (SocketAddr, SocketAddr) = (CLIENT.parse()?, SERVER.parse()?);
+    let client = SocketAddr::new(client.ip(), port);
+    let (source, destination, seq) = if *by_initiator {
+        (client, server, 1_000 + u32::from(flags & flag::SYN == 0))
+    } else {
+        (server, client, 5_000)
+    };
+    let ack = if *by_initiator { 5_001 } else { 1_001 };
+    tcp_frame(MACS, &Segment { source, destination, seq, ack, flags: *flags, payload })
+}
+
+fn has_tshark() -> bool {
+    let found = Command::new("tshark").arg("--version").output().is_ok();
+    if !found {
+        skip("needs tshark");
+    }
+    found
 }
 
 /// The classes that the streams and flows of one tuple fall into, or what is left unexplained.
