@@ -106,14 +106,27 @@ pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
 /// Parses a frame at TC. `raw`: it has no link header, or not where `data` says.
 #[inline(always)]
 pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
-    if raw {
+    if raw && is_ip(ctx) {
         skb_network(ctx, packet);
+        return;
+    }
+    if raw {
+        *packet = Packet { class: Class::NonIp as u8, segments: 1, ..Packet::default() };
         return;
     }
     skb_linear(ctx, packet);
     if Linear::skb(ctx).goes_on(packet) {
         skb_copied(ctx, packet);
     }
+}
+
+/// Does the kernel say that what begins at the network header is IP? Of a frame without a link header
+/// nobody else says so: ARP would be taken for a wrong version.
+#[inline(always)]
+fn is_ip(ctx: *mut __sk_buff) -> bool {
+    // SAFETY: the context is the program's own.
+    let protocol = unsafe { (*ctx).protocol } as u16;
+    matches!(u16::from_be(protocol), 0x0800 | 0x86dd)
 }
 
 /// Defines a parser as a global function: the verifier checks it once, for any arguments,
