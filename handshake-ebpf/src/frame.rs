@@ -10,46 +10,69 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
-use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote};
+use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.
 const FROM_NETWORK_HEADER: u32 = 1;
 
-/// The linear part of a frame.
-pub(crate) struct Linear {
-    data: usize,
-    end: usize,
-    length: u32,
+/// What the kernel hands a program: it knows how long the whole frame is.
+pub(crate) trait Context: Copy {
+    /// Octets of the frame, beyond the linear part too. At XDP that is a helper's answer, and dear.
+    fn frame_length(self) -> u32;
 }
 
-impl Linear {
+impl Context for *mut xdp_md {
+    #[inline(always)]
+    fn frame_length(self) -> u32 {
+        // SAFETY: the kernel calls the program with a context that lives as long as the run.
+        unsafe { bpf_xdp_get_buff_len(self) as u32 }
+    }
+}
+
+impl Context for *mut __sk_buff {
+    #[inline(always)]
+    fn frame_length(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self).len }
+    }
+}
+
+/// The linear part of a frame.
+pub(crate) struct Linear<C> {
+    data: usize,
+    end: usize,
+    ctx: C,
+}
+
+impl Linear<*mut xdp_md> {
     #[inline(always)]
     pub(crate) fn xdp(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel calls the program with a context that lives as long as the run.
-        unsafe {
-            let length = bpf_xdp_get_buff_len(ctx) as u32;
-            Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, length }
-        }
+        unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, ctx } }
     }
+}
 
+impl Linear<*mut __sk_buff> {
     #[inline(always)]
     pub(crate) fn skb(ctx: *mut __sk_buff) -> Self {
         // SAFETY: as in `xdp`.
-        unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, length: (*ctx).len } }
+        unsafe { Self { data: (*ctx).data as usize, end: (*ctx).data_end as usize, ctx } }
     }
+}
 
+impl<C: Context> Linear<C> {
     /// May the packet have been cut by the end of the linear part only? An ICMP packet whose quote is
     /// cut is no truncated one, it merely quotes nothing.
     #[inline(always)]
     fn goes_on(&self, packet: &Packet) -> bool {
         let quotes_nothing = packet.class == Class::Icmp as u8 && packet.quote == quote::NONE;
         let cut = packet.class == Class::Truncated as u8 || quotes_nothing;
-        cut && self.end - self.data < self.length as usize
+        cut && self.end - self.data < self.ctx.frame_length() as usize
     }
 }
 
-impl Frame for Linear {
+impl<C: Context> Frame for Linear<C> {
     #[inline(always)]
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
         // The parser keeps below the limit; the verifier has to see it.
@@ -67,7 +90,7 @@ impl Frame for Linear {
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.length
+        self.ctx.frame_length()
     }
 }
 
@@ -97,6 +120,9 @@ impl<L: Fn(u32, *mut core::ffi::c_void, u32) -> i64> Frame for Copied<L> {
 /// Parses a frame at XDP.
 #[inline(always)]
 pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
+    if xdp_plain(ctx, packet) != 0 {
+        return;
+    }
     xdp_linear(ctx, packet);
     if Linear::xdp(ctx).goes_on(packet) {
         xdp_copied(ctx, packet);
@@ -112,6 +138,9 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
     }
     if raw {
         *packet = Packet { class: Class::NonIp as u8, segments: 1, ..Packet::default() };
+        return;
+    }
+    if skb_plain(ctx, packet) != 0 {
         return;
     }
     skb_linear(ctx, packet);
@@ -147,22 +176,41 @@ macro_rules! parser {
     };
 }
 
+/// The same of plain frames; 0 when it is none.
+macro_rules! plain_parser {
+    ($name:ident, $ctx:ty, $frame:expr) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx, packet: *mut Packet) -> i32 {
+            if packet.is_null() {
+                return 0;
+            }
+            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+            let packet = unsafe { &mut *packet };
+            *packet = Packet::default();
+            parse_plain4(&$frame(ctx), packet) as i32
+        }
+    };
+}
+
+plain_parser!(xdp_plain, xdp_md, Linear::xdp);
+plain_parser!(skb_plain, __sk_buff, Linear::skb);
 parser!(xdp_linear, xdp_md, Link::Ethernet, Linear::xdp);
 parser!(skb_linear, __sk_buff, Link::Ethernet, Linear::skb);
 parser!(xdp_copied, xdp_md, Link::Ethernet, |ctx: *mut xdp_md| Copied {
     // SAFETY: `to` has the size that is passed; the helper writes all of it or fails.
     load: move |offset, to, size| unsafe { bpf_xdp_load_bytes(ctx, offset, to, size) },
-    length: Linear::xdp(ctx).length,
+    length: ctx.frame_length(),
 });
 parser!(skb_copied, __sk_buff, Link::Ethernet, |ctx: *mut __sk_buff| Copied {
     // SAFETY: as above.
     load: move |offset, to, size| unsafe { bpf_skb_load_bytes(ctx.cast(), offset, to, size) },
-    length: Linear::skb(ctx).length,
+    length: ctx.frame_length(),
 });
 parser!(skb_network, __sk_buff, Link::Ip, |ctx: *mut __sk_buff| Copied {
     // SAFETY: as above.
     load: move |offset, to, size| unsafe {
         bpf_skb_load_bytes_relative(ctx.cast(), offset, to, size, FROM_NETWORK_HEADER)
     },
-    length: Linear::skb(ctx).length,
+    length: ctx.frame_length(),
 });

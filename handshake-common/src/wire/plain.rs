@@ -8,14 +8,17 @@ use super::link::{ETHERNET_LENGTH, Ethernet, ethertype, is_tag};
 use super::{Class, Frame, Packet, TCP, UDP, l4};
 use crate::flow::Family;
 
-/// [`parse_plain`] of IPv4 alone: what needs the least stack.
+/// [`parse_plain`] of IPv4, and of what is neither IP nor tagged: what needs the least stack.
 #[inline(always)]
 pub fn parse_plain4<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
     let Ok(ethernet) = frame.read::<Ethernet>(0) else { return false };
-    if ethernet.ethertype.get() != ethertype::IPV4 {
-        return false;
-    }
-    let Some(class) = ipv4(frame, packet) else { return false };
+    let class = match ethernet.ethertype.get() {
+        ethertype::IPV4 => ipv4(frame, packet),
+        ethertype::IPV6 => None,
+        other if is_tag(other) => None,
+        _ => Some(Class::NonIp),
+    };
+    let Some(class) = class else { return false };
     packet.class = class as u8;
     packet.segments = 1;
     true
