@@ -39,8 +39,6 @@ pub trait Platform {
     fn stripe(&self, index: u32) -> Option<&Shared64>;
     /// A row of the service table, below [`SERVICES`].
     fn service(&self, row: u32) -> Option<&ServiceRow>;
-    /// [`service_row`] of a packet; the kernel side has it as a function of its own.
-    fn service_row(&self, packet: &Packet) -> u32;
     /// The counter block of this CPU.
     fn books(&self) -> &Books;
     /// The class counters of this CPU and an interface.
@@ -552,7 +550,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     fn enter(&self, total: Counter, state: State) -> u16 {
         let (total, gauge) = (total as usize, state.gauge_place());
         self.platform.books().enter(total, gauge);
-        let row = self.platform.service_row(self.packet) & (SERVICES - 1);
+        let row = service_row(self.platform, self.packet) & (SERVICES - 1);
         if let Some(service) = self.platform.service(row) {
             service.bump(total, 1);
             service.bump(gauge, 1);

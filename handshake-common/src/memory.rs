@@ -152,10 +152,6 @@ impl Platform for Memory<'_> {
         }
     }
 
-    fn service_row(&self, packet: &Packet) -> u32 {
-        engine::service_row(self, packet)
-    }
-
     fn books(&self) -> &Books {
         self.storage.books
     }

@@ -10,7 +10,9 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
-use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote};
+use handshake_common::wire::{
+    Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote,
+};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.

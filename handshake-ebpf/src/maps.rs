@@ -171,11 +171,6 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn service_row(&self, packet: &Packet) -> u32 {
-        crate::track::service_row(packet) as u32
-    }
-
-    #[inline(always)]
     fn books(&self) -> &Books {
         self.books
     }

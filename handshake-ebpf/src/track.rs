@@ -21,10 +21,19 @@ pub(crate) fn xdp(ctx: *mut xdp_md) {
     let mut packet = Packet { point: xdp_point(&kernel, ctx), ..Packet::default() };
     if parse_plain4(&Linear::xdp(ctx), &mut packet) {
         if !engine::pass::<_, Slot4>(&kernel, &packet) {
-            general_xdp(ctx);
+            hand_over(&kernel, packet);
         }
     } else if plain_xdp(ctx) == 0 {
         general_xdp(ctx);
+    }
+}
+
+/// A plain IPv4 packet goes the general way, where it was parsed: a flood of SYNs does.
+#[inline(always)]
+fn hand_over(kernel: &Kernel, plain: Packet) {
+    if let Some(packet) = maps::packet() {
+        *packet = plain;
+        observe4(kernel, packet);
     }
 }
 
@@ -69,7 +78,7 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     } else if parse_plain4(&Linear::skb(ctx), &mut packet) {
         note_skb(&kernel, ctx, egress, &mut packet);
         if !engine::pass::<_, Slot4>(&kernel, &packet) {
-            general_skb(ctx, egress as u32);
+            hand_over(&kernel, packet);
         }
     } else if plain_skb(ctx, egress as u32) == 0 {
         general_skb(ctx, egress as u32);
@@ -121,13 +130,17 @@ fn note_skb(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool, packet: &mut Pac
 /// from here, one after the other: their stacks do not add up.
 #[inline(always)]
 fn observe(kernel: &Kernel, packet: &Packet) {
-    if !engine::count(kernel, packet) {
-        return;
-    }
     if packet.family == Family::V4 as u8 {
-        run(packet, find4, insert4, meet4);
-    } else {
+        observe4(kernel, packet);
+    } else if engine::count(kernel, packet) {
         run(packet, find6, insert6, meet6);
+    }
+}
+
+#[inline(always)]
+fn observe4(kernel: &Kernel, packet: &Packet) {
+    if engine::count(kernel, packet) {
+        run(packet, find4, insert4, meet4);
     }
 }
 
@@ -186,4 +199,3 @@ step!(meet6(packet, index: u32) -> i32, 0, |kernel, packet, index| {
     engine::meet::<_, Slot6>(kernel, packet, index);
     0
 });
-step!(service_row(packet) -> i32, 0, |kernel, packet| engine::service_row(kernel, packet) as i32);

@@ -126,7 +126,7 @@ impl World {
     pub(crate) fn claim(self, packet: Packet) -> Outcome {
         let cpus = [0, 1].map(|number| {
             let cpu = self.cpu(number);
-            spawn(move || assert!(cpu.service_row(&packet) < 2, "a service has two rows"))
+            spawn(move || assert!(engine::service_row(&cpu, &packet) < 2, "a service has two rows"))
         });
         cpus.into_iter().for_each(join);
         self.outcome()
@@ -206,9 +206,6 @@ impl Platform for Cpu {
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         let half = SERVICES as usize / 2;
         self.shared.services[row as usize / half].get(row as usize % half)
-    }
-    fn service_row(&self, packet: &Packet) -> u32 {
-        engine::service_row(self, packet)
     }
     fn books(&self) -> &Books {
         &self.shared.books[self.number]
