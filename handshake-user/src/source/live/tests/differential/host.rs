@@ -59,7 +59,10 @@ pub(super) fn parsed(config: &Config, arrival: &Arrival, bytes: &[u8]) -> Packet
     const ETHERNET: usize = 14;
     let slice = Slice::whole(bytes);
     let raw = arrival.hook != Hook::Xdp && config.raw_interfaces >> arrival.interface & 1 != 0;
-    let mut packet = if raw {
+    let mut packet = if raw && !matches!(bytes[ETHERNET - 2..ETHERNET], [0x08, 0x00] | [0x86, 0xdd]) {
+        // What the kernel does not call IP is not read.
+        Packet { class: Class::NonIp as u8, ..Packet::default() }
+    } else if raw {
         // A test run makes an Ethernet frame of it all the same: only its length tells.
         parse(&Slice { bytes: &bytes[ETHERNET..], ..slice }, Link::Ip)
     } else {
