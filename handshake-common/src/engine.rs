@@ -89,6 +89,12 @@ impl Table for Slot6 {
 #[inline(always)]
 pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
     count_class(platform, packet);
+    is_wanted(platform, packet)
+}
+
+/// Is the packet of a flow, and of one that passes the filters? One that does not is counted as such.
+#[inline(always)]
+fn is_wanted<P: Platform>(platform: &P, packet: &Packet) -> bool {
     if packet.protocol == 0 {
         return false;
     }
@@ -246,8 +252,8 @@ fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
 /// has been done, the packet takes the general way.
 #[inline(always)]
 pub fn pass<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
-    if packet.protocol == 0 || !passes(platform, packet) {
-        count(platform, packet);
+    if !is_wanted(platform, packet) {
+        count_class(platform, packet);
         return true;
     }
     if packet.class != Class::Ack as u8 && packet.class != Class::Udp as u8 {
