@@ -81,6 +81,23 @@ pub(crate) enum Command {
 /// `handshake watch`.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// End after this long, with the last report
+    #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) period: Option<Duration>,
+    /// Time between two reports
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
+    #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What is watched and where: the same for every command that attaches.
+#[derive(Debug, Args)]
+pub(crate) struct Scope {
     /// Interface to watch, as often as needed; without it, those of the default routes
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
@@ -94,21 +111,12 @@ pub(crate) struct Watch {
     /// Have the interfaces take frames for others too, as a mirror port needs
     #[arg(long, env = "HANDSHAKE_PROMISC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) promisc: bool,
-    /// End after this long, with the last report
-    #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
-    pub(crate) period: Option<Duration>,
-    /// Time between two reports
-    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
-    #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true)]
-    pub(crate) interval: Duration,
     /// Flows the tables have room for, whatever their state
     #[arg(long, value_name = "N", default_value = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: u32,
     #[command(flatten)]
     pub(crate) verbosity: Verbosity,
-    #[command(flatten)]
-    pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) filter: Filter,
     #[command(flatten)]
@@ -305,11 +313,7 @@ where
     let cli = Cli::try_parse_from(words)?;
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
-        Command::Watch(watch) => {
-            check_interfaces(&watch.interfaces)?;
-            check_filter(&watch.filter)?;
-            check_rules(&watch.rules)?;
-        }
+        Command::Watch(watch) => check_scope(&watch.scope)?,
         Command::Replay(replay) => {
             check_filter(&replay.filter)?;
             check_rules(&replay.rules)?;
@@ -334,6 +338,12 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
         }
         _ => format!("{said}; see 'handshake --help'"),
     }
+}
+
+fn check_scope(scope: &Scope) -> Result<(), clap::Error> {
+    check_interfaces(&scope.interfaces)?;
+    check_filter(&scope.filter)?;
+    check_rules(&scope.rules)
 }
 
 fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
@@ -390,22 +400,30 @@ mod tests {
     fn watch_is_what_happens_without_a_subcommand() {
         for words in ["handshake -i lo --port 443", "handshake watch -i lo --port 443"] {
             let watch = watch(words);
-            assert_eq!(watch.interfaces, ["lo"]);
-            assert_eq!(watch.filter.ports[0].to_string(), "443");
+            assert_eq!(watch.scope.interfaces, ["lo"]);
+            assert_eq!(watch.scope.filter.ports[0].to_string(), "443");
         }
-        assert!(watch("handshake").interfaces.is_empty());
+        assert!(watch("handshake").scope.interfaces.is_empty());
     }
 
     #[test]
     fn defaults_are_those_of_the_table() {
         let watch = watch("handshake watch");
         assert_eq!(watch.interval, Duration::from_secs(1));
-        assert_eq!(watch.rules.half_open_after, Duration::from_secs(3));
-        assert_eq!(watch.rules.expire_after, Duration::from_secs(75));
-        assert_eq!(watch.rules.udp_idle, Duration::from_secs(60));
-        assert_eq!(watch.rules.idle_after, Duration::from_secs(3600));
-        assert_eq!((watch.output.top, watch.output.format, watch.hook), (10, Format::Text, HookChoice::Auto));
-        assert!(!watch.output.flows && !watch.output.events && !watch.promisc && !watch.rules.one_sided);
+        assert_eq!(watch.scope.rules.half_open_after, Duration::from_secs(3));
+        assert_eq!(watch.scope.rules.expire_after, Duration::from_secs(75));
+        assert_eq!(watch.scope.rules.udp_idle, Duration::from_secs(60));
+        assert_eq!(watch.scope.rules.idle_after, Duration::from_secs(3600));
+        assert_eq!(
+            (watch.output.top, watch.output.format, watch.scope.hook),
+            (10, Format::Text, HookChoice::Auto)
+        );
+        assert!(
+            !watch.output.flows
+                && !watch.output.events
+                && !watch.scope.promisc
+                && !watch.scope.rules.one_sided
+        );
         assert!(watch.period.is_none());
     }
 
@@ -413,11 +431,11 @@ mod tests {
     fn options_repeat_and_take_lists() {
         let watch =
             watch("handshake -i a -i b --port 80,443 --port 8000-8100 --net 10.0.0.0/8 --net ::1 -vv");
-        assert_eq!(watch.interfaces, ["a", "b"]);
-        let ports: Vec<String> = watch.filter.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(watch.scope.interfaces, ["a", "b"]);
+        let ports: Vec<String> = watch.scope.filter.ports.iter().map(ToString::to_string).collect();
         assert_eq!(ports, ["80", "443", "8000-8100"]);
-        assert_eq!(watch.filter.nets.len(), 2);
-        assert_eq!(watch.verbosity.verbose, 2);
+        assert_eq!(watch.scope.filter.nets.len(), 2);
+        assert_eq!(watch.scope.verbosity.verbose, 2);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The command `handshake`.
 
-mod agent;
 mod attach;
 mod cli;
 mod doctor;
@@ -10,10 +9,12 @@ mod fake;
 mod metric;
 mod replay;
 mod report;
+mod session;
 mod snapshot;
 mod source;
 mod time;
 mod values;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     let command = cli::parse();
     let verbose = verbosity(&command);
     let result = match command {
-        Command::Watch(watch) => agent::watch(&watch),
+        Command::Watch(watch) => watch::run(&watch),
         Command::Replay(replay) => replay::run(&replay),
         Command::Doctor(doctor) => doctor::command(&doctor.interfaces),
     };
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
 
 const fn verbosity(command: &Command) -> u8 {
     match command {
-        Command::Watch(watch) => watch.verbosity.verbose,
+        Command::Watch(watch) => watch.scope.verbosity.verbose,
         Command::Replay(replay) => replay.verbosity.verbose,
         Command::Doctor(doctor) => doctor.verbosity.verbose,
     }

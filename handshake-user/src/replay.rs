@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let wanted = options.output.flows || options.output.events;
     let fixed = options.max_flows.is_some();
     let max_flows = options.max_flows.unwrap_or(1);
-    let settings = Settings::of(&options.rules, &options.filter, max_flows);
+    let settings = Settings::of_rules(&options.rules, &options.filter, max_flows);
     let replay = Replay::new(&settings, fixed, wanted).context("set the engine up")?;
     let mut playing = Playing {
         options,
