@@ -116,15 +116,19 @@ mod host {
     macro_rules! cell {
         ($word:ty, $atomic:ty) => {
             impl Cell<$word, $atomic> {
+                #[inline(always)]
                 pub(super) const fn new(value: $word) -> Self {
                     Self(<$atomic>::new(value), PhantomData)
                 }
+                #[inline(always)]
                 pub(super) fn load(&self) -> $word {
                     self.0.load(Ordering::Relaxed)
                 }
+                #[inline(always)]
                 pub(super) fn store(&self, value: $word) {
                     self.0.store(value, Ordering::Relaxed);
                 }
+                #[inline(always)]
                 pub(super) fn add(&self, value: $word) {
                     self.0.fetch_add(value, Ordering::Relaxed);
                 }
@@ -135,11 +139,13 @@ mod host {
     cell!(u64, AtomicU64);
 
     impl Cell<u64, AtomicU64> {
+        #[inline(always)]
         pub(super) fn compare_exchange(&self, old: u64, new: u64) -> bool {
             let taken = self.0.compare_exchange(old, new, Ordering::Acquire, Ordering::Relaxed).is_ok();
             super::write_fence();
             taken
         }
+        #[inline(always)]
         pub(super) fn swap(&self, new: u64) -> u64 {
             self.0.swap(new, Ordering::Release)
         }

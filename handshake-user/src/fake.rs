@@ -14,6 +14,7 @@ use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
 
 use crate::snapshot::FIRST_UDP_ROW;
+use crate::source::scan::Scan;
 use crate::source::{Reading, Source};
 use crate::values::words;
 
@@ -39,6 +40,12 @@ impl Source for Fake {
             happens(self);
         }
         Ok(reading)
+    }
+
+    fn scan(&self, now: Now) -> Scan {
+        let mut scan = Scan::at(now, self.clocks());
+        self.records.iter().for_each(|record| scan.add(record));
+        scan
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {

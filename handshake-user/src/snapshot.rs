@@ -14,7 +14,6 @@
 //! Whatever is taken from one term is added to another, so the identity holds in print for any scan
 //! at all, and [`Snapshot::unsettled`] tells how far the scan was off.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -24,11 +23,12 @@ use handshake_common::abi::{
 };
 use handshake_common::flow::Family;
 use handshake_common::latency::{bucket, upper_bound};
-use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
 use crate::cli::Filter;
+use crate::source::scan::{Ages, Scan};
 use crate::source::{Reading, Source};
 use crate::values::ip;
 
@@ -294,9 +294,7 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let reading = source.read()?;
-        let clocks = source.clocks();
-        let mut scan = Scan::at(reading.now, clocks);
-        source.for_each_record(&mut |record| scan.add(record));
+        let scan = source.scan(reading.now);
         let services = source.services();
         Ok(Self::build(&reading, &scan, &services, context, previous))
     }
@@ -309,25 +307,26 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> Self {
         let word = |counter: Counter| word(&reading.counters, counter);
+        let all = scan.all();
         let shown = previous.map(|p| p.tcp.books.half_open_expired).unwrap_or_default();
         let mut snapshot = Self {
             context: Arc::clone(context),
             taken_at_ns: reading.wall_ns,
             now: reading.now,
             stopped: reading.stopped,
-            clocks: scan.clocks,
+            clocks: scan.clocks(),
             syn_seen_ns: context.from_ns,
             untracked: word(Counter::Untracked),
             contended: word(Counter::Contended),
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
-            unsettled: unsettled(&reading.counters, &scan.all),
+            unsettled: unsettled(&reading.counters, &all),
             packets: Packets { filtered: Some(word(Counter::Filtered)), ..Packets::sum(&reading.classes) },
             interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
-            tcp: Tcp::of(reading, &scan.all, shown),
+            tcp: Tcp::of(reading, &all, shown),
             latency: latencies(reading),
-            udp: Udp::of(reading, &scan.all),
-            table: Table::of(reading, scan.used),
+            udp: Udp::of(reading, &all),
+            table: Table::of(reading, scan.used()),
             services: rank(services, scan, reading.stopped, context.top),
             histograms: Arc::new(reading.histograms),
         };
@@ -452,7 +451,8 @@ impl ByCause {
         self.no_synack + self.no_ack
     }
 
-    fn at(&mut self, cause: Cause) -> &mut u64 {
+    /// The same, to be changed.
+    pub(crate) fn at(&mut self, cause: Cause) -> &mut u64 {
         match cause {
             Cause::NoSynAck => &mut self.no_synack,
             Cause::NoAck => &mut self.no_ack,
@@ -645,71 +645,6 @@ impl Latency {
             Quantiles { p50_ns: at(50), p90_ns: at(90), p99_ns: at(99), max_ns }
         });
         Self { count, excluded, quantiles }
-    }
-}
-
-/// What the tables show, by age.
-struct Scan {
-    now: Now,
-    clocks: Clocks,
-    used: u64,
-    all: Ages,
-    rows: BTreeMap<u16, Ages>,
-}
-
-/// Open attempts and waiting UDP flows by age.
-#[derive(Clone, Copy, Default)]
-struct Ages {
-    opening: ByCause,
-    half_open: ByCause,
-    expired: ByCause,
-    pending: u64,
-}
-
-impl Scan {
-    fn at(now: Now, clocks: Clocks) -> Self {
-        Self { now, clocks, used: 0, all: Ages::default(), rows: BTreeMap::new() }
-    }
-
-    fn add(&mut self, record: &Record) {
-        self.used += 1;
-        let mut found = Ages::default();
-        match record.verdict(self.now, &self.clocks) {
-            Some(Verdict::Opening) => *found.opening.at(record.state.cause()) = 1,
-            Some(Verdict::HalfOpen) => *found.half_open.at(record.state.cause()) = 1,
-            Some(Verdict::HalfOpenExpired) => *found.expired.at(record.state.cause()) = 1,
-            None if record.udp_verdict(self.now, &self.clocks) == Some(UdpVerdict::Pending) => {
-                found.pending = 1;
-            }
-            // The rest does not change by age: its gauge says it all.
-            Some(
-                Verdict::Completed
-                | Verdict::Refused
-                | Verdict::Unreachable
-                | Verdict::InitiatorAborted
-                | Verdict::ResponderAborted
-                | Verdict::Superseded
-                | Verdict::Evicted
-                | Verdict::Midstream
-                | Verdict::OrphanSynAck,
-            )
-            | None => return,
-        }
-        self.all += found;
-        *self.rows.entry(record.service).or_default() += found;
-    }
-
-    fn row(&self, row: u16) -> Ages {
-        self.rows.get(&row).copied().unwrap_or_default()
-    }
-}
-
-impl AddAssign for Ages {
-    fn add_assign(&mut self, other: Self) {
-        self.opening += other.opening;
-        self.half_open += other.half_open;
-        self.expired += other.expired;
-        self.pending += other.pending;
     }
 }
 

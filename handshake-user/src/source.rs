@@ -3,12 +3,15 @@
 pub(crate) mod capture_file;
 pub(crate) mod live;
 pub(crate) mod replay;
+pub(crate) mod scan;
 pub(crate) mod settings;
 pub(crate) mod squeeze;
 
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
+
+use scan::Scan;
 
 /// One reading of everything but the flows, taken at one `now` before the tables are read.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ pub(crate) struct Reading {
 pub(crate) trait Source {
     /// A consistent reading of counters and clocks.
     fn read(&mut self) -> anyhow::Result<Reading>;
+    /// What the tables hold, by age at `now`.
+    fn scan(&self, now: Now) -> Scan;
     /// Every record in the tables, each copied whole.
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record));
     /// The valid rows of the service table with their row numbers; rows 0 and SERVICES/2 are `other`.

@@ -29,6 +29,7 @@ use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
+use crate::source::scan::Scan;
 use crate::source::settings::{Settings, Sizes};
 use crate::source::{Reading, Source};
 
@@ -144,6 +145,13 @@ impl Source for Live {
             slots: (self.flows4.len() + self.flows6.len()) as u64,
             lost_before_hook: (self.lost_before_hook)(),
         })
+    }
+
+    fn scan(&self, now: Now) -> Scan {
+        let mut scan = Scan::at(now, self.clocks);
+        scan.add_table(&self.flows4);
+        scan.add_table(&self.flows6);
+        scan
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {

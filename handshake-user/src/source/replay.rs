@@ -18,6 +18,7 @@ use handshake_common::table::{self, Slot, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 
+use crate::source::scan::Scan;
 use crate::source::settings::{Settings, Sizes};
 use crate::source::{Reading, Source};
 
@@ -176,6 +177,13 @@ impl Source for Replay {
             slots: (self.slots4.len() + self.slots6.len()) as u64,
             lost_before_hook: 0,
         })
+    }
+
+    fn scan(&self, now: Now) -> Scan {
+        let mut scan = Scan::at(now, self.clocks);
+        scan.add_table(&self.slots4);
+        scan.add_table(&self.slots6);
+        scan
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {

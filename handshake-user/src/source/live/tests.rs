@@ -3,6 +3,7 @@
 mod differential;
 mod flood;
 mod load;
+mod snapshot;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;

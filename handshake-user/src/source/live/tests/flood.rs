@@ -1,5 +1,6 @@
 //! A flood inside the kernel: an XDP program that makes a new packet each time it runs, out of one of some templates with
-//! a client at random, and tail-calls the program under test. BPF_PROG_TEST_RUN then repeats it a million times a second.
+//! a client at random or the next one, and tail-calls the program under test. BPF_PROG_TEST_RUN then repeats it a million
+//! times a second.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
@@ -9,8 +10,10 @@ use super::*;
 
 /// Octets of every packet of a flood; shorter ones are padded.
 const FRAME: usize = 120;
-/// Words of a template: the frame's, and where the client's address ends in it.
+/// Words of a template: the frame's, and one of where the client's address is in it and of the next client.
 const WORDS: usize = FRAME / 8 + 1;
+/// Where the next client is in a template.
+const NEXT: usize = FRAME + 4;
 
 /// A frame, and where in it the last four octets of the client's address are.
 pub(super) struct Template {
@@ -31,16 +34,39 @@ impl Template {
     }
 }
 
+/// Which clients the packets come from: these bits are put before the low ones of the template's.
+#[derive(Clone, Copy)]
+enum Clients {
+    /// Any of 2^n.
+    AtRandom(u32),
+    /// 0, 1, 2 …, as far as the runs go.
+    InTurn,
+}
+
 /// The loaded program and its maps.
 pub(super) struct Flood {
     program: OwnedFd,
-    _templates: OwnedFd,
+    templates: OwnedFd,
     _target: OwnedFd,
 }
 
 impl Flood {
     /// `templates`: a power of two of them, each as likely. Clients are 2^`client_bits`.
     pub(super) fn new(live: &Live, templates: &[Template], client_bits: u32) -> Self {
+        Self::of(live, templates, Clients::AtRandom(client_bits))
+    }
+
+    /// One packet of each client, from client 0 on: the template's address with the client's number put over it.
+    pub(super) fn in_turn(live: &Live, template: &Template) -> Self {
+        Self::of(live, std::slice::from_ref(template), Clients::InTurn)
+    }
+
+    /// Has the one template give way to another, which begins with client 0.
+    pub(super) fn begin(&self, template: &Template) {
+        update(&self.templates, 0, template.words().as_ptr().cast());
+    }
+
+    fn of(live: &Live, templates: &[Template], clients: Clients) -> Self {
         let count = u32::try_from(templates.len()).expect("a few templates");
         assert!(count.is_power_of_two());
         let map = create_map(ARRAY, (WORDS * 8).try_into().expect("a small value"), count);
@@ -51,8 +77,8 @@ impl Flood {
         let program: &Xdp = live.bpf.program("handshake_xdp").expect("loaded").try_into().expect("XDP");
         let fd = program.fd().expect("loaded").as_fd().as_raw_fd();
         update(&target, 0, (&raw const fd).cast());
-        let program = load(&program_of(&map, &target, count - 1, client_bits));
-        Self { program, _templates: map, _target: target }
+        let program = load(&program_of(&map, &target, count - 1, clients));
+        Self { program, templates: map, _target: target }
     }
 
     /// Runs `repeat` packets through on this CPU, and gives the ns each took while it had the CPU.
@@ -105,6 +131,8 @@ mod op {
     pub(super) const STORE_64: u8 = 0x7b;
     pub(super) const JUMP_GT: u8 = 0x2d;
     pub(super) const JUMP_EQ_K: u8 = 0x15;
+    /// The immediate is how many bits.
+    pub(super) const TO_BIG_ENDIAN: u8 = 0xdc;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
     /// Two instructions; source 1: the immediate is a map's descriptor.
@@ -117,7 +145,7 @@ const RANDOM: i32 = 7;
 const TAIL_CALL: i32 = 12;
 
 /// r6 the context, r7 the packet, r8 its end, r9 what is random.
-fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, client_bits: u32) -> Vec<Instruction> {
+fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, clients: Clients) -> Vec<Instruction> {
     let i = instruction;
     let frame = i32::try_from(FRAME).expect("a short frame");
     let mut code = vec![
@@ -145,16 +173,15 @@ fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, client_bits: u32
         code.push(i(op::LOAD_64, 1, 0, word * 8, 0));
         code.push(i(op::STORE_64, 7, 1, word * 8, 0));
     }
+    code.extend(client_of(clients));
     code.extend([
-        // The client: *(r7 + template.client) ^= random bits, shifted past the template's.
+        // The client: *(r7 + template.client) ^= r9
         i(op::LOAD_32, 1, 0, i16::try_from(FRAME).expect("a short frame"), 0),
         i(op::AND_K, 1, 0, 0, 63),
         i(op::ADD, 7, 1, 0, 0),
         i(op::MOV, 1, 7, 0, 0),
         i(op::ADD_K, 1, 0, 0, 4),
         i(op::JUMP_GT, 1, 8, 0, 0),
-        i(op::RSH_K, 9, 0, 0, 8),
-        i(op::AND_K, 9, 0, 0, (1 << client_bits) - 1),
         i(op::LOAD_32, 1, 7, 0, 0),
         i(op::XOR, 1, 9, 0, 0),
         i(op::STORE_32, 7, 1, 0, 0),
@@ -168,6 +195,25 @@ fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, client_bits: u32
     ]);
     land_jumps(&mut code);
     code
+}
+
+/// r9 from what is random, or from the template at r0; in the frame's order of octets.
+fn client_of(clients: Clients) -> Vec<Instruction> {
+    let i = instruction;
+    let next = i16::try_from(NEXT).expect("a short frame");
+    match clients {
+        // Random bits, shifted past the template's.
+        Clients::AtRandom(bits) => {
+            vec![i(op::RSH_K, 9, 0, 0, 8), i(op::AND_K, 9, 0, 0, (1 << bits) - 1)]
+        }
+        Clients::InTurn => vec![
+            i(op::LOAD_32, 9, 0, next, 0),
+            i(op::MOV, 1, 9, 0, 0),
+            i(op::ADD_K, 1, 0, 0, 1),
+            i(op::STORE_32, 0, 1, next, 0),
+            i(op::TO_BIG_ENDIAN, 9, 0, 0, 32),
+        ],
+    }
 }
 
 /// Every jump goes to the end, which returns 0 (`XDP_ABORTED`).
