@@ -4,6 +4,7 @@ mod differential;
 mod flood;
 mod load;
 mod snapshot;
+mod ring;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
