@@ -135,10 +135,7 @@ impl Running {
         self.signal(signal);
         let status = match timeout_at(deadline, self.ended()).await {
             Ok(status) => status?,
-            Err(_) => {
-                self.signal(libc::SIGKILL);
-                return self.ended().await;
-            }
+            Err(_) => return self.kill().await,
         };
         // What runs in a shell's background does not hear SIGINT.
         self.signal(libc::SIGTERM);
@@ -150,6 +147,16 @@ impl Running {
             sleep(LOOK_EVERY).await;
         }
         Ok(status)
+    }
+
+    /// Ends it and what it has started, at once.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) async fn kill(&mut self) -> io::Result<Status> {
+        self.signal(libc::SIGKILL);
+        self.ended().await
     }
 
     /// Sends a signal to the group; whether there is one still.

@@ -100,7 +100,7 @@ impl Counts {
     }
 
     /// Two lines a group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. What a kernel does not know is 0.
-    fn parse(texts: &[String]) -> Self {
+    pub(super) fn parse(texts: &[String]) -> Self {
         let mut counts = Self::default();
         for text in texts {
             let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp")).collect();
@@ -180,7 +180,7 @@ impl Account {
         }
         if let Some(completed) = self.completed.filter(|completed| of(PassiveOpens) > *completed) {
             all.push(format!(
-                "{} accepted (PassiveOpens), {completed} of them completed here: the others came another way, or are filtered out",
+                "{} accepted (PassiveOpens), {completed} completed here: the others came another way, or are filtered out",
                 of(PassiveOpens)
             ));
         }
