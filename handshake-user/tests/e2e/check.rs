@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::lab::agent::{Outcome, run_to_end};
 use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::{Family, Namespace, Process, skip_unless_privileged, udp};
+use xtask::lab::{Family, Namespace, Process, skip_unless_privileged, skip_without_tool, udp};
 
 use crate::HANDSHAKE;
 use crate::books::{check_at_rest, figure};
@@ -379,6 +380,38 @@ fn the_command_inherits_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Nor where this program has its capabilities from the one that started it, who may be no root: what is ambient would
+/// be handed on.
+#[test]
+fn ambient_capabilities_end_here() -> Result<()> {
+    const SCRIPT: &str = "id -u; grep ^Cap /proc/self/status | grep -v CapBnd";
+    if skip_unless_privileged() || skip_without_tool("setpriv") {
+        return Ok(());
+    }
+    let network = loopback()?;
+    // Where another user may run it.
+    let program = Scratch::new("handshake", b"")?;
+    fs::copy(HANDSHAKE, program.path())?;
+    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;
+    let caps = "+bpf,+perfmon,+net_admin";
+    let mut command = network.host().command("setpriv");
+    command.args([
+        "--reuid=4242",
+        "--regid=4242",
+        "--clear-groups",
+        "--inh-caps",
+        caps,
+        "--ambient-caps",
+        caps,
+    ]);
+    command.args(["--", program.path()]);
+    let outcome = Check::start_as(command, &network, &[], SCRIPT)?.wait()?;
+    let none = "0000000000000000";
+    let expected = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}:\t{none}\n"));
+    ensure!(outcome.stdout == format!("4242\n{}", expected.concat()), "{outcome:?}");
+    ensure_code(&outcome, 0, &["attempts 0"])
+}
+
 /// Under sudo the command runs as who called it.
 #[test]
 fn under_sudo_the_command_is_the_callers() -> Result<()> {
@@ -420,7 +453,7 @@ fn the_kernel_took_fewer_than_completed() -> Result<()> {
         ensure!(queue.ignored() == 2);
         let parts = [
             "5 completed on the wire, 3 accepted (PassiveOpens): 2 ACKs were not taken\n",
-            "an accept queue was full: ",
+            "an accept queue was full; it counts every SYN dropped",
             "(of the whole network namespace)",
         ];
         ensure_code(&outcome, 0, &parts)?;
@@ -463,6 +496,20 @@ fn without_a_command_it_observes() -> Result<()> {
     let report = outcome.report()?;
     ensure!(report["expectations"][1]["met"] == false && report.get("command").is_none(), "{report}");
     Ok(())
+}
+
+/// An interface that goes away ends it all with what was seen, and an error.
+#[test]
+fn a_lost_interface_ends_the_command() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let check = Check::start(&network, &expected(&["attempts == 0"]), "echo $$; exec sleep 600")?;
+    let pid = check.stdout.trim().to_owned();
+    network.host().ip(&["link del eth0"])?;
+    ensure_code(&check.wait()?, 4, &["but the check was cut short", "eth0 is gone"])?;
+    await_end(&pid)
 }
 
 /// A command that outlasts `--for` is stopped, and has failed.
