@@ -1,6 +1,7 @@
 //! The command `handshake`.
 
 mod attach;
+mod check;
 mod cli;
 mod doctor;
 mod error;
@@ -10,6 +11,7 @@ mod metric;
 mod replay;
 mod report;
 mod session;
+mod similar;
 mod snapshot;
 mod source;
 mod time;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Watch(watch) => watch::run(&watch),
         Command::Replay(replay) => replay::run(&replay),
+        Command::Check(check) => check::run(&check),
         Command::Doctor(doctor) => doctor::command(&doctor.interfaces),
     };
     match result {
@@ -45,6 +48,7 @@ const fn verbosity(command: &Command) -> u8 {
     match command {
         Command::Watch(watch) => watch.scope.verbosity.verbose,
         Command::Replay(replay) => replay.verbosity.verbose,
+        Command::Check(check) => check.scope.verbosity.verbose,
         Command::Doctor(doctor) => doctor.verbosity.verbose,
     }
 }

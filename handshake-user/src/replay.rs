@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
             .map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         displaced: Vec::new(),
         out: report::Output::to(std::io::stdout()),
-        style: Style::of_stdout(),
+        style: Style::of(&std::io::stdout()),
     };
     let read = playing.play(&mut capture);
     capture.warnings().iter().for_each(|warning| say(&warning.to_string()));

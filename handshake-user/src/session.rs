@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use handshake_common::table::record_of;
@@ -22,6 +23,8 @@ use crate::source::settings::{Settings, Sizes, WatchedInterface};
 
 /// The kernel side, compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
+/// A pause that never ends, for timers that are not wanted.
+pub(crate) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Asks for what attaching takes, plans a hook for each interface, and runs `work` on an event loop.
 ///
@@ -99,6 +102,16 @@ impl Session {
     /// The flows that the tables hold, as of the latest snapshot.
     pub(crate) fn flows(&self) -> Vec<Flow> {
         View::of(&self.last).flows(&self.live)
+    }
+
+    /// Whether the tables hold a flow like this, as of the latest snapshot.
+    pub(crate) fn has_flow(&self, wanted: impl Fn(&Flow) -> bool) -> bool {
+        let view = View::of(&self.last);
+        let mut found = false;
+        self.live.for_each_record(&mut |record| {
+            found = found || view.flow(record).is_some_and(|flow| wanted(&flow));
+        });
+        found
     }
 
     /// The attempts that have ended since the last time, in their order; none without events.
@@ -179,11 +192,11 @@ impl Signals {
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    /// Waits for one.
-    pub(crate) async fn any(&mut self) {
+    /// Waits for one, and gives its number.
+    pub(crate) async fn any(&mut self) -> i32 {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
         }
     }
 }

@@ -6,13 +6,11 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, s
 
 use crate::cli::{Format, Watch};
 use crate::report::{self, text::Style};
-use crate::session::{self, Session, Signals};
+use crate::session::{self, NEVER, Session, Signals};
 use crate::snapshot::Interval;
 
 /// How often the event ring is emptied: at 500,000 finished attempts a second its 4 MiB last 80 ms.
 const EVENTS_EVERY: Duration = Duration::from_millis(20);
-/// A pause that never ends, for timers that are not wanted.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Runs the command; its exit code.
 ///
@@ -39,7 +37,7 @@ struct Agent<'a> {
 impl<'a> Agent<'a> {
     fn new(options: &'a Watch, session: Session) -> Self {
         let out = report::Output::to(std::io::stdout());
-        Self { options, session, out, style: Style::of_stdout() }
+        Self { options, session, out, style: Style::of(&std::io::stdout()) }
     }
 
     /// Reports until the time is up, a signal comes, the reader goes or an interface is lost.
@@ -51,7 +49,7 @@ impl<'a> Agent<'a> {
         while !self.out.is_closed() {
             tokio::select! {
                 biased;
-                () = signals.any() => break,
+                _ = signals.any() => break,
                 () = sleep_until(end) => break,
                 _ = reports.tick() => {
                     self.report()?;
