@@ -3,8 +3,10 @@
 //! A scenario that the kernel may spoil (a queue that fills at the wrong moment) asks the kernel's
 //! counters whether it came about, and is an error when it did not.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
+use std::mem::size_of_val;
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,14 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has a deaf one hear from now on.
+    ///
+    /// # Errors
+    /// It was not deaf.
+    pub fn hear(&self) -> Result<()> {
+        self.socket.detach_filter().context("take a filter off")
     }
 
     /// Takes one connection off the queue.
@@ -265,9 +275,22 @@ impl Attempts {
 /// # Errors
 /// More than 200, or a frame is refused.
 pub fn syn_without_ack(path: &Path<'_>, to: SocketAddr, count: u8) -> Result<Vec<SocketAddr>> {
+    syn_without_ack_from(path, 40_000, to, count)
+}
+
+/// The same from `port`: from the same ends these would be the same attempts again, to the number.
+///
+/// # Errors
+/// As [`syn_without_ack`].
+pub fn syn_without_ack_from(
+    path: &Path<'_>,
+    port: u16,
+    to: SocketAddr,
+    count: u8,
+) -> Result<Vec<SocketAddr>> {
     ensure!(count <= 200, "nobody has 200 addresses");
     let nobody = path.nobody.context("no route to addresses that nobody has")?;
-    let sources = (0..count).map(|number| SocketAddr::new(nth(nobody, number), 40_000));
+    let sources = (0..count).map(|number| SocketAddr::new(nth(nobody, number), port));
     send_syns(path, to, sources.collect())
 }
 
@@ -278,8 +301,15 @@ pub fn syn_without_ack(path: &Path<'_>, to: SocketAddr, count: u8) -> Result<Vec
 /// A frame is refused.
 pub fn syn_scan(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<Vec<SocketAddr>> {
     // Below the ports that the kernel gives by itself (from 32768).
-    const FIRST: u16 = 20_000;
-    let sources = (0..count).map(|number| SocketAddr::new(path.source, FIRST + number));
+    syn_scan_from(path, 20_000, to, count)
+}
+
+/// The same from `first` and the ports behind it.
+///
+/// # Errors
+/// As [`syn_scan`].
+pub fn syn_scan_from(path: &Path<'_>, first: u16, to: SocketAddr, count: u16) -> Result<Vec<SocketAddr>> {
+    let sources = (0..count).map(|number| SocketAddr::new(path.source, first + number));
     send_syns(path, to, sources.collect())
 }
 
@@ -430,6 +460,94 @@ pub fn queue_fills_in_flight(path: &Path<'_>, backlog: u8) -> Result<FilledQueue
     ensure!(began.elapsed() < FIRST_RETRANSMISSION, "SYN+ACKs were repeated before all had left");
     drop(slow);
     Ok(FilledQueue { listener, taken, contested })
+}
+
+/// Which segment of a handshake gets lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The first SYN: the client repeats it.
+    Syn,
+    /// The first SYN+ACK: both ends repeat theirs.
+    SynAck,
+}
+
+/// `count` connections of which `lost` does not arrive the first time. They complete a second later, when it is sent
+/// again. Gives the listener, whose queue holds them, and the clients.
+///
+/// # Errors
+/// They do not come about.
+pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<(Listener, Attempts)> {
+    let (listener, attempts);
+    match lost {
+        Loss::Syn => {
+            listener = Listener::deaf(path, 0)?;
+            attempts = Attempts::start(path, listener.address(), count)?;
+            await_dropped(&listener.socket, count)?;
+            listener.hear()?;
+        }
+        Loss::SynAck => {
+            listener = Listener::new(path, 0, i32::try_from(count)?)?;
+            attempts = Attempts::start_deaf(path, listener.address(), count)?;
+            for socket in &attempts.sockets {
+                await_dropped(socket, 1)?;
+                socket.detach_filter().context("take a filter off")?;
+            }
+        }
+    }
+    attempts.wait_established(PATIENCE)?;
+    Ok((listener, attempts))
+}
+
+/// Waits until a filter has dropped so many segments that came to `socket`.
+fn await_dropped(socket: &Socket, count: usize) -> Result<()> {
+    let dropped = || Ok(u64::from(segments_dropped(socket).context("ask a socket what it dropped")?));
+    await_count(dropped, count as u64).context("segments dropped by a filter")
+}
+
+/// Segments that came to `socket` and went no further.
+fn segments_dropped(socket: &Socket) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the last of its words.
+    const DROPS: usize = 8;
+    let mut words = [0u32; DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&words)).map_err(io::Error::other)?;
+    let (fd, into) = (socket.as_raw_fd(), (&raw mut words).cast());
+    // SAFETY: the kernel writes at most `length` octets, the size of `words`; both outlive the call.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut length) };
+    if result == 0 { Ok(words[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Connections whose SYN+ACKs went out one behind the other.
+#[derive(Debug)]
+pub struct SlowAnswers {
+    /// Its queue holds them.
+    pub listener: Listener,
+    /// All established.
+    pub attempts: Attempts,
+    /// From before the first SYN to after the last SYN+ACK, as the client saw it.
+    pub waited: Duration,
+}
+
+/// The time that each SYN+ACK of [`slow_answers`] but the first holds the device, at least: 54 octets of headers
+/// (IPv6: 74) at 4 kbit/s.
+pub const SLOW_ANSWER: Duration = Duration::from_millis(100);
+
+/// `count` connections begun at once over a server's device that lets one SYN+ACK through in some 150 ms (IPv6:
+/// 190 ms). As fast as before when it returns.
+///
+/// # Errors
+/// They do not complete before the first SYN is repeated, after a second; or `path` is `lo`.
+pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<SlowAnswers> {
+    let before = counters::read(path.client)?;
+    let listener = Listener::new(path, 0, 128)?;
+    let slow = Slow::new(path, path.server)?;
+    let began = Instant::now();
+    let attempts = Attempts::start(path, listener.address(), count)?;
+    attempts.wait_established(PATIENCE)?;
+    let waited = began.elapsed();
+    drop(slow);
+    let repeated = counters::read(path.client)?.since(&before, "TcpExtTCPSynRetrans");
+    ensure!(repeated == 0, "{repeated} SYNs were repeated: the device was too slow");
+    Ok(SlowAnswers { listener, attempts, waited })
 }
 
 /// Fast Open (RFC 7413): one connection that asks for a cookie, then `count` whose SYN carries it and `data`.
