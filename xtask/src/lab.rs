@@ -5,6 +5,7 @@
 //!                            │  └─▶ frame: crafted frames, counted as they are sent
 //!                            └────▶ tap, counters: what happened, by the wire and by the kernel
 //! agent: the command under test        bpf: other people's programs on the same hooks
+//! flood: more frames than a tap can count        census: which counts them in the kernel
 //! ```
 //!
 //! Nothing here knows the rules of handshake: what a scenario did is told by the kernel's counters and
@@ -12,8 +13,10 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod census;
 mod command;
 pub mod counters;
+pub mod flood;
 pub mod frame;
 pub mod namespace;
 pub mod privilege;

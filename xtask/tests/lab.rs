@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use xtask::lab::agent::{self, Agent};
 use xtask::lab::bpf::{self, Hook, Outcome, Program};
+use xtask::lab::census::{Census, Counts};
+use xtask::lab::flood::{Flood, Kind};
 use xtask::lab::tap::{Dump, Tally, Tap};
 use xtask::lab::tcp::{self, Attempts, Listener};
 use xtask::lab::topology::{DEVICE, FAR_DEVICE};
@@ -654,4 +656,83 @@ fn scratch(name: &str) -> PathBuf {
         .context("make a folder for captures")
         .expect("the temporary folder is writable");
     folder.join(format!("{}-{number}-{name}", std::process::id()))
+}
+
+/// A flood's frames are whole for the kernel too: none of them is discarded for a header or a checksum.
+#[test]
+fn a_flood_is_what_it_says() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let path = pair.path(Family::V4);
+    Flood::open(&path)?;
+    let (deaf, datagrams) = (Listener::deaf(&path, 0)?, udp::deaf(&path)?);
+    for kind in [Kind::Syn, Kind::Ack, Kind::Udp, Kind::Refused] {
+        let to = if kind == Kind::Udp { datagrams.1 } else { deaf.address() };
+        let flood = Flood::new(&path, to, kind)?;
+        let census = Census::behind(&pair.server, DEVICE, Hook::TcxIngress)?;
+        let before = counters::read(&pair.server)?;
+        let device_before = counters::xdp_packets(&pair.server, DEVICE)?;
+        flood.make(10_000)?;
+        let (counts, reached) = at_rest(|| {
+            let reached = counters::xdp_packets(&pair.server, DEVICE)? - device_before;
+            Ok((census.counts()?, reached))
+        })?;
+        ensure!(reached >= 1_000 && reached <= flood.made(), "{reached} of {}", flood.made());
+        ensure!(counts.others == Tally::default() && counts.flood.total() == reached, "{kind:?}: {counts:?}");
+        ensure!(expected(kind, counts) == reached, "{kind:?}: {counts:?}");
+        let after = counters::read(&pair.server)?;
+        for name in ["IpInHdrErrors", "TcpInCsumErrors", "UdpInCsumErrors", "TcpInErrs"] {
+            ensure!(after.since(&before, name) == 0, "{kind:?}: {name}");
+        }
+    }
+    Ok(())
+}
+
+/// Reads until two readings are alike: another CPU may still have frames in its hands.
+fn at_rest<T: PartialEq>(read: impl Fn() -> Result<T>) -> Result<T> {
+    let mut last = read()?;
+    loop {
+        std::thread::sleep(Duration::from_millis(5));
+        let now = read()?;
+        if now == last {
+            return Ok(now);
+        }
+        last = now;
+    }
+}
+
+/// What the census must have of a flood.
+fn expected(kind: Kind, counts: Counts) -> u64 {
+    match kind {
+        Kind::Syn => counts.flood.syn,
+        Kind::Ack => counts.flood.ack,
+        Kind::Udp => counts.flood.udp,
+        Kind::Refused => counts.flood.syn + counts.flood.rst,
+    }
+}
+
+/// Behind the program that it wraps, a flood ends and all else goes on.
+#[test]
+fn a_wrapped_program_drops_a_flood_alone() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let path = pair.path(Family::V4);
+    Flood::open(&path)?;
+    let program = Program::that(Outcome::XdpPass).with_frags();
+    let _attached = bpf::attach(&pair.server, DEVICE, Hook::XdpNative, &program)?;
+    let dropping = Census::dropping(&pair.server, DEVICE)?;
+    let behind = Census::behind(&pair.server, DEVICE, Hook::TcxIngress)?;
+    let listener = Listener::new(&path, 0, 16)?;
+    let flood = Flood::new(&path, listener.address(), Kind::Syn)?;
+    flood.make(10_000)?;
+    let connections = tcp::connect_accept(&path, &listener, 5)?;
+    let (seen, passed) = (dropping.counts()?, behind.counts()?);
+    ensure!(seen.flood.syn >= 1_000 && seen.flood.total() == seen.flood.syn, "{seen:?}");
+    ensure!(passed.flood == Tally::default() && passed.others == seen.others, "{passed:?}");
+    ensure!((seen.others.syn, seen.others.ack) == (5, 5), "{seen:?}");
+    connections.close()
 }

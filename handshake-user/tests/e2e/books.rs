@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use xtask::lab::agent::Outcome;
+use xtask::lab::tap::Tally;
 
 /// The terms of the identity, by their paths in a report.
 const TERMS: [&str; 11] = [
@@ -130,6 +131,22 @@ pub(crate) fn balanced(outcome: &Outcome) -> Result<Value> {
     let last = outcome.report()?;
     check_at_rest(&last)?;
     Ok(last)
+}
+
+/// A report's classes as the tap has them.
+pub(crate) fn tally(packets: &Value) -> Tally {
+    let of = |class| figure(packets, class);
+    let other = ["tcp_other", "ip_other", "fragment", "non_ip", "truncated", "malformed"];
+    Tally {
+        syn: of("syn"),
+        syn_ack: of("syn_ack"),
+        ack: of("ack"),
+        fin: of("fin"),
+        rst: of("rst"),
+        udp: of("udp"),
+        icmp: of("icmp"),
+        other: other.into_iter().map(of).sum(),
+    }
 }
 
 /// Figures by path.

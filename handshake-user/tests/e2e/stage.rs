@@ -5,10 +5,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xtask::lab::agent::Agent;
 use xtask::lab::bpf::{self, Attached, Hook, Outcome, Program};
-use xtask::lab::tap::{Tally, Tap};
+use xtask::lab::tap::Tap;
 use xtask::lab::{Family, Namespace, skip_unless_privileged};
 
-use crate::books::{Figures, balanced, change, check_at_rest, figure, without};
+use crate::books::{Figures, balanced, change, check_at_rest, figure, tally, without};
 use crate::network::{Network, PATIENCE, loopback, router, segment, tagged};
 use crate::scenario::{DATAGRAM, SCENARIOS, Scenario};
 
@@ -224,22 +224,6 @@ fn ours_on(host: &Namespace, device: &str, way: &str) -> Result<&'static str> {
     }
     let filters = host.run("tc", &["filter", "show", "dev", device, way])?;
     Ok(if filters.contains(name) { "clsact" } else { "" })
-}
-
-/// A report's classes as the tap has them.
-fn tally(packets: &Value) -> Tally {
-    let of = |class| figure(packets, class);
-    let other = ["tcp_other", "ip_other", "fragment", "non_ip", "truncated", "malformed"];
-    Tally {
-        syn: of("syn"),
-        syn_ack: of("syn_ack"),
-        ack: of("ack"),
-        fin: of("fin"),
-        rst: of("rst"),
-        udp: of("udp"),
-        icmp: of("icmp"),
-        other: other.into_iter().map(of).sum(),
-    }
 }
 
 /// A SYN that began no attempt was one sent again, and so with SYN+ACKs: as often as the first device had them, however

@@ -1,6 +1,9 @@
 //! Other people's programs on the hooks we share: a few instructions each, through `bpf(2)` itself, so that
 //! nothing of the loader under test is in the picture. Also what the kernel says is attached.
 
+mod btf;
+mod code;
+
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -10,6 +13,7 @@ use anyhow::{Context, Result};
 
 use super::Namespace;
 use super::frame::interface_index;
+pub(super) use code::{Code, Register, When};
 
 /// Where a program sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,14 +83,15 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub struct Program {
     name: &'static str,
-    instructions: Vec<Instruction>,
+    code: Code,
+    flags: u32,
 }
 
 impl Program {
     /// Looks at nothing and returns `outcome`.
     #[must_use]
     pub fn that(outcome: Outcome) -> Self {
-        Self { name: "foreign", instructions: finish(Vec::new(), outcome) }
+        Self::ending("foreign", Code::default(), outcome)
     }
 
     /// TC: puts VLAN tags on, the innermost first, each an ethertype (0x8100, 0x88a8) and a number; then on to
@@ -94,61 +99,43 @@ impl Program {
     #[must_use]
     pub fn pushes_tags(tags: &[(u16, u16)]) -> Self {
         const SKB_VLAN_PUSH: i32 = 18;
-        let mut instructions = vec![Instruction::copy(6, 1)];
+        let mut code = Code::default();
+        code.copy(6, 1);
         for (ethertype, number) in tags {
             // The helper takes the ethertype in network order.
             let wire = i32::from(ethertype.to_be());
-            instructions.push(Instruction::copy(1, 6));
-            instructions.push(Instruction::set(2, wire));
-            instructions.push(Instruction::set(3, i32::from(*number)));
-            instructions.push(Instruction::call(SKB_VLAN_PUSH));
+            code.copy(1, 6).set(2, wire).set(3, i32::from(*number)).call(SKB_VLAN_PUSH);
         }
-        Self { name: "push_tags", instructions: finish(instructions, Outcome::Next) }
+        Self::ending("push_tags", code, Outcome::Next)
     }
 
     /// TC: takes `count` VLAN tags off, so that a stack without VLAN devices takes the packet.
     #[must_use]
     pub fn pops_tags(count: usize) -> Self {
         const SKB_VLAN_POP: i32 = 19;
-        let mut instructions = vec![Instruction::copy(6, 1)];
+        let mut code = Code::default();
+        code.copy(6, 1);
         for _ in 0..count {
-            instructions.push(Instruction::copy(1, 6));
-            instructions.push(Instruction::call(SKB_VLAN_POP));
+            code.copy(1, 6).call(SKB_VLAN_POP);
         }
-        Self { name: "pop_tags", instructions: finish(instructions, Outcome::Next) }
-    }
-}
-
-fn finish(mut instructions: Vec<Instruction>, outcome: Outcome) -> Vec<Instruction> {
-    instructions.push(Instruction::set(0, outcome.code()));
-    instructions.push(Instruction::EXIT);
-    instructions
-}
-
-/// `struct bpf_insn`; RFC 9669 §3.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Instruction {
-    opcode: u8,
-    /// Destination in the low nibble, source in the high.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-impl Instruction {
-    const EXIT: Self = Self { opcode: 0x95, registers: 0, offset: 0, immediate: 0 };
-
-    const fn set(register: u8, immediate: i32) -> Self {
-        Self { opcode: 0xb7, registers: register, offset: 0, immediate }
+        Self::ending("pop_tags", code, Outcome::Next)
     }
 
-    const fn copy(to: u8, from: u8) -> Self {
-        Self { opcode: 0xbf, registers: from << 4 | to, offset: 0, immediate: 0 }
+    fn ending(name: &'static str, mut code: Code, outcome: Outcome) -> Self {
+        code.set(0, outcome.code()).exit();
+        Self::of(name, code)
     }
 
-    const fn call(helper: i32) -> Self {
-        Self { opcode: 0x85, registers: 0, offset: 0, immediate: helper }
+    /// Any code; the kernel cuts the name to 15 characters.
+    pub(super) fn of(name: &'static str, code: Code) -> Self {
+        Self { name, code, flags: 0 }
+    }
+
+    /// XDP: takes frames in fragments, as handshake's does. Only such go on to one that does.
+    #[must_use]
+    pub fn with_frags(self) -> Self {
+        const HAS_FRAGS: u32 = 1 << 5;
+        Self { flags: HAS_FRAGS, ..self }
     }
 }
 
@@ -192,18 +179,139 @@ pub fn attach(namespace: &Namespace, device: &str, hook: Hook, program: &Program
     })
 }
 
-fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
+/// Loads `program` for `hook`.
+pub(super) fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
     let mut name = [0; 16];
     name[..program.name.len()].copy_from_slice(program.name.as_bytes());
+    let instructions = program.code.instructions();
+    let xdp = matches!(hook, Hook::XdpGeneric | Hook::XdpNative);
+    let functions = functions(&program.code)?;
+    let types = if functions.is_empty() { None } else { Some(types()?) };
     let attributes = ProgramLoad {
         kind: hook.program_type(),
-        count: u32::try_from(program.instructions.len())?,
-        instructions: program.instructions.as_ptr() as u64,
+        count: u32::try_from(instructions.len())?,
+        instructions: instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
         name,
+        flags: program.flags,
+        attach_type: if xdp { hook.attach_type() } else { 0 },
+        types: types.as_ref().map_or(Ok(0), raw)?,
+        function_size: u32::try_from(size_of::<Function>())?,
+        functions: functions.as_ptr() as u64,
+        function_count: u32::try_from(functions.len())?,
         ..ProgramLoad::default()
     };
-    descriptor(command::PROG_LOAD, attributes).with_context(|| format!("load {}", program.name))
+    let refusal = |error| anyhow::Error::new(error).context(verifier_log(attributes));
+    descriptor(command::PROG_LOAD, attributes)
+        .map_err(refusal)
+        .with_context(|| format!("load {}", program.name))
+}
+
+/// The functions of a program that has several.
+fn functions(code: &Code) -> Result<Vec<Function>> {
+    let function = |begin| Ok(Function { begin: u32::try_from(begin)?, kind: btf::FUNCTION });
+    code.functions().into_iter().map(function).collect()
+}
+
+fn types() -> Result<OwnedFd> {
+    let types = btf::types()?;
+    let load = TypesLoad {
+        types: types.as_ptr() as u64,
+        length: u32::try_from(types.len())?,
+        ..TypesLoad::default()
+    };
+    descriptor(command::BTF_LOAD, load).context("load the types of functions")
+}
+
+/// What the verifier says of a program that it has refused.
+fn verifier_log(mut attributes: ProgramLoad) -> String {
+    let mut log = vec![0_u8; 1 << 16];
+    attributes.log_level = 1;
+    attributes.log_size = 1 << 16;
+    attributes.log = log.as_mut_ptr() as u64;
+    // Asked for its words alone: that it fails is known.
+    let _refused_again = descriptor(command::PROG_LOAD, attributes);
+    log.truncate(log.iter().position(|octet| *octet == 0).unwrap_or(log.len()));
+    String::from_utf8_lossy(&log).into_owned()
+}
+
+/// An array map of `entries` words.
+pub(super) fn words(entries: u32) -> Result<OwnedFd> {
+    const ARRAY: u32 = 2;
+    let create = MapCreate { kind: ARRAY, key: 4, value: 8, entries };
+    descriptor(command::MAP_CREATE, create).context("create an array of words")
+}
+
+/// The word at `index` of such a map.
+pub(super) fn word(map: &OwnedFd, index: u32) -> Result<u64> {
+    let mut word = 0_u64;
+    element(command::MAP_LOOKUP, map, index, ptr::from_mut(&mut word) as u64).context("read a word")?;
+    Ok(word)
+}
+
+/// A map through which a program may go on to `program`, its only entry.
+pub(super) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
+    const PROGRAM_ARRAY: u32 = 3;
+    let create = MapCreate { kind: PROGRAM_ARRAY, key: 4, value: 4, entries: 1 };
+    let map = descriptor(command::MAP_CREATE, create).context("create an array of programs")?;
+    let program = raw(program)?;
+    element(command::MAP_UPDATE, &map, 0, &raw const program as u64).context("enter a program")?;
+    Ok(map)
+}
+
+/// Reads or writes one element; `value` is the address of as many octets as the map's value has.
+fn element(number: libc::c_long, map: &OwnedFd, index: u32, value: u64) -> Result<()> {
+    let key = &raw const index as u64;
+    bpf(number, &mut MapElement { map: raw(map)?.into(), key, value, flags: 0 })?;
+    Ok(())
+}
+
+/// Has an XDP program make `count` frames out of `frame`'s length, which the kernel then does with as the program says:
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`. The calling thread's namespace is where redirection finds its device.
+pub(super) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()> {
+    const LIVE_FRAMES: u32 = 1 << 1;
+    let mut run = TestRun {
+        program: raw(program)?,
+        size_in: u32::try_from(frame.len())?,
+        data_in: frame.as_ptr() as u64,
+        repeat: count,
+        flags: LIVE_FRAMES,
+        ..TestRun::default()
+    };
+    bpf(command::PROG_TEST_RUN, &mut run).context("make frames")?;
+    Ok(())
+}
+
+/// Puts `program` in the place of the one with the number `old`, on whatever link holds that.
+pub(super) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
+    let link = link_of(old)?;
+    let mut update = LinkUpdate { link: raw(&link)?, program: raw(program)?, ..LinkUpdate::default() };
+    bpf(command::LINK_UPDATE, &mut update).with_context(|| format!("replace program {old}"))?;
+    Ok(())
+}
+
+/// The link that holds a program.
+fn link_of(program: u32) -> Result<OwnedFd> {
+    let mut id = 0;
+    loop {
+        let mut next = GetById { id, ..GetById::default() };
+        bpf(command::LINK_GET_NEXT_ID, &mut next).with_context(|| format!("no link of program {program}"))?;
+        id = next.next_id;
+        // It may have gone meanwhile.
+        let Ok(link) = descriptor(command::LINK_GET_FD_BY_ID, GetById { id, ..GetById::default() }) else {
+            continue;
+        };
+        let mut info = LinkInfo::default();
+        let mut get = GetInfo {
+            descriptor: raw(&link)?,
+            length: u32::try_from(size_of::<LinkInfo>())?,
+            info: ptr::from_mut(&mut info) as u64,
+        };
+        bpf(command::OBJ_GET_INFO_BY_FD, &mut get).context("ask for a link")?;
+        if info.program == program {
+            return Ok(link);
+        }
+    }
 }
 
 /// The numbers of the programs on a TCX hook of `device`, in the order they run.
@@ -242,10 +350,13 @@ pub struct ProgramInfo {
 /// # Errors
 /// There is none.
 pub fn program(id: u32) -> Result<ProgramInfo> {
+    info(&open(id)?)
+}
+
+/// A loaded program, by its number.
+pub(super) fn open(id: u32) -> Result<OwnedFd> {
     let by_id = GetById { id, ..GetById::default() };
-    let program =
-        descriptor(command::PROG_GET_FD_BY_ID, by_id).with_context(|| format!("open program {id}"))?;
-    info(&program)
+    descriptor(command::PROG_GET_FD_BY_ID, by_id).with_context(|| format!("open program {id}"))
 }
 
 fn info(program: &OwnedFd) -> Result<ProgramInfo> {
@@ -293,11 +404,19 @@ pub fn xdp(namespace: &Namespace, device: &str) -> Result<Option<(u32, Hook)>> {
 
 /// Numbers in `enum bpf_cmd`.
 mod command {
+    pub(super) const MAP_CREATE: libc::c_long = 0;
+    pub(super) const MAP_LOOKUP: libc::c_long = 1;
+    pub(super) const MAP_UPDATE: libc::c_long = 2;
     pub(super) const PROG_LOAD: libc::c_long = 5;
+    pub(super) const PROG_TEST_RUN: libc::c_long = 10;
     pub(super) const PROG_GET_FD_BY_ID: libc::c_long = 13;
     pub(super) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     pub(super) const PROG_QUERY: libc::c_long = 16;
+    pub(super) const BTF_LOAD: libc::c_long = 18;
     pub(super) const LINK_CREATE: libc::c_long = 28;
+    pub(super) const LINK_UPDATE: libc::c_long = 29;
+    pub(super) const LINK_GET_FD_BY_ID: libc::c_long = 30;
+    pub(super) const LINK_GET_NEXT_ID: libc::c_long = 31;
     pub(super) const ENABLE_STATS: libc::c_long = 32;
     pub(super) const LINK_DETACH: libc::c_long = 34;
 }
@@ -316,6 +435,80 @@ struct ProgramLoad {
     kernel_version: u32,
     flags: u32,
     name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+    types: u32,
+    function_size: u32,
+    functions: u64,
+    function_count: u32,
+    line_size: u32,
+}
+
+/// `struct bpf_func_info`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Function {
+    begin: u32,
+    kind: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct TypesLoad {
+    types: u64,
+    log: u64,
+    length: u32,
+    log_size: u32,
+    log_level: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key: u32,
+    value: u32,
+    entries: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct MapElement {
+    map: u64,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -361,6 +554,16 @@ struct GetInfo {
     descriptor: u32,
     length: u32,
     info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`: as much as is asked for is told.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
 }
 
 /// `struct bpf_prog_info`, of which this reads three members. The arrays it could fill are left out: null.

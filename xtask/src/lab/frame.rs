@@ -125,7 +125,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum (RFC 1071) over `parts` put together; all but the last are of even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
     let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
     let words = parts.iter().flat_map(|part| part.chunks(2)).map(word);
     // One's complement addition: what overflows comes in again below.

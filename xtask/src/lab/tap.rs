@@ -56,7 +56,8 @@ impl Tally {
         *counter += 1;
     }
 
-    fn tcp(&mut self, flags: u8) -> &mut u64 {
+    /// Where a TCP segment with these flags is counted.
+    pub(super) fn tcp(&mut self, flags: u8) -> &mut u64 {
         let has = |bit| flags & bit != 0;
         if has(flag::RST) {
             &mut self.rst

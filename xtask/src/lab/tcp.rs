@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read};
 use std::mem::size_of_val;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,49 @@ pub fn connect_accept(path: &Path<'_>, listener: &Listener, count: usize) -> Res
         connections.servers.push(listener.accept()?);
     }
     Ok(connections)
+}
+
+/// A handshake as its client saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshake {
+    /// From the first SYN until the client's socket was established.
+    pub took: Duration,
+    /// SYNs that its kernel sent again.
+    pub retransmissions: u32,
+}
+
+/// One connection after the other until it is `done`, and one at least; each is accepted and closed from the client's
+/// end. Beside a flood: whatever is lost on the way is sent again.
+///
+/// # Errors
+/// One does not come about.
+pub fn connect_until(path: &Path<'_>, listener: &Listener, done: &AtomicBool) -> Result<Vec<Handshake>> {
+    let mut handshakes = Vec::new();
+    while handshakes.is_empty() || !done.load(Ordering::Relaxed) {
+        let mut connections = Connections { clients: sockets(path, 1)?, servers: Vec::new() };
+        let client = &connections.clients[0];
+        let began = Instant::now();
+        connect(client, listener.address())?;
+        let took = began.elapsed();
+        handshakes.push(Handshake { took, retransmissions: retransmissions(client)? });
+        connections.servers.push(listener.accept()?);
+        connections.close()?;
+    }
+    Ok(handshakes)
+}
+
+/// What a socket's kernel sent again up to now.
+fn retransmissions(socket: &Socket) -> Result<u32> {
+    // SAFETY: the structure is of numbers alone, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info))?;
+    let to = (&raw mut info).cast();
+    // SAFETY: the kernel writes at most `length` octets to `info`, which is ours alone.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length)
+    };
+    ensure!(result == 0, "ask a socket for its counts: {}", std::io::Error::last_os_error());
+    Ok(info.tcpi_total_retrans)
 }
 
 /// `count` connections to a port that is taken but not listened on. On the wire: SYN, RST each.
@@ -626,7 +670,7 @@ fn bound(namespace: &Namespace, address: SocketAddr) -> Result<Socket> {
 }
 
 /// Has the kernel drop every segment that comes to `socket`.
-fn deafen(socket: &Socket) -> Result<()> {
+pub(super) fn deafen(socket: &Socket) -> Result<()> {
     /// `BPF_RET | BPF_K`: keep no octet.
     const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
     socket.attach_filter(&[DROP]).context("attach a filter that drops")

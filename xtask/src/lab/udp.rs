@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::tcp::deafen;
 use super::{Namespace, Path};
 
 /// "discard": nothing in a namespace of ours is bound to it, and the kernel gives nobody a port so low.
@@ -92,6 +93,16 @@ pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, octets: usize) -> Res
         kept.push(client);
     }
     Ok(made)
+}
+
+/// A socket that hears nothing: a filter on it drops every datagram, and no ICMP error goes back. Gives its address too.
+///
+/// # Errors
+/// Of `socket(2)`.
+pub fn deaf(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
+    let (socket, address) = bound(path.server, path.server_at(0))?;
+    deafen(&socket)?;
+    Ok((socket, address))
 }
 
 /// One datagram of 30 octets each way, between sockets that both sent first.

@@ -1,0 +1,52 @@
+//! Floods of what is worth less than a flow that there is: they push out none.
+
+use anyhow::{Result, ensure};
+use xtask::lab::flood::Kind;
+use xtask::lab::skip_unless_privileged;
+
+use crate::books::figure;
+use crate::run::{Flooded, KEPT, Run, Way};
+
+#[test]
+fn a_udp_flood_pushes_out_no_established_flow() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for way in [Way::Native, Way::Dropped] {
+        let flooded = Run { way, kind: Kind::Udp }.play()?;
+        what_was_there_stays(&flooded)?;
+        let of = |path| figure(&flooded.last, path);
+        let known = of("udp.flows") + of("untracked") + of("contended");
+        let first = flooded.ingress.flood.udp + flooded.answered;
+        ensure!(of("udp.flows") <= first && first <= known, "{first} flows in {}", flooded.last);
+        ensure!(of("udp.evicted") > 0 && of("udp.evicted") == of("table.evictions.udp"), "{}", flooded.last);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_ack_flood_pushes_out_no_established_flow() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for way in [Way::Native, Way::Dropped] {
+        let flooded = Run { way, kind: Kind::Ack }.play()?;
+        what_was_there_stays(&flooded)?;
+        let of = |path| figure(&flooded.last, path);
+        ensure!(of("table.evictions.midstream") > 0 && of("udp.evicted") == 0, "{}", flooded.last);
+    }
+    Ok(())
+}
+
+/// Connections and answered flows that were there, and handshakes meanwhile: the flood's packets are worth less.
+fn what_was_there_stays(flooded: &Flooded) -> Result<()> {
+    let last = &flooded.last;
+    let of = |path| figure(last, path);
+    ensure!(of("table.evictions.completed") + of("table.evictions.half_open") == 0, "{last}");
+    ensure!(of("udp.answered") == flooded.answered, "{last}");
+    let made = (flooded.handshakes.len() + KEPT) as u64;
+    let lost = of("untracked") + of("contended");
+    ensure!(of("tcp.completed") <= made && made <= of("tcp.completed") + lost, "{made} handshakes in {last}");
+    ensure!(of("tcp.attempts") == of("tcp.completed"), "{last}");
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! One flood: the network, the command, the accounts that its totals are held against, and what must hold of any.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::agent::Agent;
+use xtask::lab::bpf::{self, Hook, RunCounts};
+use xtask::lab::census::{Census, Counts};
+use xtask::lab::flood::{Flood, Kind};
+use xtask::lab::tap::Tally;
+use xtask::lab::tcp::{self, Handshake, Listener};
+use xtask::lab::topology::DEVICE;
+use xtask::lab::{Family, Pair, Path, counters, udp};
+
+use crate::HANDSHAKE;
+use crate::books::{balanced, figure, tally};
+
+/// For anything to come about, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Frames of a flood at least: four times what the small table holds.
+const FRAMES: u64 = 4 * 65_536;
+/// Of the small table: 65,536 slots for IPv4.
+const SMALL: &str = "32768";
+/// Flows there are before a flood, of each kind.
+pub(crate) const KEPT: usize = 100;
+
+/// Where the command watches what comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Native XDP; all goes on to the stack.
+    Native,
+    /// TCX; all goes on to the stack.
+    Tcx,
+    /// Native XDP, and a flood's frames end behind it: the stack is not what limits the rate.
+    Dropped,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) way: Way,
+    pub(crate) kind: Kind,
+}
+
+/// What came of it.
+pub(crate) struct Flooded {
+    /// The last report, at rest.
+    pub(crate) last: Value,
+    /// The row of the service that the real handshakes went to.
+    pub(crate) row: Value,
+    /// Those, as the clients saw them.
+    pub(crate) handshakes: Vec<Handshake>,
+    /// UDP flows that were answered before.
+    pub(crate) answered: u64,
+    /// The flood's frames that reached the hook a second.
+    pub(crate) rate: f64,
+    /// What the hook of the way in saw, by the census.
+    pub(crate) ingress: Counts,
+}
+
+/// One flood at a time, whatever the test harness does at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static FLOOD: Mutex<()> = Mutex::new(());
+    FLOOD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run {
+    /// Floods, and checks what holds of every flood.
+    pub(crate) fn play(self) -> Result<Flooded> {
+        let _alone = alone();
+        // To have runs counted costs each of them two readings of a clock.
+        let counted = (self.way != Way::Dropped).then(RunCounts::hold).transpose()?;
+        let pair = Pair::new()?;
+        let path = pair.path(Family::V4);
+        Flood::open(&path)?;
+        let listener = Listener::new(&path, 0, 128)?;
+        let mut agent = Agent::start(&pair.server, HANDSHAKE, &self.arguments())?;
+        let accounts = Accounts::open(&pair, self.way)?;
+        let kept = tcp::connect_accept(&path, &listener, KEPT)?;
+        let echoes = udp::echo(&path, KEPT, 1, 40)?;
+        // A port may have been given twice.
+        let answered = echoes.iter().map(|flow| flow.initiator).collect::<HashSet<_>>().len() as u64;
+        let before = counters::read(&pair.client)?;
+        let (flood, took, handshakes) = self.flood(&path, &listener)?;
+        let again = counters::read(&pair.client)?.since(&before, "TcpExtTCPSynRetrans");
+        ensure!(again == handshakes.iter().map(|one| u64::from(one.retransmissions)).sum::<u64>());
+        let settled = |report: &Value| {
+            let row = service(report, listener.address());
+            row.is_some_and(|row| figure(row, "opening") + figure(row, "half_open") == 0)
+                && accounts.both().is_ok_and(|both| both == tally(&report["packets"]))
+        };
+        let report = agent.await_report(PATIENCE, settled)?;
+        accounts.check(&pair, &report, counted.is_some())?;
+        let outcome = agent.stop()?;
+        ensure!(outcome.status.success(), "{}", outcome.stderr);
+        let last = balanced(&outcome)?;
+        drop(kept);
+        let row = service(&last, listener.address()).context("the service's row")?.clone();
+        let ingress = accounts.ingress.counts()?;
+        let rate = ingress.flood.total() as f64 / took.as_secs_f64();
+        let flooded = Flooded { last, row, handshakes, answered, rate, ingress };
+        flooded.print(self, flood, took, outcome.values()?.len());
+        Ok(flooded)
+    }
+
+    fn arguments(self) -> Vec<&'static str> {
+        let hook = if self.way == Way::Tcx { "tcx" } else { "xdp-native" };
+        let mut words = vec!["-i", DEVICE, "--interval", "100ms", "--hook", hook];
+        if lasts().is_zero() {
+            words.extend(["--max-flows", SMALL]);
+        }
+        words
+    }
+
+    /// The flood, how long it took, and the handshakes meanwhile.
+    fn flood(self, path: &Path<'_>, listener: &Listener) -> Result<(u64, Duration, Vec<Handshake>)> {
+        // What hears nothing sends nothing: the flood is on the way in alone.
+        let deaf = (Listener::deaf(path, 0)?, udp::deaf(path)?);
+        let to = if self.kind == Kind::Udp { deaf.1.1 } else { deaf.0.address() };
+        let flood = Flood::new(path, to, self.kind)?;
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let connecting = scope.spawn(|| tcp::connect_until(path, listener, &done));
+            let began = Instant::now();
+            let mut made = Ok(());
+            while made.is_ok() && (flood.made() < FRAMES || began.elapsed() < lasts()) {
+                made = flood.make(65_536);
+            }
+            let took = began.elapsed();
+            // Whatever became of the flood: the other thread would go on for ever.
+            done.store(true, Ordering::Relaxed);
+            let handshakes = connecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            made.and(handshakes).map(|handshakes| (flood.made(), took, handshakes))
+        })
+    }
+}
+
+/// How long a flood lasts at least; zero unless the person who runs it says so.
+fn lasts() -> Duration {
+    let seconds = std::env::var("HANDSHAKE_FLOOD_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
+}
+
+fn service(report: &Value, address: SocketAddr) -> Option<&Value> {
+    let rows = report["services"].as_array()?;
+    let ip = address.ip().to_string();
+    rows.iter().find(|row| row["address"] == ip.as_str() && row["port"] == address.port())
+}
+
+/// Who else counts what the hooks see.
+struct Accounts {
+    ingress: Census,
+    egress: Census,
+    /// The command's programs on TCX hooks, by their numbers.
+    on_ingress: Option<u32>,
+    on_egress: u32,
+    /// What the device had given to its XDP program before.
+    device_before: u64,
+}
+
+impl Accounts {
+    fn open(pair: &Pair, way: Way) -> Result<Self> {
+        let server = &pair.server;
+        let first = |hook: Hook| {
+            bpf::chain(server, DEVICE, hook)?.first().copied().context("the command's program on a hook")
+        };
+        let on_ingress = (way == Way::Tcx).then(|| first(Hook::TcxIngress)).transpose()?;
+        let on_egress = first(Hook::TcxEgress)?;
+        let ingress = if way == Way::Dropped {
+            Census::dropping(server, DEVICE)?
+        } else {
+            Census::behind(server, DEVICE, Hook::TcxIngress)?
+        };
+        let egress = Census::behind(server, DEVICE, Hook::TcxEgress)?;
+        let device_before = counters::xdp_packets(server, DEVICE)?;
+        Ok(Self { ingress, egress, on_ingress, on_egress, device_before })
+    }
+
+    /// What came in and went out, by class.
+    fn both(&self) -> Result<Tally> {
+        let mut both = self.ingress.counts()?.both();
+        both += self.egress.counts()?.both();
+        Ok(both)
+    }
+
+    /// The report has what the census has, class by class; and that is, to the packet, what the device says it took in
+    /// for XDP, and how often the kernel ran the command's programs on the TCX hooks.
+    fn check(&self, pair: &Pair, report: &Value, counted: bool) -> Result<()> {
+        let [ingress, egress] = [self.ingress.counts()?.both(), self.egress.counts()?.both()];
+        let mut both = ingress;
+        both += egress;
+        let interface = &report["source"]["interfaces"][0]["packets"];
+        ensure!(tally(interface) == both, "the hooks saw {both:?}, the report has {interface}");
+        let device = counters::xdp_packets(&pair.server, DEVICE)? - self.device_before;
+        // Without an XDP program the sockets' frames do not come as XDP's do, and the device does not count them there.
+        let counts = self.ingress.counts()?;
+        let for_xdp = if self.on_ingress.is_some() { counts.flood } else { ingress };
+        ensure!(device == for_xdp.total(), "the device took in {device} frames, the census has {counts:?}");
+        for (id, tally) in self.on_ingress.iter().map(|id| (*id, ingress)).chain([(self.on_egress, egress)]) {
+            let runs = bpf::program(id)?.runs;
+            ensure!(
+                !counted || runs == tally.total(),
+                "program {id} ran {runs} times, the census has {tally:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Flooded {
+    /// Did the handshake go without a hitch: no SYN sent again, and done long before the flood had gone once through the
+    /// table? Then nothing can have pushed it out.
+    pub(crate) fn is_prompt(&self, handshake: &Handshake) -> bool {
+        let passed = self.rate * handshake.took.as_secs_f64();
+        handshake.retransmissions == 0 && passed < figure(&self.last, "table.slots") as f64 / 10.0
+    }
+
+    /// For those who run it by hand.
+    fn print(&self, run: Run, made: u64, took: Duration, reports: usize) {
+        let Self { last, row, handshakes, rate, ingress, .. } = self;
+        let again = handshakes.iter().filter(|one| one.retransmissions > 0).count();
+        let slowest = handshakes.iter().map(|one| one.took).max().unwrap_or_default();
+        eprintln!(
+            "{run:?}: {made} frames made in {took:.1?}, {} reached the hook, {rate:.0}/s; {reports} reports balance\n\
+             handshakes {}, with SYNs sent again {again}, slowest {slowest:.0?}; their service: {row}\n\
+             attempts {}, evicted {}, untracked {}, contended {}, evictions {}",
+            ingress.flood.total(),
+            handshakes.len(),
+            last["tcp"]["attempts"],
+            last["tcp"]["evicted"],
+            last["untracked"],
+            last["contended"],
+            last["table"]["evictions"],
+        );
+    }
+}
