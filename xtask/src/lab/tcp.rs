@@ -185,7 +185,7 @@ fn retransmissions(socket: &Socket) -> Result<u32> {
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length)
     };
-    ensure!(result == 0, "ask a socket for its counts: {}", std::io::Error::last_os_error());
+    ensure!(result == 0, "ask a socket for its counts: {}", io::Error::last_os_error());
     Ok(info.tcpi_total_retrans)
 }
 

@@ -9,7 +9,7 @@ use super::books::{self, figure, sum};
 use super::kernel::Account;
 use super::memory::Memory;
 use super::run::Seen;
-use super::scenario::{Kind, Scenario};
+use super::scenario::{Kind, Scenario, Target};
 use super::truth::{Outcome, Truth, UdpOutcome};
 use crate::lab::tap::Tally;
 
@@ -71,8 +71,9 @@ impl Comparison {
             table.signs(scenario, &seen.account, &seen.truth, report)?;
             table.datagrams(&seen.truth, report)?;
             table.kernel(&seen.account, &seen.truth, report)?;
+            table.cookies(scenario, &seen.account, report)?;
         } else {
-            table.lossy(report)?;
+            table.lossy(&seen.truth, &seen.account, report)?;
         }
         table.packets(seen)?;
         table.books(seen);
@@ -208,7 +209,6 @@ impl Comparison {
 
     /// The kernel counts every segment that a full accept queue has dropped, and each time it is sent again.
     fn overflows(&mut self, account: &Account, truth: &Truth, report: &Value) -> Result<()> {
-        let counted = account.server("TcpExtListenOverflows");
         let ours = if truth.overflows {
             let dropped = ["tcp.signs.syn_retransmits", "tcp.signs.ack_ignored"];
             truth.of(Outcome::NoSynAck) + truth.not_taken + sum(report, &dropped)?
@@ -216,17 +216,33 @@ impl Comparison {
             0
         };
         let because = if truth.overflows { "SYNs and ACKs dropped, each time anew" } else { "" };
-        self.explained("kernel: ListenOverflows", counted, ours, because.to_owned());
+        for name in ["ListenOverflows", "ListenDrops"] {
+            let counted = account.server(&format!("TcpExt{name}"));
+            self.explained(format!("kernel: {name}"), counted, ours, because.to_owned());
+        }
         Ok(())
     }
 
-    /// When data was lost, verdicts are not the wire's; that every SYN is somewhere in the books still holds.
-    fn lossy(&mut self, report: &Value) -> Result<()> {
+    /// A server that answers by SYN cookies alone has sent each SYN+ACK as one; another sends none.
+    fn cookies(&mut self, scenario: &Scenario, account: &Account, report: &Value) -> Result<()> {
+        let always = scenario.flood() == Some(Target::Listener);
+        let ours = if always { figure(report, "packets.syn_ack")? } else { 0 };
+        self.exactly("kernel: SyncookiesSent", account.server("TcpExtSyncookiesSent"), ours);
+        Ok(())
+    }
+
+    /// When data was lost, verdicts are not the wire's. That every SYN is somewhere in the books still holds, and that
+    /// nothing pushes out what has completed.
+    fn lossy(&mut self, truth: &Truth, account: &Account, report: &Value) -> Result<()> {
         let syns = figure(report, "packets.syn")?;
         let met = sum(report, &["tcp.attempts", "tcp.signs.syn_retransmits", "untracked"])?;
         let contended = figure(report, "contended")?;
-        let expected = Expected::Between(syns - contended.min(syns), syns);
+        let expected = Expected::Between(syns.saturating_sub(contended), syns);
         self.push("SYNs in the books or untracked", expected, met, String::new());
+        let completed = truth.of(Outcome::Completed);
+        let lost = contended + figure(report, "untracked")? + account.both("TcpExtTCPSynRetrans");
+        let expected = Expected::Between(completed.saturating_sub(lost), completed);
+        self.push("tcp.completed", expected, figure(report, "tcp.completed")?, String::new());
         Ok(())
     }
 
@@ -272,7 +288,7 @@ impl Comparison {
 
     fn exit(&mut self, scenario: &Scenario, seen: &Seen) {
         let lossy = seen.report["exact"] != true;
-        let usual = if lossy && scenario.floods() { 3 } else { 0 };
+        let usual = if lossy && scenario.flood().is_some() { 3 } else { 0 };
         let expected = scenario.exit.unwrap_or(usual);
         // A code that is none (a signal) is not a number that could be expected.
         let [expected, code] = [expected, seen.code].map(|code| u64::try_from(code).unwrap_or(u64::MAX));

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 
-use super::scenario::{Scenario, Topology};
+use super::scenario::{Scenario, Target, Topology};
 use crate::lab::bpf::Attached;
+use crate::lab::flood::Flood;
 use crate::lab::topology::{DEVICE, FAR_DEVICE};
 use crate::lab::{Family, Loopback, Namespace, Pair, Path, Routed};
 
@@ -28,6 +29,9 @@ impl Network {
             Topology::Pair => {
                 const VLAN: u16 = 0x8100;
                 let pair = Pair::new()?;
+                if let Some(target) = scenario.flood() {
+                    open_to_flood(&pair, target)?;
+                }
                 let tags = match scenario.tags {
                     Some([client, server]) => pair.tag(&[(VLAN, client)], &[(VLAN, server)])?,
                     None => Vec::new(),
@@ -90,5 +94,16 @@ impl Network {
             Self::Routed(routed) => Some(routed.unreachable(family)),
             Self::Loopback(_) | Self::Pair { .. } => None,
         }
+    }
+}
+
+/// Has the server take a flood's frames, and answer those that are to be answered without remembering them.
+fn open_to_flood(pair: &Pair, target: Target) -> Result<()> {
+    /// SYN cookies whether the queue is full or not.
+    const ALWAYS: &str = "2";
+    Flood::open(&pair.path(Family::V4))?;
+    match target {
+        Target::Deaf => Ok(()),
+        Target::Listener => pair.server.sysctl("net.ipv4.tcp_syncookies", ALWAYS),
     }
 }

@@ -52,11 +52,15 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
     let mut memory = vec![("check", Memory::of(check.agent.id()))];
     memory.extend(watch.iter().map(|watch| ("watch", Memory::of(watch.agent.id()))));
     let before = Reading::of(&network)?;
-    let truth = make(scenario, &network, &mut wire, &mut memory)?;
+    let mut truth = make(scenario, &network, &mut wire, &mut memory)?;
     let account = Account::since(before, &network)?;
     let reports = watch.map(Watch::stop).transpose()?.unwrap_or_default();
     let (report, code, said) = check.stop()?;
-    Ok(Seen { truth, account, wire: wire.close()?, report, code, said, reports, memory })
+    let carried = wire.close()?;
+    if let Some(target) = scenario.flood() {
+        truth.add_flood(target, carried.flood.syn);
+    }
+    Ok(Seen { truth, account, wire: carried.all, report, code, said, reports, memory })
 }
 
 /// Makes the traffic, each kind on a thread of its own, and looks after the run meanwhile.

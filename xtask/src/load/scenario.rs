@@ -123,7 +123,7 @@ pub(super) enum Target {
     /// A listener that hears nothing: no SYN+ACK.
     #[default]
     Deaf,
-    /// A listener that answers, with SYN cookies once its queue is full: no ACK.
+    /// A listener that answers each by a SYN cookie: no ACK.
     Listener,
 }
 
@@ -207,9 +207,22 @@ impl Scenario {
         self.watch.is_some()
     }
 
-    /// Is there traffic that no packet socket can follow?
-    pub(super) fn floods(&self) -> bool {
-        self.traffic.iter().any(|traffic| matches!(traffic.kind, Kind::SynFlood(_)))
+    /// What a flood meets, if there is one.
+    pub(super) fn flood(&self) -> Option<Target> {
+        self.traffic.iter().find_map(|traffic| match traffic.kind {
+            Kind::SynFlood(target) => Some(target),
+            Kind::Handshakes(_)
+            | Kind::Refused
+            | Kind::Filtered
+            | Kind::Unreachable
+            | Kind::NoAck
+            | Kind::SynScan
+            | Kind::Retransmitting(_)
+            | Kind::Slow
+            | Kind::AcceptQueueOverflow
+            | Kind::AcceptQueueFull
+            | Kind::Udp(_) => None,
+        })
     }
 
     /// What its traffic comes to in all, one family; `None` when nobody knows before.
@@ -472,6 +485,9 @@ impl Judge<'_> {
             }
             if word == Word::Unreachable && file.topology != Topology::Routed {
                 return self.refuse(&table.kind, "it takes a router to say so: topology = \"routed\"");
+            }
+            if word == Word::SynFlood && !matches!(file.family, Families::V4) {
+                return self.refuse(&table.kind, "a flood is over IPv4: family = \"v4\"");
             }
             let needs_wire = matches!(word, Word::SynFlood | Word::Slow | Word::AcceptQueueOverflow);
             if needs_wire && file.topology != Topology::Pair {

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::network::Network;
-use super::scenario::{Amount, Answer, Close, Kind, Lost, Scenario, Traffic, due};
+use super::scenario::{Amount, Answer, Close, Kind, Lost, Scenario, Target, Traffic, due};
 use super::truth::{Outcome, Truth, UdpOutcome};
 use crate::interrupt;
 use crate::lab::counters::{self, Counters};
+use crate::lab::flood::{self, Flood};
 use crate::lab::tcp::{self, Attempts, Listener, Loss};
 use crate::lab::{Family, Path, udp};
 
@@ -82,12 +83,34 @@ impl<'a> Source<'a> {
 
     /// Makes all of it, counting in `done`. Everything has ended when it returns.
     pub(super) fn run(mut self, done: &AtomicU64) -> Result<Truth> {
-        match self.traffic.amount {
-            Amount::Count(count) => self.turn(count.into(), done)?,
-            Amount::Rate(rate) => self.at_rate(rate, done)?,
-            Amount::Flat => {}
+        match (self.traffic.kind, self.traffic.amount) {
+            (Kind::SynFlood(target), amount) => self.flood(target, amount, done)?,
+            (_, Amount::Count(count)) => self.turn(count.into(), done)?,
+            (_, Amount::Rate(rate)) => self.at_rate(rate, done)?,
+            (_, Amount::Flat) => bail!("{:?} as fast as possible", self.traffic.kind),
         }
         Ok(self.truth)
+    }
+
+    /// In bursts; how many of them reached the hook is told by its census.
+    fn flood(&self, target: Target, amount: Amount, done: &AtomicU64) -> Result<()> {
+        let listener = match target {
+            Target::Deaf => Listener::deaf(&self.path, 0)?,
+            Target::Listener => Listener::new(&self.path, 0, 128)?,
+        };
+        let flood = Flood::new(&self.path, listener.address(), flood::Kind::Syn)?;
+        let began = Instant::now();
+        while began.elapsed() < self.duration {
+            interrupt::check()?;
+            let before = flood.made();
+            flood.make(1)?;
+            done.fetch_add(flood.made() - before, Ordering::Relaxed);
+            if let Amount::Rate(rate) = amount {
+                let due = Duration::from_secs_f64(flood.made() as f64 / f64::from(rate));
+                interrupt::pause_until(began + due.min(self.duration))?;
+            }
+        }
+        Ok(())
     }
 
     fn at_rate(&mut self, rate: u32, done: &AtomicU64) -> Result<()> {
@@ -133,7 +156,7 @@ impl<'a> Source<'a> {
             Kind::AcceptQueueOverflow => self.queue_fills(count),
             Kind::AcceptQueueFull => self.queue_is_full(count),
             Kind::Udp(answer) => self.udp(answer, count),
-            Kind::SynFlood(_) => Ok(held(())),
+            Kind::SynFlood(_) => bail!("a flood by single packets"),
         }
     }
 

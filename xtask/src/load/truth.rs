@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use super::scenario::Target;
+
 /// What traffic comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Truth {
@@ -62,6 +64,16 @@ impl Truth {
     /// `count` flows with this outcome.
     pub(super) fn add_udp(&mut self, outcome: UdpOutcome, count: u64) {
         *self.udp.entry(outcome).or_default() += count;
+    }
+
+    /// `count` frames of a flood that reached the hook.
+    pub(super) fn add_flood(&mut self, target: Target, count: u64) {
+        let outcome = match target {
+            Target::Deaf => Outcome::NoSynAck,
+            Target::Listener => Outcome::NoAck,
+        };
+        self.add(outcome, count);
+        self.crafted += count;
     }
 
     pub(super) fn of(&self, outcome: Outcome) -> u64 {
