@@ -46,6 +46,26 @@ Exit codes:
   1  an expectation or the command failed       4  cannot load or attach
   2  usage, or an input file that is no use     5  permission";
 
+const CHECK_HELP: &str = "\
+An expectation compares figures of the report: counts, times, shares and rates.
+  completed >= 1000                             names are paths in the JSON report; tcp. is understood
+  completed / attempts >= 99.9%                 a share; of nothing it is inconclusive, never met
+  half_open + refused == 0                      sums and differences
+  p99(connect) < 2ms                            also p50, p90, max, count; syn_synack, synack_ack
+  rate(completed) >= 500/s                      from the command's start to its exit
+  attempts{port=443} == 200                     of services, by port= and address=
+
+Examples:
+  handshake check -i lo --expect 'completed >= 1000' --expect 'half_open == 0' -- ./load.sh
+  handshake check -i eth0 --port 443 --for 30s --expect 'p99(connect) < 20ms' -o json
+  handshake check --list-metrics                all figures, with their units and what they mean
+
+Exit codes:
+  0  every expectation was met                  3  inconclusive: data was lost, or nothing ran
+  1  an expectation or the command failed       4  cannot load or attach
+  2  usage, an expression that cannot be read,  5  permission
+     or a command that is not there             130, 143  interrupted";
+
 /// The command as clap reads it: without a subcommand, the options are those of `watch`.
 #[derive(Debug, Parser)]
 #[command(
@@ -70,6 +90,9 @@ pub(crate) enum Command {
     /// Show what passes the interfaces now (the default)
     #[command(after_help = AFTER_HELP)]
     Watch(Watch),
+    /// Run a command and hold what the wire shows against what is expected; the exit code is the answer
+    #[command(after_help = CHECK_HELP)]
+    Check(Check),
     /// Run a capture through the same engine: sends nothing, needs no privileges
     #[command(after_help = AFTER_HELP)]
     Replay(Replay),
@@ -81,6 +104,23 @@ pub(crate) enum Command {
 /// `handshake watch`.
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// End after this long, with the last report
+    #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) period: Option<Duration>,
+    /// Time between two reports
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
+    #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What is watched and where: the same for every command that attaches.
+#[derive(Debug, Args)]
+pub(crate) struct Scope {
     /// Interface to watch, as often as needed; without it, those of the default routes
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
@@ -94,13 +134,6 @@ pub(crate) struct Watch {
     /// Have the interfaces take frames for others too, as a mirror port needs
     #[arg(long, env = "HANDSHAKE_PROMISC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) promisc: bool,
-    /// End after this long, with the last report
-    #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
-    pub(crate) period: Option<Duration>,
-    /// Time between two reports
-    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
-    #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true)]
-    pub(crate) interval: Duration,
     /// Flows the tables have room for, whatever their state
     #[arg(long, value_name = "N", default_value = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
@@ -108,11 +141,54 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) verbosity: Verbosity,
     #[command(flatten)]
-    pub(crate) output: Output,
-    #[command(flatten)]
     pub(crate) filter: Filter,
     #[command(flatten)]
     pub(crate) rules: Rules,
+}
+
+/// `handshake check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// What must hold, such as 'completed / attempts >= 99.9%', as often as needed; ; parts several
+    #[arg(long = "expect", value_name = "EXPR", value_delimiter = ';', env = "HANDSHAKE_EXPECT")]
+    #[arg(hide_env = true, help_heading = None::<&str>)]
+    pub(crate) expectations: Vec<String>,
+    /// Without a command, observe for so long; a command that runs longer is stopped, and has failed
+    #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) period: Option<Duration>,
+    /// Write the report to a file, as one JSON object
+    #[arg(long, value_name = "FILE", env = "HANDSHAKE_REPORT", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) report: Option<PathBuf>,
+    /// text to read, or json; beside a command stdout is the command's, and there is --report
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
+    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) format: Format,
+    /// Services listed by name; the rest are summed up as other
+    #[arg(long, value_name = "N", default_value = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) top: usize,
+    /// A command that fails does not fail the check
+    #[arg(long, env = "HANDSHAKE_IGNORE_STATUS", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = "Command")]
+    pub(crate) ignore_status: bool,
+    /// Exit with the command's status if it is not 0
+    #[arg(long, env = "HANDSHAKE_PROPAGATE", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = "Command")]
+    pub(crate) propagate: bool,
+    /// Leave the command root's rights; else it runs as the user who called sudo, or as root without capabilities
+    #[arg(long, env = "HANDSHAKE_AS_ROOT", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = "Command")]
+    pub(crate) as_root: bool,
+    /// List what expressions can name, and exit
+    #[arg(long, env = "HANDSHAKE_LIST_METRICS", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) list_metrics: bool,
+    /// The command and its words
+    #[arg(last = true, value_name = "CMD", help_heading = "Command")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// `handshake replay`.
@@ -305,10 +381,10 @@ where
     let cli = Cli::try_parse_from(words)?;
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
-        Command::Watch(watch) => {
-            check_interfaces(&watch.interfaces)?;
-            check_filter(&watch.filter)?;
-            check_rules(&watch.rules)?;
+        Command::Watch(watch) => check_scope(&watch.scope)?,
+        Command::Check(check) => {
+            check_scope(&check.scope)?;
+            check_check(check)?;
         }
         Command::Replay(replay) => {
             check_filter(&replay.filter)?;
@@ -336,6 +412,12 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     }
 }
 
+fn check_scope(scope: &Scope) -> Result<(), clap::Error> {
+    check_interfaces(&scope.interfaces)?;
+    check_filter(&scope.filter)?;
+    check_rules(&scope.rules)
+}
+
 fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
     refuse_if(interfaces.len() > MAX_INTERFACES, || {
         format!("{} interfaces are more than one agent watches ({MAX_INTERFACES})", interfaces.len())
@@ -356,6 +438,19 @@ fn check_filter(filter: &Filter) -> Result<(), clap::Error> {
 fn check_rules(rules: &Rules) -> Result<(), clap::Error> {
     refuse_if(rules.expire_after < rules.half_open_after, || {
         "--expire-after must not be shorter than --half-open-after".to_owned()
+    })
+}
+
+fn check_check(check: &Check) -> Result<(), clap::Error> {
+    let alone = check.command.is_empty();
+    refuse_if(alone && check.period.is_none() && !check.list_metrics, || {
+        "check needs a command behind --, or --for how long to observe".to_owned()
+    })?;
+    refuse_if(!alone && check.format != Format::Text, || {
+        "--output: stdout is the command's; --report FILE takes the JSON report".to_owned()
+    })?;
+    refuse_if(check.ignore_status && check.propagate, || {
+        "--ignore-status and --propagate say the opposite".to_owned()
     })
 }
 
@@ -390,22 +485,30 @@ mod tests {
     fn watch_is_what_happens_without_a_subcommand() {
         for words in ["handshake -i lo --port 443", "handshake watch -i lo --port 443"] {
             let watch = watch(words);
-            assert_eq!(watch.interfaces, ["lo"]);
-            assert_eq!(watch.filter.ports[0].to_string(), "443");
+            assert_eq!(watch.scope.interfaces, ["lo"]);
+            assert_eq!(watch.scope.filter.ports[0].to_string(), "443");
         }
-        assert!(watch("handshake").interfaces.is_empty());
+        assert!(watch("handshake").scope.interfaces.is_empty());
     }
 
     #[test]
     fn defaults_are_those_of_the_table() {
         let watch = watch("handshake watch");
         assert_eq!(watch.interval, Duration::from_secs(1));
-        assert_eq!(watch.rules.half_open_after, Duration::from_secs(3));
-        assert_eq!(watch.rules.expire_after, Duration::from_secs(75));
-        assert_eq!(watch.rules.udp_idle, Duration::from_secs(60));
-        assert_eq!(watch.rules.idle_after, Duration::from_secs(3600));
-        assert_eq!((watch.output.top, watch.output.format, watch.hook), (10, Format::Text, HookChoice::Auto));
-        assert!(!watch.output.flows && !watch.output.events && !watch.promisc && !watch.rules.one_sided);
+        assert_eq!(watch.scope.rules.half_open_after, Duration::from_secs(3));
+        assert_eq!(watch.scope.rules.expire_after, Duration::from_secs(75));
+        assert_eq!(watch.scope.rules.udp_idle, Duration::from_secs(60));
+        assert_eq!(watch.scope.rules.idle_after, Duration::from_secs(3600));
+        assert_eq!(
+            (watch.output.top, watch.output.format, watch.scope.hook),
+            (10, Format::Text, HookChoice::Auto)
+        );
+        assert!(
+            !watch.output.flows
+                && !watch.output.events
+                && !watch.scope.promisc
+                && !watch.scope.rules.one_sided
+        );
         assert!(watch.period.is_none());
     }
 
@@ -413,11 +516,11 @@ mod tests {
     fn options_repeat_and_take_lists() {
         let watch =
             watch("handshake -i a -i b --port 80,443 --port 8000-8100 --net 10.0.0.0/8 --net ::1 -vv");
-        assert_eq!(watch.interfaces, ["a", "b"]);
-        let ports: Vec<String> = watch.filter.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(watch.scope.interfaces, ["a", "b"]);
+        let ports: Vec<String> = watch.scope.filter.ports.iter().map(ToString::to_string).collect();
         assert_eq!(ports, ["80", "443", "8000-8100"]);
-        assert_eq!(watch.filter.nets.len(), 2);
-        assert_eq!(watch.verbosity.verbose, 2);
+        assert_eq!(watch.scope.filter.nets.len(), 2);
+        assert_eq!(watch.scope.verbosity.verbose, 2);
     }
 
     #[test]
@@ -488,7 +591,7 @@ mod tests {
         let mut command = Cli::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
-        for name in ["watch", "replay", "doctor"] {
+        for name in ["watch", "check", "replay", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
             insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }

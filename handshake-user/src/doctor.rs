@@ -141,7 +141,7 @@ impl Finding {
 ///
 /// Those of [`run`].
 pub(crate) fn command(interfaces: &[String]) -> anyhow::Result<u8> {
-    Ok(run(interfaces, crate::agent::default_table_bytes(), &mut io::stdout())?)
+    Ok(run(interfaces, crate::session::default_table_bytes(), &mut io::stdout())?)
 }
 
 /// Looks at the machine and at these interfaces (of the default routes when none is named), prints what it finds and

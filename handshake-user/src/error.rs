@@ -2,6 +2,7 @@
 //! it and shown with `-v`.
 
 use crate::attach::{Hook, Way};
+use crate::check::Wrong;
 
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,25 @@ pub(crate) enum Error {
         /// What the kernel said, when it was asked.
         kernel: Option<String>,
     },
+    /// An expectation that cannot be read.
+    #[error("{0}")]
+    Expectation(Wrong),
+    /// A command to be checked that cannot be run.
+    #[error("command {name}: {problem}")]
+    Command {
+        /// Its first word.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file for the report that cannot be written.
+    #[error("--report {path}: {source}")]
+    ReportFile {
+        /// As it was given.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An interface went away while it was watched.
     #[error("{0} is gone: the report above is its last")]
     LostInterface(String),
@@ -88,7 +108,10 @@ impl Error {
     /// The exit code of DESIGN.md: 2 usage, 4 cannot load or attach, 5 permission.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::TooManyInterfaces { .. } => 2,
+            Self::TooManyInterfaces { .. }
+            | Self::Expectation(_)
+            | Self::Command { .. }
+            | Self::ReportFile { .. } => 2,
             Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::Hook { .. }
@@ -114,6 +137,9 @@ impl Error {
             Self::TooManyInterfaces { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
+            | Self::Expectation(_)
+            | Self::Command { .. }
+            | Self::ReportFile { .. }
             | Self::LostInterface(_)
             | Self::System { .. } => None,
         }

@@ -1,7 +1,7 @@
 //! The command `handshake`.
 
-mod agent;
 mod attach;
+mod check;
 mod cli;
 mod doctor;
 mod error;
@@ -10,10 +10,13 @@ mod fake;
 mod metric;
 mod replay;
 mod report;
+mod session;
+mod similar;
 mod snapshot;
 mod source;
 mod time;
 mod values;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -27,8 +30,9 @@ fn main() -> ExitCode {
     let command = cli::parse();
     let verbose = verbosity(&command);
     let result = match command {
-        Command::Watch(watch) => agent::watch(&watch),
+        Command::Watch(watch) => watch::run(&watch),
         Command::Replay(replay) => replay::run(&replay),
+        Command::Check(check) => check::run(&check),
         Command::Doctor(doctor) => doctor::command(&doctor.interfaces),
     };
     match result {
@@ -42,8 +46,9 @@ fn main() -> ExitCode {
 
 const fn verbosity(command: &Command) -> u8 {
     match command {
-        Command::Watch(watch) => watch.verbosity.verbose,
+        Command::Watch(watch) => watch.scope.verbosity.verbose,
         Command::Replay(replay) => replay.verbosity.verbose,
+        Command::Check(check) => check.scope.verbosity.verbose,
         Command::Doctor(doctor) => doctor.verbosity.verbose,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
-use crate::snapshot::{EVICTIONS, Latency, Packets, Snapshot};
+use crate::snapshot::{Books, EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, UdpBooks};
 
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +72,21 @@ impl<T> Metric<T> {
     where
         T: 'static,
     {
+        self.maybe_within(path, move |whole| Some(part(whole)))
+    }
+
+    /// The same figure as a part that not every whole has.
+    fn maybe_within<W: 'static>(
+        self,
+        path: &str,
+        part: impl Fn(&W) -> Option<&T> + Send + Sync + 'static,
+    ) -> Metric<W>
+    where
+        T: 'static,
+    {
         let get = self.get;
         let name = format!("{path}.{}", self.name);
-        Metric { name, unit: self.unit, help: self.help, get: Box::new(move |whole| get(part(whole))) }
+        Metric { name, unit: self.unit, help: self.help, get: Box::new(move |whole| get(part(whole)?)) }
     }
 }
 
@@ -94,6 +106,14 @@ pub(crate) static METRICS: LazyLock<Vec<Metric<Snapshot>>> = LazyLock::new(|| {
 
 /// Packets by class, of an interface or of all.
 pub(crate) static PACKETS: LazyLock<Vec<Metric<Packets>>> = LazyLock::new(packets);
+
+/// What is counted for each service as well, under the names it has in the report: of a service of the other protocol
+/// nothing is known.
+pub(crate) static SERVICE: LazyLock<Vec<Metric<ServiceBooks>>> = LazyLock::new(|| {
+    let tcp = books().into_iter().map(|metric| metric.maybe_within("tcp", ServiceBooks::tcp));
+    let udp = udp_books().into_iter().map(|metric| metric.maybe_within("udp", ServiceBooks::udp));
+    tcp.chain(udp).collect()
+});
 
 /// What is known of one leg's times.
 pub(crate) static LATENCY: LazyLock<Vec<Metric<Latency>>> = LazyLock::new(latency);
@@ -170,15 +190,11 @@ const fn class_help(class: Class) -> &'static str {
 }
 
 fn tcp() -> Vec<Metric<Snapshot>> {
-    let mut all = vec![Metric::new(
-        "tcp.attempts",
-        Unit::Attempts,
-        "SYNs that began an attempt: every one ends in exactly one verdict",
-        |s: &Snapshot| s.tcp.books.attempts,
-    )];
-    for verdict in Verdict::ALL {
-        all.extend(of_verdict(verdict));
-        if verdict == Verdict::Completed {
+    let mut all = Vec::new();
+    for metric in books() {
+        let is_completed = metric.name == Verdict::Completed.name();
+        all.push(metric.within("tcp", |s: &Snapshot| &s.tcp.books));
+        if is_completed {
             all.push(Metric::new(
                 "tcp.late",
                 Unit::Attempts,
@@ -187,6 +203,10 @@ fn tcp() -> Vec<Metric<Snapshot>> {
             ));
         }
     }
+    all.extend(Verdict::ALL.into_iter().filter(|verdict| !verdict.is_in_books()).map(|verdict| {
+        let name = format!("tcp.{}", verdict.name());
+        Metric::new(name, Unit::Flows, verdict.sentence(), move |s: &Snapshot| s.tcp.verdict(verdict))
+    }));
     all.extend(Sign::ALL.map(|sign| {
         let name = format!("tcp.signs.{}", sign.name());
         Metric::new(name, Unit::Packets, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
@@ -194,18 +214,30 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     all
 }
 
+/// The identity's terms, of all attempts or of a service's.
+fn books() -> Vec<Metric<Books>> {
+    let mut all = vec![Metric::new(
+        "attempts",
+        Unit::Attempts,
+        "SYNs that began an attempt: every one ends in exactly one verdict",
+        |books: &Books| books.attempts,
+    )];
+    all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
+    all
+}
+
 /// A verdict's figure; those that have a cause are given by cause.
-fn of_verdict(verdict: Verdict) -> Vec<Metric<Snapshot>> {
-    let name = format!("tcp.{}", verdict.name());
-    let whole = move |s: &Snapshot| s.tcp.verdict(verdict);
-    let unit = if verdict.is_in_books() { Unit::Attempts } else { Unit::Flows };
+fn of_verdict(verdict: Verdict) -> Vec<Metric<Books>> {
+    let name = verdict.name();
+    let whole = move |books: &Books| books.verdict(verdict);
     match verdict {
         Verdict::HalfOpen => {
-            let mut all = vec![Metric::new(format!("{name}.now"), unit, verdict.sentence(), whole)];
-            all.extend(by_cause(&name, |s, cause| s.tcp.books.half_open.of(cause)));
+            let now = Metric::new(format!("{name}.now"), Unit::Attempts, verdict.sentence(), whole);
+            let mut all = vec![now];
+            all.extend(by_cause(name, |books, cause| books.half_open.of(cause)));
             all
         }
-        Verdict::HalfOpenExpired => by_cause(&name, |s, cause| s.tcp.books.half_open_expired.of(cause)),
+        Verdict::HalfOpenExpired => by_cause(name, |books, cause| books.half_open_expired.of(cause)),
         Verdict::Completed
         | Verdict::Refused
         | Verdict::Unreachable
@@ -215,14 +247,14 @@ fn of_verdict(verdict: Verdict) -> Vec<Metric<Snapshot>> {
         | Verdict::Evicted
         | Verdict::Opening
         | Verdict::Midstream
-        | Verdict::OrphanSynAck => vec![Metric::new(name, unit, verdict.sentence(), whole)],
+        | Verdict::OrphanSynAck => vec![Metric::new(name, Unit::Attempts, verdict.sentence(), whole)],
     }
 }
 
-fn by_cause(path: &str, get: fn(&Snapshot, Cause) -> u64) -> Vec<Metric<Snapshot>> {
+fn by_cause(path: &str, get: fn(&Books, Cause) -> u64) -> Vec<Metric<Books>> {
     let metric = |cause: Cause| {
         let name = format!("{path}.{}", cause.name());
-        Metric::new(name, Unit::Attempts, cause.sentence(), move |s| get(s, cause))
+        Metric::new(name, Unit::Attempts, cause.sentence(), move |books| get(books, cause))
     };
     Cause::ALL.map(metric).into()
 }
@@ -247,16 +279,8 @@ fn latency() -> Vec<Metric<Latency>> {
 }
 
 fn udp() -> Vec<Metric<Snapshot>> {
-    let mut all = vec![Metric::new(
-        "udp.flows",
-        Unit::Flows,
-        "UDP flows by 5-tuple, from the first packet to --udp-idle after the last",
-        |s: &Snapshot| s.udp.books.flows,
-    )];
-    all.extend(UdpVerdict::ALL.map(|verdict| {
-        let name = format!("udp.{}", verdict.name());
-        Metric::new(name, Unit::Flows, verdict.sentence(), move |s: &Snapshot| s.udp.books.verdict(verdict))
-    }));
+    let books = udp_books().into_iter();
+    let mut all: Vec<_> = books.map(|metric| metric.within("udp", |s: &Snapshot| &s.udp.books)).collect();
     all.push(Metric::new("udp.packets", Unit::Packets, "packets of UDP flows, both ways", |s: &Snapshot| {
         s.udp.packets
     }));
@@ -266,6 +290,22 @@ fn udp() -> Vec<Metric<Snapshot>> {
         "octets of their IP packets, headers included",
         |s: &Snapshot| s.udp.bytes,
     ));
+    all
+}
+
+/// Flows by how they stand, of all or of a service's.
+fn udp_books() -> Vec<Metric<UdpBooks>> {
+    let mut all = vec![Metric::new(
+        "flows",
+        Unit::Flows,
+        "UDP flows by 5-tuple, from the first packet to --udp-idle after the last",
+        |books: &UdpBooks| books.flows,
+    )];
+    all.extend(UdpVerdict::ALL.map(|verdict| {
+        Metric::new(verdict.name(), Unit::Flows, verdict.sentence(), move |books: &UdpBooks| {
+            books.verdict(verdict)
+        })
+    }));
     all
 }
 
@@ -292,7 +332,7 @@ mod tests {
     use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
     use handshake_common::wire::Class;
 
-    use super::{LATENCY, METRICS, PACKETS, Unit};
+    use super::{LATENCY, METRICS, PACKETS, SERVICE, Unit};
 
     #[test]
     fn names_are_unique_and_every_metric_has_a_sentence() {
@@ -320,6 +360,13 @@ mod tests {
         }
         for name in expected {
             assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_services_figures_are_called_as_the_reports() {
+        for service in SERVICE.iter() {
+            assert!(METRICS.iter().any(|metric| metric.name == service.name), "{}", service.name);
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
     let wanted = options.output.flows || options.output.events;
     let fixed = options.max_flows.is_some();
     let max_flows = options.max_flows.unwrap_or(1);
-    let settings = Settings::of(&options.rules, &options.filter, max_flows);
+    let settings = Settings::of_rules(&options.rules, &options.filter, max_flows);
     let replay = Replay::new(&settings, fixed, wanted).context("set the engine up")?;
     let mut playing = Playing {
         options,
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<u8> {
             .map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         displaced: Vec::new(),
         out: report::Output::to(std::io::stdout()),
-        style: Style::of_stdout(),
+        style: Style::of(&std::io::stdout()),
     };
     let read = playing.play(&mut capture);
     capture.warnings().iter().for_each(|warning| say(&warning.to_string()));
@@ -113,7 +113,8 @@ impl Playing<'_> {
                 Passed::Ended(event) if self.options.output.events => {
                     if let Some(verdict) = verdict_of(&event) {
                         let flow = view.ended(&record_of(&event), verdict, event.ended_ns);
-                        report::write_flow(&mut self.out, self.options.output.format, &flow, self.style)?;
+                        let (format, style) = (self.options.output.format, self.style);
+                        self.out.put(|out| report::write_flow(out, format, &flow, style))?;
                     }
                 }
                 Passed::Displaced(record, verdict) if self.options.output.flows => {

@@ -6,6 +6,7 @@ pub(crate) mod text;
 
 use std::io::{self, ErrorKind, Write};
 
+use crate::check::Checked;
 use crate::cli::Format;
 use crate::snapshot::{Interval, Snapshot};
 use flow::Flow;
@@ -57,16 +58,11 @@ impl<W: Write> Output<W> {
 /// # Errors
 ///
 /// Those of the writer.
-pub(crate) fn write_flow<W: Write>(
-    out: &mut Output<W>,
-    format: Format,
-    flow: &Flow,
-    style: Style,
-) -> io::Result<()> {
-    out.put(|out| match format {
+pub(crate) fn write_flow(out: &mut dyn Write, format: Format, flow: &Flow, style: Style) -> io::Result<()> {
+    match format {
         Format::Text => writeln!(out, "{}", text::draw_flow(flow, style).trim_end()),
         Format::Json | Format::Jsonl => json::write_flow(out, flow),
-    })
+    }
 }
 
 /// The last report, and the flows when they were asked for.
@@ -84,9 +80,9 @@ pub(crate) fn write_closing<W: Write>(
     if let (Format::Json, Some(flows)) = (format, flows) {
         return out.put(|out| json::write_report_with_flows(out, snapshot, flows));
     }
-    for flow in flows.unwrap_or_default() {
-        write_flow(out, format, flow, style)?;
-    }
+    out.put(|out| {
+        flows.unwrap_or_default().iter().try_for_each(|flow| write_flow(out, format, flow, style))
+    })?;
     write_report(out, format, snapshot, None, style)
 }
 
@@ -106,6 +102,40 @@ pub(crate) fn write_report<W: Write>(
         Format::Text => out.write_all(text::draw(snapshot, interval, style).as_bytes()),
         Format::Json | Format::Jsonl => json::write_report(out, snapshot, interval),
     })
+}
+
+/// The report of a check and what was expected of it, in the format asked for.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_check<W: Write>(
+    out: &mut Output<W>,
+    format: Format,
+    snapshot: &Snapshot,
+    checked: &Checked<'_>,
+    style: Style,
+) -> io::Result<()> {
+    match format {
+        Format::Text => out.put(|out| {
+            out.write_all(text::draw(snapshot, None, style).as_bytes())?;
+            out.write_all(text::draw_check(checked, style).as_bytes())
+        }),
+        Format::Json | Format::Jsonl => out.put(|out| json::write_check(out, snapshot, checked)),
+    }
+}
+
+/// What was expected and how it came out, for people.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_expectations<W: Write>(
+    out: &mut Output<W>,
+    checked: &Checked<'_>,
+    style: Style,
+) -> io::Result<()> {
+    out.put(|out| out.write_all(text::draw_expectations(checked, style).as_bytes()))
 }
 
 #[cfg(test)]

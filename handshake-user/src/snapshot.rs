@@ -281,6 +281,24 @@ pub(crate) enum ServiceBooks {
     Udp(UdpBooks),
 }
 
+impl ServiceBooks {
+    /// A TCP service's figures.
+    pub(crate) fn tcp(&self) -> Option<&Books> {
+        match self {
+            Self::Tcp(books) => Some(books),
+            Self::Udp(_) => None,
+        }
+    }
+
+    /// A UDP service's figures.
+    pub(crate) fn udp(&self) -> Option<&UdpBooks> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Udp(books) => Some(books),
+        }
+    }
+}
+
 impl Snapshot {
     /// Reads the source once: the counters, then the tables. `previous` is the run's last snapshot:
     /// what it showed as expired stays so.
@@ -333,6 +351,18 @@ impl Snapshot {
         };
         snapshot.syn_seen_ns = snapshot.latest_syn(previous);
         snapshot
+    }
+
+    /// The same with fewer services listed by name, of each protocol.
+    pub(crate) fn with_top(&self, top: usize) -> Self {
+        fn of<'a, B: Copy + 'a>(
+            rows: &'a [ServiceRow],
+            books: impl Fn(&'a ServiceBooks) -> Option<&'a B>,
+        ) -> Vec<(Option<SocketAddr>, B)> {
+            rows.iter().filter_map(|row| Some((row.service, *books(&row.books)?))).collect()
+        }
+        let (tcp, udp) = (of(&self.services, ServiceBooks::tcp), of(&self.services, ServiceBooks::udp));
+        Self { services: ranked(tcp, udp, top), ..self.clone() }
     }
 
     /// Is every verdict the wire's? Nothing was lost, then.
@@ -728,6 +758,14 @@ fn rank(services: &[(u16, Service)], scan: &Scan, stopped: bool, top: usize) -> 
             udp.push((address, UdpBooks::settle(gauge, &ages, stopped)));
         }
     }
+    ranked(tcp, udp, top)
+}
+
+fn ranked(
+    tcp: Vec<(Option<SocketAddr>, Books)>,
+    udp: Vec<(Option<SocketAddr>, UdpBooks)>,
+    top: usize,
+) -> Vec<ServiceRow> {
     let mut rows = fold(tcp, |books| books.attempts, top, ServiceBooks::Tcp);
     rows.extend(fold(udp, |books| books.flows, top, ServiceBooks::Udp));
     rows

@@ -9,7 +9,7 @@ use handshake_common::abi::Net;
 use handshake_common::flow::Family;
 
 /// The units of a duration, and how many ns each has. Longer names first: `ms` ends in `s`.
-const UNITS: [(&str, u64); 6] = [
+pub(crate) const UNITS: [(&str, u64); 6] = [
     ("ns", 1),
     ("us", 1_000),
     ("ms", 1_000_000),
@@ -100,6 +100,13 @@ impl Cidr {
     pub(crate) fn net(self) -> Net {
         let (words, family) = words(self.address);
         Net { address: words, mask: mask(self.prefix), family: family as u32 }
+    }
+
+    /// Whether an address has this prefix.
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
+        let ((own, family), (other, other_family)) = (words(self.address), words(address));
+        let masked = mask(self.prefix);
+        family == other_family && (0..own.len()).all(|i| own[i] == other[i] & masked[i])
     }
 }
 
@@ -218,6 +225,22 @@ mod tests {
         }
         for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "host/8"] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_contains_its_addresses_only() {
+        let table = [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.2", "10.0.0.2", true),
+            ("0.0.0.0/0", "::", false),
+            ("2001:db8::/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+        ];
+        for (prefix, address, expected) in table {
+            let cidr: Cidr = prefix.parse().expect(prefix);
+            assert_eq!(cidr.contains(address.parse().expect(address)), expected, "{prefix} {address}");
         }
     }
 

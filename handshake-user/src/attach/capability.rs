@@ -21,6 +21,8 @@ pub(crate) const PERFMON: Capability = Capability { name: "CAP_PERFMON", bit: 38
 pub(crate) const NET_ADMIN: Capability = Capability { name: "CAP_NET_ADMIN", bit: 12 };
 /// Hold an interface in promiscuous mode, through a packet socket.
 pub(crate) const NET_RAW: Capability = Capability { name: "CAP_NET_RAW", bit: 13 };
+/// Take capabilities off a command for good.
+pub(crate) const SETPCAP: Capability = Capability { name: "CAP_SETPCAP", bit: 8 };
 /// See other people's programs by name, and their owners.
 pub(crate) const SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
 

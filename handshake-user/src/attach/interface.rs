@@ -10,6 +10,7 @@ use super::netlink::{
     Body, Message, Netlink, Refusal, attributes, find, link_header, text, u16_at, u32_at, u64_at,
 };
 use crate::error::Error;
+use crate::similar::distance;
 
 /// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, inside `IFLA_XDP`.
 const XDP_ATTACHED: u16 = 2;
@@ -187,22 +188,6 @@ fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
     names.into_iter().take(MOST).map(|(_, name)| name).collect()
 }
 
-/// Levenshtein's distance: insertions, deletions and exchanges from one to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let exchanged = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = exchanged.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// One link by its index, or all of them by 0.
 fn read_links(index: u32) -> Result<Vec<InterfaceInfo>, Refusal> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
@@ -356,15 +341,6 @@ mod tests {
         let names = ["eth0", "lo", "eth0-alt"].map(String::from);
         let chosen = by_name(&all, &names).expect("all exist");
         assert_eq!(chosen.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["eth0", "lo"]);
-    }
-
-    #[test]
-    fn distances() {
-        for (a, b, expected) in
-            [("", "", 0), ("eth0", "", 4), ("eth0", "eth1", 1), ("eth0", "et0", 1), ("lo", "ol", 2)]
-        {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-        }
     }
 
     /// A route message: prefix length, table, type, and its attributes.

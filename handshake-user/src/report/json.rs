@@ -1,5 +1,7 @@
 //! Reports and flows as JSON, schema 1. The figures' names and order are those of [`metric`](crate::metric).
 
+mod check;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
@@ -12,6 +14,8 @@ use crate::snapshot::{
     Books, Interface, Interval, Latency, Origin, ServiceBooks, ServiceRow, Snapshot, UdpBooks,
 };
 use crate::time::rfc3339;
+
+pub(crate) use check::write_check;
 
 /// Raised when a name's meaning changes or a name goes; a new name raises nothing.
 const SCHEMA: u32 = 1;

@@ -15,6 +15,7 @@
 //! Drawing is a function of what is drawn: no clock, no state.
 
 mod cause;
+mod check;
 mod layout;
 mod number;
 
@@ -28,6 +29,7 @@ use crate::cli::Filter;
 use crate::snapshot::{Books, Interface, Interval, Latency, Origin, ServiceBooks, Snapshot};
 use crate::time::clock;
 
+pub(crate) use self::check::{draw_check, draw_expectations};
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, Tone, line, words};
 use self::number::{group, percent, rate, short, span, time, whole_percent};

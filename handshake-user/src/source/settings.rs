@@ -11,7 +11,7 @@ use handshake_common::abi::{
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
 
-use crate::cli::{Filter, Rules};
+use crate::cli::{Filter, Rules, Scope};
 
 /// The fewest slots of a table: one page of IPv4 records, which is the least that can be mapped.
 const MIN_SLOTS: u64 = 64;
@@ -72,13 +72,22 @@ impl Default for Settings {
         else {
             unreachable!("nothing is watch")
         };
-        Self::of(&watch.rules, &watch.filter, watch.max_flows)
+        Self::of(&watch.scope)
     }
 }
 
 impl Settings {
-    /// What the command line says of rules and filters, for tables of `max_flows`; no interfaces yet.
-    pub(crate) fn of(rules: &Rules, filter: &Filter, max_flows: u32) -> Self {
+    /// What the command line says of a live run; no interfaces yet.
+    pub(crate) fn of(scope: &Scope) -> Self {
+        Self {
+            kernel_log: scope.verbosity.verbose >= 2,
+            verifier_log: scope.verbosity.verbose >= 1,
+            ..Self::of_rules(&scope.rules, &scope.filter, scope.max_flows)
+        }
+    }
+
+    /// What it says of rules and filters, for tables of `max_flows`.
+    pub(crate) fn of_rules(rules: &Rules, filter: &Filter, max_flows: u32) -> Self {
         Self {
             interfaces: Vec::new(),
             half_open_after: rules.half_open_after,

@@ -40,9 +40,9 @@ pub(super) struct Piece {
 }
 
 impl Style {
-    /// As stdout is: colour for a terminal that has it and a reader that did not refuse it.
-    pub(crate) fn of_stdout() -> Self {
-        let terminal = std::io::stdout().is_terminal();
+    /// As what is written to is: colour for a terminal that has it and a reader that did not refuse it.
+    pub(crate) fn of(stream: &impl IsTerminal) -> Self {
+        let terminal = stream.is_terminal();
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let width = terminal_size::terminal_size().filter(|_| terminal);

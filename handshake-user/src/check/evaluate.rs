@@ -1,0 +1,352 @@
+//! Expectations held against what was measured. Pure.
+
+use std::fmt;
+
+use super::expression::{Expectation, Figure, Fraction, Operation, Term};
+use crate::metric::{METRICS, SERVICE};
+use crate::snapshot::Snapshot;
+
+/// What nobody may take for a success: said wherever a figure is missing for want of traffic.
+const NOTHING_RAN: &str = "a gate cannot pass when nothing ran";
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What was measured: three moments of a run, with every service by name.
+pub(crate) struct Window {
+    /// When the command was started.
+    pub(crate) started: Snapshot,
+    /// When it had ended.
+    pub(crate) ended: Snapshot,
+    /// When nothing was opening any more: what the report shows.
+    pub(crate) settled: Snapshot,
+}
+
+/// Why a figure, or a judgement, cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Data was lost: the report is not exact.
+    Lossy,
+    /// A share of nothing.
+    OverNothing(String),
+    /// A percentile without a sample.
+    NoSample(String),
+    /// Services that found no row of their own have some of it: it cannot be told by service.
+    Folded(String),
+    /// The command took no time.
+    NoTime,
+    /// Out of the range of numbers.
+    TooLarge,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lossy => f.write_str("data was lost, the report is LOSSY"),
+            Self::OverNothing(divisor) => write!(f, "{divisor} is 0: {NOTHING_RAN}"),
+            Self::NoSample(figure) => write!(f, "{figure} has no sample: {NOTHING_RAN}"),
+            Self::Folded(figure) => {
+                write!(f, "more services than are told apart, and {figure} may be in the row of the others")
+            }
+            Self::NoTime => f.write_str("there is no rate of no time"),
+            Self::TooLarge => f.write_str("out of the range of numbers"),
+        }
+    }
+}
+
+/// How an expectation came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It holds.
+    Met,
+    /// It does not.
+    Failed,
+    /// Nobody can say.
+    Inconclusive(Reason),
+}
+
+/// An expectation, and what became of it.
+pub(crate) struct Judged<'a> {
+    /// What was expected.
+    pub(crate) expectation: &'a Expectation,
+    /// How it came out.
+    pub(crate) outcome: Outcome,
+    /// What was measured, where that can be told.
+    pub(crate) measured: Option<Fraction>,
+    /// What it was held against.
+    pub(crate) limit: Option<Fraction>,
+}
+
+impl Window {
+    /// Holds an expectation against this.
+    pub(crate) fn judge<'a>(&self, expectation: &'a Expectation) -> Judged<'a> {
+        let (measured, limit) = (self.value(&expectation.left), self.value(&expectation.right));
+        let outcome = match (&measured, &limit) {
+            (Err(reason), _) | (Ok(_), Err(reason)) => Outcome::Inconclusive(reason.clone()),
+            (Ok(_), Ok(_)) if !self.settled.is_exact() => Outcome::Inconclusive(Reason::Lossy),
+            (Ok(measured), Ok(limit)) if expectation.comparison.holds(measured.cmp(limit)) => Outcome::Met,
+            (Ok(_), Ok(_)) => Outcome::Failed,
+        };
+        Judged { expectation, outcome, measured: measured.ok(), limit: limit.ok() }
+    }
+
+    /// How long the command ran, ns.
+    pub(crate) fn ran_ns(&self) -> u64 {
+        self.ended.taken_at_ns.saturating_sub(self.started.taken_at_ns)
+    }
+
+    /// The value of a term, in the base unit of its kind.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(crate) fn value(&self, term: &Term) -> Result<Fraction, Reason> {
+        match term {
+            Term::Rate(of) => {
+                let time = Fraction::new(self.ran_ns().into(), SECOND_NS.into()).unwrap_or(Fraction::ZERO);
+                self.rise(of)?.over(time).ok_or(Reason::NoTime)
+            }
+            Term::Pair(left, operation, right) => {
+                apply(self.value(left)?, *operation, self.value(right)?, right)
+            }
+            Term::Constant(_) | Term::Figure(_) => at(term, &self.settled),
+        }
+    }
+
+    /// By how much a count rose while the command ran.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be told.
+    pub(crate) fn rise(&self, of: &Term) -> Result<Fraction, Reason> {
+        let (before, after) = (at(of, &self.started)?, at(of, &self.ended)?);
+        after.minus(before).ok_or(Reason::TooLarge)
+    }
+}
+
+/// The value of a term at one moment.
+fn at(term: &Term, snapshot: &Snapshot) -> Result<Fraction, Reason> {
+    match term {
+        Term::Constant(number) => Ok(*number),
+        Term::Figure(figure) => total(figure, snapshot),
+        // A rate has no rate: the parser lets none be here.
+        Term::Rate(of) => at(of, snapshot),
+        Term::Pair(left, operation, right) => {
+            apply(at(left, snapshot)?, *operation, at(right, snapshot)?, right)
+        }
+    }
+}
+
+fn apply(left: Fraction, operation: Operation, right: Fraction, divisor: &Term) -> Result<Fraction, Reason> {
+    let result = match operation {
+        Operation::Plus => left.plus(right),
+        Operation::Minus => left.minus(right),
+        Operation::Over if right.is_zero() => return Err(Reason::OverNothing(divisor.to_string())),
+        Operation::Over => left.over(right),
+    };
+    result.ok_or(Reason::TooLarge)
+}
+
+/// A figure: the sum of its metrics, of the whole report or of the services it selects.
+fn total(figure: &Figure, snapshot: &Snapshot) -> Result<Fraction, Reason> {
+    let mut sum = 0_u64;
+    for name in &figure.metrics {
+        sum = sum.saturating_add(match figure.selectors.as_slice() {
+            [] => of_all(name, snapshot).ok_or_else(|| Reason::NoSample(figure.to_string()))?,
+            _ => of_services(name, figure, snapshot)?,
+        });
+    }
+    Ok(sum.into())
+}
+
+fn of_all(name: &str, snapshot: &Snapshot) -> Option<u64> {
+    METRICS.iter().find(|metric| metric.name == name)?.value(snapshot)
+}
+
+fn of_services(name: &str, figure: &Figure, snapshot: &Snapshot) -> Result<u64, Reason> {
+    let Some(metric) = SERVICE.iter().find(|metric| metric.name == name) else { return Ok(0) };
+    let mut sum = 0_u64;
+    for row in &snapshot.services {
+        let count = metric.value(&row.books).unwrap_or(0);
+        match row.service {
+            Some(service) if figure.selectors.iter().all(|selector| selector.takes(service)) => {
+                sum = sum.saturating_add(count);
+            }
+            None if count != 0 => return Err(Reason::Folded(figure.to_string())),
+            Some(_) | None => {}
+        }
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use handshake_common::abi::Counter;
+    use handshake_common::record::State;
+    use handshake_common::verdict::Leg;
+
+    use super::{Judged, Outcome, Reason, Window};
+    use crate::check::expression::{Expectation, Fraction};
+    use crate::cli::Filter;
+    use crate::fake::{Fake, SECOND, WALL_NS};
+    use crate::snapshot::{Context, FIRST_UDP_ROW, Origin, Snapshot};
+
+    /// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
+    fn load(meddle: impl FnOnce(&mut Fake)) -> Window {
+        let mut fake = Fake::new();
+        for (row, address) in [(1, "10.0.0.2:443"), (2, "10.0.0.3:443"), (3, "[2001:db8::2]:80")] {
+            fake.service(row, address);
+        }
+        let context = Arc::new(Context {
+            origin: Origin::Live { interfaces: Vec::new() },
+            from_ns: WALL_NS,
+            filter: Filter::default(),
+            top: usize::MAX,
+        });
+        let take = |fake: &mut Fake| Snapshot::take(fake, &context, None).expect("it cannot fail");
+        // Before the command: not in its rate.
+        fake.ended(1, Counter::Completed, 4);
+        let started = take(&mut fake);
+        fake.later(2 * SECOND);
+        fake.ended(1, Counter::Completed, 1_000);
+        fake.ended(2, Counter::Completed, 200);
+        fake.ended(3, Counter::Refused, 761);
+        fake.open(2, State::SynReceived, SECOND);
+        fake.open(2, State::SynReceived, SECOND);
+        let ended = take(&mut fake);
+        fake.later(3 * SECOND);
+        meddle(&mut fake);
+        let settled = take(&mut fake);
+        Window { started, ended, settled }
+    }
+
+    fn outcome(window: &Window, text: &str) -> (Outcome, Option<Fraction>) {
+        let expectation = Expectation::parse(text).expect(text);
+        let Judged { outcome, measured, .. } = window.judge(&expectation);
+        (outcome, measured)
+    }
+
+    #[test]
+    fn what_holds_is_met_and_what_does_not_fails() {
+        let window = load(|fake| {
+            fake.sample(Leg::Connect, 1_500_000, 99);
+            fake.sample(Leg::Connect, 40_000_000, 1);
+        });
+        let table = [
+            ("completed >= 1204", true),
+            ("completed > 1204", false),
+            ("attempts == 1967", true),
+            ("attempts != 1967", false),
+            ("tcp.refused <= 760", false),
+            ("half_open == 2", true),
+            ("half_open.no_ack < 3", true),
+            ("half_open_expired == 0", true),
+            ("completed / attempts >= 61.2%", true),
+            ("completed / attempts >= 61.3%", false),
+            ("completed / attempts == 1204 / 1967", true),
+            ("completed + refused + half_open == attempts", true),
+            ("attempts - (completed + refused) == half_open", true),
+            ("1000 <= completed", true),
+            ("completed >= attempts / 2", true),
+            ("p50(connect) < 2ms", true),
+            ("p99(connect) < 2ms", true),
+            ("max(connect) < 2ms", false),
+            ("count(connect) == 100", true),
+            ("latency.connect.p50_ns < 2 ms", true),
+            ("p99(connect) / p50(connect) == 1", true),
+            ("rate(completed) == 600/s", true),
+            ("rate(completed + refused) > 980/s", true),
+            ("rate(completed) / rate(attempts) > 60%", true),
+            ("attempts{port=443} == 1206", true),
+            ("attempts{port=443,address=10.0.0.3} == 202", true),
+            ("completed{address=10.0.0.0/8} == 1204", true),
+            ("refused{address=2001:db8::2} == 761", true),
+            ("attempts{port=1-79} == 0", true),
+            ("half_open{port=443} == 2", true),
+            ("completed{port=443} / attempts{port=443} > 99%", true),
+            ("udp.flows == 0", true),
+        ];
+        for (text, met) in table {
+            let expected = if met { Outcome::Met } else { Outcome::Failed };
+            assert_eq!(outcome(&window, text).0, expected, "{text}: {:?}", outcome(&window, text).1);
+        }
+    }
+
+    /// 999 of 1000 is 99.9 %; binary fractions would have it a little less.
+    #[test]
+    fn no_rounding_decides() {
+        let mut fake = Fake::new();
+        fake.ended(0, Counter::Completed, 999);
+        fake.ended(0, Counter::Refused, 1);
+        let window = settled(&mut fake);
+        assert_eq!(outcome(&window, "completed / attempts >= 99.9%").0, Outcome::Met);
+        assert_eq!(outcome(&window, "completed / attempts > 99.9%").0, Outcome::Failed);
+    }
+
+    #[test]
+    fn nothing_passes_when_nothing_ran() {
+        let window = settled(&mut Fake::new());
+        let table = [
+            ("completed / attempts >= 0%", Reason::OverNothing("attempts".to_owned())),
+            ("completed / attempts < 50%", Reason::OverNothing("attempts".to_owned())),
+            ("udp.answered / udp.flows != 2", Reason::OverNothing("udp.flows".to_owned())),
+            ("p99(connect) < 1h", Reason::NoSample("p99(connect)".to_owned())),
+            ("latency.syn_synack.max_ns > 0ns", Reason::NoSample("latency.syn_synack.max_ns".to_owned())),
+            ("rate(completed) >= 0/s", Reason::NoTime),
+            (
+                "completed{port=80} / (attempts{port=80} + refused) <= 1",
+                Reason::OverNothing("attempts{port=80} + refused".to_owned()),
+            ),
+        ];
+        for (text, reason) in table {
+            assert!(text.contains("rate") || reason.to_string().ends_with(super::NOTHING_RAN));
+            assert_eq!(outcome(&window, text), (Outcome::Inconclusive(reason), None), "{text}");
+        }
+        assert_eq!(outcome(&window, "count(connect) == 0").0, Outcome::Met, "a count is known");
+    }
+
+    #[test]
+    fn lost_data_leaves_everything_open_but_shows_what_was_measured() {
+        let window = load(|fake| fake.count(Counter::Untracked, 1));
+        for text in ["completed >= 1000", "completed >= 2000"] {
+            let expected = (Outcome::Inconclusive(Reason::Lossy), Some(Fraction::from(1_204_u64)));
+            assert_eq!(outcome(&window, text), expected);
+        }
+    }
+
+    #[test]
+    fn services_that_are_not_told_apart_leave_it_open() {
+        let window = load(|fake| {
+            fake.service(0, "0.0.0.0:0");
+            fake.ended(0, Counter::Refused, 5);
+        });
+        let folded = |text: &str| Outcome::Inconclusive(Reason::Folded(text.to_owned()));
+        assert_eq!(outcome(&window, "attempts{port=443} == 1206").0, folded("attempts{port=443}"));
+        assert_eq!(outcome(&window, "refused{port=80} == 761").0, folded("refused{port=80}"));
+        assert_eq!(outcome(&window, "completed{port=443} == 1204").0, Outcome::Met, "none of them completed");
+        assert_eq!(outcome(&window, "refused == 766").0, Outcome::Met, "the whole is known");
+    }
+
+    #[test]
+    fn flows_have_services_too() {
+        let mut fake = Fake::new();
+        fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
+        fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 3);
+        fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 3);
+        let window = settled(&mut fake);
+        assert_eq!(outcome(&window, "udp.answered{port=53} / udp.flows{port=53} > 99%").0, Outcome::Met);
+        assert_eq!(outcome(&window, "attempts{port=53} == 0").0, Outcome::Met, "TCP had none there");
+    }
+
+    /// All at one moment.
+    fn settled(fake: &mut Fake) -> Window {
+        let context = Arc::new(Context {
+            origin: Origin::Live { interfaces: Vec::new() },
+            from_ns: WALL_NS,
+            filter: Filter::default(),
+            top: usize::MAX,
+        });
+        let snapshot = Snapshot::take(fake, &context, None).expect("it cannot fail");
+        Window { started: snapshot.clone(), ended: snapshot.clone(), settled: snapshot }
+    }
+}

@@ -1,0 +1,175 @@
+//! What names mean: a figure is one or more of the metrics, of all services or of some.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use handshake_common::verdict::Leg;
+
+use super::{Fault, Kind, Span};
+use crate::metric::{METRICS, Metric, SERVICE, Unit};
+use crate::similar;
+use crate::values::{Cidr, PortRange};
+
+/// Functions of a leg: name, the metric below `latency.LEG`, and what it gives.
+pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
+    ("p50", "p50_ns"),
+    ("p90", "p90_ns"),
+    ("p99", "p99_ns"),
+    ("max", "max_ns"),
+    ("count", "count"),
+    ("excluded", "excluded"),
+];
+
+/// The function of counts.
+pub(crate) const RATE: &str = "rate";
+
+/// Names for what has its figures one level deeper, and the figures that are summed up for them.
+pub(crate) const SHORT: [(&str, &[&str]); 2] = [
+    ("half_open", &["tcp.half_open.now"]),
+    ("half_open_expired", &["tcp.half_open_expired.no_synack", "tcp.half_open_expired.no_ack"]),
+];
+
+/// Figures of a report under one name.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figure {
+    /// As it was written.
+    pub(crate) name: String,
+    /// The metrics it is the sum of, by name.
+    pub(crate) metrics: Vec<&'static str>,
+    /// The services it is of; none: the whole report.
+    pub(crate) selectors: Vec<Selector>,
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        for (at, selector) in self.selectors.iter().enumerate() {
+            write!(f, "{}{selector}", if at == 0 { "{" } else { "," })?;
+        }
+        f.write_str(if self.selectors.is_empty() { "" } else { "}" })
+    }
+}
+
+/// Which services count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selector {
+    /// Those that listen on one of these.
+    Port(PortRange),
+    /// Those at one of these addresses.
+    Address(Cidr),
+}
+
+impl Selector {
+    /// Whether a service is one of those meant.
+    pub(crate) fn takes(self, service: SocketAddr) -> bool {
+        match self {
+            Self::Port(ports) => (ports.first..=ports.last).contains(&service.port()),
+            Self::Address(net) => net.contains(service.ip()),
+        }
+    }
+
+    fn parse(name: &str, value: &str) -> Result<Self, String> {
+        match name {
+            "port" => value.parse().map(Self::Port),
+            "address" => value.parse().map(Self::Address),
+            _ => Err(format!("no selector {}: there are port=443 and address=10.0.0.2", name.escape_debug())),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(ports) => write!(f, "port={ports}"),
+            Self::Address(net) => write!(f, "address={net}"),
+        }
+    }
+}
+
+/// Selectors as they were written, each with its place.
+pub(super) type Written = [(String, String, Span)];
+
+/// A figure by its name, and what kind of number it is.
+pub(super) fn figure(name: &str, span: Span, written: &Written) -> Result<(Figure, Kind), Fault> {
+    let metrics = named(name).ok_or_else(|| unknown(name, span))?;
+    let selectors = written.iter().map(|(name, value, span)| {
+        Selector::parse(name, value).map_err(|message| Fault::new(*span, message))
+    });
+    let selectors = selectors.collect::<Result<Vec<_>, _>>()?;
+    let by_service = |metric: &&Metric<_>| SERVICE.iter().any(|service| service.name == metric.name);
+    if !selectors.is_empty() && !metrics.iter().all(by_service) {
+        let names: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
+        let message = format!("{name} is not counted by service; what is: {}", names.join(", "));
+        return Err(Fault::new(span, message));
+    }
+    let kind = kind(metrics[0].unit);
+    let metrics = metrics.iter().map(|metric| metric.name.as_str()).collect();
+    Ok((Figure { name: name.to_owned(), metrics, selectors }, kind))
+}
+
+/// A figure of a leg: `p99(connect)`.
+pub(super) fn of_leg(
+    (function, at): (&str, Span),
+    (leg, leg_at): (&str, Span),
+) -> Result<(Figure, Kind), Fault> {
+    let names = FUNCTIONS.map(|(name, _)| name);
+    let Some((_, field)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else {
+        let all = [names.as_slice(), &[RATE]].concat();
+        let message = format!("no function {function}: there are {}", all.join(", "));
+        return Err(Fault::new(at, message));
+    };
+    let legs = Leg::ALL.map(Leg::name);
+    let path = format!("latency.{leg}.{field}");
+    let metric = METRICS.iter().find(|metric| legs.contains(&leg) && metric.name == path);
+    let metric = metric.ok_or_else(|| {
+        let message = format!("{function} is of {}{}", legs.join(", "), meant(leg, &legs));
+        Fault::new(leg_at, message)
+    })?;
+    let name = format!("{function}({leg})");
+    Ok((Figure { name, metrics: vec![&metric.name], selectors: Vec::new() }, kind(metric.unit)))
+}
+
+/// The path that people write: what TCP is understood needs no `tcp.`.
+pub(crate) fn short(path: &str) -> &str {
+    path.strip_prefix("tcp.").unwrap_or(path)
+}
+
+/// The metrics that a name stands for.
+fn named(name: &str) -> Option<Vec<&'static Metric<crate::snapshot::Snapshot>>> {
+    let find = |path: &str| METRICS.iter().find(|metric| metric.name == path);
+    if let Some(metric) = find(name).or_else(|| find(&format!("tcp.{name}"))) {
+        return Some(vec![metric]);
+    }
+    let (_, paths) = SHORT.iter().find(|(known, _)| *known == short(name))?;
+    paths.iter().map(|path| find(path)).collect()
+}
+
+fn unknown(name: &str, span: Span) -> Fault {
+    if FUNCTIONS.iter().any(|(function, _)| *function == name) {
+        return Fault::new(span, format!("{name} is a function: {name}(connect)"));
+    }
+    if Leg::ALL.iter().any(|leg| leg.name() == name) {
+        return Fault::new(span, format!("{name} is a leg: p99({name})"));
+    }
+    let paths = METRICS.iter().map(|metric| short(&metric.name));
+    let known: Vec<&str> = paths.chain(SHORT.map(|(name, _)| name)).collect();
+    // A figure's last name alone: ack_ignored is signs.ack_ignored.
+    let last = known.iter().find(|path| path.rsplit('.').next() == Some(name));
+    let hint = last.map_or_else(|| meant(name, &known), |path| format!("; did you mean {path}?"));
+    let hint = if hint.is_empty() { ": --list-metrics has them all" } else { &hint };
+    Fault::new(span, format!("no metric {name}{hint}"))
+}
+
+/// `; did you mean …?`, where something is close.
+pub(super) fn meant(name: &str, known: &[&str]) -> String {
+    similar::closest(known, name).map(|close| format!("; did you mean {close}?")).unwrap_or_default()
+}
+
+const fn kind(unit: Unit) -> Kind {
+    match unit {
+        Unit::Nanoseconds => Kind::Time,
+        Unit::Attempts | Unit::Flows | Unit::Packets | Unit::Bytes | Unit::Records | Unit::Events => {
+            Kind::Count
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Words to a tree, by descent; and that what comes together is of one kind.
+
+use super::lexer::{Placed, Token, tokens};
+use super::name::{self, RATE};
+use super::{Comparison, Expectation, Fault, Fraction, Kind, Operation, Span, Term};
+use crate::values::UNITS;
+
+/// Parentheses within each other.
+const DEEPEST: usize = 32;
+
+/// Reads an expectation.
+pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
+    let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, percent: false };
+    let left = parser.sum()?;
+    let comparison = parser.comparison()?;
+    let right = parser.sum()?;
+    parser.end()?;
+    let kind = compared(&left, &right)?;
+    let whole = left.span.to(right.span);
+    let percent = parser.percent || [&left, &right].iter().all(|side| side.kind == Kind::Share);
+    // What is measured stands left.
+    let (left, comparison, right) = match (left.is_constant(), right.is_constant()) {
+        (true, true) => return Err(Fault::new(whole, "no figure in it: it would always say the same")),
+        (true, false) => (right, comparison.mirrored(), left),
+        (false, _) => (left, comparison, right),
+    };
+    let (left, right) = (left.term, right.term);
+    Ok(Expectation { text: text.trim().to_owned(), left, comparison, right, kind, percent })
+}
+
+/// A term, what it is, and where it stands.
+struct Typed {
+    term: Term,
+    kind: Kind,
+    span: Span,
+}
+
+impl Typed {
+    fn is_constant(&self) -> bool {
+        matches!(self.term, Term::Constant(_))
+    }
+}
+
+struct Parser {
+    tokens: Vec<Placed>,
+    at: usize,
+    depth: usize,
+    /// A literal has been in percent.
+    percent: bool,
+}
+
+impl Parser {
+    fn peek(&self) -> &Token {
+        &self.tokens[self.at].0
+    }
+
+    fn span(&self) -> Span {
+        self.tokens[self.at].1
+    }
+
+    /// The next word; the end stays where it is.
+    fn take(&mut self) -> Placed {
+        let placed = self.tokens[self.at].clone();
+        self.at = (self.at + 1).min(self.tokens.len() - 1);
+        placed
+    }
+
+    fn take_sign(&mut self, sign: char) -> bool {
+        let found = *self.peek() == Token::Sign(sign);
+        if found {
+            self.take();
+        }
+        found
+    }
+
+    fn sum(&mut self) -> Result<Typed, Fault> {
+        let mut sum = self.quotient()?;
+        loop {
+            let operation = match self.peek() {
+                Token::Sign('+') => Operation::Plus,
+                Token::Sign('-') => Operation::Minus,
+                Token::Sign(_)
+                | Token::Name(_)
+                | Token::Number(_)
+                | Token::Selectors(_)
+                | Token::Comparison(_)
+                | Token::End => return Ok(sum),
+            };
+            self.take();
+            let next = self.quotient()?;
+            let kind = added(&sum, &next)?;
+            sum = pair(sum, operation, next, kind)?;
+        }
+    }
+
+    fn quotient(&mut self) -> Result<Typed, Fault> {
+        let mut quotient = self.value()?;
+        while self.take_sign('/') {
+            let divisor = self.value()?;
+            let kind = divided(&quotient, &divisor)?;
+            quotient = pair(quotient, Operation::Over, divisor, kind)?;
+        }
+        Ok(quotient)
+    }
+
+    fn value(&mut self) -> Result<Typed, Fault> {
+        match self.take() {
+            (Token::Number(number), span) => self.literal(number, span),
+            (Token::Name(name), span) if *self.peek() == Token::Sign('(') => self.call(&name, span),
+            (Token::Name(name), span) => self.figure(&name, span),
+            (Token::Sign('('), open) => self.parenthesised(open),
+            (Token::End, span) => Err(Fault::new(span, "a figure or a number is missing")),
+            (Token::Comparison(_) | Token::Sign(_) | Token::Selectors(_), span) => {
+                Err(Fault::new(span, "a figure or a number is expected here"))
+            }
+        }
+    }
+
+    fn parenthesised(&mut self, open: Span) -> Result<Typed, Fault> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(Fault::new(open, "too many parentheses within each other"));
+        }
+        let inner = self.sum()?;
+        let close = self.close(open)?;
+        self.depth -= 1;
+        Ok(Typed { span: open.to(close), ..inner })
+    }
+
+    fn close(&mut self, open: Span) -> Result<Span, Fault> {
+        let span = self.span();
+        if self.take_sign(')') { Ok(span) } else { Err(Fault::new(open, "the closing ')' is missing")) }
+    }
+
+    /// A number and its unit: `%`, one of time, or `/s`.
+    fn literal(&mut self, number: Fraction, span: Span) -> Result<Typed, Fault> {
+        let unit_at = self.span();
+        let per_second = *self.peek() == Token::Sign('/')
+            && self.tokens.get(self.at + 1).is_some_and(|(token, _)| *token == Token::Name("s".to_owned()));
+        let (scale, kind) = if per_second {
+            self.take();
+            (Some(Fraction::from(1_u64)), Kind::Rate)
+        } else if let Token::Name(unit) = self.peek() {
+            (Some(unit_of_time(unit, unit_at)?), Kind::Time)
+        } else if *self.peek() == Token::Sign('%') {
+            self.percent = true;
+            (Fraction::new(1, 100), Kind::Share)
+        } else {
+            return Ok(Typed { term: Term::Constant(number), kind: Kind::Number, span });
+        };
+        let (_, last) = self.take();
+        let number = scale.and_then(|scale| number.times(scale));
+        let number = number.ok_or_else(|| Fault::new(span, "too large a number"))?;
+        Ok(Typed { term: Term::Constant(number), kind, span: span.to(last) })
+    }
+
+    fn figure(&mut self, name: &str, span: Span) -> Result<Typed, Fault> {
+        let (written, last) = match self.peek() {
+            Token::Selectors(written) => (written.clone(), self.span()),
+            Token::Name(_) | Token::Number(_) | Token::Comparison(_) | Token::Sign(_) | Token::End => {
+                (Vec::new(), span)
+            }
+        };
+        if !written.is_empty() {
+            self.take();
+        }
+        let (figure, kind) = name::figure(name, span, &written)?;
+        Ok(Typed { term: Term::Figure(figure), kind, span: span.to(last) })
+    }
+
+    /// `p99(connect)`, `rate(completed)`.
+    fn call(&mut self, function: &str, span: Span) -> Result<Typed, Fault> {
+        let (_, open) = self.take();
+        if function == RATE {
+            return self.rate(span, open);
+        }
+        let (leg, leg_at) = match self.take() {
+            (Token::Name(leg), leg_at) => (leg, leg_at),
+            (
+                Token::Number(_) | Token::Selectors(_) | Token::Comparison(_) | Token::Sign(_) | Token::End,
+                leg_at,
+            ) => (String::new(), leg_at),
+        };
+        let (figure, kind) = name::of_leg((function, span), (&leg, leg_at))?;
+        let close = self.close(open)?;
+        Ok(Typed { term: Term::Figure(figure), kind, span: span.to(close) })
+    }
+
+    fn rate(&mut self, span: Span, open: Span) -> Result<Typed, Fault> {
+        let of = self.parenthesised(open)?;
+        if of.is_constant() || !matches!(of.kind, Kind::Count | Kind::Number) {
+            return Err(Fault::new(of.span, "rate is of a count: rate(completed)"));
+        }
+        Ok(Typed { span: span.to(of.span), term: Term::Rate(Box::new(of.term)), kind: Kind::Rate })
+    }
+
+    fn comparison(&mut self) -> Result<Comparison, Fault> {
+        match self.take() {
+            (Token::Comparison(comparison), _) => Ok(comparison),
+            (Token::End, span) => {
+                let signs = Comparison::ALL.map(Comparison::sign).join(" ");
+                Err(Fault::new(span, format!("a comparison is missing: one of {signs}")))
+            }
+            (Token::Selectors(_), span) => {
+                Err(Fault::new(span, "selectors stand right behind a figure's name"))
+            }
+            (Token::Sign(_) | Token::Name(_) | Token::Number(_), span) => {
+                Err(Fault::new(span, "a comparison is expected here"))
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        match self.take() {
+            (Token::End, _) => Ok(()),
+            (Token::Comparison(_), span) => Err(Fault::new(span, "one comparison each: give --expect twice")),
+            (Token::Sign(_) | Token::Name(_) | Token::Number(_) | Token::Selectors(_), span) => {
+                Err(Fault::new(span, "the expectation should end here"))
+            }
+        }
+    }
+}
+
+fn unit_of_time(unit: &str, span: Span) -> Result<Fraction, Fault> {
+    let unit = if unit == "µs" { "us" } else { unit };
+    let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| Fraction::from(*scale));
+    scale.ok_or_else(|| {
+        Fault::new(span, format!("{unit} is no unit: there are ns, us, ms, s, m, h, % and /s"))
+    })
+}
+
+/// Two terms together; of two numbers the result at once.
+fn pair(left: Typed, operation: Operation, right: Typed, kind: Kind) -> Result<Typed, Fault> {
+    let span = left.span.to(right.span);
+    let (Term::Constant(a), Term::Constant(b)) = (&left.term, &right.term) else {
+        let term = Term::Pair(Box::new(left.term), operation, Box::new(right.term));
+        return Ok(Typed { term, kind, span });
+    };
+    let result = match operation {
+        Operation::Plus => a.plus(*b),
+        Operation::Minus => a.minus(*b),
+        Operation::Over => a.over(*b),
+    };
+    let result = result.ok_or_else(|| Fault::new(span, "too large a number"))?;
+    Ok(Typed { term: Term::Constant(result), kind, span })
+}
+
+/// What both sides of a comparison are.
+fn compared(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
+    common(left.kind, right.kind).ok_or_else(|| {
+        let message = match (left.kind, right.kind) {
+            (Kind::Time, Kind::Number) | (Kind::Number, Kind::Time) => "a time needs its unit: 2ms",
+            (Kind::Rate, Kind::Number) | (Kind::Number, Kind::Rate) => "a rate needs its unit: 500/s",
+            (Kind::Count, Kind::Share) | (Kind::Share, Kind::Count) => {
+                "a count is no share: a share is completed / attempts"
+            }
+            (Kind::Count, Kind::Rate) | (Kind::Rate, Kind::Count) => {
+                "a count is no rate: a rate is rate(completed)"
+            }
+            (
+                Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+                Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+            ) => return Fault::new(right.span, unlike(left.kind, right.kind, "is not compared with")),
+        };
+        Fault::new(right.span, message)
+    })
+}
+
+/// What a sum or a difference is.
+fn added(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
+    common(left.kind, right.kind)
+        .ok_or_else(|| Fault::new(right.span, unlike(left.kind, right.kind, "does not add up with")))
+}
+
+/// What a quotient is.
+fn divided(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
+    if right.term == Term::Constant(Fraction::ZERO) {
+        return Err(Fault::new(right.span, "nothing is divided by 0"));
+    }
+    match (left.kind, right.kind) {
+        (Kind::Count | Kind::Number, Kind::Number) => Ok(Kind::Number),
+        (kind, Kind::Number) => Ok(kind),
+        (Kind::Count | Kind::Number, Kind::Count) | (Kind::Time, Kind::Time) | (Kind::Rate, Kind::Rate) => {
+            Ok(Kind::Share)
+        }
+        (
+            Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+            Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+        ) => Err(Fault::new(right.span, unlike(left.kind, right.kind, "is not divided by"))),
+    }
+}
+
+/// What two kinds have in common: a bare number goes with counts and shares.
+fn common(left: Kind, right: Kind) -> Option<Kind> {
+    match (left, right) {
+        _ if left == right => Some(left),
+        (Kind::Number, Kind::Count | Kind::Share) => Some(right),
+        (Kind::Count | Kind::Share, Kind::Number) => Some(left),
+        (
+            Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+            Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+        ) => None,
+    }
+}
+
+fn unlike(left: Kind, right: Kind, how: &str) -> String {
+    let named = |kind| match kind {
+        Kind::Number => "a number",
+        Kind::Count => "a count",
+        Kind::Time => "a time",
+        Kind::Share => "a share",
+        Kind::Rate => "a rate",
+    };
+    format!("{} {how} {}", named(left), named(right))
+}

@@ -1,0 +1,160 @@
+//! What is understood, and what is told about the rest.
+
+use super::{Comparison, Expectation, Kind};
+
+#[test]
+fn good_ones_are_read() {
+    let table = [
+        ("completed >= 1000", "completed >= 1000", Kind::Count),
+        ("half_open==0", "half_open == 0", Kind::Count),
+        ("tcp.half_open.now == 0", "tcp.half_open.now == 0", Kind::Count),
+        ("completed / attempts >= 99.9%", "completed / attempts >= 0.999", Kind::Share),
+        ("completed / attempts >= 99.9 %", "completed / attempts >= 0.999", Kind::Share),
+        ("completed / attempts >= 0.999", "completed / attempts >= 0.999", Kind::Share),
+        ("p99(connect) < 2ms", "p99(connect) < 2000000", Kind::Time),
+        ("p50( syn_synack ) <= 1.5 us", "p50(syn_synack) <= 1500", Kind::Time),
+        ("max(synack_ack) < 10µs", "max(synack_ack) < 10000", Kind::Time),
+        ("latency.connect.p99_ns < 1m", "latency.connect.p99_ns < 60000000000", Kind::Time),
+        ("excluded(connect) / count(connect) < 5%", "excluded(connect) / count(connect) < 0.05", Kind::Share),
+        ("udp.answered / udp.flows > 99%", "udp.answered / udp.flows > 0.99", Kind::Share),
+        ("rate(completed) >= 500/s", "rate(completed) >= 500", Kind::Rate),
+        ("rate(completed + late) >= 0.5 / s", "rate(completed + late) >= 0.5", Kind::Rate),
+        ("rate(completed) / rate(attempts) > 1/2", "rate(completed) / rate(attempts) > 0.5", Kind::Share),
+        ("attempts{port=443} == 200", "attempts{port=443} == 200", Kind::Count),
+        (
+            "attempts { port = 8000-8100 , address = 2001:db8::/32 } == 200",
+            "attempts{port=8000-8100,address=2001:db8::/32} == 200",
+            Kind::Count,
+        ),
+        ("completed + late - refused == 7", "completed + late - refused == 7", Kind::Count),
+        ("completed - (late - refused) == 7", "completed - (late - refused) == 7", Kind::Count),
+        ("(completed + late) / attempts > 1", "(completed + late) / attempts > 1", Kind::Share),
+        ("completed / (attempts / 2) > 1", "completed / (attempts / 2) > 1", Kind::Number),
+        ("completed >= attempts - 3", "completed >= attempts - 3", Kind::Count),
+        ("completed >= attempts / 2", "completed >= attempts / 2", Kind::Count),
+        ("signs.ack_ignored == 0", "signs.ack_ignored == 0", Kind::Count),
+        ("table.evictions.half_open != 3", "table.evictions.half_open != 3", Kind::Count),
+        ("half_open_expired < 1", "half_open_expired < 1", Kind::Count),
+        // What is measured stands left.
+        ("1000 <= completed", "completed >= 1000", Kind::Count),
+        ("2ms > p99(connect)", "p99(connect) < 2000000", Kind::Time),
+        ("0 == half_open", "half_open == 0", Kind::Count),
+        ("100 - 1 < completed", "completed > 99", Kind::Count),
+    ];
+    for (text, meaning, kind) in table {
+        let read = Expectation::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let meant = format!("{} {} {}", read.left, read.comparison.sign(), read.right);
+        assert_eq!((meant.as_str(), read.kind), (meaning, kind), "{text}");
+        assert_eq!(read.text, text.trim());
+    }
+}
+
+#[test]
+fn shares_are_in_percent_where_they_were_written_so() {
+    let table = [
+        ("completed / attempts >= 99%", true),
+        ("completed / attempts >= 0.99", false),
+        ("udp.packets / udp.flows > 2", false),
+        ("completed / attempts > refused / attempts", true),
+        ("completed > 1", false),
+    ];
+    for (text, percent) in table {
+        assert_eq!(Expectation::parse(text).expect(text).percent, percent, "{text}");
+    }
+}
+
+/// The column, counted from 1, how many columns are marked, and a part of what is said.
+#[test]
+fn wrong_ones_are_told_with_their_place() {
+    let table = [
+        ("", 1, 1, "a figure or a number is missing"),
+        ("completed", 10, 1, "a comparison is missing: one of >= <= == != > <"),
+        ("completed >=", 13, 1, "a figure or a number is missing"),
+        ("completed 1000", 11, 4, "a comparison is expected here"),
+        ("completed = 1000", 11, 1, "did you mean ==?"),
+        ("completed ! 1000", 11, 1, "did you mean !=?"),
+        ("completed => 1000", 11, 1, "did you mean ==?"),
+        ("completed >= >= 1000", 14, 2, "a figure or a number is expected here"),
+        ("0 < completed < 10", 15, 1, "one comparison each: give --expect twice"),
+        ("completed >= 1 && refused == 0", 16, 1, "one comparison each"),
+        ("completed >= 1000 attempts", 19, 8, "no unit: there are ns, us"),
+        ("completed >= attempts 1000", 23, 4, "the expectation should end here"),
+        ("completd >= 1000", 1, 8, "no metric completd; did you mean completed?"),
+        ("1000 <= udp.flow", 9, 8, "did you mean udp.flows?"),
+        ("ack_ignored == 0", 1, 11, "did you mean signs.ack_ignored?"),
+        ("nonsense == 0", 1, 8, "no metric nonsense: --list-metrics has them all"),
+        ("p99 < 2ms", 1, 3, "p99 is a function: p99(connect)"),
+        ("connect < 2ms", 1, 7, "connect is a leg: p99(connect)"),
+        ("p95(connect) < 2ms", 1, 3, "no function p95: there are p50, p90, p99, max, count, excluded, rate"),
+        ("rte(completed) > 1/s", 1, 3, "no function rte: there are p50"),
+        ("p99(conect) < 2ms", 5, 6, "p99 is of syn_synack, synack_ack, connect; did you mean connect?"),
+        ("p99() < 2ms", 5, 1, "p99 is of syn_synack"),
+        ("p99(connect < 2ms", 4, 1, "the closing ')' is missing"),
+        ("(completed >= 3", 1, 1, "the closing ')' is missing"),
+        ("completed) >= 3", 10, 1, "a comparison is expected here"),
+        ("p99(connect) < 2", 16, 1, "a time needs its unit: 2ms"),
+        ("p99(connect) < 2sec", 17, 3, "sec is no unit"),
+        ("completed >= 50%", 14, 3, "a count is no share"),
+        ("completed >= 500/s", 14, 5, "a count is no rate"),
+        ("rate(completed) > 500", 19, 3, "a rate needs its unit: 500/s"),
+        ("completed / attempts > 2ms", 24, 3, "a share is not compared with a time"),
+        ("completed + p99(connect) > 1", 13, 12, "a count does not add up with a time"),
+        ("p99(connect) / attempts > 1", 16, 8, "a time is not divided by a count"),
+        ("completed / 0 > 1", 13, 1, "nothing is divided by 0"),
+        ("rate(p99(connect)) > 1/s", 5, 14, "rate is of a count"),
+        ("rate(rate(completed)) > 1/s", 5, 17, "rate is of a count"),
+        ("rate(5) > 1/s", 5, 3, "rate is of a count"),
+        ("rate(completed / attempts) > 1/s", 5, 22, "rate is of a count"),
+        ("1 == 1", 1, 6, "no figure in it"),
+        ("attempts{port=http} == 1", 10, 9, "'http' is no port"),
+        ("attempts{prot=443} == 1", 10, 8, "no selector prot: there are port=443"),
+        ("attempts{443} == 1", 10, 3, "a selector is NAME=VALUE"),
+        ("attempts{} == 1", 10, 0, "a selector is NAME=VALUE"),
+        ("attempts{port=443 == 1", 9, 14, "the closing '}' is missing"),
+        ("attempts{address=10.0.0.0/33} == 1", 10, 19, "longer than the address"),
+        ("late{port=443} == 1", 1, 4, "late is not counted by service; what is: attempts"),
+        ("{port=443} == 1", 1, 10, "a figure or a number is expected here"),
+        ("completed * 2 > attempts", 11, 1, "there is no multiplication"),
+        ("completed > 1. ", 13, 2, "digits are missing behind the point"),
+        ("completed > 1234567890123456789", 13, 19, "more than 18 digits"),
+        ("completed > 1; refused == 0", 14, 1, "';' has no meaning here"),
+        ("completed ≥ 1", 11, 1, "'≥' has no meaning here"),
+        ("µµµ ≥ 1", 5, 1, "'≥' has no meaning here"),
+        ("completed > \u{1b}[2J", 13, 1, "'\\u{1b}' has no meaning here"),
+    ];
+    for (text, column, length, said) in table {
+        let wrong = Expectation::parse(text).expect_err(text);
+        let place = (wrong.fault.span.start + 1, wrong.fault.span.length);
+        assert_eq!(place, (column, length), "{text}: {}", wrong.fault.message);
+        assert!(wrong.fault.message.contains(said), "{text}: {}", wrong.fault.message);
+    }
+    let deep = format!("{}completed{} > 1", "(".repeat(100_000), ")".repeat(100_000));
+    assert!(Expectation::parse(&deep).is_err());
+}
+
+#[test]
+fn carets_stand_below_the_place() {
+    let wrong = Expectation::parse("half_open == 0 + completd").expect_err("there is no such metric");
+    let shown = wrong.to_string();
+    let expected = "--expect, column 18: no metric completd; did you mean completed?\n    \
+                    half_open == 0 + completd\n                     ^^^^^^^^";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn comparisons_hold_by_order() {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let table = [
+        (Comparison::AtLeast, [false, true, true]),
+        (Comparison::AtMost, [true, true, false]),
+        (Comparison::Equal, [false, true, false]),
+        (Comparison::Unequal, [true, false, true]),
+        (Comparison::More, [false, false, true]),
+        (Comparison::Less, [true, false, false]),
+    ];
+    for (comparison, expected) in table {
+        assert_eq!([Less, Equal, Greater].map(|order| comparison.holds(order)), expected);
+        let mirrored = [Greater, Equal, Less].map(|order| comparison.mirrored().holds(order));
+        assert_eq!(mirrored, expected, "{comparison:?} from the other side");
+    }
+}

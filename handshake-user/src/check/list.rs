@@ -1,0 +1,52 @@
+//! `handshake check --list-metrics`: everything an expression can name.
+
+use std::io::{self, Write};
+
+use super::name::{FUNCTIONS, RATE, SHORT, short};
+use crate::metric::{LATENCY, METRICS, SERVICE, Unit};
+
+/// Writes the list.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(super) fn write(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "Metrics, by their paths in the JSON report; tcp. may be left out:")?;
+    for metric in METRICS.iter() {
+        row(out, &metric.name, unit(metric.unit), metric.help)?;
+    }
+    writeln!(out, "\nShort names:")?;
+    for (name, paths) in SHORT {
+        row(out, name, "attempts", &paths.iter().map(|path| short(path)).collect::<Vec<_>>().join(" + "))?;
+    }
+    writeln!(out, "\nFunctions of a leg, which is syn_synack, synack_ack or connect:")?;
+    for (name, field) in FUNCTIONS {
+        if let Some(metric) = LATENCY.iter().find(|metric| metric.name == field) {
+            row(out, &format!("{name}(connect)"), unit(metric.unit), metric.help)?;
+        }
+    }
+    writeln!(out, "\nRates, of a count or a sum of counts:")?;
+    row(out, &format!("{RATE}(completed)"), "a second", "from the command's start to its exit")?;
+    let by_service: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
+    writeln!(
+        out,
+        "\nOf services, by {{port=443}}, {{port=8000-8100}}, {{address=10.0.0.0/8}} or two of them:"
+    )?;
+    writeln!(out, "  {}", by_service.join(", "))
+}
+
+fn row(out: &mut dyn Write, name: &str, unit: &str, help: &str) -> io::Result<()> {
+    writeln!(out, "  {name:<34} {unit:<9} {help}")
+}
+
+const fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Attempts => "attempts",
+        Unit::Flows => "flows",
+        Unit::Packets => "packets",
+        Unit::Bytes => "bytes",
+        Unit::Nanoseconds => "time",
+        Unit::Records => "records",
+        Unit::Events => "events",
+    }
+}

@@ -1,0 +1,90 @@
+//! What a check adds to the report's object: `expectations`, and where there is one `command` and `kernel`.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use super::{line, put_known, report};
+use crate::check::{Account, Checked, Ended, Fraction, Judged, KernelCounter, Kind, Outcome, Status};
+use crate::snapshot::Snapshot;
+use crate::time::rfc3339;
+
+/// Writes one report with what was expected of it, on a line of its own.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_check(out: &mut dyn Write, snapshot: &Snapshot, checked: &Checked<'_>) -> io::Result<()> {
+    let mut object = report(snapshot, None);
+    if let Value::Object(object) = &mut object {
+        let expectations = checked.judged.iter().map(expectation).collect();
+        object.insert("expectations".to_owned(), Value::Array(expectations));
+        put_known(object, "command", checked.command.as_ref().map(|ended| command(ended, checked)));
+        put_known(object, "kernel", checked.account.as_ref().map(|account| kernel(account, checked)));
+    }
+    line(out, &object)
+}
+
+fn expectation(judged: &Judged<'_>) -> Value {
+    let mut object = Map::new();
+    let (met, reason) = match &judged.outcome {
+        Outcome::Met => (Some(true), None),
+        Outcome::Failed => (Some(false), None),
+        Outcome::Inconclusive(reason) => (None, Some(reason.to_string())),
+    };
+    object.insert("expression".to_owned(), json!(judged.expectation.text));
+    object.insert("met".to_owned(), json!(met));
+    object.insert("measured".to_owned(), json!(judged.measured.map(number)));
+    object.insert("limit".to_owned(), json!(judged.limit.map(number)));
+    object.insert("unit".to_owned(), json!(unit(judged.expectation.kind)));
+    put_known(&mut object, "reason", reason.map(|reason| json!(reason)));
+    Value::Object(object)
+}
+
+/// A whole number as one.
+fn number(value: Fraction) -> Value {
+    match value.whole().and_then(|whole| i64::try_from(whole).ok()) {
+        Some(whole) => json!(whole),
+        None => json!(value.to_f64()),
+    }
+}
+
+/// The base unit in which both sides of an expectation are given.
+const fn unit(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Number | Kind::Share => "1",
+        Kind::Count => "count",
+        Kind::Time => "ns",
+        Kind::Rate => "per_second",
+    }
+}
+
+fn command(ended: &Ended, checked: &Checked<'_>) -> Value {
+    let (status, signal) = match ended.status {
+        Some(Status::Exited(code)) => (Some(code), None),
+        Some(Status::Killed(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    let window = &checked.window;
+    json!({
+        "words": ended.words,
+        "status": status,
+        "signal": signal,
+        "stopped": ended.stopped,
+        "started": rfc3339(window.started.taken_at_ns),
+        "ended": rfc3339(window.ended.taken_at_ns),
+    })
+}
+
+/// The kernel's counters over the time given, and what the wire has for the same.
+fn kernel(account: &Account, checked: &Checked<'_>) -> Value {
+    let mut object = Map::new();
+    object.insert("from".to_owned(), json!(rfc3339(checked.window.started.taken_at_ns)));
+    object.insert("to".to_owned(), json!(rfc3339(checked.window.settled.taken_at_ns)));
+    for counter in KernelCounter::ALL {
+        object.insert(counter.field().to_owned(), json!(account.counts.of(counter)));
+    }
+    put_known(&mut object, "completed_on_wire", account.completed.map(|completed| json!(completed)));
+    object.insert("differences".to_owned(), json!(account.words()));
+    Value::Object(object)
+}

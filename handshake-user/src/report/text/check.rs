@@ -1,0 +1,248 @@
+//! What a check adds to the report: each expectation with what was measured, and the kernel's own account.
+//!
+//! ```text
+//! expect    met completed >= 1000: 1 204
+//!           FAILED completed / attempts >= 99.9%: 61.2 % (1 204 / 1 967)
+//!           no_ack: our SYN+ACKs leave and no ACK returns. Look at: …
+//! kernel    PassiveOpens 9   ActiveOpens 0   ListenOverflows 4
+//!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were not taken
+//! ```
+
+use handshake_common::verdict::{Sign, UdpVerdict, Verdict};
+
+use super::layout::{Piece, Style, Tone, line, words};
+use super::number::{group, span};
+use super::{WIDE, cause};
+use crate::check::{
+    Account, Checked, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome, Reason,
+    Term, Window,
+};
+use crate::metric::METRICS;
+use crate::snapshot::Snapshot;
+
+/// Decimals at most: a measure that is that close to its limit is told by its numbers alone.
+const MOST_DECIMALS: u32 = 6;
+/// Kernel counters that are shown even when they are 0.
+const ALWAYS: [KernelCounter; 2] = [KernelCounter::PassiveOpens, KernelCounter::ActiveOpens];
+
+/// The lines below the report.
+pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
+    let mut out = String::new();
+    if let Some(account) = &checked.account {
+        draw_account(&mut out, account, style);
+    }
+    out.push_str(&draw_expectations(checked, style));
+    out
+}
+
+/// The expectations alone.
+pub(crate) fn draw_expectations(checked: &Checked<'_>, style: Style) -> String {
+    let mut out = String::new();
+    for (at, judged) in checked.judged.iter().enumerate() {
+        draw_judged(&mut out, if at == 0 { "expect" } else { " " }, judged, &checked.window, style);
+    }
+    out
+}
+
+fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Window, style: Style) {
+    let (word, tone) = match judged.outcome {
+        Outcome::Met => ("met", Tone::Good),
+        Outcome::Failed => ("FAILED", Tone::Bad),
+        Outcome::Inconclusive(_) => ("INCONCLUSIVE", Tone::Bad),
+    };
+    let said = format!("{}: {}", judged.expectation.text, measured(judged, window));
+    // On one line, whatever its length: it is what people search a log for.
+    line(out, style.endless(), label, &[Piece::new(word, tone), Piece::plain(said)], " ");
+    if judged.outcome == Outcome::Failed {
+        for (name, sentence) in sentences(judged.expectation, &window.settled) {
+            let mut pieces = vec![Piece::new(format!("{name}:"), Tone::Bad)];
+            pieces.extend(words(&sentence));
+            line(out, style, " ", &pieces, " ");
+        }
+    }
+}
+
+/// What was measured, with the numbers it comes from; why nothing was, or what it is worth.
+fn measured(judged: &Judged<'_>, window: &Window) -> String {
+    let Expectation { left, right, .. } = judged.expectation;
+    let value = judged.measured.map(|value| {
+        let against = judged
+            .limit
+            .filter(|_| !matches!(right, Term::Constant(_)))
+            .map(|limit| format!(" against {}", with_numbers(limit, judged, right, window)));
+        format!("{}{}", with_numbers(value, judged, left, window), against.unwrap_or_default())
+    });
+    match (&judged.outcome, value) {
+        (Outcome::Met | Outcome::Failed, value) => value.unwrap_or_default(),
+        (Outcome::Inconclusive(Reason::Lossy), Some(value)) => format!("{value}, but {}", Reason::Lossy),
+        (Outcome::Inconclusive(reason), _) => reason.to_string(),
+    }
+}
+
+fn with_numbers(value: Fraction, judged: &Judged<'_>, term: &Term, window: &Window) -> String {
+    let shown = spoken(value, judged);
+    match term {
+        Term::Constant(_) | Term::Figure(_) => shown,
+        Term::Rate(of) => {
+            let rise = window.rise(of).map_or_else(|reason| reason.to_string(), |rise| number(rise, None));
+            format!("{shown} ({rise} in {})", span(window.ran_ns()))
+        }
+        Term::Pair(..) => format!("{shown} ({})", in_numbers(term, window)),
+    }
+}
+
+/// A term with its figures' values in their places: `1 204 / 1 967`.
+fn in_numbers(term: &Term, window: &Window) -> String {
+    match term {
+        Term::Pair(left, operation, right) => {
+            let part = |part: &Term, first: bool| {
+                let numbers = in_numbers(part, window);
+                if part.needs_parentheses(*operation, first) { format!("({numbers})") } else { numbers }
+            };
+            format!("{} {} {}", part(left, true), operation.sign(), part(right, false))
+        }
+        Term::Constant(_) | Term::Figure(_) | Term::Rate(_) => match window.value(term) {
+            Ok(value) if is_time(term) => time(value, None),
+            Ok(value) => number(value, None),
+            Err(_) => "–".to_owned(),
+        },
+    }
+}
+
+fn is_time(term: &Term) -> bool {
+    let is_ns = |figure: &Figure| figure.metrics.iter().any(|name| name.ends_with("_ns"));
+    term.figures().into_iter().any(is_ns)
+}
+
+/// A value in the words of its kind, with as many decimals as tell it from the limit.
+fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
+    let limit = judged.limit;
+    match judged.expectation.kind {
+        Kind::Time => time(value, limit),
+        Kind::Rate => format!("{}/s", number(value, limit)),
+        Kind::Share if judged.expectation.percent => {
+            let hundred = Fraction::from(100_u64);
+            match (value.times(hundred), limit.map(|limit| limit.times(hundred))) {
+                (Some(value), limit) => format!("{} %", decimals(value, limit.flatten(), 1)),
+                (None, _) => number(value, limit),
+            }
+        }
+        Kind::Number | Kind::Count | Kind::Share => number(value, limit),
+    }
+}
+
+fn number(value: Fraction, limit: Option<Fraction>) -> String {
+    decimals(value, limit, u32::from(value.whole().is_none()))
+}
+
+/// A time in the unit that fits it.
+fn time(ns: Fraction, limit: Option<Fraction>) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")];
+    let fits = UNITS.into_iter().find(|(scale, _)| ns >= Fraction::from(*scale));
+    let (scale, unit) = fits.unwrap_or((1, "ns"));
+    let scaled = |ns: Fraction| ns.over(scale.into());
+    match scaled(ns) {
+        Some(value) => {
+            format!("{} {unit}", decimals(value, limit.and_then(scaled), u32::from(value.whole().is_none())))
+        }
+        None => format!("{ns} ns"),
+    }
+}
+
+/// At least so many decimals, and more where fewer would stand on the wrong side of the limit.
+fn decimals(value: Fraction, limit: Option<Fraction>, least: u32) -> String {
+    let tells = |decimals: &u32| {
+        let shown = value.rounded(*decimals);
+        limit.is_none_or(|limit| shown.is_some_and(|shown| shown.cmp(&limit) == value.cmp(&limit)))
+    };
+    let enough = (least..MOST_DECIMALS).find(tells).unwrap_or(MOST_DECIMALS);
+    let digits = value.rounded(enough).and_then(|rounded| rounded.digits(enough));
+    let Some((negative, whole, part)) = digits else { return value.to_string() };
+    let sign = if negative { "-" } else { "" };
+    let whole = u64::try_from(whole).map_or_else(|_| whole.to_string(), group);
+    let width = usize::try_from(enough).unwrap_or(0);
+    if enough == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part:0width$}") }
+}
+
+/// The fixed sentences of what a failed expectation is about, each with its name and once.
+fn sentences(expectation: &Expectation, snapshot: &Snapshot) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for figure in [&expectation.left, &expectation.right].into_iter().flat_map(dividends) {
+        for name in &figure.metrics {
+            let known = METRICS.iter().find(|metric| metric.name == *name);
+            all.extend(known.map(|metric| about(figure, name, metric.help, snapshot)).into_iter().flatten());
+        }
+    }
+    let mut seen = Vec::new();
+    all.retain(|(name, _)| {
+        !seen.contains(name) && {
+            seen.push(name.clone());
+            true
+        }
+    });
+    all
+}
+
+/// The figures of a term but for what others are divided by.
+fn dividends(term: &Term) -> Vec<&Figure> {
+    match term {
+        Term::Pair(left, Operation::Over, _) => dividends(left),
+        Term::Pair(left, Operation::Plus | Operation::Minus, right) => {
+            [dividends(left), dividends(right)].concat()
+        }
+        Term::Constant(_) | Term::Figure(_) | Term::Rate(_) => term.figures(),
+    }
+}
+
+/// What there is to say of one metric: what kept others from being completed or answered, what is behind what is half-open,
+/// what makes times long; else its own sentence.
+fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<(String, String)> {
+    let own = || (figure.to_string(), help.to_owned());
+    let named = |name: &str, sentence: &str| (name.to_owned(), sentence.to_owned());
+    if metric == format!("tcp.{}", Verdict::Completed.name()) {
+        let problems = cause::problems(snapshot, None).into_iter();
+        return or_own(problems.map(|problem| (problem.name.to_owned(), problem.sentence)).collect(), own);
+    }
+    if metric == format!("udp.{}", UdpVerdict::Answered.name()) {
+        let others = [UdpVerdict::Unanswered, UdpVerdict::Unreachable].into_iter();
+        let seen = others.filter(|verdict| snapshot.udp.books.verdict(*verdict) != 0);
+        return or_own(seen.map(|verdict| named(verdict.name(), verdict.sentence())).collect(), own);
+    }
+    if metric == format!("tcp.{}.now", Verdict::HalfOpen.name()) {
+        let causes = handshake_common::verdict::Cause::ALL.into_iter();
+        let seen = causes.filter(|cause| snapshot.tcp.books.half_open.of(*cause) != 0);
+        return or_own(seen.map(|cause| named(cause.name(), cause.sentence())).collect(), own);
+    }
+    if metric.starts_with("latency.") {
+        let retries = [Sign::SynRetransmit, Sign::SynAckRetransmit].into_iter();
+        let seen = retries.filter(|sign| snapshot.tcp.sign(*sign) != 0);
+        let mut all = vec![own()];
+        all.extend(seen.map(|sign| named(sign.name(), sign.sentence())));
+        return all;
+    }
+    if metric == "tcp.attempts" {
+        return vec![match cause::quiet(snapshot) {
+            Some(sentence) => (figure.to_string(), sentence),
+            None => own(),
+        }];
+    }
+    vec![own()]
+}
+
+fn or_own(others: Vec<(String, String)>, own: impl FnOnce() -> (String, String)) -> Vec<(String, String)> {
+    if others.is_empty() { vec![own()] } else { others }
+}
+
+/// The kernel's counters, and in words what they mean beside the wire's.
+fn draw_account(out: &mut String, account: &Account, style: Style) {
+    let shown = KernelCounter::ALL.into_iter();
+    let shown = shown.filter(|counter| ALWAYS.contains(counter) || account.counts.of(*counter) != 0);
+    let mut pieces: Vec<Piece> = shown
+        .map(|counter| Piece::plain(format!("{} {}", counter.name(), group(account.counts.of(counter)))))
+        .collect();
+    pieces.push(Piece::new("(of the whole network namespace)", Tone::Faint));
+    line(out, style, "kernel", &pieces, WIDE);
+    for sentence in account.words() {
+        line(out, style, " ", &words(&sentence), " ");
+    }
+}
