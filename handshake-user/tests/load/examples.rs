@@ -1,6 +1,7 @@
 //! The examples, run as they are, in a namespace of their own.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -32,6 +33,14 @@ impl Drop for Folder {
     }
 }
 
+/// A command on one CPU of `lo`: of two that send on one connection at once, each may find its record held by the other
+/// for longer than it waits. The report says so then (`contended`), and is inconclusive.
+fn on_one_cpu(lo: &Loopback, program: impl AsRef<OsStr>) -> Command {
+    let mut command = lo.host.command("taskset");
+    command.args(["--cpu-list", "0"]).arg(program);
+    command
+}
+
 /// With handshake on the PATH, as the examples want it.
 fn run(command: &mut Command) -> Result<Output> {
     let handshake = Path::new(HANDSHAKE).parent().context("the command's folder")?;
@@ -47,7 +56,7 @@ fn wrk_is_judged_by_the_wire() -> Result<()> {
         return Ok(());
     }
     let lo = Loopback::new()?;
-    let output = run(&mut lo.host.command(example("wrk.sh")))?;
+    let output = run(&mut on_one_cpu(&lo, example("wrk.sh")))?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(0), "{}\n{stdout}\n{stderr}", output.status);
     ensure!(stdout.contains("Requests/sec:"), "{stdout}");
@@ -55,16 +64,17 @@ fn wrk_is_judged_by_the_wire() -> Result<()> {
     Ok(())
 }
 
-/// Nobody listens: wrk itself is content, the expectations are not.
+/// Nobody listens. The times of no connection are inconclusive, which wins over what failed.
 #[test]
 fn wrk_on_a_closed_port_fails() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("wrk") {
         return Ok(());
     }
     let lo = Loopback::new()?;
-    let mut command = lo.host.command(example("wrk.sh"));
+    let mut command = on_one_cpu(&lo, example("wrk.sh"));
     let output = run(command.args(["http://127.0.0.1:8080/", "lo"]))?;
-    ensure!(output.status.code() == Some(1), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(3) && stderr.contains("FAILED completed >= 100"), "{output:?}");
     Ok(())
 }
 
@@ -78,7 +88,7 @@ fn the_ci_job_s_step_passes_and_leaves_its_report() -> Result<()> {
     let folder = Folder::new("ci")?;
     let script = step(&fs::read_to_string(example("load-test.yml"))?, "Load test")?;
     // As the runner does.
-    let mut command = lo.host.command("bash");
+    let mut command = on_one_cpu(&lo, "bash");
     command.args(["-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
     let output = run(&mut command)?;
     ensure!(output.status.code() == Some(0), "{output:?}");

@@ -114,6 +114,24 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits for a line on standard output.
+    ///
+    /// # Errors
+    /// It ends before, or takes longer than thirty seconds.
+    pub fn await_output(&mut self, wanted: &str) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.output.recv_timeout(left) else {
+                bail!("no line {wanted:?} on its stdout; it said:\n{}", self.stderr());
+            };
+            self.stdout.push_str(&line);
+            if line.trim_end() == wanted {
+                return Ok(());
+            }
+        }
+    }
+
     fn note(&mut self, line: &str) {
         self.stderr.push_str(line);
     }

@@ -515,12 +515,32 @@ pub enum Loss {
     SynAck,
 }
 
+/// Attempts that were accepted in the end.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Where they went.
+    pub listener: Listener,
+    /// The initiators.
+    pub attempts: Attempts,
+    /// The responders, in any order.
+    pub servers: Vec<Socket>,
+}
+
+impl Accepted {
+    /// Waits until both ends are established.
+    fn all(listener: Listener, attempts: Attempts) -> Result<Self> {
+        attempts.wait_established(PATIENCE)?;
+        let servers = attempts.sockets.iter().map(|_| listener.accept()).collect::<Result<Vec<Socket>>>()?;
+        Ok(Self { listener, attempts, servers })
+    }
+}
+
 /// `count` connections of which `lost` does not arrive the first time. They complete a second later, when it is sent
-/// again. Gives the listener, whose queue holds them, and the clients.
+/// again.
 ///
 /// # Errors
 /// They do not come about.
-pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<(Listener, Attempts)> {
+pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<Accepted> {
     let (listener, attempts);
     match lost {
         Loss::Syn => {
@@ -538,8 +558,7 @@ pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<(Listener,
             }
         }
     }
-    attempts.wait_established(PATIENCE)?;
-    Ok((listener, attempts))
+    Accepted::all(listener, attempts)
 }
 
 /// Waits until a filter has dropped so many segments that came to `socket`.
@@ -560,38 +579,28 @@ fn segments_dropped(socket: &Socket) -> io::Result<u32> {
     if result == 0 { Ok(words[DROPS]) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Connections whose SYN+ACKs went out one behind the other.
-#[derive(Debug)]
-pub struct SlowAnswers {
-    /// Its queue holds them.
-    pub listener: Listener,
-    /// All established.
-    pub attempts: Attempts,
-    /// From before the first SYN to after the last SYN+ACK, as the client saw it.
-    pub waited: Duration,
-}
-
 /// The time that each SYN+ACK of [`slow_answers`] but the first holds the device, at least: 54 octets of headers
 /// (IPv6: 74) at 4 kbit/s.
 pub const SLOW_ANSWER: Duration = Duration::from_millis(100);
 
 /// `count` connections begun at once over a server's device that lets one SYN+ACK through in some 150 ms (IPv6:
-/// 190 ms). As fast as before when it returns.
+/// 190 ms). As fast as before when it returns. Gives how long the client waited, too: from before the first SYN to after the
+/// last SYN+ACK.
 ///
 /// # Errors
 /// They do not complete before the first SYN is repeated, after a second; or `path` is `lo`.
-pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<SlowAnswers> {
+pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<(Accepted, Duration)> {
     let before = counters::read(path.client)?;
     let listener = Listener::new(path, 0, 128)?;
     let slow = Slow::new(path, path.server)?;
     let began = Instant::now();
     let attempts = Attempts::start(path, listener.address(), count)?;
-    attempts.wait_established(PATIENCE)?;
+    let accepted = Accepted::all(listener, attempts)?;
     let waited = began.elapsed();
     drop(slow);
     let repeated = counters::read(path.client)?.since(&before, "TcpExtTCPSynRetrans");
     ensure!(repeated == 0, "{repeated} SYNs were repeated: the device was too slow");
-    Ok(SlowAnswers { listener, attempts, waited })
+    Ok((accepted, waited))
 }
 
 /// Fast Open (RFC 7413): one connection that asks for a cookie, then `count` whose SYN carries it and `data`.

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 const PAUSE: Duration = Duration::from_secs(1);
 /// From how many looks on something can be said of how memory grows.
 const ENOUGH: usize = 60;
+/// Looks that are shown.
+const POINTS: usize = 7;
 /// What an allocator may come to hold beside, from a run's second quarter to its last.
 const SLACK_KIB: u64 = 512;
 
@@ -54,14 +56,14 @@ impl Memory {
 }
 
 /// How the memory of a process went over a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Course {
+    /// What it held of its own, from the first look to the last.
+    pub(super) over_time: Vec<u64>,
     /// On average in the second quarter, when everything is warm.
     pub(super) early: Look,
     /// On average in the last quarter.
     pub(super) late: Look,
-    /// The most that was seen.
-    pub(super) most: Look,
 }
 
 impl Course {
@@ -70,11 +72,11 @@ impl Course {
             return None;
         }
         let quarter = looks.len() / 4;
-        let most = |get: fn(&Look) -> u64| looks.iter().map(get).max().unwrap_or_default();
+        let point = |at: usize| looks[(looks.len() - 1) * at / (POINTS - 1)].own;
         Some(Self {
+            over_time: (0..POINTS).map(point).collect(),
             early: mean(&looks[quarter..2 * quarter]),
             late: mean(&looks[looks.len() - quarter..]),
-            most: Look { own: most(|look| look.own), all: most(|look| look.all) },
         })
     }
 
@@ -116,6 +118,7 @@ mod tests {
         assert!(course(|_| 2000).is_flat());
         assert!(course(|at| 2000 + at.min(10) * 1000).is_flat());
         assert!(!course(|at| 2000 + at * 10).is_flat());
+        assert_eq!(course(|at| at).over_time, [0, 19, 39, 59, 79, 99, 119]);
         assert!(Course::of(&looks(|_| 1)[..59]).is_none());
     }
 

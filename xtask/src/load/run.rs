@@ -117,7 +117,7 @@ fn look_after<T>(
 /// `handshake check` around a command that lasts as long as the traffic.
 struct Check {
     agent: Agent,
-    /// The command is `cat`: it ends with this.
+    /// The command ends with this.
     command: ChildStdin,
     report: PathBuf,
 }
@@ -136,8 +136,10 @@ impl Check {
         for expression in &scenario.expect {
             command.args(["--expect", expression]);
         }
-        command.arg("--report").arg(&report).args(["--", "cat"]);
-        let (agent, command) = Agent::attach_fed(command, network.devices().len())?;
+        // It says when it has started: what happens before is not within the command's time.
+        command.arg("--report").arg(&report).args(["--", "sh", "-c", "echo started; exec cat"]);
+        let (mut agent, command) = Agent::attach_fed(command, network.devices().len())?;
+        agent.await_output("started")?;
         Ok(Self { agent, command, report })
     }
 

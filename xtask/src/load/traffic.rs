@@ -226,10 +226,10 @@ impl<'a> Source<'a> {
     }
 
     fn slow(&mut self, count: u64) -> Result<Held> {
-        let slow = tcp::slow_answers(&self.path, usize::try_from(count)?)?;
+        let (slow, waited) = tcp::slow_answers(&self.path, usize::try_from(count)?)?;
         self.truth.add(Outcome::Completed, count);
         let least = tcp::SLOW_ANSWER * u32::try_from(count - 1)?;
-        self.truth.longest = Some([least, slow.waited]);
+        self.truth.longest = Some([least, waited]);
         Ok(held(slow))
     }
 
