@@ -6,32 +6,27 @@
 mod capture;
 mod expect;
 
-use std::env;
-use std::io::{self, BufRead, BufReader, IsTerminal};
-use std::os::unix::process::CommandExt;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use xtask::interrupt;
 use xtask::lab::agent::Agent;
 use xtask::lab::tcp::{self, Attempts, Listener};
 use xtask::lab::topology::DEVICE;
 use xtask::lab::{self, Family, Namespace, Pair, Process, privilege, udp};
 
-use crate::{run, shell};
+use crate::{raise, run, shell};
 use expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYNACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
 
 /// From one round of traffic to the next.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long handshake is shown: the last round is past `--half-open-after` by then.
 const SHOWN: &str = "15s";
-
-/// Set by Ctrl-C.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Show handshake at work in a network of its own
 #[derive(clap::Args)]
@@ -52,28 +47,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         replay(&binary)?
     } else if missing.is_empty() {
         live(&binary)?
-    } else if args.binary.is_none() && can_raise() {
-        eprintln!("through sudo, for {}", missing.join(", "));
-        return raise(&binary);
+    } else if args.binary.is_none() && raise::is_possible() {
+        return raise::raise(&binary, &missing);
     } else {
         println!("Here are missing: {}, and sudo is no way to them.", missing.join(", "));
         replay(&binary)?
     };
     println!("\n{}", if good { "All verdicts came." } else { "Not all is as expected." });
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Is there a sudo that needs no password, or someone to type it?
-fn can_raise() -> bool {
-    let silent = || shell::output(Command::new("sudo").args(["-n", "true"])).is_some();
-    !shell::is_root() && shell::find("sudo").is_some() && (silent() || io::stdin().is_terminal())
-}
-
-/// Becomes this program through sudo.
-fn raise(binary: &Path) -> Result<ExitCode> {
-    let ourselves = env::current_exe().context("find our own program")?;
-    let error = Command::new("sudo").arg("--").arg(ourselves).args(["demo", "--binary"]).arg(binary).exec();
-    Err(error).context("start sudo")
 }
 
 /// The traffic as a capture: shown as text, then judged by the JSON report.
@@ -102,7 +83,7 @@ fn last_report(text: &str) -> Result<Value> {
 /// The traffic for real: two hosts and a cable between them. handshake is shown at the server's end; another one, at
 /// the client's end, gives the report that is judged.
 fn live(binary: &Path) -> Result<bool> {
-    catch_interrupts();
+    interrupt::catch();
     println!("Two hosts in namespaces, a cable between them; handshake on native XDP at the server's end.\n");
     expect::announce();
     let network = Pair::new()?;
@@ -126,7 +107,7 @@ fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<Kept> {
     let (mut attempts, mut listeners) = Kept::default();
     let began = Instant::now();
     for round in 0..ROUNDS {
-        pause_until(began + pause * u32::from(round))?;
+        interrupt::pause_until(began + pause * u32::from(round))?;
         let connections = tcp::connect_accept(path, &listener, COMPLETED.each.into())?;
         connections.talk(100)?;
         connections.close()?;
@@ -182,33 +163,9 @@ impl Shown {
     /// Waits until it ends by itself.
     fn wait(&mut self) -> Result<()> {
         while self.process.child().try_wait().context("wait for handshake")?.is_none() {
-            pause_until(Instant::now() + Duration::from_millis(50))?;
+            interrupt::pause_until(Instant::now() + Duration::from_millis(50))?;
         }
         Ok(())
-    }
-}
-
-/// Sleeps in short pieces: after Ctrl-C it is an error, and everything is removed on the way out.
-fn pause_until(time: Instant) -> Result<()> {
-    loop {
-        ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted: the network is removed");
-        let left = time.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        thread::sleep(left.min(Duration::from_millis(50)));
-    }
-}
-
-/// Has Ctrl-C, SIGTERM and a closed terminal noted only: to die of them would leave namespaces behind.
-fn catch_interrupts() {
-    extern "C" fn note(_signal: libc::c_int) {
-        INTERRUPTED.store(true, Ordering::Relaxed);
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        // SAFETY: the handler stores to an atomic and does nothing else, which is allowed in one.
-        unsafe { libc::signal(signal, handler) };
     }
 }
 

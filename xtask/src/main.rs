@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod lint;
 mod packages;
+mod raise;
 mod run;
 mod shell;
 mod stamp;
@@ -14,7 +15,10 @@ mod toolchain;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
+use xtask::lab::privilege;
+use xtask::load;
 
 /// What a person working on handshake runs
 #[derive(Parser)]
@@ -25,6 +29,7 @@ enum Cli {
     Demo(demo::Args),
     Fuzz(fuzz::Args),
     Lint(lint::Args),
+    Load(load::Args),
     Run(run::Args),
     Test(test::Args),
 }
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
         Cli::Demo(args) => demo::run(&args),
         Cli::Fuzz(args) => fuzz::run(&args).map(done),
         Cli::Lint(args) => lint::run(&args).map(done),
+        Cli::Load(args) => load(&args),
         Cli::Run(args) => run::run(&args).map(done),
         Cli::Test(args) => test::run(&args),
     };
@@ -44,4 +50,20 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Loads with handshake as it was built by whoever runs us, through sudo where that is needed.
+fn load(args: &load::Args) -> Result<ExitCode> {
+    if args.lists()? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(binary) = args.binary() else {
+        let binary = run::build(false)?;
+        let missing = privilege::missing();
+        if !missing.is_empty() && raise::is_possible() {
+            return raise::raise(&binary, &missing);
+        }
+        return load::run(args, &binary);
+    };
+    load::run(args, binary)
 }

@@ -5,17 +5,19 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// A package and what needs it.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("bpftool", "tests compare what the kernel says of programs and maps with what we say"),
     ("curl", "a client nobody wrote for these tests"),
     ("ethtool", "frames that reached a veth, offloads on and off"),
     ("iproute2", "network namespaces, veth pairs, foreign programs on a hook"),
     ("netcat-openbsd", "one connection, one datagram"),
     ("procps", "the limits of a namespace, by sysctl"),
+    ("python3", "the server that the examples load"),
     ("tcpdump", "counts the packets of a connection beside us"),
     ("tmux", "the live view on a terminal that a test can read"),
     ("tshark", "a second opinion on captures"),
     ("util-linux", "nsenter and setpriv: into a namespace without hiding bpffs, and without capabilities"),
+    ("wrk", "the load generator of an example"),
 ];
 
 /// An apt-get line that asks no questions, as root.

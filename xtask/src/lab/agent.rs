@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,13 +56,24 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`].
     pub fn attach(command: Command, interfaces: usize) -> Result<Self> {
-        let mut agent = Self::spawn(command)?;
+        let mut agent = Self::spawn(command, Stdio::null())?;
         agent.await_lines("attached ", interfaces)?;
         Ok(agent)
     }
 
-    fn spawn(mut command: Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    /// The same with a standard input, for the command that a `check` runs: `cat` lasts as long as that is held.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn attach_fed(command: Command, interfaces: usize) -> Result<(Self, ChildStdin)> {
+        let mut agent = Self::spawn(command, Stdio::piped())?;
+        let stdin = agent.process.child().stdin.take().context("the agent's stdin")?;
+        agent.await_lines("attached ", interfaces)?;
+        Ok((agent, stdin))
+    }
+
+    fn spawn(mut command: Command, stdin: Stdio) -> Result<Self> {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Namespace::spawn(&mut command)?;
         let output = read_lines(process.child().stdout.take().context("the agent's stdout")?);
         let lines = read_lines(process.child().stderr.take().context("the agent's stderr")?);
@@ -101,6 +112,24 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a line on standard output.
+    ///
+    /// # Errors
+    /// It ends before, or takes longer than thirty seconds.
+    pub fn await_output(&mut self, wanted: &str) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.output.recv_timeout(left) else {
+                bail!("no line {wanted:?} on its stdout; it said:\n{}", self.stderr());
+            };
+            self.stdout.push_str(&line);
+            if line.trim_end() == wanted {
+                return Ok(());
+            }
+        }
     }
 
     fn note(&mut self, line: &str) {
@@ -198,7 +227,7 @@ pub fn run_to_end<S: AsRef<OsStr>>(
 ) -> Result<Outcome> {
     let mut command = namespace.command(binary);
     command.args(arguments);
-    Agent::spawn(command)?.wait(limit)
+    Agent::spawn(command, Stdio::null())?.wait(limit)
 }
 
 impl Outcome {

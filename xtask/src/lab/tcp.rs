@@ -3,7 +3,8 @@
 //! A scenario that the kernel may spoil (a queue that fills at the wrong moment) asks the kernel's
 //! counters whether it came about, and is an error when it did not.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
+use std::mem::size_of_val;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +55,14 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has a deaf one hear from now on.
+    ///
+    /// # Errors
+    /// It was not deaf.
+    pub fn hear(&self) -> Result<()> {
+        self.socket.detach_filter().context("take a filter off")
     }
 
     /// Takes one connection off the queue.
@@ -176,7 +185,7 @@ fn retransmissions(socket: &Socket) -> Result<u32> {
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length)
     };
-    ensure!(result == 0, "ask a socket for its counts: {}", std::io::Error::last_os_error());
+    ensure!(result == 0, "ask a socket for its counts: {}", io::Error::last_os_error());
     Ok(info.tcpi_total_retrans)
 }
 
@@ -310,9 +319,22 @@ impl Attempts {
 /// # Errors
 /// More than 200, or a frame is refused.
 pub fn syn_without_ack(path: &Path<'_>, to: SocketAddr, count: u8) -> Result<Vec<SocketAddr>> {
+    syn_without_ack_from(path, 40_000, to, count)
+}
+
+/// The same from `port`: from the same ends these would be the same attempts again, to the number.
+///
+/// # Errors
+/// As [`syn_without_ack`].
+pub fn syn_without_ack_from(
+    path: &Path<'_>,
+    port: u16,
+    to: SocketAddr,
+    count: u8,
+) -> Result<Vec<SocketAddr>> {
     ensure!(count <= 200, "nobody has 200 addresses");
     let nobody = path.nobody.context("no route to addresses that nobody has")?;
-    let sources = (0..count).map(|number| SocketAddr::new(nth(nobody, number), 40_000));
+    let sources = (0..count).map(|number| SocketAddr::new(nth(nobody, number), port));
     send_syns(path, to, sources.collect())
 }
 
@@ -323,8 +345,15 @@ pub fn syn_without_ack(path: &Path<'_>, to: SocketAddr, count: u8) -> Result<Vec
 /// A frame is refused.
 pub fn syn_scan(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<Vec<SocketAddr>> {
     // Below the ports that the kernel gives by itself (from 32768).
-    const FIRST: u16 = 20_000;
-    let sources = (0..count).map(|number| SocketAddr::new(path.source, FIRST + number));
+    syn_scan_from(path, 20_000, to, count)
+}
+
+/// The same from `first` and the ports behind it.
+///
+/// # Errors
+/// As [`syn_scan`].
+pub fn syn_scan_from(path: &Path<'_>, first: u16, to: SocketAddr, count: u16) -> Result<Vec<SocketAddr>> {
+    let sources = (0..count).map(|number| SocketAddr::new(path.source, first + number));
     send_syns(path, to, sources.collect())
 }
 
@@ -475,6 +504,103 @@ pub fn queue_fills_in_flight(path: &Path<'_>, backlog: u8) -> Result<FilledQueue
     ensure!(began.elapsed() < FIRST_RETRANSMISSION, "SYN+ACKs were repeated before all had left");
     drop(slow);
     Ok(FilledQueue { listener, taken, contested })
+}
+
+/// Which segment of a handshake gets lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The first SYN: the client repeats it.
+    Syn,
+    /// The first SYN+ACK: both ends repeat theirs.
+    SynAck,
+}
+
+/// Attempts that were accepted in the end.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Where they went.
+    pub listener: Listener,
+    /// The initiators.
+    pub attempts: Attempts,
+    /// The responders, in any order.
+    pub servers: Vec<Socket>,
+}
+
+impl Accepted {
+    /// Waits until both ends are established.
+    fn all(listener: Listener, attempts: Attempts) -> Result<Self> {
+        attempts.wait_established(PATIENCE)?;
+        let servers = attempts.sockets.iter().map(|_| listener.accept()).collect::<Result<Vec<Socket>>>()?;
+        Ok(Self { listener, attempts, servers })
+    }
+}
+
+/// `count` connections of which `lost` does not arrive the first time. They complete a second later, when it is sent
+/// again.
+///
+/// # Errors
+/// They do not come about.
+pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<Accepted> {
+    let (listener, attempts);
+    match lost {
+        Loss::Syn => {
+            listener = Listener::deaf(path, 0)?;
+            attempts = Attempts::start(path, listener.address(), count)?;
+            await_dropped(&listener.socket, count)?;
+            listener.hear()?;
+        }
+        Loss::SynAck => {
+            listener = Listener::new(path, 0, i32::try_from(count)?)?;
+            attempts = Attempts::start_deaf(path, listener.address(), count)?;
+            for socket in &attempts.sockets {
+                await_dropped(socket, 1)?;
+                socket.detach_filter().context("take a filter off")?;
+            }
+        }
+    }
+    Accepted::all(listener, attempts)
+}
+
+/// Waits until a filter has dropped so many segments that came to `socket`.
+fn await_dropped(socket: &Socket, count: usize) -> Result<()> {
+    let dropped = || Ok(u64::from(segments_dropped(socket).context("ask a socket what it dropped")?));
+    await_count(dropped, count as u64).context("segments dropped by a filter")
+}
+
+/// Segments that came to `socket` and went no further.
+fn segments_dropped(socket: &Socket) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the last of its words.
+    const DROPS: usize = 8;
+    let mut words = [0u32; DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&words)).map_err(io::Error::other)?;
+    let (fd, into) = (socket.as_raw_fd(), (&raw mut words).cast());
+    // SAFETY: the kernel writes at most `length` octets, the size of `words`; both outlive the call.
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut length) };
+    if result == 0 { Ok(words[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The time that each SYN+ACK of [`slow_answers`] but the first holds the device, at least: 54 octets of headers
+/// (IPv6: 74) at 4 kbit/s.
+pub const SLOW_ANSWER: Duration = Duration::from_millis(100);
+
+/// `count` connections begun at once over a server's device that lets one SYN+ACK through in some 150 ms (IPv6:
+/// 190 ms). As fast as before when it returns. Gives how long the client waited, too: from before the first SYN to after the
+/// last SYN+ACK.
+///
+/// # Errors
+/// They do not complete before the first SYN is repeated, after a second; or `path` is `lo`.
+pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<(Accepted, Duration)> {
+    let before = counters::read(path.client)?;
+    let listener = Listener::new(path, 0, 128)?;
+    let slow = Slow::new(path, path.server)?;
+    let began = Instant::now();
+    let attempts = Attempts::start(path, listener.address(), count)?;
+    let accepted = Accepted::all(listener, attempts)?;
+    let waited = began.elapsed();
+    drop(slow);
+    let repeated = counters::read(path.client)?.since(&before, "TcpExtTCPSynRetrans");
+    ensure!(repeated == 0, "{repeated} SYNs were repeated: the device was too slow");
+    Ok((accepted, waited))
 }
 
 /// Fast Open (RFC 7413): one connection that asks for a cookie, then `count` whose SYN carries it and `data`.

@@ -31,7 +31,7 @@ pub struct Flow {
 pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Result<Vec<Flow>> {
     let (server, responder) = bound(path.server, path.server_at(0))?;
     let said = vec![b'u'; octets];
-    let mut made = Vec::new();
+    let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
         for _ in 0..rounds {
@@ -40,6 +40,8 @@ pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Resu
             receive(&client, octets)?;
         }
         made.push(Flow { initiator, responder });
+        // Or the kernel may give the next flow the same port: it would be the same flow.
+        kept.push(client);
     }
     Ok(made)
 }
@@ -51,13 +53,14 @@ pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Resu
 pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Result<Vec<Flow>> {
     let (_server, responder) = bound(path.server, path.server_at(0))?;
     let said = vec![b'u'; octets];
-    let mut made = Vec::new();
+    let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
         for _ in 0..rounds {
             send(&client, &said)?;
         }
         made.push(Flow { initiator, responder });
+        kept.push(client);
     }
     Ok(made)
 }
@@ -67,9 +70,17 @@ pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> R
 /// # Errors
 /// The client does not hear of it.
 pub fn closed(path: &Path<'_>, flows: usize, octets: usize) -> Result<Vec<Flow>> {
-    let responder = path.server_at(CLOSED);
+    closed_at(path, CLOSED, flows, octets)
+}
+
+/// The same to `port`, of which no socket must know.
+///
+/// # Errors
+/// As [`closed`].
+pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, octets: usize) -> Result<Vec<Flow>> {
+    let responder = path.server_at(port);
     let said = vec![b'u'; octets];
-    let mut made = Vec::new();
+    let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
         send(&client, &said)?;
@@ -79,6 +90,7 @@ pub fn closed(path: &Path<'_>, flows: usize, octets: usize) -> Result<Vec<Flow>>
             other => bail!("a datagram to a closed port ended with {other:?}"),
         }
         made.push(Flow { initiator, responder });
+        kept.push(client);
     }
     Ok(made)
 }

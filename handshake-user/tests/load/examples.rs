@@ -1,0 +1,109 @@
+//! The examples, run as they are, in a namespace of their own.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::{Loopback, skip_unless_privileged, skip_without_tool};
+
+use crate::HANDSHAKE;
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
+}
+
+/// A folder of this test alone, removed on drop.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Result<Self> {
+        let path = env::temp_dir().join(format!("hs-example-{}-{name}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A command on one CPU of `lo`: of two that send on one connection at once, each may find its record held by the other
+/// for longer than it waits. The report says so then (`contended`), and is inconclusive.
+fn on_one_cpu(lo: &Loopback, program: impl AsRef<OsStr>) -> Command {
+    let mut command = lo.host.command("taskset");
+    command.args(["--cpu-list", "0"]).arg(program);
+    command
+}
+
+/// With handshake on the PATH, as the examples want it.
+fn run(command: &mut Command) -> Result<Output> {
+    let handshake = Path::new(HANDSHAKE).parent().context("the command's folder")?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([handshake.to_owned()].into_iter().chain(env::split_paths(&path)))?;
+    command.env("PATH", path).output().with_context(|| format!("run {command:?}"))
+}
+
+/// wrk's own output is on stdout, the report and the expectations are on stderr.
+#[test]
+fn wrk_is_judged_by_the_wire() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("wrk") || skip_without_tool("python3") {
+        return Ok(());
+    }
+    let lo = Loopback::new()?;
+    let output = run(&mut on_one_cpu(&lo, example("wrk.sh")))?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.code() == Some(0), "{}\n{stdout}\n{stderr}", output.status);
+    ensure!(stdout.contains("Requests/sec:"), "{stdout}");
+    ensure!(stderr.contains("completed >= 100"), "{stderr}");
+    Ok(())
+}
+
+/// Nobody listens. The times of no connection are inconclusive, which wins over what failed.
+#[test]
+fn wrk_on_a_closed_port_fails() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("wrk") {
+        return Ok(());
+    }
+    let lo = Loopback::new()?;
+    let mut command = on_one_cpu(&lo, example("wrk.sh"));
+    let output = run(command.args(["http://127.0.0.1:8080/", "lo"]))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(3) && stderr.contains("FAILED completed >= 100"), "{output:?}");
+    Ok(())
+}
+
+/// The step that loads, taken out of the job's file; here no sudo is needed.
+#[test]
+fn the_ci_job_s_step_passes_and_leaves_its_report() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("python3") || skip_without_tool("curl") {
+        return Ok(());
+    }
+    let lo = Loopback::new()?;
+    let folder = Folder::new("ci")?;
+    let script = step(&fs::read_to_string(example("load-test.yml"))?, "Load test")?;
+    // As the runner does.
+    let mut command = on_one_cpu(&lo, "bash");
+    command.args(["-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
+    let output = run(&mut command)?;
+    ensure!(output.status.code() == Some(0), "{output:?}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(folder.0.join("report.json"))?)?;
+    ensure!(report["tcp"]["completed"] == 200 && report["exact"] == true, "{report}");
+    Ok(())
+}
+
+/// The script of the step of this name: the indented block behind its `run: |`.
+fn step(job: &str, name: &str) -> Result<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut lines = job.lines().skip_while(|line| line.trim() != format!("- name: {name}"));
+    let run = lines.find(|line| line.trim() == "run: |").context("no such step")?;
+    let block: Vec<&str> = lines.take_while(|line| line.is_empty() || indent(line) > indent(run)).collect();
+    ensure!(!block.is_empty(), "the step does nothing");
+    let margin = indent(block[0]);
+    Ok(block.iter().map(|line| line.get(margin..).unwrap_or_default()).collect::<Vec<_>>().join("\n"))
+}

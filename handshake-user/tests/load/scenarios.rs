@@ -1,0 +1,65 @@
+//! `cargo xtask load SCENARIO --short`: what handshake reports is what was done, and what the kernel counted.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use xtask::lab::skip_unless_privileged;
+use xtask::load::{Scenario, play};
+
+use crate::HANDSHAKE;
+
+/// A test for each scenario, by its name; beside them one that says whether any was left out.
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() -> Result<()> {
+                run(Scenario::find(stringify!($name))?.short())
+            }
+        )*
+    };
+}
+
+scenarios! {
+    accept_queue_full accept_queue_overflow expectation_not_met filtered handshakes handshakes_v6 loopback mixed no_ack
+    refused retransmitting_syn retransmitting_syn_ack slow soak syn_cookies syn_flood syn_scan table_too_small udp
+    unreachable vlan
+}
+
+fn run(scenario: Scenario) -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let (comparison, said) = play(&scenario, Path::new(HANDSHAKE))?;
+    ensure!(comparison.is_good(), "{}\n{comparison}\n{said}", scenario.name);
+    Ok(())
+}
+
+#[test]
+fn none_is_left_out() -> Result<()> {
+    let all = Scenario::all()?;
+    let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+    ensure!(names == NAMES, "{names:?}");
+    Ok(())
+}
+
+/// A comparison that can only be good says nothing: of an expectation that fails, and was not said to.
+#[test]
+fn what_is_not_as_expected_is_told() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let file = std::env::temp_dir().join(format!("hs-load-{}-wrong.toml", std::process::id()));
+    let text = "sentence = \"Refused.\"\nexpect = [\"completed >= 1\"]\n[[traffic]]\nkind = \"refused\"\ncount = 3\n";
+    fs::write(&file, text)?;
+    let scenario = Scenario::find(&file.to_string_lossy());
+    fs::remove_file(&file)?;
+    let (comparison, said) = play(&scenario?, Path::new(HANDSHAKE))?;
+    ensure!(!comparison.is_good(), "{comparison}");
+    let wrong: Vec<String> =
+        comparison.to_string().lines().filter(|line| line.contains("NOT AS")).map(str::to_owned).collect();
+    ensure!(wrong.len() == 1 && wrong[0].contains("exit code"), "{comparison}\n{said}");
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! What is wrong in a scenario's file: the line, and what was probably meant.
+
+use std::fmt;
+
+/// A mistake in a text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mistake {
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.line, self.what)
+    }
+}
+
+impl Mistake {
+    /// At an offset of the text.
+    pub(super) fn at(text: &str, offset: usize, what: String) -> Self {
+        let before = text.as_bytes().iter().take(offset);
+        Self { line: 1 + before.filter(|byte| **byte == b'\n').count(), what }
+    }
+
+    /// What the reader of TOML refuses.
+    pub(super) fn of_toml(text: &str, error: &toml::de::Error) -> Self {
+        let offset = error.span().map_or(0, |span| span.start);
+        Self::at(text, offset, shortened(error.message()))
+    }
+}
+
+/// The word that is nearest to what stands before "expected one of", instead of all of them.
+fn shortened(message: &str) -> String {
+    let message = message.trim().replace('\n', ", ");
+    let Some((wrong, expected)) = message.split_once(", expected ") else { return message };
+    let quoted =
+        |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let near = quoted(wrong)
+        .pop()
+        .and_then(|word| nearest(&word, quoted(expected).iter().map(String::as_str)).map(str::to_owned));
+    near.map_or_else(|| message.clone(), |near| format!("{wrong}, did you mean `{near}`?"))
+}
+
+/// The one of `words` that a slip of the finger makes `word` of.
+pub(super) fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = words.map(|other| (distance(word, other), other)).min()?;
+    (near.0 <= 1 + word.len() / 4).then_some(near.1)
+}
+
+/// How many characters must be put in, taken out or replaced (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (at, character) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(character != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{distance, nearest};
+
+    #[test]
+    fn distances_are_those_of_the_textbook() {
+        for (from, to, expected) in
+            [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "abc", 0), ("ab", "ba", 2)]
+        {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_near_to_everything() {
+        let words = ["count", "rate"];
+        assert_eq!(nearest("cuont", words.into_iter()), Some("count"));
+        assert_eq!(nearest("colour", words.into_iter()), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! One run of a scenario: network, handshake, traffic, and what each of them says afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ChildStdin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::kernel::{Account, Reading};
+use super::memory::Memory;
+use super::network::Network;
+use super::progress::Progress;
+use super::scenario::Scenario;
+use super::traffic::Source;
+use super::truth::Truth;
+use super::wire::Wire;
+use crate::interrupt;
+use crate::lab::agent::Agent;
+use crate::lab::tap::Tally;
+
+/// Between two looks at a run.
+const LOOK: Duration = Duration::from_millis(100);
+/// `handshake check` waits for what is opening, at most as long as an attempt may be that; a busy machine takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything there is to compare.
+pub(super) struct Seen {
+    pub(super) truth: Truth,
+    pub(super) account: Account,
+    /// By device, what the wire carried.
+    pub(super) wire: Vec<(&'static str, Tally)>,
+    /// What `handshake check` reported, and how it ended.
+    pub(super) report: Value,
+    pub(super) code: i32,
+    /// Its own words.
+    pub(super) said: String,
+    /// The reports of the `handshake watch` beside it.
+    pub(super) reports: Vec<Value>,
+    pub(super) memory: Vec<(&'static str, Memory)>,
+}
+
+/// Runs it; `binary` is handshake.
+pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
+    let network = Network::new(scenario)?;
+    let mut wire = Wire::open(scenario, &network)?;
+    let check = Check::start(scenario, &network, binary)?;
+    let watch = scenario.watch.map(|interval| Watch::start(&network, binary, interval)).transpose()?;
+    let mut memory = vec![("check", Memory::of(check.agent.id()))];
+    memory.extend(watch.iter().map(|watch| ("watch", Memory::of(watch.agent.id()))));
+    let before = Reading::of(&network)?;
+    let mut truth = make(scenario, &network, &mut wire, &mut memory)?;
+    let account = Account::since(before, &network)?;
+    let reports = watch.map(Watch::stop).transpose()?.unwrap_or_default();
+    let (report, code, said) = check.stop()?;
+    let carried = wire.close()?;
+    if let Some(target) = scenario.flood() {
+        truth.add_flood(target, carried.flood.syn);
+    }
+    Ok(Seen { truth, account, wire: carried.all, report, code, said, reports, memory })
+}
+
+/// Makes the traffic, each kind on a thread of its own, and looks after the run meanwhile.
+fn make(
+    scenario: &Scenario,
+    network: &Network,
+    wire: &mut Wire,
+    memory: &mut [(&'static str, Memory)],
+) -> Result<Truth> {
+    let done = AtomicU64::new(0);
+    let sources = scenario.traffic.iter().flat_map(|traffic| {
+        scenario.families.iter().map(|family| Source::new(scenario, *traffic, network, *family))
+    });
+    let sources = sources.collect::<Result<Vec<Source>>>()?;
+    thread::scope(|scope| {
+        let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&done))).collect();
+        look_after(scenario, &threads, &done, wire, memory)?;
+        let mut truth = Truth::default();
+        for thread in threads {
+            truth += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(truth)
+    })
+}
+
+/// Until all threads have ended: the wire is read before its buffer is full, memory looked at, progress shown.
+fn look_after<T>(
+    scenario: &Scenario,
+    threads: &[ScopedJoinHandle<'_, T>],
+    done: &AtomicU64,
+    wire: &mut Wire,
+    memory: &mut [(&'static str, Memory)],
+) -> Result<()> {
+    let progress = Progress::new();
+    let total: Option<u64> = scenario.traffic.iter().map(|traffic| scenario.total(*traffic)).sum();
+    let total = total.map(|total| total * scenario.families.len() as u64);
+    let began = Instant::now();
+    let mut due = began;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        due += LOOK;
+        // Interrupted, the threads end by themselves: they look for that, too.
+        let _ = interrupt::pause_until(due);
+        wire.read()?;
+        memory.iter_mut().try_for_each(|(_, memory)| memory.look())?;
+        let made = done.load(Ordering::Relaxed);
+        let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+        let held = memory[0].1.last().map(|look| format!(", handshake holds {} KiB", look.own));
+        let (name, held) = (&scenario.name, held.unwrap_or_default());
+        progress.say(&format!("{name}: {} s, {made}{of} made{held}", began.elapsed().as_secs()));
+    }
+    Ok(())
+}
+
+/// `handshake check` around a command that lasts as long as the traffic.
+struct Check {
+    agent: Agent,
+    /// The command ends with this.
+    command: ChildStdin,
+    report: PathBuf,
+}
+
+impl Check {
+    fn start(scenario: &Scenario, network: &Network, binary: &Path) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let report = std::env::temp_dir().join(format!("hs-load-{}-{number}.json", std::process::id()));
+        let mut command = network.host().command(binary);
+        command.arg("check");
+        for device in network.devices() {
+            command.args(["-i", device]);
+        }
+        command.args(&scenario.check);
+        for expression in &scenario.expect {
+            command.args(["--expect", expression]);
+        }
+        // It says when it has started: what happens before is not within the command's time.
+        command.arg("--report").arg(&report).args(["--", "sh", "-c", "echo started; exec cat"]);
+        let (mut agent, command) = Agent::attach_fed(command, network.devices().len())?;
+        agent.await_output("started")?;
+        Ok(Self { agent, command, report })
+    }
+
+    /// Ends the command. Gives the report, the exit code, and what was said.
+    fn stop(self) -> Result<(Value, i32, String)> {
+        drop(self.command);
+        let outcome = self.agent.wait(PATIENCE)?;
+        let text = fs::read_to_string(&self.report);
+        let text = text.with_context(|| format!("no report; handshake said:\n{}", outcome.stderr))?;
+        let _ = fs::remove_file(&self.report);
+        let report = serde_json::from_str(&text).context("read the report")?;
+        let code = outcome.status.code().with_context(|| format!("handshake: {}", outcome.status))?;
+        Ok((report, code, outcome.stderr))
+    }
+}
+
+/// `handshake watch` at the client's end, beside the check: a long run has many reports.
+struct Watch {
+    agent: Agent,
+}
+
+impl Watch {
+    fn start(network: &Network, binary: &Path, interval: Duration) -> Result<Self> {
+        let interval = format!("{}ms", interval.as_millis());
+        let words = ["-i", network.client_device(), "--interval", &interval];
+        Ok(Self { agent: Agent::start(network.client(), binary, &words)? })
+    }
+
+    fn stop(self) -> Result<Vec<Value>> {
+        let outcome = self.agent.stop()?;
+        ensure!(outcome.status.success(), "handshake watch: {}\n{}", outcome.status, outcome.stderr);
+        Ok(outcome.values()?.into_iter().filter(|value| value["type"] == "report").collect())
+    }
+}
