@@ -3,8 +3,8 @@
 mod differential;
 mod flood;
 mod load;
-mod snapshot;
 mod ring;
+mod snapshot;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
