@@ -32,6 +32,16 @@ pub const fn point(interface: u8, egress: bool) -> u8 {
     interface << 1 | egress as u8
 }
 
+/// The map that holds the [`Config`]: a section of the object, whose address the programs know.
+pub const CONFIG_MAP: &str = ".data.config";
+/// The map that holds the [`PortSet`], likewise.
+pub const PORTS_MAP: &str = ".data.ports";
+
+/// The ports of the filter: bit `p % 64` of word `p / 64`.
+pub type PortSet = [u64; PORT_WORDS];
+/// Words of a [`PortSet`].
+pub const PORT_WORDS: usize = 65_536 / 64;
+
 /// Written once by the agent, before the programs attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

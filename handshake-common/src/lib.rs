@@ -10,7 +10,7 @@
 //!                                         └▶ books, services, latency
 //! ```
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(internal_features, reason = "BPF has its atomics as compiler intrinsics only")
@@ -51,6 +51,27 @@ pub mod tcp;
 pub mod udp;
 pub mod verdict;
 pub mod wire;
+
+/// `index & MASK` by an operation that the compiler cannot drop: where it knows that the index is within
+/// `MASK`, the verifier may not.
+#[inline(always)]
+#[must_use]
+pub fn masked<const MASK: usize>(index: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut index = index;
+        // SAFETY: one operation on a register; what it leaves is at most the mask.
+        unsafe {
+            core::arch::asm!("{0} &= {1}", inout(reg) index, const MASK, options(pure, nomem, nostack));
+            core::hint::assert_unchecked(index <= MASK);
+        }
+        index
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        index & MASK
+    }
+}
 
 /// The lower half of a word.
 #[inline(always)]

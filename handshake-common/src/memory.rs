@@ -4,6 +4,7 @@
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 
+pub use crate::abi::PORT_WORDS;
 use crate::abi::{BUCKETS, CLASS_WORDS, Config, Counter, Event, MAX_INTERFACES, SERVICES, STRIPES, WAYS};
 use crate::books::{Books, ServiceRow};
 use crate::engine::{self, Platform};
@@ -17,8 +18,6 @@ use crate::wire::Packet;
 pub type Classes = [Shared64; CLASS_WORDS];
 /// A histogram of one leg: [`latency`](crate::latency) says which bucket is which.
 pub type Buckets = [Shared64; BUCKETS];
-/// A bit a port.
-pub const PORT_WORDS: usize = 65_536 / 64;
 
 /// A class block of zeros.
 #[must_use]

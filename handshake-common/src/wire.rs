@@ -85,8 +85,7 @@ pub fn parse<F: Frame>(frame: &F, link: Link) -> Packet {
 /// [`parse`] into a packet that lies elsewhere, all of which it overwrites: BPF's stack is small.
 #[inline(always)]
 pub fn parse_into<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Class {
-    *packet = Packet::default();
-    packet.segments = 1;
+    *packet = Packet::unread(0, 1);
     let (Ok(class) | Err(class)) = walk(frame, link, packet);
     packet.class = class as u8;
     class
@@ -278,6 +277,13 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Of a frame only what its bytes do not tell: where it was seen, and for how many packets it stands.
+    #[inline(always)]
+    #[must_use]
+    pub fn unread(point: u8, segments: u16) -> Self {
+        Self { point, segments, ..Self::default() }
+    }
+
     /// Packets of class ack it stands for: of a super-packet that ends in FIN all but the last.
     #[inline(always)]
     #[must_use]

@@ -139,7 +139,7 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
         return;
     }
     if raw {
-        *packet = Packet { class: Class::NonIp as u8, segments: 1, ..Packet::default() };
+        *packet = Packet { class: Class::NonIp as u8, ..Packet::unread(0, 1) };
         return;
     }
     if skb_plain(ctx, packet) != 0 {
@@ -189,7 +189,7 @@ macro_rules! plain_parser {
             }
             // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
             let packet = unsafe { &mut *packet };
-            *packet = Packet::default();
+            *packet = Packet::unread(0, 1);
             parse_plain4(&$frame(ctx), packet) as i32
         }
     };

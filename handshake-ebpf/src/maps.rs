@@ -3,6 +3,7 @@
 //! `FLOWS4`, `FLOWS6` and `SERVICES` are mapped by the agent, which reads them without system calls;
 //! after loading all but the per-CPU ones are frozen, so that the programs are their only writers.
 
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
@@ -12,22 +13,23 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, CLASS_WORDS, ClassBlock, ClockPair, Config, CounterBlock, Event, Flow4, Flow6, Histogram,
-    MAX_INTERFACES, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service,
+    self, BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, Config, CounterBlock, Event, Flow4, Flow6, Histogram,
+    MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS,
+    Service,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::Platform;
+use handshake_common::masked;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
+use zerocopy::FromBytes;
 
 /// Slots when the agent does not say otherwise: 32 MiB and 8 MiB.
 const SLOTS4: usize = 524_288;
 const SLOTS6: usize = 65_536;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
-/// A bit a port.
-const PORT_WORDS: usize = 65_536 / 64;
 
 #[btf_map]
 static FLOWS4: Array<Flow4, SLOTS4, MMAPABLE> = Array::new();
@@ -38,10 +40,6 @@ static SERVICES: Array<Service, { SERVICE_ROWS as usize }, MMAPABLE> = Array::ne
 #[btf_map]
 static STRIPES: Array<u64, { STRIPE_WORDS as usize }> = Array::new();
 #[btf_map]
-static CONFIG: Array<Config, 1> = Array::new();
-#[btf_map]
-static PORTS: Array<u64, PORT_WORDS> = Array::new();
-#[btf_map]
 static COUNTERS: PerCpuArray<CounterBlock, 1> = PerCpuArray::new();
 #[btf_map]
 static CLASSES: PerCpuArray<ClassBlock, MAX_INTERFACES> = PerCpuArray::new();
@@ -51,6 +49,36 @@ static LATENCY: PerCpuArray<Histogram, 3> = PerCpuArray::new();
 static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static CLOCK: Array<ClockPair, 1, MMAPABLE> = Array::new();
+
+/// [`abi::CONFIG_MAP`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.config")]
+static CONFIG: Asked<Config> = Asked::new();
+
+/// [`abi::PORTS_MAP`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.ports")]
+static PORTS: Asked<PortSet> = Asked::new();
+
+/// What the agent writes before the programs attach, and nobody later. A section of its own is a map of
+/// its own whose address stands in the code: every packet needs it, and this saves a lookup.
+#[repr(transparent)]
+struct Asked<T>(UnsafeCell<MaybeUninit<T>>);
+
+// SAFETY: programs only read it.
+unsafe impl<T> Sync for Asked<T> {}
+
+impl<T: FromBytes> Asked<T> {
+    const fn new() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::zeroed()))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> &T {
+        // SAFETY: every bit pattern is a `T`, and nobody writes while packets come.
+        unsafe { (*self.0.get()).assume_init_ref() }
+    }
+}
 
 /// The packet of the general path. A CPU handles one at a time: softirqs are off at both hooks.
 #[btf_map]
@@ -66,20 +94,18 @@ static TEST_CLOCK: Global<u8> = Global::new(0);
 
 /// The maps of one run: what a packet's way needs of all of them, looked up once.
 pub(crate) struct Kernel {
-    config: &'static Config,
     books: &'static Books,
 }
 
 impl Kernel {
-    /// `None` never happens: both maps have their one element. The verifier wants it checked.
+    /// `None` never happens: the map has its one element. The verifier wants it checked.
     #[inline(always)]
     pub(crate) fn new() -> Option<Self> {
-        let config = CONFIG.get(0)?;
         let books = COUNTERS.get_ptr_mut(0)?;
         // SAFETY: the bytes of a `CounterBlock` are those of `Books`; only this CPU writes them, and
         // programs of one CPU do not interrupt each other (softirqs are off at both hooks).
         let books = unsafe { &*books.cast::<Books>() };
-        Some(Self { config, books })
+        Some(Self { books })
     }
 
     /// The number of an interface in the configuration; an unknown one is counted with the first.
@@ -87,7 +113,7 @@ impl Kernel {
     pub(crate) fn interface(&self, index: u32) -> u8 {
         let mut number = 0;
         while number < MAX_INTERFACES {
-            if self.config.interfaces[number] == index {
+            if self.config().interfaces[number] == index {
                 return number as u8;
             }
             number += 1;
@@ -124,7 +150,7 @@ fn test_clock() -> ClockPair {
 impl Platform for Kernel {
     #[inline(always)]
     fn config(&self) -> &Config {
-        self.config
+        CONFIG.get()
     }
 
     #[inline(always)]
@@ -185,17 +211,15 @@ impl Platform for Kernel {
     fn sample(&self, leg: Leg, bucket: u32) {
         if let Some(histogram) = LATENCY.get_ptr_mut(leg as u32) {
             // SAFETY: only this CPU writes its histograms.
-            let buckets = unsafe { &mut (*histogram).buckets };
-            // The compiler knows the bound and would drop the check; the verifier does not.
-            if let Some(count) = buckets.get_mut(core::hint::black_box(bucket as usize)) {
-                *count = count.wrapping_add(1);
-            }
+            let count = unsafe { &mut (*histogram).buckets[masked::<{ BUCKETS - 1 }>(bucket as usize)] };
+            *count = count.wrapping_add(1);
         }
     }
 
     #[inline(always)]
     fn is_selected(&self, port: u16) -> bool {
-        PORTS.get(u32::from(port) >> 6).is_some_and(|word| word >> (port & 63) & 1 != 0)
+        let word = PORTS.get()[masked::<{ PORT_WORDS - 1 }>(usize::from(port >> 6))];
+        word >> (port & 63) & 1 != 0
     }
 
     #[inline(always)]

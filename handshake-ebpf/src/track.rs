@@ -18,7 +18,7 @@ use crate::{frame, log, maps};
 #[inline(always)]
 pub(crate) fn xdp(ctx: *mut xdp_md) {
     let Some(kernel) = Kernel::new() else { return };
-    let mut packet = Packet { point: xdp_point(&kernel, ctx), ..Packet::default() };
+    let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
     if parse_plain4(&Linear::xdp(ctx), &mut packet) {
         if !engine::pass::<_, Slot4>(&kernel, &packet) {
             hand_over(&kernel, packet);
@@ -48,7 +48,7 @@ fn xdp_point(kernel: &Kernel, ctx: *mut xdp_md) -> u8 {
 #[inline(never)]
 extern "C" fn plain_xdp(ctx: *mut xdp_md) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
-    let mut packet = Packet { point: xdp_point(&kernel, ctx), ..Packet::default() };
+    let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
     let plain = parse_plain(&Linear::xdp(ctx), &mut packet);
     (plain && engine::pass::<_, Slot6>(&kernel, &packet)) as i32
 }
@@ -72,11 +72,10 @@ extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
 #[inline(always)]
 pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let Some(kernel) = Kernel::new() else { return };
-    let mut packet = Packet::default();
-    if is_raw(&kernel, ctx) {
+    let mut packet = unread_skb(&kernel, ctx, egress);
+    if is_raw(&kernel, &packet) {
         general_skb(ctx, egress as u32);
     } else if parse_plain4(&Linear::skb(ctx), &mut packet) {
-        note_skb(&kernel, ctx, egress, &mut packet);
         if !engine::pass::<_, Slot4>(&kernel, &packet) {
             hand_over(&kernel, packet);
         }
@@ -89,9 +88,8 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
 #[inline(never)]
 extern "C" fn plain_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
-    let mut packet = Packet::default();
+    let mut packet = unread_skb(&kernel, ctx, egress != 0);
     let plain = parse_plain(&Linear::skb(ctx), &mut packet);
-    note_skb(&kernel, ctx, egress != 0, &mut packet);
     (plain && engine::pass::<_, Slot6>(&kernel, &packet)) as i32
 }
 
@@ -99,8 +97,9 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
 #[inline(never)]
 extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
-    frame::parse_skb(ctx, is_raw(&kernel, ctx), packet);
-    note_skb(&kernel, ctx, egress != 0, packet);
+    let unread = unread_skb(&kernel, ctx, egress != 0);
+    frame::parse_skb(ctx, is_raw(&kernel, &unread), packet);
+    (packet.point, packet.segments) = (unread.point, unread.segments);
     if packet.note != note::NONE {
         log::skb(ctx);
     }
@@ -108,22 +107,19 @@ extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
     0
 }
 
-/// Has the frame no link header, or not where `data` says?
+/// What the context knows of a frame at TC. The segments of a super-packet are counted here, where the
+/// kernel tells them.
 #[inline(always)]
-fn is_raw(kernel: &Kernel, ctx: *mut __sk_buff) -> bool {
-    // SAFETY: the context is the program's own.
-    let number = kernel.interface(unsafe { (*ctx).ifindex });
-    engine::Platform::config(kernel).raw_interfaces >> number & 1 != 0
-}
-
-/// What the context knows of a frame at TC, and its bytes do not. The segments of a super-packet are
-/// counted here, where the kernel tells them.
-#[inline(always)]
-fn note_skb(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool, packet: &mut Packet) {
+fn unread_skb(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> Packet {
     // SAFETY: the context is the program's own.
     let (interface, segments) = unsafe { ((*ctx).ifindex, (*ctx).gso_segs) };
-    packet.point = point(kernel.interface(interface), egress);
-    packet.segments = segments.clamp(1, u32::from(u16::MAX)) as u16;
+    Packet::unread(point(kernel.interface(interface), egress), segments.clamp(1, u32::from(u16::MAX)) as u16)
+}
+
+/// Has the frame no link header, or not where `data` says?
+#[inline(always)]
+fn is_raw(kernel: &Kernel, packet: &Packet) -> bool {
+    engine::Platform::config(kernel).raw_interfaces >> (packet.point >> 1) & 1 != 0
 }
 
 /// Counts a packet, and tracks it when it is of a flow that is wanted. The three functions are called

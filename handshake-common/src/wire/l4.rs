@@ -99,7 +99,10 @@ pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
 #[inline(always)]
 fn tcp_class(flags: u8) -> Class {
     let has = |bits| flags & bits == bits;
-    if has(flag::RST) {
+    // Nearly all segments, by one look instead of four.
+    if flags & (flag::RST | flag::SYN | flag::FIN | flag::ACK) == flag::ACK {
+        Class::Ack
+    } else if has(flag::RST) {
         Class::Rst
     } else if has(flag::SYN | flag::ACK) {
         Class::SynAck
@@ -107,8 +110,6 @@ fn tcp_class(flags: u8) -> Class {
         Class::Syn
     } else if has(flag::FIN) {
         Class::Fin
-    } else if has(flag::ACK) {
-        Class::Ack
     } else {
         Class::TcpOther
     }

@@ -20,17 +20,15 @@ pub fn parse_plain4<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
     };
     let Some(class) = class else { return false };
     packet.class = class as u8;
-    packet.segments = 1;
     true
 }
 
-/// Reads a plain Ethernet frame into a packet of zeros, all of it but its hook point. `false`: not plain,
-/// or cut; what the packet holds then means nothing.
+/// Reads a plain Ethernet frame into a packet that is [unread](Packet::unread). `false`: not plain, or cut;
+/// what the packet holds then means nothing.
 #[inline(always)]
 pub fn parse_plain<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
     let Some(class) = walk(frame, packet) else { return false };
     packet.class = class as u8;
-    packet.segments = 1;
     true
 }
 

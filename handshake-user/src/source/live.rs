@@ -2,7 +2,7 @@
 //! are attached elsewhere, from here on the kernel is the only writer.
 //!
 //! ```text
-//! Settings ─▶ CONFIG, PORTS ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, CLASSES, LATENCY   one system call each
+//! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, CLASSES, LATENCY   one system call each
 //!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES     mapped: none
 //!                                                     └──────▶ EVENTS                       polled
 //! ```

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use handshake_common::abi::{
     ClassBlock, Config, CounterBlock, Flow4, Flow6, HASH_WORDS, Histogram, MAX_INTERFACES, MAX_NETS, Net,
-    RING_BYTES, SERVICES, STRIPES, Service, option,
+    PORT_WORDS, PortSet, RING_BYTES, SERVICES, STRIPES, Service, option,
 };
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
@@ -17,8 +17,6 @@ use crate::cli::{Filter, Rules, Scope};
 const MIN_SLOTS: u64 = 64;
 /// The most: 2²⁷ IPv4 records are 8 GiB. More would be a slip of the finger.
 const MAX_SLOTS: u64 = 1 << 27;
-/// Words of the set of ports: a bit a port.
-pub(crate) const PORT_WORDS: usize = 65_536 / 64;
 /// Serial comparison of jiffies tells apart ages under 2³¹.
 const MAX_JIFFIES: u32 = i32::MAX as u32;
 
@@ -141,8 +139,8 @@ impl Settings {
         })
     }
 
-    /// The set of ports, bit `p % 64` of word `p / 64`.
-    pub(crate) fn port_set(&self) -> [u64; PORT_WORDS] {
+    /// The ports of the filter as the programs have them.
+    pub(crate) fn port_set(&self) -> PortSet {
         let mut words = [0; PORT_WORDS];
         for port in &self.ports {
             words[usize::from(port / 64)] |= 1 << (port % 64);

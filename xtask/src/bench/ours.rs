@@ -10,8 +10,8 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
 use handshake_common::abi::{
-    CLASS_WORDS, COUNTERS, ClassBlock, Config, CounterBlock, HASH_WORDS, LAYOUT, MAX_INTERFACES, MAX_NETS,
-    Net, option,
+    CLASS_WORDS, CONFIG_MAP, COUNTERS, ClassBlock, Config, CounterBlock, HASH_WORDS, LAYOUT, MAX_INTERFACES,
+    MAX_NETS, Net, PORT_WORDS, PORTS_MAP, PortSet, option,
 };
 use handshake_common::record::{Detail, State};
 use handshake_common::table::{self, Slot4};
@@ -77,8 +77,10 @@ impl Ours {
             .load(elf)
             .context("create handshake's maps")?;
         let config = config(setup, slots6)?;
-        set(&mut bpf, "CONFIG", 0, Plain(config))?;
-        set(&mut bpf, "PORTS", u32::from(setup.port) / 64, Plain(1_u64 << (setup.port % 64)))?;
+        let mut ports = [0; PORT_WORDS];
+        ports[usize::from(setup.port / 64)] = 1 << (setup.port % 64);
+        set(&mut bpf, CONFIG_MAP, Plain(config))?;
+        set::<PortSet>(&mut bpf, PORTS_MAP, Plain(ports))?;
         for name in programs {
             load(&mut bpf, name)?;
         }
@@ -186,13 +188,14 @@ fn config(setup: Setup, slots6: u32) -> Result<Config> {
     })
 }
 
-fn set<T>(bpf: &mut Ebpf, name: &str, index: u32, value: Plain<T>) -> Result<()>
+/// Writes the one value of a map.
+fn set<T>(bpf: &mut Ebpf, name: &str, value: Plain<T>) -> Result<()>
 where
     T: FromBytes + IntoBytes + Copy + 'static,
 {
     let map = bpf.map_mut(name).with_context(|| format!("no map {name}"))?;
     let mut array: Array<_, Plain<T>> = map.try_into()?;
-    array.set(index, value, 0).with_context(|| format!("write {name}"))
+    array.set(0, value, 0).with_context(|| format!("write {name}"))
 }
 
 /// The object's own word for the layout of its records.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use handshake_common::abi::{Config, RING_BYTES};
+use handshake_common::abi::{CONFIG_MAP, Config, PORTS_MAP, PortSet, RING_BYTES};
 use handshake_common::record::Clocks;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -16,7 +16,7 @@ use crate::source::settings::{Settings, Sizes};
 /// Maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are left out: their reader
 /// writes how far it has read.
 pub(super) const FROZEN: [&str; 9] =
-    ["CONFIG", "PORTS", "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "CLASSES", "LATENCY"];
+    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "CLASSES", "LATENCY"];
 
 /// Octets of a ring that stays empty: rounded up to one page, the least it can be.
 const LEAST_RING: u32 = 1;
@@ -70,8 +70,8 @@ pub(super) fn fill(
     clocks: &Clocks,
 ) -> Result<(), LiveError> {
     let config = settings.config(sizes, clocks).map_err(LiveError::Settings)?;
-    set::<Config>(bpf, "CONFIG", &[Plain(config)])?;
-    set::<u64>(bpf, "PORTS", &settings.port_set().map(Plain))
+    set::<Config>(bpf, CONFIG_MAP, &[Plain(config)])?;
+    set::<PortSet>(bpf, PORTS_MAP, &[Plain(settings.port_set())])
 }
 
 /// Writes the values of an array that are not zero: those are, from the map's creation.

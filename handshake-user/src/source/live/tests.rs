@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use handshake_common::abi::{Counter, LAYOUT, class_index};
+use handshake_common::abi::{Counter, LAYOUT, PORTS_MAP, class_index};
 use handshake_common::flow::{Family, Side};
 use handshake_common::record::{Detail, State};
 use handshake_common::wire::{Class, flag};
@@ -66,7 +66,7 @@ fn a_handshake_comes_back_whole() {
     assert_eq!((service.gauges[0], service.gauges[1]), (1, 1), "one attempt, completed");
 }
 
-/// CONFIG is looked up by the programs at every packet: a filter for another port keeps the flow out.
+/// The programs read the settings at every packet: a filter for another port keeps the flow out.
 #[test]
 fn the_settings_reach_the_programs() {
     for (ports, tracked) in [(vec![443, 22], 1), (vec![80], 0)] {
@@ -114,7 +114,7 @@ fn a_table_is_mapped_as_far_as_it_goes() {
     let Some(live) = loaded(&small()) else { return };
     assert!(map_array::<Slot4>(&live.bpf, "FLOWS4", 64).is_ok());
     assert!(map_array::<Slot4>(&live.bpf, "FLOWS4", 65).is_err(), "past the end");
-    assert!(map_array::<[Shared64; 1]>(&live.bpf, "PORTS", 1).is_err(), "not mappable");
+    assert!(map_array::<[Shared64; 1]>(&live.bpf, PORTS_MAP, 1).is_err(), "not mappable");
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! The host's side: the engine over memory of our own, and what a hook makes of a frame before it is tracked.
 
-use handshake_common::abi::{Config, MAX_INTERFACES, STRIPES, point};
+use handshake_common::abi::{Config, MAX_INTERFACES, PortSet, STRIPES, point};
 use handshake_common::books::Books;
 use handshake_common::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
 use handshake_common::wire::{Link, Packet, Slice, parse};
 
 use super::*;
-use crate::source::settings::PORT_WORDS;
 
 /// The host's memory.
 pub(super) struct Host {
@@ -18,7 +17,7 @@ pub(super) struct Host {
     pub(super) books: Box<Books>,
     pub(super) classes: Vec<Classes>,
     pub(super) histograms: Box<[Buckets; Leg::ALL.len()]>,
-    pub(super) ports: [u64; PORT_WORDS],
+    pub(super) ports: PortSet,
 }
 
 impl Host {

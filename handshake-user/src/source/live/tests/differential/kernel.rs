@@ -58,7 +58,6 @@ pub(super) fn configure(live: &mut Live, settings: &Settings) {
     clear::<[u64; 8]>(live, "FLOWS4");
     clear::<[u64; 16]>(live, "FLOWS6");
     clear::<[u64; 16]>(live, "SERVICES");
-    clear::<u64>(live, "PORTS");
     clear_per_cpu::<[u64; COUNTERS]>(live, "COUNTERS");
     clear_per_cpu::<[u64; CLASS_WORDS]>(live, "CLASSES");
     clear_per_cpu::<[u64; BUCKETS]>(live, "LATENCY");
