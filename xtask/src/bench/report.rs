@@ -5,7 +5,17 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::packet_rows::{Case, Effort};
+use super::snapshot::SnapshotRow;
 use super::statistics::Summary;
+use super::veth::{Traffic, VethRow};
+
+/// All rows of a run, by how they are measured.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) packets: Vec<PacketRow>,
+    pub(super) snapshots: Vec<SnapshotRow>,
+    pub(super) veth: Vec<VethRow>,
+}
 
 /// A row by BPF_PROG_TEST_RUN. Times are ns a run.
 pub(super) struct PacketRow {
@@ -60,25 +70,47 @@ impl PacketRow {
 }
 
 /// All rows and the machine.
-pub(super) fn json(rows: &[PacketRow], machine: &Machine) -> Value {
-    let mut values: Vec<Value> = rows.iter().map(|row| row.json(row.case.name)).collect();
-    values.extend(dearest_ignored(rows).map(|row| row.json("ignored")));
+pub(super) fn json(rows: &Rows, machine: &Machine) -> Value {
+    let Rows { packets, snapshots, veth } = rows;
+    let mut values: Vec<Value> = packets.iter().map(|row| row.json(row.case.name)).collect();
+    values.extend(dearest_ignored(packets).map(|row| row.json("ignored")));
+    values.extend(snapshots.iter().map(SnapshotRow::json));
+    values.extend(veth.iter().map(|row| row.json(row.case.name)));
+    values.extend(worst_of_both_ways(veth).map(|row| row.json(row.case.traffic.name())));
     json!({ "rows": values, "machine": machine.json() })
 }
 
-/// The same for people.
-pub(super) fn table(rows: &[PacketRow], machine: &Machine) -> String {
+/// The same for people: a table for each way of measuring.
+pub(super) fn table(rows: &Rows, machine: &Machine) -> String {
     const HEAD: [&str; 7] = ["row", "net", "least", "reference", "of it", "empty", "goal"];
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().map(|row| row.line(row.case.name)));
-    lines.extend(dearest_ignored(rows).map(|row| row.line("ignored")));
-    format!("{}\n{}\n", machine.line(), align(&lines))
+    let Rows { packets, snapshots, veth } = rows;
+    let mut lines: Vec<_> = packets.iter().map(|row| row.line(row.case.name)).collect();
+    lines.extend(dearest_ignored(packets).map(|row| row.line("ignored")));
+    let mut traffic: Vec<_> = veth.iter().map(|row| row.line(row.case.name)).collect();
+    traffic.extend(worst_of_both_ways(veth).map(|row| row.line(row.case.traffic.name())));
+    let snapshots: Vec<_> = snapshots.iter().map(SnapshotRow::line).collect();
+    let tables = [(HEAD, lines), (SnapshotRow::HEAD, snapshots), (VethRow::HEAD, traffic)];
+    let tables = tables.into_iter().filter(|(_, lines)| !lines.is_empty());
+    let tables = tables.map(|(head, mut lines)| {
+        lines.insert(0, head.map(str::to_owned));
+        align(&lines) + "\n"
+    });
+    format!("{}\n{}", machine.line(), tables.collect::<Vec<_>>().join("\n"))
 }
 
 /// `ignored` is the dearest of its kinds.
 fn dearest_ignored(rows: &[PacketRow]) -> Option<&PacketRow> {
     let ignored = rows.iter().filter(|row| row.case.name.starts_with("ignored_"));
     ignored.max_by(|a, b| a.net().total_cmp(&b.net()))
+}
+
+/// Where both ways onto the hooks were measured, the one that costs more stands for the traffic.
+fn worst_of_both_ways(rows: &[VethRow]) -> impl Iterator<Item = &VethRow> {
+    [Traffic::Connect, Traffic::Bulk].into_iter().filter_map(|traffic| {
+        let both: Vec<_> = rows.iter().filter(|row| row.case.traffic == traffic).collect();
+        let worst = both.iter().min_by(|a, b| a.ratio().total_cmp(&b.ratio())).copied();
+        worst.filter(|_| both.len() > 1)
+    })
 }
 
 /// Columns as wide as their widest cell.
@@ -96,12 +128,19 @@ fn align(lines: &[[String; 7]]) -> String {
     lines.iter().map(pad).collect::<Vec<_>>().join("\n")
 }
 
-const fn mark(met: bool) -> &'static str {
+/// Behind a goal.
+pub(super) const fn mark(met: bool) -> &'static str {
     if met { "" } else { "  missed" }
 }
 
-fn tenth(value: f64) -> f64 {
+/// Rounded to a tenth.
+pub(super) fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+/// Rounded to a thousandth.
+pub(super) fn thousandth(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 /// Where it was measured.
@@ -135,5 +174,46 @@ impl Machine {
     fn line(&self) -> String {
         let Self { kernel, processor, cpus, load } = self;
         format!("Linux {kernel} · {processor} · {cpus} CPUs · load before {load}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::veth;
+
+    fn machine() -> Machine {
+        Machine { kernel: "6.18".to_owned(), processor: "a CPU".to_owned(), cpus: 2, load: 0.5 }
+    }
+
+    fn rows(rates: &[[f64; 3]]) -> Rows {
+        let cases = veth::CASES.into_iter().zip(rates);
+        Rows {
+            veth: cases.map(|(case, rates)| VethRow::with_rates(case, *rates)).collect(),
+            ..Rows::default()
+        }
+    }
+
+    fn names(rows: &Rows) -> Vec<Value> {
+        let value = json(rows, &machine());
+        value["rows"].as_array().into_iter().flatten().map(|row| row["name"].clone()).collect()
+    }
+
+    #[test]
+    fn traffic_that_was_measured_both_ways_is_summed_up_by_the_worse() {
+        let rows = rows(&[[2.0, 1.0, 0.99], [2.0, 1.0, 0.9], [2.0, 1.0, 1.0]]);
+        assert_eq!(names(&rows), ["veth_connect_tcx", "veth_connect_xdp", "veth_bulk_tcx", "veth_connect"]);
+        let sum = &json(&rows, &machine())["rows"][3];
+        assert_eq!((&sum["ratio"], &sum["ingress"]), (&json!(0.9), &json!("xdp-native")));
+    }
+
+    #[test]
+    fn a_table_has_only_the_heads_of_its_rows() {
+        let text = table(&rows(&[[2.0e3, 1.0e3, 0.5e3]]), &machine());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "Linux 6.18 · a CPU · 2 CPUs · load before 0.5");
+        assert!(lines[1].starts_with("row ") && lines[1].contains("of nothing"), "{text}");
+        assert!(lines[2].starts_with("veth_connect_tcx") && lines[2].ends_with("≥ 95 %  missed"), "{text}");
+        assert_eq!(lines.len(), 3, "{text}");
     }
 }

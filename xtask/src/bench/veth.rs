@@ -1,0 +1,227 @@
+//! The rows of real traffic: connections and bulk between two hosts, handshake attached at the server's end.
+//!
+//! ```text
+//! client ── veth ── server, nothing attached      ┐
+//! client ── veth ── server, empty programs        ├ take turns: the same traffic, one pair of CPUs
+//! client ── veth ── server, `handshake watch`     ┘
+//! ```
+//!
+//! handshake is the release build, started as an operator starts it, and reports once a second meanwhile. Each of the three has
+//! a network of its own, so that nothing is attached or detached between turns. The client is on the first CPU and the
+//! server on the second: a packet is worked on, hooks and all, where it was sent from, so a handshake whole is the first's.
+
+mod hooks;
+mod row;
+mod traffic;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::agent::Agent;
+use xtask::lab::topology::DEVICE;
+use xtask::lab::{Family, Pair, privilege};
+
+use super::cpu;
+use hooks::Empty;
+pub(super) use hooks::Way;
+pub(super) use row::VethRow;
+use traffic::Turn;
+
+/// What goes over the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Traffic {
+    /// One connection after the other, each ended at once.
+    Connect,
+    /// As much as one connection carries.
+    Bulk,
+}
+
+/// A row to be measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) traffic: Traffic,
+    pub(super) way: Way,
+}
+
+/// The rows.
+pub(super) const CASES: [Case; 4] = [
+    Case { name: "veth_connect_tcx", traffic: Traffic::Connect, way: Way::Tcx },
+    Case { name: "veth_connect_xdp", traffic: Traffic::Connect, way: Way::Xdp },
+    Case { name: "veth_bulk_tcx", traffic: Traffic::Bulk, way: Way::Tcx },
+    Case { name: "veth_bulk_xdp", traffic: Traffic::Bulk, way: Way::Xdp },
+];
+
+/// What is attached at the server's end, in the order of a stage's networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attached {
+    Nothing,
+    Empty,
+    Handshake,
+}
+
+impl Attached {
+    const ALL: [Self; 3] = [Self::Nothing, Self::Empty, Self::Handshake];
+}
+
+impl Case {
+    /// Sets the networks up, lets them take turns, and sees that handshake has counted what went over its own.
+    pub(super) fn measure(self, others: &[u8], binary: &Path, rounds: u32) -> Result<VethRow> {
+        let missing = privilege::missing();
+        ensure!(missing.is_empty(), "{}: networks of our own need {}", self.name, missing.join(", "));
+        let mut stage = Stage::set(self, others, binary).with_context(|| format!("{}: set up", self.name))?;
+        let turns = stage.take_turns(rounds).with_context(|| format!("{}: traffic", self.name))?;
+        stage.check().with_context(|| format!("{}: not what was measured", self.name))?;
+        Ok(VethRow::of(self, &turns))
+    }
+}
+
+/// Three networks with what is attached to them.
+struct Stage {
+    case: Case,
+    cpus: [usize; 2],
+    /// On the hooks as long as this lives.
+    empty: Empty,
+    agent: Agent,
+    /// What went over handshake's network.
+    made: Made,
+    networks: [Pair; 3],
+}
+
+/// Traffic that handshake must have counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Made {
+    connections: u64,
+    octets: u64,
+}
+
+impl Stage {
+    fn set(case: Case, others: &[u8], binary: &Path) -> Result<Self> {
+        let networks = [Pair::new()?, Pair::new()?, Pair::new()?];
+        let server = |attached: Attached| &networks[attached as usize].server;
+        let empty = Empty::attach(others, case.way, server(Attached::Empty))?;
+        let hook = ["-i", DEVICE, "--hook", case.way.ingress()];
+        let agent = Agent::start(server(Attached::Handshake), binary, &hook)?;
+        let stage = Self { case, cpus: cpu::two()?, empty, agent, made: Made::default(), networks };
+        stage.ensure_empty_runs()?;
+        Ok(stage)
+    }
+
+    /// Fails unless a connection over the network with the empty programs runs both.
+    fn ensure_empty_runs(&self) -> Result<()> {
+        let path = self.networks[Attached::Empty as usize].path(Family::V4);
+        self.empty.ensure_run_by(|| traffic::bulk_of(&path, self.cpus, 1).map(|_| ()))
+    }
+
+    /// Rounds of turns, in the order of [`Attached::ALL`]. Before them a turn each that nobody looks at.
+    fn take_turns(&mut self, rounds: u32) -> Result<[Vec<Turn>; 3]> {
+        let mut turns = [const { Vec::new() }; 3];
+        for round in 0..=rounds as usize {
+            // The order moves on from round to round: nobody always comes after the same.
+            for place in 0..Attached::ALL.len() {
+                let attached = Attached::ALL[(round + place) % Attached::ALL.len()];
+                let turn = self.turn(attached)?;
+                if round > 0 {
+                    turns[attached as usize].push(turn);
+                }
+            }
+        }
+        Ok(turns)
+    }
+
+    fn turn(&mut self, attached: Attached) -> Result<Turn> {
+        let path = self.networks[attached as usize].path(Family::V4);
+        let (turn, made) = match self.case.traffic {
+            Traffic::Connect => {
+                let turn = traffic::connections(&path, self.cpus)?;
+                (turn, Made { connections: turn.units, octets: 0 })
+            }
+            Traffic::Bulk => {
+                let turn = traffic::bulk(&path, self.cpus)?;
+                (turn, Made { connections: 1, octets: turn.units })
+            }
+        };
+        if attached == Attached::Handshake {
+            self.made.connections += made.connections;
+            self.made.octets += made.octets;
+        }
+        Ok(turn)
+    }
+
+    /// Ends handshake, and fails unless its last report has all that was made.
+    fn check(self) -> Result<()> {
+        let outcome = self.agent.stop()?;
+        ensure!(outcome.status.success(), "handshake ended with {}:\n{}", outcome.status, outcome.stderr);
+        self.made.check(&outcome.report()?, self.case.way)
+    }
+}
+
+impl Made {
+    /// Every connection is an attempt and completed, but for segments given up because both CPUs met over one flow; the
+    /// octets came in packets; and the hooks are those that the row is about.
+    fn check(self, report: &Value, way: Way) -> Result<()> {
+        /// Octets of an Ethernet packet: no segment carries more.
+        const MTU: u64 = 1500;
+        let number =
+            |value: &Value, name: &str| value.as_u64().with_context(|| format!("no {name} in {report}"));
+        let interface = &report["source"]["interfaces"][0];
+        let hooks = [interface["ingress"].as_str(), interface["egress"].as_str()];
+        ensure!(
+            hooks == [Some(way.ingress()), Some(Way::EGRESS)],
+            "handshake is on other hooks: {interface}"
+        );
+        let attempts = number(&report["tcp"]["attempts"], "attempts")?;
+        let completed = number(&report["tcp"]["completed"], "completed")?;
+        let contended = number(&report["contended"], "contended")?;
+        let (made, least) = (self.connections, self.connections.saturating_sub(contended));
+        ensure!(
+            (least..=made).contains(&attempts) && (least..=made).contains(&completed),
+            "{made} connections were made; handshake counted {attempts} attempts, {completed} completed, {contended} contended"
+        );
+        let packets = number(&report["packets"]["total"], "total")?;
+        ensure!(packets >= self.octets / MTU, "{} octets in {packets} packets", self.octets);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(ingress: &str, attempts: u64, completed: u64, contended: u64, packets: u64) -> Value {
+        json!({
+            "source": { "kind": "live", "interfaces": [{ "name": "eth0", "ingress": ingress, "egress": "tcx" }] },
+            "tcp": { "attempts": attempts, "completed": completed },
+            "contended": contended, "packets": { "total": packets },
+        })
+    }
+
+    #[test]
+    fn connections_that_were_not_counted_are_told() {
+        let made = Made { connections: 100, octets: 0 };
+        assert!(made.check(&report("tcx", 100, 100, 0, 500), Way::Tcx).is_ok());
+        assert!(made.check(&report("tcx", 100, 99, 0, 500), Way::Tcx).is_err());
+        assert!(made.check(&report("tcx", 99, 99, 0, 500), Way::Tcx).is_err());
+        assert!(made.check(&report("tcx", 101, 100, 0, 500), Way::Tcx).is_err());
+        assert!(made.check(&report("tcx", 100, 98, 2, 500), Way::Tcx).is_ok(), "given up, and said");
+        assert!(made.check(&json!({}), Way::Tcx).is_err());
+    }
+
+    #[test]
+    fn other_hooks_than_the_row_s_are_told() {
+        let made = Made { connections: 1, octets: 0 };
+        assert!(made.check(&report("xdp-native", 1, 1, 0, 5), Way::Xdp).is_ok());
+        assert!(made.check(&report("xdp-generic", 1, 1, 0, 5), Way::Xdp).is_err());
+        assert!(made.check(&report("tcx", 1, 1, 0, 5), Way::Xdp).is_err());
+    }
+
+    #[test]
+    fn octets_without_packets_are_told() {
+        let made = Made { connections: 1, octets: 3_000_000 };
+        assert!(made.check(&report("tcx", 1, 1, 0, 2_100), Way::Tcx).is_ok());
+        assert!(made.check(&report("tcx", 1, 1, 0, 1_999), Way::Tcx).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! The two ways onto a host's hooks, and the empty programs on them.
+
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use aya::programs::tc::{SchedClassifierLinkId, TcAttachType};
+use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use xtask::lab::topology::DEVICE;
+use xtask::lab::{Namespace, bpf};
+
+use crate::bench::programs::load;
+
+/// How ingress is seen; egress is TCX always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::bench) enum Way {
+    Tcx,
+    /// In the driver.
+    Xdp,
+}
+
+impl Way {
+    /// The hook of the other direction, in the words of `--hook`.
+    pub(super) const EGRESS: &'static str = "tcx";
+
+    /// In the words of `--hook`.
+    pub(super) const fn ingress(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Xdp => "xdp-native",
+        }
+    }
+}
+
+/// Programs that do nothing on both hooks of a host, of the bench's own object; off on drop.
+pub(super) struct Empty {
+    _bpf: Ebpf,
+    ids: Vec<u32>,
+}
+
+impl Empty {
+    /// Attaches them to the host's device.
+    pub(super) fn attach(elf: &[u8], way: Way, host: &Namespace) -> Result<Self> {
+        let mut bpf = Ebpf::load(elf).context("create the maps of the bench's own programs")?;
+        let names: &[&str] = match way {
+            Way::Tcx => &["empty_tc"],
+            Way::Xdp => &["empty_xdp", "empty_tc"],
+        };
+        for name in names {
+            load(&mut bpf, name)?;
+        }
+        host.enter(|| attach(&mut bpf, way))?;
+        let id = |name: &&str| {
+            let program = bpf.program(name).with_context(|| format!("no program {name}"))?;
+            Ok(program.info().with_context(|| format!("ask for {name}"))?.id())
+        };
+        let ids = names.iter().map(id).collect::<Result<_>>()?;
+        Ok(Self { _bpf: bpf, ids })
+    }
+
+    /// Fails unless `traffic` runs each of them.
+    pub(super) fn ensure_run_by(&self, traffic: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _counting = bpf::RunCounts::hold()?;
+        traffic()?;
+        for id in &self.ids {
+            let program = bpf::program(*id)?;
+            ensure!(program.runs > 0, "{} is not on the packets' way", program.name);
+        }
+        Ok(())
+    }
+}
+
+/// By whoever is inside the host.
+fn attach(bpf: &mut Ebpf, way: Way) -> Result<()> {
+    attach_tcx(bpf, TcAttachType::Egress)?;
+    match way {
+        Way::Tcx => attach_tcx(bpf, TcAttachType::Ingress).map(|_| ()),
+        Way::Xdp => {
+            let program: &mut Xdp =
+                bpf.program_mut("empty_xdp").context("no program empty_xdp")?.try_into()?;
+            program.attach(DEVICE, XdpMode::Driver).context("attach empty_xdp")?;
+            Ok(())
+        }
+    }
+}
+
+fn attach_tcx(bpf: &mut Ebpf, direction: TcAttachType) -> Result<SchedClassifierLinkId> {
+    let program: &mut SchedClassifier =
+        bpf.program_mut("empty_tc").context("no program empty_tc")?.try_into()?;
+    program.attach(DEVICE, direction).context("attach empty_tc")
+}

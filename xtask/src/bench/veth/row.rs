@@ -1,0 +1,145 @@
+//! What the turns of a row come to.
+
+use serde_json::{Value, json};
+
+use super::traffic::Turn;
+use super::{Attached, Case, Traffic, Way};
+use crate::bench::report::{mark, thousandth};
+use crate::bench::statistics::Summary;
+
+/// A row of real traffic.
+pub(in crate::bench) struct VethRow {
+    pub(in crate::bench) case: Case,
+    /// Median units a second on the clock, in the order of [`Attached::ALL`].
+    rates: [f64; 3],
+    /// The same of a second of CPU.
+    cpu_rates: [f64; 3],
+    rounds: usize,
+}
+
+impl Traffic {
+    /// What is left of the rate with empty programs, at least.
+    const fn goal(self) -> f64 {
+        match self {
+            Self::Connect => 0.95,
+            Self::Bulk => 0.97,
+        }
+    }
+
+    /// The row that stands for those of both ways.
+    pub(in crate::bench) const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "veth_connect",
+            Self::Bulk => "veth_bulk",
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Connect => "connections/s",
+            Self::Bulk => "octets/s",
+        }
+    }
+
+    fn spell(self, rate: f64) -> String {
+        match self {
+            Self::Connect => format!("{:.1} k/s", rate / 1e3),
+            Self::Bulk => format!("{:.2} Gbit/s", rate * 8.0 / 1e9),
+        }
+    }
+}
+
+impl VethRow {
+    pub(super) fn of(case: Case, turns: &[Vec<Turn>; 3]) -> Self {
+        let medians = |rate: fn(&Turn) -> f64| {
+            turns.each_ref().map(|turns| Summary::of(&turns.iter().map(rate).collect::<Vec<_>>()).median)
+        };
+        Self { case, rates: medians(Turn::rate), cpu_rates: medians(Turn::cpu_rate), rounds: turns[0].len() }
+    }
+
+    /// A row of these median rates, the same by the clock and by CPU.
+    #[cfg(test)]
+    pub(in crate::bench) const fn with_rates(case: Case, rates: [f64; 3]) -> Self {
+        Self { case, rates, cpu_rates: rates, rounds: 1 }
+    }
+
+    /// What handshake leaves of the rate with empty programs.
+    pub(in crate::bench) fn ratio(&self) -> f64 {
+        left(&self.rates, Attached::Empty)
+    }
+
+    fn is_met(&self) -> bool {
+        self.ratio() >= self.case.traffic.goal()
+    }
+
+    pub(in crate::bench) fn json(&self, name: &str) -> Value {
+        let [nothing, empty, handshake] = self.rates.map(f64::round);
+        let traffic = self.case.traffic;
+        json!({
+            "name": name, "unit": "ratio", "ingress": self.case.way.ingress(), "egress": Way::EGRESS,
+            "ratio": thousandth(self.ratio()), "cpu_ratio": thousandth(left(&self.cpu_rates, Attached::Empty)),
+            "ratio_to_nothing": thousandth(left(&self.rates, Attached::Nothing)),
+            "rate_unit": traffic.unit(), "rate": handshake, "empty_rate": empty, "nothing_rate": nothing,
+            "goal_ratio": traffic.goal(), "met": self.is_met(), "rounds": self.rounds,
+        })
+    }
+
+    pub(in crate::bench) const HEAD: [&str; 7] =
+        ["row", "of empty", "by CPU", "of nothing", "rate", "empty", "goal"];
+
+    pub(in crate::bench) fn line(&self, name: &str) -> [String; 7] {
+        let percent = |ratio: f64| format!("{:.1} %", ratio * 100.0);
+        let Self { case: Case { traffic, .. }, rates, .. } = self;
+        [
+            name.to_owned(),
+            percent(self.ratio()),
+            percent(left(&self.cpu_rates, Attached::Empty)),
+            percent(left(&self.rates, Attached::Nothing)),
+            traffic.spell(rates[Attached::Handshake as usize]),
+            traffic.spell(rates[Attached::Empty as usize]),
+            format!("≥ {:.0} %{}", traffic.goal() * 100.0, mark(self.is_met())),
+        ]
+    }
+}
+
+fn left(rates: &[f64; 3], of: Attached) -> f64 {
+    rates[Attached::Handshake as usize] / rates[of as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bench::veth::CASES;
+
+    fn turns(units: [u64; 3], cpu_ms: u64) -> Vec<Turn> {
+        let turn =
+            |units| Turn { units, wall: Duration::from_millis(500), cpu: Duration::from_millis(cpu_ms) };
+        units.map(turn).to_vec()
+    }
+
+    #[test]
+    fn ratios_are_of_medians_and_rates_by_the_second() {
+        let turns = [turns([10, 2_000, 3_000], 500), turns([900, 1_000, 9], 500), turns([960, 1, 970], 480)];
+        let row = VethRow::of(CASES[0], &turns);
+        let value = row.json("x");
+        assert_eq!(
+            (&value["rate"], &value["empty_rate"], &value["nothing_rate"]),
+            (&json!(1_920.0), &json!(1_800.0), &json!(4_000.0))
+        );
+        assert_eq!((&value["ratio"], &value["ratio_to_nothing"]), (&json!(1.067), &json!(0.48)));
+        assert_eq!(value["cpu_ratio"], json!(1.111), "960 in 0.48 s against 900 in 0.5 s");
+        assert_eq!((&value["met"], &value["rounds"]), (&json!(true), &json!(3)));
+    }
+
+    #[test]
+    fn a_goal_is_met_at_its_figure_and_missed_below() {
+        for (handshake, met) in [(970, true), (969, false)] {
+            let turns = [turns([1_000; 3], 500), turns([1_000; 3], 500), turns([handshake; 3], 500)];
+            let row = VethRow::of(CASES[2], &turns);
+            assert_eq!(row.is_met(), met, "{handshake}");
+            assert_eq!(row.line("x")[6].ends_with("missed"), !met);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A turn: real sockets of two hosts, the client on one CPU and the server on another.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use xtask::lab::Path;
+
+use crate::bench::cpu;
+
+/// How long the client goes on.
+const TURN: Duration = Duration::from_millis(700);
+/// How long the other end may take before the turn has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted, at most; the kernel's own bound is `net.core.somaxconn`, 4096.
+const BACKLOG: i32 = 4096;
+/// Connections that the client is ahead of the server, at most: a full queue would drop SYNs.
+const AHEAD: u64 = 1024;
+/// Octets of one write or read.
+const CHUNK: usize = 256 << 10;
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// Connections, or octets.
+    pub(super) units: u64,
+    /// On the clock.
+    pub(super) wall: Duration,
+    /// What both ends had of their CPUs, the kernel's work on their packets included.
+    pub(super) cpu: Duration,
+}
+
+impl Turn {
+    /// Units a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.units as f64 / self.wall.as_secs_f64()
+    }
+
+    /// Units a second of CPU: what others on the machine disturb least.
+    pub(super) fn cpu_rate(&self) -> f64 {
+        self.units as f64 / self.cpu.as_secs_f64()
+    }
+}
+
+/// Connections one after the other, each ended by the client's RST as soon as it is there: so no port waits in
+/// TIME_WAIT, and on the wire is SYN, SYN+ACK, ACK, RST each.
+pub(super) fn connections(path: &Path<'_>, cpus: [usize; 2]) -> Result<Turn> {
+    let (listener, address) = listen(path)?;
+    let accepted = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let server = scope.spawn(|| accept_all(&listener, cpus[1], &accepted));
+        let client = path.client.enter(|| connect_on(cpus[0], address, &accepted));
+        // Whatever became of the client, nobody else will come: the server need not wait for its patience's end.
+        let closed = listener.shutdown(std::net::Shutdown::Both);
+        let server = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        closed.context("close the listener")?;
+        // A server that fails keeps its client waiting: its own words are the ones that tell.
+        let ((count, cpu), turn) = (server?, client?);
+        ensure!(count == turn.units, "{} connections were made, and {count} accepted", turn.units);
+        Ok(Turn { cpu: turn.cpu + cpu, ..turn })
+    })
+}
+
+/// The client's side; its own CPU time. Comes back when the server has accepted all.
+fn connect_on(cpu: usize, address: SocketAddr, accepted: &AtomicU64) -> Result<Turn> {
+    cpu::pin(cpu)?;
+    let (begun, cpu) = (Instant::now(), cpu::time()?);
+    let mut made = 0;
+    while begun.elapsed() < TURN {
+        connect_once(address)?;
+        made += 1;
+        await_accepted(accepted, made - made.min(AHEAD))?;
+    }
+    let turn = Turn { units: made, wall: begun.elapsed(), cpu: cpu::time()? - cpu };
+    await_accepted(accepted, made)?;
+    Ok(turn)
+}
+
+fn connect_once(address: SocketAddr) -> Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Dropped, it sends RST.
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.connect(&address.into()).context("connect")
+}
+
+fn await_accepted(accepted: &AtomicU64, least: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while accepted.load(Ordering::Acquire) < least {
+        ensure!(Instant::now() < deadline, "the server does not accept");
+        thread::yield_now();
+    }
+    Ok(())
+}
+
+/// The server's side: takes each connection and waits for its end, until the listener is closed. How many, and
+/// its CPU time.
+fn accept_all(listener: &Socket, cpu: usize, accepted: &AtomicU64) -> Result<(u64, Duration)> {
+    cpu::pin(cpu)?;
+    let cpu = cpu::time()?;
+    loop {
+        let connection = match listener.accept() {
+            Ok((connection, _)) => connection,
+            // What a closed listener says.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => break,
+            Err(error) => return Err(error).context("accept"),
+        };
+        match (&connection).read(&mut [0; 1]) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => bail!("a connection ended with {other:?} instead of a RST"),
+        }
+        accepted.fetch_add(1, Ordering::Release);
+    }
+    Ok((accepted.load(Ordering::Acquire), cpu::time()? - cpu))
+}
+
+/// One connection that carries as much as it can.
+pub(super) fn bulk(path: &Path<'_>, cpus: [usize; 2]) -> Result<Turn> {
+    bulk_of(path, cpus, u64::MAX)
+}
+
+/// The same, until it has carried so many octets.
+pub(super) fn bulk_of(path: &Path<'_>, cpus: [usize; 2], most: u64) -> Result<Turn> {
+    let (listener, address) = listen(path)?;
+    thread::scope(|scope| {
+        let server = scope.spawn(|| receive_on(&listener, cpus[1]));
+        let (sent, begun, cpu) = path.client.enter(|| send_on(cpus[0], address, most))?;
+        let (octets, ended, server) =
+            server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        ensure!(octets == sent, "{sent} octets were sent, and {octets} received");
+        Ok(Turn { units: octets, wall: ended.duration_since(begun), cpu: cpu + server })
+    })
+}
+
+/// Octets, when it began, and the CPU time that they took.
+fn send_on(cpu: usize, address: SocketAddr, most: u64) -> Result<(u64, Instant, Duration)> {
+    cpu::pin(cpu)?;
+    let chunk = vec![b'x'; CHUNK];
+    let mut socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.connect_timeout(&address.into(), PATIENCE).context("connect")?;
+    let (begun, cpu) = (Instant::now(), cpu::time()?);
+    let mut sent = 0;
+    while sent < most && begun.elapsed() < TURN {
+        socket.write_all(&chunk).context("send")?;
+        sent += CHUNK as u64;
+    }
+    Ok((sent, begun, cpu::time()? - cpu))
+}
+
+/// Octets, when the last had come, and the CPU time that they took.
+fn receive_on(listener: &Socket, cpu: usize) -> Result<(u64, Instant, Duration)> {
+    cpu::pin(cpu)?;
+    let (mut connection, _) = listener.accept().context("accept")?;
+    let cpu = cpu::time()?;
+    let mut chunk = vec![0; CHUNK];
+    let mut octets = 0;
+    loop {
+        match connection.read(&mut chunk).context("receive")? {
+            0 => return Ok((octets, Instant::now(), cpu::time()? - cpu)),
+            length => octets += length as u64,
+        }
+    }
+}
+
+/// A listener of the server. What it accepts is as impatient as itself.
+fn listen(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
+    let address = path.server_at(0);
+    let listener = path.server.socket(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    listener.set_read_timeout(Some(PATIENCE))?;
+    listener.bind(&address.into()).context("bind")?;
+    listener.listen(BACKLOG).context("listen")?;
+    let address = listener.local_addr()?.as_socket().context("a listener without an IP address")?;
+    Ok((listener, address))
+}
