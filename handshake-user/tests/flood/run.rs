@@ -23,8 +23,8 @@ use crate::books::{balanced, figure, tally};
 
 /// For anything to come about, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// Frames of a flood at least: four times what the small table holds.
-const FRAMES: u64 = 4 * 65_536;
+/// Frames of a flood that reach the hook at least: twice what the small table holds.
+const FRAMES: u64 = 2 * 65_536;
 /// Frames that are made at once: a part of a second's.
 const BURST: u32 = 262_144;
 /// Of the small table: 65,536 slots for IPv4.
@@ -48,6 +48,8 @@ pub(crate) enum Way {
 pub(crate) struct Run {
     pub(crate) way: Way,
     pub(crate) kind: Kind,
+    /// It goes to a listener, which answers each SYN, from some on by cookies.
+    pub(crate) answered: bool,
 }
 
 /// What came of it.
@@ -98,7 +100,7 @@ impl Run {
         // A port may have been given twice.
         let answered = echoes.iter().map(|flow| flow.initiator).collect::<HashSet<_>>().len() as u64;
         let before = counters::read(&pair.client)?;
-        let (effort, handshakes) = self.flood(&path, &listener)?;
+        let (effort, handshakes) = self.flood(&path, &listener, &accounts.ingress)?;
         let again = counters::read(&pair.client)?.since(&before, "TcpExtTCPSynRetrans");
         ensure!(again == handshakes.iter().map(|one| u64::from(one.retransmissions)).sum::<u64>());
         let settled = |report: &Value| {
@@ -130,19 +132,21 @@ impl Run {
     }
 
     /// The flood, and the handshakes meanwhile.
-    fn flood(self, path: &Path<'_>, listener: &Listener) -> Result<(Effort, Vec<Handshake>)> {
-        // What hears nothing sends nothing: the flood is on the way in alone.
+    fn flood(self, path: &Path<'_>, listener: &Listener, hook: &Census) -> Result<(Effort, Vec<Handshake>)> {
+        // What hears nothing sends nothing: a flood that is not answered is on the way in alone.
         let deaf = (Listener::deaf(path, 0)?, udp::deaf(path)?);
-        let to = if self.kind == Kind::Udp { deaf.1.1 } else { deaf.0.address() };
+        let answering = Listener::new(path, 0, 128)?;
+        let to = match (self.answered, self.kind) {
+            (true, _) => answering.address(),
+            (false, Kind::Udp) => deaf.1.1,
+            (false, Kind::Syn | Kind::Ack | Kind::Refused) => deaf.0.address(),
+        };
         let flood = Flood::new(path, to, self.kind)?;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let connecting = scope.spawn(|| tcp::connect_until(path, listener, &done));
             let began = Instant::now();
-            let mut made = Ok(());
-            while made.is_ok() && (flood.made() < FRAMES || began.elapsed() < lasts()) {
-                made = flood.make(BURST);
-            }
+            let made = pour(&flood, hook, began);
             let took = began.elapsed();
             // Whatever became of the flood: the other thread would go on for ever.
             done.store(true, Ordering::Relaxed);
@@ -150,6 +154,19 @@ impl Run {
             let effort = Effort { made: flood.made(), took, processor: flood.processor_time() };
             made.and(handshakes).map(|handshakes| (effort, handshakes))
         })
+    }
+}
+
+/// Makes frames until enough have reached the hook, and for as long as the flood is to last.
+fn pour(flood: &Flood<'_>, hook: &Census, began: Instant) -> Result<()> {
+    loop {
+        flood.make(BURST)?;
+        let reached = hook.counts()?.flood.total();
+        if reached >= FRAMES && began.elapsed() >= lasts() {
+            return Ok(());
+        }
+        let made = flood.made();
+        ensure!(began.elapsed() < PATIENCE + lasts(), "of {made} frames {reached} reached the hook");
     }
 }
 
