@@ -213,6 +213,7 @@ fn every_metric_is_listed_and_understood() {
     let mut out = Vec::new();
     list::write(&mut out).expect("memory takes everything");
     let listed = String::from_utf8(out).expect("text");
+    insta::assert_snapshot!("what_is_listed", listed);
     for metric in METRICS.iter() {
         assert!(
             listed.lines().any(|line| line.split_whitespace().next() == Some(&metric.name)),
