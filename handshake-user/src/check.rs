@@ -297,8 +297,7 @@ impl Ended {
             Status::Exited(code) => format!("failed with status {code}"),
             Status::Killed(signal) => format!("was killed by signal {signal}"),
         };
-        let hint =
-            if self.stripped { " (it ran without capabilities: --as-root lets it have them)" } else { "" };
+        let hint = if self.stripped && !self.stopped { command::AS_ROOT } else { "" };
         Some(format!("the command {name} {how}{hint}"))
     }
 }

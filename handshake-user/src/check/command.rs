@@ -6,11 +6,11 @@
 mod identity;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Where programs are looked for without a PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// What may be wrong with a command that root runs.
+pub(super) const AS_ROOT: &str = " (it ran without capabilities: --as-root lets it have them)";
 
 /// A command that is there, and not started yet.
 pub(crate) struct Command {
@@ -55,18 +58,15 @@ impl Command {
         matches!(self.identity, Identity::StrippedRoot)
     }
 
-    /// Starts it in a process group of its own. Its standard input is ours, but for a terminal: a group that is not
-    /// the terminal's would be stopped when it reads.
+    /// Starts it in a session and process group of its own: what a terminal sends goes to us alone, and no terminal stops
+    /// it for reading, or for asking for a password, from behind.
     ///
     /// # Errors
     ///
     /// The system's, though the program was there.
     pub(crate) fn start(&self) -> Result<Running, Error> {
         let mut command = std::process::Command::new(&self.program);
-        command.args(&self.words[1..]).arg0(&self.words[0]).process_group(0);
-        if io::stdin().is_terminal() {
-            command.stdin(Stdio::null());
-        }
+        command.args(&self.words[1..]).arg0(&self.words[0]);
         self.identity.prepare(&mut command);
         let child =
             tokio::process::Command::from(command).spawn().map_err(|error| self.cannot_start(&error))?;
@@ -75,7 +75,9 @@ impl Command {
     }
 
     fn cannot_start(&self, error: &io::Error) -> Error {
-        Error::Command { name: shown(&self.words[0]), problem: format!("cannot be started: {error}") }
+        let stripped = self.is_stripped_root() && error.kind() == io::ErrorKind::PermissionDenied;
+        let hint = if stripped { AS_ROOT } else { "" };
+        Error::Command { name: shown(&self.words[0]), problem: format!("cannot be started: {error}{hint}") }
     }
 }
 

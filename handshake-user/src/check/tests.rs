@@ -78,6 +78,9 @@ fn each_failure_has_its_numbers_and_its_sentence() {
         "completed / attempts >= 0.999",
         "half_open == 0",
         "refused{port=80} / attempts{port=80} < 1%",
+        "completed{port=443} / attempts{port=443} >= 99.9%",
+        "half_open{port=443} == 0",
+        "attempts{port=80} <= 700",
         "completed + refused >= attempts",
         "attempts >= 2000",
         "p50(connect) < 2ms",
@@ -213,6 +216,7 @@ fn every_metric_is_listed_and_understood() {
     let mut out = Vec::new();
     list::write(&mut out).expect("memory takes everything");
     let listed = String::from_utf8(out).expect("text");
+    insta::assert_snapshot!("what_is_listed", listed);
     for metric in METRICS.iter() {
         assert!(
             listed.lines().any(|line| line.split_whitespace().next() == Some(&metric.name)),

@@ -321,6 +321,20 @@ fn an_interrupt_takes_the_command_with_it() -> Result<()> {
     Ok(())
 }
 
+/// However the check ends, the command is not left running for nobody.
+#[test]
+fn kill_9_takes_the_command_with_it() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let mut check = Check::start(&network, &[], "echo $$; exec sleep 600")?;
+    let pid = check.stdout.trim().to_owned();
+    check.process.signal(libc::SIGKILL)?;
+    check.process.wait(PATIENCE)?;
+    await_end(&pid)
+}
+
 fn is_running(pid: &str) -> bool {
     // A dead process that nobody has waited for is no more.
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
