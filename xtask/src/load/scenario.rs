@@ -96,6 +96,8 @@ pub(super) enum Close {
     #[default]
     Fin,
     Rst,
+    /// Not before the end.
+    Never,
 }
 
 /// Which segment gets lost.

@@ -164,12 +164,12 @@ impl<'a> Source<'a> {
         let listener = self.listener.as_ref().context("no listener")?;
         let connections = tcp::connect_accept(&self.path, listener, usize::try_from(count)?)?;
         connections.talk(OCTETS)?;
-        match close {
-            Close::Fin => connections.close()?,
-            Close::Rst => connections.reset()?,
-        }
         self.truth.add(Outcome::Completed, count);
-        Ok(held(()))
+        Ok(match close {
+            Close::Fin => held(connections.close()?),
+            Close::Rst => held(connections.reset()?),
+            Close::Never => held(connections),
+        })
     }
 
     fn filtered(&mut self, count: u64) -> Result<Held> {
