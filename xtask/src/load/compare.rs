@@ -77,6 +77,7 @@ impl Comparison {
             table.lossy(&seen.truth, &seen.account, report)?;
         }
         table.packets(seen)?;
+        table.exact(scenario, report);
         table.books(seen);
         table.memory(&seen.memory);
         table.exit(scenario, seen);
@@ -263,6 +264,18 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+
+    /// Nothing was lost, unless that is what the scenario is for, or a flood was more than this machine keeps.
+    fn exact(&mut self, scenario: &Scenario, report: &Value) {
+        const INCONCLUSIVE: i32 = 3;
+        let exact = u64::from(report["exact"] == true);
+        let expected = match scenario.exit {
+            Some(INCONCLUSIVE) => Expected::Exactly(0),
+            Some(_) | None if scenario.flood().is_some() => Expected::Between(0, 1),
+            Some(_) | None => Expected::Exactly(1),
+        };
+        self.push("reports that are exact", expected, exact, String::new());
     }
 
     /// Every report of the run balances.
