@@ -100,7 +100,7 @@ enum Ending {
 pub(crate) struct Checked<'a> {
     /// What was measured.
     pub(crate) window: Window,
-    /// The expectations, in their order; none when the check was cut short.
+    /// The expectations, in their order.
     pub(crate) judged: Vec<Judged<'a>>,
     /// The command's end.
     pub(crate) command: Option<Ended>,
@@ -143,7 +143,10 @@ impl Check<'_> {
         let window = Window { started, ended, settled: self.snapshot()? };
         let account = self.account(&window, &before)?;
         let whole = matches!(ending, Ending::Ended(_) | Ending::TimeUp(_));
-        let judged = expectations.iter().filter(|_| whole).map(|each| window.judge(each)).collect();
+        let mut judged: Vec<Judged<'_>> = expectations.iter().map(|each| window.judge(each)).collect();
+        if !whole {
+            judged.iter_mut().for_each(|each| each.outcome = Outcome::Inconclusive(Reason::CutShort));
+        }
         let command = self.command.as_ref().map(|command| ended_command(command, &ending));
         let checked = Checked { window, judged, command, account };
         self.show(&checked, file)?;
@@ -178,7 +181,12 @@ impl Check<'_> {
             Ending::Ended(status) => Ending::Ended(status),
             Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(libc::SIGTERM).await?)),
             Ending::Interrupted(signal) => {
-                running.stop(signal).await?;
+                tokio::select! {
+                    biased;
+                    stopped = running.stop(signal) => stopped?,
+                    // Who asks twice does not want to wait.
+                    _ = signals.any() => running.kill().await?,
+                };
                 Ending::Interrupted(signal)
             }
             Ending::Lost(lost) => {
@@ -263,6 +271,10 @@ impl Check<'_> {
             }
         }
         let any = |wanted: fn(&Outcome) -> bool| checked.judged.iter().any(|judged| wanted(&judged.outcome));
+        let seen = &checked.window.settled;
+        if seen.tcp.books.attempts == 0 && seen.udp.books.flows == 0 && !checked.judged.is_empty() {
+            say("nothing ran: no attempt and no UDP flow was seen");
+        }
         if any(|outcome| matches!(outcome, Outcome::Inconclusive(_))) {
             INCONCLUSIVE
         } else if any(|outcome| *outcome == Outcome::Failed)

@@ -6,11 +6,11 @@
 mod identity;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -55,18 +55,15 @@ impl Command {
         matches!(self.identity, Identity::StrippedRoot)
     }
 
-    /// Starts it in a process group of its own. Its standard input is ours, but for a terminal: a group that is not
-    /// the terminal's would be stopped when it reads.
+    /// Starts it in a session and process group of its own: what a terminal sends goes to us alone, and no terminal stops
+    /// it for reading, or for asking for a password, from behind.
     ///
     /// # Errors
     ///
     /// The system's, though the program was there.
     pub(crate) fn start(&self) -> Result<Running, Error> {
         let mut command = std::process::Command::new(&self.program);
-        command.args(&self.words[1..]).arg0(&self.words[0]).process_group(0);
-        if io::stdin().is_terminal() {
-            command.stdin(Stdio::null());
-        }
+        command.args(&self.words[1..]).arg0(&self.words[0]);
         self.identity.prepare(&mut command);
         let child =
             tokio::process::Command::from(command).spawn().map_err(|error| self.cannot_start(&error))?;
@@ -135,10 +132,7 @@ impl Running {
         self.signal(signal);
         let status = match timeout_at(deadline, self.ended()).await {
             Ok(status) => status?,
-            Err(_) => {
-                self.signal(libc::SIGKILL);
-                return self.ended().await;
-            }
+            Err(_) => return self.kill().await,
         };
         // What runs in a shell's background does not hear SIGINT.
         self.signal(libc::SIGTERM);
@@ -150,6 +144,16 @@ impl Running {
             sleep(LOOK_EVERY).await;
         }
         Ok(status)
+    }
+
+    /// Ends it and what it has started, at once.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) async fn kill(&mut self) -> io::Result<Status> {
+        self.signal(libc::SIGKILL);
+        self.ended().await
     }
 
     /// Sends a signal to the group; whether there is one still.

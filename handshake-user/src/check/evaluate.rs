@@ -35,6 +35,8 @@ pub(crate) enum Reason {
     NoTime,
     /// Out of the range of numbers.
     TooLarge,
+    /// A signal came, or an interface went away.
+    CutShort,
 }
 
 impl fmt::Display for Reason {
@@ -48,6 +50,7 @@ impl fmt::Display for Reason {
             }
             Self::NoTime => f.write_str("there is no rate of no time"),
             Self::TooLarge => f.write_str("out of the range of numbers"),
+            Self::CutShort => f.write_str("the check was cut short"),
         }
     }
 }
@@ -179,46 +182,14 @@ fn of_services(name: &str, figure: &Figure, snapshot: &Snapshot) -> Result<u64, 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use handshake_common::abi::Counter;
-    use handshake_common::record::State;
     use handshake_common::verdict::Leg;
 
     use super::{Judged, Outcome, Reason, Window};
     use crate::check::expression::{Expectation, Fraction};
-    use crate::cli::Filter;
-    use crate::fake::{Fake, SECOND, WALL_NS};
-    use crate::snapshot::{Context, FIRST_UDP_ROW, Origin, Snapshot};
-
-    /// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
-    fn load(meddle: impl FnOnce(&mut Fake)) -> Window {
-        let mut fake = Fake::new();
-        for (row, address) in [(1, "10.0.0.2:443"), (2, "10.0.0.3:443"), (3, "[2001:db8::2]:80")] {
-            fake.service(row, address);
-        }
-        let context = Arc::new(Context {
-            origin: Origin::Live { interfaces: Vec::new() },
-            from_ns: WALL_NS,
-            filter: Filter::default(),
-            top: usize::MAX,
-        });
-        let take = |fake: &mut Fake| Snapshot::take(fake, &context, None).expect("it cannot fail");
-        // Before the command: not in its rate.
-        fake.ended(1, Counter::Completed, 4);
-        let started = take(&mut fake);
-        fake.later(2 * SECOND);
-        fake.ended(1, Counter::Completed, 1_000);
-        fake.ended(2, Counter::Completed, 200);
-        fake.ended(3, Counter::Refused, 761);
-        fake.open(2, State::SynReceived, SECOND);
-        fake.open(2, State::SynReceived, SECOND);
-        let ended = take(&mut fake);
-        fake.later(3 * SECOND);
-        meddle(&mut fake);
-        let settled = take(&mut fake);
-        Window { started, ended, settled }
-    }
+    use crate::check::tests::{load, standing};
+    use crate::fake::Fake;
+    use crate::snapshot::FIRST_UDP_ROW;
 
     fn outcome(window: &Window, text: &str) -> (Outcome, Option<Fraction>) {
         let expectation = Expectation::parse(text).expect(text);
@@ -278,14 +249,14 @@ mod tests {
         let mut fake = Fake::new();
         fake.ended(0, Counter::Completed, 999);
         fake.ended(0, Counter::Refused, 1);
-        let window = settled(&mut fake);
+        let window = standing(&mut fake);
         assert_eq!(outcome(&window, "completed / attempts >= 99.9%").0, Outcome::Met);
         assert_eq!(outcome(&window, "completed / attempts > 99.9%").0, Outcome::Failed);
     }
 
     #[test]
     fn nothing_passes_when_nothing_ran() {
-        let window = settled(&mut Fake::new());
+        let window = standing(&mut Fake::new());
         let table = [
             ("completed / attempts >= 0%", Reason::OverNothing("attempts".to_owned())),
             ("completed / attempts < 50%", Reason::OverNothing("attempts".to_owned())),
@@ -333,20 +304,8 @@ mod tests {
         fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
         fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 3);
         fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 3);
-        let window = settled(&mut fake);
+        let window = standing(&mut fake);
         assert_eq!(outcome(&window, "udp.answered{port=53} / udp.flows{port=53} > 99%").0, Outcome::Met);
         assert_eq!(outcome(&window, "attempts{port=53} == 0").0, Outcome::Met, "TCP had none there");
-    }
-
-    /// All at one moment.
-    fn settled(fake: &mut Fake) -> Window {
-        let context = Arc::new(Context {
-            origin: Origin::Live { interfaces: Vec::new() },
-            from_ns: WALL_NS,
-            filter: Filter::default(),
-            top: usize::MAX,
-        });
-        let snapshot = Snapshot::take(fake, &context, None).expect("it cannot fail");
-        Window { started: snapshot.clone(), ended: snapshot.clone(), settled: snapshot }
     }
 }

@@ -10,6 +10,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use crate::error::Error;
+use crate::report::text::group;
 use crate::snapshot::{ServiceBooks, Snapshot};
 pub(crate) use address::Addresses;
 
@@ -79,6 +80,26 @@ impl KernelCounter {
             Self::SyncookiesFailed => "syncookies_failed",
         }
     }
+
+    /// What it means where it is not 0, and where to look; nothing of those that count what should be.
+    const fn sentence(self) -> Option<&'static str> {
+        match self {
+            Self::PassiveOpens | Self::ActiveOpens | Self::AttemptFails | Self::SynRetrans => None,
+            Self::ListenOverflows => Some(
+                "an accept queue was full; it counts every SYN dropped and every ACK not taken, repetitions too, not connections. Look at: ss -ltn, the backlog, net.core.somaxconn",
+            ),
+            Self::ListenDrops => Some(
+                "listeners dropped SYNs and ACKs for other reasons than a full accept queue. Look at: the SYN queue, memory",
+            ),
+            Self::ReqQFullDrop => Some(
+                "a SYN queue was full, and SYNs were dropped. Look at: net.ipv4.tcp_max_syn_backlog, net.ipv4.tcp_syncookies",
+            ),
+            Self::SyncookiesSent => Some(
+                "a SYN queue was full; the ACK of a cookie that then finds no room vanishes without a trace. Look at: the backlog, a flood",
+            ),
+            Self::SyncookiesFailed => Some("ACKs that fit no SYN cookie. Look at: a flood of ACKs"),
+        }
+    }
 }
 
 /// The counters, since the namespace is there or over some time.
@@ -100,7 +121,7 @@ impl Counts {
     }
 
     /// Two lines a group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. What a kernel does not know is 0.
-    fn parse(texts: &[String]) -> Self {
+    pub(super) fn parse(texts: &[String]) -> Self {
         let mut counts = Self::default();
         for text in texts {
             let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp")).collect();
@@ -147,57 +168,56 @@ impl Account {
 
     /// What the differences mean, a sentence each.
     pub(crate) fn words(&self) -> Vec<String> {
-        use KernelCounter::{
-            ListenDrops, ListenOverflows, PassiveOpens, ReqQFullDrop, SyncookiesFailed, SyncookiesSent,
+        let told = KernelCounter::ALL.into_iter().filter(|counter| self.is_telling(*counter));
+        let told = told.filter_map(|counter| {
+            let count = group(self.counts.of(counter));
+            Some(format!("{} {count}: {}", counter.name(), counter.sentence()?))
+        });
+        self.not_taken().into_iter().chain(told).chain(self.others()).collect()
+    }
+
+    /// Dropped segments that overflowed are told as such only.
+    fn is_telling(&self, counter: KernelCounter) -> bool {
+        let told_before = match counter {
+            KernelCounter::ListenDrops => self.counts.of(KernelCounter::ListenOverflows),
+            KernelCounter::PassiveOpens
+            | KernelCounter::ActiveOpens
+            | KernelCounter::AttemptFails
+            | KernelCounter::SynRetrans
+            | KernelCounter::ListenOverflows
+            | KernelCounter::ReqQFullDrop
+            | KernelCounter::SyncookiesSent
+            | KernelCounter::SyncookiesFailed => 0,
         };
-        let of = |counter| self.counts.of(counter);
-        let mut all: Vec<String> = self.not_taken().into_iter().collect();
-        if of(ListenOverflows) != 0 {
-            all.push(format!(
-                "an accept queue was full: {} SYNs dropped and ACKs not taken, each repetition counted (ListenOverflows). \
-                 Look at: ss -ltn, the backlog, net.core.somaxconn",
-                of(ListenOverflows)
-            ));
-        }
-        let otherwise = of(ListenDrops).saturating_sub(of(ListenOverflows));
-        if otherwise != 0 {
-            all.push(format!("listeners dropped {otherwise} segments for other reasons (ListenDrops)"));
-        }
-        if of(ReqQFullDrop) != 0 {
-            all.push(format!(
-                "a SYN queue was full: {} SYNs dropped (TCPReqQFullDrop). Look at: net.ipv4.tcp_max_syn_backlog, tcp_syncookies",
-                of(ReqQFullDrop)
-            ));
-        }
-        if of(SyncookiesSent) != 0 {
-            all.push(format!(
-                "a SYN queue was full: {} SYN cookies were sent (SyncookiesSent); the ACK of a cookie that finds no room vanishes without a trace",
-                of(SyncookiesSent)
-            ));
-        }
-        if of(SyncookiesFailed) != 0 {
-            all.push(format!("{} ACKs fit no SYN cookie (SyncookiesFailed)", of(SyncookiesFailed)));
-        }
-        if let Some(completed) = self.completed.filter(|completed| of(PassiveOpens) > *completed) {
-            all.push(format!(
-                "{} accepted (PassiveOpens), {completed} of them completed here: the others came another way, or are filtered out",
-                of(PassiveOpens)
-            ));
-        }
-        all
+        self.counts.of(counter) > told_before
     }
 
     /// Completed on the wire, but not accepted. The kernel's reading is the wider of the two: what is missing there was
-    /// not taken meanwhile. Where nothing overflowed, something else may have taken it.
+    /// not taken meanwhile. Where it dropped nothing, something else may have taken it.
     fn not_taken(&self) -> Option<String> {
         let accepted = self.counts.of(KernelCounter::PassiveOpens);
         let completed = self.completed.filter(|completed| *completed > accepted)?;
         let missing = completed - accepted;
         let acks = if missing == 1 { "1 ACK was".to_owned() } else { format!("{missing} ACKs were") };
-        let lost = self.counts.of(KernelCounter::ListenDrops) != 0;
-        let otherwise = if lost { "" } else { ", or taken elsewhere (deferred accept, address translation)" };
+        let proofs = [KernelCounter::ListenDrops, KernelCounter::SyncookiesSent];
+        let proven = proofs.into_iter().any(|counter| self.counts.of(counter) != 0);
+        let otherwise =
+            if proven { "" } else { ", or taken elsewhere (deferred accept, address translation)" };
         Some(format!(
-            "{completed} completed on the wire, {accepted} accepted (PassiveOpens): {acks} not taken{otherwise}"
+            "{} completed on the wire, {} accepted (PassiveOpens): {acks} not taken{otherwise}",
+            group(completed),
+            group(accepted)
+        ))
+    }
+
+    /// Accepted, but not seen to complete.
+    fn others(&self) -> Option<String> {
+        let accepted = self.counts.of(KernelCounter::PassiveOpens);
+        let completed = self.completed.filter(|completed| *completed < accepted)?;
+        Some(format!(
+            "{} accepted (PassiveOpens), {} completed here: the others came another way, or are filtered out",
+            group(accepted),
+            group(completed)
         ))
     }
 }

@@ -1,1 +1,238 @@
-//! Tests of what a check shows.
+//! What a check shows, of figures that are made up.
+
+use std::sync::Arc;
+
+use handshake_common::abi::Counter;
+use handshake_common::record::State;
+use handshake_common::verdict::Leg;
+
+use super::kernel::{Account, Counts};
+use super::{Checked, Ended, Expectation, KernelCounter, Status, Window, list};
+use crate::cli::Filter;
+use crate::fake::{Fake, SECOND, WALL_NS};
+use crate::metric::METRICS;
+use crate::report::json::write_check;
+use crate::report::text::{Style, draw_check};
+use crate::snapshot::{Context, Interface, Origin, Snapshot};
+
+/// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
+pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> Window {
+    let mut fake = Fake::new();
+    for (row, address) in [(1, "10.0.0.2:443"), (2, "10.0.0.3:443"), (3, "[2001:db8::2]:80")] {
+        fake.service(row, address);
+    }
+    // Before the command: not in its rate.
+    fake.ended(1, Counter::Completed, 4);
+    let started = take(&mut fake);
+    fake.later(2 * SECOND);
+    fake.ended(1, Counter::Completed, 1_000);
+    fake.ended(2, Counter::Completed, 200);
+    fake.ended(3, Counter::Refused, 761);
+    fake.open(2, State::SynReceived, SECOND);
+    fake.open(2, State::SynReceived, SECOND);
+    let ended = take(&mut fake);
+    fake.later(3 * SECOND);
+    meddle(&mut fake);
+    let settled = take(&mut fake);
+    Window { started, ended, settled }
+}
+
+/// One moment.
+pub(super) fn standing(fake: &mut Fake) -> Window {
+    let snapshot = take(fake);
+    Window { started: snapshot.clone(), ended: snapshot.clone(), settled: snapshot }
+}
+
+fn take(fake: &mut Fake) -> Snapshot {
+    let interface = Interface { name: "eth0".to_owned(), ..Interface::default() };
+    let context = Arc::new(Context {
+        origin: Origin::Live { interfaces: vec![interface] },
+        from_ns: WALL_NS,
+        filter: Filter::default(),
+        top: usize::MAX,
+    });
+    Snapshot::take(fake, &context, None).expect("it cannot fail")
+}
+
+fn expectations(texts: &[&str]) -> Vec<Expectation> {
+    texts.iter().map(|text| Expectation::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"))).collect()
+}
+
+fn shown(window: Window, texts: &[&str], account: Option<Account>) -> String {
+    let expectations = expectations(texts);
+    let judged = expectations.iter().map(|each| window.judge(each)).collect();
+    let checked = Checked { window, judged, command: None, account };
+    draw_check(&checked, Style::plain(100))
+}
+
+#[test]
+fn each_failure_has_its_numbers_and_its_sentence() {
+    let window = load(|fake| {
+        fake.sample(Leg::Connect, 1_500_000, 90);
+        fake.sample(Leg::Connect, 1_040_000_000, 10);
+        fake.count(Counter::SynRetransmits, 10);
+    });
+    let texts = [
+        "completed >= 1000",
+        "completed / attempts >= 99.9%",
+        "completed / attempts >= 0.999",
+        "half_open == 0",
+        "refused{port=80} / attempts{port=80} < 1%",
+        "completed + refused >= attempts",
+        "attempts >= 2000",
+        "p50(connect) < 2ms",
+        "p99(connect) < 1s",
+        "rate(completed) >= 601/s",
+        "signs.syn_retransmits <= 9",
+        "attempts - completed <= completed / 2",
+    ];
+    insta::assert_snapshot!(shown(window, &texts, None));
+}
+
+/// 99.94 % is not shown as 99.9 % where 99.9 % would have been enough, nor 100.0 % where all would have.
+#[test]
+fn a_measure_stands_on_its_side_of_the_limit() {
+    let mut fake = Fake::new();
+    fake.ended(0, Counter::Completed, 99_989);
+    fake.ended(0, Counter::Refused, 11);
+    let shown =
+        shown(standing(&mut fake), &["completed / attempts >= 99.99%", "completed / attempts > 99.9%"], None);
+    assert!(shown.contains("FAILED completed / attempts >= 99.99%: 99.989 % (99 989 / 100 000)"), "{shown}");
+    assert!(shown.contains("met completed / attempts > 99.9%: 99.99 % (99 989 / 100 000)"), "{shown}");
+}
+
+#[test]
+fn what_nobody_can_say_has_its_reason() {
+    let texts =
+        ["completed / attempts > 1%", "p99(connect) < 2ms", "rate(completed) > 1/s", "half_open == 0"];
+    insta::assert_snapshot!(shown(standing(&mut Fake::new()), &texts, None));
+    let window = load(|fake| fake.count(Counter::Untracked, 12));
+    insta::assert_snapshot!("lost_data_is_told", shown(window, &["completed >= 1000"], None));
+}
+
+/// Thirteen completed with services of ours, nine were accepted.
+#[test]
+fn the_kernels_account_stands_beside_the_wires() {
+    let counts = counts(&[
+        (KernelCounter::PassiveOpens, 9),
+        (KernelCounter::ListenOverflows, 11),
+        (KernelCounter::ListenDrops, 11),
+        (KernelCounter::SynRetrans, 7),
+    ]);
+    let account = Account { counts, completed: Some(13) };
+    insta::assert_snapshot!(shown(standing(&mut Fake::new()), &[], Some(account)));
+}
+
+/// No word claims more than the counters of a whole namespace can tell.
+#[test]
+fn differences_are_told_for_what_they_are() {
+    use KernelCounter::{
+        ListenDrops, ListenOverflows, PassiveOpens, ReqQFullDrop, SyncookiesFailed, SyncookiesSent,
+    };
+    type Row<'a> = (&'a [(KernelCounter, u64)], Option<u64>, &'a [&'a str]);
+    let table: [Row<'_>; 9] = [
+        (&[(PassiveOpens, 13)], Some(13), &[]),
+        (&[], None, &[]),
+        (
+            &[(PassiveOpens, 9), (ListenDrops, 4)],
+            Some(13),
+            &[
+                "13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were not taken",
+                "ListenDrops 4: ",
+            ],
+        ),
+        (&[(PassiveOpens, 12)], Some(13), &["1 ACK was not taken, or taken elsewhere"]),
+        (&[(PassiveOpens, 14)], Some(13), &["14 accepted (PassiveOpens), 13 completed here: the others"]),
+        (&[(PassiveOpens, 9)], None, &[]),
+        (
+            &[(ListenOverflows, 3), (ListenDrops, 3)],
+            Some(0),
+            &["ListenOverflows 3: an accept queue was full"],
+        ),
+        (&[(ReqQFullDrop, 3)], Some(0), &["TCPReqQFullDrop 3: a SYN queue was full"]),
+        (
+            &[(SyncookiesSent, 5), (SyncookiesFailed, 2)],
+            Some(1),
+            &["1 ACK was not taken", "SyncookiesSent 5: ", "SyncookiesFailed 2: "],
+        ),
+    ];
+    for (counted, completed, expected) in table {
+        let words = Account { counts: counts(counted), completed }.words();
+        assert_eq!(words.len(), expected.len(), "{words:?}");
+        for (sentence, part) in words.iter().zip(expected) {
+            assert!(sentence.contains(part), "no {part:?} in {sentence:?}");
+            let unproven = counted == [(PassiveOpens, 12)];
+            assert_eq!(sentence.contains("or taken elsewhere"), unproven, "{sentence}");
+        }
+    }
+}
+
+fn counts(counted: &[(KernelCounter, u64)]) -> Counts {
+    let line =
+        |what: fn(&(KernelCounter, u64)) -> String| counted.iter().map(what).collect::<Vec<_>>().join(" ");
+    let (names, values) =
+        (line(|(counter, _)| counter.name().to_owned()), line(|(_, count)| count.to_string()));
+    Counts::parse(&[format!("TcpExt: {names}\nTcpExt: {values}\n")])
+}
+
+#[test]
+fn only_services_of_our_own_are_compared() {
+    let window = load(|fake| fake.ended(1, Counter::Completed, 7));
+    let own = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect();
+    let account = |own| Account::between(&window.started, &window.settled, Counts::default(), &own);
+    assert_eq!(account(own(&["10.0.0.2"])).completed, Some(1_007), "what was before is not in it");
+    assert_eq!(account(own(&["10.0.0.3", "2001:db8::2"])).completed, Some(200));
+    assert_eq!(account(own(&["10.0.0.4"])).completed, Some(0));
+}
+
+#[test]
+fn json_has_the_expectations_the_command_and_the_kernel() {
+    let window = load(|_| {});
+    let expectations =
+        expectations(&["completed == 1204", "completed / attempts > 99%", "p99(connect) < 2ms"]);
+    let judged = expectations.iter().map(|each| window.judge(each)).collect();
+    let command = Some(Ended {
+        words: vec!["./load.sh".to_owned(), "fast".to_owned()],
+        status: Some(Status::Exited(0)),
+        stopped: false,
+        stripped: false,
+    });
+    let account = Some(Account { counts: counts(&[(KernelCounter::PassiveOpens, 9)]), completed: Some(13) });
+    let checked = Checked { window, judged, command, account };
+    let mut out = Vec::new();
+    write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
+    let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
+    assert!(report["type"] == "report" && report["tcp"]["completed"] == 1_204, "{report}");
+    let added = ["expectations", "command", "kernel"].map(|name| format!("{name}: {:#}", report[name]));
+    insta::assert_snapshot!(added.join("\n"));
+}
+
+/// Whatever is listed can be expected.
+#[test]
+fn every_metric_is_listed_and_understood() {
+    let mut out = Vec::new();
+    list::write(&mut out).expect("memory takes everything");
+    let listed = String::from_utf8(out).expect("text");
+    insta::assert_snapshot!("what_is_listed", listed);
+    for metric in METRICS.iter() {
+        assert!(
+            listed.lines().any(|line| line.split_whitespace().next() == Some(&metric.name)),
+            "{}",
+            metric.name
+        );
+    }
+    let rows = listed.lines().filter(|line| line.starts_with("  "));
+    let mut count = 0;
+    for name in rows.filter_map(|row| row.split_whitespace().next()).filter(|name| !name.ends_with(',')) {
+        let limit = if name.ends_with("_ns") || (name.contains('(') && !name.contains("count(")) {
+            "1s"
+        } else {
+            "1"
+        };
+        let limit = if name.starts_with("rate") { "1/s" } else { limit };
+        let limit = if name.starts_with("excluded(") { "1" } else { limit };
+        Expectation::parse(&format!("{name} < {limit}")).unwrap_or_else(|wrong| panic!("{wrong}"));
+        count += 1;
+    }
+    assert!(count > METRICS.len(), "{count} rows:\n{listed}");
+}

@@ -32,7 +32,8 @@ use crate::time::clock;
 pub(crate) use self::check::{draw_check, draw_expectations};
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, Tone, line, words};
-use self::number::{group, percent, rate, short, span, time, whole_percent};
+pub(crate) use self::number::group;
+use self::number::{percent, rate, short, span, time, whole_percent};
 
 const WIDE: &str = "   ";
 const DOT: &str = " · ";

@@ -16,13 +16,13 @@ use crate::network::{loopback, scratch, segment};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the command itself, without a network of its own.
-fn run(words: &[&str]) -> Result<Outcome> {
+pub(crate) fn run(words: &[&str]) -> Result<Outcome> {
     let output = std::process::Command::new(HANDSHAKE).args(words).output().context("start handshake")?;
     let text = |bytes| String::from_utf8(bytes).context("not UTF-8");
     Ok(Outcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
 }
 
-fn check_error(outcome: &Outcome, code: i32, parts: &[&str]) -> Result<()> {
+pub(crate) fn check_error(outcome: &Outcome, code: i32, parts: &[&str]) -> Result<()> {
     ensure!(outcome.status.code() == Some(code), "not {code}: {outcome:?}");
     ensure!(outcome.stdout.is_empty() && outcome.stderr.lines().count() == 1, "not one line: {outcome:?}");
     ensure!(outcome.stderr.starts_with("handshake: "), "{outcome:?}");

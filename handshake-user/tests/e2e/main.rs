@@ -2,6 +2,7 @@
 //! held against two other accounts, the wire's and the kernel's. One binary, so that it is linked once.
 
 mod books;
+mod check;
 mod ending;
 mod error;
 mod filter;

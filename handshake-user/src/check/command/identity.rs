@@ -76,8 +76,10 @@ impl Identity {
         unsafe { command.pre_exec(move || identity.assume()) };
     }
 
-    /// Makes this process such a one.
+    /// Makes this process such a one, in a session of its own.
     fn assume(&self) -> io::Result<()> {
+        // SAFETY: takes no memory. It fails for the leader of a group only, which a child of fork is not.
+        unsafe { libc::setsid() };
         match self {
             Self::Root => {}
             Self::Ourselves => shed_capabilities()?,

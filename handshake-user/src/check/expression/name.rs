@@ -96,6 +96,14 @@ pub(super) fn figure(name: &str, span: Span, written: &Written) -> Result<(Figur
         Selector::parse(name, value).map_err(|message| Fault::new(*span, message))
     });
     let selectors = selectors.collect::<Result<Vec<_>, _>>()?;
+    if let [(first, ..), (second, _, at), ..] = written
+        && (first == second || written.len() > 2)
+    {
+        return Err(Fault::new(
+            *at,
+            format!("{second} is selected by already; 8000-8100 is a range of ports"),
+        ));
+    }
     let by_service = |metric: &&Metric<_>| SERVICE.iter().any(|service| service.name == metric.name);
     if !selectors.is_empty() && !metrics.iter().all(by_service) {
         let names: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();

@@ -1,5 +1,7 @@
 //! What is understood, and what is told about the rest.
 
+use proptest::{prop_assert, prop_assert_eq, proptest};
+
 use super::{Comparison, Expectation, Kind};
 
 #[test]
@@ -110,6 +112,7 @@ fn wrong_ones_are_told_with_their_place() {
         ("attempts{prot=443} == 1", 10, 8, "no selector prot: there are port=443"),
         ("attempts{443} == 1", 10, 3, "a selector is NAME=VALUE"),
         ("attempts{} == 1", 10, 0, "a selector is NAME=VALUE"),
+        ("attempts{port=443,port=80} == 1", 19, 7, "port is selected by already"),
         ("attempts{port=443 == 1", 9, 14, "the closing '}' is missing"),
         ("attempts{address=10.0.0.0/33} == 1", 10, 19, "longer than the address"),
         ("late{port=443} == 1", 1, 4, "late is not counted by service; what is: attempts"),
@@ -130,6 +133,55 @@ fn wrong_ones_are_told_with_their_place() {
     }
     let deep = format!("{}completed{} > 1", "(".repeat(100_000), ")".repeat(100_000));
     assert!(Expectation::parse(&deep).is_err());
+}
+
+/// Whatever is written is read or told, with a place that is in it; what is read means the same when it is written anew.
+#[test]
+fn no_text_is_too_odd() {
+    const WORDS: [&str; 24] = [
+        "completed",
+        "attempts",
+        "p99",
+        "connect",
+        "rate",
+        "(",
+        ")",
+        "+",
+        "-",
+        "/",
+        "%",
+        "{port=1}",
+        "{",
+        "}",
+        "1",
+        "0.5",
+        "ms",
+        "s",
+        ">=",
+        "==",
+        "<",
+        " ",
+        "é",
+        "udp.flows",
+    ];
+    let text = proptest::collection::vec(proptest::sample::select(WORDS.as_slice()), 0..12);
+    proptest!(|(words in text)| {
+        let text = words.concat();
+        match Expectation::parse(&text) {
+            Ok(read) => {
+                let anew = format!("{} {} {}", read.left, read.comparison.sign(), read.right);
+                // Literals are written without their units.
+                if matches!(read.kind, Kind::Count | Kind::Share | Kind::Number) {
+                    let again = Expectation::parse(&anew).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
+                    prop_assert_eq!((&again.left, &again.right), (&read.left, &read.right), "{} is {}", text, anew);
+                }
+            }
+            Err(wrong) => {
+                let end = wrong.fault.span.start + wrong.fault.span.length;
+                prop_assert!(end <= text.chars().count() + 1, "{}", wrong);
+            }
+        }
+    });
 }
 
 #[test]

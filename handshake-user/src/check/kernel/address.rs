@@ -41,6 +41,12 @@ impl Addresses {
     }
 }
 
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+}
+
 /// The IP address of a socket address, when it is one.
 fn address(socket: *const libc::sockaddr) -> Option<IpAddr> {
     if socket.is_null() {

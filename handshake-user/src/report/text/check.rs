@@ -14,8 +14,8 @@ use super::layout::{Piece, Style, Tone, line, words};
 use super::number::{group, span};
 use super::{WIDE, cause};
 use crate::check::{
-    Account, Checked, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome, Reason,
-    Term, Window,
+    Account, Checked, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome, Term,
+    Window,
 };
 use crate::metric::METRICS;
 use crate::snapshot::Snapshot;
@@ -74,8 +74,8 @@ fn measured(judged: &Judged<'_>, window: &Window) -> String {
     });
     match (&judged.outcome, value) {
         (Outcome::Met | Outcome::Failed, value) => value.unwrap_or_default(),
-        (Outcome::Inconclusive(Reason::Lossy), Some(value)) => format!("{value}, but {}", Reason::Lossy),
-        (Outcome::Inconclusive(reason), _) => reason.to_string(),
+        (Outcome::Inconclusive(reason), Some(value)) => format!("{value}, but {reason}"),
+        (Outcome::Inconclusive(reason), None) => reason.to_string(),
     }
 }
 
@@ -122,17 +122,23 @@ fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
         Kind::Rate => format!("{}/s", number(value, limit)),
         Kind::Share if judged.expectation.percent => {
             let hundred = Fraction::from(100_u64);
-            match (value.times(hundred), limit.map(|limit| limit.times(hundred))) {
-                (Some(value), limit) => format!("{} %", decimals(value, limit.flatten(), 1)),
-                (None, _) => number(value, limit),
+            let percent = |share: Fraction| share.times(hundred);
+            match percent(value) {
+                // 100.0 and 0.0 mean exactly that.
+                Some(value) => {
+                    let limits = [limit.and_then(percent), Some(hundred), Some(Fraction::ZERO)];
+                    format!("{} %", decimals(value, &limits, 1))
+                }
+                None => number(value, limit),
             }
         }
-        Kind::Number | Kind::Count | Kind::Share => number(value, limit),
+        Kind::Share => decimals(value, &[limit], 3),
+        Kind::Number | Kind::Count => number(value, limit),
     }
 }
 
 fn number(value: Fraction, limit: Option<Fraction>) -> String {
-    decimals(value, limit, u32::from(value.whole().is_none()))
+    decimals(value, &[limit], u32::from(value.whole().is_none()))
 }
 
 /// A time in the unit that fits it.
@@ -143,17 +149,19 @@ fn time(ns: Fraction, limit: Option<Fraction>) -> String {
     let scaled = |ns: Fraction| ns.over(scale.into());
     match scaled(ns) {
         Some(value) => {
-            format!("{} {unit}", decimals(value, limit.and_then(scaled), u32::from(value.whole().is_none())))
+            let least = u32::from(value.whole().is_none());
+            format!("{} {unit}", decimals(value, &[limit.and_then(scaled)], least))
         }
         None => format!("{ns} ns"),
     }
 }
 
-/// At least so many decimals, and more where fewer would stand on the wrong side of the limit.
-fn decimals(value: Fraction, limit: Option<Fraction>, least: u32) -> String {
+/// At least so many decimals, and more where fewer would stand on the wrong side of a limit.
+fn decimals(value: Fraction, limits: &[Option<Fraction>], least: u32) -> String {
     let tells = |decimals: &u32| {
         let shown = value.rounded(*decimals);
-        limit.is_none_or(|limit| shown.is_some_and(|shown| shown.cmp(&limit) == value.cmp(&limit)))
+        let side = |limit: &Fraction| shown.is_some_and(|shown| shown.cmp(limit) == value.cmp(limit));
+        limits.iter().flatten().all(side)
     };
     let enough = (least..MOST_DECIMALS).find(tells).unwrap_or(MOST_DECIMALS);
     let digits = value.rounded(enough).and_then(|rounded| rounded.digits(enough));

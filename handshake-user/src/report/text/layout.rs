@@ -59,7 +59,7 @@ impl Style {
 
     /// Without colour, of a fixed width.
     #[cfg(test)]
-    pub(super) const fn plain(width: usize) -> Self {
+    pub(crate) const fn plain(width: usize) -> Self {
         Self { colour: false, width }
     }
 

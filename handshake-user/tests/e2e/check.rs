@@ -1,0 +1,540 @@
+//! `handshake check`: what it answers, by its exit code and in words, and what it does with the command.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xtask::lab::agent::{Outcome, run_to_end};
+use xtask::lab::tcp::{self, Attempts, Listener};
+use xtask::lab::{Family, Namespace, Process, skip_unless_privileged, skip_without_tool, udp};
+
+use crate::HANDSHAKE;
+use crate::books::{check_at_rest, figure};
+use crate::error::{Scratch, check_error, run};
+use crate::network::{Network, PATIENCE, loopback, router, segment};
+
+/// A command that says when it runs, and ends when it is told to.
+const OBEDIENT: &str = "echo ready; read line; exit 0";
+
+/// A check under way, its command running.
+struct Check {
+    process: Process,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    stdout: String,
+    stderr: thread::JoinHandle<String>,
+}
+
+impl Check {
+    /// `handshake check WORDS -- sh -c SCRIPT` on the network's devices, from where the script has said a line.
+    fn start(network: &Network, words: &[&str], script: &str) -> Result<Self> {
+        Self::start_as(network.host().command(HANDSHAKE), network, words, script)
+    }
+
+    /// The same by a command of one's own, with an environment of its own for one.
+    fn start_as(mut command: Command, network: &Network, words: &[&str], script: &str) -> Result<Self> {
+        command.arg("check").args(network.devices().iter().flat_map(|device| ["-i", device]));
+        if !words.contains(&"--max-flows") {
+            command.args(["--max-flows", "1000"]);
+        }
+        command.args(["--half-open-after", "300ms"]).args(words);
+        command.args(["--", "sh", "-c", script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Namespace::spawn(&mut command)?;
+        let child = process.child();
+        let (stdout, mut stderr) =
+            (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
+        let stdin = child.stdin.take();
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            // Ends with the pipe, or when nobody listens any more.
+            for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+                if sender.send(line + "\n").is_err() {
+                    break;
+                }
+            }
+        });
+        let stderr = thread::spawn(move || {
+            let mut said = String::new();
+            // What is no text is not compared.
+            let _ = stderr.read_to_string(&mut said);
+            said
+        });
+        let mut check = Self { process, stdin, lines, stdout: String::new(), stderr };
+        check.line()?;
+        Ok(check)
+    }
+
+    /// The next line that the command says.
+    fn line(&mut self) -> Result<String> {
+        let line = self.lines.recv_timeout(3 * PATIENCE).context("the command says nothing")?;
+        self.stdout.push_str(&line);
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Lets the command end.
+    fn finish(mut self) -> Result<Outcome> {
+        if let Some(mut stdin) = self.stdin.take() {
+            stdin.write_all(b"\n").context("tell the command to end")?;
+        }
+        self.wait()
+    }
+
+    /// Waits for the end.
+    fn wait(mut self) -> Result<Outcome> {
+        let status = self.process.wait(PATIENCE)?;
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.stdout.push_str(&line);
+        }
+        let stderr = self.stderr.join().ok().context("a reader panicked")?;
+        Ok(Outcome { status, stdout: self.stdout, stderr })
+    }
+}
+
+/// Runs `act` while the command of a check runs.
+fn check<T>(network: &Network, words: &[&str], act: impl FnOnce() -> Result<T>) -> Result<(Outcome, T)> {
+    let check = Check::start(network, words, OBEDIENT)?;
+    let done = act()?;
+    Ok((check.finish()?, done))
+}
+
+fn ensure_code(outcome: &Outcome, code: i32, parts: &[&str]) -> Result<()> {
+    ensure!(outcome.status.code() == Some(code), "not {code}: {outcome:?}");
+    for part in parts {
+        ensure!(outcome.stderr.contains(part), "no {part:?} in:\n{}", outcome.stderr);
+    }
+    Ok(())
+}
+
+fn expected<'a>(expressions: &[&'a str]) -> Vec<&'a str> {
+    expressions.iter().flat_map(|expression| ["--expect", expression]).collect()
+}
+
+/// What was expected came: 0, stdout is the command's alone, and the file has the report.
+#[test]
+fn what_is_met_is_0() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let file = Scratch::new("report.json", b"")?;
+    let network = loopback()?;
+    let path = network.path(Family::V4);
+    let (first, second) = (Listener::new(&path, 0, 16)?, Listener::new(&path, 0, 16)?);
+    let by_port = format!("completed{{port={}}} == 3", second.address().port());
+    let expressions = [
+        "completed == 8",
+        "half_open + refused == 0",
+        "completed / attempts == 100%",
+        "p99(connect) < 10s",
+        "rate(completed) > 0/s",
+        &by_port,
+    ];
+    // The services are told apart though only one is listed.
+    let words = [&expected(&expressions)[..], &["--report", file.path(), "--top", "1"]].concat();
+    let (outcome, _open) = check(&network, &words, || {
+        Ok((tcp::connect_accept(&path, &first, 5)?, tcp::connect_accept(&path, &second, 3)?))
+    })?;
+    ensure_code(
+        &outcome,
+        0,
+        &["handshake · lo · ingress tcx", "met completed == 8: 8", "met rate(completed) > 0/s: "],
+    )?;
+    ensure!(outcome.stdout == "ready\n", "{outcome:?}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(file.path())?).context("read the report")?;
+    check_at_rest(&report)?;
+    let met = report["expectations"].as_array().context("expectations")?;
+    ensure!(met.len() == 6 && met.iter().all(|each| each["met"] == true), "{met:?}");
+    ensure!(met[0]["expression"] == "completed == 8" && met[0]["measured"] == 8, "{met:?}");
+    ensure!(report["command"]["status"] == 0 && report["command"]["words"][0] == "sh", "{report}");
+    let kernel = &report["kernel"];
+    for name in ["passive_opens", "active_opens", "completed_on_wire"] {
+        ensure!(figure(kernel, name) == 8, "{name} in {kernel}");
+    }
+    ensure!(kernel["differences"].as_array().is_some_and(Vec::is_empty), "{kernel}");
+    Ok(())
+}
+
+/// What did not come: 1, with the numbers and the sentence.
+#[test]
+fn what_is_not_met_is_1() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V6);
+    let words =
+        expected(&["attempts == 3", "completed / attempts >= 99.9%", "refused == 0", "half_open == 0"]);
+    let (outcome, _) = check(&network, &words, || tcp::refused(&path, 3))?;
+    let parts = [
+        "met attempts == 3: 3",
+        "FAILED completed / attempts >= 99.9%: 0.0 % (0 / 3)",
+        "refused: the responder answers the SYN with RST",
+        "FAILED refused == 0: 3",
+        "met half_open == 0: 0",
+    ];
+    ensure_code(&outcome, 1, &parts)
+}
+
+/// What is opening when the command ends is waited for, and then half-open; no answer to a datagram is no answer.
+#[test]
+fn what_is_opening_is_waited_for() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let deaf = Listener::deaf(&path, 0)?;
+    let words = expected(&["opening + udp.pending == 0", "half_open.no_synack == 2", "udp.unanswered == 3"]);
+    let (outcome, _open) = check(&network, &words, || {
+        udp::silence(&path, 3, 1, 40)?;
+        Attempts::start(&path, deaf.address(), 2)
+    })?;
+    ensure_code(&outcome, 0, &["met half_open.no_synack == 2: 2", "met udp.unanswered == 3: 3"])
+}
+
+/// A command that fails fails the check, by name; unless nobody minds, or its status is wanted.
+#[test]
+fn a_command_that_fails_is_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let killed = "echo ready; kill -KILL $$";
+    let rows: [(&[&str], &str, i32, &str); 6] = [
+        (&[], "echo ready; exit 7", 1, "the command sh failed with status 7"),
+        (&[], killed, 1, "the command sh was killed by signal 9"),
+        (&["--ignore-status"], "echo ready; exit 7", 0, "failed with status 7"),
+        (&["--propagate", "--expect", "attempts == 1"], "echo ready; exit 7", 7, "FAILED attempts == 1: 0"),
+        (&["--propagate"], killed, 128 + 9, "killed by signal 9"),
+        (&["--propagate", "--expect", "attempts == 1"], "echo ready", 1, "FAILED attempts == 1: 0"),
+    ];
+    for (words, script, code, said) in rows {
+        ensure_code(&Check::start(&network, words, script)?.wait()?, code, &[said])?;
+    }
+    Ok(())
+}
+
+/// What cannot be run or read is told before anything is attached; needs no privileges.
+#[test]
+fn nothing_is_attached_for_what_cannot_work() -> Result<()> {
+    let text = Scratch::new("no-program", b"#!/bin/sh\n")?;
+    let rows: [(&[&str], &str); 8] = [
+        (&["check", "-i", "lo"], "a command behind --"),
+        (&["check", "-i", "lo", "--", "/nonexistent/load"], "command /nonexistent/load: not found"),
+        (&["check", "-i", "lo", "--", "no-such-program-anywhere"], "no-such-program-anywhere: not found"),
+        (&["check", "-i", "lo", "--", "/"], "command /: is a directory"),
+        (&["check", "-i", "lo", "--", text.path()], "chmod +x"),
+        (&["check", "-i", "lo", "-o", "json", "--", "true"], "--report FILE"),
+        (&["check", "-i", "lo", "--propagate", "--ignore-status", "--", "true"], "--propagate"),
+        (&["check", "-i", "lo", "--report", "/nonexistent/r", "--", "true"], "--report /nonexistent/r"),
+    ];
+    for (words, said) in rows {
+        check_error(&run(words)?, 2, &[said])?;
+    }
+    let outcome = run(&["check", "-i", "lo", "--expect", "half_open == 0; completd > 3", "--", "true"])?;
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    let expected = [
+        "handshake: --expect, column 2: no metric completd; did you mean completed?",
+        "     completd > 3",
+        "     ^^^^^^^^",
+    ];
+    ensure!(
+        outcome.status.code() == Some(2) && lines == expected && outcome.stdout.is_empty(),
+        "{outcome:?}"
+    );
+    let listed = run(&["check", "--list-metrics"])?;
+    ensure!(listed.status.success() && listed.stdout.contains("tcp.half_open.no_ack"), "{listed:?}");
+    Ok(())
+}
+
+/// More attempts than the table holds: nobody can say, whatever was expected; 3 wins over 1.
+#[test]
+fn lost_data_is_inconclusive() -> Result<()> {
+    const SYNS: u8 = 200;
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let listener = Listener::new(&path, 0, 256)?;
+    let words =
+        [&["--max-flows", "16"][..], &expected(&["packets.syn == 200", "completed > 10000"])].concat();
+    let check = Check::start(&network, &words, "echo ready; read line; exit 1")?;
+    tcp::syn_without_ack(&path, listener.address(), SYNS)?;
+    let outcome = check.finish()?;
+    let parts = [
+        "LOSSY: untracked",
+        "INCONCLUSIVE packets.syn == 200: 200, but data was lost",
+        "INCONCLUSIVE completed > 10000: 0, but data was lost",
+        "failed with status 1",
+    ];
+    ensure_code(&outcome, 3, &parts)
+}
+
+/// A gate cannot pass when nothing ran.
+#[test]
+fn nothing_is_inconclusive() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let words = expected(&["p99(connect) < 1h", "completed / attempts > 0%", "half_open == 0"]);
+    let outcome = Check::start(&network, &words, "echo ready")?.wait()?;
+    let parts = [
+        "INCONCLUSIVE p99(connect) < 1h: p99(connect) has no sample: a gate cannot pass when nothing ran",
+        "INCONCLUSIVE completed / attempts > 0%: attempts is 0: a gate cannot pass when nothing ran",
+        "met half_open == 0: 0",
+        "handshake: nothing ran: no attempt",
+    ];
+    ensure_code(&outcome, 3, &parts)
+}
+
+/// Ctrl-C and SIGTERM end the command too, with what it runs in its background, and one that does not listen.
+#[test]
+fn an_interrupt_takes_the_command_with_it() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let rows = [
+        (libc::SIGINT, "sleep 600 & echo $$ $!; wait", 130),
+        (libc::SIGTERM, "sleep 600 & echo $$ $!; wait", 143),
+        (libc::SIGINT, "trap '' INT TERM; sleep 600 & echo $$ $!; wait; sleep 600", 130),
+    ];
+    for (signal, script, code) in rows {
+        let mut check = Check::start(&network, &expected(&["attempts == 0"]), script)?;
+        let pids: Vec<String> = check.stdout.split_whitespace().map(str::to_owned).collect();
+        ensure!(pids.len() == 2 && pids.iter().all(|pid| is_running(pid)), "{pids:?}");
+        check.process.signal(signal)?;
+        ensure_code(&check.wait()?, code, &["INCONCLUSIVE attempts == 0: 0, but the check was cut short"])?;
+        for pid in pids {
+            await_end(&pid)?;
+        }
+    }
+    Ok(())
+}
+
+/// However the check ends, the command is not left running for nobody.
+#[test]
+fn kill_9_takes_the_command_with_it() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let mut check = Check::start(&network, &[], "echo $$; exec sleep 600")?;
+    let pid = check.stdout.trim().to_owned();
+    check.process.signal(libc::SIGKILL)?;
+    check.process.wait(PATIENCE)?;
+    await_end(&pid)
+}
+
+fn is_running(pid: &str) -> bool {
+    // A dead process that nobody has waited for is no more.
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+fn await_end(pid: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while is_running(pid) {
+        ensure!(Instant::now() < deadline, "{pid} still runs");
+        thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// What the command leaves behind is neither waited for nor ended, even where it holds stdout.
+#[test]
+fn what_is_left_behind_is_not_waited_for() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let mut check = Check::start(&network, &[], "sleep 600 & echo $!")?;
+    let left = check.stdout.trim().to_owned();
+    let status = check.process.wait(PATIENCE)?;
+    let alive = is_running(&left);
+    let pid: libc::pid_t = left.parse()?;
+    // SAFETY: kill takes no memory; the process is the sleep that this test's command has just started.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    ensure!(status.success() && alive, "{status}, left behind: {alive}");
+    Ok(())
+}
+
+/// The command has nothing that a shell would not have given it: no capability, no descriptor.
+#[test]
+fn the_command_inherits_nothing() -> Result<()> {
+    const SCRIPT: &str = "ls /proc/self/fd | tr '\\n' ' '; grep ^Cap /proc/self/status | tr -s '\\t\\n' '  '";
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let none = "0000000000000000";
+    let outcome = Check::start(&network, &["--promisc", "-vv"], SCRIPT)?.wait()?;
+    let caps = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}: {none} "));
+    ensure!(outcome.stdout.ends_with(&format!("{}\n", caps.concat())), "{outcome:?}");
+    let plain = run_to_end(network.host(), "sh", &["-c", SCRIPT], PATIENCE)?;
+    let descriptors = |stdout: &str| stdout.split("Cap").next().unwrap_or_default().to_owned();
+    ensure!(
+        descriptors(&outcome.stdout) == descriptors(&plain.stdout),
+        "{} and {}",
+        outcome.stdout,
+        plain.stdout
+    );
+    let kept = Check::start(&network, &["--as-root"], SCRIPT)?.wait()?;
+    let same = kept.stdout.trim() == plain.stdout.trim() && !kept.stdout.contains(&format!("CapEff: {none}"));
+    ensure!(same, "{} and {}", kept.stdout, plain.stdout);
+    Ok(())
+}
+
+/// Nor where this program has its capabilities from the one that started it, who may be no root: what is ambient would
+/// be handed on.
+#[test]
+fn ambient_capabilities_end_here() -> Result<()> {
+    const SCRIPT: &str = "id -u; grep ^Cap /proc/self/status | grep -v CapBnd";
+    if skip_unless_privileged() || skip_without_tool("setpriv") {
+        return Ok(());
+    }
+    let network = loopback()?;
+    // Where another user may run it.
+    let program = Scratch::new("handshake", b"")?;
+    fs::copy(HANDSHAKE, program.path())?;
+    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;
+    let caps = "+bpf,+perfmon,+net_admin";
+    let mut command = network.host().command("setpriv");
+    command.args([
+        "--reuid=4242",
+        "--regid=4242",
+        "--clear-groups",
+        "--inh-caps",
+        caps,
+        "--ambient-caps",
+        caps,
+    ]);
+    command.args(["--", program.path()]);
+    let outcome = Check::start_as(command, &network, &[], SCRIPT)?.wait()?;
+    let none = "0000000000000000";
+    let expected = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}:\t{none}\n"));
+    ensure!(outcome.stdout == format!("4242\n{}", expected.concat()), "{outcome:?}");
+    ensure_code(&outcome, 0, &["attempts 0"])
+}
+
+/// Under sudo the command runs as who called it.
+#[test]
+fn under_sudo_the_command_is_the_callers() -> Result<()> {
+    const SCRIPT: &str = "echo $(id -u) $(id -g) $(id -G) $(grep ^CapEff /proc/self/status) $HOME";
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let said = |words: &[&str], uid: &str| {
+        let mut command = network.host().command(HANDSHAKE);
+        command.env("SUDO_UID", uid).env("SUDO_GID", uid).env("HOME", "/root");
+        Check::start_as(command, &network, words, SCRIPT)?.wait()
+    };
+    let outcome = said(&[], "4242")?;
+    ensure!(outcome.stdout == "4242 4242 4242 CapEff: 0000000000000000 /root\n", "{outcome:?}");
+    // One that the machine knows, with its home: Debian's and everybody's "daemon".
+    let outcome = said(&[], "1")?;
+    ensure!(outcome.stdout.starts_with("1 1 1 CapEff: 0000000000000000 /usr/sbin"), "{outcome:?}");
+    let outcome = said(&["--as-root"], "4242")?;
+    ensure!(
+        outcome.stdout.starts_with("0 0 ") && !outcome.stdout.contains("CapEff: 0000000000000000"),
+        "{outcome:?}"
+    );
+    Ok(())
+}
+
+/// The queue fills while SYN+ACKs are on their way: the wire has seen more complete than the kernel has taken.
+#[test]
+fn the_kernel_took_fewer_than_completed() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        let network = segment()?;
+        let file = Scratch::new("report.json", b"")?;
+        let words = [&["--report", file.path()][..], &expected(&["completed == 5"])].concat();
+        let (outcome, queue) =
+            check(&network, &words, || tcp::queue_fills_in_flight(&network.path(family), 2))?;
+        ensure!(queue.ignored() == 2);
+        let parts = [
+            "5 completed on the wire, 3 accepted (PassiveOpens): 2 ACKs were not taken\n",
+            "an accept queue was full; it counts every SYN dropped",
+            "(of the whole network namespace)",
+        ];
+        ensure_code(&outcome, 0, &parts)?;
+        let report: Value = serde_json::from_str(&fs::read_to_string(file.path())?)?;
+        let kernel = &report["kernel"];
+        ensure!(figure(kernel, "passive_opens") == 3 && figure(kernel, "listen_overflows") >= 2, "{kernel}");
+    }
+    Ok(())
+}
+
+/// A router's own counters say nothing of what it forwards.
+#[test]
+fn a_router_has_no_account_of_what_passes() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = router()?;
+    let path = network.path(Family::V4);
+    let listener = Listener::new(&path, 0, 16)?;
+    let words = expected(&["completed == 2"]);
+    let (outcome, _open) = check(&network, &words, || tcp::connect_accept(&path, &listener, 2))?;
+    ensure_code(&outcome, 0, &["met completed == 2: 2"])?;
+    ensure!(!outcome.stderr.contains("PassiveOpens"), "{outcome:?}");
+    Ok(())
+}
+
+/// Without a command it observes for some time, and the report is on stdout.
+#[test]
+fn without_a_command_it_observes() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let words = ["check", "-i", "lo", "--max-flows", "1000", "--for", "50ms", "--expect", "attempts == 0"];
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, PATIENCE * 3)?;
+    ensure!(outcome.status.success() && outcome.stdout.contains("met attempts == 0: 0"), "{outcome:?}");
+    let words = [&words[..], &["--expect", "attempts > 0", "-o", "json"]].concat();
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, PATIENCE * 3)?;
+    ensure_code(&outcome, 1, &["FAILED attempts > 0: 0"])?;
+    let report = outcome.report()?;
+    ensure!(report["expectations"][1]["met"] == false && report.get("command").is_none(), "{report}");
+    Ok(())
+}
+
+/// An interface that goes away ends it all with what was seen, and an error.
+#[test]
+fn a_lost_interface_ends_the_command() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let check = Check::start(&network, &expected(&["attempts == 0"]), "echo $$; exec sleep 600")?;
+    let pid = check.stdout.trim().to_owned();
+    network.host().ip(&["link del eth0"])?;
+    ensure_code(&check.wait()?, 4, &["but the check was cut short", "eth0 is gone"])?;
+    await_end(&pid)
+}
+
+/// A command that outlasts `--for` is stopped, and has failed.
+#[test]
+fn a_command_may_have_a_limit() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let check = Check::start(&network, &["--for", "300ms"], "echo $$; exec sleep 600")?;
+    let pid = check.stdout.trim().to_owned();
+    ensure_code(&check.wait()?, 1, &["the command sh ran longer than --for and was stopped"])?;
+    await_end(&pid)
+}
