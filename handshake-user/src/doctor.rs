@@ -14,6 +14,7 @@ use crate::attach::clsact::{self, Filter};
 use crate::attach::interface::{self, InterfaceInfo};
 use crate::attach::{Direction, Facts as PlanFacts, HookChoice, Way, plan};
 use crate::error::Error;
+use crate::source::settings::BYTES_A_FLOW;
 
 /// The oldest kernel the programs are tried on.
 const OLDEST: (u32, u32) = (6, 12);
@@ -254,8 +255,13 @@ fn memory(table_bytes: u64, free_bytes: Option<u64>) -> Finding {
             let text = format!("the flow tables take {need} MiB, and {} MiB are free", mebibytes(free));
             Finding::bad(Level::Fail, text, "give a smaller --max-flows")
         }
-        Some(free) => Finding::ok(format!("the flow tables take {need} MiB of {} MiB free", mebibytes(free))),
-        None => Finding::ok(format!("the flow tables take {need} MiB")),
+        Some(free) => {
+            let free = mebibytes(free);
+            Finding::ok(format!(
+                "the flow tables take {need} MiB of {free} MiB free, {BYTES_A_FLOW} bytes a flow"
+            ))
+        }
+        None => Finding::ok(format!("the flow tables take {need} MiB, {BYTES_A_FLOW} bytes a flow")),
     }
 }
 

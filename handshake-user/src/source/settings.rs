@@ -175,6 +175,10 @@ impl Settings {
     }
 }
 
+/// What the tables take for a flow of `max_flows`, unless they are rounded up: two slots of IPv4 and a quarter of one of
+/// IPv6.
+pub(crate) const BYTES_A_FLOW: u64 = 2 * size::<Flow4>() + size::<Flow6>() / 4;
+
 /// Slots of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
@@ -268,6 +272,8 @@ mod tests {
         assert!((40 << 20..41 << 20).contains(&bytes), "{bytes}");
         let more = Sizes::for_flows(262_144).bytes(2, true) - bytes;
         assert_eq!(more, RING_BYTES as u64);
+        let twice = Sizes::for_flows(524_288).bytes(2, false) - bytes;
+        assert_eq!(twice, 262_144 * BYTES_A_FLOW);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod ending;
 mod error;
 mod filter;
 mod header;
+mod memory;
 mod network;
 mod output;
 mod replay;

@@ -13,7 +13,7 @@ fn a_udp_flood_pushes_out_no_established_flow() -> Result<()> {
         return Ok(());
     }
     for way in [Way::Native, Way::Dropped] {
-        let flooded = Run { way, kind: Kind::Udp }.play()?;
+        let flooded = Run { way, kind: Kind::Udp, answered: false }.play()?;
         what_was_there_stays(&flooded)?;
         let of = |path| figure(&flooded.last, path);
         let known = of("udp.flows") + of("untracked") + of("contended");
@@ -30,7 +30,7 @@ fn an_ack_flood_pushes_out_no_established_flow() -> Result<()> {
         return Ok(());
     }
     for way in [Way::Native, Way::Dropped] {
-        let flooded = Run { way, kind: Kind::Ack }.play()?;
+        let flooded = Run { way, kind: Kind::Ack, answered: false }.play()?;
         what_was_there_stays(&flooded)?;
         let of = |path| figure(&flooded.last, path);
         ensure!(of("table.evictions.midstream") > 0 && of("udp.evicted") == 0, "{}", flooded.last);

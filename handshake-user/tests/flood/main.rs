@@ -7,6 +7,7 @@
 #[path = "../e2e/books.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which compare reports")]
 mod books;
+mod events;
 mod flows;
 mod run;
 mod syn;

@@ -22,9 +22,11 @@ use crate::HANDSHAKE;
 use crate::books::{balanced, figure, tally};
 
 /// For anything to come about, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Frames of a flood at least: four times what the small table holds.
-const FRAMES: u64 = 4 * 65_536;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Frames of a flood that reach the hook at least: twice what the small table holds.
+const FRAMES: u64 = 2 * 65_536;
+/// Frames that are made at once: a part of a second's.
+const BURST: u32 = 262_144;
 /// Of the small table: 65,536 slots for IPv4.
 const SMALL: &str = "32768";
 /// Flows there are before a flood, of each kind.
@@ -46,6 +48,8 @@ pub(crate) enum Way {
 pub(crate) struct Run {
     pub(crate) way: Way,
     pub(crate) kind: Kind,
+    /// It goes to a listener, which answers each SYN, from some on by cookies.
+    pub(crate) answered: bool,
 }
 
 /// What came of it.
@@ -64,8 +68,17 @@ pub(crate) struct Flooded {
     pub(crate) ingress: Counts,
 }
 
+/// What it took to make a flood.
+#[derive(Clone, Copy)]
+struct Effort {
+    made: u64,
+    took: Duration,
+    /// While it had a CPU.
+    processor: Duration,
+}
+
 /// One flood at a time, whatever the test harness does at once.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static FLOOD: Mutex<()> = Mutex::new(());
     FLOOD.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,7 +100,7 @@ impl Run {
         // A port may have been given twice.
         let answered = echoes.iter().map(|flow| flow.initiator).collect::<HashSet<_>>().len() as u64;
         let before = counters::read(&pair.client)?;
-        let (flood, took, handshakes) = self.flood(&path, &listener)?;
+        let (effort, handshakes) = self.flood(&path, &listener, &accounts.ingress)?;
         let again = counters::read(&pair.client)?.since(&before, "TcpExtTCPSynRetrans");
         ensure!(again == handshakes.iter().map(|one| u64::from(one.retransmissions)).sum::<u64>());
         let settled = |report: &Value| {
@@ -103,9 +116,9 @@ impl Run {
         drop(kept);
         let row = service(&last, listener.address()).context("the service's row")?.clone();
         let ingress = accounts.ingress.counts()?;
-        let rate = ingress.flood.total() as f64 / took.as_secs_f64();
+        let rate = ingress.flood.total() as f64 / effort.took.as_secs_f64();
         let flooded = Flooded { last, row, handshakes, answered, rate, ingress };
-        flooded.print(self, flood, took, outcome.values()?.len());
+        flooded.print(self, effort, outcome.values()?.len());
         Ok(flooded)
     }
 
@@ -118,26 +131,42 @@ impl Run {
         words
     }
 
-    /// The flood, how long it took, and the handshakes meanwhile.
-    fn flood(self, path: &Path<'_>, listener: &Listener) -> Result<(u64, Duration, Vec<Handshake>)> {
-        // What hears nothing sends nothing: the flood is on the way in alone.
+    /// The flood, and the handshakes meanwhile.
+    fn flood(self, path: &Path<'_>, listener: &Listener, hook: &Census) -> Result<(Effort, Vec<Handshake>)> {
+        // What hears nothing sends nothing: a flood that is not answered is on the way in alone.
         let deaf = (Listener::deaf(path, 0)?, udp::deaf(path)?);
-        let to = if self.kind == Kind::Udp { deaf.1.1 } else { deaf.0.address() };
+        let answering = Listener::new(path, 0, 128)?;
+        let to = match (self.answered, self.kind) {
+            (true, _) => answering.address(),
+            (false, Kind::Udp) => deaf.1.1,
+            (false, Kind::Syn | Kind::Ack | Kind::Refused) => deaf.0.address(),
+        };
         let flood = Flood::new(path, to, self.kind)?;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let connecting = scope.spawn(|| tcp::connect_until(path, listener, &done));
             let began = Instant::now();
-            let mut made = Ok(());
-            while made.is_ok() && (flood.made() < FRAMES || began.elapsed() < lasts()) {
-                made = flood.make(65_536);
-            }
+            let made = pour(&flood, hook, began);
             let took = began.elapsed();
             // Whatever became of the flood: the other thread would go on for ever.
             done.store(true, Ordering::Relaxed);
             let handshakes = connecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            made.and(handshakes).map(|handshakes| (flood.made(), took, handshakes))
+            let effort = Effort { made: flood.made(), took, processor: flood.processor_time() };
+            made.and(handshakes).map(|handshakes| (effort, handshakes))
         })
+    }
+}
+
+/// Makes frames until enough have reached the hook, and for as long as the flood is to last.
+fn pour(flood: &Flood<'_>, hook: &Census, began: Instant) -> Result<()> {
+    loop {
+        flood.make(BURST)?;
+        let reached = hook.counts()?.flood.total();
+        if reached >= FRAMES && began.elapsed() >= lasts() {
+            return Ok(());
+        }
+        let made = flood.made();
+        ensure!(began.elapsed() < PATIENCE + lasts(), "of {made} frames {reached} reached the hook");
     }
 }
 
@@ -222,15 +251,18 @@ impl Flooded {
     }
 
     /// For those who run it by hand.
-    fn print(&self, run: Run, made: u64, took: Duration, reports: usize) {
+    fn print(&self, run: Run, effort: Effort, reports: usize) {
         let Self { last, row, handshakes, rate, ingress, .. } = self;
+        let Effort { made, took, processor } = effort;
+        let reached = ingress.flood.total();
+        let on_a_cpu = reached as f64 / processor.as_secs_f64();
         let again = handshakes.iter().filter(|one| one.retransmissions > 0).count();
         let slowest = handshakes.iter().map(|one| one.took).max().unwrap_or_default();
         eprintln!(
-            "{run:?}: {made} frames made in {took:.1?}, {} reached the hook, {rate:.0}/s; {reports} reports balance\n\
+            "{run:?}: {made} frames made in {took:.1?}, {reached} reached the hook, {rate:.0}/s, {on_a_cpu:.0}/s of one CPU; \
+             {reports} reports balance\n\
              handshakes {}, with SYNs sent again {again}, slowest {slowest:.0?}; their service: {row}\n\
              attempts {}, evicted {}, untracked {}, contended {}, evictions {}",
-            ingress.flood.total(),
             handshakes.len(),
             last["tcp"]["attempts"],
             last["tcp"]["evicted"],

@@ -149,14 +149,24 @@ impl Agent {
                 bail!("no such report; the last was {last}, and it said:\n{}", self.stderr());
             };
             self.stdout.push_str(&line);
-            let value: Value = serde_json::from_str(&line).with_context(|| format!("read {line:?}"))?;
-            if value["type"] == "report" {
-                if wanted(&value) {
-                    return Ok(value);
-                }
-                last = value;
+            // Of events there may be very many, and none is asked for here.
+            if !line.starts_with(r#"{"type":"report""#) {
+                continue;
             }
+            let value: Value = serde_json::from_str(&line).with_context(|| format!("read {line:?}"))?;
+            if wanted(&value) {
+                return Ok(value);
+            }
+            last = value;
         }
+    }
+
+    /// Sends it a signal of `libc::SIG…` that does not end it.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// Asks it to end, as Ctrl-C does, and waits for its last words.

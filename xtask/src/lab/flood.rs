@@ -7,9 +7,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::bpf::{self, Code, Hook, Program, Register, When};
 use super::frame::{Mac, Segment, checksum, flag, interface_index, tcp_frame};
@@ -19,8 +20,6 @@ use super::{Namespace, Path};
 pub(super) const MAC: Mac = Mac([2, b'h', b's', 0xf1, 0x00, 0xd0]);
 /// Octets of a flood's frame: the shortest on a wire.
 const FRAME: usize = 60;
-/// Frames between two looks at whether it is enough.
-const BURST: u32 = 16_384;
 /// J of all attempts.
 const ISN: u32 = 0x1234_5678;
 /// The first octet of all clients' addresses, and of their ports.
@@ -55,6 +54,7 @@ pub struct Flood<'a> {
     client: &'a Namespace,
     program: OwnedFd,
     made: AtomicU64,
+    processor_ns: AtomicU64,
     _number: OwnedFd,
 }
 
@@ -70,7 +70,13 @@ impl<'a> Flood<'a> {
         let templates = kind.templates(path.macs[1], to)?;
         let program = Program::of("flood", code(&templates, &number, device)?);
         let program = bpf::load(Hook::XdpNative, &program)?;
-        Ok(Self { client: path.client, program, made: AtomicU64::new(0), _number: number })
+        Ok(Self {
+            client: path.client,
+            program,
+            made: AtomicU64::new(0),
+            processor_ns: AtomicU64::new(0),
+            _number: number,
+        })
     }
 
     /// Has the server's device take frames from XDP without an XDP program of its own, and both ends know where a flood's
@@ -84,31 +90,19 @@ impl<'a> Flood<'a> {
         path.client.ip(&[&format!("route add blackhole {NET}.0.0.0/8")])
     }
 
-    /// Makes at least `count` frames, at least one burst.
+    /// Makes `count` frames. The more at once, the faster: to begin and to end takes the kernel some ten milliseconds.
     ///
     /// # Errors
     /// The kernel refuses: the device has gone.
-    pub fn make(&self, count: u64) -> Result<()> {
-        let end = self.made() + count;
-        self.while_(|| self.made() < end)
-    }
-
-    /// Makes frames until it is `done`.
-    ///
-    /// # Errors
-    /// As [`Flood::make`].
-    pub fn until(&self, done: &AtomicBool) -> Result<()> {
-        self.while_(|| !done.load(Ordering::Relaxed))
-    }
-
-    fn while_(&self, more: impl Fn() -> bool + Send + Sync) -> Result<()> {
-        self.client.enter(|| {
-            while more() {
-                bpf::run_live(&self.program, &[0; FRAME], BURST)?;
-                self.made.fetch_add(BURST.into(), Ordering::Relaxed);
-            }
-            Ok(())
-        })
+    pub fn make(&self, count: u32) -> Result<()> {
+        let took = self.client.enter(|| {
+            bpf::run_live(&self.program, &[0; FRAME], count)?;
+            processor_time()
+        })?;
+        self.made.fetch_add(count.into(), Ordering::Relaxed);
+        let took = u64::try_from(took.as_nanos())?;
+        self.processor_ns.fetch_add(took, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Frames made up to now; not all of them reached the far end.
@@ -116,6 +110,22 @@ impl<'a> Flood<'a> {
     pub fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
+
+    /// For how long the thread that made them had a CPU. The far end takes frames in as softirqs on the same CPU, nearly
+    /// always in this thread's time: on a machine that others use too, the rate is told by this and not by the clock.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        Duration::from_nanos(self.processor_ns.load(Ordering::Relaxed))
+    }
+}
+
+/// Of the calling thread, since it began.
+fn processor_time() -> Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, to ours.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    ensure!(result == 0, "ask for a thread's time: {}", std::io::Error::last_os_error());
+    Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
 }
 
 /// A frame but for its client, and where its client goes.

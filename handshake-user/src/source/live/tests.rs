@@ -3,6 +3,7 @@
 mod differential;
 mod flood;
 mod load;
+mod ring;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
