@@ -33,6 +33,8 @@ pub(super) struct Seen {
     pub(super) account: Account,
     /// By device, what the wire carried.
     pub(super) wire: Vec<(&'static str, Tally)>,
+    /// Frames of a flood among them.
+    pub(super) flooded: u64,
     /// What `handshake check` reported, and how it ended.
     pub(super) report: Value,
     pub(super) code: i32,
@@ -63,7 +65,8 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
     if let Some(target) = scenario.flood() {
         truth.add_flood(target, carried.flood.syn);
     }
-    Ok(Seen { truth, account, wire: carried.all, report, code, said, reports, memory })
+    let (wire, flooded) = (carried.all, carried.flood.syn);
+    Ok(Seen { truth, account, wire, flooded, report, code, said, reports, memory })
 }
 
 /// Makes the traffic, each kind on a thread of its own, and looks after the run meanwhile.
