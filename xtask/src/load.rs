@@ -10,6 +10,7 @@
 
 mod books;
 mod compare;
+mod file;
 mod kernel;
 mod memory;
 mod mistake;

@@ -24,7 +24,7 @@ macro_rules! scenarios {
 
 scenarios! {
     accept_queue_full accept_queue_overflow expectation_not_met filtered handshakes handshakes_v6 loopback mixed no_ack
-    refused retransmitting_syn retransmitting_syn_ack slow soak syn_cookies syn_flood syn_scan table_too_small udp
+    refused retransmitting_syn retransmitting_syn_ack slow soak syn_cookies syn_flood syn_scan table_full table_too_small udp
     unreachable vlan
 }
 

@@ -98,7 +98,7 @@ fn look(process: u32) -> Result<Look> {
     Ok(Look { own: field("RssAnon:")?, all: field("VmRSS:")? })
 }
 
-/// `RssAnon:	    2044 kB`
+/// `RssAnon:    2044 kB`, with a tab and blanks between.
 fn parse(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()

@@ -3,17 +3,23 @@
 use std::io::{self, IsTerminal, Write};
 
 /// The line; taken away on drop.
-pub(super) struct Progress {
+pub(super) struct Progress<'a> {
+    name: &'a str,
     shown: bool,
 }
 
-impl Progress {
-    pub(super) fn new() -> Self {
-        Self { shown: io::stderr().is_terminal() }
+impl<'a> Progress<'a> {
+    /// Of the run of this name.
+    pub(super) fn new(name: &'a str) -> Self {
+        Self { name, shown: io::stderr().is_terminal() }
     }
 
     /// Writes over what was said last.
     pub(super) fn say(&self, line: &str) {
+        self.write(&format!("{}: {line}", self.name));
+    }
+
+    fn write(&self, line: &str) {
         /// Erases what is left of the longer line before.
         const REST: &str = "\x1b[K";
         if self.shown {
@@ -23,8 +29,8 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.say("");
+        self.write("");
     }
 }

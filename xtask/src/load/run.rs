@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::kernel::{Account, Reading};
-use super::memory::Memory;
+use super::memory::{Look, Memory};
 use super::network::Network;
 use super::progress::Progress;
 use super::scenario::Scenario;
@@ -33,6 +33,8 @@ pub(super) struct Seen {
     pub(super) account: Account,
     /// By device, what the wire carried.
     pub(super) wire: Vec<(&'static str, Tally)>,
+    /// Frames of a flood among them.
+    pub(super) flooded: u64,
     /// What `handshake check` reported, and how it ended.
     pub(super) report: Value,
     pub(super) code: i32,
@@ -45,6 +47,8 @@ pub(super) struct Seen {
 
 /// Runs it; `binary` is handshake.
 pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
+    let progress = Progress::new(&scenario.name);
+    progress.say("making the network, attaching");
     let network = Network::new(scenario)?;
     let mut wire = Wire::open(scenario, &network)?;
     let check = Check::start(scenario, &network, binary)?;
@@ -52,7 +56,8 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
     let mut memory = vec![("check", Memory::of(check.agent.id()))];
     memory.extend(watch.iter().map(|watch| ("watch", Memory::of(watch.agent.id()))));
     let before = Reading::of(&network)?;
-    let mut truth = make(scenario, &network, &mut wire, &mut memory)?;
+    let mut truth = make(scenario, &network, &mut wire, &mut memory, &progress)?;
+    progress.say("waiting until nothing is opening");
     let account = Account::since(before, &network)?;
     let reports = watch.map(Watch::stop).transpose()?.unwrap_or_default();
     let (report, code, said) = check.stop()?;
@@ -60,7 +65,8 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
     if let Some(target) = scenario.flood() {
         truth.add_flood(target, carried.flood.syn);
     }
-    Ok(Seen { truth, account, wire: carried.all, report, code, said, reports, memory })
+    let (wire, flooded) = (carried.all, carried.flood.syn);
+    Ok(Seen { truth, account, wire, flooded, report, code, said, reports, memory })
 }
 
 /// Makes the traffic, each kind on a thread of its own, and looks after the run meanwhile.
@@ -69,6 +75,7 @@ fn make(
     network: &Network,
     wire: &mut Wire,
     memory: &mut [(&'static str, Memory)],
+    progress: &Progress,
 ) -> Result<Truth> {
     let done = AtomicU64::new(0);
     let sources = scenario.traffic.iter().flat_map(|traffic| {
@@ -77,7 +84,9 @@ fn make(
     let sources = sources.collect::<Result<Vec<Source>>>()?;
     thread::scope(|scope| {
         let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&done))).collect();
-        look_after(scenario, &threads, &done, wire, memory)?;
+        look_after(&threads, wire, memory, |elapsed, held| {
+            progress.say(&how_far(scenario, &done, elapsed, held));
+        })?;
         let mut truth = Truth::default();
         for thread in threads {
             truth += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -86,17 +95,14 @@ fn make(
     })
 }
 
-/// Until all threads have ended: the wire is read before its buffer is full, memory looked at, progress shown.
+/// Until all threads have ended: the wire is read before its buffer is full, memory looked at, and each time it is `said`
+/// how long this has taken and what handshake holds.
 fn look_after<T>(
-    scenario: &Scenario,
     threads: &[ScopedJoinHandle<'_, T>],
-    done: &AtomicU64,
     wire: &mut Wire,
     memory: &mut [(&'static str, Memory)],
+    said: impl Fn(Duration, Option<Look>),
 ) -> Result<()> {
-    let progress = Progress::new();
-    let total: Option<u64> = scenario.traffic.iter().map(|traffic| scenario.total(*traffic)).sum();
-    let total = total.map(|total| total * scenario.families.len() as u64);
     let began = Instant::now();
     let mut due = began;
     while threads.iter().any(|thread| !thread.is_finished()) {
@@ -105,13 +111,18 @@ fn look_after<T>(
         let _ = interrupt::pause_until(due);
         wire.read()?;
         memory.iter_mut().try_for_each(|(_, memory)| memory.look())?;
-        let made = done.load(Ordering::Relaxed);
-        let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
-        let held = memory[0].1.last().map(|look| format!(", handshake holds {} KiB", look.own));
-        let (name, held) = (&scenario.name, held.unwrap_or_default());
-        progress.say(&format!("{name}: {} s, {made}{of} made{held}", began.elapsed().as_secs()));
+        said(began.elapsed(), memory.first().and_then(|(_, memory)| memory.last()));
     }
     Ok(())
+}
+
+/// `12 s, 2400 of 6000 made, handshake holds 10624 KiB`
+fn how_far(scenario: &Scenario, done: &AtomicU64, elapsed: Duration, held: Option<Look>) -> String {
+    let totals = scenario.traffic.iter().map(|traffic| scenario.total(*traffic));
+    let total = totals.sum::<Option<u64>>().map(|total| total * scenario.families.len() as u64);
+    let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+    let held = held.map(|look| format!(", handshake holds {} KiB", look.own)).unwrap_or_default();
+    format!("{} s, {}{of} made{held}", elapsed.as_secs(), done.load(Ordering::Relaxed))
 }
 
 /// `handshake check` around a command that lasts as long as the traffic.

@@ -21,6 +21,8 @@ use crate::lab::{Family, Path, udp};
 const TICK: Duration = Duration::from_millis(200);
 /// What is under way stays so for this long at least: its kernel sends again after 1 s and after 3 s.
 const HOLD: Duration = Duration::from_secs(4);
+/// Frames of a flood between two looks at whether it is enough.
+const BURST: u32 = 65_536;
 /// Octets of a datagram, and of what is said on a connection.
 const OCTETS: usize = 100;
 /// Datagrams there, and as many back.
@@ -93,23 +95,28 @@ impl<'a> Source<'a> {
     }
 
     /// In bursts; how many of them reached the hook is told by its census.
-    fn flood(&self, target: Target, amount: Amount, done: &AtomicU64) -> Result<()> {
+    fn flood(&mut self, target: Target, amount: Amount, done: &AtomicU64) -> Result<()> {
         let listener = match target {
             Target::Deaf => Listener::deaf(&self.path, 0)?,
             Target::Listener => Listener::new(&self.path, 0, 128)?,
         };
         let flood = Flood::new(&self.path, listener.address(), flood::Kind::Syn)?;
+        let burst = match amount {
+            Amount::Rate(rate) => u32::try_from(due(rate, TICK))?.max(1),
+            Amount::Count(_) | Amount::Flat => BURST,
+        };
         let began = Instant::now();
         while began.elapsed() < self.duration {
             interrupt::check()?;
-            let before = flood.made();
-            flood.make(1)?;
-            done.fetch_add(flood.made() - before, Ordering::Relaxed);
+            flood.make(burst)?;
+            done.fetch_add(burst.into(), Ordering::Relaxed);
             if let Amount::Rate(rate) = amount {
                 let due = Duration::from_secs_f64(flood.made() as f64 / f64::from(rate));
                 interrupt::pause_until(began + due.min(self.duration))?;
             }
         }
+        self.truth.made_in += flood.processor_time();
+        self.truth.made += flood.made();
         Ok(())
     }
 
@@ -164,12 +171,12 @@ impl<'a> Source<'a> {
         let listener = self.listener.as_ref().context("no listener")?;
         let connections = tcp::connect_accept(&self.path, listener, usize::try_from(count)?)?;
         connections.talk(OCTETS)?;
-        match close {
-            Close::Fin => connections.close()?,
-            Close::Rst => connections.reset()?,
-        }
         self.truth.add(Outcome::Completed, count);
-        Ok(held(()))
+        Ok(match close {
+            Close::Fin => held(connections.close()?),
+            Close::Rst => held(connections.reset()?),
+            Close::Never => held(connections),
+        })
     }
 
     fn filtered(&mut self, count: u64) -> Result<Held> {

@@ -19,6 +19,10 @@ pub(super) struct Truth {
     pub(super) octets: u64,
     /// SYNs that no socket sent: the kernel's counters know nothing of them.
     pub(super) crafted: u64,
+    /// Frames that a flood made; most may be lost before they reach a hook.
+    pub(super) made: u64,
+    /// How long a CPU made them and took them in.
+    pub(super) made_in: Duration,
     /// Completed on the wire, but the server did not take the ACK.
     pub(super) not_taken: u64,
     /// The server's accept queue was full: its kernel counts each segment that it drops for that.
@@ -97,6 +101,8 @@ impl AddAssign for Truth {
         self.datagrams += more.datagrams;
         self.octets += more.octets;
         self.crafted += more.crafted;
+        self.made += more.made;
+        self.made_in += more.made_in;
         self.not_taken += more.not_taken;
         self.overflows |= more.overflows;
         self.longest = self.longest.or(more.longest);
