@@ -176,3 +176,29 @@ fn listen(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
     let address = listener.local_addr()?.as_socket().context("a listener without an IP address")?;
     Ok((listener, address))
 }
+
+#[cfg(test)]
+mod tests {
+    use xtask::lab::{Family, Pair, counters, skip_unless_privileged};
+
+    use super::*;
+
+    #[test]
+    fn a_turn_has_the_connections_that_the_server_s_kernel_counted() {
+        if skip_unless_privileged() {
+            return;
+        }
+        let pair = Pair::new().expect("two hosts");
+        let (path, cpus) = (pair.path(Family::V4), cpu::two().expect("a CPU"));
+        let opened = |before: &counters::Counters| {
+            counters::read(path.server).expect("counters").since(before, "TcpPassiveOpens")
+        };
+        let before = counters::read(path.server).expect("counters");
+        let turn = connections(&path, cpus).expect("a turn");
+        assert!(turn.units > 0 && turn.wall >= TURN && turn.cpu > Duration::ZERO, "{turn:?}");
+        assert_eq!(opened(&before), turn.units);
+        let before = counters::read(path.server).expect("counters");
+        let turn = bulk_of(&path, cpus, CHUNK as u64 + 1).expect("a turn");
+        assert_eq!((turn.units, opened(&before)), (2 * CHUNK as u64, 1), "whole writes, of one connection");
+    }
+}

@@ -21,7 +21,7 @@ use crate::snapshot::{Books, ByCause, Context, Origin, ServiceBooks, Snapshot};
 const VARIABLE: &str = "HANDSHAKE_BENCH_SNAPSHOT";
 const LINE: &str = "snapshot: ";
 /// Responders; each has as many clients as the others.
-const RESPONDERS: u32 = 64;
+const RESPONDERS: u32 = 16;
 const FIRST_RESPONDER: u32 = 0xc000_0200;
 /// Client 0 of each.
 const FIRST_CLIENT: u32 = 0x0a00_0000;
