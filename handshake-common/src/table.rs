@@ -329,7 +329,9 @@ fn get(words: &[Shared32; 4]) -> [u32; 4] {
 
 /// Multilinear hashing: one multiplication a word, strongly universal in the upper 32 bits of the sum
 /// (Lemire and Kaser, "Strongly universal string hashing is fast", 2014), so that without knowing
-/// the factors nobody can aim keys at one set.
+/// the factors nobody can aim keys at one set. Mixed at the end: keys in arithmetic progression, as ports
+/// and addresses that are given out in turn, would have hashes in progression, which for a few factors
+/// falls in clumps.
 #[inline(always)]
 #[must_use]
 pub fn hash(key: &FlowKey, family: Family, factors: &[u64; HASH_WORDS]) -> u32 {
@@ -347,7 +349,15 @@ pub fn hash(key: &FlowKey, family: Family, factors: &[u64; HASH_WORDS]) -> u32 {
         sum = word(sum, key.high[2], 9);
         sum = word(sum, key.high[3], 10);
     }
-    (sum >> 32) as u32
+    mix((sum >> 32) as u32)
+}
+
+/// Multiplicative hashing by 2³² over the golden ratio between two shifts (Knuth, TAOCP 3, §6.4). Each step
+/// can be taken back, so a strongly universal hash stays one.
+#[inline(always)]
+const fn mix(hash: u32) -> u32 {
+    let mixed = (hash ^ hash >> 16).wrapping_mul(0x9e37_79b1);
+    mixed ^ mixed >> 15
 }
 
 /// The first slot of the set a hash chooses in a table of `mask` + 1 slots.

@@ -122,18 +122,15 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
     count(Counter::Evicted) + count(Counter::Untracked)
 }
 
-/// Of a hundred loads hardly one loses a flow in a hundred. (For few factors an arithmetic progression falls in clumps in
-/// both of its sets: whoever sends it cannot know that, and all loads together lose hardly any.)
+/// Of ten thousand flows hardly one finds no place, whatever the family and the load.
 #[test]
 fn no_family_of_flows_pushes_itself_out() {
     let all = SEEDS * u64::from(FLOWS);
     for (name, family, flow) in FAMILIES {
         let each: Vec<u64> = (0..SEEDS).map(|seed| crowded_out(family, flow, seed)).collect();
         let (sum, worst) = (each.iter().sum::<u64>(), each.iter().max().copied().unwrap_or_default());
-        let clumped = each.iter().filter(|gone| **gone > u64::from(FLOWS) / 100).count();
-        println!("{name}: {sum} of {all} crowded out, {worst} at worst, over 1 % in {clumped} loads");
-        assert!(sum <= all / 300, "{name}: {sum} of {all}");
-        assert!(clumped <= 5, "{name}: {clumped} loads of {SEEDS} lose over 1 %");
-        assert!(worst <= u64::from(FLOWS) / 4, "{name}: {worst} of {FLOWS} in one load");
+        println!("{name}: {sum} of {all} crowded out, {worst} at worst");
+        assert!(sum <= all / 5_000, "{name}: {sum} of {all}");
+        assert!(worst <= 3, "{name}: {worst} of {FLOWS} in one load");
     }
 }

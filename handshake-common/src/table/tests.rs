@@ -37,14 +37,13 @@ fn no_family_of_keys_concentrates() {
                 (0..KEYS).map(|n| set_of(hash(&key(n), family, &factors[0]), MASK)).collect();
             sets.sort_unstable();
             let fullest = sets.chunk_by(|a, b| a == b).map(<[u32]>::len).max();
-            // One key a set on average. An arithmetic progression falls evenly or, for few factors, in clumps
-            // that the second choice spreads.
+            // One key a set on average.
             let both = (0..KEYS).map(|n| factors.map(|f| set_of(hash(&key(n), family, &f), MASK)));
             let mut both: Vec<[u32; 2]> = both.collect();
             both.sort_unstable();
             let same = both.chunk_by(|a, b| a == b).map(<[[u32; 2]]>::len).max();
-            assert!(fullest <= Some(64), "{name}, seed {seed}: {fullest:?} of {KEYS} in one set");
-            assert!(same <= Some(8), "{name}, seed {seed}: {same:?} of {KEYS} have both sets in common");
+            assert!(fullest <= Some(12), "{name}, seed {seed}: {fullest:?} of {KEYS} in one set");
+            assert!(same <= Some(3), "{name}, seed {seed}: {same:?} of {KEYS} have both sets in common");
         }
     }
 }
