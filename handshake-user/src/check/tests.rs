@@ -206,6 +206,7 @@ fn json_has_the_expectations_the_command_and_the_kernel() {
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     assert!(report["type"] == "report" && report["tcp"]["completed"] == 1_204, "{report}");
+    assert!(draw_check(&checked, Style::plain(100)).contains("command   ./load.sh fast · status 0 · 2 s\n"));
     let added = ["expectations", "command", "kernel"].map(|name| format!("{name}: {:#}", report[name]));
     insta::assert_snapshot!(added.join("\n"));
 }

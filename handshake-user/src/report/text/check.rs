@@ -1,6 +1,7 @@
 //! What a check adds to the report: each expectation with what was measured, and the kernel's own account.
 //!
 //! ```text
+//! command   ./load.sh · status 0 · 1.4 s
 //! expect    met completed >= 1000: 1 204
 //!           FAILED completed / attempts >= 99.9%: 61.2 % (1 204 / 1 967)
 //!           no_ack: our SYN+ACKs leave and no ACK returns. Look at: …
@@ -12,10 +13,10 @@ use handshake_common::verdict::{Cause, Sign, UdpVerdict};
 
 use super::layout::{Piece, Style, Tone, line, words};
 use super::number::{group, span};
-use super::{WIDE, cause};
+use super::{DOT, WIDE, cause};
 use crate::check::{
-    Account, Checked, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome, Term,
-    Window,
+    Account, Checked, Ended, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome,
+    Status, Term, Window,
 };
 use crate::metric::METRICS;
 use crate::snapshot::Snapshot;
@@ -28,11 +29,32 @@ const ALWAYS: [KernelCounter; 2] = [KernelCounter::PassiveOpens, KernelCounter::
 /// The lines below the report.
 pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
     let mut out = String::new();
+    if let Some(ended) = &checked.command {
+        let pieces = [shortened(&ended.words.join(" ")), outcome(ended), span(checked.window.ran_ns())]
+            .map(Piece::plain);
+        line(&mut out, style, "command", &pieces, DOT);
+    }
     if let Some(account) = &checked.account {
         draw_account(&mut out, account, style);
     }
     out.push_str(&draw_expectations(checked, style));
     out
+}
+
+/// A command as far as it is needed to know it again: a script may be one of its words.
+fn shortened(command: &str) -> String {
+    const MOST: usize = 60;
+    let shown: String = command.chars().take(MOST).collect();
+    if shown.len() < command.len() { format!("{shown}…") } else { shown }
+}
+
+/// How the command ended.
+fn outcome(ended: &Ended) -> String {
+    match ended.status {
+        Some(Status::Exited(code)) if !ended.stopped => format!("status {code}"),
+        Some(Status::Killed(signal)) if !ended.stopped => format!("killed by signal {signal}"),
+        Some(Status::Exited(_) | Status::Killed(_)) | None => "stopped".to_owned(),
+    }
 }
 
 /// The expectations alone.
