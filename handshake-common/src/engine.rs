@@ -201,10 +201,11 @@ impl Newcomer {
         }
     }
 
+    /// What it may take the place of, at most. An attempt: of what a SYN flood leaves, answered or not.
     #[inline(always)]
     const fn worth(self) -> Worth {
         match self {
-            Self::Attempt => Worth::HalfOpenNoSynAck,
+            Self::Attempt => Worth::HalfOpenNoAck,
             Self::Orphan | Self::Midstream => Worth::Midstream,
             Self::Udp => Worth::UdpUnanswered,
             Self::Nothing => Worth::Free,

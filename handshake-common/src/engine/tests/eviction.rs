@@ -28,7 +28,7 @@ proptest! {
             2 => tcp(400, true, ACK, 1, 1),
             _ => tcp(400, false, SYN | ACK, 1, 1),
         };
-        let worth = [Worth::HalfOpenNoSynAck, Worth::UdpUnanswered, Worth::Midstream, Worth::Midstream];
+        let worth = [Worth::HalfOpenNoAck, Worth::UdpUnanswered, Worth::Midstream, Worth::Midstream];
         world.send(now, &packet);
         world.check_all();
         expect_least_worth_gone(&world, &before, worth[usize::from(newcomer)], time(now));
