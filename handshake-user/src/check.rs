@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::{Check as Options, Format};
 use crate::error::Error;
@@ -41,6 +41,8 @@ use kernel::{Addresses, Counts};
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
 /// How often it is looked whether the interfaces are still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time enough to notice what has come already.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// An expectation or the command failed.
 const FAILED: u8 = 1;
@@ -130,8 +132,7 @@ impl Check<'_> {
         // The kernel's reading is the wider: what it is short of was not there.
         let before = Counts::read()?;
         let started = self.snapshot()?;
-        let mut running = self.command.as_ref().map(Command::start).transpose()?;
-        let mut ending = self.wait(signals, running.as_mut()).await?;
+        let mut ending = self.observe(signals).await?;
         let ended = self.snapshot()?;
         if matches!(ending, Ending::Ended(_) | Ending::TimeUp(_)) {
             tokio::select! {
@@ -159,41 +160,34 @@ impl Check<'_> {
         Ok(self.session.last().clone())
     }
 
-    /// Until the command has ended, the time is up, a signal comes or an interface is lost. Then the command is no more.
-    async fn wait(&mut self, signals: &mut Signals, running: Option<&mut Running>) -> anyhow::Result<Ending> {
+    /// Runs the command, where there is one. Ends with it, when the time is up, a signal comes or an interface is lost;
+    /// then the command is no more.
+    async fn observe(&self, signals: &mut Signals) -> anyhow::Result<Ending> {
         let end = Instant::now() + self.options.period.unwrap_or(NEVER);
-        let Some(running) = running else {
-            return Ok(tokio::select! {
-                biased;
-                signal = signals.any() => Ending::Interrupted(signal),
-                () = sleep_until(end) => Ending::TimeUp(None),
-                lost = self.lost() => Ending::Lost(lost),
-            });
+        let Some(command) = &self.command else {
+            return Ok(self.cut(signals, end).await);
         };
+        // One that came while we attached: nothing is begun.
+        if let Ok(signal) = timeout(AT_ONCE, signals.any()).await {
+            return Ok(Ending::Interrupted(signal));
+        }
+        let mut running = command.start()?;
         let ending = tokio::select! {
             biased;
+            status = running.ended() => return Ok(Ending::Ended(status?)),
+            ending = self.cut(signals, end) => ending,
+        };
+        stop(&mut running, ending, signals).await
+    }
+
+    /// Ends with what cuts a command's time.
+    async fn cut(&self, signals: &mut Signals, end: Instant) -> Ending {
+        tokio::select! {
+            biased;
             signal = signals.any() => Ending::Interrupted(signal),
-            status = running.ended() => Ending::Ended(status?),
             () = sleep_until(end) => Ending::TimeUp(None),
             lost = self.lost() => Ending::Lost(lost),
-        };
-        Ok(match ending {
-            Ending::Ended(status) => Ending::Ended(status),
-            Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(libc::SIGTERM).await?)),
-            Ending::Interrupted(signal) => {
-                tokio::select! {
-                    biased;
-                    stopped = running.stop(signal) => stopped?,
-                    // Who asks twice does not want to wait.
-                    _ = signals.any() => running.kill().await?,
-                };
-                Ending::Interrupted(signal)
-            }
-            Ending::Lost(lost) => {
-                running.stop(libc::SIGTERM).await?;
-                Ending::Lost(lost)
-            }
-        })
+        }
     }
 
     /// Ends when an interface is no longer there.
@@ -209,7 +203,8 @@ impl Check<'_> {
     /// Waits until nothing is opening and no flow waits for its first answer, at most T1: then nothing younger than T1 is
     /// left of what the command did. Twice in a row: what was sent last may be on its way to the hook.
     async fn settle(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + self.options.scope.rules.half_open_after;
+        // And a little: a flow's age has the grain of jiffies.
+        let deadline = Instant::now() + self.options.scope.rules.half_open_after + SETTLE_EVERY;
         let mut quiet = 0;
         while quiet < 2 && Instant::now() < deadline {
             sleep(SETTLE_EVERY.min(deadline - Instant::now())).await;
@@ -234,9 +229,6 @@ impl Check<'_> {
     /// The report: to stderr beside a command, whose stdout is its own.
     fn show(&self, checked: &Checked<'_>, file: Option<File>) -> anyhow::Result<()> {
         let shown = checked.window.settled.with_top(self.options.top);
-        if let Some(file) = file {
-            Output::to(file).put(|out| report::json::write_check(out, &shown, checked))?;
-        }
         let format = self.options.format;
         if self.command.is_some() {
             let style = Style::of(&io::stderr());
@@ -247,6 +239,9 @@ impl Check<'_> {
             if format != Format::Text {
                 report::write_expectations(&mut Output::to(io::stderr()), checked, Style::of(&io::stderr()))?;
             }
+        }
+        if let Some(file) = file {
+            Output::to(file).put(|out| report::json::write_check(out, &shown, checked))?;
         }
         Ok(())
     }
@@ -297,10 +292,30 @@ impl Ended {
             Status::Exited(code) => format!("failed with status {code}"),
             Status::Killed(signal) => format!("was killed by signal {signal}"),
         };
-        let hint =
-            if self.stripped { " (it ran without capabilities: --as-root lets it have them)" } else { "" };
+        let hint = if self.stripped && !self.stopped { command::AS_ROOT } else { "" };
         Some(format!("the command {name} {how}{hint}"))
     }
+}
+
+/// Stops a command whose time was cut.
+async fn stop(running: &mut Running, ending: Ending, signals: &mut Signals) -> anyhow::Result<Ending> {
+    Ok(match ending {
+        Ending::Ended(status) => Ending::Ended(status),
+        Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(libc::SIGTERM).await?)),
+        Ending::Lost(lost) => {
+            running.stop(libc::SIGTERM).await?;
+            Ending::Lost(lost)
+        }
+        Ending::Interrupted(signal) => {
+            tokio::select! {
+                biased;
+                stopped = running.stop(signal) => stopped?,
+                // Who asks twice does not want to wait.
+                _ = signals.any() => running.kill().await?,
+            };
+            Ending::Interrupted(signal)
+        }
+    })
 }
 
 fn ended_command(command: &Command, ending: &Ending) -> Ended {

@@ -26,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Where programs are looked for without a PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// What may be wrong with a command that root runs.
+pub(super) const AS_ROOT: &str = " (it ran without capabilities: --as-root lets it have them)";
+
 /// A command that is there, and not started yet.
 pub(crate) struct Command {
     words: Vec<OsString>,
@@ -72,7 +75,9 @@ impl Command {
     }
 
     fn cannot_start(&self, error: &io::Error) -> Error {
-        Error::Command { name: shown(&self.words[0]), problem: format!("cannot be started: {error}") }
+        let stripped = self.is_stripped_root() && error.kind() == io::ErrorKind::PermissionDenied;
+        let hint = if stripped { AS_ROOT } else { "" };
+        Error::Command { name: shown(&self.words[0]), problem: format!("cannot be started: {error}{hint}") }
     }
 }
 

@@ -170,7 +170,7 @@ fn of_services(name: &str, figure: &Figure, snapshot: &Snapshot) -> Result<u64, 
     for row in &snapshot.services {
         let count = metric.value(&row.books).unwrap_or(0);
         match row.service {
-            Some(service) if figure.selectors.iter().all(|selector| selector.takes(service)) => {
+            Some(service) if figure.takes(service) => {
                 sum = sum.saturating_add(count);
             }
             None if count != 0 => return Err(Reason::Folded(figure.to_string())),

@@ -78,6 +78,9 @@ fn each_failure_has_its_numbers_and_its_sentence() {
         "completed / attempts >= 0.999",
         "half_open == 0",
         "refused{port=80} / attempts{port=80} < 1%",
+        "completed{port=443} / attempts{port=443} >= 99.9%",
+        "half_open{port=443} == 0",
+        "attempts{port=80} <= 700",
         "completed + refused >= attempts",
         "attempts >= 2000",
         "p50(connect) < 2ms",
@@ -203,6 +206,7 @@ fn json_has_the_expectations_the_command_and_the_kernel() {
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     assert!(report["type"] == "report" && report["tcp"]["completed"] == 1_204, "{report}");
+    assert!(draw_check(&checked, Style::plain(100)).contains("command   ./load.sh fast · status 0 · 2 s\n"));
     let added = ["expectations", "command", "kernel"].map(|name| format!("{name}: {:#}", report[name]));
     insta::assert_snapshot!(added.join("\n"));
 }

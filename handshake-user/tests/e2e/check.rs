@@ -304,9 +304,9 @@ fn an_interrupt_takes_the_command_with_it() -> Result<()> {
     }
     let network = loopback()?;
     let rows = [
-        (libc::SIGINT, "sleep 600 & echo $$ $!; wait", 130),
-        (libc::SIGTERM, "sleep 600 & echo $$ $!; wait", 143),
-        (libc::SIGINT, "trap '' INT TERM; sleep 600 & echo $$ $!; wait; sleep 600", 130),
+        (libc::SIGINT, "sleep 60 & echo $$ $!; wait", 130),
+        (libc::SIGTERM, "sleep 60 & echo $$ $!; wait", 143),
+        (libc::SIGINT, "trap '' INT TERM; sleep 60 & echo $$ $!; wait; sleep 60", 130),
     ];
     for (signal, script, code) in rows {
         let mut check = Check::start(&network, &expected(&["attempts == 0"]), script)?;
@@ -328,7 +328,7 @@ fn kill_9_takes_the_command_with_it() -> Result<()> {
         return Ok(());
     }
     let network = loopback()?;
-    let mut check = Check::start(&network, &[], "echo $$; exec sleep 600")?;
+    let mut check = Check::start(&network, &[], "echo $$; exec sleep 60")?;
     let pid = check.stdout.trim().to_owned();
     check.process.signal(libc::SIGKILL)?;
     check.process.wait(PATIENCE)?;
@@ -357,7 +357,7 @@ fn what_is_left_behind_is_not_waited_for() -> Result<()> {
         return Ok(());
     }
     let network = loopback()?;
-    let mut check = Check::start(&network, &[], "sleep 600 & echo $!")?;
+    let mut check = Check::start(&network, &[], "sleep 60 & echo $!")?;
     let left = check.stdout.trim().to_owned();
     let status = check.process.wait(PATIENCE)?;
     let alive = is_running(&left);
@@ -519,7 +519,7 @@ fn a_lost_interface_ends_the_command() -> Result<()> {
         return Ok(());
     }
     let network = segment()?;
-    let check = Check::start(&network, &expected(&["attempts == 0"]), "echo $$; exec sleep 600")?;
+    let check = Check::start(&network, &expected(&["attempts == 0"]), "echo $$; exec sleep 60")?;
     let pid = check.stdout.trim().to_owned();
     network.host().ip(&["link del eth0"])?;
     ensure_code(&check.wait()?, 4, &["but the check was cut short", "eth0 is gone"])?;
@@ -533,7 +533,7 @@ fn a_command_may_have_a_limit() -> Result<()> {
         return Ok(());
     }
     let network = loopback()?;
-    let check = Check::start(&network, &["--for", "300ms"], "echo $$; exec sleep 600")?;
+    let check = Check::start(&network, &["--for", "300ms"], "echo $$; exec sleep 60")?;
     let pid = check.stdout.trim().to_owned();
     ensure_code(&check.wait()?, 1, &["the command sh ran longer than --for and was stopped"])?;
     await_end(&pid)

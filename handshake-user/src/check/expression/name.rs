@@ -8,6 +8,7 @@ use handshake_common::verdict::Leg;
 use super::{Fault, Kind, Span};
 use crate::metric::{METRICS, Metric, SERVICE, Unit};
 use crate::similar;
+use crate::snapshot::{Books, Snapshot};
 use crate::values::{Cidr, PortRange};
 
 /// Functions of a leg: name, the metric below `latency.LEG`, and what it gives.
@@ -40,6 +41,24 @@ pub(crate) struct Figure {
     pub(crate) selectors: Vec<Selector>,
 }
 
+impl Figure {
+    /// Whether a service is one of those meant.
+    pub(crate) fn takes(&self, service: SocketAddr) -> bool {
+        self.selectors.iter().all(|selector| selector.takes(service))
+    }
+
+    /// TCP's books of the services it is of; of a report with every service by name.
+    pub(crate) fn books(&self, snapshot: &Snapshot) -> Books {
+        if self.selectors.is_empty() {
+            return snapshot.tcp.books;
+        }
+        let rows = snapshot.services.iter().filter(|row| row.service.is_some_and(|each| self.takes(each)));
+        let mut sum = Books::default();
+        rows.filter_map(|row| row.books.tcp()).for_each(|books| sum += *books);
+        sum
+    }
+}
+
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -61,7 +80,7 @@ pub(crate) enum Selector {
 
 impl Selector {
     /// Whether a service is one of those meant.
-    pub(crate) fn takes(self, service: SocketAddr) -> bool {
+    fn takes(self, service: SocketAddr) -> bool {
         match self {
             Self::Port(ports) => (ports.first..=ports.last).contains(&service.port()),
             Self::Address(net) => net.contains(service.ip()),
@@ -143,7 +162,7 @@ pub(crate) fn short(path: &str) -> &str {
 }
 
 /// The metrics that a name stands for.
-fn named(name: &str) -> Option<Vec<&'static Metric<crate::snapshot::Snapshot>>> {
+fn named(name: &str) -> Option<Vec<&'static Metric<Snapshot>>> {
     let find = |path: &str| METRICS.iter().find(|metric| metric.name == path);
     if let Some(metric) = find(name).or_else(|| find(&format!("tcp.{name}"))) {
         return Some(vec![metric]);

@@ -16,6 +16,10 @@ const MOST: usize = 3;
 /// Without a SYN for this long, a filter that waits for some says so.
 const QUIET_NS: u64 = 10_000_000_000;
 
+/// The ends of an attempt that somebody can do something about.
+const ENDS: [Verdict; 4] =
+    [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
+
 /// Something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -35,9 +39,8 @@ struct Window<'a> {
 /// What is wrong now: with an interval what it brought, else what the whole run did.
 pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
     let window = Window { snapshot, interval };
-    let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
     let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
-    all.extend(ends.map(|verdict| {
+    all.extend(ENDS.map(|verdict| {
         let count = window.count(|s| s.tcp.verdict(verdict));
         Problem { name: verdict.name(), sentence: verdict.sentence().to_owned(), count }
     }));
@@ -45,6 +48,25 @@ pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> 
     let count = window.count(|s| s.tcp.sign(ignored));
     all.push(Problem { name: ignored.name(), sentence: ignored.sentence().to_owned(), count });
     worth_a_line(all, window.count(|s| s.tcp.books.attempts))
+}
+
+/// What kept attempts from completing by these books, of all services or of some: however rare, for somebody expected
+/// that it was not.
+pub(super) fn obstacles(books: &Books, snapshot: &Snapshot) -> Vec<Problem> {
+    let causes = Cause::ALL.map(|cause| Problem {
+        name: cause.name(),
+        sentence: sentence(cause, snapshot),
+        count: books.half_open.of(cause) + books.half_open_expired.of(cause),
+    });
+    let ends = ENDS.map(|verdict| Problem {
+        name: verdict.name(),
+        sentence: verdict.sentence().to_owned(),
+        count: books.verdict(verdict),
+    });
+    let mut all: Vec<Problem> = causes.into_iter().chain(ends).filter(|problem| problem.count != 0).collect();
+    all.sort_by_key(|problem| std::cmp::Reverse(problem.count));
+    all.truncate(MOST);
+    all
 }
 
 impl Window<'_> {
@@ -58,16 +80,21 @@ impl Window<'_> {
     /// What is half-open now, and what has expired in the window.
     fn half_open(&self, cause: Cause) -> Problem {
         let expired = self.count(|s| s.tcp.books.half_open_expired.of(cause));
-        let hint = match cause {
-            Cause::NoSynAck => full_queue(self.snapshot),
-            Cause::NoAck => None,
-        };
         Problem {
             name: cause.name(),
-            sentence: format!("{}{}", cause.sentence(), hint.unwrap_or_default()),
+            sentence: sentence(cause, self.snapshot),
             count: self.snapshot.tcp.books.half_open.of(cause) + expired,
         }
     }
+}
+
+/// A cause's sentence, and a service that may be it.
+fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
+    let hint = match cause {
+        Cause::NoSynAck => full_queue(snapshot),
+        Cause::NoAck => None,
+    };
+    format!("{}{}", cause.sentence(), hint.unwrap_or_default())
 }
 
 /// A queue that is full drops SYNs in silence: a service that completes others and leaves some without

@@ -1,6 +1,7 @@
 //! What a check adds to the report: each expectation with what was measured, and the kernel's own account.
 //!
 //! ```text
+//! command   ./load.sh · status 0 · 1.4 s
 //! expect    met completed >= 1000: 1 204
 //!           FAILED completed / attempts >= 99.9%: 61.2 % (1 204 / 1 967)
 //!           no_ack: our SYN+ACKs leave and no ACK returns. Look at: …
@@ -8,14 +9,14 @@
 //!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were not taken
 //! ```
 
-use handshake_common::verdict::{Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Sign, UdpVerdict};
 
 use super::layout::{Piece, Style, Tone, line, words};
 use super::number::{group, span};
-use super::{WIDE, cause};
+use super::{DOT, WIDE, cause};
 use crate::check::{
-    Account, Checked, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome, Term,
-    Window,
+    Account, Checked, Ended, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome,
+    Status, Term, Window,
 };
 use crate::metric::METRICS;
 use crate::snapshot::Snapshot;
@@ -28,11 +29,32 @@ const ALWAYS: [KernelCounter; 2] = [KernelCounter::PassiveOpens, KernelCounter::
 /// The lines below the report.
 pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
     let mut out = String::new();
+    if let Some(ended) = &checked.command {
+        let pieces = [shortened(&ended.words.join(" ")), outcome(ended), span(checked.window.ran_ns())]
+            .map(Piece::plain);
+        line(&mut out, style, "command", &pieces, DOT);
+    }
     if let Some(account) = &checked.account {
         draw_account(&mut out, account, style);
     }
     out.push_str(&draw_expectations(checked, style));
     out
+}
+
+/// A command as far as it is needed to know it again: a script may be one of its words.
+fn shortened(command: &str) -> String {
+    const MOST: usize = 60;
+    let shown: String = command.chars().take(MOST).collect();
+    if shown.len() < command.len() { format!("{shown}…") } else { shown }
+}
+
+/// How the command ended.
+fn outcome(ended: &Ended) -> String {
+    match ended.status {
+        Some(Status::Exited(code)) if !ended.stopped => format!("status {code}"),
+        Some(Status::Killed(signal)) if !ended.stopped => format!("killed by signal {signal}"),
+        Some(Status::Exited(_) | Status::Killed(_)) | None => "stopped".to_owned(),
+    }
 }
 
 /// The expectations alone.
@@ -206,39 +228,33 @@ fn dividends(term: &Term) -> Vec<&Figure> {
 /// what makes times long; else its own sentence.
 fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<(String, String)> {
     let own = || (figure.to_string(), help.to_owned());
-    let named = |name: &str, sentence: &str| (name.to_owned(), sentence.to_owned());
-    if metric == format!("tcp.{}", Verdict::Completed.name()) {
-        let problems = cause::problems(snapshot, None).into_iter();
-        return or_own(problems.map(|problem| (problem.name.to_owned(), problem.sentence)).collect(), own);
+    let own_or = |others: Vec<(String, String)>| if others.is_empty() { vec![own()] } else { others };
+    let books = figure.books(snapshot);
+    match metric {
+        "tcp.completed" => {
+            let obstacles = cause::obstacles(&books, snapshot).into_iter();
+            own_or(obstacles.map(|problem| (problem.name.to_owned(), problem.sentence)).collect())
+        }
+        "tcp.half_open.now" => {
+            let causes = Cause::ALL.into_iter().filter(|cause| books.half_open.of(*cause) != 0);
+            own_or(causes.map(|cause| (cause.name().to_owned(), cause.sentence().to_owned())).collect())
+        }
+        "udp.answered" => {
+            let others = [UdpVerdict::Unanswered, UdpVerdict::Unreachable].into_iter();
+            let seen = others.filter(|verdict| snapshot.udp.books.verdict(*verdict) != 0);
+            own_or(seen.map(|verdict| (verdict.name().to_owned(), verdict.sentence().to_owned())).collect())
+        }
+        "tcp.attempts" => own_or(
+            cause::quiet(snapshot).map(|sentence| (figure.to_string(), sentence)).into_iter().collect(),
+        ),
+        _ if metric.starts_with("latency.") => {
+            let retries = [Sign::SynRetransmit, Sign::SynAckRetransmit].into_iter();
+            let seen = retries.filter(|sign| snapshot.tcp.sign(*sign) != 0);
+            let signs = seen.map(|sign| (sign.name().to_owned(), sign.sentence().to_owned()));
+            std::iter::once(own()).chain(signs).collect()
+        }
+        _ => vec![own()],
     }
-    if metric == format!("udp.{}", UdpVerdict::Answered.name()) {
-        let others = [UdpVerdict::Unanswered, UdpVerdict::Unreachable].into_iter();
-        let seen = others.filter(|verdict| snapshot.udp.books.verdict(*verdict) != 0);
-        return or_own(seen.map(|verdict| named(verdict.name(), verdict.sentence())).collect(), own);
-    }
-    if metric == format!("tcp.{}.now", Verdict::HalfOpen.name()) {
-        let causes = handshake_common::verdict::Cause::ALL.into_iter();
-        let seen = causes.filter(|cause| snapshot.tcp.books.half_open.of(*cause) != 0);
-        return or_own(seen.map(|cause| named(cause.name(), cause.sentence())).collect(), own);
-    }
-    if metric.starts_with("latency.") {
-        let retries = [Sign::SynRetransmit, Sign::SynAckRetransmit].into_iter();
-        let seen = retries.filter(|sign| snapshot.tcp.sign(*sign) != 0);
-        let mut all = vec![own()];
-        all.extend(seen.map(|sign| named(sign.name(), sign.sentence())));
-        return all;
-    }
-    if metric == "tcp.attempts" {
-        return vec![match cause::quiet(snapshot) {
-            Some(sentence) => (figure.to_string(), sentence),
-            None => own(),
-        }];
-    }
-    vec![own()]
-}
-
-fn or_own(others: Vec<(String, String)>, own: impl FnOnce() -> (String, String)) -> Vec<(String, String)> {
-    if others.is_empty() { vec![own()] } else { others }
 }
 
 /// The kernel's counters, and in words what they mean beside the wire's.
