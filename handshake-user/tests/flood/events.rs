@@ -17,9 +17,9 @@ use crate::books::{balanced, figure};
 use crate::run::{PATIENCE, alone};
 
 /// Attempts at once that the ring has room for, three times over.
-const ROOM: u32 = 12_000;
-/// ... and half as many again as it has room for.
-const TOO_MANY: u32 = 60_000;
+const ROOM: u32 = 10_000;
+/// ... and more than it has room for.
+const TOO_MANY: u32 = 45_000;
 
 /// As many attempts end as the ring has room for, then the reader is waited for: none is lost.
 #[test]

@@ -5,7 +5,7 @@ use xtask::lab::flood::Kind;
 use xtask::lab::skip_unless_privileged;
 
 use crate::books::figure;
-use crate::run::{Flooded, KEPT, Run, Way};
+use crate::run::{Flooded, KEPT, OPEN, Run, Way};
 
 #[test]
 fn a_udp_flood_pushes_out_no_established_flow() -> Result<()> {
@@ -38,7 +38,8 @@ fn an_ack_flood_pushes_out_no_established_flow() -> Result<()> {
     Ok(())
 }
 
-/// Connections and answered flows that were there, and handshakes meanwhile: the flood's packets are worth less.
+/// Connections, answered flows and open attempts that were there, and handshakes meanwhile: the flood's packets are worth
+/// less.
 fn what_was_there_stays(flooded: &Flooded) -> Result<()> {
     let last = &flooded.last;
     let of = |path| figure(last, path);
@@ -47,6 +48,7 @@ fn what_was_there_stays(flooded: &Flooded) -> Result<()> {
     let made = (flooded.handshakes.len() + KEPT) as u64;
     let lost = of("untracked") + of("contended");
     ensure!(of("tcp.completed") <= made && made <= of("tcp.completed") + lost, "{made} handshakes in {last}");
-    ensure!(of("tcp.attempts") == of("tcp.completed"), "{last}");
+    let open = of("tcp.opening") + of("tcp.half_open.now");
+    ensure!(of("tcp.attempts") == of("tcp.completed") + open && open == u64::from(OPEN), "{last}");
     Ok(())
 }

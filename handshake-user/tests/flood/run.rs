@@ -31,6 +31,8 @@ const BURST: u32 = 262_144;
 const SMALL: &str = "32768";
 /// Flows there are before a flood, of each kind.
 pub(crate) const KEPT: usize = 100;
+/// Attempts there are before a flood that nothing answers: they stay open.
+pub(crate) const OPEN: u8 = 50;
 
 /// Where the command watches what comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub(crate) struct Flooded {
     pub(crate) row: Value,
     /// Those, as the clients saw them.
     pub(crate) handshakes: Vec<Handshake>,
+    /// The row of the service that nothing answers: [`OPEN`] attempts from before the flood.
+    pub(crate) open: Value,
     /// UDP flows that were answered before.
     pub(crate) answered: u64,
     /// The flood's frames that reached the hook a second.
@@ -96,9 +100,9 @@ impl Run {
         let mut agent = Agent::start(&pair.server, HANDSHAKE, &self.arguments())?;
         let accounts = Accounts::open(&pair, self.way)?;
         let kept = tcp::connect_accept(&path, &listener, KEPT)?;
-        let echoes = udp::echo(&path, KEPT, 1, 40)?;
-        // A port may have been given twice.
-        let answered = echoes.iter().map(|flow| flow.initiator).collect::<HashSet<_>>().len() as u64;
+        let answered = talk(&path)?;
+        let unheard = Listener::deaf(&path, 0)?;
+        tcp::syn_without_ack(&path, unheard.address(), OPEN)?;
         let before = counters::read(&pair.client)?;
         let (effort, handshakes) = self.flood(&path, &listener, &accounts.ingress)?;
         let again = counters::read(&pair.client)?.since(&before, "TcpExtTCPSynRetrans");
@@ -115,9 +119,10 @@ impl Run {
         let last = balanced(&outcome)?;
         drop(kept);
         let row = service(&last, listener.address()).context("the service's row")?.clone();
+        let open = service(&last, unheard.address()).context("the row of those that stay open")?.clone();
         let ingress = accounts.ingress.counts()?;
         let rate = ingress.flood.total() as f64 / effort.took.as_secs_f64();
-        let flooded = Flooded { last, row, handshakes, answered, rate, ingress };
+        let flooded = Flooded { last, row, handshakes, open, answered, rate, ingress };
         flooded.print(self, effort, outcome.values()?.len());
         Ok(flooded)
     }
@@ -155,6 +160,12 @@ impl Run {
             made.and(handshakes).map(|handshakes| (effort, handshakes))
         })
     }
+}
+
+/// Datagrams that are answered; gives of how many flows, for a port may have been given twice.
+fn talk(path: &Path<'_>) -> Result<u64> {
+    let echoes = udp::echo(path, KEPT, 1, 40)?;
+    Ok(echoes.iter().map(|flow| flow.initiator).collect::<HashSet<_>>().len() as u64)
 }
 
 /// Makes frames until enough have reached the hook, and for as long as the flood is to last.

@@ -5,7 +5,7 @@ use xtask::lab::flood::Kind;
 use xtask::lab::skip_unless_privileged;
 
 use crate::books::figure;
-use crate::run::{Flooded, KEPT, Run, Way};
+use crate::run::{Flooded, KEPT, OPEN, Run, Way};
 
 #[test]
 fn a_syn_flood_through_native_xdp() -> Result<()> {
@@ -44,7 +44,17 @@ fn play(way: Way) -> Result<()> {
     evictions_are_counted_by_state(&flooded)?;
     let of = |path| figure(&flooded.last, path);
     ensure!(of("tcp.evicted") > 0 && of("untracked") == 0, "{}", flooded.last);
+    what_stays_open_is_pushed_out(&flooded)?;
     real_handshakes_complete(&flooded)
+}
+
+/// The oldest go first: attempts from before the flood that nothing has answered. Their service's row tells.
+fn what_stays_open_is_pushed_out(flooded: &Flooded) -> Result<()> {
+    let row = &flooded.open;
+    let of = |path| figure(row, path);
+    ensure!(of("attempts") == u64::from(OPEN), "{row}");
+    ensure!(of("evicted") > 0 && of("evicted") + of("opening") + of("half_open") == of("attempts"), "{row}");
+    Ok(())
 }
 
 /// No two of the flood's SYNs are alike: each is an attempt, or got no record and is counted as that.

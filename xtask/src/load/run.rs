@@ -41,8 +41,15 @@ pub(super) struct Seen {
     /// Its own words.
     pub(super) said: String,
     /// The reports of the `handshake watch` beside it.
-    pub(super) reports: Vec<Value>,
+    watched: Vec<Value>,
     pub(super) memory: Vec<(&'static str, Memory)>,
+}
+
+impl Seen {
+    /// Those of both, the check's last.
+    pub(super) fn reports(&self) -> impl Iterator<Item = &Value> {
+        self.watched.iter().chain([&self.report])
+    }
 }
 
 /// Runs it; `binary` is handshake.
@@ -59,14 +66,14 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
     let mut truth = make(scenario, &network, &mut wire, &mut memory, &progress)?;
     progress.say("waiting until nothing is opening");
     let account = Account::since(before, &network)?;
-    let reports = watch.map(Watch::stop).transpose()?.unwrap_or_default();
+    let watched = watch.map(Watch::stop).transpose()?.unwrap_or_default();
     let (report, code, said) = check.stop()?;
     let carried = wire.close()?;
     if let Some(target) = scenario.flood() {
         truth.add_flood(target, carried.flood.syn);
     }
     let (wire, flooded) = (carried.all, carried.flood.syn);
-    Ok(Seen { truth, account, wire, flooded, report, code, said, reports, memory })
+    Ok(Seen { truth, account, wire, flooded, report, code, said, watched, memory })
 }
 
 /// Makes the traffic, each kind on a thread of its own, and looks after the run meanwhile.
