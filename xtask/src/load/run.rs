@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::memory::{Look, Memory};
 use super::network::Network;
 use super::progress::Progress;
 use super::scenario::Scenario;
-use super::traffic::Source;
+use super::traffic::{Shared, Source};
 use super::truth::Truth;
 use super::wire::Wire;
 use crate::interrupt;
@@ -84,16 +84,17 @@ fn make(
     memory: &mut [(&'static str, Memory)],
     progress: &Progress,
 ) -> Result<Truth> {
-    let done = AtomicU64::new(0);
+    let shared = Shared::default();
     let sources = scenario.traffic.iter().flat_map(|traffic| {
         scenario.families.iter().map(|family| Source::new(scenario, *traffic, network, *family))
     });
     let sources = sources.collect::<Result<Vec<Source>>>()?;
     thread::scope(|scope| {
-        let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&done))).collect();
-        look_after(&threads, wire, memory, |elapsed, held| {
-            progress.say(&how_far(scenario, &done, elapsed, held));
-        })?;
+        let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&shared))).collect();
+        let looked_after = look_after(&threads, wire, memory, |elapsed, held| {
+            progress.say(&how_far(scenario, shared.made(), elapsed, held));
+        });
+        looked_after.inspect_err(|_| shared.stop())?;
         let mut truth = Truth::default();
         for thread in threads {
             truth += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -124,12 +125,12 @@ fn look_after<T>(
 }
 
 /// `12 s, 2400 of 6000 made, handshake holds 10624 KiB`
-fn how_far(scenario: &Scenario, done: &AtomicU64, elapsed: Duration, held: Option<Look>) -> String {
+fn how_far(scenario: &Scenario, made: u64, elapsed: Duration, held: Option<Look>) -> String {
     let totals = scenario.traffic.iter().map(|traffic| scenario.total(*traffic));
     let total = totals.sum::<Option<u64>>().map(|total| total * scenario.families.len() as u64);
     let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
     let held = held.map(|look| format!(", handshake holds {} KiB", look.own)).unwrap_or_default();
-    format!("{} s, {}{of} made{held}", elapsed.as_secs(), done.load(Ordering::Relaxed))
+    format!("{} s, {made}{of} made{held}", elapsed.as_secs())
 }
 
 /// `handshake check` around a command that lasts as long as the traffic.
