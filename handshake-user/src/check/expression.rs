@@ -4,7 +4,7 @@
 //! expectation = sum COMPARISON sum                    COMPARISON: >= <= == != > <
 //! sum         = quotient { ("+" | "-") quotient }
 //! quotient    = value { "/" value }
-//! value       = NUMBER [ "%" | UNIT | "/" "s" ] | figure | FUNCTION "(" LEG ")" | "rate" "(" sum ")" | "(" sum ")"
+//! value       = [ "-" ] NUMBER [ "%" | UNIT | "/" "s" ] | figure | FUNCTION "(" LEG ")" | "rate" "(" sum ")" | "(" sum ")"
 //! figure      = NAME [ "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}" ]
 //! ```
 //!

@@ -178,6 +178,9 @@ fn unknown(name: &str, span: Span) -> Fault {
     if Leg::ALL.iter().any(|leg| leg.name() == name) {
         return Fault::new(span, format!("{name} is a leg: p99({name})"));
     }
+    if name == "s" {
+        return Fault::new(span, "a rate is written rate(completed)");
+    }
     let paths = METRICS.iter().map(|metric| short(&metric.name));
     let known: Vec<&str> = paths.chain(SHORT.map(|(name, _)| name)).collect();
     // A figure's last name alone: ack_ignored is signs.ack_ignored.

@@ -106,6 +106,12 @@ impl Parser {
     fn value(&mut self) -> Result<Typed, Fault> {
         match self.take() {
             (Token::Number(number), span) => self.literal(number, span),
+            (Token::Sign('-'), minus) if matches!(self.peek(), Token::Number(_)) => {
+                let literal = self.value()?;
+                let kind = literal.kind;
+                let zero = Typed { term: Term::Constant(Fraction::ZERO), kind, span: minus };
+                pair(zero, Operation::Minus, literal, kind)
+            }
             (Token::Name(name), span) if *self.peek() == Token::Sign('(') => self.call(&name, span),
             (Token::Name(name), span) => self.figure(&name, span),
             (Token::Sign('('), open) => self.parenthesised(open),

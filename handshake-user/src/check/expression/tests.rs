@@ -41,6 +41,8 @@ fn good_ones_are_read() {
         ("1000 <= completed", "completed >= 1000", Kind::Count),
         ("2ms > p99(connect)", "p99(connect) < 2000000", Kind::Time),
         ("0 == half_open", "half_open == 0", Kind::Count),
+        ("completed - attempts >= -5", "completed - attempts >= -5", Kind::Count),
+        ("p50(connect) - p99(connect) > -1.5us", "p50(connect) - p99(connect) > -1500", Kind::Time),
         ("100 - 1 < completed", "completed > 99", Kind::Count),
     ];
     for (text, meaning, kind) in table {
@@ -86,6 +88,8 @@ fn wrong_ones_are_told_with_their_place() {
         ("ack_ignored == 0", 1, 11, "did you mean signs.ack_ignored?"),
         ("nonsense == 0", 1, 8, "no metric nonsense: --list-metrics has them all"),
         ("p99 < 2ms", 1, 3, "p99 is a function: p99(connect)"),
+        ("completed / s > 5", 13, 1, "a rate is written rate(completed)"),
+        ("- completed > 5", 1, 1, "a figure or a number is expected here"),
         ("connect < 2ms", 1, 7, "connect is a leg: p99(connect)"),
         ("p95(connect) < 2ms", 1, 3, "no function p95: there are p50, p90, p99, max, count, excluded, rate"),
         ("rte(completed) > 1/s", 1, 3, "no function rte: there are p50"),
