@@ -138,7 +138,17 @@ struct Check {
     agent: Agent,
     /// The command ends with this.
     command: ChildStdin,
-    report: PathBuf,
+    report: Scratch,
+}
+
+/// A file of this run alone, removed on drop.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may not have been written.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl Check {
@@ -159,16 +169,15 @@ impl Check {
         command.arg("--report").arg(&report).args(["--", "sh", "-c", "echo started; exec cat"]);
         let (mut agent, command) = Agent::attach_fed(command, network.devices().len())?;
         agent.await_output("started")?;
-        Ok(Self { agent, command, report })
+        Ok(Self { agent, command, report: Scratch(report) })
     }
 
     /// Ends the command. Gives the report, the exit code, and what was said.
     fn stop(self) -> Result<(Value, i32, String)> {
         drop(self.command);
         let outcome = self.agent.wait(PATIENCE)?;
-        let text = fs::read_to_string(&self.report);
+        let text = fs::read_to_string(&self.report.0);
         let text = text.with_context(|| format!("no report; handshake said:\n{}", outcome.stderr))?;
-        let _ = fs::remove_file(&self.report);
         let report = serde_json::from_str(&text).context("read the report")?;
         let code = outcome.status.code().with_context(|| format!("handshake: {}", outcome.status))?;
         Ok((report, code, outcome.stderr))
