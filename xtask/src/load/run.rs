@@ -155,7 +155,8 @@ impl Check {
     fn start(scenario: &Scenario, network: &Network, binary: &Path) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let report = std::env::temp_dir().join(format!("hs-load-{}-{number}.json", std::process::id()));
+        let report = format!("hs-load-{}-{number}.json", std::process::id());
+        let report = Scratch(std::env::temp_dir().join(report));
         let mut command = network.host().command(binary);
         command.arg("check");
         for device in network.devices() {
@@ -166,10 +167,13 @@ impl Check {
             command.args(["--expect", expression]);
         }
         // It says when it has started: what happens before is not within the command's time.
-        command.arg("--report").arg(&report).args(["--", "sh", "-c", "echo started; exec cat"]);
+        command.arg("--report").arg(&report.0).args(["--", "sh", "-c", "echo started; exec cat"]);
         let (mut agent, command) = Agent::attach_fed(command, network.devices().len())?;
-        agent.await_output("started")?;
-        Ok(Self { agent, command, report: Scratch(report) })
+        let started = agent.await_output("started");
+        // Ctrl-C ends it too: then that is the reason.
+        interrupt::check()?;
+        started?;
+        Ok(Self { agent, command, report })
     }
 
     /// Ends the command. Gives the report, the exit code, and what was said.
