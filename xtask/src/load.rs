@@ -131,3 +131,46 @@ pub fn play(scenario: &Scenario, binary: &Path) -> Result<(Comparison, String)> 
     let seen = run::run(scenario, binary)?;
     Ok((Comparison::of(scenario, &seen)?, seen.said))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn line(words: &str) -> Result<Line, clap::Error> {
+        <Line as clap::Parser>::try_parse_from(std::iter::once("load").chain(words.split_whitespace()))
+    }
+
+    fn chosen(words: &str) -> Result<Vec<Scenario>> {
+        line(words)?.args.chosen()
+    }
+
+    #[test]
+    fn all_is_every_scenario_but_the_soak() -> Result<()> {
+        let all = chosen("all")?;
+        assert_eq!(all.len() + 1, Scenario::all()?.len());
+        assert!(all.iter().all(|scenario| scenario.name != "soak"));
+        Ok(())
+    }
+
+    #[test]
+    fn rates_last_as_long_as_is_asked_for() -> Result<()> {
+        let duration = |words: &str| Ok::<_, anyhow::Error>(chosen(words)?[0].duration);
+        assert_eq!(duration("soak")?, Duration::from_secs(1800));
+        assert_eq!(duration("soak --for 5m")?, Duration::from_secs(300));
+        assert_eq!(duration("soak --short")?, Duration::from_secs(1));
+        Ok(())
+    }
+
+    #[test]
+    fn words_that_mean_nothing_are_refused() {
+        assert!(line("").is_err() && line("soak --short --for 5m").is_err() && line("soak --for 5").is_err());
+        assert!(line("--list").is_ok());
+        assert!(chosen("handshakes nonsense").is_err());
+    }
+}

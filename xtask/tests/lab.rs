@@ -14,7 +14,7 @@ use xtask::lab::bpf::{self, Hook, Outcome, Program};
 use xtask::lab::census::{Census, Counts};
 use xtask::lab::flood::{Flood, Kind};
 use xtask::lab::tap::{Dump, Tally, Tap};
-use xtask::lab::tcp::{self, Attempts, Listener};
+use xtask::lab::tcp::{self, Attempts, Listener, Loss};
 use xtask::lab::topology::{DEVICE, FAR_DEVICE};
 use xtask::lab::{
     Family, Loopback, Namespace, Pair, Path, Routed, counters, frame, skip_unless_privileged,
@@ -219,6 +219,30 @@ fn a_filtered_syn_is_sent_as_often_as_set() -> Result<()> {
     Attempts::start(&path, deaf.address(), 3)?.wait_timed_out(Duration::from_secs(8))?;
     assert_eq!(tap.traffic()?.both(), Tally { syn: 6, ..NOTHING });
     assert_eq!(counters::read(&pair.client)?.since(&before, "TcpExtTCPSynRetrans"), 3);
+    Ok(())
+}
+
+/// Completed by what is sent again; where the SYN+ACK was lost, both ends send theirs again.
+#[test]
+fn a_segment_that_is_lost_once_is_sent_again() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for (lost, ends) in [(Loss::Syn, 1), (Loss::SynAck, 2)] {
+        let pair = Pair::new()?;
+        let mut tap = Tap::open(&pair.server, DEVICE)?;
+        let hosts = [&pair.client, &pair.server];
+        let before = hosts.map(counters::read);
+        let accepted = tcp::lost_once(&pair.path(Family::V4), lost, 3)?;
+        assert_eq!(accepted.servers.len(), 3);
+        let wire = tap.traffic()?.both();
+        let mut again = [0; 2];
+        for ((host, before), again) in hosts.into_iter().zip(before).zip(&mut again) {
+            *again = counters::read(host)?.since(&before?, "TcpExtTCPSynRetrans");
+        }
+        assert_eq!((wire.syn, wire.syn_ack), (3 + again[0], 3 + again[1]), "{lost:?}");
+        assert_eq!(again.iter().filter(|count| **count > 0).count(), ends, "{lost:?}: {again:?}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! The examples, run as they are, in a namespace of their own.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -33,14 +32,6 @@ impl Drop for Folder {
     }
 }
 
-/// A command on one CPU of `lo`: of two that send on one connection at once, each may find its record held by the other
-/// for longer than it waits. The report says so then (`contended`), and is inconclusive.
-fn on_one_cpu(lo: &Loopback, program: impl AsRef<OsStr>) -> Command {
-    let mut command = lo.host.command("taskset");
-    command.args(["--cpu-list", "0"]).arg(program);
-    command
-}
-
 /// With handshake on the PATH, as the examples want it.
 fn run(command: &mut Command) -> Result<Output> {
     let handshake = Path::new(HANDSHAKE).parent().context("the command's folder")?;
@@ -56,7 +47,7 @@ fn wrk_is_judged_by_the_wire() -> Result<()> {
         return Ok(());
     }
     let lo = Loopback::new()?;
-    let output = run(&mut on_one_cpu(&lo, example("wrk.sh")))?;
+    let output = run(&mut lo.host.command(example("wrk.sh")))?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(0), "{}\n{stdout}\n{stderr}", output.status);
     ensure!(stdout.contains("Requests/sec:"), "{stdout}");
@@ -71,7 +62,7 @@ fn wrk_on_a_closed_port_fails() -> Result<()> {
         return Ok(());
     }
     let lo = Loopback::new()?;
-    let mut command = on_one_cpu(&lo, example("wrk.sh"));
+    let mut command = lo.host.command(example("wrk.sh"));
     let output = run(command.args(["http://127.0.0.1:8080/", "lo"]))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(3) && stderr.contains("FAILED completed >= 100"), "{output:?}");
@@ -87,9 +78,10 @@ fn the_ci_job_s_step_passes_and_leaves_its_report() -> Result<()> {
     let lo = Loopback::new()?;
     let folder = Folder::new("ci")?;
     let script = step(&fs::read_to_string(example("load-test.yml"))?, "Load test")?;
-    // As the runner does.
-    let mut command = on_one_cpu(&lo, "bash");
-    command.args(["-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
+    // As the runner does, but on one CPU: of two that send on one connection at once, one may find its record held by
+    // the other for longer than it waits, and the report is LOSSY (contended).
+    let mut command = lo.host.command("taskset");
+    command.args(["--cpu-list", "0", "bash", "-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
     let output = run(&mut command)?;
     ensure!(output.status.code() == Some(0), "{output:?}");
     let report: Value = serde_json::from_str(&fs::read_to_string(folder.0.join("report.json"))?)?;

@@ -79,7 +79,7 @@ impl Comparison {
         }
         table.packets(seen)?;
         table.flood(scenario, seen);
-        table.exact(scenario, report);
+        table.exact(scenario, seen);
         table.books(seen);
         table.memory(&seen.memory);
         table.exit(scenario, seen);
@@ -283,29 +283,24 @@ impl Comparison {
     }
 
     /// Nothing was lost, unless that is what the scenario is for, or a flood was more than this machine keeps.
-    fn exact(&mut self, scenario: &Scenario, report: &Value) {
+    fn exact(&mut self, scenario: &Scenario, seen: &Seen) {
         const INCONCLUSIVE: i32 = 3;
-        let exact = u64::from(report["exact"] == true);
+        let (all, exact) = (seen.reports().count() as u64, |report: &&Value| report["exact"] == true);
         let expected = match scenario.exit {
             Some(INCONCLUSIVE) => Expected::Exactly(0),
-            Some(_) | None if scenario.flood().is_some() => Expected::Between(0, 1),
-            Some(_) | None => Expected::Exactly(1),
+            Some(_) | None if scenario.flood().is_some() => Expected::Between(0, all),
+            Some(_) | None => Expected::Exactly(all),
         };
+        let exact = seen.reports().filter(exact).count() as u64;
         self.push("reports that are exact", expected, exact, String::new());
     }
 
     /// Every report of the run balances.
     fn books(&mut self, seen: &Seen) {
-        let reports = seen.reports.iter().chain([&seen.report]);
-        let (mut count, mut balanced, mut because) = (0, 0, String::new());
-        for report in reports {
-            count += 1;
-            match books::check(report) {
-                Ok(()) => balanced += 1,
-                Err(error) => because = format!("{error:#}"),
-            }
-        }
-        self.explained("reports that balance", count, balanced, because);
+        let results = || seen.reports().map(books::check);
+        let because = results().find_map(Result::err).map(|error| format!("{error:#}"));
+        let (all, balanced) = (results().count() as u64, results().filter(Result::is_ok).count() as u64);
+        self.explained("reports that balance", all, balanced, because.unwrap_or_default());
     }
 
     fn memory(&mut self, memory: &[(&'static str, Memory)]) {

@@ -94,7 +94,9 @@ fn mean(looks: &[Look]) -> Look {
 fn look(process: u32) -> Result<Look> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let field = |name| parse(&status, name).with_context(|| format!("{path} has no {name}"));
+    // What has ended, and was not waited for, has a status without it.
+    let field =
+        |name| parse(&status, name).with_context(|| format!("{path} has no {name} handshake has ended"));
     Ok(Look { own: field("RssAnon:")?, all: field("VmRSS:")? })
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::memory::{Look, Memory};
 use super::network::Network;
 use super::progress::Progress;
 use super::scenario::Scenario;
-use super::traffic::Source;
+use super::traffic::{Shared, Source};
 use super::truth::Truth;
 use super::wire::Wire;
 use crate::interrupt;
@@ -41,8 +41,15 @@ pub(super) struct Seen {
     /// Its own words.
     pub(super) said: String,
     /// The reports of the `handshake watch` beside it.
-    pub(super) reports: Vec<Value>,
+    watched: Vec<Value>,
     pub(super) memory: Vec<(&'static str, Memory)>,
+}
+
+impl Seen {
+    /// Those of both, the check's last.
+    pub(super) fn reports(&self) -> impl Iterator<Item = &Value> {
+        self.watched.iter().chain([&self.report])
+    }
 }
 
 /// Runs it; `binary` is handshake.
@@ -59,14 +66,14 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<Seen> {
     let mut truth = make(scenario, &network, &mut wire, &mut memory, &progress)?;
     progress.say("waiting until nothing is opening");
     let account = Account::since(before, &network)?;
-    let reports = watch.map(Watch::stop).transpose()?.unwrap_or_default();
+    let watched = watch.map(Watch::stop).transpose()?.unwrap_or_default();
     let (report, code, said) = check.stop()?;
     let carried = wire.close()?;
     if let Some(target) = scenario.flood() {
         truth.add_flood(target, carried.flood.syn);
     }
     let (wire, flooded) = (carried.all, carried.flood.syn);
-    Ok(Seen { truth, account, wire, flooded, report, code, said, reports, memory })
+    Ok(Seen { truth, account, wire, flooded, report, code, said, watched, memory })
 }
 
 /// Makes the traffic, each kind on a thread of its own, and looks after the run meanwhile.
@@ -77,16 +84,17 @@ fn make(
     memory: &mut [(&'static str, Memory)],
     progress: &Progress,
 ) -> Result<Truth> {
-    let done = AtomicU64::new(0);
+    let shared = Shared::default();
     let sources = scenario.traffic.iter().flat_map(|traffic| {
         scenario.families.iter().map(|family| Source::new(scenario, *traffic, network, *family))
     });
     let sources = sources.collect::<Result<Vec<Source>>>()?;
     thread::scope(|scope| {
-        let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&done))).collect();
-        look_after(&threads, wire, memory, |elapsed, held| {
-            progress.say(&how_far(scenario, &done, elapsed, held));
-        })?;
+        let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&shared))).collect();
+        let looked_after = look_after(&threads, wire, memory, |elapsed, held| {
+            progress.say(&how_far(scenario, shared.made(), elapsed, held));
+        });
+        looked_after.inspect_err(|_| shared.stop())?;
         let mut truth = Truth::default();
         for thread in threads {
             truth += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -117,12 +125,12 @@ fn look_after<T>(
 }
 
 /// `12 s, 2400 of 6000 made, handshake holds 10624 KiB`
-fn how_far(scenario: &Scenario, done: &AtomicU64, elapsed: Duration, held: Option<Look>) -> String {
+fn how_far(scenario: &Scenario, made: u64, elapsed: Duration, held: Option<Look>) -> String {
     let totals = scenario.traffic.iter().map(|traffic| scenario.total(*traffic));
     let total = totals.sum::<Option<u64>>().map(|total| total * scenario.families.len() as u64);
     let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
     let held = held.map(|look| format!(", handshake holds {} KiB", look.own)).unwrap_or_default();
-    format!("{} s, {}{of} made{held}", elapsed.as_secs(), done.load(Ordering::Relaxed))
+    format!("{} s, {made}{of} made{held}", elapsed.as_secs())
 }
 
 /// `handshake check` around a command that lasts as long as the traffic.
@@ -130,14 +138,25 @@ struct Check {
     agent: Agent,
     /// The command ends with this.
     command: ChildStdin,
-    report: PathBuf,
+    report: Scratch,
+}
+
+/// A file of this run alone, removed on drop.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may not have been written.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl Check {
     fn start(scenario: &Scenario, network: &Network, binary: &Path) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let report = std::env::temp_dir().join(format!("hs-load-{}-{number}.json", std::process::id()));
+        let report = format!("hs-load-{}-{number}.json", std::process::id());
+        let report = Scratch(std::env::temp_dir().join(report));
         let mut command = network.host().command(binary);
         command.arg("check");
         for device in network.devices() {
@@ -148,9 +167,12 @@ impl Check {
             command.args(["--expect", expression]);
         }
         // It says when it has started: what happens before is not within the command's time.
-        command.arg("--report").arg(&report).args(["--", "sh", "-c", "echo started; exec cat"]);
+        command.arg("--report").arg(&report.0).args(["--", "sh", "-c", "echo started; exec cat"]);
         let (mut agent, command) = Agent::attach_fed(command, network.devices().len())?;
-        agent.await_output("started")?;
+        let started = agent.await_output("started");
+        // Ctrl-C ends it too: then that is the reason.
+        interrupt::check()?;
+        started?;
         Ok(Self { agent, command, report })
     }
 
@@ -158,9 +180,8 @@ impl Check {
     fn stop(self) -> Result<(Value, i32, String)> {
         drop(self.command);
         let outcome = self.agent.wait(PATIENCE)?;
-        let text = fs::read_to_string(&self.report);
+        let text = fs::read_to_string(&self.report.0);
         let text = text.with_context(|| format!("no report; handshake said:\n{}", outcome.stderr))?;
-        let _ = fs::remove_file(&self.report);
         let report = serde_json::from_str(&text).context("read the report")?;
         let code = outcome.status.code().with_context(|| format!("handshake: {}", outcome.status))?;
         Ok((report, code, outcome.stderr))

@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::network::Network;
 use super::scenario::{Amount, Answer, Close, Kind, Lost, Scenario, Target, Traffic, due};
@@ -27,6 +27,33 @@ const BURST: u32 = 65_536;
 const OCTETS: usize = 100;
 /// Datagrams there, and as many back.
 const ROUNDS: usize = 2;
+
+/// What the threads of a run share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    made: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Shared {
+    /// How many attempts, flows and frames have been made.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// Something has failed: there is no use in going on.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, count: u64) {
+        self.made.fetch_add(count, Ordering::Relaxed);
+    }
+}
 
 /// One kind of traffic on one path, while it is made.
 pub(super) struct Source<'a> {
@@ -83,19 +110,20 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Makes all of it, counting in `done`. Everything has ended when it returns.
-    pub(super) fn run(mut self, done: &AtomicU64) -> Result<Truth> {
-        match (self.traffic.kind, self.traffic.amount) {
-            (Kind::SynFlood(target), amount) => self.flood(target, amount, done)?,
-            (_, Amount::Count(count)) => self.turn(count.into(), done)?,
-            (_, Amount::Rate(rate)) => self.at_rate(rate, done)?,
-            (_, Amount::Flat) => bail!("{:?} as fast as possible", self.traffic.kind),
-        }
+    /// Makes all of it. Everything has ended when it returns; when it fails, the others stop.
+    pub(super) fn run(mut self, shared: &Shared) -> Result<Truth> {
+        let made = match (self.traffic.kind, self.traffic.amount) {
+            (Kind::SynFlood(target), amount) => self.flood(target, amount, shared),
+            (_, Amount::Count(count)) => self.turn(count.into(), shared),
+            (_, Amount::Rate(rate)) => self.at_rate(rate, shared),
+            (kind, Amount::Flat) => Err(anyhow!("{kind:?} as fast as possible")),
+        };
+        made.inspect_err(|_| shared.stop())?;
         Ok(self.truth)
     }
 
     /// In bursts; how many of them reached the hook is told by its census.
-    fn flood(&mut self, target: Target, amount: Amount, done: &AtomicU64) -> Result<()> {
+    fn flood(&mut self, target: Target, amount: Amount, shared: &Shared) -> Result<()> {
         let listener = match target {
             Target::Deaf => Listener::deaf(&self.path, 0)?,
             Target::Listener => Listener::new(&self.path, 0, 128)?,
@@ -106,10 +134,10 @@ impl<'a> Source<'a> {
             Amount::Count(_) | Amount::Flat => BURST,
         };
         let began = Instant::now();
-        while began.elapsed() < self.duration {
+        while began.elapsed() < self.duration && !shared.is_stopped() {
             interrupt::check()?;
             flood.make(burst)?;
-            done.fetch_add(burst.into(), Ordering::Relaxed);
+            shared.add(burst.into());
             if let Amount::Rate(rate) = amount {
                 let due = Duration::from_secs_f64(flood.made() as f64 / f64::from(rate));
                 interrupt::pause_until(began + due.min(self.duration))?;
@@ -120,26 +148,26 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    fn at_rate(&mut self, rate: u32, done: &AtomicU64) -> Result<()> {
+    fn at_rate(&mut self, rate: u32, shared: &Shared) -> Result<()> {
         let began = Instant::now();
         let (mut elapsed, mut made) = (Duration::ZERO, 0);
-        while elapsed < self.duration {
+        while elapsed < self.duration && !shared.is_stopped() {
             interrupt::pause_until(began + elapsed)?;
             elapsed = (elapsed + TICK).min(self.duration);
             let now = due(rate, elapsed);
-            self.turn(now - made, done)?;
+            self.turn(now - made, shared)?;
             made = now;
         }
         Ok(())
     }
 
     /// `count` at once. Lets go of what was held long enough.
-    fn turn(&mut self, count: u64, done: &AtomicU64) -> Result<()> {
+    fn turn(&mut self, count: u64, shared: &Shared) -> Result<()> {
         if count > 0 {
             let held = self.make(count).with_context(|| format!("{:?}", self.traffic.kind))?;
             self.held.push_back((Instant::now(), held));
             self.turns = self.turns.wrapping_add(1);
-            done.fetch_add(count, Ordering::Relaxed);
+            shared.add(count);
         }
         while self.held.front().is_some_and(|(since, _)| since.elapsed() > HOLD) {
             self.held.pop_front();
