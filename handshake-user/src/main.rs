@@ -13,6 +13,7 @@ mod session;
 mod snapshot;
 mod source;
 mod time;
+mod tui;
 mod values;
 mod watch;
 

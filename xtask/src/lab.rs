@@ -4,7 +4,7 @@
 //! namespace ─▶ topology ─▶ Path ─▶ tcp, udp: traffic by the kernel's own sockets
 //!                            │  └─▶ frame: crafted frames, counted as they are sent
 //!                            └────▶ tap, counters: what happened, by the wire and by the kernel
-//! agent: the command under test        bpf: other people's programs on the same hooks
+//! agent, terminal: the command under test        bpf: other people's programs on the same hooks
 //! ```
 //!
 //! Nothing here knows the rules of handshake: what a scenario did is told by the kernel's counters and
@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod privilege;
 pub mod tap;
 pub mod tcp;
+pub mod terminal;
 pub mod topology;
 pub mod udp;
 

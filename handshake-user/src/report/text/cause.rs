@@ -18,12 +18,13 @@ const QUIET_NS: u64 = 10_000_000_000;
 
 /// Something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Its name in reports.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What it means, and where to look.
-    pub(super) sentence: String,
-    count: u64,
+    pub(crate) sentence: String,
+    /// Attempts it stands for.
+    pub(crate) count: u64,
 }
 
 /// What problems are counted over: an interval, or else the whole run.
@@ -33,7 +34,7 @@ struct Window<'a> {
 }
 
 /// What is wrong now: with an interval what it brought, else what the whole run did.
-pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
+pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
     let window = Window { snapshot, interval };
     let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
     let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
@@ -91,7 +92,7 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
 }
 
 /// A filter is set, and no SYN passes it: the trouble is not here. Where time stops there is nothing to wait for.
-pub(super) fn quiet(snapshot: &Snapshot) -> Option<String> {
+pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     let wanted = wanted(&snapshot.context.filter)?;
     let (attempts, flows) = (snapshot.tcp.books.attempts, snapshot.udp.books.flows);
     let long = if snapshot.stopped { attempts == 0 } else { snapshot.quiet_ns() >= QUIET_NS };

@@ -1,0 +1,359 @@
+//! What one frame shows: a snapshot and everything that is worked out of it, so that drawing only lays out. Pure; built
+//! once an interval.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use handshake_common::abi::Histogram;
+use handshake_common::record::{Clocks, Now, State};
+use handshake_common::verdict::Leg;
+
+use super::attempt::{Attempt, Id};
+use super::banner::{Sentry, Surge};
+use super::collect::Kept;
+use super::history::{History, Pulse, failed};
+use super::recent::{Legs, Recent};
+use crate::report::text::cause::{Problem, problems, quiet};
+use crate::report::text::number::{group, percent, span};
+use crate::snapshot::{Books, Interval, Latency, Origin, ServiceBooks, Snapshot, UdpBooks};
+use crate::source::live::ProgramRuns;
+
+/// Intervals that rates of services, times and the headline look back over: long enough to be calm, short enough to
+/// show an incident's end.
+const WINDOW: usize = 10;
+/// Bins of a leg's histogram: four a power of two, from [`FIRST_EXPONENT`] on.
+pub(crate) const BINS: usize = 96;
+/// 2¹⁰ ns is a microsecond; 24 powers of two later are 17 s.
+const FIRST_EXPONENT: usize = 10;
+/// From this share on, connections are being established.
+const GOOD_PERCENT: u64 = 99;
+/// Below this share they are not.
+const BAD_PERCENT: u64 = 50;
+
+/// What one frame shows.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    /// The latest figures.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// How long the window is, ns; 0 with the first snapshot.
+    pub(crate) window_ns: u64,
+    /// How long the last interval was, to the nearest tenth of a second, ns.
+    pub(crate) interval_ns: u64,
+    /// Are connections being established?
+    pub(crate) headline: Headline,
+    /// What is wrong, the largest first.
+    pub(crate) problems: Vec<Problem>,
+    /// A filter is set and nothing passes it.
+    pub(crate) quiet: Option<String>,
+    /// A service with a half-open surge.
+    pub(crate) surge: Option<Surge>,
+    /// The latest minutes.
+    pub(crate) history: History,
+    /// The legs and `connect`, over the window or else the run.
+    pub(crate) legs: [LegLine; 3],
+    /// Open attempts, the oldest first.
+    pub(crate) open: Vec<Attempt>,
+    /// How many there are, shown or not.
+    pub(crate) open_found: u64,
+    /// Attempts that have ended and UDP flows, the latest first.
+    pub(crate) ended: Vec<Attempt>,
+    /// How many attempts had been told of by then.
+    pub(crate) told: u64,
+    udp: Vec<Attempt>,
+    /// The attempt that is looked at, as the table has it.
+    pub(crate) wanted: Option<Attempt>,
+    /// TCP's services, then UDP's, each the busiest first.
+    pub(crate) services: Vec<ServiceLine>,
+    /// Records by state.
+    pub(crate) occupancy: [u64; State::ALL.len()],
+    /// Our programs.
+    pub(crate) programs: Vec<ProgramLine>,
+}
+
+/// Are connections being established?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Headline {
+    /// In one word.
+    pub(crate) state: Established,
+    /// In figures.
+    pub(crate) text: String,
+}
+
+/// The headline's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Established {
+    /// Nobody tries.
+    Quiet,
+    /// They are.
+    Yes,
+    /// Some are.
+    Partly,
+    /// Most are not.
+    No,
+}
+
+/// A leg's times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LegLine {
+    /// Which.
+    pub(crate) leg: Leg,
+    /// Its percentiles.
+    pub(crate) latency: Latency,
+    /// Its samples, in [`BINS`].
+    pub(crate) bins: Vec<u64>,
+}
+
+/// A service, and what the window brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceLine {
+    /// The responder; `None` is `other`.
+    pub(crate) service: Option<SocketAddr>,
+    /// The run's figures.
+    pub(crate) books: ServiceBooks,
+    /// Attempts or flows begun in the window.
+    pub(crate) begun: u64,
+    /// Half-open now, and what has failed in the window.
+    pub(crate) trouble: u64,
+    /// Its latest times.
+    pub(crate) legs: Legs,
+}
+
+/// One of our programs, and what the last interval brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProgramLine {
+    /// Its name in the object.
+    pub(crate) name: String,
+    /// Its id.
+    pub(crate) id: u32,
+    /// Runs in the interval; the kernel counts them only while its statistics are on.
+    pub(crate) runs: u64,
+    /// ns each took; `None` without a run.
+    pub(crate) ns_a_run: Option<u64>,
+}
+
+impl ServiceLine {
+    /// As reports name it.
+    pub(crate) fn name(&self) -> String {
+        self.service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())
+    }
+}
+
+impl Scene {
+    /// The moment it shows.
+    pub(crate) fn now(&self) -> Now {
+        self.snapshot.now
+    }
+
+    /// When flows change by age alone.
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.snapshot.clocks
+    }
+
+    /// An attempt as it is now: the table's record is newer than the event of an end that was taken back.
+    pub(crate) fn find(&self, id: Id) -> Option<&Attempt> {
+        let listed = self.ended.iter().chain(&self.open).find(|attempt| attempt.id() == id);
+        match (self.wanted.as_ref().filter(|wanted| wanted.id() == id), listed) {
+            (Some(wanted), Some(told)) if told.record.state == wanted.record.state => Some(told),
+            (Some(wanted), _) => Some(wanted),
+            (None, told) => told,
+        }
+    }
+
+    /// The same with the attempts that have ended since.
+    pub(crate) fn with_ended(&self, recent: &Recent) -> Self {
+        Self { ended: ended(recent, &self.udp), told: recent.told(), ..self.clone() }
+    }
+
+    /// The name of the interface that a record was first seen at.
+    pub(crate) fn interface(&self, attempt: &Attempt) -> &str {
+        let points =
+            attempt.tcp().map_or_else(|| attempt.udp().map_or(0, |udp| udp.points), |tcp| tcp.points);
+        let seen = [points & 0xf, points >> 4].into_iter().find(|at| *at != handshake_common::abi::NO_POINT);
+        match (&self.snapshot.context.origin, seen) {
+            (Origin::Live { interfaces }, Some(seen)) => {
+                interfaces.get(usize::from(seen >> 1)).map_or("", |interface| &interface.name)
+            }
+            (Origin::Live { .. } | Origin::Capture { .. }, _) => "",
+        }
+    }
+}
+
+/// Makes a scene of each snapshot, and remembers what the next one needs.
+#[derive(Default)]
+pub(crate) struct Director {
+    window: VecDeque<Arc<Snapshot>>,
+    history: History,
+    sentry: Sentry,
+    programs: Vec<ProgramRuns>,
+}
+
+impl Director {
+    /// The scene of a snapshot.
+    pub(crate) fn advance(
+        &mut self,
+        snapshot: Snapshot,
+        kept: Kept,
+        recent: &Recent,
+        programs: Vec<ProgramRuns>,
+    ) -> Scene {
+        let snapshot = Arc::new(snapshot);
+        let surge = self.note(&snapshot);
+        let oldest = self.window.front().unwrap_or(&snapshot);
+        let window = Interval::between(oldest, &snapshot);
+        let recently = (window.elapsed_ns() != 0).then_some(&window);
+        let scene = Scene {
+            window_ns: window.elapsed_ns(),
+            interval_ns: self.interval_ns(&snapshot),
+            headline: headline(&window),
+            problems: problems(&snapshot, recently),
+            quiet: quiet(&snapshot),
+            surge: surge.map(|surge| with_cause(surge, &kept.open)),
+            history: self.history.clone(),
+            legs: legs(&snapshot, &window),
+            open: kept.open,
+            open_found: kept.open_found,
+            ended: ended(recent, &kept.udp),
+            told: recent.told(),
+            udp: kept.udp,
+            wanted: kept.wanted,
+            services: services(&snapshot, oldest, recent),
+            occupancy: kept.occupancy,
+            programs: programs_between(&self.programs, &programs),
+            snapshot: Arc::clone(&snapshot),
+        };
+        self.programs = programs;
+        self.window.push_back(snapshot);
+        if self.window.len() > WINDOW {
+            self.window.pop_front();
+        }
+        scene
+    }
+
+    fn interval_ns(&self, snapshot: &Snapshot) -> u64 {
+        const TENTH_NS: u64 = 100_000_000;
+        let before = self.window.back().map_or(snapshot.taken_at_ns, |before| before.taken_at_ns);
+        (snapshot.taken_at_ns.saturating_sub(before) + TENTH_NS / 2) / TENTH_NS * TENTH_NS
+    }
+
+    /// Looks at the interval that ends with this snapshot.
+    fn note(&mut self, snapshot: &Snapshot) -> Option<Surge> {
+        let before = self.window.back()?;
+        let interval = Interval::between(before, snapshot);
+        self.history.push(Pulse::of(&interval, snapshot.tcp.books.half_open.total()));
+        self.sentry.look(before, snapshot)
+    }
+}
+
+/// The share that was established of what got past `opening` in the window.
+fn headline(window: &Interval<'_>) -> Headline {
+    let last = span(window.elapsed_ns());
+    let begun = window.change(|s| s.tcp.books.attempts) - window.change(|s| s.tcp.books.opening);
+    let decided = u64::try_from(begun).unwrap_or(0);
+    if decided == 0 {
+        let text = if window.elapsed_ns() == 0 { String::new() } else { format!(", last {last}") };
+        return Headline { state: Established::Quiet, text: format!("no connection attempt{text}") };
+    }
+    // One that began before the window may complete in it.
+    let completed = window.rise(|s| s.tcp.books.completed).min(decided);
+    let text = format!("{} of {} attempts in the last {last}", percent(completed, decided), group(decided));
+    let share = u128::from(completed) * 100;
+    let state = if share >= u128::from(decided) * u128::from(GOOD_PERCENT) {
+        Established::Yes
+    } else if share < u128::from(decided) * u128::from(BAD_PERCENT) {
+        Established::No
+    } else {
+        Established::Partly
+    };
+    Headline { state, text }
+}
+
+/// Where a flood pushes its attempts out before they are half-open, its cause is that of most of those that are open.
+fn with_cause(surge: Surge, open: &[Attempt]) -> Surge {
+    if surge.cause.is_some() {
+        return surge;
+    }
+    let there = open.iter().filter(|attempt| {
+        surge.service.is_none_or(|at| at == attempt.end(handshake_common::flow::Side::Responder))
+    });
+    let mut counts = [0_usize; 2];
+    for attempt in there {
+        counts[usize::from(attempt.record.state == State::SynReceived)] += 1;
+    }
+    let most = if counts[1] > counts[0] { State::SynReceived } else { State::SynSent };
+    Surge { cause: (counts != [0; 2]).then(|| most.cause()), ..surge }
+}
+
+/// Over the window where it has a sample, else over the run.
+fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; 3] {
+    let recent = window.latency.iter().any(|latency| latency.count != 0);
+    Leg::ALL.map(|leg| {
+        let (latency, bins) = if recent {
+            (window.latency[leg as usize], bins(&window.histogram(leg)))
+        } else {
+            (*snapshot.latency(leg), bins(snapshot.histogram(leg)))
+        };
+        LegLine { leg, latency, bins }
+    })
+}
+
+/// Sixteen buckets a power of two, by fours; what is under a microsecond or over 17 s stands at the ends.
+fn bins(histogram: &Histogram) -> Vec<u64> {
+    let mut bins = vec![0; BINS];
+    for (bucket, samples) in histogram.buckets.iter().enumerate() {
+        // The first sixteen buckets are a nanosecond each; the next sixteen are the power 2⁴.
+        let quarters = (bucket / 4).saturating_sub(4 * (FIRST_EXPONENT - 3));
+        bins[quarters.min(BINS - 1)] += samples;
+    }
+    bins
+}
+
+/// Ended attempts and UDP flows together, the latest first.
+fn ended(recent: &Recent, udp: &[Attempt]) -> Vec<Attempt> {
+    let mut all = recent.latest();
+    all.extend(udp);
+    all.sort_by_key(|attempt| std::cmp::Reverse(attempt.moment_ns()));
+    all
+}
+
+fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLine> {
+    let key =
+        |service: Option<SocketAddr>, books: &ServiceBooks| (service, matches!(books, ServiceBooks::Udp(_)));
+    let known: HashMap<_, _> =
+        before.services.iter().map(|row| (key(row.service, &row.books), &row.books)).collect();
+    let line = |row: &crate::snapshot::ServiceRow| {
+        let earlier = known.get(&key(row.service, &row.books)).copied();
+        let (begun, trouble) = match (&row.books, earlier) {
+            (ServiceBooks::Tcp(books), Some(ServiceBooks::Tcp(earlier))) => tcp_change(books, earlier),
+            (ServiceBooks::Tcp(books), _) => tcp_change(books, &Books::default()),
+            (ServiceBooks::Udp(books), Some(ServiceBooks::Udp(earlier))) => udp_change(books, earlier),
+            (ServiceBooks::Udp(books), _) => udp_change(books, &UdpBooks::default()),
+        };
+        let timed = row.service.filter(|_| matches!(row.books, ServiceBooks::Tcp(_)));
+        let legs = timed.map(|service| recent.legs(service)).unwrap_or_default();
+        ServiceLine { service: row.service, books: row.books, begun, trouble, legs }
+    };
+    now.services.iter().map(line).collect()
+}
+
+fn tcp_change(now: &Books, before: &Books) -> (u64, u64) {
+    let begun = now.attempts.saturating_sub(before.attempts);
+    (begun, now.half_open.total() + failed(now).saturating_sub(failed(before)))
+}
+
+fn udp_change(now: &UdpBooks, before: &UdpBooks) -> (u64, u64) {
+    let unreachable = now.unreachable.saturating_sub(before.unreachable);
+    (now.flows.saturating_sub(before.flows), now.unanswered + unreachable)
+}
+
+fn programs_between(before: &[ProgramRuns], now: &[ProgramRuns]) -> Vec<ProgramLine> {
+    let line = |program: &ProgramRuns| {
+        let earlier = before.iter().find(|earlier| earlier.id == program.id);
+        let (runs, ns) = earlier.map_or((program.runs, program.ns), |earlier| {
+            (program.runs.saturating_sub(earlier.runs), program.ns.saturating_sub(earlier.ns))
+        });
+        let ns_a_run = ns.checked_div(runs);
+        ProgramLine { name: program.name.clone(), id: program.id, runs, ns_a_run }
+    };
+    now.iter().map(line).collect()
+}
