@@ -116,3 +116,41 @@ pub(crate) fn events() -> UnboundedReceiver<Event> {
     });
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use xtask::lab::skip_without_tool;
+    use xtask::lab::terminal::Terminal;
+
+    use super::Tty;
+
+    /// What the next test runs on a terminal; elsewhere there is none to take.
+    #[test]
+    #[ignore = "panics, on the terminal of the next test"]
+    fn panics_while_it_has_the_terminal() {
+        if let Ok(_tty) = Tty::enter() {
+            panic!("on purpose");
+        }
+    }
+
+    /// The message is read on the screen that was there, and the shell can be typed into.
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        if skip_without_tool("tmux") {
+            return;
+        }
+        let terminal = Terminal::new(100, 30).expect("tmux");
+        let ourselves = std::env::current_exe().expect("this test's program");
+        let test = "tui::terminal::tests::panics_while_it_has_the_terminal";
+        let line =
+            format!("{} --ignored --nocapture --exact {test}; stty -a; echo done", ourselves.display());
+        terminal.line(&line).expect("a shell");
+        let wanted = |screen: &str| screen.lines().any(|line| line == "done");
+        let screen = terminal.await_screen(Duration::from_secs(30), wanted).expect("it ends");
+        assert!(screen.contains("on purpose"), "{screen}");
+        assert!(screen.contains(" icanon") && screen.contains(" echo "), "{screen}");
+        assert!(!terminal.is_alternate().expect("a pane"));
+    }
+}

@@ -128,7 +128,7 @@ fn no_size_is_a_panic() {
     let scenes = [typical(), flood(), Stage::new(Fake::new()).play(1, |_, _| {})];
     for scene in &scenes {
         for size in
-            (0..130).step_by(7).flat_map(|width| (0..45).step_by(4).map(move |height| (width, height)))
+            (0..130).step_by(13).flat_map(|width| (0..45).step_by(7).map(move |height| (width, height)))
         {
             for screen in Screen::ALL {
                 show(scene, &ui(screen), (size.0.max(1), size.1.max(1)));
