@@ -7,6 +7,7 @@ mod fuzz;
 mod lint;
 mod packages;
 mod run;
+mod screenshot;
 mod shell;
 mod stamp;
 mod test;
@@ -26,6 +27,7 @@ enum Cli {
     Fuzz(fuzz::Args),
     Lint(lint::Args),
     Run(run::Args),
+    Screenshot(screenshot::Args),
     Test(test::Args),
 }
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Cli::Fuzz(args) => fuzz::run(&args).map(done),
         Cli::Lint(args) => lint::run(&args).map(done),
         Cli::Run(args) => run::run(&args).map(done),
+        Cli::Screenshot(args) => screenshot::run(&args).map(done),
         Cli::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {

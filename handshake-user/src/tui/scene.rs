@@ -38,7 +38,7 @@ pub(crate) struct Scene {
     pub(crate) snapshot: Arc<Snapshot>,
     /// How long the window is, ns; 0 with the first snapshot.
     pub(crate) window_ns: u64,
-    /// How long the last interval was, to the nearest tenth of a second, ns.
+    /// How long the last interval was, ns.
     pub(crate) interval_ns: u64,
     /// Are connections being established?
     pub(crate) headline: Headline,
@@ -203,7 +203,7 @@ impl Director {
         let window = Interval::between(oldest, &snapshot);
         let recently = (window.elapsed_ns() != 0).then_some(&window);
         let scene = Scene {
-            window_ns: window.elapsed_ns(),
+            window_ns: rounded(window.elapsed_ns()),
             interval_ns: self.interval_ns(&snapshot),
             headline: headline(&window),
             problems: problems(&snapshot, recently),
@@ -231,9 +231,8 @@ impl Director {
     }
 
     fn interval_ns(&self, snapshot: &Snapshot) -> u64 {
-        const TENTH_NS: u64 = 100_000_000;
         let before = self.window.back().map_or(snapshot.taken_at_ns, |before| before.taken_at_ns);
-        (snapshot.taken_at_ns.saturating_sub(before) + TENTH_NS / 2) / TENTH_NS * TENTH_NS
+        rounded(snapshot.taken_at_ns.saturating_sub(before))
     }
 
     /// Looks at the interval that ends with this snapshot.
@@ -245,9 +244,15 @@ impl Director {
     }
 }
 
+/// A time as it was meant: a timer is some milliseconds late.
+fn rounded(ns: u64) -> u64 {
+    let unit = if ns < 2_000_000_000 { 50_000_000 } else { 500_000_000 };
+    (ns + unit / 2) / unit * unit
+}
+
 /// The share that was established of what got past `opening` in the window.
 fn headline(window: &Interval<'_>) -> Headline {
-    let last = span(window.elapsed_ns());
+    let last = span(rounded(window.elapsed_ns()));
     let begun = window.change(|s| s.tcp.books.attempts) - window.change(|s| s.tcp.books.opening);
     let decided = u64::try_from(begun).unwrap_or(0);
     if decided == 0 {
@@ -256,7 +261,7 @@ fn headline(window: &Interval<'_>) -> Headline {
     }
     // One that began before the window may complete in it.
     let completed = window.rise(|s| s.tcp.books.completed).min(decided);
-    let text = format!("{} of {} attempts in the last {last}", percent(completed, decided), group(decided));
+    let text = format!("{} of {} attempts, last {last}", percent(completed, decided), group(decided));
     let share = u128::from(completed) * 100;
     let state = if share >= u128::from(decided) * u128::from(GOOD_PERCENT) {
         Established::Yes

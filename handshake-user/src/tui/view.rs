@@ -31,8 +31,8 @@ use layout::Pen;
 
 /// The least that everything fits into.
 const LEAST: (u16, u16) = (60, 15);
-/// Fewer rows than this have none to spare for a blank one.
-const ROOMY: u16 = 20;
+/// Fewer rows than this under the header and the banner have none to spare for a blank one.
+const ROOMY: u16 = 22;
 
 /// Draws everything.
 pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
@@ -45,7 +45,7 @@ pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
     let width = usize::from(area.width);
     let mut top = vec![chrome::header(scene, ui, width), chrome::tabs(ui, width)];
     top.extend(chrome::banner(scene, ui, width));
-    if top.len() == 2 && area.height >= ROOMY {
+    if area.height >= ROOMY + u16::try_from(top.len()).unwrap_or(u16::MAX) {
         top.push(Line::default());
     }
     let height = usize::from(area.height).saturating_sub(top.len() + 1);

@@ -107,12 +107,12 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// The same with escape sequences for colours.
+    /// The same with escape sequences for colours, and with the blanks at the lines' ends.
     ///
     /// # Errors
     /// The terminal has ended.
     pub fn coloured_screen(&self) -> Result<String> {
-        self.tmux(&["capture-pane", "-p", "-e"])
+        self.tmux(&["capture-pane", "-p", "-e", "-N"])
     }
 
     /// Is the alternate screen shown?

@@ -17,13 +17,14 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let snapshot = &scene.snapshot;
     let mut start = vec![pen.span("handshake", Tone::Strong)];
     let filter = &snapshot.context.filter;
-    let named = match &snapshot.context.origin {
-        Origin::Capture { path, .. } => vec![path.clone()],
-        Origin::Live { interfaces } => interfaces.iter().map(with_hooks).collect(),
+    let (names, hooks) = match &snapshot.context.origin {
+        Origin::Capture { path, .. } => (path.clone(), Vec::new()),
+        Origin::Live { interfaces } => named(interfaces),
     };
     let ports = filter.ports.iter().map(|range| format!("port {range}"));
     let nets = filter.nets.iter().map(|net| format!("net {net}"));
-    for piece in ports.chain(nets).chain(named) {
+    // What matters least stands last: it is left out where there is no room.
+    for piece in [names].into_iter().chain(ports).chain(nets).chain(hooks) {
         start.push(pen.span(format!(" · {piece}"), Tone::Plain));
     }
     let (word, tone) = if snapshot.is_exact() { ("EXACT", Tone::Good) } else { ("LOSSY", Tone::Bad) };
@@ -31,12 +32,20 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     apart(start, vec![pen.span(times, Tone::Plain), pen.span(word, tone)], width)
 }
 
-fn with_hooks(interface: &Interface) -> String {
-    let hooks: Vec<String> = [("ingress", &interface.ingress), ("egress", &interface.egress)]
-        .iter()
-        .filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}")))
-        .collect();
-    format!("{} {}", interface.name, hooks.join(", "))
+/// The interfaces together, and the hooks of each, once where they are the same.
+fn named(interfaces: &[Interface]) -> (String, Vec<String>) {
+    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let mut hooks: Vec<String> = interfaces.iter().map(hooks).collect();
+    hooks.dedup();
+    (names.join(", "), hooks)
+}
+
+/// As the command line and reports say them.
+pub(super) fn hooks(interface: &Interface) -> String {
+    let ways = [("ingress", &interface.ingress), ("egress", &interface.egress)];
+    let hooks = ways.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}")));
+    let merged = interface.merged.then(|| "segments merged".to_owned());
+    hooks.chain(merged).collect::<Vec<_>>().join(", ")
 }
 
 /// The screens, that which is shown marked; the filter and whether the picture stands still.
@@ -81,12 +90,9 @@ fn surge_line(surge: &Surge) -> String {
         others => format!(" and {others} more"),
     };
     let share = whole_percent(surge.stuck, surge.stuck + surge.completed);
-    let growing = if surge.stuck == 0 { String::new() } else { format!(", {share} of the latest") };
-    let since = clock(surge.since_ns);
-    format!(
-        " HALF-OPEN SURGE {name}{others}: {} half-open{growing} · since {since}",
-        group(surge.outstanding)
-    )
+    let growing = if surge.stuck == 0 { String::new() } else { format!(" ({share} of new ones)") };
+    let (count, since) = (group(surge.outstanding), clock(surge.since_ns));
+    format!(" HALF-OPEN SURGE {name}{others}: {count}{growing} since {since}")
 }
 
 /// What is being typed, what the latest key came to, or the keys.

@@ -4,6 +4,7 @@ use handshake_common::record::State;
 use handshake_common::wire::Class;
 use ratatui::text::Line;
 
+use super::chrome;
 use super::layout::{Pen, left, right};
 use crate::report::text::number::{group, percent, short, span};
 use crate::snapshot::{EVICTIONS, Origin, Packets};
@@ -149,14 +150,10 @@ fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
         (format!("watched for {}", span(scene.snapshot.elapsed_ns())), Tone::Faint),
     ])];
     for (at, interface) in interfaces.iter().enumerate() {
-        let ways = [("ingress", &interface.ingress), ("egress", &interface.egress)];
-        let hooks: Vec<String> =
-            ways.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}"))).collect();
-        let merged = if interface.merged { ", segments merged" } else { "" };
         let packets = scene.snapshot.interfaces.get(at).copied().unwrap_or_default();
         lines.push(pen.line([
             (format!(" {}", left(&interface.name, NAME)), Tone::Faint),
-            (format!("{}{merged} · {}", hooks.join(", "), came_by(&packets)), Tone::Plain),
+            (format!("{} · {}", chrome::hooks(interface), came_by(&packets)), Tone::Plain),
         ]));
         let (before, tone) = if interface.before.is_empty() {
             ("nothing runs before ours".to_owned(), Tone::Faint)

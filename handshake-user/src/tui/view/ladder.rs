@@ -103,33 +103,45 @@ fn rung(step: &Step, pen: Pen, length: usize) -> Line<'static> {
         Drawn::Missing => Tone::Bad,
         Drawn::Awaited | Drawn::Inferred => Tone::Faint,
     };
-    let line = if step.drawn == Drawn::Seen { '─' } else { '╌' };
-    let label = format!(" {} ", step.label);
-    // Two for the beginning and the head of the arrow.
-    let dashes = length.saturating_sub(label.chars().count() + 2);
-    let shaft = |count: usize| line.to_string().repeat(count);
-    let body = match (step.way, step.drawn) {
-        (Way::Forth, Drawn::Missing) => {
-            format!("├{line}{label}{}✘{}│", shaft(dashes / 2), " ".repeat(dashes - dashes / 2))
-        }
-        (Way::Back, Drawn::Missing) => {
-            format!("│{}✘{}{label}{line}┤", " ".repeat(dashes - dashes / 2), shaft(dashes / 2))
-        }
-        (Way::Forth, Drawn::Seen | Drawn::Awaited | Drawn::Inferred) => {
-            format!("├{line}{label}{}▶│", shaft(dashes))
-        }
-        (Way::Back, Drawn::Seen | Drawn::Awaited | Drawn::Inferred) => {
-            format!("│◀{}{label}{line}┤", shaft(dashes))
-        }
+    let (from, to) = match step.way {
+        Way::Forth => ("├", "│"),
+        Way::Back => ("│", "┤"),
     };
-    pen.line([(format!("{} ", right(&at, RAIL - 1)), Tone::Plain), (body, tone)])
+    pen.line([
+        (format!("{} ", right(&at, RAIL - 1)), Tone::Plain),
+        (from.to_owned(), Tone::Faint),
+        (shaft(step, length), tone),
+        (to.to_owned(), Tone::Faint),
+    ])
+}
+
+/// What is between the rails: an arrow with its label at its beginning, or as far as something came.
+fn shaft(step: &Step, length: usize) -> String {
+    let line = if step.drawn == Drawn::Seen { "─" } else { "╌" };
+    let label = format!(" {} ", step.label);
+    // One for the arrow's beginning, one for its head.
+    let dashes = length.saturating_sub(label.chars().count() + 2);
+    let (drawn, blank) =
+        if step.drawn == Drawn::Missing { (dashes / 2, dashes - dashes / 2) } else { (dashes, 0) };
+    let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));
+    let head = match (step.drawn, step.way) {
+        (Drawn::Missing, _) => "✘",
+        (Drawn::Seen | Drawn::Awaited | Drawn::Inferred, Way::Forth) => "▶",
+        (Drawn::Seen | Drawn::Awaited | Drawn::Inferred, Way::Back) => "◀",
+    };
+    match step.way {
+        Way::Forth => format!("{line}{label}{shaft}{head}{blank}"),
+        Way::Back => format!("{blank}{head}{shaft}{label}{line}"),
+    }
 }
 
 /// The verdict and its sentence, its cause and its sentence, and the figures.
 fn words(attempt: &Attempt, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let standing = attempt.standing(scene.now(), scene.clocks());
     let mut lines = Vec::new();
-    lines.extend(explained(pen, standing.name(), standing.sentence(), tone(standing), width));
+    // The cause is what comes next.
+    let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
+    lines.extend(explained(pen, standing.name(), meaning, tone(standing), width));
     if let Some(cause) = attempt.cause(standing) {
         lines.extend(explained(pen, cause.name(), Cause::sentence(cause), tone(standing), width));
     }

@@ -19,8 +19,8 @@ use crate::tui::theme::Tone;
 const LABEL: usize = 12;
 /// A percentile.
 const TIME: usize = 8;
-/// Services listed at most.
-const SERVICES: usize = 12;
+/// Of so many rows of the screen one is a service's.
+const ROWS_A_SERVICE: usize = 5;
 
 /// The screen.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
@@ -33,7 +33,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
             section(2, 2, false, wrong(scene, pen, width)),
             section(1, 4, true, rates(scene, pen, width)),
             section(3, 4, true, times(scene, pen, width)),
-            section(6, 2, true, worst(scene, ui, width)),
+            section(6, 2, true, worst(scene, ui, width, height / ROWS_A_SERVICE)),
             section(4, 1, true, lost(scene, pen, width)),
             section(7, 1, true, others(scene, pen, width)),
             section(5, 1, false, labelled(pen, "balance", &balance, width)),
@@ -159,11 +159,11 @@ fn scale(columns: usize) -> String {
 }
 
 /// The services with the most trouble; without any, the busiest.
-fn worst(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>> {
+fn worst(scene: &Scene, ui: &Ui, width: usize, most: usize) -> Vec<Line<'static>> {
     let mut rows: Vec<_> =
         scene.services.iter().filter(|line| matches!(line.books, ServiceBooks::Tcp(_))).collect();
     rows.sort_by_key(|line| (std::cmp::Reverse((line.trouble, line.begun)), line.service));
-    rows.truncate(SERVICES);
+    rows.truncate(most);
     if rows.is_empty() { Vec::new() } else { services::tcp_lines(scene, ui, &rows, None, width) }
 }
 
