@@ -113,7 +113,8 @@ impl Playing<'_> {
                 Passed::Ended(event) if self.options.output.events => {
                     if let Some(verdict) = verdict_of(&event) {
                         let flow = view.ended(&record_of(&event), verdict, event.ended_ns);
-                        report::write_flow(&mut self.out, self.options.output.format, &flow, self.style)?;
+                        let (format, style) = (self.options.output.format, self.style);
+                        self.out.put(|out| report::write_flow(out, format, &flow, style))?;
                     }
                 }
                 Passed::Displaced(record, verdict) if self.options.output.flows => {

@@ -57,16 +57,11 @@ impl<W: Write> Output<W> {
 /// # Errors
 ///
 /// Those of the writer.
-pub(crate) fn write_flow<W: Write>(
-    out: &mut Output<W>,
-    format: Format,
-    flow: &Flow,
-    style: Style,
-) -> io::Result<()> {
-    out.put(|out| match format {
+pub(crate) fn write_flow(out: &mut dyn Write, format: Format, flow: &Flow, style: Style) -> io::Result<()> {
+    match format {
         Format::Text => writeln!(out, "{}", text::draw_flow(flow, style).trim_end()),
         Format::Json | Format::Jsonl => json::write_flow(out, flow),
-    })
+    }
 }
 
 /// The last report, and the flows when they were asked for.
@@ -84,9 +79,9 @@ pub(crate) fn write_closing<W: Write>(
     if let (Format::Json, Some(flows)) = (format, flows) {
         return out.put(|out| json::write_report_with_flows(out, snapshot, flows));
     }
-    for flow in flows.unwrap_or_default() {
-        write_flow(out, format, flow, style)?;
-    }
+    out.put(|out| {
+        flows.unwrap_or_default().iter().try_for_each(|flow| write_flow(out, format, flow, style))
+    })?;
     write_report(out, format, snapshot, None, style)
 }
 

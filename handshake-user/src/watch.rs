@@ -110,19 +110,21 @@ impl<'a> Agent<'a> {
         Ok(())
     }
 
-    /// Writes the attempts that have ended since the last time.
+    /// Writes the attempts that have ended since the last time: together, for there may be many.
     fn show_events(&mut self) -> anyhow::Result<()> {
         let Self { options, session, out, style } = self;
         if !options.output.events {
             return Ok(());
         }
-        let mut written = Ok(());
-        session.for_each_ended(&mut |flow| {
-            if written.is_ok() {
-                written = report::write_flow(out, options.output.format, flow, *style);
-            }
-        });
-        Ok(written?)
+        Ok(out.put(|out| {
+            let mut written = Ok(());
+            session.for_each_ended(&mut |flow| {
+                if written.is_ok() {
+                    written = report::write_flow(out, options.output.format, flow, *style);
+                }
+            });
+            written
+        })?)
     }
 }
 
