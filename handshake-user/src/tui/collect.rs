@@ -6,11 +6,11 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use handshake_common::abi::Service;
-use handshake_common::record::{Clocks, Now, Record, State};
-use handshake_common::verdict::Verdict;
+use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
 use super::attempt::{Attempt, Id};
 use super::filter::Filter;
+use crate::report::flow::opened_ns as opened;
 use crate::source::{Reading, Source};
 
 /// Open attempts kept, the oldest of them.
@@ -100,25 +100,29 @@ struct Sieve {
 struct ByAge(Record);
 
 impl Sieve {
+    /// Asked of every record of the tables: the cheapest questions come first.
     fn add(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
         self.occupancy[record.state as usize] += 1;
-        if record.state.is_open() {
-            self.add_open(record, filter, now, clocks);
-        } else if record.state.is_udp() {
-            self.add_udp(record, filter, now, clocks);
+        match &record.detail {
+            // One past T2 is open no more.
+            Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
+                if filter.admits_record(record, now, clocks) {
+                    self.open_found += 1;
+                    self.add_open(record, tcp.opened_ns);
+                }
+            }
+            Detail::Udp(udp) if !record.expired(now, clocks) => {
+                if filter.admits_record(record, now, clocks) {
+                    self.add_udp(record, udp.opened_ns);
+                }
+            }
+            Detail::Tcp(_) | Detail::Udp(_) => {}
         }
     }
 
-    /// One past T2 is open no more.
-    fn add_open(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
-        if record.verdict(now, clocks) == Some(Verdict::HalfOpenExpired)
-            || !filter.admits_record(record, now, clocks)
-        {
-            return;
-        }
-        self.open_found += 1;
+    fn add_open(&mut self, record: &Record, opened_ns: u64) {
         if self.open.len() == OPEN_KEPT {
-            if self.open.peek().is_some_and(|youngest| ByAge(*record) >= *youngest) {
+            if self.open.peek().is_some_and(|youngest| opened_ns >= opened(&youngest.0)) {
                 return;
             }
             self.open.pop();
@@ -126,12 +130,9 @@ impl Sieve {
         self.open.push(ByAge(*record));
     }
 
-    fn add_udp(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
-        if record.expired(now, clocks) || !filter.admits_record(record, now, clocks) {
-            return;
-        }
+    fn add_udp(&mut self, record: &Record, opened_ns: u64) {
         if self.udp.len() == UDP_KEPT {
-            if self.udp.peek().is_some_and(|Reverse(oldest)| ByAge(*record) <= *oldest) {
+            if self.udp.peek().is_some_and(|Reverse(oldest)| opened_ns <= opened(&oldest.0)) {
                 return;
             }
             self.udp.pop();
@@ -153,7 +154,7 @@ impl Sieve {
 impl ByAge {
     /// The beginning first; the rest only so that equal ones keep their order.
     fn order(&self) -> (u64, u32, [u32; 4]) {
-        (Attempt::of(self.0).opened_ns(), self.0.key.ports, self.0.key.low)
+        (opened(&self.0), self.0.key.ports, self.0.key.low)
     }
 }
 

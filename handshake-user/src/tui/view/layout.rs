@@ -33,32 +33,26 @@ impl Pen {
 pub(super) struct Section {
     /// In their order.
     pub(super) lines: Vec<Line<'static>>,
-    /// So many are left at least when room is short.
+    /// With fewer of them the others say nothing.
     pub(super) least: usize,
-    /// The highest gives way first.
+    /// The lowest matters most.
     pub(super) rank: u8,
     /// A blank line stands before it where there is room.
     pub(super) apart: bool,
 }
 
-/// As many sections as fit, with blank lines between them while there is room.
+/// As many sections as fit, the most important first, with blank lines between them while there is room.
 pub(super) fn fit(mut sections: Vec<Section>, height: usize) -> Vec<Line<'static>> {
-    sections.retain(|section| !section.lines.is_empty());
-    let used = |sections: &[Section]| sections.iter().map(|section| section.lines.len()).sum::<usize>();
     let mut order: Vec<usize> = (0..sections.len()).collect();
-    order.sort_by_key(|at| std::cmp::Reverse(sections[*at].rank));
-    for least in [false, true] {
-        for at in &order {
-            let over = used(&sections).saturating_sub(height);
-            let keep = if least { 0 } else { sections[*at].least };
-            let left = sections[*at].lines.len().saturating_sub(over).max(keep);
-            // What remains under its own least says nothing any more.
-            let left = if left < sections[*at].least { 0 } else { left };
-            sections[*at].lines.truncate(left);
-        }
+    order.sort_by_key(|at| sections[*at].rank);
+    let mut spare = height;
+    for at in order {
+        let section = &mut sections[at];
+        let kept = if section.least <= spare { section.lines.len().min(spare) } else { 0 };
+        section.lines.truncate(kept);
+        spare -= kept;
     }
     sections.retain(|section| !section.lines.is_empty());
-    let mut spare = height.saturating_sub(used(&sections));
     let mut lines: Vec<Line<'static>> = Vec::new();
     for section in sections {
         if section.apart && spare != 0 && !lines.is_empty() {
@@ -172,8 +166,8 @@ mod tests {
         assert_eq!(shown(7), "0.0 0.1 9.0 9.1 9.2 9.3 5.0");
         assert_eq!(shown(6), "0.0 0.1 9.0 9.1 9.2 5.0");
         assert_eq!(shown(5), "0.0 0.1 9.0 9.1 5.0");
-        assert_eq!(shown(4), "0.0 9.0 9.1 5.0");
-        assert_eq!(shown(3), "0.0 5.0");
+        assert_eq!(shown(4), "0.0 0.1 5.0", "9 has two lines or none");
+        assert_eq!(shown(2), "0.0 0.1");
         assert_eq!(shown(1), "0.0");
         assert_eq!(shown(0), "");
     }

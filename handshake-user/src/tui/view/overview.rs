@@ -26,17 +26,17 @@ const ROWS_A_SERVICE: usize = 5;
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let section = |rank, least, apart, lines| Section { lines, least, rank, apart };
-    let balance = balance_terms(&scene.snapshot).join(" + ");
+    let balance = labelled(pen, "balance", &balance_terms(&scene.snapshot).join(" + "), width);
     fit(
         vec![
             section(0, 1, true, vec![headline(scene, pen)]),
             section(2, 2, false, wrong(scene, pen, width)),
-            section(1, 4, true, rates(scene, pen, width)),
+            section(1, 5, true, rates(scene, pen, width)),
             section(3, 4, true, times(scene, pen, width)),
             section(6, 2, true, worst(scene, ui, width, height / ROWS_A_SERVICE)),
             section(4, 1, true, lost(scene, pen, width)),
             section(7, 1, true, others(scene, pen, width)),
-            section(5, 1, false, labelled(pen, "balance", &balance, width)),
+            section(5, balance.len(), false, balance),
             section(8, 1, false, labelled(pen, "hook saw", &hook_saw(scene), width)),
         ],
         height,
