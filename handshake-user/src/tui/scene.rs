@@ -362,3 +362,114 @@ fn programs_between(before: &[ProgramRuns], now: &[ProgramRuns]) -> Vec<ProgramL
     };
     now.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::abi::{BUCKETS, Counter, Histogram};
+    use handshake_common::latency::bucket;
+    use handshake_common::record::State;
+    use handshake_common::verdict::{Cause, Verdict};
+
+    use super::{BINS, Established, bins, rounded};
+    use crate::fake::{Fake, SECOND};
+    use crate::tui::attempt::Attempt;
+    use crate::tui::testing::Stage;
+
+    fn service() -> Stage {
+        let mut fake = Fake::new();
+        fake.service(1, "10.0.0.2:443");
+        Stage::new(fake)
+    }
+
+    #[test]
+    fn the_headline_is_the_windows() {
+        let table = [
+            (99, 1, Established::Yes, "99.0 % of 100 attempts, last 1 s"),
+            (98, 2, Established::Partly, "98.0 % of 100 attempts, last 1 s"),
+            (50, 50, Established::Partly, "50.0 % of 100 attempts, last 1 s"),
+            (49, 51, Established::No, "49.0 % of 100 attempts, last 1 s"),
+            (0, 0, Established::Quiet, "no connection attempt, last 1 s"),
+        ];
+        for (completed, refused, state, text) in table {
+            let scene = service().play(1, |fake, _| {
+                fake.ended(1, Counter::Completed, completed);
+                fake.ended(1, Counter::Refused, refused);
+                // Nothing is wrong with these yet.
+                fake.open(1, State::SynSent, SECOND / 2);
+            });
+            assert_eq!((scene.headline.state, scene.headline.text.as_str()), (state, text));
+        }
+    }
+
+    /// What was before the window does not count, however much it was.
+    #[test]
+    fn an_incident_is_seen_through_hours_of_peace() {
+        let mut stage = service();
+        stage.play(20, |fake, _| fake.ended(1, Counter::Completed, 100_000));
+        let scene = stage.play(12, |fake, _| fake.ended(1, Counter::Refused, 10));
+        assert_eq!(scene.headline.state, Established::No);
+        assert_eq!(scene.headline.text, "0.0 % of 100 attempts, last 10 s");
+        assert_eq!(scene.problems[0].name, "refused");
+        assert_eq!((scene.services[0].begun, scene.services[0].trouble), (100, 100));
+    }
+
+    /// Pushed out before they are T1 old, attempts never are half-open: the surge is seen by what gave way, and its cause by
+    /// those that are open.
+    #[test]
+    fn a_flood_that_the_table_cannot_hold_is_a_surge() {
+        let mut stage = service();
+        let calm = stage.play(3, |fake, _| fake.ended(1, Counter::Completed, 5_000));
+        assert_eq!(calm.surge, None);
+        let scene = stage.play(1, |fake, _| {
+            fake.ended(1, Counter::Completed, 5_000);
+            fake.ended(1, Counter::Evicted, 400_000);
+            for _ in 0..10 {
+                fake.open(1, State::SynReceived, SECOND / 10);
+            }
+        });
+        let surge = scene.surge.expect("a surge");
+        assert_eq!((surge.outstanding, surge.stuck, surge.completed), (400_000, 400_000, 5_000));
+        assert_eq!(surge.cause, Some(Cause::NoAck));
+        let later = stage.play(6, |_, _| {});
+        assert_eq!(later.surge, None, "nothing has come for five seconds");
+    }
+
+    #[test]
+    fn bins_are_quarters_of_powers_of_two() {
+        let bin = |ns: u64| {
+            let mut histogram = Histogram { buckets: [0; BUCKETS] };
+            histogram.buckets[bucket(ns) as usize] = 1;
+            bins(&histogram).iter().position(|samples| *samples == 1).expect("it is somewhere")
+        };
+        let ends = [(0, 0), (1, 0), (1_023, 0), (u64::MAX, BINS - 1), (17_500_000_000, BINS - 1)];
+        let inside = [(1_024, 0), (1_280, 1), (2_047, 3), (2_048, 4), (1 << 20, 40), (1 << 30, 80)];
+        for (ns, expected) in ends.into_iter().chain(inside) {
+            assert_eq!(bin(ns), expected, "{ns} ns");
+        }
+    }
+
+    /// A refusal that was taken back: the table knows better than the event.
+    #[test]
+    fn an_attempt_is_found_as_it_is_now() {
+        let mut stage = service();
+        let at = stage.fake.open(1, State::SynReceived, SECOND);
+        let record = stage.fake.records[at];
+        let refused = handshake_common::record::Record { state: State::Refused, ..record };
+        stage.end(refused, Verdict::Refused, SECOND / 2);
+        let mut scene = stage.play(1, |_, _| {});
+        let id = Attempt::of(record).id();
+        assert!(scene.find(id).is_some_and(|attempt| attempt.ended.is_some()));
+        scene.wanted = Some(Attempt::of(record));
+        assert_eq!(scene.find(id), Some(&Attempt::of(record)));
+        scene.wanted = Some(Attempt::of(refused));
+        assert!(scene.find(id).is_some_and(|attempt| attempt.ended.is_some()), "the event knows the moment");
+    }
+
+    #[test]
+    fn times_are_as_they_were_meant() {
+        let ms = 1_000_000;
+        for (took, meant) in [(1_003, 1_000), (251, 250), (9_904, 10_000), (21, 0), (2_300, 2_500)] {
+            assert_eq!(rounded(took * ms), meant * ms);
+        }
+    }
+}

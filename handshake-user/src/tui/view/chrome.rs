@@ -90,9 +90,9 @@ fn surge_line(surge: &Surge) -> String {
         others => format!(" and {others} more"),
     };
     let share = whole_percent(surge.stuck, surge.stuck + surge.completed);
-    let growing = if surge.stuck == 0 { String::new() } else { format!(" ({share} of new ones)") };
+    let growing = if surge.stuck == 0 { String::new() } else { format!(" {share} of new ones,") };
     let (count, since) = (group(surge.outstanding), clock(surge.since_ns));
-    format!(" HALF-OPEN SURGE {name}{others}: {count}{growing} since {since}")
+    format!(" HALF-OPEN SURGE at {name}{others}: {count} open,{growing} since {since}")
 }
 
 /// What is being typed, what the latest key came to, or the keys.
