@@ -88,18 +88,24 @@ impl Filter {
         })
     }
 
-    /// Does an attempt fit all words? `interface` is where it was seen.
-    pub(crate) fn admits(&self, attempt: &Attempt, now: Now, clocks: &Clocks, interface: &str) -> bool {
+    /// Does an attempt fit all words? `interface` is where it was seen; without it plain text is not looked for.
+    pub(crate) fn admits(
+        &self,
+        attempt: &Attempt,
+        now: Now,
+        clocks: &Clocks,
+        interface: Option<&str>,
+    ) -> bool {
         self.terms.iter().all(|term| match term {
             Term::Verdict(name) => attempt.standing(now, clocks).name() == *name,
             Term::Cause(cause) => attempt.cause(attempt.standing(now, clocks)) == Some(*cause),
-            Term::Text(text) => {
+            Term::Text(text) => interface.is_none_or(|interface| {
                 let standing = attempt.standing(now, clocks);
                 let cause = attempt.cause(standing).map_or("", Cause::name);
                 let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
                 let shown = format!("{from} {to} {} {cause} {interface}", standing.name());
                 shown.to_lowercase().contains(text)
-            }
+            }),
             Term::Port(_) | Term::Net(_) | Term::Socket { .. } | Term::Udp(_) => {
                 let one = Self { text: String::new(), terms: vec![term.clone()] };
                 one.admits_record(&attempt.record, now, clocks)
@@ -240,7 +246,7 @@ mod tests {
         let (now, clocks) = (fake.reading.now, at_five_seconds(&fake));
         for (text, left) in TABLE {
             let filter = Filter::parse(text).expect(text);
-            let fits = |at: &usize| filter.admits(&Attempt::of(all[*at]), now, &clocks, "eth0");
+            let fits = |at: &usize| filter.admits(&Attempt::of(all[*at]), now, &clocks, Some("eth0"));
             assert_eq!((0..all.len()).filter(fits).collect::<Vec<_>>(), left, "{text}");
             // What the scan leaves out, the list would have too.
             let passes = |at: &usize| filter.admits_record(&all[*at], now, &clocks);

@@ -46,14 +46,15 @@ pub(crate) struct Legs {
 }
 
 impl Recent {
-    /// Notes one more. The filter's words that need a moment are about verdicts, and an end's needs none.
+    /// Notes one more. The filter's words that need a moment are about verdicts, and an end's needs none; plain text is
+    /// looked for where it is shown.
     pub(crate) fn push(&mut self, record: Record, verdict: Verdict, at_ns: u64, clocks: &Clocks) {
         let attempt = Attempt { record, ended: Some(Ended { verdict, at_ns }) };
         self.told += 1;
         if verdict == Verdict::Completed {
             self.time(&attempt);
         }
-        if !self.filter.is_empty() && self.filter.admits(&attempt, Now::default(), clocks, "") {
+        if !self.filter.is_empty() && self.filter.admits(&attempt, Now::default(), clocks, None) {
             keep(&mut self.fitting, attempt, KEPT);
         }
         keep(&mut self.all, attempt, KEPT);
@@ -63,7 +64,7 @@ impl Recent {
     pub(crate) fn filter_by(&mut self, filter: &Filter, clocks: &Clocks) {
         if *filter != self.filter {
             self.filter = filter.clone();
-            let fits = |attempt: &&Attempt| filter.admits(attempt, Now::default(), clocks, "");
+            let fits = |attempt: &&Attempt| filter.admits(attempt, Now::default(), clocks, None);
             self.fitting = self.all.iter().filter(fits).copied().collect();
         }
     }
@@ -170,6 +171,9 @@ mod tests {
             recent.push(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at, &clocks);
         }
         assert_eq!(recent.latest().len(), 1);
+        // Where it was seen is not known here: the list looks for it.
+        recent.filter_by(&Filter::parse("eth0").expect("plain text"), &clocks);
+        assert_eq!(recent.latest().len(), 1, "one identity");
         recent.filter_by(&Filter::default(), &clocks);
         assert!(recent.latest().iter().all(|attempt| attempt.record.state == State::Established));
     }

@@ -126,27 +126,24 @@ mod tests {
 
     use super::Tty;
 
-    /// What the next test runs on a terminal; elsewhere there is none to take.
-    #[test]
-    #[ignore = "panics, on the terminal of the next test"]
-    fn panics_while_it_has_the_terminal() {
-        if let Ok(_tty) = Tty::enter() {
-            panic!("on purpose");
-        }
-    }
+    /// Set where this test runs itself on a terminal, to panic there.
+    const ON_THE_TERMINAL: &str = "HANDSHAKE_TEST_ON_THE_TERMINAL";
 
     /// The message is read on the screen that was there, and the shell can be typed into.
     #[test]
     fn a_panic_gives_the_terminal_back() {
+        if std::env::var_os(ON_THE_TERMINAL).is_some() {
+            let _tty = Tty::enter().expect("a terminal");
+            panic!("on purpose");
+        }
         if skip_without_tool("tmux") {
             return;
         }
         let terminal = Terminal::new(100, 30).expect("tmux");
         let ourselves = std::env::current_exe().expect("this test's program");
-        let test = "tui::terminal::tests::panics_while_it_has_the_terminal";
-        let line =
-            format!("{} --ignored --nocapture --exact {test}; stty -a; echo done", ourselves.display());
-        terminal.line(&line).expect("a shell");
+        let test = "tui::terminal::tests::a_panic_gives_the_terminal_back";
+        let run = format!("{} --nocapture --exact {test}", ourselves.display());
+        terminal.line(&format!("{ON_THE_TERMINAL}=1 {run}; stty -a; echo done")).expect("a shell");
         let wanted = |screen: &str| screen.lines().any(|line| line == "done");
         let screen = terminal.await_screen(Duration::from_secs(30), wanted).expect("it ends");
         assert!(screen.contains("on purpose"), "{screen}");

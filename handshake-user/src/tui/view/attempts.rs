@@ -201,7 +201,7 @@ pub(super) fn left_ns(scene: &Scene, attempt: &Attempt) -> Option<u64> {
 pub(crate) fn rows<'a>(scene: &'a Scene, ui: &Ui) -> Vec<&'a Attempt> {
     let (now, clocks) = (scene.now(), scene.clocks());
     let all = scene.open.iter().chain(&scene.ended);
-    let fits = |each: &&Attempt| ui.filter.admits(each, now, clocks, scene.interface(each));
+    let fits = |each: &&Attempt| ui.filter.admits(each, now, clocks, Some(scene.interface(each)));
     let mut rows: Vec<&Attempt> = all.filter(fits).collect();
     rows.sort_by(|a, b| ui.attempts.column.order(scene, a, b));
     if ui.attempts.reversed {

@@ -18,7 +18,7 @@ use ratatui::text::Line;
 
 use self::steps::{Drawn, Step, Way};
 use super::attempts::{left_ns, tone};
-use super::layout::{Pen, Section, fit, left, right, seconds, sentence, wrap};
+use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
 use crate::report::flow::{Flow, FlowDetail, View, connect_ns, first_leg, second_leg};
 use crate::report::text::arrow;
 use crate::report::text::number::{group, time};
@@ -118,7 +118,7 @@ fn rung(step: &Step, pen: Pen, length: usize) -> Line<'static> {
 /// What is between the rails: an arrow with its label at its beginning, or as far as something came.
 fn shaft(step: &Step, length: usize) -> String {
     let line = if step.drawn == Drawn::Seen { "─" } else { "╌" };
-    let label = format!(" {} ", step.label);
+    let label = format!(" {} ", cut(&step.label, length.saturating_sub(4)));
     // One for the arrow's beginning, one for its head.
     let dashes = length.saturating_sub(label.chars().count() + 2);
     let (drawn, blank) =

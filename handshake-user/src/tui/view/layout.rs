@@ -74,7 +74,18 @@ pub(super) fn right(text: &str, width: usize) -> String {
     format!("{:>width$}", cut(text, width))
 }
 
-fn cut(text: &str, width: usize) -> String {
+/// An address and a port cut in the address, so that the port is read; other text as it is.
+pub(super) fn squeeze(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    let Some((address, port)) = text.rsplit_once(':').filter(|_| length > width) else {
+        return text.to_owned();
+    };
+    let room = width.saturating_sub(port.len() + 2);
+    format!("{}…:{port}", address.chars().take(room).collect::<String>())
+}
+
+/// No longer than `width`, with a sign where something is left out.
+pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -146,7 +157,7 @@ pub(super) fn bars(values: &[u64], width: usize) -> String {
 mod tests {
     use ratatui::text::{Line, Span};
 
-    use super::{Section, apart, bars, fit, left, right, sentence, wrap};
+    use super::{Section, apart, bars, fit, left, right, sentence, squeeze, wrap};
 
     fn section(rank: u8, least: usize, lines: usize) -> Section {
         let line = |at| Line::from(format!("{rank}.{at}"));
@@ -177,6 +188,11 @@ mod tests {
         assert_eq!((left("abc", 5), right("abc", 5)), ("abc  ".into(), "  abc".into()));
         assert_eq!((left("abcdef", 5), right("abcdef", 5)), ("abcd…".into(), "abcd…".into()));
         assert_eq!(left("abc", 0), "");
+        assert_eq!(squeeze("[2001:db8::1234:5678]:40012", 20), "[2001:db8::12…:40012");
+        assert_eq!(
+            (squeeze("10.0.0.1:22", 11), squeeze("half_open_expired", 9)),
+            ("10.0.0.1:22".into(), "half_open_expired".into())
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ratatui::text::Line;
 
-use super::layout::{Pen, left, right};
+use super::layout::{Pen, left, right, squeeze};
 use crate::tui::theme::Tone;
 
 /// A column's place in the header.
@@ -83,7 +83,7 @@ pub(super) fn row(
 }
 
 fn place(text: &str, head: &Head) -> String {
-    if head.numeric { right(text, head.width) } else { left(text, head.width) }
+    if head.numeric { right(text, head.width) } else { left(&squeeze(text, head.width), head.width) }
 }
 
 #[cfg(test)]
