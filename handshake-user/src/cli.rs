@@ -114,6 +114,10 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
     #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true, help_heading = None::<&str>)]
     pub(crate) interval: Duration,
+    /// Draw the live terminal with ASCII characters only
+    #[arg(long, env = "HANDSHAKE_ASCII", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = "Output")]
+    pub(crate) ascii: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

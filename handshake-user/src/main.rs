@@ -15,6 +15,7 @@ mod similar;
 mod snapshot;
 mod source;
 mod time;
+mod tui;
 mod values;
 mod watch;
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use handshake_common::record::Record;
 use handshake_common::table::record_of;
+use handshake_common::verdict::Verdict;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
@@ -17,8 +19,8 @@ use crate::error::Error;
 use crate::report::flow::{Flow, View, verdict_of};
 use crate::say;
 use crate::snapshot::{Context, Interface, Origin, Snapshot};
-use crate::source::Source as _;
-use crate::source::live::Live;
+use crate::source::Source;
+use crate::source::live::{Live, ProgramRuns};
 use crate::source::settings::{Settings, Sizes, WatchedInterface};
 
 /// The kernel side, compiled.
@@ -99,6 +101,31 @@ impl Session {
         Ok(std::mem::replace(&mut self.last, snapshot))
     }
 
+    /// Takes a snapshot by `take`, which gets the source, the context and the latest snapshot, and may look at the records
+    /// as they pass; gives what it makes of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the maps.
+    pub(crate) fn advance_by<T>(
+        &mut self,
+        take: impl FnOnce(&mut dyn Source, &Arc<Context>, &Snapshot) -> anyhow::Result<(Snapshot, T)>,
+    ) -> anyhow::Result<T> {
+        let (snapshot, seen) = take(&mut self.live, &self.context, &self.last)?;
+        self.last = snapshot;
+        Ok(seen)
+    }
+
+    /// From now on, so many services are listed by name.
+    pub(crate) fn list_services(&mut self, top: usize) {
+        self.context = Arc::new(Context { top, ..Context::clone(&self.context) });
+    }
+
+    /// What the kernel counted of our programs.
+    pub(crate) fn program_runs(&self) -> Vec<ProgramRuns> {
+        self.live.program_runs()
+    }
+
     /// The flows that the tables hold, as of the latest snapshot.
     pub(crate) fn flows(&self) -> Vec<Flow> {
         View::of(&self.last).flows(&self.live)
@@ -120,6 +147,15 @@ impl Session {
         self.live.drain_events(&mut |event| {
             if let Some(verdict) = verdict_of(event) {
                 visit(&view.ended(&record_of(event), verdict, event.ended_ns));
+            }
+        });
+    }
+
+    /// The same as records, with the moment of the end on their clock.
+    pub(crate) fn for_each_event(&mut self, visit: &mut dyn FnMut(&Record, Verdict, u64)) {
+        self.live.drain_events(&mut |event| {
+            if let Some(verdict) = verdict_of(event) {
+                visit(&record_of(event), verdict, event.ended_ns);
             }
         });
     }

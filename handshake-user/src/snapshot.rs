@@ -396,6 +396,11 @@ impl Snapshot {
         &self.latency[leg as usize]
     }
 
+    /// The times of a leg.
+    pub(crate) fn histogram(&self, leg: Leg) -> &Histogram {
+        &self.histograms[leg as usize]
+    }
+
     /// SYNs that passed the filter: each is an attempt, a retransmission, or was not tracked.
     fn syns(&self) -> u64 {
         self.tcp.books.attempts + self.tcp.sign(Sign::SynRetransmit) + self.untracked
@@ -427,6 +432,11 @@ impl<'a> Interval<'a> {
             Latency::of(&histogram, excluded, most)
         });
         Self { before, now, latency }
+    }
+
+    /// The times of a leg in the interval alone.
+    pub(crate) fn histogram(&self, leg: Leg) -> Histogram {
+        difference(self.now.histogram(leg), self.before.histogram(leg))
     }
 
     /// Its length, ns.

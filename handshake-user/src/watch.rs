@@ -8,9 +8,10 @@ use crate::cli::{Format, Watch};
 use crate::report::{self, text::Style};
 use crate::session::{self, NEVER, Session, Signals};
 use crate::snapshot::Interval;
+use crate::tui::{self, End};
 
 /// How often the event ring is emptied: at 500,000 finished attempts a second its 4 MiB last 80 ms.
-const EVENTS_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const EVENTS_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs the command; its exit code.
 ///
@@ -21,9 +22,24 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<u8> {
     session::with_plan(&options.scope, async |plan| {
         let mut signals = Signals::new()?;
         let output = &options.output;
+        if tui::is_wanted(options) {
+            let session = Session::open(&options.scope, &plan, tui::ALL_SERVICES, true)?;
+            return show(options, session, &mut signals).await;
+        }
         let session = Session::open(&options.scope, &plan, output.top, output.events)?;
         Agent::new(options, session).watch(&mut signals).await
     })
+}
+
+/// Shows it on the terminal; the last report stays there.
+async fn show(options: &Watch, mut session: Session, signals: &mut Signals) -> anyhow::Result<u8> {
+    let end = tui::run(options, &mut session, signals).await?;
+    session.list_services(options.output.top);
+    Agent::new(options, session).close()?;
+    match end {
+        End::Asked => Ok(0),
+        End::Lost(lost) => Err(lost.into()),
+    }
 }
 
 /// A run under way.
@@ -95,6 +111,9 @@ impl<'a> Agent<'a> {
     /// Writes the attempts that have ended since the last time: together, for there may be many.
     fn show_events(&mut self) -> anyhow::Result<()> {
         let Self { options, session, out, style } = self;
+        if !options.output.events {
+            return Ok(());
+        }
         Ok(out.put(|out| {
             let mut written = Ok(());
             session.for_each_ended(&mut |flow| {
@@ -107,7 +126,8 @@ impl<'a> Agent<'a> {
     }
 }
 
-fn ticks(start: Instant, period: Duration) -> Ticks {
+/// A tick every `period`, the first after one.
+pub(crate) fn ticks(start: Instant, period: Duration) -> Ticks {
     let mut ticks = interval_at(start + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks

@@ -4,7 +4,7 @@
 //! namespace ─▶ topology ─▶ Path ─▶ tcp, udp: traffic by the kernel's own sockets
 //!                            │  └─▶ frame: crafted frames, counted as they are sent
 //!                            └────▶ tap, counters: what happened, by the wire and by the kernel
-//! agent: the command under test        bpf: other people's programs on the same hooks
+//! agent, terminal: the command under test        bpf: other people's programs on the same hooks
 //! flood: more frames than a tap can count        census: which counts them in the kernel
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod namespace;
 pub mod privilege;
 pub mod tap;
 pub mod tcp;
+pub mod terminal;
 pub mod topology;
 pub mod udp;
 

@@ -8,6 +8,7 @@ mod lint;
 mod packages;
 mod raise;
 mod run;
+mod screenshot;
 mod shell;
 mod stamp;
 mod test;
@@ -31,6 +32,7 @@ enum Cli {
     Lint(lint::Args),
     Load(load::Args),
     Run(run::Args),
+    Screenshot(screenshot::Args),
     Test(test::Args),
 }
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Cli::Lint(args) => lint::run(&args).map(done),
         Cli::Load(args) => load(&args),
         Cli::Run(args) => run::run(&args).map(done),
+        Cli::Screenshot(args) => screenshot::run(&args).map(done),
         Cli::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -248,19 +248,18 @@ impl TcpFlow {
 
 impl UdpFlow {
     fn of(udp: &UdpRecord) -> Self {
-        let answer_ns = known(udp.answer_after).map(ns);
-        Self { packets: udp.packets, bytes: udp.bytes, answer_ns }
+        Self { packets: udp.packets, bytes: udp.bytes, answer_ns: answer_ns(udp) }
     }
 }
 
 /// Known unless the SYN was repeated or segments came out of order.
-fn first_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
+pub(crate) fn first_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
     let clear = record.flags & BLURRED == 0 && tcp.syn_retransmits(record.flags) == 0;
     if clear { known(tcp.synack_after).map(ns) } else { None }
 }
 
 /// Known of completed connections, unless the SYN+ACK was repeated or segments came out of order.
-fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
+pub(crate) fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
     let completed = matches!(record.state, State::Established | State::Closed);
     if !completed || record.flags & BLURRED != 0 || tcp.syn_ack_retransmits != 0 {
         return None;
@@ -270,17 +269,29 @@ fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
     known(tcp.latest_after.max(1))?.checked_sub(from).map(ns)
 }
 
+/// First packet → first answer.
+pub(crate) fn answer_ns(udp: &UdpRecord) -> Option<u64> {
+    known(udp.answer_after).map(ns)
+}
+
+/// First SYN → completing ACK, retransmissions included; known of completed connections.
+pub(crate) fn connect_ns(record: &Record, tcp: &TcpRecord) -> Option<u64> {
+    let completed = matches!(record.state, State::Established | State::Closed);
+    completed.then(|| known(tcp.latest_after.max(1)).map(ns)).flatten()
+}
+
 /// Ticks that are neither missing nor saturated.
-fn known(ticks: u32) -> Option<u32> {
+pub(crate) fn known(ticks: u32) -> Option<u32> {
     (ticks != 0 && ticks != u32::MAX).then_some(ticks)
 }
 
-fn ns(ticks: u32) -> u64 {
+/// Ticks as ns.
+pub(crate) fn ns(ticks: u32) -> u64 {
     u64::from(ticks) << TICK_SHIFT
 }
 
 /// The cause stands beside what an open attempt came to.
-fn cause(verdict: Verdict, state: State) -> Option<Cause> {
+pub(crate) fn cause(verdict: Verdict, state: State) -> Option<Cause> {
     let has_one = matches!(
         verdict,
         Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Superseded | Verdict::Evicted
@@ -297,7 +308,8 @@ const fn bit(flag: FlowFlag) -> u16 {
     }
 }
 
-fn opened_ns(record: &Record) -> u64 {
+/// A record's first packet, on its own clock.
+pub(crate) fn opened_ns(record: &Record) -> u64 {
     match &record.detail {
         Detail::Tcp(tcp) => tcp.opened_ns,
         Detail::Udp(udp) => udp.opened_ns,

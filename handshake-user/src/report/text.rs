@@ -14,10 +14,10 @@
 //!
 //! Drawing is a function of what is drawn: no clock, no state.
 
-mod cause;
+pub(crate) mod cause;
 mod check;
 mod layout;
-mod number;
+pub(crate) mod number;
 
 use std::net::SocketAddr;
 
@@ -233,7 +233,8 @@ fn retried(legs: &[Latency; 3]) -> String {
     if excluded == 0 { String::new() } else { format!(" (retried {})", percent(excluded, all)) }
 }
 
-const fn arrow(leg: Leg) -> &'static str {
+/// A leg, drawn.
+pub(crate) const fn arrow(leg: Leg) -> &'static str {
     match leg {
         Leg::SynSynAck => "syn→syn+ack",
         Leg::SynAckAck => "syn+ack→ack",
@@ -300,8 +301,12 @@ fn signs(snapshot: &Snapshot) -> Vec<Piece> {
     seen.map(piece).collect()
 }
 
-/// The identity. Terms that are 0 are left out, but for those that are always asked for.
 fn balance(snapshot: &Snapshot) -> Vec<Piece> {
+    balance_terms(snapshot).into_iter().map(Piece::plain).collect()
+}
+
+/// The identity. Terms that are 0 are left out, but for those that are always asked for.
+pub(crate) fn balance_terms(snapshot: &Snapshot) -> Vec<String> {
     let books = &snapshot.tcp.books;
     // What is open stands last, as in the identity: half-open, then opening.
     let order = Verdict::ALL
@@ -317,7 +322,7 @@ fn balance(snapshot: &Snapshot) -> Vec<Piece> {
     if let Some(last) = pieces.last_mut().filter(|_| snapshot.unsettled != 0) {
         last.push_str(&format!("   (unsettled {})", group(snapshot.unsettled)));
     }
-    pieces.into_iter().map(Piece::plain).collect()
+    pieces
 }
 
 const fn is_always_asked(verdict: Verdict) -> bool {

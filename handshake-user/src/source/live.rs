@@ -39,6 +39,19 @@ pub(crate) use kernel_log::KernelLog;
 use mapping::Mapping;
 use maps::{map_array, per_cpu, possible_cpus, take, values};
 
+/// What the kernel counts of one of our programs while its statistics are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProgramRuns {
+    /// Its id.
+    pub(crate) id: u32,
+    /// Its name in the object.
+    pub(crate) name: String,
+    /// How often it ran.
+    pub(crate) runs: u64,
+    /// How long, ns.
+    pub(crate) ns: u64,
+}
+
 /// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
 pub(crate) struct Live {
     bpf: Ebpf,
@@ -117,6 +130,19 @@ impl Live {
     #[cfg(test)]
     pub(crate) fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {
         maps::set(&mut self.bpf, "CLOCK", &[maps::Plain(time)])
+    }
+
+    /// What the kernel counted of the programs that see packets. One it does not tell of is left out.
+    pub(crate) fn program_runs(&self) -> Vec<ProgramRuns> {
+        let seen = self.bpf.programs().filter(|(name, _)| *name != clock::PROGRAM);
+        let runs = seen.filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            let ns = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            Some(ProgramRuns { id: info.id(), name: name.to_owned(), runs: info.run_count(), ns })
+        });
+        let mut all: Vec<ProgramRuns> = runs.collect();
+        all.sort_by_key(|program| program.id);
+        all
     }
 
     fn now(&self) -> Result<ClockPair, LiveError> {

@@ -14,6 +14,7 @@ mod replay;
 mod scenario;
 mod special;
 mod stage;
+mod terminal;
 
 /// The command under test.
 const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");

@@ -22,12 +22,13 @@ const ENDS: [Verdict; 4] =
 
 /// Something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Its name in reports.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What it means, and where to look.
-    pub(super) sentence: String,
-    count: u64,
+    pub(crate) sentence: String,
+    /// Attempts it stands for.
+    pub(crate) count: u64,
 }
 
 /// What problems are counted over: an interval, or else the whole run.
@@ -37,7 +38,7 @@ struct Window<'a> {
 }
 
 /// What is wrong now: with an interval what it brought, else what the whole run did.
-pub(super) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
+pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
     let window = Window { snapshot, interval };
     let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
     all.extend(ENDS.map(|verdict| {
@@ -118,7 +119,7 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
 }
 
 /// A filter is set, and no SYN passes it: the trouble is not here. Where time stops there is nothing to wait for.
-pub(super) fn quiet(snapshot: &Snapshot) -> Option<String> {
+pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     let wanted = wanted(&snapshot.context.filter)?;
     let (attempts, flows) = (snapshot.tcp.books.attempts, snapshot.udp.books.flows);
     let long = if snapshot.stopped { attempts == 0 } else { snapshot.quiet_ns() >= QUIET_NS };

@@ -14,7 +14,7 @@ use super::mapping::Mapping;
 use super::maps::{map_array, missing};
 
 /// The program that reads both clocks.
-const PROGRAM: &str = "handshake_clock";
+pub(super) const PROGRAM: &str = "handshake_clock";
 /// BPF_PROG_TEST_RUN wants a frame of 14 bytes at least; the program does not look at it.
 const ANY_FRAME: [u8; 64] = [0; 64];
 

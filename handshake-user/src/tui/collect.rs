@@ -1,0 +1,266 @@
+//! What is kept of the records while a snapshot reads them: the oldest open attempts, the latest UDP flows, how many
+//! records are in which state. A table may hold millions, so never more than a few thousand are kept.
+
+use std::cell::RefCell;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use handshake_common::abi::Service;
+use handshake_common::record::{Clocks, Detail, Now, Record, State};
+
+use super::attempt::{Attempt, Id};
+use super::filter::Filter;
+use crate::report::flow::opened_ns as opened;
+use crate::source::scan::Scan;
+use crate::source::{Reading, Source};
+
+/// Open attempts kept, the oldest of them.
+pub(crate) const OPEN_KEPT: usize = 2_000;
+/// UDP flows kept, the latest of them.
+const UDP_KEPT: usize = 500;
+
+/// What was kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The oldest open attempts that pass the filter, the oldest first.
+    pub(crate) open: Vec<Attempt>,
+    /// Open attempts that pass the filter, kept or not.
+    pub(crate) open_found: u64,
+    /// The latest UDP flows that pass the filter, the latest first.
+    pub(crate) udp: Vec<Attempt>,
+    /// Records by state.
+    pub(crate) occupancy: [u64; State::ALL.len()],
+    /// The one that was asked for, if it is still there.
+    pub(crate) wanted: Option<Attempt>,
+}
+
+/// A source that keeps what passes by.
+pub(crate) struct Collecting<'a> {
+    source: &'a mut dyn Source,
+    filter: &'a Filter,
+    wanted: Option<Id>,
+    now: Now,
+    sieve: RefCell<Sieve>,
+}
+
+impl<'a> Collecting<'a> {
+    /// Keeps of `source` what passes `filter`, and the one that is wanted.
+    pub(crate) fn new(source: &'a mut dyn Source, filter: &'a Filter, wanted: Option<Id>) -> Self {
+        Self { source, filter, wanted, now: Now::default(), sieve: RefCell::default() }
+    }
+
+    /// What was kept of the latest scan.
+    pub(crate) fn kept(self) -> Kept {
+        self.sieve.into_inner().kept()
+    }
+}
+
+impl Source for Collecting<'_> {
+    fn read(&mut self) -> anyhow::Result<Reading> {
+        let reading = self.source.read()?;
+        self.now = reading.now;
+        Ok(reading)
+    }
+
+    /// Of records that are read whole: what is kept needs more than their tags.
+    fn scan(&self, now: Now) -> Scan {
+        let mut scan = Scan::at(now, self.source.clocks());
+        self.for_each_record(&mut |record| scan.add(record));
+        scan
+    }
+
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        let mut sieve = self.sieve.borrow_mut();
+        *sieve = Sieve::default();
+        let (now, clocks) = (self.now, self.source.clocks());
+        self.source.for_each_record(&mut |record| {
+            visit(record);
+            sieve.add(record, self.filter, now, &clocks);
+            if let Some(wanted) = self.wanted
+                && wanted == Attempt::of(*record).id()
+            {
+                sieve.wanted = Some(Attempt::of(*record));
+            }
+        });
+    }
+
+    fn services(&self) -> Vec<(u16, Service)> {
+        self.source.services()
+    }
+
+    fn clocks(&self) -> Clocks {
+        self.source.clocks()
+    }
+}
+
+#[derive(Default)]
+struct Sieve {
+    /// The youngest on top, to give way to an older one.
+    open: BinaryHeap<ByAge>,
+    open_found: u64,
+    /// The oldest on top.
+    udp: BinaryHeap<Reverse<ByAge>>,
+    occupancy: [u64; State::ALL.len()],
+    wanted: Option<Attempt>,
+}
+
+/// Records in the order of their beginning.
+struct ByAge(Record);
+
+impl Sieve {
+    /// Asked of every record of the tables: the cheapest questions come first.
+    fn add(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
+        self.occupancy[record.state as usize] += 1;
+        match &record.detail {
+            // One past T2 is open no more.
+            Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
+                if filter.admits_record(record, now, clocks) {
+                    self.open_found += 1;
+                    self.add_open(record, tcp.opened_ns);
+                }
+            }
+            Detail::Udp(udp) if !record.expired(now, clocks) => {
+                if filter.admits_record(record, now, clocks) {
+                    self.add_udp(record, udp.opened_ns);
+                }
+            }
+            Detail::Tcp(_) | Detail::Udp(_) => {}
+        }
+    }
+
+    fn add_open(&mut self, record: &Record, opened_ns: u64) {
+        if self.open.len() == OPEN_KEPT {
+            if self.open.peek().is_some_and(|youngest| opened_ns >= opened(&youngest.0)) {
+                return;
+            }
+            self.open.pop();
+        }
+        self.open.push(ByAge(*record));
+    }
+
+    fn add_udp(&mut self, record: &Record, opened_ns: u64) {
+        if self.udp.len() == UDP_KEPT {
+            if self.udp.peek().is_some_and(|Reverse(oldest)| opened_ns <= opened(&oldest.0)) {
+                return;
+            }
+            self.udp.pop();
+        }
+        self.udp.push(Reverse(ByAge(*record)));
+    }
+
+    fn kept(self) -> Kept {
+        Kept {
+            open: self.open.into_sorted_vec().into_iter().map(|ByAge(record)| Attempt::of(record)).collect(),
+            open_found: self.open_found,
+            udp: self.udp.into_sorted_vec().into_iter().map(|r| Attempt::of(r.0.0)).collect(),
+            occupancy: self.occupancy,
+            wanted: self.wanted,
+        }
+    }
+}
+
+impl ByAge {
+    /// The beginning first; the rest only so that equal ones keep their order.
+    fn order(&self) -> (u64, u32, [u32; 4]) {
+        (opened(&self.0), self.0.key.ports, self.0.key.low)
+    }
+}
+
+impl PartialEq for ByAge {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for ByAge {}
+
+impl PartialOrd for ByAge {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByAge {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::abi::UdpRecord;
+    use handshake_common::record::{Detail, State};
+
+    use super::{Collecting, Kept, OPEN_KEPT, UDP_KEPT};
+    use crate::fake::{Fake, SECOND, udp_record};
+    use crate::source::Source as _;
+    use crate::tui::attempt::{Attempt, Id};
+    use crate::tui::filter::Filter;
+
+    fn collect(fake: &mut Fake, filter: &str, wanted: Option<Id>) -> Kept {
+        let filter = Filter::parse(filter).expect(filter);
+        let mut collecting = Collecting::new(fake, &filter, wanted);
+        collecting.read().expect("a fake never fails");
+        let mut passed = 0;
+        collecting.for_each_record(&mut |_| passed += 1);
+        let kept = collecting.kept();
+        assert_eq!(passed, kept.occupancy.iter().sum::<u64>());
+        kept
+    }
+
+    #[test]
+    fn the_oldest_open_ones_are_kept_and_all_are_counted() {
+        let mut fake = Fake::new();
+        let many = OPEN_KEPT as u64 + 700;
+        for age in 0..many {
+            fake.open(1, if age % 2 == 0 { State::SynSent } else { State::SynReceived }, (age + 1) * 1_000);
+        }
+        fake.open(1, State::SynSent, 100 * SECOND);
+        let kept = collect(&mut fake, "", None);
+        assert_eq!((kept.open.len(), kept.open_found), (OPEN_KEPT, many), "one is past T2");
+        let now = fake.reading.now;
+        let ages: Vec<u64> = kept.open.iter().map(|each| each.record.age_ns(now)).collect();
+        assert_eq!((ages[0], ages[OPEN_KEPT - 1]), (many * 1_000, 701 * 1_000));
+        assert!(ages.is_sorted_by(|a, b| a > b));
+        assert_eq!(kept.occupancy[State::SynSent as usize], many / 2 + 1);
+    }
+
+    /// A filter is asked before the room is given away.
+    #[test]
+    fn what_does_not_fit_takes_no_room() {
+        let mut fake = Fake::new();
+        for _ in 0..OPEN_KEPT {
+            fake.open(1, State::SynSent, 9 * SECOND);
+        }
+        let young = fake.open(1, State::SynReceived, SECOND);
+        let kept = collect(&mut fake, "cause:no_ack", None);
+        assert_eq!(kept.open, [Attempt::of(fake.records[young])]);
+        assert_eq!(kept.open_found, 1);
+    }
+
+    #[test]
+    fn the_latest_udp_flows_are_kept() {
+        let mut fake = Fake::new();
+        for opened_ns in 0..UDP_KEPT as u64 + 10 {
+            let mut record = udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting);
+            record.detail = Detail::Udp(UdpRecord { opened_ns, ..UdpRecord::default() });
+            fake.records.push(record);
+        }
+        let kept = collect(&mut fake, "", None);
+        let opened: Vec<u64> = kept.udp.iter().map(Attempt::opened_ns).collect();
+        assert_eq!((opened.len(), opened[0], opened[UDP_KEPT - 1]), (UDP_KEPT, UDP_KEPT as u64 + 9, 10));
+        fake.reading.now.jiffies += 60_001;
+        assert!(collect(&mut fake, "", None).udp.is_empty(), "idle for longer than --udp-idle");
+    }
+
+    #[test]
+    fn the_wanted_one_is_found_whatever_the_filter_says() {
+        let mut fake = Fake::new();
+        let at = fake.open(1, State::SynSent, SECOND);
+        let id = Attempt::of(fake.records[at]).id();
+        let kept = collect(&mut fake, "port:1", Some(id));
+        assert_eq!((kept.open.len(), kept.wanted), (0, Some(Attempt::of(fake.records[at]))));
+        fake.records[at].key.ports += 1 << 16;
+        assert_eq!(collect(&mut fake, "", Some(id)).wanted, None);
+    }
+}

@@ -1,0 +1,276 @@
+//! What a person is looking for: words that a conversation must all fit. Pure.
+//!
+//! ```text
+//! port:443 verdict:half_open 10.0.0.0/8 eth
+//! ```
+//!
+//! Words that ask for numbers are cheap enough to be asked of every record while the tables are read; plain text is
+//! looked for among what was kept.
+
+use std::net::SocketAddr;
+
+use handshake_common::abi::Net;
+use handshake_common::flow::Side;
+use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
+
+use super::attempt::Attempt;
+use super::scene::ServiceLine;
+use crate::snapshot::ServiceBooks;
+use crate::values::{Cidr, PortRange, words};
+
+/// A filter; the empty one lets everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// As it was typed.
+    pub(crate) text: String,
+    terms: Vec<Term>,
+}
+
+/// One word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Term {
+    /// `port:443`, `port:8000-8100`, at either end.
+    Port(PortRange),
+    /// `10.0.0.0/8`, `2001:db8::1`, at either end.
+    Net(Net),
+    /// `10.0.0.2:443`, at either end.
+    Socket { address: Net, port: u16 },
+    /// `verdict:half_open`: a verdict of TCP or UDP, by name.
+    Verdict(&'static str),
+    /// `cause:no_ack`.
+    Cause(Cause),
+    /// `tcp` and `udp`.
+    Udp(bool),
+    /// Anything else, in lower case.
+    Text(String),
+}
+
+impl Filter {
+    /// Reads what was typed.
+    ///
+    /// # Errors
+    ///
+    /// Says which word is wrong, and what could stand there.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let terms = text.split_whitespace().map(term).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.trim().to_owned(), terms })
+    }
+
+    /// The filter for one service.
+    pub(crate) fn of_service(service: SocketAddr, udp: bool) -> Self {
+        let text = format!("{} {service}", if udp { "udp" } else { "tcp" });
+        Self { text, terms: vec![Term::Udp(udp), socket(service)] }
+    }
+
+    /// Does it let everything through?
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// Does it ask for text, which is not looked for in every record?
+    pub(crate) fn has_text(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term, Term::Text(_)))
+    }
+
+    /// Does a record fit all words but the plain text?
+    pub(crate) fn admits_record(&self, record: &Record, now: Now, clocks: &Clocks) -> bool {
+        self.terms.iter().all(|term| match term {
+            Term::Port(range) => ports(record).iter().any(|port| (range.first..=range.last).contains(port)),
+            Term::Net(net) => ends(record).iter().any(|(address, _)| is_in(net, *address, record)),
+            Term::Socket { address, port } => {
+                ends(record).iter().any(|(at, its)| its == port && is_in(address, *at, record))
+            }
+            Term::Verdict(name) => Attempt::of(*record).standing(now, clocks).name() == *name,
+            Term::Cause(cause) => record.state.is_open() && record.state.cause() == *cause,
+            Term::Udp(udp) => record.key.udp == *udp,
+            Term::Text(_) => true,
+        })
+    }
+
+    /// Does an attempt fit all words? `interface` is where it was seen; without it plain text is not looked for.
+    pub(crate) fn admits(
+        &self,
+        attempt: &Attempt,
+        now: Now,
+        clocks: &Clocks,
+        interface: Option<&str>,
+    ) -> bool {
+        self.terms.iter().all(|term| match term {
+            Term::Verdict(name) => attempt.standing(now, clocks).name() == *name,
+            Term::Cause(cause) => attempt.cause(attempt.standing(now, clocks)) == Some(*cause),
+            Term::Text(text) => interface.is_none_or(|interface| {
+                let standing = attempt.standing(now, clocks);
+                let cause = attempt.cause(standing).map_or("", Cause::name);
+                let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
+                let shown = format!("{from} {to} {} {cause} {interface}", standing.name());
+                shown.to_lowercase().contains(text)
+            }),
+            Term::Port(_) | Term::Net(_) | Term::Socket { .. } | Term::Udp(_) => {
+                let one = Self { text: String::new(), terms: vec![term.clone()] };
+                one.admits_record(&attempt.record, now, clocks)
+            }
+        })
+    }
+
+    /// Does a service fit? A verdict asks for services that have any of it.
+    pub(crate) fn admits_service(&self, line: &ServiceLine) -> bool {
+        self.terms.iter().all(|term| match term {
+            Term::Port(range) => {
+                line.service.is_some_and(|at| (range.first..=range.last).contains(&at.port()))
+            }
+            Term::Net(net) => line.service.is_some_and(|at| is_within(net, at)),
+            Term::Socket { address, port } => {
+                line.service.is_some_and(|at| at.port() == *port && is_within(address, at))
+            }
+            Term::Verdict(name) => has_verdict(&line.books, name),
+            Term::Cause(cause) => match &line.books {
+                ServiceBooks::Tcp(books) => books.half_open.of(*cause) != 0,
+                ServiceBooks::Udp(_) => false,
+            },
+            Term::Udp(udp) => matches!(line.books, ServiceBooks::Udp(_)) == *udp,
+            Term::Text(text) => line.name().contains(text.as_str()),
+        })
+    }
+}
+
+fn term(word: &str) -> Result<Term, String> {
+    if let Ok(address) = word.parse::<SocketAddr>() {
+        return Ok(socket(address));
+    }
+    if let Ok(net) = word.parse::<Cidr>() {
+        return Ok(Term::Net(net.net()));
+    }
+    match word.split_once(':') {
+        Some(("port", value)) => value.parse().map(Term::Port),
+        Some(("verdict", value)) => verdict(value),
+        Some(("cause", value)) => cause(value),
+        Some(("net", value)) => value.parse::<Cidr>().map(|net| Term::Net(net.net())),
+        Some((key, _)) => Err(format!("{key}: is none of port:, verdict:, cause:, net:")),
+        None if word == "tcp" || word == "udp" => Ok(Term::Udp(word == "udp")),
+        None => Ok(Term::Text(word.to_lowercase())),
+    }
+}
+
+fn socket(socket: SocketAddr) -> Term {
+    let (address, family) = words(socket.ip());
+    let address = Net { address, mask: [u32::MAX; 4], family: family as u32 };
+    Term::Socket { address, port: socket.port() }
+}
+
+fn verdict(name: &str) -> Result<Term, String> {
+    let all = Verdict::ALL.map(Verdict::name).into_iter().chain(UdpVerdict::ALL.map(UdpVerdict::name));
+    let found = all.into_iter().find(|each| *each == name);
+    found.map(Term::Verdict).ok_or_else(|| format!("'{name}' is no verdict such as half_open or refused"))
+}
+
+fn cause(name: &str) -> Result<Term, String> {
+    let found = Cause::ALL.into_iter().find(|cause| cause.name() == name);
+    found.map(Term::Cause).ok_or_else(|| format!("'{name}' is no cause: no_synack, no_ack"))
+}
+
+fn ends(record: &Record) -> [([u32; 4], u16); 2] {
+    [record.end(Side::Initiator), record.end(Side::Responder)]
+}
+
+fn ports(record: &Record) -> [u16; 2] {
+    ends(record).map(|(_, port)| port)
+}
+
+fn is_in(net: &Net, address: [u32; 4], record: &Record) -> bool {
+    net.family == record.family as u32 && matches(net, address)
+}
+
+fn is_within(net: &Net, socket: SocketAddr) -> bool {
+    let (address, family) = words(socket.ip());
+    net.family == family as u32 && matches(net, address)
+}
+
+fn matches(net: &Net, address: [u32; 4]) -> bool {
+    (0..4).all(|word| address[word] & net.mask[word] == net.address[word] & net.mask[word])
+}
+
+fn has_verdict(books: &ServiceBooks, name: &str) -> bool {
+    match books {
+        ServiceBooks::Tcp(books) => {
+            Verdict::ALL.iter().any(|verdict| verdict.name() == name && books.verdict(*verdict) != 0)
+        }
+        ServiceBooks::Udp(books) => {
+            UdpVerdict::ALL.iter().any(|verdict| verdict.name() == name && books.verdict(*verdict) != 0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::record::State;
+
+    use super::super::attempt::Attempt;
+    use super::Filter;
+    use crate::fake::{Fake, record, udp_record};
+    use crate::source::Source as _;
+
+    /// What is typed, and which of the conversations below it leaves.
+    const TABLE: [(&str, &[usize]); 20] = [
+        ("", &[0, 1, 2, 3]),
+        ("  ", &[0, 1, 2, 3]),
+        ("port:443", &[0, 1]),
+        ("port:40000", &[0, 2]),
+        ("port:50-60", &[3]),
+        ("verdict:half_open", &[0]),
+        ("verdict:completed", &[1]),
+        ("verdict:unanswered", &[3]),
+        ("cause:no_ack", &[0]),
+        ("10.0.0.0/8", &[0, 3]),
+        ("10.0.0.2", &[0, 3]),
+        ("net:2001:db8::/32", &[1]),
+        ("2001:db8::2", &[1]),
+        ("10.0.0.2:443", &[0]),
+        ("[2001:db8::2]:443", &[1]),
+        ("udp", &[3]),
+        ("tcp verdict:refused", &[2]),
+        ("port:443 10.0.0.0/8", &[0]),
+        ("DB8", &[1]),
+        ("ETH0", &[0, 1, 2, 3]),
+    ];
+
+    #[test]
+    fn a_filter_is_its_words_together() {
+        let all = [
+            record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived),
+            record("[2001:db8::1]:40001", "[2001:db8::2]:443", State::Established),
+            record("192.0.2.1:40000", "192.0.2.2:22", State::Refused),
+            udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting),
+        ];
+        let fake = Fake::new();
+        let (now, clocks) = (fake.reading.now, at_five_seconds(&fake));
+        for (text, left) in TABLE {
+            let filter = Filter::parse(text).expect(text);
+            let fits = |at: &usize| filter.admits(&Attempt::of(all[*at]), now, &clocks, Some("eth0"));
+            assert_eq!((0..all.len()).filter(fits).collect::<Vec<_>>(), left, "{text}");
+            // What the scan leaves out, the list would have too.
+            let passes = |at: &usize| filter.admits_record(&all[*at], now, &clocks);
+            assert!(left.iter().all(passes), "{text}");
+            assert_eq!(filter.is_empty(), text.trim().is_empty());
+        }
+    }
+
+    /// Opened at boot, which was 1000 s ago: with a T2 beyond that they are half-open.
+    fn at_five_seconds(fake: &Fake) -> handshake_common::record::Clocks {
+        handshake_common::record::Clocks { expire_after_ns: u64::MAX, ..fake.clocks() }
+    }
+
+    #[test]
+    fn a_wrong_word_is_told() {
+        for (text, said) in [
+            ("port:https", "'https' is no port (0 to 65535)"),
+            ("port:9-8", "the range ends before it begins"),
+            ("verdict:halfopen", "'halfopen' is no verdict such as half_open or refused"),
+            ("cause:none", "'none' is no cause: no_synack, no_ack"),
+            ("host:a", "host: is none of port:, verdict:, cause:, net:"),
+            ("net:10", "'10' is no IP address"),
+        ] {
+            assert_eq!(Filter::parse(text), Err(said.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The latest minutes, an entry an interval: what the sparklines are drawn from. Pure.
+
+use std::collections::VecDeque;
+
+use crate::snapshot::{Books, Interval};
+
+/// Entries kept: as many as the widest terminal has columns for.
+const KEPT: usize = 300;
+
+/// What one interval brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    /// Attempts begun a second.
+    pub(crate) attempts: u64,
+    /// Attempts completed a second.
+    pub(crate) completed: u64,
+    /// Attempts a second that became half-open.
+    pub(crate) half_opened: u64,
+    /// Attempts a second that ended without being established, whatever the verdict.
+    pub(crate) failed: u64,
+    /// Half-open at its end.
+    pub(crate) half_open: u64,
+}
+
+impl Pulse {
+    /// Of the interval.
+    pub(crate) fn of(interval: &Interval<'_>, half_open: u64) -> Self {
+        let a_second = |count: u64| per_second(count, interval.elapsed_ns());
+        Self {
+            attempts: a_second(interval.rise(|s| s.tcp.books.attempts)),
+            completed: a_second(interval.rise(|s| s.tcp.books.completed)),
+            half_opened: a_second(
+                interval.rise(|s| s.tcp.books.half_open.total() + s.tcp.books.half_open_expired.total()),
+            ),
+            failed: a_second(interval.rise(|s| failed(&s.tcp.books))),
+            half_open,
+        }
+    }
+}
+
+/// Attempts that are half-open, or were when they were given up: past T1, superseded, expired or pushed out.
+pub(crate) fn stuck(books: &Books) -> u64 {
+    books.half_open.total() + books.half_open_expired.total() + books.superseded + books.evicted
+}
+
+/// Attempts that have ended and never were established.
+pub(crate) fn failed(books: &Books) -> u64 {
+    let open = books.opening + books.half_open.total();
+    books.attempts.saturating_sub(books.completed).saturating_sub(open)
+}
+
+/// So many in so long, a second.
+fn per_second(count: u64, ns: u64) -> u64 {
+    let rate = u128::from(count) * 1_000_000_000 / u128::from(ns.max(1));
+    u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
+/// The pulses kept, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct History {
+    pulses: VecDeque<Pulse>,
+}
+
+impl History {
+    /// Notes one more.
+    pub(crate) fn push(&mut self, pulse: Pulse) {
+        if self.pulses.len() == KEPT {
+            self.pulses.pop_front();
+        }
+        self.pulses.push_back(pulse);
+    }
+
+    /// The latest.
+    pub(crate) fn last(&self) -> Pulse {
+        self.pulses.back().copied().unwrap_or_default()
+    }
+
+    /// One figure of the latest `count`, the oldest first.
+    pub(crate) fn series(&self, count: usize, figure: impl Fn(&Pulse) -> u64) -> Vec<u64> {
+        let skipped = self.pulses.len().saturating_sub(count);
+        self.pulses.iter().skip(skipped).map(figure).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{History, KEPT, Pulse, failed, per_second, stuck};
+    use crate::snapshot::{Books, ByCause};
+
+    #[test]
+    fn the_latest_are_kept() {
+        let mut history = History::default();
+        assert_eq!(history.last(), Pulse::default());
+        for attempts in 0..=KEPT as u64 {
+            history.push(Pulse { attempts, ..Pulse::default() });
+        }
+        assert_eq!(history.series(2, |pulse| pulse.attempts), [KEPT as u64 - 1, KEPT as u64]);
+        assert_eq!(history.series(usize::MAX, |pulse| pulse.attempts).len(), KEPT);
+    }
+
+    #[test]
+    fn what_is_stuck_and_what_failed() {
+        let half = ByCause { no_synack: 1, no_ack: 2 };
+        let books = Books {
+            attempts: 100,
+            completed: 60,
+            refused: 10,
+            superseded: 4,
+            half_open_expired: ByCause { no_synack: 5, no_ack: 6 },
+            evicted: 7,
+            opening: 5,
+            half_open: half,
+            ..Books::default()
+        };
+        assert_eq!((stuck(&books), failed(&books)), (3 + 11 + 4 + 7, 100 - 60 - 8));
+    }
+
+    #[test]
+    fn rates_are_a_second() {
+        assert_eq!((per_second(250, 250_000_000), per_second(3, 2_000_000_000)), (1_000, 1));
+        assert_eq!(per_second(u64::MAX, 1), u64::MAX);
+    }
+}

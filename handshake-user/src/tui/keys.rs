@@ -1,0 +1,256 @@
+//! Keys, and what each means. Pure.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "a terminal has many keys, and most mean nothing here")]
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::state::Screen;
+
+/// What a person wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// End.
+    Quit,
+    /// The overlay with the keys.
+    Help,
+    /// The next screen.
+    Next,
+    /// The one before.
+    Previous,
+    /// A screen by its number.
+    Go(Screen),
+    /// The cursor elsewhere.
+    Move(Step),
+    /// A closer look at what the cursor is on.
+    Open,
+    /// Back from where one is.
+    Back,
+    /// Type a filter.
+    Filter,
+    /// Sort by the next column.
+    Sort,
+    /// The other way round.
+    Reverse,
+    /// Stop the picture, or let it go on.
+    Freeze,
+    /// The snapshot as JSON into a file.
+    Write,
+    /// Draw everything anew: something else wrote on the terminal.
+    Redraw,
+    /// The filter that is being typed.
+    Edit(Edit),
+}
+
+/// What happens to a filter that is being typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// One more character.
+    Type(char),
+    /// The last one back.
+    Erase,
+    /// All of it back.
+    Clear,
+    /// It is as wanted.
+    Accept,
+    /// No filter after all.
+    Cancel,
+}
+
+/// Where the cursor goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A row up.
+    Up,
+    /// A row down.
+    Down,
+    /// A page up.
+    PageUp,
+    /// A page down.
+    PageDown,
+    /// To the first row.
+    First,
+    /// To the last row.
+    Last,
+}
+
+/// What a key means; `typing`: a filter is being typed.
+pub(crate) fn action(key: KeyEvent, typing: bool) -> Option<Action> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    if key.modifiers.contains(KeyModifiers::ALT) {
+        return None;
+    }
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        return with_control(key.code, typing);
+    }
+    if typing { typed(key.code) } else { pressed(key.code) }
+}
+
+const fn with_control(code: KeyCode, typing: bool) -> Option<Action> {
+    match code {
+        KeyCode::Char('c') => Some(Action::Quit),
+        KeyCode::Char('l') => Some(Action::Redraw),
+        KeyCode::Char('u' | 'w') if typing => Some(Action::Edit(Edit::Clear)),
+        KeyCode::Char('f') if !typing => Some(Action::Move(Step::PageDown)),
+        KeyCode::Char('b') if !typing => Some(Action::Move(Step::PageUp)),
+        _ => None,
+    }
+}
+
+const fn typed(code: KeyCode) -> Option<Action> {
+    Some(Action::Edit(match code {
+        KeyCode::Char(character) => Edit::Type(character),
+        KeyCode::Backspace => Edit::Erase,
+        KeyCode::Enter => Edit::Accept,
+        KeyCode::Esc => Edit::Cancel,
+        _ => return None,
+    }))
+}
+
+const fn pressed(code: KeyCode) -> Option<Action> {
+    Some(match code {
+        KeyCode::Char('q') => Action::Quit,
+        KeyCode::Char('?' | 'h') => Action::Help,
+        KeyCode::Tab | KeyCode::Char(']') => Action::Next,
+        KeyCode::BackTab | KeyCode::Char('[') => Action::Previous,
+        KeyCode::Char('1') => Action::Go(Screen::Overview),
+        KeyCode::Char('2') => Action::Go(Screen::Attempts),
+        KeyCode::Char('3') => Action::Go(Screen::Services),
+        KeyCode::Char('4') => Action::Go(Screen::Health),
+        KeyCode::Up | KeyCode::Char('k') => Action::Move(Step::Up),
+        KeyCode::Down | KeyCode::Char('j') => Action::Move(Step::Down),
+        KeyCode::PageUp => Action::Move(Step::PageUp),
+        KeyCode::PageDown | KeyCode::Char(' ') => Action::Move(Step::PageDown),
+        KeyCode::Home | KeyCode::Char('g') => Action::Move(Step::First),
+        KeyCode::End | KeyCode::Char('G') => Action::Move(Step::Last),
+        KeyCode::Enter | KeyCode::Right => Action::Open,
+        KeyCode::Esc | KeyCode::Left | KeyCode::Backspace => Action::Back,
+        KeyCode::Char('/') => Action::Filter,
+        KeyCode::Char('s') => Action::Sort,
+        KeyCode::Char('S') => Action::Reverse,
+        KeyCode::Char('p') => Action::Freeze,
+        KeyCode::Char('w') => Action::Write,
+        _ => return None,
+    })
+}
+
+/// The keys as help lists them; each row's keys are in the table of the test.
+pub(crate) const HELP: [(&str, &str); 12] = [
+    ("Tab ] [ 1-4", "next screen, the one before, by number"),
+    ("↑ ↓ j k", "a row up or down"),
+    ("PgUp PgDn", "a page up or down; Space too"),
+    ("g G", "the first row, the last; Home, End too"),
+    ("Enter", "an attempt's ladder; a service's attempts"),
+    ("Esc", "back; no filter"),
+    ("/", "filter: port:443 verdict:refused 10.0.0.0/8"),
+    ("s S", "sort by the next column; the other way"),
+    ("p", "freeze the picture; let it go on"),
+    ("w", "write the snapshot as JSON, into this folder"),
+    ("? h", "this help"),
+    ("q Ctrl-C", "quit; the last report stays on the screen"),
+];
+
+/// What else a filter may say, where help has room for it.
+pub(crate) const FILTERS: [&str; 2] = [
+    "filters: 10.0.0.2:443 cause:no_ack tcp udp, and any text",
+    "words must all fit; verdicts are named as in reports",
+];
+
+#[cfg(test)]
+mod tests {
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+    use super::{Action, Edit, HELP, Step, action};
+    use crate::tui::state::Screen;
+
+    const NORMAL: [(KeyCode, Action); 32] = [
+        (KeyCode::Char('q'), Action::Quit),
+        (KeyCode::Char('?'), Action::Help),
+        (KeyCode::Char('h'), Action::Help),
+        (KeyCode::Tab, Action::Next),
+        (KeyCode::Char(']'), Action::Next),
+        (KeyCode::BackTab, Action::Previous),
+        (KeyCode::Char('['), Action::Previous),
+        (KeyCode::Char('1'), Action::Go(Screen::Overview)),
+        (KeyCode::Char('2'), Action::Go(Screen::Attempts)),
+        (KeyCode::Char('3'), Action::Go(Screen::Services)),
+        (KeyCode::Char('4'), Action::Go(Screen::Health)),
+        (KeyCode::Up, Action::Move(Step::Up)),
+        (KeyCode::Char('k'), Action::Move(Step::Up)),
+        (KeyCode::Down, Action::Move(Step::Down)),
+        (KeyCode::Char('j'), Action::Move(Step::Down)),
+        (KeyCode::PageUp, Action::Move(Step::PageUp)),
+        (KeyCode::PageDown, Action::Move(Step::PageDown)),
+        (KeyCode::Char(' '), Action::Move(Step::PageDown)),
+        (KeyCode::Home, Action::Move(Step::First)),
+        (KeyCode::Char('g'), Action::Move(Step::First)),
+        (KeyCode::End, Action::Move(Step::Last)),
+        (KeyCode::Char('G'), Action::Move(Step::Last)),
+        (KeyCode::Enter, Action::Open),
+        (KeyCode::Right, Action::Open),
+        (KeyCode::Esc, Action::Back),
+        (KeyCode::Left, Action::Back),
+        (KeyCode::Backspace, Action::Back),
+        (KeyCode::Char('/'), Action::Filter),
+        (KeyCode::Char('s'), Action::Sort),
+        (KeyCode::Char('S'), Action::Reverse),
+        (KeyCode::Char('p'), Action::Freeze),
+        (KeyCode::Char('w'), Action::Write),
+    ];
+
+    const TYPING: [(KeyCode, Action); 6] = [
+        (KeyCode::Char('q'), Action::Edit(Edit::Type('q'))),
+        (KeyCode::Char('/'), Action::Edit(Edit::Type('/'))),
+        (KeyCode::Char('1'), Action::Edit(Edit::Type('1'))),
+        (KeyCode::Backspace, Action::Edit(Edit::Erase)),
+        (KeyCode::Enter, Action::Edit(Edit::Accept)),
+        (KeyCode::Esc, Action::Edit(Edit::Cancel)),
+    ];
+
+    #[test]
+    fn each_key_means_one_thing() {
+        for (code, means) in NORMAL {
+            assert_eq!(action(KeyEvent::from(code), false), Some(means), "{code:?}");
+        }
+        for (code, means) in TYPING {
+            assert_eq!(action(KeyEvent::from(code), true), Some(means), "{code:?}");
+        }
+        for code in [KeyCode::F(1), KeyCode::Insert, KeyCode::Char('z'), KeyCode::Null] {
+            assert_eq!(action(KeyEvent::from(code), false), None, "{code:?}");
+        }
+        assert_eq!(action(KeyEvent::from(KeyCode::Up), true), None);
+    }
+
+    #[test]
+    fn ctrl_c_ends_also_while_typing() {
+        let control = |character| KeyEvent::new(KeyCode::Char(character), KeyModifiers::CONTROL);
+        for typing in [false, true] {
+            assert_eq!(action(control('c'), typing), Some(Action::Quit));
+            assert_eq!(action(control('l'), typing), Some(Action::Redraw));
+            assert_eq!(action(control('q'), typing), None);
+        }
+        assert_eq!(action(control('u'), true), Some(Action::Edit(Edit::Clear)));
+        let alt = KeyEvent::new(KeyCode::Char('q'), KeyModifiers::ALT);
+        assert_eq!(action(alt, false), None);
+    }
+
+    /// Terminals that tell of it send each key twice.
+    #[test]
+    fn a_key_that_is_let_go_means_nothing() {
+        let mut key = KeyEvent::from(KeyCode::Char('q'));
+        key.kind = KeyEventKind::Release;
+        assert_eq!(action(key, false), None);
+    }
+
+    /// Each single character that help names means something.
+    #[test]
+    fn help_lists_keys_that_are_there() {
+        for (keys, _) in HELP {
+            for name in keys.split(' ').filter(|name| name.len() == 1) {
+                let code = KeyCode::Char(name.chars().next().expect("one character"));
+                assert!(action(KeyEvent::from(code), false).is_some(), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The attempts that ended last, as the event ring told them, and the times of each service's latest completions.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use handshake_common::flow::Side;
+use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::verdict::Verdict;
+
+use super::attempt::{Attempt, Ended};
+use super::filter::Filter;
+use crate::report::flow::{first_leg, second_leg};
+
+/// Attempts kept, of all and of those that pass the filter.
+const KEPT: usize = 1_000;
+/// Services whose times are kept.
+const SERVICES: usize = 1_000;
+/// Completions kept of a service.
+const SAMPLES: usize = 32;
+
+/// The attempts that ended last.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    all: VecDeque<Attempt>,
+    /// Those that pass the filter: a rare verdict would soon be pushed out by the common ones.
+    fitting: VecDeque<Attempt>,
+    filter: Filter,
+    legs: HashMap<SocketAddr, Samples>,
+    told: u64,
+}
+
+/// The latest times of a service, ns.
+#[derive(Clone, Debug, Default)]
+struct Samples {
+    first: VecDeque<u64>,
+    second: VecDeque<u64>,
+}
+
+/// The middle of the latest times of a service, by leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Legs {
+    /// SYN → SYN+ACK.
+    pub(crate) syn_synack_ns: Option<u64>,
+    /// SYN+ACK → ACK.
+    pub(crate) synack_ack_ns: Option<u64>,
+}
+
+impl Recent {
+    /// Notes one more. The filter's words that need a moment are about verdicts, and an end's needs none; plain text is
+    /// looked for where it is shown.
+    pub(crate) fn push(&mut self, record: Record, verdict: Verdict, at_ns: u64, clocks: &Clocks) {
+        let attempt = Attempt { record, ended: Some(Ended { verdict, at_ns }) };
+        self.told += 1;
+        if verdict == Verdict::Completed {
+            self.time(&attempt);
+        }
+        if !self.filter.is_empty() && self.filter.admits(&attempt, Now::default(), clocks, None) {
+            keep(&mut self.fitting, attempt, KEPT);
+        }
+        keep(&mut self.all, attempt, KEPT);
+    }
+
+    /// Keeps those of another filter from now on, beginning with what is there.
+    pub(crate) fn filter_by(&mut self, filter: &Filter, clocks: &Clocks) {
+        if *filter != self.filter {
+            self.filter = filter.clone();
+            let fits = |attempt: &&Attempt| filter.admits(attempt, Now::default(), clocks, None);
+            self.fitting = self.all.iter().filter(fits).copied().collect();
+        }
+    }
+
+    /// How many have been told of since the start: it changes when there is something new.
+    pub(crate) const fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// Those that pass the filter, the latest first. One that was told of twice (a refusal that was taken back) stands
+    /// once, as it ended last.
+    pub(crate) fn latest(&self) -> Vec<Attempt> {
+        let kept = if self.filter.is_empty() { &self.all } else { &self.fitting };
+        let mut seen: Vec<&Attempt> = kept.iter().rev().collect();
+        // Stable: of two with one identity the later stays first.
+        seen.sort_by_key(|attempt| identity(attempt));
+        seen.dedup_by_key(|attempt| identity(attempt));
+        let mut latest: Vec<Attempt> = seen.into_iter().copied().collect();
+        latest.sort_by_key(|attempt| std::cmp::Reverse(attempt.moment_ns()));
+        latest
+    }
+
+    /// The middle of a service's latest times.
+    pub(crate) fn legs(&self, service: SocketAddr) -> Legs {
+        let samples = self.legs.get(&service);
+        Legs {
+            syn_synack_ns: samples.and_then(|samples| middle(&samples.first)),
+            synack_ack_ns: samples.and_then(|samples| middle(&samples.second)),
+        }
+    }
+
+    fn time(&mut self, attempt: &Attempt) {
+        let Some(tcp) = attempt.tcp() else { return };
+        let service = attempt.end(Side::Responder);
+        if self.legs.len() >= SERVICES && !self.legs.contains_key(&service) {
+            return;
+        }
+        let samples = self.legs.entry(service).or_default();
+        if let Some(ns) = first_leg(&attempt.record, tcp) {
+            keep(&mut samples.first, ns, SAMPLES);
+        }
+        if let Some(ns) = second_leg(&attempt.record, tcp) {
+            keep(&mut samples.second, ns, SAMPLES);
+        }
+    }
+}
+
+fn identity(attempt: &Attempt) -> (u64, u32, [u32; 4], [u32; 4]) {
+    let key = attempt.record.key;
+    (attempt.opened_ns(), key.ports, key.low, key.high)
+}
+
+fn keep<T>(kept: &mut VecDeque<T>, new: T, most: usize) {
+    if kept.len() == most {
+        kept.pop_front();
+    }
+    kept.push_back(new);
+}
+
+fn middle(samples: &VecDeque<u64>) -> Option<u64> {
+    let mut sorted: Vec<u64> = samples.iter().copied().collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::abi::TcpRecord;
+    use handshake_common::record::{Detail, Record, State};
+    use handshake_common::verdict::Verdict;
+
+    use super::{KEPT, Legs, Recent, SAMPLES};
+    use crate::fake::{Fake, record, tcp, ticks};
+    use crate::source::Source as _;
+    use crate::tui::filter::Filter;
+
+    fn completed(initiator: &str, first_ns: u64, second_ns: u64) -> Record {
+        let mut record = record(initiator, "10.0.0.2:443", State::Established);
+        let (synack_after, latest_after) = (ticks(first_ns), ticks(first_ns + second_ns));
+        record.detail = Detail::Tcp(TcpRecord { synack_after, latest_after, ..tcp(&record) });
+        record
+    }
+
+    #[test]
+    fn the_latest_come_first_and_the_oldest_go() {
+        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        for at in 0..KEPT as u64 + 5 {
+            let initiator = format!("10.0.{}.{}:1", at / 200, at % 200);
+            recent.push(record(&initiator, "10.0.0.2:443", State::Refused), Verdict::Refused, at, &clocks);
+        }
+        let latest = recent.latest();
+        assert_eq!(latest.len(), KEPT);
+        assert_eq!((latest[0].moment_ns(), latest[KEPT - 1].moment_ns()), (KEPT as u64 + 4, 5));
+        assert_eq!(recent.told(), KEPT as u64 + 5);
+    }
+
+    #[test]
+    fn a_rare_verdict_outlives_the_common_ones_under_a_filter() {
+        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        let refused = record("10.0.0.1:1", "10.0.0.2:443", State::Refused);
+        recent.push(refused, Verdict::Refused, 1, &clocks);
+        recent.filter_by(&Filter::parse("verdict:refused").expect("a verdict"), &clocks);
+        for at in 0..KEPT as u64 {
+            recent.push(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at, &clocks);
+        }
+        assert_eq!(recent.latest().len(), 1);
+        // Where it was seen is not known here: the list looks for it.
+        recent.filter_by(&Filter::parse("eth0").expect("plain text"), &clocks);
+        assert_eq!(recent.latest().len(), 1, "one identity");
+        recent.filter_by(&Filter::default(), &clocks);
+        assert!(recent.latest().iter().all(|attempt| attempt.record.state == State::Established));
+    }
+
+    #[test]
+    fn one_that_was_taken_back_stands_as_it_ended() {
+        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        recent.push(record("10.0.0.1:1", "10.0.0.2:443", State::Refused), Verdict::Refused, 1, &clocks);
+        recent.push(completed("10.0.0.1:1", 1_000, 1_000), Verdict::Completed, 2, &clocks);
+        let latest = recent.latest();
+        assert_eq!(latest.len(), 1);
+        assert_eq!(latest[0].ended.expect("it ended").verdict, Verdict::Completed);
+    }
+
+    #[test]
+    fn a_services_times_are_the_middle_of_its_latest() {
+        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        let service = "10.0.0.2:443".parse().expect("an address");
+        assert_eq!(recent.legs(service), Legs::default());
+        recent.push(completed("10.0.0.1:1", 640_000_000, 640_000_000), Verdict::Completed, 0, &clocks);
+        for at in 1..=SAMPLES as u64 {
+            let record = completed("10.0.0.1:1", at * 64_000, 6_400);
+            recent.push(record, Verdict::Completed, at, &clocks);
+        }
+        let middle = (SAMPLES as u64 / 2 + 1) * 64_000;
+        let legs = Legs { syn_synack_ns: Some(middle), synack_ack_ns: Some(6_400) };
+        assert_eq!(recent.legs(service), legs);
+    }
+}

@@ -1,0 +1,336 @@
+//! What the person at the terminal has chosen: the screen, the cursor, the filter, the order. Pure: actions change it, and
+//! drawing reads it.
+
+use std::net::SocketAddr;
+
+use handshake_common::flow::Side;
+
+use super::attempt::{Attempt, Id};
+use super::filter::Filter;
+use super::keys::{Action, Edit, Step};
+use super::scene::{Scene, ServiceLine};
+use super::theme::Theme;
+use super::view::attempts::{self, AttemptColumn};
+use super::view::services::{self, ServiceColumn};
+use crate::snapshot::ServiceBooks;
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Screen {
+    /// Are connections being established?
+    Overview,
+    /// One by one.
+    Attempts,
+    /// By responder.
+    Services,
+    /// Can the figures be trusted, and what do they cost?
+    Health,
+}
+
+impl Screen {
+    /// In the order of their numbers.
+    pub(crate) const ALL: [Self; 4] = [Self::Overview, Self::Attempts, Self::Services, Self::Health];
+
+    /// Its name on the screen.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Overview => "Overview",
+            Self::Attempts => "Attempts",
+            Self::Services => "Services",
+            Self::Health => "Health",
+        }
+    }
+
+    fn step(self, by: usize) -> Self {
+        Self::ALL[(self as usize + by) % Self::ALL.len()]
+    }
+}
+
+/// What an action asks of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// End.
+    Quit,
+    /// Write the snapshot.
+    Write,
+    /// Draw every cell anew.
+    Redraw,
+}
+
+/// The order of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order<C> {
+    /// By this column.
+    pub(crate) column: C,
+    /// From its other end.
+    pub(crate) reversed: bool,
+}
+
+/// Where the cursor is in a list that changes under it: with the row it was put on, while that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor<I> {
+    row: usize,
+    on: Option<I>,
+}
+
+impl<I> Default for Cursor<I> {
+    fn default() -> Self {
+        Self { row: 0, on: None }
+    }
+}
+
+impl<I: Copy + PartialEq> Cursor<I> {
+    /// Its row in a list of these.
+    pub(crate) fn row(&self, list: &[I]) -> usize {
+        let found = self.on.and_then(|on| list.iter().position(|each| *each == on));
+        found.unwrap_or_else(|| self.row.min(list.len().saturating_sub(1)))
+    }
+
+    fn go(&mut self, step: Step, list: &[I], page: usize) {
+        self.row = moved(self.row(list), step, list.len(), page);
+        // On the first row it stays first, whatever comes.
+        self.on = list.get(self.row).copied().filter(|_| self.row != 0);
+    }
+}
+
+fn moved(row: usize, step: Step, length: usize, page: usize) -> usize {
+    let last = length.saturating_sub(1);
+    match step {
+        Step::Up => row.saturating_sub(1),
+        Step::Down => (row + 1).min(last),
+        Step::PageUp => row.saturating_sub(page),
+        Step::PageDown => (row + page).min(last),
+        Step::First => 0,
+        Step::Last => last,
+    }
+}
+
+/// What is known of a service beside its protocol: enough to find it again.
+pub(crate) type ServiceId = (Option<SocketAddr>, bool);
+
+/// A filter that is being typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Input {
+    /// What is typed so far.
+    pub(crate) text: String,
+    /// What is wrong with it.
+    pub(crate) wrong: Option<String>,
+}
+
+/// All that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ui {
+    /// How things look.
+    pub(crate) theme: Theme,
+    /// What is shown.
+    pub(crate) screen: Screen,
+    /// The attempt whose ladder is shown.
+    pub(crate) opened: Option<Attempt>,
+    /// The overlay is shown.
+    pub(crate) help: bool,
+    /// The picture stands still.
+    pub(crate) frozen: bool,
+    /// What attempts and services must fit.
+    pub(crate) filter: Filter,
+    /// A filter is being typed.
+    pub(crate) input: Option<Input>,
+    /// The order of the attempts.
+    pub(crate) attempts: Order<AttemptColumn>,
+    /// The order of the services.
+    pub(crate) services: Order<ServiceColumn>,
+    /// Where it is among the attempts.
+    pub(crate) on_attempt: Cursor<Id>,
+    /// Where it is among the services.
+    pub(crate) on_service: Cursor<ServiceId>,
+    /// Lines of Health that are scrolled past.
+    pub(crate) scrolled: usize,
+    /// What the latest action came to.
+    pub(crate) message: Option<String>,
+    /// Rows of the terminal, for pages.
+    pub(crate) rows: u16,
+}
+
+impl Ui {
+    /// As it begins.
+    pub(crate) fn new(theme: Theme) -> Self {
+        Self {
+            theme,
+            screen: Screen::Overview,
+            opened: None,
+            help: false,
+            frozen: false,
+            filter: Filter::default(),
+            input: None,
+            attempts: Order { column: AttemptColumn::Age, reversed: false },
+            services: Order { column: ServiceColumn::Begun, reversed: false },
+            on_attempt: Cursor::default(),
+            on_service: Cursor::default(),
+            scrolled: 0,
+            message: None,
+            rows: 24,
+        }
+    }
+
+    /// Does what was asked for; `scene` is what the person sees.
+    pub(crate) fn apply(&mut self, action: Action, scene: &Scene) -> Option<Effect> {
+        self.message = None;
+        match action {
+            Action::Quit => return Some(Effect::Quit),
+            Action::Write => return Some(Effect::Write),
+            Action::Redraw => return Some(Effect::Redraw),
+            Action::Help => self.help = !self.help,
+            Action::Next => self.go(self.screen.step(1)),
+            Action::Previous => self.go(self.screen.step(Screen::ALL.len() - 1)),
+            Action::Go(screen) => self.go(screen),
+            Action::Move(step) => self.walk(step, scene),
+            Action::Open => self.open(scene),
+            Action::Back => self.back(),
+            Action::Filter => self.begin_filter(),
+            Action::Sort => self.sort(),
+            Action::Reverse => self.reverse(),
+            Action::Freeze => self.frozen = !self.frozen,
+            Action::Edit(edit) => self.edit(edit),
+        }
+        None
+    }
+
+    /// Takes over what a new scene says of the attempt that is looked at.
+    pub(crate) fn follow(&mut self, scene: &Scene) {
+        if let Some(opened) = &mut self.opened
+            && let Some(now) = scene.find(opened.id())
+        {
+            *opened = *now;
+        }
+    }
+
+    fn go(&mut self, screen: Screen) {
+        self.screen = screen;
+        self.opened = None;
+        self.help = false;
+    }
+
+    fn walk(&mut self, step: Step, scene: &Scene) {
+        // The chrome around a list takes about six rows.
+        let page = usize::from(self.rows.saturating_sub(6)).max(1);
+        if self.help || self.opened.is_some() {
+            return;
+        }
+        match self.screen {
+            Screen::Overview => {}
+            Screen::Attempts => {
+                let ids: Vec<Id> = attempts::rows(scene, self).iter().map(|each| each.id()).collect();
+                self.on_attempt.go(step, &ids, page);
+            }
+            Screen::Services => {
+                let ids: Vec<ServiceId> = services::rows(scene, self).into_iter().map(service_id).collect();
+                self.on_service.go(step, &ids, page);
+            }
+            Screen::Health => {
+                let lines = super::view::health::lines(scene, self).len();
+                self.scrolled = moved(self.scrolled, step, lines, page);
+            }
+        }
+    }
+
+    fn open(&mut self, scene: &Scene) {
+        if self.help || self.opened.is_some() {
+            return self.back();
+        }
+        match self.screen {
+            Screen::Overview => self.go(Screen::Attempts),
+            Screen::Attempts => {
+                let rows = attempts::rows(scene, self);
+                let ids: Vec<Id> = rows.iter().map(|each| each.id()).collect();
+                self.opened = rows.get(self.on_attempt.row(&ids)).map(|attempt| **attempt);
+            }
+            Screen::Services => self.open_service(scene),
+            Screen::Health => {}
+        }
+    }
+
+    /// The attempts of the service under the cursor.
+    fn open_service(&mut self, scene: &Scene) {
+        let rows = services::rows(scene, self);
+        let ids: Vec<ServiceId> = rows.iter().map(|line| service_id(line)).collect();
+        if let Some((Some(service), udp)) = ids.get(self.on_service.row(&ids)) {
+            self.filter = Filter::of_service(*service, *udp);
+            self.on_attempt = Cursor::default();
+            self.go(Screen::Attempts);
+        }
+    }
+
+    fn back(&mut self) {
+        if self.help {
+            self.help = false;
+        } else if self.opened.is_some() {
+            self.opened = None;
+        } else {
+            self.filter = Filter::default();
+        }
+    }
+
+    fn begin_filter(&mut self) {
+        self.help = false;
+        self.input = Some(Input { text: self.filter.text.clone(), wrong: None });
+    }
+
+    fn edit(&mut self, edit: Edit) {
+        let Some(input) = &mut self.input else { return };
+        match edit {
+            Edit::Type(character) => input.text.push(character),
+            Edit::Erase => {
+                input.text.pop();
+            }
+            Edit::Clear => input.text.clear(),
+            Edit::Accept if input.wrong.is_some() => {}
+            Edit::Accept => self.input = None,
+            Edit::Cancel => {
+                self.filter = Filter::default();
+                self.input = None;
+            }
+        }
+        self.read_filter();
+    }
+
+    /// What is typed holds as soon as it makes sense.
+    fn read_filter(&mut self) {
+        let Some(input) = &mut self.input else { return };
+        match Filter::parse(&input.text) {
+            Ok(filter) => {
+                input.wrong = None;
+                self.filter = filter;
+            }
+            Err(wrong) => input.wrong = Some(wrong),
+        }
+    }
+
+    fn sort(&mut self) {
+        match self.screen {
+            Screen::Attempts => {
+                self.attempts = Order { column: self.attempts.column.next(), reversed: false };
+            }
+            Screen::Services => {
+                self.services = Order { column: self.services.column.next(), reversed: false };
+            }
+            Screen::Overview | Screen::Health => {}
+        }
+    }
+
+    fn reverse(&mut self) {
+        match self.screen {
+            Screen::Attempts => self.attempts.reversed ^= true,
+            Screen::Services => self.services.reversed ^= true,
+            Screen::Overview | Screen::Health => {}
+        }
+    }
+}
+
+/// What a service is known by.
+pub(crate) fn service_id(line: &ServiceLine) -> ServiceId {
+    (line.service, matches!(line.books, ServiceBooks::Udp(_)))
+}
+
+/// Both ends, as text: what lists sort and show.
+pub(crate) fn ends(attempt: &Attempt) -> [SocketAddr; 2] {
+    [attempt.end(Side::Initiator), attempt.end(Side::Responder)]
+}

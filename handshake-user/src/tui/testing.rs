@@ -1,0 +1,84 @@
+//! Scenes for tests: seconds of a fake source's life, each with its snapshot, as the loop makes them.
+
+use std::sync::Arc;
+
+use handshake_common::record::Record;
+use handshake_common::verdict::Verdict;
+
+use super::collect::Collecting;
+use super::filter::Filter;
+use super::recent::Recent;
+use super::scene::{Director, Scene};
+use crate::cli;
+use crate::fake::{Fake, SECOND, WALL_NS};
+use crate::snapshot::{Context, Interface, Origin, Snapshot};
+use crate::source::Source as _;
+use crate::source::live::ProgramRuns;
+
+/// A source, and what watches it.
+pub(crate) struct Stage {
+    pub(crate) fake: Fake,
+    pub(crate) programs: Vec<ProgramRuns>,
+    context: Arc<Context>,
+    recent: Recent,
+    director: Director,
+    last: Option<Snapshot>,
+    seconds: u64,
+}
+
+impl Stage {
+    pub(crate) fn new(fake: Fake) -> Self {
+        let interface = Interface {
+            name: "eth0".to_owned(),
+            ingress: Some("tcx".to_owned()),
+            egress: Some("tcx".to_owned()),
+            ..Interface::default()
+        };
+        let context = Context {
+            origin: Origin::Live { interfaces: vec![interface] },
+            from_ns: WALL_NS,
+            filter: cli::Filter::default(),
+            top: usize::MAX,
+        };
+        Self {
+            fake,
+            programs: Vec::new(),
+            context: Arc::new(context),
+            recent: Recent::default(),
+            director: Director::default(),
+            last: None,
+            seconds: 0,
+        }
+    }
+
+    /// So many seconds; `happens` in each, with its number. The scene of the last.
+    pub(crate) fn play(&mut self, seconds: u64, mut happens: impl FnMut(&mut Fake, u64)) -> Scene {
+        if self.last.is_none() {
+            self.take();
+        }
+        let mut scene = None;
+        for _ in 0..seconds {
+            self.fake.later(SECOND);
+            happens(&mut self.fake, self.seconds);
+            self.seconds += 1;
+            scene = Some(self.take());
+        }
+        scene.expect("a second at least")
+    }
+
+    /// An attempt ends so long ago.
+    pub(crate) fn end(&mut self, record: Record, verdict: Verdict, ago_ns: u64) {
+        let at_ns = self.fake.reading.now.ns - ago_ns;
+        self.recent.push(record, verdict, at_ns, &self.fake.clocks());
+    }
+
+    fn take(&mut self) -> Scene {
+        let filter = Filter::default();
+        let mut collecting = Collecting::new(&mut self.fake, &filter, None);
+        let snapshot = Snapshot::take(&mut collecting, &self.context, self.last.as_ref());
+        let snapshot = snapshot.expect("a fake never fails");
+        let kept = collecting.kept();
+        self.last = Some(snapshot.clone());
+        self.director.advance(snapshot, kept, &self.recent, self.programs.clone())
+    }
+}

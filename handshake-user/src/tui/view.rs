@@ -1,0 +1,80 @@
+//! Drawing: a function of what is shown and what was chosen. Each screen is lines of text for a width and a height; nothing
+//! is worked out here, no clock is read, nothing is changed.
+//!
+//! ```text
+//! handshake · eth0 ingress tcx, egress tcx · port 443         12:03:41 · 20 s · EXACT
+//! 1 Overview  2 Attempts  3 Services  4 Health            filter port:443      FROZEN
+//! the banner, while a half-open surge lasts
+//! the screen, or an attempt's ladder
+//! keys, or the filter that is being typed, or what the latest key came to
+//! ```
+
+pub(crate) mod attempts;
+mod chrome;
+pub(crate) mod health;
+mod help;
+mod ladder;
+mod layout;
+mod overview;
+pub(crate) mod services;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use super::scene::Scene;
+use super::state::{Screen, Ui};
+use layout::Pen;
+
+/// The least that everything fits into.
+const LEAST: (u16, u16) = (60, 15);
+/// Fewer rows than this under the header and the banner have none to spare for a blank one.
+const ROOMY: u16 = 22;
+
+/// Draws everything.
+pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
+    let area = *buffer.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let text = format!("{}x{} is too small: {}x{}", area.width, area.height, LEAST.0, LEAST.1);
+        buffer.set_stringn(0, 0, text, usize::from(area.width), ratatui::style::Style::new());
+        return;
+    }
+    let width = usize::from(area.width);
+    let mut top = vec![chrome::header(scene, ui, width), chrome::tabs(ui, width)];
+    top.extend(chrome::banner(scene, ui, width));
+    if area.height >= ROOMY + u16::try_from(top.len()).unwrap_or(u16::MAX) {
+        top.push(Line::default());
+    }
+    let height = usize::from(area.height).saturating_sub(top.len() + 1);
+    put(buffer, 0, &top);
+    put(buffer, top.len(), &body(scene, ui, width, height));
+    put(buffer, usize::from(area.height) - 1, &[chrome::status(scene, ui, width)]);
+    if ui.help {
+        help::draw(buffer, Pen(ui.theme));
+    }
+    ui.theme.finish(buffer);
+}
+
+fn body(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
+    if let Some(attempt) = &ui.opened {
+        return ladder::lines(attempt, scene, ui, width, height);
+    }
+    let mut lines = match ui.screen {
+        Screen::Overview => overview::lines(scene, ui, width, height),
+        Screen::Attempts => attempts::lines(scene, ui, width, height),
+        Screen::Services => services::lines(scene, ui, width, height),
+        Screen::Health => health::page(scene, ui, height),
+    };
+    lines.truncate(height);
+    lines
+}
+
+fn put(buffer: &mut Buffer, row: usize, lines: &[Line<'static>]) {
+    let Rect { width, height, .. } = *buffer.area();
+    for (y, line) in (u16::try_from(row).unwrap_or(u16::MAX)..height).zip(lines) {
+        buffer.set_line(0, y, line, width);
+    }
+}

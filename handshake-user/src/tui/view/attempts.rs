@@ -1,0 +1,290 @@
+//! One by one: the open attempts, the oldest first, then those that ended last and UDP flows.
+
+use std::cmp::Ordering;
+
+use handshake_common::flow::Side;
+use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
+use ratatui::text::Line;
+
+use super::layout::{Pen, seconds};
+use super::table::{Cell, Head, head, row, seen};
+use crate::report::flow::{answer_ns, first_leg, second_leg};
+use crate::report::text::number::{group, time};
+use crate::time::clock;
+use crate::tui::attempt::{Attempt, Id, Standing};
+use crate::tui::scene::Scene;
+use crate::tui::state::{Ui, ends};
+use crate::tui::theme::Tone;
+
+/// A column. Sorting goes through those that lists are sorted by, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptColumn {
+    /// How old while open, when it ended else.
+    Age,
+    /// How it stands.
+    Verdict,
+    /// Why it is not completed.
+    Cause,
+    /// SYNs and SYN+ACKs sent again.
+    Retransmissions,
+    /// Who began.
+    Initiator,
+    /// The other end.
+    Responder,
+    /// SYN → SYN+ACK.
+    FirstLeg,
+    /// SYN+ACK → ACK.
+    SecondLeg,
+    /// Until it expires.
+    Left,
+    /// Where it was first seen.
+    Interface,
+}
+
+impl AttemptColumn {
+    const ALL: [Self; 10] = [
+        Self::Age,
+        Self::Left,
+        Self::Verdict,
+        Self::Cause,
+        Self::Retransmissions,
+        Self::FirstLeg,
+        Self::SecondLeg,
+        Self::Initiator,
+        Self::Responder,
+        Self::Interface,
+    ];
+
+    /// The next that lists are sorted by.
+    pub(crate) const fn next(self) -> Self {
+        match self {
+            Self::Age => Self::Verdict,
+            Self::Verdict => Self::Retransmissions,
+            Self::Retransmissions => Self::Initiator,
+            Self::Initiator => Self::Responder,
+            Self::Responder
+            | Self::Cause
+            | Self::FirstLeg
+            | Self::SecondLeg
+            | Self::Left
+            | Self::Interface => Self::Age,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Verdict => "verdict",
+            Self::Cause => "cause",
+            Self::Retransmissions => "again",
+            Self::Initiator => "initiator",
+            Self::Responder => "responder",
+            Self::FirstLeg => "syn→syn+ack",
+            Self::SecondLeg => "syn+ack→ack",
+            Self::Left => "expires",
+            Self::Interface => "at",
+        }
+    }
+
+    /// 0: it takes what the others leave.
+    const fn width(self) -> usize {
+        match self {
+            Self::Age => 9,
+            Self::Verdict => 17,
+            Self::Cause => 9,
+            Self::Retransmissions => 6,
+            Self::Initiator | Self::Responder => 0,
+            Self::FirstLeg | Self::SecondLeg => 11,
+            Self::Left => 9,
+            Self::Interface => 8,
+        }
+    }
+
+    /// Terminals that are narrower go without it.
+    const fn least_width(self) -> usize {
+        match self {
+            Self::Age | Self::Verdict | Self::Initiator | Self::Responder => 0,
+            Self::Cause | Self::Retransmissions => 72,
+            Self::FirstLeg | Self::SecondLeg => 112,
+            Self::Left => 100,
+            Self::Interface => 132,
+        }
+    }
+
+    const fn is_numeric(self) -> bool {
+        matches!(self, Self::Age | Self::Retransmissions | Self::FirstLeg | Self::SecondLeg | Self::Left)
+    }
+
+    fn order(self, scene: &Scene, a: &Attempt, b: &Attempt) -> Ordering {
+        let name = |attempt: &Attempt| attempt.standing(scene.now(), scene.clocks()).name();
+        match self {
+            Self::Verdict => name(a).cmp(name(b)),
+            Self::Retransmissions => b.retransmissions().cmp(&a.retransmissions()),
+            Self::Initiator => ends(a)[0].cmp(&ends(b)[0]),
+            Self::Responder => ends(a)[1].cmp(&ends(b)[1]),
+            // As they come: open ones, the oldest first, then the latest.
+            Self::Age | Self::Cause | Self::FirstLeg | Self::SecondLeg | Self::Left | Self::Interface => {
+                Ordering::Equal
+            }
+        }
+    }
+
+    fn cell(self, scene: &Scene, attempt: &Attempt) -> Cell {
+        let standing = attempt.standing(scene.now(), scene.clocks());
+        match self {
+            Self::Age => age(scene, attempt, standing),
+            Self::Verdict => Cell { text: standing.name().to_owned(), tone: tone(standing) },
+            Self::Cause => Cell::plain(attempt.cause(standing).map_or("", Cause::name)),
+            Self::Retransmissions => Cell::plain(some(attempt.retransmissions())),
+            Self::Initiator => Cell::plain(attempt.end(Side::Initiator).to_string()),
+            Self::Responder => Cell::plain(attempt.end(Side::Responder).to_string()),
+            Self::FirstLeg => {
+                let answer = attempt.udp().and_then(answer_ns);
+                let leg = attempt.tcp().and_then(|tcp| first_leg(&attempt.record, tcp));
+                Cell::plain(leg.or(answer).map(time).unwrap_or_default())
+            }
+            Self::SecondLeg => {
+                let leg = attempt.tcp().and_then(|tcp| second_leg(&attempt.record, tcp));
+                Cell::plain(leg.map(time).unwrap_or_default())
+            }
+            Self::Left => Cell::plain(left_ns(scene, attempt).map(seconds).unwrap_or_default()),
+            Self::Interface => Cell::plain(scene.interface(attempt)),
+        }
+    }
+}
+
+/// A verdict's tone.
+pub(super) const fn tone(standing: Standing) -> Tone {
+    match standing {
+        Standing::Tcp(Verdict::Completed) | Standing::Udp(UdpVerdict::Answered) => Tone::Good,
+        Standing::Tcp(Verdict::Opening | Verdict::Midstream | Verdict::OrphanSynAck)
+        | Standing::Udp(UdpVerdict::Pending | UdpVerdict::Multicast | UdpVerdict::Evicted) => Tone::Plain,
+        Standing::Tcp(
+            Verdict::Refused
+            | Verdict::Unreachable
+            | Verdict::InitiatorAborted
+            | Verdict::ResponderAborted
+            | Verdict::Superseded
+            | Verdict::HalfOpenExpired
+            | Verdict::Evicted
+            | Verdict::HalfOpen,
+        )
+        | Standing::Udp(UdpVerdict::Unanswered | UdpVerdict::Unreachable) => Tone::Bad,
+    }
+}
+
+/// Open ones by age, with a glyph that says which clock has run out; ended ones by the time of day.
+fn age(scene: &Scene, attempt: &Attempt, standing: Standing) -> Cell {
+    if !attempt.is_open() {
+        let ago = scene.now().ns.saturating_sub(attempt.moment_ns());
+        return Cell::plain(clock(scene.snapshot.taken_at_ns.saturating_sub(ago)));
+    }
+    let age_ns = attempt.record.age_ns(scene.now());
+    let glyph = if standing == Standing::Tcp(Verdict::HalfOpen) { "◐" } else { "○" };
+    Cell { text: format!("{glyph} {:>7}", time(age_ns)), tone: tone(standing) }
+}
+
+fn some(count: u16) -> String {
+    if count == 0 { String::new() } else { format!("{count}x") }
+}
+
+/// How long an open attempt has until T2.
+pub(super) fn left_ns(scene: &Scene, attempt: &Attempt) -> Option<u64> {
+    let tcp = attempt.tcp().filter(|_| attempt.is_open())?;
+    let silent = scene.now().ns.saturating_sub(tcp.latest_ns());
+    // Whole seconds: it is a countdown.
+    let left = scene.clocks().expire_after_ns.checked_sub(silent)?;
+    Some(left / 1_000_000_000 * 1_000_000_000)
+}
+
+/// What is listed, in its order.
+pub(crate) fn rows<'a>(scene: &'a Scene, ui: &Ui) -> Vec<&'a Attempt> {
+    let (now, clocks) = (scene.now(), scene.clocks());
+    let all = scene.open.iter().chain(&scene.ended);
+    let fits = |each: &&Attempt| ui.filter.admits(each, now, clocks, Some(scene.interface(each)));
+    let mut rows: Vec<&Attempt> = all.filter(fits).collect();
+    rows.sort_by(|a, b| ui.attempts.column.order(scene, a, b));
+    if ui.attempts.reversed {
+        rows.reverse();
+    }
+    rows
+}
+
+/// The screen.
+pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
+    let pen = Pen(ui.theme);
+    let rows = rows(scene, ui);
+    let mut lines = vec![summary(scene, ui, pen, &rows)];
+    if rows.is_empty() {
+        lines.push(Line::default());
+        lines.push(pen.line([(format!(" {}", nothing(ui)), Tone::Plain)]));
+        return lines;
+    }
+    let ids: Vec<Id> = rows.iter().map(|attempt| attempt.id()).collect();
+    let cursor = ui.on_attempt.row(&ids);
+    let seen = seen(rows.len(), cursor, height.saturating_sub(2));
+    let (columns, heads) = columns(ui, &rows[seen.clone()], width);
+    lines.push(head(pen, &heads));
+    for at in seen {
+        let cells = columns.iter().map(|column| column.cell(scene, rows[at])).collect();
+        lines.push(row(pen, &heads, cells, at == cursor, width));
+    }
+    lines
+}
+
+fn nothing(ui: &Ui) -> &'static str {
+    if ui.filter.is_empty() {
+        "No attempt yet: open ones and those that end from now on are listed here."
+    } else {
+        "Nothing fits the filter: Esc clears it."
+    }
+}
+
+/// How many there are, and the clocks they are held against.
+fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Attempt]) -> Line<'static> {
+    let clocks = scene.clocks();
+    let (t1, t2) = (seconds(clocks.half_open_after_ns), seconds(clocks.expire_after_ns));
+    let kept = scene.open.len() as u64;
+    // What text is looked for in is what was kept.
+    let most =
+        if kept < scene.open_found { format!(", the {} oldest here", group(kept)) } else { String::new() };
+    let hint = if ui.filter.has_text() && !most.is_empty() { " (text is looked for in these)" } else { "" };
+    pen.line([
+        (format!(" {} open{most}{hint} · ", group(scene.open_found)), Tone::Strong),
+        (
+            format!("{} listed · ○ opening, ◐ half-open from {t1}, expires after {t2}", rows.len()),
+            Tone::Faint,
+        ),
+    ])
+}
+
+/// The columns that there is room for; the two ends share what the others leave, each as wide as it needs to be.
+fn columns(ui: &Ui, rows: &[&Attempt], width: usize) -> (Vec<AttemptColumn>, Vec<Head>) {
+    let columns: Vec<AttemptColumn> =
+        AttemptColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
+    let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
+    let room = width.saturating_sub(fixed + 1);
+    let longest = |side: usize| rows.iter().map(|row| ends(row)[side].to_string().len()).max().unwrap_or(0);
+    let needed = [longest(0), longest(1)].map(|length| length.max(15));
+    let first = needed[0].min(room.saturating_sub(needed[1]).max(room / 2));
+    let second = needed[1].min(room - first);
+    let head = |column: &AttemptColumn| Head {
+        title: column.title(),
+        width: match column {
+            AttemptColumn::Initiator => first,
+            AttemptColumn::Responder => second,
+            AttemptColumn::Age
+            | AttemptColumn::Verdict
+            | AttemptColumn::Cause
+            | AttemptColumn::Retransmissions
+            | AttemptColumn::FirstLeg
+            | AttemptColumn::SecondLeg
+            | AttemptColumn::Left
+            | AttemptColumn::Interface => column.width(),
+        },
+        numeric: column.is_numeric(),
+        sorted: (*column == ui.attempts.column).then_some(ui.attempts.reversed),
+    };
+    let heads = columns.iter().map(head).collect();
+    (columns, heads)
+}

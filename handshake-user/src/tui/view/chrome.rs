@@ -1,0 +1,123 @@
+//! What is around every screen: the header, the screens' names, the banner, the last line.
+
+use ratatui::text::{Line, Span};
+
+use super::layout::{Pen, apart, left, sentence};
+use crate::report::text::number::{group, span, whole_percent};
+use crate::snapshot::{Interface, Origin};
+use crate::time::clock;
+use crate::tui::banner::Surge;
+use crate::tui::scene::Scene;
+use crate::tui::state::{Screen, Ui};
+use crate::tui::theme::Tone;
+
+/// What is looked at and how; when, for how long, and whether the figures are exact.
+pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
+    let pen = Pen(ui.theme);
+    let snapshot = &scene.snapshot;
+    let mut start = vec![pen.span("handshake", Tone::Strong)];
+    let filter = &snapshot.context.filter;
+    let (names, hooks) = match &snapshot.context.origin {
+        Origin::Capture { path, .. } => (path.clone(), Vec::new()),
+        Origin::Live { interfaces } => named(interfaces),
+    };
+    let ports = filter.ports.iter().map(|range| format!("port {range}"));
+    let nets = filter.nets.iter().map(|net| format!("net {net}"));
+    // What matters least stands last: it is left out where there is no room.
+    for piece in [names].into_iter().chain(ports).chain(nets).chain(hooks) {
+        start.push(pen.span(format!(" · {piece}"), Tone::Plain));
+    }
+    let (word, tone) = if snapshot.is_exact() { ("EXACT", Tone::Good) } else { ("LOSSY", Tone::Bad) };
+    let times = format!("{} · {} · ", clock(snapshot.taken_at_ns), span(snapshot.elapsed_ns()));
+    apart(start, vec![pen.span(times, Tone::Plain), pen.span(word, tone)], width)
+}
+
+/// The interfaces together, and the hooks of each, once where they are the same.
+fn named(interfaces: &[Interface]) -> (String, Vec<String>) {
+    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let mut hooks: Vec<String> = interfaces.iter().map(hooks).collect();
+    hooks.dedup();
+    (names.join(", "), hooks)
+}
+
+/// As the command line and reports say them.
+pub(super) fn hooks(interface: &Interface) -> String {
+    let ways = [("ingress", &interface.ingress), ("egress", &interface.egress)];
+    let hooks = ways.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}")));
+    let merged = interface.merged.then(|| "segments merged".to_owned());
+    hooks.chain(merged).collect::<Vec<_>>().join(", ")
+}
+
+/// The screens, that which is shown marked; the filter and whether the picture stands still.
+pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
+    let pen = Pen(ui.theme);
+    let mut start = Vec::new();
+    for (at, screen) in Screen::ALL.into_iter().enumerate() {
+        let tone = if screen == ui.screen { Tone::Selected } else { Tone::Plain };
+        start.push(pen.span(format!(" {} {} ", at + 1, screen.title()), tone));
+    }
+    let named: usize = start.iter().map(|span| span.content.len()).sum();
+    let mut end = Vec::new();
+    if ui.frozen {
+        end.push(pen.span(" FROZEN ".to_owned(), Tone::Selected));
+    }
+    let room = width.saturating_sub(named + 2 + end.iter().map(|span| span.content.len()).sum::<usize>());
+    if !ui.filter.is_empty() && matches!(ui.screen, Screen::Attempts | Screen::Services) {
+        let text = format!("filter {}", ui.filter.text);
+        end.insert(0, pen.span(left(&text, room.min(text.chars().count())), Tone::Strong));
+        end.insert(1, pen.span(" ", Tone::Plain));
+    }
+    apart(start, end, width)
+}
+
+/// Where the surge is, how large, and why. Nothing without one.
+pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>> {
+    let Some(surge) = &scene.surge else { return Vec::new() };
+    let pen = Pen(ui.theme);
+    let mut lines = vec![pen.bar(&surge_line(surge), Tone::Alarm, width)];
+    if let Some(cause) = surge.cause {
+        for text in sentence(&format!("{}: {}", cause.name(), cause.sentence()), width - 2) {
+            lines.push(Line::from(pen.span(left(&format!(" {text}"), width), Tone::Bad)));
+        }
+    }
+    lines
+}
+
+fn surge_line(surge: &Surge) -> String {
+    let name = surge.service.map_or_else(|| "other services".to_owned(), |socket| socket.to_string());
+    let others = match surge.others {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    let share = whole_percent(surge.stuck, surge.stuck + surge.completed);
+    let growing = if surge.stuck == 0 { String::new() } else { format!(" {share} of new ones,") };
+    let (count, since) = (group(surge.outstanding), clock(surge.since_ns));
+    format!(" HALF-OPEN SURGE at {name}{others}: {count} open,{growing} since {since}")
+}
+
+/// What is being typed, what the latest key came to, or the keys.
+pub(super) fn status(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
+    let pen = Pen(ui.theme);
+    if let Some(input) = &ui.input {
+        let wrong = input.wrong.clone().unwrap_or_default();
+        let start = vec![pen.span(format!("/{}", input.text), Tone::Strong), pen.span(" ", Tone::Selected)];
+        return apart(start, vec![pen.span(wrong, Tone::Bad)], width);
+    }
+    if let Some(message) = &ui.message {
+        return Line::from(pen.span(left(message, width), Tone::Strong));
+    }
+    apart(keys(pen, scene, ui), vec![pen.span("? help", Tone::Faint)], width)
+}
+
+/// The keys that do something here, the most wanted first.
+fn keys(pen: Pen, scene: &Scene, ui: &Ui) -> Vec<Span<'static>> {
+    let hints: &[&str] = match ui.screen {
+        _ if ui.opened.is_some() => &["q quit", "Esc back", "p freeze", "w write"],
+        Screen::Overview => &["q quit", "Tab next screen", "Enter attempts", "p freeze", "w write"],
+        Screen::Attempts if scene.open.is_empty() && scene.ended.is_empty() => &["q quit", "Tab next screen"],
+        Screen::Attempts => &["q quit", "Enter ladder", "/ filter", "s sort", "p freeze", "w write"],
+        Screen::Services => &["q quit", "Enter attempts", "/ filter", "s sort", "p freeze", "w write"],
+        Screen::Health => &["q quit", "Tab next screen", "p freeze", "w write"],
+    };
+    hints.iter().map(|hint| pen.span(format!("{hint}   "), Tone::Faint)).collect()
+}

@@ -1,0 +1,176 @@
+//! Can the figures be trusted, and what do they cost? The tables, what was lost, the programs, the hooks.
+
+use handshake_common::record::State;
+use handshake_common::wire::Class;
+use ratatui::text::Line;
+
+use super::chrome;
+use super::layout::{Pen, left, right};
+use crate::report::text::number::{group, percent, short, span};
+use crate::snapshot::{EVICTIONS, Origin, Packets};
+use crate::tui::scene::Scene;
+use crate::tui::state::Ui;
+use crate::tui::theme::Tone;
+
+/// Columns of a count.
+const COUNT: usize = 16;
+/// Columns of a name.
+const NAME: usize = 20;
+/// Columns of the bar that shows how full the tables are.
+const BAR: usize = 24;
+/// The command that has the kernel time its programs.
+const STATISTICS: &str = "sysctl kernel.bpf_stats_enabled=1";
+
+/// What fits of the screen, from the line that was scrolled to.
+pub(super) fn page(scene: &Scene, ui: &Ui, height: usize) -> Vec<Line<'static>> {
+    let lines = lines(scene, ui);
+    let first = ui.scrolled.min(lines.len().saturating_sub(height));
+    lines.into_iter().skip(first).collect()
+}
+
+/// The whole screen.
+pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
+    let pen = Pen(ui.theme);
+    let mut lines = Vec::new();
+    for part in [losses(scene, pen), table(scene, pen), programs(scene, pen), hooks(scene, pen)] {
+        if !lines.is_empty() {
+            lines.push(Line::default());
+        }
+        lines.extend(part);
+    }
+    lines
+}
+
+/// Any of it makes the report inexact.
+fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    let snapshot = &scene.snapshot;
+    let (word, tone) = if snapshot.is_exact() {
+        ("EXACT: nothing was lost, every verdict is the wire's", Tone::Good)
+    } else {
+        ("LOSSY: the books balance, but not every verdict is the wire's", Tone::Bad)
+    };
+    let mut lines = vec![pen.line([(format!(" {word}"), tone)])];
+    let cells: Vec<(String, u64)> =
+        snapshot.losses().into_iter().map(|(name, lost)| (name.to_owned(), lost)).collect();
+    lines.extend(grid(pen, &cells, true));
+    lines
+}
+
+/// Names and counts, two pairs a line.
+fn grid(pen: Pen, cells: &[(String, u64)], is_bad: bool) -> Vec<Line<'static>> {
+    cells
+        .chunks(2)
+        .map(|pair| {
+            let mut spans = vec![pen.span(" ", Tone::Plain)];
+            for (name, count) in pair {
+                let tone = if is_bad && *count != 0 { Tone::Bad } else { Tone::Plain };
+                spans.push(pen.span(left(name, NAME), Tone::Faint));
+                spans.push(pen.span(right(&group(*count), COUNT - 4), tone));
+                spans.push(pen.span("    ", Tone::Plain));
+            }
+            Line::from(spans)
+        })
+        .collect()
+}
+
+/// How full it is and with what, and what gave way.
+fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    let table = &scene.snapshot.table;
+    let used = percent(table.used, table.slots);
+    let filled = usize::try_from(u128::from(table.used) * BAR as u128 / u128::from(table.slots.max(1)));
+    let filled = filled.unwrap_or(BAR).min(BAR);
+    let bar = format!("{}{}", "█".repeat(filled), "░".repeat(BAR - filled));
+    let text = format!("{} of {} slots, {used}", group(table.used), group(table.slots));
+    let mut lines = vec![pen.line([
+        (" table  ".to_owned(), Tone::Strong),
+        (bar, Tone::Plain),
+        (format!("  {text}"), Tone::Plain),
+    ])];
+    let states = State::ALL.into_iter().filter(|state| *state != State::Empty);
+    let held: Vec<(String, u64)> = states
+        .map(|state| (state_name(state).to_owned(), scene.occupancy[state as usize]))
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    lines.extend(grid(pen, &held, false));
+    let evictions: Vec<(String, u64)> = EVICTIONS
+        .iter()
+        .zip(table.evictions)
+        .map(|((name, _), count)| (format!("evicted {name}"), count))
+        .collect();
+    lines.extend(grid(pen, &evictions, false));
+    lines
+}
+
+/// RFC 9293's names where it has one.
+const fn state_name(state: State) -> &'static str {
+    match state {
+        State::Empty => "empty",
+        State::SynSent => "SYN-SENT",
+        State::SynReceived => "SYN-RECEIVED",
+        State::Established => "ESTABLISHED",
+        State::Closed => "closed",
+        State::Refused => "refused",
+        State::Unreachable => "unreachable",
+        State::InitiatorAborted => "initiator_aborted",
+        State::ResponderAborted => "responder_aborted",
+        State::Midstream => "midstream",
+        State::OrphanSynAck => "orphan_synack",
+        State::UdpWaiting => "udp unanswered",
+        State::UdpAnswered => "udp answered",
+        State::UdpUnreachable => "udp unreachable",
+        State::UdpMulticast => "udp multicast",
+    }
+}
+
+/// What they cost, when the kernel's statistics are on.
+fn programs(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    let timed = scene.programs.iter().any(|program| program.ns_a_run.is_some());
+    let said = if timed {
+        "by the kernel's statistics".to_owned()
+    } else {
+        format!("the kernel does not time them: {STATISTICS}")
+    };
+    let mut lines = vec![pen.line([(" programs  ".to_owned(), Tone::Strong), (said, Tone::Faint)])];
+    for program in &scene.programs {
+        let name = left(&format!("{} ({})", program.name, program.id), 34);
+        let cost = match program.ns_a_run {
+            Some(ns) => format!("{} ns a packet, {} packets", group(ns), group(program.runs)),
+            None => "–".to_owned(),
+        };
+        lines.push(pen.line([(format!(" {name}"), Tone::Faint), (cost, Tone::Plain)]));
+    }
+    lines
+}
+
+/// Where we look, what runs before us, and what came by there.
+fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    let Origin::Live { interfaces } = &scene.snapshot.context.origin else { return Vec::new() };
+    let mut lines = vec![pen.line([
+        (" hooks  ".to_owned(), Tone::Strong),
+        (format!("watched for {}", span(scene.snapshot.elapsed_ns())), Tone::Faint),
+    ])];
+    for (at, interface) in interfaces.iter().enumerate() {
+        let packets = scene.snapshot.interfaces.get(at).copied().unwrap_or_default();
+        lines.push(pen.line([
+            (format!(" {}", left(&interface.name, NAME)), Tone::Faint),
+            (format!("{} · {}", chrome::hooks(interface), came_by(&packets)), Tone::Plain),
+        ]));
+        let (before, tone) = if interface.before.is_empty() {
+            ("nothing runs before ours".to_owned(), Tone::Faint)
+        } else {
+            (format!("before ours: {}", interface.before.join(", ")), Tone::Strong)
+        };
+        lines.push(pen.line([(format!(" {}", " ".repeat(NAME)), Tone::Plain), (before, tone)]));
+    }
+    lines
+}
+
+fn came_by(packets: &Packets) -> String {
+    let odd = [Class::Truncated, Class::Malformed];
+    let odd: Vec<String> = odd
+        .into_iter()
+        .filter(|class| packets.class(*class) != 0)
+        .map(|class| format!(", {} {}", class.name(), group(packets.class(class))))
+        .collect();
+    format!("{} packets{}", short(packets.total), odd.concat())
+}

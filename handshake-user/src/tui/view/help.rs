@@ -1,0 +1,54 @@
+//! The overlay with the keys.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use super::layout::{Pen, left};
+use crate::tui::keys::{FILTERS, HELP};
+use crate::tui::theme::Tone;
+
+/// Columns of the keys.
+const KEYS: usize = 12;
+/// Columns of the box.
+const WIDTH: u16 = 60;
+
+/// Draws it over what is there.
+pub(super) fn draw(buffer: &mut Buffer, pen: Pen) {
+    let mut lines: Vec<Line<'static>> = HELP
+        .iter()
+        .map(|(keys, meaning)| {
+            pen.line([
+                (format!(" {} ", left(keys, KEYS)), Tone::Strong),
+                (left(meaning, usize::from(WIDTH) - KEYS - 4), Tone::Plain),
+            ])
+        })
+        .collect();
+    let screen = *buffer.area();
+    if usize::from(screen.height) >= lines.len() + FILTERS.len() + 3 {
+        let inner = usize::from(WIDTH) - 2;
+        lines.push(pen.bar("", Tone::Plain, inner));
+        lines.extend(FILTERS.map(|text| pen.bar(&format!(" {text}"), Tone::Faint, inner)));
+    }
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(screen.height);
+    let width = WIDTH.min(screen.width);
+    let area = Rect { x: (screen.width - width) / 2, y: (screen.height - height) / 2, width, height };
+    frame(buffer, area, pen);
+    for (y, line) in (area.y + 1..area.bottom().saturating_sub(1)).zip(&lines) {
+        buffer.set_line(area.x + 1, y, line, area.width.saturating_sub(2));
+    }
+}
+
+/// A box with its title.
+fn frame(buffer: &mut Buffer, area: Rect, pen: Pen) {
+    let inner = usize::from(area.width.saturating_sub(2));
+    let edge = |text: &str| pen.line([(text.to_owned(), Tone::Plain)]);
+    let title = " keys ";
+    let top = format!("┌{title}{}┐", "─".repeat(inner.saturating_sub(title.len())));
+    buffer.set_line(area.x, area.y, &edge(&top), area.width);
+    for y in area.y + 1..area.bottom().saturating_sub(1) {
+        buffer.set_line(area.x, y, &edge(&format!("│{}│", " ".repeat(inner))), area.width);
+    }
+    let bottom = format!("└{}┘", "─".repeat(inner));
+    buffer.set_line(area.x, area.bottom().saturating_sub(1), &edge(&bottom), area.width);
+}

@@ -1,0 +1,205 @@
+//! One handshake as every textbook draws it, with its own numbers and times, and where it stopped.
+//!
+//! ```text
+//!             initiator                            responder
+//!             192.0.2.1:40012                  192.0.2.2:443
+//!         0 s ├─ SYN seq=305419896 ───────────────────────▶│
+//!             │                                            │
+//!      +41 µs │◀── SYN+ACK seq=2271560481 ack=305419897 ──┤
+//!             │                                            │
+//!      +5.2 s ├─ no ACK ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌✘           │
+//! ```
+
+mod steps;
+
+use handshake_common::flow::Side;
+use handshake_common::verdict::{Cause, Leg};
+use ratatui::text::Line;
+
+use self::steps::{Drawn, Step, Way};
+use super::attempts::{left_ns, tone};
+use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
+use crate::report::flow::{Flow, FlowDetail, View, connect_ns, first_leg, second_leg};
+use crate::report::text::arrow;
+use crate::report::text::number::{group, time};
+use crate::time::clock;
+use crate::tui::attempt::Attempt;
+use crate::tui::scene::Scene;
+use crate::tui::state::Ui;
+use crate::tui::theme::Tone;
+
+/// Where the initiator's rail is.
+const RAIL: usize = 12;
+/// The widest ladder: wider, the eye loses the line.
+const WIDEST: usize = 76;
+
+/// The ladder of an attempt.
+pub(super) fn lines(
+    attempt: &Attempt,
+    scene: &Scene,
+    ui: &Ui,
+    width: usize,
+    height: usize,
+) -> Vec<Line<'static>> {
+    let pen = Pen(ui.theme);
+    let steps = steps::of(attempt, scene);
+    let length = width.saturating_sub(RAIL + 3).min(WIDEST);
+    let words = words(attempt, scene, pen, width);
+    let head = vec![title(attempt, scene, pen)];
+    // A rail between two steps, where there is room for it.
+    let roomy = 1 + 2 * steps.len() + 4 + words.len() <= height;
+    let mut rungs = ends(attempt, pen, length, roomy);
+    for (at, step) in steps.iter().enumerate() {
+        if roomy && at != 0 {
+            rungs.push(rail(pen, length));
+        }
+        rungs.push(rung(step, pen, length));
+    }
+    let section = |rank, lines: Vec<Line<'static>>| Section { least: lines.len(), lines, rank, apart: true };
+    let words = Section { least: 1, ..section(2, words) };
+    fit(vec![section(1, head), section(0, rungs), words], height)
+}
+
+/// Who, where and when.
+fn title(attempt: &Attempt, scene: &Scene, pen: Pen) -> Line<'static> {
+    let protocol = if attempt.record.key.udp { "udp" } else { "tcp" };
+    let ago = scene.now().ns.saturating_sub(attempt.opened_ns());
+    let began = clock(scene.snapshot.taken_at_ns.saturating_sub(ago));
+    let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
+    let interface = scene.interface(attempt);
+    pen.line([
+        (format!(" {protocol} {from} → {to}"), Tone::Strong),
+        (format!("   began {began}   {interface}"), Tone::Faint),
+    ])
+}
+
+/// The names of the rails.
+fn ends(attempt: &Attempt, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
+    let line = |from: &str, to: &str, tone| {
+        let gap = (length + 2).saturating_sub(from.chars().count() + to.chars().count());
+        pen.line([(format!("{}{from}{}{to}", " ".repeat(RAIL), " ".repeat(gap.max(1))), tone)])
+    };
+    let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side).to_string());
+    let mut lines = vec![line("initiator", "responder", Tone::Faint)];
+    if roomy {
+        lines.push(line(&from, &to, Tone::Plain));
+        lines.push(rail(pen, length));
+    }
+    lines
+}
+
+fn rail(pen: Pen, length: usize) -> Line<'static> {
+    pen.line([(format!("{}│{}│", " ".repeat(RAIL), " ".repeat(length)), Tone::Faint)])
+}
+
+/// One segment on its way, or one that should be.
+fn rung(step: &Step, pen: Pen, length: usize) -> Line<'static> {
+    let at = step.at_ns.map_or_else(String::new, |ns| match ns {
+        0 => "0 s".to_owned(),
+        ns => format!("+{}", time(ns)),
+    });
+    let tone = match step.drawn {
+        Drawn::Seen => step.tone,
+        Drawn::Missing => Tone::Bad,
+        Drawn::Awaited | Drawn::Inferred => Tone::Faint,
+    };
+    let (from, to) = match step.way {
+        Way::Forth => ("├", "│"),
+        Way::Back => ("│", "┤"),
+    };
+    pen.line([
+        (format!("{} ", right(&at, RAIL - 1)), Tone::Plain),
+        (from.to_owned(), Tone::Faint),
+        (shaft(step, length), tone),
+        (to.to_owned(), Tone::Faint),
+    ])
+}
+
+/// What is between the rails: an arrow with its label at its beginning, or as far as something came.
+fn shaft(step: &Step, length: usize) -> String {
+    let line = if step.drawn == Drawn::Seen { "─" } else { "╌" };
+    let label = format!(" {} ", cut(&step.label, length.saturating_sub(4)));
+    // One for the arrow's beginning, one for its head.
+    let dashes = length.saturating_sub(label.chars().count() + 2);
+    let (drawn, blank) =
+        if step.drawn == Drawn::Missing { (dashes / 2, dashes - dashes / 2) } else { (dashes, 0) };
+    let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));
+    let head = match (step.drawn, step.way) {
+        (Drawn::Missing, _) => "✘",
+        (Drawn::Seen | Drawn::Awaited | Drawn::Inferred, Way::Forth) => "▶",
+        (Drawn::Seen | Drawn::Awaited | Drawn::Inferred, Way::Back) => "◀",
+    };
+    match step.way {
+        Way::Forth => format!("{line}{label}{shaft}{head}{blank}"),
+        Way::Back => format!("{blank}{head}{shaft}{label}{line}"),
+    }
+}
+
+/// The verdict and its sentence, its cause and its sentence, and the figures.
+fn words(attempt: &Attempt, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    let standing = attempt.standing(scene.now(), scene.clocks());
+    let mut lines = Vec::new();
+    // The cause is what comes next.
+    let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
+    lines.extend(explained(pen, standing.name(), meaning, tone(standing), width));
+    if let Some(cause) = attempt.cause(standing) {
+        lines.extend(explained(pen, cause.name(), Cause::sentence(cause), tone(standing), width));
+    }
+    for text in figures(attempt, scene).into_iter().flat_map(|text| wrap(&text, width - 2)) {
+        lines.push(pen.line([(format!(" {text}"), Tone::Faint)]));
+    }
+    lines
+}
+
+fn explained(pen: Pen, name: &str, text: &str, tone: Tone, width: usize) -> Vec<Line<'static>> {
+    const NAME: usize = 19;
+    let tone = if tone == Tone::Plain { Tone::Strong } else { tone };
+    let mut label = left(name, NAME);
+    let mut lines = Vec::new();
+    for text in sentence(text, width - NAME - 2) {
+        lines.push(pen.line([(format!(" {label}"), tone), (text, Tone::Plain)]));
+        label = " ".repeat(NAME);
+    }
+    lines
+}
+
+/// Times and counts, and what else is worth knowing.
+fn figures(attempt: &Attempt, scene: &Scene) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(tcp) = attempt.tcp() {
+        let legs = [
+            (Leg::SynSynAck, first_leg(&attempt.record, tcp)),
+            (Leg::SynAckAck, second_leg(&attempt.record, tcp)),
+            (Leg::Connect, connect_ns(&attempt.record, tcp)),
+        ];
+        let known = legs.iter().filter_map(|(leg, ns)| ns.map(|ns| format!("{} {}", arrow(*leg), time(ns))));
+        let mut parts: Vec<String> = known.collect();
+        parts.extend(left_ns(scene, attempt).map(|ns| format!("expires in {}", seconds(ns))));
+        parts.extend(
+            flow(attempt, scene)
+                .into_iter()
+                .flat_map(|flow| match flow.detail {
+                    FlowDetail::Tcp(tcp) => tcp.flags,
+                    FlowDetail::Udp(_) => Vec::new(),
+                })
+                .map(str::to_owned),
+        );
+        parts.push(format!(
+            "packets: syn {}, syn_ack {}, ack {}",
+            tcp.syn,
+            tcp.syn_ack,
+            group(tcp.ack.into())
+        ));
+        lines.push(parts.join(" · "));
+    }
+    lines
+}
+
+/// As reports have it.
+fn flow(attempt: &Attempt, scene: &Scene) -> Option<Flow> {
+    let view = View::of(&scene.snapshot);
+    match attempt.ended {
+        Some(ended) => Some(view.ended(&attempt.record, ended.verdict, ended.at_ns)),
+        None => view.flow(&attempt.record),
+    }
+}

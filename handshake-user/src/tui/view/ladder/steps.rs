@@ -1,0 +1,174 @@
+//! The rungs of a ladder: each segment that was seen, in order, and the one that is missing.
+
+use handshake_common::abi::{TcpRecord, UdpRecord, tag};
+use handshake_common::record::{Record, State};
+use handshake_common::verdict::{UdpVerdict, Verdict};
+
+use crate::report::flow::{answer_ns, connect_ns, known, ns};
+use crate::report::text::number::group;
+use crate::tui::attempt::{Attempt, Standing};
+use crate::tui::scene::Scene;
+use crate::tui::theme::Tone;
+
+/// One rung.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// After the first packet; `None` where a record does not keep it.
+    pub(super) at_ns: Option<u64>,
+    /// Which way.
+    pub(super) way: Way,
+    /// How.
+    pub(super) drawn: Drawn,
+    /// What.
+    pub(super) label: String,
+    /// Its tone when it was seen.
+    pub(super) tone: Tone,
+}
+
+/// The way of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the initiator.
+    Forth,
+    /// From the responder.
+    Back,
+}
+
+/// How sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drawn {
+    /// It was seen.
+    Seen,
+    /// It did not come.
+    Missing,
+    /// It may still come.
+    Awaited,
+    /// It passes elsewhere.
+    Inferred,
+}
+
+/// The rungs of an attempt, or of a UDP exchange.
+pub(super) fn of(attempt: &Attempt, scene: &Scene) -> Vec<Step> {
+    let standing = attempt.standing(scene.now(), scene.clocks());
+    match (attempt.tcp(), attempt.udp()) {
+        (Some(tcp), _) => {
+            let mut steps = opening(&attempt.record, tcp);
+            steps.extend(end(attempt, scene, tcp, standing));
+            steps
+        }
+        (None, Some(udp)) => exchange(udp, standing, attempt.record.age_ns(scene.now())),
+        (None, None) => Vec::new(),
+    }
+}
+
+fn seen(way: Way, at_ns: Option<u64>, label: String) -> Step {
+    Step { at_ns, way, drawn: Drawn::Seen, label, tone: Tone::Plain }
+}
+
+/// SYNs and SYN+ACKs, as far as they were seen.
+fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Step> {
+    let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
+    let mut steps = Vec::new();
+    if record.state.is_attempt() {
+        let data = if tcp.syn_data == 0 { String::new() } else { format!(" and {} octets", tcp.syn_data) };
+        steps.push(seen(Way::Forth, Some(0), format!("SYN seq={j}{data}")));
+    }
+    let again = tcp.syn_retransmits(record.flags);
+    if again != 0 {
+        // While it waits for its SYN+ACK, the latest segment is the latest SYN.
+        let latest = (record.state == State::SynSent).then(|| known(tcp.latest_after).map(ns)).flatten();
+        steps.push(seen(Way::Forth, latest, format!("SYN again, {}", times(again))));
+    }
+    if record.flags & tag::SIMULTANEOUS != 0 {
+        steps.push(seen(Way::Back, None, format!("SYN seq={k}")));
+    }
+    if tcp.synack_after != 0 {
+        let at = known(tcp.synack_after).map(ns);
+        steps.push(seen(Way::Back, at, format!("SYN+ACK seq={k} ack={}", next(j))));
+    } else if record.flags & tag::ONE_SIDED != 0 && record.state.is_completed() {
+        let label = format!("SYN+ACK seq={k}, not seen here");
+        steps.push(Step { drawn: Drawn::Inferred, ..seen(Way::Back, None, label) });
+    }
+    if record.flags & tag::SECOND_K != 0 {
+        steps.push(seen(Way::Back, None, format!("SYN+ACK seq={}, another one", tcp.other_ack)));
+    }
+    if tcp.syn_ack_retransmits != 0 {
+        let open = record.state == State::SynReceived;
+        let latest = open.then(|| known(tcp.latest_after).map(ns)).flatten();
+        steps.push(seen(Way::Back, latest, format!("SYN+ACK again, {}", times(tcp.syn_ack_retransmits))));
+    }
+    steps
+}
+
+/// How it ended, or what it waits for.
+fn end(attempt: &Attempt, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Option<Step> {
+    let Standing::Tcp(verdict) = standing else { return None };
+    let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
+    let at = attempt.ended.map(|ended| ended.at_ns.saturating_sub(attempt.opened_ns()));
+    let bad = |way, label: String| Some(Step { tone: Tone::Bad, ..seen(way, at, label) });
+    match verdict {
+        Verdict::Completed => {
+            let at = connect_ns(&attempt.record, tcp).or(at);
+            let label = format!("ACK seq={} ack={}", next(j), next(k));
+            Some(Step { tone: Tone::Good, ..seen(Way::Forth, at, label) })
+        }
+        Verdict::Refused => bad(Way::Back, format!("RST ack={}", next(j))),
+        Verdict::Unreachable => bad(Way::Back, format!("ICMP unreachable, quotes seq={j}")),
+        Verdict::InitiatorAborted => bad(Way::Forth, format!("RST seq={}", next(j))),
+        Verdict::ResponderAborted => bad(Way::Back, format!("RST seq={}", next(k))),
+        Verdict::Superseded => bad(Way::Forth, "SYN with another seq: a new attempt".to_owned()),
+        Verdict::Opening => Some(missing(attempt, scene, at, Drawn::Awaited)),
+        Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Evicted => {
+            Some(missing(attempt, scene, at, Drawn::Missing))
+        }
+        Verdict::Midstream | Verdict::OrphanSynAck => None,
+    }
+}
+
+/// The segment that did not come.
+fn missing(attempt: &Attempt, scene: &Scene, ended: Option<u64>, drawn: Drawn) -> Step {
+    let at = ended.unwrap_or_else(|| attempt.record.age_ns(scene.now()));
+    let (way, name) =
+        if attempt.record.state == State::SynReceived { (Way::Forth, "ACK") } else { (Way::Back, "SYN+ACK") };
+    let label = if drawn == Drawn::Awaited { format!("{name} is due") } else { format!("no {name}") };
+    Step { drawn, ..seen(way, Some(at), label) }
+}
+
+/// A UDP flow: the first packets with their times, and all of them by way.
+fn exchange(udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Step> {
+    let total = |side: usize| {
+        format!("{} packets, {} octets", group(udp.packets[side].into()), group(udp.bytes[side]))
+    };
+    let mut steps = vec![seen(Way::Forth, Some(0), "first packet".to_owned())];
+    let Standing::Udp(verdict) = standing else { return steps };
+    match verdict {
+        UdpVerdict::Answered => {
+            let answer = seen(Way::Back, answer_ns(udp), "first answer".to_owned());
+            steps.push(Step { tone: Tone::Good, ..answer });
+        }
+        UdpVerdict::Unanswered | UdpVerdict::Pending => {
+            let drawn = if verdict == UdpVerdict::Pending { Drawn::Awaited } else { Drawn::Missing };
+            let label = if drawn == Drawn::Awaited { "an answer may come" } else { "no answer" };
+            steps.push(Step { drawn, ..seen(Way::Back, Some(age_ns), label.to_owned()) });
+        }
+        UdpVerdict::Unreachable => {
+            let label = "ICMP port unreachable".to_owned();
+            steps.push(Step { tone: Tone::Bad, ..seen(Way::Back, None, label) });
+        }
+        UdpVerdict::Multicast | UdpVerdict::Evicted => {}
+    }
+    steps.push(seen(Way::Forth, None, format!("{} so far", total(0))));
+    if udp.packets[1] != 0 {
+        steps.push(seen(Way::Back, None, format!("{} so far", total(1))));
+    }
+    steps
+}
+
+/// SYN and FIN take a sequence number each (RFC 9293 §3.4).
+const fn next(isn: u32) -> u32 {
+    isn.wrapping_add(1)
+}
+
+fn times(count: u8) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}

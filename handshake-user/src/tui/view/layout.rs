@@ -1,0 +1,220 @@
+//! What every screen lays its lines out with. Every character drawn takes one column.
+
+use ratatui::text::{Line, Span};
+
+use crate::report::text::number::time;
+use crate::tui::theme::{Theme, Tone};
+
+/// Eighths of a column, from the least to the most.
+const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Writes pieces of lines in their tones.
+#[derive(Clone, Copy)]
+pub(super) struct Pen(pub(super) Theme);
+
+impl Pen {
+    /// A piece.
+    pub(super) fn span(self, text: impl Into<String>, tone: Tone) -> Span<'static> {
+        Span::styled(text.into(), self.0.style(tone))
+    }
+
+    /// A line of pieces.
+    pub(super) fn line<const N: usize>(self, pieces: [(String, Tone); N]) -> Line<'static> {
+        Line::from(pieces.map(|(text, tone)| self.span(text, tone)).to_vec())
+    }
+
+    /// A line in one tone over the whole width.
+    pub(super) fn bar(self, text: &str, tone: Tone, width: usize) -> Line<'static> {
+        Line::from(self.span(left(text, width), tone))
+    }
+}
+
+/// Lines that belong together.
+pub(super) struct Section {
+    /// In their order.
+    pub(super) lines: Vec<Line<'static>>,
+    /// With fewer of them the others say nothing.
+    pub(super) least: usize,
+    /// The lowest matters most.
+    pub(super) rank: u8,
+    /// A blank line stands before it where there is room.
+    pub(super) apart: bool,
+}
+
+/// As many sections as fit, the most important first, with blank lines between them while there is room.
+pub(super) fn fit(mut sections: Vec<Section>, height: usize) -> Vec<Line<'static>> {
+    let mut order: Vec<usize> = (0..sections.len()).collect();
+    order.sort_by_key(|at| sections[*at].rank);
+    let mut spare = height;
+    for at in order {
+        let section = &mut sections[at];
+        let kept = if section.least <= spare { section.lines.len().min(spare) } else { 0 };
+        section.lines.truncate(kept);
+        spare -= kept;
+    }
+    sections.retain(|section| !section.lines.is_empty());
+    let mut lines: Vec<Line<'static>> = Vec::new();
+    for section in sections {
+        if section.apart && spare != 0 && !lines.is_empty() {
+            lines.push(Line::default());
+            spare -= 1;
+        }
+        lines.extend(section.lines);
+    }
+    lines
+}
+
+/// Cut to `width`, or filled up with blanks behind.
+pub(super) fn left(text: &str, width: usize) -> String {
+    format!("{:<width$}", cut(text, width))
+}
+
+/// Cut to `width`, or filled up with blanks before.
+pub(super) fn right(text: &str, width: usize) -> String {
+    format!("{:>width$}", cut(text, width))
+}
+
+/// An address and a port cut in the address, so that the port is read; other text as it is.
+pub(super) fn squeeze(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    let Some((address, port)) = text.rsplit_once(':').filter(|_| length > width) else {
+        return text.to_owned();
+    };
+    let room = width.saturating_sub(port.len() + 2);
+    format!("{}…:{port}", address.chars().take(room).collect::<String>())
+}
+
+/// No longer than `width`, with a sign where something is left out.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    if width == 0 { kept } else { format!("{kept}…") }
+}
+
+/// Two ends of a line: what does not fit between them is cut off the left one.
+pub(super) fn apart(mut start: Vec<Span<'static>>, end: Vec<Span<'static>>, width: usize) -> Line<'static> {
+    let length = |spans: &[Span<'_>]| spans.iter().map(|span| span.content.chars().count()).sum::<usize>();
+    let room = width.saturating_sub(length(&end) + 1);
+    while length(&start) > room && start.len() > 1 {
+        start.pop();
+    }
+    let gap = width.saturating_sub(length(&start) + length(&end));
+    start.push(Span::raw(" ".repeat(gap)));
+    start.extend(end);
+    Line::from(start)
+}
+
+/// A whole number of seconds, or a time as reports have it.
+pub(super) fn seconds(ns: u64) -> String {
+    if ns.is_multiple_of(1_000_000_000) { format!("{} s", ns / 1_000_000_000) } else { time(ns) }
+}
+
+/// Words on lines of at most `width`.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A sentence on lines: what it means, and from a line of its own where to look.
+pub(super) fn sentence(text: &str, width: usize) -> Vec<String> {
+    match text.split_once(". Look at:") {
+        Some((meaning, place)) => {
+            let mut lines = wrap(meaning, width);
+            lines.extend(wrap(&format!("Look at:{place}"), width));
+            lines
+        }
+        None => wrap(text, width),
+    }
+}
+
+/// A column a value, scaled to the largest, the latest on the right. Nothing is blank, and the least is seen.
+pub(super) fn bars(values: &[u64], width: usize) -> String {
+    let most = values.iter().copied().max().unwrap_or(0).max(1);
+    let bar = |value: &u64| match value {
+        0 => ' ',
+        value => {
+            let eighth = u128::from(*value) * 8 / u128::from(most);
+            BLOCKS[usize::try_from(eighth).unwrap_or(8).clamp(1, 8) - 1]
+        }
+    };
+    let shown = &values[values.len().saturating_sub(width)..];
+    let drawn: String = shown.iter().map(bar).collect();
+    right(&drawn, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::text::{Line, Span};
+
+    use super::{Section, apart, bars, fit, left, right, sentence, squeeze, wrap};
+
+    fn section(rank: u8, least: usize, lines: usize) -> Section {
+        let line = |at| Line::from(format!("{rank}.{at}"));
+        Section { lines: (0..lines).map(line).collect(), least, rank, apart: rank != 5 }
+    }
+
+    fn shown(height: usize) -> String {
+        let sections = vec![section(0, 1, 2), section(9, 2, 4), section(5, 1, 1), section(1, 0, 0)];
+        let lines: Vec<String> = fit(sections, height).iter().map(ToString::to_string).collect();
+        lines.join(" ")
+    }
+
+    #[test]
+    fn what_matters_least_gives_way_first() {
+        assert_eq!(shown(9), "0.0 0.1  9.0 9.1 9.2 9.3 5.0");
+        assert_eq!(shown(8), "0.0 0.1  9.0 9.1 9.2 9.3 5.0");
+        assert_eq!(shown(7), "0.0 0.1 9.0 9.1 9.2 9.3 5.0");
+        assert_eq!(shown(6), "0.0 0.1 9.0 9.1 9.2 5.0");
+        assert_eq!(shown(5), "0.0 0.1 9.0 9.1 5.0");
+        assert_eq!(shown(4), "0.0 0.1 5.0", "9 has two lines or none");
+        assert_eq!(shown(2), "0.0 0.1");
+        assert_eq!(shown(1), "0.0");
+        assert_eq!(shown(0), "");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_said() {
+        assert_eq!((left("abc", 5), right("abc", 5)), ("abc  ".into(), "  abc".into()));
+        assert_eq!((left("abcdef", 5), right("abcdef", 5)), ("abcd…".into(), "abcd…".into()));
+        assert_eq!(left("abc", 0), "");
+        assert_eq!(squeeze("[2001:db8::1234:5678]:40012", 20), "[2001:db8::12…:40012");
+        assert_eq!(
+            (squeeze("10.0.0.1:22", 11), squeeze("half_open_expired", 9)),
+            ("10.0.0.1:22".into(), "half_open_expired".into())
+        );
+    }
+
+    #[test]
+    fn ends_stand_apart_and_the_right_one_stays() {
+        let line = |width| {
+            let start = vec![Span::raw("name"), Span::raw(" more")];
+            apart(start, vec![Span::raw("end")], width).to_string()
+        };
+        assert_eq!((line(15), line(10)), ("name more   end".into(), "name   end".into()));
+    }
+
+    #[test]
+    fn a_sentence_says_where_to_look_on_a_line_of_its_own() {
+        assert_eq!(sentence("it fails. Look at: a, b", 40), ["it fails", "Look at: a, b"]);
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+    }
+
+    #[test]
+    fn the_least_is_seen_and_nothing_is_blank() {
+        assert_eq!(bars(&[0, 1, 500, 1_000], 6), "   ▁▄█");
+        assert_eq!(bars(&[1, 2, 3], 2), "▅█");
+        assert_eq!(bars(&[], 2), "  ");
+        assert_eq!(bars(&[u64::MAX], 1), "█");
+    }
+}

@@ -1,0 +1,222 @@
+//! Are connections being established, and if not, why? The answer first, then what it rests on.
+
+use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::wire::Class;
+use ratatui::text::Line;
+
+use super::layout::{Pen, Section, bars, fit, left, right, seconds, sentence, wrap};
+use super::services;
+use crate::report::text::cause::Problem;
+use crate::report::text::number::{group, short, span, time};
+use crate::report::text::{arrow, balance_terms};
+use crate::snapshot::ServiceBooks;
+use crate::tui::history::Pulse;
+use crate::tui::scene::{BINS, Established, LegLine, Scene};
+use crate::tui::state::Ui;
+use crate::tui::theme::Tone;
+
+/// Labels at the left.
+const LABEL: usize = 12;
+/// A percentile.
+const TIME: usize = 8;
+/// Of so many rows of the screen one is a service's.
+const ROWS_A_SERVICE: usize = 5;
+
+/// The screen.
+pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
+    let pen = Pen(ui.theme);
+    let section = |rank, least, apart, lines| Section { lines, least, rank, apart };
+    let balance = labelled(pen, "balance", &balance_terms(&scene.snapshot).join(" + "), width);
+    fit(
+        vec![
+            section(0, 1, true, vec![headline(scene, pen)]),
+            section(2, 2, false, wrong(scene, pen, width)),
+            section(1, 5, true, rates(scene, pen, width)),
+            section(3, 4, true, times(scene, pen, width)),
+            section(6, 2, true, worst(scene, ui, width, height / ROWS_A_SERVICE)),
+            section(4, 1, true, lost(scene, pen, width)),
+            section(7, 1, true, others(scene, pen, width)),
+            section(5, balance.len(), false, balance),
+            section(8, 1, false, labelled(pen, "hook saw", &hook_saw(scene), width)),
+        ],
+        height,
+    )
+}
+
+/// One word, and what it rests on.
+fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
+    let (word, tone) = match scene.headline.state {
+        Established::Quiet => ("–  QUIET", Tone::Strong),
+        Established::Yes => ("✔  ESTABLISHED", Tone::Good),
+        Established::Partly => ("◐  PARTLY ESTABLISHED", Tone::Bad),
+        Established::No => ("✘  NOT ESTABLISHED", Tone::Bad),
+    };
+    pen.line([(format!(" {word}   "), tone), (scene.headline.text.clone(), Tone::Strong)])
+}
+
+/// What is wrong, and where to look. What the banner says already is not said again.
+fn wrong(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    let told = scene.surge.as_ref().and_then(|surge| surge.cause).map(|cause| cause.name());
+    let mut lines = Vec::new();
+    if let Some(quiet) = &scene.quiet {
+        lines.extend(problem(pen, "no SYN", "", quiet, width));
+    }
+    for Problem { name, sentence, count } in scene.problems.iter().filter(|each| Some(each.name) != told) {
+        lines.extend(problem(pen, name, &group(*count), sentence, width));
+    }
+    lines
+}
+
+fn problem(pen: Pen, name: &str, count: &str, text: &str, width: usize) -> Vec<Line<'static>> {
+    const NAME: usize = 17;
+    const COUNT: usize = 8;
+    const INDENT: usize = 1 + NAME + 1 + COUNT + 2;
+    let mut label = format!(" {} {}  ", left(name, NAME), right(count, COUNT));
+    let mut lines = Vec::new();
+    for text in sentence(text, width - INDENT) {
+        lines.push(pen.line([(label, Tone::Bad), (text, Tone::Plain)]));
+        label = " ".repeat(INDENT);
+    }
+    lines
+}
+
+/// Four figures a second, and how they went.
+fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    const RATE: usize = 12;
+    const NOW: usize = 10;
+    let chart = width.saturating_sub(1 + LABEL + RATE + NOW + 3);
+    let last = scene.history.last();
+    type Row = (&'static str, fn(&Pulse) -> u64, Option<u64>, Tone);
+    let rows: [Row; 4] = [
+        ("attempts", |pulse| pulse.attempts, None, Tone::Plain),
+        ("completed", |pulse| pulse.completed, None, Tone::Good),
+        ("half-open", |pulse| pulse.half_opened, Some(last.half_open), Tone::Bad),
+        ("failed", |pulse| pulse.failed, None, Tone::Bad),
+    ];
+    let heads = format!(" {}{}{}", " ".repeat(LABEL), right("a second", RATE), right("now", NOW));
+    let heads = format!("{heads}  {}", right(&format!("{} a column", seconds(scene.interval_ns)), chart));
+    let mut lines = vec![pen.line([(heads, Tone::Faint)])];
+    for (name, figure, now, tone) in rows {
+        let rate = figure(&last);
+        let strong = |count: u64| if tone == Tone::Bad && count != 0 { Tone::Bad } else { Tone::Strong };
+        let now = now.map(|count| (right(&group(count), NOW), strong(count)));
+        lines.push(pen.line([
+            (format!(" {}", left(name, LABEL)), Tone::Plain),
+            (right(&group(rate), RATE), strong(rate)),
+            now.unwrap_or_else(|| (" ".repeat(NOW), Tone::Plain)),
+            (format!("  {}", bars(&scene.history.series(chart, figure), chart)), tone),
+        ]));
+    }
+    lines
+}
+
+/// The two legs and `connect`: percentiles, and a picture of all samples.
+fn times(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    const COUNT: usize = 10;
+    let room = width.saturating_sub(1 + LABEL + 4 * TIME + COUNT + 2);
+    // Widths that the bins divide into.
+    let chart = [BINS, 48, 32, 24, 16, 12].into_iter().find(|columns| *columns <= room).unwrap_or(0);
+    let over = if scene.legs.iter().all(|leg| leg.latency.count == 0) {
+        String::new()
+    } else {
+        format!("last {}", span(scene.window_ns))
+    };
+    let heads = ["p50", "p90", "p99", "max"].map(|head| right(head, TIME)).concat();
+    let title = format!(" {}{heads}{}  {}", left(&over, LABEL), right("samples", COUNT), scale(chart));
+    let mut lines = vec![pen.line([(title, Tone::Faint)])];
+    lines.extend(scene.legs.iter().map(|leg| leg_line(pen, leg, COUNT, chart)));
+    lines
+}
+
+fn leg_line(pen: Pen, leg: &LegLine, count: usize, chart: usize) -> Line<'static> {
+    let figures = match leg.latency.quantiles {
+        Some(q) => [q.p50_ns, q.p90_ns, q.p99_ns, q.max_ns].map(|ns| right(&time(ns), TIME)).concat(),
+        None => right("–", TIME).repeat(4),
+    };
+    let (a_column, columns) = (BINS / chart.max(1), chart);
+    let sums: Vec<u64> = leg.bins.chunks(a_column).map(|bins| bins.iter().sum()).collect();
+    let tone = if leg.leg == Leg::Connect { Tone::Strong } else { Tone::Plain };
+    pen.line([
+        (format!(" {}", left(arrow(leg.leg), LABEL)), Tone::Plain),
+        (figures, tone),
+        (right(&group(leg.latency.count), count), Tone::Plain),
+        (format!("  {}", bars(&sums, columns)), Tone::Plain),
+    ])
+}
+
+/// Where the powers of a thousand stand over a histogram of so many columns: 1 µs is its left end.
+fn scale(columns: usize) -> String {
+    let mut line = vec![' '; columns];
+    for (power, name) in [(0, "1 µs"), (10, "1 ms"), (20, "1 s")] {
+        let at = power * columns / 24;
+        for (offset, character) in name.chars().enumerate() {
+            if let Some(cell) = line.get_mut(at + offset) {
+                *cell = character;
+            }
+        }
+    }
+    line.into_iter().collect()
+}
+
+/// The services with the most trouble; without any, the busiest.
+fn worst(scene: &Scene, ui: &Ui, width: usize, most: usize) -> Vec<Line<'static>> {
+    let mut rows: Vec<_> =
+        scene.services.iter().filter(|line| matches!(line.books, ServiceBooks::Tcp(_))).collect();
+    rows.sort_by_key(|line| (std::cmp::Reverse((line.trouble, line.begun)), line.service));
+    rows.truncate(most);
+    if rows.is_empty() { Vec::new() } else { services::tcp_lines(scene, ui, &rows, None, width) }
+}
+
+/// UDP, and what was odd and ended nothing.
+fn others(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    let (udp, tcp) = (&scene.snapshot.udp.books, &scene.snapshot.tcp);
+    let mut lines = Vec::new();
+    if udp.flows != 0 {
+        let counts = UdpVerdict::ALL.iter().map(|verdict| (verdict.name(), udp.verdict(*verdict)));
+        let shown: Vec<String> = [("flows", udp.flows)]
+            .into_iter()
+            .chain(counts.filter(|(_, count)| *count != 0))
+            .map(|(name, count)| format!("{name} {}", group(count)))
+            .collect();
+        lines.extend(labelled(pen, "udp", &shown.join(" · "), width));
+    }
+    let signs = Sign::ALL.into_iter().filter(|sign| tcp.sign(*sign) != 0);
+    let shown: Vec<String> = signs.map(|sign| format!("{} {}", sign.name(), group(tcp.sign(sign)))).collect();
+    if !shown.is_empty() {
+        lines.extend(labelled(pen, "signs", &shown.join(" · "), width));
+    }
+    lines
+}
+
+/// What makes the figures inexact. Nothing when nothing does.
+fn lost(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    let lost = scene.snapshot.losses().into_iter().filter(|(_, lost)| *lost != 0);
+    let shown: Vec<String> = lost.map(|(name, lost)| format!("{name} {}", group(lost))).collect();
+    if shown.is_empty() {
+        return Vec::new();
+    }
+    let lines = labelled(pen, "lossy", &shown.join(" · "), width);
+    lines.into_iter().map(|line| line.patch_style(pen.0.style(Tone::Bad))).collect()
+}
+
+fn hook_saw(scene: &Scene) -> String {
+    let snapshot = &scene.snapshot;
+    let packets = &snapshot.packets;
+    let [syns, filtered] = [packets.class(Class::Syn), packets.filtered.unwrap_or(0)].map(short);
+    let mut text = format!("{} packets · {syns} SYN · {filtered} filtered out", short(packets.total));
+    let midstream = snapshot.tcp.verdict(Verdict::Midstream);
+    if midstream != 0 {
+        text.push_str(&format!(" · midstream {}", group(midstream)));
+    }
+    text
+}
+
+fn labelled(pen: Pen, label: &str, text: &str, width: usize) -> Vec<Line<'static>> {
+    let mut label = left(label, LABEL);
+    let mut lines = Vec::new();
+    for text in wrap(text, width.saturating_sub(LABEL + 2)) {
+        lines.push(pen.line([(format!(" {label}"), Tone::Faint), (text, Tone::Plain)]));
+        label = " ".repeat(LABEL);
+    }
+    lines
+}

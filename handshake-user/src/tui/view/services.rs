@@ -1,0 +1,287 @@
+//! By responder: TCP's services, then UDP's.
+
+use std::cmp::Reverse;
+
+use ratatui::text::Line;
+
+use super::layout::Pen;
+use super::table::{Cell, Head, head, row, seen};
+use crate::report::text::number::{group, percent, rate, time};
+use crate::snapshot::{Books, ServiceBooks, UdpBooks};
+use crate::tui::history::failed;
+use crate::tui::scene::{Scene, ServiceLine};
+use crate::tui::state::{ServiceId, Ui, service_id};
+use crate::tui::theme::Tone;
+
+/// A column. TCP and UDP share the places, not all of the titles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceColumn {
+    /// The responder.
+    Service,
+    /// Attempts, flows.
+    Begun,
+    /// Those a second in the window.
+    Rate,
+    /// Completed, answered: their share.
+    Good,
+    /// Half-open, unanswered.
+    Waiting,
+    /// Refused, unreachable.
+    Refused,
+    /// Failed in any way, multicast.
+    Failed,
+    /// The middle of the latest times SYN → SYN+ACK.
+    FirstLeg,
+    /// The middle of the latest times SYN+ACK → ACK.
+    SecondLeg,
+}
+
+impl ServiceColumn {
+    const ALL: [Self; 9] = [
+        Self::Service,
+        Self::Begun,
+        Self::Rate,
+        Self::Good,
+        Self::Waiting,
+        Self::Refused,
+        Self::Failed,
+        Self::FirstLeg,
+        Self::SecondLeg,
+    ];
+
+    /// The next that lists are sorted by.
+    pub(crate) const fn next(self) -> Self {
+        match self {
+            Self::Begun => Self::Waiting,
+            Self::Waiting => Self::Failed,
+            Self::Failed => Self::Good,
+            Self::Good => Self::Service,
+            Self::Service | Self::Rate | Self::Refused | Self::FirstLeg | Self::SecondLeg => Self::Begun,
+        }
+    }
+
+    const fn title(self, udp: bool) -> &'static str {
+        match (self, udp) {
+            (Self::Service, false) => "tcp service",
+            (Self::Service, true) => "udp service",
+            (Self::Begun, false) => "attempts",
+            (Self::Begun, true) => "flows",
+            (Self::Rate, _) => "a second",
+            (Self::Good, false) => "completed",
+            (Self::Good, true) => "answered",
+            (Self::Waiting, false) => "half-open",
+            (Self::Waiting, true) => "unanswered",
+            (Self::Refused, false) => "refused",
+            (Self::Refused, true) => "unreachable",
+            (Self::Failed, false) => "failed",
+            (Self::Failed, true) => "multicast",
+            (Self::FirstLeg, false) => "syn→syn+ack",
+            (Self::SecondLeg, false) => "syn+ack→ack",
+            (Self::FirstLeg | Self::SecondLeg, true) => "",
+        }
+    }
+
+    /// 0: it takes what the others leave.
+    const fn width(self) -> usize {
+        match self {
+            Self::Service => 0,
+            Self::Begun | Self::Waiting | Self::Failed => 10,
+            Self::Rate | Self::Refused => 11,
+            Self::Good => 9,
+            Self::FirstLeg | Self::SecondLeg => 11,
+        }
+    }
+
+    /// Terminals that are narrower go without it.
+    const fn least_width(self) -> usize {
+        match self {
+            Self::Service | Self::Begun | Self::Good | Self::Waiting => 0,
+            Self::Refused => 72,
+            Self::Failed => 88,
+            Self::Rate => 100,
+            Self::FirstLeg | Self::SecondLeg => 116,
+        }
+    }
+
+    /// The largest first, but for names, and the smallest share of good ones first.
+    fn sort(self, rows: &mut [&ServiceLine]) {
+        match self {
+            Self::Service => rows.sort_by_key(|line| (line.service.is_none(), line.service)),
+            Self::Good => rows.sort_by_key(|line| thousandths_good(&line.books)),
+            Self::Begun | Self::Rate => rows.sort_by_key(|line| Reverse(begun(&line.books))),
+            Self::Waiting => rows.sort_by_key(|line| Reverse(waiting(&line.books))),
+            Self::Refused | Self::Failed => rows.sort_by_key(|line| Reverse(ended_badly(&line.books))),
+            Self::FirstLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_synack_ns)),
+            Self::SecondLeg => rows.sort_by_key(|line| Reverse(line.legs.synack_ack_ns)),
+        }
+    }
+
+    fn cell(self, line: &ServiceLine, window_ns: u64) -> Cell {
+        let leg = |ns: Option<u64>| Cell::plain(ns.map(time).unwrap_or_default());
+        match self {
+            Self::Service => Cell::plain(line.name()),
+            Self::Rate => Cell::plain(rate(line.begun, window_ns)),
+            Self::FirstLeg => leg(line.legs.syn_synack_ns),
+            Self::SecondLeg => leg(line.legs.synack_ack_ns),
+            Self::Begun | Self::Good | Self::Waiting | Self::Refused | Self::Failed => match &line.books {
+                ServiceBooks::Tcp(books) => self.of_tcp(books),
+                ServiceBooks::Udp(books) => self.of_udp(books),
+            },
+        }
+    }
+
+    fn of_tcp(self, books: &Books) -> Cell {
+        match self {
+            Self::Begun => Cell::plain(group(books.attempts)),
+            Self::Good => share(books.completed, books.attempts - books.opening.min(books.attempts)),
+            Self::Waiting => Cell::bad_if_any(books.half_open.total()),
+            Self::Refused => Cell::bad_if_any(books.refused),
+            Self::Failed => Cell::bad_if_any(failed(books)),
+            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => Cell::plain(""),
+        }
+    }
+
+    fn of_udp(self, books: &UdpBooks) -> Cell {
+        match self {
+            Self::Begun => Cell::plain(group(books.flows)),
+            Self::Good => share(books.answered, books.flows - books.pending.min(books.flows)),
+            Self::Waiting => Cell::plain(group(books.unanswered)),
+            Self::Refused => Cell::bad_if_any(books.unreachable),
+            Self::Failed => Cell::plain(group(books.multicast)),
+            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => Cell::plain(""),
+        }
+    }
+}
+
+/// The share of what is decided.
+fn share(good: u64, decided: u64) -> Cell {
+    if decided == 0 {
+        return Cell::plain("–");
+    }
+    // A late one completes out of those that were half-open: never more than all.
+    let good = good.min(decided);
+    let tone = if good * 100 >= decided * 99 { Tone::Good } else { Tone::Bad };
+    Cell { text: percent(good, decided), tone }
+}
+
+fn begun(books: &ServiceBooks) -> u64 {
+    match books {
+        ServiceBooks::Tcp(books) => books.attempts,
+        ServiceBooks::Udp(books) => books.flows,
+    }
+}
+
+fn waiting(books: &ServiceBooks) -> u64 {
+    match books {
+        ServiceBooks::Tcp(books) => books.half_open.total(),
+        ServiceBooks::Udp(books) => books.unanswered,
+    }
+}
+
+fn ended_badly(books: &ServiceBooks) -> u64 {
+    match books {
+        ServiceBooks::Tcp(books) => failed(books),
+        ServiceBooks::Udp(books) => books.unreachable,
+    }
+}
+
+fn thousandths_good(books: &ServiceBooks) -> u64 {
+    let (good, all) = match books {
+        ServiceBooks::Tcp(books) => (books.completed, books.attempts),
+        ServiceBooks::Udp(books) => (books.answered, books.flows),
+    };
+    good.saturating_mul(1_000) / all.max(1)
+}
+
+/// What is listed, in its order: TCP's first.
+pub(crate) fn rows<'a>(scene: &'a Scene, ui: &Ui) -> Vec<&'a ServiceLine> {
+    let fits = |udp: bool| {
+        let mut rows: Vec<&ServiceLine> = scene
+            .services
+            .iter()
+            .filter(|line| service_id(line).1 == udp && ui.filter.admits_service(line))
+            .collect();
+        ui.services.column.sort(&mut rows);
+        if ui.services.reversed {
+            rows.reverse();
+        }
+        rows
+    };
+    [fits(false), fits(true)].concat()
+}
+
+/// The screen: TCP's table over UDP's, each with its titles.
+pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
+    let pen = Pen(ui.theme);
+    let rows = rows(scene, ui);
+    if rows.is_empty() {
+        let text = if ui.filter.is_empty() {
+            " No service yet."
+        } else {
+            " Nothing fits the filter: Esc clears it."
+        };
+        return vec![Line::default(), pen.line([(text.to_owned(), Tone::Plain)])];
+    }
+    let ids: Vec<ServiceId> = rows.iter().map(|line| service_id(line)).collect();
+    let cursor = ui.on_service.row(&ids);
+    let tcp = ids.iter().filter(|(_, udp)| !udp).count();
+    // Two lines of titles, and one between the tables.
+    let seen = seen(rows.len(), cursor, height.saturating_sub(3));
+    let part = |from: usize, to: usize| {
+        let (from, to) = (from.max(seen.start), to.min(seen.end));
+        let rows = rows.get(from..to).unwrap_or_default();
+        (rows, cursor.checked_sub(from))
+    };
+    let (tcp_rows, udp_rows) = (part(0, tcp), part(tcp, rows.len()));
+    let mut lines = Vec::new();
+    if !tcp_rows.0.is_empty() {
+        lines.extend(tcp_lines(scene, ui, tcp_rows.0, tcp_rows.1, width));
+    }
+    if !tcp_rows.0.is_empty() && !udp_rows.0.is_empty() {
+        lines.push(Line::default());
+    }
+    if !udp_rows.0.is_empty() {
+        lines.extend(table(scene, ui, udp_rows.0, udp_rows.1, width, true));
+    }
+    lines
+}
+
+/// Titles and rows of TCP's services.
+pub(super) fn tcp_lines(
+    scene: &Scene,
+    ui: &Ui,
+    rows: &[&ServiceLine],
+    cursor: Option<usize>,
+    width: usize,
+) -> Vec<Line<'static>> {
+    table(scene, ui, rows, cursor, width, false)
+}
+
+fn table(
+    scene: &Scene,
+    ui: &Ui,
+    rows: &[&ServiceLine],
+    cursor: Option<usize>,
+    width: usize,
+    udp: bool,
+) -> Vec<Line<'static>> {
+    let pen = Pen(ui.theme);
+    let columns: Vec<ServiceColumn> =
+        ServiceColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
+    let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
+    let heads: Vec<Head> = columns
+        .iter()
+        .map(|column| Head {
+            title: column.title(udp),
+            width: if column.width() == 0 { width.saturating_sub(fixed + 2) } else { column.width() },
+            numeric: *column != ServiceColumn::Service,
+            sorted: (cursor.is_some() && *column == ui.services.column).then_some(ui.services.reversed),
+        })
+        .collect();
+    let mut lines = vec![head(pen, &heads)];
+    for (at, line) in rows.iter().enumerate() {
+        let cells = columns.iter().map(|column| column.cell(line, scene.window_ns)).collect();
+        lines.push(row(pen, &heads, cells, cursor == Some(at), width));
+    }
+    lines
+}

@@ -1,0 +1,435 @@
+//! What a person sees, screen by screen.
+
+use handshake_common::abi::{Counter, TcpRecord, UdpRecord, tag};
+use handshake_common::flow::Family;
+use handshake_common::record::{Detail, Record, State};
+use handshake_common::verdict::{Leg, Verdict};
+use handshake_common::wire::Class;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::Modifier;
+
+use super::draw;
+use crate::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
+use crate::snapshot::FIRST_UDP_ROW;
+use crate::source::live::ProgramRuns;
+use crate::tui::attempt::Attempt;
+use crate::tui::keys::{Action, Step};
+use crate::tui::scene::Scene;
+use crate::tui::state::{Effect, Screen, Ui};
+use crate::tui::testing::Stage;
+use crate::tui::theme::Theme;
+
+const ROW: u16 = 1;
+const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
+const SMALL: (u16, u16) = (60, 15);
+
+fn show(scene: &Scene, ui: &Ui, (width, height): (u16, u16)) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test's terminal");
+    terminal.draw(|frame| draw(frame.buffer_mut(), scene, ui)).expect("it takes everything");
+    let buffer = terminal.backend().buffer();
+    let rows = buffer.content.chunks(usize::from(width));
+    let text: Vec<String> = rows
+        .map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned())
+        .collect();
+    text.join("\n")
+}
+
+fn ui(screen: Screen) -> Ui {
+    Ui { screen, ..Ui::new(Theme { colour: true, ascii: false }) }
+}
+
+/// Every screen of a scene, at both sizes.
+fn snapshots(name: &str, scene: &Scene) {
+    for screen in Screen::ALL {
+        for (width, height) in SIZES {
+            let shown = show(scene, &ui(screen), (width, height));
+            let name = format!("{name}_{}_{width}x{height}", screen.title().to_lowercase());
+            insta::assert_snapshot!(name, shown);
+        }
+    }
+}
+
+#[test]
+fn nothing_yet() {
+    snapshots("empty", &Stage::new(Fake::new()).play(1, |_, _| {}));
+}
+
+#[test]
+fn a_typical_afternoon() {
+    snapshots("typical", &typical());
+}
+
+#[test]
+fn something_was_lost() {
+    snapshots("lossy", &lossy());
+}
+
+#[test]
+fn a_flood() {
+    snapshots("flood", &flood());
+}
+
+#[test]
+fn the_smallest_terminal() {
+    for (name, scene) in [("typical", typical()), ("flood", flood())] {
+        for screen in Screen::ALL {
+            let name = format!("{name}_{}_60x15", screen.title().to_lowercase());
+            insta::assert_snapshot!(name, show(&scene, &ui(screen), SMALL));
+        }
+    }
+    let ladder = Ui { opened: Some(typical().open[0]), ..ui(Screen::Attempts) };
+    insta::assert_snapshot!("typical_ladder_60x15", show(&typical(), &ladder, SMALL));
+    let help = Ui { help: true, ..ui(Screen::Overview) };
+    insta::assert_snapshot!("help_60x15", show(&typical(), &help, SMALL));
+    insta::assert_snapshot!("help_80x24", show(&typical(), &help, SIZES[0]));
+    let shown = show(&typical(), &ui(Screen::Overview), (59, 15));
+    assert_eq!(shown.trim_end(), "59x15 is too small: 60x15");
+    assert!(!show(&typical(), &ui(Screen::Overview), (5, 1)).is_empty());
+}
+
+/// A ladder of each verdict, and of UDP's.
+#[test]
+fn ladders() {
+    for (name, attempt) in conversations() {
+        let (scene, ui) = (typical(), Ui { opened: Some(attempt), ..ui(Screen::Attempts) });
+        for (width, height) in SIZES {
+            let name = format!("ladder_{name}_{width}x{height}");
+            insta::assert_snapshot!(name, show(&scene, &ui, (width, height)));
+        }
+    }
+}
+
+/// Whatever is shown, at whatever size: nothing is wider than the terminal, and in ASCII everything is ASCII.
+#[test]
+fn ascii_means_ascii() {
+    let ladders = conversations().into_iter().map(|(_, attempt)| Some(attempt));
+    let scenes = [typical(), flood(), lossy()];
+    for opened in ladders.chain([None]) {
+        for scene in &scenes {
+            for screen in Screen::ALL {
+                for help in [false, true] {
+                    let theme = Theme { colour: false, ascii: true };
+                    let ui = Ui { opened, help, theme, frozen: true, ..ui(screen) };
+                    let shown = show(scene, &ui, SIZES[0]);
+                    assert!(shown.is_ascii() && !shown.contains('?') | shown.contains("? help"), "{shown}");
+                }
+            }
+        }
+    }
+    let theme = Theme { colour: false, ascii: true };
+    let ui = Ui { theme, ..ui(Screen::Overview) };
+    insta::assert_snapshot!("flood_overview_ascii", show(&flood(), &ui, SIZES[0]));
+}
+
+/// At every size from the smallest on, whatever is shown.
+#[test]
+fn no_size_is_a_panic() {
+    let scenes = [typical(), flood(), Stage::new(Fake::new()).play(1, |_, _| {})];
+    for scene in &scenes {
+        for size in
+            (0..130).step_by(13).flat_map(|width| (0..45).step_by(7).map(move |height| (width, height)))
+        {
+            for screen in Screen::ALL {
+                show(scene, &ui(screen), (size.0.max(1), size.1.max(1)));
+                let opened = scene.open.first().copied();
+                show(scene, &Ui { opened, ..ui(screen) }, (size.0.max(1), size.1.max(1)));
+            }
+        }
+    }
+}
+
+#[test]
+fn colours_have_words_beside_them() {
+    let scene = flood();
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a test's terminal");
+    let mut look = |theme| {
+        let ui = Ui { theme, ..ui(Screen::Overview) };
+        terminal.draw(|frame| draw(frame.buffer_mut(), &scene, &ui)).expect("it takes everything");
+        terminal.backend().buffer().clone()
+    };
+    let coloured = look(Theme { colour: true, ascii: false });
+    let plain = look(Theme { colour: false, ascii: false });
+    let colours = |buffer: &ratatui::buffer::Buffer| {
+        buffer.content.iter().filter(|cell| cell.fg != ratatui::style::Color::Reset).count()
+    };
+    assert!(colours(&coloured) > 100 && colours(&plain) == 0);
+    let text = |buffer: &ratatui::buffer::Buffer| {
+        buffer.content.iter().map(|cell| cell.symbol().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(text(&coloured), text(&plain));
+    let banner = plain.cell((1, 2)).expect("the third row");
+    assert!(banner.modifier.contains(Modifier::REVERSED), "the banner stands out without colour");
+}
+
+#[test]
+fn a_filter_and_a_frozen_picture_are_told() {
+    let scene = typical();
+    let mut ui = ui(Screen::Attempts);
+    for action in [Action::Filter, Action::Freeze] {
+        assert_eq!(ui.apply(action, &scene), None);
+    }
+    for character in "verdict:refused".chars() {
+        ui.apply(Action::Edit(crate::tui::keys::Edit::Type(character)), &scene);
+    }
+    insta::assert_snapshot!("typing_a_filter", show(&scene, &ui, SIZES[0]));
+    ui.apply(Action::Edit(crate::tui::keys::Edit::Erase), &scene);
+    insta::assert_snapshot!("typing_a_wrong_filter", show(&scene, &ui, SIZES[0]));
+    ui.apply(Action::Edit(crate::tui::keys::Edit::Accept), &scene);
+    assert!(ui.input.is_some(), "a wrong filter is not taken");
+}
+
+#[test]
+fn the_cursor_opens_what_it_is_on() {
+    let scene = typical();
+    let mut ui = ui(Screen::Services);
+    ui.apply(Action::Move(Step::Down), &scene);
+    ui.apply(Action::Open, &scene);
+    assert_eq!((ui.screen, ui.filter.text.as_str()), (Screen::Attempts, "tcp [2001:db8::2]:443"));
+    ui.apply(Action::Back, &scene);
+    assert!(ui.filter.is_empty());
+    ui.apply(Action::Move(Step::Last), &scene);
+    ui.apply(Action::Open, &scene);
+    let rows = super::attempts::rows(&scene, &ui);
+    assert_eq!(ui.opened, rows.last().map(|attempt| **attempt));
+    ui.apply(Action::Move(Step::Up), &scene);
+    ui.apply(Action::Back, &scene);
+    assert_eq!(ui.opened, None);
+    assert_eq!(ui.apply(Action::Quit, &scene), Some(Effect::Quit));
+}
+
+/// The row under the cursor stays under it, whatever comes before it.
+#[test]
+fn the_cursor_stays_on_its_row() {
+    let mut stage = Stage::new(Fake::new());
+    let scene = stage.play(1, |fake, _| {
+        for age in [5, 4, 3] {
+            fake.open(ROW, State::SynSent, age * SECOND);
+        }
+    });
+    let mut ui = ui(Screen::Attempts);
+    ui.apply(Action::Move(Step::Down), &scene);
+    let on = super::attempts::rows(&scene, &ui)[1].id();
+    let later = stage.play(1, |fake, _| {
+        fake.open(ROW, State::SynSent, 30 * SECOND);
+    });
+    let ids: Vec<_> = super::attempts::rows(&later, &ui).iter().map(|each| each.id()).collect();
+    assert_eq!(ids[ui.on_attempt.row(&ids)], on);
+    assert_eq!(ui.on_attempt.row(&ids), 2);
+}
+
+#[test]
+fn sorting_goes_round() {
+    let scene = typical();
+    for screen in [Screen::Attempts, Screen::Services] {
+        let mut ui = ui(screen);
+        let first = ui.clone();
+        let mut seen = Vec::new();
+        loop {
+            ui.apply(Action::Sort, &scene);
+            seen.push(show(&scene, &ui, SIZES[1]));
+            if ui == first {
+                break;
+            }
+            assert!(seen.len() < 10, "it never comes round");
+        }
+        seen.dedup();
+        assert!(seen.len() >= 5, "each order is another");
+        ui.apply(Action::Reverse, &scene);
+        assert_ne!(show(&scene, &ui, SIZES[1]), seen[seen.len() - 1]);
+    }
+}
+
+/// A server with clients, some of which do not get through.
+fn typical() -> Scene {
+    let mut fake = Fake::new();
+    fake.service(ROW, "10.0.0.2:443");
+    fake.service(2, "10.0.0.3:22");
+    fake.service(3, "[2001:db8::2]:443");
+    fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
+    let mut stage = Stage::new(fake);
+    stage.play(14, |fake, at| {
+        let wave = [12, 30, 52, 70, 84, 90, 84, 70, 52, 30][usize::try_from(at % 10).unwrap_or(0)];
+        fake.ended(ROW, Counter::Completed, 100 * wave);
+        fake.ended(3, Counter::Completed, wave);
+        fake.ended(2, Counter::Completed, 2);
+        fake.ended(2, Counter::Refused, i64::from(at % 3 == 0));
+        for (leg, ns) in [(Leg::SynSynAck, 41_000), (Leg::SynAckAck, 18_000_000), (Leg::Connect, 18_100_000)]
+        {
+            fake.sample(leg, ns, 90);
+            fake.sample(leg, ns * 2, 40);
+            fake.sample(leg, ns * 5, 9);
+        }
+        fake.packets(Class::Syn, Family::V4, 5_100);
+        fake.packets(Class::Ack, Family::V4, 61_000);
+        udp(fake, 3);
+    });
+    stage.end(record("10.0.0.9:50000", "10.0.0.3:22", State::Refused), Verdict::Refused, SECOND);
+    for (name, attempt) in conversations() {
+        if let Some(ended) = attempt.ended
+            && name != "refused"
+        {
+            stage.end(attempt.record, ended.verdict, 2 * SECOND);
+        }
+    }
+    stage.programs = [30_000, 45_000]
+        .into_iter()
+        .zip([("handshake_egress", 81), ("handshake_ingress", 80)])
+        .map(|(runs, (name, id))| ProgramRuns { id, name: name.to_owned(), runs, ns: runs * 62 })
+        .collect();
+    stage.play(1, |fake, _| {
+        fake.ended(ROW, Counter::Completed, 1_204);
+        fake.open(ROW, State::SynSent, SECOND / 50);
+        fake.open(ROW, State::SynReceived, 5 * SECOND);
+        let at = fake.open(ROW, State::SynSent, 7 * SECOND);
+        let retried = TcpRecord { syn: 3, latest_after: ticks(3 * SECOND), ..tcp(&fake.records[at]) };
+        fake.records[at].detail = Detail::Tcp(retried);
+        udp(fake, 2);
+        fake.packets(Class::Syn, Family::V4, 1_210);
+    })
+}
+
+fn udp(fake: &mut Fake, count: i64) {
+    fake.count(Counter::UdpPackets, 2 * count);
+    for (counter, by) in
+        [(Counter::UdpFlows, count), (Counter::UdpAnswered, count - 1), (Counter::UdpWaiting, 1)]
+    {
+        fake.gauge(FIRST_UDP_ROW + 1, counter, by);
+    }
+    let mut answered = udp_record("10.0.0.1:5353", "10.0.0.2:53", State::UdpAnswered);
+    let opened_ns = fake.reading.now.ns - SECOND;
+    let figures = UdpRecord {
+        opened_ns,
+        packets: [2, 2],
+        bytes: [120, 400],
+        answer_after: ticks(310_000),
+        ..UdpRecord::default()
+    };
+    answered.detail = Detail::Udp(figures);
+    answered.last_jiffies = fake.reading.now.jiffies;
+    fake.records.push(answered);
+}
+
+/// More than the table holds, and events that nobody took.
+fn lossy() -> Scene {
+    let mut fake = Fake::new();
+    fake.service(ROW, "10.0.0.2:443");
+    Stage::new(fake).play(4, |fake, _| {
+        fake.ended(ROW, Counter::Completed, 9_000);
+        fake.ended(ROW, Counter::Evicted, 120);
+        fake.count(Counter::Untracked, 1_200);
+        fake.count(Counter::LostEvents, 33);
+        fake.count(Counter::EvictedHalfOpen, 120);
+        fake.count(Counter::EvictedClosed, 70_000);
+        fake.reading.lost_before_hook += 5;
+        fake.packets(Class::Syn, Family::V4, 10_320);
+        for state in [State::Established, State::Closed, State::Midstream] {
+            fake.records.push(record("10.0.0.1:40000", "10.0.0.2:443", state));
+        }
+    })
+}
+
+/// Spoofed sources against one service, beside clients that get through.
+fn flood() -> Scene {
+    let mut fake = Fake::new();
+    fake.service(ROW, "10.0.0.2:443");
+    fake.service(2, "10.0.0.3:22");
+    Stage::new(fake).play(8, |fake, at| {
+        fake.ended(ROW, Counter::Completed, 40);
+        fake.ended(2, Counter::Completed, 3);
+        fake.sample(Leg::Connect, 18_000_000, 43);
+        for _ in 0..if at >= 2 { 300 } else { 0 } {
+            fake.open(ROW, State::SynReceived, 0);
+        }
+        fake.count(Counter::SynAckRetransmits, 250);
+        fake.packets(Class::Syn, Family::V4, 343);
+    })
+}
+
+/// One of each verdict.
+fn conversations() -> Vec<(&'static str, Attempt)> {
+    const J: u32 = 305_419_896;
+    const K: u32 = 2_271_560_481;
+    let now_ns = Fake::new().reading.now.ns + 15 * SECOND;
+    let syn = |state, ago_ns: u64| -> Record {
+        let mut record = record("192.0.2.1:40012", "192.0.2.2:443", state);
+        let opened_ns = now_ns - ago_ns;
+        record.detail = Detail::Tcp(TcpRecord { opened_ns, isn_initiator: J, ..tcp(&record) });
+        record
+    };
+    let with = |mut record: Record, change: &dyn Fn(&mut TcpRecord)| {
+        let mut changed = tcp(&record);
+        change(&mut changed);
+        record.detail = Detail::Tcp(changed);
+        record
+    };
+    let answered = |state, ago_ns| {
+        with(syn(state, ago_ns), &|tcp| {
+            (tcp.isn_responder, tcp.syn_ack) = (K, 1);
+            (tcp.synack_after, tcp.latest_after) = (ticks(41_000), ticks(41_000));
+        })
+    };
+    let ended = |record: Record, verdict, after_ns: u64| {
+        let at_ns = Attempt::of(record).opened_ns() + after_ns;
+        Attempt { record, ended: Some(crate::tui::attempt::Ended { verdict, at_ns }) }
+    };
+    let retried = with(syn(State::SynSent, 9 * SECOND), &|tcp| {
+        (tcp.syn, tcp.latest_after) = (4, ticks(7 * SECOND));
+    });
+    let mut fast = with(answered(State::Established, SECOND), &|tcp| {
+        (tcp.syn_data, tcp.latest_after) = (10, ticks(18_000_000));
+    });
+    fast.flags |= tag::FAST_OPEN;
+    let mut both = with(syn(State::Established, SECOND), &|tcp| {
+        (tcp.isn_responder, tcp.syn, tcp.latest_after) = (K, 2, ticks(900_000));
+    });
+    both.flags |= tag::SIMULTANEOUS | tag::RESPONDER_SYN;
+    let completed = with(answered(State::Established, SECOND), &|tcp| tcp.latest_after = ticks(18_000_000));
+    let mut one_sided = with(syn(State::Established, SECOND), &|tcp| {
+        (tcp.isn_responder, tcp.latest_after) = (K, ticks(900_000));
+    });
+    one_sided.flags |= tag::ONE_SIDED;
+    let waiting = with(answered(State::SynReceived, 8 * SECOND), &|tcp| {
+        (tcp.syn_ack_retransmits, tcp.latest_after) = (3, ticks(7 * SECOND));
+    });
+    let exchange = |state, ago_ns: u64, packets, answer_after| {
+        let mut record = udp_record("192.0.2.1:5353", "192.0.2.2:53", state);
+        let opened_ns = now_ns - ago_ns;
+        record.detail = Detail::Udp(UdpRecord {
+            opened_ns,
+            packets,
+            bytes: [120, 400],
+            answer_after,
+            ..UdpRecord::default()
+        });
+        record.last_jiffies = Fake::new().reading.now.jiffies;
+        Attempt::of(record)
+    };
+    vec![
+        ("completed", ended(completed, Verdict::Completed, 18_000_000)),
+        ("fast_open", Attempt::of(fast)),
+        ("simultaneous_open", Attempt::of(both)),
+        ("one_sided", Attempt::of(one_sided)),
+        ("refused", ended(syn(State::Refused, SECOND), Verdict::Refused, 55_000)),
+        ("unreachable", ended(syn(State::Unreachable, SECOND), Verdict::Unreachable, 700_000)),
+        (
+            "initiator_aborted",
+            ended(answered(State::InitiatorAborted, SECOND), Verdict::InitiatorAborted, 90_000),
+        ),
+        (
+            "responder_aborted",
+            ended(answered(State::ResponderAborted, SECOND), Verdict::ResponderAborted, 95_000),
+        ),
+        ("superseded", ended(retried, Verdict::Superseded, 8 * SECOND)),
+        ("half_open_expired", ended(waiting, Verdict::HalfOpenExpired, 82 * SECOND)),
+        ("evicted", ended(syn(State::SynSent, SECOND), Verdict::Evicted, SECOND / 2)),
+        ("opening", Attempt::of(syn(State::SynSent, SECOND))),
+        ("half_open_no_synack", Attempt::of(retried)),
+        ("half_open_no_ack", Attempt::of(waiting)),
+        ("udp_answered", exchange(State::UdpAnswered, SECOND, [2, 2], ticks(310_000))),
+        ("udp_unanswered", exchange(State::UdpWaiting, 5 * SECOND, [3, 0], 0)),
+        ("udp_pending", exchange(State::UdpWaiting, SECOND, [1, 0], 0)),
+        ("udp_unreachable", exchange(State::UdpUnreachable, SECOND, [1, 0], 0)),
+        ("udp_multicast", exchange(State::UdpMulticast, SECOND, [9, 0], 0)),
+    ]
+}
