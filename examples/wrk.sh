@@ -12,15 +12,11 @@ interface=${2:-lo}
 port=$(echo "$url" | sed -nE 's|^https?://[^/]*:([0-9]+)(/.*)?$|\1|p')
 folder=$(mktemp -d)
 server=
-pinned=
 trap 'kill $server 2> /dev/null || true; rm -rf "$folder"' EXIT
 
 if [ $# -eq 0 ]; then
-    # Both ends on one CPU: of two that send on one connection at once, one may find its record held by the other for
-    # longer than it waits, and the report is LOSSY (contended).
-    pinned='taskset --cpu-list 0'
     echo hello > "$folder/index.html"
-    $pinned python3 -m http.server --bind 127.0.0.1 --directory "$folder" "$port" > "$folder/log" 2>&1 &
+    python3 -m http.server --bind 127.0.0.1 --directory "$folder" "$port" > "$folder/log" 2>&1 &
     server=$!
     # Its socket is there once the kernel lists it as listening (0A).
     until grep -q "^ *[0-9]*: 0100007F:$(printf %04X "$port") .* 0A " /proc/net/tcp; do
@@ -35,4 +31,4 @@ fi
     --expect 'completed / attempts >= 99.9%' \
     --expect 'half_open == 0' \
     --expect 'p99(connect) < 900ms' \
-    -- $pinned wrk --threads 1 --connections 4 --duration 2s "$url"
+    -- wrk --threads 1 --connections 4 --duration 2s "$url"

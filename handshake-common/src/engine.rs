@@ -45,6 +45,10 @@ pub trait Platform {
     fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]>;
     /// Counts a sample of a leg.
     fn sample(&self, leg: Leg, bucket: u32);
+    /// Waits until the owner of a slot or a lock word has given it back, but not for ever.
+    fn wait(&self, word: &Shared64) {
+        wait(word, core::hint::spin_loop);
+    }
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
     /// The record in a slot goes: another takes its place. An attempt that was open ends as `verdict`.
@@ -578,7 +582,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     /// The packet meets the record of its flow.
     #[inline(always)]
     fn meet<S: Table>(&self, slot: &S) {
-        let Some(tag) = own(slot) else {
+        let Some(tag) = own(self.platform, slot) else {
             self.platform.books().add(Counter::Contended, 1);
             return;
         };
@@ -847,16 +851,27 @@ const fn way(sets: [u32; 2], i: u32) -> u32 {
 
 /// Takes a slot, or gives up; the tag it had.
 #[inline(always)]
-fn own<S: Slot>(slot: &S) -> Option<Tag> {
-    let mut looks = 0;
-    while looks < patience::LOOKS {
+fn own<P: Platform, S: Slot>(platform: &P, slot: &S) -> Option<Tag> {
+    let mut tries = 0;
+    while tries < patience::TRIES {
         let tag = Tag(slot.tag().load());
         if !tag.is_locked() && slot.tag().compare_exchange(tag.0, tag.locked().0) {
             return Some(tag);
         }
-        looks += 1;
+        platform.wait(slot.tag());
+        tries += 1;
     }
     None
+}
+
+/// Looks at a word until it is not locked, with a pause between two looks, or gives up.
+#[inline(always)]
+pub fn wait(word: &Shared64, pause: impl Fn()) {
+    let mut looks = 0;
+    while looks < patience::LOOKS && word.load() & tag::LOCKED != 0 {
+        pause();
+        looks += 1;
+    }
 }
 
 /// Worth in the upper half, youth in the lower: the least is the first to go. A slot that another

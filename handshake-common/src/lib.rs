@@ -27,9 +27,12 @@ mod atomic {
 
 /// How long one waits for another. Apart from the protocol, for `tests/model` has less of it.
 mod patience {
-    /// How often a CPU looks again at a lock word or a slot that another one holds. A holder needs
-    /// some hundred nanoseconds, a look about two.
+    /// How often a CPU looks again at a word that another one holds. A holder needs some hundred nanoseconds; a
+    /// look takes about two, with the pause that the kernel's have between them some 40.
     pub(crate) const LOOKS: u32 = 128;
+    /// How often it waits so and then tries to have a slot: some 40 µs in all, for an interrupt may come to the
+    /// holder's CPU, and where both ends of a connection are here, both work on its record at once.
+    pub(crate) const TRIES: u32 = 8;
     /// How often a reader begins again with a slot. A transition holds it for well under a
     /// microsecond: whoever is unlucky this often in a row gives up.
     #[cfg(not(target_arch = "bpf"))]

@@ -44,6 +44,7 @@ use world::World;
 /// As in the crate, but fewer: every look is one more place where a CPU can be stopped.
 mod patience {
     pub(crate) const LOOKS: u32 = 2;
+    pub(crate) const TRIES: u32 = 2;
     pub(crate) const READINGS: u32 = 1;
 }
 

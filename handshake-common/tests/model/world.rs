@@ -184,6 +184,8 @@ impl Cpu {
 }
 
 impl Platform for Cpu {
+    /// Every order of the CPUs' accesses is tried: to wait would only be more of them.
+    fn wait(&self, _word: &Shared64) {}
     fn config(&self) -> &Config {
         &self.config
     }

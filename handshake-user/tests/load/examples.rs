@@ -40,6 +40,14 @@ fn run(command: &mut Command) -> Result<Output> {
     command.env("PATH", path).output().with_context(|| format!("run {command:?}"))
 }
 
+/// The same, and once more where a record stayed held for longer than anyone waits: on a machine whose host takes a CPU
+/// away in the midst of it.
+fn run_uncontended(mut command: impl FnMut() -> Command) -> Result<Output> {
+    let is_contended = |output: &Output| String::from_utf8_lossy(&output.stderr).contains("LOSSY: contended");
+    let first = run(&mut command())?;
+    if is_contended(&first) { run(&mut command()) } else { Ok(first) }
+}
+
 /// wrk's own output is on stdout, the report and the expectations are on stderr.
 #[test]
 fn wrk_is_judged_by_the_wire() -> Result<()> {
@@ -47,7 +55,7 @@ fn wrk_is_judged_by_the_wire() -> Result<()> {
         return Ok(());
     }
     let lo = Loopback::new()?;
-    let output = run(&mut lo.host.command(example("wrk.sh")))?;
+    let output = run_uncontended(|| lo.host.command(example("wrk.sh")))?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(0), "{}\n{stdout}\n{stderr}", output.status);
     ensure!(stdout.contains("Requests/sec:"), "{stdout}");
@@ -78,11 +86,11 @@ fn the_ci_job_s_step_passes_and_leaves_its_report() -> Result<()> {
     let lo = Loopback::new()?;
     let folder = Folder::new("ci")?;
     let script = step(&fs::read_to_string(example("load-test.yml"))?, "Load test")?;
-    // As the runner does, but on one CPU: of two that send on one connection at once, one may find its record held by
-    // the other for longer than it waits, and the report is LOSSY (contended).
-    let mut command = lo.host.command("taskset");
-    command.args(["--cpu-list", "0", "bash", "-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
-    let output = run(&mut command)?;
+    let output = run_uncontended(|| {
+        let mut command = lo.host.command("bash");
+        command.args(["-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
+        command
+    })?;
     ensure!(output.status.code() == Some(0), "{output:?}");
     let report: Value = serde_json::from_str(&fs::read_to_string(folder.0.join("report.json"))?)?;
     ensure!(report["tcp"]["completed"] == 200 && report["exact"] == true, "{report}");
