@@ -114,13 +114,13 @@ impl Sieve {
         match &record.detail {
             // One past T2 is open no more.
             Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
-                if filter.admits_record(record, now, clocks) {
+                if filter.is_empty() || filter.admits_record(record, now, clocks) {
                     self.open_found += 1;
                     self.add_open(record, tcp.opened_ns);
                 }
             }
             Detail::Udp(udp) if !record.expired(now, clocks) => {
-                if filter.admits_record(record, now, clocks) {
+                if filter.is_empty() || filter.admits_record(record, now, clocks) {
                     self.add_udp(record, udp.opened_ns);
                 }
             }
