@@ -2,7 +2,6 @@
 //! records are in which state. A table may hold millions, so never more than a few thousand are kept.
 
 use std::cell::RefCell;
-use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use handshake_common::abi::Service;
@@ -46,7 +45,7 @@ pub(crate) struct Collecting<'a> {
 impl<'a> Collecting<'a> {
     /// Keeps of `source` what passes `filter`, and the one that is wanted.
     pub(crate) fn new(source: &'a mut dyn Source, filter: &'a Filter, wanted: Option<Id>) -> Self {
-        Self { source, filter, wanted, now: Now::default(), sieve: RefCell::default() }
+        Self { source, filter, wanted, now: Now::default(), sieve: RefCell::new(Sieve::new()) }
     }
 
     /// What was kept of the latest scan.
@@ -71,7 +70,7 @@ impl Source for Collecting<'_> {
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
         let mut sieve = self.sieve.borrow_mut();
-        *sieve = Sieve::default();
+        *sieve = Sieve::new();
         let (now, clocks) = (self.now, self.source.clocks());
         self.source.for_each_record(&mut |record| {
             visit(record);
@@ -93,21 +92,25 @@ impl Source for Collecting<'_> {
     }
 }
 
-#[derive(Default)]
 struct Sieve {
-    /// The youngest on top, to give way to an older one.
-    open: BinaryHeap<ByAge>,
+    open: Least,
     open_found: u64,
-    /// The oldest on top.
-    udp: BinaryHeap<Reverse<ByAge>>,
+    udp: Least,
     occupancy: [u64; State::ALL.len()],
     wanted: Option<Attempt>,
 }
 
-/// Records in the order of their beginning.
-struct ByAge(Record);
-
 impl Sieve {
+    fn new() -> Self {
+        Self {
+            open: Least::of(OPEN_KEPT),
+            open_found: 0,
+            udp: Least::of(UDP_KEPT),
+            occupancy: [0; State::ALL.len()],
+            wanted: None,
+        }
+    }
+
     /// Asked of every record of the tables: the cheapest questions come first.
     fn add(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
         self.occupancy[record.state as usize] += 1;
@@ -116,73 +119,59 @@ impl Sieve {
             Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
                 if filter.is_empty() || filter.admits_record(record, now, clocks) {
                     self.open_found += 1;
-                    self.add_open(record, tcp.opened_ns);
+                    self.open.offer(tcp.opened_ns, record);
                 }
             }
             Detail::Udp(udp) if !record.expired(now, clocks) => {
                 if filter.is_empty() || filter.admits_record(record, now, clocks) {
-                    self.add_udp(record, udp.opened_ns);
+                    // The latest first: the least of what is left of time.
+                    self.udp.offer(u64::MAX - udp.opened_ns, record);
                 }
             }
             Detail::Tcp(_) | Detail::Udp(_) => {}
         }
     }
 
-    fn add_open(&mut self, record: &Record, opened_ns: u64) {
-        if self.open.len() == OPEN_KEPT {
-            if self.open.peek().is_some_and(|youngest| opened_ns >= opened(&youngest.0)) {
-                return;
-            }
-            self.open.pop();
-        }
-        self.open.push(ByAge(*record));
-    }
-
-    fn add_udp(&mut self, record: &Record, opened_ns: u64) {
-        if self.udp.len() == UDP_KEPT {
-            if self.udp.peek().is_some_and(|Reverse(oldest)| opened_ns <= opened(&oldest.0)) {
-                return;
-            }
-            self.udp.pop();
-        }
-        self.udp.push(Reverse(ByAge(*record)));
-    }
-
     fn kept(self) -> Kept {
         Kept {
-            open: self.open.into_sorted_vec().into_iter().map(|ByAge(record)| Attempt::of(record)).collect(),
+            open: self.open.sorted(),
             open_found: self.open_found,
-            udp: self.udp.into_sorted_vec().into_iter().map(|r| Attempt::of(r.0.0)).collect(),
+            udp: self.udp.sorted(),
             occupancy: self.occupancy,
             wanted: self.wanted,
         }
     }
 }
 
-impl ByAge {
-    /// The beginning first; the rest only so that equal ones keep their order.
-    fn order(&self) -> (u64, u32, [u32; 4]) {
-        (opened(&self.0), self.0.key.ports, self.0.key.low)
-    }
+/// The records with the least keys, so many at most. They stay in their places; the heap, with the largest key on top,
+/// moves no more than keys and places.
+struct Least {
+    most: usize,
+    records: Vec<Record>,
+    heap: BinaryHeap<(u64, usize)>,
 }
 
-impl PartialEq for ByAge {
-    fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order()
+impl Least {
+    fn of(most: usize) -> Self {
+        Self { most, records: Vec::new(), heap: BinaryHeap::new() }
     }
-}
 
-impl Eq for ByAge {}
-
-impl PartialOrd for ByAge {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn offer(&mut self, key: u64, record: &Record) {
+        if self.records.len() < self.most {
+            self.heap.push((key, self.records.len()));
+            self.records.push(*record);
+        } else if let Some(mut largest) = self.heap.peek_mut()
+            && key < largest.0
+        {
+            self.records[largest.1] = *record;
+            largest.0 = key;
+        }
     }
-}
 
-impl Ord for ByAge {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order().cmp(&other.order())
+    /// By their keys.
+    fn sorted(self) -> Vec<Attempt> {
+        let order = self.heap.into_sorted_vec();
+        order.into_iter().map(|(_, place)| Attempt::of(self.records[place])).collect()
     }
 }
 

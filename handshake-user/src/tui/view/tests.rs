@@ -13,8 +13,8 @@ use super::draw;
 use crate::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
 use crate::snapshot::FIRST_UDP_ROW;
 use crate::source::live::ProgramRuns;
-use crate::tui::attempt::Attempt;
-use crate::tui::keys::{Action, Step};
+use crate::tui::attempt::{Attempt, Ended};
+use crate::tui::keys::{Action, Edit, Step};
 use crate::tui::scene::Scene;
 use crate::tui::state::{Effect, Screen, Ui};
 use crate::tui::testing::Stage;
@@ -170,12 +170,12 @@ fn a_filter_and_a_frozen_picture_are_told() {
         assert_eq!(ui.apply(action, &scene), None);
     }
     for character in "verdict:refused".chars() {
-        ui.apply(Action::Edit(crate::tui::keys::Edit::Type(character)), &scene);
+        ui.apply(Action::Edit(Edit::Type(character)), &scene);
     }
     insta::assert_snapshot!("typing_a_filter", show(&scene, &ui, SIZES[0]));
-    ui.apply(Action::Edit(crate::tui::keys::Edit::Erase), &scene);
+    ui.apply(Action::Edit(Edit::Erase), &scene);
     insta::assert_snapshot!("typing_a_wrong_filter", show(&scene, &ui, SIZES[0]));
-    ui.apply(Action::Edit(crate::tui::keys::Edit::Accept), &scene);
+    ui.apply(Action::Edit(Edit::Accept), &scene);
     assert!(ui.input.is_some(), "a wrong filter is not taken");
 }
 
@@ -346,90 +346,118 @@ fn flood() -> Scene {
     })
 }
 
+const J: u32 = 305_419_896;
+const K: u32 = 2_271_560_481;
+
 /// One of each verdict.
 fn conversations() -> Vec<(&'static str, Attempt)> {
-    const J: u32 = 305_419_896;
-    const K: u32 = 2_271_560_481;
-    let now_ns = Fake::new().reading.now.ns + 15 * SECOND;
-    let syn = |state, ago_ns: u64| -> Record {
-        let mut record = record("192.0.2.1:40012", "192.0.2.2:443", state);
-        let opened_ns = now_ns - ago_ns;
-        record.detail = Detail::Tcp(TcpRecord { opened_ns, isn_initiator: J, ..tcp(&record) });
-        record
-    };
-    let with = |mut record: Record, change: &dyn Fn(&mut TcpRecord)| {
-        let mut changed = tcp(&record);
-        change(&mut changed);
-        record.detail = Detail::Tcp(changed);
-        record
-    };
-    let answered = |state, ago_ns| {
-        with(syn(state, ago_ns), &|tcp| {
-            (tcp.isn_responder, tcp.syn_ack) = (K, 1);
-            (tcp.synack_after, tcp.latest_after) = (ticks(41_000), ticks(41_000));
-        })
-    };
-    let ended = |record: Record, verdict, after_ns: u64| {
-        let at_ns = Attempt::of(record).opened_ns() + after_ns;
-        Attempt { record, ended: Some(crate::tui::attempt::Ended { verdict, at_ns }) }
-    };
-    let retried = with(syn(State::SynSent, 9 * SECOND), &|tcp| {
-        (tcp.syn, tcp.latest_after) = (4, ticks(7 * SECOND));
-    });
-    let mut fast = with(answered(State::Established, SECOND), &|tcp| {
-        (tcp.syn_data, tcp.latest_after) = (10, ticks(18_000_000));
-    });
+    [completed(), given_up(), waiting(), exchanges()].concat()
+}
+
+/// The ways a handshake is proven.
+fn completed() -> Vec<(&'static str, Attempt)> {
+    let at = |record: Record, after_ns: u64| with(record, |tcp| tcp.latest_after = ticks(after_ns));
+    let plain = at(answered(State::Established, SECOND), 18_000_000);
+    let mut fast = at(with(answered(State::Established, SECOND), |tcp| tcp.syn_data = 10), 18_000_000);
     fast.flags |= tag::FAST_OPEN;
-    let mut both = with(syn(State::Established, SECOND), &|tcp| {
-        (tcp.isn_responder, tcp.syn, tcp.latest_after) = (K, 2, ticks(900_000));
-    });
+    let mut both =
+        at(with(syn(State::Established, SECOND), |tcp| (tcp.isn_responder, tcp.syn) = (K, 2)), 900_000);
     both.flags |= tag::SIMULTANEOUS | tag::RESPONDER_SYN;
-    let completed = with(answered(State::Established, SECOND), &|tcp| tcp.latest_after = ticks(18_000_000));
-    let mut one_sided = with(syn(State::Established, SECOND), &|tcp| {
-        (tcp.isn_responder, tcp.latest_after) = (K, ticks(900_000));
-    });
+    let mut one_sided = at(with(syn(State::Established, SECOND), |tcp| tcp.isn_responder = K), 900_000);
     one_sided.flags |= tag::ONE_SIDED;
-    let waiting = with(answered(State::SynReceived, 8 * SECOND), &|tcp| {
-        (tcp.syn_ack_retransmits, tcp.latest_after) = (3, ticks(7 * SECOND));
-    });
-    let exchange = |state, ago_ns: u64, packets, answer_after| {
-        let mut record = udp_record("192.0.2.1:5353", "192.0.2.2:53", state);
-        let opened_ns = now_ns - ago_ns;
-        record.detail = Detail::Udp(UdpRecord {
-            opened_ns,
-            packets,
-            bytes: [120, 400],
-            answer_after,
-            ..UdpRecord::default()
-        });
-        record.last_jiffies = Fake::new().reading.now.jiffies;
-        Attempt::of(record)
-    };
     vec![
-        ("completed", ended(completed, Verdict::Completed, 18_000_000)),
+        ("completed", ended(plain, Verdict::Completed, 18_000_000)),
         ("fast_open", Attempt::of(fast)),
         ("simultaneous_open", Attempt::of(both)),
         ("one_sided", Attempt::of(one_sided)),
-        ("refused", ended(syn(State::Refused, SECOND), Verdict::Refused, 55_000)),
-        ("unreachable", ended(syn(State::Unreachable, SECOND), Verdict::Unreachable, 700_000)),
-        (
-            "initiator_aborted",
-            ended(answered(State::InitiatorAborted, SECOND), Verdict::InitiatorAborted, 90_000),
-        ),
-        (
-            "responder_aborted",
-            ended(answered(State::ResponderAborted, SECOND), Verdict::ResponderAborted, 95_000),
-        ),
-        ("superseded", ended(retried, Verdict::Superseded, 8 * SECOND)),
-        ("half_open_expired", ended(waiting, Verdict::HalfOpenExpired, 82 * SECOND)),
+    ]
+}
+
+/// Every other end.
+fn given_up() -> Vec<(&'static str, Attempt)> {
+    let refused = syn(State::Refused, SECOND);
+    let unreachable = syn(State::Unreachable, SECOND);
+    let (initiator, responder) = (State::InitiatorAborted, State::ResponderAborted);
+    let late = 82 * SECOND;
+    vec![
+        ("refused", ended(refused, Verdict::Refused, 55_000)),
+        ("unreachable", ended(unreachable, Verdict::Unreachable, 700_000)),
+        ("initiator_aborted", ended(answered(initiator, SECOND), Verdict::InitiatorAborted, 90_000)),
+        ("responder_aborted", ended(answered(responder, SECOND), Verdict::ResponderAborted, 95_000)),
+        ("superseded", ended(no_synack(), Verdict::Superseded, 8 * SECOND)),
+        ("half_open_expired", ended(no_ack(), Verdict::HalfOpenExpired, late)),
         ("evicted", ended(syn(State::SynSent, SECOND), Verdict::Evicted, SECOND / 2)),
+    ]
+}
+
+/// Those that are open.
+fn waiting() -> Vec<(&'static str, Attempt)> {
+    vec![
         ("opening", Attempt::of(syn(State::SynSent, SECOND))),
-        ("half_open_no_synack", Attempt::of(retried)),
-        ("half_open_no_ack", Attempt::of(waiting)),
+        ("half_open_no_synack", Attempt::of(no_synack())),
+        ("half_open_no_ack", Attempt::of(no_ack())),
+    ]
+}
+
+/// UDP's.
+fn exchanges() -> Vec<(&'static str, Attempt)> {
+    let exchange = |state, ago_ns: u64, packets, answer_after| {
+        let mut record = udp_record("192.0.2.1:5353", "192.0.2.2:53", state);
+        let bytes = [120, 400];
+        let opened_ns = typical_now() - ago_ns;
+        record.detail =
+            Detail::Udp(UdpRecord { opened_ns, packets, bytes, answer_after, ..UdpRecord::default() });
+        Attempt::of(record)
+    };
+    vec![
         ("udp_answered", exchange(State::UdpAnswered, SECOND, [2, 2], ticks(310_000))),
         ("udp_unanswered", exchange(State::UdpWaiting, 5 * SECOND, [3, 0], 0)),
         ("udp_pending", exchange(State::UdpWaiting, SECOND, [1, 0], 0)),
         ("udp_unreachable", exchange(State::UdpUnreachable, SECOND, [1, 0], 0)),
         ("udp_multicast", exchange(State::UdpMulticast, SECOND, [9, 0], 0)),
     ]
+}
+
+/// Four SYNs and no answer.
+fn no_synack() -> Record {
+    with(syn(State::SynSent, 9 * SECOND), |tcp| (tcp.syn, tcp.latest_after) = (4, ticks(7 * SECOND)))
+}
+
+/// Four SYN+ACKs and no ACK.
+fn no_ack() -> Record {
+    with(answered(State::SynReceived, 8 * SECOND), |tcp| {
+        (tcp.syn_ack, tcp.syn_ack_retransmits, tcp.latest_after) = (4, 3, ticks(7 * SECOND));
+    })
+}
+
+fn answered(state: State, ago_ns: u64) -> Record {
+    with(syn(state, ago_ns), |tcp| {
+        (tcp.isn_responder, tcp.syn_ack) = (K, 1);
+        (tcp.synack_after, tcp.latest_after) = (ticks(41_000), ticks(41_000));
+    })
+}
+
+/// A SYN so long before [`typical`] ends.
+fn syn(state: State, ago_ns: u64) -> Record {
+    let opened_ns = typical_now() - ago_ns;
+    with(record("192.0.2.1:40012", "192.0.2.2:443", state), |tcp| {
+        (tcp.opened_ns, tcp.isn_initiator) = (opened_ns, J);
+    })
+}
+
+fn with(mut record: Record, change: impl FnOnce(&mut TcpRecord)) -> Record {
+    let mut changed = tcp(&record);
+    change(&mut changed);
+    record.detail = Detail::Tcp(changed);
+    record
+}
+
+fn ended(record: Record, verdict: Verdict, after_ns: u64) -> Attempt {
+    let at_ns = Attempt::of(record).opened_ns() + after_ns;
+    Attempt { record, ended: Some(Ended { verdict, at_ns }) }
+}
+
+/// When [`typical`] ends, on the records' clock.
+fn typical_now() -> u64 {
+    Fake::new().reading.now.ns + 15 * SECOND
 }
