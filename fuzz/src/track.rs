@@ -70,7 +70,7 @@ struct Told {
 impl Told {
     /// Has room for three of four events.
     fn event(&self, event: &Event) -> bool {
-        let verdicts = Counter::Completed as u8..=Counter::Evicted as u8;
+        let verdicts = Counter::Completed as u32..=Counter::Evicted as u32;
         assert!(verdicts.contains(&event.verdict), "an attempt ends by a verdict: {event:?}");
         self.events.set(self.events.get() + 1);
         let room = !self.events.get().is_multiple_of(4);

@@ -436,12 +436,11 @@ pub struct Event {
     pub last_jiffies: u32,
     /// What is known of the attempt.
     pub tcp: TcpRecord,
-    /// [`Counter`] of the verdict as a number.
-    pub verdict: u8,
+    /// [`Counter`] of the verdict as a number. In words: BPF would clear the octets beside one by a call,
+    /// whose frame is one too many.
+    pub verdict: u32,
     /// [`Family`](crate::flow::Family) as a number.
-    pub family: u8,
-    /// No meaning; zero.
-    pub reserved: [u8; 6],
+    pub family: u32,
 }
 
 /// Octets of the event ring: a power of two, and whole pages.
@@ -477,7 +476,7 @@ pub const LAYOUT: u64 = {
         STRIPES as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
-        1,
+        2,
     ];
     // FNV-1a, a 64-bit word a step.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

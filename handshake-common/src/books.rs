@@ -6,6 +6,8 @@
 
 use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
 use crate::shared::{Shared32, Shared64, read_fence, write_fence};
+use crate::table::below;
+use crate::{low_half, masked};
 
 /// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
 #[repr(transparent)]
@@ -26,8 +28,7 @@ impl Books {
 
     #[inline(always)]
     fn bump(&self, place: usize, by: u64) {
-        // The mask changes nothing (a place is below 64) and lets the verifier see it.
-        let word = &self.0[place & (COUNTERS - 1)];
+        let word = &self.0[masked::<{ COUNTERS - 1 }>(place)];
         word.store(word.load().wrapping_add(by));
     }
 
@@ -46,7 +47,7 @@ impl Books {
     /// Keeps the largest.
     #[inline(always)]
     pub fn raise(&self, counter: Counter, to: u64) {
-        let word = &self.0[counter as usize & (COUNTERS - 1)];
+        let word = &self.0[masked::<{ COUNTERS - 1 }>(counter as usize)];
         if to > word.load() {
             word.store(to);
         }
@@ -199,8 +200,10 @@ impl ServiceRow {
     /// [`Counter::OpenNoAck`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpEvicted`] of a UDP one.
     #[inline(always)]
     pub fn bump(&self, place: usize, by: u64) {
-        let first = if place >= Counter::UdpFlows as usize { Counter::UdpFlows } else { Counter::Attempts };
-        if let Some(gauge) = self.gauges.get(core::hint::black_box(place.wrapping_sub(first as usize))) {
+        const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
+        let is_udp = low_half(below(Counter::OpenNoAck as u64, place as u64)) as usize;
+        let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
+        if let Some(gauge) = self.gauges.get(core::hint::black_box(gauge)) {
             gauge.add(by);
         }
     }

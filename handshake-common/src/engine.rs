@@ -11,12 +11,12 @@ use crate::books::{Books, Claim, ServiceKey, ServiceRow};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::Shared64;
-use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
+use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth, below};
 use crate::tcp::{self, Segment, Step};
 use crate::udp;
 use crate::verdict::{Cause, Leg, Sign};
 use crate::wire::{self, Class, Packet, quote};
-use crate::{latency, low_half, patience};
+use crate::{latency, low_half, masked, patience};
 
 /// Rows of the service table that are looked at for one service.
 const SERVICE_PROBES: u32 = 8;
@@ -123,7 +123,7 @@ fn count_class<P: Platform>(platform: &P, packet: &Packet) {
 
 #[inline(always)]
 fn add_class(classes: &[Shared64; CLASS_WORDS], class: u8, family: u8, packets: u64) {
-    let word = &classes[class_index(class, family) & (CLASS_WORDS - 1)];
+    let word = &classes[masked::<{ CLASS_WORDS - 1 }>(class_index(class, family))];
     word.store(word.load().wrapping_add(packets));
 }
 
@@ -439,8 +439,9 @@ impl<'a, P: Platform> Visit<'a, P> {
         let clocks = self.clocks();
         let (first, second) =
             (self.survey_set::<S>(sets[0], now, &clocks), self.survey_set::<S>(sets[1], now, &clocks));
-        let emptier = second.free > first.free;
-        if emptier || (first.free == 0 && second.score < first.score) { second } else { first }
+        let emptier = below(first.free, second.free);
+        let both_full = below(first.free, 1);
+        first.or(second, emptier | (both_full & below(second.score, first.score)))
     }
 
     #[inline(always)]
@@ -451,12 +452,9 @@ impl<'a, P: Platform> Visit<'a, P> {
             if let Some(slot) = S::at(self.platform, set | i) {
                 let tag = Tag(slot.tag().load());
                 let score = score(slot, tag, now, clocks);
-                best.free += (score >> 32 == 0) as u32;
-                if score < best.score {
-                    best.index = set | i;
-                    best.score = score;
-                    best.tag = tag;
-                }
+                let free = best.free + below(score >> 32, 1);
+                let place = Place { index: set | i, score, tag, free };
+                best = Place { free, ..best.or(place, below(score, best.score)) };
             }
             i += 1;
         }
@@ -572,6 +570,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     /// From one gauge to another, in the books and in the service's row.
     #[inline(always)]
     fn transfer(&self, row: u16, from: usize, to: usize) {
+        let (from, to) = (self.veiled_place(from), self.veiled_place(to));
         self.platform.books().transfer(from, to);
         if let Some(service) = self.platform.service(row as u32) {
             service.bump(from, u64::MAX);
@@ -721,6 +720,12 @@ impl<'a, P: Platform> Visit<'a, P> {
         word ^ 0_u64.wrapping_sub(never as u64)
     }
 
+    /// The same place in a counter block, likewise: the books are changed in one way, not in one a verdict.
+    #[inline(always)]
+    fn veiled_place(&self, place: usize) -> usize {
+        low_half(self.veil(place as u64)) as usize
+    }
+
     /// Books what a step says, and publishes the record.
     #[inline(always)]
     fn conclude<S: Slot>(&self, slot: &S, old: Tag, step: &Step, now: Now) {
@@ -835,12 +840,28 @@ enum Found {
 }
 
 /// A place for a newcomer, in one set.
+#[derive(Clone, Copy)]
 struct Place {
     index: u32,
     score: u64,
     tag: Tag,
     /// Free slots of the set.
-    free: u32,
+    free: u64,
+}
+
+impl Place {
+    /// The other place if `other_wins` is 1, this one if it is 0. Without a branch: which slot of several is
+    /// worth least is nothing that a processor could foresee, and the verifier would follow every order.
+    #[inline(always)]
+    const fn or(self, other: Self, other_wins: u64) -> Self {
+        let mask = 0_u64.wrapping_sub(other_wins);
+        Self {
+            index: self.index ^ ((self.index ^ other.index) & low_half(mask)),
+            score: self.score ^ ((self.score ^ other.score) & mask),
+            tag: Tag(self.tag.0 ^ ((self.tag.0 ^ other.tag.0) & mask)),
+            free: self.free ^ ((self.free ^ other.free) & mask),
+        }
+    }
 }
 
 /// The `i`-th of a key's eight slots.

@@ -56,12 +56,15 @@ pub mod verdict;
 pub mod wire;
 
 /// `index & MASK` by an operation that the compiler cannot drop: where it knows that the index is within
-/// `MASK`, the verifier may not.
+/// `MASK`, the verifier may not. A constant both know.
 #[inline(always)]
 #[must_use]
 pub fn masked<const MASK: usize>(index: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
+        if core::intrinsics::is_val_statically_known(index) {
+            return index & MASK;
+        }
         let mut index = index;
         // SAFETY: one operation on a register; what it leaves is at most the mask.
         unsafe {

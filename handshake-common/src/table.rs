@@ -462,7 +462,7 @@ pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
 
 /// 1 when `a < b`, else 0: the borrow of `a - b` (Warren, "Hacker's Delight", §2-16). Without a branch.
 #[inline(always)]
-const fn below(a: u64, b: u64) -> u64 {
+pub(crate) const fn below(a: u64, b: u64) -> u64 {
     ((!a & b) | ((!a | b) & a.wrapping_sub(b))) >> 63
 }
 
@@ -538,9 +538,8 @@ pub fn event<S: Slot>(slot: &S, tag: Tag, verdict: usize, ended_ns: u64) -> abi:
         ports: key.ports,
         last_jiffies: slot.last().load(),
         tcp: slot.body().tcp(),
-        verdict: (low_half(verdict as u64) & 0xff) as u8,
-        family: S::FAMILY as u8,
-        reserved: [0; 6],
+        verdict: low_half(verdict as u64),
+        family: S::FAMILY as u32,
     }
 }
 
@@ -550,7 +549,7 @@ pub fn event<S: Slot>(slot: &S, tag: Tag, verdict: usize, ended_ns: u64) -> abi:
 pub fn record_of(event: &abi::Event) -> crate::record::Record {
     let tag = Tag(event.tag);
     crate::record::Record {
-        family: if event.family == Family::V6 as u8 { Family::V6 } else { Family::V4 },
+        family: if event.family == Family::V6 as u32 { Family::V6 } else { Family::V4 },
         key: FlowKey { low: event.low, high: event.high, ports: event.ports, udp: false },
         state: tag.state(),
         flags: tag.flags(),

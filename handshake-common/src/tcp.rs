@@ -191,11 +191,8 @@ impl Step {
 
     #[inline(always)]
     const fn leg(mut self, leg: Leg, known: bool) -> Self {
-        if known {
-            self.timed = self.timed.with(leg as u8);
-        } else {
-            self.excluded = self.excluded.with(leg as u8);
-        }
+        self.timed.0 |= (known as u8) << leg as u8;
+        self.excluded.0 |= (!known as u8) << leg as u8;
         self
     }
 
@@ -283,6 +280,8 @@ pub fn step(
             Step::stay(state, flags)
         }
     };
+    // Many ways meet here: the verifier goes on from here once.
+    let step = Step::unpack(step.pack() ^ context.veil);
     if matches!(step.state, State::Established) && !matches!(state, State::Established) {
         return meeting.complete(step);
     }

@@ -10,6 +10,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
+use handshake_common::masked;
 use handshake_common::wire::{
     Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote,
 };
@@ -78,10 +79,7 @@ impl<C: Context> Frame for Linear<C> {
     #[inline(always)]
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
         // The parser keeps below the limit; the verifier has to see it.
-        if offset > OFFSET_LIMIT {
-            return Err(Truncated);
-        }
-        let start = self.data + offset as usize;
+        let start = self.data + masked::<{ OFFSET_LIMIT as usize }>(offset as usize);
         if start + size_of::<T>() > self.end {
             return Err(Truncated);
         }

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::source::settings::BYTES_A_FLOW;
 
 /// The oldest kernel the programs are tried on.
-const OLDEST: (u32, u32) = (6, 12);
+const OLDEST: (u32, u32) = (6, 1);
 /// The largest MTU that native XDP takes in one page: 4096 less 256 of headroom, 320 of `skb_shared_info` and the link
 /// header with two tags.
 const ONE_PAGE_MTU: u32 = 3498;
@@ -518,8 +518,8 @@ mod tests {
         type Bad = &'static [(&'static str, &'static str)];
         let table: [(Machine, u8, Bad); 10] = [
             (machine(|_| {}), 0, &[]),
-            (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.12", "boot Linux 6.12")]),
-            (machine(|m| m.release = "6.11.9".into()), 4, &[("older than 6.12", "boot Linux 6.12")]),
+            (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
+            (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "10.0.0".into()), 0, &[]),
             (machine(|m| m.btf = false), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),
             (machine(|m| m.jit = Some(false)), 0, &[("interpreted", "bpf_jit_enable=1")]),

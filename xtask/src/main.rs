@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod fuzz;
+mod kernels;
 mod lint;
 mod packages;
 mod raise;
@@ -29,6 +30,7 @@ enum Cli {
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
     Fuzz(fuzz::Args),
+    Kernels(kernels::Args),
     Lint(lint::Args),
     Load(load::Args),
     Run(run::Args),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Cli::Demo(args) => demo::run(&args),
         Cli::Fuzz(args) => fuzz::run(&args).map(done),
+        Cli::Kernels(args) => kernels::run(&args).map(done),
         Cli::Lint(args) => lint::run(&args).map(done),
         Cli::Load(args) => load(&args),
         Cli::Run(args) => run::run(&args).map(done),

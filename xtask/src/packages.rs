@@ -20,14 +20,29 @@ const PACKAGES: [(&str, &str); 12] = [
     ("wrk", "the load generator of an example"),
 ];
 
+/// What `cargo xtask kernels` uses beside.
+const FOR_KERNELS: [(&str, &str); 2] = [
+    ("busybox-static", "all programs of the emulated machine in one file"),
+    ("qemu-system-x86", "the emulated machine with the oldest kernel"),
+];
+
 /// An apt-get line that asks no questions, as root.
 pub(crate) fn apt_get(arguments: &str) -> String {
     format!("{}env DEBIAN_FRONTEND=noninteractive apt-get {arguments}", shell::sudo())
 }
 
-/// Installs what is not there yet.
+/// Installs what the suite uses and is not there yet.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<(&str, &str)> = PACKAGES.into_iter().filter(|(name, _)| !is_installed(name)).collect();
+    install_all(&PACKAGES)
+}
+
+/// The same of what `cargo xtask kernels` uses.
+pub(crate) fn install_for_kernels() -> Result<()> {
+    install_all(&FOR_KERNELS)
+}
+
+fn install_all(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|(name, _)| !is_installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }

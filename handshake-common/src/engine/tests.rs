@@ -75,7 +75,7 @@ fn what_meets_an_expired_attempt_closes_it_and_begins_as_if_alone() {
         assert_eq!(world.records().first().map(|r| r.state), expected, "{packet:?}");
         let events = world.events.borrow();
         assert_eq!(events.len(), 1);
-        assert_eq!(events[0].verdict, Counter::ExpiredNoSynAck as u8);
+        assert_eq!(events[0].verdict, Counter::ExpiredNoSynAck as u32);
     }
 }
 
@@ -343,7 +343,7 @@ impl World {
         ];
         let events = self.events.borrow();
         for (verdict, counter) in entered {
-            let told = events.iter().filter(|e| e.verdict == verdict as u8).count() as u64;
+            let told = events.iter().filter(|e| e.verdict == verdict as u32).count() as u64;
             assert_eq!(told, self.count(counter), "events of {verdict:?}");
         }
         let sum: u64 = entered.iter().map(|(_, counter)| self.count(*counter)).sum();

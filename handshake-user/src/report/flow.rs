@@ -29,7 +29,7 @@ pub(crate) struct View<'a> {
 
 /// How the attempt of an event ended; `None` when its number is no verdict's.
 pub(crate) fn verdict_of(event: &Event) -> Option<Verdict> {
-    ENDS.iter().find(|(counter, _)| *counter as u8 == event.verdict).map(|(_, verdict)| *verdict)
+    ENDS.iter().find(|(counter, _)| *counter as u32 == event.verdict).map(|(_, verdict)| *verdict)
 }
 
 fn verdict_in(counter: Counter) -> Option<Verdict> {

@@ -211,9 +211,8 @@ fn a_full_table_is_told() -> Result<()> {
     tcp::syn_without_ack(&path, listener.address(), SYNS)?;
     agent.await_report(PATIENCE, |report| figure(report, "packets.syn") == u64::from(SYNS))?;
     let report = balanced(&agent.stop()?)?;
-    let met = figure(&report, "tcp.attempts") + figure(&report, "untracked");
-    ensure!(met == u64::from(SYNS) && report["exact"] == false, "{met} of {SYNS} in {report}");
-    let used = figure(&report, "table.used");
-    ensure!(used == figure(&report, "tcp.attempts") && used < u64::from(SYNS), "{report}");
+    let (attempts, evicted) = (figure(&report, "tcp.attempts"), figure(&report, "tcp.evicted"));
+    ensure!(attempts == u64::from(SYNS) && report["exact"] == false, "{report}");
+    ensure!(figure(&report, "table.used") == attempts - evicted && evicted > 0, "{report}");
     Ok(())
 }

@@ -47,7 +47,7 @@ pub(crate) enum LiveError {
     },
     /// The kernel refused for another reason: most of all, it is too old or has no BTF.
     #[error(
-        "the kernel refuses to {what} ({source}): handshake needs Linux 6.12 or newer with CONFIG_DEBUG_INFO_BTF, `handshake doctor` says what is missing"
+        "the kernel refuses to {what} ({source}): handshake needs Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF, `handshake doctor` says what is missing"
     )]
     Kernel {
         /// What was tried.
@@ -202,7 +202,7 @@ mod tests {
         let memory = map_error(libc::ENOMEM);
         assert_eq!(memory.exit_code(), 4);
         assert!(memory.to_string().contains("40 MiB") && memory.to_string().contains("--max-flows"));
-        assert!(map_error(libc::EINVAL).to_string().contains("6.12 or newer"));
+        assert!(map_error(libc::EINVAL).to_string().contains("6.1 or newer"));
     }
 
     /// The verifier says EACCES for a bad access: that is no missing capability.

@@ -146,8 +146,8 @@ fn events_come_through_the_ring_in_order() {
     run(&live, &segment(other, SERVER, 7, 0, flag::SYN));
     run(&live, &segment(SERVER, other, 0, 8, flag::RST | flag::ACK));
     live.drain_events(&mut |event| verdicts.push((event.verdict, event.family)));
-    let family = Family::V4 as u8;
-    assert_eq!(verdicts, [(Counter::Completed as u8, family), (Counter::Refused as u8, family)]);
+    let family = Family::V4 as u32;
+    assert_eq!(verdicts, [(Counter::Completed as u32, family), (Counter::Refused as u32, family)]);
     assert_eq!(word(&live.read().expect("counters at rest"), Counter::LostEvents), 0);
 }
 

@@ -1,0 +1,222 @@
+//! `cargo xtask kernels`: handshake on the oldest kernel that it promises to run on.
+//!
+//! ```text
+//! Debian's package ─▶ kernel, modules ─┐
+//! handshake, busybox, kernels/init.sh ─┴▶ initramfs ─▶ QEMU ─▶ console ─▶ a report a hook, judged
+//! ```
+//!
+//! The machine is emulated, without KVM: it runs wherever QEMU does, and boots in some seconds.
+
+mod initramfs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{packages, run, shell};
+use initramfs::Initramfs;
+
+const QEMU: &str = "qemu-system-x86_64";
+const BUSYBOX: &str = "busybox";
+/// Debian's name for its latest kernel of this machine's release: 6.1 in Debian 12.
+const LATEST: &str = "linux-image-cloud-amd64";
+/// What of the kernel is a module and the programs need.
+const MODULES: [&str; 2] = ["sch_ingress.ko", "cls_bpf.ko"];
+/// Programs of busybox that the guest's script uses.
+const APPLETS: [&str; 12] =
+    ["cat", "echo", "grep", "httpd", "insmod", "ip", "mkdir", "mount", "poweroff", "sh", "sleep", "wget"];
+/// What the guest runs first.
+const INIT: &str = include_str!("kernels/init.sh");
+/// The machine is stopped after so many seconds: far more than a busy host needs.
+const PATIENCE_S: &str = "900";
+/// The hooks that the guest tries, in its script's order, each as the report names it.
+const HOOKS: [&str; 2] = ["clsact", "xdp-generic"];
+/// Connections that the guest makes on each hook; one more is refused.
+const CONNECTIONS: u64 = 5;
+
+/// Try handshake on the oldest kernel it promises to run on, in an emulated machine
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// First install QEMU and busybox, and fetch Debian's kernel
+    #[arg(long)]
+    setup: bool,
+    /// Show all that the machine says
+    #[arg(long)]
+    console: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.setup {
+        packages::install_for_kernels()?;
+        if Parts::find().is_err() {
+            fetch()?;
+        }
+    }
+    let parts = match Parts::find() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!("skipped: needs {missing}: `cargo xtask kernels --setup` brings it");
+            return Ok(());
+        }
+    };
+    let handshake = run::build(false)?;
+    let initramfs = folder().join("initramfs");
+    parts.pack(&handshake)?.write(&initramfs)?;
+    let console = boot(&parts.kernel, &initramfs)?;
+    if args.console {
+        println!("{console}");
+    }
+    judge(&console)
+}
+
+/// Where the kernel and the machine's files are.
+fn folder() -> PathBuf {
+    shell::root().join("target/kernels")
+}
+
+/// Fetches and unpacks Debian's kernel: it is not installed, this machine keeps its own.
+fn fetch() -> Result<()> {
+    let folder = folder();
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    shell::run(&mut shell::line(&packages::apt_get("update")))?;
+    let line = format!(
+        "cd {} && rm -rf *.deb unpacked && name=$(apt-cache depends {LATEST} | sed -n 's/.*Depends: //p') && \
+         apt-get download $name && dpkg-deb -x $name*.deb unpacked",
+        folder.display()
+    );
+    shell::run(&mut shell::line(&line))
+}
+
+/// What a machine is made of, beside handshake.
+struct Parts {
+    busybox: PathBuf,
+    kernel: PathBuf,
+    modules: Vec<PathBuf>,
+}
+
+impl Parts {
+    /// All of them, or the name of the first that is missing.
+    fn find() -> Result<Self, String> {
+        let program = |name: &str| shell::find(name).ok_or_else(|| name.to_owned());
+        program(QEMU)?;
+        let unpacked = folder().join("unpacked");
+        let file = |folder: &str, name: &str| {
+            let path = find_below(&unpacked.join(folder), name);
+            path.ok_or_else(|| format!("Debian's kernel ({name})"))
+        };
+        let modules = MODULES.into_iter().map(|name| file("lib", name)).collect::<Result<_, _>>()?;
+        Ok(Self { busybox: program(BUSYBOX)?, kernel: file("boot", "vmlinuz")?, modules })
+    }
+
+    /// The files that the machine boots with.
+    fn pack(&self, handshake: &Path) -> Result<Initramfs> {
+        let mut files = Initramfs::new();
+        files.add("init", 0o755, INIT.as_bytes());
+        files.copy(&self.busybox, "bin/busybox")?;
+        for applet in APPLETS {
+            files.link(&format!("bin/{applet}"), "busybox");
+        }
+        files.copy(handshake, "bin/handshake")?;
+        for library in libraries(handshake)? {
+            files.copy(&library, &library.to_string_lossy())?;
+        }
+        for (module, name) in self.modules.iter().zip(MODULES) {
+            files.copy(module, name)?;
+        }
+        Ok(files)
+    }
+}
+
+/// The first file below a folder whose name begins so.
+fn find_below(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    entries.map(|entry| entry.path()).find_map(|path| {
+        if path.is_dir() {
+            return find_below(&path, name);
+        }
+        path.file_name()?.to_str()?.starts_with(name).then_some(path)
+    })
+}
+
+/// The shared libraries that a program is started with.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = shell::output(Command::new("ldd").arg(program)).context("ask ldd for the libraries")?;
+    Ok(listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+}
+
+/// Boots a machine of one CPU, and gives what it wrote until it stopped.
+fn boot(kernel: &Path, initramfs: &Path) -> Result<String> {
+    let mut command = Command::new("timeout");
+    command.args([PATIENCE_S, QEMU, "-machine", "q35", "-cpu", "max", "-m", "1024"]);
+    command.args(["-nographic", "-no-reboot", "-nic", "none"]).arg("-kernel").arg(kernel);
+    command.arg("-initrd").arg(initramfs);
+    command.args(["-append", "console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off"]);
+    eprintln!("$ {QEMU} -kernel {} …", kernel.display());
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start QEMU")?;
+    let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    ensure!(output.status.success(), "the machine did not end by itself ({}):\n{console}", output.status);
+    Ok(console)
+}
+
+/// Looks for the report of each hook, and at what it says.
+fn judge(console: &str) -> Result<()> {
+    let kernel = between(console, "kernel ", "\n").context("the machine did not come up")?;
+    for hook in HOOKS {
+        let said = between(console, &format!("<{hook}>\n"), &format!("</{hook}>"))
+            .with_context(|| format!("no word of {hook}:\n{console}"))?;
+        judge_hook(hook, said).with_context(|| format!("{hook} on Linux {kernel}:\n{said}"))?;
+        println!("Linux {kernel}: {hook} attached, {CONNECTIONS} connections completed, 1 refused");
+    }
+    Ok(())
+}
+
+fn judge_hook(hook: &str, said: &str) -> Result<()> {
+    let line = said.lines().find(|line| line.starts_with('{')).context("no report")?;
+    let report: Value = serde_json::from_str(line).context("a report that is no JSON")?;
+    let ingress = &report["source"]["interfaces"][0]["ingress"];
+    ensure!(ingress == hook, "attached by {ingress}");
+    let tcp = &report["tcp"];
+    let counts = ["attempts", "completed", "refused"].map(|name| tcp[name].as_u64());
+    let expected = [CONNECTIONS + 1, CONNECTIONS, 1].map(Some);
+    ensure!(counts == expected, "attempts, completed, refused: {counts:?} instead of {expected:?}");
+    ensure!(report["exact"] == true, "the report is lossy");
+    if !said.contains("exit 0\n") {
+        bail!("handshake did not end with 0");
+    }
+    Ok(())
+}
+
+/// What lies between two marks.
+fn between<'a>(text: &'a str, first: &str, second: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(first)?;
+    rest.split_once(second).map(|(found, _)| found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn console(hook: &str, completed: u64) -> String {
+        let report = format!(
+            "{{\"source\":{{\"interfaces\":[{{\"ingress\":\"{hook}\"}}]}},\"exact\":true,\
+             \"tcp\":{{\"attempts\":{},\"completed\":{completed},\"refused\":1}}}}",
+            completed + 1
+        );
+        let part = |hook| format!("<{hook}>\nattached lo\n{report}\nexit 0\n</{hook}>\n");
+        format!("kernel 6.1.0\n{}{}", part("clsact"), part("xdp-generic"))
+    }
+
+    #[test]
+    fn a_report_counts_by_what_it_says() {
+        let judged = |console: &str| judge(console).expect_err("not as it should be").to_string();
+        assert!(judged("").contains("did not come up"));
+        assert!(judged("kernel 6.1.0\nno more").contains("no word of clsact"));
+        assert!(judged(&console("clsact", 4)).contains("clsact on Linux 6.1.0"));
+        // The first hook is as it should be, the second says that it is the first.
+        assert!(judged(&console("clsact", 5)).contains("xdp-generic on Linux 6.1.0"));
+    }
+}
