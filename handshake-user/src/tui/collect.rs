@@ -9,7 +9,6 @@ use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
 use super::attempt::{Attempt, Id};
 use super::filter::Filter;
-use crate::report::flow::opened_ns as opened;
 use crate::source::scan::Scan;
 use crate::source::{Reading, Source};
 
