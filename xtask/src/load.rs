@@ -8,7 +8,6 @@
 //!
 //! Nothing is sent outside of the namespaces made here, and they go when it ends.
 
-mod books;
 mod compare;
 mod file;
 mod kernel;

@@ -5,12 +5,12 @@ use std::fmt::{self, Write};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::books::{self, figure, sum};
 use super::kernel::Account;
 use super::memory::{Course, Memory};
 use super::run::Seen;
 use super::scenario::{Kind, Scenario, Target};
 use super::truth::{Outcome, Truth, UdpOutcome};
+use crate::books::{self, figure, sum};
 use crate::lab::tap::Tally;
 
 /// A percentile of the report is the upper bound of a bucket, at most 1/16 above the truth.

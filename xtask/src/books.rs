@@ -1,11 +1,11 @@
-//! What every report must hold, whatever it is of: the identities, each packet in one class, and `exact` saying what the
-//! losses say.
+//! What every report must hold, whatever it is of: the identities, each packet in one class, the interfaces' packets adding
+//! up, and `exact` saying what the losses say.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// The terms of the identity of attempts.
-const ATTEMPTS: [&str; 12] = [
+/// The terms of the identity of attempts, by their paths in a report.
+pub const ATTEMPTS: [&str; 12] = [
     "tcp.completed",
     "tcp.refused",
     "tcp.unreachable",
@@ -46,18 +46,24 @@ const LOSSES: [&str; 6] =
 ///
 /// # Errors
 /// There is none.
-pub(super) fn figure(report: &Value, path: &str) -> Result<u64> {
+pub fn figure(report: &Value, path: &str) -> Result<u64> {
     let pointer = format!("/{}", path.replace('.', "/"));
     report.pointer(&pointer).and_then(Value::as_u64).with_context(|| format!("the report has no {path}"))
 }
 
 /// Several of them together.
-pub(super) fn sum(report: &Value, paths: &[&str]) -> Result<u64> {
+///
+/// # Errors
+/// One is not there.
+pub fn sum(report: &Value, paths: &[&str]) -> Result<u64> {
     paths.iter().map(|path| figure(report, path)).sum()
 }
 
-/// Fails at the first that does not hold.
-pub(super) fn check(report: &Value) -> Result<()> {
+/// What holds in every report, also while packets arrive.
+///
+/// # Errors
+/// The first that does not hold.
+pub fn check(report: &Value) -> Result<()> {
     let identities = [
         ("tcp.attempts", &ATTEMPTS[..]),
         ("tcp.half_open.now", &ATTEMPTS[10..]),
@@ -66,10 +72,21 @@ pub(super) fn check(report: &Value) -> Result<()> {
     ];
     for (whole, parts) in identities {
         let (left, right) = (figure(report, whole)?, sum(report, parts)?);
-        ensure!(left == right, "{whole} is {left}, its parts come to {right}");
+        ensure!(left == right, "{whole} is {left}, its parts come to {right} in {report}");
     }
     let lost = sum(report, &LOSSES)?;
     ensure!(report["exact"] == (lost == 0), "exact is {}, with losses of {lost}", report["exact"]);
+    interfaces(report)
+}
+
+/// The interfaces' packets are the report's.
+fn interfaces(report: &Value) -> Result<()> {
+    let Some(interfaces) = report["source"]["interfaces"].as_array() else { return Ok(()) };
+    for path in PACKETS.iter().chain(&["packets.total", "packets.ipv4", "packets.ipv6"]) {
+        let parts: u64 = interfaces.iter().map(|interface| figure(interface, path)).sum::<Result<_>>()?;
+        let whole = figure(report, path)?;
+        ensure!(parts == whole, "{path}: the interfaces have {parts}, all {whole} in {report}");
+    }
     Ok(())
 }
 
