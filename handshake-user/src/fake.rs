@@ -14,7 +14,7 @@ use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
 
 use crate::snapshot::FIRST_UDP_ROW;
-use crate::source::scan::Scan;
+use crate::source::scan::{Onlooker, Scan};
 use crate::source::{Reading, Source};
 use crate::values::words;
 
@@ -42,9 +42,14 @@ impl Source for Fake {
         Ok(reading)
     }
 
-    fn scan(&self, now: Now) -> Scan {
+    fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks());
-        self.records.iter().for_each(|record| scan.add(record));
+        for record in &self.records {
+            scan.add(record);
+            if let Some(onlooker) = &mut onlooker {
+                onlooker.meet(record);
+            }
+        }
         scan
     }
 

@@ -312,7 +312,7 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let reading = source.read()?;
-        let scan = source.scan(reading.now);
+        let scan = source.scan(reading.now, None);
         let services = source.services();
         Ok(Self::build(&reading, &scan, &services, context, previous))
     }

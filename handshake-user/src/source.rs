@@ -11,7 +11,7 @@ use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Servi
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
 
-use scan::Scan;
+use scan::{Onlooker, Scan};
 
 /// One reading of everything but the flows, taken at one `now` before the tables are read.
 #[derive(Clone)]
@@ -38,8 +38,8 @@ pub(crate) struct Reading {
 pub(crate) trait Source {
     /// A consistent reading of counters and clocks.
     fn read(&mut self) -> anyhow::Result<Reading>;
-    /// What the tables hold, by age at `now`.
-    fn scan(&self, now: Now) -> Scan;
+    /// What the tables hold, by age at `now`; somebody may look on.
+    fn scan(&self, now: Now, onlooker: Option<&mut Onlooker<'_>>) -> Scan;
     /// Every record in the tables, each copied whole.
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record));
     /// The valid rows of the service table with their row numbers; rows 0 and SERVICES/2 are `other`.

@@ -29,7 +29,7 @@ use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
-use crate::source::scan::Scan;
+use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
 use crate::source::{Reading, Source};
 
@@ -173,10 +173,10 @@ impl Source for Live {
         })
     }
 
-    fn scan(&self, now: Now) -> Scan {
+    fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks);
-        scan.add_table(&self.flows4);
-        scan.add_table(&self.flows6);
+        scan.add_table(&self.flows4, onlooker.as_deref_mut());
+        scan.add_table(&self.flows6, onlooker);
         scan
     }
 

@@ -18,7 +18,7 @@ use handshake_common::table::{self, Slot, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 
-use crate::source::scan::Scan;
+use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
 use crate::source::{Reading, Source};
 
@@ -179,10 +179,10 @@ impl Source for Replay {
         })
     }
 
-    fn scan(&self, now: Now) -> Scan {
+    fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks);
-        scan.add_table(&self.slots4);
-        scan.add_table(&self.slots6);
+        scan.add_table(&self.slots4, onlooker.as_deref_mut());
+        scan.add_table(&self.slots6, onlooker);
         scan
     }
 

@@ -26,6 +26,50 @@ const AHEAD: usize = 48;
 /// The states whose verdict depends on the record's age, as bits.
 const AGEING: u64 = State::OPEN as u64 | 1 << State::UdpWaiting as u32;
 
+/// Who looks on while a scan passes: every record is counted, and those in some states are shown.
+pub(crate) struct Onlooker<'a> {
+    states: u64,
+    show: &'a mut dyn FnMut(&Record),
+    occupancy: Occupancy,
+}
+
+/// Records by state.
+pub(crate) type Occupancy = [u64; State::ALL.len()];
+
+impl<'a> Onlooker<'a> {
+    /// Is shown the records in these states, a bit each.
+    pub(crate) const fn new(states: u64, show: &'a mut dyn FnMut(&Record)) -> Self {
+        Self { states: states & !(1 << State::Empty as u32), show, occupancy: [0; State::ALL.len()] }
+    }
+
+    /// How many records there were, shown or not.
+    pub(crate) const fn occupancy(&self) -> Occupancy {
+        self.occupancy
+    }
+
+    /// A record out of no table.
+    #[cfg(test)]
+    pub(crate) fn meet(&mut self, record: &Record) {
+        self.occupancy[record.state as usize] += 1;
+        self.look_at(record);
+    }
+
+    fn look_at(&mut self, record: &Record) {
+        if self.states >> record.state as u32 & 1 != 0 {
+            (self.show)(record);
+        }
+    }
+
+    fn count<S: Slot>(&mut self, batch: &[S]) {
+        for slot in batch {
+            let state = state_of(slot.tag().load());
+            if let Some(count) = self.occupancy.get_mut(state).filter(|_| state != State::Empty as usize) {
+                *count += 1;
+            }
+        }
+    }
+}
+
 /// What the tables show, by age.
 pub(crate) struct Scan {
     now: Now,
@@ -54,16 +98,23 @@ impl Scan {
         Self { now, clocks, used: 0, rows: Vec::new() }
     }
 
-    /// Adds all of a table.
-    pub(crate) fn add_table<S: Slot>(&mut self, slots: &[S]) {
+    /// Adds all of a table, while somebody may look on.
+    pub(crate) fn add_table<S: Slot>(&mut self, slots: &[S], mut onlooker: Option<&mut Onlooker<'_>>) {
+        let states = AGEING | onlooker.as_ref().map_or(0, |onlooker| onlooker.states);
         for batch in slots.chunks(BATCH) {
-            let Survey { held, mut to_be_read } = Survey::of(batch);
+            let Survey { held, mut to_be_read } = Survey::of(batch, states);
             self.used += u64::from(held.count_ones());
+            if let Some(onlooker) = &mut onlooker {
+                onlooker.count(batch);
+            }
             while to_be_read != 0 {
                 let slot = &batch[to_be_read.trailing_zeros() as usize];
                 to_be_read &= to_be_read - 1;
                 if let Some(record) = table::read(slot) {
                     self.add(&record);
+                    if let Some(onlooker) = &mut onlooker {
+                        onlooker.look_at(&record);
+                    }
                 }
             }
         }
@@ -115,20 +166,27 @@ struct Survey {
 }
 
 impl Survey {
+    /// `states`: those whose records are to be read, as bits.
     #[inline]
-    fn of<S: Slot>(batch: &[S]) -> Self {
+    fn of<S: Slot>(batch: &[S], states: u64) -> Self {
         let mut survey = Self { held: 0, to_be_read: 0 };
         for (place, slot) in batch.iter().enumerate() {
             fetch(batch.as_ptr().wrapping_add(place + AHEAD));
             let tag = slot.tag().load();
-            let state = tag >> tag::STATE_SHIFT & 0xf;
-            let to_be_read = (AGEING >> state | tag & tag::LOCKED) & 1;
+            let state = state_of(tag);
+            let to_be_read = (states >> state | tag & tag::LOCKED) & 1;
             survey.to_be_read |= to_be_read << place;
             survey.held |= u64::from(state != 0) << place;
         }
         survey.held &= !survey.to_be_read;
         survey
     }
+}
+
+/// A state's number, without a branch.
+#[inline(always)]
+const fn state_of(tag: u64) -> usize {
+    (tag >> tag::STATE_SHIFT & 0xf) as usize
 }
 
 const fn is_ageing(state: State) -> bool {
@@ -248,7 +306,7 @@ mod tests {
             (State::Established as usize, 5, 7),
             (State::Empty as usize, 0, 0),
         ]);
-        scan.add_table(&slots);
+        scan.add_table(&slots, None);
         let (no_synack, no_ack) = (ByCause { no_synack: 1, no_ack: 0 }, ByCause { no_synack: 0, no_ack: 1 });
         assert_eq!(scan.used(), 5);
         assert_eq!(scan.row(7), Ages { opening: no_synack, half_open: no_ack, ..Ages::default() });
@@ -268,8 +326,25 @@ mod tests {
             let tag = Tag(slots[65].tag().load());
             slots[65].tag().swap(tag.locked().0);
             let mut scan = empty();
-            scan.add_table(&slots);
+            scan.add_table(&slots, None);
             assert_eq!((scan.used(), scan.all()), (69, Ages::default()), "{state:?}");
+        }
+    }
+
+    /// Who looks on is shown what it asked for, and counts the rest.
+    #[test]
+    fn an_onlooker_is_shown_what_it_asked_for() {
+        let states: Vec<_> = (0..State::ALL.len()).map(|state| (state, 1, 0)).collect();
+        let slots: Vec<Slot4> = table(&states);
+        for asked in [1 << State::Established as u64, State::OPEN as u64, u64::MAX] {
+            let (mut shown, mut scan) = (Vec::new(), empty());
+            let mut show = |record: &Record| shown.push(record.state);
+            let mut onlooker = Onlooker::new(asked, &mut show);
+            scan.add_table(&slots, Some(&mut onlooker));
+            assert_eq!(onlooker.occupancy().iter().sum::<u64>(), scan.used());
+            assert!(onlooker.occupancy()[1..].iter().all(|count| *count == 1));
+            let wanted = State::ALL.into_iter().skip(1).filter(|state| asked >> *state as u32 & 1 != 0);
+            assert!(shown.iter().copied().eq(wanted), "{shown:?}");
         }
     }
 
@@ -281,8 +356,8 @@ mod tests {
         ) {
             let (slots4, slots6) = (table::<Slot4>(&records), table::<Slot6>(&records));
             let mut scan = empty();
-            scan.add_table(&slots4);
-            scan.add_table(&slots6);
+            scan.add_table(&slots4, None);
+            scan.add_table(&slots6, None);
             let mut expected = empty();
             slots4.iter().filter_map(table::read).for_each(|record| expected.add(&record));
             slots6.iter().filter_map(table::read).for_each(|record| expected.add(&record));

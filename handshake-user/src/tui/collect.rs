@@ -9,13 +9,15 @@ use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
 use super::attempt::{Attempt, Id};
 use super::filter::Filter;
-use crate::source::scan::Scan;
+use crate::source::scan::{Occupancy, Onlooker, Scan};
 use crate::source::{Reading, Source};
 
 /// Open attempts kept, the oldest of them.
 pub(crate) const OPEN_KEPT: usize = 2_000;
 /// UDP flows kept, the latest of them.
 const UDP_KEPT: usize = 500;
+/// The states of which records are kept, as bits.
+const KEPT_STATES: u64 = State::OPEN as u64 | State::UDP as u64;
 
 /// What was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub(crate) struct Kept {
     /// The latest UDP flows that pass the filter, the latest first.
     pub(crate) udp: Vec<Attempt>,
     /// Records by state.
-    pub(crate) occupancy: [u64; State::ALL.len()],
+    pub(crate) occupancy: Occupancy,
     /// The one that was asked for, if it is still there.
     pub(crate) wanted: Option<Attempt>,
 }
@@ -37,14 +39,13 @@ pub(crate) struct Collecting<'a> {
     source: &'a mut dyn Source,
     filter: &'a Filter,
     wanted: Option<Id>,
-    now: Now,
     sieve: RefCell<Sieve>,
 }
 
 impl<'a> Collecting<'a> {
     /// Keeps of `source` what passes `filter`, and the one that is wanted.
     pub(crate) fn new(source: &'a mut dyn Source, filter: &'a Filter, wanted: Option<Id>) -> Self {
-        Self { source, filter, wanted, now: Now::default(), sieve: RefCell::new(Sieve::new()) }
+        Self { source, filter, wanted, sieve: RefCell::new(Sieve::new()) }
     }
 
     /// What was kept of the latest scan.
@@ -55,31 +56,31 @@ impl<'a> Collecting<'a> {
 
 impl Source for Collecting<'_> {
     fn read(&mut self) -> anyhow::Result<Reading> {
-        let reading = self.source.read()?;
-        self.now = reading.now;
-        Ok(reading)
+        self.source.read()
     }
 
-    /// Of records that are read whole: what is kept needs more than their tags.
-    fn scan(&self, now: Now) -> Scan {
-        let mut scan = Scan::at(now, self.source.clocks());
-        self.for_each_record(&mut |record| scan.add(record));
-        scan
-    }
-
-    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
-        let mut sieve = self.sieve.borrow_mut();
-        *sieve = Sieve::new();
-        let (now, clocks) = (self.now, self.source.clocks());
-        self.source.for_each_record(&mut |record| {
-            visit(record);
+    /// Looks on itself: it is the only one.
+    fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
+        let (mut sieve, clocks) = (Sieve::new(), self.source.clocks());
+        let mut show = |record: &Record| {
             sieve.add(record, self.filter, now, &clocks);
             if let Some(wanted) = self.wanted
                 && wanted == Attempt::of(*record).id()
             {
                 sieve.wanted = Some(Attempt::of(*record));
             }
-        });
+        };
+        // The one that is wanted may be in any state by now.
+        let states = if self.wanted.is_some() { u64::MAX } else { KEPT_STATES };
+        let mut onlooker = Onlooker::new(states, &mut show);
+        let scan = self.source.scan(now, Some(&mut onlooker));
+        let occupancy = onlooker.occupancy();
+        *self.sieve.borrow_mut() = Sieve { occupancy, ..sieve };
+        scan
+    }
+
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        self.source.for_each_record(visit);
     }
 
     fn services(&self) -> Vec<(u16, Service)> {
@@ -95,7 +96,7 @@ struct Sieve {
     open: Least,
     open_found: u64,
     udp: Least,
-    occupancy: [u64; State::ALL.len()],
+    occupancy: Occupancy,
     wanted: Option<Attempt>,
 }
 
@@ -110,9 +111,8 @@ impl Sieve {
         }
     }
 
-    /// Asked of every record of the tables: the cheapest questions come first.
+    /// Asked of every record that is shown: the cheapest questions come first.
     fn add(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
-        self.occupancy[record.state as usize] += 1;
         match &record.detail {
             // One past T2 is open no more.
             Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
@@ -188,11 +188,10 @@ mod tests {
     fn collect(fake: &mut Fake, filter: &str, wanted: Option<Id>) -> Kept {
         let filter = Filter::parse(filter).expect(filter);
         let mut collecting = Collecting::new(fake, &filter, wanted);
-        collecting.read().expect("a fake never fails");
-        let mut passed = 0;
-        collecting.for_each_record(&mut |_| passed += 1);
+        let now = collecting.read().expect("a fake never fails").now;
+        let scan = collecting.scan(now, None);
         let kept = collecting.kept();
-        assert_eq!(passed, kept.occupancy.iter().sum::<u64>());
+        assert_eq!(scan.used(), kept.occupancy.iter().sum::<u64>());
         kept
     }
 
