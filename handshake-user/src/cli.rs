@@ -37,9 +37,9 @@ const AFTER_HELP: &str = "\
 Each option is a variable too: --half-open-after 5s is HANDSHAKE_HALF_OPEN_AFTER=5s.
 
 Examples:
-  handshake -i eth0 --port 443                  who completes, who stays half-open, and why
-  handshake watch -i lo --for 10s -o json       one report after ten seconds, for a program to read
-  handshake replay capture.pcapng --flows       the same engine over a capture, without privileges
+  handshake -i eth0 --port 443                                  who completes, who stays half-open, and why
+  handshake check -i lo --expect 'half_open == 0' -- ./load.sh  judge a load by the wire
+  handshake replay capture.pcapng --flows                       a capture, without privileges
 
 Exit codes:
   0  done                                       3  inconclusive: data was lost
