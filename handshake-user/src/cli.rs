@@ -37,7 +37,7 @@ const AFTER_HELP: &str = "\
 Each option is a variable too: --half-open-after 5s is HANDSHAKE_HALF_OPEN_AFTER=5s.
 
 Examples:
-  handshake -i eth0 --port 443                                  who completes, who stays half-open, and why
+  handshake -i eth0 --port 443                                  who completes, who does not, why
   handshake check -i lo --expect 'half_open == 0' -- ./load.sh  judge a load by the wire
   handshake replay capture.pcapng --flows                       a capture, without privileges
 
