@@ -64,8 +64,8 @@ fn asked() -> Option<(u32, u32)> {
     Some((flows.parse().expect("flows"), rounds.parse().expect("rounds")))
 }
 
-/// What the agent has by default, but that what is open is half-open at once. With these factors no flow finds both its
-/// sets full.
+/// What the agent has by default, but that what is open is half-open at once. With these factors none of the suite's flows
+/// finds both its sets full.
 fn settings(flows: u32) -> Settings {
     let mut word = 2_u64;
     // Knuth's, of MMIX.
@@ -112,10 +112,23 @@ fn take(live: &mut Live, context: &Arc<Context>, previous: Option<&Snapshot>) ->
     Snapshot::take(live, context, previous).expect("counters at rest")
 }
 
-/// Fails unless the snapshot has these flows and no others, in its sums and in the rows of the services.
+/// Fails unless the snapshot has these flows and no others. Of a million some dozen find both their sets full.
 fn assert_holds(snapshot: &Snapshot, flows: u32) {
-    assert_eq!(snapshot.losses().map(|(_, lost)| lost), [0; 6], "{:?}", snapshot.losses());
-    assert_eq!((snapshot.table.used, snapshot.unsettled), (flows.into(), 0));
+    let (untracked, evicted) = (snapshot.untracked, snapshot.tcp.books.evicted);
+    let lost: u64 = snapshot.losses().iter().map(|(_, lost)| lost).sum();
+    assert_eq!(lost, untracked + evicted, "{:?}", snapshot.losses());
+    assert!(lost <= u64::from(flows / 20_000), "{lost} of {flows} crowded out");
+    assert_eq!(snapshot.tcp.books.attempts + untracked, u64::from(flows));
+    // The answer to one that has no record may have one.
+    assert!(snapshot.table.used.abs_diff(u64::from(flows)) <= lost, "{}", snapshot.table.used);
+    assert_eq!(snapshot.unsettled, 0);
+    if lost == 0 {
+        assert_holds_each(snapshot, flows);
+    }
+}
+
+/// Fails unless every flow is in its place, in the sums and in the rows of the services.
+fn assert_holds_each(snapshot: &Snapshot, flows: u32) {
     assert_eq!(snapshot.tcp.books, books(flows));
     let mut services: Vec<_> = snapshot.services.iter().map(|row| (row.service, row.books)).collect();
     services.sort_by_key(|(service, _)| *service);
