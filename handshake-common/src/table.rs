@@ -368,7 +368,7 @@ pub const fn set_of(hash: u32, mask: u32) -> u32 {
 }
 
 /// What a record is worth keeping, from the least. A newcomer takes the place of one of its own
-/// worth or less, so no flood of one kind pushes out a better kind.
+/// worth or less (an attempt of an answered one's, too), so no flood of one kind pushes out a better kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Worth {
