@@ -42,34 +42,36 @@ pub type PortSet = [u64; PORT_WORDS];
 /// Words of a [`PortSet`].
 pub const PORT_WORDS: usize = 65_536 / 64;
 
-/// Written once by the agent, before the programs attach.
+/// Written once by the agent, before the programs attach. In the order of use: what every packet needs comes first,
+/// in two cache lines (the map's first value begins eight octets before a line: kernel/bpf/arraymap.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
-    /// Random factors of the two hash functions: [`table`](crate::table) says which is whose.
-    pub factors: [[u64; HASH_WORDS]; 2],
-    /// T1: from this age an open attempt is half-open.
+    /// T1: from this age an open attempt is half-open. Below 2⁶¹, as all times are.
     pub half_open_after_ns: u64,
-    /// T2: this long after its last SYN or SYN+ACK an open attempt's record expires.
-    pub expire_after_ns: u64,
-    /// A UDP flow without a packet for this long has expired.
-    pub udp_idle_jiffies: u32,
-    /// A completed connection without a packet for this long counts as closed.
-    pub idle_after_jiffies: u32,
-    /// Slots of the IPv4 table, less one. A power of two, less one.
+    /// One of [`option`], or several.
+    pub options: u32,
+    /// Bit i: frames of `interfaces[i]` begin at the IP header.
+    pub raw_interfaces: u32,
+    /// Interface indexes; a packet's interface is its place here.
+    pub interfaces: [u32; MAX_INTERFACES],
+    /// Sets of the IPv4 table, less one. A power of two, less one.
     pub mask4: u32,
     /// The same of the IPv6 table.
     pub mask6: u32,
-    /// Interface indexes; a packet's interface is its place here.
-    pub interfaces: [u32; MAX_INTERFACES],
-    /// One of [`option`], or several.
-    pub options: u32,
-    /// How many of `nets` count; 0: no filter by address.
-    pub net_count: u32,
-    /// Bit i: frames of `interfaces[i]` begin at the IP header.
-    pub raw_interfaces: u32,
-    /// Flows with neither end in one of these are filtered out.
+    /// A UDP flow without a packet for this long has expired.
+    pub udp_idle_jiffies: u32,
+    /// Random factors of the two hash functions: [`table`](crate::table) says which is whose.
+    pub factors: [[u64; HASH_WORDS]; 2],
+    /// T2: this long after its last SYN or SYN+ACK an open attempt's record expires. Below 2⁶¹, as all times are.
+    pub expire_after_ns: u64,
+    /// A completed connection without a packet for this long counts as closed.
+    pub idle_after_jiffies: u32,
+    /// Flows with neither end in one of these are filtered out, where [`option::NETS`] asks for it. The first without
+    /// a family ends them.
     pub nets: [Net; MAX_NETS],
+    /// No meaning; zero.
+    pub reserved: u32,
 }
 
 /// Words a hash takes: an offset, ten key words (two IPv6 addresses, the ports, the protocol) and one of padding.
@@ -83,6 +85,10 @@ pub mod option {
     pub const ONE_SIDED: u32 = 2;
     /// Flows with neither port in the port set are filtered out.
     pub const PORTS: u32 = 4;
+    /// Flows with neither end in one of the prefixes are filtered out.
+    pub const NETS: u32 = 8;
+    /// Both clocks stand where a test put them.
+    pub const TEST_CLOCK: u32 = 16;
     /// Never set, which the verifier does not know: what is mixed with it is any number to it.
     pub const VEIL: u32 = 1 << 31;
 }
@@ -95,7 +101,7 @@ pub struct Net {
     pub address: [u32; 4],
     /// Ones where `address` counts.
     pub mask: [u32; 4],
-    /// [`Family`](crate::flow::Family) as a number.
+    /// [`Family`](crate::flow::Family) as a number; 0: no prefix.
     pub family: u32,
 }
 
@@ -374,6 +380,19 @@ pub struct ClassBlock {
     pub packets: [u64; CLASS_WORDS],
 }
 
+/// All that a CPU counts of its packets but for their times: one lookup a packet, and one system call a reading.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CpuCounts {
+    /// First, so that a reader copies the block's words in their order.
+    pub counters: CounterBlock,
+    /// By the number of an interface.
+    pub classes: [ClassBlock; CLASS_BLOCKS],
+}
+
+/// A block an interface, and one that stays empty: the number is bounded by its bits.
+pub const CLASS_BLOCKS: usize = MAX_INTERFACES + 1;
+
 /// Words of a class block: sixteen a family, of which [`Class`] uses thirteen.
 pub const CLASS_WORDS: usize = 64;
 
@@ -464,7 +483,8 @@ pub const LAYOUT: u64 = {
         size_of::<Flow6>(),
         size_of::<TcpRecord>(),
         size_of::<CounterBlock>(),
-        size_of::<ClassBlock>(),
+        size_of::<CpuCounts>(),
+        offset_of!(Config, factors),
         size_of::<Service>(),
         size_of::<Event>(),
         offset_of!(Config, options),
@@ -476,7 +496,7 @@ pub const LAYOUT: u64 = {
         STRIPES as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
-        2,
+        3,
     ];
     // FNV-1a, a 64-bit word a step.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

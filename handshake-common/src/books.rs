@@ -6,8 +6,7 @@
 
 use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
 use crate::shared::{Shared32, Shared64, read_fence, write_fence};
-use crate::table::below;
-use crate::{low_half, masked};
+use crate::{below, low_half, masked};
 
 /// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
 #[repr(transparent)]
@@ -201,7 +200,7 @@ impl ServiceRow {
     #[inline(always)]
     pub fn bump(&self, place: usize, by: u64) {
         const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
-        let is_udp = low_half(below(Counter::OpenNoAck as u64, place as u64)) as usize;
+        let is_udp = low_half(below(Counter::OpenNoAck as i64, place.cast_signed() as i64)) as usize;
         let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
         if let Some(gauge) = self.gauges.get(core::hint::black_box(gauge)) {
             gauge.add(by);

@@ -1,6 +1,7 @@
 //! From packet to record: count, filter, find, step, store. The same code runs in the kernel and on
 //! the host; a [`Platform`] is where its memory and its clocks are.
 
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 use crate::abi::{
@@ -11,12 +12,12 @@ use crate::books::{Books, Claim, ServiceKey, ServiceRow};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::Shared64;
-use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth, below};
+use crate::table::{self, Set, Slot, Slot4, Slot6, Tag, Worth};
 use crate::tcp::{self, Segment, Step};
 use crate::udp;
 use crate::verdict::{Cause, Leg, Sign};
 use crate::wire::{self, Class, Packet, quote};
-use crate::{latency, low_half, masked, patience};
+use crate::{below, latency, low_half, masked, patience};
 
 /// Rows of the service table that are looked at for one service.
 const SERVICE_PROBES: u32 = 8;
@@ -31,10 +32,10 @@ pub trait Platform {
     fn now_ns(&self) -> u64;
     /// The coarse clock. Nearly free.
     fn jiffies(&self) -> u32;
-    /// A slot of the IPv4 table.
-    fn slot4(&self, index: u32) -> Option<&Slot4>;
-    /// A slot of the IPv6 table.
-    fn slot6(&self, index: u32) -> Option<&Slot6>;
+    /// A set of the IPv4 table.
+    fn set4(&self, index: u32) -> Option<&Set<Slot4>>;
+    /// A set of the IPv6 table.
+    fn set6(&self, index: u32) -> Option<&Set<Slot6>>;
     /// A lock word, below [`STRIPES`].
     fn stripe(&self, index: u32) -> Option<&Shared64>;
     /// A row of the service table, below [`SERVICES`].
@@ -61,16 +62,16 @@ pub trait Platform {
 
 /// A slot type together with where a platform has its table.
 pub trait Table: Slot + Sized {
-    /// The slot at an index, when there is one.
-    fn at<P: Platform>(platform: &P, index: u32) -> Option<&Self>;
-    /// Slots of the table, less one.
+    /// The set at an index, when there is one.
+    fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>>;
+    /// Sets of the table, less one.
     fn mask(config: &Config) -> u32;
 }
 
 impl Table for Slot4 {
     #[inline(always)]
-    fn at<P: Platform>(platform: &P, index: u32) -> Option<&Self> {
-        platform.slot4(index)
+    fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
+        platform.set4(index)
     }
     #[inline(always)]
     fn mask(config: &Config) -> u32 {
@@ -80,8 +81,8 @@ impl Table for Slot4 {
 
 impl Table for Slot6 {
     #[inline(always)]
-    fn at<P: Platform>(platform: &P, index: u32) -> Option<&Self> {
-        platform.slot6(index)
+    fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
+        platform.set6(index)
     }
     #[inline(always)]
     fn mask(config: &Config) -> u32 {
@@ -131,23 +132,23 @@ fn add_class(classes: &[Shared64; CLASS_WORDS], class: u8, family: u8, packets: 
 #[inline(always)]
 fn passes<P: Platform>(platform: &P, packet: &Packet) -> bool {
     let config = platform.config();
-    if config.options & option::PORTS != 0
-        && !platform.is_selected(packet.source_port)
-        && !platform.is_selected(packet.destination_port)
-    {
-        return false;
+    if config.options & (option::PORTS | option::NETS) == 0 {
+        return true;
     }
-    config.net_count == 0 || in_a_net(config, packet)
+    let by_port = config.options & option::PORTS == 0
+        || platform.is_selected(packet.source_port)
+        || platform.is_selected(packet.destination_port);
+    by_port && (config.options & option::NETS == 0 || in_a_net(config, packet))
 }
 
 #[inline(always)]
 fn in_a_net(config: &Config, packet: &Packet) -> bool {
     let mut i = 0;
-    while i < low_half(MAX_NETS as u64) {
-        if i >= config.net_count {
+    while i < MAX_NETS {
+        let net = &config.nets[i];
+        if net.family == 0 {
             return false;
         }
-        let net = &config.nets[i as usize];
         if net.family == packet.family as u32
             && (is_in(net, &packet.source) || is_in(net, &packet.destination))
         {
@@ -253,22 +254,51 @@ fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     }
 }
 
-/// The fast path: a packet that only counts, of a flow that has a record or is of none. `false`: nothing
+/// The fast path: takes a packet that only counts, of a flow that has a record or is of none. `false`: nothing
 /// has been done, the packet takes the general way.
-#[inline(always)]
-pub fn pass<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
-    if !is_wanted(platform, packet) {
-        count_class(platform, packet);
-        return true;
+pub struct Passage<'a, P, S> {
+    platform: &'a P,
+    table: PhantomData<S>,
+}
+
+impl<'a, P: Platform, S: Table> Passage<'a, P, S> {
+    /// To this table of a platform.
+    pub const fn new(platform: &'a P) -> Self {
+        Self { platform, table: PhantomData }
     }
-    if packet.class != Class::Ack as u8 && packet.class != Class::Udp as u8 {
-        return false;
+
+    #[inline(always)]
+    fn pass(self, packet: &Packet) -> bool {
+        let passed = !is_wanted(self.platform, packet) || Visit::new::<S>(self.platform, packet).pass::<S>();
+        if passed {
+            count_class(self.platform, packet);
+        }
+        passed
     }
-    let passed = matches!(Visit::new::<S>(platform, packet).find::<S>(), Found::Passed);
-    if passed {
-        count_class(platform, packet);
+}
+
+impl<P: Platform, S: Table> wire::Taker for Passage<'_, P, S> {
+    #[inline(always)]
+    fn ack(self, packet: &mut Packet) -> bool {
+        packet.class = Class::Ack as u8;
+        self.pass(packet)
     }
-    passed
+
+    #[inline(always)]
+    fn udp(self, packet: &mut Packet) -> bool {
+        packet.class = Class::Udp as u8;
+        self.pass(packet)
+    }
+
+    #[inline(always)]
+    fn other(self, packet: &mut Packet, class: Class) -> bool {
+        packet.class = class as u8;
+        let no_flow = packet.protocol == 0;
+        if no_flow {
+            count_class(self.platform, packet);
+        }
+        no_flow
+    }
 }
 
 /// Does the packet begin an attempt, unless there is one? A SYN is nearly always new: it looks for a
@@ -294,18 +324,17 @@ pub fn find<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
 #[inline(always)]
 pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
     let visit = Visit::new::<S>(platform, packet);
-    let (sets, stripe) = visit.sets::<S>();
-    match visit.insert::<S>(sets, stripe) {
+    match visit.insert::<S>() {
         Some(index) => Next::Meet(index),
         None => Next::Done,
     }
 }
 
-/// A packet meets the record of its flow, in the slot at `index`.
+/// A packet meets the record of its flow, in the slot at `index` of the table.
 #[inline(always)]
 pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet, index: u32) {
-    if let Some(slot) = S::at(platform, index) {
-        Visit::new::<S>(platform, packet).meet(slot);
+    if let Some(set) = S::set(platform, index / WAYS) {
+        Visit::new::<S>(platform, packet).meet(slot_of(set, index));
     }
 }
 
@@ -340,18 +369,15 @@ impl<'a, P: Platform> Visit<'a, P> {
         Self { platform, config: platform.config(), packet, key, end, jiffies: platform.jiffies() }
     }
 
-    /// The first slot of one of the key's two sets.
     #[inline(always)]
-    fn set<S: Table>(&self, which: usize) -> u32 {
-        table::set_of(table::hash(&self.key, S::FAMILY, &self.config.factors[which]), S::mask(self.config))
+    fn hash<S: Table>(&self, which: usize) -> u32 {
+        table::hash(&self.key, S::FAMILY, &self.config.factors[which])
     }
 
-    /// The first slots of both sets, and the key's lock word.
+    /// Where the set is that a hash chooses.
     #[inline(always)]
-    fn sets<S: Table>(&self) -> ([u32; 2], u32) {
-        let first = table::hash(&self.key, S::FAMILY, &self.config.factors[0]);
-        // The set takes the low bits of the hash, the lock word higher ones.
-        ([table::set_of(first, S::mask(self.config)), self.set::<S>(1)], first >> 16)
+    fn place_of<S: Table>(&self, hash: u32) -> u32 {
+        table::set_of(hash, S::mask(self.config))
     }
 
     #[inline(always)]
@@ -372,127 +398,129 @@ impl<'a, P: Platform> Visit<'a, P> {
     #[inline(always)]
     fn is_here<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
         let state = tag.state();
-        !matches!(state, State::Empty) && state.is_udp() == self.key.udp && slot.holds(&self.key)
+        slot.holds(&self.key) && !matches!(state, State::Empty) && state.is_udp() == self.key.udp
     }
 
     /// The slot that holds the key. A packet that only counts is counted at once. The second set is
     /// worked out only when the first does not have it.
     #[inline(always)]
     fn find<S: Table>(&self) -> Found {
-        match self.find_in::<S>(self.set::<S>(0)) {
-            Found::Nowhere => self.find_in::<S>(self.set::<S>(1)),
+        match self.find_in::<S>(0) {
+            Found::Nowhere => self.find_in::<S>(1),
             found @ (Found::At(_) | Found::Passed) => found,
         }
     }
 
     #[inline(always)]
-    fn find_in<S: Table>(&self, set: u32) -> Found {
-        let mut i = 0;
-        while i < WAYS {
-            if let Some(slot) = S::at(self.platform, set | i) {
-                let tag = Tag(slot.tag().load());
-                if self.is_here(slot, tag) {
-                    let passed = !tag.is_locked() && self.pass_by(slot, tag);
-                    return if passed { Found::Passed } else { Found::At(set | i) };
-                }
+    fn find_in<S: Table>(&self, which: usize) -> Found {
+        let place = self.place_of::<S>(self.hash::<S>(which));
+        let Some(set) = S::set(self.platform, place) else { return Found::Nowhere };
+        let mut way = 0;
+        while way < WAYS {
+            let slot = slot_of(set, way);
+            let tag = Tag(slot.tag().load());
+            if self.is_here(slot, tag) {
+                return if self.pass_by(slot, tag) { Found::Passed } else { Found::At(place * WAYS + way) };
             }
-            i += 1;
+            way += 1;
         }
         Found::Nowhere
     }
 
-    /// Makes a record for the newcomer; gives the slot when there is one already.
+    /// Does the flow have a record under which the packet only counts? Then it has been counted.
     #[inline(always)]
-    fn insert<S: Table>(&self, sets: [u32; 2], stripe: u32) -> Option<u32> {
-        let lock = self.platform.stripe(stripe & (STRIPES - 1))?;
+    fn pass<S: Table>(&self) -> bool {
+        self.pass_in::<S>(0) || self.pass_in::<S>(1)
+    }
+
+    #[inline(always)]
+    fn pass_in<S: Table>(&self, which: usize) -> bool {
+        let place = self.place_of::<S>(self.hash::<S>(which));
+        let Some(set) = S::set(self.platform, place) else { return false };
+        let mut way = 0;
+        while way < WAYS {
+            let slot = slot_of(set, way);
+            let tag = Tag(slot.tag().load());
+            if slot.holds(&self.key) && self.pass_by(slot, tag) {
+                return true;
+            }
+            way += 1;
+        }
+        false
+    }
+
+    /// Makes a record for the newcomer; gives the slot's index when there is one already.
+    #[inline(always)]
+    fn insert<S: Table>(&self) -> Option<u32> {
+        let first = self.hash::<S>(0);
+        let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
+        let sets = [S::set(self.platform, places[0])?, S::set(self.platform, places[1])?];
+        // The set takes the low bits of the hash, the lock word higher ones.
+        let lock = self.platform.stripe(first >> 16 & (STRIPES - 1))?;
         if !acquire(lock) {
             self.platform.books().add(Counter::Contended, 1);
             return None;
         }
-        let found = self.look::<S>(sets);
+        let found = self.look(sets);
         if found.is_none() {
-            self.take::<S>(sets);
+            self.take(sets);
         }
         lock.swap(0);
-        found
+        found.map(|way| places[(way / WAYS) as usize] * WAYS + way % WAYS)
     }
 
-    /// The slot that holds the key, and nothing else.
+    /// The way that holds the key, and nothing else.
     #[inline(always)]
-    fn look<S: Table>(&self, sets: [u32; 2]) -> Option<u32> {
-        let mut i = 0;
-        while i < 2 * WAYS {
-            let index = way(sets, i);
-            if let Some(slot) = S::at(self.platform, index)
-                && self.is_here(slot, Tag(slot.tag().load()))
-            {
-                return Some(index);
+    fn look<S: Table>(&self, sets: [&Set<S>; 2]) -> Option<u32> {
+        let mut way = 0;
+        while way < 2 * WAYS {
+            let slot = slot_of(sets[(way / WAYS) as usize], way);
+            if self.is_here(slot, Tag(slot.tag().load())) {
+                return Some(way);
             }
-            i += 1;
+            way += 1;
         }
         None
     }
 
-    /// The place for a newcomer: a free slot of the emptier set, else the slot that is worth least.
+    /// Takes a place, if the newcomer is worth it: a free slot of the emptier set, else the slot that is worth least.
+    /// The lock word of the key is held.
     #[inline(always)]
-    fn survey<S: Table>(&self, sets: [u32; 2], now: Now) -> Place {
-        let clocks = self.clocks();
-        let (first, second) =
-            (self.survey_set::<S>(sets[0], now, &clocks), self.survey_set::<S>(sets[1], now, &clocks));
-        let emptier = below(first.free, second.free);
-        let both_full = below(first.free, 1);
-        first.or(second, emptier | (both_full & below(second.score, first.score)))
-    }
-
-    #[inline(always)]
-    fn survey_set<S: Table>(&self, set: u32, now: Now, clocks: &Clocks) -> Place {
-        let mut best = Place { index: set, score: u64::MAX, tag: Tag(0), free: 0 };
-        let mut i = 0;
-        while i < WAYS {
-            if let Some(slot) = S::at(self.platform, set | i) {
-                let tag = Tag(slot.tag().load());
-                let score = score(slot, tag, now, clocks);
-                let free = best.free + below(score >> 32, 1);
-                let place = Place { index: set | i, score, tag, free };
-                best = Place { free, ..best.or(place, below(score, best.score)) };
-            }
-            i += 1;
-        }
-        best
-    }
-
-    /// Takes a place, if the newcomer is worth it. The lock word of the key is held.
-    #[inline(always)]
-    fn take<S: Table>(&self, sets: [u32; 2]) {
+    fn take<S: Table>(&self, sets: [&Set<S>; 2]) {
         let books = self.platform.books();
         let now = self.now();
-        let place = self.survey::<S>(sets, now);
+        let clocks = self.clocks();
+        let place = vacancy(sets).unwrap_or_else(|| survey(sets, now, &clocks));
         // Asked after the survey, lest the verifier follow the survey once a kind of newcomer.
         let newcomer = Newcomer::of(core::hint::black_box(self.packet));
-        let Some(slot) = S::at(self.platform, place.index) else { return };
-        if place.score >> 32 > newcomer.worth() as u64 {
+        if place.worth() > newcomer.worth() as u64 {
             if matches!(newcomer, Newcomer::Attempt | Newcomer::Udp) {
                 books.add(Counter::Untracked, 1);
             }
             return;
         }
-        if !slot.tag().compare_exchange(place.tag.0, place.tag.locked().0) {
+        let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
+        let tag = Tag(slot.tag().load());
+        let worth = table::worth(slot, tag, now, &clocks);
+        if worth as u64 != place.worth()
+            || tag.is_locked()
+            || !slot.tag().compare_exchange(tag.0, tag.locked().0)
+        {
             books.add(Counter::Contended, 1);
             return;
         }
-        if place.score >> 32 != Worth::Free as u64 {
-            self.evict(slot, place.tag, now);
+        if worth != Worth::Free as u32 {
+            self.evict(slot, tag, worth, now);
         }
         slot.set_key(&self.key);
-        self.start(slot, place.tag, now, newcomer);
+        self.start(slot, tag, now, newcomer);
     }
 
     /// A record goes for room: every state has its counter, and an open attempt its verdict.
     #[inline(always)]
-    fn evict<S: Table>(&self, slot: &S, tag: Tag, now: Now) {
+    fn evict<S: Table>(&self, slot: &S, tag: Tag, worth: u32, now: Now) {
         let books = self.platform.books();
         let state = tag.state();
-        let worth = table::worth(slot, tag, now, &self.clocks());
         let expired = worth <= Worth::Expired as u32;
         if state.is_open() {
             let verdict = if expired { expired_as(state) } else { Counter::Evicted };
@@ -605,27 +633,33 @@ impl<'a, P: Platform> Visit<'a, P> {
     /// The packet changes nothing but counts: done without owning the slot.
     #[inline(always)]
     fn pass_by<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
-        let state = tag.state();
         let side = self.side(tag.flags());
-        let settled = if self.key.udp {
-            self.packet.quote == quote::NONE
-                && matches!(udp::step(state, side, quote::NONE), after if after as u8 == state as u8)
-                && !table::expired(slot, state, Now { ns: 0, jiffies: self.jiffies }, &self.clocks())
-        } else {
-            self.packet.class == Class::Ack as u8
-                && self.packet.quote == quote::NONE
-                && matches!(state, State::Established | State::Closed | State::Midstream)
-        };
-        let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
-        let point = slot.body().points() >> shift & 0xf;
-        if !settled || point == NO_POINT {
+        if !self.is_settled(slot, tag, side) {
             return false;
         }
-        slot.last().store(self.jiffies);
+        let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+        let point = slot.body().points() >> shift & 0xf;
         if point == self.packet.point & 0xf {
+            slot.last().store(self.jiffies);
             self.count_packet(slot, side);
+        } else if point == NO_POINT {
+            return false;
+        } else {
+            slot.last().store(self.jiffies);
         }
         true
+    }
+
+    /// Is the packet one that changes no state of the flow's record, which nobody owns?
+    #[inline(always)]
+    fn is_settled<S: Slot>(&self, slot: &S, tag: Tag, side: Side) -> bool {
+        if self.key.udp {
+            let states = if matches!(side, Side::Initiator) { UDP_INITIATOR } else { UDP_RESPONDER };
+            let idle = jiffies_since(self.jiffies, slot.last().load());
+            self.packet.class == Class::Udp as u8 && tag.is_in(states) && idle <= self.config.udp_idle_jiffies
+        } else {
+            self.packet.class == Class::Ack as u8 && tag.is_in(ACK)
+        }
     }
 
     #[inline(always)]
@@ -831,6 +865,24 @@ impl<'a, P: Platform> Visit<'a, P> {
     }
 }
 
+/// The states in which a segment of class ack only counts.
+const ACK: u32 = 1 << State::Established as u32 | 1 << State::Closed as u32 | 1 << State::Midstream as u32;
+/// The states in which a UDP packet of the initiator only counts, and one of the responder.
+const UDP_INITIATOR: u32 = settled_for(Side::Initiator);
+const UDP_RESPONDER: u32 = settled_for(Side::Responder);
+
+const fn settled_for(side: Side) -> u32 {
+    let (mut states, mut i) = (0, 0);
+    while i < State::ALL.len() {
+        let state = State::ALL[i];
+        if state.is_udp() && udp::step(state, side, quote::NONE) as u8 == state as u8 {
+            states |= 1 << state as u32;
+        }
+        i += 1;
+    }
+    states
+}
+
 /// Where a key was found.
 enum Found {
     Nowhere,
@@ -839,35 +891,100 @@ enum Found {
     Passed,
 }
 
-/// A place for a newcomer, in one set.
-#[derive(Clone, Copy)]
-struct Place {
-    index: u32,
-    score: u64,
-    tag: Tag,
-    /// Free slots of the set.
-    free: u64,
-}
+/// How soon a slot's record has to go: the least score first. One word, so that the least of several is found
+/// without a branch: which it is no processor could foresee, and the verifier would follow every order.
+///
+/// ```text
+/// 62            35      3     0
+/// │ locked │ worth │ youth │ way │
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Score(i64);
 
-impl Place {
-    /// The other place if `other_wins` is 1, this one if it is 0. Without a branch: which slot of several is
-    /// worth least is nothing that a processor could foresee, and the verifier would follow every order.
+impl Score {
+    const YOUTH_SHIFT: u32 = 3;
+    const WORTH_SHIFT: u32 = Self::YOUTH_SHIFT + 32;
+    /// Above every worth: a slot that another CPU owns is worth more than anything.
+    const LOCKED_SHIFT: u32 = 62;
+    const MOST: Self = Self(i64::MAX);
+
+    /// Of the slot that is the `way`-th of a key's eight.
+    #[inline(always)]
+    fn of<S: Slot>(slot: &S, way: u32, tag: Tag, now: Now, clocks: &Clocks) -> Self {
+        let worth = table::worth(slot, tag, now, clocks) as u64;
+        let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(1 << 31) as u64;
+        let locked = (tag.0 & tag::LOCKED) << Self::LOCKED_SHIFT;
+        Self((locked | worth << Self::WORTH_SHIFT | youth << Self::YOUTH_SHIFT | way as u64).cast_signed())
+    }
+
+    #[inline(always)]
+    const fn worth(self) -> u64 {
+        self.0.cast_unsigned() >> Self::WORTH_SHIFT
+    }
+
+    #[inline(always)]
+    const fn way(self) -> u32 {
+        low_half(self.0.cast_unsigned()) & (2 * WAYS - 1)
+    }
+
+    /// The other score if `other_wins` is 1, this one if it is 0.
     #[inline(always)]
     const fn or(self, other: Self, other_wins: u64) -> Self {
-        let mask = 0_u64.wrapping_sub(other_wins);
-        Self {
-            index: self.index ^ ((self.index ^ other.index) & low_half(mask)),
-            score: self.score ^ ((self.score ^ other.score) & mask),
-            tag: Tag(self.tag.0 ^ ((self.tag.0 ^ other.tag.0) & mask)),
-            free: self.free ^ ((self.free ^ other.free) & mask),
-        }
+        Self(self.0 ^ ((self.0 ^ other.0) & 0_i64.wrapping_sub(other_wins.cast_signed())))
     }
 }
 
-/// The `i`-th of a key's eight slots.
+/// A free slot of the set that has more of them, if either has one.
 #[inline(always)]
-const fn way(sets: [u32; 2], i: u32) -> u32 {
-    (if i < WAYS { sets[0] } else { sets[1] }) | (i & (WAYS - 1))
+fn vacancy<S: Slot>(sets: [&Set<S>; 2]) -> Option<Score> {
+    let (first, second) = (vacant(sets[0]), vacant(sets[1]));
+    if first | second == 0 {
+        return None;
+    }
+    let second_wins = nibble(ONES, first) < nibble(ONES, second);
+    let way = if second_wins { WAYS as u64 + nibble(LOWEST, second) } else { nibble(LOWEST, first) };
+    Some(Score(way.cast_signed()))
+}
+
+/// How many ones a number of four bits has, and where the lowest is: a nibble a number. BPF has no instruction for either.
+const ONES: u64 = 0x4332_3221_3221_2110;
+const LOWEST: u64 = 0x0102_0103_0102_0100;
+
+#[inline(always)]
+const fn nibble(of: u64, number: u64) -> u64 {
+    of >> (number * 4) & 0xf
+}
+
+/// The free slots of a set, as bits.
+#[inline(always)]
+fn vacant<S: Slot>(set: &Set<S>) -> u64 {
+    let (mut bits, mut way) = (0, 0);
+    while way < WAYS {
+        // State and lock are both 0.
+        let free = below((slot_of(set, way).tag().load() & 0xff).cast_signed(), 1);
+        bits |= free << way;
+        way += 1;
+    }
+    bits
+}
+
+/// Of both sets the slot whose record is to go first.
+#[inline(always)]
+fn survey<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Score {
+    let (mut least, mut way) = (Score::MOST, 0);
+    while way < 2 * WAYS {
+        let slot = slot_of(sets[(way / WAYS) as usize], way);
+        let score = Score::of(slot, way, Tag(slot.tag().load()), now, clocks);
+        least = least.or(score, below(score.0, least.0));
+        way += 1;
+    }
+    least
+}
+
+/// The slot that is so far in its set, whichever set that is.
+#[inline(always)]
+fn slot_of<S>(set: &Set<S>, way: u32) -> &S {
+    &set[masked::<{ WAYS as usize - 1 }>(way as usize)]
 }
 
 /// Takes a slot, or gives up; the tag it had.
@@ -893,15 +1010,6 @@ pub fn wait(word: &Shared64, pause: impl Fn()) {
         pause();
         looks += 1;
     }
-}
-
-/// Worth in the upper half, youth in the lower: the least is the first to go. A slot that another
-/// CPU owns is worth more than anything.
-#[inline(always)]
-fn score<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u64 {
-    let worth = table::worth(slot, tag, now, clocks) as u64;
-    let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(1 << 31);
-    (tag.0 & tag::LOCKED) << 63 | worth << 32 | youth as u64
 }
 
 /// Where an eviction of a record of this worth is counted: six bits a worth.

@@ -1,5 +1,7 @@
 //! Who talks to whom: the flow's key in canonical order, and the two sides of a conversation.
 
+use crate::{below, low_half};
+
 /// The two ends of a conversation, as IPFIX names them in a biflow (RFC 5103 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -67,51 +69,54 @@ impl FlowKey {
         udp: bool,
     ) -> (Self, End) {
         let (s, d) = (source.0, destination.0);
-        let end = match family {
-            Family::V4 => lower(s[0] as u64, d[0] as u64, 0, 0, source.1 <= destination.1),
-            Family::V6 => lower(
-                wide(s[0], s[1]),
-                wide(d[0], d[1]),
-                wide(s[2], s[3]),
-                wide(d[2], d[3]),
-                source.1 <= destination.1,
-            ),
+        let tail = below(with_port(d[0], destination.1), with_port(s[0], source.1));
+        let swapped = match family {
+            Family::V4 => tail,
+            Family::V6 => is_greater(s, d, source.1 > destination.1) as u64,
         };
         // Word by word, and of IPv4 one word only: whole arrays would be copied about.
         let mut key = Self { low: [0; 4], high: [0; 4], ports: 0, udp };
         let words = if matches!(family, Family::V4) { 1 } else { 4 };
         let mut i = 0;
         while i < words {
-            (key.low[i], key.high[i]) = if matches!(end, End::Low) { (s[i], d[i]) } else { (d[i], s[i]) };
+            (key.low[i], key.high[i]) = ordered(s[i], d[i], swapped);
             i += 1;
         }
-        let swapped = matches!(end, End::High);
-        key.ports = if swapped { join(destination.1, source.1) } else { join(source.1, destination.1) };
-        (key, end)
+        let (low, high) = ordered(source.1 as u32, destination.1 as u32, swapped);
+        key.ports = low << 16 | high;
+        (key, if swapped == 0 { End::Low } else { End::High })
     }
 }
 
-/// Which end the source is, from the halves of both addresses and the order of the ports.
+/// The two, exchanged if `swapped` is 1 and not if it is 0. Without a branch: packets of both directions alternate.
 #[inline(always)]
-const fn lower(s_upper: u64, d_upper: u64, s_lower: u64, d_lower: u64, ports: bool) -> End {
-    let low = if s_upper != d_upper {
-        s_upper < d_upper
+const fn ordered(source: u32, destination: u32, swapped: u64) -> (u32, u32) {
+    let exchange = (source ^ destination) & 0_u32.wrapping_sub(low_half(swapped));
+    (source ^ exchange, destination ^ exchange)
+}
+
+/// An IPv4 end as one number, in the order of ends.
+#[inline(always)]
+const fn with_port(address: u32, port: u16) -> i64 {
+    (address as i64) << 16 | port as i64
+}
+
+#[inline(always)]
+const fn is_greater(s: &[u32; 4], d: &[u32; 4], port: bool) -> bool {
+    let (s_upper, d_upper) = (wide(s[0], s[1]), wide(d[0], d[1]));
+    let (s_lower, d_lower) = (wide(s[2], s[3]), wide(d[2], d[3]));
+    if s_upper != d_upper {
+        s_upper > d_upper
     } else if s_lower != d_lower {
-        s_lower < d_lower
+        s_lower > d_lower
     } else {
-        ports
-    };
-    if low { End::Low } else { End::High }
+        port
+    }
 }
 
 #[inline(always)]
 const fn wide(upper: u32, lower: u32) -> u64 {
     (upper as u64) << 32 | lower as u64
-}
-
-#[inline(always)]
-fn join(low: u16, high: u16) -> u32 {
-    (low as u32) << 16 | high as u32
 }
 
 #[cfg(test)]

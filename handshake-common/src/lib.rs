@@ -79,6 +79,28 @@ pub fn masked<const MASK: usize>(index: usize) -> usize {
     }
 }
 
+/// 1 when `a < b`, else 0, without a branch: the sign of the difference, which must fit. By an operation that the
+/// compiler does not see through: it would make a comparison of it, and a branch for each use.
+#[inline(always)]
+#[must_use]
+pub fn below(a: i64, b: i64) -> u64 {
+    let difference = a.wrapping_sub(b).cast_unsigned();
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut sign = difference;
+        // SAFETY: one operation on a register; what it leaves is one bit.
+        unsafe {
+            core::arch::asm!("{0} >>= 63", inout(reg) sign, options(pure, nomem, nostack));
+            core::hint::assert_unchecked(sign <= 1);
+        }
+        sign
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        difference >> 63
+    }
+}
+
 /// The lower half of a word.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]

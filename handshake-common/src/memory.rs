@@ -10,7 +10,7 @@ use crate::books::{Books, ServiceRow};
 use crate::engine::{self, Platform};
 use crate::record::{Now, Record};
 use crate::shared::Shared64;
-use crate::table::{self, Slot, Slot4, Slot6, Tag};
+use crate::table::{self, Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
 use crate::wire::Packet;
 
@@ -113,7 +113,7 @@ impl<'a> Memory<'a> {
 
 fn mask_of(slots: usize) -> u32 {
     assert!(slots.is_power_of_two() && slots >= WAYS as usize, "a table is a power of two of slots");
-    u32::try_from(slots - 1).expect("a table has fewer slots than a u32 counts")
+    u32::try_from(slots / WAYS as usize - 1).expect("a table has fewer slots than a u32 counts")
 }
 
 impl Platform for Memory<'_> {
@@ -129,12 +129,12 @@ impl Platform for Memory<'_> {
         self.clock.get().jiffies
     }
 
-    fn slot4(&self, index: u32) -> Option<&Slot4> {
-        self.storage.slots4.get(index as usize)
+    fn set4(&self, index: u32) -> Option<&Set<Slot4>> {
+        self.storage.slots4.as_chunks().0.get(index as usize)
     }
 
-    fn slot6(&self, index: u32) -> Option<&Slot6> {
-        self.storage.slots6.get(index as usize)
+    fn set6(&self, index: u32) -> Option<&Set<Slot6>> {
+        self.storage.slots6.as_chunks().0.get(index as usize)
     }
 
     fn stripe(&self, index: u32) -> Option<&Shared64> {

@@ -7,11 +7,11 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use crate::abi::{self, HASH_WORDS, TcpRecord, UdpRecord, WAYS, tag};
+use crate::abi::{self, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
-use crate::low_half;
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::{Shared32, Shared64};
+use crate::{below, low_half};
 
 /// The slot's tag, as a value: [`abi::tag`] draws it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,14 @@ impl Tag {
         self.0 & tag::LOCKED != 0
     }
 
+    /// Is it a state of this set, as bits, and owned by nobody? One look: the two lie side by side.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in(self, states: u32) -> bool {
+        let states = spread(states);
+        states >> (self.0 & 0x3f) & 1 != 0
+    }
+
     /// The same, owned.
     #[inline(always)]
     #[must_use]
@@ -67,6 +75,16 @@ impl Tag {
     }
 }
 
+/// The bits of a word, each with a zero behind it.
+const fn spread(bits: u32) -> u64 {
+    let (mut spread, mut i) = (0, 0);
+    while i < u32::BITS {
+        spread |= (bits as u64 >> i & 1) << (2 * i);
+        i += 1;
+    }
+    spread
+}
+
 /// A record's body as plain words.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -82,15 +100,17 @@ pub struct Body {
     narrow: [Shared32; 4],
 }
 
-/// Places in `Body`, of what is changed without owning the slot.
+/// Places in `Body`, of what is read or changed alone.
 mod place {
     use core::mem::offset_of;
 
     use crate::abi::{TcpRecord, UdpRecord};
 
     const NARROW: usize = 24;
+    pub(super) const OPENED: usize = offset_of!(TcpRecord, opened_ns) / 8;
     pub(super) const BYTES: usize = offset_of!(UdpRecord, bytes) / 8;
     pub(super) const PACKETS: usize = (offset_of!(UdpRecord, packets) - NARROW) / 4;
+    pub(super) const LATEST: usize = (offset_of!(TcpRecord, latest_after) - NARROW) / 4;
     pub(super) const ACK: usize = (offset_of!(TcpRecord, ack) - NARROW) / 4;
     pub(super) const POINTS: usize = (offset_of!(TcpRecord, points) - NARROW) / 4;
     /// `points` is the last byte of its word.
@@ -148,6 +168,13 @@ impl Body {
     #[inline(always)]
     pub fn set_udp(&self, record: UdpRecord) {
         self.store(&transmute!(record));
+    }
+
+    /// [`TcpRecord::latest_ns`], of a record of TCP.
+    #[inline(always)]
+    fn latest_ns(&self) -> u64 {
+        let ticks = self.narrow[place::LATEST].load() as u64;
+        self.wide[place::OPENED].load().wrapping_add(ticks << TICK_SHIFT)
     }
 
     /// The hook points of both sides: initiator in the low nibble.
@@ -360,11 +387,14 @@ const fn mix(hash: u32) -> u32 {
     mixed ^ mixed >> 15
 }
 
-/// The first slot of the set a hash chooses in a table of `mask` + 1 slots.
+/// The slots that one hash chooses. The kernel's tables are arrays of sets: one lookup finds four slots.
+pub type Set<S> = [S; WAYS as usize];
+
+/// The set a hash chooses in a table of `mask` + 1 sets.
 #[inline(always)]
 #[must_use]
 pub const fn set_of(hash: u32, mask: u32) -> u32 {
-    hash & mask & !(WAYS - 1)
+    hash & mask
 }
 
 /// What a record is worth keeping, from the least. A newcomer takes the place of one of its own
@@ -446,24 +476,17 @@ pub fn expired<S: Slot>(slot: &S, state: State, now: Now, clocks: &Clocks) -> bo
 pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
     let state = (tag.0 >> tag::STATE_SHIFT & 0xf) as u32;
     let age = now.jiffies.wrapping_sub(slot.last().load()) as i32;
-    let body = slot.body().tcp();
-    let latest = body.latest_ns();
-    // The sign bit of `limit - age`: 1 when the limit is passed. A negative age passes none.
-    let udp_late = (clocks.udp_idle_jiffies as i64 - age as i64) as u64 >> 63;
-    let idle = (clocks.idle_after_jiffies as i64 - age as i64) as u64 >> 63;
-    let open_late = below(clocks.expire_after_ns, now.ns.wrapping_sub(latest)) & (below(now.ns, latest) ^ 1);
+    let latest = slot.body().latest_ns();
+    // A negative age passes no limit.
+    let udp_late = below(clocks.udp_idle_jiffies as i64, age as i64);
+    let idle = below(clocks.idle_after_jiffies as i64, age as i64);
+    let open_late = below(clocks.expire_after_ns.cast_signed(), now.ns.wrapping_sub(latest).cast_signed());
     let expired = (State::OPEN as u64 >> state & open_late | State::UDP as u64 >> state & udp_late) & 1;
     let ended = (1 << State::Established as u64) >> state & idle & 1;
     // Of an established record that is idle the worth falls by the difference, of an expired one to `Expired`.
     let worth = Worth::number_of(state) as u64;
     let worth = worth - ended * (Worth::Completed as u64 - Worth::Ended as u64);
     low_half((worth & expired.wrapping_sub(1)) | (expired * Worth::Expired as u64))
-}
-
-/// 1 when `a < b`, else 0: the borrow of `a - b` (Warren, "Hacker's Delight", §2-16). Without a branch.
-#[inline(always)]
-pub(crate) const fn below(a: u64, b: u64) -> u64 {
-    ((!a & b) | ((!a | b) & a.wrapping_sub(b))) >> 63
 }
 
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
@@ -489,16 +512,18 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
     None
 }
 
-/// Copies a slot that nobody else uses into a free slot of its sets in another table of `mask` + 1 slots;
+/// Copies a slot that nobody else uses into a free slot of its sets in another table of `mask` + 1 sets;
 /// `false`: there is none.
 #[cfg(not(target_arch = "bpf"))]
 pub fn transplant<S: Slot>(from: &S, slots: &[S], mask: u32, factors: &[[u64; HASH_WORDS]; 2]) -> bool {
     let tag = Tag(from.tag().load());
     let key = from.key(tag.state().is_udp());
     let sets = factors.each_ref().map(|factors| set_of(hash(&key, S::FAMILY, factors), mask));
-    let ways = sets.into_iter().flat_map(|set| set..set + WAYS);
-    let Some(to) = ways
-        .filter_map(|index| slots.get(index as usize))
+    let (table, _) = slots.as_chunks::<{ WAYS as usize }>();
+    let Some(to) = sets
+        .into_iter()
+        .filter_map(|set| table.get(set as usize))
+        .flatten()
         .find(|slot| matches!(Tag(slot.tag().load()).state(), State::Empty))
     else {
         return false;

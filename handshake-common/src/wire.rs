@@ -16,7 +16,7 @@ mod l4;
 mod link;
 mod plain;
 
-pub use plain::{parse_plain, parse_plain4};
+pub use plain::{Keep, Taker, parse_plain4, parse_plain6};
 use zerocopy::FromBytes;
 
 /// The bytes asked for are declared by the headers before them, but are not in the frame.

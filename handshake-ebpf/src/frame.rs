@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{
 };
 use handshake_common::masked;
 use handshake_common::wire::{
-    Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote,
+    Class, Frame, Keep, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote,
 };
 use zerocopy::FromBytes;
 
@@ -120,7 +120,7 @@ impl<L: Fn(u32, *mut core::ffi::c_void, u32) -> i64> Frame for Copied<L> {
 /// Parses a frame at XDP.
 #[inline(always)]
 pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
-    if xdp_plain(ctx, packet) != 0 {
+    if is_plain4(&Linear::xdp(ctx), packet) {
         return;
     }
     xdp_linear(ctx, packet);
@@ -140,12 +140,33 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
         *packet = Packet { class: Class::NonIp as u8, ..Packet::unread(0, 1) };
         return;
     }
-    if skb_plain(ctx, packet) != 0 {
+    if is_plain4(&Linear::skb(ctx), packet) {
         return;
     }
     skb_linear(ctx, packet);
     if Linear::skb(ctx).goes_on(packet) {
         skb_copied(ctx, packet);
+    }
+}
+
+/// Reads a plain IPv4 frame: a flood of SYNs, and the handshakes of nearly all connections.
+#[inline(always)]
+fn is_plain4<C: Context>(frame: &Linear<C>, packet: &mut Packet) -> bool {
+    clear(packet);
+    packet.segments = 1;
+    parse_plain4(frame, packet, Keep)
+}
+
+/// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd rest octet by
+/// octet: five instructions each.
+#[inline(always)]
+fn clear(packet: &mut Packet) {
+    let words: *mut [u64; size_of::<Packet>() / 8] = core::ptr::from_mut(packet).cast();
+    let mut i = 0;
+    while i < size_of::<Packet>() / 8 {
+        // SAFETY: within the packet, which is aligned to eight octets and valid as zeros.
+        unsafe { (&raw mut (*words)[i]).write_volatile(0) };
+        i += 1;
     }
 }
 
@@ -176,25 +197,6 @@ macro_rules! parser {
     };
 }
 
-/// The same of plain frames; 0 when it is none.
-macro_rules! plain_parser {
-    ($name:ident, $ctx:ty, $frame:expr) => {
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $name(ctx: *mut $ctx, packet: *mut Packet) -> i32 {
-            if packet.is_null() {
-                return 0;
-            }
-            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-            let packet = unsafe { &mut *packet };
-            *packet = Packet::unread(0, 1);
-            parse_plain4(&$frame(ctx), packet) as i32
-        }
-    };
-}
-
-plain_parser!(xdp_plain, xdp_md, Linear::xdp);
-plain_parser!(skb_plain, __sk_buff, Linear::skb);
 parser!(xdp_linear, xdp_md, Link::Ethernet, Linear::xdp);
 parser!(skb_linear, __sk_buff, Link::Ethernet, Linear::skb);
 parser!(xdp_copied, xdp_md, Link::Ethernet, |ctx: *mut xdp_md| Copied {

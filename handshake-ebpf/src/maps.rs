@@ -4,6 +4,7 @@
 //! after loading all but the per-CPU ones are frozen, so that the programs are their only writers.
 
 use core::cell::UnsafeCell;
+use core::hint::cold_path;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
@@ -13,36 +14,34 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, Config, CounterBlock, Event, Flow4, Flow6, Histogram,
+    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Histogram,
     MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS,
-    Service,
+    Service, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::{self, Platform};
 use handshake_common::masked;
 use handshake_common::shared::Shared64;
-use handshake_common::table::{Slot4, Slot6};
+use handshake_common::table::{Set, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromBytes;
 
-/// Slots when the agent does not say otherwise: 32 MiB and 8 MiB.
-const SLOTS4: usize = 524_288;
-const SLOTS6: usize = 65_536;
+/// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
+const SETS4: usize = 524_288 / WAYS as usize;
+const SETS6: usize = 65_536 / WAYS as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-static FLOWS4: Array<Flow4, SLOTS4, MMAPABLE> = Array::new();
+static FLOWS4: Array<Set<Flow4>, SETS4, MMAPABLE> = Array::new();
 #[btf_map]
-static FLOWS6: Array<Flow6, SLOTS6, MMAPABLE> = Array::new();
+static FLOWS6: Array<Set<Flow6>, SETS6, MMAPABLE> = Array::new();
 #[btf_map]
 static SERVICES: Array<Service, { SERVICE_ROWS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static STRIPES: Array<u64, { STRIPE_WORDS as usize }> = Array::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<CounterBlock, 1> = PerCpuArray::new();
-#[btf_map]
-static CLASSES: PerCpuArray<ClassBlock, MAX_INTERFACES> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<CpuCounts, 1> = PerCpuArray::new();
 #[btf_map]
 static LATENCY: PerCpuArray<Histogram, 3> = PerCpuArray::new();
 #[btf_map]
@@ -88,24 +87,28 @@ static PACKET: PerCpuArray<Packet, 1> = PerCpuArray::new();
 #[unsafe(no_mangle)]
 static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
 
-/// 1: both clocks stand where a test put them. The verifier removes the branch when it is 0.
-#[unsafe(no_mangle)]
-static TEST_CLOCK: Global<u8> = Global::new(0);
-
 /// The maps of one run: what a packet's way needs of all of them, looked up once.
 pub(crate) struct Kernel {
-    books: &'static Books,
+    counts: &'static Counts,
 }
+
+/// The bytes of a [`CpuCounts`].
+#[repr(C)]
+struct Counts {
+    books: Books,
+    classes: [[Shared64; CLASS_WORDS]; CLASS_BLOCKS],
+}
+
+const _: () = assert!(size_of::<Counts>() == size_of::<CpuCounts>());
 
 impl Kernel {
     /// `None` never happens: the map has its one element. The verifier wants it checked.
     #[inline(always)]
     pub(crate) fn new() -> Option<Self> {
-        let books = COUNTERS.get_ptr_mut(0)?;
-        // SAFETY: the bytes of a `CounterBlock` are those of `Books`; only this CPU writes them, and
-        // programs of one CPU do not interrupt each other (softirqs are off at both hooks).
-        let books = unsafe { &*books.cast::<Books>() };
-        Some(Self { books })
+        let counts = COUNTERS.get_ptr_mut(0)?;
+        // SAFETY: the bytes are the same; only this CPU writes them, and programs of one CPU do not
+        // interrupt each other (softirqs are off at both hooks).
+        Some(Self { counts: unsafe { &*counts.cast::<Counts>() } })
     }
 
     /// The number of an interface in the configuration; an unknown one is counted with the first.
@@ -141,10 +144,14 @@ pub(crate) fn read_clocks() {
     }
 }
 
-/// The clocks as a test set them.
+/// The clocks as a test set them, if one did.
 #[inline(always)]
-fn test_clock() -> ClockPair {
-    CLOCK.get(0).copied().unwrap_or_default()
+fn test_clock() -> Option<ClockPair> {
+    if CONFIG.get().options & option::TEST_CLOCK == 0 {
+        return None;
+    }
+    cold_path();
+    CLOCK.get(0).copied()
 }
 
 impl Platform for Kernel {
@@ -155,33 +162,27 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
-        if TEST_CLOCK.load() != 0 {
-            return test_clock().now_ns;
-        }
         // SAFETY: the helper has no preconditions.
-        unsafe { bpf_ktime_get_ns() }
+        test_clock().map_or_else(|| unsafe { bpf_ktime_get_ns() }, |clock| clock.now_ns)
     }
 
     #[inline(always)]
     fn jiffies(&self) -> u32 {
-        if TEST_CLOCK.load() != 0 {
-            return test_clock().jiffies as u32;
-        }
         // SAFETY: the helper has no preconditions.
-        unsafe { bpf_jiffies64() as u32 }
+        test_clock().map_or_else(|| unsafe { bpf_jiffies64() }, |clock| clock.jiffies) as u32
     }
 
     #[inline(always)]
-    fn slot4(&self, index: u32) -> Option<&Slot4> {
+    fn set4(&self, index: u32) -> Option<&Set<Slot4>> {
         // SAFETY: the bytes of a `Flow4` are those of a `Slot4` (asserted in `table`), whose words are
         // shared ones: other CPUs may change them at any time.
-        FLOWS4.get_ptr(index).map(|slot| unsafe { &*slot.cast::<Slot4>() })
+        FLOWS4.get_ptr(index).map(|set| unsafe { &*set.cast::<Set<Slot4>>() })
     }
 
     #[inline(always)]
-    fn slot6(&self, index: u32) -> Option<&Slot6> {
-        // SAFETY: as for `slot4`.
-        FLOWS6.get_ptr(index).map(|slot| unsafe { &*slot.cast::<Slot6>() })
+    fn set6(&self, index: u32) -> Option<&Set<Slot6>> {
+        // SAFETY: as for `set4`.
+        FLOWS6.get_ptr(index).map(|set| unsafe { &*set.cast::<Set<Slot6>>() })
     }
 
     #[inline(always)]
@@ -198,13 +199,12 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn books(&self) -> &Books {
-        self.books
+        &self.counts.books
     }
 
     #[inline(always)]
     fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]> {
-        // SAFETY: only this CPU writes the block, and a shared word has a word's layout.
-        CLASSES.get_ptr(interface).map(|block| unsafe { &*block.cast::<[Shared64; CLASS_WORDS]>() })
+        Some(&self.counts.classes[masked::<{ CLASS_BLOCKS - 1 }>(interface as usize)])
     }
 
     #[inline(always)]

@@ -4,10 +4,10 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use handshake_common::abi::point;
-use handshake_common::engine::{self, Next};
+use handshake_common::engine::{self, Next, Passage};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::{Packet, note, parse_plain, parse_plain4};
+use handshake_common::wire::{Packet, note, parse_plain4, parse_plain6};
 
 use crate::frame::Linear;
 use crate::maps::Kernel;
@@ -19,21 +19,9 @@ use crate::{frame, log, maps};
 pub(crate) fn xdp(ctx: *mut xdp_md) {
     let Some(kernel) = Kernel::new() else { return };
     let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
-    if parse_plain4(&Linear::xdp(ctx), &mut packet) {
-        if !engine::pass::<_, Slot4>(&kernel, &packet) {
-            hand_over(&kernel, packet);
-        }
-    } else if plain_xdp(ctx) == 0 {
+    let passed = parse_plain4(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel));
+    if !passed && (packet.family == Family::V4 as u8 || plain_xdp(ctx) == 0) {
         general_xdp(ctx);
-    }
-}
-
-/// A plain IPv4 packet goes the general way, where it was parsed: a flood of SYNs does.
-#[inline(always)]
-fn hand_over(kernel: &Kernel, plain: Packet) {
-    if let Some(packet) = maps::packet() {
-        *packet = plain;
-        observe4(kernel, packet);
     }
 }
 
@@ -49,8 +37,7 @@ fn xdp_point(kernel: &Kernel, ctx: *mut xdp_md) -> u8 {
 extern "C" fn plain_xdp(ctx: *mut xdp_md) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
     let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
-    let plain = parse_plain(&Linear::xdp(ctx), &mut packet);
-    (plain && engine::pass::<_, Slot6>(&kernel, &packet)) as i32
+    parse_plain6(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot6>::new(&kernel)) as i32
 }
 
 /// The general path parses again: that costs less than to hand the packet over, and the fast path
@@ -75,11 +62,10 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let mut packet = unread_skb(&kernel, ctx, egress);
     if is_raw(&kernel, &packet) {
         general_skb(ctx, egress as u32);
-    } else if parse_plain4(&Linear::skb(ctx), &mut packet) {
-        if !engine::pass::<_, Slot4>(&kernel, &packet) {
-            hand_over(&kernel, packet);
-        }
-    } else if plain_skb(ctx, egress as u32) == 0 {
+        return;
+    }
+    let passed = parse_plain4(&Linear::skb(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel));
+    if !passed && (packet.family == Family::V4 as u8 || plain_skb(ctx, egress as u32) == 0) {
         general_skb(ctx, egress as u32);
     }
 }
@@ -89,8 +75,7 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
 extern "C" fn plain_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
     let mut packet = unread_skb(&kernel, ctx, egress != 0);
-    let plain = parse_plain(&Linear::skb(ctx), &mut packet);
-    (plain && engine::pass::<_, Slot6>(&kernel, &packet)) as i32
+    parse_plain6(&Linear::skb(ctx), &mut packet, Passage::<_, Slot6>::new(&kernel)) as i32
 }
 
 #[unsafe(no_mangle)]

@@ -102,7 +102,6 @@ pub(super) struct Settings {
     /// Port 80 alone is wanted.
     pub(super) by_port: bool,
     options: u32,
-    net_count: u32,
     start: Now,
 }
 
@@ -116,8 +115,8 @@ impl Settings {
             by_port,
             options: option(has(2), option::ONE_SIDED)
                 | option(has(3), option::EVENTS)
-                | option(by_port, option::PORTS),
-            net_count: u32::from(has(6)),
+                | option(by_port, option::PORTS)
+                | option(has(6), option::NETS),
             start: if has(4) { at(0) } else { at(u64::from(u32::MAX) * TICK.cast_unsigned() - 1) },
         }
     }
@@ -135,9 +134,9 @@ impl Settings {
             mask6: 0,
             interfaces: [0; MAX_INTERFACES],
             options: self.options,
-            net_count: self.net_count,
             raw_interfaces: 0,
             nets: [net; MAX_NETS],
+            reserved: 0,
         }
     }
 }

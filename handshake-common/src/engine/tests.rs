@@ -148,7 +148,7 @@ fn filters_take_either_end_and_count_what_they_leave_out() {
     by_port.config.options |= option::PORTS;
     by_port.ports[80 >> 6] |= 1 << (80 & 63);
     let mut by_net = World::new(64);
-    by_net.config.net_count = 1;
+    by_net.config.options |= option::NETS;
     by_net.config.nets[0] = Net { address: [0x0a00_0100, 0, 0, 0], mask: [!0xff, 0, 0, 0], family: 1 };
     for world in [&by_port, &by_net] {
         world.send(SECOND, &tcp(0, true, SYN, 0, 0));
@@ -368,9 +368,9 @@ fn config() -> Config {
         mask6: 0,
         interfaces: [0; MAX_INTERFACES],
         options: option::EVENTS,
-        net_count: 0,
         raw_interfaces: 0,
         nets: [Net::default(); MAX_NETS],
+        reserved: 0,
     }
 }
 

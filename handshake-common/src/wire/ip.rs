@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
 use super::link::Network;
-use super::{Class, Frame, Packet, fixed_part, note};
+use super::{Class, Frame, Packet, TCP, UDP, fixed_part, note};
 use crate::flow::Family;
 
 /// Where L4 begins, and what IP says of it.
@@ -51,7 +51,7 @@ mod next_header {
 
 /// RFC 791 §3.1, without options.
 #[derive(FromBytes)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub(super) struct Ipv4 {
     version_ihl: u8,
     _service: u8,
@@ -73,10 +73,10 @@ impl Ipv4 {
         if self.version_ihl >> 4 != 4 || length < IPV4_LENGTH { Err(Class::Malformed) } else { Ok(length) }
     }
 
-    /// Version 4 and the least length.
+    /// Version 4, no options, and a length that is told.
     #[inline(always)]
-    pub(super) const fn has_no_options(&self) -> bool {
-        self.version_ihl == 0x45
+    pub(super) fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45 && self.total_length.get() != 0
     }
 
     #[inline(always)]
@@ -92,12 +92,12 @@ impl Ipv4 {
 
 /// RFC 8200 §3.
 #[derive(FromBytes)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub(super) struct Ipv6 {
     version: u8,
     _class_and_label: [u8; 3],
     payload_length: U16,
-    pub(super) next_header: u8,
+    next_header: u8,
     _hop_limit: u8,
     source: [U32; 4],
     destination: [U32; 4],
@@ -105,8 +105,14 @@ pub(super) struct Ipv6 {
 
 impl Ipv6 {
     #[inline(always)]
-    pub(super) const fn is_version_6(&self) -> bool {
+    const fn is_version_6(&self) -> bool {
         self.version >> 4 == 6
+    }
+
+    /// TCP or UDP at once behind it, and a length that is told.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_version_6() && matches!(self.next_header, TCP | UDP) && self.payload_length.get() != 0
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) mod ethertype {
 }
 
 #[derive(FromBytes)]
-#[repr(C, align(2))]
+#[repr(C)]
 pub(super) struct Ethernet {
     _addresses: [u8; 12],
     pub(super) ethertype: U16,

@@ -3,77 +3,105 @@
 //!
 //! A second way to the same [`Packet`]: for every frame it is [`parse`](super::parse)'s, or none.
 
+use zerocopy::FromBytes;
+
 use super::ip::{self, Ipv4, Ipv6};
 use super::link::{ETHERNET_LENGTH, Ethernet, ethertype, is_tag};
 use super::{Class, Frame, Packet, TCP, UDP, l4};
 use crate::flow::Family;
 
-/// [`parse_plain`] of IPv4, and of what is neither IP nor tagged: what needs the least stack.
-#[inline(always)]
-pub fn parse_plain4<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
-    let Ok(ethernet) = frame.read::<Ethernet>(0) else { return false };
-    let class = match ethernet.ethertype.get() {
-        ethertype::IPV4 => ipv4(frame, packet),
-        ethertype::IPV6 => None,
-        other if is_tag(other) => None,
-        _ => Some(Class::NonIp),
-    };
-    let Some(class) = class else { return false };
-    packet.class = class as u8;
-    true
+/// Who takes a plain packet. What becomes of each kind is inlined at one place, where its class and protocol are
+/// known: a packet that has been told apart once is not told apart again.
+pub trait Taker: Sized {
+    /// A packet of class ack: nearly all of TCP.
+    fn ack(self, packet: &mut Packet) -> bool;
+    /// A packet of class udp.
+    fn udp(self, packet: &mut Packet) -> bool;
+    /// A packet of any other class.
+    fn other(self, packet: &mut Packet, class: Class) -> bool;
 }
 
-/// Reads a plain Ethernet frame into a packet that is [unread](Packet::unread). `false`: not plain, or cut;
-/// what the packet holds then means nothing.
-#[inline(always)]
-pub fn parse_plain<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
-    let Some(class) = walk(frame, packet) else { return false };
-    packet.class = class as u8;
-    true
-}
+/// Keeps the packet, whatever it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep;
 
-#[inline(always)]
-fn walk<F: Frame>(frame: &F, packet: &mut Packet) -> Option<Class> {
-    match frame.read::<Ethernet>(0).ok()?.ethertype.get() {
-        ethertype::IPV4 => ipv4(frame, packet),
-        ethertype::IPV6 => ipv6(frame, packet),
-        other if is_tag(other) => None,
-        _ => Some(Class::NonIp),
+impl Taker for Keep {
+    #[inline(always)]
+    fn ack(self, packet: &mut Packet) -> bool {
+        self.other(packet, Class::Ack)
+    }
+    #[inline(always)]
+    fn udp(self, packet: &mut Packet) -> bool {
+        self.other(packet, Class::Udp)
+    }
+    #[inline(always)]
+    fn other(self, packet: &mut Packet, class: Class) -> bool {
+        packet.class = class as u8;
+        true
     }
 }
 
+/// Both headers in one piece: one look at the frame's end.
+#[derive(FromBytes)]
+#[repr(C)]
+struct Head<T> {
+    ethernet: Ethernet,
+    ip: T,
+}
+
+/// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor tagged, into a packet that is
+/// [unread](Packet::unread), and hands it to the taker, which says the rest. `false`: not plain, or cut, or malformed;
+/// what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
 #[inline(always)]
-fn ipv4<F: Frame>(frame: &F, packet: &mut Packet) -> Option<Class> {
-    let header: Ipv4 = frame.read(ETHERNET_LENGTH).ok()?;
-    if !header.has_no_options() {
-        return None;
+pub fn parse_plain4<F: Frame, T: Taker>(frame: &F, packet: &mut Packet, taker: T) -> bool {
+    let Ok(head) = frame.read::<Head<Ipv4>>(0) else { return false };
+    match head.ethernet.ethertype.get() {
+        ethertype::IPV4 => ipv4(frame, &head.ip, packet, taker),
+        ethertype::IPV6 => false,
+        other if is_tag(other) => false,
+        _ => taker.other(packet, Class::NonIp),
     }
+}
+
+/// The same of IPv6. Apart, because it needs more of the stack.
+#[inline(always)]
+pub fn parse_plain6<F: Frame, T: Taker>(frame: &F, packet: &mut Packet, taker: T) -> bool {
+    let Ok(head) = frame.read::<Head<Ipv6>>(0) else { return false };
+    head.ethernet.ethertype.get() == ethertype::IPV6 && ipv6(frame, &head.ip, packet, taker)
+}
+
+#[inline(always)]
+fn ipv4<F: Frame>(frame: &F, header: &Ipv4, packet: &mut Packet, taker: impl Taker) -> bool {
     packet.family = Family::V4 as u8;
-    match ip::ipv4_behind(frame, &header, ip::IPV4_LENGTH, ETHERNET_LENGTH, packet) {
-        Ok(transport) => transport_class(frame, &transport, packet),
-        Err(class) => Some(class),
+    if !header.is_plain() {
+        return false;
+    }
+    match ip::ipv4_behind(frame, header, ip::IPV4_LENGTH, ETHERNET_LENGTH, packet) {
+        Ok(transport) if !transport.first_fragment => behind(frame, &transport, packet, taker),
+        Err(Class::Fragment) => taker.other(packet, Class::Fragment),
+        Ok(_) | Err(_) => false,
     }
 }
 
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Option<Class> {
-    let header: Ipv6 = frame.read(ETHERNET_LENGTH).ok()?;
-    if !header.is_version_6() || !matches!(header.next_header, TCP | UDP) {
-        return None;
-    }
+fn ipv6<F: Frame>(frame: &F, header: &Ipv6, packet: &mut Packet, taker: impl Taker) -> bool {
     packet.family = Family::V6 as u8;
-    let transport = ip::ipv6_without_extensions(frame, &header, ETHERNET_LENGTH, packet);
-    transport_class(frame, &transport, packet)
+    if !header.is_plain() {
+        return false;
+    }
+    let transport = ip::ipv6_without_extensions(frame, header, ETHERNET_LENGTH, packet);
+    behind(frame, &transport, packet, taker)
 }
 
-/// `None` where a header is cut, or is neither TCP nor UDP: that is for the general way.
 #[inline(always)]
-fn transport_class<F: Frame>(frame: &F, transport: &ip::Transport, packet: &mut Packet) -> Option<Class> {
-    let class = match transport.protocol {
-        TCP => l4::tcp(frame, transport, packet),
-        UDP => l4::udp(frame, transport, packet),
-        _ => return None,
-    };
-    let (Ok(class) | Err(class)) = class;
-    if matches!(class, Class::Truncated) { None } else { Some(class) }
+fn behind<F: Frame>(frame: &F, transport: &ip::Transport, packet: &mut Packet, taker: impl Taker) -> bool {
+    match transport.protocol {
+        TCP => match l4::tcp(frame, transport, packet) {
+            Ok(Class::Ack) => taker.ack(packet),
+            Ok(class) => taker.other(packet, class),
+            Err(_) => false,
+        },
+        UDP => l4::udp(frame, transport, packet).is_ok() && taker.udp(packet),
+        _ => false,
+    }
 }

@@ -637,9 +637,9 @@ fn assert_sound(slice: Slice<'_>, link: Link) {
 
 /// The fast path gives the same packet or none.
 fn assert_plain(slice: Slice<'_>, packet: &Packet) {
-    for parse_plain in [parse_plain::<Watched<'_>>, parse_plain4::<Watched<'_>>] {
+    for parse_plain in [parse_plain4::<Watched<'_>, Keep>, parse_plain6::<Watched<'_>, Keep>] {
         let mut plain = Packet::unread(0, 1);
-        if parse_plain(&Watched(slice), &mut plain) {
+        if parse_plain(&Watched(slice), &mut plain, Keep) {
             assert_eq!(plain, *packet);
         }
     }
@@ -647,15 +647,16 @@ fn assert_plain(slice: Slice<'_>, packet: &Packet) {
 
 #[test]
 fn the_fast_path_takes_what_is_common() {
-    let plain = |frame: &FrameBuilder| parse_plain(&frame.frame(), &mut Packet::default());
-    let plain4 = |frame: &FrameBuilder| parse_plain4(&frame.frame(), &mut Packet::default());
-    let (four, six) = (tcp(ipv4(ethernet()), flag::ACK), tcp(ipv6(ethernet()), flag::ACK));
-    assert!(plain(&four) && plain4(&four) && plain(&six) && !plain4(&six));
-    assert!(plain(&ipv4(ethernet()).udp()) && plain(&ipv6(ethernet()).udp()));
-    assert!(plain(&ethernet().other(0x0806, &[0; 28])), "ARP");
-    assert!(plain(&ipv4(ethernet()).fragment(3, true)), "a later fragment");
-    assert!(!plain(&tcp(ipv4(ethernet().vlan(0x8100)), flag::ACK)), "a tag is for the general way");
-    assert!(!plain(&ipv4(ethernet()).icmp(3, 3)), "and so is ICMP");
+    let four = |frame: &FrameBuilder| parse_plain4(&frame.frame(), &mut Packet::default(), Keep);
+    let six = |frame: &FrameBuilder| parse_plain6(&frame.frame(), &mut Packet::default(), Keep);
+    let (ack4, ack6) = (tcp(ipv4(ethernet()), flag::ACK), tcp(ipv6(ethernet()), flag::ACK));
+    assert!(four(&ack4) && !six(&ack4) && six(&ack6) && !four(&ack6));
+    assert!(four(&ipv4(ethernet()).udp()) && six(&ipv6(ethernet()).udp()));
+    assert!(four(&ethernet().other(0x0806, &[0; 28])), "ARP");
+    assert!(four(&ipv4(ethernet()).fragment(3, true)), "a later fragment");
+    let neither = |frame: &FrameBuilder| !four(frame) && !six(frame);
+    assert!(neither(&tcp(ipv4(ethernet().vlan(0x8100)), flag::ACK)), "a tag is for the general way");
+    assert!(neither(&ipv4(ethernet()).icmp(3, 3)), "and so is ICMP");
 }
 
 proptest! {

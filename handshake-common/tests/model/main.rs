@@ -31,7 +31,7 @@ mod shared;
 #[path = "../../src/table.rs"]
 mod table;
 
-use handshake_common::{abi, flow, latency, masked, record, tcp, udp, verdict, wire};
+use handshake_common::{abi, below, flow, latency, masked, record, tcp, udp, verdict, wire};
 
 use abi::Counter;
 use atomic::{Fault, inject, keep_memory_in_order};

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use handshake_common::abi::{CLASS_WORDS, Config, Counter, Event, SERVICES, STRIPES, WAYS};
+use handshake_common::abi::{CLASS_WORDS, Config, Counter, Event, SERVICES, STRIPES};
 use handshake_common::record::Now;
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
@@ -15,7 +15,7 @@ use crate::books::{Books, ServiceRow};
 use crate::engine::{self, Platform};
 use crate::packets::assert_whole;
 use crate::shared::Shared64;
-use crate::table::{Slot, Slot4, Slot6, read};
+use crate::table::{Set, Slot, Slot4, Slot6, read};
 
 /// Rows of either half of the service table: `other`, and two that the one service of the packets can be in.
 const ROWS: usize = 3;
@@ -42,7 +42,7 @@ pub(crate) fn join(thread: Thread) {
 /// What all CPUs share, and their counter blocks.
 #[derive(Default)]
 struct Shared {
-    slots: [Slot4; WAYS as usize],
+    slots: Set<Slot4>,
     /// One is used, or with [`World::with_a_stripe_a_cpu`] one a CPU.
     stripes: [Shared64; CPUS],
     services: [[ServiceRow; ROWS]; 2],
@@ -62,7 +62,7 @@ impl World {
         let mut config = Config::new_zeroed();
         // All keys have the one set, and services begin at row 1.
         config.factors[0][0] = 1 << 32;
-        config.mask4 = WAYS - 1;
+        config.mask4 = 0;
         config.half_open_after_ns = NEVER;
         config.expire_after_ns = NEVER;
         config.udp_idle_jiffies = u32::MAX >> 2;
@@ -195,10 +195,10 @@ impl Platform for Cpu {
     fn jiffies(&self) -> u32 {
         self.now.get().jiffies
     }
-    fn slot4(&self, index: u32) -> Option<&Slot4> {
-        self.shared.slots.get(index as usize)
+    fn set4(&self, index: u32) -> Option<&Set<Slot4>> {
+        (index == 0).then_some(&self.shared.slots)
     }
-    fn slot6(&self, _index: u32) -> Option<&Slot6> {
+    fn set6(&self, _index: u32) -> Option<&Set<Slot6>> {
         None
     }
     fn stripe(&self, index: u32) -> Option<&Shared64> {

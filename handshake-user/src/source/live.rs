@@ -2,7 +2,7 @@
 //! are attached elsewhere, from here on the kernel is the only writer.
 //!
 //! ```text
-//! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, CLASSES, LATENCY   one system call each
+//! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, LATENCY            one system call each
 //!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES     mapped: none
 //!                                                     └──────▶ EVENTS                       polled
 //! ```
@@ -20,8 +20,8 @@ mod tests;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, Event, Histogram, RING_BYTES, SERVICES,
-    Service,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, RING_BYTES,
+    SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -62,7 +62,7 @@ pub(crate) struct Live {
     events: Option<RingBuf<MapData>>,
     kernel_log: Option<KernelLog>,
     clocks: Clocks,
-    interfaces: u32,
+    interfaces: usize,
     test_clock: bool,
     lost_before_hook: Box<dyn FnMut() -> u64 + Send + Sync>,
 }
@@ -90,7 +90,7 @@ impl Live {
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
             kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
             clocks,
-            interfaces: u32::try_from(settings.interfaces.len()).unwrap_or(u32::MAX),
+            interfaces: settings.interfaces.len(),
             test_clock: settings.test_clock,
             lost_before_hook: Box::new(|| 0),
             bpf,
@@ -157,12 +157,13 @@ impl Source for Live {
         let wall = clock::wall_ns(now.now_ns);
         let wall_ns = wall.map_err(|e| LiveError::from_io("read the clocks", e, String::new(), 0))?;
         let [syn_synack, synack_ack, connect] = Leg::ALL;
+        let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
         Ok(Reading {
             now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
             wall_ns,
             stopped: false,
-            counters: read_counters(&self.bpf)?,
-            classes: read_classes(&self.bpf, self.interfaces)?,
+            counters,
+            classes,
             histograms: [
                 read_histogram(&self.bpf, syn_synack)?,
                 read_histogram(&self.bpf, synack_ack)?,
@@ -194,21 +195,20 @@ impl Source for Live {
     }
 }
 
-/// One balanced block: see [`counters`].
-fn read_counters(bpf: &Ebpf) -> Result<CounterBlock, LiveError> {
-    let map = per_cpu(bpf, "COUNTERS")?;
-    counters::settle(|| values(&map, "COUNTERS", 0), std::thread::sleep)
-}
-
-/// A block an interface, summed over the CPUs.
-fn read_classes(bpf: &Ebpf, interfaces: u32) -> Result<Vec<ClassBlock>, LiveError> {
-    let map = per_cpu::<ClassBlock>(bpf, "CLASSES")?;
-    let read = |interface| {
-        let mut sum = ClassBlock { packets: [0; CLASS_WORDS] };
-        values(&map, "CLASSES", interface)?.iter().for_each(|block| add(&mut sum.packets, &block.packets));
-        Ok(sum)
+/// One balanced block (see [`counters`]), and a class block an interface, summed over the CPUs.
+fn read_counts(bpf: &Ebpf, interfaces: usize) -> Result<(CounterBlock, Vec<ClassBlock>), LiveError> {
+    let map = per_cpu::<CpuCounts>(bpf, "COUNTERS")?;
+    let mut cpus = Vec::new();
+    let read = || {
+        cpus = values(&map, "COUNTERS", 0)?;
+        Ok(cpus.iter().map(|cpu| cpu.counters).collect::<Vec<_>>())
     };
-    (0..interfaces).map(read).collect()
+    let counters = counters::settle(read, std::thread::sleep)?;
+    let mut classes = vec![ClassBlock { packets: [0; CLASS_WORDS] }; interfaces];
+    for cpu in &cpus {
+        classes.iter_mut().zip(&cpu.classes).for_each(|(sum, block)| add(&mut sum.packets, &block.packets));
+    }
+    Ok((counters, classes))
 }
 
 fn read_histogram(bpf: &Ebpf, leg: Leg) -> Result<Histogram, LiveError> {

@@ -242,7 +242,7 @@ fn grown<S: Slot + Default>(old: &[S], config: &Config) -> Vec<S> {
     let mut size = old.len() * 2;
     loop {
         let slots = table_of(size);
-        let mask = u32::try_from(size - 1).unwrap_or(u32::MAX);
+        let mask = u32::try_from(size / WAYS as usize - 1).unwrap_or(u32::MAX);
         let mut records = old.iter().filter(|slot| !matches!(state_of(*slot), State::Empty));
         if records.all(|record| table::transplant(record, &slots, mask, &config.factors)) {
             return slots;

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use handshake_common::abi::{
-    ClassBlock, Config, CounterBlock, Flow4, Flow6, HASH_WORDS, Histogram, MAX_INTERFACES, MAX_NETS, Net,
-    PORT_WORDS, PortSet, RING_BYTES, SERVICES, STRIPES, Service, option,
+    Config, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram, MAX_INTERFACES, MAX_NETS, Net, PORT_WORDS,
+    PortSet, RING_BYTES, SERVICES, STRIPES, Service, WAYS, option,
 };
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
@@ -129,13 +129,13 @@ impl Settings {
             expire_after_ns: clocks.expire_after_ns,
             udp_idle_jiffies: clocks.udp_idle_jiffies,
             idle_after_jiffies: clocks.idle_after_jiffies,
-            mask4: sizes.slots4 - 1,
-            mask6: sizes.slots6 - 1,
+            mask4: sizes.slots4 / WAYS - 1,
+            mask6: sizes.slots6 / WAYS - 1,
             interfaces,
             options: self.options(),
-            net_count: u32::try_from(self.nets.len()).unwrap_or(u32::MAX),
             raw_interfaces,
             nets,
+            reserved: 0,
         })
     }
 
@@ -166,6 +166,8 @@ impl Settings {
             (self.events, option::EVENTS),
             (self.one_sided, option::ONE_SIDED),
             (!self.ports.is_empty(), option::PORTS),
+            (!self.nets.is_empty(), option::NETS),
+            (self.test_clock, option::TEST_CLOCK),
         ]
         .into_iter()
         .filter(|(wanted, _)| *wanted)
@@ -201,9 +203,7 @@ impl Sizes {
             + 8 * u64::from(STRIPES)
             + 8 * PORT_WORDS as u64
             + size::<Config>();
-        let per_cpu = size::<CounterBlock>()
-            + MAX_INTERFACES as u64 * size::<ClassBlock>()
-            + Leg::ALL.len() as u64 * size::<Histogram>();
+        let per_cpu = size::<CpuCounts>() + Leg::ALL.len() as u64 * size::<Histogram>();
         let ring = if events { RING_BYTES as u64 } else { 0 };
         tables + fixed + per_cpu * cpus as u64 + ring
     }
@@ -218,8 +218,11 @@ fn slots(least: u64) -> u32 {
     u32::try_from(slots).unwrap_or(1 << 31)
 }
 
+/// Longer than anything lasts, and what the programs' arithmetic takes ([`Config`]).
+const NEVER_NS: u64 = (1 << 61) - 1;
+
 fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min(NEVER_NS)
 }
 
 /// Jiffies in `duration`, rounded up: nothing expires early.
@@ -311,9 +314,9 @@ mod tests {
             settings.config(Sizes::for_flows(32), &settings.clocks(250)).expect("settings within bounds");
         assert_eq!(config.interfaces, [7, 3, 0, 0, 0, 0, 0]);
         assert_eq!(config.raw_interfaces, 0b10);
-        assert_eq!(config.options, option::EVENTS | option::PORTS);
-        assert_eq!((config.net_count, config.nets[0].family, config.nets[1].family), (1, 1, 0));
-        assert_eq!((config.mask4, config.mask6), (63, 63));
+        assert_eq!(config.options, option::EVENTS | option::PORTS | option::NETS);
+        assert_eq!((config.nets[0].family, config.nets[1].family), (1, 0));
+        assert_eq!((config.mask4, config.mask6), (15, 15));
         assert_eq!((config.half_open_after_ns, config.expire_after_ns), (3_000_000_000, 75_000_000_000));
         assert_eq!((config.udp_idle_jiffies, config.idle_after_jiffies), (15_000, 900_000));
         assert_eq!(config.factors, [[5; HASH_WORDS]; 2]);

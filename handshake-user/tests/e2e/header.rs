@@ -83,7 +83,8 @@ fn only_record(network: &Network) -> Result<Value> {
         let id = id.to_string();
         if bpftool(network.host(), &["map", "show", "id", &id])?["name"] == "FLOWS4" {
             let dump = bpftool(network.host(), &["map", "dump", "id", &id])?;
-            let slots = dump.as_array().context("slots")?.iter().map(|slot| &slot["formatted"]["value"]);
+            let sets = dump.as_array().context("sets")?.iter().map(|set| &set["formatted"]["value"]);
+            let slots = sets.filter_map(Value::as_array).flatten();
             let used: Vec<&Value> = slots.filter(|slot| slot["ports"] != 0).collect();
             ensure!(used.len() == 1, "{} records", used.len());
             return Ok(used[0].clone());

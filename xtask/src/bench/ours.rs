@@ -10,8 +10,8 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
 use handshake_common::abi::{
-    CLASS_WORDS, CONFIG_MAP, COUNTERS, ClassBlock, Config, CounterBlock, HASH_WORDS, LAYOUT, MAX_INTERFACES,
-    MAX_NETS, Net, PORT_WORDS, PORTS_MAP, PortSet, option,
+    CLASS_WORDS, CONFIG_MAP, COUNTERS, Config, CpuCounts, HASH_WORDS, LAYOUT, MAX_INTERFACES, MAX_NETS, Net,
+    PORT_WORDS, PORTS_MAP, PortSet, WAYS, option,
 };
 use handshake_common::record::{Detail, State};
 use handshake_common::table::{self, Slot4};
@@ -69,8 +69,8 @@ impl Ours {
         );
         let slots6 = setup.slots / V6_SHARE;
         let mut bpf = EbpfLoader::new()
-            .map_max_entries("FLOWS4", setup.slots)
-            .map_max_entries("FLOWS6", slots6)
+            .map_max_entries("FLOWS4", setup.slots / WAYS)
+            .map_max_entries("FLOWS6", slots6 / WAYS)
             .map_max_entries("EVENTS", 1)
             .map_max_entries("AYA_LOGS", 1)
             .override_global("AYA_LOG_LEVEL", &0_u8, false)
@@ -100,21 +100,18 @@ impl Ours {
     /// Reads the counters. Nothing runs meanwhile.
     pub(super) fn counts(&self) -> Result<Counts> {
         let mut counts = Counts { words: [0; COUNTERS], classes: [0; CLASS_WORDS] };
-        for block in self.per_cpu::<CounterBlock>("COUNTERS")? {
-            counts.words.iter_mut().zip(block.words).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
-        }
-        for block in self.per_cpu::<ClassBlock>("CLASSES")? {
-            counts.classes.iter_mut().zip(block.packets).for_each(|(sum, word)| *sum += word);
+        let map = self.bpf.map("COUNTERS").context("no map COUNTERS")?;
+        let map: PerCpuArray<&MapData, Plain<CpuCounts>> = map.try_into()?;
+        for Plain(cpu) in map.get(&0, 0).context("read COUNTERS")?.iter() {
+            let [first, ..] = cpu.classes;
+            counts
+                .words
+                .iter_mut()
+                .zip(cpu.counters.words)
+                .for_each(|(sum, word)| *sum = sum.wrapping_add(word));
+            counts.classes.iter_mut().zip(first.packets).for_each(|(sum, word)| *sum += word);
         }
         Ok(counts)
-    }
-
-    /// The first value of each CPU.
-    fn per_cpu<T: FromBytes + IntoBytes + Copy + 'static>(&self, name: &str) -> Result<Vec<T>> {
-        let map = self.bpf.map(name).with_context(|| format!("no map {name}"))?;
-        let map: PerCpuArray<&MapData, Plain<T>> = map.try_into()?;
-        let values = map.get(&0, 0).with_context(|| format!("read {name}"))?;
-        Ok(values.iter().map(|value| value.0).collect())
     }
 
     /// Goes through the IPv4 table.
@@ -178,13 +175,13 @@ fn config(setup: Setup, slots6: u32) -> Result<Config> {
         expire_after_ns: EXPIRE_AFTER_NS,
         udp_idle_jiffies: NEVER,
         idle_after_jiffies: NEVER,
-        mask4: setup.slots - 1,
-        mask6: slots6 - 1,
+        mask4: setup.slots / WAYS - 1,
+        mask6: slots6 / WAYS - 1,
         interfaces,
         options: if setup.port == 0 { 0 } else { option::PORTS },
-        net_count: 0,
         raw_interfaces: 0,
         nets: [Net::default(); MAX_NETS],
+        reserved: 0,
     })
 }
 

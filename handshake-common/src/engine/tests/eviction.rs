@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::abi::WAYS;
 use crate::flow::{Family, FlowKey};
 use crate::record::Clocks;
 use crate::table::Worth;
@@ -62,7 +63,8 @@ fn a_newcomer_goes_to_the_emptier_set() {
         let packet = tcp(flow, true, SYN, 0, 0);
         let ends = [(&packet.source, packet.source_port), (&packet.destination, packet.destination_port)];
         let key = FlowKey::of(ends[0], ends[1], Family::V4, false).0;
-        let sets = config().factors.map(|f| table::set_of(table::hash(&key, Family::V4, &f), 63) as usize);
+        let sets =
+            config().factors.map(|f| (table::set_of(table::hash(&key, Family::V4, &f), 15) * WAYS) as usize);
         if sets[0] == sets[1] {
             continue;
         }

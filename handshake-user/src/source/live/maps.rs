@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use handshake_common::abi::{CONFIG_MAP, Config, PORTS_MAP, PortSet, RING_BYTES};
+use handshake_common::abi::{CONFIG_MAP, Config, PORTS_MAP, PortSet, RING_BYTES, WAYS};
 use handshake_common::record::Clocks;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -15,8 +15,8 @@ use crate::source::settings::{Settings, Sizes};
 
 /// Maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are left out: their reader
 /// writes how far it has read.
-pub(super) const FROZEN: [&str; 9] =
-    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "CLASSES", "LATENCY"];
+pub(super) const FROZEN: [&str; 8] =
+    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "LATENCY"];
 
 /// Octets of a ring that stays empty: rounded up to one page, the least it can be.
 const LEAST_RING: u32 = 1;
@@ -39,7 +39,6 @@ pub(super) fn possible_cpus() -> Result<usize, LiveError> {
 
 /// Creates the maps of `elf`, which take `bytes` in all, and gets its programs ready to be loaded.
 pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) -> Result<Ebpf, LiveError> {
-    let test_clock = u8::from(settings.test_clock);
     let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
     let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
     let lines = if settings.kernel_log { LINES_RING } else { LEAST_RING };
@@ -52,11 +51,10 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
     };
     EbpfLoader::new()
         .verifier_log_level(verifier_log)
-        .map_max_entries("FLOWS4", sizes.slots4)
-        .map_max_entries("FLOWS6", sizes.slots6)
+        .map_max_entries("FLOWS4", sizes.slots4 / WAYS)
+        .map_max_entries("FLOWS6", sizes.slots6 / WAYS)
         .map_max_entries("EVENTS", events)
         .map_max_entries("AYA_LOGS", lines)
-        .override_global("TEST_CLOCK", &test_clock, settings.test_clock)
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
         .load(elf)
         .map_err(|error| LiveError::from_load(error, bytes))

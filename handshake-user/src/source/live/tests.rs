@@ -24,7 +24,7 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya_log::EbpfLogger;
 use handshake_common::shared::Shared64;
 
-use super::maps::{FROZEN, descriptor};
+use super::maps::{FROZEN, PerCpu, descriptor};
 use super::*;
 
 const XDP_PASS: u32 = 2;
@@ -210,7 +210,7 @@ fn every_accepted_reading_balances_under_load() {
         let (mut readings, mut last, mut torn) = (0, 0, 0);
         while readings < READINGS || torn < TORN {
             let read = || {
-                let blocks = values(&map, "COUNTERS", 0)?;
+                let blocks = blocks_of(&map)?;
                 torn += u32::from(!blocks.iter().all(counters::is_whole));
                 Ok(blocks)
             };
@@ -223,7 +223,7 @@ fn every_accepted_reading_balances_under_load() {
         done.store(true, Ordering::Relaxed);
         writer.join().expect("the writer ends")
     });
-    let block = read_counters(bpf).expect("at rest");
+    let block = counters_of(bpf);
     assert_balanced(&block, sent);
     assert_eq!(block.words[Counter::Attempts as usize], sent);
     assert_eq!(block.words[Counter::ExpiredNoSynAck as usize], sent - 1);
@@ -313,6 +313,16 @@ impl log::Log for Lines {
     }
 
     fn flush(&self) {}
+}
+
+/// The counters, when nothing runs.
+fn counters_of(bpf: &Ebpf) -> CounterBlock {
+    read_counts(bpf, 0).expect("counters at rest").0
+}
+
+/// The CPUs' blocks, whole or not.
+fn blocks_of(map: &PerCpu<'_, CpuCounts>) -> Result<Vec<CounterBlock>, LiveError> {
+    Ok(values(map, "COUNTERS", 0)?.iter().map(|cpu| cpu.counters).collect())
 }
 
 /// Tables of 64 slots, and the test runs' interface.

@@ -75,7 +75,7 @@ fn read_under_load(live: &Live, flood: &Flood, readings: u32) -> u32 {
             flood.run(100);
         }
         let read = || {
-            let blocks: Vec<CounterBlock> = values(&map, "COUNTERS", 0)?;
+            let blocks = blocks_of(&map)?;
             broken += u32::from(!is_balanced(&plain_sum(&blocks)));
             Ok(blocks)
         };
@@ -127,7 +127,7 @@ fn two_cpus_leave_the_tables_whole() {
         });
         assert_at_rest(&live);
     }
-    let block = read_counters(&live.bpf).expect("at rest");
+    let block = counters_of(&live.bpf);
     eprintln!("{} attempts, {} contended", block.words[1], block.words[Counter::Contended as usize]);
 }
 
@@ -136,7 +136,7 @@ fn assert_at_rest(live: &Live) {
     let tags = live.flows4.iter().map(Slot::tag).chain(live.flows6.iter().map(Slot::tag));
     assert_eq!(tags.filter(|tag| tag.load() & handshake_common::abi::tag::LOCKED != 0).count(), 0);
     assert!(stripes(live).iter().all(|word| *word == 0), "a lock word is held at rest");
-    let block = read_counters(&live.bpf).expect("counters at rest");
+    let block = counters_of(&live.bpf);
     assert!(is_balanced(&block), "{:?}", block.words);
     let records = records(live);
     let keys =

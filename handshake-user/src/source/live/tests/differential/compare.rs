@@ -117,7 +117,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn different_counters(&self, timed: bool) -> Option<String> {
-        let mut kernel = read_counters(&self.live.bpf).expect("counters at rest").words;
+        let mut kernel = counters_of(&self.live.bpf).words;
         let mut host = loads(self.host.books.words());
         if !timed {
             let longest = Counter::MaxSynSynAck as usize..=Counter::MaxConnect as usize;
@@ -143,7 +143,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn different_classes(&self) -> Option<String> {
-        let kernel = read_classes(&self.live.bpf, self.live.interfaces).expect("class counters");
+        let (_, kernel) = read_counts(&self.live.bpf, self.live.interfaces).expect("class counters");
         let pairs = kernel.iter().zip(&self.host.classes).enumerate();
         pairs.into_iter().find_map(|(interface, (kernel, host))| {
             different_words(&format!("interface {interface}, class"), &kernel.packets, &loads(host))

@@ -2,7 +2,8 @@
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
-use handshake_common::abi::COUNTERS;
+use handshake_common::abi::CpuCounts;
+use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
 use super::*;
@@ -55,14 +56,13 @@ fn load_tc(live: &mut Live) {
 
 /// Puts zeros into all that counts, and other settings into what the programs are told.
 pub(super) fn configure(live: &mut Live, settings: &Settings) {
-    clear::<[u64; 8]>(live, "FLOWS4");
-    clear::<[u64; 16]>(live, "FLOWS6");
+    clear::<Set<[u64; 8]>>(live, "FLOWS4");
+    clear::<Set<[u64; 16]>>(live, "FLOWS6");
     clear::<[u64; 16]>(live, "SERVICES");
-    clear_per_cpu::<[u64; COUNTERS]>(live, "COUNTERS");
-    clear_per_cpu::<[u64; CLASS_WORDS]>(live, "CLASSES");
+    clear_per_cpu::<CpuCounts>(live, "COUNTERS");
     clear_per_cpu::<[u64; BUCKETS]>(live, "LATENCY");
     live.clocks = settings.clocks(HZ);
-    live.interfaces = u32::try_from(settings.interfaces.len()).expect("a few interfaces");
+    live.interfaces = settings.interfaces.len();
     let sizes = Sizes::for_flows(settings.max_flows);
     maps::fill(&mut live.bpf, settings, sizes, &live.clocks).expect("maps that are not frozen");
 }
