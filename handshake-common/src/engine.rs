@@ -1,6 +1,7 @@
 //! From packet to record: count, filter, find, step, store. The same code runs in the kernel and on
 //! the host; a [`Platform`] is where its memory and its clocks are.
 
+use core::hint::cold_path;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
@@ -135,6 +136,7 @@ fn passes<P: Platform>(platform: &P, packet: &Packet) -> bool {
     if config.options & (option::PORTS | option::NETS) == 0 {
         return true;
     }
+    cold_path();
     let by_port = config.options & option::PORTS == 0
         || platform.is_selected(packet.source_port)
         || platform.is_selected(packet.destination_port);
@@ -218,20 +220,6 @@ impl Newcomer {
     }
 }
 
-/// What is left to do for a packet.
-///
-/// Three functions share the work, [`find`], [`insert`] and [`meet`]: the kernel side makes each a
-/// function of its own, which the verifier checks once, and whose stack is gone before the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing.
-    Done,
-    /// [`insert`]: its flow has no record.
-    Insert,
-    /// [`meet`] with the record in this slot.
-    Meet(u32),
-}
-
 /// Counts and tracks a packet, all of it.
 pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
     if !count(platform, packet) {
@@ -245,12 +233,24 @@ pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
 }
 
 fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
-    let mut next = if is_syn(packet) { Next::Insert } else { find::<P, S>(platform, packet) };
-    if next == Next::Insert {
-        next = insert::<P, S>(platform, packet);
+    run(platform, packet, meet::<P, S>, insert::<P, S>);
+}
+
+/// The order of the two steps that share the work of tracking. The kernel side makes each a function of its own,
+/// which the verifier checks once, and whose stack is gone before the next.
+#[inline(always)]
+pub fn run<P: Platform>(
+    platform: &P,
+    packet: &Packet,
+    meet: impl Fn(&P, &Packet) -> bool,
+    insert: impl Fn(&P, &Packet) -> bool,
+) {
+    if !is_syn(packet) && meet(platform, packet) {
+        return;
     }
-    if let Next::Meet(index) = next {
-        meet::<P, S>(platform, packet, index);
+    if !insert(platform, packet) && !meet(platform, packet) {
+        // The record that was there went to another flow since.
+        platform.books().add(Counter::Contended, 1);
     }
 }
 
@@ -304,38 +304,33 @@ impl<P: Platform, S: Table> wire::Taker for Passage<'_, P, S> {
 /// Does the packet begin an attempt, unless there is one? A SYN is nearly always new: it looks for a
 /// record once, under the lock.
 #[inline(always)]
-#[must_use]
-pub fn is_syn(packet: &Packet) -> bool {
+fn is_syn(packet: &Packet) -> bool {
     Newcomer::of(packet) == Newcomer::Attempt
 }
 
-/// Looks for the record of a packet that [`count`] wants. One that only counts is done here.
+/// A packet that [`count`] wants meets the record of its flow. `false`: there is none, and the packet is one that makes
+/// one.
 #[inline(always)]
-pub fn find<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
-    match Visit::new::<S>(platform, packet).find::<S>() {
-        Found::Passed => Next::Done,
-        Found::At(index) => Next::Meet(index),
-        Found::Nowhere if Newcomer::of(packet) == Newcomer::Nothing => Next::Done,
-        Found::Nowhere => Next::Insert,
-    }
-}
-
-/// Makes a record for a packet, unless there is one after all.
-#[inline(always)]
-pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> Next {
+pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
     let visit = Visit::new::<S>(platform, packet);
-    match visit.insert::<S>() {
-        Some(index) => Next::Meet(index),
-        None => Next::Done,
+    match visit.find::<S>() {
+        Found::Passed => true,
+        Found::Nowhere => Newcomer::of(packet) == Newcomer::Nothing,
+        Found::At(index) => {
+            // From here on in one way, whichever slot it is.
+            let index = low_half(visit.veil(index as u64));
+            if let Some(set) = S::set(platform, index / WAYS) {
+                visit.meet(slot_of(set, index));
+            }
+            true
+        }
     }
 }
 
-/// A packet meets the record of its flow, in the slot at `index` of the table.
+/// Makes a record for a packet. `false`: there is one after all.
 #[inline(always)]
-pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet, index: u32) {
-    if let Some(set) = S::set(platform, index / WAYS) {
-        Visit::new::<S>(platform, packet).meet(slot_of(set, index));
-    }
+pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
+    Visit::new::<S>(platform, packet).insert::<S>()
 }
 
 /// The row of the service a packet is sent to: its own, or `other` when the table has no room near
@@ -449,38 +444,42 @@ impl<'a, P: Platform> Visit<'a, P> {
         false
     }
 
-    /// Makes a record for the newcomer; gives the slot's index when there is one already.
+    /// Makes a record for the newcomer; `false`: there is one already.
     #[inline(always)]
-    fn insert<S: Table>(&self) -> Option<u32> {
+    fn insert<S: Table>(&self) -> bool {
         let first = self.hash::<S>(0);
         let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
-        let sets = [S::set(self.platform, places[0])?, S::set(self.platform, places[1])?];
         // The set takes the low bits of the hash, the lock word higher ones.
-        let lock = self.platform.stripe(first >> 16 & (STRIPES - 1))?;
+        let (Some(one), Some(other), Some(lock)) = (
+            S::set(self.platform, places[0]),
+            S::set(self.platform, places[1]),
+            self.platform.stripe(first >> 16 & (STRIPES - 1)),
+        ) else {
+            return true;
+        };
         if !acquire(lock) {
             self.platform.books().add(Counter::Contended, 1);
-            return None;
+            return true;
         }
-        let found = self.look(sets);
-        if found.is_none() {
-            self.take(sets);
+        let is_new = !self.has_a_record([one, other]);
+        if is_new {
+            self.take([one, other]);
         }
         lock.swap(0);
-        found.map(|way| places[(way / WAYS) as usize] * WAYS + way % WAYS)
+        is_new
     }
 
-    /// The way that holds the key, and nothing else.
     #[inline(always)]
-    fn look<S: Table>(&self, sets: [&Set<S>; 2]) -> Option<u32> {
+    fn has_a_record<S: Table>(&self, sets: [&Set<S>; 2]) -> bool {
         let mut way = 0;
         while way < 2 * WAYS {
             let slot = slot_of(sets[(way / WAYS) as usize], way);
             if self.is_here(slot, Tag(slot.tag().load())) {
-                return Some(way);
+                return true;
             }
             way += 1;
         }
-        None
+        false
     }
 
     /// Takes a place, if the newcomer is worth it: a free slot of the emptier set, else the slot that is worth least.

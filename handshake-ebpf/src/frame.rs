@@ -11,9 +11,7 @@ use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use handshake_common::masked;
-use handshake_common::wire::{
-    Class, Frame, Keep, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, parse_plain4, quote,
-};
+use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.
@@ -120,9 +118,6 @@ impl<L: Fn(u32, *mut core::ffi::c_void, u32) -> i64> Frame for Copied<L> {
 /// Parses a frame at XDP.
 #[inline(always)]
 pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
-    if is_plain4(&Linear::xdp(ctx), packet) {
-        return;
-    }
     xdp_linear(ctx, packet);
     if Linear::xdp(ctx).goes_on(packet) {
         xdp_copied(ctx, packet);
@@ -140,27 +135,16 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
         *packet = Packet { class: Class::NonIp as u8, ..Packet::unread(0, 1) };
         return;
     }
-    if is_plain4(&Linear::skb(ctx), packet) {
-        return;
-    }
     skb_linear(ctx, packet);
     if Linear::skb(ctx).goes_on(packet) {
         skb_copied(ctx, packet);
     }
 }
 
-/// Reads a plain IPv4 frame: a flood of SYNs, and the handshakes of nearly all connections.
-#[inline(always)]
-fn is_plain4<C: Context>(frame: &Linear<C>, packet: &mut Packet) -> bool {
-    clear(packet);
-    packet.segments = 1;
-    parse_plain4(frame, packet, Keep)
-}
-
 /// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd rest octet by
 /// octet: five instructions each.
 #[inline(always)]
-fn clear(packet: &mut Packet) {
+pub(crate) fn clear(packet: &mut Packet) {
     let words: *mut [u64; size_of::<Packet>() / 8] = core::ptr::from_mut(packet).cast();
     let mut i = 0;
     while i < size_of::<Packet>() / 8 {

@@ -4,12 +4,12 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use handshake_common::abi::point;
-use handshake_common::engine::{self, Next, Passage};
+use handshake_common::engine::{self, Passage};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::{Packet, note, parse_plain4, parse_plain6};
+use handshake_common::wire::{Keep, Packet, note, parse_plain4, parse_plain6};
 
-use crate::frame::Linear;
+use crate::frame::{Context, Linear};
 use crate::maps::Kernel;
 use crate::{frame, log, maps};
 
@@ -19,10 +19,32 @@ use crate::{frame, log, maps};
 pub(crate) fn xdp(ctx: *mut xdp_md) {
     let Some(kernel) = Kernel::new() else { return };
     let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
-    let passed = parse_plain4(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel));
-    if !passed && (packet.family == Family::V4 as u8 || plain_xdp(ctx) == 0) {
+    if parse_plain4(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel)) {
+        return;
+    }
+    let done = if packet.family == Family::V4 as u8 {
+        track_plain4(&kernel, &Linear::xdp(ctx), packet.point, 1)
+    } else {
+        plain_xdp(ctx) != 0
+    };
+    if !done {
         general_xdp(ctx);
     }
+}
+
+/// Plain IPv4 of which more is wanted than to be counted: handshakes nearly always, and a flood of SYNs. Read again, into
+/// memory: that costs less than to keep all of every packet until it is known whether it is such a one. `false`: it is
+/// not plain.
+#[inline(always)]
+fn track_plain4<C: Context>(kernel: &Kernel, frame: &Linear<C>, point: u8, segments: u16) -> bool {
+    let Some(packet) = maps::packet() else { return true };
+    frame::clear(packet);
+    (packet.point, packet.segments) = (point, segments);
+    let plain = parse_plain4(frame, packet, Keep);
+    if plain {
+        observe4(kernel, packet);
+    }
+    plain
 }
 
 #[inline(always)]
@@ -64,8 +86,16 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
         general_skb(ctx, egress as u32);
         return;
     }
-    let passed = parse_plain4(&Linear::skb(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel));
-    if !passed && (packet.family == Family::V4 as u8 || plain_skb(ctx, egress as u32) == 0) {
+    let segments = packet.segments;
+    if parse_plain4(&Linear::skb(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel)) {
+        return;
+    }
+    let done = if packet.family == Family::V4 as u8 {
+        track_plain4(&kernel, &Linear::skb(ctx), packet.point, segments)
+    } else {
+        plain_skb(ctx, egress as u32) != 0
+    };
+    if !done {
         general_skb(ctx, egress as u32);
     }
 }
@@ -107,76 +137,41 @@ fn is_raw(kernel: &Kernel, packet: &Packet) -> bool {
     engine::Platform::config(kernel).raw_interfaces >> (packet.point >> 1) & 1 != 0
 }
 
-/// Counts a packet, and tracks it when it is of a flow that is wanted. The three functions are called
+/// Counts a packet, and tracks it when it is of a flow that is wanted. The two functions are called
 /// from here, one after the other: their stacks do not add up.
 #[inline(always)]
 fn observe(kernel: &Kernel, packet: &Packet) {
     if packet.family == Family::V4 as u8 {
         observe4(kernel, packet);
     } else if engine::count(kernel, packet) {
-        run(packet, find6, insert6, meet6);
+        engine::run(kernel, packet, |_, packet| meet6(packet) != 0, |_, packet| insert6(packet) != 0);
     }
 }
 
 #[inline(always)]
 fn observe4(kernel: &Kernel, packet: &Packet) {
     if engine::count(kernel, packet) {
-        run(packet, find4, insert4, meet4);
+        engine::run(kernel, packet, |_, packet| meet4(packet) != 0, |_, packet| insert4(packet) != 0);
     }
 }
 
-type Search = extern "C" fn(*const Packet) -> i64;
-type Meeting = extern "C" fn(*const Packet, u32) -> i32;
-
-#[inline(always)]
-fn run(packet: &Packet, find: Search, insert: Search, meet: Meeting) {
-    let mut next = if engine::is_syn(packet) { INSERT } else { find(packet) };
-    if next == INSERT {
-        next = insert(packet);
-    }
-    if next >= 0 {
-        meet(packet, next as u32);
-    }
-}
-
-/// [`Next`] as a number: global functions return no more. A slot's index is 0 or more.
-const DONE: i64 = -1;
-const INSERT: i64 = -2;
-
-#[inline(always)]
-fn number(next: Next) -> i64 {
-    match next {
-        Next::Done => DONE,
-        Next::Insert => INSERT,
-        Next::Meet(index) => i64::from(index),
-    }
-}
-
-/// Defines a step of the engine as a global function.
+/// Defines a step of the engine as a global function, which answers with a number.
 macro_rules! step {
-    ($name:ident ( packet $(, $argument:ident : $type:ty)? ) -> $result:ty, $none:expr, $body:expr) => {
+    ($name:ident, $step:expr) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub(crate) extern "C" fn $name(packet: *const Packet $(, $argument: $type)?) -> $result {
-            let Some(kernel) = Kernel::new() else { return $none };
+        pub(crate) extern "C" fn $name(packet: *const Packet) -> i32 {
+            let Some(kernel) = Kernel::new() else { return 1 };
             if packet.is_null() {
-                return $none;
+                return 1;
             }
             // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-            $body(&kernel, unsafe { &*packet } $(, $argument)?)
+            $step(&kernel, unsafe { &*packet }) as i32
         }
     };
 }
 
-step!(find4(packet) -> i64, DONE, |kernel, packet| number(engine::find::<_, Slot4>(kernel, packet)));
-step!(find6(packet) -> i64, DONE, |kernel, packet| number(engine::find::<_, Slot6>(kernel, packet)));
-step!(insert4(packet) -> i64, DONE, |kernel, packet| number(engine::insert::<_, Slot4>(kernel, packet)));
-step!(insert6(packet) -> i64, DONE, |kernel, packet| number(engine::insert::<_, Slot6>(kernel, packet)));
-step!(meet4(packet, index: u32) -> i32, 0, |kernel, packet, index| {
-    engine::meet::<_, Slot4>(kernel, packet, index);
-    0
-});
-step!(meet6(packet, index: u32) -> i32, 0, |kernel, packet, index| {
-    engine::meet::<_, Slot6>(kernel, packet, index);
-    0
-});
+step!(meet4, engine::meet::<_, Slot4>);
+step!(meet6, engine::meet::<_, Slot6>);
+step!(insert4, engine::insert::<_, Slot4>);
+step!(insert6, engine::insert::<_, Slot6>);

@@ -186,7 +186,7 @@ mod tests {
         Machine { kernel: "6.18".to_owned(), processor: "a CPU".to_owned(), cpus: 2, load: 0.5 }
     }
 
-    fn rows(rates: &[[f64; 3]]) -> Rows {
+    fn rows(rates: &[[u64; 3]]) -> Rows {
         let cases = veth::CASES.into_iter().zip(rates);
         Rows {
             veth: cases.map(|(case, rates)| VethRow::with_rates(case, *rates)).collect(),
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn traffic_that_was_measured_both_ways_is_summed_up_by_the_worse() {
-        let rows = rows(&[[2.0, 1.0, 0.99], [2.0, 1.0, 0.9], [2.0, 1.0, 1.0]]);
+        let rows = rows(&[[200, 100, 99], [200, 100, 90], [200, 100, 100]]);
         assert_eq!(names(&rows), ["veth_connect_tcx", "veth_connect_xdp", "veth_bulk_tcx", "veth_connect"]);
         let sum = &json(&rows, &machine())["rows"][3];
         assert_eq!((&sum["ratio"], &sum["ingress"]), (&json!(0.9), &json!("xdp-native")));
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_table_has_only_the_heads_of_its_rows() {
-        let text = table(&rows(&[[2.0e3, 1.0e3, 0.5e3]]), &machine());
+        let text = table(&rows(&[[2_000, 1_000, 500]]), &machine());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "Linux 6.18 · a CPU · 2 CPUs · load before 0.5");
         assert!(lines[1].starts_with("row ") && lines[1].contains("of nothing"), "{text}");

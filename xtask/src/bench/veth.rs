@@ -28,6 +28,9 @@ pub(super) use hooks::Way;
 pub(super) use row::VethRow;
 use traffic::Turn;
 
+/// Turns of each in a round: each is first equally often.
+const TURNS: usize = 9;
+
 /// What goes over the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Traffic {
@@ -114,20 +117,29 @@ impl Stage {
         self.empty.ensure_run_by(|| traffic::bulk_of(&path, self.cpus, 1).map(|_| ()))
     }
 
-    /// Rounds of turns, in the order of [`Attached::ALL`]. Before them a turn each that nobody looks at.
+    /// What each came to in each round, in the order of [`Attached::ALL`]. Before them a round that nobody looks at.
     fn take_turns(&mut self, rounds: u32) -> Result<[Vec<Turn>; 3]> {
         let mut turns = [const { Vec::new() }; 3];
-        for round in 0..=rounds as usize {
-            // The order moves on from round to round: nobody always comes after the same.
-            for place in 0..Attached::ALL.len() {
-                let attached = Attached::ALL[(round + place) % Attached::ALL.len()];
-                let turn = self.turn(attached)?;
-                if round > 0 {
-                    turns[attached as usize].push(turn);
-                }
+        for round in 0..=rounds {
+            let sums = self.round()?;
+            if round > 0 {
+                turns.iter_mut().zip(sums).for_each(|(turns, sum)| turns.push(sum));
             }
         }
         Ok(turns)
+    }
+
+    /// Several turns of each.
+    fn round(&mut self) -> Result<[Turn; 3]> {
+        let mut sums = [Turn::default(); 3];
+        for turn in 0..TURNS {
+            // The order moves on from turn to turn: nobody always comes after the same.
+            for place in 0..Attached::ALL.len() {
+                let attached = Attached::ALL[(turn + place) % Attached::ALL.len()];
+                sums[attached as usize] += self.turn(attached)?;
+            }
+        }
+        Ok(sums)
     }
 
     fn turn(&mut self, attached: Attached) -> Result<Turn> {

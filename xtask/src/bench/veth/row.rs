@@ -12,8 +12,13 @@ pub(in crate::bench) struct VethRow {
     pub(in crate::bench) case: Case,
     /// Median units a second on the clock, in the order of [`Attached::ALL`].
     rates: [f64; 3],
-    /// The same of a second of CPU.
-    cpu_rates: [f64; 3],
+    /// What handshake leaves of the rate with empty programs: the median of the rounds' own ratios, for what is beside
+    /// each other in time was disturbed alike.
+    of_empty: f64,
+    /// The same of the rates by CPU.
+    of_empty_by_cpu: f64,
+    /// The same of the rate with nothing attached.
+    of_nothing: f64,
     rounds: usize,
 }
 
@@ -51,21 +56,26 @@ impl Traffic {
 
 impl VethRow {
     pub(super) fn of(case: Case, turns: &[Vec<Turn>; 3]) -> Self {
-        let medians = |rate: fn(&Turn) -> f64| {
-            turns.each_ref().map(|turns| Summary::of(&turns.iter().map(rate).collect::<Vec<_>>()).median)
-        };
-        Self { case, rates: medians(Turn::rate), cpu_rates: medians(Turn::cpu_rate), rounds: turns[0].len() }
+        Self {
+            case,
+            rates: turns.each_ref().map(|turns| median(turns.iter().map(Turn::rate))),
+            of_empty: left(turns, Attached::Empty, Turn::rate),
+            of_empty_by_cpu: left(turns, Attached::Empty, Turn::cpu_rate),
+            of_nothing: left(turns, Attached::Nothing, Turn::rate),
+            rounds: turns[0].len(),
+        }
     }
 
-    /// A row of these median rates, the same by the clock and by CPU.
+    /// A row of one round with these rates.
     #[cfg(test)]
-    pub(in crate::bench) const fn with_rates(case: Case, rates: [f64; 3]) -> Self {
-        Self { case, rates, cpu_rates: rates, rounds: 1 }
+    pub(in crate::bench) fn with_rates(case: Case, rates: [u64; 3]) -> Self {
+        let second = std::time::Duration::from_secs(1);
+        Self::of(case, &rates.map(|units| vec![Turn { units, wall: second, cpu: second }]))
     }
 
     /// What handshake leaves of the rate with empty programs.
-    pub(in crate::bench) fn ratio(&self) -> f64 {
-        left(&self.rates, Attached::Empty)
+    pub(in crate::bench) const fn ratio(&self) -> f64 {
+        self.of_empty
     }
 
     fn is_met(&self) -> bool {
@@ -77,8 +87,8 @@ impl VethRow {
         let traffic = self.case.traffic;
         json!({
             "name": name, "unit": "ratio", "ingress": self.case.way.ingress(), "egress": Way::EGRESS,
-            "ratio": thousandth(self.ratio()), "cpu_ratio": thousandth(left(&self.cpu_rates, Attached::Empty)),
-            "ratio_to_nothing": thousandth(left(&self.rates, Attached::Nothing)),
+            "ratio": thousandth(self.of_empty), "cpu_ratio": thousandth(self.of_empty_by_cpu),
+            "ratio_to_nothing": thousandth(self.of_nothing),
             "rate_unit": traffic.unit(), "rate": handshake, "empty_rate": empty, "nothing_rate": nothing,
             "goal_ratio": traffic.goal(), "met": self.is_met(), "rounds": self.rounds,
         })
@@ -92,9 +102,9 @@ impl VethRow {
         let Self { case: Case { traffic, .. }, rates, .. } = self;
         [
             name.to_owned(),
-            percent(self.ratio()),
-            percent(left(&self.cpu_rates, Attached::Empty)),
-            percent(left(&self.rates, Attached::Nothing)),
+            percent(self.of_empty),
+            percent(self.of_empty_by_cpu),
+            percent(self.of_nothing),
             traffic.spell(rates[Attached::Handshake as usize]),
             traffic.spell(rates[Attached::Empty as usize]),
             format!("≥ {:.0} %{}", traffic.goal() * 100.0, mark(self.is_met())),
@@ -102,8 +112,13 @@ impl VethRow {
     }
 }
 
-fn left(rates: &[f64; 3], of: Attached) -> f64 {
-    rates[Attached::Handshake as usize] / rates[of as usize]
+fn left(turns: &[Vec<Turn>; 3], of: Attached, rate: fn(&Turn) -> f64) -> f64 {
+    let pairs = turns[Attached::Handshake as usize].iter().zip(&turns[of as usize]);
+    median(pairs.map(|(ours, other)| rate(ours) / rate(other)))
+}
+
+fn median(samples: impl Iterator<Item = f64>) -> f64 {
+    Summary::of(&samples.collect::<Vec<_>>()).median
 }
 
 #[cfg(test)]
@@ -120,16 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_medians_and_rates_by_the_second() {
-        let turns = [turns([10, 2_000, 3_000], 500), turns([900, 1_000, 9], 500), turns([960, 1, 970], 480)];
+    fn ratios_are_of_rounds_and_rates_by_the_second() {
+        let turns = [turns([10, 2_000, 3_000], 500), turns([1_000, 900, 9], 500), turns([970, 960, 1], 480)];
         let row = VethRow::of(CASES[0], &turns);
         let value = row.json("x");
         assert_eq!(
             (&value["rate"], &value["empty_rate"], &value["nothing_rate"]),
             (&json!(1_920.0), &json!(1_800.0), &json!(4_000.0))
         );
-        assert_eq!((&value["ratio"], &value["ratio_to_nothing"]), (&json!(1.067), &json!(0.48)));
-        assert_eq!(value["cpu_ratio"], json!(1.111), "960 in 0.48 s against 900 in 0.5 s");
+        assert_eq!((&value["ratio"], &value["ratio_to_nothing"]), (&json!(0.97), &json!(0.48)));
+        assert_eq!(value["cpu_ratio"], json!(1.01), "970 in 0.48 s against 1,000 in 0.5 s");
         assert_eq!((&value["met"], &value["rounds"]), (&json!(true), &json!(3)));
     }
 
