@@ -269,7 +269,8 @@ impl<'a, P: Platform, S: Table> Passage<'a, P, S> {
 
     #[inline(always)]
     fn pass(self, packet: &Packet) -> bool {
-        let passed = !is_wanted(self.platform, packet) || Visit::new::<S>(self.platform, packet).pass::<S>();
+        let passed = !is_wanted(self.platform, packet)
+            || matches!(Visit::new::<S>(self.platform, packet).find::<S>(), Found::Passed);
         if passed {
             count_class(self.platform, packet);
         }
@@ -392,8 +393,14 @@ impl<'a, P: Platform> Visit<'a, P> {
 
     #[inline(always)]
     fn is_here<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
+        slot.holds(&self.key) && self.is_ours(tag)
+    }
+
+    /// A record of the packet's protocol? A free slot may have the key still, and the other protocol's record another.
+    #[inline(always)]
+    fn is_ours(&self, tag: Tag) -> bool {
         let state = tag.state();
-        slot.holds(&self.key) && !matches!(state, State::Empty) && state.is_udp() == self.key.udp
+        !matches!(state, State::Empty) && state.is_udp() == self.key.udp
     }
 
     /// The slot that holds the key. A packet that only counts is counted at once. The second set is
@@ -414,34 +421,17 @@ impl<'a, P: Platform> Visit<'a, P> {
         while way < WAYS {
             let slot = slot_of(set, way);
             let tag = Tag(slot.tag().load());
-            if self.is_here(slot, tag) {
-                return if self.pass_by(slot, tag) { Found::Passed } else { Found::At(place * WAYS + way) };
+            if slot.holds(&self.key) {
+                if self.pass_by(slot, tag) {
+                    return Found::Passed;
+                }
+                if self.is_ours(tag) {
+                    return Found::At(place * WAYS + way);
+                }
             }
             way += 1;
         }
         Found::Nowhere
-    }
-
-    /// Does the flow have a record under which the packet only counts? Then it has been counted.
-    #[inline(always)]
-    fn pass<S: Table>(&self) -> bool {
-        self.pass_in::<S>(0) || self.pass_in::<S>(1)
-    }
-
-    #[inline(always)]
-    fn pass_in<S: Table>(&self, which: usize) -> bool {
-        let place = self.place_of::<S>(self.hash::<S>(which));
-        let Some(set) = S::set(self.platform, place) else { return false };
-        let mut way = 0;
-        while way < WAYS {
-            let slot = slot_of(set, way);
-            let tag = Tag(slot.tag().load());
-            if slot.holds(&self.key) && self.pass_by(slot, tag) {
-                return true;
-            }
-            way += 1;
-        }
-        false
     }
 
     /// Makes a record for the newcomer; `false`: there is one already.
@@ -616,11 +606,27 @@ impl<'a, P: Platform> Visit<'a, P> {
             // The slot went to another flow since it was found.
             slot.tag().swap(tag.0);
             self.platform.books().add(Counter::Contended, 1);
-        } else if self.key.udp {
-            self.change_udp(slot, tag);
-        } else {
-            self.change_tcp(slot, tag);
+            return;
         }
+        let now = if self.needs_time(tag.state()) { self.now() } else { self.no_time() };
+        let goes_on =
+            if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
+        if !goes_on {
+            cold_path();
+            self.start(slot, tag, now, Newcomer::of(self.packet));
+        }
+    }
+
+    /// The end of a connection is not timed, and the precise clock is dear.
+    #[inline(always)]
+    fn needs_time(&self, state: State) -> bool {
+        let ends = 1 << Class::Fin as u32 | 1 << Class::Rst as u32;
+        !state.is_completed() || ends >> self.packet.class & 1 == 0
+    }
+
+    #[inline(always)]
+    fn no_time(&self) -> Now {
+        Now { ns: self.veil(0), jiffies: self.jiffies }
     }
 
     #[inline(always)]
@@ -678,14 +684,14 @@ impl<'a, P: Platform> Visit<'a, P> {
         self.platform.books().add(Counter::UdpBytes, self.packet.octets());
     }
 
-    /// A UDP flow is answered, found unreachable, begun anew, or seen at its other hook point. The slot is owned.
+    /// A UDP flow is answered, found unreachable, or seen at its other hook point. The slot is owned. `false`: the flow
+    /// is past its time, and the packet begins another.
     #[inline(always)]
-    fn change_udp<S: Table>(&self, slot: &S, old: Tag) {
-        let now = self.now();
+    fn change_udp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
         let state = old.state();
         if table::expired(slot, state, now, &self.clocks()) {
             self.platform.displaced(slot, old, None);
-            return self.start(slot, old, now, Newcomer::of(self.packet));
+            return false;
         }
         let side = self.side(old.flags());
         let after = udp::step(state, side, self.packet.quote);
@@ -706,18 +712,19 @@ impl<'a, P: Platform> Visit<'a, P> {
             self.transfer(old.service(), state.gauge_place(), after.gauge_place());
         }
         slot.tag().swap(old.next(after, old.flags(), old.service()).0);
+        true
     }
 
-    /// A segment that may change a TCP record. The slot is owned.
+    /// A segment that may change a TCP record. The slot is owned. `false`: the record has ended, and the segment is
+    /// judged as if there were none.
     #[inline(always)]
-    fn change_tcp<S: Table>(&self, slot: &S, old: Tag) {
-        let now = self.now();
+    fn change_tcp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
         let clocks = self.clocks();
         let mut state = old.state();
         let mut record = slot.body().tcp();
         if state.is_open() && record.expired(now.ns, &clocks) {
             self.close(slot, old, expired_as(state), now);
-            return self.start(slot, old, now, Newcomer::of(self.packet));
+            return false;
         }
         let idle = jiffies_since(now.jiffies, slot.last().load());
         if matches!(state, State::Established) && idle > clocks.idle_after_jiffies {
@@ -738,11 +745,12 @@ impl<'a, P: Platform> Visit<'a, P> {
             } else {
                 self.platform.displaced(slot, old, None);
             }
-            return self.start(slot, old, now, Newcomer::Attempt);
+            return false;
         }
         slot.body().set_tcp(record);
         slot.last().store(now.jiffies);
         self.conclude(slot, old, &step, now);
+        true
     }
 
     /// The same word, of which the verifier knows nothing: the many ways through a step are one way from

@@ -69,10 +69,10 @@ impl FlowKey {
         udp: bool,
     ) -> (Self, End) {
         let (s, d) = (source.0, destination.0);
-        let tail = below(with_port(d[0], destination.1), with_port(s[0], source.1));
         let swapped = match family {
-            Family::V4 => tail,
-            Family::V6 => is_greater(s, d, source.1 > destination.1) as u64,
+            Family::V4 => below(with_port(d[0], destination.1), with_port(s[0], source.1)),
+            // One bit, from here on without a branch.
+            Family::V6 => below(0, is_greater(s, d, source.1 > destination.1) as i64),
         };
         // Word by word, and of IPv4 one word only: whole arrays would be copied about.
         let mut key = Self { low: [0; 4], high: [0; 4], ports: 0, udp };
