@@ -18,17 +18,18 @@ use crate::{frame, log, maps};
 #[inline(always)]
 pub(crate) fn xdp(ctx: *mut xdp_md) {
     let Some(kernel) = Kernel::new() else { return };
-    let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
+    let point = xdp_point(&kernel, ctx);
+    let mut packet = Packet::unread(point, 1);
     if parse_plain4(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel)) {
         return;
     }
     let done = if packet.family == Family::V4 as u8 {
-        track_plain4(&kernel, &Linear::xdp(ctx), packet.point, 1)
+        track_plain4(&kernel, &Linear::xdp(ctx), point, 1)
     } else {
-        plain_xdp(ctx) != 0
+        plain_xdp(ctx, point as u32) != 0
     };
     if !done {
-        general_xdp(ctx);
+        general_xdp(ctx, point as u32);
     }
 }
 
@@ -53,12 +54,12 @@ fn xdp_point(kernel: &Kernel, ctx: *mut xdp_md) -> u8 {
     point(kernel.interface(unsafe { (*ctx).ingress_ifindex }), false)
 }
 
-/// The fast path of what is not IPv4; 0 when the packet is for the general one.
+/// The fast path of plain IPv6; 0 when the packet is for the general one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_xdp(ctx: *mut xdp_md) -> i32 {
+extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
-    let mut packet = Packet::unread(xdp_point(&kernel, ctx), 1);
+    let mut packet = Packet::unread(point as u8, 1);
     parse_plain6(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot6>::new(&kernel)) as i32
 }
 
@@ -66,10 +67,10 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md) -> i32 {
 /// keeps it in registers. Its own packet lies in a map: the stack is for the steps.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
+extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
     frame::parse_xdp(ctx, packet);
-    packet.point = xdp_point(&kernel, ctx);
+    packet.point = point as u8;
     if packet.note != note::NONE {
         log::xdp(ctx);
     }
@@ -81,40 +82,39 @@ extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
 #[inline(always)]
 pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let Some(kernel) = Kernel::new() else { return };
-    let mut packet = unread_skb(&kernel, ctx, egress);
-    if is_raw(&kernel, &packet) {
-        general_skb(ctx, egress as u32);
+    let (point, segments) = told_of(&kernel, ctx, egress);
+    if is_raw(&kernel, point) {
+        general_skb(ctx, point as u32, segments as u32);
         return;
     }
-    let segments = packet.segments;
+    let mut packet = Packet::unread(point, segments);
     if parse_plain4(&Linear::skb(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel)) {
         return;
     }
     let done = if packet.family == Family::V4 as u8 {
-        track_plain4(&kernel, &Linear::skb(ctx), packet.point, segments)
+        track_plain4(&kernel, &Linear::skb(ctx), point, segments)
     } else {
-        plain_skb(ctx, egress as u32) != 0
+        plain_skb(ctx, point as u32, segments as u32) != 0
     };
     if !done {
-        general_skb(ctx, egress as u32);
+        general_skb(ctx, point as u32, segments as u32);
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
+extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
-    let mut packet = unread_skb(&kernel, ctx, egress != 0);
+    let mut packet = Packet::unread(point as u8, segments as u16);
     parse_plain6(&Linear::skb(ctx), &mut packet, Passage::<_, Slot6>::new(&kernel)) as i32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
+extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
-    let unread = unread_skb(&kernel, ctx, egress != 0);
-    frame::parse_skb(ctx, is_raw(&kernel, &unread), packet);
-    (packet.point, packet.segments) = (unread.point, unread.segments);
+    frame::parse_skb(ctx, is_raw(&kernel, point as u8), packet);
+    (packet.point, packet.segments) = (point as u8, segments as u16);
     if packet.note != note::NONE {
         log::skb(ctx);
     }
@@ -122,19 +122,18 @@ extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
     0
 }
 
-/// What the context knows of a frame at TC. The segments of a super-packet are counted here, where the
-/// kernel tells them.
+/// What the context knows of a frame at TC: its hook point, and the segments of a super-packet.
 #[inline(always)]
-fn unread_skb(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> Packet {
+fn told_of(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> (u8, u16) {
     // SAFETY: the context is the program's own.
     let (interface, segments) = unsafe { ((*ctx).ifindex, (*ctx).gso_segs) };
-    Packet::unread(point(kernel.interface(interface), egress), segments.clamp(1, u32::from(u16::MAX)) as u16)
+    (point(kernel.interface(interface), egress), segments.clamp(1, u32::from(u16::MAX)) as u16)
 }
 
 /// Has the frame no link header, or not where `data` says?
 #[inline(always)]
-fn is_raw(kernel: &Kernel, packet: &Packet) -> bool {
-    engine::Platform::config(kernel).raw_interfaces >> (packet.point >> 1) & 1 != 0
+fn is_raw(kernel: &Kernel, point: u8) -> bool {
+    engine::Platform::config(kernel).raw_interfaces >> (point >> 1 & 0xf) & 1 != 0
 }
 
 /// Counts a packet, and tracks it when it is of a flow that is wanted. The two functions are called
