@@ -218,6 +218,7 @@ impl From<Error> for Failure {
 /// [`Error::Hook`] where a hook asked for by name is refused, [`Error::NoHook`] where all are, [`Error::Load`] and
 /// [`Error::Permission`]. What was attached before the error is detached again.
 pub(crate) fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
+    load_ahead(bpf, plan)?;
     let mut attached = Attached::default();
     for planned in &plan.interfaces {
         let mut attaching =
@@ -225,6 +226,21 @@ pub(crate) fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> 
         attached.interfaces.push(attaching.interface()?);
     }
     Ok(attached)
+}
+
+/// Loads what will be attached unless a hook is refused. The verifier takes half a second a program: of a handshake between
+/// the first hook and the last one side alone would be seen.
+fn load_ahead(bpf: &mut Ebpf, plan: &Plan) -> Result<(), Error> {
+    for planned in &plan.interfaces {
+        for (way, steps) in [(Way::Ingress, &planned.ingress), (Way::Egress, &planned.egress)] {
+            match steps.first() {
+                Some(step) if step.hook.is_xdp() => loaded::<Xdp>(bpf, XDP).map(|_| ()),
+                Some(_) => loaded::<SchedClassifier>(bpf, way.classifier()).map(|_| ()),
+                None => Ok(()),
+            }?;
+        }
+    }
+    Ok(())
 }
 
 /// One interface on its way from planned to attached.

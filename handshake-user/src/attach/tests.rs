@@ -75,6 +75,23 @@ fn auto_on_a_veth_is_tc_both_ways_and_first() {
 }
 
 #[test]
+fn what_will_be_attached_is_loaded_before_the_first_hook() {
+    in_namespace(|| {
+        let is_loaded =
+            |bpf: &Ebpf| [XDP, INGRESS, EGRESS].map(|name| bpf.program(name).is_some_and(|p| p.fd().is_ok()));
+        for (choice, expected) in [
+            (HookChoice::Auto, [false, true, true]),
+            (HookChoice::Named(Hook::XdpNative), [true, false, true]),
+        ] {
+            let facts = survey(&["hs-a".to_owned()]).expect("it exists");
+            let mut bpf = ours();
+            load_ahead(&mut bpf, &plan(&facts, choice, Direction::Auto).expect("a plan")).expect("they load");
+            assert_eq!(is_loaded(&bpf), expected, "{choice:?}");
+        }
+    });
+}
+
+#[test]
 fn a_program_that_came_before_ours_is_named() {
     in_namespace(|| {
         let (attached, _) = attach_to("hs-a", HookChoice::Auto).expect("auto");
