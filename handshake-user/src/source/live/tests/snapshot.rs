@@ -4,6 +4,7 @@
 //! `HANDSHAKE_BENCH_SNAPSHOT=FLOWS,ROUNDS` asks for other numbers than the suite's, and for a line with the times of as
 //! many rounds. A round is the agent's own [`Snapshot::take`] and nothing else.
 
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
@@ -163,12 +164,11 @@ struct Plain(Vec<[u64; 8]>);
 
 impl Plain {
     fn new(slots: u64) -> Self {
-        let lines = vec![[1; 8]; usize::try_from(slots).expect("a table fits memory")];
-        // SAFETY: the range is that of the vector; the advice changes no byte. As the table is: in pages of 4 KiB.
-        unsafe {
-            let (start, length) = (lines.as_ptr().cast_mut().cast(), size_of_val(lines.as_slice()));
-            libc::madvise(start, length, libc::MADV_NOHUGEPAGE);
-        }
+        let slots = usize::try_from(slots).expect("a table fits memory");
+        let mut lines = Vec::with_capacity(slots);
+        // Before the first byte is written: pages that are there stay as they are.
+        in_small_pages(lines.spare_capacity_mut());
+        lines.resize(slots, [1; 8]);
         Self(lines)
     }
 
@@ -179,6 +179,19 @@ impl Plain {
         std::hint::black_box(sum);
         cpu_time() - begun
     }
+}
+
+/// Has memory come in pages of 4 KiB, as a table's does, whatever the system does with large pieces.
+fn in_small_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    const PAGE: usize = 4096;
+    let start = memory.as_mut_ptr().cast::<u8>();
+    let skipped = start.align_offset(PAGE);
+    let Some(length) = size_of_val(memory).checked_sub(skipped).map(|rest| rest / PAGE * PAGE) else {
+        return;
+    };
+    // SAFETY: whole pages within the range that we were given; the advice changes no byte. A kernel without huge pages
+    // refuses it, and has none to give.
+    unsafe { libc::madvise(start.add(skipped).cast(), length, libc::MADV_NOHUGEPAGE) };
 }
 
 /// What the bench reads.
