@@ -3,10 +3,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 
+use handshake_capture::{Capture, CapturedPacket};
 use handshake_common::wire::{self, Slice};
 
 use crate::parse::check;
-use crate::source::capture_file::{Capture, CapturedPacket};
 
 /// Reads the bytes as a capture, at once and in small pieces: both must give the same.
 pub fn capture(data: &[u8]) {

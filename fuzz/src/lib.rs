@@ -12,16 +12,6 @@ pub use capture::capture;
 pub use parse::parse;
 pub use track::track;
 
-/// The reader of captures, of a crate that is a command and no library: its one file, compiled here too.
-#[path = "../../handshake-user/src/source"]
-mod source {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what opens files by path, and names for messages, is the command's")
-    )]
-    pub(crate) mod capture_file;
-}
-
 /// A target.
 pub struct Target {
     /// Its binary, and its folder of the corpus.

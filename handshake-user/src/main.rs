@@ -24,7 +24,6 @@ use std::process::ExitCode;
 
 use cli::Command;
 use error::Error;
-use source::capture_file;
 use source::live::LiveError;
 
 fn main() -> ExitCode {
@@ -77,5 +76,5 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<LiveError>() {
         return error.exit_code();
     }
-    if error.downcast_ref::<capture_file::Error>().is_some() { 2 } else { 4 }
+    if error.downcast_ref::<handshake_capture::Error>().is_some() { 2 } else { 4 }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use handshake_capture::{Capture, CapturedPacket, Squeeze};
 use handshake_common::abi::MAX_INTERFACES;
 use handshake_common::abi::point;
 use handshake_common::table::record_of;
@@ -15,10 +16,8 @@ use crate::report::text::Style;
 use crate::say;
 use crate::snapshot::{Context, Origin, Snapshot};
 use crate::source::Source;
-use crate::source::capture_file::{Capture, CapturedPacket};
 use crate::source::replay::{Passed, Replay};
 use crate::source::settings::Settings;
-use crate::source::squeeze::Squeeze;
 
 /// Runs the command; its exit code.
 ///

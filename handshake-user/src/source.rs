@@ -1,11 +1,9 @@
 //! Where the figures come from: the kernel's maps, or a capture run through the same engine.
 
-pub(crate) mod capture_file;
 pub(crate) mod live;
 pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod settings;
-pub(crate) mod squeeze;
 
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
 use handshake_common::books::ServiceRow;

@@ -8,20 +8,20 @@ use pcap_parser::{
     parse_pcap_header,
 };
 
-use super::record::{Extent, Interface, MAX_RECORD, Packet, Parsed, complete, extent, whole};
-use super::stream::{Stop, Window};
+use crate::record::{Extent, Interface, MAX_RECORD, Packet, Parsed, complete, extent, whole};
+use crate::stream::{Stop, Window};
 
 /// The largest packet that libpcap and Wireshark take from a file whose snap length promises none larger.
 const USUAL_SNAP_LENGTH: u32 = 262_144;
-/// Octets of the header.
+/// Bytes of the header.
 const HEADER: usize = 24;
 
 type Parse = for<'a> fn(&'a [u8]) -> Parsed<'a, LegacyPcapBlock<'a>>;
 
 /// How the records of one file are read.
-pub(super) struct Classic {
+pub(crate) struct Classic {
     parse: Parse,
-    /// Octets of a record before the packet.
+    /// Bytes of a record before the packet.
     record_header: usize,
     /// Nanoseconds of a unit of the time stamp's second word.
     unit_ns: u32,
@@ -31,7 +31,7 @@ pub(super) struct Classic {
 
 impl Classic {
     /// Reads the header at the window's start.
-    pub(super) fn detect(window: &mut Window) -> Result<Self, Stop> {
+    pub(crate) fn detect(window: &mut Window) -> Result<Self, Stop> {
         let length = whole(window, HEADER, |input| {
             extent(input, parse_pcap_header(input), "").map_err(|_| Stop::Damaged(stranger(input)))
         })?;
@@ -65,17 +65,17 @@ impl Classic {
         }
     }
 
-    /// Octets of a record at most.
-    pub(super) fn limit(&self) -> usize {
+    /// Bytes of a record at most.
+    pub(crate) fn limit(&self) -> usize {
         let packet = self.snap_length.max(USUAL_SNAP_LENGTH) as usize;
         packet.min(MAX_RECORD) + self.record_header
     }
 
-    pub(super) fn extent(&self, input: &[u8]) -> Result<Extent, Stop> {
+    pub(crate) fn extent(&self, input: &[u8]) -> Result<Extent, Stop> {
         extent(input, (self.parse)(input), "a record that cannot be")
     }
 
-    pub(super) fn decode(&self, record: &[u8]) -> Result<Packet, Stop> {
+    pub(crate) fn decode(&self, record: &[u8]) -> Result<Packet, Stop> {
         let block = complete((self.parse)(record), "a record that cannot be")?;
         let within_second = i128::from(block.ts_usec) * i128::from(self.unit_ns);
         Ok(Packet {
@@ -86,7 +86,7 @@ impl Classic {
         })
     }
 
-    pub(super) fn interfaces(&self) -> &[Interface] {
+    pub(crate) fn interfaces(&self) -> &[Interface] {
         slice::from_ref(&self.interface)
     }
 }

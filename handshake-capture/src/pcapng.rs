@@ -9,9 +9,9 @@ use pcap_parser::{
     parse_unknownblock_le, traits::PcapNGPacketBlock,
 };
 
-use super::clock::Clock;
-use super::record::{Extent, Interface, Packet, complete, extent};
-use super::stream::Stop;
+use crate::record::{Extent, Interface, Packet, complete, extent};
+use crate::stream::Stop;
+use crate::timestamp::Resolution;
 
 /// The Packet Block, obsolete and still met (appendix A of the draft).
 const OBSOLETE_PACKET: u32 = 2;
@@ -34,7 +34,7 @@ enum Order {
 }
 
 /// Where reading stands: the section's byte order, its interfaces, and those of the whole file.
-pub(super) struct Sections {
+pub(crate) struct Sections {
     order: Order,
     /// Counts the sections.
     section: u64,
@@ -51,14 +51,14 @@ pub(super) struct Sections {
 struct Local {
     /// Index into the file's interfaces.
     interface: usize,
-    clock: Clock,
+    resolution: Resolution,
     /// 0: no limit.
     snap_length: u32,
 }
 
 impl Sections {
     /// Before the first section.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             order: Order::Little,
             section: 0,
@@ -69,11 +69,11 @@ impl Sections {
     }
 
     /// Whether a section header begins `input`: its type reads the same in both byte orders.
-    pub(super) fn begin_here(input: &[u8]) -> bool {
+    pub(crate) fn begin_here(input: &[u8]) -> bool {
         input.starts_with(&SHB_MAGIC.to_le_bytes())
     }
 
-    pub(super) fn extent(&self, input: &[u8]) -> Result<Extent, Stop> {
+    pub(crate) fn extent(&self, input: &[u8]) -> Result<Extent, Stop> {
         if input.len() < 4 {
             return Ok(Extent::Missing(4 - input.len()));
         }
@@ -88,7 +88,7 @@ impl Sections {
     }
 
     /// The packet in a whole block, if there is one; a block that describes changes what is known instead.
-    pub(super) fn decode(&mut self, block: &[u8]) -> Result<Option<Packet>, Stop> {
+    pub(crate) fn decode(&mut self, block: &[u8]) -> Result<Option<Packet>, Stop> {
         if Self::begin_here(block) {
             self.begin_section(block)?;
         }
@@ -104,7 +104,7 @@ impl Sections {
         }
     }
 
-    pub(super) fn interfaces(&self) -> &[Interface] {
+    pub(crate) fn interfaces(&self) -> &[Interface] {
         &self.interfaces
     }
 
@@ -135,8 +135,8 @@ impl Sections {
         let offset_s = option(OptionCode::IfTsoffset).and_then(|value| self.order.i64(value));
         let link_type = u16::try_from(description.linktype.0).map_err(|_| Stop::damaged(fault))?;
         let interface = self.place(Interface { name, link_type })?;
-        let clock = Clock::new(*resolution.unwrap_or(&Clock::DEFAULT_RESOLUTION), offset_s.unwrap_or(0));
-        self.local.push(Local { interface, clock, snap_length: description.snaplen });
+        let resolution = Resolution::new(*resolution.unwrap_or(&Resolution::DEFAULT), offset_s.unwrap_or(0));
+        self.local.push(Local { interface, resolution, snap_length: description.snaplen });
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Sections {
         let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
         Ok(Packet {
             interface: local.interface,
-            time: Some(local.clock.nanoseconds(units)),
+            time: Some(local.resolution.nanoseconds(units)),
             data: PACKET_AT..PACKET_AT + packet.packet_data().len(),
             length: packet.origlen,
         })
@@ -186,7 +186,7 @@ impl Sections {
         }
         Ok(Packet {
             interface: local.interface,
-            time: Some(local.clock.nanoseconds(units)),
+            time: Some(local.resolution.nanoseconds(units)),
             data: PACKET_AT..PACKET_AT + captured,
             length,
         })

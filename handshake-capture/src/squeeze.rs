@@ -6,7 +6,7 @@
 /// Steps back in time (mirror ports reorder) are kept, and bounded by the same limit, so that one
 /// wrong time stamp moves nothing but itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Squeeze {
+pub struct Squeeze {
     limit_ns: u64,
     previous: Option<Step>,
 }
@@ -20,12 +20,12 @@ struct Step {
 
 impl Squeeze {
     /// Gaps longer than `limit_ns` become `limit_ns`.
-    pub(crate) const fn new(limit_ns: u64) -> Self {
+    pub const fn new(limit_ns: u64) -> Self {
         Self { limit_ns, previous: None }
     }
 
     /// The mapped time of the next packet in the file's order, ns.
-    pub(crate) fn map(&mut self, captured_ns: u64) -> u64 {
+    pub fn map(&mut self, captured_ns: u64) -> u64 {
         let mapped_ns = match self.previous {
             None => captured_ns,
             Some(previous) => previous.follow(captured_ns, self.limit_ns),

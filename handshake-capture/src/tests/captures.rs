@@ -40,7 +40,7 @@ fn read_file(path: &Path) -> Vec<Seen> {
 }
 
 #[test]
-fn packets_octets_and_times_are_those_of_capinfos() {
+fn packets_bytes_and_times_are_those_of_capinfos() {
     for path in captures() {
         let arguments = ["-T", "-r", "-m", "-M", "-c", "-d", "-a", "-e", "-S"];
         // The `-` behind the path is a file that capinfos does not find; the first line is ours.
@@ -48,11 +48,11 @@ fn packets_octets_and_times_are_those_of_capinfos() {
         let said = String::from_utf8(said).expect("text");
         let said = said.lines().next().expect("a line");
         let packets = read_file(&path);
-        let octets: u64 = packets.iter().map(|packet| u64::from(packet.length)).sum();
+        let bytes: u64 = packets.iter().map(|packet| u64::from(packet.length)).sum();
         let times = || packets.iter().map(|packet| packet.time_ns / 1_000);
         let (first, last) = (times().min().expect("a packet"), times().max().expect("a packet"));
         let second = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
-        let want = format!("{},{octets},{},{}", packets.len(), second(first), second(last));
+        let want = format!("{},{bytes},{},{}", packets.len(), second(first), second(last));
         assert!(said.ends_with(&want), "{said} / {want}");
     }
 }

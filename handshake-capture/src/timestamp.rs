@@ -4,9 +4,9 @@ const NS_PER_SECOND: u32 = 1_000_000_000;
 /// Ten to this power is [`NS_PER_SECOND`].
 const NS_DIGITS: u32 = 9;
 
-/// How an interface counts time: a unit, and seconds to add.
+/// What the time stamps of an interface mean: a unit, and seconds to add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Clock {
+pub(crate) struct Resolution {
     scale: Scale,
     offset_s: i64,
 }
@@ -20,13 +20,13 @@ enum Scale {
     Binary(u32),
 }
 
-impl Clock {
+impl Resolution {
     /// Microseconds: what pcapng means where `if_tsresol` is absent.
-    pub(super) const DEFAULT_RESOLUTION: u8 = 6;
+    pub(crate) const DEFAULT: u8 = 6;
 
     /// `resolution` is `if_tsresol`: with the top bit set a unit is 2 to the power of minus the other bits,
     /// else 10 to that power. `offset_s` is `if_tsoffset` (draft-ietf-opsawg-pcapng §4.2).
-    pub(super) fn new(resolution: u8, offset_s: i64) -> Self {
+    pub(crate) fn new(resolution: u8, offset_s: i64) -> Self {
         let exponent = u32::from(resolution & 0x7f);
         let scale = if resolution & 0x80 != 0 {
             Scale::Binary(exponent)
@@ -40,7 +40,7 @@ impl Clock {
     }
 
     /// Nanoseconds since the epoch at `units`; may lie far outside of what a `u64` holds.
-    pub(super) fn nanoseconds(self, units: u64) -> i128 {
+    pub(crate) fn nanoseconds(self, units: u64) -> i128 {
         let units = u128::from(units);
         let since = match self.scale {
             Scale::Times(factor) => units * u128::from(factor),
@@ -54,7 +54,7 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use super::Clock;
+    use super::Resolution;
 
     #[test]
     fn every_resolution_gives_the_same_moment() {
@@ -75,7 +75,7 @@ mod tests {
             (6, -300, 1_700_000_300_500_000, MOMENT),
         ];
         for (resolution, offset_s, units, want) in rows {
-            let got = Clock::new(resolution, offset_s).nanoseconds(units);
+            let got = Resolution::new(resolution, offset_s).nanoseconds(units);
             assert_eq!(got, want, "{resolution:#x} {offset_s} {units}");
         }
     }
@@ -84,12 +84,12 @@ mod tests {
     fn the_extremes_neither_overflow_nor_panic() {
         for resolution in 0..=u8::MAX {
             for offset in [i64::MIN, -1, 0, i64::MAX] {
-                let clock = Clock::new(resolution, offset);
+                let clock = Resolution::new(resolution, offset);
                 assert!(clock.nanoseconds(u64::MAX) >= clock.nanoseconds(0), "{resolution} {offset}");
             }
         }
-        assert_eq!(Clock::new(127, 0).nanoseconds(u64::MAX), 0);
-        assert_eq!(Clock::new(0xff, 3).nanoseconds(u64::MAX), 3_000_000_000);
-        assert_eq!(Clock::new(0, 0).nanoseconds(u64::MAX), i128::from(u64::MAX) * 1_000_000_000);
+        assert_eq!(Resolution::new(127, 0).nanoseconds(u64::MAX), 0);
+        assert_eq!(Resolution::new(0xff, 3).nanoseconds(u64::MAX), 3_000_000_000);
+        assert_eq!(Resolution::new(0, 0).nanoseconds(u64::MAX), i128::from(u64::MAX) * 1_000_000_000);
     }
 }

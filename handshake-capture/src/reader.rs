@@ -1,14 +1,4 @@
-//! Reads captures: pcap and pcapng, plain or gzip, packet after packet. Streams and never seeks, so that a FIFO
-//! or standard input does as well as a file; what a length field says is never memory spent.
-
-mod classic;
-mod clock;
-mod link;
-mod pcapng;
-mod record;
-mod stream;
-#[cfg(test)]
-mod tests;
+//! A capture from its head to its end.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,14 +7,15 @@ use std::path::Path;
 
 use handshake_common::wire::Link;
 
-use self::record::{Format, Packet};
-use self::stream::{Stop, Window};
+use crate::link;
+use crate::record::{Format, Packet};
+use crate::stream::{self, Stop, Window};
 
 /// The latest time that is given: in 2262. What adds a timeout to it stays within a `u64`.
 const MAX_TIME_NS: u64 = i64::MAX as u64;
 
 /// An open capture.
-pub(crate) struct Capture {
+pub struct Capture {
     /// The file in messages.
     name: String,
     window: Window,
@@ -42,24 +33,25 @@ pub(crate) struct Capture {
 
 /// A packet that can be read, as it was captured.
 #[derive(Debug)]
-pub(crate) struct CapturedPacket<'a> {
+pub struct CapturedPacket<'a> {
     /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Not in order where the file is not.
-    pub(crate) time_ns: u64,
+    pub time_ns: u64,
     /// What `bytes` begins with.
-    pub(crate) link: Link,
+    pub link: Link,
     /// The interface's number in the file, counted from 0 through all sections.
-    pub(crate) interface: u32,
+    pub interface: u32,
     /// The interface's name, where the file gives one; printable.
-    pub(crate) interface_name: Option<&'a str>,
+    pub interface_name: Option<&'a str>,
     /// What was captured of the packet.
-    pub(crate) bytes: &'a [u8],
+    pub bytes: &'a [u8],
     /// Octets the packet had on the wire; at least what `bytes` has.
-    pub(crate) length: u32,
+    pub length: u32,
 }
 
 /// Why a capture cannot be read. Each says in one line which file, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+#[expect(missing_docs, reason = "each field's name says it")]
+pub enum Error {
     /// There is no such file.
     #[error("{name}: no such file; check the path")]
     NotFound { name: String },
@@ -73,7 +65,8 @@ pub(crate) enum Error {
 
 /// What the reader of a report should know about a capture that could be read. Each is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Warning {
+#[expect(missing_docs, reason = "each field's name says it")]
+pub enum Warning {
     /// The input ends within a record.
     #[error("capture cut short after packet {packets}: {detail}")]
     CutShort { packets: u64, detail: &'static str },
@@ -96,7 +89,7 @@ pub(crate) enum Warning {
 
 impl Capture {
     /// Opens the capture at `path` and reads its head; `-` is standard input. Waits for a FIFO's writer.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
         match stream::open(path) {
             Ok(file) => Self::read_from(name, file),
@@ -106,7 +99,7 @@ impl Capture {
     }
 
     /// Reads the head of what `source` brings; `name` stands for it in messages.
-    pub(crate) fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, Error> {
+    pub fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, Error> {
         let mut window = match Window::new(source) {
             Ok(window) => window,
             Err(error) => return Err(unreadable(name, error)),
@@ -128,7 +121,7 @@ impl Capture {
 
     /// The next packet of a link type that is read, in the file's order; `None` at the end, be it the file's
     /// or that of what can be read of it: [`warnings`](Self::warnings) tells. An error is the system's.
-    pub(crate) fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, Error> {
+    pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, Error> {
         while !self.ended {
             match self.next_record() {
                 Ok((length, Some((packet, link)))) => return Ok(Some(self.present(length, &packet, link))),
@@ -143,7 +136,7 @@ impl Capture {
 
     /// What is to be said about the capture as far as it has been read: complete once
     /// [`next_packet`](Self::next_packet) has given `None`.
-    pub(crate) fn warnings(&self) -> Vec<Warning> {
+    pub fn warnings(&self) -> Vec<Warning> {
         let skipped = self.skipped.iter();
         let mut warnings: Vec<_> =
             skipped.map(|(&link_type, &packets)| Warning::Skipped { link_type, packets }).collect();
@@ -161,14 +154,19 @@ impl Capture {
     }
 
     /// Packets met so far, skipped ones included.
-    #[cfg(test)]
-    pub(crate) fn packets(&self) -> u64 {
+    pub fn packets(&self) -> u64 {
         self.packets
     }
 
     /// Packets skipped so far, for their link types are not read.
-    pub(crate) fn skipped(&self) -> u64 {
+    pub fn skipped(&self) -> u64 {
         self.skipped.values().sum()
+    }
+
+    /// Bytes of memory held.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.window.capacity()
     }
 
     /// The next record's length, and the packet in it if it is one that is read. The record stays in the window.

@@ -6,20 +6,20 @@ use std::ops::Range;
 use pcap_parser::PcapError;
 use pcap_parser::nom::{self, IResult, Needed};
 
-use super::classic::Classic;
-use super::pcapng::Sections;
-use super::stream::{Stop, Window};
+use crate::classic::Classic;
+use crate::pcapng::Sections;
+use crate::stream::{Stop, Window};
 
-/// Octets of a record at most, whatever its length says. The largest snap length of libpcap's
+/// Bytes of a record at most, whatever its length says. The largest snap length of libpcap's
 /// writers is 128 MiB (D-Bus, USB); twice that leaves room for options.
-pub(super) const MAX_RECORD: usize = 256 << 20;
+pub(crate) const MAX_RECORD: usize = 256 << 20;
 
 /// What the parsers answer: `Incomplete` says how much is missing.
-pub(super) type Parsed<'a, T> = IResult<&'a [u8], T, PcapError<&'a [u8]>>;
+pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, PcapError<&'a [u8]>>;
 
 /// How far a record reaches.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(crate) enum Extent {
     /// The first so many bytes of the input are a record.
     Whole(usize),
     /// So many more are wanted to know it, or to have it all.
@@ -28,35 +28,35 @@ pub(super) enum Extent {
 
 /// A packet's place in its record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Packet {
+pub(crate) struct Packet {
     /// Index into the capture's interfaces.
-    pub(super) interface: usize,
+    pub(crate) interface: usize,
     /// Nanoseconds since the Unix epoch, not bounded; absent where the record has no time.
-    pub(super) time: Option<i128>,
+    pub(crate) time: Option<i128>,
     /// Where in the record the captured bytes are.
-    pub(super) data: Range<usize>,
-    /// Octets on the wire as the record says.
-    pub(super) length: u32,
+    pub(crate) data: Range<usize>,
+    /// Bytes on the wire as the record says.
+    pub(crate) length: u32,
 }
 
 /// Where packets were captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Interface {
+pub(crate) struct Interface {
     /// Where the file gives one; printable.
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The registry's number of what its frames begin with (LINKTYPE_…).
-    pub(super) link_type: u16,
+    pub(crate) link_type: u16,
 }
 
 /// A capture's format, with what was learned on the way.
-pub(super) enum Format {
+pub(crate) enum Format {
     Classic(Classic),
     Sections(Sections),
 }
 
 impl Format {
     /// Reads the head of the input: pcap's header, or pcapng's first section header.
-    pub(super) fn detect(window: &mut Window) -> Result<Self, Stop> {
+    pub(crate) fn detect(window: &mut Window) -> Result<Self, Stop> {
         let mut sections = Sections::new();
         window.need(4)?;
         if !Sections::begin_here(window.rest()) {
@@ -68,7 +68,7 @@ impl Format {
     }
 
     /// The length of the record that the input goes on with, all of which is then in the window.
-    pub(super) fn whole_record(&self, window: &mut Window) -> Result<usize, Stop> {
+    pub(crate) fn whole_record(&self, window: &mut Window) -> Result<usize, Stop> {
         match self {
             Self::Classic(classic) => whole(window, classic.limit(), |input| classic.extent(input)),
             Self::Sections(sections) => whole(window, MAX_RECORD, |input| sections.extent(input)),
@@ -76,14 +76,14 @@ impl Format {
     }
 
     /// The packet in a whole record, if it is one.
-    pub(super) fn decode(&mut self, record: &[u8]) -> Result<Option<Packet>, Stop> {
+    pub(crate) fn decode(&mut self, record: &[u8]) -> Result<Option<Packet>, Stop> {
         match self {
             Self::Classic(classic) => classic.decode(record).map(Some),
             Self::Sections(sections) => sections.decode(record),
         }
     }
 
-    pub(super) fn interfaces(&self) -> &[Interface] {
+    pub(crate) fn interfaces(&self) -> &[Interface] {
         match self {
             Self::Classic(classic) => classic.interfaces(),
             Self::Sections(sections) => sections.interfaces(),
@@ -92,7 +92,7 @@ impl Format {
 }
 
 /// Reads until `extent` has a whole record, which may not be longer than `limit`.
-pub(super) fn whole(
+pub(crate) fn whole(
     window: &mut Window,
     limit: usize,
     extent: impl Fn(&[u8]) -> Result<Extent, Stop>,
@@ -104,7 +104,7 @@ pub(super) fn whole(
             Extent::Missing(more) => (have.saturating_add(more), more),
         };
         if length > limit {
-            let reason = format!("a record of {length} octets, where {limit} are the most");
+            let reason = format!("a record of {length} bytes, where {limit} are the most");
             return Err(Stop::Damaged(Cow::Owned(reason)));
         }
         if missing == 0 {
@@ -118,7 +118,7 @@ pub(super) fn whole(
 }
 
 /// What a parser's answer says about the extent of what it parsed.
-pub(super) fn extent<T>(input: &[u8], parsed: Parsed<'_, T>, fault: &'static str) -> Result<Extent, Stop> {
+pub(crate) fn extent<T>(input: &[u8], parsed: Parsed<'_, T>, fault: &'static str) -> Result<Extent, Stop> {
     match parsed {
         Ok((rest, _)) => Ok(Extent::Whole(input.len() - rest.len())),
         Err(nom::Err::Incomplete(Needed::Size(more))) => Ok(Extent::Missing(more.get())),
@@ -128,7 +128,7 @@ pub(super) fn extent<T>(input: &[u8], parsed: Parsed<'_, T>, fault: &'static str
 }
 
 /// What a parser found in a whole record: one that asks for more there has met a length that lies.
-pub(super) fn complete<T>(parsed: Parsed<'_, T>, fault: &'static str) -> Result<T, Stop> {
+pub(crate) fn complete<T>(parsed: Parsed<'_, T>, fault: &'static str) -> Result<T, Stop> {
     match parsed {
         Ok((_, value)) => Ok(value),
         Err(_) => Err(Stop::damaged(fault)),

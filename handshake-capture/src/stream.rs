@@ -16,7 +16,7 @@ const CHUNK: usize = 64 << 10;
 
 /// Why no further record comes.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// Nothing follows.
     End,
     /// Something begins and is not all there.
@@ -28,7 +28,7 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    pub(super) const fn damaged(reason: &'static str) -> Self {
+    pub(crate) const fn damaged(reason: &'static str) -> Self {
         Self::Damaged(Cow::Borrowed(reason))
     }
 }
@@ -47,7 +47,7 @@ impl From<io::Error> for Stop {
 }
 
 /// Opens `path`, or standard input for `-`.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     if path == Path::new("-") {
         return Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?));
     }
@@ -55,7 +55,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// A window that moves over the input: what is in it lies in one piece.
-pub(super) struct Window {
+pub(crate) struct Window {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     start: usize,
@@ -64,17 +64,17 @@ pub(super) struct Window {
 
 impl Window {
     /// Begins at the first byte of `source`, unpacked.
-    pub(super) fn new(source: impl Read + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn new(source: impl Read + Send + 'static) -> io::Result<Self> {
         Ok(Self { source: unpacked(source)?, buffer: Vec::new(), start: 0, end: 0 })
     }
 
     /// What has been read and not taken.
-    pub(super) fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// Moves past the next `length` bytes, which must be there, and gives them.
-    pub(super) fn take(&mut self, length: usize) -> &[u8] {
+    pub(crate) fn take(&mut self, length: usize) -> &[u8] {
         let begin = self.start;
         self.start += length;
         &self.buffer[begin..self.start]
@@ -82,7 +82,7 @@ impl Window {
 
     /// Reads until `more` bytes have joined [`rest`](Self::rest). Memory grows with what has come, not with
     /// what is asked for: `more` may be a length that lies.
-    pub(super) fn need(&mut self, more: usize) -> Result<(), Stop> {
+    pub(crate) fn need(&mut self, more: usize) -> Result<(), Stop> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -103,7 +103,7 @@ impl Window {
 
     /// Bytes of memory held.
     #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 }

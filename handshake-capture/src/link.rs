@@ -3,10 +3,10 @@
 use handshake_common::wire::Link;
 
 /// What is read, for messages.
-pub(super) const READ: &str = "Ethernet, Linux cooked (any), raw IP or loopback";
+pub(crate) const READ: &str = "Ethernet, Linux cooked (any), raw IP or loopback";
 
 /// What frames of `link_type` begin with, if it is one that is read.
-pub(super) const fn of(link_type: u16) -> Option<Link> {
+pub(crate) const fn of(link_type: u16) -> Option<Link> {
     match link_type {
         0 => Some(Link::BsdNull),
         1 => Some(Link::Ethernet),
@@ -20,7 +20,7 @@ pub(super) const fn of(link_type: u16) -> Option<Link> {
 }
 
 /// The number of a link type that is not read, with its name where it is a common one.
-pub(super) fn describe(link_type: u16) -> String {
+pub(crate) fn describe(link_type: u16) -> String {
     let name = match link_type {
         6 => "Token Ring",
         9 | 50 => "PPP",

@@ -10,7 +10,7 @@ use std::path::Path;
 use handshake_common::wire::Link;
 
 use self::build::{Blocks, Order, Sample, classic, frames, gzip, samples, table};
-use super::{Capture, Error, Warning};
+use crate::{Capture, Error, Warning};
 
 /// A packet with everything that the reader says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn link_types_that_are_read() {
         (228, Link::Ip),
         (229, Link::Ip),
         (276, Link::LinuxSll2),
-        // Four octets of frame check sequence, said in the field's upper bits.
+        // Four bytes of frame check sequence, said in the field's upper bits.
         (0x4400_0001, Link::Ethernet),
         (0xf000_0114, Link::LinuxSll2),
     ];

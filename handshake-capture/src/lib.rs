@@ -1,0 +1,30 @@
+//! Reads captures: pcap and pcapng, plain or gzip, packet by packet. Streams and never seeks, so that a FIFO or
+//! standard input works like a file. Memory is never allocated because of a length that the input claims.
+//!
+//! ```text
+//! reader            a capture from its head to its end: its packets, and warnings about it
+//! ├─ link           link types: the registry's numbers, and which of them are read
+//! └─ record         an input that is cut into records, by its format
+//!    ├─ classic     pcap
+//!    └─ pcapng      pcapng
+//!       ├─ timestamp   units and offsets of time stamps, as nanoseconds
+//!       └─ stream   the bytes of the input in order, unpacked if they are gzip
+//! squeeze           shortens the pauses of a capture
+//! ```
+//!
+//! What may not live here: the engine (a packet's bytes are handed on unparsed), output of any kind (warnings are
+//! values), and any clock (the only times are those in the file).
+
+mod classic;
+mod link;
+mod pcapng;
+mod reader;
+mod record;
+mod squeeze;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+
+pub use reader::{Capture, CapturedPacket, Error, Warning};
+pub use squeeze::Squeeze;
