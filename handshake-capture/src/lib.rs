@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! reader            a capture from its head to its end: its packets, and warnings about it
-//! ├─ link           link types: the registry's numbers, and which of them are read
-//! └─ record         an input that is cut into records, by its format
+//! ├─ error          why a capture cannot be read; warnings about one that could
+//! │  └─ link        link types: the registry's numbers, and which of them are read
+//! └─ format         which format a capture has
 //!    ├─ classic     pcap
 //!    └─ pcapng      pcapng
 //!       ├─ timestamp   units and offsets of time stamps, as nanoseconds
-//!       └─ stream   the bytes of the input in order, unpacked if they are gzip
+//!       └─ record   an input that is cut into records (`classic` uses it too)
+//!          └─ stream   the bytes of the input in order, unpacked if they are gzip
 //! squeeze           shortens the pauses of a capture
 //! ```
 //!
@@ -16,6 +18,8 @@
 //! values), and any clock (the only times are those in the file).
 
 mod classic;
+mod error;
+mod format;
 mod link;
 mod pcapng;
 mod reader;
@@ -26,5 +30,6 @@ mod stream;
 mod tests;
 mod timestamp;
 
-pub use reader::{Capture, CapturedPacket, Error, Warning};
+pub use error::{Error, Warning};
+pub use reader::{Capture, CapturedPacket};
 pub use squeeze::Squeeze;

@@ -2,107 +2,77 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 
 use handshake_common::wire::Link;
 
+use crate::error::{Error, Warning};
+use crate::format::Format;
 use crate::link;
-use crate::record::{Format, Packet};
+use crate::record::Packet;
 use crate::stream::{self, Stop, Window};
 
-/// The latest time that is given: in 2262. What adds a timeout to it stays within a `u64`.
+/// The latest time that is given: in 2262. A timeout can be added to it within a `u64`.
 const MAX_TIME_NS: u64 = i64::MAX as u64;
 
 /// An open capture.
 pub struct Capture {
-    /// The file in messages.
+    /// The file's name in messages.
     name: String,
     window: Window,
     format: Format,
-    /// Packets met so far, those skipped included: the number of the latest as Wireshark counts.
+    /// Packets read so far, skipped ones included: the number of the latest in Wireshark's count.
     packets: u64,
     skipped: BTreeMap<u16, u64>,
     untimed: u64,
     out_of_range: u64,
     latest_ns: u64,
     ended: bool,
-    /// Why it ended before its end.
+    /// Why reading stopped before the end of the input.
     fault: Option<Warning>,
 }
 
-/// A packet that can be read, as it was captured.
+/// A packet on a link type that is read, as it was captured.
 #[derive(Debug)]
 pub struct CapturedPacket<'a> {
     /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Not in order where the file is not.
     pub time_ns: u64,
-    /// What `bytes` begins with.
+    /// The kind of header that `bytes` begins with.
     pub link: Link,
     /// The interface's number in the file, counted from 0 through all sections.
     pub interface: u32,
-    /// The interface's name, where the file gives one; printable.
+    /// The interface's name if the file has one; without control characters.
     pub interface_name: Option<&'a str>,
-    /// What was captured of the packet.
+    /// The captured part of the packet.
     pub bytes: &'a [u8],
-    /// Octets the packet had on the wire; at least what `bytes` has.
+    /// Bytes of the packet on the wire; at least the length of `bytes`.
     pub length: u32,
-}
-
-/// Why a capture cannot be read. Each says in one line which file, and what to do.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each field's name says it")]
-pub enum Error {
-    /// There is no such file.
-    #[error("{name}: no such file; check the path")]
-    NotFound { name: String },
-    /// The system does not let us read it.
-    #[error("cannot read {name}: {error}; {fix}")]
-    Unreadable { name: String, error: io::Error, fix: &'static str },
-    /// It is something else.
-    #[error("{name} is no capture: {reason}")]
-    NotACapture { name: String, reason: Cow<'static, str> },
-}
-
-/// What the reader of a report should know about a capture that could be read. Each is one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each field's name says it")]
-pub enum Warning {
-    /// The input ends within a record.
-    #[error("capture cut short after packet {packets}: {detail}")]
-    CutShort { packets: u64, detail: &'static str },
-    /// A record cannot be; what follows it is not read.
-    #[error("capture damaged after packet {packets}, read up to there: next is {detail}")]
-    Damaged { packets: u64, detail: Cow<'static, str> },
-    /// Packets on a link type that is not read.
-    #[error("link type {} is not read; packets skipped: {packets}", link::describe(*link_type))]
-    Skipped { link_type: u16, packets: u64 },
-    /// Packets, and none that could be read.
-    #[error("none of the {packets} packets could be read; capture on an interface that gives {}", link::READ)]
-    NothingRead { packets: u64 },
-    /// Packets whose records have no time (simple packet blocks).
-    #[error("packets without a time stamp: {packets}; each takes the time of the packet before it")]
-    Untimed { packets: u64 },
-    /// Time stamps before 1970 or after 2262.
-    #[error("packets with a time stamp before 1970 or after 2262: {packets}; each takes the nearest within")]
-    OutOfRange { packets: u64 },
 }
 
 impl Capture {
     /// Opens the capture at `path` and reads its head; `-` is standard input. Waits for a FIFO's writer.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or cannot be read, and one that is no capture.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
         match stream::open(path) {
             Ok(file) => Self::read_from(name, file),
-            Err(error) if is_missing(&error) => Err(Error::NotFound { name }),
-            Err(error) => Err(unreadable(name, error)),
+            Err(error) => Err(Error::from_system(name, error)),
         }
     }
 
-    /// Reads the head of what `source` brings; `name` stands for it in messages.
+    /// Reads the head of `source`; `name` stands for it in messages.
+    ///
+    /// # Errors
+    ///
+    /// A source that cannot be read, and one that is no capture.
     pub fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, Error> {
         let mut window = match Window::new(source) {
             Ok(window) => window,
-            Err(error) => return Err(unreadable(name, error)),
+            Err(error) => return Err(Error::unreadable(name, error)),
         };
         let format = Format::detect(&mut window).map_err(|stop| no_capture(&name, &window, stop))?;
         Ok(Self {
@@ -119,8 +89,12 @@ impl Capture {
         })
     }
 
-    /// The next packet of a link type that is read, in the file's order; `None` at the end, be it the file's
-    /// or that of what can be read of it: [`warnings`](Self::warnings) tells. An error is the system's.
+    /// The next packet on a link type that is read, in the file's order. `None` at the end of the file, and where
+    /// the file is cut short or damaged: [`warnings`](Self::warnings) says which.
+    ///
+    /// # Errors
+    ///
+    /// The system's errors in reading.
     pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, Error> {
         while !self.ended {
             match self.next_record() {
@@ -134,8 +108,8 @@ impl Capture {
         Ok(None)
     }
 
-    /// What is to be said about the capture as far as it has been read: complete once
-    /// [`next_packet`](Self::next_packet) has given `None`.
+    /// Warnings about the capture as far as it has been read. The list is complete once
+    /// [`next_packet`](Self::next_packet) has returned `None`.
     pub fn warnings(&self) -> Vec<Warning> {
         let skipped = self.skipped.iter();
         let mut warnings: Vec<_> =
@@ -153,12 +127,12 @@ impl Capture {
         warnings
     }
 
-    /// Packets met so far, skipped ones included.
+    /// Packets read so far, skipped ones included.
     pub fn packets(&self) -> u64 {
         self.packets
     }
 
-    /// Packets skipped so far, for their link types are not read.
+    /// Packets skipped so far because their link types are not read.
     pub fn skipped(&self) -> u64 {
         self.skipped.values().sum()
     }
@@ -169,7 +143,7 @@ impl Capture {
         self.window.capacity()
     }
 
-    /// The next record's length, and the packet in it if it is one that is read. The record stays in the window.
+    /// The next record's length, and the packet in it if its link type is read. The record stays in the window.
     fn next_record(&mut self) -> Result<(usize, Option<(Packet, Link)>), Stop> {
         let length = self.format.whole_record(&mut self.window)?;
         let record = &self.window.rest()[..length];
@@ -196,7 +170,7 @@ impl Capture {
         }
     }
 
-    /// The time within bounds; that of the packet before where there is none.
+    /// The time within bounds; the previous packet's time if the record has none.
     fn time_ns(&mut self, time: Option<i128>) -> u64 {
         let Some(time) = time else {
             self.untimed += 1;
@@ -215,36 +189,20 @@ impl Capture {
             Stop::End => None,
             Stop::Cut(detail) => Some(Warning::CutShort { packets, detail }),
             Stop::Damaged(detail) => Some(Warning::Damaged { packets, detail }),
-            Stop::Failed(error) => return Err(unreadable(self.name.clone(), error)),
+            Stop::Failed(error) => return Err(Error::unreadable(self.name.clone(), error)),
         };
         Ok(())
     }
 }
 
-/// Why an input whose head could not be read is none.
+/// Why an input whose head could not be read is no capture.
 fn no_capture(name: &str, window: &Window, stop: Stop) -> Error {
     let name = name.to_owned();
     let reason = match stop {
-        Stop::Failed(error) => return unreadable(name, error),
+        Stop::Failed(error) => return Error::unreadable(name, error),
         Stop::End if window.rest().is_empty() => Cow::Borrowed("it is empty; capture again"),
         Stop::End | Stop::Cut(_) => Cow::Borrowed("it ends within its header; capture or copy it again"),
         Stop::Damaged(reason) => reason,
     };
     Error::NotACapture { name, reason }
-}
-
-/// Nothing is there, or what should be a folder on the way is none.
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-fn unreadable(name: String, error: io::Error) -> Error {
-    let fix = if error.kind() == ErrorKind::PermissionDenied {
-        "ask its owner for read permission"
-    } else if error.kind() == ErrorKind::IsADirectory {
-        "name a capture in it"
-    } else {
-        "copy the file to another disk and try again"
-    };
-    Error::Unreadable { name, error, fix }
 }

@@ -1,4 +1,4 @@
-//! What both formats have in common: an input cut into records, of which some are packets.
+//! What both formats have in common: an input that is cut into records, some of which are packets.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,8 +6,6 @@ use std::ops::Range;
 use pcap_parser::PcapError;
 use pcap_parser::nom::{self, IResult, Needed};
 
-use crate::classic::Classic;
-use crate::pcapng::Sections;
 use crate::stream::{Stop, Window};
 
 /// Bytes of a record at most, whatever its length says. The largest snap length of libpcap's
@@ -46,49 +44,6 @@ pub(crate) struct Interface {
     pub(crate) name: Option<String>,
     /// The registry's number of what its frames begin with (LINKTYPE_…).
     pub(crate) link_type: u16,
-}
-
-/// A capture's format, with what was learned on the way.
-pub(crate) enum Format {
-    Classic(Classic),
-    Sections(Sections),
-}
-
-impl Format {
-    /// Reads the head of the input: pcap's header, or pcapng's first section header.
-    pub(crate) fn detect(window: &mut Window) -> Result<Self, Stop> {
-        let mut sections = Sections::new();
-        window.need(4)?;
-        if !Sections::begin_here(window.rest()) {
-            return Classic::detect(window).map(Self::Classic);
-        }
-        let length = whole(window, MAX_RECORD, |input| sections.extent(input))?;
-        sections.decode(window.take(length))?;
-        Ok(Self::Sections(sections))
-    }
-
-    /// The length of the record that the input goes on with, all of which is then in the window.
-    pub(crate) fn whole_record(&self, window: &mut Window) -> Result<usize, Stop> {
-        match self {
-            Self::Classic(classic) => whole(window, classic.limit(), |input| classic.extent(input)),
-            Self::Sections(sections) => whole(window, MAX_RECORD, |input| sections.extent(input)),
-        }
-    }
-
-    /// The packet in a whole record, if it is one.
-    pub(crate) fn decode(&mut self, record: &[u8]) -> Result<Option<Packet>, Stop> {
-        match self {
-            Self::Classic(classic) => classic.decode(record).map(Some),
-            Self::Sections(sections) => sections.decode(record),
-        }
-    }
-
-    pub(crate) fn interfaces(&self) -> &[Interface] {
-        match self {
-            Self::Classic(classic) => classic.interfaces(),
-            Self::Sections(sections) => sections.interfaces(),
-        }
-    }
 }
 
 /// Reads until `extent` has a whole record, which may not be longer than `limit`.
