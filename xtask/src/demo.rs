@@ -13,12 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use handshake_lab::agent::Agent;
+use handshake_lab::interrupt;
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{self as lab, Family, Namespace, Pair, Process, privilege, udp};
 use serde_json::Value;
-use xtask::interrupt;
-use xtask::lab::agent::Agent;
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{self, Family, Namespace, Pair, Process, privilege, udp};
 
 use crate::{raise, run, shell};
 use expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYNACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
@@ -173,9 +173,9 @@ impl Shown {
 mod tests {
     use std::time::Duration;
 
-    use xtask::lab::tap::Tap;
-    use xtask::lab::topology::DEVICE;
-    use xtask::lab::{Family, Pair, skip_unless_privileged};
+    use handshake_lab::tap::Tap;
+    use handshake_lab::topology::DEVICE;
+    use handshake_lab::{Family, Pair, skip_unless_privileged};
 
     use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYNACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
     use super::{last_report, traffic};

@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod kernels;
 mod lint;
+mod load;
 mod packages;
 mod raise;
 mod run;
@@ -17,10 +18,7 @@ mod toolchain;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
-use xtask::lab::privilege;
-use xtask::load;
 
 /// What a person working on handshake runs
 #[derive(Parser)]
@@ -47,7 +45,7 @@ fn main() -> ExitCode {
         Cli::Fuzz(args) => fuzz::run(&args).map(done),
         Cli::Kernels(args) => kernels::run(&args).map(done),
         Cli::Lint(args) => lint::run(&args).map(done),
-        Cli::Load(args) => load(&args),
+        Cli::Load(args) => load::run(&args),
         Cli::Run(args) => run::run(&args).map(done),
         Cli::Screenshot(args) => screenshot::run(&args).map(done),
         Cli::Test(args) => test::run(&args),
@@ -56,20 +54,4 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-/// Loads with handshake as it was built by whoever runs us, through sudo where that is needed.
-fn load(args: &load::Args) -> Result<ExitCode> {
-    if args.lists()? {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Some(binary) = args.binary() else {
-        let binary = run::build(false)?;
-        let missing = privilege::missing();
-        if !missing.is_empty() && raise::is_possible() {
-            return raise::raise(&binary, &missing);
-        }
-        return load::run(args, &binary);
-    };
-    load::run(args, binary)
 }

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::frame::{Segment, Sender, flag, tcp_frame};
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::terminal::Terminal;
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{self, Family, Pair, privilege, udp};
+use handshake_lab::frame::{Segment, Sender, flag, tcp_frame};
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::terminal::Terminal;
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{self as lab, Family, Pair, privilege, udp};
 
 use crate::{run, shell};
 

@@ -121,8 +121,8 @@ pub(crate) fn events() -> UnboundedReceiver<Event> {
 mod tests {
     use std::time::Duration;
 
-    use xtask::lab::skip_without_tool;
-    use xtask::lab::terminal::Terminal;
+    use handshake_lab::skip_without_tool;
+    use handshake_lab::terminal::Terminal;
 
     use super::Tty;
 

@@ -9,10 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use handshake_lab::agent::Agent;
+use handshake_lab::frame::Sender;
+use handshake_lab::{Namespace, counters, skip_unless_privileged};
 use serde_json::Value;
-use xtask::lab::agent::Agent;
-use xtask::lab::frame::Sender;
-use xtask::lab::{Namespace, counters, skip_unless_privileged};
 
 use crate::made::{Made, Recorded, read_ethernet};
 use crate::support::{HANDSHAKE, captures, end, in_parallel, name, replay};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::lab::frame::{Mac, Segment, tcp_frame};
+use handshake_lab::frame::{Mac, Segment, tcp_frame};
 
 use crate::support::{Replayed, replay};
 

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use handshake_lab::frame::{Segment, flag, tcp_frame};
 use serde_json::Value;
-use xtask::lab::frame::{Segment, flag, tcp_frame};
 
 use crate::made::{CLIENT, MACS, Made, SERVER, frame, play};
 use crate::support::{Replayed, end, replay};

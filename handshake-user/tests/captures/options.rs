@@ -1,8 +1,8 @@
 //! The options of `replay` for comparisons: `--compat` and `--squeeze`.
 
 use anyhow::Result;
+use handshake_lab::frame::flag;
 use serde_json::Value;
-use xtask::lab::frame::flag;
 
 use crate::made::{CLIENT, Made, Row, SERVER};
 use crate::support::{replay, run_replay};

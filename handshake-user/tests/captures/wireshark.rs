@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use handshake_lab::frame::{Segment, flag, tcp_frame};
 use serde_json::Value;
-use xtask::lab::frame::{Segment, flag, tcp_frame};
 
 use crate::made::{CLIENT, MACS, Made, SERVER};
 use crate::support::{captures, end, in_parallel, name, replay, skip};

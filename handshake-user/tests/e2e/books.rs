@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use handshake_lab::agent::Outcome;
+pub(crate) use handshake_lab::books::check;
+use handshake_lab::books::{self, ATTEMPTS};
+use handshake_lab::tap::Tally;
 use serde_json::Value;
-pub(crate) use xtask::books::check;
-use xtask::books::{self, ATTEMPTS};
-use xtask::lab::agent::Outcome;
-use xtask::lab::tap::Tally;
 
 /// The figure at `path` of a report: `tcp.half_open.now`.
 ///

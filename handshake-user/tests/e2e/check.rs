@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::{Outcome, run_to_end};
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::{Family, Namespace, Process, skip_unless_privileged, skip_without_tool, udp};
 use serde_json::Value;
-use xtask::lab::agent::{Outcome, run_to_end};
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::{Family, Namespace, Process, skip_unless_privileged, skip_without_tool, udp};
 
 use crate::HANDSHAKE;
 use crate::books::{check_at_rest, figure};

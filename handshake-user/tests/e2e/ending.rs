@@ -4,10 +4,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::bpf::{self, Hook};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Namespace, skip_unless_privileged};
 use serde_json::Value;
-use xtask::lab::bpf::{self, Hook};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Namespace, skip_unless_privileged};
 
 use crate::books::check;
 use crate::network::{Network, PATIENCE, loopback, segment};
@@ -116,9 +116,9 @@ fn two_agents_do_not_disturb_each_other() -> Result<()> {
     let network = loopback()?;
     let Network::Loopback(lo) = &network else { unreachable!("it is loopback") };
     let (first, second) = (network.watch(&[])?, network.watch(&[])?);
-    let path = lo.path(xtask::lab::Family::V4);
-    let listener = xtask::lab::tcp::Listener::new(&path, 0, 16)?;
-    xtask::lab::tcp::connect_accept(&path, &listener, 3)?.reset()?;
+    let path = lo.path(handshake_lab::Family::V4);
+    let listener = handshake_lab::tcp::Listener::new(&path, 0, 16)?;
+    handshake_lab::tcp::connect_accept(&path, &listener, 3)?.reset()?;
     for agent in [first, second] {
         let report = crate::books::balanced(&agent.stop()?)?;
         ensure!(report["tcp"]["completed"] == 3 && report["packets"]["total"] == 12, "{report}");

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::agent::{Outcome, run_to_end};
-use xtask::lab::bpf::{self, Hook, Program};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{skip_unless_privileged, skip_without_tool};
+use handshake_lab::agent::{Outcome, run_to_end};
+use handshake_lab::bpf::{self, Hook, Program};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
 use crate::network::{loopback, scratch, segment};

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::{Family, skip_unless_privileged, udp};
 use serde_json::Value;
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::{Family, skip_unless_privileged, udp};
 
 use crate::books::{balanced, figure};
 use crate::network::{Network, PATIENCE, router, segment};

@@ -1,12 +1,12 @@
 //! The report against the kernel's own tools: where the programs are, how often they ran, what the tables hold.
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::bpf::{self, Hook};
+use handshake_lab::tap::{Dump, Tap};
+use handshake_lab::tcp::{self, Listener};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, Namespace, counters, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
-use xtask::lab::bpf::{self, Hook};
-use xtask::lab::tap::{Dump, Tap};
-use xtask::lab::tcp::{self, Listener};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, Namespace, counters, skip_unless_privileged, skip_without_tool};
 
 use crate::books::{balanced, figure};
 use crate::network::{Network, PATIENCE, scratch, segment};

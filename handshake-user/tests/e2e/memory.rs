@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::agent::{Agent, run_to_end};
-use xtask::lab::{Loopback, Namespace, skip_unless_privileged};
+use handshake_lab::agent::{Agent, run_to_end};
+use handshake_lab::{Loopback, Namespace, skip_unless_privileged};
 
 use crate::HANDSHAKE;
 use crate::network::PATIENCE;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use xtask::lab::agent::Agent;
-use xtask::lab::bpf::Attached;
-use xtask::lab::topology::{DEVICE, FAR_DEVICE};
-use xtask::lab::{Family, Loopback, Namespace, Pair, Path, Routed};
+use handshake_lab::agent::Agent;
+use handshake_lab::bpf::Attached;
+use handshake_lab::topology::{DEVICE, FAR_DEVICE};
+use handshake_lab::{Family, Loopback, Namespace, Pair, Path, Routed};
 
 use crate::HANDSHAKE;
 

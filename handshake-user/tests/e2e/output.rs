@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::{Agent, Outcome, run_to_end};
+use handshake_lab::tcp::{self, Listener};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, Namespace, frame, skip_unless_privileged, udp};
 use serde_json::Value;
-use xtask::lab::agent::{Agent, Outcome, run_to_end};
-use xtask::lab::tcp::{self, Listener};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, Namespace, frame, skip_unless_privileged, udp};
 
 use crate::HANDSHAKE;
 use crate::books::{balanced, check_at_rest, figure};

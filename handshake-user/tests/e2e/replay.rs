@@ -6,11 +6,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::Outcome;
+use handshake_lab::tap::{Dump, Written};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
-use xtask::lab::agent::Outcome;
-use xtask::lab::tap::{Dump, Written};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
 use crate::books::{Figures, check_at_rest, figures, without};

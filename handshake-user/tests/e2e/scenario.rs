@@ -3,8 +3,8 @@
 use std::any::Any;
 
 use anyhow::Result;
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::{Path, udp};
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::{Path, udp};
 
 /// What must stay open until the report has been read: closing it would send more.
 pub(crate) type Kept = Box<dyn Any>;

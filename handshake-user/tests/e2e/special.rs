@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::{Agent, Outcome};
+use handshake_lab::tap::Tap;
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, skip_unless_privileged};
 use serde_json::{Value, json};
-use xtask::lab::agent::{Agent, Outcome};
-use xtask::lab::tap::Tap;
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, skip_unless_privileged};
 
 use crate::HANDSHAKE;
 use crate::books::{Figures, balanced, change, figure, without};

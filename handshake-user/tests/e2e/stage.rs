@@ -2,11 +2,11 @@
 //! carried, its header what the kernel says.
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::Agent;
+use handshake_lab::bpf::{self, Attached, Hook, Outcome, Program};
+use handshake_lab::tap::Tap;
+use handshake_lab::{Family, Namespace, skip_unless_privileged};
 use serde_json::{Value, json};
-use xtask::lab::agent::Agent;
-use xtask::lab::bpf::{self, Attached, Hook, Outcome, Program};
-use xtask::lab::tap::Tap;
-use xtask::lab::{Family, Namespace, skip_unless_privileged};
 
 use crate::books::{Figures, balanced, change, check_at_rest, figure, tally, without};
 use crate::network::{Network, PATIENCE, loopback, router, segment, tagged};

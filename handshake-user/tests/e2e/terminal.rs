@@ -6,11 +6,11 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use xtask::lab::frame::{Segment, Sender, flag, tcp_frame};
-use xtask::lab::tcp::{self, Attempts, Listener};
-use xtask::lab::terminal::Terminal;
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool, udp};
+use handshake_lab::frame::{Segment, Sender, flag, tcp_frame};
+use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::terminal::Terminal;
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool, udp};
 
 use crate::HANDSHAKE;
 use crate::network::{PATIENCE, scratch, segment};

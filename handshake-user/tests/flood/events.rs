@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use handshake_lab::agent::{Agent, Outcome};
+use handshake_lab::census::Census;
+use handshake_lab::flood::{Flood, Kind};
+use handshake_lab::tcp::Listener;
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, Pair, skip_unless_privileged};
 use serde_json::Value;
-use xtask::lab::agent::{Agent, Outcome};
-use xtask::lab::census::Census;
-use xtask::lab::flood::{Flood, Kind};
-use xtask::lab::tcp::Listener;
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, Pair, skip_unless_privileged};
 
 use crate::HANDSHAKE;
 use crate::books::{balanced, figure};

@@ -1,8 +1,8 @@
 //! Floods of what is worth less than a flow that there is: they push out none.
 
 use anyhow::{Result, ensure};
-use xtask::lab::flood::Kind;
-use xtask::lab::skip_unless_privileged;
+use handshake_lab::flood::Kind;
+use handshake_lab::skip_unless_privileged;
 
 use crate::books::figure;
 use crate::run::{Flooded, KEPT, OPEN, Run, Way};

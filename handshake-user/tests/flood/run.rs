@@ -8,15 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::Agent;
+use handshake_lab::bpf::{self, Hook, RunCounts};
+use handshake_lab::census::{Census, Counts};
+use handshake_lab::flood::{Flood, Kind};
+use handshake_lab::tap::Tally;
+use handshake_lab::tcp::{self, Handshake, Listener};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, Pair, Path, counters, udp};
 use serde_json::Value;
-use xtask::lab::agent::Agent;
-use xtask::lab::bpf::{self, Hook, RunCounts};
-use xtask::lab::census::{Census, Counts};
-use xtask::lab::flood::{Flood, Kind};
-use xtask::lab::tap::Tally;
-use xtask::lab::tcp::{self, Handshake, Listener};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, Pair, Path, counters, udp};
 
 use crate::HANDSHAKE;
 use crate::books::{balanced, figure, tally};

@@ -1,8 +1,8 @@
 //! A flood of SYNs from clients that do not exist: who is pushed out, and what becomes of the real ones.
 
 use anyhow::{Result, ensure};
-use xtask::lab::flood::Kind;
-use xtask::lab::skip_unless_privileged;
+use handshake_lab::flood::Kind;
+use handshake_lab::skip_unless_privileged;
 
 use crate::books::figure;
 use crate::run::{Flooded, KEPT, OPEN, Run, Way};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::{Loopback, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
-use xtask::lab::{Loopback, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
 

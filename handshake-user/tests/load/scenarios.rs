@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use xtask::lab::skip_unless_privileged;
-use xtask::load::{Scenario, play};
+use handshake_lab::load::{Scenario, play};
+use handshake_lab::skip_unless_privileged;
 
 use crate::HANDSHAKE;
 

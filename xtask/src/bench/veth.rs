@@ -17,10 +17,10 @@ mod traffic;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::Agent;
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Family, Pair, privilege};
 use serde_json::Value;
-use xtask::lab::agent::Agent;
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Family, Pair, privilege};
 
 use super::cpu;
 use hooks::Empty;

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::programs::tc::{SchedClassifierLinkId, TcAttachType};
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
-use xtask::lab::topology::DEVICE;
-use xtask::lab::{Namespace, bpf};
+use handshake_lab::topology::DEVICE;
+use handshake_lab::{Namespace, bpf};
 
 use crate::bench::programs::load;
 

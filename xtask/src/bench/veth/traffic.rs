@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use handshake_lab::Path;
 use socket2::{Domain, Protocol, Socket, Type};
-use xtask::lab::Path;
 
 use crate::bench::cpu;
 
@@ -188,7 +188,7 @@ fn listen(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
 
 #[cfg(test)]
 mod tests {
-    use xtask::lab::{Family, Pair, counters, skip_unless_privileged};
+    use handshake_lab::{Family, Pair, counters, skip_unless_privileged};
 
     use super::*;
 

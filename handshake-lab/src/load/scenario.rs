@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::{file, mistake};
-use crate::lab::Family;
+use crate::Family;
 
 /// How long it lasts in the short form.
 const SHORT: Duration = Duration::from_secs(1);
@@ -22,7 +22,8 @@ pub struct Scenario {
     pub sentence: String,
     pub(super) topology: Topology,
     pub(super) families: &'static [Family],
-    pub(super) duration: Duration,
+    /// How long rates last.
+    pub duration: Duration,
     /// VLAN numbers that the client's and the server's frames carry.
     pub(super) tags: Option<[u16; 2]>,
     /// Options of `handshake check`.
@@ -175,7 +176,8 @@ impl Scenario {
     }
 
     /// Is it for a long time?
-    pub(super) fn is_soak(&self) -> bool {
+    #[must_use]
+    pub fn is_soak(&self) -> bool {
         self.watch.is_some()
     }
 
@@ -233,7 +235,7 @@ fn names() -> Result<Vec<String>> {
 ///
 /// # Errors
 /// There is no number, or no such unit.
-pub(super) fn parse_duration(text: &str) -> Result<Duration> {
+pub fn parse_duration(text: &str) -> Result<Duration> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let milliseconds: u64 = match unit {

@@ -18,9 +18,9 @@ use super::scenario::Scenario;
 use super::traffic::{Shared, Source};
 use super::truth::Truth;
 use super::wire::Wire;
+use crate::agent::Agent;
 use crate::interrupt;
-use crate::lab::agent::Agent;
-use crate::lab::tap::Tally;
+use crate::tap::Tally;
 
 /// Between two looks at a run.
 const LOOK: Duration = Duration::from_millis(100);

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::scenario::{Scenario, Target, Topology};
-use crate::lab::bpf::Attached;
-use crate::lab::flood::Flood;
-use crate::lab::topology::{DEVICE, FAR_DEVICE};
-use crate::lab::{Family, Loopback, Namespace, Pair, Path, Routed};
+use crate::bpf::Attached;
+use crate::flood::Flood;
+use crate::topology::{DEVICE, FAR_DEVICE};
+use crate::{Family, Loopback, Namespace, Pair, Path, Routed};
 
 /// A network of namespaces; gone on drop.
 pub(super) enum Network {

@@ -106,7 +106,7 @@ pub fn deaf(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
 }
 
 /// One datagram of 30 octets each way, between sockets that both sent first.
-pub(super) fn cross(path: &Path<'_>) -> Result<()> {
+pub(crate) fn cross(path: &Path<'_>) -> Result<()> {
     let (client, near) = bound(path.client, SocketAddr::new(path.source, 0))?;
     let (server, far) = bound(path.server, path.server_at(0))?;
     for (socket, to) in [(&client, far), (&server, near)] {

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::network::Network;
 use super::scenario::{Amount, Answer, Close, Kind, Lost, Scenario, Target, Traffic, due};
 use super::truth::{Outcome, Truth, UdpOutcome};
+use crate::counters::{self, Counters};
+use crate::flood::{self, Flood};
 use crate::interrupt;
-use crate::lab::counters::{self, Counters};
-use crate::lab::flood::{self, Flood};
-use crate::lab::tcp::{self, Attempts, Listener, Loss};
-use crate::lab::{Family, Path, udp};
+use crate::tcp::{self, Attempts, Listener, Loss};
+use crate::{Family, Path, udp};
 
 /// A rate is made in pieces, one each so long.
 const TICK: Duration = Duration::from_millis(200);

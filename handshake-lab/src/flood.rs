@@ -17,7 +17,7 @@ use super::frame::{Mac, Segment, checksum, flag, interface_index, tcp_frame};
 use super::{Namespace, Path};
 
 /// Whom a flood's frames are from: the census knows them by it.
-pub(super) const MAC: Mac = Mac([2, b'h', b's', 0xf1, 0x00, 0xd0]);
+pub(crate) const MAC: Mac = Mac([2, b'h', b's', 0xf1, 0x00, 0xd0]);
 /// Octets of a flood's frame: the shortest on a wire.
 const FRAME: usize = 60;
 /// J of all attempts.

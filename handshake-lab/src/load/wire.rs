@@ -5,9 +5,9 @@ use anyhow::Result;
 
 use super::network::Network;
 use super::scenario::Scenario;
-use crate::lab::bpf::Hook;
-use crate::lab::census::Census;
-use crate::lab::tap::{Tally, Tap};
+use crate::bpf::Hook;
+use crate::census::Census;
+use crate::tap::{Tally, Tap};
 
 /// The accounts.
 pub(super) enum Wire {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::Namespace;
 use super::frame::interface_index;
-pub(super) use code::{Code, Register, When};
+pub(crate) use code::{Code, Register, When};
 
 /// Where a program sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Program {
     }
 
     /// Any code; the kernel cuts the name to 15 characters.
-    pub(super) fn of(name: &'static str, code: Code) -> Self {
+    pub(crate) fn of(name: &'static str, code: Code) -> Self {
         Self { name, code, flags: 0 }
     }
 
@@ -180,7 +180,7 @@ pub fn attach(namespace: &Namespace, device: &str, hook: Hook, program: &Program
 }
 
 /// Loads `program` for `hook`.
-pub(super) fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
+pub(crate) fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
     let mut name = [0; 16];
     name[..program.name.len()].copy_from_slice(program.name.as_bytes());
     let instructions = program.code.instructions();
@@ -236,21 +236,21 @@ fn verifier_log(mut attributes: ProgramLoad) -> String {
 }
 
 /// An array map of `entries` words.
-pub(super) fn words(entries: u32) -> Result<OwnedFd> {
+pub(crate) fn words(entries: u32) -> Result<OwnedFd> {
     const ARRAY: u32 = 2;
     let create = MapCreate { kind: ARRAY, key: 4, value: 8, entries };
     descriptor(command::MAP_CREATE, create).context("create an array of words")
 }
 
 /// The word at `index` of such a map.
-pub(super) fn word(map: &OwnedFd, index: u32) -> Result<u64> {
+pub(crate) fn word(map: &OwnedFd, index: u32) -> Result<u64> {
     let mut word = 0_u64;
     element(command::MAP_LOOKUP, map, index, ptr::from_mut(&mut word) as u64).context("read a word")?;
     Ok(word)
 }
 
 /// A map through which a program may go on to `program`, its only entry.
-pub(super) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
     const PROGRAM_ARRAY: u32 = 3;
     let create = MapCreate { kind: PROGRAM_ARRAY, key: 4, value: 4, entries: 1 };
     let map = descriptor(command::MAP_CREATE, create).context("create an array of programs")?;
@@ -268,7 +268,7 @@ fn element(number: libc::c_long, map: &OwnedFd, index: u32, value: u64) -> Resul
 
 /// Has an XDP program make `count` frames out of `frame`'s length, which the kernel then does with as the program says:
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`. The calling thread's namespace is where redirection finds its device.
-pub(super) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()> {
+pub(crate) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()> {
     const LIVE_FRAMES: u32 = 1 << 1;
     let mut run = TestRun {
         program: raw(program)?,
@@ -283,7 +283,7 @@ pub(super) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()
 }
 
 /// Puts `program` in the place of the one with the number `old`, on whatever link holds that.
-pub(super) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
+pub(crate) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
     let link = link_of(old)?;
     let mut update = LinkUpdate { link: raw(&link)?, program: raw(program)?, ..LinkUpdate::default() };
     bpf(command::LINK_UPDATE, &mut update).with_context(|| format!("replace program {old}"))?;
@@ -354,7 +354,7 @@ pub fn program(id: u32) -> Result<ProgramInfo> {
 }
 
 /// A loaded program, by its number.
-pub(super) fn open(id: u32) -> Result<OwnedFd> {
+pub(crate) fn open(id: u32) -> Result<OwnedFd> {
     let by_id = GetById { id, ..GetById::default() };
     descriptor(command::PROG_GET_FD_BY_ID, by_id).with_context(|| format!("open program {id}"))
 }
@@ -404,21 +404,21 @@ pub fn xdp(namespace: &Namespace, device: &str) -> Result<Option<(u32, Hook)>> {
 
 /// Numbers in `enum bpf_cmd`.
 mod command {
-    pub(super) const MAP_CREATE: libc::c_long = 0;
-    pub(super) const MAP_LOOKUP: libc::c_long = 1;
-    pub(super) const MAP_UPDATE: libc::c_long = 2;
-    pub(super) const PROG_LOAD: libc::c_long = 5;
-    pub(super) const PROG_TEST_RUN: libc::c_long = 10;
-    pub(super) const PROG_GET_FD_BY_ID: libc::c_long = 13;
-    pub(super) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-    pub(super) const PROG_QUERY: libc::c_long = 16;
-    pub(super) const BTF_LOAD: libc::c_long = 18;
-    pub(super) const LINK_CREATE: libc::c_long = 28;
-    pub(super) const LINK_UPDATE: libc::c_long = 29;
-    pub(super) const LINK_GET_FD_BY_ID: libc::c_long = 30;
-    pub(super) const LINK_GET_NEXT_ID: libc::c_long = 31;
-    pub(super) const ENABLE_STATS: libc::c_long = 32;
-    pub(super) const LINK_DETACH: libc::c_long = 34;
+    pub(crate) const MAP_CREATE: libc::c_long = 0;
+    pub(crate) const MAP_LOOKUP: libc::c_long = 1;
+    pub(crate) const MAP_UPDATE: libc::c_long = 2;
+    pub(crate) const PROG_LOAD: libc::c_long = 5;
+    pub(crate) const PROG_TEST_RUN: libc::c_long = 10;
+    pub(crate) const PROG_GET_FD_BY_ID: libc::c_long = 13;
+    pub(crate) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    pub(crate) const PROG_QUERY: libc::c_long = 16;
+    pub(crate) const BTF_LOAD: libc::c_long = 18;
+    pub(crate) const LINK_CREATE: libc::c_long = 28;
+    pub(crate) const LINK_UPDATE: libc::c_long = 29;
+    pub(crate) const LINK_GET_FD_BY_ID: libc::c_long = 30;
+    pub(crate) const LINK_GET_NEXT_ID: libc::c_long = 31;
+    pub(crate) const ENABLE_STATS: libc::c_long = 32;
+    pub(crate) const LINK_DETACH: libc::c_long = 34;
 }
 
 /// The members of `union bpf_attr` for loading a program.

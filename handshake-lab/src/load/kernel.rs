@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::network::Network;
-use crate::lab::counters::{self, Counters};
+use crate::counters::{self, Counters};
 
 /// The counters of both ends at a moment.
 pub(super) struct Reading {

@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::agent::{self, Agent};
-use xtask::lab::bpf::{self, Hook, Outcome, Program};
-use xtask::lab::census::{Census, Counts};
-use xtask::lab::flood::{Flood, Kind};
-use xtask::lab::tap::{Dump, Tally, Tap};
-use xtask::lab::tcp::{self, Attempts, Listener, Loss};
-use xtask::lab::topology::{DEVICE, FAR_DEVICE};
-use xtask::lab::{
+use handshake_lab::agent::{self, Agent};
+use handshake_lab::bpf::{self, Hook, Outcome, Program};
+use handshake_lab::census::{Census, Counts};
+use handshake_lab::flood::{Flood, Kind};
+use handshake_lab::tap::{Dump, Tally, Tap};
+use handshake_lab::tcp::{self, Attempts, Listener, Loss};
+use handshake_lab::topology::{DEVICE, FAR_DEVICE};
+use handshake_lab::{
     Family, Loopback, Namespace, Pair, Path, Routed, counters, frame, skip_unless_privileged,
     skip_without_tool, udp,
 };

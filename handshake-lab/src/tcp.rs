@@ -679,7 +679,7 @@ fn bound(namespace: &Namespace, address: SocketAddr) -> Result<Socket> {
 }
 
 /// Has the kernel drop every segment that comes to `socket`.
-pub(super) fn deafen(socket: &Socket) -> Result<()> {
+pub(crate) fn deafen(socket: &Socket) -> Result<()> {
     /// `BPF_RET | BPF_K`: keep no octet.
     const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
     socket.attach_filter(&[DROP]).context("attach a filter that drops")

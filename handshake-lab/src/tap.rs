@@ -57,7 +57,7 @@ impl Tally {
     }
 
     /// Where a TCP segment with these flags is counted.
-    pub(super) fn tcp(&mut self, flags: u8) -> &mut u64 {
+    pub(crate) fn tcp(&mut self, flags: u8) -> &mut u64 {
         let has = |bit| flags & bit != 0;
         if has(flag::RST) {
             &mut self.rst

@@ -12,12 +12,15 @@
 //! by the wire, so that a test compares two independent accounts. Everything is removed on drop.
 
 pub mod agent;
+pub mod books;
 pub mod bpf;
 pub mod census;
 mod command;
 pub mod counters;
 pub mod flood;
 pub mod frame;
+pub mod interrupt;
+pub mod load;
 pub mod namespace;
 pub mod privilege;
 pub mod tap;

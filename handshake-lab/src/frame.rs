@@ -125,7 +125,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum (RFC 1071) over `parts` put together; all but the last are of even length.
-pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
     let words = parts.iter().flat_map(|part| part.chunks(2)).map(word);
     // One's complement addition: what overflows comes in again below.
@@ -216,7 +216,7 @@ impl Sender {
 }
 
 /// A packet socket bound to a device: it hears nothing of the others, not even before it is bound.
-pub(super) fn packet_socket(namespace: &Namespace, device: &str, ethertype: u16) -> Result<Socket> {
+pub(crate) fn packet_socket(namespace: &Namespace, device: &str, ethertype: u16) -> Result<Socket> {
     namespace.enter(|| {
         let socket =
             Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>).context("open a packet socket")?;
@@ -245,7 +245,7 @@ fn link_address(index: u32, ethertype: u16) -> Result<SockAddr> {
 }
 
 /// The index of `device` in the namespace of this thread.
-pub(super) fn interface_index(device: &str) -> Result<u32> {
+pub(crate) fn interface_index(device: &str) -> Result<u32> {
     let name = std::ffi::CString::new(device).context("a device's name")?;
     // SAFETY: the string ends with a zero and outlives the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };

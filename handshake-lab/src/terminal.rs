@@ -170,7 +170,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Terminal, quoted};
-    use crate::lab::skip_without_tool;
+    use crate::skip_without_tool;
 
     #[test]
     fn words_are_read_back() {

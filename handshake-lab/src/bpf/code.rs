@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// `struct bpf_insn`; RFC 9669 §3.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub(in crate::lab) struct Instruction {
+pub(crate) struct Instruction {
     opcode: u8,
     /// Destination in the low nibble, source in the high.
     registers: u8,
@@ -15,16 +15,16 @@ pub(in crate::lab) struct Instruction {
 }
 
 /// A register, r0 to r10.
-pub(in crate::lab) type Register = u8;
+pub(crate) type Register = u8;
 
 /// A jump whose end is not known yet.
 #[must_use = "a jump must land"]
 #[derive(Debug)]
-pub(in crate::lab) struct Jump(usize);
+pub(crate) struct Jump(usize);
 
 /// When a jump is taken.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::lab) enum When {
+pub(crate) enum When {
     /// Always.
     Always,
     /// The register is greater than the other one.
@@ -37,7 +37,7 @@ pub(in crate::lab) enum When {
 
 /// A program that grows. Every method but the jumps is one instruction, maps are two.
 #[derive(Clone, Debug, Default)]
-pub(in crate::lab) struct Code {
+pub(crate) struct Code {
     instructions: Vec<Instruction>,
     /// Where the functions but the first begin.
     functions: Vec<usize>,
@@ -50,114 +50,109 @@ impl Code {
     }
 
     /// `to = immediate`
-    pub(in crate::lab) fn set(&mut self, to: Register, immediate: i32) -> &mut Self {
+    pub(crate) fn set(&mut self, to: Register, immediate: i32) -> &mut Self {
         self.push(0xb7, to, 0, 0, immediate)
     }
 
     /// `to = from`
-    pub(in crate::lab) fn copy(&mut self, to: Register, from: Register) -> &mut Self {
+    pub(crate) fn copy(&mut self, to: Register, from: Register) -> &mut Self {
         self.push(0xbf, to, from, 0, 0)
     }
 
     /// `to += immediate`
-    pub(in crate::lab) fn add(&mut self, to: Register, immediate: i32) -> &mut Self {
+    pub(crate) fn add(&mut self, to: Register, immediate: i32) -> &mut Self {
         self.push(0x07, to, 0, 0, immediate)
     }
 
     /// `to += from`
-    pub(in crate::lab) fn add_register(&mut self, to: Register, from: Register) -> &mut Self {
+    pub(crate) fn add_register(&mut self, to: Register, from: Register) -> &mut Self {
         self.push(0x0f, to, from, 0, 0)
     }
 
     /// `to *= immediate`, modulo 2³²
-    pub(in crate::lab) fn multiply32(&mut self, to: Register, immediate: i32) -> &mut Self {
+    pub(crate) fn multiply32(&mut self, to: Register, immediate: i32) -> &mut Self {
         self.push(0x24, to, 0, 0, immediate)
     }
 
     /// `to &= immediate`
-    pub(in crate::lab) fn and(&mut self, to: Register, immediate: i32) -> &mut Self {
+    pub(crate) fn and(&mut self, to: Register, immediate: i32) -> &mut Self {
         self.push(0x57, to, 0, 0, immediate)
     }
 
     /// `to |= immediate`
-    pub(in crate::lab) fn or(&mut self, to: Register, immediate: i32) -> &mut Self {
+    pub(crate) fn or(&mut self, to: Register, immediate: i32) -> &mut Self {
         self.push(0x47, to, 0, 0, immediate)
     }
 
     /// `to ^= immediate`
-    pub(in crate::lab) fn xor(&mut self, to: Register, immediate: i32) -> &mut Self {
+    pub(crate) fn xor(&mut self, to: Register, immediate: i32) -> &mut Self {
         self.push(0xa7, to, 0, 0, immediate)
     }
 
     /// `to <<= bits`, modulo 2³²
-    pub(in crate::lab) fn shift_left32(&mut self, to: Register, bits: i32) -> &mut Self {
+    pub(crate) fn shift_left32(&mut self, to: Register, bits: i32) -> &mut Self {
         self.push(0x64, to, 0, 0, bits)
     }
 
     /// `to >>= bits`
-    pub(in crate::lab) fn shift_right(&mut self, to: Register, bits: i32) -> &mut Self {
+    pub(crate) fn shift_right(&mut self, to: Register, bits: i32) -> &mut Self {
         self.push(0x77, to, 0, 0, bits)
     }
 
     /// `to = *(u8 *)(from + offset)`
-    pub(in crate::lab) fn load8(&mut self, to: Register, from: Register, offset: i16) -> &mut Self {
+    pub(crate) fn load8(&mut self, to: Register, from: Register, offset: i16) -> &mut Self {
         self.push(0x71, to, from, offset, 0)
     }
 
     /// `to = *(u32 *)(from + offset)`
-    pub(in crate::lab) fn load32(&mut self, to: Register, from: Register, offset: i16) -> &mut Self {
+    pub(crate) fn load32(&mut self, to: Register, from: Register, offset: i16) -> &mut Self {
         self.push(0x61, to, from, offset, 0)
     }
 
     /// `*(u16 *)(to + offset) = from`
-    pub(in crate::lab) fn store16(&mut self, to: Register, offset: i16, from: Register) -> &mut Self {
+    pub(crate) fn store16(&mut self, to: Register, offset: i16, from: Register) -> &mut Self {
         self.push(0x6b, to, from, offset, 0)
     }
 
     /// `*(u32 *)(to + offset) = from`
-    pub(in crate::lab) fn store32(&mut self, to: Register, offset: i16, from: Register) -> &mut Self {
+    pub(crate) fn store32(&mut self, to: Register, offset: i16, from: Register) -> &mut Self {
         self.push(0x63, to, from, offset, 0)
     }
 
     /// `*(u32 *)(to + offset) = immediate`
-    pub(in crate::lab) fn store32_immediate(
-        &mut self,
-        to: Register,
-        offset: i16,
-        immediate: i32,
-    ) -> &mut Self {
+    pub(crate) fn store32_immediate(&mut self, to: Register, offset: i16, immediate: i32) -> &mut Self {
         self.push(0x62, to, 0, offset, immediate)
     }
 
     /// `*(u64 *)to += from`, atomically; `from` becomes what was there.
-    pub(in crate::lab) fn fetch_add(&mut self, to: Register, from: Register) -> &mut Self {
+    pub(crate) fn fetch_add(&mut self, to: Register, from: Register) -> &mut Self {
         const ADD_AND_FETCH: i32 = 1;
         self.push(0xdb, to, from, 0, ADD_AND_FETCH)
     }
 
     /// `to = ` a map, for a helper.
-    pub(in crate::lab) fn map(&mut self, to: Register, map: &OwnedFd) -> &mut Self {
+    pub(crate) fn map(&mut self, to: Register, map: &OwnedFd) -> &mut Self {
         self.push(0x18, to, 1, 0, map.as_raw_fd()).push(0, 0, 0, 0, 0)
     }
 
     /// `to = ` the address of an array's first value.
-    pub(in crate::lab) fn value(&mut self, to: Register, map: &OwnedFd) -> &mut Self {
+    pub(crate) fn value(&mut self, to: Register, map: &OwnedFd) -> &mut Self {
         self.push(0x18, to, 2, 0, map.as_raw_fd()).push(0, 0, 0, 0, 0)
     }
 
     /// Calls a helper by its number.
-    pub(in crate::lab) fn call(&mut self, helper: i32) -> &mut Self {
+    pub(crate) fn call(&mut self, helper: i32) -> &mut Self {
         self.push(0x85, 0, 0, 0, helper)
     }
 
     /// Calls a function of this program, which begins where the jump lands.
-    pub(in crate::lab) fn call_local(&mut self) -> Jump {
+    pub(crate) fn call_local(&mut self) -> Jump {
         self.push(0x85, 0, 1, 0, 0);
         Jump(self.instructions.len() - 1)
     }
 
     /// Jumps to where it lands.
-    pub(in crate::lab) fn jump(&mut self, when: When) -> Jump {
+    pub(crate) fn jump(&mut self, when: When) -> Jump {
         match when {
             When::Always => self.push(0x05, 0, 0, 0, 0),
             When::Above(register, other) => self.push(0x2d, register, other, 0, 0),
@@ -171,7 +166,7 @@ impl Code {
     ///
     /// # Panics
     /// A program of ours is longer than 32,767 instructions.
-    pub(in crate::lab) fn land(&mut self, jump: Jump) -> &mut Self {
+    pub(crate) fn land(&mut self, jump: Jump) -> &mut Self {
         let here = self.instructions.len();
         let distance = i16::try_from(here - jump.0 - 1).expect("a short program");
         let jump = &mut self.instructions[jump.0];
@@ -185,17 +180,17 @@ impl Code {
     }
 
     /// Ends the program, or the function; r0 is what it returns.
-    pub(in crate::lab) fn exit(&mut self) -> &mut Self {
+    pub(crate) fn exit(&mut self) -> &mut Self {
         self.push(0x95, 0, 0, 0, 0)
     }
 
     /// The instructions up to now.
-    pub(in crate::lab) fn instructions(&self) -> &[Instruction] {
+    pub(crate) fn instructions(&self) -> &[Instruction] {
         &self.instructions
     }
 
     /// Where its functions begin, in their order, when it has several.
-    pub(in crate::lab) fn functions(&self) -> Vec<usize> {
+    pub(crate) fn functions(&self) -> Vec<usize> {
         let first = (!self.functions.is_empty()).then_some(0);
         first.into_iter().chain(self.functions.iter().copied()).collect()
     }

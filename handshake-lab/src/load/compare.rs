@@ -11,7 +11,7 @@ use super::run::Seen;
 use super::scenario::{Kind, Scenario, Target};
 use super::truth::{Outcome, Truth, UdpOutcome};
 use crate::books::{self, figure, sum};
-use crate::lab::tap::Tally;
+use crate::tap::Tally;
 
 /// A percentile of the report is the upper bound of a bucket, at most 1/16 above the truth.
 const BUCKETS_PER_OCTAVE: u32 = 16;
