@@ -1,33 +1,31 @@
 //! The command line: every subcommand, option, default and variable. Knows clap, and nothing of what it starts.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use handshake_agent::address::{Cidr, PortRange};
+use handshake_agent::hook::{DirectionChoice, Hook, HookChoice};
+use handshake_agent::options::{self, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
-use crate::attach::{Direction, Hook, HookChoice};
-use crate::values::{Cidr, PortRange, clock, duration, interval, period};
+use crate::duration::{clock, duration, interval, period, shown};
+use crate::report::Format;
 
-/// What holds when nothing is said. The one table: parsing and help read it.
-pub(crate) mod defaults {
+/// The defaults that only a command has; those of the rules and tables are the agent's.
+mod defaults {
+    pub(super) use handshake_agent::options::defaults::*;
+
     /// How often the live view shows a report.
-    pub(crate) const INTERVAL: &str = "1s";
-    /// T1. The first retransmission of a SYN comes after 1 s, the second after 3 s (RFC 6298 §2, §5.7).
-    pub(crate) const HALF_OPEN_AFTER: &str = "3s";
-    /// T2. Above Linux's longest pause between two SYNs or SYN+ACKs (32 s), and its 63 s of SYN+ACK retries.
-    pub(crate) const EXPIRE_AFTER: &str = "75s";
-    /// How long a UDP flow lives without a packet.
-    pub(crate) const UDP_IDLE: &str = "60s";
-    /// How long a completed connection may be silent and still count as alive when room is needed.
-    pub(crate) const IDLE_AFTER: &str = "1h";
+    pub(super) const INTERVAL: Duration = Duration::from_secs(1);
     /// Services listed.
-    pub(crate) const TOP: &str = "10";
-    /// Flows the live tables have room for: 32 MiB of IPv4 slots and 8 MiB of IPv6 slots.
-    pub(crate) const MAX_FLOWS: &str = "262144";
+    pub(super) const TOP: usize = 10;
+
+    use std::time::Duration;
 }
 
 /// Flows that a table can be asked to hold at most: 8 GiB of IPv4 slots.
@@ -111,7 +109,7 @@ pub(crate) struct Watch {
     #[arg(help_heading = None::<&str>)]
     pub(crate) period: Option<Duration>,
     /// Time between two reports
-    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = defaults::INTERVAL)]
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = shown(defaults::INTERVAL))]
     #[arg(env = "HANDSHAKE_INTERVAL", hide_env = true, help_heading = None::<&str>)]
     pub(crate) interval: Duration,
     /// Draw the live terminal with ASCII characters only
@@ -130,16 +128,16 @@ pub(crate) struct Scope {
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
     /// Where to attach
-    #[arg(long, value_enum, default_value_t = HookChoice::Auto, env = "HANDSHAKE_HOOK", hide_env = true)]
-    pub(crate) hook: HookChoice,
+    #[arg(long, value_enum, default_value_t = HookArg(HookChoice::Auto), env = "HANDSHAKE_HOOK", hide_env = true)]
+    pub(crate) hook: HookArg,
     /// Which way to look; auto is ingress on loopback, both elsewhere
-    #[arg(long, value_enum, default_value_t = Direction::Auto, env = "HANDSHAKE_DIRECTION", hide_env = true)]
-    pub(crate) direction: Direction,
+    #[arg(long, value_enum, default_value_t = DirectionArg(DirectionChoice::Auto), env = "HANDSHAKE_DIRECTION", hide_env = true)]
+    pub(crate) direction: DirectionArg,
     /// Have the interfaces take frames for others too, as a mirror port needs
     #[arg(long, env = "HANDSHAKE_PROMISC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) promisc: bool,
     /// Flows the tables have room for, whatever their state
-    #[arg(long, value_name = "N", default_value = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
+    #[arg(long, value_name = "N", default_value_t = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: u32,
     #[command(flatten)]
@@ -171,7 +169,7 @@ pub(crate) struct Check {
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
     pub(crate) format: Format,
     /// Services listed by name; the rest are summed up as other
-    #[arg(long, value_name = "N", default_value = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
+    #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) top: usize,
     /// A command that fails does not fail the check
@@ -241,7 +239,7 @@ pub(crate) struct Output {
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true)]
     pub(crate) format: Format,
     /// Services listed by name; the rest are summed up as other
-    #[arg(long, value_name = "N", default_value = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
+    #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     pub(crate) top: usize,
     /// List the flows at the end
     #[arg(long, env = "HANDSHAKE_FLOWS", hide_env = true, value_parser = BoolishValueParser::new())]
@@ -274,19 +272,19 @@ pub(crate) struct Filter {
 #[command(next_help_heading = "Rules")]
 pub(crate) struct Rules {
     /// An open attempt of this age is half-open
-    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::HALF_OPEN_AFTER)]
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::HALF_OPEN_AFTER))]
     #[arg(env = "HANDSHAKE_HALF_OPEN_AFTER", hide_env = true)]
     pub(crate) half_open_after: Duration,
     /// An open attempt expires this long after its last SYN or SYN+ACK
-    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::EXPIRE_AFTER)]
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::EXPIRE_AFTER))]
     #[arg(env = "HANDSHAKE_EXPIRE_AFTER", hide_env = true)]
     pub(crate) expire_after: Duration,
     /// A UDP flow expires this long after its last packet
-    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::UDP_IDLE)]
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::UDP_IDLE))]
     #[arg(env = "HANDSHAKE_UDP_IDLE", hide_env = true)]
     pub(crate) udp_idle: Duration,
     /// A completed connection silent for this long gives way as a closed one does
-    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = defaults::IDLE_AFTER)]
+    #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::IDLE_AFTER))]
     #[arg(env = "HANDSHAKE_IDLE_AFTER", hide_env = true)]
     pub(crate) idle_after: Duration,
     /// Only one direction passes here: infer completion from the initiator's packets
@@ -302,24 +300,27 @@ pub(crate) struct Verbosity {
     pub(crate) verbose: u8,
 }
 
-/// The words of `--hook` are those of the report's header.
-impl ValueEnum for HookChoice {
+/// `--hook`. Its words are those of the report's header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HookArg(HookChoice);
+
+impl ValueEnum for HookArg {
     fn value_variants<'a>() -> &'a [Self] {
         &[
-            Self::Auto,
-            Self::Named(Hook::XdpNative),
-            Self::Named(Hook::XdpGeneric),
-            Self::Named(Hook::Tcx),
-            Self::Named(Hook::Clsact),
+            Self(HookChoice::Auto),
+            Self(HookChoice::Named(Hook::XdpNative)),
+            Self(HookChoice::Named(Hook::XdpGeneric)),
+            Self(HookChoice::Named(Hook::Tcx)),
+            Self(HookChoice::Named(Hook::Clsact)),
         ]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Self::Auto => {
+        let (name, help) = match self.0 {
+            HookChoice::Auto => {
                 ("auto", "Native XDP where hardware is behind the interface, else TCX, else generic XDP")
             }
-            Self::Named(hook) => (
+            HookChoice::Named(hook) => (
                 hook.name(),
                 match hook {
                     Hook::XdpNative => "XDP in the driver",
@@ -333,31 +334,100 @@ impl ValueEnum for HookChoice {
     }
 }
 
-impl ValueEnum for Direction {
+/// `--direction`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirectionArg(DirectionChoice);
+
+impl ValueEnum for DirectionArg {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Auto, Self::Ingress, Self::Both]
+        &[Self(DirectionChoice::Auto), Self(DirectionChoice::Ingress), Self(DirectionChoice::Both)]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Auto => PossibleValue::new("auto").help("Ingress on loopback, both elsewhere"),
-            Self::Ingress => {
+        Some(match self.0 {
+            DirectionChoice::Auto => PossibleValue::new("auto").help("Ingress on loopback, both elsewhere"),
+            DirectionChoice::Ingress => {
                 PossibleValue::new("ingress").help("Only what comes in: a mirror port, all sides of a router")
             }
-            Self::Both => PossibleValue::new("both").help("What comes in and what goes out"),
+            DirectionChoice::Both => PossibleValue::new("both").help("What comes in and what goes out"),
         })
     }
 }
 
-/// How reports are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people
-    Text,
-    /// One object at the end
-    Json,
-    /// One object a line
-    Jsonl,
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json, Self::Jsonl]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Text => PossibleValue::new("text").help("For people"),
+            Self::Json => PossibleValue::new("json").help("One object at the end"),
+            Self::Jsonl => PossibleValue::new("jsonl").help("One object a line"),
+        })
+    }
+}
+
+impl Command {
+    /// How often `-v` was given.
+    pub(crate) const fn verbosity(&self) -> u8 {
+        match self {
+            Self::Watch(watch) => watch.scope.verbosity.verbose,
+            Self::Replay(replay) => replay.verbosity.verbose,
+            Self::Check(check) => check.scope.verbosity.verbose,
+            Self::Doctor(doctor) => doctor.verbosity.verbose,
+        }
+    }
+}
+
+impl Watch {
+    /// What the agent is to watch.
+    pub(crate) fn watched(&self) -> Options {
+        Options { top: self.output.top, events: self.output.events, ..Options::from(&self.scope) }
+    }
+
+    /// Whether the live terminal is meant: text without events, and no lines of the kernel's log that would be drawn over.
+    pub(crate) fn wants_screen(&self) -> bool {
+        let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
+        self.output.format == Format::Text && !self.output.events && !logs
+    }
+}
+
+impl Check {
+    /// What the agent is to watch, every service by name: an expectation may select any.
+    pub(crate) fn watched(&self) -> Options {
+        Options::from(&self.scope)
+    }
+}
+
+impl From<&Scope> for Options {
+    fn from(scope: &Scope) -> Self {
+        Self {
+            interfaces: scope.interfaces.clone(),
+            hook: scope.hook.0,
+            direction: scope.direction.0,
+            promisc: scope.promisc,
+            max_flows: scope.max_flows,
+            filter: (&scope.filter).into(),
+            rules: (&scope.rules).into(),
+            verifier_log: scope.verbosity.verbose >= 1,
+            kernel_log: scope.verbosity.verbose >= 2,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&Filter> for options::Filter {
+    fn from(filter: &Filter) -> Self {
+        Self { ports: filter.ports.clone(), nets: filter.nets.clone() }
+    }
+}
+
+impl From<&Rules> for options::Rules {
+    fn from(rules: &Rules) -> Self {
+        let Rules { half_open_after, expire_after, udp_idle, idle_after, one_sided } = *rules;
+        Self { half_open_after, expire_after, udp_idle, idle_after, one_sided }
+    }
 }
 
 /// Reads the process's own command line. Help and version end the process with 0, a usage error with
@@ -504,7 +574,7 @@ mod tests {
         assert_eq!(watch.scope.rules.udp_idle, Duration::from_secs(60));
         assert_eq!(watch.scope.rules.idle_after, Duration::from_secs(3600));
         assert_eq!(
-            (watch.output.top, watch.output.format, watch.scope.hook),
+            (watch.output.top, watch.output.format, watch.scope.hook.0),
             (10, Format::Text, HookChoice::Auto)
         );
         assert!(

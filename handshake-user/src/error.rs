@@ -1,88 +1,18 @@
-//! What can go wrong, by who must act. Each message is one line that names the fix; what the kernel said is kept beside
-//! it and shown with `-v`.
+//! What ends a command, and the exit code that says who must act. Each message is one line that names the fix.
 
-use crate::attach::{Hook, Way};
-use crate::check::Wrong;
+use handshake_agent::error::{Error as AgentError, LiveError};
+
+use crate::check::CheckError;
 
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// More interfaces than the records can tell apart.
-    #[error(
-        "{given} interfaces, and one agent watches {most} at most: name fewer with -i, or start a second agent"
-    )]
-    TooManyInterfaces {
-        /// How many were asked for.
-        given: usize,
-        /// [`MAX_INTERFACES`](handshake_common::abi::MAX_INTERFACES).
-        most: usize,
-    },
-    /// A name that no interface of this network namespace has.
-    #[error("no interface {name}; there are: {}", .close.join(", "))]
-    UnknownInterface {
-        /// The name as it was given.
-        name: String,
-        /// Interfaces there are, the closest name first.
-        close: Vec<String>,
-    },
-    /// No `-i`, and no default route to choose an interface by.
-    #[error("no default route to choose an interface by: name one with -i; there are: {}", .0.join(", "))]
-    NoDefaultRoute(Vec<String>),
-    /// A hook asked for by name that cannot be had.
-    #[error("{interface}: {hook} {problem}: {fix}")]
-    Hook {
-        /// Where.
-        interface: String,
-        /// Which.
-        hook: Hook,
-        /// Why not.
-        problem: String,
-        /// What to do about it.
-        fix: String,
-        /// What the kernel said, when it was asked.
-        kernel: Option<String>,
-    },
-    /// Every hook of a direction was tried, and none could be had.
-    #[error("{interface}: no hook for {way}: `handshake doctor -i {interface}` says what is missing")]
-    NoHook {
-        /// Where.
-        interface: String,
-        /// Which way.
-        way: Way,
-        /// What the kernel said to each.
-        kernel: String,
-    },
-    /// The kernel refused a program.
-    #[error(
-        "the kernel refused to load {program}: `handshake doctor` says what this machine lacks, -v what the kernel said"
-    )]
-    Load {
-        /// The program's name in the object.
-        program: String,
-        /// What the kernel said, the verifier's log included.
-        kernel: String,
-    },
-    /// Capabilities are missing.
-    #[error("missing {}: {fix}", .missing.join(", "))]
-    Permission {
-        /// What is missing, by name.
-        missing: Vec<String>,
-        /// The command that gives it.
-        fix: String,
-        /// What the kernel said, when it was asked.
-        kernel: Option<String>,
-    },
-    /// An expectation that cannot be read.
-    #[error("{0}")]
-    Expectation(Wrong),
-    /// A command to be checked that cannot be run.
-    #[error("command {name}: {problem}")]
-    Command {
-        /// Its first word.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+pub(crate) enum CommandError {
+    /// Attaching, or reading what was counted, failed.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// A check that cannot be run.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// A file for the report that cannot be written.
     #[error("--report {path}: {source}")]
     ReportFile {
@@ -91,62 +21,109 @@ pub(crate) enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// An interface went away while it was watched.
-    #[error("{0} is gone: the report above is its last")]
-    LostInterface(String),
-    /// The kernel did not answer a question that it should.
+    /// The report or the terminal cannot be written, as on a full disk.
     #[error("cannot {what}: {source}")]
-    System {
+    Output {
         /// What was tried.
-        what: String,
-        /// What came back.
+        what: &'static str,
+        /// What the system said.
         source: std::io::Error,
     },
 }
 
-impl Error {
-    /// The exit code of DESIGN.md: 2 usage, 4 cannot load or attach, 5 permission.
+impl From<handshake_capture::Error> for CommandError {
+    fn from(error: handshake_capture::Error) -> Self {
+        Self::Agent(error.into())
+    }
+}
+
+impl CommandError {
+    /// 2 usage or input, 4 cannot load, attach or write, 5 permission.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::TooManyInterfaces { .. }
-            | Self::Expectation(_)
-            | Self::Command { .. }
-            | Self::ReportFile { .. } => 2,
-            Self::UnknownInterface { .. }
-            | Self::NoDefaultRoute(_)
-            | Self::Hook { .. }
-            | Self::NoHook { .. }
-            | Self::LostInterface(_)
-            | Self::Load { .. } => 4,
-            Self::Permission { .. } => 5,
-            Self::System { source, .. } => {
-                if source.kind() == std::io::ErrorKind::PermissionDenied {
-                    5
-                } else {
-                    4
-                }
-            }
+            Self::Agent(error) => agent_code(error),
+            Self::Check(error) => check_code(error),
+            Self::ReportFile { .. } => 2,
+            Self::Output { .. } => 4,
         }
     }
 
     /// What the kernel said, for `-v`.
     pub(crate) fn kernel_words(&self) -> Option<&str> {
         match self {
-            Self::Hook { kernel, .. } | Self::Permission { kernel, .. } => kernel.as_deref(),
-            Self::NoHook { kernel, .. } | Self::Load { kernel, .. } => Some(kernel),
-            Self::TooManyInterfaces { .. }
-            | Self::UnknownInterface { .. }
-            | Self::NoDefaultRoute(_)
-            | Self::Expectation(_)
-            | Self::Command { .. }
-            | Self::ReportFile { .. }
-            | Self::LostInterface(_)
-            | Self::System { .. } => None,
+            Self::Agent(error) => error.kernel_words(),
+            Self::Check(_) | Self::ReportFile { .. } | Self::Output { .. } => None,
         }
     }
 
-    /// For `map_err`: an I/O error with what was tried, in lower case: `list the interfaces`.
-    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::System { what: what.into(), source }
+    /// For `map_err`: an I/O error with what was tried, in lower case: `write the report`.
+    pub(crate) fn output(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Output { what, source }
+    }
+}
+
+fn agent_code(error: &AgentError) -> u8 {
+    match error {
+        AgentError::TooManyInterfaces { .. } | AgentError::Capture(_) | AgentError::Settings(_) => 2,
+        AgentError::UnknownInterface { .. }
+        | AgentError::NoDefaultRoute(_)
+        | AgentError::Hook { .. }
+        | AgentError::NoHook { .. }
+        | AgentError::LostInterface(_)
+        | AgentError::Load { .. } => 4,
+        AgentError::Permission { .. } => 5,
+        AgentError::Live(error) => live_code(error),
+        AgentError::System { source, .. } => system_code(source),
+    }
+}
+
+fn check_code(error: &CheckError) -> u8 {
+    match error {
+        CheckError::Expectation(_) | CheckError::Command { .. } => 2,
+        CheckError::Agent(error) => agent_code(error),
+        CheckError::System { source, .. } => system_code(source),
+    }
+}
+
+fn system_code(source: &std::io::Error) -> u8 {
+    if source.kind() == std::io::ErrorKind::PermissionDenied { 5 } else { 4 }
+}
+
+const fn live_code(error: &LiveError) -> u8 {
+    match error {
+        LiveError::Settings(_) => 2,
+        LiveError::Permission { .. } => 5,
+        LiveError::OtherBuild { .. }
+        | LiveError::Damaged(_)
+        | LiveError::Memory { .. }
+        | LiveError::Kernel { .. }
+        | LiveError::Unsettled { .. }
+        | LiveError::Negative { .. } => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_who_must_act() {
+        let system =
+            |kind: io::ErrorKind| AgentError::System { what: "look".to_owned(), source: kind.into() };
+        let table: [(CommandError, u8); 8] = [
+            (AgentError::TooManyInterfaces { given: 9, most: 7 }.into(), 2),
+            (AgentError::NoDefaultRoute(Vec::new()).into(), 4),
+            (AgentError::LostInterface("eth0".to_owned()).into(), 4),
+            (AgentError::Live(LiveError::Permission { what: "look".to_owned() }).into(), 5),
+            (AgentError::Live(LiveError::Damaged(String::new())).into(), 4),
+            (system(io::ErrorKind::PermissionDenied).into(), 5),
+            (system(io::ErrorKind::NotFound).into(), 4),
+            (CheckError::Command { name: "x".to_owned(), problem: "not found".to_owned() }.into(), 2),
+        ];
+        for (error, code) in table {
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
     }
 }

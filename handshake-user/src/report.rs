@@ -1,16 +1,26 @@
 //! What is written: reports as text and JSON, flows, and the one place that writes them.
 
-pub(crate) mod flow;
 pub(crate) mod json;
 pub(crate) mod text;
 
 use std::io::{self, ErrorKind, Write};
 
+use handshake_agent::model::flow::Flow;
+use handshake_agent::model::snapshot::{Interval, Snapshot};
+
 use crate::check::Checked;
-use crate::cli::Format;
-use crate::snapshot::{Interval, Snapshot};
-use flow::Flow;
 use text::Style;
+
+/// How reports are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One object at the end.
+    Json,
+    /// One object per line.
+    Jsonl,
+}
 
 /// Where data goes. Who reads it may leave at any time (`handshake | head`): that ends the output,
 /// and is no error.

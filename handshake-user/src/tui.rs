@@ -24,25 +24,21 @@ mod view;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
-use std::pin::pin;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use handshake_agent::Error as AgentError;
+use handshake_agent::model::snapshot::{Context, Snapshot};
+use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
+use handshake_agent::source::Source;
 use ratatui::crossterm::event::Event;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
-use crate::cli::{Format, Watch};
-use crate::error::Error;
+use crate::error::CommandError;
 use crate::report::json;
-use crate::session::{NEVER, Session, Signals};
-use crate::snapshot::{Context, Snapshot};
-use crate::source::Source;
 use crate::time::rfc3339;
-use crate::watch::{EVENTS_EVERY, ticks};
-
 use collect::{Collecting, Kept};
 use keys::action;
 use recent::Recent;
@@ -51,53 +47,55 @@ use state::{Effect, Screen, Ui};
 use terminal::Tty;
 use theme::Theme;
 
-/// Between two pictures at least, but for those that a key asks for.
+/// The shortest time between two pictures, except those that a key asks for.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
-/// Fewer ends than this since the last time, and the ring is emptied less often: in so long it fills up at 670,000 a second.
+/// With fewer ends than this since the last time, the ring is emptied less often: in that pause it fills up at 670,000
+/// ends per second.
 const FEW_EVENTS: u64 = 1_000;
 const EVENTS_IDLE: Duration = Duration::from_millis(60);
-/// Services that are told of by name: all there is a row for.
+/// Services that are listed by name: all that have a row.
 pub(crate) const ALL_SERVICES: usize = usize::MAX;
 
-/// How the show ended.
-pub(crate) enum End {
-    /// It was asked to, or its time was up.
-    Asked,
-    /// An interface went away.
-    Lost(Error),
+/// What the terminal is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Between two snapshots.
+    pub(crate) interval: Duration,
+    /// Draw with ASCII characters only.
+    pub(crate) ascii: bool,
+    /// When the show ends by itself.
+    pub(crate) until: Option<Instant>,
 }
 
-/// Is there a terminal to draw on and to read keys from, and is that what was asked for? Lines of the kernel's log would
-/// be drawn over.
-pub(crate) fn is_wanted(options: &Watch) -> bool {
+/// Whether there is a terminal to draw on and to read keys from.
+pub(crate) fn is_available() -> bool {
     let capable = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
-    let logs = options.scope.verbosity.verbose >= 2 && io::stderr().is_terminal();
-    let text = options.output.format == Format::Text && !options.output.events;
-    text && capable && !logs && io::stdin().is_terminal() && io::stdout().is_terminal()
+    capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session until the person quits, a signal comes, the time is up or an interface is lost. The terminal is then
+/// Shows the session until the user quits, a signal comes, the time is up or an interface is lost. The terminal is then
 /// as it was.
 ///
 /// # Errors
 ///
 /// Those of the terminal, and of reading the maps.
 pub(crate) async fn run(
-    options: &Watch,
+    options: &Options,
     session: &mut Session,
     signals: &mut Signals,
-) -> anyhow::Result<End> {
-    let hangup = signal(SignalKind::hangup()).context("listen for signals")?;
-    let tty = Tty::enter().context("prepare the terminal")?;
-    let mut show = Show::new(options, session, tty)?;
-    show.run(signals, hangup, terminal::events()).await
+) -> Result<Ending, CommandError> {
+    let tty = Tty::enter().map_err(CommandError::output("prepare the terminal"))?;
+    let mut show = Show::new(*options, session, tty)?;
+    let pace =
+        Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until };
+    session::run(session, signals, pace, &mut show).await
 }
 
 /// A show under way.
-struct Show<'a> {
-    options: &'a Watch,
-    session: &'a mut Session,
+struct Show {
     tty: Tty,
+    input: UnboundedReceiver<Event>,
+    redraws: Ticks,
     ui: Ui,
     director: Director,
     recent: Recent,
@@ -108,57 +106,82 @@ struct Show<'a> {
     drawn: Option<(Rc<Scene>, Ui)>,
 }
 
-impl<'a> Show<'a> {
-    fn new(options: &'a Watch, session: &'a mut Session, tty: Tty) -> anyhow::Result<Self> {
+/// What comes to the show beside snapshots and ended attempts.
+enum Input {
+    /// A key or another size; `None`: the terminal has gone.
+    Terminal(Option<Event>),
+    /// Time to draw what has ended meanwhile.
+    Redraw,
+}
+
+impl Sink for Show {
+    type Input = Input;
+    type Error = CommandError;
+
+    /// The next snapshot, and its scene.
+    fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
+        self.take_ended(session)?;
+        let ui = &self.ui;
+        let kept = session.advance_by(|source, context, last| take(source, context, last, ui))?;
+        let (snapshot, runs) = (session.last().clone(), session.program_runs());
+        self.latest = Rc::new(self.director.advance(snapshot, kept, &self.recent, runs));
+        self.show_latest();
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
+        let told = self.recent.told();
+        let (recent, clocks) = (&mut self.recent, self.latest.clocks());
+        session.for_each_event(&mut |record, verdict, at_ns| {
+            recent.push(*record, verdict, at_ns, clocks);
+        });
+        Ok(if self.recent.told() - told < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY })
+    }
+
+    async fn input(&mut self) -> Input {
+        tokio::select! {
+            biased;
+            event = self.input.recv() => Input::Terminal(event),
+            _ = self.redraws.tick() => Input::Redraw,
+        }
+    }
+
+    fn handle(&mut self, _: &mut Session, input: Input) -> Result<ControlFlow<()>, CommandError> {
+        match input {
+            Input::Terminal(None) => return Ok(ControlFlow::Break(())),
+            Input::Terminal(Some(event)) => {
+                if self.meet(&event).map_err(drawing)? == Some(Effect::Quit) {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Input::Redraw => self.show_ended(),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn settle(&mut self) -> Result<(), CommandError> {
+        self.draw().map_err(drawing)
+    }
+}
+
+fn drawing(error: io::Error) -> CommandError {
+    CommandError::output("draw on the terminal")(error)
+}
+
+impl Show {
+    fn new(options: Options, session: &mut Session, tty: Tty) -> Result<Self, CommandError> {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let ui = Ui::new(Theme { colour: !no_colour, ascii: options.ascii });
-        let ui = Ui { rows: tty.rows()?, ..ui };
+        let ui = Ui { rows: tty.rows().map_err(drawing)?, ..ui };
         let (mut director, recent) = (Director::default(), Recent::default());
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
         let runs = session.program_runs();
         let scene = Rc::new(director.advance(session.last().clone(), kept, &recent, runs));
         let (latest, shown) = (Rc::clone(&scene), scene);
-        Ok(Self { options, session, tty, ui, director, recent, latest, shown, drawn: None })
-    }
-
-    async fn run(
-        &mut self,
-        signals: &mut Signals,
-        mut hangup: Signal,
-        mut input: UnboundedReceiver<Event>,
-    ) -> anyhow::Result<End> {
-        let start = Instant::now();
-        let mut end = pin!(sleep_until(start + self.options.period.unwrap_or(NEVER)));
-        let mut events = pin!(sleep_until(start));
-        let mut snapshots = ticks(start, self.options.interval.max(REDRAW_EVERY));
-        let mut redraws = ticks(start, REDRAW_EVERY);
-        loop {
-            self.draw()?;
-            tokio::select! {
-                biased;
-                _ = signals.any() => return Ok(End::Asked),
-                _ = hangup.recv() => return Ok(End::Asked),
-                () = &mut end => return Ok(End::Asked),
-                event = input.recv() => {
-                    // Closed: the terminal has gone.
-                    let Some(event) = event else { return Ok(End::Asked) };
-                    if self.meet(&event)? == Some(Effect::Quit) {
-                        return Ok(End::Asked);
-                    }
-                }
-                _ = snapshots.tick() => {
-                    self.advance()?;
-                    if let Err(lost) = self.session.check_interfaces() {
-                        return Ok(End::Lost(lost));
-                    }
-                }
-                _ = redraws.tick() => self.show_ended(),
-                () = &mut events => {
-                    let pause = if self.take_ended() < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY };
-                    events.as_mut().reset(Instant::now() + pause);
-                }
-            }
-        }
+        let mut redraws = interval(REDRAW_EVERY);
+        redraws.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let input = terminal::events();
+        Ok(Self { tty, input, redraws, ui, director, recent, latest, shown, drawn: None })
     }
 
     /// Draws, if what is on the terminal is no longer what it should be.
@@ -175,7 +198,7 @@ impl<'a> Show<'a> {
     }
 
     /// A key, or another size.
-    fn meet(&mut self, event: &Event) -> anyhow::Result<Option<Effect>> {
+    fn meet(&mut self, event: &Event) -> io::Result<Option<Effect>> {
         match event {
             Event::Key(key) => {
                 let Some(action) = action(*key, self.ui.input.is_some()) else { return Ok(None) };
@@ -193,7 +216,7 @@ impl<'a> Show<'a> {
     }
 
     /// What an action brings with it.
-    fn after(&mut self, effect: Option<Effect>) -> anyhow::Result<()> {
+    fn after(&mut self, effect: Option<Effect>) -> io::Result<()> {
         match effect {
             Some(Effect::Write) => self.ui.message = Some(write(&self.shown.snapshot)),
             Some(Effect::Redraw) => {
@@ -207,32 +230,11 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    /// The next snapshot, and its scene.
-    fn advance(&mut self) -> anyhow::Result<()> {
-        self.take_ended();
-        let ui = &self.ui;
-        let kept = self.session.advance_by(|source, context, last| take(source, context, last, ui))?;
-        let (snapshot, runs) = (self.session.last().clone(), self.session.program_runs());
-        self.latest = Rc::new(self.director.advance(snapshot, kept, &self.recent, runs));
-        self.show_latest();
-        Ok(())
-    }
-
     fn show_latest(&mut self) {
         if !self.ui.frozen && !Rc::ptr_eq(&self.latest, &self.shown) {
             self.shown = Rc::clone(&self.latest);
             self.ui.follow(&self.shown);
         }
-    }
-
-    /// Attempts that have ended since the last time, and how many.
-    fn take_ended(&mut self) -> u64 {
-        let told = self.recent.told();
-        let (recent, clocks) = (&mut self.recent, self.latest.clocks());
-        self.session.for_each_event(&mut |record, verdict, at_ns| {
-            recent.push(*record, verdict, at_ns, clocks);
-        });
-        self.recent.told() - told
     }
 
     /// On the screen that lists them, those that have ended are shown between two snapshots too.
@@ -251,7 +253,7 @@ fn take(
     context: &std::sync::Arc<Context>,
     last: &Snapshot,
     ui: &Ui,
-) -> anyhow::Result<(Snapshot, Kept)> {
+) -> Result<(Snapshot, Kept), AgentError> {
     let mut collecting = Collecting::new(source, &ui.filter, ui.opened.map(|opened| opened.id()));
     let snapshot = Snapshot::take(&mut collecting, context, Some(last))?;
     Ok((snapshot, collecting.kept()))

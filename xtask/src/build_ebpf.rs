@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_is_no_object_has_no_shape() {
         let error = compare_shapes(b"#!/bin/sh", b"#!/bin/sh").expect_err("a script");
-        assert!(error.to_string().starts_with("read handshake-user/bpf/"), "{error}");
+        assert!(error.to_string().starts_with("read handshake-agent/bpf/"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Says from which sources a BPF object comes: one hash over everything of the workspace that goes into it.
 //!
 //! Compiled twice: `cargo xtask build-ebpf` writes the hash into the stamp beside the object, and
-//! `handshake-user/build.rs` warns when the sources have moved on since.
+//! `handshake-agent/build.rs` warns when the sources have moved on since.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// The committed object, from the workspace's root.
-pub(crate) const OBJECT: &str = "handshake-user/bpf/handshake.bpf.o";
+pub(crate) const OBJECT: &str = "handshake-agent/bpf/handshake.bpf.o";
 /// Its stamp.
-pub(crate) const STAMP: &str = "handshake-user/bpf/handshake.bpf.stamp";
+pub(crate) const STAMP: &str = "handshake-agent/bpf/handshake.bpf.stamp";
 /// The line of the stamp that holds [`source_hash`].
 pub(crate) const SOURCES_LINE: &str = "sources";
 

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use handshake_agent::model::metric::{METRICS, SERVICE};
+use handshake_agent::model::snapshot::Snapshot;
+
 use super::expression::{Expectation, Figure, Fraction, Operation, Term};
-use crate::metric::{METRICS, SERVICE};
-use crate::snapshot::Snapshot;
 
 /// What nobody may take for a success: said wherever a figure is missing for want of traffic.
 const NOTHING_RAN: &str = "a gate cannot pass when nothing ran";
@@ -182,14 +183,14 @@ fn of_services(name: &str, figure: &Figure, snapshot: &Snapshot) -> Result<u64, 
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::fake::Fake;
+    use handshake_agent::model::snapshot::FIRST_UDP_ROW;
     use handshake_common::abi::Counter;
     use handshake_common::verdict::Leg;
 
     use super::{Judged, Outcome, Reason, Window};
     use crate::check::expression::{Expectation, Fraction};
     use crate::check::tests::{load, standing};
-    use crate::fake::Fake;
-    use crate::snapshot::FIRST_UDP_ROW;
 
     fn outcome(window: &Window, text: &str) -> (Outcome, Option<Fraction>) {
         let expectation = Expectation::parse(text).expect(text);

@@ -47,8 +47,8 @@ impl Expectation {
     /// # Errors
     ///
     /// What is wrong with it, and where.
-    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
-        parser::parse(text).map_err(|fault| Wrong { text: text.to_owned(), fault })
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
+        parser::parse(text).map_err(|fault| ParseError { text: text.to_owned(), fault })
     }
 }
 
@@ -235,12 +235,12 @@ impl Fault {
 
 /// A text that is no expectation. Shown on three lines: what is wrong, the text, and carets below the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
+pub(crate) struct ParseError {
     text: String,
     fault: Fault,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { span, message } = &self.fault;
         // Nothing in the text may steer the terminal, and each character takes one column.
@@ -251,4 +251,4 @@ impl fmt::Display for Wrong {
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for ParseError {}

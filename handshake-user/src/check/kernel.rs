@@ -9,10 +9,10 @@ mod address;
 use std::fs;
 use std::net::IpAddr;
 
-use crate::error::Error;
-use crate::report::text::group;
-use crate::snapshot::{ServiceBooks, Snapshot};
+use crate::check::CheckError;
+use crate::number::group;
 pub(crate) use address::Addresses;
+use handshake_agent::model::snapshot::{ServiceBooks, Snapshot};
 
 /// What the kernel counts of handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +112,10 @@ impl Counts {
     /// # Errors
     ///
     /// They cannot be read.
-    pub(crate) fn read() -> Result<Self, Error> {
+    pub(crate) fn read() -> Result<Self, CheckError> {
         let text = |file: &str| {
             let path = format!("/proc/thread-self/net/{file}");
-            fs::read_to_string(&path).map_err(Error::system(format!("read {path}")))
+            fs::read_to_string(&path).map_err(CheckError::system(format!("read {path}")))
         };
         Ok(Self::parse(&[text("snmp")?, text("netstat")?]))
     }

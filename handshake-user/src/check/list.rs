@@ -2,15 +2,16 @@
 
 use std::io::{self, Write};
 
+use handshake_agent::model::metric::{LATENCY, METRICS, SERVICE, Unit};
+
 use super::name::{FUNCTIONS, RATE, SHORT, short};
-use crate::metric::{LATENCY, METRICS, SERVICE, Unit};
 
 /// Writes the list.
 ///
 /// # Errors
 ///
 /// Those of the writer.
-pub(super) fn write(out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "Metrics, by their paths in the JSON report; tcp. may be left out:")?;
     for metric in METRICS.iter() {
         row(out, &metric.name, unit(metric.unit), metric.help)?;

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
+use handshake_agent::fake::{Fake, SECOND, WALL_NS};
+use handshake_agent::model::metric::METRICS;
+use handshake_agent::model::snapshot::{Context, Interface, Origin, Snapshot};
+use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
 use handshake_common::record::State;
 use handshake_common::verdict::Leg;
 
 use super::kernel::{Account, Counts};
 use super::{Checked, Ended, Expectation, KernelCounter, Status, Window, list};
-use crate::cli::Filter;
-use crate::fake::{Fake, SECOND, WALL_NS};
-use crate::metric::METRICS;
 use crate::report::json::write_check;
 use crate::report::text::{Style, draw_check};
-use crate::snapshot::{Context, Interface, Origin, Snapshot};
 
 /// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
 pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> Window {

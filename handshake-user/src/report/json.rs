@@ -1,18 +1,18 @@
-//! Reports and flows as JSON, schema 1. The figures' names and order are those of [`metric`](crate::metric).
+//! Reports and flows as JSON, schema 1. The figures' names and order are those of [`metric`](handshake_agent::model::metric).
 
 mod check;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use handshake_agent::model::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
+use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
+use handshake_agent::model::snapshot::{
+    Books, Interface, Interval, Latency, Origin, ServiceBooks, ServiceRow, Snapshot, UdpBooks,
+};
 use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 use serde_json::{Map, Value, json};
 
-use super::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
-use crate::metric::{LATENCY, METRICS, Metric, PACKETS};
-use crate::snapshot::{
-    Books, Interface, Interval, Latency, Origin, ServiceBooks, ServiceRow, Snapshot, UdpBooks,
-};
 use crate::time::rfc3339;
 
 pub(crate) use check::write_check;

@@ -17,23 +17,21 @@
 pub(crate) mod cause;
 mod check;
 mod layout;
-pub(crate) mod number;
 
 use std::net::SocketAddr;
 
+use handshake_agent::model::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
+use handshake_agent::model::snapshot::{Books, Interface, Interval, Latency, Origin, ServiceBooks, Snapshot};
+use handshake_agent::options::Filter;
 use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
-use super::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
-use crate::cli::Filter;
-use crate::snapshot::{Books, Interface, Interval, Latency, Origin, ServiceBooks, Snapshot};
 use crate::time::clock;
 
 pub(crate) use self::check::{draw_check, draw_expectations};
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, Tone, line, words};
-pub(crate) use self::number::group;
-use self::number::{percent, rate, short, span, time, whole_percent};
+use crate::number::{group, percent, rate, short, span, time, whole_percent};
 
 const WIDE: &str = "   ";
 const DOT: &str = " · ";

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 
+use handshake_agent::address::ip;
+use handshake_agent::model::flow::{cause, opened_ns};
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Clocks, Detail, Now, Record};
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
-
-use crate::report::flow::{cause, opened_ns};
-use crate::values::ip;
 
 /// A TCP attempt or a UDP flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use handshake_agent::model::snapshot::{Books, ServiceBooks, Snapshot};
 use handshake_common::verdict::Cause;
 
 use super::history::stuck;
-use crate::snapshot::{Books, ServiceBooks, Snapshot};
 
 /// Fewer outstanding are no surge: half of the smallest SYN backlog that Linux gives a listener (128).
 const OUTSTANDING: u64 = 64;
@@ -180,8 +180,9 @@ fn cause(now: &Books, before: &Books) -> Option<Cause> {
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::fake::SECOND;
+
     use super::{Alarm, Inflow, judge};
-    use crate::fake::SECOND;
 
     /// A second of a service's life: half-open at its end, stuck, begun and left open, completed.
     const fn second(half_open: u64, stuck: u64, begun: u64, completed: u64) -> Inflow {

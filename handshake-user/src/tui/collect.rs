@@ -4,13 +4,13 @@
 use std::cell::RefCell;
 use std::collections::BinaryHeap;
 
+use handshake_agent::source::scan::{Occupancy, Onlooker, Scan};
+use handshake_agent::source::{Reading, Source};
 use handshake_common::abi::Service;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
 use super::attempt::{Attempt, Id};
 use super::filter::Filter;
-use crate::source::scan::{Occupancy, Onlooker, Scan};
-use crate::source::{Reading, Source};
 
 /// Open attempts kept, the oldest of them.
 pub(crate) const OPEN_KEPT: usize = 2_000;
@@ -55,7 +55,7 @@ impl<'a> Collecting<'a> {
 }
 
 impl Source for Collecting<'_> {
-    fn read(&mut self) -> anyhow::Result<Reading> {
+    fn read(&mut self) -> Result<Reading, handshake_agent::Error> {
         self.source.read()
     }
 
@@ -176,12 +176,12 @@ impl Least {
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::fake::{Fake, SECOND, udp_record};
+    use handshake_agent::source::Source as _;
     use handshake_common::abi::UdpRecord;
     use handshake_common::record::{Detail, State};
 
     use super::{Collecting, Kept, OPEN_KEPT, UDP_KEPT};
-    use crate::fake::{Fake, SECOND, udp_record};
-    use crate::source::Source as _;
     use crate::tui::attempt::{Attempt, Id};
     use crate::tui::filter::Filter;
 

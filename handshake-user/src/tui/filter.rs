@@ -9,6 +9,8 @@
 
 use std::net::SocketAddr;
 
+use handshake_agent::address::{Cidr, PortRange, words};
+use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::abi::Net;
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Now, Record};
@@ -16,8 +18,6 @@ use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 
 use super::attempt::Attempt;
 use super::scene::ServiceLine;
-use crate::snapshot::ServiceBooks;
-use crate::values::{Cidr, PortRange, words};
 
 /// A filter; the empty one lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,12 +203,12 @@ fn has_verdict(books: &ServiceBooks, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::fake::{Fake, record, udp_record};
+    use handshake_agent::source::Source as _;
     use handshake_common::record::State;
 
     use super::super::attempt::Attempt;
     use super::Filter;
-    use crate::fake::{Fake, record, udp_record};
-    use crate::source::Source as _;
 
     /// What is typed, and which of the conversations below it leaves.
     const TABLE: [(&str, &[usize]); 20] = [

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::snapshot::{Books, Interval};
+use handshake_agent::model::snapshot::{Books, Interval};
 
 /// Entries kept: as many as the widest terminal has columns for.
 const KEPT: usize = 300;
@@ -84,8 +84,10 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::model::snapshot::Books;
+    use handshake_agent::source::scan::ByCause;
+
     use super::{History, KEPT, Pulse, failed, per_second, stuck};
-    use crate::snapshot::{Books, ByCause};
 
     #[test]
     fn the_latest_are_kept() {

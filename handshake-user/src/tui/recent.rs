@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
+use handshake_agent::model::flow::{first_leg, second_leg};
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::verdict::Verdict;
 
 use super::attempt::{Attempt, Ended};
 use super::filter::Filter;
-use crate::report::flow::{first_leg, second_leg};
 
 /// Attempts kept, of all and of those that pass the filter.
 const KEPT: usize = 1_000;
@@ -132,13 +132,13 @@ fn middle(samples: &VecDeque<u64>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::fake::{Fake, record, tcp, ticks};
+    use handshake_agent::source::Source as _;
     use handshake_common::abi::TcpRecord;
     use handshake_common::record::{Detail, Record, State};
     use handshake_common::verdict::Verdict;
 
     use super::{KEPT, Legs, Recent, SAMPLES};
-    use crate::fake::{Fake, record, tcp, ticks};
-    use crate::source::Source as _;
     use crate::tui::filter::Filter;
 
     fn completed(initiator: &str, first_ns: u64, second_ns: u64) -> Record {

@@ -5,6 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use handshake_agent::model::snapshot::{Books, Interval, Latency, Origin, ServiceBooks, Snapshot, UdpBooks};
+use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
 use handshake_common::record::{Clocks, Now, State};
 use handshake_common::verdict::Leg;
@@ -14,10 +16,8 @@ use super::banner::{Sentry, Surge};
 use super::collect::Kept;
 use super::history::{History, Pulse, failed};
 use super::recent::{Legs, Recent};
+use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
-use crate::report::text::number::{group, percent, span};
-use crate::snapshot::{Books, Interval, Latency, Origin, ServiceBooks, Snapshot, UdpBooks};
-use crate::source::live::ProgramRuns;
 
 /// Intervals that rates of services, times and the headline look back over: long enough to be calm, short enough to
 /// show an incident's end.
@@ -326,7 +326,7 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLi
         |service: Option<SocketAddr>, books: &ServiceBooks| (service, matches!(books, ServiceBooks::Udp(_)));
     let known: HashMap<_, _> =
         before.services.iter().map(|row| (key(row.service, &row.books), &row.books)).collect();
-    let line = |row: &crate::snapshot::ServiceRow| {
+    let line = |row: &handshake_agent::model::snapshot::ServiceRow| {
         let earlier = known.get(&key(row.service, &row.books)).copied();
         let (begun, trouble) = match (&row.books, earlier) {
             (ServiceBooks::Tcp(books), Some(ServiceBooks::Tcp(earlier))) => tcp_change(books, earlier),
@@ -365,13 +365,13 @@ fn programs_between(before: &[ProgramRuns], now: &[ProgramRuns]) -> Vec<ProgramL
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::fake::{Fake, SECOND};
     use handshake_common::abi::{BUCKETS, Counter, Histogram};
     use handshake_common::latency::bucket;
     use handshake_common::record::State;
     use handshake_common::verdict::{Cause, Verdict};
 
     use super::{BINS, Established, bins, rounded};
-    use crate::fake::{Fake, SECOND};
     use crate::tui::attempt::Attempt;
     use crate::tui::testing::Stage;
 

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::flow::Side;
 
 use super::attempt::{Attempt, Id};
@@ -12,7 +13,6 @@ use super::scene::{Scene, ServiceLine};
 use super::theme::Theme;
 use super::view::attempts::{self, AttemptColumn};
 use super::view::services::{self, ServiceColumn};
-use crate::snapshot::ServiceBooks;
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use handshake_agent::fake::{Fake, SECOND, WALL_NS};
+use handshake_agent::model::snapshot::{Context, Interface, Origin, Snapshot};
+use handshake_agent::source::Source as _;
+use handshake_agent::source::live::ProgramRuns;
 use handshake_common::record::Record;
 use handshake_common::verdict::Verdict;
 
@@ -9,11 +13,6 @@ use super::collect::Collecting;
 use super::filter::Filter;
 use super::recent::Recent;
 use super::scene::{Director, Scene};
-use crate::cli;
-use crate::fake::{Fake, SECOND, WALL_NS};
-use crate::snapshot::{Context, Interface, Origin, Snapshot};
-use crate::source::Source as _;
-use crate::source::live::ProgramRuns;
 
 /// A source, and what watches it.
 pub(crate) struct Stage {
@@ -37,7 +36,7 @@ impl Stage {
         let context = Context {
             origin: Origin::Live { interfaces: vec![interface] },
             from_ns: WALL_NS,
-            filter: cli::Filter::default(),
+            filter: handshake_agent::options::Filter::default(),
             top: usize::MAX,
         };
         Self {

@@ -41,7 +41,7 @@ pub(super) struct SnapshotRow {
 /// Builds the agent's tests, and has the one take so many snapshots.
 pub(super) fn measure(rounds: u32, object: Option<&Path>) -> Result<SnapshotRow> {
     let mut command = shell::cargo("test");
-    command.args(["--release", "--package", "handshake-user", "--bin", "handshake", "--", "--exact", TEST]);
+    command.args(["--release", "--package", "handshake-agent", "--lib", "--", "--exact", TEST]);
     command.arg("--nocapture").env(VARIABLE, format!("{FLOWS},{rounds}")).stderr(Stdio::inherit());
     if let Some(object) = object {
         command.env("HANDSHAKE_BPF_OBJECT", object);

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use handshake_agent::address::{Cidr, PortRange};
+use handshake_agent::model::metric::{METRICS, Metric, SERVICE, Unit};
+use handshake_agent::model::snapshot::{Books, Snapshot};
+use handshake_agent::similar;
 use handshake_common::verdict::Leg;
 
 use super::{Fault, Kind, Span};
-use crate::metric::{METRICS, Metric, SERVICE, Unit};
-use crate::similar;
-use crate::snapshot::{Books, Snapshot};
-use crate::values::{Cidr, PortRange};
 
 /// Functions of a leg: name, the metric below `latency.LEG`, and what it gives.
 pub(crate) const FUNCTIONS: [(&str, &str); 6] = [

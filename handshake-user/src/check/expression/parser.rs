@@ -3,7 +3,7 @@
 use super::lexer::{Placed, Token, tokens};
 use super::name::{self, RATE};
 use super::{Comparison, Expectation, Fault, Fraction, Kind, Operation, Span, Term};
-use crate::values::UNITS;
+use crate::duration::UNITS;
 
 /// Parentheses within each other.
 const DEEPEST: usize = 32;

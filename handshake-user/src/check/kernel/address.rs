@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
 
-use crate::error::Error;
+use crate::check::CheckError;
 
 /// Addresses that this host answers at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,11 +16,11 @@ impl Addresses {
     /// # Errors
     ///
     /// The system's.
-    pub(crate) fn read() -> Result<Self, Error> {
+    pub(crate) fn read() -> Result<Self, CheckError> {
         let mut first: *mut libc::ifaddrs = ptr::null_mut();
         // SAFETY: the call writes one pointer, to memory of ours.
         if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
-            return Err(Error::system("list the addresses")(io::Error::last_os_error()));
+            return Err(CheckError::system("list the addresses")(io::Error::last_os_error()));
         }
         let mut all = Vec::new();
         let mut next = first;

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
+use handshake_agent::model::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
 
 use super::{line, put_known, report};
 use crate::check::{Account, Checked, Ended, Fraction, Judged, KernelCounter, Kind, Outcome, Status};
-use crate::snapshot::Snapshot;
 use crate::time::rfc3339;
 
 /// Writes one report with what was expected of it, on a line of its own.

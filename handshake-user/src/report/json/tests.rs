@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
+use handshake_agent::model::flow::View;
+use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
 use handshake_common::abi::{Counter, NO_POINT, point, tag};
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 use serde_json::{Value, json};
 
 use super::{flow, report, write_flow, write_report, write_report_with_flows};
-use crate::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
-use crate::report::flow::View;
-use crate::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
 
 /// The report as the design fixes it: every name, in its order.
 const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap"},
@@ -258,6 +258,7 @@ fn capture() -> Origin {
 }
 
 fn take(fake: &mut Fake, origin: Origin) -> Snapshot {
-    let context = Context { origin, from_ns: WALL_NS, filter: crate::cli::Filter::default(), top: 10 };
+    let context =
+        Context { origin, from_ns: WALL_NS, filter: handshake_agent::options::Filter::default(), top: 10 };
     Snapshot::take(fake, &Arc::new(context), None).expect("a fake never fails")
 }

@@ -1,11 +1,10 @@
 //! What is wrong, and where to look: the problems worth a line, the largest first.
 
+use handshake_agent::model::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
+use handshake_agent::options::Filter;
 use handshake_common::verdict::{Cause, Sign, Verdict};
 
-use crate::cli::Filter;
-use crate::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
-
-use super::number::short;
+use crate::number::short;
 
 /// Rarer than one attempt in this many, a problem is not the cause of what someone is called for.
 const RARE: u64 = 100;

@@ -9,17 +9,17 @@
 //!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were not taken
 //! ```
 
+use handshake_agent::model::metric::METRICS;
+use handshake_agent::model::snapshot::Snapshot;
 use handshake_common::verdict::{Cause, Sign, UdpVerdict};
 
 use super::layout::{Piece, Style, Tone, line, words};
-use super::number::{group, span};
 use super::{DOT, WIDE, cause};
 use crate::check::{
     Account, Checked, Ended, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome,
     Status, Term, Window,
 };
-use crate::metric::METRICS;
-use crate::snapshot::Snapshot;
+use crate::number::{group, span};
 
 /// Decimals at most: a measure that is that close to its limit is told by its numbers alone.
 const MOST_DECIMALS: u32 = 6;

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, udp_record};
+use handshake_agent::model::flow::View;
+use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
+use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::record::State;
@@ -9,10 +13,6 @@ use handshake_common::verdict::{Leg, Verdict};
 use handshake_common::wire::Class;
 
 use super::{Style, draw, draw_flow};
-use crate::cli::Filter;
-use crate::fake::{Fake, SECOND, WALL_NS, record, udp_record};
-use crate::report::flow::View;
-use crate::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
 
 const ROW: u16 = 1;
 

@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 
+use handshake_agent::model::flow::{answer_ns, first_leg, second_leg};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 use ratatui::text::Line;
 
 use super::layout::{Pen, seconds};
 use super::table::{Cell, Head, head, row, seen};
-use crate::report::flow::{answer_ns, first_leg, second_leg};
-use crate::report::text::number::{group, time};
+use crate::number::{group, time};
 use crate::time::clock;
 use crate::tui::attempt::{Attempt, Id, Standing};
 use crate::tui::scene::Scene;

@@ -1,10 +1,10 @@
 //! What is around every screen: the header, the screens' names, the banner, the last line.
 
+use handshake_agent::model::snapshot::{Interface, Origin};
 use ratatui::text::{Line, Span};
 
 use super::layout::{Pen, apart, left, sentence};
-use crate::report::text::number::{group, span, whole_percent};
-use crate::snapshot::{Interface, Origin};
+use crate::number::{group, span, whole_percent};
 use crate::time::clock;
 use crate::tui::banner::Surge;
 use crate::tui::scene::Scene;

@@ -1,13 +1,13 @@
 //! Can the figures be trusted, and what do they cost? The tables, what was lost, the programs, the hooks.
 
+use handshake_agent::model::snapshot::{EVICTIONS, Origin, Packets};
 use handshake_common::record::State;
 use handshake_common::wire::Class;
 use ratatui::text::Line;
 
 use super::chrome;
 use super::layout::{Pen, left, right};
-use crate::report::text::number::{group, percent, short, span};
-use crate::snapshot::{EVICTIONS, Origin, Packets};
+use crate::number::{group, percent, short, span};
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;

@@ -12,6 +12,7 @@
 
 mod steps;
 
+use handshake_agent::model::flow::{Flow, FlowDetail, View, connect_ns, first_leg, second_leg};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, Leg};
 use ratatui::text::Line;
@@ -19,9 +20,8 @@ use ratatui::text::Line;
 use self::steps::{Drawn, Step, Way};
 use super::attempts::{left_ns, tone};
 use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
-use crate::report::flow::{Flow, FlowDetail, View, connect_ns, first_leg, second_leg};
+use crate::number::{group, time};
 use crate::report::text::arrow;
-use crate::report::text::number::{group, time};
 use crate::time::clock;
 use crate::tui::attempt::Attempt;
 use crate::tui::scene::Scene;

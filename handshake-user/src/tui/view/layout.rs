@@ -2,7 +2,7 @@
 
 use ratatui::text::{Line, Span};
 
-use crate::report::text::number::time;
+use crate::number::time;
 use crate::tui::theme::{Theme, Tone};
 
 /// Eighths of a column, from the least to the most.

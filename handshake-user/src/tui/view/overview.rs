@@ -1,15 +1,15 @@
 //! Are connections being established, and if not, why? The answer first, then what it rests on.
 
+use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 use ratatui::text::Line;
 
 use super::layout::{Pen, Section, bars, fit, left, right, seconds, sentence, wrap};
 use super::services;
+use crate::number::{group, short, span, time};
 use crate::report::text::cause::Problem;
-use crate::report::text::number::{group, short, span, time};
 use crate::report::text::{arrow, balance_terms};
-use crate::snapshot::ServiceBooks;
 use crate::tui::history::Pulse;
 use crate::tui::scene::{BINS, Established, LegLine, Scene};
 use crate::tui::state::Ui;

@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
+use handshake_agent::model::snapshot::{Books, ServiceBooks, UdpBooks};
 use ratatui::text::Line;
 
 use super::layout::Pen;
 use super::table::{Cell, Head, head, row, seen};
-use crate::report::text::number::{group, percent, rate, time};
-use crate::snapshot::{Books, ServiceBooks, UdpBooks};
+use crate::number::{group, percent, rate, time};
 use crate::tui::history::failed;
 use crate::tui::scene::{Scene, ServiceLine};
 use crate::tui::state::{ServiceId, Ui, service_id};

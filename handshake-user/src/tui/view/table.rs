@@ -36,7 +36,7 @@ impl Cell {
     /// A count, bad if there is any.
     pub(super) fn bad_if_any(count: u64) -> Self {
         let tone = if count == 0 { Tone::Plain } else { Tone::Bad };
-        Self { text: crate::report::text::number::group(count), tone }
+        Self { text: crate::number::group(count), tone }
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a person sees, screen by screen.
 
+use handshake_agent::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
+use handshake_agent::model::snapshot::FIRST_UDP_ROW;
+use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::{Counter, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Family;
 use handshake_common::record::{Detail, Record, State};
@@ -10,9 +13,6 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
 use super::draw;
-use crate::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
-use crate::snapshot::FIRST_UDP_ROW;
-use crate::source::live::ProgramRuns;
 use crate::tui::attempt::{Attempt, Ended};
 use crate::tui::keys::{Action, Edit, Step};
 use crate::tui::scene::Scene;

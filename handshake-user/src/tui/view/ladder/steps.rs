@@ -1,11 +1,11 @@
 //! The rungs of a ladder: each segment that was seen, in order, and the one that is missing.
 
+use handshake_agent::model::flow::{answer_ns, connect_ns, known, ns};
 use handshake_common::abi::{TcpRecord, UdpRecord, tag};
 use handshake_common::record::{Record, State};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
-use crate::report::flow::{answer_ns, connect_ns, known, ns};
-use crate::report::text::number::group;
+use crate::number::group;
 use crate::tui::attempt::{Attempt, Standing};
 use crate::tui::scene::Scene;
 use crate::tui::theme::Tone;

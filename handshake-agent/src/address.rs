@@ -1,0 +1,180 @@
+//! Ports and address prefixes: their text, and the form that records and the kernel side have. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use handshake_common::abi::Net;
+use handshake_common::flow::Family;
+
+/// A port, or several in a row; both ends belong to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The smallest.
+    pub first: u16,
+    /// The largest.
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |word: &str| word.parse().map_err(|_| format!("'{word}' is no port (0 to 65535)"));
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = Self { first: port(first)?, last: port(last)? };
+        if range.first > range.last { Err("the range ends before it begins".to_owned()) } else { Ok(range) }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// An address prefix. Bits of the address past the prefix are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// The filter as the kernel side reads it.
+    pub fn net(self) -> Net {
+        let (words, family) = words(self.address);
+        Net { address: words, mask: mask(self.prefix), family: family as u32 }
+    }
+
+    /// Whether an address has this prefix.
+    pub fn contains(self, address: IpAddr) -> bool {
+        let ((own, family), (other, other_family)) = (words(self.address), words(address));
+        let masked = mask(self.prefix);
+        family == other_family && (0..own.len()).all(|i| own[i] == other[i] & masked[i])
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| format!("'{address}' is no IP address"))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix: u8 = match prefix {
+            Some(word) => word.parse().map_err(|_| format!("'{word}' is no prefix length"))?,
+            None => most,
+        };
+        if prefix > most {
+            return Err(format!("a prefix of {prefix} is longer than the address ({most})"));
+        }
+        let (words, family) = words(address);
+        let mask = mask(prefix);
+        Ok(Self { address: ip(std::array::from_fn(|i| words[i] & mask[i]), family), prefix })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// An address as records hold it: words in host order, most significant first, IPv4 in the first word.
+pub fn words(address: IpAddr) -> ([u32; 4], Family) {
+    match address {
+        IpAddr::V4(v4) => ([v4.to_bits(), 0, 0, 0], Family::V4),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            #[expect(clippy::cast_possible_truncation, reason = "one word of four is cut out")]
+            let word = |i: u32| (bits >> (96 - 32 * i)) as u32;
+            ([word(0), word(1), word(2), word(3)], Family::V6)
+        }
+    }
+}
+
+/// The address that [`words`] took apart.
+pub fn ip(words: [u32; 4], family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(words[0].into()),
+        Family::V6 => {
+            let bits = words.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(*word));
+            IpAddr::V6(bits.into())
+        }
+    }
+}
+
+/// `prefix` ones, from the most significant bit of the first word.
+fn mask(prefix: u8) -> [u32; 4] {
+    std::array::from_fn(|i| {
+        let ones = usize::from(prefix).saturating_sub(32 * i).min(32);
+        if ones == 0 { 0 } else { u32::MAX << (32 - ones) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cidr, PortRange, ip, words};
+
+    #[test]
+    fn ports_are_one_or_a_range() {
+        assert_eq!("443".parse(), Ok(PortRange { first: 443, last: 443 }));
+        assert_eq!("8000-8100".parse(), Ok(PortRange { first: 8000, last: 8100 }));
+        for text in ["", "65536", "9-8", "1-", "-1", "https", "1-2-3"] {
+            assert!(text.parse::<PortRange>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_masked_and_whole_addresses_are_the_longest() {
+        let table = [
+            ("10.1.2.3/8", "10.0.0.0/8", [0x0a00_0000, 0, 0, 0], [0xff00_0000, 0, 0, 0], 1),
+            ("10.1.2.3", "10.1.2.3/32", [0x0a01_0203, 0, 0, 0], [u32::MAX, 0, 0, 0], 1),
+            ("0.0.0.0/0", "0.0.0.0/0", [0; 4], [0; 4], 1),
+            ("2001:db8::1/33", "2001:db8::/33", [0x2001_0db8, 0, 0, 0], [u32::MAX, 1 << 31, 0, 0], 2),
+            ("::1", "::1/128", [0, 0, 0, 1], [u32::MAX; 4], 2),
+        ];
+        for (text, shown, address, mask, family) in table {
+            let cidr: Cidr = text.parse().expect(text);
+            assert_eq!(cidr.to_string(), shown);
+            let net = cidr.net();
+            assert_eq!((net.address, net.mask, net.family), (address, mask, family), "{text}");
+        }
+        for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "host/8"] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_contains_its_addresses_only() {
+        let table = [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.2", "10.0.0.2", true),
+            ("0.0.0.0/0", "::", false),
+            ("2001:db8::/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+        ];
+        for (prefix, address, expected) in table {
+            let cidr: Cidr = prefix.parse().expect(prefix);
+            assert_eq!(cidr.contains(address.parse().expect(address)), expected, "{prefix} {address}");
+        }
+    }
+
+    #[test]
+    fn addresses_survive_the_records_form() {
+        for text in ["127.0.0.1", "255.255.255.255", "::1", "2001:db8:1:2:3:4:5:6"] {
+            let address = text.parse().expect("an address");
+            let (parts, family) = words(address);
+            assert_eq!(ip(parts, family), address);
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! Interfaces and hooks: which there are, which one each interface gets and why, and the programs on them.
+//!
+//! [`survey`] reads the machine, [`plan()`] decides, [`attach`] does it; what [`attach`] returns holds the programs where
+//! they are until it is dropped. The kernel undoes everything but clsact when the process dies, and the next start
+//! undoes that.
+
+pub mod bpf;
+pub mod capability;
+pub mod clsact;
+mod features;
+pub mod interface;
+mod netlink;
+mod plan;
+mod promisc;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod xdp;
+
+use std::fmt;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use aya::Ebpf;
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{
+    LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TcError, Xdp, XdpError, XdpMode,
+};
+
+use crate::error::Error;
+use crate::hook::{Direction, Hook};
+use bpf::{has_tcx, program as program_name, tcx_chain};
+pub use interface::InterfaceInfo;
+use plan::Step;
+pub use plan::{Facts, Plan, PlannedInterface, plan};
+pub use promisc::Promisc;
+
+use netlink::Refusal;
+
+/// The program on XDP hooks.
+const XDP: &str = "handshake_xdp";
+/// The program on TC ingress hooks.
+const INGRESS: &str = "handshake_ingress";
+/// The program on TC egress hooks.
+const EGRESS: &str = "handshake_egress";
+
+impl Direction {
+    const fn tc(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    const fn classifier(self) -> &'static str {
+        match self {
+            Self::Ingress => INGRESS,
+            Self::Egress => EGRESS,
+        }
+    }
+}
+
+/// Reads what [`plan()`] decides by, for the interfaces named, or those of the default routes when none is.
+///
+/// # Errors
+///
+/// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], [`Error::Permission`], and [`Error::System`] where the kernel does not answer.
+pub fn survey(names: &[String]) -> Result<Vec<Facts>, Error> {
+    interface::select(names)?.into_iter().map(facts_of).collect()
+}
+
+fn facts_of(info: InterfaceInfo) -> Result<Facts, Error> {
+    let tcx = has_tcx(info.index).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => permission(error.to_string()),
+        _ => Error::system(format!("ask for the TCX programs of {}", info.name))(error),
+    })?;
+    let xdp_holder = info.xdp.map(|xdp| program_name(xdp.id));
+    Ok(Facts { info, tcx, xdp_holder })
+}
+
+/// Programs on their hooks, until this is dropped.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// In the order of the plan.
+    pub interfaces: Vec<AttachedInterface>,
+    guards: Vec<Guard>,
+}
+
+/// An interface with programs on it.
+#[derive(Clone, Debug)]
+pub struct AttachedInterface {
+    /// The interface, as it was before.
+    pub info: InterfaceInfo,
+    /// The hook that sees what comes in.
+    pub ingress: Hook,
+    /// The hook that sees what goes out; `None` where ingress sees both.
+    pub egress: Option<Hook>,
+    /// Programs that see packets before ours and can take them away.
+    pub before_ours: Vec<String>,
+    /// The ids of our programs here.
+    pub program_ids: Vec<u32>,
+}
+
+/// As `attached` announces it, and scripts wait for it.
+impl fmt::Display for AttachedInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let egress = self.egress.map(|hook| format!(", egress {hook}")).unwrap_or_default();
+        let ids: Vec<String> = self.program_ids.iter().map(u32::to_string).collect();
+        write!(f, "{}: ingress {}{egress} (programs {})", self.info.name, self.ingress, ids.join(", "))
+    }
+}
+
+/// Holds one program on one hook: dropping it detaches.
+#[derive(Debug)]
+enum Guard {
+    Xdp { _link: XdpLink },
+    Tcx { _link: SchedClassifierLink },
+    Clsact { _attachment: clsact::Attachment },
+}
+
+/// Why a program is not on a hook.
+enum Failure {
+    /// Nothing else will do better.
+    Fatal(Error),
+    /// This hook will not have it; the next one may.
+    Refused(Refusal),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// Attaches what the plan says, falling back where `auto` meets a refusal. `say` gets each sentence as it becomes true,
+/// and the warning that a device will be touched before it is.
+///
+/// # Errors
+///
+/// [`Error::Hook`] where a hook asked for by name is refused, [`Error::NoHook`] where all are, [`Error::Load`] and
+/// [`Error::Permission`]. What was attached before the error is detached again.
+pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
+    load_ahead(bpf, plan)?;
+    let mut attached = Attached::default();
+    for planned in &plan.interfaces {
+        let mut attaching =
+            Attaching { bpf, say, planned, guards: &mut attached.guards, found: Found::default() };
+        attached.interfaces.push(attaching.interface()?);
+    }
+    Ok(attached)
+}
+
+/// Loads what will be attached unless a hook is refused. The verifier takes half a second a program: of a handshake between
+/// the first hook and the last one side alone would be seen.
+fn load_ahead(bpf: &mut Ebpf, plan: &Plan) -> Result<(), Error> {
+    for planned in &plan.interfaces {
+        for (direction, steps) in
+            [(Direction::Ingress, &planned.ingress), (Direction::Egress, &planned.egress)]
+        {
+            match steps.first() {
+                Some(step) if step.hook.is_xdp() => loaded::<Xdp>(bpf, XDP).map(|_| ()),
+                Some(_) => loaded::<SchedClassifier>(bpf, direction.classifier()).map(|_| ()),
+                None => Ok(()),
+            }?;
+        }
+    }
+    Ok(())
+}
+
+/// One interface on its direction from planned to attached.
+struct Attaching<'a> {
+    bpf: &'a mut Ebpf,
+    say: &'a mut dyn FnMut(&str),
+    planned: &'a PlannedInterface,
+    guards: &'a mut Vec<Guard>,
+    found: Found,
+}
+
+/// What attaching brings to light, both directions together.
+#[derive(Default)]
+struct Found {
+    before_ours: Vec<String>,
+    program_ids: Vec<u32>,
+}
+
+impl Attaching<'_> {
+    fn interface(&mut self) -> Result<AttachedInterface, Error> {
+        let info = self.planned.info.clone();
+        for note in self.planned.notes.iter().cloned().chain(clsact::remove_stale(&info)) {
+            self.tell(&note);
+        }
+        let ingress = self.take_hook(Direction::Ingress, &self.planned.ingress)?;
+        let egress = match &self.planned.egress[..] {
+            [] => None,
+            steps => Some(self.take_hook(Direction::Egress, steps)?),
+        };
+        let Found { before_ours, program_ids } = std::mem::take(&mut self.found);
+        Ok(AttachedInterface { info, ingress, egress, before_ours, program_ids })
+    }
+
+    /// Says a sentence: a choice or a refusal with its reason, or what the operator must know.
+    fn tell(&mut self, note: &str) {
+        (self.say)(note);
+    }
+
+    /// The first hook of one direction that takes our program.
+    fn take_hook(&mut self, direction: Direction, steps: &[Step]) -> Result<Hook, Error> {
+        let info = &self.planned.info;
+        let mut refusals = Vec::new();
+        for step in steps {
+            if let Some(warning) = before_touching(info, step.hook) {
+                self.tell(&warning);
+            }
+            match attach_hook(self.bpf, info, step.hook, direction) {
+                Ok(on) => {
+                    self.took(*step, direction, on);
+                    return Ok(step.hook);
+                }
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Refused(refusal)) if self.planned.named && direction == Direction::Ingress => {
+                    return Err(named_refusal(info, step.hook, &refusal));
+                }
+                Err(Failure::Refused(refusal)) => {
+                    self.tell(&format!("{}: {direction} by {} refused: {refusal}", info.name, step.hook));
+                    refusals.push(format!("{}: {refusal}", step.hook));
+                }
+            }
+        }
+        Err(Error::NoHook { interface: info.name.clone(), direction, kernel: refusals.join("; ") })
+    }
+
+    fn took(&mut self, step: Step, direction: Direction, (guard, id): (Guard, u32)) {
+        let info = &self.planned.info;
+        self.guards.push(guard);
+        self.found.program_ids.push(id);
+        self.found.before_ours.extend(before_ours(info, step.hook, direction, id));
+        self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
+    }
+}
+
+/// What is said before a driver is touched.
+fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
+    if hook != Hook::XdpNative || info.is_virtual {
+        return None;
+    }
+    let InterfaceInfo { name, driver, .. } = info;
+    let driver = driver.as_deref().unwrap_or("its driver");
+    Some(format!(
+        "{name}: attaching native XDP: {driver} may rebuild its rings and the link may flap (--hook tcx never touches it)"
+    ))
+}
+
+/// An ingress hook asked for by name was refused: what to do about it, by the error number.
+fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
+    let InterfaceInfo { name, mtu, driver, .. } = info;
+    let driver = driver.as_deref().unwrap_or("its driver");
+    let (problem, fix) = match (hook, refusal.errno) {
+        (Hook::XdpNative | Hook::XdpGeneric, libc::EBUSY | libc::EEXIST) => (
+            "is taken by another program".to_owned(),
+            format!("use --hook tcx, or find that program with `handshake doctor -i {name}` and detach it"),
+        ),
+        (Hook::XdpNative, libc::EOPNOTSUPP) => {
+            (format!("is not supported by {driver}"), "use --hook tcx, or --hook xdp-generic".to_owned())
+        }
+        (Hook::XdpNative, libc::ERANGE | libc::EINVAL | libc::E2BIG) => (
+            format!("is refused by {driver} as it is set up now (MTU {mtu})"),
+            "use --hook tcx, or lower the MTU (-v shows the kernel's reason)".to_owned(),
+        ),
+        (Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact, _) => (
+            format!("is refused: {}", io::Error::from_raw_os_error(refusal.errno)),
+            "use --hook auto".to_owned(),
+        ),
+    };
+    Error::Hook { interface: name.clone(), hook, problem, fix, kernel: Some(refusal.to_string()) }
+}
+
+/// One program on one hook, and its id.
+fn attach_hook(
+    bpf: &mut Ebpf,
+    info: &InterfaceInfo,
+    hook: Hook,
+    direction: Direction,
+) -> Result<(Guard, u32), Failure> {
+    match (hook, direction) {
+        (Hook::XdpNative, _) => attach_xdp(bpf, info, XdpMode::Driver),
+        (Hook::XdpGeneric, _) => attach_xdp(bpf, info, XdpMode::Skb),
+        (Hook::Tcx, direction) => attach_tcx(bpf, info, direction),
+        (Hook::Clsact, direction) => {
+            let program: &mut SchedClassifier = loaded(bpf, direction.classifier())?;
+            let guard = clsact::attach(program, info, direction).map_err(refused)?;
+            Ok((Guard::Clsact { _attachment: guard }, program_id(program.info())?))
+        }
+    }
+}
+
+fn attach_xdp(bpf: &mut Ebpf, info: &InterfaceInfo, mode: XdpMode) -> Result<(Guard, u32), Failure> {
+    let program: &mut Xdp = loaded(bpf, XDP)?;
+    let link = program.attach_to_if_index(info.index, mode).and_then(|id| program.take_link(id));
+    match link {
+        Ok(link) => Ok((Guard::Xdp { _link: link }, program_id(program.info())?)),
+        Err(error) => {
+            let mut refusal = refusal(&error);
+            // A link's refusal is a bare number; netlink gives the reason.
+            if let Some(words) = program.fd().ok().and_then(|fd| xdp::refusal_words(fd, info.index, mode)) {
+                refusal.words = Some(words);
+            }
+            Err(refused(refusal))
+        }
+    }
+}
+
+/// First in the chain: behind a program that ends it we would see nothing.
+fn attach_tcx(bpf: &mut Ebpf, info: &InterfaceInfo, direction: Direction) -> Result<(Guard, u32), Failure> {
+    let program: &mut SchedClassifier = loaded(bpf, direction.classifier())?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let link =
+        program.attach_with_options(&info.name, direction.tc(), order).and_then(|id| program.take_link(id));
+    let link = link.map_err(|error| refused(refusal(&error)))?;
+    Ok((Guard::Tcx { _link: link }, program_id(program.info())?))
+}
+
+/// The program of this name, loaded if it is not yet: only those that are attached cost the verifier's time.
+///
+/// # Errors
+///
+/// [`Error::Load`] with the verifier's log, [`Error::Permission`].
+pub fn loaded<'a, P>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Error>
+where
+    P: Loadable,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let missing = || Error::Load { program: name.into(), kernel: "the object has no such program".into() };
+    let program: &mut P =
+        bpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|e| load_error(name, &e))?;
+    program.load_once().map_err(|error| load_error(name, &error))?;
+    Ok(program)
+}
+
+/// A kind of program of ours.
+pub trait Loadable {
+    /// Loads it unless it is loaded.
+    fn load_once(&mut self) -> Result<(), ProgramError>;
+}
+
+impl Loadable for Xdp {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        if self.fd().is_ok() { Ok(()) } else { self.load() }
+    }
+}
+
+impl Loadable for SchedClassifier {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        if self.fd().is_ok() { Ok(()) } else { self.load() }
+    }
+}
+
+fn load_error(name: &str, error: &ProgramError) -> Error {
+    let kernel = error.to_string();
+    let missing = capability::Capabilities::of_this_thread().require(false).is_err();
+    let errno =
+        if let ProgramError::LoadError { io_error, .. } = error { io_error.raw_os_error() } else { None };
+    // EACCES is the verifier's word for a bad access as well, which no permission mends.
+    if errno == Some(libc::EPERM) || (missing && errno == Some(libc::EACCES)) {
+        return permission(kernel);
+    }
+    Error::Load { program: name.into(), kernel }
+}
+
+/// The kernel said EPERM: of what is known to be needed, what is missing; or the kernel's own hidden need.
+fn permission(kernel: String) -> Error {
+    match capability::Capabilities::of_this_thread().require(false) {
+        Err(Error::Permission { missing, fix, .. }) => {
+            Error::Permission { missing, fix, kernel: Some(kernel) }
+        }
+        _ => Error::Permission {
+            missing: vec!["a permission (a container or a security module may withhold it)".into()],
+            fix: "run it with sudo, outside any container".into(),
+            kernel: Some(kernel),
+        },
+    }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    match refusal.errno {
+        libc::EPERM => Failure::Fatal(permission(refusal.to_string())),
+        _ => Failure::Refused(refusal),
+    }
+}
+
+/// The error number inside aya's error, or its words where there is none.
+fn refusal(error: &ProgramError) -> Refusal {
+    match errno(error) {
+        Some(errno) => Refusal { errno, words: None },
+        None => Refusal { errno: libc::EIO, words: Some(error.to_string()) },
+    }
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    if let ProgramError::SyscallError(e) = error {
+        return e.io_error.raw_os_error();
+    }
+    if let ProgramError::XdpError(XdpError::NetlinkError(e)) | ProgramError::NetlinkError(e) = error {
+        return e.raw_os_error();
+    }
+    if let ProgramError::TcError(e) = error { tc_errno(e) } else { None }
+}
+
+fn tc_errno(error: &TcError) -> Option<i32> {
+    match error {
+        TcError::NetlinkError(e) => e.raw_os_error(),
+        TcError::IoError(e) => e.raw_os_error(),
+        TcError::NulError(_)
+        | TcError::AlreadyAttached
+        | TcError::InvalidTcxAttach(_)
+        | TcError::InvalidLinkOperation => None,
+    }
+}
+
+fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<u32, Failure> {
+    match info {
+        Ok(info) => Ok(info.id()),
+        Err(error) => Err(refused(refusal(&error))),
+    }
+}
+
+/// Programs that see this direction's packets before ours.
+fn before_ours(info: &InterfaceInfo, hook: Hook, direction: Direction, ours: u32) -> Vec<String> {
+    let mut before = Vec::new();
+    if direction == Direction::Ingress && !hook.is_xdp() {
+        let xdp = interface::by_index(info.index).ok().and_then(|now| now.xdp);
+        before.extend(xdp.map(|xdp| format!("{} on XDP ({})", program_name(xdp.id), xdp.mode.name())));
+    }
+    if !hook.is_xdp() {
+        let chain = tcx_chain(info.index, direction).unwrap_or_default();
+        let ahead = chain.into_iter().take_while(|id| *id != ours);
+        before.extend(ahead.map(|id| format!("{} on tcx {direction}", program_name(id))));
+    }
+    if hook == Hook::Clsact {
+        before.extend(clsact::before_ours(info.index, direction, ours));
+    }
+    before
+}
+
+impl PlannedInterface {
+    /// Whether frames, where we see them, begin at the IP header.
+    pub fn is_raw(&self) -> bool {
+        let by_tc = self.ingress.first().is_some_and(|step| !step.hook.is_xdp());
+        self.info.raw || (self.info.foreign_generic_xdp() && by_tc)
+    }
+}
+
+/// Sets a socket option.
+fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<T>())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `value` is borrowed for the call and `size` is its size; the kernel only reads it.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,367 @@
+//! The interfaces of this network namespace: what they are, what holds their XDP hook, which ones the default routes use.
+//! Reads only.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use libc::{NETLINK_ROUTE, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE};
+
+use super::netlink::{
+    Body, Message, Netlink, Refusal, attributes, find, link_header, text, u16_at, u32_at, u64_at,
+};
+use crate::error::Error;
+use crate::similar::distance;
+
+/// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, inside `IFLA_XDP`.
+const XDP_ATTACHED: u16 = 2;
+const XDP_PROGRAM: u16 = 4;
+/// Place of `rx_missed_errors` in `struct rtnl_link_stats64`, in words.
+const RX_MISSED: usize = 15;
+/// Octets of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`.
+const LINK_HEADER: usize = 16;
+const ROUTE_HEADER: usize = 12;
+const NEXT_HOP: usize = 8;
+/// `IF_OPER_*`, from 0, as ip(8) spells them.
+const OPERSTATES: [&str; 7] = ["unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up"];
+
+/// Bits of a link's flags.
+const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
+
+/// How an XDP program that is there already is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// By the driver.
+    Native,
+    /// By the stack: the frames that TC ingress sees then begin at the IP header.
+    Generic,
+    /// By the hardware.
+    Offloaded,
+    /// By several of these.
+    Several,
+}
+
+impl XdpMode {
+    /// From `XDP_ATTACHED_*`; `None` where nothing is attached.
+    fn from_kernel(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Native),
+            2 => Some(Self::Generic),
+            3 => Some(Self::Offloaded),
+            4 => Some(Self::Several),
+            _ => None,
+        }
+    }
+
+    /// The word in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offloaded => "offloaded",
+            Self::Several => "several modes",
+        }
+    }
+}
+
+/// The program that holds an XDP hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpProgram {
+    /// How it is run.
+    pub mode: XdpMode,
+    /// Its id; 0 where several modes hold one each.
+    pub id: u32,
+}
+
+/// An interface, as it is before anything of ours is attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceInfo {
+    /// Its name.
+    pub name: String,
+    /// Other names it answers to.
+    pub alternatives: Vec<String>,
+    /// Its index.
+    pub index: u32,
+    /// `ARPHRD_*`: what its frames look like.
+    pub arphrd: u16,
+    /// Octets of an IP packet that fit.
+    pub mtu: u32,
+    /// Both directions of what goes over it pass its ingress.
+    pub is_loopback: bool,
+    /// No device stands behind it (`/sys/class/net/IF/device`).
+    pub is_virtual: bool,
+    /// Frames begin at the IP header.
+    pub raw: bool,
+    /// Switched on.
+    pub is_up: bool,
+    /// The other end of the line is there.
+    pub has_carrier: bool,
+    /// RFC 2863's word; the kernel sets it up to a second late.
+    pub operstate: &'static str,
+    /// The driver's name, where it has one.
+    pub driver: Option<String>,
+    /// Bits of `enum netdev_xdp_act`, where the kernel tells (6.3).
+    pub xdp_features: Option<u64>,
+    /// What holds its XDP hook.
+    pub xdp: Option<XdpProgram>,
+    /// Packets that the device lost before any hook, since it exists.
+    pub rx_missed: u64,
+}
+
+impl InterfaceInfo {
+    /// Someone's generic XDP program runs here: the frames that TC ingress sees begin at the IP header.
+    pub fn foreign_generic_xdp(&self) -> bool {
+        self.xdp.is_some_and(|xdp| matches!(xdp.mode, XdpMode::Generic | XdpMode::Several))
+    }
+
+    /// Whether the driver runs XDP itself; `None` where the kernel does not tell.
+    pub fn native_xdp(&self) -> Option<bool> {
+        /// `NETDEV_XDP_ACT_BASIC`.
+        const BASIC: u64 = 1;
+        self.xdp_features.map(|features| features & BASIC != 0)
+    }
+
+    /// Whether the name, or another name it answers to, is this one.
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternatives.iter().any(|a| a == name)
+    }
+}
+
+/// All interfaces, in the kernel's order.
+pub fn list() -> Result<Vec<InterfaceInfo>, Error> {
+    read_links(0).map_err(|refusal| Error::system("list the interfaces")(refusal.into()))
+}
+
+/// The interfaces asked for, each once, in the order asked for; of the default routes when none is.
+pub fn select(names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
+    let all = list()?;
+    let mut chosen = if names.is_empty() { by_default_routes(&all)? } else { by_name(&all, names)? };
+    for info in &mut chosen {
+        info.driver = driver(&info.name);
+        info.xdp_features = super::features::xdp_features(info.index);
+    }
+    Ok(chosen)
+}
+
+/// Packets lost before any hook: `rx_missed_errors`. `rx_dropped` is not among them, for it has what the stack refused
+/// behind our hook as well.
+pub fn lost_before_hook(index: u32) -> io::Result<u64> {
+    let links = read_links(index)?;
+    links.first().map(|info| info.rx_missed).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// One interface as it is now.
+pub fn by_index(index: u32) -> io::Result<InterfaceInfo> {
+    let link = read_links(index)?.into_iter().next();
+    link.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+fn by_name(all: &[InterfaceInfo], names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
+    let mut chosen: Vec<InterfaceInfo> = Vec::new();
+    for name in names {
+        let info = all.iter().find(|info| info.is_called(name));
+        let info =
+            info.ok_or_else(|| Error::UnknownInterface { name: name.clone(), close: closest(all, name) })?;
+        if chosen.iter().all(|c| c.index != info.index) {
+            chosen.push(info.clone());
+        }
+    }
+    Ok(chosen)
+}
+
+fn by_default_routes(all: &[InterfaceInfo]) -> Result<Vec<InterfaceInfo>, Error> {
+    let indexes = default_routes().map_err(|r| Error::system("read the default routes")(r.into()))?;
+    let chosen: Vec<_> =
+        indexes.iter().filter_map(|index| all.iter().find(|info| info.index == *index)).cloned().collect();
+    if chosen.is_empty() {
+        return Err(Error::NoDefaultRoute(all.iter().map(|info| info.name.clone()).collect()));
+    }
+    Ok(chosen)
+}
+
+/// Names to suggest, the closest first.
+fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
+    /// As many as fit a line.
+    const MOST: usize = 8;
+    let mut names: Vec<_> = all.iter().map(|info| (distance(&info.name, name), info.name.clone())).collect();
+    names.sort_by_key(|(distance, _)| *distance);
+    names.into_iter().take(MOST).map(|(_, name)| name).collect()
+}
+
+/// One link by its index, or all of them by 0.
+fn read_links(index: u32) -> Result<Vec<InterfaceInfo>, Refusal> {
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let body = Body::new(&link_header(index));
+    let answers = match index {
+        0 => netlink.dump(RTM_GETLINK, body.bytes())?,
+        _ => netlink.request(RTM_GETLINK, 0, body.bytes())?,
+    };
+    Ok(answers.iter().filter(|m| m.kind == RTM_NEWLINK).filter_map(parse_link).collect())
+}
+
+fn parse_link(message: &Message) -> Option<InterfaceInfo> {
+    let arphrd = u16_at(&message.body, 2)?;
+    let flags = u32_at(&message.body, 8)?;
+    let mut info = InterfaceInfo {
+        index: u32_at(&message.body, 4)?,
+        is_up: flags & IFF_UP != 0,
+        has_carrier: flags & IFF_LOWER_UP != 0,
+        arphrd,
+        is_loopback: arphrd == libc::ARPHRD_LOOPBACK,
+        is_virtual: true,
+        raw: arphrd != libc::ARPHRD_ETHER && arphrd != libc::ARPHRD_LOOPBACK,
+        operstate: OPERSTATES[0],
+        ..InterfaceInfo::default()
+    };
+    for (kind, value) in attributes(message.body.get(LINK_HEADER..)?) {
+        match kind {
+            libc::IFLA_IFNAME => info.name = text(value),
+            libc::IFLA_MTU => info.mtu = u32_at(value, 0)?,
+            libc::IFLA_OPERSTATE => info.operstate = operstate(value),
+            libc::IFLA_PARENT_DEV_NAME => info.is_virtual = false,
+            libc::IFLA_PROP_LIST => {
+                info.alternatives = attributes(value).map(|(_, name)| text(name)).collect()
+            }
+            libc::IFLA_STATS64 => info.rx_missed = u64_at(value, 8 * RX_MISSED)?,
+            libc::IFLA_XDP => info.xdp = parse_xdp(value),
+            _ => {}
+        }
+    }
+    Some(info)
+}
+
+fn operstate(value: &[u8]) -> &'static str {
+    value.first().and_then(|v| OPERSTATES.get(usize::from(*v))).unwrap_or(&OPERSTATES[0])
+}
+
+fn parse_xdp(value: &[u8]) -> Option<XdpProgram> {
+    let mode = XdpMode::from_kernel(*find(value, XDP_ATTACHED)?.first()?)?;
+    let id = find(value, XDP_PROGRAM).and_then(|id| u32_at(id, 0)).unwrap_or(0);
+    Some(XdpProgram { mode, id })
+}
+
+/// The interfaces of the main table's default routes, IPv4 before IPv6, each once.
+fn default_routes() -> Result<Vec<u32>, Refusal> {
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let mut indexes = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut header = [0; ROUTE_HEADER];
+        header[0] = u8::try_from(family).unwrap_or_default();
+        for message in netlink.dump(RTM_GETROUTE, Body::new(&header).bytes())? {
+            for index in default_route(&message) {
+                if !indexes.contains(&index) {
+                    indexes.push(index);
+                }
+            }
+        }
+    }
+    Ok(indexes)
+}
+
+/// The interfaces of a route, if it is a default route of the main table that leads somewhere.
+fn default_route(message: &Message) -> Vec<u32> {
+    let (Some(header), Some(rest)) = (message.body.first_chunk::<8>(), message.body.get(ROUTE_HEADER..))
+    else {
+        return Vec::new();
+    };
+    let [_, prefix, _, _, table, _, _, kind] = *header;
+    if message.kind != RTM_NEWROUTE
+        || prefix != 0
+        || table != libc::RT_TABLE_MAIN
+        || kind != libc::RTN_UNICAST
+    {
+        return Vec::new();
+    }
+    let hops = find(rest, libc::RTA_MULTIPATH).map(next_hops).unwrap_or_default();
+    let direct = find(rest, libc::RTA_OIF).and_then(|oif| u32_at(oif, 0));
+    direct.into_iter().chain(hops).collect()
+}
+
+/// The interfaces in an array of `struct rtnexthop`.
+fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
+    let mut indexes = Vec::new();
+    while let (Some(length), Some(index)) = (u16_at(bytes, 0), u32_at(bytes, 4)) {
+        indexes.push(index);
+        let step = usize::from(length).max(NEXT_HOP).next_multiple_of(4);
+        bytes = bytes.get(step..).unwrap_or_default();
+    }
+    indexes
+}
+
+/// The driver's name, by ethtool; `None` for devices that have no ethtool operations.
+fn driver(name: &str) -> Option<String> {
+    /// `ETHTOOL_GDRVINFO`, and the size of `struct ethtool_drvinfo`; the driver's name follows the command.
+    const COMMAND: u32 = 3;
+    const SIZE: usize = 196;
+    const NAME: std::ops::Range<usize> = 4..36;
+    let mut answer = [0_u8; SIZE];
+    answer[..4].copy_from_slice(&COMMAND.to_ne_bytes());
+    let socket: OwnedFd = std::os::unix::net::UnixDatagram::unbound().ok()?.into();
+    // SAFETY: ifreq is plain data; all zeroes is an empty name and no pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let bytes = name.as_bytes();
+    if bytes.len() >= request.ifr_name.len() {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
+    // SAFETY: the name is shorter than its array, so NUL-terminated; ifru_data points to `answer`, which outlives the
+    // call and is as large as the structure that ETHTOOL_GDRVINFO writes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    (result == 0).then(|| text(&answer[NAME])).filter(|driver| !driver.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str]) -> Vec<InterfaceInfo> {
+        let one = |(index, name): (u32, &&str)| InterfaceInfo {
+            name: (*name).into(),
+            index,
+            alternatives: vec![format!("{name}-alt")],
+            ..InterfaceInfo::default()
+        };
+        (1..).zip(names).map(one).collect()
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_close_ones() {
+        let all = named(&["lo", "wg0", "eth0", "eth1"]);
+        let error = by_name(&all, &["eth9".into()]).expect_err("there is none");
+        assert_eq!(error.to_string(), "no interface eth9; there are: eth0, eth1, lo, wg0");
+        assert!(matches!(error, Error::UnknownInterface { .. }));
+    }
+
+    #[test]
+    fn an_interface_named_twice_is_taken_once() {
+        let all = named(&["lo", "eth0"]);
+        let names = ["eth0", "lo", "eth0-alt"].map(String::from);
+        let chosen = by_name(&all, &names).expect("all exist");
+        assert_eq!(chosen.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["eth0", "lo"]);
+    }
+
+    /// A route message: prefix length, table, type, and its attributes.
+    fn route(prefix: u8, table: u8, kind: u8, attribute: u16, value: &[u8]) -> Message {
+        let header = [2, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
+        Message { kind: RTM_NEWROUTE, body: Body::new(&header).with(attribute, value).bytes().to_vec() }
+    }
+
+    #[test]
+    fn only_default_routes_that_lead_somewhere_count() {
+        let oif = 5_u32.to_ne_bytes();
+        let hop = |index: u32| [&8_u16.to_ne_bytes()[..], &[0, 0], &index.to_ne_bytes()].concat();
+        let table: [(Message, &[u32]); 5] = [
+            (route(0, 254, 1, libc::RTA_OIF, &oif), &[5]),
+            (route(24, 254, 1, libc::RTA_OIF, &oif), &[]),
+            (route(0, 255, 1, libc::RTA_OIF, &oif), &[]),
+            (route(0, 254, 7, libc::RTA_OIF, &oif), &[]),
+            (route(0, 254, 1, libc::RTA_MULTIPATH, &[hop(3), hop(4)].concat()), &[3, 4]),
+        ];
+        for (message, expected) in &table {
+            assert_eq!(default_route(message), *expected, "{message:?}");
+        }
+    }
+}

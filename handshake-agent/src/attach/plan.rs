@@ -1,0 +1,350 @@
+//! Which hook each interface gets, and why. Pure: facts in, a plan and its reasons out.
+
+use handshake_common::abi::MAX_INTERFACES;
+
+use super::bpf::ProgramName;
+use super::interface::InterfaceInfo;
+use crate::error::Error;
+use crate::hook::{DirectionChoice, Hook, HookChoice};
+
+/// What is known of an interface before anything is attached.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The interface.
+    pub info: InterfaceInfo,
+    /// The kernel has TCX.
+    pub tcx: bool,
+    /// What holds its XDP hook, by name.
+    pub xdp_holder: Option<ProgramName>,
+}
+
+/// Which hooks to try, interface by interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of `Config::interfaces`.
+    pub interfaces: Vec<PlannedInterface>,
+}
+
+/// Which hooks to try on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedInterface {
+    /// The interface.
+    pub info: InterfaceInfo,
+    /// Ingress hooks, the best first; one alone when it was asked for by name.
+    pub ingress: Vec<Step>,
+    /// Egress hooks, the best first; none where ingress sees both directions.
+    pub egress: Vec<Step>,
+    /// The ingress hook was asked for by name: a refusal is an error.
+    pub named: bool,
+    /// What the operator must know whatever is attached.
+    pub notes: Vec<String>,
+}
+
+/// A hook to try, and why it stands where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The hook.
+    pub hook: Hook,
+    /// Ends the sentence `eth0: ingress by tcx: …`.
+    pub why: &'static str,
+}
+
+/// Plans hooks for all interfaces.
+///
+/// # Errors
+///
+/// [`Error::TooManyInterfaces`], and [`Error::Hook`] where a hook asked for by name cannot be had.
+pub fn plan(facts: &[Facts], choice: HookChoice, direction: DirectionChoice) -> Result<Plan, Error> {
+    if facts.len() > MAX_INTERFACES {
+        return Err(Error::TooManyInterfaces { given: facts.len(), most: MAX_INTERFACES });
+    }
+    let interfaces =
+        facts.iter().map(|facts| plan_interface(facts, choice, direction)).collect::<Result<_, _>>()?;
+    Ok(Plan { interfaces })
+}
+
+fn plan_interface(
+    facts: &Facts,
+    choice: HookChoice,
+    direction: DirectionChoice,
+) -> Result<PlannedInterface, Error> {
+    let ingress = match choice {
+        HookChoice::Auto => auto_ingress(facts),
+        HookChoice::Named(hook) => vec![named_ingress(facts, hook)?],
+    };
+    let both = match direction {
+        DirectionChoice::Auto => !facts.info.is_loopback,
+        DirectionChoice::Ingress => false,
+        DirectionChoice::Both => true,
+    };
+    let egress = if both { egress(facts, choice) } else { Vec::new() };
+    let named = choice != HookChoice::Auto;
+    let notes = notes(facts, choice, direction, ingress.first().map(|step| step.hook));
+    Ok(PlannedInterface { info: facts.info.clone(), ingress, egress, named, notes })
+}
+
+/// The ingress hooks of `--hook auto`, the best first.
+fn auto_ingress(facts: &Facts) -> Vec<Step> {
+    let info = &facts.info;
+    let why_tc = if info.raw {
+        "its frames have no Ethernet header, which XDP needs"
+    } else if info.xdp.is_some() {
+        "its XDP hook is taken"
+    } else if info.is_loopback {
+        "loopback has no native XDP"
+    } else if info.is_virtual {
+        "no hardware behind it, and native XDP would end segmentation offload"
+    } else {
+        "native XDP is not to be had"
+    };
+    let mut steps = tc_steps(facts, why_tc);
+    if info.raw || info.xdp.is_some() {
+        return steps;
+    }
+    if !info.is_virtual && info.native_xdp() != Some(false) {
+        steps.insert(0, Step { hook: Hook::XdpNative, why: "the device has hardware behind it" });
+    }
+    steps.push(Step { hook: Hook::XdpGeneric, why: "nothing better is to be had" });
+    steps
+}
+
+/// TCX where the kernel has it, and clsact.
+fn tc_steps(facts: &Facts, why: &'static str) -> Vec<Step> {
+    let clsact = if facts.tcx { "TCX is refused" } else { "the kernel has no TCX (Linux 6.6)" };
+    let tcx = facts.tcx.then_some(Step { hook: Hook::Tcx, why });
+    tcx.into_iter().chain([Step { hook: Hook::Clsact, why: clsact }]).collect()
+}
+
+/// The ingress hook asked for by name, if it is known beforehand that it may be had.
+fn named_ingress(facts: &Facts, hook: Hook) -> Result<Step, Error> {
+    let refuse = |problem: String, fix: String| {
+        Err(Error::Hook { interface: facts.info.name.clone(), hook, problem, fix, kernel: None })
+    };
+    match hook {
+        Hook::Tcx if !facts.tcx => refuse("needs Linux 6.6".into(), "use --hook clsact".into()),
+        Hook::XdpNative | Hook::XdpGeneric if facts.info.raw => refuse(
+            "needs frames with an Ethernet header, and these have none".into(),
+            "use --hook tcx".into(),
+        ),
+        Hook::XdpNative | Hook::XdpGeneric if facts.info.xdp.is_some() => {
+            let holder = holder(facts);
+            refuse(format!("is taken by {holder}"), "use --hook tcx, or detach that program first".into())
+        }
+        Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact => {
+            Ok(Step { hook, why: "asked for by name" })
+        }
+    }
+}
+
+/// XDP sees no egress: it is TC's, whatever hook ingress has.
+fn egress(facts: &Facts, choice: HookChoice) -> Vec<Step> {
+    if choice == HookChoice::Named(Hook::Clsact) {
+        return vec![Step { hook: Hook::Clsact, why: "asked for by name" }];
+    }
+    tc_steps(facts, "XDP sees no egress")
+}
+
+/// What the operator must know of this interface.
+fn notes(facts: &Facts, choice: HookChoice, direction: DirectionChoice, first: Option<Hook>) -> Vec<String> {
+    let InterfaceInfo { name, .. } = &facts.info;
+    let mut notes = Vec::new();
+    let xdp_holds = facts.info.xdp.filter(|_| first.is_some_and(|hook| !hook.is_xdp()));
+    if let Some(xdp) = xdp_holds {
+        let holder = holder(facts);
+        let mode = xdp.mode.name();
+        notes.push(format!(
+            "{name}: {holder} holds the XDP hook ({mode}): what it drops or redirects is not seen"
+        ));
+    }
+    if choice == HookChoice::Auto && !facts.info.is_virtual && facts.info.native_xdp() == Some(false) {
+        let driver = facts.info.driver.as_deref().unwrap_or("its driver");
+        notes.push(format!("{name}: {driver} has no native XDP"));
+    }
+    if facts.info.is_loopback && direction == DirectionChoice::Both {
+        notes.push(format!(
+            "{name}: both directions pass its ingress: with --direction both every packet counts twice"
+        ));
+    }
+    if !facts.info.is_up {
+        notes.push(format!("{name} is down: nothing will be seen until `ip link set {name} up`"));
+    } else if !facts.info.has_carrier {
+        notes.push(format!("{name} has no carrier: nothing will be seen until its other end is up"));
+    }
+    notes
+}
+
+fn holder(facts: &Facts) -> String {
+    facts.xdp_holder.as_ref().map_or_else(|| "another program".into(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interface::{XdpMode, XdpProgram};
+    use super::*;
+    use Hook::{Clsact, Tcx, XdpGeneric, XdpNative};
+
+    fn veth() -> Facts {
+        let info = InterfaceInfo {
+            name: "eth0".into(),
+            index: 2,
+            arphrd: 1,
+            is_virtual: true,
+            is_up: true,
+            has_carrier: true,
+            ..InterfaceInfo::default()
+        };
+        Facts { info, tcx: true, xdp_holder: None }
+    }
+
+    fn with(change: impl FnOnce(&mut Facts)) -> Facts {
+        let mut facts = veth();
+        change(&mut facts);
+        facts
+    }
+
+    fn physical(features: Option<u64>) -> Facts {
+        with(|f| {
+            f.info.is_virtual = false;
+            f.info.xdp_features = features;
+        })
+    }
+
+    fn loopback() -> Facts {
+        with(|f| f.info.is_loopback = true)
+    }
+
+    fn raw() -> Facts {
+        with(|f| f.info.raw = true)
+    }
+
+    fn taken(mut facts: Facts) -> Facts {
+        facts.info.xdp = Some(XdpProgram { mode: XdpMode::Generic, id: 12 });
+        facts.xdp_holder = Some(ProgramName { id: 12, name: Some("theirs".into()) });
+        facts
+    }
+
+    fn old(mut facts: Facts) -> Facts {
+        facts.tcx = false;
+        facts
+    }
+
+    fn hooks(steps: &[Step]) -> Vec<Hook> {
+        steps.iter().map(|step| step.hook).collect()
+    }
+
+    #[test]
+    fn auto_by_facts() {
+        /// Ingress hooks, egress hooks, a part of the first one's reason.
+        type Expected = (&'static [Hook], &'static [Hook], &'static str);
+        let table: [(&str, Facts, Expected); 11] = [
+            ("veth", veth(), (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "segmentation offload")),
+            ("veth, 6.1", old(veth()), (&[Clsact, XdpGeneric], &[Clsact], "no TCX")),
+            ("loopback", loopback(), (&[Tcx, Clsact, XdpGeneric], &[], "loopback")),
+            ("nic", physical(Some(1)), (&[XdpNative, Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "hardware")),
+            ("nic, 6.1", old(physical(None)), (&[XdpNative, Clsact, XdpGeneric], &[Clsact], "hardware")),
+            (
+                "nic, no driver XDP",
+                physical(Some(0)),
+                (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "not to be had"),
+            ),
+            ("tun", raw(), (&[Tcx, Clsact], &[Tcx, Clsact], "no Ethernet header")),
+            ("tun, 6.1", old(raw()), (&[Clsact], &[Clsact], "no TCX")),
+            ("nic, XDP taken", taken(physical(Some(1))), (&[Tcx, Clsact], &[Tcx, Clsact], "taken")),
+            ("veth, XDP taken", taken(veth()), (&[Tcx, Clsact], &[Tcx, Clsact], "taken")),
+            ("nic, XDP taken, 6.1", old(taken(physical(None))), (&[Clsact], &[Clsact], "no TCX")),
+        ];
+        for (name, facts, (ingress, egress, why)) in table {
+            let planned = plan_interface(&facts, HookChoice::Auto, DirectionChoice::Auto).expect(name);
+            assert_eq!(hooks(&planned.ingress), ingress, "{name}: ingress");
+            assert_eq!(hooks(&planned.egress), egress, "{name}: egress");
+            assert!(planned.ingress[0].why.contains(why), "{name}: {}", planned.ingress[0].why);
+            assert!(!planned.named);
+        }
+    }
+
+    #[test]
+    fn named_by_facts() {
+        /// Ingress and egress, or a part of the message.
+        type Expected = Result<(Hook, &'static [Hook]), &'static str>;
+        let table: [(&str, Facts, Hook, Expected); 12] = [
+            ("native on veth", veth(), XdpNative, Ok((XdpNative, &[Tcx, Clsact]))),
+            ("generic on lo", loopback(), XdpGeneric, Ok((XdpGeneric, &[]))),
+            ("clsact is both", veth(), Clsact, Ok((Clsact, &[Clsact]))),
+            ("tcx on a nic", physical(Some(1)), Tcx, Ok((Tcx, &[Tcx, Clsact]))),
+            ("native, 6.1", old(veth()), XdpNative, Ok((XdpNative, &[Clsact]))),
+            ("the kernel has the last word", physical(Some(0)), XdpNative, Ok((XdpNative, &[Tcx, Clsact]))),
+            ("tcx beside XDP", taken(veth()), Tcx, Ok((Tcx, &[Tcx, Clsact]))),
+            ("tcx, 6.1", old(veth()), Tcx, Err("--hook clsact")),
+            ("native on tun", raw(), XdpNative, Err("Ethernet header")),
+            ("generic on tun", raw(), XdpGeneric, Err("Ethernet header")),
+            ("native, taken", taken(veth()), XdpNative, Err("taken by theirs (id 12): use --hook tcx")),
+            ("generic, taken", taken(veth()), XdpGeneric, Err("taken by theirs (id 12)")),
+        ];
+        for (name, facts, hook, expected) in table {
+            match (plan_interface(&facts, HookChoice::Named(hook), DirectionChoice::Auto), expected) {
+                (Ok(planned), Ok((ingress, egress))) => {
+                    assert_eq!(hooks(&planned.ingress), [ingress], "{name}");
+                    assert_eq!(hooks(&planned.egress), egress, "{name}");
+                    assert!(planned.named);
+                }
+                (Err(error), Err(part)) => {
+                    assert!(error.to_string().contains(part), "{name}: {error}");
+                    assert!(matches!(error, Error::Hook { .. }), "{name}: {error}");
+                }
+                (result, _) => panic!("{name}: {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn direction_by_facts() {
+        let table = [
+            (loopback(), DirectionChoice::Auto, false),
+            (loopback(), DirectionChoice::Both, true),
+            (loopback(), DirectionChoice::Ingress, false),
+            (veth(), DirectionChoice::Auto, true),
+            (veth(), DirectionChoice::Both, true),
+            (veth(), DirectionChoice::Ingress, false),
+        ];
+        for (facts, direction, egress) in table {
+            let planned = plan_interface(&facts, HookChoice::Auto, direction).expect("auto is never refused");
+            assert_eq!(!planned.egress.is_empty(), egress, "{direction:?}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_said_is_said() {
+        let unplugged = with(|f| f.info.has_carrier = false);
+        let down = with(|f| f.info.is_up = false);
+        let table: [(Facts, HookChoice, DirectionChoice, &[&str]); 8] = [
+            (veth(), HookChoice::Auto, DirectionChoice::Auto, &[]),
+            (
+                taken(veth()),
+                HookChoice::Auto,
+                DirectionChoice::Auto,
+                &["theirs (id 12) holds the XDP hook (generic)"],
+            ),
+            (taken(veth()), HookChoice::Named(Tcx), DirectionChoice::Auto, &["is not seen"]),
+            (physical(Some(0)), HookChoice::Auto, DirectionChoice::Auto, &["no native XDP"]),
+            (physical(Some(0)), HookChoice::Named(Tcx), DirectionChoice::Auto, &[]),
+            (loopback(), HookChoice::Auto, DirectionChoice::Both, &["counts twice"]),
+            (down, HookChoice::Auto, DirectionChoice::Auto, &["ip link set eth0 up"]),
+            (unplugged, HookChoice::Auto, DirectionChoice::Auto, &["no carrier"]),
+        ];
+        for (facts, choice, direction, expected) in table {
+            let notes = plan_interface(&facts, choice, direction).expect("none is refused").notes;
+            assert_eq!(notes.len(), expected.len(), "{notes:?}");
+            for (note, part) in notes.iter().zip(expected) {
+                assert!(note.contains(part), "{note}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_eighth_interface_is_refused() {
+        let facts = vec![veth(); MAX_INTERFACES + 1];
+        let error = plan(&facts, HookChoice::Auto, DirectionChoice::Auto).expect_err("one too many");
+        assert!(matches!(error, Error::TooManyInterfaces { .. }));
+        assert!(plan(&facts[1..], HookChoice::Auto, DirectionChoice::Auto).is_ok());
+    }
+}

@@ -1,0 +1,59 @@
+//! Promiscuous mode for mirror ports, held by a packet socket: the kernel takes it back when the socket closes, however
+//! the process ends.
+
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+
+use libc::{AF_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET};
+
+use super::capability::{NET_RAW, fix};
+use crate::error::Error;
+
+/// Interfaces held in promiscuous mode until this is dropped.
+#[derive(Debug)]
+pub struct Promisc {
+    _socket: OwnedFd,
+}
+
+impl Promisc {
+    /// Puts these interfaces into promiscuous mode.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Permission`] without CAP_NET_RAW; [`Error::System`] where an interface has gone.
+    pub fn hold(indexes: impl IntoIterator<Item = u32>) -> Result<Self, Error> {
+        let socket = packet_socket().map_err(refused)?;
+        for index in indexes {
+            add_membership(&socket, index).map_err(refused)?;
+        }
+        Ok(Self { _socket: socket })
+    }
+}
+
+fn refused(error: io::Error) -> Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Error::system("turn promiscuous mode on")(error);
+    }
+    Error::Permission { missing: vec![NET_RAW.name.into()], fix: fix(true), kernel: Some(error.to_string()) }
+}
+
+/// A packet socket that receives nothing: its protocol is 0.
+fn packet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: socket(2) takes no pointers; the result is checked below.
+    let fd = unsafe { libc::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: socket(2) just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn add_membership(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: index.cast_signed(),
+        mr_type: u16::try_from(PACKET_MR_PROMISC).unwrap_or_default(),
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    super::set_option(socket, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request)
+}

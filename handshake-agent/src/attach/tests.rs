@@ -1,0 +1,437 @@
+//! Programs on real interfaces, each test in a network namespace of its own.
+
+use crate::hook::{DirectionChoice, HookChoice};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
+
+use super::interface::{XdpProgram, by_index};
+use super::testing::{broken, in_namespace, killed, ours, run, theirs};
+use super::*;
+
+/// Attaches to one interface as the command line would.
+fn attach_to(name: &str, choice: HookChoice) -> Result<(Attached, Vec<String>), Error> {
+    let facts = survey(&[name.to_owned()])?;
+    attach_facts(&facts, choice)
+}
+
+fn attach_facts(facts: &[Facts], choice: HookChoice) -> Result<(Attached, Vec<String>), Error> {
+    let plan = plan(facts, choice, DirectionChoice::Auto)?;
+    let mut said = Vec::new();
+    let attached = attach(&mut ours(), &plan, &mut |sentence| said.push(sentence.to_owned()))?;
+    Ok((attached, said))
+}
+
+fn index_of(name: &str) -> u32 {
+    interface::select(&[name.to_owned()]).expect("it exists")[0].index
+}
+
+/// The TC hook of this kernel: TCX from 6.6 on.
+fn tc() -> Hook {
+    if has_tcx(index_of("lo")).expect("we may ask") { Hook::Tcx } else { Hook::Clsact }
+}
+
+/// Programs on TC hooks, in the order they run.
+fn on_tc(name: &str, direction: Direction) -> Vec<u32> {
+    let index = index_of(name);
+    let filters =
+        clsact::filters(index, direction).expect("we may ask").into_iter().filter_map(|f| f.program);
+    tcx_chain(index, direction).unwrap_or_default().into_iter().chain(filters).collect()
+}
+
+fn xdp_on(name: &str) -> Option<XdpProgram> {
+    by_index(index_of(name)).expect("it exists").xdp
+}
+
+/// Somebody else's XDP program on an interface, for as long as the object lives.
+fn their_xdp(name: &str, mode: XdpMode) -> Ebpf {
+    let mut bpf = theirs();
+    let program: &mut Xdp = loaded(&mut bpf, "their_xdp").expect("it loads");
+    program.attach(name, mode).expect("the hook is free");
+    bpf
+}
+
+#[test]
+fn auto_on_a_veth_is_tc_both_ways_and_first() {
+    in_namespace(|| {
+        run("tc qdisc add dev hs-a clsact");
+        let mut bpf = theirs();
+        let program: &mut SchedClassifier = loaded(&mut bpf, "their_tc").expect("it loads");
+        program.attach("hs-a", TcAttachType::Ingress).expect("TC");
+        let theirs = program.info().expect("it is loaded").id();
+
+        let (attached, said) = attach_to("hs-a", HookChoice::Auto).expect("auto");
+        let [on] = &attached.interfaces[..] else { panic!("one interface") };
+        assert_eq!((on.ingress, on.egress), (tc(), Some(tc())));
+        assert_eq!(on_tc("hs-a", Direction::Ingress), [on.program_ids[0], theirs]);
+        assert_eq!(on_tc("hs-a", Direction::Egress), [on.program_ids[1]]);
+        assert_eq!(on.before_ours, [""; 0]);
+        assert!(said[0].starts_with(&format!("hs-a: ingress by {}: ", tc())), "{said:?}");
+        assert!(!said.is_empty(), "each choice is said");
+
+        drop(attached);
+        assert_eq!(on_tc("hs-a", Direction::Ingress), [theirs]);
+        assert_eq!(on_tc("hs-a", Direction::Egress), [0; 0]);
+    });
+}
+
+#[test]
+fn what_will_be_attached_is_loaded_before_the_first_hook() {
+    in_namespace(|| {
+        let is_loaded =
+            |bpf: &Ebpf| [XDP, INGRESS, EGRESS].map(|name| bpf.program(name).is_some_and(|p| p.fd().is_ok()));
+        for (choice, expected) in [
+            (HookChoice::Auto, [false, true, true]),
+            (HookChoice::Named(Hook::XdpNative), [true, false, true]),
+        ] {
+            let facts = survey(&["hs-a".to_owned()]).expect("it exists");
+            let mut bpf = ours();
+            load_ahead(&mut bpf, &plan(&facts, choice, DirectionChoice::Auto).expect("a plan"))
+                .expect("they load");
+            assert_eq!(is_loaded(&bpf), expected, "{choice:?}");
+        }
+    });
+}
+
+#[test]
+fn a_program_that_came_before_ours_is_named() {
+    in_namespace(|| {
+        let (attached, _) = attach_to("hs-a", HookChoice::Auto).expect("auto");
+        let (second, _) = attach_to("hs-a", HookChoice::Auto).expect("two agents share an interface");
+        let ours = &attached.interfaces[0];
+        let before = before_ours(&ours.info, ours.ingress, Direction::Ingress, ours.program_ids[0]);
+        let id = second.interfaces[0].program_ids[0];
+        assert_eq!(before, [format!("handshake_ingre (id {id}) on {} ingress", tc())]);
+    });
+}
+
+#[test]
+fn auto_on_loopback_is_tc_ingress_alone() {
+    in_namespace(|| {
+        let (attached, _) = attach_to("lo", HookChoice::Auto).expect("auto");
+        let on = &attached.interfaces[0];
+        assert_eq!((on.ingress, on.egress), (tc(), None));
+        assert_eq!(on_tc("lo", Direction::Ingress), on.program_ids);
+        assert_eq!(on_tc("lo", Direction::Egress), [0; 0]);
+    });
+}
+
+#[test]
+fn xdp_by_name_is_in_the_mode_asked_for_and_leaves_with_us() {
+    in_namespace(|| {
+        for (name, hook, mode) in [
+            ("hs-a", Hook::XdpNative, interface::XdpMode::Native),
+            ("hs-a", Hook::XdpGeneric, interface::XdpMode::Generic),
+            ("lo", Hook::XdpGeneric, interface::XdpMode::Generic),
+        ] {
+            let (attached, _) = attach_to(name, HookChoice::Named(hook)).expect(name);
+            let on = &attached.interfaces[0];
+            assert_eq!(on.ingress, hook);
+            assert_eq!(xdp_on(name), Some(XdpProgram { mode, id: on.program_ids[0] }), "{name} {hook}");
+            drop(attached);
+            assert_eq!(xdp_on(name), None, "{name} {hook}");
+        }
+    });
+}
+
+#[test]
+fn native_xdp_that_the_driver_refuses_is_an_error_with_the_kernels_words() {
+    in_namespace(|| {
+        let error =
+            attach_to("lo", HookChoice::Named(Hook::XdpNative)).expect_err("loopback has no native XDP");
+        assert!(matches!(error, Error::Hook { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("lo: xdp-native is not supported") && text.contains("--hook tcx"), "{text}");
+        let words = error.kernel_words().expect("the kernel was asked");
+        assert!(words.contains("not supported (os error 95): "), "{words}");
+        assert!(words.to_lowercase().contains("native"), "{words}");
+        assert_eq!(xdp_on("lo"), None);
+    });
+}
+
+#[test]
+fn a_refusal_in_auto_is_said_and_the_next_hook_taken() {
+    in_namespace(|| {
+        let mut facts = survey(&["lo".to_owned()]).expect("lo exists");
+        facts[0].info.is_virtual = false;
+        facts[0].info.xdp_features = None;
+        let (attached, said) = attach_facts(&facts, HookChoice::Auto).expect("auto falls back");
+        assert_eq!(attached.interfaces[0].ingress, tc());
+        assert!(said[0].contains("may rebuild its rings"), "{said:?}");
+        assert!(said[1].starts_with("lo: ingress by xdp-native refused: "), "{said:?}");
+        assert!(said[2].starts_with(&format!("lo: ingress by {}: ", tc())), "{said:?}");
+    });
+}
+
+#[test]
+fn what_the_verifier_refuses_is_no_want_of_permission() {
+    in_namespace(|| {
+        let error =
+            loaded::<Xdp>(&mut broken(), XDP).map(|_| ()).expect_err("it reads what was never written");
+        assert!(matches!(error, Error::Load { .. }), "{error}");
+        assert!(
+            error.kernel_words().is_some_and(|words| words.contains("R2 !read_ok")),
+            "{:?}",
+            error.kernel_words()
+        );
+        let error = loaded::<Xdp>(&mut theirs(), XDP).map(|_| ()).expect_err("there is no such program");
+        assert!(matches!(error, Error::Load { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_taken_xdp_hook_is_left_alone() {
+    in_namespace(|| {
+        let _theirs = their_xdp("hs-a", XdpMode::Skb);
+        let id = xdp_on("hs-a").expect("theirs").id;
+        let (attached, said) = attach_to("hs-a", HookChoice::Auto).expect("auto");
+        let on = &attached.interfaces[0];
+        assert_eq!(on.ingress, tc());
+        assert!(on.info.foreign_generic_xdp());
+        assert!(said[0].contains(&format!("their_xdp (id {id}) holds the XDP hook (generic)")), "{said:?}");
+        assert_eq!(on.before_ours, [format!("their_xdp (id {id}) on XDP (generic)")]);
+
+        for hook in [Hook::XdpNative, Hook::XdpGeneric] {
+            let error = attach_to("hs-a", HookChoice::Named(hook)).expect_err("the hook is taken");
+            assert!(error.to_string().contains(&format!("is taken by their_xdp (id {id})")), "{error}");
+            assert!(matches!(error, Error::Hook { .. }), "{error}");
+        }
+        assert_eq!(xdp_on("hs-a").map(|xdp| xdp.id), Some(id));
+    });
+}
+
+#[test]
+fn an_xdp_hook_taken_after_the_survey_is_refused_by_the_kernel() {
+    in_namespace(|| {
+        let facts = survey(&["hs-a".to_owned()]).expect("hs-a exists");
+        let _theirs = their_xdp("hs-a", XdpMode::Driver);
+        for hook in [Hook::XdpNative, Hook::XdpGeneric] {
+            let error = attach_facts(&facts, HookChoice::Named(hook)).expect_err("the hook is taken");
+            assert!(error.to_string().contains("is taken by another program"), "{error}");
+            assert!(
+                error
+                    .kernel_words()
+                    .is_some_and(|words| words.len() > "Device or resource busy (os error 16)".len())
+            );
+        }
+    });
+}
+
+#[test]
+fn native_xdp_takes_frames_of_several_pages() {
+    in_namespace(|| {
+        // Without frags veth refuses all that does not fit a page.
+        run("ip link set hs-a mtu 9000");
+        run("ip link set hs-b mtu 9000");
+        let (attached, _) = attach_to("hs-a", HookChoice::Named(Hook::XdpNative)).expect("ours has frags");
+        assert_eq!(attached.interfaces[0].ingress, Hook::XdpNative);
+    });
+}
+
+#[test]
+fn clsact_holds_both_ways_and_leaves_other_filters_alone() {
+    in_namespace(|| {
+        run("tc qdisc add dev hs-a clsact");
+        run("tc filter add dev hs-a ingress prio 1 protocol ip u32 match u32 0 0");
+        let (attached, _) = attach_to("hs-a", HookChoice::Named(Hook::Clsact)).expect("clsact");
+        let on = &attached.interfaces[0];
+        assert_eq!((on.ingress, on.egress), (Hook::Clsact, Some(Hook::Clsact)));
+        assert_eq!(on.before_ours, ["a filter of kind u32 on clsact ingress"]);
+        let ours = |direction| {
+            clsact::filters(on.info.index, direction).expect("filters").into_iter().filter_map(|f| f.program)
+        };
+        assert_eq!(
+            ours(Direction::Ingress).chain(ours(Direction::Egress)).collect::<Vec<_>>(),
+            on.program_ids
+        );
+        assert!(run("tc filter show dev hs-a ingress").contains("handshake_ingress"));
+
+        drop(attached);
+        let left = run("tc filter show dev hs-a ingress");
+        assert!(left.contains("u32") && !left.contains("handshake"), "{left}");
+    });
+}
+
+/// The hook that [`an_agent_to_kill`] takes on `hs-a`.
+const HOOK_TO_TAKE: &str = "HANDSHAKE_TEST_HOOK";
+
+#[test]
+fn kill_9_leaves_no_link_and_no_promiscuous_mode() {
+    in_namespace(|| {
+        let index = index_of("hs-a");
+        for hook in Hook::ALL {
+            kill_an_agent_on(hook);
+            assert_eq!(xdp_on("hs-a"), None, "{hook}");
+            assert_eq!(tcx_chain(index, Direction::Egress).unwrap_or_default(), [0; 0], "{hook}");
+            assert!(run("ip -d link show hs-a").contains("promiscuity 0"), "{hook}");
+        }
+        // What clsact leaves is known for what it is: the last agent's egress filter too, whatever its ingress was.
+        let left = clsact::filters(index, Direction::Ingress).expect("filters");
+        assert_eq!(left.iter().filter(|f| f.handle != 0).count(), 1);
+        assert_eq!(clsact::stale(index).iter().filter(|f| f.direction == Direction::Ingress).count(), 1);
+    });
+}
+
+/// Starts an agent in this namespace, sees that its programs are there, and kills it.
+fn kill_an_agent_on(hook: Hook) {
+    let mut child = Command::new(std::env::current_exe().expect("this test's program"))
+        .args(["--exact", "--nocapture", "attach::tests::an_agent_to_kill"])
+        .env(HOOK_TO_TAKE, hook.name())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let ready = output.lines().map_while(Result::ok).any(|line| line.ends_with("attached"));
+    let there = hook.is_xdp() == xdp_on("hs-a").is_some() && !on_tc("hs-a", Direction::Egress).is_empty();
+    let promiscuous = run("ip -d link show hs-a").contains("promiscuity 1");
+    child.kill().expect("it lives");
+    child.wait().expect("it ends");
+    assert!(ready && there && promiscuous, "{hook}: {ready} {there} {promiscuous}");
+}
+
+/// No test of its own: the agent that [`kill_an_agent_on`] starts and kills.
+#[test]
+fn an_agent_to_kill() {
+    let Ok(word) = std::env::var(HOOK_TO_TAKE) else { return };
+    let hook = Hook::ALL.into_iter().find(|hook| hook.name() == word).expect("a hook");
+    let choice =
+        if hook == Hook::Tcx && tc() != Hook::Tcx { HookChoice::Auto } else { HookChoice::Named(hook) };
+    let (attached, _) = attach_to("hs-a", choice).expect("hs-a takes it");
+    let promisc = Promisc::hold([attached.interfaces[0].info.index]).expect("CAP_NET_RAW");
+    println!("\nattached");
+    std::thread::sleep(std::time::Duration::from_secs(60));
+    drop((attached, promisc));
+}
+
+#[test]
+fn only_a_dead_agents_filters_are_stale() {
+    in_namespace(|| {
+        let index = index_of("hs-a");
+        let (living, _) = attach_to("hs-a", HookChoice::Named(Hook::Clsact)).expect("clsact");
+        assert_eq!(clsact::stale(index), []);
+        killed("hs-a");
+        let stale = clsact::stale(index);
+        assert_eq!(
+            stale.iter().map(|f| f.direction).collect::<Vec<_>>(),
+            [Direction::Ingress, Direction::Egress]
+        );
+
+        let (next, said) = attach_to("hs-a", HookChoice::Auto).expect("the next start");
+        assert_eq!(said.iter().filter(|s| s.contains("of an agent that was killed")).count(), 2, "{said:?}");
+        assert_eq!(clsact::stale(index), []);
+        drop(next);
+        assert_eq!(on_tc("hs-a", Direction::Egress), living.interfaces[0].program_ids[1..]);
+    });
+}
+
+#[test]
+fn the_command_for_a_stale_filter_removes_it() {
+    in_namespace(|| {
+        killed("hs-a");
+        let stale = clsact::stale(index_of("hs-a"));
+        assert_eq!(stale.len(), 2);
+        for filter in stale {
+            run(&clsact::removal_command("hs-a", &filter));
+        }
+        assert_eq!(clsact::stale(index_of("hs-a")), []);
+    });
+}
+
+#[test]
+fn a_link_without_ethernet_headers_is_tcs() {
+    in_namespace(|| {
+        run("ip tuntap add dev hs-tun mode tun");
+        let facts = survey(&["hs-tun".to_owned()]).expect("hs-tun exists");
+        let (attached, said) = attach_facts(&facts, HookChoice::Auto).expect("auto");
+        assert_eq!(attached.interfaces[0].ingress, tc());
+        assert!(tc() == Hook::Clsact || said.iter().any(|s| s.contains("no Ethernet header")), "{said:?}");
+        assert!(said.iter().any(|s| s.contains("is down")), "{said:?}");
+        let planned = plan(&facts, HookChoice::Auto, DirectionChoice::Auto).expect("auto");
+        assert!(planned.interfaces[0].is_raw());
+        let error =
+            attach_facts(&facts, HookChoice::Named(Hook::XdpGeneric)).expect_err("XDP needs Ethernet");
+        assert!(error.to_string().contains("Ethernet header"), "{error}");
+    });
+}
+
+#[test]
+fn without_a_name_the_default_routes_decide() {
+    in_namespace(|| {
+        let error = survey(&[]).expect_err("there is no route");
+        assert_eq!(
+            error.to_string(),
+            "no default route to choose an interface by: name one with -i; there are: lo, hs-b, hs-a"
+        );
+        run("ip addr add 10.9.0.1/24 dev hs-a");
+        run("ip route add default via 10.9.0.2");
+        run("ip -6 addr add fd09::1/64 dev hs-b nodad");
+        run("ip -6 route add default via fd09::2");
+        let facts = survey(&[]).expect("two routes");
+        assert_eq!(facts.iter().map(|f| f.info.name.as_str()).collect::<Vec<_>>(), ["hs-a", "hs-b"]);
+    });
+}
+
+#[test]
+fn several_interfaces_keep_their_order() {
+    in_namespace(|| {
+        let facts = survey(&["hs-b".to_owned(), "lo".to_owned(), "hs-a".to_owned()]).expect("all exist");
+        let (attached, _) = attach_facts(&facts, HookChoice::Auto).expect("auto");
+        assert_eq!(
+            attached.interfaces.iter().map(|i| i.info.name.as_str()).collect::<Vec<_>>(),
+            ["hs-b", "lo", "hs-a"]
+        );
+    });
+}
+
+#[test]
+fn an_interface_that_went_away_detaches_what_was_attached() {
+    in_namespace(|| {
+        run("ip link add hs-c type veth peer name hs-d");
+        let facts = survey(&["lo".to_owned(), "hs-c".to_owned()]).expect("both exist");
+        run("ip link del hs-c");
+        let error = attach_facts(&facts, HookChoice::Auto).expect_err("hs-c is gone");
+        assert!(matches!(error, Error::NoHook { .. }), "{error}");
+        assert_eq!(on_tc("lo", Direction::Ingress), [0; 0]);
+    });
+}
+
+#[test]
+fn promiscuous_mode_lasts_as_long_as_it_is_held() {
+    in_namespace(|| {
+        let promiscuous = || run("ip -d link show hs-a").contains("promiscuity 1");
+        assert!(!promiscuous());
+        let held = Promisc::hold([index_of("hs-a")]).expect("CAP_NET_RAW");
+        assert!(promiscuous());
+        drop(held);
+        assert!(!promiscuous());
+    });
+}
+
+#[test]
+fn a_holder_is_named_with_its_process() {
+    in_namespace(|| {
+        let _theirs = their_xdp("hs-a", XdpMode::Driver);
+        let id = xdp_on("hs-a").expect("theirs").id;
+        let owners = bpf::owners(&[id]);
+        assert!(
+            owners[&id].iter().any(|owner| owner.ends_with(&format!("(pid {})", std::process::id()))),
+            "{owners:?}"
+        );
+    });
+}
+
+#[test]
+fn facts_of_real_interfaces() {
+    in_namespace(|| {
+        let info = &interface::select(&["hs-a".to_owned()]).expect("hs-a exists")[0];
+        assert_eq!((info.driver.as_deref(), info.mtu), (Some("veth"), 1500));
+        assert!(info.is_up && info.has_carrier);
+        assert!(info.is_virtual && !info.raw && !info.is_loopback);
+        let lo = &interface::select(&["lo".to_owned()]).expect("lo exists")[0];
+        assert!(lo.is_virtual && !lo.raw && lo.is_loopback);
+        assert_ne!(lo.native_xdp(), Some(true));
+        assert_eq!(interface::lost_before_hook(info.index).expect("it exists"), 0);
+        assert!(interface::lost_before_hook(9999).is_err());
+    });
+}

@@ -1,0 +1,216 @@
+//! A source for tests: counters and records that a test puts in by hand, and what happens between
+//! reading the one and scanning the other.
+
+use std::net::SocketAddr;
+
+use handshake_common::abi::{
+    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, Counter, CounterBlock, Histogram, NO_POINT, SERVICE_GAUGES,
+    Service, TICK_SHIFT, TcpRecord, UdpRecord, class_index, tag,
+};
+use handshake_common::flow::{End, Family, FlowKey};
+use handshake_common::latency::bucket;
+use handshake_common::record::{Clocks, Detail, Now, Record, State};
+use handshake_common::verdict::Leg;
+use handshake_common::wire::{Class, TCP, UDP};
+
+use crate::address::words;
+use crate::error::Error;
+use crate::model::snapshot::FIRST_UDP_ROW;
+use crate::source::scan::{Onlooker, Scan};
+use crate::source::{Reading, Source};
+
+/// A second, ns.
+pub const SECOND: u64 = 1_000_000_000;
+/// 2026-03-01T12:03:41Z, ns since the Unix epoch.
+pub const WALL_NS: u64 = 1_772_366_621 * SECOND;
+
+type Meanwhile = Box<dyn FnOnce(&mut Fake)>;
+
+/// A source of what a test puts in.
+pub struct Fake {
+    /// What the next reading gives.
+    pub reading: Reading,
+    /// What the tables hold.
+    pub records: Vec<Record>,
+    /// Rows of the service table.
+    pub services: Vec<(u16, Service)>,
+    /// Happens after the counters are read, and before the tables are.
+    pub meanwhile: Option<Meanwhile>,
+}
+
+impl Source for Fake {
+    fn read(&mut self) -> Result<Reading, Error> {
+        let reading = self.reading.clone();
+        if let Some(happens) = self.meanwhile.take() {
+            happens(self);
+        }
+        Ok(reading)
+    }
+
+    fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
+        let mut scan = Scan::at(now, self.clocks());
+        for record in &self.records {
+            scan.add(record);
+            if let Some(onlooker) = &mut onlooker {
+                onlooker.meet(record);
+            }
+        }
+        scan
+    }
+
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        self.records.iter().for_each(visit);
+    }
+
+    fn services(&self) -> Vec<(u16, Service)> {
+        self.services.clone()
+    }
+
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            half_open_after_ns: 3 * SECOND,
+            expire_after_ns: 75 * SECOND,
+            udp_idle_jiffies: 60_000,
+            idle_after_jiffies: 3_600_000,
+        }
+    }
+}
+
+impl Default for Fake {
+    /// Nothing seen, 1000 s after boot.
+    fn default() -> Self {
+        let empty = Histogram { buckets: [0; BUCKETS] };
+        Self {
+            reading: Reading {
+                now: Now { ns: 1_000 * SECOND, jiffies: 1_000_000 },
+                wall_ns: WALL_NS,
+                stopped: false,
+                counters: CounterBlock { words: [0; COUNTERS] },
+                classes: vec![ClassBlock { packets: [0; CLASS_WORDS] }],
+                histograms: [empty; 3],
+                slots: 1 << 19,
+                lost_before_hook: 0,
+            },
+            records: Vec::new(),
+            services: Vec::new(),
+            meanwhile: None,
+        }
+    }
+}
+
+impl Fake {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves all clocks on by `ns`.
+    pub fn later(&mut self, ns: u64) {
+        self.reading.now.ns += ns;
+        self.reading.wall_ns += ns;
+    }
+
+    /// Changes a counter.
+    pub fn count(&mut self, counter: Counter, by: i64) {
+        let word = &mut self.reading.counters.words[counter as usize];
+        *word = word.wrapping_add_signed(by);
+    }
+
+    /// Counts a gauge of the identity, in the totals and in a service's row.
+    pub fn gauge(&mut self, row: u16, counter: Counter, by: i64) {
+        self.count(counter, by);
+        let first = if row < FIRST_UDP_ROW { Counter::Attempts } else { Counter::UdpFlows };
+        if let Some((_, service)) = self.services.iter_mut().find(|(at, _)| *at == row) {
+            let word = &mut service.gauges[counter as usize - first as usize];
+            *word = word.wrapping_add_signed(by);
+        }
+    }
+
+    /// Makes a row of the service table for `address`, as `10.0.0.2:443`.
+    pub fn service(&mut self, row: u16, address: &str) {
+        let socket: SocketAddr = address.parse().expect("an address and a port");
+        let (address, family) = words(socket.ip());
+        self.services.push((
+            row,
+            Service {
+                state: 2,
+                address,
+                port: socket.port(),
+                protocol: if row < FIRST_UDP_ROW { TCP } else { UDP },
+                family: family as u8,
+                reserved: 0,
+                gauges: [0; SERVICE_GAUGES],
+            },
+        ));
+    }
+
+    /// `count` attempts that have ended, of which no record is left.
+    pub fn ended(&mut self, row: u16, counter: Counter, count: i64) {
+        self.gauge(row, Counter::Attempts, count);
+        self.gauge(row, counter, count);
+    }
+
+    /// An open attempt whose only packet came `age_ns` ago; its index among the records.
+    pub fn open(&mut self, row: u16, state: State, age_ns: u64) -> usize {
+        let port = u16::try_from(self.records.len() % 60_000).expect("it is under 60000");
+        let mut record = record("10.0.0.1:1", "10.0.0.2:443", state);
+        record.key.ports = u32::from(port) << 16 | 443;
+        record.service = row;
+        record.detail = Detail::Tcp(TcpRecord { opened_ns: self.reading.now.ns - age_ns, ..tcp(&record) });
+        self.gauge(row, Counter::Attempts, 1);
+        self.gauge(row, state.gauge(), 1);
+        self.records.push(record);
+        self.records.len() - 1
+    }
+
+    /// Counts packets of a class.
+    pub fn packets(&mut self, class: Class, family: Family, count: u64) {
+        self.reading.classes[0].packets[class_index(class as u8, family as u8)] += count;
+    }
+
+    /// Adds `count` samples of `ns` to a leg's histogram.
+    pub fn sample(&mut self, leg: Leg, ns: u64, count: u64) {
+        self.reading.histograms[leg as usize].buckets[bucket(ns) as usize] += count;
+        let most = [Counter::MaxSynSynAck, Counter::MaxSynAckAck, Counter::MaxConnect][leg as usize];
+        let word = &mut self.reading.counters.words[most as usize];
+        *word = ns.max(*word);
+    }
+}
+
+/// A TCP record of one SYN, opened at boot.
+pub fn record(initiator: &str, responder: &str, state: State) -> Record {
+    let detail = Detail::Tcp(TcpRecord { syn: 1, points: NO_POINT << 4, ..TcpRecord::default() });
+    with(initiator, responder, state, detail)
+}
+
+/// A UDP record of one packet, opened at boot.
+pub fn udp_record(initiator: &str, responder: &str, state: State) -> Record {
+    let first = UdpRecord { packets: [1, 0], bytes: [60, 0], points: NO_POINT << 4, ..UdpRecord::default() };
+    with(initiator, responder, state, Detail::Udp(first))
+}
+
+fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Record {
+    let end = |text: &str| {
+        let socket: SocketAddr = text.parse().expect("an address and a port");
+        let (address, family) = words(socket.ip());
+        ((address, socket.port()), family)
+    };
+    let ((from, family), (to, _)) = (end(initiator), end(responder));
+    let (key, sender) = FlowKey::of((&from.0, from.1), (&to.0, to.1), family, state.is_udp());
+    let flags = if sender == End::High { tag::INITIATOR_HIGH } else { 0 };
+    Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail }
+}
+
+/// The TCP part of a record that has one.
+pub fn tcp(record: &Record) -> TcpRecord {
+    match record.detail {
+        Detail::Tcp(tcp) => tcp,
+        Detail::Udp(_) => panic!("not a TCP record"),
+    }
+}
+
+/// The ticks of this many ns.
+pub fn ticks(ns: u64) -> u32 {
+    u32::try_from(ns >> TICK_SHIFT).expect("under 274 s")
+}

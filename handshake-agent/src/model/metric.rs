@@ -1,0 +1,380 @@
+//! Every metric: its name, unit, sentence and getter. JSON is written from this table, and whatever
+//! else shows or asks for a figure by name reads it here.
+//!
+//! A name is the figure's path in the JSON report. Names of verdicts, causes, signs, classes and
+//! legs are those of `handshake-common`; the table is made from its enums, so none can be missing.
+
+use std::sync::LazyLock;
+
+use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::wire::Class;
+
+use crate::model::snapshot::{Books, EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, UdpBooks};
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Connection attempts.
+    Attempts,
+    /// Flows of either protocol.
+    Flows,
+    /// Packets, or segments of one.
+    Packets,
+    /// Octets of IP packets.
+    Bytes,
+    /// Times, ns.
+    Nanoseconds,
+    /// Records and slots of the tables.
+    Records,
+    /// Records of the event ring.
+    Events,
+}
+
+/// One figure of a `T`.
+pub struct Metric<T> {
+    /// Its path in the JSON object of a `T`.
+    pub name: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// What it means, and where to look.
+    pub help: &'static str,
+    get: Getter<T>,
+}
+
+type Getter<T> = Box<dyn Fn(&T) -> Option<u64> + Send + Sync>;
+
+impl<T> Metric<T> {
+    /// The figure; `None` when it is not known.
+    pub fn value(&self, of: &T) -> Option<u64> {
+        (self.get)(of)
+    }
+
+    fn new(
+        name: impl Into<String>,
+        unit: Unit,
+        help: &'static str,
+        get: impl Fn(&T) -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        Self::optional(name, unit, help, move |of| Some(get(of)))
+    }
+
+    fn optional(
+        name: impl Into<String>,
+        unit: Unit,
+        help: &'static str,
+        get: impl Fn(&T) -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), unit, help, get: Box::new(get) }
+    }
+
+    /// The same figure as a part of a larger whole.
+    fn within<W: 'static>(self, path: &str, part: impl Fn(&W) -> &T + Send + Sync + 'static) -> Metric<W>
+    where
+        T: 'static,
+    {
+        self.maybe_within(path, move |whole| Some(part(whole)))
+    }
+
+    /// The same figure as a part that not every whole has.
+    fn maybe_within<W: 'static>(
+        self,
+        path: &str,
+        part: impl Fn(&W) -> Option<&T> + Send + Sync + 'static,
+    ) -> Metric<W>
+    where
+        T: 'static,
+    {
+        let get = self.get;
+        let name = format!("{path}.{}", self.name);
+        Metric { name, unit: self.unit, help: self.help, get: Box::new(move |whole| get(part(whole)?)) }
+    }
+}
+
+/// All figures of a report, in its order.
+pub static METRICS: LazyLock<Vec<Metric<Snapshot>>> = LazyLock::new(|| {
+    let mut all = losses();
+    all.extend(packets().into_iter().map(|metric| metric.within("packets", |s: &Snapshot| &s.packets)));
+    all.extend(tcp());
+    for leg in Leg::ALL {
+        let path = format!("latency.{}", leg.name());
+        all.extend(latency().into_iter().map(|m| m.within(&path, move |s: &Snapshot| s.latency(leg))));
+    }
+    all.extend(udp());
+    all.extend(table());
+    all
+});
+
+/// Packets by class, of an interface or of all.
+pub static PACKETS: LazyLock<Vec<Metric<Packets>>> = LazyLock::new(packets);
+
+/// What is counted for each service as well, under the names it has in the report: of a service of the other protocol
+/// nothing is known.
+pub static SERVICE: LazyLock<Vec<Metric<ServiceBooks>>> = LazyLock::new(|| {
+    let tcp = books().into_iter().map(|metric| metric.maybe_within("tcp", ServiceBooks::tcp));
+    let udp = udp_books().into_iter().map(|metric| metric.maybe_within("udp", ServiceBooks::udp));
+    tcp.chain(udp).collect()
+});
+
+/// What is known of one leg's times.
+pub static LATENCY: LazyLock<Vec<Metric<Latency>>> = LazyLock::new(latency);
+
+fn losses() -> Vec<Metric<Snapshot>> {
+    vec![
+        Metric::new(
+            "untracked",
+            Unit::Packets,
+            "SYNs and first UDP packets that got no record: the table is full. Look at: --max-flows",
+            |s: &Snapshot| s.untracked,
+        ),
+        Metric::new(
+            "contended",
+            Unit::Packets,
+            "segments given up because another CPU held the record",
+            |s: &Snapshot| s.contended,
+        ),
+        Metric::new(
+            "lost_events",
+            Unit::Events,
+            "finished attempts that the event ring had no room for. Look at: who reads --events",
+            |s: &Snapshot| s.lost_events,
+        ),
+        Metric::new(
+            "lost_before_hook",
+            Unit::Packets,
+            "packets that the interface lost before any hook saw them. Look at: ethtool -S, ring sizes",
+            |s: &Snapshot| s.lost_before_hook,
+        ),
+        Metric::new(
+            "unsettled",
+            Unit::Attempts,
+            "how far the tables' count of open attempts was from the gauges' while packets went on arriving",
+            |s: &Snapshot| s.unsettled,
+        ),
+    ]
+}
+
+fn packets() -> Vec<Metric<Packets>> {
+    let mut all = vec![
+        Metric::new("total", Unit::Packets, "packets at the hook", |p: &Packets| p.total),
+        Metric::new("ipv4", Unit::Packets, "packets with an IPv4 header", |p: &Packets| p.ipv4),
+        Metric::new("ipv6", Unit::Packets, "packets with an IPv6 header", |p: &Packets| p.ipv6),
+        Metric::optional(
+            "filtered",
+            Unit::Packets,
+            "packets of flows that --port and --net leave out",
+            |p: &Packets| p.filtered,
+        ),
+    ];
+    all.extend(Class::ALL.map(|class| {
+        Metric::new(class.name(), Unit::Packets, class_help(class), move |p: &Packets| p.class(class))
+    }));
+    all
+}
+
+const fn class_help(class: Class) -> &'static str {
+    match class {
+        Class::Syn => "TCP with SYN and without ACK",
+        Class::SynAck => "TCP with SYN and ACK",
+        Class::Ack => "TCP with ACK and none of RST, SYN, FIN",
+        Class::Fin => "TCP with FIN and neither RST nor SYN",
+        Class::Rst => "TCP with RST",
+        Class::TcpOther => "TCP with none of RST, SYN, FIN, ACK",
+        Class::Udp => "UDP",
+        Class::Icmp => "ICMP and ICMPv6",
+        Class::IpOther => "other protocols over IP, or more extension headers than are walked",
+        Class::Fragment => "fragments that are not the first",
+        Class::NonIp => "neither IPv4 nor IPv6",
+        Class::Truncated => "a header is declared, but not in the packet",
+        Class::Malformed => "a length in a header cannot be",
+    }
+}
+
+fn tcp() -> Vec<Metric<Snapshot>> {
+    let mut all = Vec::new();
+    for metric in books() {
+        let is_completed = metric.name == Verdict::Completed.name();
+        all.push(metric.within("tcp", |s: &Snapshot| &s.tcp.books));
+        if is_completed {
+            all.push(Metric::new(
+                "tcp.late",
+                Unit::Attempts,
+                "completed, but more than --half-open-after past the first SYN",
+                |s: &Snapshot| s.tcp.late,
+            ));
+        }
+    }
+    all.extend(Verdict::ALL.into_iter().filter(|verdict| !verdict.is_in_books()).map(|verdict| {
+        let name = format!("tcp.{}", verdict.name());
+        Metric::new(name, Unit::Flows, verdict.sentence(), move |s: &Snapshot| s.tcp.verdict(verdict))
+    }));
+    all.extend(Sign::ALL.map(|sign| {
+        let name = format!("tcp.signs.{}", sign.name());
+        Metric::new(name, Unit::Packets, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
+    }));
+    all
+}
+
+/// The identity's terms, of all attempts or of a service's.
+fn books() -> Vec<Metric<Books>> {
+    let mut all = vec![Metric::new(
+        "attempts",
+        Unit::Attempts,
+        "SYNs that began an attempt: every one ends in exactly one verdict",
+        |books: &Books| books.attempts,
+    )];
+    all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
+    all
+}
+
+/// A verdict's figure; those that have a cause are given by cause.
+fn of_verdict(verdict: Verdict) -> Vec<Metric<Books>> {
+    let name = verdict.name();
+    let whole = move |books: &Books| books.verdict(verdict);
+    match verdict {
+        Verdict::HalfOpen => {
+            let now = Metric::new(format!("{name}.now"), Unit::Attempts, verdict.sentence(), whole);
+            let mut all = vec![now];
+            all.extend(by_cause(name, |books, cause| books.half_open.of(cause)));
+            all
+        }
+        Verdict::HalfOpenExpired => by_cause(name, |books, cause| books.half_open_expired.of(cause)),
+        Verdict::Completed
+        | Verdict::Refused
+        | Verdict::Unreachable
+        | Verdict::InitiatorAborted
+        | Verdict::ResponderAborted
+        | Verdict::Superseded
+        | Verdict::Evicted
+        | Verdict::Opening
+        | Verdict::Midstream
+        | Verdict::OrphanSynAck => vec![Metric::new(name, Unit::Attempts, verdict.sentence(), whole)],
+    }
+}
+
+fn by_cause(path: &str, get: fn(&Books, Cause) -> u64) -> Vec<Metric<Books>> {
+    let metric = |cause: Cause| {
+        let name = format!("{path}.{}", cause.name());
+        Metric::new(name, Unit::Attempts, cause.sentence(), move |books| get(books, cause))
+    };
+    Cause::ALL.map(metric).into()
+}
+
+fn latency() -> Vec<Metric<Latency>> {
+    let quantile = |name, help, get: fn(&crate::model::snapshot::Quantiles) -> u64| {
+        Metric::optional(name, Unit::Nanoseconds, help, move |l: &Latency| l.quantiles.as_ref().map(get))
+    };
+    vec![
+        Metric::new("count", Unit::Attempts, "attempts whose time is known", |l: &Latency| l.count),
+        Metric::new(
+            "excluded",
+            Unit::Attempts,
+            "attempts left out: a retransmission or disorder blurs their time (Karn's rule)",
+            |l: &Latency| l.excluded,
+        ),
+        quantile("p50_ns", "half of the times are at most this", |q| q.p50_ns),
+        quantile("p90_ns", "90 of 100 times are at most this", |q| q.p90_ns),
+        quantile("p99_ns", "99 of 100 times are at most this", |q| q.p99_ns),
+        quantile("max_ns", "the longest time", |q| q.max_ns),
+    ]
+}
+
+fn udp() -> Vec<Metric<Snapshot>> {
+    let books = udp_books().into_iter();
+    let mut all: Vec<_> = books.map(|metric| metric.within("udp", |s: &Snapshot| &s.udp.books)).collect();
+    all.push(Metric::new("udp.packets", Unit::Packets, "packets of UDP flows, both ways", |s: &Snapshot| {
+        s.udp.packets
+    }));
+    all.push(Metric::new(
+        "udp.bytes",
+        Unit::Bytes,
+        "octets of their IP packets, headers included",
+        |s: &Snapshot| s.udp.bytes,
+    ));
+    all
+}
+
+/// Flows by how they stand, of all or of a service's.
+fn udp_books() -> Vec<Metric<UdpBooks>> {
+    let mut all = vec![Metric::new(
+        "flows",
+        Unit::Flows,
+        "UDP flows by 5-tuple, from the first packet to --udp-idle after the last",
+        |books: &UdpBooks| books.flows,
+    )];
+    all.extend(UdpVerdict::ALL.map(|verdict| {
+        Metric::new(verdict.name(), Unit::Flows, verdict.sentence(), move |books: &UdpBooks| {
+            books.verdict(verdict)
+        })
+    }));
+    all
+}
+
+fn table() -> Vec<Metric<Snapshot>> {
+    let mut all = vec![
+        Metric::new("table.slots", Unit::Records, "slots of the flow tables", |s: &Snapshot| s.table.slots),
+        Metric::new("table.used", Unit::Records, "slots that hold a record", |s: &Snapshot| s.table.used),
+    ];
+    for (at, (kind, _)) in EVICTIONS.iter().enumerate() {
+        all.push(Metric::new(
+            format!("table.evictions.{kind}"),
+            Unit::Records,
+            "records of this kind that gave way to a newcomer of their worth or more",
+            move |s: &Snapshot| s.table.evictions[at],
+        ));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+    use handshake_common::wire::Class;
+
+    use super::{LATENCY, METRICS, PACKETS, SERVICE, Unit};
+
+    #[test]
+    fn names_are_unique_and_every_metric_has_a_sentence() {
+        let names: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name.as_str()).collect();
+        assert_eq!(names.len(), METRICS.len());
+        assert!(METRICS.iter().all(|metric| !metric.help.is_empty()));
+    }
+
+    #[test]
+    fn every_verdict_cause_sign_class_and_leg_has_its_metric() {
+        let mut expected = BTreeSet::new();
+        for verdict in Verdict::ALL {
+            let name = format!("tcp.{}", verdict.name());
+            if matches!(verdict, Verdict::HalfOpen | Verdict::HalfOpenExpired) {
+                expected.extend(Cause::ALL.map(|cause| format!("{name}.{}", cause.name())));
+            } else {
+                expected.insert(name);
+            }
+        }
+        expected.extend(Sign::ALL.map(|sign| format!("tcp.signs.{}", sign.name())));
+        expected.extend(Class::ALL.map(|class| format!("packets.{}", class.name())));
+        expected.extend(UdpVerdict::ALL.map(|verdict| format!("udp.{}", verdict.name())));
+        for leg in Leg::ALL {
+            expected.extend(LATENCY.iter().map(|metric| format!("latency.{}.{}", leg.name(), metric.name)));
+        }
+        for name in expected {
+            assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_services_figures_are_called_as_the_reports() {
+        for service in SERVICE.iter() {
+            assert!(METRICS.iter().any(|metric| metric.name == service.name), "{}", service.name);
+        }
+    }
+
+    #[test]
+    fn a_raw_time_has_its_unit_in_the_name() {
+        for metric in METRICS.iter() {
+            assert_eq!(metric.unit == Unit::Nanoseconds, metric.name.ends_with("_ns"), "{}", metric.name);
+        }
+        assert!(PACKETS.iter().all(|metric| metric.unit == Unit::Packets));
+    }
+}

@@ -1,0 +1,375 @@
+//! What the counters say and what the tables show, brought together.
+
+use std::sync::Arc;
+
+use handshake_common::abi::Counter;
+use handshake_common::flow::Family;
+use handshake_common::record::State;
+use handshake_common::verdict::{Leg, Sign, Verdict};
+use handshake_common::wire::Class;
+use proptest::prelude::*;
+
+use super::{Books, ByCause, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
+use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
+
+#[test]
+fn open_attempts_divide_by_age() {
+    let mut fake = Fake::new();
+    for (state, age) in [
+        (State::SynSent, 0),
+        (State::SynSent, 3 * SECOND - 1),
+        (State::SynSent, 3 * SECOND),
+        (State::SynReceived, 75 * SECOND),
+        (State::SynReceived, 75 * SECOND + 1),
+        (State::SynSent, 900 * SECOND),
+    ] {
+        fake.open(0, state, age);
+    }
+    let snapshot = take(&mut fake, None);
+    let books = &snapshot.tcp.books;
+    assert_eq!(books.opening, 2);
+    assert_eq!(books.half_open, ByCause { no_synack: 1, no_ack: 1 });
+    assert_eq!(books.half_open_expired, ByCause { no_synack: 1, no_ack: 1 });
+    assert_eq!((books.attempts, books.accounted(), snapshot.unsettled), (6, 6, 0));
+}
+
+#[test]
+fn where_time_stops_everything_open_is_half_open() {
+    let mut fake = Fake::new();
+    fake.open(0, State::SynSent, 0);
+    fake.open(0, State::SynReceived, SECOND);
+    fake.open(0, State::SynReceived, 80 * SECOND);
+    fake.reading.stopped = true;
+    let books = take(&mut fake, None).tcp.books;
+    assert_eq!((books.opening, books.half_open), (0, ByCause { no_synack: 1, no_ack: 1 }));
+    assert_eq!(books.half_open_expired.no_ack, 1);
+}
+
+#[test]
+fn an_expired_attempt_met_between_reading_and_scan_stays_shown() {
+    let mut fake = Fake::new();
+    fake.open(0, State::SynSent, 80 * SECOND);
+    let first = take(&mut fake, None);
+    assert_eq!(first.tcp.books.half_open_expired.no_synack, 1);
+
+    fake.meanwhile = Some(Box::new(|fake| {
+        fake.count(Counter::OpenNoSynAck, -1);
+        fake.count(Counter::ExpiredNoSynAck, 1);
+        fake.records.clear();
+    }));
+    let second = take(&mut fake, Some(&first));
+    assert_eq!(second.tcp.books.half_open_expired.no_synack, 1, "it fell");
+    assert_eq!((second.tcp.books.accounted(), second.unsettled), (1, 1));
+
+    let third = take(&mut fake, Some(&second));
+    assert_eq!(third.tcp.books.half_open_expired.no_synack, 1);
+    assert_eq!((third.tcp.books.opening, third.unsettled), (0, 0));
+}
+
+#[test]
+fn attempts_that_come_during_the_scan_are_unsettled_and_change_nothing() {
+    let mut fake = Fake::new();
+    fake.open(0, State::SynSent, 0);
+    fake.meanwhile = Some(Box::new(|fake| {
+        for _ in 0..5 {
+            fake.open(0, State::SynSent, 0);
+        }
+    }));
+    let snapshot = take(&mut fake, None);
+    assert_eq!((snapshot.tcp.books.opening, snapshot.unsettled), (1, 5));
+    assert_eq!(snapshot.tcp.books.accounted(), 1);
+}
+
+#[test]
+fn udp_waits_for_t1_before_it_is_unanswered() {
+    let mut fake = Fake::new();
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 3);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpWaiting, 2);
+    fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
+    let mut young = udp_record("10.0.0.1:5", "10.0.0.2:53", State::UdpWaiting);
+    if let handshake_common::record::Detail::Udp(udp) = &mut young.detail {
+        udp.opened_ns = fake.reading.now.ns - SECOND;
+    }
+    fake.records = vec![
+        young,
+        udp_record("10.0.0.1:6", "10.0.0.2:53", State::UdpWaiting),
+        udp_record("10.0.0.1:7", "10.0.0.2:53", State::UdpAnswered),
+    ];
+    let snapshot = take(&mut fake, None);
+    let books = snapshot.udp.books;
+    assert_eq!((books.flows, books.answered, books.unanswered, books.pending), (3, 1, 1, 1));
+    assert_eq!(snapshot.table.used, 3);
+}
+
+#[test]
+fn each_loss_alone_makes_a_report_inexact() {
+    assert!(take(&mut Fake::new(), None).is_exact());
+    let losses =
+        [Counter::Untracked, Counter::Contended, Counter::Evicted, Counter::UdpEvicted, Counter::LostEvents];
+    for counter in losses {
+        let mut fake = Fake::new();
+        fake.count(counter, 1);
+        assert!(!take(&mut fake, None).is_exact(), "{counter:?}");
+    }
+    let mut fake = Fake::new();
+    fake.reading.lost_before_hook = 1;
+    assert!(!take(&mut fake, None).is_exact());
+}
+
+#[test]
+fn packets_are_in_one_class_each_and_in_a_family_or_none() {
+    let mut fake = Fake::new();
+    for (at, class) in (1..).zip(Class::ALL) {
+        fake.packets(class, Family::V4, at);
+        fake.packets(class, Family::V6, 100 * at);
+    }
+    fake.reading.classes[0].packets[Class::NonIp as usize] += 7;
+    fake.reading.classes.push(fake.reading.classes[0]);
+    let snapshot = take(&mut fake, None);
+    let of_classes: u64 = Class::ALL.iter().map(|class| snapshot.packets.class(*class)).sum();
+    assert_eq!((snapshot.packets.ipv4, snapshot.packets.ipv6), (2 * 91, 2 * 9_100));
+    assert_eq!((snapshot.packets.total, of_classes), (2 * 9_198, 2 * 9_198));
+    assert_eq!(snapshot.interfaces.len(), 2);
+    assert_eq!(snapshot.interfaces[0].total * 2, snapshot.packets.total);
+}
+
+#[test]
+fn quantiles_are_bounds_capped_by_the_longest() {
+    let mut fake = Fake::new();
+    assert_eq!(take(&mut fake, None).latency(Leg::Connect).quantiles, None);
+    fake.sample(Leg::Connect, 1_000, 98);
+    fake.sample(Leg::Connect, 50_000, 1);
+    fake.sample(Leg::Connect, 1_000_000, 1);
+    fake.count(Counter::ExcludedConnect, 4);
+    let latency = *take(&mut fake, None).latency(Leg::Connect);
+    let quantiles = latency.quantiles.expect("there are samples");
+    assert_eq!((latency.count, latency.excluded, quantiles.max_ns), (100, 4, 1_000_000));
+    for (shown, truth) in [(quantiles.p50_ns, 1_000), (quantiles.p90_ns, 1_000), (quantiles.p99_ns, 50_000)] {
+        assert!((truth..=truth + truth / 16).contains(&shown), "{shown} for {truth}");
+    }
+    let mut one = Fake::new();
+    one.sample(Leg::Connect, 1_000_001, 1);
+    let exact = take(&mut one, None).latency(Leg::Connect).quantiles.expect("there is a sample");
+    assert_eq!((exact.p50_ns, exact.max_ns), (1_000_001, 1_000_001), "the longest is known exactly");
+}
+
+#[test]
+fn an_interval_has_its_own_figures_and_latencies() {
+    let mut fake = Fake::new();
+    fake.ended(0, Counter::Refused, 2);
+    fake.sample(Leg::Connect, 9 * SECOND, 1);
+    let before = take(&mut fake, None);
+    fake.later(2 * SECOND);
+    fake.ended(0, Counter::Completed, 3);
+    fake.count(Counter::Refused, -1);
+    fake.count(Counter::Completed, 1);
+    fake.sample(Leg::Connect, SECOND, 3);
+    let now = take(&mut fake, Some(&before));
+    let interval = Interval::between(&before, &now);
+    assert_eq!(interval.elapsed_ns(), 2 * SECOND);
+    assert_eq!(interval.change(|s| s.tcp.books.refused), -1, "a verdict taken back");
+    assert_eq!(interval.rise(|s| s.tcp.books.refused), 0);
+    assert_eq!(interval.rise(|s| s.tcp.books.completed), 4);
+    let latency = interval.latency[Leg::Connect as usize];
+    let max_ns = latency.quantiles.expect("there are samples").max_ns;
+    assert_eq!(latency.count, 3);
+    assert!((SECOND..SECOND + SECOND / 16).contains(&max_ns), "the run's longest is not the interval's");
+}
+
+#[test]
+fn quiet_counts_from_the_last_syn_that_passed_the_filter() {
+    let mut fake = Fake::new();
+    fake.later(4 * SECOND);
+    let silent = take(&mut fake, None);
+    assert_eq!(silent.quiet_ns(), 4 * SECOND);
+    fake.ended(0, Counter::Completed, 1);
+    let heard = take(&mut fake, Some(&silent));
+    assert_eq!(heard.quiet_ns(), 0);
+    fake.later(12 * SECOND);
+    let again = take(&mut fake, Some(&heard));
+    assert_eq!(again.quiet_ns(), 12 * SECOND);
+    fake.count(Counter::SynRetransmits, 1);
+    assert_eq!(take(&mut fake, Some(&again)).quiet_ns(), 0);
+}
+
+#[test]
+fn services_that_are_not_listed_are_summed_up() {
+    let mut fake = Fake::new();
+    fake.service(0, "0.0.0.0:0");
+    fake.service(FIRST_UDP_ROW, "0.0.0.0:0");
+    for (row, address, attempts) in
+        [(1, "10.0.0.1:80", 5), (2, "10.0.0.2:80", 9), (3, "[::1]:80", 7), (4, "10.0.0.4:80", 1)]
+    {
+        fake.service(row, address);
+        fake.ended(row, Counter::Completed, attempts);
+        fake.open(row, State::SynReceived, 10 * SECOND);
+        fake.open(row, State::SynSent, 90 * SECOND);
+    }
+    fake.ended(0, Counter::Refused, 2);
+    fake.service(FIRST_UDP_ROW + 1, "10.0.0.1:53");
+    fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 1);
+    fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 1);
+
+    let mut source = fake;
+    let snapshot = Snapshot::take(&mut source, &context(2), None).expect("a fake never fails");
+    let named: Vec<String> = snapshot
+        .services
+        .iter()
+        .map(|row| row.service.map_or("other".to_owned(), |service| service.to_string()))
+        .collect();
+    assert_eq!(named, ["10.0.0.2:80", "[::1]:80", "other", "10.0.0.1:53"]);
+    let mut sum = Books::default();
+    for row in &snapshot.services {
+        if let ServiceBooks::Tcp(books) = row.books {
+            assert_eq!(books.attempts, books.accounted());
+            sum += books;
+        }
+    }
+    assert_eq!(sum, snapshot.tcp.books, "rows sum to the totals");
+    assert_eq!(sum.half_open_expired.no_synack, 4, "what only the scan found is in the rows too");
+}
+
+#[test]
+fn verdicts_and_signs_read_their_own_figures() {
+    let mut fake = Fake::new();
+    fake.ended(0, Counter::ResponderAborted, 3);
+    fake.count(Counter::Midstream, 4);
+    fake.count(Counter::OrphanSynAck, 5);
+    fake.count(Counter::AckIgnored, 6);
+    let tcp = take(&mut fake, None).tcp;
+    assert_eq!(tcp.verdict(Verdict::ResponderAborted), 3);
+    assert_eq!((tcp.verdict(Verdict::Midstream), tcp.verdict(Verdict::OrphanSynAck)), (4, 5));
+    assert_eq!((tcp.sign(Sign::AckIgnored), tcp.sign(Sign::Revised)), (6, 0));
+}
+
+proptest! {
+    /// Whatever the gauges are and whatever the scan finds, the printed identity is true.
+    #[test]
+    fn the_printed_identity_is_true_for_any_scan(
+        open in prop::array::uniform2(0_i64..20),
+        ended in prop::array::uniform8(0_i64..20),
+        found in prop::collection::vec((any::<bool>(), 0_u64..120), 0..60),
+        shown in prop::array::uniform2(0_u64..30),
+        stopped: bool,
+    ) {
+        let mut fake = Fake::new();
+        for (state, age) in found {
+            let state = if state { State::SynSent } else { State::SynReceived };
+            fake.open(0, state, age * SECOND);
+        }
+        fake.reading.counters.words = Fake::new().reading.counters.words;
+        fake.ended(0, Counter::OpenNoSynAck, open[0]);
+        fake.ended(0, Counter::OpenNoAck, open[1]);
+        let ends = [Counter::Completed, Counter::Refused, Counter::Unreachable, Counter::InitiatorAborted,
+            Counter::ResponderAborted, Counter::Superseded, Counter::ExpiredNoAck, Counter::Evicted];
+        for (counter, count) in ends.into_iter().zip(ended) {
+            fake.ended(0, counter, count);
+        }
+        fake.reading.stopped = stopped;
+        let mut previous = take(&mut Fake::new(), None);
+        previous.tcp.books.half_open_expired = ByCause { no_synack: shown[0], no_ack: shown[1] };
+        let books = take(&mut fake, Some(&previous)).tcp.books;
+        prop_assert_eq!(books.attempts, books.accounted());
+        prop_assert!(!stopped || books.opening == 0);
+    }
+
+    /// A run of attempts that open, get on, complete, expire and are met, also between a reading and
+    /// its scan: what is shown as expired never falls, the identity holds, and at rest nothing is unsettled.
+    #[test]
+    fn what_is_shown_as_expired_never_falls(steps in prop::collection::vec(step(), 1..80)) {
+        let mut fake = Fake::new();
+        let mut previous: Option<Snapshot> = None;
+        for step in steps {
+            match step {
+                Step::Wire(wire) => wire.apply(&mut fake),
+                Step::Later(seconds) => fake.later(seconds * SECOND),
+                Step::Take(meanwhile) => {
+                    let at_rest = meanwhile.is_empty();
+                    fake.meanwhile = Some(Box::new(move |fake| meanwhile.iter().for_each(|wire| wire.apply(fake))));
+                    let now = take(&mut fake, previous.as_ref());
+                    let books = now.tcp.books;
+                    prop_assert_eq!(books.attempts, books.accounted());
+                    prop_assert!(!at_rest || now.unsettled == 0);
+                    let shown = previous.map(|p| p.tcp.books.half_open_expired).unwrap_or_default();
+                    prop_assert!(books.half_open_expired.no_synack >= shown.no_synack);
+                    prop_assert!(books.half_open_expired.no_ack >= shown.no_ack);
+                    previous = Some(now);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wire(Wire),
+    Later(u64),
+    Take(Vec<Wire>),
+}
+
+/// What a packet does to the books; an attempt past T2 it only closes.
+#[derive(Clone, Copy, Debug)]
+enum Wire {
+    Open,
+    SynAck(usize),
+    Complete(usize),
+}
+
+fn wire() -> impl Strategy<Value = Wire> {
+    prop_oneof![
+        2 => Just(Wire::Open),
+        1 => (0_usize..64).prop_map(Wire::SynAck),
+        1 => (0_usize..64).prop_map(Wire::Complete),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => wire().prop_map(Step::Wire),
+        1 => (0_u64..50).prop_map(Step::Later),
+        2 => prop::collection::vec(wire(), 0..6).prop_map(Step::Take),
+    ]
+}
+
+impl Wire {
+    fn apply(&self, fake: &mut Fake) {
+        let (at, to) = match *self {
+            Self::Open => {
+                fake.open(0, State::SynSent, 0);
+                return;
+            }
+            Self::SynAck(at) => (at, State::SynReceived),
+            Self::Complete(at) => (at, State::Established),
+        };
+        if fake.records.is_empty() {
+            return;
+        }
+        let at = at % fake.records.len();
+        let record = fake.records[at];
+        let from = record.state.gauge();
+        if !record.state.is_open() {
+            return;
+        }
+        let clocks = crate::source::Source::clocks(fake);
+        if tcp(&record).expired(fake.reading.now.ns, &clocks) {
+            let expired =
+                if from == Counter::OpenNoAck { Counter::ExpiredNoAck } else { Counter::ExpiredNoSynAck };
+            fake.count(from, -1);
+            fake.count(expired, 1);
+            fake.records.remove(at);
+            return;
+        }
+        fake.count(from, -1);
+        fake.count(to.gauge(), 1);
+        fake.records[at].state = to;
+    }
+}
+
+fn context(top: usize) -> Arc<Context> {
+    let origin = Origin::Capture { path: "a.pcap".to_owned(), interfaces: Vec::new() };
+    Arc::new(Context { origin, from_ns: WALL_NS, filter: crate::options::Filter::default(), top })
+}
+
+fn take(fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {
+    Snapshot::take(fake, &context(10), previous).expect("a fake never fails")
+}

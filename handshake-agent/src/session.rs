@@ -1,0 +1,393 @@
+//! A session: the programs loaded and attached, the snapshots taken of them, and the one loop that drives what shows
+//! them. Every command that attaches has a session; dropping it detaches.
+//!
+//! ```text
+//! signals ──────────┐
+//! the end of time ──┤
+//! a lost interface ─┼─▶ run ─▶ Sink: snapshot, ended attempts, its own input
+//! interval ─────────┤
+//! the event ring ───┘
+//! ```
+//!
+//! One thread. The clock of the run is tokio's; the times in snapshots are the source's.
+
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use handshake_common::record::Record;
+use handshake_common::table::record_of;
+use handshake_common::verdict::Verdict;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, sleep_until};
+
+use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
+use crate::error::Error;
+use crate::model::flow::{Flow, View, verdict_of};
+use crate::model::snapshot::{Context, Interface, Origin, Snapshot};
+use crate::options::{Options, defaults};
+use crate::source::Source;
+use crate::source::live::{Live, ProgramRuns};
+use crate::source::settings::{Settings, Sizes, WatchedInterface};
+
+/// The kernel side, compiled.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
+/// A pause that never ends, for timers that are not wanted.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// How often the loop checks that the interfaces are still there, where no snapshot comes sooner.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Checks the privileges, and plans a hook for each interface that `options` names.
+///
+/// # Errors
+///
+/// What keeps it from attaching, each with its fix.
+pub fn plan(options: &Options) -> Result<Plan, Error> {
+    Capabilities::of_this_thread().require(options.promisc)?;
+    attach::plan(&attach::survey(&options.interfaces)?, options.hook, options.direction)
+}
+
+/// Runs `work` on an event loop of this thread.
+///
+/// # Errors
+///
+/// [`Error::System`] where the loop cannot be started; those of `work`.
+pub fn block_on<T, E: From<Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Error::system("start the event loop"))?.block_on(work)
+}
+
+/// Memory that the tables take by default, bytes.
+#[must_use]
+pub fn default_table_bytes() -> u64 {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Sizes::for_flows(defaults::MAX_FLOWS).bytes(cpus, false)
+}
+
+/// The programs at work, and the latest snapshot of them.
+pub struct Session {
+    live: Live,
+    attached: Attached,
+    _promisc: Option<Promisc>,
+    context: Arc<Context>,
+    last: Snapshot,
+}
+
+impl Session {
+    /// Loads and attaches what `plan` says. `say` gets each choice, refusal and warning as it becomes true.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from attaching, each with its fix.
+    pub fn open(options: &Options, plan: &Plan, mut say: impl FnMut(&str)) -> Result<Self, Error> {
+        let mut live = Live::load(OBJECT, &settings(options, plan))?;
+        let attached = attach::attach(live.programs(), plan, &mut say)?;
+        let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;
+        live.count_losses_by(losses(indexes(&attached).collect()));
+        if let Some(log) = live.take_kernel_log() {
+            tokio::spawn(log.forward());
+        }
+        let context = Arc::new(Context {
+            origin: Origin::Live { interfaces: attached.interfaces.iter().map(shown).collect() },
+            from_ns: live.read()?.wall_ns,
+            filter: options.filter.clone(),
+            top: options.top,
+        });
+        let last = Snapshot::take(&mut live, &context, None)?;
+        Ok(Self { live, attached, _promisc: promisc, context, last })
+    }
+
+    /// The interfaces that are watched, in the order of the plan.
+    #[must_use]
+    pub fn interfaces(&self) -> &[AttachedInterface] {
+        &self.attached.interfaces
+    }
+
+    /// The latest snapshot.
+    pub fn last(&self) -> &Snapshot {
+        &self.last
+    }
+
+    /// Takes a snapshot, which becomes the latest, and gives the one before.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the maps.
+    pub fn advance(&mut self) -> Result<Snapshot, Error> {
+        let snapshot = Snapshot::take(&mut self.live, &self.context, Some(&self.last))?;
+        Ok(std::mem::replace(&mut self.last, snapshot))
+    }
+
+    /// Takes a snapshot by `take`, which gets the source, the context and the latest snapshot, and may look at the records
+    /// as they pass; gives what it makes of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the maps.
+    pub fn advance_by<T>(
+        &mut self,
+        take: impl FnOnce(&mut dyn Source, &Arc<Context>, &Snapshot) -> Result<(Snapshot, T), Error>,
+    ) -> Result<T, Error> {
+        let (snapshot, seen) = take(&mut self.live, &self.context, &self.last)?;
+        self.last = snapshot;
+        Ok(seen)
+    }
+
+    /// From now on, so many services are listed by name.
+    pub fn list_services(&mut self, top: usize) {
+        self.context = Arc::new(Context { top, ..Context::clone(&self.context) });
+    }
+
+    /// What the kernel counted of our programs.
+    pub fn program_runs(&self) -> Vec<ProgramRuns> {
+        self.live.program_runs()
+    }
+
+    /// The flows that the tables hold, as of the latest snapshot.
+    pub fn flows(&self) -> Vec<Flow> {
+        View::of(&self.last).flows(&self.live)
+    }
+
+    /// Whether the tables hold a flow like this, as of the latest snapshot.
+    pub fn has_flow(&self, wanted: impl Fn(&Flow) -> bool) -> bool {
+        let view = View::of(&self.last);
+        let mut found = false;
+        self.live.for_each_record(&mut |record| {
+            found = found || view.flow(record).is_some_and(|flow| wanted(&flow));
+        });
+        found
+    }
+
+    /// The attempts that have ended since the last time, in their order; none without events.
+    pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow)) {
+        let view = View::of(&self.last);
+        self.live.drain_events(&mut |event| {
+            if let Some(verdict) = verdict_of(event) {
+                visit(&view.ended(&record_of(event), verdict, event.ended_ns));
+            }
+        });
+    }
+
+    /// The same as records, with the moment of the end on their clock.
+    pub fn for_each_event(&mut self, visit: &mut dyn FnMut(&Record, Verdict, u64)) {
+        self.live.drain_events(&mut |event| {
+            if let Some(verdict) = verdict_of(event) {
+                visit(&record_of(event), verdict, event.ended_ns);
+            }
+        });
+    }
+
+    /// Fails when an interface is no longer there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LostInterface`].
+    pub fn check_interfaces(&self) -> Result<(), Error> {
+        let gone = |each: &&AttachedInterface| interface::by_index(each.info.index).is_err();
+        match self.attached.interfaces.iter().find(gone) {
+            Some(gone) => Err(Error::LostInterface(gone.info.name.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn settings(options: &Options, plan: &Plan) -> Settings {
+    let watched = |planned: &attach::PlannedInterface| WatchedInterface {
+        index: planned.info.index,
+        raw: planned.is_raw(),
+    };
+    Settings { interfaces: plan.interfaces.iter().map(watched).collect(), ..Settings::of(options) }
+}
+
+fn indexes(attached: &Attached) -> impl Iterator<Item = u32> + '_ {
+    attached.interfaces.iter().map(|interface| interface.info.index)
+}
+
+/// Packets these interfaces have lost since now. One that has gone loses nothing more.
+fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send + Sync {
+    let count = move || indexes.iter().map(|index| interface::lost_before_hook(*index).unwrap_or(0)).sum();
+    let before: u64 = count();
+    move || count().saturating_sub(before)
+}
+
+fn shown(interface: &AttachedInterface) -> Interface {
+    Interface {
+        name: interface.info.name.clone(),
+        ingress: Some(interface.ingress.to_string()),
+        egress: interface.egress.map(|hook| hook.to_string()),
+        merged: interface.ingress.merges_segments(),
+        before: interface.before_ours.clone(),
+    }
+}
+
+/// The signals that end a run.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// None where the caller ignores it, as `nohup` does.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Listens from now on: before anything is attached, so that a signal ends the run as it should.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`].
+    pub fn new() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
+        let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup,
+        })
+    }
+
+    /// Waits for one, and gives its number.
+    pub async fn any(&mut self) -> i32 {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
+            _ = hangup => libc::SIGHUP,
+        }
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: with no new action sigaction(2) only writes the present one, which is ours alone.
+    let action = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        action
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+/// What shows a session: lines, a terminal, a check. [`run`] drives it.
+pub trait Sink {
+    /// What comes to the sink from elsewhere than the session: keys, the end of a command.
+    type Input;
+    /// What ends the run beside the session's own errors.
+    type Error: From<Error>;
+
+    /// Takes the next snapshot of the session and shows it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the maps and of the output.
+    fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, Self::Error>;
+
+    /// Takes the attempts that have ended out of the ring, and gives the pause until it wants to be asked again.
+    /// Not called where [`Pace::events`] is false.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    fn take_ended(&mut self, _session: &mut Session) -> Result<Duration, Self::Error> {
+        Ok(EVENTS_EVERY)
+    }
+
+    /// Waits for input of its own. Dropped and asked again whenever something else comes first, so it must lose nothing.
+    fn input(&mut self) -> impl Future<Output = Self::Input>;
+
+    /// Works an input in.
+    ///
+    /// # Errors
+    ///
+    /// Those of the sink.
+    fn handle(&mut self, session: &mut Session, input: Self::Input) -> Result<ControlFlow<()>, Self::Error>;
+
+    /// Called before each wait: a terminal draws here what has changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    fn settle(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// When a sink is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two snapshots; `None`: none is taken by the loop.
+    pub snapshots: Option<Duration>,
+    /// Whether the sink takes ended attempts.
+    pub events: bool,
+    /// The run's end; `None`: it has none of its own.
+    pub until: Option<Instant>,
+}
+
+/// Why a run ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// [`Pace::until`] has come.
+    TimeUp,
+    /// A signal came: its number.
+    Signal(i32),
+    /// The sink has what it wanted, or its reader has gone.
+    Done,
+    /// An interface is gone.
+    Lost(Error),
+}
+
+/// How often the event ring is emptied by default: at 500,000 finished attempts per second its 4 MiB last 80 ms.
+pub const EVENTS_EVERY: Duration = Duration::from_millis(20);
+
+/// Drives a sink until the time is up, a signal comes, the sink has enough or an interface is lost.
+///
+/// # Errors
+///
+/// Those of the session and of the sink.
+pub async fn run<S: Sink>(
+    session: &mut Session,
+    signals: &mut Signals,
+    pace: Pace,
+    sink: &mut S,
+) -> Result<Ending, S::Error> {
+    let start = Instant::now();
+    let mut end = pin!(sleep_until(pace.until.unwrap_or(start + NEVER)));
+    let mut snapshots = ticks(start, pace.snapshots.unwrap_or(NEVER));
+    let mut checks = ticks(start, CHECK_EVERY);
+    let mut events = pin!(sleep_until(if pace.events { start } else { start + NEVER }));
+    loop {
+        sink.settle()?;
+        let next = tokio::select! {
+            biased;
+            signal = signals.any() => return Ok(Ending::Signal(signal)),
+            () = &mut end => return Ok(Ending::TimeUp),
+            input = sink.input() => sink.handle(session, input)?,
+            _ = snapshots.tick() => sink.advance(session)?,
+            _ = checks.tick() => {
+                if let Err(lost) = session.check_interfaces() {
+                    return Ok(Ending::Lost(lost));
+                }
+                ControlFlow::Continue(())
+            }
+            () = &mut events => {
+                let pause = sink.take_ended(session)?;
+                events.as_mut().reset(Instant::now() + pause);
+                ControlFlow::Continue(())
+            }
+        };
+        if next.is_break() {
+            return Ok(Ending::Done);
+        }
+    }
+}
+
+/// A tick every `period`, the first after one.
+fn ticks(start: Instant, period: Duration) -> Ticks {
+    let mut ticks = interval_at(start + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}

@@ -1,0 +1,237 @@
+//! The kernel as a source: loads the BPF object, sizes, fills and freezes its maps, and reads them. The programs
+//! are attached elsewhere, from here on the kernel is the only writer.
+//!
+//! ```text
+//! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, LATENCY            one system call each
+//!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES     mapped: none
+//!                                                     └──────▶ EVENTS                       polled
+//! ```
+
+mod clock;
+mod counters;
+mod kernel_log;
+mod mapping;
+mod maps;
+mod object;
+#[cfg(test)]
+mod tests;
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use handshake_common::abi::{
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, RING_BYTES,
+    SERVICES, Service,
+};
+use handshake_common::books::ServiceRow;
+use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::table::{self, Slot, Slot4, Slot6};
+use handshake_common::verdict::Leg;
+use zerocopy::FromBytes;
+
+use crate::source::scan::{Onlooker, Scan};
+use crate::source::settings::{Settings, Sizes};
+use crate::source::{Reading, Source};
+
+use crate::error::{Error, LiveError};
+use clock::Clock;
+pub use kernel_log::KernelLog;
+use mapping::Mapping;
+use maps::{map_array, per_cpu, possible_cpus, take, values};
+
+/// What the kernel counts of one of our programs while its statistics are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Its id.
+    pub id: u32,
+    /// Its name in the object.
+    pub name: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// How long, ns.
+    pub ns: u64,
+}
+
+/// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
+pub struct Live {
+    bpf: Ebpf,
+    clock: Clock,
+    flows4: Mapping<Slot4>,
+    flows6: Mapping<Slot6>,
+    services: Mapping<ServiceRow>,
+    events: Option<RingBuf<MapData>>,
+    kernel_log: Option<KernelLog>,
+    clocks: Clocks,
+    interfaces: usize,
+    test_clock: bool,
+    lost_before_hook: Box<dyn FnMut() -> u64 + Send + Sync>,
+}
+
+impl Live {
+    /// Creates the maps of `elf`, measures the kernel's clock, fills and freezes the maps. No program but the clock's
+    /// is loaded: that is for whoever attaches, through [`programs`](Self::programs).
+    ///
+    /// Takes some 50 ms, for the clock.
+    pub fn load(elf: &[u8], settings: &Settings) -> Result<Self, LiveError> {
+        object::check_layout(elf)?;
+        let sizes = Sizes::for_flows(settings.max_flows);
+        let bytes = sizes.bytes(possible_cpus()?, settings.events);
+        let mut bpf = maps::create(elf, settings, sizes, bytes)?;
+        let clock = Clock::start(&mut bpf)?;
+        let hz = clock::measure_hz(|| clock.read(&bpf), std::thread::sleep)?;
+        let clocks = settings.clocks(hz);
+        maps::fill(&mut bpf, settings, sizes, &clocks)?;
+        maps::freeze(&bpf, settings.test_clock)?;
+        Ok(Self {
+            clock,
+            flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize)?,
+            flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
+            services: map_array(&bpf, "SERVICES", SERVICES as usize)?,
+            events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
+            kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
+            clocks,
+            interfaces: settings.interfaces.len(),
+            test_clock: settings.test_clock,
+            lost_before_hook: Box::new(|| 0),
+            bpf,
+        })
+    }
+
+    /// The object's programs, to load and attach.
+    pub fn programs(&mut self) -> &mut Ebpf {
+        &mut self.bpf
+    }
+
+    /// How [`Reading::lost_before_hook`] is asked for: packets the interfaces lost since they were attached to.
+    pub fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + Sync + 'static) {
+        self.lost_before_hook = Box::new(losses);
+    }
+
+    /// The kernel side's diagnostics, when [`Settings::kernel_log`] asked for them: once, to be forwarded.
+    pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
+        self.kernel_log.take()
+    }
+
+    /// Takes the events there are out of the ring, in their order, and at most a ring's worth: a visitor slower
+    /// than the wire must not keep the agent from its other work. Nobody wakes the reader: call it at every interval
+    /// and shortly between; a ring that is full meanwhile counts `lost_events`.
+    pub fn drain_events(&mut self, visit: &mut dyn FnMut(&Event)) {
+        let Some(ring) = &mut self.events else { return };
+        for _ in 0..RING_BYTES / size_of::<Event>() {
+            let Some(bytes) = ring.next() else { return };
+            // Copied: records in the ring are aligned to eight bytes, events to a cache line.
+            if let Ok(event) = Event::read_from_bytes(&bytes) {
+                visit(&event);
+            }
+        }
+    }
+
+    /// Sets the time of programs that were loaded with [`Settings::test_clock`].
+    #[cfg(test)]
+    pub fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {
+        maps::set(&mut self.bpf, "CLOCK", &[maps::Plain(time)])
+    }
+
+    /// What the kernel counted of the programs that see packets. One it does not tell of is left out.
+    pub fn program_runs(&self) -> Vec<ProgramRuns> {
+        let seen = self.bpf.programs().filter(|(name, _)| *name != clock::PROGRAM);
+        let runs = seen.filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            let ns = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            Some(ProgramRuns { id: info.id(), name: name.to_owned(), runs: info.run_count(), ns })
+        });
+        let mut all: Vec<ProgramRuns> = runs.collect();
+        all.sort_by_key(|program| program.id);
+        all
+    }
+
+    fn now(&self) -> Result<ClockPair, LiveError> {
+        if self.test_clock { Ok(self.clock.standing()) } else { self.clock.read(&self.bpf) }
+    }
+}
+
+impl Source for Live {
+    /// The clock first, so that nothing in the counters or tables is younger than `now` says by more than the reading took.
+    fn read(&mut self) -> Result<Reading, Error> {
+        let now = self.now()?;
+        let wall = clock::wall_ns(now.now_ns);
+        let wall_ns = wall.map_err(|e| LiveError::from_io("read the clocks", e, String::new(), 0))?;
+        let [syn_synack, synack_ack, connect] = Leg::ALL;
+        let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
+        Ok(Reading {
+            now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
+            wall_ns,
+            stopped: false,
+            counters,
+            classes,
+            histograms: [
+                read_histogram(&self.bpf, syn_synack)?,
+                read_histogram(&self.bpf, synack_ack)?,
+                read_histogram(&self.bpf, connect)?,
+            ],
+            slots: (self.flows4.len() + self.flows6.len()) as u64,
+            lost_before_hook: (self.lost_before_hook)(),
+        })
+    }
+
+    fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
+        let mut scan = Scan::at(now, self.clocks);
+        scan.add_table(&self.flows4, onlooker.as_deref_mut());
+        scan.add_table(&self.flows6, onlooker);
+        scan
+    }
+
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        visit_slots(&self.flows4, visit);
+        visit_slots(&self.flows6, visit);
+    }
+
+    fn services(&self) -> Vec<(u16, Service)> {
+        super::service_rows(&self.services)
+    }
+
+    fn clocks(&self) -> Clocks {
+        self.clocks
+    }
+}
+
+/// One balanced block (see [`counters`]), and a class block an interface, summed over the CPUs.
+fn read_counts(bpf: &Ebpf, interfaces: usize) -> Result<(CounterBlock, Vec<ClassBlock>), LiveError> {
+    let map = per_cpu::<CpuCounts>(bpf, "COUNTERS")?;
+    let mut cpus = Vec::new();
+    let read = || {
+        cpus = values(&map, "COUNTERS", 0)?;
+        Ok(cpus.iter().map(|cpu| cpu.counters).collect::<Vec<_>>())
+    };
+    let counters = counters::settle(read, std::thread::sleep)?;
+    let mut classes = vec![ClassBlock { packets: [0; CLASS_WORDS] }; interfaces];
+    for cpu in &cpus {
+        classes.iter_mut().zip(&cpu.classes).for_each(|(sum, block)| add(&mut sum.packets, &block.packets));
+    }
+    Ok((counters, classes))
+}
+
+fn read_histogram(bpf: &Ebpf, leg: Leg) -> Result<Histogram, LiveError> {
+    let map = per_cpu::<Histogram>(bpf, "LATENCY")?;
+    let mut sum = Histogram { buckets: [0; BUCKETS] };
+    values(&map, "LATENCY", leg as u32)?.iter().for_each(|part| add(&mut sum.buckets, &part.buckets));
+    Ok(sum)
+}
+
+fn visit_slots<S: Slot>(slots: &[S], visit: &mut dyn FnMut(&Record)) {
+    for slot in slots {
+        if let Some(record) = table::read(slot) {
+            visit(&record);
+        }
+    }
+}
+
+fn add(sums: &mut [u64], words: &[u64]) {
+    for (sum, word) in sums.iter_mut().zip(words) {
+        *sum = sum.wrapping_add(*word);
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "records keep the low half of the jiffies")]
+const fn low_half(jiffies: u64) -> u32 {
+    jiffies as u32
+}

@@ -1,0 +1,257 @@
+//! One block of counters out of those of all CPUs, such that the books balance whatever happens meanwhile.
+//!
+//! Each CPU raises its block's last word, makes a balanced pair of changes, and raises the first word. The
+//! kernel copies a block from the first word to the last, so equal markers mean that no pair was under way: every
+//! pair that had begun by the end of the copy had ended before its start. Such a block balances by itself,
+//! and so does any sum of such blocks, whenever each was read.
+
+use std::time::Duration;
+
+use handshake_common::abi::{COUNTERS, Counter, CounterBlock};
+
+use crate::error::LiveError;
+
+/// Readings before we give up.
+const MAX_READINGS: u32 = 1000;
+/// Readings without a pause between: a pair takes tens of nanoseconds, a reading a microsecond.
+const EAGER_READINGS: u32 = 64;
+/// Then the writer may have lost its CPU in the middle of a pair, as under a hypervisor: wait for it.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// Reads until every CPU's block is whole and no gauge's sum is negative. `read` gives the blocks of all CPUs,
+/// always as many; `pause` is called between late readings.
+pub(super) fn settle<B: AsRef<[CounterBlock]>>(
+    mut read: impl FnMut() -> Result<B, LiveError>,
+    mut pause: impl FnMut(Duration),
+) -> Result<CounterBlock, LiveError> {
+    let mut accepted = Accepted::default();
+    let mut failure = LiveError::Negative { readings: MAX_READINGS };
+    for reading in 0..MAX_READINGS {
+        if reading >= EAGER_READINGS {
+            pause(PAUSE);
+        }
+        accepted.take(read()?.as_ref());
+        if let Some(cpu) = accepted.first_torn() {
+            failure = LiveError::Unsettled { cpu, readings: MAX_READINGS };
+            continue;
+        }
+        let sum = sum(accepted.blocks.iter().flatten());
+        if is_possible(&sum) {
+            return Ok(sum);
+        }
+        // An attempt that moved from one CPU to the other between their readings: look again at all.
+        failure = LiveError::Negative { readings: MAX_READINGS };
+        accepted.blocks.clear();
+    }
+    Err(failure)
+}
+
+/// The latest whole block of each CPU. Only torn ones are waited for: with many busy CPUs
+/// there may be no moment at which all are whole.
+#[derive(Default)]
+struct Accepted {
+    blocks: Vec<Option<CounterBlock>>,
+}
+
+impl Accepted {
+    fn take(&mut self, read: &[CounterBlock]) {
+        self.blocks.resize(read.len(), None);
+        for (kept, block) in self.blocks.iter_mut().zip(read) {
+            if is_whole(block) {
+                *kept = Some(*block);
+            }
+        }
+    }
+
+    fn first_torn(&self) -> Option<usize> {
+        self.blocks.iter().position(Option::is_none)
+    }
+}
+
+/// Was no pair of changes under way while the block was copied?
+pub(super) fn is_whole(block: &CounterBlock) -> bool {
+    block.words[Counter::End as usize] == block.words[Counter::Begin as usize]
+}
+
+/// Gauges wrap: one CPU counts an attempt in, another counts it out. What is no sum is the largest.
+fn sum<'a>(blocks: impl Iterator<Item = &'a CounterBlock>) -> CounterBlock {
+    let mut total = CounterBlock { words: [0; COUNTERS] };
+    for block in blocks {
+        for (place, (total, word)) in total.words.iter_mut().zip(block.words).enumerate() {
+            *total = if is_maximum(place) { (*total).max(word) } else { total.wrapping_add(word) };
+        }
+    }
+    total
+}
+
+const fn is_maximum(place: usize) -> bool {
+    place >= Counter::MaxSynSynAck as usize && place <= Counter::MaxConnect as usize
+}
+
+/// A sum below zero is of blocks read too far apart. Nothing counts to 2⁶³.
+fn is_possible(sum: &CounterBlock) -> bool {
+    sum.words.iter().all(|word| word.cast_signed() >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// The identity's gauges.
+    const GAUGES: [Counter; 11] = [
+        Counter::Completed,
+        Counter::Refused,
+        Counter::Unreachable,
+        Counter::InitiatorAborted,
+        Counter::ResponderAborted,
+        Counter::Superseded,
+        Counter::ExpiredNoSynAck,
+        Counter::ExpiredNoAck,
+        Counter::Evicted,
+        Counter::OpenNoSynAck,
+        Counter::OpenNoAck,
+    ];
+
+    fn balances(block: &CounterBlock) -> bool {
+        let gauges = GAUGES.iter().fold(0_u64, |sum, gauge| sum.wrapping_add(block.words[*gauge as usize]));
+        gauges == block.words[Counter::Attempts as usize]
+    }
+
+    const fn empty() -> CounterBlock {
+        CounterBlock { words: [0; COUNTERS] }
+    }
+
+    /// What a CPU stores, one word a step: its marker, both halves of a pair, its marker.
+    fn steps(from: Counter, from_delta: u64, to: Counter) -> [(Counter, u64); 4] {
+        [(Counter::Begin, 1), (from, from_delta), (to, 1), (Counter::End, 1)]
+    }
+
+    /// A block copied word by word while `steps` are stored: step i happens before the copy of word `at[i]`.
+    fn copied(start: &CounterBlock, steps: &[(Counter, u64)], at: &[usize]) -> CounterBlock {
+        let mut live = *start;
+        let mut copy = empty();
+        let mut next = 0;
+        for place in 0..COUNTERS {
+            while next < steps.len() && at[next] <= place {
+                let (counter, delta) = steps[next];
+                live.words[counter as usize] = live.words[counter as usize].wrapping_add(delta);
+                next += 1;
+            }
+            copy.words[place] = live.words[place];
+        }
+        copy
+    }
+
+    /// A pair torn at each place: what is accepted balances, and what does not balance is never accepted.
+    #[test]
+    fn no_torn_block_is_accepted() {
+        let mut start = empty();
+        start.words[Counter::Attempts as usize] = 9;
+        start.words[Counter::OpenNoSynAck as usize] = 4;
+        start.words[Counter::Completed as usize] = 5;
+        let pairs = [
+            steps(Counter::Attempts, 1, Counter::OpenNoSynAck),
+            steps(Counter::OpenNoSynAck, u64::MAX, Counter::OpenNoAck),
+            steps(Counter::OpenNoSynAck, u64::MAX, Counter::Refused),
+        ];
+        let (mut torn, mut whole) = (0, 0);
+        for pair in &pairs {
+            // The four stores at every four places of the copy, in their order.
+            let places = [0, 1, 2, 3, 4, 8, 10, 11, 12, 13, 40, 62, 63, 64];
+            for (a, b, c, d) in ordered(&places) {
+                let block = copied(&start, pair, &[a, b, c, d]);
+                assert!(!is_whole(&block) || balances(&block), "accepted a torn block: {a} {b} {c} {d}");
+                torn += u32::from(!balances(&block));
+                whole += usize::from(is_whole(&block));
+            }
+        }
+        assert!(torn > 100, "the test must meet torn blocks, not only {torn}");
+        assert_eq!(whole, 2 * pairs.len(), "a pair before the copy is taken, and one after it");
+    }
+
+    fn ordered(places: &[usize]) -> impl Iterator<Item = (usize, usize, usize, usize)> + '_ {
+        let from = |least: usize| places.iter().copied().filter(move |place| *place >= least);
+        from(0).flat_map(move |a| {
+            from(a).flat_map(move |b| from(b).flat_map(move |c| from(c).map(move |d| (a, b, c, d))))
+        })
+    }
+
+    fn block(words: &[(Counter, u64)]) -> CounterBlock {
+        let mut block = empty();
+        for (counter, value) in words {
+            block.words[*counter as usize] = *value;
+        }
+        block
+    }
+
+    /// `settle` over prepared readings, the last of which comes again and again.
+    fn settled(readings: &[Vec<CounterBlock>]) -> (Result<CounterBlock, LiveError>, u32) {
+        let mut left: VecDeque<_> = readings.to_vec().into();
+        let mut count = 0;
+        let result = settle(
+            || {
+                count += 1;
+                Ok(if left.len() > 1 { left.pop_front() } else { left.front().cloned() }.unwrap_or_default())
+            },
+            |_| {},
+        );
+        (result, count)
+    }
+
+    #[test]
+    fn only_the_torn_cpu_is_waited_for() {
+        let whole = block(&[(Counter::Attempts, 2), (Counter::OpenNoSynAck, 2)]);
+        let torn = block(&[(Counter::Begin, 1), (Counter::Attempts, 8)]);
+        let later = block(&[
+            (Counter::Begin, 1),
+            (Counter::End, 1),
+            (Counter::Attempts, 8),
+            (Counter::OpenNoSynAck, 8),
+        ]);
+        // The first CPU is whole at first and torn afterwards, the second the other way round.
+        let (sum, readings) = settled(&[vec![whole, torn], vec![torn, torn], vec![torn, later]]);
+        let sum = sum.expect("each CPU was whole once");
+        assert_eq!(readings, 3);
+        assert_eq!(sum.words[Counter::Attempts as usize], 10);
+        assert!(balances(&sum));
+    }
+
+    #[test]
+    fn a_negative_sum_is_read_again() {
+        // CPU 1 completed an attempt that CPU 0 had not yet counted when it was read.
+        let before = block(&[]);
+        let after = block(&[(Counter::Attempts, 1), (Counter::OpenNoSynAck, 1)]);
+        let mover = block(&[(Counter::OpenNoSynAck, u64::MAX), (Counter::Completed, 1)]);
+        let (sum, readings) = settled(&[vec![before, mover], vec![after, mover]]);
+        let sum = sum.expect("the second reading is possible");
+        assert_eq!(readings, 2);
+        assert_eq!(sum.words[Counter::OpenNoSynAck as usize], 0);
+        assert_eq!(sum.words[Counter::Completed as usize], 1);
+        assert!(balances(&sum));
+    }
+
+    #[test]
+    fn maxima_are_no_sums() {
+        let a = block(&[(Counter::MaxConnect, 70), (Counter::MaxSynSynAck, 5), (Counter::UdpBytes, 3)]);
+        let b = block(&[(Counter::MaxConnect, 40), (Counter::MaxSynAckAck, 9), (Counter::UdpBytes, 4)]);
+        let sum = sum([a, b].iter());
+        assert_eq!(sum.words[Counter::MaxConnect as usize], 70);
+        assert_eq!(sum.words[Counter::MaxSynSynAck as usize], 5);
+        assert_eq!(sum.words[Counter::MaxSynAckAck as usize], 9);
+        assert_eq!(sum.words[Counter::UdpBytes as usize], 7);
+        assert_eq!((0..COUNTERS).filter(|place| is_maximum(*place)).count(), 3);
+    }
+
+    #[test]
+    fn what_never_settles_is_an_error_that_says_which() {
+        let torn = block(&[(Counter::Begin, 1)]);
+        let (result, readings) = settled(&[vec![empty(), torn]]);
+        assert!(matches!(result, Err(LiveError::Unsettled { cpu: 1, readings: MAX_READINGS })));
+        assert_eq!(readings, MAX_READINGS);
+        let negative = block(&[(Counter::OpenNoAck, u64::MAX), (Counter::Completed, 1)]);
+        let (result, _) = settled(&[vec![negative]]);
+        assert!(matches!(result, Err(LiveError::Negative { .. })));
+    }
+}

@@ -1,0 +1,57 @@
+//! The kernel side's rare diagnostics (aya-log), written to stderr. Off unless asked for: with the level 0 the
+//! verifier removes them from the programs.
+
+use std::io::{self, Write};
+
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+use log::{Log, Metadata, Record};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::LiveError;
+
+/// The level that lets everything through, for `AYA_LOG_LEVEL`.
+pub(super) const EVERYTHING: u8 = aya_log::Level::Trace as u8;
+
+/// The reader of the kernel side's lines. Must live until the programs are loaded: it holds their ring.
+#[must_use = "without its reader the programs that log cannot be loaded"]
+pub struct KernelLog(EbpfLogger<ToStderr>);
+
+impl KernelLog {
+    pub(super) fn new(bpf: &mut Ebpf) -> Result<Self, LiveError> {
+        let logger = EbpfLogger::init_with_logger(bpf, ToStderr);
+        logger.map(Self).map_err(|error| LiveError::Damaged(format!("AYA_LOGS: {error}")))
+    }
+
+    /// Writes lines as they come, until it is dropped. Runs inside a tokio runtime with I/O; ends with an
+    /// error only when the ring cannot be waited for.
+    pub async fn forward(self) -> io::Result<()> {
+        // SAFETY: the descriptor is the ring's map, which the logger owns and never replaces: it stays open and the
+        // same until the `AsyncFd` drops the logger.
+        let ring = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
+        let mut ring = ring.map_err(|error| error.into_parts().1)?;
+        loop {
+            let mut ready = ring.readable_mut().await?;
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    }
+}
+
+/// A line a record. stderr may be closed, and that ends nothing.
+#[derive(Clone, Copy, Debug)]
+struct ToStderr;
+
+impl Log for ToStderr {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let level = record.level().as_str().to_ascii_lowercase();
+        let _closed = writeln!(io::stderr(), "kernel: {level}: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}

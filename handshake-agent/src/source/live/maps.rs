@@ -1,0 +1,151 @@
+//! From an object to maps that are ready: created in their sizes, filled and frozen; and the typed doors to them.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use handshake_common::abi::{CONFIG_MAP, Config, PORTS_MAP, PortSet, RING_BYTES, WAYS};
+use handshake_common::record::Clocks;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::kernel_log;
+use super::mapping::{self, Mapping, SharedValue};
+use crate::error::LiveError;
+use crate::source::settings::{Settings, Sizes};
+
+/// Maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are left out: their reader
+/// writes how far it has read.
+pub(super) const FROZEN: [&str; 8] =
+    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "LATENCY"];
+
+/// Octets of a ring that stays empty: rounded up to one page, the least it can be.
+const LEAST_RING: u32 = 1;
+/// Octets of the ring of diagnostic lines: some thousand.
+const LINES_RING: u32 = 128 << 10;
+
+/// A map's value that is plain bytes both ways, as aya's typed maps ask for it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Plain<T>(pub(super) T);
+
+// SAFETY: `FromBytes` says that every byte pattern is a value, `IntoBytes` that no byte is padding.
+unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for Plain<T> {}
+
+/// CPUs that a per-CPU map has values for.
+pub(super) fn possible_cpus() -> Result<usize, LiveError> {
+    aya::util::nr_cpus()
+        .map_err(|(path, error)| LiveError::from_io(format!("read {path}"), error, String::new(), 0))
+}
+
+/// Creates the maps of `elf`, which take `bytes` in all, and gets its programs ready to be loaded.
+pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) -> Result<Ebpf, LiveError> {
+    let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
+    let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
+    let lines = if settings.kernel_log { LINES_RING } else { LEAST_RING };
+    // Never `DISABLE`: aya asks again with a buffer to learn why, and the kernel refuses a buffer without a level with
+    // EINVAL, which would stand for the true reason.
+    let verifier_log = if settings.verifier_log {
+        VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
+    } else {
+        VerifierLogLevel::STATS
+    };
+    EbpfLoader::new()
+        .verifier_log_level(verifier_log)
+        .map_max_entries("FLOWS4", sizes.slots4 / WAYS)
+        .map_max_entries("FLOWS6", sizes.slots6 / WAYS)
+        .map_max_entries("EVENTS", events)
+        .map_max_entries("AYA_LOGS", lines)
+        .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
+        .load(elf)
+        .map_err(|error| LiveError::from_load(error, bytes))
+}
+
+/// Tells the programs what the operator decided.
+pub(super) fn fill(
+    bpf: &mut Ebpf,
+    settings: &Settings,
+    sizes: Sizes,
+    clocks: &Clocks,
+) -> Result<(), LiveError> {
+    let config = settings.config(sizes, clocks).map_err(LiveError::Settings)?;
+    set::<Config>(bpf, CONFIG_MAP, &[Plain(config)])?;
+    set::<PortSet>(bpf, PORTS_MAP, &[Plain(settings.port_set())])
+}
+
+/// Writes the values of an array that are not zero: those are, from the map's creation.
+pub(super) fn set<T>(bpf: &mut Ebpf, name: &str, values: &[Plain<T>]) -> Result<(), LiveError>
+where
+    T: FromBytes + IntoBytes + Immutable + Copy + 'static,
+{
+    let failed = |error| LiveError::from_map(format!("write {name}"), error, 0);
+    let map = bpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut array: Array<_, Plain<T>> = map.try_into().map_err(failed)?;
+    for (index, value) in (0..).zip(values) {
+        if index == 0 || value.0.as_bytes().iter().any(|byte| *byte != 0) {
+            array.set(index, value, 0).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the programs the only writers of the maps; of CLOCK too, unless a test sets it.
+pub(super) fn freeze(bpf: &Ebpf, test_clock: bool) -> Result<(), LiveError> {
+    let clock = (!test_clock).then_some("CLOCK");
+    for name in FROZEN.into_iter().chain(clock) {
+        mapping::freeze(descriptor(bpf, name)?)
+            .map_err(|e| LiveError::from_io(format!("freeze {name}"), e, String::new(), 0))?;
+    }
+    Ok(())
+}
+
+/// The first `count` values of an array, mapped.
+pub(super) fn map_array<T: SharedValue>(
+    bpf: &Ebpf,
+    name: &str,
+    count: usize,
+) -> Result<Mapping<T>, LiveError> {
+    Mapping::new(descriptor(bpf, name)?, count).map_err(|e| {
+        LiveError::from_io(format!("map {name}"), e, String::new(), (count * size_of::<T>()) as u64)
+    })
+}
+
+/// A map of its own type, taken out of the object.
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(bpf: &mut Ebpf, name: &str) -> Result<T, LiveError> {
+    let map = bpf.take_map(name).ok_or_else(|| missing(name))?;
+    T::try_from(map).map_err(|error| LiveError::from_map(format!("open {name}"), error, 0))
+}
+
+/// A per-CPU array that stays with the object.
+pub(super) type PerCpu<'a, T> = PerCpuArray<&'a MapData, Plain<T>>;
+
+/// A per-CPU array by its name.
+pub(super) fn per_cpu<'a, T>(bpf: &'a Ebpf, name: &str) -> Result<PerCpu<'a, T>, LiveError>
+where
+    T: FromBytes + IntoBytes + Copy + 'static,
+{
+    let map = bpf.map(name).ok_or_else(|| missing(name))?;
+    map.try_into().map_err(|error| LiveError::from_map(format!("open {name}"), error, 0))
+}
+
+/// All CPUs' values at `index`, by one system call.
+pub(super) fn values<T>(map: &PerCpu<'_, T>, name: &str, index: u32) -> Result<Vec<T>, LiveError>
+where
+    T: FromBytes + IntoBytes + Copy + 'static,
+{
+    let values = map.get(&index, 0).map_err(|error| LiveError::from_map(format!("read {name}"), error, 0))?;
+    Ok(values.iter().map(|value| value.0).collect())
+}
+
+/// An array's descriptor, per CPU or not.
+pub(super) fn descriptor<'a>(bpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, LiveError> {
+    if let Some(Map::Array(data) | Map::PerCpuArray(data)) = bpf.map(name) {
+        Ok(data.fd().as_fd())
+    } else {
+        Err(missing(name))
+    }
+}
+
+/// The object lacks a map or program.
+pub(super) fn missing(name: &str) -> LiveError {
+    LiveError::Damaged(format!("it has no {name}"))
+}

@@ -1,0 +1,522 @@
+//! The loaded object, run on packets by BPF_PROG_TEST_RUN and read back. What needs CAP_BPF says so and is skipped without.
+
+mod differential;
+mod flood;
+mod load;
+mod ring;
+mod snapshot;
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use handshake_common::abi::{Counter, LAYOUT, PORTS_MAP, class_index};
+use handshake_common::flow::{Family, Side};
+use handshake_common::record::{Detail, State};
+use handshake_common::wire::{Class, flag};
+
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya_log::EbpfLogger;
+use handshake_common::shared::Shared64;
+
+use super::maps::{FROZEN, PerCpu, descriptor};
+use crate::options::{Filter, Rules};
+
+use super::*;
+
+const XDP_PASS: u32 = 2;
+/// The interface of a test run's packets: the loopback device of its namespace.
+const LOOPBACK: u32 = 1;
+const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
+const SERVER: ([u8; 4], u16) = ([10, 0, 0, 2], 443);
+/// Both cross 2³² within the handshake.
+const J: u32 = u32::MAX;
+const K: u32 = 0xffff_fff0;
+
+#[test]
+fn a_handshake_comes_back_whole() {
+    let Some(mut live) = loaded(&small()) else { return };
+    handshake(&live);
+    let reading = live.read().expect("counters at rest");
+    assert_eq!(word(&reading, Counter::Attempts), 1);
+    assert_eq!(word(&reading, Counter::Completed), 1);
+    assert_eq!(word(&reading, Counter::OpenNoSynAck) + word(&reading, Counter::OpenNoAck), 0);
+    let classes = &reading.classes[0].packets;
+    for class in [Class::Syn, Class::SynAck, Class::Ack] {
+        assert_eq!(classes[class_index(class as u8, Family::V4 as u8)], 1, "{}", class.name());
+    }
+    assert_eq!(classes.iter().sum::<u64>(), 3);
+    for histogram in &reading.histograms {
+        assert_eq!(histogram.buckets.iter().sum::<u64>(), 1);
+    }
+    assert_eq!(reading.slots, 128);
+    let [record] = records(&live)[..] else { panic!("one record, not {:?}", records(&live)) };
+    assert_eq!(record.state, State::Established);
+    assert_eq!(record.end(Side::Initiator), ([0x0a00_0001, 0, 0, 0], CLIENT.1));
+    assert_eq!(record.end(Side::Responder), ([0x0a00_0002, 0, 0, 0], SERVER.1));
+    let Detail::Tcp(tcp) = record.detail else { panic!("a TCP record, not {record:?}") };
+    assert_eq!((tcp.isn_initiator, tcp.isn_responder), (J, K));
+    assert_eq!((tcp.syn, tcp.syn_ack, tcp.ack), (1, 1, 1));
+    assert!(tcp.opened_ns <= reading.now.ns && reading.now.ns - tcp.opened_ns < 10_000_000_000);
+    let [(row, service)] = live.services()[..] else { panic!("one service, not {}", live.services().len()) };
+    assert_eq!((row, service.port, service.address[0]), (record.service, SERVER.1, 0x0a00_0002));
+    assert_eq!((service.gauges[0], service.gauges[1]), (1, 1), "one attempt, completed");
+}
+
+/// The programs read the settings at every packet: a filter for another port keeps the flow out.
+#[test]
+fn the_settings_reach_the_programs() {
+    for (ports, tracked) in [(&["443", "22"][..], 1), (&["80"], 0)] {
+        let filter = filter(ports, &[]);
+        let Some(mut live) = loaded(&Settings { filter, ..small() }) else { return };
+        handshake(&live);
+        let reading = live.read().expect("counters at rest");
+        assert_eq!(word(&reading, Counter::Attempts), tracked);
+        assert_eq!(records(&live).len() as u64, tracked);
+        assert_eq!(word(&reading, Counter::Filtered), 3 * (1 - tracked));
+    }
+}
+
+#[test]
+fn frozen_maps_take_no_write_of_ours() {
+    let Some(live) = loaded(&small()) else { return };
+    let clock = mapping::freeze(descriptor(&live.bpf, "CLOCK").expect("the map is there"));
+    assert_eq!(clock.expect_err("it is frozen").raw_os_error(), Some(libc::EPERM));
+    for name in FROZEN.into_iter().chain(["CLOCK"]) {
+        let map = descriptor(&live.bpf, name).expect("the map is there");
+        assert_eq!(update(map).raw_os_error(), Some(libc::EPERM), "{name}");
+    }
+    let flows = descriptor(&live.bpf, "FLOWS4").expect("the map is there");
+    let writable = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice; refused, or never touched.
+    let mapped =
+        unsafe { libc::mmap(std::ptr::null_mut(), 4096, writable, libc::MAP_SHARED, flows.as_raw_fd(), 0) };
+    assert_eq!(mapped, libc::MAP_FAILED, "a frozen map was mapped for writing");
+}
+
+/// Another reader, with the map of the other's descriptor, sees the same records; a mapping outlives its map.
+#[test]
+fn any_number_of_readers_map_the_tables() {
+    let Some(live) = loaded(&small()) else { return };
+    let second: Mapping<Slot4> = map_array(&live.bpf, "FLOWS4", 64).expect("a second mapping");
+    handshake(&live);
+    let first = records(&live);
+    drop(live);
+    let mut found = Vec::new();
+    visit_slots(&second, &mut |record| found.push(*record));
+    assert_eq!((found.len(), &found), (1, &first));
+}
+
+#[test]
+fn a_table_is_mapped_as_far_as_it_goes() {
+    let Some(live) = loaded(&small()) else { return };
+    assert!(map_array::<Slot4>(&live.bpf, "FLOWS4", 64).is_ok());
+    assert!(map_array::<Slot4>(&live.bpf, "FLOWS4", 65).is_err(), "past the end");
+    assert!(map_array::<[Shared64; 1]>(&live.bpf, PORTS_MAP, 1).is_err(), "not mappable");
+}
+
+#[test]
+fn a_test_sets_the_clocks() {
+    let Some(mut live) = loaded(&Settings { test_clock: true, ..small() }) else { return };
+    let times = [5_000_000_000, 5_000_064_000, 5_000_640_000];
+    for (segment, now_ns) in segments().iter().zip(times) {
+        live.set_test_clock(ClockPair { now_ns, jiffies: (7 << 32) | 9 })
+            .expect("a clock that is not frozen");
+        run(&live, segment);
+    }
+    let [record] = records(&live)[..] else { panic!("one record") };
+    let Detail::Tcp(tcp) = record.detail else { panic!("a TCP record") };
+    assert_eq!((tcp.opened_ns, tcp.synack_after, tcp.latest_after), (times[0], 1_000, 10_000));
+    assert_eq!(record.last_jiffies, 9);
+    let reading = live.read().expect("counters at rest");
+    assert_eq!(reading.now, Now { ns: times[2], jiffies: 9 });
+}
+
+#[test]
+fn events_come_through_the_ring_in_order() {
+    let Some(mut live) = loaded(&Settings { events: true, ..small() }) else { return };
+    let mut verdicts = Vec::new();
+    live.drain_events(&mut |event| verdicts.push((event.verdict, event.family)));
+    assert!(verdicts.is_empty());
+    handshake(&live);
+    let mut other = CLIENT;
+    other.1 += 1;
+    run(&live, &segment(other, SERVER, 7, 0, flag::SYN));
+    run(&live, &segment(SERVER, other, 0, 8, flag::RST | flag::ACK));
+    live.drain_events(&mut |event| verdicts.push((event.verdict, event.family)));
+    let family = Family::V4 as u32;
+    assert_eq!(verdicts, [(Counter::Completed as u32, family), (Counter::Refused as u32, family)]);
+    assert_eq!(word(&live.read().expect("counters at rest"), Counter::LostEvents), 0);
+}
+
+#[test]
+fn no_event_is_made_unless_asked_for() {
+    let Some(mut live) = loaded(&small()) else { return };
+    handshake(&live);
+    live.drain_events(&mut |_| panic!("an event nobody asked for"));
+    assert_eq!(word(&live.read().expect("counters at rest"), Counter::LostEvents), 0);
+}
+
+#[test]
+fn the_clocks_are_the_kernel_s() {
+    let Some(mut live) = loaded(&small()) else { return };
+    let hz = f64::from(live.clocks().udp_idle_jiffies) / 60.0;
+    let before = live.read().expect("a reading");
+    std::thread::sleep(Duration::from_millis(100));
+    let after = live.read().expect("a reading");
+    let seconds = (after.now.ns - before.now.ns) as f64 / 1e9;
+    let ticks = f64::from(after.now.jiffies.wrapping_sub(before.now.jiffies));
+    assert!((ticks - seconds * hz).abs() <= 2.0, "{ticks} jiffies in {seconds} s at {hz} Hz");
+    let wall = (after.wall_ns - before.wall_ns) as f64 / 1e9;
+    assert!((wall - seconds).abs() < 0.05, "{wall} s by the wall, {seconds} s");
+}
+
+#[test]
+fn losses_before_the_hook_are_asked_for_at_each_reading() {
+    let Some(mut live) = loaded(&small()) else { return };
+    assert_eq!(live.read().expect("a reading").lost_before_hook, 0);
+    let mut lost = 40;
+    live.count_losses_by(move || {
+        lost += 1;
+        lost
+    });
+    assert_eq!(live.read().expect("a reading").lost_before_hook, 41);
+    assert_eq!(live.read().expect("a reading").lost_before_hook, 42);
+}
+
+/// One CPU makes attempts as fast as it can, another one reads: every reading accepted balances. With T2 zero each
+/// copy of one SYN finds the attempt before it expired, closes it and opens the next: two pairs a packet.
+#[test]
+fn every_accepted_reading_balances_under_load() {
+    const BATCH: u32 = 20_000;
+    const READINGS: u32 = 20_000;
+    /// Readings that must have met the writer in a pair, or the test has shown nothing.
+    const TORN: u32 = 20;
+    let Some(live) =
+        loaded(&Settings { rules: Rules { expire_after: Duration::ZERO, ..Rules::default() }, ..small() })
+    else {
+        return;
+    };
+    let bpf = &live.bpf;
+    let done = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut sent = 0;
+            while !done.load(Ordering::Relaxed) {
+                run_on(bpf, &segment(CLIENT, SERVER, J, 0, flag::SYN), BATCH);
+                sent += u64::from(BATCH);
+            }
+            sent
+        });
+        let map = per_cpu(bpf, "COUNTERS").expect("the map is there");
+        let (mut readings, mut last, mut torn) = (0, 0, 0);
+        while readings < READINGS || torn < TORN {
+            let read = || {
+                let blocks = blocks_of(&map)?;
+                torn += u32::from(!blocks.iter().all(counters::is_whole));
+                Ok(blocks)
+            };
+            let block = counters::settle(read, std::thread::sleep).expect("one writer leaves gaps");
+            assert_balanced(&block, last);
+            last = block.words[Counter::Attempts as usize];
+            readings += 1;
+            assert!(readings < 100 * READINGS, "only {torn} readings met the writer in a pair");
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer ends")
+    });
+    let block = counters_of(bpf);
+    assert_balanced(&block, sent);
+    assert_eq!(block.words[Counter::Attempts as usize], sent);
+    assert_eq!(block.words[Counter::ExpiredNoSynAck as usize], sent - 1);
+}
+
+fn assert_balanced(block: &CounterBlock, least: u64) {
+    let attempts = block.words[Counter::Attempts as usize];
+    let gauges = &block.words[Counter::Completed as usize..=Counter::OpenNoAck as usize];
+    assert_eq!(attempts, gauges.iter().sum::<u64>(), "{gauges:?}");
+    assert!(attempts >= least, "attempts fell from {least} to {attempts}");
+}
+
+#[test]
+fn an_object_of_another_layout_is_refused_before_the_kernel_sees_it() {
+    let Some(mut elf) = object_file() else { return };
+    let own = LAYOUT.to_le_bytes();
+    let places: Vec<_> = (0..elf.len() - 8).filter(|at| elf[*at..at + 8] == own).collect();
+    assert!(!places.is_empty(), "the object carries its layout");
+    for at in places {
+        elf[at] ^= 1;
+    }
+    match Live::load(&elf, &small()) {
+        Err(LiveError::OtherBuild { found: Some(found), expected: LAYOUT }) => assert_eq!(found, LAYOUT ^ 1),
+        Err(other) => panic!("refused for another reason: {other}"),
+        Ok(_) => panic!("loaded an object of another layout"),
+    }
+}
+
+#[test]
+fn without_capabilities_the_error_says_which() {
+    let Some(elf) = object_file() else { return };
+    // Asked once a process: not by a thread that would get no answer.
+    let _ = aya::features();
+    let error = std::thread::spawn(move || {
+        drop_capabilities();
+        Live::load(&elf, &small()).err()
+    });
+    let error = error.join().expect("the thread ends").expect("not permitted");
+    assert!(matches!(error, LiveError::Permission { .. }), "{error}");
+    assert!(error.to_string().contains("cap_bpf"), "{error}");
+}
+
+/// The kernel's lines are forwarded; the ring's reader does not keep programs from loading.
+#[test]
+fn programs_that_log_load_with_their_reader() {
+    let Some(mut live) = loaded(&Settings { kernel_log: true, ..small() }) else { return };
+    let log = live.take_kernel_log().expect("asked for");
+    assert!(live.take_kernel_log().is_none(), "once");
+    handshake(&live);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ended =
+        runtime.block_on(async { tokio::time::timeout(Duration::from_millis(20), log.forward()).await });
+    assert!(ended.is_err(), "it waits for lines until it is dropped, and ended with {ended:?}");
+}
+
+/// Off, the diagnostics are not in the programs; on, a chain of extension headers too long to walk is worth a line.
+#[test]
+fn the_kernel_s_lines_come_only_when_asked_for() {
+    if !has_capabilities(&[SYS_ADMIN]) {
+        return skip("needs CAP_SYS_ADMIN");
+    }
+    for kernel_log in [false, true] {
+        let Some(live) = loaded(&Settings { kernel_log, ..small() }) else { return };
+        handshake(&live);
+        run(&live, &long_chain());
+        let program = live.bpf.program("handshake_xdp").expect("loaded").info().expect("its description");
+        let lines = Lines::default();
+        let logger = EbpfLogger::init_from_id_with_logger(program.id(), lines.clone());
+        logger.expect("the ring is among the program's maps").flush();
+        let lines = lines.0.lock().expect("no other holds it").clone();
+        assert_eq!(lines.len(), usize::from(kernel_log), "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains("extension headers")), "{lines:?}");
+    }
+}
+
+/// Collects lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().expect("no other holds it").push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// The counters, when nothing runs.
+fn counters_of(bpf: &Ebpf) -> CounterBlock {
+    read_counts(bpf, 0).expect("counters at rest").0
+}
+
+/// The CPUs' blocks, whole or not.
+fn blocks_of(map: &PerCpu<'_, CpuCounts>) -> Result<Vec<CounterBlock>, LiveError> {
+    Ok(values(map, "COUNTERS", 0)?.iter().map(|cpu| cpu.counters).collect())
+}
+
+/// Tables of 64 slots, and the test runs' interface.
+fn small() -> Settings {
+    Settings {
+        interfaces: vec![crate::source::settings::WatchedInterface { index: LOOPBACK, raw: false }],
+        max_flows: 32,
+        ..Settings::default()
+    }
+}
+
+/// A filter by ports and prefixes, as the command line has them.
+fn filter(ports: &[&str], nets: &[&str]) -> Filter {
+    Filter {
+        ports: ports.iter().map(|text| text.parse().expect("a port")).collect(),
+        nets: nets.iter().map(|text| text.parse().expect("a prefix")).collect(),
+    }
+}
+
+/// The object loaded with `settings`, its XDP program too; `None`, said and counted, where that cannot be.
+fn loaded(settings: &Settings) -> Option<Live> {
+    let mut live = Live::load(&privileged_object()?, settings).expect("load the object");
+    load_xdp(&mut live);
+    Some(live)
+}
+
+/// The object, where this thread may load it.
+fn privileged_object() -> Option<Vec<u8>> {
+    if !has_capabilities(&NEEDED) {
+        skip("needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
+        return None;
+    }
+    object_file()
+}
+
+fn load_xdp(live: &mut Live) {
+    let program: &mut Xdp = live
+        .programs()
+        .program_mut("handshake_xdp")
+        .expect("the object has its XDP program")
+        .try_into()
+        .expect("it is an XDP program");
+    program.load().expect("the verifier takes the XDP program");
+}
+
+fn object_file() -> Option<Vec<u8>> {
+    // The object that the agent embeds, as the build says; else the committed one.
+    let path = option_env!("HANDSHAKE_BPF_OBJECT")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/handshake.bpf.o"), Into::into);
+    let elf = std::fs::read(&path).ok();
+    if elf.is_none() {
+        skip("needs the BPF object: cargo xtask build-ebpf");
+    }
+    elf
+}
+
+/// CAP_BPF, CAP_PERFMON (the verifier wants it for pointer arithmetic) and CAP_NET_ADMIN.
+const NEEDED: [u32; 3] = [39, 38, 12];
+/// To open another's map by its number.
+const SYS_ADMIN: u32 = 21;
+
+/// Are all of these among the effective capabilities?
+fn has_capabilities(wanted: &[u32]) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a line of capabilities");
+    let effective = u64::from_str_radix(line.trim(), 16).expect("a hexadecimal set");
+    wanted.iter().all(|bit| effective >> bit & 1 == 1)
+}
+
+/// Capabilities are a thread's own: the other tests keep theirs.
+fn drop_capabilities() {
+    /// `struct __user_cap_header_struct` of linux/capability.h; pid 0 is this thread.
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    // Effective, permitted and inheritable, for capabilities below 32 and from 32.
+    let none = [[0_u32; 3]; 2];
+    // SAFETY: version 3 reads one header and two of the triples.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+    assert_eq!(done, 0, "dropping capabilities is always permitted");
+}
+
+/// Says it on stderr itself, which the harness does not keep to itself, and in the file that sums up a run.
+fn skip(reason: &str) {
+    let line = format!("skipped: {reason}\n");
+    let _closed = std::io::stderr().write_all(line.as_bytes());
+    if let Some(log) = std::env::var_os("HANDSHAKE_SKIP_LOG") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("the skip log");
+        file.write_all(line.as_bytes()).expect("write the skip log");
+    }
+}
+
+/// What the kernel says to BPF_MAP_UPDATE_ELEM (2) of the first value. It refuses a frozen map before it looks at the value.
+fn update(map: BorrowedFd<'_>) -> std::io::Error {
+    #[repr(C)]
+    struct Attributes {
+        map: u32,
+        reserved: u32,
+        key: *const u32,
+        value: *const u8,
+        flags: u64,
+    }
+    let value = vec![0xff_u8; 1 << 20];
+    let attributes = Attributes {
+        map: map.as_raw_fd().cast_unsigned(),
+        reserved: 0,
+        key: &0,
+        value: value.as_ptr(),
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the attributes, a key and no more of the value than a map's value has on all CPUs.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, 2_i64, &raw const attributes, size_of::<Attributes>()) };
+    assert_eq!(done, -1, "the kernel took it");
+    std::io::Error::last_os_error()
+}
+
+fn handshake(live: &Live) {
+    segments().iter().for_each(|segment| run(live, segment));
+}
+
+/// SYN, SYN+ACK and ACK that prove each other.
+fn segments() -> [Vec<u8>; 3] {
+    let (next_j, next_k) = (J.wrapping_add(1), K.wrapping_add(1));
+    [
+        segment(CLIENT, SERVER, J, 0, flag::SYN),
+        segment(SERVER, CLIENT, K, next_j, flag::SYN | flag::ACK),
+        segment(CLIENT, SERVER, next_j, next_k, flag::ACK),
+    ]
+}
+
+/// An IPv6 packet with twenty destination options headers, which no host would send.
+fn long_chain() -> Vec<u8> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    const NO_NEXT_HEADER: u8 = 59;
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
+    frame.extend([0x60, 0, 0, 0, 0, 160, DESTINATION_OPTIONS, 64]);
+    frame.extend([0xfd; 32]);
+    for number in 0..20 {
+        let next = if number < 19 { DESTINATION_OPTIONS } else { NO_NEXT_HEADER };
+        // Eight octets: the next header, no further eights, and one option PadN of four.
+        frame.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    frame
+}
+
+/// An Ethernet frame of a TCP segment without data.
+fn segment(from: ([u8; 4], u16), to: ([u8; 4], u16), seq: u32, ack: u32, flags: u8) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend(from.0);
+    frame.extend(to.0);
+    frame.extend(from.1.to_be_bytes());
+    frame.extend(to.1.to_be_bytes());
+    frame.extend(seq.to_be_bytes());
+    frame.extend(ack.to_be_bytes());
+    frame.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}
+
+fn run(live: &Live, frame: &[u8]) {
+    run_on(&live.bpf, frame, 1);
+}
+
+/// Runs the XDP program `repeat` times, which must pass the frame on unchanged.
+fn run_on(bpf: &Ebpf, frame: &[u8], repeat: u32) {
+    let program: &Xdp =
+        bpf.program("handshake_xdp").expect("loaded").try_into().expect("it is an XDP program");
+    let mut out = [0; 512];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        repeat,
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options).expect("a test run");
+    assert_eq!(result.return_value, XDP_PASS);
+    assert_eq!(&out[..result.data_size_out as usize], frame);
+}
+
+fn records(live: &Live) -> Vec<Record> {
+    let mut records = Vec::new();
+    live.for_each_record(&mut |record| records.push(*record));
+    records
+}
+
+fn word(reading: &Reading, counter: Counter) -> u64 {
+    reading.counters.words[counter as usize]
+}

@@ -1,0 +1,255 @@
+//! A capture as a source: the engine of the kernel side on the host's memory, with the capture's own time.
+//!
+//! Deterministic: the hash factors are fixed, and the tables grow before they are full, so that a replay
+//! evicts nothing unless its size was set.
+
+use std::cell::RefCell;
+
+use handshake_common::abi::{
+    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, Histogram, MAX_INTERFACES, SERVICES,
+    STRIPES, Service, WAYS,
+};
+use handshake_common::books::{Books, ServiceRow};
+use handshake_common::engine;
+use handshake_common::memory::{Buckets, Classes, Memory, Storage, no_buckets, no_classes};
+use handshake_common::record::{Clocks, Now, Record, State};
+use handshake_common::shared::Shared64;
+use handshake_common::table::{self, Slot, Slot4, Slot6, Tag};
+use handshake_common::verdict::Leg;
+use handshake_common::wire::Packet;
+
+use crate::error::Error;
+use crate::source::scan::{Onlooker, Scan};
+use crate::source::settings::{Settings, Sizes};
+use crate::source::{Reading, Source};
+
+/// The coarse clock of a replay: the tick of most kernels (CONFIG_HZ=250).
+const HZ: u32 = 250;
+const TICK_NS: u64 = 1_000_000_000 / HZ as u64;
+/// Slots of a table at the start.
+const FIRST_SLOTS: usize = 4096;
+/// A growing table is filled to a part of this at most: that none of a key's eight slots is free is then
+/// rarer than one in 10⁶ flows, and a survey still finds one by evicting nothing that lives.
+const FILL: usize = 8;
+
+/// What became of a record while packets came in.
+#[derive(Clone, Debug)]
+pub enum Passed {
+    /// An attempt ended.
+    Ended(Event),
+    /// A record gave its place; an attempt that was open ended so.
+    Displaced(Record, Option<Counter>),
+}
+
+/// The engine over growing tables.
+pub struct Replay {
+    config: Config,
+    clocks: Clocks,
+    grows: bool,
+    slots4: Vec<Slot4>,
+    slots6: Vec<Slot6>,
+    /// Records that may have been added since the tables were last counted.
+    room: u64,
+    stripes: Vec<Shared64>,
+    services: Vec<ServiceRow>,
+    books: Box<Books>,
+    classes: Vec<Classes>,
+    histograms: Box<[Buckets; Leg::ALL.len()]>,
+    ports: Vec<u64>,
+    now: Now,
+    stopped: bool,
+    /// Records that ended or gave their place, until they are taken.
+    passed: RefCell<Vec<Passed>>,
+    listens: bool,
+}
+
+impl Replay {
+    /// An empty engine. `fixed`: the tables have the settings' size and stay so. `listens`: keep what
+    /// passes, for [`take_passed`](Self::take_passed).
+    ///
+    /// # Errors
+    ///
+    /// More prefixes than the engine has room for.
+    pub fn new(settings: &Settings, fixed: bool, listens: bool) -> Result<Self, Error> {
+        let settings = Settings { factors: Some(fixed_factors()), events: listens, ..settings.clone() };
+        let sizes = Sizes::for_flows(settings.max_flows);
+        let (first4, first6) =
+            if fixed { (sizes.slots4 as usize, sizes.slots6 as usize) } else { (FIRST_SLOTS, FIRST_SLOTS) };
+        let clocks = settings.clocks(HZ);
+        Ok(Self {
+            config: settings.config(sizes, &clocks).map_err(Error::Settings)?,
+            clocks,
+            grows: !fixed,
+            slots4: table_of(first4),
+            slots6: table_of(first6),
+            room: 0,
+            stripes: table_of(STRIPES as usize),
+            services: table_of(SERVICES as usize),
+            books: Box::new(Books::new()),
+            classes: (0..MAX_INTERFACES).map(|_| no_classes()).collect(),
+            histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
+            ports: settings.port_set().to_vec(),
+            now: Now::default(),
+            stopped: false,
+            passed: RefCell::new(Vec::new()),
+            listens,
+        })
+    }
+
+    /// Counts and tracks a packet captured at `time_ns`.
+    pub fn observe(&mut self, time_ns: u64, packet: &Packet) {
+        if self.grows && self.room == 0 {
+            self.make_room();
+        }
+        self.room = self.room.saturating_sub(1);
+        let now = at(time_ns);
+        // Reports need a time that does not run backwards; the engine takes each packet's own.
+        if time_ns > self.now.ns {
+            self.now = now;
+        }
+        let passed = &self.passed;
+        let ended = |event: &Event| {
+            passed.borrow_mut().push(Passed::Ended(*event));
+            true
+        };
+        let displaced = |record: &Record, verdict: Option<Counter>| {
+            passed.borrow_mut().push(Passed::Displaced(*record, verdict));
+        };
+        let memory = Memory::new(self.config, self.storage(), &ended);
+        let memory = if self.listens { memory.mourned_by(&displaced) } else { memory };
+        memory.observe(now, packet);
+    }
+
+    /// Time stands still from here on: what is open is half-open.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// The time, as reports see it.
+    pub const fn moment(&self) -> Now {
+        self.now
+    }
+
+    /// What has passed since the last call, in its order.
+    pub fn take_passed(&mut self) -> Vec<Passed> {
+        self.passed.take()
+    }
+
+    fn storage(&self) -> Storage<'_> {
+        Storage {
+            slots4: &self.slots4,
+            slots6: &self.slots6,
+            stripes: &self.stripes,
+            services: &self.services,
+            books: &self.books,
+            classes: &self.classes,
+            histograms: &self.histograms,
+            ports: &self.ports,
+        }
+    }
+
+    /// Doubles the tables that are too full, and notes how many packets cannot fill them.
+    fn make_room(&mut self) {
+        let (used4, used6) = (used(&self.slots4), used(&self.slots6));
+        if used4 * FILL >= self.slots4.len() {
+            self.slots4 = grown(&self.slots4, &self.config);
+        }
+        if used6 * FILL >= self.slots6.len() {
+            self.slots6 = grown(&self.slots6, &self.config);
+        }
+        let room = |slots: usize, used: usize| (slots / FILL).saturating_sub(used).max(1) as u64;
+        self.room = room(self.slots4.len(), used4).min(room(self.slots6.len(), used6));
+    }
+}
+
+impl Source for Replay {
+    fn read(&mut self) -> Result<Reading, Error> {
+        let histogram = |leg: Leg| Histogram {
+            buckets: std::array::from_fn(|i| self.histograms[leg as usize][i].load()),
+        };
+        let [syn_synack, synack_ack, connect] = Leg::ALL;
+        Ok(Reading {
+            now: self.now,
+            wall_ns: self.now.ns,
+            stopped: self.stopped,
+            counters: CounterBlock { words: std::array::from_fn(|i| self.books.words()[i].load()) },
+            classes: self.classes.iter().map(class_block).collect(),
+            histograms: [histogram(syn_synack), histogram(synack_ack), histogram(connect)],
+            slots: (self.slots4.len() + self.slots6.len()) as u64,
+            lost_before_hook: 0,
+        })
+    }
+
+    fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
+        let mut scan = Scan::at(now, self.clocks);
+        scan.add_table(&self.slots4, onlooker.as_deref_mut());
+        scan.add_table(&self.slots6, onlooker);
+        scan
+    }
+
+    fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
+        self.slots4.iter().filter_map(table::read).for_each(|record| visit(&record));
+        self.slots6.iter().filter_map(table::read).for_each(|record| visit(&record));
+    }
+
+    fn services(&self) -> Vec<(u16, Service)> {
+        super::service_rows(&self.services)
+    }
+
+    fn clocks(&self) -> Clocks {
+        self.clocks
+    }
+}
+
+/// A capture's time on both of the records' clocks.
+const fn at(time_ns: u64) -> Now {
+    #[expect(clippy::cast_possible_truncation, reason = "records keep the low half of the jiffies")]
+    let jiffies = (time_ns / TICK_NS) as u32;
+    Now { ns: time_ns, jiffies }
+}
+
+fn class_block(classes: &Classes) -> ClassBlock {
+    let mut packets = [0; CLASS_WORDS];
+    packets.iter_mut().zip(classes).for_each(|(sum, word)| *sum = word.load());
+    ClassBlock { packets }
+}
+
+fn table_of<T: Default>(length: usize) -> Vec<T> {
+    std::iter::repeat_with(T::default).take(length).collect()
+}
+
+/// The same capture always gives the same tables: a SplitMix64 stream from a fixed seed.
+fn fixed_factors() -> [[u64; handshake_common::abi::HASH_WORDS]; 2] {
+    let mut state = 0_u64;
+    engine::factors(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    })
+}
+
+fn used<S: Slot>(slots: &[S]) -> usize {
+    slots.iter().filter(|slot| !matches!(state_of(*slot), State::Empty)).count()
+}
+
+fn state_of<S: Slot>(slot: &S) -> State {
+    Tag(slot.tag().load()).state()
+}
+
+/// The same records in a table of twice the size.
+fn grown<S: Slot + Default>(old: &[S], config: &Config) -> Vec<S> {
+    let mut size = old.len() * 2;
+    loop {
+        let slots = table_of(size);
+        let mask = u32::try_from(size / WAYS as usize - 1).unwrap_or(u32::MAX);
+        let mut records = old.iter().filter(|slot| !matches!(state_of(*slot), State::Empty));
+        if records.all(|record| table::transplant(record, &slots, mask, &config.factors)) {
+            return slots;
+        }
+        size *= 2;
+    }
+}
+
+const _: () = assert!(FIRST_SLOTS.is_power_of_two() && FIRST_SLOTS >= WAYS as usize);

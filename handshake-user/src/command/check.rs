@@ -1,0 +1,333 @@
+//! `handshake check`: attach, run a command, wait until nothing is opening any more, and hold what was seen against what
+//! was expected. The exit code is the answer.
+//!
+//! ```text
+//! find the command ─▶ attach ─▶ started ─ the command ─▶ ended ─ nothing opening any more ─▶ settled ─▶ judge
+//!   read --expect                  └──────── rates ────────┘          at most T1                │
+//!                                  └─────────────────── the kernel's account ───────────────────┘
+//! ```
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::future::{Future, pending};
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use handshake_agent::model::flow::Flow;
+use handshake_agent::model::snapshot::Snapshot;
+use handshake_agent::session::{self, Pace, Session, Signals, Sink};
+use tokio::time::{Instant, timeout};
+
+use crate::check::{
+    Account, Addresses, CheckError, Checked, Checkee, Counts, Ended, Expectation, Judged, Outcome, Reason,
+    Running, Status, Window, list,
+};
+use crate::cli::Check as Options;
+use crate::command::{attach, out};
+use crate::console::say;
+use crate::error::CommandError;
+use crate::report::{self, Format, Output, text::Style};
+
+/// How often the check looks whether anything is still opening.
+const SETTLE_EVERY: Duration = Duration::from_millis(50);
+/// Time enough to notice a signal that has come already.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// An expectation or the command failed.
+const FAILED: u8 = 1;
+/// Data was lost, or there is nothing to judge by.
+const INCONCLUSIVE: u8 = 3;
+
+/// Runs the command `check`; its exit code.
+///
+/// # Errors
+///
+/// What is wrong with the expectations or the command under check, before anything is attached; what keeps it from
+/// attaching; what the output does not take.
+pub(crate) fn run(options: &Options) -> Result<u8, CommandError> {
+    if options.list_metrics {
+        Output::to(io::stdout()).put(list::write).map_err(out)?;
+        return Ok(0);
+    }
+    let parsed =
+        options.expectations.iter().map(|text| Expectation::parse(text).map_err(CheckError::Expectation));
+    let expectations = parsed.collect::<Result<Vec<_>, _>>()?;
+    let checkee = match options.command.as_slice() {
+        [] => None,
+        words => Some(Checkee::find(words, options.as_root)?),
+    };
+    let file = options.report.as_ref().map(|path| {
+        File::create(path)
+            .map_err(|source| CommandError::ReportFile { path: path.display().to_string(), source })
+    });
+    let file = file.transpose()?;
+    let watched = options.watched();
+    let plan = session::plan(&watched)?;
+    session::block_on(async {
+        let signals = Signals::new()?;
+        let session = attach(&watched, &plan)?;
+        Check { options, session, signals, checkee }.run(&expectations, file).await
+    })
+}
+
+/// A check under way.
+struct Check<'a> {
+    options: &'a Options,
+    /// Its snapshots have every service by name.
+    session: Session,
+    signals: Signals,
+    checkee: Option<Checkee>,
+}
+
+/// What ended the time of a check.
+enum Ending {
+    /// The command, by itself.
+    Ended(Status),
+    /// `--for`: a command that was still running was stopped.
+    TimeUp(Option<Status>),
+    /// A signal, which the command got as well.
+    Interrupted(i32),
+    /// An interface is gone.
+    Lost(handshake_agent::Error),
+}
+
+impl Check<'_> {
+    async fn run(mut self, expectations: &[Expectation], file: Option<File>) -> Result<u8, CommandError> {
+        // The kernel's counters are read before the first snapshot and after the last, so what they lack did not happen.
+        let before = Counts::read()?;
+        let started = self.snapshot()?;
+        let mut ending = self.observe().await?;
+        let ended = self.snapshot()?;
+        if matches!(ending, Ending::Ended(_) | Ending::TimeUp(_)) {
+            ending = self.settle(ending).await?;
+        }
+        let window = Window { started, ended, settled: self.snapshot()? };
+        let account = self.account(&window, &before)?;
+        let whole = matches!(ending, Ending::Ended(_) | Ending::TimeUp(_));
+        let mut judged: Vec<Judged<'_>> = expectations.iter().map(|each| window.judge(each)).collect();
+        if !whole {
+            judged.iter_mut().for_each(|each| each.outcome = Outcome::Inconclusive(Reason::CutShort));
+        }
+        let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
+        let checked = Checked { window, judged, command, account };
+        self.show(&checked, file)?;
+        self.conclude(ending, &checked)
+    }
+
+    /// Takes a snapshot, which the session keeps as its latest too.
+    fn snapshot(&mut self) -> Result<Snapshot, CommandError> {
+        self.session.advance()?;
+        Ok(self.session.last().clone())
+    }
+
+    /// Runs the command, where there is one. Ends with it, when the time is up, a signal comes or an interface is lost;
+    /// in each case the command has ended.
+    async fn observe(&mut self) -> Result<Ending, CommandError> {
+        let Self { options, session, signals, checkee } = self;
+        let pace =
+            Pace { snapshots: None, events: false, until: options.period.map(|time| Instant::now() + time) };
+        let Some(checkee) = checkee else {
+            let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
+            return Ok(Ending::of(ending, None));
+        };
+        // A signal that came while the programs were attached: the command is not started.
+        if let Ok(signal) = timeout(AT_ONCE, signals.any()).await {
+            return Ok(Ending::Interrupted(signal));
+        }
+        let mut waiting = Waiting { running: Some(checkee.start()?), status: None };
+        let ending = session::run(session, signals, pace, &mut waiting).await?;
+        let ending = Ending::of(ending, waiting.status);
+        match &mut waiting.running {
+            Some(running) => stop(running, ending, signals).await,
+            None => Ok(ending),
+        }
+    }
+
+    /// Waits until nothing is opening and no flow waits for its first answer, at most T1: then nothing younger than T1 is
+    /// left of what the command did.
+    async fn settle(&mut self, ending: Ending) -> Result<Ending, CommandError> {
+        // And a little: a flow's age has the grain of jiffies.
+        let deadline = Instant::now() + self.options.scope.rules.half_open_after + SETTLE_EVERY;
+        let pace = Pace { snapshots: Some(SETTLE_EVERY), events: false, until: Some(deadline) };
+        let settled =
+            session::run(&mut self.session, &mut self.signals, pace, &mut Settling { quiet: 0 }).await?;
+        Ok(match settled {
+            session::Ending::Signal(signal) => Ending::Interrupted(signal),
+            session::Ending::Lost(lost) => Ending::Lost(lost),
+            session::Ending::TimeUp | session::Ending::Done => ending,
+        })
+    }
+
+    /// The kernel's account, where this host is an end of what was seen.
+    fn account(&self, window: &Window, before: &Counts) -> Result<Option<Account>, CommandError> {
+        let own = Addresses::read()?;
+        let is_end = |flow: &Flow| own.has(flow.initiator.ip()) || own.has(flow.responder.ip());
+        if !self.session.has_flow(is_end) {
+            return Ok(None);
+        }
+        let counts = Counts::read()?.since(before);
+        Ok(Some(Account::between(&window.started, &window.settled, counts, &own)))
+    }
+
+    /// Writes the report: to stderr beside a command, whose stdout is its own.
+    fn show(&self, checked: &Checked<'_>, file: Option<File>) -> Result<(), CommandError> {
+        let shown = checked.window.settled.with_top(self.options.top);
+        let format = self.options.format;
+        if self.checkee.is_some() {
+            let style = Style::of(&io::stderr());
+            report::write_check(&mut Output::to(io::stderr()), format, &shown, checked, style)
+                .map_err(out)?;
+        } else {
+            let style = Style::of(&io::stdout());
+            report::write_check(&mut Output::to(io::stdout()), format, &shown, checked, style)
+                .map_err(out)?;
+            if format != Format::Text {
+                let mut stderr = Output::to(io::stderr());
+                report::write_expectations(&mut stderr, checked, Style::of(&io::stderr())).map_err(out)?;
+            }
+        }
+        if let Some(file) = file {
+            Output::to(file).put(|out| report::json::write_check(out, &shown, checked)).map_err(out)?;
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, ending: Ending, checked: &Checked<'_>) -> Result<u8, CommandError> {
+        const SIGNALLED: u8 = 128;
+        match ending {
+            Ending::Lost(lost) => Err(lost.into()),
+            Ending::Interrupted(signal) => Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0))),
+            Ending::Ended(_) | Ending::TimeUp(_) => Ok(self.code(checked)),
+        }
+    }
+
+    /// Says what the command did, and gives the exit code.
+    fn code(&self, checked: &Checked<'_>) -> u8 {
+        let failure = checked.command.as_ref().and_then(|command| Some((command, command.failure()?)));
+        if let Some((command, failure)) = &failure {
+            let status = command.status.map_or(FAILED, Status::code);
+            say(failure);
+            if self.options.propagate && status != 0 {
+                return status;
+            }
+        }
+        let any = |wanted: fn(&Outcome) -> bool| checked.judged.iter().any(|judged| wanted(&judged.outcome));
+        let seen = &checked.window.settled;
+        if seen.tcp.books.attempts == 0 && seen.udp.books.flows == 0 && !checked.judged.is_empty() {
+            say("nothing ran: no attempt and no UDP flow was seen");
+        }
+        if any(|outcome| matches!(outcome, Outcome::Inconclusive(_))) {
+            INCONCLUSIVE
+        } else if any(|outcome| *outcome == Outcome::Failed)
+            || (failure.is_some() && !self.options.ignore_status)
+        {
+            FAILED
+        } else {
+            0
+        }
+    }
+}
+
+impl Ending {
+    /// Of the loop's ending; `status` where the command ended by itself.
+    fn of(ending: session::Ending, status: Option<Status>) -> Self {
+        match (ending, status) {
+            (session::Ending::Signal(signal), _) => Self::Interrupted(signal),
+            (session::Ending::Lost(lost), _) => Self::Lost(lost),
+            (session::Ending::Done, Some(status)) => Self::Ended(status),
+            (session::Ending::TimeUp | session::Ending::Done, _) => Self::TimeUp(None),
+        }
+    }
+}
+
+/// Waits for the command's end, or for ever where there is none.
+#[derive(Default)]
+struct Waiting {
+    /// None once it has ended.
+    running: Option<Running>,
+    status: Option<Status>,
+}
+
+impl Sink for Waiting {
+    type Input = io::Result<Status>;
+    type Error = CommandError;
+
+    fn advance(&mut self, _: &mut Session) -> Result<ControlFlow<()>, CommandError> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn input(&mut self) -> io::Result<Status> {
+        match &mut self.running {
+            Some(running) => running.ended().await,
+            None => pending().await,
+        }
+    }
+
+    fn handle(
+        &mut self,
+        _: &mut Session,
+        status: io::Result<Status>,
+    ) -> Result<ControlFlow<()>, CommandError> {
+        self.status = Some(status.map_err(CheckError::system("wait for the command"))?);
+        self.running = None;
+        Ok(ControlFlow::Break(()))
+    }
+}
+
+/// Ends when two snapshots in a row have nothing that is still opening: what was sent last may be on its way to the hook.
+struct Settling {
+    quiet: u32,
+}
+
+impl Sink for Settling {
+    type Input = Infallible;
+    type Error = CommandError;
+
+    fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
+        session.advance()?;
+        let now = session.last();
+        let moving = now.tcp.books.opening + now.udp.books.pending;
+        self.quiet = if moving == 0 { self.quiet + 1 } else { 0 };
+        Ok(if self.quiet == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn input(&mut self) -> impl Future<Output = Infallible> {
+        pending()
+    }
+
+    fn handle(&mut self, _: &mut Session, input: Infallible) -> Result<ControlFlow<()>, CommandError> {
+        match input {}
+    }
+}
+
+/// Stops a command that still runs when its time is over.
+async fn stop(running: &mut Running, ending: Ending, signals: &mut Signals) -> Result<Ending, CommandError> {
+    let refused = || CheckError::system("stop the command");
+    Ok(match ending {
+        Ending::Ended(status) => Ending::Ended(status),
+        Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(libc::SIGTERM).await.map_err(refused())?)),
+        Ending::Lost(lost) => {
+            running.stop(libc::SIGTERM).await.map_err(refused())?;
+            Ending::Lost(lost)
+        }
+        Ending::Interrupted(signal) => {
+            tokio::select! {
+                biased;
+                stopped = running.stop(signal) => stopped.map_err(refused())?,
+                // A second signal: the user does not want to wait.
+                _ = signals.any() => running.kill().await.map_err(refused())?,
+            };
+            Ending::Interrupted(signal)
+        }
+    })
+}
+
+fn ended_command(checkee: &Checkee, ending: &Ending) -> Ended {
+    let (status, stopped) = match ending {
+        Ending::Ended(status) => (Some(*status), false),
+        Ending::TimeUp(status) => (*status, true),
+        Ending::Interrupted(_) | Ending::Lost(_) => (None, false),
+    };
+    Ended { words: checkee.words(), status, stopped, stripped: checkee.is_stripped_root() }
+}

@@ -1,0 +1,649 @@
+//! `handshake doctor`: what this machine can do, and the command that fixes what it can't. Facts are gathered, judged
+//! purely, printed. Reads only: no program is loaded, no device touched.
+//!
+//! Not asked, for it does not matter from Linux 6.1 on: the memlock limit (memory is charged to the cgroup since 5.11),
+//! unprivileged BPF and lockdown (neither keeps CAP_BPF from packet programs).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+
+use handshake_agent::Error;
+use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
+use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
+use handshake_agent::attach::clsact::{self, Filter};
+use handshake_agent::attach::interface::{self, InterfaceInfo};
+use handshake_agent::attach::{Facts as PlanFacts, plan};
+use handshake_agent::hook::{Direction, DirectionChoice, HookChoice};
+use handshake_agent::session;
+use handshake_agent::source::settings::BYTES_A_FLOW;
+
+use crate::cli::Doctor as Options;
+use crate::error::CommandError;
+use crate::report::Output;
+
+/// The oldest kernel the programs are tried on.
+const OLDEST: (u32, u32) = (6, 1);
+/// The largest MTU that native XDP takes in one page: 4096 less 256 of headroom, 320 of `skb_shared_info` and the link
+/// header with two tags.
+const ONE_PAGE_MTU: u32 = 3498;
+/// `NETDEV_XDP_ACT_RX_SG`: the driver hands frames of several pages to XDP.
+const RX_SG: u64 = 1 << 5;
+/// Drivers with native XDP in Linux 6.1 and 6.2, which do not tell themselves (netdev's `xdp-features` are of 6.3).
+const NATIVE_BY_61: [&str; 29] = [
+    "atlantic",
+    "bnxt_en",
+    "cpsw",
+    "dpaa2-eth",
+    "ena",
+    "fsl_dpa",
+    "fsl_enetc",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "lan966x-switch",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "mvneta",
+    "mvpp2",
+    "netsec",
+    "nfp",
+    "qede",
+    "sfc",
+    "st_gmac",
+    "tun",
+    "veth",
+    "virtio_net",
+];
+
+/// What is known of the machine.
+#[derive(Clone, Debug)]
+struct Machine {
+    /// `uname -r`.
+    release: String,
+    /// `/sys/kernel/btf/vmlinux` is there.
+    btf: bool,
+    capabilities: Capabilities,
+    /// `net.core.bpf_jit_enable`, where it can be read.
+    jit: Option<bool>,
+    /// `kernel.bpf_stats_enabled`.
+    stats: bool,
+    /// What the tables take.
+    table_bytes: u64,
+    /// What there is, of the machine or of our cgroup.
+    free_bytes: Option<u64>,
+}
+
+/// What is known of an interface.
+#[derive(Clone, Debug)]
+struct Interface {
+    info: InterfaceInfo,
+    /// `None` where we may not ask.
+    tcx: Option<bool>,
+    /// What is on its hooks that is not ours: `their_prog (id 12) on XDP (generic), held by agent (pid 7)`.
+    others: Vec<String>,
+    /// Filters of ours whose agent was killed.
+    stale: Vec<Filter>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// As it should be.
+    Ok,
+    /// `watch` works, and something could be better or must be known.
+    Warn,
+    /// `watch` will not work: exit code 4.
+    Fail,
+    /// `watch` will not be allowed to: exit code 5.
+    Denied,
+}
+
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail | Self::Denied => "FAIL",
+        }
+    }
+
+    const fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok | Self::Warn => 0,
+            Self::Fail => 4,
+            Self::Denied => 5,
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    level: Level,
+    text: String,
+    /// The command, or the advice, that mends it.
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(text: impl Into<String>) -> Self {
+        Self { level: Level::Ok, text: text.into(), fix: None }
+    }
+
+    fn bad(level: Level, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { level, text: text.into(), fix: Some(fix.into()) }
+    }
+}
+
+/// Runs the command; its exit code: 0 where `watch` would work, else 4, or 5 where a permission is missing.
+///
+/// # Errors
+///
+/// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; findings that cannot be written.
+pub(crate) fn run(options: &Options) -> Result<u8, CommandError> {
+    let findings = judge(&options.interfaces, session::default_table_bytes())?;
+    let written = Output::to(io::stdout()).put(|out| print(&findings, out));
+    written.map_err(CommandError::output("write the findings"))?;
+    Ok(exit_code(&findings))
+}
+
+/// Looks at the machine and at these interfaces, or at those of the default routes when none is named. `table_bytes` is
+/// what the tables take with the `--max-flows` there is.
+fn judge(interfaces: &[String], table_bytes: u64) -> Result<Vec<Finding>, Error> {
+    let links = interface::select(interfaces)?;
+    let mut findings = judge_machine(&Machine::gather(table_bytes));
+    for interface in gather_interfaces(links) {
+        findings.extend(judge_interface(&interface));
+    }
+    Ok(findings)
+}
+
+fn print(findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
+    for finding in findings {
+        writeln!(out, "{:<5} {}", finding.level.word(), finding.text)?;
+        if let Some(fix) = &finding.fix {
+            writeln!(out, "      fix: {fix}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What nobody may do weighs more than what does not work: it hides the rest.
+fn exit_code(findings: &[Finding]) -> u8 {
+    findings.iter().map(|finding| finding.level.exit_code()).max().unwrap_or(0)
+}
+
+fn judge_machine(machine: &Machine) -> Vec<Finding> {
+    let mut findings = vec![kernel(&machine.release), btf(machine.btf)];
+    findings.extend(permissions(machine.capabilities));
+    if machine.jit == Some(false) {
+        let fix = "sudo sysctl -w net.core.bpf_jit_enable=1";
+        findings.push(Finding::bad(
+            Level::Warn,
+            "BPF is interpreted, not compiled: several times slower",
+            fix,
+        ));
+    }
+    if machine.stats {
+        let fix = "sudo sysctl -w kernel.bpf_stats_enabled=0";
+        findings.push(Finding::bad(
+            Level::Warn,
+            "BPF statistics are on: every packet reads a clock twice",
+            fix,
+        ));
+    }
+    findings.push(memory(machine.table_bytes, machine.free_bytes));
+    findings
+}
+
+fn kernel(release: &str) -> Finding {
+    let (major, minor) = OLDEST;
+    if version(release) >= OLDEST {
+        return Finding::ok(format!("Linux {release}"));
+    }
+    let text = format!("Linux {release} is older than {major}.{minor}");
+    Finding::bad(Level::Fail, text, format!("boot Linux {major}.{minor} or newer"))
+}
+
+/// The first two numbers of a release: 6.1 of `6.1.0-18-amd64`.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn btf(there: bool) -> Finding {
+    if there {
+        return Finding::ok("the kernel's types (BTF) are there");
+    }
+    let text = "no /sys/kernel/btf/vmlinux: the verifier may refuse functions it cannot check the types of";
+    Finding::bad(Level::Warn, text, "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")
+}
+
+fn permissions(capabilities: Capabilities) -> Vec<Finding> {
+    if let Err(error) = capabilities.require(false) {
+        return vec![denied(&error)];
+    }
+    let mut findings = vec![Finding::ok("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are there")];
+    if !capabilities.has(NET_RAW) {
+        let text = "no CAP_NET_RAW: --promisc will be refused";
+        findings.push(Finding::bad(Level::Warn, text, capability_fix(true)));
+    }
+    if !capabilities.has(SYS_ADMIN) {
+        let text = "no CAP_SYS_ADMIN: other programs are shown by number, not by name";
+        findings.push(Finding::bad(Level::Warn, text, "sudo handshake doctor"));
+    }
+    findings
+}
+
+fn denied(error: &Error) -> Finding {
+    if let Error::Permission { missing, fix, .. } = error {
+        return Finding::bad(Level::Denied, format!("missing {}", missing.join(", ")), fix.clone());
+    }
+    Finding { level: Level::Denied, text: error.to_string(), fix: None }
+}
+
+fn memory(table_bytes: u64, free_bytes: Option<u64>) -> Finding {
+    let need = mebibytes(table_bytes);
+    match free_bytes {
+        Some(free) if free < table_bytes => {
+            let text = format!("the flow tables take {need} MiB, and {} MiB are free", mebibytes(free));
+            Finding::bad(Level::Fail, text, "give a smaller --max-flows")
+        }
+        Some(free) => {
+            let free = mebibytes(free);
+            Finding::ok(format!(
+                "the flow tables take {need} MiB of {free} MiB free, {BYTES_A_FLOW} bytes a flow"
+            ))
+        }
+        None => Finding::ok(format!("the flow tables take {need} MiB, {BYTES_A_FLOW} bytes a flow")),
+    }
+}
+
+/// Rounded up: half a mebibyte is not nothing.
+const fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+fn judge_interface(interface: &Interface) -> Vec<Finding> {
+    let mut findings = vec![what_it_is(&interface.info)];
+    findings.extend(reachable(&interface.info));
+    findings.push(native_xdp(&interface.info));
+    findings.extend(mtu(&interface.info));
+    findings.extend(tcx(interface));
+    findings.extend(
+        interface.others.iter().map(|other| Finding::ok(format!("{}: {other}", interface.info.name))),
+    );
+    findings.extend(interface.stale.iter().map(|filter| stale(&interface.info.name, filter)));
+    findings.extend(would_choose(interface));
+    findings
+}
+
+fn what_it_is(info: &InterfaceInfo) -> Finding {
+    let InterfaceInfo { name, mtu, driver, operstate, .. } = info;
+    let driver = driver.as_deref().unwrap_or("none");
+    let behind = if info.is_virtual { "virtual" } else { "hardware behind it" };
+    let header = if info.raw { ", no Ethernet header" } else { "" };
+    Finding::ok(format!("{name}: driver {driver}, {behind}{header}, MTU {mtu}, {operstate}"))
+}
+
+fn reachable(info: &InterfaceInfo) -> Option<Finding> {
+    let name = &info.name;
+    if !info.is_up {
+        let text = format!("{name} is down: nothing will be seen");
+        return Some(Finding::bad(Level::Warn, text, format!("sudo ip link set {name} up")));
+    }
+    if !info.has_carrier {
+        let text = format!("{name} has no carrier: nothing will be seen");
+        return Some(Finding::bad(Level::Warn, text, "plug in or start its other end"));
+    }
+    None
+}
+
+/// Whether the driver runs XDP, by its own word or, on kernels that do not pass it on, by what is known of it.
+fn native_xdp(info: &InterfaceInfo) -> Finding {
+    let name = &info.name;
+    let driver = info.driver.as_deref().unwrap_or("the driver");
+    let known = || info.driver.as_deref().is_some_and(|driver| NATIVE_BY_61.contains(&driver));
+    let can = info.native_xdp().unwrap_or_else(known);
+    match (can, info.is_virtual, info.raw) {
+        (_, _, true) => Finding::ok(format!("{name}: TC only, for XDP needs an Ethernet header")),
+        (true, true, _) => {
+            Finding::ok(format!("{name}: native XDP on request; it would end segmentation offload here"))
+        }
+        (true, false, _) => Finding::ok(format!("{name}: {driver} has native XDP")),
+        (false, true, _) => Finding::ok(format!("{name}: no native XDP, and none needed")),
+        (false, false, _) => {
+            let text =
+                format!("{name}: {driver} has no native XDP: TC takes its place, and costs more a packet");
+            Finding { level: Level::Warn, text, fix: None }
+        }
+    }
+}
+
+fn mtu(info: &InterfaceInfo) -> Option<Finding> {
+    let InterfaceInfo { name, mtu, .. } = info;
+    let several_pages = info.xdp_features.is_some_and(|features| features & RX_SG != 0);
+    let may_be_native = info.native_xdp() != Some(false) && !info.raw && !info.is_loopback;
+    if *mtu <= ONE_PAGE_MTU || several_pages || !may_be_native {
+        return None;
+    }
+    let text = format!("{name}: native XDP may be refused with MTU {mtu}: frames past a page");
+    Some(Finding::bad(
+        Level::Warn,
+        text,
+        format!("--hook tcx, or sudo ip link set {name} mtu {ONE_PAGE_MTU}"),
+    ))
+}
+
+fn tcx(interface: &Interface) -> Option<Finding> {
+    let name = &interface.info.name;
+    match interface.tcx? {
+        true => Some(Finding::ok(format!("{name}: TCX is there"))),
+        false => {
+            let text = format!(
+                "{name}: no TCX (Linux 6.6): clsact takes its place, and a killed agent leaves its filter"
+            );
+            Some(Finding::bad(Level::Warn, text, "boot Linux 6.6 or newer"))
+        }
+    }
+}
+
+fn stale(name: &str, filter: &Filter) -> Finding {
+    let text = format!("{name}: the {} filter of an agent that was killed still runs", filter.direction);
+    let command = clsact::removal_command(name, filter);
+    Finding::bad(
+        Level::Warn,
+        text,
+        format!("sudo {command}, or start `handshake watch -i {name}`, which removes it"),
+    )
+}
+
+/// What `watch` would attach, by the very function that `watch` decides by.
+fn would_choose(interface: &Interface) -> Option<Finding> {
+    let info = interface.info.clone();
+    let facts = PlanFacts { info, tcx: interface.tcx?, xdp_holder: None };
+    let plan = plan(&[facts], HookChoice::Auto, DirectionChoice::Auto).ok()?;
+    let planned = plan.interfaces.first()?;
+    let (name, ingress) = (&planned.info.name, planned.ingress.first()?);
+    let egress = planned.egress.first().map_or_else(|| "none needed".into(), |step| step.hook.to_string());
+    Some(Finding::ok(format!(
+        "{name}: watch attaches ingress by {}: {}; egress: {egress}",
+        ingress.hook, ingress.why
+    )))
+}
+
+impl Machine {
+    fn gather(table_bytes: u64) -> Self {
+        let flag = |path| fs::read_to_string(path).ok().map(|value| value.trim() != "0");
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            release: release.trim().to_owned(),
+            btf: fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false),
+            capabilities: Capabilities::of_this_thread(),
+            jit: flag("/proc/sys/net/core/bpf_jit_enable"),
+            stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
+            table_bytes,
+            free_bytes: available(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+                .into_iter()
+                .chain(left_in_cgroup())
+                .min(),
+        }
+    }
+}
+
+/// `MemAvailable` in octets.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// What our cgroup may still take, where it has a limit: BPF maps are charged to it.
+fn left_in_cgroup() -> Option<u64> {
+    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let read =
+        |file| fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}")).ok()?.trim().parse::<u64>().ok();
+    Some(read("memory.max")?.saturating_sub(read("memory.current")?))
+}
+
+fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<Interface> {
+    let hooked: Vec<_> = links.iter().map(on_hooks).collect();
+    let ids: Vec<u32> = hooked.iter().flat_map(|(others, _)| others).filter_map(|(id, _)| *id).collect();
+    let owners = owners(&ids);
+    let interface = |(info, (others, stale)): (InterfaceInfo, (Vec<OnHook>, Vec<Filter>))| Interface {
+        tcx: has_tcx(info.index).ok(),
+        others: others.into_iter().map(|on| describe(on, &owners)).collect(),
+        stale,
+        info,
+    };
+    links.into_iter().zip(hooked).map(interface).collect()
+}
+
+/// What is on a hook: its program's id if it has one, and `their_prog (id 12) on tcx ingress`.
+type OnHook = (Option<u32>, String);
+
+/// All that is on an interface's hooks, in the order a packet meets it; what a killed agent of ours left is apart.
+fn on_hooks(info: &InterfaceInfo) -> (Vec<OnHook>, Vec<Filter>) {
+    let stale = clsact::stale(info.index);
+    let xdp = info.xdp.map(|xdp| (Some(xdp.id), format!("{} on XDP ({})", program(xdp.id), xdp.mode.name())));
+    let tc = [Direction::Ingress, Direction::Egress].into_iter().flat_map(|way| {
+        let chain = tcx_chain(info.index, way).unwrap_or_default().into_iter();
+        let tcx = chain.map(move |id| (Some(id), format!("{} on tcx {way}", program(id))));
+        tcx.chain(on_clsact(info.index, way, &stale))
+    });
+    (xdp.into_iter().chain(tc).collect(), stale)
+}
+
+fn on_clsact(index: u32, way: Direction, stale: &[Filter]) -> Vec<OnHook> {
+    let filters = clsact::filters(index, way).unwrap_or_default();
+    let others = filters.into_iter().filter(|f| f.handle != 0 && !stale.contains(f));
+    let mut on: Vec<_> = others.map(|f| (f.program, format!("{f} on clsact {way}"))).collect();
+    // One filter of kind u32 is listed as several nodes.
+    on.dedup();
+    on
+}
+
+fn describe((id, text): OnHook, owners: &BTreeMap<u32, Vec<String>>) -> String {
+    match id.and_then(|id| owners.get(&id)) {
+        Some(owners) => format!("{text}, held by {}", owners.join(", ")),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::programs::{Xdp, XdpMode};
+    use handshake_agent::attach::loaded;
+    use handshake_agent::attach::testing::{in_namespace, killed, run as command, theirs};
+
+    use super::*;
+
+    const ALL: u64 = u64::MAX;
+
+    fn capabilities(mask: u64) -> Capabilities {
+        Capabilities::parse(&format!("CapEff:\t{mask:016x}\n"), "0 0 4294967295\n")
+    }
+
+    fn machine(change: impl FnOnce(&mut Machine)) -> Machine {
+        let mut machine = Machine {
+            release: "6.12.0-18-amd64".into(),
+            btf: true,
+            capabilities: capabilities(ALL),
+            jit: Some(true),
+            stats: false,
+            table_bytes: 200 << 20,
+            free_bytes: Some(1 << 30),
+        };
+        change(&mut machine);
+        machine
+    }
+
+    fn nic(change: impl FnOnce(&mut Interface)) -> Interface {
+        let info = InterfaceInfo {
+            name: "eth0".into(),
+            index: 2,
+            arphrd: 1,
+            mtu: 1500,
+            is_up: true,
+            has_carrier: true,
+            operstate: "up",
+            driver: Some("ice".into()),
+            xdp_features: Some(1 | RX_SG),
+            ..InterfaceInfo::default()
+        };
+        let mut interface = Interface { info, tcx: Some(true), others: Vec::new(), stale: Vec::new() };
+        change(&mut interface);
+        interface
+    }
+
+    /// The exit code, and of each finding that is not ok a part of its text and of its fix.
+    fn assert_judged(findings: &[Finding], exit: u8, expected: &[(&str, &str)]) {
+        assert_eq!(exit_code(findings), exit, "{findings:?}");
+        let bad: Vec<_> = findings.iter().filter(|finding| finding.level != Level::Ok).collect();
+        assert_eq!(bad.len(), expected.len(), "{bad:?}");
+        for (finding, (text, fix)) in bad.iter().zip(expected) {
+            assert!(finding.text.contains(text), "{finding:?}");
+            assert!(finding.fix.as_deref().unwrap_or_default().contains(fix), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn machines() {
+        type Bad = &'static [(&'static str, &'static str)];
+        let table: [(Machine, u8, Bad); 10] = [
+            (machine(|_| {}), 0, &[]),
+            (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
+            (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
+            (machine(|m| m.release = "10.0.0".into()), 0, &[]),
+            (machine(|m| m.btf = false), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),
+            (machine(|m| m.jit = Some(false)), 0, &[("interpreted", "bpf_jit_enable=1")]),
+            (machine(|m| m.stats = true), 0, &[("statistics", "bpf_stats_enabled=0")]),
+            (machine(|m| m.free_bytes = Some(100 << 20)), 4, &[("200 MiB, and 100 MiB", "--max-flows")]),
+            (
+                machine(|m| m.capabilities = capabilities(0)),
+                5,
+                &[("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN", "setcap cap_bpf")],
+            ),
+            (
+                machine(|m| m.capabilities = capabilities(1 << 39 | 1 << 38 | 1 << 12)),
+                0,
+                &[("CAP_NET_RAW", "cap_net_raw"), ("CAP_SYS_ADMIN", "sudo")],
+            ),
+        ];
+        for (machine, exit, expected) in table {
+            assert_judged(&judge_machine(&machine), exit, expected);
+        }
+    }
+
+    #[test]
+    fn want_of_permission_weighs_more_than_an_old_kernel() {
+        let machine = machine(|m| {
+            m.release = "5.10".into();
+            m.capabilities = capabilities(0);
+        });
+        assert_eq!(exit_code(&judge_machine(&machine)), 5);
+    }
+
+    #[test]
+    fn interfaces() {
+        let old = |i: &mut Interface| {
+            i.tcx = Some(false);
+            i.info.xdp_features = None;
+        };
+        let table: [(Interface, &[(&str, &str)]); 9] = [
+            (nic(|_| {}), &[]),
+            (nic(|i| i.info.is_up = false), &[("eth0 is down", "ip link set eth0 up")]),
+            (nic(|i| i.info.has_carrier = false), &[("no carrier", "other end")]),
+            (nic(|i| i.info.xdp_features = Some(0)), &[("ice has no native XDP", "")]),
+            (nic(old), &[("no TCX", "6.6")]),
+            (
+                nic(|i| {
+                    old(i);
+                    i.info.driver = Some("e1000e".into());
+                }),
+                &[("e1000e has no native XDP", ""), ("no TCX", "6.6")],
+            ),
+            (nic(|i| i.info.mtu = 9000), &[]),
+            (
+                nic(|i| {
+                    i.info.mtu = 9000;
+                    i.info.xdp_features = Some(1);
+                }),
+                &[("MTU 9000", "ip link set eth0 mtu 3498")],
+            ),
+            (nic(|i| i.tcx = None), &[]),
+        ];
+        for (interface, expected) in table {
+            assert_judged(&judge_interface(&interface), 0, expected);
+        }
+    }
+
+    #[test]
+    fn what_watch_would_choose_is_said() {
+        let text = |interface| would_choose(&interface).map(|finding| finding.text).unwrap_or_default();
+        assert!(
+            text(nic(|_| {}))
+                .contains("ingress by xdp-native: the device has hardware behind it; egress: tcx")
+        );
+        assert!(text(nic(|i| i.info.is_loopback = true)).ends_with("egress: none needed"));
+        assert_eq!(text(nic(|i| i.tcx = None)), "");
+    }
+
+    #[test]
+    fn memory_is_read_from_meminfo() {
+        assert_eq!(available("MemTotal:  10 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(available("MemTotal:  10 kB\n"), None);
+    }
+
+    #[test]
+    fn the_report_is_plain_lines() {
+        let findings = [Finding::ok("fine"), Finding::bad(Level::Fail, "broken", "mend it")];
+        let mut out = Vec::new();
+        print(&findings, &mut out).expect("memory takes all");
+        assert_eq!(String::from_utf8_lossy(&out), "ok    fine\nFAIL  broken\n      fix: mend it\n");
+    }
+
+    #[test]
+    fn a_real_interface_with_someone_elses_program_and_a_stale_filter() {
+        in_namespace(|| {
+            let mut bpf = theirs();
+            let program: &mut Xdp = loaded(&mut bpf, "their_xdp").expect("it loads");
+            program.attach("hs-a", XdpMode::Skb).expect("the hook is free");
+            killed("hs-a");
+            command("ip link set hs-b down");
+
+            let mut out = Vec::new();
+            let findings = judge(&["hs-a".to_owned()], 1 << 20).expect("hs-a exists");
+            print(&findings, &mut out).expect("memory takes all");
+            let report = String::from_utf8_lossy(&out).into_owned();
+            assert_eq!(exit_code(&findings), 0, "{report}");
+            for part in [
+                "ok    Linux 6.",
+                "ok    hs-a: driver veth, virtual, MTU 1500",
+                "warn  hs-a has no carrier",
+                "on XDP (generic), held by ",
+                &format!("(pid {})", std::process::id()),
+                "warn  hs-a: the ingress filter of an agent that was killed",
+                "warn  hs-a: the egress filter of an agent that was killed",
+                "watch attaches ingress by ",
+            ] {
+                assert!(report.contains(part), "no {part:?} in\n{report}");
+            }
+            assert!(!report.contains("on clsact"), "{report}");
+        });
+    }
+
+    #[test]
+    fn an_unknown_interface_is_an_error() {
+        let error = judge(&["hs-none".to_owned()], 0).expect_err("there is none");
+        assert!(matches!(error, Error::UnknownInterface { .. }));
+    }
+}

@@ -1,0 +1,167 @@
+//! `handshake replay`: a capture through the engine, and the same reports.
+
+use std::sync::Arc;
+
+use handshake_agent::model::flow::{Flow, View, verdict_of};
+use handshake_agent::model::snapshot::{Context, Origin, Snapshot};
+use handshake_agent::options;
+use handshake_agent::source::Source;
+use handshake_agent::source::replay::{Passed, Replay};
+use handshake_agent::source::settings::Settings;
+use handshake_capture::Squeeze;
+use handshake_capture::{Capture, CapturedPacket};
+use handshake_common::abi::MAX_INTERFACES;
+use handshake_common::abi::point;
+use handshake_common::table::record_of;
+use handshake_common::wire::{Slice, parse};
+
+use crate::cli::Replay as Options;
+use crate::command::out;
+use crate::console::say;
+use crate::error::CommandError;
+use crate::report;
+use crate::report::text::Style;
+
+/// Runs the command; its exit code.
+///
+/// # Errors
+///
+/// A file that is missing, unreadable or no capture, and what the output does not take.
+pub(crate) fn run(args: &Options) -> Result<u8, CommandError> {
+    let mut capture = Capture::open(&args.file)?;
+    let wanted = args.output.flows || args.output.events;
+    let fixed = args.max_flows.is_some();
+    let max_flows = args.max_flows.unwrap_or(1);
+    let settings = Settings {
+        rules: (&args.rules).into(),
+        filter: (&args.filter).into(),
+        max_flows,
+        ..Settings::default()
+    };
+    let replay = Replay::new(&settings, fixed, wanted)?;
+    let mut playing = Playing {
+        options: args,
+        replay,
+        context: None,
+        squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
+        displaced: Vec::new(),
+        out: report::Output::to(std::io::stdout()),
+        style: Style::of(&std::io::stdout()),
+    };
+    let read = playing.play(&mut capture);
+    capture.warnings().iter().for_each(|warning| say(&warning.to_string()));
+    read?;
+    playing.finish()?;
+    Ok(0)
+}
+
+/// A capture on its way through the engine.
+struct Playing<'a> {
+    options: &'a Options,
+    replay: Replay,
+    /// Known from the first packet on: its time is the report's beginning.
+    context: Option<Arc<Context>>,
+    /// For `--squeeze`.
+    squeeze: Option<Squeeze>,
+    /// Flows whose records gave their place, for `--flows`.
+    displaced: Vec<Flow>,
+    out: report::Output<std::io::Stdout>,
+    style: Style,
+}
+
+impl Playing<'_> {
+    fn play(&mut self, capture: &mut Capture) -> Result<(), CommandError> {
+        while let Some(captured) = capture.next_packet()? {
+            self.observe(&captured);
+            if self.out.is_closed() {
+                break;
+            }
+            self.show_passed()?;
+        }
+        self.replay.stop();
+        Ok(())
+    }
+
+    fn observe(&mut self, captured: &CapturedPacket<'_>) {
+        let time_ns = match &mut self.squeeze {
+            Some(squeeze) => squeeze.map(captured.time_ns),
+            None => captured.time_ns,
+        };
+        let number = interface(captured.interface);
+        let mut context = self.context.take().unwrap_or_else(|| self.context_from(time_ns));
+        name_interface(&mut context, number, captured.interface_name);
+        self.context = Some(context);
+        let frame = Slice { bytes: captured.bytes, length: captured.length };
+        let mut packet = parse(&frame, captured.link);
+        packet.point = point(number, false);
+        self.replay.observe(time_ns, &packet);
+    }
+
+    fn context_from(&self, from_ns: u64) -> Arc<Context> {
+        let path = self.options.file.display().to_string();
+        Arc::new(Context {
+            origin: Origin::Capture { path, interfaces: Vec::new() },
+            from_ns,
+            filter: options::Filter::from(&self.options.filter),
+            top: self.options.output.top,
+        })
+    }
+
+    /// Shows the attempts that ended, and keeps the flows that gave their place.
+    fn show_passed(&mut self) -> Result<(), CommandError> {
+        let Some(context) = self.context.clone() else { return Ok(()) };
+        for passed in self.replay.take_passed() {
+            let reading = self.replay.moment();
+            let view =
+                View::at(&context, reading, reading.ns, self.replay.clocks()).comparing(self.options.compat);
+            match passed {
+                Passed::Ended(event) if self.options.output.events => {
+                    if let Some(verdict) = verdict_of(&event) {
+                        let flow = view.ended(&record_of(&event), verdict, event.ended_ns);
+                        let (format, style) = (self.options.output.format, self.style);
+                        self.out.put(|to| report::write_flow(to, format, &flow, style)).map_err(out)?;
+                    }
+                }
+                Passed::Displaced(record, verdict) if self.options.output.flows => {
+                    self.displaced.extend(view.displaced(&record, verdict));
+                }
+                Passed::Ended(_) | Passed::Displaced(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), CommandError> {
+        let context = self.context.clone().unwrap_or_else(|| self.context_from(0));
+        let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
+        let flows = self.options.output.flows.then(|| {
+            let mut flows = std::mem::take(&mut self.displaced);
+            flows.extend(View::of(&snapshot).comparing(self.options.compat).flows(&self.replay));
+            flows.sort_by_key(|flow| flow.started_ns);
+            flows
+        });
+        let format = self.options.output.format;
+        report::write_closing(&mut self.out, format, &snapshot, flows.as_deref(), self.style).map_err(out)
+    }
+}
+
+/// Notes the name of an interface that is met for the first time.
+fn name_interface(context: &mut Arc<Context>, number: u8, name: Option<&str>) {
+    let Origin::Capture { interfaces, .. } = &context.origin else { return };
+    let (number, Some(name)) = (usize::from(number), name) else { return };
+    if interfaces.get(number).is_some_and(Option::is_some) {
+        return;
+    }
+    if let Origin::Capture { interfaces, .. } = &mut Arc::make_mut(context).origin {
+        interfaces.resize(interfaces.len().max(number + 1), None);
+        interfaces[number] = Some(name.to_owned());
+    }
+}
+
+/// A packet's interface as a hook point's: a file may have more than the records tell apart.
+fn interface(number: u32) -> u8 {
+    // The last one stands for all that have no number of their own.
+    let last = MAX_INTERFACES - 1;
+    let number = usize::try_from(number).map_or(last, |number| number.min(last));
+    u8::try_from(number).unwrap_or_default()
+}

@@ -1,0 +1,128 @@
+//! `handshake watch`: reports until something ends it, on the terminal or as lines.
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use handshake_agent::model::snapshot::Interval;
+use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
+use tokio::time::Instant;
+
+use crate::cli::Watch;
+use crate::command::{attach, out};
+use crate::error::CommandError;
+use crate::report::{self, Format, text::Style};
+use crate::tui;
+
+/// Runs the command; its exit code.
+///
+/// # Errors
+///
+/// What keeps it from attaching; what the output does not take; an interface that is lost.
+pub(crate) fn run(options: &Watch) -> Result<u8, CommandError> {
+    let lines = Lines::new(options);
+    let screen = tui::is_available() && options.wants_screen();
+    let mut watched = options.watched();
+    if screen {
+        watched.top = tui::ALL_SERVICES;
+        watched.events = true;
+    }
+    let plan = session::plan(&watched)?;
+    session::block_on(async {
+        let mut signals = Signals::new()?;
+        let mut session = attach(&watched, &plan)?;
+        let until = options.period.map(|time| Instant::now() + time);
+        if screen {
+            let show = tui::Options { interval: options.interval, ascii: options.ascii, until };
+            let ending = tui::run(&show, &mut session, &mut signals).await?;
+            // The last report stays on the screen.
+            session.list_services(options.output.top);
+            return lines.close(&mut session, ending);
+        }
+        let pace = Pace { snapshots: Some(options.interval), events: options.output.events, until };
+        let mut lines = lines;
+        let ending = session::run(&mut session, &mut signals, pace, &mut lines).await?;
+        lines.close(&mut session, ending)
+    })
+}
+
+/// Reports as lines on stdout, text or JSON.
+struct Lines<'a> {
+    options: &'a Watch,
+    out: report::Output<std::io::Stdout>,
+    style: Style,
+}
+
+impl<'a> Lines<'a> {
+    fn new(options: &'a Watch) -> Self {
+        let out = report::Output::to(std::io::stdout());
+        Self { options, out, style: Style::of(&std::io::stdout()) }
+    }
+
+    /// Writes the closing report; the exit code.
+    fn close(mut self, session: &mut Session, ending: Ending) -> Result<u8, CommandError> {
+        self.show_ended(session)?;
+        session.advance()?;
+        let flows = self.options.output.flows.then(|| session.flows());
+        let format = self.options.output.format;
+        report::write_closing(&mut self.out, format, session.last(), flows.as_deref(), self.style)
+            .map_err(out)?;
+        match ending {
+            Ending::Lost(lost) => Err(lost.into()),
+            Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
+        }
+    }
+
+    /// Writes the attempts that have ended since the last time: together, for there may be many.
+    fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        let Self { options, out: output, style } = self;
+        if !options.output.events {
+            return Ok(());
+        }
+        let written = output.put(|out| {
+            let mut written = Ok(());
+            session.for_each_ended(&mut |flow| {
+                if written.is_ok() {
+                    written = report::write_flow(out, options.output.format, flow, *style);
+                }
+            });
+            written
+        });
+        written.map_err(out)
+    }
+}
+
+impl Sink for Lines<'_> {
+    type Input = Infallible;
+    type Error = CommandError;
+
+    /// A report for the interval that ends now. `-o json` has one at the end only.
+    fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
+        self.show_ended(session)?;
+        let before = session.advance()?;
+        let format = self.options.output.format;
+        if format != Format::Json {
+            let interval = Interval::between(&before, session.last());
+            report::write_report(&mut self.out, format, session.last(), Some(&interval), self.style)
+                .map_err(out)?;
+            if format == Format::Text {
+                self.out.put(|out| writeln!(out)).map_err(out)?;
+            }
+        }
+        Ok(if self.out.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
+        self.show_ended(session)?;
+        Ok(EVENTS_EVERY)
+    }
+
+    fn input(&mut self) -> impl Future<Output = Infallible> {
+        pending()
+    }
+
+    fn handle(&mut self, _: &mut Session, input: Infallible) -> Result<ControlFlow<()>, CommandError> {
+        match input {}
+    }
+}
