@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Namespace, Process};
+use crate::namespace::Namespace;
+use crate::process::Process;
 
 /// Loading a large program takes the verifier a second; a busy machine several.
 const START: Duration = Duration::from_secs(30);
@@ -74,7 +75,7 @@ impl Agent {
 
     fn spawn(mut command: Command, stdin: Stdio) -> Result<Self> {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = Namespace::spawn(&mut command)?;
+        let mut process = Process::start(&mut command)?;
         let output = read_lines(process.child().stdout.take().context("the agent's stdout")?);
         let lines = read_lines(process.child().stderr.take().context("the agent's stderr")?);
         Ok(Self { process, output, stdout: String::new(), lines, stderr: String::new() })

@@ -11,8 +11,8 @@ use std::ptr;
 
 use anyhow::{Context, Result};
 
-use super::Namespace;
-use super::frame::interface_index;
+use crate::frame::interface_index;
+use crate::namespace::Namespace;
 pub(crate) use code::{Code, Register, When};
 
 /// Where a program sits.

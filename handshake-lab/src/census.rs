@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Namespace;
-use super::bpf::{self, Attached, Code, Hook, Program, Register, When};
-use super::flood::MAC;
-use super::tap::Tally;
+use crate::bpf::{self, Attached, Code, Hook, Program, Register, When};
+use crate::flood::MAC;
+use crate::namespace::Namespace;
+use crate::tap::Tally;
 
 /// The map's places: TCP by its flags, the rest of IPv4 by its protocol, then all else; the same of a flood's frames.
 const PROTOCOLS: u32 = 256;

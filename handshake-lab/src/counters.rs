@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::Namespace;
+use crate::namespace::Namespace;
 
 /// Counters of a namespace by name: `TcpExtListenOverflows`, `TcpRetransSegs`, `Ip6OutMcastPkts` …
 #[derive(Clone, Debug, Default)]

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use super::bpf::{self, Code, Hook, Program, Register, When};
-use super::frame::{Mac, Segment, checksum, flag, interface_index, tcp_frame};
-use super::{Namespace, Path};
+use crate::bpf::{self, Code, Hook, Program, Register, When};
+use crate::frame::{Mac, Segment, checksum, flag, interface_index, tcp_frame};
+use crate::namespace::Namespace;
+use crate::topology::Path;
 
 /// Whom a flood's frames are from: the census knows them by it.
 pub(crate) const MAC: Mac = Mac([2, b'h', b's', 0xf1, 0x00, 0xd0]);

@@ -10,6 +10,7 @@
 
 mod compare;
 mod file;
+mod folder;
 mod kernel;
 mod memory;
 mod mistake;

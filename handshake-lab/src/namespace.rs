@@ -4,16 +4,15 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 use std::{process, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::command::{run, run_with_input};
+use crate::process::{run, run_with_input};
 
 /// Where iproute2 keeps the names.
 const NAMES: &str = "/var/run/netns";
@@ -117,22 +116,12 @@ impl Namespace {
         command
     }
 
-    /// Runs `program` inside and gives its standard output.
+    /// Runs `program` inside and returns its standard output.
     ///
     /// # Errors
     /// It cannot be started or fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         run(self.command(program).args(arguments))
-    }
-
-    /// Starts `command` (made by [`Namespace::command`]); killed on drop.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn spawn(command: &mut Command) -> Result<Process> {
-        let shown = format!("{command:?}");
-        let child = command.spawn().with_context(|| format!("start {shown}"))?;
-        Ok(Process { child, shown })
     }
 
     /// Gives iproute2 `lines` inside, in one batch: `link set eth0 up` and the like.
@@ -227,66 +216,6 @@ fn is_stale(name: &str) -> bool {
 fn remove(name: &str) {
     if let Err(error) = run(Command::new("ip").args(["netns", "del", name])) {
         eprintln!("cannot remove the namespace {name}: {error:#}");
-    }
-}
-
-/// A process that is killed on drop.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    shown: String,
-}
-
-impl Process {
-    /// Its number.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The child, for its pipes.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
-
-    /// Sends a signal of `libc::SIG…`.
-    ///
-    /// # Errors
-    /// It is no more.
-    pub fn signal(&mut self, signal: i32) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("{} has ended already: {status}", self.shown);
-        }
-        let pid = libc::pid_t::try_from(self.child.id()).context("a process number")?;
-        // SAFETY: kill takes no memory, and the number is our child's: it has not been waited for.
-        if unsafe { libc::kill(pid, signal) } != 0 {
-            return Err(std::io::Error::last_os_error()).with_context(|| format!("signal {}", self.shown));
-        }
-        Ok(())
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// It has not ended after `limit`.
-    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            if Instant::now() >= deadline {
-                bail!("{} has not ended after {limit:?}", self.shown);
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -13,9 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use socket2::{SockAddr, Socket};
 
-use super::command::run;
-use super::frame::{flag, packet_socket};
-use super::{Namespace, Process};
+use crate::frame::{flag, packet_socket};
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::process::run;
 
 /// Frames by class. TCP as [`Tally::add`] says; VLAN tags are skipped, and the kernel hides the outermost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,7 +223,7 @@ impl Dump {
         let mut command = namespace.command("tcpdump");
         command.args(["--immediate-mode", "-U", "-n", "-Z", "root", "-s", "256", "-i", device, "-w"]);
         command.arg(file).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Namespace::spawn(&mut command)?;
+        let mut process = Process::start(&mut command)?;
         let stderr = process.child().stderr.take().context("tcpdump's stderr")?;
         let mut lines = BufReader::new(stderr).lines();
         let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on"));

@@ -12,10 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::frame::{Segment, Sender, flag, tcp_frame};
-use super::{Namespace, Path, counters, udp};
+use crate::frame::{Segment, Sender, flag, tcp_frame};
+use crate::namespace::Namespace;
+use crate::socket::deafen;
+use crate::topology::Path;
+use crate::{counters, udp};
 
 /// How long anything on these networks may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -676,13 +679,6 @@ fn bound(namespace: &Namespace, address: SocketAddr) -> Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into()).with_context(|| format!("bind to {address}"))?;
     Ok(socket)
-}
-
-/// Has the kernel drop every segment that comes to `socket`.
-pub(crate) fn deafen(socket: &Socket) -> Result<()> {
-    /// `BPF_RET | BPF_K`: keep no octet.
-    const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
-    socket.attach_filter(&[DROP]).context("attach a filter that drops")
 }
 
 fn connect(socket: &Socket, address: SocketAddr) -> Result<()> {

@@ -8,7 +8,7 @@ use std::{process, thread};
 
 use anyhow::{Context, Result, bail};
 
-use super::command::run;
+use crate::process::run;
 
 /// From one look at the screen to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(25);

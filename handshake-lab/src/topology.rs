@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::bpf::{self, Attached, Hook, Program};
-use super::frame::Mac;
-use super::{Family, Namespace, counters};
+use crate::bpf::{self, Attached, Hook, Program};
+use crate::counters;
+use crate::family::Family;
+use crate::frame::Mac;
+use crate::namespace::Namespace;
 
 /// The device of a host, and the router's on the client's side.
 pub const DEVICE: &str = "eth0";

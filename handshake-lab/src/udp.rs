@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::tcp::deafen;
-use super::{Namespace, Path};
+use crate::namespace::Namespace;
+use crate::socket::deafen;
+use crate::topology::Path;
 
 /// "discard": nothing in a namespace of ours is bound to it, and the kernel gives nobody a port so low.
 const CLOSED: u16 = 9;

@@ -17,7 +17,7 @@ use handshake_lab::tap::{Dump, Tally, Tap};
 use handshake_lab::tcp::{self, Attempts, Listener, Loss};
 use handshake_lab::topology::{DEVICE, FAR_DEVICE};
 use handshake_lab::{
-    Family, Loopback, Namespace, Pair, Path, Routed, counters, frame, skip_unless_privileged,
+    Family, Loopback, Namespace, Pair, Path, Process, Routed, counters, frame, skip_unless_privileged,
     skip_without_tool, udp,
 };
 
@@ -596,6 +596,21 @@ fn a_command_is_run_and_heard_to_its_end() -> Result<()> {
     Ok(())
 }
 
+/// The same for a caller that ignores SIGINT, as under `nohup` or in a script's background: what is started hears it.
+#[test]
+fn a_command_hears_what_the_caller_ignores() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let ignoring = "trap '' INT QUIT TERM HUP; exec \"$@\"";
+    let mut again = Command::new("sh");
+    again.args(["-c", ignoring, "sh"]).arg(std::env::current_exe()?);
+    let again = again.args(["a_command_is_run_and_heard_to_its_end", "--exact"]).output()?;
+    let said = String::from_utf8_lossy(&again.stdout);
+    ensure!(again.status.success() && said.contains("1 passed"), "{said}");
+    Ok(())
+}
+
 /// … and against one that fails, one that is killed, and one that ends by itself.
 #[test]
 fn a_command_that_fails_is_told_with_its_words() -> Result<()> {
@@ -649,7 +664,7 @@ fn what_runs_inside_is_inside_and_ends() -> Result<()> {
     let links = lo.host.run("ip", &["-o", "link"])?;
     assert_eq!(links.lines().count(), 1, "only lo: {links}");
     assert!(lo.host.run("ip", &["link", "show", "nothing"]).is_err());
-    let process = Namespace::spawn(lo.host.command("sleep").arg("60"))?;
+    let process = Process::start(lo.host.command("sleep").arg("60"))?;
     let place = PathBuf::from(format!("/proc/{}", process.id()));
     assert!(place.exists());
     drop(process);

@@ -148,7 +148,7 @@ impl Shown {
             SHOWN,
         ]);
         command.stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Namespace::spawn(&mut command)?;
+        let mut process = Process::start(&mut command)?;
         let stderr = process.child().stderr.take().context("handshake's stderr")?;
         let mut lines =
             BufReader::new(stderr).lines().map_while(io::Result::ok).inspect(|line| eprintln!("{line}"));

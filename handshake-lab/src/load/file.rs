@@ -9,7 +9,7 @@ use super::mistake::Mistake;
 use super::scenario::{
     Amount, Answer, Close, Kind, Lost, Scenario, Target, Topology, Traffic, parse_duration,
 };
-use crate::Family;
+use crate::family::Family;
 
 /// How long a rate lasts when the file does not say.
 const USUAL: Duration = Duration::from_secs(10);

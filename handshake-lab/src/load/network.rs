@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use super::scenario::{Scenario, Target, Topology};
 use crate::bpf::Attached;
+use crate::family::Family;
 use crate::flood::Flood;
-use crate::topology::{DEVICE, FAR_DEVICE};
-use crate::{Family, Loopback, Namespace, Pair, Path, Routed};
+use crate::namespace::Namespace;
+use crate::topology::{DEVICE, FAR_DEVICE, Loopback, Pair, Path, Routed};
 
 /// A network of namespaces; gone on drop.
 pub(super) enum Network {

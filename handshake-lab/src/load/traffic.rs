@@ -12,10 +12,12 @@ use super::network::Network;
 use super::scenario::{Amount, Answer, Close, Kind, Lost, Scenario, Target, Traffic, due};
 use super::truth::{Outcome, Truth, UdpOutcome};
 use crate::counters::{self, Counters};
+use crate::family::Family;
 use crate::flood::{self, Flood};
 use crate::interrupt;
 use crate::tcp::{self, Attempts, Listener, Loss};
-use crate::{Family, Path, udp};
+use crate::topology::Path;
+use crate::udp;
 
 /// A rate is made in pieces, one each so long.
 const TICK: Duration = Duration::from_millis(200);

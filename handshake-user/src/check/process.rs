@@ -2,6 +2,9 @@
 //!
 //! It inherits nothing of what this program was given to do its work. Our descriptors are closed on exec, every one of
 //! them; capabilities are taken off as [`Identity`] says.
+//!
+//! It does inherit what the caller ignores or blocks of signals, as `nohup` wants it, but for three: SIGINT and SIGTERM,
+//! which end it, and SIGPIPE, which this program ignores for itself, have their default dispositions.
 
 mod identity;
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{Outcome, run_to_end};
 use handshake_lab::tcp::{self, Attempts, Listener};
-use handshake_lab::{Family, Namespace, Process, skip_unless_privileged, skip_without_tool, udp};
+use handshake_lab::{Family, Process, skip_unless_privileged, skip_without_tool, udp};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -47,7 +47,7 @@ impl Check {
         command.args(["--half-open-after", "300ms"]).args(words);
         command.args(["--", "sh", "-c", script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = Namespace::spawn(&mut command)?;
+        let mut process = Process::start(&mut command)?;
         let child = process.child();
         let (stdout, mut stderr) =
             (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
@@ -423,6 +423,27 @@ fn ambient_capabilities_end_here() -> Result<()> {
     let none = "0000000000000000";
     let expected = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}:\t{none}\n"));
     ensure!(outcome.stdout == format!("4242\n{}", expected.concat()), "{outcome:?}");
+    ensure_code(&outcome, 0, &["attempts 0"])
+}
+
+/// Ignored signals are the caller's to hand on, as under `nohup`; but SIGINT and SIGTERM are how a check ends its command,
+/// and SIGPIPE is ignored in this program for its own sake.
+#[test]
+fn ignored_signals_are_handed_on_but_those_that_end_the_command() -> Result<()> {
+    const SCRIPT: &str = "grep ^SigIgn: /proc/self/status";
+    const IGNORING: &str = "trap '' HUP INT QUIT PIPE TERM USR1; exec \"$@\"";
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = loopback()?;
+    let mut command = network.host().command("sh");
+    command.args(["-c", IGNORING, "sh", HANDSHAKE]);
+    let outcome = Check::start_as(command, &network, &[], SCRIPT)?.wait()?;
+    let ignored = outcome.stdout.trim().strip_prefix("SigIgn:\t").context("the ignored signals")?;
+    let ignored = u64::from_str_radix(ignored, 16)?;
+    let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+    ensure!([libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1].into_iter().all(is_ignored), "{outcome:?}");
+    ensure!(![libc::SIGINT, libc::SIGTERM, libc::SIGPIPE].into_iter().any(is_ignored), "{outcome:?}");
     ensure_code(&outcome, 0, &["attempts 0"])
 }
 

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{Outcome, run_to_end};
 use handshake_lab::bpf::{self, Hook, Program};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{skip_unless_privileged, skip_without_tool};
+use handshake_lab::{process, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
 use crate::network::{loopback, scratch, segment};
@@ -17,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the command itself, without a network of its own.
 pub(crate) fn run(words: &[&str]) -> Result<Outcome> {
-    let output = std::process::Command::new(HANDSHAKE).args(words).output().context("start handshake")?;
+    let output = process::output(Command::new(HANDSHAKE).args(words))?;
     let text = |bytes| String::from_utf8(bytes).context("not UTF-8");
     Ok(Outcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
 }

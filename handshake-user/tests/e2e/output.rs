@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{Agent, Outcome, run_to_end};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, Namespace, frame, skip_unless_privileged, udp};
+use handshake_lab::{Family, Namespace, Process, frame, skip_unless_privileged, udp};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -184,7 +184,7 @@ fn a_closed_pipe_ends_it_quietly() -> Result<()> {
         let words = ["-o", format, "--interval", "10ms"];
         let mut command = command(network.host(), "lo", &words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = Namespace::spawn(&mut command)?;
+        let mut process = Process::start(&mut command)?;
         let mut stdout = BufReader::new(process.child().stdout.take().context("stdout")?);
         let mut stderr = process.child().stderr.take().context("stderr")?;
         let mut line = String::new();

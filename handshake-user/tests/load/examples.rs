@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::{Loopback, skip_unless_privileged, skip_without_tool};
+use handshake_lab::{Loopback, process, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -37,7 +37,7 @@ fn run(command: &mut Command) -> Result<Output> {
     let handshake = Path::new(HANDSHAKE).parent().context("the command's folder")?;
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([handshake.to_owned()].into_iter().chain(env::split_paths(&path)))?;
-    command.env("PATH", path).output().with_context(|| format!("run {command:?}"))
+    process::output(command.env("PATH", path))
 }
 
 /// The same, and once more where a record stayed held for longer than anyone waits: on a machine whose host takes a CPU

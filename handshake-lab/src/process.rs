@@ -1,0 +1,218 @@
+//! Starts other programs: the command under test, and the system's own tools (iproute2, ethtool, tmux, tcpdump).
+//!
+//! Each starts with default signal dispositions and no signal blocked, however this process was started. A disposition
+//! of "ignored" is inherited: under `nohup`, or in a script's background, a program would not hear the SIGINT that is
+//! to end it.
+
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{ptr, thread};
+
+use anyhow::{Context, Result, bail};
+
+/// What a caller may have had ignored, and what programs are told to end by.
+const SIGNALS: [libc::c_int; 5] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE];
+
+/// Starts `command` with default signals: the only place here that starts a program.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    // SAFETY: what runs between fork and exec only makes system calls that a signal handler may make too: it allocates
+    // nothing and takes no lock.
+    unsafe { command.pre_exec(default_signals) };
+    command.spawn()
+}
+
+/// Gives this process default dispositions, and blocks no signal.
+fn default_signals() -> io::Result<()> {
+    for signal in SIGNALS {
+        // SAFETY: no handler is installed, and no memory is handed over.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: sigemptyset fills the set before sigprocmask reads it; the old mask is not asked for.
+    let result = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `command` to its end and returns what it wrote, whether it succeeds or not. Its standard input is empty.
+///
+/// # Errors
+/// It cannot be started.
+pub fn output(command: &mut Command) -> Result<Output> {
+    let shown = format!("{command:?}");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = spawn(command).with_context(|| format!("run {shown}"))?;
+    child.wait_with_output().with_context(|| format!("wait for {shown}"))
+}
+
+/// The standard output of `command`, once it has succeeded.
+///
+/// # Errors
+/// It cannot be started, or it fails: then its standard error is the message.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = output(command)?;
+    finish(&format!("{command:?}"), output)
+}
+
+/// The same, with `input` on its standard input.
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
+    let shown = format!("{command:?}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(command).with_context(|| format!("run {shown}"))?;
+    // A command that fails early closes the pipe: its own message says more than ours would.
+    let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().with_context(|| format!("wait for {shown}"))?;
+    let said = finish(&shown, output).with_context(|| format!("given {input:?}"))?;
+    written.transpose().with_context(|| format!("write to {shown}"))?;
+    Ok(said)
+}
+
+fn finish(shown: &str, output: Output) -> Result<String> {
+    if !output.status.success() {
+        bail!("{shown}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A process that is killed on drop.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    shown: String,
+}
+
+impl Process {
+    /// Starts `command`; killed on drop.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let shown = format!("{command:?}");
+        let child = spawn(command).with_context(|| format!("start {shown}"))?;
+        Ok(Self { child, shown })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The child, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Sends a signal of `libc::SIG…`.
+    ///
+    /// # Errors
+    /// It is no more.
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} has ended already: {status}", self.shown);
+        }
+        let pid = libc::pid_t::try_from(self.child.id()).context("a process number")?;
+        // SAFETY: kill takes no memory, and the number is our child's: it has not been waited for.
+        if unsafe { libc::kill(pid, signal) } != 0 {
+            return Err(io::Error::last_os_error()).with_context(|| format!("signal {}", self.shown));
+        }
+        Ok(())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It has not ended after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("{} has not ended after {limit:?}", self.shown);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    use std::{env, io, ptr};
+
+    use super::{SIGNALS, run};
+
+    /// Has this process ignore and block all of [`SIGNALS`].
+    fn ignore_signals() -> io::Result<()> {
+        for signal in SIGNALS {
+            let mut set = MaybeUninit::uninit();
+            // SAFETY: no handler is installed, and sigemptyset fills the set before it is read.
+            unsafe {
+                libc::signal(signal, libc::SIG_IGN);
+                libc::sigemptyset(set.as_mut_ptr());
+                libc::sigaddset(set.as_mut_ptr(), signal);
+                libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+            }
+        }
+        Ok(())
+    }
+
+    /// The signals of [`SIGNALS`] that are in a set of a process's status (`SigIgn`, `SigBlk`).
+    fn among(status: &str, set: &str) -> Vec<libc::c_int> {
+        let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t"));
+        let set = u64::from_str_radix(line.expect("a set of signals"), 16).expect("hexadecimal");
+        SIGNALS.into_iter().filter(|signal| set >> (signal - 1) & 1 == 1).collect()
+    }
+
+    fn status() -> Command {
+        let mut command = Command::new("cat");
+        command.arg("/proc/self/status");
+        command
+    }
+
+    #[test]
+    fn signals_are_default_even_if_the_caller_ignores_them() {
+        const NAME: &str = "signals_are_default_even_if_the_caller_ignores_them";
+        const CHILD: &str = "HANDSHAKE_LAB_SIGNALS";
+        if env::var_os(CHILD).is_some() {
+            return compare();
+        }
+        let mut again = Command::new(env::current_exe().expect("this test's program"));
+        again.arg(NAME).env(CHILD, "1");
+        // SAFETY: it makes system calls only; it allocates nothing and takes no lock.
+        unsafe { again.pre_exec(ignore_signals) };
+        let again = again.output().expect("this test again");
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    /// In a process that ignores and blocks signals: what its children inherit by themselves, and from here.
+    fn compare() {
+        let inherited = status().output().expect("cat").stdout;
+        let inherited = String::from_utf8_lossy(&inherited);
+        // The standard library gives SIGPIPE back, and nothing else.
+        let but_sigpipe = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP];
+        assert_eq!(among(&inherited, "SigIgn"), but_sigpipe);
+        assert_eq!(among(&inherited, "SigBlk"), SIGNALS);
+        let ours = run(&mut status()).expect("cat");
+        assert!(among(&ours, "SigIgn").is_empty() && among(&ours, "SigBlk").is_empty(), "{ours}");
+    }
+}
