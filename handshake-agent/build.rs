@@ -4,11 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-#[path = "../xtask/src/stamp.rs"]
-mod stamp;
-
-/// Names another object to embed, at build time; in turn the name under which the agent includes it.
-const VARIABLE: &str = "HANDSHAKE_BPF_OBJECT";
+use handshake_object::{OBJECT, SOURCES_LINE, STAMP, VARIABLE, field, source_hash};
 
 fn main() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -20,7 +16,7 @@ fn main() {
         None => {
             watch(root);
             warn_if_stale(root);
-            root.join(stamp::OBJECT)
+            root.join(OBJECT)
         }
     };
     println!("cargo:rerun-if-changed={}", object.display());
@@ -30,13 +26,8 @@ fn main() {
 /// Runs this again when anything changes that the stamp depends on.
 fn watch(root: &Path) {
     let folders = ["handshake-common/src", "handshake-ebpf/src"];
-    let files = [
-        "handshake-common/Cargo.toml",
-        "handshake-ebpf/Cargo.toml",
-        "Cargo.toml",
-        "Cargo.lock",
-        stamp::STAMP,
-    ];
+    let files =
+        ["handshake-common/Cargo.toml", "handshake-ebpf/Cargo.toml", "Cargo.toml", "Cargo.lock", STAMP];
     for name in folders.into_iter().chain(files) {
         // Cargo takes a path that is not there for one that always changes.
         if root.join(name).exists() {
@@ -47,12 +38,12 @@ fn watch(root: &Path) {
 
 /// One line while the object does not come from the sources; none where they are not beside us.
 fn warn_if_stale(root: &Path) {
-    let Ok(sources) = stamp::source_hash(root) else { return };
-    let stamp = fs::read_to_string(root.join(stamp::STAMP)).unwrap_or_default();
-    if stamp::field(&stamp, stamp::SOURCES_LINE) != Some(&sources) {
+    let Ok(sources) = source_hash(root) else { return };
+    let stamp = fs::read_to_string(root.join(STAMP)).unwrap_or_default();
+    if field(&stamp, SOURCES_LINE) != Some(&sources) {
         println!(
             "cargo:warning={} does not come from the sources as they are: run `cargo xtask build-ebpf`",
-            stamp::OBJECT
+            OBJECT
         );
     }
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{build_ebpf, run, shell, stamp};
+use crate::{build_ebpf, run, shell};
 use packet_rows::{CASES, Effort, Objects};
 use report::{Machine, Rows};
 
@@ -132,7 +132,7 @@ fn measure_veth(args: &Args, rows: &mut Rows) -> Result<()> {
 }
 
 fn objects(args: &Args) -> Result<Objects> {
-    let ours = args.object.clone().unwrap_or_else(|| shell::root().join(stamp::OBJECT));
+    let ours = args.object.clone().unwrap_or_else(|| shell::root().join(handshake_object::OBJECT));
     let others = build_ebpf::build_bench(false)?;
     Ok(Objects { ours: read(&ours)?, others: read(&others)? })
 }

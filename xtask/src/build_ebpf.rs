@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use handshake_object as stamp;
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolScope};
 use sha2::{Digest, Sha256};
 
+use crate::shell;
 use crate::toolchain::{self, Toolchain, Versions};
-use crate::{shell, stamp};
 
 /// The target's name for rustc.
 const TARGET: &str = "bpfel-unknown-none";

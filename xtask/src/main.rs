@@ -12,7 +12,6 @@ mod raise;
 mod run;
 mod screenshot;
 mod shell;
-mod stamp;
 mod test;
 mod toolchain;
 

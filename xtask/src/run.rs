@@ -53,7 +53,7 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
 pub(crate) fn build_with(release: bool, object: Option<&Path>) -> Result<PathBuf> {
     let mut command = shell::cargo("build");
     if let Some(object) = object {
-        command.env("HANDSHAKE_BPF_OBJECT", object);
+        command.env(handshake_object::VARIABLE, object);
     }
     command.args([
         "--package",

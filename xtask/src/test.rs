@@ -14,8 +14,6 @@ use crate::{build_ebpf, packages, run, shell};
 
 /// Where a test says that it was skipped.
 const SKIP_LOG: &str = "HANDSHAKE_SKIP_LOG";
-/// The object that handshake is built with, if not the committed one.
-const OBJECT: &str = "HANDSHAKE_BPF_OBJECT";
 /// Where programs and maps are pinned.
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -44,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     fs::write(&log, "").with_context(|| format!("empty {}", log.display()))?;
     let mut command = cargo_test(args, &log);
     if let Some(object) = &object {
-        command.env(OBJECT, object);
+        command.env(handshake_object::VARIABLE, object);
     }
     raise(&mut command, args.setup || args.sudo);
     let (mut sum, succeeded) = watch(&mut command)?;

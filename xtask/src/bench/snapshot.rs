@@ -44,7 +44,7 @@ pub(super) fn measure(rounds: u32, object: Option<&Path>) -> Result<SnapshotRow>
     command.args(["--release", "--package", "handshake-agent", "--lib", "--", "--exact", TEST]);
     command.arg("--nocapture").env(VARIABLE, format!("{FLOWS},{rounds}")).stderr(Stdio::inherit());
     if let Some(object) = object {
-        command.env("HANDSHAKE_BPF_OBJECT", object);
+        command.env(handshake_object::VARIABLE, object);
     }
     let output = command.output().context("start cargo test")?;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -1,7 +1,11 @@
-//! Says from which sources a BPF object comes: one hash over everything of the workspace that goes into it.
+//! The committed BPF object: where it is, and from which sources it comes, as one hash over everything of the workspace
+//! that goes into it.
 //!
-//! Compiled twice: `cargo xtask build-ebpf` writes the hash into the stamp beside the object, and
-//! `handshake-agent/build.rs` warns when the sources have moved on since.
+//! `cargo xtask build-ebpf` writes the hash into the stamp beside the object; `handshake-agent/build.rs` warns when the
+//! sources have changed since.
+//!
+//! What may not live here: anything that compiles, parses or loads an object. A build script depends on this crate, so it
+//! has no dependency but the hash.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,16 +15,19 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// The committed object, from the workspace's root.
-pub(crate) const OBJECT: &str = "handshake-agent/bpf/handshake.bpf.o";
+pub const OBJECT: &str = "handshake-agent/bpf/handshake.bpf.o";
 /// Its stamp.
-pub(crate) const STAMP: &str = "handshake-agent/bpf/handshake.bpf.stamp";
+pub const STAMP: &str = "handshake-agent/bpf/handshake.bpf.stamp";
+/// The environment variable that names another object to embed, at build time; in turn the name under which the agent
+/// includes it.
+pub const VARIABLE: &str = "HANDSHAKE_BPF_OBJECT";
 /// The line of the stamp that holds [`source_hash`].
-pub(crate) const SOURCES_LINE: &str = "sources";
+pub const SOURCES_LINE: &str = "sources";
 
-/// How rustc is told to compile the BPF crates, but for what names a folder of this machine.
+/// How rustc is told to compile the BPF crates, without the flags that name a folder of this machine.
 /// `v3` brings the atomic operations with a result (Linux 5.12), `--btf` the types of maps and functions. Headers lie at
 /// odd places in packets: without misaligned access (LLVM 22) every word of theirs is read byte by byte.
-pub(crate) const RUSTFLAGS: [&str; 4] = [
+pub const RUSTFLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
     "-Ctarget-cpu=v3",
@@ -30,8 +37,11 @@ pub(crate) const RUSTFLAGS: [&str; 4] = [
 /// The crates that are compiled into the object.
 const CRATES: [&str; 2] = ["handshake-common", "handshake-ebpf"];
 
-/// What of the workspace goes into the object, as paths from its root, sorted.
-pub(crate) fn source_files(root: &Path) -> io::Result<Vec<PathBuf>> {
+/// The files of the workspace that go into the object, as paths from its root, sorted.
+///
+/// # Errors
+/// A folder of sources is missing or cannot be read.
+pub fn source_files(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for name in CRATES {
         files.push(Path::new(name).join("Cargo.toml"));
@@ -43,7 +53,10 @@ pub(crate) fn source_files(root: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The sources' hash as hexadecimal digits: the crates' files, the settings of the workspace that reach
 /// them, the versions they are locked to, and [`RUSTFLAGS`].
-pub(crate) fn source_hash(root: &Path) -> io::Result<String> {
+///
+/// # Errors
+/// A source, a manifest or the lock file is missing or cannot be read.
+pub fn source_hash(root: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     for file in source_files(root)? {
         add(&mut hash, &file.to_string_lossy(), &fs::read(root.join(&file))?);
@@ -58,12 +71,14 @@ pub(crate) fn source_hash(root: &Path) -> io::Result<String> {
 }
 
 /// The value of a line `name: value` of a stamp.
-pub(crate) fn field<'a>(stamp: &'a str, name: &str) -> Option<&'a str> {
+#[must_use]
+pub fn field<'a>(stamp: &'a str, name: &str) -> Option<&'a str> {
     stamp.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// A digest's usual spelling.
-pub(crate) fn hex(digest: &[u8]) -> String {
+/// A digest in hexadecimal digits.
+#[must_use]
+pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -206,7 +221,7 @@ mod tests {
     #[test]
     fn this_workspace_has_sources_and_locked_crates() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let files = source_files(&root).expect("the workspace is beside xtask");
+        let files = source_files(&root).expect("the workspace has them");
         assert!(files.contains(&PathBuf::from("handshake-ebpf/src/main.rs")), "{files:?}");
         assert!(files.contains(&PathBuf::from("handshake-common/src/abi.rs")), "{files:?}");
         let direct = direct_dependencies(&root).expect("manifests are readable");
