@@ -37,7 +37,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A duration as [`duration`] reads it: `1h`, `75s`, `1500ms`.
 pub(crate) fn shown(time: Duration) -> String {
     match time.subsec_nanos() {
-        0 if time.as_secs() >= 3_600 && time.as_secs() % 3_600 == 0 => format!("{}h", time.as_secs() / 3_600),
+        0 if time.as_secs() >= 3_600 && time.as_secs().is_multiple_of(3_600) => {
+            format!("{}h", time.as_secs() / 3_600)
+        }
         0 => format!("{}s", time.as_secs()),
         nanos if nanos % 1_000_000 == 0 => format!("{}ms", time.as_millis()),
         _ => format!("{}ns", time.as_nanos()),

@@ -13,8 +13,11 @@ mod collect;
 mod filter;
 mod history;
 mod keys;
+mod list;
 mod recent;
 mod scene;
+mod screen;
+mod service;
 mod state;
 mod terminal;
 #[cfg(test)]
@@ -43,7 +46,8 @@ use collect::{Collecting, Kept};
 use keys::action;
 use recent::Recent;
 use scene::{Director, Scene};
-use state::{Effect, Screen, Ui};
+use screen::Screen;
+use state::{Effect, Ui};
 use terminal::Tty;
 use theme::Theme;
 
@@ -202,6 +206,7 @@ impl Show {
         match event {
             Event::Key(key) => {
                 let Some(action) = action(*key, self.ui.input.is_some()) else { return Ok(None) };
+                self.ui.health_lines = view::health_lines(&self.shown, &self.ui);
                 let effect = self.ui.apply(action, &self.shown);
                 self.after(effect)?;
                 Ok(effect)

@@ -17,7 +17,7 @@ use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 
 use super::attempt::Attempt;
-use super::scene::ServiceLine;
+use super::service::ServiceLine;
 
 /// A filter; the empty one lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::state::Screen;
+use super::screen::Screen;
 
 /// What a person wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
     use super::{Action, Edit, HELP, Step, action};
-    use crate::tui::state::Screen;
+    use crate::tui::screen::Screen;
 
     const NORMAL: [(KeyCode, Action); 32] = [
         (KeyCode::Char('q'), Action::Quit),

@@ -10,6 +10,7 @@ use handshake_common::verdict::Verdict;
 
 use super::attempt::{Attempt, Ended};
 use super::filter::Filter;
+use super::service::Legs;
 
 /// Attempts kept, of all and of those that pass the filter.
 const KEPT: usize = 1_000;
@@ -34,15 +35,6 @@ pub(crate) struct Recent {
 struct Samples {
     first: VecDeque<u64>,
     second: VecDeque<u64>,
-}
-
-/// The middle of the latest times of a service, by leg.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Legs {
-    /// SYN → SYN+ACK.
-    pub(crate) syn_synack_ns: Option<u64>,
-    /// SYN+ACK → ACK.
-    pub(crate) synack_ack_ns: Option<u64>,
 }
 
 impl Recent {

@@ -15,7 +15,8 @@ use super::attempt::{Attempt, Id};
 use super::banner::{Sentry, Surge};
 use super::collect::Kept;
 use super::history::{History, Pulse, failed};
-use super::recent::{Legs, Recent};
+use super::recent::Recent;
+use super::service::ServiceLine;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
 
@@ -104,21 +105,6 @@ pub(crate) struct LegLine {
     pub(crate) bins: Vec<u64>,
 }
 
-/// A service, and what the window brought it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServiceLine {
-    /// The responder; `None` is `other`.
-    pub(crate) service: Option<SocketAddr>,
-    /// The run's figures.
-    pub(crate) books: ServiceBooks,
-    /// Attempts or flows begun in the window.
-    pub(crate) begun: u64,
-    /// Half-open now, and what has failed in the window.
-    pub(crate) trouble: u64,
-    /// Its latest times.
-    pub(crate) legs: Legs,
-}
-
 /// One of our programs, and what the last interval brought it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProgramLine {
@@ -130,13 +116,6 @@ pub(crate) struct ProgramLine {
     pub(crate) runs: u64,
     /// ns each took; `None` without a run.
     pub(crate) ns_a_run: Option<u64>,
-}
-
-impl ServiceLine {
-    /// As reports name it.
-    pub(crate) fn name(&self) -> String {
-        self.service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())
-    }
 }
 
 impl Scene {

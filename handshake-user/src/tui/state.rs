@@ -1,50 +1,14 @@
 //! What the person at the terminal has chosen: the screen, the cursor, the filter, the order. Pure: actions change it, and
 //! drawing reads it.
 
-use std::net::SocketAddr;
-
-use handshake_agent::model::snapshot::ServiceBooks;
-use handshake_common::flow::Side;
-
 use super::attempt::{Attempt, Id};
 use super::filter::Filter;
 use super::keys::{Action, Edit, Step};
-use super::scene::{Scene, ServiceLine};
+use super::list::{self, AttemptColumn, Order, ServiceColumn};
+use super::scene::Scene;
+use super::screen::Screen;
+use super::service::ServiceId;
 use super::theme::Theme;
-use super::view::attempts::{self, AttemptColumn};
-use super::view::services::{self, ServiceColumn};
-
-/// What is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Screen {
-    /// Are connections being established?
-    Overview,
-    /// One by one.
-    Attempts,
-    /// By responder.
-    Services,
-    /// Can the figures be trusted, and what do they cost?
-    Health,
-}
-
-impl Screen {
-    /// In the order of their numbers.
-    pub(crate) const ALL: [Self; 4] = [Self::Overview, Self::Attempts, Self::Services, Self::Health];
-
-    /// Its name on the screen.
-    pub(crate) const fn title(self) -> &'static str {
-        match self {
-            Self::Overview => "Overview",
-            Self::Attempts => "Attempts",
-            Self::Services => "Services",
-            Self::Health => "Health",
-        }
-    }
-
-    fn step(self, by: usize) -> Self {
-        Self::ALL[(self as usize + by) % Self::ALL.len()]
-    }
-}
 
 /// What an action asks of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +19,6 @@ pub(crate) enum Effect {
     Write,
     /// Draw every cell anew.
     Redraw,
-}
-
-/// The order of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Order<C> {
-    /// By this column.
-    pub(crate) column: C,
-    /// From its other end.
-    pub(crate) reversed: bool,
 }
 
 /// Where the cursor is in a list that changes under it: with the row it was put on, while that is there.
@@ -105,9 +60,6 @@ fn moved(row: usize, step: Step, length: usize, page: usize) -> usize {
     }
 }
 
-/// What is known of a service beside its protocol: enough to find it again.
-pub(crate) type ServiceId = (Option<SocketAddr>, bool);
-
 /// A filter that is being typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Input {
@@ -144,6 +96,8 @@ pub(crate) struct Ui {
     pub(crate) on_service: Cursor<ServiceId>,
     /// Lines of Health that are scrolled past.
     pub(crate) scrolled: usize,
+    /// Lines that Health has, as it was last drawn.
+    pub(crate) health_lines: usize,
     /// What the latest action came to.
     pub(crate) message: Option<String>,
     /// Rows of the terminal, for pages.
@@ -166,6 +120,7 @@ impl Ui {
             on_attempt: Cursor::default(),
             on_service: Cursor::default(),
             scrolled: 0,
+            health_lines: 0,
             message: None,
             rows: 24,
         }
@@ -218,16 +173,19 @@ impl Ui {
         match self.screen {
             Screen::Overview => {}
             Screen::Attempts => {
-                let ids: Vec<Id> = attempts::rows(scene, self).iter().map(|each| each.id()).collect();
+                let ids: Vec<Id> =
+                    list::attempts(scene, &self.filter, self.attempts).iter().map(|each| each.id()).collect();
                 self.on_attempt.go(step, &ids, page);
             }
             Screen::Services => {
-                let ids: Vec<ServiceId> = services::rows(scene, self).into_iter().map(service_id).collect();
+                let ids: Vec<ServiceId> = list::services(scene, &self.filter, self.services)
+                    .into_iter()
+                    .map(|line| line.id())
+                    .collect();
                 self.on_service.go(step, &ids, page);
             }
             Screen::Health => {
-                let lines = super::view::health::lines(scene, self).len();
-                self.scrolled = moved(self.scrolled, step, lines, page);
+                self.scrolled = moved(self.scrolled, step, self.health_lines, page);
             }
         }
     }
@@ -239,7 +197,7 @@ impl Ui {
         match self.screen {
             Screen::Overview => self.go(Screen::Attempts),
             Screen::Attempts => {
-                let rows = attempts::rows(scene, self);
+                let rows = list::attempts(scene, &self.filter, self.attempts);
                 let ids: Vec<Id> = rows.iter().map(|each| each.id()).collect();
                 self.opened = rows.get(self.on_attempt.row(&ids)).map(|attempt| **attempt);
             }
@@ -250,8 +208,8 @@ impl Ui {
 
     /// The attempts of the service under the cursor.
     fn open_service(&mut self, scene: &Scene) {
-        let rows = services::rows(scene, self);
-        let ids: Vec<ServiceId> = rows.iter().map(|line| service_id(line)).collect();
+        let rows = list::services(scene, &self.filter, self.services);
+        let ids: Vec<ServiceId> = rows.iter().map(|line| line.id()).collect();
         if let Some((Some(service), udp)) = ids.get(self.on_service.row(&ids)) {
             self.filter = Filter::of_service(*service, *udp);
             self.on_attempt = Cursor::default();
@@ -323,14 +281,4 @@ impl Ui {
             Screen::Overview | Screen::Health => {}
         }
     }
-}
-
-/// What a service is known by.
-pub(crate) fn service_id(line: &ServiceLine) -> ServiceId {
-    (line.service, matches!(line.books, ServiceBooks::Udp(_)))
-}
-
-/// Both ends, as text: what lists sort and show.
-pub(crate) fn ends(attempt: &Attempt) -> [SocketAddr; 2] {
-    [attempt.end(Side::Initiator), attempt.end(Side::Responder)]
 }

@@ -26,7 +26,8 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 
 use super::scene::Scene;
-use super::state::{Screen, Ui};
+use super::screen::Screen;
+use super::state::Ui;
 use layout::Pen;
 
 /// The least that everything fits into.
@@ -56,6 +57,11 @@ pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
         help::draw(buffer, Pen(ui.theme));
     }
     ui.theme.finish(buffer);
+}
+
+/// Lines that the screen Health has, for scrolling.
+pub(crate) fn health_lines(scene: &Scene, ui: &Ui) -> usize {
+    health::lines(scene, ui).len()
 }
 
 fn body(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {

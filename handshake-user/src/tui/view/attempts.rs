@@ -1,7 +1,5 @@
 //! One by one: the open attempts, the oldest first, then those that ended last and UDP flows.
 
-use std::cmp::Ordering;
-
 use handshake_agent::model::flow::{answer_ns, first_leg, second_leg};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
@@ -12,34 +10,10 @@ use super::table::{Cell, Head, head, row, seen};
 use crate::number::{group, time};
 use crate::time::clock;
 use crate::tui::attempt::{Attempt, Id, Standing};
+use crate::tui::list::{self, AttemptColumn};
 use crate::tui::scene::Scene;
-use crate::tui::state::{Ui, ends};
+use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
-
-/// A column. Sorting goes through those that lists are sorted by, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AttemptColumn {
-    /// How old while open, when it ended else.
-    Age,
-    /// How it stands.
-    Verdict,
-    /// Why it is not completed.
-    Cause,
-    /// SYNs and SYN+ACKs sent again.
-    Retransmissions,
-    /// Who began.
-    Initiator,
-    /// The other end.
-    Responder,
-    /// SYN → SYN+ACK.
-    FirstLeg,
-    /// SYN+ACK → ACK.
-    SecondLeg,
-    /// Until it expires.
-    Left,
-    /// Where it was first seen.
-    Interface,
-}
 
 impl AttemptColumn {
     const ALL: [Self; 10] = [
@@ -54,22 +28,6 @@ impl AttemptColumn {
         Self::Responder,
         Self::Interface,
     ];
-
-    /// The next that lists are sorted by.
-    pub(crate) const fn next(self) -> Self {
-        match self {
-            Self::Age => Self::Verdict,
-            Self::Verdict => Self::Retransmissions,
-            Self::Retransmissions => Self::Initiator,
-            Self::Initiator => Self::Responder,
-            Self::Responder
-            | Self::Cause
-            | Self::FirstLeg
-            | Self::SecondLeg
-            | Self::Left
-            | Self::Interface => Self::Age,
-        }
-    }
 
     const fn title(self) -> &'static str {
         match self {
@@ -113,20 +71,6 @@ impl AttemptColumn {
 
     const fn is_numeric(self) -> bool {
         matches!(self, Self::Age | Self::Retransmissions | Self::FirstLeg | Self::SecondLeg | Self::Left)
-    }
-
-    fn order(self, scene: &Scene, a: &Attempt, b: &Attempt) -> Ordering {
-        let name = |attempt: &Attempt| attempt.standing(scene.now(), scene.clocks()).name();
-        match self {
-            Self::Verdict => name(a).cmp(name(b)),
-            Self::Retransmissions => b.retransmissions().cmp(&a.retransmissions()),
-            Self::Initiator => ends(a)[0].cmp(&ends(b)[0]),
-            Self::Responder => ends(a)[1].cmp(&ends(b)[1]),
-            // As they come: open ones, the oldest first, then the latest.
-            Self::Age | Self::Cause | Self::FirstLeg | Self::SecondLeg | Self::Left | Self::Interface => {
-                Ordering::Equal
-            }
-        }
     }
 
     fn cell(self, scene: &Scene, attempt: &Attempt) -> Cell {
@@ -197,23 +141,10 @@ pub(super) fn left_ns(scene: &Scene, attempt: &Attempt) -> Option<u64> {
     Some(left / 1_000_000_000 * 1_000_000_000)
 }
 
-/// What is listed, in its order.
-pub(crate) fn rows<'a>(scene: &'a Scene, ui: &Ui) -> Vec<&'a Attempt> {
-    let (now, clocks) = (scene.now(), scene.clocks());
-    let all = scene.open.iter().chain(&scene.ended);
-    let fits = |each: &&Attempt| ui.filter.admits(each, now, clocks, Some(scene.interface(each)));
-    let mut rows: Vec<&Attempt> = all.filter(fits).collect();
-    rows.sort_by(|a, b| ui.attempts.column.order(scene, a, b));
-    if ui.attempts.reversed {
-        rows.reverse();
-    }
-    rows
-}
-
 /// The screen.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
-    let rows = rows(scene, ui);
+    let rows = list::attempts(scene, &ui.filter, ui.attempts);
     let mut lines = vec![summary(scene, ui, pen, &rows)];
     if rows.is_empty() {
         lines.push(Line::default());
@@ -264,8 +195,8 @@ fn columns(ui: &Ui, rows: &[&Attempt], width: usize) -> (Vec<AttemptColumn>, Vec
         AttemptColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
     let room = width.saturating_sub(fixed + 1);
-    let longest = |side: usize| rows.iter().map(|row| ends(row)[side].to_string().len()).max().unwrap_or(0);
-    let needed = [longest(0), longest(1)].map(|length| length.max(15));
+    let longest = |side| rows.iter().map(|row| row.end(side).to_string().len()).max().unwrap_or(0);
+    let needed = [longest(Side::Initiator), longest(Side::Responder)].map(|length| length.max(15));
     let first = needed[0].min(room.saturating_sub(needed[1]).max(room / 2));
     let second = needed[1].min(room - first);
     let head = |column: &AttemptColumn| Head {

@@ -8,7 +8,8 @@ use crate::number::{group, span, whole_percent};
 use crate::time::clock;
 use crate::tui::banner::Surge;
 use crate::tui::scene::Scene;
-use crate::tui::state::{Screen, Ui};
+use crate::tui::screen::Screen;
+use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
 /// What is looked at and how; when, for how long, and whether the figures are exact.

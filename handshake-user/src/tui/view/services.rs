@@ -1,7 +1,5 @@
 //! By responder: TCP's services, then UDP's.
 
-use std::cmp::Reverse;
-
 use handshake_agent::model::snapshot::{Books, ServiceBooks, UdpBooks};
 use ratatui::text::Line;
 
@@ -9,32 +7,11 @@ use super::layout::Pen;
 use super::table::{Cell, Head, head, row, seen};
 use crate::number::{group, percent, rate, time};
 use crate::tui::history::failed;
-use crate::tui::scene::{Scene, ServiceLine};
-use crate::tui::state::{ServiceId, Ui, service_id};
+use crate::tui::list::{self, ServiceColumn};
+use crate::tui::scene::Scene;
+use crate::tui::service::{ServiceId, ServiceLine};
+use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
-
-/// A column. TCP and UDP share the places, not all of the titles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ServiceColumn {
-    /// The responder.
-    Service,
-    /// Attempts, flows.
-    Begun,
-    /// Those a second in the window.
-    Rate,
-    /// Completed, answered: their share.
-    Good,
-    /// Half-open, unanswered.
-    Waiting,
-    /// Refused, unreachable.
-    Refused,
-    /// Failed in any way, multicast.
-    Failed,
-    /// The middle of the latest times SYN → SYN+ACK.
-    FirstLeg,
-    /// The middle of the latest times SYN+ACK → ACK.
-    SecondLeg,
-}
 
 impl ServiceColumn {
     const ALL: [Self; 9] = [
@@ -48,17 +25,6 @@ impl ServiceColumn {
         Self::FirstLeg,
         Self::SecondLeg,
     ];
-
-    /// The next that lists are sorted by.
-    pub(crate) const fn next(self) -> Self {
-        match self {
-            Self::Begun => Self::Waiting,
-            Self::Waiting => Self::Failed,
-            Self::Failed => Self::Good,
-            Self::Good => Self::Service,
-            Self::Service | Self::Rate | Self::Refused | Self::FirstLeg | Self::SecondLeg => Self::Begun,
-        }
-    }
 
     const fn title(self, udp: bool) -> &'static str {
         match (self, udp) {
@@ -100,19 +66,6 @@ impl ServiceColumn {
             Self::Failed => 88,
             Self::Rate => 100,
             Self::FirstLeg | Self::SecondLeg => 116,
-        }
-    }
-
-    /// The largest first, but for names, and the smallest share of good ones first.
-    fn sort(self, rows: &mut [&ServiceLine]) {
-        match self {
-            Self::Service => rows.sort_by_key(|line| (line.service.is_none(), line.service)),
-            Self::Good => rows.sort_by_key(|line| thousandths_good(&line.books)),
-            Self::Begun | Self::Rate => rows.sort_by_key(|line| Reverse(begun(&line.books))),
-            Self::Waiting => rows.sort_by_key(|line| Reverse(waiting(&line.books))),
-            Self::Refused | Self::Failed => rows.sort_by_key(|line| Reverse(ended_badly(&line.books))),
-            Self::FirstLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_synack_ns)),
-            Self::SecondLeg => rows.sort_by_key(|line| Reverse(line.legs.synack_ack_ns)),
         }
     }
 
@@ -164,56 +117,10 @@ fn share(good: u64, decided: u64) -> Cell {
     Cell { text: percent(good, decided), tone }
 }
 
-fn begun(books: &ServiceBooks) -> u64 {
-    match books {
-        ServiceBooks::Tcp(books) => books.attempts,
-        ServiceBooks::Udp(books) => books.flows,
-    }
-}
-
-fn waiting(books: &ServiceBooks) -> u64 {
-    match books {
-        ServiceBooks::Tcp(books) => books.half_open.total(),
-        ServiceBooks::Udp(books) => books.unanswered,
-    }
-}
-
-fn ended_badly(books: &ServiceBooks) -> u64 {
-    match books {
-        ServiceBooks::Tcp(books) => failed(books),
-        ServiceBooks::Udp(books) => books.unreachable,
-    }
-}
-
-fn thousandths_good(books: &ServiceBooks) -> u64 {
-    let (good, all) = match books {
-        ServiceBooks::Tcp(books) => (books.completed, books.attempts),
-        ServiceBooks::Udp(books) => (books.answered, books.flows),
-    };
-    good.saturating_mul(1_000) / all.max(1)
-}
-
-/// What is listed, in its order: TCP's first.
-pub(crate) fn rows<'a>(scene: &'a Scene, ui: &Ui) -> Vec<&'a ServiceLine> {
-    let fits = |udp: bool| {
-        let mut rows: Vec<&ServiceLine> = scene
-            .services
-            .iter()
-            .filter(|line| service_id(line).1 == udp && ui.filter.admits_service(line))
-            .collect();
-        ui.services.column.sort(&mut rows);
-        if ui.services.reversed {
-            rows.reverse();
-        }
-        rows
-    };
-    [fits(false), fits(true)].concat()
-}
-
 /// The screen: TCP's table over UDP's, each with its titles.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
-    let rows = rows(scene, ui);
+    let rows = list::services(scene, &ui.filter, ui.services);
     if rows.is_empty() {
         let text = if ui.filter.is_empty() {
             " No service yet."
@@ -222,7 +129,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
         };
         return vec![Line::default(), pen.line([(text.to_owned(), Tone::Plain)])];
     }
-    let ids: Vec<ServiceId> = rows.iter().map(|line| service_id(line)).collect();
+    let ids: Vec<ServiceId> = rows.iter().map(|line| line.id()).collect();
     let cursor = ui.on_service.row(&ids);
     let tcp = ids.iter().filter(|(_, udp)| !udp).count();
     // Two lines of titles, and one between the tables.

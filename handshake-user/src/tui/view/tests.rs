@@ -15,8 +15,10 @@ use ratatui::style::Modifier;
 use super::draw;
 use crate::tui::attempt::{Attempt, Ended};
 use crate::tui::keys::{Action, Edit, Step};
+use crate::tui::list;
 use crate::tui::scene::Scene;
-use crate::tui::state::{Effect, Screen, Ui};
+use crate::tui::screen::Screen;
+use crate::tui::state::{Effect, Ui};
 use crate::tui::testing::Stage;
 use crate::tui::theme::Theme;
 
@@ -190,7 +192,7 @@ fn the_cursor_opens_what_it_is_on() {
     assert!(ui.filter.is_empty());
     ui.apply(Action::Move(Step::Last), &scene);
     ui.apply(Action::Open, &scene);
-    let rows = super::attempts::rows(&scene, &ui);
+    let rows = list::attempts(&scene, &ui.filter, ui.attempts);
     assert_eq!(ui.opened, rows.last().map(|attempt| **attempt));
     ui.apply(Action::Move(Step::Up), &scene);
     ui.apply(Action::Back, &scene);
@@ -209,11 +211,11 @@ fn the_cursor_stays_on_its_row() {
     });
     let mut ui = ui(Screen::Attempts);
     ui.apply(Action::Move(Step::Down), &scene);
-    let on = super::attempts::rows(&scene, &ui)[1].id();
+    let on = list::attempts(&scene, &ui.filter, ui.attempts)[1].id();
     let later = stage.play(1, |fake, _| {
         fake.open(ROW, State::SynSent, 30 * SECOND);
     });
-    let ids: Vec<_> = super::attempts::rows(&later, &ui).iter().map(|each| each.id()).collect();
+    let ids: Vec<_> = list::attempts(&later, &ui.filter, ui.attempts).iter().map(|each| each.id()).collect();
     assert_eq!(ids[ui.on_attempt.row(&ids)], on);
     assert_eq!(ui.on_attempt.row(&ids), 2);
 }
