@@ -53,7 +53,7 @@ fn endless(data: &[u8], link: Link) {
     assert_ne!(packet.class, Class::Truncated as u8, "{link:?}: every byte is there");
 }
 
-/// Octets on the wire: those there are, or more for some inputs.
+/// Bytes on the wire: those there are, or more for some inputs.
 fn wire_length(data: &[u8]) -> u32 {
     let there = u32::try_from(data.len()).unwrap_or(u32::MAX);
     if data.len().is_multiple_of(3) { there.saturating_add(70_000) } else { there }
@@ -136,5 +136,5 @@ fn lengths(packet: &Packet) {
         let parts = u64::from(packet.header_length) + u64::from(packet.payload);
         assert!(parts <= u64::from(packet.ip_length), "{packet:?}");
     }
-    assert!(packet.octets() >= u64::from(packet.ip_length) && packet.acks() <= 1, "{packet:?}");
+    assert!(packet.bytes() >= u64::from(packet.ip_length) && packet.acks() <= 1, "{packet:?}");
 }

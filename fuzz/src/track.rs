@@ -41,7 +41,7 @@ fn run(stream: &mut Stream<'_>, arena: &Arena) {
             "an open attempt ends by a verdict: {record:?}"
         );
     };
-    let memory = Memory::new(config, arena.storage(stream.settings().by_port), &event).mourned_by(&displaced);
+    let memory = Memory::new(config, arena.storage(stream.settings().by_port), &event).on_evict(&displaced);
     let mut history = History::new(config.options & option::ONE_SIDED != 0);
     let mut before = Words::of(memory.storage().books);
     let mut packets = 0;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use handshake_fuzz::{TARGETS, Target};
 
-/// Octets of the corpus at most: it is part of every clone.
-const MAX_OCTETS: u64 = 1 << 20;
+/// Bytes of the corpus at most: it is part of every clone.
+const MAX_BYTES: u64 = 1 << 20;
 
 #[test]
 fn every_input_of_the_corpus_holds() {
@@ -35,8 +35,8 @@ fn no_input_is_too_short_for_a_target() {
 #[test]
 fn the_corpus_stays_small() {
     let files = TARGETS.iter().flat_map(inputs);
-    let octets: u64 = files.map(|file| fs::metadata(file).expect("the file is there").len()).sum();
-    assert!(octets <= MAX_OCTETS, "{octets} octets: `cargo xtask fuzz TARGET --minimise`");
+    let bytes: u64 = files.map(|file| fs::metadata(file).expect("the file is there").len()).sum();
+    assert!(bytes <= MAX_BYTES, "{bytes} bytes: `cargo xtask fuzz TARGET --minimise`");
 }
 
 #[test]

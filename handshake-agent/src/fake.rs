@@ -172,7 +172,7 @@ impl Fake {
     /// Adds `count` samples of `ns` to a leg's histogram.
     pub fn sample(&mut self, leg: Leg, ns: u64, count: u64) {
         self.reading.histograms[leg as usize].buckets[bucket(ns) as usize] += count;
-        let most = [Counter::MaxSynSynAck, Counter::MaxSynAckAck, Counter::MaxConnect][leg as usize];
+        let most = [Counter::MaxSynToSynAck, Counter::MaxSynAckToAck, Counter::MaxConnect][leg as usize];
         let word = &mut self.reading.counters.words[most as usize];
         *word = ns.max(*word);
     }

@@ -43,7 +43,7 @@ pub type PortSet = [u64; PORT_WORDS];
 pub const PORT_WORDS: usize = 65_536 / 64;
 
 /// Written once by the agent, before the programs attach. In the order of use: what every packet needs comes first,
-/// in two cache lines (the map's first value begins eight octets before a line: kernel/bpf/arraymap.c).
+/// in two cache lines (the map's first value begins eight bytes before a line: kernel/bpf/arraymap.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
@@ -117,14 +117,14 @@ pub struct TcpRecord {
     pub isn_responder: u32,
     /// The other K of two ([`tag::SECOND_K`]), or what an early ACK acknowledged ([`tag::EARLY_ACK`]).
     pub other_ack: u32,
-    /// Octets of data in the SYN (Fast Open); one segment's at most.
+    /// Bytes of data in the SYN (Fast Open); one segment's at most.
     pub syn_data: u16,
-    /// Octets the responder sent behind its SYN+ACK before completion, saturating: the window of a SYN
+    /// Bytes the responder sent behind its SYN+ACK before completion, saturating: the window of a SYN
     /// is never scaled (RFC 7323 §2.2), so it cannot have sent more.
     pub responder_sent: u16,
     /// The first valid SYN+ACK, in ticks of 64 ns after `opened_ns`; 0 while there was none.
-    pub synack_after: u32,
-    /// The latest SYN, SYN+ACK or the completing ACK, in ticks of 64 ns after `opened_ns`.
+    pub syn_ack_after: u32,
+    /// The latest SYN or SYN+ACK, then what completed or ended the attempt, in ticks of 64 ns after `opened_ns`.
     pub latest_after: u32,
     /// Packets of class ack, both ways.
     pub ack: u32,
@@ -144,7 +144,7 @@ pub struct TcpRecord {
 pub struct UdpRecord {
     /// Time of the first packet.
     pub opened_ns: u64,
-    /// Octets of IP packets from the initiator, and from the responder.
+    /// Bytes of IP packets from the initiator, and from the responder.
     pub bytes: [u64; 2],
     /// Packets from the initiator, and from the responder; modulo 2³².
     pub packets: [u32; 2],
@@ -323,18 +323,18 @@ pub enum Counter {
     Filtered,
     /// UDP packets of tracked flows.
     UdpPackets,
-    /// Octets of their IP packets.
+    /// Bytes of their IP packets.
     UdpBytes,
     /// Attempts left out of the leg SYN → SYN+ACK.
-    ExcludedSynSynAck,
+    ExcludedSynToSynAck,
     /// Attempts left out of the leg SYN+ACK → ACK.
-    ExcludedSynAckAck,
+    ExcludedSynAckToAck,
     /// Attempts left out of `connect`.
     ExcludedConnect,
     /// The longest SYN → SYN+ACK, ns. Not a sum: the largest of the CPUs' counts.
-    MaxSynSynAck,
+    MaxSynToSynAck,
     /// The longest SYN+ACK → ACK, ns.
-    MaxSynAckAck,
+    MaxSynAckToAck,
     /// The longest connect, ns.
     MaxConnect,
     /// Records evicted that had expired.
@@ -455,14 +455,14 @@ pub struct Event {
     pub last_jiffies: u32,
     /// What is known of the attempt.
     pub tcp: TcpRecord,
-    /// [`Counter`] of the verdict as a number. In words: BPF would clear the octets beside one by a call,
+    /// [`Counter`] of the verdict as a number. In words: BPF would clear the bytes beside one by a call,
     /// whose frame is one too many.
     pub verdict: u32,
     /// [`Family`](crate::flow::Family) as a number.
     pub family: u32,
 }
 
-/// Octets of the event ring: a power of two, and whole pages.
+/// Bytes of the event ring: a power of two, and whole pages.
 pub const RING_BYTES: usize = 4 << 20;
 
 /// What the agent's `clock` program reads in one run: the two clocks of the records.

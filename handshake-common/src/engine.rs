@@ -14,11 +14,11 @@ use crate::flow::{End, Family, FlowKey, Side};
 use crate::record::{Clocks, Now, State, jiffies_since};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Slot4, Slot6, Tag, Worth};
-use crate::tcp::{self, Segment, Step};
+use crate::tcp::{self, Change, Segment};
 use crate::udp;
 use crate::verdict::{Cause, Leg, Sign};
 use crate::wire::{self, Class, Packet, quote};
-use crate::{below, latency, low_half, masked, patience};
+use crate::{below, latency, low_half, masked, spin};
 
 /// Rows of the service table that are looked at for one service.
 const SERVICE_PROBES: u32 = 8;
@@ -56,7 +56,7 @@ pub trait Platform {
     /// The record in a slot goes: another takes its place. An attempt that was open ends as `verdict`.
     /// Nothing on the packet path of the kernel; a replay lists the flow.
     #[inline(always)]
-    fn displaced<S: Slot>(&self, _slot: &S, _tag: Tag, _verdict: Option<Counter>) {}
+    fn on_evict<S: Slot>(&self, _slot: &S, _tag: Tag, _verdict: Option<Counter>) {}
     /// Hands `fill` room for an event and sends it; `false`: there was no room.
     fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
 }
@@ -170,7 +170,7 @@ fn is_in(net: &abi::Net, address: &[u32; 4]) -> bool {
 }
 
 /// A wanted packet on its way to its record.
-struct Visit<'a, P> {
+struct Lookup<'a, P> {
     platform: &'a P,
     config: &'a Config,
     packet: &'a Packet,
@@ -182,7 +182,7 @@ struct Visit<'a, P> {
 
 /// What a packet that meets no record makes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Newcomer {
+enum NewRecord {
     Attempt,
     Orphan,
     Midstream,
@@ -190,7 +190,7 @@ enum Newcomer {
     Nothing,
 }
 
-impl Newcomer {
+impl NewRecord {
     #[inline(always)]
     fn of(packet: &Packet) -> Self {
         if packet.quote != quote::NONE {
@@ -256,12 +256,12 @@ pub fn run<P: Platform>(
 
 /// The fast path: takes a packet that only counts, of a flow that has a record or is of none. `false`: nothing
 /// has been done, the packet takes the general way.
-pub struct Passage<'a, P, S> {
+pub struct FastPath<'a, P, S> {
     platform: &'a P,
     table: PhantomData<S>,
 }
 
-impl<'a, P: Platform, S: Table> Passage<'a, P, S> {
+impl<'a, P: Platform, S: Table> FastPath<'a, P, S> {
     /// To this table of a platform.
     pub const fn new(platform: &'a P) -> Self {
         Self { platform, table: PhantomData }
@@ -270,7 +270,7 @@ impl<'a, P: Platform, S: Table> Passage<'a, P, S> {
     #[inline(always)]
     fn pass(self, packet: &Packet) -> bool {
         let passed = !is_wanted(self.platform, packet)
-            || matches!(Visit::new::<S>(self.platform, packet).find::<S>(), Found::Passed);
+            || matches!(Lookup::new::<S>(self.platform, packet).find::<S>(), Found::Passed);
         if passed {
             count_class(self.platform, packet);
         }
@@ -278,7 +278,7 @@ impl<'a, P: Platform, S: Table> Passage<'a, P, S> {
     }
 }
 
-impl<P: Platform, S: Table> wire::Taker for Passage<'_, P, S> {
+impl<P: Platform, S: Table> wire::PacketSink for FastPath<'_, P, S> {
     #[inline(always)]
     fn ack(self, packet: &mut Packet) -> bool {
         packet.class = Class::Ack as u8;
@@ -306,22 +306,22 @@ impl<P: Platform, S: Table> wire::Taker for Passage<'_, P, S> {
 /// record once, under the lock.
 #[inline(always)]
 fn is_syn(packet: &Packet) -> bool {
-    Newcomer::of(packet) == Newcomer::Attempt
+    NewRecord::of(packet) == NewRecord::Attempt
 }
 
 /// A packet that [`count`] wants meets the record of its flow. `false`: there is none, and the packet is one that makes
 /// one.
 #[inline(always)]
 pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
-    let visit = Visit::new::<S>(platform, packet);
-    match visit.find::<S>() {
+    let lookup = Lookup::new::<S>(platform, packet);
+    match lookup.find::<S>() {
         Found::Passed => true,
-        Found::Nowhere => Newcomer::of(packet) == Newcomer::Nothing,
+        Found::Nowhere => NewRecord::of(packet) == NewRecord::Nothing,
         Found::At(index) => {
             // From here on in one way, whichever slot it is.
-            let index = low_half(visit.veil(index as u64));
+            let index = low_half(lookup.veil(index as u64));
             if let Some(set) = S::set(platform, index / WAYS) {
-                visit.meet(slot_of(set, index));
+                lookup.meet(slot_of(set, index));
             }
             true
         }
@@ -331,7 +331,7 @@ pub fn meet<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
 /// Makes a record for a packet. `false`: there is one after all.
 #[inline(always)]
 pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
-    Visit::new::<S>(platform, packet).insert::<S>()
+    Lookup::new::<S>(platform, packet).insert::<S>()
 }
 
 /// The row of the service a packet is sent to: its own, or `other` when the table has no room near
@@ -356,7 +356,7 @@ pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
     half
 }
 
-impl<'a, P: Platform> Visit<'a, P> {
+impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn new<S: Slot>(platform: &'a P, packet: &'a Packet) -> Self {
         let source = (&packet.source, packet.source_port);
@@ -481,9 +481,9 @@ impl<'a, P: Platform> Visit<'a, P> {
         let clocks = self.clocks();
         let place = vacancy(sets).unwrap_or_else(|| survey(sets, now, &clocks));
         // Asked after the survey, lest the verifier follow the survey once a kind of newcomer.
-        let newcomer = Newcomer::of(core::hint::black_box(self.packet));
+        let newcomer = NewRecord::of(core::hint::black_box(self.packet));
         if place.worth() > newcomer.worth() as u64 {
-            if matches!(newcomer, Newcomer::Attempt | Newcomer::Udp) {
+            if matches!(newcomer, NewRecord::Attempt | NewRecord::Udp) {
                 books.add(Counter::Untracked, 1);
             }
             return;
@@ -515,7 +515,7 @@ impl<'a, P: Platform> Visit<'a, P> {
             let verdict = if expired { expired_as(state) } else { Counter::Evicted };
             self.close(slot, tag, verdict, now);
         } else {
-            self.platform.displaced(slot, tag, None);
+            self.platform.on_evict(slot, tag, None);
         }
         if state.is_udp() && !expired {
             self.transfer(tag.service(), state.gauge_place(), Counter::UdpEvicted as usize);
@@ -528,44 +528,44 @@ impl<'a, P: Platform> Visit<'a, P> {
     fn close<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
         self.transfer(tag.service(), tag.state().gauge_place(), verdict as usize);
         self.tell(slot, tag, verdict as usize, now);
-        self.platform.displaced(slot, tag, Some(verdict));
+        self.platform.on_evict(slot, tag, Some(verdict));
     }
 
     /// Begins a record in a slot that is owned and has the key, and publishes it.
     #[inline(always)]
-    fn start<S: Table>(&self, slot: &S, old: Tag, now: Now, newcomer: Newcomer) {
+    fn start<S: Table>(&self, slot: &S, old: Tag, now: Now, newcomer: NewRecord) {
         let books = self.platform.books();
         let segment = Segment::of(self.packet);
         let sender_high = matches!(self.end, End::High);
         let mut flags = if sender_high { tag::INITIATOR_HIGH } else { 0 };
         let mut service = 0;
         let state = match newcomer {
-            Newcomer::Attempt => {
+            NewRecord::Attempt => {
                 let (record, more) = tcp::open(&segment, now.ns);
                 flags |= more;
                 slot.body().set_tcp(record);
                 service = self.enter(Counter::Attempts, State::SynSent);
                 State::SynSent
             }
-            Newcomer::Orphan => {
+            NewRecord::Orphan => {
                 slot.body().set_tcp(tcp::join(&segment, now.ns));
                 flags ^= tag::INITIATOR_HIGH;
                 books.add(Counter::OrphanSynAck, 1);
                 State::OrphanSynAck
             }
-            Newcomer::Midstream => {
+            NewRecord::Midstream => {
                 slot.body().set_tcp(tcp::join(&segment, now.ns));
                 books.add(Counter::Midstream, 1);
                 State::Midstream
             }
-            Newcomer::Udp => {
+            NewRecord::Udp => {
                 let (record, state) = udp::open(self.packet, S::FAMILY, now.ns);
                 slot.body().set_udp(record);
                 service = self.enter(Counter::UdpFlows, state);
                 self.count_udp();
                 state
             }
-            Newcomer::Nothing => State::Empty,
+            NewRecord::Nothing => State::Empty,
         };
         slot.last().store(now.jiffies);
         slot.tag().swap(old.next(state, flags, service).0);
@@ -613,7 +613,7 @@ impl<'a, P: Platform> Visit<'a, P> {
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !goes_on {
             cold_path();
-            self.start(slot, tag, now, Newcomer::of(self.packet));
+            self.start(slot, tag, now, NewRecord::of(self.packet));
         }
     }
 
@@ -671,7 +671,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     fn count_packet<S: Slot>(&self, slot: &S, side: Side) {
         if self.key.udp {
             let responder = matches!(side, Side::Responder);
-            slot.body().add_udp(responder, self.packet.segments as u32, self.packet.octets());
+            slot.body().add_udp(responder, self.packet.segments as u32, self.packet.bytes());
             self.count_udp();
         } else {
             slot.body().add_acks(self.packet.acks());
@@ -681,7 +681,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     #[inline(always)]
     fn count_udp(&self) {
         self.platform.books().add(Counter::UdpPackets, self.packet.segments as u64);
-        self.platform.books().add(Counter::UdpBytes, self.packet.octets());
+        self.platform.books().add(Counter::UdpBytes, self.packet.bytes());
     }
 
     /// A UDP flow is answered, found unreachable, or seen at its other hook point. The slot is owned. `false`: the flow
@@ -690,7 +690,7 @@ impl<'a, P: Platform> Visit<'a, P> {
     fn change_udp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
         let state = old.state();
         if table::expired(slot, state, now, &self.clocks()) {
-            self.platform.displaced(slot, old, None);
+            self.platform.on_evict(slot, old, None);
             return false;
         }
         let side = self.side(old.flags());
@@ -730,26 +730,26 @@ impl<'a, P: Platform> Visit<'a, P> {
         if matches!(state, State::Established) && idle > clocks.idle_after_jiffies {
             state = State::Closed;
         }
-        let context = tcp::Context {
+        let context = tcp::Conditions {
             now_ns: now.ns,
             half_open_after_ns: clocks.half_open_after_ns,
             one_sided: self.config.options & option::ONE_SIDED != 0,
             veil: self.veil(0),
         };
         let segment = Segment::of(self.packet);
-        let step = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);
-        let step = Step::unpack(self.veil(step.pack()));
-        if step.new_attempt {
+        let change = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);
+        let change = Change::unpack(self.veil(change.pack()));
+        if change.new_attempt {
             if state.is_open() {
                 self.close(slot, old, Counter::Superseded, now);
             } else {
-                self.platform.displaced(slot, old, None);
+                self.platform.on_evict(slot, old, None);
             }
             return false;
         }
         slot.body().set_tcp(record);
         slot.last().store(now.jiffies);
-        self.conclude(slot, old, &step, now);
+        self.conclude(slot, old, &change, now);
         true
     }
 
@@ -769,24 +769,24 @@ impl<'a, P: Platform> Visit<'a, P> {
 
     /// Books what a step says, and publishes the record.
     #[inline(always)]
-    fn conclude<S: Slot>(&self, slot: &S, old: Tag, step: &Step, now: Now) {
+    fn conclude<S: Slot>(&self, slot: &S, old: Tag, change: &Change, now: Now) {
         let before = old.state();
         let mut service = old.service();
-        if step.state as u8 != before as u8 {
-            if !before.is_attempt() && step.state.is_attempt() {
+        if change.state as u8 != before as u8 {
+            if !before.is_attempt() && change.state.is_attempt() {
                 // Its SYN came after its SYN+ACK: the orphan was an attempt.
                 self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
                 service = self.enter(Counter::Attempts, State::SynReceived);
-                self.settle(service, State::SynReceived, step.state);
+                self.settle(service, State::SynReceived, change.state);
             } else {
-                self.settle(service, before, step.state);
+                self.settle(service, before, change.state);
             }
         }
-        self.count_signs(step);
-        self.count_legs(step, &slot.body().tcp());
-        let published = old.next(step.state, step.flags, service);
-        if is_end(before, step.state) {
-            self.tell(slot, published, step.state.gauge_place(), now);
+        self.count_signs(change);
+        self.count_legs(change, &slot.body().tcp());
+        let published = old.next(change.state, change.flags, service);
+        if is_end(before, change.state) {
+            self.tell(slot, published, change.state.gauge_place(), now);
         }
         slot.tag().swap(published.0);
     }
@@ -807,13 +807,13 @@ impl<'a, P: Platform> Visit<'a, P> {
     }
 
     #[inline(always)]
-    fn count_signs(&self, step: &Step) {
-        if step.signs.is_empty() {
+    fn count_signs(&self, change: &Change) {
+        if change.signs.is_empty() {
             return;
         }
         let books = self.platform.books();
         let count = |sign: Sign, counter: Counter| {
-            if step.signs.has_sign(sign) {
+            if change.signs.has_sign(sign) {
                 books.add(counter, 1);
             }
         };
@@ -826,33 +826,33 @@ impl<'a, P: Platform> Visit<'a, P> {
     }
 
     #[inline(always)]
-    fn count_legs(&self, step: &Step, record: &TcpRecord) {
-        if step.timed.is_empty() && step.excluded.is_empty() {
+    fn count_legs(&self, change: &Change, record: &TcpRecord) {
+        if change.timed.is_empty() && change.excluded.is_empty() {
             return;
         }
-        let second = record.latest_after.saturating_sub(record.synack_after);
-        self.count_leg(step, Leg::SynSynAck, record.synack_after);
-        self.count_leg(step, Leg::SynAckAck, second);
-        self.count_leg(step, Leg::Connect, record.latest_after);
-        if step.timed.has_leg(Leg::Connect) || step.excluded.has_leg(Leg::Connect) {
-            let late = step.flags & tag::LATE != 0;
+        let second = record.latest_after.saturating_sub(record.syn_ack_after);
+        self.count_leg(change, Leg::SynToSynAck, record.syn_ack_after);
+        self.count_leg(change, Leg::SynAckToAck, second);
+        self.count_leg(change, Leg::Connect, record.latest_after);
+        if change.timed.has_leg(Leg::Connect) || change.excluded.has_leg(Leg::Connect) {
+            let late = change.flags & tag::LATE != 0;
             self.platform.books().add(Counter::Late, late as u64);
         }
     }
 
     #[inline(always)]
-    fn count_leg(&self, step: &Step, leg: Leg, ticks: u32) {
+    fn count_leg(&self, change: &Change, leg: Leg, ticks: u32) {
         let (excluded, longest) = match leg {
-            Leg::SynSynAck => (Counter::ExcludedSynSynAck, Counter::MaxSynSynAck),
-            Leg::SynAckAck => (Counter::ExcludedSynAckAck, Counter::MaxSynAckAck),
+            Leg::SynToSynAck => (Counter::ExcludedSynToSynAck, Counter::MaxSynToSynAck),
+            Leg::SynAckToAck => (Counter::ExcludedSynAckToAck, Counter::MaxSynAckToAck),
             Leg::Connect => (Counter::ExcludedConnect, Counter::MaxConnect),
         };
         let books = self.platform.books();
-        if step.timed.has_leg(leg) {
+        if change.timed.has_leg(leg) {
             let ns = (ticks as u64) << TICK_SHIFT;
             self.platform.sample(leg, latency::bucket(ns));
             books.raise(longest, ns);
-        } else if step.excluded.has_leg(leg) {
+        } else if change.excluded.has_leg(leg) {
             books.add(excluded, 1);
         }
     }
@@ -998,7 +998,7 @@ fn slot_of<S>(set: &Set<S>, way: u32) -> &S {
 #[inline(always)]
 fn own<P: Platform, S: Slot>(platform: &P, slot: &S) -> Option<Tag> {
     let mut tries = 0;
-    while tries < patience::TRIES {
+    while tries < spin::TRIES {
         let tag = Tag(slot.tag().load());
         if !tag.is_locked() && slot.tag().compare_exchange(tag.0, tag.locked().0) {
             return Some(tag);
@@ -1013,7 +1013,7 @@ fn own<P: Platform, S: Slot>(platform: &P, slot: &S) -> Option<Tag> {
 #[inline(always)]
 pub fn wait(word: &Shared64, pause: impl Fn()) {
     let mut looks = 0;
-    while looks < patience::LOOKS && word.load() & tag::LOCKED != 0 {
+    while looks < spin::LOOKS && word.load() & tag::LOCKED != 0 {
         pause();
         looks += 1;
     }
@@ -1078,7 +1078,7 @@ const fn is_point_of(points: u8, side: Side, point: u8) -> bool {
 #[inline(always)]
 fn acquire(lock: &Shared64) -> bool {
     let mut looks = 0;
-    while looks < patience::LOOKS {
+    while looks < spin::LOOKS {
         if lock.load() == 0 && lock.compare_exchange(0, 1) {
             return true;
         }

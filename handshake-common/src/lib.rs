@@ -26,7 +26,7 @@ mod atomic {
 }
 
 /// How long one waits for another. Apart from the protocol, for `tests/model` has less of it.
-mod patience {
+mod spin {
     /// How often a CPU looks again at a word that another one holds. A holder needs some hundred nanoseconds; a
     /// look takes about two, with the pause that the kernel's have between them some 40.
     pub(crate) const LOOKS: u32 = 128;
@@ -36,7 +36,7 @@ mod patience {
     /// How often a reader begins again with a slot. A transition holds it for well under a
     /// microsecond: whoever is unlucky this often in a row gives up.
     #[cfg(not(target_arch = "bpf"))]
-    pub(crate) const READINGS: u32 = 1_000;
+    pub(crate) const READ_TRIES: u32 = 1_000;
 }
 
 pub mod abi;

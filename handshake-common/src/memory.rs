@@ -53,10 +53,10 @@ pub struct Storage<'a> {
 }
 
 /// Takes an event; `false` when there was no room for it.
-pub type Sink<'a> = &'a dyn Fn(&Event) -> bool;
+pub type EventSink<'a> = &'a dyn Fn(&Event) -> bool;
 
 /// Hears of a record that goes, and how its attempt ended if it was open.
-pub type Obituary<'a> = &'a dyn Fn(&Record, Option<Counter>);
+pub type OnEvict<'a> = &'a dyn Fn(&Record, Option<Counter>);
 
 /// A [`Platform`] on the host. One thread uses it; several may share one [`Storage`] but for its
 /// `books`, `classes` and `histograms`, of which the kernel has one a CPU.
@@ -64,8 +64,8 @@ pub struct Memory<'a> {
     config: Config,
     storage: Storage<'a>,
     clock: Cell<Now>,
-    sink: Sink<'a>,
-    obituary: Option<Obituary<'a>>,
+    sink: EventSink<'a>,
+    on_evict: Option<OnEvict<'a>>,
 }
 
 impl<'a> Memory<'a> {
@@ -75,20 +75,20 @@ impl<'a> Memory<'a> {
     ///
     /// When a table is no power of two, or any part has another length than [`Storage`] says.
     #[must_use]
-    pub fn new(mut config: Config, storage: Storage<'a>, sink: Sink<'a>) -> Self {
+    pub fn new(mut config: Config, storage: Storage<'a>, sink: EventSink<'a>) -> Self {
         config.mask4 = mask_of(storage.slots4.len());
         config.mask6 = mask_of(storage.slots6.len());
         assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
         assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
-        Self { config, storage, clock: Cell::new(Now::default()), sink, obituary: None }
+        Self { config, storage, clock: Cell::new(Now::default()), sink, on_evict: None }
     }
 
-    /// Tells `obituary` of every record whose place another takes.
+    /// Tells `on_evict` of every record whose place another takes.
     #[must_use]
-    pub fn mourned_by(mut self, obituary: Obituary<'a>) -> Self {
-        self.obituary = Some(obituary);
+    pub fn on_evict(mut self, on_evict: OnEvict<'a>) -> Self {
+        self.on_evict = Some(on_evict);
         self
     }
 
@@ -145,9 +145,9 @@ impl Platform for Memory<'_> {
         self.storage.services.get(row as usize)
     }
 
-    fn displaced<S: Slot>(&self, slot: &S, tag: Tag, verdict: Option<Counter>) {
-        if let Some(obituary) = self.obituary {
-            obituary(&table::record_under(slot, tag), verdict);
+    fn on_evict<S: Slot>(&self, slot: &S, tag: Tag, verdict: Option<Counter>) {
+        if let Some(on_evict) = self.on_evict {
+            on_evict(&table::record_under(slot, tag), verdict);
         }
     }
 

@@ -221,7 +221,7 @@ pub const fn jiffies_since(now: u32, then: u32) -> u32 {
 }
 
 impl TcpRecord {
-    /// Time of the latest SYN, SYN+ACK or completing ACK.
+    /// Time of the latest SYN or SYN+ACK of an open attempt, and of the end of one that ended.
     #[inline(always)]
     #[must_use]
     pub const fn latest_ns(&self) -> u64 {

@@ -6,11 +6,11 @@
 pub struct SeqNum(pub u32);
 
 impl SeqNum {
-    /// The number `octets` further on.
+    /// The number `bytes` further on.
     #[inline(always)]
     #[must_use]
-    pub const fn plus(self, octets: u32) -> Self {
-        Self(self.0.wrapping_add(octets))
+    pub const fn plus(self, bytes: u32) -> Self {
+        Self(self.0.wrapping_add(bytes))
     }
 
     /// How far `self` is past `origin`, modulo 2³². A number before `origin` gives one of 2³¹ or more.

@@ -192,12 +192,12 @@ impl Body {
 
     /// Counts UDP packets of one side, under the same terms.
     #[inline(always)]
-    pub fn add_udp(&self, responder: bool, packets: u32, octets: u64) {
+    pub fn add_udp(&self, responder: bool, packets: u32, bytes: u64) {
         if responder {
-            self.wide[place::BYTES + 1].add(octets);
+            self.wide[place::BYTES + 1].add(bytes);
             self.narrow[place::PACKETS + 1].add(packets);
         } else {
-            self.wide[place::BYTES].add(octets);
+            self.wide[place::BYTES].add(bytes);
             self.narrow[place::PACKETS].add(packets);
         }
     }
@@ -493,7 +493,7 @@ pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
 #[cfg(not(target_arch = "bpf"))]
 pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
     use crate::shared::read_fence;
-    for _ in 0..crate::patience::READINGS {
+    for _ in 0..crate::spin::READ_TRIES {
         let before = Tag(slot.tag().load());
         if before.is_locked() {
             core::hint::spin_loop();

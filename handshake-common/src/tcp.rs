@@ -21,7 +21,7 @@ use crate::wire::{Class, Packet, flag, quote};
 
 /// What kind of segment a packet is to the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SegmentKind {
     /// SYN without ACK.
     Syn,
     /// SYN and ACK.
@@ -40,14 +40,14 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// What it is.
-    pub kind: Kind,
+    pub kind: SegmentKind,
     /// TCP flags.
     pub flags: u8,
     /// Sequence number.
     pub seq: SeqNum,
     /// Acknowledgement number; counts with the flag ACK only.
     pub ack: SeqNum,
-    /// Octets of payload.
+    /// Bytes of payload.
     pub payload: u32,
     /// The hook point that saw it.
     pub point: u8,
@@ -61,17 +61,17 @@ impl Segment {
     #[must_use]
     pub fn of(packet: &Packet) -> Self {
         let kind = if packet.quote != quote::NONE {
-            Kind::Unreachable
+            SegmentKind::Unreachable
         } else if packet.class == Class::Syn as u8 {
-            Kind::Syn
+            SegmentKind::Syn
         } else if packet.class == Class::SynAck as u8 {
-            Kind::SynAck
+            SegmentKind::SynAck
         } else if packet.class == Class::Ack as u8 || packet.class == Class::Fin as u8 {
-            Kind::Ack
+            SegmentKind::Ack
         } else if packet.class == Class::Rst as u8 {
-            Kind::Rst
+            SegmentKind::Rst
         } else {
-            Kind::Other
+            SegmentKind::Other
         };
         Self {
             kind,
@@ -98,9 +98,9 @@ impl Segment {
 
 /// A set of [`Sign`]s, or of [`Leg`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Set(u8);
+pub struct SmallSet(u8);
 
-impl Set {
+impl SmallSet {
     #[inline(always)]
     const fn with(self, bit: u8) -> Self {
         Self(self.0 | 1 << bit)
@@ -130,7 +130,7 @@ impl Set {
 
 /// How a record stands after a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct Change {
     /// The state, perhaps the same.
     pub state: State,
     /// Bits of [`tag`].
@@ -138,14 +138,14 @@ pub struct Step {
     /// The segment begins a new attempt in the place of this record; nothing else here counts.
     pub new_attempt: bool,
     /// Signs to count.
-    pub signs: Set,
+    pub signs: SmallSet,
     /// Legs that ended with this segment and are known.
-    pub timed: Set,
+    pub timed: SmallSet,
     /// Legs that ended with this segment and are left out.
-    pub excluded: Set,
+    pub excluded: SmallSet,
 }
 
-impl Step {
+impl Change {
     /// The step as one word.
     #[inline(always)]
     #[must_use]
@@ -166,15 +166,22 @@ impl Step {
             state: State::from_number((word & 0xff) as u8),
             flags: (word >> 8 & 0xffff) as u16,
             new_attempt: word >> 24 & 1 != 0,
-            signs: Set((word >> 32 & 0xff) as u8),
-            timed: Set((word >> 40 & 0xff) as u8),
-            excluded: Set((word >> 48 & 0xff) as u8),
+            signs: SmallSet((word >> 32 & 0xff) as u8),
+            timed: SmallSet((word >> 40 & 0xff) as u8),
+            excluded: SmallSet((word >> 48 & 0xff) as u8),
         }
     }
 
     #[inline(always)]
     const fn stay(state: State, flags: u16) -> Self {
-        Self { state, flags, new_attempt: false, signs: Set(0), timed: Set(0), excluded: Set(0) }
+        Self {
+            state,
+            flags,
+            new_attempt: false,
+            signs: SmallSet(0),
+            timed: SmallSet(0),
+            excluded: SmallSet(0),
+        }
     }
 
     #[inline(always)]
@@ -205,7 +212,7 @@ impl Step {
 
 /// The surroundings of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Context {
+pub struct Conditions {
     /// The time, ns.
     pub now_ns: u64,
     /// T1.
@@ -237,7 +244,7 @@ pub fn open(syn: &Segment, now_ns: u64) -> (TcpRecord, u16) {
 #[inline(always)]
 #[must_use]
 pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
-    let orphan = matches!(segment.kind, Kind::SynAck);
+    let orphan = matches!(segment.kind, SegmentKind::SynAck);
     let points = if orphan { segment.point << 4 | NO_POINT } else { NO_POINT << 4 | segment.point & 0xf };
     TcpRecord {
         opened_ns: now_ns,
@@ -258,34 +265,33 @@ pub fn step(
     record: &mut TcpRecord,
     side: Side,
     segment: &Segment,
-    context: &Context,
-) -> Step {
+    context: &Conditions,
+) -> Change {
     let counted = (sees_first(record, side, segment) as u64 ^ context.veil) & 1 != 0;
     if counted {
         count(record, segment);
     }
-    let flags = if matches!(segment.kind, Kind::Rst) { flags | tag::RESET } else { flags };
-    let mut meeting = Meeting { state, flags, record, segment, context, counted };
-    let step = match (segment.kind, side) {
-        (Kind::Syn, Side::Initiator) => meeting.initiator_syn(),
-        (Kind::Syn, Side::Responder) => meeting.responder_syn(),
-        (Kind::SynAck, Side::Initiator) => meeting.initiator_syn_ack(),
-        (Kind::SynAck, Side::Responder) => meeting.responder_syn_ack(),
-        (Kind::Ack, Side::Initiator) => meeting.initiator_ack(),
-        (Kind::Ack, Side::Responder) => meeting.responder_ack(),
-        (Kind::Rst, Side::Initiator) => meeting.initiator_rst(),
-        (Kind::Rst, Side::Responder) => meeting.responder_rst(),
-        (Kind::Unreachable, Side::Initiator) => meeting.initiator_unreachable(),
-        (Kind::Unreachable, Side::Responder) | (Kind::Other, Side::Initiator | Side::Responder) => {
-            Step::stay(state, flags)
-        }
+    let flags = if matches!(segment.kind, SegmentKind::Rst) { flags | tag::RESET } else { flags };
+    let mut transition = Transition { state, flags, record, segment, context, counted };
+    let change = match (segment.kind, side) {
+        (SegmentKind::Syn, Side::Initiator) => transition.initiator_syn(),
+        (SegmentKind::Syn, Side::Responder) => transition.responder_syn(),
+        (SegmentKind::SynAck, Side::Initiator) => transition.initiator_syn_ack(),
+        (SegmentKind::SynAck, Side::Responder) => transition.responder_syn_ack(),
+        (SegmentKind::Ack, Side::Initiator) => transition.initiator_ack(),
+        (SegmentKind::Ack, Side::Responder) => transition.responder_ack(),
+        (SegmentKind::Rst, Side::Initiator) => transition.initiator_rst(),
+        (SegmentKind::Rst, Side::Responder) => transition.responder_rst(),
+        (SegmentKind::Unreachable, Side::Initiator) => transition.initiator_unreachable(),
+        (SegmentKind::Unreachable, Side::Responder)
+        | (SegmentKind::Other, Side::Initiator | Side::Responder) => Change::stay(state, flags),
     };
     // Many ways meet here: the verifier goes on from here once.
-    let step = Step::unpack(step.pack() ^ context.veil);
-    if matches!(step.state, State::Established) && !matches!(state, State::Established) {
-        return meeting.complete(step);
+    let change = Change::unpack(change.pack() ^ context.veil);
+    if matches!(change.state, State::Established) && !matches!(state, State::Established) {
+        return transition.complete(change);
     }
-    step
+    change
 }
 
 /// Is this the hook point that first saw the side? A segment at another point is a repeat of one
@@ -296,7 +302,7 @@ fn sees_first(record: &mut TcpRecord, side: Side, segment: &Segment) -> bool {
         Side::Initiator => 0,
         Side::Responder => 4,
     };
-    if matches!(segment.kind, Kind::Unreachable) {
+    if matches!(segment.kind, SegmentKind::Unreachable) {
         return true;
     }
     let point = record.points >> shift & 0xf;
@@ -311,32 +317,32 @@ fn sees_first(record: &mut TcpRecord, side: Side, segment: &Segment) -> bool {
 #[inline(always)]
 fn count(record: &mut TcpRecord, segment: &Segment) {
     match segment.kind {
-        Kind::Syn => record.syn = record.syn.saturating_add(1),
-        Kind::SynAck => record.syn_ack = record.syn_ack.saturating_add(1),
-        Kind::Ack => record.ack = record.ack.wrapping_add(segment.acks),
-        Kind::Rst | Kind::Unreachable | Kind::Other => {}
+        SegmentKind::Syn => record.syn = record.syn.saturating_add(1),
+        SegmentKind::SynAck => record.syn_ack = record.syn_ack.saturating_add(1),
+        SegmentKind::Ack => record.ack = record.ack.wrapping_add(segment.acks),
+        SegmentKind::Rst | SegmentKind::Unreachable | SegmentKind::Other => {}
     }
 }
 
 /// A segment at the record it belongs to.
-struct Meeting<'a> {
+struct Transition<'a> {
     state: State,
     flags: u16,
     record: &'a mut TcpRecord,
     segment: &'a Segment,
-    context: &'a Context,
+    context: &'a Conditions,
     /// The segment is no repeat at another hook point.
     counted: bool,
 }
 
-impl Meeting<'_> {
+impl Transition<'_> {
     #[inline(always)]
-    fn stay(&self) -> Step {
-        Step::stay(self.state, self.flags)
+    fn stay(&self) -> Change {
+        Change::stay(self.state, self.flags)
     }
 
     #[inline(always)]
-    fn signed(&self, sign: Sign) -> Step {
+    fn signed(&self, sign: Sign) -> Change {
         if self.counted { self.stay().sign(sign) } else { self.stay() }
     }
 
@@ -384,18 +390,18 @@ impl Meeting<'_> {
 
     /// Established, with the times that are known. A FIN closes it in the same step.
     #[inline(always)]
-    fn complete(&mut self, step: Step) -> Step {
+    fn complete(&mut self, change: Change) -> Change {
         let ticks = self.ticks();
         self.record.latest_after = ticks;
         let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED | tag::SECOND_K;
-        let leg_known = step.flags & blurred == 0 && self.record.syn_ack_retransmits == 0;
-        let connect_known = step.flags & tag::UNTIMED == 0;
+        let leg_known = change.flags & blurred == 0 && self.record.syn_ack_retransmits == 0;
+        let connect_known = change.flags & tag::UNTIMED == 0;
         let waited = self.context.now_ns.saturating_sub(self.record.opened_ns);
         let late = if waited > self.context.half_open_after_ns { tag::LATE } else { 0 };
-        let closes = matches!(self.segment.kind, Kind::Ack) && self.segment.has(flag::FIN);
-        Step { flags: step.flags | late, ..step }
+        let closes = matches!(self.segment.kind, SegmentKind::Ack) && self.segment.has(flag::FIN);
+        Change { flags: change.flags | late, ..change }
             .to(if closes { State::Closed } else { State::Established })
-            .leg(Leg::SynAckAck, leg_known)
+            .leg(Leg::SynAckToAck, leg_known)
             .leg(Leg::Connect, connect_known)
     }
 }

@@ -12,7 +12,7 @@ use crate::wire::{Packet, quote};
 pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, State) {
     let record = UdpRecord {
         opened_ns: now_ns,
-        bytes: [packet.octets(), 0],
+        bytes: [packet.bytes(), 0],
         packets: [packet.segments as u32, 0],
         points: NO_POINT << 4 | packet.point & 0xf,
         ..UdpRecord::default()

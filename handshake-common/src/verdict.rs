@@ -63,7 +63,7 @@ impl Verdict {
             Self::Opening => "opening",
             Self::HalfOpen => "half_open",
             Self::Midstream => "midstream",
-            Self::OrphanSynAck => "orphan_synack",
+            Self::OrphanSynAck => "orphan_syn_ack",
         }
     }
 
@@ -126,7 +126,7 @@ impl Cause {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::NoSynAck => "no_synack",
+            Self::NoSynAck => "no_syn_ack",
             Self::NoAck => "no_ack",
         }
     }
@@ -179,7 +179,7 @@ impl Sign {
         match self {
             Self::SynRetransmit => "syn_retransmits",
             Self::SynAckRetransmit => "syn_ack_retransmits",
-            Self::BadSynAck => "bad_synack",
+            Self::BadSynAck => "bad_syn_ack",
             Self::BadAck => "bad_ack",
             Self::AckIgnored => "ack_ignored",
             Self::Revised => "revised",
@@ -297,23 +297,23 @@ impl FlowFlag {
 #[repr(u8)]
 pub enum Leg {
     /// SYN → SYN+ACK.
-    SynSynAck = 0,
+    SynToSynAck = 0,
     /// SYN+ACK → ACK.
-    SynAckAck,
+    SynAckToAck,
     /// First SYN → completing ACK, retransmissions included: what the client waited.
     Connect,
 }
 
 impl Leg {
     /// In the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::SynSynAck, Self::SynAckAck, Self::Connect];
+    pub const ALL: [Self; 3] = [Self::SynToSynAck, Self::SynAckToAck, Self::Connect];
 
     /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::SynSynAck => "syn_synack",
-            Self::SynAckAck => "synack_ack",
+            Self::SynToSynAck => "syn_to_syn_ack",
+            Self::SynAckToAck => "syn_ack_to_ack",
             Self::Connect => "connect",
         }
     }

@@ -16,7 +16,7 @@ mod l4;
 mod link;
 mod plain;
 
-pub use plain::{Keep, Taker, parse_plain4, parse_plain6};
+pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6};
 use zerocopy::FromBytes;
 
 /// The bytes asked for are declared by the headers before them, but are not in the frame.
@@ -48,7 +48,7 @@ const _: () = assert!(
 pub struct Slice<'a> {
     /// What was captured of it.
     pub bytes: &'a [u8],
-    /// Octets it had on the wire.
+    /// Bytes it had on the wire.
     pub length: u32,
 }
 
@@ -233,7 +233,7 @@ pub const UDP: u8 = 17;
 /// What [`parse`] found. Flat, without enums: it crosses between BPF functions by pointer.
 ///
 /// Addresses are words in host order, most significant first; an IPv4 address is the first word.
-/// Aligned so that BPF clears and copies it by double words: by words it calls memset, octet by octet.
+/// Aligned so that BPF clears and copies it by double words: by words it calls memset, byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Packet {
@@ -249,11 +249,11 @@ pub struct Packet {
     pub seq: u32,
     /// TCP acknowledgement number.
     pub ack: u32,
-    /// Octets of TCP payload, from the IP header's length.
+    /// Bytes of TCP payload, from the IP header's length.
     pub payload: u32,
-    /// Octets of the IP packet, from the IP header (0 there: what the frame holds).
+    /// Bytes of the IP packet, from the IP header (0 there: what the frame holds).
     pub ip_length: u32,
-    /// Octets of IP and L4 headers: what each further segment of a super-packet repeats. 0 when it
+    /// Bytes of IP and L4 headers: what each further segment of a super-packet repeats. 0 when it
     /// is neither TCP nor UDP.
     pub header_length: u16,
     /// Packets that this frame stands for: 1, or the segments of a super-packet.
@@ -299,10 +299,10 @@ impl Packet {
         }
     }
 
-    /// Octets of IP packets it stands for: each further segment of a super-packet repeats the headers.
+    /// Bytes of IP packets it stands for: each further segment of a super-packet repeats the headers.
     #[inline(always)]
     #[must_use]
-    pub const fn octets(&self) -> u64 {
+    pub const fn bytes(&self) -> u64 {
         self.ip_length as u64 + self.header_length as u64 * self.segments.saturating_sub(1) as u64
     }
 }

@@ -19,7 +19,7 @@ const FROM_NETWORK_HEADER: u32 = 1;
 
 /// What the kernel hands a program: it knows how long the whole frame is.
 pub(crate) trait Context: Copy {
-    /// Octets of the frame, beyond the linear part too. At XDP that is a helper's answer, and dear.
+    /// Bytes of the frame, beyond the linear part too. At XDP that is a helper's answer, and dear.
     fn frame_length(self) -> u32;
 }
 
@@ -141,14 +141,14 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
     }
 }
 
-/// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd rest octet by
-/// octet: five instructions each.
+/// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd rest byte by
+/// byte: five instructions each.
 #[inline(always)]
 pub(crate) fn clear(packet: &mut Packet) {
     let words: *mut [u64; size_of::<Packet>() / 8] = core::ptr::from_mut(packet).cast();
     let mut i = 0;
     while i < size_of::<Packet>() / 8 {
-        // SAFETY: within the packet, which is aligned to eight octets and valid as zeros.
+        // SAFETY: within the packet, which is aligned to eight bytes and valid as zeros.
         unsafe { (&raw mut (*words)[i]).write_volatile(0) };
         i += 1;
     }

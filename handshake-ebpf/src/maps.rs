@@ -52,22 +52,22 @@ static CLOCK: Array<ClockPair, 1, MMAPABLE> = Array::new();
 /// [`abi::CONFIG_MAP`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.config")]
-static CONFIG: Asked<Config> = Asked::new();
+static CONFIG: ReadOnly<Config> = ReadOnly::new();
 
 /// [`abi::PORTS_MAP`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.ports")]
-static PORTS: Asked<PortSet> = Asked::new();
+static PORTS: ReadOnly<PortSet> = ReadOnly::new();
 
 /// What the agent writes before the programs attach, and nobody later. A section of its own is a map of
 /// its own whose address stands in the code: every packet needs it, and this saves a lookup.
 #[repr(transparent)]
-struct Asked<T>(UnsafeCell<MaybeUninit<T>>);
+struct ReadOnly<T>(UnsafeCell<MaybeUninit<T>>);
 
 // SAFETY: programs only read it.
-unsafe impl<T> Sync for Asked<T> {}
+unsafe impl<T> Sync for ReadOnly<T> {}
 
-impl<T: FromBytes> Asked<T> {
+impl<T: FromBytes> ReadOnly<T> {
     const fn new() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))
     }

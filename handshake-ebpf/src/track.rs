@@ -4,10 +4,10 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use handshake_common::abi::point;
-use handshake_common::engine::{self, Passage};
+use handshake_common::engine::{self, FastPath};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::{Keep, Packet, note, parse_plain4, parse_plain6};
+use handshake_common::wire::{Packet, ParseOnly, note, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
 use crate::maps::Kernel;
@@ -20,7 +20,7 @@ pub(crate) fn xdp(ctx: *mut xdp_md) {
     let Some(kernel) = Kernel::new() else { return };
     let point = xdp_point(&kernel, ctx);
     let mut packet = Packet::unread(point, 1);
-    if parse_plain4(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel)) {
+    if parse_plain4(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
     }
     let done = if packet.family == Family::V4 as u8 {
@@ -41,7 +41,7 @@ fn track_plain4<C: Context>(kernel: &Kernel, frame: &Linear<C>, point: u8, segme
     let Some(packet) = maps::packet() else { return true };
     frame::clear(packet);
     (packet.point, packet.segments) = (point, segments);
-    let plain = parse_plain4(frame, packet, Keep);
+    let plain = parse_plain4(frame, packet, ParseOnly);
     if plain {
         observe4(kernel, packet);
     }
@@ -60,7 +60,7 @@ fn xdp_point(kernel: &Kernel, ctx: *mut xdp_md) -> u8 {
 extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
     let mut packet = Packet::unread(point as u8, 1);
-    parse_plain6(&Linear::xdp(ctx), &mut packet, Passage::<_, Slot6>::new(&kernel)) as i32
+    parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
 
 /// The general path parses again: that costs less than to hand the packet over, and the fast path
@@ -82,13 +82,13 @@ extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
 #[inline(always)]
 pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let Some(kernel) = Kernel::new() else { return };
-    let (point, segments) = told_of(&kernel, ctx, egress);
+    let (point, segments) = point_and_segments(&kernel, ctx, egress);
     if is_raw(&kernel, point) {
         general_skb(ctx, point as u32, segments as u32);
         return;
     }
     let mut packet = Packet::unread(point, segments);
-    if parse_plain4(&Linear::skb(ctx), &mut packet, Passage::<_, Slot4>::new(&kernel)) {
+    if parse_plain4(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
     }
     let done = if packet.family == Family::V4 as u8 {
@@ -106,7 +106,7 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
 extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
     let mut packet = Packet::unread(point as u8, segments as u16);
-    parse_plain6(&Linear::skb(ctx), &mut packet, Passage::<_, Slot6>::new(&kernel)) as i32
+    parse_plain6(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
 
 #[unsafe(no_mangle)]
@@ -124,7 +124,7 @@ extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32
 
 /// What the context knows of a frame at TC: its hook point, and the segments of a super-packet.
 #[inline(always)]
-fn told_of(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> (u8, u16) {
+fn point_and_segments(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> (u8, u16) {
     // SAFETY: the context is the program's own.
     let (interface, segments) = unsafe { ((*ctx).ifindex, (*ctx).gso_segs) };
     (point(kernel.interface(interface), egress), segments.clamp(1, u32::from(u16::MAX)) as u16)

@@ -12,11 +12,11 @@ pub const ATTEMPTS: [&str; 12] = [
     "tcp.initiator_aborted",
     "tcp.responder_aborted",
     "tcp.superseded",
-    "tcp.half_open_expired.no_synack",
+    "tcp.half_open_expired.no_syn_ack",
     "tcp.half_open_expired.no_ack",
     "tcp.evicted",
     "tcp.opening",
-    "tcp.half_open.no_synack",
+    "tcp.half_open.no_syn_ack",
     "tcp.half_open.no_ack",
 ];
 /// The terms of UDP flows.

@@ -231,7 +231,7 @@ fn verifier_log(mut attributes: ProgramLoad) -> String {
     attributes.log = log.as_mut_ptr() as u64;
     // Asked for its words alone: that it fails is known.
     let _refused_again = descriptor(command::PROG_LOAD, attributes);
-    log.truncate(log.iter().position(|octet| *octet == 0).unwrap_or(log.len()));
+    log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(log.len()));
     String::from_utf8_lossy(&log).into_owned()
 }
 
@@ -259,7 +259,7 @@ pub(crate) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
     Ok(map)
 }
 
-/// Reads or writes one element; `value` is the address of as many octets as the map's value has.
+/// Reads or writes one element; `value` is the address of as many bytes as the map's value has.
 fn element(number: libc::c_long, map: &OwnedFd, index: u32, value: u64) -> Result<()> {
     let key = &raw const index as u64;
     bpf(number, &mut MapElement { map: raw(map)?.into(), key, value, flags: 0 })?;

@@ -19,11 +19,11 @@ use crate::topology::Path;
 
 /// Whom a flood's frames are from: the census knows them by it.
 pub(crate) const MAC: Mac = Mac([2, b'h', b's', 0xf1, 0x00, 0xd0]);
-/// Octets of a flood's frame: the shortest on a wire.
+/// Bytes of a flood's frame: the shortest on a wire.
 const FRAME: usize = 60;
 /// J of all attempts.
 const ISN: u32 = 0x1234_5678;
-/// The first octet of all clients' addresses, and of their ports.
+/// The first byte of all clients' addresses, and of their ports.
 const NET: u8 = 10;
 const PORT: u8 = 0x40;
 
@@ -171,7 +171,7 @@ impl Template {
         const UDP: u8 = 17;
         let mut template = Self::tcp(mac, server, (0, 0, 0), true)?;
         let frame = &mut template.frame;
-        // As many octets behind the IP header as TCP's header had, 8 of them UDP's own.
+        // As many bytes behind the IP header as TCP's header had, 8 of them UDP's own.
         frame[38..54].fill(0);
         frame[39] = 20;
         frame[23] = UDP;

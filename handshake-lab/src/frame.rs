@@ -62,7 +62,7 @@ pub fn tcp_frame(macs: [Mac; 2], segment: &Segment<'_>) -> Result<Vec<u8>> {
     let mut l4 = tcp_header(segment);
     l4.extend_from_slice(segment.payload);
     let length = u16::try_from(l4.len()).context("too long for a packet")?;
-    let sum = checksum(&[&octets(from), &octets(to), &[0, TCP], &length.to_be_bytes(), &l4]);
+    let sum = checksum(&[&bytes(from), &bytes(to), &[0, TCP], &length.to_be_bytes(), &l4]);
     l4[16..18].copy_from_slice(&sum.to_be_bytes());
     let (ethertype, ip) = ip_header(from, to, length)?;
     let mut frame = [macs[1].0, macs[0].0].concat();
@@ -72,7 +72,7 @@ pub fn tcp_frame(macs: [Mac; 2], segment: &Segment<'_>) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Twenty octets, the checksum still zero.
+/// Twenty bytes, the checksum still zero.
 fn tcp_header(segment: &Segment<'_>) -> Vec<u8> {
     const DATA_OFFSET: u8 = 5 << 4;
     const WINDOW: u16 = 64_240;
@@ -87,7 +87,7 @@ fn tcp_header(segment: &Segment<'_>) -> Vec<u8> {
     header
 }
 
-/// The ethertype and the IP header in front of `length` octets of TCP.
+/// The ethertype and the IP header in front of `length` bytes of TCP.
 fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
     const HOPS: u8 = 64;
     match (from, to) {
@@ -117,7 +117,7 @@ fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+fn bytes(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -156,7 +156,7 @@ pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
     longer[20] = DESTINATION_OPTIONS;
     for left in (0..count).rev() {
         let next = if left == 0 { head[20] } else { DESTINATION_OPTIONS };
-        // Eight octets long (0 beyond the first eight), filled by one option PadN of four.
+        // Eight bytes long (0 beyond the first eight), filled by one option PadN of four.
         longer.extend_from_slice(&[next, 0, 1, 4, 0, 0, 0, 0]);
     }
     longer.extend_from_slice(rest);
@@ -202,7 +202,7 @@ impl Sender {
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         let taken = self.socket.send(frame).context("send a frame")?;
         if taken != frame.len() {
-            bail!("sent {taken} of {} octets", frame.len());
+            bail!("sent {taken} of {} bytes", frame.len());
         }
         self.sent += 1;
         Ok(())

@@ -153,7 +153,7 @@ impl Tap {
         loop {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    // SAFETY: the kernel has written the first `length` octets, which is at most the buffer's.
+                    // SAFETY: the kernel has written the first `length` bytes, which is at most the buffer's.
                     let frame = unsafe { buffer[..length].assume_init_ref() };
                     self.side(&from).add(frame);
                 }
@@ -195,7 +195,7 @@ fn dropped(socket: &Socket) -> io::Result<u32> {
     let mut stats = [0u32; 2];
     let mut length = socket_length::<[u32; 2]>()?;
     let fd = socket.as_raw_fd();
-    // SAFETY: the kernel writes at most `length` octets, the size of `stats`; both outlive the call.
+    // SAFETY: the kernel writes at most `length` bytes, the size of `stats`; both outlive the call.
     let result = unsafe {
         let into = (&raw mut stats).cast();
         libc::getsockopt(fd, libc::SOL_PACKET, PACKET_STATISTICS, into, &raw mut length)

@@ -96,12 +96,12 @@ impl Connections {
         self.clients.iter().map(address_of).collect()
     }
 
-    /// `octets` from the client to the server, and as many back, on each.
+    /// `bytes` from the client to the server, and as many back, on each.
     ///
     /// # Errors
     /// They do not come.
-    pub fn talk(&self, octets: usize) -> Result<()> {
-        let said = vec![b'x'; octets];
+    pub fn talk(&self, bytes: usize) -> Result<()> {
+        let said = vec![b'x'; bytes];
         for (client, server) in self.clients.iter().zip(&self.servers) {
             transfer(client, server, &said)?;
             transfer(server, client, &said)?;
@@ -184,7 +184,7 @@ fn retransmissions(socket: &Socket) -> Result<u32> {
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&info))?;
     let to = (&raw mut info).cast();
-    // SAFETY: the kernel writes at most `length` octets to `info`, which is ours alone.
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which is ours alone.
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length)
     };
@@ -423,7 +423,7 @@ struct Slow<'a> {
 
 impl<'a> Slow<'a> {
     fn new(path: &Path<'a>, namespace: &'a Namespace) -> Result<Self> {
-        // A burst is one SYN or SYN+ACK: 74 octets with its Ethernet header, 94 over IPv6.
+        // A burst is one SYN or SYN+ACK: 74 bytes with its Ethernet header, 94 over IPv6.
         let burst = if path.destination.is_ipv4() { 80 } else { 100 };
         let device = path.device;
         namespace.tc(&format!("qdisc add dev {device} root tbf rate 4kbit burst {burst} limit 100000"))?;
@@ -577,12 +577,12 @@ fn segments_dropped(socket: &Socket) -> io::Result<u32> {
     let mut words = [0u32; DROPS + 1];
     let mut length = libc::socklen_t::try_from(size_of_val(&words)).map_err(io::Error::other)?;
     let (fd, into) = (socket.as_raw_fd(), (&raw mut words).cast());
-    // SAFETY: the kernel writes at most `length` octets, the size of `words`; both outlive the call.
+    // SAFETY: the kernel writes at most `length` bytes, the size of `words`; both outlive the call.
     let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut length) };
     if result == 0 { Ok(words[DROPS]) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The time that each SYN+ACK of [`slow_answers`] but the first holds the device, at least: 54 octets of headers
+/// The time that each SYN+ACK of [`slow_answers`] but the first holds the device, at least: 54 bytes of headers
 /// (IPv6: 74) at 4 kbit/s.
 pub const SLOW_ANSWER: Duration = Duration::from_millis(100);
 
@@ -634,7 +634,7 @@ pub fn fast_open(path: &Path<'_>, count: usize, data: &[u8]) -> Result<Connectio
 fn send_fast(client: &Socket, listener: &Listener, data: &[u8]) -> Result<Socket> {
     let address = listener.address().into();
     let sent = client.send_to_with_flags(data, &address, libc::MSG_FASTOPEN).context("send with the SYN")?;
-    ensure!(sent == data.len(), "sent {sent} octets of {} with the SYN", data.len());
+    ensure!(sent == data.len(), "sent {sent} bytes of {} with the SYN", data.len());
     let server = listener.accept()?;
     receive(&server, data)?;
     Ok(server)
@@ -702,7 +702,7 @@ fn address_of(socket: &Socket) -> Result<SocketAddr> {
 
 fn transfer(from: &Socket, to: &Socket, said: &[u8]) -> Result<()> {
     let sent = from.send(said).context("send")?;
-    ensure!(sent == said.len(), "sent {sent} octets of {}", said.len());
+    ensure!(sent == said.len(), "sent {sent} bytes of {}", said.len());
     receive(to, said)
 }
 
@@ -734,7 +734,7 @@ fn await_count(count: impl Fn() -> Result<u64>, expected: u64) -> Result<()> {
     }
 }
 
-/// The address `number` after `first`; both are in the last octet.
+/// The address `number` after `first`; both are in the last byte.
 fn nth(first: IpAddr, number: u8) -> IpAddr {
     match first {
         IpAddr::V4(first) => {
@@ -742,9 +742,9 @@ fn nth(first: IpAddr, number: u8) -> IpAddr {
             [a, b, c, d + number].into()
         }
         IpAddr::V6(first) => {
-            let mut octets = first.octets();
-            octets[15] += number;
-            octets.into()
+            let mut bytes = first.octets();
+            bytes[15] += number;
+            bytes.into()
         }
     }
 }

@@ -25,20 +25,20 @@ pub struct Flow {
     pub responder: SocketAddr,
 }
 
-/// `flows` flows to an echo, on each `rounds` datagrams of `octets` there and back.
+/// `flows` flows to an echo, on each `rounds` datagrams of `bytes` there and back.
 ///
 /// # Errors
 /// An answer does not come.
-pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Result<Vec<Flow>> {
+pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<Flow>> {
     let (server, responder) = bound(path.server, path.server_at(0))?;
-    let said = vec![b'u'; octets];
+    let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
         for _ in 0..rounds {
             send(&client, &said)?;
-            answer(&server, octets)?;
-            receive(&client, octets)?;
+            answer(&server, bytes)?;
+            receive(&client, bytes)?;
         }
         made.push(Flow { initiator, responder });
         // Or the kernel may give the next flow the same port: it would be the same flow.
@@ -51,9 +51,9 @@ pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Resu
 ///
 /// # Errors
 /// A datagram cannot be sent.
-pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> Result<Vec<Flow>> {
+pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<Flow>> {
     let (_server, responder) = bound(path.server, path.server_at(0))?;
-    let said = vec![b'u'; octets];
+    let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
@@ -70,17 +70,17 @@ pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, octets: usize) -> R
 ///
 /// # Errors
 /// The client does not hear of it.
-pub fn closed(path: &Path<'_>, flows: usize, octets: usize) -> Result<Vec<Flow>> {
-    closed_at(path, CLOSED, flows, octets)
+pub fn closed(path: &Path<'_>, flows: usize, bytes: usize) -> Result<Vec<Flow>> {
+    closed_at(path, CLOSED, flows, bytes)
 }
 
 /// The same to `port`, of which no socket must know.
 ///
 /// # Errors
 /// As [`closed`].
-pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, octets: usize) -> Result<Vec<Flow>> {
+pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, bytes: usize) -> Result<Vec<Flow>> {
     let responder = path.server_at(port);
-    let said = vec![b'u'; octets];
+    let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
@@ -106,7 +106,7 @@ pub fn deaf(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// One datagram of 30 octets each way, between sockets that both sent first.
+/// One datagram of 30 bytes each way, between sockets that both sent first.
 pub(crate) fn cross(path: &Path<'_>) -> Result<()> {
     let (client, near) = bound(path.client, SocketAddr::new(path.source, 0))?;
     let (server, far) = bound(path.server, path.server_at(0))?;
@@ -132,23 +132,23 @@ fn connected(path: &Path<'_>, to: SocketAddr) -> Result<(Socket, SocketAddr)> {
 
 fn send(socket: &Socket, said: &[u8]) -> Result<()> {
     let sent = socket.send(said).context("send a datagram")?;
-    ensure!(sent == said.len(), "sent {sent} octets of {}", said.len());
+    ensure!(sent == said.len(), "sent {sent} bytes of {}", said.len());
     Ok(())
 }
 
 /// Sends what comes in back to where it came from.
-fn answer(server: &Socket, octets: usize) -> Result<()> {
+fn answer(server: &Socket, bytes: usize) -> Result<()> {
     server.set_read_timeout(Some(PATIENCE))?;
-    let mut heard = Vec::<u8>::with_capacity(octets + 1);
+    let mut heard = Vec::<u8>::with_capacity(bytes + 1);
     let (length, from) = server.recv_from(heard.spare_capacity_mut()).context("receive a datagram")?;
-    ensure!(length == octets, "received {length} octets of {octets}");
+    ensure!(length == bytes, "received {length} bytes of {bytes}");
     server.send_to(&vec![b'u'; length], &from).context("answer a datagram")?;
     Ok(())
 }
 
-fn receive(client: &Socket, octets: usize) -> Result<()> {
+fn receive(client: &Socket, bytes: usize) -> Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
-    let length = (&*client).read(&mut vec![0; octets + 1]).context("receive an answer")?;
-    ensure!(length == octets, "received {length} octets of {octets}");
+    let length = (&*client).read(&mut vec![0; bytes + 1]).context("receive an answer")?;
+    ensure!(length == bytes, "received {length} bytes of {bytes}");
     Ok(())
 }

@@ -374,7 +374,7 @@ fn fast_open_carries_data_in_the_syn() -> Result<()> {
         let written = dump.stop()?;
         let wire = tap.traffic()?.both();
         assert_eq!((wire.syn, wire.syn_ack, wire.fin, wire.rst), (4, 4, 0, 0));
-        // The SYNs with data are longer than the one that asks for a cookie, by ten octets and the cookie.
+        // The SYNs with data are longer than the one that asks for a cookie, by ten bytes and the cookie.
         let lines = Command::new("tcpdump").args(["-n", "-t", "-v", "-r"]).arg(written.path()).output()?;
         let text = String::from_utf8(lines.stdout)?;
         let with_data = text.lines().filter(|line| line.contains("Flags [S]") && line.contains("length 10"));

@@ -49,7 +49,7 @@ An expectation compares figures of the report: counts, times, shares and rates.
   completed >= 1000                             names are paths in the JSON report; tcp. is understood
   completed / attempts >= 99.9%                 a share; of nothing it is inconclusive, never met
   half_open + refused == 0                      sums and differences
-  p99(connect) < 2ms                            also p50, p90, max, count; syn_synack, synack_ack
+  p99(connect) < 2ms                            also p50, p90, max, count; syn_to_syn_ack, syn_ack_to_ack
   rate(completed) >= 500/s                      from the command's start to its exit
   attempts{port=443} == 200                     of services, by port= and address=
 

@@ -154,7 +154,7 @@ mod tests {
 
     use super::Output;
 
-    /// Takes `left` octets, then fails.
+    /// Takes `left` bytes, then fails.
     struct Pipe {
         left: usize,
         fails_with: ErrorKind,

@@ -21,7 +21,7 @@ use handshake_lab::{self as lab, Family, Namespace, Pair, Process, privilege, ud
 use serde_json::Value;
 
 use crate::{raise, run, shell};
-use expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYNACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
+use expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
 
 /// From one round of traffic to the next.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -112,7 +112,7 @@ fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<Kept> {
         connections.talk(100)?;
         connections.close()?;
         tcp::refused(path, REFUSED.each.into())?;
-        attempts.push(Attempts::start(path, deaf.address(), NO_SYNACK.each.into())?);
+        attempts.push(Attempts::start(path, deaf.address(), NO_SYN_ACK.each.into())?);
         // A port of its own: from the same addresses to the same port these were the same attempts again.
         let abandoned = Listener::new(path, 0, 128)?;
         tcp::syn_without_ack(path, abandoned.address(), NO_ACK.each)?;
@@ -177,7 +177,7 @@ mod tests {
     use handshake_lab::topology::DEVICE;
     use handshake_lab::{Family, Pair, skip_unless_privileged};
 
-    use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYNACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
+    use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
     use super::{last_report, traffic};
 
     /// By the wire's own count, before handshake has looked at it.
@@ -192,7 +192,7 @@ mod tests {
         let wire = tap.traffic().expect("nothing lost").both();
         drop(kept);
         let times = |each: u8| u64::from(each) * u64::from(ROUNDS);
-        assert_eq!(wire.syn, times(COMPLETED.each + REFUSED.each + NO_SYNACK.each + NO_ACK.each));
+        assert_eq!(wire.syn, times(COMPLETED.each + REFUSED.each + NO_SYN_ACK.each + NO_ACK.each));
         assert_eq!(wire.syn_ack, times(COMPLETED.each + NO_ACK.each));
         assert_eq!(wire.rst, times(REFUSED.each));
         assert_eq!(wire.fin, times(COMPLETED.each * 2));

@@ -64,7 +64,7 @@ impl Target {
         }
     }
 
-    /// Octets of an input at most: longer ones cost time and reach nothing new.
+    /// Bytes of an input at most: longer ones cost time and reach nothing new.
     const fn longest(self) -> u32 {
         match self {
             Self::Parse => 256,

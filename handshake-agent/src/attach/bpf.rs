@@ -21,7 +21,7 @@ const TCX_EGRESS: u32 = 47;
 const CHAIN: usize = 64;
 /// Where `struct bpf_prog_info` has the name, and how long it is.
 const INFO_NAME: std::ops::Range<usize> = 64..80;
-/// Octets asked of `struct bpf_prog_info`: up to and with the name.
+/// Bytes asked of `struct bpf_prog_info`: up to and with the name.
 const INFO_BYTES: usize = 80;
 
 /// A program somebody loaded.
@@ -29,7 +29,7 @@ const INFO_BYTES: usize = 80;
 pub struct ProgramName {
     /// Its id.
     pub id: u32,
-    /// Its name, at most 15 octets; needs CAP_SYS_ADMIN.
+    /// Its name, at most 15 bytes; needs CAP_SYS_ADMIN.
     pub name: Option<String>,
 }
 
@@ -119,7 +119,7 @@ fn program_name(id: u32) -> io::Result<String> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut info = [0_u8; INFO_BYTES];
     let mut get = GetInfo { fd: fd.as_raw_fd().cast_unsigned(), length: 80, info: info.as_mut_ptr() as u64 };
-    // SAFETY: `info` has the `length` octets said and outlives the call; the kernel writes no more of the structure.
+    // SAFETY: `info` has the `length` bytes said and outlives the call; the kernel writes no more of the structure.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut get) }?;
     Ok(super::netlink::text(&info[INFO_NAME]))
 }

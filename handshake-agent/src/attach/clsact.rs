@@ -16,7 +16,7 @@ use super::bpf::program;
 use super::netlink::{Body, Message, Netlink, Refusal, find, text, u16_at, u32_at};
 use super::{Direction, InterfaceInfo, refusal, tc_errno};
 
-/// Octets of `struct tcmsg`.
+/// Bytes of `struct tcmsg`.
 const HEADER: usize = 20;
 /// `TC_H_CLSACT` with `TC_H_MIN_INGRESS` or `TC_H_MIN_EGRESS`.
 const INGRESS_PARENT: u32 = 0xffff_fff2;

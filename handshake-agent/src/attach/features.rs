@@ -5,7 +5,7 @@ use libc::{CTRL_CMD_GETFAMILY, GENL_ID_CTRL, NETLINK_GENERIC};
 
 use super::netlink::{Body, Netlink, find, u16_at, u64_at};
 
-/// Octets of `struct genlmsghdr`: command, version, reserved.
+/// Bytes of `struct genlmsghdr`: command, version, reserved.
 const HEADER: usize = 4;
 /// `NETDEV_CMD_DEV_GET`, `NETDEV_A_DEV_IFINDEX` and `NETDEV_A_DEV_XDP_FEATURES`.
 const DEV_GET: u8 = 1;

@@ -17,7 +17,7 @@ const XDP_ATTACHED: u16 = 2;
 const XDP_PROGRAM: u16 = 4;
 /// Place of `rx_missed_errors` in `struct rtnl_link_stats64`, in words.
 const RX_MISSED: usize = 15;
-/// Octets of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`.
+/// Bytes of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`.
 const LINK_HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP: usize = 8;
@@ -84,7 +84,7 @@ pub struct InterfaceInfo {
     pub index: u32,
     /// `ARPHRD_*`: what its frames look like.
     pub arphrd: u16,
-    /// Octets of an IP packet that fit.
+    /// Bytes of an IP packet that fit.
     pub mtu: u32,
     /// Both directions of what goes over it pass its ingress.
     pub is_loopback: bool,

@@ -17,9 +17,9 @@ use libc::{
     SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK, c_int,
 };
 
-/// Octets of a message's header.
+/// Bytes of a message's header.
 const HEADER: usize = 16;
-/// Octets of an attribute's header; also what everything is aligned to.
+/// Bytes of an attribute's header; also what everything is aligned to.
 const ATTRIBUTE: usize = 4;
 /// An acknowledgement holds the error number and the header of the message it answers.
 const ACK_FIXED: usize = 4 + HEADER;
@@ -186,17 +186,17 @@ pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
-/// Two octets in the machine's order.
+/// Two bytes in the machine's order.
 pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// Four octets in the machine's order.
+/// Four bytes in the machine's order.
 pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// Eight octets in the machine's order.
+/// Eight bytes in the machine's order.
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
@@ -211,7 +211,7 @@ impl Body {
         Self(header.to_vec())
     }
 
-    /// Adds an attribute. Values here are a few octets; one past 64 KiB would be cut.
+    /// Adds an attribute. Values here are a few bytes; one past 64 KiB would be cut.
     pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
@@ -226,7 +226,7 @@ impl Body {
         self.with(kind | NESTED, &inner.0)
     }
 
-    /// The octets to send.
+    /// The bytes to send.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

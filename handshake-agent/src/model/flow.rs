@@ -97,9 +97,11 @@ pub struct TcpFlow {
     /// Copies of the SYN+ACK.
     pub syn_ack_retransmits: u8,
     /// SYN → SYN+ACK.
-    pub syn_synack_ns: Option<u64>,
+    pub syn_to_syn_ack_ns: Option<u64>,
     /// SYN+ACK → ACK.
-    pub synack_ack_ns: Option<u64>,
+    pub syn_ack_to_ack_ns: Option<u64>,
+    /// First SYN → completing ACK.
+    pub connect_ns: Option<u64>,
     /// Wireshark's, where it was asked for.
     pub completeness: Option<u8>,
     /// Names of what else is worth knowing.
@@ -111,7 +113,7 @@ pub struct TcpFlow {
 pub struct UdpFlow {
     /// Packets each way.
     pub packets: [u32; 2],
-    /// Octets of their IP packets.
+    /// Bytes of their IP packets.
     pub bytes: [u64; 2],
     /// First packet → first answer.
     pub answer_ns: Option<u64>,
@@ -158,7 +160,7 @@ impl<'a> View<'a> {
         let verdict = record.verdict(self.now, &self.clocks)?;
         let still = self.stopped && verdict == Verdict::Opening;
         let verdict = if still { Verdict::HalfOpen } else { verdict };
-        Some(self.with(record, verdict.name(), cause(verdict, record.state), self.completed_ns(record)))
+        Some(self.with(record, verdict.name(), cause(verdict, record.state), self.ended_ns(record)))
     }
 
     /// An attempt that has just ended, as the event of its end tells it.
@@ -195,13 +197,12 @@ impl<'a> View<'a> {
         }
     }
 
-    /// When a connection was completed: the record keeps that moment, and no other end's.
-    fn completed_ns(&self, record: &Record) -> Option<u64> {
-        match (&record.detail, record.state) {
-            (Detail::Tcp(tcp), State::Established | State::Closed) if tcp.latest_after != u32::MAX => {
-                Some(self.wall(tcp.latest_ns()))
-            }
-            _ => None,
+    /// When an attempt was completed, refused, found unreachable or aborted: records keep that moment.
+    fn ended_ns(&self, record: &Record) -> Option<u64> {
+        let has_ended = record.state.is_completed() || record.state.is_provisional();
+        match &record.detail {
+            Detail::Tcp(tcp) if has_ended && tcp.latest_after != u32::MAX => Some(self.wall(tcp.latest_ns())),
+            Detail::Tcp(_) | Detail::Udp(_) => None,
         }
     }
 
@@ -224,7 +225,7 @@ impl TcpFlow {
     fn of(record: &Record, tcp: &TcpRecord, compat: bool) -> Self {
         // Of a simultaneous open K is the other SYN's; of a one-sided view it is inferred.
         let without_syn_ack = record.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
-        let answered = tcp.synack_after != 0 || without_syn_ack || record.state == State::OrphanSynAck;
+        let answered = tcp.syn_ack_after != 0 || without_syn_ack || record.state == State::OrphanSynAck;
         let begun = record.state.is_attempt();
         Self {
             isn_initiator: begun.then_some(tcp.isn_initiator),
@@ -234,8 +235,9 @@ impl TcpFlow {
             ack: tcp.ack,
             syn_retransmits: if begun { tcp.syn_retransmits(record.flags) } else { 0 },
             syn_ack_retransmits: tcp.syn_ack_retransmits,
-            syn_synack_ns: first_leg(record, tcp),
-            synack_ack_ns: second_leg(record, tcp),
+            syn_to_syn_ack_ns: first_leg(record, tcp),
+            syn_ack_to_ack_ns: second_leg(record, tcp),
+            connect_ns: connect_ns(record, tcp),
             completeness: compat.then(|| completeness::of(record, tcp)),
             flags: FlowFlag::ALL
                 .into_iter()
@@ -255,7 +257,7 @@ impl UdpFlow {
 /// Known unless the SYN was repeated or segments came out of order.
 pub fn first_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
     let clear = record.flags & BLURRED == 0 && tcp.syn_retransmits(record.flags) == 0;
-    if clear { known(tcp.synack_after).map(ns) } else { None }
+    if clear { known(tcp.syn_ack_after).map(ns) } else { None }
 }
 
 /// Known of completed connections, unless the SYN+ACK was repeated or segments came out of order.
@@ -264,7 +266,7 @@ pub fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
     if !completed || record.flags & BLURRED != 0 || tcp.syn_ack_retransmits != 0 {
         return None;
     }
-    let from = known(tcp.synack_after)?;
+    let from = known(tcp.syn_ack_after)?;
     // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there.
     known(tcp.latest_after.max(1))?.checked_sub(from).map(ns)
 }
@@ -274,10 +276,10 @@ pub fn answer_ns(udp: &UdpRecord) -> Option<u64> {
     known(udp.answer_after).map(ns)
 }
 
-/// First SYN → completing ACK, retransmissions included; known of completed connections.
+/// First SYN → completing ACK, retransmissions included; known of completed connections whose segments came in order.
 pub fn connect_ns(record: &Record, tcp: &TcpRecord) -> Option<u64> {
-    let completed = matches!(record.state, State::Established | State::Closed);
-    completed.then(|| known(tcp.latest_after.max(1)).map(ns)).flatten()
+    let in_order = record.state.is_completed() && record.flags & tag::UNTIMED == 0;
+    in_order.then(|| known(tcp.latest_after.max(1)).map(ns)).flatten()
 }
 
 /// Ticks that are neither missing nor saturated.

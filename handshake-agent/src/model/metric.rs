@@ -20,7 +20,7 @@ pub enum Unit {
     Flows,
     /// Packets, or segments of one.
     Packets,
-    /// Octets of IP packets.
+    /// Bytes of IP packets.
     Bytes,
     /// Times, ns.
     Nanoseconds,
@@ -287,7 +287,7 @@ fn udp() -> Vec<Metric<Snapshot>> {
     all.push(Metric::new(
         "udp.bytes",
         Unit::Bytes,
-        "octets of their IP packets, headers included",
+        "bytes of their IP packets, headers included",
         |s: &Snapshot| s.udp.bytes,
     ));
     all

@@ -176,7 +176,7 @@ pub struct Tcp {
     /// Flows whose SYN was not seen.
     pub midstream: u64,
     /// SYN+ACKs whose SYN was not seen.
-    pub orphan_synack: u64,
+    pub orphan_syn_ack: u64,
     signs: [u64; Sign::ALL.len()],
 }
 
@@ -206,7 +206,7 @@ pub struct Udp {
     pub books: UdpBooks,
     /// Packets of tracked flows.
     pub packets: u64,
-    /// Octets of their IP packets.
+    /// Bytes of their IP packets.
     pub bytes: u64,
 }
 
@@ -547,7 +547,7 @@ impl Tcp {
             books: Books::settle(&gauges, ages, shown, reading.stopped),
             late: word(counters, Counter::Late),
             midstream: word(counters, Counter::Midstream),
-            orphan_synack: word(counters, Counter::OrphanSynAck),
+            orphan_syn_ack: word(counters, Counter::OrphanSynAck),
             signs: Sign::ALL.map(|sign| word(counters, sign_counter(sign))),
         }
     }
@@ -556,7 +556,7 @@ impl Tcp {
     pub fn verdict(&self, verdict: Verdict) -> u64 {
         match verdict {
             Verdict::Midstream => self.midstream,
-            Verdict::OrphanSynAck => self.orphan_synack,
+            Verdict::OrphanSynAck => self.orphan_syn_ack,
             Verdict::Completed
             | Verdict::Refused
             | Verdict::Unreachable
@@ -777,8 +777,8 @@ const fn sign_counter(sign: Sign) -> Counter {
 /// Where a leg's attempts left out are counted, and its longest sample.
 const fn leg_counters(leg: Leg) -> (Counter, Counter) {
     match leg {
-        Leg::SynSynAck => (Counter::ExcludedSynSynAck, Counter::MaxSynSynAck),
-        Leg::SynAckAck => (Counter::ExcludedSynAckAck, Counter::MaxSynAckAck),
+        Leg::SynToSynAck => (Counter::ExcludedSynToSynAck, Counter::MaxSynToSynAck),
+        Leg::SynAckToAck => (Counter::ExcludedSynAckToAck, Counter::MaxSynAckToAck),
         Leg::Connect => (Counter::ExcludedConnect, Counter::MaxConnect),
     }
 }

@@ -155,7 +155,7 @@ impl Source for Live {
         let now = self.now()?;
         let wall = clock::wall_ns(now.now_ns);
         let wall_ns = wall.map_err(|e| LiveError::from_io("read the clocks", e, String::new(), 0))?;
-        let [syn_synack, synack_ack, connect] = Leg::ALL;
+        let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
         Ok(Reading {
             now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
@@ -164,8 +164,8 @@ impl Source for Live {
             counters,
             classes,
             histograms: [
-                read_histogram(&self.bpf, syn_synack)?,
-                read_histogram(&self.bpf, synack_ack)?,
+                read_histogram(&self.bpf, syn_to_syn_ack)?,
+                read_histogram(&self.bpf, syn_ack_to_ack)?,
                 read_histogram(&self.bpf, connect)?,
             ],
             slots: (self.flows4.len() + self.flows6.len()) as u64,

@@ -116,7 +116,7 @@ impl Replay {
             passed.borrow_mut().push(Passed::Displaced(*record, verdict));
         };
         let memory = Memory::new(self.config, self.storage(), &ended);
-        let memory = if self.listens { memory.mourned_by(&displaced) } else { memory };
+        let memory = if self.listens { memory.on_evict(&displaced) } else { memory };
         memory.observe(now, packet);
     }
 
@@ -167,14 +167,14 @@ impl Source for Replay {
         let histogram = |leg: Leg| Histogram {
             buckets: std::array::from_fn(|i| self.histograms[leg as usize][i].load()),
         };
-        let [syn_synack, synack_ack, connect] = Leg::ALL;
+        let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         Ok(Reading {
             now: self.now,
             wall_ns: self.now.ns,
             stopped: self.stopped,
             counters: CounterBlock { words: std::array::from_fn(|i| self.books.words()[i].load()) },
             classes: self.classes.iter().map(class_block).collect(),
-            histograms: [histogram(syn_synack), histogram(synack_ack), histogram(connect)],
+            histograms: [histogram(syn_to_syn_ack), histogram(syn_ack_to_ack), histogram(connect)],
             slots: (self.slots4.len() + self.slots6.len()) as u64,
             lost_before_hook: 0,
         })

@@ -81,7 +81,7 @@ pub struct Scan {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByCause {
     /// No valid SYN+ACK.
-    pub no_synack: u64,
+    pub no_syn_ack: u64,
     /// No valid ACK.
     pub no_ack: u64,
 }
@@ -90,20 +90,20 @@ impl ByCause {
     /// The figure of one cause.
     pub fn of(self, cause: Cause) -> u64 {
         match cause {
-            Cause::NoSynAck => self.no_synack,
+            Cause::NoSynAck => self.no_syn_ack,
             Cause::NoAck => self.no_ack,
         }
     }
 
     /// Of both.
     pub fn total(self) -> u64 {
-        self.no_synack + self.no_ack
+        self.no_syn_ack + self.no_ack
     }
 
     /// The same, to be changed.
     pub fn at(&mut self, cause: Cause) -> &mut u64 {
         match cause {
-            Cause::NoSynAck => &mut self.no_synack,
+            Cause::NoSynAck => &mut self.no_syn_ack,
             Cause::NoAck => &mut self.no_ack,
         }
     }
@@ -111,7 +111,7 @@ impl ByCause {
 
 impl AddAssign for ByCause {
     fn add_assign(&mut self, other: Self) {
-        self.no_synack += other.no_synack;
+        self.no_syn_ack += other.no_syn_ack;
         self.no_ack += other.no_ack;
     }
 }
@@ -344,13 +344,14 @@ mod tests {
             (State::Empty as usize, 0, 0),
         ]);
         scan.add_table(&slots, None);
-        let (no_synack, no_ack) = (ByCause { no_synack: 1, no_ack: 0 }, ByCause { no_synack: 0, no_ack: 1 });
+        let (no_syn_ack, no_ack) =
+            (ByCause { no_syn_ack: 1, no_ack: 0 }, ByCause { no_syn_ack: 0, no_ack: 1 });
         assert_eq!(scan.used(), 5);
-        assert_eq!(scan.row(7), Ages { opening: no_synack, half_open: no_ack, ..Ages::default() });
+        assert_eq!(scan.row(7), Ages { opening: no_syn_ack, half_open: no_ack, ..Ages::default() });
         assert_eq!(scan.row(9), Ages { expired: no_ack, ..Ages::default() });
         assert_eq!(scan.row(2_048), Ages { pending: 1, ..Ages::default() });
         assert_eq!((scan.row(8), scan.row(u16::MAX)), (Ages::default(), Ages::default()));
-        let all = Ages { opening: no_synack, half_open: no_ack, expired: no_ack, pending: 1 };
+        let all = Ages { opening: no_syn_ack, half_open: no_ack, expired: no_ack, pending: 1 };
         assert_eq!(scan.all(), all);
     }
 

@@ -397,7 +397,7 @@ fn tcp(flow: u16, client: bool, flags: u8, seq: u32, ack: u32) -> Packet {
     Packet { seq, ack, flags, class: class as u8, protocol: wire::TCP, ..between(flow, client) }
 }
 
-/// A UDP packet of 100 octets.
+/// A UDP packet of 100 bytes.
 fn udp(flow: u16, client: bool) -> Packet {
     Packet { class: Class::Udp as u8, protocol: wire::UDP, ip_length: 100, ..between(flow, client) }
 }

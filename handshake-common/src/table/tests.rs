@@ -159,7 +159,7 @@ proptest! {
         four[32..].copy_from_slice(&more);
         six[..64].copy_from_slice(&four);
         six[64..96].copy_from_slice(&bytes);
-        let flow = Flow4::read_from_bytes(&four).expect("64 octets");
+        let flow = Flow4::read_from_bytes(&four).expect("64 bytes");
         let slot = slot4_of(&flow);
         prop_assert_eq!([slot.tag.load(), 0], [flow.tag, 0]);
         prop_assert_eq!([slot.low.load(), slot.high.load(), slot.ports.load(), slot.last.load()],
@@ -169,7 +169,7 @@ proptest! {
         prop_assert_eq!(udp.as_bytes(), &four[24..]);
         prop_assert_eq!(slot.body.points(), tcp.points);
 
-        let flow = Flow6::read_from_bytes(&six).expect("128 octets");
+        let flow = Flow6::read_from_bytes(&six).expect("128 bytes");
         let slot = slot6_of(&flow);
         prop_assert_eq!((get(&slot.low), get(&slot.high)), (flow.low, flow.high));
         prop_assert_eq!([slot.ports.load(), slot.last.load()], [flow.ports, flow.last_jiffies]);
@@ -243,14 +243,14 @@ fn random_factors(seed: u64) -> [[u64; HASH_WORDS]; 2] {
 
 /// The bytes of a flow as the tracker sees them.
 fn slot4_of(flow: &Flow4) -> &Slot4 {
-    // SAFETY: both are 64 octets with the same alignment, every bit pattern is a `Slot4`, and nothing
+    // SAFETY: both are 64 bytes with the same alignment, every bit pattern is a `Slot4`, and nothing
     // writes through the reference.
     unsafe { &*core::ptr::from_ref(flow).cast() }
 }
 
 /// The same of an IPv6 flow.
 fn slot6_of(flow: &Flow6) -> &Slot6 {
-    // SAFETY: as above, of 128 octets.
+    // SAFETY: as above, of 128 bytes.
     unsafe { &*core::ptr::from_ref(flow).cast() }
 }
 

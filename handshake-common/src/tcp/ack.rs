@@ -1,15 +1,15 @@
 //! An ACK or a FIN: the third segment's proof, and the connection's end.
 
-use super::{Meeting, Step, saturate16};
+use super::{Change, Transition, saturate16};
 use crate::abi::tag;
 use crate::record::State;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 use crate::wire::flag;
 
-impl Meeting<'_> {
+impl Transition<'_> {
     #[inline(always)]
-    pub(super) fn initiator_ack(&mut self) -> Step {
+    pub(super) fn initiator_ack(&mut self) -> Change {
         match self.state {
             State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) => self.crossed_ack(),
             State::SynSent => self.ack_before_syn_ack(),
@@ -33,7 +33,7 @@ impl Meeting<'_> {
 
     /// The initiator acknowledges the responder's half of a simultaneous open, or something else.
     #[inline(always)]
-    fn crossed_ack(&mut self) -> Step {
+    fn crossed_ack(&mut self) -> Change {
         if !self.segment.has(flag::ACK) {
             return self.stay();
         }
@@ -48,30 +48,30 @@ impl Meeting<'_> {
 
     /// No SYN+ACK was seen: it may yet be, or never will on a one-sided view.
     #[inline(always)]
-    fn ack_before_syn_ack(&mut self) -> Step {
+    fn ack_before_syn_ack(&mut self) -> Change {
         if !self.segment.has(flag::ACK) || self.segment.seq.is_before(self.after_j()) {
             return self.stay();
         }
         if self.context.one_sided && self.follows_syn() {
             self.record.isn_responder = self.segment.ack.plus(u32::MAX).0;
             self.flags |= tag::ONE_SIDED;
-            return self.stay().leg(Leg::SynSynAck, false).to(State::Established);
+            return self.stay().leg(Leg::SynToSynAck, false).to(State::Established);
         }
         self.note_early_ack()
     }
 
     #[inline(always)]
-    pub(super) fn note_early_ack(&mut self) -> Step {
+    pub(super) fn note_early_ack(&mut self) -> Change {
         if !self.segment.has(flag::ACK) {
             return self.stay();
         }
         self.record.other_ack = self.segment.ack.0;
-        Step::stay(self.state, self.flags | tag::EARLY_ACK)
+        Change::stay(self.state, self.flags | tag::EARLY_ACK)
     }
 
     /// The third segment, proven: it acknowledges a K that was sent, and goes on after J.
     #[inline(always)]
-    fn final_ack(&mut self) -> Step {
+    fn final_ack(&mut self) -> Change {
         if !self.segment.has(flag::ACK) {
             return self.stay();
         }
@@ -95,12 +95,12 @@ impl Meeting<'_> {
     }
 
     #[inline(always)]
-    fn close_on_fin(&self) -> Step {
+    fn close_on_fin(&self) -> Change {
         if self.segment.has(flag::FIN) { self.stay().to(State::Closed) } else { self.stay() }
     }
 
     #[inline(always)]
-    pub(super) fn responder_ack(&mut self) -> Step {
+    pub(super) fn responder_ack(&mut self) -> Change {
         match self.state {
             State::SynSent | State::SynReceived
                 if self.has(tag::SIMULTANEOUS)
@@ -129,7 +129,7 @@ impl Meeting<'_> {
 
     /// The responder may send before the final ACK (Fast Open); the ACK may then acknowledge that too.
     #[inline(always)]
-    fn responder_data(&mut self) -> Step {
+    fn responder_data(&mut self) -> Change {
         let sent = self.segment.end().since(self.after_k());
         if sent <= u16::MAX as u32 && !self.segment.seq.is_before(self.after_k()) {
             self.record.responder_sent = self.record.responder_sent.max(saturate16(sent));

@@ -1,17 +1,15 @@
 //! What ends an attempt for now: a RST at the expected number, an ICMP error that quotes the SYN.
 
-use super::{Meeting, Step};
+use super::{Change, Transition};
 use crate::abi::tag;
 use crate::record::State;
 use crate::seq::SeqNum;
 
-impl Meeting<'_> {
+impl Transition<'_> {
     #[inline(always)]
-    pub(super) fn initiator_rst(&mut self) -> Step {
+    pub(super) fn initiator_rst(&mut self) -> Change {
         match self.state {
-            State::SynSent | State::SynReceived if self.follows_syn() => {
-                self.stay().to(State::InitiatorAborted)
-            }
+            State::SynSent | State::SynReceived if self.follows_syn() => self.end(State::InitiatorAborted),
             State::Established => self.stay().to(State::Closed),
             State::SynSent
             | State::SynReceived
@@ -31,10 +29,10 @@ impl Meeting<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn responder_rst(&mut self) -> Step {
+    pub(super) fn responder_rst(&mut self) -> Change {
         match self.state {
-            State::SynSent if self.acks_syn() => self.stay().to(State::Refused),
-            State::SynReceived if self.follows_syn_ack() => self.stay().to(State::ResponderAborted),
+            State::SynSent if self.acks_syn() => self.end(State::Refused),
+            State::SynReceived if self.follows_syn_ack() => self.end(State::ResponderAborted),
             State::Established => self.stay().to(State::Closed),
             State::SynSent
             | State::SynReceived
@@ -51,6 +49,13 @@ impl Meeting<'_> {
             | State::UdpUnreachable
             | State::UdpMulticast => self.stay(),
         }
+    }
+
+    /// The attempt ends, provisionally, at this moment.
+    #[inline(always)]
+    fn end(&mut self, state: State) -> Change {
+        self.record.latest_after = self.ticks();
+        self.stay().to(state)
     }
 
     /// Is the segment's number one the responder may go on with after a SYN+ACK of its own?
@@ -62,11 +67,9 @@ impl Meeting<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn initiator_unreachable(&mut self) -> Step {
+    pub(super) fn initiator_unreachable(&mut self) -> Change {
         match self.state {
-            State::SynSent if self.segment.seq.0 == self.record.isn_initiator => {
-                self.stay().to(State::Unreachable)
-            }
+            State::SynSent if self.segment.seq.0 == self.record.isn_initiator => self.end(State::Unreachable),
             State::SynSent
             | State::SynReceived
             | State::Established

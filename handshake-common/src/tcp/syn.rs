@@ -1,13 +1,13 @@
 //! A SYN: the first, the same again, the other end's.
 
-use super::{Meeting, Step, saturate16};
+use super::{Change, Transition, saturate16};
 use crate::abi::tag;
 use crate::record::State;
 use crate::verdict::{Leg, Sign};
 
-impl Meeting<'_> {
+impl Transition<'_> {
     #[inline(always)]
-    pub(super) fn initiator_syn(&mut self) -> Step {
+    pub(super) fn initiator_syn(&mut self) -> Change {
         let same = self.segment.seq.0 == self.record.isn_initiator;
         match self.state {
             State::SynSent | State::SynReceived if same => self.repeat_syn(),
@@ -40,7 +40,7 @@ impl Meeting<'_> {
 
     /// The SYN of an open attempt again. Its data may be left out this time (RFC 7413 §4.1.3), or come now.
     #[inline(always)]
-    fn repeat_syn(&mut self) -> Step {
+    fn repeat_syn(&mut self) -> Change {
         if !self.counted {
             return self.stay();
         }
@@ -55,12 +55,12 @@ impl Meeting<'_> {
 
     /// The same SYN after a provisional end: the attempt goes on where it was.
     #[inline(always)]
-    fn take_up_by_syn(&mut self) -> Step {
+    fn take_up_by_syn(&mut self) -> Change {
         if !self.counted {
             return self.stay();
         }
         self.record.latest_after = self.ticks();
-        let state = if self.record.synack_after != 0 { State::SynReceived } else { State::SynSent };
+        let state = if self.record.syn_ack_after != 0 { State::SynReceived } else { State::SynSent };
         self.stay().sign(Sign::SynRetransmit).sign(Sign::Revised).to(state)
     }
 
@@ -72,23 +72,23 @@ impl Meeting<'_> {
 
     /// The SYN of a SYN+ACK seen before it (mirror ports reorder).
     #[inline(always)]
-    fn adopt(&mut self) -> Step {
+    fn adopt(&mut self) -> Change {
         self.record.isn_initiator = self.segment.seq.0;
         self.record.syn_data = saturate16(self.segment.payload);
         self.record.opened_ns = self.context.now_ns;
-        self.record.synack_after = 1;
+        self.record.syn_ack_after = 1;
         self.record.latest_after = 0;
         self.flags |= tag::UNTIMED;
         if self.segment.payload != 0 {
             self.flags |= tag::FAST_OPEN;
         }
-        self.settle_early_ack(Step::stay(State::SynReceived, self.flags).leg(Leg::SynSynAck, false))
+        self.settle_early_ack(Change::stay(State::SynReceived, self.flags).leg(Leg::SynToSynAck, false))
     }
 
     #[inline(always)]
-    pub(super) fn responder_syn(&mut self) -> Step {
+    pub(super) fn responder_syn(&mut self) -> Change {
         let crossed = self.has(tag::SIMULTANEOUS);
-        let same = self.is_a_k(self.segment.seq) && (crossed || self.record.synack_after != 0);
+        let same = self.is_a_k(self.segment.seq) && (crossed || self.record.syn_ack_after != 0);
         match self.state {
             State::SynSent if !crossed => self.cross(),
             State::SynSent | State::SynReceived if crossed && same => self.repeat_own_syn(),
@@ -124,7 +124,7 @@ impl Meeting<'_> {
 
     /// The second half of a simultaneous open.
     #[inline(always)]
-    fn cross(&mut self) -> Step {
+    fn cross(&mut self) -> Change {
         self.record.isn_responder = self.segment.seq.0;
         self.record.latest_after = self.ticks();
         self.flags = (self.flags | tag::SIMULTANEOUS) & !tag::EARLY_ACK;
@@ -133,7 +133,7 @@ impl Meeting<'_> {
 
     /// A SYN of the responder's that is not the first is a retransmission; the first is none.
     #[inline(always)]
-    fn count_own_syn(&mut self) -> Step {
+    fn count_own_syn(&mut self) -> Change {
         if self.counted {
             self.flags |= tag::RESPONDER_SYN;
         }
@@ -142,7 +142,7 @@ impl Meeting<'_> {
 
     /// The responder's half of a simultaneous open again.
     #[inline(always)]
-    fn repeat_own_syn(&mut self) -> Step {
+    fn repeat_own_syn(&mut self) -> Change {
         if self.counted {
             self.record.latest_after = self.ticks();
         }

@@ -1,14 +1,14 @@
 //! A SYN+ACK: the first, the same again, another, half of a simultaneous open.
 
-use super::{Meeting, Step};
+use super::{Change, Transition};
 use crate::abi::tag;
 use crate::record::State;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 
-impl Meeting<'_> {
+impl Transition<'_> {
     #[inline(always)]
-    pub(super) fn responder_syn_ack(&mut self) -> Step {
+    pub(super) fn responder_syn_ack(&mut self) -> Change {
         let valid = self.acks_syn();
         if valid {
             self.uncross();
@@ -44,26 +44,26 @@ impl Meeting<'_> {
 
     /// SYN-SENT → SYN-RECEIVED. The first leg is known unless the SYN was repeated (Karn's rule, RFC 6298 §3).
     #[inline(always)]
-    fn first_syn_ack(&mut self) -> Step {
+    fn first_syn_ack(&mut self) -> Change {
         self.record.isn_responder = self.segment.seq.0;
-        self.record.synack_after = self.ticks().max(1);
-        self.record.latest_after = self.record.synack_after;
+        self.record.syn_ack_after = self.ticks().max(1);
+        self.record.latest_after = self.record.syn_ack_after;
         let known = self.record.syn <= 1 && !self.early_ack_fits();
-        let step = Step::stay(State::SynReceived, self.flags).leg(Leg::SynSynAck, known);
-        self.settle_early_ack(step)
+        let change = Change::stay(State::SynReceived, self.flags).leg(Leg::SynToSynAck, known);
+        self.settle_early_ack(change)
     }
 
     /// The final ACK came before its SYN+ACK: it fits, or it was about something else.
     #[inline(always)]
-    pub(super) fn settle_early_ack(&mut self, step: Step) -> Step {
+    pub(super) fn settle_early_ack(&mut self, change: Change) -> Change {
         if !self.has(tag::EARLY_ACK) {
-            return step;
+            return change;
         }
         let fits = self.early_ack_fits();
         self.record.other_ack = 0;
-        let flags = step.flags & !tag::EARLY_ACK | if fits { tag::UNTIMED } else { 0 };
-        let step = Step { flags, ..step };
-        if fits { step.to(State::Established) } else { step.sign(Sign::BadAck) }
+        let flags = change.flags & !tag::EARLY_ACK | if fits { tag::UNTIMED } else { 0 };
+        let change = Change { flags, ..change };
+        if fits { change.to(State::Established) } else { change.sign(Sign::BadAck) }
     }
 
     #[inline(always)]
@@ -73,14 +73,14 @@ impl Meeting<'_> {
 
     /// A SYN+ACK after the first: the same again, or one with another K (SYN cookies, a second server).
     #[inline(always)]
-    fn further_syn_ack(&mut self) -> Step {
+    fn further_syn_ack(&mut self) -> Change {
         let k = self.segment.seq.0;
         if !self.is_a_k(self.segment.seq) {
             self.record.other_ack = self.record.isn_responder;
             self.record.isn_responder = k;
             self.record.responder_sent = 0;
             self.record.latest_after = self.ticks();
-            return Step::stay(self.state, self.flags | tag::SECOND_K);
+            return Change::stay(self.state, self.flags | tag::SECOND_K);
         }
         if !self.counted {
             return self.stay();
@@ -92,7 +92,7 @@ impl Meeting<'_> {
 
     /// The same SYN+ACK after a valid final ACK: the responder did not take it.
     #[inline(always)]
-    fn syn_ack_after_completion(&mut self) -> Step {
+    fn syn_ack_after_completion(&mut self) -> Change {
         let again = self.segment.seq.0 == self.record.isn_responder && self.record.syn_ack > 1;
         if !again || !self.counted || self.has(tag::SIMULTANEOUS) {
             return self.stay();
@@ -103,24 +103,24 @@ impl Meeting<'_> {
 
     /// The real SYN+ACK after a forged or early end.
     #[inline(always)]
-    fn take_up_by_syn_ack(&mut self) -> Step {
-        let first = self.record.synack_after == 0;
+    fn take_up_by_syn_ack(&mut self) -> Change {
+        let first = self.record.syn_ack_after == 0;
         if !first && !self.counted {
             return self.stay();
         }
-        let step = if self.has(tag::SIMULTANEOUS) {
+        let change = if self.has(tag::SIMULTANEOUS) {
             self.acknowledge_by(tag::INITIATOR_ACKED)
         } else if first {
             self.first_syn_ack()
         } else {
-            Step { state: State::SynReceived, ..self.further_syn_ack() }
+            Change { state: State::SynReceived, ..self.further_syn_ack() }
         };
-        step.sign(Sign::Revised)
+        change.sign(Sign::Revised)
     }
 
     /// A SYN+ACK of the initiator is half of a simultaneous open, or nothing.
     #[inline(always)]
-    pub(super) fn initiator_syn_ack(&mut self) -> Step {
+    pub(super) fn initiator_syn_ack(&mut self) -> Change {
         let valid = self.has(tag::SIMULTANEOUS)
             && self.segment.ack == self.after_k()
             && self.segment.seq.0 == self.record.isn_initiator;
@@ -151,27 +151,31 @@ impl Meeting<'_> {
 
     /// One of a simultaneous open's SYNs is acknowledged; with both the connection is established.
     #[inline(always)]
-    pub(super) fn acknowledge(&mut self, which: u16) -> Step {
+    pub(super) fn acknowledge(&mut self, which: u16) -> Change {
         let both = tag::INITIATOR_ACKED | tag::RESPONDER_ACKED;
         self.flags |= which;
-        if self.record.synack_after == 0 {
-            self.record.synack_after = self.ticks().max(1);
+        if self.record.syn_ack_after == 0 {
+            self.record.syn_ack_after = self.ticks().max(1);
         }
-        let step = Step::stay(State::SynReceived, self.flags);
-        if self.flags & both == both { step.leg(Leg::SynSynAck, false).to(State::Established) } else { step }
+        let change = Change::stay(State::SynReceived, self.flags);
+        if self.flags & both == both {
+            change.leg(Leg::SynToSynAck, false).to(State::Established)
+        } else {
+            change
+        }
     }
 
     /// The same by a SYN+ACK: it may be one again, and keeps the attempt young.
     #[inline(always)]
-    fn acknowledge_by(&mut self, which: u16) -> Step {
+    fn acknowledge_by(&mut self, which: u16) -> Change {
         let again = self.has(which) && self.counted;
         self.record.latest_after = self.ticks();
-        let step = self.acknowledge(which);
+        let change = self.acknowledge(which);
         if !again {
-            return step;
+            return change;
         }
         self.record.syn_ack_retransmits = self.record.syn_ack_retransmits.saturating_add(1);
-        step.sign(Sign::SynAckRetransmit)
+        change.sign(Sign::SynAckRetransmit)
     }
 
     /// A valid SYN+ACK with another number than the responder's SYN, of which nobody has acknowledged

@@ -12,7 +12,7 @@ mod times;
 
 use std::vec::Vec;
 
-use super::{Context, Kind, Segment, Step, open, step};
+use super::{Change, Conditions, Segment, SegmentKind, open, step};
 use crate::abi::{NO_POINT, TcpRecord, tag};
 use crate::flow::Side::{self, Initiator, Responder};
 use crate::record::State::{self, Closed, Established, SynReceived, SynSent};
@@ -105,7 +105,14 @@ fn the_table_is_complete() {
     for state in State::ALL {
         assert!(ROWS.iter().any(|row| row.0 == state), "{state:?} has no row");
     }
-    let kinds = [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Rst, Kind::Unreachable, Kind::Other];
+    let kinds = [
+        SegmentKind::Syn,
+        SegmentKind::SynAck,
+        SegmentKind::Ack,
+        SegmentKind::Rst,
+        SegmentKind::Unreachable,
+        SegmentKind::Other,
+    ];
     for (number, kind) in kinds.into_iter().enumerate() {
         assert_eq!(number_of(kind), number);
         for side in [Initiator, Responder] {
@@ -131,19 +138,19 @@ fn flags_are_masked() {
 
 // ---- helpers ----
 
-const CONTEXT: Context =
-    Context { now_ns: 2_000_000, half_open_after_ns: 3_000_000_000, one_sided: false, veil: 0 };
+const CONTEXT: Conditions =
+    Conditions { now_ns: 2_000_000, half_open_after_ns: 3_000_000_000, one_sided: false, veil: 0 };
 const SECOND: u64 = 1_000_000_000;
 
 /// A match without a rest: a new kind does not compile until it is in the test above.
-const fn number_of(kind: Kind) -> usize {
+const fn number_of(kind: SegmentKind) -> usize {
     match kind {
-        Kind::Syn => 0,
-        Kind::SynAck => 1,
-        Kind::Ack => 2,
-        Kind::Rst => 3,
-        Kind::Unreachable => 4,
-        Kind::Other => 5,
+        SegmentKind::Syn => 0,
+        SegmentKind::SynAck => 1,
+        SegmentKind::Ack => 2,
+        SegmentKind::Rst => 3,
+        SegmentKind::Unreachable => 4,
+        SegmentKind::Other => 5,
     }
 }
 
@@ -172,7 +179,7 @@ fn typical(state: State, flags: u16) -> TcpRecord {
         opened_ns: 1_000_000,
         isn_initiator: J,
         isn_responder: if knows_k { K } else { 0 },
-        synack_after: u32::from(answered) * 5_000,
+        syn_ack_after: u32::from(answered) * 5_000,
         latest_after: u32::from(answered) * 5_000,
         syn: 1,
         syn_ack: u8::from(answered),
@@ -186,7 +193,7 @@ struct Talk {
     state: State,
     flags: u16,
     record: TcpRecord,
-    context: Context,
+    context: Conditions,
     /// The hook point of what is sent next.
     point: u8,
     signs: Vec<Sign>,
@@ -203,7 +210,7 @@ impl Talk {
     }
 
     fn of(state: State, flags: u16, record: TcpRecord) -> Self {
-        let context = Context { now_ns: SECOND, ..CONTEXT };
+        let context = Conditions { now_ns: SECOND, ..CONTEXT };
         let (signs, timed, excluded) = (Vec::new(), Vec::new(), Vec::new());
         Self { state, flags, record, context, point: 0, signs, timed, excluded, new_attempts: 0 }
     }
@@ -240,7 +247,7 @@ impl Talk {
         self.state
     }
 
-    fn note(&mut self, after: &Step) {
+    fn note(&mut self, after: &Change) {
         if after.new_attempt {
             self.new_attempts += 1;
             return;
@@ -265,44 +272,44 @@ fn with_isns(test: impl Fn(u32, u32)) {
     }
 }
 
-const fn segment(kind: Kind, flags: u8, seq: u32, ack: u32) -> Segment {
-    let acks = if let Kind::Ack = kind { flags & FIN == 0 } else { false };
+const fn segment(kind: SegmentKind, flags: u8, seq: u32, ack: u32) -> Segment {
+    let acks = if let SegmentKind::Ack = kind { flags & FIN == 0 } else { false };
     Segment { kind, flags, seq: SeqNum(seq), ack: SeqNum(ack), payload: 0, point: 0, acks: acks as u32 }
 }
 
 const fn syn(seq: u32) -> Segment {
-    segment(Kind::Syn, SYN, seq, 0)
+    segment(SegmentKind::Syn, SYN, seq, 0)
 }
 
 const fn syn_ack(seq: u32, ack: u32) -> Segment {
-    segment(Kind::SynAck, SYN | ACK, seq, ack)
+    segment(SegmentKind::SynAck, SYN | ACK, seq, ack)
 }
 
 const fn ack(seq: u32, ack: u32) -> Segment {
-    segment(Kind::Ack, ACK, seq, ack)
+    segment(SegmentKind::Ack, ACK, seq, ack)
 }
 
 const fn fin(seq: u32, ack: u32) -> Segment {
-    segment(Kind::Ack, FIN | ACK, seq, ack)
+    segment(SegmentKind::Ack, FIN | ACK, seq, ack)
 }
 
 const fn rst(seq: u32, ack: u32) -> Segment {
-    segment(Kind::Rst, RST | ACK, seq, ack)
+    segment(SegmentKind::Rst, RST | ACK, seq, ack)
 }
 
 const fn unreachable(seq: u32) -> Segment {
-    segment(Kind::Unreachable, 0, seq, 0)
+    segment(SegmentKind::Unreachable, 0, seq, 0)
 }
 
 const fn other(seq: u32) -> Segment {
-    segment(Kind::Other, 0, seq, 0)
+    segment(SegmentKind::Other, 0, seq, 0)
 }
 
-/// The segment with octets of data in it.
+/// The segment with bytes of data in it.
 const fn with_data(segment: Segment, payload: u32) -> Segment {
     Segment { payload, ..segment }
 }
 
-const fn plus(number: u32, octets: u32) -> u32 {
-    number.wrapping_add(octets)
+const fn plus(number: u32, bytes: u32) -> u32 {
+    number.wrapping_add(bytes)
 }

@@ -14,11 +14,11 @@ pub const PORTS: (u16, u16) = (40_000, 80);
 enum Next {
     /// Nowhere.
     Nothing,
-    /// In the two octets here: an EtherType, in network order.
+    /// In the two bytes here: an EtherType, in network order.
     Ethertype(usize),
-    /// In the four octets here: a BSD address family.
+    /// In the four bytes here: a BSD address family.
     AddressFamily { at: usize, big_endian: bool },
-    /// In the octet here: an IP protocol.
+    /// In the byte here: an IP protocol.
     Protocol(usize),
 }
 
@@ -92,7 +92,7 @@ impl FrameBuilder {
         source.iter().chain(&destination).fold(s, |s, word| s.payload(&word.to_be_bytes()))
     }
 
-    /// The fragment fields: IPv6 gets a header of its own. `offset` in units of eight octets.
+    /// The fragment fields: IPv6 gets a header of its own. `offset` in units of eight bytes.
     #[must_use]
     pub fn fragment(mut self, offset: u16, more: bool) -> Self {
         if let (start, false) = self.network_header() {
@@ -113,17 +113,17 @@ impl FrameBuilder {
         self.announce_protocol(protocol);
         let start = self.length;
         self.next = Next::Protocol(start);
-        let length_octets = match protocol {
+        let length_bytes = match protocol {
             44 => 8,
             51 => (usize::from(length) + 2) * 4,
             _ => (usize::from(length) + 1) * 8,
         };
-        self = self.zeros(length_octets);
+        self = self.zeros(length_bytes);
         self.put(start, &[59, length]);
         self
     }
 
-    /// IPv4 options: a multiple of four octets, right behind [`ipv4`](Self::ipv4).
+    /// IPv4 options: a multiple of four bytes, right behind [`ipv4`](Self::ipv4).
     #[must_use]
     pub fn ipv4_options(mut self, options: &[u8]) -> Self {
         let (start, _) = self.network_header();
@@ -141,7 +141,7 @@ impl FrameBuilder {
         s.payload(&[0x50, flags, 0x20, 0, 0, 0, 0, 0])
     }
 
-    /// TCP options: a multiple of four octets, right behind [`tcp`](Self::tcp).
+    /// TCP options: a multiple of four bytes, right behind [`tcp`](Self::tcp).
     #[must_use]
     pub fn tcp_options(mut self, options: &[u8]) -> Self {
         self.bytes[self.transport + 12] += words(options) << 4;
@@ -186,7 +186,7 @@ impl FrameBuilder {
         self
     }
 
-    /// Octets behind the packet, which no header counts.
+    /// Bytes behind the packet, which no header counts.
     #[must_use]
     pub fn padding(mut self, bytes: &[u8]) -> Self {
         let start = self.length;

@@ -13,10 +13,10 @@ pub(super) struct Transport {
     pub(super) family: Family,
     /// IANA's number of what is at `offset`.
     pub(super) protocol: u8,
-    /// Octets before it that are IP's: header, options, extension headers.
+    /// Bytes before it that are IP's: header, options, extension headers.
     pub(super) ip_header: u32,
     pub(super) offset: u32,
-    /// The first octet behind the IP packet: by its length, whatever the frame holds.
+    /// The first byte behind the IP packet: by its length, whatever the frame holds.
     pub(super) end: u32,
     /// More fragments follow, so a header may run past `end`.
     pub(super) first_fragment: bool,
@@ -31,7 +31,7 @@ const QUOTED_EXTENSIONS: u32 = 2;
 pub(super) const IPV4_LENGTH: u32 = fixed_part::<Ipv4>();
 const IPV6_LENGTH: u32 = fixed_part::<Ipv6>();
 const EXTENSION_LENGTH: u32 = fixed_part::<Extension>();
-/// An 8-bit length in units of eight octets, not counting the first.
+/// An 8-bit length in units of eight bytes, not counting the first.
 const EXTENSION_LONGEST: u32 = 256 * 8;
 
 /// IHL has four bits, in words.
@@ -116,13 +116,13 @@ impl Ipv6 {
     }
 }
 
-/// The first eight octets of an extension header: none is shorter.
+/// The first eight bytes of an extension header: none is shorter.
 #[derive(FromBytes)]
 #[repr(C, align(4))]
 struct Extension {
     next_header: u8,
     length: u8,
-    /// Of a fragment header: offset in units of eight octets (13 bits), then bits, the last "more".
+    /// Of a fragment header: offset in units of eight bytes (13 bits), then bits, the last "more".
     fragment: U16,
     _rest: U32,
 }
@@ -143,7 +143,7 @@ fn ipv4<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transpo
     ipv4_behind(frame, &header, ip_header, offset, packet)
 }
 
-/// What is behind a header at `offset` that is `ip_header` octets long.
+/// What is behind a header at `offset` that is `ip_header` bytes long.
 #[inline(always)]
 pub(super) fn ipv4_behind<F: Frame>(
     frame: &F,

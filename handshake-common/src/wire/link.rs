@@ -106,7 +106,7 @@ pub(super) const fn is_tag(ethertype: u16) -> bool {
 
 /// The link promises IP, so a version that is neither is a wrong version.
 ///
-/// Two octets are read for one: the bounds check of a single octet becomes `data >= end` in 32 bits,
+/// Two bytes are read for one: the bounds check of a single byte becomes `data >= end` in 32 bits,
 /// which proves nothing to the verifier.
 #[inline(always)]
 fn bare<F: Frame>(frame: &F) -> Result<Network, Class> {

@@ -12,7 +12,7 @@ use crate::flow::Family;
 
 /// Who takes a plain packet. What becomes of each kind is inlined at one place, where its class and protocol are
 /// known: a packet that has been told apart once is not told apart again.
-pub trait Taker: Sized {
+pub trait PacketSink: Sized {
     /// A packet of class ack: nearly all of TCP.
     fn ack(self, packet: &mut Packet) -> bool;
     /// A packet of class udp.
@@ -23,9 +23,9 @@ pub trait Taker: Sized {
 
 /// Keeps the packet, whatever it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep;
+pub struct ParseOnly;
 
-impl Taker for Keep {
+impl PacketSink for ParseOnly {
     #[inline(always)]
     fn ack(self, packet: &mut Packet) -> bool {
         self.other(packet, Class::Ack)
@@ -50,58 +50,63 @@ struct Head<T> {
 }
 
 /// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor tagged, into a packet that is
-/// [unread](Packet::unread), and hands it to the taker, which says the rest. `false`: not plain, or cut, or malformed;
+/// [unread](Packet::unread), and hands it to the sink, which says the rest. `false`: not plain, or cut, or malformed;
 /// what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
 #[inline(always)]
-pub fn parse_plain4<F: Frame, T: Taker>(frame: &F, packet: &mut Packet, taker: T) -> bool {
+pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<Head<Ipv4>>(0) else { return false };
     match head.ethernet.ethertype.get() {
-        ethertype::IPV4 => ipv4(frame, &head.ip, packet, taker),
+        ethertype::IPV4 => ipv4(frame, &head.ip, packet, sink),
         ethertype::IPV6 => false,
         other if is_tag(other) => false,
-        _ => taker.other(packet, Class::NonIp),
+        _ => sink.other(packet, Class::NonIp),
     }
 }
 
 /// The same of IPv6. Apart, because it needs more of the stack.
 #[inline(always)]
-pub fn parse_plain6<F: Frame, T: Taker>(frame: &F, packet: &mut Packet, taker: T) -> bool {
+pub fn parse_plain6<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<Head<Ipv6>>(0) else { return false };
-    head.ethernet.ethertype.get() == ethertype::IPV6 && ipv6(frame, &head.ip, packet, taker)
+    head.ethernet.ethertype.get() == ethertype::IPV6 && ipv6(frame, &head.ip, packet, sink)
 }
 
 #[inline(always)]
-fn ipv4<F: Frame>(frame: &F, header: &Ipv4, packet: &mut Packet, taker: impl Taker) -> bool {
+fn ipv4<F: Frame>(frame: &F, header: &Ipv4, packet: &mut Packet, sink: impl PacketSink) -> bool {
     packet.family = Family::V4 as u8;
     if !header.is_plain() {
         return false;
     }
     match ip::ipv4_behind(frame, header, ip::IPV4_LENGTH, ETHERNET_LENGTH, packet) {
-        Ok(transport) if !transport.first_fragment => behind(frame, &transport, packet, taker),
-        Err(Class::Fragment) => taker.other(packet, Class::Fragment),
+        Ok(transport) if !transport.first_fragment => behind(frame, &transport, packet, sink),
+        Err(Class::Fragment) => sink.other(packet, Class::Fragment),
         Ok(_) | Err(_) => false,
     }
 }
 
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, header: &Ipv6, packet: &mut Packet, taker: impl Taker) -> bool {
+fn ipv6<F: Frame>(frame: &F, header: &Ipv6, packet: &mut Packet, sink: impl PacketSink) -> bool {
     packet.family = Family::V6 as u8;
     if !header.is_plain() {
         return false;
     }
     let transport = ip::ipv6_without_extensions(frame, header, ETHERNET_LENGTH, packet);
-    behind(frame, &transport, packet, taker)
+    behind(frame, &transport, packet, sink)
 }
 
 #[inline(always)]
-fn behind<F: Frame>(frame: &F, transport: &ip::Transport, packet: &mut Packet, taker: impl Taker) -> bool {
+fn behind<F: Frame>(
+    frame: &F,
+    transport: &ip::Transport,
+    packet: &mut Packet,
+    sink: impl PacketSink,
+) -> bool {
     match transport.protocol {
         TCP => match l4::tcp(frame, transport, packet) {
-            Ok(Class::Ack) => taker.ack(packet),
-            Ok(class) => taker.other(packet, class),
+            Ok(Class::Ack) => sink.ack(packet),
+            Ok(class) => sink.other(packet, class),
             Err(_) => false,
         },
-        UDP => l4::udp(frame, transport, packet).is_ok() && taker.udp(packet),
+        UDP => l4::udp(frame, transport, packet).is_ok() && sink.udp(packet),
         _ => false,
     }
 }

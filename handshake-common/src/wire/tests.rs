@@ -72,7 +72,7 @@ struct Form {
     frame: FrameBuilder,
     /// Offset of the L4 header.
     transport: usize,
-    /// Octets of the L4 header.
+    /// Bytes of the L4 header.
     header: usize,
     class: Class,
     /// A frame cut before is truncated, one cut here or later is not.
@@ -94,7 +94,7 @@ fn link_headers() -> Vec<(String, Link, FrameBuilder)> {
     all
 }
 
-/// IP headers behind `frame`, each with how many octets at its end are skipped unread.
+/// IP headers behind `frame`, each with how many bytes at its end are skipped unread.
 fn ip_headers(frame: FrameBuilder) -> Vec<(&'static str, FrameBuilder, usize)> {
     let v4 = ipv4(frame);
     let v6 = ipv6(frame);
@@ -115,7 +115,7 @@ fn ip_headers(frame: FrameBuilder) -> Vec<(&'static str, FrameBuilder, usize)> {
     ])
 }
 
-/// L4 headers behind `frame`: name, frame, class, octets of the header, of which so many fixed.
+/// L4 headers behind `frame`: name, frame, class, bytes of the header, of which so many fixed.
 fn l4_headers(frame: FrameBuilder) -> Vec<(&'static str, FrameBuilder, Class, usize, usize)> {
     let tcp = |flags| tcp(frame, flags);
     let mut all = Vec::from([
@@ -204,7 +204,7 @@ fn every_prefix_of_a_good_frame_is_truncated() {
     }
 }
 
-/// Short frames are padded to 60 octets: lengths are the IP header's.
+/// Short frames are padded to 60 bytes: lengths are the IP header's.
 #[test]
 fn padding_changes_nothing() {
     for form in forms() {
@@ -367,7 +367,7 @@ fn a_super_packet_of_length_zero_takes_the_length_of_its_frame() {
 }
 
 #[test]
-fn an_ipv6_header_with_nothing_behind_it_is_forty_octets_in_a_padded_frame() {
+fn an_ipv6_header_with_nothing_behind_it_is_forty_bytes_in_a_padded_frame() {
     let frame = ipv6(ethernet()).padding(&[0; 6]);
     let packet = parse(&frame.frame(), Link::Ethernet);
     assert_eq!((class_of(&packet), packet.ip_length), (Class::IpOther, 40));
@@ -389,7 +389,7 @@ fn a_tcp_data_offset_that_cannot_be_is_malformed() {
         let at = frame.transport() + 12;
         frame.bytes_mut()[at] = words << 4;
         let expected = if (5..=7).contains(&words) { Class::Syn } else { Class::Malformed };
-        assert_eq!(class(Link::Ethernet, &frame), expected, "{words} words of header, 28 octets there");
+        assert_eq!(class(Link::Ethernet, &frame), expected, "{words} words of header, 28 bytes there");
     }
 }
 
@@ -540,9 +540,9 @@ fn a_quote_has_the_addresses_of_the_packet_it_quotes() {
     assert_eq!((packet.protocol, packet.quote), (UDP, quote::PORT_UNREACHABLE), "behind an extension header");
 }
 
-/// RFC 792 promises no more than eight octets of the quoted L4 header.
+/// RFC 792 promises no more than eight bytes of the quoted L4 header.
 #[test]
-fn a_quote_of_eight_octets_is_enough_and_of_seven_is_none() {
+fn a_quote_of_eight_bytes_is_enough_and_of_seven_is_none() {
     for error in [ipv4(ipv4(ethernet()).icmp(3, 3)), ipv6(ipv6(ethernet()).icmp(1, 4))] {
         let quoted = tcp(error, flag::SYN);
         let cut_at = |length| {
@@ -637,9 +637,9 @@ fn assert_sound(slice: Slice<'_>, link: Link) {
 
 /// The fast path gives the same packet or none.
 fn assert_plain(slice: Slice<'_>, packet: &Packet) {
-    for parse_plain in [parse_plain4::<Watched<'_>, Keep>, parse_plain6::<Watched<'_>, Keep>] {
+    for parse_plain in [parse_plain4::<Watched<'_>, ParseOnly>, parse_plain6::<Watched<'_>, ParseOnly>] {
         let mut plain = Packet::unread(0, 1);
-        if parse_plain(&Watched(slice), &mut plain, Keep) {
+        if parse_plain(&Watched(slice), &mut plain, ParseOnly) {
             assert_eq!(plain, *packet);
         }
     }
@@ -647,8 +647,8 @@ fn assert_plain(slice: Slice<'_>, packet: &Packet) {
 
 #[test]
 fn the_fast_path_takes_what_is_common() {
-    let four = |frame: &FrameBuilder| parse_plain4(&frame.frame(), &mut Packet::default(), Keep);
-    let six = |frame: &FrameBuilder| parse_plain6(&frame.frame(), &mut Packet::default(), Keep);
+    let four = |frame: &FrameBuilder| parse_plain4(&frame.frame(), &mut Packet::default(), ParseOnly);
+    let six = |frame: &FrameBuilder| parse_plain6(&frame.frame(), &mut Packet::default(), ParseOnly);
     let (ack4, ack6) = (tcp(ipv4(ethernet()), flag::ACK), tcp(ipv6(ethernet()), flag::ACK));
     assert!(four(&ack4) && !six(&ack4) && six(&ack6) && !four(&ack6));
     assert!(four(&ipv4(ethernet()).udp()) && six(&ipv6(ethernet()).udp()));

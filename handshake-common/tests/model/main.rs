@@ -12,7 +12,7 @@
 //!
 //! Not modelled: several lock words, sets and services (`tests/stress.rs` has
 //! them), the IPv6 table (the same code), the hot path's counting into a slot it does not own (allowed
-//! to hit the next owner), and patience: the model's CPUs give up after [`patience::LOOKS`].
+//! to hit the next owner), and patience: the model's CPUs give up after [`spin::LOOKS`].
 
 #![expect(dead_code, unreachable_pub, reason = "the model takes the crate's files whole, and needs a part")]
 #![expect(clippy::duplicate_mod, reason = "two files taken whole look for their tests at one place")]
@@ -42,10 +42,10 @@ use wire::Packet;
 use world::World;
 
 /// As in the crate, but fewer: every look is one more place where a CPU can be stopped.
-mod patience {
+mod spin {
     pub(crate) const LOOKS: u32 = 2;
     pub(crate) const TRIES: u32 = 2;
-    pub(crate) const READINGS: u32 = 1;
+    pub(crate) const READ_TRIES: u32 = 1;
 }
 
 /// As in the crate.

@@ -72,7 +72,7 @@ pub(crate) fn time(flow: u16) -> Now {
 }
 
 /// Panics unless key, body and tag are of one record of these packets. What is counted without
-/// owning the slot (the latest packet's time, packets, octets) is left out.
+/// owning the slot (the latest packet's time, packets, bytes) is left out.
 pub(crate) fn assert_whole(record: &Record) {
     assert!(record.key.low == CLIENT && record.key.high == SERVER.0, "torn: {record:?}");
     let flow = u16::try_from(record.key.ports >> 16).expect("half a word");

@@ -112,7 +112,7 @@ impl Comparison {
             "tcp.evicted",
             "tcp.opening",
             "tcp.midstream",
-            "tcp.orphan_synack",
+            "tcp.orphan_syn_ack",
         ];
         self.exactly("tcp.attempts", truth.attempts(), figure(report, "tcp.attempts")?);
         for outcome in Outcome::ALL {
@@ -152,7 +152,7 @@ impl Comparison {
             self.exactly(SYN, account.client(NAME), syn);
             self.exactly("tcp.signs, SYN+ACK sent again", account.server(NAME), syn_ack);
         }
-        let others = ["tcp.signs.bad_synack", "tcp.signs.bad_ack", "tcp.signs.revised"];
+        let others = ["tcp.signs.bad_syn_ack", "tcp.signs.bad_ack", "tcp.signs.revised"];
         self.exactly("tcp.signs, any of a fault", 0, sum(report, &others)?);
         self.ignored(scenario, truth, syn_ack, report)
     }
@@ -177,7 +177,7 @@ impl Comparison {
             self.exactly(what, truth.of_udp(outcome), sum(report, paths)?);
         }
         self.exactly("udp.packets", truth.datagrams, figure(report, "udp.packets")?);
-        self.exactly("udp.bytes", truth.octets, figure(report, "udp.bytes")?);
+        self.exactly("udp.bytes", truth.bytes, figure(report, "udp.bytes")?);
         Ok(())
     }
 
@@ -356,7 +356,7 @@ const fn reported_as(outcome: Outcome) -> (&'static str, &'static [&'static str]
         Outcome::Unreachable => ("tcp.unreachable", &["tcp.unreachable"]),
         Outcome::TakenBack => ("tcp.initiator_aborted", &["tcp.initiator_aborted"]),
         Outcome::NoSynAck => {
-            ("tcp, half-open: no_synack", &["tcp.half_open.no_synack", "tcp.half_open_expired.no_synack"])
+            ("tcp, half-open: no_syn_ack", &["tcp.half_open.no_syn_ack", "tcp.half_open_expired.no_syn_ack"])
         }
         Outcome::NoAck => {
             ("tcp, half-open: no_ack", &["tcp.half_open.no_ack", "tcp.half_open_expired.no_ack"])

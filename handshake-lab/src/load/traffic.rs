@@ -25,8 +25,8 @@ const TICK: Duration = Duration::from_millis(200);
 const HOLD: Duration = Duration::from_secs(4);
 /// Frames of a flood between two looks at whether it is enough.
 const BURST: u32 = 65_536;
-/// Octets of a datagram, and of what is said on a connection.
-const OCTETS: usize = 100;
+/// Bytes of a datagram, and of what is said on a connection.
+const BYTES: usize = 100;
 /// Datagrams there, and as many back.
 const ROUNDS: usize = 2;
 
@@ -200,7 +200,7 @@ impl<'a> Source<'a> {
     fn handshakes(&mut self, close: Close, count: u64) -> Result<Held> {
         let listener = self.listener.as_ref().context("no listener")?;
         let connections = tcp::connect_accept(&self.path, listener, usize::try_from(count)?)?;
-        connections.talk(OCTETS)?;
+        connections.talk(BYTES)?;
         self.truth.add(Outcome::Completed, count);
         Ok(match close {
             Close::Fin => held(connections.close()?),
@@ -307,16 +307,16 @@ impl<'a> Source<'a> {
         let (path, flows) = (&self.path, usize::try_from(count)?);
         let (outcome, each) = match answer {
             Answer::Echo => {
-                udp::echo(path, flows, ROUNDS, OCTETS)?;
+                udp::echo(path, flows, ROUNDS, BYTES)?;
                 (UdpOutcome::Answered, 2 * ROUNDS)
             }
             Answer::Silence => {
-                udp::silence(path, flows, ROUNDS, OCTETS)?;
+                udp::silence(path, flows, ROUNDS, BYTES)?;
                 (UdpOutcome::Unanswered, ROUNDS)
             }
             Answer::Closed => {
                 // Ports that the kernel gives nobody; another one while flows to the last are remembered.
-                udp::closed_at(path, 1 + self.turns % 1000, flows, OCTETS)?;
+                udp::closed_at(path, 1 + self.turns % 1000, flows, BYTES)?;
                 (UdpOutcome::Unreachable, 1)
             }
         };
@@ -327,7 +327,7 @@ impl<'a> Source<'a> {
         let datagrams = count * each as u64;
         self.truth.add_udp(outcome, count);
         self.truth.datagrams += datagrams;
-        self.truth.octets += datagrams * (OCTETS as u64 + headers);
+        self.truth.bytes += datagrams * (BYTES as u64 + headers);
         Ok(held(()))
     }
 }

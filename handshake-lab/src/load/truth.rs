@@ -15,8 +15,8 @@ pub(super) struct Truth {
     pub(super) udp: BTreeMap<UdpOutcome, u64>,
     /// Datagrams, both ways.
     pub(super) datagrams: u64,
-    /// Octets of their IP packets.
-    pub(super) octets: u64,
+    /// Bytes of their IP packets.
+    pub(super) bytes: u64,
     /// SYNs that no socket sent: the kernel's counters know nothing of them.
     pub(super) crafted: u64,
     /// Frames that a flood made; most may be lost before they reach a hook.
@@ -99,7 +99,7 @@ impl AddAssign for Truth {
         more.tcp.into_iter().for_each(|(outcome, count)| self.add(outcome, count));
         more.udp.into_iter().for_each(|(outcome, count)| self.add_udp(outcome, count));
         self.datagrams += more.datagrams;
-        self.octets += more.octets;
+        self.bytes += more.bytes;
         self.crafted += more.crafted;
         self.made += more.made;
         self.made_in += more.made_in;

@@ -263,7 +263,10 @@ mod tests {
             ("completed / attempts < 50%", Reason::OverNothing("attempts".to_owned())),
             ("udp.answered / udp.flows != 2", Reason::OverNothing("udp.flows".to_owned())),
             ("p99(connect) < 1h", Reason::NoSample("p99(connect)".to_owned())),
-            ("latency.syn_synack.max_ns > 0ns", Reason::NoSample("latency.syn_synack.max_ns".to_owned())),
+            (
+                "latency.syn_to_syn_ack.max_ns > 0ns",
+                Reason::NoSample("latency.syn_to_syn_ack.max_ns".to_owned()),
+            ),
             ("rate(completed) >= 0/s", Reason::NoTime),
             (
                 "completed{port=80} / (attempts{port=80} + refused) <= 1",

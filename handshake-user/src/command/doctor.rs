@@ -398,7 +398,7 @@ impl Machine {
     }
 }
 
-/// `MemAvailable` in octets.
+/// `MemAvailable` in bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

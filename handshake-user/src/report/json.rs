@@ -221,8 +221,9 @@ fn tcp_flow(object: &mut Map<String, Value>, tcp: &TcpFlow) {
     object.insert("ack".to_owned(), json!(tcp.ack));
     object.insert("syn_retransmits".to_owned(), json!(tcp.syn_retransmits));
     object.insert("syn_ack_retransmits".to_owned(), json!(tcp.syn_ack_retransmits));
-    put_known(object, "syn_synack_ns", tcp.syn_synack_ns.map(|ns| json!(ns)));
-    put_known(object, "synack_ack_ns", tcp.synack_ack_ns.map(|ns| json!(ns)));
+    put_known(object, "syn_to_syn_ack_ns", tcp.syn_to_syn_ack_ns.map(|ns| json!(ns)));
+    put_known(object, "syn_ack_to_ack_ns", tcp.syn_ack_to_ack_ns.map(|ns| json!(ns)));
+    put_known(object, "connect_ns", tcp.connect_ns.map(|ns| json!(ns)));
     put_known(object, "completeness", tcp.completeness.map(|bits| json!(bits)));
     object.insert("flags".to_owned(), json!(tcp.flags));
 }

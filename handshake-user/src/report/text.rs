@@ -221,7 +221,7 @@ fn retried(legs: &[Latency; 3]) -> String {
         let latency = &legs[leg as usize];
         (latency.excluded, latency.count + latency.excluded)
     };
-    let (a, b) = (share(Leg::SynSynAck), share(Leg::SynAckAck));
+    let (a, b) = (share(Leg::SynToSynAck), share(Leg::SynAckToAck));
     let (excluded, all) =
         if u128::from(a.0) * u128::from(b.1) >= u128::from(b.0) * u128::from(a.1) && a.1 != 0 {
             a
@@ -234,8 +234,8 @@ fn retried(legs: &[Latency; 3]) -> String {
 /// A leg, drawn.
 pub(crate) const fn arrow(leg: Leg) -> &'static str {
     match leg {
-        Leg::SynSynAck => "syn→syn+ack",
-        Leg::SynAckAck => "syn+ack→ack",
+        Leg::SynToSynAck => "syn→syn+ack",
+        Leg::SynAckToAck => "syn+ack→ack",
         Leg::Connect => "connect",
     }
 }
@@ -345,8 +345,8 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
 fn tcp_figures(tcp: &TcpFlow) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
-    figures.extend(tcp.syn_synack_ns.map(|ns| format!("{} {}", arrow(Leg::SynSynAck), time(ns))));
-    figures.extend(tcp.synack_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynAckAck), time(ns))));
+    figures.extend(tcp.syn_to_syn_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynToSynAck), time(ns))));
+    figures.extend(tcp.syn_ack_to_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynAckToAck), time(ns))));
     figures.extend(tcp.completeness.map(|bits| format!("completeness {bits}")));
     figures.extend(tcp.flags.iter().map(|flag| (*flag).to_owned()));
     figures

@@ -166,7 +166,7 @@ fn verdict(name: &str) -> Result<Term, String> {
 
 fn cause(name: &str) -> Result<Term, String> {
     let found = Cause::ALL.into_iter().find(|cause| cause.name() == name);
-    found.map(Term::Cause).ok_or_else(|| format!("'{name}' is no cause: no_synack, no_ack"))
+    found.map(Term::Cause).ok_or_else(|| format!("'{name}' is no cause: no_syn_ack, no_ack"))
 }
 
 fn ends(record: &Record) -> [([u32; 4], u16); 2] {
@@ -266,7 +266,7 @@ mod tests {
             ("port:https", "'https' is no port (0 to 65535)"),
             ("port:9-8", "the range ends before it begins"),
             ("verdict:halfopen", "'halfopen' is no verdict such as half_open or refused"),
-            ("cause:none", "'none' is no cause: no_synack, no_ack"),
+            ("cause:none", "'none' is no cause: no_syn_ack, no_ack"),
             ("host:a", "host: is none of port:, verdict:, cause:, net:"),
             ("net:10", "'10' is no IP address"),
         ] {

@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn what_is_stuck_and_what_failed() {
-        let half = ByCause { no_synack: 1, no_ack: 2 };
+        let half = ByCause { no_syn_ack: 1, no_ack: 2 };
         let books = Books {
             attempts: 100,
             completed: 60,
             refused: 10,
             superseded: 4,
-            half_open_expired: ByCause { no_synack: 5, no_ack: 6 },
+            half_open_expired: ByCause { no_syn_ack: 5, no_ack: 6 },
             evicted: 7,
             opening: 5,
             half_open: half,

@@ -121,8 +121,8 @@ impl ServiceColumn {
             Self::Begun | Self::Rate => rows.sort_by_key(|line| Reverse(begun(&line.books))),
             Self::Waiting => rows.sort_by_key(|line| Reverse(waiting(&line.books))),
             Self::Refused | Self::Failed => rows.sort_by_key(|line| Reverse(ended_badly(&line.books))),
-            Self::FirstLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_synack_ns)),
-            Self::SecondLeg => rows.sort_by_key(|line| Reverse(line.legs.synack_ack_ns)),
+            Self::FirstLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_to_syn_ack_ns)),
+            Self::SecondLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_ack_to_ack_ns)),
         }
     }
 }

@@ -83,8 +83,8 @@ impl Recent {
     pub(crate) fn legs(&self, service: SocketAddr) -> Legs {
         let samples = self.legs.get(&service);
         Legs {
-            syn_synack_ns: samples.and_then(|samples| middle(&samples.first)),
-            synack_ack_ns: samples.and_then(|samples| middle(&samples.second)),
+            syn_to_syn_ack_ns: samples.and_then(|samples| middle(&samples.first)),
+            syn_ack_to_ack_ns: samples.and_then(|samples| middle(&samples.second)),
         }
     }
 
@@ -135,8 +135,8 @@ mod tests {
 
     fn completed(initiator: &str, first_ns: u64, second_ns: u64) -> Record {
         let mut record = record(initiator, "10.0.0.2:443", State::Established);
-        let (synack_after, latest_after) = (ticks(first_ns), ticks(first_ns + second_ns));
-        record.detail = Detail::Tcp(TcpRecord { synack_after, latest_after, ..tcp(&record) });
+        let (syn_ack_after, latest_after) = (ticks(first_ns), ticks(first_ns + second_ns));
+        record.detail = Detail::Tcp(TcpRecord { syn_ack_after, latest_after, ..tcp(&record) });
         record
     }
 
@@ -191,7 +191,7 @@ mod tests {
             recent.push(record, Verdict::Completed, at, &clocks);
         }
         let middle = (SAMPLES as u64 / 2 + 1) * 64_000;
-        let legs = Legs { syn_synack_ns: Some(middle), synack_ack_ns: Some(6_400) };
+        let legs = Legs { syn_to_syn_ack_ns: Some(middle), syn_ack_to_ack_ns: Some(6_400) };
         assert_eq!(recent.legs(service), legs);
     }
 }

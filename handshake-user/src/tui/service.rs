@@ -26,9 +26,9 @@ pub(crate) struct ServiceLine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Legs {
     /// SYN → SYN+ACK.
-    pub(crate) syn_synack_ns: Option<u64>,
+    pub(crate) syn_to_syn_ack_ns: Option<u64>,
     /// SYN+ACK → ACK.
-    pub(crate) synack_ack_ns: Option<u64>,
+    pub(crate) syn_ack_to_ack_ns: Option<u64>,
 }
 
 impl ServiceLine {

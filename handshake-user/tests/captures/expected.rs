@@ -14,10 +14,20 @@ const TICK_NS: i64 = 64;
 /// A UDP flow without a packet for this long has expired: the next packet begins another.
 const UDP_IDLE_NS: u64 = 60_000_000_000;
 
-/// Where the reference counts otherwise than its own rules say: (capture, figure, its value, ours).
-/// [`a_simultaneous_open_counts_the_syns_of_both_ends`] tells why.
-const OUR_READING: (&str, &str, u64, u64) =
-    ("suricata-tcp-split-handshake-01-4whs-split-handshake-4whs.pcap", "syn", 1, 2);
+/// Where we differ from the reference for now: the capture, the figure, and why. An entry that is not needed any more
+/// fails the test.
+const KNOWN: [(&str, &str, &str); 4] = [
+    (BACKWARDS[0], "tcp 192.168.1.100:40003 192.168.1.200:80: syn_to_syn_ack_ns", STAMPS),
+    (BACKWARDS[0], "tcp 192.168.1.100:40003 192.168.1.200:80: connect_ns", STAMPS),
+    (BACKWARDS[1], "tcp 192.168.1.100:54321 192.168.1.10:389: syn_to_syn_ack_ns", STAMPS),
+    (BACKWARDS[1], "tcp 192.168.1.100:54321 192.168.1.10:389: connect_ns", STAMPS),
+];
+/// Captures whose clock runs backwards within a handshake.
+const BACKWARDS: [&str; 2] =
+    ["zeek-http-261-variant-03-cl_negative.pcap", "zeek-ldap-ldap_search_umlaut.pcap"];
+const STAMPS: &str = "where the stamps of SYN, SYN+ACK and ACK do not rise we still give the times that rise";
+
+const SIMULTANEOUS_OPEN: &str = "suricata-tcp-split-handshake-01-4whs-split-handshake-4whs.pcap";
 
 #[test]
 fn every_capture_is_what_the_reference_says() -> Result<()> {
@@ -50,11 +60,14 @@ fn every_capture_is_what_the_reference_says() -> Result<()> {
         compared[2]
     );
     assert!(compared.iter().all(|count| *count > 100), "hardly anything was compared: {compared:?}");
-    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+    let unneeded: Vec<_> = KNOWN.iter().filter(|known| !differences.iter().any(|d| d.is(known))).collect();
+    assert!(unneeded.is_empty(), "no longer differences: {unneeded:?}");
+    differences.retain(|difference| !KNOWN.iter().any(|known| difference.is(known)));
+    assert!(differences.is_empty(), "{} differences:\n{differences:#?}", differences.len());
     Ok(())
 }
 
-/// In `suricata-tcp-split-handshake-01-4whs…` the reference counts one SYN for the flow and two in the packet classes:
+/// The two SYNs of a simultaneous open are both the flow's (RFC 9293 §3.5, figure 7):
 ///
 /// ```text
 /// 1.1.1.1:12345 → 2.2.2.2:80     SYN      seq=1000
@@ -63,13 +76,11 @@ fn every_capture_is_what_the_reference_says() -> Result<()> {
 /// 2.2.2.2:80    → 1.1.1.1:12345  ACK      seq=3001 ack=1001
 /// ```
 ///
-/// RFC 9293 §3.5, figure 7: both ends of a simultaneous open send a SYN, and both are the flow's. "`syn` and `syn_ack`
-/// are counts of packets" of both ends, as the reference itself has it for the SYN+ACK, which the initiator sent. So
-/// [`the_flows_account_for_every_handshake_packet`] holds here too.
+/// So [`the_flows_account_for_every_handshake_packet`] holds here too.
 #[test]
 fn a_simultaneous_open_counts_the_syns_of_both_ends() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
-    let path = captures.iter().find(|path| name(path) == OUR_READING.0).context("the capture")?;
+    let path = captures.iter().find(|path| name(path) == SIMULTANEOUS_OPEN).context("the capture")?;
     let got = replay(path, &[])?;
     let flows = got.of("tcp");
     assert_eq!(flows.len(), 1);
@@ -101,22 +112,43 @@ fn the_flows_account_for_every_handshake_packet() -> Result<()> {
 }
 
 fn is_outside(flow: &Value) -> bool {
-    matches!(flow["verdict"].as_str(), Some("midstream" | "orphan_synack"))
+    matches!(flow["verdict"].as_str(), Some("midstream" | "orphan_syn_ack"))
 }
 
 fn sum(got: &Replayed, field: &str) -> u64 {
     got.of("tcp").iter().map(|flow| number(&flow[field])).sum()
 }
 
+/// A figure that is not the reference's.
+#[derive(Debug)]
+#[expect(dead_code, reason = "all of it is printed")]
+struct Difference {
+    capture: String,
+    figure: String,
+    reference: String,
+    ours: String,
+}
+
+impl Difference {
+    fn is(&self, known: &(&str, &str, &str)) -> bool {
+        (self.capture.as_str(), self.figure.as_str()) == (known.0, known.1)
+    }
+}
+
 /// What differs in one capture.
 struct Comparison<'a> {
     name: String,
-    differences: &'a mut Vec<String>,
+    differences: &'a mut Vec<Difference>,
 }
 
 impl Comparison<'_> {
     fn differ(&mut self, what: &str, want: impl std::fmt::Debug, got: impl std::fmt::Debug) {
-        self.differences.push(format!("{}: {what}: the reference has {want:?}, we have {got:?}", self.name));
+        self.differences.push(Difference {
+            capture: self.name.clone(),
+            figure: what.to_owned(),
+            reference: format!("{want:?}"),
+            ours: format!("{got:?}"),
+        });
     }
 
     /// An expectation that this comparison does not know of must not pass unseen.
@@ -166,23 +198,31 @@ impl Comparison<'_> {
     }
 
     fn tcp(&mut self, what: &str, want: &Value, got: &Value) {
-        const COUNTS: [&str; 3] = ["syn", "syn_ack", "syn_retransmits"];
-        const OTHERS: [&str; 8] = [
+        /// With the place of its copies in the reference's `copies`.
+        const COUNTS: [(&str, usize); 3] = [("syn", 0), ("syn_ack", 1), ("syn_retransmits", 0)];
+        const KEYS: [&str; 13] = [
+            "syn",
+            "syn_ack",
+            "syn_retransmits",
+            "copies",
+            "legs_unknown",
             "initiator",
             "responder",
             "direction_is_a_guess",
             "verdicts",
             "ack_from_initiator",
             "ack_from_responder",
-            "syn_synack_ns",
-            "synack_ack_ns",
+            "syn_to_syn_ack_ns",
+            "syn_ack_to_ack_ns",
         ];
-        self.keys(want, &[&COUNTS[..], &OTHERS].concat());
+        self.keys(want, &KEYS);
         self.direction(what, want, got);
         self.verdict(what, want, got);
-        for count in COUNTS {
+        for (count, copies) in COUNTS {
             let (theirs, ours) = (number(&want[count]), number(&got[count]));
-            if theirs != ours && (self.name.as_str(), count, theirs, ours) != OUR_READING {
+            // What came twice within 10 ms may be a copy or a repeat.
+            let least = theirs.saturating_sub(number(&want["copies"][copies]));
+            if !(least..=theirs).contains(&ours) {
                 self.differ(&format!("{what}: {count}"), theirs, ours);
             }
         }
@@ -190,8 +230,20 @@ impl Comparison<'_> {
         if acks != number(&got["ack"]) {
             self.differ(&format!("{what}: ack"), acks, &got["ack"]);
         }
-        self.leg(what, "syn_synack_ns", want, got, number(&got["syn_retransmits"]) > 0);
-        self.leg(what, "synack_ack_ns", want, got, number(&got["syn_ack_retransmits"]) > 0);
+        self.legs(what, want, got);
+    }
+
+    fn legs(&mut self, what: &str, want: &Value, got: &Value) {
+        if want["legs_unknown"] == true {
+            for leg in ["syn_to_syn_ack_ns", "syn_ack_to_ack_ns", "connect_ns"] {
+                if !got[leg].is_null() {
+                    self.differ(&format!("{what}: {leg}"), "unknown", &got[leg]);
+                }
+            }
+            return;
+        }
+        self.leg(what, "syn_to_syn_ack_ns", want, got, number(&got["syn_retransmits"]) > 0);
+        self.leg(what, "syn_ack_to_ack_ns", want, got, number(&got["syn_ack_retransmits"]) > 0);
     }
 
     fn direction(&mut self, what: &str, want: &Value, got: &Value) {

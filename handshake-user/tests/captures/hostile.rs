@@ -19,7 +19,7 @@ fn books(got: &Replayed) -> [u64; 2] {
     let ended: u64 = verdicts.iter().chain(&["evicted", "opening"]).map(|verdict| count(&tcp[verdict])).sum();
     let open = count(&tcp["half_open"]["now"]);
     let expired = &tcp["half_open_expired"];
-    [count(&tcp["attempts"]), ended + open + count(&expired["no_synack"]) + count(&expired["no_ack"])]
+    [count(&tcp["attempts"]), ended + open + count(&expired["no_syn_ack"]) + count(&expired["no_ack"])]
 }
 
 fn only_verdict(got: &Replayed) -> &Value {
@@ -92,7 +92,7 @@ fn a_flood_on_one_tuple_is_as_many_attempts() -> Result<()> {
     Ok(())
 }
 
-/// A record counts SYNs in an octet, the books do not: more than fit in the one are all in the other.
+/// A record counts SYNs in a byte, the books do not: more than fit in the one are all in the other.
 #[test]
 fn more_copies_of_a_syn_than_a_record_counts_are_in_the_books() -> Result<()> {
     let got = play("copies", &[(CLIENT, flag::SYN, 7, 0); 400])?;

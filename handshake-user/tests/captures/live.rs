@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::made::{Made, Recorded, read_ethernet};
 use crate::support::{HANDSHAKE, captures, end, in_parallel, name, replay};
 
-/// What a veth of the usual MTU takes: 1500 octets and an Ethernet header.
+/// What a veth of the usual MTU takes: 1500 bytes and an Ethernet header.
 const LONGEST_FRAME: usize = 1514;
 /// Shorter than an Ethernet header: no device takes it.
 const SHORTEST_FRAME: usize = 14;
@@ -167,7 +167,7 @@ fn await_frames(far: &Namespace, sent: u64) -> Result<()> {
 
 /// How many attempts have each leg's time, and how many are left out of it.
 fn legs(report: &Value) -> Vec<[&Value; 2]> {
-    let legs = ["syn_synack", "synack_ack", "connect"].map(|leg| &report["latency"][leg]);
+    let legs = ["syn_to_syn_ack", "syn_ack_to_ack", "connect"].map(|leg| &report["latency"][leg]);
     legs.iter().map(|leg| [&leg["count"], &leg["excluded"]]).collect()
 }
 
@@ -183,7 +183,15 @@ fn attempts(lines: &[Value]) -> BTreeSet<String> {
 
 /// What the table holds at the end, times apart: the last line of each tuple.
 fn records(lines: &[Value]) -> BTreeMap<String, Value> {
-    const TIMES: [&str; 6] = ["started", "ended", "interface", "syn_synack_ns", "synack_ack_ns", "answer_ns"];
+    const TIMES: [&str; 7] = [
+        "started",
+        "ended",
+        "interface",
+        "syn_to_syn_ack_ns",
+        "syn_ack_to_ack_ns",
+        "connect_ns",
+        "answer_ns",
+    ];
     let mut records = BTreeMap::new();
     for line in lines.iter().filter(|line| line["type"] == "flow") {
         let mut ends = [end(&line["initiator"]), end(&line["responder"])];

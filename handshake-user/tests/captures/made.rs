@@ -94,7 +94,7 @@ fn words(words: &[u32]) -> Vec<u8> {
 pub(crate) struct Recorded {
     /// Since the Unix epoch.
     pub(crate) time_ns: u64,
-    /// Octets it had on the wire.
+    /// Bytes it had on the wire.
     pub(crate) length: u32,
     /// What was captured of it.
     pub(crate) bytes: Vec<u8>,

@@ -26,8 +26,8 @@ fn text(value: &Value) -> String {
 #[test]
 fn a_lone_syn_ack_is_an_orphan_and_its_sender_the_responder() -> Result<()> {
     let got = play("lone-syn-ack", &[(SERVER, flag::SYN | flag::ACK, 5_000, 1_001)])?;
-    assert_eq!(only_flow_outside(&got), ["orphan_synack", CLIENT, SERVER]);
-    assert_eq!(got.report["tcp"]["orphan_synack"], 1);
+    assert_eq!(only_flow_outside(&got), ["orphan_syn_ack", CLIENT, SERVER]);
+    assert_eq!(got.report["tcp"]["orphan_syn_ack"], 1);
     Ok(())
 }
 
@@ -37,7 +37,7 @@ fn backscatter_is_no_attempt() -> Result<()> {
     let syn_ack = (SERVER, flag::SYN | flag::ACK, 5_000, 1_001);
     let got =
         play("backscatter", &[syn_ack, syn_ack, syn_ack, (SERVER, flag::RST | flag::ACK, 5_001, 1_001)])?;
-    assert_eq!(only_flow_outside(&got), ["orphan_synack", CLIENT, SERVER]);
+    assert_eq!(only_flow_outside(&got), ["orphan_syn_ack", CLIENT, SERVER]);
     assert_eq!(got.flows[0]["syn_ack"], 3);
     Ok(())
 }
@@ -76,7 +76,7 @@ fn nothing_but_a_syn_becomes_an_attempt() -> Result<()> {
     let frames = (0..=u8::MAX).map(conversation).collect::<Result<Vec<_>>>()?;
     let got = replay(Made::of("any-flags", &frames)?.path(), &[])?;
     let begins = |flags: &u8| flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
-    let outside = |flow: &&Value| matches!(flow["verdict"].as_str(), Some("midstream" | "orphan_synack"));
+    let outside = |flow: &&Value| matches!(flow["verdict"].as_str(), Some("midstream" | "orphan_syn_ack"));
     let port = |flow: &Value| flow["initiator"]["port"].as_u64();
     let attempts: Vec<_> = got.flows.iter().filter(|flow| !outside(flow)).filter_map(port).collect();
     let want: Vec<_> = (0..=u8::MAX).filter(begins).map(|flags| 1_000 + u64::from(flags)).collect();
@@ -134,7 +134,10 @@ fn a_syn_behind_its_syn_ack_makes_the_orphan_an_attempt() -> Result<()> {
     )?;
     assert_eq!(got.flows.len(), 1);
     assert_eq!([text(&got.flows[0]["verdict"]), end(&got.flows[0]["initiator"])], ["completed", CLIENT]);
-    assert_eq!((&got.report["tcp"]["attempts"], &got.report["tcp"]["orphan_synack"]), (&1.into(), &0.into()));
+    assert_eq!(
+        (&got.report["tcp"]["attempts"], &got.report["tcp"]["orphan_syn_ack"]),
+        (&1.into(), &0.into())
+    );
     Ok(())
 }
 

@@ -26,7 +26,7 @@ fn completeness_has_a_bit_for_each_kind_of_segment() -> Result<()> {
         (&[SYN, SYN_ACK, THIRD, REFUSAL], "completed", 39),
         (&[SYN, REFUSAL], "refused", 33),
         (&[SYN, STRAY_RST], "half_open", 33),
-        (&[SYN_ACK], "orphan_synack", 2),
+        (&[SYN_ACK], "orphan_syn_ack", 2),
         (&[THIRD, STRAY_RST], "midstream", 36),
     ];
     for (segments, verdict, bits) in rows {
@@ -76,11 +76,11 @@ fn squeeze_shortens_pauses() -> Result<()> {
     let verdicts = |options: &[&str]| -> Result<Vec<Value>> {
         Ok(replay(made.path(), options)?.flows.iter().map(|flow| flow["verdict"].clone()).collect())
     };
-    assert_eq!(verdicts(&[])?, ["half_open_expired", "orphan_synack"]);
-    assert_eq!(verdicts(&["--squeeze", "2h"])?, ["half_open_expired", "orphan_synack"]);
+    assert_eq!(verdicts(&[])?, ["half_open_expired", "orphan_syn_ack"]);
+    assert_eq!(verdicts(&["--squeeze", "2h"])?, ["half_open_expired", "orphan_syn_ack"]);
     assert_eq!(verdicts(&["--squeeze", "1s"])?, ["completed"]);
     let flow = &replay(made.path(), &["--squeeze", "1s"])?.flows[0];
     // To the records' tick of 64 ns.
-    assert_eq!(flow["syn_synack_ns"], 1_000_000_000);
+    assert_eq!(flow["syn_to_syn_ack_ns"], 1_000_000_000);
     Ok(())
 }

@@ -45,7 +45,7 @@ enum Class {
 #[derive(Debug, Default)]
 struct Stream {
     completeness: u64,
-    /// Flags and octets of data of its packets.
+    /// Flags and bytes of data of its packets.
     packets: Vec<(u64, u64)>,
     /// In an encapsulation that we do not enter.
     inside: bool,

@@ -191,12 +191,12 @@ fn what_is_opening_is_waited_for() -> Result<()> {
     let network = segment()?;
     let path = network.path(Family::V4);
     let deaf = Listener::deaf(&path, 0)?;
-    let words = expected(&["opening + udp.pending == 0", "half_open.no_synack == 2", "udp.unanswered == 3"]);
+    let words = expected(&["opening + udp.pending == 0", "half_open.no_syn_ack == 2", "udp.unanswered == 3"]);
     let (outcome, _open) = check(&network, &words, || {
         udp::silence(&path, 3, 1, 40)?;
         Attempts::start(&path, deaf.address(), 2)
     })?;
-    ensure_code(&outcome, 0, &["met half_open.no_synack == 2: 2", "met udp.unanswered == 3: 3"])
+    ensure_code(&outcome, 0, &["met half_open.no_syn_ack == 2: 2", "met udp.unanswered == 3: 3"])
 }
 
 /// A command that fails fails the check, by name; unless nobody minds, or its status is wanted.

@@ -42,7 +42,7 @@ fn flows_are_listed_at_the_end() -> Result<()> {
                 "{flow}"
             );
             ensure!(is_end(&flow["responder"], listener.address()), "{flow}");
-            ensure!(flow["syn_synack_ns"].is_u64() && flow["synack_ack_ns"].is_u64(), "{flow}");
+            ensure!(flow["syn_to_syn_ack_ns"].is_u64() && flow["syn_ack_to_ack_ns"].is_u64(), "{flow}");
         }
         for (number, initiator) in scanned.into_iter().enumerate() {
             let flow = flow_of(&flows, initiator)?;
@@ -53,10 +53,10 @@ fn flows_are_listed_at_the_end() -> Result<()> {
         }
         for talk in talks {
             let flow = flow_of(&flows, talk.initiator)?;
-            let octets = 2 * (40 + 8 + if path.source.is_ipv4() { 20 } else { 40 });
+            let bytes = 2 * (40 + 8 + if path.source.is_ipv4() { 20 } else { 40 });
             ensure!(flow["verdict"] == "answered" && is_end(&flow["responder"], talk.responder), "{flow}");
             ensure!(flow["packets"] == serde_json::json!([2, 2]), "{flow}");
-            ensure!(flow["bytes"] == serde_json::json!([octets, octets]), "{flow}");
+            ensure!(flow["bytes"] == serde_json::json!([bytes, bytes]), "{flow}");
         }
     }
     Ok(())
@@ -99,7 +99,7 @@ fn events_come_as_attempts_end() -> Result<()> {
     for initiator in completed.initiators()? {
         ensure!(flow_of(&flows, initiator)?["responder"]["port"] == listener.address().port());
     }
-    ensure!(flow_of(&flows, retried)?["cause"] == "no_synack");
+    ensure!(flow_of(&flows, retried)?["cause"] == "no_syn_ack");
     let kinds: Vec<Value> = outcome.values()?.into_iter().map(|value| value["type"].clone()).collect();
     let last_flow = kinds.iter().rposition(|kind| kind == "flow").context("no event")?;
     ensure!(kinds.len() - last_flow > 2, "an event came with the last report only: {kinds:?}");

@@ -25,7 +25,7 @@ pub(crate) struct Scenario {
     pub(crate) answered: i64,
 }
 
-/// Octets of a datagram.
+/// Bytes of a datagram.
 pub(crate) const DATAGRAM: usize = 40;
 
 /// Every scenario that comes to its verdict by itself, on any network.
@@ -70,7 +70,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             let deaf = Listener::deaf(path, 0)?;
             Ok(kept((Attempts::start(path, deaf.address(), 6)?, deaf)))
         },
-        adds: &[("tcp.half_open.no_synack", 6)],
+        adds: &[("tcp.half_open.no_syn_ack", 6)],
         answered: 0,
     },
     Scenario {
@@ -91,7 +91,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "accept queue already full",
         run: |path| tcp::queue_already_full(path, 2, 4).map(kept),
-        adds: &[("tcp.completed", 3), ("tcp.half_open.no_synack", 4)],
+        adds: &[("tcp.completed", 3), ("tcp.half_open.no_syn_ack", 4)],
         answered: 3,
     },
     Scenario {
@@ -110,7 +110,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             let deaf = Listener::deaf(path, 0)?;
             Ok(kept((tcp::give_up_and_retry(path, deaf.address(), 4)?, deaf)))
         },
-        adds: &[("tcp.superseded", 3), ("tcp.half_open.no_synack", 1)],
+        adds: &[("tcp.superseded", 3), ("tcp.half_open.no_syn_ack", 1)],
         answered: 0,
     },
     Scenario {

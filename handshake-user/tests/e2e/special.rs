@@ -50,7 +50,7 @@ fn a_filtered_syn_that_is_sent_again() -> Result<()> {
         return Ok(());
     }
     let network = segment()?;
-    let expected = [("tcp.half_open.no_synack", 3), ("tcp.signs.syn_retransmits", 3)];
+    let expected = [("tcp.half_open.no_syn_ack", 3), ("tcp.signs.syn_retransmits", 3)];
     let path = network.path(Family::V4);
     path.client.syn_retries(1)?;
     let deaf = Listener::deaf(&path, 0)?;
@@ -58,7 +58,7 @@ fn a_filtered_syn_that_is_sent_again() -> Result<()> {
     let flows = outcome.flows()?;
     ensure!(flows.len() == 3, "{flows:?}");
     for flow in &flows {
-        ensure!(flow["cause"] == "no_synack" && flow["syn"] == 2 && flow["syn_retransmits"] == 1, "{flow}");
+        ensure!(flow["cause"] == "no_syn_ack" && flow["syn"] == 2 && flow["syn_retransmits"] == 1, "{flow}");
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ fn a_router_counts_a_syn_once_however_often_it_passes() -> Result<()> {
         return Ok(());
     }
     let network = router()?;
-    let expected = [("tcp.half_open.no_synack", 2), ("tcp.signs.syn_retransmits", 2)];
+    let expected = [("tcp.half_open.no_syn_ack", 2), ("tcp.signs.syn_retransmits", 2)];
     let path = network.path(Family::V6);
     path.client.syn_retries(1)?;
     let deaf = Listener::deaf(&path, 0)?;
@@ -186,7 +186,7 @@ fn open_attempts_expire() -> Result<()> {
     let network = segment()?;
     let path = network.path(Family::V4);
     let (listener, deaf) = (Listener::new(&path, 0, 16)?, Listener::deaf(&path, 0)?);
-    let expected = [("tcp.half_open_expired.no_synack", 4), ("tcp.half_open_expired.no_ack", 6)];
+    let expected = [("tcp.half_open_expired.no_syn_ack", 4), ("tcp.half_open_expired.no_ack", 6)];
     let (outcome, _, _) = play(&network, &["--expire-after", "300ms"], &expected, || {
         tcp::syn_without_ack(&path, listener.address(), 6)?;
         Attempts::start(&path, deaf.address(), 4)?.give_up()

@@ -90,7 +90,7 @@ fn screens_and_a_ladder_by_key() -> Result<()> {
     let (listener, scanned, deaf, _open) = traffic(&network.path(Family::V4))?;
     terminal.await_screen(PATIENCE, |screen| {
         let balance = "22 = 12 completed + 5 refused + 2 initiator aborted + 3 half-open + 0 opening";
-        screen.contains(balance) && screen.contains("no_synack") && screen.contains("EXACT")
+        screen.contains(balance) && screen.contains("no_syn_ack") && screen.contains("EXACT")
     })?;
     press(&terminal, "3", &listener.address().to_string())?;
     press(&terminal, "4", "nothing runs before ours")?;

@@ -79,7 +79,7 @@ fn evictions_are_counted_by_state(flooded: &Flooded) -> Result<()> {
     ensure!(of("tcp.evicted") == gone("half_open"), "{last}");
     ensure!(gone("completed") + of("udp.evicted") == 0, "{last}");
     let kinds = ["expired", "closed", "midstream", "udp", "half_open", "completed"];
-    let came = of("tcp.attempts") + of("tcp.midstream") + of("tcp.orphan_synack") + of("udp.flows");
+    let came = of("tcp.attempts") + of("tcp.midstream") + of("tcp.orphan_syn_ack") + of("udp.flows");
     let left = came - kinds.map(gone).iter().sum::<u64>();
     ensure!(of("table.used") == left, "{left} should be left in {last}");
     Ok(())

@@ -24,7 +24,7 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for [u32; 4] {}
 
 impl Linear {
-    /// The value at an offset, in the frame's own order of octets.
+    /// The value at an offset, in the frame's own order of bytes.
     #[inline(always)]
     pub(crate) fn read<T: Plain>(self, offset: usize) -> Option<T> {
         let place = self.start + offset;

@@ -1,5 +1,5 @@
 //! The usual way to track flows in the kernel, well done: an LRU hash map with a key that fits both address
-//! families, one precise clock, counters a CPU, and packets and octets each way. What handshake is held against.
+//! families, one precise clock, counters a CPU, and packets and bytes each way. What handshake is held against.
 
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{LruHashMap, PerCpuArray};
@@ -24,7 +24,7 @@ const CLASS_FILTERED: u32 = 68;
 const FIN_SYN_RST: u8 = 0x07;
 const SYN: u8 = 0x02;
 
-/// Both ends in an order of their own, IPv4 addresses mapped into IPv6's: 40 octets.
+/// Both ends in an order of their own, IPv4 addresses mapped into IPv6's: 40 bytes.
 #[repr(C)]
 struct Key {
     low: [u32; 4],
@@ -39,7 +39,7 @@ struct Flow {
     last_ns: u64,
     handshake_ns: u64,
     packets: [u64; 2],
-    octets: [u64; 2],
+    bytes: [u64; 2],
     flags: u32,
     syns: u32,
 }
@@ -61,7 +61,7 @@ struct Packet {
     ports: (u16, u16),
     protocol: u8,
     flags: u8,
-    octets: u16,
+    bytes: u16,
 }
 
 /// Counts and tracks a packet.
@@ -116,20 +116,20 @@ fn parse4(frame: Linear) -> Result<Packet, u32> {
     let address = |offset| frame.read::<u32>(offset).map(|word| [0, 0, 0xffff, word.to_be()]);
     let source = address(26).ok_or(CLASS_OTHER)?;
     let destination = address(30).ok_or(CLASS_OTHER)?;
-    let octets = u16::from_be(frame.read(16).ok_or(CLASS_OTHER)?);
+    let bytes = u16::from_be(frame.read(16).ok_or(CLASS_OTHER)?);
     let protocol = frame.read(23).ok_or(CLASS_OTHER)?;
-    parse_ports(frame, 14 + (usize::from(first) & 0xf) * 4, protocol, (source, destination), octets)
+    parse_ports(frame, 14 + (usize::from(first) & 0xf) * 4, protocol, (source, destination), bytes)
 }
 
 #[inline(always)]
 fn parse6(frame: Linear) -> Result<Packet, u32> {
     let source = frame.read::<[u32; 4]>(22).ok_or(CLASS_OTHER)?;
     let destination = frame.read::<[u32; 4]>(38).ok_or(CLASS_OTHER)?;
-    let octets = u16::from_be(frame.read(18).ok_or(CLASS_OTHER)?).wrapping_add(40);
+    let bytes = u16::from_be(frame.read(18).ok_or(CLASS_OTHER)?).wrapping_add(40);
     let protocol = frame.read(20).ok_or(CLASS_OTHER)?;
     let host =
         |address: [u32; 4]| [address[0].to_be(), address[1].to_be(), address[2].to_be(), address[3].to_be()];
-    parse_ports(frame, 54, protocol, (host(source), host(destination)), octets)
+    parse_ports(frame, 54, protocol, (host(source), host(destination)), bytes)
 }
 
 #[inline(always)]
@@ -138,7 +138,7 @@ fn parse_ports(
     transport: usize,
     protocol: u8,
     addresses: ([u32; 4], [u32; 4]),
-    octets: u16,
+    bytes: u16,
 ) -> Result<Packet, u32> {
     if protocol != TCP && protocol != UDP {
         return Err(CLASS_OTHER);
@@ -146,7 +146,7 @@ fn parse_ports(
     let port = |offset| frame.read::<u16>(transport + offset).map(u16::from_be).ok_or(CLASS_OTHER);
     let flags = if protocol == TCP { frame.read(transport + 13).ok_or(CLASS_OTHER)? } else { 0 };
     let (source, destination) = addresses;
-    Ok(Packet { source, destination, ports: (port(0)?, port(2)?), protocol, flags, octets })
+    Ok(Packet { source, destination, ports: (port(0)?, port(2)?), protocol, flags, bytes })
 }
 
 #[inline(always)]
@@ -166,7 +166,7 @@ fn store(packet: &Packet) {
                 last_ns: now,
                 handshake_ns: 0,
                 packets: [0; 2],
-                octets: [0; 2],
+                bytes: [0; 2],
                 flags: 0,
                 syns: 0,
             };
@@ -181,7 +181,7 @@ fn store(packet: &Packet) {
 fn update(flow: &mut Flow, packet: &Packet, side: usize, now: u64) {
     flow.last_ns = now;
     flow.packets[side & 1] += 1;
-    flow.octets[side & 1] += u64::from(packet.octets);
+    flow.bytes[side & 1] += u64::from(packet.bytes);
     flow.flags |= u32::from(packet.flags);
     if packet.flags & FIN_SYN_RST == SYN {
         flow.syns += 1;

@@ -20,10 +20,10 @@ const CLIENT_PORT: u16 = 40_000;
 pub(super) const SERVER_PORT: u16 = 443;
 const J: u32 = 0x1234_5678;
 const K: u32 = 0x9abc_def0;
-/// Octets of a UDP packet's payload: a frame of 60 octets over IPv4, the shortest on a wire.
+/// Bytes of a UDP packet's payload: a frame of 60 bytes over IPv4, the shortest on a wire.
 const PAYLOAD: [u8; 18] = [0; 18];
-/// The octets that such a packet's IP header declares.
-pub(super) const fn udp_octets(ip: Ip) -> u64 {
+/// The bytes that such a packet's IP header declares.
+pub(super) const fn udp_bytes(ip: Ip) -> u64 {
     let header = match ip {
         Ip::V4 => 20,
         Ip::V6 => 40,

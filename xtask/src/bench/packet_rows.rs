@@ -170,8 +170,8 @@ impl Kind {
             }
             Self::UdpHot(ip) => {
                 change.ensure_class(Class::Udp, Some(family(ip)), runs)?;
-                let octets = runs * frames::udp_octets(ip);
-                change.ensure_only(&[(Counter::UdpPackets, runs), (Counter::UdpBytes, octets)])
+                let bytes = runs * frames::udp_bytes(ip);
+                change.ensure_only(&[(Counter::UdpPackets, runs), (Counter::UdpBytes, bytes)])
             }
             Self::TcpMillion => {
                 change.ensure_class(Class::Ack, v4, runs)?;

@@ -96,7 +96,7 @@ struct Stage {
 #[derive(Clone, Copy, Debug, Default)]
 struct Made {
     connections: u64,
-    octets: u64,
+    bytes: u64,
 }
 
 impl Stage {
@@ -147,16 +147,16 @@ impl Stage {
         let (turn, made) = match self.case.traffic {
             Traffic::Connect => {
                 let turn = traffic::connections(&path, self.cpus)?;
-                (turn, Made { connections: turn.units, octets: 0 })
+                (turn, Made { connections: turn.units, bytes: 0 })
             }
             Traffic::Bulk => {
                 let turn = traffic::bulk(&path, self.cpus)?;
-                (turn, Made { connections: 1, octets: turn.units })
+                (turn, Made { connections: 1, bytes: turn.units })
             }
         };
         if attached == Attached::Handshake {
             self.made.connections += made.connections;
-            self.made.octets += made.octets;
+            self.made.bytes += made.bytes;
         }
         Ok(turn)
     }
@@ -171,9 +171,9 @@ impl Stage {
 
 impl Made {
     /// Every connection is an attempt and completed, but for segments given up because both CPUs met over one flow; the
-    /// octets came in packets; and the hooks are those that the row is about.
+    /// bytes came in packets; and the hooks are those that the row is about.
     fn check(self, report: &Value, way: Way) -> Result<()> {
-        /// Octets of an Ethernet packet: no segment carries more.
+        /// Bytes of an Ethernet packet: no segment carries more.
         const MTU: u64 = 1500;
         let number =
             |value: &Value, name: &str| value.as_u64().with_context(|| format!("no {name} in {report}"));
@@ -192,7 +192,7 @@ impl Made {
             "{made} connections were made; handshake counted {attempts} attempts, {completed} completed, {contended} contended"
         );
         let packets = number(&report["packets"]["total"], "total")?;
-        ensure!(packets >= self.octets / MTU, "{} octets in {packets} packets", self.octets);
+        ensure!(packets >= self.bytes / MTU, "{} bytes in {packets} packets", self.bytes);
         Ok(())
     }
 }
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn connections_that_were_not_counted_are_told() {
-        let made = Made { connections: 100, octets: 0 };
+        let made = Made { connections: 100, bytes: 0 };
         assert!(made.check(&report("tcx", 100, 100, 0, 500), Way::Tcx).is_ok());
         assert!(made.check(&report("tcx", 100, 99, 0, 500), Way::Tcx).is_err());
         assert!(made.check(&report("tcx", 99, 99, 0, 500), Way::Tcx).is_err());
@@ -224,15 +224,15 @@ mod tests {
 
     #[test]
     fn other_hooks_than_the_row_s_are_told() {
-        let made = Made { connections: 1, octets: 0 };
+        let made = Made { connections: 1, bytes: 0 };
         assert!(made.check(&report("xdp-native", 1, 1, 0, 5), Way::Xdp).is_ok());
         assert!(made.check(&report("xdp-generic", 1, 1, 0, 5), Way::Xdp).is_err());
         assert!(made.check(&report("tcx", 1, 1, 0, 5), Way::Xdp).is_err());
     }
 
     #[test]
-    fn octets_without_packets_are_told() {
-        let made = Made { connections: 1, octets: 3_000_000 };
+    fn bytes_without_packets_are_told() {
+        let made = Made { connections: 1, bytes: 3_000_000 };
         assert!(made.check(&report("tcx", 1, 1, 0, 2_100), Way::Tcx).is_ok());
         assert!(made.check(&report("tcx", 1, 1, 0, 1_999), Way::Tcx).is_err());
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYNACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
+use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -64,7 +64,7 @@ impl Capture {
     fn round(&mut self, at: Duration) {
         (0..COMPLETED.each).for_each(|_| self.completed(at));
         (0..REFUSED.each).for_each(|_| self.refused(at));
-        (0..NO_SYNACK.each).for_each(|_| self.no_synack(at));
+        (0..NO_SYN_ACK.each).for_each(|_| self.no_syn_ack(at));
         (0..NO_ACK.each).for_each(|_| self.no_ack(at));
         (0..ANSWERED.each).for_each(|_| self.answered(at));
         (0..UNANSWERED.each).for_each(|_| self.unanswered(at));
@@ -103,7 +103,7 @@ impl Capture {
         self.answer(at + TRIP, talk, 0, talk.isn[0].wrapping_add(1), RST | ACK, b"");
     }
 
-    fn no_synack(&mut self, at: Duration) {
+    fn no_syn_ack(&mut self, at: Duration) {
         let talk = self.talk(CLIENT, 82);
         for pause in TRIES {
             self.ask(at + pause, talk, talk.isn[0], 0, SYN, b"");
@@ -158,7 +158,7 @@ impl Capture {
         let mut segment = ports(from, to);
         segment.extend_from_slice(&seq.to_be_bytes());
         segment.extend_from_slice(&ack.to_be_bytes());
-        // Five words of header, and a window of 64,240 octets; checksum and urgent pointer still zero.
+        // Five words of header, and a window of 64,240 bytes; checksum and urgent pointer still zero.
         segment.extend_from_slice(&[5 << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
         segment.extend_from_slice(data);
         let sum = checksum(&pseudo(TCP, from, to, &segment));
@@ -197,7 +197,7 @@ impl Capture {
     }
 }
 
-/// A datagram of five octets.
+/// A datagram of five bytes.
 fn udp(from: End, to: End) -> Vec<u8> {
     let mut datagram = ports(from, to);
     datagram.extend_from_slice(&[0, 13, 0, 0]);
@@ -229,14 +229,14 @@ fn pseudo(protocol: u8, from: End, to: End, segment: &[u8]) -> Vec<u8> {
 }
 
 /// A length field. Nothing here comes near its limit.
-fn length(octets: usize) -> [u8; 2] {
-    u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes()
+fn length(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes()
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(octets: &[u8]) -> [u8; 2] {
+fn checksum(bytes: &[u8]) -> [u8; 2] {
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low));
-    let mut sum: u32 = octets.chunks(2).map(word).sum();
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }

@@ -21,8 +21,8 @@ pub(super) const COMPLETED: Row = Row { each: 3, what: "connect, talk, close", f
 /// Connections to a port that nobody listens on.
 pub(super) const REFUSED: Row = Row { each: 2, what: "connect to a closed port", figure: "/tcp/refused" };
 /// Connections to a listener that drops every SYN.
-pub(super) const NO_SYNACK: Row =
-    Row { each: 1, what: "connect to a port that a firewall drops", figure: "/tcp/half_open/no_synack" };
+pub(super) const NO_SYN_ACK: Row =
+    Row { each: 1, what: "connect to a port that a firewall drops", figure: "/tcp/half_open/no_syn_ack" };
 /// SYNs from addresses that nobody has.
 pub(super) const NO_ACK: Row = Row {
     each: 2,
@@ -39,7 +39,7 @@ pub(super) const UNREACHABLE: Row =
     Row { each: 1, what: "UDP to a closed port, ICMP back", figure: "/udp/unreachable" };
 
 /// All of them.
-const ROWS: [Row; 7] = [COMPLETED, REFUSED, NO_SYNACK, NO_ACK, ANSWERED, UNANSWERED, UNREACHABLE];
+const ROWS: [Row; 7] = [COMPLETED, REFUSED, NO_SYN_ACK, NO_ACK, ANSWERED, UNANSWERED, UNREACHABLE];
 
 impl Row {
     /// How many in the whole demo.
@@ -96,7 +96,7 @@ mod tests {
     fn report(no_ack: u64, exact: bool) -> Value {
         json!({
             "exact": exact,
-            "tcp": {"attempts": 40, "completed": 15, "refused": 10, "half_open": {"no_synack": 5, "no_ack": no_ack}},
+            "tcp": {"attempts": 40, "completed": 15, "refused": 10, "half_open": {"no_syn_ack": 5, "no_ack": no_ack}},
             "udp": {"answered": 10, "unanswered": 5, "unreachable": 5},
         })
     }

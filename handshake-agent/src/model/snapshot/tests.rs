@@ -28,8 +28,8 @@ fn open_attempts_divide_by_age() {
     let snapshot = take(&mut fake, None);
     let books = &snapshot.tcp.books;
     assert_eq!(books.opening, 2);
-    assert_eq!(books.half_open, ByCause { no_synack: 1, no_ack: 1 });
-    assert_eq!(books.half_open_expired, ByCause { no_synack: 1, no_ack: 1 });
+    assert_eq!(books.half_open, ByCause { no_syn_ack: 1, no_ack: 1 });
+    assert_eq!(books.half_open_expired, ByCause { no_syn_ack: 1, no_ack: 1 });
     assert_eq!((books.attempts, books.accounted(), snapshot.unsettled), (6, 6, 0));
 }
 
@@ -41,7 +41,7 @@ fn where_time_stops_everything_open_is_half_open() {
     fake.open(0, State::SynReceived, 80 * SECOND);
     fake.reading.stopped = true;
     let books = take(&mut fake, None).tcp.books;
-    assert_eq!((books.opening, books.half_open), (0, ByCause { no_synack: 1, no_ack: 1 }));
+    assert_eq!((books.opening, books.half_open), (0, ByCause { no_syn_ack: 1, no_ack: 1 }));
     assert_eq!(books.half_open_expired.no_ack, 1);
 }
 
@@ -50,7 +50,7 @@ fn an_expired_attempt_met_between_reading_and_scan_stays_shown() {
     let mut fake = Fake::new();
     fake.open(0, State::SynSent, 80 * SECOND);
     let first = take(&mut fake, None);
-    assert_eq!(first.tcp.books.half_open_expired.no_synack, 1);
+    assert_eq!(first.tcp.books.half_open_expired.no_syn_ack, 1);
 
     fake.meanwhile = Some(Box::new(|fake| {
         fake.count(Counter::OpenNoSynAck, -1);
@@ -58,11 +58,11 @@ fn an_expired_attempt_met_between_reading_and_scan_stays_shown() {
         fake.records.clear();
     }));
     let second = take(&mut fake, Some(&first));
-    assert_eq!(second.tcp.books.half_open_expired.no_synack, 1, "it fell");
+    assert_eq!(second.tcp.books.half_open_expired.no_syn_ack, 1, "it fell");
     assert_eq!((second.tcp.books.accounted(), second.unsettled), (1, 1));
 
     let third = take(&mut fake, Some(&second));
-    assert_eq!(third.tcp.books.half_open_expired.no_synack, 1);
+    assert_eq!(third.tcp.books.half_open_expired.no_syn_ack, 1);
     assert_eq!((third.tcp.books.opening, third.unsettled), (0, 0));
 }
 
@@ -226,7 +226,7 @@ fn services_that_are_not_listed_are_summed_up() {
         }
     }
     assert_eq!(sum, snapshot.tcp.books, "rows sum to the totals");
-    assert_eq!(sum.half_open_expired.no_synack, 4, "what only the scan found is in the rows too");
+    assert_eq!(sum.half_open_expired.no_syn_ack, 4, "what only the scan found is in the rows too");
 }
 
 #[test]
@@ -267,7 +267,7 @@ proptest! {
         }
         fake.reading.stopped = stopped;
         let mut previous = take(&mut Fake::new(), None);
-        previous.tcp.books.half_open_expired = ByCause { no_synack: shown[0], no_ack: shown[1] };
+        previous.tcp.books.half_open_expired = ByCause { no_syn_ack: shown[0], no_ack: shown[1] };
         let books = take(&mut fake, Some(&previous)).tcp.books;
         prop_assert_eq!(books.attempts, books.accounted());
         prop_assert!(!stopped || books.opening == 0);
@@ -291,7 +291,7 @@ proptest! {
                     prop_assert_eq!(books.attempts, books.accounted());
                     prop_assert!(!at_rest || now.unsettled == 0);
                     let shown = previous.map(|p| p.tcp.books.half_open_expired).unwrap_or_default();
-                    prop_assert!(books.half_open_expired.no_synack >= shown.no_synack);
+                    prop_assert!(books.half_open_expired.no_syn_ack >= shown.no_syn_ack);
                     prop_assert!(books.half_open_expired.no_ack >= shown.no_ack);
                     previous = Some(now);
                 }

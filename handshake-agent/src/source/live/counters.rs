@@ -85,7 +85,7 @@ fn sum<'a>(blocks: impl Iterator<Item = &'a CounterBlock>) -> CounterBlock {
 }
 
 const fn is_maximum(place: usize) -> bool {
-    place >= Counter::MaxSynSynAck as usize && place <= Counter::MaxConnect as usize
+    place >= Counter::MaxSynToSynAck as usize && place <= Counter::MaxConnect as usize
 }
 
 /// A sum below zero is of blocks read too far apart. Nothing counts to 2⁶³.
@@ -234,12 +234,12 @@ mod tests {
 
     #[test]
     fn maxima_are_no_sums() {
-        let a = block(&[(Counter::MaxConnect, 70), (Counter::MaxSynSynAck, 5), (Counter::UdpBytes, 3)]);
-        let b = block(&[(Counter::MaxConnect, 40), (Counter::MaxSynAckAck, 9), (Counter::UdpBytes, 4)]);
+        let a = block(&[(Counter::MaxConnect, 70), (Counter::MaxSynToSynAck, 5), (Counter::UdpBytes, 3)]);
+        let b = block(&[(Counter::MaxConnect, 40), (Counter::MaxSynAckToAck, 9), (Counter::UdpBytes, 4)]);
         let sum = sum([a, b].iter());
         assert_eq!(sum.words[Counter::MaxConnect as usize], 70);
-        assert_eq!(sum.words[Counter::MaxSynSynAck as usize], 5);
-        assert_eq!(sum.words[Counter::MaxSynAckAck as usize], 9);
+        assert_eq!(sum.words[Counter::MaxSynToSynAck as usize], 5);
+        assert_eq!(sum.words[Counter::MaxSynAckToAck as usize], 9);
         assert_eq!(sum.words[Counter::UdpBytes as usize], 7);
         assert_eq!((0..COUNTERS).filter(|place| is_maximum(*place)).count(), 3);
     }

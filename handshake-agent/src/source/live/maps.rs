@@ -18,9 +18,9 @@ use crate::source::settings::{Settings, Sizes};
 pub(super) const FROZEN: [&str; 8] =
     [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "LATENCY"];
 
-/// Octets of a ring that stays empty: rounded up to one page, the least it can be.
+/// Bytes of a ring that stays empty: rounded up to one page, the least it can be.
 const LEAST_RING: u32 = 1;
-/// Octets of the ring of diagnostic lines: some thousand.
+/// Bytes of the ring of diagnostic lines: some thousand.
 const LINES_RING: u32 = 128 << 10;
 
 /// A map's value that is plain bytes both ways, as aya's typed maps ask for it.

@@ -129,7 +129,7 @@ fn a_test_sets_the_clocks() {
     }
     let [record] = records(&live)[..] else { panic!("one record") };
     let Detail::Tcp(tcp) = record.detail else { panic!("a TCP record") };
-    assert_eq!((tcp.opened_ns, tcp.synack_after, tcp.latest_after), (times[0], 1_000, 10_000));
+    assert_eq!((tcp.opened_ns, tcp.syn_ack_after, tcp.latest_after), (times[0], 1_000, 10_000));
     assert_eq!(record.last_jiffies, 9);
     let reading = live.read().expect("counters at rest");
     assert_eq!(reading.now, Now { ns: times[2], jiffies: 9 });
@@ -471,7 +471,7 @@ fn long_chain() -> Vec<u8> {
     frame.extend([0xfd; 32]);
     for number in 0..20 {
         let next = if number < 19 { DESTINATION_OPTIONS } else { NO_NEXT_HEADER };
-        // Eight octets: the next header, no further eights, and one option PadN of four.
+        // Eight bytes: the next header, no further eights, and one option PadN of four.
         frame.extend([next, 0, 1, 4, 0, 0, 0, 0]);
     }
     frame

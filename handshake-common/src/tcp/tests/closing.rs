@@ -10,7 +10,11 @@ fn a_reset_refuses_only_when_it_acknowledges_the_syn() {
         for wrong in [j, plus(j, 2), plus(j, 0x8000_0000)] {
             assert_eq!(talk.responder(rst(0, wrong)), SynSent);
         }
-        assert_eq!(talk.responder(segment(Kind::Rst, RST, plus(j, 1), plus(j, 1))), SynSent, "no ACK flag");
+        assert_eq!(
+            talk.responder(segment(SegmentKind::Rst, RST, plus(j, 1), plus(j, 1))),
+            SynSent,
+            "no ACK flag"
+        );
         assert_eq!(talk.responder(rst(0, plus(j, 1))), Refused);
         let mut data = Talk::new(with_data(syn(j), 10));
         assert_eq!(data.responder(rst(0, plus(j, 12))), SynSent);
@@ -72,7 +76,7 @@ fn a_challenge_ack_and_its_reset_end_nothing() {
         let (old_k, old_j) = (plus(k, 1_000_000), plus(j, 2_000_000));
         let mut talk = Talk::new(syn(j));
         assert_eq!(talk.responder(ack(old_k, old_j)), SynSent);
-        assert_eq!(talk.initiator(segment(Kind::Rst, RST, old_j, 0)), SynSent);
+        assert_eq!(talk.initiator(segment(SegmentKind::Rst, RST, old_j, 0)), SynSent);
         assert_eq!(talk.initiator(syn(j)), SynSent);
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
@@ -158,6 +162,17 @@ fn a_fin_or_reset_of_either_end_closes_a_connection() {
             for last in [fin(plus(j, 9), plus(k, 9)), rst(plus(j, 9), plus(k, 9))] {
                 assert_eq!(Talk::completed(j, k).send(side, last), Closed);
             }
+        }
+    });
+}
+
+#[test]
+fn a_record_keeps_the_moment_of_its_end() {
+    with_isns(|j, k| {
+        for end in [Refused, Unreachable, InitiatorAborted, ResponderAborted] {
+            let mut talk = if end == ResponderAborted { Talk::answered(j, k) } else { Talk::new(syn(j)) };
+            end_it(&mut talk, end, j, k);
+            assert_eq!(talk.record.latest_ns(), talk.context.now_ns, "{end:?}");
         }
     });
 }

@@ -24,7 +24,7 @@ fn the_third_segment_may_carry_data_or_fin() {
         assert_eq!(talk.initiator(with_data(fin(plus(j, 1), plus(k, 1)), 100)), Closed);
         assert_eq!(
             talk.timed,
-            [Leg::SynSynAck, Leg::SynAckAck, Leg::Connect],
+            [Leg::SynToSynAck, Leg::SynAckToAck, Leg::Connect],
             "it completed before it closed"
         );
         let mut later = Talk::answered(j, k);
@@ -43,7 +43,7 @@ fn only_the_initiators_ack_at_or_after_j_completes() {
         assert_eq!(talk.responder(ack(plus(j, 1), plus(k, 1))), SynReceived);
         assert_eq!(talk.initiator(ack(j, plus(k, 1))), SynReceived, "a keep-alive of an older connection");
         assert_eq!(
-            talk.initiator(segment(Kind::Ack, FIN, plus(j, 1), plus(k, 1))),
+            talk.initiator(segment(SegmentKind::Ack, FIN, plus(j, 1), plus(k, 1))),
             SynReceived,
             "no ACK flag"
         );
@@ -283,7 +283,7 @@ fn one_sided_infers_k_from_the_ack_and_only_when_asked() {
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
         assert_eq!(talk.record.isn_responder, k);
         assert!(talk.has(tag::ONE_SIDED) && talk.timed == [Leg::Connect]);
-        assert_eq!(talk.excluded, [Leg::SynSynAck, Leg::SynAckAck]);
+        assert_eq!(talk.excluded, [Leg::SynToSynAck, Leg::SynAckToAck]);
 
         let mut both = Talk::new(syn(j));
         assert_eq!(both.initiator(ack(plus(j, 1), plus(k, 1))), SynSent);

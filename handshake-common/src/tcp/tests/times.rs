@@ -12,7 +12,7 @@ fn legs_are_measured_from_segment_to_segment() {
     talk.context.now_ns += 19 * 1_000_000;
     talk.initiator(ack(J + 1, K + 1));
     assert_eq!(talk.timed, Leg::ALL);
-    assert_eq!(talk.record.synack_after << TICK_SHIFT, 10_000_000);
+    assert_eq!(talk.record.syn_ack_after << TICK_SHIFT, 10_000_000);
     assert_eq!(talk.record.latest_after << TICK_SHIFT, 30_000_000);
 }
 
@@ -29,13 +29,13 @@ fn karns_rule_leaves_out_the_leg_that_is_blurred() {
     answer_again.initiator(ack(J + 1, K + 1));
     assert_eq!(
         (answer_again.excluded, answer_again.timed),
-        (vec_of(1..2), std::vec![Leg::SynSynAck, Leg::Connect])
+        (vec_of(1..2), std::vec![Leg::SynToSynAck, Leg::Connect])
     );
 
     let mut another = Talk::answered(J, K);
     another.responder(syn_ack(K + 9, J + 1));
     another.initiator(ack(J + 1, K + 1));
-    assert_eq!(another.excluded, [Leg::SynAckAck], "which SYN+ACK was it?");
+    assert_eq!(another.excluded, [Leg::SynAckToAck], "which SYN+ACK was it?");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn time_that_runs_backwards_is_no_time() {
     let mut talk = Talk::new(syn(J));
     talk.context.now_ns = 0;
     talk.responder(syn_ack(K, J + 1));
-    assert_eq!(talk.record.synack_after, 1, "a SYN+ACK was seen, at the earliest time there is");
+    assert_eq!(talk.record.syn_ack_after, 1, "a SYN+ACK was seen, at the earliest time there is");
     talk.context.now_ns = 0;
     talk.initiator(ack(J + 1, K + 1));
     assert_eq!((talk.record.latest_after, talk.has(tag::LATE)), (0, false));
@@ -113,7 +113,7 @@ fn a_handshake_longer_than_the_ticks_reach_saturates() {
     let mut talk = Talk::new(syn(J));
     talk.context.now_ns = 1_000 * SECOND;
     talk.responder(syn_ack(K, J + 1));
-    assert_eq!(talk.record.synack_after, u32::MAX);
+    assert_eq!(talk.record.syn_ack_after, u32::MAX);
     talk.initiator(ack(J + 1, K + 1));
     assert!(talk.has(tag::LATE) && talk.record.latest_after == u32::MAX);
 }

@@ -27,7 +27,7 @@ pub(crate) const RATE: &str = "rate";
 /// Names for what has its figures one level deeper, and the figures that are summed up for them.
 pub(crate) const SHORT: [(&str, &[&str]); 2] = [
     ("half_open", &["tcp.half_open.now"]),
-    ("half_open_expired", &["tcp.half_open_expired.no_synack", "tcp.half_open_expired.no_ack"]),
+    ("half_open_expired", &["tcp.half_open_expired.no_syn_ack", "tcp.half_open_expired.no_ack"]),
 ];
 
 /// Figures of a report under one name.

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
 use handshake_agent::model::flow::View;
 use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
-use handshake_common::abi::{Counter, NO_POINT, point, tag};
+use handshake_common::abi::{Counter, NO_POINT, TcpRecord, point, tag};
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 use serde_json::{Value, json};
 
 use super::{flow, report, write_flow, write_report, write_report_with_flows};
 
-/// The report as the design fixes it: every name, in its order.
+/// A report: every name, in its order.
 const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap"},
  "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"untracked":0,"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
  "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
  "tcp":{"attempts":1,"completed":1,"late":0,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,
-        "half_open_expired":{"no_synack":0,"no_ack":0},"evicted":0,"opening":0,"half_open":{"now":0,"no_synack":0,"no_ack":0},"midstream":0,"orphan_synack":0,
-        "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_synack":0,"bad_ack":0,"ack_ignored":0,"revised":0}},
- "latency":{"syn_synack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p99_ns":80,"max_ns":80},
-            "synack_ack":{"count":1,"excluded":0,"p50_ns":24,"p90_ns":24,"p99_ns":24,"max_ns":24},
+        "half_open_expired":{"no_syn_ack":0,"no_ack":0},"evicted":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0},"midstream":0,"orphan_syn_ack":0,
+        "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0}},
+ "latency":{"syn_to_syn_ack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p99_ns":80,"max_ns":80},
+            "syn_ack_to_ack":{"count":1,"excluded":0,"p50_ns":24,"p90_ns":24,"p99_ns":24,"max_ns":24},
             "connect":{"count":1,"excluded":0,"p50_ns":104,"p90_ns":104,"p99_ns":104,"max_ns":104}},
  "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"packets":0,"bytes":0},
  "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},
@@ -29,7 +29,7 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
     {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0}]}"#;
 
 #[test]
-fn a_report_has_the_designs_names_in_the_designs_order() {
+fn a_report_has_its_names_in_their_order() {
     let expected: Value = serde_json::from_str(REPORT).expect("the text above is JSON");
     // As text: two objects are equal whatever the order of their names.
     assert_eq!(report(&typical(), None).to_string(), expected.to_string());
@@ -122,22 +122,22 @@ fn flows_stand_in_the_closing_object() {
 }
 
 #[test]
-fn a_completed_connection_has_the_designs_names() {
+fn a_completed_connection_has_its_names() {
     let mut each = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
     let mut detail = tcp(&each);
     detail.opened_ns = 990 * SECOND;
     (detail.isn_initiator, detail.isn_responder) = (0, 2);
     (detail.syn, detail.syn_ack, detail.ack) = (1, 1, 7);
-    detail.synack_after = ticks(81_920);
+    detail.syn_ack_after = ticks(81_920);
     detail.latest_after = ticks(81_920 + 23_040);
     detail.points = NO_POINT << 4 | point(1, true);
     each.detail = Detail::Tcp(detail);
-    let expected = r#"{"type":"flow","protocol":"tcp","initiator":{"address":"10.0.0.1","port":40000},"responder":{"address":"10.0.0.2","port":443},"verdict":"completed","interface":"eth1","isn_initiator":0,"isn_responder":2,"syn":1,"syn_ack":1,"ack":7,"syn_retransmits":0,"syn_ack_retransmits":0,"syn_synack_ns":81920,"synack_ack_ns":23040,"flags":[],"started":"2026-03-01T12:03:31.000000000Z","ended":"2026-03-01T12:03:31.000104960Z"}"#;
+    let expected = r#"{"type":"flow","protocol":"tcp","initiator":{"address":"10.0.0.1","port":40000},"responder":{"address":"10.0.0.2","port":443},"verdict":"completed","interface":"eth1","isn_initiator":0,"isn_responder":2,"syn":1,"syn_ack":1,"ack":7,"syn_retransmits":0,"syn_ack_retransmits":0,"syn_to_syn_ack_ns":81920,"syn_ack_to_ack_ns":23040,"connect_ns":104960,"flags":[],"started":"2026-03-01T12:03:31.000000000Z","ended":"2026-03-01T12:03:31.000104960Z"}"#;
     assert_eq!(shown(&each).to_string(), expected);
 }
 
 #[test]
-fn a_udp_flow_has_the_designs_names() {
+fn a_udp_flow_has_its_names() {
     let mut each = udp_record("[::1]:5000", "[::2]:53", State::UdpAnswered);
     if let Detail::Udp(udp) = &mut each.detail {
         (udp.packets, udp.bytes, udp.opened_ns) = ([2, 2], [120, 180], 1_000 * SECOND);
@@ -157,31 +157,51 @@ fn what_is_not_known_of_a_flow_is_absent() {
 
     let mut each = record("10.0.0.2:1", "10.0.0.1:2", State::Established);
     let mut detail = tcp(&each);
-    (detail.synack_after, detail.latest_after, detail.syn) = (10, 30, 2);
+    (detail.syn_ack_after, detail.latest_after, detail.syn) = (10, 30, 2);
     each.detail = Detail::Tcp(detail);
     let repeated = shown(&each);
     assert_eq!(repeated["initiator"]["address"], "10.0.0.2", "the initiator may be the key's high end");
-    assert_eq!((repeated.get("syn_synack_ns"), &repeated["synack_ack_ns"]), (None, &json!(20 * 64)));
+    assert_eq!((repeated.get("syn_to_syn_ack_ns"), &repeated["syn_ack_to_ack_ns"]), (None, &json!(20 * 64)));
     assert_eq!(repeated["syn_retransmits"], 1);
 
     (detail.syn, detail.syn_ack_retransmits) = (1, 1);
     each.detail = Detail::Tcp(detail);
-    assert_eq!((shown(&each).get("synack_ack_ns"), &shown(&each)["syn_synack_ns"]), (None, &json!(640)));
+    assert_eq!(
+        (shown(&each).get("syn_ack_to_ack_ns"), &shown(&each)["syn_to_syn_ack_ns"]),
+        (None, &json!(640))
+    );
 
     detail.syn_ack_retransmits = 0;
     each.detail = Detail::Tcp(detail);
     each.flags |= tag::UNTIMED | tag::LATE | tag::FAST_OPEN;
     let untimed = shown(&each);
-    assert_eq!((untimed.get("syn_synack_ns"), untimed.get("synack_ack_ns")), (None, None));
+    for leg in ["syn_to_syn_ack_ns", "syn_ack_to_ack_ns", "connect_ns"] {
+        assert_eq!(untimed.get(leg), None, "{leg}");
+    }
     assert_eq!(untimed["flags"], json!(["late", "fast_open"]));
 }
 
 #[test]
+fn an_attempt_that_ended_has_its_end() {
+    let ended = |state, latest_ns| {
+        let mut each = record("10.0.0.1:1", "10.0.0.2:2", state);
+        let detail = tcp(&each);
+        let (opened_ns, latest_after) = (990 * SECOND, ticks(latest_ns));
+        each.detail = Detail::Tcp(TcpRecord { opened_ns, latest_after, ..detail });
+        shown(&each).get("ended").map(ToString::to_string)
+    };
+    for state in State::ALL.into_iter().filter(|state| state.is_provisional() || state.is_completed()) {
+        assert_eq!(ended(state, 128_000).as_deref(), Some("\"2026-03-01T12:03:31.000128000Z\""), "{state:?}");
+    }
+    assert_eq!(ended(State::SynSent, 128_000), None);
+}
+
+#[test]
 fn k_is_known_once_it_was_seen_or_inferred() {
-    let k = |state, flags, synack_after| {
+    let k = |state, flags, syn_ack_after| {
         let mut each = record("10.0.0.1:1", "10.0.0.2:2", state);
         each.flags |= flags;
-        let detail = handshake_common::abi::TcpRecord { isn_responder: 7, synack_after, ..tcp(&each) };
+        let detail = TcpRecord { isn_responder: 7, syn_ack_after, ..tcp(&each) };
         each.detail = Detail::Tcp(detail);
         shown(&each).get("isn_responder").and_then(Value::as_u64)
     };
@@ -206,7 +226,7 @@ fn a_cause_stands_beside_what_an_open_attempt_came_to() {
     assert_eq!((&at_the_end["verdict"], &at_the_end["cause"]), (&json!("half_open"), &json!("no_ack")));
 
     let old = shown(&record("10.0.0.1:1", "10.0.0.2:2", State::SynSent));
-    assert_eq!((&old["verdict"], &old["cause"]), (&json!("half_open_expired"), &json!("no_synack")));
+    assert_eq!((&old["verdict"], &old["cause"]), (&json!("half_open_expired"), &json!("no_syn_ack")));
 
     for verdict in Verdict::ALL {
         let event = flow(&View::of(&end).ended(&young, verdict, end.now.ns - 5));

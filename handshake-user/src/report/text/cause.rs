@@ -100,7 +100,7 @@ fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
 /// A queue that is full drops SYNs in silence: a service that completes others and leaves some without
 /// an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
-    let leaves_some = |books: &Books| books.half_open.no_synack + books.half_open_expired.no_synack != 0;
+    let leaves_some = |books: &Books| books.half_open.no_syn_ack + books.half_open_expired.no_syn_ack != 0;
     let service = snapshot.services.iter().find_map(|row| match row.books {
         ServiceBooks::Tcp(books) if books.completed != 0 && leaves_some(&books) => row.service,
         ServiceBooks::Tcp(_) | ServiceBooks::Udp(_) => None,

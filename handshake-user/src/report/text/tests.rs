@@ -104,10 +104,10 @@ fn each_owner_has_a_sentence() {
         (|fake| fake.ended(ROW, Counter::Refused, 50), "refused:", "is the service listening"),
         (|fake| stuck(fake, ROW, State::SynReceived), "no_ack:", "return path"),
         (|fake| fake.count(Counter::AckIgnored, 50), "ack_ignored:", "accept queue full"),
-        (|fake| stuck(fake, 2, State::SynSent), "no_synack:", "local firewall"),
+        (|fake| stuck(fake, 2, State::SynSent), "no_syn_ack:", "local firewall"),
         (
             |fake| stuck(fake, ROW, State::SynSent),
-            "no_synack:",
+            "no_syn_ack:",
             "10.0.0.2:443 completes others: accept queue full?",
         ),
     ];
@@ -300,7 +300,7 @@ fn afternoon() -> Fake {
     }
     fake.count(Counter::UdpPackets, 31);
     fake.count(Counter::SynRetransmits, 7);
-    for (leg, ns) in [(Leg::SynSynAck, 41_000), (Leg::SynAckAck, 180_000), (Leg::Connect, 221_000)] {
+    for (leg, ns) in [(Leg::SynToSynAck, 41_000), (Leg::SynAckToAck, 180_000), (Leg::Connect, 221_000)] {
         fake.sample(leg, ns, 24_000);
     }
     fake.packets(Class::Syn, Family::V4, 24_052);
@@ -327,14 +327,14 @@ fn incident() -> (Scene, Snapshot, Snapshot) {
         }
     }
     for (leg, half, most) in [
-        (Leg::SynSynAck, 40_000, 85_000),
-        (Leg::SynAckAck, 17_500_000, 1_850_000_000),
+        (Leg::SynToSynAck, 40_000, 85_000),
+        (Leg::SynAckToAck, 17_500_000, 1_850_000_000),
         (Leg::Connect, 18_500_000, 3_000_000_000),
     ] {
         fake.sample(leg, half, 970);
         fake.sample(leg, most, 30);
     }
-    fake.count(Counter::ExcludedSynAckAck, 104);
+    fake.count(Counter::ExcludedSynAckToAck, 104);
     fake.count(Counter::SynAckRetransmits, 15_000);
     fake.count(Counter::Filtered, 1_100_000);
     fake.packets(Class::Ack, Family::V4, 1_900_000);

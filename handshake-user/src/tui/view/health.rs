@@ -114,7 +114,7 @@ const fn state_name(state: State) -> &'static str {
         State::InitiatorAborted => "initiator_aborted",
         State::ResponderAborted => "responder_aborted",
         State::Midstream => "midstream",
-        State::OrphanSynAck => "orphan_synack",
+        State::OrphanSynAck => "orphan_syn_ack",
         State::UdpWaiting => "udp unanswered",
         State::UdpAnswered => "udp answered",
         State::UdpUnreachable => "udp unreachable",

@@ -168,8 +168,8 @@ fn figures(attempt: &Attempt, scene: &Scene) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(tcp) = attempt.tcp() {
         let legs = [
-            (Leg::SynSynAck, first_leg(&attempt.record, tcp)),
-            (Leg::SynAckAck, second_leg(&attempt.record, tcp)),
+            (Leg::SynToSynAck, first_leg(&attempt.record, tcp)),
+            (Leg::SynAckToAck, second_leg(&attempt.record, tcp)),
             (Leg::Connect, connect_ns(&attempt.record, tcp)),
         ];
         let known = legs.iter().filter_map(|(leg, ns)| ns.map(|ns| format!("{} {}", arrow(*leg), time(ns))));

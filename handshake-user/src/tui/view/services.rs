@@ -74,8 +74,8 @@ impl ServiceColumn {
         match self {
             Self::Service => Cell::plain(line.name()),
             Self::Rate => Cell::plain(rate(line.begun, window_ns)),
-            Self::FirstLeg => leg(line.legs.syn_synack_ns),
-            Self::SecondLeg => leg(line.legs.synack_ack_ns),
+            Self::FirstLeg => leg(line.legs.syn_to_syn_ack_ns),
+            Self::SecondLeg => leg(line.legs.syn_ack_to_ack_ns),
             Self::Begun | Self::Good | Self::Waiting | Self::Refused | Self::Failed => match &line.books {
                 ServiceBooks::Tcp(books) => self.of_tcp(books),
                 ServiceBooks::Udp(books) => self.of_udp(books),

@@ -256,7 +256,8 @@ fn typical() -> Scene {
         fake.ended(3, Counter::Completed, wave);
         fake.ended(2, Counter::Completed, 2);
         fake.ended(2, Counter::Refused, i64::from(at % 3 == 0));
-        for (leg, ns) in [(Leg::SynSynAck, 41_000), (Leg::SynAckAck, 18_000_000), (Leg::Connect, 18_100_000)]
+        for (leg, ns) in
+            [(Leg::SynToSynAck, 41_000), (Leg::SynAckToAck, 18_000_000), (Leg::Connect, 18_100_000)]
         {
             fake.sample(leg, ns, 90);
             fake.sample(leg, ns * 2, 40);
@@ -386,7 +387,7 @@ fn given_up() -> Vec<(&'static str, Attempt)> {
         ("unreachable", ended(unreachable, Verdict::Unreachable, 700_000)),
         ("initiator_aborted", ended(answered(initiator, SECOND), Verdict::InitiatorAborted, 90_000)),
         ("responder_aborted", ended(answered(responder, SECOND), Verdict::ResponderAborted, 95_000)),
-        ("superseded", ended(no_synack(), Verdict::Superseded, 8 * SECOND)),
+        ("superseded", ended(no_syn_ack(), Verdict::Superseded, 8 * SECOND)),
         ("half_open_expired", ended(no_ack(), Verdict::HalfOpenExpired, late)),
         ("evicted", ended(syn(State::SynSent, SECOND), Verdict::Evicted, SECOND / 2)),
     ]
@@ -396,7 +397,7 @@ fn given_up() -> Vec<(&'static str, Attempt)> {
 fn waiting() -> Vec<(&'static str, Attempt)> {
     vec![
         ("opening", Attempt::of(syn(State::SynSent, SECOND))),
-        ("half_open_no_synack", Attempt::of(no_synack())),
+        ("half_open_no_syn_ack", Attempt::of(no_syn_ack())),
         ("half_open_no_ack", Attempt::of(no_ack())),
     ]
 }
@@ -421,7 +422,7 @@ fn exchanges() -> Vec<(&'static str, Attempt)> {
 }
 
 /// Four SYNs and no answer.
-fn no_synack() -> Record {
+fn no_syn_ack() -> Record {
     with(syn(State::SynSent, 9 * SECOND), |tcp| (tcp.syn, tcp.latest_after) = (4, ticks(7 * SECOND)))
 }
 
@@ -435,7 +436,7 @@ fn no_ack() -> Record {
 fn answered(state: State, ago_ns: u64) -> Record {
     with(syn(state, ago_ns), |tcp| {
         (tcp.isn_responder, tcp.syn_ack) = (K, 1);
-        (tcp.synack_after, tcp.latest_after) = (ticks(41_000), ticks(41_000));
+        (tcp.syn_ack_after, tcp.latest_after) = (ticks(41_000), ticks(41_000));
     })
 }
 

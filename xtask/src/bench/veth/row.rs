@@ -42,7 +42,7 @@ impl Traffic {
     const fn unit(self) -> &'static str {
         match self {
             Self::Connect => "connections/s",
-            Self::Bulk => "octets/s",
+            Self::Bulk => "bytes/s",
         }
     }
 

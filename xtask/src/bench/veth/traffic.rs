@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 4096;
 /// Connections that the client is ahead of the server, at most: a full queue would drop SYNs.
 const AHEAD: u64 = 1024;
-/// Octets of one write or read.
+/// Bytes of one write or read.
 const CHUNK: usize = 256 << 10;
 
 /// What a turn came to, or several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn {
-    /// Connections, or octets.
+    /// Connections, or bytes.
     pub(super) units: u64,
     /// On the clock.
     pub(super) wall: Duration,
@@ -131,20 +131,20 @@ pub(super) fn bulk(path: &Path<'_>, cpus: [usize; 2]) -> Result<Turn> {
     bulk_of(path, cpus, u64::MAX)
 }
 
-/// The same, until it has carried so many octets.
+/// The same, until it has carried so many bytes.
 pub(super) fn bulk_of(path: &Path<'_>, cpus: [usize; 2], most: u64) -> Result<Turn> {
     let (listener, address) = listen(path)?;
     thread::scope(|scope| {
         let server = scope.spawn(|| receive_on(&listener, cpus[1]));
         let (sent, begun, cpu) = path.client.enter(|| send_on(cpus[0], address, most))?;
-        let (octets, ended, server) =
+        let (bytes, ended, server) =
             server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        ensure!(octets == sent, "{sent} octets were sent, and {octets} received");
-        Ok(Turn { units: octets, wall: ended.duration_since(begun), cpu: cpu + server })
+        ensure!(bytes == sent, "{sent} bytes were sent, and {bytes} received");
+        Ok(Turn { units: bytes, wall: ended.duration_since(begun), cpu: cpu + server })
     })
 }
 
-/// Octets, when it began, and the CPU time that they took.
+/// Bytes, when it began, and the CPU time that they took.
 fn send_on(cpu: usize, address: SocketAddr, most: u64) -> Result<(u64, Instant, Duration)> {
     cpu::pin(cpu)?;
     let chunk = vec![b'x'; CHUNK];
@@ -160,17 +160,17 @@ fn send_on(cpu: usize, address: SocketAddr, most: u64) -> Result<(u64, Instant, 
     Ok((sent, begun, cpu::time()? - cpu))
 }
 
-/// Octets, when the last had come, and the CPU time that they took.
+/// Bytes, when the last had come, and the CPU time that they took.
 fn receive_on(listener: &Socket, cpu: usize) -> Result<(u64, Instant, Duration)> {
     cpu::pin(cpu)?;
     let (mut connection, _) = listener.accept().context("accept")?;
     let cpu = cpu::time()?;
     let mut chunk = vec![0; CHUNK];
-    let mut octets = 0;
+    let mut bytes = 0;
     loop {
         match connection.read(&mut chunk).context("receive")? {
-            0 => return Ok((octets, Instant::now(), cpu::time()? - cpu)),
-            length => octets += length as u64,
+            0 => return Ok((bytes, Instant::now(), cpu::time()? - cpu)),
+            length => bytes += length as u64,
         }
     }
 }

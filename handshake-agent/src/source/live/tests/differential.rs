@@ -61,7 +61,7 @@ struct Arrival {
     interface: u8,
     /// TC: `gso_segs`, as a driver or a socket says it.
     segments: u32,
-    /// XDP: octets in the frame's linear part, the rest in fragments.
+    /// XDP: bytes in the frame's linear part, the rest in fragments.
     linear: Option<usize>,
 }
 

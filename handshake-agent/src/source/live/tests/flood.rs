@@ -8,14 +8,14 @@ use aya::programs::Xdp;
 
 use super::*;
 
-/// Octets of every packet of a flood; shorter ones are padded.
+/// Bytes of every packet of a flood; shorter ones are padded.
 const FRAME: usize = 120;
 /// Words of a template: the frame's, and one of where the client's address is in it and of the next client.
 const WORDS: usize = FRAME / 8 + 1;
 /// Where the next client is in a template.
 const NEXT: usize = FRAME + 4;
 
-/// A frame, and where in it the last four octets of the client's address are.
+/// A frame, and where in it the last four bytes of the client's address are.
 pub(super) struct Template {
     pub(super) frame: Vec<u8>,
     pub(super) client: u8,
@@ -28,7 +28,7 @@ impl Template {
         bytes[FRAME..FRAME + 4].copy_from_slice(&u32::from(self.client).to_ne_bytes());
         let mut words = [0; WORDS];
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = u64::from_ne_bytes(bytes.try_into().expect("eight octets"));
+            *word = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
         }
         words
     }
@@ -197,7 +197,7 @@ fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, clients: Clients
     code
 }
 
-/// r9 from what is random, or from the template at r0; in the frame's order of octets.
+/// r9 from what is random, or from the template at r0; in the frame's order of bytes.
 fn client_of(clients: Clients) -> Vec<Instruction> {
     let i = instruction;
     let next = i16::try_from(NEXT).expect("a short frame");

@@ -149,7 +149,7 @@ fn books(flows: u32) -> Books {
     Books {
         attempts: flows.into(),
         completed: eighth * u64::from(COMPLETED),
-        half_open: ByCause { no_synack: eighth, no_ack: eighth },
+        half_open: ByCause { no_syn_ack: eighth, no_ack: eighth },
         ..Books::default()
     }
 }

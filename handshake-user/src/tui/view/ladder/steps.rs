@@ -70,7 +70,7 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Step> {
     let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
     let mut steps = Vec::new();
     if record.state.is_attempt() {
-        let data = if tcp.syn_data == 0 { String::new() } else { format!(" and {} octets", tcp.syn_data) };
+        let data = if tcp.syn_data == 0 { String::new() } else { format!(" and {} bytes", tcp.syn_data) };
         steps.push(seen(Way::Forth, Some(0), format!("SYN seq={j}{data}")));
     }
     let again = tcp.syn_retransmits(record.flags);
@@ -82,8 +82,8 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Step> {
     if record.flags & tag::SIMULTANEOUS != 0 {
         steps.push(seen(Way::Back, None, format!("SYN seq={k}")));
     }
-    if tcp.synack_after != 0 {
-        let at = known(tcp.synack_after).map(ns);
+    if tcp.syn_ack_after != 0 {
+        let at = known(tcp.syn_ack_after).map(ns);
         steps.push(seen(Way::Back, at, format!("SYN+ACK seq={k} ack={}", next(j))));
     } else if record.flags & tag::ONE_SIDED != 0 && record.state.is_completed() {
         let label = format!("SYN+ACK seq={k}, not seen here");
@@ -137,7 +137,7 @@ fn missing(attempt: &Attempt, scene: &Scene, ended: Option<u64>, drawn: Drawn) -
 /// A UDP flow: the first packets with their times, and all of them by way.
 fn exchange(udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Step> {
     let total = |side: usize| {
-        format!("{} packets, {} octets", group(udp.packets[side].into()), group(udp.bytes[side]))
+        format!("{} packets, {} bytes", group(udp.packets[side].into()), group(udp.bytes[side]))
     };
     let mut steps = vec![seen(Way::Forth, Some(0), "first packet".to_owned())];
     let Standing::Udp(verdict) = standing else { return steps };

@@ -23,7 +23,7 @@ pub(super) struct Comparison<'a> {
     live: &'a mut Live,
     host: Rc<Host>,
     time: Time,
-    /// Frames that BPF_PROG_TEST_RUN does not take: under 14 octets, or with a cut IP header at TC.
+    /// Frames that BPF_PROG_TEST_RUN does not take: under 14 bytes, or with a cut IP header at TC.
     refused: u64,
     /// Frames that were in fragments at XDP.
     split: u64,
@@ -120,7 +120,7 @@ impl<'a> Comparison<'a> {
         let mut kernel = counters_of(&self.live.bpf).words;
         let mut host = loads(self.host.books.words());
         if !timed {
-            let longest = Counter::MaxSynSynAck as usize..=Counter::MaxConnect as usize;
+            let longest = Counter::MaxSynToSynAck as usize..=Counter::MaxConnect as usize;
             kernel[longest.clone()].fill(0);
             host[longest].fill(0);
         }

@@ -33,7 +33,7 @@ impl Layout {
         if Tag(slot[0].load()).state().is_udp() {
             blot(self.body + offset_of!(UdpRecord, answer_after), 4, true);
         } else {
-            blot(self.body + offset_of!(TcpRecord, synack_after), 4, true);
+            blot(self.body + offset_of!(TcpRecord, syn_ack_after), 4, true);
             blot(self.body + offset_of!(TcpRecord, latest_after), 4, false);
         }
         bytes
@@ -94,7 +94,7 @@ pub(super) fn without(event: &Event, timed: bool) -> Event {
     if timed {
         return *event;
     }
-    let tcp = TcpRecord { opened_ns: 0, synack_after: 0, latest_after: 0, ..event.tcp };
+    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, ..event.tcp };
     Event { ended_ns: 0, last_jiffies: 0, tcp, ..*event }
 }
 

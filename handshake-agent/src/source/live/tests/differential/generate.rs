@@ -34,7 +34,7 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    fn octet(&mut self) -> u8 {
+    fn byte(&mut self) -> u8 {
         self.word().to_le_bytes()[0]
     }
 
@@ -173,7 +173,7 @@ fn packet(random: &mut Random, flow: &Flow, letter: u8) -> FrameBuilder {
     }
     let network = network(random, link, flow.ipv6, from.0, to.0);
     let whole = transport(random, network, flow, side, letter).between(from.1, to.1);
-    // Ethernet pads a frame to sixty octets, and sometimes a switch adds its own.
+    // Ethernet pads a frame to sixty bytes, and sometimes a switch adds its own.
     match random.below(4) {
         0 if whole.bytes().len() < 60 => whole.padding(&[0; 60][whole.bytes().len()..]),
         1 if random.one_in(8) => whole.padding(&[0xaa; 7]),
@@ -256,7 +256,7 @@ fn segment(random: &mut Random, flow: &Flow, side: usize, letter: u8) -> Segment
         b'D' => (flag::ACK, next, other, data),
         b'F' => (flag::FIN | flag::ACK, next, other, random.pick(&[0, data])),
         b'R' => (flag::RST | flag::ACK, next, other, 0),
-        _ => (random.octet(), next, other, 0),
+        _ => (random.byte(), next, other, 0),
     };
     let odd = if random.one_in(20) { 1 << random.below(8) } else { 0 };
     Segment { flags: flags ^ odd, seq: near(random, seq), ack: near(random, ack), payload }
@@ -297,7 +297,7 @@ fn unreachable(random: &mut Random, frame: FrameBuilder, flow: &Flow, side: usiz
     whole.between(from.1, to.1)
 }
 
-/// Spoils a frame: octets, its end, or a length that lies.
+/// Spoils a frame: bytes, its end, or a length that lies.
 fn mangle(random: &mut Random, built: &FrameBuilder, bytes: &mut Vec<u8>) {
     let (network, transport) = (built.network(), built.transport());
     match random.below(8) {
@@ -313,24 +313,24 @@ fn mangle(random: &mut Random, built: &FrameBuilder, bytes: &mut Vec<u8>) {
         }
         _ => {
             // IPv4's version and header length, TCP's data offset, UDP's length.
-            let (at, value) = (random.pick(&[network, transport + 12, transport + 5]), random.octet());
+            let (at, value) = (random.pick(&[network, transport + 12, transport + 5]), random.byte());
             put(bytes, at, &[value]);
         }
     }
 }
 
-/// Changes one to four octets, from `start` on.
+/// Changes one to four bytes, from `start` on.
 fn scatter(random: &mut Random, bytes: &mut [u8], start: usize) {
     for _ in 0..=random.below(4) {
         let at = start + random.below(40);
-        let value = random.octet();
+        let value = random.byte();
         put(bytes, at, &[value]);
     }
 }
 
 /// Overwrites what is there of a place.
 fn put(bytes: &mut [u8], at: usize, values: &[u8]) {
-    for (octet, value) in bytes.iter_mut().skip(at).zip(values) {
-        *octet = *value;
+    for (byte, value) in bytes.iter_mut().skip(at).zip(values) {
+        *byte = *value;
     }
 }
