@@ -17,9 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handshake_common::record::Record;
 use handshake_common::table::record_of;
-use handshake_common::verdict::Verdict;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, sleep_until};
 
@@ -145,36 +143,33 @@ impl Session {
         self.live.program_runs()
     }
 
-    /// The flows that the tables hold, as of the latest snapshot.
-    pub fn flows(&self) -> Vec<Flow> {
-        View::of(&self.last).flows(&self.live)
+    /// From where flows are shown: the moment of the latest snapshot.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::of(&self.last)
     }
 
-    /// Whether the tables hold a flow like this, as of the latest snapshot.
+    /// The flows that the tables hold, the oldest first.
+    #[must_use]
+    pub fn flows(&self) -> Vec<Flow> {
+        self.view().flows(&self.live)
+    }
+
+    /// Whether the tables hold a flow like this.
+    #[must_use]
     pub fn has_flow(&self, wanted: impl Fn(&Flow) -> bool) -> bool {
-        let view = View::of(&self.last);
         let mut found = false;
-        self.live.for_each_record(&mut |record| {
-            found = found || view.flow(record).is_some_and(|flow| wanted(&flow));
-        });
+        self.live.for_each_record(&mut |record| found = found || wanted(&Flow::of(*record)));
         found
     }
 
-    /// The attempts that have ended since the last time, in their order; none without events.
-    pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow)) {
+    /// The attempts that have ended since the last call, in their order; none without events. `visit` also gets the view of
+    /// the latest snapshot.
+    pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>)) {
         let view = View::of(&self.last);
         self.live.drain_events(&mut |event| {
             if let Some(verdict) = verdict_of(event) {
-                visit(&view.ended(&record_of(event), verdict, event.ended_ns));
-            }
-        });
-    }
-
-    /// The same as records, with the moment of the end on their clock.
-    pub fn for_each_event(&mut self, visit: &mut dyn FnMut(&Record, Verdict, u64)) {
-        self.live.drain_events(&mut |event| {
-            if let Some(verdict) = verdict_of(event) {
-                visit(&record_of(event), verdict, event.ended_ns);
+                visit(&Flow::ended(record_of(event), verdict, event.ended_ns), &view);
             }
         });
     }

@@ -33,6 +33,17 @@ pub struct Reading {
     pub lost_before_hook: u64,
 }
 
+/// The moment that a conversation is looked at, and the clocks that judge its age.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The time, on the records' clocks.
+    pub now: Now,
+    /// Time stands still, as at the end of a capture: what is open is half-open, and no answer will come.
+    pub stopped: bool,
+    /// When flows change by age alone.
+    pub clocks: Clocks,
+}
+
 /// Something that counts handshakes.
 pub trait Source {
     /// A consistent reading of counters and clocks.

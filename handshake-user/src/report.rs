@@ -5,7 +5,7 @@ pub(crate) mod text;
 
 use std::io::{self, ErrorKind, Write};
 
-use handshake_agent::model::flow::Flow;
+use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{Interval, Snapshot};
 
 use crate::check::Checked;
@@ -68,10 +68,16 @@ impl<W: Write> Output<W> {
 /// # Errors
 ///
 /// Those of the writer.
-pub(crate) fn write_flow(out: &mut dyn Write, format: Format, flow: &Flow, style: Style) -> io::Result<()> {
+pub(crate) fn write_flow(
+    out: &mut dyn Write,
+    format: Format,
+    view: &View<'_>,
+    flow: &Flow,
+    style: Style,
+) -> io::Result<()> {
     match format {
-        Format::Text => writeln!(out, "{}", text::draw_flow(flow, style).trim_end()),
-        Format::Json | Format::Jsonl => json::write_flow(out, flow),
+        Format::Text => writeln!(out, "{}", text::draw_flow(view, flow, style).trim_end()),
+        Format::Json | Format::Jsonl => json::write_flow(out, view, flow),
     }
 }
 
@@ -84,15 +90,18 @@ pub(crate) fn write_closing<W: Write>(
     out: &mut Output<W>,
     format: Format,
     snapshot: &Snapshot,
-    flows: Option<&[Flow]>,
+    flows: Option<(View<'_>, &[Flow])>,
     style: Style,
 ) -> io::Result<()> {
-    if let (Format::Json, Some(flows)) = (format, flows) {
-        return out.put(|out| json::write_report_with_flows(out, snapshot, flows));
+    match (format, flows) {
+        (Format::Json, Some((view, flows))) => {
+            return out.put(|out| json::write_report_with_flows(out, snapshot, &view, flows));
+        }
+        (_, Some((view, flows))) => {
+            out.put(|out| flows.iter().try_for_each(|flow| write_flow(out, format, &view, flow, style)))?;
+        }
+        (_, None) => {}
     }
-    out.put(|out| {
-        flows.unwrap_or_default().iter().try_for_each(|flow| write_flow(out, format, flow, style))
-    })?;
     write_report(out, format, snapshot, None, style)
 }
 

@@ -7,7 +7,6 @@
 //!
 //! A scene is made once an interval; drawing is a function of scene and choices, and happens only when one of them changed.
 
-mod attempt;
 mod banner;
 mod collect;
 mod filter;
@@ -135,10 +134,8 @@ impl Sink for Show {
 
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
         let told = self.recent.told();
-        let (recent, clocks) = (&mut self.recent, self.latest.clocks());
-        session.for_each_event(&mut |record, verdict, at_ns| {
-            recent.push(*record, verdict, at_ns, clocks);
-        });
+        let recent = &mut self.recent;
+        session.for_each_ended(&mut |flow, _| recent.push(*flow));
         Ok(if self.recent.told() - told < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY })
     }
 
@@ -230,7 +227,7 @@ impl Show {
             }
             Some(Effect::Quit) | None => {}
         }
-        self.recent.filter_by(&self.ui.filter, self.latest.clocks());
+        self.recent.filter_by(&self.ui.filter);
         self.show_latest();
         Ok(())
     }

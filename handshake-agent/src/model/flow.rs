@@ -1,38 +1,386 @@
-//! One flow as a report shows it, from its record in the table or from the event of its end.
+//! One conversation, of either protocol: what its record says, and how it stands. Text, JSON and the terminal all show it
+//! from here.
 
 mod completeness;
 
 use std::net::SocketAddr;
 
 use handshake_common::abi::{Counter, Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
-use handshake_common::flow::Side;
-use handshake_common::record::{Clocks, Detail, Now, Record, State};
+use handshake_common::flow::{Family, FlowKey, Side};
+use handshake_common::record::{Detail, Record, State};
 use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
 
 use crate::address::ip;
 use crate::model::snapshot::{Context, Origin, Snapshot};
-use crate::source::Source;
+use crate::source::{Moment, Source};
 
 /// Flags whose presence leaves the legs of a handshake without a known time.
 const BLURRED: u16 = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED | tag::SECOND_K;
 
-/// From where flows are looked at: the moment, the clocks, and the names of the interfaces.
+/// How a conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A TCP attempt.
+    Tcp(Verdict),
+    /// A UDP flow.
+    Udp(UdpVerdict),
+}
+
+impl Standing {
+    /// The verdict's name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp(verdict) => verdict.name(),
+            Self::Udp(verdict) => verdict.name(),
+        }
+    }
+
+    /// `tcp` or `udp`.
+    #[must_use]
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Udp(_) => "udp",
+        }
+    }
+
+    /// What it means, and where to look.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Tcp(verdict) => verdict.sentence(),
+            Self::Udp(verdict) => verdict.sentence(),
+        }
+    }
+
+    /// Whether the conversation got what it asked for.
+    #[must_use]
+    pub const fn is_good(self) -> bool {
+        matches!(self, Self::Tcp(Verdict::Completed) | Self::Udp(UdpVerdict::Answered))
+    }
+}
+
+/// What stays the same of a conversation while it lives: its ends, and when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowId {
+    family: Family,
+    key: FlowKey,
+    opened_ns: u64,
+}
+
+/// A conversation: its record, and its end where an event or an eviction told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// What the kernel side knew of it.
+    pub record: Record,
+    /// Its end, which the record alone does not tell.
+    pub ended: Option<FlowEnd>,
+}
+
+/// How a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEnd {
+    /// How it stood then.
+    pub standing: Standing,
+    /// When, on the records' clock; unknown where its record was evicted.
+    pub at_ns: Option<u64>,
+}
+
+impl Flow {
+    /// A conversation as the table has it.
+    #[must_use]
+    pub const fn of(record: Record) -> Self {
+        Self { record, ended: None }
+    }
+
+    /// An attempt that has just ended, as the event of its end tells it.
+    #[must_use]
+    pub const fn ended(record: Record, verdict: Verdict, at_ns: u64) -> Self {
+        Self { record, ended: Some(FlowEnd { standing: Standing::Tcp(verdict), at_ns: Some(at_ns) }) }
+    }
+
+    /// A conversation whose record was evicted at `moment`; an attempt that was open ended as `verdict`.
+    #[must_use]
+    pub fn evicted(record: Record, verdict: Option<Verdict>, moment: &Moment) -> Self {
+        let standing = verdict.map_or_else(|| Self::of(record).standing(moment), Standing::Tcp);
+        Self { record, ended: Some(FlowEnd { standing, at_ns: None }) }
+    }
+
+    /// What it is known by.
+    #[must_use]
+    pub fn id(&self) -> FlowId {
+        FlowId { family: self.record.family, key: self.record.key, opened_ns: self.opened_ns() }
+    }
+
+    /// Address and port of one end.
+    #[must_use]
+    pub fn end(&self, side: Side) -> SocketAddr {
+        let (address, port) = self.record.end(side);
+        SocketAddr::new(ip(address, self.record.family), port)
+    }
+
+    /// How it stands. A free slot's record, which no table gives out, stands as one whose beginning was not seen.
+    #[must_use]
+    pub fn standing(&self, moment: &Moment) -> Standing {
+        if let Some(end) = self.ended {
+            return end.standing;
+        }
+        if let Some(verdict) = self.record.udp_verdict(moment.now, &moment.clocks) {
+            let late = moment.stopped && verdict == UdpVerdict::Pending;
+            return Standing::Udp(if late { UdpVerdict::Unanswered } else { verdict });
+        }
+        let verdict = self.record.verdict(moment.now, &moment.clocks).unwrap_or(Verdict::Midstream);
+        let late = moment.stopped && verdict == Verdict::Opening;
+        Standing::Tcp(if late { Verdict::HalfOpen } else { verdict })
+    }
+
+    /// Why it is not completed, beside verdicts that have a cause.
+    #[must_use]
+    pub fn cause(&self, standing: Standing) -> Option<Cause> {
+        match standing {
+            Standing::Tcp(verdict) => has_cause(verdict).then(|| self.record.state.cause()),
+            Standing::Udp(_) => None,
+        }
+    }
+
+    /// Whether it is an open attempt.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.ended.is_none() && self.record.state.is_open()
+    }
+
+    /// The TCP part.
+    #[must_use]
+    pub const fn tcp(&self) -> Option<&TcpRecord> {
+        match &self.record.detail {
+            Detail::Tcp(tcp) => Some(tcp),
+            Detail::Udp(_) => None,
+        }
+    }
+
+    /// The UDP part.
+    #[must_use]
+    pub const fn udp(&self) -> Option<&UdpRecord> {
+        match &self.record.detail {
+            Detail::Tcp(_) => None,
+            Detail::Udp(udp) => Some(udp),
+        }
+    }
+
+    /// Its first packet, on the records' clock.
+    #[must_use]
+    pub const fn opened_ns(&self) -> u64 {
+        match &self.record.detail {
+            Detail::Tcp(tcp) => tcp.opened_ns,
+            Detail::Udp(udp) => udp.opened_ns,
+        }
+    }
+
+    /// When its verdict came, on the records' clock: an event tells it, and the record keeps it where the attempt was
+    /// completed, refused, found unreachable or aborted.
+    #[must_use]
+    pub fn ended_ns(&self) -> Option<u64> {
+        let told = self.ended.and_then(|end| end.at_ns);
+        let has_ended = self.record.state.is_completed() || self.record.state.is_provisional();
+        let kept = self.tcp().filter(|tcp| has_ended && tcp.latest_after != u32::MAX);
+        told.or_else(|| kept.map(TcpRecord::latest_ns))
+    }
+
+    /// When it last became what it is: its end where that is known from an event, else its beginning.
+    #[must_use]
+    pub fn moment_ns(&self) -> u64 {
+        self.ended.and_then(|end| end.at_ns).unwrap_or_else(|| self.opened_ns())
+    }
+
+    /// J; `None` where the SYN was not seen.
+    #[must_use]
+    pub fn isn_initiator(&self) -> Option<u32> {
+        self.tcp().filter(|_| self.record.state.is_attempt()).map(|tcp| tcp.isn_initiator)
+    }
+
+    /// K; `None` where no SYN+ACK was seen and none was inferred.
+    #[must_use]
+    pub fn isn_responder(&self) -> Option<u32> {
+        // Of a simultaneous open K is the other SYN's; of a one-sided view it is inferred.
+        let without_syn_ack = self.record.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
+        let is_known = |tcp: &&TcpRecord| {
+            tcp.syn_ack_after != 0 || without_syn_ack || self.record.state == State::OrphanSynAck
+        };
+        self.tcp().filter(is_known).map(|tcp| tcp.isn_responder)
+    }
+
+    /// SYNs of the attempt that were sent again.
+    #[must_use]
+    pub fn syn_retransmits(&self) -> u8 {
+        let begun = self.tcp().filter(|_| self.record.state.is_attempt());
+        begun.map_or(0, |tcp| tcp.syn_retransmits(self.record.flags))
+    }
+
+    /// SYNs and SYN+ACKs that were sent again.
+    #[must_use]
+    pub fn retransmits(&self) -> u16 {
+        let syn_acks = self.tcp().map_or(0, |tcp| tcp.syn_ack_retransmits);
+        u16::from(self.syn_retransmits()) + u16::from(syn_acks)
+    }
+
+    /// SYN → SYN+ACK: known unless the SYN was repeated or segments came out of order.
+    #[must_use]
+    pub fn syn_to_syn_ack_ns(&self) -> Option<u64> {
+        let tcp = self.tcp()?;
+        let clear = self.record.flags & BLURRED == 0 && tcp.syn_retransmits(self.record.flags) == 0;
+        if clear { known(tcp.syn_ack_after).map(ticks_ns) } else { None }
+    }
+
+    /// SYN+ACK → ACK: known of completed connections, unless the SYN+ACK was repeated or segments came out of order.
+    #[must_use]
+    pub fn syn_ack_to_ack_ns(&self) -> Option<u64> {
+        let tcp = self.tcp()?;
+        let blurred = self.record.flags & BLURRED != 0 || tcp.syn_ack_retransmits != 0;
+        if !self.record.state.is_completed() || blurred {
+            return None;
+        }
+        let from = known(tcp.syn_ack_after)?;
+        // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there.
+        known(tcp.latest_after.max(1))?.checked_sub(from).map(ticks_ns)
+    }
+
+    /// First SYN → completing ACK, retransmissions included: known of completed connections whose segments came in order.
+    #[must_use]
+    pub fn connect_ns(&self) -> Option<u64> {
+        let in_order = self.record.state.is_completed() && self.record.flags & tag::UNTIMED == 0;
+        let tcp = self.tcp().filter(|_| in_order)?;
+        known(tcp.latest_after.max(1)).map(ticks_ns)
+    }
+
+    /// First packet → first answer, of UDP.
+    #[must_use]
+    pub fn answer_ns(&self) -> Option<u64> {
+        self.udp().and_then(|udp| known(udp.answer_after)).map(ticks_ns)
+    }
+
+    /// Wireshark's `tcp.completeness`; `None` for UDP.
+    #[must_use]
+    pub fn completeness(&self) -> Option<u8> {
+        self.tcp().map(|tcp| completeness::of(&self.record, tcp))
+    }
+
+    /// What else is worth knowing, in the order of reports.
+    pub fn flags(&self) -> impl Iterator<Item = FlowFlag> + '_ {
+        let is_tcp = self.tcp().is_some();
+        FlowFlag::ALL.into_iter().filter(move |flag| is_tcp && self.record.flags & bit(*flag) != 0)
+    }
+}
+
+/// From where flows are shown: the moment, the wall clock, and the names of the interfaces.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     context: &'a Context,
-    now: Now,
+    /// How flows are judged.
+    pub moment: Moment,
     wall_ns: u64,
-    stopped: bool,
-    clocks: Clocks,
-    compat: bool,
+    /// Whether `--compat` asks for what other tools say of each flow.
+    pub compat: bool,
+}
+
+impl<'a> View<'a> {
+    /// The moment and the clocks of a snapshot, so that its flows add up to it.
+    #[must_use]
+    pub fn of(snapshot: &'a Snapshot) -> Self {
+        Self {
+            context: &snapshot.context,
+            moment: snapshot.moment(),
+            wall_ns: snapshot.taken_at_ns,
+            compat: false,
+        }
+    }
+
+    /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
+    #[must_use]
+    pub const fn at(context: &'a Context, moment: Moment, wall_ns: u64) -> Self {
+        Self { context, moment, wall_ns, compat: false }
+    }
+
+    /// With what other tools say of each flow, or without.
+    #[must_use]
+    pub const fn comparing(self, compat: bool) -> Self {
+        Self { compat, ..self }
+    }
+
+    /// All flows of the tables, the oldest first.
+    #[must_use]
+    pub fn flows(&self, source: &dyn Source) -> Vec<Flow> {
+        let mut flows = Vec::new();
+        source.for_each_record(&mut |record| flows.push(Flow::of(*record)));
+        sort(&mut flows);
+        flows
+    }
+
+    /// The name of the interface that first saw the initiator, or else the responder.
+    #[must_use]
+    pub fn interface(&self, flow: &Flow) -> Option<&'a str> {
+        let points = match &flow.record.detail {
+            Detail::Tcp(tcp) => tcp.points,
+            Detail::Udp(udp) => udp.points,
+        };
+        let seen = [points & 0xf, points >> 4].into_iter().find(|point| *point != NO_POINT)?;
+        let number = usize::from(seen >> 1);
+        match &self.context.origin {
+            Origin::Live { interfaces } => interfaces.get(number).map(|interface| interface.name.as_str()),
+            Origin::Capture { interfaces, .. } => interfaces.get(number)?.as_deref(),
+        }
+    }
+
+    /// A time on the records' clock as wall time, ns since the Unix epoch; both moments are of one reading.
+    #[must_use]
+    pub const fn wall(&self, ns: u64) -> u64 {
+        self.wall_ns.wrapping_sub(self.moment.now.ns).wrapping_add(ns)
+    }
+}
+
+/// The oldest first.
+pub fn sort(flows: &mut [Flow]) {
+    flows.sort_by_key(|flow| {
+        let key = &flow.record.key;
+        (flow.opened_ns(), key.udp, key.low, key.high, key.ports)
+    });
+}
+
+/// Ticks that are neither missing nor saturated.
+#[must_use]
+pub fn known(ticks: u32) -> Option<u32> {
+    (ticks != 0 && ticks != u32::MAX).then_some(ticks)
+}
+
+/// Ticks of 64 ns as ns.
+#[must_use]
+pub fn ticks_ns(ticks: u32) -> u64 {
+    u64::from(ticks) << TICK_SHIFT
+}
+
+const fn bit(flag: FlowFlag) -> u16 {
+    match flag {
+        FlowFlag::Late => tag::LATE,
+        FlowFlag::FastOpen => tag::FAST_OPEN,
+        FlowFlag::Simultaneous => tag::SIMULTANEOUS,
+        FlowFlag::OneSided => tag::ONE_SIDED,
+    }
+}
+
+/// The cause stands beside what an open attempt came to.
+const fn has_cause(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Superseded | Verdict::Evicted)
 }
 
 /// How the attempt of an event ended; `None` when its number is no verdict's.
+#[must_use]
 pub fn verdict_of(event: &Event) -> Option<Verdict> {
     ENDS.iter().find(|(counter, _)| *counter as u32 == event.verdict).map(|(_, verdict)| *verdict)
 }
 
-fn verdict_in(counter: Counter) -> Option<Verdict> {
+/// The verdict of the gauge that an attempt ended in.
+#[must_use]
+pub fn verdict_in(counter: Counter) -> Option<Verdict> {
     ENDS.iter().find(|(each, _)| *each == counter).map(|(_, verdict)| *verdict)
 }
 
@@ -48,277 +396,3 @@ const ENDS: [(Counter, Verdict); 9] = [
     (Counter::ExpiredNoAck, Verdict::HalfOpenExpired),
     (Counter::Evicted, Verdict::Evicted),
 ];
-
-/// A flow, ready to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// Who began.
-    pub initiator: SocketAddr,
-    /// The other end.
-    pub responder: SocketAddr,
-    /// How it stands or ended, by name.
-    pub verdict: &'static str,
-    /// Beside verdicts that have one.
-    pub cause: Option<Cause>,
-    /// Where its initiator, or else its responder, was first seen.
-    pub interface: Option<String>,
-    /// Its first packet, ns since the Unix epoch.
-    pub started_ns: u64,
-    /// When its verdict came, where that is known.
-    pub ended_ns: Option<u64>,
-    /// What only its protocol has.
-    pub detail: FlowDetail,
-}
-
-/// What only one protocol has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FlowDetail {
-    /// A TCP conversation.
-    Tcp(TcpFlow),
-    /// A UDP flow.
-    Udp(UdpFlow),
-}
-
-/// A TCP conversation's figures; times and numbers that are not known are `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TcpFlow {
-    /// J.
-    pub isn_initiator: Option<u32>,
-    /// K.
-    pub isn_responder: Option<u32>,
-    /// Packets of class syn, both ways.
-    pub syn: u8,
-    /// Packets of class syn_ack.
-    pub syn_ack: u8,
-    /// Packets of class ack.
-    pub ack: u32,
-    /// Copies of the SYN.
-    pub syn_retransmits: u8,
-    /// Copies of the SYN+ACK.
-    pub syn_ack_retransmits: u8,
-    /// SYN → SYN+ACK.
-    pub syn_to_syn_ack_ns: Option<u64>,
-    /// SYN+ACK → ACK.
-    pub syn_ack_to_ack_ns: Option<u64>,
-    /// First SYN → completing ACK.
-    pub connect_ns: Option<u64>,
-    /// Wireshark's, where it was asked for.
-    pub completeness: Option<u8>,
-    /// Names of what else is worth knowing.
-    pub flags: Vec<&'static str>,
-}
-
-/// A UDP flow's figures, the initiator's first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UdpFlow {
-    /// Packets each way.
-    pub packets: [u32; 2],
-    /// Bytes of their IP packets.
-    pub bytes: [u64; 2],
-    /// First packet → first answer.
-    pub answer_ns: Option<u64>,
-}
-
-impl<'a> View<'a> {
-    /// The moment and the clocks of a snapshot, so that its flows add up to it.
-    pub fn of(snapshot: &'a Snapshot) -> Self {
-        Self {
-            context: &snapshot.context,
-            now: snapshot.now,
-            wall_ns: snapshot.taken_at_ns,
-            stopped: snapshot.stopped,
-            clocks: snapshot.clocks,
-            compat: false,
-        }
-    }
-
-    /// A moment by its two clocks, for events between snapshots.
-    pub fn at(context: &'a Context, now: Now, wall_ns: u64, clocks: Clocks) -> Self {
-        Self { context, now, wall_ns, stopped: false, clocks, compat: false }
-    }
-
-    /// With what other tools would say of each flow, or without.
-    pub fn comparing(self, compat: bool) -> Self {
-        Self { compat, ..self }
-    }
-
-    /// All flows of the tables, the oldest first.
-    pub fn flows(&self, source: &dyn Source) -> Vec<Flow> {
-        let mut records = Vec::new();
-        source.for_each_record(&mut |record| records.push(*record));
-        records.sort_by_key(|r| (opened_ns(r), r.key.udp, r.key.low, r.key.high, r.key.ports));
-        records.iter().filter_map(|record| self.flow(record)).collect()
-    }
-
-    /// A flow of the table as it stands; `None` for a free slot.
-    pub fn flow(&self, record: &Record) -> Option<Flow> {
-        if let Some(verdict) = record.udp_verdict(self.now, &self.clocks) {
-            let still = self.stopped && verdict == UdpVerdict::Pending;
-            let verdict = if still { UdpVerdict::Unanswered } else { verdict };
-            return Some(self.with(record, verdict.name(), None, None));
-        }
-        let verdict = record.verdict(self.now, &self.clocks)?;
-        let still = self.stopped && verdict == Verdict::Opening;
-        let verdict = if still { Verdict::HalfOpen } else { verdict };
-        Some(self.with(record, verdict.name(), cause(verdict, record.state), self.ended_ns(record)))
-    }
-
-    /// An attempt that has just ended, as the event of its end tells it.
-    pub fn ended(&self, record: &Record, verdict: Verdict, ended_ns: u64) -> Flow {
-        self.with(record, verdict.name(), cause(verdict, record.state), Some(self.wall(ended_ns)))
-    }
-
-    /// A record whose place another took; one that was open then ended as `verdict`.
-    pub fn displaced(&self, record: &Record, verdict: Option<Counter>) -> Option<Flow> {
-        let Some(verdict) = verdict.and_then(verdict_in) else { return self.flow(record) };
-        Some(self.with(record, verdict.name(), cause(verdict, record.state), None))
-    }
-
-    fn with(
-        &self,
-        record: &Record,
-        verdict: &'static str,
-        cause: Option<Cause>,
-        ended_ns: Option<u64>,
-    ) -> Flow {
-        let (points, detail) = match &record.detail {
-            Detail::Tcp(tcp) => (tcp.points, FlowDetail::Tcp(TcpFlow::of(record, tcp, self.compat))),
-            Detail::Udp(udp) => (udp.points, FlowDetail::Udp(UdpFlow::of(udp))),
-        };
-        Flow {
-            initiator: end(record, Side::Initiator),
-            responder: end(record, Side::Responder),
-            verdict,
-            cause,
-            interface: self.interface(points),
-            started_ns: self.wall(opened_ns(record)),
-            ended_ns,
-            detail,
-        }
-    }
-
-    /// When an attempt was completed, refused, found unreachable or aborted: records keep that moment.
-    fn ended_ns(&self, record: &Record) -> Option<u64> {
-        let has_ended = record.state.is_completed() || record.state.is_provisional();
-        match &record.detail {
-            Detail::Tcp(tcp) if has_ended && tcp.latest_after != u32::MAX => Some(self.wall(tcp.latest_ns())),
-            Detail::Tcp(_) | Detail::Udp(_) => None,
-        }
-    }
-
-    fn interface(&self, points: u8) -> Option<String> {
-        let seen = [points & 0xf, points >> 4].into_iter().find(|point| *point != NO_POINT)?;
-        let number = usize::from(seen >> 1);
-        match &self.context.origin {
-            Origin::Live { interfaces } => interfaces.get(number).map(|interface| interface.name.clone()),
-            Origin::Capture { interfaces, .. } => interfaces.get(number).cloned().flatten(),
-        }
-    }
-
-    /// The records' clock as wall time; both moments are of one reading.
-    fn wall(&self, ns: u64) -> u64 {
-        self.wall_ns.wrapping_sub(self.now.ns).wrapping_add(ns)
-    }
-}
-
-impl TcpFlow {
-    fn of(record: &Record, tcp: &TcpRecord, compat: bool) -> Self {
-        // Of a simultaneous open K is the other SYN's; of a one-sided view it is inferred.
-        let without_syn_ack = record.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
-        let answered = tcp.syn_ack_after != 0 || without_syn_ack || record.state == State::OrphanSynAck;
-        let begun = record.state.is_attempt();
-        Self {
-            isn_initiator: begun.then_some(tcp.isn_initiator),
-            isn_responder: answered.then_some(tcp.isn_responder),
-            syn: tcp.syn,
-            syn_ack: tcp.syn_ack,
-            ack: tcp.ack,
-            syn_retransmits: if begun { tcp.syn_retransmits(record.flags) } else { 0 },
-            syn_ack_retransmits: tcp.syn_ack_retransmits,
-            syn_to_syn_ack_ns: first_leg(record, tcp),
-            syn_ack_to_ack_ns: second_leg(record, tcp),
-            connect_ns: connect_ns(record, tcp),
-            completeness: compat.then(|| completeness::of(record, tcp)),
-            flags: FlowFlag::ALL
-                .into_iter()
-                .filter(|f| record.flags & bit(*f) != 0)
-                .map(FlowFlag::name)
-                .collect(),
-        }
-    }
-}
-
-impl UdpFlow {
-    fn of(udp: &UdpRecord) -> Self {
-        Self { packets: udp.packets, bytes: udp.bytes, answer_ns: answer_ns(udp) }
-    }
-}
-
-/// Known unless the SYN was repeated or segments came out of order.
-pub fn first_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
-    let clear = record.flags & BLURRED == 0 && tcp.syn_retransmits(record.flags) == 0;
-    if clear { known(tcp.syn_ack_after).map(ns) } else { None }
-}
-
-/// Known of completed connections, unless the SYN+ACK was repeated or segments came out of order.
-pub fn second_leg(record: &Record, tcp: &TcpRecord) -> Option<u64> {
-    let completed = matches!(record.state, State::Established | State::Closed);
-    if !completed || record.flags & BLURRED != 0 || tcp.syn_ack_retransmits != 0 {
-        return None;
-    }
-    let from = known(tcp.syn_ack_after)?;
-    // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there.
-    known(tcp.latest_after.max(1))?.checked_sub(from).map(ns)
-}
-
-/// First packet → first answer.
-pub fn answer_ns(udp: &UdpRecord) -> Option<u64> {
-    known(udp.answer_after).map(ns)
-}
-
-/// First SYN → completing ACK, retransmissions included; known of completed connections whose segments came in order.
-pub fn connect_ns(record: &Record, tcp: &TcpRecord) -> Option<u64> {
-    let in_order = record.state.is_completed() && record.flags & tag::UNTIMED == 0;
-    in_order.then(|| known(tcp.latest_after.max(1)).map(ns)).flatten()
-}
-
-/// Ticks that are neither missing nor saturated.
-pub fn known(ticks: u32) -> Option<u32> {
-    (ticks != 0 && ticks != u32::MAX).then_some(ticks)
-}
-
-/// Ticks as ns.
-pub fn ns(ticks: u32) -> u64 {
-    u64::from(ticks) << TICK_SHIFT
-}
-
-/// The cause stands beside what an open attempt came to.
-pub fn cause(verdict: Verdict, state: State) -> Option<Cause> {
-    let has_one = matches!(
-        verdict,
-        Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Superseded | Verdict::Evicted
-    );
-    has_one.then(|| state.cause())
-}
-
-const fn bit(flag: FlowFlag) -> u16 {
-    match flag {
-        FlowFlag::Late => tag::LATE,
-        FlowFlag::FastOpen => tag::FAST_OPEN,
-        FlowFlag::Simultaneous => tag::SIMULTANEOUS,
-        FlowFlag::OneSided => tag::ONE_SIDED,
-    }
-}
-
-/// A record's first packet, on its own clock.
-pub fn opened_ns(record: &Record) -> u64 {
-    match &record.detail {
-        Detail::Tcp(tcp) => tcp.opened_ns,
-        Detail::Udp(udp) => udp.opened_ns,
-    }
-}
-
-fn end(record: &Record, side: Side) -> SocketAddr {
-    let (address, port) = record.end(side);
-    SocketAddr::new(ip(address, record.family), port)
-}

@@ -31,7 +31,7 @@ use crate::address::ip;
 use crate::error::Error;
 use crate::options::Filter;
 use crate::source::scan::{Ages, ByCause, Scan};
-use crate::source::{Reading, Source};
+use crate::source::{Moment, Reading, Source};
 
 /// Rows of the service table from here on are UDP's; each half begins with its `other`.
 #[expect(clippy::cast_possible_truncation, reason = "a row's number fits its 16 bits of the tag")]
@@ -381,6 +381,12 @@ impl Snapshot {
     /// How long ago a SYN passed the filter, ns.
     pub fn quiet_ns(&self) -> u64 {
         self.taken_at_ns.saturating_sub(self.syn_seen_ns)
+    }
+
+    /// The moment that its flows are judged at.
+    #[must_use]
+    pub const fn moment(&self) -> Moment {
+        Moment { now: self.now, stopped: self.stopped, clocks: self.clocks }
     }
 
     /// The latency of a leg.

@@ -21,7 +21,7 @@ use handshake_common::wire::Packet;
 use crate::error::Error;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
-use crate::source::{Reading, Source};
+use crate::source::{Moment, Reading, Source};
 
 /// The coarse clock of a replay: the tick of most kernels (CONFIG_HZ=250).
 const HZ: u32 = 250;
@@ -125,9 +125,10 @@ impl Replay {
         self.stopped = true;
     }
 
-    /// The time, as reports see it.
-    pub const fn moment(&self) -> Now {
-        self.now
+    /// The moment, as reports see it; its time is the capture's wall time.
+    #[must_use]
+    pub const fn moment(&self) -> Moment {
+        Moment { now: self.now, stopped: self.stopped, clocks: self.clocks }
     }
 
     /// What has passed since the last call, in its order.

@@ -17,6 +17,7 @@ use std::time::Duration;
 use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Pace, Session, Signals, Sink};
+use handshake_common::flow::Side;
 use tokio::time::{Instant, timeout};
 
 use crate::check::{
@@ -162,7 +163,8 @@ impl Check<'_> {
     /// The kernel's account, where this host is an end of what was seen.
     fn account(&self, window: &Window, before: &Counts) -> Result<Option<Account>, CommandError> {
         let own = Addresses::read()?;
-        let is_end = |flow: &Flow| own.has(flow.initiator.ip()) || own.has(flow.responder.ip());
+        let is_end =
+            |flow: &Flow| [Side::Initiator, Side::Responder].iter().any(|side| own.has(flow.end(*side).ip()));
         if !self.session.has_flow(is_end) {
             return Ok(None);
         }

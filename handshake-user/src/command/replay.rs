@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use handshake_agent::model::flow::{Flow, View, verdict_of};
+use handshake_agent::model::flow::{self, Flow, View, verdict_in, verdict_of};
 use handshake_agent::model::snapshot::{Context, Origin, Snapshot};
 use handshake_agent::options;
-use handshake_agent::source::Source;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
 use handshake_capture::Squeeze;
@@ -44,7 +43,7 @@ pub(crate) fn run(args: &Options) -> Result<u8, CommandError> {
         replay,
         context: None,
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
-        displaced: Vec::new(),
+        evicted: Vec::new(),
         out: report::Output::to(std::io::stdout()),
         style: Style::of(&std::io::stdout()),
     };
@@ -63,8 +62,8 @@ struct Playing<'a> {
     context: Option<Arc<Context>>,
     /// For `--squeeze`.
     squeeze: Option<Squeeze>,
-    /// Flows whose records gave their place, for `--flows`.
-    displaced: Vec<Flow>,
+    /// Flows whose records were evicted, for `--flows`.
+    evicted: Vec<Flow>,
     out: report::Output<std::io::Stdout>,
     style: Style,
 }
@@ -111,19 +110,20 @@ impl Playing<'_> {
     fn show_passed(&mut self) -> Result<(), CommandError> {
         let Some(context) = self.context.clone() else { return Ok(()) };
         for passed in self.replay.take_passed() {
-            let reading = self.replay.moment();
-            let view =
-                View::at(&context, reading, reading.ns, self.replay.clocks()).comparing(self.options.compat);
+            let moment = self.replay.moment();
+            let view = View::at(&context, moment, moment.now.ns).comparing(self.options.compat);
             match passed {
                 Passed::Ended(event) if self.options.output.events => {
                     if let Some(verdict) = verdict_of(&event) {
-                        let flow = view.ended(&record_of(&event), verdict, event.ended_ns);
+                        let flow = Flow::ended(record_of(&event), verdict, event.ended_ns);
                         let (format, style) = (self.options.output.format, self.style);
-                        self.out.put(|to| report::write_flow(to, format, &flow, style)).map_err(out)?;
+                        self.out
+                            .put(|to| report::write_flow(to, format, &view, &flow, style))
+                            .map_err(out)?;
                     }
                 }
                 Passed::Displaced(record, verdict) if self.options.output.flows => {
-                    self.displaced.extend(view.displaced(&record, verdict));
+                    self.evicted.push(Flow::evicted(record, verdict.and_then(verdict_in), &moment));
                 }
                 Passed::Ended(_) | Passed::Displaced(..) => {}
             }
@@ -134,14 +134,16 @@ impl Playing<'_> {
     fn finish(&mut self) -> Result<(), CommandError> {
         let context = self.context.clone().unwrap_or_else(|| self.context_from(0));
         let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
-        let flows = self.options.output.flows.then(|| {
-            let mut flows = std::mem::take(&mut self.displaced);
-            flows.extend(View::of(&snapshot).comparing(self.options.compat).flows(&self.replay));
-            flows.sort_by_key(|flow| flow.started_ns);
+        let view = View::of(&snapshot).comparing(self.options.compat);
+        let listed = self.options.output.flows.then(|| {
+            let mut flows = std::mem::take(&mut self.evicted);
+            flows.extend(view.flows(&self.replay));
+            flow::sort(&mut flows);
             flows
         });
+        let flows = listed.as_deref().map(|flows| (view, flows));
         let format = self.options.output.format;
-        report::write_closing(&mut self.out, format, &snapshot, flows.as_deref(), self.style).map_err(out)
+        report::write_closing(&mut self.out, format, &snapshot, flows, self.style).map_err(out)
     }
 }
 

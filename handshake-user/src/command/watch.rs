@@ -64,10 +64,10 @@ impl<'a> Lines<'a> {
     fn close(mut self, session: &mut Session, ending: Ending) -> Result<u8, CommandError> {
         self.show_ended(session)?;
         session.advance()?;
-        let flows = self.options.output.flows.then(|| session.flows());
+        let listed = self.options.output.flows.then(|| session.flows());
+        let flows = listed.as_deref().map(|flows| (session.view(), flows));
         let format = self.options.output.format;
-        report::write_closing(&mut self.out, format, session.last(), flows.as_deref(), self.style)
-            .map_err(out)?;
+        report::write_closing(&mut self.out, format, session.last(), flows, self.style).map_err(out)?;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
@@ -82,9 +82,9 @@ impl<'a> Lines<'a> {
         }
         let written = output.put(|out| {
             let mut written = Ok(());
-            session.for_each_ended(&mut |flow| {
+            session.for_each_ended(&mut |flow, view| {
                 if written.is_ok() {
-                    written = report::write_flow(out, options.output.format, flow, *style);
+                    written = report::write_flow(out, options.output.format, view, flow, *style);
                 }
             });
             written

@@ -5,12 +5,16 @@ mod check;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use handshake_agent::model::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
+use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
 use handshake_agent::model::snapshot::{
     Books, Interface, Interval, Latency, Origin, ServiceBooks, ServiceRow, Snapshot, UdpBooks,
 };
-use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
+use handshake_common::abi::{TcpRecord, UdpRecord};
+use handshake_common::flow::Side;
+use handshake_common::record::Detail;
+use handshake_common::verdict::{Cause, FlowFlag, Leg, UdpVerdict, Verdict};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::time::rfc3339;
@@ -41,6 +45,7 @@ pub(crate) fn write_report(
 pub(crate) fn write_report_with_flows(
     out: &mut dyn Write,
     snapshot: &Snapshot,
+    view: &View<'_>,
     flows: &[Flow],
 ) -> io::Result<()> {
     let report = report(snapshot, None).to_string();
@@ -48,7 +53,7 @@ pub(crate) fn write_report_with_flows(
     write!(out, "{open},\"flows\":[")?;
     for (at, each) in flows.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
-        write!(out, "{comma}{}", flow(each))?;
+        write!(out, "{comma}{}", flow(view, each))?;
     }
     writeln!(out, "]}}")
 }
@@ -58,8 +63,8 @@ pub(crate) fn write_report_with_flows(
 /// # Errors
 ///
 /// Those of the writer.
-pub(crate) fn write_flow(out: &mut dyn Write, each: &Flow) -> io::Result<()> {
-    line(out, &flow(each))
+pub(crate) fn write_flow(out: &mut dyn Write, view: &View<'_>, each: &Flow) -> io::Result<()> {
+    line(out, &flow(view, each))
 }
 
 fn line(out: &mut dyn Write, value: &Value) -> io::Result<()> {
@@ -191,52 +196,50 @@ fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {
 }
 
 /// A flow's object.
-fn flow(flow: &Flow) -> Value {
+fn flow(view: &View<'_>, flow: &Flow) -> Value {
+    let standing = flow.standing(&view.moment);
     let mut object = Map::new();
-    let protocol = match flow.detail {
-        FlowDetail::Tcp(_) => "tcp",
-        FlowDetail::Udp(_) => "udp",
-    };
     object.insert("type".to_owned(), json!("flow"));
-    object.insert("protocol".to_owned(), json!(protocol));
-    object.insert("initiator".to_owned(), end(flow.initiator));
-    object.insert("responder".to_owned(), end(flow.responder));
-    object.insert("verdict".to_owned(), json!(flow.verdict));
-    put_known(&mut object, "cause", flow.cause.map(|cause| json!(cause.name())));
-    put_known(&mut object, "interface", flow.interface.as_ref().map(|name| json!(name)));
-    match &flow.detail {
-        FlowDetail::Tcp(tcp) => tcp_flow(&mut object, tcp),
-        FlowDetail::Udp(udp) => udp_flow(&mut object, udp),
+    object.insert("protocol".to_owned(), json!(standing.protocol()));
+    object.insert("initiator".to_owned(), end(flow.end(Side::Initiator)));
+    object.insert("responder".to_owned(), end(flow.end(Side::Responder)));
+    object.insert("verdict".to_owned(), json!(standing.name()));
+    put_known(&mut object, "cause", flow.cause(standing).map(Cause::name));
+    put_known(&mut object, "interface", view.interface(flow));
+    match &flow.record.detail {
+        Detail::Tcp(tcp) => tcp_flow(&mut object, flow, tcp, view.compat),
+        Detail::Udp(udp) => udp_flow(&mut object, flow, udp),
     }
-    object.insert("started".to_owned(), json!(rfc3339(flow.started_ns)));
-    put_known(&mut object, "ended", flow.ended_ns.map(|ns| json!(rfc3339(ns))));
+    object.insert("started".to_owned(), json!(rfc3339(view.wall(flow.opened_ns()))));
+    put_known(&mut object, "ended", flow.ended_ns().map(|ns| rfc3339(view.wall(ns))));
     Value::Object(object)
 }
 
-fn tcp_flow(object: &mut Map<String, Value>, tcp: &TcpFlow) {
-    put_known(object, "isn_initiator", tcp.isn_initiator.map(|isn| json!(isn)));
-    put_known(object, "isn_responder", tcp.isn_responder.map(|isn| json!(isn)));
+fn tcp_flow(object: &mut Map<String, Value>, flow: &Flow, tcp: &TcpRecord, compat: bool) {
+    put_known(object, "isn_initiator", flow.isn_initiator());
+    put_known(object, "isn_responder", flow.isn_responder());
     object.insert("syn".to_owned(), json!(tcp.syn));
     object.insert("syn_ack".to_owned(), json!(tcp.syn_ack));
     object.insert("ack".to_owned(), json!(tcp.ack));
-    object.insert("syn_retransmits".to_owned(), json!(tcp.syn_retransmits));
+    object.insert("syn_retransmits".to_owned(), json!(flow.syn_retransmits()));
     object.insert("syn_ack_retransmits".to_owned(), json!(tcp.syn_ack_retransmits));
-    put_known(object, "syn_to_syn_ack_ns", tcp.syn_to_syn_ack_ns.map(|ns| json!(ns)));
-    put_known(object, "syn_ack_to_ack_ns", tcp.syn_ack_to_ack_ns.map(|ns| json!(ns)));
-    put_known(object, "connect_ns", tcp.connect_ns.map(|ns| json!(ns)));
-    put_known(object, "completeness", tcp.completeness.map(|bits| json!(bits)));
-    object.insert("flags".to_owned(), json!(tcp.flags));
+    put_known(object, "syn_to_syn_ack_ns", flow.syn_to_syn_ack_ns());
+    put_known(object, "syn_ack_to_ack_ns", flow.syn_ack_to_ack_ns());
+    put_known(object, "connect_ns", flow.connect_ns());
+    put_known(object, "completeness", flow.completeness().filter(|_| compat));
+    let flags: Vec<&str> = flow.flags().map(FlowFlag::name).collect();
+    object.insert("flags".to_owned(), json!(flags));
 }
 
-fn udp_flow(object: &mut Map<String, Value>, udp: &UdpFlow) {
+fn udp_flow(object: &mut Map<String, Value>, flow: &Flow, udp: &UdpRecord) {
     object.insert("packets".to_owned(), json!(udp.packets));
     object.insert("bytes".to_owned(), json!(udp.bytes));
-    put_known(object, "answer_ns", udp.answer_ns.map(|ns| json!(ns)));
+    put_known(object, "answer_ns", flow.answer_ns());
 }
 
-fn put_known(object: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+fn put_known<T: Serialize>(object: &mut Map<String, Value>, name: &str, value: Option<T>) {
     if let Some(value) = value {
-        object.insert(name.to_owned(), value);
+        object.insert(name.to_owned(), json!(value));
     }
 }
 

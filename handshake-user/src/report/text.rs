@@ -20,9 +20,12 @@ mod layout;
 
 use std::net::SocketAddr;
 
-use handshake_agent::model::flow::{Flow, FlowDetail, TcpFlow, UdpFlow};
+use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{Books, Interface, Interval, Latency, Origin, ServiceBooks, Snapshot};
 use handshake_agent::options::Filter;
+use handshake_common::abi::{TcpRecord, UdpRecord};
+use handshake_common::flow::Side;
+use handshake_common::record::Detail;
 use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
@@ -52,23 +55,25 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
 }
 
 /// A flow on one line, ended by a newline.
-pub(crate) fn draw_flow(flow: &Flow, style: Style) -> String {
-    let (protocol, figures) = match &flow.detail {
-        FlowDetail::Tcp(tcp) => ("tcp", tcp_figures(tcp)),
-        FlowDetail::Udp(udp) => ("udp", udp_figures(udp)),
+pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
+    let standing = flow.standing(&view.moment);
+    let tone = if standing.is_good() { Tone::Good } else { Tone::Strong };
+    let verdict = match flow.cause(standing) {
+        Some(cause) => format!("{} {}", standing.name(), cause.name()),
+        None => standing.name().to_owned(),
     };
-    let tone = if matches!(flow.verdict, "completed" | "answered") { Tone::Good } else { Tone::Strong };
-    let verdict = match flow.cause {
-        Some(cause) => format!("{} {}", flow.verdict, cause.name()),
-        None => flow.verdict.to_owned(),
+    let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
+    let figures = match &flow.record.detail {
+        Detail::Tcp(tcp) => tcp_figures(flow, tcp, view.compat),
+        Detail::Udp(udp) => udp_figures(flow, udp),
     };
     let mut pieces = vec![
-        Piece::new(clock(flow.started_ns), Tone::Faint),
-        Piece::plain(format!("{protocol} {} → {}", flow.initiator, flow.responder)),
+        Piece::new(clock(view.wall(flow.opened_ns())), Tone::Faint),
+        Piece::plain(format!("{} {initiator} → {responder}", standing.protocol())),
         Piece::new(verdict, tone),
     ];
     pieces.extend(figures.into_iter().map(Piece::plain));
-    pieces.extend(flow.interface.clone().map(Piece::plain));
+    pieces.extend(view.interface(flow).map(Piece::plain));
     let mut out = String::new();
     line(&mut out, style.endless(), "", &pieces, "  ");
     out
@@ -342,22 +347,22 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     parts.map(Piece::plain).into()
 }
 
-fn tcp_figures(tcp: &TcpFlow) -> Vec<String> {
+fn tcp_figures(flow: &Flow, tcp: &TcpRecord, compat: bool) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
-    figures.extend(tcp.syn_to_syn_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynToSynAck), time(ns))));
-    figures.extend(tcp.syn_ack_to_ack_ns.map(|ns| format!("{} {}", arrow(Leg::SynAckToAck), time(ns))));
-    figures.extend(tcp.completeness.map(|bits| format!("completeness {bits}")));
-    figures.extend(tcp.flags.iter().map(|flag| (*flag).to_owned()));
+    let legs = [(Leg::SynToSynAck, flow.syn_to_syn_ack_ns()), (Leg::SynAckToAck, flow.syn_ack_to_ack_ns())];
+    figures.extend(legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?)))));
+    figures.extend(flow.completeness().filter(|_| compat).map(|bits| format!("completeness {bits}")));
+    figures.extend(flow.flags().map(|flag| flag.name().to_owned()));
     figures
 }
 
-fn udp_figures(udp: &UdpFlow) -> Vec<String> {
+fn udp_figures(flow: &Flow, udp: &UdpRecord) -> Vec<String> {
     let mut figures = vec![
         format!("packets {} → {} ←", udp.packets[0], udp.packets[1]),
         format!("bytes {} → {} ←", group(udp.bytes[0]), group(udp.bytes[1])),
     ];
-    figures.extend(udp.answer_ns.map(|ns| format!("answer {}", time(ns))));
+    figures.extend(flow.answer_ns().map(|ns| format!("answer {}", time(ns))));
     figures
 }
 

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::collections::BinaryHeap;
 
 use handshake_agent::source::scan::{Occupancy, Onlooker, Scan};
-use handshake_agent::source::{Reading, Source};
+use handshake_agent::source::{Moment, Reading, Source};
 use handshake_common::abi::Service;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
-use super::attempt::{Attempt, Id};
 use super::filter::Filter;
+use handshake_agent::model::flow::{Flow, FlowId};
 
 /// Open attempts kept, the oldest of them.
 pub(crate) const OPEN_KEPT: usize = 2_000;
@@ -23,28 +23,28 @@ const KEPT_STATES: u64 = State::OPEN as u64 | State::UDP as u64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
     /// The oldest open attempts that pass the filter, the oldest first.
-    pub(crate) open: Vec<Attempt>,
+    pub(crate) open: Vec<Flow>,
     /// Open attempts that pass the filter, kept or not.
     pub(crate) open_found: u64,
     /// The latest UDP flows that pass the filter, the latest first.
-    pub(crate) udp: Vec<Attempt>,
+    pub(crate) udp: Vec<Flow>,
     /// Records by state.
     pub(crate) occupancy: Occupancy,
     /// The one that was asked for, if it is still there.
-    pub(crate) wanted: Option<Attempt>,
+    pub(crate) wanted: Option<Flow>,
 }
 
 /// A source that keeps what passes by.
 pub(crate) struct Collecting<'a> {
     source: &'a mut dyn Source,
     filter: &'a Filter,
-    wanted: Option<Id>,
+    wanted: Option<FlowId>,
     sieve: RefCell<Sieve>,
 }
 
 impl<'a> Collecting<'a> {
     /// Keeps of `source` what passes `filter`, and the one that is wanted.
-    pub(crate) fn new(source: &'a mut dyn Source, filter: &'a Filter, wanted: Option<Id>) -> Self {
+    pub(crate) fn new(source: &'a mut dyn Source, filter: &'a Filter, wanted: Option<FlowId>) -> Self {
         Self { source, filter, wanted, sieve: RefCell::new(Sieve::new()) }
     }
 
@@ -61,13 +61,14 @@ impl Source for Collecting<'_> {
 
     /// Looks on itself: it is the only one.
     fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
-        let (mut sieve, clocks) = (Sieve::new(), self.source.clocks());
+        let mut sieve = Sieve::new();
+        let moment = Moment { now, stopped: false, clocks: self.source.clocks() };
         let mut show = |record: &Record| {
-            sieve.add(record, self.filter, now, &clocks);
+            sieve.add(record, self.filter, &moment);
             if let Some(wanted) = self.wanted
-                && wanted == Attempt::of(*record).id()
+                && wanted == Flow::of(*record).id()
             {
-                sieve.wanted = Some(Attempt::of(*record));
+                sieve.wanted = Some(Flow::of(*record));
             }
         };
         // The one that is wanted may be in any state by now.
@@ -97,7 +98,7 @@ struct Sieve {
     open_found: u64,
     udp: Least,
     occupancy: Occupancy,
-    wanted: Option<Attempt>,
+    wanted: Option<Flow>,
 }
 
 impl Sieve {
@@ -112,17 +113,18 @@ impl Sieve {
     }
 
     /// Asked of every record that is shown: the cheapest questions come first.
-    fn add(&mut self, record: &Record, filter: &Filter, now: Now, clocks: &Clocks) {
+    fn add(&mut self, record: &Record, filter: &Filter, moment: &Moment) {
+        let Moment { now, clocks, .. } = moment;
         match &record.detail {
             // One past T2 is open no more.
             Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
-                if filter.is_empty() || filter.admits_record(record, now, clocks) {
+                if filter.is_empty() || filter.admits_record(record, moment) {
                     self.open_found += 1;
                     self.open.offer(tcp.opened_ns, record);
                 }
             }
-            Detail::Udp(udp) if !record.expired(now, clocks) => {
-                if filter.is_empty() || filter.admits_record(record, now, clocks) {
+            Detail::Udp(udp) if !record.expired(*now, clocks) => {
+                if filter.is_empty() || filter.admits_record(record, moment) {
                     // The latest first: the least of what is left of time.
                     self.udp.offer(u64::MAX - udp.opened_ns, record);
                 }
@@ -168,9 +170,9 @@ impl Least {
     }
 
     /// By their keys.
-    fn sorted(self) -> Vec<Attempt> {
+    fn sorted(self) -> Vec<Flow> {
         let order = self.heap.into_sorted_vec();
-        order.into_iter().map(|(_, place)| Attempt::of(self.records[place])).collect()
+        order.into_iter().map(|(_, place)| Flow::of(self.records[place])).collect()
     }
 }
 
@@ -182,10 +184,10 @@ mod tests {
     use handshake_common::record::{Detail, State};
 
     use super::{Collecting, Kept, OPEN_KEPT, UDP_KEPT};
-    use crate::tui::attempt::{Attempt, Id};
     use crate::tui::filter::Filter;
+    use handshake_agent::model::flow::{Flow, FlowId};
 
-    fn collect(fake: &mut Fake, filter: &str, wanted: Option<Id>) -> Kept {
+    fn collect(fake: &mut Fake, filter: &str, wanted: Option<FlowId>) -> Kept {
         let filter = Filter::parse(filter).expect(filter);
         let mut collecting = Collecting::new(fake, &filter, wanted);
         let now = collecting.read().expect("a fake never fails").now;
@@ -221,7 +223,7 @@ mod tests {
         }
         let young = fake.open(1, State::SynReceived, SECOND);
         let kept = collect(&mut fake, "cause:no_ack", None);
-        assert_eq!(kept.open, [Attempt::of(fake.records[young])]);
+        assert_eq!(kept.open, [Flow::of(fake.records[young])]);
         assert_eq!(kept.open_found, 1);
     }
 
@@ -234,7 +236,7 @@ mod tests {
             fake.records.push(record);
         }
         let kept = collect(&mut fake, "", None);
-        let opened: Vec<u64> = kept.udp.iter().map(Attempt::opened_ns).collect();
+        let opened: Vec<u64> = kept.udp.iter().map(Flow::opened_ns).collect();
         assert_eq!((opened.len(), opened[0], opened[UDP_KEPT - 1]), (UDP_KEPT, UDP_KEPT as u64 + 9, 10));
         fake.reading.now.jiffies += 60_001;
         assert!(collect(&mut fake, "", None).udp.is_empty(), "idle for longer than --udp-idle");
@@ -244,9 +246,9 @@ mod tests {
     fn the_wanted_one_is_found_whatever_the_filter_says() {
         let mut fake = Fake::new();
         let at = fake.open(1, State::SynSent, SECOND);
-        let id = Attempt::of(fake.records[at]).id();
+        let id = Flow::of(fake.records[at]).id();
         let kept = collect(&mut fake, "port:1", Some(id));
-        assert_eq!((kept.open.len(), kept.wanted), (0, Some(Attempt::of(fake.records[at]))));
+        assert_eq!((kept.open.len(), kept.wanted), (0, Some(Flow::of(fake.records[at]))));
         fake.records[at].key.ports += 1 << 16;
         assert_eq!(collect(&mut fake, "", Some(id)).wanted, None);
     }

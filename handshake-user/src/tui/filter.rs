@@ -11,13 +11,14 @@ use std::net::SocketAddr;
 
 use handshake_agent::address::{Cidr, PortRange, words};
 use handshake_agent::model::snapshot::ServiceBooks;
+use handshake_agent::source::Moment;
 use handshake_common::abi::Net;
 use handshake_common::flow::Side;
-use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::record::Record;
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 
-use super::attempt::Attempt;
 use super::service::ServiceLine;
+use handshake_agent::model::flow::Flow;
 
 /// A filter; the empty one lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,14 +75,14 @@ impl Filter {
     }
 
     /// Does a record fit all words but the plain text?
-    pub(crate) fn admits_record(&self, record: &Record, now: Now, clocks: &Clocks) -> bool {
+    pub(crate) fn admits_record(&self, record: &Record, moment: &Moment) -> bool {
         self.terms.iter().all(|term| match term {
             Term::Port(range) => ports(record).iter().any(|port| (range.first..=range.last).contains(port)),
             Term::Net(net) => ends(record).iter().any(|(address, _)| is_in(net, *address, record)),
             Term::Socket { address, port } => {
                 ends(record).iter().any(|(at, its)| its == port && is_in(address, *at, record))
             }
-            Term::Verdict(name) => Attempt::of(*record).standing(now, clocks).name() == *name,
+            Term::Verdict(name) => Flow::of(*record).standing(moment).name() == *name,
             Term::Cause(cause) => record.state.is_open() && record.state.cause() == *cause,
             Term::Udp(udp) => record.key.udp == *udp,
             Term::Text(_) => true,
@@ -89,18 +90,12 @@ impl Filter {
     }
 
     /// Does an attempt fit all words? `interface` is where it was seen; without it plain text is not looked for.
-    pub(crate) fn admits(
-        &self,
-        attempt: &Attempt,
-        now: Now,
-        clocks: &Clocks,
-        interface: Option<&str>,
-    ) -> bool {
+    pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Verdict(name) => attempt.standing(now, clocks).name() == *name,
-            Term::Cause(cause) => attempt.cause(attempt.standing(now, clocks)) == Some(*cause),
+            Term::Verdict(name) => attempt.standing(moment).name() == *name,
+            Term::Cause(cause) => attempt.cause(attempt.standing(moment)) == Some(*cause),
             Term::Text(text) => interface.is_none_or(|interface| {
-                let standing = attempt.standing(now, clocks);
+                let standing = attempt.standing(moment);
                 let cause = attempt.cause(standing).map_or("", Cause::name);
                 let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
                 let shown = format!("{from} {to} {} {cause} {interface}", standing.name());
@@ -108,7 +103,7 @@ impl Filter {
             }),
             Term::Port(_) | Term::Net(_) | Term::Socket { .. } | Term::Udp(_) => {
                 let one = Self { text: String::new(), terms: vec![term.clone()] };
-                one.admits_record(&attempt.record, now, clocks)
+                one.admits_record(&attempt.record, moment)
             }
         })
     }
@@ -204,11 +199,12 @@ fn has_verdict(books: &ServiceBooks, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use handshake_agent::fake::{Fake, record, udp_record};
+    use handshake_agent::source::Moment;
     use handshake_agent::source::Source as _;
     use handshake_common::record::State;
 
-    use super::super::attempt::Attempt;
     use super::Filter;
+    use handshake_agent::model::flow::Flow;
 
     /// What is typed, and which of the conversations below it leaves.
     const TABLE: [(&str, &[usize]); 20] = [
@@ -243,13 +239,13 @@ mod tests {
             udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting),
         ];
         let fake = Fake::new();
-        let (now, clocks) = (fake.reading.now, at_five_seconds(&fake));
+        let moment = Moment { now: fake.reading.now, stopped: false, clocks: at_five_seconds(&fake) };
         for (text, left) in TABLE {
             let filter = Filter::parse(text).expect(text);
-            let fits = |at: &usize| filter.admits(&Attempt::of(all[*at]), now, &clocks, Some("eth0"));
+            let fits = |at: &usize| filter.admits(&Flow::of(all[*at]), &moment, Some("eth0"));
             assert_eq!((0..all.len()).filter(fits).collect::<Vec<_>>(), left, "{text}");
             // What the scan leaves out, the list would have too.
-            let passes = |at: &usize| filter.admits_record(&all[*at], now, &clocks);
+            let passes = |at: &usize| filter.admits_record(&all[*at], &moment);
             assert!(left.iter().all(passes), "{text}");
             assert_eq!(filter.is_empty(), text.trim().is_empty());
         }

@@ -6,11 +6,11 @@ use std::cmp::{Ordering, Reverse};
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::flow::Side;
 
-use super::attempt::Attempt;
 use super::filter::Filter;
 use super::history::failed;
 use super::scene::Scene;
 use super::service::ServiceLine;
+use handshake_agent::model::flow::Flow;
 
 /// The order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +63,11 @@ impl AttemptColumn {
         }
     }
 
-    fn order(self, scene: &Scene, a: &Attempt, b: &Attempt) -> Ordering {
-        let name = |attempt: &Attempt| attempt.standing(scene.now(), scene.clocks()).name();
+    fn order(self, scene: &Scene, a: &Flow, b: &Flow) -> Ordering {
+        let name = |attempt: &Flow| attempt.standing(&scene.moment()).name();
         match self {
             Self::Verdict => name(a).cmp(name(b)),
-            Self::Retransmissions => b.retransmissions().cmp(&a.retransmissions()),
+            Self::Retransmissions => b.retransmits().cmp(&a.retransmits()),
             Self::Initiator => a.end(Side::Initiator).cmp(&b.end(Side::Initiator)),
             Self::Responder => a.end(Side::Responder).cmp(&b.end(Side::Responder)),
             // As they come: open ones, the oldest first, then the latest.
@@ -128,15 +128,11 @@ impl ServiceColumn {
 }
 
 /// The attempts and flows that pass the filter, in their order.
-pub(crate) fn attempts<'a>(
-    scene: &'a Scene,
-    filter: &Filter,
-    order: Order<AttemptColumn>,
-) -> Vec<&'a Attempt> {
-    let (now, clocks) = (scene.now(), scene.clocks());
+pub(crate) fn attempts<'a>(scene: &'a Scene, filter: &Filter, order: Order<AttemptColumn>) -> Vec<&'a Flow> {
+    let moment = scene.moment();
     let all = scene.open.iter().chain(&scene.ended);
-    let fits = |each: &&Attempt| filter.admits(each, now, clocks, Some(scene.interface(each)));
-    let mut rows: Vec<&Attempt> = all.filter(fits).collect();
+    let fits = |each: &&Flow| filter.admits(each, &moment, Some(scene.interface(each)));
+    let mut rows: Vec<&Flow> = all.filter(fits).collect();
     rows.sort_by(|a, b| order.column.order(scene, a, b));
     if order.reversed {
         rows.reverse();

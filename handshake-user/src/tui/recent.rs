@@ -3,14 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use handshake_agent::model::flow::{first_leg, second_leg};
 use handshake_common::flow::Side;
-use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::Verdict;
 
-use super::attempt::{Attempt, Ended};
 use super::filter::Filter;
 use super::service::Legs;
+use handshake_agent::model::flow::{Flow, Standing};
+use handshake_agent::source::Moment;
 
 /// Attempts kept, of all and of those that pass the filter.
 const KEPT: usize = 1_000;
@@ -19,12 +19,19 @@ const SERVICES: usize = 1_000;
 /// Completions kept of a service.
 const SAMPLES: usize = 32;
 
+/// An ended attempt stands as it ended, at whatever moment it is looked at.
+const ANY_MOMENT: Moment = Moment {
+    now: Now { ns: 0, jiffies: 0 },
+    stopped: false,
+    clocks: Clocks { half_open_after_ns: 0, expire_after_ns: 0, udp_idle_jiffies: 0, idle_after_jiffies: 0 },
+};
+
 /// The attempts that ended last.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    all: VecDeque<Attempt>,
+    all: VecDeque<Flow>,
     /// Those that pass the filter: a rare verdict would soon be pushed out by the common ones.
-    fitting: VecDeque<Attempt>,
+    fitting: VecDeque<Flow>,
     filter: Filter,
     legs: HashMap<SocketAddr, Samples>,
     told: u64,
@@ -40,23 +47,22 @@ struct Samples {
 impl Recent {
     /// Notes one more. The filter's words that need a moment are about verdicts, and an end's needs none; plain text is
     /// looked for where it is shown.
-    pub(crate) fn push(&mut self, record: Record, verdict: Verdict, at_ns: u64, clocks: &Clocks) {
-        let attempt = Attempt { record, ended: Some(Ended { verdict, at_ns }) };
+    pub(crate) fn push(&mut self, attempt: Flow) {
         self.told += 1;
-        if verdict == Verdict::Completed {
+        if attempt.ended.is_some_and(|end| end.standing == Standing::Tcp(Verdict::Completed)) {
             self.time(&attempt);
         }
-        if !self.filter.is_empty() && self.filter.admits(&attempt, Now::default(), clocks, None) {
+        if !self.filter.is_empty() && self.filter.admits(&attempt, &ANY_MOMENT, None) {
             keep(&mut self.fitting, attempt, KEPT);
         }
         keep(&mut self.all, attempt, KEPT);
     }
 
     /// Keeps those of another filter from now on, beginning with what is there.
-    pub(crate) fn filter_by(&mut self, filter: &Filter, clocks: &Clocks) {
+    pub(crate) fn filter_by(&mut self, filter: &Filter) {
         if *filter != self.filter {
             self.filter = filter.clone();
-            let fits = |attempt: &&Attempt| filter.admits(attempt, Now::default(), clocks, None);
+            let fits = |attempt: &&Flow| filter.admits(attempt, &ANY_MOMENT, None);
             self.fitting = self.all.iter().filter(fits).copied().collect();
         }
     }
@@ -68,13 +74,13 @@ impl Recent {
 
     /// Those that pass the filter, the latest first. One that was told of twice (a refusal that was taken back) stands
     /// once, as it ended last.
-    pub(crate) fn latest(&self) -> Vec<Attempt> {
+    pub(crate) fn latest(&self) -> Vec<Flow> {
         let kept = if self.filter.is_empty() { &self.all } else { &self.fitting };
-        let mut seen: Vec<&Attempt> = kept.iter().rev().collect();
+        let mut seen: Vec<&Flow> = kept.iter().rev().collect();
         // Stable: of two with one identity the later stays first.
         seen.sort_by_key(|attempt| identity(attempt));
         seen.dedup_by_key(|attempt| identity(attempt));
-        let mut latest: Vec<Attempt> = seen.into_iter().copied().collect();
+        let mut latest: Vec<Flow> = seen.into_iter().copied().collect();
         latest.sort_by_key(|attempt| std::cmp::Reverse(attempt.moment_ns()));
         latest
     }
@@ -88,23 +94,22 @@ impl Recent {
         }
     }
 
-    fn time(&mut self, attempt: &Attempt) {
-        let Some(tcp) = attempt.tcp() else { return };
+    fn time(&mut self, attempt: &Flow) {
         let service = attempt.end(Side::Responder);
         if self.legs.len() >= SERVICES && !self.legs.contains_key(&service) {
             return;
         }
         let samples = self.legs.entry(service).or_default();
-        if let Some(ns) = first_leg(&attempt.record, tcp) {
+        if let Some(ns) = attempt.syn_to_syn_ack_ns() {
             keep(&mut samples.first, ns, SAMPLES);
         }
-        if let Some(ns) = second_leg(&attempt.record, tcp) {
+        if let Some(ns) = attempt.syn_ack_to_ack_ns() {
             keep(&mut samples.second, ns, SAMPLES);
         }
     }
 }
 
-fn identity(attempt: &Attempt) -> (u64, u32, [u32; 4], [u32; 4]) {
+fn identity(attempt: &Flow) -> (u64, u32, [u32; 4], [u32; 4]) {
     let key = attempt.record.key;
     (attempt.opened_ns(), key.ports, key.low, key.high)
 }
@@ -124,8 +129,8 @@ fn middle(samples: &VecDeque<u64>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use handshake_agent::fake::{Fake, record, tcp, ticks};
-    use handshake_agent::source::Source as _;
+    use handshake_agent::fake::{record, tcp, ticks};
+    use handshake_agent::model::flow::{Flow, Standing};
     use handshake_common::abi::TcpRecord;
     use handshake_common::record::{Detail, Record, State};
     use handshake_common::verdict::Verdict;
@@ -142,10 +147,14 @@ mod tests {
 
     #[test]
     fn the_latest_come_first_and_the_oldest_go() {
-        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        let mut recent = Recent::default();
         for at in 0..KEPT as u64 + 5 {
             let initiator = format!("10.0.{}.{}:1", at / 200, at % 200);
-            recent.push(record(&initiator, "10.0.0.2:443", State::Refused), Verdict::Refused, at, &clocks);
+            recent.push(Flow::ended(
+                record(&initiator, "10.0.0.2:443", State::Refused),
+                Verdict::Refused,
+                at,
+            ));
         }
         let latest = recent.latest();
         assert_eq!(latest.len(), KEPT);
@@ -155,40 +164,40 @@ mod tests {
 
     #[test]
     fn a_rare_verdict_outlives_the_common_ones_under_a_filter() {
-        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        let mut recent = Recent::default();
         let refused = record("10.0.0.1:1", "10.0.0.2:443", State::Refused);
-        recent.push(refused, Verdict::Refused, 1, &clocks);
-        recent.filter_by(&Filter::parse("verdict:refused").expect("a verdict"), &clocks);
+        recent.push(Flow::ended(refused, Verdict::Refused, 1));
+        recent.filter_by(&Filter::parse("verdict:refused").expect("a verdict"));
         for at in 0..KEPT as u64 {
-            recent.push(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at, &clocks);
+            recent.push(Flow::ended(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at));
         }
         assert_eq!(recent.latest().len(), 1);
         // Where it was seen is not known here: the list looks for it.
-        recent.filter_by(&Filter::parse("eth0").expect("plain text"), &clocks);
+        recent.filter_by(&Filter::parse("eth0").expect("plain text"));
         assert_eq!(recent.latest().len(), 1, "one identity");
-        recent.filter_by(&Filter::default(), &clocks);
+        recent.filter_by(&Filter::default());
         assert!(recent.latest().iter().all(|attempt| attempt.record.state == State::Established));
     }
 
     #[test]
     fn one_that_was_taken_back_stands_as_it_ended() {
-        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
-        recent.push(record("10.0.0.1:1", "10.0.0.2:443", State::Refused), Verdict::Refused, 1, &clocks);
-        recent.push(completed("10.0.0.1:1", 1_000, 1_000), Verdict::Completed, 2, &clocks);
+        let mut recent = Recent::default();
+        recent.push(Flow::ended(record("10.0.0.1:1", "10.0.0.2:443", State::Refused), Verdict::Refused, 1));
+        recent.push(Flow::ended(completed("10.0.0.1:1", 1_000, 1_000), Verdict::Completed, 2));
         let latest = recent.latest();
         assert_eq!(latest.len(), 1);
-        assert_eq!(latest[0].ended.expect("it ended").verdict, Verdict::Completed);
+        assert_eq!(latest[0].ended.expect("it ended").standing, Standing::Tcp(Verdict::Completed));
     }
 
     #[test]
     fn a_services_times_are_the_middle_of_its_latest() {
-        let (mut recent, clocks) = (Recent::default(), Fake::new().clocks());
+        let mut recent = Recent::default();
         let service = "10.0.0.2:443".parse().expect("an address");
         assert_eq!(recent.legs(service), Legs::default());
-        recent.push(completed("10.0.0.1:1", 640_000_000, 640_000_000), Verdict::Completed, 0, &clocks);
+        recent.push(Flow::ended(completed("10.0.0.1:1", 640_000_000, 640_000_000), Verdict::Completed, 0));
         for at in 1..=SAMPLES as u64 {
             let record = completed("10.0.0.1:1", at * 64_000, 6_400);
-            recent.push(record, Verdict::Completed, at, &clocks);
+            recent.push(Flow::ended(record, Verdict::Completed, at));
         }
         let middle = (SAMPLES as u64 / 2 + 1) * 64_000;
         let legs = Legs { syn_to_syn_ack_ns: Some(middle), syn_ack_to_ack_ns: Some(6_400) };

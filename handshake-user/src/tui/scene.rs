@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use handshake_agent::model::snapshot::{Books, Interval, Latency, Origin, ServiceBooks, Snapshot, UdpBooks};
+use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
 use handshake_common::record::{Clocks, Now, State};
 use handshake_common::verdict::Leg;
 
-use super::attempt::{Attempt, Id};
 use super::banner::{Sentry, Surge};
 use super::collect::Kept;
 use super::history::{History, Pulse, failed};
@@ -19,6 +19,7 @@ use super::recent::Recent;
 use super::service::ServiceLine;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
+use handshake_agent::model::flow::{Flow, FlowId};
 
 /// Intervals that rates of services, times and the headline look back over: long enough to be calm, short enough to
 /// show an incident's end.
@@ -54,16 +55,16 @@ pub(crate) struct Scene {
     /// The legs and `connect`, over the window or else the run.
     pub(crate) legs: [LegLine; 3],
     /// Open attempts, the oldest first.
-    pub(crate) open: Vec<Attempt>,
+    pub(crate) open: Vec<Flow>,
     /// How many there are, shown or not.
     pub(crate) open_found: u64,
     /// Attempts that have ended and UDP flows, the latest first.
-    pub(crate) ended: Vec<Attempt>,
+    pub(crate) ended: Vec<Flow>,
     /// How many attempts had been told of by then.
     pub(crate) told: u64,
-    udp: Vec<Attempt>,
+    udp: Vec<Flow>,
     /// The attempt that is looked at, as the table has it.
-    pub(crate) wanted: Option<Attempt>,
+    pub(crate) wanted: Option<Flow>,
     /// TCP's services, then UDP's, each the busiest first.
     pub(crate) services: Vec<ServiceLine>,
     /// Records by state.
@@ -124,13 +125,18 @@ impl Scene {
         self.snapshot.now
     }
 
+    /// How its flows are judged.
+    pub(crate) fn moment(&self) -> Moment {
+        self.snapshot.moment()
+    }
+
     /// When flows change by age alone.
     pub(crate) fn clocks(&self) -> &Clocks {
         &self.snapshot.clocks
     }
 
     /// An attempt as it is now: the table's record is newer than the event of an end that was taken back.
-    pub(crate) fn find(&self, id: Id) -> Option<&Attempt> {
+    pub(crate) fn find(&self, id: FlowId) -> Option<&Flow> {
         let listed = self.ended.iter().chain(&self.open).find(|attempt| attempt.id() == id);
         match (self.wanted.as_ref().filter(|wanted| wanted.id() == id), listed) {
             (Some(wanted), Some(told)) if told.record.state == wanted.record.state => Some(told),
@@ -145,7 +151,7 @@ impl Scene {
     }
 
     /// The name of the interface that a record was first seen at.
-    pub(crate) fn interface(&self, attempt: &Attempt) -> &str {
+    pub(crate) fn interface(&self, attempt: &Flow) -> &str {
         let points =
             attempt.tcp().map_or_else(|| attempt.udp().map_or(0, |udp| udp.points), |tcp| tcp.points);
         let seen = [points & 0xf, points >> 4].into_iter().find(|at| *at != handshake_common::abi::NO_POINT);
@@ -253,7 +259,7 @@ fn headline(window: &Interval<'_>) -> Headline {
 }
 
 /// Where a flood pushes its attempts out before they are half-open, its cause is that of most of those that are open.
-fn with_cause(surge: Surge, open: &[Attempt]) -> Surge {
+fn with_cause(surge: Surge, open: &[Flow]) -> Surge {
     if surge.cause.is_some() {
         return surge;
     }
@@ -293,7 +299,7 @@ fn bins(histogram: &Histogram) -> Vec<u64> {
 }
 
 /// Ended attempts and UDP flows together, the latest first.
-fn ended(recent: &Recent, udp: &[Attempt]) -> Vec<Attempt> {
+fn ended(recent: &Recent, udp: &[Flow]) -> Vec<Flow> {
     let mut all = recent.latest();
     all.extend(udp);
     all.sort_by_key(|attempt| std::cmp::Reverse(attempt.moment_ns()));
@@ -351,8 +357,8 @@ mod tests {
     use handshake_common::verdict::{Cause, Verdict};
 
     use super::{BINS, Established, bins, rounded};
-    use crate::tui::attempt::Attempt;
     use crate::tui::testing::Stage;
+    use handshake_agent::model::flow::Flow;
 
     fn service() -> Stage {
         let mut fake = Fake::new();
@@ -436,11 +442,11 @@ mod tests {
         let refused = handshake_common::record::Record { state: State::Refused, ..record };
         stage.end(refused, Verdict::Refused, SECOND / 2);
         let mut scene = stage.play(1, |_, _| {});
-        let id = Attempt::of(record).id();
+        let id = Flow::of(record).id();
         assert!(scene.find(id).is_some_and(|attempt| attempt.ended.is_some()));
-        scene.wanted = Some(Attempt::of(record));
-        assert_eq!(scene.find(id), Some(&Attempt::of(record)));
-        scene.wanted = Some(Attempt::of(refused));
+        scene.wanted = Some(Flow::of(record));
+        assert_eq!(scene.find(id), Some(&Flow::of(record)));
+        scene.wanted = Some(Flow::of(refused));
         assert!(scene.find(id).is_some_and(|attempt| attempt.ended.is_some()), "the event knows the moment");
     }
 

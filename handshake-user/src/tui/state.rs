@@ -1,7 +1,6 @@
 //! What the person at the terminal has chosen: the screen, the cursor, the filter, the order. Pure: actions change it, and
 //! drawing reads it.
 
-use super::attempt::{Attempt, Id};
 use super::filter::Filter;
 use super::keys::{Action, Edit, Step};
 use super::list::{self, AttemptColumn, Order, ServiceColumn};
@@ -9,6 +8,7 @@ use super::scene::Scene;
 use super::screen::Screen;
 use super::service::ServiceId;
 use super::theme::Theme;
+use handshake_agent::model::flow::{Flow, FlowId};
 
 /// What an action asks of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(crate) struct Ui {
     /// What is shown.
     pub(crate) screen: Screen,
     /// The attempt whose ladder is shown.
-    pub(crate) opened: Option<Attempt>,
+    pub(crate) opened: Option<Flow>,
     /// The overlay is shown.
     pub(crate) help: bool,
     /// The picture stands still.
@@ -91,7 +91,7 @@ pub(crate) struct Ui {
     /// The order of the services.
     pub(crate) services: Order<ServiceColumn>,
     /// Where it is among the attempts.
-    pub(crate) on_attempt: Cursor<Id>,
+    pub(crate) on_attempt: Cursor<FlowId>,
     /// Where it is among the services.
     pub(crate) on_service: Cursor<ServiceId>,
     /// Lines of Health that are scrolled past.
@@ -173,7 +173,7 @@ impl Ui {
         match self.screen {
             Screen::Overview => {}
             Screen::Attempts => {
-                let ids: Vec<Id> =
+                let ids: Vec<FlowId> =
                     list::attempts(scene, &self.filter, self.attempts).iter().map(|each| each.id()).collect();
                 self.on_attempt.go(step, &ids, page);
             }
@@ -198,7 +198,7 @@ impl Ui {
             Screen::Overview => self.go(Screen::Attempts),
             Screen::Attempts => {
                 let rows = list::attempts(scene, &self.filter, self.attempts);
-                let ids: Vec<Id> = rows.iter().map(|each| each.id()).collect();
+                let ids: Vec<FlowId> = rows.iter().map(|each| each.id()).collect();
                 self.opened = rows.get(self.on_attempt.row(&ids)).map(|attempt| **attempt);
             }
             Screen::Services => self.open_service(scene),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS};
+use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::{Context, Interface, Origin, Snapshot};
-use handshake_agent::source::Source as _;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::record::Record;
 use handshake_common::verdict::Verdict;
@@ -68,7 +68,7 @@ impl Stage {
     /// An attempt ends so long ago.
     pub(crate) fn end(&mut self, record: Record, verdict: Verdict, ago_ns: u64) {
         let at_ns = self.fake.reading.now.ns - ago_ns;
-        self.recent.push(record, verdict, at_ns, &self.fake.clocks());
+        self.recent.push(Flow::ended(record, verdict, at_ns));
     }
 
     fn take(&mut self) -> Scene {

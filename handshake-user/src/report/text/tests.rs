@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, udp_record};
-use handshake_agent::model::flow::View;
+use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
 use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
@@ -237,7 +237,7 @@ fn flows_are_a_line_each() {
         udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting),
     ];
     let lines: String =
-        flows.iter().map(|each| draw_flow(&view.flow(each).expect("a flow"), Style::plain(40))).collect();
+        flows.iter().map(|each| draw_flow(&view, &Flow::of(*each), Style::plain(40))).collect();
     insta::assert_snapshot!(lines);
 }
 

@@ -1,6 +1,5 @@
 //! One by one: the open attempts, the oldest first, then those that ended last and UDP flows.
 
-use handshake_agent::model::flow::{answer_ns, first_leg, second_leg};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 use ratatui::text::Line;
@@ -9,11 +8,11 @@ use super::layout::{Pen, seconds};
 use super::table::{Cell, Head, head, row, seen};
 use crate::number::{group, time};
 use crate::time::clock;
-use crate::tui::attempt::{Attempt, Id, Standing};
 use crate::tui::list::{self, AttemptColumn};
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
+use handshake_agent::model::flow::{Flow, FlowId, Standing};
 
 impl AttemptColumn {
     const ALL: [Self; 10] = [
@@ -73,24 +72,20 @@ impl AttemptColumn {
         matches!(self, Self::Age | Self::Retransmissions | Self::FirstLeg | Self::SecondLeg | Self::Left)
     }
 
-    fn cell(self, scene: &Scene, attempt: &Attempt) -> Cell {
-        let standing = attempt.standing(scene.now(), scene.clocks());
+    fn cell(self, scene: &Scene, attempt: &Flow) -> Cell {
+        let standing = attempt.standing(&scene.moment());
         match self {
             Self::Age => age(scene, attempt, standing),
             Self::Verdict => Cell { text: standing.name().to_owned(), tone: tone(standing) },
             Self::Cause => Cell::plain(attempt.cause(standing).map_or("", Cause::name)),
-            Self::Retransmissions => Cell::plain(some(attempt.retransmissions())),
+            Self::Retransmissions => Cell::plain(some(attempt.retransmits())),
             Self::Initiator => Cell::plain(attempt.end(Side::Initiator).to_string()),
             Self::Responder => Cell::plain(attempt.end(Side::Responder).to_string()),
             Self::FirstLeg => {
-                let answer = attempt.udp().and_then(answer_ns);
-                let leg = attempt.tcp().and_then(|tcp| first_leg(&attempt.record, tcp));
-                Cell::plain(leg.or(answer).map(time).unwrap_or_default())
-            }
-            Self::SecondLeg => {
-                let leg = attempt.tcp().and_then(|tcp| second_leg(&attempt.record, tcp));
+                let leg = attempt.syn_to_syn_ack_ns().or_else(|| attempt.answer_ns());
                 Cell::plain(leg.map(time).unwrap_or_default())
             }
+            Self::SecondLeg => Cell::plain(attempt.syn_ack_to_ack_ns().map(time).unwrap_or_default()),
             Self::Left => Cell::plain(left_ns(scene, attempt).map(seconds).unwrap_or_default()),
             Self::Interface => Cell::plain(scene.interface(attempt)),
         }
@@ -118,7 +113,7 @@ pub(super) const fn tone(standing: Standing) -> Tone {
 }
 
 /// Open ones by age, with a glyph that says which clock has run out; ended ones by the time of day.
-fn age(scene: &Scene, attempt: &Attempt, standing: Standing) -> Cell {
+fn age(scene: &Scene, attempt: &Flow, standing: Standing) -> Cell {
     if !attempt.is_open() {
         let ago = scene.now().ns.saturating_sub(attempt.moment_ns());
         return Cell::plain(clock(scene.snapshot.taken_at_ns.saturating_sub(ago)));
@@ -133,7 +128,7 @@ fn some(count: u16) -> String {
 }
 
 /// How long an open attempt has until T2.
-pub(super) fn left_ns(scene: &Scene, attempt: &Attempt) -> Option<u64> {
+pub(super) fn left_ns(scene: &Scene, attempt: &Flow) -> Option<u64> {
     let tcp = attempt.tcp().filter(|_| attempt.is_open())?;
     let silent = scene.now().ns.saturating_sub(tcp.latest_ns());
     // Whole seconds: it is a countdown.
@@ -151,7 +146,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
         lines.push(pen.line([(format!(" {}", nothing(ui)), Tone::Plain)]));
         return lines;
     }
-    let ids: Vec<Id> = rows.iter().map(|attempt| attempt.id()).collect();
+    let ids: Vec<FlowId> = rows.iter().map(|attempt| attempt.id()).collect();
     let cursor = ui.on_attempt.row(&ids);
     let seen = seen(rows.len(), cursor, height.saturating_sub(2));
     let (columns, heads) = columns(ui, &rows[seen.clone()], width);
@@ -172,7 +167,7 @@ fn nothing(ui: &Ui) -> &'static str {
 }
 
 /// How many there are, and the clocks they are held against.
-fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Attempt]) -> Line<'static> {
+fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
     let clocks = scene.clocks();
     let (t1, t2) = (seconds(clocks.half_open_after_ns), seconds(clocks.expire_after_ns));
     let kept = scene.open.len() as u64;
@@ -190,7 +185,7 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Attempt]) -> Line<'static>
 }
 
 /// The columns that there is room for; the two ends share what the others leave, each as wide as it needs to be.
-fn columns(ui: &Ui, rows: &[&Attempt], width: usize) -> (Vec<AttemptColumn>, Vec<Head>) {
+fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<Head>) {
     let columns: Vec<AttemptColumn> =
         AttemptColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();

@@ -12,7 +12,6 @@
 
 mod steps;
 
-use handshake_agent::model::flow::{Flow, FlowDetail, View, connect_ns, first_leg, second_leg};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, Leg};
 use ratatui::text::Line;
@@ -23,10 +22,10 @@ use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap
 use crate::number::{group, time};
 use crate::report::text::arrow;
 use crate::time::clock;
-use crate::tui::attempt::Attempt;
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
+use handshake_agent::model::flow::Flow;
 
 /// Where the initiator's rail is.
 const RAIL: usize = 12;
@@ -35,7 +34,7 @@ const WIDEST: usize = 76;
 
 /// The ladder of an attempt.
 pub(super) fn lines(
-    attempt: &Attempt,
+    attempt: &Flow,
     scene: &Scene,
     ui: &Ui,
     width: usize,
@@ -61,7 +60,7 @@ pub(super) fn lines(
 }
 
 /// Who, where and when.
-fn title(attempt: &Attempt, scene: &Scene, pen: Pen) -> Line<'static> {
+fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
     let protocol = if attempt.record.key.udp { "udp" } else { "tcp" };
     let ago = scene.now().ns.saturating_sub(attempt.opened_ns());
     let began = clock(scene.snapshot.taken_at_ns.saturating_sub(ago));
@@ -74,7 +73,7 @@ fn title(attempt: &Attempt, scene: &Scene, pen: Pen) -> Line<'static> {
 }
 
 /// The names of the rails.
-fn ends(attempt: &Attempt, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
+fn ends(attempt: &Flow, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
     let line = |from: &str, to: &str, tone| {
         let gap = (length + 2).saturating_sub(from.chars().count() + to.chars().count());
         pen.line([(format!("{}{from}{}{to}", " ".repeat(RAIL), " ".repeat(gap.max(1))), tone)])
@@ -136,8 +135,8 @@ fn shaft(step: &Step, length: usize) -> String {
 }
 
 /// The verdict and its sentence, its cause and its sentence, and the figures.
-fn words(attempt: &Attempt, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
-    let standing = attempt.standing(scene.now(), scene.clocks());
+fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+    let standing = attempt.standing(&scene.moment());
     let mut lines = Vec::new();
     // The cause is what comes next.
     let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
@@ -164,26 +163,18 @@ fn explained(pen: Pen, name: &str, text: &str, tone: Tone, width: usize) -> Vec<
 }
 
 /// Times and counts, and what else is worth knowing.
-fn figures(attempt: &Attempt, scene: &Scene) -> Vec<String> {
+fn figures(attempt: &Flow, scene: &Scene) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(tcp) = attempt.tcp() {
         let legs = [
-            (Leg::SynToSynAck, first_leg(&attempt.record, tcp)),
-            (Leg::SynAckToAck, second_leg(&attempt.record, tcp)),
-            (Leg::Connect, connect_ns(&attempt.record, tcp)),
+            (Leg::SynToSynAck, attempt.syn_to_syn_ack_ns()),
+            (Leg::SynAckToAck, attempt.syn_ack_to_ack_ns()),
+            (Leg::Connect, attempt.connect_ns()),
         ];
         let known = legs.iter().filter_map(|(leg, ns)| ns.map(|ns| format!("{} {}", arrow(*leg), time(ns))));
         let mut parts: Vec<String> = known.collect();
         parts.extend(left_ns(scene, attempt).map(|ns| format!("expires in {}", seconds(ns))));
-        parts.extend(
-            flow(attempt, scene)
-                .into_iter()
-                .flat_map(|flow| match flow.detail {
-                    FlowDetail::Tcp(tcp) => tcp.flags,
-                    FlowDetail::Udp(_) => Vec::new(),
-                })
-                .map(str::to_owned),
-        );
+        parts.extend(attempt.flags().map(|flag| flag.name().to_owned()));
         parts.push(format!(
             "packets: syn {}, syn_ack {}, ack {}",
             tcp.syn,
@@ -193,13 +184,4 @@ fn figures(attempt: &Attempt, scene: &Scene) -> Vec<String> {
         lines.push(parts.join(" · "));
     }
     lines
-}
-
-/// As reports have it.
-fn flow(attempt: &Attempt, scene: &Scene) -> Option<Flow> {
-    let view = View::of(&scene.snapshot);
-    match attempt.ended {
-        Some(ended) => Some(view.ended(&attempt.record, ended.verdict, ended.at_ns)),
-        None => view.flow(&attempt.record),
-    }
 }

@@ -13,7 +13,6 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
 use super::draw;
-use crate::tui::attempt::{Attempt, Ended};
 use crate::tui::keys::{Action, Edit, Step};
 use crate::tui::list;
 use crate::tui::scene::Scene;
@@ -21,6 +20,7 @@ use crate::tui::screen::Screen;
 use crate::tui::state::{Effect, Ui};
 use crate::tui::testing::Stage;
 use crate::tui::theme::Theme;
+use handshake_agent::model::flow::{Flow, FlowEnd, Standing};
 
 const ROW: u16 = 1;
 const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
@@ -269,10 +269,10 @@ fn typical() -> Scene {
     });
     stage.end(record("10.0.0.9:50000", "10.0.0.3:22", State::Refused), Verdict::Refused, SECOND);
     for (name, attempt) in conversations() {
-        if let Some(ended) = attempt.ended
+        if let Some(FlowEnd { standing: Standing::Tcp(verdict), .. }) = attempt.ended
             && name != "refused"
         {
-            stage.end(attempt.record, ended.verdict, 2 * SECOND);
+            stage.end(attempt.record, verdict, 2 * SECOND);
         }
     }
     stage.programs = [30_000, 45_000]
@@ -353,12 +353,12 @@ const J: u32 = 305_419_896;
 const K: u32 = 2_271_560_481;
 
 /// One of each verdict.
-fn conversations() -> Vec<(&'static str, Attempt)> {
+fn conversations() -> Vec<(&'static str, Flow)> {
     [completed(), given_up(), waiting(), exchanges()].concat()
 }
 
 /// The ways a handshake is proven.
-fn completed() -> Vec<(&'static str, Attempt)> {
+fn completed() -> Vec<(&'static str, Flow)> {
     let at = |record: Record, after_ns: u64| with(record, |tcp| tcp.latest_after = ticks(after_ns));
     let plain = at(answered(State::Established, SECOND), 18_000_000);
     let mut fast = at(with(answered(State::Established, SECOND), |tcp| tcp.syn_data = 10), 18_000_000);
@@ -370,14 +370,14 @@ fn completed() -> Vec<(&'static str, Attempt)> {
     one_sided.flags |= tag::ONE_SIDED;
     vec![
         ("completed", ended(plain, Verdict::Completed, 18_000_000)),
-        ("fast_open", Attempt::of(fast)),
-        ("simultaneous_open", Attempt::of(both)),
-        ("one_sided", Attempt::of(one_sided)),
+        ("fast_open", Flow::of(fast)),
+        ("simultaneous_open", Flow::of(both)),
+        ("one_sided", Flow::of(one_sided)),
     ]
 }
 
 /// Every other end.
-fn given_up() -> Vec<(&'static str, Attempt)> {
+fn given_up() -> Vec<(&'static str, Flow)> {
     let refused = syn(State::Refused, SECOND);
     let unreachable = syn(State::Unreachable, SECOND);
     let (initiator, responder) = (State::InitiatorAborted, State::ResponderAborted);
@@ -394,23 +394,23 @@ fn given_up() -> Vec<(&'static str, Attempt)> {
 }
 
 /// Those that are open.
-fn waiting() -> Vec<(&'static str, Attempt)> {
+fn waiting() -> Vec<(&'static str, Flow)> {
     vec![
-        ("opening", Attempt::of(syn(State::SynSent, SECOND))),
-        ("half_open_no_syn_ack", Attempt::of(no_syn_ack())),
-        ("half_open_no_ack", Attempt::of(no_ack())),
+        ("opening", Flow::of(syn(State::SynSent, SECOND))),
+        ("half_open_no_syn_ack", Flow::of(no_syn_ack())),
+        ("half_open_no_ack", Flow::of(no_ack())),
     ]
 }
 
 /// UDP's.
-fn exchanges() -> Vec<(&'static str, Attempt)> {
+fn exchanges() -> Vec<(&'static str, Flow)> {
     let exchange = |state, ago_ns: u64, packets, answer_after| {
         let mut record = udp_record("192.0.2.1:5353", "192.0.2.2:53", state);
         let bytes = [120, 400];
         let opened_ns = typical_now() - ago_ns;
         record.detail =
             Detail::Udp(UdpRecord { opened_ns, packets, bytes, answer_after, ..UdpRecord::default() });
-        Attempt::of(record)
+        Flow::of(record)
     };
     vec![
         ("udp_answered", exchange(State::UdpAnswered, SECOND, [2, 2], ticks(310_000))),
@@ -455,9 +455,9 @@ fn with(mut record: Record, change: impl FnOnce(&mut TcpRecord)) -> Record {
     record
 }
 
-fn ended(record: Record, verdict: Verdict, after_ns: u64) -> Attempt {
-    let at_ns = Attempt::of(record).opened_ns() + after_ns;
-    Attempt { record, ended: Some(Ended { verdict, at_ns }) }
+fn ended(record: Record, verdict: Verdict, after_ns: u64) -> Flow {
+    let at_ns = Flow::of(record).opened_ns() + after_ns;
+    Flow::ended(record, verdict, at_ns)
 }
 
 /// When [`typical`] ends, on the records' clock.

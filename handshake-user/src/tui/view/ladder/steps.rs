@@ -1,14 +1,14 @@
 //! The rungs of a ladder: each segment that was seen, in order, and the one that is missing.
 
-use handshake_agent::model::flow::{answer_ns, connect_ns, known, ns};
+use handshake_agent::model::flow::{known, ticks_ns};
 use handshake_common::abi::{TcpRecord, UdpRecord, tag};
 use handshake_common::record::{Record, State};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
 use crate::number::group;
-use crate::tui::attempt::{Attempt, Standing};
 use crate::tui::scene::Scene;
 use crate::tui::theme::Tone;
+use handshake_agent::model::flow::{Flow, Standing};
 
 /// One rung.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,15 +48,15 @@ pub(super) enum Drawn {
 }
 
 /// The rungs of an attempt, or of a UDP exchange.
-pub(super) fn of(attempt: &Attempt, scene: &Scene) -> Vec<Step> {
-    let standing = attempt.standing(scene.now(), scene.clocks());
+pub(super) fn of(attempt: &Flow, scene: &Scene) -> Vec<Step> {
+    let standing = attempt.standing(&scene.moment());
     match (attempt.tcp(), attempt.udp()) {
         (Some(tcp), _) => {
             let mut steps = opening(&attempt.record, tcp);
             steps.extend(end(attempt, scene, tcp, standing));
             steps
         }
-        (None, Some(udp)) => exchange(udp, standing, attempt.record.age_ns(scene.now())),
+        (None, Some(udp)) => exchange(attempt, udp, standing, attempt.record.age_ns(scene.now())),
         (None, None) => Vec::new(),
     }
 }
@@ -76,14 +76,15 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Step> {
     let again = tcp.syn_retransmits(record.flags);
     if again != 0 {
         // While it waits for its SYN+ACK, the latest segment is the latest SYN.
-        let latest = (record.state == State::SynSent).then(|| known(tcp.latest_after).map(ns)).flatten();
+        let latest =
+            (record.state == State::SynSent).then(|| known(tcp.latest_after).map(ticks_ns)).flatten();
         steps.push(seen(Way::Forth, latest, format!("SYN again, {}", times(again))));
     }
     if record.flags & tag::SIMULTANEOUS != 0 {
         steps.push(seen(Way::Back, None, format!("SYN seq={k}")));
     }
     if tcp.syn_ack_after != 0 {
-        let at = known(tcp.syn_ack_after).map(ns);
+        let at = known(tcp.syn_ack_after).map(ticks_ns);
         steps.push(seen(Way::Back, at, format!("SYN+ACK seq={k} ack={}", next(j))));
     } else if record.flags & tag::ONE_SIDED != 0 && record.state.is_completed() {
         let label = format!("SYN+ACK seq={k}, not seen here");
@@ -94,21 +95,21 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Step> {
     }
     if tcp.syn_ack_retransmits != 0 {
         let open = record.state == State::SynReceived;
-        let latest = open.then(|| known(tcp.latest_after).map(ns)).flatten();
+        let latest = open.then(|| known(tcp.latest_after).map(ticks_ns)).flatten();
         steps.push(seen(Way::Back, latest, format!("SYN+ACK again, {}", times(tcp.syn_ack_retransmits))));
     }
     steps
 }
 
 /// How it ended, or what it waits for.
-fn end(attempt: &Attempt, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Option<Step> {
+fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Option<Step> {
     let Standing::Tcp(verdict) = standing else { return None };
     let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
-    let at = attempt.ended.map(|ended| ended.at_ns.saturating_sub(attempt.opened_ns()));
+    let at = attempt.ended_ns().map(|at_ns| at_ns.saturating_sub(attempt.opened_ns()));
     let bad = |way, label: String| Some(Step { tone: Tone::Bad, ..seen(way, at, label) });
     match verdict {
         Verdict::Completed => {
-            let at = connect_ns(&attempt.record, tcp).or(at);
+            let at = attempt.connect_ns().or(at);
             let label = format!("ACK seq={} ack={}", next(j), next(k));
             Some(Step { tone: Tone::Good, ..seen(Way::Forth, at, label) })
         }
@@ -126,7 +127,7 @@ fn end(attempt: &Attempt, scene: &Scene, tcp: &TcpRecord, standing: Standing) ->
 }
 
 /// The segment that did not come.
-fn missing(attempt: &Attempt, scene: &Scene, ended: Option<u64>, drawn: Drawn) -> Step {
+fn missing(attempt: &Flow, scene: &Scene, ended: Option<u64>, drawn: Drawn) -> Step {
     let at = ended.unwrap_or_else(|| attempt.record.age_ns(scene.now()));
     let (way, name) =
         if attempt.record.state == State::SynReceived { (Way::Forth, "ACK") } else { (Way::Back, "SYN+ACK") };
@@ -135,7 +136,7 @@ fn missing(attempt: &Attempt, scene: &Scene, ended: Option<u64>, drawn: Drawn) -
 }
 
 /// A UDP flow: the first packets with their times, and all of them by way.
-fn exchange(udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Step> {
+fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Step> {
     let total = |side: usize| {
         format!("{} packets, {} bytes", group(udp.packets[side].into()), group(udp.bytes[side]))
     };
@@ -143,7 +144,7 @@ fn exchange(udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Step> {
     let Standing::Udp(verdict) = standing else { return steps };
     match verdict {
         UdpVerdict::Answered => {
-            let answer = seen(Way::Back, answer_ns(udp), "first answer".to_owned());
+            let answer = seen(Way::Back, attempt.answer_ns(), "first answer".to_owned());
             steps.push(Step { tone: Tone::Good, ..answer });
         }
         UdpVerdict::Unanswered | UdpVerdict::Pending => {
