@@ -10,7 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::verdict::Leg;
 use crate::wire::Class;
 
-/// Interfaces one agent watches at most: a hook point is a nibble of the record, and one value means "none yet".
+/// Interfaces one agent watches at most: a hook point is a nibble of the record, and one value means "none
+/// yet".
 pub const MAX_INTERFACES: usize = 7;
 /// The hook point of a side that has not been seen.
 pub const NO_POINT: u8 = 0xf;
@@ -22,7 +23,8 @@ pub const WAYS: u32 = 4;
 pub const STRIPES: u32 = 4096;
 /// Rows of the service table: the lower half TCP, the upper UDP; the first of each half is `other`.
 pub const SERVICES: u32 = 4096;
-/// Records are in units of 64 ns: a u32 of them is 274 s, past Linux's longest handshake with defaults (127 s).
+/// Records are in units of 64 ns: a u32 of them is 274 s, past Linux's longest handshake with defaults (127
+/// s).
 pub const TICK_SHIFT: u32 = 6;
 
 /// The hook point of an interface (its number in [`Config::interfaces`]) and a direction.
@@ -42,8 +44,8 @@ pub type PortSet = [u64; PORT_WORDS];
 /// Words of a [`PortSet`].
 pub const PORT_WORDS: usize = 65_536 / 64;
 
-/// Written once by the agent, before the programs attach. In the order of use: what every packet needs comes first,
-/// in two cache lines (the map's first value begins eight bytes before a line: kernel/bpf/arraymap.c).
+/// Written once by the agent, before the programs attach. In the order of use: what every packet needs comes
+/// first, in two cache lines (the map's first value begins eight bytes before a line: kernel/bpf/arraymap.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
@@ -63,18 +65,20 @@ pub struct Config {
     pub udp_idle_jiffies: u32,
     /// Random factors of the two hash functions: [`table`](crate::table) says which is whose.
     pub factors: [[u64; HASH_WORDS]; 2],
-    /// T2: this long after its last SYN or SYN+ACK an open attempt's record expires. Below 2⁶¹, as all times are.
+    /// T2: this long after its last SYN or SYN+ACK an open attempt's record expires. Below 2⁶¹, as all times
+    /// are.
     pub expire_after_ns: u64,
     /// A completed connection without a packet for this long counts as closed.
     pub idle_after_jiffies: u32,
-    /// Flows with neither end in one of these are filtered out, where [`option::NETS`] asks for it. The first without
-    /// a family ends them.
+    /// Flows with neither end in one of these are filtered out, where [`option::NETS`] asks for it. The first
+    /// without a family ends them.
     pub nets: [Net; MAX_NETS],
     /// No meaning; zero.
     pub reserved: u32,
 }
 
-/// Words a hash takes: an offset, ten key words (two IPv6 addresses, the ports, the protocol) and one of padding.
+/// Words a hash takes: an offset, ten key words (two IPv6 addresses, the ports, the protocol) and one of
+/// padding.
 pub const HASH_WORDS: usize = 12;
 
 /// Bits of [`Config::options`].
@@ -124,7 +128,8 @@ pub struct TcpRecord {
     pub responder_sent: u16,
     /// The first valid SYN+ACK, in ticks of 64 ns after `opened_ns`; 0 while there was none.
     pub syn_ack_after: u32,
-    /// The latest SYN or SYN+ACK, then what completed or ended the attempt, in ticks of 64 ns after `opened_ns`.
+    /// The latest SYN or SYN+ACK, then what completed or ended the attempt, in ticks of 64 ns after
+    /// `opened_ns`.
     pub latest_after: u32,
     /// Packets of class ack, both ways.
     pub ack: u32,
@@ -243,7 +248,8 @@ pub mod tag {
     pub const INITIATOR_ACKED: u16 = 1 << 8;
     /// Flag: of a simultaneous open, the responder's SYN is acknowledged.
     pub const RESPONDER_ACKED: u16 = 1 << 9;
-    /// Flag: a SYN of the responder is among the record's `syn`: of a simultaneous open, or a split handshake.
+    /// Flag: a SYN of the responder is among the record's `syn`: of a simultaneous open, or a split
+    /// handshake.
     pub const RESPONDER_SYN: u16 = 1 << 10;
     /// Flag: a RST was seen, valid or not. Nothing here depends on it: Wireshark's completeness does.
     pub const RESET: u16 = 1 << 11;
@@ -380,7 +386,8 @@ pub struct ClassBlock {
     pub packets: [u64; CLASS_WORDS],
 }
 
-/// All that a CPU counts of its packets but for their times: one lookup a packet, and one system call a reading.
+/// All that a CPU counts of its packets but for their times: one lookup a packet, and one system call a
+/// reading.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CpuCounts {
@@ -430,7 +437,8 @@ pub struct Service {
     pub family: u8,
     /// No meaning; zero.
     pub reserved: u32,
-    /// TCP: [`Counter::Attempts`] to [`Counter::OpenNoAck`]; UDP: [`Counter::UdpFlows`] to [`Counter::UdpEvicted`]; each less the first.
+    /// TCP: [`Counter::Attempts`] to [`Counter::OpenNoAck`]; UDP: [`Counter::UdpFlows`] to
+    /// [`Counter::UdpEvicted`]; each less the first.
     pub gauges: [u64; SERVICE_GAUGES],
 }
 

@@ -196,7 +196,8 @@ impl ServiceRow {
     }
 
     /// Adds to the gauge whose place in the counter block is given: [`Counter::Attempts`] to
-    /// [`Counter::OpenNoAck`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpEvicted`] of a UDP one.
+    /// [`Counter::OpenNoAck`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpEvicted`] of a UDP
+    /// one.
     #[inline(always)]
     pub fn bump(&self, place: usize, by: u64) {
         const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;

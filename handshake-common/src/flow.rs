@@ -88,7 +88,8 @@ impl FlowKey {
     }
 }
 
-/// The two, exchanged if `swapped` is 1 and not if it is 0. Without a branch: packets of both directions alternate.
+/// The two, exchanged if `swapped` is 1 and not if it is 0. Without a branch: packets of both directions
+/// alternate.
 #[inline(always)]
 const fn ordered(source: u32, destination: u32, swapped: u64) -> (u32, u32) {
     let exchange = (source ^ destination) & 0_u32.wrapping_sub(low_half(swapped));

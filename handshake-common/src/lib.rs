@@ -1,14 +1,24 @@
 //! The rules of handshake, compiled twice: into the BPF programs and into the agent.
 //!
 //! Laws of this crate: `no_std`, no allocation, no clock, no I/O. Everything is a function of its
-//! arguments; the time comes in as one. Memory that several CPUs share is reached through
+//! arguments; the time is one of them. Memory that several CPUs share is reached through
 //! [`shared`] only, packets through [`wire::Frame`] only.
 //!
 //! ```text
-//! packet ─▶ wire::parse ─▶ engine::track ─┬▶ table   find, insert, evict
-//!                                         ├▶ tcp, udp  step(record, segment, now)
-//!                                         └▶ books, services, latency
+//! frame ─▶ wire::parse ─▶ engine::observe ─┬▶ engine::update ─▶ tcp::step, udp::step
+//!                                          └▶ engine::insert ─▶ table: slots, worth, keys
+//!
+//! memory    the engine over slices of the host
+//! engine    from packet to record
+//! table     slots and tags        tcp, udp  transitions
+//! record    age, gauge, verdict   books     counters, service rows   latency  buckets
+//! abi       what the kernel and the agent share, with its layout
+//! wire      parsing
+//! flow      keys and sides        shared    atomic words
+//! verdict   every verdict, cause and sign   seq  sequence numbers
 //! ```
+//!
+//! Modules use only those of lower lines.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(
@@ -25,16 +35,16 @@ mod atomic {
     pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
 
-/// How long one waits for another. Apart from the protocol, for `tests/model` has less of it.
+/// How long a CPU waits for another. Apart from the protocol, because `tests/model` has lower limits.
 mod spin {
-    /// How often a CPU looks again at a word that another one holds. A holder needs some hundred nanoseconds; a
-    /// look takes about two, with the pause that the kernel's have between them some 40.
+    /// Looks at a word that another CPU holds. A holder needs some hundred nanoseconds; a look takes about
+    /// two, or some 40 with the pause between two looks in the kernel.
     pub(crate) const LOOKS: u32 = 128;
-    /// How often it waits so and then tries to have a slot: some 40 µs in all, for an interrupt may come to the
-    /// holder's CPU, and where both ends of a connection are here, both work on its record at once.
+    /// Attempts to lock a slot, each after a wait: some 40 µs in all, because an interrupt may come to the
+    /// holder's CPU, and where both ends of a connection are local, both work on its record at once.
     pub(crate) const TRIES: u32 = 8;
-    /// How often a reader begins again with a slot. A transition holds it for well under a
-    /// microsecond: whoever is unlucky this often in a row gives up.
+    /// Attempts of a reader to copy a slot between two equal tags. A transition takes well under a
+    /// microsecond.
     #[cfg(not(target_arch = "bpf"))]
     pub(crate) const READ_TRIES: u32 = 1_000;
 }
@@ -79,8 +89,8 @@ pub fn masked<const MASK: usize>(index: usize) -> usize {
     }
 }
 
-/// 1 when `a < b`, else 0, without a branch: the sign of the difference, which must fit. By an operation that the
-/// compiler does not see through: it would make a comparison of it, and a branch for each use.
+/// 1 when `a < b`, else 0, without a branch: the sign of the difference, which must fit. By an operation that
+/// the compiler does not see through: it would make a comparison of it, and a branch for each use.
 #[inline(always)]
 #[must_use]
 pub fn below(a: i64, b: i64) -> u64 {

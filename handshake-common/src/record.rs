@@ -67,8 +67,8 @@ impl State {
     pub const UDP: u32 =
         set(&[Self::UdpWaiting, Self::UdpAnswered, Self::UdpUnreachable, Self::UdpMulticast]);
 
-    /// The state with this number; a number that is none is a free slot's. By one comparison: of a `match` over
-    /// all numbers the verifier would follow every arm to the end of the packet's way.
+    /// The state with this number; a number that is none is a free slot's. By one comparison: of a `match`
+    /// over all numbers the verifier would follow every arm to the end of the packet's way.
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u8) -> Self {

@@ -483,7 +483,8 @@ pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
     let open_late = below(clocks.expire_after_ns.cast_signed(), now.ns.wrapping_sub(latest).cast_signed());
     let expired = (State::OPEN as u64 >> state & open_late | State::UDP as u64 >> state & udp_late) & 1;
     let ended = (1 << State::Established as u64) >> state & idle & 1;
-    // Of an established record that is idle the worth falls by the difference, of an expired one to `Expired`.
+    // Of an established record that is idle the worth falls by the difference, of an expired one to
+    // `Expired`.
     let worth = Worth::number_of(state) as u64;
     let worth = worth - ended * (Worth::Completed as u64 - Worth::Ended as u64);
     low_half((worth & expired.wrapping_sub(1)) | (expired * Worth::Expired as u64))

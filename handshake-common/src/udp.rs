@@ -72,7 +72,8 @@ mod tests {
     fn each_state_meets_each_packet() {
         use State::{UdpAnswered, UdpMulticast, UdpUnreachable, UdpWaiting};
         let (i, r) = (Side::Initiator, Side::Responder);
-        // state, then: initiator's packet, responder's packet, ICMP port unreachable quoting each, another ICMP error
+        // state, then: initiator's packet, responder's packet, ICMP port unreachable quoting each, another
+        // ICMP error
         let rows = [
             (UdpWaiting, [UdpWaiting, UdpAnswered, UdpUnreachable, UdpWaiting, UdpWaiting]),
             (UdpAnswered, [UdpAnswered, UdpAnswered, UdpAnswered, UdpAnswered, UdpAnswered]),

@@ -1,5 +1,6 @@
-//! Whoever sends the packets chooses addresses and ports, but not the factors of the hashes: no family of flows that differ
-//! in few bits, or by an exchange of their ends, pushes itself out of a table that is half full.
+//! Whoever sends the packets chooses addresses and ports, but not the factors of the hashes: no family of
+//! flows that differ in few bits, or by an exchange of their ends, pushes itself out of a table that is half
+//! full.
 
 use std::array;
 

@@ -141,8 +141,8 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
     }
 }
 
-/// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd rest byte by
-/// byte: five instructions each.
+/// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd
+/// rest byte by byte: five instructions each.
 #[inline(always)]
 pub(crate) fn clear(packet: &mut Packet) {
     let words: *mut [u64; size_of::<Packet>() / 8] = core::ptr::from_mut(packet).cast();

@@ -237,8 +237,8 @@ impl Platform for Kernel {
     }
 }
 
-/// A function of its own, which the verifier checks once: inside a step it would follow every number of looks to
-/// the step's end. The clock is asked for the time that takes.
+/// A function of its own, which the verifier checks once: inside a step it would follow every number of looks
+/// to the step's end. The clock is asked for the time that takes.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn await_unlocked(word: *const Shared64) -> i32 {

@@ -33,9 +33,9 @@ pub(crate) fn xdp(ctx: *mut xdp_md) {
     }
 }
 
-/// Plain IPv4 of which more is wanted than to be counted: handshakes nearly always, and a flood of SYNs. Read again, into
-/// memory: that costs less than to keep all of every packet until it is known whether it is such a one. `false`: it is
-/// not plain.
+/// Plain IPv4 of which more is wanted than to be counted: handshakes nearly always, and a flood of SYNs. Read
+/// again, into memory: that costs less than to keep all of every packet until it is known whether it is such
+/// a one. `false`: it is not plain.
 #[inline(always)]
 fn track_plain4<C: Context>(kernel: &Kernel, frame: &Linear<C>, point: u8, segments: u16) -> bool {
     let Some(packet) = maps::packet() else { return true };
@@ -143,14 +143,14 @@ fn observe(kernel: &Kernel, packet: &Packet) {
     if packet.family == Family::V4 as u8 {
         observe4(kernel, packet);
     } else if engine::count(kernel, packet) {
-        engine::run(kernel, packet, |_, packet| meet6(packet) != 0, |_, packet| insert6(packet) != 0);
+        engine::run(kernel, packet, |_, packet| update6(packet) != 0, |_, packet| insert6(packet) != 0);
     }
 }
 
 #[inline(always)]
 fn observe4(kernel: &Kernel, packet: &Packet) {
     if engine::count(kernel, packet) {
-        engine::run(kernel, packet, |_, packet| meet4(packet) != 0, |_, packet| insert4(packet) != 0);
+        engine::run(kernel, packet, |_, packet| update4(packet) != 0, |_, packet| insert4(packet) != 0);
     }
 }
 
@@ -170,7 +170,7 @@ macro_rules! step {
     };
 }
 
-step!(meet4, engine::meet::<_, Slot4>);
-step!(meet6, engine::meet::<_, Slot6>);
+step!(update4, engine::update::<_, Slot4>);
+step!(update6, engine::update::<_, Slot6>);
 step!(insert4, engine::insert::<_, Slot4>);
 step!(insert6, engine::insert::<_, Slot6>);

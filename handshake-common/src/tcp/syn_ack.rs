@@ -42,7 +42,8 @@ impl Transition<'_> {
         }
     }
 
-    /// SYN-SENT → SYN-RECEIVED. The first leg is known unless the SYN was repeated (Karn's rule, RFC 6298 §3).
+    /// SYN-SENT → SYN-RECEIVED. The first leg is known unless the SYN was repeated (Karn's rule, RFC 6298
+    /// §3).
     #[inline(always)]
     fn first_syn_ack(&mut self) -> Change {
         self.record.isn_responder = self.segment.seq.0;

@@ -54,7 +54,8 @@ fn columns() -> [Column; 21] {
     ]
 }
 
-/// A state, flags it may have that matter, and its row: `.` the same state, `N` a new attempt, else the next state.
+/// A state, flags it may have that matter, and its row: `.` the same state, `N` a new attempt, else the next
+/// state.
 type Row = (State, u16, &'static str);
 
 #[rustfmt::skip]

@@ -10,8 +10,8 @@ use super::link::{ETHERNET_LENGTH, Ethernet, ethertype, is_tag};
 use super::{Class, Frame, Packet, TCP, UDP, l4};
 use crate::flow::Family;
 
-/// Who takes a plain packet. What becomes of each kind is inlined at one place, where its class and protocol are
-/// known: a packet that has been told apart once is not told apart again.
+/// Who takes a plain packet. What becomes of each kind is inlined at one place, where its class and protocol
+/// are known: a packet that has been told apart once is not told apart again.
 pub trait PacketSink: Sized {
     /// A packet of class ack: nearly all of TCP.
     fn ack(self, packet: &mut Packet) -> bool;
@@ -50,8 +50,8 @@ struct Head<T> {
 }
 
 /// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor tagged, into a packet that is
-/// [unread](Packet::unread), and hands it to the sink, which says the rest. `false`: not plain, or cut, or malformed;
-/// what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
+/// [unread](Packet::unread), and hands it to the sink, which says the rest. `false`: not plain, or cut, or
+/// malformed; what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
 #[inline(always)]
 pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<Head<Ipv4>>(0) else { return false };

@@ -294,7 +294,8 @@ fn an_ihl_below_five_is_malformed() {
     }
 }
 
-/// Total length of 1..20: no header. 20..40: no TCP header. Beyond the frame: the header is there all the same.
+/// Total length of 1..20: no header. 20..40: no TCP header. Beyond the frame: the header is there all the
+/// same.
 #[test]
 fn an_ipv4_length_that_lies_is_malformed_where_a_header_runs_past_it() {
     for (length, class_there) in [

@@ -72,7 +72,8 @@ fn streams_reach_every_gauge_and_sign() {
             seen.iter_mut().zip(world.block()).for_each(|(sum, count)| *sum += count);
         }
     }
-    // One thread never contends, the ring has room, nothing is filtered, and no newcomer is worth a completed connection.
+    // One thread never contends, the ring has room, nothing is filtered, and no newcomer is worth a completed
+    // connection.
     let out_of_reach = [
         Counter::Contended as usize,
         Counter::LostEvents as usize,

@@ -1,0 +1,130 @@
+//! The fast path: packets that change counts and no state, of a known flow or of none.
+
+use core::marker::PhantomData;
+
+use super::filter::{count_class, is_wanted};
+use super::{Found, Lookup, Platform, Table};
+use crate::abi::{Counter, NO_POINT};
+use crate::flow::Side;
+use crate::record::{State, jiffies_since};
+use crate::table::{Slot, Tag};
+use crate::udp;
+use crate::wire::{Class, Packet, PacketSink, quote};
+
+/// Takes plain packets. It is done (`true`) with one that only counts, of a known flow or of none; with any
+/// other it has done nothing (`false`), and the packet takes the general path.
+pub struct FastPath<'a, P, S> {
+    platform: &'a P,
+    table: PhantomData<S>,
+}
+
+impl<'a, P: Platform, S: Table> FastPath<'a, P, S> {
+    /// The fast path of one table.
+    pub const fn new(platform: &'a P) -> Self {
+        Self { platform, table: PhantomData }
+    }
+
+    #[inline(always)]
+    fn take(self, packet: &Packet) -> bool {
+        let done = !is_wanted(self.platform, packet)
+            || matches!(Lookup::new::<S>(self.platform, packet).find::<S>(), Found::Counted);
+        if done {
+            count_class(self.platform, packet);
+        }
+        done
+    }
+}
+
+impl<P: Platform, S: Table> PacketSink for FastPath<'_, P, S> {
+    #[inline(always)]
+    fn ack(self, packet: &mut Packet) -> bool {
+        packet.class = Class::Ack as u8;
+        self.take(packet)
+    }
+
+    #[inline(always)]
+    fn udp(self, packet: &mut Packet) -> bool {
+        packet.class = Class::Udp as u8;
+        self.take(packet)
+    }
+
+    #[inline(always)]
+    fn other(self, packet: &mut Packet, class: Class) -> bool {
+        packet.class = class as u8;
+        let no_flow = packet.protocol == 0;
+        if no_flow {
+            count_class(self.platform, packet);
+        }
+        no_flow
+    }
+}
+
+impl<P: Platform> Lookup<'_, P> {
+    /// Counts a packet that changes no state, without locking its slot; `false` if the packet needs more.
+    #[inline(always)]
+    pub(super) fn count_only<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
+        let side = self.side(tag.flags());
+        if !self.is_settled(slot, tag, side) {
+            return false;
+        }
+        let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+        let point = slot.body().points() >> shift & 0xf;
+        if point == self.packet.point & 0xf {
+            slot.last().store(self.jiffies);
+            self.count_packet(slot, side);
+        } else if point == NO_POINT {
+            return false;
+        } else {
+            slot.last().store(self.jiffies);
+        }
+        true
+    }
+
+    /// Does the packet change no state of the record, and is the slot unlocked?
+    #[inline(always)]
+    fn is_settled<S: Slot>(&self, slot: &S, tag: Tag, side: Side) -> bool {
+        if self.key.udp {
+            let states = if matches!(side, Side::Initiator) { UDP_INITIATOR } else { UDP_RESPONDER };
+            let idle = jiffies_since(self.jiffies, slot.last().load());
+            self.packet.class == Class::Udp as u8 && tag.is_in(states) && idle <= self.config.udp_idle_jiffies
+        } else {
+            self.packet.class == Class::Ack as u8 && tag.is_in(ACK)
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn count_packet<S: Slot>(&self, slot: &S, side: Side) {
+        if self.key.udp {
+            let responder = matches!(side, Side::Responder);
+            slot.body().add_udp(responder, self.packet.segments as u32, self.packet.bytes());
+            self.count_udp();
+        } else {
+            slot.body().add_acks(self.packet.acks());
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn count_udp(&self) {
+        self.platform.books().add(Counter::UdpPackets, self.packet.segments as u64);
+        self.platform.books().add(Counter::UdpBytes, self.packet.bytes());
+    }
+}
+
+/// States, as bits, in which a packet of class ack only counts.
+const ACK: u32 = 1 << State::Established as u32 | 1 << State::Closed as u32 | 1 << State::Midstream as u32;
+/// States in which a UDP packet of the initiator only counts.
+const UDP_INITIATOR: u32 = settled_for(Side::Initiator);
+/// The same for the responder.
+const UDP_RESPONDER: u32 = settled_for(Side::Responder);
+
+const fn settled_for(side: Side) -> u32 {
+    let (mut states, mut i) = (0, 0);
+    while i < State::ALL.len() {
+        let state = State::ALL[i];
+        if state.is_udp() && udp::step(state, side, quote::NONE) as u8 == state as u8 {
+            states |= 1 << state as u32;
+        }
+        i += 1;
+    }
+    states
+}

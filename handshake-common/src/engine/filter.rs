@@ -1,0 +1,87 @@
+//! Counting by class, and the filters of `--port` and `--net`.
+
+use core::hint::cold_path;
+
+use super::Platform;
+use crate::abi::{CLASS_WORDS, Config, Counter, MAX_NETS, Net, class_index, option};
+use crate::masked;
+use crate::shared::Shared64;
+use crate::wire::{Class, Packet};
+
+/// Counts a packet by its class; `true` if the packet is to be tracked.
+#[inline(always)]
+pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    count_class(platform, packet);
+    is_wanted(platform, packet)
+}
+
+/// Is the packet part of a flow that passes the filters? Packets that fail them are counted as filtered.
+#[inline(always)]
+pub(super) fn is_wanted<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    if packet.protocol == 0 {
+        return false;
+    }
+    let wanted = passes(platform, packet);
+    if !wanted {
+        platform.books().add(Counter::Filtered, packet.segments as u64);
+    }
+    wanted
+}
+
+#[inline(always)]
+pub(super) fn count_class<P: Platform>(platform: &P, packet: &Packet) {
+    let Some(classes) = platform.classes(packet.point as u32 >> 1) else { return };
+    let packets = packet.segments as u64;
+    // Of a super-packet only the last segment carries the FIN.
+    let acks = if packet.class == Class::Fin as u8 { packet.acks() as u64 } else { 0 };
+    add_class(classes, packet.class, packet.family, packets - acks);
+    if acks != 0 {
+        add_class(classes, Class::Ack as u8, packet.family, acks);
+    }
+}
+
+#[inline(always)]
+fn add_class(classes: &[Shared64; CLASS_WORDS], class: u8, family: u8, packets: u64) {
+    let word = &classes[masked::<{ CLASS_WORDS - 1 }>(class_index(class, family))];
+    word.store(word.load().wrapping_add(packets));
+}
+
+/// Does either end of the flow pass the filters?
+#[inline(always)]
+fn passes<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    let config = platform.config();
+    if config.options & (option::PORTS | option::NETS) == 0 {
+        return true;
+    }
+    cold_path();
+    let by_port = config.options & option::PORTS == 0
+        || platform.is_selected(packet.source_port)
+        || platform.is_selected(packet.destination_port);
+    by_port && (config.options & option::NETS == 0 || in_a_net(config, packet))
+}
+
+#[inline(always)]
+fn in_a_net(config: &Config, packet: &Packet) -> bool {
+    let mut i = 0;
+    while i < MAX_NETS {
+        let net = &config.nets[i];
+        if net.family == 0 {
+            return false;
+        }
+        if net.family == packet.family as u32
+            && (is_in(net, &packet.source) || is_in(net, &packet.destination))
+        {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn is_in(net: &Net, address: &[u32; 4]) -> bool {
+    (address[0] & net.mask[0]) == net.address[0]
+        && (address[1] & net.mask[1]) == net.address[1]
+        && (address[2] & net.mask[2]) == net.address[2]
+        && (address[3] & net.mask[3]) == net.address[3]
+}

@@ -1,0 +1,251 @@
+//! Where a new record goes: a free slot of the emptier of its key's two sets, else the slot whose record has
+//! the least [`Worth`], if that is not above the new record's.
+
+use super::update::expired_as;
+use super::{Lookup, NewRecord, Platform, Table};
+use crate::abi::{Counter, STRIPES, WAYS, tag};
+use crate::record::{Clocks, Now};
+use crate::shared::Shared64;
+use crate::table::{self, Set, Slot, Tag, Worth};
+use crate::{below, low_half, masked, spin};
+
+impl<P: Platform> Lookup<'_, P> {
+    /// Makes a record for the packet; `false` if its flow has one already.
+    #[inline(always)]
+    pub(super) fn insert<S: Table>(&self) -> bool {
+        let first = self.hash::<S>(0);
+        let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
+        // The set takes the low bits of the hash, the lock word higher ones.
+        let (Some(one), Some(other), Some(lock)) = (
+            S::set(self.platform, places[0]),
+            S::set(self.platform, places[1]),
+            self.platform.stripe(first >> 16 & (STRIPES - 1)),
+        ) else {
+            return true;
+        };
+        if !lock_stripe(lock) {
+            self.platform.books().add(Counter::Contended, 1);
+            return true;
+        }
+        let is_new = !self.has_record([one, other]);
+        if is_new {
+            self.claim_slot([one, other]);
+        }
+        lock.swap(0);
+        is_new
+    }
+
+    #[inline(always)]
+    fn has_record<S: Table>(&self, sets: [&Set<S>; 2]) -> bool {
+        let mut way = 0;
+        while way < 2 * WAYS {
+            let slot = slot_of(sets[(way / WAYS) as usize], way);
+            if self.is_at(slot, Tag(slot.tag().load())) {
+                return true;
+            }
+            way += 1;
+        }
+        false
+    }
+
+    /// Claims a slot if one may be taken, and begins the record in it. The lock word of the key is held.
+    #[inline(always)]
+    fn claim_slot<S: Table>(&self, sets: [&Set<S>; 2]) {
+        let books = self.platform.books();
+        let now = self.now();
+        let clocks = self.clocks();
+        let place = free_slot(sets).unwrap_or_else(|| survey(sets, now, &clocks));
+        // Computed after the survey; otherwise the verifier would follow the survey once per variant.
+        let new = NewRecord::of(core::hint::black_box(self.packet));
+        if place.worth() > new.worth() as u64 {
+            if matches!(new, NewRecord::Attempt | NewRecord::Udp) {
+                books.add(Counter::Untracked, 1);
+            }
+            return;
+        }
+        let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
+        let tag = Tag(slot.tag().load());
+        let worth = table::worth(slot, tag, now, &clocks);
+        if worth as u64 != place.worth()
+            || tag.is_locked()
+            || !slot.tag().compare_exchange(tag.0, tag.locked().0)
+        {
+            books.add(Counter::Contended, 1);
+            return;
+        }
+        if worth != Worth::Free as u32 {
+            self.evict(slot, tag, worth, now);
+        }
+        slot.set_key(&self.key);
+        self.begin(slot, tag, now, new);
+    }
+
+    /// Counts the evicted record by its state; an attempt that was open ends.
+    #[inline(always)]
+    fn evict<S: Table>(&self, slot: &S, tag: Tag, worth: u32, now: Now) {
+        let books = self.platform.books();
+        let state = tag.state();
+        let expired = worth <= Worth::Expired as u32;
+        if state.is_open() {
+            let verdict = if expired { expired_as(state) } else { Counter::Evicted };
+            self.close(slot, tag, verdict, now);
+        } else {
+            self.platform.on_evict(slot, tag, None);
+        }
+        if state.is_udp() && !expired {
+            self.transfer(tag.service(), state.gauge_place(), Counter::UdpEvicted as usize);
+        }
+        books.add_at(evicted_place(worth));
+    }
+}
+
+/// How soon a slot's record is replaced: the lowest score first. One word, so that the lowest of several is
+/// found without a branch: a processor could not predict it, and the verifier would follow every order.
+///
+/// ```text
+/// 62            35      3     0
+/// │ locked │ worth │ youth │ way │
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Score(i64);
+
+impl Score {
+    const YOUTH_SHIFT: u32 = 3;
+    const WORTH_SHIFT: u32 = Self::YOUTH_SHIFT + 32;
+    /// Above every worth: a slot that another CPU has locked is never taken.
+    const LOCKED_SHIFT: u32 = 62;
+    const MOST: Self = Self(i64::MAX);
+
+    /// The score of the `way`-th of a key's eight slots.
+    #[inline(always)]
+    fn of<S: Slot>(slot: &S, way: u32, tag: Tag, now: Now, clocks: &Clocks) -> Self {
+        let worth = table::worth(slot, tag, now, clocks) as u64;
+        let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(1 << 31) as u64;
+        let locked = (tag.0 & tag::LOCKED) << Self::LOCKED_SHIFT;
+        Self((locked | worth << Self::WORTH_SHIFT | youth << Self::YOUTH_SHIFT | way as u64).cast_signed())
+    }
+
+    #[inline(always)]
+    const fn worth(self) -> u64 {
+        self.0.cast_unsigned() >> Self::WORTH_SHIFT
+    }
+
+    #[inline(always)]
+    const fn way(self) -> u32 {
+        low_half(self.0.cast_unsigned()) & (2 * WAYS - 1)
+    }
+
+    /// `other` if `other_wins` is 1, this one if it is 0.
+    #[inline(always)]
+    const fn or(self, other: Self, other_wins: u64) -> Self {
+        Self(self.0 ^ ((self.0 ^ other.0) & 0_i64.wrapping_sub(other_wins.cast_signed())))
+    }
+}
+
+/// A free slot of the set that has more of them, if there is one.
+#[inline(always)]
+fn free_slot<S: Slot>(sets: [&Set<S>; 2]) -> Option<Score> {
+    let (first, second) = (free_ways(sets[0]), free_ways(sets[1]));
+    if first | second == 0 {
+        return None;
+    }
+    let second_wins = nibble(ONES, first) < nibble(ONES, second);
+    let way = if second_wins { WAYS as u64 + nibble(LOWEST, second) } else { nibble(LOWEST, first) };
+    Some(Score(way.cast_signed()))
+}
+
+/// The number of ones in a number of four bits, and the place of the lowest: a nibble per number. BPF has no
+/// instruction for either.
+const ONES: u64 = 0x4332_3221_3221_2110;
+const LOWEST: u64 = 0x0102_0103_0102_0100;
+
+#[inline(always)]
+const fn nibble(of: u64, number: u64) -> u64 {
+    of >> (number * 4) & 0xf
+}
+
+/// The free slots of a set, as bits.
+#[inline(always)]
+fn free_ways<S: Slot>(set: &Set<S>) -> u64 {
+    let (mut bits, mut way) = (0, 0);
+    while way < WAYS {
+        // State and lock are both 0.
+        let free = below((slot_of(set, way).tag().load() & 0xff).cast_signed(), 1);
+        bits |= free << way;
+        way += 1;
+    }
+    bits
+}
+
+/// The slot of both sets whose record is replaced first.
+#[inline(always)]
+fn survey<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Score {
+    let (mut least, mut way) = (Score::MOST, 0);
+    while way < 2 * WAYS {
+        let slot = slot_of(sets[(way / WAYS) as usize], way);
+        let score = Score::of(slot, way, Tag(slot.tag().load()), now, clocks);
+        least = least.or(score, below(score.0, least.0));
+        way += 1;
+    }
+    least
+}
+
+/// The slot at this place of a set; places of the second set count on from the first's.
+#[inline(always)]
+pub(super) fn slot_of<S>(set: &Set<S>, way: u32) -> &S {
+    &set[masked::<{ WAYS as usize - 1 }>(way as usize)]
+}
+
+/// Locks a slot and returns the tag it had; gives up after [`spin::TRIES`].
+#[inline(always)]
+pub(super) fn lock_slot<P: Platform, S: Slot>(platform: &P, slot: &S) -> Option<Tag> {
+    let mut tries = 0;
+    while tries < spin::TRIES {
+        let tag = Tag(slot.tag().load());
+        if !tag.is_locked() && slot.tag().compare_exchange(tag.0, tag.locked().0) {
+            return Some(tag);
+        }
+        platform.wait(slot.tag());
+        tries += 1;
+    }
+    None
+}
+
+/// The place of the counter for evictions of records of this worth: six bits per worth.
+#[inline(always)]
+const fn evicted_place(worth: u32) -> usize {
+    const PLACES: [Counter; 9] = [
+        Counter::EvictedExpired,
+        Counter::EvictedExpired,
+        Counter::EvictedClosed,
+        Counter::EvictedMidstream,
+        Counter::EvictedUdp,
+        Counter::EvictedHalfOpen,
+        Counter::EvictedHalfOpen,
+        Counter::EvictedUdp,
+        Counter::EvictedCompleted,
+    ];
+    const PACKED: u64 = {
+        let mut packed = 0;
+        let mut i = 0;
+        while i < PLACES.len() {
+            packed |= (PLACES[i] as u64) << (i * 6);
+            i += 1;
+        }
+        packed
+    };
+    (PACKED >> (worth * 6) & 0x3f) as usize
+}
+
+/// Takes a lock word; gives up after [`spin::LOOKS`].
+#[inline(always)]
+fn lock_stripe(lock: &Shared64) -> bool {
+    let mut looks = 0;
+    while looks < spin::LOOKS {
+        if lock.load() == 0 && lock.compare_exchange(0, 1) {
+            return true;
+        }
+        looks += 1;
+    }
+    false
+}

@@ -1,0 +1,86 @@
+//! Where the engine's memory and clocks come from.
+
+use core::mem::MaybeUninit;
+
+use crate::abi::{CLASS_WORDS, Config, Counter, Event, tag};
+use crate::books::{Books, ServiceRow};
+use crate::shared::Shared64;
+use crate::spin;
+use crate::table::{Set, Slot, Slot4, Slot6, Tag};
+use crate::verdict::Leg;
+
+/// Supplies the engine's memory and clocks.
+pub trait Platform {
+    /// The agent's configuration.
+    fn config(&self) -> &Config;
+    /// The precise clock, ns. Expensive: read for handshake segments and new flows only.
+    fn now_ns(&self) -> u64;
+    /// The coarse clock. Nearly free.
+    fn jiffies(&self) -> u32;
+    /// A set of the IPv4 table.
+    fn set4(&self, index: u32) -> Option<&Set<Slot4>>;
+    /// A set of the IPv6 table.
+    fn set6(&self, index: u32) -> Option<&Set<Slot6>>;
+    /// A lock word, below [`STRIPES`].
+    fn stripe(&self, index: u32) -> Option<&Shared64>;
+    /// A row of the service table, below [`SERVICES`].
+    fn service(&self, row: u32) -> Option<&ServiceRow>;
+    /// The counter block of this CPU.
+    fn books(&self) -> &Books;
+    /// The class counters of this CPU and an interface.
+    fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]>;
+    /// Counts a sample of a leg in its histogram.
+    fn sample(&self, leg: Leg, bucket: u32);
+    /// Waits until the holder of a slot or a lock word has released it, for a bounded time.
+    fn wait(&self, word: &Shared64) {
+        wait(word, core::hint::spin_loop);
+    }
+    /// Is the port in the filter's set?
+    fn is_selected(&self, port: u16) -> bool;
+    /// Called before the record in a slot is replaced; `verdict` is how its attempt ended, if it was open.
+    /// The kernel does nothing; a replay lists the flow.
+    #[inline(always)]
+    fn on_evict<S: Slot>(&self, _slot: &S, _tag: Tag, _verdict: Option<Counter>) {}
+    /// Reserves room for an event, has `fill` write it and sends it; `false` without room.
+    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
+}
+
+/// A slot type whose table a platform has.
+pub trait Table: Slot + Sized {
+    /// The set at an index, when there is one.
+    fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>>;
+    /// Sets of the table, less one.
+    fn mask(config: &Config) -> u32;
+}
+
+impl Table for Slot4 {
+    #[inline(always)]
+    fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
+        platform.set4(index)
+    }
+    #[inline(always)]
+    fn mask(config: &Config) -> u32 {
+        config.mask4
+    }
+}
+
+impl Table for Slot6 {
+    #[inline(always)]
+    fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
+        platform.set6(index)
+    }
+    #[inline(always)]
+    fn mask(config: &Config) -> u32 {
+        config.mask6
+    }
+}
+
+/// Looks at a word until it is unlocked, with a pause between two looks, or gives up after [`spin::LOOKS`].
+#[inline(always)]
+pub fn wait(word: &Shared64, pause: impl Fn()) {
+    let mut looks = 0;
+    while looks < spin::LOOKS && word.load() & tag::LOCKED != 0 {
+        pause();
+        looks += 1;
+    }
+}

@@ -1,0 +1,223 @@
+//! What a packet changes in the record of its flow, and in the books.
+
+use super::{Lookup, Platform, Table};
+use crate::abi::{Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
+use crate::flow::Side;
+use crate::record::{Now, State, jiffies_since};
+use crate::table::{self, Slot, Tag};
+use crate::tcp::{self, Change, Segment};
+use crate::verdict::{Cause, Leg, Sign};
+use crate::wire::quote;
+use crate::{latency, low_half, udp};
+
+impl<P: Platform> Lookup<'_, P> {
+    /// A UDP flow is answered, found unreachable, or seen at its other hook point. The slot is locked.
+    /// `false`: the flow has expired, and the packet begins another.
+    #[inline(always)]
+    pub(super) fn change_udp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
+        let state = old.state();
+        if table::expired(slot, state, now, &self.clocks()) {
+            self.platform.on_evict(slot, old, None);
+            return false;
+        }
+        let side = self.side(old.flags());
+        let after = udp::step(state, side, self.packet.quote);
+        if self.packet.quote == quote::NONE {
+            let mut record = slot.body().udp();
+            record.points = with_point(record.points, side, self.packet.point);
+            if after as u8 != state as u8 && matches!(after, State::UdpAnswered) {
+                let ticks = now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT;
+                record.answer_after = low_half(ticks.clamp(1, u32::MAX as u64));
+            }
+            slot.body().set_udp(record);
+            if is_point_of(record.points, side, self.packet.point) {
+                self.count_packet(slot, side);
+            }
+            slot.last().store(now.jiffies);
+        }
+        if after as u8 != state as u8 {
+            self.transfer(old.service(), state.gauge_place(), after.gauge_place());
+        }
+        slot.tag().swap(old.next(after, old.flags(), old.service()).0);
+        true
+    }
+
+    /// A segment that may change a TCP record. The slot is locked. `false`: the record's attempt has ended,
+    /// and the segment is judged as if there were no record.
+    #[inline(always)]
+    pub(super) fn change_tcp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
+        let clocks = self.clocks();
+        let mut state = old.state();
+        let mut record = slot.body().tcp();
+        if state.is_open() && record.expired(now.ns, &clocks) {
+            self.close(slot, old, expired_as(state), now);
+            return false;
+        }
+        let idle = jiffies_since(now.jiffies, slot.last().load());
+        if matches!(state, State::Established) && idle > clocks.idle_after_jiffies {
+            state = State::Closed;
+        }
+        let context = tcp::Conditions {
+            now_ns: now.ns,
+            half_open_after_ns: clocks.half_open_after_ns,
+            one_sided: self.config.options & option::ONE_SIDED != 0,
+            veil: self.veil(0),
+        };
+        let segment = Segment::of(self.packet);
+        let change = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);
+        let change = Change::unpack(self.veil(change.pack()));
+        if change.new_attempt {
+            if state.is_open() {
+                self.close(slot, old, Counter::Superseded, now);
+            } else {
+                self.platform.on_evict(slot, old, None);
+            }
+            return false;
+        }
+        slot.body().set_tcp(record);
+        slot.last().store(now.jiffies);
+        self.publish(slot, old, &change, now);
+        true
+    }
+
+    /// Ends the open attempt of a record that is about to be replaced.
+    #[inline(always)]
+    pub(super) fn close<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
+        self.transfer(tag.service(), tag.state().gauge_place(), verdict as usize);
+        self.send_end(slot, tag, verdict as usize, now);
+        self.platform.on_evict(slot, tag, Some(verdict));
+    }
+
+    /// Counts what a segment changed, and publishes the record.
+    #[inline(always)]
+    fn publish<S: Slot>(&self, slot: &S, old: Tag, change: &Change, now: Now) {
+        let before = old.state();
+        let mut service = old.service();
+        if change.state as u8 != before as u8 {
+            if !before.is_attempt() && change.state.is_attempt() {
+                // Its SYN came after its SYN+ACK: the orphan was an attempt.
+                self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
+                service = self.enter(Counter::Attempts, State::SynReceived);
+                self.move_attempt(service, State::SynReceived, change.state);
+            } else {
+                self.move_attempt(service, before, change.state);
+            }
+        }
+        self.count_signs(change);
+        self.count_legs(change, &slot.body().tcp());
+        let published = old.next(change.state, change.flags, service);
+        if is_end(before, change.state) {
+            self.send_end(slot, published, change.state.gauge_place(), now);
+        }
+        slot.tag().swap(published.0);
+    }
+
+    /// Moves an attempt from the gauge of one state to that of another.
+    #[inline(always)]
+    fn move_attempt(&self, service: u16, before: State, after: State) {
+        let (from, to) = (before.gauge_place(), after.gauge_place());
+        if from == to {
+            return;
+        }
+        self.transfer(service, from, to);
+        if after.is_provisional() {
+            // The counts of entrances lie in the order of the gauges.
+            let first = Counter::EnteredRefused as usize - Counter::Refused as usize;
+            self.platform.books().add_at(first + to);
+        }
+    }
+
+    #[inline(always)]
+    fn count_signs(&self, change: &Change) {
+        if change.signs.is_empty() {
+            return;
+        }
+        let books = self.platform.books();
+        let count = |sign: Sign, counter: Counter| {
+            if change.signs.has_sign(sign) {
+                books.add(counter, 1);
+            }
+        };
+        count(Sign::SynRetransmit, Counter::SynRetransmits);
+        count(Sign::SynAckRetransmit, Counter::SynAckRetransmits);
+        count(Sign::BadSynAck, Counter::BadSynAck);
+        count(Sign::BadAck, Counter::BadAck);
+        count(Sign::AckIgnored, Counter::AckIgnored);
+        count(Sign::Revised, Counter::Revised);
+    }
+
+    #[inline(always)]
+    fn count_legs(&self, change: &Change, record: &TcpRecord) {
+        if change.timed.is_empty() && change.excluded.is_empty() {
+            return;
+        }
+        let second = record.latest_after.saturating_sub(record.syn_ack_after);
+        self.count_leg(change, Leg::SynToSynAck, record.syn_ack_after);
+        self.count_leg(change, Leg::SynAckToAck, second);
+        self.count_leg(change, Leg::Connect, record.latest_after);
+        if change.timed.has_leg(Leg::Connect) || change.excluded.has_leg(Leg::Connect) {
+            let late = change.flags & tag::LATE != 0;
+            self.platform.books().add(Counter::Late, late as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn count_leg(&self, change: &Change, leg: Leg, ticks: u32) {
+        let (excluded, longest) = match leg {
+            Leg::SynToSynAck => (Counter::ExcludedSynToSynAck, Counter::MaxSynToSynAck),
+            Leg::SynAckToAck => (Counter::ExcludedSynAckToAck, Counter::MaxSynAckToAck),
+            Leg::Connect => (Counter::ExcludedConnect, Counter::MaxConnect),
+        };
+        let books = self.platform.books();
+        if change.timed.has_leg(leg) {
+            let ns = (ticks as u64) << TICK_SHIFT;
+            self.platform.sample(leg, latency::bucket(ns));
+            books.raise(longest, ns);
+        } else if change.excluded.has_leg(leg) {
+            books.add(excluded, 1);
+        }
+    }
+
+    /// Sends the event of an attempt's end, if events were asked for.
+    #[inline(always)]
+    fn send_end<S: Slot>(&self, slot: &S, tag: Tag, verdict: usize, now: Now) {
+        if self.config.options & option::EVENTS == 0 {
+            return;
+        }
+        let sent = self.platform.emit(|event| {
+            event.write(table::event(slot, tag, verdict, now.ns));
+        });
+        if !sent {
+            self.platform.books().add(Counter::LostEvents, 1);
+        }
+    }
+}
+
+/// The gauge of an open attempt that expired.
+#[inline(always)]
+pub(super) const fn expired_as(state: State) -> Counter {
+    match state.cause() {
+        Cause::NoSynAck => Counter::ExpiredNoSynAck,
+        Cause::NoAck => Counter::ExpiredNoAck,
+    }
+}
+
+/// Does this change end an attempt, as far as is known?
+#[inline(always)]
+const fn is_end(before: State, after: State) -> bool {
+    (after.is_provisional() || after.is_completed()) && !before.is_completed() && before as u8 != after as u8
+}
+
+/// The points of a UDP record after `side` was seen at `point`: the first one is kept.
+#[inline(always)]
+const fn with_point(points: u8, side: Side, point: u8) -> u8 {
+    let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+    if points >> shift & 0xf == NO_POINT { points & !(0xf << shift) | (point & 0xf) << shift } else { points }
+}
+
+/// Was `side` first seen at `point`?
+#[inline(always)]
+const fn is_point_of(points: u8, side: Side, point: u8) -> bool {
+    let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
+    points >> shift & 0xf == point & 0xf
+}
