@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use libc::{NETLINK_ROUTE, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE};
+use strsim::levenshtein;
 
 use super::netlink::{
     Body, Message, Netlink, Refusal, attributes, find, link_header, text, u16_at, u32_at, u64_at,
 };
 use crate::error::Error;
-use crate::similar::distance;
 
 /// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, inside `IFLA_XDP`.
 const XDP_ATTACHED: u16 = 2;
@@ -183,7 +183,8 @@ fn by_default_routes(all: &[InterfaceInfo]) -> Result<Vec<InterfaceInfo>, Error>
 fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
     /// As many as fit a line.
     const MOST: usize = 8;
-    let mut names: Vec<_> = all.iter().map(|info| (distance(&info.name, name), info.name.clone())).collect();
+    let mut names: Vec<_> =
+        all.iter().map(|info| (levenshtein(&info.name, name), info.name.clone())).collect();
     names.sort_by_key(|(distance, _)| *distance);
     names.into_iter().take(MOST).map(|(_, name)| name).collect()
 }
