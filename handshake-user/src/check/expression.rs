@@ -23,6 +23,7 @@ use std::fmt;
 
 pub(crate) use fraction::Fraction;
 pub(crate) use name::Figure;
+use unicode_width::UnicodeWidthChar;
 
 /// A condition on a report's figures.
 #[derive(Clone, Debug, PartialEq)]
@@ -243,11 +244,15 @@ pub(crate) struct ParseError {
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { span, message } = &self.fault;
-        // Nothing in the text may steer the terminal, and each character takes one column.
+        // Nothing in the text may steer the terminal.
         let shown: String = self.text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         writeln!(f, "--expect, column {}: {message}", span.start + 1)?;
         writeln!(f, "    {shown}")?;
-        write!(f, "    {:start$}{}", "", "^".repeat(span.length.max(1)), start = span.start)
+        let columns = |from: usize, characters: usize| -> usize {
+            shown.chars().skip(from).take(characters).filter_map(UnicodeWidthChar::width).sum()
+        };
+        let (before, below) = (columns(0, span.start), columns(span.start, span.length));
+        write!(f, "    {:before$}{}", "", "^".repeat(below.max(1)))
     }
 }
 

@@ -115,6 +115,7 @@ mod tests {
     use ratatui::buffer::Buffer;
     use ratatui::layout::Rect;
     use ratatui::style::Color;
+    use unicode_width::UnicodeWidthStr as _;
 
     use super::{ASCII, Theme, Tone};
 
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_stand_in_is_ascii_and_every_character_has_one() {
-        assert!(ASCII.iter().all(|(drawn, ascii)| drawn.chars().count() == 1 && ascii.len() == 1));
+        assert!(ASCII.iter().all(|(drawn, ascii)| drawn.width() == 1 && ascii.len() == 1));
         let mut buffer = Buffer::with_lines(["p50 41 µs · ✔", "☃"]);
         Theme { colour: true, ascii: true }.finish(&mut buffer);
         assert_eq!(

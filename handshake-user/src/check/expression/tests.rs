@@ -200,6 +200,11 @@ fn carets_stand_below_the_place() {
     let expected = "--expect, column 18: no metric completd; did you mean completed?\n    \
                     half_open == 0 + completd\n                     ^^^^^^^^";
     assert_eq!(shown, expected);
+    // A wide character takes two columns.
+    let wide = Expectation::parse("完成 == 成功").expect_err("no such metric").to_string();
+    assert_eq!(wide.lines().skip(1).collect::<Vec<_>>(), ["    完成 == 成功", "    ^^^^"]);
+    let wide = Expectation::parse("completed == 成功 completed").expect_err("no such metric").to_string();
+    assert_eq!(wide.lines().nth(2), Some("                 ^^^^"));
 }
 
 #[test]

@@ -12,6 +12,7 @@
 use handshake_agent::model::metric::METRICS;
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_common::verdict::{Cause, Sign, UdpVerdict};
+use unicode_truncate::UnicodeTruncateStr as _;
 
 use super::layout::{Piece, Style, Tone, line, words};
 use super::{DOT, WIDE, cause};
@@ -43,9 +44,10 @@ pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
 
 /// A command as far as it is needed to know it again: a script may be one of its words.
 fn shortened(command: &str) -> String {
+    /// Columns.
     const MOST: usize = 60;
-    let shown: String = command.chars().take(MOST).collect();
-    if shown.len() < command.len() { format!("{shown}…") } else { shown }
+    let (shown, _) = command.unicode_truncate(MOST);
+    if shown.len() < command.len() { format!("{shown}…") } else { shown.to_owned() }
 }
 
 /// How the command ended.

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
+use unicode_width::UnicodeWidthStr as _;
+
 /// Where a label's text ends and its line begins.
 ///
 /// ```text
@@ -106,15 +108,15 @@ pub(super) fn words(text: &str) -> Vec<Piece> {
 pub(super) fn line(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {
     let mut column = begin(out, style, label);
     for (at, piece) in pieces.iter().enumerate() {
-        let length = piece.text.chars().count();
+        let length = piece.text.width();
         let gap = if at == 0 { "" } else { between };
-        if at != 0 && column + gap.chars().count() + length > style.width {
+        if at != 0 && column + gap.width() + length > style.width {
             let lead = gap.trim_start();
             let _ = write!(out, "\n{:LABEL$}{lead}", "");
-            column = LABEL + lead.chars().count();
+            column = LABEL + lead.width();
         } else {
             out.push_str(gap);
-            column += gap.chars().count();
+            column += gap.width();
         }
         style.paint(out, &piece.text, piece.tone);
         column += length;
@@ -127,7 +129,7 @@ fn begin(out: &mut String, style: Style, label: &str) -> usize {
         return 0;
     }
     style.paint(out, label, Tone::Faint);
-    let length = label.chars().count();
+    let length = label.width();
     let blank = LABEL.saturating_sub(length).max(2);
     let _ = write!(out, "{:blank$}", "");
     length + blank
@@ -151,6 +153,16 @@ mod tests {
         out.clear();
         line(&mut out, Style::plain(24), "sum", &sum, " + ");
         assert_eq!(out, "sum       100 a + 200 b\n          + 300 c\n");
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns() {
+        let mut out = String::new();
+        line(&mut out, Style::plain(20), "网卡", &words("上行网卡0 ab"), " ");
+        assert_eq!(out, "网卡      上行网卡0\n          ab\n");
+        out.clear();
+        line(&mut out, Style::plain(22), "网卡", &words("上行网卡0 ab"), " ");
+        assert_eq!(out, "网卡      上行网卡0 ab\n");
     }
 
     #[test]

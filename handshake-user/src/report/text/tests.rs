@@ -11,6 +11,7 @@ use handshake_common::flow::Family;
 use handshake_common::record::State;
 use handshake_common::verdict::{Leg, Verdict};
 use handshake_common::wire::Class;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{Style, draw, draw_flow};
 
@@ -201,9 +202,21 @@ fn lines_keep_to_the_width() {
         for shown in [draw(&now, Some(&interval), Style::plain(width)), draw(&now, None, Style::plain(width))]
         {
             for each in shown.lines() {
-                assert!(each.chars().count() <= width, "over {width}: {each}");
+                assert!(each.width() <= width, "over {width}: {each}");
             }
         }
+    }
+}
+
+#[test]
+fn wide_names_keep_to_the_width() {
+    let mut scene = Scene::live("");
+    for path in ["捕获/握手.pcap", "捕获文件/北京/握手记录.pcap"] {
+        scene.origin = Origin::Capture { path: path.to_owned(), interfaces: Vec::new() };
+        let shown = draw(&scene.take(&mut Fake::new(), None), None, Style::plain(40));
+        assert!(shown.contains(path), "{shown}");
+        let over: Vec<&str> = shown.lines().filter(|each| each.width() > 40).collect();
+        assert!(over.is_empty(), "{over:?}");
     }
 }
 

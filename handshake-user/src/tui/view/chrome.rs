@@ -2,6 +2,7 @@
 
 use handshake_agent::model::snapshot::{Interface, Origin};
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, apart, left, sentence};
 use crate::number::{group, span, whole_percent};
@@ -57,15 +58,15 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
         let tone = if screen == ui.screen { Tone::Selected } else { Tone::Plain };
         start.push(pen.span(format!(" {} {} ", at + 1, screen.title()), tone));
     }
-    let named: usize = start.iter().map(|span| span.content.len()).sum();
+    let named: usize = start.iter().map(Span::width).sum();
     let mut end = Vec::new();
     if ui.frozen {
         end.push(pen.span(" FROZEN ".to_owned(), Tone::Selected));
     }
-    let room = width.saturating_sub(named + 2 + end.iter().map(|span| span.content.len()).sum::<usize>());
+    let room = width.saturating_sub(named + 2 + end.iter().map(Span::width).sum::<usize>());
     if !ui.filter.is_empty() && matches!(ui.screen, Screen::Attempts | Screen::Services) {
         let text = format!("filter {}", ui.filter.text);
-        end.insert(0, pen.span(left(&text, room.min(text.chars().count())), Tone::Strong));
+        end.insert(0, pen.span(left(&text, room.min(text.width())), Tone::Strong));
         end.insert(1, pen.span(" ", Tone::Plain));
     }
     apart(start, end, width)

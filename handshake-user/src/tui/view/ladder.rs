@@ -15,6 +15,7 @@ mod steps;
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, Leg};
 use ratatui::text::Line;
+use unicode_width::UnicodeWidthStr as _;
 
 use self::steps::{Drawn, Step, Way};
 use super::attempts::{left_ns, tone};
@@ -75,7 +76,7 @@ fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
 /// The names of the rails.
 fn ends(attempt: &Flow, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
     let line = |from: &str, to: &str, tone| {
-        let gap = (length + 2).saturating_sub(from.chars().count() + to.chars().count());
+        let gap = (length + 2).saturating_sub(from.width() + to.width());
         pen.line([(format!("{}{from}{}{to}", " ".repeat(RAIL), " ".repeat(gap.max(1))), tone)])
     };
     let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side).to_string());
@@ -119,7 +120,7 @@ fn shaft(step: &Step, length: usize) -> String {
     let line = if step.drawn == Drawn::Seen { "─" } else { "╌" };
     let label = format!(" {} ", cut(&step.label, length.saturating_sub(4)));
     // One for the arrow's beginning, one for its head.
-    let dashes = length.saturating_sub(label.chars().count() + 2);
+    let dashes = length.saturating_sub(label.width() + 2);
     let (drawn, blank) =
         if step.drawn == Drawn::Missing { (dashes / 2, dashes - dashes / 2) } else { (dashes, 0) };
     let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));

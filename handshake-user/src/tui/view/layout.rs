@@ -1,6 +1,8 @@
-//! What every screen lays its lines out with. Every character drawn takes one column.
+//! What every screen lays its lines out with. Widths are columns of the terminal: a wide character takes two.
 
 use ratatui::text::{Line, Span};
+use unicode_truncate::{Alignment, UnicodeTruncateStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::number::time;
 use crate::tui::theme::{Theme, Tone};
@@ -66,36 +68,35 @@ pub(super) fn fit(mut sections: Vec<Section>, height: usize) -> Vec<Line<'static
 
 /// Cut to `width`, or filled up with blanks behind.
 pub(super) fn left(text: &str, width: usize) -> String {
-    format!("{:<width$}", cut(text, width))
+    cut(text, width).unicode_pad(width, Alignment::Left, false).into_owned()
 }
 
 /// Cut to `width`, or filled up with blanks before.
 pub(super) fn right(text: &str, width: usize) -> String {
-    format!("{:>width$}", cut(text, width))
+    cut(text, width).unicode_pad(width, Alignment::Right, false).into_owned()
 }
 
 /// An address and a port cut in the address, so that the port is read; other text as it is.
 pub(super) fn squeeze(text: &str, width: usize) -> String {
-    let length = text.chars().count();
-    let Some((address, port)) = text.rsplit_once(':').filter(|_| length > width) else {
+    let Some((address, port)) = text.rsplit_once(':').filter(|_| text.width() > width) else {
         return text.to_owned();
     };
-    let room = width.saturating_sub(port.len() + 2);
-    format!("{}…:{port}", address.chars().take(room).collect::<String>())
+    let room = width.saturating_sub(port.width() + 2);
+    format!("{}…:{port}", address.unicode_truncate(room).0)
 }
 
 /// No longer than `width`, with a sign where something is left out.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    if width == 0 { kept } else { format!("{kept}…") }
+    let (kept, _) = text.unicode_truncate(width.saturating_sub(1));
+    if width == 0 { String::new() } else { format!("{kept}…") }
 }
 
 /// Two ends of a line: what does not fit between them is cut off the left one.
 pub(super) fn apart(mut start: Vec<Span<'static>>, end: Vec<Span<'static>>, width: usize) -> Line<'static> {
-    let length = |spans: &[Span<'_>]| spans.iter().map(|span| span.content.chars().count()).sum::<usize>();
+    let length = |spans: &[Span<'_>]| spans.iter().map(Span::width).sum::<usize>();
     let room = width.saturating_sub(length(&end) + 1);
     while length(&start) > room && start.len() > 1 {
         start.pop();
@@ -116,7 +117,7 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+            Some(line) if line.width() + 1 + word.width() <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -193,6 +194,16 @@ mod tests {
             (squeeze("10.0.0.1:22", 11), squeeze("half_open_expired", 9)),
             ("10.0.0.1:22".into(), "half_open_expired".into())
         );
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns() {
+        assert_eq!((left("网卡", 5), right("网卡", 5)), ("网卡 ".into(), " 网卡".into()));
+        assert_eq!((left("网卡上行", 6), left("网卡上行", 7)), ("网卡… ".into(), "网卡上…".into()));
+        assert_eq!(squeeze("网卡上行:1", 7), "网卡…:1");
+        assert_eq!(wrap("网卡 上行", 8), ["网卡", "上行"]);
+        let line = apart(vec![Span::raw("网卡")], vec![Span::raw("终")], 9);
+        assert_eq!((line.to_string().as_str(), line.width()), ("网卡   终", 9));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ratatui::text::Line;
+use ratatui::text::{Line, Span};
 
 use super::layout::{Pen, left, right, squeeze};
 use crate::tui::theme::Tone;
@@ -76,7 +76,7 @@ pub(super) fn row(
         spans.push(pen.span(place(&cell.text, head), cell.tone));
         spans.push(pen.span(" ", Tone::Plain));
     }
-    let used: usize = spans.iter().map(|span| span.content.chars().count()).sum();
+    let used: usize = spans.iter().map(Span::width).sum();
     spans.push(pen.span(" ".repeat(width.saturating_sub(used)), Tone::Plain));
     let line = Line::from(spans);
     if is_selected { line.patch_style(pen.0.style(Tone::Selected)) } else { line }

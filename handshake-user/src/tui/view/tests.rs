@@ -1,7 +1,9 @@
 //! What a person sees, screen by screen.
 
+use std::sync::Arc;
+
 use handshake_agent::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
-use handshake_agent::model::snapshot::FIRST_UDP_ROW;
+use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Origin, Snapshot};
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::{Counter, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Family;
@@ -88,6 +90,32 @@ fn the_smallest_terminal() {
     let shown = show(&typical(), &ui(Screen::Overview), (59, 15));
     assert_eq!(shown.trim_end(), "59x15 is too small: 60x15");
     assert!(!show(&typical(), &ui(Screen::Overview), (5, 1)).is_empty());
+}
+
+/// An interface's name of two wide characters takes the place of one of four narrow ones: nothing else moves.
+#[test]
+fn a_wide_name_moves_nothing() {
+    let narrow = typical();
+    let Origin::Live { mut interfaces } = narrow.snapshot.context.origin.clone() else {
+        panic!("it is live")
+    };
+    "网卡".clone_into(&mut interfaces[0].name);
+    let mut wide = typical();
+    let mut snapshot = Snapshot::clone(&narrow.snapshot);
+    let context = Context { origin: Origin::Live { interfaces }, ..Context::clone(&snapshot.context) };
+    snapshot.context = Arc::new(context);
+    wide.snapshot = Arc::new(snapshot);
+    let mut named = 0;
+    for screen in Screen::ALL {
+        for size in SIZES {
+            // The cell behind a wide character is blank, and blanks at the end of a row are not shown.
+            let shown = show(&wide, &ui(screen), size);
+            named += shown.matches("网 卡").count();
+            let shown = shown.replace("网 卡 ", "eth0").replace("网 卡", "eth0");
+            assert_eq!(shown, show(&narrow, &ui(screen), size));
+        }
+    }
+    assert!(named > SIZES.len() * Screen::ALL.len(), "every header and the hooks name it: {named}");
 }
 
 /// A ladder of each verdict, and of UDP's.
