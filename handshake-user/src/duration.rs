@@ -1,37 +1,42 @@
-//! What durations on the command line and in expectations mean. Pure.
+//! What durations on the command line mean. Pure.
 
 use std::time::Duration;
 
-/// The units of a duration, and how many ns each has. Longer names first: `ms` ends in `s`.
-pub(crate) const UNITS: [(&str, u64); 6] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60 * 1_000_000_000),
-    ("h", 3_600 * 1_000_000_000),
-];
+use humantime::DurationError;
 
+/// More digits than a duration needs. It takes 17 to bring humantime's sum to 2⁶⁴ seconds, where it would panic.
+const MOST_DIGITS: usize = 16;
 /// The longest time a rule can name: jiffies compare serially, and 2³¹ of them at 1000 Hz are 24 days.
 const LONGEST_CLOCK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Reading the tables more often than this would be the machine's main work.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A duration such as `1500ms`, `3s`, `2m`, `1h`.
+/// A duration such as `1500ms`, `3s`, `1.5s`, `2m`, `1h 30m`.
 ///
 /// # Errors
 ///
 /// Says what is wrong with the text: no number, no unit, or more than 584 years.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "not a duration such as 3s or 1500ms".to_owned())?;
-    let scale = match UNITS.iter().find(|(name, _)| *name == unit) {
-        Some((_, scale)) => *scale,
-        None if unit.is_empty() => return Err("a unit is missing: ms, s, m or h".to_owned()),
-        None => return Err(format!("{unit} is none of the units ms, s, m, h")),
-    };
-    number.checked_mul(scale).map(Duration::from_nanos).ok_or_else(|| "too long".to_owned())
+    let too_long = || "too long".to_owned();
+    if text.chars().filter(char::is_ascii_digit).count() > MOST_DIGITS {
+        return Err(too_long());
+    }
+    // humantime's M is a month.
+    let unknown = |unit: &str| format!("{unit} is none of the units ms, s, m, h");
+    if text.contains('M') {
+        return Err(unknown("M"));
+    }
+    let time = humantime::parse_duration(text).map_err(|error| match error {
+        DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
+            "a unit is missing: ms, s, m or h".to_owned()
+        }
+        DurationError::UnknownUnit { unit, .. } => unknown(&unit),
+        DurationError::NumberOverflow => too_long(),
+        DurationError::InvalidCharacter(_) | DurationError::NumberExpected(_) | DurationError::Empty => {
+            "not a duration such as 3s or 1500ms".to_owned()
+        }
+    })?;
+    u64::try_from(time.as_nanos()).map(Duration::from_nanos).map_err(|_| too_long())
 }
 
 /// A duration as [`duration`] reads it: `1h`, `75s`, `1500ms`.
@@ -72,16 +77,41 @@ mod tests {
 
     #[test]
     fn durations_have_a_number_and_a_unit() {
-        let table = [("3s", 3_000), ("1500ms", 1_500), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)];
+        let table = [
+            ("3s", 3_000),
+            ("1500ms", 1_500),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("0s", 0),
+            ("1.5s", 1_500),
+            ("1h 30m", 5_400_000),
+            ("1m500ms", 60_500),
+            ("20 sec", 20_000),
+        ];
         for (text, ms) in table {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         assert_eq!(duration("7us"), Ok(Duration::from_micros(7)));
+        assert_eq!(duration("7µs"), Ok(Duration::from_micros(7)));
         assert_eq!(duration("7ns"), Ok(Duration::from_nanos(7)));
-        for text in
-            ["", "s", "3", "3 s", "-3s", "3.5s", "3sec", "1s500ms", "99999999999999999999s", "6000000h"]
-        {
-            assert!(duration(text).is_err(), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_duration_is_told_what_is_wrong() {
+        let table = [
+            ("", "not a duration such as 3s or 1500ms"),
+            ("s", "not a duration such as 3s or 1500ms"),
+            ("-3s", "not a duration such as 3s or 1500ms"),
+            ("3", "a unit is missing: ms, s, m or h"),
+            ("1h 30", "a unit is missing: ms, s, m or h"),
+            ("3x", "x is none of the units ms, s, m, h"),
+            ("3M", "M is none of the units ms, s, m, h"),
+            ("6000000h", "too long"),
+            ("99999999999999999999s", "too long"),
+            ("18446744073709551615s 1000ms", "too long"),
+        ];
+        for (text, wrong) in table {
+            assert_eq!(duration(text), Err(wrong.to_owned()), "{text}");
         }
     }
 

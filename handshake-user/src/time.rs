@@ -1,39 +1,19 @@
 //! Times as people and programs write them. Pure: UTC only, no clock, no time zones.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_SECONDS: u64 = 86_400;
 
 /// A moment as RFC 3339 writes it, in UTC and to the nanosecond.
 pub(crate) fn rfc3339(wall_ns: u64) -> String {
-    let (year, month, day) = date(wall_ns / SECOND_NS / DAY_SECONDS);
-    format!("{year:04}-{month:02}-{day:02}T{}.{:09}Z", clock(wall_ns), wall_ns % SECOND_NS)
+    humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(wall_ns)).to_string()
 }
 
 /// The time of day, in UTC.
 pub(crate) fn clock(wall_ns: u64) -> String {
     let second = wall_ns / SECOND_NS % DAY_SECONDS;
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
-}
-
-/// Year, month and day of a day since 1970-01-01. Years are counted one by one: u64 ns end in 2554.
-fn date(mut day: u64) -> (u64, usize, u64) {
-    let mut year = 1970;
-    while day >= 365 + leap(year) {
-        day -= 365 + leap(year);
-        year += 1;
-    }
-    let months = [31, 28 + leap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while day >= months[month] {
-        day -= months[month];
-        month += 1;
-    }
-    (year, month + 1, day + 1)
-}
-
-/// The days a leap year has more.
-const fn leap(year: u64) -> u64 {
-    (year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))) as u64
 }
 
 #[cfg(test)]

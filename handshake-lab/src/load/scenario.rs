@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::family::Family;
@@ -188,18 +188,10 @@ pub(super) fn due(rate: u32, elapsed: Duration) -> u64 {
 /// # Errors
 /// There is no number, or no such unit.
 pub fn parse_duration(text: &str) -> Result<Duration> {
-    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => bail!("{text:?} is no duration: a number and ms, s, m or h"),
-    };
-    let number: u64 = number.parse().with_context(|| format!("{text:?} is no duration"))?;
-    let all = number.checked_mul(milliseconds).filter(|all| *all > 0);
-    all.map(Duration::from_millis).with_context(|| format!("{text:?} is no duration that can pass"))
+    let fault = || format!("{text:?} is no duration: a number and ms, s, m or h");
+    let duration = humantime::parse_duration(text).with_context(fault)?;
+    ensure!(!duration.is_zero(), "{text:?} is no duration that can pass");
+    Ok(duration)
 }
 
 #[cfg(test)]
@@ -208,10 +200,12 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, expected) in [("500ms", 500), ("10s", 10_000), ("30m", 1_800_000), ("1h", 3_600_000)] {
+        for (text, expected) in
+            [("500ms", 500), ("10s", 10_000), ("30m", 1_800_000), ("1h", 3_600_000), ("1.5s", 1_500)]
+        {
             assert_eq!(parse_duration(text).expect(text), Duration::from_millis(expected));
         }
-        for text in ["", "10", "s", "0s", "1.5s", "-1s", "99999999999999999999h", "9999999999999999999h"] {
+        for text in ["", "10", "s", "0s", "1.5", "-1s", "99999999999999999999h", "9999999999999999999h"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

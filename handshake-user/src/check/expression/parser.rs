@@ -3,7 +3,6 @@
 use super::lexer::{Placed, Token, tokens};
 use super::name::{self, RATE};
 use super::{Comparison, Expectation, Fault, Fraction, Kind, Operation, Span, Term};
-use crate::duration::UNITS;
 
 /// Parentheses within each other.
 const DEEPEST: usize = 32;
@@ -226,6 +225,16 @@ impl Parser {
         }
     }
 }
+
+/// The units of a time, and how many ns each has.
+const UNITS: [(&str, u64); 6] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60 * 1_000_000_000),
+    ("h", 3_600 * 1_000_000_000),
+];
 
 fn unit_of_time(unit: &str, span: Span) -> Result<Fraction, Fault> {
     let unit = if unit == "µs" { "us" } else { unit };
