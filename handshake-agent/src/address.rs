@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use handshake_common::abi::Net;
 use handshake_common::flow::Family;
+use ipnet::IpNet;
 
 /// A port, or several in a row; both ends belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,23 +40,18 @@ impl fmt::Display for PortRange {
 
 /// An address prefix. Bits of the address past the prefix are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 impl Cidr {
     /// The filter as the kernel side reads it.
     pub fn net(self) -> Net {
-        let (words, family) = words(self.address);
-        Net { address: words, mask: mask(self.prefix), family: family as u32 }
+        let (address, family) = words(self.0.addr());
+        Net { address, mask: words(self.0.netmask()).0, family: family as u32 }
     }
 
     /// Whether an address has this prefix.
     pub fn contains(self, address: IpAddr) -> bool {
-        let ((own, family), (other, other_family)) = (words(self.address), words(address));
-        let masked = mask(self.prefix);
-        family == other_family && (0..own.len()).all(|i| own[i] == other[i] & masked[i])
+        self.0.contains(&address)
     }
 }
 
@@ -68,23 +64,19 @@ impl FromStr for Cidr {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| format!("'{address}' is no IP address"))?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix: u8 = match prefix {
-            Some(word) => word.parse().map_err(|_| format!("'{word}' is no prefix length"))?,
-            None => most,
-        };
-        if prefix > most {
-            return Err(format!("a prefix of {prefix} is longer than the address ({most})"));
-        }
-        let (words, family) = words(address);
-        let mask = mask(prefix);
-        Ok(Self { address: ip(std::array::from_fn(|i| words[i] & mask[i]), family), prefix })
+        let whole = IpNet::from(address);
+        let Some(prefix) = prefix else { return Ok(Self(whole)) };
+        let prefix: u8 = prefix.parse().map_err(|_| format!("'{prefix}' is no prefix length"))?;
+        let net = IpNet::new(address, prefix).map_err(|_| {
+            format!("a prefix of {prefix} is longer than the address ({})", whole.max_prefix_len())
+        })?;
+        Ok(Self(net.trunc()))
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
 }
 
@@ -110,14 +102,6 @@ pub fn ip(words: [u32; 4], family: Family) -> IpAddr {
             IpAddr::V6(bits.into())
         }
     }
-}
-
-/// `prefix` ones, from the most significant bit of the first word.
-fn mask(prefix: u8) -> [u32; 4] {
-    std::array::from_fn(|i| {
-        let ones = usize::from(prefix).saturating_sub(32 * i).min(32);
-        if ones == 0 { 0 } else { u32::MAX << (32 - ones) }
-    })
 }
 
 #[cfg(test)]
