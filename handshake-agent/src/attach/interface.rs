@@ -2,9 +2,10 @@
 //! Reads only.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use libc::{NETLINK_ROUTE, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE};
+use libc::{NETLINK_ROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use strsim::levenshtein;
 
 use super::netlink::{
@@ -17,8 +18,9 @@ const XDP_ATTACHED: u16 = 2;
 const XDP_PROGRAM: u16 = 4;
 /// Place of `rx_missed_errors` in `struct rtnl_link_stats64`, in words.
 const RX_MISSED: usize = 15;
-/// Bytes of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`.
+/// Bytes of `struct ifinfomsg`, `struct ifaddrmsg`, `struct rtmsg` and `struct rtnexthop`.
 const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP: usize = 8;
 /// `IF_OPER_*`, from 0, as ip(8) spells them.
@@ -143,6 +145,15 @@ pub fn select(names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
     Ok(chosen)
 }
 
+/// The IP addresses of this thread's network namespace.
+///
+/// # Errors
+///
+/// The kernel refuses to list them.
+pub fn addresses() -> Result<Vec<IpAddr>, Error> {
+    read_addresses().map_err(|refusal| Error::system("list the addresses")(refusal.into()))
+}
+
 /// Packets lost before any hook: `rx_missed_errors`. `rx_dropped` is not among them, for it has what the stack refused
 /// behind our hook as well.
 pub fn lost_before_hook(index: u32) -> io::Result<u64> {
@@ -229,6 +240,24 @@ fn parse_link(message: &Message) -> Option<InterfaceInfo> {
         }
     }
     Some(info)
+}
+
+fn read_addresses() -> Result<Vec<IpAddr>, Refusal> {
+    let all_families = [0; ADDRESS_HEADER];
+    let answers = Netlink::open(NETLINK_ROUTE)?.dump(RTM_GETADDR, &all_families)?;
+    Ok(answers.iter().filter(|m| m.kind == RTM_NEWADDR).filter_map(parse_address).collect())
+}
+
+/// The interface's own address: with a peer that is `IFA_LOCAL`, and `IFA_ADDRESS` is the peer's.
+fn parse_address(message: &Message) -> Option<IpAddr> {
+    let family = libc::c_int::from(*message.body.first()?);
+    let rest = message.body.get(ADDRESS_HEADER..)?;
+    let value = find(rest, libc::IFA_LOCAL).or_else(|| find(rest, libc::IFA_ADDRESS))?;
+    match family {
+        libc::AF_INET => Some(Ipv4Addr::from(*value.first_chunk()?).into()),
+        libc::AF_INET6 => Some(Ipv6Addr::from(*value.first_chunk::<16>()?).into()),
+        _ => None,
+    }
 }
 
 fn operstate(value: &[u8]) -> &'static str {
@@ -342,6 +371,32 @@ mod tests {
         let names = ["eth0", "lo", "eth0-alt"].map(String::from);
         let chosen = by_name(&all, &names).expect("all exist");
         assert_eq!(chosen.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["eth0", "lo"]);
+    }
+
+    #[test]
+    fn an_address_is_the_interfaces_own_and_not_its_peers() {
+        let message = |family: i32, attributes: &[(u16, &[u8])]| {
+            let mut header = [0; ADDRESS_HEADER];
+            header[0] = u8::try_from(family).expect("a small number");
+            let body =
+                attributes.iter().fold(Body::new(&header), |body, (kind, value)| body.with(*kind, value));
+            Message { kind: RTM_NEWADDR, body: body.bytes().to_vec() }
+        };
+        let (own, peer) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        let v6 = "2001:db8::1".parse::<Ipv6Addr>().expect("an address");
+        let table = [
+            (
+                message(libc::AF_INET, &[(libc::IFA_ADDRESS, &peer), (libc::IFA_LOCAL, &own)]),
+                Some(own.into()),
+            ),
+            (message(libc::AF_INET6, &[(libc::IFA_ADDRESS, &v6.octets())]), Some(v6.into())),
+            (message(libc::AF_INET6, &[(libc::IFA_ADDRESS, &own)]), None),
+            (message(libc::AF_INET, &[(libc::IFA_LABEL, b"eth0\0")]), None),
+            (message(libc::AF_PACKET, &[(libc::IFA_ADDRESS, &own)]), None),
+        ];
+        for (message, expected) in &table {
+            assert_eq!(parse_address(message), *expected, "{message:?}");
+        }
     }
 
     /// A route message: prefix length, table, type, and its attributes.

@@ -53,6 +53,18 @@ fn their_xdp(name: &str, mode: XdpMode) -> Ebpf {
 }
 
 #[test]
+fn addresses_are_those_of_this_namespace() {
+    in_namespace(|| {
+        run("ip addr add 192.0.2.1 peer 192.0.2.2 dev hs-a");
+        run("ip addr add 2001:db8::1/64 dev hs-a nodad");
+        let all = interface::addresses().expect("they can be read");
+        let has = |address: &str| all.contains(&address.parse().expect(address));
+        assert!(["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"].into_iter().all(has), "{all:?}");
+        assert!(!has("192.0.2.2"), "a peer's is not ours: {all:?}");
+    });
+}
+
+#[test]
 fn auto_on_a_veth_is_tc_both_ways_and_first() {
     in_namespace(|| {
         run("tc qdisc add dev hs-a clsact");
