@@ -19,7 +19,7 @@ const TARGET: &str = "bpfel-unknown-none";
 /// The kernel side.
 pub(crate) const PACKAGE: &str = "handshake-ebpf";
 /// What the bench measures it against.
-pub(crate) const BENCH_PACKAGE: &str = "bench-ebpf";
+pub(crate) const BENCH_PACKAGE: &str = "handshake-bench-ebpf";
 
 /// Build the BPF object
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ pub(crate) fn build_bench(install: bool) -> Result<PathBuf> {
     let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), install)?;
     let mut command = cargo(&toolchain, "build", BENCH_PACKAGE);
     // As for the product in Cargo.toml, whose profiles are part of the committed object's stamp.
-    command.args(["--config", "profile.release.package.bench-ebpf.codegen-units=1"]);
+    command.args(["--config", "profile.release.package.handshake-bench-ebpf.codegen-units=1"]);
     shell::run(&mut command)?;
     strip(&toolchain, "bench")
 }

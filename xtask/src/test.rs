@@ -182,7 +182,10 @@ mod tests {
 
     #[test]
     fn a_chosen_package_replaces_the_workspace() {
-        assert!(line(&["seq"]).ends_with("--workspace --exclude handshake-ebpf --exclude bench-ebpf seq"));
+        assert!(
+            line(&["seq"])
+                .ends_with("--workspace --exclude handshake-ebpf --exclude handshake-bench-ebpf seq")
+        );
         assert!(line(&["--setup", "-p", "xtask"]).ends_with("--no-fail-fast -p xtask"));
         assert!(!line(&["--package=xtask"]).contains("--workspace"));
     }
@@ -192,6 +195,6 @@ mod tests {
         let whole = line(&["-p", "xtask", "sum", "--", "--nocapture"]);
         assert!(whole.ends_with("-p xtask sum -- --nocapture"), "{whole}");
         let whole = line(&["--", "--nocapture"]);
-        assert!(whole.ends_with("bench-ebpf -- --nocapture"), "{whole}");
+        assert!(whole.ends_with("handshake-bench-ebpf -- --nocapture"), "{whole}");
     }
 }

@@ -7,33 +7,33 @@ use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::hook::{Hook, Subject};
+use crate::hook::{Hook, Subject};
 
 /// A map's value that is plain bytes both ways.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Plain<T>(pub(super) T);
+pub(crate) struct Plain<T>(pub(crate) T);
 
 // SAFETY: `FromBytes` says that every byte pattern is a value, `IntoBytes` that no byte is padding.
 unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for Plain<T> {}
 
 /// Which addresses a walker goes through: the map WALK of the bench's object, field by field.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// What all addresses share.
-    pub(super) base: u32,
+    pub(crate) base: u32,
     /// In which bits they differ.
-    pub(super) mask: u32,
+    pub(crate) mask: u32,
     /// Walk the destination.
-    pub(super) reply: bool,
+    pub(crate) reply: bool,
 }
 
 /// The bench's own programs: empty, the usual way, walkers.
-pub(super) struct Others(Ebpf);
+pub(crate) struct Others(Ebpf);
 
 impl Others {
     /// Loads what a hook needs. The reference's map has `flows` entries, and tracks `port` alone unless it is 0.
-    pub(super) fn load(elf: &[u8], hook: Hook, flows: u32, port: u16) -> Result<Self> {
+    pub(crate) fn load(elf: &[u8], hook: Hook, flows: u32, port: u16) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("FLOWS", flows).override_global("REFERENCE_PORT", &port, true);
         let mut bpf = loader.load(elf).context("create the maps of the bench's own programs")?;
@@ -45,12 +45,12 @@ impl Others {
     }
 
     /// Runs a program on a frame; ns a run.
-    pub(super) fn run(&self, hook: Hook, subject: Subject, frame: &[u8], repeat: u32) -> Result<f64> {
+    pub(crate) fn run(&self, hook: Hook, subject: Subject, frame: &[u8], repeat: u32) -> Result<f64> {
         run(&self.0, hook, hook.program(subject), frame, repeat)
     }
 
     /// Walks a program through flows; ns a run, the walker's own time included.
-    pub(super) fn walk(&mut self, steps: &Steps<'_>) -> Result<f64> {
+    pub(crate) fn walk(&mut self, steps: &Steps<'_>) -> Result<f64> {
         let Walk { base, mask, reply } = steps.walk;
         let map = self.0.map_mut("WALK").context("no map WALK")?;
         let mut walks: Array<_, Plain<[u32; 4]>> = map.try_into()?;
@@ -62,23 +62,23 @@ impl Others {
     }
 
     /// A program of the bench's own, to be walked.
-    pub(super) fn descriptor(&self, hook: Hook, subject: Subject) -> Result<ProgramFd> {
+    pub(crate) fn descriptor(&self, hook: Hook, subject: Subject) -> Result<ProgramFd> {
         descriptor(&self.0, hook.program(subject))
     }
 }
 
 /// A walk of one program.
-pub(super) struct Steps<'a> {
-    pub(super) hook: Hook,
-    pub(super) program: &'a ProgramFd,
-    pub(super) walk: Walk,
-    pub(super) at_random: bool,
-    pub(super) frame: &'a [u8],
-    pub(super) repeat: u32,
+pub(crate) struct Steps<'a> {
+    pub(crate) hook: Hook,
+    pub(crate) program: &'a ProgramFd,
+    pub(crate) walk: Walk,
+    pub(crate) at_random: bool,
+    pub(crate) frame: &'a [u8],
+    pub(crate) repeat: u32,
 }
 
 /// Has the kernel take a program.
-pub(super) fn load(bpf: &mut Ebpf, name: &str) -> Result<()> {
+pub(crate) fn load(bpf: &mut Ebpf, name: &str) -> Result<()> {
     let program = bpf.program_mut(name).with_context(|| format!("no program {name}"))?;
     let loaded = match <&mut Xdp>::try_from(&mut *program) {
         Ok(program) => program.load(),
@@ -88,13 +88,13 @@ pub(super) fn load(bpf: &mut Ebpf, name: &str) -> Result<()> {
 }
 
 /// A loaded program's descriptor, of one's own.
-pub(super) fn descriptor(bpf: &Ebpf, name: &str) -> Result<ProgramFd> {
+pub(crate) fn descriptor(bpf: &Ebpf, name: &str) -> Result<ProgramFd> {
     let program = bpf.program(name).with_context(|| format!("no program {name}"))?;
     program.fd()?.try_clone().with_context(|| format!("open {name}"))
 }
 
 /// Runs a loaded program on a frame again and again; ns a run, as the kernel has measured it.
-pub(super) fn run(bpf: &Ebpf, hook: Hook, name: &str, frame: &[u8], repeat: u32) -> Result<f64> {
+pub(crate) fn run(bpf: &Ebpf, hook: Hook, name: &str, frame: &[u8], repeat: u32) -> Result<f64> {
     let program = bpf.program(name).with_context(|| format!("no program {name}"))?;
     let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
     let result = match hook {

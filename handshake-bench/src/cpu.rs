@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 /// The first two CPUs that this process may use; where there is but one, twice that.
-pub(super) fn two() -> Result<[usize; 2]> {
+pub(crate) fn two() -> Result<[usize; 2]> {
     // SAFETY: a set of CPUs is plain bits, of which the kernel writes as many as it has.
     let cpus: Vec<usize> = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -18,7 +18,7 @@ pub(super) fn two() -> Result<[usize; 2]> {
 }
 
 /// Keeps this thread on one CPU.
-pub(super) fn pin(cpu: usize) -> Result<()> {
+pub(crate) fn pin(cpu: usize) -> Result<()> {
     // SAFETY: as above; the kernel only reads the set.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -29,7 +29,7 @@ pub(super) fn pin(cpu: usize) -> Result<()> {
 }
 
 /// What this thread has had of its CPU, in its system calls too, and so in the packets that these send.
-pub(super) fn time() -> Result<Duration> {
+pub(crate) fn time() -> Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec, which is ours.
     done(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) })

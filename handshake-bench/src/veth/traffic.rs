@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use handshake_lab::Path;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::bench::cpu;
+use crate::cpu;
 
 /// How long the client goes on. Short: what else the machine does changes within a second, and has to fall on all.
 const TURN: Duration = Duration::from_millis(80);

@@ -2,7 +2,7 @@
 
 /// Where the programs of a row run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
+pub(crate) enum Hook {
     /// Before there is a socket buffer.
     Xdp,
     /// On a socket buffer; ours is the egress program.
@@ -11,7 +11,7 @@ pub(super) enum Hook {
 
 /// What takes its turn in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(crate) enum Subject {
     /// What the hook costs by itself.
     Empty,
     /// The usual way.
@@ -21,12 +21,12 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    pub(super) const ALL: [Self; 3] = [Self::Empty, Self::Reference, Self::Ours];
+    pub(crate) const ALL: [Self; 3] = [Self::Empty, Self::Reference, Self::Ours];
 }
 
 impl Hook {
     /// In tables and JSON.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
             Self::Tc => "tc",
@@ -34,7 +34,7 @@ impl Hook {
     }
 
     /// The object's program for a subject; ours are of another object than the rest.
-    pub(super) const fn program(self, subject: Subject) -> &'static str {
+    pub(crate) const fn program(self, subject: Subject) -> &'static str {
         match (self, subject) {
             (Self::Xdp, Subject::Empty) => "empty_xdp",
             (Self::Xdp, Subject::Reference) => "reference_xdp",
@@ -46,7 +46,7 @@ impl Hook {
     }
 
     /// The walker that visits flows at random, or each in its turn.
-    pub(super) const fn walker(self, at_random: bool) -> &'static str {
+    pub(crate) const fn walker(self, at_random: bool) -> &'static str {
         match (self, at_random) {
             (Self::Xdp, true) => "at_random_xdp",
             (Self::Xdp, false) => "in_order_xdp",
@@ -56,7 +56,7 @@ impl Hook {
     }
 
     /// The array that a walker takes the program under test from.
-    pub(super) const fn target(self) -> &'static str {
+    pub(crate) const fn target(self) -> &'static str {
         match self {
             Self::Xdp => "TARGET_XDP",
             Self::Tc => "TARGET_TC",
@@ -65,7 +65,7 @@ impl Hook {
 
     /// What every program under test ends with: `XDP_PASS`, `TC_ACT_UNSPEC`. A walker whose call
     /// went nowhere ends with something else.
-    pub(super) const fn verdict(self) -> u32 {
+    pub(crate) const fn verdict(self) -> u32 {
         match self {
             Self::Xdp => 2,
             Self::Tc => u32::MAX,

@@ -2,16 +2,16 @@
 
 /// What one subject's samples come to.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     /// Half of them are at most this.
-    pub(super) median: f64,
+    pub(crate) median: f64,
     /// The least.
-    pub(super) least: f64,
+    pub(crate) least: f64,
 }
 
 impl Summary {
     /// Of at least one sample; without any, not a number.
-    pub(super) fn of(samples: &[f64]) -> Self {
+    pub(crate) fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;

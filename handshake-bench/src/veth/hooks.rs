@@ -7,11 +7,11 @@ use aya::programs::{SchedClassifier, Xdp, XdpMode};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Namespace, bpf};
 
-use crate::bench::programs::load;
+use crate::programs::load;
 
 /// How ingress is seen; egress is TCX always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::bench) enum Way {
+pub(crate) enum Way {
     Tcx,
     /// In the driver.
     Xdp,

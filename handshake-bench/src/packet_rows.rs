@@ -12,14 +12,15 @@ use anyhow::{Context, Result, ensure};
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::wire::Class;
+use serde_json::{Value, json};
 
-use super::counts::Counts;
-use super::frames::{self, CLIENT4, Ip, SERVER_PORT};
-use super::hook::{Hook, Subject};
-use super::ours::{DEFAULT_SLOTS, LOOPBACK, Ours, Setup};
-use super::programs::{Others, Steps, Walk};
-use super::report::PacketRow;
-use super::statistics::Summary;
+use crate::counts::Counts;
+use crate::frames::{self, CLIENT4, Ip, SERVER_PORT};
+use crate::hook::{Hook, Subject};
+use crate::number::{mark, tenth};
+use crate::ours::{DEFAULT_SLOTS, LOOPBACK, Ours, Setup};
+use crate::programs::{Others, Steps, Walk};
+use crate::statistics::Summary;
 
 /// Flows of `tcp4_1m`, and slots that hold them.
 const FLOWS: u32 = 1 << 20;
@@ -35,7 +36,7 @@ const FULL_PERCENT: u64 = 99;
 
 /// A packet and what it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// An ACK of an established connection, its record in the cache.
     TcpHot(Ip),
     /// A request of an answered flow, likewise.
@@ -54,18 +55,18 @@ pub(super) enum Kind {
 
 /// A row to be measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) hook: Hook,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) hook: Hook,
     /// Net ns that are the goal.
-    pub(super) goal_ns: f64,
+    pub(crate) goal_ns: f64,
     /// Per cent of the reference that are the goal too.
-    pub(super) goal_percent: Option<f64>,
+    pub(crate) goal_percent: Option<f64>,
 }
 
 /// The rows at XDP; those of single flows and of no interest at TC too.
-pub(super) const CASES: [Case; 15] = {
+pub(crate) const CASES: [Case; 15] = {
     use Hook::{Tc, Xdp};
     [
         case("tcp4_hot", Kind::TcpHot(Ip::V4), Xdp, 20.0, None),
@@ -92,24 +93,76 @@ const fn case(name: &'static str, kind: Kind, hook: Hook, goal_ns: f64, goal_per
 
 /// How often.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Effort {
+pub(crate) struct Effort {
     /// Turns of each subject.
-    pub(super) rounds: u32,
+    pub(crate) rounds: u32,
     /// Runs a turn.
-    pub(super) repeat: u32,
+    pub(crate) repeat: u32,
+}
+
+/// A row by BPF_PROG_TEST_RUN. Times are ns a run.
+pub(crate) struct PacketRow {
+    pub(crate) case: Case,
+    pub(crate) empty: Summary,
+    pub(crate) reference: Summary,
+    pub(crate) ours: Summary,
+    pub(crate) effort: Effort,
+}
+
+impl PacketRow {
+    pub(crate) fn net(&self) -> f64 {
+        self.ours.median - self.empty.median
+    }
+
+    fn reference_net(&self) -> f64 {
+        self.reference.median - self.empty.median
+    }
+
+    fn percent(&self) -> f64 {
+        self.net() / self.reference_net() * 100.0
+    }
+
+    fn is_met(&self) -> bool {
+        self.net() <= self.case.goal_ns && self.case.goal_percent.is_none_or(|goal| self.percent() <= goal)
+    }
+
+    pub(crate) fn json(&self, name: &str) -> Value {
+        json!({
+            "name": name, "hook": self.case.hook.name(), "unit": "ns",
+            "net_ns": tenth(self.net()), "reference_net_ns": tenth(self.reference_net()),
+            "empty_ns": tenth(self.empty.median), "reference_percent": tenth(self.percent()),
+            "least_net_ns": tenth(self.ours.least - self.empty.least),
+            "reference_least_net_ns": tenth(self.reference.least - self.empty.least),
+            "goal_ns": self.case.goal_ns, "goal_percent": self.case.goal_percent, "met": self.is_met(),
+            "rounds": self.effort.rounds, "repeat": self.effort.repeat,
+        })
+    }
+
+    pub(crate) fn line(&self, name: &str) -> [String; 7] {
+        let share = self.case.goal_percent.map_or_else(String::new, |goal| format!(", ≤ {goal} %"));
+        [
+            name.to_owned(),
+            format!("{:.0} ns", self.net()),
+            format!("{:.0} ns", self.ours.least - self.empty.least),
+            format!("{:.0} ns", self.reference_net()),
+            format!("{:.0} %", self.percent()),
+            format!("{:.0} ns", self.empty.median),
+            format!("≤ {} ns{share}{}", self.case.goal_ns, mark(self.is_met())),
+        ]
+    }
 }
 
 /// The objects' bytes.
-pub(super) struct Objects {
+pub(crate) struct Objects {
     /// handshake's.
-    pub(super) ours: Vec<u8>,
+    pub(crate) ours: Vec<u8>,
     /// The bench's own.
-    pub(super) others: Vec<u8>,
+    pub(crate) others: Vec<u8>,
 }
 
 impl Case {
     /// Sets everything up, lets the subjects take turns, and sees that handshake did what the row is about.
-    pub(super) fn measure(self, objects: &Objects, effort: Effort) -> Result<PacketRow> {
+    pub(crate) fn measure(self, objects: &Objects, effort: Effort) -> Result<PacketRow> {
         let mut stage = Stage::set(self, objects).with_context(|| format!("{}: load", self.name))?;
         stage.prepare().with_context(|| format!("{}: prepare", self.name))?;
         let before = (stage.ours.counts()?, stage.acks()?);

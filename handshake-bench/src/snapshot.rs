@@ -3,18 +3,18 @@
 //! handshake-user is a program and no library, so the row is one of its tests, built with `--release`: it makes the flows in
 //! the kernel, takes snapshots as `handshake watch` does each interval, sees that each flow is in them, and prints its times.
 
+use std::env;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::report::{mark, tenth};
-use super::statistics::Summary;
-use crate::shell;
+use crate::number::{mark, tenth};
+use crate::statistics::Summary;
 
 /// The row.
-pub(super) const NAME: &str = "snapshot_1m";
+pub(crate) const NAME: &str = "snapshot_1m";
 /// CPU time that is the goal.
 const GOAL_MS: f64 = 10.0;
 /// In 2 M slots of IPv4: what `--max-flows 1000000` gives.
@@ -25,7 +25,7 @@ const VARIABLE: &str = "HANDSHAKE_BENCH_SNAPSHOT";
 const LINE: &str = "snapshot: ";
 
 /// What was measured, ms.
-pub(super) struct SnapshotRow {
+pub(crate) struct SnapshotRow {
     /// Of the one CPU.
     cpu: Summary,
     /// On the clock: more, where others want the CPU too.
@@ -39,13 +39,12 @@ pub(super) struct SnapshotRow {
 }
 
 /// Builds the agent's tests, and has the one take so many snapshots.
-pub(super) fn measure(rounds: u32, object: Option<&Path>) -> Result<SnapshotRow> {
-    let mut command = shell::cargo("test");
+pub(crate) fn measure(rounds: u32, object: &Path) -> Result<SnapshotRow> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg("test").current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command.args(["--release", "--package", "handshake-agent", "--lib", "--", "--exact", TEST]);
     command.arg("--nocapture").env(VARIABLE, format!("{FLOWS},{rounds}")).stderr(Stdio::inherit());
-    if let Some(object) = object {
-        command.env(handshake_object::VARIABLE, object);
-    }
+    command.env("HANDSHAKE_BPF_OBJECT", object);
     let output = command.output().context("start cargo test")?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "the snapshot has not the flows that were made:\n{said}");
@@ -80,7 +79,7 @@ impl SnapshotRow {
         self.cpu.median <= GOAL_MS
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({
             "name": NAME, "unit": "ms", "ms": tenth(self.cpu.median), "least_ms": tenth(self.cpu.least),
             "wall_ms": tenth(self.wall.median), "least_wall_ms": tenth(self.wall.least),
@@ -90,9 +89,9 @@ impl SnapshotRow {
         })
     }
 
-    pub(super) const HEAD: [&str; 7] = ["row", "CPU", "least", "clock", "memory alone", "flows", "goal"];
+    pub(crate) const HEAD: [&str; 7] = ["row", "CPU", "least", "clock", "memory alone", "flows", "goal"];
 
-    pub(super) fn line(&self) -> [String; 7] {
+    pub(crate) fn line(&self) -> [String; 7] {
         [
             NAME.to_owned(),
             format!("{:.1} ms", self.cpu.median),

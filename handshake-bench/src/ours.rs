@@ -18,14 +18,14 @@ use handshake_common::table::{self, Slot4};
 use object::{Object, ObjectSection, ObjectSymbol};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::counts::Counts;
-use super::hook::{Hook, Subject};
-use super::programs::{Plain, descriptor, load, run};
+use crate::counts::Counts;
+use crate::hook::{Hook, Subject};
+use crate::programs::{Plain, descriptor, load, run};
 
 /// The interface of a test run's packets: the loopback device.
-pub(super) const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 /// The table when nobody says otherwise.
-pub(super) const DEFAULT_SLOTS: u32 = 524_288;
+pub(crate) const DEFAULT_SLOTS: u32 = 524_288;
 /// The agent gives IPv6 one slot for eight.
 const V6_SHARE: u32 = 8;
 /// T1 and T2 as the agent has them.
@@ -36,33 +36,33 @@ const NEVER: u32 = i32::MAX.cast_unsigned();
 
 /// How a row wants handshake to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     /// Slots of the IPv4 table, a power of two.
-    pub(super) slots: u32,
+    pub(crate) slots: u32,
     /// Only flows with this port are wanted; 0: all.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// The interface whose packets are counted.
-    pub(super) interface: u32,
+    pub(crate) interface: u32,
 }
 
 /// handshake, loaded.
-pub(super) struct Ours {
+pub(crate) struct Ours {
     bpf: Ebpf,
     slots: u32,
 }
 
 /// What the IPv4 table holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Records of completed connections.
-    pub(super) established: u64,
+    pub(crate) established: u64,
     /// Packets of class ack that all records together have counted.
-    pub(super) acks: u64,
+    pub(crate) acks: u64,
 }
 
 impl Ours {
     /// Creates the maps as the agent does, fills them, and loads `programs`.
-    pub(super) fn load(elf: &[u8], setup: Setup, programs: &[&str]) -> Result<Self> {
+    pub(crate) fn load(elf: &[u8], setup: Setup, programs: &[&str]) -> Result<Self> {
         ensure!(
             layout(elf) == Some(LAYOUT),
             "the object has other records than the sources: run `cargo xtask build-ebpf`"
@@ -88,17 +88,17 @@ impl Ours {
     }
 
     /// Runs the hook's program on a frame; ns a run.
-    pub(super) fn run(&self, hook: Hook, frame: &[u8], repeat: u32) -> Result<f64> {
+    pub(crate) fn run(&self, hook: Hook, frame: &[u8], repeat: u32) -> Result<f64> {
         run(&self.bpf, hook, hook.program(Subject::Ours), frame, repeat)
     }
 
     /// The hook's program, to be walked.
-    pub(super) fn descriptor(&self, hook: Hook) -> Result<ProgramFd> {
+    pub(crate) fn descriptor(&self, hook: Hook) -> Result<ProgramFd> {
         descriptor(&self.bpf, hook.program(Subject::Ours))
     }
 
     /// Reads the counters. Nothing runs meanwhile.
-    pub(super) fn counts(&self) -> Result<Counts> {
+    pub(crate) fn counts(&self) -> Result<Counts> {
         let mut counts = Counts { words: [0; COUNTERS], classes: [0; CLASS_WORDS] };
         let map = self.bpf.map("COUNTERS").context("no map COUNTERS")?;
         let map: PerCpuArray<&MapData, Plain<CpuCounts>> = map.try_into()?;
@@ -115,7 +115,7 @@ impl Ours {
     }
 
     /// Goes through the IPv4 table.
-    pub(super) fn tally(&self) -> Result<Tally> {
+    pub(crate) fn tally(&self) -> Result<Tally> {
         let map = self.bpf.map("FLOWS4").context("no map FLOWS4")?;
         let aya::maps::Map::Array(map) = map else { anyhow::bail!("FLOWS4 is no array") };
         let mapped = Mapped::new(map.fd().as_fd().as_raw_fd(), self.slots as usize)?;

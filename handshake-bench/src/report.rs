@@ -4,73 +4,20 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::packet_rows::{Case, Effort};
-use super::snapshot::SnapshotRow;
-use super::statistics::Summary;
-use super::veth::{Traffic, VethRow};
+use crate::packet_rows::PacketRow;
+use crate::snapshot::SnapshotRow;
+use crate::veth::{Traffic, VethRow};
 
 /// All rows of a run, by how they are measured.
 #[derive(Default)]
-pub(super) struct Rows {
-    pub(super) packets: Vec<PacketRow>,
-    pub(super) snapshots: Vec<SnapshotRow>,
-    pub(super) veth: Vec<VethRow>,
-}
-
-/// A row by BPF_PROG_TEST_RUN. Times are ns a run.
-pub(super) struct PacketRow {
-    pub(super) case: Case,
-    pub(super) empty: Summary,
-    pub(super) reference: Summary,
-    pub(super) ours: Summary,
-    pub(super) effort: Effort,
-}
-
-impl PacketRow {
-    fn net(&self) -> f64 {
-        self.ours.median - self.empty.median
-    }
-
-    fn reference_net(&self) -> f64 {
-        self.reference.median - self.empty.median
-    }
-
-    fn percent(&self) -> f64 {
-        self.net() / self.reference_net() * 100.0
-    }
-
-    fn is_met(&self) -> bool {
-        self.net() <= self.case.goal_ns && self.case.goal_percent.is_none_or(|goal| self.percent() <= goal)
-    }
-
-    fn json(&self, name: &str) -> Value {
-        json!({
-            "name": name, "hook": self.case.hook.name(), "unit": "ns",
-            "net_ns": tenth(self.net()), "reference_net_ns": tenth(self.reference_net()),
-            "empty_ns": tenth(self.empty.median), "reference_percent": tenth(self.percent()),
-            "least_net_ns": tenth(self.ours.least - self.empty.least),
-            "reference_least_net_ns": tenth(self.reference.least - self.empty.least),
-            "goal_ns": self.case.goal_ns, "goal_percent": self.case.goal_percent, "met": self.is_met(),
-            "rounds": self.effort.rounds, "repeat": self.effort.repeat,
-        })
-    }
-
-    fn line(&self, name: &str) -> [String; 7] {
-        let share = self.case.goal_percent.map_or_else(String::new, |goal| format!(", ≤ {goal} %"));
-        [
-            name.to_owned(),
-            format!("{:.0} ns", self.net()),
-            format!("{:.0} ns", self.ours.least - self.empty.least),
-            format!("{:.0} ns", self.reference_net()),
-            format!("{:.0} %", self.percent()),
-            format!("{:.0} ns", self.empty.median),
-            format!("≤ {} ns{share}{}", self.case.goal_ns, mark(self.is_met())),
-        ]
-    }
+pub(crate) struct Rows {
+    pub(crate) packets: Vec<PacketRow>,
+    pub(crate) snapshots: Vec<SnapshotRow>,
+    pub(crate) veth: Vec<VethRow>,
 }
 
 /// All rows and the machine.
-pub(super) fn json(rows: &Rows, machine: &Machine) -> Value {
+pub(crate) fn json(rows: &Rows, machine: &Machine) -> Value {
     let Rows { packets, snapshots, veth } = rows;
     let mut values: Vec<Value> = packets.iter().map(|row| row.json(row.case.name)).collect();
     values.extend(dearest_ignored(packets).map(|row| row.json("ignored")));
@@ -81,7 +28,7 @@ pub(super) fn json(rows: &Rows, machine: &Machine) -> Value {
 }
 
 /// The same for people: a table for each way of measuring.
-pub(super) fn table(rows: &Rows, machine: &Machine) -> String {
+pub(crate) fn table(rows: &Rows, machine: &Machine) -> String {
     const HEAD: [&str; 7] = ["row", "net", "least", "reference", "of it", "empty", "goal"];
     let Rows { packets, snapshots, veth } = rows;
     let mut lines: Vec<_> = packets.iter().map(|row| row.line(row.case.name)).collect();
@@ -128,23 +75,8 @@ fn align(lines: &[[String; 7]]) -> String {
     lines.iter().map(pad).collect::<Vec<_>>().join("\n")
 }
 
-/// Behind a goal.
-pub(super) const fn mark(met: bool) -> &'static str {
-    if met { "" } else { "  missed" }
-}
-
-/// Rounded to a tenth.
-pub(super) fn tenth(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
-
-/// Rounded to a thousandth.
-pub(super) fn thousandth(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
 /// Where it was measured.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     kernel: String,
     processor: String,
     cpus: usize,
@@ -154,7 +86,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// This one, now.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = text("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -180,7 +112,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::veth;
+    use crate::veth;
 
     fn machine() -> Machine {
         Machine { kernel: "6.18".to_owned(), processor: "a CPU".to_owned(), cpus: 2, load: 0.5 }

@@ -10,6 +10,7 @@
 //! a network of its own, so that nothing is attached or detached between turns. The client is on the first CPU and the
 //! server on the second: a packet is worked on, hooks and all, where it was sent from, so a handshake whole is the first's.
 
+mod case;
 mod hooks;
 mod row;
 mod traffic;
@@ -22,55 +23,19 @@ use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Pair, privilege};
 use serde_json::Value;
 
-use super::cpu;
-use hooks::Empty;
-pub(super) use hooks::Way;
-pub(super) use row::VethRow;
+use crate::cpu;
+use case::Attached;
+pub(crate) use case::{CASES, Case, Traffic};
+use hooks::{Empty, Way};
+pub(crate) use row::VethRow;
 use traffic::Turn;
 
 /// Turns of each in a round: each is first equally often.
 const TURNS: usize = 9;
 
-/// What goes over the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Traffic {
-    /// One connection after the other, each ended at once.
-    Connect,
-    /// As much as one connection carries.
-    Bulk,
-}
-
-/// A row to be measured.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) traffic: Traffic,
-    pub(super) way: Way,
-}
-
-/// The rows.
-pub(super) const CASES: [Case; 4] = [
-    Case { name: "veth_connect_tcx", traffic: Traffic::Connect, way: Way::Tcx },
-    Case { name: "veth_connect_xdp", traffic: Traffic::Connect, way: Way::Xdp },
-    Case { name: "veth_bulk_tcx", traffic: Traffic::Bulk, way: Way::Tcx },
-    Case { name: "veth_bulk_xdp", traffic: Traffic::Bulk, way: Way::Xdp },
-];
-
-/// What is attached at the server's end, in the order of a stage's networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attached {
-    Nothing,
-    Empty,
-    Handshake,
-}
-
-impl Attached {
-    const ALL: [Self; 3] = [Self::Nothing, Self::Empty, Self::Handshake];
-}
-
 impl Case {
     /// Sets the networks up, lets them take turns, and sees that handshake has counted what went over its own.
-    pub(super) fn measure(self, others: &[u8], binary: &Path, rounds: u32) -> Result<VethRow> {
+    pub(crate) fn measure(self, others: &[u8], binary: &Path, rounds: u32) -> Result<VethRow> {
         let missing = privilege::missing();
         ensure!(missing.is_empty(), "{}: networks of our own need {}", self.name, missing.join(", "));
         let mut stage = Stage::set(self, others, binary).with_context(|| format!("{}: set up", self.name))?;

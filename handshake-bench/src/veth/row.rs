@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
+use super::case::{Attached, Case, Traffic};
+use super::hooks::Way;
 use super::traffic::Turn;
-use super::{Attached, Case, Traffic, Way};
-use crate::bench::report::{mark, thousandth};
-use crate::bench::statistics::Summary;
+use crate::number::{mark, thousandth};
+use crate::statistics::Summary;
 
 /// A row of real traffic.
-pub(in crate::bench) struct VethRow {
-    pub(in crate::bench) case: Case,
+pub(crate) struct VethRow {
+    pub(crate) case: Case,
     /// Median units a second on the clock, in the order of [`Attached::ALL`].
     rates: [f64; 3],
     /// What handshake leaves of the rate with empty programs: the median of the rounds' own ratios, for what is beside
@@ -32,7 +33,7 @@ impl Traffic {
     }
 
     /// The row that stands for those of both ways.
-    pub(in crate::bench) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Connect => "veth_connect",
             Self::Bulk => "veth_bulk",
@@ -68,13 +69,13 @@ impl VethRow {
 
     /// A row of one round with these rates.
     #[cfg(test)]
-    pub(in crate::bench) fn with_rates(case: Case, rates: [u64; 3]) -> Self {
+    pub(crate) fn with_rates(case: Case, rates: [u64; 3]) -> Self {
         let second = std::time::Duration::from_secs(1);
         Self::of(case, &rates.map(|units| vec![Turn { units, wall: second, cpu: second }]))
     }
 
     /// What handshake leaves of the rate with empty programs.
-    pub(in crate::bench) const fn ratio(&self) -> f64 {
+    pub(crate) const fn ratio(&self) -> f64 {
         self.of_empty
     }
 
@@ -82,7 +83,7 @@ impl VethRow {
         self.ratio() >= self.case.traffic.goal()
     }
 
-    pub(in crate::bench) fn json(&self, name: &str) -> Value {
+    pub(crate) fn json(&self, name: &str) -> Value {
         let [nothing, empty, handshake] = self.rates.map(f64::round);
         let traffic = self.case.traffic;
         json!({
@@ -94,10 +95,9 @@ impl VethRow {
         })
     }
 
-    pub(in crate::bench) const HEAD: [&str; 7] =
-        ["row", "of empty", "by CPU", "of nothing", "rate", "empty", "goal"];
+    pub(crate) const HEAD: [&str; 7] = ["row", "of empty", "by CPU", "of nothing", "rate", "empty", "goal"];
 
-    pub(in crate::bench) fn line(&self, name: &str) -> [String; 7] {
+    pub(crate) fn line(&self, name: &str) -> [String; 7] {
         let percent = |ratio: f64| format!("{:.1} %", ratio * 100.0);
         let Self { case: Case { traffic, .. }, rates, .. } = self;
         [
@@ -126,7 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bench::veth::CASES;
+    use crate::veth::CASES;
 
     fn turns(units: [u64; 3], cpu_ms: u64) -> Vec<Turn> {
         let turn =

@@ -5,25 +5,25 @@ use handshake_common::wire::{Link, flag};
 
 /// Which packets, and hence which flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ip {
+pub(crate) enum Ip {
     V4,
     V6,
 }
 
 /// The client's end of IPv4 flows; walkers put others into its place.
-pub(super) const CLIENT4: u32 = 0x0a00_0000;
+pub(crate) const CLIENT4: u32 = 0x0a00_0000;
 const SERVER4: u32 = 0xc000_0202;
 const CLIENT6: [u32; 4] = [0x2001_0db8, 0, 0, 1];
 const SERVER6: [u32; 4] = [0x2001_0db8, 1, 0, 2];
 const CLIENT_PORT: u16 = 40_000;
 /// The port of the service that everything is sent to.
-pub(super) const SERVER_PORT: u16 = 443;
+pub(crate) const SERVER_PORT: u16 = 443;
 const J: u32 = 0x1234_5678;
 const K: u32 = 0x9abc_def0;
 /// Bytes of a UDP packet's payload: a frame of 60 bytes over IPv4, the shortest on a wire.
 const PAYLOAD: [u8; 18] = [0; 18];
 /// The bytes that such a packet's IP header declares.
-pub(super) const fn udp_bytes(ip: Ip) -> u64 {
+pub(crate) const fn udp_bytes(ip: Ip) -> u64 {
     let header = match ip {
         Ip::V4 => 20,
         Ip::V6 => 40,
@@ -53,28 +53,28 @@ const fn ports(reply: bool) -> (u16, u16) {
 }
 
 /// The first packet of an attempt.
-pub(super) fn syn(ip: Ip) -> Vec<u8> {
+pub(crate) fn syn(ip: Ip) -> Vec<u8> {
     tcp(ip, false, flag::SYN, J, 0)
 }
 
 /// Its answer.
-pub(super) fn syn_ack(ip: Ip) -> Vec<u8> {
+pub(crate) fn syn_ack(ip: Ip) -> Vec<u8> {
     tcp(ip, true, flag::SYN | flag::ACK, K, J.wrapping_add(1))
 }
 
 /// What completes it, and what an established connection sends most.
-pub(super) fn ack(ip: Ip) -> Vec<u8> {
+pub(crate) fn ack(ip: Ip) -> Vec<u8> {
     tcp(ip, false, flag::ACK, J.wrapping_add(1), K.wrapping_add(1))
 }
 
 /// A request, or its answer.
-pub(super) fn udp(ip: Ip, reply: bool) -> Vec<u8> {
+pub(crate) fn udp(ip: Ip, reply: bool) -> Vec<u8> {
     let (source, destination) = ports(reply);
     network(ip, reply).udp().payload(&PAYLOAD).between(source, destination).bytes().to_vec()
 }
 
 /// No IP: an ARP request, as it is on a wire.
-pub(super) fn arp() -> Vec<u8> {
+pub(crate) fn arp() -> Vec<u8> {
     const ARP: u16 = 0x0806;
     let mut request = [0; 46];
     request[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
@@ -82,7 +82,7 @@ pub(super) fn arp() -> Vec<u8> {
 }
 
 /// A fragment that is not the first.
-pub(super) fn later_fragment() -> Vec<u8> {
+pub(crate) fn later_fragment() -> Vec<u8> {
     const OFFSET: u16 = 185;
     const UDP: u8 = 17;
     network(Ip::V4, false).fragment(OFFSET, false).protocol(UDP, 26).bytes().to_vec()

@@ -8,16 +8,16 @@ use handshake_common::wire::Class;
 
 /// All counters at one moment, or how far they moved between two.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// By [`Counter`], summed over the CPUs.
-    pub(super) words: [u64; COUNTERS],
+    pub(crate) words: [u64; COUNTERS],
     /// By [`class_index`], of the first interface.
-    pub(super) classes: [u64; CLASS_WORDS],
+    pub(crate) classes: [u64; CLASS_WORDS],
 }
 
 impl Counts {
     /// What has happened since `earlier`.
-    pub(super) fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut change = self.clone();
         change.words.iter_mut().zip(earlier.words).for_each(|(now, then)| *now = now.wrapping_sub(then));
         change.classes.iter_mut().zip(earlier.classes).for_each(|(now, then)| *now = now.wrapping_sub(then));
@@ -25,12 +25,12 @@ impl Counts {
     }
 
     /// A counter.
-    pub(super) const fn of(&self, counter: Counter) -> u64 {
+    pub(crate) const fn of(&self, counter: Counter) -> u64 {
         self.words[counter as usize]
     }
 
     /// Records there are, by the counters alone: what came less what went.
-    pub(super) fn live(&self) -> u64 {
+    pub(crate) fn live(&self) -> u64 {
         use Counter::{
             Attempts, EvictedClosed, EvictedCompleted, EvictedExpired, EvictedHalfOpen, EvictedMidstream,
             EvictedUdp, Midstream, UdpFlows,
@@ -42,7 +42,7 @@ impl Counts {
     }
 
     /// Every packet was of this class: so many, and not one of another.
-    pub(super) fn ensure_class(&self, class: Class, family: Option<Family>, packets: u64) -> Result<()> {
+    pub(crate) fn ensure_class(&self, class: Class, family: Option<Family>, packets: u64) -> Result<()> {
         let index = class_index(class as u8, family.map_or(0, |family| family as u8));
         let (counted, all) = (self.classes[index], self.classes.iter().sum::<u64>());
         let name = class.name();
@@ -54,7 +54,7 @@ impl Counts {
     }
 
     /// Of the counters exactly these moved, each by so much. The block's own markers may.
-    pub(super) fn ensure_only(&self, moved: &[(Counter, u64)]) -> Result<()> {
+    pub(crate) fn ensure_only(&self, moved: &[(Counter, u64)]) -> Result<()> {
         let markers = [Counter::End as usize, Counter::Begin as usize];
         for (index, change) in self.words.iter().enumerate().filter(|(index, _)| !markers.contains(index)) {
             let meant = moved.iter().find(|(counter, _)| *counter as usize == index).map_or(0, |(_, by)| *by);
