@@ -31,7 +31,7 @@ use crate::source::live::{Live, ProgramRuns};
 use crate::source::settings::{Settings, Sizes, WatchedInterface};
 
 /// The kernel side, compiled.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
 /// A pause that never ends, for timers that are not wanted.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How often the loop checks that the interfaces are still there, where no snapshot comes sooner.

@@ -28,6 +28,13 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
     .with_context(|| format!("stay on CPU {cpu}"))
 }
 
+/// Keeps this thread on the CPU that it is on.
+pub(crate) fn stay() -> Result<()> {
+    // SAFETY: it takes nothing.
+    let cpu = unsafe { libc::sched_getcpu() };
+    pin(usize::try_from(cpu).context("ask for our CPU")?)
+}
+
 /// What this thread has had of its CPU, in its system calls too, and so in the packets that these send.
 pub(crate) fn time() -> Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -12,7 +12,8 @@ pub(crate) enum Ip {
 
 /// The client's end of IPv4 flows; walkers put others into its place.
 pub(crate) const CLIENT4: u32 = 0x0a00_0000;
-const SERVER4: u32 = 0xc000_0202;
+/// The server's end of them.
+pub(crate) const SERVER4: u32 = 0xc000_0202;
 const CLIENT6: [u32; 4] = [0x2001_0db8, 0, 0, 1];
 const SERVER6: [u32; 4] = [0x2001_0db8, 1, 0, 2];
 const CLIENT_PORT: u16 = 40_000;
@@ -43,9 +44,25 @@ fn network(ip: Ip, reply: bool) -> FrameBuilder {
 }
 
 /// A TCP segment without data.
-fn tcp(ip: Ip, reply: bool, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
-    let (source, destination) = ports(reply);
-    network(ip, reply).tcp(flags, seq, ack).between(source, destination).bytes().to_vec()
+#[derive(Clone, Copy)]
+struct Segment {
+    reply: bool,
+    flags: u8,
+    seq: u32,
+    ack: u32,
+}
+
+/// A handshake's.
+const SYN: Segment = Segment { reply: false, flags: flag::SYN, seq: J, ack: 0 };
+const SYN_ACK: Segment =
+    Segment { reply: true, flags: flag::SYN | flag::ACK, seq: K, ack: J.wrapping_add(1) };
+const ACK: Segment =
+    Segment { reply: false, flags: flag::ACK, seq: J.wrapping_add(1), ack: K.wrapping_add(1) };
+
+fn tcp(network: FrameBuilder, segment: Segment) -> Vec<u8> {
+    let (source, destination) = ports(segment.reply);
+    let frame = network.tcp(segment.flags, segment.seq, segment.ack).between(source, destination);
+    frame.bytes().to_vec()
 }
 
 const fn ports(reply: bool) -> (u16, u16) {
@@ -54,17 +71,26 @@ const fn ports(reply: bool) -> (u16, u16) {
 
 /// The first packet of an attempt.
 pub(crate) fn syn(ip: Ip) -> Vec<u8> {
-    tcp(ip, false, flag::SYN, J, 0)
+    tcp(network(ip, false), SYN)
 }
 
 /// Its answer.
 pub(crate) fn syn_ack(ip: Ip) -> Vec<u8> {
-    tcp(ip, true, flag::SYN | flag::ACK, K, J.wrapping_add(1))
+    tcp(network(ip, true), SYN_ACK)
 }
 
 /// What completes it, and what an established connection sends most.
 pub(crate) fn ack(ip: Ip) -> Vec<u8> {
-    tcp(ip, false, flag::ACK, J.wrapping_add(1), K.wrapping_add(1))
+    tcp(network(ip, false), ACK)
+}
+
+/// The three segments of a handshake with another server, over IPv4.
+pub(crate) fn handshake_with(server: u32) -> [Vec<u8>; 3] {
+    [SYN, SYN_ACK, ACK].map(|segment| {
+        let frame = FrameBuilder::new(Link::Ethernet);
+        let (source, destination) = if segment.reply { (server, CLIENT4) } else { (CLIENT4, server) };
+        tcp(frame.ipv4(source, destination), segment)
+    })
 }
 
 /// A request, or its answer.

@@ -1,10 +1,18 @@
 //! `cargo xtask bench`: what handshake costs, beside an empty program, the usual way, and the goals.
 //!
 //! ```text
-//! packet_rows ─▶ BPF_PROG_TEST_RUN of handshake's object, as the agent loads it, and of ebpf/
-//! snapshot    ─▶ a test of handshake-user, with --release: the agent's own snapshot of a million flows
-//! veth        ─▶ real connections and bulk, beside handshake's release build, ebpf/'s empty programs, nothing
+//! main ─┬─ packet_rows   BPF_PROG_TEST_RUN of handshake's programs, empty ones and the usual way
+//!       ├─ snapshot      the agent's own snapshot of a million flows
+//!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
+//!       └─ report        a table, or JSON
+//!            │
+//!         ours           handshake, loaded by handshake-agent, and what it has counted (counts)
+//!         programs       the bench's own object: empty, the usual way, walkers (frames, hook)
+//!         cpu, statistics, number
 //! ```
+//!
+//! What may not live here: what builds (`cargo xtask bench` does, and hands the paths over), and any setting of the agent
+//! that `handshake-agent` has already.
 //!
 //! A row fails loudly when handshake's counters do not say that its packets went the way that is measured. Whether
 //! a goal is met is said and not judged: times are this machine's.
@@ -29,12 +37,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use packet_rows::{CASES, Effort, Objects};
+use packet_rows::{CASES, Effort};
 use report::{Machine, Rows};
 
 /// Measure what handshake costs
 #[derive(Parser)]
-#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+#[command(name = "cargo xtask bench", override_usage = "cargo xtask bench [OPTIONS] [ROW]...")]
 struct Args {
     /// Print JSON
     #[arg(long)]
@@ -45,9 +53,6 @@ struct Args {
     /// Packets a turn, of the rows that count packets
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// handshake's BPF object
-    #[arg(long, value_name = "PATH", hide = true)]
-    object: PathBuf,
     /// The bench's own BPF object, built by `cargo xtask bench`
     #[arg(long, value_name = "PATH", hide = true)]
     programs: PathBuf,
@@ -111,11 +116,11 @@ fn measure_packets(args: &Args, rows: &mut Rows) -> Result<()> {
     if cases.is_empty() {
         return Ok(());
     }
-    let objects = Objects { ours: read(&args.object)?, others: read(&args.programs)? };
+    let others = read(&args.programs)?;
     for case in cases {
         eprintln!("{} …", case.name);
         let effort = Effort { rounds: args.rounds, repeat: args.repeat };
-        rows.packets.push(case.measure(&objects, effort)?);
+        rows.packets.push(case.measure(&others, effort)?);
     }
     Ok(())
 }
@@ -123,7 +128,7 @@ fn measure_packets(args: &Args, rows: &mut Rows) -> Result<()> {
 fn measure_snapshot(args: &Args, rows: &mut Rows) -> Result<()> {
     if args.wants(snapshot::NAME) {
         eprintln!("{} …", snapshot::NAME);
-        rows.snapshots.push(snapshot::measure(args.rounds, &args.object)?);
+        rows.snapshots.push(snapshot::measure(args.rounds, &read(&args.programs)?)?);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! empty one's time is taken off the others'.
 
 use anyhow::{Context, Result, ensure};
+use handshake_agent::options::defaults::MAX_FLOWS;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::wire::Class;
@@ -18,17 +19,16 @@ use crate::counts::Counts;
 use crate::frames::{self, CLIENT4, Ip, SERVER_PORT};
 use crate::hook::{Hook, Subject};
 use crate::number::{mark, tenth};
-use crate::ours::{DEFAULT_SLOTS, LOOPBACK, Ours, Setup};
+use crate::ours::{Ours, Setup};
 use crate::programs::{Others, Steps, Walk};
 use crate::statistics::Summary;
 
-/// Flows of `tcp4_1m`, and slots that hold them.
+/// Flows of `tcp4_1m`.
 const FLOWS: u32 = 1 << 20;
-const FLOW_SLOTS: u32 = 2 << 20;
 /// Of these flows some few find both their sets full.
 const LEAST_FLOWS: u64 = FLOWS as u64 / 1000 * 999;
-/// The small table of the flood.
-const SMALL_SLOTS: u32 = 65_536;
+/// The small table of the flood: 65,536 slots.
+const FEW_FLOWS: u32 = 32_768;
 /// Newcomers a slot, until the table is full.
 const FILLING: u32 = 4;
 /// A full table: this share of its slots, and of the newcomers that push another out.
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
     UdpHot(Ip),
     /// An ACK of any of a million established connections.
     TcpMillion,
-    /// A SYN from an address never seen, into a table of so many slots that is full of such.
+    /// A SYN from an address never seen, into a table for so many flows that is full of such.
     Flood(u32),
     /// ARP.
     Arp,
@@ -79,8 +79,8 @@ pub(crate) const CASES: [Case; 15] = {
         case("udp6_hot_tc", Kind::UdpHot(Ip::V6), Tc, 30.0, None),
         case("tcp4_1m", Kind::TcpMillion, Xdp, 230.0, Some(55.0)),
         case("tcp4_1m_tc", Kind::TcpMillion, Tc, 230.0, Some(55.0)),
-        case("flood4", Kind::Flood(DEFAULT_SLOTS), Xdp, 350.0, Some(60.0)),
-        case("flood4_65536", Kind::Flood(SMALL_SLOTS), Xdp, 250.0, None),
+        case("flood4", Kind::Flood(MAX_FLOWS), Xdp, 350.0, Some(60.0)),
+        case("flood4_65536", Kind::Flood(FEW_FLOWS), Xdp, 250.0, None),
         case("ignored_arp", Kind::Arp, Xdp, 10.0, None),
         case("ignored_fragment", Kind::Fragment, Xdp, 10.0, None),
         case("ignored_port", Kind::FilteredPort, Xdp, 10.0, None),
@@ -152,25 +152,18 @@ impl PacketRow {
     }
 }
 
-/// The objects' bytes.
-pub(crate) struct Objects {
-    /// handshake's.
-    pub(crate) ours: Vec<u8>,
-    /// The bench's own.
-    pub(crate) others: Vec<u8>,
-}
-
 impl Case {
-    /// Sets everything up, lets the subjects take turns, and sees that handshake did what the row is about.
-    pub(crate) fn measure(self, objects: &Objects, effort: Effort) -> Result<PacketRow> {
-        let mut stage = Stage::set(self, objects).with_context(|| format!("{}: load", self.name))?;
+    /// Sets everything up, lets the subjects take turns, and sees that handshake did what the row is about. `others` is
+    /// the bench's own object.
+    pub(crate) fn measure(self, others: &[u8], effort: Effort) -> Result<PacketRow> {
+        let mut stage = Stage::set(self, others).with_context(|| format!("{}: load", self.name))?;
         stage.prepare().with_context(|| format!("{}: prepare", self.name))?;
-        let before = (stage.ours.counts()?, stage.acks()?);
+        let before = (stage.ours.counts()?, stage.acks());
         let turns = stage.take_turns(effort)?;
         let change = stage.ours.counts()?.since(&before.0);
         let runs = u64::from(effort.repeat) * u64::from(effort.rounds + 1);
         self.kind.check(&change, runs).with_context(|| format!("{}: not the path meant", self.name))?;
-        self.kind.check_acks(stage.acks()?.wrapping_sub(before.1), runs)?;
+        self.kind.check_acks(stage.acks().wrapping_sub(before.1), runs)?;
         let [empty, reference, ours] = turns.map(|samples| Summary::of(&samples));
         Ok(PacketRow { case: self, empty, reference, ours, effort })
     }
@@ -178,18 +171,13 @@ impl Case {
 
 impl Kind {
     fn setup(self) -> Setup {
-        let slots = match self {
-            Self::TcpMillion => FLOW_SLOTS,
-            Self::Flood(slots) => slots,
-            Self::TcpHot(_) | Self::UdpHot(_) | Self::Arp | Self::Fragment | Self::FilteredPort => {
-                DEFAULT_SLOTS
-            }
+        let max_flows = match self {
+            Self::TcpMillion => FLOWS,
+            Self::Flood(flows) => flows,
+            Self::TcpHot(_) | Self::UdpHot(_) | Self::Arp | Self::Fragment | Self::FilteredPort => MAX_FLOWS,
         };
-        Setup {
-            slots,
-            port: if self == Self::FilteredPort { SERVER_PORT + 1 } else { 0 },
-            interface: LOOPBACK,
-        }
+        let port = (self == Self::FilteredPort).then_some(SERVER_PORT + 1);
+        Setup { max_flows, port, half_open_after: None }
     }
 
     /// The packet that is measured.
@@ -299,11 +287,11 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(case: Case, objects: &Objects) -> Result<Self> {
+    fn set(case: Case, others: &[u8]) -> Result<Self> {
         let setup = case.kind.setup();
-        let ours = Ours::load(&objects.ours, setup, &[case.hook.program(Subject::Ours)])?;
-        // As many entries as we have slots.
-        let others = Others::load(&objects.others, case.hook, setup.slots, setup.port)?;
+        let ours = Ours::load(setup, &[case.hook.program(Subject::Ours)])?;
+        // As many entries as handshake has slots.
+        let others = Others::load(others, case.hook, setup.slots(), setup.port.unwrap_or(0))?;
         Ok(Self { case, ours, others })
     }
 
@@ -321,7 +309,7 @@ impl Stage {
                 Ok(())
             }
             Kind::TcpMillion => self.establish_a_million(),
-            Kind::Flood(slots) => self.fill(slots),
+            Kind::Flood(_) => self.fill(self.case.kind.setup().slots()),
             Kind::Arp | Kind::Fragment | Kind::FilteredPort => Ok(()),
         }
     }
@@ -345,12 +333,12 @@ impl Stage {
             }
         }
         self.ensure_completed(LEAST_FLOWS)?;
-        let established = self.ours.tally()?.established;
+        let established = self.ours.tally().established;
         ensure!(established >= LEAST_FLOWS, "{established} established records in the table");
         Ok(())
     }
 
-    fn ensure_completed(&self, least: u64) -> Result<()> {
+    fn ensure_completed(&mut self, least: u64) -> Result<()> {
         let completed = self.ours.counts()?.of(Counter::Completed);
         ensure!(completed >= least, "{completed} connections completed, and at least {least} were made");
         Ok(())
@@ -412,7 +400,7 @@ impl Stage {
         self.others.walk(&Steps { hook, program: &program, walk, at_random, frame, repeat })
     }
 
-    fn acks(&self) -> Result<u64> {
-        Ok(self.ours.tally()?.acks)
+    fn acks(&self) -> u64 {
+        self.ours.tally().acks
     }
 }

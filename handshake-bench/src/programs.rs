@@ -1,5 +1,4 @@
-//! The programs under measurement, loaded: handshake's as the agent loads them, and the bench's own. What is
-//! known of aya here is in this file and in [`ours`](super::ours).
+//! The programs under measurement: loading one of an object, running it on a frame, and the bench's own object.
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, ProgramArray};

@@ -1,16 +1,23 @@
 //! The row `snapshot_1m`: the agent's own snapshot of a million flows.
 //!
-//! handshake-user is a program and no library, so the row is one of its tests, built with `--release`: it makes the flows in
-//! the kernel, takes snapshots as `handshake watch` does each interval, sees that each flow is in them, and prints its times.
+//! Every flow is made by its packets, in the kernel: of eight, six complete, one waits for its ACK and one for its SYN+ACK.
+//! A round is the agent's [`Snapshot::take`] and nothing else.
 
-use std::env;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use handshake_agent::model::snapshot::{Context, Origin, Snapshot};
+use handshake_agent::options::Filter;
 use serde_json::{Value, json};
 
+use crate::cpu;
+use crate::frames::{self, CLIENT4, SERVER4};
+use crate::hook::{Hook, Subject};
 use crate::number::{mark, tenth};
+use crate::ours::{Ours, Setup};
+use crate::programs::{Others, Steps, Walk};
 use crate::statistics::Summary;
 
 /// The row.
@@ -19,10 +26,15 @@ pub(crate) const NAME: &str = "snapshot_1m";
 const GOAL_MS: f64 = 10.0;
 /// In 2 M slots of IPv4: what `--max-flows 1000000` gives.
 const FLOWS: u32 = 1 << 20;
-const TEST: &str = "source::live::tests::snapshot::a_snapshot_has_exactly_the_flows_that_were_made";
-/// What it is asked by, and what its line begins with.
-const VARIABLE: &str = "HANDSHAKE_BENCH_SNAPSHOT";
-const LINE: &str = "snapshot: ";
+/// Of so many flows one at most finds both its sets full.
+const FLOWS_A_LOSS: u32 = 20_000;
+/// Responders; each has as many clients as the others.
+const RESPONDERS: u32 = 16;
+const CLIENTS: u32 = FLOWS / RESPONDERS;
+/// Clients come in eights: so many begin, are answered, and complete.
+const EIGHT: u32 = 8;
+const ANSWERED: u32 = 7;
+const COMPLETED: u32 = 6;
 
 /// What was measured, ms.
 pub(crate) struct SnapshotRow {
@@ -38,41 +50,121 @@ pub(crate) struct SnapshotRow {
     rounds: usize,
 }
 
-/// Builds the agent's tests, and has the one take so many snapshots.
-pub(crate) fn measure(rounds: u32, object: &Path) -> Result<SnapshotRow> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.arg("test").current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    command.args(["--release", "--package", "handshake-agent", "--lib", "--", "--exact", TEST]);
-    command.arg("--nocapture").env(VARIABLE, format!("{FLOWS},{rounds}")).stderr(Stdio::inherit());
-    command.env("HANDSHAKE_BPF_OBJECT", object);
-    let output = command.output().context("start cargo test")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "the snapshot has not the flows that were made:\n{said}");
-    SnapshotRow::parse(&said)
+/// Makes the flows, and takes so many snapshots of them. `others` is the bench's own object.
+pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
+    let setup = Setup { max_flows: FLOWS, port: None, half_open_after: Some(Duration::ZERO) };
+    let mut ours = Ours::load(setup, &[Hook::Xdp.program(Subject::Ours)])?;
+    cpu::stay()?;
+    make(&mut ours, others)?;
+    let origin = Origin::Live { interfaces: Vec::new() };
+    let context = Context { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize };
+    let context = Arc::new(context);
+    // This one finds no memory of ours in use yet, and no page of the table in the processor's.
+    let mut last = Snapshot::take(ours.source(), &context, None)?;
+    ensure_whole(&last)?;
+    let memory = Plain::new(last.table.slots)?;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let begun = (Instant::now(), cpu::time()?);
+        let snapshot = Snapshot::take(ours.source(), &context, Some(&last))?;
+        let taken = (begun.0.elapsed(), cpu::time()? - begun.1);
+        times.push(Times { wall: taken.0, cpu: taken.1, memory: memory.read()? });
+        last = snapshot;
+    }
+    ensure_whole(&last)?;
+    Ok(SnapshotRow::of(&last, &times))
+}
+
+/// Has each responder's clients send what they send, and get their answers.
+fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
+    // The usual way is not asked here: one entry is the least that its map can have.
+    let mut others = Others::load(others, Hook::Xdp, 1, 0)?;
+    let program = ours.descriptor(Hook::Xdp)?;
+    for server in SERVER4..SERVER4 + RESPONDERS {
+        let shares = [(EIGHT, false), (ANSWERED, true), (COMPLETED, false)];
+        for ((of_eight, reply), frame) in shares.into_iter().zip(frames::handshake_with(server)) {
+            others.walk(&Steps {
+                hook: Hook::Xdp,
+                program: &program,
+                walk: Walk { base: CLIENT4, mask: CLIENTS - 1, reply },
+                at_random: false,
+                frame: &frame,
+                repeat: CLIENTS / EIGHT * of_eight,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless the snapshot has the flows that were made, but for those that found both their sets full.
+fn ensure_whole(snapshot: &Snapshot) -> Result<()> {
+    let flows = u64::from(FLOWS);
+    let lost: u64 = snapshot.losses().iter().map(|(_, lost)| lost).sum();
+    ensure!(lost <= u64::from(FLOWS / FLOWS_A_LOSS), "{:?} of {flows} flows", snapshot.losses());
+    let (used, settled) = (snapshot.table.used, snapshot.unsettled == 0);
+    ensure!(settled && used.abs_diff(flows) <= lost, "{used} records of {flows} flows, and {lost} lost");
+    let (half_open, eighth) = (snapshot.tcp.books.half_open.total(), flows / u64::from(EIGHT));
+    ensure!(half_open.abs_diff(2 * eighth) <= lost, "{half_open} half-open of {flows}, and {lost} lost");
+    Ok(())
+}
+
+/// A round's: of the snapshot by the clock and by CPU, and of reading as much memory.
+struct Times {
+    wall: Duration,
+    cpu: Duration,
+    memory: Duration,
+}
+
+/// As many lines of plain memory as a table has slots: what the machine asks for reading them is no snapshot's fault.
+struct Plain(Vec<[u64; 8]>);
+
+impl Plain {
+    fn new(slots: u64) -> Result<Self> {
+        let slots = usize::try_from(slots).context("a table that fits memory")?;
+        let mut lines = Vec::with_capacity(slots);
+        // Before the first byte is written: pages that are there stay as they are.
+        in_small_pages(lines.spare_capacity_mut());
+        lines.resize(slots, [1; 8]);
+        Ok(Self(lines))
+    }
+
+    /// One word of each line, and nothing with it; CPU time.
+    fn read(&self) -> Result<Duration> {
+        let begun = cpu::time()?;
+        let sum = self.0.iter().fold(0_u64, |sum, line| sum.wrapping_add(line[0]));
+        std::hint::black_box(sum);
+        Ok(cpu::time()? - begun)
+    }
+}
+
+/// Has memory come in pages of 4 KiB, as a table's does, whatever the system does with large pieces.
+fn in_small_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    const PAGE: usize = 4096;
+    let start = memory.as_mut_ptr().cast::<u8>();
+    let skipped = start.align_offset(PAGE);
+    let Some(length) = size_of_val(memory).checked_sub(skipped).map(|rest| rest / PAGE * PAGE) else {
+        return;
+    };
+    // SAFETY: whole pages within the range that we were given; the advice changes no byte. A kernel without huge pages
+    // refuses it, and has none to give.
+    unsafe { libc::madvise(start.add(skipped).cast(), length, libc::MADV_NOHUGEPAGE) };
 }
 
 impl SnapshotRow {
-    fn parse(said: &str) -> Result<Self> {
-        let line = said.lines().find_map(|line| line.split_once(LINE)).map(|(_, line)| line);
-        let line = line.with_context(|| format!("the test has measured nothing:\n{said}"))?;
-        let value: Value = serde_json::from_str(line).with_context(|| format!("read {line:?}"))?;
-        let number = |name: &str| value[name].as_u64().with_context(|| format!("no {name} in {line:?}"));
-        let samples = |name: &str| -> Result<Vec<f64>> {
-            let samples = value[name].as_array().with_context(|| format!("no {name} in {line:?}"))?;
-            samples.iter().map(|ms| ms.as_f64().with_context(|| format!("{ms} in {name}"))).collect()
+    fn of(snapshot: &Snapshot, times: &[Times]) -> Self {
+        let summary = |of: fn(&Times) -> Duration| {
+            let ms: Vec<f64> = times.iter().map(|times| of(times).as_secs_f64() * 1e3).collect();
+            Summary::of(&ms)
         };
-        let (cpu, wall, memory) = (samples("cpu_ms")?, samples("wall_ms")?, samples("memory_ms")?);
-        let rounds = [wall.len(), memory.len()];
-        ensure!(!cpu.is_empty() && rounds == [cpu.len(); 2], "no three times a round in {line:?}");
-        Ok(Self {
-            cpu: Summary::of(&cpu),
-            wall: Summary::of(&wall),
-            memory: Summary::of(&memory),
-            flows: number("flows")?,
-            slots: number("slots")?,
-            half_open: number("half_open")?,
-            rounds: cpu.len(),
-        })
+        Self {
+            cpu: summary(|times| times.cpu),
+            wall: summary(|times| times.wall),
+            memory: summary(|times| times.memory),
+            flows: snapshot.table.used,
+            slots: snapshot.table.slots,
+            half_open: snapshot.tcp.books.half_open.total(),
+            rounds: times.len(),
+        }
     }
 
     fn is_met(&self) -> bool {
@@ -101,34 +193,5 @@ impl SnapshotRow {
             self.flows.to_string(),
             format!("≤ {GOAL_MS} ms{}", mark(self.is_met())),
         ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAID: &str = "\nrunning 1 test\ntest source::live … snapshot: {\"flows\":8,\"slots\":16,\"half_open\":2,\
-        \"cpu_ms\":[9.0,11.5,8.0],\"wall_ms\":[10.0,30.0,12.0],\"memory_ms\":[7.0,6.0,9.0]}\nok\n";
-
-    #[test]
-    fn a_row_is_the_medians_of_the_test_s_line() {
-        let row = SnapshotRow::parse(SAID).expect("a whole line");
-        let value = row.json();
-        assert_eq!(
-            (&value["ms"], &value["wall_ms"], &value["least_ms"], &value["memory_ms"]),
-            (&json!(9.0), &json!(12.0), &json!(8.0), &json!(7.0))
-        );
-        assert_eq!((&value["flows"], &value["rounds"], &value["met"]), (&json!(8), &json!(3), &json!(true)));
-        let slow = SnapshotRow::parse(&SAID.replace("8.0]", "10.1]").replace("9.0,", "10.2,"));
-        let slow = slow.expect("a whole line");
-        assert!(!slow.is_met() && slow.line()[6].ends_with("missed"));
-    }
-
-    #[test]
-    fn a_test_that_was_skipped_is_no_row() {
-        assert!(SnapshotRow::parse("skipped: needs CAP_BPF\ntest … ok\n").is_err());
-        assert!(SnapshotRow::parse("snapshot: {\"flows\":8,\"slots\":16,\"half_open\":2}").is_err());
-        assert!(SnapshotRow::parse(&SAID.replace("[9.0,11.5,8.0]", "[]")).is_err());
     }
 }

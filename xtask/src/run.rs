@@ -46,15 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Builds handshake, as whoever runs us, and says where cargo has put it.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
-    build_with(release, None)
-}
-
-/// The same, with another BPF object than the committed one in it.
-pub(crate) fn build_with(release: bool, object: Option<&Path>) -> Result<PathBuf> {
     let mut command = shell::cargo("build");
-    if let Some(object) = object {
-        command.env(handshake_object::VARIABLE, object);
-    }
     command.args([
         "--package",
         "handshake-user",

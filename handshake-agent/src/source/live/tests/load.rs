@@ -229,7 +229,7 @@ fn two_cpus() -> Option<[usize; 2]> {
 }
 
 /// Keeps this thread on one CPU.
-pub(super) fn pin(cpu: usize) {
+fn pin(cpu: usize) {
     // SAFETY: as above; the kernel only reads the set.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
