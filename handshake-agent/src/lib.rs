@@ -14,7 +14,7 @@
 //!         address, similar    leaves
 //! ```
 //!
-//! An arrow points down only, which `tests/layers.rs` holds. What may not live here: the rules of the protocol
+//! An arrow points down only, which `xtask/tests/house.rs` holds. What may not live here: the rules of the protocol
 //! (`handshake-common`), the command line, exit codes, and anything that draws or prints.
 
 pub mod address;

@@ -10,7 +10,7 @@
 //!                        time, number, duration, console    leaves
 //! ```
 //!
-//! An arrow points down only, which `tests/layers.rs` holds. What may not live here: how programs are attached and maps
+//! An arrow points down only, which `xtask/tests/house.rs` holds. What may not live here: how programs are attached and maps
 //! are read (`handshake-agent`), and the rules of the protocol (`handshake-common`).
 
 mod check;
