@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use handshake_agent::model::snapshot::{Context, Origin, Snapshot};
 use handshake_agent::options::Filter;
+use handshake_common::verdict::Verdict;
 use serde_json::{Value, json};
 
 use crate::cpu;
@@ -103,7 +104,7 @@ fn ensure_whole(snapshot: &Snapshot) -> Result<()> {
     ensure!(lost <= u64::from(FLOWS / FLOWS_A_LOSS), "{:?} of {flows} flows", snapshot.losses());
     let (used, settled) = (snapshot.table.used, snapshot.unsettled == 0);
     ensure!(settled && used.abs_diff(flows) <= lost, "{used} records of {flows} flows, and {lost} lost");
-    let (half_open, eighth) = (snapshot.tcp.books.half_open.total(), flows / u64::from(EIGHT));
+    let (half_open, eighth) = (snapshot.tcp.books.verdict(Verdict::HalfOpen), flows / u64::from(EIGHT));
     ensure!(half_open.abs_diff(2 * eighth) <= lost, "{half_open} half-open of {flows}, and {lost} lost");
     Ok(())
 }
@@ -162,7 +163,7 @@ impl SnapshotRow {
             memory: summary(|times| times.memory),
             flows: snapshot.table.used,
             slots: snapshot.table.slots,
-            half_open: snapshot.tcp.books.half_open.total(),
+            half_open: snapshot.tcp.books.verdict(Verdict::HalfOpen),
             rounds: times.len(),
         }
     }

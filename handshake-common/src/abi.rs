@@ -7,6 +7,7 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use crate::counter::{COUNTERS, Counter};
 use crate::verdict::Leg;
 use crate::wire::Class;
 
@@ -255,121 +256,6 @@ pub mod tag {
     pub const RESET: u16 = 1 << 11;
 }
 
-/// A word of the per-CPU counter block. Its number is its place.
-///
-/// The first and the last word are the block's markers: the writer raises `Begin` before a
-/// balanced pair of changes and `End` after it; a reader that copies from the first word to
-/// the last and finds them equal has a block without half a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Counter {
-    /// Marker, raised after a pair.
-    End = 0,
-    /// Attempts: SYNs with a new identity.
-    Attempts,
-    /// Gauge of the identity.
-    Completed,
-    /// Gauge of the identity.
-    Refused,
-    /// Gauge of the identity.
-    Unreachable,
-    /// Gauge of the identity.
-    InitiatorAborted,
-    /// Gauge of the identity.
-    ResponderAborted,
-    /// Gauge of the identity.
-    Superseded,
-    /// Gauge of the identity: half-open when it expired, for want of a SYN+ACK.
-    ExpiredNoSynAck,
-    /// Gauge of the identity: half-open when it expired, for want of an ACK.
-    ExpiredNoAck,
-    /// Gauge of the identity.
-    Evicted,
-    /// Gauge of the identity: open, no valid SYN+ACK.
-    OpenNoSynAck,
-    /// Gauge of the identity: open, no valid ACK.
-    OpenNoAck,
-    /// UDP flows.
-    UdpFlows,
-    /// Gauge of UDP's identity.
-    UdpAnswered,
-    /// Gauge of UDP's identity: unanswered and pending together.
-    UdpWaiting,
-    /// Gauge of UDP's identity.
-    UdpUnreachable,
-    /// Gauge of UDP's identity.
-    UdpMulticast,
-    /// Gauge of UDP's identity.
-    UdpEvicted,
-    /// Completed more than T1 after the first SYN.
-    Late,
-    /// Flows whose SYN was not seen.
-    Midstream,
-    /// Gauge: SYN+ACKs whose SYN was not seen.
-    OrphanSynAck,
-    /// Sign.
-    SynRetransmits,
-    /// Sign.
-    SynAckRetransmits,
-    /// Sign.
-    BadSynAck,
-    /// Sign.
-    BadAck,
-    /// Sign.
-    AckIgnored,
-    /// Sign.
-    Revised,
-    /// SYNs and first UDP packets that got no record.
-    Untracked,
-    /// Segments given up because another CPU held the slot.
-    Contended,
-    /// Events that the ring had no room for.
-    LostEvents,
-    /// Packets of flows that the filter leaves out.
-    Filtered,
-    /// UDP packets of tracked flows.
-    UdpPackets,
-    /// Bytes of their IP packets.
-    UdpBytes,
-    /// Attempts left out of the leg SYN → SYN+ACK.
-    ExcludedSynToSynAck,
-    /// Attempts left out of the leg SYN+ACK → ACK.
-    ExcludedSynAckToAck,
-    /// Attempts left out of `connect`.
-    ExcludedConnect,
-    /// The longest SYN → SYN+ACK, ns. Not a sum: the largest of the CPUs' counts.
-    MaxSynToSynAck,
-    /// The longest SYN+ACK → ACK, ns.
-    MaxSynAckToAck,
-    /// The longest connect, ns.
-    MaxConnect,
-    /// Records evicted that had expired.
-    EvictedExpired,
-    /// Records evicted of closed connections and ended attempts.
-    EvictedClosed,
-    /// Records evicted of flows seen from the middle and of orphans.
-    EvictedMidstream,
-    /// Records evicted of UDP flows.
-    EvictedUdp,
-    /// Records evicted of open attempts.
-    EvictedHalfOpen,
-    /// Records evicted of completed connections.
-    EvictedCompleted,
-    /// How often `refused` was entered: only rises.
-    EnteredRefused,
-    /// How often `unreachable` was entered.
-    EnteredUnreachable,
-    /// How often `initiator_aborted` was entered.
-    EnteredInitiatorAborted,
-    /// How often `responder_aborted` was entered.
-    EnteredResponderAborted,
-    /// Marker, raised before a pair.
-    Begin = 63,
-}
-
-/// Words of a counter block.
-pub const COUNTERS: usize = 64;
-
 /// The per-CPU counter block, in the order of [`Counter`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -442,8 +328,8 @@ pub struct Service {
     pub gauges: [u64; SERVICE_GAUGES],
 }
 
-/// Gauges of a service.
-pub const SERVICE_GAUGES: usize = 12;
+/// Room for the gauges of a service; TCP's identity uses twelve words of it.
+pub const SERVICE_GAUGES: usize = 20;
 
 /// One finished attempt, through the ring. Eight-byte aligned: the ring's memory is no more.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -498,7 +384,7 @@ pub const LAYOUT: u64 = {
         offset_of!(Config, options),
         offset_of!(TcpRecord, ack),
         offset_of!(UdpRecord, answer_after),
-        Counter::EnteredResponderAborted as usize,
+        Counter::ALL.len(),
         Class::ALL.len(),
         Leg::ALL.len(),
         STRIPES as usize,
@@ -522,11 +408,8 @@ const _: () = {
     assert!(offset_of!(Flow4, body) == 24 && offset_of!(Flow6, body) == 48);
     assert!(offset_of!(TcpRecord, opened_ns) == offset_of!(UdpRecord, opened_ns));
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
-    assert!(size_of::<CounterBlock>() == 8 * COUNTERS && Counter::Begin as usize == COUNTERS - 1);
-    assert!(size_of::<Service>() == 128 && size_of::<Event>() == 104);
-    assert!(
-        Counter::EnteredResponderAborted as usize - Counter::EnteredRefused as usize
-            == Counter::ResponderAborted as usize - Counter::Refused as usize
-    );
-    assert!(Counter::OpenNoAck as usize - Counter::Attempts as usize == SERVICE_GAUGES - 1);
+    assert!(size_of::<CounterBlock>() == 8 * COUNTERS);
+    assert!(size_of::<Service>() == 192 && size_of::<Event>() == 104);
+    assert!(Counter::OpenNoAck as usize - (Counter::Attempts as usize) < SERVICE_GAUGES);
+    assert!(Counter::UdpEvicted as usize - (Counter::UdpFlows as usize) < SERVICE_GAUGES);
 };

@@ -286,6 +286,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 slot.body().set_tcp(tcp::join(&segment, now.ns));
                 flags ^= tag::INITIATOR_HIGH;
                 books.add(Counter::OrphanSynAck, 1);
+                self.count_entry(State::OrphanSynAck);
                 State::OrphanSynAck
             }
             NewRecord::Midstream => {
@@ -297,6 +298,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 let (record, state) = udp::open(self.packet, S::FAMILY, now.ns);
                 slot.body().set_udp(record);
                 service = self.enter(Counter::UdpFlows, state);
+                self.count_entry(state);
                 self.count_udp();
                 state
             }

@@ -15,7 +15,8 @@
 //! abi       what the kernel and the agent share, with its layout
 //! wire      parsing
 //! flow      keys and sides        shared    atomic words
-//! verdict   every verdict, cause and sign   seq  sequence numbers
+//! verdict   the table of verdicts, causes, signs   seq  sequence numbers
+//! counter   the words of the counter block
 //! ```
 //!
 //! Modules use only those of lower lines.
@@ -49,8 +50,26 @@ mod spin {
     pub(crate) const READ_TRIES: u32 = 1_000;
 }
 
+/// Defines an enum together with `ALL`, its variants in their order, so that none is missing there.
+macro_rules! listed {
+    ($(#[$about:meta])* pub enum $name:ident {
+        $($(#[$variant_about:meta])* $variant:ident $(= $number:literal)?,)+
+    }) => {
+        $(#[$about])*
+        pub enum $name {
+            $($(#[$variant_about])* $variant $(= $number)?,)+
+        }
+
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: [Self; [$($name::$variant),+].len()] = [$(Self::$variant),+];
+        }
+    };
+}
+
 pub mod abi;
 pub mod books;
+mod counter;
 pub mod engine;
 pub mod flow;
 pub mod latency;

@@ -3,64 +3,47 @@
 
 use crate::abi::{Counter, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use crate::flow::{Family, FlowKey, Side};
-use crate::verdict::{Cause, UdpVerdict, Verdict};
+use crate::verdict::{Cause, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
 
-/// How a record stands. The TCP names are RFC 9293 §3.3.2's where it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// A free slot.
-    Empty = 0,
-    /// A SYN, and no valid SYN+ACK yet.
-    SynSent,
-    /// A valid SYN+ACK, and no valid ACK yet.
-    SynReceived,
-    /// The handshake is proven.
-    Established,
-    /// It was, and a FIN or RST came since.
-    Closed,
-    /// Provisional: the responder's RST acknowledged J+1.
-    Refused,
-    /// Provisional: an ICMP error quoted the SYN.
-    Unreachable,
-    /// Provisional: the initiator's RST.
-    InitiatorAborted,
-    /// Provisional: the responder's RST after its SYN+ACK.
-    ResponderAborted,
-    /// No SYN was seen.
-    Midstream,
-    /// A SYN+ACK whose SYN was not seen.
-    OrphanSynAck,
-    /// UDP, nothing came back.
-    UdpWaiting,
-    /// UDP, a packet came back.
-    UdpAnswered,
-    /// UDP, ICMP says that nobody listens.
-    UdpUnreachable,
-    /// UDP to a group.
-    UdpMulticast,
+listed! {
+    /// How a record stands. The TCP names are RFC 9293 §3.3.2's where it has one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum State {
+        /// A free slot.
+        Empty = 0,
+        /// A SYN, and no valid SYN+ACK yet.
+        SynSent,
+        /// A valid SYN+ACK, and no valid ACK yet.
+        SynReceived,
+        /// The handshake is proven.
+        Established,
+        /// It was, and a FIN or RST came since.
+        Closed,
+        /// Provisional: the responder's RST acknowledged J+1.
+        Refused,
+        /// Provisional: an ICMP error quoted the SYN.
+        Unreachable,
+        /// Provisional: the initiator's RST.
+        InitiatorAborted,
+        /// Provisional: the responder's RST after its SYN+ACK.
+        ResponderAborted,
+        /// No SYN was seen.
+        Midstream,
+        /// A SYN+ACK whose SYN was not seen.
+        OrphanSynAck,
+        /// UDP, nothing came back.
+        UdpWaiting,
+        /// UDP, a packet came back.
+        UdpAnswered,
+        /// UDP, ICMP says that nobody listens.
+        UdpUnreachable,
+        /// UDP to a group.
+        UdpMulticast,
+    }
 }
 
 impl State {
-    /// In the order of their numbers.
-    pub const ALL: [Self; 15] = [
-        Self::Empty,
-        Self::SynSent,
-        Self::SynReceived,
-        Self::Established,
-        Self::Closed,
-        Self::Refused,
-        Self::Unreachable,
-        Self::InitiatorAborted,
-        Self::ResponderAborted,
-        Self::Midstream,
-        Self::OrphanSynAck,
-        Self::UdpWaiting,
-        Self::UdpAnswered,
-        Self::UdpUnreachable,
-        Self::UdpMulticast,
-    ];
-
     /// The open attempts' states, as bits.
     pub const OPEN: u32 = set(&[Self::SynSent, Self::SynReceived]);
     /// The UDP flows' states, as bits.
@@ -72,7 +55,7 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
-        if number > Self::UdpMulticast as u8 {
+        if number as usize >= Self::ALL.len() {
             return Self::Empty;
         }
         // SAFETY: the numbers below this are the states' own, asserted below.
@@ -143,22 +126,54 @@ impl State {
         }
     }
 
-    /// The place of [`gauge`](Self::gauge) in the counter block, without a branch a state.
+    /// The place of [`gauge`](Self::gauge) in the counter block, without a branch per state.
     #[inline(always)]
     #[must_use]
     pub const fn gauge_place(self) -> usize {
-        /// A byte a state.
-        const PLACES: [u64; 2] = {
-            let mut places = [0; 2];
-            let mut i = 0;
+        const PLACES: [u64; 2] = pack(&{
+            let (mut places, mut i) = ([0; 16], 0);
             while i < State::ALL.len() {
-                places[i >> 3] |= (State::ALL[i].gauge() as u64) << ((i & 7) * 8);
+                places[i] = State::ALL[i].gauge() as u8;
                 i += 1;
             }
             places
-        };
+        });
+        self.byte_of(PLACES)
+    }
+
+    /// The counter of entries into the verdict of records in this state, if attempts or flows leave it again.
+    #[must_use]
+    pub const fn entered(self) -> Option<Counter> {
+        const TABLES: (&[Row<Verdict>], &[Row<UdpVerdict>]) = (&TCP, &UDP);
+        let place = self.gauge() as usize;
+        match (row_of(TABLES.0, place), row_of(TABLES.1, place)) {
+            (Some(row), _) => row.entered,
+            (None, Some(row)) => row.entered,
+            (None, None) => None,
+        }
+    }
+
+    /// The place of [`entered`](Self::entered) in the counter block, without a branch per state; 0 for none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn entered_place(self) -> usize {
+        const PLACES: [u64; 2] = pack(&{
+            let (mut places, mut i) = ([0; 16], 0);
+            while i < State::ALL.len() {
+                if let Some(counter) = State::ALL[i].entered() {
+                    places[i] = counter as u8;
+                }
+                i += 1;
+            }
+            places
+        });
+        self.byte_of(PLACES)
+    }
+
+    #[inline(always)]
+    const fn byte_of(self, bytes: [u64; 2]) -> usize {
         let number = self as u32;
-        let word = if number < 8 { PLACES[0] } else { PLACES[1] };
+        let word = if number < 8 { bytes[0] } else { bytes[1] };
         (word >> ((number & 7) * 8) & 0xff) as usize
     }
 
@@ -171,12 +186,45 @@ impl State {
 }
 
 const _: () = {
+    assert!(State::ALL.len() <= 16, "a state is a nibble of the tables above and of `table::Worth`");
+    assert!(Counter::End as usize == 0, "no state's entries are counted at the place 0");
     let mut i = 0;
     while i < State::ALL.len() {
-        assert!(State::ALL[i] as usize == i, "a state's number is its place");
+        assert_state(State::ALL[i], i);
         i += 1;
     }
 };
+
+const fn assert_state(state: State, place: usize) {
+    const TABLES: (&[Row<Verdict>], &[Row<UdpVerdict>]) = (&TCP, &UDP);
+    assert!(state as usize == place, "a state's number is its place");
+    assert!(State::from_number(state as u8) as usize == place, "a state is read back as itself");
+    let gauge = state.gauge() as usize;
+    let (tcp, udp) = (row_of(TABLES.0, gauge), row_of(TABLES.1, gauge));
+    if matches!(state, State::Empty) {
+        assert!(tcp.is_none() && udp.is_none(), "a free slot has no verdict");
+        return;
+    }
+    assert!(udp.is_some() == state.is_udp() && tcp.is_some() == !state.is_udp(), "a verdict of its protocol");
+    if let Some(row) = tcp {
+        assert!(row.is_term() == state.is_attempt(), "attempts, and they alone, are terms of the identity");
+        assert!(matches!(row.role, Role::ByAge) == state.is_open(), "age decides of open attempts");
+        assert!(
+            !state.is_provisional() || row.entered.is_some(),
+            "what may be taken back counts its entries"
+        );
+    }
+}
+
+/// Bytes as two words: a question about a state is a shift.
+const fn pack(bytes: &[u8; 16]) -> [u64; 2] {
+    let (mut words, mut i) = ([0; 2], 0);
+    while i < bytes.len() {
+        words[i >> 3] |= (bytes[i] as u64) << ((i & 7) * 8);
+        i += 1;
+    }
+    words
+}
 
 /// States as bits of one word: a question about a state is a shift, not a branch a state. The
 /// verifier follows every branch, and the packet path asks often.
@@ -306,56 +354,25 @@ impl Record {
     /// How an attempt stands at `now`; `None` for UDP and free slots.
     #[must_use]
     pub const fn verdict(&self, now: Now, clocks: &Clocks) -> Option<Verdict> {
-        Some(match self.state {
-            State::SynSent | State::SynReceived => {
-                if self.expired(now, clocks) {
-                    Verdict::HalfOpenExpired
-                } else if self.age_ns(now) >= clocks.half_open_after_ns {
-                    Verdict::HalfOpen
-                } else {
-                    Verdict::Opening
-                }
-            }
-            State::Established | State::Closed => Verdict::Completed,
-            State::Refused => Verdict::Refused,
-            State::Unreachable => Verdict::Unreachable,
-            State::InitiatorAborted => Verdict::InitiatorAborted,
-            State::ResponderAborted => Verdict::ResponderAborted,
-            State::Midstream => Verdict::Midstream,
-            State::OrphanSynAck => Verdict::OrphanSynAck,
-            State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => return None,
+        if !self.state.is_open() {
+            return Verdict::of_gauge(self.state.gauge() as usize);
+        }
+        Some(if self.expired(now, clocks) {
+            Verdict::HalfOpenExpired
+        } else if self.age_ns(now) >= clocks.half_open_after_ns {
+            Verdict::HalfOpen
+        } else {
+            Verdict::Opening
         })
     }
 
     /// How a UDP flow stands at `now`; `None` for the rest.
     #[must_use]
     pub const fn udp_verdict(&self, now: Now, clocks: &Clocks) -> Option<UdpVerdict> {
-        Some(match self.state {
-            State::UdpWaiting => {
-                if self.age_ns(now) >= clocks.half_open_after_ns {
-                    UdpVerdict::Unanswered
-                } else {
-                    UdpVerdict::Pending
-                }
-            }
-            State::UdpAnswered => UdpVerdict::Answered,
-            State::UdpUnreachable => UdpVerdict::Unreachable,
-            State::UdpMulticast => UdpVerdict::Multicast,
-            State::Empty
-            | State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Closed
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Midstream
-            | State::OrphanSynAck => return None,
-        })
+        if !matches!(self.state, State::UdpWaiting) {
+            return UdpVerdict::of_gauge(self.state.gauge() as usize);
+        }
+        let is_late = self.age_ns(now) >= clocks.half_open_after_ns;
+        Some(if is_late { UdpVerdict::Unanswered } else { UdpVerdict::Pending })
     }
 }

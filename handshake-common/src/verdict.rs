@@ -1,126 +1,351 @@
-//! Every verdict, cause, sign and flag: its name, the sentence that says what it means and where to
-//! look, and its place in the identity. Reports, help and expectations read them here.
+//! Every verdict, cause, sign and flag: its name, and the sentence that says what it means and where to look.
+//!
+//! [`TCP`] and [`UDP`] are the tables of verdicts. Whatever lists verdicts is derived from them: gauges, the ends
+//! that events tell, reports, metrics, and what tests sum up. What a table must hold is asserted behind it, and in
+//! [`record`](crate::record) for the states.
 
-/// How an attempt stands or ended. Exactly one per attempt, except that one still open is either
-/// [`Opening`](Verdict::Opening) or [`HalfOpen`](Verdict::HalfOpen) by its age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// SYN(J), SYN+ACK(K, ack J+1), ACK(K+1), each proven by its numbers.
-    Completed,
-    /// The responder's RST acknowledged J+1 before any SYN+ACK.
-    Refused,
-    /// An ICMP error quoted the SYN before any SYN+ACK.
-    Unreachable,
-    /// The initiator's RST at the expected sequence number, before completion.
-    InitiatorAborted,
-    /// SYN+ACK, then the responder's RST at the expected sequence number, before completion.
-    ResponderAborted,
-    /// A SYN with another J on the same tuple while the attempt was open.
-    Superseded,
-    /// Still open when its record expired.
-    HalfOpenExpired,
-    /// Pushed out of a full set while open.
-    Evicted,
-    /// Open, and younger than T1.
-    Opening,
-    /// Open for longer than T1 (RFC 4987 §2).
-    HalfOpen,
-    /// Outside the books: a connection whose SYN was not seen.
-    Midstream,
-    /// Outside the books: a SYN+ACK whose SYN was not seen.
-    OrphanSynAck,
+use crate::counter::Counter;
+
+/// A verdict in the table of its protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<V: 'static> {
+    /// The verdict: its number is the row's.
+    pub verdict: V,
+    /// Its name in reports, expressions and metrics.
+    pub name: &'static str,
+    /// What it counts for.
+    pub role: Role,
+    /// The gauges that count it: one, or one per cause.
+    pub gauges: &'static [Gauge],
+    /// How reports show it.
+    pub shown: Shown,
+    /// Does an attempt with it have a problem that the verdict itself names?
+    pub problem: bool,
+    /// The counter of its entries, if attempts or flows leave it again: its gauge may fall, this never does.
+    pub entered: Option<Counter>,
+    /// What it means, and where to look.
+    pub sentence: &'static str,
 }
 
+/// What a verdict counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A term of the identity, and the end of an attempt as far as is known: an event tells it.
+    End,
+    /// A term of the identity, and no end that an event tells.
+    Term,
+    /// A term of the identity that shares its gauges with others: the age of the record decides.
+    ByAge,
+    /// Outside the identity.
+    Outside,
+}
+
+/// How reports show the figure of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// As one figure under its name.
+    Whole,
+    /// One figure per cause, below its name.
+    ByCause,
+    /// One figure per cause below its name, and before them their sum as `now`.
+    NowAndByCause,
+}
+
+/// A gauge of a verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct Gauge {
+    /// Its word in the counter block.
+    pub counter: Counter,
+    /// Which part of the verdict it counts, if the verdict is counted by cause.
+    pub cause: Option<Cause>,
+}
+
+const fn one(counter: Counter) -> Gauge {
+    Gauge { counter, cause: None }
+}
+
+const EXPIRED: &[Gauge] = &[
+    Gauge { counter: Counter::ExpiredNoSynAck, cause: Some(Cause::NoSynAck) },
+    Gauge { counter: Counter::ExpiredNoAck, cause: Some(Cause::NoAck) },
+];
+const OPEN: &[Gauge] = &[
+    Gauge { counter: Counter::OpenNoSynAck, cause: Some(Cause::NoSynAck) },
+    Gauge { counter: Counter::OpenNoAck, cause: Some(Cause::NoAck) },
+];
+const WAITING: &[Gauge] = &[one(Counter::UdpWaiting)];
+
+impl<V: Copy> Row<V> {
+    /// Is it a term of its protocol's identity?
+    #[must_use]
+    pub const fn is_term(&self) -> bool {
+        !matches!(self.role, Role::Outside)
+    }
+
+    /// Can its figure fall? Then it is no counter to those who ask for rates.
+    #[must_use]
+    pub const fn can_fall(&self) -> bool {
+        matches!(self.role, Role::ByAge) || self.entered.is_some()
+    }
+
+    /// Is it counted in this gauge, at least in part?
+    #[must_use]
+    pub const fn has_gauge(&self, place: usize) -> bool {
+        let mut i = 0;
+        while i < self.gauges.len() {
+            if self.gauges[i].counter as usize == place {
+                return true;
+            }
+            i += 1;
+        }
+        false
+    }
+}
+
+/// The first row that is counted in the gauge at a place of the counter block.
+#[must_use]
+pub const fn row_of<V: Copy>(table: &'static [Row<V>], place: usize) -> Option<&'static Row<V>> {
+    let mut i = 0;
+    while i < table.len() {
+        if table[i].has_gauge(place) {
+            return Some(&table[i]);
+        }
+        i += 1;
+    }
+    None
+}
+
+listed! {
+    /// How an attempt stands or ended. Exactly one per attempt, except that one still open is either
+    /// [`Opening`](Verdict::Opening) or [`HalfOpen`](Verdict::HalfOpen) by its age.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Verdict {
+        /// SYN(J), SYN+ACK(K, ack J+1), ACK(K+1), each proven by its numbers.
+        Completed,
+        /// The responder's RST acknowledged J+1 before any SYN+ACK.
+        Refused,
+        /// An ICMP error quoted the SYN before any SYN+ACK.
+        Unreachable,
+        /// The initiator's RST at the expected sequence number, before completion.
+        InitiatorAborted,
+        /// SYN+ACK, then the responder's RST at the expected sequence number, before completion.
+        ResponderAborted,
+        /// A SYN with another J on the same tuple while the attempt was open.
+        Superseded,
+        /// Still open when its record expired.
+        HalfOpenExpired,
+        /// Pushed out of a full set while open.
+        Evicted,
+        /// Open, and younger than T1.
+        Opening,
+        /// Open for longer than T1 (RFC 4987 §2).
+        HalfOpen,
+        /// Outside the books: a connection whose SYN was not seen.
+        Midstream,
+        /// Outside the books: a SYN+ACK whose SYN was not seen.
+        OrphanSynAck,
+    }
+}
+
+/// TCP: the verdicts in the order of reports.
+pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
+    Row {
+        verdict: Verdict::Completed,
+        name: "completed",
+        role: Role::End,
+        gauges: &[one(Counter::Completed)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "both ends are established: SYN, SYN+ACK and ACK fit by their sequence numbers",
+    },
+    Row {
+        verdict: Verdict::Refused,
+        name: "refused",
+        role: Role::End,
+        gauges: &[one(Counter::Refused)],
+        shown: Shown::Whole,
+        problem: true,
+        entered: Some(Counter::EnteredRefused),
+        sentence: "the responder answers the SYN with RST. Look at: is the service listening on that address and port, a rejecting firewall",
+    },
+    Row {
+        verdict: Verdict::Unreachable,
+        name: "unreachable",
+        role: Role::End,
+        gauges: &[one(Counter::Unreachable)],
+        shown: Shown::Whole,
+        problem: true,
+        entered: Some(Counter::EnteredUnreachable),
+        sentence: "a router or host answers the SYN with an ICMP error. Look at: routing, the address, a rejecting firewall",
+    },
+    Row {
+        verdict: Verdict::InitiatorAborted,
+        name: "initiator_aborted",
+        role: Role::End,
+        gauges: &[one(Counter::InitiatorAborted)],
+        shown: Shown::Whole,
+        problem: true,
+        entered: Some(Counter::EnteredInitiatorAborted),
+        sentence: "the client gave up with RST before the handshake was done. Look at: client timeouts, a port scan",
+    },
+    Row {
+        verdict: Verdict::ResponderAborted,
+        name: "responder_aborted",
+        role: Role::End,
+        gauges: &[one(Counter::ResponderAborted)],
+        shown: Shown::Whole,
+        problem: true,
+        entered: Some(Counter::EnteredResponderAborted),
+        sentence: "the server sent SYN+ACK, then RST. Look at: a listener closed meanwhile, accept queue overflow with abort, a middlebox",
+    },
+    Row {
+        verdict: Verdict::Superseded,
+        name: "superseded",
+        role: Role::End,
+        gauges: &[one(Counter::Superseded)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "the client began anew from the same port before the attempt was done. Look at: client retries, port reuse behind NAT",
+    },
+    Row {
+        verdict: Verdict::HalfOpenExpired,
+        name: "half_open_expired",
+        role: Role::End,
+        gauges: EXPIRED,
+        shown: Shown::ByCause,
+        problem: false,
+        entered: None,
+        sentence: "still half-open when its record expired. Look at: its cause",
+    },
+    Row {
+        verdict: Verdict::Evicted,
+        name: "evicted",
+        role: Role::End,
+        gauges: &[one(Counter::Evicted)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "pushed out of a full table while open: its end is not known. Look at: --max-flows",
+    },
+    Row {
+        verdict: Verdict::Opening,
+        name: "opening",
+        role: Role::ByAge,
+        gauges: OPEN,
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "open and young: nothing is wrong with it yet",
+    },
+    Row {
+        verdict: Verdict::HalfOpen,
+        name: "half_open",
+        role: Role::ByAge,
+        gauges: OPEN,
+        shown: Shown::NowAndByCause,
+        problem: false,
+        entered: None,
+        sentence: "open for longer than --half-open-after. Look at: its cause",
+    },
+    Row {
+        verdict: Verdict::Midstream,
+        name: "midstream",
+        role: Role::Outside,
+        gauges: &[one(Counter::Midstream)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "its handshake was before our time",
+    },
+    Row {
+        verdict: Verdict::OrphanSynAck,
+        name: "orphan_syn_ack",
+        role: Role::Outside,
+        gauges: &[one(Counter::OrphanSynAck)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: Some(Counter::EnteredOrphanSynAck),
+        sentence: "a SYN+ACK whose SYN did not pass this hook. Look at: asymmetric routes, --direction",
+    },
+];
+
 impl Verdict {
-    /// In the order of reports.
-    pub const ALL: [Self; 12] = [
-        Self::Completed,
-        Self::Refused,
-        Self::Unreachable,
-        Self::InitiatorAborted,
-        Self::ResponderAborted,
-        Self::Superseded,
-        Self::HalfOpenExpired,
-        Self::Evicted,
-        Self::Opening,
-        Self::HalfOpen,
-        Self::Midstream,
-        Self::OrphanSynAck,
-    ];
+    /// Its row in [`TCP`].
+    #[must_use]
+    pub const fn row(self) -> &'static Row<Self> {
+        const TABLE: &[Row<Verdict>] = &TCP;
+        &TABLE[self as usize]
+    }
 
     /// The name in reports, expressions and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::InitiatorAborted => "initiator_aborted",
-            Self::ResponderAborted => "responder_aborted",
-            Self::Superseded => "superseded",
-            Self::HalfOpenExpired => "half_open_expired",
-            Self::Evicted => "evicted",
-            Self::Opening => "opening",
-            Self::HalfOpen => "half_open",
-            Self::Midstream => "midstream",
-            Self::OrphanSynAck => "orphan_syn_ack",
-        }
+        self.row().name
     }
 
     /// What it means, and where to look.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::Completed => {
-                "both ends are established: SYN, SYN+ACK and ACK fit by their sequence numbers"
-            }
-            Self::Refused => {
-                "the responder answers the SYN with RST. Look at: is the service listening on that address and port, a rejecting firewall"
-            }
-            Self::Unreachable => {
-                "a router or host answers the SYN with an ICMP error. Look at: routing, the address, a rejecting firewall"
-            }
-            Self::InitiatorAborted => {
-                "the client gave up with RST before the handshake was done. Look at: client timeouts, a port scan"
-            }
-            Self::ResponderAborted => {
-                "the server sent SYN+ACK, then RST. Look at: a listener closed meanwhile, accept queue overflow with abort, a middlebox"
-            }
-            Self::Superseded => {
-                "the client began anew from the same port before the attempt was done. Look at: client retries, port reuse behind NAT"
-            }
-            Self::HalfOpenExpired => "still half-open when its record expired. Look at: its cause",
-            Self::Evicted => {
-                "pushed out of a full table while open: its end is not known. Look at: --max-flows"
-            }
-            Self::Opening => "open and young: nothing is wrong with it yet",
-            Self::HalfOpen => "open for longer than --half-open-after. Look at: its cause",
-            Self::Midstream => "its handshake was before our time",
-            Self::OrphanSynAck => {
-                "a SYN+ACK whose SYN did not pass this hook. Look at: asymmetric routes, --direction"
-            }
-        }
+        self.row().sentence
     }
 
     /// Is it a term of the identity `attempts = …`?
     #[must_use]
     pub const fn is_in_books(self) -> bool {
-        !matches!(self, Self::Midstream | Self::OrphanSynAck)
+        self.row().is_term()
+    }
+
+    /// Whether the cause stands beside it: it does where the attempt was open when it came to this verdict.
+    #[must_use]
+    pub const fn has_cause(self) -> bool {
+        match self {
+            Self::HalfOpen | Self::HalfOpenExpired | Self::Superseded | Self::Evicted => true,
+            Self::Completed
+            | Self::Refused
+            | Self::Unreachable
+            | Self::InitiatorAborted
+            | Self::ResponderAborted
+            | Self::Opening
+            | Self::Midstream
+            | Self::OrphanSynAck => false,
+        }
+    }
+
+    /// The verdict that is counted in the gauge at a place of the counter block; none where age decides.
+    #[must_use]
+    pub const fn of_gauge(place: usize) -> Option<Self> {
+        const TABLE: &[Row<Verdict>] = &TCP;
+        match row_of(TABLE, place) {
+            Some(row) if !matches!(row.role, Role::ByAge) => Some(row.verdict),
+            Some(_) | None => None,
+        }
     }
 }
 
-/// Why an open attempt does not get on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// No valid SYN+ACK.
-    NoSynAck,
-    /// A valid SYN+ACK, but no valid ACK.
-    NoAck,
+listed! {
+    /// Why an open attempt does not get on.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Cause {
+        /// No valid SYN+ACK.
+        NoSynAck,
+        /// A valid SYN+ACK, but no valid ACK.
+        NoAck,
+    }
 }
 
 impl Cause {
-    /// In the order of reports.
-    pub const ALL: [Self; 2] = [Self::NoSynAck, Self::NoAck];
+    /// The gauge of what is open with this cause.
+    #[must_use]
+    pub const fn open(self) -> Counter {
+        OPEN[self as usize].counter
+    }
+
+    /// The gauge of what was open with this cause when it expired.
+    #[must_use]
+    pub const fn expired(self) -> Counter {
+        EXPIRED[self as usize].counter
+    }
 
     /// The name in reports.
     #[must_use]
@@ -145,33 +370,39 @@ impl Cause {
     }
 }
 
-/// What is counted beside the verdicts and ends nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sign {
-    /// A SYN with the J of its attempt again.
-    SynRetransmit,
-    /// A SYN+ACK with a K already seen, before the final ACK.
-    SynAckRetransmit,
-    /// A SYN+ACK that does not acknowledge J+1.
-    BadSynAck,
-    /// An initiator's ACK that acknowledges something else than K+1.
-    BadAck,
-    /// The same SYN+ACK again after a valid final ACK.
-    AckIgnored,
-    /// A refused, unreachable or aborted attempt went on after all.
-    Revised,
+listed! {
+    /// What is counted beside the verdicts and ends nothing.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Sign {
+        /// A SYN with the J of its attempt again.
+        SynRetransmit,
+        /// A SYN+ACK with a K already seen, before the final ACK.
+        SynAckRetransmit,
+        /// A SYN+ACK that does not acknowledge J+1.
+        BadSynAck,
+        /// An initiator's ACK that acknowledges something else than K+1.
+        BadAck,
+        /// The same SYN+ACK again after a valid final ACK.
+        AckIgnored,
+        /// A refused, unreachable or aborted attempt went on after all.
+        Revised,
+    }
 }
 
 impl Sign {
-    /// In the order of reports.
-    pub const ALL: [Self; 6] = [
-        Self::SynRetransmit,
-        Self::SynAckRetransmit,
-        Self::BadSynAck,
-        Self::BadAck,
-        Self::AckIgnored,
-        Self::Revised,
-    ];
+    /// The counter of its occurrences.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::SynRetransmit => Counter::SynRetransmits,
+            Self::SynAckRetransmit => Counter::SynAckRetransmits,
+            Self::BadSynAck => Counter::BadSynAck,
+            Self::BadAck => Counter::BadAck,
+            Self::AckIgnored => Counter::AckIgnored,
+            Self::Revised => Counter::Revised,
+        }
+    }
 
     /// The name in reports.
     #[must_use]
@@ -212,74 +443,206 @@ impl Sign {
     }
 }
 
-/// How a UDP flow stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UdpVerdict {
-    /// A packet came back.
-    Answered,
-    /// None came back for longer than T1.
-    Unanswered,
-    /// An ICMP port unreachable quoted it.
-    Unreachable,
-    /// Sent to a multicast or broadcast address: an answer cannot match.
-    Multicast,
-    /// No answer yet, younger than T1.
-    Pending,
-    /// Pushed out of a full set.
-    Evicted,
+listed! {
+    /// How a UDP flow stands.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum UdpVerdict {
+        /// A packet came back.
+        Answered,
+        /// None came back for longer than T1.
+        Unanswered,
+        /// An ICMP port unreachable quoted it.
+        Unreachable,
+        /// Sent to a multicast or broadcast address: an answer cannot match.
+        Multicast,
+        /// No answer yet, younger than T1.
+        Pending,
+        /// Pushed out of a full set.
+        Evicted,
+    }
 }
 
-impl UdpVerdict {
-    /// In the order of reports.
-    pub const ALL: [Self; 6] =
-        [Self::Answered, Self::Unanswered, Self::Unreachable, Self::Multicast, Self::Pending, Self::Evicted];
+/// UDP: the verdicts in the order of reports.
+pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
+    Row {
+        verdict: UdpVerdict::Answered,
+        name: "answered",
+        role: Role::Term,
+        gauges: &[one(Counter::UdpAnswered)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: Some(Counter::EnteredUdpAnswered),
+        sentence: "a packet came back",
+    },
+    Row {
+        verdict: UdpVerdict::Unanswered,
+        name: "unanswered",
+        role: Role::ByAge,
+        gauges: WAITING,
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "nothing came back. Look at: is an answer expected at all, a filter, the service",
+    },
+    Row {
+        verdict: UdpVerdict::Unreachable,
+        name: "unreachable",
+        role: Role::Term,
+        gauges: &[one(Counter::UdpUnreachable)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: Some(Counter::EnteredUdpUnreachable),
+        sentence: "the far host has nothing on that port and says so (ICMP port unreachable)",
+    },
+    Row {
+        verdict: UdpVerdict::Multicast,
+        name: "multicast",
+        role: Role::Term,
+        gauges: &[one(Counter::UdpMulticast)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: Some(Counter::EnteredUdpMulticast),
+        sentence: "sent to a group: an answer cannot be matched",
+    },
+    Row {
+        verdict: UdpVerdict::Pending,
+        name: "pending",
+        role: Role::ByAge,
+        gauges: WAITING,
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "young: an answer may still come",
+    },
+    Row {
+        verdict: UdpVerdict::Evicted,
+        name: "evicted",
+        role: Role::Term,
+        gauges: &[one(Counter::UdpEvicted)],
+        shown: Shown::Whole,
+        problem: false,
+        entered: None,
+        sentence: "pushed out of a full table: its end is not known. Look at: --max-flows",
+    },
+];
 
-    /// The name in reports.
+impl UdpVerdict {
+    /// Its row in [`UDP`].
+    #[must_use]
+    pub const fn row(self) -> &'static Row<Self> {
+        const TABLE: &[Row<UdpVerdict>] = &UDP;
+        &TABLE[self as usize]
+    }
+
+    /// The name in reports, expressions and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Unanswered => "unanswered",
-            Self::Unreachable => "unreachable",
-            Self::Multicast => "multicast",
-            Self::Pending => "pending",
-            Self::Evicted => "evicted",
-        }
+        self.row().name
     }
 
     /// What it means, and where to look.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::Answered => "a packet came back",
-            Self::Unanswered => {
-                "nothing came back. Look at: is an answer expected at all, a filter, the service"
-            }
-            Self::Unreachable => "the far host has nothing on that port and says so (ICMP port unreachable)",
-            Self::Multicast => "sent to a group: an answer cannot be matched",
-            Self::Pending => "young: an answer may still come",
-            Self::Evicted => "pushed out of a full table: its end is not known. Look at: --max-flows",
+        self.row().sentence
+    }
+
+    /// The verdict that is counted in the gauge at a place of the counter block; none where age decides.
+    #[must_use]
+    pub const fn of_gauge(place: usize) -> Option<Self> {
+        const TABLE: &[Row<UdpVerdict>] = &UDP;
+        match row_of(TABLE, place) {
+            Some(row) if !matches!(row.role, Role::ByAge) => Some(row.verdict),
+            Some(_) | None => None,
         }
     }
 }
 
-/// What is worth knowing of a flow beside its verdict: bits in the record's tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowFlag {
-    /// Completed more than T1 after its first SYN.
-    Late,
-    /// The SYN carried data (RFC 7413).
-    FastOpen,
-    /// Both ends sent a SYN (RFC 9293 §3.5, figure 7).
-    Simultaneous,
-    /// Completed by inference, from the initiator's packets alone.
-    OneSided,
+/// What holds for a table whose identity is `total` = the gauges from `first` to `last`.
+const fn assert_table<V: Copy>(table: &[Row<V>], first: Counter, last: Counter) {
+    let mut place = first as usize;
+    while place <= last as usize {
+        let (mut alone, mut shared, mut i) = (0, 0, 0);
+        while i < table.len() {
+            let row = &table[i];
+            if row.has_gauge(place) {
+                assert!(row.is_term(), "a gauge of the identity counts a term");
+                alone += !matches!(row.role, Role::ByAge) as u32;
+                shared += matches!(row.role, Role::ByAge) as u32;
+            }
+            i += 1;
+        }
+        assert!(
+            (alone == 1 && shared == 0) || (alone == 0 && shared > 1),
+            "a gauge counts one verdict, or age divides it between several"
+        );
+        place += 1;
+    }
+    let mut i = 0;
+    while i < table.len() {
+        assert_row(&table[i], first, last);
+        i += 1;
+    }
+}
+
+const fn assert_row<V: Copy>(row: &Row<V>, first: Counter, last: Counter) {
+    assert!(!row.name.is_empty() && !row.sentence.is_empty(), "a verdict has a name and a sentence");
+    assert!(!row.gauges.is_empty(), "a verdict is counted");
+    assert!(row.gauges.len() == 1 || row.gauges.len() == Cause::ALL.len(), "one gauge, or one per cause");
+    assert!(
+        matches!(row.shown, Shown::Whole) || row.gauges.len() == Cause::ALL.len(),
+        "it has causes to show"
+    );
+    assert!(!(matches!(row.role, Role::ByAge) && row.entered.is_some()), "age alone enters nothing");
+    let mut i = 0;
+    while i < row.gauges.len() {
+        let (place, cause) = (row.gauges[i].counter as usize, row.gauges[i].cause);
+        let is_in = place >= first as usize && place <= last as usize;
+        assert!(is_in == row.is_term(), "terms alone are in the identity");
+        assert!(match cause {
+            Some(cause) => cause as usize == i,
+            None => row.gauges.len() == 1,
+        });
+        i += 1;
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < TCP.len() {
+        assert!(TCP[i].verdict as usize == i, "a row has its verdict's number");
+        i += 1;
+    }
+    let mut i = 0;
+    while i < UDP.len() {
+        assert!(UDP[i].verdict as usize == i, "a row has its verdict's number");
+        assert!(!matches!(UDP[i].role, Role::End | Role::Outside), "no event tells the end of a UDP flow");
+        i += 1;
+    }
+    assert_table(&TCP, Counter::Completed, Counter::OpenNoAck);
+    assert_table(&UDP, Counter::UdpAnswered, Counter::UdpEvicted);
+    assert!(Counter::Attempts as usize + 1 == Counter::Completed as usize, "a total stands before its terms");
+    assert!(
+        Counter::UdpFlows as usize + 1 == Counter::UdpAnswered as usize,
+        "a total stands before its terms"
+    );
+};
+
+listed! {
+    /// What is worth knowing of a flow beside its verdict: bits in the record's tag.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum FlowFlag {
+        /// Completed more than T1 after its first SYN.
+        Late,
+        /// The SYN carried data (RFC 7413).
+        FastOpen,
+        /// Both ends sent a SYN (RFC 9293 §3.5, figure 7).
+        Simultaneous,
+        /// Completed by inference, from the initiator's packets alone.
+        OneSided,
+    }
 }
 
 impl FlowFlag {
-    /// In the order of reports.
-    pub const ALL: [Self; 4] = [Self::Late, Self::FastOpen, Self::Simultaneous, Self::OneSided];
-
     /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -292,21 +655,42 @@ impl FlowFlag {
     }
 }
 
-/// The three times of a handshake, stamped where the packet is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Leg {
-    /// SYN → SYN+ACK.
-    SynToSynAck = 0,
-    /// SYN+ACK → ACK.
-    SynAckToAck,
-    /// First SYN → completing ACK, retransmissions included: what the client waited.
-    Connect,
+listed! {
+    /// The three times of a handshake, stamped where the packet is seen.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum Leg {
+        /// SYN → SYN+ACK.
+        SynToSynAck = 0,
+        /// SYN+ACK → ACK.
+        SynAckToAck,
+        /// First SYN → completing ACK, retransmissions included: what the client waited.
+        Connect,
+    }
 }
 
 impl Leg {
-    /// In the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::SynToSynAck, Self::SynAckToAck, Self::Connect];
+    /// The counter of the attempts that are left out of it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn excluded(self) -> Counter {
+        match self {
+            Self::SynToSynAck => Counter::ExcludedSynToSynAck,
+            Self::SynAckToAck => Counter::ExcludedSynAckToAck,
+            Self::Connect => Counter::ExcludedConnect,
+        }
+    }
+
+    /// The counter of its longest sample.
+    #[inline(always)]
+    #[must_use]
+    pub const fn longest(self) -> Counter {
+        match self {
+            Self::SynToSynAck => Counter::MaxSynToSynAck,
+            Self::SynAckToAck => Counter::MaxSynAckToAck,
+            Self::Connect => Counter::MaxConnect,
+        }
+    }
 
     /// The name in reports.
     #[must_use]

@@ -1,43 +1,44 @@
 //! What every report must hold, whatever it is of: the identities, each packet in one class, the interfaces' packets adding
 //! up, and `exact` saying what the losses say.
 
+use std::sync::LazyLock;
+
 use anyhow::{Context, Result, ensure};
+use handshake_common::verdict::{Cause, Row, Shown, TCP, UDP, Verdict};
+use handshake_common::wire::Class;
 use serde_json::Value;
 
 /// The terms of the identity of attempts, by their paths in a report.
-pub const ATTEMPTS: [&str; 12] = [
-    "tcp.completed",
-    "tcp.refused",
-    "tcp.unreachable",
-    "tcp.initiator_aborted",
-    "tcp.responder_aborted",
-    "tcp.superseded",
-    "tcp.half_open_expired.no_syn_ack",
-    "tcp.half_open_expired.no_ack",
-    "tcp.evicted",
-    "tcp.opening",
-    "tcp.half_open.no_syn_ack",
-    "tcp.half_open.no_ack",
-];
+pub static ATTEMPTS: LazyLock<Vec<String>> = LazyLock::new(|| terms("tcp", &TCP));
 /// The terms of UDP flows.
-const FLOWS: [&str; 6] =
-    ["udp.answered", "udp.unanswered", "udp.unreachable", "udp.multicast", "udp.pending", "udp.evicted"];
+static FLOWS: LazyLock<Vec<String>> = LazyLock::new(|| terms("udp", &UDP));
+/// The parts of `tcp.half_open.now`.
+static HALF_OPEN: LazyLock<Vec<String>> = LazyLock::new(|| paths("tcp", Verdict::HalfOpen.row()));
 /// Every packet is in one of these.
-const PACKETS: [&str; 13] = [
-    "packets.syn",
-    "packets.syn_ack",
-    "packets.ack",
-    "packets.fin",
-    "packets.rst",
-    "packets.tcp_other",
-    "packets.udp",
-    "packets.icmp",
-    "packets.ip_other",
-    "packets.fragment",
-    "packets.non_ip",
-    "packets.truncated",
-    "packets.malformed",
-];
+static PACKETS: LazyLock<Vec<String>> =
+    LazyLock::new(|| Class::ALL.map(|class| format!("packets.{}", class.name())).into());
+
+fn terms<V: Copy>(protocol: &str, table: &[Row<V>]) -> Vec<String> {
+    table.iter().filter(|row| row.is_term()).flat_map(|row| paths(protocol, row)).collect()
+}
+
+/// All of TCP's verdicts, in the identity or outside, by their paths in a report.
+#[must_use]
+pub fn verdicts() -> Vec<String> {
+    TCP.iter().flat_map(|row| paths("tcp", row)).collect()
+}
+
+/// The figures of a verdict, by their paths in a report.
+fn paths<V>(protocol: &str, row: &Row<V>) -> Vec<String> {
+    let whole = format!("{protocol}.{}", row.name);
+    match row.shown {
+        Shown::Whole => vec![whole],
+        Shown::ByCause | Shown::NowAndByCause => {
+            Cause::ALL.map(|cause| format!("{whole}.{}", cause.name())).into()
+        }
+    }
+}
+
 /// A report is exact while all of these are 0.
 const LOSSES: [&str; 6] =
     ["untracked", "contended", "tcp.evicted", "udp.evicted", "lost_events", "lost_before_hook"];
@@ -55,8 +56,8 @@ pub fn figure(report: &Value, path: &str) -> Result<u64> {
 ///
 /// # Errors
 /// One is not there.
-pub fn sum(report: &Value, paths: &[&str]) -> Result<u64> {
-    paths.iter().map(|path| figure(report, path)).sum()
+pub fn sum(report: &Value, paths: &[impl AsRef<str>]) -> Result<u64> {
+    paths.iter().map(|path| figure(report, path.as_ref())).sum()
 }
 
 /// What holds in every report, also while packets arrive.
@@ -65,10 +66,10 @@ pub fn sum(report: &Value, paths: &[&str]) -> Result<u64> {
 /// The first that does not hold.
 pub fn check(report: &Value) -> Result<()> {
     let identities = [
-        ("tcp.attempts", &ATTEMPTS[..]),
-        ("tcp.half_open.now", &ATTEMPTS[10..]),
-        ("udp.flows", &FLOWS),
-        ("packets.total", &PACKETS),
+        ("tcp.attempts", &*ATTEMPTS),
+        ("tcp.half_open.now", &*HALF_OPEN),
+        ("udp.flows", &*FLOWS),
+        ("packets.total", &*PACKETS),
     ];
     for (whole, parts) in identities {
         let (left, right) = (figure(report, whole)?, sum(report, parts)?);
@@ -82,7 +83,8 @@ pub fn check(report: &Value) -> Result<()> {
 /// The interfaces' packets are the report's.
 fn interfaces(report: &Value) -> Result<()> {
     let Some(interfaces) = report["source"]["interfaces"].as_array() else { return Ok(()) };
-    for path in PACKETS.iter().chain(&["packets.total", "packets.ipv4", "packets.ipv6"]) {
+    let all = ["packets.total", "packets.ipv4", "packets.ipv6"];
+    for path in PACKETS.iter().map(String::as_str).chain(all) {
         let parts: u64 = interfaces.iter().map(|interface| figure(interface, path)).sum::<Result<_>>()?;
         let whole = figure(report, path)?;
         ensure!(parts == whole, "{path}: the interfaces have {parts}, all {whole} in {report}");
@@ -99,10 +101,12 @@ mod tests {
     fn empty() -> Value {
         let mut report = json!({"exact": true});
         let wholes = ["tcp.attempts", "tcp.half_open.now", "udp.flows", "packets.total"];
-        for path in ATTEMPTS.iter().chain(&FLOWS).chain(&PACKETS).chain(&LOSSES).chain(&wholes) {
-            set(&mut report, path, 0);
-        }
+        parts().chain(wholes).for_each(|path| set(&mut report, path, 0));
         report
+    }
+
+    fn parts() -> impl Iterator<Item = &'static str> {
+        ATTEMPTS.iter().chain(&*FLOWS).chain(&*PACKETS).map(String::as_str).chain(LOSSES)
     }
 
     fn set(report: &mut Value, path: &str, figure: u64) {
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn every_term_and_every_loss_is_missed() {
         check(&empty()).expect("all zero");
-        for path in ATTEMPTS.iter().chain(&FLOWS).chain(&PACKETS).chain(&LOSSES) {
+        for path in parts() {
             let mut report = empty();
             set(&mut report, path, 1);
             assert!(check(&report).is_err(), "{path}");

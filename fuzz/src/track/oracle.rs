@@ -6,7 +6,7 @@ use handshake_common::flow::{Family, FlowKey};
 use handshake_common::memory::{Memory, Storage};
 use handshake_common::record::{Clocks, Now, Record, State};
 use handshake_common::table::{self, Slot, Tag, hash, set_of};
-use handshake_common::verdict::Verdict;
+use handshake_common::verdict::{self, Role, Row, UDP, Verdict, row_of};
 use handshake_common::wire::{Class, Packet, TCP};
 
 use super::arena::Arena;
@@ -17,21 +17,6 @@ const TCP_IDENTITY: (Counter, Counter, Counter) = (Counter::Attempts, Counter::C
 /// The same of UDP.
 const UDP_IDENTITY: (Counter, Counter, Counter) =
     (Counter::UdpFlows, Counter::UdpAnswered, Counter::UdpEvicted);
-/// What falls where the wire takes a verdict back, or where an open attempt ends; markers count pairs.
-const FALLING: [Counter; 10] = [
-    Counter::Refused,
-    Counter::Unreachable,
-    Counter::InitiatorAborted,
-    Counter::ResponderAborted,
-    Counter::OpenNoSynAck,
-    Counter::OpenNoAck,
-    Counter::UdpAnswered,
-    Counter::UdpWaiting,
-    Counter::UdpUnreachable,
-    Counter::UdpMulticast,
-];
-/// A gauge that falls where an orphan's SYN comes late.
-const ORPHANS: Counter = Counter::OrphanSynAck;
 /// No stream is long enough to count so far: a gauge that is above went below zero.
 const SMALL: u64 = 1 << 32;
 
@@ -56,7 +41,7 @@ impl Words {
         }
         assert_eq!(self.at(Counter::Begin), self.at(Counter::End), "no pair is half done");
         assert_eq!(self.at(Counter::Contended), 0, "nobody else is here");
-        assert!(self.at(ORPHANS) < SMALL, "orphans below zero");
+        assert!(self.at(Counter::OrphanSynAck) < SMALL, "orphans below zero");
     }
 
     /// The slots hold what the gauges say: the open attempts all, of the rest some were displaced.
@@ -77,17 +62,28 @@ impl Words {
 
     /// What one packet may change.
     pub(super) fn follow(&self, before: &Self, packet: &Packet, history: &History) {
-        let mut falling = [false; COUNTERS];
-        FALLING.iter().chain([&ORPHANS]).for_each(|counter| falling[*counter as usize] = true);
         for (i, (now, then)) in self.0.iter().zip(&before.0).enumerate() {
-            assert!(falling[i] || now >= then, "counter {i} fell from {then} to {now} with {packet:?}");
+            assert!(can_fall(i) || now >= then, "counter {i} fell from {then} to {now} with {packet:?}");
         }
+        self.entries(before);
         let risen = |counter| self.at(counter) - before.at(counter);
         let syn = packet.class == Class::Syn as u8 && packet.protocol == TCP;
         assert!(risen(Counter::Attempts) <= u64::from(syn), "an attempt needs a SYN: {packet:?}");
         assert!(risen(Counter::Completed) <= 1, "one segment completes one attempt: {packet:?}");
         if risen(Counter::Completed) == 1 {
             history.proves(self);
+        }
+    }
+
+    /// A verdict that can be left again is entered at least as often as its gauge rises.
+    fn entries(&self, before: &Self) {
+        let tcp = verdict::TCP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?)));
+        let udp = UDP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?)));
+        for (gauge, entered) in tcp.chain(udp) {
+            let entries = self.at(entered) - before.at(entered);
+            let rise = self.at(gauge).saturating_sub(before.at(gauge));
+            assert!(entries <= 1 && rise <= entries, "{gauge:?} rose by {rise}, entered {entries} times");
+            assert!(self.at(gauge) <= self.at(entered), "{gauge:?} is above its entries");
         }
     }
 
@@ -104,6 +100,11 @@ impl Words {
             assert_eq!(&sums[..books.len()], books, "the services' {total:?} and terms");
         }
     }
+}
+
+/// Does the counter at this place fall where flows leave a verdict again?
+fn can_fall(place: usize) -> bool {
+    row_of(&verdict::TCP, place).is_some_and(Row::can_fall) || row_of(&UDP, place).is_some_and(Row::can_fall)
 }
 
 /// What must hold once the last packet is done.
@@ -150,7 +151,8 @@ fn stands(record: &Record, now: Now, config: &Config) {
     let verdict = record.verdict(now, &clocks);
     assert_eq!(verdict.is_some(), !record.state.is_udp(), "{record:?}");
     assert_eq!(record.udp_verdict(now, &clocks).is_some(), record.state.is_udp(), "{record:?}");
-    let open = [Verdict::Opening, Verdict::HalfOpen, Verdict::HalfOpenExpired].map(Some).contains(&verdict);
+    let row = verdict.map(Verdict::row);
+    let open = row.is_some_and(|row| row.role == Role::ByAge || row.verdict == Verdict::HalfOpenExpired);
     assert_eq!(open, record.state.is_open(), "{record:?}");
     assert!(matches!(record.family, Family::V4) == (record.key.low[3] == 0), "{record:?}");
 }

@@ -5,7 +5,7 @@ mod completeness;
 
 use std::net::SocketAddr;
 
-use handshake_common::abi::{Counter, Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
+use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Detail, Record, State};
 use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
@@ -139,7 +139,7 @@ impl Flow {
     #[must_use]
     pub fn cause(&self, standing: Standing) -> Option<Cause> {
         match standing {
-            Standing::Tcp(verdict) => has_cause(verdict).then(|| self.record.state.cause()),
+            Standing::Tcp(verdict) => verdict.has_cause().then(|| self.record.state.cause()),
             Standing::Udp(_) => None,
         }
     }
@@ -367,32 +367,8 @@ const fn bit(flag: FlowFlag) -> u16 {
     }
 }
 
-/// The cause stands beside what an open attempt came to.
-const fn has_cause(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Superseded | Verdict::Evicted)
-}
-
 /// How the attempt of an event ended; `None` when its number is no verdict's.
 #[must_use]
 pub fn verdict_of(event: &Event) -> Option<Verdict> {
-    ENDS.iter().find(|(counter, _)| *counter as u32 == event.verdict).map(|(_, verdict)| *verdict)
+    Verdict::of_gauge(usize::try_from(event.verdict).ok()?)
 }
-
-/// The verdict of the gauge that an attempt ended in.
-#[must_use]
-pub fn verdict_in(counter: Counter) -> Option<Verdict> {
-    ENDS.iter().find(|(each, _)| *each == counter).map(|(_, verdict)| *verdict)
-}
-
-/// The gauges that an attempt ends in, and their verdicts.
-const ENDS: [(Counter, Verdict); 9] = [
-    (Counter::Completed, Verdict::Completed),
-    (Counter::Refused, Verdict::Refused),
-    (Counter::Unreachable, Verdict::Unreachable),
-    (Counter::InitiatorAborted, Verdict::InitiatorAborted),
-    (Counter::ResponderAborted, Verdict::ResponderAborted),
-    (Counter::Superseded, Verdict::Superseded),
-    (Counter::ExpiredNoSynAck, Verdict::HalfOpenExpired),
-    (Counter::ExpiredNoAck, Verdict::HalfOpenExpired),
-    (Counter::Evicted, Verdict::Evicted),
-];

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Shown, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
 use crate::model::snapshot::{Books, EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, UdpBooks};
@@ -226,37 +226,21 @@ fn books() -> Vec<Metric<Books>> {
     all
 }
 
-/// A verdict's figure; those that have a cause are given by cause.
+/// A verdict's figure, or those of its causes, as its table says.
 fn of_verdict(verdict: Verdict) -> Vec<Metric<Books>> {
-    let name = verdict.name();
-    let whole = move |books: &Books| books.verdict(verdict);
-    match verdict {
-        Verdict::HalfOpen => {
-            let now = Metric::new(format!("{name}.now"), Unit::Attempts, verdict.sentence(), whole);
-            let mut all = vec![now];
-            all.extend(by_cause(name, |books, cause| books.half_open.of(cause)));
-            all
-        }
-        Verdict::HalfOpenExpired => by_cause(name, |books, cause| books.half_open_expired.of(cause)),
-        Verdict::Completed
-        | Verdict::Refused
-        | Verdict::Unreachable
-        | Verdict::InitiatorAborted
-        | Verdict::ResponderAborted
-        | Verdict::Superseded
-        | Verdict::Evicted
-        | Verdict::Opening
-        | Verdict::Midstream
-        | Verdict::OrphanSynAck => vec![Metric::new(name, Unit::Attempts, verdict.sentence(), whole)],
-    }
-}
-
-fn by_cause(path: &str, get: fn(&Books, Cause) -> u64) -> Vec<Metric<Books>> {
-    let metric = |cause: Cause| {
-        let name = format!("{path}.{}", cause.name());
-        Metric::new(name, Unit::Attempts, cause.sentence(), move |books| get(books, cause))
+    let (name, shown) = (verdict.name(), verdict.row().shown);
+    let whole = |name: String| {
+        Metric::new(name, Unit::Attempts, verdict.sentence(), move |books: &Books| books.verdict(verdict))
     };
-    Cause::ALL.map(metric).into()
+    let by_cause = Cause::ALL.map(|cause| {
+        let get = move |books: &Books| books.by_cause(verdict).of(cause);
+        Metric::new(format!("{name}.{}", cause.name()), Unit::Attempts, cause.sentence(), get)
+    });
+    match shown {
+        Shown::Whole => vec![whole(name.to_owned())],
+        Shown::ByCause => by_cause.into(),
+        Shown::NowAndByCause => [whole(format!("{name}.now"))].into_iter().chain(by_cause).collect(),
+    }
 }
 
 fn latency() -> Vec<Metric<Latency>> {

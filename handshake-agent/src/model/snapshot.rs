@@ -24,7 +24,7 @@ use handshake_common::abi::{
 use handshake_common::flow::Family;
 use handshake_common::latency::{bucket, upper_bound};
 use handshake_common::record::{Clocks, Now};
-use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Role, Sign, TCP, UDP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
 use crate::address::ip;
@@ -144,26 +144,8 @@ pub struct Packets {
 pub struct Books {
     /// SYNs with a new identity.
     pub attempts: u64,
-    /// Proven by their numbers.
-    pub completed: u64,
-    /// Answered by RST.
-    pub refused: u64,
-    /// Answered by an ICMP error.
-    pub unreachable: u64,
-    /// Ended by the initiator's RST.
-    pub initiator_aborted: u64,
-    /// Ended by the responder's RST after its SYN+ACK.
-    pub responder_aborted: u64,
-    /// Ended by another attempt on the same tuple.
-    pub superseded: u64,
-    /// Expired while half-open, those included that nothing has met since.
-    pub half_open_expired: ByCause,
-    /// Pushed out of a full set while open.
-    pub evicted: u64,
-    /// Open and younger than T1.
-    pub opening: u64,
-    /// Open and older.
-    pub half_open: ByCause,
+    /// By verdict, then by cause; of a verdict without causes all is in the first place.
+    figures: [ByCause; Verdict::ALL.len()],
 }
 
 /// TCP's figures.
@@ -173,10 +155,10 @@ pub struct Tcp {
     pub books: Books,
     /// Completed more than T1 after the first SYN.
     pub late: u64,
-    /// Flows whose SYN was not seen.
-    pub midstream: u64,
-    /// SYN+ACKs whose SYN was not seen.
-    pub orphan_syn_ack: u64,
+    /// The verdicts outside the identity; the others count 0 here.
+    outside: [u64; Verdict::ALL.len()],
+    /// How often each verdict was entered, where attempts leave it again.
+    entered: [Option<u64>; Verdict::ALL.len()],
     signs: [u64; Sign::ALL.len()],
 }
 
@@ -185,18 +167,7 @@ pub struct Tcp {
 pub struct UdpBooks {
     /// Flows seen.
     pub flows: u64,
-    /// A packet came back.
-    pub answered: u64,
-    /// None did, for T1 or longer.
-    pub unanswered: u64,
-    /// ICMP said that nobody listens.
-    pub unreachable: u64,
-    /// To a group.
-    pub multicast: u64,
-    /// No answer yet, younger than T1.
-    pub pending: u64,
-    /// Pushed out of a full set.
-    pub evicted: u64,
+    figures: [u64; UdpVerdict::ALL.len()],
 }
 
 /// UDP's figures.
@@ -204,6 +175,8 @@ pub struct UdpBooks {
 pub struct Udp {
     /// The identity.
     pub books: UdpBooks,
+    /// How often each verdict was entered, where flows leave it again.
+    entered: [Option<u64>; UdpVerdict::ALL.len()],
     /// Packets of tracked flows.
     pub packets: u64,
     /// Bytes of their IP packets.
@@ -318,7 +291,7 @@ impl Snapshot {
     ) -> Self {
         let word = |counter: Counter| word(&reading.counters, counter);
         let all = scan.all();
-        let shown = previous.map(|p| p.tcp.books.half_open_expired).unwrap_or_default();
+        let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
         let mut snapshot = Self {
             context: Arc::clone(context),
             taken_at_ns: reading.wall_ns,
@@ -366,8 +339,8 @@ impl Snapshot {
         [
             ("untracked", self.untracked),
             ("contended", self.contended),
-            ("evicted", self.tcp.books.evicted),
-            ("udp.evicted", self.udp.books.evicted),
+            ("evicted", self.tcp.verdict(Verdict::Evicted)),
+            ("udp.evicted", self.udp.books.verdict(UdpVerdict::Evicted)),
             ("lost_events", self.lost_events),
             ("lost_before_hook", self.lost_before_hook),
         ]
@@ -481,44 +454,46 @@ impl Books {
     /// identity goes first then.
     fn settle(gauges: &[u64; SERVICE_GAUGES], ages: &Ages, shown: ByCause, stopped: bool) -> Self {
         let gauge = |counter: Counter| gauges[counter as usize - Counter::Attempts as usize];
-        let mut books = Self {
-            attempts: gauge(Counter::Attempts),
-            completed: gauge(Counter::Completed),
-            refused: gauge(Counter::Refused),
-            unreachable: gauge(Counter::Unreachable),
-            initiator_aborted: gauge(Counter::InitiatorAborted),
-            responder_aborted: gauge(Counter::ResponderAborted),
-            superseded: gauge(Counter::Superseded),
-            evicted: gauge(Counter::Evicted),
-            ..Self::default()
-        };
+        let mut books = Self { attempts: gauge(Counter::Attempts), ..Self::default() };
+        let told = TCP.iter().filter(|row| matches!(row.role, Role::End | Role::Term));
+        for (row, part) in told.flat_map(|row| row.gauges.iter().map(move |part| (row, part))) {
+            *books.at(row.verdict, part.cause.unwrap_or(Cause::NoSynAck)) = gauge(part.counter);
+        }
         for cause in Cause::ALL {
-            let (met, open) = (gauge(expired_counter(cause)), gauge(open_counter(cause)));
+            let (met, open) = (gauge(cause.expired()), gauge(cause.open()));
             let moved = ages.expired.of(cause).max(shown.of(cause).saturating_sub(met)).min(open);
             let left = open - moved;
             let half_open = if stopped { left } else { ages.half_open.of(cause).min(left) };
-            *books.half_open_expired.at(cause) = met + moved;
-            *books.half_open.at(cause) = half_open;
-            books.opening += left - half_open;
+            *books.at(Verdict::HalfOpenExpired, cause) = met + moved;
+            *books.at(Verdict::HalfOpen, cause) = half_open;
+            *books.at(Verdict::Opening, cause) = left - half_open;
         }
         books
     }
 
-    /// The figure of a verdict; the two outside the books are not here and count 0.
+    fn at(&mut self, verdict: Verdict, cause: Cause) -> &mut u64 {
+        self.figures[verdict as usize].at(cause)
+    }
+
+    /// The figure of a verdict; those outside the identity are not here and count 0.
     pub fn verdict(&self, verdict: Verdict) -> u64 {
-        match verdict {
-            Verdict::Completed => self.completed,
-            Verdict::Refused => self.refused,
-            Verdict::Unreachable => self.unreachable,
-            Verdict::InitiatorAborted => self.initiator_aborted,
-            Verdict::ResponderAborted => self.responder_aborted,
-            Verdict::Superseded => self.superseded,
-            Verdict::HalfOpenExpired => self.half_open_expired.total(),
-            Verdict::Evicted => self.evicted,
-            Verdict::Opening => self.opening,
-            Verdict::HalfOpen => self.half_open.total(),
-            Verdict::Midstream | Verdict::OrphanSynAck => 0,
+        self.by_cause(verdict).total()
+    }
+
+    /// The figure of a verdict that has causes, by cause.
+    pub fn by_cause(&self, verdict: Verdict) -> ByCause {
+        self.figures[verdict as usize]
+    }
+
+    /// So many attempts, of which these had these verdicts.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn of(attempts: u64, figures: &[(Verdict, [u64; 2])]) -> Self {
+        let mut books = Self { attempts, ..Self::default() };
+        for (verdict, [no_syn_ack, no_ack]) in figures {
+            books.figures[*verdict as usize] = ByCause { no_syn_ack: *no_syn_ack, no_ack: *no_ack };
         }
+        books
     }
 
     /// The identity's right side: all verdicts and what is open.
@@ -531,16 +506,7 @@ impl Books {
 impl AddAssign for Books {
     fn add_assign(&mut self, other: Self) {
         self.attempts += other.attempts;
-        self.completed += other.completed;
-        self.refused += other.refused;
-        self.unreachable += other.unreachable;
-        self.initiator_aborted += other.initiator_aborted;
-        self.responder_aborted += other.responder_aborted;
-        self.superseded += other.superseded;
-        self.half_open_expired += other.half_open_expired;
-        self.evicted += other.evicted;
-        self.opening += other.opening;
-        self.half_open += other.half_open;
+        self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
     }
 }
 
@@ -552,28 +518,20 @@ impl Tcp {
         Self {
             books: Books::settle(&gauges, ages, shown, reading.stopped),
             late: word(counters, Counter::Late),
-            midstream: word(counters, Counter::Midstream),
-            orphan_syn_ack: word(counters, Counter::OrphanSynAck),
-            signs: Sign::ALL.map(|sign| word(counters, sign_counter(sign))),
+            outside: TCP.map(|row| if row.is_term() { 0 } else { word(counters, row.gauges[0].counter) }),
+            entered: TCP.map(|row| row.entered.map(|counter| word(counters, counter))),
+            signs: Sign::ALL.map(|sign| word(counters, sign.counter())),
         }
     }
 
     /// The figure of a verdict, in the books or outside.
     pub fn verdict(&self, verdict: Verdict) -> u64 {
-        match verdict {
-            Verdict::Midstream => self.midstream,
-            Verdict::OrphanSynAck => self.orphan_syn_ack,
-            Verdict::Completed
-            | Verdict::Refused
-            | Verdict::Unreachable
-            | Verdict::InitiatorAborted
-            | Verdict::ResponderAborted
-            | Verdict::Superseded
-            | Verdict::HalfOpenExpired
-            | Verdict::Evicted
-            | Verdict::Opening
-            | Verdict::HalfOpen => self.books.verdict(verdict),
-        }
+        self.books.verdict(verdict) + self.outside[verdict as usize]
+    }
+
+    /// How often a verdict was entered, where attempts leave it again.
+    pub fn entered(&self, verdict: Verdict) -> Option<u64> {
+        self.entered[verdict as usize]
     }
 
     /// How often a sign was seen.
@@ -588,39 +546,24 @@ impl UdpBooks {
     fn settle(gauge: impl Fn(Counter) -> u64, ages: &Ages, stopped: bool) -> Self {
         let waiting = gauge(Counter::UdpWaiting);
         let pending = if stopped { 0 } else { ages.pending.min(waiting) };
-        Self {
-            flows: gauge(Counter::UdpFlows),
-            answered: gauge(Counter::UdpAnswered),
-            unanswered: waiting - pending,
-            unreachable: gauge(Counter::UdpUnreachable),
-            multicast: gauge(Counter::UdpMulticast),
-            pending,
-            evicted: gauge(Counter::UdpEvicted),
-        }
+        let figures = UDP.map(|row| match (row.role, row.verdict) {
+            (Role::ByAge, UdpVerdict::Pending) => pending,
+            (Role::ByAge, _) => waiting - pending,
+            (Role::End | Role::Term | Role::Outside, _) => gauge(row.gauges[0].counter),
+        });
+        Self { flows: gauge(Counter::UdpFlows), figures }
     }
 
     /// The figure of a verdict.
     pub fn verdict(&self, verdict: UdpVerdict) -> u64 {
-        match verdict {
-            UdpVerdict::Answered => self.answered,
-            UdpVerdict::Unanswered => self.unanswered,
-            UdpVerdict::Unreachable => self.unreachable,
-            UdpVerdict::Multicast => self.multicast,
-            UdpVerdict::Pending => self.pending,
-            UdpVerdict::Evicted => self.evicted,
-        }
+        self.figures[verdict as usize]
     }
 }
 
 impl AddAssign for UdpBooks {
     fn add_assign(&mut self, other: Self) {
         self.flows += other.flows;
-        self.answered += other.answered;
-        self.unanswered += other.unanswered;
-        self.unreachable += other.unreachable;
-        self.multicast += other.multicast;
-        self.pending += other.pending;
-        self.evicted += other.evicted;
+        self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
     }
 }
 
@@ -629,9 +572,15 @@ impl Udp {
         let counters = &reading.counters;
         Self {
             books: UdpBooks::settle(|counter| word(counters, counter), ages, reading.stopped),
+            entered: UDP.map(|row| row.entered.map(|counter| word(counters, counter))),
             packets: word(counters, Counter::UdpPackets),
             bytes: word(counters, Counter::UdpBytes),
         }
+    }
+
+    /// How often a verdict was entered, where flows leave it again.
+    pub fn entered(&self, verdict: UdpVerdict) -> Option<u64> {
+        self.entered[verdict as usize]
     }
 }
 
@@ -711,17 +660,13 @@ fn address(service: &Service) -> SocketAddr {
 
 fn latencies(reading: &Reading) -> [Latency; 3] {
     Leg::ALL.map(|leg| {
-        let (excluded, most) = leg_counters(leg);
-        Latency::of(
-            &reading.histograms[leg as usize],
-            word(&reading.counters, excluded),
-            word(&reading.counters, most),
-        )
+        let of = |counter: Counter| word(&reading.counters, counter);
+        Latency::of(&reading.histograms[leg as usize], of(leg.excluded()), of(leg.longest()))
     })
 }
 
 fn unsettled(counters: &CounterBlock, ages: &Ages) -> u64 {
-    let gauges: u64 = Cause::ALL.iter().map(|cause| word(counters, open_counter(*cause))).sum();
+    let gauges: u64 = Cause::ALL.iter().map(|cause| word(counters, cause.open())).sum();
     let scanned = ages.opening.total() + ages.half_open.total() + ages.expired.total();
     scanned.abs_diff(gauges)
 }
@@ -753,40 +698,6 @@ fn difference(now: &Histogram, before: &Histogram) -> Histogram {
 
 fn word(counters: &CounterBlock, counter: Counter) -> u64 {
     counters.words[counter as usize]
-}
-
-const fn open_counter(cause: Cause) -> Counter {
-    match cause {
-        Cause::NoSynAck => Counter::OpenNoSynAck,
-        Cause::NoAck => Counter::OpenNoAck,
-    }
-}
-
-const fn expired_counter(cause: Cause) -> Counter {
-    match cause {
-        Cause::NoSynAck => Counter::ExpiredNoSynAck,
-        Cause::NoAck => Counter::ExpiredNoAck,
-    }
-}
-
-const fn sign_counter(sign: Sign) -> Counter {
-    match sign {
-        Sign::SynRetransmit => Counter::SynRetransmits,
-        Sign::SynAckRetransmit => Counter::SynAckRetransmits,
-        Sign::BadSynAck => Counter::BadSynAck,
-        Sign::BadAck => Counter::BadAck,
-        Sign::AckIgnored => Counter::AckIgnored,
-        Sign::Revised => Counter::Revised,
-    }
-}
-
-/// Where a leg's attempts left out are counted, and its longest sample.
-const fn leg_counters(leg: Leg) -> (Counter, Counter) {
-    match leg {
-        Leg::SynToSynAck => (Counter::ExcludedSynToSynAck, Counter::MaxSynToSynAck),
-        Leg::SynAckToAck => (Counter::ExcludedSynAckToAck, Counter::MaxSynAckToAck),
-        Leg::Connect => (Counter::ExcludedConnect, Counter::MaxConnect),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::flow::Side;
 use crate::record::{Now, State, jiffies_since};
 use crate::table::{self, Slot, Tag};
 use crate::tcp::{self, Change, Segment};
-use crate::verdict::{Cause, Leg, Sign};
+use crate::verdict::{Leg, Sign};
 use crate::wire::quote;
 use crate::{latency, low_half, udp};
 
@@ -36,7 +36,7 @@ impl<P: Platform> Lookup<'_, P> {
             slot.last().store(now.jiffies);
         }
         if after as u8 != state as u8 {
-            self.transfer(old.service(), state.gauge_place(), after.gauge_place());
+            self.move_between(old.service(), state, after);
         }
         slot.tag().swap(old.next(after, old.flags(), old.service()).0);
         true
@@ -98,9 +98,9 @@ impl<P: Platform> Lookup<'_, P> {
                 // Its SYN came after its SYN+ACK: the orphan was an attempt.
                 self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
                 service = self.enter(Counter::Attempts, State::SynReceived);
-                self.move_attempt(service, State::SynReceived, change.state);
+                self.move_between(service, State::SynReceived, change.state);
             } else {
-                self.move_attempt(service, before, change.state);
+                self.move_between(service, before, change.state);
             }
         }
         self.count_signs(change);
@@ -112,18 +112,22 @@ impl<P: Platform> Lookup<'_, P> {
         slot.tag().swap(published.0);
     }
 
-    /// Moves an attempt from the gauge of one state to that of another.
+    /// Moves an attempt or a flow from the gauge of one state to that of another, and counts the entry.
     #[inline(always)]
-    fn move_attempt(&self, service: u16, before: State, after: State) {
+    fn move_between(&self, service: u16, before: State, after: State) {
         let (from, to) = (before.gauge_place(), after.gauge_place());
-        if from == to {
-            return;
+        if from != to {
+            self.transfer(service, from, to);
+            self.count_entry(after);
         }
-        self.transfer(service, from, to);
-        if after.is_provisional() {
-            // The counts of entrances lie in the order of the gauges.
-            let first = Counter::EnteredRefused as usize - Counter::Refused as usize;
-            self.platform.books().add_at(first + to);
+    }
+
+    /// Counts an entry into the verdict of this state, if flows leave it again.
+    #[inline(always)]
+    pub(super) fn count_entry(&self, state: State) {
+        let place = state.entered_place();
+        if place != 0 {
+            self.platform.books().add_at(place);
         }
     }
 
@@ -133,17 +137,13 @@ impl<P: Platform> Lookup<'_, P> {
             return;
         }
         let books = self.platform.books();
-        let count = |sign: Sign, counter: Counter| {
-            if change.signs.has_sign(sign) {
-                books.add(counter, 1);
+        let mut i = 0;
+        while i < Sign::ALL.len() {
+            if change.signs.has_sign(Sign::ALL[i]) {
+                books.add(Sign::ALL[i].counter(), 1);
             }
-        };
-        count(Sign::SynRetransmit, Counter::SynRetransmits);
-        count(Sign::SynAckRetransmit, Counter::SynAckRetransmits);
-        count(Sign::BadSynAck, Counter::BadSynAck);
-        count(Sign::BadAck, Counter::BadAck);
-        count(Sign::AckIgnored, Counter::AckIgnored);
-        count(Sign::Revised, Counter::Revised);
+            i += 1;
+        }
     }
 
     #[inline(always)]
@@ -163,18 +163,13 @@ impl<P: Platform> Lookup<'_, P> {
 
     #[inline(always)]
     fn count_leg(&self, change: &Change, leg: Leg, ticks: u32) {
-        let (excluded, longest) = match leg {
-            Leg::SynToSynAck => (Counter::ExcludedSynToSynAck, Counter::MaxSynToSynAck),
-            Leg::SynAckToAck => (Counter::ExcludedSynAckToAck, Counter::MaxSynAckToAck),
-            Leg::Connect => (Counter::ExcludedConnect, Counter::MaxConnect),
-        };
         let books = self.platform.books();
         if change.timed.has_leg(leg) {
             let ns = (ticks as u64) << TICK_SHIFT;
             self.platform.sample(leg, latency::bucket(ns));
-            books.raise(longest, ns);
+            books.raise(leg.longest(), ns);
         } else if change.excluded.has_leg(leg) {
-            books.add(excluded, 1);
+            books.add(leg.excluded(), 1);
         }
     }
 
@@ -196,10 +191,7 @@ impl<P: Platform> Lookup<'_, P> {
 /// The gauge of an open attempt that expired.
 #[inline(always)]
 pub(super) const fn expired_as(state: State) -> Counter {
-    match state.cause() {
-        Cause::NoSynAck => Counter::ExpiredNoSynAck,
-        Cause::NoAck => Counter::ExpiredNoAck,
-    }
+    state.cause().expired()
 }
 
 /// Does this change end an attempt, as far as is known?

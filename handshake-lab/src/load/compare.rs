@@ -106,20 +106,15 @@ impl Comparison {
 
     /// Every attempt by its outcome, and none by another.
     fn verdicts(&mut self, truth: &Truth, report: &Value) -> Result<()> {
-        const OTHERS: [&str; 6] = [
-            "tcp.responder_aborted",
-            "tcp.superseded",
-            "tcp.evicted",
-            "tcp.opening",
-            "tcp.midstream",
-            "tcp.orphan_syn_ack",
-        ];
         self.exactly("tcp.attempts", truth.attempts(), figure(report, "tcp.attempts")?);
         for outcome in Outcome::ALL {
             let (what, paths) = reported_as(outcome);
             self.exactly(what, truth.of(outcome), sum(report, paths)?);
         }
-        self.exactly("tcp, any other verdict", 0, sum(report, &OTHERS)?);
+        let outcomes = Outcome::ALL.map(|outcome| reported_as(outcome).1);
+        let mut others = books::verdicts();
+        others.retain(|path| !outcomes.iter().any(|paths| paths.contains(&path.as_str())));
+        self.exactly("tcp, any other verdict", 0, sum(report, &others)?);
         let timed = sum(report, &["latency.connect.count", "latency.connect.excluded"])?;
         self.exactly("latency.connect, attempts", truth.of(Outcome::Completed), timed);
         self.longest(truth, report)

@@ -9,6 +9,8 @@ mod address;
 use std::fs;
 use std::net::IpAddr;
 
+use handshake_common::verdict::Verdict;
+
 use crate::check::CheckError;
 use crate::number::group;
 pub(crate) use address::Addresses;
@@ -228,8 +230,8 @@ fn completed_at(snapshot: &Snapshot, own: impl Fn(IpAddr) -> bool) -> Option<u64
     for row in &snapshot.services {
         let ServiceBooks::Tcp(books) = &row.books else { continue };
         match row.service {
-            Some(service) if own(service.ip()) => sum += books.completed,
-            None if books.completed != 0 => return None,
+            Some(service) if own(service.ip()) => sum += books.verdict(Verdict::Completed),
+            None if books.verdict(Verdict::Completed) != 0 => return None,
             Some(_) | None => {}
         }
     }

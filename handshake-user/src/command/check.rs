@@ -18,6 +18,7 @@ use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Pace, Session, Signals, Sink};
 use handshake_common::flow::Side;
+use handshake_common::verdict::{UdpVerdict, Verdict};
 use tokio::time::{Instant, timeout};
 
 use crate::check::{
@@ -289,7 +290,7 @@ impl Sink for Settling {
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         session.advance()?;
         let now = session.last();
-        let moving = now.tcp.books.opening + now.udp.books.pending;
+        let moving = now.tcp.books.verdict(Verdict::Opening) + now.udp.books.verdict(UdpVerdict::Pending);
         self.quiet = if moving == 0 { self.quiet + 1 } else { 0 };
         Ok(if self.quiet == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }

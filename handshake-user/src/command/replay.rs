@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake_agent::model::flow::{self, Flow, View, verdict_in, verdict_of};
+use handshake_agent::model::flow::{self, Flow, View, verdict_of};
 use handshake_agent::model::snapshot::{Context, Origin, Snapshot};
 use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
@@ -12,6 +12,7 @@ use handshake_capture::{Capture, CapturedPacket};
 use handshake_common::abi::MAX_INTERFACES;
 use handshake_common::abi::point;
 use handshake_common::table::record_of;
+use handshake_common::verdict::Verdict;
 use handshake_common::wire::{Slice, parse};
 
 use crate::cli::Replay as Options;
@@ -123,7 +124,11 @@ impl Playing<'_> {
                     }
                 }
                 Passed::Displaced(record, verdict) if self.options.output.flows => {
-                    self.evicted.push(Flow::evicted(record, verdict.and_then(verdict_in), &moment));
+                    self.evicted.push(Flow::evicted(
+                        record,
+                        verdict.and_then(|gauge| Verdict::of_gauge(gauge as usize)),
+                        &moment,
+                    ));
                 }
                 Passed::Ended(_) | Passed::Displaced(..) => {}
             }

@@ -26,7 +26,7 @@ use handshake_agent::options::Filter;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
-use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Sign, TCP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
 use crate::time::clock;
@@ -156,19 +156,19 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     };
     let completed = match books.attempts {
         0 => "–".to_owned(),
-        attempts => percent(books.completed, attempts),
+        attempts => percent(books.verdict(Verdict::Completed), attempts),
     };
     let recent = interval.and_then(|interval| recently_completed(books, interval)).unwrap_or_default();
-    let half_open = books.half_open.total();
+    let half_open = books.verdict(Verdict::HalfOpen);
     let tone = if half_open == 0 { Tone::Plain } else { Tone::Strong };
     let mut pieces = vec![
         Piece::plain(format!("attempts {attempts}")),
         Piece::new(format!("completed {completed}{recent}"), Tone::Strong),
         Piece::new(format!("half-open {}{}", group(half_open), of_causes(books)), tone),
-        Piece::plain(format!("refused {}", group(books.refused))),
+        Piece::plain(format!("refused {}", group(books.verdict(Verdict::Refused)))),
     ];
-    let rarer = [Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
-    for verdict in rarer.into_iter().filter(|verdict| books.verdict(*verdict) != 0) {
+    let rarer = TCP.iter().filter(|row| row.problem).map(|row| row.verdict);
+    for verdict in rarer.filter(|verdict| *verdict != Verdict::Refused && books.verdict(*verdict) != 0) {
         pieces.push(Piece::plain(format!("{} {}", spoken(verdict), group(books.verdict(verdict)))));
     }
     pieces
@@ -178,11 +178,12 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
 /// from the run's: trouble that begins after hours of peace must not hide behind them.
 fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> {
     const FAR_PERCENT: u64 = 5;
-    let begun = interval.change(|s| s.tcp.books.attempts) - interval.change(|s| s.tcp.books.opening);
+    let begun = interval.change(|s| s.tcp.books.attempts)
+        - interval.change(|s| s.tcp.books.verdict(Verdict::Opening));
     let decided = u64::try_from(begun).ok().filter(|decided| *decided != 0)?;
     // One that was half-open before the interval may complete in it.
-    let completed = interval.rise(|s| s.tcp.books.completed).min(decided);
-    let run = u128::from(books.completed) * u128::from(decided);
+    let completed = interval.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
+    let run = u128::from(books.verdict(Verdict::Completed)) * u128::from(decided);
     let now = u128::from(completed) * u128::from(books.attempts);
     let whole = u128::from(books.attempts) * u128::from(decided);
     let far = run.abs_diff(now) * 100 >= whole * u128::from(FAR_PERCENT);
@@ -191,7 +192,7 @@ fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> 
 
 /// The causes of what is half-open now, the larger first.
 fn of_causes(books: &Books) -> String {
-    let mut causes = Cause::ALL.map(|cause| (books.half_open.of(cause), cause.name()));
+    let mut causes = Cause::ALL.map(|cause| (books.by_cause(Verdict::HalfOpen).of(cause), cause.name()));
     causes.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     let shown: Vec<String> = causes
         .iter()
@@ -268,7 +269,7 @@ fn busiest(snapshot: &Snapshot) -> Vec<Piece> {
     });
     rows.enumerate()
         .map(|(at, (service, books))| {
-            let failed = books.attempts.saturating_sub(books.completed);
+            let failed = books.attempts.saturating_sub(books.verdict(Verdict::Completed));
             let what = if at == 0 { " not completed" } else { "" };
             let share = whole_percent(failed, books.attempts);
             Piece::plain(format!("{} {share}{what}", name(service)))

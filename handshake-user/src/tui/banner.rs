@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use handshake_agent::model::snapshot::{Books, ServiceBooks, Snapshot};
-use handshake_common::verdict::Cause;
+use handshake_common::verdict::{Cause, Verdict};
 
 use super::history::stuck;
 
@@ -46,13 +46,13 @@ pub(crate) struct Inflow {
 impl Inflow {
     /// From the books before to the books now.
     fn between(before: &Books, now: &Books, elapsed_ns: u64) -> Self {
-        let waiting = |books: &Books| stuck(books) + books.opening;
+        let waiting = |books: &Books| stuck(books) + books.verdict(Verdict::Opening);
         Self {
             elapsed_ns,
-            half_open: now.half_open.total(),
+            half_open: now.verdict(Verdict::HalfOpen),
             stuck: stuck(now).saturating_sub(stuck(before)),
             begun: waiting(now).saturating_sub(waiting(before)),
-            completed: now.completed.saturating_sub(before.completed),
+            completed: now.verdict(Verdict::Completed).saturating_sub(before.verdict(Verdict::Completed)),
         }
     }
 
@@ -172,8 +172,11 @@ fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (Option<SocketAddr>, &Books)
 /// The cause of most of what is half-open, or has expired since.
 fn cause(now: &Books, before: &Books) -> Option<Cause> {
     let count = |cause: Cause| {
-        let expired = now.half_open_expired.of(cause).saturating_sub(before.half_open_expired.of(cause));
-        now.half_open.of(cause) + expired
+        let expired = now
+            .by_cause(Verdict::HalfOpenExpired)
+            .of(cause)
+            .saturating_sub(before.by_cause(Verdict::HalfOpenExpired).of(cause));
+        now.by_cause(Verdict::HalfOpen).of(cause) + expired
     };
     Cause::ALL.into_iter().filter(|cause| count(*cause) != 0).max_by_key(|cause| count(*cause))
 }

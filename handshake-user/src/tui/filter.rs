@@ -120,7 +120,7 @@ impl Filter {
             }
             Term::Verdict(name) => has_verdict(&line.books, name),
             Term::Cause(cause) => match &line.books {
-                ServiceBooks::Tcp(books) => books.half_open.of(*cause) != 0,
+                ServiceBooks::Tcp(books) => books.by_cause(Verdict::HalfOpen).of(*cause) != 0,
                 ServiceBooks::Udp(_) => false,
             },
             Term::Udp(udp) => matches!(line.books, ServiceBooks::Udp(_)) == *udp,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use handshake_agent::model::snapshot::{Books, Interval};
+use handshake_common::verdict::Verdict;
 
 /// Entries kept: as many as the widest terminal has columns for.
 const KEPT: usize = 300;
@@ -28,10 +29,10 @@ impl Pulse {
         let a_second = |count: u64| per_second(count, interval.elapsed_ns());
         Self {
             attempts: a_second(interval.rise(|s| s.tcp.books.attempts)),
-            completed: a_second(interval.rise(|s| s.tcp.books.completed)),
-            half_opened: a_second(
-                interval.rise(|s| s.tcp.books.half_open.total() + s.tcp.books.half_open_expired.total()),
-            ),
+            completed: a_second(interval.rise(|s| s.tcp.books.verdict(Verdict::Completed))),
+            half_opened: a_second(interval.rise(|s| {
+                s.tcp.books.verdict(Verdict::HalfOpen) + s.tcp.books.verdict(Verdict::HalfOpenExpired)
+            })),
             failed: a_second(interval.rise(|s| failed(&s.tcp.books))),
             half_open,
         }
@@ -40,13 +41,16 @@ impl Pulse {
 
 /// Attempts that are half-open, or were when they were given up: past T1, superseded, expired or pushed out.
 pub(crate) fn stuck(books: &Books) -> u64 {
-    books.half_open.total() + books.half_open_expired.total() + books.superseded + books.evicted
+    books.verdict(Verdict::HalfOpen)
+        + books.verdict(Verdict::HalfOpenExpired)
+        + books.verdict(Verdict::Superseded)
+        + books.verdict(Verdict::Evicted)
 }
 
 /// Attempts that have ended and never were established.
 pub(crate) fn failed(books: &Books) -> u64 {
-    let open = books.opening + books.half_open.total();
-    books.attempts.saturating_sub(books.completed).saturating_sub(open)
+    let open = books.verdict(Verdict::Opening) + books.verdict(Verdict::HalfOpen);
+    books.attempts.saturating_sub(books.verdict(Verdict::Completed)).saturating_sub(open)
 }
 
 /// So many in so long, a second.
@@ -85,7 +89,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use handshake_agent::model::snapshot::Books;
-    use handshake_agent::source::scan::ByCause;
+    use handshake_common::verdict::Verdict;
 
     use super::{History, KEPT, Pulse, failed, per_second, stuck};
 
@@ -102,18 +106,16 @@ mod tests {
 
     #[test]
     fn what_is_stuck_and_what_failed() {
-        let half = ByCause { no_syn_ack: 1, no_ack: 2 };
-        let books = Books {
-            attempts: 100,
-            completed: 60,
-            refused: 10,
-            superseded: 4,
-            half_open_expired: ByCause { no_syn_ack: 5, no_ack: 6 },
-            evicted: 7,
-            opening: 5,
-            half_open: half,
-            ..Books::default()
-        };
+        let figures = [
+            (Verdict::Completed, [60, 0]),
+            (Verdict::Refused, [10, 0]),
+            (Verdict::Superseded, [4, 0]),
+            (Verdict::HalfOpenExpired, [5, 6]),
+            (Verdict::Evicted, [7, 0]),
+            (Verdict::Opening, [2, 3]),
+            (Verdict::HalfOpen, [1, 2]),
+        ];
+        let books = Books::of(100, &figures);
         assert_eq!((stuck(&books), failed(&books)), (3 + 11 + 4 + 7, 100 - 60 - 8));
     }
 

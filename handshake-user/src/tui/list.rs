@@ -5,6 +5,7 @@ use std::cmp::{Ordering, Reverse};
 
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::flow::Side;
+use handshake_common::verdict::{UdpVerdict, Verdict};
 
 use super::filter::Filter;
 use super::history::failed;
@@ -170,22 +171,22 @@ fn begun(books: &ServiceBooks) -> u64 {
 
 fn waiting(books: &ServiceBooks) -> u64 {
     match books {
-        ServiceBooks::Tcp(books) => books.half_open.total(),
-        ServiceBooks::Udp(books) => books.unanswered,
+        ServiceBooks::Tcp(books) => books.verdict(Verdict::HalfOpen),
+        ServiceBooks::Udp(books) => books.verdict(UdpVerdict::Unanswered),
     }
 }
 
 fn ended_badly(books: &ServiceBooks) -> u64 {
     match books {
         ServiceBooks::Tcp(books) => failed(books),
-        ServiceBooks::Udp(books) => books.unreachable,
+        ServiceBooks::Udp(books) => books.verdict(UdpVerdict::Unreachable),
     }
 }
 
 fn thousandths_good(books: &ServiceBooks) -> u64 {
     let (good, all) = match books {
-        ServiceBooks::Tcp(books) => (books.completed, books.attempts),
-        ServiceBooks::Udp(books) => (books.answered, books.flows),
+        ServiceBooks::Tcp(books) => (books.verdict(Verdict::Completed), books.attempts),
+        ServiceBooks::Udp(books) => (books.verdict(UdpVerdict::Answered), books.flows),
     };
     good.saturating_mul(1_000) / all.max(1)
 }

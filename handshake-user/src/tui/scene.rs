@@ -10,7 +10,7 @@ use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
 use handshake_common::record::{Clocks, Now, State};
-use handshake_common::verdict::Leg;
+use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 
 use super::banner::{Sentry, Surge};
 use super::collect::Kept;
@@ -224,7 +224,7 @@ impl Director {
     fn note(&mut self, snapshot: &Snapshot) -> Option<Surge> {
         let before = self.window.back()?;
         let interval = Interval::between(before, snapshot);
-        self.history.push(Pulse::of(&interval, snapshot.tcp.books.half_open.total()));
+        self.history.push(Pulse::of(&interval, snapshot.tcp.books.verdict(Verdict::HalfOpen)));
         self.sentry.look(before, snapshot)
     }
 }
@@ -238,14 +238,15 @@ fn rounded(ns: u64) -> u64 {
 /// The share that was established of what got past `opening` in the window.
 fn headline(window: &Interval<'_>) -> Headline {
     let last = span(rounded(window.elapsed_ns()));
-    let begun = window.change(|s| s.tcp.books.attempts) - window.change(|s| s.tcp.books.opening);
+    let begun =
+        window.change(|s| s.tcp.books.attempts) - window.change(|s| s.tcp.books.verdict(Verdict::Opening));
     let decided = u64::try_from(begun).unwrap_or(0);
     if decided == 0 {
         let text = if window.elapsed_ns() == 0 { String::new() } else { format!(", last {last}") };
         return Headline { state: Established::Quiet, text: format!("no connection attempt{text}") };
     }
     // One that began before the window may complete in it.
-    let completed = window.rise(|s| s.tcp.books.completed).min(decided);
+    let completed = window.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
     let text = format!("{} of {} attempts, last {last}", percent(completed, decided), group(decided));
     let share = u128::from(completed) * 100;
     let state = if share >= u128::from(decided) * u128::from(GOOD_PERCENT) {
@@ -328,12 +329,13 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLi
 
 fn tcp_change(now: &Books, before: &Books) -> (u64, u64) {
     let begun = now.attempts.saturating_sub(before.attempts);
-    (begun, now.half_open.total() + failed(now).saturating_sub(failed(before)))
+    (begun, now.verdict(Verdict::HalfOpen) + failed(now).saturating_sub(failed(before)))
 }
 
 fn udp_change(now: &UdpBooks, before: &UdpBooks) -> (u64, u64) {
-    let unreachable = now.unreachable.saturating_sub(before.unreachable);
-    (now.flows.saturating_sub(before.flows), now.unanswered + unreachable)
+    let unreachable =
+        now.verdict(UdpVerdict::Unreachable).saturating_sub(before.verdict(UdpVerdict::Unreachable));
+    (now.flows.saturating_sub(before.flows), now.verdict(UdpVerdict::Unanswered) + unreachable)
 }
 
 fn programs_between(before: &[ProgramRuns], now: &[ProgramRuns]) -> Vec<ProgramLine> {

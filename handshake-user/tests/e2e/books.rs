@@ -27,7 +27,7 @@ pub(crate) fn check_at_rest(report: &Value) -> Result<()> {
     equal("unsettled", figure(report, "unsettled"), 0)?;
     // A service's row has the verdicts without their causes.
     let mut verdicts = BTreeMap::from([("attempts", figure(report, "tcp.attempts"))]);
-    for path in ATTEMPTS {
+    for path in ATTEMPTS.iter() {
         *verdicts.entry(path.split('.').nth(1).unwrap_or(path)).or_default() += figure(report, path);
     }
     for (verdict, whole) in verdicts {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::record::State;
-use handshake_common::verdict::{Leg, Sign, Verdict};
+use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 use proptest::prelude::*;
 
@@ -27,9 +27,9 @@ fn open_attempts_divide_by_age() {
     }
     let snapshot = take(&mut fake, None);
     let books = &snapshot.tcp.books;
-    assert_eq!(books.opening, 2);
-    assert_eq!(books.half_open, ByCause { no_syn_ack: 1, no_ack: 1 });
-    assert_eq!(books.half_open_expired, ByCause { no_syn_ack: 1, no_ack: 1 });
+    assert_eq!(books.verdict(Verdict::Opening), 2);
+    assert_eq!(books.by_cause(Verdict::HalfOpen), ByCause { no_syn_ack: 1, no_ack: 1 });
+    assert_eq!(books.by_cause(Verdict::HalfOpenExpired), ByCause { no_syn_ack: 1, no_ack: 1 });
     assert_eq!((books.attempts, books.accounted(), snapshot.unsettled), (6, 6, 0));
 }
 
@@ -41,8 +41,11 @@ fn where_time_stops_everything_open_is_half_open() {
     fake.open(0, State::SynReceived, 80 * SECOND);
     fake.reading.stopped = true;
     let books = take(&mut fake, None).tcp.books;
-    assert_eq!((books.opening, books.half_open), (0, ByCause { no_syn_ack: 1, no_ack: 1 }));
-    assert_eq!(books.half_open_expired.no_ack, 1);
+    assert_eq!(
+        (books.verdict(Verdict::Opening), books.by_cause(Verdict::HalfOpen)),
+        (0, ByCause { no_syn_ack: 1, no_ack: 1 })
+    );
+    assert_eq!(books.by_cause(Verdict::HalfOpenExpired).no_ack, 1);
 }
 
 #[test]
@@ -50,7 +53,7 @@ fn an_expired_attempt_met_between_reading_and_scan_stays_shown() {
     let mut fake = Fake::new();
     fake.open(0, State::SynSent, 80 * SECOND);
     let first = take(&mut fake, None);
-    assert_eq!(first.tcp.books.half_open_expired.no_syn_ack, 1);
+    assert_eq!(first.tcp.books.by_cause(Verdict::HalfOpenExpired).no_syn_ack, 1);
 
     fake.meanwhile = Some(Box::new(|fake| {
         fake.count(Counter::OpenNoSynAck, -1);
@@ -58,12 +61,12 @@ fn an_expired_attempt_met_between_reading_and_scan_stays_shown() {
         fake.records.clear();
     }));
     let second = take(&mut fake, Some(&first));
-    assert_eq!(second.tcp.books.half_open_expired.no_syn_ack, 1, "it fell");
+    assert_eq!(second.tcp.books.by_cause(Verdict::HalfOpenExpired).no_syn_ack, 1, "it fell");
     assert_eq!((second.tcp.books.accounted(), second.unsettled), (1, 1));
 
     let third = take(&mut fake, Some(&second));
-    assert_eq!(third.tcp.books.half_open_expired.no_syn_ack, 1);
-    assert_eq!((third.tcp.books.opening, third.unsettled), (0, 0));
+    assert_eq!(third.tcp.books.by_cause(Verdict::HalfOpenExpired).no_syn_ack, 1);
+    assert_eq!((third.tcp.books.verdict(Verdict::Opening), third.unsettled), (0, 0));
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn attempts_that_come_during_the_scan_are_unsettled_and_change_nothing() {
         }
     }));
     let snapshot = take(&mut fake, None);
-    assert_eq!((snapshot.tcp.books.opening, snapshot.unsettled), (1, 5));
+    assert_eq!((snapshot.tcp.books.verdict(Verdict::Opening), snapshot.unsettled), (1, 5));
     assert_eq!(snapshot.tcp.books.accounted(), 1);
 }
 
@@ -97,7 +100,10 @@ fn udp_waits_for_t1_before_it_is_unanswered() {
     ];
     let snapshot = take(&mut fake, None);
     let books = snapshot.udp.books;
-    assert_eq!((books.flows, books.answered, books.unanswered, books.pending), (3, 1, 1, 1));
+    assert_eq!(books.flows, 3);
+    for verdict in [UdpVerdict::Answered, UdpVerdict::Unanswered, UdpVerdict::Pending] {
+        assert_eq!(books.verdict(verdict), 1, "{verdict:?}");
+    }
     assert_eq!(snapshot.table.used, 3);
 }
 
@@ -167,9 +173,9 @@ fn an_interval_has_its_own_figures_and_latencies() {
     let now = take(&mut fake, Some(&before));
     let interval = Interval::between(&before, &now);
     assert_eq!(interval.elapsed_ns(), 2 * SECOND);
-    assert_eq!(interval.change(|s| s.tcp.books.refused), -1, "a verdict taken back");
-    assert_eq!(interval.rise(|s| s.tcp.books.refused), 0);
-    assert_eq!(interval.rise(|s| s.tcp.books.completed), 4);
+    assert_eq!(interval.change(|s| s.tcp.books.verdict(Verdict::Refused)), -1, "a verdict taken back");
+    assert_eq!(interval.rise(|s| s.tcp.books.verdict(Verdict::Refused)), 0);
+    assert_eq!(interval.rise(|s| s.tcp.books.verdict(Verdict::Completed)), 4);
     let latency = interval.latency[Leg::Connect as usize];
     let max_ns = latency.quantiles.expect("there are samples").max_ns;
     assert_eq!(latency.count, 3);
@@ -226,7 +232,11 @@ fn services_that_are_not_listed_are_summed_up() {
         }
     }
     assert_eq!(sum, snapshot.tcp.books, "rows sum to the totals");
-    assert_eq!(sum.half_open_expired.no_syn_ack, 4, "what only the scan found is in the rows too");
+    assert_eq!(
+        sum.by_cause(Verdict::HalfOpenExpired).no_syn_ack,
+        4,
+        "what only the scan found is in the rows too"
+    );
 }
 
 #[test]
@@ -267,10 +277,10 @@ proptest! {
         }
         fake.reading.stopped = stopped;
         let mut previous = take(&mut Fake::new(), None);
-        previous.tcp.books.half_open_expired = ByCause { no_syn_ack: shown[0], no_ack: shown[1] };
+        previous.tcp.books = Books::of(0, &[(Verdict::HalfOpenExpired, shown)]);
         let books = take(&mut fake, Some(&previous)).tcp.books;
         prop_assert_eq!(books.attempts, books.accounted());
-        prop_assert!(!stopped || books.opening == 0);
+        prop_assert!(!stopped || books.verdict(Verdict::Opening) == 0);
     }
 
     /// A run of attempts that open, get on, complete, expire and are met, also between a reading and
@@ -290,9 +300,9 @@ proptest! {
                     let books = now.tcp.books;
                     prop_assert_eq!(books.attempts, books.accounted());
                     prop_assert!(!at_rest || now.unsettled == 0);
-                    let shown = previous.map(|p| p.tcp.books.half_open_expired).unwrap_or_default();
-                    prop_assert!(books.half_open_expired.no_syn_ack >= shown.no_syn_ack);
-                    prop_assert!(books.half_open_expired.no_ack >= shown.no_ack);
+                    let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
+                    prop_assert!(books.by_cause(Verdict::HalfOpenExpired).no_syn_ack >= shown.no_syn_ack);
+                    prop_assert!(books.by_cause(Verdict::HalfOpenExpired).no_ack >= shown.no_ack);
                     previous = Some(now);
                 }
             }

@@ -2,7 +2,7 @@
 
 use handshake_agent::model::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
 use handshake_agent::options::Filter;
-use handshake_common::verdict::{Cause, Sign, Verdict};
+use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
 
 use crate::number::short;
 
@@ -14,10 +14,6 @@ const MINOR: u64 = 10;
 const MOST: usize = 3;
 /// Without a SYN for this long, a filter that waits for some says so.
 const QUIET_NS: u64 = 10_000_000_000;
-
-/// The ends of an attempt that somebody can do something about.
-const ENDS: [Verdict; 4] =
-    [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
 
 /// Something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +36,9 @@ struct Window<'a> {
 pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
     let window = Window { snapshot, interval };
     let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
-    all.extend(ENDS.map(|verdict| {
-        let count = window.count(|s| s.tcp.verdict(verdict));
-        Problem { name: verdict.name(), sentence: verdict.sentence().to_owned(), count }
+    all.extend(TCP.iter().filter(|row| row.problem).map(|row| {
+        let count = window.count(|s| s.tcp.verdict(row.verdict));
+        Problem { name: row.name, sentence: row.sentence.to_owned(), count }
     }));
     let ignored = Sign::AckIgnored;
     let count = window.count(|s| s.tcp.sign(ignored));
@@ -56,12 +52,13 @@ pub(super) fn obstacles(books: &Books, snapshot: &Snapshot) -> Vec<Problem> {
     let causes = Cause::ALL.map(|cause| Problem {
         name: cause.name(),
         sentence: sentence(cause, snapshot),
-        count: books.half_open.of(cause) + books.half_open_expired.of(cause),
+        count: books.by_cause(Verdict::HalfOpen).of(cause)
+            + books.by_cause(Verdict::HalfOpenExpired).of(cause),
     });
-    let ends = ENDS.map(|verdict| Problem {
-        name: verdict.name(),
-        sentence: verdict.sentence().to_owned(),
-        count: books.verdict(verdict),
+    let ends = TCP.iter().filter(|row| row.problem).map(|row| Problem {
+        name: row.name,
+        sentence: row.sentence.to_owned(),
+        count: books.verdict(row.verdict),
     });
     let mut all: Vec<Problem> = causes.into_iter().chain(ends).filter(|problem| problem.count != 0).collect();
     all.sort_by_key(|problem| std::cmp::Reverse(problem.count));
@@ -79,11 +76,11 @@ impl Window<'_> {
 
     /// What is half-open now, and what has expired in the window.
     fn half_open(&self, cause: Cause) -> Problem {
-        let expired = self.count(|s| s.tcp.books.half_open_expired.of(cause));
+        let expired = self.count(|s| s.tcp.books.by_cause(Verdict::HalfOpenExpired).of(cause));
         Problem {
             name: cause.name(),
             sentence: sentence(cause, self.snapshot),
-            count: self.snapshot.tcp.books.half_open.of(cause) + expired,
+            count: self.snapshot.tcp.books.by_cause(Verdict::HalfOpen).of(cause) + expired,
         }
     }
 }
@@ -100,9 +97,14 @@ fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
 /// A queue that is full drops SYNs in silence: a service that completes others and leaves some without
 /// an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
-    let leaves_some = |books: &Books| books.half_open.no_syn_ack + books.half_open_expired.no_syn_ack != 0;
+    let leaves_some = |books: &Books| {
+        books.by_cause(Verdict::HalfOpen).no_syn_ack + books.by_cause(Verdict::HalfOpenExpired).no_syn_ack
+            != 0
+    };
     let service = snapshot.services.iter().find_map(|row| match row.books {
-        ServiceBooks::Tcp(books) if books.completed != 0 && leaves_some(&books) => row.service,
+        ServiceBooks::Tcp(books) if books.verdict(Verdict::Completed) != 0 && leaves_some(&books) => {
+            row.service
+        }
         ServiceBooks::Tcp(_) | ServiceBooks::Udp(_) => None,
     })?;
     Some(format!("; {service} completes others: accept queue full? (ss -ltn)"))

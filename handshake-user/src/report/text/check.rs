@@ -11,7 +11,7 @@
 
 use handshake_agent::model::metric::METRICS;
 use handshake_agent::model::snapshot::Snapshot;
-use handshake_common::verdict::{Cause, Sign, UdpVerdict};
+use handshake_common::verdict::{Cause, Sign, UdpVerdict, Verdict};
 use unicode_truncate::UnicodeTruncateStr as _;
 
 use super::layout::{Piece, Style, Tone, line, words};
@@ -238,7 +238,8 @@ fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<
             own_or(obstacles.map(|problem| (problem.name.to_owned(), problem.sentence)).collect())
         }
         "tcp.half_open.now" => {
-            let causes = Cause::ALL.into_iter().filter(|cause| books.half_open.of(*cause) != 0);
+            let causes =
+                Cause::ALL.into_iter().filter(|cause| books.by_cause(Verdict::HalfOpen).of(*cause) != 0);
             own_or(causes.map(|cause| (cause.name().to_owned(), cause.sentence().to_owned())).collect())
         }
         "udp.answered" => {

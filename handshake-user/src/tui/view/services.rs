@@ -1,6 +1,7 @@
 //! By responder: TCP's services, then UDP's.
 
 use handshake_agent::model::snapshot::{Books, ServiceBooks, UdpBooks};
+use handshake_common::verdict::{UdpVerdict, Verdict};
 use ratatui::text::Line;
 
 use super::layout::Pen;
@@ -86,9 +87,12 @@ impl ServiceColumn {
     fn of_tcp(self, books: &Books) -> Cell {
         match self {
             Self::Begun => Cell::plain(group(books.attempts)),
-            Self::Good => share(books.completed, books.attempts - books.opening.min(books.attempts)),
-            Self::Waiting => Cell::bad_if_any(books.half_open.total()),
-            Self::Refused => Cell::bad_if_any(books.refused),
+            Self::Good => share(
+                books.verdict(Verdict::Completed),
+                books.attempts - books.verdict(Verdict::Opening).min(books.attempts),
+            ),
+            Self::Waiting => Cell::bad_if_any(books.verdict(Verdict::HalfOpen)),
+            Self::Refused => Cell::bad_if_any(books.verdict(Verdict::Refused)),
             Self::Failed => Cell::bad_if_any(failed(books)),
             Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => Cell::plain(""),
         }
@@ -97,10 +101,13 @@ impl ServiceColumn {
     fn of_udp(self, books: &UdpBooks) -> Cell {
         match self {
             Self::Begun => Cell::plain(group(books.flows)),
-            Self::Good => share(books.answered, books.flows - books.pending.min(books.flows)),
-            Self::Waiting => Cell::plain(group(books.unanswered)),
-            Self::Refused => Cell::bad_if_any(books.unreachable),
-            Self::Failed => Cell::plain(group(books.multicast)),
+            Self::Good => share(
+                books.verdict(UdpVerdict::Answered),
+                books.flows - books.verdict(UdpVerdict::Pending).min(books.flows),
+            ),
+            Self::Waiting => Cell::plain(group(books.verdict(UdpVerdict::Unanswered))),
+            Self::Refused => Cell::bad_if_any(books.verdict(UdpVerdict::Unreachable)),
+            Self::Failed => Cell::plain(group(books.verdict(UdpVerdict::Multicast))),
             Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => Cell::plain(""),
         }
     }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use handshake_common::engine;
+use handshake_common::verdict::Verdict;
 use handshake_common::wire::Link;
 use handshake_common::wire::build::FrameBuilder;
 
@@ -11,7 +12,6 @@ use super::flood::{Flood, Template};
 use super::*;
 use crate::model::snapshot::{Books, Context, Origin, ServiceBooks, Snapshot};
 use crate::options::Filter;
-use crate::source::scan::ByCause;
 
 const FLOWS: u32 = 4096;
 /// Responders; each has as many clients as the others.
@@ -99,10 +99,6 @@ fn assert_holds(snapshot: &Snapshot) {
 
 fn books(flows: u32) -> Books {
     let eighth = u64::from(flows / EIGHT);
-    Books {
-        attempts: flows.into(),
-        completed: eighth * u64::from(COMPLETED),
-        half_open: ByCause { no_syn_ack: eighth, no_ack: eighth },
-        ..Books::default()
-    }
+    let completed = eighth * u64::from(COMPLETED);
+    Books::of(flows.into(), &[(Verdict::Completed, [completed, 0]), (Verdict::HalfOpen, [eighth, eighth])])
 }

@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
-use handshake_common::abi::CpuCounts;
+use handshake_common::abi::{CpuCounts, Service};
 use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
@@ -58,7 +58,7 @@ fn load_tc(live: &mut Live) {
 pub(super) fn configure(live: &mut Live, settings: &Settings) {
     clear::<Set<[u64; 8]>>(live, "FLOWS4");
     clear::<Set<[u64; 16]>>(live, "FLOWS6");
-    clear::<[u64; 16]>(live, "SERVICES");
+    clear::<[u64; size_of::<Service>() / 8]>(live, "SERVICES");
     clear_per_cpu::<CpuCounts>(live, "COUNTERS");
     clear_per_cpu::<[u64; BUCKETS]>(live, "LATENCY");
     live.clocks = settings.clocks(HZ);
