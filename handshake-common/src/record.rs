@@ -146,10 +146,14 @@ impl State {
     pub const fn entered(self) -> Option<Counter> {
         const TABLES: (&[Row<Verdict>], &[Row<UdpVerdict>]) = (&TCP, &UDP);
         let place = self.gauge() as usize;
-        match (row_of(TABLES.0, place), row_of(TABLES.1, place)) {
+        let entries = match (row_of(TABLES.0, place), row_of(TABLES.1, place)) {
             (Some(row), _) => row.entered,
             (None, Some(row)) => row.entered,
             (None, None) => None,
+        };
+        match entries {
+            Some(entries) => Some(entries.counter),
+            None => None,
         }
     }
 

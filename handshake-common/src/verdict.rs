@@ -21,8 +21,8 @@ pub struct Row<V: 'static> {
     pub shown: Shown,
     /// Does an attempt with it have a problem that the verdict itself names?
     pub problem: bool,
-    /// The counter of its entries, if attempts or flows leave it again: its gauge may fall, this never does.
-    pub entered: Option<Counter>,
+    /// How its entries are counted, if attempts or flows leave it again: its gauge may fall, this never does.
+    pub entered: Option<Entries>,
     /// What it means, and where to look.
     pub sentence: &'static str,
 }
@@ -58,6 +58,15 @@ pub struct Gauge {
     pub counter: Counter,
     /// Which part of the verdict it counts, if the verdict is counted by cause.
     pub cause: Option<Cause>,
+}
+
+/// The entries into a verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct Entries {
+    /// Their word in the counter block.
+    pub counter: Counter,
+    /// What they count.
+    pub sentence: &'static str,
 }
 
 const fn one(counter: Counter) -> Gauge {
@@ -165,7 +174,10 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         gauges: &[one(Counter::Refused)],
         shown: Shown::Whole,
         problem: true,
-        entered: Some(Counter::EnteredRefused),
+        entered: Some(Entries {
+            counter: Counter::EnteredRefused,
+            sentence: "attempts that became refused, those included that were taken up again: never falls",
+        }),
         sentence: "the responder answers the SYN with RST. Look at: is the service listening on that address and port, a rejecting firewall",
     },
     Row {
@@ -175,7 +187,10 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         gauges: &[one(Counter::Unreachable)],
         shown: Shown::Whole,
         problem: true,
-        entered: Some(Counter::EnteredUnreachable),
+        entered: Some(Entries {
+            counter: Counter::EnteredUnreachable,
+            sentence: "attempts that became unreachable, those included that were taken up again: never falls",
+        }),
         sentence: "a router or host answers the SYN with an ICMP error. Look at: routing, the address, a rejecting firewall",
     },
     Row {
@@ -185,7 +200,10 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         gauges: &[one(Counter::InitiatorAborted)],
         shown: Shown::Whole,
         problem: true,
-        entered: Some(Counter::EnteredInitiatorAborted),
+        entered: Some(Entries {
+            counter: Counter::EnteredInitiatorAborted,
+            sentence: "attempts that the client aborted, those included that were taken up again: never falls",
+        }),
         sentence: "the client gave up with RST before the handshake was done. Look at: client timeouts, a port scan",
     },
     Row {
@@ -195,7 +213,10 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         gauges: &[one(Counter::ResponderAborted)],
         shown: Shown::Whole,
         problem: true,
-        entered: Some(Counter::EnteredResponderAborted),
+        entered: Some(Entries {
+            counter: Counter::EnteredResponderAborted,
+            sentence: "attempts that the server aborted, those included that were taken up again: never falls",
+        }),
         sentence: "the server sent SYN+ACK, then RST. Look at: a listener closed meanwhile, accept queue overflow with abort, a middlebox",
     },
     Row {
@@ -265,7 +286,10 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         gauges: &[one(Counter::OrphanSynAck)],
         shown: Shown::Whole,
         problem: false,
-        entered: Some(Counter::EnteredOrphanSynAck),
+        entered: Some(Entries {
+            counter: Counter::EnteredOrphanSynAck,
+            sentence: "SYN+ACKs whose SYN was not seen, those included whose SYN came late: never falls",
+        }),
         sentence: "a SYN+ACK whose SYN did not pass this hook. Look at: asymmetric routes, --direction",
     },
 ];
@@ -471,7 +495,10 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         gauges: &[one(Counter::UdpAnswered)],
         shown: Shown::Whole,
         problem: false,
-        entered: Some(Counter::EnteredUdpAnswered),
+        entered: Some(Entries {
+            counter: Counter::EnteredUdpAnswered,
+            sentence: "flows that became answered, those included that were pushed out since: never falls",
+        }),
         sentence: "a packet came back",
     },
     Row {
@@ -491,7 +518,10 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         gauges: &[one(Counter::UdpUnreachable)],
         shown: Shown::Whole,
         problem: false,
-        entered: Some(Counter::EnteredUdpUnreachable),
+        entered: Some(Entries {
+            counter: Counter::EnteredUdpUnreachable,
+            sentence: "flows that became unreachable, those included that were answered or pushed out since: never falls",
+        }),
         sentence: "the far host has nothing on that port and says so (ICMP port unreachable)",
     },
     Row {
@@ -501,7 +531,10 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         gauges: &[one(Counter::UdpMulticast)],
         shown: Shown::Whole,
         problem: false,
-        entered: Some(Counter::EnteredUdpMulticast),
+        entered: Some(Entries {
+            counter: Counter::EnteredUdpMulticast,
+            sentence: "flows to a group, those included that were pushed out since: never falls",
+        }),
         sentence: "sent to a group: an answer cannot be matched",
     },
     Row {

@@ -77,8 +77,8 @@ impl Words {
 
     /// A verdict that can be left again is entered at least as often as its gauge rises.
     fn entries(&self, before: &Self) {
-        let tcp = verdict::TCP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?)));
-        let udp = UDP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?)));
+        let tcp = verdict::TCP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?.counter)));
+        let udp = UDP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?.counter)));
         for (gauge, entered) in tcp.chain(udp) {
             let entries = self.at(entered) - before.at(entered);
             let rise = self.at(gauge).saturating_sub(before.at(gauge));

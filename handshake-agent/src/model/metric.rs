@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use handshake_common::verdict::{Cause, Leg, Shown, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Row, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
 use crate::model::snapshot::{Books, EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, UdpBooks};
@@ -38,6 +38,8 @@ pub struct Metric<T> {
     pub unit: Unit,
     /// What it means, and where to look.
     pub help: &'static str,
+    /// Does it never fall while counting goes on? Then its rate means something.
+    pub rises: bool,
     get: Getter<T>,
 }
 
@@ -64,7 +66,12 @@ impl<T> Metric<T> {
         help: &'static str,
         get: impl Fn(&T) -> Option<u64> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), unit, help, get: Box::new(get) }
+        Self { name: name.into(), unit, help, rises: true, get: Box::new(get) }
+    }
+
+    /// The same of a figure that may fall.
+    fn falling_if(self, falls: bool) -> Self {
+        Self { rises: !falls, ..self }
     }
 
     /// The same figure as a part of a larger whole.
@@ -86,7 +93,8 @@ impl<T> Metric<T> {
     {
         let get = self.get;
         let name = format!("{path}.{}", self.name);
-        Metric { name, unit: self.unit, help: self.help, get: Box::new(move |whole| get(part(whole)?)) }
+        let get = Box::new(move |whole: &W| get(part(whole)?));
+        Metric { name, unit: self.unit, help: self.help, rises: self.rises, get }
     }
 }
 
@@ -149,7 +157,8 @@ fn losses() -> Vec<Metric<Snapshot>> {
             Unit::Attempts,
             "how far the tables' count of open attempts was from the gauges' while packets went on arriving",
             |s: &Snapshot| s.unsettled,
-        ),
+        )
+        .falling_if(true),
     ]
 }
 
@@ -206,12 +215,30 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     all.extend(Verdict::ALL.into_iter().filter(|verdict| !verdict.is_in_books()).map(|verdict| {
         let name = format!("tcp.{}", verdict.name());
         Metric::new(name, Unit::Flows, verdict.sentence(), move |s: &Snapshot| s.tcp.verdict(verdict))
+            .falling_if(verdict.row().can_fall())
     }));
     all.extend(Sign::ALL.map(|sign| {
         let name = format!("tcp.signs.{}", sign.name());
         Metric::new(name, Unit::Packets, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
     }));
+    all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)));
     all
+}
+
+/// How often each verdict was entered that attempts or flows leave again.
+fn entries<V: Copy + Send + Sync>(
+    protocol: &str,
+    table: &[Row<V>],
+    get: fn(&Snapshot, V) -> Option<u64>,
+) -> Vec<Metric<Snapshot>> {
+    let unit = if protocol == "tcp" { Unit::Attempts } else { Unit::Flows };
+    let entered = table.iter().filter_map(|row| Some((row, row.entered?)));
+    entered
+        .map(|(row, entries)| {
+            let (name, verdict) = (format!("{protocol}.entered.{}", row.name), row.verdict);
+            Metric::optional(name, unit, entries.sentence, move |s: &Snapshot| get(s, verdict))
+        })
+        .collect()
 }
 
 /// The identity's terms, of all attempts or of a service's.
@@ -228,15 +255,17 @@ fn books() -> Vec<Metric<Books>> {
 
 /// A verdict's figure, or those of its causes, as its table says.
 fn of_verdict(verdict: Verdict) -> Vec<Metric<Books>> {
-    let (name, shown) = (verdict.name(), verdict.row().shown);
+    let (name, row) = (verdict.name(), verdict.row());
     let whole = |name: String| {
         Metric::new(name, Unit::Attempts, verdict.sentence(), move |books: &Books| books.verdict(verdict))
+            .falling_if(row.can_fall())
     };
     let by_cause = Cause::ALL.map(|cause| {
         let get = move |books: &Books| books.by_cause(verdict).of(cause);
         Metric::new(format!("{name}.{}", cause.name()), Unit::Attempts, cause.sentence(), get)
+            .falling_if(row.can_fall())
     });
-    match shown {
+    match row.shown {
         Shown::Whole => vec![whole(name.to_owned())],
         Shown::ByCause => by_cause.into(),
         Shown::NowAndByCause => [whole(format!("{name}.now"))].into_iter().chain(by_cause).collect(),
@@ -246,6 +275,7 @@ fn of_verdict(verdict: Verdict) -> Vec<Metric<Books>> {
 fn latency() -> Vec<Metric<Latency>> {
     let quantile = |name, help, get: fn(&crate::model::snapshot::Quantiles) -> u64| {
         Metric::optional(name, Unit::Nanoseconds, help, move |l: &Latency| l.quantiles.as_ref().map(get))
+            .falling_if(true)
     };
     vec![
         Metric::new("count", Unit::Attempts, "attempts whose time is known", |l: &Latency| l.count),
@@ -274,6 +304,7 @@ fn udp() -> Vec<Metric<Snapshot>> {
         "bytes of their IP packets, headers included",
         |s: &Snapshot| s.udp.bytes,
     ));
+    all.extend(entries("udp", &UDP, |s, verdict| s.udp.entered(verdict)));
     all
 }
 
@@ -289,14 +320,17 @@ fn udp_books() -> Vec<Metric<UdpBooks>> {
         Metric::new(verdict.name(), Unit::Flows, verdict.sentence(), move |books: &UdpBooks| {
             books.verdict(verdict)
         })
+        .falling_if(verdict.row().can_fall())
     }));
     all
 }
 
 fn table() -> Vec<Metric<Snapshot>> {
     let mut all = vec![
-        Metric::new("table.slots", Unit::Records, "slots of the flow tables", |s: &Snapshot| s.table.slots),
-        Metric::new("table.used", Unit::Records, "slots that hold a record", |s: &Snapshot| s.table.used),
+        Metric::new("table.slots", Unit::Records, "slots of the flow tables", |s: &Snapshot| s.table.slots)
+            .falling_if(true),
+        Metric::new("table.used", Unit::Records, "slots that hold a record", |s: &Snapshot| s.table.used)
+            .falling_if(true),
     ];
     for (at, (kind, _)) in EVICTIONS.iter().enumerate() {
         all.push(Metric::new(
@@ -313,7 +347,7 @@ fn table() -> Vec<Metric<Snapshot>> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+    use handshake_common::verdict::{Cause, Leg, Sign, TCP, UdpVerdict, Verdict};
     use handshake_common::wire::Class;
 
     use super::{LATENCY, METRICS, PACKETS, SERVICE, Unit};
@@ -337,6 +371,8 @@ mod tests {
             }
         }
         expected.extend(Sign::ALL.map(|sign| format!("tcp.signs.{}", sign.name())));
+        let entered = TCP.iter().filter(|row| row.entered.is_some());
+        expected.extend(entered.map(|row| format!("tcp.entered.{}", row.name)));
         expected.extend(Class::ALL.map(|class| format!("packets.{}", class.name())));
         expected.extend(UdpVerdict::ALL.map(|verdict| format!("udp.{}", verdict.name())));
         for leg in Leg::ALL {
@@ -344,6 +380,18 @@ mod tests {
         }
         for name in expected {
             assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_fall_is_no_counter() {
+        let rises = |name: &str| METRICS.iter().find(|metric| metric.name == name).map(|metric| metric.rises);
+        for name in ["tcp.attempts", "tcp.completed", "tcp.half_open_expired.no_ack", "tcp.entered.refused"] {
+            assert_eq!(rises(name), Some(true), "{name}");
+        }
+        for name in ["tcp.refused", "tcp.opening", "tcp.half_open.now", "tcp.half_open.no_ack", "udp.pending"]
+        {
+            assert_eq!(rises(name), Some(false), "{name}");
         }
     }
 

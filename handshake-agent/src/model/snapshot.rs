@@ -519,7 +519,7 @@ impl Tcp {
             books: Books::settle(&gauges, ages, shown, reading.stopped),
             late: word(counters, Counter::Late),
             outside: TCP.map(|row| if row.is_term() { 0 } else { word(counters, row.gauges[0].counter) }),
-            entered: TCP.map(|row| row.entered.map(|counter| word(counters, counter))),
+            entered: TCP.map(|row| row.entered.map(|entries| word(counters, entries.counter))),
             signs: Sign::ALL.map(|sign| word(counters, sign.counter())),
         }
     }
@@ -572,7 +572,7 @@ impl Udp {
         let counters = &reading.counters;
         Self {
             books: UdpBooks::settle(|counter| word(counters, counter), ages, reading.stopped),
-            entered: UDP.map(|row| row.entered.map(|counter| word(counters, counter))),
+            entered: UDP.map(|row| row.entered.map(|entries| word(counters, entries.counter))),
             packets: word(counters, Counter::UdpPackets),
             bytes: word(counters, Counter::UdpBytes),
         }

@@ -328,7 +328,9 @@ impl World {
         let ends = crate::verdict::TCP.iter().filter(|row| row.role == Role::End);
         let entered: Vec<(Counter, Counter)> = ends
             .flat_map(|row| {
-                row.gauges.iter().map(|gauge| (gauge.counter, row.entered.unwrap_or(gauge.counter)))
+                row.gauges.iter().map(|gauge| {
+                    (gauge.counter, row.entered.map_or(gauge.counter, |entries| entries.counter))
+                })
             })
             .collect();
         let events = self.events.borrow();

@@ -28,6 +28,9 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "\nRates, of a count or a sum of counts:")?;
     row(out, &format!("{RATE}(completed)"), "a second", "from the command's start to its exit")?;
+    let falling = METRICS.iter().filter(|metric| !metric.rises).map(|metric| short(&metric.name));
+    writeln!(out, "\nThese may fall; entered.* counts how often each was entered, and never falls:")?;
+    writeln!(out, "  {}", falling.collect::<Vec<_>>().join(", "))?;
     let by_service: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
     writeln!(
         out,

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::{Books, ByCause, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
 use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
+use crate::metric::METRICS;
 
 #[test]
 fn open_attempts_divide_by_age() {
@@ -300,6 +301,10 @@ proptest! {
                     let books = now.tcp.books;
                     prop_assert_eq!(books.attempts, books.accounted());
                     prop_assert!(!at_rest || now.unsettled == 0);
+                    for metric in METRICS.iter().filter(|metric| metric.rises) {
+                        let before = previous.as_ref().and_then(|previous| metric.value(previous));
+                        prop_assert!(metric.value(&now) >= before, "{} fell", metric.name);
+                    }
                     let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
                     prop_assert!(books.by_cause(Verdict::HalfOpenExpired).no_syn_ack >= shown.no_syn_ack);
                     prop_assert!(books.by_cause(Verdict::HalfOpenExpired).no_ack >= shown.no_ack);
