@@ -1,6 +1,6 @@
 //! The rules of handshake, compiled twice: into the BPF programs and into the agent.
 //!
-//! Laws of this crate: `no_std`, no allocation, no clock, no I/O. Everything is a function of its
+//! Laws of this crate: `no_std`, no clock, no I/O, and no allocation but for `host`, which BPF does not have. Everything is a function of its
 //! arguments; the time is one of them. Memory that several CPUs share is reached through
 //! [`shared`] only, packets through [`wire::Frame`] only.
 //!
@@ -8,6 +8,7 @@
 //! frame ─▶ wire::parse ─▶ engine::observe ─┬▶ engine::update ─▶ tcp::step, udp::step
 //!                                          └▶ engine::insert ─▶ table: slots, worth, keys
 //!
+//! host      the memory of the engine, allocated; for the host only
 //! memory    the engine over slices of the host
 //! engine    from packet to record
 //! table     slots and tags        tcp, udp  transitions
@@ -27,6 +28,8 @@
     expect(internal_features, reason = "BPF has its atomics as compiler intrinsics only")
 )]
 
+#[cfg(any(test, feature = "host"))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -72,6 +75,8 @@ pub mod books;
 mod counter;
 pub mod engine;
 pub mod flow;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod latency;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;

@@ -1,12 +1,10 @@
 //! The engine's memory between inputs.
 
-use handshake_common::abi::{MAX_INTERFACES, SERVICES, STRIPES};
+use handshake_common::abi::SERVICES;
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::service_row;
-use handshake_common::memory::{Buckets, Classes, Memory, PORT_WORDS, Storage, no_buckets, no_classes};
-use handshake_common::shared::Shared64;
-use handshake_common::table::{Slot4, Slot6};
-use handshake_common::verdict::Leg;
+use handshake_common::host::{self, HostTables};
+use handshake_common::memory::{Memory, PORT_WORDS, Storage, no_classes};
 
 use super::stream::{self, Stream};
 
@@ -15,62 +13,38 @@ const PORT: usize = 80;
 
 /// Memory that is made once, and cleared where an input wrote.
 pub(super) struct Arena {
-    slots4: Vec<Slot4>,
-    slots6: Vec<Slot6>,
-    stripes: Vec<Shared64>,
-    services: Vec<ServiceRow>,
+    tables: HostTables,
     /// Where rows may have been taken.
     taken: Vec<usize>,
-    books: Books,
-    classes: Vec<Classes>,
-    /// Written and never read.
-    histograms: Box<[Buckets; Leg::ALL.len()]>,
-    ports: Vec<u64>,
 }
 
 impl Arena {
     pub(super) fn new() -> Self {
-        let mut ports = vec![0; PORT_WORDS];
-        ports[PORT / 64] |= 1 << (PORT % 64);
-        let mut arena = Self {
-            slots4: table(4),
-            slots6: table(4),
-            stripes: table(STRIPES as usize),
-            services: table(SERVICES as usize),
-            taken: Vec::new(),
-            books: Books::new(),
-            classes: classes(),
-            histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
-            ports,
-        };
+        let mut tables = HostTables::new(4, 4);
+        tables.ports = vec![0; PORT_WORDS];
+        tables.ports[PORT / 64] |= 1 << (PORT % 64);
+        let mut arena = Self { tables, taken: Vec::new() };
         arena.taken = arena.take_services();
         arena.reset(4);
         arena
     }
 
     /// As new, with tables of so many slots. Of the service table only the rows are cleared that the
-    /// streams' few services can take.
+    /// streams' few services can take; histograms are written and never read.
     pub(super) fn reset(&mut self, slots: usize) {
-        self.slots4 = table(slots);
-        self.slots6 = table(slots);
-        self.books = Books::new();
-        self.classes.iter_mut().for_each(|classes| *classes = no_classes());
+        let tables = &mut self.tables;
+        tables.slots4 = host::table(slots);
+        tables.slots6 = host::table(slots);
+        *tables.books = Books::new();
+        tables.classes.iter_mut().for_each(|classes| *classes = no_classes());
         for &row in &self.taken {
-            self.services[row] = ServiceRow::new();
+            tables.services[row] = ServiceRow::new();
         }
     }
 
     pub(super) fn storage(&self, by_port: bool) -> Storage<'_> {
-        Storage {
-            slots4: &self.slots4,
-            slots6: &self.slots6,
-            stripes: &self.stripes,
-            services: &self.services,
-            books: &self.books,
-            classes: &self.classes,
-            histograms: &self.histograms,
-            ports: if by_port { &self.ports } else { &[] },
-        }
+        let storage = self.tables.storage();
+        Storage { ports: if by_port { storage.ports } else { &[] }, ..storage }
     }
 
     /// Every row that can be in use.
@@ -95,12 +69,4 @@ impl Arena {
         taken.dedup();
         taken
     }
-}
-
-fn classes() -> Vec<Classes> {
-    std::iter::repeat_with(no_classes).take(MAX_INTERFACES).collect()
-}
-
-fn table<T: Default>(length: usize) -> Vec<T> {
-    std::iter::repeat_with(T::default).take(length).collect()
 }

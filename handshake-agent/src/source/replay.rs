@@ -6,15 +6,13 @@
 use std::cell::RefCell;
 
 use handshake_common::abi::{
-    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, Histogram, MAX_INTERFACES, SERVICES,
-    STRIPES, Service, WAYS,
+    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, Histogram, Service, WAYS,
 };
-use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine;
-use handshake_common::memory::{Buckets, Classes, Memory, Storage, no_buckets, no_classes};
+use handshake_common::host::{self, HostTables};
+use handshake_common::memory::{Classes, Memory};
 use handshake_common::record::{Clocks, Now, Record, State};
-use handshake_common::shared::Shared64;
-use handshake_common::table::{self, Slot, Slot4, Slot6, Tag};
+use handshake_common::table::{self, Slot, Tag};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 
@@ -46,16 +44,9 @@ pub struct Replay {
     config: Config,
     clocks: Clocks,
     grows: bool,
-    slots4: Vec<Slot4>,
-    slots6: Vec<Slot6>,
+    tables: HostTables,
     /// Records that may have been added since the tables were last counted.
     room: u64,
-    stripes: Vec<Shared64>,
-    services: Vec<ServiceRow>,
-    books: Box<Books>,
-    classes: Vec<Classes>,
-    histograms: Box<[Buckets; Leg::ALL.len()]>,
-    ports: Vec<u64>,
     now: Now,
     stopped: bool,
     /// Records that ended or gave their place, until they are taken.
@@ -80,15 +71,8 @@ impl Replay {
             config: settings.config(sizes, &clocks).map_err(Error::Settings)?,
             clocks,
             grows: !fixed,
-            slots4: table_of(first4),
-            slots6: table_of(first6),
+            tables: HostTables { ports: settings.port_set().to_vec(), ..HostTables::new(first4, first6) },
             room: 0,
-            stripes: table_of(STRIPES as usize),
-            services: table_of(SERVICES as usize),
-            books: Box::new(Books::new()),
-            classes: (0..MAX_INTERFACES).map(|_| no_classes()).collect(),
-            histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
-            ports: settings.port_set().to_vec(),
             now: Now::default(),
             stopped: false,
             passed: RefCell::new(Vec::new()),
@@ -115,7 +99,7 @@ impl Replay {
         let displaced = |record: &Record, verdict: Option<Counter>| {
             passed.borrow_mut().push(Passed::Displaced(*record, verdict));
         };
-        let memory = Memory::new(self.config, self.storage(), &ended);
+        let memory = Memory::new(self.config, self.tables.storage(), &ended);
         let memory = if self.listens { memory.on_evict(&displaced) } else { memory };
         memory.observe(now, packet);
     }
@@ -136,65 +120,52 @@ impl Replay {
         self.passed.take()
     }
 
-    fn storage(&self) -> Storage<'_> {
-        Storage {
-            slots4: &self.slots4,
-            slots6: &self.slots6,
-            stripes: &self.stripes,
-            services: &self.services,
-            books: &self.books,
-            classes: &self.classes,
-            histograms: &self.histograms,
-            ports: &self.ports,
-        }
-    }
-
     /// Doubles the tables that are too full, and notes how many packets cannot fill them.
     fn make_room(&mut self) {
-        let (used4, used6) = (used(&self.slots4), used(&self.slots6));
-        if used4 * FILL >= self.slots4.len() {
-            self.slots4 = grown(&self.slots4, &self.config);
+        let (used4, used6) = (used(&self.tables.slots4), used(&self.tables.slots6));
+        if used4 * FILL >= self.tables.slots4.len() {
+            self.tables.slots4 = grown(&self.tables.slots4, &self.config);
         }
-        if used6 * FILL >= self.slots6.len() {
-            self.slots6 = grown(&self.slots6, &self.config);
+        if used6 * FILL >= self.tables.slots6.len() {
+            self.tables.slots6 = grown(&self.tables.slots6, &self.config);
         }
         let room = |slots: usize, used: usize| (slots / FILL).saturating_sub(used).max(1) as u64;
-        self.room = room(self.slots4.len(), used4).min(room(self.slots6.len(), used6));
+        self.room = room(self.tables.slots4.len(), used4).min(room(self.tables.slots6.len(), used6));
     }
 }
 
 impl Source for Replay {
     fn read(&mut self) -> Result<Reading, Error> {
         let histogram = |leg: Leg| Histogram {
-            buckets: std::array::from_fn(|i| self.histograms[leg as usize][i].load()),
+            buckets: std::array::from_fn(|i| self.tables.histograms[leg as usize][i].load()),
         };
         let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         Ok(Reading {
             now: self.now,
             wall_ns: self.now.ns,
             stopped: self.stopped,
-            counters: CounterBlock { words: std::array::from_fn(|i| self.books.words()[i].load()) },
-            classes: self.classes.iter().map(class_block).collect(),
+            counters: CounterBlock { words: std::array::from_fn(|i| self.tables.books.words()[i].load()) },
+            classes: self.tables.classes.iter().map(class_block).collect(),
             histograms: [histogram(syn_to_syn_ack), histogram(syn_ack_to_ack), histogram(connect)],
-            slots: (self.slots4.len() + self.slots6.len()) as u64,
+            slots: (self.tables.slots4.len() + self.tables.slots6.len()) as u64,
             lost_before_hook: 0,
         })
     }
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks);
-        scan.add_table(&self.slots4, onlooker.as_deref_mut());
-        scan.add_table(&self.slots6, onlooker);
+        scan.add_table(&self.tables.slots4, onlooker.as_deref_mut());
+        scan.add_table(&self.tables.slots6, onlooker);
         scan
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
-        self.slots4.iter().filter_map(table::read).for_each(|record| visit(&record));
-        self.slots6.iter().filter_map(table::read).for_each(|record| visit(&record));
+        self.tables.slots4.iter().filter_map(table::read).for_each(|record| visit(&record));
+        self.tables.slots6.iter().filter_map(table::read).for_each(|record| visit(&record));
     }
 
     fn services(&self) -> Vec<(u16, Service)> {
-        super::service_rows(&self.services)
+        super::service_rows(&self.tables.services)
     }
 
     fn clocks(&self) -> Clocks {
@@ -213,10 +184,6 @@ fn class_block(classes: &Classes) -> ClassBlock {
     let mut packets = [0; CLASS_WORDS];
     packets.iter_mut().zip(classes).for_each(|(sum, word)| *sum = word.load());
     ClassBlock { packets }
-}
-
-fn table_of<T: Default>(length: usize) -> Vec<T> {
-    std::iter::repeat_with(T::default).take(length).collect()
 }
 
 /// The same capture always gives the same tables: a SplitMix64 stream from a fixed seed.
@@ -243,7 +210,7 @@ fn state_of<S: Slot>(slot: &S) -> State {
 fn grown<S: Slot + Default>(old: &[S], config: &Config) -> Vec<S> {
     let mut size = old.len() * 2;
     loop {
-        let slots = table_of(size);
+        let slots = host::table(size);
         let mask = u32::try_from(size / WAYS as usize - 1).unwrap_or(u32::MAX);
         let mut records = old.iter().filter(|slot| !matches!(state_of(*slot), State::Empty));
         if records.all(|record| table::transplant(record, &slots, mask, &config.factors)) {

@@ -4,19 +4,18 @@ mod eviction;
 mod streams;
 
 use core::cell::RefCell;
-use std::boxed::Box;
 use std::vec::Vec;
 
 use crate::abi::{
-    Config, Counter, Event, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, STRIPES, TcpRecord,
-    option, tag,
+    Config, Counter, Event, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord, option, tag,
 };
-use crate::books::{Books, ServiceRow};
-use crate::memory::{Buckets, Classes, Memory, PORT_WORDS, Storage, no_buckets, no_classes};
+use crate::books::ServiceRow;
+use crate::host::HostTables;
+use crate::memory::{Memory, PORT_WORDS};
 use crate::record::{Detail, Now, Record, State};
 use crate::shared::Shared64;
-use crate::table::{self, Slot4, Slot6};
-use crate::verdict::{Leg, Role};
+use crate::table;
+use crate::verdict::Role;
 use crate::wire::flag::{ACK, FIN, RST, SYN};
 use crate::wire::{self, Class, Packet, quote};
 
@@ -146,7 +145,7 @@ fn udp_is_answered_for_ever_and_begins_anew_when_idle() {
 fn filters_take_either_end_and_count_what_they_leave_out() {
     let mut by_port = World::new(64);
     by_port.config.options |= option::PORTS;
-    by_port.ports[80 >> 6] |= 1 << (80 & 63);
+    by_port.tables.ports[80 >> 6] |= 1 << (80 & 63);
     let mut by_net = World::new(64);
     by_net.config.options |= option::NETS;
     by_net.config.nets[0] = Net { address: [0x0a00_0100, 0, 0, 0], mask: [!0xff, 0, 0, 0], family: 1 };
@@ -183,14 +182,7 @@ fn a_full_ring_is_counted_and_no_ring_is_silent() {
 /// All the memory of a tracker, and the events it sent.
 struct World {
     config: Config,
-    slots4: Vec<Slot4>,
-    slots6: Vec<Slot6>,
-    stripes: Vec<Shared64>,
-    services: Vec<ServiceRow>,
-    books: Books,
-    classes: Vec<Classes>,
-    histograms: Box<[Buckets; Leg::ALL.len()]>,
-    ports: Vec<u64>,
+    tables: HostTables,
     events: RefCell<Vec<Event>>,
     /// Events there is room for.
     room: core::cell::Cell<usize>,
@@ -203,14 +195,7 @@ impl World {
     fn new(slots: usize) -> Self {
         Self {
             config: config(),
-            slots4: (0..slots).map(|_| Slot4::default()).collect(),
-            slots6: (0..slots).map(|_| Slot6::default()).collect(),
-            stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
-            services: (0..crate::abi::SERVICES).map(|_| ServiceRow::new()).collect(),
-            books: Books::new(),
-            classes: (0..MAX_INTERFACES).map(|_| no_classes()).collect(),
-            histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
-            ports: std::vec![0; PORT_WORDS],
+            tables: HostTables { ports: std::vec![0; PORT_WORDS], ..HostTables::new(slots, slots) },
             events: RefCell::default(),
             room: core::cell::Cell::new(usize::MAX),
             repeat: core::cell::Cell::new(1),
@@ -227,17 +212,7 @@ impl World {
             }
             room
         };
-        let storage = Storage {
-            slots4: &self.slots4,
-            slots6: &self.slots6,
-            stripes: &self.stripes,
-            services: &self.services,
-            books: &self.books,
-            classes: &self.classes,
-            histograms: &self.histograms,
-            ports: &self.ports,
-        };
-        let memory = Memory::new(self.config, storage, &sink);
+        let memory = Memory::new(self.config, self.tables.storage(), &sink);
         for copy in 0..self.repeat.get() {
             memory.observe(time(at), &Packet { point: packet.point + copy, ..*packet });
         }
@@ -251,12 +226,12 @@ impl World {
     }
 
     fn records(&self) -> Vec<Record> {
-        let four = self.slots4.iter().filter_map(table::read);
-        four.chain(self.slots6.iter().filter_map(table::read)).collect()
+        let four = self.tables.slots4.iter().filter_map(table::read);
+        four.chain(self.tables.slots6.iter().filter_map(table::read)).collect()
     }
 
     fn count(&self, counter: Counter) -> u64 {
-        self.books.words()[counter as usize].load()
+        self.tables.books.words()[counter as usize].load()
     }
 
     fn counts<const N: usize>(&self, counters: &[Counter; N]) -> [u64; N] {
@@ -264,11 +239,11 @@ impl World {
     }
 
     fn block(&self) -> Vec<u64> {
-        self.books.words().iter().map(Shared64::load).collect()
+        self.tables.books.words().iter().map(Shared64::load).collect()
     }
 
     fn sum(&self, range: core::ops::RangeInclusive<usize>) -> u64 {
-        range.map(|place| self.books.words()[place].load()).fold(0, u64::wrapping_add)
+        range.map(|place| self.tables.books.words()[place].load()).fold(0, u64::wrapping_add)
     }
 
     /// What holds after every packet.
@@ -282,7 +257,12 @@ impl World {
             [open(State::SynSent), open(State::SynReceived)],
             "the scan agrees with the gauges"
         );
-        let tags = self.slots4.iter().map(table::Slot::tag).chain(self.slots6.iter().map(table::Slot::tag));
+        let tags = self
+            .tables
+            .slots4
+            .iter()
+            .map(table::Slot::tag)
+            .chain(self.tables.slots6.iter().map(table::Slot::tag));
         assert!(tags.into_iter().all(|word| word.load() & tag::LOCKED == 0), "every slot is unlocked");
     }
 
@@ -292,7 +272,7 @@ impl World {
         assert_eq!(self.count(Counter::Attempts), self.sum(terms.clone()), "attempts");
         assert_eq!(self.count(Counter::UdpFlows), self.sum(udp.clone()), "UDP flows");
         for place in terms.chain(udp).chain([Counter::OrphanSynAck as usize]) {
-            assert!(self.books.words()[place].load() < 1 << 63, "gauge {place} is negative");
+            assert!(self.tables.books.words()[place].load() < 1 << 63, "gauge {place} is negative");
         }
         assert_eq!(self.count(Counter::Begin), self.count(Counter::End), "no half of a pair");
     }
@@ -305,8 +285,8 @@ impl World {
             let twin = |other: &Record| other.key == record.key && other.family == record.family;
             assert!(!records[i + 1..].iter().any(twin), "{:?} twice", record.key);
         }
-        assert!(self.stripes.iter().all(|word| word.load() == 0), "every lock word is free");
-        let (tcp, udp) = self.services.split_at(self.services.len() / 2);
+        assert!(self.tables.stripes.iter().all(|word| word.load() == 0), "every lock word is free");
+        let (tcp, udp) = self.tables.services.split_at(self.tables.services.len() / 2);
         self.check_services(tcp, Counter::Attempts as usize..=Counter::OpenNoAck as usize);
         self.check_services(udp, Counter::UdpFlows as usize..=Counter::UdpEvicted as usize);
         self.check_events();
@@ -319,7 +299,7 @@ impl World {
             sums.iter_mut().zip(gauges).for_each(|(sum, gauge)| *sum = sum.wrapping_add(gauge));
         }
         for (place, sum) in places.zip(sums) {
-            assert_eq!(sum, self.books.words()[place].load(), "the rows' sum at {place}");
+            assert_eq!(sum, self.tables.books.words()[place].load(), "the rows' sum at {place}");
         }
     }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{Books, ByCause, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
 use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
-use crate::metric::METRICS;
+use crate::model::metric::METRICS;
 
 #[test]
 fn open_attempts_divide_by_age() {

@@ -72,10 +72,10 @@ fn a_newcomer_goes_to_the_emptier_set() {
             let world = World::new(64);
             let taken = table::Tag(0).next(State::Midstream, 0, 0);
             for slot in [fuller, fuller + 1, emptier + 2] {
-                table::Slot::tag(&world.slots4[slot]).store(taken.0);
+                table::Slot::tag(&world.tables.slots4[slot]).store(taken.0);
             }
             world.send(SECOND, &packet);
-            let here = |slot: &usize| table::read(&world.slots4[*slot]).is_some_and(|r| r.key == key);
+            let here = |slot: &usize| table::read(&world.tables.slots4[*slot]).is_some_and(|r| r.key == key);
             assert_eq!((emptier..emptier + 4).filter(here).count(), 1, "flow {flow}, sets {sets:?}");
             tried += 1;
         }

@@ -44,7 +44,7 @@ impl<'a> Comparison<'a> {
             true
         };
         let host = Rc::clone(&self.host);
-        let memory = Memory::new(host.config, host.storage(), &hear);
+        let memory = Memory::new(host.config, host.tables.storage(), &hear);
         let mut generator = Generator::new(self.seed, self.scenario.scope);
         for number in 1..=self.scenario.packets {
             let bytes = generator.frame();
@@ -59,7 +59,7 @@ impl<'a> Comparison<'a> {
             }
         }
         self.judge_the_packets();
-        loads(self.host.books.words())
+        loads(self.host.tables.books.words())
     }
 
     /// Where the next packet comes in.
@@ -99,8 +99,8 @@ impl<'a> Comparison<'a> {
             return None;
         }
         let timed = self.scenario.settings.test_clock;
-        let found = different_slots(&self.live.flows4, &self.host.slots4, timed, FLOW4)
-            .or_else(|| different_slots(&self.live.flows6, &self.host.slots6, timed, FLOW6))
+        let found = different_slots(&self.live.flows4, &self.host.tables.slots4, timed, FLOW4)
+            .or_else(|| different_slots(&self.live.flows6, &self.host.tables.slots6, timed, FLOW6))
             .or_else(|| self.different_counters(timed))
             .or_else(|| self.different_events(&told.take(), timed));
         if found.is_some() || !(at_end || number % LOOK_AT_ALL_EVERY < every) {
@@ -109,7 +109,7 @@ impl<'a> Comparison<'a> {
         self.different_classes()
             .or_else(|| self.different_histograms(timed))
             .or_else(|| {
-                different_words("service word", words(&self.live.services), words(&self.host.services))
+                different_words("service word", words(&self.live.services), words(&self.host.tables.services))
             })
             .or_else(|| {
                 stripes(self.live).iter().any(|word| *word != 0).then(|| "a lock word is held".into())
@@ -118,7 +118,7 @@ impl<'a> Comparison<'a> {
 
     fn different_counters(&self, timed: bool) -> Option<String> {
         let mut kernel = counters_of(&self.live.bpf).words;
-        let mut host = loads(self.host.books.words());
+        let mut host = loads(self.host.tables.books.words());
         if !timed {
             let longest = Counter::MaxSynToSynAck as usize..=Counter::MaxConnect as usize;
             kernel[longest.clone()].fill(0);
@@ -144,14 +144,14 @@ impl<'a> Comparison<'a> {
 
     fn different_classes(&self) -> Option<String> {
         let (_, kernel) = read_counts(&self.live.bpf, self.live.interfaces).expect("class counters");
-        let pairs = kernel.iter().zip(&self.host.classes).enumerate();
+        let pairs = kernel.iter().zip(&self.host.tables.classes).enumerate();
         pairs.into_iter().find_map(|(interface, (kernel, host))| {
             different_words(&format!("interface {interface}, class"), &kernel.packets, &loads(host))
         })
     }
 
     fn different_histograms(&self, timed: bool) -> Option<String> {
-        Leg::ALL.into_iter().zip(self.host.histograms.iter()).find_map(|(leg, host)| {
+        Leg::ALL.into_iter().zip(self.host.tables.histograms.iter()).find_map(|(leg, host)| {
             let mut kernel = read_histogram(&self.live.bpf, leg).expect("a histogram").buckets.to_vec();
             let mut host = loads(host);
             if !timed {

@@ -1,54 +1,24 @@
 //! The host's side: the engine over memory of our own, and what a hook makes of a frame before it is tracked.
 
-use handshake_common::abi::{Config, MAX_INTERFACES, PortSet, STRIPES, point};
-use handshake_common::books::Books;
-use handshake_common::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
+use handshake_common::abi::{Config, point};
+use handshake_common::host::HostTables;
 use handshake_common::wire::{Link, Packet, Slice, parse};
 
 use super::*;
 
-/// The host's memory.
+/// The host's memory, and what it is configured to.
 pub(super) struct Host {
     pub(super) config: Config,
-    pub(super) slots4: Vec<Slot4>,
-    pub(super) slots6: Vec<Slot6>,
-    pub(super) stripes: Vec<Shared64>,
-    pub(super) services: Vec<ServiceRow>,
-    pub(super) books: Box<Books>,
-    pub(super) classes: Vec<Classes>,
-    pub(super) histograms: Box<[Buckets; Leg::ALL.len()]>,
-    pub(super) ports: PortSet,
+    pub(super) tables: HostTables,
 }
 
 impl Host {
     pub(super) fn new(settings: &Settings, clocks: &Clocks) -> Self {
-        fn zeros<T: Default>(count: u32) -> Vec<T> {
-            (0..count).map(|_| T::default()).collect()
-        }
         let sizes = Sizes::for_flows(settings.max_flows);
+        let tables = HostTables::new(sizes.slots4 as usize, sizes.slots6 as usize);
         Self {
             config: settings.config(sizes, clocks).expect("settings within bounds"),
-            slots4: zeros(sizes.slots4),
-            slots6: zeros(sizes.slots6),
-            stripes: zeros(STRIPES),
-            services: zeros(SERVICES),
-            books: Box::default(),
-            classes: (0..MAX_INTERFACES).map(|_| no_classes()).collect(),
-            histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
-            ports: settings.port_set(),
-        }
-    }
-
-    pub(super) fn storage(&self) -> Storage<'_> {
-        Storage {
-            slots4: &self.slots4,
-            slots6: &self.slots6,
-            stripes: &self.stripes,
-            services: &self.services,
-            books: &self.books,
-            classes: &self.classes,
-            histograms: &self.histograms,
-            ports: &self.ports,
+            tables: HostTables { ports: settings.port_set().to_vec(), ..tables },
         }
     }
 }
