@@ -1,8 +1,8 @@
-//! Interfaces and hooks: which there are, which one each interface gets and why, and the programs on them.
+//! Chooses a hook for each interface, with its reason, and attaches the programs to it.
 //!
-//! [`survey`] reads the machine, [`plan()`] decides, [`attach`] does it; what [`attach`] returns holds the programs where
-//! they are until it is dropped. The kernel undoes everything but clsact when the process dies, and the next start
-//! undoes that.
+//! [`survey`] reads what the interfaces are, [`plan()`] decides, and [`attach`] attaches. The [`Attached`]
+//! that it returns keeps the programs on their hooks until it is dropped. When the process dies, the kernel
+//! detaches everything except clsact filters; the next start removes those.
 
 pub mod bpf;
 pub mod capability;
@@ -34,17 +34,17 @@ use crate::error::Error;
 use crate::hook::{Direction, Hook};
 use bpf::{has_tcx, program as program_name, tcx_chain};
 pub use interface::InterfaceInfo;
-use plan::Step;
+use plan::HookStep;
 pub use plan::{Facts, Plan, PlannedInterface, plan};
 pub use promisc::Promisc;
 
 use netlink::Refusal;
 
-/// The program on XDP hooks.
+/// Name of the program for XDP hooks.
 const XDP: &str = "handshake_xdp";
-/// The program on TC ingress hooks.
+/// Name of the program for TC ingress hooks.
 const INGRESS: &str = "handshake_ingress";
-/// The program on TC egress hooks.
+/// Name of the program for TC egress hooks.
 const EGRESS: &str = "handshake_egress";
 
 impl Direction {
@@ -63,11 +63,13 @@ impl Direction {
     }
 }
 
-/// Reads what [`plan()`] decides by, for the interfaces named, or those of the default routes when none is.
+/// Reads the facts that [`plan()`] needs about the named interfaces, or about those of the default routes if
+/// `names` is empty.
 ///
 /// # Errors
 ///
-/// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], [`Error::Permission`], and [`Error::System`] where the kernel does not answer.
+/// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], [`Error::Permission`], and [`Error::System`] if
+/// the kernel does not answer.
 pub fn survey(names: &[String]) -> Result<Vec<Facts>, Error> {
     interface::select(names)?.into_iter().map(facts_of).collect()
 }
@@ -81,30 +83,30 @@ fn facts_of(info: InterfaceInfo) -> Result<Facts, Error> {
     Ok(Facts { info, tcx, xdp_holder })
 }
 
-/// Programs on their hooks, until this is dropped.
+/// Keeps the programs on their hooks until it is dropped.
 #[derive(Debug, Default)]
 pub struct Attached {
-    /// In the order of the plan.
+    /// The interfaces, in the order of the plan.
     pub interfaces: Vec<AttachedInterface>,
     guards: Vec<Guard>,
 }
 
-/// An interface with programs on it.
+/// An interface with our programs on it.
 #[derive(Clone, Debug)]
 pub struct AttachedInterface {
-    /// The interface, as it was before.
+    /// The interface as it was before attaching.
     pub info: InterfaceInfo,
-    /// The hook that sees what comes in.
+    /// The hook that sees incoming packets.
     pub ingress: Hook,
-    /// The hook that sees what goes out; `None` where ingress sees both.
+    /// The hook that sees outgoing packets; `None` if only ingress is watched.
     pub egress: Option<Hook>,
-    /// Programs that see packets before ours and can take them away.
+    /// Programs that see packets before ours and can drop or redirect them.
     pub before_ours: Vec<String>,
-    /// The ids of our programs here.
+    /// The ids of our programs on this interface.
     pub program_ids: Vec<u32>,
 }
 
-/// As `attached` announces it, and scripts wait for it.
+/// Formats what follows `attached` in the line that scripts wait for.
 impl fmt::Display for AttachedInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let egress = self.egress.map(|hook| format!(", egress {hook}")).unwrap_or_default();
@@ -113,7 +115,7 @@ impl fmt::Display for AttachedInterface {
     }
 }
 
-/// Holds one program on one hook: dropping it detaches.
+/// Keeps one program on one hook; dropping it detaches the program.
 #[derive(Debug)]
 enum Guard {
     Xdp { _link: XdpLink },
@@ -121,11 +123,11 @@ enum Guard {
     Clsact { _attachment: clsact::Attachment },
 }
 
-/// Why a program is not on a hook.
+/// Why a program could not be attached to a hook.
 enum Failure {
-    /// Nothing else will do better.
+    /// Trying another hook would not help.
     Fatal(Error),
-    /// This hook will not have it; the next one may.
+    /// This hook refuses the program; the next one may accept it.
     Refused(Refusal),
 }
 
@@ -135,26 +137,31 @@ impl From<Error> for Failure {
     }
 }
 
-/// Attaches what the plan says, falling back where `auto` meets a refusal. `say` gets each sentence as it becomes true,
-/// and the warning that a device will be touched before it is.
+/// Attaches the programs as planned. With `auto`, a refused hook falls back to the next one. `say` receives
+/// each choice and refusal as it happens, and a warning before a driver is touched.
 ///
 /// # Errors
 ///
-/// [`Error::Hook`] where a hook asked for by name is refused, [`Error::NoHook`] where all are, [`Error::Load`] and
-/// [`Error::Permission`]. What was attached before the error is detached again.
+/// [`Error::Hook`] if a hook requested by name is refused, [`Error::NoHook`] if all hooks are refused,
+/// [`Error::Load`] and [`Error::Permission`]. On an error, everything attached so far is detached again.
 pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
     load_ahead(bpf, plan)?;
     let mut attached = Attached::default();
     for planned in &plan.interfaces {
-        let mut attaching =
-            Attaching { bpf, say, planned, guards: &mut attached.guards, found: Found::default() };
+        let mut attaching = Attaching {
+            bpf,
+            say,
+            planned,
+            guards: &mut attached.guards,
+            findings: AttachFindings::default(),
+        };
         attached.interfaces.push(attaching.interface()?);
     }
     Ok(attached)
 }
 
-/// Loads what will be attached unless a hook is refused. The verifier takes half a second a program: of a handshake between
-/// the first hook and the last one side alone would be seen.
+/// Loads the program of each first choice before anything is attached. The verifier takes half a second per
+/// program; a handshake between the first hook and the last would be seen from one side only.
 fn load_ahead(bpf: &mut Ebpf, plan: &Plan) -> Result<(), Error> {
     for planned in &plan.interfaces {
         for (direction, steps) in
@@ -170,18 +177,18 @@ fn load_ahead(bpf: &mut Ebpf, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// One interface on its direction from planned to attached.
+/// The state while the programs of one interface are attached.
 struct Attaching<'a> {
     bpf: &'a mut Ebpf,
     say: &'a mut dyn FnMut(&str),
     planned: &'a PlannedInterface,
     guards: &'a mut Vec<Guard>,
-    found: Found,
+    findings: AttachFindings,
 }
 
-/// What attaching brings to light, both directions together.
+/// What attaching finds out about an interface, over both directions.
 #[derive(Default)]
-struct Found {
+struct AttachFindings {
     before_ours: Vec<String>,
     program_ids: Vec<u32>,
 }
@@ -197,17 +204,17 @@ impl Attaching<'_> {
             [] => None,
             steps => Some(self.take_hook(Direction::Egress, steps)?),
         };
-        let Found { before_ours, program_ids } = std::mem::take(&mut self.found);
+        let AttachFindings { before_ours, program_ids } = std::mem::take(&mut self.findings);
         Ok(AttachedInterface { info, ingress, egress, before_ours, program_ids })
     }
 
-    /// Says a sentence: a choice or a refusal with its reason, or what the operator must know.
+    /// Passes a sentence to `say`: a choice or a refusal with its reason, or a warning to the operator.
     fn tell(&mut self, note: &str) {
         (self.say)(note);
     }
 
-    /// The first hook of one direction that takes our program.
-    fn take_hook(&mut self, direction: Direction, steps: &[Step]) -> Result<Hook, Error> {
+    /// Attaches to the first hook of one direction that accepts our program.
+    fn take_hook(&mut self, direction: Direction, steps: &[HookStep]) -> Result<Hook, Error> {
         let info = &self.planned.info;
         let mut refusals = Vec::new();
         for step in steps {
@@ -232,16 +239,16 @@ impl Attaching<'_> {
         Err(Error::NoHook { interface: info.name.clone(), direction, kernel: refusals.join("; ") })
     }
 
-    fn took(&mut self, step: Step, direction: Direction, (guard, id): (Guard, u32)) {
+    fn took(&mut self, step: HookStep, direction: Direction, (guard, id): (Guard, u32)) {
         let info = &self.planned.info;
         self.guards.push(guard);
-        self.found.program_ids.push(id);
-        self.found.before_ours.extend(before_ours(info, step.hook, direction, id));
+        self.findings.program_ids.push(id);
+        self.findings.before_ours.extend(before_ours(info, step.hook, direction, id));
         self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
     }
 }
 
-/// What is said before a driver is touched.
+/// The warning before native XDP touches a physical driver.
 fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
     if hook != Hook::XdpNative || info.is_virtual {
         return None;
@@ -253,7 +260,7 @@ fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
     ))
 }
 
-/// An ingress hook asked for by name was refused: what to do about it, by the error number.
+/// The error for an ingress hook that was requested by name and refused. The error number decides the fix.
 fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
     let InterfaceInfo { name, mtu, driver, .. } = info;
     let driver = driver.as_deref().unwrap_or("its driver");
@@ -266,7 +273,7 @@ fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
             (format!("is not supported by {driver}"), "use --hook tcx, or --hook xdp-generic".to_owned())
         }
         (Hook::XdpNative, libc::ERANGE | libc::EINVAL | libc::E2BIG) => (
-            format!("is refused by {driver} as it is set up now (MTU {mtu})"),
+            format!("is refused by {driver} with its current settings (MTU {mtu})"),
             "use --hook tcx, or lower the MTU (-v shows the kernel's reason)".to_owned(),
         ),
         (Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact, _) => (
@@ -277,7 +284,7 @@ fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
     Error::Hook { interface: name.clone(), hook, problem, fix, kernel: Some(refusal.to_string()) }
 }
 
-/// One program on one hook, and its id.
+/// Attaches one program to one hook. Returns its guard and its id.
 fn attach_hook(
     bpf: &mut Ebpf,
     info: &InterfaceInfo,
@@ -303,7 +310,7 @@ fn attach_xdp(bpf: &mut Ebpf, info: &InterfaceInfo, mode: XdpMode) -> Result<(Gu
         Ok(link) => Ok((Guard::Xdp { _link: link }, program_id(program.info())?)),
         Err(error) => {
             let mut refusal = refusal(&error);
-            // A link's refusal is a bare number; netlink gives the reason.
+            // A refused link gives only an error number; netlink gives the reason too.
             if let Some(words) = program.fd().ok().and_then(|fd| xdp::refusal_words(fd, info.index, mode)) {
                 refusal.words = Some(words);
             }
@@ -312,7 +319,7 @@ fn attach_xdp(bpf: &mut Ebpf, info: &InterfaceInfo, mode: XdpMode) -> Result<(Gu
     }
 }
 
-/// First in the chain: behind a program that ends it we would see nothing.
+/// Attaches first in the chain: after a program that ends the chain, ours would see nothing.
 fn attach_tcx(bpf: &mut Ebpf, info: &InterfaceInfo, direction: Direction) -> Result<(Guard, u32), Failure> {
     let program: &mut SchedClassifier = loaded(bpf, direction.classifier())?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -322,11 +329,12 @@ fn attach_tcx(bpf: &mut Ebpf, info: &InterfaceInfo, direction: Direction) -> Res
     Ok((Guard::Tcx { _link: link }, program_id(program.info())?))
 }
 
-/// The program of this name, loaded if it is not yet: only those that are attached cost the verifier's time.
+/// Returns the program of this name, and loads it first if necessary: programs that are not attached cost no
+/// verifier time.
 ///
 /// # Errors
 ///
-/// [`Error::Load`] with the verifier's log, [`Error::Permission`].
+/// [`Error::Load`] with the verifier's log; [`Error::Permission`].
 pub fn loaded<'a, P>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Error>
 where
     P: Loadable,
@@ -339,9 +347,9 @@ where
     Ok(program)
 }
 
-/// A kind of program of ours.
+/// A program type that this module attaches.
 pub trait Loadable {
-    /// Loads it unless it is loaded.
+    /// Loads the program unless it is loaded already.
     fn load_once(&mut self) -> Result<(), ProgramError>;
 }
 
@@ -362,14 +370,15 @@ fn load_error(name: &str, error: &ProgramError) -> Error {
     let missing = capability::Capabilities::of_this_thread().require(false).is_err();
     let errno =
         if let ProgramError::LoadError { io_error, .. } = error { io_error.raw_os_error() } else { None };
-    // EACCES is the verifier's word for a bad access as well, which no permission mends.
+    // The verifier also returns EACCES for a bad memory access, which no permission fixes.
     if errno == Some(libc::EPERM) || (missing && errno == Some(libc::EACCES)) {
         return permission(kernel);
     }
     Error::Load { program: name.into(), kernel }
 }
 
-/// The kernel said EPERM: of what is known to be needed, what is missing; or the kernel's own hidden need.
+/// The error after EPERM: names the missing capabilities, or a container or security module if none is
+/// missing.
 fn permission(kernel: String) -> Error {
     match capability::Capabilities::of_this_thread().require(false) {
         Err(Error::Permission { missing, fix, .. }) => {
@@ -390,7 +399,7 @@ fn refused(refusal: Refusal) -> Failure {
     }
 }
 
-/// The error number inside aya's error, or its words where there is none.
+/// The error number inside aya's error, or its text if there is none.
 fn refusal(error: &ProgramError) -> Refusal {
     match errno(error) {
         Some(errno) => Refusal { errno, words: None },
@@ -426,7 +435,7 @@ fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<
     }
 }
 
-/// Programs that see this direction's packets before ours.
+/// The programs that see this direction's packets before ours.
 fn before_ours(info: &InterfaceInfo, hook: Hook, direction: Direction, ours: u32) -> Vec<String> {
     let mut before = Vec::new();
     if direction == Direction::Ingress && !hook.is_xdp() {
@@ -445,7 +454,7 @@ fn before_ours(info: &InterfaceInfo, hook: Hook, direction: Direction, ours: u32
 }
 
 impl PlannedInterface {
-    /// Whether frames, where we see them, begin at the IP header.
+    /// Whether frames begin at the IP header where our program sees them.
     pub fn is_raw(&self) -> bool {
         let by_tc = self.ingress.first().is_some_and(|step| !step.hook.is_xdp());
         self.info.raw || (self.info.foreign_generic_xdp() && by_tc)

@@ -1,5 +1,5 @@
-//! Questions to the kernel about BPF programs that are there already. aya asks for each program's descriptor on the direction,
-//! which takes CAP_SYS_ADMIN; here the ids come first, and names where we may have them.
+//! Asks the kernel about BPF programs that are already attached. aya opens a descriptor of every program it
+//! lists, which takes CAP_SYS_ADMIN. This module reads the ids first, and the names only where permitted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,19 +17,19 @@ const PROG_QUERY: i32 = 16;
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
-/// `BPF_MPROG_MAX`: programs of one chain at most.
+/// `BPF_MPROG_MAX`: the most programs in one chain.
 const CHAIN: usize = 64;
-/// Where `struct bpf_prog_info` has the name, and how long it is.
+/// The place of the name in `struct bpf_prog_info`, bytes.
 const INFO_NAME: std::ops::Range<usize> = 64..80;
-/// Bytes asked of `struct bpf_prog_info`: up to and with the name.
+/// The bytes requested of `struct bpf_prog_info`: up to the end of the name.
 const INFO_BYTES: usize = 80;
 
-/// A program somebody loaded.
+/// A loaded program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramName {
-    /// Its id.
+    /// Its id in the kernel; 0 if an XDP hook has one program per mode.
     pub id: u32,
-    /// Its name, at most 15 bytes; needs CAP_SYS_ADMIN.
+    /// Its name, at most 15 bytes. `None` without CAP_SYS_ADMIN, which reading it takes.
     pub name: Option<String>,
 }
 
@@ -37,14 +37,14 @@ impl std::fmt::Display for ProgramName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.name {
             Some(name) => write!(f, "{name} (id {})", self.id),
-            // An XDP hook with a program a mode tells no id.
+            // An XDP hook with one program per mode reports no id.
             None if self.id == 0 => f.write_str("several programs"),
             None => write!(f, "program id {}", self.id),
         }
     }
 }
 
-/// The program with this id, named if we may know its name.
+/// The program with this id, with its name if that may be read.
 pub fn program(id: u32) -> ProgramName {
     ProgramName { id, name: program_name(id).ok().filter(|name| !name.is_empty()) }
 }
@@ -69,7 +69,7 @@ struct Query {
 /// The head of `union bpf_attr` for `BPF_PROG_GET_FD_BY_ID`.
 #[repr(C)]
 #[derive(Default)]
-struct GetById {
+struct GetByIdAttr {
     id: u32,
     next_id: u32,
     open_flags: u32,
@@ -78,13 +78,14 @@ struct GetById {
 /// The head of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 #[derive(Default)]
-struct GetInfo {
+struct GetInfoAttr {
     fd: u32,
     length: u32,
     info: u64,
 }
 
-/// The programs of a TCX chain, in the order they run. `EINVAL` where the kernel has no TCX (before 6.6).
+/// The ids of the programs of a TCX chain, in the order they run. Fails with `EINVAL` if the kernel has no
+/// TCX (before 6.6).
 pub fn tcx_chain(index: u32, direction: Direction) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; CHAIN];
     let mut query = Query {
@@ -97,12 +98,12 @@ pub fn tcx_chain(index: u32, direction: Direction) -> io::Result<Vec<u32>> {
         count: 64,
         ..Query::default()
     };
-    // SAFETY: `prog_ids` points to `ids`, which has room for the `count` words said and outlives the call.
+    // SAFETY: `prog_ids` points to `ids`, which has room for `count` words and outlives the call.
     unsafe { bpf(PROG_QUERY, &mut query) }?;
     Ok(ids.into_iter().take(query.count as usize).collect())
 }
 
-/// Whether this kernel has TCX; an error where we may not ask.
+/// Whether this kernel has TCX. Fails if the query is not permitted.
 pub fn has_tcx(index: u32) -> io::Result<bool> {
     match tcx_chain(index, Direction::Ingress) {
         Ok(_) => Ok(true),
@@ -112,25 +113,27 @@ pub fn has_tcx(index: u32) -> io::Result<bool> {
 }
 
 fn program_name(id: u32) -> io::Result<String> {
-    let mut by_id = GetById { id, ..GetById::default() };
+    let mut by_id = GetByIdAttr { id, ..GetByIdAttr::default() };
     // SAFETY: the structure holds no pointers.
     let fd = unsafe { bpf(PROG_GET_FD_BY_ID, &mut by_id) }?;
-    // SAFETY: the kernel just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut info = [0_u8; INFO_BYTES];
-    let mut get = GetInfo { fd: fd.as_raw_fd().cast_unsigned(), length: 80, info: info.as_mut_ptr() as u64 };
-    // SAFETY: `info` has the `length` bytes said and outlives the call; the kernel writes no more of the structure.
+    let mut get =
+        GetInfoAttr { fd: fd.as_raw_fd().cast_unsigned(), length: 80, info: info.as_mut_ptr() as u64 };
+    // SAFETY: `info` has room for `length` bytes and outlives the call; the kernel writes no more than that.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut get) }?;
     Ok(super::netlink::text(&info[INFO_NAME]))
 }
 
-/// bpf(2) with the head of its attributes; what is left out counts as zero.
+/// Calls bpf(2) with the first part of its attributes; the rest counts as zero.
 ///
 /// # Safety
 ///
-/// Pointers inside `attributes` must be good for what `command` does with them.
+/// Pointers inside `attributes` must be valid for what `command` does with them.
 unsafe fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: `attributes` is borrowed for the call and its size is given; the caller answers for what it points to.
+    // SAFETY: `attributes` is borrowed for the call and its size is given; the caller guarantees the pointers
+    // inside it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -138,8 +141,9 @@ unsafe fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
     i32::try_from(result).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// Who holds which of these programs: by program id, `comm (pid)` of each process with a descriptor of it or of a link to
-/// it. Processes we may not look into are left out, and so are programs held by a pin or by a qdisc alone.
+/// The owners of these programs: for each id, `comm (pid)` of every process that holds a descriptor of the
+/// program or of a link to it. Left out are processes that may not be inspected, and programs held only by a
+/// pin or a qdisc.
 pub fn owners(ids: &[u32]) -> BTreeMap<u32, Vec<String>> {
     let mut found: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     if ids.is_empty() {
@@ -157,7 +161,7 @@ pub fn owners(ids: &[u32]) -> BTreeMap<u32, Vec<String>> {
     found
 }
 
-/// The ids of the programs that a process has descriptors of.
+/// The ids of the programs of which a process holds descriptors.
 fn programs_of(process: &Path) -> Vec<u32> {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     let bpf = descriptors

@@ -1,8 +1,10 @@
-//! TC by qdisc and filter, for kernels without TCX. A filter outlives its process, so ours can be told apart (a name, and
-//! a handle whose upper half is `HS`), and whether its agent lives is told by a socket: an abstract one, which belongs to
-//! the network namespace as the interface does and goes when its process goes.
+//! Attaches to TC by qdisc and filter, for kernels without TCX. A filter outlives its process. Our filters
+//! are therefore recognisable (by name, and by a handle whose upper half is `HS`), and an abstract socket
+//! shows whether a filter's agent is still running: it belongs to the network namespace, as the interface
+//! does, and closes when its process ends.
 //!
-//! The qdisc stays when we leave: taking it away would take the filters with it that others may have added by then.
+//! The qdisc stays after detaching: removing it would also remove filters that other programs have added
+//! since.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -16,43 +18,43 @@ use super::bpf::program;
 use super::netlink::{Body, Message, Netlink, Refusal, find, text, u16_at, u32_at};
 use super::{Direction, InterfaceInfo, refusal, tc_errno};
 
-/// Bytes of `struct tcmsg`.
+/// Size of `struct tcmsg`, bytes.
 const HEADER: usize = 20;
 /// `TC_H_CLSACT` with `TC_H_MIN_INGRESS` or `TC_H_MIN_EGRESS`.
 const INGRESS_PARENT: u32 = 0xffff_fff2;
 const EGRESS_PARENT: u32 = 0xffff_fff3;
-/// Inside `TCA_OPTIONS` of a filter of kind `bpf`.
+/// Attributes inside `TCA_OPTIONS` of a filter of kind `bpf`.
 const BPF_NAME: u16 = 7;
 const BPF_ID: u16 = 11;
-/// The upper half of our handles: `HS`.
+/// The upper half of our handles: `HS` in ASCII.
 const HANDLE_MAJOR: u16 = 0x4853;
-/// Agents that can share an interface by clsact.
+/// How many agents can share one direction of an interface by clsact.
 const AGENTS: u16 = 64;
 
 /// A filter of a clsact qdisc.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// The direction it is on.
+pub struct ClsactFilter {
+    /// The direction whose packets it sees.
     pub direction: Direction,
-    /// Lower runs first.
+    /// Its priority: filters with a lower one run first.
     pub priority: u16,
-    /// Its number within the priority; 0 is the priority's own head.
+    /// Its handle, unique within the priority; 0 is the entry of the priority itself.
     pub handle: u32,
-    /// In network order, as the kernel has it.
+    /// The EtherType it matches, in network byte order as the kernel stores it.
     protocol_be: u16,
     kind: String,
-    /// The name its owner gave it.
+    /// The name that its owner gave it; empty unless it is a BPF filter.
     pub name: String,
-    /// The id of its program, if it is a BPF filter.
+    /// The id of its program; `None` unless it is a BPF filter.
     pub program: Option<u32>,
 }
 
-impl Filter {
+impl ClsactFilter {
     fn is_ours(&self) -> bool {
         self.name == self.direction.classifier() && self.handle >> 16 == u32::from(HANDLE_MAJOR)
     }
 
-    /// Whether ours may share its priority: the kernel keeps one kind and one protocol to each.
+    /// Whether our filter may share its priority: the kernel allows one kind and one protocol per priority.
     fn may_share(&self) -> bool {
         self.kind == "bpf" && self.protocol_be == protocol_all()
     }
@@ -62,7 +64,8 @@ fn protocol_all() -> u16 {
     u16::try_from(libc::ETH_P_ALL).unwrap_or_default().to_be()
 }
 
-/// A filter of ours, until this is dropped: first the filter goes, then the claim on its handle.
+/// Keeps a filter of ours attached. Dropping it removes the filter first, then releases the claim on its
+/// handle.
 #[derive(Debug)]
 pub(super) struct Attachment {
     _link: SchedClassifierLink,
@@ -71,13 +74,13 @@ pub(super) struct Attachment {
 
 #[cfg(any(test, feature = "testing"))]
 impl Attachment {
-    /// Ends as a killed process does: the claim goes, the filter stays.
+    /// Ends as a killed process does: the claim is released, and the filter stays.
     pub(super) fn kill(self) {
         std::mem::forget(self._link);
     }
 }
 
-/// Attaches ahead of all filters that the kernel lets it be ahead of.
+/// Attaches `program` ahead of as many other filters as the kernel allows.
 pub(super) fn attach(
     program: &mut SchedClassifier,
     info: &InterfaceInfo,
@@ -101,13 +104,13 @@ pub(super) fn attach(
     }
 }
 
-/// The lowest priority that has no filters ours cannot be beside.
-fn free_priority(filters: &[Filter]) -> u16 {
+/// The lowest priority where no filter conflicts with ours.
+fn free_priority(filters: &[ClsactFilter]) -> u16 {
     let open = |priority: &u16| filters.iter().all(|f| f.priority != *priority || f.may_share());
     (1..u16::MAX).find(open).unwrap_or(u16::MAX)
 }
 
-/// Filters that run before the one with our program.
+/// The filters that run before the one with program id `ours`.
 pub(super) fn before_ours(index: u32, direction: Direction, ours: u32) -> Vec<String> {
     let all = filters(index, direction).unwrap_or_default();
     let ahead = all.iter().filter(|f| f.handle != 0).take_while(|f| f.program != Some(ours));
@@ -117,7 +120,7 @@ pub(super) fn before_ours(index: u32, direction: Direction, ours: u32) -> Vec<St
     names
 }
 
-impl std::fmt::Display for Filter {
+impl std::fmt::Display for ClsactFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.program {
             Some(id) => write!(f, "{}", program(id)),
@@ -126,16 +129,16 @@ impl std::fmt::Display for Filter {
     }
 }
 
-/// Removes what an agent that was killed left on this interface, and says so.
+/// Removes the filters that a killed agent left on this interface. Returns one sentence per filter.
 pub(super) fn remove_stale(info: &InterfaceInfo) -> Vec<String> {
-    let remove = |filter: &Filter| {
+    let remove = |filter: &ClsactFilter| {
         let (major, minor) = (HANDLE_MAJOR, u16::try_from(filter.handle & 0xffff).unwrap_or_default());
         let handle = TcHandle::new(major, minor);
         SchedClassifierLink::attached(&info.name, filter.direction.tc(), filter.priority, handle, None)
             .map_err(|error| error.to_string())
             .and_then(|link| link.detach().map_err(|error| error.to_string()))
     };
-    let sentence = |filter: Filter| match remove(&filter) {
+    let sentence = |filter: ClsactFilter| match remove(&filter) {
         Ok(()) => {
             format!("{}: removed the {} filter of an agent that was killed", info.name, filter.direction)
         }
@@ -146,20 +149,20 @@ pub(super) fn remove_stale(info: &InterfaceInfo) -> Vec<String> {
     stale(info.index).into_iter().map(sentence).collect()
 }
 
-/// Filters of ours whose agent lives no more.
-pub fn stale(index: u32) -> Vec<Filter> {
+/// Our filters whose agent is no longer running.
+pub fn stale(index: u32) -> Vec<ClsactFilter> {
     let of = |direction| filters(index, direction).unwrap_or_default();
-    let ours = of(Direction::Ingress).into_iter().chain(of(Direction::Egress)).filter(Filter::is_ours);
+    let ours = of(Direction::Ingress).into_iter().chain(of(Direction::Egress)).filter(ClsactFilter::is_ours);
     ours.filter(|filter| claim(index, filter.direction, filter.handle).is_ok()).collect()
 }
 
-/// The command that removes a filter by hand.
-pub fn removal_command(interface: &str, filter: &Filter) -> String {
-    let Filter { direction, priority, handle, .. } = filter;
+/// The shell command that removes a filter.
+pub fn removal_command(interface: &str, filter: &ClsactFilter) -> String {
+    let ClsactFilter { direction, priority, handle, .. } = filter;
     format!("tc filter del dev {interface} {direction} prio {priority} handle {handle:#x} bpf")
 }
 
-/// A handle that no living agent has, claimed.
+/// Claims a handle that no running agent has.
 fn claim_any(index: u32, direction: Direction) -> io::Result<(u16, UnixDatagram)> {
     let try_minor = |minor| {
         let handle = u32::from(HANDLE_MAJOR) << 16 | u32::from(minor);
@@ -168,14 +171,18 @@ fn claim_any(index: u32, direction: Direction) -> io::Result<(u16, UnixDatagram)
     (1..=AGENTS).find_map(try_minor).ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Claims a handle until the socket closes; fails while a living agent has it.
+/// Claims a handle until the socket closes. Fails while a running agent has it.
 fn claim(index: u32, direction: Direction, handle: u32) -> io::Result<UnixDatagram> {
     let address = SocketAddr::from_abstract_name(format!("handshake/clsact/{index}/{direction}/{handle:x}"))?;
     UnixDatagram::bind_addr(&address)
 }
 
-/// The filters of one direction, in the order they run.
-pub fn filters(index: u32, direction: Direction) -> Result<Vec<Filter>, Refusal> {
+/// Reads the filters of one direction, in the order they run.
+///
+/// # Errors
+///
+/// The refusal, with the kernel's reason.
+pub fn filters(index: u32, direction: Direction) -> Result<Vec<ClsactFilter>, Refusal> {
     let parent = match direction {
         Direction::Ingress => INGRESS_PARENT,
         Direction::Egress => EGRESS_PARENT,
@@ -188,17 +195,17 @@ pub fn filters(index: u32, direction: Direction) -> Result<Vec<Filter>, Refusal>
     Ok(answers.iter().filter_map(|message| parse(message, direction)).collect())
 }
 
-fn parse(message: &Message, direction: Direction) -> Option<Filter> {
+fn parse(message: &Message, direction: Direction) -> Option<ClsactFilter> {
     let (handle, info) = (u32_at(&message.body, 8)?, u32_at(&message.body, 16)?);
     let attributes = message.body.get(HEADER..).filter(|_| message.kind == RTM_NEWTFILTER)?;
     let kind = find(attributes, TCA_KIND).map(text)?;
-    // Each kind numbers its options for itself.
+    // The numbers of the options differ from kind to kind.
     let options = find(attributes, TCA_OPTIONS).filter(|_| kind == "bpf").unwrap_or_default();
-    // `tcm_info`: the priority in the upper half, the protocol in the lower.
+    // `tcm_info` holds the priority in the upper half and the protocol in the lower.
     let info = info.to_ne_bytes();
     let (low, high) = (u16_at(&info, 0)?, u16_at(&info, 2)?);
     let (protocol_be, priority) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
-    Some(Filter {
+    Some(ClsactFilter {
         direction,
         priority,
         handle,
@@ -213,15 +220,15 @@ fn parse(message: &Message, direction: Direction) -> Option<Filter> {
 mod tests {
     use super::*;
 
-    fn filter(priority: u16, kind: &str, protocol_be: u16) -> Filter {
+    fn filter(priority: u16, kind: &str, protocol_be: u16) -> ClsactFilter {
         let (direction, name) = (Direction::Ingress, "theirs".into());
-        Filter { direction, priority, handle: 1, protocol_be, kind: kind.into(), name, program: None }
+        ClsactFilter { direction, priority, handle: 1, protocol_be, kind: kind.into(), name, program: None }
     }
 
     #[test]
-    fn the_priority_is_the_first_that_can_be_had() {
+    fn the_lowest_priority_without_a_conflict_is_chosen() {
         let all = protocol_all();
-        let table: [(&[Filter], u16); 4] = [
+        let table: [(&[ClsactFilter], u16); 4] = [
             (&[], 1),
             (&[filter(1, "bpf", all)], 1),
             (&[filter(1, "u32", all), filter(2, "bpf", 8), filter(9, "u32", all)], 3),
@@ -233,9 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_filters_are_ours() {
-        let named =
-            |name: &str, handle| Filter { name: name.into(), handle, ..filter(1, "bpf", protocol_all()) };
+    fn a_filter_is_ours_by_its_name_and_its_handle() {
+        let named = |name: &str, handle| ClsactFilter {
+            name: name.into(),
+            handle,
+            ..filter(1, "bpf", protocol_all())
+        };
         assert!(named("handshake_ingress", 0x4853_0001).is_ours());
         assert!(!named("handshake_ingress", 1).is_ours());
         assert!(!named("handshake_egress", 0x4853_0001).is_ours());
@@ -243,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_lasts_as_long_as_its_socket() {
+    fn a_claim_is_released_when_its_socket_closes() {
         let (minor, held) = claim_any(u32::MAX, Direction::Egress).expect("there are handles");
         let handle = u32::from(HANDLE_MAJOR) << 16 | u32::from(minor);
         assert!(claim(u32::MAX, Direction::Egress, handle).is_err());

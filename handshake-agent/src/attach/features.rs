@@ -1,18 +1,18 @@
-//! What a driver says it can do with XDP, asked of the kernel (generic netlink family `netdev`, Linux 6.3) without
-//! touching the device.
+//! Asks the kernel which XDP features a driver has (generic netlink family `netdev`, Linux 6.3). The device
+//! is not touched.
 
 use libc::{CTRL_CMD_GETFAMILY, GENL_ID_CTRL, NETLINK_GENERIC};
 
 use super::netlink::{Body, Netlink, find, u16_at, u64_at};
 
-/// Bytes of `struct genlmsghdr`: command, version, reserved.
+/// Size of `struct genlmsghdr` (command, version, reserved), bytes.
 const HEADER: usize = 4;
 /// `NETDEV_CMD_DEV_GET`, `NETDEV_A_DEV_IFINDEX` and `NETDEV_A_DEV_XDP_FEATURES`.
 const DEV_GET: u8 = 1;
 const DEV_IFINDEX: u16 = 1;
 const DEV_XDP_FEATURES: u16 = 3;
 
-/// Bits of `enum netdev_xdp_act`; `None` where the kernel does not tell.
+/// The bits of `enum netdev_xdp_act`; `None` if the kernel does not report them.
 pub(super) fn xdp_features(index: u32) -> Option<u64> {
     let mut netlink = Netlink::open(NETLINK_GENERIC).ok()?;
     let family = family(&mut netlink)?;
@@ -22,7 +22,7 @@ pub(super) fn xdp_features(index: u32) -> Option<u64> {
     u64_at(find(attributes, DEV_XDP_FEATURES)?, 0)
 }
 
-/// The number that the kernel gave the family `netdev`.
+/// The number that the kernel assigned to the family `netdev`.
 fn family(netlink: &mut Netlink) -> Option<u16> {
     let command = u8::try_from(CTRL_CMD_GETFAMILY).ok()?;
     let name = u16::try_from(libc::CTRL_ATTR_FAMILY_NAME).ok()?;

@@ -1,5 +1,5 @@
-//! The interfaces of this network namespace: what they are, what holds their XDP hook, which ones the default routes use.
-//! Reads only.
+//! Reads the interfaces of this network namespace: their properties, the program on their XDP hook, and which
+//! of them the default routes use. Changes nothing.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,38 +13,38 @@ use super::netlink::{
 };
 use crate::error::Error;
 
-/// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, inside `IFLA_XDP`.
+/// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, attributes inside `IFLA_XDP`.
 const XDP_ATTACHED: u16 = 2;
 const XDP_PROGRAM: u16 = 4;
-/// Place of `rx_missed_errors` in `struct rtnl_link_stats64`, in words.
+/// Index of `rx_missed_errors` in `struct rtnl_link_stats64`, in 8-byte words.
 const RX_MISSED: usize = 15;
-/// Bytes of `struct ifinfomsg`, `struct ifaddrmsg`, `struct rtmsg` and `struct rtnexthop`.
+/// Sizes of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`, bytes.
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const NEXT_HOP: usize = 8;
-/// `IF_OPER_*`, from 0, as ip(8) spells them.
+/// The values of `IF_OPER_*` from 0, as ip(8) spells them.
 const OPERSTATES: [&str; 7] = ["unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up"];
 
-/// Bits of a link's flags.
+/// Bits of a link's flags (`ifi_flags`).
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
-/// How an XDP program that is there already is run.
+/// How an attached XDP program is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// By the driver.
+    /// In the driver.
     Native,
-    /// By the stack: the frames that TC ingress sees then begin at the IP header.
+    /// In the network stack. The frames that TC ingress sees then begin at the IP header.
     Generic,
-    /// By the hardware.
+    /// On the device.
     Offloaded,
-    /// By several of these.
+    /// In several of these modes, with one program each.
     Several,
 }
 
 impl XdpMode {
-    /// From `XDP_ATTACHED_*`; `None` where nothing is attached.
+    /// Converts `XDP_ATTACHED_*`; `None` if nothing is attached.
     fn from_kernel(value: u8) -> Option<Self> {
         match value {
             1 => Some(Self::Native),
@@ -55,7 +55,7 @@ impl XdpMode {
         }
     }
 
-    /// The word in sentences.
+    /// The word for it in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -66,75 +66,86 @@ impl XdpMode {
     }
 }
 
-/// The program that holds an XDP hook.
+/// A program on an XDP hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpProgram {
-    /// How it is run.
+    /// The mode in which it is run.
     pub mode: XdpMode,
-    /// Its id; 0 where several modes hold one each.
+    /// Its id; 0 if several modes have one program each.
     pub id: u32,
 }
 
-/// An interface, as it is before anything of ours is attached.
+/// An interface before anything of ours is attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceInfo {
-    /// Its name.
+    /// The interface's name.
     pub name: String,
-    /// Other names it answers to.
+    /// Its alternative names (`altname` in ip(8)).
     pub alternatives: Vec<String>,
-    /// Its index.
+    /// Its index in the network namespace.
     pub index: u32,
-    /// `ARPHRD_*`: what its frames look like.
+    /// `ARPHRD_*`: the type of its link-layer header.
     pub arphrd: u16,
-    /// Bytes of an IP packet that fit.
+    /// The largest IP packet that it sends, bytes.
     pub mtu: u32,
-    /// Both directions of what goes over it pass its ingress.
+    /// Whether it is a loopback device: packets of both directions pass its ingress.
     pub is_loopback: bool,
-    /// No device stands behind it (`/sys/class/net/IF/device`).
+    /// Whether it has no device behind it (`/sys/class/net/IF/device`).
     pub is_virtual: bool,
-    /// Frames begin at the IP header.
+    /// Whether its frames begin at the IP header.
     pub raw: bool,
-    /// Switched on.
+    /// Whether it is administratively up (`IFF_UP`).
     pub is_up: bool,
-    /// The other end of the line is there.
+    /// Whether it has a carrier (`IFF_LOWER_UP`).
     pub has_carrier: bool,
-    /// RFC 2863's word; the kernel sets it up to a second late.
+    /// The operational state of RFC 2863. The kernel updates it up to a second late.
     pub operstate: &'static str,
-    /// The driver's name, where it has one.
+    /// The name of its driver, if it has one.
     pub driver: Option<String>,
-    /// Bits of `enum netdev_xdp_act`, where the kernel tells (6.3).
+    /// The bits of `enum netdev_xdp_act`; `None` if the kernel does not report them (before 6.3).
     pub xdp_features: Option<u64>,
-    /// What holds its XDP hook.
+    /// The program on its XDP hook, if any.
     pub xdp: Option<XdpProgram>,
-    /// Packets that the device lost before any hook, since it exists.
+    /// Packets that the device has lost before any hook, since it was created.
     pub rx_missed: u64,
 }
 
 impl InterfaceInfo {
-    /// Someone's generic XDP program runs here: the frames that TC ingress sees begin at the IP header.
+    /// Whether a foreign generic XDP program runs here: the frames that TC ingress sees then begin at the IP
+    /// header.
     pub fn foreign_generic_xdp(&self) -> bool {
         self.xdp.is_some_and(|xdp| matches!(xdp.mode, XdpMode::Generic | XdpMode::Several))
     }
 
-    /// Whether the driver runs XDP itself; `None` where the kernel does not tell.
+    /// Whether the driver supports native XDP; `None` if the kernel does not report it.
     pub fn native_xdp(&self) -> Option<bool> {
         /// `NETDEV_XDP_ACT_BASIC`.
         const BASIC: u64 = 1;
         self.xdp_features.map(|features| features & BASIC != 0)
     }
 
-    /// Whether the name, or another name it answers to, is this one.
+    /// Whether this is its name or one of its alternative names.
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alternatives.iter().any(|a| a == name)
     }
 }
 
 /// All interfaces, in the kernel's order.
+///
+/// # Errors
+///
+/// [`Error::System`] if the kernel does not answer.
 pub fn list() -> Result<Vec<InterfaceInfo>, Error> {
     read_links(0).map_err(|refusal| Error::system("list the interfaces")(refusal.into()))
 }
 
-/// The interfaces asked for, each once, in the order asked for; of the default routes when none is.
+/// The requested interfaces, each once and in the requested order; those of the default routes if `names` is
+/// empty.
+///
+/// # Errors
+///
+/// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], and [`Error::System`] if the kernel does not
+/// answer.
 pub fn select(names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
     let all = list()?;
     let mut chosen = if names.is_empty() { by_default_routes(&all)? } else { by_name(&all, names)? };
@@ -154,14 +165,22 @@ pub fn addresses() -> Result<Vec<IpAddr>, Error> {
     read_addresses().map_err(|refusal| Error::system("list the addresses")(refusal.into()))
 }
 
-/// Packets lost before any hook: `rx_missed_errors`. `rx_dropped` is not among them, for it has what the stack refused
-/// behind our hook as well.
+/// Packets lost before any hook: `rx_missed_errors`. `rx_dropped` is left out, because it also counts packets
+/// that the stack drops after our hook.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such interface; other errors of netlink.
 pub fn lost_before_hook(index: u32) -> io::Result<u64> {
     let links = read_links(index)?;
     links.first().map(|info| info.rx_missed).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-/// One interface as it is now.
+/// The present state of one interface.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such interface; other errors of netlink.
 pub fn by_index(index: u32) -> io::Result<InterfaceInfo> {
     let link = read_links(index)?.into_iter().next();
     link.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
@@ -190,9 +209,9 @@ fn by_default_routes(all: &[InterfaceInfo]) -> Result<Vec<InterfaceInfo>, Error>
     Ok(chosen)
 }
 
-/// Names to suggest, the closest first.
+/// The names to suggest, closest first.
 fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
-    /// As many as fit a line.
+    /// As many names as fit on a line.
     const MOST: usize = 8;
     let mut names: Vec<_> =
         all.iter().map(|info| (levenshtein(&info.name, name), info.name.clone())).collect();
@@ -200,7 +219,7 @@ fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
     names.into_iter().take(MOST).map(|(_, name)| name).collect()
 }
 
-/// One link by its index, or all of them by 0.
+/// Reads one link by its index, or all links if `index` is 0.
 fn read_links(index: u32) -> Result<Vec<InterfaceInfo>, Refusal> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let body = Body::new(&link_header(index));
@@ -270,7 +289,7 @@ fn parse_xdp(value: &[u8]) -> Option<XdpProgram> {
     Some(XdpProgram { mode, id })
 }
 
-/// The interfaces of the main table's default routes, IPv4 before IPv6, each once.
+/// The interfaces of the default routes in the main table, IPv4 before IPv6, each once.
 fn default_routes() -> Result<Vec<u32>, Refusal> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let mut indexes = Vec::new();
@@ -288,7 +307,7 @@ fn default_routes() -> Result<Vec<u32>, Refusal> {
     Ok(indexes)
 }
 
-/// The interfaces of a route, if it is a default route of the main table that leads somewhere.
+/// The interfaces of a route; none unless it is a unicast default route of the main table.
 fn default_route(message: &Message) -> Vec<u32> {
     let (Some(header), Some(rest)) = (message.body.first_chunk::<8>(), message.body.get(ROUTE_HEADER..))
     else {
@@ -318,16 +337,17 @@ fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
     indexes
 }
 
-/// The driver's name, by ethtool; `None` for devices that have no ethtool operations.
+/// The driver's name, read by ethtool; `None` for a device without ethtool operations.
 fn driver(name: &str) -> Option<String> {
-    /// `ETHTOOL_GDRVINFO`, and the size of `struct ethtool_drvinfo`; the driver's name follows the command.
+    /// `ETHTOOL_GDRVINFO`, the size of `struct ethtool_drvinfo`, and the place of the driver's name in it,
+    /// bytes.
     const COMMAND: u32 = 3;
     const SIZE: usize = 196;
     const NAME: std::ops::Range<usize> = 4..36;
     let mut answer = [0_u8; SIZE];
     answer[..4].copy_from_slice(&COMMAND.to_ne_bytes());
     let socket: OwnedFd = std::os::unix::net::UnixDatagram::unbound().ok()?.into();
-    // SAFETY: ifreq is plain data; all zeroes is an empty name and no pointer.
+    // SAFETY: ifreq is plain data; all zeroes are an empty name and a null pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let bytes = name.as_bytes();
     if bytes.len() >= request.ifr_name.len() {
@@ -337,8 +357,8 @@ fn driver(name: &str) -> Option<String> {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
-    // SAFETY: the name is shorter than its array, so NUL-terminated; ifru_data points to `answer`, which outlives the
-    // call and is as large as the structure that ETHTOOL_GDRVINFO writes.
+    // SAFETY: the name is shorter than its array, so it is NUL-terminated. `ifru_data` points to `answer`,
+    // which outlives the call and is as large as the structure that ETHTOOL_GDRVINFO writes.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     (result == 0).then(|| text(&answer[NAME])).filter(|driver| !driver.is_empty())
 }
@@ -358,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_close_ones() {
+    fn an_unknown_name_is_an_error_with_the_closest_names() {
         let all = named(&["lo", "wg0", "eth0", "eth1"]);
         let error = by_name(&all, &["eth9".into()]).expect_err("there is none");
         assert_eq!(error.to_string(), "no interface eth9; there are: eth0, eth1, lo, wg0");
@@ -366,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_named_twice_is_taken_once() {
+    fn an_interface_named_twice_is_selected_once() {
         let all = named(&["lo", "eth0"]);
         let names = ["eth0", "lo", "eth0-alt"].map(String::from);
         let chosen = by_name(&all, &names).expect("all exist");
@@ -399,14 +419,14 @@ mod tests {
         }
     }
 
-    /// A route message: prefix length, table, type, and its attributes.
+    /// A route message with this prefix length, table, type and attribute.
     fn route(prefix: u8, table: u8, kind: u8, attribute: u16, value: &[u8]) -> Message {
         let header = [2, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
         Message { kind: RTM_NEWROUTE, body: Body::new(&header).with(attribute, value).bytes().to_vec() }
     }
 
     #[test]
-    fn only_default_routes_that_lead_somewhere_count() {
+    fn only_unicast_default_routes_of_the_main_table_count() {
         let oif = 5_u32.to_ne_bytes();
         let hop = |index: u32| [&8_u16.to_ne_bytes()[..], &[0, 0], &index.to_ne_bytes()].concat();
         let table: [(Message, &[u32]); 5] = [

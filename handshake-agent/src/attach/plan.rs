@@ -1,4 +1,4 @@
-//! Which hook each interface gets, and why. Pure: facts in, a plan and its reasons out.
+//! Decides which hooks to try on each interface, and why. Pure: facts in, a plan with reasons out.
 
 use handshake_common::abi::MAX_INTERFACES;
 
@@ -7,45 +7,45 @@ use super::interface::InterfaceInfo;
 use crate::error::Error;
 use crate::hook::{DirectionChoice, Hook, HookChoice};
 
-/// What is known of an interface before anything is attached.
+/// The facts about an interface before anything is attached.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The interface.
     pub info: InterfaceInfo,
-    /// The kernel has TCX.
+    /// Whether the kernel has TCX (Linux 6.6).
     pub tcx: bool,
-    /// What holds its XDP hook, by name.
+    /// The program on its XDP hook, if any.
     pub xdp_holder: Option<ProgramName>,
 }
 
-/// Which hooks to try, interface by interface.
+/// The hooks to try on all interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order of `Config::interfaces`.
+    /// The interfaces, in the order of `Config::interfaces`.
     pub interfaces: Vec<PlannedInterface>,
 }
 
-/// Which hooks to try on an interface.
+/// The hooks to try on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedInterface {
     /// The interface.
     pub info: InterfaceInfo,
-    /// Ingress hooks, the best first; one alone when it was asked for by name.
-    pub ingress: Vec<Step>,
-    /// Egress hooks, the best first; none where ingress sees both directions.
-    pub egress: Vec<Step>,
-    /// The ingress hook was asked for by name: a refusal is an error.
+    /// The ingress hooks, best first; only one if it was requested by name.
+    pub ingress: Vec<HookStep>,
+    /// The egress hooks, best first; empty if only ingress is watched.
+    pub egress: Vec<HookStep>,
+    /// Whether the ingress hook was requested by name: a refusal is then an error.
     pub named: bool,
-    /// What the operator must know whatever is attached.
+    /// Warnings for the operator, whichever hook is attached.
     pub notes: Vec<String>,
 }
 
-/// A hook to try, and why it stands where it stands.
+/// A hook to try, with the reason for its place in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct HookStep {
     /// The hook.
     pub hook: Hook,
-    /// Ends the sentence `eth0: ingress by tcx: …`.
+    /// The reason: the end of the sentence `eth0: ingress by tcx: …`.
     pub why: &'static str,
 }
 
@@ -53,7 +53,7 @@ pub struct Step {
 ///
 /// # Errors
 ///
-/// [`Error::TooManyInterfaces`], and [`Error::Hook`] where a hook asked for by name cannot be had.
+/// [`Error::TooManyInterfaces`], and [`Error::Hook`] if a hook requested by name is known to be unavailable.
 pub fn plan(facts: &[Facts], choice: HookChoice, direction: DirectionChoice) -> Result<Plan, Error> {
     if facts.len() > MAX_INTERFACES {
         return Err(Error::TooManyInterfaces { given: facts.len(), most: MAX_INTERFACES });
@@ -83,8 +83,8 @@ fn plan_interface(
     Ok(PlannedInterface { info: facts.info.clone(), ingress, egress, named, notes })
 }
 
-/// The ingress hooks of `--hook auto`, the best first.
-fn auto_ingress(facts: &Facts) -> Vec<Step> {
+/// The ingress hooks of `--hook auto`, best first.
+fn auto_ingress(facts: &Facts) -> Vec<HookStep> {
     let info = &facts.info;
     let why_tc = if info.raw {
         "its frames have no Ethernet header, which XDP needs"
@@ -95,28 +95,28 @@ fn auto_ingress(facts: &Facts) -> Vec<Step> {
     } else if info.is_virtual {
         "no hardware behind it, and native XDP would end segmentation offload"
     } else {
-        "native XDP is not to be had"
+        "native XDP is not available"
     };
     let mut steps = tc_steps(facts, why_tc);
     if info.raw || info.xdp.is_some() {
         return steps;
     }
     if !info.is_virtual && info.native_xdp() != Some(false) {
-        steps.insert(0, Step { hook: Hook::XdpNative, why: "the device has hardware behind it" });
+        steps.insert(0, HookStep { hook: Hook::XdpNative, why: "the device has hardware behind it" });
     }
-    steps.push(Step { hook: Hook::XdpGeneric, why: "nothing better is to be had" });
+    steps.push(HookStep { hook: Hook::XdpGeneric, why: "nothing better is available" });
     steps
 }
 
-/// TCX where the kernel has it, and clsact.
-fn tc_steps(facts: &Facts, why: &'static str) -> Vec<Step> {
+/// TCX if the kernel has it, then clsact.
+fn tc_steps(facts: &Facts, why: &'static str) -> Vec<HookStep> {
     let clsact = if facts.tcx { "TCX is refused" } else { "the kernel has no TCX (Linux 6.6)" };
-    let tcx = facts.tcx.then_some(Step { hook: Hook::Tcx, why });
-    tcx.into_iter().chain([Step { hook: Hook::Clsact, why: clsact }]).collect()
+    let tcx = facts.tcx.then_some(HookStep { hook: Hook::Tcx, why });
+    tcx.into_iter().chain([HookStep { hook: Hook::Clsact, why: clsact }]).collect()
 }
 
-/// The ingress hook asked for by name, if it is known beforehand that it may be had.
-fn named_ingress(facts: &Facts, hook: Hook) -> Result<Step, Error> {
+/// The ingress hook requested by name, unless it is known to be unavailable.
+fn named_ingress(facts: &Facts, hook: Hook) -> Result<HookStep, Error> {
     let refuse = |problem: String, fix: String| {
         Err(Error::Hook { interface: facts.info.name.clone(), hook, problem, fix, kernel: None })
     };
@@ -131,20 +131,20 @@ fn named_ingress(facts: &Facts, hook: Hook) -> Result<Step, Error> {
             refuse(format!("is taken by {holder}"), "use --hook tcx, or detach that program first".into())
         }
         Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact => {
-            Ok(Step { hook, why: "asked for by name" })
+            Ok(HookStep { hook, why: "requested by name" })
         }
     }
 }
 
-/// XDP sees no egress: it is TC's, whatever hook ingress has.
-fn egress(facts: &Facts, choice: HookChoice) -> Vec<Step> {
+/// The egress hooks. XDP sees no egress, so egress always uses TC.
+fn egress(facts: &Facts, choice: HookChoice) -> Vec<HookStep> {
     if choice == HookChoice::Named(Hook::Clsact) {
-        return vec![Step { hook: Hook::Clsact, why: "asked for by name" }];
+        return vec![HookStep { hook: Hook::Clsact, why: "requested by name" }];
     }
     tc_steps(facts, "XDP sees no egress")
 }
 
-/// What the operator must know of this interface.
+/// The warnings about this interface.
 fn notes(facts: &Facts, choice: HookChoice, direction: DirectionChoice, first: Option<Hook>) -> Vec<String> {
     let InterfaceInfo { name, .. } = &facts.info;
     let mut notes = Vec::new();
@@ -153,7 +153,7 @@ fn notes(facts: &Facts, choice: HookChoice, direction: DirectionChoice, first: O
         let holder = holder(facts);
         let mode = xdp.mode.name();
         notes.push(format!(
-            "{name}: {holder} holds the XDP hook ({mode}): what it drops or redirects is not seen"
+            "{name}: {holder} holds the XDP hook ({mode}): packets that it drops or redirects are not seen"
         ));
     }
     if choice == HookChoice::Auto && !facts.info.is_virtual && facts.info.native_xdp() == Some(false) {
@@ -228,13 +228,13 @@ mod tests {
         facts
     }
 
-    fn hooks(steps: &[Step]) -> Vec<Hook> {
+    fn hooks(steps: &[HookStep]) -> Vec<Hook> {
         steps.iter().map(|step| step.hook).collect()
     }
 
     #[test]
-    fn auto_by_facts() {
-        /// Ingress hooks, egress hooks, a part of the first one's reason.
+    fn auto_hooks_by_facts() {
+        /// Ingress hooks, egress hooks, and a part of the reason for the first ingress hook.
         type Expected = (&'static [Hook], &'static [Hook], &'static str);
         let table: [(&str, Facts, Expected); 11] = [
             ("veth", veth(), (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "segmentation offload")),
@@ -245,7 +245,7 @@ mod tests {
             (
                 "nic, no driver XDP",
                 physical(Some(0)),
-                (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "not to be had"),
+                (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "not available"),
             ),
             ("tun", raw(), (&[Tcx, Clsact], &[Tcx, Clsact], "no Ethernet header")),
             ("tun, 6.1", old(raw()), (&[Clsact], &[Clsact], "no TCX")),
@@ -263,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn named_by_facts() {
-        /// Ingress and egress, or a part of the message.
+    fn named_hooks_by_facts() {
+        /// The ingress and egress hooks, or a part of the error message.
         type Expected = Result<(Hook, &'static [Hook]), &'static str>;
         let table: [(&str, Facts, Hook, Expected); 12] = [
             ("native on veth", veth(), XdpNative, Ok((XdpNative, &[Tcx, Clsact]))),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn direction_by_facts() {
+    fn egress_hooks_by_direction_and_facts() {
         let table = [
             (loopback(), DirectionChoice::Auto, false),
             (loopback(), DirectionChoice::Both, true),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_said_is_said() {
+    fn warnings_by_facts_and_choices() {
         let unplugged = with(|f| f.info.has_carrier = false);
         let down = with(|f| f.info.is_up = false);
         let table: [(Facts, HookChoice, DirectionChoice, &[&str]); 8] = [
@@ -324,7 +324,7 @@ mod tests {
                 DirectionChoice::Auto,
                 &["theirs (id 12) holds the XDP hook (generic)"],
             ),
-            (taken(veth()), HookChoice::Named(Tcx), DirectionChoice::Auto, &["is not seen"]),
+            (taken(veth()), HookChoice::Named(Tcx), DirectionChoice::Auto, &["are not seen"]),
             (physical(Some(0)), HookChoice::Auto, DirectionChoice::Auto, &["no native XDP"]),
             (physical(Some(0)), HookChoice::Named(Tcx), DirectionChoice::Auto, &[]),
             (loopback(), HookChoice::Auto, DirectionChoice::Both, &["counts twice"]),

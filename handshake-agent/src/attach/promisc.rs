@@ -1,5 +1,5 @@
-//! Promiscuous mode for mirror ports, held by a packet socket: the kernel takes it back when the socket closes, however
-//! the process ends.
+//! Promiscuous mode for mirror ports, held by a packet socket. The kernel ends it when the socket closes,
+//! however the process ends.
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -9,7 +9,7 @@ use libc::{AF_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, SOCK_CLOEXEC, SO
 use super::capability::{NET_RAW, fix};
 use crate::error::Error;
 
-/// Interfaces held in promiscuous mode until this is dropped.
+/// Holds interfaces in promiscuous mode until it is dropped.
 #[derive(Debug)]
 pub struct Promisc {
     _socket: OwnedFd,
@@ -20,7 +20,7 @@ impl Promisc {
     ///
     /// # Errors
     ///
-    /// [`Error::Permission`] without CAP_NET_RAW; [`Error::System`] where an interface has gone.
+    /// [`Error::Permission`] without CAP_NET_RAW; [`Error::System`] if an interface no longer exists.
     pub fn hold(indexes: impl IntoIterator<Item = u32>) -> Result<Self, Error> {
         let socket = packet_socket().map_err(refused)?;
         for index in indexes {
@@ -32,19 +32,19 @@ impl Promisc {
 
 fn refused(error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
-        return Error::system("turn promiscuous mode on")(error);
+        return Error::system("turn on promiscuous mode")(error);
     }
     Error::Permission { missing: vec![NET_RAW.name.into()], fix: fix(true), kernel: Some(error.to_string()) }
 }
 
-/// A packet socket that receives nothing: its protocol is 0.
+/// Opens a packet socket that receives nothing: its protocol is 0.
 fn packet_socket() -> io::Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers; the result is checked below.
     let fd = unsafe { libc::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: socket(2) just made this descriptor, and nobody else has it.
+    // SAFETY: socket(2) has just created this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,5 +1,5 @@
-//! What tests of the real kernel stand on: a network namespace of their own, and a small object whose programs carry our
-//! programs' names and let everything pass.
+//! Support for tests against the real kernel: a network namespace per test, and a small BPF object whose
+//! programs have our programs' names and pass every packet.
 
 use std::io::Write as _;
 use std::panic::resume_unwind;
@@ -17,21 +17,22 @@ use super::{Direction, clsact, interface, loaded};
 const XDP_PASS: i32 = 2;
 const TC_NEXT: i32 = -1;
 
-/// Tests of the kernel run one at a time.
+/// Held by each test in a namespace, so that they run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Runs a test in a network namespace that lives as long as its thread, with `lo` up and veths `hs-a` and `hs-b` as peers.
-/// Without the privileges it takes, the test counts as skipped.
+/// Runs a test in a new network namespace, which ends with its thread. `lo` is up, and the veth interfaces
+/// `hs-a` and `hs-b` are peers. Without the necessary privileges, the test counts as skipped.
 pub fn in_namespace(test: impl FnOnce() + Send) {
     let capabilities = Capabilities::of_this_thread();
     if capabilities.require(true).is_err() || !capabilities.has(SYS_ADMIN) {
         return skipped("needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN");
     }
-    // A process that another test is just starting holds copies of our descriptors until it runs its program, and a link
-    // or a claim lives as long as any copy.
+    // A process that another test is just starting holds copies of our descriptors until it executes its
+    // program, and a link or a claim lives as long as any copy.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let body = || {
-        // SAFETY: unshare(2) takes no pointers, and only this thread, made for it, changes its namespace.
+        // SAFETY: unshare(2) takes no pointers, and it changes the namespace of this thread only, which was
+        // created for it.
         let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
         assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
         run("ip link set lo up");
@@ -43,7 +44,8 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| scope.spawn(body).join()).unwrap_or_else(|panic| resume_unwind(panic));
 }
 
-/// Says that a test was skipped, and counts it where somebody counts.
+/// Reports on stderr that a test was skipped, and adds a line to the file `HANDSHAKE_SKIP_LOG` if that is
+/// set.
 fn skipped(why: &str) {
     let line = format!("skipped: {why}");
     eprintln!("{line}");
@@ -53,7 +55,7 @@ fn skipped(why: &str) {
     }
 }
 
-/// Runs a command in this thread's network namespace and gives its output.
+/// Runs a command in this thread's network namespace and returns its stdout. Panics if the command fails.
 pub fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
     let program = words.next().expect("a command has a first word");
@@ -62,7 +64,7 @@ pub fn run(line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Our programs' names on programs that let everything pass.
+/// Programs with our programs' names that pass every packet.
 pub fn ours() -> Ebpf {
     object(&[
         ("xdp.frags", "handshake_xdp", returns(XDP_PASS)),
@@ -71,12 +73,12 @@ pub fn ours() -> Ebpf {
     ])
 }
 
-/// Somebody else's programs.
+/// Programs with foreign names that pass every packet.
 pub fn theirs() -> Ebpf {
     object(&[("xdp", "their_xdp", returns(XDP_PASS)), ("classifier", "their_tc", returns(TC_NEXT))])
 }
 
-/// Leaves what an agent leaves that is killed: filters, and nobody who claims them.
+/// Leaves what a killed agent leaves on an interface: filters in both directions that no process claims.
 pub fn killed(name: &str) {
     let info = interface::select(&[name.to_owned()]).expect("it exists").remove(0);
     let mut bpf = ours();
@@ -86,17 +88,17 @@ pub fn killed(name: &str) {
     }
 }
 
-/// A program under our name that the verifier refuses.
+/// A program with our XDP program's name that the verifier refuses.
 pub fn broken() -> Ebpf {
     let mut code = [0; 16];
-    // `r0 = *(u64 *)(r2 + 0)`: r2 holds nothing yet.
+    // `r0 = *(u64 *)(r2 + 0)`: r2 is not initialised.
     code[0] = 0x79;
     code[1] = 0x20;
     code[8] = 0x95;
     object(&[("xdp.frags", "handshake_xdp", code)])
 }
 
-/// An object of programs, each in a section of its own: section, name, instructions.
+/// An object with each program in its own section: section, name, instructions.
 fn object(programs: &[(&str, &str, [u8; 16])]) -> Ebpf {
     let mut elf = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::default());
     for (section, name, code) in programs {
@@ -116,7 +118,7 @@ fn object(programs: &[(&str, &str, [u8; 16])]) -> Ebpf {
     EbpfLoader::new().load(&elf.write().expect("a small object")).expect("the loader takes it")
 }
 
-/// `r0 = result` (BPF_ALU64 | BPF_MOV | BPF_K) and BPF_EXIT.
+/// Encodes `r0 = result` (BPF_ALU64 | BPF_MOV | BPF_K) and BPF_EXIT.
 fn returns(result: i32) -> [u8; 16] {
     let mut code = [0; 16];
     code[0] = 0xb7;

@@ -1,4 +1,4 @@
-//! Programs on real interfaces, each test in a network namespace of its own.
+//! Tests with programs on real interfaces, each in a network namespace of its own.
 
 use crate::hook::{DirectionChoice, HookChoice};
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +10,7 @@ use super::interface::{XdpProgram, by_index};
 use super::testing::{broken, in_namespace, killed, ours, run, theirs};
 use super::*;
 
-/// Attaches to one interface as the command line would.
+/// Attaches to one interface as the command line would. Returns what is attached and what was said.
 fn attach_to(name: &str, choice: HookChoice) -> Result<(Attached, Vec<String>), Error> {
     let facts = survey(&[name.to_owned()])?;
     attach_facts(&facts, choice)
@@ -27,16 +27,16 @@ fn index_of(name: &str) -> u32 {
     interface::select(&[name.to_owned()]).expect("it exists")[0].index
 }
 
-/// The TC hook of this kernel: TCX from 6.6 on.
+/// The TC hook of this kernel: TCX since 6.6, clsact before.
 fn tc() -> Hook {
-    if has_tcx(index_of("lo")).expect("we may ask") { Hook::Tcx } else { Hook::Clsact }
+    if has_tcx(index_of("lo")).expect("it is permitted") { Hook::Tcx } else { Hook::Clsact }
 }
 
-/// Programs on TC hooks, in the order they run.
+/// The ids of the programs on the TC hooks of one direction, in the order they run.
 fn on_tc(name: &str, direction: Direction) -> Vec<u32> {
     let index = index_of(name);
     let filters =
-        clsact::filters(index, direction).expect("we may ask").into_iter().filter_map(|f| f.program);
+        clsact::filters(index, direction).expect("it is permitted").into_iter().filter_map(|f| f.program);
     tcx_chain(index, direction).unwrap_or_default().into_iter().chain(filters).collect()
 }
 
@@ -44,7 +44,7 @@ fn xdp_on(name: &str) -> Option<XdpProgram> {
     by_index(index_of(name)).expect("it exists").xdp
 }
 
-/// Somebody else's XDP program on an interface, for as long as the object lives.
+/// Attaches a foreign XDP program to an interface for as long as the returned object lives.
 fn their_xdp(name: &str, mode: XdpMode) -> Ebpf {
     let mut bpf = theirs();
     let program: &mut Xdp = loaded(&mut bpf, "their_xdp").expect("it loads");
@@ -65,7 +65,7 @@ fn addresses_are_those_of_this_namespace() {
 }
 
 #[test]
-fn auto_on_a_veth_is_tc_both_ways_and_first() {
+fn auto_on_a_veth_attaches_first_to_tc_in_both_directions() {
     in_namespace(|| {
         run("tc qdisc add dev hs-a clsact");
         let mut bpf = theirs();
@@ -80,7 +80,7 @@ fn auto_on_a_veth_is_tc_both_ways_and_first() {
         assert_eq!(on_tc("hs-a", Direction::Egress), [on.program_ids[1]]);
         assert_eq!(on.before_ours, [""; 0]);
         assert!(said[0].starts_with(&format!("hs-a: ingress by {}: ", tc())), "{said:?}");
-        assert!(!said.is_empty(), "each choice is said");
+        assert!(!said.is_empty(), "each choice is reported");
 
         drop(attached);
         assert_eq!(on_tc("hs-a", Direction::Ingress), [theirs]);
@@ -89,7 +89,7 @@ fn auto_on_a_veth_is_tc_both_ways_and_first() {
 }
 
 #[test]
-fn what_will_be_attached_is_loaded_before_the_first_hook() {
+fn the_planned_programs_are_loaded_before_the_first_is_attached() {
     in_namespace(|| {
         let is_loaded =
             |bpf: &Ebpf| [XDP, INGRESS, EGRESS].map(|name| bpf.program(name).is_some_and(|p| p.fd().is_ok()));
@@ -107,7 +107,7 @@ fn what_will_be_attached_is_loaded_before_the_first_hook() {
 }
 
 #[test]
-fn a_program_that_came_before_ours_is_named() {
+fn a_program_that_runs_before_ours_is_named() {
     in_namespace(|| {
         let (attached, _) = attach_to("hs-a", HookChoice::Auto).expect("auto");
         let (second, _) = attach_to("hs-a", HookChoice::Auto).expect("two agents share an interface");
@@ -119,7 +119,7 @@ fn a_program_that_came_before_ours_is_named() {
 }
 
 #[test]
-fn auto_on_loopback_is_tc_ingress_alone() {
+fn auto_on_loopback_attaches_to_tc_ingress_only() {
     in_namespace(|| {
         let (attached, _) = attach_to("lo", HookChoice::Auto).expect("auto");
         let on = &attached.interfaces[0];
@@ -130,7 +130,7 @@ fn auto_on_loopback_is_tc_ingress_alone() {
 }
 
 #[test]
-fn xdp_by_name_is_in_the_mode_asked_for_and_leaves_with_us() {
+fn xdp_by_name_has_the_requested_mode_and_is_detached_on_drop() {
     in_namespace(|| {
         for (name, hook, mode) in [
             ("hs-a", Hook::XdpNative, interface::XdpMode::Native),
@@ -148,7 +148,7 @@ fn xdp_by_name_is_in_the_mode_asked_for_and_leaves_with_us() {
 }
 
 #[test]
-fn native_xdp_that_the_driver_refuses_is_an_error_with_the_kernels_words() {
+fn native_xdp_refused_by_the_driver_is_an_error_with_the_kernels_words() {
     in_namespace(|| {
         let error =
             attach_to("lo", HookChoice::Named(Hook::XdpNative)).expect_err("loopback has no native XDP");
@@ -163,7 +163,7 @@ fn native_xdp_that_the_driver_refuses_is_an_error_with_the_kernels_words() {
 }
 
 #[test]
-fn a_refusal_in_auto_is_said_and_the_next_hook_taken() {
+fn auto_reports_a_refusal_and_attaches_to_the_next_hook() {
     in_namespace(|| {
         let mut facts = survey(&["lo".to_owned()]).expect("lo exists");
         facts[0].info.is_virtual = false;
@@ -177,10 +177,10 @@ fn a_refusal_in_auto_is_said_and_the_next_hook_taken() {
 }
 
 #[test]
-fn what_the_verifier_refuses_is_no_want_of_permission() {
+fn a_verifier_refusal_is_a_load_error_not_a_permission_error() {
     in_namespace(|| {
         let error =
-            loaded::<Xdp>(&mut broken(), XDP).map(|_| ()).expect_err("it reads what was never written");
+            loaded::<Xdp>(&mut broken(), XDP).map(|_| ()).expect_err("it reads an uninitialised register");
         assert!(matches!(error, Error::Load { .. }), "{error}");
         assert!(
             error.kernel_words().is_some_and(|words| words.contains("R2 !read_ok")),
@@ -193,7 +193,7 @@ fn what_the_verifier_refuses_is_no_want_of_permission() {
 }
 
 #[test]
-fn a_taken_xdp_hook_is_left_alone() {
+fn an_occupied_xdp_hook_is_left_alone() {
     in_namespace(|| {
         let _theirs = their_xdp("hs-a", XdpMode::Skb);
         let id = xdp_on("hs-a").expect("theirs").id;
@@ -214,7 +214,7 @@ fn a_taken_xdp_hook_is_left_alone() {
 }
 
 #[test]
-fn an_xdp_hook_taken_after_the_survey_is_refused_by_the_kernel() {
+fn an_xdp_hook_occupied_after_the_survey_is_refused_by_the_kernel() {
     in_namespace(|| {
         let facts = survey(&["hs-a".to_owned()]).expect("hs-a exists");
         let _theirs = their_xdp("hs-a", XdpMode::Driver);
@@ -231,9 +231,9 @@ fn an_xdp_hook_taken_after_the_survey_is_refused_by_the_kernel() {
 }
 
 #[test]
-fn native_xdp_takes_frames_of_several_pages() {
+fn native_xdp_attaches_with_frames_of_several_pages() {
     in_namespace(|| {
-        // Without frags veth refuses all that does not fit a page.
+        // Without frags, veth refuses XDP if the MTU does not fit a page.
         run("ip link set hs-a mtu 9000");
         run("ip link set hs-b mtu 9000");
         let (attached, _) = attach_to("hs-a", HookChoice::Named(Hook::XdpNative)).expect("ours has frags");
@@ -242,7 +242,7 @@ fn native_xdp_takes_frames_of_several_pages() {
 }
 
 #[test]
-fn clsact_holds_both_ways_and_leaves_other_filters_alone() {
+fn clsact_attaches_in_both_directions_and_leaves_other_filters_alone() {
     in_namespace(|| {
         run("tc qdisc add dev hs-a clsact");
         run("tc filter add dev hs-a ingress prio 1 protocol ip u32 match u32 0 0");
@@ -265,11 +265,11 @@ fn clsact_holds_both_ways_and_leaves_other_filters_alone() {
     });
 }
 
-/// The hook that [`an_agent_to_kill`] takes on `hs-a`.
+/// The variable with the hook that [`an_agent_to_kill`] attaches to on `hs-a`.
 const HOOK_TO_TAKE: &str = "HANDSHAKE_TEST_HOOK";
 
 #[test]
-fn kill_9_leaves_no_link_and_no_promiscuous_mode() {
+fn sigkill_leaves_no_link_and_no_promiscuous_mode() {
     in_namespace(|| {
         let index = index_of("hs-a");
         for hook in Hook::ALL {
@@ -278,14 +278,15 @@ fn kill_9_leaves_no_link_and_no_promiscuous_mode() {
             assert_eq!(tcx_chain(index, Direction::Egress).unwrap_or_default(), [0; 0], "{hook}");
             assert!(run("ip -d link show hs-a").contains("promiscuity 0"), "{hook}");
         }
-        // What clsact leaves is known for what it is: the last agent's egress filter too, whatever its ingress was.
+        // Filters left by clsact are recognised as stale: the last agent's egress filter too, whatever its
+        // ingress hook was.
         let left = clsact::filters(index, Direction::Ingress).expect("filters");
         assert_eq!(left.iter().filter(|f| f.handle != 0).count(), 1);
         assert_eq!(clsact::stale(index).iter().filter(|f| f.direction == Direction::Ingress).count(), 1);
     });
 }
 
-/// Starts an agent in this namespace, sees that its programs are there, and kills it.
+/// Starts an agent in this namespace, checks that its programs are attached, and kills it.
 fn kill_an_agent_on(hook: Hook) {
     let mut child = Command::new(std::env::current_exe().expect("this test's program"))
         .args(["--exact", "--nocapture", "attach::tests::an_agent_to_kill"])
@@ -302,7 +303,7 @@ fn kill_an_agent_on(hook: Hook) {
     assert!(ready && there && promiscuous, "{hook}: {ready} {there} {promiscuous}");
 }
 
-/// No test of its own: the agent that [`kill_an_agent_on`] starts and kills.
+/// Not a test by itself: the agent that [`kill_an_agent_on`] starts and kills.
 #[test]
 fn an_agent_to_kill() {
     let Ok(word) = std::env::var(HOOK_TO_TAKE) else { return };
@@ -317,7 +318,7 @@ fn an_agent_to_kill() {
 }
 
 #[test]
-fn only_a_dead_agents_filters_are_stale() {
+fn only_filters_of_a_killed_agent_are_stale() {
     in_namespace(|| {
         let index = index_of("hs-a");
         let (living, _) = attach_to("hs-a", HookChoice::Named(Hook::Clsact)).expect("clsact");
@@ -338,7 +339,7 @@ fn only_a_dead_agents_filters_are_stale() {
 }
 
 #[test]
-fn the_command_for_a_stale_filter_removes_it() {
+fn the_removal_command_removes_a_stale_filter() {
     in_namespace(|| {
         killed("hs-a");
         let stale = clsact::stale(index_of("hs-a"));
@@ -351,7 +352,7 @@ fn the_command_for_a_stale_filter_removes_it() {
 }
 
 #[test]
-fn a_link_without_ethernet_headers_is_tcs() {
+fn a_link_without_ethernet_headers_gets_tc() {
     in_namespace(|| {
         run("ip tuntap add dev hs-tun mode tun");
         let facts = survey(&["hs-tun".to_owned()]).expect("hs-tun exists");
@@ -368,7 +369,7 @@ fn a_link_without_ethernet_headers_is_tcs() {
 }
 
 #[test]
-fn without_a_name_the_default_routes_decide() {
+fn without_a_name_the_interfaces_of_the_default_routes_are_chosen() {
     in_namespace(|| {
         let error = survey(&[]).expect_err("there is no route");
         assert_eq!(
@@ -397,7 +398,7 @@ fn several_interfaces_keep_their_order() {
 }
 
 #[test]
-fn an_interface_that_went_away_detaches_what_was_attached() {
+fn a_missing_interface_detaches_the_other_interfaces() {
     in_namespace(|| {
         run("ip link add hs-c type veth peer name hs-d");
         let facts = survey(&["lo".to_owned(), "hs-c".to_owned()]).expect("both exist");
@@ -409,7 +410,7 @@ fn an_interface_that_went_away_detaches_what_was_attached() {
 }
 
 #[test]
-fn promiscuous_mode_lasts_as_long_as_it_is_held() {
+fn promiscuous_mode_ends_when_its_guard_is_dropped() {
     in_namespace(|| {
         let promiscuous = || run("ip -d link show hs-a").contains("promiscuity 1");
         assert!(!promiscuous());
@@ -421,7 +422,7 @@ fn promiscuous_mode_lasts_as_long_as_it_is_held() {
 }
 
 #[test]
-fn a_holder_is_named_with_its_process() {
+fn the_owner_of_a_program_is_named_with_its_pid() {
     in_namespace(|| {
         let _theirs = their_xdp("hs-a", XdpMode::Driver);
         let id = xdp_on("hs-a").expect("theirs").id;

@@ -1,4 +1,5 @@
-//! Why an XDP hook was refused: a link gives an error number alone, the same request by netlink comes with the reason.
+//! Finds out why an XDP hook was refused: a BPF link gives only an error number, but the same request by
+//! netlink gives the reason too.
 
 use std::os::fd::{AsFd, AsRawFd as _};
 
@@ -7,18 +8,18 @@ use libc::{NETLINK_ROUTE, RTM_SETLINK};
 
 use super::netlink::{Body, Netlink, link_header};
 
-/// Inside `IFLA_XDP`.
+/// Attributes inside `IFLA_XDP`.
 const XDP_FD: u16 = 1;
 const XDP_FLAGS: u16 = 3;
 const XDP_EXPECTED_FD: u16 = 8;
-/// `XDP_FLAGS_*`.
+/// Values of `XDP_FLAGS_*`.
 const IF_NOEXIST: u32 = 1;
 const SKB_MODE: u32 = 1 << 1;
 const DRV_MODE: u32 = 1 << 2;
 const REPLACE: u32 = 1 << 4;
 
-/// The kernel's words for refusing this program on this hook, asked once more by netlink. Should the kernel have changed
-/// its mind and taken it, it is taken off again: such an attachment would outlive the process.
+/// The kernel's reason for refusing this program on this hook, from a second attempt by netlink. If that
+/// attempt succeeds, the program is detached again: such an attachment would outlive the process.
 pub(super) fn refusal_words(program: &impl AsFd, index: u32, mode: XdpMode) -> Option<String> {
     let mode = match mode {
         XdpMode::Skb => SKB_MODE,

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use handshake_agent::Error;
 use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
 use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
-use handshake_agent::attach::clsact::{self, Filter};
+use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::interface::{self, InterfaceInfo};
 use handshake_agent::attach::{Facts as PlanFacts, plan};
 use handshake_agent::hook::{Direction, DirectionChoice, HookChoice};
@@ -89,7 +89,7 @@ struct Interface {
     /// What is on its hooks that is not ours: `their_prog (id 12) on XDP (generic), held by agent (pid 7)`.
     others: Vec<String>,
     /// Filters of ours whose agent was killed.
-    stale: Vec<Filter>,
+    stale: Vec<ClsactFilter>,
 }
 
 /// How bad a finding is.
@@ -355,7 +355,7 @@ fn tcx(interface: &Interface) -> Option<Finding> {
     }
 }
 
-fn stale(name: &str, filter: &Filter) -> Finding {
+fn stale(name: &str, filter: &ClsactFilter) -> Finding {
     let text = format!("{name}: the {} filter of an agent that was killed still runs", filter.direction);
     let command = clsact::removal_command(name, filter);
     Finding::bad(
@@ -418,7 +418,7 @@ fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<Interface> {
     let hooked: Vec<_> = links.iter().map(on_hooks).collect();
     let ids: Vec<u32> = hooked.iter().flat_map(|(others, _)| others).filter_map(|(id, _)| *id).collect();
     let owners = owners(&ids);
-    let interface = |(info, (others, stale)): (InterfaceInfo, (Vec<OnHook>, Vec<Filter>))| Interface {
+    let interface = |(info, (others, stale)): (InterfaceInfo, (Vec<OnHook>, Vec<ClsactFilter>))| Interface {
         tcx: has_tcx(info.index).ok(),
         others: others.into_iter().map(|on| describe(on, &owners)).collect(),
         stale,
@@ -431,7 +431,7 @@ fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<Interface> {
 type OnHook = (Option<u32>, String);
 
 /// All that is on an interface's hooks, in the order a packet meets it; what a killed agent of ours left is apart.
-fn on_hooks(info: &InterfaceInfo) -> (Vec<OnHook>, Vec<Filter>) {
+fn on_hooks(info: &InterfaceInfo) -> (Vec<OnHook>, Vec<ClsactFilter>) {
     let stale = clsact::stale(info.index);
     let xdp = info.xdp.map(|xdp| (Some(xdp.id), format!("{} on XDP ({})", program(xdp.id), xdp.mode.name())));
     let tc = [Direction::Ingress, Direction::Egress].into_iter().flat_map(|way| {
@@ -442,7 +442,7 @@ fn on_hooks(info: &InterfaceInfo) -> (Vec<OnHook>, Vec<Filter>) {
     (xdp.into_iter().chain(tc).collect(), stale)
 }
 
-fn on_clsact(index: u32, way: Direction, stale: &[Filter]) -> Vec<OnHook> {
+fn on_clsact(index: u32, way: Direction, stale: &[ClsactFilter]) -> Vec<OnHook> {
     let filters = clsact::filters(index, way).unwrap_or_default();
     let others = filters.into_iter().filter(|f| f.handle != 0 && !stale.contains(f));
     let mut on: Vec<_> = others.map(|f| (f.program, format!("{f} on clsact {way}"))).collect();
