@@ -1,4 +1,4 @@
-//! Where the figures come from: the kernel's maps, or a capture run through the same engine.
+//! The origin of the figures: the kernel's maps, or a capture run through the same engine.
 
 pub mod live;
 pub mod replay;
@@ -12,53 +12,61 @@ use handshake_common::record::{Clocks, Now, Record};
 use crate::error::Error;
 use scan::{Onlooker, Scan};
 
-/// One reading of everything but the flows, taken at one `now` before the tables are read.
+/// One reading of everything except the flows. All of it is read at the time `now`, before the tables are.
 #[derive(Clone)]
 pub struct Reading {
-    /// The time, on the records' clocks.
+    /// The time on the records' clocks.
     pub now: Now,
-    /// The same moment, ns since the Unix epoch.
+    /// The same time, ns since the Unix epoch.
     pub wall_ns: u64,
-    /// Time stands still (the end of a capture): what is open now is half-open, whatever its age.
+    /// Whether time has stopped, as at the end of a capture: an open attempt then counts as half-open at any
+    /// age.
     pub stopped: bool,
-    /// The counter blocks of all CPUs: sums, and the largest of each `Max…`.
+    /// The counters of all CPUs: sums, and for each `Max…` the largest value.
     pub counters: CounterBlock,
-    /// A class block an interface, summed over the CPUs.
+    /// One class block per interface, summed over the CPUs.
     pub classes: Vec<ClassBlock>,
-    /// A histogram a leg, in the order of `Leg::ALL`, summed over the CPUs.
+    /// One histogram per leg, in the order of `Leg::ALL`, summed over the CPUs.
     pub histograms: [Histogram; 3],
-    /// Slots of both tables.
+    /// The number of slots in both tables together.
     pub slots: u64,
-    /// Packets the interfaces lost before any hook, since the source was opened.
+    /// Packets that the interfaces have lost before any hook, since the source was opened.
     pub lost_before_hook: u64,
 }
 
-/// The moment that a conversation is looked at, and the clocks that judge its age.
+/// A time at which flows are judged, with the clocks that decide their age.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// The time, on the records' clocks.
+    /// The time on the records' clocks.
     pub now: Now,
-    /// Time stands still, as at the end of a capture: what is open is half-open, and no answer will come.
+    /// Whether time has stopped, as at the end of a capture: an open attempt is then half-open at any age,
+    /// and an unanswered flow gets no answer.
     pub stopped: bool,
-    /// When flows change by age alone.
+    /// The ages at which a flow's verdict changes.
     pub clocks: Clocks,
 }
 
-/// Something that counts handshakes.
+/// A source of counters, records and services.
 pub trait Source {
-    /// A consistent reading of counters and clocks.
+    /// Reads counters and clocks consistently: the counters balance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Live`] if the maps or clocks cannot be read, or the counters never settle.
     fn read(&mut self) -> Result<Reading, Error>;
-    /// What the tables hold, by age at `now`; somebody may look on.
+    /// Summarises the records in the tables by their age at `now`. `onlooker` sees the records as they are
+    /// scanned.
     fn scan(&self, now: Now, onlooker: Option<&mut Onlooker<'_>>) -> Scan;
-    /// Every record in the tables, each copied whole.
+    /// Calls `visit` with a consistent copy of every record in the tables.
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record));
-    /// The valid rows of the service table with their row numbers; rows 0 and SERVICES/2 are `other`.
+    /// The valid rows of the service table, with their row numbers. Rows 0 and SERVICES/2 are `other`.
     fn services(&self) -> Vec<(u16, Service)>;
-    /// The two clocks T1 and T2, and the idle times.
+    /// The times T1 and T2, and the idle times.
     fn clocks(&self) -> Clocks;
 }
 
-/// The rows of a service table that count, with their numbers: services', and a half's `other` once something did not fit.
+/// The valid rows of a service table with their numbers: those of services, and the `other` row of each half
+/// if it counts anything.
 fn service_rows(rows: &[ServiceRow]) -> Vec<(u16, Service)> {
     let other = |row: &ServiceRow| {
         let row = row.copy();

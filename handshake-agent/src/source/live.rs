@@ -1,5 +1,5 @@
-//! The kernel as a source: loads the BPF object, sizes, fills and freezes its maps, and reads them. The programs
-//! are attached elsewhere, from here on the kernel is the only writer.
+//! The kernel as a source: loads the BPF object, sizes, fills and freezes its maps, and reads them. The
+//! programs are attached elsewhere; from then on the kernel is the only writer.
 //!
 //! ```text
 //! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, LATENCY            one system call each
@@ -38,20 +38,21 @@ pub use kernel_log::KernelLog;
 use mapping::Mapping;
 use maps::{map_array, per_cpu, possible_cpus, take, values};
 
-/// What the kernel counts of one of our programs while its statistics are on.
+/// The kernel's statistics of one of our programs, while they are on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramRuns {
-    /// Its id.
+    /// The program's id.
     pub id: u32,
-    /// Its name in the object.
+    /// The program's name in the object.
     pub name: String,
-    /// How often it ran.
+    /// The number of runs.
     pub runs: u64,
-    /// How long, ns.
+    /// The time of all runs together, ns.
     pub ns: u64,
 }
 
-/// The loaded object and what is read of it. Dropping it closes the maps; links live where they were attached.
+/// The loaded object and its maps. Dropping it closes the maps; links are kept by the module that attached
+/// them.
 pub struct Live {
     bpf: Ebpf,
     clock: Clock,
@@ -67,10 +68,16 @@ pub struct Live {
 }
 
 impl Live {
-    /// Creates the maps of `elf`, measures the kernel's clock, fills and freezes the maps. No program but the clock's
-    /// is loaded: that is for whoever attaches, through [`programs`](Self::programs).
+    /// Creates the maps of `elf`, measures the rate of the kernel's clock, and fills and freezes the maps.
+    /// Loads only the clock's program; the others are loaded when they are attached, through
+    /// [`programs`](Self::programs).
     ///
-    /// Takes some 50 ms, for the clock.
+    /// Takes about 50 ms, to measure the clock.
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the object does not fit this agent, or the kernel refuses to create or freeze the
+    /// maps.
     pub fn load(elf: &[u8], settings: &Settings) -> Result<Self, LiveError> {
         object::check_layout(elf)?;
         let sizes = Sizes::for_flows(settings.max_flows);
@@ -96,42 +103,46 @@ impl Live {
         })
     }
 
-    /// The object's programs, to load and attach.
+    /// The object with its programs, for loading and attaching.
     pub fn programs(&mut self) -> &mut Ebpf {
         &mut self.bpf
     }
 
-    /// How [`Reading::lost_before_hook`] is asked for: packets the interfaces lost since they were attached to.
+    /// Sets the function that counts [`Reading::lost_before_hook`]: packets that the interfaces have lost
+    /// since they were attached to.
     pub fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + Sync + 'static) {
         self.lost_before_hook = Box::new(losses);
     }
 
-    /// The kernel side's diagnostics, when [`Settings::kernel_log`] asked for them: once, to be forwarded.
+    /// The reader of the kernel side's diagnostics, if [`Settings::kernel_log`] is set; `None` from the
+    /// second call on.
     pub fn take_kernel_log(&mut self) -> Option<KernelLog> {
         self.kernel_log.take()
     }
 
-    /// Takes the events there are out of the ring, in their order, and at most a ring's worth: a visitor slower
-    /// than the wire must not keep the agent from its other work. Nobody wakes the reader: call it at every interval
-    /// and shortly between; a ring that is full meanwhile counts `lost_events`.
+    /// Takes the available events out of the ring, in order, but at most one ring's worth: a visitor slower
+    /// than the incoming events must not keep the agent from its other work. The ring wakes no reader, so
+    /// call this at every interval and at short intervals between; a ring that is full meanwhile counts
+    /// `lost_events`.
     pub fn drain_events(&mut self, visit: &mut dyn FnMut(&Event)) {
         let Some(ring) = &mut self.events else { return };
         for _ in 0..RING_BYTES / size_of::<Event>() {
             let Some(bytes) = ring.next() else { return };
-            // Copied: records in the ring are aligned to eight bytes, events to a cache line.
+            // Copied, because records in the ring are aligned to eight bytes, and events to a cache line.
             if let Ok(event) = Event::read_from_bytes(&bytes) {
                 visit(&event);
             }
         }
     }
 
-    /// Sets the time of programs that were loaded with [`Settings::test_clock`].
+    /// Sets the clocks of programs that were loaded with [`Settings::test_clock`].
     #[cfg(test)]
     pub fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {
-        maps::set(&mut self.bpf, "CLOCK", &[maps::Plain(time)])
+        maps::set(&mut self.bpf, "CLOCK", &[maps::PlainBytes(time)])
     }
 
-    /// What the kernel counted of the programs that see packets. One it does not tell of is left out.
+    /// The kernel's statistics of the programs that see packets, by id. A program whose statistics cannot be
+    /// read is left out.
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
         let seen = self.bpf.programs().filter(|(name, _)| *name != clock::PROGRAM);
         let runs = seen.filter_map(|(name, program)| {
@@ -150,7 +161,8 @@ impl Live {
 }
 
 impl Source for Live {
-    /// The clock first, so that nothing in the counters or tables is younger than `now` says by more than the reading took.
+    /// Reads the clock first, so that nothing in the counters or tables is younger than `now` by more than
+    /// the duration of the reading.
     fn read(&mut self) -> Result<Reading, Error> {
         let now = self.now()?;
         let wall = clock::wall_ns(now.now_ns);
@@ -194,7 +206,8 @@ impl Source for Live {
     }
 }
 
-/// One balanced block (see [`counters`]), and a class block an interface, summed over the CPUs.
+/// Reads one balanced counter block (see [`counters`]), and one class block per interface, summed over the
+/// CPUs.
 fn read_counts(bpf: &Ebpf, interfaces: usize) -> Result<(CounterBlock, Vec<ClassBlock>), LiveError> {
     let map = per_cpu::<CpuCounts>(bpf, "COUNTERS")?;
     let mut cpus = Vec::new();

@@ -1,7 +1,7 @@
-//! A capture as a source: the engine of the kernel side on the host's memory, with the capture's own time.
+//! A capture as a source: runs the kernel side's engine on the host's memory, with the capture's own time.
 //!
 //! Deterministic: the hash factors are fixed, and the tables grow before they are full, so that a replay
-//! evicts nothing unless its size was set.
+//! evicts nothing unless the tables' size was set.
 
 use std::cell::RefCell;
 
@@ -21,21 +21,21 @@ use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
 use crate::source::{Moment, Reading, Source};
 
-/// The coarse clock of a replay: the tick of most kernels (CONFIG_HZ=250).
+/// The rate of the coarse clock of a replay, Hz: the tick of most kernels (CONFIG_HZ=250).
 const HZ: u32 = 250;
 const TICK_NS: u64 = 1_000_000_000 / HZ as u64;
-/// Slots of a table at the start.
+/// The number of slots of a growing table at the start.
 const FIRST_SLOTS: usize = 4096;
-/// A growing table is filled to a part of this at most: that none of a key's eight slots is free is then
-/// rarer than one in 10⁶ flows, and a survey still finds one by evicting nothing that lives.
+/// A growing table is filled to at most one part in this many. That all eight slots of a key are taken is
+/// then rarer than one in 10⁶ flows, and even then the survey finds a slot without evicting a live flow.
 const FILL: usize = 8;
 
-/// What became of a record while packets came in.
+/// A record that ended or was evicted while packets were processed.
 #[derive(Clone, Debug)]
 pub enum Passed {
     /// An attempt ended.
     Ended(Event),
-    /// A record gave its place; an attempt that was open ended so.
+    /// A record was evicted, with the verdict of its attempt if that was still open.
     Displaced(Record, Option<Counter>),
 }
 
@@ -45,22 +45,22 @@ pub struct Replay {
     clocks: Clocks,
     grows: bool,
     tables: HostTables,
-    /// Records that may have been added since the tables were last counted.
+    /// How many packets may still come before the tables must be counted again.
     room: u64,
     now: Now,
     stopped: bool,
-    /// Records that ended or gave their place, until they are taken.
+    /// The records that have ended or were evicted since the last call of `take_passed`.
     passed: RefCell<Vec<Passed>>,
     listens: bool,
 }
 
 impl Replay {
-    /// An empty engine. `fixed`: the tables have the settings' size and stay so. `listens`: keep what
-    /// passes, for [`take_passed`](Self::take_passed).
+    /// An empty engine. `fixed`: the tables have the settings' size and do not grow. `listens`: keeps the
+    /// records that pass, for [`take_passed`](Self::take_passed).
     ///
     /// # Errors
     ///
-    /// More prefixes than the engine has room for.
+    /// [`Error::Settings`] if there are more networks than the engine has room for.
     pub fn new(settings: &Settings, fixed: bool, listens: bool) -> Result<Self, Error> {
         let settings = Settings { factors: Some(fixed_factors()), events: listens, ..settings.clone() };
         let sizes = Sizes::for_flows(settings.max_flows);
@@ -87,7 +87,7 @@ impl Replay {
         }
         self.room = self.room.saturating_sub(1);
         let now = at(time_ns);
-        // Reports need a time that does not run backwards; the engine takes each packet's own.
+        // Reports need a time that never runs backwards; the engine takes each packet's own.
         if time_ns > self.now.ns {
             self.now = now;
         }
@@ -104,23 +104,23 @@ impl Replay {
         memory.observe(now, packet);
     }
 
-    /// Time stands still from here on: what is open is half-open.
+    /// Stops the time: what is open is half-open from here on.
     pub fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// The moment, as reports see it; its time is the capture's wall time.
+    /// The time for reports, that of the latest packet; its clock is the capture's wall time.
     #[must_use]
     pub const fn moment(&self) -> Moment {
         Moment { now: self.now, stopped: self.stopped, clocks: self.clocks }
     }
 
-    /// What has passed since the last call, in its order.
+    /// The records that have passed since the last call, in order.
     pub fn take_passed(&mut self) -> Vec<Passed> {
         self.passed.take()
     }
 
-    /// Doubles the tables that are too full, and notes how many packets cannot fill them.
+    /// Doubles the tables that are too full, and computes how many packets cannot fill them.
     fn make_room(&mut self) {
         let (used4, used6) = (used(&self.tables.slots4), used(&self.tables.slots6));
         if used4 * FILL >= self.tables.slots4.len() {
@@ -173,7 +173,7 @@ impl Source for Replay {
     }
 }
 
-/// A capture's time on both of the records' clocks.
+/// A capture's time on both clocks of the records.
 const fn at(time_ns: u64) -> Now {
     #[expect(clippy::cast_possible_truncation, reason = "records keep the low half of the jiffies")]
     let jiffies = (time_ns / TICK_NS) as u32;
@@ -186,7 +186,7 @@ fn class_block(classes: &Classes) -> ClassBlock {
     ClassBlock { packets }
 }
 
-/// The same capture always gives the same tables: a SplitMix64 stream from a fixed seed.
+/// Fixed hash factors, so that the same capture always gives the same tables: a SplitMix64 stream.
 fn fixed_factors() -> [[u64; handshake_common::abi::HASH_WORDS]; 2] {
     let mut state = 0_u64;
     engine::factors(|| {
@@ -206,7 +206,7 @@ fn state_of<S: Slot>(slot: &S) -> State {
     Tag(slot.tag().load()).state()
 }
 
-/// The same records in a table of twice the size.
+/// Moves the records to a table of twice the size, or more if they do not fit.
 fn grown<S: Slot + Default>(old: &[S], config: &Config) -> Vec<S> {
     let mut size = old.len() * 2;
     loop {

@@ -1,13 +1,14 @@
-//! What the flow tables hold at one moment: how many records, and how old those are that change by age alone. Pure: the time
-//! comes in.
+//! Counts the records of the flow tables at one moment, and sorts by age those whose verdict depends on their
+//! age. Pure: the time is passed in.
 //!
 //! ```text
 //! tags of 64 slots ─▶ two words: held, and to be read ─▶ those records, whole ─▶ Ages by row of the service table
 //! ```
 //!
-//! A table is far larger than the processor's caches, so a scan costs what memory costs as long as nothing waits for one
-//! slot before it asks for the next. The tag alone tells most slots: free, or in a state that no age changes. It is one
-//! word, whole by itself, and becomes two bits without a branch; only what changes by age is read, by the table's protocol.
+//! A table is far larger than the processor's caches, so a scan takes as long as the memory does, provided
+//! that no access waits for the one before. The tag alone decides most slots: free, or in a state whose
+//! verdict no age changes. The tag is one word, consistent by itself, and becomes two bits without a branch.
+//! Only records whose verdict depends on their age are read, by the table's protocol.
 
 use std::ops::AddAssign;
 
@@ -16,36 +17,37 @@ use handshake_common::record::{Clocks, Now, Record, State};
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 
-/// Slots looked at together: a bit each in a word.
+/// The number of slots examined together: one bit each in a word.
 const BATCH: usize = u64::BITS as usize;
-/// How many slots before its turn memory is asked for one. The processor's own reading ahead ends with each page, and a
-/// page is 64 slots of IPv4. From 32 on the number makes no difference; without, a scan takes a third longer.
+/// How many slots ahead memory is prefetched. The processor's own prefetching ends at each page, and a page
+/// holds 64 IPv4 slots. From 32 on the number makes no difference; without prefetching, a scan takes a third
+/// longer.
 const AHEAD: usize = 48;
-/// The states whose verdict depends on the record's age, as bits.
+/// The states whose verdict depends on the record's age, one bit each.
 const AGEING: u64 = State::OPEN as u64 | 1 << State::UdpWaiting as u32;
 
-/// Who looks on while a scan passes: every record is counted, and those in some states are shown.
+/// Observes a scan: counts every record by state, and passes the records in some states to a function.
 pub struct Onlooker<'a> {
     states: u64,
     show: &'a mut dyn FnMut(&Record),
     occupancy: Occupancy,
 }
 
-/// Records by state.
+/// The number of records in each state.
 pub type Occupancy = [u64; State::ALL.len()];
 
 impl<'a> Onlooker<'a> {
-    /// Is shown the records in these states, a bit each.
+    /// Calls `show` with each record in one of `states`, one bit each.
     pub const fn new(states: u64, show: &'a mut dyn FnMut(&Record)) -> Self {
         Self { states: states & !(1 << State::Empty as u32), show, occupancy: [0; State::ALL.len()] }
     }
 
-    /// How many records there were, shown or not.
+    /// The number of records in each state, shown or not.
     pub const fn occupancy(&self) -> Occupancy {
         self.occupancy
     }
 
-    /// A record out of no table.
+    /// Counts and shows a record that is in no table.
     #[cfg(any(test, feature = "testing"))]
     pub fn meet(&mut self, record: &Record) {
         self.occupancy[record.state as usize] += 1;
@@ -68,26 +70,26 @@ impl<'a> Onlooker<'a> {
     }
 }
 
-/// What the tables show, by age.
+/// The records of the tables, counted by age.
 pub struct Scan {
     now: Now,
     clocks: Clocks,
     used: u64,
-    /// By row of the service table, as far as one was met.
+    /// The ages by row of the service table, up to the highest row found.
     rows: Vec<Ages>,
 }
 
-/// A figure for each cause.
+/// One number per cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByCause {
-    /// No valid SYN+ACK.
+    /// Attempts without a valid SYN+ACK.
     pub no_syn_ack: u64,
-    /// No valid ACK.
+    /// Attempts with a valid SYN+ACK, and without a valid ACK.
     pub no_ack: u64,
 }
 
 impl ByCause {
-    /// The figure of one cause.
+    /// The number for one cause.
     pub fn of(self, cause: Cause) -> u64 {
         match cause {
             Cause::NoSynAck => self.no_syn_ack,
@@ -95,12 +97,12 @@ impl ByCause {
         }
     }
 
-    /// Of both.
+    /// The sum of both.
     pub fn total(self) -> u64 {
         self.no_syn_ack + self.no_ack
     }
 
-    /// The same, to be changed.
+    /// A reference to the number for one cause.
     pub fn at(&mut self, cause: Cause) -> &mut u64 {
         match cause {
             Cause::NoSynAck => &mut self.no_syn_ack,
@@ -119,23 +121,23 @@ impl AddAssign for ByCause {
 /// Open attempts and waiting UDP flows by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ages {
-    /// Open and younger than T1.
+    /// Open attempts younger than T1.
     pub opening: ByCause,
-    /// Open and older.
+    /// Open attempts older than T1.
     pub half_open: ByCause,
-    /// Open, and past T2.
+    /// Open attempts past T2.
     pub expired: ByCause,
-    /// UDP, no answer yet, younger than T1.
+    /// UDP flows without an answer, younger than T1.
     pub pending: u64,
 }
 
 impl Scan {
-    /// Nothing yet, at `now`.
+    /// An empty scan at `now`.
     pub const fn at(now: Now, clocks: Clocks) -> Self {
         Self { now, clocks, used: 0, rows: Vec::new() }
     }
 
-    /// Adds all of a table, while somebody may look on.
+    /// Adds all records of a table. `onlooker` sees them as well.
     pub fn add_table<S: Slot>(&mut self, slots: &[S], mut onlooker: Option<&mut Onlooker<'_>>) {
         let states = AGEING | onlooker.as_ref().map_or(0, |onlooker| onlooker.states);
         for batch in slots.chunks(BATCH) {
@@ -170,17 +172,17 @@ impl Scan {
         self.rows[row].add(record, self.now, &self.clocks);
     }
 
-    /// The clocks that ages were held against.
+    /// The times that ages were compared with.
     pub const fn clocks(&self) -> Clocks {
         self.clocks
     }
 
-    /// Slots that hold a record.
+    /// The number of slots that hold a record.
     pub const fn used(&self) -> u64 {
         self.used
     }
 
-    /// Of all records.
+    /// The ages of all records together.
     pub fn all(&self) -> Ages {
         self.rows.iter().fold(Ages::default(), |mut sum, ages| {
             sum += *ages;
@@ -188,22 +190,22 @@ impl Scan {
         })
     }
 
-    /// Of one row of the service table.
+    /// The ages of the records of one row of the service table.
     pub fn row(&self, row: u16) -> Ages {
         self.rows.get(usize::from(row)).copied().unwrap_or_default()
     }
 }
 
-/// What the tags of a batch say, a bit a slot.
+/// The result of reading the tags of a batch, one bit per slot.
 struct Survey {
-    /// A record that its tag tells enough of.
+    /// Slots with a record whose tag suffices.
     held: u64,
-    /// A record that changes by age, or a slot that a CPU owns just now.
+    /// Slots whose record must be read, or that a CPU has locked at the moment.
     to_be_read: u64,
 }
 
 impl Survey {
-    /// `states`: those whose records are to be read, as bits.
+    /// Reads the tags of a batch. `states`: the states whose records are to be read, one bit each.
     #[inline]
     fn of<S: Slot>(batch: &[S], states: u64) -> Self {
         let mut survey = Self { held: 0, to_be_read: 0 };
@@ -230,11 +232,11 @@ const fn is_ageing(state: State) -> bool {
     AGEING >> state as u32 & 1 != 0
 }
 
-/// Asks memory for a slot, and waits for nothing. The slot need not be there.
+/// Prefetches a slot without waiting. The slot need not exist.
 #[inline(always)]
 fn fetch<S>(slot: *const S) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint that no address makes fail.
+    // SAFETY: a prefetch is a hint that fails for no address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(slot.cast());
@@ -244,14 +246,14 @@ fn fetch<S>(slot: *const S) {
 }
 
 impl Ages {
-    /// Adds a record whose state is one of [`AGEING`]; of another one there is nothing to add.
+    /// Adds a record whose state is in [`AGEING`]; a record in another state adds nothing.
     fn add(&mut self, record: &Record, now: Now, clocks: &Clocks) {
         match record.verdict(now, clocks) {
             Some(Verdict::Opening) => *self.opening.at(record.state.cause()) += 1,
             Some(Verdict::HalfOpen) => *self.half_open.at(record.state.cause()) += 1,
             Some(Verdict::HalfOpenExpired) => *self.expired.at(record.state.cause()) += 1,
             None if record.udp_verdict(now, clocks) == Some(UdpVerdict::Pending) => self.pending += 1,
-            // The rest does not change by age: its gauge says it all.
+            // The others do not change by age: their gauge counts them.
             Some(
                 Verdict::Completed
                 | Verdict::Refused
@@ -299,7 +301,7 @@ mod tests {
         Scan::at(NOW, CLOCKS)
     }
 
-    /// Puts a record of its first packet into a slot.
+    /// Stores a record of one packet in a slot.
     fn put(slot: &impl Slot, state: State, opened_ns: u64, service: u16) {
         slot.set_key(&FlowKey { low: [1; 4], high: [2; 4], ports: 3, udp: state.is_udp() });
         if state.is_udp() {
@@ -319,7 +321,8 @@ mod tests {
         records.iter().map(made).collect()
     }
 
-    /// What is left to its tag has one verdict at every age, and what is not has more than one.
+    /// A state that is decided by its tag has the same verdict at every age, and any other state has more
+    /// than one.
     #[test]
     fn a_state_is_read_when_its_verdict_depends_on_its_age() {
         for state in State::ALL {
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_in_the_sums_of_its_service() {
+    fn a_record_is_counted_in_the_row_of_its_service() {
         let mut scan = empty();
         let slots: Vec<Slot4> = table(&[
             (State::SynSent as usize, 1, 7),
@@ -355,9 +358,9 @@ mod tests {
         assert_eq!(scan.all(), all);
     }
 
-    /// A slot that its owner never gives back hides itself, and none of its neighbours.
+    /// A slot that stays locked is left out itself, but none of its neighbours.
     #[test]
-    fn a_slot_that_stays_owned_is_left_out() {
+    fn a_slot_that_stays_locked_is_left_out() {
         for state in [State::Empty, State::SynSent, State::Established] {
             let slots: Vec<Slot4> = table(&[(State::Established as usize, 0, 0); 70]);
             put(&slots[65], state, NOW.ns, 0);
@@ -369,9 +372,9 @@ mod tests {
         }
     }
 
-    /// Who looks on is shown what it asked for, and counts the rest.
+    /// An onlooker is shown the records in the states it asked for, and counts them all.
     #[test]
-    fn an_onlooker_is_shown_what_it_asked_for() {
+    fn an_onlooker_is_shown_the_states_it_asked_for() {
         let states: Vec<_> = (0..State::ALL.len()).map(|state| (state, 1, 0)).collect();
         let slots: Vec<Slot4> = table(&states);
         for asked in [1 << State::Established as u64, State::OPEN as u64, u64::MAX] {
@@ -387,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        /// Looking at tags together finds what reading slot by slot finds, wherever a table ends.
+        /// Examining tags in batches finds the same as reading slot by slot, wherever a table ends.
         #[test]
         fn a_scan_is_the_sum_of_its_records(
             records in prop::collection::vec((0..State::ALL.len(), 0_u64..120, 0_u16..20), 0..200),

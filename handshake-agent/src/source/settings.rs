@@ -1,5 +1,5 @@
-//! What the engine is told: the settings of a run, the sizes of its tables, and the [`Config`] made of both. The same for
-//! the kernel side and for a replay.
+//! The engine's settings, the sizes of its tables, and the [`Config`] made of both. The same for the kernel
+//! side and for a replay.
 
 use std::io;
 use std::time::Duration;
@@ -13,42 +13,44 @@ use handshake_common::verdict::Leg;
 
 use crate::options::{Filter, Options, Rules};
 
-/// The fewest slots of a table: one page of IPv4 records, which is the least that can be mapped.
+/// The smallest number of slots of a table: one page of IPv4 records, the least that can be mapped.
 const MIN_SLOTS: u64 = 64;
-/// The most: 2²⁷ IPv4 records are 8 GiB. More would be a slip of the finger.
+/// The largest number of slots of a table: 2²⁷ IPv4 records take 8 GiB. A larger number is taken for a typing
+/// error.
 const MAX_SLOTS: u64 = 1 << 27;
-/// Serial comparison of jiffies tells apart ages under 2³¹.
+/// The longest time in jiffies: their serial comparison works for ages under 2³¹.
 const MAX_JIFFIES: u32 = i32::MAX as u32;
 
-/// An interface to watch. Its place in [`Settings::interfaces`] is its number in the records.
+/// An interface to watch. Its position in [`Settings::interfaces`] is its number in the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchedInterface {
-    /// The kernel's number of it.
+    /// Its index in the kernel.
     pub index: u32,
-    /// Its frames begin at the IP header (tun, wireguard, ppp).
+    /// Whether its frames begin at the IP header (tun, wireguard, ppp).
     pub raw: bool,
 }
 
-/// What the engine is told.
+/// The settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// At most [`MAX_INTERFACES`]; more are an error of [`Settings::config`].
+    /// The interfaces, at most [`MAX_INTERFACES`]; with more, [`Settings::config`] fails.
     pub interfaces: Vec<WatchedInterface>,
-    /// The clocks, and whether completion is inferred.
+    /// The times T1 and T2, the idle times, and whether completion is inferred.
     pub rules: Rules,
-    /// Flows that do not match are filtered out.
+    /// Only flows that match this filter are tracked.
     pub filter: Filter,
-    /// Flows that are tracked at least; [`Sizes`] makes tables of it.
+    /// The number of flows that fit at least; [`Sizes`] derives the tables' sizes from it.
     pub max_flows: u32,
-    /// Factors of the hash functions; `None`: random ones of the operating system.
+    /// The factors of the hash functions; `None`: random ones from the operating system.
     pub factors: Option<[[u64; HASH_WORDS]; 2]>,
-    /// Send a record to the ring for each finished attempt.
+    /// Whether to send a record to the ring for each finished attempt.
     pub events: bool,
-    /// The kernel side writes its diagnostics; without this the verifier removes them.
+    /// Whether the kernel side writes its diagnostics; without this the verifier removes them.
     pub kernel_log: bool,
-    /// Keep the verifier's whole log of a program that it refuses: megabytes, and several times the time.
+    /// Whether to keep the verifier's whole log of a program that it refuses: megabytes, and loading takes
+    /// several times as long.
     pub verifier_log: bool,
-    /// The programs take the time from the map CLOCK, which only a test sets.
+    /// Whether the programs read the time from the map CLOCK, which only a test sets.
     pub test_clock: bool,
 }
 
@@ -59,7 +61,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Those of a live run; no interfaces yet.
+    /// The settings of a live run, without interfaces.
     #[must_use]
     pub fn of(options: &Options) -> Self {
         Self {
@@ -75,7 +77,7 @@ impl Settings {
         }
     }
 
-    /// How old records are read, where a second has `hz` jiffies.
+    /// The times of these settings, for jiffies at a rate of `hz`.
     pub fn clocks(&self, hz: u32) -> Clocks {
         Clocks {
             half_open_after_ns: nanos(self.rules.half_open_after),
@@ -85,14 +87,14 @@ impl Settings {
         }
     }
 
-    /// What the programs read. Fails when there are more interfaces or prefixes than it has room for,
-    /// or the system gives no random numbers.
+    /// The configuration that the programs read. Fails if there are more interfaces or networks than it has
+    /// room for, or if the system provides no random numbers.
     pub fn config(&self, sizes: Sizes, clocks: &Clocks) -> io::Result<Config> {
         let (interfaces, raw_interfaces) = self.interface_table()?;
         let mut nets = [Net::default(); MAX_NETS];
         let given = &self.filter.nets;
         let places = nets.get_mut(..given.len()).ok_or_else(|| {
-            invalid(format!("{} networks, and {MAX_NETS} at most can be filtered by", given.len()))
+            invalid(format!("{} networks, but a filter takes at most {MAX_NETS}", given.len()))
         })?;
         places.iter_mut().zip(given).for_each(|(place, cidr)| *place = cidr.net());
         Ok(Config {
@@ -111,7 +113,7 @@ impl Settings {
         })
     }
 
-    /// The ports of the filter as the programs have them.
+    /// The ports of the filter as a bit set, as the programs read them.
     pub fn port_set(&self) -> PortSet {
         let mut words = [0; PORT_WORDS];
         for port in self.filter.ports.iter().flat_map(|range| range.first..=range.last) {
@@ -126,7 +128,7 @@ impl Settings {
         for (place, interface) in self.interfaces.iter().enumerate() {
             *indexes.get_mut(place).ok_or_else(|| {
                 let count = self.interfaces.len();
-                invalid(format!("{count} interfaces, and {MAX_INTERFACES} at most can be watched"))
+                invalid(format!("{count} interfaces, but at most {MAX_INTERFACES} can be watched"))
             })? = interface.index;
             raw |= u32::from(interface.raw) << place;
         }
@@ -147,28 +149,29 @@ impl Settings {
     }
 }
 
-/// What the tables take for a flow of `max_flows`, unless they are rounded up: two slots of IPv4 and a quarter of one of
-/// IPv6.
+/// The memory of the tables per flow of `max_flows`, bytes, before they are rounded up: two IPv4 slots and a
+/// quarter of an IPv6 slot.
 pub const BYTES_A_FLOW: u64 = 2 * size::<Flow4>() + size::<Flow6>() / 4;
 
-/// Slots of the tables.
+/// The sizes of the tables, in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Of the IPv4 table, a power of two.
+    /// Slots of the IPv4 table, a power of two.
     pub slots4: u32,
-    /// Of the IPv6 table, a power of two.
+    /// Slots of the IPv6 table, a power of two.
     pub slots6: u32,
 }
 
 impl Sizes {
-    /// Two slots a flow for IPv4, so that hardly a newcomer finds both its sets full, and one for four of IPv6.
+    /// The sizes for `max_flows`: two IPv4 slots per flow, so that a new flow rarely finds both its sets
+    /// full, and one IPv6 slot per four flows.
     pub fn for_flows(max_flows: u32) -> Self {
         let flows = u64::from(max_flows);
         Self { slots4: slots(2 * flows), slots6: slots(flows.div_ceil(4)) }
     }
 
-    /// Kernel memory that all maps take together on a machine with `cpus` possible CPUs; the kernel's own
-    /// few bytes a map and the events' ring's two pages are left out.
+    /// The kernel memory of all maps together on a machine with `cpus` possible CPUs, bytes. Left out are the
+    /// kernel's own few bytes per map and the two extra pages of the events' ring.
     pub fn bytes(self, cpus: usize, events: bool) -> u64 {
         let tables = u64::from(self.slots4) * size::<Flow4>() + u64::from(self.slots6) * size::<Flow6>();
         let fixed = u64::from(SERVICES) * size::<Service>()
@@ -190,26 +193,27 @@ fn slots(least: u64) -> u32 {
     u32::try_from(slots).unwrap_or(1 << 31)
 }
 
-/// Longer than anything lasts, and what the programs' arithmetic takes ([`Config`]).
+/// The longest time, ns: longer than any flow lasts, and small enough for the programs' arithmetic
+/// ([`Config`]).
 const NEVER_NS: u64 = (1 << 61) - 1;
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min(NEVER_NS)
 }
 
-/// Jiffies in `duration`, rounded up: nothing expires early.
+/// The jiffies in `duration`, rounded up so that nothing expires early.
 fn jiffies(duration: Duration, hz: u32) -> u32 {
     let jiffies = (duration.as_nanos() * u128::from(hz)).div_ceil(1_000_000_000);
     u32::try_from(jiffies).unwrap_or(MAX_JIFFIES).min(MAX_JIFFIES)
 }
 
-/// Factors nobody can guess: with known ones a sender could aim at one set.
+/// Factors that cannot be guessed: with known ones a sender could aim all its flows at one set.
 fn random_factors() -> io::Result<[[u64; HASH_WORDS]; 2]> {
     let mut factors = [[0_u64; HASH_WORDS]; 2];
     let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut factors);
-    // SAFETY: the kernel writes at most `len` bytes from `as_mut_ptr`, which are ours alone.
+    // SAFETY: the kernel writes at most `len` bytes from `as_mut_ptr`; the slice is borrowed mutably here.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    // Up to 256 bytes come whole, and no signal interrupts them (getrandom(2)).
+    // Up to 256 bytes are returned whole, and no signal interrupts the call (getrandom(2)).
     const { assert!(size_of::<[[u64; HASH_WORDS]; 2]>() <= 256) };
     if usize::try_from(got) == Ok(bytes.len()) { Ok(factors) } else { Err(io::Error::last_os_error()) }
 }
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_takes_forty_mebibytes_and_little_more() {
+    fn the_default_takes_between_40_and_41_mebibytes() {
         let bytes = Sizes::for_flows(262_144).bytes(2, false);
         assert!((40 << 20..41 << 20).contains(&bytes), "{bytes}");
         let more = Sizes::for_flows(262_144).bytes(2, true) - bytes;
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_config_says_what_the_settings_do() {
+    fn the_config_holds_the_settings() {
         let settings = Settings {
             interfaces: vec![
                 WatchedInterface { index: 7, raw: false },
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_room_for_is_an_error() {
+    fn too_many_interfaces_or_networks_are_an_error() {
         let interface = WatchedInterface { index: 1, raw: false };
         let many = Settings { interfaces: vec![interface; MAX_INTERFACES + 1], ..Settings::default() };
         let net = "10.0.0.0/8".parse().expect("a prefix");

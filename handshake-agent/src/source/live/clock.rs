@@ -1,5 +1,5 @@
-//! The records' two clocks, and the wall clock beside them. The kernel's jiffies are read by a run of our own
-//! program `handshake_clock`: no file says them, and `CLK_TCK` is not their rate.
+//! Reads the two clocks of the records, and the wall clock beside them. The kernel's jiffies are read by
+//! running our program `handshake_clock`: no file shows them, and `CLK_TCK` is not their rate.
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,23 +15,23 @@ use crate::error::LiveError;
 
 /// The program that reads both clocks.
 pub(super) const PROGRAM: &str = "handshake_clock";
-/// BPF_PROG_TEST_RUN wants a frame of 14 bytes at least; the program does not look at it.
+/// BPF_PROG_TEST_RUN needs a frame of at least 14 bytes; the program does not look at it.
 const ANY_FRAME: [u8; 64] = [0; 64];
 
-/// Rates that a kernel's configuration offers (`kernel/Kconfig.hz`).
+/// The tick rates that a kernel's configuration offers (`kernel/Kconfig.hz`), Hz.
 const RATES: [u32; 4] = [100, 250, 300, 1000];
-/// The first measurement: five jiffies of the slowest rate.
+/// The duration of the first measurement: five jiffies of the slowest rate.
 const FIRST_SPAN: Duration = Duration::from_millis(50);
-/// Measurements, each twice as long as the one before: 0.75 s in all.
+/// The most measurements, each twice as long as the one before: 0.75 s in all.
 const MEASUREMENTS: u32 = 4;
-/// Jiffies by which a span may be wrong: one for where in a jiffy it began and ended, half for a late tick.
+/// The error of a measured span, in jiffies: one for the phase at its start and end, half for a late tick.
 const TOLERANCE: f64 = 1.5;
 
-/// The map CLOCK, and the program that writes it. The program stays with the object.
+/// The map CLOCK. The program that writes it stays with the object.
 pub(super) struct Clock(Mapping<[Shared64; 2]>);
 
 impl Clock {
-    /// Loads the program and maps what it writes.
+    /// Loads the program and maps the clocks that it writes.
     pub(super) fn start(bpf: &mut Ebpf) -> Result<Self, LiveError> {
         let program = bpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
         let program: Result<&mut Xdp, ProgramError> = program.try_into();
@@ -39,7 +39,7 @@ impl Clock {
         map_array(bpf, "CLOCK", 1).map(Self)
     }
 
-    /// Both clocks at one moment, by one run of the program.
+    /// Reads both clocks at the same moment, by one run of the program.
     pub(super) fn read(&self, bpf: &Ebpf) -> Result<ClockPair, LiveError> {
         let program = bpf.program(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
         let program: Result<&Xdp, ProgramError> = program.try_into();
@@ -49,14 +49,14 @@ impl Clock {
         Ok(self.standing())
     }
 
-    /// What the last run wrote, or a test set.
+    /// The clocks as the last run, or a test, has written them.
     pub(super) fn standing(&self) -> ClockPair {
         let [now_ns, jiffies] = &self.0[0];
         ClockPair { now_ns: now_ns.load(), jiffies: jiffies.load() }
     }
 }
 
-/// Jiffies a second, out of pairs that `read` gives; `sleep` waits between them.
+/// Measures the rate of the jiffies, Hz, from the pairs that `read` returns; `sleep` waits between them.
 pub(super) fn measure_hz<E>(
     mut read: impl FnMut() -> Result<ClockPair, E>,
     mut sleep: impl FnMut(Duration),
@@ -73,7 +73,7 @@ pub(super) fn measure_hz<E>(
         }
         estimate = ticks / seconds;
     }
-    // A kernel with a rate of its own: after 0.75 s the estimate is good to a jiffy or two.
+    // A kernel with an unusual rate: after 0.75 s the estimate is accurate to a jiffy or two.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -82,15 +82,15 @@ pub(super) fn measure_hz<E>(
     Ok((estimate.round() as u32).max(1))
 }
 
-/// The one rate at which `seconds` have about `ticks` jiffies.
+/// The only rate at which `seconds` last about `ticks` jiffies; `None` if several rates fit, or none.
 fn nearest_rate(seconds: f64, ticks: f64) -> Option<u32> {
     let mut fitting =
         RATES.into_iter().filter(|rate| (seconds * f64::from(*rate) - ticks).abs() <= TOLERANCE);
     fitting.next().filter(|_| fitting.next().is_none())
 }
 
-/// `monotonic_ns`, a moment ago on CLOCK_MONOTONIC, as ns since the Unix epoch. The offset between the clocks is taken
-/// anew each time: the wall clock may be set.
+/// Converts `monotonic_ns`, a recent time on CLOCK_MONOTONIC, to ns since the Unix epoch. The offset between
+/// the clocks is measured each time, because the wall clock may be set.
 pub(super) fn wall_ns(monotonic_ns: u64) -> io::Result<u64> {
     let before = monotonic()?;
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -102,7 +102,7 @@ pub(super) fn wall_ns(monotonic_ns: u64) -> io::Result<u64> {
 
 fn monotonic() -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, which is ours.
+    // SAFETY: the kernel writes one timespec, to a local variable.
     if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -118,7 +118,8 @@ mod tests {
 
     use super::*;
 
-    /// A kernel with `hz` whose clock stands at `phase` of a jiffy when the measuring begins, and how long it took.
+    /// The measured rate of a kernel with `hz` whose clock is at `phase_ns` of a jiffy at the start, and the
+    /// duration of the measurement.
     fn measured(hz: u64, phase_ns: u64) -> (u32, Duration) {
         let now = Cell::new(300_000_000_000 + phase_ns);
         let start = now.get();
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_its_own_is_estimated() {
+    fn an_unusual_rate_is_estimated() {
         for hz in [500, 864, 2000] {
             for phase in 0..10 {
                 let (found, _) = measured(u64::from(hz), phase * 1_000_000);
@@ -156,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_stand_still_end_as_a_rate_all_the_same() {
+    fn stopped_clocks_still_give_a_rate() {
         let still = || Ok::<_, Infallible>(ClockPair { now_ns: 5, jiffies: 5 });
         let Ok(rate) = measure_hz(still, |_| {});
         assert!(rate >= 1);
     }
 
     #[test]
-    fn the_wall_clock_is_the_system_s() {
+    fn the_wall_clock_agrees_with_the_system() {
         let now = monotonic().expect("a monotonic clock");
         let wall = wall_ns(now).expect("both clocks");
         let system = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();

@@ -1,9 +1,9 @@
-//! One block of counters out of those of all CPUs, such that the books balance whatever happens meanwhile.
+//! Sums the counter blocks of all CPUs into one that balances, whatever the programs count meanwhile.
 //!
-//! Each CPU raises its block's last word, makes a balanced pair of changes, and raises the first word. The
-//! kernel copies a block from the first word to the last, so equal markers mean that no pair was under way: every
-//! pair that had begun by the end of the copy had ended before its start. Such a block balances by itself,
-//! and so does any sum of such blocks, whenever each was read.
+//! Around each balanced pair of changes, a CPU increments the last word of its block before and the first
+//! word after. The kernel copies a block from the first word to the last. Equal markers therefore mean that
+//! no pair was under way: every pair that had begun by the end of the copy had ended before its start. Such a
+//! block balances by itself, and so does any sum of such blocks, whenever each was read.
 
 use std::time::Duration;
 
@@ -11,20 +11,21 @@ use handshake_common::abi::{COUNTERS, Counter, CounterBlock};
 
 use crate::error::LiveError;
 
-/// Readings before we give up.
+/// Readings before it gives up.
 const MAX_READINGS: u32 = 1000;
-/// Readings without a pause between: a pair takes tens of nanoseconds, a reading a microsecond.
+/// Readings without a pause between them: a pair takes tens of nanoseconds, a reading a microsecond.
 const EAGER_READINGS: u32 = 64;
-/// Then the writer may have lost its CPU in the middle of a pair, as under a hypervisor: wait for it.
+/// The pause between later readings. The writer may have lost its CPU in the middle of a pair, as under a
+/// hypervisor.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// Reads until every CPU's block is whole and no gauge's sum is negative. `read` gives the blocks of all CPUs,
-/// always as many; `pause` is called between late readings.
+/// Reads until every CPU's block is whole and no gauge's sum is negative. `read` returns the blocks of all
+/// CPUs, always the same number; `pause` is called between late readings.
 pub(super) fn settle<B: AsRef<[CounterBlock]>>(
     mut read: impl FnMut() -> Result<B, LiveError>,
     mut pause: impl FnMut(Duration),
 ) -> Result<CounterBlock, LiveError> {
-    let mut accepted = Accepted::default();
+    let mut accepted = AcceptedReading::default();
     let mut failure = LiveError::Negative { readings: MAX_READINGS };
     for reading in 0..MAX_READINGS {
         if reading >= EAGER_READINGS {
@@ -39,21 +40,21 @@ pub(super) fn settle<B: AsRef<[CounterBlock]>>(
         if is_possible(&sum) {
             return Ok(sum);
         }
-        // An attempt that moved from one CPU to the other between their readings: look again at all.
+        // An attempt moved from one CPU to another between their readings: read all of them again.
         failure = LiveError::Negative { readings: MAX_READINGS };
         accepted.blocks.clear();
     }
     Err(failure)
 }
 
-/// The latest whole block of each CPU. Only torn ones are waited for: with many busy CPUs
-/// there may be no moment at which all are whole.
+/// The latest whole block of each CPU. Only CPUs without one are waited for: with many busy CPUs there may be
+/// no moment at which all blocks are whole.
 #[derive(Default)]
-struct Accepted {
+struct AcceptedReading {
     blocks: Vec<Option<CounterBlock>>,
 }
 
-impl Accepted {
+impl AcceptedReading {
     fn take(&mut self, read: &[CounterBlock]) {
         self.blocks.resize(read.len(), None);
         for (kept, block) in self.blocks.iter_mut().zip(read) {
@@ -68,12 +69,13 @@ impl Accepted {
     }
 }
 
-/// Was no pair of changes under way while the block was copied?
+/// Whether no pair of changes was under way while the block was copied.
 pub(super) fn is_whole(block: &CounterBlock) -> bool {
     block.words[Counter::End as usize] == block.words[Counter::Begin as usize]
 }
 
-/// Gauges wrap: one CPU counts an attempt in, another counts it out. What is no sum is the largest.
+/// Sums the blocks, and takes the largest value of each maximum. Gauges wrap: one CPU may count an attempt
+/// in, and another count it out.
 fn sum<'a>(blocks: impl Iterator<Item = &'a CounterBlock>) -> CounterBlock {
     let mut total = CounterBlock { words: [0; COUNTERS] };
     for block in blocks {
@@ -88,7 +90,7 @@ const fn is_maximum(place: usize) -> bool {
     place >= Counter::MaxSynToSynAck as usize && place <= Counter::MaxConnect as usize
 }
 
-/// A sum below zero is of blocks read too far apart. Nothing counts to 2⁶³.
+/// Whether no sum is negative. A negative one comes from blocks read too far apart; no counter reaches 2⁶³.
 fn is_possible(sum: &CounterBlock) -> bool {
     sum.words.iter().all(|word| word.cast_signed() >= 0)
 }
@@ -99,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// The identity's gauges.
+    /// The gauges of the identity: they add up to the attempts.
     const GAUGES: [Counter; 11] = [
         Counter::Completed,
         Counter::Refused,
@@ -123,12 +125,12 @@ mod tests {
         CounterBlock { words: [0; COUNTERS] }
     }
 
-    /// What a CPU stores, one word a step: its marker, both halves of a pair, its marker.
+    /// The stores of a CPU, one word per step: its marker, both halves of a pair, its marker.
     fn steps(from: Counter, from_delta: u64, to: Counter) -> [(Counter, u64); 4] {
         [(Counter::Begin, 1), (from, from_delta), (to, 1), (Counter::End, 1)]
     }
 
-    /// A block copied word by word while `steps` are stored: step i happens before the copy of word `at[i]`.
+    /// Copies a block word by word while `steps` are stored: step i happens before the copy of word `at[i]`.
     fn copied(start: &CounterBlock, steps: &[(Counter, u64)], at: &[usize]) -> CounterBlock {
         let mut live = *start;
         let mut copy = empty();
@@ -144,7 +146,7 @@ mod tests {
         copy
     }
 
-    /// A pair torn at each place: what is accepted balances, and what does not balance is never accepted.
+    /// A pair torn at each place: every accepted block balances.
     #[test]
     fn no_torn_block_is_accepted() {
         let mut start = empty();
@@ -168,7 +170,7 @@ mod tests {
             }
         }
         assert!(torn > 100, "the test must meet torn blocks, not only {torn}");
-        assert_eq!(whole, 2 * pairs.len(), "a pair before the copy is taken, and one after it");
+        assert_eq!(whole, 2 * pairs.len(), "a block is whole if the pair is wholly before or after the copy");
     }
 
     fn ordered(places: &[usize]) -> impl Iterator<Item = (usize, usize, usize, usize)> + '_ {
@@ -186,7 +188,8 @@ mod tests {
         block
     }
 
-    /// `settle` over prepared readings, the last of which comes again and again.
+    /// Runs `settle` over prepared readings, and repeats the last one. Returns the result and the number of
+    /// readings.
     fn settled(readings: &[Vec<CounterBlock>]) -> (Result<CounterBlock, LiveError>, u32) {
         let mut left: VecDeque<_> = readings.to_vec().into();
         let mut count = 0;
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_torn_cpu_is_waited_for() {
+    fn only_the_torn_cpu_is_read_again() {
         let whole = block(&[(Counter::Attempts, 2), (Counter::OpenNoSynAck, 2)]);
         let torn = block(&[(Counter::Begin, 1), (Counter::Attempts, 8)]);
         let later = block(&[
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn maxima_are_no_sums() {
+    fn maxima_are_not_summed() {
         let a = block(&[(Counter::MaxConnect, 70), (Counter::MaxSynToSynAck, 5), (Counter::UdpBytes, 3)]);
         let b = block(&[(Counter::MaxConnect, 40), (Counter::MaxSynAckToAck, 9), (Counter::UdpBytes, 4)]);
         let sum = sum([a, b].iter());
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_settles_is_an_error_that_says_which() {
+    fn counters_that_never_settle_are_an_error_with_the_cpu() {
         let torn = block(&[(Counter::Begin, 1)]);
         let (result, readings) = settled(&[vec![empty(), torn]]);
         assert!(matches!(result, Err(LiveError::Unsettled { cpu: 1, readings: MAX_READINGS })));

@@ -1,5 +1,5 @@
-//! The kernel side's rare diagnostics (aya-log), written to stderr. Off unless asked for: with the level 0 the
-//! verifier removes them from the programs.
+//! Writes the kernel side's rare diagnostics (aya-log) to stderr. Off by default: with level 0 the verifier
+//! removes them from the programs.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::LiveError;
 
-/// The level that lets everything through, for `AYA_LOG_LEVEL`.
+/// The value of `AYA_LOG_LEVEL` that lets every line through.
 pub(super) const EVERYTHING: u8 = aya_log::Level::Trace as u8;
 
-/// The reader of the kernel side's lines. Must live until the programs are loaded: it holds their ring.
+/// The reader of the kernel side's lines. It holds their ring, so keep it until the programs are loaded.
 #[must_use = "without its reader the programs that log cannot be loaded"]
 pub struct KernelLog(EbpfLogger<ToStderr>);
 
@@ -24,11 +24,11 @@ impl KernelLog {
         logger.map(Self).map_err(|error| LiveError::Damaged(format!("AYA_LOGS: {error}")))
     }
 
-    /// Writes lines as they come, until it is dropped. Runs inside a tokio runtime with I/O; ends with an
-    /// error only when the ring cannot be waited for.
+    /// Writes each line as it arrives, until the future is dropped. Runs inside a tokio runtime with I/O;
+    /// returns only with an error, when waiting for the ring fails.
     pub async fn forward(self) -> io::Result<()> {
-        // SAFETY: the descriptor is the ring's map, which the logger owns and never replaces: it stays open and the
-        // same until the `AsyncFd` drops the logger.
+        // SAFETY: the descriptor is the ring's map, which the logger owns and never replaces: it stays open
+        // and the same until the `AsyncFd` drops the logger.
         let ring = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
         let mut ring = ring.map_err(|error| error.into_parts().1)?;
         loop {
@@ -39,7 +39,7 @@ impl KernelLog {
     }
 }
 
-/// A line a record. stderr may be closed, and that ends nothing.
+/// Writes one line per record. A closed stderr is ignored.
 #[derive(Clone, Copy, Debug)]
 struct ToStderr;
 

@@ -1,5 +1,5 @@
-//! A map's values as they lie in the kernel, mapped read-only: reading a million flows is no system call.
-//! And the freeze that makes the kernel their only writer.
+//! Maps the values of a BPF map into memory, read-only: reading a million flows takes no system call. Also
+//! freezes maps, which makes the kernel's programs their only writer.
 
 use std::io;
 use std::marker::PhantomData;
@@ -15,11 +15,11 @@ use handshake_common::table::{Slot4, Slot6};
 ///
 /// # Safety
 ///
-/// Every byte must belong to a [`shared`](handshake_common::shared) word: the kernel writes while we read.
-/// The size must be a multiple of eight, as the kernel lays an array's values out.
+/// Every byte must belong to a [`shared`](handshake_common::shared) word, because the kernel writes while the
+/// agent reads. The size must be a multiple of eight, as the kernel lays out an array's values.
 pub(super) unsafe trait SharedValue {}
 
-// SAFETY: an array of shared words has no byte beside them.
+// SAFETY: an array of shared words has no other bytes.
 unsafe impl<const N: usize> SharedValue for [Shared64; N] {}
 // SAFETY: made of shared words; its layout is asserted equal to `abi::Flow4`, 64 bytes.
 unsafe impl SharedValue for Slot4 {}
@@ -29,30 +29,31 @@ unsafe impl SharedValue for Slot6 {}
 // SAFETY: made of shared words; 128 bytes, as asserted of `abi::Service`.
 unsafe impl SharedValue for ServiceRow {}
 
-/// The values of an array map made with `BPF_F_MMAPABLE`, readable while it lives. It keeps the map alive by itself.
+/// The values of an array map created with `BPF_F_MMAPABLE`. They stay readable while this lives, because it
+/// keeps the map alive.
 #[derive(Debug)]
 pub(super) struct Mapping<T> {
     start: NonNull<T>,
     count: usize,
-    // The kernel's values, shared with it: not owned, and reached through `&self` only.
+    // The values belong to the kernel: they are not owned, and reached through `&self` only.
     values: PhantomData<*const T>,
 }
 
 // SAFETY: the memory is only read, by whole-word loads, and any thread may unmap it.
 unsafe impl<T: SharedValue> Send for Mapping<T> {}
-// SAFETY: as above; `&Mapping` gives out nothing but shared words.
+// SAFETY: as above; `&Mapping` gives access to shared words only.
 unsafe impl<T: SharedValue> Sync for Mapping<T> {}
 
 impl<T: SharedValue> Mapping<T> {
-    /// Maps the first `count` values of `map`, whose values must be `T`s. Fails with `EINVAL` or `EPERM` when the
-    /// map is smaller or not mappable.
+    /// Maps the first `count` values of `map`, whose values must be `T`s. Fails with `EINVAL` or `EPERM` if
+    /// the map is smaller or not mappable.
     ///
-    /// `MAP_POPULATE` would bring nothing: the kernel enters all pages when it maps an array (the first look at each page
-    /// of 32 MiB takes 0.2 ms with it and without).
+    /// `MAP_POPULATE` would gain nothing: the kernel enters all pages when it maps an array (the first access
+    /// to each page of 32 MiB takes 0.2 ms with it and without).
     pub(super) fn new(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>() > 0 && size_of::<T>().is_multiple_of(8)) };
         let length = byte_length::<T>(count)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        // SAFETY: a new mapping, at an address that the kernel chooses, touches no memory in use.
         let start = unsafe {
             libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, map.as_raw_fd(), 0)
         };
@@ -68,15 +69,17 @@ impl<T: SharedValue> Deref for Mapping<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `new` mapped `count` values at a page's start, which suits every alignment up to a page; they
-        // stay mapped while `self` lives. The kernel writes meanwhile, but `T` is shared words, read word by word.
+        // SAFETY: `new` mapped `count` values at a page's start, which suits every alignment up to a page;
+        // they stay mapped while `self` lives. The kernel writes meanwhile, but `T` consists of shared words,
+        // which are read word by word.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }
 
 impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the borrows that `deref` gave out have ended.
+        // SAFETY: `new` created the mapping with this length, and the borrows that `deref` gave out have
+        // ended.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * size_of::<T>()) };
     }
 }
@@ -89,9 +92,10 @@ fn byte_length<T>(count: usize) -> io::Result<usize> {
 /// `BPF_MAP_FREEZE` of `enum bpf_cmd` in linux/bpf.h (Linux 5.2).
 const BPF_MAP_FREEZE: libc::c_long = 22;
 
-/// No system call may change the map from here on, ours included; programs still may.
+/// Freezes the map: from here on no system call can change it, not even from this process; programs still
+/// can.
 pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
-    /// The start of `union bpf_attr`: what is shorter than the kernel's counts as zeroes.
+    /// The start of `union bpf_attr`; the kernel treats the rest as zeroes.
     #[repr(C)]
     struct Attributes {
         map: RawFd,
@@ -109,7 +113,7 @@ mod tests {
     use super::byte_length;
 
     #[test]
-    fn lengths_that_cannot_be_are_errors() {
+    fn impossible_lengths_are_errors() {
         assert_eq!(byte_length::<[u64; 8]>(64).ok(), Some(4096));
         assert!(byte_length::<[u64; 8]>(0).is_err());
         assert!(byte_length::<[u64; 8]>(usize::MAX / 8).is_err());

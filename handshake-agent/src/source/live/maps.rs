@@ -1,4 +1,4 @@
-//! From an object to maps that are ready: created in their sizes, filled and frozen; and the typed doors to them.
+//! Creates, fills and freezes the maps of an object, and gives typed access to them.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -13,37 +13,37 @@ use super::mapping::{self, Mapping, SharedValue};
 use crate::error::LiveError;
 use crate::source::settings::{Settings, Sizes};
 
-/// Maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are left out: their reader
-/// writes how far it has read.
+/// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
+/// them: their reader writes back how far it has read.
 pub(super) const FROZEN: [&str; 8] =
     [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "LATENCY"];
 
-/// Bytes of a ring that stays empty: rounded up to one page, the least it can be.
+/// Size of an unused ring, bytes: rounded up to one page, the least possible.
 const LEAST_RING: u32 = 1;
-/// Bytes of the ring of diagnostic lines: some thousand.
+/// Size of the ring of diagnostic lines, bytes: room for several thousand lines.
 const LINES_RING: u32 = 128 << 10;
 
-/// A map's value that is plain bytes both ways, as aya's typed maps ask for it.
+/// A map's value that can be converted from and to plain bytes, as aya's typed maps require.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Plain<T>(pub(super) T);
+pub(super) struct PlainBytes<T>(pub(super) T);
 
-// SAFETY: `FromBytes` says that every byte pattern is a value, `IntoBytes` that no byte is padding.
-unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for Plain<T> {}
+// SAFETY: `FromBytes` guarantees that every byte pattern is a value, `IntoBytes` that no byte is padding.
+unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for PlainBytes<T> {}
 
-/// CPUs that a per-CPU map has values for.
+/// The number of CPUs for which a per-CPU map has values.
 pub(super) fn possible_cpus() -> Result<usize, LiveError> {
     aya::util::nr_cpus()
         .map_err(|(path, error)| LiveError::from_io(format!("read {path}"), error, String::new(), 0))
 }
 
-/// Creates the maps of `elf`, which take `bytes` in all, and gets its programs ready to be loaded.
+/// Creates the maps of `elf`, which take `bytes` in all, and prepares its programs for loading.
 pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) -> Result<Ebpf, LiveError> {
     let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
     let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
     let lines = if settings.kernel_log { LINES_RING } else { LEAST_RING };
-    // Never `DISABLE`: aya asks again with a buffer to learn why, and the kernel refuses a buffer without a level with
-    // EINVAL, which would stand for the true reason.
+    // Never `DISABLE`: aya repeats a failed load with a log buffer to learn the reason, and the kernel
+    // refuses a buffer without a level with EINVAL, which would hide the true reason.
     let verifier_log = if settings.verifier_log {
         VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
     } else {
@@ -60,7 +60,7 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
         .map_err(|error| LiveError::from_load(error, bytes))
 }
 
-/// Tells the programs what the operator decided.
+/// Writes the settings to the maps that the programs read.
 pub(super) fn fill(
     bpf: &mut Ebpf,
     settings: &Settings,
@@ -68,18 +68,18 @@ pub(super) fn fill(
     clocks: &Clocks,
 ) -> Result<(), LiveError> {
     let config = settings.config(sizes, clocks).map_err(LiveError::Settings)?;
-    set::<Config>(bpf, CONFIG_MAP, &[Plain(config)])?;
-    set::<PortSet>(bpf, PORTS_MAP, &[Plain(settings.port_set())])
+    set::<Config>(bpf, CONFIG_MAP, &[PlainBytes(config)])?;
+    set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])
 }
 
-/// Writes the values of an array that are not zero: those are, from the map's creation.
-pub(super) fn set<T>(bpf: &mut Ebpf, name: &str, values: &[Plain<T>]) -> Result<(), LiveError>
+/// Writes the values of an array. Except for the first, zero values are skipped: a new map is all zeroes.
+pub(super) fn set<T>(bpf: &mut Ebpf, name: &str, values: &[PlainBytes<T>]) -> Result<(), LiveError>
 where
     T: FromBytes + IntoBytes + Immutable + Copy + 'static,
 {
     let failed = |error| LiveError::from_map(format!("write {name}"), error, 0);
     let map = bpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut array: Array<_, Plain<T>> = map.try_into().map_err(failed)?;
+    let mut array: Array<_, PlainBytes<T>> = map.try_into().map_err(failed)?;
     for (index, value) in (0..).zip(values) {
         if index == 0 || value.0.as_bytes().iter().any(|byte| *byte != 0) {
             array.set(index, value, 0).map_err(failed)?;
@@ -88,7 +88,7 @@ where
     Ok(())
 }
 
-/// Makes the programs the only writers of the maps; of CLOCK too, unless a test sets it.
+/// Makes the programs the only writers of the maps, and of CLOCK too unless a test sets the time.
 pub(super) fn freeze(bpf: &Ebpf, test_clock: bool) -> Result<(), LiveError> {
     let clock = (!test_clock).then_some("CLOCK");
     for name in FROZEN.into_iter().chain(clock) {
@@ -98,7 +98,7 @@ pub(super) fn freeze(bpf: &Ebpf, test_clock: bool) -> Result<(), LiveError> {
     Ok(())
 }
 
-/// The first `count` values of an array, mapped.
+/// Maps the first `count` values of an array into memory.
 pub(super) fn map_array<T: SharedValue>(
     bpf: &Ebpf,
     name: &str,
@@ -109,16 +109,16 @@ pub(super) fn map_array<T: SharedValue>(
     })
 }
 
-/// A map of its own type, taken out of the object.
+/// Takes a map out of the object, with its own type.
 pub(super) fn take<T: TryFrom<Map, Error = MapError>>(bpf: &mut Ebpf, name: &str) -> Result<T, LiveError> {
     let map = bpf.take_map(name).ok_or_else(|| missing(name))?;
     T::try_from(map).map_err(|error| LiveError::from_map(format!("open {name}"), error, 0))
 }
 
 /// A per-CPU array that stays with the object.
-pub(super) type PerCpu<'a, T> = PerCpuArray<&'a MapData, Plain<T>>;
+pub(super) type PerCpu<'a, T> = PerCpuArray<&'a MapData, PlainBytes<T>>;
 
-/// A per-CPU array by its name.
+/// Opens a per-CPU array by its name.
 pub(super) fn per_cpu<'a, T>(bpf: &'a Ebpf, name: &str) -> Result<PerCpu<'a, T>, LiveError>
 where
     T: FromBytes + IntoBytes + Copy + 'static,
@@ -127,7 +127,7 @@ where
     map.try_into().map_err(|error| LiveError::from_map(format!("open {name}"), error, 0))
 }
 
-/// All CPUs' values at `index`, by one system call.
+/// Reads all CPUs' values at `index` by one system call.
 pub(super) fn values<T>(map: &PerCpu<'_, T>, name: &str, index: u32) -> Result<Vec<T>, LiveError>
 where
     T: FromBytes + IntoBytes + Copy + 'static,
@@ -136,7 +136,7 @@ where
     Ok(values.iter().map(|value| value.0).collect())
 }
 
-/// An array's descriptor, per CPU or not.
+/// The descriptor of an array, per-CPU or not.
 pub(super) fn descriptor<'a>(bpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, LiveError> {
     if let Some(Map::Array(data) | Map::PerCpuArray(data)) = bpf.map(name) {
         Ok(data.fd().as_fd())
@@ -145,7 +145,7 @@ pub(super) fn descriptor<'a>(bpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>
     }
 }
 
-/// The object lacks a map or program.
+/// The error for an object that lacks the map or program `name`.
 pub(super) fn missing(name: &str) -> LiveError {
     LiveError::Damaged(format!("it has no {name}"))
 }

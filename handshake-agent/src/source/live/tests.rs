@@ -1,4 +1,5 @@
-//! The loaded object, run on packets by BPF_PROG_TEST_RUN and read back. What needs CAP_BPF says so and is skipped without.
+//! Tests of the loaded object: packets are run by BPF_PROG_TEST_RUN, and the results read back. A test that
+//! needs CAP_BPF is skipped without it, and reports so.
 
 mod differential;
 mod flood;
@@ -28,16 +29,16 @@ use crate::options::{Filter, Rules};
 use super::*;
 
 const XDP_PASS: u32 = 2;
-/// The interface of a test run's packets: the loopback device of its namespace.
+/// The interface of a test run's packets: the loopback device of its network namespace.
 const LOOPBACK: u32 = 1;
 const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 2], 443);
-/// Both cross 2³² within the handshake.
+/// The initial sequence numbers of client and server. Both cross 2³² within the handshake.
 const J: u32 = u32::MAX;
 const K: u32 = 0xffff_fff0;
 
 #[test]
-fn a_handshake_comes_back_whole() {
+fn a_handshake_is_read_back_complete() {
     let Some(mut live) = loaded(&small()) else { return };
     handshake(&live);
     let reading = live.read().expect("counters at rest");
@@ -66,7 +67,7 @@ fn a_handshake_comes_back_whole() {
     assert_eq!((service.gauges[0], service.gauges[1]), (1, 1), "one attempt, completed");
 }
 
-/// The programs read the settings at every packet: a filter for another port keeps the flow out.
+/// The programs read the settings for every packet: a filter for another port keeps the flow out.
 #[test]
 fn the_settings_reach_the_programs() {
     for (ports, tracked) in [(&["443", "22"][..], 1), (&["80"], 0)] {
@@ -81,7 +82,7 @@ fn the_settings_reach_the_programs() {
 }
 
 #[test]
-fn frozen_maps_take_no_write_of_ours() {
+fn frozen_maps_refuse_writes() {
     let Some(live) = loaded(&small()) else { return };
     let clock = mapping::freeze(descriptor(&live.bpf, "CLOCK").expect("the map is there"));
     assert_eq!(clock.expect_err("it is frozen").raw_os_error(), Some(libc::EPERM));
@@ -91,15 +92,15 @@ fn frozen_maps_take_no_write_of_ours() {
     }
     let flows = descriptor(&live.bpf, "FLOWS4").expect("the map is there");
     let writable = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping at an address of the kernel's choice; refused, or never touched.
+    // SAFETY: a new mapping at an address that the kernel chooses; it is refused, or never accessed.
     let mapped =
         unsafe { libc::mmap(std::ptr::null_mut(), 4096, writable, libc::MAP_SHARED, flows.as_raw_fd(), 0) };
     assert_eq!(mapped, libc::MAP_FAILED, "a frozen map was mapped for writing");
 }
 
-/// Another reader, with the map of the other's descriptor, sees the same records; a mapping outlives its map.
+/// A second mapping of the same map sees the same records, and outlives the map's descriptor.
 #[test]
-fn any_number_of_readers_map_the_tables() {
+fn a_second_mapping_sees_the_records_and_outlives_its_map() {
     let Some(live) = loaded(&small()) else { return };
     let second: Mapping<Slot4> = map_array(&live.bpf, "FLOWS4", 64).expect("a second mapping");
     handshake(&live);
@@ -111,7 +112,7 @@ fn any_number_of_readers_map_the_tables() {
 }
 
 #[test]
-fn a_table_is_mapped_as_far_as_it_goes() {
+fn a_mapping_past_the_end_of_a_map_is_refused() {
     let Some(live) = loaded(&small()) else { return };
     assert!(map_array::<Slot4>(&live.bpf, "FLOWS4", 64).is_ok());
     assert!(map_array::<Slot4>(&live.bpf, "FLOWS4", 65).is_err(), "past the end");
@@ -119,7 +120,7 @@ fn a_table_is_mapped_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_test_sets_the_clocks() {
+fn the_test_clock_sets_both_clocks() {
     let Some(mut live) = loaded(&Settings { test_clock: true, ..small() }) else { return };
     let times = [5_000_000_000, 5_000_064_000, 5_000_640_000];
     for (segment, now_ns) in segments().iter().zip(times) {
@@ -136,7 +137,7 @@ fn a_test_sets_the_clocks() {
 }
 
 #[test]
-fn events_come_through_the_ring_in_order() {
+fn the_ring_keeps_the_order_of_events() {
     let Some(mut live) = loaded(&Settings { events: true, ..small() }) else { return };
     let mut verdicts = Vec::new();
     live.drain_events(&mut |event| verdicts.push((event.verdict, event.family)));
@@ -153,15 +154,15 @@ fn events_come_through_the_ring_in_order() {
 }
 
 #[test]
-fn no_event_is_made_unless_asked_for() {
+fn without_the_events_setting_there_are_no_events() {
     let Some(mut live) = loaded(&small()) else { return };
     handshake(&live);
-    live.drain_events(&mut |_| panic!("an event nobody asked for"));
+    live.drain_events(&mut |_| panic!("an event without the setting"));
     assert_eq!(word(&live.read().expect("counters at rest"), Counter::LostEvents), 0);
 }
 
 #[test]
-fn the_clocks_are_the_kernel_s() {
+fn jiffies_and_wall_clock_agree_with_the_monotonic_clock() {
     let Some(mut live) = loaded(&small()) else { return };
     let hz = f64::from(live.clocks().udp_idle_jiffies) / 60.0;
     let before = live.read().expect("a reading");
@@ -171,11 +172,11 @@ fn the_clocks_are_the_kernel_s() {
     let ticks = f64::from(after.now.jiffies.wrapping_sub(before.now.jiffies));
     assert!((ticks - seconds * hz).abs() <= 2.0, "{ticks} jiffies in {seconds} s at {hz} Hz");
     let wall = (after.wall_ns - before.wall_ns) as f64 / 1e9;
-    assert!((wall - seconds).abs() < 0.05, "{wall} s by the wall, {seconds} s");
+    assert!((wall - seconds).abs() < 0.05, "{wall} s on the wall clock, {seconds} s on the monotonic one");
 }
 
 #[test]
-fn losses_before_the_hook_are_asked_for_at_each_reading() {
+fn losses_before_the_hook_are_counted_at_each_reading() {
     let Some(mut live) = loaded(&small()) else { return };
     assert_eq!(live.read().expect("a reading").lost_before_hook, 0);
     let mut lost = 40;
@@ -187,13 +188,14 @@ fn losses_before_the_hook_are_asked_for_at_each_reading() {
     assert_eq!(live.read().expect("a reading").lost_before_hook, 42);
 }
 
-/// One CPU makes attempts as fast as it can, another one reads: every reading accepted balances. With T2 zero each
-/// copy of one SYN finds the attempt before it expired, closes it and opens the next: two pairs a packet.
+/// One CPU makes attempts as fast as it can, and another one reads: every accepted reading balances. With T2
+/// zero, each copy of the same SYN finds the attempt before it expired, closes it and opens the next: two
+/// pairs per packet.
 #[test]
 fn every_accepted_reading_balances_under_load() {
     const BATCH: u32 = 20_000;
     const READINGS: u32 = 20_000;
-    /// Readings that must have met the writer in a pair, or the test has shown nothing.
+    /// The number of readings that must have met a pair under way for the test to prove anything.
     const TORN: u32 = 20;
     let Some(live) =
         loaded(&Settings { rules: Rules { expire_after: Duration::ZERO, ..Rules::default() }, ..small() })
@@ -223,7 +225,7 @@ fn every_accepted_reading_balances_under_load() {
             assert_balanced(&block, last);
             last = block.words[Counter::Attempts as usize];
             readings += 1;
-            assert!(readings < 100 * READINGS, "only {torn} readings met the writer in a pair");
+            assert!(readings < 100 * READINGS, "only {torn} readings met a pair under way");
         }
         done.store(true, Ordering::Relaxed);
         writer.join().expect("the writer ends")
@@ -258,9 +260,9 @@ fn an_object_of_another_layout_is_refused_before_the_kernel_sees_it() {
 }
 
 #[test]
-fn without_capabilities_the_error_says_which() {
+fn without_capabilities_the_error_names_them() {
     let Some(elf) = object_file() else { return };
-    // Asked once a process: not by a thread that would get no answer.
+    // aya detects the kernel's features once per process: not in a thread whose queries would fail.
     let _ = aya::features();
     let error = std::thread::spawn(move || {
         drop_capabilities();
@@ -271,12 +273,12 @@ fn without_capabilities_the_error_says_which() {
     assert!(error.to_string().contains("cap_bpf"), "{error}");
 }
 
-/// The kernel's lines are forwarded; the ring's reader does not keep programs from loading.
+/// The kernel's lines are forwarded, and the ring's reader does not prevent programs from loading.
 #[test]
 fn programs_that_log_load_with_their_reader() {
     let Some(mut live) = loaded(&Settings { kernel_log: true, ..small() }) else { return };
-    let log = live.take_kernel_log().expect("asked for");
-    assert!(live.take_kernel_log().is_none(), "once");
+    let log = live.take_kernel_log().expect("the setting is on");
+    assert!(live.take_kernel_log().is_none(), "only once");
     handshake(&live);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ended =
@@ -284,9 +286,10 @@ fn programs_that_log_load_with_their_reader() {
     assert!(ended.is_err(), "it waits for lines until it is dropped, and ended with {ended:?}");
 }
 
-/// Off, the diagnostics are not in the programs; on, a chain of extension headers too long to walk is worth a line.
+/// With diagnostics off, they are not in the programs. With diagnostics on, a chain of extension headers that
+/// is too long gives one line.
 #[test]
-fn the_kernel_s_lines_come_only_when_asked_for() {
+fn kernel_lines_come_only_with_the_setting() {
     if !has_capabilities(&[SYS_ADMIN]) {
         return skip("needs CAP_SYS_ADMIN");
     }
@@ -298,13 +301,13 @@ fn the_kernel_s_lines_come_only_when_asked_for() {
         let lines = Lines::default();
         let logger = EbpfLogger::init_from_id_with_logger(program.id(), lines.clone());
         logger.expect("the ring is among the program's maps").flush();
-        let lines = lines.0.lock().expect("no other holds it").clone();
+        let lines = lines.0.lock().expect("no thread panicked with it").clone();
         assert_eq!(lines.len(), usize::from(kernel_log), "{lines:?}");
         assert!(lines.iter().all(|line| line.contains("extension headers")), "{lines:?}");
     }
 }
 
-/// Collects lines.
+/// A logger that collects lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -314,23 +317,23 @@ impl log::Log for Lines {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        self.0.lock().expect("no other holds it").push(record.args().to_string());
+        self.0.lock().expect("no thread panicked with it").push(record.args().to_string());
     }
 
     fn flush(&self) {}
 }
 
-/// The counters, when nothing runs.
+/// Reads the counters while no program runs.
 fn counters_of(bpf: &Ebpf) -> CounterBlock {
     read_counts(bpf, 0).expect("counters at rest").0
 }
 
-/// The CPUs' blocks, whole or not.
+/// Reads the CPUs' counter blocks, whole or torn.
 fn blocks_of(map: &PerCpu<'_, CpuCounts>) -> Result<Vec<CounterBlock>, LiveError> {
     Ok(values(map, "COUNTERS", 0)?.iter().map(|cpu| cpu.counters).collect())
 }
 
-/// Tables of 64 slots, and the test runs' interface.
+/// Settings with tables of 64 slots and the test runs' interface.
 fn small() -> Settings {
     Settings {
         interfaces: vec![crate::source::settings::WatchedInterface { index: LOOPBACK, raw: false }],
@@ -339,7 +342,7 @@ fn small() -> Settings {
     }
 }
 
-/// A filter by ports and prefixes, as the command line has them.
+/// A filter of ports and networks, as the command line spells them.
 fn filter(ports: &[&str], nets: &[&str]) -> Filter {
     Filter {
         ports: ports.iter().map(|text| text.parse().expect("a port")).collect(),
@@ -347,14 +350,15 @@ fn filter(ports: &[&str], nets: &[&str]) -> Filter {
     }
 }
 
-/// The object loaded with `settings`, its XDP program too; `None`, said and counted, where that cannot be.
+/// Loads the object with `settings`, and its XDP program. `None`, reported and counted as skipped, if that is
+/// impossible.
 fn loaded(settings: &Settings) -> Option<Live> {
     let mut live = Live::load(&privileged_object()?, settings).expect("load the object");
     load_xdp(&mut live);
     Some(live)
 }
 
-/// The object, where this thread may load it.
+/// Reads the object; `None` if this thread may not load it.
 fn privileged_object() -> Option<Vec<u8>> {
     if !has_capabilities(&NEEDED) {
         skip("needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
@@ -370,11 +374,11 @@ fn load_xdp(live: &mut Live) {
         .expect("the object has its XDP program")
         .try_into()
         .expect("it is an XDP program");
-    program.load().expect("the verifier takes the XDP program");
+    program.load().expect("the verifier accepts the XDP program");
 }
 
 fn object_file() -> Option<Vec<u8>> {
-    // The object that the agent embeds, as the build says; else the committed one.
+    // The object that the agent embeds, according to the build script; otherwise the committed one.
     let path = option_env!("HANDSHAKE_BPF_OBJECT")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/handshake.bpf.o"), Into::into);
     let elf = std::fs::read(&path).ok();
@@ -384,12 +388,12 @@ fn object_file() -> Option<Vec<u8>> {
     elf
 }
 
-/// CAP_BPF, CAP_PERFMON (the verifier wants it for pointer arithmetic) and CAP_NET_ADMIN.
+/// CAP_BPF, CAP_PERFMON (the verifier requires it for pointer arithmetic) and CAP_NET_ADMIN, by number.
 const NEEDED: [u32; 3] = [39, 38, 12];
-/// To open another's map by its number.
+/// CAP_SYS_ADMIN, which opening a map by its id takes.
 const SYS_ADMIN: u32 = 21;
 
-/// Are all of these among the effective capabilities?
+/// Whether all of these are among the effective capabilities.
 fn has_capabilities(wanted: &[u32]) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a line of capabilities");
@@ -397,7 +401,7 @@ fn has_capabilities(wanted: &[u32]) -> bool {
     wanted.iter().all(|bit| effective >> bit & 1 == 1)
 }
 
-/// Capabilities are a thread's own: the other tests keep theirs.
+/// Drops the capabilities of this thread. They are per thread: the other tests keep theirs.
 fn drop_capabilities() {
     /// `struct __user_cap_header_struct` of linux/capability.h; pid 0 is this thread.
     #[repr(C)]
@@ -407,14 +411,15 @@ fn drop_capabilities() {
     }
     const VERSION_3: u32 = 0x2008_0522;
     let header = Header { version: VERSION_3, pid: 0 };
-    // Effective, permitted and inheritable, for capabilities below 32 and from 32.
+    // Effective, permitted and inheritable, for capabilities below 32 and from 32 on.
     let none = [[0_u32; 3]; 2];
     // SAFETY: version 3 reads one header and two of the triples.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
     assert_eq!(done, 0, "dropping capabilities is always permitted");
 }
 
-/// Says it on stderr itself, which the harness does not keep to itself, and in the file that sums up a run.
+/// Reports a skipped test on stderr directly, which the harness does not capture, and in the file that sums
+/// up a run.
 fn skip(reason: &str) {
     let line = format!("skipped: {reason}\n");
     let _closed = std::io::stderr().write_all(line.as_bytes());
@@ -424,7 +429,8 @@ fn skip(reason: &str) {
     }
 }
 
-/// What the kernel says to BPF_MAP_UPDATE_ELEM (2) of the first value. It refuses a frozen map before it looks at the value.
+/// The kernel's answer to BPF_MAP_UPDATE_ELEM (2) on the first value. It refuses a frozen map before it looks
+/// at the value.
 fn update(map: BorrowedFd<'_>) -> std::io::Error {
     #[repr(C)]
     struct Attributes {
@@ -442,9 +448,10 @@ fn update(map: BorrowedFd<'_>) -> std::io::Error {
         value: value.as_ptr(),
         flags: 0,
     };
-    // SAFETY: the kernel reads the attributes, a key and no more of the value than a map's value has on all CPUs.
+    // SAFETY: the kernel reads the attributes, a key, and no more of the value than a map's value takes on
+    // all CPUs; all of them outlive the call.
     let done = unsafe { libc::syscall(libc::SYS_bpf, 2_i64, &raw const attributes, size_of::<Attributes>()) };
-    assert_eq!(done, -1, "the kernel took it");
+    assert_eq!(done, -1, "the kernel accepted it");
     std::io::Error::last_os_error()
 }
 
@@ -452,7 +459,7 @@ fn handshake(live: &Live) {
     segments().iter().for_each(|segment| run(live, segment));
 }
 
-/// SYN, SYN+ACK and ACK that prove each other.
+/// A SYN, SYN+ACK and ACK with matching numbers.
 fn segments() -> [Vec<u8>; 3] {
     let (next_j, next_k) = (J.wrapping_add(1), K.wrapping_add(1));
     [
@@ -462,7 +469,7 @@ fn segments() -> [Vec<u8>; 3] {
     ]
 }
 
-/// An IPv6 packet with twenty destination options headers, which no host would send.
+/// An IPv6 packet with twenty destination options headers, which no host sends.
 fn long_chain() -> Vec<u8> {
     const DESTINATION_OPTIONS: u8 = 60;
     const NO_NEXT_HEADER: u8 = 59;
@@ -471,7 +478,7 @@ fn long_chain() -> Vec<u8> {
     frame.extend([0xfd; 32]);
     for number in 0..20 {
         let next = if number < 19 { DESTINATION_OPTIONS } else { NO_NEXT_HEADER };
-        // Eight bytes: the next header, no further eights, and one option PadN of four.
+        // Eight bytes: the next header, a length of no further eight bytes, and a PadN option of four.
         frame.extend([next, 0, 1, 4, 0, 0, 0, 0]);
     }
     frame
@@ -495,7 +502,7 @@ fn run(live: &Live, frame: &[u8]) {
     run_on(&live.bpf, frame, 1);
 }
 
-/// Runs the XDP program `repeat` times, which must pass the frame on unchanged.
+/// Runs the XDP program `repeat` times on `frame`, which must pass unchanged.
 fn run_on(bpf: &Ebpf, frame: &[u8], repeat: u32) {
     let program: &Xdp =
         bpf.program("handshake_xdp").expect("loaded").try_into().expect("it is an XDP program");

@@ -1,7 +1,8 @@
-//! The keystone: the engine is one crate compiled twice, so the same packets must leave the same bytes behind in the
-//! kernel's maps as in the host's memory, and pass every hook as they came.
+//! Runs the same packets through the kernel and the host. The engine is one crate compiled twice, so the
+//! kernel's maps and the host's memory must end with the same bytes, and every hook must pass the packets
+//! unchanged.
 //!
-//! Packets come from a fixed seed; `HANDSHAKE_SEED` adds another, and a failure names its own.
+//! Packets come from a fixed seed; `HANDSHAKE_SEED` adds another one, and a failure names its seed.
 
 mod compare;
 mod difference;
@@ -40,35 +41,36 @@ impl Hook {
     }
 }
 
-/// A run of packets through both.
+/// A sequence of packets for both sides.
 struct Scenario {
     name: &'static str,
     settings: Settings,
     hooks: &'static [Hook],
     packets: u64,
     scope: Scope,
-    /// Packets between two looks at tables and counters; 1 finds the very packet that a difference came with.
+    /// The number of packets between two comparisons of tables and counters; with 1, a difference is found at
+    /// the packet that caused it.
     look_every: u64,
-    /// What the counters must show at the end, lest the packets meant nothing.
+    /// Checks from the counters at the end that the packets covered what they should.
     covers: fn(&[u64]),
 }
 
-/// Where a packet comes in, and how.
+/// Where and how a packet arrives.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     hook: Hook,
-    /// Its number in the settings.
+    /// The interface's number in the settings.
     interface: u8,
-    /// TC: `gso_segs`, as a driver or a socket says it.
+    /// TC: `gso_segs`, as a driver or a socket sets it.
     segments: u32,
-    /// XDP: bytes in the frame's linear part, the rest in fragments.
+    /// XDP: the bytes in the frame's linear part; the rest is in fragments.
     linear: Option<usize>,
 }
 
-/// With the test's clocks everything is equal, times included. One load serves all: between two scenarios the maps,
-/// which a live run would have frozen, are cleared and filled anew.
+/// With the test's clocks everything is equal, including times. The programs are loaded once: between two
+/// scenarios the maps, which a live run would have frozen, are cleared and filled again.
 #[test]
-fn the_kernel_does_what_the_host_does() {
+fn kernel_and_host_agree_with_the_test_clock() {
     crate::attach::testing::in_namespace(|| {
         let Some(mut live) = unfrozen(&tables(256)) else { return };
         for scenario in scenarios() {
@@ -81,10 +83,10 @@ fn the_kernel_does_what_the_host_does() {
     });
 }
 
-/// With the clocks that programs have when they are attached, everything is equal but the times. Nothing expires and
-/// nothing is evicted, which hangs on them.
+/// With the clocks of attached programs, everything except the times is equal. Nothing expires and nothing is
+/// evicted, because both depend on the times.
 #[test]
-fn the_kernel_does_what_the_host_does_with_its_own_clocks() {
+fn kernel_and_host_agree_with_their_own_clocks() {
     const FOREVER: Duration = Duration::from_secs(1 << 20);
     let settings = Settings {
         test_clock: false,
@@ -120,11 +122,11 @@ fn scenarios() -> [Scenario; 6] {
             packets: 20_000,
             ..scenario("one-sided", Settings { rules: one_sided, ..events(tables(256)) })
         },
-        // More services than the table has rows: the rest is `other`.
+        // More services than the table has rows: the rest goes to `other`.
         Scenario {
             scope: Scope { flows: 400, any_port: true },
             packets: 40_000,
-            ..scenario("services without end", tables(256))
+            ..scenario("more services than rows", tables(256))
         },
         Scenario { packets: 20_000, ..scenario("two interfaces", two_interfaces()) },
     ]
@@ -135,21 +137,22 @@ fn scenario(name: &'static str, settings: Settings) -> Scenario {
     Scenario { name, settings, hooks: &Hook::ALL, packets: 30_000, scope, look_every: 16, covers: |_| {} }
 }
 
-/// The test's clocks, and factors known to both.
+/// Settings with the test's clocks and factors that both sides know.
 fn tables(max_flows: u32) -> Settings {
     let mut random = Random::new(SEED);
     Settings { test_clock: true, max_flows, factors: Some(engine::factors(|| random.word())), ..small() }
 }
 
-/// By port and by prefix, of both families.
+/// Settings with filters by port and by network, of both families.
 fn filters() -> Settings {
     let nets = ["10.0.0.0/27", "ff00::/23", "2001:db8::/96"];
     Settings { filter: filter(&["443", "53", "40003"], &nets), ..tables(32) }
 }
 
-/// The second without link headers. The device of a test run is one of the thread's namespace.
+/// Settings with two interfaces, the second without link headers. The device of a test run must exist in the
+/// thread's namespace.
 fn two_interfaces() -> Settings {
-    // SAFETY: a string that ends in a zero and outlives the call.
+    // SAFETY: the string is NUL-terminated and outlives the call.
     let index = unsafe { libc::if_nametoindex(c"hs-a".as_ptr()) };
     assert_ne!(index, 0, "the namespace has its veth");
     let mut settings = tables(256);
@@ -157,9 +160,9 @@ fn two_interfaces() -> Settings {
     settings
 }
 
-/// The packets meant something: each counter moved that one CPU without a filter and with room in the ring can move.
+/// Checks that every counter moved that can move on one CPU, without a filter, and with room in the ring.
 fn every_counter(words: &[u64]) {
-    // No newcomer is worth as much as a completed connection.
+    // A new record never outweighs a completed connection.
     let still = [Counter::Contended, Counter::LostEvents, Counter::Filtered, Counter::EvictedCompleted];
     let still = still.map(|counter| counter as usize);
     let last = Counter::EnteredResponderAborted as usize;

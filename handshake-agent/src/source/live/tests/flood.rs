@@ -1,6 +1,6 @@
-//! A flood inside the kernel: an XDP program that makes a new packet each time it runs, out of one of some templates with
-//! a client at random or the next one, and tail-calls the program under test. BPF_PROG_TEST_RUN then repeats it a million
-//! times a second.
+//! A packet flood inside the kernel: an XDP program that makes a new packet each time it runs and tail-calls
+//! the program under test. The packet comes from one of several templates, with a client that is random or
+//! the next in turn. BPF_PROG_TEST_RUN repeats this a million times per second.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
@@ -8,14 +8,15 @@ use aya::programs::Xdp;
 
 use super::*;
 
-/// Bytes of every packet of a flood; shorter ones are padded.
+/// The size of every packet of a flood, bytes; shorter frames are padded.
 const FRAME: usize = 120;
-/// Words of a template: the frame's, and one of where the client's address is in it and of the next client.
+/// The size of a template in words: the frame, and one word with the place of the client's address in it and
+/// the number of the next client.
 const WORDS: usize = FRAME / 8 + 1;
-/// Where the next client is in a template.
+/// The place of the next client's number in a template, bytes.
 const NEXT: usize = FRAME + 4;
 
-/// A frame, and where in it the last four bytes of the client's address are.
+/// A frame, and the place of the last four bytes of the client's address in it.
 pub(super) struct Template {
     pub(super) frame: Vec<u8>,
     pub(super) client: u8,
@@ -34,16 +35,16 @@ impl Template {
     }
 }
 
-/// Which clients the packets come from: these bits are put before the low ones of the template's.
+/// The clients of the packets. A client's number is XORed into the template's address.
 #[derive(Clone, Copy)]
 enum Clients {
-    /// Any of 2^n.
+    /// A random one of 2^n clients.
     AtRandom(u32),
-    /// 0, 1, 2 …, as far as the runs go.
+    /// Client 0, 1, 2 …, the next one with each run.
     InTurn,
 }
 
-/// The loaded program and its maps.
+/// The loaded flood program and its maps.
 pub(super) struct Flood {
     program: OwnedFd,
     templates: OwnedFd,
@@ -51,17 +52,19 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    /// `templates`: a power of two of them, each as likely. Clients are 2^`client_bits`.
+    /// A flood from 2^`client_bits` random clients. The number of `templates` is a power of two; all are
+    /// equally likely.
     pub(super) fn new(live: &Live, templates: &[Template], client_bits: u32) -> Self {
         Self::of(live, templates, Clients::AtRandom(client_bits))
     }
 
-    /// One packet of each client, from client 0 on: the template's address with the client's number put over it.
+    /// A flood with one packet per client, from client 0 on. The client's number is XORed into the template's
+    /// address.
     pub(super) fn in_turn(live: &Live, template: &Template) -> Self {
         Self::of(live, std::slice::from_ref(template), Clients::InTurn)
     }
 
-    /// Has the one template give way to another, which begins with client 0.
+    /// Replaces the only template by another, and starts again with client 0.
     pub(super) fn begin(&self, template: &Template) {
         update(&self.templates, 0, template.words().as_ptr().cast());
     }
@@ -81,7 +84,8 @@ impl Flood {
         Self { program, templates: map, _target: target }
     }
 
-    /// Runs `repeat` packets through on this CPU, and gives the ns each took while it had the CPU.
+    /// Runs `repeat` packets on this CPU. Returns the average time per packet while the program had the CPU,
+    /// ns.
     pub(super) fn run(&self, repeat: u32) -> u32 {
         let frame = [0_u8; FRAME];
         let mut test = Test {
@@ -106,7 +110,7 @@ const PROGRAM_ARRAY: u32 = 3;
 #[repr(C)]
 struct Instruction {
     opcode: u8,
-    /// Destination in the low nibble, source in the high.
+    /// The destination register in the low nibble, the source in the high.
     registers: u8,
     offset: i16,
     immediate: i32,
@@ -116,7 +120,7 @@ const fn instruction(opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) 
     Instruction { opcode, registers: from << 4 | to, offset, immediate }
 }
 
-/// Named as the kernel's disassembler writes them.
+/// Opcodes, named as the kernel's disassembler writes them.
 mod op {
     pub(super) const MOV: u8 = 0xbf;
     pub(super) const MOV_K: u8 = 0xb7;
@@ -131,20 +135,20 @@ mod op {
     pub(super) const STORE_64: u8 = 0x7b;
     pub(super) const JUMP_GT: u8 = 0x2d;
     pub(super) const JUMP_EQ_K: u8 = 0x15;
-    /// The immediate is how many bits.
+    /// The immediate is the number of bits.
     pub(super) const TO_BIG_ENDIAN: u8 = 0xdc;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
-    /// Two instructions; source 1: the immediate is a map's descriptor.
+    /// Takes two instructions. With source 1, the immediate is a map's descriptor.
     pub(super) const LOAD_MAP: u8 = 0x18;
 }
 
-/// `bpf_map_lookup_elem`, `bpf_get_prandom_u32`, `bpf_tail_call`.
+/// Helper functions: `bpf_map_lookup_elem`, `bpf_get_prandom_u32`, `bpf_tail_call`.
 const LOOK_UP: i32 = 1;
 const RANDOM: i32 = 7;
 const TAIL_CALL: i32 = 12;
 
-/// r6 the context, r7 the packet, r8 its end, r9 what is random.
+/// The flood program. r6: the context, r7: the packet, r8: its end, r9: the random word.
 fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, clients: Clients) -> Vec<Instruction> {
     let i = instruction;
     let frame = i32::try_from(FRAME).expect("a short frame");
@@ -164,7 +168,7 @@ fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, clients: Clients
         i(0, 0, 0, 0, 0),
         i(op::CALL, 0, 0, 0, LOOK_UP),
         i(op::JUMP_EQ_K, 0, 0, 0, 0),
-        // The frame: as long as it was made.
+        // The frame, if the packet is as long as expected.
         i(op::MOV, 1, 7, 0, 0),
         i(op::ADD_K, 1, 0, 0, frame),
         i(op::JUMP_GT, 1, 8, 0, 0),
@@ -197,12 +201,13 @@ fn program_of(templates: &OwnedFd, target: &OwnedFd, mask: u32, clients: Clients
     code
 }
 
-/// r9 from what is random, or from the template at r0; in the frame's order of bytes.
+/// Computes the client's number in r9, from the random word or from the template at r0, in network byte
+/// order.
 fn client_of(clients: Clients) -> Vec<Instruction> {
     let i = instruction;
     let next = i16::try_from(NEXT).expect("a short frame");
     match clients {
-        // Random bits, shifted past the template's.
+        // Random bits above those that choose the template.
         Clients::AtRandom(bits) => {
             vec![i(op::RSH_K, 9, 0, 0, 8), i(op::AND_K, 9, 0, 0, (1 << bits) - 1)]
         }
@@ -216,7 +221,7 @@ fn client_of(clients: Clients) -> Vec<Instruction> {
     }
 }
 
-/// Every jump goes to the end, which returns 0 (`XDP_ABORTED`).
+/// Points every jump at the end, which returns 0 (`XDP_ABORTED`).
 fn land_jumps(code: &mut [Instruction]) {
     let end = code.len() - 2;
     for (place, instruction) in code.iter_mut().enumerate() {
@@ -226,7 +231,7 @@ fn land_jumps(code: &mut [Instruction]) {
     }
 }
 
-/// Members of `union bpf_attr` for BPF_MAP_CREATE (0).
+/// The members of `union bpf_attr` for BPF_MAP_CREATE (0).
 #[repr(C)]
 struct MapCreate {
     kind: u32,
@@ -235,7 +240,7 @@ struct MapCreate {
     entries: u32,
 }
 
-/// For BPF_MAP_UPDATE_ELEM (2).
+/// The members of `union bpf_attr` for BPF_MAP_UPDATE_ELEM (2).
 #[repr(C)]
 struct Update {
     map: u64,
@@ -244,7 +249,7 @@ struct Update {
     flags: u64,
 }
 
-/// For BPF_PROG_LOAD (5).
+/// The members of `union bpf_attr` for BPF_PROG_LOAD (5).
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -261,7 +266,7 @@ struct Load {
     attach_type: u32,
 }
 
-/// For BPF_PROG_TEST_RUN (10).
+/// The members of `union bpf_attr` for BPF_PROG_TEST_RUN (10).
 #[derive(Default)]
 #[repr(C)]
 struct Test {
@@ -285,7 +290,7 @@ fn update(map: &OwnedFd, index: u32, value: *const u8) {
     bpf(2, &mut Update { map, key, value: value as u64, flags: 0 }).expect("a map's value");
 }
 
-/// An XDP program that takes frames in fragments: only such may tail-call one that does.
+/// Loads an XDP program that accepts frames in fragments: only such a program may tail-call another one.
 fn load(code: &[Instruction]) -> OwnedFd {
     const XDP: u32 = 6;
     const HAS_FRAGS: u32 = 1 << 5;
@@ -313,13 +318,15 @@ fn load(code: &[Instruction]) -> OwnedFd {
 
 fn owned(descriptor: i64) -> OwnedFd {
     let descriptor = i32::try_from(descriptor).expect("a descriptor");
-    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// `bpf(2)`: `attributes` are the command's part of `union bpf_attr`; what they point to lives through the call.
+/// Calls bpf(2). `attributes` are the command's part of `union bpf_attr`; the memory they point to outlives
+/// the call.
 fn bpf<T>(command: i64, attributes: &mut T) -> std::io::Result<i64> {
-    // SAFETY: the structs above lie as the kernel's, and their pointers are to memory of the sizes they say.
+    // SAFETY: the structs above have the kernel's layout, and their pointers are to memory of the sizes they
+    // state.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
 }

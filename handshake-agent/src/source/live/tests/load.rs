@@ -1,4 +1,5 @@
-//! The programs under load: what a reader accepts meanwhile balances, and what two CPUs leave behind is whole.
+//! Tests of the programs under load: a reading that is accepted meanwhile balances, and two CPUs leave
+//! consistent tables.
 
 use std::collections::HashSet;
 
@@ -10,28 +11,28 @@ use super::differential::stripes;
 use super::flood::{Flood, Template};
 use super::*;
 
-/// The client's address is the last word of an address, in front of these bits at random.
+/// The last word of the client's address. The flood changes its leading bytes at random.
 const CLIENT_V4: u32 = 0x0a00_0001;
 const SERVER_V4: u32 = 0x0a00_0002;
 const CLIENT_V6: [u32; 4] = [0x2001_0db8, 0, 0, 1];
 const SERVER_V6: [u32; 4] = [0x2001_0db8, 0, 0, 2];
-/// Where they end in a frame, as source and as destination.
+/// The place of the last four bytes of an address in a frame, as source and as destination.
 const V4_SOURCE: u8 = 26;
 const V4_DESTINATION: u8 = 30;
 const V6_SOURCE: u8 = 34;
 const V6_DESTINATION: u8 = 50;
 
-/// One CPU makes and ends attempts at a rate no server sees, the other reads: every accepted reading balances, in all
-/// terms of both identities. Taken without looking at the markers the same readings would not.
+/// One CPU makes and ends attempts at a rate that no server sees, and another reads: every accepted reading
+/// balances in all terms of both identities. Without a look at the markers, the same readings would not.
 #[test]
 fn every_accepted_reading_balances_under_a_flood() {
     const READINGS: u32 = 20_000;
-    /// A million a second.
-    const NS_A_SYN: usize = 1_000;
+    /// The limit for a million SYNs per second.
+    const NS_PER_SYN: usize = 1_000;
     let Some([reader, writer]) = two_cpus() else { return };
     let Some(live) = loaded(&small()) else { return };
     let templates = templates(64);
-    // Most SYNs are of clients that have no record any more, and some replies find one that has.
+    // Most SYNs are from clients whose record is gone, and some replies find one that is not.
     let flood = Flood::new(&live, &templates, 10);
     let done = AtomicBool::new(false);
     let (fastest, broken) = std::thread::scope(|scope| {
@@ -48,7 +49,7 @@ fn every_accepted_reading_balances_under_a_flood() {
             read_under_load(&live, &flood, READINGS)
         });
         let broken = reading.join();
-        // Whatever the reader met: the writer would go on for ever.
+        // Whatever the reader's result, the writer must end.
         done.store(true, Ordering::Relaxed);
         let broken = broken.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (writing.join().expect("the writer ends"), broken)
@@ -58,15 +59,16 @@ fn every_accepted_reading_balances_under_a_flood() {
     let packet = fastest as usize;
     let syn = packet * templates.len() / syns;
     eprintln!(
-        "{packet} ns a packet, {syn} ns a SYN; {broken} readings would not have balanced but for the markers"
+        "{packet} ns per packet, {syn} ns per SYN; without the markers {broken} readings would not have balanced"
     );
-    if syn > NS_A_SYN {
-        skip(&format!("needs a CPU that takes a million SYN/s: this one takes {syn} ns for each"));
+    if syn > NS_PER_SYN {
+        skip(&format!("needs a CPU that handles a million SYN/s: this one needs {syn} ns per SYN"));
     }
 }
 
-/// Reads until enough readings were accepted, and one at least would not have balanced but for the markers; gives how many
-/// would not. Now and then the reading CPU takes packets too: attempts then begin on one CPU and end on the other.
+/// Reads until enough readings are accepted and at least one would not have balanced without the markers.
+/// Returns the number of such readings. Now and then the reading CPU handles packets too, so that attempts
+/// begin on one CPU and end on the other.
 fn read_under_load(live: &Live, flood: &Flood, readings: u32) -> u32 {
     let map = per_cpu(&live.bpf, "COUNTERS").expect("the map is there");
     let (mut broken, mut accepted, mut last) = (0, 0, 0);
@@ -86,19 +88,19 @@ fn read_under_load(live: &Live, flood: &Flood, readings: u32) -> u32 {
         assert!(attempts >= last, "attempts fell from {last} to {attempts}");
         last = attempts;
         accepted += 1;
-        assert!(accepted < 100 * readings, "no reading met the writer in a pair");
+        assert!(accepted < 100 * readings, "no reading met a pair under way");
     }
     broken
 }
 
-/// What a reader makes of the blocks that does not look at the markers.
+/// The sum of the blocks for a reader that does not look at the markers.
 fn plain_sum(blocks: &[CounterBlock]) -> CounterBlock {
     let mut sum = CounterBlock { words: [0; 64] };
     blocks.iter().for_each(|block| add(&mut sum.words, &block.words));
     sum
 }
 
-/// Both identities.
+/// Whether both identities hold.
 fn is_balanced(block: &CounterBlock) -> bool {
     let sum = |first: Counter, last: Counter| {
         block.words[first as usize..=last as usize].iter().fold(0_u64, |sum, word| sum.wrapping_add(*word))
@@ -107,9 +109,9 @@ fn is_balanced(block: &CounterBlock) -> bool {
         && block.words[Counter::UdpFlows as usize] == sum(Counter::UdpAnswered, Counter::UdpEvicted)
 }
 
-/// Two CPUs meet over the same flows in the same sets, in tables of 64 slots, and leave them whole.
+/// Two CPUs handle the same flows in the same sets, in tables of 64 slots, and leave them consistent.
 #[test]
-fn two_cpus_leave_the_tables_whole() {
+fn two_cpus_leave_consistent_tables() {
     const PACKETS: u32 = 300_000;
     let Some(cpus) = two_cpus() else { return };
     let Some(live) = loaded(&Settings {
@@ -118,7 +120,7 @@ fn two_cpus_leave_the_tables_whole() {
     }) else {
         return;
     };
-    // From a handful of flows that meet all the time to more than there is room for.
+    // From a few flows that collide all the time to more than the tables have room for.
     for client_bits in [0, 3, 6, 12] {
         let flood = Flood::new(&live, &templates(32), client_bits);
         std::thread::scope(|scope| {
@@ -136,7 +138,8 @@ fn two_cpus_leave_the_tables_whole() {
     eprintln!("{} attempts, {} contended", block.words[1], block.words[Counter::Contended as usize]);
 }
 
-/// No key twice, nothing held, books that balance and agree with the tables and with the services.
+/// Checks that no key is there twice, nothing is locked, and the books balance and agree with the tables and
+/// the services.
 fn assert_at_rest(live: &Live) {
     let tags = live.flows4.iter().map(Slot::tag).chain(live.flows6.iter().map(Slot::tag));
     assert_eq!(tags.filter(|tag| tag.load() & handshake_common::abi::tag::LOCKED != 0).count(), 0);
@@ -147,7 +150,7 @@ fn assert_at_rest(live: &Live) {
     let keys =
         records.iter().map(|record| (record.key.low, record.key.high, record.key.ports, record.key.udp));
     assert_eq!(keys.collect::<HashSet<_>>().len(), records.len(), "a key is in the table twice");
-    // `unsettled` of the report, and the same of the flows that are counted while they are there.
+    // `unsettled` of the report: open attempts have as many records as their gauges count.
     for (state, gauge) in [(State::SynSent, Counter::OpenNoSynAck), (State::SynReceived, Counter::OpenNoAck)]
     {
         let found = records.iter().filter(|record| record.state == state).count() as u64;
@@ -171,7 +174,8 @@ fn assert_services_sum_up(live: &Live, block: &CounterBlock) {
     }
 }
 
-/// Segments of one attempt that may come in any order, of both families, and as many SYNs as it takes to make `count`.
+/// The segments of one attempt, of both families, which may come in any order, filled up with SYNs to
+/// `count`.
 fn templates(count: usize) -> Vec<Template> {
     let (next_j, next_k) = (J.wrapping_add(1), K.wrapping_add(1));
     let segments = [
@@ -202,7 +206,7 @@ fn is_syn(template: &Template) -> bool {
     packet.class == Class::Syn as u8
 }
 
-/// A packet from the client (`forth`) or to it.
+/// A packet from the client (`forth`) or to the client.
 fn template(ipv6: bool, forth: bool, transport: impl Fn(FrameBuilder) -> FrameBuilder) -> Template {
     let ethernet = FrameBuilder::new(Link::Ethernet);
     let (network, client) = match (ipv6, forth) {
@@ -215,9 +219,9 @@ fn template(ipv6: bool, forth: bool, transport: impl Fn(FrameBuilder) -> FrameBu
     Template { frame: transport(network).between(from, to).bytes().to_vec(), client }
 }
 
-/// Two CPUs that this process may use; said and counted where there is but one.
+/// Two CPUs that this process may use; `None`, counted as skipped, if there is only one.
 fn two_cpus() -> Option<[usize; 2]> {
-    // SAFETY: a set of CPUs is plain bits, of which the kernel writes as many as it has.
+    // SAFETY: a set of CPUs is plain bits, of which the kernel writes at most the given size.
     let cpus: Vec<_> = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         let done = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
@@ -235,7 +239,7 @@ fn two_cpus() -> Option<[usize; 2]> {
 
 /// Keeps this thread on one CPU.
 fn pin(cpu: usize) {
-    // SAFETY: as above; the kernel only reads the set.
+    // SAFETY: as above, and the kernel only reads the set.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);

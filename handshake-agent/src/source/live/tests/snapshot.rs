@@ -1,5 +1,5 @@
-//! A snapshot of a table whose flows are known. Each is made by its packets, in the kernel: of eight, six complete, one
-//! waits for its ACK and one for its SYN+ACK.
+//! Tests the snapshot of a table with known flows. Every flow is made by packets, in the kernel: of eight,
+//! six complete, one waits for its ACK and one for its SYN+ACK.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -14,15 +14,15 @@ use crate::model::snapshot::{Books, Context, Origin, ServiceBooks, Snapshot};
 use crate::options::Filter;
 
 const FLOWS: u32 = 4096;
-/// Responders; each has as many clients as the others.
+/// The number of responders; each has the same number of clients.
 const RESPONDERS: u32 = 16;
 const FIRST_RESPONDER: u32 = 0xc000_0200;
-/// Client 0 of each.
+/// The address of client 0 of each responder.
 const FIRST_CLIENT: u32 = 0x0a00_0000;
-/// Where the client's address is in a frame, as source and as destination.
+/// The place of the client's address in a frame, as source and as destination.
 const SOURCE: u8 = 26;
 const DESTINATION: u8 = 30;
-/// Clients come in eights: so many begin, are answered, and complete.
+/// Of eight clients, this many begin, are answered, and complete.
 const EIGHT: u32 = 8;
 const ANSWERED: u32 = 7;
 const COMPLETED: u32 = 6;
@@ -30,7 +30,7 @@ const COMPLETED: u32 = 6;
 #[test]
 fn a_snapshot_has_exactly_the_flows_that_were_made() {
     let Some(mut live) = loaded(&settings()) else { return };
-    make(&live, FLOWS / RESPONDERS);
+    send_all(&live, FLOWS / RESPONDERS);
     let context = context();
     let mut last = Snapshot::take(&mut live, &context, None).expect("counters at rest");
     assert_holds(&last);
@@ -38,11 +38,11 @@ fn a_snapshot_has_exactly_the_flows_that_were_made() {
     assert_holds(&last);
 }
 
-/// What the agent has by default, but that what is open is half-open at once. With these factors none of the suite's flows
-/// finds both its sets full.
+/// The default settings, except that an open attempt is half-open at once. With these factors, none of the
+/// suite's flows finds both its sets full.
 fn settings() -> Settings {
     let mut word = 2_u64;
-    // Knuth's, of MMIX.
+    // Knuth's generator, as in MMIX.
     let factors = engine::factors(|| {
         word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         word
@@ -51,8 +51,8 @@ fn settings() -> Settings {
     Settings { rules, max_flows: FLOWS, factors: Some(factors), ..small() }
 }
 
-/// Has each responder's clients send what they send, and get their answers.
-fn make(live: &Live, clients: u32) {
+/// Sends the packets of each responder's clients, and their answers.
+fn send_all(live: &Live, clients: u32) {
     let flood = Flood::in_turn(live, &template(FIRST_RESPONDER, true, flag::SYN, (J, 0)));
     let (next_j, next_k) = (J.wrapping_add(1), K.wrapping_add(1));
     for responder in FIRST_RESPONDER..FIRST_RESPONDER + RESPONDERS {
@@ -67,7 +67,7 @@ fn make(live: &Live, clients: u32) {
     }
 }
 
-/// A segment from a client (`forth`) or to it.
+/// A segment from a client (`forth`) or to a client.
 fn template(responder: u32, forth: bool, flags: u8, (seq, ack): (u32, u32)) -> Template {
     let frame = FrameBuilder::new(Link::Ethernet);
     let frame = if forth {
@@ -83,7 +83,7 @@ fn context() -> Arc<Context> {
     Arc::new(Context { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize })
 }
 
-/// Fails unless the snapshot has these flows and no others, in the sums and in the rows of the services.
+/// Checks that the snapshot has these flows and no others, in the sums and in the rows of the services.
 fn assert_holds(snapshot: &Snapshot) {
     assert!(snapshot.losses().iter().all(|(_, lost)| *lost == 0), "{:?}", snapshot.losses());
     assert_eq!((snapshot.table.used, snapshot.unsettled), (FLOWS.into(), 0));

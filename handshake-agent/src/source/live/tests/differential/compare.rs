@@ -1,4 +1,4 @@
-//! The kernel and the host, side by side, a packet at a time.
+//! Compares the kernel and the host, packet by packet.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,19 +13,20 @@ use super::kernel::{offer, stripes};
 use super::time::Time;
 use super::*;
 
-/// Packets between two looks at what is large or changes seldom.
+/// The number of packets between two comparisons of what is large or rarely changes.
 const LOOK_AT_ALL_EVERY: u64 = 1000;
 
-/// A scenario under way.
+/// A scenario that is being run.
 pub(super) struct Comparison<'a> {
     scenario: &'a Scenario,
     seed: u64,
     live: &'a mut Live,
     host: Rc<Host>,
     time: Time,
-    /// Frames that BPF_PROG_TEST_RUN does not take: under 14 bytes, or with a cut IP header at TC.
+    /// The number of frames that BPF_PROG_TEST_RUN refuses: under 14 bytes, or at TC with a truncated IP
+    /// header.
     refused: u64,
-    /// Frames that were in fragments at XDP.
+    /// The number of frames that were in fragments at XDP.
     split: u64,
 }
 
@@ -36,15 +37,15 @@ impl<'a> Comparison<'a> {
         Self { scenario, seed, live, host, time, refused: 0, split: 0 }
     }
 
-    /// Gives the counters that both sides end with.
+    /// Runs the scenario. Returns the counters that both sides end with. Panics at the first difference.
     pub(super) fn run(mut self) -> Vec<u64> {
-        let told = RefCell::new(Vec::new());
-        let hear = |event: &Event| {
-            told.borrow_mut().push(*event);
+        let host_events = RefCell::new(Vec::new());
+        let on_event = |event: &Event| {
+            host_events.borrow_mut().push(*event);
             true
         };
         let host = Rc::clone(&self.host);
-        let memory = Memory::new(host.config, host.tables.storage(), &hear);
+        let memory = Memory::new(host.config, host.tables.storage(), &on_event);
         let mut generator = Generator::new(self.seed, self.scenario.scope);
         for number in 1..=self.scenario.packets {
             let bytes = generator.frame();
@@ -54,15 +55,15 @@ impl<'a> Comparison<'a> {
             if self.kernel_takes(&arrival, &bytes) {
                 memory.observe(now, &parsed(&host.config, &arrival, &bytes));
             }
-            if let Some(difference) = self.look(number, &told) {
+            if let Some(difference) = self.look(number, &host_events) {
                 panic!("{}", self.drawn(number, &arrival, &bytes, &difference));
             }
         }
-        self.judge_the_packets();
+        self.check_coverage();
         loads(self.host.tables.books.words())
     }
 
-    /// Where the next packet comes in.
+    /// Chooses where and how the next packet arrives.
     fn arrival(&self, random: &mut Random, length: usize) -> Arrival {
         let hook = random.pick(self.scenario.hooks);
         if hook == Hook::Xdp {
@@ -82,8 +83,8 @@ impl<'a> Comparison<'a> {
         taken
     }
 
-    /// Most of what was made came to be compared.
-    fn judge_the_packets(&self) {
+    /// Checks that most of the generated packets were compared.
+    fn check_coverage(&self) {
         let (refused, packets) = (self.refused, self.scenario.packets);
         assert!(refused * 10 < packets, "{}: the kernel refused {refused} of {packets}", self.scenario.name);
         if self.split == 0 && self.scenario.hooks.contains(&Hook::Xdp) {
@@ -91,8 +92,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Where kernel and host are not the same after packet `number`.
-    fn look(&mut self, number: u64, told: &RefCell<Vec<Event>>) -> Option<String> {
+    /// Describes the first difference between kernel and host after packet `number`, if any.
+    fn look(&mut self, number: u64, host_events: &RefCell<Vec<Event>>) -> Option<String> {
         let every = self.scenario.look_every;
         let at_end = number == self.scenario.packets;
         if !number.is_multiple_of(every) && !at_end {
@@ -102,7 +103,7 @@ impl<'a> Comparison<'a> {
         let found = different_slots(&self.live.flows4, &self.host.tables.slots4, timed, FLOW4)
             .or_else(|| different_slots(&self.live.flows6, &self.host.tables.slots6, timed, FLOW6))
             .or_else(|| self.different_counters(timed))
-            .or_else(|| self.different_events(&told.take(), timed));
+            .or_else(|| self.different_events(&host_events.take(), timed));
         if found.is_some() || !(at_end || number % LOOK_AT_ALL_EVERY < every) {
             return found;
         }
@@ -127,14 +128,20 @@ impl<'a> Comparison<'a> {
         different_words("counter", &kernel, &host)
     }
 
-    fn different_events(&mut self, told: &[Event], timed: bool) -> Option<String> {
+    fn different_events(&mut self, host_events: &[Event], timed: bool) -> Option<String> {
         let mut drained = Vec::new();
         self.live.drain_events(&mut |event| drained.push(*event));
-        if drained.len() != told.len() {
-            return Some(format!("{} events of the kernel, {} of the host", drained.len(), told.len()));
+        if drained.len() != host_events.len() {
+            return Some(format!(
+                "{} events of the kernel, {} of the host",
+                drained.len(),
+                host_events.len()
+            ));
         }
-        let pairs =
-            drained.iter().zip(told).map(|(kernel, host)| (without(kernel, timed), without(host, timed)));
+        let pairs = drained
+            .iter()
+            .zip(host_events)
+            .map(|(kernel, host)| (without(kernel, timed), without(host, timed)));
         let different = |(kernel, host): &(Event, Event)| kernel.as_bytes() != host.as_bytes();
         pairs
             .into_iter()

@@ -1,4 +1,4 @@
-//! Where two memories are not the same, byte by byte.
+//! Finds the differences between two memories, byte by byte.
 
 use std::mem::offset_of;
 
@@ -8,7 +8,7 @@ use handshake_common::table::Tag;
 use super::super::super::mapping::SharedValue;
 use super::*;
 
-/// Where a slot's times are, as offsets.
+/// The places of a slot's times, as byte offsets.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     last_jiffies: usize,
@@ -21,7 +21,7 @@ pub(super) const FLOW6: Layout =
     Layout { last_jiffies: offset_of!(abi::Flow6, last_jiffies), body: offset_of!(abi::Flow6, body) };
 
 impl Layout {
-    /// A slot's bytes with its times blotted out: of a time that may be missing, whether it is there is left.
+    /// A slot's bytes without its times. Of an optional time, only its presence is kept.
     fn without_times(self, slot: &[Shared64]) -> Vec<u8> {
         let mut bytes: Vec<u8> = slot.iter().flat_map(|word| word.load().to_ne_bytes()).collect();
         let mut blot = |at: usize, length: usize, there: bool| {
@@ -40,7 +40,8 @@ impl Layout {
     }
 }
 
-/// The first slot that is not the same in both, byte by byte. The kernel's table may be longer: it then uses its start.
+/// Describes the first slot that differs. The kernel's table may be longer than the host's; only its start is
+/// in use then.
 pub(super) fn different_slots<S: Slot + SharedValue>(
     kernel: &[S],
     host: &[S],
@@ -64,7 +65,7 @@ pub(super) fn different_slots<S: Slot + SharedValue>(
     Some(format!("{:?} slot {index}\nkernel: {kernel}\nhost:   {host}", S::FAMILY))
 }
 
-/// The first word that is not the same.
+/// Describes the first word that differs.
 pub(super) fn different_words<W: Word>(what: &str, kernel: &[W], host: &[W]) -> Option<String> {
     assert_eq!(kernel.len(), host.len(), "{what}");
     let place = kernel.iter().zip(host).position(|(kernel, host)| kernel.value() != host.value())?;
@@ -72,7 +73,7 @@ pub(super) fn different_words<W: Word>(what: &str, kernel: &[W], host: &[W]) -> 
     Some(format!("{what} {place}: {kernel} in the kernel, {host} on the host"))
 }
 
-/// A word that is ours, or shared.
+/// A plain or a shared word.
 pub(super) trait Word {
     fn value(&self) -> u64;
 }
@@ -89,7 +90,7 @@ impl Word for Shared64 {
     }
 }
 
-/// An event, its times left out where they differ.
+/// An event, without its times unless they are set by the test.
 pub(super) fn without(event: &Event, timed: bool) -> Event {
     if timed {
         return *event;
@@ -98,11 +99,11 @@ pub(super) fn without(event: &Event, timed: bool) -> Event {
     Event { ended_ns: 0, last_jiffies: 0, tcp, ..*event }
 }
 
-/// Shared values as their words.
+/// The words of shared values.
 pub(super) fn words<T: SharedValue>(values: &[T]) -> &[Shared64] {
     const { assert!(align_of::<T>() >= align_of::<Shared64>() && size_of::<T>().is_multiple_of(8)) };
-    // SAFETY: `SharedValue` promises that every byte is of a shared word, which others may write meanwhile; size
-    // and alignment are checked above, and the slice borrows from `values`.
+    // SAFETY: `SharedValue` guarantees that every byte belongs to a shared word, which the kernel may write
+    // meanwhile; size and alignment are checked above, and the slice borrows from `values`.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values) / 8) }
 }
 

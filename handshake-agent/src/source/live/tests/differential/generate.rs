@@ -1,10 +1,10 @@
-//! Packets for the differential test: conversations as they could be, and what noise makes of them. The same seed
-//! gives the same packets.
+//! Generates packets for the differential test: plausible conversations, with noise. The same seed gives the
+//! same packets.
 
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, flag};
 
-/// A SplitMix64 stream.
+/// A SplitMix64 random number generator.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -20,7 +20,7 @@ impl Random {
         word ^ (word >> 31)
     }
 
-    /// 0 to `bound` - 1.
+    /// A number from 0 to `bound` - 1.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         let below = self.word() % bound as u64;
         usize::try_from(below).expect("below a usize")
@@ -38,7 +38,7 @@ impl Random {
         self.word().to_le_bytes()[0]
     }
 
-    /// As [`below`](Self::below).
+    /// As [`below`](Self::below), in 32 bits.
     #[expect(clippy::cast_possible_truncation, reason = "any 32 bits are as good")]
     fn small(&mut self, bound: usize) -> u32 {
         self.below(bound) as u32
@@ -49,9 +49,9 @@ impl Random {
     }
 }
 
-/// How conversations go, a letter a packet: large ones the initiator's, small ones the responder's. S a SYN, O one with
-/// data, Y a SYN+ACK, A an ACK, D one with data, F a FIN, R a RST, U an ICMP error that quotes the side, X flags at random.
-/// Over UDP every letter but U is a packet.
+/// The courses of conversations, one letter per packet: upper case from the initiator, lower case from the
+/// responder. S: a SYN, O: a SYN with data, Y: a SYN+ACK, A: an ACK, D: an ACK with data, F: a FIN, R: a RST,
+/// U: an ICMP error that quotes the side, X: random flags. Over UDP, every letter except U is a packet.
 const PLOTS: [&[u8]; 20] = [
     b"SyAdDdFfA",
     b"SyADDDDR",
@@ -76,24 +76,24 @@ const PLOTS: [&[u8]; 20] = [
 ];
 const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXx";
 
-/// What a packet of the generator is about.
+/// A conversation of the generator.
 #[derive(Clone, Copy)]
 struct Flow {
     udp: bool,
     ipv6: bool,
-    /// Address (its varying word) and port, of the initiator and the responder.
+    /// The addresses (their varying word) and ports of the initiator and the responder.
     ends: [(u32, u16); 2],
     isn: [u32; 2],
     plot: &'static [u8],
     next: usize,
 }
 
-/// How many and how various the flows are.
+/// The number and the variety of the flows.
 #[derive(Clone, Copy)]
 pub(super) struct Scope {
-    /// Conversations that go on side by side.
+    /// The number of simultaneous conversations.
     pub(super) flows: usize,
-    /// Servers listen anywhere: more services than the table has rows.
+    /// Whether servers listen on any port: this makes more services than the table has rows.
     pub(super) any_port: bool,
 }
 
@@ -111,7 +111,7 @@ impl Generator {
         Self { random, flows, scope }
     }
 
-    /// The next frame: of a conversation that goes on, and spoiled at times.
+    /// The next frame: usually the next packet of a conversation, sometimes corrupted.
     pub(super) fn frame(&mut self) -> Vec<u8> {
         let place = self.random.below(self.flows.len());
         let flow = self.flows[place];
@@ -133,7 +133,8 @@ impl Generator {
         bytes
     }
 
-    /// The same ends again with other numbers, as of a port that is used again; or other ends.
+    /// The conversation after `old`: other ends, or the same ends with other numbers, as when a port is used
+    /// again.
     fn successor(&mut self, old: &Flow) -> Flow {
         let fresh = flow(&mut self.random, self.scope);
         if self.random.one_in(2) { fresh } else { Flow { isn: fresh.isn, plot: fresh.plot, next: 0, ..*old } }
@@ -151,7 +152,7 @@ fn flow(random: &mut Random, scope: Scope) -> Flow {
         3 => [client, (random.pick(&[0xe000_00fb, u32::MAX, 0x0a00_00ff]), 5353)],
         _ => [client, server],
     };
-    // Numbers that cross 2³² within the handshake, and 0, which is a real one.
+    // Sequence numbers that cross 2³² within the handshake, and 0, which is a valid one.
     let (j, k) = (random.small(usize::MAX), random.small(usize::MAX));
     Flow {
         udp: random.one_in(4),
@@ -163,7 +164,7 @@ fn flow(random: &mut Random, scope: Scope) -> Flow {
     }
 }
 
-/// The packet of a flow that a letter stands for.
+/// Builds the packet of a flow that a letter stands for.
 fn packet(random: &mut Random, flow: &Flow, letter: u8) -> FrameBuilder {
     let side = usize::from(letter.is_ascii_lowercase());
     let (from, to) = (flow.ends[side], flow.ends[1 - side]);
@@ -173,7 +174,7 @@ fn packet(random: &mut Random, flow: &Flow, letter: u8) -> FrameBuilder {
     }
     let network = network(random, link, flow.ipv6, from.0, to.0);
     let whole = transport(random, network, flow, side, letter).between(from.1, to.1);
-    // Ethernet pads a frame to sixty bytes, and sometimes a switch adds its own.
+    // Ethernet pads a frame to sixty bytes, and sometimes a switch adds its own padding.
     match random.below(4) {
         0 if whole.bytes().len() < 60 => whole.padding(&[0; 60][whole.bytes().len()..]),
         1 if random.one_in(8) => whole.padding(&[0xaa; 7]),
@@ -188,7 +189,7 @@ fn link(random: &mut Random) -> FrameBuilder {
     })
 }
 
-/// An IP header, at times with what may follow it: options, extension headers, a fragment's.
+/// An IP header, sometimes with options, extension headers or a fragment header.
 fn network(random: &mut Random, frame: FrameBuilder, ipv6: bool, from: u32, to: u32) -> FrameBuilder {
     let mut frame = address(frame, ipv6, from, to);
     if random.one_in(8) {
@@ -207,7 +208,7 @@ fn address(frame: FrameBuilder, ipv6: bool, from: u32, to: u32) -> FrameBuilder 
     if !ipv6 {
         return frame.ipv4(from, to);
     }
-    // Ends differ in one word or another: each has its turn in comparisons.
+    // The ends differ in different words, so that comparisons depend on each word.
     let wide = |word: u32| match word & 3 {
         0 => [0x2001_0db8, 0, 0, word],
         1 => [0x2001_0db8, 0, word, 1],
@@ -243,7 +244,7 @@ struct Segment {
     payload: usize,
 }
 
-/// What a letter says, and at times a little beside it.
+/// The segment that a letter stands for, sometimes slightly altered.
 fn segment(random: &mut Random, flow: &Flow, side: usize, letter: u8) -> Segment {
     let (own, other) = (flow.isn[side], flow.isn[1 - side].wrapping_add(1));
     let next = own.wrapping_add(1);
@@ -262,7 +263,7 @@ fn segment(random: &mut Random, flow: &Flow, side: usize, letter: u8) -> Segment
     Segment { flags: flags ^ odd, seq: near(random, seq), ack: near(random, ack), payload }
 }
 
-/// A number, or one beside it.
+/// Usually the number itself, sometimes one close to it.
 fn near(random: &mut Random, number: u32) -> u32 {
     match random.below(16) {
         0 => number.wrapping_add(1),
@@ -273,7 +274,7 @@ fn near(random: &mut Random, number: u32) -> u32 {
     }
 }
 
-/// A router, or the far end, quotes the first segment of `side`.
+/// An ICMP error from a router or the far end, which quotes the first segment of `side`.
 fn unreachable(random: &mut Random, frame: FrameBuilder, flow: &Flow, side: usize) -> FrameBuilder {
     let (from, to) = (flow.ends[side], flow.ends[1 - side]);
     let router = random.pick(&[to.0, 0x0a00_0001]);
@@ -297,14 +298,14 @@ fn unreachable(random: &mut Random, frame: FrameBuilder, flow: &Flow, side: usiz
     whole.between(from.1, to.1)
 }
 
-/// Spoils a frame: bytes, its end, or a length that lies.
+/// Corrupts a frame: some bytes, its end, or a length field.
 fn mangle(random: &mut Random, built: &FrameBuilder, bytes: &mut Vec<u8>) {
     let (network, transport) = (built.network(), built.transport());
     match random.below(8) {
         0 | 1 => bytes.truncate(random.below(bytes.len() + 1)),
         2 => scatter(random, bytes, network),
         3 => scatter(random, bytes, transport),
-        // A super-packet on its way to segmentation: IPv4's length, IPv6's payload length.
+        // A super-packet before segmentation has a length of 0: IPv4's total length, IPv6's payload length.
         4 => put(bytes, network + 2, &[0, 0]),
         5 => put(bytes, network + 4, &[0, 0]),
         6 => {
@@ -319,7 +320,7 @@ fn mangle(random: &mut Random, built: &FrameBuilder, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Changes one to four bytes, from `start` on.
+/// Changes one to four of the 40 bytes from `start` on.
 fn scatter(random: &mut Random, bytes: &mut [u8], start: usize) {
     for _ in 0..=random.below(4) {
         let at = start + random.below(40);
@@ -328,7 +329,7 @@ fn scatter(random: &mut Random, bytes: &mut [u8], start: usize) {
     }
 }
 
-/// Overwrites what is there of a place.
+/// Overwrites bytes from `at` on, as far as the frame reaches.
 fn put(bytes: &mut [u8], at: usize, values: &[u8]) {
     for (byte, value) in bytes.iter_mut().skip(at).zip(values) {
         *byte = *value;

@@ -1,4 +1,5 @@
-//! The host's side: the engine over memory of our own, and what a hook makes of a frame before it is tracked.
+//! The host's side: the engine on ordinary memory, and the hooks' preparation of a frame before it is
+//! tracked.
 
 use handshake_common::abi::{Config, point};
 use handshake_common::host::HostTables;
@@ -23,21 +24,21 @@ impl Host {
     }
 }
 
-/// What the kernel side makes of a frame before it is tracked.
+/// Parses a frame as the kernel side does before it is tracked.
 pub(super) fn parsed(config: &Config, arrival: &Arrival, bytes: &[u8]) -> Packet {
     const ETHERNET: usize = 14;
     let slice = Slice::whole(bytes);
     let raw = arrival.hook != Hook::Xdp && config.raw_interfaces >> arrival.interface & 1 != 0;
     let mut packet = if raw && !matches!(bytes[ETHERNET - 2..ETHERNET], [0x08, 0x00] | [0x86, 0xdd]) {
-        // What the kernel does not call IP is not read.
+        // A frame that the kernel does not classify as IP is not read.
         Packet { class: Class::NonIp as u8, ..Packet::default() }
     } else if raw {
-        // A test run makes an Ethernet frame of it all the same: only its length tells.
+        // A test run treats it as an Ethernet frame all the same: only its length differs.
         parse(&Slice { bytes: &bytes[ETHERNET..], ..slice }, Link::Ip)
     } else {
         parse(&slice, Link::Ethernet)
     };
     packet.point = point(arrival.interface, arrival.hook == Hook::Egress);
-    packet.segments = u16::try_from(arrival.segments.max(1)).expect("as many as the kernel takes");
+    packet.segments = u16::try_from(arrival.segments.max(1)).expect("as many as the kernel accepts");
     packet
 }

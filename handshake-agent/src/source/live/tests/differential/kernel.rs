@@ -1,4 +1,5 @@
-//! The kernel's side: programs loaded once, maps cleared between scenarios, frames through BPF_PROG_TEST_RUN.
+//! The kernel's side: programs are loaded once, maps are cleared between scenarios, and frames are run by
+//! BPF_PROG_TEST_RUN.
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -7,22 +8,23 @@ use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::source::live::maps::Plain;
+use crate::source::live::maps::PlainBytes;
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`.
 const TC_NEXT: u32 = u32::MAX;
 
-/// The rate of the jiffies, where a test sets them.
+/// The rate of the jiffies when a test sets them, Hz.
 const HZ: u32 = 250;
 
-/// As [`loaded`], with the TC programs.
+/// As [`loaded`], and loads the TC programs too.
 pub(super) fn loaded_whole(settings: &Settings) -> Option<Live> {
     let mut live = loaded(settings)?;
     load_tc(&mut live);
     Some(live)
 }
 
-/// The same with the test's clocks, room for `settings`' flows and for events, and maps that are still ours to write.
+/// As [`loaded_whole`], with the test's clocks, room for `settings`' flows and for events, and maps that are
+/// not frozen.
 pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
     let elf = privileged_object()?;
     let settings = Settings { events: true, test_clock: true, ..settings.clone() };
@@ -50,11 +52,11 @@ fn load_tc(live: &mut Live) {
     for hook in [Hook::Ingress, Hook::Egress] {
         let program = live.programs().program_mut(hook.program()).expect("the object has its TC programs");
         let program: &mut SchedClassifier = program.try_into().expect("it is a TC program");
-        program.load().expect("the verifier takes the TC program");
+        program.load().expect("the verifier accepts the TC program");
     }
 }
 
-/// Puts zeros into all that counts, and other settings into what the programs are told.
+/// Clears all tables and counters, and writes other settings to the maps that the programs read.
 pub(super) fn configure(live: &mut Live, settings: &Settings) {
     clear::<Set<[u64; 8]>>(live, "FLOWS4");
     clear::<Set<[u64; 16]>>(live, "FLOWS6");
@@ -69,29 +71,31 @@ pub(super) fn configure(live: &mut Live, settings: &Settings) {
 
 fn clear<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, name: &str) {
     let map = live.bpf.map_mut(name).expect("the map is there");
-    let mut array: Array<_, Plain<T>> = map.try_into().expect("an array of such values");
-    let zero = Plain(T::new_zeroed());
+    let mut array: Array<_, PlainBytes<T>> = map.try_into().expect("an array of such values");
+    let zero = PlainBytes(T::new_zeroed());
     (0..array.len()).for_each(|index| array.set(index, zero, 0).expect("it is not frozen"));
 }
 
 fn clear_per_cpu<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, name: &str) {
     let cpus = possible_cpus().expect("the possible CPUs");
     let map = live.bpf.map_mut(name).expect("the map is there");
-    let mut array: PerCpuArray<_, Plain<T>> = map.try_into().expect("an array of such values");
+    let mut array: PerCpuArray<_, PlainBytes<T>> = map.try_into().expect("an array of such values");
     for index in 0..array.len() {
-        let zeros = PerCpuValues::try_from(vec![Plain(T::new_zeroed()); cpus]).expect("a value a CPU");
+        let zeros =
+            PerCpuValues::try_from(vec![PlainBytes(T::new_zeroed()); cpus]).expect("one value per CPU");
         array.set(index, zeros, 0).expect("it is not frozen");
     }
 }
 
-/// The lock words.
+/// Reads the lock words.
 pub(in crate::source::live::tests) fn stripes(live: &Live) -> Vec<u64> {
     let map = live.bpf.map("STRIPES").expect("the map is there");
     let array: Array<_, u64> = map.try_into().expect("an array of words");
     array.iter().map(|word| word.expect("it is there")).collect()
 }
 
-/// Runs a hook's program on a frame, which must come out as it went in. `false`: the kernel does not take it.
+/// Runs a hook's program on a frame, which must pass unchanged. Returns false if the kernel refuses the
+/// frame.
 pub(super) fn offer(live: &Live, settings: &Settings, arrival: &Arrival, bytes: &[u8]) -> bool {
     let mut out = vec![0; bytes.len() + 16];
     let context = context(settings, arrival);
@@ -122,7 +126,8 @@ pub(super) fn offer(live: &Live, settings: &Settings, arrival: &Arrival, bytes: 
     }
 }
 
-/// `struct xdp_md` or `struct __sk_buff` of linux/bpf.h, as far as a test run reads it.
+/// The context of a test run: `struct xdp_md` or `struct __sk_buff` of linux/bpf.h, as far as a test run
+/// reads it.
 fn context(settings: &Settings, arrival: &Arrival) -> Vec<u8> {
     const XDP_WORDS: usize = 6;
     const DATA_END: usize = 1;

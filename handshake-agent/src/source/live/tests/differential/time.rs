@@ -1,29 +1,29 @@
-//! The time of a comparison, for both sides.
+//! The clocks of a comparison, for both sides.
 
 use std::time::Instant;
 
 use super::generate::Random;
 use super::*;
 
-/// Both clocks: those of the test, with jumps over every deadline and backwards, or such as run by themselves.
+/// Both clocks: the test's, with jumps across every deadline and backwards, or real ones.
 pub(super) struct Time {
     now: ClockPair,
     clocks: Clocks,
-    /// What the programs were told.
-    told: Option<ClockPair>,
+    /// The time that was last set for the programs.
+    last_set: Option<ClockPair>,
     begun: Option<Instant>,
 }
 
 const TICK_NS: u64 = 4_000_000;
 
 impl Time {
-    /// The jiffies begin as the kernel's do, shortly before 2³²; the other clock stays in 63 bits.
+    /// The jiffies start as the kernel's do, shortly before 2³²; the other clock stays below 2⁶³.
     pub(super) fn new(test_clock: bool, clocks: Clocks) -> Self {
         let now = ClockPair { now_ns: 500_000_000_000, jiffies: (1 << 32) - 75_000 };
-        Self { now, clocks, told: None, begun: (!test_clock).then(Instant::now) }
+        Self { now, clocks, last_set: None, begun: (!test_clock).then(Instant::now) }
     }
 
-    /// The time of the next packet.
+    /// Advances the clocks. Returns the time of the next packet.
     pub(super) fn pass(&mut self, random: &mut Random) -> Now {
         if let Some(begun) = self.begun {
             let ns = u64::try_from(begun.elapsed().as_nanos()).expect("a short test");
@@ -43,7 +43,7 @@ impl Time {
         let (ns, jiffies) = match random.below(800) {
             0 => (deadline + random.pick(&[-1, 0, 1, tick]), deadline / tick + random.pick(&[0, 1])),
             1 => (deadline / 2, deadline / tick / 2),
-            // Another CPU's clock may be behind, and a capture's may be anything.
+            // Another CPU's clock may be behind, and a capture's may jump anywhere.
             2 => (-deadline, -deadline / tick),
             3 => (deadline, 0),
             4 => (0, deadline / tick + 1),
@@ -54,13 +54,14 @@ impl Time {
         self.now.jiffies = self.now.jiffies.wrapping_add_signed(jiffies);
     }
 
-    /// Tells the programs.
+    /// Sets the time of the programs.
     pub(super) fn set(&mut self, live: &mut Live) {
-        let stands =
-            self.told.is_some_and(|told| told.now_ns == self.now.now_ns && told.jiffies == self.now.jiffies);
+        let stands = self.last_set.is_some_and(|last_set| {
+            last_set.now_ns == self.now.now_ns && last_set.jiffies == self.now.jiffies
+        });
         if self.begun.is_none() && !stands {
             live.set_test_clock(self.now).expect("a clock that is not frozen");
-            self.told = Some(self.now);
+            self.last_set = Some(self.now);
         }
     }
 
