@@ -1,4 +1,5 @@
-//! Says which BPF object the agent embeds, and warns when the committed one is older than its sources.
+//! Tells the compiler which BPF object the agent embeds, and warns if the committed object is older than its
+//! sources.
 
 use std::env;
 use std::fs;
@@ -11,7 +12,8 @@ fn main() {
     let root = package.parent().unwrap_or(package);
     println!("cargo:rerun-if-env-changed={VARIABLE}");
     let object = match env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
-        // From the workspace's root, if it is not absolute: where cargo was called we cannot know.
+        // A relative path starts at the workspace's root: cargo does not tell the directory that it was
+        // called from.
         Some(path) => root.join(PathBuf::from(path)),
         None => {
             watch(root);
@@ -23,26 +25,27 @@ fn main() {
     println!("cargo:rustc-env={VARIABLE}={}", object.display());
 }
 
-/// Runs this again when anything changes that the stamp depends on.
+/// Has cargo run this script again when anything changes that the stamp depends on.
 fn watch(root: &Path) {
     let folders = ["handshake-common/src", "handshake-ebpf/src"];
     let files =
         ["handshake-common/Cargo.toml", "handshake-ebpf/Cargo.toml", "Cargo.toml", "Cargo.lock", STAMP];
     for name in folders.into_iter().chain(files) {
-        // Cargo takes a path that is not there for one that always changes.
+        // Cargo treats a missing path as one that always changes.
         if root.join(name).exists() {
             println!("cargo:rerun-if-changed={}", root.join(name).display());
         }
     }
 }
 
-/// One line while the object does not come from the sources; none where they are not beside us.
+/// Warns if the object was not built from the present sources; silent if the sources are not part of this
+/// checkout.
 fn warn_if_stale(root: &Path) {
     let Ok(sources) = source_hash(root) else { return };
     let stamp = fs::read_to_string(root.join(STAMP)).unwrap_or_default();
     if field(&stamp, SOURCES_LINE) != Some(&sources) {
         println!(
-            "cargo:warning={} does not come from the sources as they are: run `cargo xtask build-ebpf`",
+            "cargo:warning={} was not built from the present sources: run `cargo xtask build-ebpf`",
             OBJECT
         );
     }

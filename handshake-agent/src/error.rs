@@ -1,5 +1,5 @@
-//! Why attaching or reading failed. Each message is one line that names the fix; the kernel's own words are kept beside
-//! it. Exit codes are the command's business.
+//! The errors of attaching and reading. Each message is one line that names the fix; the kernel's own words
+//! are kept beside it. Exit codes are left to the command.
 
 mod live;
 
@@ -12,72 +12,72 @@ pub use live::LiveError;
 /// Why attaching or reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// More interfaces than the records can tell apart.
+    /// More interfaces than a record can number.
     #[error(
-        "{given} interfaces, and one agent watches {most} at most: name fewer with -i, or start a second agent"
+        "{given} interfaces, but one agent watches at most {most}: name fewer with -i, or start a second agent"
     )]
     TooManyInterfaces {
-        /// How many were asked for.
+        /// The number of interfaces requested.
         given: usize,
-        /// [`MAX_INTERFACES`](handshake_common::abi::MAX_INTERFACES).
+        /// The limit, [`MAX_INTERFACES`](handshake_common::abi::MAX_INTERFACES).
         most: usize,
     },
     /// A name that no interface of this network namespace has.
     #[error("no interface {name}; there are: {}", .close.join(", "))]
     UnknownInterface {
-        /// The name as it was given.
+        /// The requested name.
         name: String,
-        /// Interfaces there are, the closest name first.
+        /// The existing interfaces, closest name first.
         close: Vec<String>,
     },
-    /// No `-i`, and no default route to choose an interface by.
+    /// No `-i`, and no default route to choose an interface by. Holds the existing interfaces.
     #[error("no default route to choose an interface by: name one with -i; there are: {}", .0.join(", "))]
     NoDefaultRoute(Vec<String>),
-    /// A hook asked for by name that cannot be had.
+    /// A hook that was requested by name is unavailable.
     #[error("{interface}: {hook} {problem}: {fix}")]
     Hook {
-        /// Where.
+        /// The name of the interface.
         interface: String,
-        /// Which.
+        /// The requested hook.
         hook: Hook,
-        /// Why not.
+        /// Why it is unavailable.
         problem: String,
-        /// What to do about it.
+        /// What to do instead.
         fix: String,
-        /// What the kernel said, when it was asked.
+        /// The kernel's own words; `None` if the kernel was not asked.
         kernel: Option<String>,
     },
-    /// Every hook of a direction was tried, and none could be had.
+    /// Every hook of a direction was tried and refused.
     #[error("{interface}: no hook for {direction}: `handshake doctor -i {interface}` says what is missing")]
     NoHook {
-        /// Where.
+        /// The name of the interface.
         interface: String,
-        /// The direction without a hook.
+        /// The direction that has no hook.
         direction: Direction,
-        /// What the kernel said to each.
+        /// The kernel's reason for each hook.
         kernel: String,
     },
-    /// The kernel refused a program.
+    /// The kernel refused to load a program.
     #[error(
         "the kernel refused to load {program}: `handshake doctor` says what this machine lacks, -v what the kernel said"
     )]
     Load {
         /// The program's name in the object.
         program: String,
-        /// What the kernel said, the verifier's log included.
+        /// The kernel's reason, including the verifier's log.
         kernel: String,
     },
     /// Capabilities are missing.
     #[error("missing {}: {fix}", .missing.join(", "))]
     Permission {
-        /// What is missing, by name.
+        /// The names of the missing capabilities.
         missing: Vec<String>,
-        /// The command that gives it.
+        /// How to obtain them.
         fix: String,
-        /// What the kernel said, when it was asked.
+        /// The kernel's own words; `None` if the kernel was not asked.
         kernel: Option<String>,
     },
-    /// An interface went away while it was watched.
+    /// This interface disappeared while it was watched.
     #[error("{0} is gone: the report above is its last")]
     LostInterface(String),
     /// The kernel side could not be set up or read.
@@ -86,21 +86,21 @@ pub enum Error {
     /// A capture could not be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// More was asked for than the engine has room for, or the system gives no random numbers.
+    /// The settings exceed what the engine has room for, or the system provides no random numbers.
     #[error("{0}")]
     Settings(std::io::Error),
-    /// The kernel did not answer a question that it should.
+    /// A system call failed that normally succeeds.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// The operation, in lower case: `list the interfaces`.
         what: String,
-        /// What came back.
+        /// The error that it returned.
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// What the kernel said, for `-v`.
+    /// The kernel's own words, which `-v` shows.
     pub fn kernel_words(&self) -> Option<&str> {
         match self {
             Self::Hook { kernel, .. } | Self::Permission { kernel, .. } => kernel.as_deref(),
@@ -116,7 +116,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: an I/O error with what was tried, in lower case: `list the interfaces`.
+    /// For `map_err`: wraps an I/O error together with the operation, in lower case: `list the interfaces`.
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what: what.into(), source }
     }

@@ -1,5 +1,5 @@
-//! A source for tests: counters and records that a test puts in by hand, and what happens between
-//! reading the one and scanning the other.
+//! A source for tests: a test sets its counters and records by hand, and may have them change between the
+//! reading of the counters and the scan of the tables.
 
 use std::net::SocketAddr;
 
@@ -19,22 +19,22 @@ use crate::model::snapshot::FIRST_UDP_ROW;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::{Reading, Source};
 
-/// A second, ns.
+/// One second in ns.
 pub const SECOND: u64 = 1_000_000_000;
-/// 2026-03-01T12:03:41Z, ns since the Unix epoch.
+/// 2026-03-01T12:03:41Z in ns since the Unix epoch.
 pub const WALL_NS: u64 = 1_772_366_621 * SECOND;
 
 type Meanwhile = Box<dyn FnOnce(&mut Fake)>;
 
-/// A source of what a test puts in.
+/// A source with the values that a test sets.
 pub struct Fake {
-    /// What the next reading gives.
+    /// The next reading.
     pub reading: Reading,
-    /// What the tables hold.
+    /// The records in the tables.
     pub records: Vec<Record>,
-    /// Rows of the service table.
+    /// The rows of the service table, with their numbers.
     pub services: Vec<(u16, Service)>,
-    /// Happens after the counters are read, and before the tables are.
+    /// Called once, after the counters are read and before the tables are.
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -77,7 +77,7 @@ impl Source for Fake {
 }
 
 impl Default for Fake {
-    /// Nothing seen, 1000 s after boot.
+    /// An empty source, 1000 s after boot.
     fn default() -> Self {
         let empty = Histogram { buckets: [0; BUCKETS] };
         Self {
@@ -99,25 +99,25 @@ impl Default for Fake {
 }
 
 impl Fake {
-    /// An empty one.
+    /// An empty source, as by default.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves all clocks on by `ns`.
+    /// Advances all clocks by `ns`.
     pub fn later(&mut self, ns: u64) {
         self.reading.now.ns += ns;
         self.reading.wall_ns += ns;
     }
 
-    /// Changes a counter.
+    /// Adds `by` to a counter.
     pub fn count(&mut self, counter: Counter, by: i64) {
         let word = &mut self.reading.counters.words[counter as usize];
         *word = word.wrapping_add_signed(by);
     }
 
-    /// Counts a gauge of the identity, in the totals and in a service's row.
+    /// Adds `by` to a gauge of the identity, in the totals and in a service's row.
     pub fn gauge(&mut self, row: u16, counter: Counter, by: i64) {
         self.count(counter, by);
         let first = if row < FIRST_UDP_ROW { Counter::Attempts } else { Counter::UdpFlows };
@@ -127,7 +127,7 @@ impl Fake {
         }
     }
 
-    /// Makes a row of the service table for `address`, as `10.0.0.2:443`.
+    /// Adds a row to the service table for `address`, such as `10.0.0.2:443`.
     pub fn service(&mut self, row: u16, address: &str) {
         let socket: SocketAddr = address.parse().expect("an address and a port");
         let (address, family) = words(socket.ip());
@@ -145,13 +145,13 @@ impl Fake {
         ));
     }
 
-    /// `count` attempts that have ended, of which no record is left.
+    /// Adds `count` attempts that have ended and have no record.
     pub fn ended(&mut self, row: u16, counter: Counter, count: i64) {
         self.gauge(row, Counter::Attempts, count);
         self.gauge(row, counter, count);
     }
 
-    /// An open attempt whose only packet came `age_ns` ago; its index among the records.
+    /// Adds an open attempt whose only packet came `age_ns` ago. Returns its index among the records.
     pub fn open(&mut self, row: u16, state: State, age_ns: u64) -> usize {
         let port = u16::try_from(self.records.len() % 60_000).expect("it is under 60000");
         let mut record = record("10.0.0.1:1", "10.0.0.2:443", state);
@@ -164,7 +164,7 @@ impl Fake {
         self.records.len() - 1
     }
 
-    /// Counts packets of a class.
+    /// Adds `count` packets of a class.
     pub fn packets(&mut self, class: Class, family: Family, count: u64) {
         self.reading.classes[0].packets[class_index(class as u8, family as u8)] += count;
     }
@@ -178,13 +178,13 @@ impl Fake {
     }
 }
 
-/// A TCP record of one SYN, opened at boot.
+/// A TCP record with one SYN, opened at boot.
 pub fn record(initiator: &str, responder: &str, state: State) -> Record {
     let detail = Detail::Tcp(TcpRecord { syn: 1, points: NO_POINT << 4, ..TcpRecord::default() });
     with(initiator, responder, state, detail)
 }
 
-/// A UDP record of one packet, opened at boot.
+/// A UDP record with one packet, opened at boot.
 pub fn udp_record(initiator: &str, responder: &str, state: State) -> Record {
     let first = UdpRecord { packets: [1, 0], bytes: [60, 0], points: NO_POINT << 4, ..UdpRecord::default() };
     with(initiator, responder, state, Detail::Udp(first))
@@ -202,7 +202,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
     Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail }
 }
 
-/// The TCP part of a record that has one.
+/// The TCP part of a record; panics if it has none.
 pub fn tcp(record: &Record) -> TcpRecord {
     match record.detail {
         Detail::Tcp(tcp) => tcp,
@@ -210,7 +210,7 @@ pub fn tcp(record: &Record) -> TcpRecord {
     }
 }
 
-/// The ticks of this many ns.
+/// The number of ticks in `ns`.
 pub fn ticks(ns: u64) -> u32 {
     u32::try_from(ns >> TICK_SHIFT).expect("under 274 s")
 }

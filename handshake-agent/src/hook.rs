@@ -1,17 +1,17 @@
-//! The words for hooks and directions, which options, reports, errors and attaching share.
+//! The names of hooks and directions, which options, reports, errors and attaching share.
 
 use std::fmt;
 
-/// A place in the kernel where a program sees packets.
+/// A hook: a place in the kernel where a program sees packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// XDP in the driver.
+    /// Native XDP, in the driver.
     XdpNative,
-    /// XDP in the stack.
+    /// Generic XDP, in the network stack.
     XdpGeneric,
-    /// TC by link (Linux 6.6).
+    /// TC, attached by a link (TCX, Linux 6.6).
     Tcx,
-    /// TC by qdisc and filter.
+    /// TC, attached by a clsact qdisc and a filter.
     Clsact,
 }
 
@@ -20,7 +20,7 @@ impl Hook {
     #[cfg(any(test, feature = "testing"))]
     pub const ALL: [Self; 4] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact];
 
-    /// The word on the command line and in reports.
+    /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::XdpNative => "xdp-native",
@@ -30,12 +30,13 @@ impl Hook {
         }
     }
 
-    /// Whether it is one of XDP's.
+    /// Whether it is native or generic XDP.
     pub const fn is_xdp(self) -> bool {
         matches!(self, Self::XdpNative | Self::XdpGeneric)
     }
 
-    /// Whether a super-packet counts as one here: generic XDP runs after segments were merged and cannot see how many.
+    /// Whether a super-packet counts as one packet here: generic XDP runs after segments are merged and
+    /// cannot see how many there were.
     pub const fn merges_segments(self) -> bool {
         matches!(self, Self::XdpGeneric)
     }
@@ -47,34 +48,35 @@ impl fmt::Display for Hook {
     }
 }
 
-/// `--hook`.
+/// The choice of `--hook`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HookChoice {
-    /// The best that each interface has.
+    /// The best hook that each interface has.
     #[default]
     Auto,
-    /// This one for ingress, or an error.
+    /// This hook for ingress; an error if it is unavailable.
     Named(Hook),
 }
 
-/// `--direction`: which directions of an interface are watched.
+/// The choice of `--direction`: which directions of an interface are watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirectionChoice {
-    /// Ingress on loopback, both elsewhere.
+    /// Ingress on a loopback device, both directions on all others.
     #[default]
     Auto,
-    /// Both directions of a conversation come in: a mirror port, all sides of a router.
+    /// Ingress only. For interfaces where both directions of a conversation come in: a mirror port, all
+    /// interfaces of a router.
     Ingress,
-    /// Ingress and egress.
+    /// Both ingress and egress.
     Both,
 }
 
-/// The direction in which a packet passes an interface (tc).
+/// The direction in which a packet passes an interface, as in tc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// In.
+    /// Into the host.
     Ingress,
-    /// Out.
+    /// Out of the host.
     Egress,
 }
 

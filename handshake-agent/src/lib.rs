@@ -1,20 +1,21 @@
-//! From the hooks to the figures: attaches the BPF programs, reads their maps, and makes snapshots of what they counted.
+//! Attaches the BPF programs, reads their maps, and makes snapshots of what they counted: everything from the
+//! hooks to the figures.
 //!
 //! ```text
-//! session                     loads, attaches, takes snapshots, and runs the one loop
+//! session                     loads, attaches, takes snapshots, and runs the main loop
 //!    │
 //!    ├── attach               which hook each interface gets, and the programs on it
 //!    │
 //!    └── model                one report as plain numbers; metrics; flows
 //!           │
-//!         source              where figures come from: the kernel's maps, or a capture
+//!         source              the origin of the figures: the kernel's maps, or a capture
 //!           │
-//!         options             what the user decides, as plain values
+//!         options             what the user chooses, as plain values
 //!           │
 //!         address, similar    leaves
 //! ```
 //!
-//! An arrow points down only, which `xtask/tests/house.rs` holds. What may not live here: the rules of the protocol
+//! Arrows point down only; `xtask/tests/house.rs` checks it. Not in this crate: the rules of the protocol
 //! (`handshake-common`), the command line, exit codes, and anything that draws or prints.
 
 pub mod address;

@@ -1,48 +1,50 @@
-//! What the user decides, as plain values: which interfaces and flows, and the clocks of the rules. The command line and
-//! the configuration convert into these.
+//! The user's choices as plain values: interfaces, hooks, filters, and the times of the rules. The command
+//! line and the configuration are converted into these.
 
 use std::time::Duration;
 
 use crate::address::{Cidr, PortRange};
 use crate::hook::{DirectionChoice, HookChoice};
 
-/// The values that hold when the user says nothing. The command line reads its defaults here.
+/// The default values, which the command line uses too.
 pub mod defaults {
     use std::time::Duration;
 
-    /// T1. The first retransmission of a SYN comes after 1 s, the second after 3 s (RFC 6298 §2, §5.7).
+    /// T1, after which an open attempt is half-open. The first retransmission of a SYN comes after 1 s, the
+    /// second after 3 s (RFC 6298 §2, §5.7).
     pub const HALF_OPEN_AFTER: Duration = Duration::from_secs(3);
-    /// T2. Above Linux's longest pause between two SYNs or SYN+ACKs (32 s), and its 63 s of SYN+ACK retries.
+    /// T2, after which an open attempt expires. Longer than Linux's longest pause between two SYNs or
+    /// SYN+ACKs (32 s), and than its 63 s of SYN+ACK retries.
     pub const EXPIRE_AFTER: Duration = Duration::from_secs(75);
-    /// How long a UDP flow lives without a packet.
+    /// How long a UDP flow is kept without a packet.
     pub const UDP_IDLE: Duration = Duration::from_secs(60);
-    /// How long a completed connection may be silent and still count as alive when room is needed.
+    /// How long a completed connection may be silent before it is evicted as readily as a closed one.
     pub const IDLE_AFTER: Duration = Duration::from_secs(3_600);
-    /// Flows that the live tables have room for: 32 MiB of IPv4 slots and 8 MiB of IPv6 slots.
+    /// The number of flows that the live tables have room for: 32 MiB of IPv4 slots and 8 MiB of IPv6 slots.
     pub const MAX_FLOWS: u32 = 262_144;
 }
 
-/// Which flows count. Packet classes are counted before this.
+/// Which flows are tracked. Packet classes are counted before this filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Flows with one of these ports at either end; empty: all.
+    /// Flows with one of these ports at either end; if empty, all flows.
     pub ports: Vec<PortRange>,
-    /// Flows with an address of one of these prefixes at either end; empty: all.
+    /// Flows with an address in one of these networks at either end; if empty, all flows.
     pub nets: Vec<Cidr>,
 }
 
-/// When a flow counts as what.
+/// The times and rules that decide a flow's verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// T1: an open attempt of this age is half-open.
+    /// T1: an open attempt is half-open from this age on.
     pub half_open_after: Duration,
     /// T2: an open attempt expires this long after its last SYN or SYN+ACK.
     pub expire_after: Duration,
     /// A UDP flow expires this long after its last packet.
     pub udp_idle: Duration,
-    /// A completed connection that is silent for this long gives way as a closed one does.
+    /// A completed connection that has been silent for this long is evicted as readily as a closed one.
     pub idle_after: Duration,
-    /// Only one direction passes: completion is inferred from the initiator's packets.
+    /// Whether only one direction is visible: completion is then inferred from the initiator's packets.
     pub one_sided: bool,
 }
 
@@ -58,30 +60,32 @@ impl Default for Rules {
     }
 }
 
-/// What is watched, and where.
+/// What to watch, where, and by which rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Names of interfaces; empty: those of the default routes.
+    /// The names of the interfaces; if empty, those of the default routes.
     pub interfaces: Vec<String>,
-    /// Where to attach.
+    /// The hook to attach to.
     pub hook: HookChoice,
-    /// Which directions of an interface to watch.
+    /// The directions of an interface to watch.
     pub direction: DirectionChoice,
-    /// The interfaces accept frames for other hosts too, as a mirror port needs.
+    /// Whether to put the interfaces into promiscuous mode, so that they accept frames for other hosts, as a
+    /// mirror port needs.
     pub promisc: bool,
-    /// Flows that the tables have room for, whatever their state.
+    /// The number of flows that the tables have room for, whatever their state.
     pub max_flows: u32,
-    /// Which flows count.
+    /// Which flows are tracked.
     pub filter: Filter,
-    /// When a flow counts as what.
+    /// The times and rules that decide a flow's verdict.
     pub rules: Rules,
-    /// Services that a report lists by name, of each protocol.
+    /// How many services a report lists by name, per protocol.
     pub top: usize,
-    /// The kernel sends an event for each attempt that ends.
+    /// Whether the kernel sends an event for each attempt that ends.
     pub events: bool,
-    /// The kernel side writes its diagnostics; without this the verifier removes them.
+    /// Whether the kernel side writes its diagnostics; without this the verifier removes them.
     pub kernel_log: bool,
-    /// Keep the verifier's whole log of a program that it refuses: megabytes, and several times the time.
+    /// Whether to keep the verifier's whole log of a program that it refuses: megabytes, and loading takes
+    /// several times as long.
     pub verifier_log: bool,
 }
 

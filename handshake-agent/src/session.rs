@@ -1,15 +1,15 @@
-//! A session: the programs loaded and attached, the snapshots taken of them, and the one loop that drives what shows
-//! them. Every command that attaches has a session; dropping it detaches.
+//! A session: the loaded and attached programs, the snapshots taken of them, and the main loop, which drives
+//! the sink that shows them. Every command that attaches has a session; dropping it detaches.
 //!
 //! ```text
 //! signals ──────────┐
-//! the end of time ──┤
+//! the time limit ───┤
 //! a lost interface ─┼─▶ run ─▶ Sink: snapshot, ended attempts, its own input
 //! interval ─────────┤
 //! the event ring ───┘
 //! ```
 //!
-//! One thread. The clock of the run is tokio's; the times in snapshots are the source's.
+//! Everything runs on one thread. The loop uses tokio's clock; the times in snapshots come from the source.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -30,41 +30,41 @@ use crate::source::Source;
 use crate::source::live::{Live, ProgramRuns};
 use crate::source::settings::{Settings, Sizes, WatchedInterface};
 
-/// The kernel side, compiled.
+/// The compiled kernel side: the BPF object, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
-/// A pause that never ends, for timers that are not wanted.
+/// The period of a timer that is not used.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// How often the loop checks that the interfaces are still there, where no snapshot comes sooner.
+/// The interval at which the loop checks that the interfaces still exist.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Checks the privileges, and plans a hook for each interface that `options` names.
+/// Checks the privileges, and plans the hooks for each interface that `options` names.
 ///
 /// # Errors
 ///
-/// What keeps it from attaching, each with its fix.
+/// Each error that prevents attaching, with its fix.
 pub fn plan(options: &Options) -> Result<Plan, Error> {
     Capabilities::of_this_thread().require(options.promisc)?;
     attach::plan(&attach::survey(&options.interfaces)?, options.hook, options.direction)
 }
 
-/// Runs `work` on an event loop of this thread.
+/// Runs `work` on an event loop on this thread.
 ///
 /// # Errors
 ///
-/// [`Error::System`] where the loop cannot be started; those of `work`.
+/// [`Error::System`] if the event loop cannot be started; the errors of `work`.
 pub fn block_on<T, E: From<Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Error::system("start the event loop"))?.block_on(work)
 }
 
-/// Memory that the tables take by default, bytes.
+/// The memory that all maps take by default on this machine, bytes.
 #[must_use]
 pub fn default_table_bytes() -> u64 {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Sizes::for_flows(defaults::MAX_FLOWS).bytes(cpus, false)
 }
 
-/// The programs at work, and the latest snapshot of them.
+/// The attached programs, and the latest snapshot of their counts.
 pub struct Session {
     live: Live,
     attached: Attached,
@@ -74,11 +74,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches what `plan` says. `say` gets each choice, refusal and warning as it becomes true.
+    /// Loads and attaches the programs as `plan` says. `say` receives each choice, refusal and warning as it
+    /// happens.
     ///
     /// # Errors
     ///
-    /// What keeps it from attaching, each with its fix.
+    /// Each error that prevents attaching, with its fix.
     pub fn open(options: &Options, plan: &Plan, mut say: impl FnMut(&str)) -> Result<Self, Error> {
         let mut live = Live::load(OBJECT, &settings(options, plan))?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
@@ -97,7 +98,7 @@ impl Session {
         Ok(Self { live, attached, _promisc: promisc, context, last })
     }
 
-    /// The interfaces that are watched, in the order of the plan.
+    /// The watched interfaces, in the order of the plan.
     #[must_use]
     pub fn interfaces(&self) -> &[AttachedInterface] {
         &self.attached.interfaces
@@ -108,22 +109,22 @@ impl Session {
         &self.last
     }
 
-    /// Takes a snapshot, which becomes the latest, and gives the one before.
+    /// Takes a snapshot, which becomes the latest one. Returns the one before.
     ///
     /// # Errors
     ///
-    /// Those of reading the maps.
+    /// Errors of reading the maps.
     pub fn advance(&mut self) -> Result<Snapshot, Error> {
         let snapshot = Snapshot::take(&mut self.live, &self.context, Some(&self.last))?;
         Ok(std::mem::replace(&mut self.last, snapshot))
     }
 
-    /// Takes a snapshot by `take`, which gets the source, the context and the latest snapshot, and may look at the records
-    /// as they pass; gives what it makes of them.
+    /// Takes a snapshot by calling `take` with the source, the context and the latest snapshot, so that
+    /// `take` can also look at the records as they are scanned. Returns the second value of `take`.
     ///
     /// # Errors
     ///
-    /// Those of reading the maps.
+    /// Errors of reading the maps.
     pub fn advance_by<T>(
         &mut self,
         take: impl FnOnce(&mut dyn Source, &Arc<Context>, &Snapshot) -> Result<(Snapshot, T), Error>,
@@ -133,29 +134,29 @@ impl Session {
         Ok(seen)
     }
 
-    /// From now on, so many services are listed by name.
+    /// Sets how many services later snapshots list by name.
     pub fn list_services(&mut self, top: usize) {
         self.context = Arc::new(Context { top, ..Context::clone(&self.context) });
     }
 
-    /// What the kernel counted of our programs.
+    /// The kernel's run counts and run times of our programs.
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
         self.live.program_runs()
     }
 
-    /// From where flows are shown: the moment of the latest snapshot.
+    /// The view of the flows as of the latest snapshot.
     #[must_use]
     pub fn view(&self) -> View<'_> {
         View::of(&self.last)
     }
 
-    /// The flows that the tables hold, the oldest first.
+    /// The flows in the tables, oldest first.
     #[must_use]
     pub fn flows(&self) -> Vec<Flow> {
         self.view().flows(&self.live)
     }
 
-    /// Whether the tables hold a flow like this.
+    /// Whether a flow in the tables satisfies `wanted`.
     #[must_use]
     pub fn has_flow(&self, wanted: impl Fn(&Flow) -> bool) -> bool {
         let mut found = false;
@@ -163,8 +164,8 @@ impl Session {
         found
     }
 
-    /// The attempts that have ended since the last call, in their order; none without events. `visit` also gets the view of
-    /// the latest snapshot.
+    /// Calls `visit` with each attempt that has ended since the last call, in order, and with the view of the
+    /// latest snapshot. There are none unless events are on.
     pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>)) {
         let view = View::of(&self.last);
         self.live.drain_events(&mut |event| {
@@ -174,11 +175,11 @@ impl Session {
         });
     }
 
-    /// Fails when an interface is no longer there.
+    /// Checks that every watched interface still exists.
     ///
     /// # Errors
     ///
-    /// [`Error::LostInterface`].
+    /// [`Error::LostInterface`] for the first one that does not.
     pub fn check_interfaces(&self) -> Result<(), Error> {
         let gone = |each: &&AttachedInterface| interface::by_index(each.info.index).is_err();
         match self.attached.interfaces.iter().find(gone) {
@@ -200,7 +201,8 @@ fn indexes(attached: &Attached) -> impl Iterator<Item = u32> + '_ {
     attached.interfaces.iter().map(|interface| interface.info.index)
 }
 
-/// Packets these interfaces have lost since now. One that has gone loses nothing more.
+/// Returns a function that counts the packets that these interfaces have lost before any hook since this
+/// call. An interface that no longer exists adds none.
 fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send + Sync {
     let count = move || indexes.iter().map(|index| interface::lost_before_hook(*index).unwrap_or(0)).sum();
     let before: u64 = count();
@@ -217,20 +219,20 @@ fn shown(interface: &AttachedInterface) -> Interface {
     }
 }
 
-/// The signals that end a run.
+/// The signals that end a run: SIGINT, SIGTERM and SIGHUP.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// None where the caller ignores it, as `nohup` does.
+    /// `None` if SIGHUP is ignored, as under `nohup`.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// Listens from now on: before anything is attached, so that a signal ends the run as it should.
+    /// Starts listening. Call it before anything is attached, so that a signal ends the run in order.
     ///
     /// # Errors
     ///
-    /// [`Error::System`].
+    /// [`Error::System`] if a signal handler cannot be installed.
     pub fn new() -> Result<Self, Error> {
         let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
         let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
@@ -241,7 +243,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one, and gives its number.
+    /// Waits for a signal, and returns its number.
     pub async fn any(&mut self) -> i32 {
         let hangup = async {
             match &mut self.hangup {
@@ -258,7 +260,7 @@ impl Signals {
 }
 
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: with no new action sigaction(2) only writes the present one, which is ours alone.
+    // SAFETY: without a new action, sigaction(2) only writes the present one to `action`, a local variable.
     let action = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action);
@@ -267,82 +269,84 @@ fn is_ignored(signal: i32) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// What shows a session: lines, a terminal, a check. [`run`] drives it.
+/// Shows a session, as lines of text, a terminal or a check. [`run`] drives it.
 pub trait Sink {
-    /// What comes to the sink from elsewhere than the session: keys, the end of a command.
+    /// Input that does not come from the session: keys, the end of a command.
     type Input;
-    /// What ends the run beside the session's own errors.
+    /// The error type of the sink, which includes the session's errors.
     type Error: From<Error>;
 
-    /// Takes the next snapshot of the session and shows it.
+    /// Takes the next snapshot of the session and shows it. `Break` ends the run.
     ///
     /// # Errors
     ///
-    /// Those of reading the maps and of the output.
+    /// Errors of reading the maps and of the output.
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, Self::Error>;
 
-    /// Takes the attempts that have ended out of the ring, and gives the pause until it wants to be asked again.
-    /// Not called where [`Pace::events`] is false.
+    /// Takes the ended attempts out of the ring, and returns the pause before the next call. Not called if
+    /// [`Pace::events`] is false.
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// Errors of the output.
     fn take_ended(&mut self, _session: &mut Session) -> Result<Duration, Self::Error> {
         Ok(EVENTS_EVERY)
     }
 
-    /// Waits for input of its own. Dropped and asked again whenever something else comes first, so it must lose nothing.
+    /// Waits for input. The future is dropped and created again whenever another event comes first, so it
+    /// must not lose input.
     fn input(&mut self) -> impl Future<Output = Self::Input>;
 
-    /// Works an input in.
+    /// Handles an input. `Break` ends the run.
     ///
     /// # Errors
     ///
-    /// Those of the sink.
+    /// The sink's own errors.
     fn handle(&mut self, session: &mut Session, input: Self::Input) -> Result<ControlFlow<()>, Self::Error>;
 
-    /// Called before each wait: a terminal draws here what has changed.
+    /// Called before each wait. A terminal draws its changes here.
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// Errors of the output.
     fn settle(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 }
 
-/// When a sink is asked.
+/// When the loop calls a sink.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Between two snapshots; `None`: none is taken by the loop.
+    /// The interval between two snapshots; `None`: the loop takes none.
     pub snapshots: Option<Duration>,
     /// Whether the sink takes ended attempts.
     pub events: bool,
-    /// The run's end; `None`: it has none of its own.
+    /// When the run ends; `None`: no time limit.
     pub until: Option<Instant>,
 }
 
 /// Why a run ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// [`Pace::until`] has come.
+    /// The time [`Pace::until`] was reached.
     TimeUp,
-    /// A signal came: its number.
+    /// A signal with this number arrived.
     Signal(i32),
-    /// The sink has what it wanted, or its reader has gone.
+    /// The sink asked to end: it is finished, or the reader of its output is gone.
     Done,
-    /// An interface is gone.
+    /// An interface no longer exists: [`Error::LostInterface`].
     Lost(Error),
 }
 
-/// How often the event ring is emptied by default: at 500,000 finished attempts per second its 4 MiB last 80 ms.
+/// The default interval at which the event ring is emptied. At 500,000 finished attempts per second, its 4
+/// MiB last 80 ms.
 pub const EVENTS_EVERY: Duration = Duration::from_millis(20);
 
-/// Drives a sink until the time is up, a signal comes, the sink has enough or an interface is lost.
+/// Drives a sink until the time limit, a signal, the sink's own end or the loss of an interface.
 ///
 /// # Errors
 ///
-/// Those of the session and of the sink.
+/// The errors of the session and of the sink.
 pub async fn run<S: Sink>(
     session: &mut Session,
     signals: &mut Signals,
@@ -380,7 +384,7 @@ pub async fn run<S: Sink>(
     }
 }
 
-/// A tick every `period`, the first after one.
+/// Ticks every `period`; the first tick comes after one period.
 fn ticks(start: Instant, period: Duration) -> Ticks {
     let mut ticks = interval_at(start + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -1,4 +1,4 @@
-//! What can go wrong between the object and a running source, by who must act.
+//! The errors between the BPF object and a running source, one variant per remedy.
 
 use std::io;
 
@@ -9,76 +9,76 @@ use aya::programs::ProgramError;
 /// Why the kernel side could not be set up or read. Each message is one line that names the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// The object does not carry this agent's layout.
+    /// The object has another record layout than this agent.
     #[error(
-        "the BPF object is of another build (its record layout is {}, the agent's {expected:#018x}): run `cargo xtask build-ebpf`, then build again",
+        "the BPF object is from another build (its record layout is {}, the agent's {expected:#018x}): run `cargo xtask build-ebpf`, then build again",
         layout_name(*found)
     )]
     OtherBuild {
-        /// What the object says; `None` when it says nothing.
+        /// The object's layout; `None` if it has none.
         found: Option<u64>,
-        /// [`LAYOUT`](handshake_common::abi::LAYOUT).
+        /// The agent's layout, [`LAYOUT`](handshake_common::abi::LAYOUT).
         expected: u64,
     },
-    /// More was asked for than the kernel side has room for, or there is no randomness.
+    /// The settings exceed what the kernel side has room for, or the system provides no random numbers.
     #[error("{0}")]
     Settings(io::Error),
-    /// The file is no BPF object, or one without the parts that the agent needs.
+    /// The file is not a BPF object, or lacks parts that the agent needs. Holds the fault.
     #[error("the BPF object is damaged ({0}): run `cargo xtask build-ebpf`, then build again")]
     Damaged(String),
-    /// The kernel wants a capability.
+    /// A capability is missing.
     #[error(
         "not permitted to {what}: run as root, or give the binary its capabilities (sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep handshake)"
     )]
     Permission {
-        /// What was tried.
+        /// The operation, in lower case: `create the maps`.
         what: String,
     },
-    /// The tables do not fit.
+    /// There is no memory for the maps.
     #[error(
         "no memory to {what} ({} MiB in all): ask for less with --max-flows, or raise the memory limit of this control group",
         bytes.div_ceil(1 << 20)
     )]
     Memory {
-        /// What was tried.
+        /// The operation, in lower case: `create the maps`.
         what: String,
-        /// What all maps take.
+        /// The size of all maps, bytes.
         bytes: u64,
     },
-    /// The kernel refused for another reason: most of all, it is too old or has no BTF.
+    /// The kernel refused for another reason. The usual ones: it is too old, or has no BTF.
     #[error(
         "the kernel refuses to {what} ({source}): handshake needs Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF, `handshake doctor` says what is missing"
     )]
     Kernel {
-        /// What was tried.
+        /// The operation, in lower case: `create the maps`.
         what: String,
-        /// What came back.
+        /// The error that it returned.
         source: io::Error,
-        /// The verifier's log, or what else the kernel said.
+        /// The verifier's log, or other words of the kernel; may be empty.
         log: String,
     },
-    /// The counters would not hold still.
+    /// The counters of a CPU changed during every reading.
     #[error(
         "the counters of CPU {cpu} changed during each of {readings} readings: the machine is overloaded, use a longer --interval"
     )]
     Unsettled {
-        /// The first CPU whose block was torn every time.
+        /// The first CPU whose block was torn in every reading.
         cpu: usize,
-        /// How often it was read.
+        /// The number of readings.
         readings: u32,
     },
-    /// The sums of the CPUs' gauges stayed below zero.
+    /// The sum of a gauge over the CPUs was negative in every reading.
     #[error(
         "the counters' sums were negative in each of {readings} readings: the machine is overloaded, use a longer --interval"
     )]
     Negative {
-        /// How often they were read.
+        /// The number of readings.
         readings: u32,
     },
 }
 
 impl LiveError {
-    /// What the kernel said, for `-v`.
+    /// The kernel's own words, which `-v` shows.
     pub fn kernel_words(&self) -> Option<&str> {
         match self {
             Self::Kernel { log, .. } => Some(log).filter(|log| !log.is_empty()).map(String::as_str),
@@ -92,7 +92,7 @@ impl LiveError {
         }
     }
 
-    /// An errno of the kernel, while trying to `what`.
+    /// The error for an errno that the kernel returned for the operation `what`.
     pub(crate) fn from_io(what: impl Into<String>, source: io::Error, log: String, bytes: u64) -> Self {
         let what = what.into();
         match source.raw_os_error() {
@@ -102,7 +102,7 @@ impl LiveError {
         }
     }
 
-    /// A failure to create or fill the maps, which take `bytes` in all.
+    /// The error for a failure to create or fill the maps, which take `bytes` in all.
     pub(crate) fn from_load(error: EbpfError, bytes: u64) -> Self {
         match error {
             EbpfError::MapError(error) => Self::from_map("create the maps", error, bytes),
@@ -119,7 +119,7 @@ impl LiveError {
         }
     }
 
-    /// A failure to create, read or write a map.
+    /// The error for a failure to create, read or write a map.
     pub(crate) fn from_map(what: impl Into<String>, error: MapError, bytes: u64) -> Self {
         match io_error(&error) {
             Some(code) => Self::from_io(what, io::Error::from_raw_os_error(code), String::new(), bytes),
@@ -127,8 +127,8 @@ impl LiveError {
         }
     }
 
-    /// A failure to load or run the program `name`. The verifier refuses with EACCES and EINVAL and a log;
-    /// a missing capability has no log.
+    /// The error for a failure to load or run the program `name`. When the verifier refuses a program, the
+    /// errno is EACCES or EINVAL and there is a log; when a capability is missing, there is no log.
     pub fn from_program(name: &str, error: ProgramError, bytes: u64) -> Self {
         if let ProgramError::LoadError { io_error, verifier_log } = error {
             return Self::from_io(format!("load {name}"), io_error, verifier_log.to_string(), bytes);
@@ -147,7 +147,7 @@ fn layout_name(found: Option<u64>) -> String {
     found.map_or_else(|| "not given".to_owned(), |layout| format!("{layout:#018x}"))
 }
 
-/// The errno at the bottom of an error of aya.
+/// The errno at the end of an aya error's chain of causes.
 fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     std::iter::successors(Some(error), |error| error.source())
         .find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_errno_becomes_who_must_act() {
+    fn the_errno_decides_the_variant() {
         assert!(matches!(map_error(libc::EPERM), LiveError::Permission { .. }));
         let memory = map_error(libc::ENOMEM);
         assert!(matches!(memory, LiveError::Memory { .. }));
@@ -191,9 +191,9 @@ mod tests {
         assert!(map_error(libc::EINVAL).to_string().contains("6.1 or newer"));
     }
 
-    /// The verifier says EACCES for a bad access: that is no missing capability.
+    /// The verifier returns EACCES for a bad memory access; that is not a missing capability.
     #[test]
-    fn a_verifier_log_is_kept_and_is_no_permission() {
+    fn an_eacces_with_a_verifier_log_is_not_a_permission_error() {
         let refused = LiveError::from_io(
             "load handshake_xdp",
             io::Error::from_raw_os_error(libc::EACCES),
