@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::bpf::{self, Code, Hook, Program, Register, When};
 use crate::frame::{Mac, Segment, checksum, flag, interface_index, tcp_frame};
@@ -122,11 +123,7 @@ impl<'a> Flood<'a> {
 
 /// Of the calling thread, since it began.
 fn processor_time() -> Result<Duration> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, to ours.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    ensure!(result == 0, "ask for a thread's time: {}", std::io::Error::last_os_error());
-    Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
+    clock_gettime(ClockId::ThreadCPUTime).try_into().context("a thread's time")
 }
 
 /// A frame but for its client, and where its client goes.

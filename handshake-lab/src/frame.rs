@@ -3,8 +3,10 @@
 use std::fmt;
 use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::namespace::Namespace;
@@ -246,13 +248,8 @@ fn link_address(index: u32, ethertype: u16) -> Result<SockAddr> {
 
 /// The index of `device` in the namespace of this thread.
 pub(crate) fn interface_index(device: &str) -> Result<u32> {
-    let name = std::ffi::CString::new(device).context("a device's name")?;
-    // SAFETY: the string ends with a zero and outlives the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    if index == 0 {
-        return Err(std::io::Error::last_os_error()).with_context(|| format!("look for {device}"));
-    }
-    Ok(index)
+    let any = UnixDatagram::unbound().context("open a socket")?;
+    name_to_index(any, device).with_context(|| format!("look for {device}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Network namespaces that go away with their owner, and what runs inside them.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{process, thread};
 
 use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::process::{run, run_with_input};
@@ -91,12 +92,8 @@ impl Namespace {
     }
 
     fn join_this_thread(&self) -> Result<()> {
-        // SAFETY: setns takes a descriptor, which `handle` keeps open, and no memory.
-        let result = unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) };
-        if result != 0 {
-            return Err(std::io::Error::last_os_error()).with_context(|| format!("enter {}", self.name));
-        }
-        Ok(())
+        move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("enter {}", self.name))
     }
 
     /// A socket inside.

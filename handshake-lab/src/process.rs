@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What a caller may have had ignored, and what programs are told to end by.
 const SIGNALS: [libc::c_int; 5] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE];
@@ -118,12 +119,9 @@ impl Process {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} has ended already: {status}", self.shown);
         }
-        let pid = libc::pid_t::try_from(self.child.id()).context("a process number")?;
-        // SAFETY: kill takes no memory, and the number is our child's: it has not been waited for.
-        if unsafe { libc::kill(pid, signal) } != 0 {
-            return Err(io::Error::last_os_error()).with_context(|| format!("signal {}", self.shown));
-        }
-        Ok(())
+        let named = Signal::from_named_raw(signal).with_context(|| format!("no signal {signal}"))?;
+        // The number is our child's: it has not been waited for.
+        kill_process(Pid::from_child(&self.child), named).with_context(|| format!("signal {}", self.shown))
     }
 
     /// Waits for its end.

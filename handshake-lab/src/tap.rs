@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{SockAddr, Socket};
 
 use crate::frame::{flag, packet_socket};
@@ -139,7 +140,7 @@ impl Tap {
     pub fn open(namespace: &Namespace, device: &str) -> Result<Self> {
         let all = u16::try_from(libc::ETH_P_ALL)?;
         let socket = packet_socket(namespace, device, all)?;
-        enlarge(&socket).context("enlarge a packet socket's buffer")?;
+        set_socket_recv_buffer_size_force(&socket, ROOM).context("enlarge a packet socket's buffer")?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, traffic: Traffic::default() })
     }
@@ -177,16 +178,7 @@ impl Tap {
 }
 
 /// Room for some 40,000 small frames, past what an unprivileged process may have.
-fn enlarge(socket: &Socket) -> io::Result<()> {
-    let size: libc::c_int = 32 << 20;
-    let length = socket_length::<libc::c_int>()?;
-    let fd = socket.as_raw_fd();
-    // SAFETY: the option takes an int, which `size` is and whose length this is; it outlives the call.
-    let result = unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), length)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
+const ROOM: usize = 32 << 20;
 
 /// Frames the socket had no room for, since last asked.
 fn dropped(socket: &Socket) -> io::Result<u32> {

@@ -1,9 +1,9 @@
 //! Asks the kernel which XDP features a driver has (generic netlink family `netdev`, Linux 6.3). The device
 //! is not touched.
 
-use libc::{CTRL_CMD_GETFAMILY, GENL_ID_CTRL, NETLINK_GENERIC};
+use libc::{CTRL_CMD_GETFAMILY, GENL_ID_CTRL};
 
-use super::netlink::{Body, Netlink, find, u16_at, u64_at};
+use super::netlink::{Body, GENERIC, Netlink, find, u16_at, u64_at};
 
 /// Size of `struct genlmsghdr` (command, version, reserved), bytes.
 const HEADER: usize = 4;
@@ -14,7 +14,7 @@ const DEV_XDP_FEATURES: u16 = 3;
 
 /// The bits of `enum netdev_xdp_act`; `None` if the kernel does not report them.
 pub(super) fn xdp_features(index: u32) -> Option<u64> {
-    let mut netlink = Netlink::open(NETLINK_GENERIC).ok()?;
+    let mut netlink = Netlink::open(GENERIC).ok()?;
     let family = family(&mut netlink)?;
     let body = Body::new(&[DEV_GET, 1, 0, 0]).with(DEV_IFINDEX, &index.to_ne_bytes());
     let answers = netlink.request(family, 0, body.bytes()).ok()?;

@@ -5,11 +5,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use libc::{NETLINK_ROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
+use libc::{RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use strsim::levenshtein;
 
 use super::netlink::{
-    Body, Message, Netlink, Refusal, attributes, find, link_header, text, u16_at, u32_at, u64_at,
+    Body, Message, Netlink, ROUTE, Refusal, attributes, find, link_header, text, u16_at, u32_at, u64_at,
 };
 use crate::error::Error;
 
@@ -221,7 +221,7 @@ fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
 
 /// Reads one link by its index, or all links if `index` is 0.
 fn read_links(index: u32) -> Result<Vec<InterfaceInfo>, Refusal> {
-    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let mut netlink = Netlink::open(ROUTE)?;
     let body = Body::new(&link_header(index));
     let answers = match index {
         0 => netlink.dump(RTM_GETLINK, body.bytes())?,
@@ -263,7 +263,7 @@ fn parse_link(message: &Message) -> Option<InterfaceInfo> {
 
 fn read_addresses() -> Result<Vec<IpAddr>, Refusal> {
     let all_families = [0; ADDRESS_HEADER];
-    let answers = Netlink::open(NETLINK_ROUTE)?.dump(RTM_GETADDR, &all_families)?;
+    let answers = Netlink::open(ROUTE)?.dump(RTM_GETADDR, &all_families)?;
     Ok(answers.iter().filter(|m| m.kind == RTM_NEWADDR).filter_map(parse_address).collect())
 }
 
@@ -291,7 +291,7 @@ fn parse_xdp(value: &[u8]) -> Option<XdpProgram> {
 
 /// The interfaces of the default routes in the main table, IPv4 before IPv6, each once.
 fn default_routes() -> Result<Vec<u32>, Refusal> {
-    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let mut netlink = Netlink::open(ROUTE)?;
     let mut indexes = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         let mut header = [0; ROUTE_HEADER];

@@ -10,12 +10,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::mem::size_of;
-use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use libc::{
     NETLINK_CAP_ACK, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    SOCK_CLOEXEC, SOCK_RAW, SOL_NETLINK, c_int,
+    SOL_NETLINK, c_int,
 };
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 
 /// Bytes of a message's header.
 const HEADER: usize = 16;
@@ -63,6 +63,11 @@ impl From<Refusal> for io::Error {
     }
 }
 
+/// `NETLINK_ROUTE`, which is 0.
+pub(super) const ROUTE: Option<Protocol> = None;
+/// `NETLINK_GENERIC`.
+pub(super) const GENERIC: Option<Protocol> = Some(rustix::net::netlink::GENERIC);
+
 /// An answer: its type, and what follows the message header.
 #[derive(Debug)]
 pub(super) struct Message {
@@ -79,15 +84,9 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    /// A socket of `protocol` (`NETLINK_ROUTE`, `NETLINK_GENERIC`) in this thread's network namespace.
-    pub(super) fn open(protocol: c_int) -> io::Result<Self> {
-        // SAFETY: socket(2) takes no pointers; the result is checked below.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: socket(2) just made this descriptor, and nobody else has it.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    /// A socket of `protocol` in this thread's network namespace.
+    pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         for option in [NETLINK_EXT_ACK, NETLINK_CAP_ACK] {
             super::set_option(&socket, SOL_NETLINK, option, &1_i32)?;
         }

@@ -2,9 +2,10 @@
 //! however the process ends.
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use libc::{AF_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET};
+use libc::{PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, SOL_PACKET};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::capability::{NET_RAW, fix};
 use crate::error::Error;
@@ -39,13 +40,7 @@ fn refused(error: io::Error) -> Error {
 
 /// Opens a packet socket that receives nothing: its protocol is 0.
 fn packet_socket() -> io::Result<OwnedFd> {
-    // SAFETY: socket(2) takes no pointers; the result is checked below.
-    let fd = unsafe { libc::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: socket(2) has just created this descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
 }
 
 fn add_membership(socket: &OwnedFd, index: u32) -> io::Result<()> {

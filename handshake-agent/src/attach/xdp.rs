@@ -4,9 +4,9 @@
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use aya::programs::XdpMode;
-use libc::{NETLINK_ROUTE, RTM_SETLINK};
+use libc::RTM_SETLINK;
 
-use super::netlink::{Body, Netlink, link_header};
+use super::netlink::{Body, Netlink, ROUTE, link_header};
 
 /// Attributes inside `IFLA_XDP`.
 const XDP_FD: u16 = 1;
@@ -27,7 +27,7 @@ pub(super) fn refusal_words(program: &impl AsFd, index: u32, mode: XdpMode) -> O
         XdpMode::Default | XdpMode::Hardware => 0,
     };
     let fd = program.as_fd().as_raw_fd();
-    let mut netlink = Netlink::open(NETLINK_ROUTE).ok()?;
+    let mut netlink = Netlink::open(ROUTE).ok()?;
     let try_it = request(index, &[(XDP_FD, fd.cast_unsigned()), (XDP_FLAGS, mode | IF_NOEXIST)]);
     match netlink.request(RTM_SETLINK, 0, try_it.bytes()) {
         Err(refusal) => refusal.words,

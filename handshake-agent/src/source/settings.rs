@@ -10,6 +10,7 @@ use handshake_common::abi::{
 };
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::options::{Filter, Options, Rules};
 
@@ -211,11 +212,10 @@ fn jiffies(duration: Duration, hz: u32) -> u32 {
 fn random_factors() -> io::Result<[[u64; HASH_WORDS]; 2]> {
     let mut factors = [[0_u64; HASH_WORDS]; 2];
     let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut factors);
-    // SAFETY: the kernel writes at most `len` bytes from `as_mut_ptr`; the slice is borrowed mutably here.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     // Up to 256 bytes are returned whole, and no signal interrupts the call (getrandom(2)).
     const { assert!(size_of::<[[u64; HASH_WORDS]; 2]>() <= 256) };
-    if usize::try_from(got) == Ok(bytes.len()) { Ok(factors) } else { Err(io::Error::last_os_error()) }
+    getrandom(bytes, GetRandomFlags::empty())?;
+    Ok(factors)
 }
 
 fn invalid(words: String) -> io::Error {

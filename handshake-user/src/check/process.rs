@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -73,8 +74,8 @@ impl Checkee {
         self.identity.prepare(&mut command);
         let child =
             tokio::process::Command::from(command).spawn().map_err(|error| self.cannot_start(&error))?;
-        let group = child.id().and_then(|id| libc::pid_t::try_from(id).ok());
-        Ok(Running { child, group: group.unwrap_or(0) })
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Running { child, group })
     }
 
     fn cannot_start(&self, error: &io::Error) -> CheckError {
@@ -90,7 +91,7 @@ impl Checkee {
 /// A command under way.
 pub(crate) struct Running {
     child: Child,
-    group: libc::pid_t,
+    group: Option<Pid>,
 }
 
 /// How a command ended.
@@ -138,7 +139,7 @@ impl Running {
     /// # Errors
     ///
     /// The system's.
-    pub(crate) async fn stop(&mut self, signal: i32) -> io::Result<Status> {
+    pub(crate) async fn stop(&mut self, signal: Signal) -> io::Result<Status> {
         let deadline = Instant::now() + GRACE;
         self.signal(signal);
         let status = match timeout_at(deadline, self.ended()).await {
@@ -146,10 +147,10 @@ impl Running {
             Err(_) => return self.kill().await,
         };
         // What runs in a shell's background does not hear SIGINT.
-        self.signal(libc::SIGTERM);
-        while self.signal(0) {
+        self.signal(Signal::TERM);
+        while self.is_left() {
             if Instant::now() >= deadline {
-                self.signal(libc::SIGKILL);
+                self.signal(Signal::KILL);
                 break;
             }
             sleep(LOOK_EVERY).await;
@@ -163,15 +164,20 @@ impl Running {
     ///
     /// The system's.
     pub(crate) async fn kill(&mut self) -> io::Result<Status> {
-        self.signal(libc::SIGKILL);
+        self.signal(Signal::KILL);
         self.ended().await
     }
 
-    /// Sends a signal to the group; whether there is one still.
-    fn signal(&self, signal: i32) -> bool {
-        // SAFETY: kill takes no memory. The group is the child's own, whose number the kernel gives to nobody else
-        // while a process is in it or the child has not been waited for; 0, our own group, is left alone.
-        self.group > 0 && unsafe { libc::kill(-self.group, signal) } == 0
+    /// Sends a signal to the group. It is the child's own: the kernel gives its number to no other while a process is in
+    /// it or the child has not been waited for.
+    fn signal(&self, signal: Signal) {
+        // A group without a process needs no signal.
+        let _ = self.group.map(|group| kill_process_group(group, signal));
+    }
+
+    /// Whether a process of the group is left.
+    fn is_left(&self) -> bool {
+        self.group.is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 }
 

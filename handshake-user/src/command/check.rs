@@ -19,6 +19,7 @@ use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Pace, Session, Signals, Sink};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{UdpVerdict, Verdict};
+use rustix::process::Signal;
 use tokio::time::{Instant, timeout};
 
 use crate::check::{
@@ -309,15 +310,16 @@ async fn stop(running: &mut Running, ending: Ending, signals: &mut Signals) -> R
     let refused = || CheckError::system("stop the command");
     Ok(match ending {
         Ending::Ended(status) => Ending::Ended(status),
-        Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(libc::SIGTERM).await.map_err(refused())?)),
+        Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(Signal::TERM).await.map_err(refused())?)),
         Ending::Lost(lost) => {
-            running.stop(libc::SIGTERM).await.map_err(refused())?;
+            running.stop(Signal::TERM).await.map_err(refused())?;
             Ending::Lost(lost)
         }
         Ending::Interrupted(signal) => {
+            let same = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
             tokio::select! {
                 biased;
-                stopped = running.stop(signal) => stopped.map_err(refused())?,
+                stopped = running.stop(same) => stopped.map_err(refused())?,
                 // A second signal: the user does not want to wait.
                 _ = signals.any() => running.kill().await.map_err(refused())?,
             };

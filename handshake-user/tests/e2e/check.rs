@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{Outcome, run_to_end};
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::{Family, Process, skip_unless_privileged, skip_without_tool, udp};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -361,9 +362,8 @@ fn what_is_left_behind_is_not_waited_for() -> Result<()> {
     let left = check.stdout.trim().to_owned();
     let status = check.process.wait(PATIENCE)?;
     let alive = is_running(&left);
-    let pid: libc::pid_t = left.parse()?;
-    // SAFETY: kill takes no memory; the process is the sleep that this test's command has just started.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
+    let sleeping = Pid::from_raw(left.parse()?).context("a process number")?;
+    kill_process(sleeping, Signal::KILL)?;
     ensure!(status.success() && alive, "{status}, left behind: {alive}");
     Ok(())
 }

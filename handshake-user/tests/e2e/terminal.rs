@@ -11,6 +11,7 @@ use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::terminal::Terminal;
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool, udp};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::HANDSHAKE;
 use crate::network::{PATIENCE, scratch, segment};
@@ -146,8 +147,8 @@ fn the_terminal_is_given_back() -> Result<()> {
     for end in ["q", "C-c", "SIGTERM", "SIGHUP"] {
         let terminal = show(network.host(), &[])?;
         match end {
-            "SIGTERM" => signal(&terminal, libc::SIGTERM)?,
-            "SIGHUP" => signal(&terminal, libc::SIGHUP)?,
+            "SIGTERM" => signal(&terminal, Signal::TERM)?,
+            "SIGHUP" => signal(&terminal, Signal::HUP)?,
             key => terminal.key(key)?,
         }
         let (said, settings) = ended(&terminal).with_context(|| end.to_owned())?;
@@ -161,13 +162,9 @@ fn the_terminal_is_given_back() -> Result<()> {
 }
 
 /// Signals what has the terminal.
-fn signal(terminal: &Terminal, signal: i32) -> Result<()> {
-    let process = libc::pid_t::try_from(terminal.foreground()?).context("a process number")?;
-    // SAFETY: kill takes no memory; the shell we started has not waited for its child yet.
-    if unsafe { libc::kill(process, signal) } != 0 {
-        bail!("signal {process}: {}", std::io::Error::last_os_error());
-    }
-    Ok(())
+fn signal(terminal: &Terminal, signal: Signal) -> Result<()> {
+    let process = i32::try_from(terminal.foreground()?).ok().and_then(Pid::from_raw);
+    kill_process(process.context("a process number")?, signal).context("signal what has the terminal")
 }
 
 #[test]

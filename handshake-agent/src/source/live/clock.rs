@@ -1,13 +1,13 @@
 //! Reads the two clocks of the records, and the wall clock beside them. The kernel's jiffies are read by
 //! running our program `handshake_clock`: no file shows them, and `CLK_TCK` is not their rate.
 
-use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::Ebpf;
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use handshake_common::abi::ClockPair;
 use handshake_common::shared::Shared64;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::mapping::Mapping;
 use super::maps::{map_array, missing};
@@ -89,26 +89,22 @@ fn nearest_rate(seconds: f64, ticks: f64) -> Option<u32> {
     fitting.next().filter(|_| fitting.next().is_none())
 }
 
-/// Converts `monotonic_ns`, a recent time on CLOCK_MONOTONIC, to ns since the Unix epoch. The offset between
-/// the clocks is measured each time, because the wall clock may be set.
-pub(super) fn wall_ns(monotonic_ns: u64) -> io::Result<u64> {
-    let before = monotonic()?;
+/// Converts `monotonic_ns`, a recent time on CLOCK_MONOTONIC, to ns since the Unix epoch. The offset is measured
+/// each time, because the wall clock may be set.
+pub(super) fn wall_ns(monotonic_ns: u64) -> u64 {
+    let before = monotonic();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let between = before.midpoint(monotonic()?);
+    let between = before.midpoint(monotonic());
     // In i128: neither clock reaches 2⁶⁴ ns before the year 2554.
     let offset = i128::try_from(wall).unwrap_or(i128::MAX).saturating_sub(i128::from(between));
-    Ok(u64::try_from(offset.saturating_add(i128::from(monotonic_ns))).unwrap_or(0))
+    u64::try_from(offset.saturating_add(i128::from(monotonic_ns))).unwrap_or(0)
 }
 
-fn monotonic() -> io::Result<u64> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, to a local variable.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Ok(seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos))
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
 }
 
 #[cfg(test)]
@@ -165,11 +161,11 @@ mod tests {
 
     #[test]
     fn the_wall_clock_agrees_with_the_system() {
-        let now = monotonic().expect("a monotonic clock");
-        let wall = wall_ns(now).expect("both clocks");
+        let now = monotonic();
+        let wall = wall_ns(now);
         let system = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
         assert!(u128::from(wall).abs_diff(system) < 1_000_000_000, "{wall} and {system}");
-        let earlier = wall_ns(now - 5_000_000_000).expect("both clocks");
+        let earlier = wall_ns(now - 5_000_000_000);
         assert!((wall - earlier).abs_diff(5_000_000_000) < 100_000_000, "{earlier} is not 5 s before {wall}");
     }
 }

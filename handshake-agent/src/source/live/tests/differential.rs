@@ -18,6 +18,7 @@ use self::generate::{Random, Scope};
 pub(super) use self::kernel::stripes;
 use self::kernel::{configure, loaded_whole, unfrozen};
 use super::*;
+use crate::attach::interface;
 use crate::source::settings::WatchedInterface;
 
 const SEED: u64 = 0x5e9_0001;
@@ -152,9 +153,7 @@ fn filters() -> Settings {
 /// Settings with two interfaces, the second without link headers. The device of a test run must exist in the
 /// thread's namespace.
 fn two_interfaces() -> Settings {
-    // SAFETY: the string is NUL-terminated and outlives the call.
-    let index = unsafe { libc::if_nametoindex(c"hs-a".as_ptr()) };
-    assert_ne!(index, 0, "the namespace has its veth");
+    let index = interface::select(&["hs-a".to_owned()]).expect("the namespace has its veth")[0].index;
     let mut settings = tables(256);
     settings.interfaces.push(WatchedInterface { index, raw: true });
     settings

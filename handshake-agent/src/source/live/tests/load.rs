@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use handshake_common::abi::SERVICE_GAUGES;
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, Slice, parse};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::differential::stripes;
 use super::flood::{Flood, Template};
@@ -221,15 +222,8 @@ fn template(ipv6: bool, forth: bool, transport: impl Fn(FrameBuilder) -> FrameBu
 
 /// Two CPUs that this process may use; `None`, counted as skipped, if there is only one.
 fn two_cpus() -> Option<[usize; 2]> {
-    // SAFETY: a set of CPUs is plain bits, of which the kernel writes at most the given size.
-    let cpus: Vec<_> = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let done = libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-        (0..usize::try_from(libc::CPU_SETSIZE).unwrap_or(0))
-            .filter(|cpu| libc::CPU_ISSET(*cpu, &set))
-            .collect()
-    };
+    let set = sched_getaffinity(None).expect("the CPUs of this thread");
+    let cpus: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
     if let [first, second, ..] = cpus[..] {
         return Some([first, second]);
     }
@@ -238,12 +232,8 @@ fn two_cpus() -> Option<[usize; 2]> {
 }
 
 /// Keeps this thread on one CPU.
-fn pin(cpu: usize) {
-    // SAFETY: as above, and the kernel only reads the set.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        let done = libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-    }
+pub(super) fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).expect("a CPU that this thread may use");
 }
