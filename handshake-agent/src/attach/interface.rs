@@ -354,7 +354,8 @@ fn driver(name: &str) -> Option<String> {
         return None;
     }
     for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
+        // Signed on x86-64, not so on arm64.
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
     // SAFETY: the name is shorter than its array, so it is NUL-terminated. `ifru_data` points to `answer`,
