@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Change nothing: fail unless the committed object comes from the committed sources
     #[arg(long, conflicts_with = "output")]
     check: bool,
+    /// With --check: fail as well if the versions of the tools differ, so that the bytes cannot be compared
+    #[arg(long, requires = "check")]
+    strict: bool,
     /// Write the object here, and leave the committed one and its stamp alone
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -39,7 +42,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let stamp = Stamp::read().ok();
     if args.check {
-        return check(args.install);
+        return check(args.install, args.strict);
     }
     let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), args.install)?;
     let object = build(&toolchain)?;
@@ -131,7 +134,7 @@ fn rustflags(toolchain: &Toolchain) -> Vec<String> {
 }
 
 /// A target folder of its own: flags and toolchain differ from the host's.
-fn target_folder() -> PathBuf {
+pub(crate) fn target_folder() -> PathBuf {
     shell::root().join("target/bpf")
 }
 
@@ -144,8 +147,8 @@ fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
 }
 
 /// Fails unless the stamp's sources are the sources, its object the object and, as far as the
-/// toolchain here can tell, the one what the other compiles to.
-fn check(install: bool) -> Result<()> {
+/// toolchain here can tell, the one what the other compiles to. `strict`: it must be able to tell.
+fn check(install: bool, strict: bool) -> Result<()> {
     let stamp = Stamp::read()?;
     let committed =
         fs::read(shell::root().join(stamp::OBJECT)).with_context(|| format!("read {}", stamp::OBJECT))?;
@@ -157,17 +160,24 @@ fn check(install: bool) -> Result<()> {
     }
     let toolchain = toolchain::choose(Some(&stamp.versions), install)?;
     let fresh = build(&toolchain)?;
-    compare(&stamp, &toolchain, &committed, &fresh)
+    compare(&stamp, &toolchain.versions, strict, &committed, &fresh)
 }
 
 /// The fresh build against the committed one.
-fn compare(stamp: &Stamp, toolchain: &Toolchain, committed: &[u8], fresh: &[u8]) -> Result<()> {
-    if toolchain.versions != stamp.versions {
-        let (here, there) = (toolchain.versions.to_line(), stamp.versions.to_line());
+fn compare(stamp: &Stamp, here: &Versions, strict: bool, committed: &[u8], fresh: &[u8]) -> Result<()> {
+    if *here != stamp.versions {
         compare_shapes(committed, fresh)?;
-        println!(
-            "hashes, programs and maps fit; the bytes of two toolchains do not compare: {here} here, {there} there"
+        let differ = format!(
+            "{}: hashes, programs and maps are those of the sources; the bytes cannot be compared, since it was built \
+             by {} and here is {}",
+            stamp::OBJECT,
+            stamp.versions.to_line(),
+            here.to_line()
         );
+        if strict {
+            bail!("{differ}. `cargo xtask build-ebpf` builds it by these: commit it");
+        }
+        eprintln!("warning: {differ}");
         return Ok(());
     }
     if committed != fresh {
@@ -265,15 +275,40 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_stamp_reads_what_it_wrote() {
+    fn stamp() -> Stamp {
         let versions = Versions {
             rustc: "rustc 1.96.0 (ac68faa20 2026-05-25)".to_owned(),
             host: "x86_64-unknown-linux-gnu".to_owned(),
             llvm: "22.1.8".to_owned(),
             linker: "0.13.0 (LLVM 22.1)".to_owned(),
         };
-        let stamp = Stamp { sources: "ab".to_owned(), object: "cd".to_owned(), versions };
+        Stamp { sources: "ab".to_owned(), object: "cd".to_owned(), versions }
+    }
+
+    #[test]
+    fn other_tools_compare_shapes_and_fail_where_bytes_are_asked_for() {
+        let committed = fs::read(shell::root().join(stamp::OBJECT)).expect("the object is committed");
+        let other = Versions { llvm: "23.1.0".to_owned(), ..stamp().versions };
+        compare(&stamp(), &other, false, &committed, &committed).expect("the same shape");
+        let error = compare(&stamp(), &other, true, &committed, &committed).expect_err("other tools");
+        assert!(
+            error.to_string().contains("LLVM 22.1.8") && error.to_string().contains("LLVM 23.1.0"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn equal_tools_compare_bytes() {
+        let versions = stamp().versions;
+        compare(&stamp(), &versions, true, b"one", b"one").expect("equal bytes");
+        for strict in [false, true] {
+            compare(&stamp(), &versions, strict, b"one", b"two").expect_err("other bytes");
+        }
+    }
+
+    #[test]
+    fn a_stamp_reads_what_it_wrote() {
+        let stamp = stamp();
         assert_eq!(Stamp::parse(&stamp.to_text()).expect("it is whole"), stamp);
     }
 
