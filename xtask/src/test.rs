@@ -99,9 +99,11 @@ fn raise(command: &mut Command, wanted: bool) {
     );
 }
 
-/// Runs the tests, passing on what they print, and adds up their results.
+/// Runs the tests, passing on what they print, and adds up their results. They have nothing to read, whatever
+/// the caller has: a program that reads its input would else end on one machine and wait on another.
 fn watch(command: &mut Command) -> Result<(Sum, bool)> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("start cargo test")?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("start cargo test")?;
     let stdout = child.stdout.take().context("cargo's output")?;
     let mut sum = Sum::default();
     for line in BufReader::new(stdout).split(b'\n') {
