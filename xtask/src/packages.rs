@@ -26,6 +26,9 @@ const FOR_KERNELS: [(&str, &str); 2] = [
     ("qemu-system-x86", "the emulated machine with the oldest kernel"),
 ];
 
+/// What `cargo xtask lint --setup` uses beside, where Python has no pip yet.
+const FOR_LINT: [(&str, &str); 1] = [("python3-pip", "fetches the released programs that lint runs")];
+
 /// An apt-get line that asks no questions, as root.
 pub(crate) fn apt_get(arguments: &str) -> String {
     format!("{}env DEBIAN_FRONTEND=noninteractive apt-get {arguments}", shell::sudo())
@@ -39,6 +42,11 @@ pub(crate) fn install() -> Result<()> {
 /// The same of what `cargo xtask kernels` uses.
 pub(crate) fn install_for_kernels() -> Result<()> {
     install_all(&FOR_KERNELS)
+}
+
+/// The same of what `cargo xtask lint --setup` uses.
+pub(crate) fn install_for_lint() -> Result<()> {
+    install_all(&FOR_LINT)
 }
 
 fn install_all(packages: &[(&str, &str)]) -> Result<()> {

@@ -17,6 +17,8 @@ const LINKER: &str = "0.13.0";
 const LINKER_LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
 /// What Debian calls the pieces: compiler, cargo, the library's source, objcopy, clippy.
 const DEBIAN: &str = "rustc-web cargo-web rust-web-src rust-web-llvm rust-web-clippy";
+/// What a check skips without a toolchain, and how to come by one.
+pub(crate) const NEEDED: &str = "the BPF toolchain: `cargo xtask build-ebpf --install`";
 /// How a line for the shell finds LLVM's version where we cannot know it yet.
 const ASK_LLVM: &str = r"-vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'";
 
@@ -244,12 +246,12 @@ fn linked_llvm(program: &[u8]) -> Option<String> {
 }
 
 /// The value of a line `name: value` as `rustc -vV` prints it.
-fn value<'a>(verbose: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(verbose: &'a str, name: &str) -> Option<&'a str> {
     verbose.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// Major and minor of `1.96.0-nightly`; what is no number counts as 0.
-fn version(text: &str) -> (u32, u32) {
+pub(crate) fn version(text: &str) -> (u32, u32) {
     let mut numbers = text.split('.').map(|part| part.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
