@@ -1,5 +1,23 @@
 //! What a report consists of: plain numbers, their names, and single flows. Functions of a reading and a scan.
+//!
+//! ```text
+//! metric           every figure's name, unit, sentence and getter
+//!   └─ snapshot    one report, and the difference of two
+//!        ├─ service   the figures of each responder
+//!        ├─ latency   quantiles of the legs
+//!        ├─ table     how full the tables are, what was evicted
+//!        │    └─ books     the identity's terms
+//!        ├─ packets   packets by class
+//!        └─ context   what stays the same over a run
+//! flow             one conversation, of either protocol
+//! ```
 
+pub mod books;
+pub mod context;
 pub mod flow;
+pub mod latency;
 pub mod metric;
+pub mod packets;
+pub mod service;
 pub mod snapshot;
+pub mod table;

@@ -209,7 +209,7 @@ const fn assert_state(state: State, place: usize) {
         assert!(tcp.is_none() && udp.is_none(), "a free slot has no verdict");
         return;
     }
-    assert!(udp.is_some() == state.is_udp() && tcp.is_some() == !state.is_udp(), "a verdict of its protocol");
+    assert!(udp.is_some() == state.is_udp() && tcp.is_some() != state.is_udp(), "a verdict of its protocol");
     if let Some(row) = tcp {
         assert!(row.is_term() == state.is_attempt(), "attempts, and they alone, are terms of the identity");
         assert!(matches!(row.role, Role::ByAge) == state.is_open(), "age decides of open attempts");

@@ -9,7 +9,9 @@ use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 use proptest::prelude::*;
 
-use super::{Books, ByCause, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
+use crate::source::scan::ByCause;
+
+use super::{Books, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
 use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
 use crate::model::metric::METRICS;
 

@@ -1,0 +1,206 @@
+//! The books: the terms of the identity, of all attempts or of one service's.
+//!
+//! The gauges are the truth for how many attempts are open and of which cause, and they balance at every reading. The scan
+//! of the tables comes later, while packets go on arriving, so it may count a few more or less. It therefore only says how
+//! the gauges' open attempts divide by age:
+//!
+//! ```text
+//! gauge open ─┬─ moved      past T2 and not yet met: shown as half_open_expired, never more than open
+//!             ├─ half_open  at least T1 old in the scan, never more than is left
+//!             └─ opening    the rest: what the scan missed was moving, so it was young
+//! ```
+//!
+//! Whatever is taken from one term is added to another, so the identity holds in print for any scan.
+
+use std::ops::AddAssign;
+
+use handshake_common::abi::Counter;
+use handshake_common::abi::{CounterBlock, SERVICE_GAUGES};
+use handshake_common::verdict::{Cause, Role, Sign, TCP, UDP, UdpVerdict, Verdict};
+
+use crate::source::Reading;
+use crate::source::scan::{Ages, ByCause};
+
+/// The identity's terms: of all attempts, or of one service's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// SYNs with a new identity.
+    pub attempts: u64,
+    /// By verdict, then by cause; of a verdict without causes all is in the first place.
+    figures: [ByCause; Verdict::ALL.len()],
+}
+
+/// TCP's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// The identity.
+    pub books: Books,
+    /// Completed more than T1 after the first SYN.
+    pub late: u64,
+    /// The verdicts outside the identity; the others count 0 here.
+    outside: [u64; Verdict::ALL.len()],
+    /// How often each verdict was entered, where attempts leave it again.
+    entered: [Option<u64>; Verdict::ALL.len()],
+    signs: [u64; Sign::ALL.len()],
+}
+
+/// UDP's figures: of all flows, or of one service's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpBooks {
+    /// Flows seen.
+    pub flows: u64,
+    figures: [u64; UdpVerdict::ALL.len()],
+}
+
+/// UDP's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Udp {
+    /// The identity.
+    pub books: UdpBooks,
+    /// How often each verdict was entered, where flows leave it again.
+    entered: [Option<u64>; UdpVerdict::ALL.len()],
+    /// Packets of tracked flows.
+    pub packets: u64,
+    /// Bytes of their IP packets.
+    pub bytes: u64,
+}
+
+impl Books {
+    /// Divides the gauges' open attempts by what the scan found; `shown` is what `half_open_expired` may
+    /// not fall below. Only a source whose time runs backwards could ask for more than is open: the
+    /// identity goes first then.
+    pub(super) fn settle(gauges: &[u64; SERVICE_GAUGES], ages: &Ages, shown: ByCause, stopped: bool) -> Self {
+        let gauge = |counter: Counter| gauges[counter as usize - Counter::Attempts as usize];
+        let mut books = Self { attempts: gauge(Counter::Attempts), ..Self::default() };
+        let told = TCP.iter().filter(|row| matches!(row.role, Role::End | Role::Term));
+        for (row, part) in told.flat_map(|row| row.gauges.iter().map(move |part| (row, part))) {
+            *books.at(row.verdict, part.cause.unwrap_or(Cause::NoSynAck)) = gauge(part.counter);
+        }
+        for cause in Cause::ALL {
+            let (met, open) = (gauge(cause.expired()), gauge(cause.open()));
+            let moved = ages.expired.of(cause).max(shown.of(cause).saturating_sub(met)).min(open);
+            let left = open - moved;
+            let half_open = if stopped { left } else { ages.half_open.of(cause).min(left) };
+            *books.at(Verdict::HalfOpenExpired, cause) = met + moved;
+            *books.at(Verdict::HalfOpen, cause) = half_open;
+            *books.at(Verdict::Opening, cause) = left - half_open;
+        }
+        books
+    }
+
+    fn at(&mut self, verdict: Verdict, cause: Cause) -> &mut u64 {
+        self.figures[verdict as usize].at(cause)
+    }
+
+    /// The figure of a verdict; those outside the identity are not here and count 0.
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.by_cause(verdict).total()
+    }
+
+    /// The figure of a verdict that has causes, by cause.
+    pub fn by_cause(&self, verdict: Verdict) -> ByCause {
+        self.figures[verdict as usize]
+    }
+
+    /// So many attempts, of which these had these verdicts.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn of(attempts: u64, figures: &[(Verdict, [u64; 2])]) -> Self {
+        let mut books = Self { attempts, ..Self::default() };
+        for (verdict, [no_syn_ack, no_ack]) in figures {
+            books.figures[*verdict as usize] = ByCause { no_syn_ack: *no_syn_ack, no_ack: *no_ack };
+        }
+        books
+    }
+
+    /// The identity's right side: all verdicts and what is open.
+    #[cfg(test)]
+    pub fn accounted(&self) -> u64 {
+        Verdict::ALL.iter().map(|verdict| self.verdict(*verdict)).sum()
+    }
+}
+
+impl AddAssign for Books {
+    fn add_assign(&mut self, other: Self) {
+        self.attempts += other.attempts;
+        self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
+    }
+}
+
+impl Tcp {
+    pub(super) fn of(reading: &Reading, ages: &Ages, shown: ByCause) -> Self {
+        let counters = &reading.counters;
+        let first = Counter::Attempts as usize;
+        let gauges = std::array::from_fn(|i| counters.words[first + i]);
+        Self {
+            books: Books::settle(&gauges, ages, shown, reading.stopped),
+            late: word(counters, Counter::Late),
+            outside: TCP.map(|row| if row.is_term() { 0 } else { word(counters, row.gauges[0].counter) }),
+            entered: TCP.map(|row| row.entered.map(|entries| word(counters, entries.counter))),
+            signs: Sign::ALL.map(|sign| word(counters, sign.counter())),
+        }
+    }
+
+    /// The figure of a verdict, in the books or outside.
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.books.verdict(verdict) + self.outside[verdict as usize]
+    }
+
+    /// How often a verdict was entered, where attempts leave it again.
+    pub fn entered(&self, verdict: Verdict) -> Option<u64> {
+        self.entered[verdict as usize]
+    }
+
+    /// How often a sign was seen.
+    pub fn sign(&self, sign: Sign) -> u64 {
+        self.signs[sign as usize]
+    }
+}
+
+impl UdpBooks {
+    /// Divides the flows that wait by what the scan found younger than T1. Where time stands still none is
+    /// pending: no answer will come.
+    pub(super) fn settle(gauge: impl Fn(Counter) -> u64, ages: &Ages, stopped: bool) -> Self {
+        let waiting = gauge(Counter::UdpWaiting);
+        let pending = if stopped { 0 } else { ages.pending.min(waiting) };
+        let figures = UDP.map(|row| match (row.role, row.verdict) {
+            (Role::ByAge, UdpVerdict::Pending) => pending,
+            (Role::ByAge, _) => waiting - pending,
+            (Role::End | Role::Term | Role::Outside, _) => gauge(row.gauges[0].counter),
+        });
+        Self { flows: gauge(Counter::UdpFlows), figures }
+    }
+
+    /// The figure of a verdict.
+    pub fn verdict(&self, verdict: UdpVerdict) -> u64 {
+        self.figures[verdict as usize]
+    }
+}
+
+impl AddAssign for UdpBooks {
+    fn add_assign(&mut self, other: Self) {
+        self.flows += other.flows;
+        self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
+    }
+}
+
+impl Udp {
+    pub(super) fn of(reading: &Reading, ages: &Ages) -> Self {
+        let counters = &reading.counters;
+        Self {
+            books: UdpBooks::settle(|counter| word(counters, counter), ages, reading.stopped),
+            entered: UDP.map(|row| row.entered.map(|entries| word(counters, entries.counter))),
+            packets: word(counters, Counter::UdpPackets),
+            bytes: word(counters, Counter::UdpBytes),
+        }
+    }
+
+    /// How often a verdict was entered, where flows leave it again.
+    pub fn entered(&self, verdict: UdpVerdict) -> Option<u64> {
+        self.entered[verdict as usize]
+    }
+}
+
+pub(super) fn word(counters: &CounterBlock, counter: Counter) -> u64 {
+    counters.words[counter as usize]
+}

@@ -1,0 +1,78 @@
+//! Latencies of the legs: samples, attempts left out, and quantiles of a histogram.
+
+use handshake_common::abi::{BUCKETS, Counter, Histogram};
+use handshake_common::latency::{bucket, upper_bound};
+use handshake_common::verdict::Leg;
+
+use crate::model::books::word;
+use crate::source::Reading;
+
+/// The latency of one leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// Samples.
+    pub count: u64,
+    /// Attempts left out: retransmissions or disorder blur their time.
+    pub excluded: u64,
+    /// Unknown without a sample.
+    pub quantiles: Option<Quantiles>,
+}
+
+/// What the samples of a leg come to, ns: bucket bounds, at most 1/16 above the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantiles {
+    /// Half of the samples are at most this.
+    pub p50_ns: u64,
+    /// 90 of 100 are.
+    pub p90_ns: u64,
+    /// 99 of 100 are.
+    pub p99_ns: u64,
+    /// All are.
+    pub max_ns: u64,
+}
+
+impl Latency {
+    /// `most` is the longest sample where it is known.
+    pub(super) fn of(histogram: &Histogram, excluded: u64, most: u64) -> Self {
+        let count = histogram.buckets.iter().sum();
+        let quantiles = last_bucket(histogram).map(|last| {
+            // The maximum is read a moment before the buckets: it may not know the last sample yet.
+            let max_ns = if bucket(most) < last { upper_bound(last) } else { most.min(upper_bound(last)) };
+            let at = |percent| quantile(histogram, count, percent).min(max_ns);
+            Quantiles { p50_ns: at(50), p90_ns: at(90), p99_ns: at(99), max_ns }
+        });
+        Self { count, excluded, quantiles }
+    }
+}
+
+pub(super) fn latencies(reading: &Reading) -> [Latency; 3] {
+    Leg::ALL.map(|leg| {
+        let of = |counter: Counter| word(&reading.counters, counter);
+        Latency::of(&reading.histograms[leg as usize], of(leg.excluded()), of(leg.longest()))
+    })
+}
+
+/// The bound of the bucket that holds the sample of this rank.
+pub(super) fn quantile(histogram: &Histogram, count: u64, percent: u64) -> u64 {
+    let rank = u128::from(count) * u128::from(percent);
+    let mut below = 0_u128;
+    for (index, samples) in (0..).zip(histogram.buckets) {
+        below += u128::from(samples);
+        if below * 100 >= rank && samples != 0 {
+            return upper_bound(index);
+        }
+    }
+    0
+}
+
+pub(super) fn last_bucket(histogram: &Histogram) -> Option<u32> {
+    (0..).zip(histogram.buckets).filter(|(_, samples)| *samples != 0).map(|(index, _)| index).last()
+}
+
+pub(super) fn difference(now: &Histogram, before: &Histogram) -> Histogram {
+    let mut buckets = [0; BUCKETS];
+    for (bucket, (now, before)) in buckets.iter_mut().zip(now.buckets.iter().zip(&before.buckets)) {
+        *bucket = now.saturating_sub(*before);
+    }
+    Histogram { buckets }
+}

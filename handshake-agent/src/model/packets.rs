@@ -1,0 +1,40 @@
+//! Packets by class, of one interface or of all.
+
+use handshake_common::abi::{ClassBlock, class_index};
+use handshake_common::wire::Class;
+
+/// Packets by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// All of them.
+    pub total: u64,
+    /// With an IPv4 header.
+    pub ipv4: u64,
+    /// With an IPv6 header.
+    pub ipv6: u64,
+    /// Of flows that the filter leaves out; not known by interface.
+    pub filtered: Option<u64>,
+    pub(super) classes: [u64; Class::ALL.len()],
+}
+
+impl Packets {
+    pub(super) fn sum(blocks: &[ClassBlock]) -> Self {
+        let mut sum = Self::default();
+        for block in blocks {
+            for (at, class) in Class::ALL.iter().enumerate() {
+                let [neither, ipv4, ipv6] =
+                    [0, 1, 2].map(|family| block.packets[class_index(*class as u8, family)]);
+                sum.ipv4 += ipv4;
+                sum.ipv6 += ipv6;
+                sum.classes[at] += neither + ipv4 + ipv6;
+            }
+        }
+        sum.total = sum.classes.iter().sum();
+        sum
+    }
+
+    /// Packets of one class.
+    pub fn class(&self, class: Class) -> u64 {
+        self.classes[class as usize]
+    }
+}
