@@ -8,7 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors of a crate's top modules, from the top to the ground. A module imports from below only.
-const FLOORS: [(&str, &[&str]); 2] = [
+const FLOORS: [(&str, &[&str]); 3] = [
+    (
+        "handshake-common",
+        &[
+            "host", "memory", "engine", "table", "tcp", "udp", "record", "books", "latency", "abi", "wire",
+            "flow", "shared", "verdict", "seq", "counter",
+        ],
+    ),
     (
         "handshake-agent",
         &["session", "attach", "model", "source", "options", "error", "hook", "address", "similar"],
