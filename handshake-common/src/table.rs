@@ -95,12 +95,12 @@ struct Words {
 
 /// A record's body as shared words: the bytes of [`abi::Body`].
 #[repr(C)]
-pub struct Body {
+pub struct SlotBody {
     wide: [Shared64; 3],
     narrow: [Shared32; 4],
 }
 
-/// Places in `Body`, of what is read or changed alone.
+/// Places in `SlotBody`, of what is read or changed alone.
 mod place {
     use core::mem::offset_of;
 
@@ -117,7 +117,7 @@ mod place {
     pub(super) const POINTS_SHIFT: u32 = if cfg!(target_endian = "little") { 24 } else { 0 };
 }
 
-impl Body {
+impl SlotBody {
     /// An empty body.
     #[must_use]
     pub const fn new() -> Self {
@@ -203,7 +203,7 @@ impl Body {
     }
 }
 
-impl Default for Body {
+impl Default for SlotBody {
     fn default() -> Self {
         Self::new()
     }
@@ -218,7 +218,7 @@ pub trait Slot {
     /// Jiffies of the latest packet.
     fn last(&self) -> &Shared32;
     /// The body.
-    fn body(&self) -> &Body;
+    fn body(&self) -> &SlotBody;
     /// Is the key in it? Counts only under the tag that was loaded before.
     fn holds(&self, key: &FlowKey) -> bool;
     /// Writes the key; the slot is owned.
@@ -236,7 +236,7 @@ pub struct Slot4 {
     high: Shared32,
     ports: Shared32,
     last: Shared32,
-    body: Body,
+    body: SlotBody,
 }
 
 /// A slot of the IPv6 table: the bytes of [`abi::Flow6`].
@@ -248,14 +248,14 @@ pub struct Slot6 {
     last: Shared32,
     low: [Shared32; 4],
     high: [Shared32; 4],
-    body: Body,
+    body: SlotBody,
     reserved: [Shared64; 5],
 }
 
 const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<Slot4>() == size_of::<abi::Flow4>() && size_of::<Slot6>() == size_of::<abi::Flow6>());
-    assert!(size_of::<Body>() == size_of::<abi::Body>());
+    assert!(size_of::<SlotBody>() == size_of::<abi::Body>());
     assert!(offset_of!(Slot4, body) == offset_of!(abi::Flow4, body));
     assert!(offset_of!(Slot6, body) == offset_of!(abi::Flow6, body));
     assert!(offset_of!(Slot4, ports) == offset_of!(abi::Flow4, ports));
@@ -278,7 +278,7 @@ impl Slot for Slot4 {
         &self.last
     }
     #[inline(always)]
-    fn body(&self) -> &Body {
+    fn body(&self) -> &SlotBody {
         &self.body
     }
     #[inline(always)]
@@ -314,7 +314,7 @@ impl Slot for Slot6 {
         &self.last
     }
     #[inline(always)]
-    fn body(&self) -> &Body {
+    fn body(&self) -> &SlotBody {
         &self.body
     }
     #[inline(always)]

@@ -15,7 +15,7 @@ use aya::programs::{Link as _, SchedClassifier, TcHandle};
 use libc::{RTM_GETTFILTER, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS};
 
 use super::bpf::program;
-use super::netlink::{Body, Message, Netlink, ROUTE, Refusal, find, text, u16_at, u32_at};
+use super::netlink::{Message, MessageBody, Netlink, ROUTE, Refusal, find, text, u16_at, u32_at};
 use super::{Direction, InterfaceInfo, refusal, tc_errno};
 
 /// Size of `struct tcmsg`, bytes.
@@ -191,7 +191,7 @@ pub fn filters(index: u32, direction: Direction) -> Result<Vec<ClsactFilter>, Re
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[12..16].copy_from_slice(&parent.to_ne_bytes());
     let mut netlink = Netlink::open(ROUTE)?;
-    let answers = netlink.dump(RTM_GETTFILTER, Body::new(&header).bytes())?;
+    let answers = netlink.dump(RTM_GETTFILTER, MessageBody::new(&header).bytes())?;
     Ok(answers.iter().filter_map(|message| parse(message, direction)).collect())
 }
 

@@ -9,7 +9,8 @@ use libc::{RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM
 use strsim::levenshtein;
 
 use super::netlink::{
-    Body, Message, Netlink, ROUTE, Refusal, attributes, find, link_header, text, u16_at, u32_at, u64_at,
+    Message, MessageBody, Netlink, ROUTE, Refusal, attributes, find, link_header, text, u16_at, u32_at,
+    u64_at,
 };
 use crate::error::Error;
 
@@ -222,7 +223,7 @@ fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
 /// Reads one link by its index, or all links if `index` is 0.
 fn read_links(index: u32) -> Result<Vec<InterfaceInfo>, Refusal> {
     let mut netlink = Netlink::open(ROUTE)?;
-    let body = Body::new(&link_header(index));
+    let body = MessageBody::new(&link_header(index));
     let answers = match index {
         0 => netlink.dump(RTM_GETLINK, body.bytes())?,
         _ => netlink.request(RTM_GETLINK, 0, body.bytes())?,
@@ -296,7 +297,7 @@ fn default_routes() -> Result<Vec<u32>, Refusal> {
     for family in [libc::AF_INET, libc::AF_INET6] {
         let mut header = [0; ROUTE_HEADER];
         header[0] = u8::try_from(family).unwrap_or_default();
-        for message in netlink.dump(RTM_GETROUTE, Body::new(&header).bytes())? {
+        for message in netlink.dump(RTM_GETROUTE, MessageBody::new(&header).bytes())? {
             for index in default_route(&message) {
                 if !indexes.contains(&index) {
                     indexes.push(index);
@@ -399,8 +400,9 @@ mod tests {
         let message = |family: i32, attributes: &[(u16, &[u8])]| {
             let mut header = [0; ADDRESS_HEADER];
             header[0] = u8::try_from(family).expect("a small number");
-            let body =
-                attributes.iter().fold(Body::new(&header), |body, (kind, value)| body.with(*kind, value));
+            let body = attributes
+                .iter()
+                .fold(MessageBody::new(&header), |body, (kind, value)| body.with(*kind, value));
             Message { kind: RTM_NEWADDR, body: body.bytes().to_vec() }
         };
         let (own, peer) = ([192, 0, 2, 1], [192, 0, 2, 2]);
@@ -423,7 +425,10 @@ mod tests {
     /// A route message with this prefix length, table, type and attribute.
     fn route(prefix: u8, table: u8, kind: u8, attribute: u16, value: &[u8]) -> Message {
         let header = [2, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
-        Message { kind: RTM_NEWROUTE, body: Body::new(&header).with(attribute, value).bytes().to_vec() }
+        Message {
+            kind: RTM_NEWROUTE,
+            body: MessageBody::new(&header).with(attribute, value).bytes().to_vec(),
+        }
     }
 
     #[test]

@@ -202,9 +202,9 @@ pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 
 /// A request's family header and attributes.
 #[derive(Default)]
-pub(super) struct Body(Vec<u8>);
+pub(super) struct MessageBody(Vec<u8>);
 
-impl Body {
+impl MessageBody {
     /// Starts with the family's own header.
     pub(super) fn new(header: &[u8]) -> Self {
         Self(header.to_vec())
@@ -246,7 +246,7 @@ mod tests {
     fn acknowledgement(errno: i32, words: &str) -> Vec<u8> {
         let mut fixed = (-errno).to_ne_bytes().to_vec();
         fixed.resize(ACK_FIXED, 0);
-        let body = Body::new(&fixed).with(ACK_WORDS, format!("{words}\0").as_bytes());
+        let body = MessageBody::new(&fixed).with(ACK_WORDS, format!("{words}\0").as_bytes());
         encode(2, 0, 7, body.bytes()).expect("a short message")
     }
 
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn attributes_end_where_the_bytes_do() {
-        let body = Body::default().with(1, b"abcde").nest(2, &Body::default().with(3, &[9]));
+        let body = MessageBody::default().with(1, b"abcde").nest(2, &MessageBody::default().with(3, &[9]));
         let whole: Vec<_> = attributes(body.bytes()).map(|(kind, _)| kind).collect();
         assert_eq!(whole, [1, 2]);
         assert_eq!(find(body.bytes(), 2).and_then(|inner| find(inner, 3)), Some(&[9][..]));

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use aya::programs::XdpMode;
 use libc::RTM_SETLINK;
 
-use super::netlink::{Body, Netlink, ROUTE, link_header};
+use super::netlink::{MessageBody, Netlink, ROUTE, link_header};
 
 /// Attributes inside `IFLA_XDP`.
 const XDP_FD: u16 = 1;
@@ -40,8 +40,9 @@ pub(super) fn refusal_words(program: &impl AsFd, index: u32, mode: XdpMode) -> O
     }
 }
 
-fn request(index: u32, attributes: &[(u16, u32)]) -> Body {
-    let inner =
-        attributes.iter().fold(Body::default(), |body, (kind, value)| body.with(*kind, &value.to_ne_bytes()));
-    Body::new(&link_header(index)).nest(libc::IFLA_XDP, &inner)
+fn request(index: u32, attributes: &[(u16, u32)]) -> MessageBody {
+    let inner = attributes
+        .iter()
+        .fold(MessageBody::default(), |body, (kind, value)| body.with(*kind, &value.to_ne_bytes()));
+    MessageBody::new(&link_header(index)).nest(libc::IFLA_XDP, &inner)
 }

@@ -184,7 +184,7 @@ proptest! {
 
 #[test]
 fn counts_land_in_their_fields() {
-    let body = Body::new();
+    let body = SlotBody::new();
     body.set_tcp(TcpRecord { ack: 5, points: 0x21, ..TcpRecord::default() });
     body.add_acks(3);
     assert_eq!((body.tcp().ack, body.points()), (8, 0x21));

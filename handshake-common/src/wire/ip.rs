@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
-use super::link::Network;
+use super::link::NetworkLayer;
 use super::{Class, Frame, Packet, TCP, UDP, fixed_part, note};
 use crate::flow::Family;
 
@@ -129,7 +129,11 @@ struct Extension {
 
 /// Reads the IP header that `network` announces, and what chains on behind it.
 #[inline(always)]
-pub(super) fn read<F: Frame>(frame: &F, network: Network, packet: &mut Packet) -> Result<Transport, Class> {
+pub(super) fn read<F: Frame>(
+    frame: &F,
+    network: NetworkLayer,
+    packet: &mut Packet,
+) -> Result<Transport, Class> {
     match network.family {
         Family::V4 => ipv4(frame, network.offset, packet),
         Family::V6 => ipv6(frame, network.offset, packet),
@@ -275,7 +279,7 @@ const fn is_extension(protocol: u8) -> bool {
 }
 
 /// Who an ICMP error is about: the start of the packet it quotes.
-pub(super) struct Quoted {
+pub(super) struct QuotedDatagram {
     pub(super) source: [u32; 4],
     pub(super) destination: [u32; 4],
     pub(super) protocol: u8,
@@ -286,7 +290,7 @@ pub(super) struct Quoted {
 /// Reads the IP header quoted at `offset`. Lengths in it are of a packet that is not here, and
 /// routers have been known to change them: they say nothing.
 #[inline(always)]
-pub(super) fn quoted<F: Frame>(frame: &F, outer: &Transport, offset: u32) -> Result<Quoted, Class> {
+pub(super) fn quoted<F: Frame>(frame: &F, outer: &Transport, offset: u32) -> Result<QuotedDatagram, Class> {
     match outer.family {
         Family::V4 => quoted_ipv4(frame, offset),
         Family::V6 => quoted_ipv6(frame, offset, outer.end),
@@ -294,13 +298,13 @@ pub(super) fn quoted<F: Frame>(frame: &F, outer: &Transport, offset: u32) -> Res
 }
 
 #[inline(always)]
-fn quoted_ipv4<F: Frame>(frame: &F, offset: u32) -> Result<Quoted, Class> {
+fn quoted_ipv4<F: Frame>(frame: &F, offset: u32) -> Result<QuotedDatagram, Class> {
     let header: Ipv4 = frame.read(offset)?;
     let ip_header = header.header_length()?;
     if header.is_later_fragment() {
         return Err(Class::Fragment);
     }
-    Ok(Quoted {
+    Ok(QuotedDatagram {
         source: [header.source.get(), 0, 0, 0],
         destination: [header.destination.get(), 0, 0, 0],
         protocol: header.protocol,
@@ -309,7 +313,7 @@ fn quoted_ipv4<F: Frame>(frame: &F, offset: u32) -> Result<Quoted, Class> {
 }
 
 #[inline(always)]
-fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<Quoted, Class> {
+fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatagram, Class> {
     let header: Ipv6 = frame.read(offset)?;
     if !header.is_version_6() {
         return Err(Class::Malformed);
@@ -323,7 +327,7 @@ fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<Quoted, Cla
         first_fragment: false,
     };
     walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport)?;
-    Ok(Quoted {
+    Ok(QuotedDatagram {
         source: header.source.map(U32::get),
         destination: header.destination.map(U32::get),
         protocol: transport.protocol,

@@ -10,8 +10,8 @@ use crate::flow::Family;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-const TCP_LENGTH: u32 = fixed_part::<Tcp>();
-const UDP_LENGTH: u32 = fixed_part::<Udp>();
+const TCP_LENGTH: u32 = fixed_part::<TcpHeader>();
+const UDP_LENGTH: u32 = fixed_part::<UdpHeader>();
 /// Type, code, checksum and a word that differs: the same for every ICMP error of either version.
 pub(super) const ICMP_LENGTH: u32 = 8;
 const QUOTED_LENGTH: u32 = fixed_part::<Quoted>();
@@ -19,7 +19,7 @@ const QUOTED_LENGTH: u32 = fixed_part::<Quoted>();
 /// RFC 9293 §3.1, without options.
 #[derive(FromBytes)]
 #[repr(C, align(4))]
-struct Tcp {
+struct TcpHeader {
     source_port: U16,
     destination_port: U16,
     seq: U32,
@@ -34,7 +34,7 @@ struct Tcp {
 /// RFC 768.
 #[derive(FromBytes)]
 #[repr(C, align(4))]
-struct Udp {
+struct UdpHeader {
     source_port: U16,
     destination_port: U16,
     length: U16,
@@ -79,7 +79,7 @@ pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
     if transport.offset + TCP_LENGTH > transport.end {
         return Err(Class::Malformed);
     }
-    let header: Tcp = frame.read(transport.offset)?;
+    let header: TcpHeader = frame.read(transport.offset)?;
     let length = u32::from(header.data_offset >> 4) * 4;
     let payload_offset = transport.offset + length;
     if length < TCP_LENGTH || (payload_offset > transport.end && !transport.first_fragment) {
@@ -120,7 +120,7 @@ pub(super) fn udp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
     if transport.offset + UDP_LENGTH > transport.end {
         return Err(Class::Malformed);
     }
-    let header: Udp = frame.read(transport.offset)?;
+    let header: UdpHeader = frame.read(transport.offset)?;
     if u32::from(header.length.get()) < UDP_LENGTH {
         return Err(Class::Malformed);
     }

@@ -8,7 +8,7 @@ use crate::flow::Family;
 
 /// Where the IP header begins, and which one was announced.
 #[derive(Clone, Copy)]
-pub(super) struct Network {
+pub(super) struct NetworkLayer {
     /// What the link header says, or the version's nibble where there is none.
     pub(super) family: Family,
     /// Of the IP header.
@@ -22,7 +22,7 @@ const VLAN_TAGS: u32 = 3;
 pub(super) const LONGEST: u32 = SLL2_LENGTH + VLAN_TAGS * TAG_LENGTH;
 
 pub(super) const ETHERNET_LENGTH: u32 = fixed_part::<Ethernet>();
-const TAG_LENGTH: u32 = fixed_part::<Tag>();
+const TAG_LENGTH: u32 = fixed_part::<VlanTag>();
 const SLL_LENGTH: u32 = fixed_part::<Sll>();
 const SLL2_LENGTH: u32 = fixed_part::<Sll2>();
 const LOOPBACK_LENGTH: u32 = fixed_part::<U32>();
@@ -49,7 +49,7 @@ pub(super) struct Ethernet {
 /// What follows the EtherType that announces a tag.
 #[derive(FromBytes)]
 #[repr(C, align(2))]
-struct Tag {
+struct VlanTag {
     _control: U16,
     ethertype: U16,
 }
@@ -72,7 +72,7 @@ struct Sll2 {
 
 /// Steps over what comes before the IP header.
 #[inline(always)]
-pub(super) fn read<F: Frame>(frame: &F, link: Link) -> Result<Network, Class> {
+pub(super) fn read<F: Frame>(frame: &F, link: Link) -> Result<NetworkLayer, Class> {
     match link {
         Link::Ethernet => tagged(frame, frame.read::<Ethernet>(0)?.ethertype.get(), ETHERNET_LENGTH),
         Link::LinuxSll => tagged(frame, frame.read::<Sll>(0)?.protocol.get(), SLL_LENGTH),
@@ -84,17 +84,17 @@ pub(super) fn read<F: Frame>(frame: &F, link: Link) -> Result<Network, Class> {
 }
 
 #[inline(always)]
-fn tagged<F: Frame>(frame: &F, mut ethertype: u16, mut offset: u32) -> Result<Network, Class> {
+fn tagged<F: Frame>(frame: &F, mut ethertype: u16, mut offset: u32) -> Result<NetworkLayer, Class> {
     for _ in 0..VLAN_TAGS {
         if !is_tag(ethertype) {
             break;
         }
-        ethertype = frame.read::<Tag>(offset)?.ethertype.get();
+        ethertype = frame.read::<VlanTag>(offset)?.ethertype.get();
         offset += TAG_LENGTH;
     }
     match ethertype {
-        ethertype::IPV4 => Ok(Network { family: Family::V4, offset }),
-        ethertype::IPV6 => Ok(Network { family: Family::V6, offset }),
+        ethertype::IPV4 => Ok(NetworkLayer { family: Family::V4, offset }),
+        ethertype::IPV6 => Ok(NetworkLayer { family: Family::V6, offset }),
         _ => Err(Class::NonIp),
     }
 }
@@ -109,10 +109,10 @@ pub(super) const fn is_tag(ethertype: u16) -> bool {
 /// Two bytes are read for one: the bounds check of a single byte becomes `data >= end` in 32 bits,
 /// which proves nothing to the verifier.
 #[inline(always)]
-fn bare<F: Frame>(frame: &F) -> Result<Network, Class> {
+fn bare<F: Frame>(frame: &F) -> Result<NetworkLayer, Class> {
     match frame.read::<U16>(0)?.get() >> 12 {
-        4 => Ok(Network { family: Family::V4, offset: 0 }),
-        6 => Ok(Network { family: Family::V6, offset: 0 }),
+        4 => Ok(NetworkLayer { family: Family::V4, offset: 0 }),
+        6 => Ok(NetworkLayer { family: Family::V6, offset: 0 }),
         _ => Err(Class::Malformed),
     }
 }
@@ -121,11 +121,11 @@ fn bare<F: Frame>(frame: &F) -> Result<Network, Class> {
 ///
 /// Families are small, so a number with high bits was written by a machine of the other byte order.
 #[inline(always)]
-const fn loopback(family: u32, either_order: bool) -> Result<Network, Class> {
+const fn loopback(family: u32, either_order: bool) -> Result<NetworkLayer, Class> {
     let family = if either_order && family > 0xffff { family.swap_bytes() } else { family };
     match family {
-        2 => Ok(Network { family: Family::V4, offset: LOOPBACK_LENGTH }),
-        24 | 28 | 30 => Ok(Network { family: Family::V6, offset: LOOPBACK_LENGTH }),
+        2 => Ok(NetworkLayer { family: Family::V4, offset: LOOPBACK_LENGTH }),
+        24 | 28 | 30 => Ok(NetworkLayer { family: Family::V6, offset: LOOPBACK_LENGTH }),
         _ => Err(Class::NonIp),
     }
 }

@@ -44,7 +44,7 @@ impl PacketSink for ParseOnly {
 /// Both headers in one piece: one look at the frame's end.
 #[derive(FromBytes)]
 #[repr(C)]
-struct Head<T> {
+struct PlainHeader<T> {
     ethernet: Ethernet,
     ip: T,
 }
@@ -54,7 +54,7 @@ struct Head<T> {
 /// malformed; what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
 #[inline(always)]
 pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
-    let Ok(head) = frame.read::<Head<Ipv4>>(0) else { return false };
+    let Ok(head) = frame.read::<PlainHeader<Ipv4>>(0) else { return false };
     match head.ethernet.ethertype.get() {
         ethertype::IPV4 => ipv4(frame, &head.ip, packet, sink),
         ethertype::IPV6 => false,
@@ -66,7 +66,7 @@ pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sin
 /// The same of IPv6. Apart, because it needs more of the stack.
 #[inline(always)]
 pub fn parse_plain6<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
-    let Ok(head) = frame.read::<Head<Ipv6>>(0) else { return false };
+    let Ok(head) = frame.read::<PlainHeader<Ipv6>>(0) else { return false };
     head.ethernet.ethertype.get() == ethertype::IPV6 && ipv6(frame, &head.ip, packet, sink)
 }
 
