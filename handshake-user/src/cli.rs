@@ -544,15 +544,41 @@ fn usage(why: String) -> clap::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use clap::CommandFactory;
 
     use super::{Cli, Command, Format, HookChoice, Watch, one_line, parse_from};
+    use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
 
     #[test]
     fn clap_finds_no_fault_in_the_definition() {
         Cli::command().debug_assert();
+    }
+
+    /// Each option that a page names is there, and each option of check and replay is in its page.
+    #[test]
+    fn documented_options_are_there() {
+        let command = Cli::command();
+        let options = |of: &clap::Command| -> BTreeSet<String> {
+            of.get_arguments().filter_map(|each| each.get_long()).map(|name| format!("--{name}")).collect()
+        };
+        let all: BTreeSet<String> = command.get_subcommands().flat_map(options).collect();
+        let named = |page: &str| -> BTreeSet<String> {
+            let words = code(page).into_iter().flat_map(str::split_whitespace);
+            words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_owned).collect()
+        };
+        for page in [JSON, TERMINAL, CHECK, REPLAY] {
+            let unknown: Vec<String> = named(page).difference(&all).cloned().collect();
+            assert!(unknown.is_empty(), "there is no {unknown:?}");
+        }
+        for (name, page) in [("replay", REPLAY), ("check", CHECK)] {
+            let of = command.find_subcommand(name).map(options).unwrap_or_default();
+            let everywhere = ["--verbose", "--output"].map(str::to_owned).into();
+            let missing: Vec<String> = (&(&of - &named(page)) - &everywhere).into_iter().collect();
+            assert!(missing.is_empty(), "not in the page of {name}: {missing:?}");
+        }
     }
 
     #[test]

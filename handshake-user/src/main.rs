@@ -21,6 +21,8 @@ mod duration;
 mod error;
 mod number;
 mod report;
+#[cfg(test)]
+mod testing;
 mod time;
 mod tui;
 

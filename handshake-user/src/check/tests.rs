@@ -11,9 +11,10 @@ use handshake_common::record::State;
 use handshake_common::verdict::Leg;
 
 use super::kernel::{Account, Counts};
-use super::{Checked, Ended, Expectation, KernelCounter, Status, Window, list};
+use super::{Checked, Ended, Expectation, KernelCounter, Status, Window, list, name};
 use crate::report::json::write_check;
 use crate::report::text::{Style, draw_check};
+use crate::testing::{CHECK, code, firsts};
 
 /// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
 pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> Window {
@@ -239,4 +240,26 @@ fn every_metric_is_listed_and_understood() {
         count += 1;
     }
     assert!(count > METRICS.len(), "{count} rows:\n{listed}");
+}
+
+/// docs/check.md: each expectation in it can be read, and each function, unit and counter is there.
+#[test]
+fn what_can_be_expected_is_documented() {
+    let examples = firsts(CHECK, "expectation");
+    assert!(examples.len() > 5, "{examples:?}");
+    examples.iter().for_each(|example| {
+        Expectation::parse(example).unwrap_or_else(|wrong| panic!("{wrong}"));
+    });
+    assert_eq!(firsts(CHECK, "function"), name::FUNCTIONS.map(|(name, _)| name.to_owned()).into());
+    let counters = KernelCounter::ALL.map(|counter| counter.name().to_owned());
+    assert_eq!(firsts(CHECK, "counter"), counters.into());
+    let words = code(CHECK);
+    let told = Expectation::parse("p99(connect) < 1x").expect_err("x is no unit").to_string();
+    let (_, units) = told.lines().next().and_then(|line| line.split_once("there are ")).expect("all units");
+    let mut wanted: Vec<&str> = units.split([',', ' ']).filter(|word| !["", "and"].contains(word)).collect();
+    wanted.extend(Leg::ALL.map(Leg::name));
+    wanted.extend([">=", "<=", "==", "!=", ">", "<", name::RATE]);
+    let missing: Vec<&str> =
+        wanted.into_iter().filter(|word| !words.iter().any(|known| known == word)).collect();
+    assert!(missing.is_empty(), "not in docs/check.md: {missing:?}");
 }

@@ -198,12 +198,16 @@ fn has_verdict(books: &ServiceBooks, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use handshake_agent::fake::{Fake, record, udp_record};
     use handshake_agent::source::Moment;
     use handshake_agent::source::Source as _;
     use handshake_common::record::State;
+    use handshake_common::verdict::Cause;
 
-    use super::Filter;
+    use super::{Filter, Term};
+    use crate::testing::{TERMINAL, firsts};
     use handshake_agent::model::flow::Flow;
 
     /// What is typed, and which of the conversations below it leaves.
@@ -254,6 +258,28 @@ mod tests {
     /// Opened at boot, which was 1000 s ago: with a T2 beyond that they are half-open.
     fn at_five_seconds(fake: &Fake) -> handshake_common::record::Clocks {
         handshake_common::record::Clocks { expire_after_ns: u64::MAX, ..fake.clocks() }
+    }
+
+    /// Each word in docs/terminal.md is understood as more than text, and each kind of word is there.
+    #[test]
+    fn each_word_is_documented() {
+        let words = firsts(TERMINAL, "filter word");
+        let terms: Vec<Term> = words.iter().flat_map(|word| Filter::parse(word).expect(word).terms).collect();
+        assert_eq!(terms.len(), words.len());
+        let kind = |term: &Term| match term {
+            Term::Port(_) => 0,
+            Term::Net(_) => 1,
+            Term::Socket { .. } => 2,
+            Term::Verdict(_) => 3,
+            Term::Cause(_) => 4,
+            Term::Udp(_) => 5,
+            Term::Text(_) => 6,
+        };
+        let kinds: BTreeSet<usize> = terms.iter().map(kind).collect();
+        assert_eq!(kinds, (0..6).collect(), "{words:?}");
+        for cause in Cause::ALL {
+            assert!(words.contains(&format!("cause:{}", cause.name())), "{cause:?}");
+        }
     }
 
     #[test]

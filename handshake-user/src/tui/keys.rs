@@ -162,6 +162,7 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
     use super::{Action, Edit, HELP, Step, action};
+    use crate::testing::{TERMINAL, firsts};
     use crate::tui::screen::Screen;
 
     const NORMAL: [(KeyCode, Action); 32] = [
@@ -241,6 +242,43 @@ mod tests {
         let mut key = KeyEvent::from(KeyCode::Char('q'));
         key.kind = KeyEventKind::Release;
         assert_eq!(action(key, false), None);
+    }
+
+    /// As docs/terminal.md names a key.
+    fn name(code: KeyCode) -> String {
+        let name = match code {
+            KeyCode::Char(' ') => "Space",
+            KeyCode::Char(character) => return character.to_string(),
+            KeyCode::BackTab => "Shift-Tab",
+            KeyCode::Up => "↑",
+            KeyCode::Down => "↓",
+            KeyCode::Left => "←",
+            KeyCode::Right => "→",
+            KeyCode::PageUp => "PgUp",
+            KeyCode::PageDown => "PgDn",
+            other => return format!("{other:?}"),
+        };
+        name.to_owned()
+    }
+
+    /// With Control, the letters that mean something.
+    fn with_control(typing: bool) -> impl Iterator<Item = String> {
+        let means = move |letter: &char| {
+            action(KeyEvent::new(KeyCode::Char(*letter), KeyModifiers::CONTROL), typing).is_some()
+        };
+        ('a'..='z').filter(means).map(|letter| format!("Ctrl-{}", letter.to_ascii_uppercase()))
+    }
+
+    /// docs/terminal.md has each key, and no other.
+    #[test]
+    fn each_key_is_documented() {
+        let keys = NORMAL.iter().map(|(code, _)| name(*code)).chain(with_control(false));
+        assert_eq!(firsts(TERMINAL, "key |"), keys.collect());
+        let typed =
+            TYPING.iter().filter(|(code, _)| !matches!(code, KeyCode::Char(_))).map(|(code, _)| name(*code));
+        let always = ["Ctrl-C", "Ctrl-L"];
+        let typed = typed.chain(with_control(true).filter(|name| !always.contains(&name.as_str())));
+        assert_eq!(firsts(TERMINAL, "key while typing"), typed.collect());
     }
 
     /// Each single character that help names means something.

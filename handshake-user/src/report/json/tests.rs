@@ -1,5 +1,7 @@
 //! Names, order and absence: what a program that reads the JSON relies on.
 
+mod documented;
+
 use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};

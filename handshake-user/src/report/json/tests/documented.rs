@@ -1,0 +1,220 @@
+//! docs/json.md against what is written: each field has its row, each row its field, and units are those of the metrics.
+
+use std::collections::BTreeSet;
+
+use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
+use handshake_agent::model::flow::{Flow, View};
+use handshake_agent::model::metric::{METRICS, Unit};
+use handshake_agent::model::snapshot::{EVICTIONS, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
+use handshake_common::abi::Counter;
+use handshake_common::record::{Detail, State};
+use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
+use serde_json::Value;
+
+use super::super::{report, write_check, write_flow, write_report_with_flows};
+use super::{capture, take};
+use crate::check::{Account, Checked, Ended, Expectation, Status, Window};
+use crate::testing::{JSON, code, section, table};
+
+/// The code that writes reports and flows, and what a check adds.
+const WRITERS: [&str; 2] = [include_str!("../../json.rs"), include_str!("../check.rs")];
+
+/// The paths of all values: `a.b`, and `a[]` for what is in an array. Of what has a section of its own no more is told.
+fn paths(value: &Value, path: &str, all: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let dot = if path.is_empty() { "" } else { "." };
+                paths(field, &format!("{path}{dot}{name}"), all);
+            }
+        }
+        Value::Array(elements) => {
+            let inner = format!("{path}[]");
+            if elements.is_empty() || ["flows[]", "services[]"].contains(&inner.as_str()) {
+                all.insert(inner);
+            } else {
+                elements.iter().for_each(|element| paths(element, &inner, all));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            all.insert(path.to_owned());
+        }
+    }
+}
+
+fn all_paths(values: &[Value]) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    values.iter().for_each(|value| paths(value, "", &mut all));
+    all
+}
+
+/// The fields of a section with their units; a name in capitals stands for several.
+fn documented(heading: &str) -> Vec<(String, String)> {
+    let rows = table(section(JSON, heading), "field ");
+    let mut all = Vec::new();
+    for row in &rows {
+        let field = code(&row[0])[0];
+        let stands_for: Vec<String> = if field.contains("LEG") {
+            Leg::ALL.map(|leg| field.replace("LEG", leg.name())).into()
+        } else if field.contains("KIND") {
+            EVICTIONS.map(|(kind, _)| field.replace("KIND", kind)).into()
+        } else {
+            vec![field.to_owned()]
+        };
+        all.extend(stands_for.into_iter().map(|field| (field, row[1].clone())));
+    }
+    all
+}
+
+fn fields(heading: &str) -> BTreeSet<String> {
+    documented(heading).into_iter().map(|(field, _)| field).collect()
+}
+
+/// Each written path has its row, or is below a row such as `interval.tcp.*` and has one under `tcp.`; each row has its
+/// path.
+fn assert_same(written: &BTreeSet<String>, rows: &BTreeSet<String>) {
+    for path in written {
+        let is_below = |row: &String| {
+            let Some(whole) = row.strip_suffix(".*") else { return false };
+            let own = whole.rsplit('.').next().unwrap_or_default();
+            path.strip_prefix(whole).is_some_and(|rest| rows.contains(&format!("{own}{rest}")))
+        };
+        assert!(rows.contains(path) || rows.iter().any(is_below), "{path} has no row in docs/json.md");
+    }
+    for row in rows {
+        let there = match row.strip_suffix('*') {
+            Some(whole) => written.iter().any(|path| path.starts_with(whole)),
+            None => written.contains(row),
+        };
+        assert!(there, "docs/json.md has {row}, and nothing writes it");
+    }
+}
+
+/// Two services, a sample of each leg, and an interface of which everything is known.
+fn full() -> (Snapshot, Snapshot) {
+    let mut fake = Fake::new();
+    fake.service(0, "0.0.0.0:0");
+    fake.service(1, "10.0.0.2:80");
+    fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
+    fake.ended(0, Counter::Completed, 1);
+    let origin = Origin::Live {
+        interfaces: vec![Interface {
+            name: "eth0".to_owned(),
+            ingress: Some("xdp-generic".to_owned()),
+            egress: Some("tcx".to_owned()),
+            merged: true,
+            before: vec!["cil_from_netdev".to_owned()],
+        }],
+    };
+    let before = take(&mut fake, origin.clone());
+    fake.later(SECOND);
+    fake.ended(1, Counter::Completed, 1);
+    fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 1);
+    fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 1);
+    Leg::ALL.into_iter().for_each(|leg| fake.sample(leg, 1_000, 1));
+    (before, take(&mut fake, origin))
+}
+
+fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Value {
+    let mut out = Vec::new();
+    write(&mut out).expect("memory has room");
+    serde_json::from_slice(&out).expect("it is JSON")
+}
+
+#[test]
+fn each_field_of_a_report_has_its_row() {
+    let (before, now) = full();
+    let live = report(&now, Some(&Interval::between(&before, &now)));
+    let of_capture = take(&mut Fake::new(), capture());
+    let capture = written(|out| write_report_with_flows(out, &of_capture, &View::of(&of_capture), &[]));
+    assert_same(&all_paths(&[live.clone(), capture]), &fields("## A report"));
+
+    let services = live["services"].as_array().expect("an array");
+    assert_same(&all_paths(services), &fields("## A service"));
+}
+
+#[test]
+fn each_metric_has_its_row_and_its_unit() {
+    let rows = documented("## A report");
+    for metric in METRICS.iter() {
+        let row = rows.iter().find(|(field, _)| *field == metric.name);
+        let (_, unit) = row.unwrap_or_else(|| panic!("{} has no row in docs/json.md", metric.name));
+        assert_eq!(unit, unit_name(metric.unit), "{}", metric.name);
+    }
+}
+
+const fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Attempts => "attempts",
+        Unit::Flows => "flows",
+        Unit::Packets => "packets",
+        Unit::Bytes => "bytes",
+        Unit::Nanoseconds => "ns",
+        Unit::Records => "records",
+        Unit::Events => "events",
+    }
+}
+
+#[test]
+fn each_field_of_a_flow_has_its_row() {
+    let mut completed = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
+    let mut detail = tcp(&completed);
+    (detail.syn_ack_after, detail.latest_after) = (10, 30);
+    completed.detail = Detail::Tcp(detail);
+    let mut answered = udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpAnswered);
+    if let Detail::Udp(udp) = &mut answered.detail {
+        udp.answer_after = 10;
+    }
+    let open = record("10.0.0.1:40001", "10.0.0.2:443", State::SynReceived);
+    let (_, snapshot) = full();
+    let view = View::of(&snapshot).comparing(true);
+    let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
+    assert_same(&all_paths(&[completed, answered, open].map(flow)), &fields("## A flow"));
+}
+
+#[test]
+fn each_field_of_a_check_has_its_row() {
+    let (started, settled) = full();
+    let window = Window { started, ended: settled.clone(), settled };
+    let expectations =
+        ["completed == 1", "refused / superseded > 1"].map(|text| Expectation::parse(text).expect(text));
+    let judged = expectations.iter().map(|each| window.judge(each)).collect();
+    let command = Some(Ended {
+        words: vec!["true".to_owned()],
+        status: Some(Status::Exited(0)),
+        stopped: false,
+        stripped: false,
+    });
+    let account = Some(Account { counts: Default::default(), completed: Some(1) });
+    let checked = Checked { window, judged, command, account };
+    let whole = written(|out| write_check(out, &checked.window.settled, &checked));
+    let added = ["expectations", "command", "kernel"];
+    let of_check =
+        all_paths(&[whole]).into_iter().filter(|path| added.iter().any(|name| path.starts_with(name)));
+    assert_same(&of_check.collect(), &fields("## What check adds"));
+}
+
+/// Fields and values that the samples above do not have would be missed: so each name in the writers' code is asked for.
+#[test]
+fn each_name_that_the_writers_know_is_documented() {
+    let known: BTreeSet<&str> =
+        code(JSON).into_iter().flat_map(|span| span.split(['.', '[', ']', ':', '"', ' '])).collect();
+    let mut names = BTreeSet::new();
+    for source in WRITERS {
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_name = |text: &&str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+        };
+        names.extend(source.lines().flat_map(|line| line.split('"').skip(1).step_by(2)).filter(is_name));
+    }
+    assert!(names.contains("isn_initiator") && names.contains("expectations"), "{names:?}");
+    names.extend(Verdict::ALL.map(Verdict::name));
+    names.extend(UdpVerdict::ALL.map(UdpVerdict::name));
+    names.extend(Cause::ALL.map(Cause::name));
+    names.extend(Sign::ALL.map(Sign::name));
+    names.extend(FlowFlag::ALL.map(FlowFlag::name));
+    names.extend(Leg::ALL.map(Leg::name));
+    names.extend(EVICTIONS.map(|(kind, _)| kind));
+    let missing: Vec<&&str> = names.iter().filter(|name| !known.contains(**name)).collect();
+    assert!(missing.is_empty(), "not in docs/json.md: {missing:?}");
+}

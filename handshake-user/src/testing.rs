@@ -1,0 +1,53 @@
+//! What tests share: the pages of `docs/`, their tables, and the words in backticks. A test beside the code holds each page
+//! against what it describes.
+
+use std::collections::BTreeSet;
+
+/// `docs/json.md`.
+pub(crate) const JSON: &str = include_str!("../../docs/json.md");
+/// `docs/terminal.md`.
+pub(crate) const TERMINAL: &str = include_str!("../../docs/terminal.md");
+/// `docs/check.md`.
+pub(crate) const CHECK: &str = include_str!("../../docs/check.md");
+/// `docs/replay.md`.
+pub(crate) const REPLAY: &str = include_str!("../../docs/replay.md");
+
+/// The part of a page from this heading to the next one of its rank.
+pub(crate) fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}")) + 1;
+    let rest = &page[start..];
+    let rank = heading.split(' ').next().unwrap_or_default();
+    rest[1..].find(&format!("\n{rank} ")).map_or(rest, |end| &rest[..=end])
+}
+
+/// The rows below a table's head whose first cell begins with this, cell by cell.
+pub(crate) fn table(page: &str, first: &str) -> Vec<Vec<String>> {
+    let head = format!("| {first}");
+    let mut lines = page.lines().skip_while(|line| !line.starts_with(&head));
+    assert!(lines.next().is_some(), "no table of {first}");
+    let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// What stands in backticks, in its order.
+pub(crate) fn code(text: &str) -> Vec<&str> {
+    let spans = text.lines().filter(|line| !line.starts_with("    "));
+    spans.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+/// What stands in backticks in the first cells of a table.
+pub(crate) fn firsts(page: &str, first: &str) -> BTreeSet<String> {
+    let rows = table(page, first);
+    rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_table_is_read_by_its_cells_and_a_section_ends_with_the_next() {
+    let page =
+        "# P\n\n## A\n\n| key | what |\n|---|---|\n| `a` `b` | one |\n| `c` | `d` |\n\n### B\n\n## C\n`e`\n";
+    assert_eq!(section(page, "## C"), "## C\n`e`\n");
+    assert!(section(page, "## A").ends_with("| `c` | `d` |\n\n### B\n"));
+    assert_eq!(table(page, "key"), [["`a` `b`", "one"], ["`c`", "`d`"]]);
+    assert_eq!(firsts(page, "key"), ["a", "b", "c"].map(str::to_owned).into());
+    assert_eq!(code(page), ["a", "b", "c", "d", "e"]);
+}
