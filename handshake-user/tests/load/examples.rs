@@ -97,6 +97,24 @@ fn the_ci_job_s_step_passes_and_leaves_its_report() -> Result<()> {
     Ok(())
 }
 
+/// The queue of a listener that accepts none takes 101 of 200, as the README shows.
+#[test]
+fn a_full_queue_fails_the_gate() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("python3") {
+        return Ok(());
+    }
+    let lo = Loopback::new()?;
+    let output = run_uncontended(|| {
+        let mut command = lo.host.command(HANDSHAKE);
+        command.args(["check", "-i", "lo", "--expect", "completed / attempts >= 99.9%", "--"]);
+        command.arg(example("full-queue.py"));
+        command
+    })?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1) && stderr.contains("50.5 % (101 / 200)"), "{output:?}");
+    Ok(())
+}
+
 /// The script of the step of this name: the indented block behind its `run: |`.
 fn step(job: &str, name: &str) -> Result<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
