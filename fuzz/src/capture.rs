@@ -33,7 +33,7 @@ struct Seen {
 
 impl Seen {
     fn is_damaged_gzip(&self) -> bool {
-        self.error.iter().chain(&self.warnings).any(|line| line.contains("cannot be unpacked"))
+        self.error.iter().chain(&self.warnings).any(|line| line.contains("cannot be decompressed"))
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod live;
 
-use handshake_capture::Error as CaptureError;
+use handshake_capture::CaptureError;
 
 use crate::hook::{Direction, Hook};
 

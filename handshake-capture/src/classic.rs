@@ -1,4 +1,4 @@
-//! pcap: one header, then records (draft-ietf-opsawg-pcap).
+//! Reads pcap: one file header, then records (draft-ietf-opsawg-pcap).
 
 use std::borrow::Cow;
 use std::slice;
@@ -8,39 +8,39 @@ use pcap_parser::{
     parse_pcap_header,
 };
 
-use crate::record::{Extent, Interface, MAX_RECORD, Packet, Parsed, complete, extent, whole};
-use crate::stream::{Stop, Window};
+use crate::record::{CaptureInterface, Extent, MAX_RECORD, Parsed, RawPacket, complete, extent, whole};
+use crate::stream::{Stop, StreamWindow};
 
-/// The largest packet that libpcap and Wireshark take from a file whose snap length promises none larger.
+/// The largest packet, in bytes, that libpcap and Wireshark accept from a file whose snap length is smaller.
 const USUAL_SNAP_LENGTH: u32 = 262_144;
-/// Bytes of the header.
+/// Length of the file header, bytes.
 const HEADER: usize = 24;
 
 type Parse = for<'a> fn(&'a [u8]) -> Parsed<'a, LegacyPcapBlock<'a>>;
 
-/// How the records of one file are read.
+/// Reads the records of one pcap file.
 pub(crate) struct Classic {
     parse: Parse,
-    /// Bytes of a record before the packet.
+    /// Bytes of a record that precede the packet.
     record_header: usize,
-    /// Nanoseconds of a unit of the time stamp's second word.
+    /// Nanoseconds per unit of the time stamp's second word.
     unit_ns: u32,
     snap_length: u32,
-    interface: Interface,
+    interface: CaptureInterface,
 }
 
 impl Classic {
     /// Reads the header at the window's start.
-    pub(crate) fn detect(window: &mut Window) -> Result<Self, Stop> {
+    pub(crate) fn detect(window: &mut StreamWindow) -> Result<Self, Stop> {
         let length = whole(window, HEADER, |input| {
-            extent(input, parse_pcap_header(input), "").map_err(|_| Stop::Damaged(stranger(input)))
+            extent(input, parse_pcap_header(input), "").map_err(|_| Stop::Damaged(unknown_format(input)))
         })?;
-        let header = complete(parse_pcap_header(window.take(length)), "its header cannot be")?;
-        // Version 543.0 was written by an old vendor's libpcap; libpcap reads it as 2.4 to this day.
+        let header = complete(parse_pcap_header(window.take(length)), "an invalid header")?;
+        // Version 543.0 was written by an old vendor's libpcap; libpcap still reads it as 2.4.
         if !matches!(header.version_major, 2 | 543) {
             let (major, minor) = (header.version_major, header.version_minor);
             return Err(Stop::Damaged(Cow::Owned(format!(
-                "it is pcap of the unknown version {major}.{minor}"
+                "it has the unknown pcap version {major}.{minor}"
             ))));
         }
         Ok(Self::new(&header))
@@ -54,31 +54,31 @@ impl Classic {
         } else {
             (parse_pcap_frame, 16)
         };
-        // The upper half of the field has the length of the frame check sequence and reserved bits.
+        // The upper half of the field holds the length of the frame check sequence, and reserved bits.
         let [low, high, ..] = header.network.0.to_le_bytes();
         Self {
             parse,
             record_header,
             unit_ns: if header.is_nanosecond_precision() { 1 } else { 1_000 },
             snap_length: header.snaplen,
-            interface: Interface { name: None, link_type: u16::from_le_bytes([low, high]) },
+            interface: CaptureInterface { name: None, link_type: u16::from_le_bytes([low, high]) },
         }
     }
 
-    /// Bytes of a record at most.
+    /// Maximum length of a record, header included, bytes.
     pub(crate) fn limit(&self) -> usize {
         let packet = self.snap_length.max(USUAL_SNAP_LENGTH) as usize;
         packet.min(MAX_RECORD) + self.record_header
     }
 
     pub(crate) fn extent(&self, input: &[u8]) -> Result<Extent, Stop> {
-        extent(input, (self.parse)(input), "a record that cannot be")
+        extent(input, (self.parse)(input), "an invalid record")
     }
 
-    pub(crate) fn decode(&self, record: &[u8]) -> Result<Packet, Stop> {
-        let block = complete((self.parse)(record), "a record that cannot be")?;
+    pub(crate) fn decode(&self, record: &[u8]) -> Result<RawPacket, Stop> {
+        let block = complete((self.parse)(record), "an invalid record")?;
         let within_second = i128::from(block.ts_usec) * i128::from(self.unit_ns);
-        Ok(Packet {
+        Ok(RawPacket {
             interface: 0,
             time: Some(i128::from(block.ts_sec) * 1_000_000_000 + within_second),
             data: self.record_header..record.len(),
@@ -86,18 +86,18 @@ impl Classic {
         })
     }
 
-    pub(crate) fn interfaces(&self) -> &[Interface] {
+    pub(crate) fn interfaces(&self) -> &[CaptureInterface] {
         slice::from_ref(&self.interface)
     }
 }
 
-/// What a file is that is neither pcap nor pcapng, and the way to make it one where there is one.
-fn stranger(head: &[u8]) -> Cow<'static, str> {
+/// Names the format of a file that is neither pcap nor pcapng, and how to convert it if that is possible.
+fn unknown_format(head: &[u8]) -> Cow<'static, str> {
     const KNOWN: [(&[u8], &str); 6] = [
-        (b"\x28\xb5\x2f\xfd", "it is packed by zstd; unpack it: zstd -dc FILE | handshake replay -"),
-        (b"\xfd7zX", "it is packed by xz; unpack it: xz -dc FILE | handshake replay -"),
-        (b"BZh", "it is packed by bzip2; unpack it: bzip2 -dc FILE | handshake replay -"),
-        (b"\x04\x22\x4d\x18", "it is packed by lz4; unpack it: lz4 -dc FILE | handshake replay -"),
+        (b"\x28\xb5\x2f\xfd", "it is compressed by zstd; decompress it: zstd -dc FILE | handshake replay -"),
+        (b"\xfd7zX", "it is compressed by xz; decompress it: xz -dc FILE | handshake replay -"),
+        (b"BZh", "it is compressed by bzip2; decompress it: bzip2 -dc FILE | handshake replay -"),
+        (b"\x04\x22\x4d\x18", "it is compressed by lz4; decompress it: lz4 -dc FILE | handshake replay -"),
         (b"PK\x03\x04", "it is a zip archive; unpack it: unzip -p FILE | handshake replay -"),
         (b"snoo", "it is a snoop file; convert it: editcap -F pcapng FILE OUT.pcapng"),
     ];
@@ -108,5 +108,5 @@ fn stranger(head: &[u8]) -> Cow<'static, str> {
     }
     let head: Vec<String> = head.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let head = head.join(" ");
-    Cow::Owned(format!("it begins with {head}; name a pcap or pcapng file, plain or packed by gzip"))
+    Cow::Owned(format!("it begins with {head}; name a pcap or pcapng file, plain or gzip"))
 }

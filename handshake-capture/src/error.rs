@@ -1,97 +1,102 @@
-//! Why a capture cannot be read, and what is worth knowing about one that could.
+//! Errors that prevent reading a capture, and warnings about one that was read.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 
 use crate::link;
 
-/// Why a capture cannot be read. Each message is one line that names the file and the fix.
+/// An error that prevents reading a capture. Each message is one line that names the file and the fix.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no such file.
+pub enum CaptureError {
+    /// The file does not exist.
     #[error("{name}: no such file; check the path")]
     NotFound {
-        /// The file.
+        /// The file's name as given.
         name: String,
     },
-    /// The system refuses to open or to read it.
+    /// The system refuses to open or read the file.
     #[error("cannot read {name}: {error}; {fix}")]
     Unreadable {
-        /// The file.
+        /// The file's name as given.
         name: String,
         /// The system's error.
         error: io::Error,
-        /// What to do about it.
+        /// A suggested fix.
         fix: &'static str,
     },
-    /// It is neither pcap nor pcapng.
-    #[error("{name} is no capture: {reason}")]
+    /// The file is neither pcap nor pcapng.
+    #[error("{name} is not a capture: {reason}")]
     NotACapture {
-        /// The file.
+        /// The file's name as given.
         name: String,
-        /// What it is instead, and what to do.
+        /// The detected format, and a suggested fix.
         reason: Cow<'static, str>,
     },
 }
 
-/// What the reader of a report should know about a capture that could be read. Each message is one line.
+/// A warning about a capture that was read; it belongs beside the report. Each message is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// The input ends within a record.
     #[error("capture cut short after packet {packets}: {detail}")]
     CutShort {
-        /// Packets before the cut.
+        /// Number of packets before the cut.
         packets: u64,
-        /// Where the cut is.
+        /// Position of the cut.
         detail: &'static str,
     },
-    /// A record is impossible; what follows it is not read.
-    #[error("capture damaged after packet {packets}, read up to there: next is {detail}")]
+    /// A record is invalid; reading stops there.
+    #[error("capture damaged after packet {packets}, and read only up to it: next is {detail}")]
     Damaged {
-        /// Packets before the damage.
+        /// Number of packets before the damage.
         packets: u64,
-        /// The impossible record.
+        /// Description of the invalid record.
         detail: Cow<'static, str>,
     },
-    /// Packets on a link type that is not read.
-    #[error("link type {} is not read; packets skipped: {packets}", link::describe(*link_type))]
+    /// Packets were skipped because their link type is not supported.
+    #[error("link type {} is not supported; packets skipped: {packets}", link::describe(*link_type))]
     Skipped {
         /// The registry's number (LINKTYPE_…).
         link_type: u16,
-        /// How many packets.
+        /// Number of packets skipped.
         packets: u64,
     },
-    /// The capture has packets, and none of them is on a link type that is read.
-    #[error("none of the {packets} packets could be read; capture on an interface that gives {}", link::READ)]
+    /// The capture has packets, and none of them has a supported link type.
+    #[error(
+        "none of the {packets} packets could be read; capture on an interface of type {}",
+        link::SUPPORTED
+    )]
     NothingRead {
-        /// How many packets.
+        /// Number of packets in the capture.
         packets: u64,
     },
-    /// Packets whose records have no time (simple packet blocks).
-    #[error("packets without a time stamp: {packets}; each takes the time of the packet before it")]
+    /// Packets whose records have no time stamp (simple packet blocks).
+    #[error("packets without a time stamp: {packets}; each gets the time of the packet before it")]
     Untimed {
-        /// How many packets.
+        /// Number of such packets.
         packets: u64,
     },
     /// Time stamps before 1970 or after 2262.
-    #[error("packets with a time stamp before 1970 or after 2262: {packets}; each takes the nearest within")]
+    #[error(
+        "packets with a time stamp before 1970 or after 2262: {packets}; each gets the nearest time in that range"
+    )]
     OutOfRange {
-        /// How many packets.
+        /// Number of such packets.
         packets: u64,
     },
 }
 
-impl Error {
-    /// The error of a file that could not be opened.
+impl CaptureError {
+    /// Converts the system's error from opening a file.
     pub(crate) fn from_system(name: String, error: io::Error) -> Self {
-        // `NotADirectory`: a folder on the way to the file is a file itself.
+        // `NotADirectory`: a path component before the last is a file.
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
             return Self::NotFound { name };
         }
         Self::unreadable(name, error)
     }
 
-    /// The error of an input that exists and that the system does not read.
+    /// Converts the system's error from reading an input that exists.
     pub(crate) fn unreadable(name: String, error: io::Error) -> Self {
         let fix = if error.kind() == ErrorKind::PermissionDenied {
             "ask its owner for read permission"

@@ -1,19 +1,19 @@
-//! Which format a capture has, and its records.
+//! Detects a capture's format and reads its records.
 
 use crate::classic::Classic;
 use crate::pcapng::Sections;
-use crate::record::{Interface, MAX_RECORD, Packet, whole};
-use crate::stream::{Stop, Window};
+use crate::record::{CaptureInterface, MAX_RECORD, RawPacket, whole};
+use crate::stream::{Stop, StreamWindow};
 
-/// A capture's format, with what was learned on the way.
-pub(crate) enum Format {
+/// A capture's format and its reading state.
+pub(crate) enum CaptureFormat {
     Classic(Classic),
     Sections(Sections),
 }
 
-impl Format {
-    /// Reads the head of the input: pcap's header, or pcapng's first section header.
-    pub(crate) fn detect(window: &mut Window) -> Result<Self, Stop> {
+impl CaptureFormat {
+    /// Reads the head of the input: the pcap header, or the first pcapng section header.
+    pub(crate) fn detect(window: &mut StreamWindow) -> Result<Self, Stop> {
         let mut sections = Sections::new();
         window.need(4)?;
         if !Sections::begin_here(window.rest()) {
@@ -24,23 +24,23 @@ impl Format {
         Ok(Self::Sections(sections))
     }
 
-    /// The length of the record that the input goes on with, all of which is then in the window.
-    pub(crate) fn whole_record(&self, window: &mut Window) -> Result<usize, Stop> {
+    /// Reads the next record into the window and returns its length.
+    pub(crate) fn whole_record(&self, window: &mut StreamWindow) -> Result<usize, Stop> {
         match self {
             Self::Classic(classic) => whole(window, classic.limit(), |input| classic.extent(input)),
             Self::Sections(sections) => whole(window, MAX_RECORD, |input| sections.extent(input)),
         }
     }
 
-    /// The packet in a whole record, if it is one.
-    pub(crate) fn decode(&mut self, record: &[u8]) -> Result<Option<Packet>, Stop> {
+    /// Decodes a complete record; `None` if it is not a packet.
+    pub(crate) fn decode(&mut self, record: &[u8]) -> Result<Option<RawPacket>, Stop> {
         match self {
             Self::Classic(classic) => classic.decode(record).map(Some),
             Self::Sections(sections) => sections.decode(record),
         }
     }
 
-    pub(crate) fn interfaces(&self) -> &[Interface] {
+    pub(crate) fn interfaces(&self) -> &[CaptureInterface] {
         match self {
             Self::Classic(classic) => classic.interfaces(),
             Self::Sections(sections) => sections.interfaces(),

@@ -1,16 +1,16 @@
-//! Link types: the registry's numbers (LINKTYPE_…), and which of them are read.
+//! Link types: the registry's numbers (LINKTYPE_…), and which of them are supported.
 
 use handshake_common::wire::Link;
 
-/// What is read, for messages.
-pub(crate) const READ: &str = "Ethernet, Linux cooked (any), raw IP or loopback";
+/// The supported link types, for messages.
+pub(crate) const SUPPORTED: &str = "Ethernet, Linux cooked (any), raw IP or loopback";
 
-/// What frames of `link_type` begin with, if it is one that is read.
+/// The header that frames of `link_type` begin with; `None` if it is not supported.
 pub(crate) const fn of(link_type: u16) -> Option<Link> {
     match link_type {
         0 => Some(Link::BsdNull),
         1 => Some(Link::Ethernet),
-        // 12 and 14: DLT_RAW of most systems and of OpenBSD, which some writers put in files as it is.
+        // 12 and 14 are DLT_RAW of most systems and of OpenBSD; some writers store them unmapped.
         12 | 14 | 101 | 228 | 229 => Some(Link::Ip),
         108 => Some(Link::BsdLoop),
         113 => Some(Link::LinuxSll),
@@ -19,7 +19,7 @@ pub(crate) const fn of(link_type: u16) -> Option<Link> {
     }
 }
 
-/// The number of a link type that is not read, with its name where it is a common one.
+/// The number of an unsupported link type, with its name if it is a common one.
 pub(crate) fn describe(link_type: u16) -> String {
     let name = match link_type {
         6 => "Token Ring",

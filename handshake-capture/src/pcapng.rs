@@ -1,4 +1,4 @@
-//! pcapng: sections of blocks, several interfaces in each (draft-ietf-opsawg-pcapng).
+//! Reads pcapng: sections of blocks, with several interfaces per section (draft-ietf-opsawg-pcapng).
 
 use std::borrow::Cow;
 
@@ -9,58 +9,58 @@ use pcap_parser::{
     parse_unknownblock_le, traits::PcapNGPacketBlock,
 };
 
-use crate::record::{Extent, Interface, Packet, complete, extent};
+use crate::record::{CaptureInterface, Extent, RawPacket, complete, extent};
 use crate::stream::Stop;
 use crate::timestamp::Resolution;
 
-/// The Packet Block, obsolete and still met (appendix A of the draft).
+/// The obsolete Packet Block, which some files still contain (appendix A of the draft).
 const OBSOLETE_PACKET: u32 = 2;
-/// Where the packet begins in an enhanced and in an obsolete packet block.
+/// Offset of the packet in an enhanced and in an obsolete packet block.
 const PACKET_AT: usize = 28;
-/// Where the packet begins in a simple packet block.
+/// Offset of the packet in a simple packet block.
 const SIMPLE_PACKET_AT: usize = 12;
-/// Interfaces of a file at most: more is no real machine's capture, but memory spent for nothing.
+/// Maximum number of interfaces in a file. No real capture has more; the limit bounds memory.
 const MAX_INTERFACES: usize = 4096;
-/// Characters kept of an interface's name.
+/// Maximum length of an interface's name, characters.
 const MAX_NAME: usize = 128;
 
 const LONG_PACKET: &str = "a packet block whose packet is longer than the block";
 
-/// The order of a section's bytes.
+/// The byte order of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum ByteOrder {
     Little,
     Big,
 }
 
-/// Where reading stands: the section's byte order, its interfaces, and those of the whole file.
+/// The reading state: the section's byte order and interfaces, and the interfaces of the whole file.
 pub(crate) struct Sections {
-    order: Order,
-    /// Counts the sections.
+    order: ByteOrder,
+    /// Number of the current section, counted from 1.
     section: u64,
-    /// The section's interfaces by their number in it.
+    /// The section's interfaces, indexed by their number in it.
     local: Vec<Local>,
-    /// The file's interfaces.
-    interfaces: Vec<Interface>,
-    /// The section that described each of `interfaces` last.
+    /// The interfaces of all sections.
+    interfaces: Vec<CaptureInterface>,
+    /// For each of `interfaces`, the latest section that describes it.
     described_in: Vec<u64>,
 }
 
-/// What a section says of an interface.
+/// A section's description of an interface.
 #[derive(Clone, Copy)]
 struct Local {
     /// Index into the file's interfaces.
     interface: usize,
     resolution: Resolution,
-    /// 0: no limit.
+    /// Maximum captured length, bytes; 0 means no limit.
     snap_length: u32,
 }
 
 impl Sections {
-    /// Before the first section.
+    /// The state before the first section.
     pub(crate) const fn new() -> Self {
         Self {
-            order: Order::Little,
+            order: ByteOrder::Little,
             section: 0,
             local: Vec::new(),
             interfaces: Vec::new(),
@@ -68,7 +68,7 @@ impl Sections {
         }
     }
 
-    /// Whether a section header begins `input`: its type reads the same in both byte orders.
+    /// Whether `input` begins with a section header, whose type reads the same in both byte orders.
     pub(crate) fn begin_here(input: &[u8]) -> bool {
         input.starts_with(&SHB_MAGIC.to_le_bytes())
     }
@@ -78,17 +78,18 @@ impl Sections {
             return Ok(Extent::Missing(4 - input.len()));
         }
         if Self::begin_here(input) {
-            return extent(input, parse_sectionheaderblock(input), "a section header that cannot be");
+            return extent(input, parse_sectionheaderblock(input), "an invalid section header");
         }
         let fault = "a block too short for its own header";
         match self.order {
-            Order::Little => extent(input, parse_unknownblock_le(input), fault),
-            Order::Big => extent(input, parse_unknownblock_be(input), fault),
+            ByteOrder::Little => extent(input, parse_unknownblock_le(input), fault),
+            ByteOrder::Big => extent(input, parse_unknownblock_be(input), fault),
         }
     }
 
-    /// The packet in a whole block, if there is one; a block that describes changes what is known instead.
-    pub(crate) fn decode(&mut self, block: &[u8]) -> Result<Option<Packet>, Stop> {
+    /// Decodes a complete block. Returns its packet if it has one; a block that describes updates the state
+    /// instead.
+    pub(crate) fn decode(&mut self, block: &[u8]) -> Result<Option<RawPacket>, Stop> {
         if Self::begin_here(block) {
             self.begin_section(block)?;
         }
@@ -104,45 +105,45 @@ impl Sections {
         }
     }
 
-    pub(crate) fn interfaces(&self) -> &[Interface] {
+    pub(crate) fn interfaces(&self) -> &[CaptureInterface] {
         &self.interfaces
     }
 
     fn begin_section(&mut self, block: &[u8]) -> Result<(), Stop> {
-        let header = complete(parse_sectionheaderblock(block), "a section header that cannot be")?;
+        let header = complete(parse_sectionheaderblock(block), "an invalid section header")?;
         if header.major_version != 1 {
             let (major, minor) = (header.major_version, header.minor_version);
-            let reason = format!("a section of the unknown pcapng version {major}.{minor}");
+            let reason = format!("a section with the unknown pcapng version {major}.{minor}");
             return Err(Stop::Damaged(Cow::Owned(reason)));
         }
-        self.order = if header.big_endian() { Order::Big } else { Order::Little };
+        self.order = if header.big_endian() { ByteOrder::Big } else { ByteOrder::Little };
         self.section += 1;
         self.local.clear();
         Ok(())
     }
 
     fn describe_interface(&mut self, block: &[u8]) -> Result<(), Stop> {
-        let fault = "an interface description that cannot be";
+        let fault = "an invalid interface description";
         let parsed = match self.order {
-            Order::Little => parse_interfacedescriptionblock_le(block),
-            Order::Big => parse_interfacedescriptionblock_be(block),
+            ByteOrder::Little => parse_interfacedescriptionblock_le(block),
+            ByteOrder::Big => parse_interfacedescriptionblock_be(block),
         };
         let description = complete(parsed, fault)?;
         let option = |code| option(&description.options, code);
         let name = option(OptionCode::IfName).and_then(printable);
         let resolution = option(OptionCode::IfTsresol).and_then(|value| value.first());
-        // Not the parser's own field: it takes the value for little-endian always.
+        // The parser's own field always assumes little-endian.
         let offset_s = option(OptionCode::IfTsoffset).and_then(|value| self.order.i64(value));
         let link_type = u16::try_from(description.linktype.0).map_err(|_| Stop::damaged(fault))?;
-        let interface = self.place(Interface { name, link_type })?;
+        let interface = self.place(CaptureInterface { name, link_type })?;
         let resolution = Resolution::new(*resolution.unwrap_or(&Resolution::DEFAULT), offset_s.unwrap_or(0));
         self.local.push(Local { interface, resolution, snap_length: description.snaplen });
         Ok(())
     }
 
-    /// The interface's number in the file. Sections one after the other are files put together: what
-    /// they describe alike is one interface, but two of one section are two.
-    fn place(&mut self, interface: Interface) -> Result<usize, Stop> {
+    /// The interface's number in the file. Sections may stem from concatenated files: equal descriptions in
+    /// different sections are one interface, and two equal ones in one section are two.
+    fn place(&mut self, interface: CaptureInterface) -> Result<usize, Stop> {
         let described = self.interfaces.iter().zip(&mut self.described_in);
         let mut known = described.enumerate().filter(|(_, (_, section))| **section != self.section);
         if let Some((place, (_, section))) = known.find(|(_, (known, _))| **known == interface) {
@@ -157,15 +158,15 @@ impl Sections {
         Ok(self.interfaces.len() - 1)
     }
 
-    fn enhanced_packet(&self, block: &[u8]) -> Result<Packet, Stop> {
+    fn enhanced_packet(&self, block: &[u8]) -> Result<RawPacket, Stop> {
         let parsed = match self.order {
-            Order::Little => parse_enhancedpacketblock_le(block),
-            Order::Big => parse_enhancedpacketblock_be(block),
+            ByteOrder::Little => parse_enhancedpacketblock_le(block),
+            ByteOrder::Big => parse_enhancedpacketblock_be(block),
         };
         let packet = complete(parsed, LONG_PACKET)?;
         let local = self.local(packet.if_id)?;
         let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-        Ok(Packet {
+        Ok(RawPacket {
             interface: local.interface,
             time: Some(local.resolution.nanoseconds(units)),
             data: PACKET_AT..PACKET_AT + packet.packet_data().len(),
@@ -173,18 +174,19 @@ impl Sections {
         })
     }
 
-    /// Laid out as the enhanced one, but for 16 bits of interface and 16 of drops. The parser does not know it.
-    fn obsolete_packet(&self, block: &[u8]) -> Result<Packet, Stop> {
+    /// The layout is that of the enhanced block, except for 16 bits of interface and 16 of drops. The parser
+    /// does not support it.
+    fn obsolete_packet(&self, block: &[u8]) -> Result<RawPacket, Stop> {
         let fault = || Stop::damaged(LONG_PACKET);
         let word = |at| self.order.u32(block, at).ok_or_else(fault);
         let local = self.local(u32::from(self.order.u16(block, 8).ok_or_else(fault)?))?;
         let units = u64::from(word(12)?) << 32 | u64::from(word(16)?);
         let (captured, length) = (word(20)? as usize, word(24)?);
-        // Behind the packet, the block's second length.
+        // The block's second length follows the packet.
         if block.len().saturating_sub(PACKET_AT + 4) < captured {
             return Err(fault());
         }
-        Ok(Packet {
+        Ok(RawPacket {
             interface: local.interface,
             time: Some(local.resolution.nanoseconds(units)),
             data: PACKET_AT..PACKET_AT + captured,
@@ -192,19 +194,20 @@ impl Sections {
         })
     }
 
-    /// Of the section's first interface, and without a time. How much was captured follows from the snap length.
-    fn simple_packet(&self, block: &[u8]) -> Result<Packet, Stop> {
+    /// Belongs to the section's first interface and has no time. The captured length follows from the snap
+    /// length.
+    fn simple_packet(&self, block: &[u8]) -> Result<RawPacket, Stop> {
         let parsed = match self.order {
-            Order::Little => parse_simplepacketblock_le(block),
-            Order::Big => parse_simplepacketblock_be(block),
+            ByteOrder::Little => parse_simplepacketblock_le(block),
+            ByteOrder::Big => parse_simplepacketblock_be(block),
         };
-        let packet = complete(parsed, "a simple packet block that cannot be")?;
+        let packet = complete(parsed, "an invalid simple packet block")?;
         let local = self.local(0)?;
         let mut captured = packet.packet_data().len();
         if local.snap_length != 0 {
             captured = captured.min(local.snap_length as usize);
         }
-        Ok(Packet {
+        Ok(RawPacket {
             interface: local.interface,
             time: None,
             data: SIMPLE_PACKET_AT..SIMPLE_PACKET_AT + captured,
@@ -214,12 +217,12 @@ impl Sections {
 
     fn local(&self, number: u32) -> Result<Local, Stop> {
         self.local.get(number as usize).copied().ok_or_else(|| {
-            Stop::Damaged(Cow::Owned(format!("a packet of interface {number}, which is not described")))
+            Stop::Damaged(Cow::Owned(format!("a packet from interface {number}, which is not described")))
         })
     }
 }
 
-impl Order {
+impl ByteOrder {
     fn u16(self, bytes: &[u8], at: usize) -> Option<u16> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
         Some(match self {
@@ -245,13 +248,13 @@ impl Order {
     }
 }
 
-/// The first value of an option before the end of the options.
+/// The first value of an option; options after the end marker do not count.
 fn option<'a>(options: &'a [PcapNGOption<'_>], code: OptionCode) -> Option<&'a [u8]> {
     let mut options = options.iter().take_while(|option| option.code != OptionCode::EndOfOpt);
     options.find(|option| option.code == code)?.as_bytes().ok()
 }
 
-/// A name as it may go to a terminal.
+/// The name without control characters, safe to print on a terminal.
 fn printable(name: &[u8]) -> Option<String> {
     let name = String::from_utf8_lossy(name);
     let name = name.trim_end_matches('\0').chars().take(MAX_NAME);

@@ -1,4 +1,4 @@
-//! A capture from its head to its end.
+//! Reads a capture from its head to its end.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,74 +7,77 @@ use std::path::Path;
 
 use handshake_common::wire::Link;
 
-use crate::error::{Error, Warning};
-use crate::format::Format;
+use crate::error::{CaptureError, Warning};
+use crate::format::CaptureFormat;
 use crate::link;
-use crate::record::Packet;
-use crate::stream::{self, Stop, Window};
+use crate::record::RawPacket;
+use crate::stream::{self, Stop, StreamWindow};
 
-/// The latest time that is given: in 2262. A timeout can be added to it within a `u64`.
+/// The latest time returned, in 2262, ns. A timeout added to it still fits a `u64`.
 const MAX_TIME_NS: u64 = i64::MAX as u64;
 
 /// An open capture.
 pub struct Capture {
-    /// The file's name in messages.
+    /// The file's name for messages.
     name: String,
-    window: Window,
-    format: Format,
-    /// Packets read so far, skipped ones included: the number of the latest in Wireshark's count.
+    window: StreamWindow,
+    format: CaptureFormat,
+    /// Packets read so far, including skipped ones: the number of the latest packet as Wireshark counts.
     packets: u64,
     skipped: BTreeMap<u16, u64>,
     untimed: u64,
     out_of_range: u64,
     latest_ns: u64,
     ended: bool,
-    /// Why reading stopped before the end of the input.
+    /// The reason for stopping before the end of the input.
     fault: Option<Warning>,
 }
 
-/// A packet on a link type that is read, as it was captured.
+/// A packet with a supported link type, as it was captured.
 #[derive(Debug)]
 pub struct CapturedPacket<'a> {
-    /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Not in order where the file is not.
+    /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Packets are in file order, which need not be
+    /// time order.
     pub time_ns: u64,
-    /// The kind of header that `bytes` begins with.
+    /// The type of header that `bytes` begins with.
     pub link: Link,
-    /// The interface's number in the file, counted from 0 through all sections.
+    /// The interface's number in the file, counted from 0 across all sections.
     pub interface: u32,
-    /// The interface's name if the file has one; without control characters.
+    /// The interface's name if the file has one, without control characters.
     pub interface_name: Option<&'a str>,
     /// The captured part of the packet.
     pub bytes: &'a [u8],
-    /// Bytes of the packet on the wire; at least the length of `bytes`.
+    /// Length of the packet on the wire, bytes; at least the length of `bytes`.
     pub length: u32,
 }
 
 impl Capture {
-    /// Opens the capture at `path` and reads its head; `-` is standard input. Waits for a FIFO's writer.
+    /// Opens the capture at `path` and reads its head; `-` is standard input. Blocks until a FIFO has a
+    /// writer.
     ///
     /// # Errors
     ///
-    /// A file that is missing or cannot be read, and one that is no capture.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// The file is missing, cannot be read, or is not a capture.
+    pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
         match stream::open(path) {
             Ok(file) => Self::read_from(name, file),
-            Err(error) => Err(Error::from_system(name, error)),
+            Err(error) => Err(CaptureError::from_system(name, error)),
         }
     }
 
-    /// Reads the head of `source`; `name` stands for it in messages.
+    /// Reads the head of `source`; `name` is its name in messages.
     ///
     /// # Errors
     ///
-    /// A source that cannot be read, and one that is no capture.
-    pub fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, Error> {
-        let mut window = match Window::new(source) {
+    /// The source cannot be read or is not a capture.
+    pub fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, CaptureError> {
+        let mut window = match StreamWindow::new(source) {
             Ok(window) => window,
-            Err(error) => return Err(Error::unreadable(name, error)),
+            Err(error) => return Err(CaptureError::unreadable(name, error)),
         };
-        let format = Format::detect(&mut window).map_err(|stop| no_capture(&name, &window, stop))?;
+        let format =
+            CaptureFormat::detect(&mut window).map_err(|stop| not_a_capture(&name, &window, stop))?;
         Ok(Self {
             name,
             window,
@@ -89,13 +92,13 @@ impl Capture {
         })
     }
 
-    /// The next packet on a link type that is read, in the file's order. `None` at the end of the file, and where
+    /// The next packet with a supported link type, in file order. `None` at the end of the file, and where
     /// the file is cut short or damaged: [`warnings`](Self::warnings) says which.
     ///
     /// # Errors
     ///
-    /// The system's errors in reading.
-    pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, Error> {
+    /// The system fails to read the input.
+    pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, CaptureError> {
         while !self.ended {
             match self.next_record() {
                 Ok((length, Some((packet, link)))) => return Ok(Some(self.present(length, &packet, link))),
@@ -108,8 +111,8 @@ impl Capture {
         Ok(None)
     }
 
-    /// Warnings about the capture as far as it has been read. The list is complete once
-    /// [`next_packet`](Self::next_packet) has returned `None`.
+    /// Warnings about the part read so far. The list is complete once [`next_packet`](Self::next_packet) has
+    /// returned `None`.
     pub fn warnings(&self) -> Vec<Warning> {
         let skipped = self.skipped.iter();
         let mut warnings: Vec<_> =
@@ -127,24 +130,25 @@ impl Capture {
         warnings
     }
 
-    /// Packets read so far, skipped ones included.
+    /// Number of packets read so far, including skipped ones.
     pub fn packets(&self) -> u64 {
         self.packets
     }
 
-    /// Packets skipped so far because their link types are not read.
+    /// Number of packets skipped so far because their link types are not supported.
     pub fn skipped(&self) -> u64 {
         self.skipped.values().sum()
     }
 
-    /// Bytes of memory held.
+    /// Memory held, bytes.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.window.capacity()
     }
 
-    /// The next record's length, and the packet in it if its link type is read. The record stays in the window.
-    fn next_record(&mut self) -> Result<(usize, Option<(Packet, Link)>), Stop> {
+    /// The next record's length, and its packet if the link type is supported. The record stays in the
+    /// window.
+    fn next_record(&mut self) -> Result<(usize, Option<(RawPacket, Link)>), Stop> {
         let length = self.format.whole_record(&mut self.window)?;
         let record = &self.window.rest()[..length];
         let Some(packet) = self.format.decode(record)? else { return Ok((length, None)) };
@@ -157,7 +161,7 @@ impl Capture {
         Ok((length, Some((packet, link))))
     }
 
-    fn present(&mut self, record: usize, packet: &Packet, link: Link) -> CapturedPacket<'_> {
+    fn present(&mut self, record: usize, packet: &RawPacket, link: Link) -> CapturedPacket<'_> {
         let time_ns = self.time_ns(packet.time);
         let bytes = &self.window.take(record)[packet.data.clone()];
         CapturedPacket {
@@ -170,7 +174,7 @@ impl Capture {
         }
     }
 
-    /// The time within bounds; the previous packet's time if the record has none.
+    /// The time clamped to the supported range; the previous packet's time if the record has none.
     fn time_ns(&mut self, time: Option<i128>) -> u64 {
         let Some(time) = time else {
             self.untimed += 1;
@@ -182,27 +186,27 @@ impl Capture {
         self.latest_ns
     }
 
-    fn end(&mut self, stop: Stop) -> Result<(), Error> {
+    fn end(&mut self, stop: Stop) -> Result<(), CaptureError> {
         let packets = self.packets;
         self.ended = true;
         self.fault = match stop {
             Stop::End => None,
             Stop::Cut(detail) => Some(Warning::CutShort { packets, detail }),
             Stop::Damaged(detail) => Some(Warning::Damaged { packets, detail }),
-            Stop::Failed(error) => return Err(Error::unreadable(self.name.clone(), error)),
+            Stop::Failed(error) => return Err(CaptureError::unreadable(self.name.clone(), error)),
         };
         Ok(())
     }
 }
 
-/// Why an input whose head could not be read is no capture.
-fn no_capture(name: &str, window: &Window, stop: Stop) -> Error {
+/// Converts the reason why the head could not be read.
+fn not_a_capture(name: &str, window: &StreamWindow, stop: Stop) -> CaptureError {
     let name = name.to_owned();
     let reason = match stop {
-        Stop::Failed(error) => return Error::unreadable(name, error),
+        Stop::Failed(error) => return CaptureError::unreadable(name, error),
         Stop::End if window.rest().is_empty() => Cow::Borrowed("it is empty; capture again"),
         Stop::End | Stop::Cut(_) => Cow::Borrowed("it ends within its header; capture or copy it again"),
         Stop::Damaged(reason) => reason,
     };
-    Error::NotACapture { name, reason }
+    CaptureError::NotACapture { name, reason }
 }

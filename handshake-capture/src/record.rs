@@ -1,4 +1,4 @@
-//! What both formats have in common: an input that is cut into records, some of which are packets.
+//! Shared by both formats: splits the input into records, some of which are packets.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,49 +6,49 @@ use std::ops::Range;
 use pcap_parser::PcapError;
 use pcap_parser::nom::{self, IResult, Needed};
 
-use crate::stream::{Stop, Window};
+use crate::stream::{Stop, StreamWindow};
 
-/// Bytes of a record at most, whatever its length says. The largest snap length of libpcap's
+/// Maximum length of a record, bytes, whatever its length field says. The largest snap length of libpcap's
 /// writers is 128 MiB (D-Bus, USB); twice that leaves room for options.
 pub(crate) const MAX_RECORD: usize = 256 << 20;
 
-/// What the parsers answer: `Incomplete` says how much is missing.
+/// A parser's result; `Incomplete` says how many bytes are missing.
 pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, PcapError<&'a [u8]>>;
 
-/// How far a record reaches.
+/// The extent of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// The first so many bytes of the input are a record.
+    /// The record is the first N bytes of the input.
     Whole(usize),
-    /// So many more are wanted to know it, or to have it all.
+    /// N more bytes are needed to determine the length, or to complete the record.
     Missing(usize),
 }
 
-/// A packet's place in its record.
+/// A packet as its record describes it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Packet {
+pub(crate) struct RawPacket {
     /// Index into the capture's interfaces.
     pub(crate) interface: usize,
-    /// Nanoseconds since the Unix epoch, not bounded; absent where the record has no time.
+    /// Nanoseconds since the Unix epoch, unbounded; `None` if the record has no time.
     pub(crate) time: Option<i128>,
-    /// Where in the record the captured bytes are.
+    /// The range of the captured bytes within the record.
     pub(crate) data: Range<usize>,
-    /// Bytes on the wire as the record says.
+    /// Length on the wire according to the record, bytes.
     pub(crate) length: u32,
 }
 
-/// Where packets were captured.
+/// A capture interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Interface {
-    /// Where the file gives one; printable.
+pub(crate) struct CaptureInterface {
+    /// The name if the file has one, without control characters.
     pub(crate) name: Option<String>,
-    /// The registry's number of what its frames begin with (LINKTYPE_…).
+    /// The registry's number for the header that frames begin with (LINKTYPE_…).
     pub(crate) link_type: u16,
 }
 
-/// Reads until `extent` has a whole record, which may not be longer than `limit`.
+/// Reads until `extent` reports a whole record of at most `limit` bytes.
 pub(crate) fn whole(
-    window: &mut Window,
+    window: &mut StreamWindow,
     limit: usize,
     extent: impl Fn(&[u8]) -> Result<Extent, Stop>,
 ) -> Result<usize, Stop> {
@@ -59,7 +59,7 @@ pub(crate) fn whole(
             Extent::Missing(more) => (have.saturating_add(more), more),
         };
         if length > limit {
-            let reason = format!("a record of {length} bytes, where {limit} are the most");
+            let reason = format!("a record of {length} bytes, more than the limit of {limit}");
             return Err(Stop::Damaged(Cow::Owned(reason)));
         }
         if missing == 0 {
@@ -72,7 +72,7 @@ pub(crate) fn whole(
     }
 }
 
-/// What a parser's answer says about the extent of what it parsed.
+/// Converts a parser's result into the extent of the input that it parsed.
 pub(crate) fn extent<T>(input: &[u8], parsed: Parsed<'_, T>, fault: &'static str) -> Result<Extent, Stop> {
     match parsed {
         Ok((rest, _)) => Ok(Extent::Whole(input.len() - rest.len())),
@@ -82,7 +82,8 @@ pub(crate) fn extent<T>(input: &[u8], parsed: Parsed<'_, T>, fault: &'static str
     }
 }
 
-/// What a parser found in a whole record: one that asks for more there has met a length that lies.
+/// The parser's value for a whole record. A request for more bytes is damage here: the record's length field
+/// is wrong.
 pub(crate) fn complete<T>(parsed: Parsed<'_, T>, fault: &'static str) -> Result<T, Stop> {
     match parsed {
         Ok((_, value)) => Ok(value),

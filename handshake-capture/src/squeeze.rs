@@ -1,19 +1,19 @@
-//! Shortens the quiet stretches of a capture. Pure: times come in, times go out.
+//! Shortens the pauses in a capture. Pure: takes and returns times.
 
-/// Maps capture times so that no two packets in a row are further apart than a limit; shorter gaps
-/// stay as they are. The first packet keeps its time.
+/// Maps capture times so that consecutive packets are at most a limit apart; shorter gaps stay unchanged. The
+/// first packet keeps its time.
 ///
-/// Steps back in time (mirror ports reorder) are kept, and bounded by the same limit, so that one
-/// wrong time stamp moves nothing but itself.
+/// Steps back in time (mirror ports reorder) are kept and bounded by the same limit, so one wrong time stamp
+/// shifts no other packet.
 #[derive(Clone, Debug)]
 pub struct Squeeze {
     limit_ns: u64,
-    previous: Option<Step>,
+    previous: Option<PauseStep>,
 }
 
 /// A packet's time as captured and as mapped.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct PauseStep {
     captured_ns: u64,
     mapped_ns: u64,
 }
@@ -30,12 +30,12 @@ impl Squeeze {
             None => captured_ns,
             Some(previous) => previous.follow(captured_ns, self.limit_ns),
         };
-        self.previous = Some(Step { captured_ns, mapped_ns });
+        self.previous = Some(PauseStep { captured_ns, mapped_ns });
         mapped_ns
     }
 }
 
-impl Step {
+impl PauseStep {
     fn follow(self, captured_ns: u64, limit_ns: u64) -> u64 {
         let gap_ns = captured_ns.abs_diff(self.captured_ns).min(limit_ns);
         if captured_ns >= self.captured_ns {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_back_is_kept_and_one_wrong_time_moves_only_itself() {
+    fn a_step_back_is_kept_and_one_wrong_time_shifts_no_other() {
         assert_eq!(mapped(SECOND, &[50, 60, 55, 61]), [50, 60, 55, 61]);
         let wrong = [10 * SECOND, 9_000 * SECOND, 10 * SECOND + 1, 10 * SECOND + 2];
         assert_eq!(mapped(SECOND, &wrong), [10 * SECOND, 11 * SECOND, 10 * SECOND, 10 * SECOND + 1]);
@@ -75,13 +75,13 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_stops_the_clock() {
+    fn a_limit_of_zero_stops_the_clock() {
         assert_eq!(mapped(0, &[7, 8, 900]), [7, 7, 7]);
     }
 
     proptest! {
         #[test]
-        fn order_is_kept_and_no_gap_passes_the_limit(
+        fn order_is_kept_and_no_gap_exceeds_the_limit(
             limit in 0..=u64::MAX,
             mut times in prop::collection::vec(any::<u64>(), 1..50),
         ) {

@@ -1,5 +1,5 @@
-//! The bytes of a capture in their order: from a file, a FIFO or standard input, unpacked where they are
-//! gzip. Never seeks; holds one record and what the same read brought behind it.
+//! Streams the bytes of a capture from a file, a FIFO or standard input, and decompresses gzip. Never seeks;
+//! holds one record and the bytes that the same read returned after it.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,21 +9,21 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-/// What gzip begins with (RFC 1952 §2.3.1).
+/// The magic number of gzip (RFC 1952 §2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// What one read asks for: a pipe's default capacity.
+/// Minimum size of a read, bytes: a pipe's default capacity.
 const CHUNK: usize = 64 << 10;
 
-/// Why no further record comes.
+/// The reason why there is no further record.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// Nothing follows.
+    /// The input ends between records.
     End,
-    /// Something begins and is not all there.
+    /// The input ends within a record.
     Cut(&'static str),
-    /// What follows cannot be.
+    /// The next record is invalid.
     Damaged(Cow<'static, str>),
-    /// The system refused to read on.
+    /// The system fails to read.
     Failed(io::Error),
 }
 
@@ -34,14 +34,14 @@ impl Stop {
 }
 
 impl From<io::Error> for Stop {
-    /// Errors of the system carry its number; the others are the unpacker's judgement of the bytes.
+    /// The system's errors carry an error number; the others come from the decompressor.
     fn from(error: io::Error) -> Self {
         if error.raw_os_error().is_some() {
             Self::Failed(error)
         } else if error.kind() == ErrorKind::UnexpectedEof {
             Self::Cut("its gzip stream ends early")
         } else {
-            Self::Damaged(Cow::Owned(format!("its gzip stream cannot be unpacked: {error}")))
+            Self::Damaged(Cow::Owned(format!("its gzip stream cannot be decompressed: {error}")))
         }
     }
 }
@@ -54,34 +54,34 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// A window that moves over the input: what is in it lies in one piece.
-pub(crate) struct Window {
+/// A window that moves over the input; its content is contiguous.
+pub(crate) struct StreamWindow {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Window {
-    /// Begins at the first byte of `source`, unpacked.
+impl StreamWindow {
+    /// A window at the first byte of `source`, decompressed if it is gzip.
     pub(crate) fn new(source: impl Read + Send + 'static) -> io::Result<Self> {
-        Ok(Self { source: unpacked(source)?, buffer: Vec::new(), start: 0, end: 0 })
+        Ok(Self { source: decompressed(source)?, buffer: Vec::new(), start: 0, end: 0 })
     }
 
-    /// What has been read and not taken.
+    /// The bytes that have been read and not taken.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Moves past the next `length` bytes, which must be there, and gives them.
+    /// Takes the next `length` bytes, which must be in the window.
     pub(crate) fn take(&mut self, length: usize) -> &[u8] {
         let begin = self.start;
         self.start += length;
         &self.buffer[begin..self.start]
     }
 
-    /// Reads until `more` bytes have joined [`rest`](Self::rest). Memory grows with what has come, not with
-    /// what is asked for: `more` may be a length that lies.
+    /// Reads until [`rest`](Self::rest) has grown by `more` bytes. Memory grows with the bytes received,
+    /// because `more` may come from a wrong length field.
     pub(crate) fn need(&mut self, more: usize) -> Result<(), Stop> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -101,17 +101,17 @@ impl Window {
         Ok(())
     }
 
-    /// Bytes of memory held.
+    /// Memory held, bytes.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 }
 
-fn unpacked(mut source: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+fn decompressed(mut source: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     source.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;
-    let packed = head == GZIP;
+    let is_gzip = head == GZIP;
     let source = io::Cursor::new(head).chain(source);
-    Ok(if packed { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) })
+    Ok(if is_gzip { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) })
 }

@@ -1,4 +1,4 @@
-//! The reader against files made here, byte by byte, and against other people's files and tools.
+//! Tests the reader with files built byte by byte, with real captures, and against other tools.
 
 mod build;
 mod captures;
@@ -10,9 +10,9 @@ use std::path::Path;
 use handshake_common::wire::Link;
 
 use self::build::{Blocks, Order, Sample, classic, frames, gzip, samples, table};
-use crate::{Capture, Error, Warning};
+use crate::{Capture, CaptureError, Warning};
 
-/// A packet with everything that the reader says of it.
+/// A packet with all fields that the reader returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) time_ns: u64,
@@ -24,15 +24,15 @@ pub(super) struct Seen {
 }
 
 /// Reads `input` to its end.
-fn read(input: impl Read + Send + 'static) -> Result<(Vec<Seen>, Vec<Warning>), Error> {
+fn read(input: impl Read + Send + 'static) -> Result<(Vec<Seen>, Vec<Warning>), CaptureError> {
     let mut capture = Capture::read_from("test.pcap".into(), input)?;
     let packets = drain(&mut capture)?;
-    assert!(capture.next_packet()?.is_none(), "the end stays the end");
+    assert!(capture.next_packet()?.is_none(), "no packet follows the end");
     assert_eq!(capture.packets(), packets.len() as u64 + capture.skipped());
     Ok((packets, capture.warnings()))
 }
 
-fn drain(capture: &mut Capture) -> Result<Vec<Seen>, Error> {
+fn drain(capture: &mut Capture) -> Result<Vec<Seen>, CaptureError> {
     let mut packets = Vec::new();
     while let Some(packet) = capture.next_packet()? {
         packets.push(Seen {
@@ -47,20 +47,20 @@ fn drain(capture: &mut Capture) -> Result<Vec<Seen>, Error> {
     Ok(packets)
 }
 
-fn read_bytes(bytes: &[u8]) -> Result<(Vec<Seen>, Vec<Warning>), Error> {
+fn read_bytes(bytes: &[u8]) -> Result<(Vec<Seen>, Vec<Warning>), CaptureError> {
     read(io::Cursor::new(bytes.to_vec()))
 }
 
-/// Reads what must be a capture.
+/// Reads a valid capture.
 fn good(bytes: &[u8]) -> (Vec<Seen>, Vec<Warning>) {
     read_bytes(bytes).expect("a capture")
 }
 
 fn refusal(bytes: &[u8]) -> String {
-    read_bytes(bytes).expect_err("no capture").to_string()
+    read_bytes(bytes).expect_err("not a capture").to_string()
 }
 
-/// Gives one byte a read, and interrupts every other one.
+/// Returns one byte per read, and interrupts every other read.
 struct Dribble(io::Cursor<Vec<u8>>, bool);
 
 impl Read for Dribble {
@@ -95,7 +95,7 @@ fn short_reads_and_a_pipe_change_nothing() {
     }
 }
 
-/// Opens a pipe by its path, as a shell's `<(…)` gives it.
+/// Opens a pipe by its path, like a shell's `<(…)`.
 fn through_pipe(bytes: &[u8]) -> Vec<Seen> {
     use std::os::fd::AsRawFd;
     let (reader, mut writer) = io::pipe().expect("a pipe");
@@ -109,14 +109,14 @@ fn through_pipe(bytes: &[u8]) -> Vec<Seen> {
 }
 
 #[test]
-fn gzip_members_one_behind_the_other_are_one_file() {
+fn concatenated_gzip_members_are_one_file() {
     let Sample { bytes, packets, .. } = samples().remove(0);
     let (head, tail) = bytes.split_at(bytes.len() / 2);
     assert_eq!(good(&[gzip(head), gzip(tail)].concat()), (packets, vec![]));
 }
 
 #[test]
-fn link_types_that_are_read() {
+fn supported_link_types_are_read() {
     let rows = [
         (0, Link::BsdNull),
         (1, Link::Ethernet),
@@ -128,7 +128,7 @@ fn link_types_that_are_read() {
         (228, Link::Ip),
         (229, Link::Ip),
         (276, Link::LinuxSll2),
-        // Four bytes of frame check sequence, said in the field's upper bits.
+        // The field's upper bits announce four bytes of frame check sequence.
         (0x4400_0001, Link::Ethernet),
         (0xf000_0114, Link::LinuxSll2),
     ];
@@ -142,7 +142,7 @@ fn link_types_that_are_read() {
 }
 
 #[test]
-fn link_types_that_are_not_read_are_skipped_and_named() {
+fn unsupported_link_types_are_skipped_and_named() {
     let (packets, warnings) = good(&classic(Order::Little, false, 105, &frames()));
     assert_eq!(packets, []);
     assert_eq!(
@@ -162,7 +162,7 @@ fn link_types_that_are_not_read_are_skipped_and_named() {
 }
 
 #[test]
-fn sections_keep_their_order_and_interfaces_their_numbers() {
+fn sections_keep_their_byte_order_and_interfaces_their_numbers() {
     let name = |text: &'static str| (2_u16, text.as_bytes());
     let mut file = Blocks::new(Order::Little);
     file.section().interface(1, 0, &[name("eth0")]).interface(1, 0, &[name("eth0")]);
@@ -185,9 +185,9 @@ fn sections_keep_their_order_and_interfaces_their_numbers() {
 }
 
 #[test]
-fn options_count_up_to_their_end_only() {
+fn options_after_the_end_marker_are_ignored() {
     let mut file = Blocks::new(Order::Big);
-    // A comment, nanoseconds, the end; what stands behind it is nobody's.
+    // A comment, nanoseconds, the end marker; the options after it do not count.
     let options: [(u16, &[u8]); 5] = [(1, b"note"), (9, &[9]), (0, b""), (9, &[3]), (2, b"eth9")];
     file.section().interface(1, 0, &options).enhanced(0, 5_000, &[0; 14], 14);
     let (packets, _) = good(&file.bytes);
@@ -195,7 +195,7 @@ fn options_count_up_to_their_end_only() {
 }
 
 #[test]
-fn simple_packets_have_the_time_before_and_the_snap_length() {
+fn simple_packets_take_the_previous_time_and_the_snap_length() {
     let mut file = Blocks::new(Order::Little);
     file.section().interface(1, 3, &[]).simple(&[9; 3], 60).enhanced(0, 7, &[1], 1).simple(&[2; 2], 2);
     let (packets, warnings) = good(&file.bytes);
@@ -205,7 +205,7 @@ fn simple_packets_have_the_time_before_and_the_snap_length() {
 }
 
 #[test]
-fn times_outside_of_what_can_be_shown_are_moved_within() {
+fn times_out_of_range_are_clamped() {
     let mut file = Blocks::new(Order::Little);
     let before_1970 = (-10_i64).to_le_bytes();
     file.section().interface(1, 0, &[]).interface(1, 0, &[(14, &before_1970)]);
@@ -217,7 +217,7 @@ fn times_outside_of_what_can_be_shown_are_moved_within() {
 }
 
 #[test]
-fn a_packet_is_never_longer_captured_than_on_the_wire() {
+fn the_wire_length_is_at_least_the_captured_length() {
     let mut file = Blocks::new(Order::Little);
     file.section().interface(1, 0, &[]).enhanced(0, 1, &[1; 60], 40).enhanced(0, 1, &[1; 60], 1500);
     let lengths: Vec<_> = good(&file.bytes).0.iter().map(|packet| packet.length).collect();
@@ -225,17 +225,17 @@ fn a_packet_is_never_longer_captured_than_on_the_wire() {
 }
 
 #[test]
-fn what_is_no_capture_is_said_to_be_none() {
+fn other_files_are_refused_with_the_reason() {
     let rows: [(&[u8], &str); 9] = [
-        (b"", "test.pcap is no capture: it is empty"),
+        (b"", "test.pcap is not a capture: it is empty"),
         (b"\xa1\xb2", "ends within its header"),
         (b"[workspace]", "begins with 5b 77 6f 72; name a pcap or pcapng file"),
         (b"\x28\xb5\x2f\xfd....", "zstd -dc"),
         (b"\xfd7zXZ\0..", "xz -dc"),
         (b"snoop\0\0\0", "editcap -F pcapng"),
         (b"\x1f\x8b\x08\0\0\0", "ends within its header"),
-        (b"\x1f\x8b not gzip at all", "cannot be unpacked"),
-        (b"\xd4\xc3\xb2\xa1\x07\0\x04\0................", "unknown version 7.4"),
+        (b"\x1f\x8b not gzip at all", "cannot be decompressed"),
+        (b"\xd4\xc3\xb2\xa1\x07\0\x04\0................", "unknown pcap version 7.4"),
     ];
     for (bytes, want) in rows {
         let said = refusal(bytes);
@@ -251,20 +251,20 @@ fn what_is_no_capture_is_said_to_be_none() {
 #[test]
 fn files_that_cannot_be_opened_say_what_to_do() {
     let missing = Capture::open(Path::new("/nonexistent/x.pcap")).err().expect("nothing there");
-    assert!(matches!(missing, Error::NotFound { .. }));
+    assert!(matches!(missing, CaptureError::NotFound { .. }));
     assert_eq!(missing.to_string(), "/nonexistent/x.pcap: no such file; check the path");
 
     let folder = Capture::open(Path::new(env!("CARGO_MANIFEST_DIR"))).err().expect("a folder");
-    assert!(matches!(folder, Error::Unreadable { .. }), "{folder}");
+    assert!(matches!(folder, CaptureError::Unreadable { .. }), "{folder}");
     assert!(folder.to_string().contains("name a capture in it"), "{folder}");
 
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let text = Capture::open(Path::new(manifest)).err().expect("a text");
-    assert!(matches!(text, Error::NotACapture { .. }), "{text}");
+    assert!(matches!(text, CaptureError::NotACapture { .. }), "{text}");
 }
 
 #[test]
-fn a_failing_disk_is_an_error_and_no_end_of_file() {
+fn a_failing_disk_is_an_error_and_not_an_end_of_file() {
     struct Failing(io::Cursor<Vec<u8>>);
     impl Read for Failing {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -280,6 +280,6 @@ fn a_failing_disk_is_an_error_and_no_end_of_file() {
     packed.truncate(packed.len() - 30);
     for bytes in [bytes, packed] {
         let failed = read(Failing(io::Cursor::new(bytes))).expect_err("the disk fails");
-        assert!(matches!(failed, Error::Unreadable { .. }), "{failed}");
+        assert!(matches!(failed, CaptureError::Unreadable { .. }), "{failed}");
     }
 }

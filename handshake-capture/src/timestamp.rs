@@ -1,31 +1,32 @@
-//! Time stamps of a capture as nanoseconds since the Unix epoch. Pure.
+//! Converts a capture's time stamps to nanoseconds since the Unix epoch. Pure.
 
 const NS_PER_SECOND: u32 = 1_000_000_000;
-/// Ten to this power is [`NS_PER_SECOND`].
+/// The exponent of ten in [`NS_PER_SECOND`].
 const NS_DIGITS: u32 = 9;
 
-/// What the time stamps of an interface mean: a unit, and seconds to add.
+/// The meaning of an interface's time stamps: the length of a unit, and seconds to add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resolution {
     scale: Scale,
     offset_s: i64,
 }
 
-/// From units to nanoseconds.
+/// The conversion from units to nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scale {
     Times(u32),
     Over(u128),
-    /// A unit is 2⁻ⁿ s.
+    /// A unit lasts 2⁻ⁿ s.
     Binary(u32),
 }
 
 impl Resolution {
-    /// Microseconds: what pcapng means where `if_tsresol` is absent.
+    /// The `if_tsresol` that pcapng assumes where it is absent: microseconds.
     pub(crate) const DEFAULT: u8 = 6;
 
-    /// `resolution` is `if_tsresol`: with the top bit set a unit is 2 to the power of minus the other bits,
-    /// else 10 to that power. `offset_s` is `if_tsoffset` (draft-ietf-opsawg-pcapng §4.2).
+    /// `resolution` is `if_tsresol`: if the top bit is set, a unit lasts 2 to the power of minus the other
+    /// bits, in seconds; otherwise 10 to the power of minus the value. `offset_s` is `if_tsoffset`
+    /// (draft-ietf-opsawg-pcapng §4.2).
     pub(crate) fn new(resolution: u8, offset_s: i64) -> Self {
         let exponent = u32::from(resolution & 0x7f);
         let scale = if resolution & 0x80 != 0 {
@@ -33,13 +34,13 @@ impl Resolution {
         } else if exponent <= NS_DIGITS {
             Scale::Times(10_u32.pow(NS_DIGITS - exponent))
         } else {
-            // Past a u128 the unit is so short that 2⁶⁴ of them are no nanosecond.
+            // Beyond a u128 the unit is so short that 2⁶⁴ of them are less than a nanosecond.
             Scale::Over(10_u128.checked_pow(exponent - NS_DIGITS).unwrap_or(u128::MAX))
         };
         Self { scale, offset_s }
     }
 
-    /// Nanoseconds since the epoch at `units`; may lie far outside of what a `u64` holds.
+    /// Nanoseconds since the epoch at `units`; may lie far outside the range of a `u64`.
     pub(crate) fn nanoseconds(self, units: u64) -> i128 {
         let units = u128::from(units);
         let since = match self.scale {
@@ -47,7 +48,7 @@ impl Resolution {
             Scale::Over(divisor) => units / divisor,
             Scale::Binary(bits) => (units * u128::from(NS_PER_SECOND)) >> bits,
         };
-        // At most 2⁶⁴ · 10⁹, which leaves an i128 its sign and more.
+        // At most 2⁶⁴ · 10⁹, which leaves room in an i128.
         since.cast_signed() + i128::from(self.offset_s) * i128::from(NS_PER_SECOND)
     }
 }

@@ -1,11 +1,10 @@
-//! The committed BPF object: where it is, and from which sources it comes, as one hash over everything of the workspace
-//! that goes into it.
+//! The committed BPF object: its path, and one hash over all sources of the workspace that it is built from.
 //!
-//! `cargo xtask build-ebpf` writes the hash into the stamp beside the object; `handshake-agent/build.rs` warns when the
-//! sources have changed since.
+//! `cargo xtask build-ebpf` writes the hash into the stamp beside the object; `handshake-agent/build.rs`
+//! warns if the sources have changed since.
 //!
-//! What may not live here: anything that compiles, parses or loads an object. A build script depends on this crate, so it
-//! has no dependency but the hash.
+//! What may not live here: code that compiles, parses or loads an object. A build script depends on this
+//! crate, so the hash is its only dependency.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,19 +13,19 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// The committed object, from the workspace's root.
+/// Path of the committed object, relative to the workspace's root.
 pub const OBJECT: &str = "handshake-agent/bpf/handshake.bpf.o";
-/// Its stamp.
+/// Path of the object's stamp, relative to the workspace's root.
 pub const STAMP: &str = "handshake-agent/bpf/handshake.bpf.stamp";
-/// The environment variable that names another object to embed, at build time; in turn the name under which the agent
-/// includes it.
+/// The environment variable that names another object to embed at build time. The build script passes the
+/// path on to the agent under the same name.
 pub const VARIABLE: &str = "HANDSHAKE_BPF_OBJECT";
-/// The line of the stamp that holds [`source_hash`].
+/// Name of the stamp's line that holds [`source_hash`].
 pub const SOURCES_LINE: &str = "sources";
 
-/// How rustc is told to compile the BPF crates, without the flags that name a folder of this machine.
-/// `v3` brings the atomic operations with a result (Linux 5.12), `--btf` the types of maps and functions. Headers lie at
-/// odd places in packets: without misaligned access (LLVM 22) every word of theirs is read byte by byte.
+/// The compiler flags for the BPF crates, without those that name a folder of this machine. `v3` enables the
+/// atomic operations with a result (Linux 5.12), and `--btf` emits the types of maps and functions. Headers
+/// in packets may be unaligned: without misaligned access (LLVM 22) each of their words is read byte by byte.
 pub const RUSTFLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
@@ -37,7 +36,7 @@ pub const RUSTFLAGS: [&str; 4] = [
 /// The crates that are compiled into the object.
 const CRATES: [&str; 2] = ["handshake-common", "handshake-ebpf"];
 
-/// The files of the workspace that go into the object, as paths from its root, sorted.
+/// The source files that the object is built from, as sorted paths relative to `root`, the workspace's root.
 ///
 /// # Errors
 /// A folder of sources is missing or cannot be read.
@@ -51,8 +50,8 @@ pub fn source_files(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The sources' hash as hexadecimal digits: the crates' files, the settings of the workspace that reach
-/// them, the versions they are locked to, and [`RUSTFLAGS`].
+/// The hash of the sources as hexadecimal digits: the crates' files, the workspace settings that affect them,
+/// their locked dependencies, and [`RUSTFLAGS`].
 ///
 /// # Errors
 /// A source, a manifest or the lock file is missing or cannot be read.
@@ -70,25 +69,25 @@ pub fn source_hash(root: &Path) -> io::Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// The value of a line `name: value` of a stamp.
+/// The value of the line `name: value` of a stamp.
 #[must_use]
 pub fn field<'a>(stamp: &'a str, name: &str) -> Option<&'a str> {
     stamp.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// A digest in hexadecimal digits.
+/// Formats a digest as hexadecimal digits.
 #[must_use]
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Names and lengths go in too, so that moving a line from one file to the next is a change.
+/// Hashes the name and length too, so that moving a line from one file to the next is a change.
 fn add(hash: &mut Sha256, name: &str, content: &[u8]) {
     hash.update(format!("{name}\0{}\0", content.len()));
     hash.update(content);
 }
 
-/// The Rust files under `folder`, without an editor's own (`.#lib.rs`).
+/// Collects the Rust files under `folder`, except an editor's lock files (`.#lib.rs`).
 fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;
@@ -105,7 +104,7 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<(
     Ok(())
 }
 
-/// What the crates name under `[dependencies]`: what only their tests use is not in the object.
+/// The crates' `[dependencies]`; those of tests only are not in the object.
 fn direct_dependencies(root: &Path) -> io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for name in CRATES {
@@ -116,8 +115,8 @@ fn direct_dependencies(root: &Path) -> io::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The lines of the workspace's manifest that change how the crates are compiled: edition and version,
-/// profiles, and the features asked of the direct dependencies.
+/// The lines of the workspace's manifest that affect how the crates are compiled: edition and version,
+/// profiles, and the features of the direct dependencies.
 fn settings(manifest: &str, direct: &BTreeSet<String>) -> String {
     let mut lines: Vec<&str> = section(manifest, "[workspace.package]").collect();
     lines.extend(
@@ -131,7 +130,7 @@ fn settings(manifest: &str, direct: &BTreeSet<String>) -> String {
     lines.join("\n")
 }
 
-/// The blocks of Cargo.lock that are reached from `wanted`, in the file's order.
+/// The blocks of Cargo.lock that are reachable from `wanted`, in the file's order.
 fn locked(lock: &str, mut wanted: BTreeSet<String>) -> String {
     let blocks: Vec<&str> = lock.split("[[package]]\n").skip(1).map(str::trim).collect();
     loop {
@@ -145,17 +144,17 @@ fn locked(lock: &str, mut wanted: BTreeSet<String>) -> String {
     }
 }
 
-/// The name a block of Cargo.lock is about.
+/// The package name of a block of Cargo.lock.
 fn name(block: &str) -> &str {
     block.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).unwrap_or_default()
 }
 
-/// The names a block depends on; of `"syn 2.0.1"` the first word.
+/// The names of a block's dependencies: the first word of `"syn 2.0.1"`.
 fn dependencies(block: &str) -> impl Iterator<Item = &str> {
     block.lines().filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next())
 }
 
-/// The lines under a header that say something.
+/// The lines under a header that are neither empty nor comments.
 fn section<'a>(manifest: &'a str, header: &'a str) -> impl Iterator<Item = &'a str> {
     manifest
         .lines()
@@ -184,26 +183,26 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_the_lines_that_reach_the_object() {
+    fn settings_are_the_lines_that_affect_the_object() {
         let expected = "edition = \"2024\"\naya-ebpf = \"=0.2.1\"\n[profile.release]\ndebug = 1\n[profile.dev]\nopt-level = 1";
         assert_eq!(settings(MANIFEST, &direct()), expected);
     }
 
     #[test]
-    fn locked_follows_dependencies_and_leaves_the_rest() {
+    fn locked_has_transitive_dependencies_and_no_others() {
         let blocks = locked(LOCK, direct());
         assert!(blocks.contains("name = \"aya-ebpf\"") && blocks.contains("name = \"syn\""), "{blocks}");
         assert!(!blocks.contains("clap"), "{blocks}");
     }
 
     #[test]
-    fn keys_of_both_spellings() {
+    fn keys_are_read_in_both_spellings() {
         assert_eq!(key("aya = { workspace = true }"), Some("aya"));
         assert_eq!(key("version.workspace = true"), Some("version"));
     }
 
     #[test]
-    fn a_field_is_a_whole_name() {
+    fn a_field_matches_the_whole_name() {
         assert_eq!(field("sources: ab\nsource: cd\n", "source"), Some("cd"));
         assert_eq!(field("sources: ab\n", "object"), None);
     }

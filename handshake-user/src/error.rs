@@ -31,8 +31,8 @@ pub(crate) enum CommandError {
     },
 }
 
-impl From<handshake_capture::Error> for CommandError {
-    fn from(error: handshake_capture::Error) -> Self {
+impl From<handshake_capture::CaptureError> for CommandError {
+    fn from(error: handshake_capture::CaptureError) -> Self {
         Self::Agent(error.into())
     }
 }

@@ -1,4 +1,4 @@
-//! Writes captures of every form, with what a reader must find in them.
+//! Builds captures in every format, with the packets that a reader must find in them.
 
 use std::io::Write;
 
@@ -22,16 +22,16 @@ impl Order {
     }
 }
 
-/// A capture, what is in it, and where its records end.
+/// A capture, its packets, and the offsets where its records end.
 pub(super) struct Sample {
     pub(super) title: String,
     pub(super) bytes: Vec<u8>,
     pub(super) packets: Vec<Seen>,
-    /// Lengths of the prefixes that are whole captures, the shortest first.
+    /// Lengths of the prefixes that are whole captures, in ascending order.
     pub(super) ends: Vec<usize>,
 }
 
-/// A packet to write: seconds, nanoseconds, bytes, length on the wire.
+/// A packet to write: time, bytes, length on the wire.
 #[derive(Clone)]
 pub(super) struct Given {
     seconds: u32,
@@ -40,7 +40,7 @@ pub(super) struct Given {
     length: u32,
 }
 
-/// Five packets of lengths with every padding, at moments that halves and quarters of a second name exactly.
+/// Five packets whose lengths need every padding, at times that are exact in halves and quarters of a second.
 pub(super) fn frames() -> Vec<Given> {
     let row = |seconds, nanoseconds, captured: u8, length| Given {
         seconds,
@@ -73,7 +73,7 @@ fn small(length: usize) -> u32 {
     u32::try_from(length).expect("test data is small")
 }
 
-/// A pcap file: `network` is the header's last field.
+/// A pcap file; `network` is the header's last field.
 pub(super) fn classic(order: Order, nanoseconds: bool, network: u32, packets: &[Given]) -> Vec<u8> {
     let word = |value: u32| order.bytes(value.to_le_bytes());
     let magic = if nanoseconds { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
@@ -104,7 +104,7 @@ fn classic_sample(order: Order, nanoseconds: bool) -> Sample {
     }
 }
 
-/// A pcapng file in the making.
+/// Builds a pcapng file.
 pub(super) struct Blocks {
     pub(super) order: Order,
     pub(super) bytes: Vec<u8>,
@@ -140,7 +140,7 @@ impl Blocks {
         let mut body = self.word(0x1a2b_3c4d).to_vec();
         body.extend(self.half(1));
         body.extend(self.half(0));
-        // The section's length is not said.
+        // The section's length is unspecified.
         body.extend([0xff; 8]);
         self.block(0x0a0d_0d0a, &body)
     }
@@ -183,14 +183,15 @@ impl Blocks {
     }
 }
 
-/// How an interface of the table counts: `if_tsresol`, `if_tsoffset`, and units a second as a fraction.
+/// The time stamps of a sample's interface: `if_tsresol`, `if_tsoffset`, and the conversion from nanoseconds
+/// to units.
 struct Resolution {
     code: Option<u8>,
     offset_s: Option<i64>,
     units: fn(u64) -> u64,
 }
 
-/// Each takes nanoseconds to units.
+/// The resolutions and offsets that samples use.
 const RESOLUTIONS: [Resolution; 8] = [
     Resolution { code: None, offset_s: None, units: |ns| ns / 1_000 },
     Resolution { code: Some(6), offset_s: Some(0), units: |ns| ns / 1_000 },
@@ -222,7 +223,7 @@ fn sections_sample(order: Order, resolution: &Resolution, obsolete: bool) -> Sam
         } else {
             file.enhanced(0, units, &given.bytes, given.length);
         }
-        // Statistics, and a block of a kind that nobody knows.
+        // Statistics, and a block of unknown type.
         file.block(5, &[0; 12]).block(0x0bad_cafe, b"what?");
     }
     let title =
@@ -230,7 +231,7 @@ fn sections_sample(order: Order, resolution: &Resolution, obsolete: bool) -> Sam
     Sample { title, packets, bytes: file.bytes, ends: file.ends }
 }
 
-/// Every format, byte order and resolution.
+/// Samples of every format, byte order and resolution.
 pub(super) fn table() -> Vec<Sample> {
     let mut rows = vec![];
     for order in [Order::Little, Order::Big] {
@@ -243,7 +244,7 @@ pub(super) fn table() -> Vec<Sample> {
     rows
 }
 
-/// One of each format and byte order, of both packet blocks.
+/// Samples of each format, byte order and packet block.
 pub(super) fn samples() -> Vec<Sample> {
     vec![
         classic_sample(Order::Little, true),

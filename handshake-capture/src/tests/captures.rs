@@ -1,4 +1,4 @@
-//! Real captures, held against Wireshark's tools.
+//! Compares real captures with Wireshark's tools.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use super::build::gzip;
 use super::{Capture, Seen, drain, good};
 
-/// The captures in the folder that HANDSHAKE_CAPTURES names; none where there is no such folder.
+/// The captures in the folder that HANDSHAKE_CAPTURES names; empty if there is no such folder.
 fn captures() -> Vec<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
     let folder = std::env::var_os("HANDSHAKE_CAPTURES").map_or(beside, PathBuf::from);
@@ -20,7 +20,7 @@ fn captures() -> Vec<PathBuf> {
     paths
 }
 
-/// What a tool of Wireshark's prints, if it is installed.
+/// The output of one of Wireshark's tools, if it is installed.
 fn tool(name: &str, arguments: &[&str], path: &Path) -> Option<Vec<u8>> {
     let output = match Command::new(name).args(arguments).arg(path).arg("-").output() {
         Ok(output) => output,
@@ -40,10 +40,10 @@ fn read_file(path: &Path) -> Vec<Seen> {
 }
 
 #[test]
-fn packets_bytes_and_times_are_those_of_capinfos() {
+fn packets_bytes_and_times_match_capinfos() {
     for path in captures() {
         let arguments = ["-T", "-r", "-m", "-M", "-c", "-d", "-a", "-e", "-S"];
-        // The `-` behind the path is a file that capinfos does not find; the first line is ours.
+        // The `-` after the path is a file that capinfos does not find; the first line is about `path`.
         let Some(said) = tool("capinfos", &arguments, &path) else { return };
         let said = String::from_utf8(said).expect("text");
         let said = said.lines().next().expect("a line");
@@ -69,7 +69,7 @@ fn converted_files_give_the_same_packets() {
         assert_eq!(good(&gzip(&converted)), (packets.clone(), vec![]), "{format}, gzip");
         if format == "pcapng" {
             let twice = good(&converted.repeat(2)).0;
-            assert_eq!(twice, [packets.clone(), packets.clone()].concat(), "two files put together");
+            assert_eq!(twice, [packets.clone(), packets.clone()].concat(), "two concatenated files");
         }
     }
 }

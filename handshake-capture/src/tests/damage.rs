@@ -1,11 +1,12 @@
-//! Files cut short, lengths that lie, and bytes that mean nothing: never a panic, always an end.
+//! Reads files that are cut short, have wrong lengths, or contain random bytes: reading never panics and
+//! always ends.
 
 use std::io;
 
 use proptest::prelude::*;
 
 use super::build::{Blocks, Order, Sample, classic, frames, gzip, samples};
-use super::{Capture, Error, Seen, Warning, drain, good, read_bytes};
+use super::{Capture, CaptureError, Seen, Warning, drain, good, read_bytes};
 
 #[test]
 fn every_prefix_is_read_up_to_the_cut() {
@@ -15,11 +16,11 @@ fn every_prefix_is_read_up_to_the_cut() {
             let whole = ends.iter().rposition(|end| *end <= length);
             match read_bytes(&bytes[..length]) {
                 Err(error) => {
-                    assert!(matches!(error, Error::NotACapture { .. }), "{title}: {error}");
+                    assert!(matches!(error, CaptureError::NotACapture { .. }), "{title}: {error}");
                     assert_eq!(whole, None, "{title}: {error}");
                 }
                 Ok((got, warnings)) => {
-                    let whole = whole.expect("a head that was read is whole");
+                    let whole = whole.expect("the head was read");
                     assert!(packets.starts_with(&got), "{title}");
                     check_cut(&title, length == ends[whole], &got, &warnings);
                 }
@@ -28,7 +29,7 @@ fn every_prefix_is_read_up_to_the_cut() {
     }
 }
 
-/// At a record's end nothing is missing; elsewhere the warning counts what was read.
+/// A cut at a record's end is not noticed; elsewhere the warning has the number of packets read.
 fn check_cut(title: &str, at_end: bool, got: &[Seen], warnings: &[Warning]) {
     let packets = got.len() as u64;
     let detail = "it ends within the next record";
@@ -37,12 +38,12 @@ fn check_cut(title: &str, at_end: bool, got: &[Seen], warnings: &[Warning]) {
 }
 
 #[test]
-fn prefixes_give_all_packets_that_are_whole() {
+fn prefixes_that_end_with_a_record_are_whole_captures() {
     for Sample { title, bytes, packets, ends } in samples() {
         for (index, end) in ends.iter().enumerate() {
             let (got, warnings) = good(&bytes[..*end]);
             assert_eq!(warnings, [], "{title}");
-            // One end per packet in pcap; in pcapng two for the head, then three a packet.
+            // pcap has one record per packet; pcapng has two for the head, then three per packet.
             let want = if ends.len() == packets.len() + 1 { index } else { (index + 1) / 3 };
             assert_eq!(got, packets[..want], "{title}: {end}");
         }
@@ -50,13 +51,13 @@ fn prefixes_give_all_packets_that_are_whole() {
 }
 
 #[test]
-fn every_prefix_of_a_gzip_file_is_cut_or_no_capture() {
+fn every_prefix_of_a_gzip_file_is_cut_short_or_refused() {
     for Sample { title, bytes, packets, .. } in samples() {
         let packed = gzip(&bytes);
         let mut read_some = false;
         for length in 0..packed.len() {
             match read_bytes(&packed[..length]) {
-                Err(error) => assert!(matches!(error, Error::NotACapture { .. }), "{title}: {error}"),
+                Err(error) => assert!(matches!(error, CaptureError::NotACapture { .. }), "{title}: {error}"),
                 Ok((got, warnings)) => {
                     assert!(packets.starts_with(&got), "{title}");
                     assert!(matches!(warnings[..], [Warning::CutShort { .. }]), "{title}: {warnings:?}");
@@ -77,7 +78,7 @@ fn a_cut_names_the_last_packet() {
 }
 
 #[test]
-fn a_length_that_lies_stops_reading_and_takes_no_memory() {
+fn a_wrong_length_stops_reading_and_allocates_nothing() {
     let head = classic(Order::Little, false, 1, &frames());
     for lie in [262_145_u32, 256 << 20, u32::MAX] {
         let mut bytes = head.clone();
@@ -88,7 +89,8 @@ fn a_length_that_lies_stops_reading_and_takes_no_memory() {
         assert_eq!(packets.len(), 5);
         assert!(matches!(warnings[..], [Warning::Damaged { packets: 5, .. }]), "{lie}: {warnings:?}");
     }
-    // Where the snap length promises as much, only the file's end can tell: memory follows the file.
+    // If the snap length allows it, only the end of the file shows the error; memory grows with the file
+    // alone.
     let mut bytes = head;
     bytes[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
     for word in [1, 2, 200 << 20, 200 << 20] {
@@ -101,7 +103,7 @@ fn a_length_that_lies_stops_reading_and_takes_no_memory() {
 }
 
 #[test]
-fn a_large_packet_is_read_where_the_snap_length_promises_it() {
+fn a_large_packet_is_read_if_the_snap_length_allows_it() {
     const LARGE: usize = 3 << 20;
     let mut bytes = classic(Order::Big, true, 101, &[]);
     bytes[16..20].copy_from_slice(&[0, 0x40, 0, 0]);
@@ -118,7 +120,7 @@ fn a_large_packet_is_read_where_the_snap_length_promises_it() {
 }
 
 #[test]
-fn blocks_that_cannot_be_stop_reading() {
+fn invalid_blocks_stop_reading() {
     type Damage = fn(&mut Blocks);
     let rows: [(&str, Damage); 8] = [
         ("not described", |file| _ = file.enhanced(1, 9, &[1], 1)),
@@ -128,7 +130,7 @@ fn blocks_that_cannot_be_stop_reading() {
         ("longer than the block", |file| _ = file.block(6, &[[0; 12], [0xee; 12]].concat())),
         ("longer than the block", |file| _ = file.block(2, &[[0; 12], [0x0e; 12]].concat())),
         ("too short for its own header", |file| file.bytes.extend([6, 0, 0, 0, 3, 0, 0, 0, 9, 9, 9, 9])),
-        ("where 268435456 are the most", |file| {
+        ("more than the limit of 268435456", |file| {
             file.bytes.extend([9, 0, 0, 0, 0xfc, 0xff, 0xff, 0xff, 0, 0, 0, 0])
         }),
     ];
@@ -146,7 +148,7 @@ fn blocks_that_cannot_be_stop_reading() {
 }
 
 #[test]
-fn interfaces_without_end_are_refused() {
+fn too_many_interfaces_are_refused() {
     let mut file = Blocks::new(Order::Little);
     file.section();
     for _ in 0..4097 {
@@ -157,7 +159,7 @@ fn interfaces_without_end_are_refused() {
 }
 
 #[test]
-fn a_wrong_checksum_is_said_after_the_packets() {
+fn a_wrong_gzip_checksum_is_reported_after_the_packets() {
     let Sample { bytes, packets, .. } = samples().remove(0);
     let mut packed = gzip(&bytes);
     let checksum = packed.len() - 8;
@@ -167,7 +169,7 @@ fn a_wrong_checksum_is_said_after_the_packets() {
     assert!(matches!(warnings[..], [Warning::Damaged { packets: 5, .. }]), "{warnings:?}");
 }
 
-/// A good file, some of its bytes replaced, perhaps cut, perhaps packed.
+/// A valid file with some bytes replaced, possibly cut or compressed.
 fn mangled() -> impl Strategy<Value = Vec<u8>> {
     let sample = (0..samples().len()).prop_map(|index| samples().swap_remove(index).bytes);
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12);
@@ -185,12 +187,12 @@ fn mangled() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// Reads to the end; a packet takes 16 bytes of its file at least, so more of them were invented.
-fn ends(bytes: &[u8], unpacked_at_most: usize) {
+/// Reads to the end. A packet takes at least 16 bytes of its file, so more packets would be invented.
+fn ends(bytes: &[u8], decompressed_at_most: usize) {
     if let Ok((packets, warnings)) = read_bytes(bytes) {
-        assert!(packets.len() <= unpacked_at_most / 16);
+        assert!(packets.len() <= decompressed_at_most / 16);
         let held: usize = packets.iter().map(|packet| packet.bytes.len()).sum();
-        assert!(held <= unpacked_at_most);
+        assert!(held <= decompressed_at_most);
         assert!(packets.iter().all(|packet| packet.time_ns <= i64::MAX as u64));
         assert!(warnings.iter().all(|warning| !warning.to_string().contains('\n')));
     }
@@ -200,13 +202,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn mangled_files_end(bytes in mangled()) {
-        // No sample is longer.
+    fn reading_mangled_files_ends(bytes in mangled()) {
+        // Upper bound of a sample's length, bytes.
         ends(&bytes, 4_096);
     }
 
     #[test]
-    fn arbitrary_bytes_behind_a_magic_end(
+    fn reading_arbitrary_bytes_after_a_magic_number_ends(
         magic in prop::sample::select(vec![
             &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0][..],
             &[0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4],
@@ -218,7 +220,7 @@ proptest! {
         ]),
         tail in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        // Deflate packs at most 1032 to one.
+        // Deflate compresses at most 1032 to one.
         ends(&[magic, &tail].concat(), 400 * 1032);
     }
 }
