@@ -1,4 +1,4 @@
-//! Runs the command under test in a namespace, and gathers what it says.
+//! Runs the command under test in a namespace and collects its output.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -13,12 +13,12 @@ use serde_json::Value;
 use crate::namespace::Namespace;
 use crate::process::Process;
 
-/// Loading a large program takes the verifier a second; a busy machine several.
+/// Limit for attaching: the verifier takes about a second for a large program, and several on a busy machine.
 const START: Duration = Duration::from_secs(30);
-/// A last report is due at once.
+/// Limit for ending: the last report comes at once.
 const STOP: Duration = Duration::from_secs(10);
 
-/// `handshake watch`, attached. Killed on drop.
+/// A running `handshake watch`, attached to its interfaces. Killed on drop.
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
@@ -28,23 +28,23 @@ pub struct Agent {
     stderr: String,
 }
 
-/// What a run of the command left behind.
+/// The result of a run of the command.
 #[derive(Debug)]
-pub struct Outcome {
-    /// How it ended.
+pub struct AgentOutcome {
+    /// The exit status.
     pub status: ExitStatus,
-    /// All of its standard output.
+    /// The whole standard output.
     pub stdout: String,
-    /// All of its standard error.
+    /// The whole standard error.
     pub stderr: String,
 }
 
 impl Agent {
-    /// Starts `binary watch -o jsonl` with `arguments` in `namespace`, and waits until it has said on stderr that
-    /// it is attached to as many interfaces as `arguments` has `-i`.
+    /// Starts `binary watch -o jsonl` with `arguments` in `namespace`, and waits for one `attached` line on
+    /// stderr per `-i` in `arguments`.
     ///
     /// # Errors
-    /// It ends before that (the message has its standard error), or takes longer than thirty seconds.
+    /// The command ends before that (the error has its standard error), or takes longer than thirty seconds.
     pub fn start<S: AsRef<OsStr>>(namespace: &Namespace, binary: S, arguments: &[&str]) -> Result<Self> {
         let mut command = namespace.command(binary);
         command.args(["watch", "-o", "jsonl"]).args(arguments);
@@ -52,7 +52,7 @@ impl Agent {
         Self::attach(command, interfaces)
     }
 
-    /// Starts `command`, a `watch` of any kind, and waits until it has said that it is attached to `interfaces`.
+    /// Starts `command`, any form of `watch`, and waits until it is attached to `interfaces` interfaces.
     ///
     /// # Errors
     /// As [`Agent::start`].
@@ -62,7 +62,8 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The same with a standard input, for the command that a `check` runs: `cat` lasts as long as that is held.
+    /// Like [`Agent::attach`] with a pipe as standard input, for the command that a `check` runs: `cat` runs
+    /// until the pipe is dropped.
     ///
     /// # Errors
     /// As [`Agent::start`].
@@ -81,13 +82,13 @@ impl Agent {
         Ok(Self { process, output, stdout: String::new(), lines, stderr: String::new() })
     }
 
-    /// Its process.
+    /// The process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it has said on stderr up to now.
+    /// The standard error up to now.
     pub fn stderr(&mut self) -> &str {
         while let Ok(line) = self.lines.try_recv() {
             self.note(&line);
@@ -98,33 +99,36 @@ impl Agent {
     /// Waits until stderr has `count` lines that begin with `beginning`.
     ///
     /// # Errors
-    /// It ends before, or takes longer than thirty seconds.
+    /// The command ends before, or takes longer than thirty seconds.
     pub fn await_lines(&mut self, beginning: &str, count: usize) -> Result<()> {
         let deadline = Instant::now() + START;
         while self.stderr.lines().filter(|line| line.starts_with(beginning)).count() < count {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => self.note(&line),
-                Err(RecvTimeoutError::Timeout) => bail!("no {beginning:?} line; it said:\n{}", self.stderr),
+                Err(RecvTimeoutError::Timeout) => bail!("no {beginning:?} line; stderr:\n{}", self.stderr),
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.process.wait(STOP)?;
-                    bail!("it ended ({status}) before a {beginning:?} line; it said:\n{}", self.stderr)
+                    bail!(
+                        "the command ended ({status}) before a {beginning:?} line; stderr:\n{}",
+                        self.stderr
+                    )
                 }
             }
         }
         Ok(())
     }
 
-    /// Waits for a line on standard output.
+    /// Waits until standard output has the line `wanted`.
     ///
     /// # Errors
-    /// It ends before, or takes longer than thirty seconds.
+    /// The command ends before, or takes longer than thirty seconds.
     pub fn await_output(&mut self, wanted: &str) -> Result<()> {
         let deadline = Instant::now() + START;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.output.recv_timeout(left) else {
-                bail!("no line {wanted:?} on its stdout; it said:\n{}", self.stderr());
+                bail!("no line {wanted:?} on stdout; stderr:\n{}", self.stderr());
             };
             self.stdout.push_str(&line);
             if line.trim_end() == wanted {
@@ -137,20 +141,21 @@ impl Agent {
         self.stderr.push_str(line);
     }
 
-    /// Waits for a report that is as `wanted`, and gives it. Reports that were passed over are not looked at again.
+    /// Waits for a report that satisfies `wanted`, and returns it. Reports that were passed over are not
+    /// examined again.
     ///
     /// # Errors
-    /// It ends before, or none comes within `limit`: then the message has the last one.
+    /// The command ends before, or no such report comes within `limit`; the error has the last report.
     pub fn await_report(&mut self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let deadline = Instant::now() + limit;
         let mut last = Value::Null;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.output.recv_timeout(left) else {
-                bail!("no such report; the last was {last}, and it said:\n{}", self.stderr());
+                bail!("no such report; the last was {last}; stderr:\n{}", self.stderr());
             };
             self.stdout.push_str(&line);
-            // Of events there may be very many, and none is asked for here.
+            // Events can be very numerous, and none is needed here.
             if !line.starts_with(r#"{"type":"report""#) {
                 continue;
             }
@@ -162,49 +167,49 @@ impl Agent {
         }
     }
 
-    /// Sends it a signal of `libc::SIG…` that does not end it.
+    /// Sends a signal (`libc::SIG…`) that does not end the command.
     ///
     /// # Errors
-    /// It has ended already.
+    /// The command has already ended.
     pub fn signal(&mut self, signal: i32) -> Result<()> {
         self.process.signal(signal)
     }
 
-    /// Asks it to end, as Ctrl-C does, and waits for its last words.
+    /// Sends SIGINT, like Ctrl-C, and waits for the rest of the output.
     ///
     /// # Errors
-    /// It has ended already, or does not end within ten seconds.
-    pub fn stop(self) -> Result<Outcome> {
+    /// The command has already ended, or does not end within ten seconds.
+    pub fn stop(self) -> Result<AgentOutcome> {
         self.end_by(libc::SIGINT)
     }
 
-    /// Sends it a signal of `libc::SIG…`, and waits for its last words.
+    /// Sends a signal (`libc::SIG…`), and waits for the rest of the output.
     ///
     /// # Errors
     /// As [`Agent::stop`].
-    pub fn end_by(mut self, signal: i32) -> Result<Outcome> {
+    pub fn end_by(mut self, signal: i32) -> Result<AgentOutcome> {
         self.process.signal(signal)?;
         self.finish(STOP)
     }
 
-    /// Kills it, as nothing can prevent.
+    /// Sends SIGKILL.
     ///
     /// # Errors
-    /// It has ended already.
-    pub fn kill(self) -> Result<Outcome> {
+    /// The command has already ended.
+    pub fn kill(self) -> Result<AgentOutcome> {
         self.end_by(libc::SIGKILL)
     }
 
-    /// Waits for it to end by itself (`--for`).
+    /// Waits until the command ends by itself (`--for`).
     ///
     /// # Errors
-    /// It has not after `limit`.
-    pub fn wait(self, limit: Duration) -> Result<Outcome> {
+    /// The command has not ended after `limit`.
+    pub fn wait(self, limit: Duration) -> Result<AgentOutcome> {
         self.finish(limit)
     }
 
-    fn finish(mut self, limit: Duration) -> Result<Outcome> {
-        let status = self.process.wait(limit).with_context(|| format!("it said:\n{}", self.stderr))?;
+    fn finish(mut self, limit: Duration) -> Result<AgentOutcome> {
+        let status = self.process.wait(limit).with_context(|| format!("stderr:\n{}", self.stderr))?;
         while let Ok(line) = self.lines.recv_timeout(STOP) {
             self.note(&line);
         }
@@ -212,30 +217,31 @@ impl Agent {
             self.stdout.push_str(&line);
         }
         let Self { stdout, stderr, .. } = self;
-        Ok(Outcome { status, stdout, stderr })
+        Ok(AgentOutcome { status, stdout, stderr })
     }
 }
 
-/// Runs `binary` with `arguments` in `namespace` to its end: for errors, help, and commands that end by themselves.
+/// Runs `binary` with `arguments` in `namespace` to its end: for errors, help, and commands that end by
+/// themselves.
 ///
 /// # Errors
-/// It has not ended after `limit`.
+/// The command has not ended after `limit`.
 pub fn run_to_end<S: AsRef<OsStr>>(
     namespace: &Namespace,
     binary: S,
     arguments: &[&str],
     limit: Duration,
-) -> Result<Outcome> {
+) -> Result<AgentOutcome> {
     let mut command = namespace.command(binary);
     command.args(arguments);
     Agent::spawn(command, Stdio::null())?.wait(limit)
 }
 
-impl Outcome {
-    /// The lines of standard output, each a JSON value.
+impl AgentOutcome {
+    /// The lines of standard output as JSON values.
     ///
     /// # Errors
-    /// One is none.
+    /// A line is not JSON.
     pub fn values(&self) -> Result<Vec<Value>> {
         let parse = |line| serde_json::from_str(line).with_context(|| format!("read {line:?}"));
         self.stdout.lines().map(parse).collect()
@@ -244,16 +250,16 @@ impl Outcome {
     /// The last report.
     ///
     /// # Errors
-    /// There is none; then the message has what was said on stderr.
+    /// There is no report; the error has the standard error.
     pub fn report(&self) -> Result<Value> {
         let reports = self.of_type("report")?;
-        reports.into_iter().next_back().with_context(|| format!("no report; it said:\n{}", self.stderr))
+        reports.into_iter().next_back().with_context(|| format!("no report; stderr:\n{}", self.stderr))
     }
 
-    /// The flows, in the order they were written.
+    /// The flows, in the order of the output.
     ///
     /// # Errors
-    /// Standard output is not JSON, line by line.
+    /// A line of standard output is not JSON.
     pub fn flows(&self) -> Result<Vec<Value>> {
         self.of_type("flow")
     }
@@ -263,13 +269,13 @@ impl Outcome {
     }
 }
 
-/// The lines of a pipe as they come, each with its end; a pipe that breaks gives what it gave.
+/// Reads the lines of a pipe as they come, line ends included. A read error ends them.
 fn read_lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
-        // Ends with the pipe, or when nobody listens any more.
+        // Ends with the pipe, or once the receiver is dropped.
         while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 break;

@@ -1,5 +1,5 @@
-//! What every report must hold, whatever it is of: the identities, each packet in one class, the interfaces' packets adding
-//! up, and `exact` saying what the losses say.
+//! Checks what holds in every report: the identities, the sum over packet classes, the sums over interfaces,
+//! and that `exact` follows from the losses.
 
 use std::sync::LazyLock;
 
@@ -8,13 +8,13 @@ use handshake_common::verdict::{Cause, Row, Shown, TCP, UDP, Verdict};
 use handshake_common::wire::Class;
 use serde_json::Value;
 
-/// The terms of the identity of attempts, by their paths in a report.
+/// The terms that add up to `tcp.attempts`, as paths in a report.
 pub static ATTEMPTS: LazyLock<Vec<String>> = LazyLock::new(|| terms("tcp", &TCP));
-/// The terms of UDP flows.
+/// The terms that add up to `udp.flows`.
 static FLOWS: LazyLock<Vec<String>> = LazyLock::new(|| terms("udp", &UDP));
-/// The parts of `tcp.half_open.now`.
+/// The terms that add up to `tcp.half_open.now`.
 static HALF_OPEN: LazyLock<Vec<String>> = LazyLock::new(|| paths("tcp", Verdict::HalfOpen.row()));
-/// Every packet is in one of these.
+/// The classes that add up to `packets.total`.
 static PACKETS: LazyLock<Vec<String>> =
     LazyLock::new(|| Class::ALL.map(|class| format!("packets.{}", class.name())).into());
 
@@ -22,13 +22,13 @@ fn terms<V: Copy>(protocol: &str, table: &[Row<V>]) -> Vec<String> {
     table.iter().filter(|row| row.is_term()).flat_map(|row| paths(protocol, row)).collect()
 }
 
-/// All of TCP's verdicts, in the identity or outside, by their paths in a report.
+/// All TCP verdicts, also those outside the identity, as paths in a report.
 #[must_use]
 pub fn verdicts() -> Vec<String> {
     TCP.iter().flat_map(|row| paths("tcp", row)).collect()
 }
 
-/// The figures of a verdict, by their paths in a report.
+/// The figures of a verdict, as paths in a report.
 fn paths<V>(protocol: &str, row: &Row<V>) -> Vec<String> {
     let whole = format!("{protocol}.{}", row.name);
     match row.shown {
@@ -39,31 +39,31 @@ fn paths<V>(protocol: &str, row: &Row<V>) -> Vec<String> {
     }
 }
 
-/// A report is exact while all of these are 0.
+/// The losses: a report is exact while all of these are 0.
 const LOSSES: [&str; 6] =
     ["untracked", "contended", "tcp.evicted", "udp.evicted", "lost_events", "lost_before_hook"];
 
-/// The figure at `path` of a report: `tcp.half_open.now`.
+/// The figure at `path` in a report, for example `tcp.half_open.now`.
 ///
 /// # Errors
-/// There is none.
+/// The report has no such figure.
 pub fn figure(report: &Value, path: &str) -> Result<u64> {
     let pointer = format!("/{}", path.replace('.', "/"));
     report.pointer(&pointer).and_then(Value::as_u64).with_context(|| format!("the report has no {path}"))
 }
 
-/// Several of them together.
+/// The sum of the figures at `paths`.
 ///
 /// # Errors
-/// One is not there.
+/// The report lacks one of the figures.
 pub fn sum(report: &Value, paths: &[impl AsRef<str>]) -> Result<u64> {
     paths.iter().map(|path| figure(report, path.as_ref())).sum()
 }
 
-/// What holds in every report, also while packets arrive.
+/// Checks what holds in every report, even while packets arrive.
 ///
 /// # Errors
-/// The first that does not hold.
+/// The first violation.
 pub fn check(report: &Value) -> Result<()> {
     let identities = [
         ("tcp.attempts", &*ATTEMPTS),
@@ -73,21 +73,24 @@ pub fn check(report: &Value) -> Result<()> {
     ];
     for (whole, parts) in identities {
         let (left, right) = (figure(report, whole)?, sum(report, parts)?);
-        ensure!(left == right, "{whole} is {left}, its parts come to {right} in {report}");
+        ensure!(left == right, "{whole} is {left}, but its parts add up to {right} in {report}");
     }
     let lost = sum(report, &LOSSES)?;
-    ensure!(report["exact"] == (lost == 0), "exact is {}, with losses of {lost}", report["exact"]);
+    ensure!(report["exact"] == (lost == 0), "exact is {}, but the losses are {lost}", report["exact"]);
     interfaces(report)
 }
 
-/// The interfaces' packets are the report's.
+/// Checks that the interfaces' packets add up to the report's.
 fn interfaces(report: &Value) -> Result<()> {
     let Some(interfaces) = report["source"]["interfaces"].as_array() else { return Ok(()) };
     let all = ["packets.total", "packets.ipv4", "packets.ipv6"];
     for path in PACKETS.iter().map(String::as_str).chain(all) {
         let parts: u64 = interfaces.iter().map(|interface| figure(interface, path)).sum::<Result<_>>()?;
         let whole = figure(report, path)?;
-        ensure!(parts == whole, "{path}: the interfaces have {parts}, all {whole} in {report}");
+        ensure!(
+            parts == whole,
+            "{path}: the interfaces add up to {parts}, the report has {whole} in {report}"
+        );
     }
     Ok(())
 }
@@ -97,7 +100,7 @@ mod tests {
     use super::{ATTEMPTS, FLOWS, LOSSES, PACKETS, check};
     use serde_json::{Value, json};
 
-    /// A report in which every figure is 0.
+    /// A report whose figures are all 0.
     fn empty() -> Value {
         let mut report = json!({"exact": true});
         let wholes = ["tcp.attempts", "tcp.half_open.now", "udp.flows", "packets.total"];
@@ -115,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_term_and_every_loss_is_missed() {
+    fn every_term_and_every_loss_is_checked() {
         check(&empty()).expect("all zero");
         for path in parts() {
             let mut report = empty();

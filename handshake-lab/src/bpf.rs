@@ -1,5 +1,5 @@
-//! Other people's programs on the hooks we share: a few instructions each, through `bpf(2)` itself, so that
-//! nothing of the loader under test is in the picture. Also what the kernel says is attached.
+//! Foreign programs on the hooks that handshake uses: a few instructions each, loaded by `bpf(2)` directly,
+//! so that the loader under test is not involved. Also queries which programs the kernel has attached.
 
 mod btf;
 mod code;
@@ -15,21 +15,21 @@ use crate::frame::interface_index;
 use crate::namespace::Namespace;
 pub(crate) use code::{Code, Register, When};
 
-/// Where a program sits.
+/// The hook of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// XDP in the network stack, on a copy of the packet.
+pub enum TestHook {
+    /// XDP in the network stack, after the driver.
     XdpGeneric,
     /// XDP in the driver.
     XdpNative,
-    /// TC, on the way in (Linux 6.6).
+    /// TC, ingress (Linux 6.6).
     TcxIngress,
-    /// TC, on the way out.
+    /// TC, egress (Linux 6.6).
     TcxEgress,
 }
 
-impl Hook {
-    /// Its number in `enum bpf_attach_type`.
+impl TestHook {
+    /// The number in `enum bpf_attach_type`.
     const fn attach_type(self) -> u32 {
         match self {
             Self::XdpGeneric | Self::XdpNative => 37,
@@ -38,7 +38,8 @@ impl Hook {
         }
     }
 
-    /// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE`; a TCX program goes to the end of its chain.
+    /// `XDP_FLAGS_SKB_MODE` or `XDP_FLAGS_DRV_MODE`; without flags a TCX program goes to the end of its
+    /// chain.
     const fn link_flags(self) -> u32 {
         match self {
             Self::XdpGeneric => 1 << 1,
@@ -47,7 +48,7 @@ impl Hook {
         }
     }
 
-    /// Its number in `enum bpf_prog_type`.
+    /// The number in `enum bpf_prog_type`.
     const fn program_type(self) -> u32 {
         match self {
             Self::XdpGeneric | Self::XdpNative => 6,
@@ -56,20 +57,20 @@ impl Hook {
     }
 }
 
-/// What a program returns.
+/// The return value of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// XDP: on to the stack (`XDP_PASS`).
+pub enum RunOutcome {
+    /// XDP: pass to the stack (`XDP_PASS`).
     XdpPass,
-    /// TC: on to the next program (`TCX_NEXT`).
+    /// TC: continue with the next program (`TCX_NEXT`).
     Next,
-    /// TC: accepted, and no program behind sees it (`TC_ACT_OK`), as Cilium's do.
+    /// TC: accept without running the programs behind (`TC_ACT_OK`), as Cilium's programs do.
     EndsChain,
-    /// TC: gone (`TC_ACT_SHOT`).
+    /// TC: drop (`TC_ACT_SHOT`).
     Drop,
 }
 
-impl Outcome {
+impl RunOutcome {
     const fn code(self) -> i32 {
         match self {
             Self::XdpPass | Self::Drop => 2,
@@ -79,7 +80,7 @@ impl Outcome {
     }
 }
 
-/// A small program.
+/// A small BPF program.
 #[derive(Clone, Debug)]
 pub struct Program {
     name: &'static str,
@@ -88,28 +89,29 @@ pub struct Program {
 }
 
 impl Program {
-    /// Looks at nothing and returns `outcome`.
+    /// A program that only returns `outcome`.
     #[must_use]
-    pub fn that(outcome: Outcome) -> Self {
+    pub fn that(outcome: RunOutcome) -> Self {
         Self::ending("foreign", Code::default(), outcome)
     }
 
-    /// TC: puts VLAN tags on, the innermost first, each an ethertype (0x8100, 0x88a8) and a number; then on to
-    /// the next. The tag is in the frame's bytes at the far end's XDP hook only with `txvlan` off.
+    /// TC: pushes VLAN tags, the innermost first, each an ethertype (0x8100, 0x88a8) and a number, and
+    /// continues with the next program. The far end's XDP hook finds the tag in the frame's bytes only with
+    /// `txvlan` off.
     #[must_use]
     pub fn pushes_tags(tags: &[(u16, u16)]) -> Self {
         const SKB_VLAN_PUSH: i32 = 18;
         let mut code = Code::default();
         code.copy(6, 1);
         for (ethertype, number) in tags {
-            // The helper takes the ethertype in network order.
+            // The helper expects the ethertype in network order.
             let wire = i32::from(ethertype.to_be());
             code.copy(1, 6).set(2, wire).set(3, i32::from(*number)).call(SKB_VLAN_PUSH);
         }
-        Self::ending("push_tags", code, Outcome::Next)
+        Self::ending("push_tags", code, RunOutcome::Next)
     }
 
-    /// TC: takes `count` VLAN tags off, so that a stack without VLAN devices takes the packet.
+    /// TC: pops `count` VLAN tags, so that a stack without VLAN devices accepts the packet.
     #[must_use]
     pub fn pops_tags(count: usize) -> Self {
         const SKB_VLAN_POP: i32 = 19;
@@ -118,20 +120,21 @@ impl Program {
         for _ in 0..count {
             code.copy(1, 6).call(SKB_VLAN_POP);
         }
-        Self::ending("pop_tags", code, Outcome::Next)
+        Self::ending("pop_tags", code, RunOutcome::Next)
     }
 
-    fn ending(name: &'static str, mut code: Code, outcome: Outcome) -> Self {
+    fn ending(name: &'static str, mut code: Code, outcome: RunOutcome) -> Self {
         code.set(0, outcome.code()).exit();
         Self::of(name, code)
     }
 
-    /// Any code; the kernel cuts the name to 15 characters.
+    /// A program of any code; the kernel truncates the name to 15 characters.
     pub(crate) fn of(name: &'static str, code: Code) -> Self {
         Self { name, code, flags: 0 }
     }
 
-    /// XDP: takes frames in fragments, as handshake's does. Only such go on to one that does.
+    /// XDP: accepts frames in fragments, like handshake's program. A tail call to such a program is possible
+    /// only from another such program.
     #[must_use]
     pub fn with_frags(self) -> Self {
         const HAS_FRAGS: u32 = 1 << 5;
@@ -139,16 +142,17 @@ impl Program {
     }
 }
 
-/// A program on a hook; gone on drop.
+/// A program on a hook; detached on drop.
 #[derive(Debug)]
-pub struct Attached {
-    /// Its number, as `bpftool prog show` lists it.
+pub struct AttachedProgram {
+    /// The program's ID, as `bpftool prog show` lists it.
     pub id: u32,
     link: OwnedFd,
 }
 
-impl Drop for Attached {
-    /// At once: a process that is being started elsewhere may hold a copy of the descriptor for a moment.
+impl Drop for AttachedProgram {
+    /// Detaches at once instead of closing the link: a process that is being started may hold a copy of the
+    /// descriptor for a moment.
     fn drop(&mut self) {
         let detached = raw(&self.link).and_then(|link| Ok(bpf(command::LINK_DETACH, &mut [link])?));
         if let Err(error) = detached {
@@ -160,8 +164,13 @@ impl Drop for Attached {
 /// Loads `program` and attaches it to `device` of `namespace`.
 ///
 /// # Errors
-/// Without CAP_BPF and CAP_NET_ADMIN; or the hook is taken, or does not exist.
-pub fn attach(namespace: &Namespace, device: &str, hook: Hook, program: &Program) -> Result<Attached> {
+/// Without CAP_BPF and CAP_NET_ADMIN; also if the hook is taken or does not exist.
+pub fn attach(
+    namespace: &Namespace,
+    device: &str,
+    hook: TestHook,
+    program: &Program,
+) -> Result<AttachedProgram> {
     let loaded = load(hook, program)?;
     let id = info(&loaded)?.id;
     namespace.enter(|| {
@@ -175,16 +184,16 @@ pub fn attach(namespace: &Namespace, device: &str, hook: Hook, program: &Program
         };
         let what = || format!("attach {} to {device} by {hook:?}", program.name);
         let link = descriptor(command::LINK_CREATE, create).with_context(what)?;
-        Ok(Attached { id, link })
+        Ok(AttachedProgram { id, link })
     })
 }
 
 /// Loads `program` for `hook`.
-pub(crate) fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
+pub(crate) fn load(hook: TestHook, program: &Program) -> Result<OwnedFd> {
     let mut name = [0; 16];
     name[..program.name.len()].copy_from_slice(program.name.as_bytes());
     let instructions = program.code.instructions();
-    let xdp = matches!(hook, Hook::XdpGeneric | Hook::XdpNative);
+    let xdp = matches!(hook, TestHook::XdpGeneric | TestHook::XdpNative);
     let functions = functions(&program.code)?;
     let types = if functions.is_empty() { None } else { Some(types()?) };
     let attributes = ProgramLoad {
@@ -207,7 +216,7 @@ pub(crate) fn load(hook: Hook, program: &Program) -> Result<OwnedFd> {
         .with_context(|| format!("load {}", program.name))
 }
 
-/// The functions of a program that has several.
+/// The functions of a program; empty if it has only one.
 fn functions(code: &Code) -> Result<Vec<Function>> {
     let function = |begin| Ok(Function { begin: u32::try_from(begin)?, kind: btf::FUNCTION });
     code.functions().into_iter().map(function).collect()
@@ -223,33 +232,33 @@ fn types() -> Result<OwnedFd> {
     descriptor(command::BTF_LOAD, load).context("load the types of functions")
 }
 
-/// What the verifier says of a program that it has refused.
+/// The verifier's log of a program that it has refused.
 fn verifier_log(mut attributes: ProgramLoad) -> String {
     let mut log = vec![0_u8; 1 << 16];
     attributes.log_level = 1;
     attributes.log_size = 1 << 16;
     attributes.log = log.as_mut_ptr() as u64;
-    // Asked for its words alone: that it fails is known.
+    // Loading fails again; only the log matters.
     let _refused_again = descriptor(command::PROG_LOAD, attributes);
     log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(log.len()));
     String::from_utf8_lossy(&log).into_owned()
 }
 
-/// An array map of `entries` words.
+/// Creates an array map of `entries` 64-bit words.
 pub(crate) fn words(entries: u32) -> Result<OwnedFd> {
     const ARRAY: u32 = 2;
     let create = MapCreate { kind: ARRAY, key: 4, value: 8, entries };
     descriptor(command::MAP_CREATE, create).context("create an array of words")
 }
 
-/// The word at `index` of such a map.
+/// Reads the word at `index` of a map made by [`words`].
 pub(crate) fn word(map: &OwnedFd, index: u32) -> Result<u64> {
     let mut word = 0_u64;
     element(command::MAP_LOOKUP, map, index, ptr::from_mut(&mut word) as u64).context("read a word")?;
     Ok(word)
 }
 
-/// A map through which a program may go on to `program`, its only entry.
+/// Creates a program array whose only entry is `program`, for a tail call.
 pub(crate) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
     const PROGRAM_ARRAY: u32 = 3;
     let create = MapCreate { kind: PROGRAM_ARRAY, key: 4, value: 4, entries: 1 };
@@ -259,15 +268,15 @@ pub(crate) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
     Ok(map)
 }
 
-/// Reads or writes one element; `value` is the address of as many bytes as the map's value has.
+/// Reads or writes one element; `value` is the address of a buffer of the map's value size.
 fn element(number: libc::c_long, map: &OwnedFd, index: u32, value: u64) -> Result<()> {
     let key = &raw const index as u64;
     bpf(number, &mut MapElement { map: raw(map)?.into(), key, value, flags: 0 })?;
     Ok(())
 }
 
-/// Has an XDP program make `count` frames out of `frame`'s length, which the kernel then does with as the program says:
-/// `BPF_F_TEST_XDP_LIVE_FRAMES`. The calling thread's namespace is where redirection finds its device.
+/// Runs an XDP program on `count` live frames of `frame`'s length (`BPF_F_TEST_XDP_LIVE_FRAMES`): the kernel
+/// carries out what the program returns. A redirect looks up its device in the calling thread's namespace.
 pub(crate) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()> {
     const LIVE_FRAMES: u32 = 1 << 1;
     let mut run = TestRun {
@@ -282,7 +291,7 @@ pub(crate) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()
     Ok(())
 }
 
-/// Puts `program` in the place of the one with the number `old`, on whatever link holds that.
+/// Replaces the program with the ID `old` by `program`, on the link that holds it.
 pub(crate) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
     let link = link_of(old)?;
     let mut update = LinkUpdate { link: raw(&link)?, program: raw(program)?, ..LinkUpdate::default() };
@@ -290,14 +299,14 @@ pub(crate) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// The link that holds a program.
+/// Finds the link that holds a program.
 fn link_of(program: u32) -> Result<OwnedFd> {
     let mut id = 0;
     loop {
         let mut next = GetById { id, ..GetById::default() };
         bpf(command::LINK_GET_NEXT_ID, &mut next).with_context(|| format!("no link of program {program}"))?;
         id = next.next_id;
-        // It may have gone meanwhile.
+        // The link may be gone by now.
         let Ok(link) = descriptor(command::LINK_GET_FD_BY_ID, GetById { id, ..GetById::default() }) else {
             continue;
         };
@@ -314,11 +323,11 @@ fn link_of(program: u32) -> Result<OwnedFd> {
     }
 }
 
-/// The numbers of the programs on a TCX hook of `device`, in the order they run.
+/// The IDs of the programs on a TCX hook of `device`, in running order.
 ///
 /// # Errors
 /// Before Linux 6.6, or there is no such device.
-pub fn chain(namespace: &Namespace, device: &str, hook: Hook) -> Result<Vec<u32>> {
+pub fn chain(namespace: &Namespace, device: &str, hook: TestHook) -> Result<Vec<u32>> {
     let mut ids = [0u32; 64];
     let count = namespace.enter(|| {
         let mut query = ProgramQuery {
@@ -334,26 +343,26 @@ pub fn chain(namespace: &Namespace, device: &str, hook: Hook) -> Result<Vec<u32>
     Ok(ids[..count].to_vec())
 }
 
-/// What the kernel says of a loaded program.
+/// The kernel's description of a loaded program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramInfo {
-    /// Its number.
+    /// The program's ID.
     pub id: u32,
-    /// Its name, cut to 15 characters by the kernel.
+    /// The name, truncated to 15 characters by the kernel.
     pub name: String,
-    /// How often it ran while a [`RunCounts`] was held.
+    /// Number of runs while a [`RunCounts`] was held.
     pub runs: u64,
 }
 
-/// Asks for a program by its number.
+/// Describes the program with this ID.
 ///
 /// # Errors
-/// There is none.
+/// There is no such program.
 pub fn program(id: u32) -> Result<ProgramInfo> {
     info(&open(id)?)
 }
 
-/// A loaded program, by its number.
+/// Opens a loaded program by its ID.
 pub(crate) fn open(id: u32) -> Result<OwnedFd> {
     let by_id = GetById { id, ..GetById::default() };
     descriptor(command::PROG_GET_FD_BY_ID, by_id).with_context(|| format!("open program {id}"))
@@ -371,14 +380,14 @@ fn info(program: &OwnedFd) -> Result<ProgramInfo> {
     Ok(ProgramInfo { id: info.id, name: String::from_utf8_lossy(name).into_owned(), runs: info.runs })
 }
 
-/// While it is held, the kernel counts how often each program runs.
+/// While this is held, the kernel counts each program's runs.
 #[derive(Debug)]
 pub struct RunCounts {
     _held: OwnedFd,
 }
 
 impl RunCounts {
-    /// From now on.
+    /// Starts counting.
     ///
     /// # Errors
     /// Without CAP_SYS_ADMIN.
@@ -388,17 +397,17 @@ impl RunCounts {
     }
 }
 
-/// The number of the XDP program of `device`, and whether it is in the driver, by netlink (`ip link`).
+/// The ID and the hook of the XDP program of `device`, by netlink (`ip link`).
 ///
 /// # Errors
 /// There is no such device.
-pub fn xdp(namespace: &Namespace, device: &str) -> Result<Option<(u32, Hook)>> {
+pub fn xdp(namespace: &Namespace, device: &str) -> Result<Option<(u32, TestHook)>> {
     let text = namespace.run("ip", &["-j", "link", "show", device])?;
     let links: serde_json::Value = serde_json::from_str(&text).context("read what ip says")?;
     let xdp = &links[0]["xdp"];
     let Some(id) = xdp["prog"]["id"].as_u64() else { return Ok(None) };
     // linux/if_link.h: XDP_ATTACHED_DRV is 1, XDP_ATTACHED_SKB is 2.
-    let hook = if xdp["mode"] == 1 { Hook::XdpNative } else { Hook::XdpGeneric };
+    let hook = if xdp["mode"] == 1 { TestHook::XdpNative } else { TestHook::XdpGeneric };
     Ok(Some((u32::try_from(id)?, hook)))
 }
 
@@ -556,7 +565,7 @@ struct GetInfo {
     info: u64,
 }
 
-/// The beginning of `struct bpf_link_info`: as much as is asked for is told.
+/// The beginning of `struct bpf_link_info`; the kernel fills as much as is requested.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct LinkInfo {
@@ -566,29 +575,29 @@ struct LinkInfo {
     padding: u32,
 }
 
-/// `struct bpf_prog_info`, of which this reads three members. The arrays it could fill are left out: null.
+/// `struct bpf_prog_info`, of which three members are read. The arrays that it could fill are left null.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct RawInfo {
     kind: u32,
     id: u32,
-    /// `tag` to `map_ids`.
+    /// The members `tag` to `map_ids`.
     skipped: [u64; 7],
     name: [u8; 16],
-    /// `ifindex` to `prog_tags`.
+    /// The members `ifindex` to `prog_tags`.
     skipped_too: [u64; 14],
     run_time_ns: u64,
     runs: u64,
 }
 
-/// A command that gives a new descriptor.
+/// Runs a command that returns a new descriptor.
 fn descriptor<T>(number: libc::c_long, mut attributes: T) -> io::Result<OwnedFd> {
     let fd = bpf(number, &mut attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `bpf(2)`. The types that `attributes` may have are the ones above; their pointers are to live memory.
+/// Calls `bpf(2)`. `attributes` is one of the types above, and its pointers are to live memory.
 fn bpf<T>(number: libc::c_long, attributes: &mut T) -> io::Result<i32> {
     let size = libc::c_long::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: `attributes` is the command's part of `union bpf_attr`, of this size; what it points to is

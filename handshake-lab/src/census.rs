@@ -1,16 +1,17 @@
-//! Counts what passes a hook, frame by frame, by a program of its own: the account that a flood's totals are held against,
-//! where a tap could not follow.
+//! Counts the frames that pass a hook, with a BPF program. This is the independent count for floods, which
+//! are too fast for a tap.
 
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::bpf::{self, Attached, Code, Hook, Program, Register, When};
+use crate::bpf::{self, AttachedProgram, Code, Program, Register, TestHook, When};
 use crate::flood::MAC;
 use crate::namespace::Namespace;
 use crate::tap::Tally;
 
-/// The map's places: TCP by its flags, the rest of IPv4 by its protocol, then all else; the same of a flood's frames.
+/// The map's indices: TCP by flags, other IPv4 by protocol, then everything else; from [`FLOOD`] on the same
+/// for a flood's frames.
 const PROTOCOLS: u32 = 256;
 const NO_IP: u32 = 512;
 const FLOOD: u32 = 1024;
@@ -18,25 +19,25 @@ const FLOOD: u32 = 1024;
 const XDP_DROP: i32 = 1;
 const TC_NEXT: i32 = -1;
 
-/// A hook's count.
+/// Counts the frames at one hook.
 #[derive(Debug)]
 pub struct Census {
     counts: OwnedFd,
-    _attached: Option<Attached>,
+    _attached: Option<AttachedProgram>,
     _wrapped: Option<OwnedFd>,
 }
 
-/// What it has counted.
+/// The frames counted at one hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Frames of a flood.
+pub struct CensusCounts {
+    /// Frames of a flood, by the source MAC address.
     pub flood: Tally,
-    /// Other people's.
+    /// All other frames.
     pub others: Tally,
 }
 
-impl Counts {
-    /// All of them.
+impl CensusCounts {
+    /// The sum of both.
     #[must_use]
     pub fn both(&self) -> Tally {
         let mut sum = self.flood;
@@ -46,11 +47,11 @@ impl Counts {
 }
 
 impl Census {
-    /// Counts what comes out of the last program on a TCX hook of `device`.
+    /// Counts the frames after the last program on a TCX hook of `device`.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or before Linux 6.6.
-    pub fn behind(namespace: &Namespace, device: &str, hook: Hook) -> Result<Self> {
+    pub fn behind(namespace: &Namespace, device: &str, hook: TestHook) -> Result<Self> {
         let counts = bpf::words(2 * FLOOD)?;
         let mut code = Code::default();
         code.copy(CONTEXT, 1);
@@ -60,29 +61,30 @@ impl Census {
         Ok(Self { counts, _attached: Some(attached), _wrapped: None })
     }
 
-    /// Takes the place of the XDP program of `device`, has it look at each frame as before, counts the frame, and drops
-    /// it if it is of a flood; others go as the program says. For as long as that one's link holds.
+    /// Replaces the XDP program of `device` by one that calls it for each frame, counts the frame, and drops
+    /// the frame if it belongs to a flood; for other frames it returns the program's verdict. Lasts as long
+    /// as the replaced program's link.
     ///
     /// # Errors
-    /// There is no XDP program, or it is not held by a link.
+    /// There is no XDP program, or no link holds it.
     pub fn dropping(namespace: &Namespace, device: &str) -> Result<Self> {
         let (wrapped, hook) = bpf::xdp(namespace, device)?.context("no XDP program to wrap")?;
-        ensure!(hook == Hook::XdpNative, "the XDP program is not in the driver");
+        ensure!(hook == TestHook::XdpNative, "the XDP program is not in the driver");
         let program = bpf::open(wrapped)?;
         let target = bpf::continuation(&program)?;
         let counts = bpf::words(2 * FLOOD)?;
         let wrapper = Program::of("dropping", dropping(&counts, &target)).with_frags();
         bpf::replace(wrapped, &bpf::load(hook, &wrapper)?)?;
-        // An array of programs is emptied when its last descriptor goes.
+        // The kernel empties a program array when its last descriptor is closed.
         Ok(Self { counts, _attached: None, _wrapped: Some(target) })
     }
 
-    /// Reads it, while nothing comes or soon after.
+    /// Reads the counts. Frames that arrive meanwhile may be counted in part.
     ///
     /// # Errors
     /// Of `bpf(2)`.
-    pub fn counts(&self) -> Result<Counts> {
-        let mut counts = Counts::default();
+    pub fn counts(&self) -> Result<CensusCounts> {
+        let mut counts = CensusCounts::default();
         for (first, tally) in [(0, &mut counts.others), (FLOOD, &mut counts.flood)] {
             for flags in 0..=u8::MAX {
                 *tally.tcp(flags) += bpf::word(&self.counts, first + u32::from(flags))?;
@@ -103,20 +105,19 @@ impl Census {
 
 const CONTEXT: Register = 6;
 const DATA: Register = 7;
-/// Where a frame is counted: at least [`FLOOD`] when it is of a flood.
+/// The frame's index in the map: at least [`FLOOD`] if it belongs to a flood.
 const PLACE: Register = 8;
-/// What the wrapped program says.
+/// The return value of the wrapped program.
 const VERDICT: Register = 9;
 
-/// A program that ends by a tail call ends the function that made it: the call is made in a function of its own, and
-/// comes back here.
+/// A tail call ends the function that makes it, so the call is made in a function of its own.
 fn dropping(counts: &OwnedFd, target: &OwnedFd) -> Code {
     const TAIL_CALL: i32 = 12;
     let mut code = Code::default();
     code.copy(CONTEXT, 1);
     let call = code.call_local();
     code.copy(VERDICT, 0);
-    count(&mut code, Hook::XdpNative, counts);
+    count(&mut code, TestHook::XdpNative, counts);
     code.shift_right(PLACE, FLOOD.ilog2().cast_signed());
     let pass = code.jump(When::Equal(PLACE, 0));
     code.set(VERDICT, XDP_DROP);
@@ -126,8 +127,8 @@ fn dropping(counts: &OwnedFd, target: &OwnedFd) -> Code {
     code
 }
 
-/// Counts the frame of the context.
-fn count(code: &mut Code, hook: Hook, counts: &OwnedFd) {
+/// Appends code that counts the frame in the context.
+fn count(code: &mut Code, hook: TestHook, counts: &OwnedFd) {
     const LOOK_UP: i32 = 1;
     place(code, hook);
     code.store32(10, -4, PLACE).map(1, counts).copy(2, 10).add(2, -4).call(LOOK_UP);
@@ -136,12 +137,12 @@ fn count(code: &mut Code, hook: Hook, counts: &OwnedFd) {
     code.land(missing);
 }
 
-/// Says where the frame is counted. The lab's IPv4 headers have no options.
-fn place(code: &mut Code, hook: Hook) {
+/// Appends code that computes the frame's index. The lab's IPv4 headers have no options.
+fn place(code: &mut Code, hook: TestHook) {
     const TCP: i32 = 6;
     const TCP_FLAGS: i16 = 47;
     // `data` of `struct xdp_md` and of `struct __sk_buff`; `data_end` follows.
-    let data = if matches!(hook, Hook::XdpNative | Hook::XdpGeneric) { 0 } else { 76 };
+    let data = if matches!(hook, TestHook::XdpNative | TestHook::XdpGeneric) { 0 } else { 76 };
     code.set(PLACE, NO_IP.cast_signed());
     code.load32(DATA, CONTEXT, data).load32(2, CONTEXT, data + 4);
     code.copy(3, DATA).add(3, 34);

@@ -1,4 +1,4 @@
-//! The kernel's own counts of what happened: the other account that a scenario is held against.
+//! Reads the kernel's own counters, the independent account that scenarios are checked against.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,18 +7,18 @@ use anyhow::{Context, Result};
 
 use crate::namespace::Namespace;
 
-/// Counters of a namespace by name: `TcpExtListenOverflows`, `TcpRetransSegs`, `Ip6OutMcastPkts` …
+/// The counters of a namespace by name: `TcpExtListenOverflows`, `TcpRetransSegs`, `Ip6OutMcastPkts` …
 #[derive(Clone, Debug, Default)]
 pub struct Counters(HashMap<String, u64>);
 
 impl Counters {
-    /// The count of `name`; 0 when the kernel has none of that name (it leaves out some that are 0).
+    /// The value of `name`; 0 if the kernel does not list it (it omits some that are 0).
     #[must_use]
     pub fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    /// How far `name` has risen since `earlier`.
+    /// The increase of `name` since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self, name: &str) -> u64 {
         self.get(name).wrapping_sub(earlier.get(name))
@@ -28,26 +28,26 @@ impl Counters {
 /// Reads `snmp`, `netstat` and `snmp6` of `namespace`.
 ///
 /// # Errors
-/// They cannot be read.
+/// A file cannot be read.
 pub fn read(namespace: &Namespace) -> Result<Counters> {
     namespace.enter(|| {
         let mut counters = HashMap::new();
         for file in ["snmp", "netstat"] {
             add_paired(&mut counters, &proc_net(file)?);
         }
-        // Absent where IPv6 is not compiled in.
+        // The file is absent if IPv6 is not compiled in.
         add_single(&mut counters, &proc_net("snmp6").unwrap_or_default());
         Ok(Counters(counters))
     })
 }
 
-/// `/proc/net` is the namespace of the process; this is the thread's.
+/// `/proc/net` belongs to the process's namespace; this path belongs to the thread's.
 fn proc_net(file: &str) -> Result<String> {
     let path = format!("/proc/thread-self/net/{file}");
     fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }
 
-/// Two lines a group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`.
+/// Parses two lines per group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`.
 fn add_paired(counters: &mut HashMap<String, u64>, text: &str) {
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.chunks_exact(2) {
@@ -60,7 +60,7 @@ fn add_paired(counters: &mut HashMap<String, u64>, text: &str) {
     }
 }
 
-/// One line a counter: `Ip6InReceives   12`.
+/// Parses one line per counter: `Ip6InReceives 12`.
 fn add_single(counters: &mut HashMap<String, u64>, text: &str) {
     for line in text.lines() {
         let mut words = line.split_whitespace();
@@ -70,8 +70,8 @@ fn add_single(counters: &mut HashMap<String, u64>, text: &str) {
     }
 }
 
-/// Frames that went through the XDP program of `device`, by its own count (`ethtool -S`), over its queues.
-/// veth has one, and so have most drivers, under this name.
+/// Number of frames that the XDP program of `device` processed according to the driver (`ethtool -S`), over
+/// all queues. veth and most drivers report it under this name.
 ///
 /// # Errors
 /// The device does not exist or has no statistics.
@@ -89,7 +89,7 @@ mod tests {
     use super::{add_paired, add_single};
 
     #[test]
-    fn both_forms_are_read() {
+    fn both_file_formats_are_read() {
         let mut counters = HashMap::new();
         add_paired(&mut counters, "Tcp: MaxConn ActiveOpens\nTcp: -1 7\nTcpExt: SyncookiesSent\nTcpExt: 3\n");
         add_single(&mut counters, "Ip6InReceives                   \t12\n");

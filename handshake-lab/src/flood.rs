@@ -1,8 +1,8 @@
-//! A flood as live frames: an XDP program that makes another client each time it runs, whose frames the kernel puts
-//! on the wire (`BPF_F_TEST_XDP_LIVE_FRAMES`), one to two million a second from one CPU.
+//! Floods of live frames: an XDP program builds a frame of another client on each run, and the kernel sends
+//! it (`BPF_F_TEST_XDP_LIVE_FRAMES`); one CPU sends one to two million per second.
 //!
 //! ```text
-//! client: makes frames ─▶ veth ─▶ server: XDP, TC ─▶ stack       census: counts what passed a hook
+//! client: builds frames ─▶ veth ─▶ server: XDP, TC ─▶ stack      census: counts the frames at a hook
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,23 +13,23 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::bpf::{self, Code, Hook, Program, Register, When};
-use crate::frame::{Mac, Segment, checksum, flag, interface_index, tcp_frame};
+use crate::bpf::{self, Code, Program, Register, TestHook, When};
+use crate::frame::{BuiltSegment, Mac, checksum, flag, interface_index, tcp_frame};
 use crate::namespace::Namespace;
 use crate::topology::Path;
 
-/// Whom a flood's frames are from: the census knows them by it.
+/// The source MAC address of a flood's frames, by which the census recognizes them.
 pub(crate) const MAC: Mac = Mac([2, b'h', b's', 0xf1, 0x00, 0xd0]);
-/// Bytes of a flood's frame: the shortest on a wire.
+/// Length of a flood's frame, bytes: the minimum of Ethernet.
 const FRAME: usize = 60;
-/// J of all attempts.
+/// The initial sequence number of all attempts (J).
 const ISN: u32 = 0x1234_5678;
-/// The first byte of all clients' addresses, and of their ports.
+/// The first byte of each client's address, and of its port.
 const NET: u8 = 10;
 const PORT: u8 = 0x40;
 
-/// Where in an Ethernet frame an IPv4 header without options has its addresses and its checksum, and what follows it
-/// its ports and its own.
+/// Offsets in an Ethernet frame with an IPv4 header without options: the addresses, the ports, and the two
+/// checksums.
 const SOURCE: i16 = 26;
 const DESTINATION: i16 = 30;
 const SOURCE_PORT: i16 = 34;
@@ -37,20 +37,20 @@ const DESTINATION_PORT: i16 = 36;
 const IP_CHECKSUM: i16 = 24;
 const TCP_CHECKSUM: i16 = 50;
 
-/// What every frame of a flood is.
+/// The kind of frames in a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The first packet of an attempt, of a client that nobody has met.
+pub enum FloodKind {
+    /// SYNs, each from a new client.
     Syn,
-    /// A packet in the middle of a connection that nobody has met.
+    /// ACKs, each of an unknown connection.
     Ack,
-    /// A datagram of a flow that nobody has met.
+    /// UDP datagrams, each of a new flow.
     Udp,
-    /// By turns the first packet of an attempt, and the RST that refuses it, as at a mirror port.
+    /// Pairs of a SYN and the RST that refuses it, as a mirror port shows them.
     Refused,
 }
 
-/// Frames from clients in 10.0.0.0/8 that do not exist, no two alike within 2³² of them. Their checksums are right.
+/// A source of frames from nonexistent clients in 10.0.0.0/8, no two of 2³² alike, with correct checksums.
 #[derive(Debug)]
 pub struct Flood<'a> {
     client: &'a Namespace,
@@ -61,17 +61,17 @@ pub struct Flood<'a> {
 }
 
 impl<'a> Flood<'a> {
-    /// Loads the program that makes frames to `to`, an IPv4 address of `path`'s server. The server's device must take
-    /// frames from XDP: with a native program of its own, or with GRO ([`Flood::open`]).
+    /// Loads the program that builds frames to `to`, an IPv4 address of `path`'s server. The server's device
+    /// must accept frames from XDP: with a native program of its own, or with GRO ([`Flood::open`]).
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn new(path: &Path<'a>, to: SocketAddr, kind: Kind) -> Result<Self> {
+    pub fn new(path: &Path<'a>, to: SocketAddr, kind: FloodKind) -> Result<Self> {
         let number = bpf::words(1)?;
         let device = path.client.enter(|| interface_index(path.device))?;
         let templates = kind.templates(path.macs[1], to)?;
         let program = Program::of("flood", code(&templates, &number, device)?);
-        let program = bpf::load(Hook::XdpNative, &program)?;
+        let program = bpf::load(TestHook::XdpNative, &program)?;
         Ok(Self {
             client: path.client,
             program,
@@ -81,21 +81,22 @@ impl<'a> Flood<'a> {
         })
     }
 
-    /// Has the server's device take frames from XDP without an XDP program of its own, and both ends know where a flood's
-    /// clients would be: what is sent to them is lost at the client's end.
+    /// Makes the server's device accept frames from XDP without an XDP program of its own, and adds routes to
+    /// a flood's clients: the client's end drops what is sent to them.
     ///
     /// # Errors
-    /// Of ethtool and iproute2.
+    /// ethtool or iproute2 fails.
     pub fn open(path: &Path<'_>) -> Result<()> {
         path.server.offload(path.device, "gro", true)?;
         path.server.ip(&[&format!("route add {NET}.0.0.0/8 via {}", path.source)])?;
         path.client.ip(&[&format!("route add blackhole {NET}.0.0.0/8")])
     }
 
-    /// Makes `count` frames. The more at once, the faster: to begin and to end takes the kernel some ten milliseconds.
+    /// Sends `count` frames. Large counts are faster: starting and ending takes the kernel some ten
+    /// milliseconds.
     ///
     /// # Errors
-    /// The kernel refuses: the device has gone.
+    /// The kernel refuses, because the device is gone.
     pub fn make(&self, count: u32) -> Result<()> {
         let took = self.client.enter(|| {
             bpf::run_live(&self.program, &[0; FRAME], count)?;
@@ -107,35 +108,36 @@ impl<'a> Flood<'a> {
         Ok(())
     }
 
-    /// Frames made up to now; not all of them reached the far end.
+    /// Number of frames sent; not all of them reach the far end.
     #[must_use]
     pub fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// For how long the thread that made them had a CPU. The far end takes frames in as softirqs on the same CPU, nearly
-    /// always in this thread's time: on a machine that others use too, the rate is told by this and not by the clock.
+    /// CPU time of the sending threads. The far end receives frames as softirqs on the same CPU, nearly
+    /// always within this thread's time: on a shared machine the rate follows from this time and not from the
+    /// clock.
     #[must_use]
     pub fn processor_time(&self) -> Duration {
         Duration::from_nanos(self.processor_ns.load(Ordering::Relaxed))
     }
 }
 
-/// Of the calling thread, since it began.
+/// The CPU time of the calling thread since it began.
 fn processor_time() -> Result<Duration> {
     clock_gettime(ClockId::ThreadCPUTime).try_into().context("a thread's time")
 }
 
-/// A frame but for its client, and where its client goes.
+/// A frame without its client's address and port, with their offsets.
 struct Template {
     frame: Vec<u8>,
     address: i16,
     port: i16,
-    /// Of what follows the IP header, where that has one.
+    /// The offset of the checksum after the IP header, if there is one.
     checksum: Option<i16>,
 }
 
-impl Kind {
+impl FloodKind {
     fn templates(self, server_mac: Mac, to: SocketAddr) -> Result<Vec<Template>> {
         let syn = || Template::tcp(server_mac, to, (flag::SYN, ISN, 0), true);
         Ok(match self {
@@ -151,24 +153,24 @@ impl Kind {
 }
 
 impl Template {
-    /// A segment to the server (`forth`), or from it.
+    /// A segment to the server (`forth`) or from it.
     fn tcp(mac: Mac, server: SocketAddr, numbers: (u8, u32, u32), forth: bool) -> Result<Self> {
         let (flags, seq, ack) = numbers;
-        let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let (source, destination) = if forth { (nobody, server) } else { (server, nobody) };
+        let unassigned = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let (source, destination) = if forth { (unassigned, server) } else { (server, unassigned) };
         let mut frame =
-            tcp_frame([MAC, mac], &Segment { source, destination, seq, ack, flags, payload: &[] })?;
+            tcp_frame([MAC, mac], &BuiltSegment { source, destination, seq, ack, flags, payload: &[] })?;
         frame.resize(FRAME, 0);
         let (address, port) = if forth { (SOURCE, SOURCE_PORT) } else { (DESTINATION, DESTINATION_PORT) };
         Ok(Self { frame, address, port, checksum: Some(TCP_CHECKSUM) })
     }
 
-    /// A datagram to the server, without a checksum of its own (RFC 768).
+    /// A datagram to the server, without a UDP checksum (RFC 768).
     fn udp(mac: Mac, server: SocketAddr) -> Result<Self> {
         const UDP: u8 = 17;
         let mut template = Self::tcp(mac, server, (0, 0, 0), true)?;
         let frame = &mut template.frame;
-        // As many bytes behind the IP header as TCP's header had, 8 of them UDP's own.
+        // As many bytes after the IP header as TCP's header had, 8 of them UDP's header.
         frame[38..54].fill(0);
         frame[39] = 20;
         frame[23] = UDP;
@@ -187,11 +189,11 @@ impl Template {
 
 const CONTEXT: Register = 6;
 const DATA: Register = 7;
-/// The client's address as it lies in memory, then its port.
+/// The client's address in memory order, then its port.
 const ADDRESS: Register = 8;
 const CLIENT_PORT: Register = 9;
 
-/// The program. The `n`-th run makes the template `n % templates`, with the client `n / templates`.
+/// Assembles the program. Run `n` builds the template `n % templates` with the client `n / templates`.
 fn code(templates: &[Template], number: &OwnedFd, device: u32) -> Result<Code> {
     const REDIRECT: i32 = 23;
     let mut code = Code::default();
@@ -199,7 +201,7 @@ fn code(templates: &[Template], number: &OwnedFd, device: u32) -> Result<Code> {
     code.copy(3, DATA).add(3, i32::try_from(FRAME)?);
     let short = code.jump(When::Above(3, 2));
     code.value(1, number).set(0, 1).fetch_add(1, 0);
-    let [first, rest @ ..] = templates else { bail!("a flood of nothing") };
+    let [first, rest @ ..] = templates else { bail!("a flood without a template") };
     match rest {
         [] => client(&mut code).write(first),
         [second] => {
@@ -211,16 +213,17 @@ fn code(templates: &[Template], number: &OwnedFd, device: u32) -> Result<Code> {
             code.land(other).write(second);
             code.land(end)
         }
-        _ => bail!("a flood of more than two kinds"),
+        _ => bail!("a flood of more than two templates"),
     };
     code.set(1, i32::try_from(device)?).set(2, 0).call(REDIRECT).exit();
     code.land(short).set(0, 0).exit();
     Ok(code)
 }
 
-/// The client's address and port out of its number in r0: a multiplication by an odd number loses nothing.
+/// Appends code that derives the client's address and port from its number in r0: a multiplication by an odd
+/// number is one-to-one.
 fn client(code: &mut Code) -> &mut Code {
-    /// 2³² by the golden ratio.
+    /// 2³² divided by the golden ratio.
     const ODD: i32 = 0x9e37_79b9_u32.cast_signed();
     code.multiply32(0, ODD);
     code.copy(ADDRESS, 0).shift_left32(ADDRESS, 8).or(ADDRESS, NET.into());
@@ -229,7 +232,7 @@ fn client(code: &mut Code) -> &mut Code {
 }
 
 impl Code {
-    /// Writes the whole frame: its page comes back from the far end as the stack has left it.
+    /// Appends code that writes the whole frame: a recycled page contains what the stack has left in it.
     fn write(&mut self, template: &Template) -> &mut Self {
         for (offset, word) in (0..).step_by(4).zip(template.frame.chunks_exact(4)) {
             let word = i32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
@@ -244,7 +247,7 @@ impl Code {
         self
     }
 
-    /// Writes a checksum: what was there without a client, and r2, which it keeps.
+    /// Appends code that writes a checksum: the template's one, updated by r2, which stays unchanged.
     fn checksum(&mut self, template: &Template, at: i16) -> &mut Self {
         self.copy(3, 2).add(3, (!template.halfword(at)).into());
         for _ in 0..2 {

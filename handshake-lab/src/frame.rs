@@ -1,4 +1,4 @@
-//! Frames made by hand, and the packet socket that puts them on the wire, counted.
+//! Builds frames, and sends and counts them through a packet socket.
 
 use std::fmt;
 use std::mem::size_of;
@@ -22,32 +22,32 @@ impl fmt::Display for Mac {
     }
 }
 
-/// TCP flags by their bits (RFC 9293 §3.1).
+/// The TCP flags as bits (RFC 9293 §3.1).
 pub mod flag {
-    /// No more data.
+    /// The sender has no more data.
     pub const FIN: u8 = 0x01;
-    /// Synchronise.
+    /// Synchronize sequence numbers.
     pub const SYN: u8 = 0x02;
-    /// Reset.
+    /// Reset the connection.
     pub const RST: u8 = 0x04;
-    /// The acknowledgement counts.
+    /// The acknowledgement number is valid.
     pub const ACK: u8 = 0x10;
 }
 
-/// A TCP segment to be sent. Both ends must be of one address family.
+/// A TCP segment to send. Both ends must be of one address family.
 #[derive(Clone, Copy, Debug)]
-pub struct Segment<'a> {
-    /// From.
+pub struct BuiltSegment<'a> {
+    /// The sender.
     pub source: SocketAddr,
-    /// To.
+    /// The receiver.
     pub destination: SocketAddr,
-    /// Sequence number.
+    /// The sequence number.
     pub seq: u32,
-    /// Acknowledgement number.
+    /// The acknowledgement number.
     pub ack: u32,
-    /// Of [`flag`].
+    /// A combination of [`flag`] bits.
     pub flags: u8,
-    /// Data.
+    /// The data after the header.
     pub payload: &'a [u8],
 }
 
@@ -55,11 +55,11 @@ const TCP: u8 = 6;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// The Ethernet frame of a segment, its checksums right; `macs` are from and to.
+/// The Ethernet frame of a segment, with correct checksums; `macs` are source and destination.
 ///
 /// # Errors
-/// The ends are of different families, or the payload does not fit into an IP packet.
-pub fn tcp_frame(macs: [Mac; 2], segment: &Segment<'_>) -> Result<Vec<u8>> {
+/// The ends are of different families, or the payload does not fit an IP packet.
+pub fn tcp_frame(macs: [Mac; 2], segment: &BuiltSegment<'_>) -> Result<Vec<u8>> {
     let (from, to) = (segment.source.ip(), segment.destination.ip());
     let mut l4 = tcp_header(segment);
     l4.extend_from_slice(segment.payload);
@@ -74,8 +74,8 @@ pub fn tcp_frame(macs: [Mac; 2], segment: &Segment<'_>) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Twenty bytes, the checksum still zero.
-fn tcp_header(segment: &Segment<'_>) -> Vec<u8> {
+/// A header of twenty bytes whose checksum is zero.
+fn tcp_header(segment: &BuiltSegment<'_>) -> Vec<u8> {
     const DATA_OFFSET: u8 = 5 << 4;
     const WINDOW: u16 = 64_240;
     let mut header = Vec::with_capacity(20 + segment.payload.len());
@@ -89,7 +89,7 @@ fn tcp_header(segment: &Segment<'_>) -> Vec<u8> {
     header
 }
 
-/// The ethertype and the IP header in front of `length` bytes of TCP.
+/// The ethertype and the IP header for `length` bytes of TCP.
 fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
     const HOPS: u8 = 64;
     match (from, to) {
@@ -97,7 +97,7 @@ fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
             let total = length.checked_add(20).context("too long for a packet")?;
             let mut header = vec![0x45, 0];
             header.extend_from_slice(&total.to_be_bytes());
-            // No identification, "don't fragment", and the checksum still zero.
+            // No identification, "don't fragment", and the checksum zero for now.
             header.extend_from_slice(&[0, 0, 0x40, 0, HOPS, TCP, 0, 0]);
             header.extend_from_slice(&from.octets());
             header.extend_from_slice(&to.octets());
@@ -126,11 +126,11 @@ fn bytes(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The Internet checksum (RFC 1071) over `parts` put together; all but the last are of even length.
+/// The Internet checksum (RFC 1071) over the concatenated `parts`; all but the last have even length.
 pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
     let words = parts.iter().flat_map(|part| part.chunks(2)).map(word);
-    // One's complement addition: what overflows comes in again below.
+    // One's complement addition: the carry is added again.
     let add = |sum: u16, word: u16| {
         let (sum, carry) = sum.overflowing_add(word);
         sum + u16::from(carry)
@@ -138,11 +138,11 @@ pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     !words.fold(0, add)
 }
 
-/// Puts `count` destination options headers (RFC 8200 §4.6), of padding only, between the IPv6 header of `frame` and
-/// what follows it.
+/// Inserts `count` destination options headers (RFC 8200 §4.6), which contain only padding, after the IPv6
+/// header of `frame`.
 ///
 /// # Errors
-/// It is not IPv6 right behind the Ethernet header, or becomes too long.
+/// The Ethernet header is not followed by IPv6, or the packet becomes too long.
 pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
     const DESTINATION_OPTIONS: u8 = 60;
     ensure!(frame.len() >= 54 && frame[12..14] == ETHERTYPE_IPV6.to_be_bytes(), "not IPv6");
@@ -158,15 +158,15 @@ pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
     longer[20] = DESTINATION_OPTIONS;
     for left in (0..count).rev() {
         let next = if left == 0 { head[20] } else { DESTINATION_OPTIONS };
-        // Eight bytes long (0 beyond the first eight), filled by one option PadN of four.
+        // Eight bytes (length 0 means none beyond the first eight), filled by one option PadN of four.
         longer.extend_from_slice(&[next, 0, 1, 4, 0, 0, 0, 0]);
     }
     longer.extend_from_slice(rest);
     Ok(longer)
 }
 
-/// Puts VLAN tags, outermost first, between the addresses and the ethertype of `frame`. A tag is its
-/// ethertype (0x8100, 0x88a8) and its number.
+/// Inserts VLAN tags, outermost first, before the ethertype of `frame`. A tag is an ethertype (0x8100,
+/// 0x88a8) and a number.
 #[must_use]
 pub fn with_tags(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     let (addresses, rest) = frame.split_at(12);
@@ -179,7 +179,7 @@ pub fn with_tags(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     tagged
 }
 
-/// Sends whole frames from a device and counts them.
+/// Sends whole frames from a device, and counts them.
 #[derive(Debug)]
 pub struct Sender {
     socket: Socket,
@@ -187,12 +187,12 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// From `device` of `namespace`.
+    /// Opens a sender on `device` of `namespace`.
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or there is no such device.
     pub fn new(namespace: &Namespace, device: &str) -> Result<Self> {
-        // Protocol 0: it receives nothing.
+        // Protocol 0 receives nothing.
         let socket = packet_socket(namespace, device, 0)?;
         Ok(Self { socket, sent: 0 })
     }
@@ -200,7 +200,7 @@ impl Sender {
     /// Sends one frame.
     ///
     /// # Errors
-    /// The device refuses it.
+    /// The device refuses the frame.
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         let taken = self.socket.send(frame).context("send a frame")?;
         if taken != frame.len() {
@@ -210,14 +210,15 @@ impl Sender {
         Ok(())
     }
 
-    /// Frames sent so far.
+    /// Number of frames sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent
     }
 }
 
-/// A packet socket bound to a device: it hears nothing of the others, not even before it is bound.
+/// Opens a packet socket bound to a device. It never receives frames of other devices, not even before it is
+/// bound.
 pub(crate) fn packet_socket(namespace: &Namespace, device: &str, ethertype: u16) -> Result<Socket> {
     namespace.enter(|| {
         let socket =
@@ -239,14 +240,14 @@ fn link_address(index: u32, ethertype: u16) -> Result<SockAddr> {
         sll_addr: [0; 8],
     };
     let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: sockaddr_ll is an address type, which a sockaddr_storage has room and alignment for.
+    // SAFETY: sockaddr_ll is an address type, and a sockaddr_storage has the size and alignment for it.
     unsafe { *storage.view_as::<libc::sockaddr_ll>() = link };
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
-    // SAFETY: the storage holds a whole sockaddr_ll, whose length this is.
+    // SAFETY: the storage holds a whole sockaddr_ll of this length.
     Ok(unsafe { SockAddr::new(storage, length) })
 }
 
-/// The index of `device` in the namespace of this thread.
+/// The interface index of `device` in the thread's namespace.
 pub(crate) fn interface_index(device: &str) -> Result<u32> {
     let any = UnixDatagram::unbound().context("open a socket")?;
     name_to_index(any, device).with_context(|| format!("look for {device}"))
@@ -254,26 +255,26 @@ pub(crate) fn interface_index(device: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mac, Segment, checksum, flag, tcp_frame, with_tags};
+    use super::{BuiltSegment, Mac, checksum, flag, tcp_frame, with_tags};
 
     const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
 
     fn frame(source: &str, destination: &str) -> Vec<u8> {
         let parse = |text: &str| text.parse().expect("an address");
         let (source, destination) = (parse(source), parse(destination));
-        let segment = Segment { source, destination, seq: 7, ack: 0, flags: flag::SYN, payload: b"odd" };
+        let segment = BuiltSegment { source, destination, seq: 7, ack: 0, flags: flag::SYN, payload: b"odd" };
         tcp_frame(MACS, &segment).expect("one family")
     }
 
     /// The example of RFC 1071 §3: the sum of these is 0xddf2.
     #[test]
-    fn checksum_is_that_of_the_rfc() {
+    fn checksum_matches_the_example_of_the_rfc() {
         assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
     }
 
-    /// A receiver that sums everything, the checksum included, gets zero.
+    /// A receiver's sum over everything, checksum included, is zero.
     #[test]
-    fn checksums_of_a_frame_add_up() {
+    fn checksums_of_a_frame_are_correct() {
         let v4 = frame("192.0.2.1:1000", "192.0.2.2:80");
         assert_eq!(v4.len(), 14 + 20 + 20 + 3);
         assert_eq!(checksum(&[&v4[14..34]]), 0);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_stand_before_the_ethertype() {
+    fn tags_are_inserted_before_the_ethertype() {
         let tagged = with_tags(&frame("192.0.2.1:1000", "192.0.2.2:80"), &[(0x88a8, 5), (0x8100, 6)]);
         assert_eq!(tagged[12..22], [0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x08, 0]);
     }

@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM and a closed terminal are noted only: to die of them would leave namespaces behind.
+//! Records SIGINT (Ctrl-C), SIGTERM and SIGHUP (closed terminal) instead of dying of them, which would leave
+//! namespaces behind.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,28 +9,28 @@ use anyhow::{Result, ensure};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on they are noted.
+/// Installs the signal handlers.
 pub fn catch() {
     extern "C" fn note(_signal: libc::c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);
     }
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        // SAFETY: the handler stores to an atomic and does nothing else, which is allowed in one.
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { libc::signal(signal, handler) };
     }
 }
 
-/// Fails once one was noted: everything is removed on the way out.
+/// Fails once a signal has arrived, so that the caller returns and everything is removed on the way.
 ///
 /// # Errors
-/// That.
+/// A signal has arrived.
 pub fn check() -> Result<()> {
     ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted: the network is removed");
     Ok(())
 }
 
-/// Sleeps in short pieces.
+/// Sleeps until `time`, and fails once a signal has arrived.
 ///
 /// # Errors
 /// As [`check`].

@@ -1,24 +1,24 @@
-//! Small networks in namespaces and real kernel traffic whose outcome is known exactly.
+//! Small networks in namespaces, and real kernel traffic whose outcome is known exactly.
 //!
 //! ```text
-//! load                 by scenario file: traffic and its truth, the kernel's account, `handshake check`, a comparison
+//! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
 //! │
-//! ├─ agent, terminal   the command under test: its output, its screen
-//! ├─ tcp, udp          traffic by the kernel's own sockets
-//! ├─ frame             traffic by crafted frames, counted as they are sent
+//! ├─ agent, terminal   run the command under test: its output, its screen
+//! ├─ tcp, udp          traffic by kernel sockets
+//! ├─ frame             traffic by crafted frames, counted when sent
 //! ├─ flood             more frames than a tap can count;  census  counts them in the kernel
-//! ├─ tap, counters     what happened, by the wire and by the kernel
-//! ├─ books             identities that every report must satisfy
+//! ├─ tap, counters     counts by the wire and by the kernel
+//! ├─ books             checks the identities that hold in every report
 //! │
 //! ├─ topology          the three networks, as a `Path` from client to server
-//! ├─ bpf               other people's programs on the same hooks, without a loader
-//! ├─ namespace         a network namespace that goes away with its owner
-//! └─ process           starts programs, with default signals;  privilege, interrupt, family  leaves
+//! ├─ bpf               foreign programs on the same hooks, loaded by bpf(2)
+//! ├─ namespace         a network namespace, removed on drop
+//! └─ process           starts programs with default signals;  leaves: privilege, interrupt, family
 //! ```
 //!
-//! What may not live here: any rule of handshake, and any of its crates. What a scenario did is told by the sockets, by
-//! the kernel's counters and by the wire, so that a test compares two independent accounts. Nor does a command line: a
-//! caller converts its own options. Everything is removed on drop.
+//! What may not live here: any rule of handshake, any of its crates, or a command line. The outcome of a
+//! scenario comes from sockets, kernel counters and the wire, so that a test compares two independent
+//! accounts. Everything is removed on drop.
 
 pub mod agent;
 pub mod books;

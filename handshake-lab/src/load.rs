@@ -1,12 +1,12 @@
-//! Load by scenario: a network with traffic whose truth is known, and what `handshake check` makes of it.
+//! Plays load scenarios: traffic with a known outcome on a network, observed by `handshake check`.
 //!
 //! ```text
-//! scenario ─▶ network ─┬─▶ traffic ─▶ truth: what the sockets met, what was sent ──┐
-//! (a file)             ├─▶ kernel, wire: counters of both ends, taps ──────────────┼─▶ compare ─▶ a table, exit code
-//!                      └─▶ handshake check ─▶ its report, how it ended ────────────┘
+//! scenario ─▶ network ─┬─▶ traffic ─▶ truth: results of sockets, frames sent ──────┐
+//! (a file)             ├─▶ kernel, wire: counters of both ends, taps ──────────────┼─▶ compare: a table
+//!                      └─▶ handshake check ─▶ report and exit code ───────────────┘
 //! ```
 //!
-//! Nothing is sent outside of the namespaces made here, and they go when it ends.
+//! All traffic stays within namespaces made for the run, which are removed afterwards.
 
 mod compare;
 mod file;
@@ -26,14 +26,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-pub use compare::Comparison;
+pub use compare::FigureComparison;
 pub use scenario::{Scenario, parse_duration};
 
-/// Runs one scenario with `binary` for handshake. Gives the comparison, and what handshake said.
+/// Runs one scenario; `binary` is handshake. Returns the comparison and handshake's standard error.
 ///
 /// # Errors
-/// Its traffic does not come about, or handshake gives no report.
-pub fn play(scenario: &Scenario, binary: &Path) -> Result<(Comparison, String)> {
+/// The traffic fails, or handshake writes no report.
+pub fn play(scenario: &Scenario, binary: &Path) -> Result<(FigureComparison, String)> {
     let seen = run::run(scenario, binary)?;
-    Ok((Comparison::of(scenario, &seen)?, seen.said))
+    Ok((FigureComparison::of(scenario, &seen)?, seen.said))
 }

@@ -1,4 +1,4 @@
-//! Network namespaces that go away with their owner, and what runs inside them.
+//! Network namespaces that are removed on drop, and commands that run inside them.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -15,27 +15,28 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::process::{run, run_with_input};
 
-/// Where iproute2 keeps the names.
+/// The folder where iproute2 keeps the names.
 const NAMES: &str = "/var/run/netns";
-/// What every name of ours begins with; the process and a number follow.
+/// The prefix of the lab's namespaces; the process ID and a number follow.
 const PREFIX: &str = "hs-lab-";
 
-/// Set in every namespace, so that nothing but the scenario is on the wire.
+/// Settings of every namespace, so that only the scenario's traffic is on the wire.
 const QUIET: [(&str, &str); 8] = [
     // No link-local address, hence no router solicitation; no duplicate address detection.
     ("net.ipv6.conf.default.addr_gen_mode", "1"),
     ("net.ipv6.conf.default.router_solicitations", "0"),
     ("net.ipv6.conf.default.accept_ra", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
-    // Joining the solicited-node group is reported at once, twice: a topology waits for that.
+    // The kernel reports joining the solicited-node group twice and at once; a topology waits for both
+    // reports.
     ("net.ipv6.conf.default.mldv2_unsolicited_report_interval", "1"),
-    // Every ICMP error that is due is sent.
+    // No limit on the rate of ICMP errors.
     ("net.ipv4.icmp_ratelimit", "0"),
     ("net.ipv4.icmp_ratemask", "0"),
     ("net.ipv6.icmp.ratelimit", "0"),
 ];
 
-/// A network namespace of ours. Removed, with all that is in it, on drop.
+/// A network namespace. Removed on drop, with everything in it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -43,7 +44,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new one, with `lo` up and quiet settings. The first call of a process removes what dead
+    /// Creates a namespace with `lo` up and the quiet settings. The first call of a process removes what dead
     /// processes left behind.
     ///
     /// # Errors
@@ -64,23 +65,23 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, as `ip netns` lists it.
+    /// The name, as `ip netns` lists it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it can be entered by path.
+    /// The path by which the namespace can be entered.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new(NAMES).join(&self.name)
     }
 
-    /// Runs `work` on a thread of its own that is inside. What it opens (sockets, links of programs)
-    /// stays inside for good, and can be used from anywhere.
+    /// Runs `work` on a thread inside the namespace. What it opens (sockets, links of programs) stays inside
+    /// and can be used from any thread.
     ///
     /// # Errors
-    /// Those of `work`, and of entering.
+    /// The errors of `work`, and of entering.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -96,7 +97,7 @@ impl Namespace {
             .with_context(|| format!("enter {}", self.name))
     }
 
-    /// A socket inside.
+    /// Opens a socket inside.
     ///
     /// # Errors
     /// Of `socket(2)`.
@@ -104,8 +105,8 @@ impl Namespace {
         self.enter(|| Socket::new(domain, kind, protocol).context("open a socket"))
     }
 
-    /// `program` inside, not started yet. Through nsenter: `ip netns exec` would mount another /sys and
-    /// so hide bpffs.
+    /// A command for `program` inside, not started yet. It uses nsenter: `ip netns exec` would mount another
+    /// /sys and hide bpffs.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -116,31 +117,31 @@ impl Namespace {
     /// Runs `program` inside and returns its standard output.
     ///
     /// # Errors
-    /// It cannot be started or fails.
+    /// The program cannot be started, or fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         run(self.command(program).args(arguments))
     }
 
-    /// Gives iproute2 `lines` inside, in one batch: `link set eth0 up` and the like.
+    /// Runs `lines` as one batch of iproute2 inside: `link set eth0 up` and the like.
     ///
     /// # Errors
-    /// At the first line that is refused.
+    /// iproute2 refuses a line; the lines after it are not run.
     pub fn ip(&self, lines: &[&str]) -> Result<()> {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name, "-batch", "-"]);
         run_with_input(&mut command, &(lines.join("\n") + "\n")).map(|_| ())
     }
 
-    /// Gives `tc` one line inside.
+    /// Runs one `tc` command inside.
     ///
     /// # Errors
-    /// It is refused.
+    /// tc refuses it.
     pub fn tc(&self, line: &str) -> Result<()> {
         let mut command = Command::new("tc");
         run(command.args(["-n", &self.name]).args(line.split_whitespace())).map(|_| ())
     }
 
-    /// Sets a device's offload (`tso`, `gro`, `txvlan` …) on or off.
+    /// Switches an offload of a device (`tso`, `gro`, `txvlan` …) on or off.
     ///
     /// # Errors
     /// The device or the feature does not exist, or cannot be changed.
@@ -148,16 +149,16 @@ impl Namespace {
         self.run("ethtool", &["-K", device, feature, if on { "on" } else { "off" }]).map(|_| ())
     }
 
-    /// Sets a sysctl of the namespace, by its dotted name.
+    /// Sets a sysctl of the namespace by its dotted name.
     ///
     /// # Errors
-    /// There is none of that name, or the value is refused.
+    /// There is no such sysctl, or the value is refused.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", key.replace('.', "/"));
         self.enter(|| fs::write(&path, value).with_context(|| format!("set {key} to {value}")))
     }
 
-    /// Takes IPv6 off every device, those made later included.
+    /// Disables IPv6 on every device, including those made later.
     ///
     /// # Errors
     /// As [`Namespace::sysctl`].
@@ -166,24 +167,25 @@ impl Namespace {
         self.sysctl("net.ipv6.conf.all.disable_ipv6", "1")
     }
 
-    /// How often its kernel repeats a SYN before it gives up: after 1 s, 3 s, 7 s …
+    /// Sets how often the kernel retransmits a SYN before it gives up: after 1 s, 3 s, 7 s …
     ///
     /// # Errors
     /// As [`Namespace::sysctl`].
     pub fn syn_retries(&self, times: u8) -> Result<()> {
         self.sysctl("net.ipv4.tcp_syn_retries", &times.to_string())?;
-        // Linux 6.5 repeats the first ones each second, beside those: not before, and there is no such setting.
+        // Linux 6.5 and newer send the first retransmissions one second apart, in addition to those; older
+        // kernels lack this setting.
         let linear = Path::new("/proc/sys/net/ipv4/tcp_syn_linear_timeouts");
         if linear.exists() { self.sysctl("net.ipv4.tcp_syn_linear_timeouts", "0") } else { Ok(()) }
     }
 
-    /// Makes it a router of both families.
+    /// Enables forwarding for both families.
     ///
     /// # Errors
     /// As [`Namespace::sysctl`].
     pub fn forward(&self) -> Result<()> {
         self.sysctl("net.ipv4.ip_forward", "1")?;
-        // Or it tells hosts of better ways, where two of them share a segment.
+        // Otherwise the router sends redirects where two of the hosts share a segment.
         self.sysctl("net.ipv4.conf.all.send_redirects", "0")?;
         self.sysctl("net.ipv6.conf.all.forwarding", "1")
     }
@@ -195,7 +197,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes the namespaces of processes that are no more: killed ones never reach their drop.
+/// Removes the namespaces of processes that no longer exist: a killed process does not run its drops.
 fn sweep() {
     for entry in fs::read_dir(NAMES).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -225,7 +227,7 @@ mod tests {
         assert!(is_stale("hs-lab-4194305-0"), "no process has a number past PID_MAX_LIMIT");
         assert!(!is_stale(&format!("hs-lab-{}-0", std::process::id())));
         for other in ["hs-lab-x-0", "hs-4194305-0", "blue", "hs-lab-"] {
-            assert!(!is_stale(other), "{other} is not ours");
+            assert!(!is_stale(other), "{other} is not the lab's");
         }
     }
 }

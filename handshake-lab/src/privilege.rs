@@ -1,21 +1,20 @@
-//! Whether this process may make networks and load programs.
+//! Checks whether this process may create networks and load programs.
 
 use std::io::Write;
 use std::{env, fs, io};
 
-/// What the lab needs, by number in `linux/capability.h`: namespaces and `setns`, links and addresses,
-/// packet sockets, programs.
+/// The capabilities that the lab needs, by their number in `linux/capability.h`: for programs, links and
+/// addresses, packet sockets, and namespaces with `setns`.
 const NEEDED: [(u32, &str); 4] =
     [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (21, "CAP_SYS_ADMIN")];
 
-/// True when a test that needs the lab must be left out; says so, with the first capability that is
-/// missing.
+/// True if a test that needs the lab must be skipped; prints the first missing capability.
 #[must_use]
 pub fn skip_unless_privileged() -> bool {
     missing().first().is_some_and(|name| skip(name))
 }
 
-/// True when a test must be left out for want of `tool`; says so.
+/// True if a test must be skipped because `tool` is missing; prints so.
 #[must_use]
 pub fn skip_without_tool(tool: &str) -> bool {
     let folders = env::var_os("PATH").unwrap_or_default();
@@ -23,10 +22,11 @@ pub fn skip_without_tool(tool: &str) -> bool {
     !found && skip(tool)
 }
 
-/// Says what is missing on stderr, and in the file that `HANDSHAKE_SKIP_LOG` names. True, for the callers above.
+/// Prints what is missing on stderr and to the file that `HANDSHAKE_SKIP_LOG` names. Returns true, for the
+/// callers above.
 fn skip(missing: &str) -> bool {
     let line = format!("skipped: needs {missing}\n");
-    // Not eprintln!: the test harness would keep it to itself.
+    // Not eprintln!: the test harness would capture it.
     let _ = io::stderr().write_all(line.as_bytes());
     if let Some(path) = env::var_os("HANDSHAKE_SKIP_LOG") {
         let log = fs::OpenOptions::new().append(true).create(true).open(path);
@@ -35,7 +35,7 @@ fn skip(missing: &str) -> bool {
     true
 }
 
-/// The capabilities the lab needs and this process does not have.
+/// The capabilities that the lab needs and this process lacks.
 #[must_use]
 pub fn missing() -> Vec<&'static str> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
@@ -43,7 +43,7 @@ pub fn missing() -> Vec<&'static str> {
     NEEDED.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect()
 }
 
-/// The effective set in the text of `/proc/…/status`; empty when it is not there.
+/// Parses the effective set in the text of `/proc/…/status`; empty if it is not there.
 fn effective(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! Starts other programs: the command under test, and the system's own tools (iproute2, ethtool, tmux, tcpdump).
+//! Starts other programs: the command under test and system tools (iproute2, ethtool, tmux, tcpdump).
 //!
-//! Each starts with default signal dispositions and no signal blocked, however this process was started. A disposition
-//! of "ignored" is inherited: under `nohup`, or in a script's background, a program would not hear the SIGINT that is
-//! to end it.
+//! Each program starts with default signal dispositions and no signal blocked, even if this process ignores
+//! signals. The disposition "ignored" is inherited: a program started under `nohup`, or in a script's
+//! background, would not receive the SIGINT that is to end it.
 
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -14,27 +14,27 @@ use std::{ptr, thread};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a caller may have had ignored, and what programs are told to end by.
+/// The signals that a caller may have ignored, among them those that end programs.
 const SIGNALS: [libc::c_int; 5] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE];
 
-/// Starts `command` with default signals: the only place here that starts a program.
+/// Starts `command` with default signals. No other code in this crate starts a program.
 fn spawn(command: &mut Command) -> io::Result<Child> {
-    // SAFETY: what runs between fork and exec only makes system calls that a signal handler may make too: it allocates
-    // nothing and takes no lock.
+    // SAFETY: the code between fork and exec makes only async-signal-safe system calls; it allocates nothing
+    // and takes no lock.
     unsafe { command.pre_exec(default_signals) };
     command.spawn()
 }
 
-/// Gives this process default dispositions, and blocks no signal.
+/// Restores the default dispositions of this process, and unblocks all signals.
 fn default_signals() -> io::Result<()> {
     for signal in SIGNALS {
-        // SAFETY: no handler is installed, and no memory is handed over.
+        // SAFETY: no handler is installed, and no memory is passed.
         if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
             return Err(io::Error::last_os_error());
         }
     }
     let mut none = MaybeUninit::uninit();
-    // SAFETY: sigemptyset fills the set before sigprocmask reads it; the old mask is not asked for.
+    // SAFETY: sigemptyset initializes the set before sigprocmask reads it; the old mask is not requested.
     let result = unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
@@ -42,10 +42,10 @@ fn default_signals() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Runs `command` to its end and returns what it wrote, whether it succeeds or not. Its standard input is empty.
+/// Runs `command` to its end and returns its output, whether it succeeds or not. Standard input is empty.
 ///
 /// # Errors
-/// It cannot be started.
+/// The command cannot be started.
 pub fn output(command: &mut Command) -> Result<Output> {
     let shown = format!("{command:?}");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -53,21 +53,21 @@ pub fn output(command: &mut Command) -> Result<Output> {
     child.wait_with_output().with_context(|| format!("wait for {shown}"))
 }
 
-/// The standard output of `command`, once it has succeeded.
+/// Runs `command` and returns its standard output.
 ///
 /// # Errors
-/// It cannot be started, or it fails: then its standard error is the message.
+/// The command cannot be started, or fails; the error has its standard error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     finish(&format!("{command:?}"), output)
 }
 
-/// The same, with `input` on its standard input.
+/// Like [`run`], with `input` on standard input.
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     let shown = format!("{command:?}");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command).with_context(|| format!("run {shown}"))?;
-    // A command that fails early closes the pipe: its own message says more than ours would.
+    // A command that fails early closes the pipe: its own message is more useful than a write error.
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().with_context(|| format!("wait for {shown}"))?;
     let said = finish(&shown, output).with_context(|| format!("given {input:?}"))?;
@@ -90,44 +90,44 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; killed on drop.
+    /// Starts `command`.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The command cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         let shown = format!("{command:?}");
         let child = spawn(command).with_context(|| format!("start {shown}"))?;
         Ok(Self { child, shown })
     }
 
-    /// Its number.
+    /// The process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The child, for its pipes.
+    /// The child, for access to its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Sends a signal of `libc::SIG…`.
+    /// Sends a signal (`libc::SIG…`).
     ///
     /// # Errors
-    /// It is no more.
+    /// The process has already ended.
     pub fn signal(&mut self, signal: i32) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} has ended already: {status}", self.shown);
         }
         let named = Signal::from_named_raw(signal).with_context(|| format!("no signal {signal}"))?;
-        // The number is our child's: it has not been waited for.
+        // The ID is still the child's, because the child has not been waited for.
         kill_process(Pid::from_child(&self.child), named).with_context(|| format!("signal {}", self.shown))
     }
 
-    /// Waits for its end.
+    /// Waits for the process to end.
     ///
     /// # Errors
-    /// It has not ended after `limit`.
+    /// The process has not ended after `limit`.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
@@ -158,11 +158,11 @@ mod tests {
 
     use super::{SIGNALS, run};
 
-    /// Has this process ignore and block all of [`SIGNALS`].
+    /// Makes this process ignore and block all of [`SIGNALS`].
     fn ignore_signals() -> io::Result<()> {
         for signal in SIGNALS {
             let mut set = MaybeUninit::uninit();
-            // SAFETY: no handler is installed, and sigemptyset fills the set before it is read.
+            // SAFETY: no handler is installed, and sigemptyset initializes the set before it is read.
             unsafe {
                 libc::signal(signal, libc::SIG_IGN);
                 libc::sigemptyset(set.as_mut_ptr());
@@ -173,7 +173,7 @@ mod tests {
         Ok(())
     }
 
-    /// The signals of [`SIGNALS`] that are in a set of a process's status (`SigIgn`, `SigBlk`).
+    /// The signals of [`SIGNALS`] in a set of a process's status (`SigIgn`, `SigBlk`).
     fn among(status: &str, set: &str) -> Vec<libc::c_int> {
         let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t"));
         let set = u64::from_str_radix(line.expect("a set of signals"), 16).expect("hexadecimal");
@@ -195,18 +195,20 @@ mod tests {
         }
         let mut again = Command::new(env::current_exe().expect("this test's program"));
         again.arg(NAME).env(CHILD, "1");
-        // SAFETY: it makes system calls only; it allocates nothing and takes no lock.
+        // SAFETY: the function makes only async-signal-safe system calls; it allocates nothing and takes no
+        // lock.
         unsafe { again.pre_exec(ignore_signals) };
         let again = again.output().expect("this test again");
         let said = String::from_utf8_lossy(&again.stdout);
         assert!(again.status.success() && said.contains("1 passed"), "{said}");
     }
 
-    /// In a process that ignores and blocks signals: what its children inherit by themselves, and from here.
+    /// In a process that ignores and blocks signals, compares what children inherit from the standard library
+    /// and from [`run`].
     fn compare() {
         let inherited = status().output().expect("cat").stdout;
         let inherited = String::from_utf8_lossy(&inherited);
-        // The standard library gives SIGPIPE back, and nothing else.
+        // The standard library resets SIGPIPE, and nothing else.
         let but_sigpipe = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP];
         assert_eq!(among(&inherited, "SigIgn"), but_sigpipe);
         assert_eq!(among(&inherited, "SigBlk"), SIGNALS);

@@ -1,4 +1,5 @@
-//! What was on the wire: [`Tap`] counts by class through a packet socket, [`Dump`] has tcpdump write it down.
+//! Records what was on the wire: [`Tap`] counts frames by class through a packet socket, [`Dump`] records
+//! them with tcpdump.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -19,35 +20,35 @@ use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::process::run;
 
-/// Frames by class. TCP as [`Tally::add`] says; VLAN tags are skipped, and the kernel hides the outermost.
+/// Frames by class, TCP by its flags. VLAN tags are skipped; the kernel hides the outermost one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// SYN without ACK.
     pub syn: u64,
     /// SYN and ACK.
     pub syn_ack: u64,
-    /// ACK, and none of SYN, FIN, RST.
+    /// ACK without SYN, FIN and RST.
     pub ack: u64,
-    /// FIN, without SYN and RST.
+    /// FIN without SYN and RST.
     pub fin: u64,
-    /// RST.
+    /// RST, with or without other flags.
     pub rst: u64,
     /// UDP.
     pub udp: u64,
-    /// ICMP over either family.
+    /// ICMP and ICMPv6.
     pub icmp: u64,
-    /// Anything else.
+    /// All other frames.
     pub other: u64,
 }
 
 impl Tally {
-    /// Frames in all.
+    /// The number of frames.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.syn + self.syn_ack + self.ack + self.fin + self.rst + self.udp + self.icmp + self.other
     }
 
-    /// Counts an Ethernet frame without extension headers. (Written apart from the parser under test.)
+    /// Counts an Ethernet frame without extension headers. This code is independent of the parser under test.
     fn add(&mut self, frame: &[u8]) {
         let counter = match upper_layer(frame) {
             Some((6, Some(flags))) => self.tcp(flags),
@@ -58,7 +59,7 @@ impl Tally {
         *counter += 1;
     }
 
-    /// Where a TCP segment with these flags is counted.
+    /// The counter of a TCP segment with these flags.
     pub(crate) fn tcp(&mut self, flags: u8) -> &mut u64 {
         let has = |bit| flags & bit != 0;
         if has(flag::RST) {
@@ -90,7 +91,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// The protocol over IP, and of TCP the flags.
+/// The protocol above IP, and for TCP the flags.
 fn upper_layer(frame: &[u8]) -> Option<(u8, Option<u8>)> {
     let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let mut ip = 14;
@@ -105,17 +106,17 @@ fn upper_layer(frame: &[u8]) -> Option<(u8, Option<u8>)> {
     Some((protocol, frame.get(l4 + 13).copied()))
 }
 
-/// What came in and went out at a device since the tap was opened.
+/// The frames that a device received and sent since the tap was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Into the host. On `lo` this is everything.
+pub struct TappedTraffic {
+    /// Frames received. On `lo` these are all frames.
     pub received: Tally,
-    /// Out of the host. On `lo` the same frames as `received`.
+    /// Frames sent. On `lo` the same frames as `received`.
     pub sent: Tally,
 }
 
-impl Traffic {
-    /// Both ways together: on a link (not on `lo`) each frame once.
+impl TappedTraffic {
+    /// The sum of both directions: on a link (not on `lo`) each frame once.
     #[must_use]
     pub fn both(&self) -> Tally {
         let mut both = self.received;
@@ -124,16 +125,16 @@ impl Traffic {
     }
 }
 
-/// Counts the frames of a device from when it is opened. They wait in the socket's buffer until asked for:
-/// for scenarios, not for floods.
+/// Counts the frames of a device from when the tap is opened. They wait in the socket's buffer until they are
+/// read: suited to scenarios, not to floods.
 #[derive(Debug)]
 pub struct Tap {
     socket: Socket,
-    traffic: Traffic,
+    traffic: TappedTraffic,
 }
 
 impl Tap {
-    /// On `device` of `namespace`, both ways.
+    /// Opens a tap on `device` of `namespace`, for both directions.
     ///
     /// # Errors
     /// Without CAP_NET_RAW and CAP_NET_ADMIN, or there is no such device.
@@ -142,19 +143,19 @@ impl Tap {
         let socket = packet_socket(namespace, device, all)?;
         set_socket_recv_buffer_size_force(&socket, ROOM).context("enlarge a packet socket's buffer")?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, traffic: Traffic::default() })
+        Ok(Self { socket, traffic: TappedTraffic::default() })
     }
 
-    /// Everything up to now.
+    /// The frames up to now.
     ///
     /// # Errors
-    /// The buffer has overflown: then nothing is known.
-    pub fn traffic(&mut self) -> Result<Traffic> {
+    /// The buffer has overflowed, so the counts are unknown.
+    pub fn traffic(&mut self) -> Result<TappedTraffic> {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 256];
         loop {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    // SAFETY: the kernel has written the first `length` bytes, which is at most the buffer's.
+                    // SAFETY: the kernel has written the first `length` bytes, which fit the buffer.
                     let frame = unsafe { buffer[..length].assume_init_ref() };
                     self.side(&from).add(frame);
                 }
@@ -171,18 +172,19 @@ impl Tap {
     fn side(&mut self, from: &SockAddr) -> &mut Tally {
         /// `PACKET_OUTGOING` of `linux/if_packet.h`.
         const OUTGOING: u8 = 4;
-        // SAFETY: what a packet socket receives comes from a sockaddr_ll, and the storage is larger than one.
+        // SAFETY: a packet socket receives from a sockaddr_ll, and the storage is larger than one.
         let link = unsafe { &*from.as_ptr().cast::<libc::sockaddr_ll>() };
         if link.sll_pkttype == OUTGOING { &mut self.traffic.sent } else { &mut self.traffic.received }
     }
 }
 
-/// Room for some 40,000 small frames, past what an unprivileged process may have.
+/// Size of the receive buffer, bytes: room for about 40,000 small frames, beyond the limit for unprivileged
+/// processes.
 const ROOM: usize = 32 << 20;
 
-/// Frames the socket had no room for, since last asked.
+/// Number of frames that the buffer had no room for since the last call.
 fn dropped(socket: &Socket) -> io::Result<u32> {
-    /// `PACKET_STATISTICS` of `linux/if_packet.h`: `struct tpacket_stats`, packets and drops.
+    /// `PACKET_STATISTICS` of `linux/if_packet.h` returns `struct tpacket_stats`: packets and drops.
     const PACKET_STATISTICS: libc::c_int = 6;
     let mut stats = [0u32; 2];
     let mut length = socket_length::<[u32; 2]>()?;
@@ -199,7 +201,7 @@ fn socket_length<T>() -> io::Result<libc::socklen_t> {
     libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)
 }
 
-/// tcpdump on a device, for what a [`Tap`] does not tell: its filters are the third account.
+/// tcpdump on a device, a third account for what a [`Tap`] does not count.
 #[derive(Debug)]
 pub struct Dump {
     process: Process,
@@ -207,10 +209,10 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Writes what passes `device` of `namespace` to `file`, from now on.
+    /// Starts recording the frames on `device` of `namespace` to `file`.
     ///
     /// # Errors
-    /// There is no tcpdump, or it does not start within five seconds.
+    /// tcpdump is missing, or does not start within five seconds.
     pub fn start(namespace: &Namespace, device: &str, file: &Path) -> Result<Self> {
         let mut command = namespace.command("tcpdump");
         command.args(["--immediate-mode", "-U", "-n", "-Z", "root", "-s", "256", "-i", device, "-w"]);
@@ -222,52 +224,52 @@ impl Dump {
         if !ready {
             bail!("tcpdump does not listen on {device}");
         }
-        // It must not fill the pipe, nor find it closed.
+        // Keeps the pipe open and empty, so that tcpdump neither blocks nor fails on it.
         thread::spawn(move || lines.for_each(drop));
         Ok(Self { process, file: file.to_owned() })
     }
 
-    /// Ends it and gives the file back, which holds everything seen until now.
+    /// Stops recording and returns the file, which has all frames up to now.
     ///
     /// # Errors
-    /// It does not end.
-    pub fn stop(mut self) -> Result<Written> {
-        // What is in its ring is read within the time a wakeup takes.
+    /// tcpdump does not end.
+    pub fn stop(mut self) -> Result<DumpFile> {
+        // tcpdump reads its ring within the time of a wakeup.
         thread::sleep(Duration::from_millis(100));
         self.process.signal(libc::SIGINT)?;
         let status = self.process.wait(Duration::from_secs(5))?;
         if !status.success() {
             bail!("tcpdump: {status}");
         }
-        Ok(Written { file: self.file.clone() })
+        Ok(DumpFile { file: self.file.clone() })
     }
 }
 
-/// A file that tcpdump wrote; removed on drop.
+/// A file written by tcpdump; removed on drop.
 #[derive(Debug)]
-pub struct Written {
+pub struct DumpFile {
     file: PathBuf,
 }
 
-impl Written {
-    /// How many of its frames pass `filter`, in tcpdump's language.
+impl DumpFile {
+    /// The number of frames that match `filter`, in tcpdump's language.
     ///
     /// # Errors
-    /// The filter is refused.
+    /// tcpdump refuses the filter.
     pub fn count(&self, filter: &str) -> Result<usize> {
         let mut command = Command::new("tcpdump");
         command.args(["-n", "-t", "-r"]).arg(&self.file).arg(filter);
         Ok(run(&mut command)?.lines().filter(|line| !line.starts_with(char::is_whitespace)).count())
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.file
     }
 }
 
-impl Drop for Written {
+impl Drop for DumpFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.file);
     }

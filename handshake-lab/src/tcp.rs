@@ -1,7 +1,7 @@
-//! TCP by the kernel's own sockets, each scenario with an outcome that is known packet by packet.
+//! TCP by kernel sockets: scenarios whose outcome is known packet by packet.
 //!
-//! A scenario that the kernel may spoil (a queue that fills at the wrong moment) asks the kernel's
-//! counters whether it came about, and is an error when it did not.
+//! If a scenario depends on timing (a queue that must fill at the right moment), it checks the kernel's
+//! counters and fails unless the situation arose.
 
 use std::io::{self, ErrorKind, Read};
 use std::mem::size_of_val;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::frame::{Segment, Sender, flag, tcp_frame};
+use crate::frame::{BuiltSegment, Sender, flag, tcp_frame};
 use crate::namespace::Namespace;
 use crate::socket::deafen;
 use crate::topology::Path;
 use crate::{counters, udp};
 
-/// How long anything on these networks may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for every single step on these networks.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// On `port` (0: a free one) of the server. The kernel holds `backlog` + 1 connections that nobody accepts.
+    /// Listens on `port` (0: a free one) of the server. The kernel queues up to `backlog` + 1 connections
+    /// that are not accepted.
     ///
     /// # Errors
     /// The port is taken.
@@ -42,7 +43,7 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// One that hears nothing: a filter on the socket drops every segment, as a local firewall would.
+    /// A deaf listener: a filter on the socket drops every segment, as a local firewall would.
     ///
     /// # Errors
     /// The port is taken.
@@ -54,36 +55,36 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Has a deaf one hear from now on.
+    /// Removes the filter of a deaf listener.
     ///
     /// # Errors
-    /// It was not deaf.
+    /// The listener was not deaf.
     pub fn hear(&self) -> Result<()> {
-        self.socket.detach_filter().context("take a filter off")
+        self.socket.detach_filter().context("remove a filter")
     }
 
-    /// Takes one connection off the queue.
+    /// Accepts one connection.
     ///
     /// # Errors
-    /// None comes within ten seconds.
+    /// No connection arrives within ten seconds.
     pub fn accept(&self) -> Result<Socket> {
-        self.socket.set_read_timeout(Some(PATIENCE))?;
+        self.socket.set_read_timeout(Some(TIMEOUT))?;
         Ok(self.socket.accept().context("accept")?.0)
     }
 }
 
-/// Connections of which both ends are open. Dropped as they are, they close by FIN as the kernel likes.
+/// Connections that are open at both ends. When dropped, they are closed by FIN, in no defined order.
 #[derive(Debug, Default)]
 pub struct Connections {
-    /// The initiators.
+    /// The initiators' sockets.
     pub clients: Vec<Socket>,
-    /// The responders, in the same order.
+    /// The responders' sockets, in the same order.
     pub servers: Vec<Socket>,
 }
 
@@ -91,15 +92,15 @@ impl Connections {
     /// The initiators' addresses.
     ///
     /// # Errors
-    /// Of `getsockname(2)`.
+    /// `getsockname(2)` fails.
     pub fn initiators(&self) -> Result<Vec<SocketAddr>> {
         self.clients.iter().map(address_of).collect()
     }
 
-    /// `bytes` from the client to the server, and as many back, on each.
+    /// Transfers `bytes` from the client to the server and the same number back, on each connection.
     ///
     /// # Errors
-    /// They do not come.
+    /// The data does not arrive.
     pub fn talk(&self, bytes: usize) -> Result<()> {
         let said = vec![b'x'; bytes];
         for (client, server) in self.clients.iter().zip(&self.servers) {
@@ -109,10 +110,10 @@ impl Connections {
         Ok(())
     }
 
-    /// Closes each from the client's end: two FINs.
+    /// Closes each connection from the client's end: two FINs.
     ///
     /// # Errors
-    /// An end does not hear the other's.
+    /// An end does not receive the other's FIN.
     pub fn close(self) -> Result<()> {
         for (client, server) in self.clients.into_iter().zip(self.servers) {
             client.shutdown(Shutdown::Write).context("close a client's end")?;
@@ -123,10 +124,10 @@ impl Connections {
         Ok(())
     }
 
-    /// Ends each by the client's RST.
+    /// Resets each connection from the client's end.
     ///
     /// # Errors
-    /// The server does not hear it.
+    /// The server does not receive the RST.
     pub fn reset(self) -> Result<()> {
         for (client, server) in self.clients.into_iter().zip(self.servers) {
             reset(client, &server)?;
@@ -135,10 +136,10 @@ impl Connections {
     }
 }
 
-/// `count` connections, one after the other, each accepted. On the wire: SYN, SYN+ACK, ACK each.
+/// Makes `count` connections one after the other and accepts each. On the wire: SYN, SYN+ACK, ACK each.
 ///
 /// # Errors
-/// One does not come about.
+/// A connection fails.
 pub fn connect_accept(path: &Path<'_>, listener: &Listener, count: usize) -> Result<Connections> {
     let mut connections = Connections::default();
     for client in sockets(path, count)? {
@@ -149,20 +150,20 @@ pub fn connect_accept(path: &Path<'_>, listener: &Listener, count: usize) -> Res
     Ok(connections)
 }
 
-/// A handshake as its client saw it.
+/// A handshake as its client measured it.
 #[derive(Clone, Copy, Debug)]
 pub struct Handshake {
-    /// From the first SYN until the client's socket was established.
+    /// Time from the first SYN until the client's socket was established.
     pub took: Duration,
-    /// SYNs that its kernel sent again.
+    /// Number of SYNs that the client's kernel retransmitted.
     pub retransmissions: u32,
 }
 
-/// One connection after the other until it is `done`, and one at least; each is accepted and closed from the client's
-/// end. Beside a flood: whatever is lost on the way is sent again.
+/// Makes one connection after the other until `done` is set, at least one; each is accepted and closed from
+/// the client's end. Suited to run beside a flood: lost segments are retransmitted.
 ///
 /// # Errors
-/// One does not come about.
+/// A connection fails.
 pub fn connect_until(path: &Path<'_>, listener: &Listener, done: &AtomicBool) -> Result<Vec<Handshake>> {
     let mut handshakes = Vec::new();
     while handshakes.is_empty() || !done.load(Ordering::Relaxed) {
@@ -178,29 +179,29 @@ pub fn connect_until(path: &Path<'_>, listener: &Listener, done: &AtomicBool) ->
     Ok(handshakes)
 }
 
-/// What a socket's kernel sent again up to now.
+/// The number of segments that the kernel retransmitted on a socket.
 fn retransmissions(socket: &Socket) -> Result<u32> {
-    // SAFETY: the structure is of numbers alone, for which zero is a value.
+    // SAFETY: the structure consists of integers, for which zero is valid.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&info))?;
     let to = (&raw mut info).cast();
-    // SAFETY: the kernel writes at most `length` bytes to `info`, which is ours alone.
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which has this size and is not shared.
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length)
     };
-    ensure!(result == 0, "ask a socket for its counts: {}", io::Error::last_os_error());
+    ensure!(result == 0, "query a socket's counts: {}", io::Error::last_os_error());
     Ok(info.tcpi_total_retrans)
 }
 
-/// `count` connections to a port that is taken but not listened on. On the wire: SYN, RST each.
+/// Makes `count` connections to a port that is bound but not listened on. On the wire: SYN, RST each.
 ///
 /// # Errors
-/// One is not refused.
+/// A connection is not refused.
 pub fn refused(path: &Path<'_>, count: usize) -> Result<SocketAddr> {
     let closed = bound(path.server, path.server_at(0))?;
     let address = address_of(&closed)?;
     for client in sockets(path, count)? {
-        match client.connect_timeout(&address.into(), PATIENCE) {
+        match client.connect_timeout(&address.into(), TIMEOUT) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
             other => bail!("a connection to a closed port ended with {other:?}"),
         }
@@ -208,7 +209,7 @@ pub fn refused(path: &Path<'_>, count: usize) -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// Connections under way. Dropped while they wait, they send nothing more.
+/// Connections in progress. Dropping them sends nothing.
 #[derive(Debug)]
 pub struct Attempts {
     sockets: Vec<Socket>,
@@ -216,20 +217,20 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// `count` to `address`, none of them waited for. On the wire: a SYN each, until the kernel sends it again
-    /// after a second.
+    /// Starts `count` connections to `address` without waiting for them. On the wire: a SYN each, until the
+    /// kernel retransmits it after a second.
     ///
     /// # Errors
-    /// One fails at once.
+    /// A connection fails at once.
     pub fn start(path: &Path<'_>, address: SocketAddr, count: usize) -> Result<Self> {
         Self::begin(sockets(path, count)?, address)
     }
 
-    /// The same, of clients that hear nothing: a filter on the socket drops every segment. On the wire: a SYN
-    /// and a SYN+ACK each, until one of the ends sends again after a second.
+    /// Like [`Attempts::start`], with a filter on each socket that drops every segment. On the wire: a SYN
+    /// and a SYN+ACK each, until one end retransmits after a second.
     ///
     /// # Errors
-    /// One fails at once.
+    /// A connection fails at once.
     pub fn start_deaf(path: &Path<'_>, address: SocketAddr, count: usize) -> Result<Self> {
         let sockets = sockets(path, count)?;
         sockets.iter().try_for_each(deafen)?;
@@ -244,16 +245,17 @@ impl Attempts {
         Ok(Self { sockets, address })
     }
 
-    /// Where they go.
+    /// The address that they connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until the kernel has given each up. With [`Namespace::syn_retries`] of n that is n + 1 SYNs each.
+    /// Waits until the kernel has given up each connection. With [`Namespace::syn_retries`] of n that is
+    /// after n + 1 SYNs each.
     ///
     /// # Errors
-    /// One ends otherwise, or not within `limit`.
+    /// A connection ends differently, or does not end within `limit`.
     pub fn wait_timed_out(&self, limit: Duration) -> Result<()> {
         self.wait(limit, |socket| match socket.take_error()? {
             Some(error) if error.kind() == ErrorKind::TimedOut => Ok(true),
@@ -262,13 +264,14 @@ impl Attempts {
         })
     }
 
-    /// Waits until each has failed because the network said by ICMP that there is no way.
+    /// Waits until each connection has failed because of an ICMP error that reports the destination
+    /// unreachable.
     ///
     /// # Errors
-    /// One ends otherwise, or not within `limit`.
+    /// A connection ends differently, or does not end within `limit`.
     pub fn wait_unreachable(&self, limit: Duration) -> Result<()> {
         self.wait(limit, |socket| match socket.take_error()? {
-            // What the two families' stacks make of it.
+            // The errors that the two families' stacks report.
             Some(error)
                 if [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable].contains(&error.kind()) =>
             {
@@ -279,13 +282,13 @@ impl Attempts {
         })
     }
 
-    /// Waits until each is established, as the client sees it.
+    /// Waits until each connection is established at the client.
     ///
     /// # Errors
-    /// One fails, or is not within `limit`.
+    /// A connection fails, or is not established within `limit`.
     pub fn wait_established(&self, limit: Duration) -> Result<()> {
         let address = self.address.into();
-        // Asked again, a connection under way says how it stands.
+        // A repeated connect reports the state of a connection in progress.
         self.wait(limit, |socket| match socket.connect(&address) {
             Err(error) if error.raw_os_error() == Some(libc::EALREADY) => Ok(false),
             Err(error) if error.raw_os_error() != Some(libc::EISCONN) => Err(error.into()),
@@ -293,22 +296,20 @@ impl Attempts {
         })
     }
 
-    /// Ends those that wait: their kernel forgets them, and sends nothing.
+    /// Aborts the connections in progress: the kernel forgets them and sends nothing.
     ///
     /// # Errors
-    /// One does not wait any more.
+    /// A connection is no longer in progress.
     pub fn give_up(&self) -> Result<()> {
-        // Not by closing: a process that is being started elsewhere may hold a copy for a moment.
-        self.sockets
-            .iter()
-            .try_for_each(|socket| socket.shutdown(Shutdown::Both).context("give up an attempt"))
+        // Not by closing: a process that is being started may hold a copy of the descriptor for a moment.
+        self.sockets.iter().try_for_each(|socket| socket.shutdown(Shutdown::Both).context("abort an attempt"))
     }
 
     fn wait(&self, limit: Duration, done: impl Fn(&Socket) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + limit;
         for socket in &self.sockets {
             while !done(socket).with_context(|| format!("a connection to {}", self.address))? {
-                ensure!(Instant::now() < deadline, "a connection to {} still waits", self.address);
+                ensure!(Instant::now() < deadline, "a connection to {} is still in progress", self.address);
                 thread::sleep(Duration::from_millis(2));
             }
         }
@@ -316,16 +317,17 @@ impl Attempts {
     }
 }
 
-/// SYNs from addresses that nobody has, `count` of them: the server's SYN+ACKs get no answer, and it repeats
-/// them after 1 s, 3 s … `net.ipv4.tcp_synack_retries` times. Gives the source addresses.
+/// Sends `count` SYNs from unassigned addresses: the server's SYN+ACKs get no answer, and it retransmits them
+/// after 1 s, 3 s … `net.ipv4.tcp_synack_retries` times. Returns the source addresses.
 ///
 /// # Errors
-/// More than 200, or a frame is refused.
+/// `count` exceeds 200, or the device refuses a frame.
 pub fn syn_without_ack(path: &Path<'_>, to: SocketAddr, count: u8) -> Result<Vec<SocketAddr>> {
     syn_without_ack_from(path, 40_000, to, count)
 }
 
-/// The same from `port`: from the same ends these would be the same attempts again, to the number.
+/// Like [`syn_without_ack`], from `port`. With the same ends as before, the SYNs would be retransmissions of
+/// the same attempts.
 ///
 /// # Errors
 /// As [`syn_without_ack`].
@@ -335,23 +337,23 @@ pub fn syn_without_ack_from(
     to: SocketAddr,
     count: u8,
 ) -> Result<Vec<SocketAddr>> {
-    ensure!(count <= 200, "nobody has 200 addresses");
-    let nobody = path.nobody.context("no route to addresses that nobody has")?;
-    let sources = (0..count).map(|number| SocketAddr::new(nth(nobody, number), port));
+    ensure!(count <= 200, "only 200 addresses are unassigned");
+    let unassigned = path.unassigned.context("no route to unassigned addresses")?;
+    let sources = (0..count).map(|number| SocketAddr::new(nth(unassigned, number), port));
     send_syns(path, to, sources.collect())
 }
 
-/// SYNs from the client's address but from no socket of its: its kernel answers each SYN+ACK with RST, as in a
-/// SYN scan. On the wire: SYN, SYN+ACK, RST each. Gives the source addresses.
+/// Sends SYNs from the client's address without a socket, as in a SYN scan: the client's kernel answers each
+/// SYN+ACK with RST. On the wire: SYN, SYN+ACK, RST each. Returns the source addresses.
 ///
 /// # Errors
-/// A frame is refused.
+/// The device refuses a frame.
 pub fn syn_scan(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<Vec<SocketAddr>> {
-    // Below the ports that the kernel gives by itself (from 32768).
+    // Below the ephemeral ports (from 32768).
     syn_scan_from(path, 20_000, to, count)
 }
 
-/// The same from `first` and the ports behind it.
+/// Like [`syn_scan`], from `first` and the ports after it.
 ///
 /// # Errors
 /// As [`syn_scan`].
@@ -361,25 +363,26 @@ pub fn syn_scan_from(path: &Path<'_>, first: u16, to: SocketAddr, count: u16) ->
 }
 
 fn send_syns(path: &Path<'_>, to: SocketAddr, sources: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
-    /// Their sequence numbers begin here, so that they cross 2³².
+    /// The first sequence number; those after it cross 2³².
     const FIRST: u32 = 0xffff_fffe;
     let mut sender = Sender::new(path.client, path.device)?;
     for (source, number) in sources.iter().zip(0..) {
         let seq = FIRST.wrapping_add(number);
         let segment =
-            Segment { source: *source, destination: to, seq, ack: 0, flags: flag::SYN, payload: &[] };
+            BuiltSegment { source: *source, destination: to, seq, ack: 0, flags: flag::SYN, payload: &[] };
         sender.send(&tcp_frame(path.macs, &segment)?)?;
     }
     Ok(sources)
 }
 
-/// `times` attempts from one port to an address that does not answer, each given up when the next begins. On the
-/// wire: a SYN each, no two with one sequence number. Gives the last attempt, still under way, and its source.
+/// Makes `times` attempts from one port to an address that does not answer, each aborted when the next
+/// begins. On the wire: a SYN each, all with different sequence numbers. Returns the last attempt, still in
+/// progress, and its source.
 ///
 /// # Errors
-/// One fails at once.
+/// An attempt fails at once.
 pub fn give_up_and_retry(path: &Path<'_>, to: SocketAddr, times: usize) -> Result<(Attempts, SocketAddr)> {
-    ensure!(times > 0, "no attempt");
+    ensure!(times > 0, "zero attempts");
     let mut source = SocketAddr::new(path.source, 0);
     let mut last = Attempts { sockets: Vec::new(), address: to };
     for _ in 0..times {
@@ -391,11 +394,11 @@ pub fn give_up_and_retry(path: &Path<'_>, to: SocketAddr, times: usize) -> Resul
     Ok((last, source))
 }
 
-/// One connection that both ends open (RFC 9293 §3.5, figure 7): their SYNs cross. Beside it, one datagram each way
-/// uses up what the slowed-down devices let through at once. Gives the two addresses, and keeps the sockets.
+/// Makes one connection by simultaneous open (RFC 9293 §3.5, figure 7): the two SYNs cross. One datagram in
+/// each direction uses up the burst of the slowed devices first. Returns the sockets and the two addresses.
 ///
 /// # Errors
-/// A SYN arrived before the other was sent; or `path` is `lo`.
+/// A SYN arrived before the other was sent, or `path` is `lo`.
 pub fn simultaneous_open(path: &Path<'_>) -> Result<(Attempts, [SocketAddr; 2])> {
     let (near, far) = (SocketAddr::new(path.source, 0), path.server_at(0));
     let ends = [bound(path.client, near)?, bound(path.server, far)?];
@@ -408,14 +411,14 @@ pub fn simultaneous_open(path: &Path<'_>) -> Result<(Attempts, [SocketAddr; 2])>
         begin(socket, to)?;
     }
     let attempts = Attempts { sockets: ends.into(), address: addresses[1] };
-    attempts.wait_established(PATIENCE)?;
-    // A SYN that met no socket under way would have been answered with RST.
+    attempts.wait_established(TIMEOUT)?;
+    // A SYN that found no connecting socket would have been answered with RST.
     let resets = counters::read(path.server)?.since(&before, "TcpOutRsts");
     ensure!(resets == 0, "the SYNs did not cross");
     Ok((attempts, addresses))
 }
 
-/// What a host sends, slowed down to one small segment in some 150 ms; as before on drop.
+/// Slows a host's sending down to about one small segment per 150 ms, until dropped.
 struct Slow<'a> {
     namespace: &'a Namespace,
     device: &'a str,
@@ -423,7 +426,7 @@ struct Slow<'a> {
 
 impl<'a> Slow<'a> {
     fn new(path: &Path<'a>, namespace: &'a Namespace) -> Result<Self> {
-        // A burst is one SYN or SYN+ACK: 74 bytes with its Ethernet header, 94 over IPv6.
+        // The burst is one SYN or SYN+ACK: 74 bytes with the Ethernet header, 94 over IPv6.
         let burst = if path.destination.is_ipv4() { 80 } else { 100 };
         let device = path.device;
         namespace.tc(&format!("qdisc add dev {device} root tbf rate 4kbit burst {burst} limit 100000"))?;
@@ -434,30 +437,30 @@ impl<'a> Slow<'a> {
 impl Drop for Slow<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.namespace.tc(&format!("qdisc del dev {} root", self.device)) {
-            eprintln!("cannot take the slowing down off: {error:#}");
+            eprintln!("cannot undo the slowdown: {error:#}");
         }
     }
 }
 
-/// A listener whose accept queue is full already, and attempts whose SYNs it drops.
+/// A listener whose accept queue is already full, and attempts whose SYNs it drops.
 #[derive(Debug)]
 pub struct FullQueue {
-    /// The one that does not accept.
+    /// The listener, which does not accept.
     pub listener: Listener,
-    /// Those that filled the queue: completed.
+    /// The attempts that filled the queue; they are completed.
     pub queued: Attempts,
-    /// Those that came later: no SYN+ACK, a retransmission after one second.
+    /// The later attempts: no SYN+ACK, and a retransmission after one second.
     pub dropped: Attempts,
 }
 
-/// Fills a queue of `backlog` + 1, then makes `count` more attempts.
+/// Fills a queue of `backlog` + 1 and starts `count` more attempts.
 ///
 /// # Errors
 /// The kernel did not count `count` overflows.
 pub fn queue_already_full(path: &Path<'_>, backlog: u8, count: usize) -> Result<FullQueue> {
     let listener = Listener::new(path, 0, backlog.into())?;
     let queued = Attempts::start(path, listener.address(), usize::from(backlog) + 1)?;
-    queued.wait_established(PATIENCE)?;
+    queued.wait_established(TIMEOUT)?;
     let before = counters::read(path.server)?;
     let dropped = Attempts::start(path, listener.address(), count)?;
     let overflows = || Ok(counters::read(path.server)?.since(&before, "TcpExtListenOverflows"));
@@ -465,32 +468,33 @@ pub fn queue_already_full(path: &Path<'_>, backlog: u8, count: usize) -> Result<
     Ok(FullQueue { listener, queued, dropped })
 }
 
-/// A listener whose accept queue filled while its SYN+ACKs were on their way.
+/// A listener whose accept queue filled while its SYN+ACKs were in flight.
 #[derive(Debug)]
 pub struct FilledQueue {
-    /// The one that does not accept.
+    /// The listener, which does not accept.
     pub listener: Listener,
-    /// Completed, and taken by the server.
+    /// Attempts that the server completed too.
     pub taken: Attempts,
-    /// Completed by the client's ACKs, of which the server took the first only: to each of the others it sends
-    /// its SYN+ACK again after 1 s, 3 s …
+    /// Attempts completed by the client's ACKs, of which the server accepted only the first: it retransmits
+    /// its SYN+ACK to each of the others after 1 s, 3 s …
     pub contested: Attempts,
 }
 
 impl FilledQueue {
-    /// Connections whose ACK the server did not take.
+    /// The number of connections whose ACK the server ignored.
     #[must_use]
     pub fn ignored(&self) -> usize {
         self.contested.sockets.len() - 1
     }
 }
 
-/// Sets `backlog` connections into a queue of `backlog` + 1, then begins `backlog` + 1 more at once, all of them
-/// before the first of their SYN+ACKs has left: these are slowed down to one in 148 ms (IPv6: 188 ms). Takes the slowing down off
-/// before it returns. The server must have syncookies off and a device of its own (not `lo`).
+/// Puts `backlog` connections into a queue of `backlog` + 1, then starts `backlog` + 1 more at once, all
+/// before the first of their SYN+ACKs has left: the device is slowed down to one SYN+ACK per 148 ms (IPv6:
+/// 188 ms). The device is back to normal on return. The server must have syncookies off and a device of its
+/// own (not `lo`).
 ///
 /// # Errors
-/// The kernel did not count `backlog` overflows: an ACK came before the last SYN.
+/// The kernel did not count `backlog` overflows, because an ACK arrived before the last SYN.
 pub fn queue_fills_in_flight(path: &Path<'_>, backlog: u8) -> Result<FilledQueue> {
     const FIRST_RETRANSMISSION: Duration = Duration::from_millis(1000);
     path.server.sysctl("net.ipv4.tcp_syncookies", "0")?;
@@ -498,52 +502,52 @@ pub fn queue_fills_in_flight(path: &Path<'_>, backlog: u8) -> Result<FilledQueue
     let before = counters::read(path.server)?;
     let slow = Slow::new(path, path.server)?;
     let taken = Attempts::start(path, listener.address(), backlog.into())?;
-    taken.wait_established(PATIENCE)?;
+    taken.wait_established(TIMEOUT)?;
     let began = Instant::now();
     let contested = Attempts::start(path, listener.address(), usize::from(backlog) + 1)?;
-    contested.wait_established(PATIENCE)?;
+    contested.wait_established(TIMEOUT)?;
     let overflows = || Ok(counters::read(path.server)?.since(&before, "TcpExtListenOverflows"));
     await_count(overflows, backlog.into()).context("ACKs ignored by a full accept queue")?;
-    ensure!(began.elapsed() < FIRST_RETRANSMISSION, "SYN+ACKs were repeated before all had left");
+    ensure!(began.elapsed() < FIRST_RETRANSMISSION, "SYN+ACKs were retransmitted before all had left");
     drop(slow);
     Ok(FilledQueue { listener, taken, contested })
 }
 
-/// Which segment of a handshake gets lost.
+/// The segment of a handshake that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// The first SYN: the client repeats it.
+    /// The first SYN; the client retransmits it.
     Syn,
-    /// The first SYN+ACK: both ends repeat theirs.
+    /// The first SYN+ACK; both ends retransmit.
     SynAck,
 }
 
-/// Attempts that were accepted in the end.
+/// Connections that were established and accepted in the end.
 #[derive(Debug)]
-pub struct Accepted {
-    /// Where they went.
+pub struct AcceptedConnections {
+    /// The listener that accepted them.
     pub listener: Listener,
     /// The initiators.
     pub attempts: Attempts,
-    /// The responders, in any order.
+    /// The responders' sockets, in any order.
     pub servers: Vec<Socket>,
 }
 
-impl Accepted {
-    /// Waits until both ends are established.
+impl AcceptedConnections {
+    /// Waits until both ends of all attempts are established.
     fn all(listener: Listener, attempts: Attempts) -> Result<Self> {
-        attempts.wait_established(PATIENCE)?;
+        attempts.wait_established(TIMEOUT)?;
         let servers = attempts.sockets.iter().map(|_| listener.accept()).collect::<Result<Vec<Socket>>>()?;
         Ok(Self { listener, attempts, servers })
     }
 }
 
-/// `count` connections of which `lost` does not arrive the first time. They complete a second later, when it is sent
-/// again.
+/// Makes `count` connections whose segment `lost` is dropped the first time. They complete a second later by
+/// the retransmission.
 ///
 /// # Errors
-/// They do not come about.
-pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<Accepted> {
+/// A connection fails.
+pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<AcceptedConnections> {
     let (listener, attempts);
     match lost {
         Loss::Syn => {
@@ -557,22 +561,22 @@ pub fn lost_once(path: &Path<'_>, lost: Loss, count: usize) -> Result<Accepted> 
             attempts = Attempts::start_deaf(path, listener.address(), count)?;
             for socket in &attempts.sockets {
                 await_dropped(socket, 1)?;
-                socket.detach_filter().context("take a filter off")?;
+                socket.detach_filter().context("remove a filter")?;
             }
         }
     }
-    Accepted::all(listener, attempts)
+    AcceptedConnections::all(listener, attempts)
 }
 
-/// Waits until a filter has dropped so many segments that came to `socket`.
+/// Waits until a filter has dropped `count` segments that arrived at `socket`.
 fn await_dropped(socket: &Socket, count: usize) -> Result<()> {
-    let dropped = || Ok(u64::from(segments_dropped(socket).context("ask a socket what it dropped")?));
+    let dropped = || Ok(u64::from(segments_dropped(socket).context("query a socket's drops")?));
     await_count(dropped, count as u64).context("segments dropped by a filter")
 }
 
-/// Segments that came to `socket` and went no further.
+/// The number of segments that were dropped at `socket`.
 fn segments_dropped(socket: &Socket) -> io::Result<u32> {
-    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the last of its words.
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the index of the last word.
     const DROPS: usize = 8;
     let mut words = [0u32; DROPS + 1];
     let mut length = libc::socklen_t::try_from(size_of_val(&words)).map_err(io::Error::other)?;
@@ -582,37 +586,37 @@ fn segments_dropped(socket: &Socket) -> io::Result<u32> {
     if result == 0 { Ok(words[DROPS]) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The time that each SYN+ACK of [`slow_answers`] but the first holds the device, at least: 54 bytes of headers
-/// (IPv6: 74) at 4 kbit/s.
+/// Minimum time for which each SYN+ACK of [`slow_answers`] except the first occupies the device: 54 bytes of
+/// headers (IPv6: 74) at 4 kbit/s.
 pub const SLOW_ANSWER: Duration = Duration::from_millis(100);
 
-/// `count` connections begun at once over a server's device that lets one SYN+ACK through in some 150 ms (IPv6:
-/// 190 ms). As fast as before when it returns. Gives how long the client waited, too: from before the first SYN to after the
-/// last SYN+ACK.
+/// Starts `count` connections at once; the server's device sends one SYN+ACK per about 150 ms (IPv6: 190 ms),
+/// and is back to normal on return. Also returns how long the client waited: from before the first SYN to
+/// after the last SYN+ACK.
 ///
 /// # Errors
-/// They do not complete before the first SYN is repeated, after a second; or `path` is `lo`.
-pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<(Accepted, Duration)> {
+/// They do not complete before the first SYN is retransmitted after a second, or `path` is `lo`.
+pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<(AcceptedConnections, Duration)> {
     let before = counters::read(path.client)?;
     let listener = Listener::new(path, 0, 128)?;
     let slow = Slow::new(path, path.server)?;
     let began = Instant::now();
     let attempts = Attempts::start(path, listener.address(), count)?;
-    let accepted = Accepted::all(listener, attempts)?;
+    let accepted = AcceptedConnections::all(listener, attempts)?;
     let waited = began.elapsed();
     drop(slow);
     let repeated = counters::read(path.client)?.since(&before, "TcpExtTCPSynRetrans");
-    ensure!(repeated == 0, "{repeated} SYNs were repeated: the device was too slow");
+    ensure!(repeated == 0, "{repeated} SYNs were retransmitted: the device was too slow");
     Ok((accepted, waited))
 }
 
-/// Fast Open (RFC 7413): one connection that asks for a cookie, then `count` whose SYN carries it and `data`.
-/// All are accepted.
+/// Makes connections with Fast Open (RFC 7413): one that requests a cookie, then `count` whose SYN carries
+/// the cookie and `data`. All are accepted.
 ///
 /// # Errors
-/// The kernel did not count `count` connections opened fast at both ends.
+/// The kernel did not count `count` Fast Open connections at both ends.
 pub fn fast_open(path: &Path<'_>, count: usize, data: &[u8]) -> Result<Connections> {
-    /// Both roles, and every listener without asking for it by a socket option.
+    /// Both roles, for every listener without a socket option.
     const ALL: &str = "1027";
     path.client.sysctl("net.ipv4.tcp_fastopen", ALL)?;
     path.server.sysctl("net.ipv4.tcp_fastopen", ALL)?;
@@ -640,11 +644,11 @@ fn send_fast(client: &Socket, listener: &Listener, data: &[u8]) -> Result<Socket
     Ok(server)
 }
 
-/// The same two ends `times` times, each connection ended by the client's RST before the next. Gives the
+/// Makes `times` connections between the same two ends, each reset by the client before the next. Returns the
 /// client's address.
 ///
 /// # Errors
-/// One does not come about.
+/// A connection fails.
 pub fn reuse_port(path: &Path<'_>, listener: &Listener, times: usize) -> Result<SocketAddr> {
     let mut source = SocketAddr::new(path.source, 0);
     for _ in 0..times {
@@ -656,11 +660,11 @@ pub fn reuse_port(path: &Path<'_>, listener: &Listener, times: usize) -> Result<
     Ok(source)
 }
 
-/// Ends a connection by the client's RST, and waits until the server has heard it.
+/// Resets a connection from the client's end, and waits until the server has received the RST.
 fn reset(client: Socket, server: &Socket) -> Result<()> {
     client.set_linger(Some(Duration::ZERO))?;
     drop(client);
-    server.set_read_timeout(Some(PATIENCE))?;
+    server.set_read_timeout(Some(TIMEOUT))?;
     match (&*server).read(&mut [0; 1]) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
         other => bail!("a reset connection ended with {other:?}"),
@@ -682,21 +686,21 @@ fn bound(namespace: &Namespace, address: SocketAddr) -> Result<Socket> {
 }
 
 fn connect(socket: &Socket, address: SocketAddr) -> Result<()> {
-    socket.connect_timeout(&address.into(), PATIENCE).with_context(|| format!("connect to {address}"))
+    socket.connect_timeout(&address.into(), TIMEOUT).with_context(|| format!("connect to {address}"))
 }
 
-/// Begins a connection of a socket that does not block.
+/// Starts a connection of a nonblocking socket.
 fn begin(socket: &Socket, address: SocketAddr) -> Result<()> {
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
-            Err(error).with_context(|| format!("begin a connection to {address}"))
+            Err(error).with_context(|| format!("start a connection to {address}"))
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 fn address_of(socket: &Socket) -> Result<SocketAddr> {
-    let address = socket.local_addr().context("ask a socket for its address")?;
+    let address = socket.local_addr().context("query a socket's address")?;
     address.as_socket().context("a socket without an IP address")
 }
 
@@ -707,23 +711,23 @@ fn transfer(from: &Socket, to: &Socket, said: &[u8]) -> Result<()> {
 }
 
 fn receive(socket: &Socket, expected: &[u8]) -> Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     let mut heard = vec![0; expected.len()];
     (&*socket).read_exact(&mut heard).context("receive")?;
-    ensure!(heard == expected, "received something else than was sent");
+    ensure!(heard == expected, "the received data differs from the data sent");
     Ok(())
 }
 
 fn await_end(socket: &Socket) -> Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     let rest = (&*socket).read(&mut [0; 1]).context("wait for a FIN")?;
     ensure!(rest == 0, "data where a FIN was expected");
     Ok(())
 }
 
-/// Waits until `count` is `expected`; more than that is an error, and so is less after ten seconds.
+/// Waits until `count` is `expected`; a larger count, or a smaller one after ten seconds, is an error.
 fn await_count(count: impl Fn() -> Result<u64>, expected: u64) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let now = count()?;
         if now == expected {
@@ -734,7 +738,7 @@ fn await_count(count: impl Fn() -> Result<u64>, expected: u64) -> Result<()> {
     }
 }
 
-/// The address `number` after `first`; both are in the last byte.
+/// The address `number` after `first`; only the last byte changes.
 fn nth(first: IpAddr, number: u8) -> IpAddr {
     match first {
         IpAddr::V4(first) => {

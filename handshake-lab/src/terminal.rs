@@ -1,4 +1,4 @@
-//! A program on a terminal that can be read: tmux, on a server of its own.
+//! A readable terminal for a program: tmux, with a server of its own.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -10,26 +10,26 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::run;
 
-/// From one look at the screen to the next.
+/// Interval between two reads of the screen.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-/// A shell on a terminal of its own. The server goes, with all that runs on it, on drop.
+/// A shell on a terminal of its own. The server and everything on it end on drop.
 #[derive(Debug)]
 pub struct Terminal {
     socket: String,
 }
 
 impl Terminal {
-    /// An `sh` on so many columns and rows, with a prompt that is one `$`.
+    /// Starts `sh` on a terminal of this size, with the prompt `$`.
     ///
     /// # Errors
-    /// Without tmux.
+    /// tmux is missing.
     pub fn new(columns: u16, rows: u16) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let socket = format!("hs-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let terminal = Self { socket };
         let (columns, rows) = (columns.to_string(), rows.to_string());
-        // No configuration, no status line: the pane is the terminal.
+        // Without configuration and status line, the pane is the whole terminal.
         terminal.tmux(&[
             "-f",
             "/dev/null",
@@ -60,11 +60,11 @@ impl Terminal {
     }
 
     fn tmux(&self, arguments: &[&str]) -> Result<String> {
-        // `-u`: what it is told and tells is UTF-8, whatever our own locale.
+        // `-u`: input and output are UTF-8 in any locale.
         run(Command::new("tmux").arg("-u").args(["-L", &self.socket]).args(arguments))
     }
 
-    /// Types a line and Enter.
+    /// Types a line and presses Enter.
     ///
     /// # Errors
     /// The terminal has ended.
@@ -73,7 +73,7 @@ impl Terminal {
         self.key("Enter")
     }
 
-    /// Has the shell become `command`'s program, words quoted.
+    /// Runs `command` in the shell, with its words quoted.
     ///
     /// # Errors
     /// As [`Terminal::line`].
@@ -82,7 +82,7 @@ impl Terminal {
         self.line(&words.map(quoted).collect::<Vec<_>>().join(" "))
     }
 
-    /// Presses a key by tmux's name of it: `q`, `Tab`, `Enter`, `C-c`.
+    /// Presses a key by tmux's name for it: `q`, `Tab`, `Enter`, `C-c`.
     ///
     /// # Errors
     /// The terminal has ended.
@@ -90,7 +90,7 @@ impl Terminal {
         self.tmux(&["send-keys", name]).map(drop)
     }
 
-    /// Makes it another size.
+    /// Resizes the terminal.
     ///
     /// # Errors
     /// The terminal has ended.
@@ -99,7 +99,7 @@ impl Terminal {
         self.tmux(&["resize-window", "-x", &columns, "-y", &rows]).map(drop)
     }
 
-    /// What is on it, line by line.
+    /// The text on the screen, line by line.
     ///
     /// # Errors
     /// The terminal has ended.
@@ -107,7 +107,7 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// The same with escape sequences for colours, and with the blanks at the lines' ends.
+    /// The screen with escape sequences for colours, and with trailing blanks.
     ///
     /// # Errors
     /// The terminal has ended.
@@ -115,7 +115,7 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-e", "-N"])
     }
 
-    /// Is the alternate screen shown?
+    /// Whether the alternate screen is shown.
     ///
     /// # Errors
     /// The terminal has ended.
@@ -123,10 +123,10 @@ impl Terminal {
         Ok(self.tmux(&["display-message", "-p", "#{alternate_on}"])?.trim() == "1")
     }
 
-    /// Waits until the screen is as `wanted`, and gives it.
+    /// Waits until the screen satisfies `wanted`, and returns it.
     ///
     /// # Errors
-    /// It is not within `limit`; the message has the screen.
+    /// The screen does not satisfy `wanted` within `limit`; the error has the screen.
     pub fn await_screen(&self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
@@ -135,16 +135,16 @@ impl Terminal {
                 return Ok(screen);
             }
             if Instant::now() >= deadline {
-                bail!("the screen does not become as wanted:\n{screen}");
+                bail!("the screen does not show what was expected:\n{screen}");
             }
             thread::sleep(LOOK_EVERY);
         }
     }
 
-    /// The process that has the terminal: of the shell's children the latest.
+    /// The process in the foreground: the latest of the shell's children.
     ///
     /// # Errors
-    /// There is none.
+    /// The shell has no child.
     pub fn foreground(&self) -> Result<u32> {
         let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"])?;
         let shell = shell.trim();
@@ -155,12 +155,12 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It has ended already where its shell has.
+        // The server has already ended if its shell has.
         let _ = self.tmux(&["kill-server"]);
     }
 }
 
-/// A word as `sh` reads it back.
+/// Quotes a word for `sh`.
 fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
 }
@@ -173,13 +173,13 @@ mod tests {
     use crate::skip_without_tool;
 
     #[test]
-    fn words_are_read_back() {
+    fn words_are_quoted_for_the_shell() {
         assert_eq!(quoted("a b".as_ref()), "'a b'");
         assert_eq!(quoted("it's".as_ref()), "'it'\\''s'");
     }
 
     #[test]
-    fn what_is_typed_is_run_and_seen() {
+    fn typed_lines_run_and_the_screen_shows_their_output() {
         if skip_without_tool("tmux") {
             return;
         }

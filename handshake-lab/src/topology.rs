@@ -1,12 +1,12 @@
-//! The three networks: two hosts on one segment, two hosts behind a router, one host's loopback.
+//! Three networks: two hosts on one segment, two hosts behind a router, and one host's loopback.
 //!
 //! ```text
 //! Pair     client eth0 192.0.2.1 ───── 192.0.2.2 eth0 server
 //! Routed   client eth0 192.0.2.1 ───── 192.0.2.254 eth0 router eth1 203.0.113.254 ───── 203.0.113.2 eth0 server
 //! ```
 //!
-//! Addresses are those set aside for documentation (RFC 5737, RFC 3849). Neighbours are entered by
-//! hand: no ARP and no neighbour discovery is on the wire.
+//! Addresses are those reserved for documentation (RFC 5737, RFC 3849). Neighbours are entered statically, so
+//! neither ARP nor neighbour discovery is on the wire.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::bpf::{self, Attached, Hook, Program};
+use crate::bpf::{self, AttachedProgram, Program, TestHook};
 use crate::counters;
 use crate::family::Family;
 use crate::frame::Mac;
 use crate::namespace::Namespace;
 
-/// The device of a host, and the router's on the client's side.
+/// The device of each host, and of the router on the client's side.
 pub const DEVICE: &str = "eth0";
 /// The router's device on the server's side.
 pub const FAR_DEVICE: &str = "eth1";
 
-/// The client's MAC address; the others count on from here.
+/// The client's MAC address; the other hosts' addresses count on from here.
 const CLIENT_MAC: Mac = Mac([2, b'h', b's', 0, 0, 1]);
 const SERVER_MAC: Mac = Mac([2, b'h', b's', 0, 0, 2]);
 const ROUTER_MAC: Mac = Mac([2, b'h', b's', 0, 0, 3]);
@@ -34,28 +34,28 @@ const ROUTER_FAR_MAC: Mac = Mac([2, b'h', b's', 0, 0, 4]);
 const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// From where to where a scenario's traffic goes.
+/// The path of a scenario's traffic from client to server.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
-    /// Where connections come from.
+    /// The namespace of the initiators.
     pub client: &'a Namespace,
-    /// Where listeners are.
+    /// The namespace of the listeners.
     pub server: &'a Namespace,
-    /// The client's device, which frames are sent from.
+    /// The client's device, from which frames are sent.
     pub device: &'a str,
-    /// What a frame from the client is addressed from and to.
+    /// Source and destination MAC address of a frame from the client.
     pub macs: [Mac; 2],
     /// The client's address.
     pub source: IpAddr,
     /// The server's address.
     pub destination: IpAddr,
-    /// The first of 200 addresses that nobody has, and which the server sends back the client's way:
-    /// what is sent there gets no answer. `None` on `lo` over IPv6, where the kernel refuses such a route.
-    pub nobody: Option<IpAddr>,
+    /// The first of 200 unassigned addresses. The server routes them to the client, where packets to them get
+    /// no answer. `None` on `lo` over IPv6, where the kernel refuses such a route.
+    pub unassigned: Option<IpAddr>,
 }
 
 impl Path<'_> {
-    /// `port` of the server.
+    /// The server's address with `port`.
     #[must_use]
     pub fn server_at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.destination, port)
@@ -65,17 +65,17 @@ impl Path<'_> {
 /// Two hosts on one segment: a veth pair.
 #[derive(Debug)]
 pub struct Pair {
-    /// 192.0.2.1, 2001:db8::1
+    /// The host with 192.0.2.1 and 2001:db8::1.
     pub client: Namespace,
-    /// 192.0.2.2, 2001:db8::2
+    /// The host with 192.0.2.2 and 2001:db8::2.
     pub server: Namespace,
 }
 
 impl Pair {
-    /// Both hosts, the wire silent.
+    /// Creates both hosts, and waits until the wire is silent.
     ///
     /// # Errors
-    /// Of iproute2; or the wire does not fall silent.
+    /// iproute2 fails, or the wire does not fall silent.
     pub fn new() -> Result<Self> {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         cable(&client, (DEVICE, CLIENT_MAC), &server, (DEVICE, SERVER_MAC))?;
@@ -98,24 +98,24 @@ impl Pair {
         Ok(Self { client, server })
     }
 
-    /// Has each host tag what it sends, by other numbers, and take the tags off what it gets; each tag is an
-    /// ethertype (0x8100, 0x88a8) and a number, innermost first. The tags are in the frames' bytes, where XDP sees
-    /// them. Lasts as long as what is given back.
+    /// Makes each host push VLAN tags on what it sends and pop those on what it receives, with different
+    /// numbers in each direction; a tag is an ethertype (0x8100, 0x88a8) and a number, innermost first. The
+    /// tags are in the frames' bytes, where XDP sees them. Lasts as long as the returned programs.
     ///
     /// # Errors
     /// Without CAP_BPF, or before Linux 6.6.
-    pub fn tag(&self, by_client: &[(u16, u16)], by_server: &[(u16, u16)]) -> Result<Vec<Attached>> {
+    pub fn tag(&self, by_client: &[(u16, u16)], by_server: &[(u16, u16)]) -> Result<Vec<AttachedProgram>> {
         let mut attached = Vec::new();
         let ends = [(&self.client, by_client, by_server), (&self.server, by_server, by_client)];
         for (host, own, other) in ends {
             host.offload(DEVICE, "txvlan", false)?;
-            attached.push(bpf::attach(host, DEVICE, Hook::TcxEgress, &Program::pushes_tags(own))?);
-            attached.push(bpf::attach(host, DEVICE, Hook::TcxIngress, &Program::pops_tags(other.len()))?);
+            attached.push(bpf::attach(host, DEVICE, TestHook::TcxEgress, &Program::pushes_tags(own))?);
+            attached.push(bpf::attach(host, DEVICE, TestHook::TcxIngress, &Program::pops_tags(other.len()))?);
         }
         Ok(attached)
     }
 
-    /// From the client to the server.
+    /// The path from the client to the server.
     #[must_use]
     pub fn path(&self, family: Family) -> Path<'_> {
         let macs = [CLIENT_MAC, SERVER_MAC];
@@ -127,16 +127,16 @@ impl Pair {
 /// Two hosts with a router between them.
 #[derive(Debug)]
 pub struct Routed {
-    /// 192.0.2.1, 2001:db8::1
+    /// The host with 192.0.2.1 and 2001:db8::1.
     pub client: Namespace,
-    /// 192.0.2.254 and 203.0.113.254, 2001:db8::fe and 2001:db8:1::fe
+    /// The router, with 192.0.2.254, 203.0.113.254, 2001:db8::fe and 2001:db8:1::fe.
     pub router: Namespace,
-    /// 203.0.113.2, 2001:db8:1::2
+    /// The host with 203.0.113.2 and 2001:db8:1::2.
     pub server: Namespace,
 }
 
 impl Routed {
-    /// All three, the wires silent.
+    /// Creates the three hosts, and waits until the wires are silent.
     ///
     /// # Errors
     /// As [`Pair::new`].
@@ -167,13 +167,13 @@ impl Routed {
         Ok(Self { client, router, server })
     }
 
-    /// An address that the router has no way to, and says so by ICMP.
+    /// An address that the router has no route to and reports as unreachable by ICMP.
     #[must_use]
     pub fn unreachable(&self, family: Family) -> IpAddr {
         pick(family, [203, 0, 113, 129], [0x2001, 0xdb8, 0x200, 0, 0, 0, 0, 1])
     }
 
-    /// From the client to the server, through the router.
+    /// The path from the client through the router to the server.
     #[must_use]
     pub fn path(&self, family: Family) -> Path<'_> {
         let macs = [CLIENT_MAC, ROUTER_MAC];
@@ -182,29 +182,29 @@ impl Routed {
     }
 }
 
-/// One host that talks to itself.
+/// One host that connects to itself.
 #[derive(Debug)]
 pub struct Loopback {
-    /// 127.0.0.1, ::1
+    /// The host, with 127.0.0.1 and ::1.
     pub host: Namespace,
 }
 
 impl Loopback {
-    /// The host.
+    /// Creates the host.
     ///
     /// # Errors
-    /// Of iproute2.
+    /// iproute2 fails.
     pub fn new() -> Result<Self> {
         let host = Namespace::new()?;
-        // Nobody's addresses are reached through lo: what is sent there comes in, and is no one's.
+        // Unassigned addresses are routed through lo: what is sent to them comes in and belongs to no socket.
         host.ip(&["route add 198.51.100.0/24 dev lo"])?;
-        // Without these, a crafted frame to 127.0.0.1 is not taken, nor one from there.
+        // Without these the kernel drops crafted frames to and from 127.0.0.1.
         host.sysctl("net.ipv4.conf.lo.route_localnet", "1")?;
         host.sysctl("net.ipv4.conf.lo.accept_local", "1")?;
         Ok(Self { host })
     }
 
-    /// From the host to itself.
+    /// The path from the host to itself.
     #[must_use]
     pub fn path(&self, family: Family) -> Path<'_> {
         let local = pick(family, [127, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0, 1]);
@@ -216,7 +216,7 @@ impl Loopback {
             macs: [nowhere; 2],
             source: local,
             destination: local,
-            nobody: (family == Family::V4).then(|| nobody(family)),
+            unassigned: (family == Family::V4).then(|| unassigned(family)),
         }
     }
 }
@@ -232,10 +232,10 @@ fn from_client<'a>(
         Family::V4 => IpAddr::V4(CLIENT4),
         Family::V6 => IpAddr::V6(CLIENT6),
     };
-    Path { client, server, device: DEVICE, macs, source, destination, nobody: Some(nobody(family)) }
+    Path { client, server, device: DEVICE, macs, source, destination, unassigned: Some(unassigned(family)) }
 }
 
-fn nobody(family: Family) -> IpAddr {
+fn unassigned(family: Family) -> IpAddr {
     pick(family, [198, 51, 100, 1], [0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1])
 }
 
@@ -246,7 +246,7 @@ fn pick(family: Family, v4: [u8; 4], v6: [u16; 8]) -> IpAddr {
     }
 }
 
-/// A veth pair between two namespaces, both ends up.
+/// Creates a veth pair between two namespaces, with both ends up.
 fn cable(near: &Namespace, from: (&str, Mac), far: &Namespace, to: (&str, Mac)) -> Result<()> {
     let (name, mac) = from;
     let (peer, peer_mac) = to;
@@ -260,12 +260,13 @@ fn cable(near: &Namespace, from: (&str, Mac), far: &Namespace, to: (&str, Mac)) 
     far.ip(&[&format!("link set {peer} up")])
 }
 
-/// Has the client drop what is sent to nobody's addresses: an IPv6 host would say that it has no route.
+/// Makes the client drop what is sent to unassigned addresses; over IPv6 it would otherwise report that it
+/// has no route.
 fn swallow(client: &Namespace) -> Result<()> {
     client.ip(&["route add blackhole 198.51.100.0/24", "route add blackhole 2001:db8:100::/64"])
 }
 
-/// Gives a host its addresses, and a gateway for everything else.
+/// Sets a host's addresses, and a gateway for everything else.
 fn behind(host: &Namespace, addresses: [&str; 2], gateways: [&str; 2], mac: Mac) -> Result<()> {
     host.ip(&[
         &format!("addr add {} dev eth0", addresses[0]),
@@ -277,8 +278,8 @@ fn behind(host: &Namespace, addresses: [&str; 2], gateways: [&str; 2], mac: Mac)
     ])
 }
 
-/// Waits until no namespace has sent a multicast packet for a while: each host reports the groups that
-/// its addresses made it join (RFC 3810 §6.1), once, within milliseconds.
+/// Waits until no namespace has sent a multicast packet for a while: each host reports, within milliseconds,
+/// the groups that its addresses made it join (RFC 3810 §6.1).
 fn fall_silent(namespaces: &[&Namespace]) -> Result<()> {
     const QUIET: Duration = Duration::from_millis(60);
     let deadline = Instant::now() + Duration::from_secs(5);

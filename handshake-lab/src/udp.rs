@@ -1,4 +1,4 @@
-//! UDP by the kernel's own sockets: answered, not answered, and nobody there.
+//! UDP by kernel sockets: answered, unanswered, and to closed ports.
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -11,25 +11,26 @@ use crate::namespace::Namespace;
 use crate::socket::deafen;
 use crate::topology::Path;
 
-/// "discard": nothing in a namespace of ours is bound to it, and the kernel gives nobody a port so low.
+/// The port "discard": nothing in the lab's namespaces is bound to it, and the kernel assigns no ephemeral
+/// port this low.
 const CLOSED: u16 = 9;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A flow: who sent first, and where to.
+/// A UDP flow that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// The initiator.
+pub struct UdpExchange {
+    /// The end that sends first.
     pub initiator: SocketAddr,
-    /// The responder.
+    /// The other end.
     pub responder: SocketAddr,
 }
 
-/// `flows` flows to an echo, on each `rounds` datagrams of `bytes` there and back.
+/// Makes `flows` flows to an echo server, each of `rounds` datagrams of `bytes` bytes in each direction.
 ///
 /// # Errors
-/// An answer does not come.
-pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<Flow>> {
+/// An answer does not arrive.
+pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<UdpExchange>> {
     let (server, responder) = bound(path.server, path.server_at(0))?;
     let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
@@ -40,18 +41,18 @@ pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Resul
             answer(&server, bytes)?;
             receive(&client, bytes)?;
         }
-        made.push(Flow { initiator, responder });
-        // Or the kernel may give the next flow the same port: it would be the same flow.
+        made.push(UdpExchange { initiator, responder });
+        // Otherwise the kernel may assign the same port again, and the next flow would be the same flow.
         kept.push(client);
     }
     Ok(made)
 }
 
-/// `flows` flows of `rounds` datagrams to a socket that never answers.
+/// Makes `flows` flows of `rounds` datagrams of `bytes` bytes to a socket that never answers.
 ///
 /// # Errors
 /// A datagram cannot be sent.
-pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<Flow>> {
+pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<UdpExchange>> {
     let (_server, responder) = bound(path.server, path.server_at(0))?;
     let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
@@ -60,53 +61,54 @@ pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Re
         for _ in 0..rounds {
             send(&client, &said)?;
         }
-        made.push(Flow { initiator, responder });
+        made.push(UdpExchange { initiator, responder });
         kept.push(client);
     }
     Ok(made)
 }
 
-/// `flows` flows of one datagram to a port that nothing is bound to: the server says so by ICMP, each time.
+/// Makes `flows` flows of one datagram to an unbound port; the server answers each by an ICMP error.
 ///
 /// # Errors
-/// The client does not hear of it.
-pub fn closed(path: &Path<'_>, flows: usize, bytes: usize) -> Result<Vec<Flow>> {
+/// The client does not receive the ICMP error.
+pub fn closed(path: &Path<'_>, flows: usize, bytes: usize) -> Result<Vec<UdpExchange>> {
     closed_at(path, CLOSED, flows, bytes)
 }
 
-/// The same to `port`, of which no socket must know.
+/// Like [`closed`], to `port`, which must be unbound.
 ///
 /// # Errors
 /// As [`closed`].
-pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, bytes: usize) -> Result<Vec<Flow>> {
+pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, bytes: usize) -> Result<Vec<UdpExchange>> {
     let responder = path.server_at(port);
     let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
         send(&client, &said)?;
-        client.set_read_timeout(Some(PATIENCE))?;
+        client.set_read_timeout(Some(TIMEOUT))?;
         match (&client).read(&mut [0; 1]) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
             other => bail!("a datagram to a closed port ended with {other:?}"),
         }
-        made.push(Flow { initiator, responder });
+        made.push(UdpExchange { initiator, responder });
         kept.push(client);
     }
     Ok(made)
 }
 
-/// A socket that hears nothing: a filter on it drops every datagram, and no ICMP error goes back. Gives its address too.
+/// Opens a socket whose filter drops every datagram, so that neither an answer nor an ICMP error is sent.
+/// Also returns its address.
 ///
 /// # Errors
-/// Of `socket(2)`.
+/// `socket(2)` or `bind(2)` fails.
 pub fn deaf(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
     let (socket, address) = bound(path.server, path.server_at(0))?;
     deafen(&socket)?;
     Ok((socket, address))
 }
 
-/// One datagram of 30 bytes each way, between sockets that both sent first.
+/// Sends one datagram of 30 bytes in each direction, neither in answer to the other.
 pub(crate) fn cross(path: &Path<'_>) -> Result<()> {
     let (client, near) = bound(path.client, SocketAddr::new(path.source, 0))?;
     let (server, far) = bound(path.server, path.server_at(0))?;
@@ -136,9 +138,9 @@ fn send(socket: &Socket, said: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Sends what comes in back to where it came from.
+/// Returns a datagram to its sender.
 fn answer(server: &Socket, bytes: usize) -> Result<()> {
-    server.set_read_timeout(Some(PATIENCE))?;
+    server.set_read_timeout(Some(TIMEOUT))?;
     let mut heard = Vec::<u8>::with_capacity(bytes + 1);
     let (length, from) = server.recv_from(heard.spare_capacity_mut()).context("receive a datagram")?;
     ensure!(length == bytes, "received {length} bytes of {bytes}");
@@ -147,7 +149,7 @@ fn answer(server: &Socket, bytes: usize) -> Result<()> {
 }
 
 fn receive(client: &Socket, bytes: usize) -> Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(TIMEOUT))?;
     let length = (&*client).read(&mut vec![0; bytes + 1]).context("receive an answer")?;
     ensure!(length == bytes, "received {length} bytes of {bytes}");
     Ok(())

@@ -1,4 +1,4 @@
-//! The lab against the kernel's own account: each scenario is on the wire what it says it is.
+//! Tests the lab against the kernel's counters: each scenario puts on the wire what it says.
 
 use std::any::Any;
 use std::fs;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{self, Agent};
-use handshake_lab::bpf::{self, Hook, Outcome, Program};
-use handshake_lab::census::{Census, Counts};
-use handshake_lab::flood::{Flood, Kind};
+use handshake_lab::bpf::{self, Program, RunOutcome, TestHook};
+use handshake_lab::census::{Census, CensusCounts};
+use handshake_lab::flood::{Flood, FloodKind};
 use handshake_lab::tap::{Dump, Tally, Tap};
 use handshake_lab::tcp::{self, Attempts, Listener, Loss};
 use handshake_lab::topology::{DEVICE, FAR_DEVICE};
@@ -21,14 +21,14 @@ use handshake_lab::{
     skip_without_tool, udp,
 };
 
-/// What must stay open until the wire has been read: closing it would send more.
+/// Sockets that stay open until the wire has been read: closing them would send more.
 type Kept = Box<dyn Any>;
 
 fn kept(something: impl Any) -> Kept {
     Box::new(something)
 }
 
-/// A scenario, and what it puts on the wire between its ends.
+/// A scenario, and the frames that it puts on the wire.
 struct Row {
     name: &'static str,
     run: fn(&Path<'_>) -> Result<Kept>,
@@ -37,7 +37,7 @@ struct Row {
 
 const NOTHING: Tally = Tally { syn: 0, syn_ack: 0, ack: 0, fin: 0, rst: 0, udp: 0, icmp: 0, other: 0 };
 
-/// Every scenario that ends by itself without a pause in which the kernel may send again.
+/// The scenarios that end by themselves, without a pause in which the kernel may retransmit.
 const ROWS: &[Row] = &[
     Row {
         name: "connections kept open",
@@ -66,7 +66,7 @@ const ROWS: &[Row] = &[
         wire: Tally { syn: 6, ..NOTHING },
     },
     Row {
-        name: "no ACK, by clients that hear nothing",
+        name: "no ACK, because clients drop the SYN+ACK",
         run: |path| {
             let listener = Listener::new(path, 0, 16)?;
             Attempts::start_deaf(path, listener.address(), 9).map(kept)
@@ -74,10 +74,10 @@ const ROWS: &[Row] = &[
         wire: Tally { syn: 9, syn_ack: 9, ..NOTHING },
     },
     Row {
-        name: "no ACK, from addresses that nobody has",
+        name: "no ACK, from unassigned addresses",
         run: |path| {
             let listener = Listener::new(path, 0, 16)?;
-            if path.nobody.is_some() {
+            if path.unassigned.is_some() {
                 tcp::syn_without_ack(path, listener.address(), 9).map(kept)
             } else {
                 Attempts::start_deaf(path, listener.address(), 9).map(kept)
@@ -94,7 +94,7 @@ const ROWS: &[Row] = &[
         wire: Tally { syn: 7, syn_ack: 3, ack: 3, ..NOTHING },
     },
     Row {
-        name: "the same port again",
+        name: "a reused port",
         run: |path| tcp::reuse_port(path, &Listener::new(path, 0, 16)?, 3).map(kept),
         wire: Tally { syn: 3, syn_ack: 3, ack: 3, rst: 3, ..NOTHING },
     },
@@ -108,7 +108,7 @@ const ROWS: &[Row] = &[
         wire: Tally { syn: 5, syn_ack: 5, rst: 5, ..NOTHING },
     },
     Row {
-        name: "given up and begun anew",
+        name: "aborted and retried",
         run: |path| {
             let deaf = Listener::deaf(path, 0)?;
             Ok(kept((tcp::give_up_and_retry(path, deaf.address(), 4)?, deaf)))
@@ -132,7 +132,8 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Runs `row` along `path`, and reads the wire at `places`. What it gives back must outlive the next.
+/// Runs `row` along `path`, and checks the wire at `places`. The caller keeps the returned sockets until the
+/// next row has run.
 fn check(row: &Row, path: &Path<'_>, places: &[(&Namespace, &str)]) -> Result<Kept> {
     let taps = places.iter().map(|(namespace, device)| Tap::open(namespace, device));
     let mut taps = taps.collect::<Result<Vec<Tap>>>()?;
@@ -145,7 +146,7 @@ fn check(row: &Row, path: &Path<'_>, places: &[(&Namespace, &str)]) -> Result<Ke
 }
 
 #[test]
-fn scenarios_on_a_segment_are_what_they_say() -> Result<()> {
+fn scenarios_on_a_segment_match_the_wire() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -159,7 +160,7 @@ fn scenarios_on_a_segment_are_what_they_say() -> Result<()> {
 }
 
 #[test]
-fn scenarios_on_loopback_are_what_they_say() -> Result<()> {
+fn scenarios_on_loopback_match_the_wire() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -173,7 +174,7 @@ fn scenarios_on_loopback_are_what_they_say() -> Result<()> {
 }
 
 #[test]
-fn scenarios_through_a_router_are_what_they_say_on_both_sides() -> Result<()> {
+fn scenarios_through_a_router_match_the_wire_on_both_sides() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -204,9 +205,9 @@ fn a_new_wire_is_silent() -> Result<()> {
     Ok(())
 }
 
-/// The kernel repeats what it is told to, no more; its own counter says the same as the wire.
+/// The kernel retransmits as often as configured; its counter and the wire agree.
 #[test]
-fn a_filtered_syn_is_sent_as_often_as_set() -> Result<()> {
+fn a_filtered_syn_is_retransmitted_as_often_as_configured() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -222,9 +223,9 @@ fn a_filtered_syn_is_sent_as_often_as_set() -> Result<()> {
     Ok(())
 }
 
-/// Completed by what is sent again; where the SYN+ACK was lost, both ends send theirs again.
+/// A retransmission completes the connection; if the SYN+ACK was lost, both ends retransmit.
 #[test]
-fn a_segment_that_is_lost_once_is_sent_again() -> Result<()> {
+fn a_segment_that_is_lost_once_is_retransmitted() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -246,9 +247,9 @@ fn a_segment_that_is_lost_once_is_sent_again() -> Result<()> {
     Ok(())
 }
 
-/// A router that has no way answers each SYN by ICMP.
+/// A router without a route answers each SYN by ICMP.
 #[test]
-fn unreachable_addresses_are_said_to_be() -> Result<()> {
+fn unreachable_addresses_are_reported_by_icmp() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -263,9 +264,9 @@ fn unreachable_addresses_are_said_to_be() -> Result<()> {
     Ok(())
 }
 
-/// The two SYNs cross: each end answers the other's with a SYN+ACK.
+/// The two SYNs cross, and each end answers the other's with a SYN+ACK.
 #[test]
-fn both_ends_open_at_once() -> Result<()> {
+fn a_simultaneous_open_completes_at_both_ends() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -282,7 +283,7 @@ fn both_ends_open_at_once() -> Result<()> {
     Ok(())
 }
 
-/// The kernel walks a chain of extension headers to the SYN behind it.
+/// The kernel skips a chain of extension headers and finds the SYN after it.
 #[test]
 fn extension_headers_are_well_formed() -> Result<()> {
     if skip_unless_privileged() {
@@ -296,17 +297,18 @@ fn extension_headers_are_well_formed() -> Result<()> {
     for (port, count) in [(7, 0), (8, 1), (9, 3)] {
         let source = std::net::SocketAddr::new(path.source, port);
         let (destination, flags) = (listener.address(), frame::flag::SYN);
-        let segment = frame::Segment { source, destination, seq: 1, ack: 0, flags, payload: &[] };
+        let segment = frame::BuiltSegment { source, destination, seq: 1, ack: 0, flags, payload: &[] };
         sender.send(&frame::with_extensions(&frame::tcp_frame(path.macs, &segment)?, count)?)?;
     }
-    // The tap does not walk chains; the client knows nothing of what was sent in its name.
+    // The tap does not skip the headers; the client resets the connections, which none of its sockets has
+    // opened.
     let answers = Tally { syn: 1, syn_ack: 3, rst: 3, other: 2, ..NOTHING };
     await_tally(&mut tap, DEVICE, answers)
 }
 
-/// Three tags deep, and two the other way.
+/// Three nested tags in one direction, and two in the other.
 #[test]
-fn tags_may_be_several_deep() -> Result<()> {
+fn tags_can_be_nested() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("tcpdump") {
         return Ok(());
     }
@@ -321,9 +323,9 @@ fn tags_may_be_several_deep() -> Result<()> {
     Ok(())
 }
 
-/// The server repeats its SYN+ACKs to nobody after one second.
+/// The server retransmits SYN+ACKs to unassigned addresses after one second.
 #[test]
-fn unanswered_syn_acks_are_repeated_as_often_as_set() -> Result<()> {
+fn unanswered_syn_acks_are_retransmitted_as_often_as_configured() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -339,8 +341,8 @@ fn unanswered_syn_acks_are_repeated_as_often_as_set() -> Result<()> {
     Ok(())
 }
 
-/// Three connections meet a queue with room for one: two ACKs are ignored, and after a second their SYN+ACKs
-/// come again. (The first two of five filled the queue up to there.)
+/// Three connections reach a queue with room for one: two ACKs are ignored, and their SYN+ACKs are
+/// retransmitted after a second. (The first two of five have filled the queue up to there.)
 #[test]
 fn acks_are_ignored_when_the_queue_fills_in_flight() -> Result<()> {
     if skip_unless_privileged() {
@@ -353,7 +355,7 @@ fn acks_are_ignored_when_the_queue_fills_in_flight() -> Result<()> {
         let filled = tcp::queue_fills_in_flight(&path, 2)?;
         assert_eq!(tap.traffic()?.both(), Tally { syn: 5, syn_ack: 5, ack: 5, ..NOTHING });
         assert_eq!(filled.ignored(), 2);
-        // Each repeated SYN+ACK is acknowledged once more.
+        // Each retransmitted SYN+ACK is acknowledged once more.
         await_tally(&mut tap, DEVICE, Tally { syn: 5, syn_ack: 7, ack: 7, ..NOTHING })?;
     }
     Ok(())
@@ -374,7 +376,7 @@ fn fast_open_carries_data_in_the_syn() -> Result<()> {
         let written = dump.stop()?;
         let wire = tap.traffic()?.both();
         assert_eq!((wire.syn, wire.syn_ack, wire.fin, wire.rst), (4, 4, 0, 0));
-        // The SYNs with data are longer than the one that asks for a cookie, by ten bytes and the cookie.
+        // The SYNs with data are ten bytes and the cookie longer than the one that requests a cookie.
         let lines = Command::new("tcpdump").args(["-n", "-t", "-v", "-r"]).arg(written.path()).output()?;
         let text = String::from_utf8(lines.stdout)?;
         let with_data = text.lines().filter(|line| line.contains("Flags [S]") && line.contains("length 10"));
@@ -384,9 +386,9 @@ fn fast_open_carries_data_in_the_syn() -> Result<()> {
     Ok(())
 }
 
-/// Real TCP through tags that differ by direction, in the frame's bytes where XDP sees them.
+/// Real TCP with tags that differ by direction; they are in the frame's bytes, where XDP sees them.
 #[test]
-fn tags_are_on_the_wire_both_ways() -> Result<()> {
+fn tags_are_on_the_wire_in_both_directions() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("tcpdump") {
         return Ok(());
     }
@@ -402,21 +404,25 @@ fn tags_are_on_the_wire_both_ways() -> Result<()> {
     Ok(())
 }
 
-/// A program of someone else runs, is where the kernel says it is, and goes with its guard.
+/// A foreign program is attached where the kernel reports it, and is detached when its guard is dropped.
 #[test]
-fn foreign_programs_come_and_go() -> Result<()> {
+fn foreign_programs_are_attached_and_detached() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let pair = Pair::new()?;
-    for (hook, outcome) in [(Hook::XdpGeneric, Outcome::XdpPass), (Hook::XdpNative, Outcome::XdpPass)] {
+    for (hook, outcome) in
+        [(TestHook::XdpGeneric, RunOutcome::XdpPass), (TestHook::XdpNative, RunOutcome::XdpPass)]
+    {
         assert_eq!(bpf::xdp(&pair.server, DEVICE)?, None);
         let attached = bpf::attach(&pair.server, DEVICE, hook, &Program::that(outcome))?;
         assert_eq!(bpf::xdp(&pair.server, DEVICE)?, Some((attached.id, hook)));
     }
-    for (hook, outcome) in [(Hook::TcxIngress, Outcome::EndsChain), (Hook::TcxEgress, Outcome::Next)] {
+    for (hook, outcome) in
+        [(TestHook::TcxIngress, RunOutcome::EndsChain), (TestHook::TcxEgress, RunOutcome::Next)]
+    {
         let attached = bpf::attach(&pair.server, DEVICE, hook, &Program::that(outcome))?;
-        let behind = bpf::attach(&pair.server, DEVICE, hook, &Program::that(Outcome::Next))?;
+        let behind = bpf::attach(&pair.server, DEVICE, hook, &Program::that(RunOutcome::Next))?;
         assert_eq!(bpf::chain(&pair.server, DEVICE, hook)?, [attached.id, behind.id]);
         assert_eq!(bpf::program(attached.id)?.name, "foreign");
         drop((attached, behind));
@@ -425,18 +431,19 @@ fn foreign_programs_come_and_go() -> Result<()> {
     Ok(())
 }
 
-/// What ends a chain keeps the program behind from running; frames counted by the driver, the tap and the
-/// programs are the same.
+/// A program that ends the chain keeps those behind it from running; the driver, the tap and the programs
+/// count the same frames.
 #[test]
-fn what_ends_the_chain_hides_packets_from_those_behind() -> Result<()> {
+fn a_program_that_ends_the_chain_hides_packets_from_those_behind() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let pair = Pair::new()?;
     let counted = bpf::RunCounts::hold()?;
-    let xdp = bpf::attach(&pair.server, DEVICE, Hook::XdpNative, &Program::that(Outcome::XdpPass))?;
-    let ends = bpf::attach(&pair.server, DEVICE, Hook::TcxIngress, &Program::that(Outcome::EndsChain))?;
-    let behind = bpf::attach(&pair.server, DEVICE, Hook::TcxIngress, &Program::that(Outcome::Next))?;
+    let xdp = bpf::attach(&pair.server, DEVICE, TestHook::XdpNative, &Program::that(RunOutcome::XdpPass))?;
+    let ends =
+        bpf::attach(&pair.server, DEVICE, TestHook::TcxIngress, &Program::that(RunOutcome::EndsChain))?;
+    let behind = bpf::attach(&pair.server, DEVICE, TestHook::TcxIngress, &Program::that(RunOutcome::Next))?;
     let mut tap = Tap::open(&pair.server, DEVICE)?;
     let before = counters::xdp_packets(&pair.server, DEVICE)?;
     let path = pair.path(Family::V6);
@@ -449,7 +456,7 @@ fn what_ends_the_chain_hides_packets_from_those_behind() -> Result<()> {
     Ok(())
 }
 
-/// The tap's own classification against tcpdump's.
+/// The tap classifies frames as tcpdump does.
 #[test]
 fn tap_and_tcpdump_agree() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("tcpdump") {
@@ -487,9 +494,9 @@ fn tap_and_tcpdump_agree() -> Result<()> {
     Ok(())
 }
 
-/// Frames from a packet socket arrive as they were made, tags and all.
+/// Frames from a packet socket arrive unchanged, tags included.
 #[test]
-fn crafted_frames_arrive() -> Result<()> {
+fn crafted_frames_arrive_unchanged() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("tcpdump") {
         return Ok(());
     }
@@ -498,8 +505,8 @@ fn crafted_frames_arrive() -> Result<()> {
     let dump = Dump::start(&pair.server, DEVICE, &scratch("crafted"))?;
     let mut sender = frame::Sender::new(path.client, path.device)?;
     let (source, destination) =
-        (std::net::SocketAddr::new(path.nobody.context("an address of nobody")?, 7), path.server_at(9));
-    let segment = frame::Segment { source, destination, seq: 1, ack: 0, flags: 0, payload: b"abc" };
+        (std::net::SocketAddr::new(path.unassigned.context("an unassigned address")?, 7), path.server_at(9));
+    let segment = frame::BuiltSegment { source, destination, seq: 1, ack: 0, flags: 0, payload: b"abc" };
     let bare = frame::tcp_frame(path.macs, &segment)?;
     for tags in [&[][..], &[(0x8100, 5)], &[(0x88a8, 5), (0x8100, 6)]] {
         sender.send(&frame::with_tags(&bare, tags))?;
@@ -512,9 +519,9 @@ fn crafted_frames_arrive() -> Result<()> {
     Ok(())
 }
 
-/// Gone on drop, after a panic too.
+/// A namespace is removed on drop, even after a panic.
 #[test]
-fn namespaces_do_not_stay() -> Result<()> {
+fn namespaces_are_removed_on_drop() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -530,9 +537,9 @@ fn namespaces_do_not_stay() -> Result<()> {
     Ok(())
 }
 
-/// What dead processes left goes with the first namespace of the next one; nobody else's does.
+/// The first namespace of a process removes the namespaces of dead processes, and no others.
 #[test]
-fn what_dead_processes_left_is_swept() -> Result<()> {
+fn namespaces_of_dead_processes_are_removed() -> Result<()> {
     const CHILD: &str = "HANDSHAKE_LAB_SWEEP";
     if skip_unless_privileged() {
         return Ok(());
@@ -540,18 +547,19 @@ fn what_dead_processes_left_is_swept() -> Result<()> {
     if std::env::var_os(CHILD).is_some() {
         return Namespace::new().map(drop);
     }
-    // Nobody has a process number past PID_MAX_LIMIT; the other two have owners.
+    // No process has an ID above PID_MAX_LIMIT; the other two names belong to a living process and to another
+    // program.
     let stale = LeftBehind::new(&format!("hs-lab-4194305-{}", std::process::id()))?;
     let live = LeftBehind::new(&format!("hs-lab-{}-x", std::process::id()))?;
     let foreign = LeftBehind::new(&format!("hs-other-{}", std::process::id()))?;
-    let name = "what_dead_processes_left_is_swept";
+    let name = "namespaces_of_dead_processes_are_removed";
     let child = Command::new(std::env::current_exe()?).args([name, "--exact"]).env(CHILD, "1").output()?;
     assert!(child.status.success(), "{child:?}");
     assert_eq!([stale, live, foreign].map(|left| left.exists()), [false, true, true]);
     Ok(())
 }
 
-/// A namespace made by hand.
+/// A namespace created without the lab.
 struct LeftBehind(String);
 
 impl LeftBehind {
@@ -574,9 +582,10 @@ impl Drop for LeftBehind {
     }
 }
 
-/// The agent's runner against a stand-in that behaves: the lines come, the signal arrives, the last words too.
+/// Runs a stand-in that behaves like the command: its lines and the output after the signal are collected,
+/// and the signal arrives.
 #[test]
-fn a_command_is_run_and_heard_to_its_end() -> Result<()> {
+fn the_output_of_a_command_is_collected_to_its_end() -> Result<()> {
     const BEHAVES: &str = r#"
         trap 'echo "{\"type\":\"flow\"}"; echo "{\"type\":\"report\",\"n\":2}"; echo bye >&2; exit 0' INT
         echo '{"type":"report","n":1}'
@@ -596,24 +605,24 @@ fn a_command_is_run_and_heard_to_its_end() -> Result<()> {
     Ok(())
 }
 
-/// The same for a caller that ignores SIGINT, as under `nohup` or in a script's background: what is started hears it.
+/// The same if the caller ignores SIGINT, as under `nohup` or in a script's background.
 #[test]
-fn a_command_hears_what_the_caller_ignores() -> Result<()> {
+fn a_command_receives_signals_that_the_caller_ignores() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let ignoring = "trap '' INT QUIT TERM HUP; exec \"$@\"";
     let mut again = Command::new("sh");
     again.args(["-c", ignoring, "sh"]).arg(std::env::current_exe()?);
-    let again = again.args(["a_command_is_run_and_heard_to_its_end", "--exact"]).output()?;
+    let again = again.args(["the_output_of_a_command_is_collected_to_its_end", "--exact"]).output()?;
     let said = String::from_utf8_lossy(&again.stdout);
     ensure!(again.status.success() && said.contains("1 passed"), "{said}");
     Ok(())
 }
 
-/// … and against one that fails, one that is killed, and one that ends by itself.
+/// Runs stand-ins that fail, are killed, or end by themselves.
 #[test]
-fn a_command_that_fails_is_told_with_its_words() -> Result<()> {
+fn the_error_of_a_failed_command_has_its_stderr() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -637,7 +646,8 @@ struct Script(PathBuf);
 impl Script {
     fn new(text: &str) -> Result<Self> {
         let path = scratch("stand-in");
-        // Through a shell: a file that this process has written could still be open in a fork of another test.
+        // Written by a shell: a file that this process has opened for writing might still be open in another
+        // test's fork.
         let write = "cat > \"$0\" && chmod 700 \"$0\"";
         let mut child = Command::new("sh").args(["-c", write]).arg(&path).stdin(Stdio::piped()).spawn()?;
         child.stdin.take().context("a pipe")?.write_all(format!("#!/bin/sh\n{text}\n").as_bytes())?;
@@ -652,9 +662,9 @@ impl Drop for Script {
     }
 }
 
-/// What runs inside is killed with its guard, and a failure inside is told.
+/// A process inside a namespace is killed when its guard is dropped, and a failing command is an error.
 #[test]
-fn what_runs_inside_is_inside_and_ends() -> Result<()> {
+fn a_process_runs_inside_its_namespace_and_is_killed_on_drop() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -672,7 +682,8 @@ fn what_runs_inside_is_inside_and_ends() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the wire is as `expected`: the last frame may still be on its way when its sender goes on.
+/// Waits until the tap has counted `expected`: the last frame may still be in flight when its sender
+/// continues.
 fn await_tally(tap: &mut Tap, device: &str, expected: Tally) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(4);
     loop {
@@ -686,7 +697,7 @@ fn await_tally(tap: &mut Tap, device: &str, expected: Tally) -> Result<()> {
     }
 }
 
-/// A file of this process alone.
+/// A file name for this process alone.
 fn scratch(name: &str) -> PathBuf {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -697,9 +708,9 @@ fn scratch(name: &str) -> PathBuf {
     folder.join(format!("{}-{number}-{name}", std::process::id()))
 }
 
-/// A flood's frames are whole for the kernel too: none of them is discarded for a header or a checksum.
+/// The kernel accepts a flood's frames: it discards none for a header or a checksum.
 #[test]
-fn a_flood_is_what_it_says() -> Result<()> {
+fn a_flood_has_the_frames_of_its_kind() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -707,10 +718,10 @@ fn a_flood_is_what_it_says() -> Result<()> {
     let path = pair.path(Family::V4);
     Flood::open(&path)?;
     let (deaf, datagrams) = (Listener::deaf(&path, 0)?, udp::deaf(&path)?);
-    for kind in [Kind::Syn, Kind::Ack, Kind::Udp, Kind::Refused] {
-        let to = if kind == Kind::Udp { datagrams.1 } else { deaf.address() };
+    for kind in [FloodKind::Syn, FloodKind::Ack, FloodKind::Udp, FloodKind::Refused] {
+        let to = if kind == FloodKind::Udp { datagrams.1 } else { deaf.address() };
         let flood = Flood::new(&path, to, kind)?;
-        let census = Census::behind(&pair.server, DEVICE, Hook::TcxIngress)?;
+        let census = Census::behind(&pair.server, DEVICE, TestHook::TcxIngress)?;
         let before = counters::read(&pair.server)?;
         let device_before = counters::xdp_packets(&pair.server, DEVICE)?;
         flood.make(10_000)?;
@@ -729,7 +740,7 @@ fn a_flood_is_what_it_says() -> Result<()> {
     Ok(())
 }
 
-/// Reads until two readings are alike: another CPU may still have frames in its hands.
+/// Reads until two readings are equal: another CPU may still process frames.
 fn at_rest<T: PartialEq>(read: impl Fn() -> Result<T>) -> Result<T> {
     let mut last = read()?;
     loop {
@@ -742,31 +753,31 @@ fn at_rest<T: PartialEq>(read: impl Fn() -> Result<T>) -> Result<T> {
     }
 }
 
-/// What the census must have of a flood.
-fn expected(kind: Kind, counts: Counts) -> u64 {
+/// The count that the census must have of a flood.
+fn expected(kind: FloodKind, counts: CensusCounts) -> u64 {
     match kind {
-        Kind::Syn => counts.flood.syn,
-        Kind::Ack => counts.flood.ack,
-        Kind::Udp => counts.flood.udp,
-        Kind::Refused => counts.flood.syn + counts.flood.rst,
+        FloodKind::Syn => counts.flood.syn,
+        FloodKind::Ack => counts.flood.ack,
+        FloodKind::Udp => counts.flood.udp,
+        FloodKind::Refused => counts.flood.syn + counts.flood.rst,
     }
 }
 
-/// Behind the program that it wraps, a flood ends and all else goes on.
+/// The wrapping program drops a flood's frames and passes all others.
 #[test]
-fn a_wrapped_program_drops_a_flood_alone() -> Result<()> {
+fn a_dropping_census_drops_only_the_flood() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let pair = Pair::new()?;
     let path = pair.path(Family::V4);
     Flood::open(&path)?;
-    let program = Program::that(Outcome::XdpPass).with_frags();
-    let _attached = bpf::attach(&pair.server, DEVICE, Hook::XdpNative, &program)?;
+    let program = Program::that(RunOutcome::XdpPass).with_frags();
+    let _attached = bpf::attach(&pair.server, DEVICE, TestHook::XdpNative, &program)?;
     let dropping = Census::dropping(&pair.server, DEVICE)?;
-    let behind = Census::behind(&pair.server, DEVICE, Hook::TcxIngress)?;
+    let behind = Census::behind(&pair.server, DEVICE, TestHook::TcxIngress)?;
     let listener = Listener::new(&path, 0, 16)?;
-    let flood = Flood::new(&path, listener.address(), Kind::Syn)?;
+    let flood = Flood::new(&path, listener.address(), FloodKind::Syn)?;
     flood.make(10_000)?;
     let connections = tcp::connect_accept(&path, &listener, 5)?;
     let (seen, passed) = (dropping.counts()?, behind.counts()?);

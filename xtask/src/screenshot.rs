@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::frame::{Segment, Sender, flag, tcp_frame};
+use handshake_lab::frame::{BuiltSegment, Sender, flag, tcp_frame};
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::terminal::Terminal;
 use handshake_lab::topology::DEVICE;
@@ -109,13 +109,13 @@ struct Lost {
 impl Lost {
     /// So many more SYNs, each of a client of its own.
     fn send(&mut self, path: &lab::Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
-        let nobody = path.nobody.context("addresses that nobody has")?;
+        let unassigned = path.unassigned.context("addresses that nobody has")?;
         for _ in 0..count {
             self.count += 1;
-            let source = SocketAddr::new(nobody, 40_000 + self.count);
+            let source = SocketAddr::new(unassigned, 40_000 + self.count);
             // Numbers that look like any: 2³² divided by the golden ratio, times a count.
             let seq = u32::from(self.count).wrapping_mul(2_654_435_769);
-            let syn = Segment { source, destination: to, seq, ack: 0, flags: flag::SYN, payload: b"" };
+            let syn = BuiltSegment { source, destination: to, seq, ack: 0, flags: flag::SYN, payload: b"" };
             self.sender.send(&tcp_frame(path.macs, &syn)?)?;
         }
         Ok(())

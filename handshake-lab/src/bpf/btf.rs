@@ -1,22 +1,22 @@
-//! As many types as a program of several functions needs: the kernel wants to know that each returns an `int` before one
-//! of them may go on to another program.
+//! The BTF of a program with several functions: the kernel requires that each function is known to return an
+//! `int` before one of them may make a tail call.
 
 use anyhow::Result;
 
-/// The number of the type of every function: `int function(void *context)`.
+/// The type ID of every function: `int function(void *context)`.
 pub(super) const FUNCTION: u32 = 4;
 
 const INT: u32 = 1;
 const POINTER: u32 = 2;
 const PROTOTYPE: u32 = 3;
 
-/// Names by their places: `int`, `context`, `function`.
+/// The string section: `int`, `context`, `function`.
 const NAMES: &[u8] = b"\0int\0context\0function\0";
 const NAME_INT: u32 = 1;
 const NAME_CONTEXT: u32 = 5;
 const NAME_FUNCTION: u32 = 13;
 
-/// The types' bytes, as BPF_BTF_LOAD takes them (Documentation/bpf/btf.rst).
+/// The BTF as BPF_BTF_LOAD expects it (Documentation/bpf/btf.rst).
 pub(super) fn types() -> Result<Vec<u8>> {
     const MAGIC_AND_VERSION: u32 = 0x0001_eb9f;
     const HEADER: u32 = 24;

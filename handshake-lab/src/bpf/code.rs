@@ -1,5 +1,5 @@
-//! Programs written instruction by instruction (RFC 9669): for what runs beside the programs under test, and must be
-//! there without a BPF toolchain.
+//! Assembles programs instruction by instruction (RFC 9669), so that the lab's own programs need no BPF
+//! toolchain.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -17,29 +17,29 @@ pub(crate) struct Instruction {
 /// A register, r0 to r10.
 pub(crate) type Register = u8;
 
-/// A jump whose end is not known yet.
+/// A jump whose target is not known yet.
 #[must_use = "a jump must land"]
 #[derive(Debug)]
 pub(crate) struct Jump(usize);
 
-/// When a jump is taken.
+/// The condition of a jump.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
     /// Always.
     Always,
-    /// The register is greater than the other one.
+    /// The first register is greater than the second.
     Above(Register, Register),
-    /// The register is this; a pointer that may be null is asked so.
+    /// The register equals the immediate; also the test for a null pointer.
     Equal(Register, i32),
-    /// The register's lower 32 bits are another number.
+    /// The register's lower 32 bits differ from the immediate.
     Differs(Register, i32),
 }
 
-/// A program that grows. Every method but the jumps is one instruction, maps are two.
+/// A program under construction. Each method appends one instruction; loading a map takes two.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Code {
     instructions: Vec<Instruction>,
-    /// Where the functions but the first begin.
+    /// The offsets of the functions after the first.
     functions: Vec<usize>,
 }
 
@@ -124,23 +124,23 @@ impl Code {
         self.push(0x62, to, 0, offset, immediate)
     }
 
-    /// `*(u64 *)to += from`, atomically; `from` becomes what was there.
+    /// `*(u64 *)to += from`, atomically; `from` receives the previous value.
     pub(crate) fn fetch_add(&mut self, to: Register, from: Register) -> &mut Self {
         const ADD_AND_FETCH: i32 = 1;
         self.push(0xdb, to, from, 0, ADD_AND_FETCH)
     }
 
-    /// `to = ` a map, for a helper.
+    /// `to = map`, for a helper.
     pub(crate) fn map(&mut self, to: Register, map: &OwnedFd) -> &mut Self {
         self.push(0x18, to, 1, 0, map.as_raw_fd()).push(0, 0, 0, 0, 0)
     }
 
-    /// `to = ` the address of an array's first value.
+    /// `to = &map[0]`, the address of an array's first value.
     pub(crate) fn value(&mut self, to: Register, map: &OwnedFd) -> &mut Self {
         self.push(0x18, to, 2, 0, map.as_raw_fd()).push(0, 0, 0, 0, 0)
     }
 
-    /// Calls a helper by its number.
+    /// Calls the helper with this number.
     pub(crate) fn call(&mut self, helper: i32) -> &mut Self {
         self.push(0x85, 0, 0, 0, helper)
     }
@@ -151,7 +151,7 @@ impl Code {
         Jump(self.instructions.len() - 1)
     }
 
-    /// Jumps to where it lands.
+    /// Appends a jump; [`Code::land`] sets its target.
     pub(crate) fn jump(&mut self, when: When) -> Jump {
         match when {
             When::Always => self.push(0x05, 0, 0, 0, 0),
@@ -162,10 +162,10 @@ impl Code {
         Jump(self.instructions.len() - 1)
     }
 
-    /// The jump lands at the next instruction.
+    /// Makes the next instruction the jump's target.
     ///
     /// # Panics
-    /// A program of ours is longer than 32,767 instructions.
+    /// The distance exceeds 32,767 instructions.
     pub(crate) fn land(&mut self, jump: Jump) -> &mut Self {
         let here = self.instructions.len();
         let distance = i16::try_from(here - jump.0 - 1).expect("a short program");
@@ -179,7 +179,7 @@ impl Code {
         self
     }
 
-    /// Ends the program, or the function; r0 is what it returns.
+    /// Ends the program or function; r0 is the return value.
     pub(crate) fn exit(&mut self) -> &mut Self {
         self.push(0x95, 0, 0, 0, 0)
     }
@@ -189,7 +189,7 @@ impl Code {
         &self.instructions
     }
 
-    /// Where its functions begin, in their order, when it has several.
+    /// The offsets of all functions in order; empty if there is only one.
     pub(crate) fn functions(&self) -> Vec<usize> {
         let first = (!self.functions.is_empty()).then_some(0);
         first.into_iter().chain(self.functions.iter().copied()).collect()

@@ -1,34 +1,34 @@
-//! Holds what handshake reported against what was done and what the kernel counted, figure by figure.
+//! Compares handshake's figures with the traffic made and with the kernel's counters.
 
 use std::fmt::{self, Write};
 
 use anyhow::Result;
 use serde_json::Value;
 
-use super::kernel::Account;
-use super::memory::{Course, Memory};
-use super::run::Seen;
-use super::scenario::{Kind, Scenario, Target};
-use super::truth::{Outcome, Truth, UdpOutcome};
+use super::kernel::KernelAccount;
+use super::memory::{AgentMemory, MemoryTrend};
+use super::run::RunObservation;
+use super::scenario::{Scenario, TrafficKind, TrafficTarget};
+use super::truth::{KnownOutcome, Truth, UdpOutcome};
 use crate::books::{self, figure, sum};
 use crate::tap::Tally;
 
-/// A percentile of the report is the upper bound of a bucket, at most 1/16 above the truth.
+/// A percentile in the report is the upper bound of a bucket, at most 1/16 above the true value.
 const BUCKETS_PER_OCTAVE: u32 = 16;
 
-/// What was expected beside what was reported.
+/// The expected and the reported figures of a run.
 #[derive(Debug)]
-pub struct Comparison {
-    rows: Vec<Row>,
+pub struct FigureComparison {
+    rows: Vec<FigureRow>,
 }
 
-/// One figure.
+/// One figure of the comparison.
 #[derive(Debug)]
-struct Row {
+struct FigureRow {
     what: String,
     expected: Expected,
     reported: u64,
-    /// Why the two accounts differ by what they do.
+    /// An explanation of the difference between the accounts; may be empty.
     because: String,
 }
 
@@ -48,8 +48,8 @@ impl fmt::Display for Expected {
     }
 }
 
-impl Row {
-    /// Nothing where nothing was to be.
+impl FigureRow {
+    /// Whether both the expected and the reported figure are 0.
     fn is_silent(&self) -> bool {
         let zero = matches!(self.expected, Expected::Exactly(0) | Expected::Between(0, 0));
         zero && self.reported == 0
@@ -63,9 +63,9 @@ impl Row {
     }
 }
 
-impl Comparison {
-    /// Of a whole run.
-    pub(super) fn of(scenario: &Scenario, seen: &Seen) -> Result<Self> {
+impl FigureComparison {
+    /// Compares a whole run.
+    pub(super) fn of(scenario: &Scenario, seen: &RunObservation) -> Result<Self> {
         let mut table = Self { rows: Vec::new() };
         let report = &seen.report;
         if report["exact"] == true {
@@ -86,10 +86,10 @@ impl Comparison {
         Ok(table)
     }
 
-    /// Is every figure as it must be?
+    /// Whether every figure is as expected.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.rows.iter().all(Row::is_good)
+        self.rows.iter().all(FigureRow::is_good)
     }
 
     fn exactly(&mut self, what: impl Into<String>, expected: u64, reported: u64) {
@@ -101,26 +101,27 @@ impl Comparison {
     }
 
     fn push(&mut self, what: impl Into<String>, expected: Expected, reported: u64, because: String) {
-        self.rows.push(Row { what: what.into(), expected, reported, because });
+        self.rows.push(FigureRow { what: what.into(), expected, reported, because });
     }
 
-    /// Every attempt by its outcome, and none by another.
+    /// The number of attempts with each outcome, and that no other verdict occurs.
     fn verdicts(&mut self, truth: &Truth, report: &Value) -> Result<()> {
         self.exactly("tcp.attempts", truth.attempts(), figure(report, "tcp.attempts")?);
-        for outcome in Outcome::ALL {
+        for outcome in KnownOutcome::ALL {
             let (what, paths) = reported_as(outcome);
             self.exactly(what, truth.of(outcome), sum(report, paths)?);
         }
-        let outcomes = Outcome::ALL.map(|outcome| reported_as(outcome).1);
+        let outcomes = KnownOutcome::ALL.map(|outcome| reported_as(outcome).1);
         let mut others = books::verdicts();
         others.retain(|path| !outcomes.iter().any(|paths| paths.contains(&path.as_str())));
         self.exactly("tcp, any other verdict", 0, sum(report, &others)?);
         let timed = sum(report, &["latency.connect.count", "latency.connect.excluded"])?;
-        self.exactly("latency.connect, attempts", truth.of(Outcome::Completed), timed);
+        self.exactly("latency.connect, attempts", truth.of(KnownOutcome::Completed), timed);
         self.longest(truth, report)
     }
 
-    /// Where the connects were slowed down: at least by what the device takes, at most what the client waited.
+    /// Bounds of the longest connect for slowed-down traffic: at least the device's time, at most the
+    /// client's wait.
     fn longest(&mut self, truth: &Truth, report: &Value) -> Result<()> {
         let Some([least, most]) = truth.longest else { return Ok(()) };
         let most = most + most / BUCKETS_PER_OCTAVE;
@@ -130,17 +131,23 @@ impl Comparison {
         Ok(())
     }
 
-    /// What was sent again is what the kernels say they sent again.
-    fn signs(&mut self, scenario: &Scenario, account: &Account, truth: &Truth, report: &Value) -> Result<()> {
+    /// The retransmissions match the kernel's counters.
+    fn signs(
+        &mut self,
+        scenario: &Scenario,
+        account: &KernelAccount,
+        truth: &Truth,
+        report: &Value,
+    ) -> Result<()> {
         const NAME: &str = "TcpExtTCPSynRetrans";
         const SYN: &str = "tcp.signs.syn_retransmits";
-        /// After the ACK it is another sign.
+        /// After the ACK, a retransmitted SYN+ACK is another sign.
         const SYN_ACK: [&str; 2] = ["tcp.signs.syn_ack_retransmits", "tcp.signs.ack_ignored"];
         let (syn, syn_ack) = (figure(report, SYN)?, sum(report, &SYN_ACK)?);
         if account.is_one_host() {
             self.exactly("tcp.signs, sent again", account.both(NAME), syn + syn_ack);
         } else if scenario.flood().is_some() {
-            let because = "what a flood pushed out of the device's ring reached no hook".to_owned();
+            let because = "segments that a flood evicted from the device's ring reached no hook".to_owned();
             self.push(SYN, Expected::Between(0, account.client(NAME)), syn, because);
             self.exactly("tcp.signs, SYN+ACK sent again", account.server(NAME), syn_ack);
         } else {
@@ -148,14 +155,15 @@ impl Comparison {
             self.exactly("tcp.signs, SYN+ACK sent again", account.server(NAME), syn_ack);
         }
         let others = ["tcp.signs.bad_syn_ack", "tcp.signs.bad_ack", "tcp.signs.revised"];
-        self.exactly("tcp.signs, any of a fault", 0, sum(report, &others)?);
+        self.exactly("tcp.signs, any fault", 0, sum(report, &others)?);
         self.ignored(scenario, truth, syn_ack, report)
     }
 
-    /// A SYN+ACK that comes again after the ACK was ignored, or has crossed it: both ends send theirs again where the
-    /// first SYN+ACK was lost.
+    /// A SYN+ACK is retransmitted after the ACK if the ACK was ignored, or if the two crossed: both ends
+    /// retransmit if the first SYN+ACK was lost.
     fn ignored(&mut self, scenario: &Scenario, truth: &Truth, again: u64, report: &Value) -> Result<()> {
-        let crosses = scenario.traffic.iter().any(|traffic| matches!(traffic.kind, Kind::Retransmitting(_)));
+        let crosses =
+            scenario.traffic.iter().any(|traffic| matches!(traffic.kind, TrafficKind::Retransmitting(_)));
         let expected = if crosses {
             Expected::Between(0, again)
         } else {
@@ -176,8 +184,9 @@ impl Comparison {
         Ok(())
     }
 
-    /// The kernel's counters against our figures; where the two count different things, by how much and why.
-    fn kernel(&mut self, account: &Account, truth: &Truth, report: &Value) -> Result<()> {
+    /// The kernel's counters match the report; where the two count different things, the difference is
+    /// explained.
+    fn kernel(&mut self, account: &KernelAccount, truth: &Truth, report: &Value) -> Result<()> {
         let ours = |path| figure(report, path);
         let apart = |counted: u64, count: u64, why: &str| match count {
             0 => String::new(),
@@ -194,7 +203,7 @@ impl Comparison {
             "kernel: PassiveOpens",
             passive + truth.not_taken,
             ours("tcp.completed")?,
-            apart(passive, truth.not_taken, "ACKs came and were not taken: the accept queue was full"),
+            apart(passive, truth.not_taken, "ACKs were ignored: the accept queue was full"),
         );
         self.failures(account, truth, report)?;
         let no_ports = account.server("UdpNoPorts") + account.server("Udp6NoPorts");
@@ -202,27 +211,27 @@ impl Comparison {
         self.overflows(account, truth, report)
     }
 
-    /// A RST in SYN-RECEIVED fails an attempt, too: one of the server's.
-    fn failures(&mut self, account: &Account, truth: &Truth, report: &Value) -> Result<()> {
+    /// A RST in SYN-RECEIVED also counts as a failed attempt, at the server.
+    fn failures(&mut self, account: &KernelAccount, truth: &Truth, report: &Value) -> Result<()> {
         const FAILED: [&str; 3] = ["tcp.refused", "tcp.unreachable", "tcp.initiator_aborted"];
-        let (counted, noted) = (account.both("TcpAttemptFails"), truth.of(Outcome::Unreachable));
+        let (counted, noted) = (account.both("TcpAttemptFails"), truth.of(KnownOutcome::Unreachable));
         let expected =
             if noted == 0 { Expected::Exactly(counted) } else { Expected::Between(counted, counted + noted) };
         let because =
-            if noted == 0 { "" } else { "an ICMP error that finds its socket at work fails no attempt" };
+            if noted == 0 { "" } else { "an ICMP error that finds its socket busy fails no attempt" };
         self.push("kernel: AttemptFails", expected, sum(report, &FAILED)?, because.to_owned());
         Ok(())
     }
 
-    /// The kernel counts every segment that a full accept queue has dropped, and each time it is sent again.
-    fn overflows(&mut self, account: &Account, truth: &Truth, report: &Value) -> Result<()> {
+    /// The kernel counts every segment that a full accept queue drops, including retransmissions.
+    fn overflows(&mut self, account: &KernelAccount, truth: &Truth, report: &Value) -> Result<()> {
         let ours = if truth.overflows {
             let dropped = ["tcp.signs.syn_retransmits", "tcp.signs.ack_ignored"];
-            truth.of(Outcome::NoSynAck) + truth.not_taken + sum(report, &dropped)?
+            truth.of(KnownOutcome::NoSynAck) + truth.not_taken + sum(report, &dropped)?
         } else {
             0
         };
-        let because = if truth.overflows { "SYNs and ACKs dropped, each time anew" } else { "" };
+        let because = if truth.overflows { "SYNs and ACKs dropped, retransmissions included" } else { "" };
         for name in ["ListenOverflows", "ListenDrops"] {
             let counted = account.server(&format!("TcpExt{name}"));
             self.explained(format!("kernel: {name}"), counted, ours, because.to_owned());
@@ -230,31 +239,31 @@ impl Comparison {
         Ok(())
     }
 
-    /// A server that answers by SYN cookies alone has sent each SYN+ACK as one; another sends none.
-    fn cookies(&mut self, scenario: &Scenario, account: &Account, report: &Value) -> Result<()> {
-        let always = scenario.flood() == Some(Target::Listener);
+    /// A server with SYN cookies always on sends every SYN+ACK as a cookie; any other server sends none.
+    fn cookies(&mut self, scenario: &Scenario, account: &KernelAccount, report: &Value) -> Result<()> {
+        let always = scenario.flood() == Some(TrafficTarget::Listener);
         let ours = if always { figure(report, "packets.syn_ack")? } else { 0 };
         self.exactly("kernel: SyncookiesSent", account.server("TcpExtSyncookiesSent"), ours);
         Ok(())
     }
 
-    /// When data was lost, verdicts are not the wire's. That every SYN is somewhere in the books still holds, and that
-    /// nothing pushes out what has completed.
-    fn lossy(&mut self, truth: &Truth, account: &Account, report: &Value) -> Result<()> {
+    /// If data was lost, the verdicts do not match the wire. Two statements still hold: every SYN is counted
+    /// somewhere, and no completed attempt was evicted.
+    fn lossy(&mut self, truth: &Truth, account: &KernelAccount, report: &Value) -> Result<()> {
         let syns = figure(report, "packets.syn")?;
         let met = sum(report, &["tcp.attempts", "tcp.signs.syn_retransmits", "untracked"])?;
         let contended = figure(report, "contended")?;
         let expected = Expected::Between(syns.saturating_sub(contended), syns);
         self.push("SYNs in the books or untracked", expected, met, String::new());
-        let completed = truth.of(Outcome::Completed);
+        let completed = truth.of(KnownOutcome::Completed);
         let lost = contended + figure(report, "untracked")? + account.both("TcpExtTCPSynRetrans");
         let expected = Expected::Between(completed.saturating_sub(lost), completed);
         self.push("tcp.completed", expected, figure(report, "tcp.completed")?, String::new());
         Ok(())
     }
 
-    /// Class by class what the wire carried at each interface, or what a flood's receiver counted.
-    fn packets(&mut self, seen: &Seen) -> Result<()> {
+    /// The packets of each class at each interface match the wire, or the census in case of a flood.
+    fn packets(&mut self, seen: &RunObservation) -> Result<()> {
         for (at, (device, wire)) in seen.wire.iter().enumerate() {
             let packets = &seen.report["source"]["interfaces"][at]["packets"];
             for (class, expected, paths) in classes(wire) {
@@ -267,18 +276,19 @@ impl Comparison {
         Ok(())
     }
 
-    /// How many frames of a flood the hook has met.
-    fn flood(&mut self, scenario: &Scenario, seen: &Seen) {
+    /// The number of a flood's frames that reached the hook.
+    fn flood(&mut self, scenario: &Scenario, seen: &RunObservation) {
         let (made, reached) = (seen.truth.made, seen.flooded);
         if scenario.flood().is_some() {
             let rate = reached as f64 / seen.truth.made_in.as_secs_f64();
-            let because = format!("of {made} made, {rate:.0} a second of CPU time");
+            let because = format!("of {made} made, {rate:.0} per second of CPU time");
             self.push("flood: frames at the hook", Expected::Between(1, made), reached, because);
         }
     }
 
-    /// Nothing was lost, unless that is what the scenario is for, or a flood was more than this machine keeps.
-    fn exact(&mut self, scenario: &Scenario, seen: &Seen) {
+    /// The report is exact, unless the scenario is meant to lose data or a flood exceeds the machine's
+    /// capacity.
+    fn exact(&mut self, scenario: &Scenario, seen: &RunObservation) {
         const INCONCLUSIVE: i32 = 3;
         let (all, exact) = (seen.reports().count() as u64, |report: &&Value| report["exact"] == true);
         let expected = match scenario.exit {
@@ -290,43 +300,45 @@ impl Comparison {
         self.push("reports that are exact", expected, exact, String::new());
     }
 
-    /// Every report of the run balances.
-    fn books(&mut self, seen: &Seen) {
+    /// Every report of the run is balanced.
+    fn books(&mut self, seen: &RunObservation) {
         let results = || seen.reports().map(books::check);
         let because = results().find_map(Result::err).map(|error| format!("{error:#}"));
         let (all, balanced) = (results().count() as u64, results().filter(Result::is_ok).count() as u64);
         self.explained("reports that balance", all, balanced, because.unwrap_or_default());
     }
 
-    fn memory(&mut self, memory: &[(&'static str, Memory)]) {
+    fn memory(&mut self, memory: &[(&'static str, AgentMemory)]) {
         for (who, memory) in memory {
-            let Some(course) = memory.course() else { continue };
-            let Course { over_time, early, late } = &course;
+            let Some(trend) = memory.trend() else { continue };
+            let MemoryTrend { over_time, early, late } = &trend;
             let because = format!(
-                "{over_time:?} KiB of its own over time; {} in the second quarter, {} in the last; \
+                "{over_time:?} KiB of private memory over time; {} in the second quarter, {} in the last; \
                  with the mapped tables {} and {}",
                 early.own, late.own, early.all, late.all
             );
-            let flat = u64::from(course.is_flat());
+            let flat = u64::from(trend.is_flat());
             self.explained(format!("{who}: memory is flat"), 1, flat, because);
         }
     }
 
-    fn exit(&mut self, scenario: &Scenario, seen: &Seen) {
-        // Expectations on figures that are not the wire's are inconclusive; whether a flood fits the table is the machine's.
+    fn exit(&mut self, scenario: &Scenario, seen: &RunObservation) {
+        // Expectations on inexact figures are inconclusive; whether a flood fits the table depends on the
+        // machine.
         let inconclusive = seen.report["exact"] != true && !scenario.expect.is_empty();
         let usual = if inconclusive && scenario.flood().is_some() { 3 } else { 0 };
         let expected = scenario.exit.unwrap_or(usual);
-        // A code that is none (a signal) is not a number that could be expected.
+        // A negative code (a signal) cannot be expected.
         let [expected, code] = [expected, seen.code].map(|code| u64::try_from(code).unwrap_or(u64::MAX));
         self.exactly("exit code", expected, code);
     }
 }
 
-impl fmt::Display for Comparison {
+impl fmt::Display for FigureComparison {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "  {:<34} {:>24} {:>12}", "figure", "expected", "reported")?;
-        let (silent, rows): (Vec<&Row>, Vec<&Row>) = self.rows.iter().partition(|row| row.is_silent());
+        let (silent, rows): (Vec<&FigureRow>, Vec<&FigureRow>) =
+            self.rows.iter().partition(|row| row.is_silent());
         for row in rows {
             let remark = if row.is_good() { "ok" } else { "NOT AS EXPECTED" };
             let mut line =
@@ -343,17 +355,17 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// The figures that an outcome is reported as. One that stays open may have expired meanwhile.
-const fn reported_as(outcome: Outcome) -> (&'static str, &'static [&'static str]) {
+/// The figures in which an outcome is reported. An attempt that stays open may have expired.
+const fn reported_as(outcome: KnownOutcome) -> (&'static str, &'static [&'static str]) {
     match outcome {
-        Outcome::Completed => ("tcp.completed", &["tcp.completed"]),
-        Outcome::Refused => ("tcp.refused", &["tcp.refused"]),
-        Outcome::Unreachable => ("tcp.unreachable", &["tcp.unreachable"]),
-        Outcome::TakenBack => ("tcp.initiator_aborted", &["tcp.initiator_aborted"]),
-        Outcome::NoSynAck => {
+        KnownOutcome::Completed => ("tcp.completed", &["tcp.completed"]),
+        KnownOutcome::Refused => ("tcp.refused", &["tcp.refused"]),
+        KnownOutcome::Unreachable => ("tcp.unreachable", &["tcp.unreachable"]),
+        KnownOutcome::TakenBack => ("tcp.initiator_aborted", &["tcp.initiator_aborted"]),
+        KnownOutcome::NoSynAck => {
             ("tcp, half-open: no_syn_ack", &["tcp.half_open.no_syn_ack", "tcp.half_open_expired.no_syn_ack"])
         }
-        Outcome::NoAck => {
+        KnownOutcome::NoAck => {
             ("tcp, half-open: no_ack", &["tcp.half_open.no_ack", "tcp.half_open_expired.no_ack"])
         }
     }
@@ -367,7 +379,7 @@ const fn reported_as_udp(outcome: UdpOutcome) -> (&'static str, &'static [&'stat
     }
 }
 
-/// A tally's classes, and what they are in an interface's packets.
+/// The classes of a tally, and their names in an interface's packets.
 fn classes(wire: &Tally) -> [(&'static str, u64, &'static [&'static str]); 8] {
     const OTHERS: [&str; 6] = ["tcp_other", "ip_other", "fragment", "non_ip", "truncated", "malformed"];
     [

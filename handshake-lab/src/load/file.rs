@@ -1,4 +1,4 @@
-//! A scenario's file, key by key, and what goes with what: each mistake with its line.
+//! Parses and validates a scenario file; each mistake has its line.
 
 use std::time::Duration;
 
@@ -7,29 +7,31 @@ use toml::Spanned;
 
 use super::mistake::Mistake;
 use super::scenario::{
-    Amount, Answer, Close, Kind, Lost, Scenario, Target, Topology, Traffic, parse_duration,
+    Amount, Answer, Close, LostSegment, Scenario, Topology, TrafficKind, TrafficSpec, TrafficTarget,
+    parse_duration,
 };
 use crate::family::Family;
 
-/// How long a rate lasts when the file does not say.
+/// Duration of a rate if the file has none.
 const USUAL: Duration = Duration::from_secs(10);
-/// While the server's device is slowed down, each SYN+ACK takes some 150 ms (IPv6: 190 ms): more of them than this
-/// take longer than the second after which they are repeated.
+/// Maximum count of slowed-down attempts: the slowed device takes about 150 ms per SYN+ACK (IPv6: 190 ms),
+/// and more attempts than this exceed the second after which they are retransmitted.
 const MOST_SLOW: u32 = 5;
-/// A router sends a host so many errors at once, then one a second (`net.ipv4.route.error_burst`).
+/// Maximum number of ICMP errors that a router sends to a host at once; after that one per second
+/// (`net.ipv4.route.error_burst`).
 const MOST_ERRORS: u32 = 5;
 
-/// Reads a scenario's text.
+/// Parses a scenario's text.
 pub(super) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
     let file: File = toml::from_str(text).map_err(|error| Mistake::of_toml(text, &error))?;
-    let judge = Judge { text };
-    judge.duration(file.duration.as_ref())?;
-    let traffic = file.traffic.iter().map(|table| judge.traffic(table)).collect::<Result<Vec<_>, _>>()?;
-    judge.together(&file, &traffic)?;
+    let validator = Validator { text };
+    validator.duration(file.duration.as_ref())?;
+    let traffic = file.traffic.iter().map(|table| validator.traffic(table)).collect::<Result<Vec<_>, _>>()?;
+    validator.together(&file, &traffic)?;
     Ok(Scenario {
         name: name.to_owned(),
-        duration: judge.duration(file.duration.as_ref())?.unwrap_or(USUAL),
-        watch: judge.duration(file.watch.as_ref())?,
+        duration: validator.duration(file.duration.as_ref())?.unwrap_or(USUAL),
+        watch: validator.duration(file.watch.as_ref())?,
         sentence: file.sentence,
         topology: file.topology,
         families: file.family.families(),
@@ -41,7 +43,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
     })
 }
 
-/// The file, key by key.
+/// The keys of the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -59,7 +61,7 @@ struct File {
     expect: Vec<String>,
     exit: Option<i32>,
     watch: Option<Spanned<String>>,
-    traffic: Vec<Table>,
+    traffic: Vec<TomlTable>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -81,20 +83,21 @@ impl Families {
     }
 }
 
-/// A table `[[traffic]]`, key by key: which of them go together is judged afterwards, so that a mistake has its line.
+/// The keys of a `[[traffic]]` table. Invalid combinations are found by [`Validator`], so that a mistake has
+/// its line.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct TomlTable {
     kind: Spanned<Word>,
     count: Option<Spanned<u32>>,
     rate: Option<Spanned<u32>>,
     close: Option<Spanned<Close>>,
-    lost: Option<Spanned<Lost>>,
+    lost: Option<Spanned<LostSegment>>,
     answer: Option<Spanned<Answer>>,
-    to: Option<Spanned<Target>>,
+    to: Option<Spanned<TrafficTarget>>,
 }
 
-/// The words for [`Kind`].
+/// The names of [`TrafficKind`] in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Word {
@@ -113,7 +116,7 @@ enum Word {
 }
 
 impl Word {
-    /// The key beside `kind`, `count` and `rate` that it takes.
+    /// The additional key that this kind accepts, beside `kind`, `count` and `rate`.
     const fn own_key(self) -> Option<&'static str> {
         match self {
             Self::Handshakes => Some("close"),
@@ -131,28 +134,28 @@ impl Word {
         }
     }
 
-    /// Can it be made once only, or takes so long that a rate means nothing?
+    /// Whether the kind can occur only once, or takes too long for a rate.
     const fn has_no_rate(self) -> bool {
         self.is_alone() || matches!(self, Self::Retransmitting | Self::Unreachable)
     }
 
-    /// Does it slow a device down, or wait for a counter of the whole namespace?
+    /// Whether the kind slows a device down, or waits for a counter of the whole namespace.
     const fn is_alone(self) -> bool {
         matches!(self, Self::Slow | Self::AcceptQueueOverflow | Self::AcceptQueueFull)
     }
 }
 
-/// What goes with what. Its text is for the lines.
-struct Judge<'a> {
+/// Checks which keys and kinds can be combined. The text is for line numbers.
+struct Validator<'a> {
     text: &'a str,
 }
 
-impl Judge<'_> {
+impl Validator<'_> {
     fn refuse<T, U>(&self, at: &Spanned<T>, what: impl Into<String>) -> Result<U, Mistake> {
         Err(Mistake::at(self.text, at.span().start, what.into()))
     }
 
-    /// A value as it stands in the file.
+    /// A value as it is spelled in the file.
     fn spelled<T>(&self, value: &Spanned<T>) -> &str {
         self.text.get(value.span()).unwrap_or_default()
     }
@@ -165,14 +168,14 @@ impl Judge<'_> {
         }
     }
 
-    fn traffic(&self, table: &Table) -> Result<Traffic, Mistake> {
+    fn traffic(&self, table: &TomlTable) -> Result<TrafficSpec, Mistake> {
         let word = *table.kind.as_ref();
         self.keys(table, word)?;
-        Ok(Traffic { kind: self.kind(table, word)?, amount: self.amount(table, word)? })
+        Ok(TrafficSpec { kind: self.kind(table, word)?, amount: self.amount(table, word)? })
     }
 
-    /// Refuses keys of other kinds.
-    fn keys(&self, table: &Table, word: Word) -> Result<(), Mistake> {
+    /// Rejects keys of other kinds.
+    fn keys(&self, table: &TomlTable, word: Word) -> Result<(), Mistake> {
         let given = [
             ("close", table.close.as_ref().map(Spanned::span)),
             ("lost", table.lost.as_ref().map(Spanned::span)),
@@ -181,56 +184,57 @@ impl Judge<'_> {
         ];
         for (key, span) in given {
             if let Some(span) = span.filter(|_| word.own_key() != Some(key)) {
-                let meant = word.own_key().map(|key| format!(": it takes `{key}`")).unwrap_or_default();
-                let what = format!("`{key}` does not go with kind {}{meant}", self.spelled(&table.kind));
+                let meant = word.own_key().map(|key| format!(", which takes `{key}`")).unwrap_or_default();
+                let what = format!("`{key}` does not apply to kind {}{meant}", self.spelled(&table.kind));
                 return Err(Mistake::at(self.text, span.start, what));
             }
         }
         Ok(())
     }
 
-    fn kind(&self, table: &Table, word: Word) -> Result<Kind, Mistake> {
+    fn kind(&self, table: &TomlTable, word: Word) -> Result<TrafficKind, Mistake> {
         Ok(match word {
-            Word::Handshakes => Kind::Handshakes(value(table.close.as_ref())),
-            Word::Refused => Kind::Refused,
-            Word::Filtered => Kind::Filtered,
-            Word::Unreachable => Kind::Unreachable,
-            Word::NoAck => Kind::NoAck,
-            Word::SynScan => Kind::SynScan,
-            Word::Retransmitting => Kind::Retransmitting(value(table.lost.as_ref())),
-            Word::Slow => Kind::Slow,
-            Word::AcceptQueueOverflow => Kind::AcceptQueueOverflow,
-            Word::AcceptQueueFull => Kind::AcceptQueueFull,
+            Word::Handshakes => TrafficKind::Handshakes(value(table.close.as_ref())),
+            Word::Refused => TrafficKind::Refused,
+            Word::Filtered => TrafficKind::Filtered,
+            Word::Unreachable => TrafficKind::Unreachable,
+            Word::NoAck => TrafficKind::NoAck,
+            Word::SynScan => TrafficKind::SynScan,
+            Word::Retransmitting => TrafficKind::Retransmitting(value(table.lost.as_ref())),
+            Word::Slow => TrafficKind::Slow,
+            Word::AcceptQueueOverflow => TrafficKind::AcceptQueueOverflow,
+            Word::AcceptQueueFull => TrafficKind::AcceptQueueFull,
             Word::Udp => match &table.answer {
-                Some(answer) => Kind::Udp(*answer.as_ref()),
+                Some(answer) => TrafficKind::Udp(*answer.as_ref()),
                 None => {
                     return self
                         .refuse(&table.kind, "udp needs `answer`: \"echo\", \"silence\" or \"closed\"");
                 }
             },
-            Word::SynFlood => Kind::SynFlood(value(table.to.as_ref())),
+            Word::SynFlood => TrafficKind::SynFlood(value(table.to.as_ref())),
         })
     }
 
-    fn amount(&self, table: &Table, word: Word) -> Result<Amount, Mistake> {
+    fn amount(&self, table: &TomlTable, word: Word) -> Result<Amount, Mistake> {
         let floods = word == Word::SynFlood;
         match (&table.count, &table.rate) {
             (Some(count), _) if floods => {
-                self.refuse(count, "a flood has a `rate`, or none: as fast as the hook takes it")
+                self.refuse(count, "a flood has a `rate`, or none for as fast as possible")
             }
             (Some(_), Some(rate)) => {
-                self.refuse(rate, "`count` (at once) and `rate` (a second): one of them")
+                self.refuse(rate, "`count` (at once) and `rate` (per second) exclude each other")
             }
             (Some(count), None) => self.count(count, word),
             (None, Some(rate)) if word.has_no_rate() => {
-                self.refuse(rate, format!("kind {} has a `count`, no `rate`", self.spelled(&table.kind)))
+                self.refuse(rate, format!("kind {} has a `count` and no `rate`", self.spelled(&table.kind)))
             }
             (None, Some(rate)) if *rate.as_ref() == 0 => self.refuse(rate, "a rate of 0 is no traffic"),
             (None, Some(rate)) => Ok(Amount::Rate(*rate.as_ref())),
             (None, None) if floods => Ok(Amount::Flat),
-            (None, None) => {
-                self.refuse(&table.kind, "how much? `count = 20` (at once) or `rate = 100` (a second)")
-            }
+            (None, None) => self.refuse(
+                &table.kind,
+                "the amount is missing: `count = 20` (at once) or `rate = 100` (per second)",
+            ),
         }
     }
 
@@ -249,14 +253,12 @@ impl Judge<'_> {
         };
         match *count.as_ref() {
             number if (1..=most).contains(&number) => Ok(Amount::Count(number)),
-            number => {
-                self.refuse(count, format!("{number} is not in 1..={most}, what this kind can do at once"))
-            }
+            number => self.refuse(count, format!("{number} is not in 1..={most}, the range for this kind")),
         }
     }
 
-    /// Refuses what cannot be on one network at one time.
-    fn together(&self, file: &File, traffic: &[Traffic]) -> Result<(), Mistake> {
+    /// Rejects kinds that cannot share one network.
+    fn together(&self, file: &File, traffic: &[TrafficSpec]) -> Result<(), Mistake> {
         for table in &file.traffic {
             let word = *table.kind.as_ref();
             let alone = traffic.len() == 1 && file.family.families().len() == 1;
@@ -264,14 +266,16 @@ impl Judge<'_> {
                 let kind = self.spelled(&table.kind);
                 return self.refuse(
                     &table.kind,
-                    format!("kind {kind} must be alone, over one family: it has the whole host"),
+                    format!(
+                        "kind {kind} must be the only traffic, over one family: it affects the whole host"
+                    ),
                 );
             }
             if word == Word::Unreachable && file.topology != Topology::Routed {
-                return self.refuse(&table.kind, "it takes a router to say so: topology = \"routed\"");
+                return self.refuse(&table.kind, "only a router reports that: topology = \"routed\"");
             }
             if word == Word::SynFlood && !matches!(file.family, Families::V4) {
-                return self.refuse(&table.kind, "a flood is over IPv4: family = \"v4\"");
+                return self.refuse(&table.kind, "a flood uses IPv4: family = \"v4\"");
             }
             let needs_wire = matches!(word, Word::SynFlood | Word::Slow | Word::AcceptQueueOverflow);
             if needs_wire && file.topology != Topology::Pair {
@@ -288,7 +292,7 @@ impl Judge<'_> {
     }
 }
 
-/// What is given, or the usual.
+/// The given value, or the default.
 fn value<T: Copy + Default>(given: Option<&Spanned<T>>) -> T {
     given.map(|given| *given.as_ref()).unwrap_or_default()
 }
@@ -304,19 +308,21 @@ mod tests {
     }
 
     #[test]
-    fn a_few_lines_are_a_scenario() {
+    fn a_short_file_is_a_scenario() {
         let text = "family = \"both\"\n[[traffic]]\nkind = \"udp\"\nanswer = \"echo\"\nrate = 3\n";
         let scenario = parse("few", &format!("{HEAD}{text}")).expect("a good text");
         assert_eq!((scenario.topology, scenario.families), (Topology::Pair, &Family::ALL[..]));
-        assert_eq!(scenario.traffic, [Traffic { kind: Kind::Udp(Answer::Echo), amount: Amount::Rate(3) }]);
+        assert_eq!(
+            scenario.traffic,
+            [TrafficSpec { kind: TrafficKind::Udp(Answer::Echo), amount: Amount::Rate(3) }]
+        );
         assert_eq!(scenario.total(scenario.traffic[0]), Some(30));
         let short = scenario.short();
         assert_eq!(short.total(short.traffic[0]), Some(3));
     }
 
-    /// The line, and what is meant.
     #[test]
-    fn a_mistake_has_its_line_and_what_is_meant() {
+    fn a_mistake_has_its_line_and_a_suggestion() {
         let table: &[(&str, &str)] = &[
             ("topologie = \"pair\"\ntraffic = []", "2: unknown field `topologie`, did you mean `topology`?"),
             ("topology = \"pear\"\ntraffic = []", "2: unknown variant `pear`, did you mean `pair`?"),
@@ -327,26 +333,26 @@ mod tests {
             ("[[traffic]]\nkind = \"refused\"\ncuont = 1", "4: unknown field `cuont`, did you mean `count`?"),
             (
                 "[[traffic]]\nkind = \"refused\"\ncount = 1\nclose = \"rst\"",
-                "5: `close` does not go with kind \"refused\"",
+                "5: `close` does not apply to kind \"refused\"",
             ),
             (
                 "[[traffic]]\nkind = \"handshakes\"\ncount = 1\nto = \"deaf\"",
-                "5: `to` does not go with kind \"handshakes\": it takes `close`",
+                "5: `to` does not apply to kind \"handshakes\", which takes `close`",
             ),
             ("[[traffic]]\nkind = \"udp\"\ncount = 1", "3: udp needs `answer`"),
-            ("[[traffic]]\nkind = \"refused\"", "3: how much?"),
+            ("[[traffic]]\nkind = \"refused\"", "3: the amount is missing"),
             ("[[traffic]]\nkind = \"refused\"\ncount = 1\nrate = 1", "5: `count` (at once) and `rate`"),
             ("[[traffic]]\nkind = \"slow\"\nrate = 1", "4: kind \"slow\" has a `count`"),
             ("[[traffic]]\nkind = \"slow\"\ncount = 6", "4: 6 is not in 1..=5"),
             ("[[traffic]]\nkind = \"syn_flood\"\ncount = 6", "4: a flood has a `rate`"),
             ("[[traffic]]\nkind = \"refused\"\nrate = 0", "4: a rate of 0"),
             ("[[traffic]]\nkind = \"refused\"\ncount = -1", "4: "),
-            ("[[traffic]]\nkind = \"unreachable\"\ncount = 1", "3: it takes a router"),
-            ("for = \"10\"\ntraffic = []", "2: \"10\" is no duration"),
+            ("[[traffic]]\nkind = \"unreachable\"\ncount = 1", "3: only a router reports that"),
+            ("for = \"10\"\ntraffic = []", "2: \"10\" is not a duration"),
             ("topology = \"loopback\"\ntags = [1, 2]\ntraffic = []", "3: `tags` need"),
             (
                 "[[traffic]]\nkind = \"slow\"\ncount = 1\n[[traffic]]\nkind = \"refused\"\ncount = 1",
-                "3: kind \"slow\" must be alone",
+                "3: kind \"slow\" must be the only traffic",
             ),
             ("[[traffic]\n", "2: "),
             ("", "1: missing field `traffic`"),

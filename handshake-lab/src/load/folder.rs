@@ -1,4 +1,4 @@
-//! The folder of scenarios, and how one is found.
+//! Finds scenarios by name in their folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use super::scenario::Scenario;
 use super::{file, mistake};
 
 impl Scenario {
-    /// Reads the scenario of this name (of the folder `scenarios`), or the file at this path.
+    /// Reads the scenario of this name (in the folder `scenarios`), or the file at this path.
     ///
     /// # Errors
-    /// There is none, or its text is not right: the message has the file, the line and what is meant.
+    /// There is no such scenario, or its text is invalid; the error has the file, the line and a suggestion.
     pub fn find(word: &str) -> Result<Self> {
         let path = if Path::new(word).extension().is_some_and(|extension| extension == "toml") {
             PathBuf::from(word)
@@ -30,7 +30,7 @@ impl Scenario {
         file::parse(&name, &text).map_err(|fault| anyhow!("{}:{fault}", path.display()))
     }
 
-    /// All scenarios of the folder, by name.
+    /// All scenarios of the folder, sorted by name.
     ///
     /// # Errors
     /// As [`Scenario::find`].
@@ -39,12 +39,12 @@ impl Scenario {
     }
 }
 
-/// Where the scenarios are.
+/// The folder of the scenarios.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
 }
 
-/// Their names, in alphabetical order.
+/// The scenarios' names in alphabetical order.
 fn names() -> Result<Vec<String>> {
     let entries = fs::read_dir(folder()).context("read the folder of scenarios")?;
     let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scenario_of_the_folder_is_read() -> Result<()> {
+    fn every_scenario_of_the_folder_is_valid() -> Result<()> {
         let all = Scenario::all()?;
         assert!(all.len() > 10, "{} scenarios", all.len());
         assert!(all.iter().all(|scenario| scenario.sentence.ends_with('.')));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_close_is_named() {
+    fn an_unknown_name_suggests_a_similar_one() {
         let said = Scenario::find("hanshakes").expect_err("no such scenario").to_string();
         assert!(said.contains("did you mean handshakes?"), "{said}");
     }

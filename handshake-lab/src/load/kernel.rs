@@ -1,33 +1,33 @@
-//! The kernel's account of a run: how far its counters rose at either end, and when everything had ended.
+//! The kernel's account of a run: the increase of its counters at both ends, until all traffic has ended.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::network::Network;
+use super::network::LoadNetwork;
 use crate::counters::{self, Counters};
 
-/// The counters of both ends at a moment.
-pub(super) struct Reading {
+/// The counters of both ends at one moment.
+pub(super) struct KernelReading {
     client: Counters,
-    /// `None` where it is one host: what the client counts is all.
+    /// `None` if both ends are one host, whose counters are in `client`.
     server: Option<Counters>,
 }
 
-/// How far they rose.
-pub(super) struct Account {
-    before: Reading,
-    after: Reading,
+/// The increase of the counters during a run.
+pub(super) struct KernelAccount {
+    before: KernelReading,
+    after: KernelReading,
 }
 
-impl Reading {
-    pub(super) fn of(network: &Network) -> Result<Self> {
+impl KernelReading {
+    pub(super) fn of(network: &LoadNetwork) -> Result<Self> {
         let server = (!network.is_one_host()).then(|| counters::read(network.server())).transpose()?;
         Ok(Self { client: counters::read(network.client())?, server })
     }
 
-    /// Packets in and out of both hosts, of either family.
+    /// Packets received and sent by both hosts, of either family.
     fn packets(&self) -> u64 {
         const NAMES: [&str; 4] = ["IpInReceives", "IpOutRequests", "Ip6InReceives", "Ip6OutRequests"];
         let hosts = [Some(&self.client), self.server.as_ref()];
@@ -35,30 +35,31 @@ impl Reading {
     }
 }
 
-impl Account {
-    /// From a reading before until the hosts send nothing any more: connections that were let go of have ended.
-    pub(super) fn since(before: Reading, network: &Network) -> Result<Self> {
+impl KernelAccount {
+    /// Measures from the reading `before` until the hosts stop sending: released connections have ended by
+    /// then.
+    pub(super) fn since(before: KernelReading, network: &LoadNetwork) -> Result<Self> {
         const QUIET: Duration = Duration::from_millis(60);
-        const PATIENCE: Duration = Duration::from_secs(10);
-        let deadline = Instant::now() + PATIENCE;
-        let mut last = Reading::of(network)?;
+        const TIMEOUT: Duration = Duration::from_secs(10);
+        let deadline = Instant::now() + TIMEOUT;
+        let mut last = KernelReading::of(network)?;
         loop {
             thread::sleep(QUIET);
-            let now = Reading::of(network)?;
+            let now = KernelReading::of(network)?;
             if now.packets() == last.packets() {
                 return Ok(Self { before, after: now });
             }
-            ensure!(Instant::now() < deadline, "the hosts go on sending after the traffic has ended");
+            ensure!(Instant::now() < deadline, "the hosts keep sending after the traffic has ended");
             last = now;
         }
     }
 
-    /// What the client's kernel counted.
+    /// The increase of a counter of the client's kernel.
     pub(super) fn client(&self, name: &str) -> u64 {
         self.after.client.since(&self.before.client, name)
     }
 
-    /// What the server's kernel counted. On one host it is the same counter as the client's.
+    /// The increase of a counter of the server's kernel; on one host the same counter as the client's.
     pub(super) fn server(&self, name: &str) -> u64 {
         match (&self.after.server, &self.before.server) {
             (Some(after), Some(before)) => after.since(before, name),
@@ -66,12 +67,12 @@ impl Account {
         }
     }
 
-    /// What both counted together.
+    /// The increase at both ends together.
     pub(super) fn both(&self, name: &str) -> u64 {
         if self.after.server.is_some() { self.client(name) + self.server(name) } else { self.client(name) }
     }
 
-    /// Is there one set of counters for both ends?
+    /// Whether both ends share one set of counters.
     pub(super) fn is_one_host(&self) -> bool {
         self.after.server.is_none()
     }

@@ -1,106 +1,108 @@
-//! How much memory a process has, over the time of a run.
+//! Records a process's memory over a run.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Between two looks.
+/// Interval between two readings.
 const PAUSE: Duration = Duration::from_secs(1);
-/// From how many looks on something can be said of how memory grows.
+/// Number of readings needed for a statement about growth.
 const ENOUGH: usize = 60;
-/// Looks that are shown.
+/// Number of readings shown.
 const POINTS: usize = 7;
-/// What an allocator may come to hold beside, from a run's second quarter to its last.
+/// Growth that an allocator may cause between a run's second quarter and its last, KiB.
 const SLACK_KIB: u64 = 512;
 
-/// Looks at one process.
-pub(super) struct Memory {
+/// Reads the memory of one process.
+pub(super) struct AgentMemory {
     process: u32,
     due: Instant,
-    looks: Vec<Look>,
+    readings: Vec<MemoryReading>,
 }
 
-/// What a process held at a moment, KiB.
+/// Memory of a process at one moment, KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
-    /// Of its own: neither the mapped tables nor the program's file.
+pub(super) struct MemoryReading {
+    /// Private memory: neither the mapped tables nor the program's file.
     pub(super) own: u64,
-    /// With those.
+    /// Resident memory: with the mapped tables and the program's file.
     pub(super) all: u64,
 }
 
-impl Memory {
+impl AgentMemory {
     pub(super) fn of(process: u32) -> Self {
-        Self { process, due: Instant::now(), looks: Vec::new() }
+        Self { process, due: Instant::now(), readings: Vec::new() }
     }
 
-    /// Looks, if it is time to.
-    pub(super) fn look(&mut self) -> Result<()> {
+    /// Takes a reading if one is due.
+    pub(super) fn read_if_due(&mut self) -> Result<()> {
         if Instant::now() >= self.due {
-            self.looks.push(look(self.process)?);
+            self.readings.push(read(self.process)?);
             self.due += PAUSE;
         }
         Ok(())
     }
 
-    /// The last look, for whoever watches the run.
-    pub(super) fn last(&self) -> Option<Look> {
-        self.looks.last().copied()
+    /// The last reading, for the progress line.
+    pub(super) fn last(&self) -> Option<MemoryReading> {
+        self.readings.last().copied()
     }
 
-    /// How it went; `None` of a run too short to tell.
-    pub(super) fn course(&self) -> Option<Course> {
-        Course::of(&self.looks)
+    /// The trend over the run; `None` if the run is too short.
+    pub(super) fn trend(&self) -> Option<MemoryTrend> {
+        MemoryTrend::of(&self.readings)
     }
 }
 
-/// How the memory of a process went over a run.
+/// The trend of a process's memory over a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Course {
-    /// What it held of its own, from the first look to the last.
+pub(super) struct MemoryTrend {
+    /// Private memory from the first reading to the last, KiB.
     pub(super) over_time: Vec<u64>,
-    /// On average in the second quarter, when everything is warm.
-    pub(super) early: Look,
-    /// On average in the last quarter.
-    pub(super) late: Look,
+    /// Average of the second quarter, after warm-up.
+    pub(super) early: MemoryReading,
+    /// Average of the last quarter.
+    pub(super) late: MemoryReading,
 }
 
-impl Course {
-    fn of(looks: &[Look]) -> Option<Self> {
-        if looks.len() < ENOUGH {
+impl MemoryTrend {
+    fn of(readings: &[MemoryReading]) -> Option<Self> {
+        if readings.len() < ENOUGH {
             return None;
         }
-        let quarter = looks.len() / 4;
-        let point = |at: usize| looks[(looks.len() - 1) * at / (POINTS - 1)].own;
+        let quarter = readings.len() / 4;
+        let point = |at: usize| readings[(readings.len() - 1) * at / (POINTS - 1)].own;
         Some(Self {
             over_time: (0..POINTS).map(point).collect(),
-            early: mean(&looks[quarter..2 * quarter]),
-            late: mean(&looks[looks.len() - quarter..]),
+            early: mean(&readings[quarter..2 * quarter]),
+            late: mean(&readings[readings.len() - quarter..]),
         })
     }
 
-    /// Has it not grown?
+    /// Whether the private memory did not grow.
     pub(super) fn is_flat(&self) -> bool {
         self.late.own <= self.early.own + SLACK_KIB
     }
 }
 
-fn mean(looks: &[Look]) -> Look {
-    let mean = |get: fn(&Look) -> u64| looks.iter().map(get).sum::<u64>() / (looks.len() as u64).max(1);
-    Look { own: mean(|look| look.own), all: mean(|look| look.all) }
+fn mean(readings: &[MemoryReading]) -> MemoryReading {
+    let mean = |get: fn(&MemoryReading) -> u64| {
+        readings.iter().map(get).sum::<u64>() / (readings.len() as u64).max(1)
+    };
+    MemoryReading { own: mean(|reading| reading.own), all: mean(|reading| reading.all) }
 }
 
-fn look(process: u32) -> Result<Look> {
+fn read(process: u32) -> Result<MemoryReading> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    // What has ended, and was not waited for, has a status without it.
+    // An ended process that was not waited for has a status without these fields.
     let field =
         |name| parse(&status, name).with_context(|| format!("{path} has no {name} handshake has ended"));
-    Ok(Look { own: field("RssAnon:")?, all: field("VmRSS:")? })
+    Ok(MemoryReading { own: field("RssAnon:")?, all: field("VmRSS:")? })
 }
 
-/// `RssAnon:    2044 kB`, with a tab and blanks between.
+/// Parses a line like `RssAnon: 2044 kB`, with a tab and blanks.
 fn parse(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
@@ -110,23 +112,23 @@ fn parse(status: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn looks(own: impl Fn(u64) -> u64) -> Vec<Look> {
-        (0..120).map(|at| Look { own: own(at), all: 0 }).collect()
+    fn readings_of(own: impl Fn(u64) -> u64) -> Vec<MemoryReading> {
+        (0..120).map(|at| MemoryReading { own: own(at), all: 0 }).collect()
     }
 
     #[test]
     fn a_leak_is_not_flat_and_a_warm_up_is() {
-        let course = |own: fn(u64) -> u64| Course::of(&looks(own)).expect("long enough");
-        assert!(course(|_| 2000).is_flat());
-        assert!(course(|at| 2000 + at.min(10) * 1000).is_flat());
-        assert!(!course(|at| 2000 + at * 10).is_flat());
-        assert_eq!(course(|at| at).over_time, [0, 19, 39, 59, 79, 99, 119]);
-        assert!(Course::of(&looks(|_| 1)[..59]).is_none());
+        let trend = |own: fn(u64) -> u64| MemoryTrend::of(&readings_of(own)).expect("long enough");
+        assert!(trend(|_| 2000).is_flat());
+        assert!(trend(|at| 2000 + at.min(10) * 1000).is_flat());
+        assert!(!trend(|at| 2000 + at * 10).is_flat());
+        assert_eq!(trend(|at| at).over_time, [0, 19, 39, 59, 79, 99, 119]);
+        assert!(MemoryTrend::of(&readings_of(|_| 1)[..59]).is_none());
     }
 
     #[test]
-    fn this_process_holds_something() {
-        let look = look(std::process::id()).expect("our own status");
-        assert!(look.own > 0 && look.all > look.own, "{look:?}");
+    fn the_memory_of_this_process_is_read() {
+        let reading = read(std::process::id()).expect("this process's status");
+        assert!(reading.own > 0 && reading.all > reading.own, "{reading:?}");
     }
 }

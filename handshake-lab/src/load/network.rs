@@ -1,28 +1,28 @@
-//! The network that a scenario asks for, and where on it handshake sits.
+//! The network of a scenario, and where handshake runs on it.
 
 use std::net::IpAddr;
 
 use anyhow::Result;
 
-use super::scenario::{Scenario, Target, Topology};
-use crate::bpf::Attached;
+use super::scenario::{Scenario, Topology, TrafficTarget};
+use crate::bpf::AttachedProgram;
 use crate::family::Family;
 use crate::flood::Flood;
 use crate::namespace::Namespace;
 use crate::topology::{DEVICE, FAR_DEVICE, Loopback, Pair, Path, Routed};
 
-/// A network of namespaces; gone on drop.
-pub(super) enum Network {
+/// A network of namespaces; removed on drop.
+pub(super) enum LoadNetwork {
     Loopback(Loopback),
     Pair {
         pair: Pair,
-        /// What puts tags on and takes them off.
-        _tags: Vec<Attached>,
+        /// The programs that push and pop tags.
+        _tags: Vec<AttachedProgram>,
     },
     Routed(Routed),
 }
 
-impl Network {
+impl LoadNetwork {
     pub(super) fn new(scenario: &Scenario) -> Result<Self> {
         Ok(match scenario.topology {
             Topology::Loopback => Self::Loopback(Loopback::new()?),
@@ -42,7 +42,7 @@ impl Network {
         })
     }
 
-    /// From the client to the server.
+    /// The path from the client to the server.
     pub(super) fn path(&self, family: Family) -> Path<'_> {
         match self {
             Self::Loopback(lo) => lo.path(family),
@@ -51,22 +51,22 @@ impl Network {
         }
     }
 
-    /// Where connections come from.
+    /// The namespace of the initiators.
     pub(super) fn client(&self) -> &Namespace {
         self.path(Family::V4).client
     }
 
-    /// Where listeners are: the client's too on loopback.
+    /// The namespace of the listeners; on loopback the same as the client's.
     pub(super) fn server(&self) -> &Namespace {
         self.path(Family::V4).server
     }
 
-    /// Are both ends one host, with one set of counters?
+    /// Whether both ends are one host, with one set of counters.
     pub(super) fn is_one_host(&self) -> bool {
         matches!(self, Self::Loopback(_))
     }
 
-    /// Where handshake runs.
+    /// The namespace where handshake runs.
     pub(super) fn host(&self) -> &Namespace {
         match self {
             Self::Loopback(lo) => &lo.host,
@@ -75,7 +75,7 @@ impl Network {
         }
     }
 
-    /// What it watches there.
+    /// The devices that handshake watches.
     pub(super) fn devices(&self) -> &'static [&'static str] {
         match self {
             Self::Loopback(_) => &["lo"],
@@ -84,12 +84,12 @@ impl Network {
         }
     }
 
-    /// What the client has of it.
+    /// The client's device.
     pub(super) fn client_device(&self) -> &'static str {
         self.devices()[0]
     }
 
-    /// An address that the router says it has no way to.
+    /// An address that the router reports as unreachable; `None` without a router.
     pub(super) fn unreachable(&self, family: Family) -> Option<IpAddr> {
         match self {
             Self::Routed(routed) => Some(routed.unreachable(family)),
@@ -98,13 +98,13 @@ impl Network {
     }
 }
 
-/// Has the server take a flood's frames, and answer those that are to be answered without remembering them.
-fn open_to_flood(pair: &Pair, target: Target) -> Result<()> {
-    /// SYN cookies whether the queue is full or not.
+/// Makes the server accept a flood's frames, and answer with SYN cookies if it is to answer.
+fn open_to_flood(pair: &Pair, target: TrafficTarget) -> Result<()> {
+    /// SYN cookies even if the queue is not full.
     const ALWAYS: &str = "2";
     Flood::open(&pair.path(Family::V4))?;
     match target {
-        Target::Deaf => Ok(()),
-        Target::Listener => pair.server.sysctl("net.ipv4.tcp_syncookies", ALWAYS),
+        TrafficTarget::Deaf => Ok(()),
+        TrafficTarget::Listener => pair.server.sysctl("net.ipv4.tcp_syncookies", ALWAYS),
     }
 }

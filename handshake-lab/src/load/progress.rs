@@ -1,29 +1,29 @@
-//! How far a run is: one line that is rewritten on a terminal, and nothing where there is none.
+//! Shows the progress of a run: one line that is rewritten on a terminal; nothing is printed elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 
-/// The line; taken away on drop.
+/// The progress line; erased on drop.
 pub(super) struct Progress<'a> {
     name: &'a str,
     shown: bool,
 }
 
 impl<'a> Progress<'a> {
-    /// Of the run of this name.
+    /// The progress of the run with this name.
     pub(super) fn new(name: &'a str) -> Self {
         Self { name, shown: io::stderr().is_terminal() }
     }
 
-    /// Writes over what was said last.
+    /// Replaces the line.
     pub(super) fn say(&self, line: &str) {
         self.write(&format!("{}: {line}", self.name));
     }
 
     fn write(&self, line: &str) {
-        /// Erases what is left of the longer line before.
+        /// Erases the rest of a longer previous line.
         const REST: &str = "\x1b[K";
         if self.shown {
-            // Where nobody can be told, there is nobody to be told of it.
+            // A failure to write progress is ignored.
             let _ = write!(io::stderr(), "\r{line}{REST}");
         }
     }

@@ -1,4 +1,4 @@
-//! A scenario, and where there are some. Knows no network and makes no traffic.
+//! The data of a scenario. Creates no network and no traffic.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use serde::Deserialize;
 
 use crate::family::Family;
 
-/// How long it lasts in the short form.
+/// Duration of rates in the short form.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// A scenario: a network, traffic on it, and what `handshake check` is asked.
+/// A scenario: a network, traffic on it, and the options of `handshake check`.
 #[derive(Debug)]
 pub struct Scenario {
     /// The file's name without `.toml`.
     pub name: String,
-    /// What happens, in a sentence.
+    /// A one-sentence description.
     pub sentence: String,
     pub(super) topology: Topology,
     pub(super) families: &'static [Family],
-    /// How long rates last.
+    /// Duration of rates.
     pub duration: Duration,
-    /// VLAN numbers that the client's and the server's frames carry.
+    /// VLAN numbers of the client's and the server's frames.
     pub(super) tags: Option<[u16; 2]>,
-    /// Options of `handshake check`.
+    /// Additional options of `handshake check`.
     pub(super) check: Vec<String>,
     pub(super) expect: Vec<String>,
-    /// How `handshake check` must end; without it as its report says.
+    /// The expected exit code of `handshake check`; without it the code follows from the report.
     pub(super) exit: Option<i32>,
-    /// Between two reports of the `handshake watch` beside it.
+    /// Interval of the `handshake watch` that runs beside it; `None` without one.
     pub(super) watch: Option<Duration>,
-    pub(super) traffic: Vec<Traffic>,
+    pub(super) traffic: Vec<TrafficSpec>,
 }
 
-/// The networks of the lab.
+/// The lab's networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Topology {
@@ -43,63 +43,63 @@ pub(super) enum Topology {
     Routed,
 }
 
-/// One kind of traffic, and how much of it.
+/// One kind of traffic, and its amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Traffic {
-    pub(super) kind: Kind,
+pub(super) struct TrafficSpec {
+    pub(super) kind: TrafficKind,
     pub(super) amount: Amount,
 }
 
-/// What happens to each attempt or flow.
+/// The kind of traffic: what happens to each attempt or flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Connect, talk, close.
+pub(super) enum TrafficKind {
+    /// Connect, transfer data, close.
     Handshakes(Close),
-    /// Connect to a port that nobody listens on.
+    /// Connect to a port without a listener.
     Refused,
     /// Connect to a listener behind a filter that drops.
     Filtered,
-    /// Connect where the router has no way to.
+    /// Connect to an address that the router has no route to.
     Unreachable,
-    /// SYNs from addresses that nobody has: no ACK.
+    /// SYNs from unassigned addresses: no ACK.
     NoAck,
-    /// SYNs that are taken back by RST once they are answered.
+    /// SYNs whose SYN+ACK is answered by RST.
     SynScan,
     /// The first SYN or SYN+ACK is lost.
-    Retransmitting(Lost),
-    /// SYN+ACKs one behind the other on a slow link.
+    Retransmitting(LostSegment),
+    /// SYN+ACKs that queue on a slow link.
     Slow,
-    /// An accept queue that fills while ACKs are on their way.
+    /// An accept queue that fills while ACKs are in flight.
     AcceptQueueOverflow,
-    /// An accept queue that is full before the SYNs come.
+    /// An accept queue that is full before the SYNs arrive.
     AcceptQueueFull,
-    /// Datagrams.
+    /// UDP datagrams.
     Udp(Answer),
-    /// SYNs, each from an end of its own, as a driver gets them.
-    SynFlood(Target),
+    /// SYNs from many clients, sent as live frames to the driver.
+    SynFlood(TrafficTarget),
 }
 
-/// How connections are closed.
+/// The way connections are closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Close {
     #[default]
     Fin,
     Rst,
-    /// Not before the end.
+    /// Open until the end of the run.
     Never,
 }
 
-/// Which segment gets lost.
+/// The segment that is lost the first time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Lost {
+pub(super) enum LostSegment {
     #[default]
     Syn,
     SynAck,
 }
 
-/// What a datagram meets.
+/// The response to a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
@@ -108,67 +108,67 @@ pub(super) enum Answer {
     Closed,
 }
 
-/// What a flood meets.
+/// The target of a flood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Target {
-    /// A listener that hears nothing: no SYN+ACK.
+pub(super) enum TrafficTarget {
+    /// A listener behind a filter that drops: no SYN+ACK.
     #[default]
     Deaf,
-    /// A listener that answers each by a SYN cookie: no ACK.
+    /// A listener that answers each SYN with a SYN cookie: no ACK.
     Listener,
 }
 
-/// How much.
+/// The amount of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Amount {
-    /// So many at once.
+    /// A number of attempts or flows at once.
     Count(u32),
-    /// So many a second.
+    /// A rate per second.
     Rate(u32),
-    /// What the hook takes.
+    /// As many as the hook can process.
     Flat,
 }
 
 impl Scenario {
-    /// The form that the test suite runs: rates last a second.
+    /// The short form that the test suite runs: rates last a second.
     #[must_use]
     pub fn short(self) -> Self {
         self.lasting(SHORT)
     }
 
-    /// With rates that last so long.
+    /// The scenario with rates that last for `duration`.
     #[must_use]
     pub fn lasting(self, duration: Duration) -> Self {
         Self { duration, ..self }
     }
 
-    /// Is it for a long time?
+    /// Whether the scenario is meant to run for a long time.
     #[must_use]
     pub fn is_soak(&self) -> bool {
         self.watch.is_some()
     }
 
-    /// What a flood meets, if there is one.
-    pub(super) fn flood(&self) -> Option<Target> {
+    /// The target of the flood, if there is one.
+    pub(super) fn flood(&self) -> Option<TrafficTarget> {
         self.traffic.iter().find_map(|traffic| match traffic.kind {
-            Kind::SynFlood(target) => Some(target),
-            Kind::Handshakes(_)
-            | Kind::Refused
-            | Kind::Filtered
-            | Kind::Unreachable
-            | Kind::NoAck
-            | Kind::SynScan
-            | Kind::Retransmitting(_)
-            | Kind::Slow
-            | Kind::AcceptQueueOverflow
-            | Kind::AcceptQueueFull
-            | Kind::Udp(_) => None,
+            TrafficKind::SynFlood(target) => Some(target),
+            TrafficKind::Handshakes(_)
+            | TrafficKind::Refused
+            | TrafficKind::Filtered
+            | TrafficKind::Unreachable
+            | TrafficKind::NoAck
+            | TrafficKind::SynScan
+            | TrafficKind::Retransmitting(_)
+            | TrafficKind::Slow
+            | TrafficKind::AcceptQueueOverflow
+            | TrafficKind::AcceptQueueFull
+            | TrafficKind::Udp(_) => None,
         })
     }
 
-    /// What its traffic comes to in all, one family; `None` when nobody knows before.
-    pub(super) fn total(&self, traffic: Traffic) -> Option<u64> {
+    /// The total number of attempts or flows of a traffic, per family; `None` if it is not known beforehand.
+    pub(super) fn total(&self, traffic: TrafficSpec) -> Option<u64> {
         match traffic.amount {
             Amount::Count(count) => Some(count.into()),
             Amount::Rate(rate) => Some(due(rate, self.duration)),
@@ -177,20 +177,20 @@ impl Scenario {
     }
 }
 
-/// What a rate comes to by `elapsed`.
+/// The number due at `rate` per second after `elapsed`.
 pub(super) fn due(rate: u32, elapsed: Duration) -> u64 {
     let due = u128::from(rate) * elapsed.as_millis() / 1000;
     u64::try_from(due).unwrap_or(u64::MAX)
 }
 
-/// `500ms`, `10s`, `30m`.
+/// Parses a duration: `500ms`, `10s`, `30m`, `1h`.
 ///
 /// # Errors
-/// There is no number, or no such unit.
+/// The number or the unit is missing or unknown, or the duration is zero.
 pub fn parse_duration(text: &str) -> Result<Duration> {
-    let fault = || format!("{text:?} is no duration: a number and ms, s, m or h");
+    let fault = || format!("{text:?} is not a duration: use a number and ms, s, m or h");
     let duration = humantime::parse_duration(text).with_context(fault)?;
-    ensure!(!duration.is_zero(), "{text:?} is no duration that can pass");
+    ensure!(!duration.is_zero(), "{text:?} is not a possible duration");
     Ok(duration)
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_a_unit() {
+    fn durations_need_a_unit() {
         for (text, expected) in
             [("500ms", 500), ("10s", 10_000), ("30m", 1_800_000), ("1h", 3_600_000), ("1.5s", 1_500)]
         {

@@ -1,4 +1,4 @@
-//! Makes a scenario's traffic, and keeps the account of it.
+//! Makes a scenario's traffic and records what was done.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::network::Network;
-use super::scenario::{Amount, Answer, Close, Kind, Lost, Scenario, Target, Traffic, due};
-use super::truth::{Outcome, Truth, UdpOutcome};
+use super::network::LoadNetwork;
+use super::scenario::{
+    Amount, Answer, Close, LostSegment, Scenario, TrafficKind, TrafficSpec, TrafficTarget, due,
+};
+use super::truth::{KnownOutcome, Truth, UdpOutcome};
 use crate::counters::{self, Counters};
 use crate::family::Family;
 use crate::flood::{self, Flood};
@@ -19,18 +21,18 @@ use crate::tcp::{self, Attempts, Listener, Loss};
 use crate::topology::Path;
 use crate::udp;
 
-/// A rate is made in pieces, one each so long.
+/// Traffic at a rate is made in steps of this length.
 const TICK: Duration = Duration::from_millis(200);
-/// What is under way stays so for this long at least: its kernel sends again after 1 s and after 3 s.
+/// Minimum time for which connections in progress are kept: the kernel retransmits after 1 s and after 3 s.
 const HOLD: Duration = Duration::from_secs(4);
-/// Frames of a flood between two looks at whether it is enough.
+/// Number of a flood's frames between two checks whether to stop.
 const BURST: u32 = 65_536;
-/// Bytes of a datagram, and of what is said on a connection.
+/// Bytes of a datagram's payload, and of the data on a connection.
 const BYTES: usize = 100;
-/// Datagrams there, and as many back.
+/// Datagrams per flow in each direction.
 const ROUNDS: usize = 2;
 
-/// What the threads of a run share.
+/// State shared by the threads of a run.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     made: AtomicU64,
@@ -38,12 +40,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// How many attempts, flows and frames have been made.
+    /// Number of attempts, flows and frames made.
     pub(super) fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// Something has failed: there is no use in going on.
+    /// Stops all threads after a failure.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -57,31 +59,32 @@ impl Shared {
     }
 }
 
-/// One kind of traffic on one path, while it is made.
-pub(super) struct Source<'a> {
-    traffic: Traffic,
+/// Makes one kind of traffic on one path.
+pub(super) struct TrafficSource<'a> {
+    traffic: TrafficSpec,
     duration: Duration,
-    network: &'a Network,
+    network: &'a LoadNetwork,
     path: Path<'a>,
     family: Family,
-    /// The one listener of those whose connections end.
+    /// The listener of connections that complete.
     listener: Option<Listener>,
     held: VecDeque<(Instant, Held)>,
-    /// How often it was made: for ports that were not in use before.
-    turns: u16,
+    /// Number of steps made; selects ports that were not used before.
+    steps: u16,
     truth: Truth,
 }
 
-/// Sockets under way; what their end sends is part of the scenario.
+/// Sockets in use; what they send is part of the scenario.
 type Held = Box<dyn Any + Send>;
 
-/// Attempts that nobody hears. First they are forgotten, then the listener goes: it would refuse what is sent again.
-struct Unheard {
+/// Attempts without an answer. They are aborted before the listener is closed, which would refuse
+/// retransmissions.
+struct UnansweredAttempts {
     attempts: Attempts,
     _listener: Listener,
 }
 
-impl Drop for Unheard {
+impl Drop for UnansweredAttempts {
     fn drop(&mut self) {
         if let Err(error) = self.attempts.give_up() {
             eprintln!("{error:#}");
@@ -89,15 +92,15 @@ impl Drop for Unheard {
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> TrafficSource<'a> {
     pub(super) fn new(
         scenario: &Scenario,
-        traffic: Traffic,
-        network: &'a Network,
+        traffic: TrafficSpec,
+        network: &'a LoadNetwork,
         family: Family,
     ) -> Result<Self> {
         let path = network.path(family);
-        let listens = matches!(traffic.kind, Kind::Handshakes(_));
+        let listens = matches!(traffic.kind, TrafficKind::Handshakes(_));
         let listener = if listens { Some(Listener::new(&path, 0, 128)?) } else { None };
         Ok(Self {
             traffic,
@@ -107,30 +110,30 @@ impl<'a> Source<'a> {
             family,
             listener,
             held: VecDeque::new(),
-            turns: 0,
+            steps: 0,
             truth: Truth::default(),
         })
     }
 
-    /// Makes all of it. Everything has ended when it returns; when it fails, the others stop.
+    /// Makes all traffic. Everything has ended on return; on failure the other threads stop.
     pub(super) fn run(mut self, shared: &Shared) -> Result<Truth> {
         let made = match (self.traffic.kind, self.traffic.amount) {
-            (Kind::SynFlood(target), amount) => self.flood(target, amount, shared),
-            (_, Amount::Count(count)) => self.turn(count.into(), shared),
+            (TrafficKind::SynFlood(target), amount) => self.flood(target, amount, shared),
+            (_, Amount::Count(count)) => self.step(count.into(), shared),
             (_, Amount::Rate(rate)) => self.at_rate(rate, shared),
-            (kind, Amount::Flat) => Err(anyhow!("{kind:?} as fast as possible")),
+            (kind, Amount::Flat) => Err(anyhow!("{kind:?} needs a count or a rate")),
         };
         made.inspect_err(|_| shared.stop())?;
         Ok(self.truth)
     }
 
-    /// In bursts; how many of them reached the hook is told by its census.
-    fn flood(&mut self, target: Target, amount: Amount, shared: &Shared) -> Result<()> {
+    /// Makes the flood in bursts; the census counts the frames that reached the hook.
+    fn flood(&mut self, target: TrafficTarget, amount: Amount, shared: &Shared) -> Result<()> {
         let listener = match target {
-            Target::Deaf => Listener::deaf(&self.path, 0)?,
-            Target::Listener => Listener::new(&self.path, 0, 128)?,
+            TrafficTarget::Deaf => Listener::deaf(&self.path, 0)?,
+            TrafficTarget::Listener => Listener::new(&self.path, 0, 128)?,
         };
-        let flood = Flood::new(&self.path, listener.address(), flood::Kind::Syn)?;
+        let flood = Flood::new(&self.path, listener.address(), flood::FloodKind::Syn)?;
         let burst = match amount {
             Amount::Rate(rate) => u32::try_from(due(rate, TICK))?.max(1),
             Amount::Count(_) | Amount::Flat => BURST,
@@ -157,18 +160,18 @@ impl<'a> Source<'a> {
             interrupt::pause_until(began + elapsed)?;
             elapsed = (elapsed + TICK).min(self.duration);
             let now = due(rate, elapsed);
-            self.turn(now - made, shared)?;
+            self.step(now - made, shared)?;
             made = now;
         }
         Ok(())
     }
 
-    /// `count` at once. Lets go of what was held long enough.
-    fn turn(&mut self, count: u64, shared: &Shared) -> Result<()> {
+    /// Makes `count` at once, and releases what was held long enough.
+    fn step(&mut self, count: u64, shared: &Shared) -> Result<()> {
         if count > 0 {
             let held = self.make(count).with_context(|| format!("{:?}", self.traffic.kind))?;
             self.held.push_back((Instant::now(), held));
-            self.turns = self.turns.wrapping_add(1);
+            self.steps = self.steps.wrapping_add(1);
             shared.add(count);
         }
         while self.held.front().is_some_and(|(since, _)| since.elapsed() > HOLD) {
@@ -179,21 +182,21 @@ impl<'a> Source<'a> {
 
     fn make(&mut self, count: u64) -> Result<Held> {
         match self.traffic.kind {
-            Kind::Handshakes(close) => self.handshakes(close, count),
-            Kind::Refused => {
-                self.truth.add(Outcome::Refused, count);
+            TrafficKind::Handshakes(close) => self.handshakes(close, count),
+            TrafficKind::Refused => {
+                self.truth.add(KnownOutcome::Refused, count);
                 tcp::refused(&self.path, usize::try_from(count)?).map(held)
             }
-            Kind::Filtered => self.filtered(count),
-            Kind::Unreachable => self.unreachable(count),
-            Kind::NoAck => self.no_ack(count),
-            Kind::SynScan => self.syn_scan(count),
-            Kind::Retransmitting(lost) => self.retransmitting(lost, count),
-            Kind::Slow => self.slow(count),
-            Kind::AcceptQueueOverflow => self.queue_fills(count),
-            Kind::AcceptQueueFull => self.queue_is_full(count),
-            Kind::Udp(answer) => self.udp(answer, count),
-            Kind::SynFlood(_) => bail!("a flood by single packets"),
+            TrafficKind::Filtered => self.filtered(count),
+            TrafficKind::Unreachable => self.unreachable(count),
+            TrafficKind::NoAck => self.no_ack(count),
+            TrafficKind::SynScan => self.syn_scan(count),
+            TrafficKind::Retransmitting(lost) => self.retransmitting(lost, count),
+            TrafficKind::Slow => self.slow(count),
+            TrafficKind::AcceptQueueOverflow => self.queue_fills(count),
+            TrafficKind::AcceptQueueFull => self.queue_is_full(count),
+            TrafficKind::Udp(answer) => self.udp(answer, count),
+            TrafficKind::SynFlood(_) => bail!("a flood is not made in steps"),
         }
     }
 
@@ -201,7 +204,7 @@ impl<'a> Source<'a> {
         let listener = self.listener.as_ref().context("no listener")?;
         let connections = tcp::connect_accept(&self.path, listener, usize::try_from(count)?)?;
         connections.talk(BYTES)?;
-        self.truth.add(Outcome::Completed, count);
+        self.truth.add(KnownOutcome::Completed, count);
         Ok(match close {
             Close::Fin => held(connections.close()?),
             Close::Rst => held(connections.reset()?),
@@ -212,59 +215,59 @@ impl<'a> Source<'a> {
     fn filtered(&mut self, count: u64) -> Result<Held> {
         let deaf = Listener::deaf(&self.path, 0)?;
         let attempts = Attempts::start(&self.path, deaf.address(), usize::try_from(count)?)?;
-        self.truth.add(Outcome::NoSynAck, count);
-        Ok(held(Unheard { attempts, _listener: deaf }))
+        self.truth.add(KnownOutcome::NoSynAck, count);
+        Ok(held(UnansweredAttempts { attempts, _listener: deaf }))
     }
 
     fn unreachable(&mut self, count: u64) -> Result<Held> {
         let address = self.network.unreachable(self.family).context("no router")?;
-        // A port of its own each time: from the same ends they might be the same attempts again.
-        let to = SocketAddr::new(address, 1 + self.turns % 1000);
+        // A new port each time: the same ends might repeat the same attempts.
+        let to = SocketAddr::new(address, 1 + self.steps % 1000);
         let attempts = Attempts::start(&self.path, to, usize::try_from(count)?)?;
         attempts.wait_unreachable(HOLD)?;
-        self.truth.add(Outcome::Unreachable, count);
+        self.truth.add(KnownOutcome::Unreachable, count);
         Ok(held(attempts))
     }
 
     fn no_ack(&mut self, count: u64) -> Result<Held> {
         let listener = Listener::new(&self.path, 0, 256)?;
-        if self.path.nobody.is_some() {
-            let port = 10_000 + self.turns % 20_000;
+        if self.path.unassigned.is_some() {
+            let port = 10_000 + self.steps % 20_000;
             tcp::syn_without_ack_from(&self.path, port, listener.address(), u8::try_from(count)?)?;
             self.truth.crafted += count;
-            self.truth.add(Outcome::NoAck, count);
+            self.truth.add(KnownOutcome::NoAck, count);
             return Ok(held(listener));
         }
         let attempts = Attempts::start_deaf(&self.path, listener.address(), usize::try_from(count)?)?;
-        self.truth.add(Outcome::NoAck, count);
-        // The listener goes first: what it repeats would meet no client, and a RST.
+        self.truth.add(KnownOutcome::NoAck, count);
+        // The listener is dropped first: otherwise its retransmissions would meet no client, and a RST.
         Ok(held((listener, attempts)))
     }
 
     fn syn_scan(&mut self, count: u64) -> Result<Held> {
         const PORTS: u64 = 20_000;
         let listener = Listener::new(&self.path, 0, 256)?;
-        let first = u64::from(self.turns) * count % (PORTS - count);
+        let first = u64::from(self.steps) * count % (PORTS - count);
         let (first, count16) = (10_000 + u16::try_from(first)?, u16::try_from(count)?);
         tcp::syn_scan_from(&self.path, first, listener.address(), count16)?;
         self.truth.crafted += count;
-        self.truth.add(Outcome::TakenBack, count);
+        self.truth.add(KnownOutcome::TakenBack, count);
         Ok(held(listener))
     }
 
-    fn retransmitting(&mut self, lost: Lost, count: u64) -> Result<Held> {
+    fn retransmitting(&mut self, lost: LostSegment, count: u64) -> Result<Held> {
         let lost = match lost {
-            Lost::Syn => Loss::Syn,
-            Lost::SynAck => Loss::SynAck,
+            LostSegment::Syn => Loss::Syn,
+            LostSegment::SynAck => Loss::SynAck,
         };
         let late = tcp::lost_once(&self.path, lost, usize::try_from(count)?)?;
-        self.truth.add(Outcome::Completed, count);
+        self.truth.add(KnownOutcome::Completed, count);
         Ok(held(late))
     }
 
     fn slow(&mut self, count: u64) -> Result<Held> {
         let (slow, waited) = tcp::slow_answers(&self.path, usize::try_from(count)?)?;
-        self.truth.add(Outcome::Completed, count);
+        self.truth.add(KnownOutcome::Completed, count);
         let least = tcp::SLOW_ANSWER * u32::try_from(count - 1)?;
         self.truth.longest = Some([least, waited]);
         Ok(held(slow))
@@ -277,28 +280,28 @@ impl<'a> Source<'a> {
         self.await_repeats(&before, ignored)?;
         self.truth.overflows = true;
         self.truth.not_taken += ignored;
-        // As many fit into the queue as were refused a place, and one more: all are completed on the wire.
-        self.truth.add(Outcome::Completed, count + 1 + ignored);
+        // The queue takes as many as were refused, plus one; on the wire all are completed.
+        self.truth.add(KnownOutcome::Completed, count + 1 + ignored);
         Ok(held(filled))
     }
 
-    /// Waits until the server has repeated so many SYN+ACKs: it does after a second.
+    /// Waits until the server has retransmitted `count` SYN+ACKs, which happens after a second.
     fn await_repeats(&self, before: &Counters, count: u64) -> Result<()> {
         let deadline = Instant::now() + HOLD;
         while counters::read(self.path.server)?.since(before, "TcpExtTCPSynRetrans") < count {
-            ensure!(Instant::now() < deadline, "the server does not repeat its SYN+ACKs");
+            ensure!(Instant::now() < deadline, "the server does not retransmit its SYN+ACKs");
             interrupt::pause_until(Instant::now() + Duration::from_millis(20))?;
         }
         Ok(())
     }
 
     fn queue_is_full(&mut self, count: u64) -> Result<Held> {
-        /// The queue takes one more.
+        /// The queue holds one more than this.
         const BACKLOG: u8 = 2;
         let full = tcp::queue_already_full(&self.path, BACKLOG, usize::try_from(count)?)?;
         self.truth.overflows = true;
-        self.truth.add(Outcome::Completed, u64::from(BACKLOG) + 1);
-        self.truth.add(Outcome::NoSynAck, count);
+        self.truth.add(KnownOutcome::Completed, u64::from(BACKLOG) + 1);
+        self.truth.add(KnownOutcome::NoSynAck, count);
         full.dropped.give_up()?;
         Ok(held(full))
     }
@@ -315,8 +318,8 @@ impl<'a> Source<'a> {
                 (UdpOutcome::Unanswered, ROUNDS)
             }
             Answer::Closed => {
-                // Ports that the kernel gives nobody; another one while flows to the last are remembered.
-                udp::closed_at(path, 1 + self.turns % 1000, flows, BYTES)?;
+                // Ports that the kernel never assigns; a new one while flows to the last are remembered.
+                udp::closed_at(path, 1 + self.steps % 1000, flows, BYTES)?;
                 (UdpOutcome::Unreachable, 1)
             }
         };

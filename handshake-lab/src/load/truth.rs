@@ -1,39 +1,40 @@
-//! What was done, in numbers: by the results of the sockets and by the frames that were sent, never by handshake's rules.
+//! The known outcome of the traffic: from the results of sockets and the frames sent, independent of
+//! handshake's rules.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use super::scenario::Target;
+use super::scenario::TrafficTarget;
 
-/// What traffic comes to.
+/// The known outcome of the traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Truth {
-    /// TCP, by outcome.
-    pub(super) tcp: BTreeMap<Outcome, u64>,
-    /// UDP flows, by outcome.
+    /// TCP attempts by outcome.
+    pub(super) tcp: BTreeMap<KnownOutcome, u64>,
+    /// UDP flows by outcome.
     pub(super) udp: BTreeMap<UdpOutcome, u64>,
-    /// Datagrams, both ways.
+    /// Datagrams in both directions.
     pub(super) datagrams: u64,
-    /// Bytes of their IP packets.
+    /// Bytes of the datagrams' IP packets.
     pub(super) bytes: u64,
-    /// SYNs that no socket sent: the kernel's counters know nothing of them.
+    /// SYNs not sent by a socket, which the kernel's counters do not include.
     pub(super) crafted: u64,
-    /// Frames that a flood made; most may be lost before they reach a hook.
+    /// Frames that a flood made; most of them may be lost before they reach a hook.
     pub(super) made: u64,
-    /// How long a CPU made them and took them in.
+    /// CPU time for making and receiving them.
     pub(super) made_in: Duration,
-    /// Completed on the wire, but the server did not take the ACK.
+    /// Attempts completed on the wire whose ACK the server ignored.
     pub(super) not_taken: u64,
-    /// The server's accept queue was full: its kernel counts each segment that it drops for that.
+    /// Whether the server's accept queue was full: its kernel counts each segment dropped for that.
     pub(super) overflows: bool,
-    /// The longest connect lies between these.
+    /// Bounds of the longest connect.
     pub(super) longest: Option<[Duration; 2]>,
 }
 
-/// How an attempt ended, or where it stopped.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Outcome {
+pub(super) enum KnownOutcome {
     Completed,
     Refused,
     Unreachable,
@@ -42,12 +43,12 @@ pub(super) enum Outcome {
     NoAck,
 }
 
-impl Outcome {
+impl KnownOutcome {
     pub(super) const ALL: [Self; 6] =
         [Self::Completed, Self::Refused, Self::Unreachable, Self::TakenBack, Self::NoSynAck, Self::NoAck];
 }
 
-/// What became of a UDP flow.
+/// The outcome of a UDP flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum UdpOutcome {
     Answered,
@@ -60,27 +61,27 @@ impl UdpOutcome {
 }
 
 impl Truth {
-    /// `count` attempts with this outcome.
-    pub(super) fn add(&mut self, outcome: Outcome, count: u64) {
+    /// Adds `count` attempts with this outcome.
+    pub(super) fn add(&mut self, outcome: KnownOutcome, count: u64) {
         *self.tcp.entry(outcome).or_default() += count;
     }
 
-    /// `count` flows with this outcome.
+    /// Adds `count` flows with this outcome.
     pub(super) fn add_udp(&mut self, outcome: UdpOutcome, count: u64) {
         *self.udp.entry(outcome).or_default() += count;
     }
 
-    /// `count` frames of a flood that reached the hook.
-    pub(super) fn add_flood(&mut self, target: Target, count: u64) {
+    /// Adds `count` frames of a flood that reached the hook.
+    pub(super) fn add_flood(&mut self, target: TrafficTarget, count: u64) {
         let outcome = match target {
-            Target::Deaf => Outcome::NoSynAck,
-            Target::Listener => Outcome::NoAck,
+            TrafficTarget::Deaf => KnownOutcome::NoSynAck,
+            TrafficTarget::Listener => KnownOutcome::NoAck,
         };
         self.add(outcome, count);
         self.crafted += count;
     }
 
-    pub(super) fn of(&self, outcome: Outcome) -> u64 {
+    pub(super) fn of(&self, outcome: KnownOutcome) -> u64 {
         self.tcp.get(&outcome).copied().unwrap_or_default()
     }
 
@@ -88,7 +89,7 @@ impl Truth {
         self.udp.get(&outcome).copied().unwrap_or_default()
     }
 
-    /// Attempts in all.
+    /// The number of all attempts.
     pub(super) fn attempts(&self) -> u64 {
         self.tcp.values().sum()
     }

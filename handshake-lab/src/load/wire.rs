@@ -1,19 +1,19 @@
-//! What the wire carried at handshake's interfaces, by another account: a tap on each, or beside a flood, which no tap could
-//! follow, a census on either hook.
+//! Counts the frames on the wire at handshake's interfaces: by a tap on each, or by a census on each hook
+//! beside a flood, which is too fast for a tap.
 
 use anyhow::Result;
 
-use super::network::Network;
+use super::network::LoadNetwork;
 use super::scenario::Scenario;
-use crate::bpf::Hook;
+use crate::bpf::TestHook;
 use crate::census::Census;
 use crate::tap::{Tally, Tap};
 
-/// The accounts.
+/// The counters of the wire.
 pub(super) enum Wire {
     Taps {
         taps: Vec<(&'static str, Tap)>,
-        /// On loopback what goes out comes in: each frame once.
+        /// On loopback sent frames are received again: only the received ones count.
         received_only: bool,
     },
     Censuses {
@@ -23,21 +23,21 @@ pub(super) enum Wire {
     },
 }
 
-/// What they come to.
+/// The frames counted.
 pub(super) struct Carried {
-    /// By interface.
+    /// All frames, per interface.
     pub(super) all: Vec<(&'static str, Tally)>,
-    /// Of a flood.
+    /// The frames of a flood among those received.
     pub(super) flood: Tally,
 }
 
 impl Wire {
-    /// From now on.
-    pub(super) fn open(scenario: &Scenario, network: &Network) -> Result<Self> {
+    /// Starts counting.
+    pub(super) fn open(scenario: &Scenario, network: &LoadNetwork) -> Result<Self> {
         if scenario.flood().is_some() {
             let device = network.devices()[0];
             let census = |hook| Census::behind(network.host(), device, hook);
-            let (ingress, egress) = (census(Hook::TcxIngress)?, census(Hook::TcxEgress)?);
+            let (ingress, egress) = (census(TestHook::TcxIngress)?, census(TestHook::TcxEgress)?);
             return Ok(Self::Censuses { device, ingress, egress });
         }
         let tap = |device: &&'static str| Ok((*device, Tap::open(network.host(), device)?));
@@ -45,7 +45,7 @@ impl Wire {
         Ok(Self::Taps { taps, received_only: network.is_one_host() })
     }
 
-    /// Takes what has come out of the taps' buffers.
+    /// Reads the taps' buffers, so that they do not overflow.
     pub(super) fn read(&mut self) -> Result<()> {
         match self {
             Self::Taps { taps, .. } => taps.iter_mut().try_for_each(|(_, tap)| tap.traffic().map(|_| ())),
@@ -53,7 +53,7 @@ impl Wire {
         }
     }
 
-    /// Everything up to now.
+    /// Returns the frames up to now.
     pub(super) fn close(self) -> Result<Carried> {
         match self {
             Self::Taps { mut taps, received_only } => {

@@ -1,5 +1,5 @@
-//! Against an independent reference: every packet class, every TCP flow, every UDP flow of every capture.
-//! What the reference says is in `expected.json`, the rules it follows beside it.
+//! Compares each capture with an independent reference: every packet class, every TCP flow, every UDP flow.
+//! The reference's results are in `expected.json`; the rules it follows are beside that file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::support::{Replayed, captures, end, folder, name, replay};
 
-/// A record's clock counts in ticks of 64 ns; a leg lies between two ends that are each cut to a tick.
+/// Resolution of a record's time stamps, ns; both ends of a leg are truncated to it.
 const TICK_NS: i64 = 64;
-/// A UDP flow without a packet for this long has expired: the next packet begins another.
+/// Idle time after which a UDP flow expires, ns; the next packet begins another flow.
 const UDP_IDLE_NS: u64 = 60_000_000_000;
 
-/// Where we differ from the reference for now: the capture, the figure, and why. An entry that is not needed any more
+/// The known differences from the reference: the capture, the figure, and the reason. An unnecessary entry
 /// fails the test.
 const KNOWN: [(&str, &str, &str); 4] = [
     (BACKWARDS[0], "tcp 192.168.1.100:40003 192.168.1.200:80: syn_to_syn_ack_ns", STAMPS),
@@ -25,12 +25,13 @@ const KNOWN: [(&str, &str, &str); 4] = [
 /// Captures whose clock runs backwards within a handshake.
 const BACKWARDS: [&str; 2] =
     ["zeek-http-261-variant-03-cl_negative.pcap", "zeek-ldap-ldap_search_umlaut.pcap"];
-const STAMPS: &str = "where the stamps of SYN, SYN+ACK and ACK do not rise we still give the times that rise";
+const STAMPS: &str =
+    "the time stamps of SYN, SYN+ACK and ACK do not ascend; legs between ascending ones are still reported";
 
 const SIMULTANEOUS_OPEN: &str = "suricata-tcp-split-handshake-01-4whs-split-handshake-4whs.pcap";
 
 #[test]
-fn every_capture_is_what_the_reference_says() -> Result<()> {
+fn every_capture_matches_the_reference() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
     let text = fs::read_to_string(folder().join("expected.json")).context("read expected.json")?;
     let expected: BTreeMap<String, Value> = serde_json::from_str(&text)?;
@@ -67,7 +68,7 @@ fn every_capture_is_what_the_reference_says() -> Result<()> {
     Ok(())
 }
 
-/// The two SYNs of a simultaneous open are both the flow's (RFC 9293 §3.5, figure 7):
+/// Both SYNs of a simultaneous open belong to the flow (RFC 9293 §3.5, figure 7):
 ///
 /// ```text
 /// 1.1.1.1:12345 → 2.2.2.2:80     SYN      seq=1000
@@ -76,7 +77,7 @@ fn every_capture_is_what_the_reference_says() -> Result<()> {
 /// 2.2.2.2:80    → 1.1.1.1:12345  ACK      seq=3001 ack=1001
 /// ```
 ///
-/// So [`the_flows_account_for_every_handshake_packet`] holds here too.
+/// Therefore [`the_flows_account_for_every_handshake_packet`] also holds here.
 #[test]
 fn a_simultaneous_open_counts_the_syns_of_both_ends() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
@@ -93,7 +94,7 @@ fn a_simultaneous_open_counts_the_syns_of_both_ends() -> Result<()> {
     Ok(())
 }
 
-/// No handshake packet is lost between the packet classes and the flows, and the flows add up to the totals.
+/// Every handshake packet of the packet classes belongs to a flow, and the flows add up to the totals.
 #[test]
 fn the_flows_account_for_every_handshake_packet() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
@@ -119,7 +120,7 @@ fn sum(got: &Replayed, field: &str) -> u64 {
     got.of("tcp").iter().map(|flow| number(&flow[field])).sum()
 }
 
-/// A figure that is not the reference's.
+/// A figure that differs from the reference.
 #[derive(Debug)]
 #[expect(dead_code, reason = "all of it is printed")]
 struct Difference {
@@ -135,7 +136,7 @@ impl Difference {
     }
 }
 
-/// What differs in one capture.
+/// Collects the differences of one capture.
 struct Comparison<'a> {
     name: String,
     differences: &'a mut Vec<Difference>,
@@ -151,7 +152,7 @@ impl Comparison<'_> {
         });
     }
 
-    /// An expectation that this comparison does not know of must not pass unseen.
+    /// An expectation that is not compared is a difference.
     fn keys(&mut self, want: &Value, known: &[&str]) {
         for key in want.as_object().into_iter().flat_map(|object| object.keys()) {
             if !known.contains(&key.as_str()) {
@@ -172,7 +173,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Compares the flows of each pair of ends in their order.
+    /// Compares the flows of each pair of ends, in their order.
     fn pair(
         &mut self,
         protocol: &str,
@@ -198,7 +199,7 @@ impl Comparison<'_> {
     }
 
     fn tcp(&mut self, what: &str, want: &Value, got: &Value) {
-        /// With the place of its copies in the reference's `copies`.
+        /// The counts, with the index of their copies in the reference's `copies`.
         const COUNTS: [(&str, usize); 3] = [("syn", 0), ("syn_ack", 1), ("syn_retransmits", 0)];
         const KEYS: [&str; 13] = [
             "syn",
@@ -220,7 +221,7 @@ impl Comparison<'_> {
         self.verdict(what, want, got);
         for (count, copies) in COUNTS {
             let (theirs, ours) = (number(&want[count]), number(&got[count]));
-            // What came twice within 10 ms may be a copy or a repeat.
+            // A second packet within 10 ms may be a copy or a retransmission.
             let least = theirs.saturating_sub(number(&want["copies"][copies]));
             if !(least..=theirs).contains(&ours) {
                 self.differ(&format!("{what}: {count}"), theirs, ours);
@@ -254,7 +255,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// The reference lists all verdicts that are not wrong.
+    /// The reference lists every acceptable verdict.
     fn verdict(&mut self, what: &str, want: &Value, got: &Value) {
         let verdict = got["verdict"].as_str().unwrap_or_default();
         let ours = match (verdict, got["cause"].as_str()) {
@@ -266,8 +267,8 @@ impl Comparison<'_> {
         }
     }
 
-    /// We leave out a leg that a repeated segment blurs (Karn's rule), and one that would be negative; what we give is
-    /// the reference's to a tick.
+    /// handshake leaves out a leg that a retransmission makes ambiguous (Karn's rule), and one that would be
+    /// negative. Other legs match the reference to a tick.
     fn leg(&mut self, what: &str, leg: &str, want: &Value, got: &Value, blurred: bool) {
         let (theirs, ours) = (want[leg].as_i64(), got[leg].as_i64());
         let agree = match (theirs, ours) {

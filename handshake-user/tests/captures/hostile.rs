@@ -1,16 +1,16 @@
-//! Packets that no honest stack sends, from a file to the report. What lies about lengths and headers is tested beside
-//! the parser; here is what is well formed and makes no sense.
+//! Packets that no honest stack sends, from a file to the report: well-formed, but meaningless. Wrong lengths
+//! and malformed headers are tested beside the parser.
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use handshake_lab::frame::{Segment, flag, tcp_frame};
+use handshake_lab::frame::{BuiltSegment, flag, tcp_frame};
 use serde_json::Value;
 
 use crate::made::{CLIENT, MACS, Made, SERVER, frame, play};
 use crate::support::{Replayed, replay};
 
-/// Attempts, and the sum of all verdicts: the identity, by hand.
+/// The number of attempts, and the sum of all verdicts: both sides of the identity.
 fn books(got: &Replayed) -> [u64; 2] {
     let tcp = &got.report["tcp"];
     let count = |value: &Value| value.as_u64().unwrap_or(0);
@@ -27,7 +27,8 @@ fn only_verdict(got: &Replayed) -> &Value {
     &got.flows[0]["verdict"]
 }
 
-/// The SYN counts, the FIN beside it closes nothing (RFC 9293 §3.10.7.2: what comes beside a SYN is no matter of LISTEN).
+/// The SYN counts, and the FIN beside it closes nothing (RFC 9293 §3.10.7.2: LISTEN ignores other flags of a
+/// SYN).
 #[test]
 fn a_syn_with_fin_is_a_syn() -> Result<()> {
     let got = play(
@@ -43,29 +44,29 @@ fn a_syn_with_fin_is_a_syn() -> Result<()> {
     Ok(())
 }
 
-/// Scanners' probes: every flag at once, and none.
+/// Probes of scanners: with every flag, and with none.
 #[test]
-fn christmas_trees_and_null_probes_are_counted_and_nothing_else() -> Result<()> {
+fn christmas_trees_and_null_probes_are_counted_and_make_no_flow() -> Result<()> {
     let got = play("probes", &[(CLIENT, 0xff, 1_000, 0), (CLIENT, 0, 1_000, 0)])?;
     assert_eq!((got.flows.len(), books(&got)), (0, [0, 0]));
     assert_eq!((&got.report["packets"]["rst"], &got.report["packets"]["tcp_other"]), (&1.into(), &1.into()));
     Ok(())
 }
 
-/// Source and destination are one end ("LAND"): an attempt that nobody answers.
+/// Source and destination are the same end ("LAND"): an attempt without an answer.
 #[test]
-fn a_syn_from_an_end_to_itself_is_an_attempt_without_an_answer() -> Result<()> {
+fn a_syn_from_an_end_to_itself_is_a_half_open_attempt() -> Result<()> {
     let end: SocketAddr = SERVER.parse()?;
     let segment =
-        Segment { source: end, destination: end, seq: 1_000, ack: 0, flags: flag::SYN, payload: b"" };
+        BuiltSegment { source: end, destination: end, seq: 1_000, ack: 0, flags: flag::SYN, payload: b"" };
     let got = replay(Made::of("land", &[(0, tcp_frame(MACS, &segment)?)])?.path(), &[])?;
     assert_eq!((only_verdict(&got), books(&got)), (&"half_open".into(), [1, 1]));
     Ok(())
 }
 
-/// ISNs and acknowledgement numbers where arithmetic wraps: J and K of 2³² − 1, then 0.
+/// Sequence numbers at the wraparound: J and K of 2³² − 1, then 0.
 #[test]
-fn numbers_that_wrap_are_numbers() -> Result<()> {
+fn sequence_numbers_may_wrap() -> Result<()> {
     for (j, k) in [(u32::MAX, u32::MAX), (0, 0), (u32::MAX, 0), (0, u32::MAX)] {
         let (after_j, after_k) = (j.wrapping_add(1), k.wrapping_add(1));
         let got = play(
@@ -82,9 +83,9 @@ fn numbers_that_wrap_are_numbers() -> Result<()> {
     Ok(())
 }
 
-/// Each SYN with another number is an attempt, and the ones before it are superseded.
+/// Each SYN with a new number is an attempt, and supersedes the one before.
 #[test]
-fn a_flood_on_one_tuple_is_as_many_attempts() -> Result<()> {
+fn every_syn_of_a_flood_on_one_tuple_is_an_attempt() -> Result<()> {
     let syns: Vec<_> = (0..500).map(|i: u32| (CLIENT, flag::SYN, i.wrapping_mul(0x9e37_79b9), 0)).collect();
     let got = play("one-tuple", &syns)?;
     assert_eq!((books(&got), &got.report["tcp"]["superseded"]), ([500, 500], &499.into()));
@@ -92,9 +93,9 @@ fn a_flood_on_one_tuple_is_as_many_attempts() -> Result<()> {
     Ok(())
 }
 
-/// A record counts SYNs in a byte, the books do not: more than fit in the one are all in the other.
+/// A record counts SYNs in one byte; the totals are not limited by it.
 #[test]
-fn more_copies_of_a_syn_than_a_record_counts_are_in_the_books() -> Result<()> {
+fn more_copies_of_a_syn_than_a_record_counts_are_in_the_totals() -> Result<()> {
     let got = play("copies", &[(CLIENT, flag::SYN, 7, 0); 400])?;
     assert_eq!((only_verdict(&got), books(&got)), (&"half_open".into(), [1, 1]));
     assert_eq!((&got.flows[0]["syn"], &got.flows[0]["syn_retransmits"]), (&255.into(), &254.into()));
@@ -102,9 +103,10 @@ fn more_copies_of_a_syn_than_a_record_counts_are_in_the_books() -> Result<()> {
     Ok(())
 }
 
-/// The clock jumps to the end of time and back to its beginning: no time has passed, and nothing is late or negative.
+/// The clock jumps to the largest time and back to zero: no time passes, no verdict is late, and no leg is
+/// negative.
 #[test]
-fn a_clock_that_jumps_moves_no_verdict() -> Result<()> {
+fn a_clock_that_jumps_changes_no_verdict() -> Result<()> {
     const LAST_US: u64 = u32::MAX as u64 * 1_000_000;
     let (syn, syn_ack, third) = (
         frame(&(CLIENT, flag::SYN, 1_000, 0))?,

@@ -1,6 +1,6 @@
-//! Live equals replay: each capture is played into a veth, with the agent attached by native XDP, and its report is
-//! the replay's, verdict by verdict. The packets are the same, and so are the pauses: those over a second are shortened
-//! to one on both sides.
+//! A live run equals a replay: each capture is sent into a veth with the agent attached by native XDP, and
+//! the live report equals the replay's, verdict by verdict. Packets and pauses are the same; both sides
+//! shorten pauses over a second to one second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,31 +17,31 @@ use serde_json::Value;
 use crate::made::{Made, Recorded, read_ethernet};
 use crate::support::{HANDSHAKE, captures, end, in_parallel, name, replay};
 
-/// What a veth of the usual MTU takes: 1500 bytes and an Ethernet header.
+/// Maximum frame of a veth with the usual MTU: 1500 bytes and an Ethernet header.
 const LONGEST_FRAME: usize = 1514;
-/// Shorter than an Ethernet header: no device takes it.
+/// Minimum frame, bytes: an Ethernet header. No device sends a shorter one.
 const SHORTEST_FRAME: usize = 14;
-/// Pauses are no longer than this.
+/// Maximum pause between frames.
 const SQUEEZE: Duration = Duration::from_secs(1);
-/// Past T1 (3 s) an open attempt is half-open, as it is at once where a capture ends.
+/// Wait after the last frame: after T1 (3 s) an open attempt is half-open, as it is at the end of a capture.
 const REST: Duration = Duration::from_millis(3_200);
-/// Captures that play longer than this are left out, and counted.
+/// Captures with a longer playing time are left out and counted.
 const LONGEST_PLAY: Duration = Duration::from_secs(60);
 const DEVICE: &str = "eth0";
 
-/// A capture that can be played.
+/// A capture that can be sent.
 struct Playable {
     name: String,
-    /// What is left of it: the frames that fit.
+    /// Its frames that fit the device.
     frames: Vec<Recorded>,
     skipped: usize,
-    /// When each frame is due, from the start.
+    /// The time at which each frame is due, from the start.
     due: Vec<Duration>,
 }
 
-/// Takes about a minute: the longest capture lasts 49 s when squeezed, and eight are played at a time.
+/// Takes about a minute: the longest capture lasts 49 s with short pauses, and eight are played at a time.
 #[test]
-fn live_is_replay_verdict_by_verdict() -> Result<()> {
+fn a_live_run_equals_the_replay_verdict_by_verdict() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
     if skip_unless_privileged() {
         return Ok(());
@@ -66,12 +66,12 @@ fn live_is_replay_verdict_by_verdict() -> Result<()> {
     );
     let differences: Vec<_> = differences.into_iter().flatten().collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    assert!(frames > 1_000, "hardly anything was played");
+    assert!(frames > 1_000, "hardly anything was sent");
     Ok(())
 }
 
 impl Playable {
-    /// `None`: it is not of Ethernet.
+    /// Reads a capture; `None` if it is not Ethernet.
     fn read(path: &Path) -> Result<Option<Self>> {
         let Some(all) = read_ethernet(path)? else { return Ok(None) };
         let count = all.len();
@@ -81,12 +81,12 @@ impl Playable {
         Ok(Some(Self { name: name(path), skipped: count - frames.len(), frames, due }))
     }
 
-    /// What the agent says otherwise than the replay.
+    /// The differences between the live run and the replay.
     fn differences(&self) -> Result<Vec<String>> {
         let made = Made::record(&format!("live-{}", self.name), &self.frames)?;
         let replayed = replay(made.path(), &["--squeeze", "1s", "--events"])?;
         let live = self.play()?;
-        let report = live.last().context("the agent said nothing")?;
+        let report = live.last().context("the agent wrote nothing")?;
         let mut differences = Vec::new();
         let mut compare = |what: &str, live: &dyn std::fmt::Debug, replayed: &dyn std::fmt::Debug| {
             let (live, replayed) = (format!("{live:?}"), format!("{replayed:?}"));
@@ -103,7 +103,7 @@ impl Playable {
         Ok(differences)
     }
 
-    /// Plays the frames into a veth; all that the agent at its other end says.
+    /// Sends the frames into a veth, and returns the output of the agent at its other end.
     fn play(&self) -> Result<Vec<Value>> {
         let (near, far) = (Namespace::new()?, Namespace::new()?);
         near.disable_ipv6()?;
@@ -129,15 +129,15 @@ impl Playable {
     }
 }
 
-/// Starts the agents one after another: each has the kernel verify its programs, and on a small machine eight of them
-/// at once take longer than one is waited for.
+/// Starts the agents one after another: the kernel verifies the programs of each, and eight at once exceed
+/// the start limit on a small machine.
 fn start(far: &Namespace, options: &[&str]) -> Result<Agent> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     Agent::start(far, HANDSHAKE, options)
 }
 
-/// When each frame is due, its pause before it no longer than [`SQUEEZE`]; time that runs backwards is no pause.
+/// The time at which each frame is due. Pauses are limited to [`SQUEEZE`]; a step back in time is no pause.
 fn due(frames: &[Recorded]) -> Vec<Duration> {
     let mut due = Duration::ZERO;
     let mut before = frames.first().map_or(0, |frame| frame.time_ns);
@@ -150,7 +150,7 @@ fn due(frames: &[Recorded]) -> Vec<Duration> {
     all
 }
 
-/// Waits until the driver has handed all frames to the program.
+/// Waits until the driver has passed all frames to the program.
 fn await_frames(far: &Namespace, sent: u64) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -159,19 +159,19 @@ fn await_frames(far: &Namespace, sent: u64) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("{sent} frames sent, {seen} seen by the hook");
+            bail!("{sent} frames sent, {seen} at the hook");
         }
         sleep(Duration::from_millis(5));
     }
 }
 
-/// How many attempts have each leg's time, and how many are left out of it.
+/// For each leg, the number of attempts with a time, and of those excluded.
 fn legs(report: &Value) -> Vec<[&Value; 2]> {
     let legs = ["syn_to_syn_ack", "syn_ack_to_ack", "connect"].map(|leg| &report["latency"][leg]);
     legs.iter().map(|leg| [&leg["count"], &leg["excluded"]]).collect()
 }
 
-/// Every attempt that ended or stands, by its ends and numbers, with its verdict.
+/// Every attempt, ended or not, with its ends, numbers and verdict.
 fn attempts(lines: &[Value]) -> BTreeSet<String> {
     let is_attempt = |line: &&Value| line["type"] == "flow" && !line["isn_initiator"].is_null();
     let row = |line: &Value| {
@@ -181,7 +181,7 @@ fn attempts(lines: &[Value]) -> BTreeSet<String> {
     lines.iter().filter(is_attempt).map(row).collect()
 }
 
-/// What the table holds at the end, times apart: the last line of each tuple.
+/// The table at the end without times: the last line of each tuple.
 fn records(lines: &[Value]) -> BTreeMap<String, Value> {
     const TIMES: [&str; 7] = [
         "started",

@@ -1,43 +1,43 @@
-//! Captures made by hand, and the frames of others.
+//! Builds captures, and reads the frames of existing ones.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use handshake_lab::frame::{Mac, Segment, tcp_frame};
+use handshake_lab::frame::{BuiltSegment, Mac, tcp_frame};
 
 use crate::support::{Replayed, replay};
 
-/// Who begins.
+/// The initiator.
 pub(crate) const CLIENT: &str = "192.0.2.1:40000";
-/// Who is called.
+/// The responder.
 pub(crate) const SERVER: &str = "198.51.100.2:443";
-/// From and to, of every frame.
+/// Source and destination MAC address of every frame.
 pub(crate) const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
 
-/// A segment: who sends it, its flags, seq, ack.
+/// A segment: its sender, flags, sequence number and acknowledgement number.
 pub(crate) type Row = (&'static str, u8, u32, u32);
 
-/// Replays the segments, a millisecond apart.
+/// Replays the segments, one millisecond apart.
 pub(crate) fn play(name: &str, rows: &[Row]) -> Result<Replayed> {
     replay(Made::segments(name, 1_000, rows)?.path(), &[])
 }
 
-/// The frame of a segment between the two.
+/// The frame of a segment between client and server.
 pub(crate) fn frame((source, flags, seq, ack): &Row) -> Result<Vec<u8>> {
     let destination = if *source == CLIENT { SERVER } else { CLIENT };
     let (source, destination): (SocketAddr, SocketAddr) = (source.parse()?, destination.parse()?);
-    let segment = Segment { source, destination, seq: *seq, ack: *ack, flags: *flags, payload: b"" };
+    let segment = BuiltSegment { source, destination, seq: *seq, ack: *ack, flags: *flags, payload: b"" };
     tcp_frame(MACS, &segment)
 }
 
-/// A file with a capture made by hand; removed on drop.
+/// A capture file built by the test; removed on drop.
 #[derive(Debug)]
 pub(crate) struct Made(PathBuf);
 
 impl Made {
-    /// A classic capture of Ethernet frames, each with its time in microseconds.
+    /// Writes a pcap file of Ethernet frames, each with its time in microseconds.
     pub(crate) fn of(name: &str, frames: &[(u64, Vec<u8>)]) -> Result<Self> {
         let recorded = |(time_us, bytes): &(u64, Vec<u8>)| {
             let length = u32::try_from(bytes.len())?;
@@ -46,15 +46,15 @@ impl Made {
         Self::record(name, &frames.iter().map(recorded).collect::<Result<Vec<_>>>()?)
     }
 
-    /// The segments as frames, so many microseconds apart.
+    /// Writes the segments as frames, `pause_us` apart.
     pub(crate) fn segments(name: &str, pause_us: u64, rows: &[Row]) -> Result<Self> {
         let frames = rows.iter().zip(0..).map(|(row, at)| Ok((pause_us * at, frame(row)?)));
         Self::of(name, &frames.collect::<Result<Vec<_>>>()?)
     }
 
-    /// A classic capture of these frames, in nanoseconds.
+    /// Writes a pcap file of these frames, with nanoseconds.
     pub(crate) fn record(name: &str, frames: &[Recorded]) -> Result<Self> {
-        // The magic number, version 2.4, UTC, a snap length that cuts nothing.
+        // The magic number, version 2.4, UTC, and a snap length that cuts nothing.
         let mut bytes = words(&[NANOSECONDS, 4 << 16 | 2, 0, 0, 262_144, LINKTYPE_ETHERNET]);
         for frame in frames {
             let seconds = u32::try_from(frame.time_ns / 1_000_000_000)?;
@@ -67,7 +67,7 @@ impl Made {
         Ok(Self(file))
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -79,9 +79,9 @@ impl Drop for Made {
     }
 }
 
-/// The magic number of a capture with nanoseconds; as this machine's 32-bit word.
+/// The magic number of pcap with nanoseconds.
 const NANOSECONDS: u32 = 0xa1b2_3c4d;
-/// The same with microseconds.
+/// The magic number of pcap with microseconds.
 const MICROSECONDS: u32 = 0xa1b2_c3d4;
 const LINKTYPE_ETHERNET: u32 = 1;
 
@@ -89,18 +89,18 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// A frame as a capture has it.
+/// A frame in a capture.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
-    /// Since the Unix epoch.
+    /// Nanoseconds since the Unix epoch.
     pub(crate) time_ns: u64,
-    /// Bytes it had on the wire.
+    /// Length on the wire, bytes.
     pub(crate) length: u32,
-    /// What was captured of it.
+    /// The captured bytes.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The frames of a classic capture, read without the reader under test; `None` when they are not Ethernet's.
+/// Reads the frames of a pcap file without the reader under test; `None` if they are not Ethernet.
 pub(crate) fn read_ethernet(path: &Path) -> Result<Option<Vec<Recorded>>> {
     let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
     let (header, mut rest) = bytes.split_at_checked(24).context("no header")?;
@@ -110,7 +110,7 @@ pub(crate) fn read_ethernet(path: &Path) -> Result<Option<Vec<Recorded>>> {
     let scale = match word(header) {
         NANOSECONDS => 1,
         MICROSECONDS => 1_000,
-        other => bail!("{}: no classic capture: {other:#x}", path.display()),
+        other => bail!("{}: not a pcap file: {other:#x}", path.display()),
     };
     if word(&header[20..]) != LINKTYPE_ETHERNET {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The command on real traffic that nobody here made, held against what others say of it.
+//! Runs the command on real traffic from others, and compares it with independent accounts.
 //!
 //! The captures are in the folder that `HANDSHAKE_CAPTURES` names, by default one beside the project; without
 //! them these tests count as skipped.

@@ -1,16 +1,16 @@
-//! Conversations whose beginning or end was not captured: who began is inferred, nothing but a SYN becomes an attempt,
-//! and where time stops, what has no answer gets none.
+//! Conversations whose beginning or end was not captured: the initiator is inferred, only a SYN begins an
+//! attempt, and at the end of a capture an unanswered packet gets its verdict at once.
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use handshake_lab::frame::{Segment, flag, tcp_frame};
+use handshake_lab::frame::{BuiltSegment, flag, tcp_frame};
 use serde_json::Value;
 
 use crate::made::{CLIENT, MACS, Made, SERVER, frame, play};
 use crate::support::{Replayed, end, replay};
 
-/// Verdict, initiator and responder of the only flow, which is no attempt.
+/// Verdict, initiator and responder of the only flow, which is not an attempt.
 fn only_flow_outside(got: &Replayed) -> [String; 3] {
     assert_eq!(got.report["tcp"]["attempts"], 0);
     assert_eq!(got.flows.len(), 1);
@@ -22,7 +22,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The sender of a SYN+ACK is the one that was called.
+/// The sender of a SYN+ACK is the responder.
 #[test]
 fn a_lone_syn_ack_is_an_orphan_and_its_sender_the_responder() -> Result<()> {
     let got = play("lone-syn-ack", &[(SERVER, flag::SYN | flag::ACK, 5_000, 1_001)])?;
@@ -31,7 +31,7 @@ fn a_lone_syn_ack_is_an_orphan_and_its_sender_the_responder() -> Result<()> {
     Ok(())
 }
 
-/// Backscatter of a flood under a forged address: SYN+ACKs that repeat, and the RST that gives up.
+/// Backscatter of a flood with a forged address: retransmitted SYN+ACKs, and the RST that gives up.
 #[test]
 fn backscatter_is_no_attempt() -> Result<()> {
     let syn_ack = (SERVER, flag::SYN | flag::ACK, 5_000, 1_001);
@@ -42,9 +42,9 @@ fn backscatter_is_no_attempt() -> Result<()> {
     Ok(())
 }
 
-/// A RST alone opens not even a record: there is nothing to follow.
+/// A RST alone makes no record: there is nothing to follow.
 #[test]
-fn a_lone_rst_is_counted_and_nothing_else() -> Result<()> {
+fn a_lone_rst_is_counted_and_makes_no_flow() -> Result<()> {
     for flags in [flag::RST, flag::RST | flag::ACK, flag::RST | flag::SYN, flag::RST | flag::SYN | flag::ACK]
     {
         let got = play("lone-rst", &[(SERVER, flags, 5_000, 1_001)])?;
@@ -54,23 +54,29 @@ fn a_lone_rst_is_counted_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// Who sends the first ACK is as good a guess as any: here it is the server, and the guess is wrong and stays so.
+/// The sender of the first ACK is taken for the initiator. Here it is the server, and the wrong guess stays.
 #[test]
-fn a_lone_ack_is_midstream_and_its_sender_is_taken_for_the_initiator() -> Result<()> {
+fn a_lone_ack_is_midstream_and_its_sender_the_initiator() -> Result<()> {
     let got = play("lone-ack", &[(SERVER, flag::ACK, 5_001, 1_001), (CLIENT, flag::ACK, 1_001, 5_001)])?;
     assert_eq!(only_flow_outside(&got), ["midstream", SERVER, CLIENT]);
     assert_eq!(got.report["tcp"]["midstream"], 1);
     Ok(())
 }
 
-/// Of all sets of flags only those with SYN and without ACK and RST begin an attempt, whatever else is set.
+/// Of all flag combinations, only those with SYN and without ACK and RST begin an attempt.
 #[test]
-fn nothing_but_a_syn_becomes_an_attempt() -> Result<()> {
+fn only_a_syn_begins_an_attempt() -> Result<()> {
     let server: SocketAddr = SERVER.parse()?;
     let conversation = |flags: u8| {
         let source = SocketAddr::new(server.ip(), 1_000 + u16::from(flags));
-        let segment =
-            Segment { source, destination: CLIENT.parse()?, seq: 5_000, ack: 1_001, flags, payload: b"" };
+        let segment = BuiltSegment {
+            source,
+            destination: CLIENT.parse()?,
+            seq: 5_000,
+            ack: 1_001,
+            flags,
+            payload: b"",
+        };
         Ok((0, tcp_frame(MACS, &segment)?))
     };
     let frames = (0..=u8::MAX).map(conversation).collect::<Result<Vec<_>>>()?;
@@ -85,7 +91,7 @@ fn nothing_but_a_syn_becomes_an_attempt() -> Result<()> {
     Ok(())
 }
 
-/// The whole end of a connection without its beginning: an ACK, data, both FINs, a late RST.
+/// The end of a connection without its beginning: an ACK, data, both FINs, a late RST.
 #[test]
 fn the_end_of_a_connection_is_no_attempt() -> Result<()> {
     let got = play(
@@ -102,7 +108,7 @@ fn the_end_of_a_connection_is_no_attempt() -> Result<()> {
     Ok(())
 }
 
-/// A SYN ends the guessing: the attempt is its sender's, whoever was taken for the initiator before.
+/// A SYN replaces the guess: its sender is the initiator of the attempt.
 #[test]
 fn a_syn_after_the_middle_begins_an_attempt_of_its_sender() -> Result<()> {
     let got = play(
@@ -121,9 +127,9 @@ fn a_syn_after_the_middle_begins_an_attempt_of_its_sender() -> Result<()> {
     Ok(())
 }
 
-/// A mirror port that reorders: the SYN+ACK comes before its SYN, and the attempt is whole in the end.
+/// A mirror port reorders: the SYN+ACK comes before its SYN, and the attempt is complete in the end.
 #[test]
-fn a_syn_behind_its_syn_ack_makes_the_orphan_an_attempt() -> Result<()> {
+fn a_syn_after_its_syn_ack_makes_the_orphan_an_attempt() -> Result<()> {
     let got = play(
         "reordered",
         &[
@@ -141,9 +147,9 @@ fn a_syn_behind_its_syn_ack_makes_the_orphan_an_attempt() -> Result<()> {
     Ok(())
 }
 
-/// At the end of a capture time stands still: a SYN and a datagram of the last moment have no answer to wait for.
+/// At the end of a capture time stops: a SYN and a datagram of the last moment have no answer to wait for.
 #[test]
-fn where_time_stops_nothing_is_pending() -> Result<()> {
+fn nothing_is_pending_at_the_end_of_a_capture() -> Result<()> {
     let udp = |source_port: u8| {
         let mut frame = [MACS[1].0, MACS[0].0].concat();
         frame.extend([0x08, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);

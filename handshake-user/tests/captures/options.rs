@@ -12,12 +12,12 @@ const SYN_ACK: Row = (SERVER, flag::SYN | flag::ACK, 5_000, 1_001);
 const THIRD: Row = (CLIENT, flag::ACK, 1_001, 5_001);
 const THIRD_WITH_FIN: Row = (CLIENT, flag::FIN | flag::ACK, 1_001, 5_001);
 const REFUSAL: Row = (SERVER, flag::RST | flag::ACK, 0, 1_001);
-/// At a sequence number that nobody expects: it ends nothing.
+/// A RST at an unexpected sequence number; it ends nothing.
 const STRAY_RST: Row = (SERVER, flag::RST, 77, 0);
 
-/// A handshake and what came of it; the bits.
+/// Segments, and the verdict and bits that follow from them.
 #[test]
-fn completeness_has_a_bit_for_each_kind_of_segment() -> Result<()> {
+fn completeness_has_a_bit_for_each_class_of_segment() -> Result<()> {
     let rows: [(&[Row], &str, u64); 9] = [
         (&[SYN], "half_open", 1),
         (&[SYN, SYN_ACK], "half_open", 3),
@@ -41,9 +41,9 @@ fn completeness_has_a_bit_for_each_kind_of_segment() -> Result<()> {
     Ok(())
 }
 
-/// A stream of its own for the same ports again, as in Wireshark.
+/// A new attempt on the same ports is a new stream, as in Wireshark.
 #[test]
-fn completeness_begins_anew_with_a_new_attempt() -> Result<()> {
+fn completeness_is_reset_by_a_new_attempt() -> Result<()> {
     let again: Row = (CLIENT, flag::SYN, 90_000, 0);
     let made = Made::segments("anew", 1_000, &[SYN, SYN_ACK, THIRD, STRAY_RST, again])?;
     let got = replay(made.path(), &["--compat"])?;
@@ -53,7 +53,7 @@ fn completeness_begins_anew_with_a_new_attempt() -> Result<()> {
 }
 
 #[test]
-fn compat_is_in_text_and_events_and_only_when_asked_for() -> Result<()> {
+fn compat_adds_completeness_to_text_and_events() -> Result<()> {
     let made = Made::segments("compat", 1_000, &[SYN, SYN_ACK, THIRD])?;
     let text = |options: &[&str]| Ok(String::from_utf8(run_replay(made.path(), options)?.stdout)?);
     let said: Result<Vec<String>> = [&["--compat", "--flows"][..], &["--compat", "--events"], &["--flows"]]
@@ -68,7 +68,7 @@ fn compat_is_in_text_and_events_and_only_when_asked_for() -> Result<()> {
     Ok(())
 }
 
-/// An hour between SYN and SYN+ACK: expired and orphaned as it was, completed when the pauses are shortened.
+/// An hour between SYN and SYN+ACK: expired and orphaned in real time, completed with shortened pauses.
 #[test]
 fn squeeze_shortens_pauses() -> Result<()> {
     const HOUR_US: u64 = 3_600_000_000;
@@ -80,7 +80,7 @@ fn squeeze_shortens_pauses() -> Result<()> {
     assert_eq!(verdicts(&["--squeeze", "2h"])?, ["half_open_expired", "orphan_syn_ack"]);
     assert_eq!(verdicts(&["--squeeze", "1s"])?, ["completed"]);
     let flow = &replay(made.path(), &["--squeeze", "1s"])?.flows[0];
-    // To the records' tick of 64 ns.
+    // Equal up to the records' resolution of 64 ns.
     assert_eq!(flow["syn_to_syn_ack_ns"], 1_000_000_000);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Where the captures are, the command on one of them, and captures made by hand.
+//! Finds the captures and runs the command on them.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// The command under test.
 pub(crate) const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");
 
-/// The captures by name; `None`, and said so, where there are none.
+/// The captures sorted by name. If there are none, prints so and returns `None`.
 pub(crate) fn captures() -> Option<Vec<PathBuf>> {
     let mut paths: Vec<_> = fs::read_dir(folder())
         .into_iter()
@@ -30,13 +30,13 @@ pub(crate) fn captures() -> Option<Vec<PathBuf>> {
     Some(paths)
 }
 
-/// The folder of the captures and of what is expected of them.
+/// The folder of the captures and their expected results.
 pub(crate) fn folder() -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
     std::env::var_os("HANDSHAKE_CAPTURES").map_or(beside, PathBuf::from)
 }
 
-/// What `work` makes of each of `items`, several at a time, in their order; or the first error.
+/// Applies `work` to each of `items`, several at a time. Returns the results in order, or the first error.
 pub(crate) fn in_parallel<I: Sync, T: Send>(
     items: &[I],
     work: impl Fn(&I) -> Result<T> + Sync,
@@ -66,10 +66,10 @@ pub(crate) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Says why the test is left out, and has it counted as skipped.
+/// Prints why the test is skipped, and counts it as skipped.
 pub(crate) fn skip(reason: &str) {
     let line = format!("skipped: {reason}\n");
-    // Not eprintln!: the test harness would keep it to itself.
+    // Not eprintln!: the test harness would capture it.
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(log) = std::env::var_os("HANDSHAKE_SKIP_LOG") {
         let log = fs::OpenOptions::new().append(true).create(true).open(log);
@@ -77,7 +77,7 @@ pub(crate) fn skip(reason: &str) {
     }
 }
 
-/// What `replay -o jsonl --flows` says of a capture.
+/// The output of `replay -o jsonl --flows`.
 #[derive(Debug)]
 pub(crate) struct Replayed {
     /// The closing report.
@@ -87,13 +87,13 @@ pub(crate) struct Replayed {
 }
 
 impl Replayed {
-    /// The flows of a protocol.
+    /// The flows of one protocol.
     pub(crate) fn of(&self, protocol: &str) -> Vec<&Value> {
         self.flows.iter().filter(|flow| flow["protocol"] == protocol).collect()
     }
 }
 
-/// Replays a capture, with `more` options.
+/// Replays a capture with additional options.
 pub(crate) fn replay(path: &Path, more: &[&str]) -> Result<Replayed> {
     let output = run_replay(path, &[&["-o", "jsonl", "--flows"], more].concat())?;
     let text = String::from_utf8(output.stdout).context("read the flows")?;
@@ -103,7 +103,7 @@ pub(crate) fn replay(path: &Path, more: &[&str]) -> Result<Replayed> {
     Ok(Replayed { report, flows: values })
 }
 
-/// Runs `replay` to its end, which must be a good one.
+/// Runs `replay` to its end, which must succeed.
 pub(crate) fn run_replay(path: &Path, more: &[&str]) -> Result<Output> {
     let output =
         Command::new(HANDSHAKE).arg("replay").arg(path).args(more).output().context("start replay")?;
@@ -112,7 +112,7 @@ pub(crate) fn run_replay(path: &Path, more: &[&str]) -> Result<Output> {
     Ok(output)
 }
 
-/// An end of a flow as the captures' expectations write it: `192.0.2.1:80`, `[2001:db8::1]:80`.
+/// Formats an end of a flow like the expected results: `192.0.2.1:80`, `[2001:db8::1]:80`.
 pub(crate) fn end(end: &Value) -> String {
     let address = end["address"].as_str().unwrap_or_default();
     let port = &end["port"];

@@ -1,6 +1,6 @@
-//! `replay --compat` against the installed tshark: `tcp.completeness`, stream by stream.
+//! Compares `replay --compat` with the installed tshark: `tcp.completeness`, stream by stream.
 //!
-//! Every difference must fall into a class that docs/accuracy.md explains, and is held to it packet by packet.
+//! Every difference must belong to a class that docs/accuracy.md explains, which is checked packet by packet.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,54 +8,55 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use handshake_lab::frame::{Segment, flag, tcp_frame};
+use handshake_lab::frame::{BuiltSegment, flag, tcp_frame};
 use serde_json::Value;
 
 use crate::made::{CLIENT, MACS, Made, SERVER};
 use crate::support::{captures, end, in_parallel, name, replay, skip};
 
-/// The bits that `--compat` gives.
+/// The bits that `--compat` reports.
 const COMPARED: u64 = SYN | SYN_ACK | ACK | RST;
 const SYN: u64 = 1;
 const SYN_ACK: u64 = 2;
 const ACK: u64 = 4;
 const RST: u64 = 32;
 
-/// Why the two may differ.
+/// The reason for a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    /// They do not.
+    /// No difference.
     Equal,
-    /// tshark's ACK bit wants an ACK without data. All that the stream has carry some.
+    /// tshark's ACK bit needs an ACK without data, and every ACK of the stream has data.
     DataBearingAck,
-    /// tshark's ACK bit also takes the acknowledgement of a RST or FIN, without a look at its number.
+    /// tshark's ACK bit also counts the acknowledgement of a RST or FIN, without checking its number.
     UncheckedAck,
-    /// A tuple has several streams or flows, and not as many of the one as of the other: tshark tells streams apart by
-    /// the last address of a source route too, and takes the same SYN on a closed connection for a retransmission.
+    /// A tuple has different numbers of streams and flows: tshark also distinguishes streams by the last
+    /// address of a source route, and takes the same SYN on a closed connection for a retransmission.
     Splitting,
-    /// tshark shows the packet that opens a stream before it counts it, unless it is a SYN; here it is the only one.
+    /// tshark shows the first packet of a stream before it counts it, unless it is a SYN; here it is the only
+    /// packet.
     OnlyPacket,
-    /// We keep no record of a RST or FIN alone: there is nothing to follow.
+    /// handshake keeps no record of a lone RST or FIN: there is nothing to follow.
     NoRecord,
-    /// tshark looks into an encapsulation that we do not enter.
+    /// tshark decodes an encapsulation that handshake does not.
     NotEntered,
 }
 
-/// A stream of tshark's.
+/// One of tshark's streams.
 #[derive(Debug, Default)]
 struct Stream {
     completeness: u64,
-    /// Flags and bytes of data of its packets.
+    /// Flags and data bytes of its packets.
     packets: Vec<(u64, u64)>,
-    /// In an encapsulation that we do not enter.
+    /// Whether it is in an encapsulation that handshake does not decode.
     inside: bool,
 }
 
-/// The streams and the flows of a tuple, each in their order.
+/// The streams and the flows of one tuple, each in order.
 type Both = (Vec<Stream>, Vec<u64>);
 
 #[test]
-fn completeness_is_tsharks_but_for_the_classes_that_are_explained() -> Result<()> {
+fn completeness_equals_tsharks_except_for_explained_classes() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
     if !has_tshark() {
         return Ok(());
@@ -76,9 +77,9 @@ fn completeness_is_tsharks_but_for_the_classes_that_are_explained() -> Result<()
     Ok(())
 }
 
-/// Each class but the encapsulation, by a conversation made for it.
+/// Tests each class except the encapsulation with a conversation built for it.
 #[test]
-fn each_class_is_what_tshark_does() -> Result<()> {
+fn each_class_is_reproduced_with_tshark() -> Result<()> {
     if !has_tshark() {
         return Ok(());
     }
@@ -107,10 +108,11 @@ fn each_class_is_what_tshark_does() -> Result<()> {
     Ok(())
 }
 
-/// By the initiator?, flags, data.
+/// A segment: whether the initiator sends it, its flags, its data.
 type Sent = (bool, u8, &'static [u8]);
 
-/// A frame of the conversation that begins at `port`, in the order of nothing: tshark looks at flags and lengths.
+/// A frame of the conversation with the client's `port`. Its numbers do not matter: tshark looks at flags and
+/// lengths.
 fn conversation(port: u16, (by_initiator, flags, payload): &Sent) -> Result<Vec<u8>> {
     let (client, server): (SocketAddr, SocketAddr) = (CLIENT.parse()?, SERVER.parse()?);
     let client = SocketAddr::new(client.ip(), port);
@@ -120,7 +122,7 @@ fn conversation(port: u16, (by_initiator, flags, payload): &Sent) -> Result<Vec<
         (server, client, 5_000)
     };
     let ack = if *by_initiator { 5_001 } else { 1_001 };
-    tcp_frame(MACS, &Segment { source, destination, seq, ack, flags: *flags, payload })
+    tcp_frame(MACS, &BuiltSegment { source, destination, seq, ack, flags: *flags, payload })
 }
 
 fn has_tshark() -> bool {
@@ -131,7 +133,7 @@ fn has_tshark() -> bool {
     found
 }
 
-/// The classes that the streams and flows of one tuple fall into, or what is left unexplained.
+/// The classes of one tuple's streams and flows, or an error for an unexplained difference.
 fn classify((streams, flows): &Both) -> Result<Vec<Class>> {
     if flows.is_empty() && streams.iter().all(|stream| stream.inside) {
         return Ok(vec![Class::NotEntered; streams.len()]);
@@ -140,7 +142,7 @@ fn classify((streams, flows): &Both) -> Result<Vec<Class>> {
         let follows =
             |flags: &u64| flags & TCP_RST == 0 && flags & (TCP_SYN | TCP_ACK) != 0 && flags & TCP_FIN == 0;
         let any = streams.iter().flat_map(|stream| &stream.packets).any(|(flags, _)| follows(flags));
-        ensure!(!any, "we have no flow");
+        ensure!(!any, "handshake has no flow");
         return Ok(vec![Class::NoRecord; streams.len()]);
     }
     ensure!(!streams.is_empty(), "tshark has no stream");
@@ -163,7 +165,7 @@ const TCP_ACK: u64 = 0x10;
 fn compare(stream: &Stream, flow: u64) -> Result<Class> {
     let theirs = stream.completeness & COMPARED;
     let (only_theirs, only_ours) = (theirs & !flow, flow & !theirs);
-    // What tshark takes for the ACK of the handshake.
+    // The packets that tshark takes for the ACK of the handshake.
     let mut bare =
         stream.packets.iter().filter(|(flags, data)| flags & (TCP_SYN | TCP_ACK) == TCP_ACK && *data == 0);
     match (only_theirs, only_ours) {
@@ -171,11 +173,11 @@ fn compare(stream: &Stream, flow: u64) -> Result<Class> {
         (0, _) if stream.packets.len() == 1 && theirs == 0 => Ok(Class::OnlyPacket),
         (0, ACK) if bare.next().is_none() => Ok(Class::DataBearingAck),
         (ACK, 0) if bare.all(|(flags, _)| flags & (TCP_FIN | TCP_RST) != 0) => Ok(Class::UncheckedAck),
-        _ => bail!("bits of tshark's alone {only_theirs}, of ours alone {only_ours}"),
+        _ => bail!("bits only in tshark {only_theirs}, only in handshake {only_ours}"),
     }
 }
 
-/// tshark's streams and our flows by their tuple.
+/// tshark's streams and handshake's flows, by tuple.
 fn tuples(path: &Path) -> Result<BTreeMap<String, Both>> {
     let mut tuples: BTreeMap<String, Both> = BTreeMap::new();
     for (tuple, stream) in streams(path)? {
@@ -197,7 +199,7 @@ fn unordered(a: String, b: String) -> String {
     if a < b { format!("{a} {b}") } else { format!("{b} {a}") }
 }
 
-/// The streams with their tuples, in their order.
+/// The streams with their tuples, in order.
 fn streams(path: &Path) -> Result<Vec<(String, Stream)>> {
     let mut command = Command::new("tshark");
     command.args(ASKED).args(FIELDS.iter().flat_map(|field| ["-e", field])).arg("-r").arg(path);
@@ -212,7 +214,7 @@ fn streams(path: &Path) -> Result<Vec<(String, Stream)>> {
         stream.0 = tuple(&fields)?;
         stream.1.completeness |= fields[1].parse::<u64>()?;
         let flags = u64::from_str_radix(fields[2].trim_start_matches("0x"), 16)?;
-        // The length of a first fragment is not known; it has data.
+        // The length of a first fragment is unknown; it has data.
         let data = if fields[3].is_empty() { 1 } else { fields[3].parse()? };
         stream.1.packets.push((flags, data));
         stream.1.inside |= fields[4].split(':').any(|protocol| NOT_ENTERED.contains(&protocol));
@@ -220,9 +222,9 @@ fn streams(path: &Path) -> Result<Vec<(String, Stream)>> {
     Ok(streams.into_values().collect())
 }
 
-/// Read twice, as the window does: completeness is that of the whole stream then. No reassembly: a first fragment
-/// counts as it is. The FTP dissector is left out, for it makes streams ahead of their SYNs, which lose that bit.
-/// TCP headers within ICMP errors are none of a stream's.
+/// Two passes, as in Wireshark's window: completeness is then that of the whole stream. No reassembly: a
+/// first fragment counts as it is. The FTP dissector is disabled, because it creates streams before their
+/// SYNs, which then lack that bit. TCP headers within ICMP errors belong to no stream.
 const ASKED: [&str; 15] = [
     "-2",
     "-n",
@@ -254,10 +256,11 @@ const FIELDS: [&str; 12] = [
     "ipv6.src",
     "ipv6.dst",
 ];
-/// As `frame.protocols` names them.
+/// The encapsulations that are not decoded, as `frame.protocols` names them.
 const NOT_ENTERED: [&str; 1] = ["vntag"];
 
-/// The ends by the addresses in the header: of a source route tshark shows the last one as the destination.
+/// The ends by the addresses in the header: for a source route, tshark shows the last address as the
+/// destination.
 fn tuple(fields: &[&str; FIELDS.len()]) -> Result<String> {
     let [_, _, _, _, _, source_port, destination_port, source4, last4, current4, source6, destination6] =
         fields;

@@ -1,31 +1,31 @@
-//! A report's books: what every report must satisfy, whatever it is of, and how two of them differ.
+//! Checks a report's figures against each other, and computes the difference of two reports.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use handshake_lab::agent::Outcome;
+use handshake_lab::agent::AgentOutcome;
 pub(crate) use handshake_lab::books::check;
 use handshake_lab::books::{self, ATTEMPTS};
 use handshake_lab::tap::Tally;
 use serde_json::Value;
 
-/// The figure at `path` of a report: `tcp.half_open.now`.
+/// The figure at `path` in a report, for example `tcp.half_open.now`.
 ///
 /// # Panics
-/// There is none.
+/// The report has no such figure.
 pub(crate) fn figure(report: &Value, path: &str) -> u64 {
     books::figure(report, path).unwrap_or_else(|error| panic!("{error:#} in {report}"))
 }
 
-/// What holds beside that while nothing happens: what is read later than the books agrees with them.
+/// Checks what also holds while no packet arrives: figures read later than the counters agree with them.
 ///
 /// # Errors
-/// The first that does not hold.
+/// The first violation.
 pub(crate) fn check_at_rest(report: &Value) -> Result<()> {
     check(report)?;
     let equal = |what: &str, left: u64, right: u64| equal(report, what, left, right);
     equal("unsettled", figure(report, "unsettled"), 0)?;
-    // A service's row has the verdicts without their causes.
+    // A service's row has the verdicts, but not their causes.
     let mut verdicts = BTreeMap::from([("attempts", figure(report, "tcp.attempts"))]);
     for path in ATTEMPTS.iter() {
         *verdicts.entry(path.split('.').nth(1).unwrap_or(path)).or_default() += figure(report, path);
@@ -43,17 +43,17 @@ fn equal(report: &Value, what: &str, left: u64, right: u64) -> Result<()> {
     Ok(())
 }
 
-/// `name` summed over the rows of `protocol`.
+/// The sum of `name` over the rows of `protocol`.
 fn services(report: &Value, protocol: &str, name: &str) -> u64 {
     let rows = report["services"].as_array().into_iter().flatten();
     rows.filter(|row| row["protocol"] == protocol).map(|row| figure(row, name)).sum()
 }
 
-/// Checks every report of a run, and gives the last, which is one at rest.
+/// Checks every report of a run, and returns the last, which must be at rest.
 ///
 /// # Errors
-/// There is none, or one does not hold what [`check`] asks, the last what [`check_at_rest`] does.
-pub(crate) fn balanced(outcome: &Outcome) -> Result<Value> {
+/// There is no report, a report violates [`check`], or the last one violates [`check_at_rest`].
+pub(crate) fn balanced(outcome: &AgentOutcome) -> Result<Value> {
     for value in outcome.values()?.iter().filter(|value| value["type"] == "report") {
         check(value)?;
     }
@@ -62,7 +62,7 @@ pub(crate) fn balanced(outcome: &Outcome) -> Result<Value> {
     Ok(last)
 }
 
-/// A report's classes as the tap has them.
+/// A report's packet classes as a tap's tally.
 pub(crate) fn tally(packets: &Value) -> Tally {
     let of = |class| figure(packets, class);
     let other = ["tcp_other", "ip_other", "fragment", "non_ip", "truncated", "malformed"];
@@ -78,10 +78,10 @@ pub(crate) fn tally(packets: &Value) -> Tally {
     }
 }
 
-/// Figures by path.
+/// Figures by their path.
 pub(crate) type Figures = BTreeMap<String, i64>;
 
-/// All figures of `tcp` and `udp`.
+/// All figures of `tcp` and `udp` in a report.
 pub(crate) fn figures(report: &Value) -> Figures {
     let mut all = Figures::new();
     for part in ["tcp", "udp"] {
@@ -98,7 +98,7 @@ fn flatten(path: &str, value: &Value, all: &mut Figures) {
     }
 }
 
-/// What has changed from one report to another, figures that have not left out.
+/// The changes from one report to another, without those that are 0.
 pub(crate) fn change(before: &Value, after: &Value) -> Figures {
     let mut change = figures(after);
     for (path, value) in figures(before) {
@@ -108,7 +108,7 @@ pub(crate) fn change(before: &Value, after: &Value) -> Figures {
     change
 }
 
-/// `figures` but for those at `paths`.
+/// `figures` without those at `paths`.
 pub(crate) fn without(mut figures: Figures, paths: &[&str]) -> Figures {
     figures.retain(|path, _| !paths.contains(&path.as_str()));
     figures

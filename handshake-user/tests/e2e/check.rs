@@ -1,4 +1,4 @@
-//! `handshake check`: what it answers, by its exit code and in words, and what it does with the command.
+//! `handshake check`: its exit code, its messages, and what it does with the command.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::agent::{Outcome, run_to_end};
+use handshake_lab::agent::{AgentOutcome, run_to_end};
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::{Family, Process, skip_unless_privileged, skip_without_tool, udp};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,12 +19,12 @@ use serde_json::Value;
 use crate::HANDSHAKE;
 use crate::books::{check_at_rest, figure};
 use crate::error::{Scratch, check_error, run};
-use crate::network::{Network, PATIENCE, loopback, router, segment};
+use crate::network::{Network, TIMEOUT, loopback, router, segment};
 
-/// A command that says when it runs, and ends when it is told to.
+/// A command that prints a line when it runs, and ends when it reads one.
 const OBEDIENT: &str = "echo ready; read line; exit 0";
 
-/// A check under way, its command running.
+/// A running check, with its command running.
 struct Check {
     process: Process,
     stdin: Option<ChildStdin>,
@@ -34,12 +34,13 @@ struct Check {
 }
 
 impl Check {
-    /// `handshake check WORDS -- sh -c SCRIPT` on the network's devices, from where the script has said a line.
+    /// Starts `handshake check WORDS -- sh -c SCRIPT` on the network's devices, and waits until the script
+    /// has printed a line.
     fn start(network: &Network, words: &[&str], script: &str) -> Result<Self> {
         Self::start_as(network.host().command(HANDSHAKE), network, words, script)
     }
 
-    /// The same by a command of one's own, with an environment of its own for one.
+    /// Like [`Check::start`], with a given command, for example with another environment.
     fn start_as(mut command: Command, network: &Network, words: &[&str], script: &str) -> Result<Self> {
         command.arg("check").args(network.devices().iter().flat_map(|device| ["-i", device]));
         if !words.contains(&"--max-flows") {
@@ -55,7 +56,7 @@ impl Check {
         let stdin = child.stdin.take();
         let (sender, lines) = channel();
         thread::spawn(move || {
-            // Ends with the pipe, or when nobody listens any more.
+            // Ends with the pipe, or once the receiver is dropped.
             for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
                 if sender.send(line + "\n").is_err() {
                     break;
@@ -64,7 +65,7 @@ impl Check {
         });
         let stderr = thread::spawn(move || {
             let mut said = String::new();
-            // What is no text is not compared.
+            // Output that is not text is not compared.
             let _ = stderr.read_to_string(&mut said);
             said
         });
@@ -73,40 +74,40 @@ impl Check {
         Ok(check)
     }
 
-    /// The next line that the command says.
+    /// The next line of the command's output.
     fn line(&mut self) -> Result<String> {
-        let line = self.lines.recv_timeout(3 * PATIENCE).context("the command says nothing")?;
+        let line = self.lines.recv_timeout(3 * TIMEOUT).context("the command prints nothing")?;
         self.stdout.push_str(&line);
         Ok(line.trim_end().to_owned())
     }
 
-    /// Lets the command end.
-    fn finish(mut self) -> Result<Outcome> {
+    /// Lets the command end, and waits for the check.
+    fn finish(mut self) -> Result<AgentOutcome> {
         if let Some(mut stdin) = self.stdin.take() {
             stdin.write_all(b"\n").context("tell the command to end")?;
         }
         self.wait()
     }
 
-    /// Waits for the end.
-    fn wait(mut self) -> Result<Outcome> {
-        let status = self.process.wait(PATIENCE)?;
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+    /// Waits for the check to end.
+    fn wait(mut self) -> Result<AgentOutcome> {
+        let status = self.process.wait(TIMEOUT)?;
+        while let Ok(line) = self.lines.recv_timeout(TIMEOUT) {
             self.stdout.push_str(&line);
         }
         let stderr = self.stderr.join().ok().context("a reader panicked")?;
-        Ok(Outcome { status, stdout: self.stdout, stderr })
+        Ok(AgentOutcome { status, stdout: self.stdout, stderr })
     }
 }
 
 /// Runs `act` while the command of a check runs.
-fn check<T>(network: &Network, words: &[&str], act: impl FnOnce() -> Result<T>) -> Result<(Outcome, T)> {
+fn check<T>(network: &Network, words: &[&str], act: impl FnOnce() -> Result<T>) -> Result<(AgentOutcome, T)> {
     let check = Check::start(network, words, OBEDIENT)?;
     let done = act()?;
     Ok((check.finish()?, done))
 }
 
-fn ensure_code(outcome: &Outcome, code: i32, parts: &[&str]) -> Result<()> {
+fn ensure_code(outcome: &AgentOutcome, code: i32, parts: &[&str]) -> Result<()> {
     ensure!(outcome.status.code() == Some(code), "not {code}: {outcome:?}");
     for part in parts {
         ensure!(outcome.stderr.contains(part), "no {part:?} in:\n{}", outcome.stderr);
@@ -118,9 +119,9 @@ fn expected<'a>(expressions: &[&'a str]) -> Vec<&'a str> {
     expressions.iter().flat_map(|expression| ["--expect", expression]).collect()
 }
 
-/// What was expected came: 0, stdout is the command's alone, and the file has the report.
+/// Met expectations give exit code 0; stdout is the command's alone, and the file has the report.
 #[test]
-fn what_is_met_is_0() -> Result<()> {
+fn met_expectations_give_exit_code_0() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -137,7 +138,7 @@ fn what_is_met_is_0() -> Result<()> {
         "rate(completed) > 0/s",
         &by_port,
     ];
-    // The services are told apart though only one is listed.
+    // Expectations select by service even if `--top` lists only one.
     let words = [&expected(&expressions)[..], &["--report", file.path(), "--top", "1"]].concat();
     let (outcome, _open) = check(&network, &words, || {
         Ok((tcp::connect_accept(&path, &first, 5)?, tcp::connect_accept(&path, &second, 3)?))
@@ -162,9 +163,9 @@ fn what_is_met_is_0() -> Result<()> {
     Ok(())
 }
 
-/// What did not come: 1, with the numbers and the sentence.
+/// Failed expectations give exit code 1, with the figures and a sentence.
 #[test]
-fn what_is_not_met_is_1() -> Result<()> {
+fn failed_expectations_give_exit_code_1() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -183,9 +184,10 @@ fn what_is_not_met_is_1() -> Result<()> {
     ensure_code(&outcome, 1, &parts)
 }
 
-/// What is opening when the command ends is waited for, and then half-open; no answer to a datagram is no answer.
+/// An attempt that is opening when the command ends is waited for, and becomes half-open; a datagram without
+/// an answer becomes unanswered.
 #[test]
-fn what_is_opening_is_waited_for() -> Result<()> {
+fn opening_attempts_are_waited_for() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -200,7 +202,7 @@ fn what_is_opening_is_waited_for() -> Result<()> {
     ensure_code(&outcome, 0, &["met half_open.no_syn_ack == 2: 2", "met udp.unanswered == 3: 3"])
 }
 
-/// A command that fails fails the check, by name; unless nobody minds, or its status is wanted.
+/// A failing command fails the check and is named, unless its status is ignored or propagated.
 #[test]
 fn a_command_that_fails_is_named() -> Result<()> {
     if skip_unless_privileged() {
@@ -222,9 +224,9 @@ fn a_command_that_fails_is_named() -> Result<()> {
     Ok(())
 }
 
-/// What cannot be run or read is told before anything is attached; needs no privileges.
+/// Invalid commands and files are reported before anything is attached; needs no privileges.
 #[test]
-fn nothing_is_attached_for_what_cannot_work() -> Result<()> {
+fn invalid_commands_are_reported_before_attaching() -> Result<()> {
     let text = Scratch::new("no-program", b"#!/bin/sh\n")?;
     let rows: [(&[&str], &str); 8] = [
         (&["check", "-i", "lo"], "a command behind --"),
@@ -255,7 +257,8 @@ fn nothing_is_attached_for_what_cannot_work() -> Result<()> {
     Ok(())
 }
 
-/// More attempts than the table holds: nobody can say, whatever was expected; 3 wins over 1.
+/// With more attempts than the table holds, every expectation is inconclusive; exit code 3 takes precedence
+/// over 1.
 #[test]
 fn lost_data_is_inconclusive() -> Result<()> {
     const SYNS: u8 = 200;
@@ -279,9 +282,9 @@ fn lost_data_is_inconclusive() -> Result<()> {
     ensure_code(&outcome, 3, &parts)
 }
 
-/// A gate cannot pass when nothing ran.
+/// Expectations cannot be met if there was no traffic.
 #[test]
-fn nothing_is_inconclusive() -> Result<()> {
+fn no_traffic_is_inconclusive() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -297,9 +300,10 @@ fn nothing_is_inconclusive() -> Result<()> {
     ensure_code(&outcome, 3, &parts)
 }
 
-/// Ctrl-C and SIGTERM end the command too, with what it runs in its background, and one that does not listen.
+/// Ctrl-C and SIGTERM also end the command, including its background processes, even if it ignores the
+/// signals.
 #[test]
-fn an_interrupt_takes_the_command_with_it() -> Result<()> {
+fn an_interrupt_ends_the_command() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -322,9 +326,9 @@ fn an_interrupt_takes_the_command_with_it() -> Result<()> {
     Ok(())
 }
 
-/// However the check ends, the command is not left running for nobody.
+/// The command does not survive the check, even if the check is killed.
 #[test]
-fn kill_9_takes_the_command_with_it() -> Result<()> {
+fn kill_9_ends_the_command() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -332,18 +336,18 @@ fn kill_9_takes_the_command_with_it() -> Result<()> {
     let mut check = Check::start(&network, &[], "echo $$; exec sleep 60")?;
     let pid = check.stdout.trim().to_owned();
     check.process.signal(libc::SIGKILL)?;
-    check.process.wait(PATIENCE)?;
+    check.process.wait(TIMEOUT)?;
     await_end(&pid)
 }
 
 fn is_running(pid: &str) -> bool {
-    // A dead process that nobody has waited for is no more.
+    // A zombie counts as ended.
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 fn await_end(pid: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while is_running(pid) {
         ensure!(Instant::now() < deadline, "{pid} still runs");
         thread::sleep(std::time::Duration::from_millis(2));
@@ -351,24 +355,24 @@ fn await_end(pid: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the command leaves behind is neither waited for nor ended, even where it holds stdout.
+/// A background process that outlives the command is neither waited for nor ended, even if it holds stdout.
 #[test]
-fn what_is_left_behind_is_not_waited_for() -> Result<()> {
+fn background_processes_are_not_waited_for() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let network = loopback()?;
     let mut check = Check::start(&network, &[], "sleep 60 & echo $!")?;
     let left = check.stdout.trim().to_owned();
-    let status = check.process.wait(PATIENCE)?;
+    let status = check.process.wait(TIMEOUT)?;
     let alive = is_running(&left);
-    let sleeping = Pid::from_raw(left.parse()?).context("a process number")?;
+    let sleeping = Pid::from_raw(left.parse()?).context("a process ID")?;
     kill_process(sleeping, Signal::KILL)?;
     ensure!(status.success() && alive, "{status}, left behind: {alive}");
     Ok(())
 }
 
-/// The command has nothing that a shell would not have given it: no capability, no descriptor.
+/// The command inherits no more than from a shell: no capability and no descriptor.
 #[test]
 fn the_command_inherits_nothing() -> Result<()> {
     const SCRIPT: &str = "ls /proc/self/fd | tr '\\n' ' '; grep ^Cap /proc/self/status | tr -s '\\t\\n' '  '";
@@ -380,7 +384,7 @@ fn the_command_inherits_nothing() -> Result<()> {
     let outcome = Check::start(&network, &["--promisc", "-vv"], SCRIPT)?.wait()?;
     let caps = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}: {none} "));
     ensure!(outcome.stdout.ends_with(&format!("{}\n", caps.concat())), "{outcome:?}");
-    let plain = run_to_end(network.host(), "sh", &["-c", SCRIPT], PATIENCE)?;
+    let plain = run_to_end(network.host(), "sh", &["-c", SCRIPT], TIMEOUT)?;
     let descriptors = |stdout: &str| stdout.split("Cap").next().unwrap_or_default().to_owned();
     ensure!(
         descriptors(&outcome.stdout) == descriptors(&plain.stdout),
@@ -394,16 +398,16 @@ fn the_command_inherits_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Nor where this program has its capabilities from the one that started it, who may be no root: what is ambient would
-/// be handed on.
+/// The same if handshake has its capabilities from a parent that may not be root: ambient capabilities would
+/// be inherited.
 #[test]
-fn ambient_capabilities_end_here() -> Result<()> {
+fn ambient_capabilities_are_not_inherited() -> Result<()> {
     const SCRIPT: &str = "id -u; grep ^Cap /proc/self/status | grep -v CapBnd";
     if skip_unless_privileged() || skip_without_tool("setpriv") {
         return Ok(());
     }
     let network = loopback()?;
-    // Where another user may run it.
+    // A copy in a place where another user may run it.
     let program = Scratch::new("handshake", b"")?;
     fs::copy(HANDSHAKE, program.path())?;
     fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;
@@ -426,10 +430,10 @@ fn ambient_capabilities_end_here() -> Result<()> {
     ensure_code(&outcome, 0, &["attempts 0"])
 }
 
-/// Ignored signals are the caller's to hand on, as under `nohup`; but SIGINT and SIGTERM are how a check ends its command,
-/// and SIGPIPE is ignored in this program for its own sake.
+/// The command inherits the caller's ignored signals, as under `nohup`, except SIGINT and SIGTERM, by which a
+/// check ends its command, and SIGPIPE, which handshake itself ignores.
 #[test]
-fn ignored_signals_are_handed_on_but_those_that_end_the_command() -> Result<()> {
+fn ignored_signals_are_inherited_except_those_that_end_the_command() -> Result<()> {
     const SCRIPT: &str = "grep ^SigIgn: /proc/self/status";
     const IGNORING: &str = "trap '' HUP INT QUIT PIPE TERM USR1; exec \"$@\"";
     if skip_unless_privileged() {
@@ -447,9 +451,9 @@ fn ignored_signals_are_handed_on_but_those_that_end_the_command() -> Result<()> 
     ensure_code(&outcome, 0, &["attempts 0"])
 }
 
-/// Under sudo the command runs as who called it.
+/// Under sudo the command runs as the calling user.
 #[test]
-fn under_sudo_the_command_is_the_callers() -> Result<()> {
+fn under_sudo_the_command_runs_as_the_caller() -> Result<()> {
     const SCRIPT: &str = "echo $(id -u) $(id -g) $(id -G) $(grep ^CapEff /proc/self/status) $HOME";
     if skip_unless_privileged() {
         return Ok(());
@@ -462,7 +466,7 @@ fn under_sudo_the_command_is_the_callers() -> Result<()> {
     };
     let outcome = said(&[], "4242")?;
     ensure!(outcome.stdout == "4242 4242 4242 CapEff: 0000000000000000 /root\n", "{outcome:?}");
-    // One that the machine knows has its home.
+    // A user with an entry in /etc/passwd gets that home.
     let users = fs::read_to_string("/etc/passwd")?;
     if let Some(home) = users.lines().find_map(|user| {
         let fields: Vec<&str> = user.split(':').collect();
@@ -482,9 +486,10 @@ fn under_sudo_the_command_is_the_callers() -> Result<()> {
     Ok(())
 }
 
-/// The queue fills while SYN+ACKs are on their way: the wire has seen more complete than the kernel has taken.
+/// The accept queue fills while SYN+ACKs are in flight: more handshakes complete on the wire than the kernel
+/// accepts.
 #[test]
-fn the_kernel_took_fewer_than_completed() -> Result<()> {
+fn acks_that_the_kernel_ignored_are_reported() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -508,9 +513,9 @@ fn the_kernel_took_fewer_than_completed() -> Result<()> {
     Ok(())
 }
 
-/// More SYNs than a queue holds: the kernel answers with cookies, and says so.
+/// More SYNs than a queue holds: the kernel answers with cookies, and the check reports them.
 #[test]
-fn cookies_are_told() -> Result<()> {
+fn syn_cookies_are_reported() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -530,9 +535,9 @@ fn cookies_are_told() -> Result<()> {
     Ok(())
 }
 
-/// The kernel knows no filter: that it took more than the report is of is said, and no more than that.
+/// The kernel's counters ignore filters: the check reports that the kernel accepted more, and nothing else.
 #[test]
-fn the_kernels_account_knows_no_filter() -> Result<()> {
+fn the_kernels_counters_ignore_filters() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -547,15 +552,15 @@ fn the_kernels_account_knows_no_filter() -> Result<()> {
     let said =
         "5 accepted (PassiveOpens), 3 completed here: the others came another way, or are filtered out";
     ensure_code(&outcome, 0, &["met completed == 3: 3", "PassiveOpens 5"])?;
-    // The sentence may be on two lines.
+    // The sentence may be wrapped.
     let words: Vec<&str> = outcome.stderr.split_whitespace().collect();
     ensure!(words.join(" ").contains(said) && !outcome.stderr.contains("not taken"), "{outcome:?}");
     Ok(())
 }
 
-/// A router's own counters say nothing of what it forwards.
+/// A router's own counters do not include what it forwards.
 #[test]
-fn a_router_has_no_account_of_what_passes() -> Result<()> {
+fn a_router_does_not_count_forwarded_connections() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -569,25 +574,25 @@ fn a_router_has_no_account_of_what_passes() -> Result<()> {
     Ok(())
 }
 
-/// Without a command it observes for some time, and the report is on stdout.
+/// Without a command the check observes for `--for`, and the report is on stdout.
 #[test]
-fn without_a_command_it_observes() -> Result<()> {
+fn without_a_command_the_check_observes() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let network = loopback()?;
     let words = ["check", "-i", "lo", "--max-flows", "1000", "--for", "50ms", "--expect", "attempts == 0"];
-    let outcome = run_to_end(network.host(), HANDSHAKE, &words, PATIENCE * 3)?;
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, TIMEOUT * 3)?;
     ensure!(outcome.status.success() && outcome.stdout.contains("met attempts == 0: 0"), "{outcome:?}");
     let words = [&words[..], &["--expect", "attempts > 0", "-o", "json"]].concat();
-    let outcome = run_to_end(network.host(), HANDSHAKE, &words, PATIENCE * 3)?;
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, TIMEOUT * 3)?;
     ensure_code(&outcome, 1, &["FAILED attempts > 0: 0"])?;
     let report = outcome.report()?;
     ensure!(report["expectations"][1]["met"] == false && report.get("command").is_none(), "{report}");
     Ok(())
 }
 
-/// An interface that goes away ends it all with what was seen, and an error.
+/// A lost interface ends the check with the figures up to then, and with an error.
 #[test]
 fn a_lost_interface_ends_the_command() -> Result<()> {
     if skip_unless_privileged() {
@@ -601,9 +606,9 @@ fn a_lost_interface_ends_the_command() -> Result<()> {
     await_end(&pid)
 }
 
-/// A command that outlasts `--for` is stopped, and has failed.
+/// A command that runs longer than `--for` is stopped and has failed.
 #[test]
-fn a_command_may_have_a_limit() -> Result<()> {
+fn a_command_that_exceeds_its_limit_fails() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }

@@ -1,18 +1,18 @@
-//! What is left behind: nothing, however the agent ends.
+//! Tests that an agent leaves nothing behind, however it ends.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::bpf::{self, Hook};
+use handshake_lab::bpf::{self, TestHook};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Namespace, skip_unless_privileged};
 use serde_json::Value;
 
 use crate::books::check;
-use crate::network::{Network, PATIENCE, loopback, segment};
+use crate::network::{Network, TIMEOUT, loopback, segment};
 
-/// What a device shows of an agent.
+/// The traces of an agent on a device.
 #[derive(Debug, PartialEq, Eq)]
 struct Traces {
     xdp: bool,
@@ -28,17 +28,17 @@ fn traces(host: &Namespace) -> Result<Traces> {
     let link: Value = serde_json::from_str(&said).context("read what ip says")?;
     Ok(Traces {
         xdp: bpf::xdp(host, DEVICE)?.is_some(),
-        ingress: bpf::chain(host, DEVICE, Hook::TcxIngress)?.len(),
-        egress: bpf::chain(host, DEVICE, Hook::TcxEgress)?.len(),
+        ingress: bpf::chain(host, DEVICE, TestHook::TcxIngress)?.len(),
+        egress: bpf::chain(host, DEVICE, TestHook::TcxEgress)?.len(),
         promiscuous: link[0]["promiscuity"].as_u64().context("promiscuity")?,
     })
 }
 
-/// The kernel closes what a dead process held, some time after it is gone.
+/// The kernel closes a dead process's descriptors some time after its end.
 fn await_none(host: &Namespace) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while traces(host)? != NONE {
-        ensure!(Instant::now() < deadline, "still there: {:?}", traces(host)?);
+        ensure!(Instant::now() < deadline, "traces remain: {:?}", traces(host)?);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     Ok(())
@@ -65,9 +65,9 @@ fn kill_9_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// clsact has no link: the next start takes away what a killed agent left, and says so.
+/// clsact has no link: the next start removes what a killed agent left, and reports it.
 #[test]
-fn what_a_killed_agent_left_on_clsact_goes_with_the_next_start() -> Result<()> {
+fn the_next_start_removes_what_a_killed_agent_left_on_clsact() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -79,7 +79,7 @@ fn what_a_killed_agent_left_on_clsact_goes_with_the_next_start() -> Result<()> {
     };
     network.watch(&["--hook", "clsact"])?.kill()?;
     let left = filters()?;
-    ensure!(left > 0, "kill -9 removed the filters: this test tests nothing");
+    ensure!(left > 0, "kill -9 removed the filters, so there is nothing to test");
     let mut agent = network.watch(&["--hook", "clsact"])?;
     ensure!(
         agent.stderr().lines().any(|line| line.contains("of an agent that was killed")),
@@ -92,22 +92,22 @@ fn what_a_killed_agent_left_on_clsact_goes_with_the_next_start() -> Result<()> {
     Ok(())
 }
 
-/// An interface that goes away ends the run with its last report, and an error.
+/// A lost interface ends the run with its last report and an error.
 #[test]
-fn an_interface_that_goes_away_is_told() -> Result<()> {
+fn a_lost_interface_is_reported() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let network = segment()?;
     let agent = network.watch(&[])?;
     network.host().ip(&[&format!("link del {DEVICE}")])?;
-    let outcome = agent.wait(PATIENCE)?;
+    let outcome = agent.wait(TIMEOUT)?;
     ensure!(outcome.status.code() == Some(4), "{outcome:?}");
     ensure!(outcome.stderr.lines().last().is_some_and(|line| line.contains("eth0 is gone")), "{outcome:?}");
     check(&outcome.report()?)
 }
 
-/// Two agents at once: each has its own hooks' place and its own books.
+/// Two agents at once: each has its own place on the hooks and its own figures.
 #[test]
 fn two_agents_do_not_disturb_each_other() -> Result<()> {
     if skip_unless_privileged() {

@@ -1,4 +1,4 @@
-//! Errors by running the command: one line on stderr that names the fix, nothing on stdout, and the right exit code.
+//! Errors of the command: one line on stderr that names the fix, nothing on stdout, and the right exit code.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::agent::{Outcome, run_to_end};
-use handshake_lab::bpf::{self, Hook, Program};
+use handshake_lab::agent::{AgentOutcome, run_to_end};
+use handshake_lab::bpf::{self, Program, TestHook};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{process, skip_unless_privileged, skip_without_tool};
 
@@ -16,14 +16,14 @@ use crate::network::{loopback, scratch, segment};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs the command itself, without a network of its own.
-pub(crate) fn run(words: &[&str]) -> Result<Outcome> {
+/// Runs the command without a network of its own.
+pub(crate) fn run(words: &[&str]) -> Result<AgentOutcome> {
     let output = process::output(Command::new(HANDSHAKE).args(words))?;
     let text = |bytes| String::from_utf8(bytes).context("not UTF-8");
-    Ok(Outcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
+    Ok(AgentOutcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
 }
 
-pub(crate) fn check_error(outcome: &Outcome, code: i32, parts: &[&str]) -> Result<()> {
+pub(crate) fn check_error(outcome: &AgentOutcome, code: i32, parts: &[&str]) -> Result<()> {
     ensure!(outcome.status.code() == Some(code), "not {code}: {outcome:?}");
     ensure!(outcome.stdout.is_empty() && outcome.stderr.lines().count() == 1, "not one line: {outcome:?}");
     ensure!(outcome.stderr.starts_with("handshake: "), "{outcome:?}");
@@ -33,10 +33,10 @@ pub(crate) fn check_error(outcome: &Outcome, code: i32, parts: &[&str]) -> Resul
     Ok(())
 }
 
-/// What is wrong before anything is attached; needs no privileges.
+/// Errors before anything is attached; needs no privileges.
 #[test]
-fn usage_and_input() -> Result<()> {
-    let text = Scratch::new("text.txt", b"This is no capture, but long enough to be looked at as one.")?;
+fn usage_and_input_errors_are_one_line() -> Result<()> {
+    let text = Scratch::new("text.txt", b"This is not a capture, but long enough to be tested as one.")?;
     let empty = Scratch::new("empty.pcap", b"")?;
     let rows: [(&[&str], &[&str]); 12] = [
         (&["watch", "--nonsense"], &["--nonsense", "handshake --help"]),
@@ -61,9 +61,9 @@ fn usage_and_input() -> Result<()> {
     Ok(())
 }
 
-/// A name that is close to one there is.
+/// An unknown interface with a name similar to an existing one.
 #[test]
-fn an_unknown_interface_names_the_close_ones() -> Result<()> {
+fn an_unknown_interface_suggests_existing_ones() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -75,7 +75,7 @@ fn an_unknown_interface_names_the_close_ones() -> Result<()> {
     Ok(())
 }
 
-/// Nothing to choose an interface by.
+/// Without a default route there is no default interface.
 #[test]
 fn no_default_route_asks_for_a_name() -> Result<()> {
     if skip_unless_privileged() {
@@ -85,9 +85,9 @@ fn no_default_route_asks_for_a_name() -> Result<()> {
     check_error(&run_to_end(network.host(), HANDSHAKE, &[], LIMIT)?, 4, &["-i", "lo"])
 }
 
-/// Without capabilities, and with all but one of them.
+/// Without capabilities, and without some of them.
 #[test]
-fn missing_privileges_are_named_with_a_way_to_them() -> Result<()> {
+fn missing_privileges_are_named_with_the_fix() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("setpriv") {
         return Ok(());
     }
@@ -102,15 +102,16 @@ fn missing_privileges_are_named_with_a_way_to_them() -> Result<()> {
     Ok(())
 }
 
-/// A hook that somebody holds: an error for those who asked for it by name, another hook and a word for all others.
+/// A hook that a foreign program holds: an error if the hook was requested by name; otherwise another hook
+/// and a message.
 #[test]
-fn a_taken_hook_is_told() -> Result<()> {
+fn a_taken_hook_is_reported() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    for held in [Hook::XdpNative, Hook::XdpGeneric] {
+    for held in [TestHook::XdpNative, TestHook::XdpGeneric] {
         let network = segment()?;
-        let theirs = bpf::attach(network.host(), DEVICE, held, &Program::that(bpf::Outcome::XdpPass))?;
+        let theirs = bpf::attach(network.host(), DEVICE, held, &Program::that(bpf::RunOutcome::XdpPass))?;
         for hook in ["xdp-native", "xdp-generic"] {
             let words = ["watch", "-i", DEVICE, "--hook", hook];
             let outcome = run_to_end(network.host(), HANDSHAKE, &words, LIMIT)?;
@@ -123,14 +124,17 @@ fn a_taken_hook_is_told() -> Result<()> {
         let report = agent.stop()?.report()?;
         let before = report["source"]["interfaces"][0]["before"][0].as_str().unwrap_or_default();
         ensure!(before.contains("foreign"), "{report}");
-        ensure!(bpf::xdp(network.host(), DEVICE)?.map(|(id, _)| id) == Some(theirs.id), "theirs has gone");
+        ensure!(
+            bpf::xdp(network.host(), DEVICE)?.map(|(id, _)| id) == Some(theirs.id),
+            "the foreign program is gone"
+        );
     }
     Ok(())
 }
 
-/// A driver that has no native XDP.
+/// A driver without native XDP.
 #[test]
-fn a_hook_that_cannot_be_had_is_told() -> Result<()> {
+fn an_unsupported_hook_is_reported() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -140,7 +144,7 @@ fn a_hook_that_cannot_be_had_is_told() -> Result<()> {
     check_error(&outcome, 4, &["lo: xdp-native", "--hook"])
 }
 
-/// A file; removed on drop.
+/// A temporary file; removed on drop.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,4 +1,5 @@
-//! `--port`, `--net` and `--one-sided`: which flows count, and that everything else is still counted at the hook.
+//! `--port`, `--net` and `--one-sided`: they select flows, and all other packets are still counted at the
+//! hook.
 
 use std::net::SocketAddr;
 
@@ -8,9 +9,9 @@ use handshake_lab::{Family, skip_unless_privileged, udp};
 use serde_json::Value;
 
 use crate::books::{balanced, figure};
-use crate::network::{Network, PATIENCE, router, segment};
+use crate::network::{Network, TIMEOUT, router, segment};
 
-/// Traffic under an agent with `arguments`; the report that has `expected`.
+/// Runs `act` under an agent with `arguments`; returns the last report, which must have `expected`.
 fn filtered(
     network: &Network,
     arguments: &[&str],
@@ -20,16 +21,16 @@ fn filtered(
     let mut agent = network.watch(arguments)?;
     act()?;
     let is_expected = |report: &Value| expected.iter().all(|(path, count)| figure(report, path) == *count);
-    agent.await_report(PATIENCE, is_expected).with_context(|| format!("{arguments:?}: {expected:?}"))?;
+    agent.await_report(TIMEOUT, is_expected).with_context(|| format!("{arguments:?}: {expected:?}"))?;
     let outcome = agent.stop()?;
     let last = balanced(&outcome)?;
     ensure!(is_expected(&last), "{arguments:?}: {expected:?} did not last: {last}");
     Ok(last)
 }
 
-/// A flow counts when either end has the port; the others' packets are counted as left out.
+/// A flow counts if either end has the port; packets of other flows are counted as filtered.
 #[test]
-fn ports_choose_flows() -> Result<()> {
+fn ports_select_flows() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -49,16 +50,16 @@ fn ports_choose_flows() -> Result<()> {
     Ok(())
 }
 
-/// By a range, and by the initiator's port.
+/// Selects by a range, and by the initiator's port.
 #[test]
-fn a_port_may_be_the_initiators() -> Result<()> {
+fn a_port_range_also_matches_the_initiator() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let network = segment()?;
     let path = network.path(Family::V4);
     let listener = Listener::new(&path, 0, 16)?;
-    // The scan's come from 20000 on.
+    // The scan's ports begin at 20000.
     let expected = [("tcp.initiator_aborted", 2), ("tcp.attempts", 2), ("packets.filtered", 3 * 3)];
     filtered(&network, &["--port", "20001-20002"], &expected, || {
         tcp::syn_scan(&path, listener.address(), 5).map(drop)
@@ -67,8 +68,8 @@ fn a_port_may_be_the_initiators() -> Result<()> {
 }
 
 #[test]
-fn prefixes_choose_flows() -> Result<()> {
-    // Nobody's addresses end in 1 to 9.
+fn prefixes_select_flows() -> Result<()> {
+    // The unassigned addresses end in 1 to 9.
     const ROWS: [(Family, &str, u64); 3] = [
         (Family::V4, "198.51.100.0/30", 3),
         (Family::V6, "2001:db8:100::4/126", 4),
@@ -89,10 +90,10 @@ fn prefixes_choose_flows() -> Result<()> {
     Ok(())
 }
 
-/// An ICMP error counts where what it quotes does: it has no port, and another address.
+/// An ICMP error is filtered by the packet it quotes: it has no port itself, and another address.
 #[test]
-fn icmp_is_chosen_by_what_it_quotes() -> Result<()> {
-    // A closed port is 9; what is left out are the datagrams and their answers.
+fn icmp_errors_are_filtered_by_the_quoted_packet() -> Result<()> {
+    // The closed port is 9; the filtered packets are the datagrams and the ICMP errors.
     const PORTS: [(&str, u64, u64); 2] = [("9", 8, 0), ("10", 0, 16)];
     if skip_unless_privileged() {
         return Ok(());
@@ -107,9 +108,9 @@ fn icmp_is_chosen_by_what_it_quotes() -> Result<()> {
     Ok(())
 }
 
-/// … also where the router sends it, for a SYN to an address that it cannot reach.
+/// The same for a router's ICMP error about a SYN to an unreachable address.
 #[test]
-fn icmp_of_a_router_is_chosen_by_the_address_it_quotes() -> Result<()> {
+fn icmp_errors_of_a_router_are_filtered_by_the_quoted_address() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -121,16 +122,16 @@ fn icmp_of_a_router_is_chosen_by_the_address_it_quotes() -> Result<()> {
     filtered(&network, &["--net", &nets[0], "--net", &nets[1]], &expected, || {
         for (family, address) in Family::ALL.into_iter().zip(nowhere) {
             let attempts = Attempts::start(&network.path(family), SocketAddr::new(address, 80), 2)?;
-            attempts.wait_unreachable(PATIENCE)?;
+            attempts.wait_unreachable(TIMEOUT)?;
         }
         Ok(())
     })?;
     Ok(())
 }
 
-/// Where only the initiators' packets pass, completion is inferred when it is said so, and never guessed.
+/// If only the initiators' packets pass, completion is inferred with `--one-sided`, and never without it.
 #[test]
-fn one_direction_is_taken_for_half_unless_told() -> Result<()> {
+fn one_direction_is_half_open_without_one_sided() -> Result<()> {
     const INGRESS: [&str; 5] = ["--direction", "ingress", "--hook", "xdp-native", "--flows"];
     if skip_unless_privileged() {
         return Ok(());
@@ -141,7 +142,7 @@ fn one_direction_is_taken_for_half_unless_told() -> Result<()> {
         let mut agent = network.watch(&[&INGRESS, more].concat())?;
         let _open = tcp::connect_accept(&path, &Listener::new(&path, 0, 16)?, 3)?;
         let figure_of = if verdict == "completed" { "tcp.completed" } else { "tcp.half_open.no_syn_ack" };
-        agent.await_report(PATIENCE, |report| figure(report, figure_of) == 3)?;
+        agent.await_report(TIMEOUT, |report| figure(report, figure_of) == 3)?;
         let outcome = agent.stop()?;
         let report = outcome.report()?;
         ensure!(figure(&report, figure_of) == 3 && figure(&report, "tcp.attempts") == 3, "{report}");

@@ -1,7 +1,8 @@
-//! The report against the kernel's own tools: where the programs are, how often they ran, what the tables hold.
+//! Compares the report with the kernel's own tools: where the programs are, how often they ran, what the
+//! tables contain.
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::bpf::{self, Hook};
+use handshake_lab::bpf::{self, TestHook};
 use handshake_lab::tap::{Dump, Tap};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
@@ -9,15 +10,15 @@ use handshake_lab::{Family, Namespace, counters, skip_unless_privileged, skip_wi
 use serde_json::Value;
 
 use crate::books::{balanced, figure};
-use crate::network::{Network, PATIENCE, scratch, segment};
+use crate::network::{Network, TIMEOUT, scratch, segment};
 
-/// What bpftool says, as JSON.
+/// The output of bpftool as JSON.
 fn bpftool(host: &Namespace, words: &[&str]) -> Result<Value> {
     let said = host.run("bpftool", &[&["-j"], words].concat())?;
     serde_json::from_str(&said).with_context(|| format!("read what bpftool {words:?} says"))
 }
 
-/// `ip link`, `bpftool net` and `bpftool prog show` know the program by the mode that the header gives.
+/// `ip link`, `bpftool net` and `bpftool prog show` report the program in the mode that the header names.
 #[test]
 fn the_kernels_tools_agree_with_the_header() -> Result<()> {
     const ROWS: [(&str, &str); 2] = [("xdp-native", "driver"), ("xdp-generic", "generic")];
@@ -27,7 +28,7 @@ fn the_kernels_tools_agree_with_the_header() -> Result<()> {
     let network = segment()?;
     for (hook, mode) in ROWS {
         let mut agent = network.watch(&["--hook", hook])?;
-        let report = agent.await_report(PATIENCE, |_| true)?;
+        let report = agent.await_report(TIMEOUT, |_| true)?;
         let interface = &report["source"]["interfaces"][0];
         ensure!(interface["ingress"] == hook && interface["egress"] == "tcx", "{interface}");
         let net = bpftool(network.host(), &["net", "show"])?;
@@ -35,7 +36,8 @@ fn the_kernels_tools_agree_with_the_header() -> Result<()> {
         ensure!(on["devname"] == DEVICE && on["mode"] == mode, "{hook}: {net}");
         let linked = bpf::xdp(network.host(), DEVICE)?.context("ip link shows no program")?.0;
         ensure!(on["id"] == linked, "ip link has program {linked}, bpftool {net}");
-        let egress = *bpf::chain(network.host(), DEVICE, Hook::TcxEgress)?.first().context("no egress")?;
+        let egress =
+            *bpf::chain(network.host(), DEVICE, TestHook::TcxEgress)?.first().context("no egress")?;
         for (id, kind, name) in [(linked, "xdp", "handshake_xdp"), (egress, "sched_cls", "handshake_egress")]
         {
             let program = bpftool(network.host(), &["prog", "show", "id", &id.to_string()])?;
@@ -46,7 +48,7 @@ fn the_kernels_tools_agree_with_the_header() -> Result<()> {
     Ok(())
 }
 
-/// A record printed by bpftool has its fields by name, and in them what tcpdump saw.
+/// A record printed by bpftool has named fields, whose values match tcpdump.
 #[test]
 fn bpftool_shows_a_connection_that_was_just_made() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("bpftool") || skip_without_tool("tcpdump") {
@@ -58,8 +60,8 @@ fn bpftool_shows_a_connection_that_was_just_made() -> Result<()> {
     let dump = Dump::start(network.host(), DEVICE, &scratch("connection"))?;
     let connection = tcp::connect_accept(&path, &Listener::new(&path, 0, 16)?, 1)?;
     connection.talk(100)?;
-    // Client and server have acknowledged each other's words when both are delivered and silence has come.
-    agent.await_report(PATIENCE, |report| figure(report, "packets.ack") >= 5)?;
+    // Each end has acknowledged the other's data once both are delivered and no packet is in flight.
+    agent.await_report(TIMEOUT, |report| figure(report, "packets.ack") >= 5)?;
     let written = dump.stop()?;
     let acks = written.count("tcp[13] & 0x17 = 0x10")?;
     let record = only_record(&network)?;
@@ -75,9 +77,9 @@ fn bpftool_shows_a_connection_that_was_just_made() -> Result<()> {
     Ok(())
 }
 
-/// The one record of the IPv4 table, as bpftool prints it.
+/// The only record of the IPv4 table, as bpftool prints it.
 fn only_record(network: &Network) -> Result<Value> {
-    let program = *bpf::chain(network.host(), DEVICE, Hook::TcxIngress)?.first().context("no program")?;
+    let program = *bpf::chain(network.host(), DEVICE, TestHook::TcxIngress)?.first().context("no program")?;
     let program = bpftool(network.host(), &["prog", "show", "id", &program.to_string()])?;
     for id in program["map_ids"].as_array().context("maps")? {
         let id = id.to_string();
@@ -93,9 +95,9 @@ fn only_record(network: &Network) -> Result<Value> {
     anyhow::bail!("no map FLOWS4 in {program}")
 }
 
-/// The program ran once for each frame that the driver received.
+/// The program ran once per frame that the driver received.
 #[test]
-fn the_program_runs_once_a_frame() -> Result<()> {
+fn the_program_runs_once_per_frame() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("ethtool") {
         return Ok(());
     }
@@ -104,7 +106,7 @@ fn the_program_runs_once_a_frame() -> Result<()> {
     let program = bpf::xdp(network.host(), DEVICE)?.context("no program")?.0;
     let mut tap = Tap::open(network.host(), DEVICE)?;
     let counted = bpf::RunCounts::hold()?;
-    // Somebody else may have runs counted already.
+    // Another process may already count runs.
     let earlier = bpf::program(program)?.runs;
     let before = counters::xdp_packets(network.host(), DEVICE)?;
     for path in Family::ALL.map(|family| network.path(family)) {
@@ -117,7 +119,7 @@ fn the_program_runs_once_a_frame() -> Result<()> {
     let frames = counters::xdp_packets(network.host(), DEVICE)? - before;
     let wire = tap.traffic()?;
     ensure!(runs == frames && frames == wire.received.total(), "{runs} runs, {frames} frames, {wire:?}");
-    let report = agent.await_report(PATIENCE, |report| figure(report, "tcp.completed") == 20)?;
+    let report = agent.await_report(TIMEOUT, |report| figure(report, "tcp.completed") == 20)?;
     ensure!(figure(&report, "packets.total") == wire.both().total(), "{wire:?}, but {report}");
     agent.stop()?;
     Ok(())

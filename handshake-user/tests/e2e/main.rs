@@ -1,5 +1,6 @@
-//! The command itself, run as a person runs it: in networks of its own with traffic by the kernel's own TCP, and
-//! held against two other accounts, the wire's and the kernel's. One binary, so that it is linked once.
+//! End-to-end tests of the command: it runs in networks with traffic by kernel TCP, and its reports are
+//! compared with two independent accounts, the wire's and the kernel's. One binary, so that it is linked
+//! once.
 
 mod books;
 mod check;

@@ -1,4 +1,4 @@
-//! The memory of the maps is what the documentation and `doctor` say, by the kernel's own account.
+//! The memory of the maps matches the documentation and `doctor`, according to the kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,25 +8,25 @@ use handshake_lab::agent::{Agent, run_to_end};
 use handshake_lab::{Loopback, Namespace, skip_unless_privileged};
 
 use crate::HANDSHAKE;
-use crate::network::PATIENCE;
+use crate::network::TIMEOUT;
 
-/// As `docs/performance.md` has it, under "Memory".
+/// Memory per flow according to `docs/performance.md`, "Memory".
 const BYTES_A_FLOW: u64 = 160;
 const MEBIBYTE: u64 = 1 << 20;
 /// The default of `--max-flows`.
 const FLOWS: u64 = 262_144;
-/// Pages that the kernel adds to a mapped array.
+/// The pages that the kernel adds to a mapped array, bytes.
 const TWO_PAGES: u64 = 8192;
 
 #[test]
-fn the_tables_take_what_is_said_of_a_flow() -> Result<()> {
+fn the_tables_take_the_documented_bytes_per_flow() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let lo = Loopback::new()?;
     for (words, flows) in [(&[][..], FLOWS), (&["--max-flows", "32768"], 32_768), (&["--events"], FLOWS)] {
         let maps = locked(&lo.host, words)?;
-        // The tables are the two largest arrays that are mapped.
+        // The tables are the two largest mapped arrays.
         let mut arrays: Vec<u64> = maps.iter().filter(|map| map.kind == ARRAY).map(|map| map.bytes).collect();
         arrays.sort_unstable();
         let tables: u64 = arrays.iter().rev().take(2).sum();
@@ -38,7 +38,7 @@ fn the_tables_take_what_is_said_of_a_flow() -> Result<()> {
         let all: u64 = maps.iter().map(|map| map.bytes).sum();
         ensure!(all - tables - rings < MEBIBYTE, "{words:?}: {all} in all, {tables} of it tables");
         if words.is_empty() {
-            let outcome = run_to_end(&lo.host, HANDSHAKE, &["doctor", "-i", "lo"], PATIENCE)?;
+            let outcome = run_to_end(&lo.host, HANDSHAKE, &["doctor", "-i", "lo"], TIMEOUT)?;
             let line = format!("take {} MiB", all.div_ceil(MEBIBYTE));
             let found = outcome.stdout.lines().find(|said| said.contains(&line));
             let found = found.with_context(|| format!("{all} locked, no {line:?} in {}", outcome.stdout))?;
@@ -51,15 +51,15 @@ fn the_tables_take_what_is_said_of_a_flow() -> Result<()> {
 const ARRAY: u64 = 2;
 const RING: u64 = 27;
 
-/// A map, as the kernel tells of a descriptor of it.
+/// A map, as the kernel describes its descriptor.
 #[derive(Clone, Copy, Debug)]
 struct Map {
-    /// Of `enum bpf_map_type`.
+    /// The number in `enum bpf_map_type`.
     kind: u64,
     bytes: u64,
 }
 
-/// The maps of a `watch`, which is ended again.
+/// Starts a `watch`, reads its maps, and ends it.
 fn locked(host: &Namespace, words: &[&str]) -> Result<Vec<Map>> {
     let words: Vec<&str> = ["-i", "lo"].iter().chain(words).copied().collect();
     let agent = Agent::start(host, HANDSHAKE, &words)?;

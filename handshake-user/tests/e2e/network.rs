@@ -1,4 +1,4 @@
-//! The networks that handshake is run in, and how it is asked to watch them.
+//! The networks of the tests, and how handshake watches them.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,24 +6,25 @@ use std::time::Duration;
 
 use anyhow::Result;
 use handshake_lab::agent::Agent;
-use handshake_lab::bpf::Attached;
+use handshake_lab::bpf::AttachedProgram;
 use handshake_lab::topology::{DEVICE, FAR_DEVICE};
 use handshake_lab::{Family, Loopback, Namespace, Pair, Path, Routed};
 
 use crate::HANDSHAKE;
 
-/// Reports come often and an attempt soon counts as half-open: a scenario is over before the kernel sends again.
+/// Options for frequent reports and for attempts that soon become half-open: a scenario ends before the
+/// kernel retransmits.
 pub(crate) const SWIFT: [&str; 6] =
     ["--interval", "20ms", "--half-open-after", "200ms", "--max-flows", "1000"];
-/// For anything to come about, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for every step, on a busy machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A network, and where in it handshake runs.
+/// A network, and where handshake runs in it.
 pub(crate) enum Network {
     Segment(Pair),
     Router(Routed),
     Loopback(Loopback),
-    Tagged(Pair, #[expect(dead_code, reason = "the tags last as long as it is held")] Vec<Attached>),
+    Tagged(Pair, #[expect(dead_code, reason = "the tags last as long as it is held")] Vec<AttachedProgram>),
 }
 
 pub(crate) fn segment() -> Result<Network> {
@@ -38,7 +39,7 @@ pub(crate) fn loopback() -> Result<Network> {
     Loopback::new().map(Network::Loopback)
 }
 
-/// Three tags deep one way, two the other.
+/// A segment with three nested tags in one direction, and two in the other.
 pub(crate) fn tagged() -> Result<Network> {
     let pair = Pair::new()?;
     let tags = pair.tag(&[(0x8100, 1), (0x8100, 2), (0x88a8, 3)], &[(0x8100, 4), (0x88a8, 5)])?;
@@ -70,7 +71,7 @@ impl Network {
         }
     }
 
-    /// `handshake watch` on all of its devices, attached.
+    /// Starts `handshake watch` on all devices, and waits until it is attached.
     pub(crate) fn watch(&self, arguments: &[&str]) -> Result<Agent> {
         let interfaces = self.devices().iter().flat_map(|device| ["-i", device]);
         let words: Vec<&str> = interfaces.chain(SWIFT).chain(arguments.iter().copied()).collect();
@@ -78,7 +79,7 @@ impl Network {
     }
 }
 
-/// A file of this process alone, in the temporary folder.
+/// The path of a file for this process alone, in the temporary folder.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

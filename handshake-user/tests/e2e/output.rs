@@ -1,10 +1,10 @@
-//! What is written, and how a run ends.
+//! The output of a run, and how a run ends.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::agent::{Agent, Outcome, run_to_end};
+use handshake_lab::agent::{Agent, AgentOutcome, run_to_end};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Namespace, Process, frame, skip_unless_privileged, udp};
@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::HANDSHAKE;
 use crate::books::{balanced, check_at_rest, figure};
-use crate::network::{PATIENCE, loopback, segment};
+use crate::network::{TIMEOUT, loopback, segment};
 
-/// Each flow has its ends, its numbers and its counts.
+/// Each flow has its ends, its sequence numbers and its counts.
 #[test]
 fn flows_are_listed_at_the_end() -> Result<()> {
     if skip_unless_privileged() {
@@ -30,7 +30,7 @@ fn flows_are_listed_at_the_end() -> Result<()> {
         let settled = |report: &Value| {
             figure(report, "tcp.initiator_aborted") == 4 && figure(report, "udp.packets") == 8
         };
-        agent.await_report(PATIENCE, settled)?;
+        agent.await_report(TIMEOUT, settled)?;
         let outcome = agent.stop()?;
         ensure!(balanced(&outcome)?["type"] == "report");
         let flows = outcome.flows()?;
@@ -46,7 +46,7 @@ fn flows_are_listed_at_the_end() -> Result<()> {
         }
         for (number, initiator) in scanned.into_iter().enumerate() {
             let flow = flow_of(&flows, initiator)?;
-            // The scan's numbers begin two below 2³².
+            // The scan's sequence numbers begin two below 2³².
             let isn = 0xffff_fffe_u32.wrapping_add(u32::try_from(number)?);
             ensure!(flow["verdict"] == "initiator_aborted" && flow["isn_initiator"] == isn, "{flow}");
             ensure!(flow["syn"] == 1 && flow["syn_ack"] == 1 && flow["ack"] == 0, "{flow}");
@@ -71,7 +71,7 @@ fn is_end(value: &Value, address: std::net::SocketAddr) -> bool {
     value["address"] == address.ip().to_string() && value["port"] == address.port()
 }
 
-/// Attempts are shown as they end, not at the end.
+/// Events are written as attempts end, not only at the end of the run.
 #[test]
 fn events_come_as_attempts_end() -> Result<()> {
     if skip_unless_privileged() {
@@ -86,8 +86,8 @@ fn events_come_as_attempts_end() -> Result<()> {
     tcp::syn_scan(&path, listener.address(), 4)?;
     let deaf = Listener::deaf(&path, 0)?;
     let (_open, retried) = tcp::give_up_and_retry(&path, deaf.address(), 3)?;
-    agent.await_report(PATIENCE, |report| figure(report, "tcp.superseded") == 2)?;
-    agent.await_report(PATIENCE, |_| true)?;
+    agent.await_report(TIMEOUT, |report| figure(report, "tcp.superseded") == 2)?;
+    agent.await_report(TIMEOUT, |_| true)?;
     let outcome = agent.stop()?;
     balanced(&outcome)?;
     let expected = [("completed", 3), ("refused", 2), ("initiator_aborted", 4), ("superseded", 2)];
@@ -106,7 +106,7 @@ fn events_come_as_attempts_end() -> Result<()> {
     Ok(())
 }
 
-/// Without `--interval` reports: one object, flows inside.
+/// Without reports per `--interval`: one object, with the flows inside.
 #[test]
 fn json_is_one_object_at_the_end() -> Result<()> {
     if skip_unless_privileged() {
@@ -131,8 +131,8 @@ fn command(host: &Namespace, device: &str, words: &[&str]) -> std::process::Comm
     command
 }
 
-/// Ctrl-C and SIGTERM are how a `watch` is meant to end: the last report, and 0. Where stdout is no terminal the text
-/// has no colour.
+/// Ctrl-C and SIGTERM end a `watch` normally, with the last report and exit code 0. If stdout is not a
+/// terminal, the text has no colour.
 #[test]
 fn a_signal_prints_the_last_report() -> Result<()> {
     if skip_unless_privileged() {
@@ -142,7 +142,7 @@ fn a_signal_prints_the_last_report() -> Result<()> {
     let path = network.path(Family::V4);
     let listener = Listener::new(&path, 0, 16)?;
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // No report comes by itself.
+        // An interval without a periodic report.
         let words = ["--interval", "1h", "--flows"];
         let agent = Agent::attach(command(network.host(), DEVICE, &words), 1)?;
         let connections = tcp::connect_accept(&path, &listener, 3)?;
@@ -167,15 +167,15 @@ fn a_signal_prints_the_last_report() -> Result<()> {
     Ok(())
 }
 
-fn end_by(agent: Agent, signal: i32) -> Result<Outcome> {
+fn end_by(agent: Agent, signal: i32) -> Result<AgentOutcome> {
     let outcome = agent.end_by(signal)?;
     ensure!(outcome.status.code() == Some(0), "signal {signal}: {outcome:?}");
     Ok(outcome)
 }
 
-/// `handshake | head -1`: nobody hears of it.
+/// `handshake | head -1` ends without an error message.
 #[test]
-fn a_closed_pipe_ends_it_quietly() -> Result<()> {
+fn a_closed_pipe_ends_the_run_without_a_message() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -190,7 +190,7 @@ fn a_closed_pipe_ends_it_quietly() -> Result<()> {
         let mut line = String::new();
         ensure!(stdout.read_line(&mut line)? > 0, "no line");
         drop(stdout);
-        let status = process.wait(PATIENCE)?;
+        let status = process.wait(TIMEOUT)?;
         let mut said = String::new();
         stderr.read_to_string(&mut said)?;
         ensure!(status.code() == Some(0), "{status}: {said}");
@@ -202,26 +202,26 @@ fn a_closed_pipe_ends_it_quietly() -> Result<()> {
     Ok(())
 }
 
-/// `--for` ends by itself, after its time.
+/// `--for` ends the run after its time.
 #[test]
-fn a_run_may_have_an_end() -> Result<()> {
+fn a_run_ends_after_its_time() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     let network = loopback()?;
     let words =
         ["watch", "-i", "lo", "-o", "jsonl", "--max-flows", "1000", "--interval", "100ms", "--for", "450ms"];
-    let outcome = run_to_end(network.host(), HANDSHAKE, &words, PATIENCE * 3)?;
+    let outcome = run_to_end(network.host(), HANDSHAKE, &words, TIMEOUT * 3)?;
     ensure!(outcome.status.success(), "{outcome:?}");
     balanced(&outcome)?;
-    // One at each 100 ms (or fewer, on a busy machine), and the last.
+    // One report per 100 ms (or fewer, on a busy machine), and the last.
     ensure!((2..=5).contains(&outcome.values()?.len()), "{}", outcome.stdout);
     Ok(())
 }
 
-/// The kernel side's own line, and only for those who ask.
+/// The log of the kernel side is shown only with `-vv`.
 #[test]
-fn the_kernel_side_says_what_it_cannot_walk() -> Result<()> {
+fn the_kernel_side_logs_chains_that_are_too_long() -> Result<()> {
     const LINE: &str = "chain of extension headers too long";
     if skip_unless_privileged() {
         return Ok(());
@@ -230,12 +230,12 @@ fn the_kernel_side_says_what_it_cannot_walk() -> Result<()> {
     let path = network.path(Family::V6);
     let (source, destination) = (std::net::SocketAddr::new(path.source, 7), path.server_at(9));
     let segment =
-        frame::Segment { source, destination, seq: 1, ack: 0, flags: frame::flag::SYN, payload: &[] };
+        frame::BuiltSegment { source, destination, seq: 1, ack: 0, flags: frame::flag::SYN, payload: &[] };
     let long = frame::with_extensions(&frame::tcp_frame(path.macs, &segment)?, 20)?;
     for (verbosity, said) in [("-vv", true), ("-v", false)] {
         let mut agent = network.watch(&[verbosity])?;
         frame::Sender::new(path.client, path.device)?.send(&long)?;
-        let report = agent.await_report(PATIENCE, |report| figure(report, "packets.ip_other") == 1)?;
+        let report = agent.await_report(TIMEOUT, |report| figure(report, "packets.ip_other") == 1)?;
         ensure!(figure(&report, "tcp.attempts") == 0, "{report}");
         let outcome = agent.stop()?;
         ensure!(outcome.stderr.contains(LINE) == said, "{verbosity}: {}", outcome.stderr);

@@ -1,4 +1,4 @@
-//! `handshake replay`: what tcpdump wrote down gives the books that the kernel side gave.
+//! `handshake replay`: a capture by tcpdump gives the figures of the live run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,8 +6,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::agent::Outcome;
-use handshake_lab::tap::{Dump, Written};
+use handshake_lab::agent::AgentOutcome;
+use handshake_lab::tap::{Dump, DumpFile};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
@@ -15,11 +15,11 @@ use serde_json::Value;
 use crate::HANDSHAKE;
 use crate::books::{Figures, check_at_rest, figures, without};
 use crate::error::Scratch;
-use crate::network::{PATIENCE, scratch, segment};
+use crate::network::{TIMEOUT, scratch, segment};
 use crate::scenario::{Kept, SCENARIOS};
 
-/// Everything that a scenario does, watched live and written down.
-fn recorded() -> Result<(Value, Written)> {
+/// Runs all scenarios, watched live and captured.
+fn recorded() -> Result<(Value, DumpFile)> {
     let network = segment()?;
     let mut agent = network.watch(&[])?;
     let dump = Dump::start(network.host(), DEVICE, &scratch("recorded.pcap"))?;
@@ -31,12 +31,12 @@ fn recorded() -> Result<(Value, Written)> {
     }
     drop(all);
     let seen = |report: &Value| total().into_iter().all(|(path, count)| figures(report)[path] == count);
-    agent.await_report(PATIENCE, seen).with_context(|| format!("expected {:?}", total()))?;
+    agent.await_report(TIMEOUT, seen).with_context(|| format!("expected {:?}", total()))?;
     let written = dump.stop()?;
     Ok((agent.stop()?.report()?, written))
 }
 
-/// What all scenarios add up to, over both families.
+/// The sum of all scenarios over both families.
 fn total() -> BTreeMap<&'static str, i64> {
     let mut total = BTreeMap::new();
     for (path, count) in SCENARIOS.iter().flat_map(|scenario| scenario.adds) {
@@ -45,8 +45,8 @@ fn total() -> BTreeMap<&'static str, i64> {
     total
 }
 
-/// `handshake replay -o json` of a file, or of `input` on stdin.
-fn replay(file: &str, input: Option<&[u8]>) -> Result<Outcome> {
+/// Runs `handshake replay -o json` on a file, or on `input` from stdin.
+fn replay(file: &str, input: Option<&[u8]>) -> Result<AgentOutcome> {
     let mut command = Command::new(HANDSHAKE);
     command.args(["replay", file, "-o", "json", "--half-open-after", "200ms"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -56,10 +56,10 @@ fn replay(file: &str, input: Option<&[u8]>) -> Result<Outcome> {
     drop(stdin);
     let output = child.wait_with_output().context("wait for handshake")?;
     let text = |bytes| String::from_utf8(bytes).context("not UTF-8");
-    Ok(Outcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
+    Ok(AgentOutcome { status: output.status, stdout: text(output.stdout)?, stderr: text(output.stderr)? })
 }
 
-/// Books without what a clock of its own decides: a capture ends before its last datagrams are T1 old.
+/// The figures without those that depend on the clock: a capture ends before its last datagrams reach T1.
 fn books(report: &Value) -> Figures {
     let mut books = figures(report);
     let waiting = books["udp.pending"] + books["udp.unanswered"];
@@ -68,7 +68,7 @@ fn books(report: &Value) -> Figures {
 }
 
 #[test]
-fn a_replay_gives_the_books_of_the_live_run() -> Result<()> {
+fn a_replay_gives_the_figures_of_the_live_run() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("tcpdump") {
         return Ok(());
     }
@@ -87,7 +87,7 @@ fn a_replay_gives_the_books_of_the_live_run() -> Result<()> {
     cut_short(&bytes)
 }
 
-/// Up to the cut, with a warning of one line.
+/// A cut capture is read up to the cut, with a warning of one line.
 fn cut_short(bytes: &[u8]) -> Result<()> {
     let cut = Scratch::new("cut.pcap", &bytes[..bytes.len() - 5])?;
     for outcome in [replay(cut.path(), None)?, replay("-", Some(&bytes[..bytes.len() - 5]))?] {

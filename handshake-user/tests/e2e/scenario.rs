@@ -1,4 +1,4 @@
-//! What is done on a network, and what a report must say of it.
+//! Traffic on a network, and the figures that a report must have.
 
 use std::any::Any;
 
@@ -6,29 +6,29 @@ use anyhow::Result;
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::{Path, udp};
 
-/// What must stay open until the report has been read: closing it would send more.
+/// Sockets that stay open until the report has been read: closing them would send more.
 pub(crate) type Kept = Box<dyn Any>;
 
 fn kept(something: impl Any) -> Kept {
     Box::new(something)
 }
 
-/// Traffic by the kernel's own sockets, with a known outcome.
+/// Traffic by kernel sockets, with a known outcome.
 pub(crate) struct Scenario {
-    /// What happens.
+    /// A description.
     pub(crate) name: &'static str,
-    /// Does it.
+    /// Makes the traffic.
     pub(crate) run: fn(&Path<'_>) -> Result<Kept>,
-    /// Figures of the report that rise, and by how much; no other does, but those that follow from these.
+    /// The figures that rise, and by how much; no others rise except sums of these.
     pub(crate) adds: &'static [(&'static str, i64)],
-    /// Attempts that are answered by SYN+ACK.
+    /// Number of attempts answered by SYN+ACK.
     pub(crate) answered: i64,
 }
 
-/// Bytes of a datagram.
+/// Payload of a datagram, bytes.
 pub(crate) const DATAGRAM: usize = 40;
 
-/// Every scenario that comes to its verdict by itself, on any network.
+/// The scenarios that reach their verdict by themselves, on any network.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "connections kept open",
@@ -37,7 +37,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         answered: 5,
     },
     Scenario {
-        name: "connections that talk and close",
+        name: "connections that transfer data and close",
         run: |path| {
             let connections = tcp::connect_accept(path, &Listener::new(path, 0, 16)?, 4)?;
             connections.talk(100)?;
@@ -53,7 +53,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         answered: 3,
     },
     Scenario {
-        name: "the same port again",
+        name: "a reused port",
         run: |path| tcp::reuse_port(path, &Listener::new(path, 0, 16)?, 3).map(kept),
         adds: &[("tcp.completed", 3)],
         answered: 3,
@@ -77,11 +77,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "SYN without ACK",
         run: |path| {
             let listener = Listener::new(path, 0, 16)?;
-            if path.nobody.is_some() {
+            if path.unassigned.is_some() {
                 tcp::syn_without_ack(path, listener.address(), 9)?;
                 return Ok(kept(listener));
             }
-            // The listener goes first: what it repeats would meet no client, and a RST.
+            // The listener is dropped first: otherwise its retransmissions would meet no client, and a RST.
             let attempts = Attempts::start_deaf(path, listener.address(), 9)?;
             Ok(kept((listener, attempts)))
         },
@@ -105,7 +105,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         answered: 5,
     },
     Scenario {
-        name: "given up and begun anew",
+        name: "aborted and retried",
         run: |path| {
             let deaf = Listener::deaf(path, 0)?;
             Ok(kept((tcp::give_up_and_retry(path, deaf.address(), 4)?, deaf)))
@@ -120,7 +120,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         answered: 0,
     },
     Scenario {
-        name: "UDP to nothing",
+        name: "UDP without an answer",
         run: |path| udp::silence(path, 3, 2, DATAGRAM).map(kept),
         adds: &[("udp.unanswered", 3), ("udp.packets", 6)],
         answered: 0,

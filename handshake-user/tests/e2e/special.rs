@@ -1,9 +1,9 @@
-//! Scenarios that take a network, a setting or a pause of their own; retransmissions are exact here.
+//! Scenarios that need a special network, a setting or a pause; retransmissions are exact here.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use handshake_lab::agent::{Agent, Outcome};
+use handshake_lab::agent::{Agent, AgentOutcome};
 use handshake_lab::tap::Tap;
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::topology::DEVICE;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::HANDSHAKE;
 use crate::books::{Figures, balanced, change, figure, without};
-use crate::network::{Network, PATIENCE, router, segment};
+use crate::network::{Network, TIMEOUT, router, segment};
 
 /// Runs `act` under an agent with `arguments`, and waits until the figures that it changes are `expected`.
 fn play<T>(
@@ -20,15 +20,15 @@ fn play<T>(
     arguments: &[&str],
     expected: &[(&str, i64)],
     act: impl FnOnce() -> Result<T>,
-) -> Result<(Outcome, Value, T)> {
-    // Sums that every report is checked for, and what a busy machine decides.
+) -> Result<(AgentOutcome, Value, T)> {
+    // Sums, which are checked in every report, and a figure that depends on the machine's load.
     const FOLLOWS: [&str; 4] = ["tcp.attempts", "tcp.half_open.now", "tcp.late", "udp.flows"];
     let mut agent = network.watch(&[&["--flows"], arguments].concat())?;
-    let before = agent.await_report(PATIENCE, |_| true)?;
+    let before = agent.await_report(TIMEOUT, |_| true)?;
     let done = act()?;
     let expected: Figures = expected.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
     agent
-        .await_report(PATIENCE, |report| without(change(&before, report), &FOLLOWS) == expected)
+        .await_report(TIMEOUT, |report| without(change(&before, report), &FOLLOWS) == expected)
         .with_context(|| format!("expected {expected:?}"))?;
     let outcome = agent.stop()?;
     ensure!(outcome.status.success(), "{outcome:?}");
@@ -36,16 +36,16 @@ fn play<T>(
     Ok((outcome, report, done))
 }
 
-/// Flows that say `verdict`, with their flags.
-fn flags_of(outcome: &Outcome, verdict: &str) -> Result<Vec<Value>> {
+/// The flags of the flows with `verdict`.
+fn flags_of(outcome: &AgentOutcome, verdict: &str) -> Result<Vec<Value>> {
     let flows = outcome.flows()?;
     let of = flows.iter().filter(|flow| flow["protocol"] == "tcp" && flow["verdict"] == verdict);
     Ok(of.map(|flow| flow["flags"].clone()).collect())
 }
 
-/// Each SYN twice: sent again is not begun again.
+/// Each SYN is sent twice: a retransmission is no new attempt.
 #[test]
-fn a_filtered_syn_that_is_sent_again() -> Result<()> {
+fn a_retransmitted_syn_is_no_new_attempt() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -63,9 +63,9 @@ fn a_filtered_syn_that_is_sent_again() -> Result<()> {
     Ok(())
 }
 
-/// A router that has forwarded a SYN again and again has seen each of them at two hooks.
+/// A router forwards a SYN and its retransmission, and sees each of them at two hooks.
 #[test]
-fn a_router_counts_a_syn_once_however_often_it_passes() -> Result<()> {
+fn a_router_counts_a_syn_once() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -78,7 +78,7 @@ fn a_router_counts_a_syn_once_however_often_it_passes() -> Result<()> {
     Ok(())
 }
 
-/// Seen at two to four hooks, an ACK is one ACK.
+/// An ACK that passes two to four hooks counts once.
 #[test]
 fn a_router_counts_an_ack_once() -> Result<()> {
     if skip_unless_privileged() {
@@ -105,13 +105,14 @@ fn a_router_counts_an_ack_once() -> Result<()> {
     Ok(())
 }
 
-/// The queue fills while SYN+ACKs are on their way: to ACKs it has no room for, the server repeats its SYN+ACK.
+/// The queue fills while SYN+ACKs are in flight: the server retransmits the SYN+ACK for each ACK that it has
+/// no room for.
 #[test]
-fn acks_that_a_full_queue_ignores() -> Result<()> {
+fn acks_ignored_by_a_full_queue_are_a_sign() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    // After a valid ACK, a SYN+ACK that comes again is this sign and no other.
+    // After a valid ACK, a retransmitted SYN+ACK is only this sign.
     let expected = [("tcp.completed", 5), ("tcp.signs.ack_ignored", 2)];
     for family in Family::ALL {
         let network = segment()?;
@@ -121,7 +122,7 @@ fn acks_that_a_full_queue_ignores() -> Result<()> {
     Ok(())
 }
 
-/// One connection asks for a cookie, three send it with their data.
+/// One connection requests a cookie, three send it with data.
 #[test]
 fn fast_open_completes_and_is_flagged() -> Result<()> {
     if skip_unless_privileged() {
@@ -138,14 +139,15 @@ fn fast_open_completes_and_is_flagged() -> Result<()> {
     Ok(())
 }
 
-/// Over IPv4, then over IPv6.
+/// Runs `act` over IPv4, then over IPv6.
 fn both_families<T>(mut act: impl FnMut(Family) -> Result<T>) -> Result<[T; 2]> {
     Ok([act(Family::V4).context("IPv4")?, act(Family::V6).context("IPv6")?])
 }
 
-/// Both ends send a SYN, and no one a SYN+ACK that answers nothing. (One datagram each way slows the first SYN down.)
+/// Both ends send a SYN, and every SYN+ACK answers one. (One datagram in each direction delays the first
+/// SYN.)
 #[test]
-fn both_ends_open_at_once() -> Result<()> {
+fn a_simultaneous_open_completes_and_is_flagged() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -160,9 +162,9 @@ fn both_ends_open_at_once() -> Result<()> {
     Ok(())
 }
 
-/// The router says by ICMP that it has no way, and quotes the SYN.
+/// The router reports by ICMP that it has no route, and quotes the SYN.
 #[test]
-fn what_the_router_cannot_reach() -> Result<()> {
+fn addresses_without_a_route_are_unreachable() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -171,13 +173,13 @@ fn what_the_router_cannot_reach() -> Result<()> {
     play(&network, &[], &[("tcp.unreachable", 2 * 5)], || {
         both_families(|family| {
             let to = SocketAddr::new(routed.unreachable(family), 80);
-            Attempts::start(&network.path(family), to, 5)?.wait_unreachable(PATIENCE)
+            Attempts::start(&network.path(family), to, 5)?.wait_unreachable(TIMEOUT)
         })
     })?;
     Ok(())
 }
 
-/// An attempt expires some time after its last segment, by its cause, and its record with it.
+/// An attempt expires some time after its last segment and is counted by its cause; its record is removed.
 #[test]
 fn open_attempts_expire() -> Result<()> {
     if skip_unless_privileged() {
@@ -195,10 +197,10 @@ fn open_attempts_expire() -> Result<()> {
     Ok(())
 }
 
-/// More attempts than the table holds: the report says that it is lossy, the books balance, and every SYN is in them or
-/// counted as untracked.
+/// With more attempts than the table holds, the report is not exact, its figures balance, and every SYN is an
+/// attempt or counted as untracked.
 #[test]
-fn a_full_table_is_told() -> Result<()> {
+fn a_full_table_is_reported() -> Result<()> {
     const SYNS: u8 = 200;
     if skip_unless_privileged() {
         return Ok(());
@@ -209,7 +211,7 @@ fn a_full_table_is_told() -> Result<()> {
     let words = ["-i", DEVICE, "--max-flows", "16", "--interval", "20ms"];
     let mut agent = Agent::start(network.host(), HANDSHAKE, &words)?;
     tcp::syn_without_ack(&path, listener.address(), SYNS)?;
-    agent.await_report(PATIENCE, |report| figure(report, "packets.syn") == u64::from(SYNS))?;
+    agent.await_report(TIMEOUT, |report| figure(report, "packets.syn") == u64::from(SYNS))?;
     let report = balanced(&agent.stop()?)?;
     let (attempts, evicted) = (figure(&report, "tcp.attempts"), figure(&report, "tcp.evicted"));
     ensure!(attempts == u64::from(SYNS) && report["exact"] == false, "{report}");

@@ -1,25 +1,25 @@
-//! All scenarios on every kind of network and hook: a report's books are what was done, its packets what the wire
-//! carried, its header what the kernel says.
+//! All scenarios on every kind of network and hook: a report's figures match the traffic, its packets the
+//! wire, and its header the kernel.
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
-use handshake_lab::bpf::{self, Attached, Hook, Outcome, Program};
+use handshake_lab::bpf::{self, AttachedProgram, Program, RunOutcome, TestHook};
 use handshake_lab::tap::Tap;
 use handshake_lab::{Family, Namespace, skip_unless_privileged};
 use serde_json::{Value, json};
 
 use crate::books::{Figures, balanced, change, check_at_rest, figure, tally, without};
-use crate::network::{Network, PATIENCE, loopback, router, segment, tagged};
+use crate::network::{Network, TIMEOUT, loopback, router, segment, tagged};
 use crate::scenario::{DATAGRAM, SCENARIOS, Scenario};
 
-/// A network, what else is on its hooks, and how handshake is asked to watch it.
+/// A network, a foreign program on its hooks, and how handshake watches it.
 struct Stage {
     network: fn() -> Result<Network>,
-    /// Somebody else's program, on the hook before ours.
-    foreign: Option<(Hook, Outcome)>,
-    /// Of `handshake watch`, beside the interfaces.
+    /// A foreign program on a hook, attached before handshake.
+    foreign: Option<(TestHook, RunOutcome)>,
+    /// Arguments of `handshake watch`, beside the interfaces.
     arguments: &'static [&'static str],
-    /// What the header must say, of each interface: ingress, and egress if it is watched.
+    /// The hooks that the header must name for each interface: ingress, and egress if it is watched.
     hooks: [&'static str; 2],
 }
 
@@ -54,43 +54,43 @@ fn on_loopback_by_generic_xdp() -> Result<()> {
 }
 
 #[test]
-fn behind_someones_generic_xdp_program() -> Result<()> {
-    let foreign = Some((Hook::XdpGeneric, Outcome::XdpPass));
+fn behind_a_foreign_generic_xdp_program() -> Result<()> {
+    let foreign = Some((TestHook::XdpGeneric, RunOutcome::XdpPass));
     Stage { network: segment, foreign, arguments: &[], hooks: BOTH_TCX }.play()
 }
 
 #[test]
-fn beside_someones_native_xdp_program() -> Result<()> {
-    let foreign = Some((Hook::XdpNative, Outcome::XdpPass));
+fn beside_a_foreign_native_xdp_program() -> Result<()> {
+    let foreign = Some((TestHook::XdpNative, RunOutcome::XdpPass));
     Stage { network: segment, foreign, arguments: &[], hooks: BOTH_TCX }.play()
 }
 
 #[test]
 fn with_a_tcx_program_that_ends_the_chain() -> Result<()> {
-    let foreign = Some((Hook::TcxIngress, Outcome::EndsChain));
+    let foreign = Some((TestHook::TcxIngress, RunOutcome::EndsChain));
     Stage { network: segment, foreign, arguments: &[], hooks: BOTH_TCX }.play()
 }
 
-/// What comes in has other tags than what goes out; XDP finds them in the frame's bytes.
+/// Received frames have other tags than sent ones; XDP finds them in the frame's bytes.
 #[test]
 fn through_tags_that_differ_by_direction() -> Result<()> {
     let arguments = &["--hook", "xdp-native"];
     Stage { network: tagged, foreign: None, arguments, hooks: ["xdp-native", "tcx"] }.play()
 }
 
-/// ... and TC beside them.
+/// TC finds the outermost tag beside the frame's bytes.
 #[test]
 fn through_tags_by_tcx() -> Result<()> {
     Stage { network: tagged, foreign: None, arguments: &[], hooks: BOTH_TCX }.play()
 }
 
 #[test]
-fn on_a_router_both_ways_at_both_interfaces() -> Result<()> {
+fn on_a_router_in_both_directions_at_both_interfaces() -> Result<()> {
     Stage { network: router, foreign: None, arguments: &[], hooks: BOTH_TCX }.play()
 }
 
 #[test]
-fn on_a_router_what_comes_in_at_both_interfaces() -> Result<()> {
+fn on_a_router_by_ingress_at_both_interfaces() -> Result<()> {
     let arguments = &["--direction", "ingress", "--hook", "xdp-native"];
     Stage { network: router, foreign: None, arguments, hooks: ["xdp-native", ""] }.play()
 }
@@ -106,7 +106,7 @@ impl Stage {
         let taps = network.devices().iter().map(|device| Tap::open(network.host(), device));
         let mut taps = taps.collect::<Result<Vec<Tap>>>()?;
         let mut agent = network.watch(self.arguments)?;
-        let mut report = agent.await_report(PATIENCE, |_| true)?;
+        let mut report = agent.await_report(TIMEOUT, |_| true)?;
         self.check_header(&network, &report)?;
         let mut syn_acks = 0;
         for scenario in SCENARIOS {
@@ -123,7 +123,7 @@ impl Stage {
         check_retransmissions(&mut taps[0], network.devices()[0], &last, syn_acks)
     }
 
-    /// The hooks that the header names are those where the kernel has our programs.
+    /// Checks that the kernel has handshake's programs on the hooks that the header names.
     fn check_header(&self, network: &Network, report: &Value) -> Result<()> {
         let interfaces = report["source"]["interfaces"].as_array().context("interfaces")?;
         ensure!(interfaces.len() == network.devices().len(), "{report}");
@@ -143,7 +143,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Each interface saw what the wire carried there, class by class.
+    /// Checks that each interface counted the frames on the wire, class by class.
     fn check_wire(&self, taps: &mut [Tap], report: &Value) -> Result<()> {
         for (at, tap) in taps.iter_mut().enumerate() {
             let interface = &report["source"]["interfaces"][at];
@@ -156,12 +156,12 @@ impl Stage {
     }
 }
 
-/// Puts somebody else's program where ours will want to be.
-fn occupy(network: &Network, (hook, outcome): &(Hook, Outcome)) -> Result<Attached> {
+/// Attaches a foreign program where handshake's would be.
+fn occupy(network: &Network, (hook, outcome): &(TestHook, RunOutcome)) -> Result<AttachedProgram> {
     bpf::attach(network.host(), network.devices()[0], *hook, &Program::that(*outcome))
 }
 
-/// One scenario; gives the first report that has all of it.
+/// Runs one scenario; returns the first report that has all its figures.
 fn act(
     network: &Network,
     family: Family,
@@ -172,7 +172,7 @@ fn act(
     let kept = (scenario.run)(&network.path(family))?;
     let expected = expected(scenario, family);
     let report = agent
-        .await_report(PATIENCE, |report| settled(before, report) == expected)
+        .await_report(TIMEOUT, |report| settled(before, report) == expected)
         .with_context(|| format!("expected {expected:?} beside {before}"))?;
     check_at_rest(&report)?;
     drop(kept);
@@ -189,8 +189,8 @@ fn expected(scenario: &Scenario, family: Family) -> Figures {
     figures
 }
 
-/// What has changed, but for sums that [`check_at_rest`] looks at and for what a busy machine decides: how long a completion
-/// took, and what the kernel sent again meanwhile, which is held against the wire at the end.
+/// The changes without sums, which [`check_at_rest`] checks, and without figures that depend on the machine's
+/// load: how long a completion took, and retransmissions, which are compared with the wire at the end.
 fn settled(before: &Value, after: &Value) -> Figures {
     const FOLLOWS: [&str; 6] = [
         "tcp.attempts",
@@ -203,12 +203,13 @@ fn settled(before: &Value, after: &Value) -> Figures {
     without(change(before, after), &FOLLOWS)
 }
 
-/// Where the kernel has our program for one way of `device`, in the words of the header; of a chain, at its head.
+/// The hook where the kernel has handshake's program for one direction of `device`, as the header names it;
+/// in a chain it must be first.
 fn ours_on(host: &Namespace, device: &str, way: &str) -> Result<&'static str> {
-    // As the kernel cuts them.
+    // Names as the kernel truncates them.
     let (hook, name) = match way {
-        "ingress" => (Hook::TcxIngress, "handshake_ingre"),
-        _ => (Hook::TcxEgress, "handshake_egres"),
+        "ingress" => (TestHook::TcxIngress, "handshake_ingre"),
+        _ => (TestHook::TcxEgress, "handshake_egres"),
     };
     let is = |id: u32, name: &str| Ok::<_, anyhow::Error>(bpf::program(id)?.name == name);
     if let Some(first) = bpf::chain(host, device, hook)?.first()
@@ -220,14 +221,14 @@ fn ours_on(host: &Namespace, device: &str, way: &str) -> Result<&'static str> {
         && way == "ingress"
         && is(id, "handshake_xdp")?
     {
-        return Ok(if mode == Hook::XdpNative { "xdp-native" } else { "xdp-generic" });
+        return Ok(if mode == TestHook::XdpNative { "xdp-native" } else { "xdp-generic" });
     }
     let filters = host.run("tc", &["filter", "show", "dev", device, way])?;
     Ok(if filters.contains(name) { "clsact" } else { "" })
 }
 
-/// A SYN that began no attempt was one sent again, and so with SYN+ACKs: as often as the first device had them, however
-/// many hooks saw each.
+/// A SYN that began no attempt was a retransmission, and likewise for SYN+ACKs: as many as the first device
+/// had, although several hooks saw each.
 fn check_retransmissions(tap: &mut Tap, device: &str, report: &Value, syn_acks: i64) -> Result<()> {
     let traffic = tap.traffic()?;
     let wire = if device == "lo" { traffic.received } else { traffic.both() };

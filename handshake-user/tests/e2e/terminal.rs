@@ -1,4 +1,5 @@
-//! The live terminal, on a terminal: what it shows of real traffic, what keys do, and that it gives the terminal back.
+//! The live terminal on a real one: what it shows of traffic, what keys do, and that it restores the
+//! terminal.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use handshake_lab::frame::{Segment, Sender, flag, tcp_frame};
+use handshake_lab::frame::{BuiltSegment, Sender, flag, tcp_frame};
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::terminal::Terminal;
 use handshake_lab::topology::DEVICE;
@@ -14,16 +15,16 @@ use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_withou
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::HANDSHAKE;
-use crate::network::{PATIENCE, scratch, segment};
+use crate::network::{TIMEOUT, scratch, segment};
 
-/// The program is loaded first.
+/// Limit for starting, which includes loading the program.
 const START: Duration = Duration::from_secs(60);
 
 fn skipped() -> bool {
     skip_unless_privileged() || skip_without_tool("tmux")
 }
 
-/// `handshake watch` on a terminal, showing.
+/// Starts `handshake watch` on a terminal, and waits for its first screen.
 fn show(host: &Namespace, arguments: &[&str]) -> Result<Terminal> {
     let terminal = Terminal::new(100, 30)?;
     let mut command = host.command(HANDSHAKE);
@@ -33,25 +34,25 @@ fn show(host: &Namespace, arguments: &[&str]) -> Result<Terminal> {
     Ok(terminal)
 }
 
-/// Waits until all of these are on the screen: a picture may be seen half drawn.
+/// Waits until all of these are on the screen: a read may catch a half-drawn screen.
 fn shows(terminal: &Terminal, all: &[&str]) -> Result<()> {
-    terminal.await_screen(PATIENCE, |screen| all.iter().all(|each| screen.contains(each)))?;
+    terminal.await_screen(TIMEOUT, |screen| all.iter().all(|each| screen.contains(each)))?;
     Ok(())
 }
 
 fn press(terminal: &Terminal, key: &str, wanted: &str) -> Result<String> {
     terminal.key(key)?;
-    terminal.await_screen(PATIENCE, |screen| screen.contains(wanted)).with_context(|| format!("after {key}"))
+    terminal.await_screen(TIMEOUT, |screen| screen.contains(wanted)).with_context(|| format!("after {key}"))
 }
 
-/// The prompt is back: how the command ended, and the terminal as the shell set it.
+/// Waits for the prompt. Returns the screen with the exit code, and the terminal's settings.
 fn ended(terminal: &Terminal) -> Result<(String, String)> {
-    terminal.await_screen(PATIENCE, |screen| screen.trim_end().ends_with('$'))?;
+    terminal.await_screen(TIMEOUT, |screen| screen.trim_end().ends_with('$'))?;
     ensure!(!terminal.is_alternate()?, "the alternate screen stays");
     let left = terminal.screen()?;
     let settings = scratch("stty");
     terminal.line(&format!("echo rc=$?; stty -a > {}; echo done", settings.display()))?;
-    let screen = terminal.await_screen(PATIENCE, |screen| screen.lines().any(|line| line == "done"))?;
+    let screen = terminal.await_screen(TIMEOUT, |screen| screen.lines().any(|line| line == "done"))?;
     let code = screen.lines().find_map(|line| line.strip_prefix("rc=")).context("no exit code")?;
     let said = format!("{left}\nrc={code}");
     Ok((said, read_and_remove(settings)?))
@@ -63,12 +64,12 @@ fn read_and_remove(path: PathBuf) -> Result<String> {
     Ok(text)
 }
 
-/// What a shell that nobody disturbed says of its terminal.
+/// The settings of an undisturbed shell's terminal.
 fn untouched() -> Result<String> {
     ended(&Terminal::new(100, 30)?).map(|(_, settings)| settings)
 }
 
-/// Attempts whose end is known beforehand.
+/// Makes attempts with known outcomes.
 fn traffic(path: &Path<'_>) -> Result<(Listener, Vec<SocketAddr>, Listener, Attempts)> {
     let listener = Listener::new(path, 0, 64)?;
     tcp::connect_accept(path, &listener, 12)?.close()?;
@@ -81,15 +82,15 @@ fn traffic(path: &Path<'_>) -> Result<(Listener, Vec<SocketAddr>, Listener, Atte
 }
 
 #[test]
-fn screens_and_a_ladder_by_key() -> Result<()> {
+fn keys_show_the_screens_and_a_ladder() -> Result<()> {
     if skipped() {
         return Ok(());
     }
     let network = segment()?;
     let terminal = show(network.host(), &["--half-open-after", "200ms"])?;
-    ensure!(terminal.is_alternate()?, "it does not draw on the alternate screen");
+    ensure!(terminal.is_alternate()?, "the alternate screen is not in use");
     let (listener, scanned, deaf, _open) = traffic(&network.path(Family::V4))?;
-    terminal.await_screen(PATIENCE, |screen| {
+    terminal.await_screen(TIMEOUT, |screen| {
         let balance = "22 = 12 completed + 5 refused + 2 initiator aborted + 3 half-open + 0 opening";
         screen.contains(balance) && screen.contains("no_syn_ack") && screen.contains("EXACT")
     })?;
@@ -100,9 +101,9 @@ fn screens_and_a_ladder_by_key() -> Result<()> {
     shows(&terminal, &["3 open", &deaf.address().to_string(), "half_open"])?;
     press(&terminal, "/", "\n/")?;
     terminal.line("verdict:initiator_aborted")?;
-    terminal.await_screen(PATIENCE, |screen| screen.contains("2 listed"))?;
+    terminal.await_screen(TIMEOUT, |screen| screen.contains("2 listed"))?;
     press(&terminal, "G", "2 listed")?;
-    // The last listed ended first; the scan's numbers begin two below 2³².
+    // The last one listed ended first; the scan's sequence numbers begin two below 2³².
     terminal.key("Enter")?;
     let numbers = ["SYN seq=4294967294 ", "ack=4294967295 ", "RST seq=4294967295 "];
     shows(&terminal, &[&numbers[..], &[&scanned[0].to_string(), "Look at:"]].concat())?;
@@ -112,9 +113,9 @@ fn screens_and_a_ladder_by_key() -> Result<()> {
     Ok(())
 }
 
-/// A size comes while it runs: the picture fits it at once, also where it is too small.
+/// The screen follows a resize at once, even if the terminal is too small.
 #[test]
-fn the_picture_fits_the_terminal() -> Result<()> {
+fn the_screen_follows_the_size_of_the_terminal() -> Result<()> {
     if skipped() {
         return Ok(());
     }
@@ -127,19 +128,20 @@ fn the_picture_fits_the_terminal() -> Result<()> {
             let header = lines.first().is_some_and(|line| line.len() == usize::from(columns));
             header && lines.get(usize::from(rows) - 1).is_some_and(|line| line.ends_with("? help"))
         };
-        let screen = terminal.await_screen(PATIENCE, fits)?;
+        let screen = terminal.await_screen(TIMEOUT, fits)?;
         ensure!(screen.is_ascii(), "{screen}");
     }
     terminal.resize(40, 10)?;
-    terminal.await_screen(PATIENCE, |screen| screen.contains("40x10 is too small: 60x15"))?;
+    terminal.await_screen(TIMEOUT, |screen| screen.contains("40x10 is too small: 60x15"))?;
     terminal.resize(80, 24)?;
     press(&terminal, "2", "initiator").or_else(|_| press(&terminal, "2", "No attempt yet"))?;
     Ok(())
 }
 
-/// `q`, Ctrl-C and signals end it alike: the last report on the screen that was there, the shell's settings, exit 0.
+/// `q`, Ctrl-C and signals end it in the same way: the last report on the original screen, the shell's
+/// settings, exit code 0.
 #[test]
-fn the_terminal_is_given_back() -> Result<()> {
+fn the_terminal_is_restored() -> Result<()> {
     if skipped() {
         return Ok(());
     }
@@ -161,14 +163,14 @@ fn the_terminal_is_given_back() -> Result<()> {
     Ok(())
 }
 
-/// Signals what has the terminal.
+/// Sends a signal to the foreground process.
 fn signal(terminal: &Terminal, signal: Signal) -> Result<()> {
     let process = i32::try_from(terminal.foreground()?).ok().and_then(Pid::from_raw);
-    kill_process(process.context("a process number")?, signal).context("signal what has the terminal")
+    kill_process(process.context("a process ID")?, signal).context("signal the foreground process")
 }
 
 #[test]
-fn an_interface_that_goes_away_ends_the_show() -> Result<()> {
+fn a_lost_interface_ends_the_terminal_view() -> Result<()> {
     if skipped() {
         return Ok(());
     }
@@ -181,7 +183,7 @@ fn an_interface_that_goes_away_ends_the_show() -> Result<()> {
     Ok(())
 }
 
-/// What is shown as a report for programs, in the folder where handshake was started.
+/// `w` writes the shown state as a JSON report into the folder where handshake was started.
 #[test]
 fn the_snapshot_is_written_as_json() -> Result<()> {
     if skipped() {
@@ -198,7 +200,7 @@ fn the_snapshot_is_written_as_json() -> Result<()> {
     terminal.await_screen(START, |screen| screen.contains("1 Overview"))?;
     let listener = Listener::new(&network.path(Family::V4), 0, 64)?;
     tcp::connect_accept(&network.path(Family::V4), &listener, 4)?.close()?;
-    terminal.await_screen(PATIENCE, |screen| screen.contains("4 = 4 completed"))?;
+    terminal.await_screen(TIMEOUT, |screen| screen.contains("4 = 4 completed"))?;
     press(&terminal, "w", "wrote handshake-")?;
     let written: Vec<PathBuf> =
         fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
@@ -210,7 +212,7 @@ fn the_snapshot_is_written_as_json() -> Result<()> {
     Ok(())
 }
 
-/// A terminal that cannot be drawn on gets lines.
+/// A terminal that cannot position text gets lines.
 #[test]
 fn a_dumb_terminal_gets_lines() -> Result<()> {
     if skipped() {
@@ -226,8 +228,8 @@ fn a_dumb_terminal_gets_lines() -> Result<()> {
     Ok(())
 }
 
-/// Clients that connect as fast as they can raise no banner. Spoofed sources do, as soon as theirs are half-open; it goes
-/// when no more come, while they are still open.
+/// Clients that connect as fast as they can raise no banner. Spoofed sources raise it as soon as their
+/// attempts are half-open; it clears when no more arrive, while those are still open.
 #[test]
 fn spoofed_sources_raise_the_banner_and_busy_clients_do_not() -> Result<()> {
     const BUSY: usize = 600;
@@ -239,32 +241,32 @@ fn spoofed_sources_raise_the_banner_and_busy_clients_do_not() -> Result<()> {
     let terminal = show(network.host(), &["--half-open-after", "500ms", "--interval", "250ms"])?;
     let listener = Listener::new(&path, 0, 1024)?;
     tcp::connect_accept(&path, &listener, BUSY)?.close()?;
-    let screen = terminal.await_screen(PATIENCE, |screen| screen.contains("600 = 600 completed"))?;
+    let screen = terminal.await_screen(TIMEOUT, |screen| screen.contains("600 = 600 completed"))?;
     ensure!(!screen.contains("SURGE"), "{screen}");
     let surged = flood(&path, listener.address(), &terminal)?;
     ensure!(surged.contains("no_ack") && surged.contains("spoofed flood"), "{surged}");
-    let calm = terminal.await_screen(3 * PATIENCE, |screen| !screen.contains("SURGE"))?;
-    ensure!(!calm.contains(" 0 half-open"), "they have gone, and the banner for that: {calm}");
+    let calm = terminal.await_screen(3 * TIMEOUT, |screen| !screen.contains("SURGE"))?;
+    ensure!(!calm.contains(" 0 half-open"), "the banner cleared only because the attempts were gone: {calm}");
     Ok(())
 }
 
-/// SYNs from addresses that nobody has, until the banner is up.
+/// Sends SYNs from unassigned addresses until the banner appears.
 fn flood(path: &Path<'_>, to: SocketAddr, terminal: &Terminal) -> Result<String> {
     const BURST: u16 = 20;
-    let nobody = path.nobody.context("addresses that nobody has")?;
+    let unassigned = path.unassigned.context("unassigned addresses")?;
     let mut sender = Sender::new(path.client, path.device)?;
     for burst in 0..400_u16 {
         for number in burst * BURST..(burst + 1) * BURST {
-            let source = SocketAddr::new(nobody, 1_024 + number);
+            let source = SocketAddr::new(unassigned, 1_024 + number);
             let seq = u32::from(number) << 16;
-            let syn = Segment { source, destination: to, seq, ack: 0, flags: flag::SYN, payload: b"" };
+            let syn = BuiltSegment { source, destination: to, seq, ack: 0, flags: flag::SYN, payload: b"" };
             sender.send(&tcp_frame(path.macs, &syn)?)?;
         }
         let screen = terminal.screen()?;
         if screen.contains("HALF-OPEN SURGE") {
             return Ok(screen);
         }
-        // A pace, so that the flood lasts until it is half-open: some hundred a second.
+        // Paced to a few hundred per second, so that the flood lasts until its attempts are half-open.
         thread::sleep(Duration::from_millis(25));
     }
     bail!("{} SYNs raised no banner:\n{}", sender.sent(), terminal.screen()?)

@@ -1,12 +1,12 @@
-//! `--events` under load: an attempt that ended was written, or was counted as lost.
+//! `--events` under load: each attempt that ended is written or counted as lost.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use handshake_lab::agent::{Agent, Outcome};
+use handshake_lab::agent::{Agent, AgentOutcome};
 use handshake_lab::census::Census;
-use handshake_lab::flood::{Flood, Kind};
+use handshake_lab::flood::{Flood, FloodKind};
 use handshake_lab::tcp::Listener;
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Pair, skip_unless_privileged};
@@ -14,16 +14,17 @@ use serde_json::Value;
 
 use crate::HANDSHAKE;
 use crate::books::{balanced, figure};
-use crate::run::{PATIENCE, alone};
+use crate::run::{TIMEOUT, alone};
 
-/// Attempts at once that the ring has room for, three times over.
+/// A number of attempts at once for which the ring has room three times over.
 const ROOM: u32 = 10_000;
-/// ... and more than it has room for.
+/// A number of attempts that exceeds the ring.
 const TOO_MANY: u32 = 50_000;
-/// A few.
+/// A small number of attempts.
 const SOME: u32 = 2_000;
 
-/// As many attempts end as the ring has room for, then the reader is waited for: none is lost.
+/// In each round no more attempts end than the ring has room for, and the test waits for the reader: no event
+/// is lost.
 #[test]
 fn every_event_is_written_while_the_reader_keeps_up() -> Result<()> {
     const ROUNDS: u32 = 4;
@@ -35,7 +36,7 @@ fn every_event_is_written_while_the_reader_keeps_up() -> Result<()> {
     let mut stage = Stage::open(&pair)?;
     for _ in 0..ROUNDS {
         stage.refuse(ROOM)?;
-        stage.await_the_reader()?;
+        stage.await_reader()?;
     }
     let last = stage.check()?;
     ensure!(figure(&last, "lost_events") == 0 && last["exact"] == true, "{last}");
@@ -43,9 +44,10 @@ fn every_event_is_written_while_the_reader_keeps_up() -> Result<()> {
     Ok(())
 }
 
-/// Some that the reader takes, then more while it is stopped than the ring holds, then some that it takes again.
+/// The reader receives some events, is stopped while more come than the ring holds, and then receives some
+/// again.
 #[test]
-fn what_the_ring_has_no_room_for_is_counted() -> Result<()> {
+fn events_that_exceed_the_ring_are_counted_as_lost() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -53,19 +55,19 @@ fn what_the_ring_has_no_room_for_is_counted() -> Result<()> {
     let pair = Pair::new()?;
     let mut stage = Stage::open(&pair)?;
     stage.refuse(SOME)?;
-    stage.await_the_reader()?;
+    stage.await_reader()?;
     stage.agent.signal(libc::SIGSTOP)?;
     stage.refuse(TOO_MANY)?;
     stage.agent.signal(libc::SIGCONT)?;
-    stage.await_the_reader()?;
+    stage.await_reader()?;
     stage.refuse(SOME)?;
-    stage.await_the_reader()?;
+    stage.await_reader()?;
     let last = stage.check()?;
     ensure!(figure(&last, "lost_events") > 0 && last["exact"] == false, "{last}");
     Ok(())
 }
 
-/// The command with `--events`, and attempts that are refused at once.
+/// The command with `--events`, and a flood of attempts that are refused at once.
 struct Stage<'a> {
     agent: Agent,
     flood: Flood<'a>,
@@ -79,12 +81,12 @@ impl<'a> Stage<'a> {
         let path = pair.path(Family::V4);
         Flood::open(&path)?;
         let deaf = Listener::deaf(&path, 0)?;
-        // A table of which a scan leaves the reader time for the ring.
+        // A table small enough that its scan leaves the reader time for the ring.
         let words = ["--events", "--interval", "200ms", "--max-flows", "65536"];
         let words = [&["-i", DEVICE, "--hook", "xdp-native"][..], &words].concat();
         let agent = Agent::start(&pair.server, HANDSHAKE, &words)?;
         let census = Census::dropping(&pair.server, DEVICE)?;
-        let flood = Flood::new(&path, deaf.address(), Kind::Refused)?;
+        let flood = Flood::new(&path, deaf.address(), FloodKind::Refused)?;
         Ok(Self { agent, flood, census, _deaf: deaf, began: Instant::now() })
     }
 
@@ -92,12 +94,12 @@ impl<'a> Stage<'a> {
         self.flood.make(2 * attempts)
     }
 
-    /// Waits until two reports in a row have the same packets: all that came has been counted, and before the second was
-    /// taken, the ring was emptied.
-    fn await_the_reader(&mut self) -> Result<()> {
-        let mut last = self.agent.await_report(PATIENCE, |_| true)?;
+    /// Waits until two consecutive reports have the same packets: by then every packet is counted, and the
+    /// ring was emptied before the second report.
+    fn await_reader(&mut self) -> Result<()> {
+        let mut last = self.agent.await_report(TIMEOUT, |_| true)?;
         loop {
-            let next = self.agent.await_report(PATIENCE, |_| true)?;
+            let next = self.agent.await_report(TIMEOUT, |_| true)?;
             if next["packets"] == last["packets"] && figure(&next, "packets.total") > 0 {
                 return Ok(());
             }
@@ -105,7 +107,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Each attempt that has ended is an event or a lost one; gives the last report.
+    /// Checks that each ended attempt is an event or counted as lost. Returns the last report.
     fn check(self) -> Result<Value> {
         let took = self.began.elapsed();
         let busy = self.flood.processor_time();
@@ -126,9 +128,9 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Takes the events out of what was written, and gives how many there were: refused attempts, no two of one client, for
-/// no client came twice. By their text: they are very many.
-fn take_events(outcome: &mut Outcome) -> Result<usize> {
+/// Removes the events from the output and returns their number. They are refused attempts of distinct
+/// clients. They are compared as text, because they are very many.
+fn take_events(outcome: &mut AgentOutcome) -> Result<usize> {
     let is_report = |line: &&str| line.starts_with(r#"{"type":"report""#);
     let (reports, events): (Vec<&str>, Vec<&str>) = outcome.stdout.lines().partition(is_report);
     let initiator = |line: &&'_ str| line.split(r#""responder""#).next().map(str::to_owned);

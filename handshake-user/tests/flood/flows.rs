@@ -1,20 +1,21 @@
-//! Floods of what is worth less than a flow that there is: they push out none.
+//! Floods of UDP and ACK packets, whose records are worth less than established flows: they evict none of
+//! those.
 
 use anyhow::{Result, ensure};
-use handshake_lab::flood::Kind;
+use handshake_lab::flood::FloodKind;
 use handshake_lab::skip_unless_privileged;
 
 use crate::books::figure;
 use crate::run::{Flooded, KEPT, OPEN, Run, Way};
 
 #[test]
-fn a_udp_flood_pushes_out_no_established_flow() -> Result<()> {
+fn a_udp_flood_evicts_no_established_flow() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     for way in [Way::Native, Way::Dropped] {
-        let flooded = Run { way, kind: Kind::Udp, answered: false }.play()?;
-        what_was_there_stays(&flooded)?;
+        let flooded = Run { way, kind: FloodKind::Udp, answered: false }.play()?;
+        established_flows_stay(&flooded)?;
         let of = |path| figure(&flooded.last, path);
         let known = of("udp.flows") + of("untracked") + of("contended");
         let first = flooded.ingress.flood.udp + flooded.answered;
@@ -25,22 +26,22 @@ fn a_udp_flood_pushes_out_no_established_flow() -> Result<()> {
 }
 
 #[test]
-fn an_ack_flood_pushes_out_no_established_flow() -> Result<()> {
+fn an_ack_flood_evicts_no_established_flow() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
     for way in [Way::Native, Way::Dropped] {
-        let flooded = Run { way, kind: Kind::Ack, answered: false }.play()?;
-        what_was_there_stays(&flooded)?;
+        let flooded = Run { way, kind: FloodKind::Ack, answered: false }.play()?;
+        established_flows_stay(&flooded)?;
         let of = |path| figure(&flooded.last, path);
         ensure!(of("table.evictions.midstream") > 0 && of("udp.evicted") == 0, "{}", flooded.last);
     }
     Ok(())
 }
 
-/// Connections, answered flows and open attempts that were there, and handshakes meanwhile: the flood's packets are worth
-/// less.
-fn what_was_there_stays(flooded: &Flooded) -> Result<()> {
+/// Connections, answered flows and open attempts from before the flood stay, and handshakes during it are
+/// tracked: the flood's records are worth less.
+fn established_flows_stay(flooded: &Flooded) -> Result<()> {
     let last = &flooded.last;
     let of = |path| figure(last, path);
     ensure!(of("table.evictions.completed") + of("table.evictions.half_open") == 0, "{last}");

@@ -1,8 +1,9 @@
-//! Exact under flood: the command itself on real hooks, more frames than its table holds flows, and real handshakes
-//! through the same hook meanwhile. A program of its own, so that no other test runs beside it; one flood at a time.
+//! Tests that the command stays exact under a flood: on real hooks, with more frames than its table holds
+//! flows, and with real handshakes through the same hook. A program of its own, so that no other test runs at
+//! the same time; one flood at a time.
 //!
-//! What a run comes to is printed. `HANDSHAKE_FLOOD_SECONDS=10 cargo test -p handshake-user --test flood -- --nocapture`
-//! floods for longer, over the default table.
+//! Results are printed. `HANDSHAKE_FLOOD_SECONDS=10 cargo test -p handshake-user --test flood -- --nocapture`
+//! floods for longer, with the default table.
 
 #[path = "../e2e/books.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which compare reports")]

@@ -1,7 +1,7 @@
-//! A flood of SYNs from clients that do not exist: who is pushed out, and what becomes of the real ones.
+//! SYN floods from nonexistent clients: which records are evicted, and what happens to real handshakes.
 
 use anyhow::{Result, ensure};
-use handshake_lab::flood::Kind;
+use handshake_lab::flood::FloodKind;
 use handshake_lab::skip_unless_privileged;
 
 use crate::books::figure;
@@ -18,18 +18,19 @@ fn a_syn_flood_through_tcx() -> Result<()> {
 }
 
 #[test]
-fn a_syn_flood_that_ends_behind_the_hook() -> Result<()> {
+fn a_syn_flood_that_is_dropped_after_the_hook() -> Result<()> {
     play(Way::Dropped)
 }
 
-/// The table fills with attempts that were answered and wait for their ACK: the oldest of them give way, so that the real
-/// ones have their records. Between its SYN and its SYN+ACK an attempt is worth less than those around it, and may give way.
+/// The table fills with answered attempts that wait for their ACK. The oldest of them are evicted, so that
+/// real handshakes get records. Between its SYN and its SYN+ACK a real attempt is worth less than those
+/// around it, and may be evicted too.
 #[test]
 fn a_syn_flood_that_is_answered() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    let flooded = Run { way: Way::Native, kind: Kind::Syn, answered: true }.play()?;
+    let flooded = Run { way: Way::Native, kind: FloodKind::Syn, answered: true }.play()?;
     ensure!(figure(&flooded.last, "untracked") == 0, "{}", flooded.last);
     every_syn_is_in_the_books(&flooded)?;
     evictions_are_counted_by_state(&flooded)?;
@@ -40,17 +41,18 @@ fn play(way: Way) -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    let flooded = Run { way, kind: Kind::Syn, answered: false }.play()?;
+    let flooded = Run { way, kind: FloodKind::Syn, answered: false }.play()?;
     every_syn_is_in_the_books(&flooded)?;
     evictions_are_counted_by_state(&flooded)?;
     let of = |path| figure(&flooded.last, path);
     ensure!(of("tcp.evicted") > 0 && of("untracked") == 0, "{}", flooded.last);
-    what_stays_open_is_pushed_out(&flooded)?;
+    old_open_attempts_are_evicted(&flooded)?;
     real_handshakes_complete(&flooded, 0)
 }
 
-/// The oldest go first: attempts from before the flood that nothing has answered. Their service's row tells.
-fn what_stays_open_is_pushed_out(flooded: &Flooded) -> Result<()> {
+/// The oldest attempts are evicted first: unanswered ones from before the flood, as their service's row
+/// shows.
+fn old_open_attempts_are_evicted(flooded: &Flooded) -> Result<()> {
     let row = &flooded.open;
     let of = |path| figure(row, path);
     ensure!(of("attempts") == u64::from(OPEN), "{row}");
@@ -58,7 +60,7 @@ fn what_stays_open_is_pushed_out(flooded: &Flooded) -> Result<()> {
     Ok(())
 }
 
-/// No two of the flood's SYNs are alike: each is an attempt, or got no record and is counted as that.
+/// All SYNs of the flood differ: each is an attempt, or is counted as untracked.
 fn every_syn_is_in_the_books(flooded: &Flooded) -> Result<()> {
     let last = &flooded.last;
     let of = |path| figure(last, path);
@@ -70,8 +72,8 @@ fn every_syn_is_in_the_books(flooded: &Flooded) -> Result<()> {
     Ok(())
 }
 
-/// What went for room is counted by what it was, nothing better than the newcomers among it; and who came and did not go
-/// is there.
+/// Evictions are counted by the state of the evicted record, and no record better than the new ones is
+/// evicted. All other records are still in the table.
 fn evictions_are_counted_by_state(flooded: &Flooded) -> Result<()> {
     let last = &flooded.last;
     let of = |path: &str| figure(last, path);
@@ -85,19 +87,22 @@ fn evictions_are_counted_by_state(flooded: &Flooded) -> Result<()> {
     Ok(())
 }
 
-/// A handshake that its client's kernel did not have to begin again is completed, but for as many as may have been
-/// pushed out; each of the others is, or was pushed out while it was open, and then its service's row says so.
-fn real_handshakes_complete(flooded: &Flooded, pushed_out: u64) -> Result<()> {
+/// A handshake without a retransmission completes, except for as many as may have been evicted. Every other
+/// handshake completes too, or was evicted while open and is counted in its service's row.
+fn real_handshakes_complete(flooded: &Flooded, may_be_evicted: u64) -> Result<()> {
     let Flooded { last, row, handshakes, .. } = flooded;
     let of = |path| figure(row, path);
     let made = (handshakes.len() + KEPT) as u64;
     let (attempts, completed, evicted) = (of("attempts"), of("completed"), of("evicted"));
     let lost = figure(last, "untracked") + figure(last, "contended");
     ensure!(attempts == completed + evicted, "neither completed nor evicted: {row}");
-    ensure!(made - completed <= evicted + lost, "{made} made, and the books miss some: {row}");
+    ensure!(made - completed <= evicted + lost, "{made} made, and the row lacks some: {row}");
     let prompt = KEPT + handshakes.iter().filter(|one| flooded.is_prompt(one)).count();
-    ensure!(completed + lost + pushed_out >= prompt as u64, "{prompt} of {made} went without a hitch: {row}");
+    ensure!(
+        completed + lost + may_be_evicted >= prompt as u64,
+        "{prompt} of {made} had no retransmission: {row}"
+    );
     let again: u64 = handshakes.iter().map(|one| u64::from(one.retransmissions)).sum();
-    ensure!(attempts <= made + again, "{made} made with {again} SYNs sent again: {row}");
+    ensure!(attempts <= made + again, "{made} made with {again} SYNs retransmitted: {row}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The examples, run as they are, in a namespace of their own.
+//! Runs the examples unchanged, in a namespace of their own.
 
 use std::env;
 use std::fs;
@@ -15,7 +15,7 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
 }
 
-/// A folder of this test alone, removed on drop.
+/// A folder for this test alone; removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -32,7 +32,7 @@ impl Drop for Folder {
     }
 }
 
-/// With handshake on the PATH, as the examples want it.
+/// Runs `command` with handshake on the PATH, where the examples expect it.
 fn run(command: &mut Command) -> Result<Output> {
     let handshake = Path::new(HANDSHAKE).parent().context("the command's folder")?;
     let path = env::var_os("PATH").unwrap_or_default();
@@ -40,17 +40,17 @@ fn run(command: &mut Command) -> Result<Output> {
     process::output(command.env("PATH", path))
 }
 
-/// The same, and once more where a record stayed held for longer than anyone waits: on a machine whose host takes a CPU
-/// away in the midst of it.
+/// Like [`run`], but runs again if the first run was contended: a record can stay locked for too long when
+/// the host of a virtual machine takes a CPU away.
 fn run_uncontended(mut command: impl FnMut() -> Command) -> Result<Output> {
     let is_contended = |output: &Output| String::from_utf8_lossy(&output.stderr).contains("LOSSY: contended");
     let first = run(&mut command())?;
     if is_contended(&first) { run(&mut command()) } else { Ok(first) }
 }
 
-/// wrk's own output is on stdout, the report and the expectations are on stderr.
+/// wrk's output is on stdout; the report and the expectations are on stderr.
 #[test]
-fn wrk_is_judged_by_the_wire() -> Result<()> {
+fn wrk_passes_its_expectations() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("wrk") || skip_without_tool("python3") {
         return Ok(());
     }
@@ -63,9 +63,10 @@ fn wrk_is_judged_by_the_wire() -> Result<()> {
     Ok(())
 }
 
-/// Nobody listens. The times of no connection are inconclusive, which wins over what failed.
+/// Without a listener the expectation on times has no sample and is inconclusive, which takes precedence over
+/// a failed one.
 #[test]
-fn wrk_on_a_closed_port_fails() -> Result<()> {
+fn wrk_on_a_closed_port_is_inconclusive() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("wrk") {
         return Ok(());
     }
@@ -77,9 +78,9 @@ fn wrk_on_a_closed_port_fails() -> Result<()> {
     Ok(())
 }
 
-/// The step that loads, taken out of the job's file; here no sudo is needed.
+/// Runs the load step of the job's file; no sudo is needed here.
 #[test]
-fn the_ci_job_s_step_passes_and_leaves_its_report() -> Result<()> {
+fn the_ci_job_step_passes_and_writes_its_report() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("python3") || skip_without_tool("curl") {
         return Ok(());
     }
@@ -115,13 +116,13 @@ fn a_full_queue_fails_the_gate() -> Result<()> {
     Ok(())
 }
 
-/// The script of the step of this name: the indented block behind its `run: |`.
+/// The script of the step with this name: the indented block after its `run: |`.
 fn step(job: &str, name: &str) -> Result<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let mut lines = job.lines().skip_while(|line| line.trim() != format!("- name: {name}"));
     let run = lines.find(|line| line.trim() == "run: |").context("no such step")?;
     let block: Vec<&str> = lines.take_while(|line| line.is_empty() || indent(line) > indent(run)).collect();
-    ensure!(!block.is_empty(), "the step does nothing");
+    ensure!(!block.is_empty(), "the step is empty");
     let margin = indent(block[0]);
     Ok(block.iter().map(|line| line.get(margin..).unwrap_or_default()).collect::<Vec<_>>().join("\n"))
 }

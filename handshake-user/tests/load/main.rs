@@ -1,4 +1,5 @@
-//! Scripted load by the command itself: every scenario in its short form, and the examples as they are in the repository.
+//! Load tests of the command: every scenario in its short form, and the examples as they are in the
+//! repository.
 
 mod examples;
 mod scenarios;

@@ -1,4 +1,5 @@
-//! `cargo xtask load SCENARIO --short`: what handshake reports is what was done, and what the kernel counted.
+//! The scenarios of `cargo xtask load SCENARIO --short`: handshake's report matches the traffic made and the
+//! kernel's counters.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use handshake_lab::skip_unless_privileged;
 
 use crate::HANDSHAKE;
 
-/// A test for each scenario, by its name; beside them one that says whether any was left out.
+/// Defines a test for each scenario, by its name; [`every_scenario_has_a_test`] checks that none is missing.
 macro_rules! scenarios {
     ($($name:ident)*) => {
         const NAMES: &[&str] = &[$(stringify!($name)),*];
@@ -38,16 +39,16 @@ fn run(scenario: Scenario) -> Result<()> {
 }
 
 #[test]
-fn none_is_left_out() -> Result<()> {
+fn every_scenario_has_a_test() -> Result<()> {
     let all = Scenario::all()?;
     let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
     ensure!(names == NAMES, "{names:?}");
     Ok(())
 }
 
-/// A comparison that can only be good says nothing: of an expectation that fails, and was not said to.
+/// The comparison can fail: here on an expectation that is not met although the scenario does not say so.
 #[test]
-fn what_is_not_as_expected_is_told() -> Result<()> {
+fn a_difference_fails_the_comparison() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
