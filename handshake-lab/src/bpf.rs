@@ -91,7 +91,7 @@ pub struct Program {
 impl Program {
     /// A program that only returns `outcome`.
     #[must_use]
-    pub fn that(outcome: RunOutcome) -> Self {
+    pub fn returning(outcome: RunOutcome) -> Self {
         Self::ending("foreign", Code::default(), outcome)
     }
 

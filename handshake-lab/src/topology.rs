@@ -85,7 +85,7 @@ impl Pair {
             &format!("neigh add 192.0.2.2 lladdr {SERVER_MAC} dev eth0 nud permanent"),
             &format!("neigh add 2001:db8::2 lladdr {SERVER_MAC} dev eth0 nud permanent"),
         ])?;
-        swallow(&client)?;
+        drop_unassigned(&client)?;
         server.ip(&[
             "addr add 192.0.2.2/24 dev eth0",
             "addr add 2001:db8::2/64 dev eth0 nodad",
@@ -94,7 +94,7 @@ impl Pair {
             "route add 198.51.100.0/24 via 192.0.2.1",
             "route add 2001:db8:100::/64 via 2001:db8::1",
         ])?;
-        fall_silent(&[&client, &server])?;
+        await_silence(&[&client, &server])?;
         Ok(Self { client, server })
     }
 
@@ -146,7 +146,7 @@ impl Routed {
         cable(&client, (DEVICE, CLIENT_MAC), &router, (DEVICE, ROUTER_MAC))?;
         cable(&router, (FAR_DEVICE, ROUTER_FAR_MAC), &server, (DEVICE, SERVER_MAC))?;
         behind(&client, ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.254", "2001:db8::fe"], ROUTER_MAC)?;
-        swallow(&client)?;
+        drop_unassigned(&client)?;
         let far = ["203.0.113.254", "2001:db8:1::fe"];
         behind(&server, ["203.0.113.2/24", "2001:db8:1::2/64"], far, ROUTER_FAR_MAC)?;
         router.ip(&[
@@ -163,7 +163,7 @@ impl Routed {
             "route add unreachable 203.0.113.128/25",
             "route add unreachable 2001:db8:200::/64",
         ])?;
-        fall_silent(&[&client, &router, &server])?;
+        await_silence(&[&client, &router, &server])?;
         Ok(Self { client, router, server })
     }
 
@@ -262,7 +262,7 @@ fn cable(near: &Namespace, from: (&str, Mac), far: &Namespace, to: (&str, Mac)) 
 
 /// Makes the client drop what is sent to unassigned addresses; over IPv6 it would otherwise report that it
 /// has no route.
-fn swallow(client: &Namespace) -> Result<()> {
+fn drop_unassigned(client: &Namespace) -> Result<()> {
     client.ip(&["route add blackhole 198.51.100.0/24", "route add blackhole 2001:db8:100::/64"])
 }
 
@@ -280,7 +280,7 @@ fn behind(host: &Namespace, addresses: [&str; 2], gateways: [&str; 2], mac: Mac)
 
 /// Waits until no namespace has sent a multicast packet for a while: each host reports, within milliseconds,
 /// the groups that its addresses made it join (RFC 3810 §6.1).
-fn fall_silent(namespaces: &[&Namespace]) -> Result<()> {
+fn await_silence(namespaces: &[&Namespace]) -> Result<()> {
     const QUIET: Duration = Duration::from_millis(60);
     let deadline = Instant::now() + Duration::from_secs(5);
     let sent = || -> Result<Vec<u64>> {

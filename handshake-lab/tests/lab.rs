@@ -415,14 +415,14 @@ fn foreign_programs_are_attached_and_detached() -> Result<()> {
         [(TestHook::XdpGeneric, RunOutcome::XdpPass), (TestHook::XdpNative, RunOutcome::XdpPass)]
     {
         assert_eq!(bpf::xdp(&pair.server, DEVICE)?, None);
-        let attached = bpf::attach(&pair.server, DEVICE, hook, &Program::that(outcome))?;
+        let attached = bpf::attach(&pair.server, DEVICE, hook, &Program::returning(outcome))?;
         assert_eq!(bpf::xdp(&pair.server, DEVICE)?, Some((attached.id, hook)));
     }
     for (hook, outcome) in
         [(TestHook::TcxIngress, RunOutcome::EndsChain), (TestHook::TcxEgress, RunOutcome::Next)]
     {
-        let attached = bpf::attach(&pair.server, DEVICE, hook, &Program::that(outcome))?;
-        let behind = bpf::attach(&pair.server, DEVICE, hook, &Program::that(RunOutcome::Next))?;
+        let attached = bpf::attach(&pair.server, DEVICE, hook, &Program::returning(outcome))?;
+        let behind = bpf::attach(&pair.server, DEVICE, hook, &Program::returning(RunOutcome::Next))?;
         assert_eq!(bpf::chain(&pair.server, DEVICE, hook)?, [attached.id, behind.id]);
         assert_eq!(bpf::program(attached.id)?.name, "foreign");
         drop((attached, behind));
@@ -440,10 +440,12 @@ fn a_program_that_ends_the_chain_hides_packets_from_those_behind() -> Result<()>
     }
     let pair = Pair::new()?;
     let counted = bpf::RunCounts::hold()?;
-    let xdp = bpf::attach(&pair.server, DEVICE, TestHook::XdpNative, &Program::that(RunOutcome::XdpPass))?;
+    let xdp =
+        bpf::attach(&pair.server, DEVICE, TestHook::XdpNative, &Program::returning(RunOutcome::XdpPass))?;
     let ends =
-        bpf::attach(&pair.server, DEVICE, TestHook::TcxIngress, &Program::that(RunOutcome::EndsChain))?;
-    let behind = bpf::attach(&pair.server, DEVICE, TestHook::TcxIngress, &Program::that(RunOutcome::Next))?;
+        bpf::attach(&pair.server, DEVICE, TestHook::TcxIngress, &Program::returning(RunOutcome::EndsChain))?;
+    let behind =
+        bpf::attach(&pair.server, DEVICE, TestHook::TcxIngress, &Program::returning(RunOutcome::Next))?;
     let mut tap = Tap::open(&pair.server, DEVICE)?;
     let before = counters::xdp_packets(&pair.server, DEVICE)?;
     let path = pair.path(Family::V6);
@@ -772,7 +774,7 @@ fn a_dropping_census_drops_only_the_flood() -> Result<()> {
     let pair = Pair::new()?;
     let path = pair.path(Family::V4);
     Flood::open(&path)?;
-    let program = Program::that(RunOutcome::XdpPass).with_frags();
+    let program = Program::returning(RunOutcome::XdpPass).with_frags();
     let _attached = bpf::attach(&pair.server, DEVICE, TestHook::XdpNative, &program)?;
     let dropping = Census::dropping(&pair.server, DEVICE)?;
     let behind = Census::behind(&pair.server, DEVICE, TestHook::TcxIngress)?;

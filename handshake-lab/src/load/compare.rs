@@ -167,7 +167,7 @@ impl FigureComparison {
         let expected = if crosses {
             Expected::Between(0, again)
         } else {
-            Expected::Exactly(if truth.not_taken > 0 { again } else { 0 })
+            Expected::Exactly(if truth.ignored_acks > 0 { again } else { 0 })
         };
         self.push("tcp.signs.ack_ignored", expected, figure(report, "tcp.signs.ack_ignored")?, String::new());
         Ok(())
@@ -201,9 +201,9 @@ impl FigureComparison {
         );
         self.explained(
             "kernel: PassiveOpens",
-            passive + truth.not_taken,
+            passive + truth.ignored_acks,
             ours("tcp.completed")?,
-            apart(passive, truth.not_taken, "ACKs were ignored: the accept queue was full"),
+            apart(passive, truth.ignored_acks, "ACKs were ignored: the accept queue was full"),
         );
         self.failures(account, truth, report)?;
         let no_ports = account.server("UdpNoPorts") + account.server("Udp6NoPorts");
@@ -227,7 +227,7 @@ impl FigureComparison {
     fn overflows(&mut self, account: &KernelAccount, truth: &Truth, report: &Value) -> Result<()> {
         let ours = if truth.overflows {
             let dropped = ["tcp.signs.syn_retransmits", "tcp.signs.ack_ignored"];
-            truth.of(KnownOutcome::NoSynAck) + truth.not_taken + sum(report, &dropped)?
+            truth.of(KnownOutcome::NoSynAck) + truth.ignored_acks + sum(report, &dropped)?
         } else {
             0
         };
@@ -361,7 +361,7 @@ const fn reported_as(outcome: KnownOutcome) -> (&'static str, &'static [&'static
         KnownOutcome::Completed => ("tcp.completed", &["tcp.completed"]),
         KnownOutcome::Refused => ("tcp.refused", &["tcp.refused"]),
         KnownOutcome::Unreachable => ("tcp.unreachable", &["tcp.unreachable"]),
-        KnownOutcome::TakenBack => ("tcp.initiator_aborted", &["tcp.initiator_aborted"]),
+        KnownOutcome::InitiatorAborted => ("tcp.initiator_aborted", &["tcp.initiator_aborted"]),
         KnownOutcome::NoSynAck => {
             ("tcp, half-open: no_syn_ack", &["tcp.half_open.no_syn_ack", "tcp.half_open_expired.no_syn_ack"])
         }

@@ -230,7 +230,7 @@ impl Validator<'_> {
             }
             (None, Some(rate)) if *rate.as_ref() == 0 => self.refuse(rate, "a rate of 0 is no traffic"),
             (None, Some(rate)) => Ok(Amount::Rate(*rate.as_ref())),
-            (None, None) if floods => Ok(Amount::Flat),
+            (None, None) if floods => Ok(Amount::Unlimited),
             (None, None) => self.refuse(
                 &table.kind,
                 "the amount is missing: `count = 20` (at once) or `rate = 100` (per second)",

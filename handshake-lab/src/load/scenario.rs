@@ -127,7 +127,7 @@ pub(super) enum Amount {
     /// A rate per second.
     Rate(u32),
     /// As many as the hook can process.
-    Flat,
+    Unlimited,
 }
 
 impl Scenario {
@@ -172,7 +172,7 @@ impl Scenario {
         match traffic.amount {
             Amount::Count(count) => Some(count.into()),
             Amount::Rate(rate) => Some(due(rate, self.duration)),
-            Amount::Flat => None,
+            Amount::Unlimited => None,
         }
     }
 }

@@ -121,7 +121,7 @@ impl<'a> TrafficSource<'a> {
             (TrafficKind::SynFlood(target), amount) => self.flood(target, amount, shared),
             (_, Amount::Count(count)) => self.step(count.into(), shared),
             (_, Amount::Rate(rate)) => self.at_rate(rate, shared),
-            (kind, Amount::Flat) => Err(anyhow!("{kind:?} needs a count or a rate")),
+            (kind, Amount::Unlimited) => Err(anyhow!("{kind:?} needs a count or a rate")),
         };
         made.inspect_err(|_| shared.stop())?;
         Ok(self.truth)
@@ -136,7 +136,7 @@ impl<'a> TrafficSource<'a> {
         let flood = Flood::new(&self.path, listener.address(), flood::FloodKind::Syn)?;
         let burst = match amount {
             Amount::Rate(rate) => u32::try_from(due(rate, TICK))?.max(1),
-            Amount::Count(_) | Amount::Flat => BURST,
+            Amount::Count(_) | Amount::Unlimited => BURST,
         };
         let began = Instant::now();
         while began.elapsed() < self.duration && !shared.is_stopped() {
@@ -251,7 +251,7 @@ impl<'a> TrafficSource<'a> {
         let (first, count16) = (10_000 + u16::try_from(first)?, u16::try_from(count)?);
         tcp::syn_scan_from(&self.path, first, listener.address(), count16)?;
         self.truth.crafted += count;
-        self.truth.add(KnownOutcome::TakenBack, count);
+        self.truth.add(KnownOutcome::InitiatorAborted, count);
         Ok(held(listener))
     }
 
@@ -279,7 +279,7 @@ impl<'a> TrafficSource<'a> {
         let ignored = filled.ignored() as u64;
         self.await_repeats(&before, ignored)?;
         self.truth.overflows = true;
-        self.truth.not_taken += ignored;
+        self.truth.ignored_acks += ignored;
         // The queue takes as many as were refused, plus one; on the wire all are completed.
         self.truth.add(KnownOutcome::Completed, count + 1 + ignored);
         Ok(held(filled))

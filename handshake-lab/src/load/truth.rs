@@ -25,7 +25,7 @@ pub(super) struct Truth {
     /// CPU time for making and receiving them.
     pub(super) made_in: Duration,
     /// Attempts completed on the wire whose ACK the server ignored.
-    pub(super) not_taken: u64,
+    pub(super) ignored_acks: u64,
     /// Whether the server's accept queue was full: its kernel counts each segment dropped for that.
     pub(super) overflows: bool,
     /// Bounds of the longest connect.
@@ -38,14 +38,20 @@ pub(super) enum KnownOutcome {
     Completed,
     Refused,
     Unreachable,
-    TakenBack,
+    InitiatorAborted,
     NoSynAck,
     NoAck,
 }
 
 impl KnownOutcome {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Completed, Self::Refused, Self::Unreachable, Self::TakenBack, Self::NoSynAck, Self::NoAck];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::Refused,
+        Self::Unreachable,
+        Self::InitiatorAborted,
+        Self::NoSynAck,
+        Self::NoAck,
+    ];
 }
 
 /// The outcome of a UDP flow.
@@ -104,7 +110,7 @@ impl AddAssign for Truth {
         self.crafted += more.crafted;
         self.made += more.made;
         self.made_in += more.made_in;
-        self.not_taken += more.not_taken;
+        self.ignored_acks += more.ignored_acks;
         self.overflows |= more.overflows;
         self.longest = self.longest.or(more.longest);
     }

@@ -111,7 +111,8 @@ fn a_taken_hook_is_reported() -> Result<()> {
     }
     for held in [TestHook::XdpNative, TestHook::XdpGeneric] {
         let network = segment()?;
-        let theirs = bpf::attach(network.host(), DEVICE, held, &Program::that(bpf::RunOutcome::XdpPass))?;
+        let theirs =
+            bpf::attach(network.host(), DEVICE, held, &Program::returning(bpf::RunOutcome::XdpPass))?;
         for hook in ["xdp-native", "xdp-generic"] {
             let words = ["watch", "-i", DEVICE, "--hook", hook];
             let outcome = run_to_end(network.host(), HANDSHAKE, &words, LIMIT)?;

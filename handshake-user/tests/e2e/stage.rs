@@ -158,7 +158,7 @@ impl Stage {
 
 /// Attaches a foreign program where handshake's would be.
 fn occupy(network: &Network, (hook, outcome): &(TestHook, RunOutcome)) -> Result<AttachedProgram> {
-    bpf::attach(network.host(), network.devices()[0], *hook, &Program::that(*outcome))
+    bpf::attach(network.host(), network.devices()[0], *hook, &Program::returning(*outcome))
 }
 
 /// Runs one scenario; returns the first report that has all its figures.
