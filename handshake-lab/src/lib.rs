@@ -13,19 +13,18 @@
 //! ├─ topology          the three networks, as a `Path` from client to server
 //! ├─ bpf               foreign programs on the same hooks, loaded by bpf(2)
 //! ├─ namespace         a network namespace, removed on drop
-//! └─ process           starts programs with default signals;  leaves: privilege, interrupt, family
+//! └─ process           starts programs with default signals;  leaves: privilege, interrupt
 //! ```
 //!
-//! What may not live here: any rule of handshake, any of its crates, or a command line. The outcome of a
-//! scenario comes from sockets, kernel counters and the wire, so that a test compares two independent
-//! accounts. Everything is removed on drop.
+//! What may not live here: any rule of handshake, or a command line. From handshake-common come only names:
+//! verdicts, packet classes, address families. The outcome of a scenario comes from sockets, kernel counters
+//! and the wire, so that a test compares two independent accounts. Everything is removed on drop.
 
 pub mod agent;
 pub mod books;
 pub mod bpf;
 pub mod census;
 pub mod counters;
-pub mod family;
 pub mod flood;
 pub mod frame;
 pub mod interrupt;
@@ -40,8 +39,8 @@ pub mod terminal;
 pub mod topology;
 pub mod udp;
 
-pub use family::Family;
+pub use handshake_common::flow::Family;
 pub use namespace::Namespace;
 pub use privilege::{skip_unless_privileged, skip_without_tool};
 pub use process::Process;
-pub use topology::{Loopback, Pair, Path, Routed};
+pub use topology::{FAMILIES, Loopback, Pair, Path, Routed};

@@ -13,12 +13,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use handshake_common::flow::Family;
 
 use crate::bpf::{self, AttachedProgram, Program, TestHook};
 use crate::counters;
-use crate::family::Family;
 use crate::frame::Mac;
 use crate::namespace::Namespace;
+
+/// Both address families, over which scenarios run.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// The device of each host, and of the router on the client's side.
 pub const DEVICE: &str = "eth0";

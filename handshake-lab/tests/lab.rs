@@ -17,8 +17,8 @@ use handshake_lab::tap::{Dump, Tally, Tap};
 use handshake_lab::tcp::{self, Attempts, Listener, Loss};
 use handshake_lab::topology::{DEVICE, FAR_DEVICE};
 use handshake_lab::{
-    Family, Loopback, Namespace, Pair, Path, Process, Routed, counters, frame, skip_unless_privileged,
-    skip_without_tool, udp,
+    FAMILIES, Family, Loopback, Namespace, Pair, Path, Process, Routed, counters, frame,
+    skip_unless_privileged, skip_without_tool, udp,
 };
 
 /// Sockets that stay open until the wire has been read: closing them would send more.
@@ -153,7 +153,7 @@ fn scenarios_on_a_segment_match_the_wire() -> Result<()> {
     for row in ROWS {
         let pair = Pair::new()?;
         let place = [(&pair.server, DEVICE)];
-        let kept = Family::ALL.map(|family| check(row, &pair.path(family), &place));
+        let kept = FAMILIES.map(|family| check(row, &pair.path(family), &place));
         kept.into_iter().collect::<Result<Vec<Kept>>>()?;
     }
     Ok(())
@@ -167,7 +167,7 @@ fn scenarios_on_loopback_match_the_wire() -> Result<()> {
     for row in ROWS {
         let lo = Loopback::new()?;
         let place = [(&lo.host, "lo")];
-        let kept = Family::ALL.map(|family| check(row, &lo.path(family), &place));
+        let kept = FAMILIES.map(|family| check(row, &lo.path(family), &place));
         kept.into_iter().collect::<Result<Vec<Kept>>>()?;
     }
     Ok(())
@@ -181,7 +181,7 @@ fn scenarios_through_a_router_match_the_wire_on_both_sides() -> Result<()> {
     for row in ROWS {
         let routed = Routed::new()?;
         let places = [DEVICE, FAR_DEVICE].map(|device| (&routed.router, device));
-        let kept = Family::ALL.map(|family| check(row, &routed.path(family), &places));
+        let kept = FAMILIES.map(|family| check(row, &routed.path(family), &places));
         kept.into_iter().collect::<Result<Vec<Kept>>>()?;
     }
     Ok(())
@@ -254,7 +254,7 @@ fn unreachable_addresses_are_reported_by_icmp() -> Result<()> {
         return Ok(());
     }
     let routed = Routed::new()?;
-    for family in Family::ALL {
+    for family in FAMILIES {
         let mut tap = Tap::open(&routed.client, DEVICE)?;
         let to = std::net::SocketAddr::new(routed.unreachable(family), 80);
         let attempts = Attempts::start(&routed.path(family), to, 5)?;
@@ -270,7 +270,7 @@ fn a_simultaneous_open_completes_at_both_ends() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    for family in Family::ALL {
+    for family in FAMILIES {
         let pair = Pair::new()?;
         let mut tap = Tap::open(&pair.client, DEVICE)?;
         let (_open, ends) = tcp::simultaneous_open(&pair.path(family))?;
@@ -329,7 +329,7 @@ fn unanswered_syn_acks_are_retransmitted_as_often_as_configured() -> Result<()> 
     if skip_unless_privileged() {
         return Ok(());
     }
-    for family in Family::ALL {
+    for family in FAMILIES {
         let pair = Pair::new()?;
         pair.server.sysctl("net.ipv4.tcp_synack_retries", "1")?;
         let path = pair.path(family);
@@ -348,7 +348,7 @@ fn acks_are_ignored_when_the_queue_fills_in_flight() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    for family in Family::ALL {
+    for family in FAMILIES {
         let pair = Pair::new()?;
         let path = pair.path(family);
         let mut tap = Tap::open(&pair.server, DEVICE)?;
@@ -366,7 +366,7 @@ fn fast_open_carries_data_in_the_syn() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("tcpdump") {
         return Ok(());
     }
-    for family in Family::ALL {
+    for family in FAMILIES {
         let pair = Pair::new()?;
         let path = pair.path(family);
         let mut tap = Tap::open(&pair.server, DEVICE)?;
@@ -467,7 +467,7 @@ fn tap_and_tcpdump_agree() -> Result<()> {
     let pair = Pair::new()?;
     let mut tap = Tap::open(&pair.client, DEVICE)?;
     let dump = Dump::start(&pair.client, DEVICE, &scratch("agree"))?;
-    for path in Family::ALL.map(|family| pair.path(family)) {
+    for path in FAMILIES.map(|family| pair.path(family)) {
         let listener = Listener::new(&path, 0, 16)?;
         let connections = tcp::connect_accept(&path, &listener, 3)?;
         connections.talk(100)?;

@@ -10,7 +10,7 @@ use super::scenario::{
     Amount, Answer, Close, LostSegment, Scenario, Topology, TrafficKind, TrafficSpec, TrafficTarget,
     parse_duration,
 };
-use crate::family::Family;
+use crate::{FAMILIES, Family};
 
 /// Duration of a rate if the file has none.
 const USUAL: Duration = Duration::from_secs(10);
@@ -78,7 +78,7 @@ impl Families {
         match self {
             Self::V4 => &[Family::V4],
             Self::V6 => &[Family::V6],
-            Self::Both => &Family::ALL,
+            Self::Both => &FAMILIES,
         }
     }
 }
@@ -311,7 +311,7 @@ mod tests {
     fn a_short_file_is_a_scenario() {
         let text = "family = \"both\"\n[[traffic]]\nkind = \"udp\"\nanswer = \"echo\"\nrate = 3\n";
         let scenario = parse("few", &format!("{HEAD}{text}")).expect("a good text");
-        assert_eq!((scenario.topology, scenario.families), (Topology::Pair, &Family::ALL[..]));
+        assert_eq!((scenario.topology, scenario.families), (Topology::Pair, &FAMILIES[..]));
         assert_eq!(
             scenario.traffic,
             [TrafficSpec { kind: TrafficKind::Udp(Answer::Echo), amount: Amount::Rate(3) }]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::scenario::{Scenario, Topology, TrafficTarget};
+use crate::Family;
 use crate::bpf::AttachedProgram;
-use crate::family::Family;
 use crate::flood::Flood;
 use crate::namespace::Namespace;
 use crate::topology::{DEVICE, FAR_DEVICE, Loopback, Pair, Path, Routed};

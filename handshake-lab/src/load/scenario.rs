@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::family::Family;
+use crate::Family;
 
 /// Duration of rates in the short form.
 const SHORT: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use super::scenario::{
     Amount, Answer, Close, LostSegment, Scenario, TrafficKind, TrafficSpec, TrafficTarget, due,
 };
 use super::truth::{KnownOutcome, Truth, UdpOutcome};
+use crate::Family;
 use crate::counters::{self, Counters};
-use crate::family::Family;
 use crate::flood::{self, Flood};
 use crate::interrupt;
 use crate::tcp::{self, Attempts, Listener, Loss};

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{AgentOutcome, run_to_end};
 use handshake_lab::tcp::{self, Attempts, Listener};
-use handshake_lab::{Family, Process, skip_unless_privileged, skip_without_tool, udp};
+use handshake_lab::{FAMILIES, Family, Process, skip_unless_privileged, skip_without_tool, udp};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -493,7 +493,7 @@ fn acks_that_the_kernel_ignored_are_reported() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    for family in Family::ALL {
+    for family in FAMILIES {
         let network = segment()?;
         let file = Scratch::new("report.json", b"")?;
         let words = [&["--report", file.path()][..], &expected(&["completed == 5"])].concat();

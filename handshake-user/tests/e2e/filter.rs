@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::tcp::{self, Attempts, Listener};
-use handshake_lab::{Family, skip_unless_privileged, udp};
+use handshake_lab::{FAMILIES, Family, skip_unless_privileged, udp};
 use serde_json::Value;
 
 use crate::books::{balanced, figure};
@@ -35,7 +35,7 @@ fn ports_select_flows() -> Result<()> {
         return Ok(());
     }
     let network = segment()?;
-    let paths = Family::ALL.map(|family| network.path(family));
+    let paths = FAMILIES.map(|family| network.path(family));
     let listen = || paths.iter().map(|path| Listener::new(path, 0, 16)).collect::<Result<Vec<_>>>();
     let (wanted, others) = (listen()?, listen()?);
     let ports = [0, 1].map(|at| wanted[at].address().port().to_string());
@@ -102,7 +102,7 @@ fn icmp_errors_are_filtered_by_the_quoted_packet() -> Result<()> {
     for (port, unreachable, left_out) in PORTS {
         let expected = [("udp.unreachable", unreachable), ("packets.filtered", left_out)];
         filtered(&network, &["--port", port], &expected, || {
-            Family::ALL.iter().try_for_each(|family| udp::closed(&network.path(*family), 4, 40).map(drop))
+            FAMILIES.iter().try_for_each(|family| udp::closed(&network.path(*family), 4, 40).map(drop))
         })?;
     }
     Ok(())
@@ -116,11 +116,11 @@ fn icmp_errors_of_a_router_are_filtered_by_the_quoted_address() -> Result<()> {
     }
     let network = router()?;
     let Network::Router(routed) = &network else { unreachable!("it is a router") };
-    let nowhere = Family::ALL.map(|family| routed.unreachable(family));
+    let nowhere = FAMILIES.map(|family| routed.unreachable(family));
     let nets = nowhere.map(|address| address.to_string());
     let expected = [("tcp.unreachable", 4), ("tcp.attempts", 4), ("packets.icmp", 4)];
     filtered(&network, &["--net", &nets[0], "--net", &nets[1]], &expected, || {
-        for (family, address) in Family::ALL.into_iter().zip(nowhere) {
+        for (family, address) in FAMILIES.into_iter().zip(nowhere) {
             let attempts = Attempts::start(&network.path(family), SocketAddr::new(address, 80), 2)?;
             attempts.wait_unreachable(TIMEOUT)?;
         }

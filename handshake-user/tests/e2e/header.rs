@@ -6,7 +6,7 @@ use handshake_lab::bpf::{self, TestHook};
 use handshake_lab::tap::{Dump, Tap};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, Namespace, counters, skip_unless_privileged, skip_without_tool};
+use handshake_lab::{FAMILIES, Family, Namespace, counters, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
 
 use crate::books::{balanced, figure};
@@ -109,7 +109,7 @@ fn the_program_runs_once_per_frame() -> Result<()> {
     // Another process may already count runs.
     let earlier = bpf::program(program)?.runs;
     let before = counters::xdp_packets(network.host(), DEVICE)?;
-    for path in Family::ALL.map(|family| network.path(family)) {
+    for path in FAMILIES.map(|family| network.path(family)) {
         let connections = tcp::connect_accept(&path, &Listener::new(&path, 0, 16)?, 10)?;
         connections.talk(100)?;
         connections.reset()?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{Agent, AgentOutcome, run_to_end};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, Namespace, Process, frame, skip_unless_privileged, udp};
+use handshake_lab::{FAMILIES, Family, Namespace, Process, frame, skip_unless_privileged, udp};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -21,7 +21,7 @@ fn flows_are_listed_at_the_end() -> Result<()> {
         return Ok(());
     }
     let network = segment()?;
-    for path in Family::ALL.map(|family| network.path(family)) {
+    for path in FAMILIES.map(|family| network.path(family)) {
         let mut agent = network.watch(&["--flows"])?;
         let listener = Listener::new(&path, 0, 16)?;
         let open = tcp::connect_accept(&path, &listener, 2)?;

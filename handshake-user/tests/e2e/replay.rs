@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::AgentOutcome;
 use handshake_lab::tap::{Dump, DumpFile};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, skip_unless_privileged, skip_without_tool};
+use handshake_lab::{FAMILIES, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -25,7 +25,7 @@ fn recorded() -> Result<(Value, DumpFile)> {
     let dump = Dump::start(network.host(), DEVICE, &scratch("recorded.pcap"))?;
     let mut all: Vec<Kept> = Vec::new();
     for scenario in SCENARIOS {
-        for family in Family::ALL {
+        for family in FAMILIES {
             all.push((scenario.run)(&network.path(family)).context(scenario.name)?);
         }
     }

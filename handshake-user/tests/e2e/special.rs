@@ -7,7 +7,7 @@ use handshake_lab::agent::{Agent, AgentOutcome};
 use handshake_lab::tap::Tap;
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, skip_unless_privileged};
+use handshake_lab::{FAMILIES, Family, skip_unless_privileged};
 use serde_json::{Value, json};
 
 use crate::HANDSHAKE;
@@ -114,7 +114,7 @@ fn acks_ignored_by_a_full_queue_are_a_sign() -> Result<()> {
     }
     // After a valid ACK, a retransmitted SYN+ACK is only this sign.
     let expected = [("tcp.completed", 5), ("tcp.signs.ack_ignored", 2)];
-    for family in Family::ALL {
+    for family in FAMILIES {
         let network = segment()?;
         play(&network, &[], &expected, || tcp::queue_fills_in_flight(&network.path(family), 2))
             .with_context(|| format!("{family:?}"))?;

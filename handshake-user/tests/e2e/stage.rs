@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::bpf::{self, AttachedProgram, Program, RunOutcome, TestHook};
 use handshake_lab::tap::Tap;
-use handshake_lab::{Family, Namespace, skip_unless_privileged};
+use handshake_lab::{FAMILIES, Family, Namespace, skip_unless_privileged};
 use serde_json::{Value, json};
 
 use crate::books::{Figures, balanced, change, check_at_rest, figure, tally, without};
@@ -110,7 +110,7 @@ impl Stage {
         self.check_header(&network, &report)?;
         let mut syn_acks = 0;
         for scenario in SCENARIOS {
-            for family in Family::ALL {
+            for family in FAMILIES {
                 let what = || format!("{} over {family:?}", scenario.name);
                 report = act(&network, family, scenario, &mut agent, &report).with_context(what)?;
                 syn_acks += scenario.answered;
