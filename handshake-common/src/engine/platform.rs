@@ -21,9 +21,9 @@ pub trait Platform {
     fn set4(&self, index: u32) -> Option<&Set<Slot4>>;
     /// A set of the IPv6 table.
     fn set6(&self, index: u32) -> Option<&Set<Slot6>>;
-    /// A lock word, below [`STRIPES`].
+    /// A lock word, below [`STRIPES`](crate::abi::STRIPES).
     fn stripe(&self, index: u32) -> Option<&Shared64>;
-    /// A row of the service table, below [`SERVICES`].
+    /// A row of the service table, below [`SERVICES`](crate::abi::SERVICES).
     fn service(&self, row: u32) -> Option<&ServiceRow>;
     /// The counter block of this CPU.
     fn books(&self) -> &Books;
