@@ -169,13 +169,13 @@ fn compare(stamp: &Stamp, here: &Versions, strict: bool, committed: &[u8], fresh
         compare_shapes(committed, fresh)?;
         let differ = format!(
             "{}: hashes, programs and maps are those of the sources; the bytes cannot be compared, since it was built \
-             by {} and here is {}",
+             by {}, and here is {}",
             stamp::OBJECT,
             stamp.versions.to_line(),
             here.to_line()
         );
         if strict {
-            bail!("{differ}. `cargo xtask build-ebpf` builds it by these: commit it");
+            bail!("{differ}. `cargo xtask build-ebpf` builds it with these tools: commit the result");
         }
         eprintln!("warning: {differ}");
         return Ok(());
