@@ -81,12 +81,13 @@ pub(crate) fn tally(packets: &Value) -> Tally {
 /// Figures by their path.
 pub(crate) type Figures = BTreeMap<String, i64>;
 
-/// All figures of `tcp` and `udp` in a report.
+/// All figures of `tcp` and `udp` in a report, except how often verdicts were entered: those follow from the verdicts.
 pub(crate) fn figures(report: &Value) -> Figures {
     let mut all = Figures::new();
     for part in ["tcp", "udp"] {
         flatten(part, &report[part], &mut all);
     }
+    all.retain(|path, _| !path.contains(".entered."));
     all
 }
 
