@@ -89,6 +89,15 @@ pub struct Options {
     pub verifier_log: bool,
 }
 
+impl Options {
+    /// Whether the kernel side explains handshake segments: only of flows that a filter selects, because a line per
+    /// segment of all flows would tell nothing.
+    #[must_use]
+    pub const fn explains_segments(&self) -> bool {
+        self.kernel_log && (!self.filter.ports.is_empty() || !self.filter.nets.is_empty())
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

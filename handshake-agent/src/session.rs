@@ -81,6 +81,11 @@ impl Session {
     ///
     /// Each error that prevents attaching, with its fix.
     pub fn open(options: &Options, plan: &Plan, mut say: impl FnMut(&str)) -> Result<Self, Error> {
+        if options.kernel_log && !options.explains_segments() {
+            say(
+                "-vv explains each handshake segment of the flows that --port or --net select; neither is set",
+            );
+        }
         let mut live = Live::load(OBJECT, &settings(options, plan))?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
         let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;

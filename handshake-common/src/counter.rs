@@ -117,6 +117,8 @@ listed! {
         EnteredUdpUnreachable,
         /// Entries into UDP's `multicast`.
         EnteredUdpMulticast,
+        /// IPv6 packets with more extension headers than are walked.
+        ExtensionChains,
         /// Marker, raised before a pair.
         Begin = 63,
     }

@@ -25,21 +25,22 @@ mod update;
 use core::hint::cold_path;
 
 pub use self::fast::FastPath;
-pub use self::filter::count;
+pub use self::filter::{count, count_note};
 use self::place::{lock_slot, slot_of};
-pub use self::platform::{Platform, Table, wait};
+pub use self::platform::{Explanation, Platform, Table, wait};
 pub use self::service::service_row;
 use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
 use crate::record::{Clocks, Now, State};
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
-use crate::tcp::{self, Segment};
+use crate::tcp::{self, Change, Segment};
 use crate::udp;
 use crate::wire::{self, Class, Packet, quote};
 
 /// Counts and tracks a packet.
 pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
+    count_note(platform, packet);
     if !count(platform, packet) {
         return;
     }
@@ -305,6 +306,10 @@ impl<'a, P: Platform> Lookup<'a, P> {
             NewRecord::Nothing => State::Empty,
         };
         slot.last().store(now.jiffies);
+        if !self.key.udp && self.platform.wants_explanations() {
+            let change = Change::stay(state, flags);
+            self.explain(State::Empty, &change, &slot.body().tcp(), self.side(flags));
+        }
         slot.tag().swap(old.next(state, flags, service).0);
     }
 

@@ -50,6 +50,28 @@ impl State {
     pub const UDP: u32 =
         set(&[Self::UdpWaiting, Self::UdpAnswered, Self::UdpUnreachable, Self::UdpMulticast]);
 
+    /// The name in the terminal and in the kernel side's lines: RFC 9293's where it has one.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "none",
+            Self::SynSent => "SYN-SENT",
+            Self::SynReceived => "SYN-RECEIVED",
+            Self::Established => "ESTABLISHED",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::InitiatorAborted => "initiator_aborted",
+            Self::ResponderAborted => "responder_aborted",
+            Self::Midstream => "midstream",
+            Self::OrphanSynAck => "orphan_syn_ack",
+            Self::UdpWaiting => "udp unanswered",
+            Self::UdpAnswered => "udp answered",
+            Self::UdpUnreachable => "udp unreachable",
+            Self::UdpMulticast => "udp multicast",
+        }
+    }
+
     /// The state with this number; a number that is none is a free slot's. By one comparison: of a `match`
     /// over all numbers the verifier would follow every arm to the end of the packet's way.
     #[inline(always)]

@@ -120,6 +120,13 @@ impl SmallSet {
         self.0 & 1 << leg as u8 != 0
     }
 
+    /// The set as bits, by the numbers of what is in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// Is nothing in it?
     #[inline(always)]
     #[must_use]
@@ -172,8 +179,10 @@ impl Change {
         }
     }
 
+    /// Nothing but this state and these flags.
     #[inline(always)]
-    const fn stay(state: State, flags: u16) -> Self {
+    #[must_use]
+    pub const fn stay(state: State, flags: u16) -> Self {
         Self {
             state,
             flags,

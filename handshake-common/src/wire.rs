@@ -217,7 +217,7 @@ pub mod quote {
     pub const PORT_UNREACHABLE: u8 = 2;
 }
 
-/// What is worth a line of diagnostics.
+/// What is counted of a packet beside its class.
 pub mod note {
     /// Nothing.
     pub const NONE: u8 = 0;

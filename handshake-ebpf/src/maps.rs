@@ -19,13 +19,15 @@ use handshake_common::abi::{
     Service, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
-use handshake_common::engine::{self, Platform};
+use handshake_common::engine::{self, Explanation, Platform};
 use handshake_common::masked;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Set, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromBytes;
+
+use crate::log;
 
 /// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
 const SETS4: usize = 524_288 / WAYS as usize;
@@ -214,6 +216,16 @@ impl Platform for Kernel {
             let count = unsafe { &mut (*histogram).buckets[masked::<{ BUCKETS - 1 }>(bucket as usize)] };
             *count = count.wrapping_add(1);
         }
+    }
+
+    #[inline(always)]
+    fn wants_explanations(&self) -> bool {
+        log::is_on()
+    }
+
+    #[inline(always)]
+    fn explain(&self, explanation: &Explanation) {
+        log::keep(explanation);
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use handshake_common::abi::point;
 use handshake_common::engine::{self, FastPath};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::{Packet, ParseOnly, note, parse_plain4, parse_plain6};
+use handshake_common::wire::{Packet, ParseOnly, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
 use crate::maps::Kernel;
@@ -30,6 +30,15 @@ pub(crate) fn xdp(ctx: *mut xdp_md) {
     };
     if !done {
         general_xdp(ctx, point as u32);
+    }
+    explain();
+}
+
+/// Writes the line of `-vv`, where it is wanted. Called last: nothing else is on the stack then.
+#[inline(always)]
+fn explain() {
+    if log::is_on() {
+        log::explain();
     }
 }
 
@@ -71,9 +80,7 @@ extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
     frame::parse_xdp(ctx, packet);
     packet.point = point as u8;
-    if packet.note != note::NONE {
-        log::xdp(ctx);
-    }
+    engine::count_note(&kernel, packet);
     observe(&kernel, packet);
     0
 }
@@ -85,6 +92,7 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let (point, segments) = point_and_segments(&kernel, ctx, egress);
     if is_raw(&kernel, point) {
         general_skb(ctx, point as u32, segments as u32);
+        explain();
         return;
     }
     let mut packet = Packet::unread(point, segments);
@@ -99,6 +107,7 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     if !done {
         general_skb(ctx, point as u32, segments as u32);
     }
+    explain();
 }
 
 #[unsafe(no_mangle)]
@@ -115,9 +124,7 @@ extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32
     let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
     frame::parse_skb(ctx, is_raw(&kernel, point as u8), packet);
     (packet.point, packet.segments) = (point as u8, segments as u16);
-    if packet.note != note::NONE {
-        log::skb(ctx);
-    }
+    engine::count_note(&kernel, packet);
     observe(&kernel, packet);
     0
 }

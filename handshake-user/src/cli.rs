@@ -295,7 +295,7 @@ pub(crate) struct Rules {
 /// How much is said on stderr.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Verbosity {
-    /// Say more on stderr; twice, the kernel side's lines too
+    /// Say more on stderr; twice, with --port or --net, what the kernel side makes of each handshake segment
     #[arg(short, long, action = ArgAction::Count, env = "HANDSHAKE_VERBOSE", hide_env = true)]
     pub(crate) verbose: u8,
 }

@@ -36,6 +36,8 @@ const PATIENCE_S: &str = "900";
 const HOOKS: [&str; 2] = ["clsact", "xdp-generic"];
 /// Connections that the guest makes on each hook; one more is refused.
 const CONNECTIONS: u64 = 5;
+/// What the kernel side says of the ACK that completes a handshake.
+const EXPLAINED: &str = "SYN-RECEIVED      -> ESTABLISHED";
 
 /// Try handshake on the oldest kernel it promises to run on, in an emulated machine
 #[derive(clap::Args)]
@@ -170,8 +172,22 @@ fn judge(console: &str) -> Result<()> {
             .with_context(|| format!("no word of {hook}:\n{console}"))?;
         judge_hook(hook, said).with_context(|| format!("{hook} on Linux {kernel}:\n{said}"))?;
         println!("Linux {kernel}: {hook} attached, {CONNECTIONS} connections completed, 1 refused");
+        println!("  instructions verified, of a million at most: {}", verified(said));
+    }
+    for hook in HOOKS {
+        let said = between(console, &format!("<-vv {hook}>\n"), &format!("</-vv {hook}>"))
+            .with_context(|| format!("no word of {hook} with -vv:\n{console}"))?;
+        ensure!(said.contains(EXPLAINED), "{hook} with -vv on Linux {kernel}:\n{said}");
+        println!("Linux {kernel}: {hook} explains a handshake with -vv");
+        println!("  instructions verified, of a million at most: {}", verified(said));
     }
     Ok(())
+}
+
+/// What the verifier went through, a number per program.
+fn verified(said: &str) -> String {
+    let numbers = said.lines().filter_map(|line| line.split_once("verified_insns:"));
+    numbers.map(|(_, number)| number.trim().to_owned()).collect::<Vec<_>>().join(", ")
 }
 
 fn judge_hook(hook: &str, said: &str) -> Result<()> {
@@ -207,7 +223,9 @@ mod tests {
             completed + 1
         );
         let part = |hook| format!("<{hook}>\nattached lo\n{report}\nexit 0\n</{hook}>\n");
-        format!("kernel 6.1.0\n{}{}", part("clsact"), part("xdp-generic"))
+        let explained = |hook| format!("<-vv {hook}>\nverified_insns: 7\n{EXPLAINED}\n</-vv {hook}>\n");
+        let parts = [part("clsact"), part("xdp-generic"), explained("clsact"), explained("xdp-generic")];
+        format!("kernel 6.1.0\n{}", parts.concat())
     }
 
     #[test]

@@ -173,6 +173,12 @@ fn packets() -> Vec<Metric<Packets>> {
             "packets of flows that --port and --net leave out",
             |p: &Packets| p.filtered,
         ),
+        Metric::optional(
+            "extension_chains",
+            Unit::Packets,
+            "IPv6 packets with more extension headers than are walked: in ip_other, whatever follows them",
+            |p: &Packets| p.extension_chains,
+        ),
     ];
     all.extend(Class::ALL.map(|class| {
         Metric::new(class.name(), Unit::Packets, class_help(class), move |p: &Packets| p.class(class))

@@ -14,6 +14,8 @@ pub struct Packets {
     pub ipv6: u64,
     /// Of flows that the filter leaves out; not known by interface.
     pub filtered: Option<u64>,
+    /// IPv6 packets with more extension headers than are walked; not known by interface.
+    pub extension_chains: Option<u64>,
     pub(super) classes: [u64; Class::ALL.len()],
 }
 

@@ -104,7 +104,11 @@ impl Snapshot {
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
             unsettled: unsettled(&reading.counters, &all),
-            packets: Packets { filtered: Some(word(Counter::Filtered)), ..Packets::sum(&reading.classes) },
+            packets: Packets {
+                filtered: Some(word(Counter::Filtered)),
+                extension_chains: Some(word(Counter::ExtensionChains)),
+                ..Packets::sum(&reading.classes)
+            },
             interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
             tcp: Tcp::of(reading, &all, shown),
             latency: latencies(reading),

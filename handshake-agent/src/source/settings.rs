@@ -46,7 +46,8 @@ pub struct Settings {
     pub factors: Option<[[u64; HASH_WORDS]; 2]>,
     /// Whether to send a record to the ring for each finished attempt.
     pub events: bool,
-    /// Whether the kernel side writes its diagnostics; without this the verifier removes them.
+    /// Whether the kernel side explains each handshake segment of the flows that the filter selects; without this
+    /// the verifier removes the lines.
     pub kernel_log: bool,
     /// Whether to keep the verifier's whole log of a program that it refuses: megabytes, and loading takes
     /// several times as long.
@@ -70,7 +71,7 @@ impl Settings {
             filter: options.filter.clone(),
             max_flows: options.max_flows,
             events: options.events,
-            kernel_log: options.kernel_log,
+            kernel_log: options.explains_segments(),
             verifier_log: options.verifier_log,
             interfaces: Vec::new(),
             factors: None,

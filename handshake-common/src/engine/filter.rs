@@ -6,13 +6,22 @@ use super::Platform;
 use crate::abi::{CLASS_WORDS, Config, Counter, MAX_NETS, Net, class_index, option};
 use crate::masked;
 use crate::shared::Shared64;
-use crate::wire::{Class, Packet};
+use crate::wire::{Class, Packet, note};
 
 /// Counts a packet by its class; `true` if the packet is to be tracked.
 #[inline(always)]
 pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
     count_class(platform, packet);
     is_wanted(platform, packet)
+}
+
+/// Counts what a packet has that only the general path can tell.
+#[inline(always)]
+pub fn count_note<P: Platform>(platform: &P, packet: &Packet) {
+    if packet.note == note::EXTENSION_CHAIN {
+        cold_path();
+        platform.books().add(Counter::ExtensionChains, packet.segments as u64);
+    }
 }
 
 /// Is the packet part of a flow that passes the filters? Packets that fail them are counted as filtered.

@@ -4,6 +4,8 @@ use core::mem::MaybeUninit;
 
 use crate::abi::{CLASS_WORDS, Config, Counter, Event, tag};
 use crate::books::{Books, ServiceRow};
+use crate::flow::Side;
+use crate::record::State;
 use crate::shared::Shared64;
 use crate::spin;
 use crate::table::{Set, Slot, Slot4, Slot6, Tag};
@@ -41,8 +43,33 @@ pub trait Platform {
     /// The kernel does nothing; a replay lists the flow.
     #[inline(always)]
     fn on_evict<S: Slot>(&self, _slot: &S, _tag: Tag, _verdict: Option<Counter>) {}
+    /// Are explanations wanted? Asked before one is put together.
+    #[inline(always)]
+    fn wants_explanations(&self) -> bool {
+        false
+    }
+    /// Called with what a TCP segment did to its record. The kernel keeps it for the line that `-vv` writes.
+    #[inline(always)]
+    fn explain(&self, _explanation: &Explanation) {}
     /// Reserves room for an event, has `fill` write it and sends it; `false` without room.
     fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
+}
+
+/// What a TCP segment did to the record of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The state before; [`State::Empty`] of a record that the segment began.
+    pub before: State,
+    /// The state after.
+    pub after: State,
+    /// Signs, as bits by their numbers.
+    pub signs: u8,
+    /// Who sent the segment.
+    pub side: Side,
+    /// J, if it is known.
+    pub isn_initiator: Option<u32>,
+    /// K, if it is known.
+    pub isn_responder: Option<u32>,
 }
 
 /// A slot type whose table a platform has.

@@ -1,6 +1,8 @@
 //! What a packet changes in the record of its flow, and in the books.
 
-use super::{Lookup, Platform, Table};
+use core::hint::cold_path;
+
+use super::{Explanation, Lookup, Platform, Table};
 use crate::abi::{Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
 use crate::flow::Side;
 use crate::record::{Now, State, jiffies_since};
@@ -76,8 +78,28 @@ impl<P: Platform> Lookup<'_, P> {
         }
         slot.body().set_tcp(record);
         slot.last().store(now.jiffies);
+        if self.platform.wants_explanations() {
+            self.explain(old.state(), &change, &record, self.side(old.flags()));
+        }
         self.publish(slot, old, &change, now);
         true
+    }
+
+    /// Tells the platform what the segment did.
+    #[inline(always)]
+    pub(super) fn explain(&self, before: State, change: &Change, record: &TcpRecord, side: Side) {
+        cold_path();
+        let without_syn_ack = change.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
+        let is_orphan = matches!(change.state, State::OrphanSynAck);
+        let knows_k = record.syn_ack_after != 0 || without_syn_ack || is_orphan;
+        self.platform.explain(&Explanation {
+            before,
+            after: change.state,
+            signs: change.signs.bits(),
+            side,
+            isn_initiator: (change.state.is_attempt() || is_orphan).then_some(record.isn_initiator),
+            isn_responder: knows_k.then_some(record.isn_responder),
+        });
     }
 
     /// Ends the open attempt of a record that is about to be replaced.

@@ -219,10 +219,9 @@ fn a_run_ends_after_its_time() -> Result<()> {
     Ok(())
 }
 
-/// The log of the kernel side is shown only with `-vv`.
+/// More extension headers than are walked are counted.
 #[test]
-fn the_kernel_side_logs_chains_that_are_too_long() -> Result<()> {
-    const LINE: &str = "chain of extension headers too long";
+fn what_cannot_be_walked_is_counted() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
@@ -232,13 +231,49 @@ fn the_kernel_side_logs_chains_that_are_too_long() -> Result<()> {
     let segment =
         frame::BuiltSegment { source, destination, seq: 1, ack: 0, flags: frame::flag::SYN, payload: &[] };
     let long = frame::with_extensions(&frame::tcp_frame(path.macs, &segment)?, 20)?;
-    for (verbosity, said) in [("-vv", true), ("-v", false)] {
-        let mut agent = network.watch(&[verbosity])?;
-        frame::Sender::new(path.client, path.device)?.send(&long)?;
-        let report = agent.await_report(TIMEOUT, |report| figure(report, "packets.ip_other") == 1)?;
-        ensure!(figure(&report, "tcp.attempts") == 0, "{report}");
+    let mut agent = network.watch(&[])?;
+    frame::Sender::new(path.client, path.device)?.send(&long)?;
+    let report = agent.await_report(TIMEOUT, |report| figure(report, "packets.extension_chains") == 1)?;
+    ensure!(figure(&report, "packets.ip_other") == 1 && figure(&report, "tcp.attempts") == 0, "{report}");
+    agent.stop()?;
+    Ok(())
+}
+
+/// `-vv` with a filter explains each handshake segment of the flows it selects, and says that it needs one.
+#[test]
+fn the_kernel_side_explains_what_the_filter_selects() -> Result<()> {
+    const NEEDS_FILTER: &str = "-vv explains each handshake segment of the flows that --port or --net select";
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let (wanted, other) = (Listener::new(&path, 0, 16)?, Listener::new(&path, 0, 16)?);
+    let port = wanted.address().port().to_string();
+    for (options, explains) in [(&["-vv", "--port", &port][..], true), (&["-vv"], false), (&["-v"], false)] {
+        let mut agent = network.watch(options)?;
+        let client = tcp::connect_accept(&path, &wanted, 1)?.initiators()?[0];
+        tcp::connect_accept(&path, &other, 1)?;
+        let all = if explains { 1 } else { 2 };
+        agent.await_report(TIMEOUT, |report| figure(report, "tcp.completed") == all)?;
         let outcome = agent.stop()?;
-        ensure!(outcome.stderr.contains(LINE) == said, "{verbosity}: {}", outcome.stderr);
+        let lines: Vec<String> = outcome.stderr.lines().filter_map(explanation).collect();
+        let server = wanted.address();
+        let expected = [
+            format!("{client} > {server} SYN seq=J+0 ack=# 0 none -> SYN-SENT"),
+            format!("{server} > {client} SYN+ACK seq=K+0 ack=J+1 SYN-SENT -> SYN-RECEIVED"),
+            format!("{client} > {server} ACK seq=J+1 ack=K+1 SYN-RECEIVED -> ESTABLISHED"),
+        ];
+        ensure!(lines.starts_with(if explains { &expected } else { &[] }), "{options:?}: {}", outcome.stderr);
+        ensure!(lines.iter().all(|line| line.contains(&client.to_string())), "{lines:?}");
+        ensure!(explains || lines.is_empty(), "{lines:?}");
+        ensure!(outcome.stderr.matches(NEEDS_FILTER).count() == usize::from(options == ["-vv"]));
     }
     Ok(())
+}
+
+/// A line of the kernel side with one blank between two words.
+fn explanation(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.strip_prefix("kernel: debug: ")?.split_whitespace().collect();
+    Some(words.join(" "))
 }

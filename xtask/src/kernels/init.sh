@@ -12,16 +12,23 @@ echo page > /www/page
 httpd -p 80 -h /www
 echo "kernel $(cat /proc/sys/kernel/osrelease)"
 
-# Tries one hook: attaches, has traffic, and shows the report.
-try() {
-    echo "<$1>"
+# Attaches by a hook, with what else handshake is told.
+start() {
     : > /said
-    handshake watch -i lo --hook "$1" --direction both -o json > /report 2> /said &
+    handshake watch -i lo --direction both -o json --hook "$@" > /report 2> /said &
     agent=$!
     until grep -q '^attached' /said; do
         kill -0 $agent 2> /dev/null || break
         sleep 1
     done
+    # What the verifier has gone through for each program, of a million instructions at most.
+    echo "verified: $(cat /proc/$agent/fdinfo/* 2> /dev/null | grep verified_insns | sort -u)"
+}
+
+# Tries one hook: attaches, has traffic, and shows the report.
+try() {
+    echo "<$1>"
+    start "$1"
     for _ in 1 2 3 4 5; do
         wget -q -O /dev/null http://127.0.0.1/page
     done
@@ -34,6 +41,21 @@ try() {
     echo "</$1>"
 }
 
+# Tries one hook with the lines of -vv.
+explain() {
+    echo "<-vv $1>"
+    start "$1" --port 80 -vv
+    wget -q -O /dev/null http://127.0.0.1/page
+    sleep 1
+    kill -TERM $agent
+    wait $agent
+    echo "exit $?"
+    cat /said
+    echo "</-vv $1>"
+}
+
 try clsact
 try xdp-generic
+explain clsact
+explain xdp-generic
 poweroff -f

@@ -1,5 +1,5 @@
-//! Writes the kernel side's rare diagnostics (aya-log) to stderr. Off by default: with level 0 the verifier
-//! removes them from the programs.
+//! Writes the kernel side's lines (aya-log) to stderr: what it made of each handshake segment. Off by default: with
+//! level 0 the verifier removes them from the programs.
 
 use std::io::{self, Write};
 
@@ -50,7 +50,8 @@ impl Log for ToStderr {
 
     fn log(&self, record: &Record<'_>) {
         let level = record.level().as_str().to_ascii_lowercase();
-        let _closed = writeln!(io::stderr(), "kernel: {level}: {}", record.args());
+        let line = record.args().to_string();
+        let _closed = writeln!(io::stderr(), "kernel: {level}: {}", line.trim_end());
     }
 
     fn flush(&self) {}

@@ -17,13 +17,14 @@ use std::time::Duration;
 use handshake_common::abi::{Counter, LAYOUT, PORTS_MAP, class_index};
 use handshake_common::flow::{Family, Side};
 use handshake_common::record::{Detail, State};
-use handshake_common::wire::{Class, flag};
+use handshake_common::wire::build::FrameBuilder;
+use handshake_common::wire::{Class, Link, flag};
 
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya_log::EbpfLogger;
 use handshake_common::shared::Shared64;
 
-use super::maps::{FROZEN, PerCpu, descriptor};
+use super::maps::{FROZEN, PerCpu, descriptor, possible_cpus};
 use crate::options::{Filter, Rules};
 
 use super::*;
@@ -286,25 +287,102 @@ fn programs_that_log_load_with_their_reader() {
     assert!(ended.is_err(), "it waits for lines until it is dropped, and ended with {ended:?}");
 }
 
-/// With diagnostics off, they are not in the programs. With diagnostics on, a chain of extension headers that
-/// is too long gives one line.
+/// With the log off, the lines are not in the programs. With it on, each handshake segment of either family gives one
+/// line, and data gives none.
 #[test]
-fn kernel_lines_come_only_with_the_setting() {
+fn the_kernel_side_explains_each_handshake_segment() {
     if !has_capabilities(&[SYS_ADMIN]) {
         return skip("needs CAP_SYS_ADMIN");
     }
     for kernel_log in [false, true] {
         let Some(live) = loaded(&Settings { kernel_log, ..small() }) else { return };
-        handshake(&live);
-        run(&live, &long_chain());
-        let program = live.bpf.program("handshake_xdp").expect("loaded").info().expect("its description");
-        let lines = Lines::default();
-        let logger = EbpfLogger::init_from_id_with_logger(program.id(), lines.clone());
-        logger.expect("the ring is among the program's maps").flush();
-        let lines = lines.0.lock().expect("no thread panicked with it").clone();
-        assert_eq!(lines.len(), usize::from(kernel_log), "{lines:?}");
-        assert!(lines.iter().all(|line| line.contains("extension headers")), "{lines:?}");
+        conversation(&live);
+        assert_eq!(lines(&live), if kernel_log { EXPLAINED.as_slice() } else { &[] });
     }
+}
+
+const EXPLAINED: [&str; 10] = [
+    "10.0.0.1:40000 > 10.0.0.2:443 SYN     seq=J+0 ack=# 0 none              -> SYN-SENT",
+    "10.0.0.1:40000 > 10.0.0.2:443 SYN     seq=J+0 ack=# 0 SYN-SENT          -> SYN-SENT          syn_retransmits",
+    "10.0.0.2:443 > 10.0.0.1:40000 SYN+ACK seq=# 4294967280 ack=J-9 SYN-SENT          -> SYN-SENT          bad_syn_ack",
+    "10.0.0.2:443 > 10.0.0.1:40000 SYN+ACK seq=K+0 ack=J+1 SYN-SENT          -> SYN-RECEIVED",
+    "10.0.0.1:40000 > 10.0.0.2:443 ACK     seq=J+1 ack=K+9 SYN-RECEIVED      -> SYN-RECEIVED      bad_ack",
+    "10.0.0.1:40000 > 10.0.0.2:443 ACK     seq=J+1 ack=K+1 SYN-RECEIVED      -> ESTABLISHED",
+    "10.0.0.2:443 > 10.0.0.1:40000 RST     seq=K+1 ack=J+1 ESTABLISHED       -> closed",
+    "[2001:db8::1]:40000 > [2001:db8::2]:443 SYN     seq=J+0 ack=# 0 none              -> SYN-SENT",
+    "[2001:db8::2]:443 > [2001:db8::1]:40000 SYN+ACK seq=K+0 ack=J+1 SYN-SENT          -> SYN-RECEIVED",
+    "[2001:db8::1]:40000 > [2001:db8::2]:443 ACK     seq=J+1 ack=K+1 SYN-RECEIVED      -> ESTABLISHED",
+];
+
+/// A handshake with retransmissions and bad numbers, data, its end, and a handshake over IPv6.
+fn conversation(live: &Live) {
+    let (next_j, next_k) = (J.wrapping_add(1), K.wrapping_add(1));
+    let syn_ack = flag::SYN | flag::ACK;
+    for (from, to, seq, ack, flags) in [
+        (CLIENT, SERVER, J, 0, flag::SYN),
+        (CLIENT, SERVER, J, 0, flag::SYN),
+        (SERVER, CLIENT, K, J.wrapping_sub(9), syn_ack),
+        (SERVER, CLIENT, K, next_j, syn_ack),
+        (CLIENT, SERVER, next_j, K.wrapping_add(9), flag::ACK),
+        (CLIENT, SERVER, next_j, next_k, flag::ACK),
+        (SERVER, CLIENT, next_k, next_j, flag::ACK),
+        (SERVER, CLIENT, next_k, next_j, flag::RST | flag::ACK),
+    ] {
+        run(live, &segment(from, to, seq, ack, flags));
+    }
+    let (client, server) = ([0x2001_0db8, 0, 0, 1], [0x2001_0db8, 0, 0, 2]);
+    for (forth, flags, seq, ack) in
+        [(true, flag::SYN, J, 0), (false, syn_ack, K, next_j), (true, flag::ACK, next_j, next_k)]
+    {
+        let (from, to) = if forth { (client, server) } else { (server, client) };
+        let ports = if forth { (CLIENT.1, SERVER.1) } else { (SERVER.1, CLIENT.1) };
+        let frame = FrameBuilder::new(Link::Ethernet).ipv6(from, to).tcp(flags, seq, ack);
+        run(live, frame.between(ports.0, ports.1).bytes());
+    }
+}
+
+/// A flood gives its first lines, and the number of those left out.
+#[test]
+fn the_kernel_sides_lines_are_limited() {
+    if !has_capabilities(&[SYS_ADMIN]) {
+        return skip("needs CAP_SYS_ADMIN");
+    }
+    let Some(live) = loaded(&Settings { kernel_log: true, ..small() }) else { return };
+    let mut written = Vec::new();
+    let begun = std::time::Instant::now();
+    while !written.iter().any(|line: &String| line.contains("left out")) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} lines", written.len());
+        run_on(&live.bpf, &segment(CLIENT, SERVER, J, 0, flag::SYN), 100);
+        written.extend(lines(&live));
+    }
+    // A window is 2³⁰ ns; every CPU that the runs were on has as many lines in each.
+    let windows = begun.elapsed().as_nanos() / (1 << 30) + 2;
+    let cpus = possible_cpus().expect("the possible CPUs");
+    assert!(written.len() as u128 <= 201 * windows * cpus as u128, "{} lines", written.len());
+}
+
+/// A packet with more extension headers than are walked is counted.
+#[test]
+fn a_chain_too_long_is_counted() {
+    let Some(mut live) = loaded(&small()) else { return };
+    run(&live, &long_chain());
+    let reading = live.read().expect("counters");
+    assert_eq!(word(&reading, Counter::ExtensionChains), 1);
+}
+
+/// The lines in the ring, without the blanks at their ends.
+fn lines(live: &Live) -> Vec<String> {
+    let program = live.bpf.program("handshake_xdp").expect("loaded").info().expect("its description");
+    let lines = Lines::default();
+    let logger = EbpfLogger::init_from_id_with_logger(program.id(), lines.clone());
+    logger.expect("the ring is among the program's maps").flush();
+    lines
+        .0
+        .lock()
+        .expect("no thread panicked with it")
+        .iter()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 /// A logger that collects lines.

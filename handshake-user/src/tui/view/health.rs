@@ -88,7 +88,7 @@ fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     ])];
     let states = State::ALL.into_iter().filter(|state| *state != State::Empty);
     let held: Vec<(String, u64)> = states
-        .map(|state| (state_name(state).to_owned(), scene.occupancy[state as usize]))
+        .map(|state| (state.name().to_owned(), scene.occupancy[state as usize]))
         .filter(|(_, count)| *count != 0)
         .collect();
     lines.extend(grid(pen, &held, false));
@@ -99,27 +99,6 @@ fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
         .collect();
     lines.extend(grid(pen, &evictions, false));
     lines
-}
-
-/// RFC 9293's names where it has one.
-const fn state_name(state: State) -> &'static str {
-    match state {
-        State::Empty => "empty",
-        State::SynSent => "SYN-SENT",
-        State::SynReceived => "SYN-RECEIVED",
-        State::Established => "ESTABLISHED",
-        State::Closed => "closed",
-        State::Refused => "refused",
-        State::Unreachable => "unreachable",
-        State::InitiatorAborted => "initiator_aborted",
-        State::ResponderAborted => "responder_aborted",
-        State::Midstream => "midstream",
-        State::OrphanSynAck => "orphan_syn_ack",
-        State::UdpWaiting => "udp unanswered",
-        State::UdpAnswered => "udp answered",
-        State::UdpUnreachable => "udp unreachable",
-        State::UdpMulticast => "udp multicast",
-    }
 }
 
 /// What they cost, when the kernel's statistics are on.
