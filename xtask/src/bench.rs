@@ -1,10 +1,10 @@
-//! `cargo xtask bench`: builds what the bench measures, and runs the bench.
+//! `cargo xtask bench`: builds the programs that the bench measures, and runs the bench.
 
 use anyhow::{Result, ensure};
 
 use crate::{build_ebpf, run, shell};
 
-/// Measure what handshake costs
+/// Measure the cost of handshake
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {

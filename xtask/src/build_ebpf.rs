@@ -1,4 +1,5 @@
-//! `cargo xtask build-ebpf`: compiles the kernel side, and keeps the committed object honest.
+//! `cargo xtask build-ebpf`: compiles the kernel side, and checks that the committed object matches its
+//! sources.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -14,11 +15,11 @@ use sha2::{Digest, Sha256};
 use crate::shell;
 use crate::toolchain::{self, Toolchain, Versions};
 
-/// The target's name for rustc.
+/// The target triple.
 const TARGET: &str = "bpfel-unknown-none";
-/// The kernel side.
+/// The crate of the kernel side.
 pub(crate) const PACKAGE: &str = "handshake-ebpf";
-/// What the bench measures it against.
+/// The crate of the programs that the bench compares it with.
 pub(crate) const BENCH_PACKAGE: &str = "handshake-bench-ebpf";
 
 /// Build the BPF object
@@ -27,13 +28,13 @@ pub(crate) struct Args {
     /// Install the toolchain first, if it is missing
     #[arg(long)]
     install: bool,
-    /// Change nothing: fail unless the committed object comes from the committed sources
+    /// Change nothing; fail unless the committed object was built from the committed sources
     #[arg(long, conflicts_with = "output")]
     check: bool,
-    /// With --check: fail as well if the versions of the tools differ, so that the bytes cannot be compared
+    /// With --check, also fail if the tools' versions differ, so that the bytes cannot be compared
     #[arg(long, requires = "check")]
     strict: bool,
-    /// Write the object here, and leave the committed one and its stamp alone
+    /// Write the object to this path, and leave the committed object and its stamp alone
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
 }
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the sources as they are into a file outside the committed tree, and says where it is.
+/// Builds the current sources into a file outside the committed tree; returns its path.
 pub(crate) fn build_fresh(install: bool) -> Result<PathBuf> {
     let stamp = Stamp::read().ok();
     let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), install)?;
@@ -62,31 +63,32 @@ pub(crate) fn build_fresh(install: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Builds the programs of `cargo xtask bench`, and says where their object is.
+/// Builds the programs of `cargo xtask bench`; returns the path of their object.
 pub(crate) fn build_bench(install: bool) -> Result<PathBuf> {
     let stamp = Stamp::read().ok();
     let toolchain = toolchain::choose(stamp.as_ref().map(|stamp| &stamp.versions), install)?;
     let mut command = cargo(&toolchain, "build", BENCH_PACKAGE);
-    // As for the product in Cargo.toml, whose profiles are part of the committed object's stamp.
+    // The same setting as for the product's crate. It is not in Cargo.toml, whose profiles are part of the
+    // committed object's stamp.
     command.args(["--config", "profile.release.package.handshake-bench-ebpf.codegen-units=1"]);
     shell::run(&mut command)?;
     strip(&toolchain, "bench")
 }
 
-/// Compiles, and gives the object's bytes, without DWARF.
+/// Compiles the kernel side; returns the object's bytes without DWARF.
 fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
     eprintln!(
-        "BPF object by {}: {}, bpf-linker {}",
+        "building the BPF object with {}: {}, bpf-linker {}",
         toolchain.name, toolchain.versions.rustc, toolchain.versions.linker
     );
-    // Cargo does not see that the linker has changed: link anew.
+    // Cargo does not notice a changed linker: force a new link.
     shell::run(cargo(toolchain, "clean", PACKAGE).arg("--quiet"))?;
     shell::run(&mut cargo(toolchain, "build", PACKAGE))?;
     let object = strip(toolchain, "handshake")?;
     fs::read(&object).with_context(|| format!("read {}", object.display()))
 }
 
-/// The linked object of a program, without DWARF.
+/// Strips DWARF from a linked program; returns the path of the stripped object.
 fn strip(toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
     let linked = target_folder().join(TARGET).join("release").join(name);
     let object = target_folder().join(format!("{name}.bpf.o"));
@@ -94,14 +96,14 @@ fn strip(toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
     Ok(object)
 }
 
-/// The toolchain's cargo at work on a BPF crate, with nothing of this machine in its output.
+/// A command of the toolchain's cargo on a BPF crate, with no path of this machine in the output.
 ///
-/// `RUSTC_BOOTSTRAP`: core from source, and BPF's atomics as intrinsics, are unstable features.
+/// `RUSTC_BOOTSTRAP` allows unstable features: core is built from source, and BPF's atomics are intrinsics.
 fn cargo(toolchain: &Toolchain, verb: &str, package: &str) -> Command {
     cargo_at(&toolchain.cargo, toolchain, verb, package)
 }
 
-/// The same with another program in cargo's place: its clippy.
+/// The same command with another program in place of cargo, such as its clippy.
 pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str, package: &str) -> Command {
     let mut path = toolchain.linker_folder.clone().into_os_string();
     path.push(":");
@@ -121,9 +123,9 @@ pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str, packag
     command
 }
 
-/// The flags, and the folders of this machine by other names: equal sources give equal bytes wherever
-/// they lie. The workspace becomes `.`, where bpf-linker runs, so that it finds our lines for the
-/// verifier's log.
+/// The flags for rustc, with the folders of this machine mapped to fixed names: equal sources give equal
+/// bytes wherever they are. The workspace becomes `.`, the folder in which bpf-linker runs, so that it finds
+/// the source lines for the verifier's log.
 fn rustflags(toolchain: &Toolchain) -> Vec<String> {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     let mut flags: Vec<String> = stamp::RUSTFLAGS.map(str::to_owned).to_vec();
@@ -133,12 +135,12 @@ fn rustflags(toolchain: &Toolchain) -> Vec<String> {
     flags
 }
 
-/// A target folder of its own: flags and toolchain differ from the host's.
+/// A separate target folder: flags and toolchain differ from the host's.
 pub(crate) fn target_folder() -> PathBuf {
     shell::root().join("target/bpf")
 }
 
-/// Writes the object and its stamp to be committed.
+/// Writes the object and its stamp into the committed tree.
 fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
     let stamp =
         Stamp { sources: current_sources()?, object: digest(object), versions: toolchain.versions.clone() };
@@ -146,61 +148,65 @@ fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
     write(&shell::root().join(stamp::STAMP), stamp.to_text().as_bytes())
 }
 
-/// Fails unless the stamp's sources are the sources, its object the object and, as far as the
-/// toolchain here can tell, the one what the other compiles to. `strict`: it must be able to tell.
+/// Fails unless the stamp's hashes match the sources and the object, and the sources compile to that object.
+/// With other tools than the object's only the shapes can be compared; `strict` makes that a failure.
 fn check(install: bool, strict: bool) -> Result<()> {
     let stamp = Stamp::read()?;
     let committed =
         fs::read(shell::root().join(stamp::OBJECT)).with_context(|| format!("read {}", stamp::OBJECT))?;
     if stamp.sources != current_sources()? {
-        bail!("{} comes from other sources: run `cargo xtask build-ebpf` and commit it", stamp::OBJECT);
+        bail!("{} was built from other sources: run `cargo xtask build-ebpf` and commit it", stamp::OBJECT);
     }
     if stamp.object != digest(&committed) {
-        bail!("{} is not the object its stamp speaks of: run `cargo xtask build-ebpf`", stamp::OBJECT);
+        bail!("{} is not the object of its stamp: run `cargo xtask build-ebpf`", stamp::OBJECT);
     }
     let toolchain = toolchain::choose(Some(&stamp.versions), install)?;
     let fresh = build(&toolchain)?;
     compare(&stamp, &toolchain.versions, strict, &committed, &fresh)
 }
 
-/// The fresh build against the committed one.
+/// Compares the fresh build with the committed object.
 fn compare(stamp: &Stamp, here: &Versions, strict: bool, committed: &[u8], fresh: &[u8]) -> Result<()> {
     if *here != stamp.versions {
         compare_shapes(committed, fresh)?;
         let differ = format!(
-            "{}: hashes, programs and maps are those of the sources; the bytes cannot be compared, since it was built \
-             by {}, and here is {}",
+            "{}: hashes, programs and maps match the sources; the bytes cannot be compared, since it was built \
+             by {} and the tools here are {}",
             stamp::OBJECT,
             stamp.versions.to_line(),
             here.to_line()
         );
         if strict {
-            bail!("{differ}. `cargo xtask build-ebpf` builds it with these tools: commit the result");
+            bail!("{differ}. Run `cargo xtask build-ebpf` and commit the object");
         }
         eprintln!("warning: {differ}");
         return Ok(());
     }
     if committed != fresh {
         let path = target_folder().join("handshake.bpf.o");
-        bail!("{} is not what its sources compile to: compare it with {}", stamp::OBJECT, path.display());
+        bail!(
+            "{} differs from what its sources compile to: compare it with {}",
+            stamp::OBJECT,
+            path.display()
+        );
     }
-    println!("{} is, byte by byte, what the sources compile to", stamp::OBJECT);
+    println!("{} equals, byte by byte, what its sources compile to", stamp::OBJECT);
     Ok(())
 }
 
-/// What two objects of the same sources share, whatever compiled them.
+/// Compares what two objects of the same sources share, whatever tools compiled them.
 fn compare_shapes(committed: &[u8], fresh: &[u8]) -> Result<()> {
     let committed = shape(committed).with_context(|| format!("read {}", stamp::OBJECT))?;
     let fresh = shape(fresh).context("read the object just built")?;
     if committed != fresh {
         let differing: Vec<&String> = committed.symmetric_difference(&fresh).collect();
-        bail!("{} has not the programs and maps of its sources: {differing:?}", stamp::OBJECT);
+        bail!("the programs and maps of {} are not those of its sources: {differing:?}", stamp::OBJECT);
     }
     Ok(())
 }
 
-/// An object's programs, maps and constants: section and name of each symbol that others see, and the size of
-/// what is not code.
+/// The programs, maps and constants of an object: section and name of each dynamic symbol, and its size
+/// unless it is code.
 fn shape(object: &[u8]) -> Result<BTreeSet<String>> {
     let file = object::File::parse(object)?;
     let mut names = BTreeSet::new();
@@ -213,7 +219,7 @@ fn shape(object: &[u8]) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// What stands beside the committed object.
+/// The stamp beside the committed object.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     sources: String,
@@ -286,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tools_compare_shapes_and_fail_where_bytes_are_asked_for() {
+    fn other_tools_compare_shapes_and_fail_when_strict() {
         let committed = fs::read(shell::root().join(stamp::OBJECT)).expect("the object is committed");
         let other = Versions { llvm: "23.1.0".to_owned(), ..stamp().versions };
         compare(&stamp(), &other, false, &committed, &committed).expect("the same shape");
@@ -307,19 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_reads_what_it_wrote() {
+    fn a_stamp_is_read_back_as_written() {
         let stamp = stamp();
         assert_eq!(Stamp::parse(&stamp.to_text()).expect("it is whole"), stamp);
     }
 
     #[test]
-    fn what_is_no_object_has_no_shape() {
+    fn a_file_that_is_not_an_object_has_no_shape() {
         let error = compare_shapes(b"#!/bin/sh", b"#!/bin/sh").expect_err("a script");
         assert!(error.to_string().starts_with("read handshake-agent/bpf/"), "{error}");
     }
 
     #[test]
-    fn a_stamp_without_a_line_is_none() {
+    fn a_stamp_with_a_missing_line_is_an_error() {
         let error = Stamp::parse("sources: ab\nrustc: r\nhost: h\nllvm: l\n").expect_err("no linker");
         assert!(error.to_string().contains("`bpf-linker: `"), "{error}");
     }

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: a small network, traffic of every kind, and what handshake makes of it.
+//! `cargo xtask demo`: a small network, traffic of every kind, and handshake's verdicts on it.
 //!
-//! cargo runs as you. Where it takes privileges to make namespaces and to load programs, this program starts
-//! itself again through sudo; where they cannot be had, the same traffic is a capture.
+//! cargo runs unprivileged. Where namespaces and programs need privileges, this program restarts itself
+//! through sudo; where privileges are not available, it replays the same traffic from a capture.
 
 mod capture;
 mod expect;
@@ -23,18 +23,18 @@ use serde_json::Value;
 use crate::{raise, run, shell};
 use expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
 
-/// From one round of traffic to the next.
+/// The pause between rounds of traffic.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long handshake is shown: the last round is past `--half-open-after` by then.
+/// How long handshake's output is shown: by then the last round is older than `--half-open-after`.
 const SHOWN: &str = "15s";
 
-/// Show handshake at work in a network of its own
+/// Show handshake at work in a network made for it
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The traffic as a capture, through `handshake replay`: needs no privileges
+    /// Replay the traffic from a capture with `handshake replay`; needs no privileges
     #[arg(long)]
     replay: bool,
-    /// handshake, built already: how the demo calls itself through sudo
+    /// The handshake binary, already built; the demo passes it to itself through sudo
     #[arg(long, hide = true, value_name = "PATH")]
     binary: Option<PathBuf>,
 }
@@ -50,18 +50,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else if args.binary.is_none() && raise::is_possible() {
         return raise::raise(&binary, &missing);
     } else {
-        println!("Here are missing: {}, and sudo is no way to them.", missing.join(", "));
+        println!(
+            "missing: {}; sudo is not usable, so the same traffic is replayed from a capture",
+            missing.join(", ")
+        );
         replay(&binary)?
     };
-    println!("\n{}", if good { "All verdicts came." } else { "Not all is as expected." });
+    println!(
+        "\n{}",
+        if good { "All verdicts are as expected." } else { "Some verdicts are not as expected." }
+    );
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The traffic as a capture: shown as text, then judged by the JSON report.
+/// Replays the traffic from a capture: shows the report as text, then compares the JSON report.
 fn replay(binary: &Path) -> Result<bool> {
     let file = shell::root().join("target/demo.pcap");
     capture::write(&file)?;
-    println!("The demo's traffic as a capture, through `handshake replay {}`.\n", file.display());
+    println!("The demo's traffic from a capture: `handshake replay {}`.\n", file.display());
     expect::announce();
     let replay = |format: &str| {
         let mut command = Command::new(binary);
@@ -73,38 +79,40 @@ fn replay(binary: &Path) -> Result<bool> {
     expect::compare(&last_report(&report)?)
 }
 
-/// The last line of JSON that is a report.
+/// The last report among the lines of JSON.
 fn last_report(text: &str) -> Result<Value> {
     let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let reports = values.filter_map(Result::ok).filter(|value| value["type"] == "report");
     reports.last().context("handshake printed no report")
 }
 
-/// The traffic for real: two hosts and a cable between them. handshake is shown at the server's end; another one, at
-/// the client's end, gives the report that is judged.
+/// Sends the traffic for real: two hosts and a cable between them. handshake's output is shown from the
+/// server's end; a second agent at the client's end gives the report that is compared.
 fn live(binary: &Path) -> Result<bool> {
     interrupt::catch();
-    println!("Two hosts in namespaces, a cable between them; handshake on native XDP at the server's end.\n");
+    println!(
+        "Two hosts in namespaces with a cable between them; handshake on native XDP at the server's end.\n"
+    );
     expect::announce();
     let network = Pair::new()?;
     let judged = Agent::start(&network.client, binary, &["-i", DEVICE, "--hook", "xdp-native"])?;
-    let mut shown = Shown::start(&network.server, binary)?;
-    let kept = traffic(&network.path(Family::V4), PAUSE)?;
+    let mut shown = ShownAgent::start(&network.server, binary)?;
+    let sockets = traffic(&network.path(Family::V4), PAUSE)?;
     shown.wait()?;
     let outcome = judged.stop()?;
-    drop(kept);
+    drop(sockets);
     ensure!(outcome.status.success(), "handshake ended with {}:\n{}", outcome.status, outcome.stderr);
     expect::compare(&outcome.report()?)
 }
 
-/// What must stay open until the end: attempts under way, and the listeners they wait for.
-type Kept = (Vec<Attempts>, Vec<Listener>);
+/// Sockets that must stay open until the end: attempts under way, and the listeners they wait for.
+type DemoSockets = (Vec<Attempts>, Vec<Listener>);
 
-/// All rounds, `pause` from one to the next. What is under way stays so until what is given back is dropped.
-fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<Kept> {
+/// Sends all rounds, `pause` apart. The attempts stay under way until the returned sockets are dropped.
+fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<DemoSockets> {
     let listener = Listener::new(path, 0, 128)?;
     let deaf = Listener::deaf(path, 0)?;
-    let (mut attempts, mut listeners) = Kept::default();
+    let (mut attempts, mut listeners) = DemoSockets::default();
     let began = Instant::now();
     for round in 0..ROUNDS {
         interrupt::pause_until(began + pause * u32::from(round))?;
@@ -113,7 +121,7 @@ fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<Kept> {
         connections.close()?;
         tcp::refused(path, REFUSED.each.into())?;
         attempts.push(Attempts::start(path, deaf.address(), NO_SYN_ACK.each.into())?);
-        // A port of its own: from the same addresses to the same port these were the same attempts again.
+        // Each round has its own port: the same addresses and port would repeat the same attempts.
         let abandoned = Listener::new(path, 0, 128)?;
         tcp::syn_without_ack(path, abandoned.address(), NO_ACK.each)?;
         listeners.push(abandoned);
@@ -125,13 +133,13 @@ fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<Kept> {
     Ok((attempts, listeners))
 }
 
-/// handshake as one sees it. Killed on drop.
-struct Shown {
+/// The handshake whose output is shown. Killed on drop.
+struct ShownAgent {
     process: Process,
 }
 
-impl Shown {
-    /// Starts it, and waits until it is attached.
+impl ShownAgent {
+    /// Starts handshake and waits until it is attached.
     fn start(namespace: &Namespace, binary: &Path) -> Result<Self> {
         let mut command = namespace.command(binary);
         command.args([
@@ -155,12 +163,12 @@ impl Shown {
         if !lines.any(|line| line.starts_with("attached ")) {
             bail!("handshake did not attach");
         }
-        // It must not fill the pipe, nor find it closed.
+        // Keeps reading: handshake must find the pipe neither full nor closed.
         thread::spawn(move || lines.for_each(drop));
         Ok(Self { process })
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until handshake exits by itself.
     fn wait(&mut self) -> Result<()> {
         while self.process.child().try_wait().context("wait for handshake")?.is_none() {
             interrupt::pause_until(Instant::now() + Duration::from_millis(50))?;
@@ -180,17 +188,17 @@ mod tests {
     use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
     use super::{last_report, traffic};
 
-    /// By the wire's own count, before handshake has looked at it.
+    /// Counted on the wire, independently of handshake.
     #[test]
-    fn the_traffic_is_what_was_announced() {
+    fn the_traffic_matches_the_announced_counts() {
         if skip_unless_privileged() {
             return;
         }
         let network = Pair::new().expect("two hosts");
         let mut tap = Tap::open(&network.server, DEVICE).expect("a tap");
-        let kept = traffic(&network.path(Family::V4), Duration::ZERO).expect("all kinds");
+        let sockets = traffic(&network.path(Family::V4), Duration::ZERO).expect("all kinds of traffic");
         let wire = tap.traffic().expect("nothing lost").both();
-        drop(kept);
+        drop(sockets);
         let times = |each: u8| u64::from(each) * u64::from(ROUNDS);
         assert_eq!(wire.syn, times(COMPLETED.each + REFUSED.each + NO_SYN_ACK.each + NO_ACK.each));
         assert_eq!(wire.syn_ack, times(COMPLETED.each + NO_ACK.each));
@@ -201,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_report_is_the_one_that_counts() {
+    fn the_last_report_is_used() {
         let text = "{\"type\":\"report\",\"n\":1}\n{\"type\":\"flow\"}\n{\"type\":\"report\",\"n\":2}\n{\"type\":\"flow\"}\n";
         assert_eq!(last_report(text).expect("two reports")["n"], 2);
         assert!(last_report("").is_err());

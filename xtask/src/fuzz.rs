@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz TARGET`: one of fuzz/'s targets under LLVM's fuzzer, guided by coverage, on stable Rust.
+//! `cargo xtask fuzz TARGET`: runs a target of fuzz/ under LLVM's coverage-guided fuzzer, on stable Rust.
 //!
-//! The fuzzer needs the compiler's coverage pass and no sanitizer: the code under test is safe Rust with
-//! few exceptions, and its debug assertions and overflow checks are on.
+//! The fuzzer needs the compiler's coverage pass and no sanitizer: the code under test is safe Rust with few
+//! exceptions, and its debug assertions and overflow checks are on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// What rustc is told: a counter a branch, and the checks of a debug build.
+/// The flags for rustc: one counter per branch, and the checks of a debug build.
 const FLAGS: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -21,41 +21,41 @@ const FLAGS: [&str; 7] = [
     "-Cdebug-assertions=on",
     "-Coverflow-checks=on",
 ];
-/// A call at each comparison, by which the fuzzer learns magic numbers.
+/// Calls the fuzzer at each comparison, so that it learns magic numbers.
 const COMPARISONS: &str = "-Cllvm-args=-sanitizer-coverage-trace-compares";
-/// Seconds that one input may take.
+/// The time limit per input, in seconds.
 const TIMEOUT_S: u32 = 10;
 
-/// Run a fuzz target, from its committed corpus on
+/// Run a fuzz target, starting from its committed corpus
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    target: Target,
-    /// How many inputs to try; 0: until it is stopped
+    target: FuzzTarget,
+    /// Number of inputs to try; 0: no limit
     #[arg(long, default_value_t = 1_000_000)]
     runs: u64,
-    /// Seconds after which to end; 0: none
+    /// Seconds after which the run ends; 0: no limit
     #[arg(long, default_value_t = 0)]
     seconds: u64,
-    /// Afterwards keep, of all inputs found, the fewest that reach the same code, as the committed corpus
+    /// Afterwards replace the committed corpus by the smallest set of inputs that reaches the same code
     #[arg(long)]
     minimise: bool,
-    /// For the fuzzer: `-seed=1`, or a file to try alone
+    /// Arguments for the fuzzer: `-seed=1`, or a file to run alone
     #[arg(last = true, value_name = "ARGS")]
     fuzzer: Vec<String>,
 }
 
 /// A binary of fuzz/.
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Target {
+enum FuzzTarget {
     /// `wire::parse` on bytes
     Parse,
-    /// The engine on streams of segments, the books as the oracle
+    /// The engine on streams of segments; the books are the oracle
     Track,
-    /// The reader of captures
+    /// The capture reader
     Capture,
 }
 
-impl Target {
+impl FuzzTarget {
     const fn name(self) -> &'static str {
         match self {
             Self::Parse => "parse",
@@ -64,70 +64,72 @@ impl Target {
         }
     }
 
-    /// Bytes of an input at most: longer ones cost time and reach nothing new.
+    /// The longest input in bytes: longer inputs cost time and reach nothing new.
     const fn longest(self) -> u32 {
         match self {
             Self::Parse => 256,
-            // A header and 48 packets.
+            // A header of one byte and 48 packets of six.
             Self::Track => 1 + 48 * 6,
             Self::Capture => 1_024,
         }
     }
 
-    /// What rustc is told. A stream of segments has no magic numbers: the bytes of one choose from tables.
+    /// The flags for rustc, separated as in CARGO_ENCODED_RUSTFLAGS. `track` needs no comparisons: its input
+    /// has no magic numbers, since its bytes select values from tables.
     fn flags(self) -> String {
         let comparisons = match self {
             Self::Track => None,
             Self::Parse | Self::Capture => Some(COMPARISONS),
         };
-        // Cargo's own separator: a flag may hold blanks.
+        // Cargo's own separator: a flag may contain blanks.
         FLAGS.into_iter().chain(comparisons).collect::<Vec<_>>().join("\x1f")
     }
 }
 
-/// Runs the verb. Fails when an input fails; the input is then in target/fuzz/TARGET/.
+/// Runs the verb. Fails when an input fails; that input is then in target/fuzz/TARGET/.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let program = build(args.target)?;
     let places = Places::of(args.target);
     fs::create_dir_all(&places.found).with_context(|| format!("make {}", places.found.display()))?;
     let failed = shell::run(&mut fuzz(&program, args, &places)).err();
     if let Some(error) = failed {
-        bail!("{error}; the input is in {}, minimised by `-- -minimize_crash=1 FILE`", places.out.display());
+        bail!("{error}; the input is in {}; `-- -minimize_crash=1 FILE` minimises it", places.out.display());
     }
     if args.minimise { minimise(&program, args.target, &places) } else { Ok(()) }
 }
 
-/// Where inputs are.
+/// The folders of a target's inputs.
 struct Places {
-    /// The committed ones.
+    /// The committed inputs.
     corpus: PathBuf,
-    /// What failed.
+    /// Inputs that failed.
     out: PathBuf,
-    /// What earlier runs found.
+    /// Inputs that earlier runs found.
     found: PathBuf,
 }
 
 impl Places {
-    fn of(target: Target) -> Self {
+    fn of(target: FuzzTarget) -> Self {
         let out = target_dir().join(target.name());
         Self { corpus: shell::root().join("fuzz/corpus").join(target.name()), found: out.join("found"), out }
     }
 }
 
-/// Of its own: other flags would throw away what the other verbs have built.
+/// A separate target folder: the different flags would otherwise invalidate what the other verbs have built.
 fn target_dir() -> PathBuf {
     shell::root().join("target/fuzz")
 }
 
-/// The fuzzer with the target in it.
-fn build(target: Target) -> Result<PathBuf> {
+/// Builds the target linked with the fuzzer; returns the program's path.
+fn build(target: FuzzTarget) -> Result<PathBuf> {
     if !["c++", "g++", "clang++"].into_iter().any(|compiler| shell::find(compiler).is_some()) {
-        bail!("LLVM's fuzzer is C++ and there is no compiler for it: `apt-get install g++`");
+        bail!("LLVM's fuzzer needs a C++ compiler: `apt-get install g++`");
     }
     let version = shell::output(Command::new("rustc").arg("-vV")).context("ask rustc for its host")?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc's host")?;
     let mut command = shell::cargo("build");
-    // With a target the flags stay away from build scripts and macros, which run without the fuzzer.
+    // With an explicit target cargo keeps the flags away from build scripts and macros, which run without the
+    // fuzzer.
     command.args(["--release", "--package", "handshake-fuzz", "--features", "libfuzzer", "--target", host]);
     command.args(["--bin", target.name(), "--target-dir"]).arg(target_dir());
     shell::run(command.env("CARGO_ENCODED_RUSTFLAGS", target.flags()))?;
@@ -147,15 +149,15 @@ fn fuzz(program: &Path, args: &Args, places: &Places) -> Command {
     command
 }
 
-/// Puts the fewest inputs with the same coverage in the place of the committed ones.
-fn minimise(program: &Path, target: Target, places: &Places) -> Result<()> {
+/// Replaces the committed inputs by the smallest set with the same coverage.
+fn minimise(program: &Path, target: FuzzTarget, places: &Places) -> Result<()> {
     let fewest = places.out.join("fewest");
     if fewest.exists() {
         fs::remove_dir_all(&fewest).with_context(|| format!("remove {}", fewest.display()))?;
     }
     fs::create_dir_all(&fewest).with_context(|| format!("make {}", fewest.display()))?;
     let mut command = Command::new(program);
-    // By code reached, and not by how often: the replay wants few files.
+    // Merges by code reached and not by how often it is reached: the replay needs few files.
     command.args(["-set_cover_merge=1", "-use_counters=0"]).arg(format!("-max_len={}", target.longest()));
     shell::run(command.args([&fewest, &places.corpus, &places.found]))?;
     let named = keep_named(&places.corpus)?;
@@ -169,8 +171,8 @@ fn minimise(program: &Path, target: Target, places: &Places) -> Result<()> {
     Ok(())
 }
 
-/// Removes what the fuzzer named (a SHA-1). An input that a person named stays, whatever it reaches: these
-/// are what is given.
+/// Removes the inputs that the fuzzer named (by their SHA-1), and returns the content of the others. Inputs
+/// with a name given by a person stay, whatever they reach.
 fn keep_named(corpus: &Path) -> Result<Vec<Vec<u8>>> {
     let mut named = Vec::new();
     for file in files(corpus)? {
@@ -199,20 +201,20 @@ mod tests {
 
     use super::*;
 
-    /// The verb's targets, the crate's binaries and the corpus are one list.
+    /// The verb's targets, the crate's binaries and the corpus folders agree.
     #[test]
     fn every_target_has_a_binary_and_a_corpus() {
         let manifest =
             fs::read_to_string(shell::root().join("fuzz/Cargo.toml")).expect("fuzz/ is in the tree");
-        for target in Target::value_variants() {
+        for target in FuzzTarget::value_variants() {
             assert!(manifest.contains(&format!("path = \"targets/{}.rs\"", target.name())), "{manifest}");
             assert!(Places::of(*target).corpus.is_dir(), "{}", target.name());
         }
-        assert_eq!(manifest.matches("[[bin]]").count(), Target::value_variants().len());
+        assert_eq!(manifest.matches("[[bin]]").count(), FuzzTarget::value_variants().len());
     }
 
     #[test]
-    fn what_a_person_named_is_told_from_what_the_fuzzer_named() {
+    fn only_a_sha1_is_a_name_given_by_the_fuzzer() {
         assert!(is_digest("0492e0df40077c04b1943dc1aadb32c659080fac"));
         assert!(!is_digest("crash-0492e0df40077c04b1943dc1aadb32c65") && !is_digest("self_connect"));
     }

@@ -1,11 +1,11 @@
-//! `cargo xtask kernels`: handshake on the oldest kernel that it promises to run on.
+//! `cargo xtask kernels`: runs handshake on the oldest kernel that it supports.
 //!
 //! ```text
 //! Debian's package ─▶ kernel, modules ─┐
-//! handshake, busybox, kernels/init.sh ─┴▶ initramfs ─▶ QEMU ─▶ console ─▶ a report a hook, judged
+//! handshake, busybox, kernels/init.sh ─┴▶ initramfs ─▶ QEMU ─▶ console ─▶ one report per hook, checked
 //! ```
 //!
-//! The machine is emulated, without KVM: it runs wherever QEMU does, and boots in some seconds.
+//! The machine is emulated without KVM: it runs wherever QEMU does, and boots within seconds.
 
 mod initramfs;
 
@@ -21,31 +21,31 @@ use initramfs::Initramfs;
 
 const QEMU: &str = "qemu-system-x86_64";
 const BUSYBOX: &str = "busybox";
-/// Debian's name for its latest kernel of this machine's release: 6.1 in Debian 12.
+/// The Debian package of the latest kernel in this machine's release: 6.1 in Debian 12.
 const LATEST: &str = "linux-image-cloud-amd64";
-/// What of the kernel is a module and the programs need.
+/// The kernel modules that the programs need.
 const MODULES: [&str; 2] = ["sch_ingress.ko", "cls_bpf.ko"];
-/// Programs of busybox that the guest's script uses.
+/// The busybox programs that the guest's script uses.
 const APPLETS: [&str; 12] =
     ["cat", "echo", "grep", "httpd", "insmod", "ip", "mkdir", "mount", "poweroff", "sh", "sleep", "wget"];
-/// What the guest runs first.
+/// The guest's first program.
 const INIT: &str = include_str!("kernels/init.sh");
-/// The machine is stopped after so many seconds: far more than a busy host needs.
-const PATIENCE_S: &str = "900";
-/// The hooks that the guest tries, in its script's order, each as the report names it.
+/// The machine's time limit in seconds: far more than a busy host needs.
+const TIMEOUT_S: &str = "900";
+/// The hooks that the guest tries, in its script's order, as the report names them.
 const HOOKS: [&str; 2] = ["clsact", "xdp-generic"];
-/// Connections that the guest makes on each hook; one more is refused.
+/// The number of connections that complete on each hook; one more is refused.
 const CONNECTIONS: u64 = 5;
 /// What the kernel side says of the ACK that completes a handshake.
 const EXPLAINED: &str = "SYN-RECEIVED      -> ESTABLISHED";
 
-/// Try handshake on the oldest kernel it promises to run on, in an emulated machine
+/// Test handshake on the oldest kernel that it supports, in an emulated machine
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// First install QEMU and busybox, and fetch Debian's kernel
+    /// First install QEMU and busybox, and download Debian's kernel
     #[arg(long)]
     setup: bool,
-    /// Show all that the machine says
+    /// Show the machine's whole console
     #[arg(long)]
     console: bool,
 }
@@ -54,14 +54,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.setup {
         packages::install_for_kernels()?;
-        if Parts::find().is_err() {
+        if MachineParts::find().is_err() {
             fetch()?;
         }
     }
-    let parts = match Parts::find() {
+    let parts = match MachineParts::find() {
         Ok(parts) => parts,
         Err(missing) => {
-            println!("skipped: needs {missing}: `cargo xtask kernels --setup` brings it");
+            println!("skipped: needs {missing}: `cargo xtask kernels --setup` installs it");
             return Ok(());
         }
     };
@@ -75,12 +75,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     judge(&console)
 }
 
-/// Where the kernel and the machine's files are.
+/// The folder of the kernel and the machine's files.
 fn folder() -> PathBuf {
     shell::root().join("target/kernels")
 }
 
-/// Fetches and unpacks Debian's kernel: it is not installed, this machine keeps its own.
+/// Downloads and unpacks Debian's kernel. It is not installed: this machine keeps its own.
 fn fetch() -> Result<()> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -93,15 +93,15 @@ fn fetch() -> Result<()> {
     shell::run(&mut shell::line(&line))
 }
 
-/// What a machine is made of, beside handshake.
-struct Parts {
+/// The parts of the emulated machine, beside handshake.
+struct MachineParts {
     busybox: PathBuf,
     kernel: PathBuf,
     modules: Vec<PathBuf>,
 }
 
-impl Parts {
-    /// All of them, or the name of the first that is missing.
+impl MachineParts {
+    /// Finds all parts, or returns the name of the first missing one.
     fn find() -> Result<Self, String> {
         let program = |name: &str| shell::find(name).ok_or_else(|| name.to_owned());
         program(QEMU)?;
@@ -114,7 +114,7 @@ impl Parts {
         Ok(Self { busybox: program(BUSYBOX)?, kernel: file("boot", "vmlinuz")?, modules })
     }
 
-    /// The files that the machine boots with.
+    /// Packs the files that the machine boots with.
     fn pack(&self, handshake: &Path) -> Result<Initramfs> {
         let mut files = Initramfs::new();
         files.add("init", 0o755, INIT.as_bytes());
@@ -133,7 +133,7 @@ impl Parts {
     }
 }
 
-/// The first file below a folder whose name begins so.
+/// The first file below a folder whose name begins with `name`.
 fn find_below(folder: &Path, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten();
     entries.map(|entry| entry.path()).find_map(|path| {
@@ -144,32 +144,36 @@ fn find_below(folder: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// The shared libraries that a program is started with.
+/// The shared libraries that a program is linked with.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = shell::output(Command::new("ldd").arg(program)).context("ask ldd for the libraries")?;
     Ok(listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
-/// Boots a machine of one CPU, and gives what it wrote until it stopped.
+/// Boots a machine with one CPU; returns its console output until it powers off.
 fn boot(kernel: &Path, initramfs: &Path) -> Result<String> {
     let mut command = Command::new("timeout");
-    command.args([PATIENCE_S, QEMU, "-machine", "q35", "-cpu", "max", "-m", "1024"]);
+    command.args([TIMEOUT_S, QEMU, "-machine", "q35", "-cpu", "max", "-m", "1024"]);
     command.args(["-nographic", "-no-reboot", "-nic", "none"]).arg("-kernel").arg(kernel);
     command.arg("-initrd").arg(initramfs);
     command.args(["-append", "console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off"]);
     eprintln!("$ {QEMU} -kernel {} …", kernel.display());
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start QEMU")?;
     let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-    ensure!(output.status.success(), "the machine did not end by itself ({}):\n{console}", output.status);
+    ensure!(
+        output.status.success(),
+        "the machine did not power off by itself ({}):\n{console}",
+        output.status
+    );
     Ok(console)
 }
 
-/// Looks for the report of each hook, and at what it says.
+/// Checks the report of each hook in the console output.
 fn judge(console: &str) -> Result<()> {
-    let kernel = between(console, "kernel ", "\n").context("the machine did not come up")?;
+    let kernel = between(console, "kernel ", "\n").context("the machine did not boot")?;
     for hook in HOOKS {
         let said = between(console, &format!("<{hook}>\n"), &format!("</{hook}>"))
-            .with_context(|| format!("no word of {hook}:\n{console}"))?;
+            .with_context(|| format!("no output of {hook}:\n{console}"))?;
         judge_hook(hook, said).with_context(|| format!("{hook} on Linux {kernel}:\n{said}"))?;
         println!("Linux {kernel}: {hook} attached, {CONNECTIONS} connections completed, 1 refused");
         println!("  instructions verified, of a million at most: {}", verified(said));
@@ -192,9 +196,9 @@ fn verified(said: &str) -> String {
 
 fn judge_hook(hook: &str, said: &str) -> Result<()> {
     let line = said.lines().find(|line| line.starts_with('{')).context("no report")?;
-    let report: Value = serde_json::from_str(line).context("a report that is no JSON")?;
+    let report: Value = serde_json::from_str(line).context("the report is not JSON")?;
     let ingress = &report["source"]["interfaces"][0]["ingress"];
-    ensure!(ingress == hook, "attached by {ingress}");
+    ensure!(ingress == hook, "attached to {ingress}");
     let tcp = &report["tcp"];
     let counts = ["attempts", "completed", "refused"].map(|name| tcp[name].as_u64());
     let expected = [CONNECTIONS + 1, CONNECTIONS, 1].map(Some);
@@ -206,7 +210,7 @@ fn judge_hook(hook: &str, said: &str) -> Result<()> {
     Ok(())
 }
 
-/// What lies between two marks.
+/// The text between two marks.
 fn between<'a>(text: &'a str, first: &str, second: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(first)?;
     rest.split_once(second).map(|(found, _)| found)
@@ -229,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn a_report_counts_by_what_it_says() {
-        let judged = |console: &str| judge(console).expect_err("not as it should be").to_string();
-        assert!(judged("").contains("did not come up"));
-        assert!(judged("kernel 6.1.0\nno more").contains("no word of clsact"));
+    fn missing_and_wrong_reports_are_errors() {
+        let judged = |console: &str| judge(console).expect_err("a wrong console").to_string();
+        assert!(judged("").contains("did not boot"));
+        assert!(judged("kernel 6.1.0\nno more").contains("no output of clsact"));
         assert!(judged(&console("clsact", 4)).contains("clsact on Linux 6.1.0"));
-        // The first hook is as it should be, the second says that it is the first.
+        // The first hook's report is right; the second names the first hook.
         assert!(judged(&console("clsact", 5)).contains("xdp-generic on Linux 6.1.0"));
     }
 }

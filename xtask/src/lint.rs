@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: what tools find in the sources without running handshake. Warnings are errors.
+//! `cargo xtask lint`: checks the sources without running handshake. Warnings are errors.
 
 mod arm64;
 mod oldest;
@@ -12,15 +12,16 @@ use clap::builder::PossibleValuesParser;
 use crate::toolchain::{self, Toolchain};
 use crate::{build_ebpf, shell};
 
-/// The crates that run on the host.
+/// The arguments that select the crates that run on the host.
 const HOST: [&str; 5] =
     ["--workspace", "--exclude", build_ebpf::PACKAGE, "--exclude", build_ebpf::BENCH_PACKAGE];
-/// Private items are documented too, and are most of these crates: links to them are good ones here.
+/// Private items are documented too, and most items of these crates are private, so links to them are
+/// allowed.
 const RUSTDOCFLAGS: &str = "-D warnings -A rustdoc::private-intra-doc-links";
-/// A check. Whatever is to be mended is an error.
-type Check = fn() -> Result<Outcome>;
-/// All checks by name, the quick ones first.
-const CHECKS: [(&str, Check); 10] = [
+/// A check. A finding is an error.
+type LintCheck = fn() -> Result<LintOutcome>;
+/// All checks by name, the fast ones first.
+const CHECKS: [(&str, LintCheck); 10] = [
     ("format", format),
     ("spelling", tools::spelling),
     ("dependencies", tools::dependencies),
@@ -36,26 +37,26 @@ const CHECKS: [(&str, Check); 10] = [
 /// Check format, spelling, lints, documentation, dependencies, the oldest Rust and arm64
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// First install what the checks use
+    /// First install the tools that the checks use
     #[arg(long)]
     setup: bool,
-    /// Fail where a check cannot run
+    /// Fail if a check cannot run
     #[arg(long)]
     strict: bool,
-    /// Only these checks
+    /// Run only these checks
     #[arg(value_name = "CHECK", value_parser = PossibleValuesParser::new(CHECKS.map(|(name, _)| name)))]
     only: Vec<String>,
 }
 
-/// How a check ended that found nothing to mend.
-enum Outcome {
-    /// It looked.
+/// The result of a check without findings.
+enum LintOutcome {
+    /// It ran and found nothing.
     Passed,
-    /// It could not run: what it needs, and how to come by it.
+    /// It could not run: what it needs, and the command that installs it.
     Skipped(String),
 }
 
-/// Runs the verb: all checks, so that one run shows all there is to mend.
+/// Runs the verb: every check runs, so that one call shows all findings.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.setup {
         tools::install()?;
@@ -67,9 +68,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for (name, check) in CHECKS.into_iter().filter(|(name, _)| wanted(name)) {
         let started = Instant::now();
         match check() {
-            Ok(Outcome::Passed) => eprintln!("{name}: passed in {:.1} s", started.elapsed().as_secs_f64()),
-            Ok(Outcome::Skipped(needs)) => {
-                eprintln!("{name}: skipped, needs {needs}");
+            Ok(LintOutcome::Passed) => {
+                eprintln!("{name}: passed in {:.1} s", started.elapsed().as_secs_f64())
+            }
+            Ok(LintOutcome::Skipped(needs)) => {
+                eprintln!("{name}: skipped; it needs {needs}");
                 skipped.push(name);
             }
             Err(error) => {
@@ -81,57 +84,57 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     judge(&failed, &skipped, args.strict)
 }
 
-/// Says what came of all checks: one that did not run fails only where all must.
+/// Prints the result of all checks. A skipped check is a failure only if `strict`.
 fn judge(failed: &[&str], skipped: &[&str], strict: bool) -> Result<()> {
     if !failed.is_empty() {
         bail!("lint: {} failed", failed.join(", "));
     }
     if skipped.is_empty() {
-        println!("lint: nothing to mend");
+        println!("lint: no findings");
         return Ok(());
     }
     let skipped = skipped.join(", ");
     if strict {
         bail!("lint: {skipped} did not run: `cargo xtask lint --setup` installs what is missing");
     }
-    println!("lint: nothing to mend; skipped: {skipped}");
+    println!("lint: no findings; skipped: {skipped}");
     Ok(())
 }
 
-fn format() -> Result<Outcome> {
+fn format() -> Result<LintOutcome> {
     shell::run(shell::cargo("fmt").args(["--all", "--check"]))?;
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
-fn clippy() -> Result<Outcome> {
+fn clippy() -> Result<LintOutcome> {
     shell::run(shell::cargo("clippy").args(HOST).args(["--all-targets", "--", "-D", "warnings"]))?;
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
-/// In a call of its own: the target is another, and so is the toolchain.
-fn clippy_bpf() -> Result<Outcome> {
-    // By its path: cargo would run the first cargo-clippy of PATH, which is another toolchain's.
+/// A separate call of cargo: target and toolchain differ from the host's.
+fn clippy_bpf() -> Result<LintOutcome> {
+    // By its path: cargo would run the first cargo-clippy in PATH, which belongs to another toolchain.
     let beside = |toolchain: &Toolchain| toolchain.cargo.with_file_name("cargo-clippy");
     let Some(toolchain) = toolchain::ready().into_iter().find(|found| beside(found).is_file()) else {
-        return Ok(Outcome::Skipped(toolchain::NEEDED.to_owned()));
+        return Ok(LintOutcome::Skipped(toolchain::NEEDED.to_owned()));
     };
     for package in [build_ebpf::PACKAGE, build_ebpf::BENCH_PACKAGE] {
         let mut command = build_ebpf::cargo_at(&beside(&toolchain), &toolchain, "clippy", package);
         shell::run(command.args(["--", "-D", "warnings"]))?;
     }
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
-fn doc() -> Result<Outcome> {
+fn doc() -> Result<LintOutcome> {
     let mut command = shell::cargo("doc");
     command.args(HOST).args(["--no-deps", "--document-private-items"]);
     shell::run(command.env("RUSTDOCFLAGS", RUSTDOCFLAGS))?;
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
-fn doc_bpf() -> Result<Outcome> {
+fn doc_bpf() -> Result<LintOutcome> {
     let Some(toolchain) = toolchain::ready().into_iter().next() else {
-        return Ok(Outcome::Skipped(toolchain::NEEDED.to_owned()));
+        return Ok(LintOutcome::Skipped(toolchain::NEEDED.to_owned()));
     };
     for package in [build_ebpf::PACKAGE, build_ebpf::BENCH_PACKAGE] {
         let mut command = build_ebpf::cargo_at(&toolchain.cargo, &toolchain, "doc", package);
@@ -139,7 +142,7 @@ fn doc_bpf() -> Result<Outcome> {
         command.env("RUSTDOC", toolchain.rustc.with_file_name("rustdoc")).env("RUSTDOCFLAGS", RUSTDOCFLAGS);
         shell::run(&mut command)?;
     }
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
 #[cfg(test)]
@@ -147,11 +150,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_that_did_not_run_fails_where_all_must() {
+    fn a_skipped_check_fails_only_when_strict() {
         judge(&[], &["spelling"], false).expect("the rest passed");
         let error = judge(&[], &["spelling"], true).expect_err("not all ran");
         assert!(error.to_string().contains("spelling did not run"), "{error}");
-        judge(&["format"], &[], false).expect_err("something is to be mended");
+        judge(&["format"], &[], false).expect_err("a finding");
         judge(&[], &[], true).expect("all ran and passed");
     }
 }

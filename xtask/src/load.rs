@@ -1,6 +1,7 @@
-//! `cargo xtask load SCENARIO`: the lab's load with handshake as it is, and what each figure should have been.
+//! `cargo xtask load SCENARIO`: plays the lab's load against handshake, and compares each figure with what
+//! was sent.
 //!
-//! Nothing is sent outside of the namespaces made here, and they go when it ends.
+//! All traffic stays inside the namespaces made here, which are removed at the end.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,31 +13,31 @@ use handshake_lab::{interrupt, privilege};
 
 use crate::{raise, run};
 
-/// Run scripted load, and compare what handshake reports with what was sent
+/// Run scripted load, and compare handshake's report with what was sent
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Of the folder `scenarios`, or a file; `all` for every one but the soak
+    /// A name from the folder `scenarios`, or a file; `all` for every scenario but the soak
     #[arg(value_name = "SCENARIO", required_unless_present = "list")]
     scenarios: Vec<String>,
     /// List the scenarios
     #[arg(long)]
     list: bool,
-    /// The form that the test suite runs: rates last a second
+    /// Play the short form that the test suite runs: rates last a second
     #[arg(long, conflicts_with = "duration")]
     short: bool,
-    /// How long rates last
+    /// The time that rates last
     #[arg(long = "for", value_name = "DURATION", value_parser = load::parse_duration)]
     duration: Option<Duration>,
-    /// Show what handshake said, too
+    /// Also show handshake's own output
     #[arg(long)]
     verbose: bool,
-    /// handshake, built already; also how this calls itself through sudo
+    /// The handshake binary, already built; the verb also passes it to itself through sudo
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
 }
 
-/// Runs the verb, with handshake as it was built for the caller; through sudo where that is needed. Fails where a
-/// figure is not as expected.
+/// Runs the verb with handshake as built for the caller, through sudo where that is needed. Fails if a figure
+/// is not as expected.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         return list().map(|()| ExitCode::SUCCESS);
@@ -59,7 +60,7 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-/// The scenarios that were asked for, in the form that was.
+/// The selected scenarios, in the selected form.
 fn chosen(args: &Args) -> Result<Vec<Scenario>> {
     let mut chosen = Vec::new();
     for word in &args.scenarios {
@@ -76,11 +77,11 @@ fn chosen(args: &Args) -> Result<Vec<Scenario>> {
     Ok(chosen.into_iter().map(form).collect())
 }
 
-/// Plays them with `binary` for handshake.
+/// Plays the selected scenarios with the handshake in `binary`.
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
     let chosen = chosen(args)?;
     let missing = privilege::missing();
-    ensure!(missing.is_empty(), "namespaces and programs take {}: run it as root", missing.join(", "));
+    ensure!(missing.is_empty(), "namespaces and programs need {}: run it as root", missing.join(", "));
     interrupt::catch();
     let mut failed = Vec::new();
     for scenario in &chosen {
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_last_as_long_as_is_asked_for() -> Result<()> {
+    fn rates_last_as_long_as_the_options_say() -> Result<()> {
         let duration = |words: &str| Ok::<_, anyhow::Error>(scenarios(words)?[0].duration);
         assert_eq!(duration("soak")?, Duration::from_secs(1800));
         assert_eq!(duration("soak --for 5m")?, Duration::from_secs(300));
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_mean_nothing_are_refused() {
+    fn bad_arguments_and_unknown_scenarios_are_errors() {
         assert!(line("").is_err() && line("soak --short --for 5m").is_err() && line("soak --for 5").is_err());
         assert!(line("--list").is_ok());
         assert!(scenarios("handshakes nonsense").is_err());

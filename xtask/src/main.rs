@@ -1,4 +1,4 @@
-//! What a person working on handshake runs: `cargo xtask VERB`.
+//! The development tasks of handshake: `cargo xtask VERB`.
 
 mod bench;
 mod build_ebpf;
@@ -19,10 +19,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// What a person working on handshake runs
+/// Development tasks of handshake
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
-enum Cli {
+enum Verb {
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
@@ -37,17 +37,17 @@ enum Cli {
 
 fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
-    let result = match Cli::parse() {
-        Cli::Bench(args) => bench::run(&args).map(done),
-        Cli::BuildEbpf(args) => build_ebpf::run(&args).map(done),
-        Cli::Demo(args) => demo::run(&args),
-        Cli::Fuzz(args) => fuzz::run(&args).map(done),
-        Cli::Kernels(args) => kernels::run(&args).map(done),
-        Cli::Lint(args) => lint::run(&args).map(done),
-        Cli::Load(args) => load::run(&args),
-        Cli::Run(args) => run::run(&args).map(done),
-        Cli::Screenshot(args) => screenshot::run(&args).map(done),
-        Cli::Test(args) => test::run(&args),
+    let result = match Verb::parse() {
+        Verb::Bench(args) => bench::run(&args).map(done),
+        Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args).map(done),
+        Verb::Kernels(args) => kernels::run(&args).map(done),
+        Verb::Lint(args) => lint::run(&args).map(done),
+        Verb::Load(args) => load::run(&args),
+        Verb::Run(args) => run::run(&args).map(done),
+        Verb::Screenshot(args) => screenshot::run(&args).map(done),
+        Verb::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

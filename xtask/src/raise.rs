@@ -1,4 +1,5 @@
-//! Starts this program again through sudo: cargo has run as you, and only what makes namespaces needs more.
+//! Restarts this program through sudo. cargo runs unprivileged; only the steps that make namespaces or load
+//! programs need more.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -10,17 +11,18 @@ use anyhow::{Context, Result};
 
 use crate::shell;
 
-/// Is there a sudo that needs no password, or someone to type it?
+/// Is sudo usable: without a password, or with a terminal to type one into?
 pub(crate) fn is_possible() -> bool {
     let silent = || shell::output(Command::new("sudo").args(["-n", "true"])).is_some();
     !shell::is_root() && shell::find("sudo").is_some() && (silent() || io::stdin().is_terminal())
 }
 
-/// Becomes this program with the same words, for the capabilities that are missing; handshake is built already.
+/// Replaces this process by itself under sudo, with the same arguments and `--binary`, so that root does not
+/// build handshake again. `missing` names the missing capabilities, for the message.
 pub(crate) fn raise(binary: &Path, missing: &[&str]) -> Result<ExitCode> {
-    eprintln!("through sudo, for {}", missing.join(", "));
-    let ourselves = env::current_exe().context("find our own program")?;
+    eprintln!("restarting through sudo for {}", missing.join(", "));
+    let program = env::current_exe().context("find the path of this program")?;
     let words = env::args_os().skip(1);
-    let error = Command::new("sudo").arg("--").arg(ourselves).args(words).arg("--binary").arg(binary).exec();
+    let error = Command::new("sudo").arg("--").arg(program).args(words).arg("--binary").arg(binary).exec();
     Err(error).context("start sudo")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask run -- ARGS`: builds the command and runs it, through sudo only where it needs to be.
+//! `cargo xtask run -- ARGS`: builds the command and runs it, through sudo only if needed.
 
 use std::env;
 use std::fs;
@@ -10,32 +10,33 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// What attaching takes, by its number in `linux/capability.h`.
+/// The capability that attaching needs, by its number in `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
-/// What stands for both of [`LOADING`] in the kernel's `bpf_capable` and `perfmon_capable`.
+/// The capability that includes both of [`LOADING`]: the kernel's `bpf_capable` and `perfmon_capable` accept
+/// it.
 const CAP_SYS_ADMIN: u32 = 21;
-/// What loading takes: CAP_PERFMON and CAP_BPF.
+/// The capabilities that loading needs: CAP_PERFMON and CAP_BPF.
 const LOADING: [u32; 2] = [38, 39];
-/// All of it in a sentence.
+/// All needed capabilities, for messages.
 pub(crate) const NEEDED: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
-/// The subcommands that load nothing, and the words that only print.
+/// The subcommands that load no programs, and the options that only print.
 const UNPRIVILEGED: [&str; 7] = ["replay", "doctor", "help", "--help", "-h", "--version", "-V"];
-/// What sudo would leave behind, beside our own variables.
+/// Variables that sudo would drop, kept in addition to those of handshake.
 const PASSED: [&str; 3] = ["NO_COLOR", "TERM", "RUST_BACKTRACE"];
 
 /// Build handshake and run it, with sudo only if needed
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Build it optimised; without, it is built quickly: packets are counted by the BPF object, which is
-    /// optimised in any case
+    /// Build with optimisation. Without it the build is faster, and packets are counted just as fast: the BPF
+    /// object is optimised in any case
     #[arg(long)]
     release: bool,
-    /// What handshake is to do
+    /// The arguments for handshake
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<String>,
 }
 
-/// Runs the verb. Comes back only if it cannot start the command.
+/// Runs the verb: replaces this process by the command. Returns only if the command cannot be started.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = build(args.release)?;
     let mut command =
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Err(error).with_context(|| format!("start {}", binary.display()))
 }
 
-/// Builds handshake, as whoever runs us, and says where cargo has put it.
+/// Builds handshake as the current user; returns the path of the binary as cargo reports it.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let mut command = shell::cargo("build");
     command.args([
@@ -57,32 +58,32 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
     command.args(release.then_some("--release")).stderr(std::process::Stdio::inherit());
     let output = command.output().context("start cargo")?;
     if !output.status.success() {
-        bail!("handshake does not build");
+        bail!("handshake did not compile");
     }
     executable(&String::from_utf8_lossy(&output.stdout))
-        .context("cargo does not say where it has put handshake")
+        .context("cargo's output does not name the binary of handshake")
 }
 
-/// The path in cargo's last message that has one.
+/// The executable's path in the last of cargo's messages that has one.
 fn executable(messages: &str) -> Option<PathBuf> {
     let values = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     values.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
-/// A program through sudo if we lack what loading takes; as it is, if we have it.
+/// A command that runs the program through sudo if this process may not load programs, else directly.
 pub(crate) fn privileged(program: &Path) -> Result<Command> {
     if is_privileged() {
         return Ok(Command::new(program));
     }
     if shell::is_root() {
         bail!(
-            "root without CAP_BPF and CAP_NET_ADMIN, as in a container: start it with `--privileged` or these two"
+            "root lacks CAP_BPF or CAP_NET_ADMIN, as in a container: start the container with `--privileged` or with these two"
         );
     }
     if shell::find("sudo").is_none() {
         bail!("this needs {NEEDED}, and there is no sudo: run it as root");
     }
-    eprintln!("through sudo: {}", program.display());
+    eprintln!("running through sudo: {}", program.display());
     let mut command = Command::new("sudo");
     let passed = passed();
     if !passed.is_empty() {
@@ -92,13 +93,13 @@ pub(crate) fn privileged(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Our variables and a few more, as far as they are set.
+/// The names of handshake's variables and of those in [`PASSED`] that are set.
 fn passed() -> Vec<String> {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     names.filter(|name| name.starts_with("HANDSHAKE_") || PASSED.contains(&name.as_str())).collect()
 }
 
-/// May we load and attach programs?
+/// May this process load and attach programs?
 pub(crate) fn is_privileged() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -110,7 +111,7 @@ fn suffices(effective: u64) -> bool {
     has(CAP_NET_ADMIN) && (has(CAP_SYS_ADMIN) || LOADING.into_iter().all(has))
 }
 
-/// Does the command line load programs? What it says after `--` is another program's.
+/// Does the command line load programs? Arguments after `--` belong to another program.
 fn needs_privileges(arguments: &[String]) -> bool {
     let ours = arguments.iter().take_while(|argument| *argument != "--");
     !ours.into_iter().any(|argument| UNPRIVILEGED.contains(&argument.as_str()))
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_loads_programs_needs_privileges() {
+    fn only_subcommands_that_load_programs_need_privileges() {
         for line in ["", "watch -i lo", "-i lo", "check -i lo -- ./load.sh --help"] {
             assert!(needs(line), "{line}");
         }
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn loading_takes_both_and_attaching_a_third() {
+    fn loading_needs_two_capabilities_and_attaching_a_third() {
         let loading = 1 << 38 | 1 << 39;
         assert!(suffices(loading | 1 << CAP_NET_ADMIN));
         assert!(suffices(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_two_dashes_is_handshakes_with_dashes_of_its_own() {
+    fn arguments_after_two_dashes_go_to_handshake() {
         let words = ["run", "--release", "--", "check", "-i", "lo", "--", "./load.sh", "--fast"];
         let args = <Line as clap::Parser>::try_parse_from(words).expect("a good line").args;
         assert!(args.release);
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_is_where_cargo_says() {
+    fn the_binary_s_path_comes_from_cargo_s_messages() {
         let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
             {\"reason\":\"compiler-artifact\",\"executable\":\"/t/debug/handshake\"}\n{\"reason\":\"build-finished\"}\n";
         assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/handshake")));

@@ -1,5 +1,5 @@
-//! `cargo xtask screenshot`: the pictures in the README, drawn of a real run. Two hosts in namespaces, real traffic, the
-//! real command on a terminal; what the terminal shows becomes an SVG.
+//! `cargo xtask screenshot`: draws the README's pictures from a real run. Two hosts in namespaces exchange
+//! real traffic, the real command runs on a terminal, and the terminal's content becomes an SVG.
 
 mod svg;
 
@@ -18,19 +18,20 @@ use handshake_lab::{self as lab, Family, Pair, privilege, udp};
 
 use crate::{run, shell};
 
-/// Columns and rows of the terminal.
+/// The terminal's columns and rows.
 const SIZE: (u16, u16) = (100, 30);
-/// From one round of traffic to the next.
+/// The pause between rounds of traffic.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long traffic runs: what is half-open must be past `--half-open-after`, and the sparklines have grown.
+/// How long traffic runs: half-open attempts must be older than `--half-open-after`, and the sparklines must
+/// have grown.
 const RUNS: Duration = Duration::from_secs(45);
-/// For anything to come about, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for an expected screen to appear on a busy machine.
+const SCREEN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Draw the README's pictures of a real run; needs tmux and privileges
+/// Draw the README's pictures from a real run; needs tmux and privileges
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// handshake, built already
+    /// The handshake binary, already built
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
 }
@@ -46,37 +47,38 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut command = network.server.command(&binary);
     command.args(["watch", "-i", DEVICE]);
     terminal.start(&command)?;
-    terminal.await_screen(PATIENCE, |screen| screen.contains("1 Overview"))?;
-    let kept = traffic(&network.path(Family::V4), Instant::now() + RUNS)?;
+    terminal.await_screen(SCREEN_TIMEOUT, |screen| screen.contains("1 Overview"))?;
+    let sockets = traffic(&network.path(Family::V4), Instant::now() + RUNS)?;
     draw(&terminal, "overview")?;
     terminal.key("2")?;
     terminal.key("/")?;
     terminal.line("cause:no_ack verdict:half_open")?;
-    terminal.await_screen(PATIENCE, |screen| screen.contains("no_ack"))?;
+    terminal.await_screen(SCREEN_TIMEOUT, |screen| screen.contains("no_ack"))?;
     terminal.key("Enter")?;
-    terminal
-        .await_screen(PATIENCE, |screen| screen.contains("SYN+ACK again") && screen.contains("packets: "))?;
+    terminal.await_screen(SCREEN_TIMEOUT, |screen| {
+        screen.contains("SYN+ACK again") && screen.contains("packets: ")
+    })?;
     draw(&terminal, "ladder")?;
-    drop(kept);
+    drop(sockets);
     terminal.key("q")
 }
 
-/// What must stay open until the pictures are taken.
-type Kept = (Vec<Attempts>, Vec<Listener>);
+/// Sockets that must stay open until the pictures are taken.
+type ScreenshotSockets = (Vec<Attempts>, Vec<Listener>);
 
-/// Clients of four services, until `end`: of one all get through, another loses ever more of them on their way back, one
-/// is dead and one refuses.
-fn traffic(path: &lab::Path<'_>, end: Instant) -> Result<Kept> {
+/// Runs the clients of four services until `end`: every connection to the first completes, the second loses
+/// ever more SYN+ACKs on their way back, the third drops SYNs and the fourth refuses connections.
+fn traffic(path: &lab::Path<'_>, end: Instant) -> Result<ScreenshotSockets> {
     let web = Listener::new(path, 443, 1024)?;
     let shop = Listener::new(path, 8443, 1024)?;
     let deaf = Listener::deaf(path, 5432)?;
-    let mut lost = Lost { sender: Sender::new(path.client, path.device)?, count: 0 };
+    let mut unreachable = UnreachableClients { sender: Sender::new(path.client, path.device)?, count: 0 };
     let mut attempts = Vec::new();
     for round in 0_u16.. {
         if Instant::now() >= end {
             break;
         }
-        // Like a day's load, in half a minute.
+        // The shape of a day's load, over 96 rounds.
         let wave = [9, 14, 22, 28, 31, 28, 22, 14][usize::from(round / 12 % 8)];
         tcp::connect_accept(path, &web, wave)?.close()?;
         tcp::connect_accept(path, &shop, 3)?.close()?;
@@ -86,34 +88,34 @@ fn traffic(path: &lab::Path<'_>, end: Instant) -> Result<Kept> {
             udp::echo(path, 1, 2, 60)?;
         }
         if round >= 200 {
-            lost.send(path, shop.address(), 1 + round % 2)?;
+            unreachable.send(path, shop.address(), 1 + round % 2)?;
         }
         thread::sleep(PAUSE);
     }
     Ok((attempts, vec![web, shop, deaf]))
 }
 
-/// A connection to a port that nobody listens on.
+/// Connects to a port without a listener.
 fn refused(path: &lab::Path<'_>, port: u16) -> Result<()> {
     let refused = path.client.enter(|| Ok(TcpStream::connect(path.server_at(port)).is_err()))?;
-    ensure!(refused, "port {port} is not refused");
+    ensure!(refused, "port {port} does not refuse connections");
     Ok(())
 }
 
-/// Clients whose SYNs arrive, and to whom nothing finds its way back.
-struct Lost {
+/// Clients whose SYNs arrive and whom no answer reaches.
+struct UnreachableClients {
     sender: Sender,
     count: u16,
 }
 
-impl Lost {
-    /// So many more SYNs, each of a client of its own.
+impl UnreachableClients {
+    /// Sends `count` more SYNs, each from a client of its own.
     fn send(&mut self, path: &lab::Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
-        let unassigned = path.unassigned.context("addresses that nobody has")?;
+        let unassigned = path.unassigned.context("a topology with unassigned addresses")?;
         for _ in 0..count {
             self.count += 1;
             let source = SocketAddr::new(unassigned, 40_000 + self.count);
-            // Numbers that look like any: 2³² divided by the golden ratio, times a count.
+            // Sequence numbers that look random: 2³² divided by the golden ratio, times the count.
             let seq = u32::from(self.count).wrapping_mul(2_654_435_769);
             let syn = BuiltSegment { source, destination: to, seq, ack: 0, flags: flag::SYN, payload: b"" };
             self.sender.send(&tcp_frame(path.macs, &syn)?)?;
@@ -122,7 +124,7 @@ impl Lost {
     }
 }
 
-/// Writes what the terminal shows to `docs/NAME.svg`.
+/// Writes the terminal's content to `docs/NAME.svg`.
 fn draw(terminal: &Terminal, name: &str) -> Result<()> {
     let file = shell::root().join(Path::new("docs").join(name).with_extension("svg"));
     let picture = svg::draw(&terminal.coloured_screen()?, SIZE);

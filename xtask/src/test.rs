@@ -1,7 +1,7 @@
-//! `cargo xtask test`: the whole suite, and one line that sums it up.
+//! `cargo xtask test`: runs the whole suite and prints a summary line.
 //!
-//! A test that cannot run here says so by one line `skipped: REASON`, appended to the file that
-//! `HANDSHAKE_SKIP_LOG` names, and returns. The harness takes it for passed; the sum does not.
+//! A test that cannot run here appends one line `skipped: REASON` to the file that `HANDSHAKE_SKIP_LOG`
+//! names, and returns. The harness counts it as passed; the summary counts it as skipped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,24 +12,24 @@ use anyhow::{Context, Result};
 
 use crate::{build_ebpf, packages, run, shell};
 
-/// Where a test says that it was skipped.
+/// The variable that names the file to which skipped tests write.
 const SKIP_LOG: &str = "HANDSHAKE_SKIP_LOG";
-/// Where programs and maps are pinned.
+/// The mount point of the BPF file system, in which programs and maps are pinned.
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Run the whole suite
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// First install all that the suite uses, and test a BPF object built from the sources as they are
+    /// First install everything that the suite uses, and test a BPF object built from the current sources
     #[arg(long)]
     setup: bool,
-    /// Run the test programs through sudo, as --setup does; cargo stays with you
+    /// Run the test programs through sudo, as --setup does; cargo stays unprivileged
     #[arg(long)]
     sudo: bool,
-    /// For cargo test: a name, `-p CRATE`
+    /// Arguments for cargo test: a name, `-p CRATE`
     #[arg(allow_hyphen_values = true, value_name = "ARGS")]
     cargo: Vec<String>,
-    /// For the test programs: `--nocapture`
+    /// Arguments for the test programs: `--nocapture`
     #[arg(last = true, value_name = "ARGS")]
     programs: Vec<String>,
 }
@@ -46,14 +46,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     raise(&mut command, args.setup || args.sudo);
     let (mut sum, succeeded) = watch(&mut command)?;
-    sum.leave_out(&fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?);
-    // A program that crashed, or did not build, has left no result to add.
+    sum.move_skipped(&fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?);
+    // A program that crashed or did not build has no result line.
     sum.failed = sum.failed.max(u64::from(!succeeded));
     println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes everything ready on this machine. Gives the freshly built object.
+/// Installs everything that the suite needs on this machine; returns the path of the freshly built object.
 fn set_up() -> Result<PathBuf> {
     packages::install()?;
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -63,7 +63,7 @@ fn set_up() -> Result<PathBuf> {
     build_ebpf::build_fresh(true)
 }
 
-/// `cargo test` over everything that runs on the host, or over the packages that the arguments choose.
+/// `cargo test` over everything that runs on the host, or over the packages that the arguments select.
 fn cargo_test(args: &Args, log: &Path) -> Command {
     let mut command = shell::cargo("test");
     command.env(SKIP_LOG, log).arg("--no-fail-fast");
@@ -73,15 +73,15 @@ fn cargo_test(args: &Args, log: &Path) -> Command {
         command.args(["--exclude", build_ebpf::BENCH_PACKAGE]);
     }
     command.args(&args.cargo);
-    // The parser leaves "--" where it is behind words for cargo, and takes it away otherwise.
+    // The parser keeps "--" after words for cargo, and removes it otherwise.
     if !args.programs.is_empty() {
         command.arg("--").args(&args.programs);
     }
     command
 }
 
-/// Has cargo run the test programs through sudo, if that is wanted and gains anything; else says what
-/// will be skipped.
+/// Makes cargo run the test programs through sudo, if `wanted` and useful; otherwise prints what will be
+/// skipped.
 fn raise(command: &mut Command, wanted: bool) {
     if run::is_privileged() {
         return;
@@ -94,18 +94,18 @@ fn raise(command: &mut Command, wanted: bool) {
         return;
     }
     eprintln!(
-        "without {}: tests that load programs or make namespaces are skipped. `cargo xtask test --sudo` runs them",
+        "no {}: tests that load programs or make namespaces are skipped; `cargo xtask test --sudo` runs them",
         run::NEEDED
     );
 }
 
-/// Runs the tests, passing on what they print, and adds up their results. They have nothing to read, whatever
-/// the caller has: a program that reads its input would else end on one machine and wait on another.
-fn watch(command: &mut Command) -> Result<(Sum, bool)> {
+/// Runs the tests, prints their output, and sums up their results. Their stdin is empty whatever the caller's
+/// is: otherwise a program that reads its input would end on one machine and wait on another.
+fn watch(command: &mut Command) -> Result<(TestCounts, bool)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("start cargo test")?;
     let stdout = child.stdout.take().context("cargo's output")?;
-    let mut sum = Sum::default();
+    let mut sum = TestCounts::default();
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.context("read cargo's output")?;
         let line = String::from_utf8_lossy(&line);
@@ -116,16 +116,16 @@ fn watch(command: &mut Command) -> Result<(Sum, bool)> {
     Ok((sum, status.success()))
 }
 
-/// Results of several test programs.
+/// The summed results of several test programs.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Sum {
+struct TestCounts {
     passed: u64,
     failed: u64,
     skipped: u64,
 }
 
-impl Sum {
-    /// Adds the harness's closing line of one program; any other line is nothing.
+impl TestCounts {
+    /// Adds the counts of a harness's closing line; ignores any other line.
     fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else { return };
         for part in counts.split([';', '.']) {
@@ -140,8 +140,8 @@ impl Sum {
         }
     }
 
-    /// Moves what says that it was skipped from the passed.
-    fn leave_out(&mut self, log: &str) {
+    /// Moves the tests that reported themselves skipped from passed to skipped.
+    fn move_skipped(&mut self, log: &str) {
         let skipped = log.lines().filter(|line| line.starts_with("skipped: ")).count() as u64;
         self.passed = self.passed.saturating_sub(skipped);
         self.skipped += skipped;
@@ -154,20 +154,20 @@ mod tests {
 
     #[test]
     fn results_add_up_over_programs() {
-        let mut sum = Sum::default();
+        let mut sum = TestCounts::default();
         sum.add(
             "test result: ok. 13 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.01s",
         );
         sum.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
         sum.add("test a_name ... ok");
-        assert_eq!(sum, Sum { passed: 15, failed: 3, skipped: 1 });
+        assert_eq!(sum, TestCounts { passed: 15, failed: 3, skipped: 1 });
     }
 
     #[test]
-    fn a_test_that_skips_itself_did_not_pass() {
-        let mut sum = Sum { passed: 5, failed: 0, skipped: 1 };
-        sum.leave_out("skipped: needs CAP_BPF\nskipped: no captures\n");
-        assert_eq!(sum, Sum { passed: 3, failed: 0, skipped: 3 });
+    fn a_test_that_skips_itself_is_not_counted_as_passed() {
+        let mut sum = TestCounts { passed: 5, failed: 0, skipped: 1 };
+        sum.move_skipped("skipped: needs CAP_BPF\nskipped: no captures\n");
+        assert_eq!(sum, TestCounts { passed: 3, failed: 0, skipped: 3 });
     }
 
     #[derive(clap::Parser)]
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_two_dashes_is_the_programs() {
+    fn arguments_after_two_dashes_go_to_the_test_programs() {
         let whole = line(&["-p", "xtask", "sum", "--", "--nocapture"]);
         assert!(whole.ends_with("-p xtask sum -- --nocapture"), "{whole}");
         let whole = line(&["--", "--nocapture"]);

@@ -1,8 +1,8 @@
-//! Finds what the BPF object is built with: a rustc that may use unstable features, the library's source,
-//! objcopy from the same sysroot, and a bpf-linker over an LLVM that reads this rustc's bitcode.
+//! Finds the toolchain that builds the BPF object: a rustc that may use unstable features, the standard
+//! library's source, objcopy from the same sysroot, and a bpf-linker whose LLVM reads this rustc's bitcode.
 //!
-//! Two ways lead there, rustup's nightly and Debian's packages. What a way lacks it says as lines for
-//! the shell, which `--install` runs as they are printed.
+//! There are two kinds of toolchain: rustup's nightly and Debian's packages. For each missing part there is a
+//! shell line, which `--install` runs exactly as it is printed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,76 +11,76 @@ use anyhow::{Result, bail};
 
 use crate::{packages, shell};
 
-/// The bpf-linker we build with, where its LLVMs go together with rustc's.
+/// The bpf-linker version to install where its LLVM versions match rustc's.
 const LINKER: &str = "0.13.0";
-/// The LLVMs it knows. Past them the newest bpf-linker is asked for.
+/// The LLVM versions that this bpf-linker supports. For newer ones the newest bpf-linker is installed.
 const LINKER_LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
-/// What Debian calls the pieces: compiler, cargo, the library's source, objcopy, clippy.
+/// Debian's packages: compiler, cargo, the standard library's source, objcopy, clippy.
 const DEBIAN: &str = "rustc-web cargo-web rust-web-src rust-web-llvm rust-web-clippy";
-/// What a check skips without a toolchain, and how to come by one.
+/// The reason that a check gives when it is skipped without a toolchain, with the command that installs one.
 pub(crate) const NEEDED: &str = "the BPF toolchain: `cargo xtask build-ebpf --install`";
-/// How a line for the shell finds LLVM's version where we cannot know it yet.
+/// The part of a shell line that asks rustc for its LLVM version, where that is not known yet.
 const ASK_LLVM: &str = r"-vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'";
 
-/// Everything needed, and there.
+/// A complete toolchain, found on this machine.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
-    /// What to call it in a sentence.
+    /// Its name for messages.
     pub(crate) name: &'static str,
-    /// The compiler.
+    /// The path of the compiler.
     pub(crate) rustc: PathBuf,
-    /// The cargo that came with it.
+    /// The path of the cargo that comes with the compiler.
     pub(crate) cargo: PathBuf,
-    /// Takes DWARF out of the object.
+    /// The path of the objcopy that removes DWARF from the object.
     pub(crate) objcopy: PathBuf,
-    /// The folder of bpf-linker.
+    /// The folder that contains bpf-linker.
     pub(crate) linker_folder: PathBuf,
-    /// The folder of the library's source.
+    /// The folder of the standard library's source.
     pub(crate) library: PathBuf,
-    /// What the object's bytes depend on.
+    /// The versions that the object's bytes depend on.
     pub(crate) versions: Versions,
 }
 
-/// With these equal, equal sources give equal bytes.
+/// The versions of the tools. Where they are equal, equal sources give equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Versions {
     /// `rustc -V`.
     pub(crate) rustc: String,
-    /// The host: aya's bindings are those of the processor that builds.
+    /// The host triple: aya's bindings depend on the processor of the build machine.
     pub(crate) host: String,
-    /// rustc's LLVM.
+    /// The version of rustc's LLVM.
     pub(crate) llvm: String,
-    /// `bpf-linker --version`, and its LLVM where it names one.
+    /// `bpf-linker --version`, and its LLVM's version where the program names one.
     pub(crate) linker: String,
 }
 
 impl Versions {
-    /// All in a sentence.
+    /// All versions as one phrase for messages.
     pub(crate) fn to_line(&self) -> String {
         format!("{} with LLVM {} on {}, bpf-linker {}", self.rustc, self.llvm, self.host, self.linker)
     }
 }
 
-/// The ways to a toolchain.
+/// Where a toolchain comes from.
 #[derive(Clone, Copy)]
-enum Way {
+enum ToolchainKind {
     Debian,
     Rustup,
 }
 
-/// What a way lacks: why, and the line that brings it.
-struct Lack {
+/// A missing part of a toolchain.
+struct MissingPart {
     what: String,
     line: String,
 }
 
-/// The toolchains that are there.
+/// The complete toolchains on this machine.
 pub(crate) fn ready() -> Vec<Toolchain> {
-    Way::possible().into_iter().filter_map(|way| way.probe().ok()).collect()
+    ToolchainKind::possible().into_iter().filter_map(|kind| kind.probe().ok()).collect()
 }
 
-/// Of the toolchains that are there the one that built with `versions`, else the first.
-/// Without any: an error that lists the commands, or, with `install`, runs those of the first way.
+/// Chooses the toolchain that built with `versions`, else the first complete one. If there is none, fails
+/// with an error that lists the commands, or, with `install`, runs the commands for the first kind.
 pub(crate) fn choose(versions: Option<&Versions>, install: bool) -> Result<Toolchain> {
     let mut found = ready();
     if found.is_empty() && install {
@@ -93,45 +93,47 @@ pub(crate) fn choose(versions: Option<&Versions>, install: bool) -> Result<Toolc
     Ok(found.swap_remove(same.unwrap_or(0)))
 }
 
-/// Runs what the first possible way lacks.
+/// Installs the missing parts of the first possible kind.
 fn install_first() -> Result<Toolchain> {
-    let Some(way) = Way::possible().into_iter().next() else { bail!("{}", advice()) };
-    let Err(lacks) = way.probe() else { bail!("the toolchain appeared meanwhile: try again") };
-    for lack in lacks {
-        eprintln!("{}:", lack.what);
-        shell::run(&mut shell::line(&lack.line))?;
+    let Some(kind) = ToolchainKind::possible().into_iter().next() else { bail!("{}", advice()) };
+    let Err(missing) = kind.probe() else { bail!("the toolchain has appeared in the meantime: try again") };
+    for part in missing {
+        eprintln!("{}:", part.what);
+        shell::run(&mut shell::line(&part.line))?;
     }
-    way.probe().map_err(|lacks| {
-        let what: Vec<String> = lacks.into_iter().map(|lack| lack.what).collect();
-        anyhow::anyhow!("{} is installed, and still there is missing: {}", way.name(), what.join(", "))
+    kind.probe().map_err(|missing| {
+        let what: Vec<String> = missing.into_iter().map(|part| part.what).collect();
+        anyhow::anyhow!("installed {}, but these parts are still missing: {}", kind.name(), what.join(", "))
     })
 }
 
-/// What to type, a way after the other.
+/// The commands to type, kind by kind.
 fn advice() -> String {
     let mut text =
-        "no toolchain for BPF on this machine. `cargo xtask build-ebpf --install` installs one by".to_owned();
-    for (number, way) in Way::possible().into_iter().enumerate() {
-        let word = if number == 0 { "" } else { "or, by hand, " };
-        text += &format!("\n{word}{}:", way.name());
-        for lack in way.probe().err().into_iter().flatten() {
-            text += &format!("\n    # {}\n    {}", lack.what, lack.line);
+        "this machine has no toolchain for BPF. `cargo xtask build-ebpf --install` installs one from"
+            .to_owned();
+    for (number, kind) in ToolchainKind::possible().into_iter().enumerate() {
+        let word = if number == 0 { "" } else { "or, by hand, from " };
+        text += &format!("\n{word}{}:", kind.name());
+        for part in kind.probe().err().into_iter().flatten() {
+            text += &format!("\n    # {}\n    {}", part.what, part.line);
         }
     }
     text
 }
 
-impl Way {
-    /// Debian's packages first: their versions are those of the committed object most of the time.
+impl ToolchainKind {
+    /// The kinds that this machine can have. Debian's packages come first: their versions usually equal those
+    /// of the committed object.
     fn possible() -> Vec<Self> {
-        let mut ways = Vec::new();
+        let mut kinds = Vec::new();
         if shell::find("apt-get").is_some() || Self::Debian.rustc().is_some() {
-            ways.push(Self::Debian);
+            kinds.push(Self::Debian);
         }
-        if shell::find("rustup").is_some() || ways.is_empty() {
-            ways.push(Self::Rustup);
+        if shell::find("rustup").is_some() || kinds.is_empty() {
+            kinds.push(Self::Rustup);
         }
-        ways
+        kinds
     }
 
     fn name(self) -> &'static str {
@@ -141,7 +143,7 @@ impl Way {
         }
     }
 
-    /// The compiler, if it is new enough for this workspace.
+    /// The path of the compiler, if it is new enough for this workspace.
     fn rustc(self) -> Option<PathBuf> {
         let rustc = match self {
             Self::Debian => PathBuf::from("/usr/bin/rustc"),
@@ -159,17 +161,17 @@ impl Way {
         }
     }
 
-    /// Where rustup keeps nightly's program, without installing what is not there.
+    /// The path of nightly's program in rustup, without installing a missing toolchain.
     fn rustup_which(self, program: &str) -> Option<PathBuf> {
         let mut command = shell::pristine("rustup");
         command.args(["which", "--toolchain", "nightly", program]).env("RUSTUP_AUTO_INSTALL", "0");
         shell::output(&mut command).map(PathBuf::from)
     }
 
-    /// The toolchain, or what it lacks.
-    fn probe(self) -> Result<Toolchain, Vec<Lack>> {
+    /// The toolchain, or its missing parts.
+    fn probe(self) -> Result<Toolchain, Vec<MissingPart>> {
         let (Some(rustc), Some(cargo)) = (self.rustc(), self.cargo()) else {
-            return Err(vec![self.lack_compiler(), self.lack_linker(None)]);
+            return Err(vec![self.missing_compiler(), self.missing_linker(None)]);
         };
         let verbose = shell::output(shell::pristine(&rustc).arg("-vV")).unwrap_or_default();
         let llvm = value(&verbose, "LLVM version").unwrap_or_default().to_owned();
@@ -178,10 +180,10 @@ impl Way {
         let library = Path::new(&rust).join("lib/rustlib/src/rust/library");
         let objcopy = Path::new(&rust).join("lib/rustlib").join(&host).join("bin/rust-objcopy");
         if !library.join("Cargo.lock").is_file() || !objcopy.is_file() {
-            return Err(vec![self.lack_compiler(), self.lack_linker(Some(version(&llvm).0))]);
+            return Err(vec![self.missing_compiler(), self.missing_linker(Some(version(&llvm).0))]);
         }
         let Some((linker_file, linker)) = linker(version(&llvm).0) else {
-            return Err(vec![self.lack_linker(Some(version(&llvm).0))]);
+            return Err(vec![self.missing_linker(Some(version(&llvm).0))]);
         };
         let linker_folder = linker_file.parent().map(Path::to_owned).unwrap_or_default();
         let rustc_version = verbose.lines().next().unwrap_or_default().to_owned();
@@ -189,7 +191,7 @@ impl Way {
         Ok(Toolchain { name: self.name(), rustc, cargo, objcopy, linker_folder, library, versions })
     }
 
-    fn lack_compiler(self) -> Lack {
+    fn missing_compiler(self) -> MissingPart {
         let line = match self {
             Self::Debian => {
                 let install = packages::apt_get(&format!("install -y {DEBIAN}"));
@@ -200,11 +202,11 @@ impl Way {
                     .to_owned()
             }
         };
-        Lack { what: "rustc, cargo and the library's source".to_owned(), line }
+        MissingPart { what: "rustc, cargo and the library's source".to_owned(), line }
     }
 
-    /// bpf-linker for LLVM `major`; `None`: for the LLVM that the compiler will have, once it is there.
-    fn lack_linker(self, major: Option<u32>) -> Lack {
+    /// bpf-linker for LLVM `major`; `None`: for the LLVM of the compiler that is not installed yet.
+    fn missing_linker(self, major: Option<u32>) -> MissingPart {
         let rustc = match self {
             Self::Debian => "/usr/bin/rustc",
             Self::Rustup => "rustup run nightly rustc",
@@ -222,11 +224,12 @@ impl Way {
         let line = format!(
             "{ask}{llvm}cargo install bpf-linker --force{version} --no-default-features --features llvm-{n}"
         );
-        Lack { what: "bpf-linker over the compiler's LLVM".to_owned(), line }
+        MissingPart { what: "bpf-linker over the compiler's LLVM".to_owned(), line }
     }
 }
 
-/// bpf-linker and its version, if its LLVM reads the bitcode of LLVM `major`: an older one does not.
+/// The path of bpf-linker and its version, if its LLVM reads the bitcode of LLVM `major`: an older LLVM does
+/// not.
 fn linker(major: u32) -> Option<(PathBuf, String)> {
     let file = shell::find("bpf-linker")?;
     let printed = shell::output(shell::pristine(&file).arg("--version"))?;
@@ -237,7 +240,7 @@ fn linker(major: u32) -> Option<(PathBuf, String)> {
     (version(&llvm).0 >= major).then(|| (file, format!("{release} (LLVM {llvm})")))
 }
 
-/// The version in the name of the shared library a program is linked with.
+/// The LLVM version in the name of the shared library that a program is linked with.
 fn linked_llvm(program: &[u8]) -> Option<String> {
     const NAME: &[u8] = b"\0libLLVM.so.";
     let at = program.windows(NAME.len()).position(|bytes| bytes == NAME)? + NAME.len();
@@ -245,12 +248,12 @@ fn linked_llvm(program: &[u8]) -> Option<String> {
     Some(digits.map(|byte| char::from(*byte)).collect())
 }
 
-/// The value of a line `name: value` as `rustc -vV` prints it.
+/// The value of a line `name: value` in the output of `rustc -vV`.
 pub(crate) fn value<'a>(verbose: &'a str, name: &str) -> Option<&'a str> {
     verbose.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// Major and minor of `1.96.0-nightly`; what is no number counts as 0.
+/// Major and minor of a version such as `1.96.0-nightly`; a part that is not a number counts as 0.
 pub(crate) fn version(text: &str) -> (u32, u32) {
     let mut numbers = text.split('.').map(|part| part.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
@@ -269,25 +272,25 @@ mod tests {
     }
 
     #[test]
-    fn rustc_is_read_line_by_line() {
+    fn values_of_rustc_are_read_by_their_whole_name() {
         let verbose = "rustc 1.96.0 (ac 2026)\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.8";
         assert_eq!(value(verbose, "LLVM version"), Some("22.1.8"));
         assert_eq!(value(verbose, "release"), None);
     }
 
     #[test]
-    fn the_linkers_llvm_is_in_the_name_of_its_library() {
+    fn the_llvm_of_the_linker_is_read_from_its_library_name() {
         assert_eq!(linked_llvm(b"\x7fELF..\0libLLVM.so.22.1\0libc.so.6"), Some("22.1".to_owned()));
         assert_eq!(linked_llvm(b"\x7fELF static"), None);
     }
 
     #[test]
-    fn the_lines_name_the_llvm_they_know_or_ask_for_it() {
-        let known = Way::Debian.lack_linker(Some(22)).line;
+    fn shell_lines_name_a_known_llvm_or_ask_rustc_for_it() {
+        let known = ToolchainKind::Debian.missing_linker(Some(22)).line;
         assert!(known.contains("--version 0.13.0 --no-default-features --features llvm-22"), "{known}");
-        let unknown = Way::Debian.lack_linker(None).line;
+        let unknown = ToolchainKind::Debian.missing_linker(None).line;
         assert!(unknown.starts_with("N=$(/usr/bin/rustc -vV |") && unknown.ends_with("llvm-$N"), "{unknown}");
-        let newer = Way::Debian.lack_linker(Some(29)).line;
+        let newer = ToolchainKind::Debian.missing_linker(Some(29)).line;
         assert!(!newer.contains("--version"), "{newer}");
     }
 }

@@ -1,13 +1,14 @@
-//! The architecture, read from the sources: which module may import which, and how the code is spread over the crates.
+//! Checks the architecture in the sources: which module may import which, and how the code is spread over the
+//! crates.
 //!
-//! Cargo holds the arrows between crates. Inside a crate nothing does, so this test reads the imports: an arrow runs down
-//! the floors of `FLOORS`, and nowhere do modules of one folder import each other in a circle.
+//! Cargo enforces the arrows between crates. Inside a crate nothing does, so these tests read the imports: an
+//! arrow runs down the floors of `FLOORS`, and modules of one folder do not import each other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floors of a crate's top modules, from the top to the ground. A module imports from below only.
+/// The floors of a crate's top modules, from the top down. A module imports only from floors below its own.
 const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-common",
@@ -26,7 +27,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// Crates whose folders must be free of import circles.
+/// The crates whose folders must have no import circles.
 const CRATES: [&str; 9] = [
     "handshake-bench",
     "handshake-object",
@@ -39,17 +40,17 @@ const CRATES: [&str; 9] = [
     "xtask",
 ];
 
-/// Crates of the product: what an operator runs. None of them may know what a person working on it runs.
+/// The crates of the product. None of them may depend on the task runner.
 const PRODUCT: [&str; 5] =
     ["handshake-agent", "handshake-capture", "handshake-common", "handshake-ebpf", "handshake-user"];
 
-/// The part of all lines that the largest crate may hold.
+/// The share of all lines that the largest crate may hold, in per cent.
 const LARGEST_PERCENT: usize = 30;
 
-/// A module by its path in the crate: `["tui", "view"]`.
+/// A module by its path in its crate: `["tui", "view"]`.
 type Module = Vec<String>;
 
-/// What a crate's modules import from each other, tests left out.
+/// The imports between a crate's modules, without tests.
 struct Imports {
     modules: BTreeSet<Module>,
     arrows: BTreeSet<(Module, Module)>,
@@ -79,7 +80,7 @@ impl Imports {
         Self { modules, arrows }
     }
 
-    /// Arrows between the children of a folder, each for itself and all below it.
+    /// The imports between the children of a folder; a child includes all modules below it.
     fn between_children(&self, folder: &[String]) -> BTreeMap<String, BTreeSet<String>> {
         let child = |module: &Module| module.strip_prefix(folder).and_then(<[String]>::first).cloned();
         let mut between: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -99,12 +100,13 @@ fn imports_run_down_the_floors() {
     let mut wrong = Vec::new();
     for (package, floors) in FLOORS {
         let imports = Imports::of(package);
-        let floor = |module: &Module| {
-            let top = module.first()?;
-            Some(floors.iter().position(|name| name == top).unwrap_or_else(|| {
-                panic!("{package}: the module {top} stands on no floor: give it one in {}", file!())
-            }))
-        };
+        let floor =
+            |module: &Module| {
+                let top = module.first()?;
+                Some(floors.iter().position(|name| name == top).unwrap_or_else(|| {
+                    panic!("{package}: the module {top} has no floor: add it in {}", file!())
+                }))
+            };
         imports.modules.iter().for_each(|module| {
             floor(module);
         });
@@ -138,12 +140,12 @@ fn no_folder_has_an_import_circle() {
 }
 
 #[test]
-fn the_product_does_not_know_the_task_runner() {
+fn the_product_does_not_depend_on_the_task_runner() {
     for package in PRODUCT {
         let manifest = workspace().join(package).join("Cargo.toml");
         let text = fs::read_to_string(&manifest).expect("the manifest can be read");
-        let knows = text.lines().any(|line| line.starts_with("xtask") || line.contains("../xtask"));
-        assert!(!knows, "{package} depends on xtask");
+        let depends = text.lines().any(|line| line.starts_with("xtask") || line.contains("../xtask"));
+        assert!(!depends, "{package} depends on xtask");
     }
 }
 
@@ -159,7 +161,7 @@ fn no_crate_holds_most_of_the_code() {
 }
 
 #[test]
-fn an_arrow_that_runs_up_is_found() {
+fn imports_are_resolved_and_circles_are_found() {
     let modules: BTreeSet<Module> =
         [&["a"][..], &["a", "b"], &["c"]].map(|m| m.iter().map(ToString::to_string).collect()).into();
     let module = vec!["a".to_owned(), "b".to_owned()];
@@ -183,10 +185,10 @@ fn an_arrow_that_runs_up_is_found() {
 }
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").to_path_buf()
 }
 
-/// The Rust files below a folder, files of tests left out.
+/// The Rust files below a folder, without test files.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
@@ -204,7 +206,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The lines of a crate that are not of tests.
+/// The number of a crate's lines outside tests.
 fn lines_of(package: &str) -> usize {
     let text = |file: PathBuf| fs::read_to_string(file).expect("a source file can be read");
     sources(&workspace().join(package).join("src"))
@@ -214,19 +216,19 @@ fn lines_of(package: &str) -> usize {
 }
 
 fn module_of(root: &Path, file: &Path) -> Module {
-    let relative = file.strip_prefix(root).expect("the file lies below the root").with_extension("");
+    let relative = file.strip_prefix(root).expect("the file is below the root").with_extension("");
     let parts: Module = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
     if parts == ["lib"] || parts == ["main"] { Vec::new() } else { parts }
 }
 
-/// The text before the module of unit tests, which stands last in a file.
+/// The text before the unit tests, which are last in a file.
 fn without_tests(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     text[..end].to_owned()
 }
 
-/// Paths that begin with `crate` or `super`, in imports and in expressions; a group of imports is taken apart at its
-/// first level.
+/// The paths that begin with `crate` or `super`, in imports and in expressions. A group of imports is split
+/// at its first level.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let code: String = text
         .lines()
@@ -268,7 +270,7 @@ fn path_at(text: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// The names at the first level of `{a, b::c, d::{e, f}}`.
+/// The names at the first level of a group: `a`, `b` and `d` of `{a, b::c, d::{e, f}}`.
 fn first_names(group: &str) -> Vec<String> {
     let (mut depth, mut names, mut name, mut done) = (0, Vec::new(), String::new(), false);
     for c in group.chars() {
@@ -292,7 +294,7 @@ fn first_names(group: &str) -> Vec<String> {
     names
 }
 
-/// The module that a path names, as seen from `module`.
+/// The module that a path refers to, seen from `module`.
 fn resolve(module: &Module, path: &[String], modules: &BTreeSet<Module>) -> Option<Module> {
     let mut at: Module = Vec::new();
     let mut names = path.iter().peekable();
@@ -313,7 +315,7 @@ fn resolve(module: &Module, path: &[String], modules: &BTreeSet<Module>) -> Opti
     Some(at)
 }
 
-/// The circles of a graph, one for each pair that reach each other.
+/// The circles of a graph: one for each pair of nodes that reach each other.
 fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let (mut seen, mut todo) = (BTreeSet::new(), vec![from.clone()]);

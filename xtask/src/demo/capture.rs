@@ -1,4 +1,4 @@
-//! The demo's traffic as a capture: what the wire would have carried, frame by frame, checksums included.
+//! Writes the demo's traffic as a capture: the frames that the wire would have carried, with checksums.
 
 use std::fs;
 use std::path::Path;
@@ -21,46 +21,47 @@ const UDP: u8 = 17;
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
 const SERVER: [u8; 4] = [192, 0, 2, 2];
 
-/// From one packet to its answer.
+/// The time from a packet to its answer.
 const TRIP: Duration = Duration::from_micros(80);
-/// When the kernel sends a SYN or a SYN+ACK that nobody answers: at once, after 1 s, after 3 s (RFC 6298 §2, §5.5).
+/// The kernel's transmissions of a SYN or SYN+ACK without an answer: at once, after 1 s and after 3 s (RFC
+/// 6298 §2, §5.5).
 const TRIES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
 /// An end of a conversation.
 #[derive(Clone, Copy)]
-struct End {
+struct DemoEnd {
     address: [u8; 4],
     port: u16,
 }
 
-/// A conversation, seen from its initiator.
+/// A conversation between two ends.
 #[derive(Clone, Copy)]
-struct Talk {
-    initiator: End,
-    responder: End,
-    /// The two initial sequence numbers.
+struct DemoTalk {
+    initiator: DemoEnd,
+    responder: DemoEnd,
+    /// The initial sequence numbers of initiator and responder.
     isn: [u32; 2],
 }
 
-/// Frames with their times since the beginning.
+/// The demo's frames, each with its time since the beginning.
 #[derive(Default)]
-struct Capture {
+struct DemoCapture {
     frames: Vec<(Duration, Vec<u8>)>,
-    /// Conversations so far: each has ports and numbers of its own.
+    /// The number of conversations so far: each has a port and sequence numbers of its own.
     talks: u16,
 }
 
 /// Writes the whole demo to `path`.
 pub(super) fn write(path: &Path) -> Result<()> {
-    let mut capture = Capture::default();
+    let mut capture = DemoCapture::default();
     for round in 0..ROUNDS {
         capture.round(super::PAUSE * u32::from(round));
     }
     fs::write(path, capture.to_pcap()?).with_context(|| format!("write {}", path.display()))
 }
 
-impl Capture {
-    /// All kinds of traffic once, from `at` on.
+impl DemoCapture {
+    /// Adds every kind of traffic once, beginning at `at`.
     fn round(&mut self, at: Duration) {
         (0..COMPLETED.each).for_each(|_| self.completed(at));
         (0..REFUSED.each).for_each(|_| self.refused(at));
@@ -71,14 +72,15 @@ impl Capture {
         (0..UNREACHABLE.each).for_each(|_| self.unreachable(at));
     }
 
-    /// A conversation that nobody had before, with the server's `port`. Its numbers begin below 2³², so that some wrap.
-    fn talk(&mut self, address: [u8; 4], port: u16) -> Talk {
+    /// Begins a new conversation with the server's `port`. Initial sequence numbers are just below 2³², so
+    /// that some wrap.
+    fn talk(&mut self, address: [u8; 4], port: u16) -> DemoTalk {
         self.talks += 1;
         let number = u32::from(self.talks);
         let isn = [0xffff_fff0 + number % 16, number.wrapping_mul(0x9e37_79b9)];
-        Talk {
-            initiator: End { address, port: 40_000 + self.talks },
-            responder: End { address: SERVER, port },
+        DemoTalk {
+            initiator: DemoEnd { address, port: 40_000 + self.talks },
+            responder: DemoEnd { address: SERVER, port },
             isn,
         }
     }
@@ -128,7 +130,7 @@ impl Capture {
         self.datagram(at, 9);
     }
 
-    /// The server quotes the packet's IP header and UDP header (RFC 792: type 3, code 3).
+    /// The server's error quotes the IP and UDP header of the packet (RFC 792: type 3, code 3).
     fn unreachable(&mut self, at: Duration) {
         let talk = self.datagram(at, 10);
         let sent = ipv4(UDP, talk.initiator, talk.responder, udp(talk.initiator, talk.responder));
@@ -139,26 +141,33 @@ impl Capture {
         self.push(at + TRIP, ipv4(ICMP, talk.responder, talk.initiator, error));
     }
 
-    /// A datagram to the server's `port`.
-    fn datagram(&mut self, at: Duration, port: u16) -> Talk {
+    /// Adds a datagram to the server's `port`.
+    fn datagram(&mut self, at: Duration, port: u16) -> DemoTalk {
         let talk = self.talk(CLIENT, port);
         self.push(at, ipv4(UDP, talk.initiator, talk.responder, udp(talk.initiator, talk.responder)));
         talk
     }
 
-    fn ask(&mut self, at: Duration, talk: Talk, seq: u32, ack: u32, flags: u8, data: &[u8]) {
+    fn ask(&mut self, at: Duration, talk: DemoTalk, seq: u32, ack: u32, flags: u8, data: &[u8]) {
         self.segment(at, [talk.initiator, talk.responder], [seq, ack], flags, data);
     }
 
-    fn answer(&mut self, at: Duration, talk: Talk, seq: u32, ack: u32, flags: u8, data: &[u8]) {
+    fn answer(&mut self, at: Duration, talk: DemoTalk, seq: u32, ack: u32, flags: u8, data: &[u8]) {
         self.segment(at, [talk.responder, talk.initiator], [seq, ack], flags, data);
     }
 
-    fn segment(&mut self, at: Duration, [from, to]: [End; 2], [seq, ack]: [u32; 2], flags: u8, data: &[u8]) {
+    fn segment(
+        &mut self,
+        at: Duration,
+        [from, to]: [DemoEnd; 2],
+        [seq, ack]: [u32; 2],
+        flags: u8,
+        data: &[u8],
+    ) {
         let mut segment = ports(from, to);
         segment.extend_from_slice(&seq.to_be_bytes());
         segment.extend_from_slice(&ack.to_be_bytes());
-        // Five words of header, and a window of 64,240 bytes; checksum and urgent pointer still zero.
+        // A header of five words and a window of 64,240 bytes; checksum and urgent pointer are still zero.
         segment.extend_from_slice(&[5 << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
         segment.extend_from_slice(data);
         let sum = checksum(&pseudo(TCP, from, to, &segment));
@@ -166,14 +175,15 @@ impl Capture {
         self.push(at, ipv4(TCP, from, to, segment));
     }
 
-    /// An Ethernet frame around the packet; which card sent it is nothing that matters.
+    /// Adds the packet in an Ethernet frame. The MAC addresses are the same in both directions: nothing
+    /// depends on them.
     fn push(&mut self, at: Duration, packet: Vec<u8>) {
         let mut frame = vec![2, b'h', b's', 0, 0, 2, 2, b'h', b's', 0, 0, 1, 0x08, 0x00];
         frame.extend_from_slice(&packet);
         self.frames.push((at, frame));
     }
 
-    /// A pcap file with microseconds, in the order of time; it begins at an hour that is easy to read.
+    /// The frames as a pcap file with microseconds, sorted by time, from a start that is easy to read.
     fn to_pcap(&self) -> Result<Vec<u8>> {
         /// 2026-01-01 12:00:00 UTC.
         const BEGINNING: Duration = Duration::from_secs(1_767_268_800);
@@ -197,8 +207,8 @@ impl Capture {
     }
 }
 
-/// A datagram of five bytes.
-fn udp(from: End, to: End) -> Vec<u8> {
+/// A UDP datagram of five bytes of data.
+fn udp(from: DemoEnd, to: DemoEnd) -> Vec<u8> {
     let mut datagram = ports(from, to);
     datagram.extend_from_slice(&[0, 13, 0, 0]);
     datagram.extend_from_slice(b"hello");
@@ -207,12 +217,12 @@ fn udp(from: End, to: End) -> Vec<u8> {
     datagram
 }
 
-fn ports(from: End, to: End) -> Vec<u8> {
+fn ports(from: DemoEnd, to: DemoEnd) -> Vec<u8> {
     [from.port.to_be_bytes(), to.port.to_be_bytes()].concat()
 }
 
-/// An IPv4 packet: 64 hops, not to be fragmented.
-fn ipv4(protocol: u8, from: End, to: End, payload: Vec<u8>) -> Vec<u8> {
+/// An IPv4 packet: TTL 64, Don't Fragment.
+fn ipv4(protocol: u8, from: DemoEnd, to: DemoEnd, payload: Vec<u8>) -> Vec<u8> {
     let [high, low] = length(20 + payload.len());
     let mut packet = vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
     packet.extend_from_slice(&from.address);
@@ -223,12 +233,12 @@ fn ipv4(protocol: u8, from: End, to: End, payload: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// What the checksums of TCP and UDP cover: the pseudo-header (RFC 9293 §3.1), then the segment.
-fn pseudo(protocol: u8, from: End, to: End, segment: &[u8]) -> Vec<u8> {
+/// The bytes that the checksums of TCP and UDP cover: the pseudo-header (RFC 9293 §3.1), then the segment.
+fn pseudo(protocol: u8, from: DemoEnd, to: DemoEnd, segment: &[u8]) -> Vec<u8> {
     [&from.address[..], &to.address, &[0, protocol], &length(segment.len()), segment].concat()
 }
 
-/// A length field. Nothing here comes near its limit.
+/// A length field. Packets here are far below its limit.
 fn length(bytes: usize) -> [u8; 2] {
     u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes()
 }
@@ -248,26 +258,26 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 mod tests {
     use super::*;
 
-    fn whole() -> Capture {
-        let mut capture = Capture::default();
+    fn whole() -> DemoCapture {
+        let mut capture = DemoCapture::default();
         capture.round(Duration::ZERO);
         capture
     }
 
-    /// The example of RFC 1071 §3: the sum of these is 0xddf2.
+    /// The example of RFC 1071 §3: these bytes sum to 0xddf2.
     #[test]
-    fn checksum_is_that_of_the_rfc() {
+    fn the_checksum_of_the_rfc_s_example_is_right() {
         let sum = !u16::from_be_bytes(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]));
         assert_eq!(sum, 0xddf2);
     }
 
-    /// A receiver that sums everything, the checksum included, gets zero.
+    /// A receiver that sums everything, including the checksum, gets zero.
     #[test]
     fn all_checksums_are_right() {
         for (_, frame) in whole().frames {
             let packet = &frame[14..];
             assert_eq!(checksum(&packet[..20]), [0, 0], "IP: {frame:02x?}");
-            let end = |at: usize| End {
+            let end = |at: usize| DemoEnd {
                 address: [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]],
                 port: 0,
             };
@@ -280,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_in_the_order_of_time() {
+    fn the_file_s_frames_are_sorted_by_time() {
         let file = whole().to_pcap().expect("short frames");
         let word = |at: usize| u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]]);
         let (mut at, mut latest, mut count) = (24, (0, 0), 0);

@@ -1,73 +1,80 @@
-//! What the demo's traffic must come to, and whether it did.
+//! The verdicts expected for the demo's traffic, and their comparison with the report.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// How often the traffic of a [`Row`] is made.
+/// The number of rounds: how often the traffic of each [`ExpectedRow`] is sent.
 pub(super) const ROUNDS: u8 = 5;
 
-/// One kind of traffic.
-pub(super) struct Row {
-    /// How many in a round.
+/// One kind of traffic with its expected verdict.
+pub(super) struct ExpectedRow {
+    /// The number of connections, SYNs or UDP flows per round.
     pub(super) each: u8,
-    /// What happens.
+    /// A description of the traffic.
     what: &'static str,
-    /// The figure of the report that it belongs to: a JSON pointer (RFC 6901).
+    /// The report's figure that counts it: a JSON pointer (RFC 6901).
     figure: &'static str,
 }
 
 /// Connections that are opened, used and closed.
-pub(super) const COMPLETED: Row = Row { each: 3, what: "connect, talk, close", figure: "/tcp/completed" };
-/// Connections to a port that nobody listens on.
-pub(super) const REFUSED: Row = Row { each: 2, what: "connect to a closed port", figure: "/tcp/refused" };
+pub(super) const COMPLETED: ExpectedRow =
+    ExpectedRow { each: 3, what: "connect, talk, close", figure: "/tcp/completed" };
+/// Connections to a port without a listener.
+pub(super) const REFUSED: ExpectedRow =
+    ExpectedRow { each: 2, what: "connect to a closed port", figure: "/tcp/refused" };
 /// Connections to a listener that drops every SYN.
-pub(super) const NO_SYN_ACK: Row =
-    Row { each: 1, what: "connect to a port that a firewall drops", figure: "/tcp/half_open/no_syn_ack" };
-/// SYNs from addresses that nobody has.
-pub(super) const NO_ACK: Row = Row {
+pub(super) const NO_SYN_ACK: ExpectedRow = ExpectedRow {
+    each: 1,
+    what: "connect to a port that a firewall drops",
+    figure: "/tcp/half_open/no_syn_ack",
+};
+/// SYNs from addresses without a host.
+pub(super) const NO_ACK: ExpectedRow = ExpectedRow {
     each: 2,
-    what: "SYN from an address nobody has, SYN+ACK into the void",
+    what: "SYN from an address without a host, SYN+ACK lost",
     figure: "/tcp/half_open/no_ack",
 };
-/// Datagrams to an echo.
-pub(super) const ANSWERED: Row = Row { each: 2, what: "UDP to an echo", figure: "/udp/answered" };
-/// Datagrams to a service that says nothing.
-pub(super) const UNANSWERED: Row =
-    Row { each: 1, what: "UDP to a service that says nothing", figure: "/udp/unanswered" };
-/// Datagrams to a port that nobody has opened.
-pub(super) const UNREACHABLE: Row =
-    Row { each: 1, what: "UDP to a closed port, ICMP back", figure: "/udp/unreachable" };
+/// Datagrams to an echo service.
+pub(super) const ANSWERED: ExpectedRow =
+    ExpectedRow { each: 2, what: "UDP to an echo service", figure: "/udp/answered" };
+/// Datagrams to a service that does not answer.
+pub(super) const UNANSWERED: ExpectedRow =
+    ExpectedRow { each: 1, what: "UDP to a service that does not answer", figure: "/udp/unanswered" };
+/// Datagrams to a closed port.
+pub(super) const UNREACHABLE: ExpectedRow =
+    ExpectedRow { each: 1, what: "UDP to a closed port, ICMP back", figure: "/udp/unreachable" };
 
-/// All of them.
-const ROWS: [Row; 7] = [COMPLETED, REFUSED, NO_SYN_ACK, NO_ACK, ANSWERED, UNANSWERED, UNREACHABLE];
+/// All kinds of traffic, in the order of the tables.
+const ROWS: [ExpectedRow; 7] = [COMPLETED, REFUSED, NO_SYN_ACK, NO_ACK, ANSWERED, UNANSWERED, UNREACHABLE];
 
-impl Row {
-    /// How many in the whole demo.
+impl ExpectedRow {
+    /// The number expected over all rounds.
     fn expected(&self) -> u64 {
         u64::from(self.each) * u64::from(ROUNDS)
     }
 
-    /// The figure's name, as expressions and the documentation spell it.
+    /// The figure's name, as expressions and the documentation spell it: `tcp.half_open.no_ack`.
     fn name(&self) -> String {
         self.figure.trim_start_matches('/').replace('/', ".")
     }
 }
 
-/// Says what is to come.
+/// Prints the traffic to come and the expected verdicts.
 pub(super) fn announce() {
-    println!("The traffic, and the verdicts it must come to:\n");
+    println!("The traffic, and the verdicts expected for it:\n");
     for row in &ROWS {
         println!("  {:>3} × {:<54} {}", row.expected(), row.what, row.name());
     }
     println!();
 }
 
-/// Holds the last report against what was announced, figure by figure. Gives whether all is as it must be.
+/// Compares the last report with the announced verdicts, figure by figure. Returns whether all figures match
+/// and the report is exact.
 pub(super) fn compare(report: &Value) -> Result<bool> {
     let connections = ROWS.iter().filter(|row| row.figure.starts_with("/tcp"));
     let mut figures = vec![(
         "tcp.attempts".to_owned(),
-        connections.map(Row::expected).sum(),
+        connections.map(ExpectedRow::expected).sum(),
         number(report, "/tcp/attempts")?,
     )];
     for row in &ROWS {
@@ -75,7 +82,7 @@ pub(super) fn compare(report: &Value) -> Result<bool> {
     }
     println!("\n  {:<25} {:>8} {:>8}", "verdict", "expected", "reported");
     for (name, expected, reported) in &figures {
-        let remark = if expected == reported { "came" } else { "NOT AS EXPECTED" };
+        let remark = if expected == reported { "ok" } else { "NOT AS EXPECTED" };
         println!("  {name:<25} {expected:>8} {reported:>8}  {remark}");
     }
     let exact = report["exact"] == true;
@@ -102,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn every_figure_must_be_right_and_the_report_exact() {
+    fn every_figure_must_match_and_the_report_be_exact() {
         assert!(compare(&report(10, true)).expect("a whole report"));
         assert!(!compare(&report(9, true)).expect("a whole report"));
         assert!(!compare(&report(10, false)).expect("a whole report"));
@@ -110,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_report_without_a_figure_is_an_error() {
-        let error = compare(&json!({"exact": true})).expect_err("nothing in it");
+        let error = compare(&json!({"exact": true})).expect_err("the report has no figures");
         assert!(error.to_string().contains("/tcp/attempts"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the emulated machine runs first, and all it runs. The marks are for xtask/src/kernels.rs.
+# The first and only process of the emulated machine. xtask/src/kernels.rs looks for the marks that it prints.
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys

@@ -1,4 +1,4 @@
-//! The files that a machine boots with: a cpio archive of the kind that the kernel unpacks (`newc`,
+//! The files that a machine boots with, as a cpio archive in the kernel's format (`newc`,
 //! Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ const LINK: u32 = 0o120_777;
 /// The name of the entry that ends an archive.
 const END: &str = "TRAILER!!!";
 
-/// An archive in the making.
+/// An archive under construction.
 pub(super) struct Initramfs {
     bytes: Vec<u8>,
     folders: BTreeSet<String>,
@@ -21,39 +21,39 @@ pub(super) struct Initramfs {
 }
 
 impl Initramfs {
-    /// With the folders that something is mounted on.
+    /// An archive with the folders that file systems are mounted on.
     pub(super) fn new() -> Self {
         let mut empty = Self { bytes: Vec::new(), folders: BTreeSet::new(), entries: 0 };
         ["dev", "proc", "sys"].into_iter().for_each(|folder| empty.folder(folder));
         empty
     }
 
-    /// A file of the host, as a program, at another place.
+    /// Adds a file of the host as an executable at another path.
     pub(super) fn copy(&mut self, from: &Path, to: &str) -> Result<()> {
         let content = fs::read(from).with_context(|| format!("read {}", from.display()))?;
         self.add(to, 0o755, &content);
         Ok(())
     }
 
-    /// A file.
+    /// Adds a file.
     pub(super) fn add(&mut self, path: &str, mode: u32, content: &[u8]) {
         let path = self.in_its_folder(path);
         self.entry(&path, FILE | mode, content);
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub(super) fn link(&mut self, path: &str, target: &str) {
         let path = self.in_its_folder(path);
         self.entry(&path, LINK, target.as_bytes());
     }
 
-    /// The archive to a file.
+    /// Ends the archive and writes it to a file.
     pub(super) fn write(mut self, path: &Path) -> Result<()> {
         self.entry(END, 0, &[]);
         fs::write(path, &self.bytes).with_context(|| format!("write {}", path.display()))
     }
 
-    /// The path without its first slash; the folders on the way are made.
+    /// Strips the path's first slash, and adds the folders above it.
     fn in_its_folder(&mut self, path: &str) -> String {
         let path = path.trim_start_matches('/');
         for (end, _) in path.match_indices('/') {
@@ -68,7 +68,8 @@ impl Initramfs {
         }
     }
 
-    /// Thirteen numbers of eight hexadecimal digits, the name and the content, each padded to four bytes.
+    /// Appends an entry: thirteen numbers of eight hexadecimal digits, the name and the content, each padded
+    /// to four bytes.
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.entries += 1;
         let (number, links) = (self.entries, 1);
@@ -90,7 +91,7 @@ impl Initramfs {
     }
 }
 
-/// Files here are far below 4 GiB.
+/// A length field. Files here are far below its limit of 4 GiB.
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }

@@ -1,18 +1,20 @@
-//! Does everything that runs on the host compile for arm64 too? Checked, not linked: no C compiler for it is needed.
+//! Checks that everything that runs on the host compiles for arm64. It is not linked, so no C compiler for
+//! arm64 is needed.
 
 use anyhow::Result;
 
-use super::{HOST, Outcome};
+use super::{HOST, LintOutcome};
 use crate::toolchain;
 use crate::{build_ebpf, shell};
 
-/// The target's name for rustc.
+/// The target triple.
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 
-/// With the standard library from source, which the BPF toolchain has: no target needs to be installed.
-pub(super) fn check() -> Result<Outcome> {
+/// Runs `cargo check` with the standard library from source, which the BPF toolchain has: no target needs to
+/// be installed.
+pub(super) fn check() -> Result<LintOutcome> {
     let Some(toolchain) = toolchain::ready().into_iter().next() else {
-        return Ok(Outcome::Skipped(toolchain::NEEDED.to_owned()));
+        return Ok(LintOutcome::Skipped(toolchain::NEEDED.to_owned()));
     };
     let mut command = shell::pristine(&toolchain.cargo);
     command.current_dir(shell::root()).args(["check", "--locked", "--target", TARGET]).args(HOST);
@@ -20,5 +22,5 @@ pub(super) fn check() -> Result<Outcome> {
     command.env("CARGO_UNSTABLE_BUILD_STD", "std").env("RUSTC_BOOTSTRAP", "1");
     command.env("CARGO", &toolchain.cargo).env("RUSTC", &toolchain.rustc).env("RUSTC_WRAPPER", "");
     shell::run(&mut command)?;
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }

@@ -1,52 +1,53 @@
-//! Is the promise kept that `rust-version` in Cargo.toml makes, of the oldest Rust that handshake builds with?
+//! Checks `rust-version` in Cargo.toml: the oldest Rust that handshake promises to build with.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{HOST, Outcome};
+use super::{HOST, LintOutcome};
 use crate::shell;
 use crate::toolchain::{value, version};
 
-/// The promise, as major and minor.
+/// The promised version, as major and minor.
 const PROMISED: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// Dependencies by what they say of themselves, our own code by compiling it with that Rust, if it is here.
-pub(super) fn check() -> Result<Outcome> {
+/// Checks the dependencies by their own `rust-version`, and the workspace's code by compiling it with that
+/// Rust, if it is installed.
+pub(super) fn check() -> Result<LintOutcome> {
     dependencies()?;
     let verbose = shell::output(Command::new("rustc").arg("-vV")).context("ask rustc for its version")?;
-    let used = value(&verbose, "release").context("rustc does not say its release")?;
+    let used = value(&verbose, "release").context("rustc prints no release")?;
     if version(used) <= version(PROMISED) {
-        eprintln!("Rust {PROMISED} is promised, and {used} is what clippy compiles everything with");
-        return Ok(Outcome::Passed);
+        eprintln!("Rust {PROMISED} is promised, and clippy compiles everything with {used}");
+        return Ok(LintOutcome::Passed);
     }
     let listed = shell::output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
     if let Some(name) = of_release(&listed, PROMISED) {
         compile_with(name)?;
-        return Ok(Outcome::Passed);
+        return Ok(LintOutcome::Passed);
     }
     eprintln!(
-        "Rust {PROMISED} is promised, this is {used}, and rustup has no {PROMISED}. Checked: what the dependencies \
-         promise, and by clippy's `incompatible_msrv` what we call of the standard library. Not checked: new syntax. \
-         `rustup toolchain install {PROMISED} --profile minimal` makes the check a whole one"
+        "Rust {PROMISED} is promised, this is {used}, and rustup has no {PROMISED}. Checked: the dependencies' \
+         own promises, and by clippy's `incompatible_msrv` the calls of the standard library. Not checked: new syntax. \
+         `rustup toolchain install {PROMISED} --profile minimal` makes the check complete"
     );
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
-/// Fails if a dependency asks for a newer Rust than we do.
+/// Fails if a dependency needs a newer Rust than the promised one.
 fn dependencies() -> Result<()> {
     let mut command = shell::cargo("metadata");
     command.args(["--locked", "--format-version", "1"]);
     let metadata = shell::output(&mut command).context("ask cargo for the dependencies")?;
     let newer = newer_than(PROMISED, &serde_json::from_str(&metadata).context("read cargo's metadata")?);
     if !newer.is_empty() {
-        bail!("Rust {PROMISED} is promised in Cargo.toml, and it does not suffice: {}", newer.join(", "));
+        bail!("Cargo.toml promises Rust {PROMISED}, which is too old: {}", newer.join(", "));
     }
     Ok(())
 }
 
-/// What of `cargo metadata` needs a newer Rust than that.
+/// The packages in the output of `cargo metadata` that need a newer Rust than `promised`.
 fn newer_than(promised: &str, metadata: &Value) -> Vec<String> {
     let mut newer = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
@@ -58,7 +59,7 @@ fn newer_than(promised: &str, metadata: &Value) -> Vec<String> {
     newer
 }
 
-/// The toolchain of that release in rustup's list: `1.95.0-x86_64-unknown-linux-gnu` for 1.95.
+/// The name of the toolchain of a release in rustup's list: `1.95.0-x86_64-unknown-linux-gnu` for 1.95.
 fn of_release<'a>(listed: &'a str, release: &str) -> Option<&'a str> {
     let mut names = listed.lines().filter_map(|line| line.split(' ').next());
     names.find(|name| name.strip_prefix(release).is_some_and(|rest| rest.starts_with(['.', '-'])))

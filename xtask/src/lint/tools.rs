@@ -1,5 +1,5 @@
-//! The checks that released programs do. Their versions and hashes are in `tools.txt`; each has its settings in
-//! the workspace's root.
+//! The checks by released programs. Their versions and hashes are in `tools.txt`; their settings are in the
+//! workspace's root.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,33 +7,33 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Outcome;
+use super::LintOutcome;
 use crate::{packages, shell};
 
-/// Spelling, of all files that are committed.
-pub(super) fn spelling() -> Result<Outcome> {
+/// Checks the spelling of all committed files.
+pub(super) fn spelling() -> Result<LintOutcome> {
     run("typos", &[])
 }
 
-/// Licences, sources and duplicate versions; advisories if there is a database of them.
-pub(super) fn dependencies() -> Result<Outcome> {
+/// Checks licences, sources and duplicate versions; advisories too, if a database of them is present.
+pub(super) fn dependencies() -> Result<LintOutcome> {
     let outcome = run("cargo-deny", &["--locked", "check", "-D", "warnings", "licenses", "sources", "bans"])?;
-    if matches!(outcome, Outcome::Skipped(_)) {
+    if matches!(outcome, LintOutcome::Skipped(_)) {
         return Ok(outcome);
     }
     if !has_advisories() {
-        eprintln!("advisories: not checked, `cargo deny fetch` brings RustSec's database");
+        eprintln!("advisories: not checked; `cargo deny fetch` downloads RustSec's database");
         return Ok(outcome);
     }
     run("cargo-deny", &["--locked", "--offline", "check", "advisories"])
 }
 
-/// Dependencies that nothing uses, and files that no module names.
-pub(super) fn unused() -> Result<Outcome> {
+/// Finds unused dependencies, and source files that no module declares.
+pub(super) fn unused() -> Result<LintOutcome> {
     run("cargo-shear", &["--locked", "--deny-warnings"])
 }
 
-/// Installs the programs where their folder is not as `tools.txt` has it.
+/// Installs the programs unless the installed ones match `tools.txt`.
 pub(super) fn install() -> Result<()> {
     if is_installed() {
         return Ok(());
@@ -65,28 +65,28 @@ pub(super) fn install() -> Result<()> {
     Ok(())
 }
 
-/// Runs a program over the workspace: the installed one, or another of PATH.
-fn run(program: &str, arguments: &[&str]) -> Result<Outcome> {
+/// Runs a program over the workspace: the installed one, else the one in PATH.
+fn run(program: &str, arguments: &[&str]) -> Result<LintOutcome> {
     let ours = folder().join("bin").join(program);
     let found = if is_installed() { Some(ours) } else { shell::find(program) };
     let Some(file) = found else {
-        return Ok(Outcome::Skipped(format!("{program}: `cargo xtask lint --setup`")));
+        return Ok(LintOutcome::Skipped(format!("{program}: `cargo xtask lint --setup`")));
     };
     shell::run(Command::new(file).args(arguments).current_dir(shell::root()))?;
-    Ok(Outcome::Passed)
+    Ok(LintOutcome::Passed)
 }
 
-/// Where the programs are installed.
+/// The folder into which the programs are installed.
 fn folder() -> PathBuf {
     shell::root().join("target/tools")
 }
 
-/// What is to be installed.
+/// The list of programs to install.
 fn requirements() -> PathBuf {
     shell::root().join("xtask/tools.txt")
 }
 
-/// What was, as a copy of the requirements.
+/// The list of installed programs: a copy of the requirements, written after the installation.
 fn installed() -> PathBuf {
     folder().join("tools.txt")
 }
@@ -96,14 +96,14 @@ fn is_installed() -> bool {
     wanted.is_some() && fs::read(installed()).ok() == wanted
 }
 
-/// A Python that has pip.
+/// A Python with pip.
 fn python() -> Option<&'static str> {
     let has_pip =
         |python: &&str| shell::output(shell::pristine(python).args(["-m", "pip", "--version"])).is_some();
     ["python3", "/usr/bin/python3"].into_iter().find(has_pip)
 }
 
-/// Has cargo-deny fetched advisories?
+/// Is there a database of advisories from `cargo deny fetch`?
 fn has_advisories() -> bool {
     let databases = fs::read_dir(shell::cargo_home().join("advisory-dbs"));
     databases.into_iter().flatten().flatten().any(|entry| entry.path().is_dir())

@@ -1,35 +1,36 @@
-//! A terminal's screen, as tmux tells it with escape sequences, as an SVG: every cell in its place whatever the font, on a
-//! background of its own, so that it reads on light pages and on dark.
+//! Draws a terminal's screen, as tmux prints it with escape sequences, as an SVG. Every cell has a fixed
+//! place whatever the font, and the background is part of the picture, so that it is readable on light and on
+//! dark pages.
 
 use std::fmt::Write;
 
-/// A cell, in pixels.
+/// Width and height of a cell, in pixels.
 const CELL: (f32, f32) = (8.4, 18.0);
-/// Around the screen.
+/// The margin around the screen, in pixels.
 const MARGIN: f32 = 14.0;
-/// From a cell's top to its text's base line.
+/// The distance from a cell's top to its text's base line, in pixels.
 const BASE: f32 = 13.5;
 const FONT: &str =
     "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace";
 const BACKGROUND: &str = "#16181d";
 const FOREGROUND: &str = "#d5d8de";
-/// The sixteen colours' first eight, by their numbers.
+/// The first eight of the sixteen terminal colours, by number.
 const COLOURS: [&str; 8] =
     ["#5c6370", "#ff6c6b", "#7bc275", "#e5c07b", "#6cb6ff", "#d08fe0", "#56b6c2", "#d5d8de"];
 
-/// How a cell looks.
+/// The style of a cell, as SGR sets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Look {
+struct CellStyle {
     colour: Option<usize>,
     bold: bool,
     dim: bool,
     reversed: bool,
 }
 
-/// A character and its look.
-type Cell = (char, Look);
+/// A character and its style.
+type SvgCell = (char, CellStyle);
 
-/// Draws a screen of so many columns and rows.
+/// Draws a screen of the given columns and rows.
 pub(super) fn draw(screen: &str, (columns, rows): (u16, u16)) -> String {
     let (width, height) =
         (f32::from(columns) * CELL.0 + 2.0 * MARGIN, f32::from(rows) * CELL.1 + 2.0 * MARGIN);
@@ -38,9 +39,9 @@ pub(super) fn draw(screen: &str, (columns, rows): (u16, u16)) -> String {
          font-family=\"{FONT}\" font-size=\"14\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{BACKGROUND}\"/>\n"
     );
-    let mut look = Look::default();
+    let mut style = CellStyle::default();
     for (row, line) in screen.lines().take(usize::from(rows)).enumerate() {
-        let cells = cells(line, &mut look);
+        let cells = cells(line, &mut style);
         let top = MARGIN + number(row) * CELL.1;
         for (column, run) in runs(&cells) {
             draw_run(&mut svg, MARGIN + number(column) * CELL.0, top, run);
@@ -55,46 +56,46 @@ const fn number(count: usize) -> f32 {
     count as f32
 }
 
-/// The characters of a line; what sets the look goes on in the next line.
-fn cells(line: &str, look: &mut Look) -> Vec<Cell> {
+/// The characters of a line with their styles. A style lasts over the end of the line.
+fn cells(line: &str, style: &mut CellStyle) -> Vec<SvgCell> {
     let mut cells = Vec::new();
     let mut rest = line;
     while let Some(character) = rest.chars().next() {
         if let Some((codes, behind)) = rest.strip_prefix("\x1b[").and_then(|rest| rest.split_once('m')) {
-            set(look, codes);
+            set(style, codes);
             rest = behind;
         } else {
-            cells.push((character, *look));
+            cells.push((character, *style));
             rest = &rest[character.len_utf8()..];
         }
     }
     cells
 }
 
-/// What SGR (ECMA-48 §8.3.117) sets: `1;31`, `38;5;1`. Others change nothing.
-fn set(look: &mut Look, codes: &str) {
+/// Applies an SGR sequence (ECMA-48 §8.3.117) to the style: `1;31`, `38;5;1`. Unknown codes change nothing.
+fn set(style: &mut CellStyle, codes: &str) {
     let mut numbers = codes.split(';').map(|code| code.parse::<usize>().unwrap_or(0));
     while let Some(number) = numbers.next() {
         match number {
-            0 => *look = Look::default(),
-            1 => look.bold = true,
-            2 => look.dim = true,
-            7 => look.reversed = true,
-            22 => (look.bold, look.dim) = (false, false),
-            27 => look.reversed = false,
-            39 => look.colour = None,
-            30..=37 => look.colour = Some(number - 30),
-            // Of 256 colours, by number: the first eight are the same.
-            38 => look.colour = numbers.nth(1).filter(|colour| *colour < COLOURS.len()),
+            0 => *style = CellStyle::default(),
+            1 => style.bold = true,
+            2 => style.dim = true,
+            7 => style.reversed = true,
+            22 => (style.bold, style.dim) = (false, false),
+            27 => style.reversed = false,
+            39 => style.colour = None,
+            30..=37 => style.colour = Some(number - 30),
+            // `38;5;N` selects one of 256 colours; the first eight equal those above.
+            38 => style.colour = numbers.nth(1).filter(|colour| *colour < COLOURS.len()),
             _ => {}
         }
     }
 }
 
-/// Neighbours that are drawn alike, with the column they begin in.
-fn runs(cells: &[Cell]) -> Vec<(usize, &[Cell])> {
+/// Splits the cells into runs that are drawn as one element, each with its first column.
+fn runs(cells: &[SvgCell]) -> Vec<(usize, &[SvgCell])> {
     let mut begin = 0;
-    let alike = |a: &Cell, b: &Cell| a.1 == b.1 && a.0.is_ascii() && b.0.is_ascii();
+    let alike = |a: &SvgCell, b: &SvgCell| a.1 == b.1 && a.0.is_ascii() && b.0.is_ascii();
     cells
         .chunk_by(alike)
         .map(|run| {
@@ -105,13 +106,13 @@ fn runs(cells: &[Cell]) -> Vec<(usize, &[Cell])> {
         .collect()
 }
 
-fn draw_run(svg: &mut String, left: f32, top: f32, run: &[Cell]) {
-    let Some((first, look)) = run.first().copied() else { return };
-    let ink = look.colour.map_or(FOREGROUND, |colour| COLOURS[colour]);
+fn draw_run(svg: &mut String, left: f32, top: f32, run: &[SvgCell]) {
+    let Some((first, style)) = run.first().copied() else { return };
+    let ink = style.colour.map_or(FOREGROUND, |colour| COLOURS[colour]);
     let width = number(run.len()) * CELL.0;
     let text: String = run.iter().map(|(character, _)| *character).collect();
     // Writing to a String cannot fail.
-    let _ = if look.reversed {
+    let _ = if style.reversed {
         writeln!(
             svg,
             "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{}\" fill=\"{ink}\"/>",
@@ -120,17 +121,17 @@ fn draw_run(svg: &mut String, left: f32, top: f32, run: &[Cell]) {
     } else {
         Ok(())
     };
-    let ink = if look.reversed { BACKGROUND } else { ink };
+    let ink = if style.reversed { BACKGROUND } else { ink };
     if let Some(shapes) = shapes(first, left, top) {
-        let faint = if look.dim { " opacity=\"0.6\"" } else { "" };
+        let faint = if style.dim { " opacity=\"0.6\"" } else { "" };
         let _ = writeln!(svg, "<g fill=\"{ink}\"{faint}>{shapes}</g>");
         return;
     }
     if text.trim().is_empty() {
         return;
     }
-    let weight = if look.bold { " font-weight=\"bold\"" } else { "" };
-    let faint = if look.dim { " opacity=\"0.6\"" } else { "" };
+    let weight = if style.bold { " font-weight=\"bold\"" } else { "" };
+    let faint = if style.dim { " opacity=\"0.6\"" } else { "" };
     let _ = writeln!(
         svg,
         "<text x=\"{left:.1}\" y=\"{:.1}\" fill=\"{ink}\"{weight}{faint} textLength=\"{width:.1}\" \
@@ -140,7 +141,8 @@ fn draw_run(svg: &mut String, left: f32, top: f32, run: &[Cell]) {
     );
 }
 
-/// Characters that meet their neighbours are drawn, not written: fonts leave gaps between them.
+/// The shapes of a character that touches its neighbours: drawn and not written, since fonts leave gaps
+/// between them.
 fn shapes(character: char, left: f32, top: f32) -> Option<String> {
     let (width, height) = CELL;
     let rect = |x: f32, y: f32, w: f32, h: f32| {
@@ -151,7 +153,7 @@ fn shapes(character: char, left: f32, top: f32) -> Option<String> {
     Some(match character {
         '▁'..='█' => {
             let eighths = number((character as usize) - ('▁' as usize) + 1);
-            // A little lower than the cell, so that two rows do not grow together.
+            // A little lower than the cell, so that the bars of two rows do not touch.
             let tall = (height - 3.0) * eighths / 8.0;
             rect(0.0, height - tall, width - 0.8, tall)
         }
@@ -177,22 +179,26 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Look, cells, draw, runs};
+    use super::{CellStyle, cells, draw, runs};
 
     #[test]
-    fn escape_sequences_set_the_look_of_what_follows() {
-        let mut look = Look::default();
-        let red = Look { colour: Some(1), bold: true, ..Look::default() };
-        let line = cells("a\x1b[1;31mb\x1b[0mc\x1b[7m", &mut look);
-        assert_eq!(line, [('a', Look::default()), ('b', red), ('c', Look::default())]);
-        assert_eq!(look, Look { reversed: true, ..Look::default() }, "it lasts over the end of the line");
-        assert_eq!(cells("\x1b[2md\x1b[22m\x1b[27me", &mut look)[1], ('e', Look::default()));
-        assert_eq!(cells("\x1b[38;5;1;1mf", &mut look)[0], ('f', red));
+    fn escape_sequences_set_the_style_of_the_cells_that_follow() {
+        let mut style = CellStyle::default();
+        let red = CellStyle { colour: Some(1), bold: true, ..CellStyle::default() };
+        let line = cells("a\x1b[1;31mb\x1b[0mc\x1b[7m", &mut style);
+        assert_eq!(line, [('a', CellStyle::default()), ('b', red), ('c', CellStyle::default())]);
+        assert_eq!(
+            style,
+            CellStyle { reversed: true, ..CellStyle::default() },
+            "a style lasts over the end of the line"
+        );
+        assert_eq!(cells("\x1b[2md\x1b[22m\x1b[27me", &mut style)[1], ('e', CellStyle::default()));
+        assert_eq!(cells("\x1b[38;5;1;1mf", &mut style)[0], ('f', red));
     }
 
     #[test]
-    fn what_is_not_ascii_stands_alone() {
-        let line = cells("ab─c", &mut Look::default());
+    fn characters_beyond_ascii_are_runs_of_their_own() {
+        let line = cells("ab─c", &mut CellStyle::default());
         let columns: Vec<(usize, usize)> = runs(&line).iter().map(|(at, run)| (*at, run.len())).collect();
         assert_eq!(columns, [(0, 2), (2, 1), (3, 1)]);
     }
