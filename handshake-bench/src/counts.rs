@@ -1,22 +1,22 @@
-//! What handshake has counted, and the difference of two readings: by it a row proves that its packets were of
-//! the kind meant and went the way meant.
+//! handshake's counters, and the difference of two readings: a row proves by it that its packets were of the
+//! intended kind and took the intended path.
 
 use anyhow::{Result, ensure};
 use handshake_common::abi::{CLASS_WORDS, COUNTERS, Counter, class_index};
 use handshake_common::flow::Family;
 use handshake_common::wire::Class;
 
-/// All counters at one moment, or how far they moved between two.
+/// All counters at one moment, or their change between two moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// By [`Counter`], summed over the CPUs.
+pub(crate) struct CounterValues {
+    /// The books' counters by [`Counter`], summed over the CPUs.
     pub(crate) words: [u64; COUNTERS],
-    /// By [`class_index`], of the first interface.
+    /// The packet classes of the first interface, by [`class_index`].
     pub(crate) classes: [u64; CLASS_WORDS],
 }
 
-impl Counts {
-    /// What has happened since `earlier`.
+impl CounterValues {
+    /// The change since `earlier`, modulo 2⁶⁴: a gauge that fell has wrapped.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut change = self.clone();
         change.words.iter_mut().zip(earlier.words).for_each(|(now, then)| *now = now.wrapping_sub(then));
@@ -24,24 +24,24 @@ impl Counts {
         change
     }
 
-    /// A counter.
+    /// The value of a counter.
     pub(crate) const fn of(&self, counter: Counter) -> u64 {
         self.words[counter as usize]
     }
 
-    /// Records there are, by the counters alone: what came less what went.
+    /// The number of records in the tables by the counters alone: those that entered, less those that left.
     pub(crate) fn live(&self) -> u64 {
         use Counter::{
             Attempts, EvictedClosed, EvictedCompleted, EvictedExpired, EvictedHalfOpen, EvictedMidstream,
             EvictedUdp, Midstream, UdpFlows,
         };
-        let came = [Attempts, Midstream, UdpFlows].map(|counter| self.of(counter)).iter().sum::<u64>();
-        let went =
+        let entered = [Attempts, Midstream, UdpFlows].map(|counter| self.of(counter)).iter().sum::<u64>();
+        let left =
             [EvictedExpired, EvictedClosed, EvictedMidstream, EvictedUdp, EvictedHalfOpen, EvictedCompleted];
-        came.saturating_sub(went.map(|counter| self.of(counter)).iter().sum())
+        entered.saturating_sub(left.map(|counter| self.of(counter)).iter().sum())
     }
 
-    /// Every packet was of this class: so many, and not one of another.
+    /// Fails unless exactly `packets` packets were counted, all of this class.
     pub(crate) fn ensure_class(&self, class: Class, family: Option<Family>, packets: u64) -> Result<()> {
         let index = class_index(class as u8, family.map_or(0, |family| family as u8));
         let (counted, all) = (self.classes[index], self.classes.iter().sum::<u64>());
@@ -53,7 +53,8 @@ impl Counts {
         Ok(())
     }
 
-    /// Of the counters exactly these moved, each by so much. The block's own markers may.
+    /// Fails unless exactly the counters in `moved` changed, each by its amount. The markers of the block may
+    /// change.
     pub(crate) fn ensure_only(&self, moved: &[(Counter, u64)]) -> Result<()> {
         let markers = [Counter::End as usize, Counter::Begin as usize];
         for (index, change) in self.words.iter().enumerate().filter(|(index, _)| !markers.contains(index)) {
@@ -68,23 +69,26 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn counts() -> Counts {
-        Counts { words: [0; COUNTERS], classes: [0; CLASS_WORDS] }
+    fn counts() -> CounterValues {
+        CounterValues { words: [0; COUNTERS], classes: [0; CLASS_WORDS] }
     }
 
     #[test]
-    fn the_wrong_class_is_told() {
+    fn packets_of_another_class_are_errors() {
         let mut change = counts();
         change.classes[class_index(Class::Ack as u8, Family::V4 as u8)] = 10;
         assert!(change.ensure_class(Class::Ack, Some(Family::V4), 10).is_ok());
         assert!(change.ensure_class(Class::Ack, Some(Family::V4), 11).is_err());
         assert!(change.ensure_class(Class::Ack, Some(Family::V6), 10).is_err());
         change.classes[class_index(Class::Truncated as u8, Family::V4 as u8)] = 1;
-        assert!(change.ensure_class(Class::Ack, Some(Family::V4), 10).is_err(), "and one of another");
+        assert!(
+            change.ensure_class(Class::Ack, Some(Family::V4), 10).is_err(),
+            "one packet of another class"
+        );
     }
 
     #[test]
-    fn a_counter_that_was_not_meant_to_move_is_told() {
+    fn a_change_of_an_unlisted_counter_is_an_error() {
         let mut change = counts();
         change.words[Counter::Begin as usize] = 7;
         change.words[Counter::End as usize] = 7;
@@ -97,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_that_fell_are_differences_too() {
+    fn the_difference_of_a_gauge_that_fell_wraps() {
         let (mut before, mut after) = (counts(), counts());
         before.words[Counter::OpenNoAck as usize] = 3;
         after.words[Counter::OpenNoAck as usize] = 2;

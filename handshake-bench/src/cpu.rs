@@ -1,23 +1,23 @@
-//! Which CPU a thread is on, and what it has had of it.
+//! Pins threads to CPUs, and reads their CPU time.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The first two CPUs that this process may use; where there is but one, twice that.
+/// The first two CPUs that this process may use; if there is only one, that one twice.
 pub(crate) fn two() -> Result<[usize; 2]> {
-    // SAFETY: a set of CPUs is plain bits, of which the kernel writes as many as it has.
+    // SAFETY: a set of CPUs is plain bits, so zeros are a value; the kernel writes at most the given size.
     let cpus: Vec<usize> = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         done(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set))
-            .context("ask for our CPUs")?;
+            .context("read this process's CPUs")?;
         (0..usize::try_from(libc::CPU_SETSIZE)?).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).collect()
     };
-    let first = *cpus.first().context("a process without a CPU")?;
+    let first = *cpus.first().context("this process may use no CPU")?;
     Ok([first, cpus.get(1).copied().unwrap_or(first)])
 }
 
-/// Keeps this thread on one CPU.
+/// Pins this thread to a CPU.
 pub(crate) fn pin(cpu: usize) -> Result<()> {
     // SAFETY: as above; the kernel only reads the set.
     unsafe {
@@ -25,20 +25,20 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
         libc::CPU_SET(cpu, &mut set);
         done(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))
     }
-    .with_context(|| format!("stay on CPU {cpu}"))
+    .with_context(|| format!("pin to CPU {cpu}"))
 }
 
-/// Keeps this thread on the CPU that it is on.
+/// Pins this thread to its current CPU.
 pub(crate) fn stay() -> Result<()> {
-    // SAFETY: it takes nothing.
+    // SAFETY: the call has no arguments and no preconditions.
     let cpu = unsafe { libc::sched_getcpu() };
-    pin(usize::try_from(cpu).context("ask for our CPU")?)
+    pin(usize::try_from(cpu).context("read this thread's CPU")?)
 }
 
-/// What this thread has had of its CPU, in its system calls too, and so in the packets that these send.
+/// The CPU time of this thread, including its system calls, and so the packets that they send.
 pub(crate) fn time() -> Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, which is ours.
+    // SAFETY: the kernel writes one timespec, a local variable.
     done(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) })
         .context("read a thread's clock")?;
     Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))

@@ -1,29 +1,29 @@
-//! The packets of the rows.
+//! The frames that the rows send.
 
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, flag};
 
-/// Which packets, and hence which flows.
+/// The IP version of packets and flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ip {
     V4,
     V6,
 }
 
-/// The client's end of IPv4 flows; walkers put others into its place.
+/// The client's address in IPv4 flows; walkers overwrite it.
 pub(crate) const CLIENT4: u32 = 0x0a00_0000;
-/// The server's end of them.
+/// The server's address in IPv4 flows.
 pub(crate) const SERVER4: u32 = 0xc000_0202;
 const CLIENT6: [u32; 4] = [0x2001_0db8, 0, 0, 1];
 const SERVER6: [u32; 4] = [0x2001_0db8, 1, 0, 2];
 const CLIENT_PORT: u16 = 40_000;
-/// The port of the service that everything is sent to.
+/// The port of the service that all packets are sent to.
 pub(crate) const SERVER_PORT: u16 = 443;
 const J: u32 = 0x1234_5678;
 const K: u32 = 0x9abc_def0;
-/// Bytes of a UDP packet's payload: a frame of 60 bytes over IPv4, the shortest on a wire.
+/// The payload of UDP packets: over IPv4 it makes a frame of 60 bytes, the shortest on a wire.
 const PAYLOAD: [u8; 18] = [0; 18];
-/// The bytes that such a packet's IP header declares.
+/// The bytes of such a UDP packet by its IP header.
 pub(crate) const fn udp_bytes(ip: Ip) -> u64 {
     let header = match ip {
         Ip::V4 => 20,
@@ -32,7 +32,7 @@ pub(crate) const fn udp_bytes(ip: Ip) -> u64 {
     header + 8 + PAYLOAD.len() as u64
 }
 
-/// From client to server, or back.
+/// The headers up to IP, from client to server or back.
 fn network(ip: Ip, reply: bool) -> FrameBuilder {
     let frame = FrameBuilder::new(Link::Ethernet);
     match (ip, reply) {
@@ -45,21 +45,21 @@ fn network(ip: Ip, reply: bool) -> FrameBuilder {
 
 /// A TCP segment without data.
 #[derive(Clone, Copy)]
-struct Segment {
+struct BenchSegment {
     reply: bool,
     flags: u8,
     seq: u32,
     ack: u32,
 }
 
-/// A handshake's.
-const SYN: Segment = Segment { reply: false, flags: flag::SYN, seq: J, ack: 0 };
-const SYN_ACK: Segment =
-    Segment { reply: true, flags: flag::SYN | flag::ACK, seq: K, ack: J.wrapping_add(1) };
-const ACK: Segment =
-    Segment { reply: false, flags: flag::ACK, seq: J.wrapping_add(1), ack: K.wrapping_add(1) };
+/// The three segments of a handshake.
+const SYN: BenchSegment = BenchSegment { reply: false, flags: flag::SYN, seq: J, ack: 0 };
+const SYN_ACK: BenchSegment =
+    BenchSegment { reply: true, flags: flag::SYN | flag::ACK, seq: K, ack: J.wrapping_add(1) };
+const ACK: BenchSegment =
+    BenchSegment { reply: false, flags: flag::ACK, seq: J.wrapping_add(1), ack: K.wrapping_add(1) };
 
-fn tcp(network: FrameBuilder, segment: Segment) -> Vec<u8> {
+fn tcp(network: FrameBuilder, segment: BenchSegment) -> Vec<u8> {
     let (source, destination) = ports(segment.reply);
     let frame = network.tcp(segment.flags, segment.seq, segment.ack).between(source, destination);
     frame.bytes().to_vec()
@@ -69,17 +69,17 @@ const fn ports(reply: bool) -> (u16, u16) {
     if reply { (SERVER_PORT, CLIENT_PORT) } else { (CLIENT_PORT, SERVER_PORT) }
 }
 
-/// The first packet of an attempt.
+/// The SYN that begins an attempt.
 pub(crate) fn syn(ip: Ip) -> Vec<u8> {
     tcp(network(ip, false), SYN)
 }
 
-/// Its answer.
+/// The SYN+ACK that answers it.
 pub(crate) fn syn_ack(ip: Ip) -> Vec<u8> {
     tcp(network(ip, true), SYN_ACK)
 }
 
-/// What completes it, and what an established connection sends most.
+/// The ACK that completes it; the most frequent segment of an established connection.
 pub(crate) fn ack(ip: Ip) -> Vec<u8> {
     tcp(network(ip, false), ACK)
 }
@@ -93,13 +93,13 @@ pub(crate) fn handshake_with(server: u32) -> [Vec<u8>; 3] {
     })
 }
 
-/// A request, or its answer.
+/// A UDP request, or its answer.
 pub(crate) fn udp(ip: Ip, reply: bool) -> Vec<u8> {
     let (source, destination) = ports(reply);
     network(ip, reply).udp().payload(&PAYLOAD).between(source, destination).bytes().to_vec()
 }
 
-/// No IP: an ARP request, as it is on a wire.
+/// An ARP request, padded as on a wire.
 pub(crate) fn arp() -> Vec<u8> {
     const ARP: u16 = 0x0806;
     let mut request = [0; 46];

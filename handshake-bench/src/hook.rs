@@ -1,22 +1,22 @@
-//! The two hooks, and what is compared on them.
+//! The two hooks, and the programs that are compared on them.
 
-/// Where the programs of a row run.
+/// The hook on which the programs of a row run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hook {
-    /// Before there is a socket buffer.
+pub(crate) enum BenchHook {
+    /// Before a socket buffer exists.
     Xdp,
-    /// On a socket buffer; ours is the egress program.
+    /// On a socket buffer; handshake's program is the egress one.
     Tc,
 }
 
-/// What takes its turn in a row.
+/// A program that takes turns in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// What the hook costs by itself.
+    /// The empty program: the cost of the hook itself.
     Empty,
-    /// The usual way.
+    /// The usual way to track flows.
     Reference,
-    /// handshake.
+    /// handshake's program.
     Ours,
 }
 
@@ -24,8 +24,8 @@ impl Subject {
     pub(crate) const ALL: [Self; 3] = [Self::Empty, Self::Reference, Self::Ours];
 }
 
-impl Hook {
-    /// In tables and JSON.
+impl BenchHook {
+    /// The name in tables and JSON.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
@@ -33,7 +33,7 @@ impl Hook {
         }
     }
 
-    /// The object's program for a subject; ours are of another object than the rest.
+    /// The name of a subject's program; handshake's is in another object than the rest.
     pub(crate) const fn program(self, subject: Subject) -> &'static str {
         match (self, subject) {
             (Self::Xdp, Subject::Empty) => "empty_xdp",
@@ -45,7 +45,7 @@ impl Hook {
         }
     }
 
-    /// The walker that visits flows at random, or each in its turn.
+    /// The name of the walker that visits flows at random, or in order.
     pub(crate) const fn walker(self, at_random: bool) -> &'static str {
         match (self, at_random) {
             (Self::Xdp, true) => "at_random_xdp",
@@ -55,7 +55,7 @@ impl Hook {
         }
     }
 
-    /// The array that a walker takes the program under test from.
+    /// The name of the array from which a walker takes the program under test.
     pub(crate) const fn target(self) -> &'static str {
         match self {
             Self::Xdp => "TARGET_XDP",
@@ -63,8 +63,8 @@ impl Hook {
         }
     }
 
-    /// What every program under test ends with: `XDP_PASS`, `TC_ACT_UNSPEC`. A walker whose call
-    /// went nowhere ends with something else.
+    /// The return value of every program under test: `XDP_PASS`, `TC_ACT_UNSPEC`. A walker whose tail call
+    /// fails returns something else.
     pub(crate) const fn verdict(self) -> u32 {
         match self {
             Self::Xdp => 2,

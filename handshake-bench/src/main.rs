@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what handshake costs, beside an empty program, the usual way, and the goals.
+//! `cargo xtask bench`: measures the cost of handshake, beside an empty program, the usual way, and the
+//! goals.
 //!
 //! ```text
 //! main ─┬─ packet_rows   BPF_PROG_TEST_RUN of handshake's programs, empty ones and the usual way
@@ -6,16 +7,16 @@
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
 //!       └─ report        a table, or JSON
 //!            │
-//!         ours           handshake, loaded by handshake-agent, and what it has counted (counts)
+//!         ours           handshake, loaded by handshake-agent, and its counters (counts)
 //!         programs       the bench's own object: empty, the usual way, walkers (frames, hook)
 //!         cpu, statistics, number
 //! ```
 //!
-//! What may not live here: what builds (`cargo xtask bench` does, and hands the paths over), and any setting of the agent
-//! that `handshake-agent` has already.
+//! This crate contains no build step (`cargo xtask bench` builds, and passes the paths), and no setting of
+//! the agent that `handshake-agent` already has.
 //!
-//! A row fails loudly when handshake's counters do not say that its packets went the way that is measured. Whether
-//! a goal is met is said and not judged: times are this machine's.
+//! A row fails if handshake's counters do not prove that its packets took the measured path. Whether a goal
+//! is met is reported but does not change the exit status: times depend on the machine.
 
 mod counts;
 mod cpu;
@@ -38,28 +39,28 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use packet_rows::{CASES, Effort};
-use report::{Machine, Rows};
+use report::{BenchMachine, Rows};
 
-/// Measure what handshake costs
+/// Measure the cost of handshake
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", override_usage = "cargo xtask bench [OPTIONS] [ROW]...")]
 struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Turns of each program in a row; a figure is their median
+    /// Turns per program and row; a figure is their median
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Packets a turn, of the rows that count packets
+    /// Packets per turn, in the rows that count packets
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// The bench's own BPF object, built by `cargo xtask bench`
     #[arg(long, value_name = "PATH", hide = true)]
     programs: PathBuf,
-    /// The command, its release build
+    /// The release build of the command
     #[arg(long, value_name = "PATH", hide = true)]
     handshake: PathBuf,
-    /// Rows, or how their names begin (`tcp4`, `snapshot_1m`, `veth`); without any, all
+    /// Rows, or prefixes of their names (`tcp4`, `snapshot_1m`, `veth`); default: all
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
 }
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     args.ensure_known()?;
-    let machine = Machine::here();
+    let machine = BenchMachine::here();
     let mut rows = Rows::default();
     measure_packets(args, &mut rows)?;
     measure_snapshot(args, &mut rows)?;
@@ -94,7 +95,7 @@ impl Args {
         self.rows.is_empty() || self.rows.iter().any(|row| name.starts_with(row.as_str()))
     }
 
-    /// Fails when a word names no row: it would be left out in silence.
+    /// Fails if an argument matches no row: it would be ignored silently.
     fn ensure_known(&self) -> Result<()> {
         for row in &self.rows {
             if !names().any(|name| name.starts_with(row.as_str())) {
@@ -105,7 +106,7 @@ impl Args {
     }
 }
 
-/// All rows.
+/// The names of all rows.
 fn names() -> impl Iterator<Item = &'static str> {
     let packets = CASES.iter().map(|case| case.name);
     packets.chain([snapshot::NAME]).chain(veth::CASES.iter().map(|case| case.name))

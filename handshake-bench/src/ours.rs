@@ -1,4 +1,4 @@
-//! handshake as the agent loads it, without an interface to attach to, and what it has counted.
+//! handshake as the agent loads it, without an interface to attach to, and its counters.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use handshake_agent::source::live::Live;
 use handshake_agent::source::settings::{Settings, Sizes, WatchedInterface};
 use handshake_common::record::{Detail, State};
 
-use crate::counts::Counts;
-use crate::hook::{Hook, Subject};
+use crate::counts::CounterValues;
+use crate::hook::{BenchHook, Subject};
 use crate::programs::{descriptor, load, run};
 
-/// The interface of a test run's packets: the loopback device.
+/// The interface of packets in test runs: the loopback device.
 const LOOPBACK: WatchedInterface = WatchedInterface { index: 1, raw: false };
-/// No flow grows idle within a row.
+/// No flow becomes idle during a row.
 const NEVER: Duration = Duration::MAX;
 
-/// How a row wants handshake to be.
+/// The configuration of handshake for a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
-    /// Flows that the tables have room for.
+    /// The number of flows that the tables have room for.
     pub(crate) max_flows: u32,
-    /// Only flows with this port are wanted; without one, all.
+    /// The port filter; `None`: all flows are tracked.
     pub(crate) port: Option<u16>,
-    /// When an attempt is half-open; without it, when the agent says so by default.
+    /// The age at which an attempt is half-open; `None`: the agent's default.
     pub(crate) half_open_after: Option<Duration>,
 }
 
 impl Setup {
-    /// Slots that the agent makes of so many flows, over IPv4.
+    /// The number of IPv4 slots that the agent makes for `max_flows`.
     pub(crate) fn slots(self) -> u32 {
         Sizes::for_flows(self.max_flows).slots4
     }
@@ -52,22 +52,22 @@ impl Setup {
     }
 }
 
-/// handshake, loaded.
+/// handshake's loaded programs and maps.
 pub(crate) struct Ours {
     live: Live,
 }
 
-/// What the tables hold.
+/// Sums over the records in the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Records of completed connections.
+pub(crate) struct RecordTotals {
+    /// The number of records in state ESTABLISHED.
     pub(crate) established: u64,
-    /// Packets of class ack that all records together have counted.
+    /// The number of packets of class ack, summed over all records.
     pub(crate) acks: u64,
 }
 
 impl Ours {
-    /// Has the agent create, fill and freeze the maps, and loads `programs`.
+    /// Lets the agent create, fill and freeze the maps, and loads `programs`.
     pub(crate) fn load(setup: Setup, programs: &[&str]) -> Result<Self> {
         let mut live = Live::load(OBJECT, &setup.settings())?;
         for name in programs {
@@ -76,36 +76,36 @@ impl Ours {
         Ok(Self { live })
     }
 
-    /// Runs the hook's program on a frame; ns a run.
-    pub(crate) fn run(&mut self, hook: Hook, frame: &[u8], repeat: u32) -> Result<f64> {
+    /// Runs the hook's program on a frame; returns ns per run.
+    pub(crate) fn run(&mut self, hook: BenchHook, frame: &[u8], repeat: u32) -> Result<f64> {
         run(self.live.programs(), hook, hook.program(Subject::Ours), frame, repeat)
     }
 
-    /// The hook's program, to be walked.
-    pub(crate) fn descriptor(&mut self, hook: Hook) -> Result<ProgramFd> {
+    /// The descriptor of the hook's program, for a walk.
+    pub(crate) fn descriptor(&mut self, hook: BenchHook) -> Result<ProgramFd> {
         descriptor(self.live.programs(), hook.program(Subject::Ours))
     }
 
-    /// Reads the counters.
-    pub(crate) fn counts(&mut self) -> Result<Counts> {
+    /// Reads the counters of the books and of the packet classes.
+    pub(crate) fn counts(&mut self) -> Result<CounterValues> {
         let reading = self.live.read()?;
         let [loopback] = &reading.classes[..] else { anyhow::bail!("classes of other interfaces") };
-        Ok(Counts { words: reading.counters.words, classes: loopback.packets })
+        Ok(CounterValues { words: reading.counters.words, classes: loopback.packets })
     }
 
-    /// Goes through the tables.
-    pub(crate) fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
+    /// Sums up the records in the tables.
+    pub(crate) fn totals(&self) -> RecordTotals {
+        let mut totals = RecordTotals::default();
         self.live.for_each_record(&mut |record| {
-            tally.established += u64::from(record.state == State::Established);
+            totals.established += u64::from(record.state == State::Established);
             if let Detail::Tcp(tcp) = record.detail {
-                tally.acks += u64::from(tcp.ack);
+                totals.acks += u64::from(tcp.ack);
             }
         });
-        tally
+        totals
     }
 
-    /// What the agent takes its snapshots of.
+    /// The source of the agent's snapshots.
     pub(crate) fn source(&mut self) -> &mut Live {
         &mut self.live
     }

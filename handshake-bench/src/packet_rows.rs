@@ -1,12 +1,12 @@
-//! The rows that BPF_PROG_TEST_RUN measures: what a packet costs, by its kind.
+//! The rows that BPF_PROG_TEST_RUN measures: the cost per packet, by its kind.
 //!
 //! ```text
 //! direct   frame ─▶ empty │ reference │ handshake
 //! walking  frame ─▶ walker, another address each run ─▶ empty │ reference │ handshake
 //! ```
 //!
-//! The three take turns in every round, so that whatever else the machine does falls on all of them, and the
-//! empty one's time is taken off the others'.
+//! The three take turns in every round, so that other load on the machine disturbs all of them alike, and the
+//! time of the empty one is subtracted from the others'.
 
 use anyhow::{Context, Result, ensure};
 use handshake_agent::options::defaults::MAX_FLOWS;
@@ -15,35 +15,35 @@ use handshake_common::flow::Family;
 use handshake_common::wire::Class;
 use serde_json::{Value, json};
 
-use crate::counts::Counts;
+use crate::counts::CounterValues;
 use crate::frames::{self, CLIENT4, Ip, SERVER_PORT};
-use crate::hook::{Hook, Subject};
+use crate::hook::{BenchHook, Subject};
 use crate::number::{mark, tenth};
 use crate::ours::{Ours, Setup};
-use crate::programs::{Others, Steps, Walk};
+use crate::programs::{AddressWalk, Others, Steps};
 use crate::statistics::Summary;
 
-/// Flows of `tcp4_1m`.
+/// The number of flows in `tcp4_1m`.
 const FLOWS: u32 = 1 << 20;
-/// Of these flows some few find both their sets full.
+/// The least number of those flows that get a record: a few find both their sets full.
 const LEAST_FLOWS: u64 = FLOWS as u64 / 1000 * 999;
-/// The small table of the flood: 65,536 slots.
+/// The flows of the flood's small table: 65,536 slots.
 const FEW_FLOWS: u32 = 32_768;
-/// Newcomers a slot, until the table is full.
+/// New flows per slot that fill the table.
 const FILLING: u32 = 4;
-/// A full table: this share of its slots, and of the newcomers that push another out.
+/// A table is full when this share of its slots is used, and this share of the new flows evict another.
 const FULL_PERCENT: u64 = 99;
 
-/// A packet and what it meets.
+/// A kind of packet, and the state of the tables that it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An ACK of an established connection, its record in the cache.
+pub(crate) enum RowKind {
+    /// An ACK of an established connection whose record is in the cache.
     TcpHot(Ip),
-    /// A request of an answered flow, likewise.
+    /// A request of an answered UDP flow whose record is in the cache.
     UdpHot(Ip),
     /// An ACK of any of a million established connections.
     TcpMillion,
-    /// A SYN from an address never seen, into a table for so many flows that is full of such.
+    /// A SYN from a new address, into a table for this many flows that is full of half-open attempts.
     Flood(u32),
     /// ARP.
     Arp,
@@ -53,56 +53,62 @@ pub(crate) enum Kind {
     FilteredPort,
 }
 
-/// A row to be measured.
+/// A row and its goals.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
+pub(crate) struct PacketCase {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) hook: Hook,
-    /// Net ns that are the goal.
+    pub(crate) kind: RowKind,
+    pub(crate) hook: BenchHook,
+    /// The goal in net ns per packet.
     pub(crate) goal_ns: f64,
-    /// Per cent of the reference that are the goal too.
+    /// A second goal in per cent of the reference's net time.
     pub(crate) goal_percent: Option<f64>,
 }
 
-/// The rows at XDP; those of single flows and of no interest at TC too.
-pub(crate) const CASES: [Case; 15] = {
-    use Hook::{Tc, Xdp};
+/// The rows at XDP; those of established flows at TC too.
+pub(crate) const CASES: [PacketCase; 15] = {
+    use BenchHook::{Tc, Xdp};
     [
-        case("tcp4_hot", Kind::TcpHot(Ip::V4), Xdp, 20.0, None),
-        case("tcp4_hot_tc", Kind::TcpHot(Ip::V4), Tc, 20.0, None),
-        case("udp4_hot", Kind::UdpHot(Ip::V4), Xdp, 20.0, None),
-        case("udp4_hot_tc", Kind::UdpHot(Ip::V4), Tc, 20.0, None),
-        case("tcp6_hot", Kind::TcpHot(Ip::V6), Xdp, 30.0, None),
-        case("tcp6_hot_tc", Kind::TcpHot(Ip::V6), Tc, 30.0, None),
-        case("udp6_hot", Kind::UdpHot(Ip::V6), Xdp, 30.0, None),
-        case("udp6_hot_tc", Kind::UdpHot(Ip::V6), Tc, 30.0, None),
-        case("tcp4_1m", Kind::TcpMillion, Xdp, 230.0, Some(55.0)),
-        case("tcp4_1m_tc", Kind::TcpMillion, Tc, 230.0, Some(55.0)),
-        case("flood4", Kind::Flood(MAX_FLOWS), Xdp, 350.0, Some(60.0)),
-        case("flood4_65536", Kind::Flood(FEW_FLOWS), Xdp, 250.0, None),
-        case("ignored_arp", Kind::Arp, Xdp, 10.0, None),
-        case("ignored_fragment", Kind::Fragment, Xdp, 10.0, None),
-        case("ignored_port", Kind::FilteredPort, Xdp, 10.0, None),
+        case("tcp4_hot", RowKind::TcpHot(Ip::V4), Xdp, 20.0, None),
+        case("tcp4_hot_tc", RowKind::TcpHot(Ip::V4), Tc, 20.0, None),
+        case("udp4_hot", RowKind::UdpHot(Ip::V4), Xdp, 20.0, None),
+        case("udp4_hot_tc", RowKind::UdpHot(Ip::V4), Tc, 20.0, None),
+        case("tcp6_hot", RowKind::TcpHot(Ip::V6), Xdp, 30.0, None),
+        case("tcp6_hot_tc", RowKind::TcpHot(Ip::V6), Tc, 30.0, None),
+        case("udp6_hot", RowKind::UdpHot(Ip::V6), Xdp, 30.0, None),
+        case("udp6_hot_tc", RowKind::UdpHot(Ip::V6), Tc, 30.0, None),
+        case("tcp4_1m", RowKind::TcpMillion, Xdp, 230.0, Some(55.0)),
+        case("tcp4_1m_tc", RowKind::TcpMillion, Tc, 230.0, Some(55.0)),
+        case("flood4", RowKind::Flood(MAX_FLOWS), Xdp, 350.0, Some(60.0)),
+        case("flood4_65536", RowKind::Flood(FEW_FLOWS), Xdp, 250.0, None),
+        case("ignored_arp", RowKind::Arp, Xdp, 10.0, None),
+        case("ignored_fragment", RowKind::Fragment, Xdp, 10.0, None),
+        case("ignored_port", RowKind::FilteredPort, Xdp, 10.0, None),
     ]
 };
 
-const fn case(name: &'static str, kind: Kind, hook: Hook, goal_ns: f64, goal_percent: Option<f64>) -> Case {
-    Case { name, kind, hook, goal_ns, goal_percent }
+const fn case(
+    name: &'static str,
+    kind: RowKind,
+    hook: BenchHook,
+    goal_ns: f64,
+    goal_percent: Option<f64>,
+) -> PacketCase {
+    PacketCase { name, kind, hook, goal_ns, goal_percent }
 }
 
-/// How often.
+/// The number of measurements of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// Turns of each subject.
+    /// Turns per subject.
     pub(crate) rounds: u32,
-    /// Runs a turn.
+    /// Runs per turn.
     pub(crate) repeat: u32,
 }
 
-/// A row by BPF_PROG_TEST_RUN. Times are ns a run.
+/// The result of a row. Times are ns per run.
 pub(crate) struct PacketRow {
-    pub(crate) case: Case,
+    pub(crate) case: PacketCase,
     pub(crate) empty: Summary,
     pub(crate) reference: Summary,
     pub(crate) ours: Summary,
@@ -152,24 +158,26 @@ impl PacketRow {
     }
 }
 
-impl Case {
-    /// Sets everything up, lets the subjects take turns, and sees that handshake did what the row is about. `others` is
-    /// the bench's own object.
+impl PacketCase {
+    /// Sets everything up, lets the subjects take turns, and checks that handshake took the path that the row
+    /// measures. `others` is the bench's own object.
     pub(crate) fn measure(self, others: &[u8], effort: Effort) -> Result<PacketRow> {
-        let mut stage = Stage::set(self, others).with_context(|| format!("{}: load", self.name))?;
+        let mut stage = PacketStage::set(self, others).with_context(|| format!("{}: load", self.name))?;
         stage.prepare().with_context(|| format!("{}: prepare", self.name))?;
         let before = (stage.ours.counts()?, stage.acks());
         let turns = stage.take_turns(effort)?;
         let change = stage.ours.counts()?.since(&before.0);
         let runs = u64::from(effort.repeat) * u64::from(effort.rounds + 1);
-        self.kind.check(&change, runs).with_context(|| format!("{}: not the path meant", self.name))?;
+        self.kind
+            .check(&change, runs)
+            .with_context(|| format!("{}: the packets took another path", self.name))?;
         self.kind.check_acks(stage.acks().wrapping_sub(before.1), runs)?;
         let [empty, reference, ours] = turns.map(|samples| Summary::of(&samples));
         Ok(PacketRow { case: self, empty, reference, ours, effort })
     }
 }
 
-impl Kind {
+impl RowKind {
     fn setup(self) -> Setup {
         let max_flows = match self {
             Self::TcpMillion => FLOWS,
@@ -180,7 +188,7 @@ impl Kind {
         Setup { max_flows, port, half_open_after: None }
     }
 
-    /// The packet that is measured.
+    /// The measured packet.
     fn frame(self) -> Vec<u8> {
         match self {
             Self::TcpHot(ip) => frames::ack(ip),
@@ -192,17 +200,17 @@ impl Kind {
         }
     }
 
-    /// The addresses it comes from, where there is more than one.
-    fn walk(self) -> Option<Walk> {
+    /// The source addresses, if there is more than one.
+    fn walk(self) -> Option<AddressWalk> {
         match self {
-            Self::TcpMillion => Some(Walk { base: CLIENT4, mask: FLOWS - 1, reply: false }),
-            Self::Flood(_) => Some(Walk { base: 0, mask: u32::MAX, reply: false }),
+            Self::TcpMillion => Some(AddressWalk { base: CLIENT4, mask: FLOWS - 1, reply: false }),
+            Self::Flood(_) => Some(AddressWalk { base: 0, mask: u32::MAX, reply: false }),
             Self::TcpHot(_) | Self::UdpHot(_) | Self::Arp | Self::Fragment | Self::FilteredPort => None,
         }
     }
 
-    /// Fails unless `runs` packets of this kind explain all that handshake has counted.
-    fn check(self, change: &Counts, runs: u64) -> Result<()> {
+    /// Fails unless `runs` packets of this kind explain all changes of handshake's counters.
+    fn check(self, change: &CounterValues, runs: u64) -> Result<()> {
         let v4 = Some(Family::V4);
         match self {
             Self::TcpHot(ip) => {
@@ -237,11 +245,11 @@ impl Kind {
         }
     }
 
-    /// Fails unless the records have counted the packets, where these are ACKs over IPv4.
+    /// Fails unless the records have counted the packets, if they are ACKs over IPv4.
     fn check_acks(self, acks: u64, runs: u64) -> Result<()> {
         let least = match self {
             Self::TcpHot(Ip::V4) => runs,
-            // Those of the few flows without a record are in none.
+            // The few flows without a record are not counted.
             Self::TcpMillion => runs / 100 * 99,
             Self::TcpHot(Ip::V6)
             | Self::UdpHot(_)
@@ -262,9 +270,10 @@ const fn family(ip: Ip) -> Family {
     }
 }
 
-/// Every SYN is an attempt, or a copy of one whose address came again, or found only better ones in its sets; and
-/// nearly every attempt took the place of another.
-fn check_flood(change: &Counts, runs: u64) -> Result<()> {
+/// Fails unless the changes fit a flood into full tables. Every SYN is an attempt, or a retransmission from
+/// an address that repeated, or untracked because its sets held only records of higher priority; and nearly
+/// every attempt evicted a record.
+fn check_flood(change: &CounterValues, runs: u64) -> Result<()> {
     let of = |counter| change.of(counter);
     let (attempts, copies, untracked) =
         (of(Counter::Attempts), of(Counter::SynRetransmits), of(Counter::Untracked));
@@ -272,45 +281,45 @@ fn check_flood(change: &Counts, runs: u64) -> Result<()> {
         attempts + copies + untracked == runs,
         "{runs} SYNs were run: {attempts} attempts, {copies} copies, {untracked} untracked"
     );
-    ensure!(attempts >= runs / 100 * FULL_PERCENT, "{attempts} attempts of {runs} SYNs");
+    ensure!(attempts >= runs / 100 * FULL_PERCENT, "only {attempts} attempts of {runs} SYNs");
     let evicted = of(Counter::EvictedHalfOpen) + of(Counter::EvictedExpired);
-    ensure!(evicted >= attempts / 100 * FULL_PERCENT, "{evicted} evictions for {attempts} attempts");
+    ensure!(evicted >= attempts / 100 * FULL_PERCENT, "only {evicted} evictions for {attempts} attempts");
     ensure!(of(Counter::Contended) == 0, "{} contended on one CPU", of(Counter::Contended));
     Ok(())
 }
 
-/// A case with everything loaded.
-struct Stage {
-    case: Case,
+/// A case with all its programs loaded.
+struct PacketStage {
+    case: PacketCase,
     ours: Ours,
     others: Others,
 }
 
-impl Stage {
-    fn set(case: Case, others: &[u8]) -> Result<Self> {
+impl PacketStage {
+    fn set(case: PacketCase, others: &[u8]) -> Result<Self> {
         let setup = case.kind.setup();
         let ours = Ours::load(setup, &[case.hook.program(Subject::Ours)])?;
-        // As many entries as handshake has slots.
+        // The reference's map has as many entries as handshake's table has slots.
         let others = Others::load(others, case.hook, setup.slots(), setup.port.unwrap_or(0))?;
         Ok(Self { case, ours, others })
     }
 
-    /// Has both trackers know the flows that the row is about.
+    /// Makes the flows that the row needs known to both trackers.
     fn prepare(&mut self) -> Result<()> {
         match self.case.kind {
-            Kind::TcpHot(ip) => {
+            RowKind::TcpHot(ip) => {
                 self.run_both(&[frames::syn(ip), frames::syn_ack(ip), frames::ack(ip)])?;
                 self.ensure_completed(1)
             }
-            Kind::UdpHot(ip) => {
+            RowKind::UdpHot(ip) => {
                 self.run_both(&[frames::udp(ip, false), frames::udp(ip, true)])?;
                 let answered = self.ours.counts()?.of(Counter::UdpAnswered);
                 ensure!(answered == 1, "{answered} answered flows instead of one");
                 Ok(())
             }
-            Kind::TcpMillion => self.establish_a_million(),
-            Kind::Flood(_) => self.fill(self.case.kind.setup().slots()),
-            Kind::Arp | Kind::Fragment | Kind::FilteredPort => Ok(()),
+            RowKind::TcpMillion => self.establish_a_million(),
+            RowKind::Flood(_) => self.fill(self.case.kind.setup().slots()),
+            RowKind::Arp | RowKind::Fragment | RowKind::FilteredPort => Ok(()),
         }
     }
 
@@ -323,17 +332,17 @@ impl Stage {
         Ok(())
     }
 
-    /// The three segments of a handshake, of every flow in its turn.
+    /// Runs the three segments of a handshake for every flow in order.
     fn establish_a_million(&mut self) -> Result<()> {
         let frames = [frames::syn(Ip::V4), frames::syn_ack(Ip::V4), frames::ack(Ip::V4)];
         for (frame, reply) in frames.iter().zip([false, true, false]) {
-            let walk = Walk { base: CLIENT4, mask: FLOWS - 1, reply };
+            let walk = AddressWalk { base: CLIENT4, mask: FLOWS - 1, reply };
             for subject in [Subject::Reference, Subject::Ours] {
                 self.walk(subject, walk, false, frame, FLOWS)?;
             }
         }
         self.ensure_completed(LEAST_FLOWS)?;
-        let established = self.ours.tally().established;
+        let established = self.ours.totals().established;
         ensure!(established >= LEAST_FLOWS, "{established} established records in the table");
         Ok(())
     }
@@ -344,7 +353,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Floods both trackers until they are full.
+    /// Floods both trackers until their tables are full.
     fn fill(&mut self, slots: u32) -> Result<()> {
         let frame = self.case.kind.frame();
         for subject in [Subject::Reference, Subject::Ours] {
@@ -355,13 +364,13 @@ impl Stage {
         Ok(())
     }
 
-    /// Rounds of turns: the samples of empty, reference and ours, ns a run. Before them a turn each that nobody
-    /// looks at, so that no code is met for the first time.
+    /// Runs the rounds; returns the samples of empty, reference and ours in ns per run. A round before them
+    /// is discarded, so that all code has run once.
     fn take_turns(&mut self, effort: Effort) -> Result<[Vec<f64>; 3]> {
         let frame = self.case.kind.frame();
         let mut samples = [const { Vec::new() }; 3];
         for round in 0..=effort.rounds as usize {
-            // The order moves on from round to round: nobody always comes after the same.
+            // The order rotates from round to round, so that no subject always follows the same one.
             for place in 0..Subject::ALL.len() {
                 let which = (round + place) % Subject::ALL.len();
                 let ns = self.turn(Subject::ALL[which], &frame, effort.repeat)?;
@@ -373,7 +382,7 @@ impl Stage {
         Ok(samples)
     }
 
-    /// One turn, ns a run.
+    /// Runs one turn; returns ns per run.
     fn turn(&mut self, subject: Subject, frame: &[u8], repeat: u32) -> Result<f64> {
         match (self.case.kind.walk(), subject) {
             (Some(walk), _) => self.walk(subject, walk, true, frame, repeat),
@@ -387,7 +396,7 @@ impl Stage {
     fn walk(
         &mut self,
         subject: Subject,
-        walk: Walk,
+        walk: AddressWalk,
         at_random: bool,
         frame: &[u8],
         repeat: u32,
@@ -401,6 +410,6 @@ impl Stage {
     }
 
     fn acks(&self) -> u64 {
-        self.ours.tally().acks
+        self.ours.totals().acks
     }
 }

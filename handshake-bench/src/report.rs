@@ -1,4 +1,4 @@
-//! What was measured, as a table and as JSON.
+//! The report of the measured rows, as a table and as JSON.
 
 use std::fs;
 
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::packet_rows::PacketRow;
 use crate::snapshot::SnapshotRow;
-use crate::veth::{Traffic, VethRow};
+use crate::veth::{VethRow, VethTraffic};
 
-/// All rows of a run, by how they are measured.
+/// All rows of a run, by their way of measuring.
 #[derive(Default)]
 pub(crate) struct Rows {
     pub(crate) packets: Vec<PacketRow>,
@@ -16,25 +16,25 @@ pub(crate) struct Rows {
     pub(crate) veth: Vec<VethRow>,
 }
 
-/// All rows and the machine.
-pub(crate) fn json(rows: &Rows, machine: &Machine) -> Value {
+/// All rows and the machine as JSON.
+pub(crate) fn json(rows: &Rows, machine: &BenchMachine) -> Value {
     let Rows { packets, snapshots, veth } = rows;
     let mut values: Vec<Value> = packets.iter().map(|row| row.json(row.case.name)).collect();
-    values.extend(dearest_ignored(packets).map(|row| row.json("ignored")));
+    values.extend(costliest_ignored(packets).map(|row| row.json("ignored")));
     values.extend(snapshots.iter().map(SnapshotRow::json));
     values.extend(veth.iter().map(|row| row.json(row.case.name)));
-    values.extend(worst_of_both_ways(veth).map(|row| row.json(row.case.traffic.name())));
+    values.extend(worst_of_both_hooks(veth).map(|row| row.json(row.case.traffic.name())));
     json!({ "rows": values, "machine": machine.json() })
 }
 
-/// The same for people: a table for each way of measuring.
-pub(crate) fn table(rows: &Rows, machine: &Machine) -> String {
+/// All rows and the machine as text: a table for each way of measuring.
+pub(crate) fn table(rows: &Rows, machine: &BenchMachine) -> String {
     const HEAD: [&str; 7] = ["row", "net", "least", "reference", "of it", "empty", "goal"];
     let Rows { packets, snapshots, veth } = rows;
     let mut lines: Vec<_> = packets.iter().map(|row| row.line(row.case.name)).collect();
-    lines.extend(dearest_ignored(packets).map(|row| row.line("ignored")));
+    lines.extend(costliest_ignored(packets).map(|row| row.line("ignored")));
     let mut traffic: Vec<_> = veth.iter().map(|row| row.line(row.case.name)).collect();
-    traffic.extend(worst_of_both_ways(veth).map(|row| row.line(row.case.traffic.name())));
+    traffic.extend(worst_of_both_hooks(veth).map(|row| row.line(row.case.traffic.name())));
     let snapshots: Vec<_> = snapshots.iter().map(SnapshotRow::line).collect();
     let tables = [(HEAD, lines), (SnapshotRow::HEAD, snapshots), (VethRow::HEAD, traffic)];
     let tables = tables.into_iter().filter(|(_, lines)| !lines.is_empty());
@@ -45,22 +45,22 @@ pub(crate) fn table(rows: &Rows, machine: &Machine) -> String {
     format!("{}\n{}", machine.line(), tables.collect::<Vec<_>>().join("\n"))
 }
 
-/// `ignored` is the dearest of its kinds.
-fn dearest_ignored(rows: &[PacketRow]) -> Option<&PacketRow> {
+/// The row `ignored`: the most expensive of the `ignored_*` rows.
+fn costliest_ignored(rows: &[PacketRow]) -> Option<&PacketRow> {
     let ignored = rows.iter().filter(|row| row.case.name.starts_with("ignored_"));
     ignored.max_by(|a, b| a.net().total_cmp(&b.net()))
 }
 
-/// Where both ways onto the hooks were measured, the one that costs more stands for the traffic.
-fn worst_of_both_ways(rows: &[VethRow]) -> impl Iterator<Item = &VethRow> {
-    [Traffic::Connect, Traffic::Bulk].into_iter().filter_map(|traffic| {
+/// The row that stands for a kind of traffic: where both hooks were measured, the one that costs more.
+fn worst_of_both_hooks(rows: &[VethRow]) -> impl Iterator<Item = &VethRow> {
+    [VethTraffic::Connect, VethTraffic::Bulk].into_iter().filter_map(|traffic| {
         let both: Vec<_> = rows.iter().filter(|row| row.case.traffic == traffic).collect();
         let worst = both.iter().min_by(|a, b| a.ratio().total_cmp(&b.ratio())).copied();
         worst.filter(|_| both.len() > 1)
     })
 }
 
-/// Columns as wide as their widest cell.
+/// Pads every column to its widest cell.
 fn align(lines: &[[String; 7]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..7).map(width).collect();
@@ -75,17 +75,17 @@ fn align(lines: &[[String; 7]]) -> String {
     lines.iter().map(pad).collect::<Vec<_>>().join("\n")
 }
 
-/// Where it was measured.
-pub(crate) struct Machine {
+/// The machine of the measurement.
+pub(crate) struct BenchMachine {
     kernel: String,
     processor: String,
     cpus: usize,
-    /// What waited for the CPUs when it began, besides us.
+    /// The load average over one minute when the bench began, without the bench.
     load: f64,
 }
 
-impl Machine {
-    /// This one, now.
+impl BenchMachine {
+    /// Reads the data of this machine.
     pub(crate) fn here() -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = text("/proc/cpuinfo");
@@ -114,8 +114,8 @@ mod tests {
     use super::*;
     use crate::veth;
 
-    fn machine() -> Machine {
-        Machine { kernel: "6.18".to_owned(), processor: "a CPU".to_owned(), cpus: 2, load: 0.5 }
+    fn machine() -> BenchMachine {
+        BenchMachine { kernel: "6.18".to_owned(), processor: "a CPU".to_owned(), cpus: 2, load: 0.5 }
     }
 
     fn rows(rates: &[[u64; 3]]) -> Rows {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn traffic_that_was_measured_both_ways_is_summed_up_by_the_worse() {
+    fn the_worse_hook_stands_for_traffic_measured_on_both() {
         let rows = rows(&[[200, 100, 99], [200, 100, 90], [200, 100, 100]]);
         assert_eq!(names(&rows), ["veth_connect_tcx", "veth_connect_xdp", "veth_bulk_tcx", "veth_connect"]);
         let sum = &json(&rows, &machine())["rows"][3];
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_only_the_heads_of_its_rows() {
+    fn a_report_has_only_the_tables_of_its_rows() {
         let text = table(&rows(&[[2_000, 1_000, 500]]), &machine());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "Linux 6.18 · a CPU · 2 CPUs · load before 0.5");

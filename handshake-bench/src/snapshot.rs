@@ -1,7 +1,7 @@
 //! The row `snapshot_1m`: the agent's own snapshot of a million flows.
 //!
-//! Every flow is made by its packets, in the kernel: of eight, six complete, one waits for its ACK and one for its SYN+ACK.
-//! A round is the agent's [`Snapshot::take`] and nothing else.
+//! Every flow is made in the kernel by its packets: of every eight, six complete, one waits for its ACK and
+//! one for its SYN+ACK. A round is one call of the agent's [`Snapshot::take`].
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -15,35 +15,36 @@ use serde_json::{Value, json};
 
 use crate::cpu;
 use crate::frames::{self, CLIENT4, SERVER4};
-use crate::hook::{Hook, Subject};
+use crate::hook::{BenchHook, Subject};
 use crate::number::{mark, tenth};
 use crate::ours::{Ours, Setup};
-use crate::programs::{Others, Steps, Walk};
+use crate::programs::{AddressWalk, Others, Steps};
 use crate::statistics::Summary;
 
-/// The row.
+/// The row's name.
 pub(crate) const NAME: &str = "snapshot_1m";
-/// CPU time that is the goal.
+/// The goal, in ms of CPU time.
 const GOAL_MS: f64 = 10.0;
-/// In 2 M slots of IPv4: what `--max-flows 1000000` gives.
+/// The number of flows. They are in 2 M slots of IPv4, as `--max-flows 1000000` makes them.
 const FLOWS: u32 = 1 << 20;
-/// Of so many flows one at most finds both its sets full.
+/// At most one flow of this many finds both its sets full.
 const FLOWS_A_LOSS: u32 = 20_000;
-/// Responders; each has as many clients as the others.
+/// The number of responders; each has the same number of clients.
 const RESPONDERS: u32 = 16;
 const CLIENTS: u32 = FLOWS / RESPONDERS;
-/// Clients come in eights: so many begin, are answered, and complete.
+/// Of every eight clients this many send a SYN, are answered, and complete.
 const EIGHT: u32 = 8;
 const ANSWERED: u32 = 7;
 const COMPLETED: u32 = 6;
 
-/// What was measured, ms.
+/// The measured times, in ms.
 pub(crate) struct SnapshotRow {
-    /// Of the one CPU.
+    /// CPU time of a snapshot.
     cpu: Summary,
-    /// On the clock: more, where others want the CPU too.
+    /// Wall time of a snapshot: longer where others use the CPU too.
     wall: Summary,
-    /// Of the one CPU, for a word of each cache line of as much plain memory: less no reader of the table can take.
+    /// CPU time to read one word of each cache line of as much plain memory: the lower bound of any reader of
+    /// the table.
     memory: Summary,
     flows: u64,
     slots: u64,
@@ -51,19 +52,20 @@ pub(crate) struct SnapshotRow {
     rounds: usize,
 }
 
-/// Makes the flows, and takes so many snapshots of them. `others` is the bench's own object.
+/// Makes the flows, and takes `rounds` snapshots of them. `others` is the bench's own object.
 pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
     let setup = Setup { max_flows: FLOWS, port: None, half_open_after: Some(Duration::ZERO) };
-    let mut ours = Ours::load(setup, &[Hook::Xdp.program(Subject::Ours)])?;
+    let mut ours = Ours::load(setup, &[BenchHook::Xdp.program(Subject::Ours)])?;
     cpu::stay()?;
     make(&mut ours, others)?;
     let origin = Origin::Live { interfaces: Vec::new() };
     let context = Context { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize };
     let context = Arc::new(context);
-    // This one finds no memory of ours in use yet, and no page of the table in the processor's.
+    // The first snapshot is not measured: its memory is not allocated yet, and the table's pages are not in
+    // the processor's caches.
     let mut last = Snapshot::take(ours.source(), &context, None)?;
     ensure_whole(&last)?;
-    let memory = Plain::new(last.table.slots)?;
+    let memory = PlainMemory::new(last.table.slots)?;
     let mut times = Vec::new();
     for _ in 0..rounds {
         let begun = (Instant::now(), cpu::time()?);
@@ -76,18 +78,18 @@ pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
     Ok(SnapshotRow::of(&last, &times))
 }
 
-/// Has each responder's clients send what they send, and get their answers.
+/// Sends each responder's share of every segment of the handshake.
 fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
-    // The usual way is not asked here: one entry is the least that its map can have.
-    let mut others = Others::load(others, Hook::Xdp, 1, 0)?;
-    let program = ours.descriptor(Hook::Xdp)?;
+    // The reference is not used here, so its map gets the smallest size: one entry.
+    let mut others = Others::load(others, BenchHook::Xdp, 1, 0)?;
+    let program = ours.descriptor(BenchHook::Xdp)?;
     for server in SERVER4..SERVER4 + RESPONDERS {
         let shares = [(EIGHT, false), (ANSWERED, true), (COMPLETED, false)];
         for ((of_eight, reply), frame) in shares.into_iter().zip(frames::handshake_with(server)) {
             others.walk(&Steps {
-                hook: Hook::Xdp,
+                hook: BenchHook::Xdp,
                 program: &program,
-                walk: Walk { base: CLIENT4, mask: CLIENTS - 1, reply },
+                walk: AddressWalk { base: CLIENT4, mask: CLIENTS - 1, reply },
                 at_random: false,
                 frame: &frame,
                 repeat: CLIENTS / EIGHT * of_eight,
@@ -97,11 +99,11 @@ fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless the snapshot has the flows that were made, but for those that found both their sets full.
+/// Fails unless the snapshot has all flows, except those that found both their sets full.
 fn ensure_whole(snapshot: &Snapshot) -> Result<()> {
     let flows = u64::from(FLOWS);
     let lost: u64 = snapshot.losses().iter().map(|(_, lost)| lost).sum();
-    ensure!(lost <= u64::from(FLOWS / FLOWS_A_LOSS), "{:?} of {flows} flows", snapshot.losses());
+    ensure!(lost <= u64::from(FLOWS / FLOWS_A_LOSS), "{:?} lost of {flows} flows", snapshot.losses());
     let (used, settled) = (snapshot.table.used, snapshot.unsettled == 0);
     ensure!(settled && used.abs_diff(flows) <= lost, "{used} records of {flows} flows, and {lost} lost");
     let (half_open, eighth) = (snapshot.tcp.books.verdict(Verdict::HalfOpen), flows / u64::from(EIGHT));
@@ -109,27 +111,28 @@ fn ensure_whole(snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// A round's: of the snapshot by the clock and by CPU, and of reading as much memory.
+/// The times of a round: of the snapshot by wall clock and by CPU, and of reading as much memory by CPU.
 struct Times {
     wall: Duration,
     cpu: Duration,
     memory: Duration,
 }
 
-/// As many lines of plain memory as a table has slots: what the machine asks for reading them is no snapshot's fault.
-struct Plain(Vec<[u64; 8]>);
+/// As many cache lines of plain memory as a table has slots: the time to read them is the machine's and not
+/// the snapshot's.
+struct PlainMemory(Vec<[u64; 8]>);
 
-impl Plain {
+impl PlainMemory {
     fn new(slots: u64) -> Result<Self> {
         let slots = usize::try_from(slots).context("a table that fits memory")?;
         let mut lines = Vec::with_capacity(slots);
-        // Before the first byte is written: pages that are there stay as they are.
+        // Before the first byte is written: existing pages keep their size.
         in_small_pages(lines.spare_capacity_mut());
         lines.resize(slots, [1; 8]);
         Ok(Self(lines))
     }
 
-    /// One word of each line, and nothing with it; CPU time.
+    /// Reads one word of each line; returns the CPU time.
     fn read(&self) -> Result<Duration> {
         let begun = cpu::time()?;
         let sum = self.0.iter().fold(0_u64, |sum, line| sum.wrapping_add(line[0]));
@@ -138,7 +141,8 @@ impl Plain {
     }
 }
 
-/// Has memory come in pages of 4 KiB, as a table's does, whatever the system does with large pieces.
+/// Makes the kernel back memory with pages of 4 KiB, as a table's memory is, whatever the system does with
+/// large allocations.
 fn in_small_pages<T>(memory: &mut [MaybeUninit<T>]) {
     const PAGE: usize = 4096;
     let start = memory.as_mut_ptr().cast::<u8>();
@@ -146,8 +150,8 @@ fn in_small_pages<T>(memory: &mut [MaybeUninit<T>]) {
     let Some(length) = size_of_val(memory).checked_sub(skipped).map(|rest| rest / PAGE * PAGE) else {
         return;
     };
-    // SAFETY: whole pages within the range that we were given; the advice changes no byte. A kernel without huge pages
-    // refuses it, and has none to give.
+    // SAFETY: whole pages within the exclusively borrowed range; the advice changes no byte. A kernel without
+    // huge pages refuses it, and uses none.
     unsafe { libc::madvise(start.add(skipped).cast(), length, libc::MADV_NOHUGEPAGE) };
 }
 

@@ -1,16 +1,17 @@
-//! Samples that others on the machine disturb: the median bears it, the least shows what was possible.
+//! Statistics of samples that other load on the machine disturbs: the median is robust against it, the least
+//! shows what was possible.
 
-/// What one subject's samples come to.
+/// The summary of one subject's samples, in their unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Summary {
-    /// Half of them are at most this.
+    /// The median; of an even number of samples the middle between the two middle ones.
     pub(crate) median: f64,
-    /// The least.
+    /// The smallest sample.
     pub(crate) least: f64,
 }
 
 impl Summary {
-    /// Of at least one sample; without any, not a number.
+    /// Summarises samples; without any sample both figures are NaN.
     pub(crate) fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! The programs of `cargo xtask bench`: an empty one a hook, the usual way to track flows, and walkers that
-//! give each run another source address. None of it is in the product.
+//! The programs of `cargo xtask bench`: an empty one per hook, the usual way to track flows, and walkers that
+//! give each run another IPv4 address. None of them is in the product.
 #![no_std]
 #![no_main]
 
@@ -11,59 +11,59 @@ use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use packet::Linear;
+use packet::LinearPacket;
 
-/// What the XDP hook itself costs. With frags, as ours: a program array takes no mixture.
+/// Measures the cost of the XDP hook itself. With frags, as handshake's: a program array takes no mixture.
 #[xdp(frags)]
 fn empty_xdp(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// What the TC hook itself costs.
+/// Measures the cost of the TC hook itself.
 #[classifier]
 fn empty_tc(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// The usual way, at XDP.
+/// Tracks flows the usual way, at XDP.
 #[xdp(frags)]
 fn reference_xdp(ctx: XdpContext) -> u32 {
-    reference::track(Linear { start: ctx.data(), end: ctx.data_end() });
+    reference::track(LinearPacket { start: ctx.data(), end: ctx.data_end() });
     xdp_action::XDP_PASS
 }
 
-/// The usual way, at TC.
+/// Tracks flows the usual way, at TC.
 #[classifier]
 fn reference_tc(ctx: TcContext) -> i32 {
-    reference::track(Linear { start: ctx.data(), end: ctx.data_end() });
+    reference::track(LinearPacket { start: ctx.data(), end: ctx.data_end() });
     TC_ACT_UNSPEC
 }
 
-/// Every flow in its turn, at XDP.
+/// Walks the flows in order, at XDP.
 #[xdp(frags)]
 fn in_order_xdp(ctx: XdpContext) -> u32 {
-    walk::in_order(Linear { start: ctx.data(), end: ctx.data_end() });
+    walk::in_order(LinearPacket { start: ctx.data(), end: ctx.data_end() });
     walk::on_xdp(&ctx)
 }
 
-/// Any flow, at XDP.
+/// Walks the flows at random, at XDP.
 #[xdp(frags)]
 fn at_random_xdp(ctx: XdpContext) -> u32 {
-    walk::at_random(Linear { start: ctx.data(), end: ctx.data_end() });
+    walk::at_random(LinearPacket { start: ctx.data(), end: ctx.data_end() });
     walk::on_xdp(&ctx)
 }
 
-/// Every flow in its turn, at TC.
+/// Walks the flows in order, at TC.
 #[classifier]
 fn in_order_tc(ctx: TcContext) -> i32 {
-    walk::in_order(Linear { start: ctx.data(), end: ctx.data_end() });
+    walk::in_order(LinearPacket { start: ctx.data(), end: ctx.data_end() });
     walk::on_tc(&ctx)
 }
 
-/// Any flow, at TC.
+/// Walks the flows at random, at TC.
 #[classifier]
 fn at_random_tc(ctx: TcContext) -> i32 {
-    walk::at_random(Linear { start: ctx.data(), end: ctx.data_end() });
+    walk::at_random(LinearPacket { start: ctx.data(), end: ctx.data_end() });
     walk::on_tc(&ctx)
 }
 

@@ -1,32 +1,32 @@
-//! The bytes of a frame: the only raw reads and writes of packets here.
+//! The bytes of a frame: the only raw packet reads and writes of this crate.
 
-/// The linear part of a frame.
+/// The linear part of a frame, from `start` to before `end`.
 #[derive(Clone, Copy)]
-pub(crate) struct Linear {
+pub(crate) struct LinearPacket {
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
 
-/// A value that every pattern of bits is one of.
+/// A type for which every bit pattern is a value.
 ///
 /// # Safety
 ///
-/// That is the promise.
-pub(crate) unsafe trait Plain: Copy {}
+/// Every bit pattern of the type's size must be a valid value.
+pub(crate) unsafe trait AnyBits: Copy {}
 
-// SAFETY: integers.
-unsafe impl Plain for u8 {}
-// SAFETY: integers.
-unsafe impl Plain for u16 {}
-// SAFETY: integers.
-unsafe impl Plain for u32 {}
-// SAFETY: integers.
-unsafe impl Plain for [u32; 4] {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl AnyBits for u8 {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl AnyBits for u16 {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl AnyBits for u32 {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl AnyBits for [u32; 4] {}
 
-impl Linear {
-    /// The value at an offset, in the frame's own order of bytes.
+impl LinearPacket {
+    /// The value at an offset, in the frame's own byte order; `None` if the frame is shorter.
     #[inline(always)]
-    pub(crate) fn read<T: Plain>(self, offset: usize) -> Option<T> {
+    pub(crate) fn read<T: AnyBits>(self, offset: usize) -> Option<T> {
         let place = self.start + offset;
         if place + size_of::<T>() > self.end {
             return None;
@@ -35,12 +35,12 @@ impl Linear {
         Some(unsafe { (place as *const T).read_unaligned() })
     }
 
-    /// Writes a value at an offset; nothing, where the frame is shorter.
+    /// Writes a value at an offset, unless the frame is shorter.
     #[inline(always)]
     pub(crate) fn write(self, offset: usize, value: u32) {
         let place = self.start + offset;
         if place + size_of::<u32>() <= self.end {
-            // SAFETY: as in `read`; the packet is this run's alone.
+            // SAFETY: as in `read`; no other program accesses the packet during this run.
             unsafe { (place as *mut u32).write_unaligned(value) };
         }
     }

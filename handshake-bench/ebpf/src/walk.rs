@@ -1,5 +1,5 @@
-//! Walkers: each run gets another IPv4 address and goes on to the program under test, so that one test run
-//! visits a million flows. A walker that goes on to the empty program is what has to be taken off.
+//! Walkers: each run gets another IPv4 address and tail-calls the program under test, so that one test run
+//! visits a million flows. The time of a walker with the empty program is subtracted.
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
@@ -7,22 +7,22 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use crate::packet::Linear;
+use crate::packet::LinearPacket;
 
-/// Where an Ethernet frame has the source of its IPv4 header, and the destination.
+/// The offsets of the IPv4 source and destination address in an Ethernet frame.
 const SOURCE: usize = 26;
 const DESTINATION: usize = 30;
 
-/// Which addresses are walked. Written by the bench before a run.
+/// The addresses to walk. Written by the bench before a run.
 #[repr(C)]
 pub(crate) struct Walk {
-    /// The bits that all of them share, in host order.
+    /// The bits that all addresses share, in host order.
     base: u32,
     /// The bits in which they differ: a power of two, less one; all ones for fresh addresses.
     mask: u32,
-    /// The next one in turn.
+    /// The number of the next address in order.
     next: u32,
-    /// 1: what is walked is the destination, for packets of the other direction.
+    /// 1: the destination is walked, for packets of the other direction; 0: the source.
     reply: u32,
 }
 
@@ -33,9 +33,9 @@ static TARGET_XDP: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static TARGET_TC: ProgramArray<1> = ProgramArray::new();
 
-/// The next address.
+/// Gives the frame the next address in order.
 #[inline(always)]
-pub(crate) fn in_order(frame: Linear) {
+pub(crate) fn in_order(frame: LinearPacket) {
     let Some(walk) = WALK.get_ptr_mut(0) else { return };
     // SAFETY: the element lives as long as the map, and the bench runs one walker at a time.
     let (walk, number) = unsafe {
@@ -46,34 +46,35 @@ pub(crate) fn in_order(frame: Linear) {
     rewrite(frame, walk, number);
 }
 
-/// Any address.
+/// Gives the frame a random address.
 #[inline(always)]
-pub(crate) fn at_random(frame: Linear) {
+pub(crate) fn at_random(frame: LinearPacket) {
     let Some(walk) = WALK.get(0) else { return };
     // SAFETY: the helper has no preconditions.
     rewrite(frame, walk, unsafe { bpf_get_prandom_u32() });
 }
 
 #[inline(always)]
-fn rewrite(frame: Linear, walk: &Walk, number: u32) {
+fn rewrite(frame: LinearPacket, walk: &Walk, number: u32) {
     let address = walk.base | (number & walk.mask);
     let place = if walk.reply == 0 { SOURCE } else { DESTINATION };
     frame.write(place, address.to_be());
 }
 
-/// On to the program under test; comes back only where there is none, which the bench sees by its verdict.
+/// Tail-calls the program under test. Returns only if there is none; the bench detects that by the return
+/// value.
 #[inline(always)]
 pub(crate) fn on_xdp(ctx: &XdpContext) -> u32 {
-    // SAFETY: the context is the program's own.
+    // SAFETY: the context is the one that the kernel passed to this program.
     unsafe { TARGET_XDP.tail_call(ctx, 0) };
     xdp_action::XDP_ABORTED
 }
 
-/// The same at TC.
+/// Tail-calls the program under test at TC, as [`on_xdp`] does at XDP.
 #[inline(always)]
 pub(crate) fn on_tc(ctx: &TcContext) -> i32 {
-    // SAFETY: the context is the program's own.
+    // SAFETY: the context is the one that the kernel passed to this program.
     unsafe { TARGET_TC.tail_call(ctx, 0) };
-    // Any code but the one that every program under test ends with.
+    // Any code but the one that every program under test returns.
     TC_ACT_UNSPEC - 1
 }

@@ -1,40 +1,40 @@
-//! The rows, and what they compare.
+//! The rows of real traffic.
 
-use super::hooks::Way;
+use super::hooks::VethHook;
 
-/// What goes over the wire.
+/// The kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Traffic {
-    /// One connection after the other, each ended at once.
+pub(crate) enum VethTraffic {
+    /// One connection after the other, each closed at once.
     Connect,
-    /// As much as one connection carries.
+    /// As many bytes as one connection carries.
     Bulk,
 }
 
-/// A row to be measured.
+/// A row of real traffic.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
+pub(crate) struct VethCase {
     pub(crate) name: &'static str,
-    pub(crate) traffic: Traffic,
-    pub(crate) way: Way,
+    pub(crate) traffic: VethTraffic,
+    pub(crate) hook: VethHook,
 }
 
-/// The rows.
-pub(crate) const CASES: [Case; 4] = [
-    Case { name: "veth_connect_tcx", traffic: Traffic::Connect, way: Way::Tcx },
-    Case { name: "veth_connect_xdp", traffic: Traffic::Connect, way: Way::Xdp },
-    Case { name: "veth_bulk_tcx", traffic: Traffic::Bulk, way: Way::Tcx },
-    Case { name: "veth_bulk_xdp", traffic: Traffic::Bulk, way: Way::Xdp },
+/// All rows of real traffic.
+pub(crate) const CASES: [VethCase; 4] = [
+    VethCase { name: "veth_connect_tcx", traffic: VethTraffic::Connect, hook: VethHook::Tcx },
+    VethCase { name: "veth_connect_xdp", traffic: VethTraffic::Connect, hook: VethHook::Xdp },
+    VethCase { name: "veth_bulk_tcx", traffic: VethTraffic::Bulk, hook: VethHook::Tcx },
+    VethCase { name: "veth_bulk_xdp", traffic: VethTraffic::Bulk, hook: VethHook::Xdp },
 ];
 
-/// What is attached at the server's end, in the order of a stage's networks.
+/// The attachment at the server's end, in the order of a stage's networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attached {
+pub(super) enum VethAttachment {
     Nothing,
     Empty,
     Handshake,
 }
 
-impl Attached {
+impl VethAttachment {
     pub(super) const ALL: [Self; 3] = [Self::Nothing, Self::Empty, Self::Handshake];
 }

@@ -1,4 +1,4 @@
-//! The two ways onto a host's hooks, and the empty programs on them.
+//! The hooks of a veth row, and the empty programs on them.
 
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
@@ -9,19 +9,19 @@ use handshake_lab::{Namespace, bpf};
 
 use crate::programs::load;
 
-/// How ingress is seen; egress is TCX always.
+/// The ingress hook of a row; the egress hook is always TCX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum VethHook {
     Tcx,
-    /// In the driver.
+    /// Native XDP, in the driver.
     Xdp,
 }
 
-impl Way {
-    /// The hook of the other direction, in the words of `--hook`.
+impl VethHook {
+    /// The egress hook, in the words of `--hook`.
     pub(super) const EGRESS: &'static str = "tcx";
 
-    /// In the words of `--hook`.
+    /// The ingress hook, in the words of `--hook`.
     pub(super) const fn ingress(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",
@@ -30,24 +30,24 @@ impl Way {
     }
 }
 
-/// Programs that do nothing on both hooks of a host, of the bench's own object; off on drop.
+/// The bench's empty programs on both hooks of a host; detached on drop.
 pub(super) struct Empty {
     _bpf: Ebpf,
     ids: Vec<u32>,
 }
 
 impl Empty {
-    /// Attaches them to the host's device.
-    pub(super) fn attach(elf: &[u8], way: Way, host: &Namespace) -> Result<Self> {
+    /// Attaches the programs to the host's device.
+    pub(super) fn attach(elf: &[u8], hook: VethHook, host: &Namespace) -> Result<Self> {
         let mut bpf = Ebpf::load(elf).context("create the maps of the bench's own programs")?;
-        let names: &[&str] = match way {
-            Way::Tcx => &["empty_tc"],
-            Way::Xdp => &["empty_xdp", "empty_tc"],
+        let names: &[&str] = match hook {
+            VethHook::Tcx => &["empty_tc"],
+            VethHook::Xdp => &["empty_xdp", "empty_tc"],
         };
         for name in names {
             load(&mut bpf, name)?;
         }
-        host.enter(|| attach(&mut bpf, way))?;
+        host.enter(|| attach(&mut bpf, hook))?;
         let id = |name: &&str| {
             let program = bpf.program(name).with_context(|| format!("no program {name}"))?;
             Ok(program.info().with_context(|| format!("ask for {name}"))?.id())
@@ -56,24 +56,24 @@ impl Empty {
         Ok(Self { _bpf: bpf, ids })
     }
 
-    /// Fails unless `traffic` runs each of them.
+    /// Fails unless `traffic` runs each of the programs.
     pub(super) fn ensure_run_by(&self, traffic: impl FnOnce() -> Result<()>) -> Result<()> {
         let _counting = bpf::RunCounts::hold()?;
         traffic()?;
         for id in &self.ids {
             let program = bpf::program(*id)?;
-            ensure!(program.runs > 0, "{} is not on the packets' way", program.name);
+            ensure!(program.runs > 0, "{} was not run by the traffic", program.name);
         }
         Ok(())
     }
 }
 
-/// By whoever is inside the host.
-fn attach(bpf: &mut Ebpf, way: Way) -> Result<()> {
+/// Attaches the programs in the current network namespace.
+fn attach(bpf: &mut Ebpf, hook: VethHook) -> Result<()> {
     attach_tcx(bpf, TcAttachType::Egress)?;
-    match way {
-        Way::Tcx => attach_tcx(bpf, TcAttachType::Ingress).map(|_| ()),
-        Way::Xdp => {
+    match hook {
+        VethHook::Tcx => attach_tcx(bpf, TcAttachType::Ingress).map(|_| ()),
+        VethHook::Xdp => {
             let program: &mut Xdp =
                 bpf.program_mut("empty_xdp").context("no program empty_xdp")?.try_into()?;
             program.attach(DEVICE, XdpMode::Driver).context("attach empty_xdp")?;

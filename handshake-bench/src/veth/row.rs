@@ -1,30 +1,30 @@
-//! What the turns of a row come to.
+//! The result of a veth row.
 
 use serde_json::{Value, json};
 
-use super::case::{Attached, Case, Traffic};
-use super::hooks::Way;
+use super::case::{VethAttachment, VethCase, VethTraffic};
+use super::hooks::VethHook;
 use super::traffic::Turn;
 use crate::number::{mark, thousandth};
 use crate::statistics::Summary;
 
-/// A row of real traffic.
+/// The result of a row of real traffic.
 pub(crate) struct VethRow {
-    pub(crate) case: Case,
-    /// Median units a second on the clock, in the order of [`Attached::ALL`].
+    pub(crate) case: VethCase,
+    /// Median units per second of wall time, in the order of [`VethAttachment::ALL`].
     rates: [f64; 3],
-    /// What handshake leaves of the rate with empty programs: the median of the rounds' own ratios, for what is beside
-    /// each other in time was disturbed alike.
+    /// handshake's rate relative to that with empty programs: the median of the ratios within each round,
+    /// since measurements close in time are disturbed alike.
     of_empty: f64,
-    /// The same of the rates by CPU.
+    /// The same ratio of the rates by CPU time.
     of_empty_by_cpu: f64,
-    /// The same of the rate with nothing attached.
+    /// handshake's rate relative to that with nothing attached.
     of_nothing: f64,
     rounds: usize,
 }
 
-impl Traffic {
-    /// What is left of the rate with empty programs, at least.
+impl VethTraffic {
+    /// The goal: the least rate relative to that with empty programs.
     const fn goal(self) -> f64 {
         match self {
             Self::Connect => 0.95,
@@ -32,7 +32,7 @@ impl Traffic {
         }
     }
 
-    /// The row that stands for those of both ways.
+    /// The name of the row that stands for both hooks.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Connect => "veth_connect",
@@ -56,25 +56,25 @@ impl Traffic {
 }
 
 impl VethRow {
-    pub(super) fn of(case: Case, turns: &[Vec<Turn>; 3]) -> Self {
+    pub(super) fn of(case: VethCase, turns: &[Vec<Turn>; 3]) -> Self {
         Self {
             case,
             rates: turns.each_ref().map(|turns| median(turns.iter().map(Turn::rate))),
-            of_empty: left(turns, Attached::Empty, Turn::rate),
-            of_empty_by_cpu: left(turns, Attached::Empty, Turn::cpu_rate),
-            of_nothing: left(turns, Attached::Nothing, Turn::rate),
+            of_empty: ratio_to(turns, VethAttachment::Empty, Turn::rate),
+            of_empty_by_cpu: ratio_to(turns, VethAttachment::Empty, Turn::cpu_rate),
+            of_nothing: ratio_to(turns, VethAttachment::Nothing, Turn::rate),
             rounds: turns[0].len(),
         }
     }
 
     /// A row of one round with these rates.
     #[cfg(test)]
-    pub(crate) fn with_rates(case: Case, rates: [u64; 3]) -> Self {
+    pub(crate) fn with_rates(case: VethCase, rates: [u64; 3]) -> Self {
         let second = std::time::Duration::from_secs(1);
         Self::of(case, &rates.map(|units| vec![Turn { units, wall: second, cpu: second }]))
     }
 
-    /// What handshake leaves of the rate with empty programs.
+    /// handshake's rate relative to that with empty programs.
     pub(crate) const fn ratio(&self) -> f64 {
         self.of_empty
     }
@@ -87,7 +87,7 @@ impl VethRow {
         let [nothing, empty, handshake] = self.rates.map(f64::round);
         let traffic = self.case.traffic;
         json!({
-            "name": name, "unit": "ratio", "ingress": self.case.way.ingress(), "egress": Way::EGRESS,
+            "name": name, "unit": "ratio", "ingress": self.case.hook.ingress(), "egress": VethHook::EGRESS,
             "ratio": thousandth(self.of_empty), "cpu_ratio": thousandth(self.of_empty_by_cpu),
             "ratio_to_nothing": thousandth(self.of_nothing),
             "rate_unit": traffic.unit(), "rate": handshake, "empty_rate": empty, "nothing_rate": nothing,
@@ -99,21 +99,21 @@ impl VethRow {
 
     pub(crate) fn line(&self, name: &str) -> [String; 7] {
         let percent = |ratio: f64| format!("{:.1} %", ratio * 100.0);
-        let Self { case: Case { traffic, .. }, rates, .. } = self;
+        let Self { case: VethCase { traffic, .. }, rates, .. } = self;
         [
             name.to_owned(),
             percent(self.of_empty),
             percent(self.of_empty_by_cpu),
             percent(self.of_nothing),
-            traffic.spell(rates[Attached::Handshake as usize]),
-            traffic.spell(rates[Attached::Empty as usize]),
+            traffic.spell(rates[VethAttachment::Handshake as usize]),
+            traffic.spell(rates[VethAttachment::Empty as usize]),
             format!("≥ {:.0} %{}", traffic.goal() * 100.0, mark(self.is_met())),
         ]
     }
 }
 
-fn left(turns: &[Vec<Turn>; 3], of: Attached, rate: fn(&Turn) -> f64) -> f64 {
-    let pairs = turns[Attached::Handshake as usize].iter().zip(&turns[of as usize]);
+fn ratio_to(turns: &[Vec<Turn>; 3], of: VethAttachment, rate: fn(&Turn) -> f64) -> f64 {
+    let pairs = turns[VethAttachment::Handshake as usize].iter().zip(&turns[of as usize]);
     median(pairs.map(|(ours, other)| rate(ours) / rate(other)))
 }
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_rounds_and_rates_by_the_second() {
+    fn ratios_are_medians_over_rounds_and_rates_are_per_second() {
         let turns = [turns([10, 2_000, 3_000], 500), turns([1_000, 900, 9], 500), turns([970, 960, 1], 480)];
         let row = VethRow::of(CASES[0], &turns);
         let value = row.json("x");

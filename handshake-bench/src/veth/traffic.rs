@@ -1,4 +1,4 @@
-//! A turn: real sockets of two hosts, the client on one CPU and the server on another.
+//! A turn of traffic: real sockets of two hosts, the client on one CPU and the server on another.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -13,25 +13,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cpu;
 
-/// How long the client goes on. Short: what else the machine does changes within a second, and has to fall on all.
+/// How long the client sends. Short: other load on the machine changes within a second, and must disturb all
+/// alike.
 const TURN: Duration = Duration::from_millis(80);
-/// How long the other end may take before the turn has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections that wait to be accepted, at most; the kernel's own bound is `net.core.somaxconn`, 4096.
+/// The time limit for the other end, after which the turn fails.
+const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The length of the accept queue; the kernel's own limit is `net.core.somaxconn`, 4096.
 const BACKLOG: i32 = 4096;
-/// Connections that the client is ahead of the server, at most: a full queue would drop SYNs.
+/// The most connections that the client may be ahead of the server: a full queue would drop SYNs.
 const AHEAD: u64 = 1024;
-/// Bytes of one write or read.
+/// The bytes of one write or read.
 const CHUNK: usize = 256 << 10;
 
-/// What a turn came to, or several.
+/// The result of a turn, or the sum of several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn {
-    /// Connections, or bytes.
+    /// The number of connections, or of bytes.
     pub(super) units: u64,
-    /// On the clock.
+    /// Wall time.
     pub(super) wall: Duration,
-    /// What both ends had of their CPUs, the kernel's work on their packets included.
+    /// CPU time of both ends, including the kernel's work on their packets.
     pub(super) cpu: Duration,
 }
 
@@ -44,37 +45,39 @@ impl AddAssign for Turn {
 }
 
 impl Turn {
-    /// Units a second.
+    /// Units per second.
     pub(super) fn rate(&self) -> f64 {
         self.units as f64 / self.wall.as_secs_f64()
     }
 
-    /// Units a second of CPU: what others on the machine disturb least.
+    /// Units per second of CPU time: least disturbed by other load.
     pub(super) fn cpu_rate(&self) -> f64 {
         self.units as f64 / self.cpu.as_secs_f64()
     }
 }
 
-/// Connections one after the other, each ended by the client's RST as soon as it is there: so no port waits in
-/// TIME_WAIT, and on the wire is SYN, SYN+ACK, ACK, RST each.
+/// Makes connections one after the other. The client closes each with a RST as soon as it is established, so
+/// no port waits in TIME_WAIT, and each is SYN, SYN+ACK, ACK, RST on the wire.
 pub(super) fn connections(path: &Path<'_>, cpus: [usize; 2]) -> Result<Turn> {
     let (listener, address) = listen(path)?;
     let accepted = AtomicU64::new(0);
     thread::scope(|scope| {
         let server = scope.spawn(|| accept_all(&listener, cpus[1], &accepted));
         let client = path.client.enter(|| connect_on(cpus[0], address, &accepted));
-        // Whatever became of the client, nobody else will come: the server need not wait for its patience's end.
+        // The client has ended, in success or error: without the close the server would wait until its time
+        // limit.
         let closed = listener.shutdown(std::net::Shutdown::Both);
         let server = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         closed.context("close the listener")?;
-        // A server that fails keeps its client waiting: its own words are the ones that tell.
+        // A failed server keeps its client waiting, so the server's error is the one to report.
         let ((count, cpu), turn) = (server?, client?);
         ensure!(count == turn.units, "{} connections were made, and {count} accepted", turn.units);
         Ok(Turn { cpu: turn.cpu + cpu, ..turn })
     })
 }
 
-/// The client's side; its own CPU time. Comes back when the server has accepted all.
+/// Runs the client; the result has the client's CPU time alone. Returns when the server has accepted all
+/// connections.
 fn connect_on(cpu: usize, address: SocketAddr, accepted: &AtomicU64) -> Result<Turn> {
     cpu::pin(cpu)?;
     let (begun, cpu) = (Instant::now(), cpu::time()?);
@@ -91,13 +94,13 @@ fn connect_on(cpu: usize, address: SocketAddr, accepted: &AtomicU64) -> Result<T
 
 fn connect_once(address: SocketAddr) -> Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Dropped, it sends RST.
+    // The socket sends a RST when it is dropped.
     socket.set_linger(Some(Duration::ZERO))?;
     socket.connect(&address.into()).context("connect")
 }
 
 fn await_accepted(accepted: &AtomicU64, least: u64) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PEER_TIMEOUT;
     while accepted.load(Ordering::Acquire) < least {
         ensure!(Instant::now() < deadline, "the server does not accept");
         thread::yield_now();
@@ -105,15 +108,15 @@ fn await_accepted(accepted: &AtomicU64, least: u64) -> Result<()> {
     Ok(())
 }
 
-/// The server's side: takes each connection and waits for its end, until the listener is closed. How many, and
-/// its CPU time.
+/// Runs the server: accepts each connection and waits for its end, until the listener is closed. Returns the
+/// number of connections and the server's CPU time.
 fn accept_all(listener: &Socket, cpu: usize, accepted: &AtomicU64) -> Result<(u64, Duration)> {
     cpu::pin(cpu)?;
     let cpu = cpu::time()?;
     loop {
         let connection = match listener.accept() {
             Ok((connection, _)) => connection,
-            // What a closed listener says.
+            // The error of a closed listener.
             Err(error) if error.kind() == ErrorKind::InvalidInput => break,
             Err(error) => return Err(error).context("accept"),
         };
@@ -126,12 +129,12 @@ fn accept_all(listener: &Socket, cpu: usize, accepted: &AtomicU64) -> Result<(u6
     Ok((accepted.load(Ordering::Acquire), cpu::time()? - cpu))
 }
 
-/// One connection that carries as much as it can.
+/// Sends as many bytes as one connection carries.
 pub(super) fn bulk(path: &Path<'_>, cpus: [usize; 2]) -> Result<Turn> {
     bulk_of(path, cpus, u64::MAX)
 }
 
-/// The same, until it has carried so many bytes.
+/// Sends bytes over one connection, until the turn ends or at least `most` bytes are sent.
 pub(super) fn bulk_of(path: &Path<'_>, cpus: [usize; 2], most: u64) -> Result<Turn> {
     let (listener, address) = listen(path)?;
     thread::scope(|scope| {
@@ -144,13 +147,13 @@ pub(super) fn bulk_of(path: &Path<'_>, cpus: [usize; 2], most: u64) -> Result<Tu
     })
 }
 
-/// Bytes, when it began, and the CPU time that they took.
+/// Returns the bytes sent, the start time and the CPU time.
 fn send_on(cpu: usize, address: SocketAddr, most: u64) -> Result<(u64, Instant, Duration)> {
     cpu::pin(cpu)?;
     let chunk = vec![b'x'; CHUNK];
     let mut socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    socket.connect_timeout(&address.into(), PATIENCE).context("connect")?;
+    socket.set_write_timeout(Some(PEER_TIMEOUT))?;
+    socket.connect_timeout(&address.into(), PEER_TIMEOUT).context("connect")?;
     let (begun, cpu) = (Instant::now(), cpu::time()?);
     let mut sent = 0;
     while sent < most && begun.elapsed() < TURN {
@@ -160,7 +163,7 @@ fn send_on(cpu: usize, address: SocketAddr, most: u64) -> Result<(u64, Instant, 
     Ok((sent, begun, cpu::time()? - cpu))
 }
 
-/// Bytes, when the last had come, and the CPU time that they took.
+/// Returns the bytes received, the time of the last and the CPU time.
 fn receive_on(listener: &Socket, cpu: usize) -> Result<(u64, Instant, Duration)> {
     cpu::pin(cpu)?;
     let (mut connection, _) = listener.accept().context("accept")?;
@@ -175,11 +178,11 @@ fn receive_on(listener: &Socket, cpu: usize) -> Result<(u64, Instant, Duration)>
     }
 }
 
-/// A listener of the server. What it accepts is as impatient as itself.
+/// A listener of the server. Accepted sockets inherit its read timeout.
 fn listen(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
     let address = path.server_at(0);
     let listener = path.server.socket(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    listener.set_read_timeout(Some(PATIENCE))?;
+    listener.set_read_timeout(Some(PEER_TIMEOUT))?;
     listener.bind(&address.into()).context("bind")?;
     listener.listen(BACKLOG).context("listen")?;
     let address = listener.local_addr()?.as_socket().context("a listener without an IP address")?;
@@ -193,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_has_the_connections_that_the_server_s_kernel_counted() {
+    fn a_turn_s_connections_equal_those_counted_by_the_server_s_kernel() {
         if skip_unless_privileged() {
             return;
         }
@@ -208,6 +211,6 @@ mod tests {
         assert_eq!(opened(&before), turn.units);
         let before = counters::read(path.server).expect("counters");
         let turn = bulk_of(&path, cpus, CHUNK as u64 + 1).expect("a turn");
-        assert_eq!((turn.units, opened(&before)), (2 * CHUNK as u64, 1), "whole writes, of one connection");
+        assert_eq!((turn.units, opened(&before)), (2 * CHUNK as u64, 1), "whole writes over one connection");
     }
 }
