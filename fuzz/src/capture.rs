@@ -1,4 +1,4 @@
-//! The reader of captures on any bytes.
+//! Fuzzes the capture reader with any bytes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
@@ -13,33 +13,34 @@ pub fn capture(data: &[u8]) {
     let piece = 1 + data.len() % 29;
     let whole = read(data, data.len().max(1));
     let pieces = read(data, piece);
-    // Where gzip is damaged, the unpacker gives up what it has unpacked within the same read.
+    // In damaged gzip the two may differ: the decompressor discards what it has decompressed within the
+    // failing read.
     if !whole.is_damaged_gzip() && !pieces.is_damaged_gzip() {
         assert_eq!(whole, pieces, "read {piece} bytes at a time");
     }
 }
 
-/// What a capture gave.
+/// The result of reading a capture.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    /// Why it is none.
+struct PacketsSeen {
+    /// The error that ended the reading, if there was one.
     error: Option<String>,
     given: u64,
     skipped: u64,
-    /// Of every packet, in their order.
+    /// A hash over every packet, in order.
     digest: u64,
     warnings: Vec<String>,
 }
 
-impl Seen {
+impl PacketsSeen {
     fn is_damaged_gzip(&self) -> bool {
         self.error.iter().chain(&self.warnings).any(|line| line.contains("cannot be decompressed"))
     }
 }
 
-fn read(data: &[u8], piece: usize) -> Seen {
+fn read(data: &[u8], piece: usize) -> PacketsSeen {
     let source = Pieces { data: data.to_vec(), at: 0, piece };
-    let mut seen = Seen::default();
+    let mut seen = PacketsSeen::default();
     if let Err(error) = read_into(&mut seen, source) {
         seen.error = Some(error);
     }
@@ -49,7 +50,7 @@ fn read(data: &[u8], piece: usize) -> Seen {
     seen
 }
 
-fn read_into(seen: &mut Seen, source: Pieces) -> Result<(), String> {
+fn read_into(seen: &mut PacketsSeen, source: Pieces) -> Result<(), String> {
     let mut capture = Capture::read_from("FILE".into(), source).map_err(|error| error.to_string())?;
     let mut digest = DefaultHasher::new();
     loop {
@@ -58,7 +59,7 @@ fn read_into(seen: &mut Seen, source: Pieces) -> Result<(), String> {
         look_at(&packet, &mut digest);
         seen.given += 1;
     }
-    assert!(matches!(capture.next_packet(), Ok(None)), "the end is the end");
+    assert!(matches!(capture.next_packet(), Ok(None)), "the end of a capture is final");
     seen.skipped = capture.skipped();
     seen.digest = digest.finish();
     seen.warnings = capture.warnings().iter().map(ToString::to_string).collect();
@@ -66,8 +67,8 @@ fn read_into(seen: &mut Seen, source: Pieces) -> Result<(), String> {
 }
 
 fn look_at(packet: &CapturedPacket<'_>, digest: &mut DefaultHasher) {
-    assert!(i64::try_from(packet.time_ns).is_ok(), "a time that timeouts can be added to");
-    assert!(packet.length as usize >= packet.bytes.len(), "the wire had what was captured");
+    assert!(i64::try_from(packet.time_ns).is_ok(), "timeouts can be added to the time");
+    assert!(packet.length as usize >= packet.bytes.len(), "no more bytes are captured than the wire had");
     if let Some(name) = packet.interface_name {
         assert!(!name.contains(char::is_control), "a printable name: {name:?}");
     }
@@ -76,7 +77,7 @@ fn look_at(packet: &CapturedPacket<'_>, digest: &mut DefaultHasher) {
     (packet.bytes, packet.length, packet.link as u8).hash(digest);
 }
 
-/// A source that gives so many bytes a read at most, as a pipe may.
+/// A source that gives at most `piece` bytes per read, as a pipe may.
 struct Pieces {
     data: Vec<u8>,
     at: usize,

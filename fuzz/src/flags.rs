@@ -1,9 +1,9 @@
-//! A TCP segment's class by its flags, in the words of the design: written again, for an oracle must
-//! not ask the code it judges.
+//! The class of a TCP segment by its flags. Written independently of `handshake_common::wire`: an oracle must
+//! not call the code that it judges.
 
 use handshake_common::wire::{Class, flag};
 
-/// The first rule that fits.
+/// The class by the first rule that fits.
 pub(crate) fn class_of(flags: u8) -> Class {
     let has = |flag: u8| flags & flag != 0;
     match (has(flag::RST), has(flag::SYN), has(flag::FIN), has(flag::ACK)) {
@@ -16,7 +16,7 @@ pub(crate) fn class_of(flags: u8) -> Class {
     }
 }
 
-/// Is it a class of TCP?
+/// Is the class one of TCP's?
 pub(crate) fn is_tcp(class: Class) -> bool {
     (class as u8) <= Class::TcpOther as u8
 }

@@ -1,7 +1,7 @@
-//! Fuzz targets: each is a function of bytes that panics where a promise of handshake does not hold.
+//! Fuzz targets: each is a function of bytes that panics if a promise of handshake does not hold.
 //!
-//! `cargo xtask fuzz TARGET` runs one under LLVM's fuzzer; `tests/corpus.rs` replays what it found worth
-//! keeping, in `corpus/TARGET/`, with every run of the tests.
+//! `cargo xtask fuzz TARGET` runs one under LLVM's fuzzer. `tests/corpus.rs` replays the kept inputs in
+//! `corpus/TARGET/` with every run of the tests.
 
 mod capture;
 mod flags;
@@ -12,15 +12,15 @@ pub use capture::capture;
 pub use parse::parse;
 pub use track::track;
 
-/// A target.
+/// A fuzz target.
 pub struct Target {
-    /// Its binary, and its folder of the corpus.
+    /// The name of its binary and of its corpus folder.
     pub name: &'static str,
-    /// Tries one input.
+    /// Runs one input.
     pub run: fn(&[u8]),
 }
 
-/// Every target.
+/// All fuzz targets.
 pub const TARGETS: [Target; 3] = [
     Target { name: "parse", run: parse },
     Target { name: "track", run: track },

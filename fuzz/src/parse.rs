@@ -1,4 +1,4 @@
-//! `wire::parse` on any bytes behind any link.
+//! Fuzzes `wire::parse` with any bytes behind any link.
 
 use std::cell::Cell;
 
@@ -12,10 +12,10 @@ use crate::flags::{class_of, is_tcp};
 
 const LINKS: [Link; 6] =
     [Link::Ethernet, Link::Ip, Link::LinuxSll, Link::LinuxSll2, Link::BsdNull, Link::BsdLoop];
-/// Above the size of any header that is read in one piece.
+/// More bytes than any header that is read in one piece.
 const LONGEST_READ: usize = 64;
 
-/// Parses the bytes as a frame of each link: whole, cut where it matters, and without an end.
+/// Parses the bytes as a frame of each link: whole, cut, and endless.
 pub fn parse(data: &[u8]) {
     for link in LINKS {
         let whole = Watched::over(data, wire_length(data));
@@ -26,23 +26,24 @@ pub fn parse(data: &[u8]) {
     }
 }
 
-/// What is behind the last byte that counts changes nothing; without that byte the frame is truncated.
+/// Bytes behind the last one read change nothing; without that byte the frame is truncated.
 fn cut(data: &[u8], link: Link, whole: &Packet, reached: usize) {
     let length = wire_length(data);
     let enough = wire::parse(&Watched::over(&data[..reached], length), link);
-    assert_eq!(enough, *whole, "{link:?}: bytes that were not read count");
-    // The length field's byte is as good as any for a place further ahead.
+    assert_eq!(enough, *whole, "{link:?}: bytes that were not read change the packet");
+    // Two cuts: just before the last byte read, and up to 31 bytes earlier, at a place that the input's
+    // length selects.
     for short in [reached.checked_sub(1), reached.checked_sub(1 + data.len() % 32)].into_iter().flatten() {
         let packet = wire::parse(&Watched::over(&data[..short], length), link);
         check(&packet);
-        // A cut quote leaves an ICMP error that quotes nothing.
+        // An ICMP error with a cut quote quotes nothing.
         let quoteless = whole.class == Class::Icmp as u8 && packet.class == whole.class;
         let fits = packet.class == Class::Truncated as u8 || (quoteless && packet.quote == quote::NONE);
         assert!(fits, "{link:?}: {short} of {reached} bytes give {packet:?}");
     }
 }
 
-/// The bytes over and over: the longest chains and quotes, which no short input holds.
+/// Repeats the bytes without end: reaches the longest chains and quotes, which no short input contains.
 fn endless(data: &[u8], link: Link) {
     if data.is_empty() {
         return;
@@ -50,21 +51,21 @@ fn endless(data: &[u8], link: Link) {
     let length = if data.len().is_multiple_of(2) { 70_000 } else { u32::MAX };
     let packet = wire::parse(&Watched { endless: true, ..Watched::over(data, length) }, link);
     check(&packet);
-    assert_ne!(packet.class, Class::Truncated as u8, "{link:?}: every byte is there");
+    assert_ne!(packet.class, Class::Truncated as u8, "{link:?}: no byte is missing");
 }
 
-/// Bytes on the wire: those there are, or more for some inputs.
+/// The frame's length on the wire: that of the data, or more for some inputs.
 fn wire_length(data: &[u8]) -> u32 {
     let there = u32::try_from(data.len()).unwrap_or(u32::MAX);
     if data.len().is_multiple_of(3) { there.saturating_add(70_000) } else { there }
 }
 
-/// A frame that sees what is read.
+/// A frame that records how far it is read.
 struct Watched<'a> {
     bytes: &'a [u8],
     length: u32,
     endless: bool,
-    /// The end of what was read.
+    /// The offset behind the last byte read.
     reached: Cell<usize>,
 }
 
@@ -99,7 +100,7 @@ impl Frame for Watched<'_> {
     }
 }
 
-/// What holds for every packet that `wire::parse` gives, whatever it was given.
+/// Checks what must hold for every packet from `wire::parse`, whatever its input.
 pub(crate) fn check(packet: &Packet) {
     let class = Class::ALL[usize::from(packet.class)];
     assert_eq!((packet.segments, packet.point, packet.reserved), (1, 0, 0), "{packet:?}");
@@ -117,7 +118,7 @@ pub(crate) fn check(packet: &Packet) {
     lengths(packet);
 }
 
-/// A packet of a flow has its protocol, and an ICMP error that of what it quotes.
+/// The protocol that a packet must have: its flow's, or in an ICMP error that of the quoted packet.
 fn protocol_of(class: Class, packet: &Packet) -> u8 {
     if packet.quote != quote::NONE {
         assert!(matches!(packet.protocol, TCP | UDP), "{packet:?}");

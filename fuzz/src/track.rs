@@ -1,4 +1,4 @@
-//! The engine on any stream of segments, with the books as the oracle.
+//! Fuzzes the engine with any stream of segments; the books are the oracle.
 
 mod arena;
 mod history;
@@ -12,16 +12,16 @@ use handshake_common::memory::Memory;
 use handshake_common::record::Record;
 
 use self::arena::Arena;
-use self::history::History;
-use self::oracle::Words;
+use self::history::StreamHistory;
+use self::oracle::OracleWords;
 use self::stream::Stream;
 
 thread_local! {
-    // Half a MiB of service rows: made once, not for every input.
+    // Half a MiB of service rows: made once and not for every input.
     static ARENA: RefCell<Arena> = RefCell::new(Arena::new());
 }
 
-/// Runs the bytes as a stream of packets of a few flows, and looks at the books after each.
+/// Runs the bytes as a stream of packets of a few flows, and checks the books after each packet.
 pub fn track(data: &[u8]) {
     ARENA.with_borrow_mut(|arena| {
         let mut stream = Stream::over(data);
@@ -32,53 +32,57 @@ pub fn track(data: &[u8]) {
 
 fn run(stream: &mut Stream<'_>, arena: &Arena) {
     let config = stream.settings().config();
-    let told = Told::default();
-    let event = |event: &Event| told.event(event);
+    let events = EventTotals::default();
+    let event = |event: &Event| events.event(event);
     let displaced = |record: &Record, verdict: Option<Counter>| {
         assert_eq!(
             record.state.is_open(),
             verdict.is_some(),
-            "an open attempt ends by a verdict: {record:?}"
+            "an evicted record has a verdict exactly if its attempt is open: {record:?}"
         );
     };
     let memory = Memory::new(config, arena.storage(stream.settings().by_port), &event).on_evict(&displaced);
-    let mut history = History::new(config.options & option::ONE_SIDED != 0);
-    let mut before = Words::of(memory.storage().books);
+    let mut history = StreamHistory::new(config.options & option::ONE_SIDED != 0);
+    let mut before = OracleWords::of(memory.storage().books);
     let mut packets = 0;
     while let Some((now, packet)) = stream.next() {
         memory.observe(now, &packet);
         packets += u64::from(packet.segments);
         history.add(&packet);
-        let after = Words::of(memory.storage().books);
+        let after = OracleWords::of(memory.storage().books);
         after.balance();
         after.agree_with(memory.storage());
         after.follow(&before, &packet, &history);
         before = after;
     }
-    told.agree_with(&before);
+    events.agree_with(&before);
     oracle::classes(memory.storage(), packets);
     oracle::at_rest(&memory, &config, &before, arena);
 }
 
-/// What the engine told beside the books.
+/// The events that the engine emitted, and those that had no room.
 #[derive(Default)]
-struct Told {
+struct EventTotals {
     events: Cell<u64>,
     refused: Cell<u64>,
 }
 
-impl Told {
-    /// Has room for three of four events.
+impl EventTotals {
+    /// Receives an event. There is room for three of four.
     fn event(&self, event: &Event) -> bool {
         let verdicts = Counter::Completed as u32..=Counter::Evicted as u32;
-        assert!(verdicts.contains(&event.verdict), "an attempt ends by a verdict: {event:?}");
+        assert!(verdicts.contains(&event.verdict), "an event has a verdict that ends an attempt: {event:?}");
         self.events.set(self.events.get() + 1);
         let room = !self.events.get().is_multiple_of(4);
         self.refused.set(self.refused.get() + u64::from(!room));
         room
     }
 
-    fn agree_with(&self, words: &Words) {
-        assert_eq!(words.at(Counter::LostEvents), self.refused.get(), "every event without room is counted");
+    fn agree_with(&self, words: &OracleWords) {
+        assert_eq!(
+            words.at(Counter::LostEvents),
+            self.refused.get(),
+            "every event without room is counted as lost"
+        );
     }
 }

@@ -1,21 +1,22 @@
-//! Replays the committed corpus: what the fuzzer found to reach new code, and every input that ever failed.
+//! Replays the committed corpus: inputs by which the fuzzer reached new code, and every input that ever
+//! failed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use handshake_fuzz::{TARGETS, Target};
 
-/// Bytes of the corpus at most: it is part of every clone.
+/// The most bytes of the corpus: it is part of every clone.
 const MAX_BYTES: u64 = 1 << 20;
 
 #[test]
-fn every_input_of_the_corpus_holds() {
+fn no_input_of_the_corpus_fails() {
     for target in TARGETS {
         let inputs = inputs(&target);
         assert!(inputs.len() >= 10, "{}: a corpus, not {} files", target.name, inputs.len());
         for input in inputs {
             let data = fs::read(&input).expect("a file of the corpus is readable");
-            // Named before it runs: a panic says what failed, and not on what.
+            // Printed before it runs: a panic does not name its input.
             println!("{}", input.display());
             (target.run)(&data);
         }
@@ -23,7 +24,7 @@ fn every_input_of_the_corpus_holds() {
 }
 
 #[test]
-fn no_input_is_too_short_for_a_target() {
+fn every_target_accepts_short_inputs() {
     for target in TARGETS {
         for length in 0..64 {
             (target.run)(&vec![0; length]);
@@ -40,7 +41,7 @@ fn the_corpus_stays_small() {
 }
 
 #[test]
-fn the_corpus_has_a_folder_a_target() {
+fn the_corpus_has_one_folder_per_target() {
     let mut folders: Vec<String> = fs::read_dir(corpus())
         .expect("the corpus is beside the tests")
         .map(|entry| entry.expect("the folder is readable").file_name().to_string_lossy().into_owned())

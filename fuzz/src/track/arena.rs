@@ -1,4 +1,4 @@
-//! The engine's memory between inputs.
+//! The engine's memory, reused between inputs.
 
 use handshake_common::abi::SERVICES;
 use handshake_common::books::{Books, ServiceRow};
@@ -8,13 +8,13 @@ use handshake_common::memory::{Memory, PORT_WORDS, Storage, no_classes};
 
 use super::stream::{self, Stream};
 
-/// The wanted port, as the filter's bit.
+/// The port that the filter selects.
 const PORT: usize = 80;
 
-/// Memory that is made once, and cleared where an input wrote.
+/// Memory that is made once, and cleared where an input may have written.
 pub(super) struct Arena {
     tables: HostTables,
-    /// Where rows may have been taken.
+    /// The service rows that an input may have taken.
     taken: Vec<usize>,
 }
 
@@ -29,8 +29,8 @@ impl Arena {
         arena
     }
 
-    /// As new, with tables of so many slots. Of the service table only the rows are cleared that the
-    /// streams' few services can take; histograms are written and never read.
+    /// Resets everything, with tables of `slots` slots. In the service table only the rows that the streams'
+    /// few services can take are cleared; histograms stay, since they are written and never read.
     pub(super) fn reset(&mut self, slots: usize) {
         let tables = &mut self.tables;
         tables.slots4 = host::table(slots);
@@ -47,15 +47,15 @@ impl Arena {
         Storage { ports: if by_port { storage.ports } else { &[] }, ..storage }
     }
 
-    /// Every row that can be in use.
+    /// The service rows that can be in use.
     pub(super) fn service_rows(&self) -> &[usize] {
         &self.taken
     }
 
-    /// Gives every service its row. Which one may depend on their order where two want the same, so a row's
-    /// neighbours count as taken too.
+    /// Finds the rows that the services can take. Where two services want the same row, theirs depend on the
+    /// order, so the neighbours of a row count as taken too.
     fn take_services(&self) -> Vec<usize> {
-        /// No fewer than the rows that the engine looks at.
+        /// At least the number of rows that the engine probes.
         const NEAR: usize = 16;
         let config = Stream::over(&[]).settings().config();
         let memory = Memory::new(config, self.storage(false), &|_| true);

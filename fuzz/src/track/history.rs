@@ -1,29 +1,29 @@
-//! What a stream has shown of its TCP conversations: enough to say that a completion was not proven.
+//! The TCP segments of a stream so far: enough to tell that a completion was not proven.
 
 use handshake_common::abi::Counter;
 use handshake_common::flow::{End, Family, FlowKey};
 use handshake_common::seq::SeqNum;
 use handshake_common::wire::{Class, Packet, TCP, flag, quote};
 
-use super::oracle::Words;
+use super::oracle::OracleWords;
 
-/// A window that is not scaled: how far an ACK, or data in a SYN, can be ahead.
+/// The largest unscaled window: how far ahead an ACK, or data in a SYN, can be.
 const WINDOW: u32 = 0xffff;
 
-/// A TCP segment.
-struct Seen {
+/// A TCP segment with its flow and sender.
+struct SegmentSeen {
     key: FlowKey,
     from: End,
     packet: Packet,
 }
 
-/// All segments so far, the latest last.
-pub(super) struct History {
-    seen: Vec<Seen>,
+/// All TCP segments of a stream so far, the latest last.
+pub(super) struct StreamHistory {
+    seen: Vec<SegmentSeen>,
     one_sided: bool,
 }
 
-impl History {
+impl StreamHistory {
     pub(super) fn new(one_sided: bool) -> Self {
         Self { seen: Vec::new(), one_sided }
     }
@@ -34,31 +34,33 @@ impl History {
             let destination = (&packet.destination, packet.destination_port);
             let family = if packet.family == Family::V6 as u8 { Family::V6 } else { Family::V4 };
             let (key, from) = FlowKey::of(source, destination, family, false);
-            self.seen.push(Seen { key, from, packet: *packet });
+            self.seen.push(SegmentSeen { key, from, packet: *packet });
         }
     }
 
-    /// A completion came with the latest packet: were a SYN, its SYN+ACK (or a SYN the other way) and a
-    /// segment that acknowledges it there? Necessary, not sufficient: order and time are the tracker's.
-    pub(super) fn proves(&self, words: &Words) {
+    /// Fails unless the segments so far prove the completion that the latest packet caused: a SYN, its
+    /// SYN+ACK (or a SYN the other way), and a segment that acknowledges it. The check is necessary, not
+    /// sufficient: it ignores order and time.
+    pub(super) fn proves(&self, words: &OracleWords) {
         let Some(latest) = self.seen.last() else { panic!("a completion without a segment") };
-        let flow = |seen: &&Seen| seen.key == latest.key;
+        let flow = |seen: &&SegmentSeen| seen.key == latest.key;
         let mut syns = self.seen.iter().filter(flow).filter(|seen| class(seen) == Class::Syn);
         let proven = syns.any(|syn| self.one_sided || self.is_answered(syn));
         let completed = words.at(Counter::Completed);
         assert!(proven, "completion {completed} without proof: {:?}", latest.packet);
     }
 
-    fn is_answered(&self, syn: &Seen) -> bool {
+    fn is_answered(&self, syn: &SegmentSeen) -> bool {
         let expected = SeqNum(syn.packet.seq).plus(1);
-        let fits = |seen: &Seen| SeqNum(seen.packet.ack).is_within(expected, syn.packet.payload.min(WINDOW));
+        let fits =
+            |seen: &SegmentSeen| SeqNum(seen.packet.ack).is_within(expected, syn.packet.payload.min(WINDOW));
         let answers =
-            |seen: &&Seen| class(seen) == Class::Syn || (class(seen) == Class::SynAck && fits(seen));
+            |seen: &&SegmentSeen| class(seen) == Class::Syn || (class(seen) == Class::SynAck && fits(seen));
         let of_responder = self.seen.iter().filter(|seen| seen.key == syn.key && seen.from != syn.from);
         of_responder.filter(answers).any(|answer| self.is_acknowledged(syn, answer))
     }
 
-    fn is_acknowledged(&self, syn: &Seen, answer: &Seen) -> bool {
+    fn is_acknowledged(&self, syn: &SegmentSeen, answer: &SegmentSeen) -> bool {
         let expected = SeqNum(answer.packet.seq).plus(1);
         self.seen.iter().filter(|seen| seen.key == syn.key && seen.from == syn.from).any(|seen| {
             seen.packet.flags & (flag::ACK | flag::RST) == flag::ACK
@@ -67,6 +69,6 @@ impl History {
     }
 }
 
-fn class(seen: &Seen) -> Class {
+fn class(seen: &SegmentSeen) -> Class {
     Class::ALL[usize::from(seen.packet.class)]
 }

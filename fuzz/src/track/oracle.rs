@@ -1,4 +1,4 @@
-//! What must hold after every packet, and at rest.
+//! Checks what must hold after every packet, and at the end.
 
 use handshake_common::abi::{COUNTERS, Config, Counter, SERVICE_GAUGES, SERVICES, WAYS};
 use handshake_common::books::Books;
@@ -10,20 +10,20 @@ use handshake_common::verdict::{self, Role, Row, UDP, Verdict, row_of};
 use handshake_common::wire::{Class, Packet, TCP};
 
 use super::arena::Arena;
-use super::history::History;
+use super::history::StreamHistory;
 
-/// Attempts, and the terms that sum to them.
+/// The identity of TCP: attempts, then the first and last of the terms that sum to them.
 const TCP_IDENTITY: (Counter, Counter, Counter) = (Counter::Attempts, Counter::Completed, Counter::OpenNoAck);
-/// The same of UDP.
+/// The identity of UDP: flows, then the first and last of the terms that sum to them.
 const UDP_IDENTITY: (Counter, Counter, Counter) =
     (Counter::UdpFlows, Counter::UdpAnswered, Counter::UdpEvicted);
-/// No stream is long enough to count so far: a gauge that is above went below zero.
+/// No stream is long enough to count this far: a larger gauge fell below zero.
 const SMALL: u64 = 1 << 32;
 
-/// The books at one moment.
-pub(super) struct Words([u64; COUNTERS]);
+/// The words of the books at one moment.
+pub(super) struct OracleWords([u64; COUNTERS]);
 
-impl Words {
+impl OracleWords {
     pub(super) fn of(books: &Books) -> Self {
         Self(std::array::from_fn(|i| books.words()[i].load()))
     }
@@ -32,23 +32,24 @@ impl Words {
         self.0[counter as usize]
     }
 
-    /// The identities, both in themselves.
+    /// Checks the identities of TCP and UDP within the books.
     pub(super) fn balance(&self) {
         for (total, first, last) in [TCP_IDENTITY, UDP_IDENTITY] {
             let terms = &self.0[first as usize..=last as usize];
             assert!(terms.iter().all(|term| *term < SMALL), "{total:?}: a gauge below zero: {terms:?}");
             assert_eq!(self.at(total), terms.iter().sum::<u64>(), "{total:?}: {terms:?}");
         }
-        assert_eq!(self.at(Counter::Begin), self.at(Counter::End), "no pair is half done");
-        assert_eq!(self.at(Counter::Contended), 0, "nobody else is here");
+        assert_eq!(self.at(Counter::Begin), self.at(Counter::End), "no update of the books is unfinished");
+        assert_eq!(self.at(Counter::Contended), 0, "a single thread has no contention");
         assert!(self.at(Counter::OrphanSynAck) < SMALL, "orphans below zero");
     }
 
-    /// The slots hold what the gauges say: the open attempts all, of the rest some were displaced.
+    /// Checks the gauges against the slots: all open attempts are in the slots; of the other flows some were
+    /// evicted.
     pub(super) fn agree_with(&self, storage: &Storage<'_>) {
         let mut held = [0; COUNTERS];
         let mut hold = |tag: Tag| {
-            assert!(!tag.is_locked(), "a slot left locked");
+            assert!(!tag.is_locked(), "a slot is still locked");
             held[tag.state().gauge_place()] += 1;
         };
         storage.slots4.iter().for_each(|slot| hold(Tag(slot.tag().load())));
@@ -60,8 +61,8 @@ impl Words {
         }
     }
 
-    /// What one packet may change.
-    pub(super) fn follow(&self, before: &Self, packet: &Packet, history: &History) {
+    /// Checks the changes that one packet made.
+    pub(super) fn follow(&self, before: &Self, packet: &Packet, history: &StreamHistory) {
         for (i, (now, then)) in self.0.iter().zip(&before.0).enumerate() {
             assert!(can_fall(i) || now >= then, "counter {i} fell from {then} to {now} with {packet:?}");
         }
@@ -75,7 +76,7 @@ impl Words {
         }
     }
 
-    /// A verdict that can be left again is entered at least as often as its gauge rises.
+    /// Checks that a verdict that can be left again is entered at least as often as its gauge rises.
     fn entries(&self, before: &Self) {
         let tcp = verdict::TCP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?.counter)));
         let udp = UDP.iter().filter_map(|row| Some((row.gauges[0].counter, row.entered?.counter)));
@@ -87,7 +88,7 @@ impl Words {
         }
     }
 
-    /// The rows of the services sum to the books; `rows` are all those in use.
+    /// Checks that the services' rows sum to the books; `rows` are all rows in use.
     fn sum_of_services(&self, storage: &Storage<'_>, rows: &[usize]) {
         let (mut tcp, mut udp) = ([0_u64; SERVICE_GAUGES], [0_u64; SERVICE_GAUGES]);
         for &row in rows {
@@ -102,23 +103,23 @@ impl Words {
     }
 }
 
-/// Does the counter at this place fall where flows leave a verdict again?
+/// Can the counter at this index fall, because flows leave its verdict again?
 fn can_fall(place: usize) -> bool {
     row_of(&verdict::TCP, place).is_some_and(Row::can_fall) || row_of(&UDP, place).is_some_and(Row::can_fall)
 }
 
-/// What must hold once the last packet is done.
-pub(super) fn at_rest(memory: &Memory<'_>, config: &Config, words: &Words, arena: &Arena) {
+/// Checks what must hold after the last packet.
+pub(super) fn at_rest(memory: &Memory<'_>, config: &Config, words: &OracleWords, arena: &Arena) {
     let storage = memory.storage();
-    // All in one, by few branches: the fuzzer counts each.
+    // One expression with few branches: the fuzzer counts each branch.
     let stripes = storage.stripes.chunks(16).map(|some| some.iter().fold(0, |all, one| all | one.load()));
-    assert_eq!(stripes.fold(0, |all, some| all | some), 0, "a stripe left taken");
+    assert_eq!(stripes.fold(0, |all, some| all | some), 0, "a stripe is still locked");
     words.sum_of_services(storage, arena.service_rows());
     let records = [keep(storage.slots4, config), keep(storage.slots6, config)];
     records.iter().flatten().for_each(|record| stands(record, memory.now(), config));
 }
 
-/// The records of a table, each once and in a set of its own.
+/// Checks that each record of a table is there once and in one of its sets; returns the records.
 fn keep<S: Slot>(slots: &[S], config: &Config) -> Vec<Record> {
     let mask = u32::try_from(slots.len() / WAYS as usize - 1).unwrap_or(u32::MAX);
     let mut keys: Vec<FlowKey> = Vec::new();
@@ -127,20 +128,20 @@ fn keep<S: Slot>(slots: &[S], config: &Config) -> Vec<Record> {
         let Some(record) = table::read(slot) else { continue };
         assert!(!keys.contains(&record.key), "a key twice: {:?}", record.key);
         let sets = config.factors.map(|factors| set_of(hash(&record.key, S::FAMILY, &factors), mask));
-        assert!(sets.contains(&(index / WAYS)), "a record out of its sets: {record:?}");
+        assert!(sets.contains(&(index / WAYS)), "a record outside its sets: {record:?}");
         keys.push(record.key);
         records.push(record);
     }
     records
 }
 
-/// Every packet is in one class.
+/// Checks that every packet is counted in one class.
 pub(super) fn classes(storage: &Storage<'_>, packets: u64) {
     let counted = storage.classes.iter().flatten().map(|word| word.load());
     assert_eq!(counted.sum::<u64>(), packets, "every packet is in one class");
 }
 
-/// A record has one verdict, and it is the one its state is counted by.
+/// Checks that a record has one verdict, which fits the state that counts it.
 fn stands(record: &Record, now: Now, config: &Config) {
     let clocks = Clocks {
         half_open_after_ns: config.half_open_after_ns,

@@ -1,5 +1,5 @@
-//! Bytes as a stream of packets: a header, then six bytes a packet. Numbers come from short tables of
-//! what matters, so that a mutation hits a relation and not one value of 2³².
+//! Reads bytes as a stream of packets: a header, then six bytes per packet. Numbers come from short tables of
+//! relevant values, so that a mutation hits a relation and not one value of 2³².
 
 use handshake_common::abi::{Config, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, option, point};
 use handshake_common::engine;
@@ -13,12 +13,12 @@ const MS: i64 = 1_000_000;
 const S: i64 = 1_000 * MS;
 const T1: i64 = 3 * S;
 const T2: i64 = 75 * S;
-/// Jiffies at 250 Hz, the tick of most kernels.
+/// The length of a jiffy at 250 Hz, the tick of most kernels.
 const TICK: i64 = 4 * MS;
 const UDP_IDLE: i64 = 60 * S;
 const IDLE_AFTER: i64 = 3_600 * S;
 
-/// Time passes, stands, jumps over every limit and runs backwards.
+/// Pauses between packets, in ns: time stands, passes, jumps over every limit, and runs backwards.
 const PAUSES: [i64; 16] = [
     0,
     0,
@@ -32,16 +32,16 @@ const PAUSES: [i64; 16] = [
     T2,
     T2 + 64,
     UDP_IDLE + TICK,
-    // A record's 32-bit ticks end between these two.
+    // A record's 32-bit ticks wrap between these two.
     274 * S,
     IDLE_AFTER + TICK,
     -S,
-    // Half of the jiffies' circle.
+    // Half of the range of 32-bit jiffies.
     -(TICK << 31),
 ];
-/// Initial sequence numbers: two an end, at the ends of the circle and of its halves.
+/// Initial sequence numbers, at the ends of the number space and of its halves.
 const BASES: [u32; 8] = [u32::MAX, 0, 0x7fff_ffff, 0x8000_0000, 1_000, 0xffff_0000, 0x4000_0000, 1];
-/// What is added to one.
+/// Offsets that are added to an initial sequence number.
 const STEPS: [u32; 32] = [
     0,
     1,
@@ -79,8 +79,8 @@ const STEPS: [u32; 32] = [
 const PAYLOADS: [u32; 16] =
     [0, 0, 0, 0, 0, 1, 2, 10, 100, 535, 1_460, 2_920, 16_000, 65_475, 65_535, 200_000];
 const SEGMENTS: [u16; 4] = [1, 1, 2, 45];
-/// Both ends of a flow, the last word of their addresses and their ports: shared clients, shared services,
-/// a flow with itself, and a group.
+/// Both ends of a flow, as the last word of the address and the port: shared clients, shared services, a flow
+/// with itself, and a multicast group.
 const FLOWS: [[(u32, u16); 2]; 8] = [
     [(1, 1_000), (2, 80)],
     [(1, 1_001), (2, 80)],
@@ -91,21 +91,21 @@ const FLOWS: [[(u32, u16); 2]; 8] = [
     [(5, 80), (5, 80)],
     [(1, 1_000), (GROUP, 80)],
 ];
-/// Stands for a multicast address.
+/// Stands for a multicast address in [`FLOWS`].
 const GROUP: u32 = 224;
 
-/// What the header chooses.
+/// The settings that the header selects.
 #[derive(Clone, Copy)]
-pub(super) struct Settings {
-    /// Of either table.
+pub(super) struct StreamSettings {
+    /// The number of slots of each table.
     pub(super) slots: usize,
-    /// Port 80 alone is wanted.
+    /// Whether the filter selects port 80 alone.
     pub(super) by_port: bool,
     options: u32,
     start: Now,
 }
 
-impl Settings {
+impl StreamSettings {
     fn of(byte: u8) -> Self {
         let has = |bit: u8| byte >> bit & 1 != 0;
         let by_port = has(5);
@@ -143,7 +143,7 @@ impl Settings {
 
 /// The packets of an input.
 pub(super) struct Stream<'a> {
-    settings: Settings,
+    settings: StreamSettings,
     rest: &'a [u8],
     now_ns: u64,
 }
@@ -151,15 +151,15 @@ pub(super) struct Stream<'a> {
 impl<'a> Stream<'a> {
     pub(super) fn over(data: &'a [u8]) -> Self {
         let (&header, rest) = data.split_first().unwrap_or((&0, &[]));
-        let settings = Settings::of(header);
+        let settings = StreamSettings::of(header);
         Self { settings, rest, now_ns: settings.start.ns }
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> StreamSettings {
         self.settings
     }
 
-    /// The next packet, and when it comes.
+    /// The next packet and its time.
     pub(super) fn next(&mut self) -> Option<(Now, Packet)> {
         let (code, rest): (&[u8; 6], _) = self.rest.split_first_chunk()?;
         self.rest = rest;
@@ -169,7 +169,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// What a packet is: most are TCP.
+/// The packet of six bytes: five of eight are TCP.
 fn packet(&[flow, flags, seq, ack, time, size]: &[u8; 6]) -> Packet {
     let family = if flow & 8 != 0 { Family::V6 } else { Family::V4 };
     let mut ends = FLOWS[usize::from(flow & 7)];
@@ -215,7 +215,7 @@ fn udp(packet: &mut Packet, size: u8) {
     packet.ip_length = u32::from(packet.header_length) + PAYLOADS[usize::from(size & 0xf)];
 }
 
-/// An ICMP error about a packet of the flow.
+/// An ICMP error that quotes a packet of the flow.
 fn quoted(packet: &mut Packet, tcp: bool, flags: u8, seq: u8) {
     packet.protocol = if tcp { TCP } else { UDP };
     packet.class = Class::Icmp as u8;
@@ -229,7 +229,7 @@ fn number(code: u8) -> u32 {
     BASES[usize::from(code & 7)].wrapping_add(STEPS[usize::from(code >> 3)])
 }
 
-/// Two interfaces, both directions, and the last point there is.
+/// One of two interfaces in both directions, or the last point there is.
 fn point_of(code: u8) -> u8 {
     const LAST: u8 = 6;
     const _: () = assert!(LAST as usize + 1 == MAX_INTERFACES);
@@ -248,7 +248,7 @@ fn address(family: Family, last: u32) -> [u32; 4] {
     }
 }
 
-/// A packet to each service that a stream can have.
+/// One packet to each service that a stream can have.
 pub(super) fn services() -> impl Iterator<Item = Packet> {
     let codes = (0..32).flat_map(|flow| [flow, flow | 5 << 5]);
     codes.map(|flow| packet(&[flow, flag::SYN, 0, 0, 0, 0]))
@@ -258,13 +258,13 @@ fn at(ns: u64) -> Now {
     Now { ns, jiffies: jiffies(ns) }
 }
 
-/// Of the jiffies the low half, as the records keep them.
+/// The low 32 bits of the jiffies, as records keep them.
 fn jiffies(ns: u64) -> u32 {
     let jiffies = (ns / TICK.cast_unsigned()) & u64::from(u32::MAX);
     u32::try_from(jiffies).unwrap_or(u32::MAX)
 }
 
-/// The same for every input: a linear congruential stream (Knuth's MMIX).
+/// Hash factors, the same for every input: a linear congruential generator (Knuth's MMIX).
 fn factors() -> [[u64; HASH_WORDS]; 2] {
     let mut state = 1_u64;
     engine::factors(|| {
