@@ -12,7 +12,7 @@ echo page > /www/page
 httpd -p 80 -h /www
 echo "kernel $(cat /proc/sys/kernel/osrelease)"
 
-# Attaches by a hook, with what else handshake is told.
+# Attaches by a hook; the other arguments go to handshake.
 start() {
     : > /said
     handshake watch -i lo --direction both -o json --hook "$@" > /report 2> /said &
@@ -21,11 +21,11 @@ start() {
         kill -0 $agent 2> /dev/null || break
         sleep 1
     done
-    # What the verifier has gone through for each program, of a million instructions at most.
+    # The instructions that the verifier processed for each program; a million is its limit.
     echo "verified: $(cat /proc/$agent/fdinfo/* 2> /dev/null | grep verified_insns | sort -u)"
 }
 
-# Tries one hook: attaches, has traffic, and shows the report.
+# Tries one hook: attaches, makes traffic, and prints the report.
 try() {
     echo "<$1>"
     start "$1"
