@@ -1,7 +1,7 @@
 //! The books: the terms of the identity, of all attempts or of one service's.
 //!
 //! The gauges are the truth for how many attempts are open and of which cause, and they balance at every reading. The scan
-//! of the tables comes later, while packets go on arriving, so it may count a few more or less. It therefore only says how
+//! of the tables comes later, while packets keep arriving, so it may count a few more or less. It therefore only says how
 //! the gauges' open attempts divide by age:
 //!
 //! ```text
@@ -24,18 +24,18 @@ use crate::source::scan::{Ages, ByCause};
 /// The identity's terms: of all attempts, or of one service's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Books {
-    /// SYNs with a new identity.
+    /// SYNs that began an attempt.
     pub attempts: u64,
-    /// By verdict, then by cause; of a verdict without causes all is in the first place.
+    /// Attempts by verdict, then by cause; a verdict without causes uses the first place.
     figures: [ByCause; Verdict::ALL.len()],
 }
 
-/// TCP's figures.
+/// The figures of TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
-    /// The identity.
+    /// The terms of the identity.
     pub books: Books,
-    /// Completed more than T1 after the first SYN.
+    /// Attempts completed more than T1 after the first SYN.
     pub late: u64,
     /// The verdicts outside the identity; the others count 0 here.
     outside: [u64; Verdict::ALL.len()],
@@ -44,18 +44,18 @@ pub struct Tcp {
     signs: [u64; Sign::ALL.len()],
 }
 
-/// UDP's figures: of all flows, or of one service's.
+/// The figures of UDP: of all flows, or of one service's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UdpBooks {
-    /// Flows seen.
+    /// All flows.
     pub flows: u64,
     figures: [u64; UdpVerdict::ALL.len()],
 }
 
-/// UDP's figures.
+/// The figures of UDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Udp {
-    /// The identity.
+    /// The terms of the identity.
     pub books: UdpBooks,
     /// How often each verdict was entered, where flows leave it again.
     entered: [Option<u64>; UdpVerdict::ALL.len()],
@@ -102,7 +102,7 @@ impl Books {
         self.figures[verdict as usize]
     }
 
-    /// So many attempts, of which these had these verdicts.
+    /// Books of `attempts`, with the given figures by verdict and cause.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn of(attempts: u64, figures: &[(Verdict, [u64; 2])]) -> Self {
@@ -158,8 +158,8 @@ impl Tcp {
 }
 
 impl UdpBooks {
-    /// Divides the flows that wait by what the scan found younger than T1. Where time stands still none is
-    /// pending: no answer will come.
+    /// Divides the flows that wait for an answer by what the scan found younger than T1. Where time stands still none
+    /// is pending, because no answer will come.
     pub(super) fn settle(gauge: impl Fn(Counter) -> u64, ages: &Ages, stopped: bool) -> Self {
         let waiting = gauge(Counter::UdpWaiting);
         let pending = if stopped { 0 } else { ages.pending.min(waiting) };

@@ -1,17 +1,17 @@
-//! What stays the same over a run: where the packets come from, since when, and which flows count.
+//! The parts of a report that stay the same over a run: the origin of the packets, the start, the filter.
 
 use crate::options::Filter;
 
-/// What stays the same over a run.
+/// The parts of a report that stay the same over a run.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// What is looked at.
+    /// The origin of the packets.
     pub origin: Origin,
     /// When counting began, ns since the Unix epoch.
     pub from_ns: u64,
-    /// Which flows count.
+    /// The filter; flows that do not match it are not tracked.
     pub filter: Filter,
-    /// Services listed by name, of each protocol.
+    /// The number of services that a report lists by name, of each protocol.
     pub top: usize,
 }
 
@@ -20,14 +20,14 @@ pub struct Context {
 pub enum Origin {
     /// A file; `-` is standard input.
     Capture {
-        /// As given on the command line.
+        /// The path as given on the command line.
         path: String,
-        /// The names of its interfaces that have one, by hook point; those met so far.
+        /// Names of its interfaces by hook point, as far as packets have come from them; `None` for one without a name.
         interfaces: Vec<Option<String>>,
     },
     /// Interfaces, in the order of the records' hook points.
     Live {
-        /// At least one.
+        /// The interfaces; at least one.
         interfaces: Vec<Interface>,
     },
 }
@@ -35,14 +35,14 @@ pub enum Origin {
 /// An interface that is watched, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Interface {
-    /// As `ip link` names it.
+    /// The name that `ip link` shows.
     pub name: String,
-    /// The hook that sees what comes in, in the words of `--hook`.
+    /// The hook for incoming packets, in the words of `--hook`.
     pub ingress: Option<String>,
-    /// The hook that sees what goes out.
+    /// The hook for outgoing packets.
     pub egress: Option<String>,
-    /// A super-packet counts as one here, since the hook cannot see its segments.
+    /// Whether a super-packet counts as one packet, because the hook cannot see its segments.
     pub merged: bool,
-    /// Programs that see, and may drop, packets before ours.
+    /// Programs that see packets before ours and may drop them.
     pub before: Vec<String>,
 }

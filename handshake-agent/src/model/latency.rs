@@ -10,24 +10,24 @@ use crate::source::Reading;
 /// The latency of one leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// Samples.
+    /// Attempts whose time is known.
     pub count: u64,
-    /// Attempts left out: retransmissions or disorder blur their time.
+    /// Attempts left out, because retransmissions or disorder blur their time (Karn's rule).
     pub excluded: u64,
-    /// Unknown without a sample.
+    /// `None` without a sample.
     pub quantiles: Option<Quantiles>,
 }
 
-/// What the samples of a leg come to, ns: bucket bounds, at most 1/16 above the truth.
+/// Quantiles of a leg, ns: upper bounds of buckets, at most 1/16 above the true value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantiles {
-    /// Half of the samples are at most this.
+    /// The median.
     pub p50_ns: u64,
-    /// 90 of 100 are.
+    /// 90 of 100 samples are at most this.
     pub p90_ns: u64,
-    /// 99 of 100 are.
+    /// 99 of 100 samples are at most this.
     pub p99_ns: u64,
-    /// All are.
+    /// The longest sample.
     pub max_ns: u64,
 }
 

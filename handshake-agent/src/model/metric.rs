@@ -1,5 +1,5 @@
-//! Every metric: its name, unit, sentence and getter. JSON is written from this table, and whatever
-//! else shows or asks for a figure by name reads it here.
+//! The table of metrics: name, unit, sentence and getter. JSON is written from it, and expectations find their
+//! figures in it.
 //!
 //! A name is the figure's path in the JSON report. Names of verdicts, causes, signs, classes and
 //! legs are those of `handshake-common`; the table is made from its enums, so none can be missing.
@@ -34,11 +34,11 @@ pub enum Unit {
 pub struct Metric<T> {
     /// Its path in the JSON object of a `T`.
     pub name: String,
-    /// What it counts.
+    /// The unit of the figure.
     pub unit: Unit,
     /// What it means, and where to look.
     pub help: &'static str,
-    /// Does it never fall while counting goes on? Then its rate means something.
+    /// Whether it never falls during a run, so that its rate has a meaning.
     pub rises: bool,
     get: Getter<T>,
 }
@@ -69,7 +69,7 @@ impl<T> Metric<T> {
         Self { name: name.into(), unit, help, rises: true, get: Box::new(get) }
     }
 
-    /// The same of a figure that may fall.
+    /// The same metric, as one that may fall.
     fn falling_if(self, falls: bool) -> Self {
         Self { rises: !falls, ..self }
     }
@@ -115,15 +115,14 @@ pub static METRICS: LazyLock<Vec<Metric<Snapshot>>> = LazyLock::new(|| {
 /// Packets by class, of an interface or of all.
 pub static PACKETS: LazyLock<Vec<Metric<Packets>>> = LazyLock::new(packets);
 
-/// What is counted for each service as well, under the names it has in the report: of a service of the other protocol
-/// nothing is known.
+/// The metrics of a service, under their names in the report; `None` for a service of the other protocol.
 pub static SERVICE: LazyLock<Vec<Metric<ServiceBooks>>> = LazyLock::new(|| {
     let tcp = books().into_iter().map(|metric| metric.maybe_within("tcp", ServiceBooks::tcp));
     let udp = udp_books().into_iter().map(|metric| metric.maybe_within("udp", ServiceBooks::udp));
     tcp.chain(udp).collect()
 });
 
-/// What is known of one leg's times.
+/// The figures of one leg.
 pub static LATENCY: LazyLock<Vec<Metric<Latency>>> = LazyLock::new(latency);
 
 fn losses() -> Vec<Metric<Snapshot>> {
@@ -231,7 +230,7 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     all
 }
 
-/// How often each verdict was entered that attempts or flows leave again.
+/// How often each verdict was entered that attempts or flows can leave again.
 fn entries<V: Copy + Send + Sync>(
     protocol: &str,
     table: &[Row<V>],

@@ -6,13 +6,13 @@ use handshake_common::wire::Class;
 /// Packets by class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packets {
-    /// All of them.
+    /// All packets.
     pub total: u64,
-    /// With an IPv4 header.
+    /// Packets with an IPv4 header.
     pub ipv4: u64,
-    /// With an IPv6 header.
+    /// Packets with an IPv6 header.
     pub ipv6: u64,
-    /// Of flows that the filter leaves out; not known by interface.
+    /// Packets of flows that the filter excludes; not known by interface.
     pub filtered: Option<u64>,
     /// IPv6 packets with more extension headers than are walked; not known by interface.
     pub extension_chains: Option<u64>,

@@ -19,7 +19,7 @@ pub const FIRST_UDP_ROW: u16 = (SERVICES / 2) as u16;
 pub struct ServiceRow {
     /// The responder; `None` is `other`.
     pub service: Option<SocketAddr>,
-    /// Its figures.
+    /// The figures of the service.
     pub books: ServiceBooks,
 }
 
@@ -50,7 +50,7 @@ impl ServiceBooks {
     }
 }
 
-/// The `top` services of each protocol, busiest first; all others in one row a protocol.
+/// The `top` services of each protocol, the busiest first; all others in one row per protocol.
 pub(super) fn rank(services: &[(u16, Service)], scan: &Scan, stopped: bool, top: usize) -> Vec<ServiceRow> {
     let (mut tcp, mut udp) = (Vec::new(), Vec::new());
     for (row, service) in services {

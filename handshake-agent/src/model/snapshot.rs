@@ -24,17 +24,18 @@ use crate::source::{Moment, Reading, Source};
 /// The figures of one report.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// What stays the same over the run.
+    /// The parts that stay the same over the run.
     pub context: Arc<Context>,
     /// When it was taken, ns since the Unix epoch.
     pub taken_at_ns: u64,
     /// The same moment on the records' clocks.
     pub now: Now,
-    /// Time stands still: what is open is half-open.
+    /// Whether time stands still, as at the end of a capture: what is open is half-open.
     pub stopped: bool,
     /// When flows change by age alone.
     pub clocks: Clocks,
-    /// When the latest SYN that passed the filter had been counted, ns since the epoch; the start while there was none.
+    /// The time of the snapshot that first counted the latest SYN, ns since the Unix epoch; the start of the run while
+    /// there was none.
     pub syn_seen_ns: u64,
     /// SYNs and first UDP packets that got no record.
     pub untracked: u64,
@@ -60,7 +61,7 @@ pub struct Snapshot {
     pub table: Table,
     /// The busiest services and the two sums of the others, TCP's first.
     pub services: Vec<ServiceRow>,
-    /// What the latencies come from, for the difference of two snapshots.
+    /// The histograms of the legs, for the difference of two snapshots.
     histograms: Arc<[Histogram; 3]>,
 }
 
@@ -133,7 +134,7 @@ impl Snapshot {
         Self { services: ranked(tcp, udp, top), ..self.clone() }
     }
 
-    /// Is every verdict the wire's? Nothing was lost, then.
+    /// Whether nothing was lost, so that every verdict is the wire's.
     pub fn is_exact(&self) -> bool {
         self.losses().iter().all(|(_, lost)| *lost == 0)
     }
@@ -150,12 +151,12 @@ impl Snapshot {
         ]
     }
 
-    /// How long counting has gone on, ns.
+    /// The length of the run, ns.
     pub fn elapsed_ns(&self) -> u64 {
         self.taken_at_ns.saturating_sub(self.context.from_ns)
     }
 
-    /// How long ago a SYN passed the filter, ns.
+    /// The time since a SYN passed the filter, ns.
     pub fn quiet_ns(&self) -> u64 {
         self.taken_at_ns.saturating_sub(self.syn_seen_ns)
     }
@@ -214,7 +215,7 @@ impl<'a> Interval<'a> {
         difference(self.now.histogram(leg), self.before.histogram(leg))
     }
 
-    /// Its length, ns.
+    /// The length of the interval, ns.
     pub fn elapsed_ns(&self) -> u64 {
         self.now.taken_at_ns.saturating_sub(self.before.taken_at_ns)
     }

@@ -5,10 +5,10 @@ use handshake_common::abi::Counter;
 use crate::model::books::word;
 use crate::source::Reading;
 
-/// The flow tables.
+/// How full the flow tables are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Slots of both.
+    /// Slots of both tables.
     pub slots: u64,
     /// Slots that hold a record.
     pub used: u64,
@@ -16,7 +16,7 @@ pub struct Table {
     pub evictions: [u64; EVICTIONS.len()],
 }
 
-/// What kinds of records are counted when they are evicted, from the least worth to the most.
+/// The kinds of records that evictions are counted by, from the least worth to the most.
 pub const EVICTIONS: [(&str, Counter); 6] = [
     ("expired", Counter::EvictedExpired),
     ("closed", Counter::EvictedClosed),
