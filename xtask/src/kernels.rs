@@ -36,7 +36,7 @@ const TIMEOUT_S: &str = "900";
 const HOOKS: [&str; 2] = ["clsact", "xdp-generic"];
 /// The number of connections that complete on each hook; one more is refused.
 const CONNECTIONS: u64 = 5;
-/// What the kernel side says of the ACK that completes a handshake.
+/// The kernel side's line under -vv about the ACK that completes a handshake, in part.
 const EXPLAINED: &str = "SYN-RECEIVED      -> ESTABLISHED";
 
 /// Test handshake on the oldest kernel that it supports, in an emulated machine
@@ -180,7 +180,7 @@ fn judge(console: &str) -> Result<()> {
     }
     for hook in HOOKS {
         let said = between(console, &format!("<-vv {hook}>\n"), &format!("</-vv {hook}>"))
-            .with_context(|| format!("no word of {hook} with -vv:\n{console}"))?;
+            .with_context(|| format!("no output of {hook} with -vv:\n{console}"))?;
         ensure!(said.contains(EXPLAINED), "{hook} with -vv on Linux {kernel}:\n{said}");
         println!("Linux {kernel}: {hook} explains a handshake with -vv");
         println!("  instructions verified, of a million at most: {}", verified(said));
@@ -188,7 +188,7 @@ fn judge(console: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the verifier went through, a number per program.
+/// The numbers of instructions that the verifier processed, one per program.
 fn verified(said: &str) -> String {
     let numbers = said.lines().filter_map(|line| line.split_once("verified_insns:"));
     numbers.map(|(_, number)| number.trim().to_owned()).collect::<Vec<_>>().join(", ")
