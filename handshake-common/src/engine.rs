@@ -32,7 +32,7 @@ pub use self::service::service_row;
 use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
-use crate::record::{Clocks, Now, State};
+use crate::record::{Clocks, Now, State, TcpState};
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
 use crate::tcp::{self, Change, Segment};
 use crate::udp;
@@ -297,6 +297,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             }
             NewRecord::Udp => {
                 let (record, state) = udp::open(self.packet, S::FAMILY, now.ns);
+                let state = state.state();
                 slot.body().set_udp(record);
                 service = self.enter(Counter::UdpFlows, state);
                 self.count_entry(state);
@@ -307,7 +308,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
         };
         slot.last().store(now.jiffies);
         if !self.key.udp && self.platform.wants_explanations() {
-            let change = Change::stay(state, flags);
+            let change = Change::stay(TcpState::from_number(state as u8), flags);
             self.explain(State::Empty, &change, &slot.body().tcp(), self.side(flags));
         }
         slot.tag().swap(old.next(state, flags, service).0);

@@ -56,7 +56,7 @@ mod spin {
 /// Defines an enum together with `ALL`, its variants in their order, so that none is missing there.
 macro_rules! listed {
     ($(#[$about:meta])* pub enum $name:ident {
-        $($(#[$variant_about:meta])* $variant:ident $(= $number:literal)?,)+
+        $($(#[$variant_about:meta])* $variant:ident $(= $number:expr)?,)+
     }) => {
         $(#[$about])*
         pub enum $name {

@@ -6,14 +6,12 @@ use crate::flow::{Family, FlowKey, Side};
 use crate::verdict::{Cause, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
 
 listed! {
-    /// How a record stands. The TCP names are RFC 9293 §3.3.2's where it has one.
+    /// How the record of a TCP conversation stands. The names are RFC 9293 §3.3.2's where it has one.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u8)]
-    pub enum State {
-        /// A free slot.
-        Empty = 0,
+    pub enum TcpState {
         /// A SYN, and no valid SYN+ACK yet.
-        SynSent,
+        SynSent = 1,
         /// A valid SYN+ACK, and no valid ACK yet.
         SynReceived,
         /// The handshake is proven.
@@ -32,14 +30,105 @@ listed! {
         Midstream,
         /// A SYN+ACK whose SYN was not seen.
         OrphanSynAck,
-        /// UDP, nothing came back.
-        UdpWaiting,
-        /// UDP, a packet came back.
-        UdpAnswered,
-        /// UDP, ICMP says that nobody listens.
-        UdpUnreachable,
-        /// UDP to a group.
-        UdpMulticast,
+    }
+}
+
+listed! {
+    /// How the record of a UDP flow stands.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum UdpState {
+        /// Nothing came back.
+        Waiting = 11,
+        /// A packet came back.
+        Answered,
+        /// An ICMP error says that nothing listens.
+        Unreachable,
+        /// Sent to a group.
+        Multicast,
+    }
+}
+
+listed! {
+    /// How a record stands, of either protocol: the tag's byte. The rules of a protocol know its own states alone.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum State {
+        /// A free slot.
+        Empty = 0,
+        /// [`TcpState::SynSent`].
+        SynSent = TcpState::SynSent as u8,
+        /// [`TcpState::SynReceived`].
+        SynReceived = TcpState::SynReceived as u8,
+        /// [`TcpState::Established`].
+        Established = TcpState::Established as u8,
+        /// [`TcpState::Closed`].
+        Closed = TcpState::Closed as u8,
+        /// [`TcpState::Refused`].
+        Refused = TcpState::Refused as u8,
+        /// [`TcpState::Unreachable`].
+        Unreachable = TcpState::Unreachable as u8,
+        /// [`TcpState::InitiatorAborted`].
+        InitiatorAborted = TcpState::InitiatorAborted as u8,
+        /// [`TcpState::ResponderAborted`].
+        ResponderAborted = TcpState::ResponderAborted as u8,
+        /// [`TcpState::Midstream`].
+        Midstream = TcpState::Midstream as u8,
+        /// [`TcpState::OrphanSynAck`].
+        OrphanSynAck = TcpState::OrphanSynAck as u8,
+        /// [`UdpState::Waiting`].
+        UdpWaiting = UdpState::Waiting as u8,
+        /// [`UdpState::Answered`].
+        UdpAnswered = UdpState::Answered as u8,
+        /// [`UdpState::Unreachable`].
+        UdpUnreachable = UdpState::Unreachable as u8,
+        /// [`UdpState::Multicast`].
+        UdpMulticast = UdpState::Multicast as u8,
+    }
+}
+
+impl TcpState {
+    /// The state with this number; a number that is none is taken for [`Midstream`](Self::Midstream). By one comparison,
+    /// as [`State::from_number`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        const FIRST: u8 = TcpState::ALL[0] as u8;
+        if number.wrapping_sub(FIRST) as usize >= Self::ALL.len() {
+            return Self::Midstream;
+        }
+        // SAFETY: the numbers from the first on are the states' own, asserted below.
+        unsafe { core::mem::transmute::<u8, Self>(number) }
+    }
+
+    /// The same among the states of both protocols.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> State {
+        // SAFETY: every number of these states is one of `State`'s, which is defined by them.
+        unsafe { core::mem::transmute::<u8, State>(self as u8) }
+    }
+}
+
+impl UdpState {
+    /// The state with this number; a number that is none is taken for [`Waiting`](Self::Waiting).
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        const FIRST: u8 = UdpState::ALL[0] as u8;
+        if number.wrapping_sub(FIRST) as usize >= Self::ALL.len() {
+            return Self::Waiting;
+        }
+        // SAFETY: the numbers from the first on are the states' own, asserted below.
+        unsafe { core::mem::transmute::<u8, Self>(number) }
+    }
+
+    /// The same among the states of both protocols.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> State {
+        // SAFETY: every number of these states is one of `State`'s, which is defined by them.
+        unsafe { core::mem::transmute::<u8, State>(self as u8) }
     }
 }
 
@@ -219,6 +308,18 @@ const _: () = {
         assert_state(State::ALL[i], i);
         i += 1;
     }
+    let (mut tcp, mut udp) = (0, 0);
+    while tcp < TcpState::ALL.len() {
+        let number = TcpState::ALL[tcp] as u8;
+        assert!(number as usize == 1 + tcp && TcpState::from_number(number) as u8 == number);
+        tcp += 1;
+    }
+    while udp < UdpState::ALL.len() {
+        let number = UdpState::ALL[udp] as u8;
+        assert!(number as usize == 1 + tcp + udp && UdpState::from_number(number) as u8 == number);
+        udp += 1;
+    }
+    assert!(1 + tcp + udp == State::ALL.len(), "a state is TCP's, UDP's or a free slot's");
 };
 
 const fn assert_state(state: State, place: usize) {

@@ -14,7 +14,7 @@ mod tests;
 
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side;
-use crate::record::State;
+use crate::record::TcpState;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 use crate::wire::{Class, Packet, flag, quote};
@@ -139,7 +139,7 @@ impl SmallSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The state, perhaps the same.
-    pub state: State,
+    pub state: TcpState,
     /// Bits of [`tag`].
     pub flags: u16,
     /// The segment begins a new attempt in the place of this record; nothing else here counts.
@@ -170,7 +170,7 @@ impl Change {
     #[must_use]
     pub const fn unpack(word: u64) -> Self {
         Self {
-            state: State::from_number((word & 0xff) as u8),
+            state: TcpState::from_number((word & 0xff) as u8),
             flags: (word >> 8 & 0xffff) as u16,
             new_attempt: word >> 24 & 1 != 0,
             signs: SmallSet((word >> 32 & 0xff) as u8),
@@ -182,7 +182,7 @@ impl Change {
     /// Nothing but this state and these flags.
     #[inline(always)]
     #[must_use]
-    pub const fn stay(state: State, flags: u16) -> Self {
+    pub const fn stay(state: TcpState, flags: u16) -> Self {
         Self {
             state,
             flags,
@@ -200,7 +200,7 @@ impl Change {
     }
 
     #[inline(always)]
-    const fn to(mut self, state: State) -> Self {
+    const fn to(mut self, state: TcpState) -> Self {
         self.state = state;
         self
     }
@@ -269,7 +269,7 @@ pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
 /// One segment of `side` meets a record.
 #[inline(always)]
 pub fn step(
-    state: State,
+    state: TcpState,
     flags: u16,
     record: &mut TcpRecord,
     side: Side,
@@ -297,7 +297,7 @@ pub fn step(
     };
     // Many ways meet here: the verifier goes on from here once.
     let change = Change::unpack(change.pack() ^ context.veil);
-    if matches!(change.state, State::Established) && !matches!(state, State::Established) {
+    if matches!(change.state, TcpState::Established) && !matches!(state, TcpState::Established) {
         return transition.complete(change);
     }
     change
@@ -335,7 +335,7 @@ fn count(record: &mut TcpRecord, segment: &Segment) {
 
 /// A segment at the record it belongs to.
 struct Transition<'a> {
-    state: State,
+    state: TcpState,
     flags: u16,
     record: &'a mut TcpRecord,
     segment: &'a Segment,
@@ -409,7 +409,7 @@ impl Transition<'_> {
         let late = if waited > self.context.half_open_after_ns { tag::LATE } else { 0 };
         let closes = matches!(self.segment.kind, SegmentKind::Ack) && self.segment.has(flag::FIN);
         Change { flags: change.flags | late, ..change }
-            .to(if closes { State::Closed } else { State::Established })
+            .to(if closes { TcpState::Closed } else { TcpState::Established })
             .leg(Leg::SynAckToAck, leg_known)
             .leg(Leg::Connect, connect_known)
     }

@@ -3,13 +3,13 @@
 use crate::abi::NO_POINT;
 use crate::abi::UdpRecord;
 use crate::flow::{Family, Side};
-use crate::record::State;
+use crate::record::UdpState;
 use crate::wire::{Packet, quote};
 
 /// The record of a flow whose first packet this is, and its state. Its sender is the initiator.
 #[inline(always)]
 #[must_use]
-pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, State) {
+pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, UdpState) {
     let record = UdpRecord {
         opened_ns: now_ns,
         bytes: [packet.bytes(), 0],
@@ -18,34 +18,20 @@ pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, State) 
         ..UdpRecord::default()
     };
     let group = is_group(&packet.destination, family);
-    (record, if group { State::UdpMulticast } else { State::UdpWaiting })
+    (record, if group { UdpState::Multicast } else { UdpState::Waiting })
 }
 
 /// The state after a packet of `side`, or after an ICMP error that quotes one of its packets.
 #[inline(always)]
 #[must_use]
-pub const fn step(state: State, side: Side, quoted: u8) -> State {
+pub const fn step(state: UdpState, side: Side, quoted: u8) -> UdpState {
     match (state, side) {
-        (State::UdpWaiting, Side::Initiator) if quoted == quote::PORT_UNREACHABLE => State::UdpUnreachable,
-        (State::UdpWaiting | State::UdpUnreachable, Side::Responder) if quoted == quote::NONE => {
-            State::UdpAnswered
+        (UdpState::Waiting, Side::Initiator) if quoted == quote::PORT_UNREACHABLE => UdpState::Unreachable,
+        (UdpState::Waiting | UdpState::Unreachable, Side::Responder) if quoted == quote::NONE => {
+            UdpState::Answered
         }
         (
-            State::Empty
-            | State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Closed
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast,
+            UdpState::Waiting | UdpState::Answered | UdpState::Unreachable | UdpState::Multicast,
             Side::Initiator | Side::Responder,
         ) => state,
     }
@@ -65,20 +51,20 @@ const fn is_group(address: &[u32; 4], family: Family) -> bool {
 mod tests {
     use super::{is_group, step};
     use crate::flow::{Family, Side};
-    use crate::record::State;
+    use crate::record::UdpState;
     use crate::wire::quote;
 
     #[test]
     fn each_state_meets_each_packet() {
-        use State::{UdpAnswered, UdpMulticast, UdpUnreachable, UdpWaiting};
+        use UdpState::{Answered, Multicast, Unreachable, Waiting};
         let (i, r) = (Side::Initiator, Side::Responder);
         // state, then: initiator's packet, responder's packet, ICMP port unreachable quoting each, another
         // ICMP error
         let rows = [
-            (UdpWaiting, [UdpWaiting, UdpAnswered, UdpUnreachable, UdpWaiting, UdpWaiting]),
-            (UdpAnswered, [UdpAnswered, UdpAnswered, UdpAnswered, UdpAnswered, UdpAnswered]),
-            (UdpUnreachable, [UdpUnreachable, UdpAnswered, UdpUnreachable, UdpUnreachable, UdpUnreachable]),
-            (UdpMulticast, [UdpMulticast, UdpMulticast, UdpMulticast, UdpMulticast, UdpMulticast]),
+            (Waiting, [Waiting, Answered, Unreachable, Waiting, Waiting]),
+            (Answered, [Answered, Answered, Answered, Answered, Answered]),
+            (Unreachable, [Unreachable, Answered, Unreachable, Unreachable, Unreachable]),
+            (Multicast, [Multicast, Multicast, Multicast, Multicast, Multicast]),
         ];
         let columns = [
             (i, quote::NONE),
@@ -92,7 +78,7 @@ mod tests {
                 assert_eq!(step(state, side, quoted), expected, "{state:?} {side:?} {quoted}");
             }
         }
-        assert_eq!(rows.len(), State::ALL.iter().filter(|s| s.is_udp()).count());
+        assert_eq!(rows.len(), UdpState::ALL.len());
     }
 
     #[test]

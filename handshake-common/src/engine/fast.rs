@@ -6,7 +6,7 @@ use super::filter::{count_class, is_wanted};
 use super::{Found, Lookup, Platform, Table};
 use crate::abi::{Counter, NO_POINT};
 use crate::flow::Side;
-use crate::record::{State, jiffies_since};
+use crate::record::{State, UdpState, jiffies_since};
 use crate::table::{Slot, Tag};
 use crate::udp;
 use crate::wire::{Class, Packet, PacketSink, quote};
@@ -119,9 +119,9 @@ const UDP_RESPONDER: u32 = settled_for(Side::Responder);
 
 const fn settled_for(side: Side) -> u32 {
     let (mut states, mut i) = (0, 0);
-    while i < State::ALL.len() {
-        let state = State::ALL[i];
-        if state.is_udp() && udp::step(state, side, quote::NONE) as u8 == state as u8 {
+    while i < UdpState::ALL.len() {
+        let state = UdpState::ALL[i];
+        if udp::step(state, side, quote::NONE) as u8 == state as u8 {
             states |= 1 << state as u32;
         }
         i += 1;

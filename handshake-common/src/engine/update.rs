@@ -5,7 +5,7 @@ use core::hint::cold_path;
 use super::{Explanation, Lookup, Platform, Table};
 use crate::abi::{Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
 use crate::flow::Side;
-use crate::record::{Now, State, jiffies_since};
+use crate::record::{Now, State, TcpState, UdpState, jiffies_since};
 use crate::table::{self, Slot, Tag};
 use crate::tcp::{self, Change, Segment};
 use crate::verdict::{Leg, Sign};
@@ -17,8 +17,8 @@ impl<P: Platform> Lookup<'_, P> {
     /// `false`: the flow has expired, and the packet begins another.
     #[inline(always)]
     pub(super) fn change_udp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
-        let state = old.state();
-        if table::expired(slot, state, now, &self.clocks()) {
+        let state = UdpState::from_number(old.state() as u8);
+        if table::expired(slot, state.state(), now, &self.clocks()) {
             self.platform.on_evict(slot, old, None);
             return false;
         }
@@ -27,7 +27,7 @@ impl<P: Platform> Lookup<'_, P> {
         if self.packet.quote == quote::NONE {
             let mut record = slot.body().udp();
             record.points = with_point(record.points, side, self.packet.point);
-            if after as u8 != state as u8 && matches!(after, State::UdpAnswered) {
+            if after as u8 != state as u8 && matches!(after, UdpState::Answered) {
                 let ticks = now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT;
                 record.answer_after = low_half(ticks.clamp(1, u32::MAX as u64));
             }
@@ -38,9 +38,9 @@ impl<P: Platform> Lookup<'_, P> {
             slot.last().store(now.jiffies);
         }
         if after as u8 != state as u8 {
-            self.move_between(old.service(), state, after);
+            self.move_between(old.service(), state.state(), after.state());
         }
-        slot.tag().swap(old.next(after, old.flags(), old.service()).0);
+        slot.tag().swap(old.next(after.state(), old.flags(), old.service()).0);
         true
     }
 
@@ -49,15 +49,16 @@ impl<P: Platform> Lookup<'_, P> {
     #[inline(always)]
     pub(super) fn change_tcp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
         let clocks = self.clocks();
-        let mut state = old.state();
+        let before = old.state();
+        let mut state = TcpState::from_number(before as u8);
         let mut record = slot.body().tcp();
-        if state.is_open() && record.expired(now.ns, &clocks) {
-            self.close(slot, old, expired_as(state), now);
+        if before.is_open() && record.expired(now.ns, &clocks) {
+            self.close(slot, old, expired_as(before), now);
             return false;
         }
         let idle = jiffies_since(now.jiffies, slot.last().load());
-        if matches!(state, State::Established) && idle > clocks.idle_after_jiffies {
-            state = State::Closed;
+        if matches!(state, TcpState::Established) && idle > clocks.idle_after_jiffies {
+            state = TcpState::Closed;
         }
         let context = tcp::Conditions {
             now_ns: now.ns,
@@ -69,7 +70,7 @@ impl<P: Platform> Lookup<'_, P> {
         let change = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);
         let change = Change::unpack(self.veil(change.pack()));
         if change.new_attempt {
-            if state.is_open() {
+            if before.is_open() {
                 self.close(slot, old, Counter::Superseded, now);
             } else {
                 self.platform.on_evict(slot, old, None);
@@ -90,14 +91,15 @@ impl<P: Platform> Lookup<'_, P> {
     pub(super) fn explain(&self, before: State, change: &Change, record: &TcpRecord, side: Side) {
         cold_path();
         let without_syn_ack = change.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
-        let is_orphan = matches!(change.state, State::OrphanSynAck);
+        let after = change.state.state();
+        let is_orphan = matches!(after, State::OrphanSynAck);
         let knows_k = record.syn_ack_after != 0 || without_syn_ack || is_orphan;
         self.platform.explain(&Explanation {
             before,
-            after: change.state,
+            after,
             signs: change.signs.bits(),
             side,
-            isn_initiator: (change.state.is_attempt() || is_orphan).then_some(record.isn_initiator),
+            isn_initiator: (after.is_attempt() || is_orphan).then_some(record.isn_initiator),
             isn_responder: knows_k.then_some(record.isn_responder),
         });
     }
@@ -113,23 +115,23 @@ impl<P: Platform> Lookup<'_, P> {
     /// Counts what a segment changed, and publishes the record.
     #[inline(always)]
     fn publish<S: Slot>(&self, slot: &S, old: Tag, change: &Change, now: Now) {
-        let before = old.state();
+        let (before, after) = (old.state(), change.state.state());
         let mut service = old.service();
-        if change.state as u8 != before as u8 {
-            if !before.is_attempt() && change.state.is_attempt() {
+        if after as u8 != before as u8 {
+            if !before.is_attempt() && after.is_attempt() {
                 // Its SYN came after its SYN+ACK: the orphan was an attempt.
                 self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
                 service = self.enter(Counter::Attempts, State::SynReceived);
-                self.move_between(service, State::SynReceived, change.state);
+                self.move_between(service, State::SynReceived, after);
             } else {
-                self.move_between(service, before, change.state);
+                self.move_between(service, before, after);
             }
         }
         self.count_signs(change);
         self.count_legs(change, &slot.body().tcp());
-        let published = old.next(change.state, change.flags, service);
-        if is_end(before, change.state) {
-            self.send_end(slot, published, change.state.gauge_place(), now);
+        let published = old.next(after, change.flags, service);
+        if is_end(before, after) {
+            self.send_end(slot, published, after.gauge_place(), now);
         }
         slot.tag().swap(published.0);
     }

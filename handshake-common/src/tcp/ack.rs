@@ -2,7 +2,7 @@
 
 use super::{Change, Transition, saturate16};
 use crate::abi::tag;
-use crate::record::State;
+use crate::record::TcpState;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 use crate::wire::flag;
@@ -11,23 +11,18 @@ impl Transition<'_> {
     #[inline(always)]
     pub(super) fn initiator_ack(&mut self) -> Change {
         match self.state {
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) => self.crossed_ack(),
-            State::SynSent => self.ack_before_syn_ack(),
-            State::SynReceived => self.final_ack(),
-            State::Established => self.close_on_fin(),
-            State::OrphanSynAck if !self.segment.seq.is_before(self.after_j()) => self.note_early_ack(),
-            State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::SynSent | TcpState::SynReceived if self.has(tag::SIMULTANEOUS) => self.crossed_ack(),
+            TcpState::SynSent => self.ack_before_syn_ack(),
+            TcpState::SynReceived => self.final_ack(),
+            TcpState::Established => self.close_on_fin(),
+            TcpState::OrphanSynAck if !self.segment.seq.is_before(self.after_j()) => self.note_early_ack(),
+            TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 
@@ -55,7 +50,7 @@ impl Transition<'_> {
         if self.context.one_sided && self.follows_syn() {
             self.record.isn_responder = self.segment.ack.plus(u32::MAX).0;
             self.flags |= tag::ONE_SIDED;
-            return self.stay().leg(Leg::SynToSynAck, false).to(State::Established);
+            return self.stay().leg(Leg::SynToSynAck, false).to(TcpState::Established);
         }
         self.note_early_ack()
     }
@@ -86,7 +81,7 @@ impl Transition<'_> {
             // The K before was the real one: it is K from now on.
             core::mem::swap(&mut self.record.isn_responder, &mut self.record.other_ack);
         }
-        self.stay().to(State::Established)
+        self.stay().to(TcpState::Established)
     }
 
     #[inline(always)]
@@ -96,34 +91,29 @@ impl Transition<'_> {
 
     #[inline(always)]
     fn close_on_fin(&self) -> Change {
-        if self.segment.has(flag::FIN) { self.stay().to(State::Closed) } else { self.stay() }
+        if self.segment.has(flag::FIN) { self.stay().to(TcpState::Closed) } else { self.stay() }
     }
 
     #[inline(always)]
     pub(super) fn responder_ack(&mut self) -> Change {
         match self.state {
-            State::SynSent | State::SynReceived
+            TcpState::SynSent | TcpState::SynReceived
                 if self.has(tag::SIMULTANEOUS)
                     && self.acks_syn()
                     && !self.segment.seq.is_before(self.after_k()) =>
             {
                 self.acknowledge(tag::INITIATOR_ACKED)
             }
-            State::SynReceived => self.responder_data(),
-            State::Established => self.close_on_fin(),
-            State::SynSent
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::SynReceived => self.responder_data(),
+            TcpState::Established => self.close_on_fin(),
+            TcpState::SynSent
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 

@@ -2,58 +2,50 @@
 
 use super::{Change, Transition};
 use crate::abi::tag;
-use crate::record::State;
+use crate::record::TcpState;
 use crate::seq::SeqNum;
 
 impl Transition<'_> {
     #[inline(always)]
     pub(super) fn initiator_rst(&mut self) -> Change {
         match self.state {
-            State::SynSent | State::SynReceived if self.follows_syn() => self.end(State::InitiatorAborted),
-            State::Established => self.stay().to(State::Closed),
-            State::SynSent
-            | State::SynReceived
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::SynSent | TcpState::SynReceived if self.follows_syn() => {
+                self.end(TcpState::InitiatorAborted)
+            }
+            TcpState::Established => self.stay().to(TcpState::Closed),
+            TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 
     #[inline(always)]
     pub(super) fn responder_rst(&mut self) -> Change {
         match self.state {
-            State::SynSent if self.acks_syn() => self.end(State::Refused),
-            State::SynReceived if self.follows_syn_ack() => self.end(State::ResponderAborted),
-            State::Established => self.stay().to(State::Closed),
-            State::SynSent
-            | State::SynReceived
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::SynSent if self.acks_syn() => self.end(TcpState::Refused),
+            TcpState::SynReceived if self.follows_syn_ack() => self.end(TcpState::ResponderAborted),
+            TcpState::Established => self.stay().to(TcpState::Closed),
+            TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 
     /// The attempt ends, provisionally, at this moment.
     #[inline(always)]
-    fn end(&mut self, state: State) -> Change {
+    fn end(&mut self, state: TcpState) -> Change {
         self.record.latest_after = self.ticks();
         self.stay().to(state)
     }
@@ -69,22 +61,19 @@ impl Transition<'_> {
     #[inline(always)]
     pub(super) fn initiator_unreachable(&mut self) -> Change {
         match self.state {
-            State::SynSent if self.segment.seq.0 == self.record.isn_initiator => self.end(State::Unreachable),
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::SynSent if self.segment.seq.0 == self.record.isn_initiator => {
+                self.end(TcpState::Unreachable)
+            }
+            TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::Established
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 }

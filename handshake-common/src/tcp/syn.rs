@@ -2,7 +2,7 @@
 
 use super::{Change, Transition, saturate16};
 use crate::abi::tag;
-use crate::record::State;
+use crate::record::TcpState;
 use crate::verdict::{Leg, Sign};
 
 impl Transition<'_> {
@@ -10,31 +10,29 @@ impl Transition<'_> {
     pub(super) fn initiator_syn(&mut self) -> Change {
         let same = self.segment.seq.0 == self.record.isn_initiator;
         match self.state {
-            State::SynSent | State::SynReceived if same => self.repeat_syn(),
-            State::Established if same => self.signed(Sign::SynRetransmit),
-            State::Refused | State::Unreachable | State::InitiatorAborted | State::ResponderAborted
+            TcpState::SynSent | TcpState::SynReceived if same => self.repeat_syn(),
+            TcpState::Established if same => self.signed(Sign::SynRetransmit),
+            TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
                 if same =>
             {
                 self.take_up_by_syn()
             }
-            State::OrphanSynAck if self.is_orphans_syn() => self.adopt(),
+            TcpState::OrphanSynAck if self.is_orphans_syn() => self.adopt(),
             // The copy at another hook point of a SYN whose connection is over already.
-            State::Closed if same && !self.counted => self.stay(),
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck => self.stay().new_attempt(),
-            State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::Closed if same && !self.counted => self.stay(),
+            TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::Established
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay().new_attempt(),
         }
     }
 
@@ -60,7 +58,7 @@ impl Transition<'_> {
             return self.stay();
         }
         self.record.latest_after = self.ticks();
-        let state = if self.record.syn_ack_after != 0 { State::SynReceived } else { State::SynSent };
+        let state = if self.record.syn_ack_after != 0 { TcpState::SynReceived } else { TcpState::SynSent };
         self.stay().sign(Sign::SynRetransmit).sign(Sign::Revised).to(state)
     }
 
@@ -82,7 +80,7 @@ impl Transition<'_> {
         if self.segment.payload != 0 {
             self.flags |= tag::FAST_OPEN;
         }
-        self.settle_early_ack(Change::stay(State::SynReceived, self.flags).leg(Leg::SynToSynAck, false))
+        self.settle_early_ack(Change::stay(TcpState::SynReceived, self.flags).leg(Leg::SynToSynAck, false))
     }
 
     #[inline(always)]
@@ -90,35 +88,36 @@ impl Transition<'_> {
         let crossed = self.has(tag::SIMULTANEOUS);
         let same = self.is_a_k(self.segment.seq) && (crossed || self.record.syn_ack_after != 0);
         match self.state {
-            State::SynSent if !crossed => self.cross(),
-            State::SynSent | State::SynReceived if crossed && same => self.repeat_own_syn(),
-            State::Refused | State::Unreachable | State::InitiatorAborted | State::ResponderAborted
+            TcpState::SynSent if !crossed => self.cross(),
+            TcpState::SynSent | TcpState::SynReceived if crossed && same => self.repeat_own_syn(),
+            TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
                 if crossed && same =>
             {
                 self.take_up_by_syn()
             }
             // Split handshake: its own SYN+ACK's number as a SYN, counted and nothing else.
-            State::SynReceived | State::Established | State::InitiatorAborted | State::ResponderAborted
+            TcpState::SynReceived
+            | TcpState::Established
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
                 if same =>
             {
                 self.count_own_syn()
             }
-            State::Closed if same && !self.counted => self.stay(),
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck => self.stay().new_attempt(),
-            State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::Closed if same && !self.counted => self.stay(),
+            TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::Established
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay().new_attempt(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Change, Transition};
 use crate::abi::tag;
-use crate::record::State;
+use crate::record::TcpState;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 
@@ -14,31 +14,29 @@ impl Transition<'_> {
             self.uncross();
         }
         match self.state {
-            State::SynSent | State::SynReceived if self.has(tag::SIMULTANEOUS) && valid => {
+            TcpState::SynSent | TcpState::SynReceived if self.has(tag::SIMULTANEOUS) && valid => {
                 self.acknowledge_by(tag::INITIATOR_ACKED)
             }
-            State::SynSent if valid => self.first_syn_ack(),
-            State::SynReceived if valid => self.further_syn_ack(),
-            State::SynSent | State::SynReceived => self.signed(Sign::BadSynAck),
-            State::Established | State::Closed if valid => self.syn_ack_after_completion(),
-            State::Refused | State::Unreachable | State::InitiatorAborted | State::ResponderAborted
+            TcpState::SynSent if valid => self.first_syn_ack(),
+            TcpState::SynReceived if valid => self.further_syn_ack(),
+            TcpState::SynSent | TcpState::SynReceived => self.signed(Sign::BadSynAck),
+            TcpState::Established | TcpState::Closed if valid => self.syn_ack_after_completion(),
+            TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
                 if valid =>
             {
                 self.take_up_by_syn_ack()
             }
-            State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::Established
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 
@@ -50,7 +48,7 @@ impl Transition<'_> {
         self.record.syn_ack_after = self.ticks().max(1);
         self.record.latest_after = self.record.syn_ack_after;
         let known = self.record.syn <= 1 && !self.early_ack_fits();
-        let change = Change::stay(State::SynReceived, self.flags).leg(Leg::SynToSynAck, known);
+        let change = Change::stay(TcpState::SynReceived, self.flags).leg(Leg::SynToSynAck, known);
         self.settle_early_ack(change)
     }
 
@@ -64,7 +62,7 @@ impl Transition<'_> {
         self.record.other_ack = 0;
         let flags = change.flags & !tag::EARLY_ACK | if fits { tag::UNTIMED } else { 0 };
         let change = Change { flags, ..change };
-        if fits { change.to(State::Established) } else { change.sign(Sign::BadAck) }
+        if fits { change.to(TcpState::Established) } else { change.sign(Sign::BadAck) }
     }
 
     #[inline(always)]
@@ -114,7 +112,7 @@ impl Transition<'_> {
         } else if first {
             self.first_syn_ack()
         } else {
-            Change { state: State::SynReceived, ..self.further_syn_ack() }
+            Change { state: TcpState::SynReceived, ..self.further_syn_ack() }
         };
         change.sign(Sign::Revised)
     }
@@ -126,27 +124,25 @@ impl Transition<'_> {
             && self.segment.ack == self.after_k()
             && self.segment.seq.0 == self.record.isn_initiator;
         match self.state {
-            State::SynSent | State::SynReceived if valid => self.acknowledge_by(tag::RESPONDER_ACKED),
-            State::Refused | State::Unreachable | State::InitiatorAborted | State::ResponderAborted
+            TcpState::SynSent | TcpState::SynReceived if valid => self.acknowledge_by(tag::RESPONDER_ACKED),
+            TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
                 if valid && self.counted =>
             {
                 self.acknowledge_by(tag::RESPONDER_ACKED).sign(Sign::Revised)
             }
-            State::SynSent
-            | State::SynReceived
-            | State::Established
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted
-            | State::Closed
-            | State::Midstream
-            | State::OrphanSynAck
-            | State::Empty
-            | State::UdpWaiting
-            | State::UdpAnswered
-            | State::UdpUnreachable
-            | State::UdpMulticast => self.stay(),
+            TcpState::SynSent
+            | TcpState::SynReceived
+            | TcpState::Established
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::InitiatorAborted
+            | TcpState::ResponderAborted
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => self.stay(),
         }
     }
 
@@ -158,9 +154,9 @@ impl Transition<'_> {
         if self.record.syn_ack_after == 0 {
             self.record.syn_ack_after = self.ticks().max(1);
         }
-        let change = Change::stay(State::SynReceived, self.flags);
+        let change = Change::stay(TcpState::SynReceived, self.flags);
         if self.flags & both == both {
-            change.leg(Leg::SynToSynAck, false).to(State::Established)
+            change.leg(Leg::SynToSynAck, false).to(TcpState::Established)
         } else {
             change
         }

@@ -1,7 +1,7 @@
 //! How attempts end without completing, what ends nothing, and what takes an end back.
 
 use super::*;
-use State::{InitiatorAborted, Refused, ResponderAborted, Unreachable};
+use TcpState::{InitiatorAborted, Refused, ResponderAborted, Unreachable};
 
 #[test]
 fn a_reset_refuses_only_when_it_acknowledges_the_syn() {
@@ -177,7 +177,7 @@ fn a_record_keeps_the_moment_of_its_end() {
     });
 }
 
-fn end_it(talk: &mut Talk, end: State, j: u32, k: u32) {
+fn end_it(talk: &mut Talk, end: TcpState, j: u32, k: u32) {
     let got = match end {
         Refused => talk.responder(rst(0, plus(j, 1))),
         Unreachable => talk.initiator(unreachable(j)),

@@ -180,9 +180,9 @@ fn a_simultaneous_open_is_taken_up_after_a_forged_reset() {
     with_isns(|j, k| {
         let mut talk = Talk::new(syn(j));
         talk.responder(syn(k));
-        assert_eq!(talk.responder(rst(0, plus(j, 1))), State::Refused);
+        assert_eq!(talk.responder(rst(0, plus(j, 1))), TcpState::Refused);
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
-        assert_eq!(talk.initiator(rst(plus(j, 1), 0)), State::InitiatorAborted);
+        assert_eq!(talk.initiator(rst(plus(j, 1), 0)), TcpState::InitiatorAborted);
         assert_eq!(talk.initiator(syn_ack(j, plus(k, 1))), Established);
         assert_eq!(talk.signs, [Sign::Revised; 2]);
     });
@@ -204,12 +204,12 @@ fn a_split_handshake_completes() {
 #[test]
 fn a_syn_after_its_own_syn_ack_is_counted_and_changes_nothing() {
     with_isns(|j, k| {
-        for end in [SynReceived, Established, State::InitiatorAborted, State::ResponderAborted] {
+        for end in [SynReceived, Established, TcpState::InitiatorAborted, TcpState::ResponderAborted] {
             let mut talk = Talk::answered(j, k);
             match end {
                 Established => talk.initiator(ack(plus(j, 1), plus(k, 1))),
-                State::InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
-                State::ResponderAborted => talk.responder(rst(plus(k, 1), 0)),
+                TcpState::InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
+                TcpState::ResponderAborted => talk.responder(rst(plus(k, 1), 0)),
                 open => open,
             };
             assert_eq!((talk.responder(syn(k)), talk.new_attempts), (end, 0));
@@ -226,14 +226,14 @@ fn a_syn_ack_before_its_syn_is_adopted_without_times() {
     with_isns(|j, k| {
         for (data, acked) in [(0, 1), (100, 1), (100, 101)] {
             let orphan = join(&syn_ack(k, plus(j, acked)), SECOND);
-            let mut talk = Talk::of(State::OrphanSynAck, 0, orphan);
+            let mut talk = Talk::of(TcpState::OrphanSynAck, 0, orphan);
             assert_eq!(talk.initiator(with_data(syn(j), data)), SynReceived);
             assert_eq!(talk.record.isn_initiator, j);
             assert_eq!(talk.initiator(ack(plus(j, acked), plus(k, 1))), Established);
             assert_eq!(talk.excluded, Leg::ALL);
             assert!(talk.timed.is_empty() && talk.has(tag::FAST_OPEN) == (data != 0));
         }
-        let mut talk = Talk::of(State::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
+        let mut talk = Talk::of(TcpState::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
         talk.initiator(syn(plus(j, 1)));
         assert_eq!(talk.new_attempts, 1, "another SYN than the one it answers");
     });
@@ -242,10 +242,10 @@ fn a_syn_ack_before_its_syn_is_adopted_without_times() {
 #[test]
 fn all_three_segments_in_reverse_complete() {
     with_isns(|j, k| {
-        let mut talk = Talk::of(State::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
-        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), State::OrphanSynAck);
+        let mut talk = Talk::of(TcpState::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), TcpState::OrphanSynAck);
         assert_eq!(talk.initiator(syn(j)), Established);
-        let mut stale = Talk::of(State::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
+        let mut stale = Talk::of(TcpState::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
         stale.initiator(ack(j, plus(k, 1)));
         assert_eq!(stale.initiator(syn(j)), SynReceived, "an ACK from before J proves nothing");
     });

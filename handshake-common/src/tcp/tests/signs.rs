@@ -100,11 +100,11 @@ fn the_copy_of_an_end_or_a_beginning_takes_nothing_back() {
     let mut talk = Talk::new(syn(J));
     at_points(&mut talk, 0..2, Responder, rst(0, J + 1));
     talk.point = 1;
-    assert_eq!(talk.initiator(syn(J)), State::Refused, "the first SYN, late at its second point");
+    assert_eq!(talk.initiator(syn(J)), TcpState::Refused, "the first SYN, late at its second point");
     let mut aborted = Talk::answered(J, K);
     aborted.initiator(rst(J + 1, 0));
     aborted.point = 1;
-    assert_eq!(aborted.responder(syn_ack(K, J + 1)), State::InitiatorAborted);
+    assert_eq!(aborted.responder(syn_ack(K, J + 1)), TcpState::InitiatorAborted);
     let mut closed = Talk::completed(J, K);
     closed.initiator(fin(J + 1, K + 1));
     closed.point = 1;
