@@ -172,7 +172,7 @@ pub union Body {
     pub udp: UdpRecord,
 }
 
-/// A slot of the IPv4 table: one cache line. The type of the map, for whoever prints it;
+/// A slot of the IPv4 table: one cache line. The type of the map, which tools print;
 /// the tracker reaches the same bytes as [`table::Slot4`](crate::table::Slot4).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]

@@ -1,4 +1,5 @@
-//! The engine's memory, owned: what the kernel side has as maps. A replay, the tests and the fuzzer have one each.
+//! The engine's memory, owned: what the kernel side has as maps. A replay, the tests and the fuzzer have one
+//! each.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

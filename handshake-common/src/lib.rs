@@ -1,8 +1,8 @@
 //! The rules of handshake, compiled twice: into the BPF programs and into the agent.
 //!
-//! Laws of this crate: `no_std`, no clock, no I/O, and no allocation but for `host`, which BPF does not have. Everything is a function of its
-//! arguments; the time is one of them. Memory that several CPUs share is reached through
-//! [`shared`] only, packets through [`wire::Frame`] only.
+//! Laws of this crate: `no_std`, no clock, no I/O, and no allocation but for `host`, which BPF does not have.
+//! Everything is a function of its arguments; the time is one of them. Memory that several CPUs share is
+//! reached through [`shared`] only, packets through [`wire::Frame`] only.
 //!
 //! ```text
 //! frame ─▶ wire::parse ─▶ engine::observe ─┬▶ engine::update ─▶ tcp::step, udp::step

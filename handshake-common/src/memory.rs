@@ -98,7 +98,7 @@ impl<'a> Memory<'a> {
         engine::observe(self, packet);
     }
 
-    /// The memory itself, for whoever reads it.
+    /// The memory itself, for readers.
     #[must_use]
     pub const fn storage(&self) -> &Storage<'a> {
         &self.storage

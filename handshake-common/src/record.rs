@@ -50,7 +50,8 @@ listed! {
 }
 
 listed! {
-    /// How a record stands, of either protocol: the tag's byte. The rules of a protocol know its own states alone.
+    /// How a record stands, of either protocol: the tag's byte. The rules of a protocol know its own states
+    /// alone.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u8)]
     pub enum State {
@@ -88,8 +89,8 @@ listed! {
 }
 
 impl TcpState {
-    /// The state with this number; a number that is none is taken for [`Midstream`](Self::Midstream). By one comparison,
-    /// as [`State::from_number`].
+    /// The state with this number; a number that is none is taken for [`Midstream`](Self::Midstream). By one
+    /// comparison, as [`State::from_number`].
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u8) -> Self {

@@ -8,7 +8,7 @@
 //!   before it, so the host adds a release fence. Without it a reader copies half of the next record
 //!   between two equal tags.
 //! - `swap` gives: what came before it is seen before it.
-//! - [`write_fence`] between plain stores, [`read_fence`] between plain loads: where nobody takes anything.
+//! - [`write_fence`] between plain stores, [`read_fence`] between plain loads: where no ownership changes.
 //!
 //! The host has `core::sync::atomic`. Its loads are relaxed ones and fences, for no other atomic
 //! load may touch memory that is mapped read-only. The BPF target has atomic read-modify-write

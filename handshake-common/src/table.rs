@@ -1,7 +1,7 @@
 //! The flow table: a set-associative cache over any slots, without allocation.
 //!
 //! A key has two sets of four slots, chosen by two hashes with random factors. A slot belongs to
-//! whoever took its [`Tag`] from unlocked to locked by compare-and-swap; it is given back by a swap
+//! the CPU that took its [`Tag`] from unlocked to locked by compare-and-swap; it is given back by a swap
 //! to a tag of a new generation. Both are full barriers, so the stores between them are plain.
 //! The insertion of one key is serialised by a lock word chosen by its hash ([`crate::engine`]).
 
@@ -46,7 +46,7 @@ impl Tag {
         self.0 & tag::LOCKED != 0
     }
 
-    /// Is it a state of this set, as bits, and owned by nobody? One look: the two lie side by side.
+    /// Is it a state of this set, as bits, and unlocked? One look: the two lie side by side.
     #[inline(always)]
     #[must_use]
     pub const fn is_in(self, states: u32) -> bool {
@@ -356,7 +356,7 @@ fn get(words: &[Shared32; 4]) -> [u32; 4] {
 
 /// Multilinear hashing: one multiplication a word, strongly universal in the upper 32 bits of the sum
 /// (Lemire and Kaser, "Strongly universal string hashing is fast", 2014), so that without knowing
-/// the factors nobody can aim keys at one set. Mixed at the end: keys in arithmetic progression, as ports
+/// the factors no sender can aim keys at one set. Mixed at the end: keys in arithmetic progression, as ports
 /// and addresses that are given out in turn, would have hashes in progression, which for a few factors
 /// falls in clumps.
 #[inline(always)]
@@ -513,7 +513,7 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
     None
 }
 
-/// Copies a slot that nobody else uses into a free slot of its sets in another table of `mask` + 1 sets;
+/// Copies a slot that no other CPU uses into a free slot of its sets in another table of `mask` + 1 sets;
 /// `false`: there is none.
 #[cfg(not(target_arch = "bpf"))]
 pub fn transplant<S: Slot>(from: &S, slots: &[S], mask: u32, factors: &[[u64; HASH_WORDS]; 2]) -> bool {

@@ -39,7 +39,7 @@ pub enum SegmentKind {
 /// A segment as the rules see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// What it is.
+    /// Its kind, by its flags.
     pub kind: SegmentKind,
     /// TCP flags.
     pub flags: u8,
@@ -249,7 +249,7 @@ pub fn open(syn: &Segment, now_ns: u64) -> (TcpRecord, u16) {
 }
 
 /// The record of a conversation whose SYN was not seen. Of a SYN+ACK the responder is its sender;
-/// of anything else the sender is taken for the initiator, for want of a better sign.
+/// of anything else the sender is taken for the initiator: nothing better is known.
 #[inline(always)]
 #[must_use]
 pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
@@ -295,7 +295,7 @@ pub fn step(
         (SegmentKind::Unreachable, Side::Responder)
         | (SegmentKind::Other, Side::Initiator | Side::Responder) => Change::stay(state, flags),
     };
-    // Many ways meet here: the verifier goes on from here once.
+    // Many paths meet here: the verifier checks the rest once.
     let change = Change::unpack(change.pack() ^ context.veil);
     if matches!(change.state, TcpState::Established) && !matches!(state, TcpState::Established) {
         return transition.complete(change);
@@ -355,7 +355,7 @@ impl Transition<'_> {
         if self.counted { self.stay().sign(sign) } else { self.stay() }
     }
 
-    /// J + 1: what the SYN+ACK must acknowledge, and where the initiator goes on.
+    /// J + 1: what the SYN+ACK must acknowledge, and where the initiator continues.
     #[inline(always)]
     fn after_j(&self) -> SeqNum {
         SeqNum(self.record.isn_initiator).plus(1)
@@ -378,7 +378,7 @@ impl Transition<'_> {
         self.segment.has(flag::ACK) && self.segment.ack.is_within(self.after_j(), self.record.syn_data as u32)
     }
 
-    /// Is the segment's number the one the initiator goes on with after its SYN (and its data)?
+    /// Is the segment's number the one that the initiator continues with after its SYN (and its data)?
     #[inline(always)]
     fn follows_syn(&self) -> bool {
         self.segment.seq.is_within(self.after_j(), self.record.syn_data as u32)

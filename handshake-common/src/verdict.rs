@@ -1,8 +1,8 @@
 //! Every verdict, cause, sign and flag: its name, and the sentence that says what it means and where to look.
 //!
-//! [`TCP`] and [`UDP`] are the tables of verdicts. Whatever lists verdicts is derived from them: gauges, the ends
-//! that events tell, reports, metrics, and what tests sum up. What a table must hold is asserted behind it, and in
-//! [`record`](crate::record) for the states.
+//! [`TCP`] and [`UDP`] are the tables of verdicts. Whatever lists verdicts is derived from them: gauges, the
+//! ends that events tell, reports, metrics, and what tests sum up. What a table must hold is asserted behind
+//! it, and in [`record`](crate::record) for the states.
 
 use crate::counter::Counter;
 

@@ -1,4 +1,4 @@
-//! Whoever sends the packets chooses addresses and ports, but not the factors of the hashes: no family of
+//! The sender of packets chooses addresses and ports, but not the factors of the hashes: no family of
 //! flows that differ in few bits, or by an exchange of their ends, pushes itself out of a table that is half
 //! full.
 

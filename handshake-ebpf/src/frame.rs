@@ -19,7 +19,7 @@ const FROM_NETWORK_HEADER: u32 = 1;
 
 /// What the kernel hands a program: it knows how long the whole frame is.
 pub(crate) trait Context: Copy {
-    /// Bytes of the frame, beyond the linear part too. At XDP that is a helper's answer, and dear.
+    /// Bytes of the frame, beyond the linear part too. At XDP that is a helper's answer, and expensive.
     fn frame_length(self) -> u32;
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn clear(packet: &mut Packet) {
 }
 
 /// Does the kernel say that what begins at the network header is IP? Of a frame without a link header
-/// nobody else says so: ARP would be taken for a wrong version.
+/// nothing else says so: ARP would be taken for a wrong version.
 #[inline(always)]
 fn is_ip(ctx: *mut __sk_buff) -> bool {
     // SAFETY: the context is the program's own.

@@ -1,9 +1,10 @@
 //! The lines of `-vv`: what the tracker made of each handshake segment, through aya-log.
 //!
-//! The agent raises aya-log's level only if a filter is set too. At the level 0 the verifier knows that nothing here
-//! runs and removes it. The engine leaves its explanation in a per-CPU map, and the line is written once the packet
-//! is done, in two steps: what it says is worked out into the map, then formatted from there. Formatting needs the
-//! stack for itself, and the verifier would follow it once for each way through the first step.
+//! The agent raises aya-log's level only if a filter is set too. At the level 0 the verifier knows that
+//! nothing here runs and removes it. The engine leaves its explanation in a per-CPU map, and the line is
+//! written once the packet is done, in two steps: what it says is worked out into the map, then formatted
+//! from there. Formatting needs the stack for itself, and the verifier would follow it once for each way
+//! through the first step.
 
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -59,7 +60,8 @@ pub(crate) fn is_on() -> bool {
 
 #[inline(always)]
 fn kept() -> Option<&'static mut Kept> {
-    // SAFETY: only this CPU has it, and its programs do not interrupt each other (softirqs are off at both hooks).
+    // SAFETY: only this CPU has it, and its programs do not interrupt each other (softirqs are off at both
+    // hooks).
     EXPLAINED.get_ptr_mut(0).map(|kept| unsafe { &mut *kept })
 }
 

@@ -25,7 +25,7 @@ pub fn handshake_xdp(ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// Ingress where XDP is not to be had. `TC_ACT_UNSPEC` is `TCX_NEXT`: whoever comes next decides.
+/// Ingress where there is no XDP. `TC_ACT_UNSPEC` is `TCX_NEXT`: the next program decides.
 #[classifier]
 pub fn handshake_ingress(ctx: TcContext) -> i32 {
     track::skb(ctx.skb.skb, false);

@@ -61,7 +61,7 @@ static CONFIG: ReadOnly<Config> = ReadOnly::new();
 #[unsafe(link_section = ".data.ports")]
 static PORTS: ReadOnly<PortSet> = ReadOnly::new();
 
-/// What the agent writes before the programs attach, and nobody later. A section of its own is a map of
+/// What the agent writes before the programs attach, and never later. A section of its own is a map of
 /// its own whose address stands in the code: every packet needs it, and this saves a lookup.
 #[repr(transparent)]
 struct ReadOnly<T>(UnsafeCell<MaybeUninit<T>>);
@@ -76,7 +76,7 @@ impl<T: FromBytes> ReadOnly<T> {
 
     #[inline(always)]
     fn get(&self) -> &T {
-        // SAFETY: every bit pattern is a `T`, and nobody writes while packets come.
+        // SAFETY: every bit pattern is a `T`, and none is written while packets come.
         unsafe { (*self.0.get()).assume_init_ref() }
     }
 }

@@ -102,7 +102,7 @@ impl Table for Slot6 {
     }
 }
 
-/// Looks at a word until it is unlocked, with a pause between two looks, or gives up after [`spin::LOOKS`].
+/// Looks at a word until it is unlocked, with a pause between two looks, or gives up.
 #[inline(always)]
 pub fn wait(word: &Shared64, pause: impl Fn()) {
     let mut looks = 0;

@@ -25,7 +25,7 @@ fn both_directions_hash_to_the_same_sets() {
     }
 }
 
-/// Whoever sends the packets chooses the keys, but not the factors.
+/// The sender of packets chooses the keys, but not the factors.
 #[test]
 fn no_family_of_keys_concentrates() {
     const KEYS: u32 = 1_024;

@@ -64,7 +64,7 @@ impl Transition<'_> {
         Change::stay(self.state, self.flags | tag::EARLY_ACK)
     }
 
-    /// The third segment, proven: it acknowledges a K that was sent, and goes on after J.
+    /// The third segment, proven: it acknowledges a K that was sent, and continues after J.
     #[inline(always)]
     fn final_ack(&mut self) -> Change {
         if !self.segment.has(flag::ACK) {

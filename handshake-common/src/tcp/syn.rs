@@ -51,7 +51,7 @@ impl Transition<'_> {
         self.signed(Sign::SynRetransmit)
     }
 
-    /// The same SYN after a provisional end: the attempt goes on where it was.
+    /// The same SYN after a provisional end: the attempt continues where it was.
     #[inline(always)]
     fn take_up_by_syn(&mut self) -> Change {
         if !self.counted {

@@ -175,7 +175,7 @@ impl Transition<'_> {
         change.sign(Sign::SynAckRetransmit)
     }
 
-    /// A valid SYN+ACK with another number than the responder's SYN, of which nobody has acknowledged
+    /// A valid SYN+ACK with another number than the responder's SYN, of which neither end has acknowledged
     /// anything: that SYN was a stranger's, and the open is none of two halves.
     #[inline(always)]
     fn uncross(&mut self) {
