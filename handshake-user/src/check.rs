@@ -11,21 +11,23 @@ mod process;
 mod tests;
 
 pub(crate) use error::CheckError;
-pub(crate) use evaluate::{Judged, Outcome, Reason, Window};
-pub(crate) use expression::{Expectation, Figure, Fraction, Kind, Operation, ParseError, Term, name};
-pub(crate) use kernel::{Account, Addresses, Counts, KernelCounter};
-pub(crate) use process::{Checkee, Running, Status};
+pub(crate) use evaluate::{Judged, JudgedWindow, Judgement, Reason};
+pub(crate) use expression::{
+    Expectation, ExpressionTerm, Figure, Fraction, Operation, ParseError, ValueKind, name,
+};
+pub(crate) use kernel::{Addresses, KernelCounter, NetAccount, NetCounters};
+pub(crate) use process::{CommandUnderCheck, Running, Status};
 
 /// What a check found.
 pub(crate) struct Checked<'a> {
     /// What was measured.
-    pub(crate) window: Window,
+    pub(crate) window: JudgedWindow,
     /// The expectations, in their order.
     pub(crate) judged: Vec<Judged<'a>>,
     /// The command's end.
     pub(crate) command: Option<Ended>,
     /// The kernel's own account, where it tells of the same traffic.
-    pub(crate) account: Option<Account>,
+    pub(crate) account: Option<NetAccount>,
 }
 
 /// A command that has ended.

@@ -14,7 +14,7 @@ use handshake_agent::options::{self, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
-use crate::report::Format;
+use crate::report::OutputFormat;
 
 /// The defaults that only a command has; those of the rules and tables are the agent's.
 mod defaults {
@@ -75,11 +75,11 @@ Exit codes:
     max_term_width = 100,
     styles = Styles::plain()
 )]
-struct Cli {
+struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    watch: Watch,
+    watch: WatchArgs,
 }
 
 /// What to do.
@@ -87,23 +87,23 @@ struct Cli {
 pub(crate) enum Command {
     /// Show what passes the interfaces now (the default)
     #[command(after_help = AFTER_HELP)]
-    Watch(Watch),
+    Watch(WatchArgs),
     /// Run a command and hold what the wire shows against what is expected; the exit code is the answer
     #[command(after_help = CHECK_HELP)]
-    Check(Check),
+    Check(CheckArgs),
     /// Run a capture through the same engine: sends nothing, needs no privileges
     #[command(after_help = AFTER_HELP)]
-    Replay(Replay),
+    Replay(ReplayArgs),
     /// Tell what this machine can do, and the command that fixes what it can't
     #[command(after_help = AFTER_HELP)]
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
 }
 
 /// `handshake watch`.
 #[derive(Debug, Args)]
-pub(crate) struct Watch {
+pub(crate) struct WatchArgs {
     #[command(flatten)]
-    pub(crate) scope: Scope,
+    pub(crate) scope: ScopeArgs,
     /// End after this long, with the last report
     #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
@@ -117,12 +117,12 @@ pub(crate) struct Watch {
     #[arg(help_heading = "Output")]
     pub(crate) ascii: bool,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputArgs,
 }
 
 /// What is watched and where: the same for every command that attaches.
 #[derive(Debug, Args)]
-pub(crate) struct Scope {
+pub(crate) struct ScopeArgs {
     /// Interface to watch, as often as needed; without it, those of the default routes
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
@@ -141,18 +141,18 @@ pub(crate) struct Scope {
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: u32,
     #[command(flatten)]
-    pub(crate) verbosity: Verbosity,
+    pub(crate) verbosity: VerbosityArgs,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) filter: FilterArgs,
     #[command(flatten)]
-    pub(crate) rules: Rules,
+    pub(crate) rules: RuleArgs,
 }
 
 /// `handshake check`.
 #[derive(Debug, Args)]
-pub(crate) struct Check {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
-    pub(crate) scope: Scope,
+    pub(crate) scope: ScopeArgs,
     /// What must hold, such as 'completed / attempts >= 99.9%', as often as needed; ; parts several
     #[arg(long = "expect", value_name = "EXPR", value_delimiter = ';', env = "HANDSHAKE_EXPECT")]
     #[arg(hide_env = true, help_heading = None::<&str>)]
@@ -165,9 +165,9 @@ pub(crate) struct Check {
     #[arg(long, value_name = "FILE", env = "HANDSHAKE_REPORT", hide_env = true, help_heading = None::<&str>)]
     pub(crate) report: Option<PathBuf>,
     /// text to read, or json; beside a command stdout is the command's, and there is --report
-    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
     /// Services listed by name; the rest are summed up as other
     #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
@@ -195,7 +195,7 @@ pub(crate) struct Check {
 
 /// `handshake replay`.
 #[derive(Debug, Args)]
-pub(crate) struct Replay {
+pub(crate) struct ReplayArgs {
     /// A capture, pcap or pcapng, gzipped or not; - for standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -210,34 +210,34 @@ pub(crate) struct Replay {
     #[arg(long, env = "HANDSHAKE_COMPAT", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) compat: bool,
     #[command(flatten)]
-    pub(crate) verbosity: Verbosity,
+    pub(crate) verbosity: VerbosityArgs,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputArgs,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) filter: FilterArgs,
     #[command(flatten)]
-    pub(crate) rules: Rules,
+    pub(crate) rules: RuleArgs,
 }
 
 /// `handshake doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct Doctor {
+pub(crate) struct DoctorArgs {
     /// Interface to look at, as often as needed; without it, those of the default routes
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
     #[command(flatten)]
-    pub(crate) verbosity: Verbosity,
+    pub(crate) verbosity: VerbosityArgs,
 }
 
 /// What is shown, and how.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
-pub(crate) struct Output {
+pub(crate) struct OutputArgs {
     /// text to read, json for one report at the end, jsonl for one an interval
-    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
     /// Services listed by name; the rest are summed up as other
     #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     pub(crate) top: usize,
@@ -252,7 +252,7 @@ pub(crate) struct Output {
 /// Which flows count. Packet classes are counted before this.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Filter")]
-pub(crate) struct Filter {
+pub(crate) struct FilterArgs {
     /// Flows with this port at either end, as often as needed; 8000-8100 is a range
     #[arg(
         long = "port",
@@ -270,7 +270,7 @@ pub(crate) struct Filter {
 /// When a flow counts as what.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Rules")]
-pub(crate) struct Rules {
+pub(crate) struct RuleArgs {
     /// An open attempt of this age is half-open
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::HALF_OPEN_AFTER))]
     #[arg(env = "HANDSHAKE_HALF_OPEN_AFTER", hide_env = true)]
@@ -294,7 +294,7 @@ pub(crate) struct Rules {
 
 /// How much is said on stderr.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Verbosity {
+pub(crate) struct VerbosityArgs {
     /// Say more on stderr; twice, with --port or --net, what the kernel side makes of each handshake segment
     #[arg(short, long, action = ArgAction::Count, env = "HANDSHAKE_VERBOSE", hide_env = true)]
     pub(crate) verbose: u8,
@@ -354,7 +354,7 @@ impl ValueEnum for DirectionArg {
     }
 }
 
-impl ValueEnum for Format {
+impl ValueEnum for OutputFormat {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Text, Self::Json, Self::Jsonl]
     }
@@ -380,7 +380,7 @@ impl Command {
     }
 }
 
-impl Watch {
+impl WatchArgs {
     /// What the agent is to watch.
     pub(crate) fn watched(&self) -> Options {
         Options { top: self.output.top, events: self.output.events, ..Options::from(&self.scope) }
@@ -389,19 +389,19 @@ impl Watch {
     /// Whether the live terminal is meant: text without events, and no lines of the kernel's log that would be drawn over.
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
-        self.output.format == Format::Text && !self.output.events && !logs
+        self.output.format == OutputFormat::Text && !self.output.events && !logs
     }
 }
 
-impl Check {
+impl CheckArgs {
     /// What the agent is to watch, every service by name: an expectation may select any.
     pub(crate) fn watched(&self) -> Options {
         Options::from(&self.scope)
     }
 }
 
-impl From<&Scope> for Options {
-    fn from(scope: &Scope) -> Self {
+impl From<&ScopeArgs> for Options {
+    fn from(scope: &ScopeArgs) -> Self {
         Self {
             interfaces: scope.interfaces.clone(),
             hook: scope.hook.0,
@@ -417,15 +417,15 @@ impl From<&Scope> for Options {
     }
 }
 
-impl From<&Filter> for options::Filter {
-    fn from(filter: &Filter) -> Self {
+impl From<&FilterArgs> for options::Filter {
+    fn from(filter: &FilterArgs) -> Self {
         Self { ports: filter.ports.clone(), nets: filter.nets.clone() }
     }
 }
 
-impl From<&Rules> for options::Rules {
-    fn from(rules: &Rules) -> Self {
-        let Rules { half_open_after, expire_after, udp_idle, idle_after, one_sided } = *rules;
+impl From<&RuleArgs> for options::Rules {
+    fn from(rules: &RuleArgs) -> Self {
+        let RuleArgs { half_open_after, expire_after, udp_idle, idle_after, one_sided } = *rules;
         Self { half_open_after, expire_after, udp_idle, idle_after, one_sided }
     }
 }
@@ -452,7 +452,7 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let cli = Cli::try_parse_from(words)?;
+    let cli = CommandLine::try_parse_from(words)?;
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
@@ -486,7 +486,7 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     }
 }
 
-fn check_scope(scope: &Scope) -> Result<(), clap::Error> {
+fn check_scope(scope: &ScopeArgs) -> Result<(), clap::Error> {
     check_interfaces(&scope.interfaces)?;
     check_filter(&scope.filter)?;
     check_rules(&scope.rules)
@@ -503,24 +503,24 @@ fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
     }
 }
 
-fn check_filter(filter: &Filter) -> Result<(), clap::Error> {
+fn check_filter(filter: &FilterArgs) -> Result<(), clap::Error> {
     refuse_if(filter.nets.len() > MAX_NETS, || {
         format!("--net: {} prefixes are more than fit ({MAX_NETS})", filter.nets.len())
     })
 }
 
-fn check_rules(rules: &Rules) -> Result<(), clap::Error> {
+fn check_rules(rules: &RuleArgs) -> Result<(), clap::Error> {
     refuse_if(rules.expire_after < rules.half_open_after, || {
         "--expire-after must not be shorter than --half-open-after".to_owned()
     })
 }
 
-fn check_check(check: &Check) -> Result<(), clap::Error> {
+fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
     let alone = check.command.is_empty();
     refuse_if(alone && check.period.is_none() && !check.list_metrics, || {
         "check needs a command behind --, or --for how long to observe".to_owned()
     })?;
-    refuse_if(!alone && check.format != Format::Text, || {
+    refuse_if(!alone && check.format != OutputFormat::Text, || {
         "--output: stdout is the command's; --report FILE takes the JSON report".to_owned()
     })?;
     refuse_if(check.ignore_status && check.propagate, || {
@@ -528,7 +528,7 @@ fn check_check(check: &Check) -> Result<(), clap::Error> {
     })
 }
 
-fn check_compat(replay: &Replay) -> Result<(), clap::Error> {
+fn check_compat(replay: &ReplayArgs) -> Result<(), clap::Error> {
     refuse_if(replay.compat && !replay.output.flows && !replay.output.events, || {
         "--compat adds to each flow: it needs --flows or --events".to_owned()
     })
@@ -539,7 +539,7 @@ fn refuse_if(wrong: bool, why: impl FnOnce() -> String) -> Result<(), clap::Erro
 }
 
 fn usage(why: String) -> clap::Error {
-    Cli::command().error(ErrorKind::ValueValidation, why)
+    CommandLine::command().error(ErrorKind::ValueValidation, why)
 }
 
 #[cfg(test)]
@@ -549,18 +549,18 @@ mod tests {
 
     use clap::CommandFactory;
 
-    use super::{Cli, Command, Format, HookChoice, Watch, one_line, parse_from};
+    use super::{Command, CommandLine, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
     use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
 
     #[test]
     fn clap_finds_no_fault_in_the_definition() {
-        Cli::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     /// Each option that a page names is there, and each option of check and replay is in its page.
     #[test]
     fn documented_options_are_there() {
-        let command = Cli::command();
+        let command = CommandLine::command();
         let options = |of: &clap::Command| -> BTreeSet<String> {
             of.get_arguments().filter_map(|each| each.get_long()).map(|name| format!("--{name}")).collect()
         };
@@ -601,7 +601,7 @@ mod tests {
         assert_eq!(watch.scope.rules.idle_after, Duration::from_secs(3600));
         assert_eq!(
             (watch.output.top, watch.output.format, watch.scope.hook.0),
-            (10, Format::Text, HookChoice::Auto)
+            (10, OutputFormat::Text, HookChoice::Auto)
         );
         assert!(
             !watch.output.flows
@@ -634,7 +634,7 @@ mod tests {
 
     #[test]
     fn every_option_is_a_variable_of_the_same_name() {
-        let mut command = Cli::command();
+        let mut command = CommandLine::command();
         command.build();
         let commands = std::iter::once(&command).chain(command.get_subcommands());
         for argument in commands.flat_map(clap::Command::get_arguments) {
@@ -688,7 +688,7 @@ mod tests {
 
     #[test]
     fn help_is_as_committed() {
-        let mut command = Cli::command().term_width(100);
+        let mut command = CommandLine::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
         for name in ["watch", "check", "replay", "doctor"] {
@@ -697,7 +697,7 @@ mod tests {
         }
     }
 
-    fn watch(words: &str) -> Watch {
+    fn watch(words: &str) -> WatchArgs {
         let Command::Watch(watch) = parse_from(words.split(' ')).expect("good words") else {
             panic!("{words} is not watch");
         };

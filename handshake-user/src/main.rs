@@ -37,10 +37,10 @@ fn main() -> ExitCode {
     let command = cli::parse();
     let verbose = command.verbosity();
     let result = match command {
-        Command::Watch(options) => watch::run(&options),
-        Command::Replay(options) => replay::run(&options),
-        Command::Check(options) => checking::run(&options),
-        Command::Doctor(options) => doctor::run(&options),
+        Command::Watch(args) => watch::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Check(args) => checking::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

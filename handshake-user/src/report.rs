@@ -13,7 +13,7 @@ use text::Style;
 
 /// How reports are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// For people.
     Text,
     /// One object at the end.
@@ -70,14 +70,14 @@ impl<W: Write> Output<W> {
 /// Those of the writer.
 pub(crate) fn write_flow(
     out: &mut dyn Write,
-    format: Format,
+    format: OutputFormat,
     view: &View<'_>,
     flow: &Flow,
     style: Style,
 ) -> io::Result<()> {
     match format {
-        Format::Text => writeln!(out, "{}", text::draw_flow(view, flow, style).trim_end()),
-        Format::Json | Format::Jsonl => json::write_flow(out, view, flow),
+        OutputFormat::Text => writeln!(out, "{}", text::draw_flow(view, flow, style).trim_end()),
+        OutputFormat::Json | OutputFormat::Jsonl => json::write_flow(out, view, flow),
     }
 }
 
@@ -88,13 +88,13 @@ pub(crate) fn write_flow(
 /// Those of the writer.
 pub(crate) fn write_closing<W: Write>(
     out: &mut Output<W>,
-    format: Format,
+    format: OutputFormat,
     snapshot: &Snapshot,
     flows: Option<(View<'_>, &[Flow])>,
     style: Style,
 ) -> io::Result<()> {
     match (format, flows) {
-        (Format::Json, Some((view, flows))) => {
+        (OutputFormat::Json, Some((view, flows))) => {
             return out.put(|out| json::write_report_with_flows(out, snapshot, &view, flows));
         }
         (_, Some((view, flows))) => {
@@ -112,14 +112,14 @@ pub(crate) fn write_closing<W: Write>(
 /// Those of the writer.
 pub(crate) fn write_report<W: Write>(
     out: &mut Output<W>,
-    format: Format,
+    format: OutputFormat,
     snapshot: &Snapshot,
     interval: Option<&Interval<'_>>,
     style: Style,
 ) -> io::Result<()> {
     out.put(|out| match format {
-        Format::Text => out.write_all(text::draw(snapshot, interval, style).as_bytes()),
-        Format::Json | Format::Jsonl => json::write_report(out, snapshot, interval),
+        OutputFormat::Text => out.write_all(text::draw(snapshot, interval, style).as_bytes()),
+        OutputFormat::Json | OutputFormat::Jsonl => json::write_report(out, snapshot, interval),
     })
 }
 
@@ -130,17 +130,17 @@ pub(crate) fn write_report<W: Write>(
 /// Those of the writer.
 pub(crate) fn write_check<W: Write>(
     out: &mut Output<W>,
-    format: Format,
+    format: OutputFormat,
     snapshot: &Snapshot,
     checked: &Checked<'_>,
     style: Style,
 ) -> io::Result<()> {
     match format {
-        Format::Text => out.put(|out| {
+        OutputFormat::Text => out.put(|out| {
             out.write_all(text::draw(snapshot, None, style).as_bytes())?;
             out.write_all(text::draw_check(checked, style).as_bytes())
         }),
-        Format::Json | Format::Jsonl => out.put(|out| json::write_check(out, snapshot, checked)),
+        OutputFormat::Json | OutputFormat::Jsonl => out.put(|out| json::write_check(out, snapshot, checked)),
     }
 }
 

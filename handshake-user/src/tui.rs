@@ -41,10 +41,10 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 use crate::error::CommandError;
 use crate::report::json;
 use crate::time::rfc3339;
-use collect::{Collecting, Kept};
+use collect::{Collecting, KeptRecords};
 use keys::action;
 use recent::Recent;
-use scene::{Director, Scene};
+use scene::{Scene, SceneBuilder};
 use screen::Screen;
 use state::{Effect, Ui};
 use terminal::Tty;
@@ -61,7 +61,7 @@ pub(crate) const ALL_SERVICES: usize = usize::MAX;
 
 /// What the terminal is told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
+pub(crate) struct ScreenOptions {
     /// Between two snapshots.
     pub(crate) interval: Duration,
     /// Draw with ASCII characters only.
@@ -83,24 +83,24 @@ pub(crate) fn is_available() -> bool {
 ///
 /// Those of the terminal, and of reading the maps.
 pub(crate) async fn run(
-    options: &Options,
+    options: &ScreenOptions,
     session: &mut Session,
     signals: &mut Signals,
 ) -> Result<Ending, CommandError> {
     let tty = Tty::enter().map_err(CommandError::output("prepare the terminal"))?;
-    let mut show = Show::new(*options, session, tty)?;
+    let mut screen = LiveScreen::new(*options, session, tty)?;
     let pace =
         Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until };
-    session::run(session, signals, pace, &mut show).await
+    session::run(session, signals, pace, &mut screen).await
 }
 
 /// A show under way.
-struct Show {
+struct LiveScreen {
     tty: Tty,
     input: UnboundedReceiver<Event>,
     redraws: Ticks,
     ui: Ui,
-    director: Director,
+    builder: SceneBuilder,
     recent: Recent,
     /// The latest scene, and the one that is shown: another while the picture is frozen.
     latest: Rc<Scene>,
@@ -110,15 +110,15 @@ struct Show {
 }
 
 /// What comes to the show beside snapshots and ended attempts.
-enum Input {
+enum ScreenInput {
     /// A key or another size; `None`: the terminal has gone.
     Terminal(Option<Event>),
     /// Time to draw what has ended meanwhile.
     Redraw,
 }
 
-impl Sink for Show {
-    type Input = Input;
+impl Sink for LiveScreen {
+    type Input = ScreenInput;
     type Error = CommandError;
 
     /// The next snapshot, and its scene.
@@ -127,7 +127,7 @@ impl Sink for Show {
         let ui = &self.ui;
         let kept = session.advance_by(|source, context, last| take(source, context, last, ui))?;
         let (snapshot, runs) = (session.last().clone(), session.program_runs());
-        self.latest = Rc::new(self.director.advance(snapshot, kept, &self.recent, runs));
+        self.latest = Rc::new(self.builder.advance(snapshot, kept, &self.recent, runs));
         self.show_latest();
         Ok(ControlFlow::Continue(()))
     }
@@ -139,23 +139,23 @@ impl Sink for Show {
         Ok(if self.recent.told() - told < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY })
     }
 
-    async fn input(&mut self) -> Input {
+    async fn input(&mut self) -> ScreenInput {
         tokio::select! {
             biased;
-            event = self.input.recv() => Input::Terminal(event),
-            _ = self.redraws.tick() => Input::Redraw,
+            event = self.input.recv() => ScreenInput::Terminal(event),
+            _ = self.redraws.tick() => ScreenInput::Redraw,
         }
     }
 
-    fn handle(&mut self, _: &mut Session, input: Input) -> Result<ControlFlow<()>, CommandError> {
+    fn handle(&mut self, _: &mut Session, input: ScreenInput) -> Result<ControlFlow<()>, CommandError> {
         match input {
-            Input::Terminal(None) => return Ok(ControlFlow::Break(())),
-            Input::Terminal(Some(event)) => {
-                if self.meet(&event).map_err(drawing)? == Some(Effect::Quit) {
+            ScreenInput::Terminal(None) => return Ok(ControlFlow::Break(())),
+            ScreenInput::Terminal(Some(event)) => {
+                if self.handle_event(&event).map_err(drawing)? == Some(Effect::Quit) {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            Input::Redraw => self.show_ended(),
+            ScreenInput::Redraw => self.show_ended(),
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -169,20 +169,20 @@ fn drawing(error: io::Error) -> CommandError {
     CommandError::output("draw on the terminal")(error)
 }
 
-impl Show {
-    fn new(options: Options, session: &mut Session, tty: Tty) -> Result<Self, CommandError> {
+impl LiveScreen {
+    fn new(options: ScreenOptions, session: &mut Session, tty: Tty) -> Result<Self, CommandError> {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let ui = Ui::new(Theme { colour: !no_colour, ascii: options.ascii });
         let ui = Ui { rows: tty.rows().map_err(drawing)?, ..ui };
-        let (mut director, recent) = (Director::default(), Recent::default());
+        let (mut builder, recent) = (SceneBuilder::default(), Recent::default());
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
         let runs = session.program_runs();
-        let scene = Rc::new(director.advance(session.last().clone(), kept, &recent, runs));
+        let scene = Rc::new(builder.advance(session.last().clone(), kept, &recent, runs));
         let (latest, shown) = (Rc::clone(&scene), scene);
         let mut redraws = interval(REDRAW_EVERY);
         redraws.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let input = terminal::events();
-        Ok(Self { tty, input, redraws, ui, director, recent, latest, shown, drawn: None })
+        Ok(Self { tty, input, redraws, ui, builder, recent, latest, shown, drawn: None })
     }
 
     /// Draws, if what is on the terminal is no longer what it should be.
@@ -199,7 +199,7 @@ impl Show {
     }
 
     /// A key, or another size.
-    fn meet(&mut self, event: &Event) -> io::Result<Option<Effect>> {
+    fn handle_event(&mut self, event: &Event) -> io::Result<Option<Effect>> {
         match event {
             Event::Key(key) => {
                 let Some(action) = action(*key, self.ui.input.is_some()) else { return Ok(None) };
@@ -255,7 +255,7 @@ fn take(
     context: &std::sync::Arc<Context>,
     last: &Snapshot,
     ui: &Ui,
-) -> Result<(Snapshot, Kept), AgentError> {
+) -> Result<(Snapshot, KeptRecords), AgentError> {
     let mut collecting = Collecting::new(source, &ui.filter, ui.opened.map(|opened| opened.id()));
     let snapshot = Snapshot::take(&mut collecting, context, Some(last))?;
     Ok((snapshot, collecting.kept()))

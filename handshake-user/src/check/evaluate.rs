@@ -5,14 +5,14 @@ use std::fmt;
 use handshake_agent::model::metric::{METRICS, SERVICE};
 use handshake_agent::model::snapshot::Snapshot;
 
-use super::expression::{Expectation, Figure, Fraction, Operation, Term};
+use super::expression::{Expectation, ExpressionTerm, Figure, Fraction, Operation};
 
 /// What nobody may take for a success: said wherever a figure is missing for want of traffic.
 const NOTHING_RAN: &str = "a gate cannot pass when nothing ran";
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What was measured: three moments of a run, with every service by name.
-pub(crate) struct Window {
+pub(crate) struct JudgedWindow {
     /// When the command was started.
     pub(crate) started: Snapshot,
     /// When it had ended.
@@ -58,7 +58,7 @@ impl fmt::Display for Reason {
 
 /// How an expectation came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Judgement {
     /// It holds.
     Met,
     /// It does not.
@@ -72,24 +72,24 @@ pub(crate) struct Judged<'a> {
     /// What was expected.
     pub(crate) expectation: &'a Expectation,
     /// How it came out.
-    pub(crate) outcome: Outcome,
+    pub(crate) judgement: Judgement,
     /// What was measured, where that can be told.
     pub(crate) measured: Option<Fraction>,
     /// What it was held against.
     pub(crate) limit: Option<Fraction>,
 }
 
-impl Window {
+impl JudgedWindow {
     /// Holds an expectation against this.
     pub(crate) fn judge<'a>(&self, expectation: &'a Expectation) -> Judged<'a> {
         let (measured, limit) = (self.value(&expectation.left), self.value(&expectation.right));
-        let outcome = match (&measured, &limit) {
-            (Err(reason), _) | (Ok(_), Err(reason)) => Outcome::Inconclusive(reason.clone()),
-            (Ok(_), Ok(_)) if !self.settled.is_exact() => Outcome::Inconclusive(Reason::Lossy),
-            (Ok(measured), Ok(limit)) if expectation.comparison.holds(measured.cmp(limit)) => Outcome::Met,
-            (Ok(_), Ok(_)) => Outcome::Failed,
+        let judgement = match (&measured, &limit) {
+            (Err(reason), _) | (Ok(_), Err(reason)) => Judgement::Inconclusive(reason.clone()),
+            (Ok(_), Ok(_)) if !self.settled.is_exact() => Judgement::Inconclusive(Reason::Lossy),
+            (Ok(measured), Ok(limit)) if expectation.comparison.holds(measured.cmp(limit)) => Judgement::Met,
+            (Ok(_), Ok(_)) => Judgement::Failed,
         };
-        Judged { expectation, outcome, measured: measured.ok(), limit: limit.ok() }
+        Judged { expectation, judgement, measured: measured.ok(), limit: limit.ok() }
     }
 
     /// How long the command ran, ns.
@@ -102,16 +102,16 @@ impl Window {
     /// # Errors
     ///
     /// Why there is none.
-    pub(crate) fn value(&self, term: &Term) -> Result<Fraction, Reason> {
+    pub(crate) fn value(&self, term: &ExpressionTerm) -> Result<Fraction, Reason> {
         match term {
-            Term::Rate(of) => {
+            ExpressionTerm::Rate(of) => {
                 let time = Fraction::new(self.ran_ns().into(), SECOND_NS.into()).unwrap_or(Fraction::ZERO);
                 self.rise(of)?.over(time).ok_or(Reason::NoTime)
             }
-            Term::Pair(left, operation, right) => {
+            ExpressionTerm::Pair(left, operation, right) => {
                 apply(self.value(left)?, *operation, self.value(right)?, right)
             }
-            Term::Constant(_) | Term::Figure(_) => at(term, &self.settled),
+            ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) => at(term, &self.settled),
         }
     }
 
@@ -120,26 +120,31 @@ impl Window {
     /// # Errors
     ///
     /// Why that cannot be told.
-    pub(crate) fn rise(&self, of: &Term) -> Result<Fraction, Reason> {
+    pub(crate) fn rise(&self, of: &ExpressionTerm) -> Result<Fraction, Reason> {
         let (before, after) = (at(of, &self.started)?, at(of, &self.ended)?);
         after.minus(before).ok_or(Reason::TooLarge)
     }
 }
 
 /// The value of a term at one moment.
-fn at(term: &Term, snapshot: &Snapshot) -> Result<Fraction, Reason> {
+fn at(term: &ExpressionTerm, snapshot: &Snapshot) -> Result<Fraction, Reason> {
     match term {
-        Term::Constant(number) => Ok(*number),
-        Term::Figure(figure) => total(figure, snapshot),
+        ExpressionTerm::Constant(number) => Ok(*number),
+        ExpressionTerm::Figure(figure) => total(figure, snapshot),
         // A rate has no rate: the parser lets none be here.
-        Term::Rate(of) => at(of, snapshot),
-        Term::Pair(left, operation, right) => {
+        ExpressionTerm::Rate(of) => at(of, snapshot),
+        ExpressionTerm::Pair(left, operation, right) => {
             apply(at(left, snapshot)?, *operation, at(right, snapshot)?, right)
         }
     }
 }
 
-fn apply(left: Fraction, operation: Operation, right: Fraction, divisor: &Term) -> Result<Fraction, Reason> {
+fn apply(
+    left: Fraction,
+    operation: Operation,
+    right: Fraction,
+    divisor: &ExpressionTerm,
+) -> Result<Fraction, Reason> {
     let result = match operation {
         Operation::Plus => left.plus(right),
         Operation::Minus => left.minus(right),
@@ -188,14 +193,14 @@ mod tests {
     use handshake_common::abi::Counter;
     use handshake_common::verdict::Leg;
 
-    use super::{Judged, Outcome, Reason, Window};
+    use super::{Judged, JudgedWindow, Judgement, Reason};
     use crate::check::expression::{Expectation, Fraction};
     use crate::check::tests::{load, standing};
 
-    fn outcome(window: &Window, text: &str) -> (Outcome, Option<Fraction>) {
+    fn judgement(window: &JudgedWindow, text: &str) -> (Judgement, Option<Fraction>) {
         let expectation = Expectation::parse(text).expect(text);
-        let Judged { outcome, measured, .. } = window.judge(&expectation);
-        (outcome, measured)
+        let Judged { judgement, measured, .. } = window.judge(&expectation);
+        (judgement, measured)
     }
 
     #[test]
@@ -239,8 +244,8 @@ mod tests {
             ("udp.flows == 0", true),
         ];
         for (text, met) in table {
-            let expected = if met { Outcome::Met } else { Outcome::Failed };
-            assert_eq!(outcome(&window, text).0, expected, "{text}: {:?}", outcome(&window, text).1);
+            let expected = if met { Judgement::Met } else { Judgement::Failed };
+            assert_eq!(judgement(&window, text).0, expected, "{text}: {:?}", judgement(&window, text).1);
         }
     }
 
@@ -251,8 +256,8 @@ mod tests {
         fake.ended(0, Counter::Completed, 999);
         fake.ended(0, Counter::Refused, 1);
         let window = standing(&mut fake);
-        assert_eq!(outcome(&window, "completed / attempts >= 99.9%").0, Outcome::Met);
-        assert_eq!(outcome(&window, "completed / attempts > 99.9%").0, Outcome::Failed);
+        assert_eq!(judgement(&window, "completed / attempts >= 99.9%").0, Judgement::Met);
+        assert_eq!(judgement(&window, "completed / attempts > 99.9%").0, Judgement::Failed);
     }
 
     #[test]
@@ -275,17 +280,17 @@ mod tests {
         ];
         for (text, reason) in table {
             assert!(text.contains("rate") || reason.to_string().ends_with(super::NOTHING_RAN));
-            assert_eq!(outcome(&window, text), (Outcome::Inconclusive(reason), None), "{text}");
+            assert_eq!(judgement(&window, text), (Judgement::Inconclusive(reason), None), "{text}");
         }
-        assert_eq!(outcome(&window, "count(connect) == 0").0, Outcome::Met, "a count is known");
+        assert_eq!(judgement(&window, "count(connect) == 0").0, Judgement::Met, "a count is known");
     }
 
     #[test]
     fn lost_data_leaves_everything_open_but_shows_what_was_measured() {
         let window = load(|fake| fake.count(Counter::Untracked, 1));
         for text in ["completed >= 1000", "completed >= 2000"] {
-            let expected = (Outcome::Inconclusive(Reason::Lossy), Some(Fraction::from(1_204_u64)));
-            assert_eq!(outcome(&window, text), expected);
+            let expected = (Judgement::Inconclusive(Reason::Lossy), Some(Fraction::from(1_204_u64)));
+            assert_eq!(judgement(&window, text), expected);
         }
     }
 
@@ -295,11 +300,15 @@ mod tests {
             fake.service(0, "0.0.0.0:0");
             fake.ended(0, Counter::Refused, 5);
         });
-        let folded = |text: &str| Outcome::Inconclusive(Reason::Folded(text.to_owned()));
-        assert_eq!(outcome(&window, "attempts{port=443} == 1206").0, folded("attempts{port=443}"));
-        assert_eq!(outcome(&window, "refused{port=80} == 761").0, folded("refused{port=80}"));
-        assert_eq!(outcome(&window, "completed{port=443} == 1204").0, Outcome::Met, "none of them completed");
-        assert_eq!(outcome(&window, "refused == 766").0, Outcome::Met, "the whole is known");
+        let folded = |text: &str| Judgement::Inconclusive(Reason::Folded(text.to_owned()));
+        assert_eq!(judgement(&window, "attempts{port=443} == 1206").0, folded("attempts{port=443}"));
+        assert_eq!(judgement(&window, "refused{port=80} == 761").0, folded("refused{port=80}"));
+        assert_eq!(
+            judgement(&window, "completed{port=443} == 1204").0,
+            Judgement::Met,
+            "none of them completed"
+        );
+        assert_eq!(judgement(&window, "refused == 766").0, Judgement::Met, "the whole is known");
     }
 
     #[test]
@@ -309,7 +318,7 @@ mod tests {
         fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 3);
         fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 3);
         let window = standing(&mut fake);
-        assert_eq!(outcome(&window, "udp.answered{port=53} / udp.flows{port=53} > 99%").0, Outcome::Met);
-        assert_eq!(outcome(&window, "attempts{port=53} == 0").0, Outcome::Met, "TCP had none there");
+        assert_eq!(judgement(&window, "udp.answered{port=53} / udp.flows{port=53} > 99%").0, Judgement::Met);
+        assert_eq!(judgement(&window, "attempts{port=53} == 0").0, Judgement::Met, "TCP had none there");
     }
 }

@@ -31,13 +31,13 @@ pub(crate) struct Expectation {
     /// As it was written.
     pub(crate) text: String,
     /// What is measured: names at least one figure.
-    pub(crate) left: Term,
+    pub(crate) left: ExpressionTerm,
     /// How the sides must compare.
-    pub(crate) comparison: Comparison,
+    pub(crate) comparison: Comparator,
     /// What it is held against.
-    pub(crate) right: Term,
+    pub(crate) right: ExpressionTerm,
     /// What both sides are.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
     /// Shares are spoken of in percent here.
     pub(crate) percent: bool,
 }
@@ -55,7 +55,7 @@ impl Expectation {
 
 /// What a number is a number of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     /// Written without a unit, or a count divided by such a number: is compared with counts and shares alike.
     Number,
     /// So many of something.
@@ -70,7 +70,7 @@ pub(crate) enum Kind {
 
 /// A side of an expectation.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Term {
+pub(crate) enum ExpressionTerm {
     /// A literal, in the base unit of its kind.
     Constant(Fraction),
     /// A figure of the report.
@@ -81,7 +81,7 @@ pub(crate) enum Term {
     Pair(Box<Self>, Operation, Box<Self>),
 }
 
-impl Term {
+impl ExpressionTerm {
     /// The figures it names, from left to right.
     pub(crate) fn figures(&self) -> Vec<&Figure> {
         match self {
@@ -106,7 +106,7 @@ impl Term {
     }
 }
 
-impl fmt::Display for Term {
+impl fmt::Display for ExpressionTerm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Constant(number) => write!(f, "{number}"),
@@ -150,7 +150,7 @@ impl Operation {
 
 /// How two sides compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Comparison {
+pub(crate) enum Comparator {
     /// `>=`
     AtLeast,
     /// `<=`
@@ -165,7 +165,7 @@ pub(crate) enum Comparison {
     Less,
 }
 
-impl Comparison {
+impl Comparator {
     /// All, the longer spellings first: `>=` begins with `>`.
     const ALL: [Self; 6] = [Self::AtLeast, Self::AtMost, Self::Equal, Self::Unequal, Self::More, Self::Less];
 

@@ -106,9 +106,9 @@ impl KernelCounter {
 
 /// The counters, since the namespace is there or over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts([u64; KernelCounter::ALL.len()]);
+pub(crate) struct NetCounters([u64; KernelCounter::ALL.len()]);
 
-impl Counts {
+impl NetCounters {
     /// As they stand in this thread's network namespace.
     ///
     /// # Errors
@@ -152,17 +152,17 @@ impl Counts {
 
 /// The kernel's account and what the wire says of the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Account {
+pub(crate) struct NetAccount {
     /// The kernel's, from the command's start to the end of settling.
-    pub(crate) counts: Counts,
+    pub(crate) counts: NetCounters,
     /// Handshakes that completed on the wire meanwhile with a service at one of the namespace's addresses; `None` where
     /// services are not told apart.
     pub(crate) completed: Option<u64>,
 }
 
-impl Account {
+impl NetAccount {
     /// Of the time between two snapshots, with every service by name.
-    pub(crate) fn between(before: &Snapshot, after: &Snapshot, counts: Counts, own: &Addresses) -> Self {
+    pub(crate) fn between(before: &Snapshot, after: &Snapshot, counts: NetCounters, own: &Addresses) -> Self {
         let completed = |snapshot| completed_at(snapshot, |address| own.has(address));
         let completed = completed(before).zip(completed(after)).map(|(b, a)| a.saturating_sub(b));
         Self { counts, completed }

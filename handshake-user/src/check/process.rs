@@ -34,13 +34,13 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 pub(super) const AS_ROOT: &str = " (it ran without capabilities: --as-root lets it have them)";
 
 /// A command that is there, and not started yet.
-pub(crate) struct Checkee {
+pub(crate) struct CommandUnderCheck {
     words: Vec<OsString>,
     program: PathBuf,
     identity: Identity,
 }
 
-impl Checkee {
+impl CommandUnderCheck {
     /// Finds the program, and who is to run it.
     ///
     /// # Errors

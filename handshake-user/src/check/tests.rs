@@ -10,14 +10,14 @@ use handshake_common::abi::Counter;
 use handshake_common::record::State;
 use handshake_common::verdict::Leg;
 
-use super::kernel::{Account, Counts};
-use super::{Checked, Ended, Expectation, KernelCounter, Status, Window, list, name};
+use super::kernel::{NetAccount, NetCounters};
+use super::{Checked, Ended, Expectation, JudgedWindow, KernelCounter, Status, list, name};
 use crate::report::json::write_check;
 use crate::report::text::{Style, draw_check};
 use crate::testing::{CHECK, code, firsts};
 
 /// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
-pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> Window {
+pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> JudgedWindow {
     let mut fake = Fake::new();
     for (row, address) in [(1, "10.0.0.2:443"), (2, "10.0.0.3:443"), (3, "[2001:db8::2]:80")] {
         fake.service(row, address);
@@ -35,13 +35,13 @@ pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> Window {
     fake.later(3 * SECOND);
     meddle(&mut fake);
     let settled = take(&mut fake);
-    Window { started, ended, settled }
+    JudgedWindow { started, ended, settled }
 }
 
 /// One moment.
-pub(super) fn standing(fake: &mut Fake) -> Window {
+pub(super) fn standing(fake: &mut Fake) -> JudgedWindow {
     let snapshot = take(fake);
-    Window { started: snapshot.clone(), ended: snapshot.clone(), settled: snapshot }
+    JudgedWindow { started: snapshot.clone(), ended: snapshot.clone(), settled: snapshot }
 }
 
 fn take(fake: &mut Fake) -> Snapshot {
@@ -59,7 +59,7 @@ fn expectations(texts: &[&str]) -> Vec<Expectation> {
     texts.iter().map(|text| Expectation::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"))).collect()
 }
 
-fn shown(window: Window, texts: &[&str], account: Option<Account>) -> String {
+fn shown(window: JudgedWindow, texts: &[&str], account: Option<NetAccount>) -> String {
     let expectations = expectations(texts);
     let judged = expectations.iter().map(|each| window.judge(each)).collect();
     let checked = Checked { window, judged, command: None, account };
@@ -123,7 +123,7 @@ fn the_kernels_account_stands_beside_the_wires() {
         (KernelCounter::ListenDrops, 11),
         (KernelCounter::SynRetrans, 7),
     ]);
-    let account = Account { counts, completed: Some(13) };
+    let account = NetAccount { counts, completed: Some(13) };
     insta::assert_snapshot!(shown(standing(&mut Fake::new()), &[], Some(account)));
 }
 
@@ -161,7 +161,7 @@ fn differences_are_told_for_what_they_are() {
         ),
     ];
     for (counted, completed, expected) in table {
-        let words = Account { counts: counts(counted), completed }.words();
+        let words = NetAccount { counts: counts(counted), completed }.words();
         assert_eq!(words.len(), expected.len(), "{words:?}");
         for (sentence, part) in words.iter().zip(expected) {
             assert!(sentence.contains(part), "no {part:?} in {sentence:?}");
@@ -171,19 +171,19 @@ fn differences_are_told_for_what_they_are() {
     }
 }
 
-fn counts(counted: &[(KernelCounter, u64)]) -> Counts {
+fn counts(counted: &[(KernelCounter, u64)]) -> NetCounters {
     let line =
         |what: fn(&(KernelCounter, u64)) -> String| counted.iter().map(what).collect::<Vec<_>>().join(" ");
     let (names, values) =
         (line(|(counter, _)| counter.name().to_owned()), line(|(_, count)| count.to_string()));
-    Counts::parse(&[format!("TcpExt: {names}\nTcpExt: {values}\n")])
+    NetCounters::parse(&[format!("TcpExt: {names}\nTcpExt: {values}\n")])
 }
 
 #[test]
 fn only_services_of_our_own_are_compared() {
     let window = load(|fake| fake.ended(1, Counter::Completed, 7));
     let own = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect();
-    let account = |own| Account::between(&window.started, &window.settled, Counts::default(), &own);
+    let account = |own| NetAccount::between(&window.started, &window.settled, NetCounters::default(), &own);
     assert_eq!(account(own(&["10.0.0.2"])).completed, Some(1_007), "what was before is not in it");
     assert_eq!(account(own(&["10.0.0.3", "2001:db8::2"])).completed, Some(200));
     assert_eq!(account(own(&["10.0.0.4"])).completed, Some(0));
@@ -201,7 +201,8 @@ fn json_has_the_expectations_the_command_and_the_kernel() {
         stopped: false,
         stripped: false,
     });
-    let account = Some(Account { counts: counts(&[(KernelCounter::PassiveOpens, 9)]), completed: Some(13) });
+    let account =
+        Some(NetAccount { counts: counts(&[(KernelCounter::PassiveOpens, 9)]), completed: Some(13) });
     let checked = Checked { window, judged, command, account };
     let mut out = Vec::new();
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");

@@ -23,14 +23,14 @@ use rustix::process::Signal;
 use tokio::time::{Instant, timeout};
 
 use crate::check::{
-    Account, Addresses, CheckError, Checked, Checkee, Counts, Ended, Expectation, Judged, Outcome, Reason,
-    Running, Status, Window, list,
+    Addresses, CheckError, Checked, CommandUnderCheck, Ended, Expectation, Judged, JudgedWindow, Judgement,
+    NetAccount, NetCounters, Reason, Running, Status, list,
 };
-use crate::cli::Check as Options;
+use crate::cli::CheckArgs;
 use crate::command::{attach, out};
 use crate::console::say;
 use crate::error::CommandError;
-use crate::report::{self, Format, Output, text::Style};
+use crate::report::{self, Output, OutputFormat, text::Style};
 
 /// How often the check looks whether anything is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
@@ -48,43 +48,43 @@ const INCONCLUSIVE: u8 = 3;
 ///
 /// What is wrong with the expectations or the command under check, before anything is attached; what keeps it from
 /// attaching; what the output does not take.
-pub(crate) fn run(options: &Options) -> Result<u8, CommandError> {
-    if options.list_metrics {
+pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
+    if args.list_metrics {
         Output::to(io::stdout()).put(list::write).map_err(out)?;
         return Ok(0);
     }
     let parsed =
-        options.expectations.iter().map(|text| Expectation::parse(text).map_err(CheckError::Expectation));
+        args.expectations.iter().map(|text| Expectation::parse(text).map_err(CheckError::Expectation));
     let expectations = parsed.collect::<Result<Vec<_>, _>>()?;
-    let checkee = match options.command.as_slice() {
+    let checkee = match args.command.as_slice() {
         [] => None,
-        words => Some(Checkee::find(words, options.as_root)?),
+        words => Some(CommandUnderCheck::find(words, args.as_root)?),
     };
-    let file = options.report.as_ref().map(|path| {
+    let file = args.report.as_ref().map(|path| {
         File::create(path)
             .map_err(|source| CommandError::ReportFile { path: path.display().to_string(), source })
     });
     let file = file.transpose()?;
-    let watched = options.watched();
+    let watched = args.watched();
     let plan = session::plan(&watched)?;
     session::block_on(async {
         let signals = Signals::new()?;
         let session = attach(&watched, &plan)?;
-        Check { options, session, signals, checkee }.run(&expectations, file).await
+        CheckInProgress { args, session, signals, checkee }.run(&expectations, file).await
     })
 }
 
 /// A check under way.
-struct Check<'a> {
-    options: &'a Options,
+struct CheckInProgress<'a> {
+    args: &'a CheckArgs,
     /// Its snapshots have every service by name.
     session: Session,
     signals: Signals,
-    checkee: Option<Checkee>,
+    checkee: Option<CommandUnderCheck>,
 }
 
 /// What ended the time of a check.
-enum Ending {
+enum CheckEnding {
     /// The command, by itself.
     Ended(Status),
     /// `--for`: a command that was still running was stopped.
@@ -95,22 +95,22 @@ enum Ending {
     Lost(handshake_agent::Error),
 }
 
-impl Check<'_> {
+impl CheckInProgress<'_> {
     async fn run(mut self, expectations: &[Expectation], file: Option<File>) -> Result<u8, CommandError> {
         // The kernel's counters are read before the first snapshot and after the last, so what they lack did not happen.
-        let before = Counts::read()?;
+        let before = NetCounters::read()?;
         let started = self.snapshot()?;
         let mut ending = self.observe().await?;
         let ended = self.snapshot()?;
-        if matches!(ending, Ending::Ended(_) | Ending::TimeUp(_)) {
+        if matches!(ending, CheckEnding::Ended(_) | CheckEnding::TimeUp(_)) {
             ending = self.settle(ending).await?;
         }
-        let window = Window { started, ended, settled: self.snapshot()? };
+        let window = JudgedWindow { started, ended, settled: self.snapshot()? };
         let account = self.account(&window, &before)?;
-        let whole = matches!(ending, Ending::Ended(_) | Ending::TimeUp(_));
+        let whole = matches!(ending, CheckEnding::Ended(_) | CheckEnding::TimeUp(_));
         let mut judged: Vec<Judged<'_>> = expectations.iter().map(|each| window.judge(each)).collect();
         if !whole {
-            judged.iter_mut().for_each(|each| each.outcome = Outcome::Inconclusive(Reason::CutShort));
+            judged.iter_mut().for_each(|each| each.judgement = Judgement::Inconclusive(Reason::CutShort));
         }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
         let checked = Checked { window, judged, command, account };
@@ -126,21 +126,21 @@ impl Check<'_> {
 
     /// Runs the command, where there is one. Ends with it, when the time is up, a signal comes or an interface is lost;
     /// in each case the command has ended.
-    async fn observe(&mut self) -> Result<Ending, CommandError> {
-        let Self { options, session, signals, checkee } = self;
+    async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
+        let Self { args, session, signals, checkee } = self;
         let pace =
-            Pace { snapshots: None, events: false, until: options.period.map(|time| Instant::now() + time) };
+            Pace { snapshots: None, events: false, until: args.period.map(|time| Instant::now() + time) };
         let Some(checkee) = checkee else {
             let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
-            return Ok(Ending::of(ending, None));
+            return Ok(CheckEnding::of(ending, None));
         };
         // A signal that came while the programs were attached: the command is not started.
         if let Ok(signal) = timeout(AT_ONCE, signals.any()).await {
-            return Ok(Ending::Interrupted(signal));
+            return Ok(CheckEnding::Interrupted(signal));
         }
         let mut waiting = Waiting { running: Some(checkee.start()?), status: None };
         let ending = session::run(session, signals, pace, &mut waiting).await?;
-        let ending = Ending::of(ending, waiting.status);
+        let ending = CheckEnding::of(ending, waiting.status);
         match &mut waiting.running {
             Some(running) => stop(running, ending, signals).await,
             None => Ok(ending),
@@ -149,35 +149,39 @@ impl Check<'_> {
 
     /// Waits until nothing is opening and no flow waits for its first answer, at most T1: then nothing younger than T1 is
     /// left of what the command did.
-    async fn settle(&mut self, ending: Ending) -> Result<Ending, CommandError> {
+    async fn settle(&mut self, ending: CheckEnding) -> Result<CheckEnding, CommandError> {
         // And a little: a flow's age has the grain of jiffies.
-        let deadline = Instant::now() + self.options.scope.rules.half_open_after + SETTLE_EVERY;
+        let deadline = Instant::now() + self.args.scope.rules.half_open_after + SETTLE_EVERY;
         let pace = Pace { snapshots: Some(SETTLE_EVERY), events: false, until: Some(deadline) };
         let settled =
             session::run(&mut self.session, &mut self.signals, pace, &mut Settling { quiet: 0 }).await?;
         Ok(match settled {
-            session::Ending::Signal(signal) => Ending::Interrupted(signal),
-            session::Ending::Lost(lost) => Ending::Lost(lost),
+            session::Ending::Signal(signal) => CheckEnding::Interrupted(signal),
+            session::Ending::Lost(lost) => CheckEnding::Lost(lost),
             session::Ending::TimeUp | session::Ending::Done => ending,
         })
     }
 
     /// The kernel's account, where this host is an end of what was seen.
-    fn account(&self, window: &Window, before: &Counts) -> Result<Option<Account>, CommandError> {
+    fn account(
+        &self,
+        window: &JudgedWindow,
+        before: &NetCounters,
+    ) -> Result<Option<NetAccount>, CommandError> {
         let own = Addresses::read()?;
         let is_end =
             |flow: &Flow| [Side::Initiator, Side::Responder].iter().any(|side| own.has(flow.end(*side).ip()));
         if !self.session.has_flow(is_end) {
             return Ok(None);
         }
-        let counts = Counts::read()?.since(before);
-        Ok(Some(Account::between(&window.started, &window.settled, counts, &own)))
+        let counts = NetCounters::read()?.since(before);
+        Ok(Some(NetAccount::between(&window.started, &window.settled, counts, &own)))
     }
 
     /// Writes the report: to stderr beside a command, whose stdout is its own.
     fn show(&self, checked: &Checked<'_>, file: Option<File>) -> Result<(), CommandError> {
-        let shown = checked.window.settled.with_top(self.options.top);
-        let format = self.options.format;
+        let shown = checked.window.settled.with_top(self.args.top);
+        let format = self.args.format;
         if self.checkee.is_some() {
             let style = Style::of(&io::stderr());
             report::write_check(&mut Output::to(io::stderr()), format, &shown, checked, style)
@@ -186,7 +190,7 @@ impl Check<'_> {
             let style = Style::of(&io::stdout());
             report::write_check(&mut Output::to(io::stdout()), format, &shown, checked, style)
                 .map_err(out)?;
-            if format != Format::Text {
+            if format != OutputFormat::Text {
                 let mut stderr = Output::to(io::stderr());
                 report::write_expectations(&mut stderr, checked, Style::of(&io::stderr())).map_err(out)?;
             }
@@ -197,12 +201,14 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn conclude(&self, ending: Ending, checked: &Checked<'_>) -> Result<u8, CommandError> {
+    fn conclude(&self, ending: CheckEnding, checked: &Checked<'_>) -> Result<u8, CommandError> {
         const SIGNALLED: u8 = 128;
         match ending {
-            Ending::Lost(lost) => Err(lost.into()),
-            Ending::Interrupted(signal) => Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0))),
-            Ending::Ended(_) | Ending::TimeUp(_) => Ok(self.code(checked)),
+            CheckEnding::Lost(lost) => Err(lost.into()),
+            CheckEnding::Interrupted(signal) => {
+                Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0)))
+            }
+            CheckEnding::Ended(_) | CheckEnding::TimeUp(_) => Ok(self.code(checked)),
         }
     }
 
@@ -212,19 +218,20 @@ impl Check<'_> {
         if let Some((command, failure)) = &failure {
             let status = command.status.map_or(FAILED, Status::code);
             say(failure);
-            if self.options.propagate && status != 0 {
+            if self.args.propagate && status != 0 {
                 return status;
             }
         }
-        let any = |wanted: fn(&Outcome) -> bool| checked.judged.iter().any(|judged| wanted(&judged.outcome));
+        let any =
+            |wanted: fn(&Judgement) -> bool| checked.judged.iter().any(|judged| wanted(&judged.judgement));
         let seen = &checked.window.settled;
         if seen.tcp.books.attempts == 0 && seen.udp.books.flows == 0 && !checked.judged.is_empty() {
             say("nothing ran: no attempt and no UDP flow was seen");
         }
-        if any(|outcome| matches!(outcome, Outcome::Inconclusive(_))) {
+        if any(|judgement| matches!(judgement, Judgement::Inconclusive(_))) {
             INCONCLUSIVE
-        } else if any(|outcome| *outcome == Outcome::Failed)
-            || (failure.is_some() && !self.options.ignore_status)
+        } else if any(|judgement| *judgement == Judgement::Failed)
+            || (failure.is_some() && !self.args.ignore_status)
         {
             FAILED
         } else {
@@ -233,7 +240,7 @@ impl Check<'_> {
     }
 }
 
-impl Ending {
+impl CheckEnding {
     /// Of the loop's ending; `status` where the command ended by itself.
     fn of(ending: session::Ending, status: Option<Status>) -> Self {
         match (ending, status) {
@@ -306,16 +313,22 @@ impl Sink for Settling {
 }
 
 /// Stops a command that still runs when its time is over.
-async fn stop(running: &mut Running, ending: Ending, signals: &mut Signals) -> Result<Ending, CommandError> {
+async fn stop(
+    running: &mut Running,
+    ending: CheckEnding,
+    signals: &mut Signals,
+) -> Result<CheckEnding, CommandError> {
     let refused = || CheckError::system("stop the command");
     Ok(match ending {
-        Ending::Ended(status) => Ending::Ended(status),
-        Ending::TimeUp(_) => Ending::TimeUp(Some(running.stop(Signal::TERM).await.map_err(refused())?)),
-        Ending::Lost(lost) => {
-            running.stop(Signal::TERM).await.map_err(refused())?;
-            Ending::Lost(lost)
+        CheckEnding::Ended(status) => CheckEnding::Ended(status),
+        CheckEnding::TimeUp(_) => {
+            CheckEnding::TimeUp(Some(running.stop(Signal::TERM).await.map_err(refused())?))
         }
-        Ending::Interrupted(signal) => {
+        CheckEnding::Lost(lost) => {
+            running.stop(Signal::TERM).await.map_err(refused())?;
+            CheckEnding::Lost(lost)
+        }
+        CheckEnding::Interrupted(signal) => {
             let same = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
             tokio::select! {
                 biased;
@@ -323,16 +336,16 @@ async fn stop(running: &mut Running, ending: Ending, signals: &mut Signals) -> R
                 // A second signal: the user does not want to wait.
                 _ = signals.any() => running.kill().await.map_err(refused())?,
             };
-            Ending::Interrupted(signal)
+            CheckEnding::Interrupted(signal)
         }
     })
 }
 
-fn ended_command(checkee: &Checkee, ending: &Ending) -> Ended {
+fn ended_command(checkee: &CommandUnderCheck, ending: &CheckEnding) -> Ended {
     let (status, stopped) = match ending {
-        Ending::Ended(status) => (Some(*status), false),
-        Ending::TimeUp(status) => (*status, true),
-        Ending::Interrupted(_) | Ending::Lost(_) => (None, false),
+        CheckEnding::Ended(status) => (Some(*status), false),
+        CheckEnding::TimeUp(status) => (*status, true),
+        CheckEnding::Interrupted(_) | CheckEnding::Lost(_) => (None, false),
     };
     Ended { words: checkee.words(), status, stopped, stripped: checkee.is_stripped_root() }
 }

@@ -18,7 +18,7 @@ use handshake_agent::hook::{Direction, DirectionChoice, HookChoice};
 use handshake_agent::session;
 use handshake_agent::source::settings::BYTES_A_FLOW;
 
-use crate::cli::Doctor as Options;
+use crate::cli::DoctorArgs;
 use crate::error::CommandError;
 use crate::report::Output;
 
@@ -64,7 +64,7 @@ const NATIVE_BY_61: [&str; 29] = [
 
 /// What is known of the machine.
 #[derive(Clone, Debug)]
-struct Machine {
+struct MachineFacts {
     /// `uname -r`.
     release: String,
     /// `/sys/kernel/btf/vmlinux` is there.
@@ -82,7 +82,7 @@ struct Machine {
 
 /// What is known of an interface.
 #[derive(Clone, Debug)]
-struct Interface {
+struct InterfaceFacts {
     info: InterfaceInfo,
     /// `None` where we may not ask.
     tcx: Option<bool>,
@@ -147,8 +147,8 @@ impl Finding {
 /// # Errors
 ///
 /// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; findings that cannot be written.
-pub(crate) fn run(options: &Options) -> Result<u8, CommandError> {
-    let findings = judge(&options.interfaces, session::default_table_bytes())?;
+pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
+    let findings = judge(&args.interfaces, session::default_table_bytes())?;
     let written = Output::to(io::stdout()).put(|out| print(&findings, out));
     written.map_err(CommandError::output("write the findings"))?;
     Ok(exit_code(&findings))
@@ -158,7 +158,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, CommandError> {
 /// what the tables take with the `--max-flows` there is.
 fn judge(interfaces: &[String], table_bytes: u64) -> Result<Vec<Finding>, Error> {
     let links = interface::select(interfaces)?;
-    let mut findings = judge_machine(&Machine::gather(table_bytes));
+    let mut findings = judge_machine(&MachineFacts::gather(table_bytes));
     for interface in gather_interfaces(links) {
         findings.extend(judge_interface(&interface));
     }
@@ -180,7 +180,7 @@ fn exit_code(findings: &[Finding]) -> u8 {
     findings.iter().map(|finding| finding.level.exit_code()).max().unwrap_or(0)
 }
 
-fn judge_machine(machine: &Machine) -> Vec<Finding> {
+fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
     let mut findings = vec![kernel(&machine.release), btf(machine.btf)];
     findings.extend(permissions(machine.capabilities));
     if machine.jit == Some(false) {
@@ -271,7 +271,7 @@ const fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-fn judge_interface(interface: &Interface) -> Vec<Finding> {
+fn judge_interface(interface: &InterfaceFacts) -> Vec<Finding> {
     let mut findings = vec![what_it_is(&interface.info)];
     findings.extend(reachable(&interface.info));
     findings.push(native_xdp(&interface.info));
@@ -342,7 +342,7 @@ fn mtu(info: &InterfaceInfo) -> Option<Finding> {
     ))
 }
 
-fn tcx(interface: &Interface) -> Option<Finding> {
+fn tcx(interface: &InterfaceFacts) -> Option<Finding> {
     let name = &interface.info.name;
     match interface.tcx? {
         true => Some(Finding::ok(format!("{name}: TCX is there"))),
@@ -366,7 +366,7 @@ fn stale(name: &str, filter: &ClsactFilter) -> Finding {
 }
 
 /// What `watch` would attach, by the very function that `watch` decides by.
-fn would_choose(interface: &Interface) -> Option<Finding> {
+fn would_choose(interface: &InterfaceFacts) -> Option<Finding> {
     let info = interface.info.clone();
     let facts = PlanFacts { info, tcx: interface.tcx?, xdp_holder: None };
     let plan = plan(&[facts], HookChoice::Auto, DirectionChoice::Auto).ok()?;
@@ -379,7 +379,7 @@ fn would_choose(interface: &Interface) -> Option<Finding> {
     )))
 }
 
-impl Machine {
+impl MachineFacts {
     fn gather(table_bytes: u64) -> Self {
         let flag = |path| fs::read_to_string(path).ok().map(|value| value.trim() != "0");
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -414,16 +414,17 @@ fn left_in_cgroup() -> Option<u64> {
     Some(read("memory.max")?.saturating_sub(read("memory.current")?))
 }
 
-fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<Interface> {
+fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<InterfaceFacts> {
     let hooked: Vec<_> = links.iter().map(on_hooks).collect();
     let ids: Vec<u32> = hooked.iter().flat_map(|(others, _)| others).filter_map(|(id, _)| *id).collect();
     let owners = owners(&ids);
-    let interface = |(info, (others, stale)): (InterfaceInfo, (Vec<OnHook>, Vec<ClsactFilter>))| Interface {
-        tcx: has_tcx(info.index).ok(),
-        others: others.into_iter().map(|on| describe(on, &owners)).collect(),
-        stale,
-        info,
-    };
+    let interface =
+        |(info, (others, stale)): (InterfaceInfo, (Vec<OnHook>, Vec<ClsactFilter>))| InterfaceFacts {
+            tcx: has_tcx(info.index).ok(),
+            others: others.into_iter().map(|on| describe(on, &owners)).collect(),
+            stale,
+            info,
+        };
     links.into_iter().zip(hooked).map(interface).collect()
 }
 
@@ -472,8 +473,8 @@ mod tests {
         Capabilities::parse(&format!("CapEff:\t{mask:016x}\n"), "0 0 4294967295\n")
     }
 
-    fn machine(change: impl FnOnce(&mut Machine)) -> Machine {
-        let mut machine = Machine {
+    fn machine(change: impl FnOnce(&mut MachineFacts)) -> MachineFacts {
+        let mut machine = MachineFacts {
             release: "6.12.0-18-amd64".into(),
             btf: true,
             capabilities: capabilities(ALL),
@@ -486,7 +487,7 @@ mod tests {
         machine
     }
 
-    fn nic(change: impl FnOnce(&mut Interface)) -> Interface {
+    fn nic(change: impl FnOnce(&mut InterfaceFacts)) -> InterfaceFacts {
         let info = InterfaceInfo {
             name: "eth0".into(),
             index: 2,
@@ -499,7 +500,7 @@ mod tests {
             xdp_features: Some(1 | RX_SG),
             ..InterfaceInfo::default()
         };
-        let mut interface = Interface { info, tcx: Some(true), others: Vec::new(), stale: Vec::new() };
+        let mut interface = InterfaceFacts { info, tcx: Some(true), others: Vec::new(), stale: Vec::new() };
         change(&mut interface);
         interface
     }
@@ -518,7 +519,7 @@ mod tests {
     #[test]
     fn machines() {
         type Bad = &'static [(&'static str, &'static str)];
-        let table: [(Machine, u8, Bad); 10] = [
+        let table: [(MachineFacts, u8, Bad); 10] = [
             (machine(|_| {}), 0, &[]),
             (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
@@ -554,11 +555,11 @@ mod tests {
 
     #[test]
     fn interfaces() {
-        let old = |i: &mut Interface| {
+        let old = |i: &mut InterfaceFacts| {
             i.tcx = Some(false);
             i.info.xdp_features = None;
         };
-        let table: [(Interface, &[(&str, &str)]); 9] = [
+        let table: [(InterfaceFacts, &[(&str, &str)]); 9] = [
             (nic(|_| {}), &[]),
             (nic(|i| i.info.is_up = false), &[("eth0 is down", "ip link set eth0 up")]),
             (nic(|i| i.info.has_carrier = false), &[("no carrier", "other end")]),

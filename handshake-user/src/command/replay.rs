@@ -15,7 +15,7 @@ use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
 use handshake_common::wire::{Slice, parse};
 
-use crate::cli::Replay as Options;
+use crate::cli::ReplayArgs;
 use crate::command::out;
 use crate::console::say;
 use crate::error::CommandError;
@@ -27,7 +27,7 @@ use crate::report::text::Style;
 /// # Errors
 ///
 /// A file that is missing, unreadable or no capture, and what the output does not take.
-pub(crate) fn run(args: &Options) -> Result<u8, CommandError> {
+pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let mut capture = Capture::open(&args.file)?;
     let wanted = args.output.flows || args.output.events;
     let fixed = args.max_flows.is_some();
@@ -39,8 +39,8 @@ pub(crate) fn run(args: &Options) -> Result<u8, CommandError> {
         ..Settings::default()
     };
     let replay = Replay::new(&settings, fixed, wanted)?;
-    let mut playing = Playing {
-        options: args,
+    let mut run = ReplayRun {
+        args,
         replay,
         context: None,
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
@@ -48,16 +48,16 @@ pub(crate) fn run(args: &Options) -> Result<u8, CommandError> {
         out: report::Output::to(std::io::stdout()),
         style: Style::of(&std::io::stdout()),
     };
-    let read = playing.play(&mut capture);
+    let read = run.play(&mut capture);
     capture.warnings().iter().for_each(|warning| say(&warning.to_string()));
     read?;
-    playing.finish()?;
+    run.finish()?;
     Ok(0)
 }
 
 /// A capture on its way through the engine.
-struct Playing<'a> {
-    options: &'a Options,
+struct ReplayRun<'a> {
+    args: &'a ReplayArgs,
     replay: Replay,
     /// Known from the first packet on: its time is the report's beginning.
     context: Option<Arc<Context>>,
@@ -69,7 +69,7 @@ struct Playing<'a> {
     style: Style,
 }
 
-impl Playing<'_> {
+impl ReplayRun<'_> {
     fn play(&mut self, capture: &mut Capture) -> Result<(), CommandError> {
         while let Some(captured) = capture.next_packet()? {
             self.observe(&captured);
@@ -98,12 +98,12 @@ impl Playing<'_> {
     }
 
     fn context_from(&self, from_ns: u64) -> Arc<Context> {
-        let path = self.options.file.display().to_string();
+        let path = self.args.file.display().to_string();
         Arc::new(Context {
             origin: Origin::Capture { path, interfaces: Vec::new() },
             from_ns,
-            filter: options::Filter::from(&self.options.filter),
-            top: self.options.output.top,
+            filter: options::Filter::from(&self.args.filter),
+            top: self.args.output.top,
         })
     }
 
@@ -112,18 +112,18 @@ impl Playing<'_> {
         let Some(context) = self.context.clone() else { return Ok(()) };
         for passed in self.replay.take_passed() {
             let moment = self.replay.moment();
-            let view = View::at(&context, moment, moment.now.ns).comparing(self.options.compat);
+            let view = View::at(&context, moment, moment.now.ns).comparing(self.args.compat);
             match passed {
-                Passed::Ended(event) if self.options.output.events => {
+                Passed::Ended(event) if self.args.output.events => {
                     if let Some(verdict) = verdict_of(&event) {
                         let flow = Flow::ended(record_of(&event), verdict, event.ended_ns);
-                        let (format, style) = (self.options.output.format, self.style);
+                        let (format, style) = (self.args.output.format, self.style);
                         self.out
                             .put(|to| report::write_flow(to, format, &view, &flow, style))
                             .map_err(out)?;
                     }
                 }
-                Passed::Displaced(record, verdict) if self.options.output.flows => {
+                Passed::Displaced(record, verdict) if self.args.output.flows => {
                     self.evicted.push(Flow::evicted(
                         record,
                         verdict.and_then(|gauge| Verdict::of_gauge(gauge as usize)),
@@ -139,15 +139,15 @@ impl Playing<'_> {
     fn finish(&mut self) -> Result<(), CommandError> {
         let context = self.context.clone().unwrap_or_else(|| self.context_from(0));
         let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
-        let view = View::of(&snapshot).comparing(self.options.compat);
-        let listed = self.options.output.flows.then(|| {
+        let view = View::of(&snapshot).comparing(self.args.compat);
+        let listed = self.args.output.flows.then(|| {
             let mut flows = std::mem::take(&mut self.evicted);
             flows.extend(view.flows(&self.replay));
             flow::sort(&mut flows);
             flows
         });
         let flows = listed.as_deref().map(|flows| (view, flows));
-        let format = self.options.output.format;
+        let format = self.args.output.format;
         report::write_closing(&mut self.out, format, &snapshot, flows, self.style).map_err(out)
     }
 }

@@ -9,10 +9,10 @@ use handshake_agent::model::snapshot::Interval;
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use tokio::time::Instant;
 
-use crate::cli::Watch;
+use crate::cli::WatchArgs;
 use crate::command::{attach, out};
 use crate::error::CommandError;
-use crate::report::{self, Format, text::Style};
+use crate::report::{self, OutputFormat, text::Style};
 use crate::tui;
 
 /// Runs the command; its exit code.
@@ -20,10 +20,10 @@ use crate::tui;
 /// # Errors
 ///
 /// What keeps it from attaching; what the output does not take; an interface that is lost.
-pub(crate) fn run(options: &Watch) -> Result<u8, CommandError> {
-    let lines = Lines::new(options);
-    let screen = tui::is_available() && options.wants_screen();
-    let mut watched = options.watched();
+pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
+    let lines = LineReports::new(args);
+    let screen = tui::is_available() && args.wants_screen();
+    let mut watched = args.watched();
     if screen {
         watched.top = tui::ALL_SERVICES;
         watched.events = true;
@@ -32,15 +32,15 @@ pub(crate) fn run(options: &Watch) -> Result<u8, CommandError> {
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(&watched, &plan)?;
-        let until = options.period.map(|time| Instant::now() + time);
+        let until = args.period.map(|time| Instant::now() + time);
         if screen {
-            let show = tui::Options { interval: options.interval, ascii: options.ascii, until };
+            let show = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, until };
             let ending = tui::run(&show, &mut session, &mut signals).await?;
             // The last report stays on the screen.
-            session.list_services(options.output.top);
+            session.list_services(args.output.top);
             return lines.close(&mut session, ending);
         }
-        let pace = Pace { snapshots: Some(options.interval), events: options.output.events, until };
+        let pace = Pace { snapshots: Some(args.interval), events: args.output.events, until };
         let mut lines = lines;
         let ending = session::run(&mut session, &mut signals, pace, &mut lines).await?;
         lines.close(&mut session, ending)
@@ -48,25 +48,25 @@ pub(crate) fn run(options: &Watch) -> Result<u8, CommandError> {
 }
 
 /// Reports as lines on stdout, text or JSON.
-struct Lines<'a> {
-    options: &'a Watch,
+struct LineReports<'a> {
+    args: &'a WatchArgs,
     out: report::Output<std::io::Stdout>,
     style: Style,
 }
 
-impl<'a> Lines<'a> {
-    fn new(options: &'a Watch) -> Self {
+impl<'a> LineReports<'a> {
+    fn new(args: &'a WatchArgs) -> Self {
         let out = report::Output::to(std::io::stdout());
-        Self { options, out, style: Style::of(&std::io::stdout()) }
+        Self { args, out, style: Style::of(&std::io::stdout()) }
     }
 
     /// Writes the closing report; the exit code.
     fn close(mut self, session: &mut Session, ending: Ending) -> Result<u8, CommandError> {
         self.show_ended(session)?;
         session.advance()?;
-        let listed = self.options.output.flows.then(|| session.flows());
+        let listed = self.args.output.flows.then(|| session.flows());
         let flows = listed.as_deref().map(|flows| (session.view(), flows));
-        let format = self.options.output.format;
+        let format = self.args.output.format;
         report::write_closing(&mut self.out, format, session.last(), flows, self.style).map_err(out)?;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
@@ -76,15 +76,15 @@ impl<'a> Lines<'a> {
 
     /// Writes the attempts that have ended since the last time: together, for there may be many.
     fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
-        let Self { options, out: output, style } = self;
-        if !options.output.events {
+        let Self { args, out: output, style } = self;
+        if !args.output.events {
             return Ok(());
         }
         let written = output.put(|out| {
             let mut written = Ok(());
             session.for_each_ended(&mut |flow, view| {
                 if written.is_ok() {
-                    written = report::write_flow(out, options.output.format, view, flow, *style);
+                    written = report::write_flow(out, args.output.format, view, flow, *style);
                 }
             });
             written
@@ -93,7 +93,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-impl Sink for Lines<'_> {
+impl Sink for LineReports<'_> {
     type Input = Infallible;
     type Error = CommandError;
 
@@ -101,12 +101,12 @@ impl Sink for Lines<'_> {
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.show_ended(session)?;
         let before = session.advance()?;
-        let format = self.options.output.format;
-        if format != Format::Json {
+        let format = self.args.output.format;
+        if format != OutputFormat::Json {
             let interval = Interval::between(&before, session.last());
             report::write_report(&mut self.out, format, session.last(), Some(&interval), self.style)
                 .map_err(out)?;
-            if format == Format::Text {
+            if format == OutputFormat::Text {
                 self.out.put(|out| writeln!(out)).map_err(out)?;
             }
         }

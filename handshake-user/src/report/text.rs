@@ -33,7 +33,7 @@ use crate::time::clock;
 
 pub(crate) use self::check::{draw_check, draw_expectations};
 pub(crate) use self::layout::Style;
-use self::layout::{Piece, Tone, line, words};
+use self::layout::{Piece, TextTone, line, words};
 use crate::number::{group, percent, rate, short, span, time, whole_percent};
 
 const WIDE: &str = "   ";
@@ -57,7 +57,7 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
 /// A flow on one line, ended by a newline.
 pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     let standing = flow.standing(&view.moment);
-    let tone = if standing.is_good() { Tone::Good } else { Tone::Strong };
+    let tone = if standing.is_good() { TextTone::Good } else { TextTone::Strong };
     let verdict = match flow.cause(standing) {
         Some(cause) => format!("{} {}", standing.name(), cause.name()),
         None => standing.name().to_owned(),
@@ -68,7 +68,7 @@ pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
         Detail::Udp(udp) => udp_figures(flow, udp),
     };
     let mut pieces = vec![
-        Piece::new(clock(view.wall(flow.opened_ns())), Tone::Faint),
+        Piece::new(clock(view.wall(flow.opened_ns())), TextTone::Faint),
         Piece::plain(format!("{} {initiator} → {responder}", standing.protocol())),
         Piece::new(verdict, tone),
     ];
@@ -87,7 +87,7 @@ fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], betw
 
 /// What is looked at, how, since when, and whether the figures are exact.
 fn header(snapshot: &Snapshot) -> Vec<Piece> {
-    let mut pieces = vec![Piece::new("handshake", Tone::Strong)];
+    let mut pieces = vec![Piece::new("handshake", TextTone::Strong)];
     match &snapshot.context.origin {
         Origin::Capture { path, .. } => pieces.push(Piece::plain(path.clone())),
         Origin::Live { interfaces } => pieces.extend(interfaces_and_hooks(interfaces)),
@@ -135,9 +135,9 @@ fn exactness(snapshot: &Snapshot) -> Piece {
         .map(|(name, count)| format!("{name} {}", group(*count)))
         .collect();
     if lost.is_empty() {
-        Piece::new("EXACT", Tone::Good)
+        Piece::new("EXACT", TextTone::Good)
     } else {
-        Piece::new(format!("LOSSY: {}", lost.join(", ")), Tone::Bad)
+        Piece::new(format!("LOSSY: {}", lost.join(", ")), TextTone::Bad)
     }
 }
 
@@ -160,10 +160,10 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     };
     let recent = interval.and_then(|interval| recently_completed(books, interval)).unwrap_or_default();
     let half_open = books.verdict(Verdict::HalfOpen);
-    let tone = if half_open == 0 { Tone::Plain } else { Tone::Strong };
+    let tone = if half_open == 0 { TextTone::Plain } else { TextTone::Strong };
     let mut pieces = vec![
         Piece::plain(format!("attempts {attempts}")),
-        Piece::new(format!("completed {completed}{recent}"), Tone::Strong),
+        Piece::new(format!("completed {completed}{recent}"), TextTone::Strong),
         Piece::new(format!("half-open {}{}", group(half_open), of_causes(books)), tone),
         Piece::plain(format!("refused {}", group(books.verdict(Verdict::Refused)))),
     ];
@@ -216,7 +216,7 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
         })
         .collect();
     if let Some(interval) = recent {
-        pieces.push(Piece::new(format!("last {}", span(interval.elapsed_ns())), Tone::Faint));
+        pieces.push(Piece::new(format!("last {}", span(interval.elapsed_ns())), TextTone::Faint));
     }
     pieces
 }
@@ -254,7 +254,7 @@ fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>
         label = " ";
     }
     for problem in cause::problems(snapshot, interval) {
-        let mut pieces = vec![Piece::new(format!("{}:", problem.name), Tone::Bad)];
+        let mut pieces = vec![Piece::new(format!("{}:", problem.name), TextTone::Bad)];
         pieces.extend(words(&problem.sentence));
         line(out, style, label, &pieces, " ");
         label = " ";

@@ -126,13 +126,13 @@ pub(crate) struct Surge {
 
 /// Watches all services.
 #[derive(Debug, Default)]
-pub(crate) struct Sentry {
+pub(crate) struct SurgeDetector {
     raised: HashMap<Option<SocketAddr>, Alarm>,
 }
 
-impl Sentry {
+impl SurgeDetector {
     /// Looks at the interval between two snapshots; the worst surge, if there is one.
-    pub(crate) fn look(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
+    pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
         let known: HashMap<Option<SocketAddr>, &Books> = tcp(before).collect();
         let elapsed_ns = now.taken_at_ns.saturating_sub(before.taken_at_ns);
         let mut raised = HashMap::new();

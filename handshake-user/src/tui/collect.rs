@@ -9,7 +9,7 @@ use handshake_agent::source::{Moment, Reading, Source};
 use handshake_common::abi::Service;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
-use super::filter::Filter;
+use super::filter::ListFilter;
 use handshake_agent::model::flow::{Flow, FlowId};
 
 /// Open attempts kept, the oldest of them.
@@ -21,7 +21,7 @@ const KEPT_STATES: u64 = State::OPEN as u64 | State::UDP as u64;
 
 /// What was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct KeptRecords {
     /// The oldest open attempts that pass the filter, the oldest first.
     pub(crate) open: Vec<Flow>,
     /// Open attempts that pass the filter, kept or not.
@@ -37,20 +37,20 @@ pub(crate) struct Kept {
 /// A source that keeps what passes by.
 pub(crate) struct Collecting<'a> {
     source: &'a mut dyn Source,
-    filter: &'a Filter,
+    filter: &'a ListFilter,
     wanted: Option<FlowId>,
-    sieve: RefCell<Sieve>,
+    selection: RefCell<RecordSelection>,
 }
 
 impl<'a> Collecting<'a> {
     /// Keeps of `source` what passes `filter`, and the one that is wanted.
-    pub(crate) fn new(source: &'a mut dyn Source, filter: &'a Filter, wanted: Option<FlowId>) -> Self {
-        Self { source, filter, wanted, sieve: RefCell::new(Sieve::new()) }
+    pub(crate) fn new(source: &'a mut dyn Source, filter: &'a ListFilter, wanted: Option<FlowId>) -> Self {
+        Self { source, filter, wanted, selection: RefCell::new(RecordSelection::new()) }
     }
 
     /// What was kept of the latest scan.
-    pub(crate) fn kept(self) -> Kept {
-        self.sieve.into_inner().kept()
+    pub(crate) fn kept(self) -> KeptRecords {
+        self.selection.into_inner().kept()
     }
 }
 
@@ -61,14 +61,14 @@ impl Source for Collecting<'_> {
 
     /// Looks on itself: it is the only one.
     fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
-        let mut sieve = Sieve::new();
+        let mut selection = RecordSelection::new();
         let moment = Moment { now, stopped: false, clocks: self.source.clocks() };
         let mut show = |record: &Record| {
-            sieve.add(record, self.filter, &moment);
+            selection.add(record, self.filter, &moment);
             if let Some(wanted) = self.wanted
                 && wanted == Flow::of(*record).id()
             {
-                sieve.wanted = Some(Flow::of(*record));
+                selection.wanted = Some(Flow::of(*record));
             }
         };
         // The one that is wanted may be in any state by now.
@@ -76,7 +76,7 @@ impl Source for Collecting<'_> {
         let mut onlooker = Onlooker::new(states, &mut show);
         let scan = self.source.scan(now, Some(&mut onlooker));
         let occupancy = onlooker.occupancy();
-        *self.sieve.borrow_mut() = Sieve { occupancy, ..sieve };
+        *self.selection.borrow_mut() = RecordSelection { occupancy, ..selection };
         scan
     }
 
@@ -93,27 +93,27 @@ impl Source for Collecting<'_> {
     }
 }
 
-struct Sieve {
-    open: Least,
+struct RecordSelection {
+    open: LeastRecords,
     open_found: u64,
-    udp: Least,
+    udp: LeastRecords,
     occupancy: Occupancy,
     wanted: Option<Flow>,
 }
 
-impl Sieve {
+impl RecordSelection {
     fn new() -> Self {
         Self {
-            open: Least::of(OPEN_KEPT),
+            open: LeastRecords::of(OPEN_KEPT),
             open_found: 0,
-            udp: Least::of(UDP_KEPT),
+            udp: LeastRecords::of(UDP_KEPT),
             occupancy: [0; State::ALL.len()],
             wanted: None,
         }
     }
 
     /// Asked of every record that is shown: the cheapest questions come first.
-    fn add(&mut self, record: &Record, filter: &Filter, moment: &Moment) {
+    fn add(&mut self, record: &Record, filter: &ListFilter, moment: &Moment) {
         let Moment { now, clocks, .. } = moment;
         match &record.detail {
             // One past T2 is open no more.
@@ -133,8 +133,8 @@ impl Sieve {
         }
     }
 
-    fn kept(self) -> Kept {
-        Kept {
+    fn kept(self) -> KeptRecords {
+        KeptRecords {
             open: self.open.sorted(),
             open_found: self.open_found,
             udp: self.udp.sorted(),
@@ -146,13 +146,13 @@ impl Sieve {
 
 /// The records with the least keys, so many at most. They stay in their places; the heap, with the largest key on top,
 /// moves no more than keys and places.
-struct Least {
+struct LeastRecords {
     most: usize,
     records: Vec<Record>,
     heap: BinaryHeap<(u64, usize)>,
 }
 
-impl Least {
+impl LeastRecords {
     fn of(most: usize) -> Self {
         Self { most, records: Vec::new(), heap: BinaryHeap::new() }
     }
@@ -183,12 +183,12 @@ mod tests {
     use handshake_common::abi::UdpRecord;
     use handshake_common::record::{Detail, State};
 
-    use super::{Collecting, Kept, OPEN_KEPT, UDP_KEPT};
-    use crate::tui::filter::Filter;
+    use super::{Collecting, KeptRecords, OPEN_KEPT, UDP_KEPT};
+    use crate::tui::filter::ListFilter;
     use handshake_agent::model::flow::{Flow, FlowId};
 
-    fn collect(fake: &mut Fake, filter: &str, wanted: Option<FlowId>) -> Kept {
-        let filter = Filter::parse(filter).expect(filter);
+    fn collect(fake: &mut Fake, filter: &str, wanted: Option<FlowId>) -> KeptRecords {
+        let filter = ListFilter::parse(filter).expect(filter);
         let mut collecting = Collecting::new(fake, &filter, wanted);
         let now = collecting.read().expect("a fake never fails").now;
         let scan = collecting.scan(now, None);

@@ -22,15 +22,15 @@ use handshake_agent::model::flow::Flow;
 
 /// A filter; the empty one lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filter {
+pub(crate) struct ListFilter {
     /// As it was typed.
     pub(crate) text: String,
-    terms: Vec<Term>,
+    terms: Vec<FilterTerm>,
 }
 
 /// One word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Term {
+enum FilterTerm {
     /// `port:443`, `port:8000-8100`, at either end.
     Port(PortRange),
     /// `10.0.0.0/8`, `2001:db8::1`, at either end.
@@ -47,7 +47,7 @@ enum Term {
     Text(String),
 }
 
-impl Filter {
+impl ListFilter {
     /// Reads what was typed.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Filter {
     /// The filter for one service.
     pub(crate) fn of_service(service: SocketAddr, udp: bool) -> Self {
         let text = format!("{} {service}", if udp { "udp" } else { "tcp" });
-        Self { text, terms: vec![Term::Udp(udp), socket(service)] }
+        Self { text, terms: vec![FilterTerm::Udp(udp), socket(service)] }
     }
 
     /// Does it let everything through?
@@ -71,37 +71,39 @@ impl Filter {
 
     /// Does it ask for text, which is not looked for in every record?
     pub(crate) fn has_text(&self) -> bool {
-        self.terms.iter().any(|term| matches!(term, Term::Text(_)))
+        self.terms.iter().any(|term| matches!(term, FilterTerm::Text(_)))
     }
 
     /// Does a record fit all words but the plain text?
     pub(crate) fn admits_record(&self, record: &Record, moment: &Moment) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Port(range) => ports(record).iter().any(|port| (range.first..=range.last).contains(port)),
-            Term::Net(net) => ends(record).iter().any(|(address, _)| is_in(net, *address, record)),
-            Term::Socket { address, port } => {
+            FilterTerm::Port(range) => {
+                ports(record).iter().any(|port| (range.first..=range.last).contains(port))
+            }
+            FilterTerm::Net(net) => ends(record).iter().any(|(address, _)| is_in(net, *address, record)),
+            FilterTerm::Socket { address, port } => {
                 ends(record).iter().any(|(at, its)| its == port && is_in(address, *at, record))
             }
-            Term::Verdict(name) => Flow::of(*record).standing(moment).name() == *name,
-            Term::Cause(cause) => record.state.is_open() && record.state.cause() == *cause,
-            Term::Udp(udp) => record.key.udp == *udp,
-            Term::Text(_) => true,
+            FilterTerm::Verdict(name) => Flow::of(*record).standing(moment).name() == *name,
+            FilterTerm::Cause(cause) => record.state.is_open() && record.state.cause() == *cause,
+            FilterTerm::Udp(udp) => record.key.udp == *udp,
+            FilterTerm::Text(_) => true,
         })
     }
 
     /// Does an attempt fit all words? `interface` is where it was seen; without it plain text is not looked for.
     pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Verdict(name) => attempt.standing(moment).name() == *name,
-            Term::Cause(cause) => attempt.cause(attempt.standing(moment)) == Some(*cause),
-            Term::Text(text) => interface.is_none_or(|interface| {
+            FilterTerm::Verdict(name) => attempt.standing(moment).name() == *name,
+            FilterTerm::Cause(cause) => attempt.cause(attempt.standing(moment)) == Some(*cause),
+            FilterTerm::Text(text) => interface.is_none_or(|interface| {
                 let standing = attempt.standing(moment);
                 let cause = attempt.cause(standing).map_or("", Cause::name);
                 let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
                 let shown = format!("{from} {to} {} {cause} {interface}", standing.name());
                 shown.to_lowercase().contains(text)
             }),
-            Term::Port(_) | Term::Net(_) | Term::Socket { .. } | Term::Udp(_) => {
+            FilterTerm::Port(_) | FilterTerm::Net(_) | FilterTerm::Socket { .. } | FilterTerm::Udp(_) => {
                 let one = Self { text: String::new(), terms: vec![term.clone()] };
                 one.admits_record(&attempt.record, moment)
             }
@@ -111,57 +113,59 @@ impl Filter {
     /// Does a service fit? A verdict asks for services that have any of it.
     pub(crate) fn admits_service(&self, line: &ServiceLine) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Port(range) => {
+            FilterTerm::Port(range) => {
                 line.service.is_some_and(|at| (range.first..=range.last).contains(&at.port()))
             }
-            Term::Net(net) => line.service.is_some_and(|at| is_within(net, at)),
-            Term::Socket { address, port } => {
+            FilterTerm::Net(net) => line.service.is_some_and(|at| is_within(net, at)),
+            FilterTerm::Socket { address, port } => {
                 line.service.is_some_and(|at| at.port() == *port && is_within(address, at))
             }
-            Term::Verdict(name) => has_verdict(&line.books, name),
-            Term::Cause(cause) => match &line.books {
+            FilterTerm::Verdict(name) => has_verdict(&line.books, name),
+            FilterTerm::Cause(cause) => match &line.books {
                 ServiceBooks::Tcp(books) => books.by_cause(Verdict::HalfOpen).of(*cause) != 0,
                 ServiceBooks::Udp(_) => false,
             },
-            Term::Udp(udp) => matches!(line.books, ServiceBooks::Udp(_)) == *udp,
-            Term::Text(text) => line.name().contains(text.as_str()),
+            FilterTerm::Udp(udp) => matches!(line.books, ServiceBooks::Udp(_)) == *udp,
+            FilterTerm::Text(text) => line.name().contains(text.as_str()),
         })
     }
 }
 
-fn term(word: &str) -> Result<Term, String> {
+fn term(word: &str) -> Result<FilterTerm, String> {
     if let Ok(address) = word.parse::<SocketAddr>() {
         return Ok(socket(address));
     }
     if let Ok(net) = word.parse::<Cidr>() {
-        return Ok(Term::Net(net.net()));
+        return Ok(FilterTerm::Net(net.net()));
     }
     match word.split_once(':') {
-        Some(("port", value)) => value.parse().map(Term::Port),
+        Some(("port", value)) => value.parse().map(FilterTerm::Port),
         Some(("verdict", value)) => verdict(value),
         Some(("cause", value)) => cause(value),
-        Some(("net", value)) => value.parse::<Cidr>().map(|net| Term::Net(net.net())),
+        Some(("net", value)) => value.parse::<Cidr>().map(|net| FilterTerm::Net(net.net())),
         Some((key, _)) => Err(format!("{key}: is none of port:, verdict:, cause:, net:")),
-        None if word == "tcp" || word == "udp" => Ok(Term::Udp(word == "udp")),
-        None => Ok(Term::Text(word.to_lowercase())),
+        None if word == "tcp" || word == "udp" => Ok(FilterTerm::Udp(word == "udp")),
+        None => Ok(FilterTerm::Text(word.to_lowercase())),
     }
 }
 
-fn socket(socket: SocketAddr) -> Term {
+fn socket(socket: SocketAddr) -> FilterTerm {
     let (address, family) = words(socket.ip());
     let address = Net { address, mask: [u32::MAX; 4], family: family as u32 };
-    Term::Socket { address, port: socket.port() }
+    FilterTerm::Socket { address, port: socket.port() }
 }
 
-fn verdict(name: &str) -> Result<Term, String> {
+fn verdict(name: &str) -> Result<FilterTerm, String> {
     let all = Verdict::ALL.map(Verdict::name).into_iter().chain(UdpVerdict::ALL.map(UdpVerdict::name));
     let found = all.into_iter().find(|each| *each == name);
-    found.map(Term::Verdict).ok_or_else(|| format!("'{name}' is no verdict such as half_open or refused"))
+    found
+        .map(FilterTerm::Verdict)
+        .ok_or_else(|| format!("'{name}' is no verdict such as half_open or refused"))
 }
 
-fn cause(name: &str) -> Result<Term, String> {
+fn cause(name: &str) -> Result<FilterTerm, String> {
     let found = Cause::ALL.into_iter().find(|cause| cause.name() == name);
-    found.map(Term::Cause).ok_or_else(|| format!("'{name}' is no cause: no_syn_ack, no_ack"))
+    found.map(FilterTerm::Cause).ok_or_else(|| format!("'{name}' is no cause: no_syn_ack, no_ack"))
 }
 
 fn ends(record: &Record) -> [([u32; 4], u16); 2] {
@@ -206,7 +210,7 @@ mod tests {
     use handshake_common::record::State;
     use handshake_common::verdict::Cause;
 
-    use super::{Filter, Term};
+    use super::{FilterTerm, ListFilter};
     use crate::testing::{TERMINAL, firsts};
     use handshake_agent::model::flow::Flow;
 
@@ -245,7 +249,7 @@ mod tests {
         let fake = Fake::new();
         let moment = Moment { now: fake.reading.now, stopped: false, clocks: at_five_seconds(&fake) };
         for (text, left) in TABLE {
-            let filter = Filter::parse(text).expect(text);
+            let filter = ListFilter::parse(text).expect(text);
             let fits = |at: &usize| filter.admits(&Flow::of(all[*at]), &moment, Some("eth0"));
             assert_eq!((0..all.len()).filter(fits).collect::<Vec<_>>(), left, "{text}");
             // What the scan leaves out, the list would have too.
@@ -264,16 +268,17 @@ mod tests {
     #[test]
     fn each_word_is_documented() {
         let words = firsts(TERMINAL, "filter word");
-        let terms: Vec<Term> = words.iter().flat_map(|word| Filter::parse(word).expect(word).terms).collect();
+        let terms: Vec<FilterTerm> =
+            words.iter().flat_map(|word| ListFilter::parse(word).expect(word).terms).collect();
         assert_eq!(terms.len(), words.len());
-        let kind = |term: &Term| match term {
-            Term::Port(_) => 0,
-            Term::Net(_) => 1,
-            Term::Socket { .. } => 2,
-            Term::Verdict(_) => 3,
-            Term::Cause(_) => 4,
-            Term::Udp(_) => 5,
-            Term::Text(_) => 6,
+        let kind = |term: &FilterTerm| match term {
+            FilterTerm::Port(_) => 0,
+            FilterTerm::Net(_) => 1,
+            FilterTerm::Socket { .. } => 2,
+            FilterTerm::Verdict(_) => 3,
+            FilterTerm::Cause(_) => 4,
+            FilterTerm::Udp(_) => 5,
+            FilterTerm::Text(_) => 6,
         };
         let kinds: BTreeSet<usize> = terms.iter().map(kind).collect();
         assert_eq!(kinds, (0..6).collect(), "{words:?}");
@@ -292,7 +297,7 @@ mod tests {
             ("host:a", "host: is none of port:, verdict:, cause:, net:"),
             ("net:10", "'10' is no IP address"),
         ] {
-            assert_eq!(Filter::parse(text), Err(said.to_owned()), "{text}");
+            assert_eq!(ListFilter::parse(text), Err(said.to_owned()), "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ const KEPT: usize = 300;
 
 /// What one interval brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pulse {
+pub(crate) struct IntervalRates {
     /// Attempts begun a second.
     pub(crate) attempts: u64,
     /// Attempts completed a second.
@@ -23,7 +23,7 @@ pub(crate) struct Pulse {
     pub(crate) half_open: u64,
 }
 
-impl Pulse {
+impl IntervalRates {
     /// Of the interval.
     pub(crate) fn of(interval: &Interval<'_>, half_open: u64) -> Self {
         let a_second = |count: u64| per_second(count, interval.elapsed_ns());
@@ -61,28 +61,28 @@ fn per_second(count: u64, ns: u64) -> u64 {
 
 /// The pulses kept, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct History {
-    pulses: VecDeque<Pulse>,
+pub(crate) struct RateHistory {
+    rates: VecDeque<IntervalRates>,
 }
 
-impl History {
+impl RateHistory {
     /// Notes one more.
-    pub(crate) fn push(&mut self, pulse: Pulse) {
-        if self.pulses.len() == KEPT {
-            self.pulses.pop_front();
+    pub(crate) fn push(&mut self, rates: IntervalRates) {
+        if self.rates.len() == KEPT {
+            self.rates.pop_front();
         }
-        self.pulses.push_back(pulse);
+        self.rates.push_back(rates);
     }
 
     /// The latest.
-    pub(crate) fn last(&self) -> Pulse {
-        self.pulses.back().copied().unwrap_or_default()
+    pub(crate) fn last(&self) -> IntervalRates {
+        self.rates.back().copied().unwrap_or_default()
     }
 
     /// One figure of the latest `count`, the oldest first.
-    pub(crate) fn series(&self, count: usize, figure: impl Fn(&Pulse) -> u64) -> Vec<u64> {
-        let skipped = self.pulses.len().saturating_sub(count);
-        self.pulses.iter().skip(skipped).map(figure).collect()
+    pub(crate) fn series(&self, count: usize, figure: impl Fn(&IntervalRates) -> u64) -> Vec<u64> {
+        let skipped = self.rates.len().saturating_sub(count);
+        self.rates.iter().skip(skipped).map(figure).collect()
     }
 }
 
@@ -91,17 +91,17 @@ mod tests {
     use handshake_agent::model::snapshot::Books;
     use handshake_common::verdict::Verdict;
 
-    use super::{History, KEPT, Pulse, failed, per_second, stuck};
+    use super::{IntervalRates, KEPT, RateHistory, failed, per_second, stuck};
 
     #[test]
     fn the_latest_are_kept() {
-        let mut history = History::default();
-        assert_eq!(history.last(), Pulse::default());
+        let mut history = RateHistory::default();
+        assert_eq!(history.last(), IntervalRates::default());
         for attempts in 0..=KEPT as u64 {
-            history.push(Pulse { attempts, ..Pulse::default() });
+            history.push(IntervalRates { attempts, ..IntervalRates::default() });
         }
-        assert_eq!(history.series(2, |pulse| pulse.attempts), [KEPT as u64 - 1, KEPT as u64]);
-        assert_eq!(history.series(usize::MAX, |pulse| pulse.attempts).len(), KEPT);
+        assert_eq!(history.series(2, |rates| rates.attempts), [KEPT as u64 - 1, KEPT as u64]);
+        assert_eq!(history.series(usize::MAX, |rates| rates.attempts).len(), KEPT);
     }
 
     #[test]

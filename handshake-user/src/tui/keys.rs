@@ -20,7 +20,7 @@ pub(crate) enum Action {
     /// A screen by its number.
     Go(Screen),
     /// The cursor elsewhere.
-    Move(Step),
+    Move(Motion),
     /// A closer look at what the cursor is on.
     Open,
     /// Back from where one is.
@@ -58,7 +58,7 @@ pub(crate) enum Edit {
 
 /// Where the cursor goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Motion {
     /// A row up.
     Up,
     /// A row down.
@@ -92,8 +92,8 @@ const fn with_control(code: KeyCode, typing: bool) -> Option<Action> {
         KeyCode::Char('c') => Some(Action::Quit),
         KeyCode::Char('l') => Some(Action::Redraw),
         KeyCode::Char('u' | 'w') if typing => Some(Action::Edit(Edit::Clear)),
-        KeyCode::Char('f') if !typing => Some(Action::Move(Step::PageDown)),
-        KeyCode::Char('b') if !typing => Some(Action::Move(Step::PageUp)),
+        KeyCode::Char('f') if !typing => Some(Action::Move(Motion::PageDown)),
+        KeyCode::Char('b') if !typing => Some(Action::Move(Motion::PageUp)),
         _ => None,
     }
 }
@@ -118,12 +118,12 @@ const fn pressed(code: KeyCode) -> Option<Action> {
         KeyCode::Char('2') => Action::Go(Screen::Attempts),
         KeyCode::Char('3') => Action::Go(Screen::Services),
         KeyCode::Char('4') => Action::Go(Screen::Health),
-        KeyCode::Up | KeyCode::Char('k') => Action::Move(Step::Up),
-        KeyCode::Down | KeyCode::Char('j') => Action::Move(Step::Down),
-        KeyCode::PageUp => Action::Move(Step::PageUp),
-        KeyCode::PageDown | KeyCode::Char(' ') => Action::Move(Step::PageDown),
-        KeyCode::Home | KeyCode::Char('g') => Action::Move(Step::First),
-        KeyCode::End | KeyCode::Char('G') => Action::Move(Step::Last),
+        KeyCode::Up | KeyCode::Char('k') => Action::Move(Motion::Up),
+        KeyCode::Down | KeyCode::Char('j') => Action::Move(Motion::Down),
+        KeyCode::PageUp => Action::Move(Motion::PageUp),
+        KeyCode::PageDown | KeyCode::Char(' ') => Action::Move(Motion::PageDown),
+        KeyCode::Home | KeyCode::Char('g') => Action::Move(Motion::First),
+        KeyCode::End | KeyCode::Char('G') => Action::Move(Motion::Last),
         KeyCode::Enter | KeyCode::Right => Action::Open,
         KeyCode::Esc | KeyCode::Left | KeyCode::Backspace => Action::Back,
         KeyCode::Char('/') => Action::Filter,
@@ -161,7 +161,7 @@ pub(crate) const FILTERS: [&str; 2] = [
 mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-    use super::{Action, Edit, HELP, Step, action};
+    use super::{Action, Edit, HELP, Motion, action};
     use crate::testing::{TERMINAL, firsts};
     use crate::tui::screen::Screen;
 
@@ -177,17 +177,17 @@ mod tests {
         (KeyCode::Char('2'), Action::Go(Screen::Attempts)),
         (KeyCode::Char('3'), Action::Go(Screen::Services)),
         (KeyCode::Char('4'), Action::Go(Screen::Health)),
-        (KeyCode::Up, Action::Move(Step::Up)),
-        (KeyCode::Char('k'), Action::Move(Step::Up)),
-        (KeyCode::Down, Action::Move(Step::Down)),
-        (KeyCode::Char('j'), Action::Move(Step::Down)),
-        (KeyCode::PageUp, Action::Move(Step::PageUp)),
-        (KeyCode::PageDown, Action::Move(Step::PageDown)),
-        (KeyCode::Char(' '), Action::Move(Step::PageDown)),
-        (KeyCode::Home, Action::Move(Step::First)),
-        (KeyCode::Char('g'), Action::Move(Step::First)),
-        (KeyCode::End, Action::Move(Step::Last)),
-        (KeyCode::Char('G'), Action::Move(Step::Last)),
+        (KeyCode::Up, Action::Move(Motion::Up)),
+        (KeyCode::Char('k'), Action::Move(Motion::Up)),
+        (KeyCode::Down, Action::Move(Motion::Down)),
+        (KeyCode::Char('j'), Action::Move(Motion::Down)),
+        (KeyCode::PageUp, Action::Move(Motion::PageUp)),
+        (KeyCode::PageDown, Action::Move(Motion::PageDown)),
+        (KeyCode::Char(' '), Action::Move(Motion::PageDown)),
+        (KeyCode::Home, Action::Move(Motion::First)),
+        (KeyCode::Char('g'), Action::Move(Motion::First)),
+        (KeyCode::End, Action::Move(Motion::Last)),
+        (KeyCode::Char('G'), Action::Move(Motion::Last)),
         (KeyCode::Enter, Action::Open),
         (KeyCode::Right, Action::Open),
         (KeyCode::Esc, Action::Back),

@@ -7,7 +7,7 @@ use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::flow::Side;
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
-use super::filter::Filter;
+use super::filter::ListFilter;
 use super::history::failed;
 use super::scene::Scene;
 use super::service::ServiceLine;
@@ -15,7 +15,7 @@ use handshake_agent::model::flow::Flow;
 
 /// The order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Order<C> {
+pub(crate) struct SortOrder<C> {
     /// By this column.
     pub(crate) column: C,
     /// From its other end.
@@ -129,7 +129,11 @@ impl ServiceColumn {
 }
 
 /// The attempts and flows that pass the filter, in their order.
-pub(crate) fn attempts<'a>(scene: &'a Scene, filter: &Filter, order: Order<AttemptColumn>) -> Vec<&'a Flow> {
+pub(crate) fn attempts<'a>(
+    scene: &'a Scene,
+    filter: &ListFilter,
+    order: SortOrder<AttemptColumn>,
+) -> Vec<&'a Flow> {
     let moment = scene.moment();
     let all = scene.open.iter().chain(&scene.ended);
     let fits = |each: &&Flow| filter.admits(each, &moment, Some(scene.interface(each)));
@@ -144,8 +148,8 @@ pub(crate) fn attempts<'a>(scene: &'a Scene, filter: &Filter, order: Order<Attem
 /// The services that pass the filter, in their order: TCP's first.
 pub(crate) fn services<'a>(
     scene: &'a Scene,
-    filter: &Filter,
-    order: Order<ServiceColumn>,
+    filter: &ListFilter,
+    order: SortOrder<ServiceColumn>,
 ) -> Vec<&'a ServiceLine> {
     let fits = |udp: bool| {
         let mut rows: Vec<&ServiceLine> = scene

@@ -7,7 +7,7 @@ use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::Verdict;
 
-use super::filter::Filter;
+use super::filter::ListFilter;
 use super::service::Legs;
 use handshake_agent::model::flow::{Flow, Standing};
 use handshake_agent::source::Moment;
@@ -32,7 +32,7 @@ pub(crate) struct Recent {
     all: VecDeque<Flow>,
     /// Those that pass the filter: a rare verdict would soon be pushed out by the common ones.
     fitting: VecDeque<Flow>,
-    filter: Filter,
+    filter: ListFilter,
     legs: HashMap<SocketAddr, Samples>,
     told: u64,
 }
@@ -59,7 +59,7 @@ impl Recent {
     }
 
     /// Keeps those of another filter from now on, beginning with what is there.
-    pub(crate) fn filter_by(&mut self, filter: &Filter) {
+    pub(crate) fn filter_by(&mut self, filter: &ListFilter) {
         if *filter != self.filter {
             self.filter = filter.clone();
             let fits = |attempt: &&Flow| filter.admits(attempt, &ANY_MOMENT, None);
@@ -136,7 +136,7 @@ mod tests {
     use handshake_common::verdict::Verdict;
 
     use super::{KEPT, Legs, Recent, SAMPLES};
-    use crate::tui::filter::Filter;
+    use crate::tui::filter::ListFilter;
 
     fn completed(initiator: &str, first_ns: u64, second_ns: u64) -> Record {
         let mut record = record(initiator, "10.0.0.2:443", State::Established);
@@ -167,15 +167,15 @@ mod tests {
         let mut recent = Recent::default();
         let refused = record("10.0.0.1:1", "10.0.0.2:443", State::Refused);
         recent.push(Flow::ended(refused, Verdict::Refused, 1));
-        recent.filter_by(&Filter::parse("verdict:refused").expect("a verdict"));
+        recent.filter_by(&ListFilter::parse("verdict:refused").expect("a verdict"));
         for at in 0..KEPT as u64 {
             recent.push(Flow::ended(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at));
         }
         assert_eq!(recent.latest().len(), 1);
         // Where it was seen is not known here: the list looks for it.
-        recent.filter_by(&Filter::parse("eth0").expect("plain text"));
+        recent.filter_by(&ListFilter::parse("eth0").expect("plain text"));
         assert_eq!(recent.latest().len(), 1, "one identity");
-        recent.filter_by(&Filter::default());
+        recent.filter_by(&ListFilter::default());
         assert!(recent.latest().iter().all(|attempt| attempt.record.state == State::Established));
     }
 

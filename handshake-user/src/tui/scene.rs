@@ -12,9 +12,9 @@ use handshake_common::abi::Histogram;
 use handshake_common::record::{Clocks, Now, State};
 use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 
-use super::banner::{Sentry, Surge};
-use super::collect::Kept;
-use super::history::{History, Pulse, failed};
+use super::banner::{Surge, SurgeDetector};
+use super::collect::KeptRecords;
+use super::history::{IntervalRates, RateHistory, failed};
 use super::recent::Recent;
 use super::service::ServiceLine;
 use crate::number::{group, percent, span};
@@ -51,7 +51,7 @@ pub(crate) struct Scene {
     /// A service with a half-open surge.
     pub(crate) surge: Option<Surge>,
     /// The latest minutes.
-    pub(crate) history: History,
+    pub(crate) history: RateHistory,
     /// The legs and `connect`, over the window or else the run.
     pub(crate) legs: [LegLine; 3],
     /// Open attempts, the oldest first.
@@ -166,19 +166,19 @@ impl Scene {
 
 /// Makes a scene of each snapshot, and remembers what the next one needs.
 #[derive(Default)]
-pub(crate) struct Director {
+pub(crate) struct SceneBuilder {
     window: VecDeque<Arc<Snapshot>>,
-    history: History,
-    sentry: Sentry,
+    history: RateHistory,
+    detector: SurgeDetector,
     programs: Vec<ProgramRuns>,
 }
 
-impl Director {
+impl SceneBuilder {
     /// The scene of a snapshot.
     pub(crate) fn advance(
         &mut self,
         snapshot: Snapshot,
-        kept: Kept,
+        kept: KeptRecords,
         recent: &Recent,
         programs: Vec<ProgramRuns>,
     ) -> Scene {
@@ -224,8 +224,8 @@ impl Director {
     fn note(&mut self, snapshot: &Snapshot) -> Option<Surge> {
         let before = self.window.back()?;
         let interval = Interval::between(before, snapshot);
-        self.history.push(Pulse::of(&interval, snapshot.tcp.books.verdict(Verdict::HalfOpen)));
-        self.sentry.look(before, snapshot)
+        self.history.push(IntervalRates::of(&interval, snapshot.tcp.books.verdict(Verdict::HalfOpen)));
+        self.detector.observe(before, snapshot)
     }
 }
 
@@ -359,13 +359,13 @@ mod tests {
     use handshake_common::verdict::{Cause, Verdict};
 
     use super::{BINS, Established, bins, rounded};
-    use crate::tui::testing::Stage;
+    use crate::tui::testing::SceneFixture;
     use handshake_agent::model::flow::Flow;
 
-    fn service() -> Stage {
+    fn service() -> SceneFixture {
         let mut fake = Fake::new();
         fake.service(1, "10.0.0.2:443");
-        Stage::new(fake)
+        SceneFixture::new(fake)
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
             (0, 0, Established::Quiet, "no connection attempt, last 1 s"),
         ];
         for (completed, refused, state, text) in table {
-            let scene = service().play(1, |fake, _| {
+            let scene = service().run(1, |fake, _| {
                 fake.ended(1, Counter::Completed, completed);
                 fake.ended(1, Counter::Refused, refused);
                 // Nothing is wrong with these yet.
@@ -391,9 +391,9 @@ mod tests {
     /// What was before the window does not count, however much it was.
     #[test]
     fn an_incident_is_seen_through_hours_of_peace() {
-        let mut stage = service();
-        stage.play(20, |fake, _| fake.ended(1, Counter::Completed, 100_000));
-        let scene = stage.play(12, |fake, _| fake.ended(1, Counter::Refused, 10));
+        let mut fixture = service();
+        fixture.run(20, |fake, _| fake.ended(1, Counter::Completed, 100_000));
+        let scene = fixture.run(12, |fake, _| fake.ended(1, Counter::Refused, 10));
         assert_eq!(scene.headline.state, Established::No);
         assert_eq!(scene.headline.text, "0.0 % of 100 attempts, last 10 s");
         assert_eq!(scene.problems[0].name, "refused");
@@ -404,10 +404,10 @@ mod tests {
     /// those that are open.
     #[test]
     fn a_flood_that_the_table_cannot_hold_is_a_surge() {
-        let mut stage = service();
-        let calm = stage.play(3, |fake, _| fake.ended(1, Counter::Completed, 5_000));
+        let mut fixture = service();
+        let calm = fixture.run(3, |fake, _| fake.ended(1, Counter::Completed, 5_000));
         assert_eq!(calm.surge, None);
-        let scene = stage.play(1, |fake, _| {
+        let scene = fixture.run(1, |fake, _| {
             fake.ended(1, Counter::Completed, 5_000);
             fake.ended(1, Counter::Evicted, 400_000);
             for _ in 0..10 {
@@ -417,7 +417,7 @@ mod tests {
         let surge = scene.surge.expect("a surge");
         assert_eq!((surge.outstanding, surge.stuck, surge.completed), (400_000, 400_000, 5_000));
         assert_eq!(surge.cause, Some(Cause::NoAck));
-        let later = stage.play(6, |_, _| {});
+        let later = fixture.run(6, |_, _| {});
         assert_eq!(later.surge, None, "nothing has come for five seconds");
     }
 
@@ -438,12 +438,12 @@ mod tests {
     /// A refusal that was taken back: the table knows better than the event.
     #[test]
     fn an_attempt_is_found_as_it_is_now() {
-        let mut stage = service();
-        let at = stage.fake.open(1, State::SynReceived, SECOND);
-        let record = stage.fake.records[at];
+        let mut fixture = service();
+        let at = fixture.fake.open(1, State::SynReceived, SECOND);
+        let record = fixture.fake.records[at];
         let refused = handshake_common::record::Record { state: State::Refused, ..record };
-        stage.end(refused, Verdict::Refused, SECOND / 2);
-        let mut scene = stage.play(1, |_, _| {});
+        fixture.end(refused, Verdict::Refused, SECOND / 2);
+        let mut scene = fixture.run(1, |_, _| {});
         let id = Flow::of(record).id();
         assert!(scene.find(id).is_some_and(|attempt| attempt.ended.is_some()));
         scene.wanted = Some(Flow::of(record));

@@ -1,9 +1,9 @@
 //! What the person at the terminal has chosen: the screen, the cursor, the filter, the order. Pure: actions change it, and
 //! drawing reads it.
 
-use super::filter::Filter;
-use super::keys::{Action, Edit, Step};
-use super::list::{self, AttemptColumn, Order, ServiceColumn};
+use super::filter::ListFilter;
+use super::keys::{Action, Edit, Motion};
+use super::list::{self, AttemptColumn, ServiceColumn, SortOrder};
 use super::scene::Scene;
 use super::screen::Screen;
 use super::service::ServiceId;
@@ -41,28 +41,28 @@ impl<I: Copy + PartialEq> Cursor<I> {
         found.unwrap_or_else(|| self.row.min(list.len().saturating_sub(1)))
     }
 
-    fn go(&mut self, step: Step, list: &[I], page: usize) {
-        self.row = moved(self.row(list), step, list.len(), page);
+    fn go(&mut self, motion: Motion, list: &[I], page: usize) {
+        self.row = moved(self.row(list), motion, list.len(), page);
         // On the first row it stays first, whatever comes.
         self.on = list.get(self.row).copied().filter(|_| self.row != 0);
     }
 }
 
-fn moved(row: usize, step: Step, length: usize, page: usize) -> usize {
+fn moved(row: usize, motion: Motion, length: usize, page: usize) -> usize {
     let last = length.saturating_sub(1);
-    match step {
-        Step::Up => row.saturating_sub(1),
-        Step::Down => (row + 1).min(last),
-        Step::PageUp => row.saturating_sub(page),
-        Step::PageDown => (row + page).min(last),
-        Step::First => 0,
-        Step::Last => last,
+    match motion {
+        Motion::Up => row.saturating_sub(1),
+        Motion::Down => (row + 1).min(last),
+        Motion::PageUp => row.saturating_sub(page),
+        Motion::PageDown => (row + page).min(last),
+        Motion::First => 0,
+        Motion::Last => last,
     }
 }
 
 /// A filter that is being typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Input {
+pub(crate) struct FilterInput {
     /// What is typed so far.
     pub(crate) text: String,
     /// What is wrong with it.
@@ -83,13 +83,13 @@ pub(crate) struct Ui {
     /// The picture stands still.
     pub(crate) frozen: bool,
     /// What attempts and services must fit.
-    pub(crate) filter: Filter,
+    pub(crate) filter: ListFilter,
     /// A filter is being typed.
-    pub(crate) input: Option<Input>,
+    pub(crate) input: Option<FilterInput>,
     /// The order of the attempts.
-    pub(crate) attempts: Order<AttemptColumn>,
+    pub(crate) attempts: SortOrder<AttemptColumn>,
     /// The order of the services.
-    pub(crate) services: Order<ServiceColumn>,
+    pub(crate) services: SortOrder<ServiceColumn>,
     /// Where it is among the attempts.
     pub(crate) on_attempt: Cursor<FlowId>,
     /// Where it is among the services.
@@ -113,10 +113,10 @@ impl Ui {
             opened: None,
             help: false,
             frozen: false,
-            filter: Filter::default(),
+            filter: ListFilter::default(),
             input: None,
-            attempts: Order { column: AttemptColumn::Age, reversed: false },
-            services: Order { column: ServiceColumn::Begun, reversed: false },
+            attempts: SortOrder { column: AttemptColumn::Age, reversed: false },
+            services: SortOrder { column: ServiceColumn::Begun, reversed: false },
             on_attempt: Cursor::default(),
             on_service: Cursor::default(),
             scrolled: 0,
@@ -137,7 +137,7 @@ impl Ui {
             Action::Next => self.go(self.screen.step(1)),
             Action::Previous => self.go(self.screen.step(Screen::ALL.len() - 1)),
             Action::Go(screen) => self.go(screen),
-            Action::Move(step) => self.walk(step, scene),
+            Action::Move(motion) => self.walk(motion, scene),
             Action::Open => self.open(scene),
             Action::Back => self.back(),
             Action::Filter => self.begin_filter(),
@@ -164,7 +164,7 @@ impl Ui {
         self.help = false;
     }
 
-    fn walk(&mut self, step: Step, scene: &Scene) {
+    fn walk(&mut self, motion: Motion, scene: &Scene) {
         // The chrome around a list takes about six rows.
         let page = usize::from(self.rows.saturating_sub(6)).max(1);
         if self.help || self.opened.is_some() {
@@ -175,17 +175,17 @@ impl Ui {
             Screen::Attempts => {
                 let ids: Vec<FlowId> =
                     list::attempts(scene, &self.filter, self.attempts).iter().map(|each| each.id()).collect();
-                self.on_attempt.go(step, &ids, page);
+                self.on_attempt.go(motion, &ids, page);
             }
             Screen::Services => {
                 let ids: Vec<ServiceId> = list::services(scene, &self.filter, self.services)
                     .into_iter()
                     .map(|line| line.id())
                     .collect();
-                self.on_service.go(step, &ids, page);
+                self.on_service.go(motion, &ids, page);
             }
             Screen::Health => {
-                self.scrolled = moved(self.scrolled, step, self.health_lines, page);
+                self.scrolled = moved(self.scrolled, motion, self.health_lines, page);
             }
         }
     }
@@ -211,7 +211,7 @@ impl Ui {
         let rows = list::services(scene, &self.filter, self.services);
         let ids: Vec<ServiceId> = rows.iter().map(|line| line.id()).collect();
         if let Some((Some(service), udp)) = ids.get(self.on_service.row(&ids)) {
-            self.filter = Filter::of_service(*service, *udp);
+            self.filter = ListFilter::of_service(*service, *udp);
             self.on_attempt = Cursor::default();
             self.go(Screen::Attempts);
         }
@@ -223,13 +223,13 @@ impl Ui {
         } else if self.opened.is_some() {
             self.opened = None;
         } else {
-            self.filter = Filter::default();
+            self.filter = ListFilter::default();
         }
     }
 
     fn begin_filter(&mut self) {
         self.help = false;
-        self.input = Some(Input { text: self.filter.text.clone(), wrong: None });
+        self.input = Some(FilterInput { text: self.filter.text.clone(), wrong: None });
     }
 
     fn edit(&mut self, edit: Edit) {
@@ -243,7 +243,7 @@ impl Ui {
             Edit::Accept if input.wrong.is_some() => {}
             Edit::Accept => self.input = None,
             Edit::Cancel => {
-                self.filter = Filter::default();
+                self.filter = ListFilter::default();
                 self.input = None;
             }
         }
@@ -253,7 +253,7 @@ impl Ui {
     /// What is typed holds as soon as it makes sense.
     fn read_filter(&mut self) {
         let Some(input) = &mut self.input else { return };
-        match Filter::parse(&input.text) {
+        match ListFilter::parse(&input.text) {
             Ok(filter) => {
                 input.wrong = None;
                 self.filter = filter;
@@ -265,10 +265,10 @@ impl Ui {
     fn sort(&mut self) {
         match self.screen {
             Screen::Attempts => {
-                self.attempts = Order { column: self.attempts.column.next(), reversed: false };
+                self.attempts = SortOrder { column: self.attempts.column.next(), reversed: false };
             }
             Screen::Services => {
-                self.services = Order { column: self.services.column.next(), reversed: false };
+                self.services = SortOrder { column: self.services.column.next(), reversed: false };
             }
             Screen::Overview | Screen::Health => {}
         }

@@ -10,22 +10,22 @@ use handshake_common::record::Record;
 use handshake_common::verdict::Verdict;
 
 use super::collect::Collecting;
-use super::filter::Filter;
+use super::filter::ListFilter;
 use super::recent::Recent;
-use super::scene::{Director, Scene};
+use super::scene::{Scene, SceneBuilder};
 
 /// A source, and what watches it.
-pub(crate) struct Stage {
+pub(crate) struct SceneFixture {
     pub(crate) fake: Fake,
     pub(crate) programs: Vec<ProgramRuns>,
     context: Arc<Context>,
     recent: Recent,
-    director: Director,
+    builder: SceneBuilder,
     last: Option<Snapshot>,
     seconds: u64,
 }
 
-impl Stage {
+impl SceneFixture {
     pub(crate) fn new(fake: Fake) -> Self {
         let interface = Interface {
             name: "eth0".to_owned(),
@@ -44,21 +44,21 @@ impl Stage {
             programs: Vec::new(),
             context: Arc::new(context),
             recent: Recent::default(),
-            director: Director::default(),
+            builder: SceneBuilder::default(),
             last: None,
             seconds: 0,
         }
     }
 
-    /// So many seconds; `happens` in each, with its number. The scene of the last.
-    pub(crate) fn play(&mut self, seconds: u64, mut happens: impl FnMut(&mut Fake, u64)) -> Scene {
+    /// So many seconds; `change` in each, with its number. The scene of the last.
+    pub(crate) fn run(&mut self, seconds: u64, mut change: impl FnMut(&mut Fake, u64)) -> Scene {
         if self.last.is_none() {
             self.take();
         }
         let mut scene = None;
         for _ in 0..seconds {
             self.fake.later(SECOND);
-            happens(&mut self.fake, self.seconds);
+            change(&mut self.fake, self.seconds);
             self.seconds += 1;
             scene = Some(self.take());
         }
@@ -72,12 +72,12 @@ impl Stage {
     }
 
     fn take(&mut self) -> Scene {
-        let filter = Filter::default();
+        let filter = ListFilter::default();
         let mut collecting = Collecting::new(&mut self.fake, &filter, None);
         let snapshot = Snapshot::take(&mut collecting, &self.context, self.last.as_ref());
         let snapshot = snapshot.expect("a fake never fails");
         let kept = collecting.kept();
         self.last = Some(snapshot.clone());
-        self.director.advance(snapshot, kept, &self.recent, self.programs.clone())
+        self.builder.advance(snapshot, kept, &self.recent, self.programs.clone())
     }
 }

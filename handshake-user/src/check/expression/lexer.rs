@@ -1,6 +1,6 @@
 //! Characters to words. Each knows its place in the text.
 
-use super::{Comparison, Fault, Fraction, Span};
+use super::{Comparator, Fault, Fraction, Span};
 
 /// Digits that a number may have: more would not be a limit that anybody means.
 const MOST_DIGITS: usize = 18;
@@ -15,7 +15,7 @@ pub(super) enum Token {
     /// `{port=443}`: what stands between the braces, piece by piece.
     Selectors(Vec<(String, String, Span)>),
     /// `>=`
-    Comparison(Comparison),
+    Comparison(Comparator),
     /// One of `+ - / % ( )`.
     Sign(char),
     /// The end of the text.
@@ -103,7 +103,7 @@ impl Lexer {
 
     fn comparison(&mut self) -> Result<Token, Fault> {
         let start = self.at;
-        for comparison in Comparison::ALL {
+        for comparison in Comparator::ALL {
             let sign = comparison.sign();
             if self.characters[start..].starts_with(&sign.chars().collect::<Vec<_>>()) {
                 self.at += sign.len();

@@ -9,7 +9,7 @@ use handshake_agent::model::snapshot::{Books, Snapshot};
 use handshake_agent::similar;
 use handshake_common::verdict::Leg;
 
-use super::{Fault, Kind, Span};
+use super::{Fault, Span, ValueKind};
 
 /// Functions of a leg: name, the metric below `latency.LEG`, and what it gives.
 pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
@@ -106,10 +106,14 @@ impl fmt::Display for Selector {
 }
 
 /// Selectors as they were written, each with its place.
-pub(super) type Written = [(String, String, Span)];
+pub(super) type WrittenSelectors = [(String, String, Span)];
 
 /// A figure by its name, and what kind of number it is.
-pub(super) fn figure(name: &str, span: Span, written: &Written) -> Result<(Figure, Kind), Fault> {
+pub(super) fn figure(
+    name: &str,
+    span: Span,
+    written: &WrittenSelectors,
+) -> Result<(Figure, ValueKind), Fault> {
     let metrics = named(name).ok_or_else(|| unknown(name, span))?;
     let selectors = written.iter().map(|(name, value, span)| {
         Selector::parse(name, value).map_err(|message| Fault::new(*span, message))
@@ -138,7 +142,7 @@ pub(super) fn figure(name: &str, span: Span, written: &Written) -> Result<(Figur
 pub(super) fn of_leg(
     (function, at): (&str, Span),
     (leg, leg_at): (&str, Span),
-) -> Result<(Figure, Kind), Fault> {
+) -> Result<(Figure, ValueKind), Fault> {
     let names = FUNCTIONS.map(|(name, _)| name);
     let Some((_, field)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else {
         let all = [names.as_slice(), &[RATE]].concat();
@@ -195,11 +199,11 @@ pub(super) fn meant(name: &str, known: &[&str]) -> String {
     similar::closest(known, name).map(|close| format!("; did you mean {close}?")).unwrap_or_default()
 }
 
-const fn kind(unit: Unit) -> Kind {
+const fn kind(unit: Unit) -> ValueKind {
     match unit {
-        Unit::Nanoseconds => Kind::Time,
+        Unit::Nanoseconds => ValueKind::Time,
         Unit::Attempts | Unit::Flows | Unit::Packets | Unit::Bytes | Unit::Records | Unit::Events => {
-            Kind::Count
+            ValueKind::Count
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::lexer::{Placed, Token, tokens};
 use super::name::{self, RATE};
-use super::{Comparison, Expectation, Fault, Fraction, Kind, Operation, Span, Term};
+use super::{Comparator, Expectation, ExpressionTerm, Fault, Fraction, Operation, Span, ValueKind};
 
 /// Parentheses within each other.
 const DEEPEST: usize = 32;
@@ -16,7 +16,7 @@ pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
     parser.end()?;
     let kind = compared(&left, &right)?;
     let whole = left.span.to(right.span);
-    let percent = parser.percent || [&left, &right].iter().all(|side| side.kind == Kind::Share);
+    let percent = parser.percent || [&left, &right].iter().all(|side| side.kind == ValueKind::Share);
     // What is measured stands left.
     let (left, comparison, right) = match (left.is_constant(), right.is_constant()) {
         (true, true) => return Err(Fault::new(whole, "no figure in it: it would always say the same")),
@@ -29,14 +29,14 @@ pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
 
 /// A term, what it is, and where it stands.
 struct Typed {
-    term: Term,
-    kind: Kind,
+    term: ExpressionTerm,
+    kind: ValueKind,
     span: Span,
 }
 
 impl Typed {
     fn is_constant(&self) -> bool {
-        matches!(self.term, Term::Constant(_))
+        matches!(self.term, ExpressionTerm::Constant(_))
     }
 }
 
@@ -108,7 +108,7 @@ impl Parser {
             (Token::Sign('-'), minus) if matches!(self.peek(), Token::Number(_)) => {
                 let literal = self.value()?;
                 let kind = literal.kind;
-                let zero = Typed { term: Term::Constant(Fraction::ZERO), kind, span: minus };
+                let zero = Typed { term: ExpressionTerm::Constant(Fraction::ZERO), kind, span: minus };
                 pair(zero, Operation::Minus, literal, kind)
             }
             (Token::Name(name), span) if *self.peek() == Token::Sign('(') => self.call(&name, span),
@@ -144,19 +144,19 @@ impl Parser {
             && self.tokens.get(self.at + 1).is_some_and(|(token, _)| *token == Token::Name("s".to_owned()));
         let (scale, kind) = if per_second {
             self.take();
-            (Some(Fraction::from(1_u64)), Kind::Rate)
+            (Some(Fraction::from(1_u64)), ValueKind::Rate)
         } else if let Token::Name(unit) = self.peek() {
-            (Some(unit_of_time(unit, unit_at)?), Kind::Time)
+            (Some(unit_of_time(unit, unit_at)?), ValueKind::Time)
         } else if *self.peek() == Token::Sign('%') {
             self.percent = true;
-            (Fraction::new(1, 100), Kind::Share)
+            (Fraction::new(1, 100), ValueKind::Share)
         } else {
-            return Ok(Typed { term: Term::Constant(number), kind: Kind::Number, span });
+            return Ok(Typed { term: ExpressionTerm::Constant(number), kind: ValueKind::Number, span });
         };
         let (_, last) = self.take();
         let number = scale.and_then(|scale| number.times(scale));
         let number = number.ok_or_else(|| Fault::new(span, "too large a number"))?;
-        Ok(Typed { term: Term::Constant(number), kind, span: span.to(last) })
+        Ok(Typed { term: ExpressionTerm::Constant(number), kind, span: span.to(last) })
     }
 
     fn figure(&mut self, name: &str, span: Span) -> Result<Typed, Fault> {
@@ -170,7 +170,7 @@ impl Parser {
             self.take();
         }
         let (figure, kind) = name::figure(name, span, &written)?;
-        Ok(Typed { term: Term::Figure(figure), kind, span: span.to(last) })
+        Ok(Typed { term: ExpressionTerm::Figure(figure), kind, span: span.to(last) })
     }
 
     /// `p99(connect)`, `rate(completed)`.
@@ -188,22 +188,26 @@ impl Parser {
         };
         let (figure, kind) = name::of_leg((function, span), (&leg, leg_at))?;
         let close = self.close(open)?;
-        Ok(Typed { term: Term::Figure(figure), kind, span: span.to(close) })
+        Ok(Typed { term: ExpressionTerm::Figure(figure), kind, span: span.to(close) })
     }
 
     fn rate(&mut self, span: Span, open: Span) -> Result<Typed, Fault> {
         let of = self.parenthesised(open)?;
-        if of.is_constant() || !matches!(of.kind, Kind::Count | Kind::Number) {
+        if of.is_constant() || !matches!(of.kind, ValueKind::Count | ValueKind::Number) {
             return Err(Fault::new(of.span, "rate is of a count: rate(completed)"));
         }
-        Ok(Typed { span: span.to(of.span), term: Term::Rate(Box::new(of.term)), kind: Kind::Rate })
+        Ok(Typed {
+            span: span.to(of.span),
+            term: ExpressionTerm::Rate(Box::new(of.term)),
+            kind: ValueKind::Rate,
+        })
     }
 
-    fn comparison(&mut self) -> Result<Comparison, Fault> {
+    fn comparison(&mut self) -> Result<Comparator, Fault> {
         match self.take() {
             (Token::Comparison(comparison), _) => Ok(comparison),
             (Token::End, span) => {
-                let signs = Comparison::ALL.map(Comparison::sign).join(" ");
+                let signs = Comparator::ALL.map(Comparator::sign).join(" ");
                 Err(Fault::new(span, format!("a comparison is missing: one of {signs}")))
             }
             (Token::Selectors(_), span) => {
@@ -245,10 +249,10 @@ fn unit_of_time(unit: &str, span: Span) -> Result<Fraction, Fault> {
 }
 
 /// Two terms together; of two numbers the result at once.
-fn pair(left: Typed, operation: Operation, right: Typed, kind: Kind) -> Result<Typed, Fault> {
+fn pair(left: Typed, operation: Operation, right: Typed, kind: ValueKind) -> Result<Typed, Fault> {
     let span = left.span.to(right.span);
-    let (Term::Constant(a), Term::Constant(b)) = (&left.term, &right.term) else {
-        let term = Term::Pair(Box::new(left.term), operation, Box::new(right.term));
+    let (ExpressionTerm::Constant(a), ExpressionTerm::Constant(b)) = (&left.term, &right.term) else {
+        let term = ExpressionTerm::Pair(Box::new(left.term), operation, Box::new(right.term));
         return Ok(Typed { term, kind, span });
     };
     let result = match operation {
@@ -257,24 +261,28 @@ fn pair(left: Typed, operation: Operation, right: Typed, kind: Kind) -> Result<T
         Operation::Over => a.over(*b),
     };
     let result = result.ok_or_else(|| Fault::new(span, "too large a number"))?;
-    Ok(Typed { term: Term::Constant(result), kind, span })
+    Ok(Typed { term: ExpressionTerm::Constant(result), kind, span })
 }
 
 /// What both sides of a comparison are.
-fn compared(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
+fn compared(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
     common(left.kind, right.kind).ok_or_else(|| {
         let message = match (left.kind, right.kind) {
-            (Kind::Time, Kind::Number) | (Kind::Number, Kind::Time) => "a time needs its unit: 2ms",
-            (Kind::Rate, Kind::Number) | (Kind::Number, Kind::Rate) => "a rate needs its unit: 500/s",
-            (Kind::Count, Kind::Share) | (Kind::Share, Kind::Count) => {
+            (ValueKind::Time, ValueKind::Number) | (ValueKind::Number, ValueKind::Time) => {
+                "a time needs its unit: 2ms"
+            }
+            (ValueKind::Rate, ValueKind::Number) | (ValueKind::Number, ValueKind::Rate) => {
+                "a rate needs its unit: 500/s"
+            }
+            (ValueKind::Count, ValueKind::Share) | (ValueKind::Share, ValueKind::Count) => {
                 "a count is no share: a share is completed / attempts"
             }
-            (Kind::Count, Kind::Rate) | (Kind::Rate, Kind::Count) => {
+            (ValueKind::Count, ValueKind::Rate) | (ValueKind::Rate, ValueKind::Count) => {
                 "a count is no rate: a rate is rate(completed)"
             }
             (
-                Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
-                Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+                ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
+                ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
             ) => return Fault::new(right.span, unlike(left.kind, right.kind, "is not compared with")),
         };
         Fault::new(right.span, message)
@@ -282,49 +290,49 @@ fn compared(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
 }
 
 /// What a sum or a difference is.
-fn added(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
+fn added(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
     common(left.kind, right.kind)
         .ok_or_else(|| Fault::new(right.span, unlike(left.kind, right.kind, "does not add up with")))
 }
 
 /// What a quotient is.
-fn divided(left: &Typed, right: &Typed) -> Result<Kind, Fault> {
-    if right.term == Term::Constant(Fraction::ZERO) {
+fn divided(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
+    if right.term == ExpressionTerm::Constant(Fraction::ZERO) {
         return Err(Fault::new(right.span, "nothing is divided by 0"));
     }
     match (left.kind, right.kind) {
-        (Kind::Count | Kind::Number, Kind::Number) => Ok(Kind::Number),
-        (kind, Kind::Number) => Ok(kind),
-        (Kind::Count | Kind::Number, Kind::Count) | (Kind::Time, Kind::Time) | (Kind::Rate, Kind::Rate) => {
-            Ok(Kind::Share)
-        }
+        (ValueKind::Count | ValueKind::Number, ValueKind::Number) => Ok(ValueKind::Number),
+        (kind, ValueKind::Number) => Ok(kind),
+        (ValueKind::Count | ValueKind::Number, ValueKind::Count)
+        | (ValueKind::Time, ValueKind::Time)
+        | (ValueKind::Rate, ValueKind::Rate) => Ok(ValueKind::Share),
         (
-            Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
-            Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+            ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
+            ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
         ) => Err(Fault::new(right.span, unlike(left.kind, right.kind, "is not divided by"))),
     }
 }
 
 /// What two kinds have in common: a bare number goes with counts and shares.
-fn common(left: Kind, right: Kind) -> Option<Kind> {
+fn common(left: ValueKind, right: ValueKind) -> Option<ValueKind> {
     match (left, right) {
         _ if left == right => Some(left),
-        (Kind::Number, Kind::Count | Kind::Share) => Some(right),
-        (Kind::Count | Kind::Share, Kind::Number) => Some(left),
+        (ValueKind::Number, ValueKind::Count | ValueKind::Share) => Some(right),
+        (ValueKind::Count | ValueKind::Share, ValueKind::Number) => Some(left),
         (
-            Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
-            Kind::Number | Kind::Count | Kind::Time | Kind::Share | Kind::Rate,
+            ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
+            ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
         ) => None,
     }
 }
 
-fn unlike(left: Kind, right: Kind, how: &str) -> String {
+fn unlike(left: ValueKind, right: ValueKind, how: &str) -> String {
     let named = |kind| match kind {
-        Kind::Number => "a number",
-        Kind::Count => "a count",
-        Kind::Time => "a time",
-        Kind::Share => "a share",
-        Kind::Rate => "a rate",
+        ValueKind::Number => "a number",
+        ValueKind::Count => "a count",
+        ValueKind::Time => "a time",
+        ValueKind::Share => "a share",
+        ValueKind::Rate => "a rate",
     };
     format!("{} {how} {}", named(left), named(right))
 }

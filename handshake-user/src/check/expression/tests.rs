@@ -2,48 +2,56 @@
 
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-use super::{Comparison, Expectation, Kind};
+use super::{Comparator, Expectation, ValueKind};
 
 #[test]
 fn good_ones_are_read() {
     let table = [
-        ("completed >= 1000", "completed >= 1000", Kind::Count),
-        ("half_open==0", "half_open == 0", Kind::Count),
-        ("tcp.half_open.now == 0", "tcp.half_open.now == 0", Kind::Count),
-        ("completed / attempts >= 99.9%", "completed / attempts >= 0.999", Kind::Share),
-        ("completed / attempts >= 99.9 %", "completed / attempts >= 0.999", Kind::Share),
-        ("completed / attempts >= 0.999", "completed / attempts >= 0.999", Kind::Share),
-        ("p99(connect) < 2ms", "p99(connect) < 2000000", Kind::Time),
-        ("p50( syn_to_syn_ack ) <= 1.5 us", "p50(syn_to_syn_ack) <= 1500", Kind::Time),
-        ("max(syn_ack_to_ack) < 10µs", "max(syn_ack_to_ack) < 10000", Kind::Time),
-        ("latency.connect.p99_ns < 1m", "latency.connect.p99_ns < 60000000000", Kind::Time),
-        ("excluded(connect) / count(connect) < 5%", "excluded(connect) / count(connect) < 0.05", Kind::Share),
-        ("udp.answered / udp.flows > 99%", "udp.answered / udp.flows > 0.99", Kind::Share),
-        ("rate(completed) >= 500/s", "rate(completed) >= 500", Kind::Rate),
-        ("rate(completed + late) >= 0.5 / s", "rate(completed + late) >= 0.5", Kind::Rate),
-        ("rate(completed) / rate(attempts) > 1/2", "rate(completed) / rate(attempts) > 0.5", Kind::Share),
-        ("attempts{port=443} == 200", "attempts{port=443} == 200", Kind::Count),
+        ("completed >= 1000", "completed >= 1000", ValueKind::Count),
+        ("half_open==0", "half_open == 0", ValueKind::Count),
+        ("tcp.half_open.now == 0", "tcp.half_open.now == 0", ValueKind::Count),
+        ("completed / attempts >= 99.9%", "completed / attempts >= 0.999", ValueKind::Share),
+        ("completed / attempts >= 99.9 %", "completed / attempts >= 0.999", ValueKind::Share),
+        ("completed / attempts >= 0.999", "completed / attempts >= 0.999", ValueKind::Share),
+        ("p99(connect) < 2ms", "p99(connect) < 2000000", ValueKind::Time),
+        ("p50( syn_to_syn_ack ) <= 1.5 us", "p50(syn_to_syn_ack) <= 1500", ValueKind::Time),
+        ("max(syn_ack_to_ack) < 10µs", "max(syn_ack_to_ack) < 10000", ValueKind::Time),
+        ("latency.connect.p99_ns < 1m", "latency.connect.p99_ns < 60000000000", ValueKind::Time),
+        (
+            "excluded(connect) / count(connect) < 5%",
+            "excluded(connect) / count(connect) < 0.05",
+            ValueKind::Share,
+        ),
+        ("udp.answered / udp.flows > 99%", "udp.answered / udp.flows > 0.99", ValueKind::Share),
+        ("rate(completed) >= 500/s", "rate(completed) >= 500", ValueKind::Rate),
+        ("rate(completed + late) >= 0.5 / s", "rate(completed + late) >= 0.5", ValueKind::Rate),
+        (
+            "rate(completed) / rate(attempts) > 1/2",
+            "rate(completed) / rate(attempts) > 0.5",
+            ValueKind::Share,
+        ),
+        ("attempts{port=443} == 200", "attempts{port=443} == 200", ValueKind::Count),
         (
             "attempts { port = 8000-8100 , address = 2001:db8::/32 } == 200",
             "attempts{port=8000-8100,address=2001:db8::/32} == 200",
-            Kind::Count,
+            ValueKind::Count,
         ),
-        ("completed + late - refused == 7", "completed + late - refused == 7", Kind::Count),
-        ("completed - (late - refused) == 7", "completed - (late - refused) == 7", Kind::Count),
-        ("(completed + late) / attempts > 1", "(completed + late) / attempts > 1", Kind::Share),
-        ("completed / (attempts / 2) > 1", "completed / (attempts / 2) > 1", Kind::Number),
-        ("completed >= attempts - 3", "completed >= attempts - 3", Kind::Count),
-        ("completed >= attempts / 2", "completed >= attempts / 2", Kind::Count),
-        ("signs.ack_ignored == 0", "signs.ack_ignored == 0", Kind::Count),
-        ("table.evictions.half_open != 3", "table.evictions.half_open != 3", Kind::Count),
-        ("half_open_expired < 1", "half_open_expired < 1", Kind::Count),
+        ("completed + late - refused == 7", "completed + late - refused == 7", ValueKind::Count),
+        ("completed - (late - refused) == 7", "completed - (late - refused) == 7", ValueKind::Count),
+        ("(completed + late) / attempts > 1", "(completed + late) / attempts > 1", ValueKind::Share),
+        ("completed / (attempts / 2) > 1", "completed / (attempts / 2) > 1", ValueKind::Number),
+        ("completed >= attempts - 3", "completed >= attempts - 3", ValueKind::Count),
+        ("completed >= attempts / 2", "completed >= attempts / 2", ValueKind::Count),
+        ("signs.ack_ignored == 0", "signs.ack_ignored == 0", ValueKind::Count),
+        ("table.evictions.half_open != 3", "table.evictions.half_open != 3", ValueKind::Count),
+        ("half_open_expired < 1", "half_open_expired < 1", ValueKind::Count),
         // What is measured stands left.
-        ("1000 <= completed", "completed >= 1000", Kind::Count),
-        ("2ms > p99(connect)", "p99(connect) < 2000000", Kind::Time),
-        ("0 == half_open", "half_open == 0", Kind::Count),
-        ("completed - attempts >= -5", "completed - attempts >= -5", Kind::Count),
-        ("p50(connect) - p99(connect) > -1.5us", "p50(connect) - p99(connect) > -1500", Kind::Time),
-        ("100 - 1 < completed", "completed > 99", Kind::Count),
+        ("1000 <= completed", "completed >= 1000", ValueKind::Count),
+        ("2ms > p99(connect)", "p99(connect) < 2000000", ValueKind::Time),
+        ("0 == half_open", "half_open == 0", ValueKind::Count),
+        ("completed - attempts >= -5", "completed - attempts >= -5", ValueKind::Count),
+        ("p50(connect) - p99(connect) > -1.5us", "p50(connect) - p99(connect) > -1500", ValueKind::Time),
+        ("100 - 1 < completed", "completed > 99", ValueKind::Count),
     ];
     for (text, meaning, kind) in table {
         let read = Expectation::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -180,7 +188,7 @@ fn no_text_is_too_odd() {
             Ok(read) => {
                 let anew = format!("{} {} {}", read.left, read.comparison.sign(), read.right);
                 // Literals are written without their units.
-                if matches!(read.kind, Kind::Count | Kind::Share | Kind::Number) {
+                if matches!(read.kind, ValueKind::Count | ValueKind::Share | ValueKind::Number) {
                     let again = Expectation::parse(&anew).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
                     prop_assert_eq!((&again.left, &again.right), (&read.left, &read.right), "{} is {}", text, anew);
                 }
@@ -211,12 +219,12 @@ fn carets_stand_below_the_place() {
 fn comparisons_hold_by_order() {
     use std::cmp::Ordering::{Equal, Greater, Less};
     let table = [
-        (Comparison::AtLeast, [false, true, true]),
-        (Comparison::AtMost, [true, true, false]),
-        (Comparison::Equal, [false, true, false]),
-        (Comparison::Unequal, [true, false, true]),
-        (Comparison::More, [false, false, true]),
-        (Comparison::Less, [true, false, false]),
+        (Comparator::AtLeast, [false, true, true]),
+        (Comparator::AtMost, [true, true, false]),
+        (Comparator::Equal, [false, true, false]),
+        (Comparator::Unequal, [true, false, true]),
+        (Comparator::More, [false, false, true]),
+        (Comparator::Less, [true, false, false]),
     ];
     for (comparison, expected) in table {
         assert_eq!([Less, Equal, Greater].map(|order| comparison.holds(order)), expected);

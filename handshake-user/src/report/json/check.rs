@@ -6,7 +6,9 @@ use handshake_agent::model::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
 
 use super::{line, put_known, report};
-use crate::check::{Account, Checked, Ended, Fraction, Judged, KernelCounter, Kind, Outcome, Status};
+use crate::check::{
+    Checked, Ended, Fraction, Judged, Judgement, KernelCounter, NetAccount, Status, ValueKind,
+};
 use crate::time::rfc3339;
 
 /// Writes one report with what was expected of it, on a line of its own.
@@ -27,10 +29,10 @@ pub(crate) fn write_check(out: &mut dyn Write, snapshot: &Snapshot, checked: &Ch
 
 fn expectation(judged: &Judged<'_>) -> Value {
     let mut object = Map::new();
-    let (met, reason) = match &judged.outcome {
-        Outcome::Met => (Some(true), None),
-        Outcome::Failed => (Some(false), None),
-        Outcome::Inconclusive(reason) => (None, Some(reason.to_string())),
+    let (met, reason) = match &judged.judgement {
+        Judgement::Met => (Some(true), None),
+        Judgement::Failed => (Some(false), None),
+        Judgement::Inconclusive(reason) => (None, Some(reason.to_string())),
     };
     object.insert("expression".to_owned(), json!(judged.expectation.text));
     object.insert("met".to_owned(), json!(met));
@@ -50,12 +52,12 @@ fn number(value: Fraction) -> Value {
 }
 
 /// The base unit in which both sides of an expectation are given.
-const fn unit(kind: Kind) -> &'static str {
+const fn unit(kind: ValueKind) -> &'static str {
     match kind {
-        Kind::Number | Kind::Share => "1",
-        Kind::Count => "count",
-        Kind::Time => "ns",
-        Kind::Rate => "per_second",
+        ValueKind::Number | ValueKind::Share => "1",
+        ValueKind::Count => "count",
+        ValueKind::Time => "ns",
+        ValueKind::Rate => "per_second",
     }
 }
 
@@ -77,7 +79,7 @@ fn command(ended: &Ended, checked: &Checked<'_>) -> Value {
 }
 
 /// The kernel's counters over the time given, and what the wire has for the same.
-fn kernel(account: &Account, checked: &Checked<'_>) -> Value {
+fn kernel(account: &NetAccount, checked: &Checked<'_>) -> Value {
     let mut object = Map::new();
     object.insert("from".to_owned(), json!(rfc3339(checked.window.started.taken_at_ns)));
     object.insert("to".to_owned(), json!(rfc3339(checked.window.settled.taken_at_ns)));

@@ -27,14 +27,14 @@ pub(crate) struct Problem {
 }
 
 /// What problems are counted over: an interval, or else the whole run.
-struct Window<'a> {
+struct CauseWindow<'a> {
     snapshot: &'a Snapshot,
     interval: Option<&'a Interval<'a>>,
 }
 
 /// What is wrong now: with an interval what it brought, else what the whole run did.
 pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
-    let window = Window { snapshot, interval };
+    let window = CauseWindow { snapshot, interval };
     let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
     all.extend(TCP.iter().filter(|row| row.problem).map(|row| {
         let count = window.count(|s| s.tcp.verdict(row.verdict));
@@ -66,7 +66,7 @@ pub(super) fn obstacles(books: &Books, snapshot: &Snapshot) -> Vec<Problem> {
     all
 }
 
-impl Window<'_> {
+impl CauseWindow<'_> {
     fn count(&self, figure: impl Fn(&Snapshot) -> u64) -> u64 {
         match self.interval {
             Some(interval) => interval.rise(figure),

@@ -14,11 +14,11 @@ use handshake_agent::model::snapshot::Snapshot;
 use handshake_common::verdict::{Cause, Sign, UdpVerdict, Verdict};
 use unicode_truncate::UnicodeTruncateStr as _;
 
-use super::layout::{Piece, Style, Tone, line, words};
+use super::layout::{Piece, Style, TextTone, line, words};
 use super::{DOT, WIDE, cause};
 use crate::check::{
-    Account, Checked, Ended, Expectation, Figure, Fraction, Judged, KernelCounter, Kind, Operation, Outcome,
-    Status, Term, Window,
+    Checked, Ended, Expectation, ExpressionTerm, Figure, Fraction, Judged, JudgedWindow, Judgement,
+    KernelCounter, NetAccount, Operation, Status, ValueKind,
 };
 use crate::number::{group, span};
 
@@ -68,18 +68,18 @@ pub(crate) fn draw_expectations(checked: &Checked<'_>, style: Style) -> String {
     out
 }
 
-fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Window, style: Style) {
-    let (word, tone) = match judged.outcome {
-        Outcome::Met => ("met", Tone::Good),
-        Outcome::Failed => ("FAILED", Tone::Bad),
-        Outcome::Inconclusive(_) => ("INCONCLUSIVE", Tone::Bad),
+fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &JudgedWindow, style: Style) {
+    let (word, tone) = match judged.judgement {
+        Judgement::Met => ("met", TextTone::Good),
+        Judgement::Failed => ("FAILED", TextTone::Bad),
+        Judgement::Inconclusive(_) => ("INCONCLUSIVE", TextTone::Bad),
     };
     let said = format!("{}: {}", judged.expectation.text, measured(judged, window));
     // On one line, whatever its length: it is what people search a log for.
     line(out, style.endless(), label, &[Piece::new(word, tone), Piece::plain(said)], " ");
-    if judged.outcome == Outcome::Failed {
+    if judged.judgement == Judgement::Failed {
         for (name, sentence) in sentences(judged.expectation, &window.settled) {
-            let mut pieces = vec![Piece::new(format!("{name}:"), Tone::Bad)];
+            let mut pieces = vec![Piece::new(format!("{name}:"), TextTone::Bad)];
             pieces.extend(words(&sentence));
             line(out, style, " ", &pieces, " ");
         }
@@ -87,53 +87,60 @@ fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Wind
 }
 
 /// What was measured, with the numbers it comes from; why nothing was, or what it is worth.
-fn measured(judged: &Judged<'_>, window: &Window) -> String {
+fn measured(judged: &Judged<'_>, window: &JudgedWindow) -> String {
     let Expectation { left, right, .. } = judged.expectation;
     let value = judged.measured.map(|value| {
         let against = judged
             .limit
-            .filter(|_| !matches!(right, Term::Constant(_)))
+            .filter(|_| !matches!(right, ExpressionTerm::Constant(_)))
             .map(|limit| format!(" against {}", with_numbers(limit, judged, right, window)));
         format!("{}{}", with_numbers(value, judged, left, window), against.unwrap_or_default())
     });
-    match (&judged.outcome, value) {
-        (Outcome::Met | Outcome::Failed, value) => value.unwrap_or_default(),
-        (Outcome::Inconclusive(reason), Some(value)) => format!("{value}, but {reason}"),
-        (Outcome::Inconclusive(reason), None) => reason.to_string(),
+    match (&judged.judgement, value) {
+        (Judgement::Met | Judgement::Failed, value) => value.unwrap_or_default(),
+        (Judgement::Inconclusive(reason), Some(value)) => format!("{value}, but {reason}"),
+        (Judgement::Inconclusive(reason), None) => reason.to_string(),
     }
 }
 
-fn with_numbers(value: Fraction, judged: &Judged<'_>, term: &Term, window: &Window) -> String {
+fn with_numbers(
+    value: Fraction,
+    judged: &Judged<'_>,
+    term: &ExpressionTerm,
+    window: &JudgedWindow,
+) -> String {
     let shown = spoken(value, judged);
     match term {
-        Term::Constant(_) | Term::Figure(_) => shown,
-        Term::Rate(of) => {
+        ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) => shown,
+        ExpressionTerm::Rate(of) => {
             let rise = window.rise(of).map_or_else(|reason| reason.to_string(), |rise| number(rise, None));
             format!("{shown} ({rise} in {})", span(window.ran_ns()))
         }
-        Term::Pair(..) => format!("{shown} ({})", in_numbers(term, window)),
+        ExpressionTerm::Pair(..) => format!("{shown} ({})", in_numbers(term, window)),
     }
 }
 
 /// A term with its figures' values in their places: `1 204 / 1 967`.
-fn in_numbers(term: &Term, window: &Window) -> String {
+fn in_numbers(term: &ExpressionTerm, window: &JudgedWindow) -> String {
     match term {
-        Term::Pair(left, operation, right) => {
-            let part = |part: &Term, first: bool| {
+        ExpressionTerm::Pair(left, operation, right) => {
+            let part = |part: &ExpressionTerm, first: bool| {
                 let numbers = in_numbers(part, window);
                 if part.needs_parentheses(*operation, first) { format!("({numbers})") } else { numbers }
             };
             format!("{} {} {}", part(left, true), operation.sign(), part(right, false))
         }
-        Term::Constant(_) | Term::Figure(_) | Term::Rate(_) => match window.value(term) {
-            Ok(value) if is_time(term) => time(value, None),
-            Ok(value) => number(value, None),
-            Err(_) => "–".to_owned(),
-        },
+        ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) | ExpressionTerm::Rate(_) => {
+            match window.value(term) {
+                Ok(value) if is_time(term) => time(value, None),
+                Ok(value) => number(value, None),
+                Err(_) => "–".to_owned(),
+            }
+        }
     }
 }
 
-fn is_time(term: &Term) -> bool {
+fn is_time(term: &ExpressionTerm) -> bool {
     let is_ns = |figure: &Figure| figure.metrics.iter().any(|name| name.ends_with("_ns"));
     term.figures().into_iter().any(is_ns)
 }
@@ -142,9 +149,9 @@ fn is_time(term: &Term) -> bool {
 fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
     let limit = judged.limit;
     match judged.expectation.kind {
-        Kind::Time => time(value, limit),
-        Kind::Rate => format!("{}/s", number(value, limit)),
-        Kind::Share if judged.expectation.percent => {
+        ValueKind::Time => time(value, limit),
+        ValueKind::Rate => format!("{}/s", number(value, limit)),
+        ValueKind::Share if judged.expectation.percent => {
             let hundred = Fraction::from(100_u64);
             let percent = |share: Fraction| share.times(hundred);
             match percent(value) {
@@ -156,8 +163,8 @@ fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
                 None => number(value, limit),
             }
         }
-        Kind::Share => decimals(value, &[limit], 3),
-        Kind::Number | Kind::Count => number(value, limit),
+        ValueKind::Share => decimals(value, &[limit], 3),
+        ValueKind::Number | ValueKind::Count => number(value, limit),
     }
 }
 
@@ -216,13 +223,13 @@ fn sentences(expectation: &Expectation, snapshot: &Snapshot) -> Vec<(String, Str
 }
 
 /// The figures of a term but for what others are divided by.
-fn dividends(term: &Term) -> Vec<&Figure> {
+fn dividends(term: &ExpressionTerm) -> Vec<&Figure> {
     match term {
-        Term::Pair(left, Operation::Over, _) => dividends(left),
-        Term::Pair(left, Operation::Plus | Operation::Minus, right) => {
+        ExpressionTerm::Pair(left, Operation::Over, _) => dividends(left),
+        ExpressionTerm::Pair(left, Operation::Plus | Operation::Minus, right) => {
             [dividends(left), dividends(right)].concat()
         }
-        Term::Constant(_) | Term::Figure(_) | Term::Rate(_) => term.figures(),
+        ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) | ExpressionTerm::Rate(_) => term.figures(),
     }
 }
 
@@ -261,13 +268,13 @@ fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<
 }
 
 /// The kernel's counters, and in words what they mean beside the wire's.
-fn draw_account(out: &mut String, account: &Account, style: Style) {
+fn draw_account(out: &mut String, account: &NetAccount, style: Style) {
     let shown = KernelCounter::ALL.into_iter();
     let shown = shown.filter(|counter| ALWAYS.contains(counter) || account.counts.of(*counter) != 0);
     let mut pieces: Vec<Piece> = shown
         .map(|counter| Piece::plain(format!("{} {}", counter.name(), group(account.counts.of(counter)))))
         .collect();
-    pieces.push(Piece::new("(of the whole network namespace)", Tone::Faint));
+    pieces.push(Piece::new("(of the whole network namespace)", TextTone::Faint));
     line(out, style, "kernel", &pieces, WIDE);
     for sentence in account.words() {
         line(out, style, " ", &words(&sentence), " ");

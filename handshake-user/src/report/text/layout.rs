@@ -26,7 +26,7 @@ pub(crate) struct Style {
 
 /// What a piece is, for its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(super) enum TextTone {
     Plain,
     Strong,
     Good,
@@ -38,7 +38,7 @@ pub(super) enum Tone {
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     text: String,
-    tone: Tone,
+    tone: TextTone,
 }
 
 impl Style {
@@ -71,13 +71,13 @@ impl Style {
         Self { colour: true, width }
     }
 
-    fn paint(self, out: &mut String, text: &str, tone: Tone) {
+    fn paint(self, out: &mut String, text: &str, tone: TextTone) {
         let code = match tone {
-            Tone::Strong => "1",
-            Tone::Good => "32",
-            Tone::Bad => "1;31",
-            Tone::Faint => "2",
-            Tone::Plain => "",
+            TextTone::Strong => "1",
+            TextTone::Good => "32",
+            TextTone::Bad => "1;31",
+            TextTone::Faint => "2",
+            TextTone::Plain => "",
         };
         if self.colour && !code.is_empty() {
             // Writing to a String cannot fail.
@@ -89,12 +89,12 @@ impl Style {
 }
 
 impl Piece {
-    pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
+    pub(super) fn new(text: impl Into<String>, tone: TextTone) -> Self {
         Self { text: printable(text.into()), tone }
     }
 
     pub(super) fn plain(text: impl Into<String>) -> Self {
-        Self::new(text, Tone::Plain)
+        Self::new(text, TextTone::Plain)
     }
 }
 
@@ -128,7 +128,7 @@ fn begin(out: &mut String, style: Style, label: &str) -> usize {
     if label.is_empty() {
         return 0;
     }
-    style.paint(out, label, Tone::Faint);
+    style.paint(out, label, TextTone::Faint);
     let length = label.width();
     let blank = LABEL.saturating_sub(length).max(2);
     let _ = write!(out, "{:blank$}", "");
@@ -142,7 +142,7 @@ fn printable(text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Piece, Style, Tone, line, words};
+    use super::{Piece, Style, TextTone, line, words};
 
     #[test]
     fn pieces_wrap_under_each_other() {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn colour_is_there_when_asked_for_and_takes_no_room() {
-        let pieces = [Piece::new("EXACT", Tone::Good), Piece::plain("b")];
+        let pieces = [Piece::new("EXACT", TextTone::Good), Piece::plain("b")];
         let mut out = String::new();
         line(&mut out, Style::coloured(17), "x", &pieces, " ");
         assert_eq!(out, "\x1b[2mx\x1b[0m         \x1b[32mEXACT\x1b[0m b\n");

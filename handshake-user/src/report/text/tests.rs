@@ -19,18 +19,18 @@ const ROW: u16 = 1;
 
 #[test]
 fn nothing_yet() {
-    let snapshot = Scene::live("").take(&mut Fake::new(), None);
+    let snapshot = TestContext::live("").take(&mut Fake::new(), None);
     insta::assert_snapshot!(draw(&snapshot, None, Style::plain(100)));
 }
 
 #[test]
 fn a_quiet_afternoon() {
-    let (scene, mut fake) = (Scene::live(""), afternoon());
-    let before = scene.take(&mut fake, None);
+    let (context, mut fake) = (TestContext::live(""), afternoon());
+    let before = context.take(&mut fake, None);
     fake.later(SECOND);
     fake.ended(ROW, Counter::Completed, 120);
     fake.sample(Leg::Connect, 300_000, 120);
-    let now = scene.take(&mut fake, Some(&before));
+    let now = context.take(&mut fake, Some(&before));
     let interval = Interval::between(&before, &now);
     insta::assert_snapshot!(draw(&now, Some(&interval), Style::plain(100)));
     insta::assert_snapshot!("a_quiet_afternoons_summary", draw(&now, None, Style::plain(100)));
@@ -38,10 +38,10 @@ fn a_quiet_afternoon() {
 
 #[test]
 fn no_ack_returns() {
-    let (scene, before, now) = incident();
+    let (context, before, now) = incident();
     let interval = Interval::between(&before, &now);
     let shown = draw(&now, Some(&interval), Style::plain(100));
-    assert!(scene.filter.ports.len() == 1 && shown.contains("no_ack:") && shown.contains("return path"));
+    assert!(context.filter.ports.len() == 1 && shown.contains("no_ack:") && shown.contains("return path"));
     insta::assert_snapshot!(shown);
     insta::assert_snapshot!("no_ack_returns_at_80", draw(&now, Some(&interval), Style::plain(80)));
     insta::assert_snapshot!("no_ack_returns_in_colour", draw(&now, Some(&interval), Style::coloured(100)));
@@ -56,33 +56,33 @@ fn something_was_lost() {
     fake.meanwhile = Some(Box::new(|fake| {
         fake.open(0, State::SynSent, 0);
     }));
-    let snapshot = Scene::live("").take(&mut fake, None);
+    let snapshot = TestContext::live("").take(&mut fake, None);
     insta::assert_snapshot!(draw(&snapshot, None, Style::plain(100)));
 }
 
 #[test]
 fn no_syn_reaches_us() {
-    let (scene, mut fake) = (Scene::live("443"), Fake::new());
+    let (context, mut fake) = (TestContext::live("443"), Fake::new());
     fake.packets(Class::Ack, Family::V4, 1_900_000);
     fake.count(Counter::Filtered, 1_100_000);
-    let before = scene.take(&mut fake, None);
+    let before = context.take(&mut fake, None);
     fake.later(9 * SECOND);
-    let now = scene.take(&mut fake, Some(&before));
+    let now = context.take(&mut fake, Some(&before));
     assert!(!draw(&now, None, Style::plain(100)).contains("look upstream"), "9 s are not long");
     fake.later(SECOND);
-    let now = scene.take(&mut fake, Some(&now));
+    let now = context.take(&mut fake, Some(&now));
     insta::assert_snapshot!(draw(&now, None, Style::plain(100)));
-    let unfiltered = Scene::live("").take(&mut fake, None);
+    let unfiltered = TestContext::live("").take(&mut fake, None);
     assert!(!draw(&unfiltered, None, Style::plain(100)).contains("look upstream"));
 }
 
 #[test]
 fn a_filter_for_udp_waits_for_no_syn() {
-    let (scene, mut fake) = (Scene::live("53"), Fake::new());
+    let (context, mut fake) = (TestContext::live("53"), Fake::new());
     fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 1);
     fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
     fake.later(60 * SECOND);
-    assert!(!draw(&scene.take(&mut fake, None), None, Style::plain(100)).contains("look upstream"));
+    assert!(!draw(&context.take(&mut fake, None), None, Style::plain(100)).contains("look upstream"));
 }
 
 #[test]
@@ -90,11 +90,11 @@ fn a_capture_that_ends_in_the_middle() {
     let mut fake = afternoon();
     fake.open(ROW, State::SynSent, SECOND);
     fake.reading.stopped = true;
-    let scene = Scene {
+    let context = TestContext {
         origin: Origin::Capture { path: "evil\x1b[2J.pcap".to_owned(), interfaces: Vec::new() },
-        ..Scene::live("")
+        ..TestContext::live("")
     };
-    insta::assert_snapshot!(draw(&scene.take(&mut fake, None), None, Style::plain(100)));
+    insta::assert_snapshot!(draw(&context.take(&mut fake, None), None, Style::plain(100)));
 }
 
 /// The four owners that someone may have to call, and how the view tells them apart.
@@ -117,7 +117,7 @@ fn each_owner_has_a_sentence() {
         fake.service(ROW, "10.0.0.2:443");
         fake.ended(ROW, Counter::Completed, 200);
         trouble(&mut fake);
-        let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(400));
+        let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(400));
         let cause = shown.lines().find(|line| line.starts_with("cause")).expect(name);
         assert!(cause.contains(name) && cause.contains(words), "{shown}");
         assert_eq!(shown.matches("Look at").count(), 1, "only what is wrong is named: {shown}");
@@ -129,22 +129,22 @@ fn what_is_rare_or_minor_is_not_a_cause() {
     let mut fake = Fake::new();
     fake.ended(0, Counter::Completed, 10_000);
     fake.ended(0, Counter::Refused, 99);
-    let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(100));
+    let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(100));
     assert!(!shown.contains("cause"), "one in a hundred is rare: {shown}");
     fake.ended(0, Counter::Unreachable, 5_000);
     fake.ended(0, Counter::Refused, 300);
-    let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(100));
+    let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(100));
     assert!(shown.contains("unreachable:") && !shown.contains("refused:"), "{shown}");
 }
 
 #[test]
 fn old_trouble_is_no_cause_of_now() {
-    let (scene, mut fake) = (Scene::live(""), afternoon());
+    let (context, mut fake) = (TestContext::live(""), afternoon());
     fake.ended(0, Counter::Refused, 90_000);
-    let before = scene.take(&mut fake, None);
+    let before = context.take(&mut fake, None);
     fake.later(SECOND);
     fake.ended(ROW, Counter::Completed, 10);
-    let now = scene.take(&mut fake, Some(&before));
+    let now = context.take(&mut fake, Some(&before));
     let interval = Interval::between(&before, &now);
     assert!(!draw(&now, Some(&interval), Style::plain(100)).contains("refused:"));
     assert!(draw(&now, None, Style::plain(100)).contains("refused:"));
@@ -152,13 +152,13 @@ fn old_trouble_is_no_cause_of_now() {
 
 #[test]
 fn trouble_does_not_hide_behind_hours_of_peace() {
-    let (scene, mut fake) = (Scene::live(""), afternoon());
-    let before = scene.take(&mut fake, None);
+    let (context, mut fake) = (TestContext::live(""), afternoon());
+    let before = context.take(&mut fake, None);
     fake.later(SECOND);
     fake.ended(ROW, Counter::Completed, 3);
     fake.ended(ROW, Counter::Refused, 7);
     fake.open(ROW, State::SynSent, 0);
-    let now = scene.take(&mut fake, Some(&before));
+    let now = context.take(&mut fake, Some(&before));
     let interval = Interval::between(&before, &now);
     let shown = draw(&now, Some(&interval), Style::plain(100));
     assert!(shown.contains("completed 99.9 % (now 30.0 %)"), "{shown}");
@@ -183,7 +183,7 @@ fn the_balance_names_every_term_and_adds_up() {
     }
     fake.open(0, State::SynSent, 0);
     fake.open(0, State::SynReceived, 9 * SECOND);
-    let shown = draw(&Scene::live("").take(&mut fake, None), None, Style::plain(400));
+    let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(400));
     let balance = shown.lines().find(|line| line.starts_with("balance")).expect("it is always there");
     let (attempts, terms) = balance["balance".len()..].split_once('=').expect("an equation");
     let number = |text: &str| -> u64 {
@@ -210,10 +210,10 @@ fn lines_keep_to_the_width() {
 
 #[test]
 fn wide_names_keep_to_the_width() {
-    let mut scene = Scene::live("");
+    let mut context = TestContext::live("");
     for path in ["捕获/握手.pcap", "捕获文件/北京/握手记录.pcap"] {
-        scene.origin = Origin::Capture { path: path.to_owned(), interfaces: Vec::new() };
-        let shown = draw(&scene.take(&mut Fake::new(), None), None, Style::plain(40));
+        context.origin = Origin::Capture { path: path.to_owned(), interfaces: Vec::new() };
+        let shown = draw(&context.take(&mut Fake::new(), None), None, Style::plain(40));
         assert!(shown.contains(path), "{shown}");
         let over: Vec<&str> = shown.lines().filter(|each| each.width() > 40).collect();
         assert!(over.is_empty(), "{over:?}");
@@ -222,8 +222,8 @@ fn wide_names_keep_to_the_width() {
 
 #[test]
 fn interfaces_with_the_same_hooks_stand_together() {
-    let mut scene = Scene::live("");
-    let Origin::Live { interfaces } = &mut scene.origin else { panic!("it is live") };
+    let mut context = TestContext::live("");
+    let Origin::Live { interfaces } = &mut context.origin else { panic!("it is live") };
     let mut second = interfaces[0].clone();
     second.name = "eth1".to_owned();
     let odd = Interface {
@@ -234,7 +234,7 @@ fn interfaces_with_the_same_hooks_stand_together() {
         ..Interface::default()
     };
     interfaces.extend([second, odd]);
-    let shown = draw(&scene.take(&mut Fake::new(), None), None, Style::plain(200));
+    let shown = draw(&context.take(&mut Fake::new(), None), None, Style::plain(200));
     assert!(shown.starts_with(
         "handshake · eth0, eth1 · ingress tcx, egress tcx · wg0 · ingress xdp-generic, segments merged, behind cil_from_netdev · 12:03:41"
     ), "{shown}");
@@ -242,7 +242,7 @@ fn interfaces_with_the_same_hooks_stand_together() {
 
 #[test]
 fn flows_are_a_line_each() {
-    let snapshot = Scene::live("").take(&mut Fake::new(), None);
+    let snapshot = TestContext::live("").take(&mut Fake::new(), None);
     let view = View::of(&snapshot);
     let flows = [
         record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived),
@@ -256,12 +256,12 @@ fn flows_are_a_line_each() {
 
 /// What is watched, and through which filter.
 #[derive(Clone)]
-struct Scene {
+struct TestContext {
     origin: Origin,
     filter: Filter,
 }
 
-impl Scene {
+impl TestContext {
     /// eth0, filtered by a port if one is named.
     fn live(port: &str) -> Self {
         let interface = Interface {
@@ -324,9 +324,9 @@ fn afternoon() -> Fake {
 }
 
 /// DESIGN.md's example: ACKs of most clients do not come back.
-fn incident() -> (Scene, Snapshot, Snapshot) {
-    let (scene, mut fake) = (Scene::live("443"), Fake::new());
-    let before = scene.take(&mut fake, None);
+fn incident() -> (TestContext, Snapshot, Snapshot) {
+    let (context, mut fake) = (TestContext::live("443"), Fake::new());
+    let before = context.take(&mut fake, None);
     fake.later(20 * SECOND);
     fake.service(ROW, "10.0.0.2:443");
     fake.service(2, "10.0.0.3:443");
@@ -352,6 +352,6 @@ fn incident() -> (Scene, Snapshot, Snapshot) {
     fake.count(Counter::Filtered, 1_100_000);
     fake.packets(Class::Ack, Family::V4, 1_900_000);
     fake.packets(Class::Syn, Family::V4, 24_080);
-    let now = scene.take(&mut fake, Some(&before));
-    (scene, before, now)
+    let now = context.take(&mut fake, Some(&before));
+    (context, before, now)
 }

@@ -5,7 +5,7 @@ use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 use ratatui::text::Line;
 
 use super::layout::{Pen, seconds};
-use super::table::{Cell, Head, head, row, seen};
+use super::table::{ColumnHead, TableCell, head, row, seen};
 use crate::number::{group, time};
 use crate::time::clock;
 use crate::tui::list::{self, AttemptColumn};
@@ -72,22 +72,22 @@ impl AttemptColumn {
         matches!(self, Self::Age | Self::Retransmissions | Self::FirstLeg | Self::SecondLeg | Self::Left)
     }
 
-    fn cell(self, scene: &Scene, attempt: &Flow) -> Cell {
+    fn cell(self, scene: &Scene, attempt: &Flow) -> TableCell {
         let standing = attempt.standing(&scene.moment());
         match self {
             Self::Age => age(scene, attempt, standing),
-            Self::Verdict => Cell { text: standing.name().to_owned(), tone: tone(standing) },
-            Self::Cause => Cell::plain(attempt.cause(standing).map_or("", Cause::name)),
-            Self::Retransmissions => Cell::plain(some(attempt.retransmits())),
-            Self::Initiator => Cell::plain(attempt.end(Side::Initiator).to_string()),
-            Self::Responder => Cell::plain(attempt.end(Side::Responder).to_string()),
+            Self::Verdict => TableCell { text: standing.name().to_owned(), tone: tone(standing) },
+            Self::Cause => TableCell::plain(attempt.cause(standing).map_or("", Cause::name)),
+            Self::Retransmissions => TableCell::plain(some(attempt.retransmits())),
+            Self::Initiator => TableCell::plain(attempt.end(Side::Initiator).to_string()),
+            Self::Responder => TableCell::plain(attempt.end(Side::Responder).to_string()),
             Self::FirstLeg => {
                 let leg = attempt.syn_to_syn_ack_ns().or_else(|| attempt.answer_ns());
-                Cell::plain(leg.map(time).unwrap_or_default())
+                TableCell::plain(leg.map(time).unwrap_or_default())
             }
-            Self::SecondLeg => Cell::plain(attempt.syn_ack_to_ack_ns().map(time).unwrap_or_default()),
-            Self::Left => Cell::plain(left_ns(scene, attempt).map(seconds).unwrap_or_default()),
-            Self::Interface => Cell::plain(scene.interface(attempt)),
+            Self::SecondLeg => TableCell::plain(attempt.syn_ack_to_ack_ns().map(time).unwrap_or_default()),
+            Self::Left => TableCell::plain(left_ns(scene, attempt).map(seconds).unwrap_or_default()),
+            Self::Interface => TableCell::plain(scene.interface(attempt)),
         }
     }
 }
@@ -113,14 +113,14 @@ pub(super) const fn tone(standing: Standing) -> Tone {
 }
 
 /// Open ones by age, with a glyph that says which clock has run out; ended ones by the time of day.
-fn age(scene: &Scene, attempt: &Flow, standing: Standing) -> Cell {
+fn age(scene: &Scene, attempt: &Flow, standing: Standing) -> TableCell {
     if !attempt.is_open() {
         let ago = scene.now().ns.saturating_sub(attempt.moment_ns());
-        return Cell::plain(clock(scene.snapshot.taken_at_ns.saturating_sub(ago)));
+        return TableCell::plain(clock(scene.snapshot.taken_at_ns.saturating_sub(ago)));
     }
     let age_ns = attempt.record.age_ns(scene.now());
     let glyph = if standing == Standing::Tcp(Verdict::HalfOpen) { "◐" } else { "○" };
-    Cell { text: format!("{glyph} {:>7}", time(age_ns)), tone: tone(standing) }
+    TableCell { text: format!("{glyph} {:>7}", time(age_ns)), tone: tone(standing) }
 }
 
 fn some(count: u16) -> String {
@@ -185,7 +185,7 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
 }
 
 /// The columns that there is room for; the two ends share what the others leave, each as wide as it needs to be.
-fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<Head>) {
+fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
     let columns: Vec<AttemptColumn> =
         AttemptColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
@@ -194,7 +194,7 @@ fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<He
     let needed = [longest(Side::Initiator), longest(Side::Responder)].map(|length| length.max(15));
     let first = needed[0].min(room.saturating_sub(needed[1]).max(room / 2));
     let second = needed[1].min(room - first);
-    let head = |column: &AttemptColumn| Head {
+    let head = |column: &AttemptColumn| ColumnHead {
         title: column.title(),
         width: match column {
             AttemptColumn::Initiator => first,

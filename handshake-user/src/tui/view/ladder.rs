@@ -10,14 +10,14 @@
 //!      +5.2 s ├─ no ACK ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌✘           │
 //! ```
 
-mod steps;
+mod rungs;
 
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, Leg};
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr as _;
 
-use self::steps::{Drawn, Step, Way};
+use self::rungs::{Rung, RungCertainty, RungDirection};
 use super::attempts::{left_ns, tone};
 use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
 use crate::number::{group, time};
@@ -42,22 +42,22 @@ pub(super) fn lines(
     height: usize,
 ) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
-    let steps = steps::of(attempt, scene);
+    let rungs = rungs::of(attempt, scene);
     let length = width.saturating_sub(RAIL + 3).min(WIDEST);
     let words = words(attempt, scene, pen, width);
     let head = vec![title(attempt, scene, pen)];
-    // A rail between two steps, where there is room for it.
-    let roomy = 1 + 2 * steps.len() + 4 + words.len() <= height;
-    let mut rungs = ends(attempt, pen, length, roomy);
-    for (at, step) in steps.iter().enumerate() {
+    // A rail between two rungs, where there is room for it.
+    let roomy = 1 + 2 * rungs.len() + 4 + words.len() <= height;
+    let mut lines = ends(attempt, pen, length, roomy);
+    for (at, each) in rungs.iter().enumerate() {
         if roomy && at != 0 {
-            rungs.push(rail(pen, length));
+            lines.push(rail(pen, length));
         }
-        rungs.push(rung(step, pen, length));
+        lines.push(rung(each, pen, length));
     }
     let section = |rank, lines: Vec<Line<'static>>| Section { least: lines.len(), lines, rank, apart: true };
     let words = Section { least: 1, ..section(2, words) };
-    fit(vec![section(1, head), section(0, rungs), words], height)
+    fit(vec![section(1, head), section(0, lines), words], height)
 }
 
 /// Who, where and when.
@@ -93,45 +93,54 @@ fn rail(pen: Pen, length: usize) -> Line<'static> {
 }
 
 /// One segment on its way, or one that should be.
-fn rung(step: &Step, pen: Pen, length: usize) -> Line<'static> {
-    let at = step.at_ns.map_or_else(String::new, |ns| match ns {
+fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
+    let at = rung.at_ns.map_or_else(String::new, |ns| match ns {
         0 => "0 s".to_owned(),
         ns => format!("+{}", time(ns)),
     });
-    let tone = match step.drawn {
-        Drawn::Seen => step.tone,
-        Drawn::Missing => Tone::Bad,
-        Drawn::Awaited | Drawn::Inferred => Tone::Faint,
+    let tone = match rung.certainty {
+        RungCertainty::Seen => rung.tone,
+        RungCertainty::Missing => Tone::Bad,
+        RungCertainty::Awaited | RungCertainty::Inferred => Tone::Faint,
     };
-    let (from, to) = match step.way {
-        Way::Forth => ("├", "│"),
-        Way::Back => ("│", "┤"),
+    let (from, to) = match rung.direction {
+        RungDirection::FromInitiator => ("├", "│"),
+        RungDirection::FromResponder => ("│", "┤"),
     };
     pen.line([
         (format!("{} ", right(&at, RAIL - 1)), Tone::Plain),
         (from.to_owned(), Tone::Faint),
-        (shaft(step, length), tone),
+        (shaft(rung, length), tone),
         (to.to_owned(), Tone::Faint),
     ])
 }
 
 /// What is between the rails: an arrow with its label at its beginning, or as far as something came.
-fn shaft(step: &Step, length: usize) -> String {
-    let line = if step.drawn == Drawn::Seen { "─" } else { "╌" };
-    let label = format!(" {} ", cut(&step.label, length.saturating_sub(4)));
+fn shaft(rung: &Rung, length: usize) -> String {
+    let line = if rung.certainty == RungCertainty::Seen { "─" } else { "╌" };
+    let label = format!(" {} ", cut(&rung.label, length.saturating_sub(4)));
     // One for the arrow's beginning, one for its head.
     let dashes = length.saturating_sub(label.width() + 2);
-    let (drawn, blank) =
-        if step.drawn == Drawn::Missing { (dashes / 2, dashes - dashes / 2) } else { (dashes, 0) };
-    let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));
-    let head = match (step.drawn, step.way) {
-        (Drawn::Missing, _) => "✘",
-        (Drawn::Seen | Drawn::Awaited | Drawn::Inferred, Way::Forth) => "▶",
-        (Drawn::Seen | Drawn::Awaited | Drawn::Inferred, Way::Back) => "◀",
+    let (drawn, blank) = if rung.certainty == RungCertainty::Missing {
+        (dashes / 2, dashes - dashes / 2)
+    } else {
+        (dashes, 0)
     };
-    match step.way {
-        Way::Forth => format!("{line}{label}{shaft}{head}{blank}"),
-        Way::Back => format!("{blank}{head}{shaft}{label}{line}"),
+    let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));
+    let head = match (rung.certainty, rung.direction) {
+        (RungCertainty::Missing, _) => "✘",
+        (
+            RungCertainty::Seen | RungCertainty::Awaited | RungCertainty::Inferred,
+            RungDirection::FromInitiator,
+        ) => "▶",
+        (
+            RungCertainty::Seen | RungCertainty::Awaited | RungCertainty::Inferred,
+            RungDirection::FromResponder,
+        ) => "◀",
+    };
+    match rung.direction {
+        RungDirection::FromInitiator => format!("{line}{label}{shaft}{head}{blank}"),
+        RungDirection::FromResponder => format!("{blank}{head}{shaft}{label}{line}"),
     }
 }
 

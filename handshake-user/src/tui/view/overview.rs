@@ -10,7 +10,7 @@ use super::services;
 use crate::number::{group, short, span, time};
 use crate::report::text::cause::Problem;
 use crate::report::text::{arrow, balance_terms};
-use crate::tui::history::Pulse;
+use crate::tui::history::IntervalRates;
 use crate::tui::scene::{BINS, Established, LegLine, Scene};
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
@@ -86,12 +86,12 @@ fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     const NOW: usize = 10;
     let chart = width.saturating_sub(1 + LABEL + RATE + NOW + 3);
     let last = scene.history.last();
-    type Row = (&'static str, fn(&Pulse) -> u64, Option<u64>, Tone);
+    type Row = (&'static str, fn(&IntervalRates) -> u64, Option<u64>, Tone);
     let rows: [Row; 4] = [
-        ("attempts", |pulse| pulse.attempts, None, Tone::Plain),
-        ("completed", |pulse| pulse.completed, None, Tone::Good),
-        ("half-open", |pulse| pulse.half_opened, Some(last.half_open), Tone::Bad),
-        ("failed", |pulse| pulse.failed, None, Tone::Bad),
+        ("attempts", |rates| rates.attempts, None, Tone::Plain),
+        ("completed", |rates| rates.completed, None, Tone::Good),
+        ("half-open", |rates| rates.half_opened, Some(last.half_open), Tone::Bad),
+        ("failed", |rates| rates.failed, None, Tone::Bad),
     ];
     let heads = format!(" {}{}{}", " ".repeat(LABEL), right("a second", RATE), right("now", NOW));
     let heads = format!("{heads}  {}", right(&format!("{} a column", seconds(scene.interval_ns)), chart));

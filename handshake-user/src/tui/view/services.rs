@@ -5,7 +5,7 @@ use handshake_common::verdict::{UdpVerdict, Verdict};
 use ratatui::text::Line;
 
 use super::layout::Pen;
-use super::table::{Cell, Head, head, row, seen};
+use super::table::{ColumnHead, TableCell, head, row, seen};
 use crate::number::{group, percent, rate, time};
 use crate::tui::history::failed;
 use crate::tui::list::{self, ServiceColumn};
@@ -70,11 +70,11 @@ impl ServiceColumn {
         }
     }
 
-    fn cell(self, line: &ServiceLine, window_ns: u64) -> Cell {
-        let leg = |ns: Option<u64>| Cell::plain(ns.map(time).unwrap_or_default());
+    fn cell(self, line: &ServiceLine, window_ns: u64) -> TableCell {
+        let leg = |ns: Option<u64>| TableCell::plain(ns.map(time).unwrap_or_default());
         match self {
-            Self::Service => Cell::plain(line.name()),
-            Self::Rate => Cell::plain(rate(line.begun, window_ns)),
+            Self::Service => TableCell::plain(line.name()),
+            Self::Rate => TableCell::plain(rate(line.begun, window_ns)),
             Self::FirstLeg => leg(line.legs.syn_to_syn_ack_ns),
             Self::SecondLeg => leg(line.legs.syn_ack_to_ack_ns),
             Self::Begun | Self::Good | Self::Waiting | Self::Refused | Self::Failed => match &line.books {
@@ -84,44 +84,44 @@ impl ServiceColumn {
         }
     }
 
-    fn of_tcp(self, books: &Books) -> Cell {
+    fn of_tcp(self, books: &Books) -> TableCell {
         match self {
-            Self::Begun => Cell::plain(group(books.attempts)),
+            Self::Begun => TableCell::plain(group(books.attempts)),
             Self::Good => share(
                 books.verdict(Verdict::Completed),
                 books.attempts - books.verdict(Verdict::Opening).min(books.attempts),
             ),
-            Self::Waiting => Cell::bad_if_any(books.verdict(Verdict::HalfOpen)),
-            Self::Refused => Cell::bad_if_any(books.verdict(Verdict::Refused)),
-            Self::Failed => Cell::bad_if_any(failed(books)),
-            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => Cell::plain(""),
+            Self::Waiting => TableCell::bad_if_any(books.verdict(Verdict::HalfOpen)),
+            Self::Refused => TableCell::bad_if_any(books.verdict(Verdict::Refused)),
+            Self::Failed => TableCell::bad_if_any(failed(books)),
+            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => TableCell::plain(""),
         }
     }
 
-    fn of_udp(self, books: &UdpBooks) -> Cell {
+    fn of_udp(self, books: &UdpBooks) -> TableCell {
         match self {
-            Self::Begun => Cell::plain(group(books.flows)),
+            Self::Begun => TableCell::plain(group(books.flows)),
             Self::Good => share(
                 books.verdict(UdpVerdict::Answered),
                 books.flows - books.verdict(UdpVerdict::Pending).min(books.flows),
             ),
-            Self::Waiting => Cell::plain(group(books.verdict(UdpVerdict::Unanswered))),
-            Self::Refused => Cell::bad_if_any(books.verdict(UdpVerdict::Unreachable)),
-            Self::Failed => Cell::plain(group(books.verdict(UdpVerdict::Multicast))),
-            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => Cell::plain(""),
+            Self::Waiting => TableCell::plain(group(books.verdict(UdpVerdict::Unanswered))),
+            Self::Refused => TableCell::bad_if_any(books.verdict(UdpVerdict::Unreachable)),
+            Self::Failed => TableCell::plain(group(books.verdict(UdpVerdict::Multicast))),
+            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => TableCell::plain(""),
         }
     }
 }
 
 /// The share of what is decided.
-fn share(good: u64, decided: u64) -> Cell {
+fn share(good: u64, decided: u64) -> TableCell {
     if decided == 0 {
-        return Cell::plain("–");
+        return TableCell::plain("–");
     }
     // A late one completes out of those that were half-open: never more than all.
     let good = good.min(decided);
     let tone = if good * 100 >= decided * 99 { Tone::Good } else { Tone::Bad };
-    Cell { text: percent(good, decided), tone }
+    TableCell { text: percent(good, decided), tone }
 }
 
 /// The screen: TCP's table over UDP's, each with its titles.
@@ -183,9 +183,9 @@ fn table(
     let columns: Vec<ServiceColumn> =
         ServiceColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
-    let heads: Vec<Head> = columns
+    let heads: Vec<ColumnHead> = columns
         .iter()
-        .map(|column| Head {
+        .map(|column| ColumnHead {
             title: column.title(udp),
             width: if column.width() == 0 { width.saturating_sub(fixed + 2) } else { column.width() },
             numeric: *column != ServiceColumn::Service,

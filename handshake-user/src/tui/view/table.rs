@@ -8,7 +8,7 @@ use super::layout::{Pen, left, right, squeeze};
 use crate::tui::theme::Tone;
 
 /// A column's place in the header.
-pub(super) struct Head {
+pub(super) struct ColumnHead {
     /// What it is called.
     pub(super) title: &'static str,
     /// Columns of the terminal.
@@ -20,14 +20,14 @@ pub(super) struct Head {
 }
 
 /// One value.
-pub(super) struct Cell {
+pub(super) struct TableCell {
     /// As text.
     pub(super) text: String,
     /// Its tone.
     pub(super) tone: Tone,
 }
 
-impl Cell {
+impl TableCell {
     /// A value like any other.
     pub(super) fn plain(text: impl Into<String>) -> Self {
         Self { text: text.into(), tone: Tone::Plain }
@@ -47,7 +47,7 @@ pub(super) fn seen(length: usize, cursor: usize, height: usize) -> Range<usize> 
 }
 
 /// The line of titles.
-pub(super) fn head(pen: Pen, heads: &[Head]) -> Line<'static> {
+pub(super) fn head(pen: Pen, heads: &[ColumnHead]) -> Line<'static> {
     let mut spans = vec![pen.span(" ", Tone::Faint)];
     for head in heads {
         let arrow = match head.sorted {
@@ -66,8 +66,8 @@ pub(super) fn head(pen: Pen, heads: &[Head]) -> Line<'static> {
 /// A row; the cursor's is reversed over the whole width.
 pub(super) fn row(
     pen: Pen,
-    heads: &[Head],
-    cells: Vec<Cell>,
+    heads: &[ColumnHead],
+    cells: Vec<TableCell>,
     is_selected: bool,
     width: usize,
 ) -> Line<'static> {
@@ -82,7 +82,7 @@ pub(super) fn row(
     if is_selected { line.patch_style(pen.0.style(Tone::Selected)) } else { line }
 }
 
-fn place(text: &str, head: &Head) -> String {
+fn place(text: &str, head: &ColumnHead) -> String {
     if head.numeric { right(text, head.width) } else { left(&squeeze(text, head.width), head.width) }
 }
 

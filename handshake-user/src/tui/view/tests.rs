@@ -15,12 +15,12 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
 use super::draw;
-use crate::tui::keys::{Action, Edit, Step};
+use crate::tui::keys::{Action, Edit, Motion};
 use crate::tui::list;
 use crate::tui::scene::Scene;
 use crate::tui::screen::Screen;
 use crate::tui::state::{Effect, Ui};
-use crate::tui::testing::Stage;
+use crate::tui::testing::SceneFixture;
 use crate::tui::theme::Theme;
 use handshake_agent::model::flow::{Flow, FlowEnd, Standing};
 
@@ -56,7 +56,7 @@ fn snapshots(name: &str, scene: &Scene) {
 
 #[test]
 fn nothing_yet() {
-    snapshots("empty", &Stage::new(Fake::new()).play(1, |_, _| {}));
+    snapshots("empty", &SceneFixture::new(Fake::new()).run(1, |_, _| {}));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn ascii_means_ascii() {
 /// At every size from the smallest on, whatever is shown.
 #[test]
 fn no_size_is_a_panic() {
-    let scenes = [typical(), flood(), Stage::new(Fake::new()).play(1, |_, _| {})];
+    let scenes = [typical(), flood(), SceneFixture::new(Fake::new()).run(1, |_, _| {})];
     for scene in &scenes {
         for size in
             (0..130).step_by(13).flat_map(|width| (0..45).step_by(7).map(move |height| (width, height)))
@@ -213,16 +213,16 @@ fn a_filter_and_a_frozen_picture_are_told() {
 fn the_cursor_opens_what_it_is_on() {
     let scene = typical();
     let mut ui = ui(Screen::Services);
-    ui.apply(Action::Move(Step::Down), &scene);
+    ui.apply(Action::Move(Motion::Down), &scene);
     ui.apply(Action::Open, &scene);
     assert_eq!((ui.screen, ui.filter.text.as_str()), (Screen::Attempts, "tcp [2001:db8::2]:443"));
     ui.apply(Action::Back, &scene);
     assert!(ui.filter.is_empty());
-    ui.apply(Action::Move(Step::Last), &scene);
+    ui.apply(Action::Move(Motion::Last), &scene);
     ui.apply(Action::Open, &scene);
     let rows = list::attempts(&scene, &ui.filter, ui.attempts);
     assert_eq!(ui.opened, rows.last().map(|attempt| **attempt));
-    ui.apply(Action::Move(Step::Up), &scene);
+    ui.apply(Action::Move(Motion::Up), &scene);
     ui.apply(Action::Back, &scene);
     assert_eq!(ui.opened, None);
     assert_eq!(ui.apply(Action::Quit, &scene), Some(Effect::Quit));
@@ -231,16 +231,16 @@ fn the_cursor_opens_what_it_is_on() {
 /// The row under the cursor stays under it, whatever comes before it.
 #[test]
 fn the_cursor_stays_on_its_row() {
-    let mut stage = Stage::new(Fake::new());
-    let scene = stage.play(1, |fake, _| {
+    let mut fixture = SceneFixture::new(Fake::new());
+    let scene = fixture.run(1, |fake, _| {
         for age in [5, 4, 3] {
             fake.open(ROW, State::SynSent, age * SECOND);
         }
     });
     let mut ui = ui(Screen::Attempts);
-    ui.apply(Action::Move(Step::Down), &scene);
+    ui.apply(Action::Move(Motion::Down), &scene);
     let on = list::attempts(&scene, &ui.filter, ui.attempts)[1].id();
-    let later = stage.play(1, |fake, _| {
+    let later = fixture.run(1, |fake, _| {
         fake.open(ROW, State::SynSent, 30 * SECOND);
     });
     let ids: Vec<_> = list::attempts(&later, &ui.filter, ui.attempts).iter().map(|each| each.id()).collect();
@@ -277,8 +277,8 @@ fn typical() -> Scene {
     fake.service(2, "10.0.0.3:22");
     fake.service(3, "[2001:db8::2]:443");
     fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
-    let mut stage = Stage::new(fake);
-    stage.play(14, |fake, at| {
+    let mut fixture = SceneFixture::new(fake);
+    fixture.run(14, |fake, at| {
         let wave = [12, 30, 52, 70, 84, 90, 84, 70, 52, 30][usize::try_from(at % 10).unwrap_or(0)];
         fake.ended(ROW, Counter::Completed, 100 * wave);
         fake.ended(3, Counter::Completed, wave);
@@ -295,20 +295,20 @@ fn typical() -> Scene {
         fake.packets(Class::Ack, Family::V4, 61_000);
         udp(fake, 3);
     });
-    stage.end(record("10.0.0.9:50000", "10.0.0.3:22", State::Refused), Verdict::Refused, SECOND);
+    fixture.end(record("10.0.0.9:50000", "10.0.0.3:22", State::Refused), Verdict::Refused, SECOND);
     for (name, attempt) in conversations() {
         if let Some(FlowEnd { standing: Standing::Tcp(verdict), .. }) = attempt.ended
             && name != "refused"
         {
-            stage.end(attempt.record, verdict, 2 * SECOND);
+            fixture.end(attempt.record, verdict, 2 * SECOND);
         }
     }
-    stage.programs = [30_000, 45_000]
+    fixture.programs = [30_000, 45_000]
         .into_iter()
         .zip([("handshake_egress", 81), ("handshake_ingress", 80)])
         .map(|(runs, (name, id))| ProgramRuns { id, name: name.to_owned(), runs, ns: runs * 62 })
         .collect();
-    stage.play(1, |fake, _| {
+    fixture.run(1, |fake, _| {
         fake.ended(ROW, Counter::Completed, 1_204);
         fake.open(ROW, State::SynSent, SECOND / 50);
         fake.open(ROW, State::SynReceived, 5 * SECOND);
@@ -345,7 +345,7 @@ fn udp(fake: &mut Fake, count: i64) {
 fn lossy() -> Scene {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
-    Stage::new(fake).play(4, |fake, _| {
+    SceneFixture::new(fake).run(4, |fake, _| {
         fake.ended(ROW, Counter::Completed, 9_000);
         fake.ended(ROW, Counter::Evicted, 120);
         fake.count(Counter::Untracked, 1_200);
@@ -365,7 +365,7 @@ fn flood() -> Scene {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
     fake.service(2, "10.0.0.3:22");
-    Stage::new(fake).play(8, |fake, at| {
+    SceneFixture::new(fake).run(8, |fake, at| {
         fake.ended(ROW, Counter::Completed, 40);
         fake.ended(2, Counter::Completed, 3);
         fake.sample(Leg::Connect, 18_000_000, 43);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::super::{report, write_check, write_flow, write_report_with_flows};
 use super::{capture, take};
-use crate::check::{Account, Checked, Ended, Expectation, Status, Window};
+use crate::check::{Checked, Ended, Expectation, JudgedWindow, NetAccount, Status};
 use crate::testing::{JSON, code, section, table};
 
 /// The code that writes reports and flows, and what a check adds.
@@ -175,7 +175,7 @@ fn each_field_of_a_flow_has_its_row() {
 #[test]
 fn each_field_of_a_check_has_its_row() {
     let (started, settled) = full();
-    let window = Window { started, ended: settled.clone(), settled };
+    let window = JudgedWindow { started, ended: settled.clone(), settled };
     let expectations =
         ["completed == 1", "refused / superseded > 1"].map(|text| Expectation::parse(text).expect(text));
     let judged = expectations.iter().map(|each| window.judge(each)).collect();
@@ -185,7 +185,7 @@ fn each_field_of_a_check_has_its_row() {
         stopped: false,
         stripped: false,
     });
-    let account = Some(Account { counts: Default::default(), completed: Some(1) });
+    let account = Some(NetAccount { counts: Default::default(), completed: Some(1) });
     let checked = Checked { window, judged, command, account };
     let whole = written(|out| write_check(out, &checked.window.settled, &checked));
     let added = ["expectations", "command", "kernel"];

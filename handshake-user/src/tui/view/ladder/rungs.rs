@@ -1,0 +1,198 @@
+//! The rungs of a ladder: each segment that was seen, in order, and the one that is missing.
+
+use handshake_agent::model::flow::{known, ticks_ns};
+use handshake_common::abi::{TcpRecord, UdpRecord, tag};
+use handshake_common::record::{Record, State};
+use handshake_common::verdict::{UdpVerdict, Verdict};
+
+use crate::number::group;
+use crate::tui::scene::Scene;
+use crate::tui::theme::Tone;
+use handshake_agent::model::flow::{Flow, Standing};
+
+/// One rung.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rung {
+    /// After the first packet; `None` where a record does not keep it.
+    pub(super) at_ns: Option<u64>,
+    /// Which way.
+    pub(super) direction: RungDirection,
+    /// How.
+    pub(super) certainty: RungCertainty,
+    /// What.
+    pub(super) label: String,
+    /// Its tone when it was seen.
+    pub(super) tone: Tone,
+}
+
+/// The way of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RungDirection {
+    /// From the initiator.
+    FromInitiator,
+    /// From the responder.
+    FromResponder,
+}
+
+/// How sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RungCertainty {
+    /// It was seen.
+    Seen,
+    /// It did not come.
+    Missing,
+    /// It may still come.
+    Awaited,
+    /// It passes elsewhere.
+    Inferred,
+}
+
+/// The rungs of an attempt, or of a UDP exchange.
+pub(super) fn of(attempt: &Flow, scene: &Scene) -> Vec<Rung> {
+    let standing = attempt.standing(&scene.moment());
+    match (attempt.tcp(), attempt.udp()) {
+        (Some(tcp), _) => {
+            let mut rungs = opening(&attempt.record, tcp);
+            rungs.extend(end(attempt, scene, tcp, standing));
+            rungs
+        }
+        (None, Some(udp)) => exchange(attempt, udp, standing, attempt.record.age_ns(scene.now())),
+        (None, None) => Vec::new(),
+    }
+}
+
+fn seen(direction: RungDirection, at_ns: Option<u64>, label: String) -> Rung {
+    Rung { at_ns, direction, certainty: RungCertainty::Seen, label, tone: Tone::Plain }
+}
+
+/// SYNs and SYN+ACKs, as far as they were seen.
+fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
+    let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
+    let mut rungs = Vec::new();
+    if record.state.is_attempt() {
+        let data = if tcp.syn_data == 0 { String::new() } else { format!(" and {} bytes", tcp.syn_data) };
+        rungs.push(seen(RungDirection::FromInitiator, Some(0), format!("SYN seq={j}{data}")));
+    }
+    let again = tcp.syn_retransmits(record.flags);
+    if again != 0 {
+        // While it waits for its SYN+ACK, the latest segment is the latest SYN.
+        let latest =
+            (record.state == State::SynSent).then(|| known(tcp.latest_after).map(ticks_ns)).flatten();
+        rungs.push(seen(RungDirection::FromInitiator, latest, format!("SYN again, {}", times(again))));
+    }
+    if record.flags & tag::SIMULTANEOUS != 0 {
+        rungs.push(seen(RungDirection::FromResponder, None, format!("SYN seq={k}")));
+    }
+    if tcp.syn_ack_after != 0 {
+        let at = known(tcp.syn_ack_after).map(ticks_ns);
+        rungs.push(seen(RungDirection::FromResponder, at, format!("SYN+ACK seq={k} ack={}", next(j))));
+    } else if record.flags & tag::ONE_SIDED != 0 && record.state.is_completed() {
+        let label = format!("SYN+ACK seq={k}, not seen here");
+        rungs.push(Rung {
+            certainty: RungCertainty::Inferred,
+            ..seen(RungDirection::FromResponder, None, label)
+        });
+    }
+    if record.flags & tag::SECOND_K != 0 {
+        rungs.push(seen(
+            RungDirection::FromResponder,
+            None,
+            format!("SYN+ACK seq={}, another one", tcp.other_ack),
+        ));
+    }
+    if tcp.syn_ack_retransmits != 0 {
+        let open = record.state == State::SynReceived;
+        let latest = open.then(|| known(tcp.latest_after).map(ticks_ns)).flatten();
+        rungs.push(seen(
+            RungDirection::FromResponder,
+            latest,
+            format!("SYN+ACK again, {}", times(tcp.syn_ack_retransmits)),
+        ));
+    }
+    rungs
+}
+
+/// How it ended, or what it waits for.
+fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Option<Rung> {
+    let Standing::Tcp(verdict) = standing else { return None };
+    let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
+    let at = attempt.ended_ns().map(|at_ns| at_ns.saturating_sub(attempt.opened_ns()));
+    let bad = |direction, label: String| Some(Rung { tone: Tone::Bad, ..seen(direction, at, label) });
+    match verdict {
+        Verdict::Completed => {
+            let at = attempt.connect_ns().or(at);
+            let label = format!("ACK seq={} ack={}", next(j), next(k));
+            Some(Rung { tone: Tone::Good, ..seen(RungDirection::FromInitiator, at, label) })
+        }
+        Verdict::Refused => bad(RungDirection::FromResponder, format!("RST ack={}", next(j))),
+        Verdict::Unreachable => {
+            bad(RungDirection::FromResponder, format!("ICMP unreachable, quotes seq={j}"))
+        }
+        Verdict::InitiatorAborted => bad(RungDirection::FromInitiator, format!("RST seq={}", next(j))),
+        Verdict::ResponderAborted => bad(RungDirection::FromResponder, format!("RST seq={}", next(k))),
+        Verdict::Superseded => {
+            bad(RungDirection::FromInitiator, "SYN with another seq: a new attempt".to_owned())
+        }
+        Verdict::Opening => Some(missing(attempt, scene, at, RungCertainty::Awaited)),
+        Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Evicted => {
+            Some(missing(attempt, scene, at, RungCertainty::Missing))
+        }
+        Verdict::Midstream | Verdict::OrphanSynAck => None,
+    }
+}
+
+/// The segment that did not come.
+fn missing(attempt: &Flow, scene: &Scene, ended: Option<u64>, certainty: RungCertainty) -> Rung {
+    let at = ended.unwrap_or_else(|| attempt.record.age_ns(scene.now()));
+    let (direction, name) = if attempt.record.state == State::SynReceived {
+        (RungDirection::FromInitiator, "ACK")
+    } else {
+        (RungDirection::FromResponder, "SYN+ACK")
+    };
+    let label =
+        if certainty == RungCertainty::Awaited { format!("{name} is due") } else { format!("no {name}") };
+    Rung { certainty, ..seen(direction, Some(at), label) }
+}
+
+/// A UDP flow: the first packets with their times, and all of them by way.
+fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Rung> {
+    let total = |side: usize| {
+        format!("{} packets, {} bytes", group(udp.packets[side].into()), group(udp.bytes[side]))
+    };
+    let mut rungs = vec![seen(RungDirection::FromInitiator, Some(0), "first packet".to_owned())];
+    let Standing::Udp(verdict) = standing else { return rungs };
+    match verdict {
+        UdpVerdict::Answered => {
+            let answer = seen(RungDirection::FromResponder, attempt.answer_ns(), "first answer".to_owned());
+            rungs.push(Rung { tone: Tone::Good, ..answer });
+        }
+        UdpVerdict::Unanswered | UdpVerdict::Pending => {
+            let certainty =
+                if verdict == UdpVerdict::Pending { RungCertainty::Awaited } else { RungCertainty::Missing };
+            let label = if certainty == RungCertainty::Awaited { "an answer may come" } else { "no answer" };
+            rungs.push(Rung {
+                certainty,
+                ..seen(RungDirection::FromResponder, Some(age_ns), label.to_owned())
+            });
+        }
+        UdpVerdict::Unreachable => {
+            let label = "ICMP port unreachable".to_owned();
+            rungs.push(Rung { tone: Tone::Bad, ..seen(RungDirection::FromResponder, None, label) });
+        }
+        UdpVerdict::Multicast | UdpVerdict::Evicted => {}
+    }
+    rungs.push(seen(RungDirection::FromInitiator, None, format!("{} so far", total(0))));
+    if udp.packets[1] != 0 {
+        rungs.push(seen(RungDirection::FromResponder, None, format!("{} so far", total(1))));
+    }
+    rungs
+}
+
+/// SYN and FIN take a sequence number each (RFC 9293 §3.4).
+const fn next(isn: u32) -> u32 {
+    isn.wrapping_add(1)
+}
+
+fn times(count: u8) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
