@@ -165,7 +165,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "both ends are established: SYN, SYN+ACK and ACK fit by their sequence numbers",
+        sentence: "SYN, SYN+ACK and ACK match by their sequence numbers: the connection is established",
     },
     Row {
         verdict: Verdict::Refused,
@@ -176,7 +176,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredRefused,
-            sentence: "attempts that became refused, those included that were taken up again: never falls",
+            sentence: "attempts that became refused, including those that continued later: never falls",
         }),
         sentence: "the responder answers the SYN with RST. Look at: is the service listening on that address and port, a rejecting firewall",
     },
@@ -189,7 +189,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredUnreachable,
-            sentence: "attempts that became unreachable, those included that were taken up again: never falls",
+            sentence: "attempts that became unreachable, including those that continued later: never falls",
         }),
         sentence: "a router or host answers the SYN with an ICMP error. Look at: routing, the address, a rejecting firewall",
     },
@@ -202,9 +202,9 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredInitiatorAborted,
-            sentence: "attempts that the client aborted, those included that were taken up again: never falls",
+            sentence: "attempts that the client aborted, including those that continued later: never falls",
         }),
-        sentence: "the client gave up with RST before the handshake was done. Look at: client timeouts, a port scan",
+        sentence: "the client sent RST before the handshake completed. Look at: client timeouts, a port scan",
     },
     Row {
         verdict: Verdict::ResponderAborted,
@@ -215,9 +215,9 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredResponderAborted,
-            sentence: "attempts that the server aborted, those included that were taken up again: never falls",
+            sentence: "attempts that the server aborted, including those that continued later: never falls",
         }),
-        sentence: "the server sent SYN+ACK, then RST. Look at: a listener closed meanwhile, accept queue overflow with abort, a middlebox",
+        sentence: "the server sent SYN+ACK, then RST. Look at: a listener that was closed, tcp_abort_on_overflow, a middlebox",
     },
     Row {
         verdict: Verdict::Superseded,
@@ -227,7 +227,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "the client began anew from the same port before the attempt was done. Look at: client retries, port reuse behind NAT",
+        sentence: "the client began a new attempt from the same port before this one ended. Look at: client retries, port reuse behind NAT",
     },
     Row {
         verdict: Verdict::HalfOpenExpired,
@@ -237,7 +237,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         shown: Shown::ByCause,
         problem: false,
         entered: None,
-        sentence: "still half-open when its record expired. Look at: its cause",
+        sentence: "the attempt was half-open until its record expired. Look at: its cause",
     },
     Row {
         verdict: Verdict::Evicted,
@@ -247,7 +247,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "pushed out of a full table while open: its end is not known. Look at: --max-flows",
+        sentence: "evicted from a full table while open: how it ended is unknown. Look at: --max-flows",
     },
     Row {
         verdict: Verdict::Opening,
@@ -257,7 +257,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "open and young: nothing is wrong with it yet",
+        sentence: "open for less than --half-open-after: not a problem yet",
     },
     Row {
         verdict: Verdict::HalfOpen,
@@ -277,7 +277,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "its handshake was before our time",
+        sentence: "the handshake took place before the watch began",
     },
     Row {
         verdict: Verdict::OrphanSynAck,
@@ -288,9 +288,9 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredOrphanSynAck,
-            sentence: "SYN+ACKs whose SYN was not seen, those included whose SYN came late: never falls",
+            sentence: "SYN+ACKs whose SYN was not seen, including those whose SYN came later: never falls",
         }),
-        sentence: "a SYN+ACK whose SYN did not pass this hook. Look at: asymmetric routes, --direction",
+        sentence: "a SYN+ACK whose SYN was not seen at this hook. Look at: asymmetric routes, --direction",
     },
 ];
 
@@ -385,11 +385,9 @@ impl Cause {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::NoSynAck => {
-                "nothing answers the SYN. Look at: local firewall, no route back, dropped by the listener"
+                "no SYN+ACK answers the SYN. Look at: local firewall, no route back, SYNs dropped by the listener"
             }
-            Self::NoAck => {
-                "our SYN+ACKs leave and no ACK returns. Look at: return path, client firewall, spoofed flood"
-            }
+            Self::NoAck => "no ACK follows the SYN+ACK. Look at: return path, client firewall, spoofed flood",
         }
     }
 }
@@ -458,10 +456,10 @@ impl Sign {
                 "the client acknowledges another SYN+ACK. Look at: an old duplicate, a middlebox, a SYN cookie mismatch"
             }
             Self::AckIgnored => {
-                "the server did not take the client's ACK. Look at: accept queue full (ss -ltn, ListenOverflows), deferred accept"
+                "the server ignored the client's ACK. Look at: accept queue full (ss -ltn, ListenOverflows), deferred accept"
             }
             Self::Revised => {
-                "an attempt that had been answered by RST or ICMP went on: the answer was forged or early. Look at: a middlebox that resets"
+                "an attempt continued after RST or ICMP: that answer was forged or early. Look at: a middlebox that sends RST"
             }
         }
     }
@@ -497,7 +495,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredUdpAnswered,
-            sentence: "flows that became answered, those included that were pushed out since: never falls",
+            sentence: "flows that became answered, including those evicted since: never falls",
         }),
         sentence: "a packet came back",
     },
@@ -509,7 +507,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "nothing came back. Look at: is an answer expected at all, a filter, the service",
+        sentence: "no packet came back. Look at: is an answer expected at all, a filter, the service",
     },
     Row {
         verdict: UdpVerdict::Unreachable,
@@ -520,9 +518,9 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredUdpUnreachable,
-            sentence: "flows that became unreachable, those included that were answered or pushed out since: never falls",
+            sentence: "flows that became unreachable, including those answered or evicted since: never falls",
         }),
-        sentence: "the far host has nothing on that port and says so (ICMP port unreachable)",
+        sentence: "the host has no service on that port (ICMP port unreachable)",
     },
     Row {
         verdict: UdpVerdict::Multicast,
@@ -533,9 +531,9 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredUdpMulticast,
-            sentence: "flows to a group, those included that were pushed out since: never falls",
+            sentence: "flows to a multicast or broadcast address, including those evicted since: never falls",
         }),
-        sentence: "sent to a group: an answer cannot be matched",
+        sentence: "sent to a multicast or broadcast address: an answer cannot be matched",
     },
     Row {
         verdict: UdpVerdict::Pending,
@@ -545,7 +543,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "young: an answer may still come",
+        sentence: "sent less than --half-open-after ago: an answer may still come",
     },
     Row {
         verdict: UdpVerdict::Evicted,
@@ -555,7 +553,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         shown: Shown::Whole,
         problem: false,
         entered: None,
-        sentence: "pushed out of a full table: its end is not known. Look at: --max-flows",
+        sentence: "evicted from a full table: how it ended is unknown. Look at: --max-flows",
     },
 ];
 

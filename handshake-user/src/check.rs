@@ -1,5 +1,4 @@
-//! What `handshake check` judges: expectations and their value, the command under check, and the kernel's own account.
-//! `command/check.rs` runs it; `report` shows what was found.
+//! The parts of `handshake check`: expectations and their judgement, the command under check, and the kernel's own counters. `command/check.rs` runs a check; `report` shows its result.
 
 mod error;
 mod evaluate;
@@ -18,32 +17,32 @@ pub(crate) use expression::{
 pub(crate) use kernel::{Addresses, KernelCounter, NetAccount, NetCounters};
 pub(crate) use process::{CommandUnderCheck, Running, Status};
 
-/// What a check found.
+/// The result of a check.
 pub(crate) struct Checked<'a> {
-    /// What was measured.
+    /// The snapshots that were judged.
     pub(crate) window: JudgedWindow,
-    /// The expectations, in their order.
+    /// The judged expectations, in order.
     pub(crate) judged: Vec<Judged<'a>>,
-    /// The command's end.
+    /// The command, if there was one.
     pub(crate) command: Option<Ended>,
-    /// The kernel's own account, where it tells of the same traffic.
+    /// The kernel's own counters, if they count the same traffic.
     pub(crate) account: Option<NetAccount>,
 }
 
 /// A command that has ended.
 pub(crate) struct Ended {
-    /// Its words.
+    /// The command and its arguments.
     pub(crate) words: Vec<String>,
-    /// How it ended; `None` when it was stopped with the whole check.
+    /// How it ended; `None` if it was stopped with the whole check.
     pub(crate) status: Option<Status>,
-    /// It ran longer than `--for`.
+    /// Whether it ran longer than `--for`.
     pub(crate) stopped: bool,
-    /// Root without capabilities may be why it failed.
+    /// Whether it ran as root without capabilities, which may be why it failed.
     pub(crate) stripped: bool,
 }
 
 impl Ended {
-    /// What is to be said of a command that failed.
+    /// The message for a failed command.
     pub(crate) fn failure(&self) -> Option<String> {
         let name = self.words.first().map_or("", String::as_str);
         let how = match self.status? {

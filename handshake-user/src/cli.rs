@@ -1,4 +1,4 @@
-//! The command line: every subcommand, option, default and variable. Knows clap, and nothing of what it starts.
+//! The command line: every subcommand, option, default and environment variable. Depends on clap, and not on the commands that it starts.
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -16,55 +16,55 @@ use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 use crate::duration::{clock, duration, interval, period, shown};
 use crate::report::OutputFormat;
 
-/// The defaults that only a command has; those of the rules and tables are the agent's.
+/// The defaults of the command's own options; those of the rules and tables are the agent's.
 mod defaults {
     pub(super) use handshake_agent::options::defaults::*;
 
-    /// How often the live view shows a report.
+    /// Time between two reports.
     pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-    /// Services listed.
+    /// Services listed by name.
     pub(super) const TOP: usize = 10;
 
     use std::time::Duration;
 }
 
-/// Flows that a table can be asked to hold at most: 8 GiB of IPv4 slots.
+/// Upper bound of `--max-flows`: 8 GiB of IPv4 slots.
 const MOST_FLOWS: i64 = 1 << 26;
 
 const AFTER_HELP: &str = "\
-Each option is a variable too: --half-open-after 5s is HANDSHAKE_HALF_OPEN_AFTER=5s.
+Each option can be set by a variable: HANDSHAKE_HALF_OPEN_AFTER=5s is --half-open-after 5s.
 
 Examples:
-  handshake -i eth0 --port 443                                  who completes, who does not, why
-  handshake check -i lo --expect 'half_open == 0' -- ./load.sh  judge a load by the wire
-  handshake replay capture.pcapng --flows                       a capture, without privileges
+  handshake -i eth0 --port 443                                  which attempts complete, and why others do not
+  handshake check -i lo --expect 'half_open == 0' -- ./load.sh  check what a load does on the wire
+  handshake replay capture.pcapng --flows                       read a capture, without privileges
 
 Exit codes:
   0  done                                       3  inconclusive: data was lost
   1  an expectation or the command failed       4  cannot load or attach
-  2  usage, or an input file that is no use     5  permission";
+  2  usage, or an unreadable input file         5  permission";
 
 const CHECK_HELP: &str = "\
-An expectation compares figures of the report: counts, times, shares and rates.
-  completed >= 1000                             names are paths in the JSON report; tcp. is understood
-  completed / attempts >= 99.9%                 a share; of nothing it is inconclusive, never met
+An expectation compares figures of the report: counts, times, shares or rates.
+  completed >= 1000                             names are paths in the JSON report, without tcp.
+  completed / attempts >= 99.9%                 a share; without an attempt it is inconclusive
   half_open + refused == 0                      sums and differences
   p99(connect) < 2ms                            also p50, p90, max, count; syn_to_syn_ack, syn_ack_to_ack
-  rate(completed) >= 500/s                      from the command's start to its exit
-  attempts{port=443} == 200                     of services, by port= and address=
+  rate(completed) >= 500/s                      per second, from the command's start to its exit
+  attempts{port=443} == 200                     of some services, by port= and address=
 
 Examples:
   handshake check -i lo --expect 'completed >= 1000' --expect 'half_open == 0' -- ./load.sh
   handshake check -i eth0 --port 443 --for 30s --expect 'p99(connect) < 20ms' -o json
-  handshake check --list-metrics                all figures, with their units and what they mean
+  handshake check --list-metrics                list all figures with units and meanings
 
 Exit codes:
   0  every expectation was met                  3  inconclusive: data was lost, or nothing ran
   1  an expectation or the command failed       4  cannot load or attach
-  2  usage, an expression that cannot be read,  5  permission
-     or a command that is not there             130, 143  interrupted";
+  2  usage, an invalid expression, or a         5  permission
+  command that is not found                  130, 143  interrupted";
 
-/// The command as clap reads it: without a subcommand, the options are those of `watch`.
+/// The command line as clap parses it. Without a subcommand, the options are those of `watch`.
 #[derive(Debug, Parser)]
 #[command(
     name = "handshake",
@@ -82,29 +82,29 @@ struct CommandLine {
     watch: WatchArgs,
 }
 
-/// What to do.
+/// The subcommand with its options.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what passes the interfaces now (the default)
+    /// Watch the interfaces' traffic live (the default)
     #[command(after_help = AFTER_HELP)]
     Watch(WatchArgs),
-    /// Run a command and hold what the wire shows against what is expected; the exit code is the answer
+    /// Run a command and compare the traffic with expectations; the exit code is the answer
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
-    /// Run a capture through the same engine: sends nothing, needs no privileges
+    /// Run a capture through the same engine: sends nothing and needs no privileges
     #[command(after_help = AFTER_HELP)]
     Replay(ReplayArgs),
-    /// Tell what this machine can do, and the command that fixes what it can't
+    /// Report what this machine supports, and the commands that fix what it does not
     #[command(after_help = AFTER_HELP)]
     Doctor(DoctorArgs),
 }
 
-/// `handshake watch`.
+/// Options of `handshake watch`.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) scope: ScopeArgs,
-    /// End after this long, with the last report
+    /// Stop after this time and print the last report
     #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) period: Option<Duration>,
@@ -120,23 +120,23 @@ pub(crate) struct WatchArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// What is watched and where: the same for every command that attaches.
+/// Options of every command that attaches: what it watches, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ScopeArgs {
-    /// Interface to watch, as often as needed; without it, those of the default routes
+    /// Interface to watch, repeatable [default: those of the default routes]
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
-    /// Where to attach
+    /// Hook to attach to
     #[arg(long, value_enum, default_value_t = HookArg(HookChoice::Auto), env = "HANDSHAKE_HOOK", hide_env = true)]
     pub(crate) hook: HookArg,
-    /// Which way to look; auto is ingress on loopback, both elsewhere
+    /// Direction to watch; auto is ingress on loopback, both elsewhere
     #[arg(long, value_enum, default_value_t = DirectionArg(DirectionChoice::Auto), env = "HANDSHAKE_DIRECTION", hide_env = true)]
     pub(crate) direction: DirectionArg,
-    /// Have the interfaces take frames for others too, as a mirror port needs
+    /// Set the interfaces to promiscuous mode, as a mirror port needs
     #[arg(long, env = "HANDSHAKE_PROMISC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) promisc: bool,
-    /// Flows the tables have room for, whatever their state
+    /// Flows that the tables have room for, in any state
     #[arg(long, value_name = "N", default_value_t = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: u32,
@@ -148,31 +148,31 @@ pub(crate) struct ScopeArgs {
     pub(crate) rules: RuleArgs,
 }
 
-/// `handshake check`.
+/// Options of `handshake check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) scope: ScopeArgs,
-    /// What must hold, such as 'completed / attempts >= 99.9%', as often as needed; ; parts several
+    /// Condition that must hold, such as 'completed / attempts >= 99.9%', repeatable; ; separates several
     #[arg(long = "expect", value_name = "EXPR", value_delimiter = ';', env = "HANDSHAKE_EXPECT")]
     #[arg(hide_env = true, help_heading = None::<&str>)]
     pub(crate) expectations: Vec<String>,
-    /// Without a command, observe for so long; a command that runs longer is stopped, and has failed
+    /// Without a command, observe for this time; a command that runs longer is stopped and counts as failed
     #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) period: Option<Duration>,
-    /// Write the report to a file, as one JSON object
+    /// Write the report to a file as one JSON object
     #[arg(long, value_name = "FILE", env = "HANDSHAKE_REPORT", hide_env = true, help_heading = None::<&str>)]
     pub(crate) report: Option<PathBuf>,
-    /// text to read, or json; beside a command stdout is the command's, and there is --report
+    /// text or json; with a command, stdout belongs to the command, so use --report for JSON
     #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
     pub(crate) format: OutputFormat,
-    /// Services listed by name; the rest are summed up as other
+    /// Services listed by name; the others are summed up as 'other'
     #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) top: usize,
-    /// A command that fails does not fail the check
+    /// Do not fail the check when the command fails
     #[arg(long, env = "HANDSHAKE_IGNORE_STATUS", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]
     pub(crate) ignore_status: bool,
@@ -180,30 +180,30 @@ pub(crate) struct CheckArgs {
     #[arg(long, env = "HANDSHAKE_PROPAGATE", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]
     pub(crate) propagate: bool,
-    /// Leave the command root's rights; else it runs as the user who called sudo, or as root without capabilities
+    /// Run the command with root's capabilities; otherwise it runs as the user who called sudo, or as root without capabilities
     #[arg(long, env = "HANDSHAKE_AS_ROOT", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]
     pub(crate) as_root: bool,
-    /// List what expressions can name, and exit
+    /// List the names that expressions can use, and exit
     #[arg(long, env = "HANDSHAKE_LIST_METRICS", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = None::<&str>)]
     pub(crate) list_metrics: bool,
-    /// The command and its words
+    /// The command and its arguments
     #[arg(last = true, value_name = "CMD", help_heading = "Command")]
     pub(crate) command: Vec<OsString>,
 }
 
-/// `handshake replay`.
+/// Options of `handshake replay`.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// A capture, pcap or pcapng, gzipped or not; - for standard input
+    /// Capture to read: pcap or pcapng, gzipped or not; - is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Size of the table as in watch; without it there is room for every flow of the capture
+    /// Flows that the tables have room for, as in watch [default: every flow of the capture]
     #[arg(long, value_name = "N", env = "HANDSHAKE_MAX_FLOWS", hide_env = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: Option<u32>,
-    /// Shorten each pause between two packets to this
+    /// Shorten longer pauses between two packets to this
     #[arg(long, value_name = "DURATION", value_parser = duration, env = "HANDSHAKE_SQUEEZE", hide_env = true)]
     pub(crate) squeeze: Option<Duration>,
     /// Add Wireshark's tcp.completeness to each flow: SYN 1, SYN+ACK 2, ACK 4, RST 32
@@ -219,10 +219,10 @@ pub(crate) struct ReplayArgs {
     pub(crate) rules: RuleArgs,
 }
 
-/// `handshake doctor`.
+/// Options of `handshake doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Interface to look at, as often as needed; without it, those of the default routes
+    /// Interface to examine, repeatable [default: those of the default routes]
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
@@ -230,15 +230,15 @@ pub(crate) struct DoctorArgs {
     pub(crate) verbosity: VerbosityArgs,
 }
 
-/// What is shown, and how.
+/// What a report shows, and its format.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// text to read, json for one report at the end, jsonl for one an interval
+    /// text, json for one report at the end, or jsonl for one report per interval
     #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true)]
     pub(crate) format: OutputFormat,
-    /// Services listed by name; the rest are summed up as other
+    /// Services listed by name; the others are summed up as 'other'
     #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     pub(crate) top: usize,
     /// List the flows at the end
@@ -249,11 +249,11 @@ pub(crate) struct OutputArgs {
     pub(crate) events: bool,
 }
 
-/// Which flows count. Packet classes are counted before this.
+/// Which flows are tracked. Packet classes are counted before the filter.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Filter")]
 pub(crate) struct FilterArgs {
-    /// Flows with this port at either end, as often as needed; 8000-8100 is a range
+    /// Track flows with this port at either end, repeatable; 8000-8100 is a range
     #[arg(
         long = "port",
         value_name = "PORT",
@@ -262,45 +262,45 @@ pub(crate) struct FilterArgs {
         hide_env = true
     )]
     pub(crate) ports: Vec<PortRange>,
-    /// Flows with an address of this prefix at either end, up to 16 times
+    /// Track flows with an address in this prefix at either end, up to 16 times
     #[arg(long = "net", value_name = "CIDR", value_delimiter = ',', env = "HANDSHAKE_NET", hide_env = true)]
     pub(crate) nets: Vec<Cidr>,
 }
 
-/// When a flow counts as what.
+/// The ages at which a flow changes its verdict or its record is removed.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Rules")]
 pub(crate) struct RuleArgs {
-    /// An open attempt of this age is half-open
+    /// An open attempt is half-open from this age on
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::HALF_OPEN_AFTER))]
     #[arg(env = "HANDSHAKE_HALF_OPEN_AFTER", hide_env = true)]
     pub(crate) half_open_after: Duration,
-    /// An open attempt expires this long after its last SYN or SYN+ACK
+    /// An open attempt expires this time after its last SYN or SYN+ACK
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::EXPIRE_AFTER))]
     #[arg(env = "HANDSHAKE_EXPIRE_AFTER", hide_env = true)]
     pub(crate) expire_after: Duration,
-    /// A UDP flow expires this long after its last packet
+    /// A UDP flow expires this time after its last packet
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::UDP_IDLE))]
     #[arg(env = "HANDSHAKE_UDP_IDLE", hide_env = true)]
     pub(crate) udp_idle: Duration,
-    /// A completed connection silent for this long gives way as a closed one does
+    /// A completed connection without a packet for this time is evicted as early as a closed one
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::IDLE_AFTER))]
     #[arg(env = "HANDSHAKE_IDLE_AFTER", hide_env = true)]
     pub(crate) idle_after: Duration,
-    /// Only one direction passes here: infer completion from the initiator's packets
+    /// Only one direction passes this point: infer completion from the initiator's packets
     #[arg(long, env = "HANDSHAKE_ONE_SIDED", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) one_sided: bool,
 }
 
-/// How much is said on stderr.
+/// How much is printed to stderr.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct VerbosityArgs {
-    /// Say more on stderr; twice, with --port or --net, what the kernel side makes of each handshake segment
+    /// Print more to stderr; twice, with --port or --net, what the kernel side makes of each handshake segment
     #[arg(short, long, action = ArgAction::Count, env = "HANDSHAKE_VERBOSE", hide_env = true)]
     pub(crate) verbose: u8,
 }
 
-/// `--hook`. Its words are those of the report's header.
+/// The value of `--hook`. The names are those of the report's header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HookArg(HookChoice);
 
@@ -317,16 +317,14 @@ impl ValueEnum for HookArg {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (name, help) = match self.0 {
-            HookChoice::Auto => {
-                ("auto", "Native XDP where hardware is behind the interface, else TCX, else generic XDP")
-            }
+            HookChoice::Auto => ("auto", "Native XDP on hardware interfaces, else TCX, else generic XDP"),
             HookChoice::Named(hook) => (
                 hook.name(),
                 match hook {
                     Hook::XdpNative => "XDP in the driver",
-                    Hook::XdpGeneric => "XDP behind the driver, on any interface",
-                    Hook::Tcx => "TC by link, Linux 6.6 or newer",
-                    Hook::Clsact => "TC by qdisc",
+                    Hook::XdpGeneric => "XDP after the driver, on any interface",
+                    Hook::Tcx => "TC by a BPF link, Linux 6.6 or newer",
+                    Hook::Clsact => "TC by a clsact qdisc",
                 },
             ),
         };
@@ -334,7 +332,7 @@ impl ValueEnum for HookArg {
     }
 }
 
-/// `--direction`.
+/// The value of `--direction`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DirectionArg(DirectionChoice);
 
@@ -347,9 +345,9 @@ impl ValueEnum for DirectionArg {
         Some(match self.0 {
             DirectionChoice::Auto => PossibleValue::new("auto").help("Ingress on loopback, both elsewhere"),
             DirectionChoice::Ingress => {
-                PossibleValue::new("ingress").help("Only what comes in: a mirror port, all sides of a router")
+                PossibleValue::new("ingress").help("Incoming only: a mirror port, or all sides of a router")
             }
-            DirectionChoice::Both => PossibleValue::new("both").help("What comes in and what goes out"),
+            DirectionChoice::Both => PossibleValue::new("both").help("Incoming and outgoing"),
         })
     }
 }
@@ -361,9 +359,9 @@ impl ValueEnum for OutputFormat {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Self::Text => PossibleValue::new("text").help("For people"),
-            Self::Json => PossibleValue::new("json").help("One object at the end"),
-            Self::Jsonl => PossibleValue::new("jsonl").help("One object a line"),
+            Self::Text => PossibleValue::new("text").help("Lines for people"),
+            Self::Json => PossibleValue::new("json").help("One JSON object at the end"),
+            Self::Jsonl => PossibleValue::new("jsonl").help("One JSON object per line"),
         })
     }
 }
@@ -381,12 +379,12 @@ impl Command {
 }
 
 impl WatchArgs {
-    /// What the agent is to watch.
+    /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
         Options { top: self.output.top, events: self.output.events, ..Options::from(&self.scope) }
     }
 
-    /// Whether the live terminal is meant: text without events, and no lines of the kernel's log that would be drawn over.
+    /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would be printed over it.
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
         self.output.format == OutputFormat::Text && !self.output.events && !logs
@@ -394,7 +392,7 @@ impl WatchArgs {
 }
 
 impl CheckArgs {
-    /// What the agent is to watch, every service by name: an expectation may select any.
+    /// The agent's options. Every service is listed by name, because an expectation may select any.
     pub(crate) fn watched(&self) -> Options {
         Options::from(&self.scope)
     }
@@ -430,8 +428,7 @@ impl From<&RuleArgs> for options::Rules {
     }
 }
 
-/// Reads the process's own command line. Help and version end the process with 0, a usage error with
-/// one line on stderr and 2.
+/// Parses the process's command line. Help and version end the process with 0; a usage error ends it with 2 and one line on stderr.
 pub(crate) fn parse() -> Command {
     parse_from(std::env::args_os()).unwrap_or_else(|error| {
         if !error.use_stderr() {
@@ -442,11 +439,11 @@ pub(crate) fn parse() -> Command {
     })
 }
 
-/// The same from any words, the first of which is the program's name.
+/// Parses a command line given as words, of which the first is the program's name.
 ///
 /// # Errors
 ///
-/// What clap says of the words, help and version included; [`one_line`] makes it one line.
+/// clap's error, which includes requests for help and version; [`one_line`] formats it as one line.
 pub(crate) fn parse_from<I>(words: I) -> Result<Command, clap::Error>
 where
     I: IntoIterator,
@@ -470,7 +467,7 @@ where
     Ok(command)
 }
 
-/// A usage error on one line, without clap's decoration.
+/// Formats a usage error as one line, without clap's decoration.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     let rendered = error.render().to_string();
     let first = rendered.split("\n\n").next().unwrap_or_default();
@@ -494,18 +491,18 @@ fn check_scope(scope: &ScopeArgs) -> Result<(), clap::Error> {
 
 fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
     refuse_if(interfaces.len() > MAX_INTERFACES, || {
-        format!("{} interfaces are more than one agent watches ({MAX_INTERFACES})", interfaces.len())
+        format!("{} interfaces, but one agent watches at most {MAX_INTERFACES}", interfaces.len())
     })?;
     let twice = interfaces.iter().enumerate().find(|(at, name)| interfaces[..*at].contains(name));
     match twice {
-        Some((_, name)) => Err(usage(format!("interface {name} is named twice"))),
+        Some((_, name)) => Err(usage(format!("interface {name} is given twice"))),
         None => Ok(()),
     }
 }
 
 fn check_filter(filter: &FilterArgs) -> Result<(), clap::Error> {
     refuse_if(filter.nets.len() > MAX_NETS, || {
-        format!("--net: {} prefixes are more than fit ({MAX_NETS})", filter.nets.len())
+        format!("--net: {} prefixes, but at most {MAX_NETS} are allowed", filter.nets.len())
     })
 }
 
@@ -518,19 +515,19 @@ fn check_rules(rules: &RuleArgs) -> Result<(), clap::Error> {
 fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
     let alone = check.command.is_empty();
     refuse_if(alone && check.period.is_none() && !check.list_metrics, || {
-        "check needs a command behind --, or --for how long to observe".to_owned()
+        "check needs a command after --, or a time to observe with --for".to_owned()
     })?;
     refuse_if(!alone && check.format != OutputFormat::Text, || {
-        "--output: stdout is the command's; --report FILE takes the JSON report".to_owned()
+        "--output: stdout belongs to the command; use --report FILE for the JSON report".to_owned()
     })?;
     refuse_if(check.ignore_status && check.propagate, || {
-        "--ignore-status and --propagate say the opposite".to_owned()
+        "--ignore-status and --propagate contradict each other".to_owned()
     })
 }
 
 fn check_compat(replay: &ReplayArgs) -> Result<(), clap::Error> {
     refuse_if(replay.compat && !replay.output.flows && !replay.output.events, || {
-        "--compat adds to each flow: it needs --flows or --events".to_owned()
+        "--compat adds a field to each flow: it needs --flows or --events".to_owned()
     })
 }
 
@@ -553,13 +550,13 @@ mod tests {
     use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
 
     #[test]
-    fn clap_finds_no_fault_in_the_definition() {
+    fn the_definition_passes_claps_own_check() {
         CommandLine::command().debug_assert();
     }
 
-    /// Each option that a page names is there, and each option of check and replay is in its page.
+    /// Each option that a page of docs/ names exists, and each option of check and replay is in its page.
     #[test]
-    fn documented_options_are_there() {
+    fn documented_options_exist() {
         let command = CommandLine::command();
         let options = |of: &clap::Command| -> BTreeSet<String> {
             of.get_arguments().filter_map(|each| each.get_long()).map(|name| format!("--{name}")).collect()
@@ -582,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn watch_is_what_happens_without_a_subcommand() {
+    fn watch_is_the_default_subcommand() {
         for words in ["handshake -i lo --port 443", "handshake watch -i lo --port 443"] {
             let watch = watch(words);
             assert_eq!(watch.scope.interfaces, ["lo"]);
@@ -592,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_table() {
+    fn the_defaults_of_watch() {
         let watch = watch("handshake watch");
         assert_eq!(watch.interval, Duration::from_secs(1));
         assert_eq!(watch.scope.rules.half_open_after, Duration::from_secs(3));
@@ -613,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn options_repeat_and_take_lists() {
+    fn options_can_be_repeated_and_take_lists() {
         let watch =
             watch("handshake -i a -i b --port 80,443 --port 8000-8100 --net 10.0.0.0/8 --net ::1 -vv");
         assert_eq!(watch.scope.interfaces, ["a", "b"]);
@@ -624,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn replay_has_room_for_everything_unless_told() {
+    fn replay_has_no_limit_of_flows_by_default() {
         let Ok(Command::Replay(replay)) = parse_from("handshake replay - --flows -o json".split(' ')) else {
             panic!("not a replay");
         };
@@ -633,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_a_variable_of_the_same_name() {
+    fn every_option_has_a_variable_of_the_same_name() {
         let mut command = CommandLine::command();
         command.build();
         let commands = std::iter::once(&command).chain(command.get_subcommands());
@@ -647,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_errors_are_one_line_that_names_the_fault() {
+    fn a_usage_error_is_one_line_that_names_the_fault() {
         let table = [
             ("handshake --prot 443", "unexpected argument '--prot' found; did you mean '--port'?"),
             ("handshake wach", "unrecognized subcommand 'wach'; did you mean 'watch'?"),
@@ -663,7 +660,7 @@ mod tests {
                 "handshake --for 3",
                 "invalid value '3' for '--for <DURATION>': a unit is missing: ms, s, m or h; see 'handshake --help'",
             ),
-            ("handshake -i lo -i lo", "interface lo is named twice; see 'handshake --help'"),
+            ("handshake -i lo -i lo", "interface lo is given twice; see 'handshake --help'"),
             (
                 "handshake --expire-after 1s",
                 "--expire-after must not be shorter than --half-open-after; see 'handshake --help'",
@@ -674,7 +671,7 @@ mod tests {
             ),
             (
                 "handshake -i 1,2,3,4,5,6,7,8",
-                "8 interfaces are more than one agent watches (7); see 'handshake --help'",
+                "8 interfaces, but one agent watches at most 7; see 'handshake --help'",
             ),
         ];
         for (words, expected) in table {
@@ -687,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_as_committed() {
+    fn help_matches_the_snapshots() {
         let mut command = CommandLine::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());

@@ -1,13 +1,13 @@
-//! Lines on stderr. A stderr that was closed ends nothing.
+//! Lines on stderr. A closed stderr is ignored.
 
 use std::io::Write as _;
 
-/// Prints one line under the program's name.
+/// Prints one line, with the program's name before it.
 pub(crate) fn say(line: &str) {
     let _closed = writeln!(std::io::stderr(), "handshake: {line}");
 }
 
-/// Prints a line as it is: scripts wait for it.
+/// Prints one line without a prefix: scripts wait for it.
 pub(crate) fn announce(line: &str) {
     let _closed = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,28 +1,28 @@
-//! What durations on the command line mean. Pure.
+//! Durations on the command line. Pure.
 
 use std::time::Duration;
 
 use humantime::DurationError;
 
-/// More digits than a duration needs. It takes 17 to bring humantime's sum to 2⁶⁴ seconds, where it would panic.
+/// Most digits that a duration may have. With 17, humantime's sum could reach 2⁶⁴ seconds, where it panics.
 const MOST_DIGITS: usize = 16;
-/// The longest time a rule can name: jiffies compare serially, and 2³¹ of them at 1000 Hz are 24 days.
+/// Longest time of a rule. Jiffies are compared serially, and 2³¹ of them at 1000 Hz are 24 days.
 const LONGEST_CLOCK: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Reading the tables more often than this would be the machine's main work.
+/// Shortest interval. Reading the tables more often would keep the machine busy with nothing else.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A duration such as `1500ms`, `3s`, `1.5s`, `2m`, `1h 30m`.
+/// Parses a duration such as `1500ms`, `3s`, `1.5s`, `2m` or `1h 30m`.
 ///
 /// # Errors
 ///
-/// Says what is wrong with the text: no number, no unit, or more than 584 years.
+/// What is wrong with the text: no number, no unit, or more than 584 years.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let too_long = || "too long".to_owned();
     if text.chars().filter(char::is_ascii_digit).count() > MOST_DIGITS {
         return Err(too_long());
     }
-    // humantime's M is a month.
-    let unknown = |unit: &str| format!("{unit} is none of the units ms, s, m, h");
+    // M is a month to humantime.
+    let unknown = |unit: &str| format!("'{unit}' is not a unit: use ms, s, m or h");
     if text.contains('M') {
         return Err(unknown("M"));
     }
@@ -39,7 +39,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     u64::try_from(time.as_nanos()).map(Duration::from_nanos).map_err(|_| too_long())
 }
 
-/// A duration as [`duration`] reads it: `1h`, `75s`, `1500ms`.
+/// Formats a duration so that [`duration`] can parse it: `1h`, `75s`, `1500ms`.
 pub(crate) fn shown(time: Duration) -> String {
     match time.subsec_nanos() {
         0 if time.as_secs() >= 3_600 && time.as_secs().is_multiple_of(3_600) => {
@@ -51,19 +51,19 @@ pub(crate) fn shown(time: Duration) -> String {
     }
 }
 
-/// How long to run: a duration that is not zero.
+/// Parses a time to run for: any duration but zero.
 pub(crate) fn period(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| if time.is_zero() { Err("must not be 0".to_owned()) } else { Ok(time) })
 }
 
-/// A time between reports.
+/// Parses the time between two reports: at least 10 ms.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| {
         if time < SHORTEST_INTERVAL { Err("must be at least 10ms".to_owned()) } else { Ok(time) }
     })
 }
 
-/// A time of the rules.
+/// Parses a time of the rules: not zero, and at most 168 hours.
 pub(crate) fn clock(text: &str) -> Result<Duration, String> {
     period(text)
         .and_then(|time| if time > LONGEST_CLOCK { Err("must be at most 168h".to_owned()) } else { Ok(time) })
@@ -76,7 +76,7 @@ mod tests {
     use super::{clock, duration, interval, period, shown};
 
     #[test]
-    fn durations_have_a_number_and_a_unit() {
+    fn a_duration_is_a_number_and_a_unit() {
         let table = [
             ("3s", 3_000),
             ("1500ms", 1_500),
@@ -97,15 +97,15 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_duration_is_told_what_is_wrong() {
+    fn a_wrong_duration_has_a_message_that_names_the_fault() {
         let table = [
             ("", "not a duration such as 3s or 1500ms"),
             ("s", "not a duration such as 3s or 1500ms"),
             ("-3s", "not a duration such as 3s or 1500ms"),
             ("3", "a unit is missing: ms, s, m or h"),
             ("1h 30", "a unit is missing: ms, s, m or h"),
-            ("3x", "x is none of the units ms, s, m, h"),
-            ("3M", "M is none of the units ms, s, m, h"),
+            ("3x", "'x' is not a unit: use ms, s, m or h"),
+            ("3M", "'M' is not a unit: use ms, s, m or h"),
             ("6000000h", "too long"),
             ("99999999999999999999s", "too long"),
             ("18446744073709551615s 1000ms", "too long"),
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_shown_as_it_is_read() {
+    fn a_shown_duration_parses_to_itself() {
         for text in ["1h", "75s", "60s", "1500ms", "7ns", "0s"] {
             assert_eq!(shown(duration(text).expect(text)), text);
         }
     }
 
     #[test]
-    fn each_option_has_its_bounds() {
+    fn each_kind_of_duration_has_its_bounds() {
         assert!(period("0s").is_err() && period("1ns").is_ok());
         assert!(interval("9ms").is_err() && interval("10ms").is_ok());
         assert!(clock("0ms").is_err() && clock("169h").is_err() && clock("168h").is_ok());

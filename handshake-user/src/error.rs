@@ -1,4 +1,4 @@
-//! What ends a command, and the exit code that says who must act. Each message is one line that names the fix.
+//! The errors that end a command, and their exit codes, which say who must act. Each message is one line that names the fix.
 
 use handshake_agent::error::{Error as AgentError, LiveError};
 
@@ -7,26 +7,26 @@ use crate::check::CheckError;
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// Attaching, or reading what was counted, failed.
+    /// Attaching or reading the counters failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// A check that cannot be run.
+    /// The check cannot be run.
     #[error(transparent)]
     Check(#[from] CheckError),
-    /// A file for the report that cannot be written.
+    /// The file of `--report` cannot be written.
     #[error("--report {path}: {source}")]
     ReportFile {
-        /// As it was given.
+        /// The path as given on the command line.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The report or the terminal cannot be written, as on a full disk.
+    /// The report or the terminal cannot be written, as when a disk is full.
     #[error("cannot {what}: {source}")]
     Output {
-        /// What was tried.
+        /// The failed action, in lower case: `write the report`.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -38,7 +38,7 @@ impl From<handshake_capture::CaptureError> for CommandError {
 }
 
 impl CommandError {
-    /// 2 usage or input, 4 cannot load, attach or write, 5 permission.
+    /// The exit code: 2 for usage or input, 4 for what cannot be loaded, attached or written, 5 for a missing permission.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Agent(error) => agent_code(error),
@@ -48,7 +48,7 @@ impl CommandError {
         }
     }
 
-    /// What the kernel said, for `-v`.
+    /// The kernel's own message, shown with `-v`.
     pub(crate) fn kernel_words(&self) -> Option<&str> {
         match self {
             Self::Agent(error) => error.kernel_words(),
@@ -56,7 +56,7 @@ impl CommandError {
         }
     }
 
-    /// For `map_err`: an I/O error with what was tried, in lower case: `write the report`.
+    /// Maps an I/O error, for `map_err`. `what` is the failed action in lower case: `write the report`.
     pub(crate) fn output(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Output { what, source }
     }

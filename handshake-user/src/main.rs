@@ -10,8 +10,7 @@
 //!                        time, number, duration, console    leaves
 //! ```
 //!
-//! An arrow points down only, which `xtask/tests/house.rs` holds. What may not live here: how programs are attached and maps
-//! are read (`handshake-agent`), and the rules of the protocol (`handshake-common`).
+//! Arrows point down only: `xtask/tests/house.rs` reads the imports and checks it. Not here: attaching programs and reading maps (`handshake-agent`), and the rules of the protocol (`handshake-common`).
 
 mod check;
 mod cli;
@@ -51,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line that names the fix; with `-v` the kernel's own words behind it.
+/// Prints the error as one line that names the fix; with `-v`, the kernel's own message follows.
 fn complain(error: &CommandError, verbose: u8) {
     say(&error.to_string());
     if let Some(words) = error.kernel_words().filter(|_| verbose > 0) {

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers formatted for people.
 
-/// Digits in groups of three: `24 080`.
+/// Formats a number with its digits in groups of three: `24 080`.
 pub(crate) fn group(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -13,7 +13,7 @@ pub(crate) fn group(number: u64) -> String {
     grouped
 }
 
-/// The same, from a million on with one decimal: `1.9 M`. Cut, never rounded up.
+/// Formats a number like [`group`], but from one million on with one decimal: `1.9 M`. Further digits are cut off, so it is never rounded up.
 pub(crate) fn short(number: u64) -> String {
     const SCALES: [(u64, &str); 3] = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M")];
     match SCALES.iter().find(|(scale, _)| number >= *scale) {
@@ -24,7 +24,7 @@ pub(crate) fn short(number: u64) -> String {
     }
 }
 
-/// A time in the unit that fits it: `41 µs`, `1.9 s`.
+/// Formats nanoseconds in the unit that fits: `41 µs`, `1.9 s`.
 pub(crate) fn time(ns: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")];
     match UNITS.iter().find(|(scale, _)| ns >= *scale) {
@@ -36,7 +36,7 @@ pub(crate) fn time(ns: u64) -> String {
     }
 }
 
-/// How long something went on: `20 s`, `3 min 20 s`, `2 h 5 min`.
+/// Formats a duration in nanoseconds: `20 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn span(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -48,18 +48,18 @@ pub(crate) fn span(ns: u64) -> String {
     }
 }
 
-/// `part` of `whole` in percent with one decimal. 100.0 and 0.0 mean exactly that.
+/// `part` of `whole` in percent with one decimal. 100.0 means all and 0.0 means none.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let tenths = share(part, whole, 1000);
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-/// `part` of `whole` in whole percent. 100 and 0 mean exactly that.
+/// `part` of `whole` in whole percent. 100 means all and 0 means none.
 pub(crate) fn whole_percent(part: u64, whole: u64) -> String {
     format!("{} %", share(part, whole, 100))
 }
 
-/// So many in so long: `1 204/s`, `0.5/s`.
+/// Formats `count` events in `ns` nanoseconds as a rate per second: `1 204/s`, `0.5/s`.
 pub(crate) fn rate(count: u64, ns: u64) -> String {
     let tenths = u128::from(count) * 10_000_000_000 / u128::from(ns.max(1));
     let tenths = u64::try_from(tenths).unwrap_or(u64::MAX);
@@ -70,7 +70,7 @@ pub(crate) fn rate(count: u64, ns: u64) -> String {
     }
 }
 
-/// `part` of `whole` in units of one `scale`th, rounded, but to the ends only from the ends themselves.
+/// `part` of `whole` in units of 1/`scale`, rounded. Only an exact 0 or 1 rounds to 0 or `scale`.
 fn share(part: u64, whole: u64, scale: u64) -> u64 {
     let (part, whole) = (u128::from(part), u128::from(whole.max(1)));
     let rounded = (part * u128::from(scale) + whole / 2) / whole;
@@ -89,7 +89,7 @@ mod tests {
     use super::{group, percent, rate, short, span, time, whole_percent};
 
     #[test]
-    fn digits_stand_in_threes() {
+    fn digits_are_grouped_in_threes() {
         for (number, shown) in [(0, "0"), (999, "999"), (1_000, "1 000"), (24_080, "24 080")] {
             assert_eq!(group(number), shown);
             assert_eq!(short(number), shown);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn times_take_the_unit_that_fits() {
+    fn a_time_is_shown_in_the_unit_that_fits() {
         let table = [
             (0, "0 ns"),
             (999, "999 ns"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_all_is_a_hundred_percent_and_only_none_is_nothing() {
+    fn only_all_is_100_percent_and_only_none_is_0_percent() {
         assert_eq!((percent(14_737, 24_080), whole_percent(9_343, 24_080)), ("61.2 %".into(), "39 %".into()));
         assert_eq!(
             (percent(0, 5), percent(5, 5), percent(0, 0)),
@@ -132,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn small_rates_keep_a_decimal() {
+    fn rates_below_ten_keep_a_decimal() {
         let second = 1_000_000_000;
         let shown = [(24_080, 20), (1, 2), (0, 1), (9, 1), (1, 1)].map(|(n, s)| rate(n, s * second));
         assert_eq!(shown, ["1 204/s", "0.5/s", "0/s", "9/s", "1/s"]);
-        assert_eq!(rate(5, 0), "5 000 000 000/s", "no time is a nanosecond");
+        assert_eq!(rate(5, 0), "5 000 000 000/s", "an elapsed time of 0 counts as 1 ns");
     }
 }

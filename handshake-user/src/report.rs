@@ -1,4 +1,4 @@
-//! What is written: reports as text and JSON, flows, and the one place that writes them.
+//! Reports and flows as text and JSON, and the output that they are written to.
 
 pub(crate) mod json;
 pub(crate) mod text;
@@ -11,47 +11,46 @@ use handshake_agent::model::snapshot::{Interval, Snapshot};
 use crate::check::Checked;
 use text::Style;
 
-/// How reports are written.
+/// The format of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
-    /// For people.
+    /// Lines for people.
     Text,
-    /// One object at the end.
+    /// One JSON object at the end.
     Json,
-    /// One object per line.
+    /// One JSON object per line.
     Jsonl,
 }
 
-/// Where data goes. Who reads it may leave at any time (`handshake | head`): that ends the output,
-/// and is no error.
+/// The destination of reports. Its reader may close it at any time (`handshake | head`), which ends the output and is not an error.
 pub(crate) struct Output<W> {
     writer: W,
     closed: bool,
 }
 
 impl<W: Write> Output<W> {
-    /// Writes to `writer`.
+    /// An output that writes to `writer`.
     pub(crate) fn to(writer: W) -> Self {
         Self { writer, closed: false }
     }
 
-    /// Has the reader gone? Then there is nothing left to do.
+    /// Whether the reader has closed the output.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Writes what `write` writes, all of it before this returns. Nothing happens once the reader has gone.
+    /// Runs `write` and flushes its output. Does nothing after the reader has closed the output.
     ///
     /// # Errors
     ///
-    /// Those of the writer, but for a reader that has gone.
+    /// Those of the writer, except that the reader has closed the output.
     pub(crate) fn put(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         if self.closed {
             return Ok(());
         }
         let mut buffered = io::BufWriter::new(&mut self.writer);
         let done = write(&mut buffered).and_then(|()| buffered.flush());
-        // Dropped as a whole, it would try to write the rest again.
+        // Taken apart, because dropping it would write the rest again.
         drop(buffered.into_parts());
         match done {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
@@ -63,7 +62,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// One flow, in the format asked for.
+/// Writes one flow.
 ///
 /// # Errors
 ///
@@ -81,7 +80,7 @@ pub(crate) fn write_flow(
     }
 }
 
-/// The last report, and the flows when they were asked for.
+/// Writes the closing report, with the flows if there are any to list.
 ///
 /// # Errors
 ///
@@ -105,7 +104,7 @@ pub(crate) fn write_closing<W: Write>(
     write_report(out, format, snapshot, None, style)
 }
 
-/// A report, in the format asked for.
+/// Writes a report.
 ///
 /// # Errors
 ///
@@ -123,7 +122,7 @@ pub(crate) fn write_report<W: Write>(
     })
 }
 
-/// The report of a check and what was expected of it, in the format asked for.
+/// Writes the report of a check with its expectations.
 ///
 /// # Errors
 ///
@@ -144,7 +143,7 @@ pub(crate) fn write_check<W: Write>(
     }
 }
 
-/// What was expected and how it came out, for people.
+/// Writes the expectations and their judgements as text.
 ///
 /// # Errors
 ///
@@ -163,7 +162,7 @@ mod tests {
 
     use super::Output;
 
-    /// Takes `left` bytes, then fails.
+    /// A writer that takes `left` bytes, then fails.
     struct Pipe {
         left: usize,
         fails_with: ErrorKind,
@@ -185,11 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_ends_the_output_quietly() {
+    fn a_closed_pipe_ends_the_output_without_an_error() {
         let mut output = Output::to(Pipe { left: 10, fails_with: ErrorKind::BrokenPipe });
         assert!(output.put(|out| out.write_all(b"0123")).is_ok() && !output.is_closed());
         assert!(output.put(|out| out.write_all(&[b'x'; 100_000])).is_ok() && output.is_closed());
-        assert!(output.put(|_| panic!("nothing is written any more")).is_ok());
+        assert!(output.put(|_| panic!("it must not be called any more")).is_ok());
     }
 
     #[test]

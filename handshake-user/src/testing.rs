@@ -1,5 +1,4 @@
-//! What tests share: the pages of `docs/`, their tables, and the words in backticks. A test beside the code holds each page
-//! against what it describes.
+//! Shared by tests: the pages of `docs/`, their tables, and the words in backticks. A test beside the code compares each page with what the page describes.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +11,7 @@ pub(crate) const CHECK: &str = include_str!("../../docs/check.md");
 /// `docs/replay.md`.
 pub(crate) const REPLAY: &str = include_str!("../../docs/replay.md");
 
-/// The part of a page from this heading to the next one of its rank.
+/// The part of a page from a heading to the next heading of its rank.
 pub(crate) fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}")) + 1;
     let rest = &page[start..];
@@ -20,7 +19,7 @@ pub(crate) fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     rest[1..].find(&format!("\n{rank} ")).map_or(rest, |end| &rest[..=end])
 }
 
-/// The rows below a table's head whose first cell begins with this, cell by cell.
+/// The rows of the table whose head begins with `first`, cell by cell.
 pub(crate) fn table(page: &str, first: &str) -> Vec<Vec<String>> {
     let head = format!("| {first}");
     let mut lines = page.lines().skip_while(|line| !line.starts_with(&head));
@@ -29,13 +28,13 @@ pub(crate) fn table(page: &str, first: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-/// What stands in backticks, in its order.
+/// The words in backticks, in order.
 pub(crate) fn code(text: &str) -> Vec<&str> {
     let spans = text.lines().filter(|line| !line.starts_with("    "));
     spans.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
 
-/// What stands in backticks in the first cells of a table.
+/// The words in backticks in a table's first column.
 pub(crate) fn firsts(page: &str, first: &str) -> BTreeSet<String> {
     let rows = table(page, first);
     rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect()

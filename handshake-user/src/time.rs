@@ -1,16 +1,16 @@
-//! Times as people and programs write them. Pure: UTC only, no clock, no time zones.
+//! Formats times for people and programs. Pure: UTC only, no clock, no time zones.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_SECONDS: u64 = 86_400;
 
-/// A moment as RFC 3339 writes it, in UTC and to the nanosecond.
+/// Formats nanoseconds since the Unix epoch by RFC 3339, in UTC and to the nanosecond.
 pub(crate) fn rfc3339(wall_ns: u64) -> String {
     humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(wall_ns)).to_string()
 }
 
-/// The time of day, in UTC.
+/// Formats the time of day of nanoseconds since the Unix epoch, in UTC: `12:03:41`.
 pub(crate) fn clock(wall_ns: u64) -> String {
     let second = wall_ns / SECOND_NS % DAY_SECONDS;
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
@@ -21,7 +21,7 @@ mod tests {
     use super::{SECOND_NS, rfc3339};
 
     #[test]
-    fn moments_are_those_of_date_minus_u() {
+    fn times_are_formatted_as_by_date_minus_u() {
         let table = [
             (0, "1970-01-01T00:00:00.000000000Z"),
             (68_169_599, "1972-02-28T23:59:59.000000000Z"),

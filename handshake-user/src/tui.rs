@@ -1,11 +1,11 @@
 //! The live terminal of `handshake watch`.
 //!
 //! ```text
-//! snapshot, what was kept of its records, ended attempts ─▶ Scene ─┐
-//!                                          keys ─▶ Action ─▶ Ui ───┴─▶ draw
+//! snapshot, kept records, ended attempts ─▶ Scene ─┐
+//!                          keys ─▶ Action ─▶ Ui ───┴─▶ draw
 //! ```
 //!
-//! A scene is made once an interval; drawing is a function of scene and choices, and happens only when one of them changed.
+//! A scene is built once per interval. Drawing is a function of the scene and the user's choices, and takes place only when one of them changed.
 
 mod banner;
 mod collect;
@@ -50,34 +50,32 @@ use state::{Effect, Ui};
 use terminal::Tty;
 use theme::Theme;
 
-/// The shortest time between two pictures, except those that a key asks for.
+/// The shortest time between two redraws, except those after a key.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
-/// With fewer ends than this since the last time, the ring is emptied less often: in that pause it fills up at 670,000
-/// ends per second.
+/// With fewer ended attempts than this since the last read, the event ring is read after [`EVENTS_IDLE`]. In that time it fills up at 670,000 ends per second.
 const FEW_EVENTS: u64 = 1_000;
 const EVENTS_IDLE: Duration = Duration::from_millis(60);
-/// Services that are listed by name: all that have a row.
+/// Services listed by name: all that have a row.
 pub(crate) const ALL_SERVICES: usize = usize::MAX;
 
-/// What the terminal is told.
+/// Options of the live terminal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScreenOptions {
-    /// Between two snapshots.
+    /// Time between two snapshots.
     pub(crate) interval: Duration,
     /// Draw with ASCII characters only.
     pub(crate) ascii: bool,
-    /// When the show ends by itself.
+    /// When the terminal closes by itself; `None`: when the user quits.
     pub(crate) until: Option<Instant>,
 }
 
-/// Whether there is a terminal to draw on and to read keys from.
+/// Whether stdin and stdout are a terminal that can be drawn on.
 pub(crate) fn is_available() -> bool {
     let capable = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session until the user quits, a signal comes, the time is up or an interface is lost. The terminal is then
-/// as it was.
+/// Shows the session until the user quits, a signal arrives, the time is up or an interface is lost. Restores the terminal.
 ///
 /// # Errors
 ///
@@ -94,7 +92,7 @@ pub(crate) async fn run(
     session::run(session, signals, pace, &mut screen).await
 }
 
-/// A show under way.
+/// The live terminal while it is shown.
 struct LiveScreen {
     tty: Tty,
     input: UnboundedReceiver<Event>,
@@ -102,18 +100,18 @@ struct LiveScreen {
     ui: Ui,
     builder: SceneBuilder,
     recent: Recent,
-    /// The latest scene, and the one that is shown: another while the picture is frozen.
+    /// The latest scene, and the one on the screen, which is older while the screen is frozen.
     latest: Rc<Scene>,
     shown: Rc<Scene>,
-    /// What is on the terminal.
+    /// The scene and the choices drawn last; `None` if everything must be redrawn.
     drawn: Option<(Rc<Scene>, Ui)>,
 }
 
-/// What comes to the show beside snapshots and ended attempts.
+/// Input besides snapshots and ended attempts.
 enum ScreenInput {
-    /// A key or another size; `None`: the terminal has gone.
+    /// A key or a new size; `None` if the terminal was closed.
     Terminal(Option<Event>),
-    /// Time to draw what has ended meanwhile.
+    /// It is time to draw the attempts that ended since.
     Redraw,
 }
 
@@ -121,7 +119,7 @@ impl Sink for LiveScreen {
     type Input = ScreenInput;
     type Error = CommandError;
 
-    /// The next snapshot, and its scene.
+    /// Takes the next snapshot and builds its scene.
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.take_ended(session)?;
         let ui = &self.ui;
@@ -185,7 +183,7 @@ impl LiveScreen {
         Ok(Self { tty, input, redraws, ui, builder, recent, latest, shown, drawn: None })
     }
 
-    /// Draws, if what is on the terminal is no longer what it should be.
+    /// Draws if the scene or the choices have changed since the last drawing.
     fn draw(&mut self) -> io::Result<()> {
         if let Some((scene, ui)) = &self.drawn
             && Rc::ptr_eq(scene, &self.shown)
@@ -198,7 +196,7 @@ impl LiveScreen {
         Ok(())
     }
 
-    /// A key, or another size.
+    /// Handles a key or a new size.
     fn handle_event(&mut self, event: &Event) -> io::Result<Option<Effect>> {
         match event {
             Event::Key(key) => {
@@ -217,7 +215,7 @@ impl LiveScreen {
         }
     }
 
-    /// What an action brings with it.
+    /// Carries out the effect of an action.
     fn after(&mut self, effect: Option<Effect>) -> io::Result<()> {
         match effect {
             Some(Effect::Write) => self.ui.message = Some(write(&self.shown.snapshot)),
@@ -239,7 +237,7 @@ impl LiveScreen {
         }
     }
 
-    /// On the screen that lists them, those that have ended are shown between two snapshots too.
+    /// On the screen Attempts, shows the ended attempts between two snapshots as well.
     fn show_ended(&mut self) {
         let told = self.recent.told() != self.latest.told;
         if told && self.ui.screen == Screen::Attempts && !self.ui.frozen {
@@ -249,7 +247,7 @@ impl LiveScreen {
     }
 }
 
-/// A snapshot, and what is kept of the records it reads.
+/// Takes a snapshot and keeps some of the records that it reads.
 fn take(
     source: &mut dyn Source,
     context: &std::sync::Arc<Context>,
@@ -261,9 +259,9 @@ fn take(
     Ok((snapshot, collecting.kept()))
 }
 
-/// Writes a snapshot into a file of its own; says where, or why not.
+/// Writes a snapshot to a new file and returns the message to show.
 fn write(snapshot: &Snapshot) -> String {
-    // 20260301T120341.000000000Z: of the nanoseconds, the thousands tell two apart.
+    // 20260301T120341.000Z: milliseconds distinguish two files.
     let moment: String =
         rfc3339(snapshot.taken_at_ns).chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
     let name = format!("handshake-{moment}Z.json");

@@ -130,31 +130,31 @@ fn losses() -> Vec<Metric<Snapshot>> {
         Metric::new(
             "untracked",
             Unit::Packets,
-            "SYNs and first UDP packets that got no record: the table is full. Look at: --max-flows",
+            "SYNs and first UDP packets without a record: the table is full. Look at: --max-flows",
             |s: &Snapshot| s.untracked,
         ),
         Metric::new(
             "contended",
             Unit::Packets,
-            "segments given up because another CPU held the record",
+            "segments not tracked because another CPU held the record",
             |s: &Snapshot| s.contended,
         ),
         Metric::new(
             "lost_events",
             Unit::Events,
-            "finished attempts that the event ring had no room for. Look at: who reads --events",
+            "ended attempts for which the event ring had no room. Look at: the reader of --events",
             |s: &Snapshot| s.lost_events,
         ),
         Metric::new(
             "lost_before_hook",
             Unit::Packets,
-            "packets that the interface lost before any hook saw them. Look at: ethtool -S, ring sizes",
+            "packets that the interface lost before the hook. Look at: ethtool -S, ring sizes",
             |s: &Snapshot| s.lost_before_hook,
         ),
         Metric::new(
             "unsettled",
             Unit::Attempts,
-            "how far the tables' count of open attempts was from the gauges' while packets went on arriving",
+            "difference between the open attempts in the tables and in the gauges, read while packets arrived",
             |s: &Snapshot| s.unsettled,
         )
         .falling_if(true),
@@ -169,7 +169,7 @@ fn packets() -> Vec<Metric<Packets>> {
         Metric::optional(
             "filtered",
             Unit::Packets,
-            "packets of flows that --port and --net leave out",
+            "packets of flows that --port and --net exclude",
             |p: &Packets| p.filtered,
         ),
         Metric::optional(
@@ -195,11 +195,11 @@ const fn class_help(class: Class) -> &'static str {
         Class::TcpOther => "TCP with none of RST, SYN, FIN, ACK",
         Class::Udp => "UDP",
         Class::Icmp => "ICMP and ICMPv6",
-        Class::IpOther => "other protocols over IP, or more extension headers than are walked",
-        Class::Fragment => "fragments that are not the first",
+        Class::IpOther => "other protocols over IP, or too many extension headers",
+        Class::Fragment => "fragments other than the first",
         Class::NonIp => "neither IPv4 nor IPv6",
-        Class::Truncated => "a header is declared, but not in the packet",
-        Class::Malformed => "a length in a header cannot be",
+        Class::Truncated => "a declared header is not in the packet",
+        Class::Malformed => "a length in a header is impossible",
     }
 }
 
@@ -212,7 +212,7 @@ fn tcp() -> Vec<Metric<Snapshot>> {
             all.push(Metric::new(
                 "tcp.late",
                 Unit::Attempts,
-                "completed, but more than --half-open-after past the first SYN",
+                "completed more than --half-open-after after the first SYN",
                 |s: &Snapshot| s.tcp.late,
             ));
         }
@@ -251,7 +251,7 @@ fn books() -> Vec<Metric<Books>> {
     let mut all = vec![Metric::new(
         "attempts",
         Unit::Attempts,
-        "SYNs that began an attempt: every one ends in exactly one verdict",
+        "SYNs that began an attempt; each attempt has exactly one verdict",
         |books: &Books| books.attempts,
     )];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
@@ -283,16 +283,16 @@ fn latency() -> Vec<Metric<Latency>> {
             .falling_if(true)
     };
     vec![
-        Metric::new("count", Unit::Attempts, "attempts whose time is known", |l: &Latency| l.count),
+        Metric::new("count", Unit::Attempts, "attempts with a known time", |l: &Latency| l.count),
         Metric::new(
             "excluded",
             Unit::Attempts,
-            "attempts left out: a retransmission or disorder blurs their time (Karn's rule)",
+            "attempts without a usable time because of a retransmission or reordering (Karn's rule)",
             |l: &Latency| l.excluded,
         ),
-        quantile("p50_ns", "half of the times are at most this", |q| q.p50_ns),
-        quantile("p90_ns", "90 of 100 times are at most this", |q| q.p90_ns),
-        quantile("p99_ns", "99 of 100 times are at most this", |q| q.p99_ns),
+        quantile("p50_ns", "50 % of the times are at most this", |q| q.p50_ns),
+        quantile("p90_ns", "90 % of the times are at most this", |q| q.p90_ns),
+        quantile("p99_ns", "99 % of the times are at most this", |q| q.p99_ns),
         quantile("max_ns", "the longest time", |q| q.max_ns),
     ]
 }
@@ -300,13 +300,16 @@ fn latency() -> Vec<Metric<Latency>> {
 fn udp() -> Vec<Metric<Snapshot>> {
     let books = udp_books().into_iter();
     let mut all: Vec<_> = books.map(|metric| metric.within("udp", |s: &Snapshot| &s.udp.books)).collect();
-    all.push(Metric::new("udp.packets", Unit::Packets, "packets of UDP flows, both ways", |s: &Snapshot| {
-        s.udp.packets
-    }));
+    all.push(Metric::new(
+        "udp.packets",
+        Unit::Packets,
+        "packets of UDP flows in both directions",
+        |s: &Snapshot| s.udp.packets,
+    ));
     all.push(Metric::new(
         "udp.bytes",
         Unit::Bytes,
-        "bytes of their IP packets, headers included",
+        "bytes of the flows' IP packets, including headers",
         |s: &Snapshot| s.udp.bytes,
     ));
     all.extend(entries("udp", &UDP, |s, verdict| s.udp.entered(verdict)));
@@ -341,7 +344,7 @@ fn table() -> Vec<Metric<Snapshot>> {
         all.push(Metric::new(
             format!("table.evictions.{kind}"),
             Unit::Records,
-            "records of this kind that gave way to a newcomer of their worth or more",
+            "records of this kind that were evicted for a new record of the same or a higher worth",
             move |s: &Snapshot| s.table.evictions[at],
         ));
     }

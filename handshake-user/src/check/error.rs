@@ -1,38 +1,38 @@
-//! What can be wrong with a check before anything is measured, and what the system refuses meanwhile.
+//! Errors of a check: faults found before anything is measured, and refusals of the system.
 
 use handshake_agent::Error as AgentError;
 
 use super::ParseError;
 
-/// Why a check cannot be run.
+/// An error of a check.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckError {
-    /// An expectation that cannot be read.
+    /// An expectation is invalid.
     #[error("{0}")]
     Expectation(ParseError),
-    /// A command to be checked that cannot be run.
+    /// The command under check cannot be run.
     #[error("command {name}: {problem}")]
     Command {
-        /// Its first word.
+        /// The command's first word.
         name: String,
-        /// What is wrong with it.
+        /// The fault: `not found`.
         problem: String,
     },
     /// A privilege is missing.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// The system did not answer, or refused.
+    /// A system call failed.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// The failed action, in lower case: `read the addresses`.
         what: String,
-        /// What came back.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl CheckError {
-    /// For `map_err`: an I/O error with what was tried, in lower case: `read the addresses`.
+    /// Maps an I/O error, for `map_err`. `what` is the failed action in lower case: `read the addresses`.
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what: what.into(), source }
     }

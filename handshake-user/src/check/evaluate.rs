@@ -1,4 +1,4 @@
-//! Expectations held against what was measured. Pure.
+//! Judges expectations by the measured figures. Pure.
 
 use std::fmt;
 
@@ -7,36 +7,36 @@ use handshake_agent::model::snapshot::Snapshot;
 
 use super::expression::{Expectation, ExpressionTerm, Figure, Fraction, Operation};
 
-/// What nobody may take for a success: said wherever a figure is missing for want of traffic.
+/// Shown where a figure is missing because there was no traffic, which must not count as success.
 const NOTHING_RAN: &str = "a gate cannot pass when nothing ran";
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What was measured: three moments of a run, with every service by name.
+/// The measured figures: snapshots at three moments of a run, with every service by name.
 pub(crate) struct JudgedWindow {
-    /// When the command was started.
+    /// At the command's start.
     pub(crate) started: Snapshot,
-    /// When it had ended.
+    /// After the command's end.
     pub(crate) ended: Snapshot,
-    /// When nothing was opening any more: what the report shows.
+    /// After no attempt was opening any more; the report shows this one.
     pub(crate) settled: Snapshot,
 }
 
-/// Why a figure, or a judgement, cannot be had.
+/// Why a figure or a judgement is unavailable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// Data was lost: the report is not exact.
     Lossy,
-    /// A share of nothing.
+    /// A share whose divisor, named here, is 0.
     OverNothing(String),
-    /// A percentile without a sample.
+    /// A percentile, named here, without a sample.
     NoSample(String),
-    /// Services that found no row of their own have some of it: it cannot be told by service.
+    /// A figure, named here, that services without a row of their own contribute to.
     Folded(String),
     /// The command took no time.
     NoTime,
-    /// Out of the range of numbers.
+    /// A value is out of range.
     TooLarge,
-    /// A signal came, or an interface went away.
+    /// A signal arrived, or an interface was lost.
     CutShort,
 }
 
@@ -47,40 +47,40 @@ impl fmt::Display for Reason {
             Self::OverNothing(divisor) => write!(f, "{divisor} is 0: {NOTHING_RAN}"),
             Self::NoSample(figure) => write!(f, "{figure} has no sample: {NOTHING_RAN}"),
             Self::Folded(figure) => {
-                write!(f, "more services than are told apart, and {figure} may be in the row of the others")
+                write!(f, "there are too many services to count each, and {figure} may be among the others")
             }
-            Self::NoTime => f.write_str("there is no rate of no time"),
-            Self::TooLarge => f.write_str("out of the range of numbers"),
+            Self::NoTime => f.write_str("a rate needs time to pass, and none did"),
+            Self::TooLarge => f.write_str("a value is out of range"),
             Self::CutShort => f.write_str("the check was cut short"),
         }
     }
 }
 
-/// How an expectation came out.
+/// The judgement of an expectation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// It holds.
+    /// The expectation holds.
     Met,
-    /// It does not.
+    /// The expectation does not hold.
     Failed,
-    /// Nobody can say.
+    /// It cannot be judged.
     Inconclusive(Reason),
 }
 
-/// An expectation, and what became of it.
+/// An expectation with its judgement.
 pub(crate) struct Judged<'a> {
-    /// What was expected.
+    /// The expectation.
     pub(crate) expectation: &'a Expectation,
-    /// How it came out.
+    /// Its judgement.
     pub(crate) judgement: Judgement,
-    /// What was measured, where that can be told.
+    /// The measured value, if it is available.
     pub(crate) measured: Option<Fraction>,
-    /// What it was held against.
+    /// The value that it is compared with, if it is available.
     pub(crate) limit: Option<Fraction>,
 }
 
 impl JudgedWindow {
-    /// Holds an expectation against this.
+    /// Judges an expectation.
     pub(crate) fn judge<'a>(&self, expectation: &'a Expectation) -> Judged<'a> {
         let (measured, limit) = (self.value(&expectation.left), self.value(&expectation.right));
         let judgement = match (&measured, &limit) {
@@ -92,7 +92,7 @@ impl JudgedWindow {
         Judged { expectation, judgement, measured: measured.ok(), limit: limit.ok() }
     }
 
-    /// How long the command ran, ns.
+    /// The command's running time, ns.
     pub(crate) fn ran_ns(&self) -> u64 {
         self.ended.taken_at_ns.saturating_sub(self.started.taken_at_ns)
     }
@@ -101,7 +101,7 @@ impl JudgedWindow {
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// The reason for which it is unavailable.
     pub(crate) fn value(&self, term: &ExpressionTerm) -> Result<Fraction, Reason> {
         match term {
             ExpressionTerm::Rate(of) => {
@@ -115,11 +115,11 @@ impl JudgedWindow {
         }
     }
 
-    /// By how much a count rose while the command ran.
+    /// The increase of a count while the command ran.
     ///
     /// # Errors
     ///
-    /// Why that cannot be told.
+    /// The reason for which it is unavailable.
     pub(crate) fn rise(&self, of: &ExpressionTerm) -> Result<Fraction, Reason> {
         let (before, after) = (at(of, &self.started)?, at(of, &self.ended)?);
         after.minus(before).ok_or(Reason::TooLarge)
@@ -131,7 +131,7 @@ fn at(term: &ExpressionTerm, snapshot: &Snapshot) -> Result<Fraction, Reason> {
     match term {
         ExpressionTerm::Constant(number) => Ok(*number),
         ExpressionTerm::Figure(figure) => total(figure, snapshot),
-        // A rate has no rate: the parser lets none be here.
+        // The parser refuses the rate of a rate.
         ExpressionTerm::Rate(of) => at(of, snapshot),
         ExpressionTerm::Pair(left, operation, right) => {
             apply(at(left, snapshot)?, *operation, at(right, snapshot)?, right)
@@ -154,7 +154,7 @@ fn apply(
     result.ok_or(Reason::TooLarge)
 }
 
-/// A figure: the sum of its metrics, of the whole report or of the services it selects.
+/// The value of a figure: the sum of its metrics, of the whole report or of the selected services.
 fn total(figure: &Figure, snapshot: &Snapshot) -> Result<Fraction, Reason> {
     let mut sum = 0_u64;
     for name in &figure.metrics {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_is_met_and_what_does_not_fails() {
+    fn an_expectation_is_met_if_it_holds_and_fails_otherwise() {
         let window = load(|fake| {
             fake.sample(Leg::Connect, 1_500_000, 99);
             fake.sample(Leg::Connect, 40_000_000, 1);
@@ -249,9 +249,9 @@ mod tests {
         }
     }
 
-    /// 999 of 1000 is 99.9 %; binary fractions would have it a little less.
+    /// 999 of 1000 is 99.9 %, but as a binary fraction a little less.
     #[test]
-    fn no_rounding_decides() {
+    fn rounding_does_not_decide() {
         let mut fake = Fake::new();
         fake.ended(0, Counter::Completed, 999);
         fake.ended(0, Counter::Refused, 1);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_passes_when_nothing_ran() {
+    fn without_traffic_no_share_or_latency_is_met() {
         let window = standing(&mut Fake::new());
         let table = [
             ("completed / attempts >= 0%", Reason::OverNothing("attempts".to_owned())),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_data_leaves_everything_open_but_shows_what_was_measured() {
+    fn lost_data_makes_everything_inconclusive_but_keeps_the_value() {
         let window = load(|fake| fake.count(Counter::Untracked, 1));
         for text in ["completed >= 1000", "completed >= 2000"] {
             let expected = (Judgement::Inconclusive(Reason::Lossy), Some(Fraction::from(1_204_u64)));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn services_that_are_not_told_apart_leave_it_open() {
+    fn a_figure_of_services_without_a_row_is_inconclusive() {
         let window = load(|fake| {
             fake.service(0, "0.0.0.0:0");
             fake.ended(0, Counter::Refused, 5);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_have_services_too() {
+    fn udp_flows_are_counted_per_service() {
         let mut fake = Fake::new();
         fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
         fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 3);

@@ -1,4 +1,4 @@
-//! The language of `--expect`: `completed / attempts >= 99.9%`. Text in, a checked tree out. Pure.
+//! The language of `--expect`: `completed / attempts >= 99.9%`. Parses a text into a type-checked tree. Pure.
 //!
 //! ```text
 //! expectation = sum COMPARISON sum                    COMPARISON: >= <= == != > <
@@ -8,8 +8,7 @@
 //! figure      = NAME [ "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}" ]
 //! ```
 //!
-//! What is compared must be of one kind: counts, times, shares or rates. Whatever a text does wrong is told with the
-//! place where it does, before anything is attached.
+//! Both sides must be of one kind: counts, times, shares or rates. Each error names its place in the text, and is reported before anything is attached.
 
 mod fraction;
 mod lexer;
@@ -25,64 +24,64 @@ pub(crate) use fraction::Fraction;
 pub(crate) use name::Figure;
 use unicode_width::UnicodeWidthChar;
 
-/// A condition on a report's figures.
+/// A condition on the figures of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Expectation {
-    /// As it was written.
+    /// The text as given.
     pub(crate) text: String,
-    /// What is measured: names at least one figure.
+    /// The measured side: names at least one figure.
     pub(crate) left: ExpressionTerm,
-    /// How the sides must compare.
+    /// The comparison that must hold.
     pub(crate) comparison: Comparator,
-    /// What it is held against.
+    /// The side that it is compared with.
     pub(crate) right: ExpressionTerm,
-    /// What both sides are.
+    /// The kind of both sides.
     pub(crate) kind: ValueKind,
-    /// Shares are spoken of in percent here.
+    /// Whether shares are shown in percent.
     pub(crate) percent: bool,
 }
 
 impl Expectation {
-    /// Reads a text.
+    /// Parses a text.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and where.
+    /// The fault and its place.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         parser::parse(text).map_err(|fault| ParseError { text: text.to_owned(), fault })
     }
 }
 
-/// What a number is a number of.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueKind {
-    /// Written without a unit, or a count divided by such a number: is compared with counts and shares alike.
+    /// A number without a unit, or a count divided by one. Can be compared with counts and with shares.
     Number,
-    /// So many of something.
+    /// A count of packets, attempts, flows and the like.
     Count,
-    /// Nanoseconds.
+    /// A time, ns.
     Time,
-    /// One figure divided by another of its kind.
+    /// The quotient of two values of one kind.
     Share,
-    /// So many a second.
+    /// A count per second.
     Rate,
 }
 
 /// A side of an expectation.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ExpressionTerm {
-    /// A literal, in the base unit of its kind.
+    /// A number in the base unit of its kind.
     Constant(Fraction),
     /// A figure of the report.
     Figure(Figure),
-    /// What a count rose by a second, from the command's start to its exit.
+    /// The increase of a count per second, from the command's start to its exit.
     Rate(Box<Self>),
-    /// Two terms together.
+    /// Two terms joined by an operation.
     Pair(Box<Self>, Operation, Box<Self>),
 }
 
 impl ExpressionTerm {
-    /// The figures it names, from left to right.
+    /// The figures in it, from left to right.
     pub(crate) fn figures(&self) -> Vec<&Figure> {
         match self {
             Self::Constant(_) => Vec::new(),
@@ -92,7 +91,7 @@ impl ExpressionTerm {
         }
     }
 
-    /// Whether parentheses stand around this one as a part of a pair.
+    /// Whether the term needs parentheses as a part of a pair.
     pub(crate) const fn needs_parentheses(&self, outer: Operation, first: bool) -> bool {
         match self {
             Self::Constant(_) | Self::Figure(_) | Self::Rate(_) => false,
@@ -126,19 +125,19 @@ impl fmt::Display for ExpressionTerm {
     }
 }
 
-/// How two terms come together.
+/// An arithmetic operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// The sum.
+    /// Addition.
     Plus,
-    /// The difference.
+    /// Subtraction.
     Minus,
-    /// The quotient.
+    /// Division.
     Over,
 }
 
 impl Operation {
-    /// As it is written.
+    /// The operation's character.
     pub(crate) const fn sign(self) -> char {
         match self {
             Self::Plus => '+',
@@ -148,7 +147,7 @@ impl Operation {
     }
 }
 
-/// How two sides compare.
+/// A comparison operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comparator {
     /// `>=`
@@ -166,10 +165,10 @@ pub(crate) enum Comparator {
 }
 
 impl Comparator {
-    /// All, the longer spellings first: `>=` begins with `>`.
+    /// All comparators, those of two characters first, because `>=` begins with `>`.
     const ALL: [Self; 6] = [Self::AtLeast, Self::AtMost, Self::Equal, Self::Unequal, Self::More, Self::Less];
 
-    /// As it is written.
+    /// The comparator as written.
     pub(crate) const fn sign(self) -> &'static str {
         match self {
             Self::AtLeast => ">=",
@@ -181,7 +180,7 @@ impl Comparator {
         }
     }
 
-    /// Whether sides in this order are as wanted.
+    /// Whether the comparison holds for sides in this order.
     pub(crate) const fn holds(self, order: Ordering) -> bool {
         match self {
             Self::AtLeast => order.is_ge(),
@@ -193,7 +192,7 @@ impl Comparator {
         }
     }
 
-    /// The same with its sides exchanged.
+    /// The comparator for exchanged sides.
     const fn mirrored(self) -> Self {
         match self {
             Self::AtLeast => Self::AtMost,
@@ -205,23 +204,23 @@ impl Comparator {
     }
 }
 
-/// A part of a text, in characters.
+/// A range of a text, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     /// Characters before it.
     start: usize,
-    /// Its own.
+    /// Characters in it.
     length: usize,
 }
 
 impl Span {
-    /// From the beginning of this one to the end of `last`.
+    /// The range from the beginning of this one to the end of `last`.
     const fn to(self, last: Self) -> Self {
         Self { start: self.start, length: last.start + last.length - self.start }
     }
 }
 
-/// What is wrong, and where.
+/// A fault and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fault {
     span: Span,
@@ -234,7 +233,7 @@ impl Fault {
     }
 }
 
-/// A text that is no expectation. Shown on three lines: what is wrong, the text, and carets below the place.
+/// A text that is not an expectation. Shown on three lines: the fault, the text, and carets below the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ParseError {
     text: String,
@@ -244,7 +243,7 @@ pub(crate) struct ParseError {
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { span, message } = &self.fault;
-        // Nothing in the text may steer the terminal.
+        // Control characters must not reach the terminal.
         let shown: String = self.text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         writeln!(f, "--expect, column {}: {message}", span.start + 1)?;
         writeln!(f, "    {shown}")?;

@@ -1,8 +1,6 @@
-//! The kernel's own account of the same time, set beside the wire's: what `/proc/net/snmp` and `netstat` count of the
-//! network namespace we are in.
+//! The kernel's own counters of the same time, compared with the wire: `/proc/net/snmp` and `/proc/net/netstat` of our network namespace.
 //!
-//! They are the namespace's, not an interface's, know no filter, and count what its own TCP did: on a router they say
-//! nothing of what passed. So what is said of a difference claims no more than holds for all of these.
+//! They cover a whole namespace instead of an interface, know no filter, and count what the namespace's own TCP did: on a router they do not include forwarded traffic. The sentences about differences claim only what is true in all of these cases.
 
 mod address;
 
@@ -16,31 +14,31 @@ use crate::number::group;
 pub(crate) use address::Addresses;
 use handshake_agent::model::snapshot::{ServiceBooks, Snapshot};
 
-/// What the kernel counts of handshakes.
+/// A counter of the kernel about handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KernelCounter {
-    /// Connections its listeners took.
+    /// Connections accepted by listeners.
     PassiveOpens,
-    /// Connections its clients began.
+    /// Connections begun by clients.
     ActiveOpens,
-    /// Attempts of either kind that came to nothing.
+    /// Failed attempts of either kind.
     AttemptFails,
-    /// SYNs and SYN+ACKs sent again.
+    /// Retransmitted SYNs and SYN+ACKs.
     SynRetrans,
-    /// SYNs dropped and ACKs not taken for want of room in an accept queue.
+    /// SYNs dropped and ACKs ignored because an accept queue was full.
     ListenOverflows,
-    /// The same for any reason.
+    /// SYNs dropped and ACKs ignored by listeners for any reason.
     ListenDrops,
-    /// SYNs dropped for want of room in a SYN queue.
+    /// SYNs dropped because a SYN queue was full.
     ReqQFullDrop,
     /// SYN cookies sent.
     SyncookiesSent,
-    /// ACKs that fit no cookie.
+    /// ACKs without a valid cookie.
     SyncookiesFailed,
 }
 
 impl KernelCounter {
-    /// In the order of reports.
+    /// All counters, in the order of reports.
     pub(crate) const ALL: [Self; 9] = [
         Self::PassiveOpens,
         Self::ActiveOpens,
@@ -53,7 +51,7 @@ impl KernelCounter {
         Self::SyncookiesFailed,
     ];
 
-    /// As `nstat` and `netstat -s` know it.
+    /// The name in `nstat` and `netstat -s`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::PassiveOpens => "PassiveOpens",
@@ -68,7 +66,7 @@ impl KernelCounter {
         }
     }
 
-    /// Its name in the JSON report.
+    /// The name in the JSON report.
     pub(crate) const fn field(self) -> &'static str {
         match self {
             Self::PassiveOpens => "passive_opens",
@@ -83,37 +81,37 @@ impl KernelCounter {
         }
     }
 
-    /// What it means where it is not 0, and where to look; nothing of those that count what should be.
+    /// What a value other than 0 means, and where to look; `None` for counters of normal events.
     const fn sentence(self) -> Option<&'static str> {
         match self {
             Self::PassiveOpens | Self::ActiveOpens | Self::AttemptFails | Self::SynRetrans => None,
             Self::ListenOverflows => Some(
-                "an accept queue was full; it counts every SYN dropped and every ACK not taken, repetitions too, not connections. Look at: ss -ltn, the backlog, net.core.somaxconn",
+                "an accept queue was full; this counts dropped SYNs and ignored ACKs with their repetitions, not connections. Look at: ss -ltn, the backlog, net.core.somaxconn",
             ),
             Self::ListenDrops => Some(
-                "listeners dropped SYNs and ACKs for other reasons than a full accept queue. Look at: the SYN queue, memory",
+                "listeners dropped SYNs and ACKs for reasons other than a full accept queue. Look at: the SYN queue, memory",
             ),
             Self::ReqQFullDrop => Some(
                 "a SYN queue was full, and SYNs were dropped. Look at: net.ipv4.tcp_max_syn_backlog, net.ipv4.tcp_syncookies",
             ),
             Self::SyncookiesSent => Some(
-                "a SYN queue was full; the ACK of a cookie that then finds no room vanishes without a trace. Look at: the backlog, a flood",
+                "a SYN queue was full; the ACK of a cookie that then finds no room is dropped without a trace. Look at: the backlog, a flood",
             ),
-            Self::SyncookiesFailed => Some("ACKs that fit no SYN cookie. Look at: a flood of ACKs"),
+            Self::SyncookiesFailed => Some("ACKs without a valid SYN cookie. Look at: a flood of ACKs"),
         }
     }
 }
 
-/// The counters, since the namespace is there or over some time.
+/// The values of the counters: since the namespace was created, or over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NetCounters([u64; KernelCounter::ALL.len()]);
 
 impl NetCounters {
-    /// As they stand in this thread's network namespace.
+    /// Reads the counters of this thread's network namespace.
     ///
     /// # Errors
     ///
-    /// They cannot be read.
+    /// [`CheckError::System`] if they cannot be read.
     pub(crate) fn read() -> Result<Self, CheckError> {
         let text = |file: &str| {
             let path = format!("/proc/thread-self/net/{file}");
@@ -122,7 +120,7 @@ impl NetCounters {
         Ok(Self::parse(&[text("snmp")?, text("netstat")?]))
     }
 
-    /// Two lines a group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. What a kernel does not know is 0.
+    /// Parses two lines per group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. A counter that the kernel does not have is 0.
     pub(super) fn parse(texts: &[String]) -> Self {
         let mut counts = Self::default();
         for text in texts {
@@ -139,36 +137,35 @@ impl NetCounters {
         counts
     }
 
-    /// How far they have risen since `earlier`.
+    /// The increase since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i].wrapping_sub(earlier.0[i])))
     }
 
-    /// One of them.
+    /// The value of one counter.
     pub(crate) fn of(&self, counter: KernelCounter) -> u64 {
         self.0[counter as usize]
     }
 }
 
-/// The kernel's account and what the wire says of the same.
+/// The kernel's counters and the wire's count of the same traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NetAccount {
-    /// The kernel's, from the command's start to the end of settling.
+    /// The increase of the kernel's counters from the command's start to the end of settling.
     pub(crate) counts: NetCounters,
-    /// Handshakes that completed on the wire meanwhile with a service at one of the namespace's addresses; `None` where
-    /// services are not told apart.
+    /// Handshakes that completed on the wire in the same time with a service at an address of the namespace; `None` if some service has no row of its own.
     pub(crate) completed: Option<u64>,
 }
 
 impl NetAccount {
-    /// Of the time between two snapshots, with every service by name.
+    /// Compares the time between two snapshots that list every service by name.
     pub(crate) fn between(before: &Snapshot, after: &Snapshot, counts: NetCounters, own: &Addresses) -> Self {
         let completed = |snapshot| completed_at(snapshot, |address| own.has(address));
         let completed = completed(before).zip(completed(after)).map(|(b, a)| a.saturating_sub(b));
         Self { counts, completed }
     }
 
-    /// What the differences mean, a sentence each.
+    /// One sentence for each difference and each counter that has a meaning.
     pub(crate) fn words(&self) -> Vec<String> {
         let told = KernelCounter::ALL.into_iter().filter(|counter| self.is_telling(*counter));
         let told = told.filter_map(|counter| {
@@ -178,7 +175,7 @@ impl NetAccount {
         self.not_taken().into_iter().chain(told).chain(self.others()).collect()
     }
 
-    /// Dropped segments that overflowed are told as such only.
+    /// Whether the counter has something to report. Drops that `ListenOverflows` has counted are not reported again.
     fn is_telling(&self, counter: KernelCounter) -> bool {
         let told_before = match counter {
             KernelCounter::ListenDrops => self.counts.of(KernelCounter::ListenOverflows),
@@ -194,8 +191,7 @@ impl NetAccount {
         self.counts.of(counter) > told_before
     }
 
-    /// Completed on the wire, but not accepted. The kernel's reading is the wider of the two: what is missing there was
-    /// not taken meanwhile. Where it dropped nothing, something else may have taken it.
+    /// The sentence for handshakes that completed on the wire but were not accepted. The kernel's counters cover the longer time, so the difference was not accepted in it. If the kernel dropped nothing, something else may have accepted it.
     fn not_taken(&self) -> Option<String> {
         let accepted = self.counts.of(KernelCounter::PassiveOpens);
         let completed = self.completed.filter(|completed| *completed > accepted)?;
@@ -204,27 +200,27 @@ impl NetAccount {
         let proofs = [KernelCounter::ListenDrops, KernelCounter::SyncookiesSent];
         let proven = proofs.into_iter().any(|counter| self.counts.of(counter) != 0);
         let otherwise =
-            if proven { "" } else { ", or taken elsewhere (deferred accept, address translation)" };
+            if proven { "" } else { ", or accepted elsewhere (deferred accept, address translation)" };
         Some(format!(
-            "{} completed on the wire, {} accepted (PassiveOpens): {acks} not taken{otherwise}",
+            "{} completed on the wire, {} accepted (PassiveOpens): {acks} ignored{otherwise}",
             group(completed),
             group(accepted)
         ))
     }
 
-    /// Accepted, but not seen to complete.
+    /// The sentence for connections that were accepted but did not complete here.
     fn others(&self) -> Option<String> {
         let accepted = self.counts.of(KernelCounter::PassiveOpens);
         let completed = self.completed.filter(|completed| *completed < accepted)?;
         Some(format!(
-            "{} accepted (PassiveOpens), {} completed here: the others came another way, or are filtered out",
+            "{} accepted (PassiveOpens), {} completed here: the others took another path or are filtered out",
             group(accepted),
             group(completed)
         ))
     }
 }
 
-/// Completed handshakes with services at some addresses; `None` where some service has no row of its own.
+/// The completed handshakes with services at our own addresses; `None` if some service has no row of its own.
 fn completed_at(snapshot: &Snapshot, own: impl Fn(IpAddr) -> bool) -> Option<u64> {
     let mut sum = 0;
     for row in &snapshot.services {

@@ -1,4 +1,4 @@
-//! `handshake check --list-metrics`: everything an expression can name.
+//! `handshake check --list-metrics`: the names that expressions can use.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use super::name::{FUNCTIONS, RATE, SHORT, short};
 ///
 /// Those of the writer.
 pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "Metrics, by their paths in the JSON report; tcp. may be left out:")?;
+    writeln!(out, "Metrics, by their paths in the JSON report; tcp. may be omitted:")?;
     for metric in METRICS.iter() {
         row(out, &metric.name, unit(metric.unit), metric.help)?;
     }
@@ -27,14 +27,14 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "\nRates, of a count or a sum of counts:")?;
-    row(out, &format!("{RATE}(completed)"), "a second", "from the command's start to its exit")?;
+    row(out, &format!("{RATE}(completed)"), "a second", "per second, from the command's start to its exit")?;
     let falling = METRICS.iter().filter(|metric| !metric.rises).map(|metric| short(&metric.name));
-    writeln!(out, "\nThese may fall; entered.* counts how often each was entered, and never falls:")?;
+    writeln!(out, "\nThese may fall; entered.* counts the entries into each verdict and never falls:")?;
     writeln!(out, "  {}", falling.collect::<Vec<_>>().join(", "))?;
     let by_service: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
     writeln!(
         out,
-        "\nOf services, by {{port=443}}, {{port=8000-8100}}, {{address=10.0.0.0/8}} or two of them:"
+        "\nCounted per service, by {{port=443}}, {{port=8000-8100}}, {{address=10.0.0.0/8}} or two of them:"
     )?;
     writeln!(out, "  {}", by_service.join(", "))
 }

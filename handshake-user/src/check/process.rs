@@ -1,10 +1,8 @@
-//! The command under check: found before anything is attached, run as whoever called, and stopped with all it started.
+//! The command under check. Its program is found before anything is attached. It runs as the calling user, and is stopped with all processes that it started.
 //!
-//! It inherits nothing of what this program was given to do its work. Our descriptors are closed on exec, every one of
-//! them; capabilities are taken off as [`Identity`] says.
+//! It inherits none of this program's descriptors, which are all closed on exec, and no capabilities except as [`Identity`] describes.
 //!
-//! It does inherit what the caller ignores or blocks of signals, as `nohup` wants it, but for three: SIGINT and SIGTERM,
-//! which end it, and SIGPIPE, which this program ignores for itself, have their default dispositions.
+//! It inherits the caller's ignored and blocked signals, so that `nohup` works, except for three with their default dispositions: SIGINT and SIGTERM, which stop it, and SIGPIPE, which only this program ignores.
 
 mod identity;
 
@@ -23,17 +21,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::check::CheckError;
 use identity::Identity;
 
-/// How long a command that was asked to end may take.
+/// Time that a command has to end after a signal, before SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
-/// How often a group that is ending is looked at.
+/// Time between two looks at whether a process group has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Where programs are looked for without a PATH.
+/// The search path for programs if PATH is not set.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What may be wrong with a command that root runs.
-pub(super) const AS_ROOT: &str = " (it ran without capabilities: --as-root lets it have them)";
+/// Hint for a command that failed as root without capabilities.
+pub(super) const AS_ROOT: &str = " (it ran without capabilities: --as-root keeps them)";
 
-/// A command that is there, and not started yet.
+/// The command under check before it is started.
 pub(crate) struct CommandUnderCheck {
     words: Vec<OsString>,
     program: PathBuf,
@@ -41,33 +39,32 @@ pub(crate) struct CommandUnderCheck {
 }
 
 impl CommandUnderCheck {
-    /// Finds the program, and who is to run it.
+    /// Finds the program, and the user to run it as.
     ///
     /// # Errors
     ///
-    /// It is not there or cannot be run, or its capabilities cannot be taken off.
+    /// The program is missing or not executable, or its capabilities cannot be dropped.
     pub(crate) fn find(words: &[OsString], as_root: bool) -> Result<Self, CheckError> {
         let name = words.first().cloned().unwrap_or_default();
         let program = find_program(&name)?;
         Ok(Self { words: words.to_vec(), program, identity: Identity::of_caller(as_root)? })
     }
 
-    /// Its words, as they were given.
+    /// The command and its arguments as given.
     pub(crate) fn words(&self) -> Vec<String> {
         self.words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
     }
 
-    /// It runs as root, but without root's capabilities.
+    /// Whether it runs as root without root's capabilities.
     pub(crate) fn is_stripped_root(&self) -> bool {
         matches!(self.identity, Identity::StrippedRoot)
     }
 
-    /// Starts it in a session and process group of its own: what a terminal sends goes to us alone, and no terminal stops
-    /// it for reading, or for asking for a password, from behind.
+    /// Starts it in its own session and process group. The terminal's signals then reach this program alone, and job control cannot stop the command for reading from the terminal or asking for a password.
     ///
     /// # Errors
     ///
-    /// The system's, though the program was there.
+    /// [`CheckError::Command`] if the system cannot start it.
     pub(crate) fn start(&self) -> Result<Running, CheckError> {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.words[1..]).arg0(&self.words[0]);
@@ -88,7 +85,7 @@ impl CommandUnderCheck {
     }
 }
 
-/// A command under way.
+/// A running command.
 pub(crate) struct Running {
     child: Child,
     group: Option<Pid>,
@@ -97,14 +94,14 @@ pub(crate) struct Running {
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// By itself, with this status.
+    /// It exited with this status.
     Exited(u8),
-    /// By this signal.
+    /// It was killed by this signal.
     Killed(i32),
 }
 
 impl Status {
-    /// What a shell would make of it.
+    /// The exit status that a shell would report: 128 and the signal's number for a killed command.
     pub(crate) fn code(self) -> u8 {
         const SIGNALLED: u8 = 128;
         match self {
@@ -124,8 +121,7 @@ impl From<ExitStatus> for Status {
 }
 
 impl Running {
-    /// Waits for its end. What it leaves behind goes on, and is not waited for. Can be called again when it was
-    /// dropped halfway.
+    /// Waits for the command to exit. Processes that it leaves behind continue, and are not waited for. Cancel-safe: it can be called again after the future was dropped.
     ///
     /// # Errors
     ///
@@ -134,7 +130,7 @@ impl Running {
         self.child.wait().await.map(Status::from)
     }
 
-    /// Ends it and what it has started: by `signal`, what is left of the group by SIGTERM, and after a grace by SIGKILL.
+    /// Stops the command by `signal`, the rest of its process group by SIGTERM, and after [`GRACE`] all by SIGKILL.
     ///
     /// # Errors
     ///
@@ -146,7 +142,7 @@ impl Running {
             Ok(status) => status?,
             Err(_) => return self.kill().await,
         };
-        // What runs in a shell's background does not hear SIGINT.
+        // A shell's background processes ignore SIGINT.
         self.signal(Signal::TERM);
         while self.is_left() {
             if Instant::now() >= deadline {
@@ -158,7 +154,7 @@ impl Running {
         Ok(status)
     }
 
-    /// Ends it and what it has started, at once.
+    /// Kills the command and its process group by SIGKILL.
     ///
     /// # Errors
     ///
@@ -168,20 +164,19 @@ impl Running {
         self.ended().await
     }
 
-    /// Sends a signal to the group. It is the child's own: the kernel gives its number to no other while a process is in
-    /// it or the child has not been waited for.
+    /// Sends a signal to the command's process group. The kernel does not reuse the group's number while a process is in it or the child has not been waited for.
     fn signal(&self, signal: Signal) {
-        // A group without a process needs no signal.
+        // An error means that the group has no process left.
         let _ = self.group.map(|group| kill_process_group(group, signal));
     }
 
-    /// Whether a process of the group is left.
+    /// Whether the group still has a process.
     fn is_left(&self) -> bool {
         self.group.is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 }
 
-/// The file that a command's first word names, as a shell would find it.
+/// Finds the program of a command's first word as a shell would.
 fn find_program(name: &OsString) -> Result<PathBuf, CheckError> {
     let fault = |problem: &str| CheckError::Command { name: shown(name), problem: problem.to_owned() };
     if name.is_empty() {
@@ -191,7 +186,7 @@ fn find_program(name: &OsString) -> Result<PathBuf, CheckError> {
         vec![PathBuf::from(name)]
     } else {
         let folders = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
-        // An empty entry is the folder we are in.
+        // An empty entry is the working directory.
         std::env::split_paths(&folders).map(|folder| Path::new(".").join(folder).join(name)).collect()
     };
     let there: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
@@ -208,7 +203,7 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Somebody's words: nothing in them may steer the terminal.
+/// Escapes control characters: the words come from elsewhere and must not control the terminal.
 fn shown(name: &OsString) -> String {
     name.to_string_lossy()
         .chars()

@@ -1,4 +1,4 @@
-//! What a check shows, of figures that are made up.
+//! The output of a check with made-up figures.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::report::json::write_check;
 use crate::report::text::{Style, draw_check};
 use crate::testing::{CHECK, code, firsts};
 
-/// 1 967 attempts at three services, 1 204 of them completed, in two seconds.
+/// The snapshots of 1 967 attempts at three services in two seconds, of which 1 204 completed.
 pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> JudgedWindow {
     let mut fake = Fake::new();
     for (row, address) in [(1, "10.0.0.2:443"), (2, "10.0.0.3:443"), (3, "[2001:db8::2]:80")] {
         fake.service(row, address);
     }
-    // Before the command: not in its rate.
+    // Before the command's start, so not in its rates.
     fake.ended(1, Counter::Completed, 4);
     let started = take(&mut fake);
     fake.later(2 * SECOND);
@@ -38,7 +38,7 @@ pub(super) fn load(meddle: impl FnOnce(&mut Fake)) -> JudgedWindow {
     JudgedWindow { started, ended, settled }
 }
 
-/// One moment.
+/// Three equal snapshots: no time passes.
 pub(super) fn standing(fake: &mut Fake) -> JudgedWindow {
     let snapshot = take(fake);
     JudgedWindow { started: snapshot.clone(), ended: snapshot.clone(), settled: snapshot }
@@ -67,7 +67,7 @@ fn shown(window: JudgedWindow, texts: &[&str], account: Option<NetAccount>) -> S
 }
 
 #[test]
-fn each_failure_has_its_numbers_and_its_sentence() {
+fn a_failed_expectation_has_its_numbers_and_its_sentence() {
     let window = load(|fake| {
         fake.sample(Leg::Connect, 1_500_000, 90);
         fake.sample(Leg::Connect, 1_040_000_000, 10);
@@ -93,9 +93,9 @@ fn each_failure_has_its_numbers_and_its_sentence() {
     insta::assert_snapshot!(shown(window, &texts, None));
 }
 
-/// 99.94 % is not shown as 99.9 % where 99.9 % would have been enough, nor 100.0 % where all would have.
+/// Rounding does not move a value to the other side of its limit: 99.989 % does not show as 99.99 %.
 #[test]
-fn a_measure_stands_on_its_side_of_the_limit() {
+fn a_shown_value_is_on_the_true_side_of_its_limit() {
     let mut fake = Fake::new();
     fake.ended(0, Counter::Completed, 99_989);
     fake.ended(0, Counter::Refused, 11);
@@ -106,17 +106,17 @@ fn a_measure_stands_on_its_side_of_the_limit() {
 }
 
 #[test]
-fn what_nobody_can_say_has_its_reason() {
+fn an_inconclusive_expectation_has_its_reason() {
     let texts =
         ["completed / attempts > 1%", "p99(connect) < 2ms", "rate(completed) > 1/s", "half_open == 0"];
     insta::assert_snapshot!(shown(standing(&mut Fake::new()), &texts, None));
     let window = load(|fake| fake.count(Counter::Untracked, 12));
-    insta::assert_snapshot!("lost_data_is_told", shown(window, &["completed >= 1000"], None));
+    insta::assert_snapshot!("lost_data_is_the_reason", shown(window, &["completed >= 1000"], None));
 }
 
-/// Thirteen completed with services of ours, nine were accepted.
+/// Thirteen handshakes completed with our services, and nine were accepted.
 #[test]
-fn the_kernels_account_stands_beside_the_wires() {
+fn the_kernels_counters_are_shown_with_their_difference() {
     let counts = counts(&[
         (KernelCounter::PassiveOpens, 9),
         (KernelCounter::ListenOverflows, 11),
@@ -127,9 +127,9 @@ fn the_kernels_account_stands_beside_the_wires() {
     insta::assert_snapshot!(shown(standing(&mut Fake::new()), &[], Some(account)));
 }
 
-/// No word claims more than the counters of a whole namespace can tell.
+/// No sentence claims more than the counters of a whole namespace can prove.
 #[test]
-fn differences_are_told_for_what_they_are() {
+fn each_difference_has_its_sentence() {
     use KernelCounter::{
         ListenDrops, ListenOverflows, PassiveOpens, ReqQFullDrop, SyncookiesFailed, SyncookiesSent,
     };
@@ -140,12 +140,9 @@ fn differences_are_told_for_what_they_are() {
         (
             &[(PassiveOpens, 9), (ListenDrops, 4)],
             Some(13),
-            &[
-                "13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were not taken",
-                "ListenDrops 4: ",
-            ],
+            &["13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were ignored", "ListenDrops 4: "],
         ),
-        (&[(PassiveOpens, 12)], Some(13), &["1 ACK was not taken, or taken elsewhere"]),
+        (&[(PassiveOpens, 12)], Some(13), &["1 ACK was ignored, or accepted elsewhere"]),
         (&[(PassiveOpens, 14)], Some(13), &["14 accepted (PassiveOpens), 13 completed here: the others"]),
         (&[(PassiveOpens, 9)], None, &[]),
         (
@@ -157,7 +154,7 @@ fn differences_are_told_for_what_they_are() {
         (
             &[(SyncookiesSent, 5), (SyncookiesFailed, 2)],
             Some(1),
-            &["1 ACK was not taken", "SyncookiesSent 5: ", "SyncookiesFailed 2: "],
+            &["1 ACK was ignored", "SyncookiesSent 5: ", "SyncookiesFailed 2: "],
         ),
     ];
     for (counted, completed, expected) in table {
@@ -166,7 +163,7 @@ fn differences_are_told_for_what_they_are() {
         for (sentence, part) in words.iter().zip(expected) {
             assert!(sentence.contains(part), "no {part:?} in {sentence:?}");
             let unproven = counted == [(PassiveOpens, 12)];
-            assert_eq!(sentence.contains("or taken elsewhere"), unproven, "{sentence}");
+            assert_eq!(sentence.contains("or accepted elsewhere"), unproven, "{sentence}");
         }
     }
 }
@@ -180,17 +177,21 @@ fn counts(counted: &[(KernelCounter, u64)]) -> NetCounters {
 }
 
 #[test]
-fn only_services_of_our_own_are_compared() {
+fn only_services_at_our_own_addresses_are_compared() {
     let window = load(|fake| fake.ended(1, Counter::Completed, 7));
     let own = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect();
     let account = |own| NetAccount::between(&window.started, &window.settled, NetCounters::default(), &own);
-    assert_eq!(account(own(&["10.0.0.2"])).completed, Some(1_007), "what was before is not in it");
+    assert_eq!(
+        account(own(&["10.0.0.2"])).completed,
+        Some(1_007),
+        "attempts before the start are not included"
+    );
     assert_eq!(account(own(&["10.0.0.3", "2001:db8::2"])).completed, Some(200));
     assert_eq!(account(own(&["10.0.0.4"])).completed, Some(0));
 }
 
 #[test]
-fn json_has_the_expectations_the_command_and_the_kernel() {
+fn json_has_expectations_command_and_kernel() {
     let window = load(|_| {});
     let expectations =
         expectations(&["completed == 1204", "completed / attempts > 99%", "p99(connect) < 2ms"]);
@@ -213,13 +214,13 @@ fn json_has_the_expectations_the_command_and_the_kernel() {
     insta::assert_snapshot!(added.join("\n"));
 }
 
-/// Whatever is listed can be expected.
+/// Every listed name can be used in an expectation.
 #[test]
-fn every_metric_is_listed_and_understood() {
+fn every_metric_is_listed_and_can_be_used() {
     let mut out = Vec::new();
     list::write(&mut out).expect("memory takes everything");
     let listed = String::from_utf8(out).expect("text");
-    insta::assert_snapshot!("what_is_listed", listed);
+    insta::assert_snapshot!("list_of_metrics", listed);
     for metric in METRICS.iter() {
         assert!(
             listed.lines().any(|line| line.split_whitespace().next() == Some(&metric.name)),
@@ -243,9 +244,9 @@ fn every_metric_is_listed_and_understood() {
     assert!(count > METRICS.len(), "{count} rows:\n{listed}");
 }
 
-/// docs/check.md: each expectation in it can be read, and each function, unit and counter is there.
+/// In docs/check.md, each expectation parses, and each function, unit and counter is present.
 #[test]
-fn what_can_be_expected_is_documented() {
+fn the_language_of_expectations_is_documented() {
     let examples = firsts(CHECK, "expectation");
     assert!(examples.len() > 5, "{examples:?}");
     examples.iter().for_each(|example| {
@@ -255,9 +256,9 @@ fn what_can_be_expected_is_documented() {
     let counters = KernelCounter::ALL.map(|counter| counter.name().to_owned());
     assert_eq!(firsts(CHECK, "counter"), counters.into());
     let words = code(CHECK);
-    let told = Expectation::parse("p99(connect) < 1x").expect_err("x is no unit").to_string();
-    let (_, units) = told.lines().next().and_then(|line| line.split_once("there are ")).expect("all units");
-    let mut wanted: Vec<&str> = units.split([',', ' ']).filter(|word| !["", "and"].contains(word)).collect();
+    let told = Expectation::parse("p99(connect) < 1x").expect_err("x is not a unit").to_string();
+    let (_, units) = told.lines().next().and_then(|line| line.split_once("use ")).expect("all units");
+    let mut wanted: Vec<&str> = units.split([',', ' ']).filter(|word| !["", "or"].contains(word)).collect();
     wanted.extend(Leg::ALL.map(Leg::name));
     wanted.extend([">=", "<=", "==", "!=", ">", "<", name::RATE]);
     let missing: Vec<&str> =

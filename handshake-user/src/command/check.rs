@@ -1,10 +1,9 @@
-//! `handshake check`: attach, run a command, wait until nothing is opening any more, and hold what was seen against what
-//! was expected. The exit code is the answer.
+//! `handshake check`: attaches, runs a command, waits until no attempt is opening any more, and judges the expectations. The exit code is the answer.
 //!
 //! ```text
 //! find the command ─▶ attach ─▶ started ─ the command ─▶ ended ─ nothing opening any more ─▶ settled ─▶ judge
 //!   read --expect                  └──────── rates ────────┘          at most T1                │
-//!                                  └─────────────────── the kernel's account ───────────────────┘
+//!                                  └───────────────── the kernel's own counters ────────────────┘
 //! ```
 
 use std::convert::Infallible;
@@ -32,22 +31,21 @@ use crate::console::say;
 use crate::error::CommandError;
 use crate::report::{self, Output, OutputFormat, text::Style};
 
-/// How often the check looks whether anything is still opening.
+/// Time between two looks at whether an attempt is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
-/// Time enough to notice a signal that has come already.
+/// Enough time to notice a signal that has arrived already.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// An expectation or the command failed.
+/// Exit code: an expectation or the command failed.
 const FAILED: u8 = 1;
-/// Data was lost, or there is nothing to judge by.
+/// Exit code: data was lost, or a figure is unavailable.
 const INCONCLUSIVE: u8 = 3;
 
-/// Runs the command `check`; its exit code.
+/// Runs `handshake check` and returns its exit code.
 ///
 /// # Errors
 ///
-/// What is wrong with the expectations or the command under check, before anything is attached; what keeps it from
-/// attaching; what the output does not take.
+/// Faults of the expectations or of the command under check, before anything is attached; failures to attach; failures to write the report.
 pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     if args.list_metrics {
         Output::to(io::stdout()).put(list::write).map_err(out)?;
@@ -77,27 +75,27 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
 /// A check under way.
 struct CheckInProgress<'a> {
     args: &'a CheckArgs,
-    /// Its snapshots have every service by name.
+    /// Lists every service by name in its snapshots.
     session: Session,
     signals: Signals,
     checkee: Option<CommandUnderCheck>,
 }
 
-/// What ended the time of a check.
+/// Why the observed time ended.
 enum CheckEnding {
-    /// The command, by itself.
+    /// The command exited by itself.
     Ended(Status),
-    /// `--for`: a command that was still running was stopped.
+    /// The time of `--for` passed; holds the status of a command that was stopped.
     TimeUp(Option<Status>),
-    /// A signal, which the command got as well.
+    /// This signal arrived, and was passed to the command.
     Interrupted(i32),
-    /// An interface is gone.
+    /// An interface was lost.
     Lost(handshake_agent::Error),
 }
 
 impl CheckInProgress<'_> {
     async fn run(mut self, expectations: &[Expectation], file: Option<File>) -> Result<u8, CommandError> {
-        // The kernel's counters are read before the first snapshot and after the last, so what they lack did not happen.
+        // The kernel's counters are read before the first snapshot and after the last. Their time covers that of the snapshots, so what they lack did not happen.
         let before = NetCounters::read()?;
         let started = self.snapshot()?;
         let mut ending = self.observe().await?;
@@ -118,14 +116,13 @@ impl CheckInProgress<'_> {
         self.conclude(ending, &checked)
     }
 
-    /// Takes a snapshot, which the session keeps as its latest too.
+    /// Takes a snapshot; the session keeps it as its latest.
     fn snapshot(&mut self) -> Result<Snapshot, CommandError> {
         self.session.advance()?;
         Ok(self.session.last().clone())
     }
 
-    /// Runs the command, where there is one. Ends with it, when the time is up, a signal comes or an interface is lost;
-    /// in each case the command has ended.
+    /// Runs the command, if there is one, until it exits, the time is up, a signal arrives or an interface is lost. On return the command has ended in each case.
     async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
         let Self { args, session, signals, checkee } = self;
         let pace =
@@ -134,7 +131,7 @@ impl CheckInProgress<'_> {
             let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
             return Ok(CheckEnding::of(ending, None));
         };
-        // A signal that came while the programs were attached: the command is not started.
+        // After a signal during attaching, the command is not started.
         if let Ok(signal) = timeout(AT_ONCE, signals.any()).await {
             return Ok(CheckEnding::Interrupted(signal));
         }
@@ -147,10 +144,9 @@ impl CheckInProgress<'_> {
         }
     }
 
-    /// Waits until nothing is opening and no flow waits for its first answer, at most T1: then nothing younger than T1 is
-    /// left of what the command did.
+    /// Waits until no attempt is opening and no UDP flow is pending, at most T1. After T1, everything that the command opened is older than T1.
     async fn settle(&mut self, ending: CheckEnding) -> Result<CheckEnding, CommandError> {
-        // And a little: a flow's age has the grain of jiffies.
+        // A little more than T1, because ages are counted in jiffies.
         let deadline = Instant::now() + self.args.scope.rules.half_open_after + SETTLE_EVERY;
         let pace = Pace { snapshots: Some(SETTLE_EVERY), events: false, until: Some(deadline) };
         let settled =
@@ -162,7 +158,7 @@ impl CheckInProgress<'_> {
         })
     }
 
-    /// The kernel's account, where this host is an end of what was seen.
+    /// The kernel's own counters, if this host is an end of some flow.
     fn account(
         &self,
         window: &JudgedWindow,
@@ -178,7 +174,7 @@ impl CheckInProgress<'_> {
         Ok(Some(NetAccount::between(&window.started, &window.settled, counts, &own)))
     }
 
-    /// Writes the report: to stderr beside a command, whose stdout is its own.
+    /// Writes the report to stdout, or to stderr with a command, which owns stdout.
     fn show(&self, checked: &Checked<'_>, file: Option<File>) -> Result<(), CommandError> {
         let shown = checked.window.settled.with_top(self.args.top);
         let format = self.args.format;
@@ -212,7 +208,7 @@ impl CheckInProgress<'_> {
         }
     }
 
-    /// Says what the command did, and gives the exit code.
+    /// Prints how the command failed, and returns the exit code.
     fn code(&self, checked: &Checked<'_>) -> u8 {
         let failure = checked.command.as_ref().and_then(|command| Some((command, command.failure()?)));
         if let Some((command, failure)) = &failure {
@@ -241,7 +237,7 @@ impl CheckInProgress<'_> {
 }
 
 impl CheckEnding {
-    /// Of the loop's ending; `status` where the command ended by itself.
+    /// Converts the loop's ending; `status` is that of a command that exited by itself.
     fn of(ending: session::Ending, status: Option<Status>) -> Self {
         match (ending, status) {
             (session::Ending::Signal(signal), _) => Self::Interrupted(signal),
@@ -252,10 +248,10 @@ impl CheckEnding {
     }
 }
 
-/// Waits for the command's end, or for ever where there is none.
+/// Waits for the command to exit, or forever if there is none.
 #[derive(Default)]
 struct Waiting {
-    /// None once it has ended.
+    /// `None` after it has exited.
     running: Option<Running>,
     status: Option<Status>,
 }
@@ -286,7 +282,7 @@ impl Sink for Waiting {
     }
 }
 
-/// Ends when two snapshots in a row have nothing that is still opening: what was sent last may be on its way to the hook.
+/// Ends after two snapshots in a row without an opening attempt or a pending flow: at the first of them, the last packet may still be on its way to the hook.
 struct Settling {
     quiet: u32,
 }
@@ -312,7 +308,7 @@ impl Sink for Settling {
     }
 }
 
-/// Stops a command that still runs when its time is over.
+/// Stops a command that is still running when the observed time has ended.
 async fn stop(
     running: &mut Running,
     ending: CheckEnding,
@@ -333,7 +329,7 @@ async fn stop(
             tokio::select! {
                 biased;
                 stopped = running.stop(same) => stopped.map_err(refused())?,
-                // A second signal: the user does not want to wait.
+                // A second signal means that the user does not want to wait.
                 _ = signals.any() => running.kill().await.map_err(refused())?,
             };
             CheckEnding::Interrupted(signal)

@@ -1,8 +1,6 @@
-//! `handshake doctor`: what this machine can do, and the command that fixes what it can't. Facts are gathered, judged
-//! purely, printed. Reads only: no program is loaded, no device touched.
+//! `handshake doctor`: reports what this machine supports, and the command that fixes what it does not. Facts are gathered, then judged by pure functions, then printed. Read-only: loads no program and changes no device.
 //!
-//! Not asked, for it does not matter from Linux 6.1 on: the memlock limit (memory is charged to the cgroup since 5.11),
-//! unprivileged BPF and lockdown (neither keeps CAP_BPF from packet programs).
+//! Not checked, because it does not matter from Linux 6.1 on: the memlock limit (memory is charged to the cgroup since 5.11), and unprivileged BPF and lockdown (neither keeps CAP_BPF from loading packet programs).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,14 +20,13 @@ use crate::cli::DoctorArgs;
 use crate::error::CommandError;
 use crate::report::Output;
 
-/// The oldest kernel the programs are tried on.
+/// The oldest kernel that the programs are tested on.
 const OLDEST: (u32, u32) = (6, 1);
-/// The largest MTU that native XDP takes in one page: 4096 less 256 of headroom, 320 of `skb_shared_info` and the link
-/// header with two tags.
+/// The largest MTU for native XDP with one page per frame: 4096 bytes less 256 of headroom, 320 of `skb_shared_info`, and the link header with two tags.
 const ONE_PAGE_MTU: u32 = 3498;
-/// `NETDEV_XDP_ACT_RX_SG`: the driver hands frames of several pages to XDP.
+/// `NETDEV_XDP_ACT_RX_SG`: the driver passes frames of several pages to XDP.
 const RX_SG: u64 = 1 << 5;
-/// Drivers with native XDP in Linux 6.1 and 6.2, which do not tell themselves (netdev's `xdp-features` are of 6.3).
+/// Drivers with native XDP in Linux 6.1 and 6.2. These kernels do not report it themselves: netdev's `xdp-features` came with 6.3.
 const NATIVE_BY_61: [&str; 29] = [
     "atlantic",
     "bnxt_en",
@@ -62,46 +59,46 @@ const NATIVE_BY_61: [&str; 29] = [
     "virtio_net",
 ];
 
-/// What is known of the machine.
+/// Facts about the machine.
 #[derive(Clone, Debug)]
 struct MachineFacts {
     /// `uname -r`.
     release: String,
-    /// `/sys/kernel/btf/vmlinux` is there.
+    /// `/sys/kernel/btf/vmlinux` exists.
     btf: bool,
     capabilities: Capabilities,
-    /// `net.core.bpf_jit_enable`, where it can be read.
+    /// `net.core.bpf_jit_enable`, if it can be read.
     jit: Option<bool>,
     /// `kernel.bpf_stats_enabled`.
     stats: bool,
-    /// What the tables take.
+    /// Size of the flow tables, bytes.
     table_bytes: u64,
-    /// What there is, of the machine or of our cgroup.
+    /// Free memory of the machine or of our cgroup, whichever is less, bytes.
     free_bytes: Option<u64>,
 }
 
-/// What is known of an interface.
+/// Facts about an interface.
 #[derive(Clone, Debug)]
 struct InterfaceFacts {
     info: InterfaceInfo,
-    /// `None` where we may not ask.
+    /// Whether it supports TCX; `None` without the permission to ask.
     tcx: Option<bool>,
-    /// What is on its hooks that is not ours: `their_prog (id 12) on XDP (generic), held by agent (pid 7)`.
+    /// Other programs on its hooks: `their_prog (id 12) on XDP (generic), held by agent (pid 7)`.
     others: Vec<String>,
-    /// Filters of ours whose agent was killed.
+    /// Our filters whose agent was killed.
     stale: Vec<ClsactFilter>,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// `watch` works, and something could be better or must be known.
+    /// `watch` works, but something could be better or is worth knowing.
     Warn,
     /// `watch` will not work: exit code 4.
     Fail,
-    /// `watch` will not be allowed to: exit code 5.
+    /// `watch` lacks a permission: exit code 5.
     Denied,
 }
 
@@ -123,12 +120,12 @@ impl Level {
     }
 }
 
-/// One line of the report.
+/// One finding of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
     level: Level,
     text: String,
-    /// The command, or the advice, that mends it.
+    /// The command or the advice that fixes it.
     fix: Option<String>,
 }
 
@@ -142,11 +139,11 @@ impl Finding {
     }
 }
 
-/// Runs the command; its exit code: 0 where `watch` would work, else 4, or 5 where a permission is missing.
+/// Runs `handshake doctor` and returns its exit code: 0 if `watch` would work, 5 if a permission is missing, else 4.
 ///
 /// # Errors
 ///
-/// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; findings that cannot be written.
+/// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; failures to write the findings.
 pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
     let findings = judge(&args.interfaces, session::default_table_bytes())?;
     let written = Output::to(io::stdout()).put(|out| print(&findings, out));
@@ -154,8 +151,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
     Ok(exit_code(&findings))
 }
 
-/// Looks at the machine and at these interfaces, or at those of the default routes when none is named. `table_bytes` is
-/// what the tables take with the `--max-flows` there is.
+/// Judges the machine and these interfaces, or those of the default routes if none is named. `table_bytes` is the size of the tables with the default `--max-flows`.
 fn judge(interfaces: &[String], table_bytes: u64) -> Result<Vec<Finding>, Error> {
     let links = interface::select(interfaces)?;
     let mut findings = judge_machine(&MachineFacts::gather(table_bytes));
@@ -175,7 +171,7 @@ fn print(findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What nobody may do weighs more than what does not work: it hides the rest.
+/// A permission failure outranks other failures, because it hides them.
 fn exit_code(findings: &[Finding]) -> u8 {
     findings.iter().map(|finding| finding.level.exit_code()).max().unwrap_or(0)
 }
@@ -212,7 +208,7 @@ fn kernel(release: &str) -> Finding {
     Finding::bad(Level::Fail, text, format!("boot Linux {major}.{minor} or newer"))
 }
 
-/// The first two numbers of a release: 6.1 of `6.1.0-18-amd64`.
+/// The first two numbers of a release: (6, 1) of `6.1.0-18-amd64`.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
@@ -220,9 +216,9 @@ fn version(release: &str) -> (u32, u32) {
 
 fn btf(there: bool) -> Finding {
     if there {
-        return Finding::ok("the kernel's types (BTF) are there");
+        return Finding::ok("the kernel has its type information (BTF)");
     }
-    let text = "no /sys/kernel/btf/vmlinux: the verifier may refuse functions it cannot check the types of";
+    let text = "no /sys/kernel/btf/vmlinux: the verifier may refuse functions whose types it cannot check";
     Finding::bad(Level::Warn, text, "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")
 }
 
@@ -230,13 +226,13 @@ fn permissions(capabilities: Capabilities) -> Vec<Finding> {
     if let Err(error) = capabilities.require(false) {
         return vec![denied(&error)];
     }
-    let mut findings = vec![Finding::ok("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are there")];
+    let mut findings = vec![Finding::ok("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are held")];
     if !capabilities.has(NET_RAW) {
         let text = "no CAP_NET_RAW: --promisc will be refused";
         findings.push(Finding::bad(Level::Warn, text, capability_fix(true)));
     }
     if !capabilities.has(SYS_ADMIN) {
-        let text = "no CAP_SYS_ADMIN: other programs are shown by number, not by name";
+        let text = "no CAP_SYS_ADMIN: other programs are shown by id, not by name";
         findings.push(Finding::bad(Level::Warn, text, "sudo handshake doctor"));
     }
     findings
@@ -253,20 +249,20 @@ fn memory(table_bytes: u64, free_bytes: Option<u64>) -> Finding {
     let need = mebibytes(table_bytes);
     match free_bytes {
         Some(free) if free < table_bytes => {
-            let text = format!("the flow tables take {need} MiB, and {} MiB are free", mebibytes(free));
-            Finding::bad(Level::Fail, text, "give a smaller --max-flows")
+            let text = format!("the flow tables take {need} MiB, but only {} MiB are free", mebibytes(free));
+            Finding::bad(Level::Fail, text, "use a smaller --max-flows")
         }
         Some(free) => {
             let free = mebibytes(free);
             Finding::ok(format!(
-                "the flow tables take {need} MiB of {free} MiB free, {BYTES_A_FLOW} bytes a flow"
+                "the flow tables take {need} MiB of {free} MiB free, {BYTES_A_FLOW} bytes per flow"
             ))
         }
-        None => Finding::ok(format!("the flow tables take {need} MiB, {BYTES_A_FLOW} bytes a flow")),
+        None => Finding::ok(format!("the flow tables take {need} MiB, {BYTES_A_FLOW} bytes per flow")),
     }
 }
 
-/// Rounded up: half a mebibyte is not nothing.
+/// Mebibytes, rounded up so that less than one does not show as 0.
 const fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
@@ -288,7 +284,7 @@ fn judge_interface(interface: &InterfaceFacts) -> Vec<Finding> {
 fn what_it_is(info: &InterfaceInfo) -> Finding {
     let InterfaceInfo { name, mtu, driver, operstate, .. } = info;
     let driver = driver.as_deref().unwrap_or("none");
-    let behind = if info.is_virtual { "virtual" } else { "hardware behind it" };
+    let behind = if info.is_virtual { "virtual" } else { "hardware" };
     let header = if info.raw { ", no Ethernet header" } else { "" };
     Finding::ok(format!("{name}: driver {driver}, {behind}{header}, MTU {mtu}, {operstate}"))
 }
@@ -296,32 +292,33 @@ fn what_it_is(info: &InterfaceInfo) -> Finding {
 fn reachable(info: &InterfaceInfo) -> Option<Finding> {
     let name = &info.name;
     if !info.is_up {
-        let text = format!("{name} is down: nothing will be seen");
+        let text = format!("{name} is down: no packet will be seen");
         return Some(Finding::bad(Level::Warn, text, format!("sudo ip link set {name} up")));
     }
     if !info.has_carrier {
-        let text = format!("{name} has no carrier: nothing will be seen");
-        return Some(Finding::bad(Level::Warn, text, "plug in or start its other end"));
+        let text = format!("{name} has no carrier: no packet will be seen");
+        return Some(Finding::bad(Level::Warn, text, "connect or start its other end"));
     }
     None
 }
 
-/// Whether the driver runs XDP, by its own word or, on kernels that do not pass it on, by what is known of it.
+/// Whether the driver supports native XDP: as it reports itself, or by [`NATIVE_BY_61`] on kernels without that report.
 fn native_xdp(info: &InterfaceInfo) -> Finding {
     let name = &info.name;
     let driver = info.driver.as_deref().unwrap_or("the driver");
     let known = || info.driver.as_deref().is_some_and(|driver| NATIVE_BY_61.contains(&driver));
     let can = info.native_xdp().unwrap_or_else(known);
     match (can, info.is_virtual, info.raw) {
-        (_, _, true) => Finding::ok(format!("{name}: TC only, for XDP needs an Ethernet header")),
+        (_, _, true) => Finding::ok(format!("{name}: TC only, because XDP needs an Ethernet header")),
         (true, true, _) => {
-            Finding::ok(format!("{name}: native XDP on request; it would end segmentation offload here"))
+            Finding::ok(format!("{name}: native XDP only on request: it would turn off segmentation offload"))
         }
         (true, false, _) => Finding::ok(format!("{name}: {driver} has native XDP")),
-        (false, true, _) => Finding::ok(format!("{name}: no native XDP, and none needed")),
+        (false, true, _) => Finding::ok(format!("{name}: no native XDP, and it needs none")),
         (false, false, _) => {
-            let text =
-                format!("{name}: {driver} has no native XDP: TC takes its place, and costs more a packet");
+            let text = format!(
+                "{name}: {driver} has no native XDP: TC is used instead, at a higher cost per packet"
+            );
             Finding { level: Level::Warn, text, fix: None }
         }
     }
@@ -334,7 +331,7 @@ fn mtu(info: &InterfaceInfo) -> Option<Finding> {
     if *mtu <= ONE_PAGE_MTU || several_pages || !may_be_native {
         return None;
     }
-    let text = format!("{name}: native XDP may be refused with MTU {mtu}: frames past a page");
+    let text = format!("{name}: native XDP may be refused with MTU {mtu}: a frame may not fit a page");
     Some(Finding::bad(
         Level::Warn,
         text,
@@ -345,10 +342,10 @@ fn mtu(info: &InterfaceInfo) -> Option<Finding> {
 fn tcx(interface: &InterfaceFacts) -> Option<Finding> {
     let name = &interface.info.name;
     match interface.tcx? {
-        true => Some(Finding::ok(format!("{name}: TCX is there"))),
+        true => Some(Finding::ok(format!("{name}: TCX is available"))),
         false => {
             let text = format!(
-                "{name}: no TCX (Linux 6.6): clsact takes its place, and a killed agent leaves its filter"
+                "{name}: no TCX (Linux 6.6): clsact is used instead, and a killed agent leaves its filter"
             );
             Some(Finding::bad(Level::Warn, text, "boot Linux 6.6 or newer"))
         }
@@ -365,7 +362,7 @@ fn stale(name: &str, filter: &ClsactFilter) -> Finding {
     )
 }
 
-/// What `watch` would attach, by the very function that `watch` decides by.
+/// The hooks that `watch` would choose, from the same function that `watch` uses.
 fn would_choose(interface: &InterfaceFacts) -> Option<Finding> {
     let info = interface.info.clone();
     let facts = PlanFacts { info, tcx: interface.tcx?, xdp_holder: None };
@@ -405,7 +402,7 @@ fn available(meminfo: &str) -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// What our cgroup may still take, where it has a limit: BPF maps are charged to it.
+/// Free memory of our cgroup in bytes, if it has a limit: BPF maps are charged to the cgroup.
 fn left_in_cgroup() -> Option<u64> {
     let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -428,10 +425,10 @@ fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<InterfaceFacts> {
     links.into_iter().zip(hooked).map(interface).collect()
 }
 
-/// What is on a hook: its program's id if it has one, and `their_prog (id 12) on tcx ingress`.
+/// A program on a hook: its id if it is known, and its description: `their_prog (id 12) on tcx ingress`.
 type OnHook = (Option<u32>, String);
 
-/// All that is on an interface's hooks, in the order a packet meets it; what a killed agent of ours left is apart.
+/// The programs on an interface's hooks in the order in which a packet reaches them, and apart from them the filters that a killed agent of ours left.
 fn on_hooks(info: &InterfaceInfo) -> (Vec<OnHook>, Vec<ClsactFilter>) {
     let stale = clsact::stale(info.index);
     let xdp = info.xdp.map(|xdp| (Some(xdp.id), format!("{} on XDP ({})", program(xdp.id), xdp.mode.name())));
@@ -447,7 +444,7 @@ fn on_clsact(index: u32, way: Direction, stale: &[ClsactFilter]) -> Vec<OnHook> 
     let filters = clsact::filters(index, way).unwrap_or_default();
     let others = filters.into_iter().filter(|f| f.handle != 0 && !stale.contains(f));
     let mut on: Vec<_> = others.map(|f| (f.program, format!("{f} on clsact {way}"))).collect();
-    // One filter of kind u32 is listed as several nodes.
+    // The kernel lists one filter of kind u32 as several nodes.
     on.dedup();
     on
 }
@@ -505,7 +502,7 @@ mod tests {
         interface
     }
 
-    /// The exit code, and of each finding that is not ok a part of its text and of its fix.
+    /// Compares the exit code and, of each finding that is not ok, a part of its text and a part of its fix.
     fn assert_judged(findings: &[Finding], exit: u8, expected: &[(&str, &str)]) {
         assert_eq!(exit_code(findings), exit, "{findings:?}");
         let bad: Vec<_> = findings.iter().filter(|finding| finding.level != Level::Ok).collect();
@@ -517,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn machines() {
+    fn each_fault_of_a_machine_has_its_finding() {
         type Bad = &'static [(&'static str, &'static str)];
         let table: [(MachineFacts, u8, Bad); 10] = [
             (machine(|_| {}), 0, &[]),
@@ -527,7 +524,7 @@ mod tests {
             (machine(|m| m.btf = false), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),
             (machine(|m| m.jit = Some(false)), 0, &[("interpreted", "bpf_jit_enable=1")]),
             (machine(|m| m.stats = true), 0, &[("statistics", "bpf_stats_enabled=0")]),
-            (machine(|m| m.free_bytes = Some(100 << 20)), 4, &[("200 MiB, and 100 MiB", "--max-flows")]),
+            (machine(|m| m.free_bytes = Some(100 << 20)), 4, &[("200 MiB, but only 100 MiB", "--max-flows")]),
             (
                 machine(|m| m.capabilities = capabilities(0)),
                 5,
@@ -545,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn want_of_permission_weighs_more_than_an_old_kernel() {
+    fn a_missing_permission_outranks_an_old_kernel() {
         let machine = machine(|m| {
             m.release = "5.10".into();
             m.capabilities = capabilities(0);
@@ -554,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces() {
+    fn each_fault_of_an_interface_has_its_finding() {
         let old = |i: &mut InterfaceFacts| {
             i.tcx = Some(false);
             i.info.xdp_features = None;
@@ -588,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn what_watch_would_choose_is_said() {
+    fn the_hooks_that_watch_would_choose_are_shown() {
         let text = |interface| would_choose(&interface).map(|finding| finding.text).unwrap_or_default();
         assert!(
             text(nic(|_| {}))
@@ -599,21 +596,21 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_read_from_meminfo() {
+    fn available_memory_is_read_from_meminfo() {
         assert_eq!(available("MemTotal:  10 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
         assert_eq!(available("MemTotal:  10 kB\n"), None);
     }
 
     #[test]
-    fn the_report_is_plain_lines() {
-        let findings = [Finding::ok("fine"), Finding::bad(Level::Fail, "broken", "mend it")];
+    fn a_finding_is_one_line_and_its_fix_another() {
+        let findings = [Finding::ok("fine"), Finding::bad(Level::Fail, "broken", "repair it")];
         let mut out = Vec::new();
         print(&findings, &mut out).expect("memory takes all");
-        assert_eq!(String::from_utf8_lossy(&out), "ok    fine\nFAIL  broken\n      fix: mend it\n");
+        assert_eq!(String::from_utf8_lossy(&out), "ok    fine\nFAIL  broken\n      fix: repair it\n");
     }
 
     #[test]
-    fn a_real_interface_with_someone_elses_program_and_a_stale_filter() {
+    fn a_real_interface_with_another_program_and_a_stale_filter() {
         in_namespace(|| {
             let mut bpf = theirs();
             let program: &mut Xdp = loaded(&mut bpf, "their_xdp").expect("it loads");
@@ -643,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_interface_is_an_error() {
+    fn an_unknown_interface_is_refused() {
         let error = judge(&["hs-none".to_owned()], 0).expect_err("there is none");
         assert!(matches!(error, Error::UnknownInterface { .. }));
     }

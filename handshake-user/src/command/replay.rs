@@ -1,4 +1,4 @@
-//! `handshake replay`: a capture through the engine, and the same reports.
+//! `handshake replay`: runs a capture through the engine and writes the same reports as `watch`.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::error::CommandError;
 use crate::report;
 use crate::report::text::Style;
 
-/// Runs the command; its exit code.
+/// Runs `handshake replay` and returns its exit code.
 ///
 /// # Errors
 ///
-/// A file that is missing, unreadable or no capture, and what the output does not take.
+/// A file that is missing, unreadable or not a capture; failures to write the report.
 pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let mut capture = Capture::open(&args.file)?;
     let wanted = args.output.flows || args.output.events;
@@ -55,13 +55,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     Ok(0)
 }
 
-/// A capture on its way through the engine.
+/// A replay in progress.
 struct ReplayRun<'a> {
     args: &'a ReplayArgs,
     replay: Replay,
-    /// Known from the first packet on: its time is the report's beginning.
+    /// Set from the first packet on: its time is the report's beginning.
     context: Option<Arc<Context>>,
-    /// For `--squeeze`.
+    /// Shortens pauses, for `--squeeze`.
     squeeze: Option<Squeeze>,
     /// Flows whose records were evicted, for `--flows`.
     evicted: Vec<Flow>,
@@ -107,7 +107,7 @@ impl ReplayRun<'_> {
         })
     }
 
-    /// Shows the attempts that ended, and keeps the flows that gave their place.
+    /// Writes the attempts that ended, for `--events`, and keeps the evicted flows, for `--flows`.
     fn show_passed(&mut self) -> Result<(), CommandError> {
         let Some(context) = self.context.clone() else { return Ok(()) };
         for passed in self.replay.take_passed() {
@@ -152,7 +152,7 @@ impl ReplayRun<'_> {
     }
 }
 
-/// Notes the name of an interface that is met for the first time.
+/// Stores the name of an interface at its first packet.
 fn name_interface(context: &mut Arc<Context>, number: u8, name: Option<&str>) {
     let Origin::Capture { interfaces, .. } = &context.origin else { return };
     let (number, Some(name)) = (usize::from(number), name) else { return };
@@ -165,9 +165,9 @@ fn name_interface(context: &mut Arc<Context>, number: u8, name: Option<&str>) {
     }
 }
 
-/// A packet's interface as a hook point's: a file may have more than the records tell apart.
+/// The interface's number in a record. A capture may have more interfaces than records can tell apart.
 fn interface(number: u32) -> u8 {
-    // The last one stands for all that have no number of their own.
+    // The last number stands for all further interfaces.
     let last = MAX_INTERFACES - 1;
     let number = usize::try_from(number).map_or(last, |number| number.min(last));
     u8::try_from(number).unwrap_or_default()

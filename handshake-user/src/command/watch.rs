@@ -1,4 +1,4 @@
-//! `handshake watch`: reports until something ends it, on the terminal or as lines.
+//! `handshake watch`: reports on the live terminal or as lines until it is stopped.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
@@ -15,11 +15,11 @@ use crate::error::CommandError;
 use crate::report::{self, OutputFormat, text::Style};
 use crate::tui;
 
-/// Runs the command; its exit code.
+/// Runs `handshake watch` and returns its exit code.
 ///
 /// # Errors
 ///
-/// What keeps it from attaching; what the output does not take; an interface that is lost.
+/// Failures to attach or to write the report; a lost interface.
 pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     let lines = LineReports::new(args);
     let screen = tui::is_available() && args.wants_screen();
@@ -34,9 +34,9 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         let mut session = attach(&watched, &plan)?;
         let until = args.period.map(|time| Instant::now() + time);
         if screen {
-            let show = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, until };
-            let ending = tui::run(&show, &mut session, &mut signals).await?;
-            // The last report stays on the screen.
+            let options = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, until };
+            let ending = tui::run(&options, &mut session, &mut signals).await?;
+            // The closing report is printed after the screen is left; it lists `--top` services.
             session.list_services(args.output.top);
             return lines.close(&mut session, ending);
         }
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     })
 }
 
-/// Reports as lines on stdout, text or JSON.
+/// Writes reports to stdout as lines of text or JSON.
 struct LineReports<'a> {
     args: &'a WatchArgs,
     out: report::Output<std::io::Stdout>,
@@ -60,7 +60,7 @@ impl<'a> LineReports<'a> {
         Self { args, out, style: Style::of(&std::io::stdout()) }
     }
 
-    /// Writes the closing report; the exit code.
+    /// Writes the closing report and returns the exit code.
     fn close(mut self, session: &mut Session, ending: Ending) -> Result<u8, CommandError> {
         self.show_ended(session)?;
         session.advance()?;
@@ -74,7 +74,7 @@ impl<'a> LineReports<'a> {
         }
     }
 
-    /// Writes the attempts that have ended since the last time: together, for there may be many.
+    /// Writes the attempts that have ended since the last call, in one write because there may be many.
     fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
         let Self { args, out: output, style } = self;
         if !args.output.events {
@@ -97,7 +97,7 @@ impl Sink for LineReports<'_> {
     type Input = Infallible;
     type Error = CommandError;
 
-    /// A report for the interval that ends now. `-o json` has one at the end only.
+    /// Writes a report of the interval that ends now, except for `-o json`, which has one report at the end.
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.show_ended(session)?;
         let before = session.advance()?;

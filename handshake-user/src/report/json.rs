@@ -1,4 +1,4 @@
-//! Reports and flows as JSON, schema 1. The figures' names and order are those of [`metric`](handshake_agent::model::metric).
+//! Reports and flows as JSON, schema 1. Names and order of the figures are those of [`metric`](handshake_agent::model::metric).
 
 mod check;
 
@@ -21,7 +21,7 @@ use crate::time::rfc3339;
 
 pub(crate) use check::write_check;
 
-/// Raised when a name's meaning changes or a name goes; a new name raises nothing.
+/// The schema's version. It increases when the meaning of a name changes or a name is removed, not for a new name.
 const SCHEMA: u32 = 1;
 
 /// Writes one report on a line of its own.
@@ -37,7 +37,7 @@ pub(crate) fn write_report(
     line(out, &report(snapshot, interval))
 }
 
-/// Writes one report that ends with the array `flows`, one by one: a table may hold millions.
+/// Writes one report that ends with the array `flows`. Flows are written one by one, because a table may hold millions.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ fn line(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     writeln!(out, "{value}")
 }
 
-/// The report's object.
+/// Builds the report's object.
 fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
     let mut object = Map::new();
     object.insert("type".to_owned(), json!("report"));
@@ -120,7 +120,7 @@ fn interface(snapshot: &Snapshot, at: usize, interface: &Interface) -> Value {
     Value::Object(object)
 }
 
-/// Every known figure at its path.
+/// Puts every known figure at its path.
 fn figures<T>(object: &mut Map<String, Value>, metrics: &[Metric<T>], of: &T) {
     for metric in metrics {
         if let Some(value) = metric.value(of) {
@@ -129,7 +129,7 @@ fn figures<T>(object: &mut Map<String, Value>, metrics: &[Metric<T>], of: &T) {
     }
 }
 
-/// What one interval changed: `tcp` by differences, which may be negative where a figure fell.
+/// The changes of one interval: `tcp` as differences, which are negative where a figure fell, and its latencies.
 fn changes(interval: &Interval<'_>) -> Value {
     let mut object = Map::new();
     for metric in METRICS.iter().filter(|metric| metric.name.starts_with("tcp.")) {
@@ -195,7 +195,7 @@ fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {
     }
 }
 
-/// A flow's object.
+/// Builds a flow's object.
 fn flow(view: &View<'_>, flow: &Flow) -> Value {
     let standing = flow.standing(&view.moment);
     let mut object = Map::new();

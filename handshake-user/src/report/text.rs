@@ -1,18 +1,18 @@
-//! The text view, once an interval. Each line answers one question, the most urgent first:
+//! The text report. Each line answers one question, the most urgent first:
 //!
 //! ```text
 //! handshake · eth0 · ingress tcx, egress tcx · port 443 · 12:03:41 · 20 s · EXACT
-//! 443/tcp   do clients get through?
+//! 443/tcp   do clients connect?
 //! time      how long do they wait?
-//! cause     what is wrong, and whom to call
+//! cause     what is wrong, and where to look
 //! busiest   is it one service?
-//! udp       flows answered or not
-//! signs     what was odd and ended nothing
-//! balance   every attempt in one term
-//! hook saw  packets, and what was not looked at
+//! udp       are flows answered?
+//! signs     irregularities that end no attempt
+//! balance   each attempt in exactly one term
+//! hook saw  packets at the hook, and those filtered out
 //! ```
 //!
-//! Drawing is a function of what is drawn: no clock, no state.
+//! Pure: drawing depends on its arguments alone.
 
 pub(crate) mod cause;
 mod check;
@@ -39,7 +39,7 @@ use crate::number::{group, percent, rate, short, span, time, whole_percent};
 const WIDE: &str = "   ";
 const DOT: &str = " · ";
 
-/// A report as lines. With an interval, rates, times and causes are the interval's; counts are the run's.
+/// Draws a report. With an interval, rates, times and causes are those of the interval; counts are those of the run.
 pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
     let mut out = String::new();
     line(&mut out, style, "", &header(snapshot), DOT);
@@ -54,7 +54,7 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
     out
 }
 
-/// A flow on one line, ended by a newline.
+/// Draws a flow as one line that ends with a newline.
 pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     let standing = flow.standing(&view.moment);
     let tone = if standing.is_good() { TextTone::Good } else { TextTone::Strong };
@@ -85,7 +85,7 @@ fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], betw
     }
 }
 
-/// What is looked at, how, since when, and whether the figures are exact.
+/// The header: interfaces and hooks or the capture, the filter, the time, and whether the figures are exact.
 fn header(snapshot: &Snapshot) -> Vec<Piece> {
     let mut pieces = vec![Piece::new("handshake", TextTone::Strong)];
     match &snapshot.context.origin {
@@ -101,7 +101,7 @@ fn header(snapshot: &Snapshot) -> Vec<Piece> {
     pieces
 }
 
-/// Interfaces with the same hooks are named together.
+/// The names of the interfaces and their hooks; interfaces with the same hooks share one entry.
 fn interfaces_and_hooks(interfaces: &[Interface]) -> Vec<Piece> {
     let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
     for interface in interfaces {
@@ -141,13 +141,13 @@ fn exactness(snapshot: &Snapshot) -> Piece {
     }
 }
 
-/// The first line's label: the ports that are looked at.
+/// The label of the first line: the ports of the filter.
 fn subject(filter: &Filter) -> String {
     let ports: Vec<String> = filter.ports.iter().map(ToString::to_string).collect();
     if ports.is_empty() { "tcp".to_owned() } else { format!("{}/tcp", ports.join(",")) }
 }
 
-/// Do clients get through?
+/// The line of attempts and verdicts.
 fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     let books = &snapshot.tcp.books;
     let attempts = match interval {
@@ -174,14 +174,13 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// The share that the interval completed of the attempts that got past `opening` in it, where it is far
-/// from the run's: trouble that begins after hours of peace must not hide behind them.
+/// The share of the interval's decided attempts that completed, if it differs much from that of the run. Otherwise a new problem would hide behind hours without one.
 fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> {
     const FAR_PERCENT: u64 = 5;
     let begun = interval.change(|s| s.tcp.books.attempts)
         - interval.change(|s| s.tcp.books.verdict(Verdict::Opening));
     let decided = u64::try_from(begun).ok().filter(|decided| *decided != 0)?;
-    // One that was half-open before the interval may complete in it.
+    // An attempt that was half-open before the interval may complete in it.
     let completed = interval.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
     let run = u128::from(books.verdict(Verdict::Completed)) * u128::from(decided);
     let now = u128::from(completed) * u128::from(books.attempts);
@@ -190,7 +189,7 @@ fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> 
     far.then(|| format!(" (now {})", percent(completed, decided)))
 }
 
-/// The causes of what is half-open now, the larger first.
+/// The causes of the attempts that are half-open now, the most frequent first.
 fn of_causes(books: &Books) -> String {
     let mut causes = Cause::ALL.map(|cause| (books.by_cause(Verdict::HalfOpen).of(cause), cause.name()));
     causes.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
@@ -202,7 +201,7 @@ fn of_causes(books: &Books) -> String {
     if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
 }
 
-/// How long do they wait? Nothing without a sample.
+/// The line of latencies; empty without a sample.
 fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     let recent = interval.filter(|interval| interval.latency.iter().any(|leg| leg.count != 0));
     let legs = recent.map_or(&snapshot.latency, |interval| &interval.latency);
@@ -221,7 +220,7 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// At least this share repeated a SYN or a SYN+ACK: Karn's rule left them out of the leg they blur.
+/// The least share of attempts that repeated a SYN or a SYN+ACK: those that Karn's rule excluded from the leg that they blur.
 fn retried(legs: &[Latency; 3]) -> String {
     let share = |leg: Leg| {
         let latency = &legs[leg as usize];
@@ -237,7 +236,7 @@ fn retried(legs: &[Latency; 3]) -> String {
     if excluded == 0 { String::new() } else { format!(" (retried {})", percent(excluded, all)) }
 }
 
-/// A leg, drawn.
+/// The leg's name with arrows, as text and terminal show it.
 pub(crate) const fn arrow(leg: Leg) -> &'static str {
     match leg {
         Leg::SynToSynAck => "syn→syn+ack",
@@ -246,7 +245,7 @@ pub(crate) const fn arrow(leg: Leg) -> &'static str {
     }
 }
 
-/// What is wrong, and whom to call. Nothing when nothing is.
+/// The lines of problems; none if there is no problem.
 fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) {
     let mut label = "cause";
     if let Some(sentence) = cause::quiet(snapshot) {
@@ -261,7 +260,7 @@ fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>
     }
 }
 
-/// Is it one service?
+/// The services with the most attempts, each with the share that did not complete.
 fn busiest(snapshot: &Snapshot) -> Vec<Piece> {
     let rows = snapshot.services.iter().filter_map(|row| match row.books {
         ServiceBooks::Tcp(books) if books.attempts != 0 => Some((row.service, books)),
@@ -281,7 +280,7 @@ fn name(service: Option<SocketAddr>) -> String {
     service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())
 }
 
-/// Flows of UDP by how they stand. Nothing without one.
+/// The line of UDP flows by verdict; empty without a flow.
 fn udp(snapshot: &Snapshot) -> Vec<Piece> {
     let books = &snapshot.udp.books;
     if books.flows == 0 {
@@ -298,7 +297,7 @@ fn udp(snapshot: &Snapshot) -> Vec<Piece> {
     pieces
 }
 
-/// What was odd and ended nothing. Nothing when nothing was.
+/// The line of signs; empty without one.
 fn signs(snapshot: &Snapshot) -> Vec<Piece> {
     let seen = Sign::ALL.into_iter().filter(|sign| snapshot.tcp.sign(*sign) != 0);
     let piece = |sign: Sign| Piece::plain(format!("{} {}", sign.name(), group(snapshot.tcp.sign(sign))));
@@ -309,15 +308,15 @@ fn balance(snapshot: &Snapshot) -> Vec<Piece> {
     balance_terms(snapshot).into_iter().map(Piece::plain).collect()
 }
 
-/// The identity. Terms that are 0 are left out, but for those that are always asked for.
+/// The terms of the identity `attempts = …`. Terms that are 0 are left out, except those that are always shown.
 pub(crate) fn balance_terms(snapshot: &Snapshot) -> Vec<String> {
     let books = &snapshot.tcp.books;
-    // What is open stands last, as in the identity: half-open, then opening.
+    // Open attempts are last, as in the identity: half-open, then opening.
     let order = Verdict::ALL
         .into_iter()
         .filter(|v| v.is_in_books() && *v != Verdict::Opening)
         .chain([Verdict::Opening]);
-    let terms = order.filter(|verdict| books.verdict(*verdict) != 0 || is_always_asked(*verdict));
+    let terms = order.filter(|verdict| books.verdict(*verdict) != 0 || is_always_shown(*verdict));
     let mut pieces: Vec<String> =
         terms.map(|verdict| format!("{} {}", group(books.verdict(verdict)), spoken(verdict))).collect();
     if let Some(first) = pieces.first_mut() {
@@ -329,7 +328,7 @@ pub(crate) fn balance_terms(snapshot: &Snapshot) -> Vec<String> {
     pieces
 }
 
-const fn is_always_asked(verdict: Verdict) -> bool {
+const fn is_always_shown(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Completed | Verdict::Refused | Verdict::HalfOpen | Verdict::Opening)
 }
 
@@ -337,7 +336,7 @@ fn spoken(verdict: Verdict) -> String {
     verdict.name().replace("half_open", "half-open").replace('_', " ")
 }
 
-/// What came by, whether or not it was looked at.
+/// The packets at the hook, with those that the filter left out and those lost before it.
 fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     let packets = &snapshot.packets;
     let parts = [

@@ -1,12 +1,10 @@
-//! A half-open surge: a service that keeps more and more attempts half-open. Pure.
+//! Detects a half-open surge: a service with more and more half-open attempts. Pure.
 //!
-//! Never by counting SYNs: busy clients send many too, and theirs complete. What counts is how many attempts have come to
-//! nothing for T1 or longer and go on becoming more, beside those that complete. A flood that overflows the table is
-//! pushed out before it is T1 old: what was superseded, expired or evicted while open counts as well.
+//! SYNs are not counted, because busy clients send many as well, and their attempts complete. The measure is how many attempts become half-open at T1, compared with those that complete. Attempts of a flood that overflows the table are evicted before T1, so attempts that were superseded, expired or evicted while open count as well.
 //!
 //! ```text
-//! calm ──── 64 outstanding, 8 a second more, one for every four that complete ────▶ raised
-//! raised ── nothing new begins and stays open for 5 s ────────────────────────────▶ calm
+//! calm ──── 64 outstanding, growth of 8 per second and 1 per 4 completions ──────▶ raised
+//! raised ── for 5 s no new attempts that stay open ──────────────────────────────▶ calm
 //! ```
 
 use std::collections::HashMap;
@@ -17,34 +15,34 @@ use handshake_common::verdict::{Cause, Verdict};
 
 use super::history::stuck;
 
-/// Fewer outstanding are no surge: half of the smallest SYN backlog that Linux gives a listener (128).
+/// Least outstanding attempts of a surge: half of the smallest SYN backlog of a listener in Linux (128).
 const OUTSTANDING: u64 = 64;
-/// Slower growth is no surge, a second.
+/// Least growth of a surge, attempts per second.
 const INFLOW: u64 = 8;
-/// Raised when of this many attempts that got past opening one at least is stuck ...
+/// The alarm is raised if at least one of this many decided attempts is stuck ...
 const RAISED_BY_ONE_OF: u64 = 5;
-/// ... and fed while of this many that began one at least stays open.
+/// ... and prolonged while at least one of this many new attempts stays open.
 const FED_BY_ONE_OF: u64 = 10;
-/// Cleared when it has not been fed for this long; shown as long at least.
+/// The alarm is cleared this time after it was last prolonged, ns. It is shown for at least this time.
 const QUIET_NS: u64 = 5_000_000_000;
 
-/// What one interval did to a service.
+/// The changes of a service in one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Inflow {
-    /// Its length, ns.
+    /// Length of the interval, ns.
     pub(crate) elapsed_ns: u64,
-    /// Half-open at its end.
+    /// Attempts half-open at the interval's end.
     pub(crate) half_open: u64,
-    /// Attempts that became half-open in it, or ended so.
+    /// Attempts that became half-open or ended so in the interval.
     pub(crate) stuck: u64,
-    /// Attempts that began in it and neither completed nor failed.
+    /// Attempts that began in the interval and neither completed nor failed.
     pub(crate) begun: u64,
-    /// Attempts that completed in it.
+    /// Attempts that completed in the interval.
     pub(crate) completed: u64,
 }
 
 impl Inflow {
-    /// From the books before to the books now.
+    /// The changes between two states of the books.
     fn between(before: &Books, now: &Books, elapsed_ns: u64) -> Self {
         let waiting = |books: &Books| stuck(books) + books.verdict(Verdict::Opening);
         Self {
@@ -56,7 +54,7 @@ impl Inflow {
         }
     }
 
-    /// Half-open now, or pushed out meanwhile.
+    /// Attempts that are half-open now, or that were evicted in the interval if those are more.
     fn outstanding(&self) -> u64 {
         self.half_open.max(self.stuck)
     }
@@ -69,7 +67,7 @@ impl Inflow {
         self.is_much(self.begun, FED_BY_ONE_OF)
     }
 
-    /// Is `count` at least [`INFLOW`] a second, and one of `share` beside those that completed?
+    /// Whether `count` is at least [`INFLOW`] per second, and at least one `share`th of itself and the completed attempts.
     fn is_much(&self, count: u64, share: u64) -> bool {
         let fast =
             u128::from(count) * 1_000_000_000 >= u128::from(INFLOW) * u128::from(self.elapsed_ns.max(1));
@@ -77,61 +75,61 @@ impl Inflow {
     }
 }
 
-/// Whether a service is in a surge.
+/// The alarm of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Alarm {
-    /// It is not.
+    /// There is no surge.
     #[default]
     Calm,
-    /// It is.
+    /// There is a surge.
     Raised {
-        /// From when on.
+        /// Time of the first interval with the surge, ns since the Unix epoch.
         since_ns: u64,
-        /// When something new last began and stayed open.
+        /// Time of the last interval with new attempts that stayed open, ns since the Unix epoch.
         fed_ns: u64,
     },
 }
 
-/// What an interval that ended at `now_ns` makes of an alarm.
+/// The state of an alarm after an interval that ended at `now_ns`.
 pub(crate) fn judge(alarm: Alarm, inflow: &Inflow, now_ns: u64) -> Alarm {
     match alarm {
         Alarm::Calm if inflow.is_surge() => Alarm::Raised { since_ns: now_ns, fed_ns: now_ns },
         Alarm::Calm => Alarm::Calm,
         Alarm::Raised { since_ns, .. } if inflow.feeds() => Alarm::Raised { since_ns, fed_ns: now_ns },
         Alarm::Raised { fed_ns, .. } if now_ns.saturating_sub(fed_ns) < QUIET_NS => alarm,
-        // Those that began before it went quiet are still reaching T1: it would be raised at once again.
+        // Attempts that began before the quiet time are still reaching T1: the alarm would be raised again at once.
         Alarm::Raised { .. } if inflow.is_surge() => alarm,
         Alarm::Raised { .. } => Alarm::Calm,
     }
 }
 
-/// A surge as it is shown.
+/// A surge as shown in the banner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Surge {
-    /// The responder; `None`: services without a row of their own.
+    /// The responder; `None` for the services without a row of their own.
     pub(crate) service: Option<SocketAddr>,
-    /// Half-open there now, or given up in the last interval where the table has no room for them.
+    /// Attempts that are half-open now, or that were evicted in the last interval if those are more.
     pub(crate) outstanding: u64,
-    /// Attempts that became stuck in the last interval, and those that completed.
+    /// Attempts that became stuck in the last interval.
     pub(crate) stuck: u64,
-    /// See above.
+    /// Attempts that completed in the last interval.
     pub(crate) completed: u64,
-    /// Why, where it is known.
+    /// The most frequent cause, if one is known.
     pub(crate) cause: Option<Cause>,
-    /// Since when it is raised, ns since the Unix epoch.
+    /// When the alarm was raised, ns since the Unix epoch.
     pub(crate) since_ns: u64,
-    /// How many other services are in a surge.
+    /// Number of other services with a surge.
     pub(crate) others: usize,
 }
 
-/// Watches all services.
+/// The alarms of all services.
 #[derive(Debug, Default)]
 pub(crate) struct SurgeDetector {
     raised: HashMap<Option<SocketAddr>, Alarm>,
 }
 
 impl SurgeDetector {
-    /// Looks at the interval between two snapshots; the worst surge, if there is one.
+    /// Updates the alarms by the interval between two snapshots, and returns the worst surge.
     pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
         let known: HashMap<Option<SocketAddr>, &Books> = tcp(before).collect();
         let elapsed_ns = now.taken_at_ns.saturating_sub(before.taken_at_ns);
@@ -169,7 +167,7 @@ fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (Option<SocketAddr>, &Books)
     })
 }
 
-/// The cause of most of what is half-open, or has expired since.
+/// The most frequent cause of attempts that are half-open now or have expired in the interval.
 fn cause(now: &Books, before: &Books) -> Option<Cause> {
     let count = |cause: Cause| {
         let expired = now
@@ -187,26 +185,26 @@ mod tests {
 
     use super::{Alarm, Inflow, judge};
 
-    /// A second of a service's life: half-open at its end, stuck, begun and left open, completed.
+    /// The changes of one second: half-open at its end, stuck, begun and still open, completed.
     const fn second(half_open: u64, stuck: u64, begun: u64, completed: u64) -> Inflow {
         Inflow { elapsed_ns: SECOND, half_open, stuck, begun, completed }
     }
 
     #[test]
-    fn many_syns_are_no_surge_and_a_few_stuck_ones_are() {
+    fn stuck_attempts_raise_the_alarm_and_many_syns_do_not() {
         let table = [
             ("nothing", second(0, 0, 0, 0), false),
             ("busy clients, all complete", second(0, 0, 0, 50_000), false),
             ("busy clients, more of them each second", second(0, 0, 10_000, 40_000), false),
             ("busy clients on a lossy line", second(900, 300, 300, 50_000), false),
-            ("one client that waits", second(1, 1, 1, 0), false),
-            ("a few that wait, for long", second(500, 3, 3, 0), false),
-            ("what an old flood left", second(20_000, 0, 0, 10), false),
+            ("one waiting client", second(1, 1, 1, 0), false),
+            ("a few waiting clients", second(500, 3, 3, 0), false),
+            ("the rest of an old flood", second(20_000, 0, 0, 10), false),
             ("spoofed sources", second(1_000, 1_000, 1_000, 0), true),
             ("a slow flood", second(64, 10, 10, 0), true),
             ("spoofed sources beside busy clients", second(6_000, 2_000, 2_000, 8_000), true),
             ("a flood that the table cannot hold", second(0, 500_000, 500_000, 100), true),
-            ("half of the clients lose their way back", second(600, 200, 200, 200), true),
+            ("the ACKs of half of the clients are lost", second(600, 200, 200, 200), true),
         ];
         for (what, inflow, raised) in table {
             let alarm = judge(Alarm::Calm, &inflow, 7 * SECOND);
@@ -214,9 +212,9 @@ mod tests {
         }
     }
 
-    /// A flood from second 0 to 10 with a T1 of 3 s, then another: what each second's end says.
+    /// A flood from second 1 to 10 with a T1 of 3 s: the seconds at whose end the alarm is raised.
     #[test]
-    fn it_is_raised_at_t1_and_cleared_five_seconds_after_the_last_syn() {
+    fn the_alarm_is_raised_at_t1_and_cleared_after_the_flood() {
         let flood = |at: u64| {
             let begun = if (1..=10).contains(&at) { 1_000 } else { 0 };
             let stuck = if (4..=13).contains(&at) { 1_000 } else { 0 };
@@ -233,24 +231,24 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_shown_for_five_seconds() {
+    fn the_alarm_of_a_burst_lasts_five_seconds() {
         let raised = judge(Alarm::Calm, &second(300, 300, 0, 0), 0);
         let quiet = second(300, 0, 0, 0);
         assert_eq!(judge(raised, &quiet, 5 * SECOND - 1), raised);
         assert_eq!(judge(raised, &quiet, 5 * SECOND), Alarm::Calm);
     }
 
-    /// Stuck attempts that began ten seconds ago, of a longer T1, neither feed it nor let it flap.
+    /// With a longer T1, attempts that became stuck after the flood keep the alarm raised, but do not prolong it.
     #[test]
-    fn it_does_not_flap_while_the_last_ones_reach_t1() {
+    fn the_alarm_does_not_flap_while_the_last_attempts_reach_t1() {
         let raised = judge(Alarm::Calm, &second(300, 300, 300, 0), 0);
         assert_eq!(judge(raised, &second(600, 300, 0, 0), 6 * SECOND), raised);
         assert_eq!(judge(raised, &second(600, 0, 0, 0), 7 * SECOND), Alarm::Calm);
     }
 
-    /// Short intervals make no alarm of what long ones would not.
+    /// The limit of growth does not depend on the interval's length.
     #[test]
-    fn growth_is_a_second() {
+    fn growth_is_per_second() {
         let short = |stuck| Inflow { elapsed_ns: SECOND / 10, ..second(100, stuck, 0, 0) };
         assert_eq!(judge(Alarm::Calm, &short(0), 0), Alarm::Calm);
         assert_ne!(judge(Alarm::Calm, &short(1), 0), Alarm::Calm);

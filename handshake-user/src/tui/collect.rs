@@ -1,5 +1,4 @@
-//! What is kept of the records while a snapshot reads them: the oldest open attempts, the latest UDP flows, how many
-//! records are in which state. A table may hold millions, so never more than a few thousand are kept.
+//! Keeps some of the records while a snapshot reads them: the oldest open attempts, the latest UDP flows, and the number of records by state. A table may hold millions of records, so only a few thousand are kept.
 
 use std::cell::RefCell;
 use std::collections::BinaryHeap;
@@ -12,29 +11,29 @@ use handshake_common::record::{Clocks, Detail, Now, Record, State};
 use super::filter::ListFilter;
 use handshake_agent::model::flow::{Flow, FlowId};
 
-/// Open attempts kept, the oldest of them.
+/// Most open attempts kept: the oldest.
 pub(crate) const OPEN_KEPT: usize = 2_000;
-/// UDP flows kept, the latest of them.
+/// Most UDP flows kept: the latest.
 const UDP_KEPT: usize = 500;
-/// The states of which records are kept, as bits.
+/// The states whose records are kept, as bits.
 const KEPT_STATES: u64 = State::OPEN as u64 | State::UDP as u64;
 
-/// What was kept.
+/// The kept records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeptRecords {
     /// The oldest open attempts that pass the filter, the oldest first.
     pub(crate) open: Vec<Flow>,
-    /// Open attempts that pass the filter, kept or not.
+    /// Number of open attempts that pass the filter, kept or not.
     pub(crate) open_found: u64,
     /// The latest UDP flows that pass the filter, the latest first.
     pub(crate) udp: Vec<Flow>,
-    /// Records by state.
+    /// Number of records by state.
     pub(crate) occupancy: Occupancy,
-    /// The one that was asked for, if it is still there.
+    /// The flow that was asked for, if its record still exists.
     pub(crate) wanted: Option<Flow>,
 }
 
-/// A source that keeps what passes by.
+/// A source that keeps some of the records that are read through it.
 pub(crate) struct Collecting<'a> {
     source: &'a mut dyn Source,
     filter: &'a ListFilter,
@@ -43,12 +42,12 @@ pub(crate) struct Collecting<'a> {
 }
 
 impl<'a> Collecting<'a> {
-    /// Keeps of `source` what passes `filter`, and the one that is wanted.
+    /// Reads `source`, and keeps records that pass `filter` and the wanted one.
     pub(crate) fn new(source: &'a mut dyn Source, filter: &'a ListFilter, wanted: Option<FlowId>) -> Self {
         Self { source, filter, wanted, selection: RefCell::new(RecordSelection::new()) }
     }
 
-    /// What was kept of the latest scan.
+    /// The records kept by the latest scan.
     pub(crate) fn kept(self) -> KeptRecords {
         self.selection.into_inner().kept()
     }
@@ -59,7 +58,7 @@ impl Source for Collecting<'_> {
         self.source.read()
     }
 
-    /// Looks on itself: it is the only one.
+    /// Scans with its own onlooker; there is no other.
     fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
         let mut selection = RecordSelection::new();
         let moment = Moment { now, stopped: false, clocks: self.source.clocks() };
@@ -71,7 +70,7 @@ impl Source for Collecting<'_> {
                 selection.wanted = Some(Flow::of(*record));
             }
         };
-        // The one that is wanted may be in any state by now.
+        // The wanted flow may be in any state by now.
         let states = if self.wanted.is_some() { u64::MAX } else { KEPT_STATES };
         let mut onlooker = Onlooker::new(states, &mut show);
         let scan = self.source.scan(now, Some(&mut onlooker));
@@ -112,11 +111,11 @@ impl RecordSelection {
         }
     }
 
-    /// Asked of every record that is shown: the cheapest questions come first.
+    /// Adds a record if it should be kept. Called for every record shown, so the cheapest checks come first.
     fn add(&mut self, record: &Record, filter: &ListFilter, moment: &Moment) {
         let Moment { now, clocks, .. } = moment;
         match &record.detail {
-            // One past T2 is open no more.
+            // An attempt past T2 is no longer open.
             Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
                 if filter.is_empty() || filter.admits_record(record, moment) {
                     self.open_found += 1;
@@ -125,7 +124,7 @@ impl RecordSelection {
             }
             Detail::Udp(udp) if !record.expired(*now, clocks) => {
                 if filter.is_empty() || filter.admits_record(record, moment) {
-                    // The latest first: the least of what is left of time.
+                    // Inverted, so that the latest flow has the least key.
                     self.udp.offer(u64::MAX - udp.opened_ns, record);
                 }
             }
@@ -144,8 +143,7 @@ impl RecordSelection {
     }
 }
 
-/// The records with the least keys, so many at most. They stay in their places; the heap, with the largest key on top,
-/// moves no more than keys and places.
+/// The records with the least keys, up to a maximum. Records stay in place; the heap, with the largest key on top, moves only keys and indices.
 struct LeastRecords {
     most: usize,
     records: Vec<Record>,
@@ -169,7 +167,7 @@ impl LeastRecords {
         }
     }
 
-    /// By their keys.
+    /// The flows in the order of their keys.
     fn sorted(self) -> Vec<Flow> {
         let order = self.heap.into_sorted_vec();
         order.into_iter().map(|(_, place)| Flow::of(self.records[place])).collect()
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_open_ones_are_kept_and_all_are_counted() {
+    fn the_oldest_open_attempts_are_kept_and_all_are_counted() {
         let mut fake = Fake::new();
         let many = OPEN_KEPT as u64 + 700;
         for age in 0..many {
@@ -214,9 +212,9 @@ mod tests {
         assert_eq!(kept.occupancy[State::SynSent as usize], many / 2 + 1);
     }
 
-    /// A filter is asked before the room is given away.
+    /// The filter applies before the limit.
     #[test]
-    fn what_does_not_fit_takes_no_room() {
+    fn a_record_that_the_filter_rejects_takes_no_room() {
         let mut fake = Fake::new();
         for _ in 0..OPEN_KEPT {
             fake.open(1, State::SynSent, 9 * SECOND);
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wanted_one_is_found_whatever_the_filter_says() {
+    fn the_wanted_flow_is_found_despite_the_filter() {
         let mut fake = Fake::new();
         let at = fake.open(1, State::SynSent, SECOND);
         let id = Flow::of(fake.records[at]).id();

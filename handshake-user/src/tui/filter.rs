@@ -1,11 +1,10 @@
-//! What a person is looking for: words that a conversation must all fit. Pure.
+//! The filter of the lists: words that a flow must all match. Pure.
 //!
 //! ```text
 //! port:443 verdict:half_open 10.0.0.0/8 eth
 //! ```
 //!
-//! Words that ask for numbers are cheap enough to be asked of every record while the tables are read; plain text is
-//! looked for among what was kept.
+//! Words about numbers are cheap enough to be checked for every record while the tables are read. Plain text is searched in the kept records only.
 
 use std::net::SocketAddr;
 
@@ -20,15 +19,15 @@ use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 use super::service::ServiceLine;
 use handshake_agent::model::flow::Flow;
 
-/// A filter; the empty one lets everything through.
+/// A filter of flows and services; the empty one admits everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListFilter {
-    /// As it was typed.
+    /// The text as typed.
     pub(crate) text: String,
     terms: Vec<FilterTerm>,
 }
 
-/// One word.
+/// One word of a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum FilterTerm {
     /// `port:443`, `port:8000-8100`, at either end.
@@ -37,22 +36,22 @@ enum FilterTerm {
     Net(Net),
     /// `10.0.0.2:443`, at either end.
     Socket { address: Net, port: u16 },
-    /// `verdict:half_open`: a verdict of TCP or UDP, by name.
+    /// `verdict:half_open`: a verdict of TCP or UDP by name.
     Verdict(&'static str),
     /// `cause:no_ack`.
     Cause(Cause),
     /// `tcp` and `udp`.
     Udp(bool),
-    /// Anything else, in lower case.
+    /// Any other text, in lower case.
     Text(String),
 }
 
 impl ListFilter {
-    /// Reads what was typed.
+    /// Parses the typed text.
     ///
     /// # Errors
     ///
-    /// Says which word is wrong, and what could stand there.
+    /// The wrong word, and what is valid instead.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let terms = text.split_whitespace().map(term).collect::<Result<_, _>>()?;
         Ok(Self { text: text.trim().to_owned(), terms })
@@ -64,17 +63,17 @@ impl ListFilter {
         Self { text, terms: vec![FilterTerm::Udp(udp), socket(service)] }
     }
 
-    /// Does it let everything through?
+    /// Whether the filter admits everything.
     pub(crate) const fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }
 
-    /// Does it ask for text, which is not looked for in every record?
+    /// Whether the filter has plain text, which is not searched in every record.
     pub(crate) fn has_text(&self) -> bool {
         self.terms.iter().any(|term| matches!(term, FilterTerm::Text(_)))
     }
 
-    /// Does a record fit all words but the plain text?
+    /// Whether a record matches all words except plain text.
     pub(crate) fn admits_record(&self, record: &Record, moment: &Moment) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Port(range) => {
@@ -91,7 +90,7 @@ impl ListFilter {
         })
     }
 
-    /// Does an attempt fit all words? `interface` is where it was seen; without it plain text is not looked for.
+    /// Whether an attempt matches all words. `interface` is where it was first seen; without it, plain text is not checked.
     pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Verdict(name) => attempt.standing(moment).name() == *name,
@@ -110,7 +109,7 @@ impl ListFilter {
         })
     }
 
-    /// Does a service fit? A verdict asks for services that have any of it.
+    /// Whether a service matches all words. A verdict matches if any flow of the service has it.
     pub(crate) fn admits_service(&self, line: &ServiceLine) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Port(range) => {
@@ -143,7 +142,7 @@ fn term(word: &str) -> Result<FilterTerm, String> {
         Some(("verdict", value)) => verdict(value),
         Some(("cause", value)) => cause(value),
         Some(("net", value)) => value.parse::<Cidr>().map(|net| FilterTerm::Net(net.net())),
-        Some((key, _)) => Err(format!("{key}: is none of port:, verdict:, cause:, net:")),
+        Some((key, _)) => Err(format!("unknown '{key}:'; use port:, verdict:, cause: or net:")),
         None if word == "tcp" || word == "udp" => Ok(FilterTerm::Udp(word == "udp")),
         None => Ok(FilterTerm::Text(word.to_lowercase())),
     }
@@ -160,12 +159,12 @@ fn verdict(name: &str) -> Result<FilterTerm, String> {
     let found = all.into_iter().find(|each| *each == name);
     found
         .map(FilterTerm::Verdict)
-        .ok_or_else(|| format!("'{name}' is no verdict such as half_open or refused"))
+        .ok_or_else(|| format!("'{name}' is not a verdict such as half_open or refused"))
 }
 
 fn cause(name: &str) -> Result<FilterTerm, String> {
     let found = Cause::ALL.into_iter().find(|cause| cause.name() == name);
-    found.map(FilterTerm::Cause).ok_or_else(|| format!("'{name}' is no cause: no_syn_ack, no_ack"))
+    found.map(FilterTerm::Cause).ok_or_else(|| format!("'{name}' is not a cause: use no_syn_ack or no_ack"))
 }
 
 fn ends(record: &Record) -> [([u32; 4], u16); 2] {
@@ -214,7 +213,7 @@ mod tests {
     use crate::testing::{TERMINAL, firsts};
     use handshake_agent::model::flow::Flow;
 
-    /// What is typed, and which of the conversations below it leaves.
+    /// A filter, and the indices of the flows below that it admits.
     const TABLE: [(&str, &[usize]); 20] = [
         ("", &[0, 1, 2, 3]),
         ("  ", &[0, 1, 2, 3]),
@@ -239,7 +238,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_filter_is_its_words_together() {
+    fn a_flow_must_match_every_word() {
         let all = [
             record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived),
             record("[2001:db8::1]:40001", "[2001:db8::2]:443", State::Established),
@@ -247,24 +246,24 @@ mod tests {
             udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting),
         ];
         let fake = Fake::new();
-        let moment = Moment { now: fake.reading.now, stopped: false, clocks: at_five_seconds(&fake) };
+        let moment = Moment { now: fake.reading.now, stopped: false, clocks: without_expiry(&fake) };
         for (text, left) in TABLE {
             let filter = ListFilter::parse(text).expect(text);
             let fits = |at: &usize| filter.admits(&Flow::of(all[*at]), &moment, Some("eth0"));
             assert_eq!((0..all.len()).filter(fits).collect::<Vec<_>>(), left, "{text}");
-            // What the scan leaves out, the list would have too.
+            // The scan must not leave out what the list would show.
             let passes = |at: &usize| filter.admits_record(&all[*at], &moment);
             assert!(left.iter().all(passes), "{text}");
             assert_eq!(filter.is_empty(), text.trim().is_empty());
         }
     }
 
-    /// Opened at boot, which was 1000 s ago: with a T2 beyond that they are half-open.
-    fn at_five_seconds(fake: &Fake) -> handshake_common::record::Clocks {
+    /// The flows were opened at boot, 1000 s ago. Without a T2, they are half-open.
+    fn without_expiry(fake: &Fake) -> handshake_common::record::Clocks {
         handshake_common::record::Clocks { expire_after_ns: u64::MAX, ..fake.clocks() }
     }
 
-    /// Each word in docs/terminal.md is understood as more than text, and each kind of word is there.
+    /// Each word in docs/terminal.md parses as more than text, and each kind of word is documented.
     #[test]
     fn each_word_is_documented() {
         let words = firsts(TERMINAL, "filter word");
@@ -288,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_word_is_told() {
+    fn a_wrong_word_has_a_message() {
         for (text, said) in [
             ("port:https", "'https' is no port (0 to 65535)"),
             ("port:9-8", "the range ends before it begins"),
-            ("verdict:halfopen", "'halfopen' is no verdict such as half_open or refused"),
-            ("cause:none", "'none' is no cause: no_syn_ack, no_ack"),
-            ("host:a", "host: is none of port:, verdict:, cause:, net:"),
+            ("verdict:halfopen", "'halfopen' is not a verdict such as half_open or refused"),
+            ("cause:none", "'none' is not a cause: use no_syn_ack or no_ack"),
+            ("host:a", "unknown 'host:'; use port:, verdict:, cause: or net:"),
             ("net:10", "'10' is no IP address"),
         ] {
             assert_eq!(ListFilter::parse(text), Err(said.to_owned()), "{text}");

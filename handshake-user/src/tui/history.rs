@@ -1,45 +1,45 @@
-//! The latest minutes, an entry an interval: what the sparklines are drawn from. Pure.
+//! The rates of the latest intervals, from which the sparklines are drawn. Pure.
 
 use std::collections::VecDeque;
 
 use handshake_agent::model::snapshot::{Books, Interval};
 use handshake_common::verdict::Verdict;
 
-/// Entries kept: as many as the widest terminal has columns for.
+/// Most intervals kept: enough for the widest terminal.
 const KEPT: usize = 300;
 
-/// What one interval brought.
+/// The rates of one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IntervalRates {
-    /// Attempts begun a second.
+    /// Attempts begun per second.
     pub(crate) attempts: u64,
-    /// Attempts completed a second.
+    /// Attempts completed per second.
     pub(crate) completed: u64,
-    /// Attempts a second that became half-open.
+    /// Attempts that became half-open, per second.
     pub(crate) half_opened: u64,
-    /// Attempts a second that ended without being established, whatever the verdict.
+    /// Attempts that ended without being established, per second, with any verdict.
     pub(crate) failed: u64,
-    /// Half-open at its end.
+    /// Attempts half-open at the interval's end.
     pub(crate) half_open: u64,
 }
 
 impl IntervalRates {
-    /// Of the interval.
+    /// The rates of an interval with so many half-open attempts at its end.
     pub(crate) fn of(interval: &Interval<'_>, half_open: u64) -> Self {
-        let a_second = |count: u64| per_second(count, interval.elapsed_ns());
+        let per_second_of = |count: u64| per_second(count, interval.elapsed_ns());
         Self {
-            attempts: a_second(interval.rise(|s| s.tcp.books.attempts)),
-            completed: a_second(interval.rise(|s| s.tcp.books.verdict(Verdict::Completed))),
-            half_opened: a_second(interval.rise(|s| {
+            attempts: per_second_of(interval.rise(|s| s.tcp.books.attempts)),
+            completed: per_second_of(interval.rise(|s| s.tcp.books.verdict(Verdict::Completed))),
+            half_opened: per_second_of(interval.rise(|s| {
                 s.tcp.books.verdict(Verdict::HalfOpen) + s.tcp.books.verdict(Verdict::HalfOpenExpired)
             })),
-            failed: a_second(interval.rise(|s| failed(&s.tcp.books))),
+            failed: per_second_of(interval.rise(|s| failed(&s.tcp.books))),
             half_open,
         }
     }
 }
 
-/// Attempts that are half-open, or were when they were given up: past T1, superseded, expired or pushed out.
+/// Attempts that are half-open, or that were superseded, expired or evicted while open.
 pub(crate) fn stuck(books: &Books) -> u64 {
     books.verdict(Verdict::HalfOpen)
         + books.verdict(Verdict::HalfOpenExpired)
@@ -47,26 +47,26 @@ pub(crate) fn stuck(books: &Books) -> u64 {
         + books.verdict(Verdict::Evicted)
 }
 
-/// Attempts that have ended and never were established.
+/// Attempts that have ended without being established.
 pub(crate) fn failed(books: &Books) -> u64 {
     let open = books.verdict(Verdict::Opening) + books.verdict(Verdict::HalfOpen);
     books.attempts.saturating_sub(books.verdict(Verdict::Completed)).saturating_sub(open)
 }
 
-/// So many in so long, a second.
+/// A count in `ns` nanoseconds as a rate per second.
 fn per_second(count: u64, ns: u64) -> u64 {
     let rate = u128::from(count) * 1_000_000_000 / u128::from(ns.max(1));
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// The pulses kept, the oldest first.
+/// The rates of the latest intervals, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RateHistory {
     rates: VecDeque<IntervalRates>,
 }
 
 impl RateHistory {
-    /// Notes one more.
+    /// Adds the rates of the latest interval.
     pub(crate) fn push(&mut self, rates: IntervalRates) {
         if self.rates.len() == KEPT {
             self.rates.pop_front();
@@ -74,12 +74,12 @@ impl RateHistory {
         self.rates.push_back(rates);
     }
 
-    /// The latest.
+    /// The rates of the latest interval; zeros before the first.
     pub(crate) fn last(&self) -> IntervalRates {
         self.rates.back().copied().unwrap_or_default()
     }
 
-    /// One figure of the latest `count`, the oldest first.
+    /// One figure of the latest `count` intervals, the oldest first.
     pub(crate) fn series(&self, count: usize, figure: impl Fn(&IntervalRates) -> u64) -> Vec<u64> {
         let skipped = self.rates.len().saturating_sub(count);
         self.rates.iter().skip(skipped).map(figure).collect()
@@ -94,7 +94,7 @@ mod tests {
     use super::{IntervalRates, KEPT, RateHistory, failed, per_second, stuck};
 
     #[test]
-    fn the_latest_are_kept() {
+    fn only_the_latest_intervals_are_kept() {
         let mut history = RateHistory::default();
         assert_eq!(history.last(), IntervalRates::default());
         for attempts in 0..=KEPT as u64 {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stuck_and_what_failed() {
+    fn stuck_and_failed_attempts_are_summed_from_the_books() {
         let figures = [
             (Verdict::Completed, [60, 0]),
             (Verdict::Refused, [10, 0]),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_a_second() {
+    fn rates_are_per_second_of() {
         assert_eq!((per_second(250, 250_000_000), per_second(3, 2_000_000_000)), (1_000, 1));
         assert_eq!(per_second(u64::MAX, 1), u64::MAX);
     }

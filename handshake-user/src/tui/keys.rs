@@ -1,62 +1,65 @@
-//! Keys, and what each means. Pure.
+//! The keys and their actions. Pure.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "a terminal has many keys, and most mean nothing here")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a terminal has many keys, most of which have no action here"
+)]
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::screen::Screen;
 
-/// What a person wants.
+/// The action of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// End.
+    /// Quit.
     Quit,
-    /// The overlay with the keys.
+    /// Show or hide the help.
     Help,
-    /// The next screen.
+    /// Show the next screen.
     Next,
-    /// The one before.
+    /// Show the previous screen.
     Previous,
-    /// A screen by its number.
+    /// Show this screen.
     Go(Screen),
-    /// The cursor elsewhere.
+    /// Move the cursor.
     Move(Motion),
-    /// A closer look at what the cursor is on.
+    /// Open the row under the cursor.
     Open,
-    /// Back from where one is.
+    /// Close what is open, or clear the filter.
     Back,
-    /// Type a filter.
+    /// Begin to type a filter.
     Filter,
     /// Sort by the next column.
     Sort,
-    /// The other way round.
+    /// Reverse the order.
     Reverse,
-    /// Stop the picture, or let it go on.
+    /// Freeze the screen, or continue.
     Freeze,
-    /// The snapshot as JSON into a file.
+    /// Write the snapshot as JSON to a file.
     Write,
-    /// Draw everything anew: something else wrote on the terminal.
+    /// Redraw everything, after another program wrote to the terminal.
     Redraw,
-    /// The filter that is being typed.
+    /// Edit the filter that is being typed.
     Edit(Edit),
 }
 
-/// What happens to a filter that is being typed.
+/// A change of the filter that is being typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Edit {
-    /// One more character.
+    /// Append a character.
     Type(char),
-    /// The last one back.
+    /// Erase the last character.
     Erase,
-    /// All of it back.
+    /// Erase everything.
     Clear,
-    /// It is as wanted.
+    /// Finish typing.
     Accept,
-    /// No filter after all.
+    /// Remove the filter.
     Cancel,
 }
 
-/// Where the cursor goes.
+/// A motion of the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Motion {
     /// A row up.
@@ -73,7 +76,7 @@ pub(crate) enum Motion {
     Last,
 }
 
-/// What a key means; `typing`: a filter is being typed.
+/// The action of a key, if it has one. `typing` says whether a filter is being typed.
 pub(crate) fn action(key: KeyEvent, typing: bool) -> Option<Action> {
     if key.kind == KeyEventKind::Release {
         return None;
@@ -135,26 +138,26 @@ const fn pressed(code: KeyCode) -> Option<Action> {
     })
 }
 
-/// The keys as help lists them; each row's keys are in the table of the test.
+/// The keys and their meanings as the help lists them.
 pub(crate) const HELP: [(&str, &str); 12] = [
-    ("Tab ] [ 1-4", "next screen, the one before, by number"),
-    ("↑ ↓ j k", "a row up or down"),
-    ("PgUp PgDn", "a page up or down; Space too"),
-    ("g G", "the first row, the last; Home, End too"),
-    ("Enter", "an attempt's ladder; a service's attempts"),
-    ("Esc", "back; no filter"),
+    ("Tab ] [ 1-4", "next screen, previous screen, screen by number"),
+    ("↑ ↓ j k", "one row up or down"),
+    ("PgUp PgDn", "one page up or down; also Space"),
+    ("g G", "first row, last row; also Home, End"),
+    ("Enter", "ladder of an attempt; attempts of a service"),
+    ("Esc", "back; clear the filter"),
     ("/", "filter: port:443 verdict:refused 10.0.0.0/8"),
-    ("s S", "sort by the next column; the other way"),
-    ("p", "freeze the picture; let it go on"),
-    ("w", "write the snapshot as JSON, into this folder"),
+    ("s S", "sort by the next column; reverse the order"),
+    ("p", "freeze the screen; continue"),
+    ("w", "write the snapshot as JSON to this folder"),
     ("? h", "this help"),
-    ("q Ctrl-C", "quit; the last report stays on the screen"),
+    ("q Ctrl-C", "quit and print the last report"),
 ];
 
-/// What else a filter may say, where help has room for it.
+/// More about filters, if the help has room.
 pub(crate) const FILTERS: [&str; 2] = [
     "filters: 10.0.0.2:443 cause:no_ack tcp udp, and any text",
-    "words must all fit; verdicts are named as in reports",
+    "all words must match; verdicts are named as in reports",
 ];
 
 #[cfg(test)]
@@ -210,7 +213,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_key_means_one_thing() {
+    fn each_key_has_its_action() {
         for (code, means) in NORMAL {
             assert_eq!(action(KeyEvent::from(code), false), Some(means), "{code:?}");
         }
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn ctrl_c_ends_also_while_typing() {
+    fn ctrl_c_quits_while_typing_as_well() {
         let control = |character| KeyEvent::new(KeyCode::Char(character), KeyModifiers::CONTROL);
         for typing in [false, true] {
             assert_eq!(action(control('c'), typing), Some(Action::Quit));
@@ -236,15 +239,15 @@ mod tests {
         assert_eq!(action(alt, false), None);
     }
 
-    /// Terminals that tell of it send each key twice.
+    /// Terminals that report releases send each key twice.
     #[test]
-    fn a_key_that_is_let_go_means_nothing() {
+    fn the_release_of_a_key_has_no_action() {
         let mut key = KeyEvent::from(KeyCode::Char('q'));
         key.kind = KeyEventKind::Release;
         assert_eq!(action(key, false), None);
     }
 
-    /// As docs/terminal.md names a key.
+    /// The name of a key in docs/terminal.md.
     fn name(code: KeyCode) -> String {
         let name = match code {
             KeyCode::Char(' ') => "Space",
@@ -261,7 +264,7 @@ mod tests {
         name.to_owned()
     }
 
-    /// With Control, the letters that mean something.
+    /// The letters that have an action with Control.
     fn with_control(typing: bool) -> impl Iterator<Item = String> {
         let means = move |letter: &char| {
             action(KeyEvent::new(KeyCode::Char(*letter), KeyModifiers::CONTROL), typing).is_some()
@@ -269,7 +272,7 @@ mod tests {
         ('a'..='z').filter(means).map(|letter| format!("Ctrl-{}", letter.to_ascii_uppercase()))
     }
 
-    /// docs/terminal.md has each key, and no other.
+    /// docs/terminal.md has exactly these keys.
     #[test]
     fn each_key_is_documented() {
         let keys = NORMAL.iter().map(|(code, _)| name(*code)).chain(with_control(false));
@@ -281,9 +284,9 @@ mod tests {
         assert_eq!(firsts(TERMINAL, "key while typing"), typed.collect());
     }
 
-    /// Each single character that help names means something.
+    /// Each single character in the help has an action.
     #[test]
-    fn help_lists_keys_that_are_there() {
+    fn each_key_in_the_help_has_an_action() {
         for (keys, _) in HELP {
             for name in keys.split(' ').filter(|name| name.len() == 1) {
                 let code = KeyCode::Char(name.chars().next().expect("one character"));

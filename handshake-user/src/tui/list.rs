@@ -1,5 +1,4 @@
-//! What the two lists hold, and in which order: the columns that they are sorted by, and the rows that pass the filter.
-//! The cursor and the drawing both ask here. Pure.
+//! The rows of the two lists, filtered and sorted, and the columns to sort by. Used by the cursor and by drawing. Pure.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -13,42 +12,42 @@ use super::scene::Scene;
 use super::service::ServiceLine;
 use handshake_agent::model::flow::Flow;
 
-/// The order of a list.
+/// The sort order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SortOrder<C> {
-    /// By this column.
+    /// The column to sort by.
     pub(crate) column: C,
-    /// From its other end.
+    /// Whether the order is reversed.
     pub(crate) reversed: bool,
 }
 
-/// A column. Sorting goes through those that lists are sorted by, in this order.
+/// A column of the attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptColumn {
-    /// How old while open, when it ended else.
+    /// The age of an open attempt, or the time of day at which an attempt ended.
     Age,
-    /// How it stands.
+    /// The verdict.
     Verdict,
-    /// Why it is not completed.
+    /// Why the attempt is not completed.
     Cause,
-    /// SYNs and SYN+ACKs sent again.
+    /// Repeated SYNs and SYN+ACKs.
     Retransmissions,
-    /// Who began.
+    /// The initiator's address and port.
     Initiator,
-    /// The other end.
+    /// The responder's address and port.
     Responder,
-    /// SYN → SYN+ACK.
+    /// The time from SYN to SYN+ACK.
     FirstLeg,
-    /// SYN+ACK → ACK.
+    /// The time from SYN+ACK to ACK.
     SecondLeg,
-    /// Until it expires.
+    /// The time until the record expires.
     Left,
-    /// Where it was first seen.
+    /// The interface where it was first seen.
     Interface,
 }
 
 impl AttemptColumn {
-    /// The next that lists are sorted by.
+    /// The next column to sort by, in the order of the key `s`.
     pub(crate) const fn next(self) -> Self {
         match self {
             Self::Age => Self::Verdict,
@@ -71,7 +70,7 @@ impl AttemptColumn {
             Self::Retransmissions => b.retransmits().cmp(&a.retransmits()),
             Self::Initiator => a.end(Side::Initiator).cmp(&b.end(Side::Initiator)),
             Self::Responder => a.end(Side::Responder).cmp(&b.end(Side::Responder)),
-            // As they come: open ones, the oldest first, then the latest.
+            // The order of the scene: open attempts, the oldest first, then ended ones, the latest first.
             Self::Age | Self::Cause | Self::FirstLeg | Self::SecondLeg | Self::Left | Self::Interface => {
                 Ordering::Equal
             }
@@ -79,31 +78,31 @@ impl AttemptColumn {
     }
 }
 
-/// A column. TCP and UDP share the places, not all of the titles.
+/// A column of the services. TCP and UDP share the columns, but not all titles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServiceColumn {
-    /// The responder.
+    /// The responder's address and port.
     Service,
-    /// Attempts, flows.
+    /// TCP attempts or UDP flows.
     Begun,
-    /// Those a second in the window.
+    /// Attempts or flows per second in the window.
     Rate,
-    /// Completed, answered: their share.
+    /// The share that completed or was answered.
     Good,
-    /// Half-open, unanswered.
+    /// Half-open attempts or unanswered flows.
     Waiting,
-    /// Refused, unreachable.
+    /// Refused attempts or unreachable flows.
     Refused,
-    /// Failed in any way, multicast.
+    /// Attempts that failed with any verdict, or multicast flows.
     Failed,
-    /// The middle of the latest times SYN → SYN+ACK.
+    /// The median of the latest times from SYN to SYN+ACK.
     FirstLeg,
-    /// The middle of the latest times SYN+ACK → ACK.
+    /// The median of the latest times from SYN+ACK to ACK.
     SecondLeg,
 }
 
 impl ServiceColumn {
-    /// The next that lists are sorted by.
+    /// The next column to sort by, in the order of the key `s`.
     pub(crate) const fn next(self) -> Self {
         match self {
             Self::Begun => Self::Waiting,
@@ -114,7 +113,7 @@ impl ServiceColumn {
         }
     }
 
-    /// The largest first, but for names, and the smallest share of good ones first.
+    /// Sorts by the column: counts and times descending, shares ascending, services by address.
     fn sort(self, rows: &mut [&ServiceLine]) {
         match self {
             Self::Service => rows.sort_by_key(|line| (line.service.is_none(), line.service)),
@@ -128,7 +127,7 @@ impl ServiceColumn {
     }
 }
 
-/// The attempts and flows that pass the filter, in their order.
+/// The attempts and flows that pass the filter, sorted.
 pub(crate) fn attempts<'a>(
     scene: &'a Scene,
     filter: &ListFilter,
@@ -145,7 +144,7 @@ pub(crate) fn attempts<'a>(
     rows
 }
 
-/// The services that pass the filter, in their order: TCP's first.
+/// The services that pass the filter, sorted: those of TCP, then those of UDP.
 pub(crate) fn services<'a>(
     scene: &'a Scene,
     filter: &ListFilter,

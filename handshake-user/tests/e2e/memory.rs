@@ -42,7 +42,7 @@ fn the_tables_take_the_documented_bytes_per_flow() -> Result<()> {
             let line = format!("take {} MiB", all.div_ceil(MEBIBYTE));
             let found = outcome.stdout.lines().find(|said| said.contains(&line));
             let found = found.with_context(|| format!("{all} locked, no {line:?} in {}", outcome.stdout))?;
-            ensure!(found.contains(&format!("{BYTES_A_FLOW} bytes a flow")), "{found}");
+            ensure!(found.contains(&format!("{BYTES_A_FLOW} bytes per flow")), "{found}");
         }
     }
     Ok(())

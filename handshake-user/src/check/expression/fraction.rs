@@ -1,9 +1,9 @@
-//! Exact numbers: 999 of 1000 is 99.9 %, and no rounding decides a gate.
+//! Exact rational numbers, so that rounding never decides a gate: 999 of 1000 is 99.9 %.
 
 use std::cmp::Ordering;
 use std::fmt;
 
-/// A fraction in lowest terms; the denominator is above 0.
+/// A fraction in lowest terms with a positive denominator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fraction {
     numerator: i128,
@@ -14,7 +14,7 @@ impl Fraction {
     /// 0.
     pub(crate) const ZERO: Self = Self { numerator: 0, denominator: 1 };
 
-    /// `None` when the denominator is 0, or a number is out of range.
+    /// A fraction; `None` if the denominator is 0 or a number is out of range.
     pub(crate) fn new(numerator: i128, denominator: i128) -> Option<Self> {
         let divisor = gcd(numerator.unsigned_abs(), denominator.unsigned_abs());
         let divisor = i128::try_from(divisor).ok().filter(|_| denominator != 0)?;
@@ -23,56 +23,56 @@ impl Fraction {
         Some(Self { numerator, denominator: (denominator / divisor).checked_mul(sign)? })
     }
 
-    /// The sum, while it is in range.
+    /// The sum; `None` if it is out of range.
     pub(crate) fn plus(self, other: Self) -> Option<Self> {
         let left = self.numerator.checked_mul(other.denominator)?;
         let right = other.numerator.checked_mul(self.denominator)?;
         Self::new(left.checked_add(right)?, self.denominator.checked_mul(other.denominator)?)
     }
 
-    /// The difference, while it is in range.
+    /// The difference; `None` if it is out of range.
     pub(crate) fn minus(self, other: Self) -> Option<Self> {
         self.plus(Self { numerator: other.numerator.checked_neg()?, ..other })
     }
 
-    /// The product, while it is in range.
+    /// The product; `None` if it is out of range.
     pub(crate) fn times(self, other: Self) -> Option<Self> {
-        // Crosswise, so that what is in lowest terms stays as small as it can.
+        // Reduced crosswise first, so that the products stay small.
         let (left, right) =
             (Self::new(self.numerator, other.denominator)?, Self::new(other.numerator, self.denominator)?);
         let numerator = left.numerator.checked_mul(right.numerator)?;
         Self::new(numerator, left.denominator.checked_mul(right.denominator)?)
     }
 
-    /// The quotient; `None` over 0, and out of range.
+    /// The quotient; `None` if the divisor is 0 or the result is out of range.
     pub(crate) fn over(self, other: Self) -> Option<Self> {
         self.times(Self::new(other.denominator, other.numerator)?)
     }
 
-    /// Is it 0?
+    /// Whether the number is 0.
     pub(crate) const fn is_zero(self) -> bool {
         self.numerator == 0
     }
 
-    /// The number, when it is a whole one.
+    /// The number, if it is a whole one.
     pub(crate) fn whole(self) -> Option<i128> {
         (self.denominator == 1).then_some(self.numerator)
     }
 
-    /// The nearest of the numbers with so many decimals.
+    /// The number rounded to so many decimals, half up; `None` if it is out of range.
     pub(crate) fn rounded(self, decimals: u32) -> Option<Self> {
         let scale = 10_i128.checked_pow(decimals)?;
         let scaled = self.numerator.checked_mul(scale)?.checked_mul(2)?.checked_add(self.denominator)?;
         Self::new(scaled.div_euclid(self.denominator.checked_mul(2)?), scale)
     }
 
-    /// As programs write numbers; the nearest there is.
+    /// The nearest `f64`.
     #[expect(clippy::cast_precision_loss, reason = "a JSON number is read as a double anyway")]
     pub(crate) fn to_f64(self) -> f64 {
         self.numerator as f64 / self.denominator as f64
     }
 
-    /// The whole part, the sign of what is left, and the decimals of a number that [`rounded`](Self::rounded) gave.
+    /// Whether the number is negative, its whole part and its decimals, for a number from [`rounded`](Self::rounded).
     pub(crate) fn digits(self, decimals: u32) -> Option<(bool, u128, u128)> {
         let scale = 10_u128.checked_pow(decimals)?;
         let scaled = self.numerator.unsigned_abs().checked_mul(scale)? / self.denominator.unsigned_abs();
@@ -80,7 +80,7 @@ impl Fraction {
     }
 }
 
-/// In digits where they end, else as it is.
+/// As a decimal number if nine decimals are exact, else as a fraction.
 impl fmt::Display for Fraction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MOST_DECIMALS: u32 = 9;
@@ -115,7 +115,7 @@ impl PartialOrd for Fraction {
 }
 
 impl Ord for Fraction {
-    /// By whole parts, then by what is left turned upside down: nothing is multiplied, so nothing overflows.
+    /// Compares the whole parts, then the reciprocals of the remainders. Nothing is multiplied, so nothing overflows.
     fn cmp(&self, other: &Self) -> Ordering {
         let (mut left, mut right) = (*self, *other);
         let mut swapped = false;
@@ -152,7 +152,7 @@ mod tests {
     use super::Fraction;
 
     fn fraction(numerator: i128, denominator: i128) -> Fraction {
-        Fraction::new(numerator, denominator).expect("a small one")
+        Fraction::new(numerator, denominator).expect("a valid fraction")
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn order_holds_where_multiplication_would_overflow() {
+    fn comparison_does_not_overflow() {
         let huge = i128::MAX;
         let table = [
             (fraction(1, 3), fraction(1, 2)),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_goes_to_the_nearest() {
+    fn rounding_takes_the_nearest_decimal() {
         let table = [((2, 3), 1, (7, 10)), ((1, 4), 1, (3, 10)), ((-1, 4), 1, (-2, 10)), ((1, 1), 3, (1, 1))];
         for ((numerator, denominator), decimals, (to, of)) in table {
             assert_eq!(fraction(numerator, denominator).rounded(decimals), Some(fraction(to, of)));

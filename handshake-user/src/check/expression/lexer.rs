@@ -1,18 +1,18 @@
-//! Characters to words. Each knows its place in the text.
+//! Splits the text of an expectation into tokens, each with its place.
 
 use super::{Comparator, Fault, Fraction, Span};
 
-/// Digits that a number may have: more would not be a limit that anybody means.
+/// Most digits of a number. No sensible limit has more.
 const MOST_DIGITS: usize = 18;
 
-/// A word of an expectation.
+/// A token of an expectation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
     /// `completed`, `udp.flows`, `ms`
     Name(String),
     /// `99.9`
     Number(Fraction),
-    /// `{port=443}`: what stands between the braces, piece by piece.
+    /// `{port=443}`: name, value and place of each selector.
     Selectors(Vec<(String, String, Span)>),
     /// `>=`
     Comparison(Comparator),
@@ -22,10 +22,10 @@ pub(super) enum Token {
     End,
 }
 
-/// A word and its place.
+/// A token and its place.
 pub(super) type Placed = (Token, Span);
 
-/// All words of a text; the last is its end.
+/// The tokens of a text; the last one is [`Token::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, Fault> {
     let mut lexer = Lexer { characters: text.chars().collect(), at: 0 };
     let mut all = Vec::new();
@@ -79,7 +79,7 @@ impl Lexer {
         taken
     }
 
-    /// Digits, perhaps a point and more of them. What follows at once is its unit.
+    /// A number: digits, optionally with a point and decimals.
     fn number(&mut self) -> Result<Token, Fault> {
         let start = self.at;
         let whole = self.take_while(|c| c.is_ascii_digit());
@@ -88,12 +88,12 @@ impl Lexer {
             self.at += 1;
             decimals = self.take_while(|c| c.is_ascii_digit());
             if decimals.is_empty() {
-                return Err(Fault::new(self.span_from(start), "digits are missing behind the point"));
+                return Err(Fault::new(self.span_from(start), "digits are missing after the point"));
             }
         }
         let span = self.span_from(start);
         if whole.len() + decimals.len() > MOST_DIGITS {
-            return Err(Fault::new(span, format!("a number of more than {MOST_DIGITS} digits")));
+            return Err(Fault::new(span, format!("a number has at most {MOST_DIGITS} digits")));
         }
         let scale = 10_i128.pow(u32::try_from(decimals.len()).unwrap_or(0));
         let digits = format!("{whole}{decimals}").parse();
@@ -114,11 +114,11 @@ impl Lexer {
         let meant = if self.characters[start] == '=' { "==" } else { "!=" };
         Err(Fault::new(
             self.span_from(start),
-            format!("'{}' is no comparison; did you mean {meant}?", self.characters[start]),
+            format!("'{}' is not a comparison; did you mean {meant}?", self.characters[start]),
         ))
     }
 
-    /// `{name=value,…}`. Values are whatever stands up to the next comma: addresses have colons and points.
+    /// Selectors: `{name=value,…}`. A value extends to the next comma or brace, because addresses have colons and points.
     fn selectors(&mut self) -> Result<Token, Fault> {
         let open = self.at;
         let mut all = Vec::new();
@@ -144,16 +144,16 @@ impl Lexer {
 
     fn unexpected(&self, first: char) -> Fault {
         let message = match first {
-            '*' => "there is no multiplication: divide the other side".to_owned(),
-            '&' | '|' => "one comparison each: give --expect twice".to_owned(),
+            '*' => "there is no multiplication: divide the other side instead".to_owned(),
+            '&' | '|' => "one comparison each: give --expect twice, or ; between".to_owned(),
             '}' => "the opening '{' is missing".to_owned(),
-            _ => format!("'{}' has no meaning here", first.escape_debug()),
+            _ => format!("'{}' is not expected here", first.escape_debug()),
         };
         Fault::new(Span { start: self.at, length: 1 }, message)
     }
 }
 
-/// Whether a name goes on with this: figures are paths, units are letters.
+/// Whether a character belongs to a name: the path of a figure, or a unit.
 fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }

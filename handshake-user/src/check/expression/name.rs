@@ -1,4 +1,4 @@
-//! What names mean: a figure is one or more of the metrics, of all services or of some.
+//! Resolves names: a figure is one or more metrics, of all services or of some.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use handshake_common::verdict::Leg;
 
 use super::{Fault, Span, ValueKind};
 
-/// Functions of a leg: name, the metric below `latency.LEG`, and what it gives.
+/// Functions of a leg: the name, and the metric below `latency.LEG`.
 pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
     ("p50", "p50_ns"),
     ("p90", "p90_ns"),
@@ -21,33 +21,33 @@ pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
     ("excluded", "excluded"),
 ];
 
-/// The function of counts.
+/// The name of the function for rates.
 pub(crate) const RATE: &str = "rate";
 
-/// Names for what has its figures one level deeper, and the figures that are summed up for them.
+/// Short names, each with the metrics that it is the sum of.
 pub(crate) const SHORT: [(&str, &[&str]); 2] = [
     ("half_open", &["tcp.half_open.now"]),
     ("half_open_expired", &["tcp.half_open_expired.no_syn_ack", "tcp.half_open_expired.no_ack"]),
 ];
 
-/// Figures of a report under one name.
+/// A named figure of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figure {
-    /// As it was written.
+    /// The name as given.
     pub(crate) name: String,
-    /// The metrics it is the sum of, by name.
+    /// The names of the metrics that it is the sum of.
     pub(crate) metrics: Vec<&'static str>,
-    /// The services it is of; none: the whole report.
+    /// The selected services; if empty, the whole report.
     pub(crate) selectors: Vec<Selector>,
 }
 
 impl Figure {
-    /// Whether a service is one of those meant.
+    /// Whether a service is selected.
     pub(crate) fn takes(&self, service: SocketAddr) -> bool {
         self.selectors.iter().all(|selector| selector.takes(service))
     }
 
-    /// TCP's books of the services it is of; of a report with every service by name.
+    /// The TCP books of the selected services, from a report that lists every service by name.
     pub(crate) fn books(&self, snapshot: &Snapshot) -> Books {
         if self.selectors.is_empty() {
             return snapshot.tcp.books;
@@ -69,17 +69,17 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Which services count.
+/// A condition on services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Selector {
-    /// Those that listen on one of these.
+    /// The service's port is in this range.
     Port(PortRange),
-    /// Those at one of these addresses.
+    /// The service's address is in this network.
     Address(Cidr),
 }
 
 impl Selector {
-    /// Whether a service is one of those meant.
+    /// Whether a service matches.
     fn takes(self, service: SocketAddr) -> bool {
         match self {
             Self::Port(ports) => (ports.first..=ports.last).contains(&service.port()),
@@ -91,7 +91,7 @@ impl Selector {
         match name {
             "port" => value.parse().map(Self::Port),
             "address" => value.parse().map(Self::Address),
-            _ => Err(format!("no selector {}: there are port=443 and address=10.0.0.2", name.escape_debug())),
+            _ => Err(format!("no selector {}: use port=443 or address=10.0.0.2", name.escape_debug())),
         }
     }
 }
@@ -105,10 +105,10 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Selectors as they were written, each with its place.
+/// The name, the value and the place of each selector, not parsed yet.
 pub(super) type WrittenSelectors = [(String, String, Span)];
 
-/// A figure by its name, and what kind of number it is.
+/// Resolves a figure and its kind by name.
 pub(super) fn figure(
     name: &str,
     span: Span,
@@ -122,15 +122,12 @@ pub(super) fn figure(
     if let [(first, ..), (second, _, at), ..] = written
         && (first == second || written.len() > 2)
     {
-        return Err(Fault::new(
-            *at,
-            format!("{second} is selected by already; 8000-8100 is a range of ports"),
-        ));
+        return Err(Fault::new(*at, format!("{second} is given twice; 8000-8100 is a range of ports")));
     }
     let by_service = |metric: &&Metric<_>| SERVICE.iter().any(|service| service.name == metric.name);
     if !selectors.is_empty() && !metrics.iter().all(by_service) {
         let names: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
-        let message = format!("{name} is not counted by service; what is: {}", names.join(", "));
+        let message = format!("{name} is not counted per service; these are: {}", names.join(", "));
         return Err(Fault::new(span, message));
     }
     let kind = kind(metrics[0].unit);
@@ -138,7 +135,7 @@ pub(super) fn figure(
     Ok((Figure { name: name.to_owned(), metrics, selectors }, kind))
 }
 
-/// A figure of a leg: `p99(connect)`.
+/// Resolves a figure of a leg: `p99(connect)`.
 pub(super) fn of_leg(
     (function, at): (&str, Span),
     (leg, leg_at): (&str, Span),
@@ -146,26 +143,26 @@ pub(super) fn of_leg(
     let names = FUNCTIONS.map(|(name, _)| name);
     let Some((_, field)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else {
         let all = [names.as_slice(), &[RATE]].concat();
-        let message = format!("no function {function}: there are {}", all.join(", "));
+        let message = format!("no function {function}: use one of {}", all.join(", "));
         return Err(Fault::new(at, message));
     };
     let legs = Leg::ALL.map(Leg::name);
     let path = format!("latency.{leg}.{field}");
     let metric = METRICS.iter().find(|metric| legs.contains(&leg) && metric.name == path);
     let metric = metric.ok_or_else(|| {
-        let message = format!("{function} is of {}{}", legs.join(", "), meant(leg, &legs));
+        let message = format!("{function} takes {}{}", legs.join(", "), meant(leg, &legs));
         Fault::new(leg_at, message)
     })?;
     let name = format!("{function}({leg})");
     Ok((Figure { name, metrics: vec![&metric.name], selectors: Vec::new() }, kind(metric.unit)))
 }
 
-/// The path that people write: what TCP is understood needs no `tcp.`.
+/// The path without `tcp.`, which can be omitted.
 pub(crate) fn short(path: &str) -> &str {
     path.strip_prefix("tcp.").unwrap_or(path)
 }
 
-/// The metrics that a name stands for.
+/// The metrics of a name; `None` if the name is unknown.
 fn named(name: &str) -> Option<Vec<&'static Metric<Snapshot>>> {
     let find = |path: &str| METRICS.iter().find(|metric| metric.name == path);
     if let Some(metric) = find(name).or_else(|| find(&format!("tcp.{name}"))) {
@@ -187,14 +184,14 @@ fn unknown(name: &str, span: Span) -> Fault {
     }
     let paths = METRICS.iter().map(|metric| short(&metric.name));
     let known: Vec<&str> = paths.chain(SHORT.map(|(name, _)| name)).collect();
-    // A figure's last name alone: ack_ignored is signs.ack_ignored.
+    // The last part of a path alone: ack_ignored for signs.ack_ignored.
     let last = known.iter().find(|path| path.rsplit('.').next() == Some(name));
     let hint = last.map_or_else(|| meant(name, &known), |path| format!("; did you mean {path}?"));
-    let hint = if hint.is_empty() { ": --list-metrics has them all" } else { &hint };
+    let hint = if hint.is_empty() { ": --list-metrics lists all" } else { &hint };
     Fault::new(span, format!("no metric {name}{hint}"))
 }
 
-/// `; did you mean …?`, where something is close.
+/// `; did you mean …?`, if a known name is similar; otherwise empty.
 pub(super) fn meant(name: &str, known: &[&str]) -> String {
     similar::closest(known, name).map(|close| format!("; did you mean {close}?")).unwrap_or_default()
 }

@@ -1,13 +1,13 @@
-//! Words to a tree, by descent; and that what comes together is of one kind.
+//! Parses tokens into a tree by recursive descent, and checks the kinds of values.
 
 use super::lexer::{Placed, Token, tokens};
 use super::name::{self, RATE};
 use super::{Comparator, Expectation, ExpressionTerm, Fault, Fraction, Operation, Span, ValueKind};
 
-/// Parentheses within each other.
+/// Deepest nesting of parentheses.
 const DEEPEST: usize = 32;
 
-/// Reads an expectation.
+/// Parses an expectation.
 pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
     let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, percent: false };
     let left = parser.sum()?;
@@ -17,9 +17,9 @@ pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
     let kind = compared(&left, &right)?;
     let whole = left.span.to(right.span);
     let percent = parser.percent || [&left, &right].iter().all(|side| side.kind == ValueKind::Share);
-    // What is measured stands left.
+    // The measured side is put on the left.
     let (left, comparison, right) = match (left.is_constant(), right.is_constant()) {
-        (true, true) => return Err(Fault::new(whole, "no figure in it: it would always say the same")),
+        (true, true) => return Err(Fault::new(whole, "without a figure, the result is always the same")),
         (true, false) => (right, comparison.mirrored(), left),
         (false, _) => (left, comparison, right),
     };
@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
     Ok(Expectation { text: text.trim().to_owned(), left, comparison, right, kind, percent })
 }
 
-/// A term, what it is, and where it stands.
+/// A term with its kind and its place.
 struct Typed {
     term: ExpressionTerm,
     kind: ValueKind,
@@ -44,7 +44,7 @@ struct Parser {
     tokens: Vec<Placed>,
     at: usize,
     depth: usize,
-    /// A literal has been in percent.
+    /// Whether a literal was given in percent.
     percent: bool,
 }
 
@@ -57,7 +57,7 @@ impl Parser {
         self.tokens[self.at].1
     }
 
-    /// The next word; the end stays where it is.
+    /// Takes the next token. [`Token::End`] is never consumed.
     fn take(&mut self) -> Placed {
         let placed = self.tokens[self.at].clone();
         self.at = (self.at + 1).min(self.tokens.len() - 1);
@@ -124,7 +124,7 @@ impl Parser {
     fn parenthesised(&mut self, open: Span) -> Result<Typed, Fault> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err(Fault::new(open, "too many parentheses within each other"));
+            return Err(Fault::new(open, "parentheses are nested too deeply"));
         }
         let inner = self.sum()?;
         let close = self.close(open)?;
@@ -137,7 +137,7 @@ impl Parser {
         if self.take_sign(')') { Ok(span) } else { Err(Fault::new(open, "the closing ')' is missing")) }
     }
 
-    /// A number and its unit: `%`, one of time, or `/s`.
+    /// A number with its unit: `%`, a unit of time, or `/s`.
     fn literal(&mut self, number: Fraction, span: Span) -> Result<Typed, Fault> {
         let unit_at = self.span();
         let per_second = *self.peek() == Token::Sign('/')
@@ -155,7 +155,7 @@ impl Parser {
         };
         let (_, last) = self.take();
         let number = scale.and_then(|scale| number.times(scale));
-        let number = number.ok_or_else(|| Fault::new(span, "too large a number"))?;
+        let number = number.ok_or_else(|| Fault::new(span, "the number is too large"))?;
         Ok(Typed { term: ExpressionTerm::Constant(number), kind, span: span.to(last) })
     }
 
@@ -194,7 +194,7 @@ impl Parser {
     fn rate(&mut self, span: Span, open: Span) -> Result<Typed, Fault> {
         let of = self.parenthesised(open)?;
         if of.is_constant() || !matches!(of.kind, ValueKind::Count | ValueKind::Number) {
-            return Err(Fault::new(of.span, "rate is of a count: rate(completed)"));
+            return Err(Fault::new(of.span, "rate takes a count: rate(completed)"));
         }
         Ok(Typed {
             span: span.to(of.span),
@@ -211,7 +211,7 @@ impl Parser {
                 Err(Fault::new(span, format!("a comparison is missing: one of {signs}")))
             }
             (Token::Selectors(_), span) => {
-                Err(Fault::new(span, "selectors stand right behind a figure's name"))
+                Err(Fault::new(span, "selectors come directly after a figure's name"))
             }
             (Token::Sign(_) | Token::Name(_) | Token::Number(_), span) => {
                 Err(Fault::new(span, "a comparison is expected here"))
@@ -222,7 +222,9 @@ impl Parser {
     fn end(&mut self) -> Result<(), Fault> {
         match self.take() {
             (Token::End, _) => Ok(()),
-            (Token::Comparison(_), span) => Err(Fault::new(span, "one comparison each: give --expect twice")),
+            (Token::Comparison(_), span) => {
+                Err(Fault::new(span, "one comparison each: give --expect twice, or ; between"))
+            }
             (Token::Sign(_) | Token::Name(_) | Token::Number(_) | Token::Selectors(_), span) => {
                 Err(Fault::new(span, "the expectation should end here"))
             }
@@ -230,7 +232,7 @@ impl Parser {
     }
 }
 
-/// The units of a time, and how many ns each has.
+/// The units of time, with their length in ns.
 const UNITS: [(&str, u64); 6] = [
     ("ns", 1),
     ("us", 1_000),
@@ -244,11 +246,17 @@ fn unit_of_time(unit: &str, span: Span) -> Result<Fraction, Fault> {
     let unit = if unit == "µs" { "us" } else { unit };
     let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| Fraction::from(*scale));
     scale.ok_or_else(|| {
-        Fault::new(span, format!("{unit} is no unit: there are ns, us, ms, s, m, h, % and /s"))
+        Fault::new(
+            span,
+            match unit {
+                "and" => "'and' joins nothing: give --expect twice, or ; between".to_owned(),
+                _ => format!("'{unit}' is not a unit: use ns, us, ms, s, m, h, % or /s"),
+            },
+        )
     })
 }
 
-/// Two terms together; of two numbers the result at once.
+/// Joins two terms; the result of two numbers is computed at once.
 fn pair(left: Typed, operation: Operation, right: Typed, kind: ValueKind) -> Result<Typed, Fault> {
     let span = left.span.to(right.span);
     let (ExpressionTerm::Constant(a), ExpressionTerm::Constant(b)) = (&left.term, &right.term) else {
@@ -260,11 +268,11 @@ fn pair(left: Typed, operation: Operation, right: Typed, kind: ValueKind) -> Res
         Operation::Minus => a.minus(*b),
         Operation::Over => a.over(*b),
     };
-    let result = result.ok_or_else(|| Fault::new(span, "too large a number"))?;
+    let result = result.ok_or_else(|| Fault::new(span, "the number is too large"))?;
     Ok(Typed { term: ExpressionTerm::Constant(result), kind, span })
 }
 
-/// What both sides of a comparison are.
+/// The common kind of a comparison's sides.
 fn compared(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
     common(left.kind, right.kind).ok_or_else(|| {
         let message = match (left.kind, right.kind) {
@@ -275,30 +283,30 @@ fn compared(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
                 "a rate needs its unit: 500/s"
             }
             (ValueKind::Count, ValueKind::Share) | (ValueKind::Share, ValueKind::Count) => {
-                "a count is no share: a share is completed / attempts"
+                "a count is not a share: a share is completed / attempts"
             }
             (ValueKind::Count, ValueKind::Rate) | (ValueKind::Rate, ValueKind::Count) => {
-                "a count is no rate: a rate is rate(completed)"
+                "a count is not a rate: a rate is rate(completed)"
             }
             (
                 ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
                 ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
-            ) => return Fault::new(right.span, unlike(left.kind, right.kind, "is not compared with")),
+            ) => return Fault::new(right.span, unlike(left.kind, right.kind, "cannot be compared with")),
         };
         Fault::new(right.span, message)
     })
 }
 
-/// What a sum or a difference is.
+/// The kind of a sum or a difference.
 fn added(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
     common(left.kind, right.kind)
-        .ok_or_else(|| Fault::new(right.span, unlike(left.kind, right.kind, "does not add up with")))
+        .ok_or_else(|| Fault::new(right.span, unlike(left.kind, right.kind, "cannot be summed with")))
 }
 
-/// What a quotient is.
+/// The kind of a quotient.
 fn divided(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
     if right.term == ExpressionTerm::Constant(Fraction::ZERO) {
-        return Err(Fault::new(right.span, "nothing is divided by 0"));
+        return Err(Fault::new(right.span, "division by 0"));
     }
     match (left.kind, right.kind) {
         (ValueKind::Count | ValueKind::Number, ValueKind::Number) => Ok(ValueKind::Number),
@@ -309,11 +317,11 @@ fn divided(left: &Typed, right: &Typed) -> Result<ValueKind, Fault> {
         (
             ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
             ValueKind::Count | ValueKind::Time | ValueKind::Share | ValueKind::Rate,
-        ) => Err(Fault::new(right.span, unlike(left.kind, right.kind, "is not divided by"))),
+        ) => Err(Fault::new(right.span, unlike(left.kind, right.kind, "cannot be divided by"))),
     }
 }
 
-/// What two kinds have in common: a bare number goes with counts and shares.
+/// The common kind of two values. A bare number matches counts and shares.
 fn common(left: ValueKind, right: ValueKind) -> Option<ValueKind> {
     match (left, right) {
         _ if left == right => Some(left),

@@ -1,11 +1,11 @@
-//! What is understood, and what is told about the rest.
+//! Valid expectations and their meaning, invalid ones and their messages.
 
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Comparator, Expectation, ValueKind};
 
 #[test]
-fn good_ones_are_read() {
+fn valid_expectations_parse() {
     let table = [
         ("completed >= 1000", "completed >= 1000", ValueKind::Count),
         ("half_open==0", "half_open == 0", ValueKind::Count),
@@ -45,7 +45,7 @@ fn good_ones_are_read() {
         ("signs.ack_ignored == 0", "signs.ack_ignored == 0", ValueKind::Count),
         ("table.evictions.half_open != 3", "table.evictions.half_open != 3", ValueKind::Count),
         ("half_open_expired < 1", "half_open_expired < 1", ValueKind::Count),
-        // What is measured stands left.
+        // The measured side is put on the left.
         ("1000 <= completed", "completed >= 1000", ValueKind::Count),
         ("2ms > p99(connect)", "p99(connect) < 2000000", ValueKind::Time),
         ("0 == half_open", "half_open == 0", ValueKind::Count),
@@ -62,7 +62,7 @@ fn good_ones_are_read() {
 }
 
 #[test]
-fn shares_are_in_percent_where_they_were_written_so() {
+fn shares_are_in_percent_if_written_so() {
     let table = [
         ("completed / attempts >= 99%", true),
         ("completed / attempts >= 0.99", false),
@@ -75,9 +75,9 @@ fn shares_are_in_percent_where_they_were_written_so() {
     }
 }
 
-/// The column, counted from 1, how many columns are marked, and a part of what is said.
+/// The column, counted from 1, the number of marked columns, and a part of the message.
 #[test]
-fn wrong_ones_are_told_with_their_place() {
+fn an_invalid_expectation_has_a_message_and_a_place() {
     let table = [
         ("", 1, 1, "a figure or a number is missing"),
         ("completed", 10, 1, "a comparison is missing: one of >= <= == != > <"),
@@ -89,58 +89,59 @@ fn wrong_ones_are_told_with_their_place() {
         ("completed >= >= 1000", 14, 2, "a figure or a number is expected here"),
         ("0 < completed < 10", 15, 1, "one comparison each: give --expect twice"),
         ("completed >= 1 && refused == 0", 16, 1, "one comparison each"),
-        ("completed >= 1000 attempts", 19, 8, "no unit: there are ns, us"),
+        ("completed >= 1000 attempts", 19, 8, "not a unit: use ns, us"),
+        ("completed > 5 and half_open == 0", 15, 3, "'and' joins nothing: give --expect twice, or ; between"),
         ("completed >= attempts 1000", 23, 4, "the expectation should end here"),
         ("completd >= 1000", 1, 8, "no metric completd; did you mean completed?"),
         ("1000 <= udp.flow", 9, 8, "did you mean udp.flows?"),
         ("ack_ignored == 0", 1, 11, "did you mean signs.ack_ignored?"),
-        ("nonsense == 0", 1, 8, "no metric nonsense: --list-metrics has them all"),
+        ("nonsense == 0", 1, 8, "no metric nonsense: --list-metrics lists all"),
         ("p99 < 2ms", 1, 3, "p99 is a function: p99(connect)"),
         ("completed / s > 5", 13, 1, "a rate is written rate(completed)"),
         ("- completed > 5", 1, 1, "a figure or a number is expected here"),
         ("connect < 2ms", 1, 7, "connect is a leg: p99(connect)"),
-        ("p95(connect) < 2ms", 1, 3, "no function p95: there are p50, p90, p99, max, count, excluded, rate"),
-        ("rte(completed) > 1/s", 1, 3, "no function rte: there are p50"),
+        ("p95(connect) < 2ms", 1, 3, "no function p95: use one of p50, p90, p99, max, count, excluded, rate"),
+        ("rte(completed) > 1/s", 1, 3, "no function rte: use one of p50"),
         (
             "p99(conect) < 2ms",
             5,
             6,
-            "p99 is of syn_to_syn_ack, syn_ack_to_ack, connect; did you mean connect?",
+            "p99 takes syn_to_syn_ack, syn_ack_to_ack, connect; did you mean connect?",
         ),
-        ("p99() < 2ms", 5, 1, "p99 is of syn_to_syn_ack"),
+        ("p99() < 2ms", 5, 1, "p99 takes syn_to_syn_ack"),
         ("p99(connect < 2ms", 4, 1, "the closing ')' is missing"),
         ("(completed >= 3", 1, 1, "the closing ')' is missing"),
         ("completed) >= 3", 10, 1, "a comparison is expected here"),
         ("p99(connect) < 2", 16, 1, "a time needs its unit: 2ms"),
-        ("p99(connect) < 2sec", 17, 3, "sec is no unit"),
-        ("completed >= 50%", 14, 3, "a count is no share"),
-        ("completed >= 500/s", 14, 5, "a count is no rate"),
+        ("p99(connect) < 2sec", 17, 3, "'sec' is not a unit"),
+        ("completed >= 50%", 14, 3, "a count is not a share"),
+        ("completed >= 500/s", 14, 5, "a count is not a rate"),
         ("rate(completed) > 500", 19, 3, "a rate needs its unit: 500/s"),
-        ("completed / attempts > 2ms", 24, 3, "a share is not compared with a time"),
-        ("completed + p99(connect) > 1", 13, 12, "a count does not add up with a time"),
-        ("p99(connect) / attempts > 1", 16, 8, "a time is not divided by a count"),
-        ("completed / 0 > 1", 13, 1, "nothing is divided by 0"),
-        ("rate(p99(connect)) > 1/s", 5, 14, "rate is of a count"),
-        ("rate(rate(completed)) > 1/s", 5, 17, "rate is of a count"),
-        ("rate(5) > 1/s", 5, 3, "rate is of a count"),
-        ("rate(completed / attempts) > 1/s", 5, 22, "rate is of a count"),
-        ("1 == 1", 1, 6, "no figure in it"),
+        ("completed / attempts > 2ms", 24, 3, "a share cannot be compared with a time"),
+        ("completed + p99(connect) > 1", 13, 12, "a count cannot be summed with a time"),
+        ("p99(connect) / attempts > 1", 16, 8, "a time cannot be divided by a count"),
+        ("completed / 0 > 1", 13, 1, "division by 0"),
+        ("rate(p99(connect)) > 1/s", 5, 14, "rate takes a count"),
+        ("rate(rate(completed)) > 1/s", 5, 17, "rate takes a count"),
+        ("rate(5) > 1/s", 5, 3, "rate takes a count"),
+        ("rate(completed / attempts) > 1/s", 5, 22, "rate takes a count"),
+        ("1 == 1", 1, 6, "without a figure"),
         ("attempts{port=http} == 1", 10, 9, "'http' is no port"),
-        ("attempts{prot=443} == 1", 10, 8, "no selector prot: there are port=443"),
+        ("attempts{prot=443} == 1", 10, 8, "no selector prot: use port=443"),
         ("attempts{443} == 1", 10, 3, "a selector is NAME=VALUE"),
         ("attempts{} == 1", 10, 0, "a selector is NAME=VALUE"),
-        ("attempts{port=443,port=80} == 1", 19, 7, "port is selected by already"),
+        ("attempts{port=443,port=80} == 1", 19, 7, "port is given twice"),
         ("attempts{port=443 == 1", 9, 14, "the closing '}' is missing"),
         ("attempts{address=10.0.0.0/33} == 1", 10, 19, "longer than the address"),
-        ("late{port=443} == 1", 1, 4, "late is not counted by service; what is: attempts"),
+        ("late{port=443} == 1", 1, 4, "late is not counted per service; these are: attempts"),
         ("{port=443} == 1", 1, 10, "a figure or a number is expected here"),
         ("completed * 2 > attempts", 11, 1, "there is no multiplication"),
-        ("completed > 1. ", 13, 2, "digits are missing behind the point"),
-        ("completed > 1234567890123456789", 13, 19, "more than 18 digits"),
-        ("completed > 1; refused == 0", 14, 1, "';' has no meaning here"),
-        ("completed ≥ 1", 11, 1, "'≥' has no meaning here"),
-        ("µµµ ≥ 1", 5, 1, "'≥' has no meaning here"),
-        ("completed > \u{1b}[2J", 13, 1, "'\\u{1b}' has no meaning here"),
+        ("completed > 1. ", 13, 2, "digits are missing after the point"),
+        ("completed > 1234567890123456789", 13, 19, "at most 18 digits"),
+        ("completed > 1; refused == 0", 14, 1, "';' is not expected here"),
+        ("completed ≥ 1", 11, 1, "'≥' is not expected here"),
+        ("µµµ ≥ 1", 5, 1, "'≥' is not expected here"),
+        ("completed > \u{1b}[2J", 13, 1, "'\\u{1b}' is not expected here"),
     ];
     for (text, column, length, said) in table {
         let wrong = Expectation::parse(text).expect_err(text);
@@ -152,9 +153,9 @@ fn wrong_ones_are_told_with_their_place() {
     assert!(Expectation::parse(&deep).is_err());
 }
 
-/// Whatever is written is read or told, with a place that is in it; what is read means the same when it is written anew.
+/// Any text parses or has an error with a place inside the text. What parses means the same after it is written out and parsed again.
 #[test]
-fn no_text_is_too_odd() {
+fn any_text_parses_or_has_an_error_with_a_place() {
     const WORDS: [&str; 24] = [
         "completed",
         "attempts",
@@ -202,8 +203,8 @@ fn no_text_is_too_odd() {
 }
 
 #[test]
-fn carets_stand_below_the_place() {
-    let wrong = Expectation::parse("half_open == 0 + completd").expect_err("there is no such metric");
+fn carets_mark_the_place_of_an_error() {
+    let wrong = Expectation::parse("half_open == 0 + completd").expect_err("an unknown metric");
     let shown = wrong.to_string();
     let expected = "--expect, column 18: no metric completd; did you mean completed?\n    \
                     half_open == 0 + completd\n                     ^^^^^^^^";
@@ -216,7 +217,7 @@ fn carets_stand_below_the_place() {
 }
 
 #[test]
-fn comparisons_hold_by_order() {
+fn comparators_hold_by_the_order_of_the_sides() {
     use std::cmp::Ordering::{Equal, Greater, Less};
     let table = [
         (Comparator::AtLeast, [false, true, true]),

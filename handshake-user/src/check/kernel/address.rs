@@ -1,4 +1,4 @@
-//! The addresses of the network namespace we are in.
+//! The addresses of our network namespace.
 
 use std::net::IpAddr;
 
@@ -6,21 +6,21 @@ use handshake_agent::attach::interface;
 
 use crate::check::CheckError;
 
-/// Addresses that this host answers at.
+/// The addresses of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Addresses(Vec<IpAddr>);
 
 impl Addresses {
-    /// Of this thread's network namespace.
+    /// Reads the addresses of this thread's network namespace.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system's error.
     pub(crate) fn read() -> Result<Self, CheckError> {
         Ok(Self(interface::addresses()?))
     }
 
-    /// Whether an address is one of this host.
+    /// Whether an address belongs to this host.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.0.contains(&address)
     }
@@ -37,7 +37,7 @@ mod tests {
     use super::Addresses;
 
     #[test]
-    fn loopback_is_always_ours_and_documentation_never() {
+    fn loopback_addresses_belong_to_this_host_and_documentation_addresses_do_not() {
         let own = Addresses::read().expect("they can be read");
         let has = |address: &str| own.has(address.parse().expect(address));
         assert!(has("127.0.0.1") && has("127.1.2.3") && has("::1"));

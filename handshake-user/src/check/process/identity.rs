@@ -1,4 +1,4 @@
-//! Who runs the command, and with what rights: those of whoever called, as if this program did not stand between.
+//! The user and the rights of the command under check: those of the calling user, as if this program were not in between.
 
 use std::env;
 use std::ffi::{CStr, CString, OsString};
@@ -12,24 +12,23 @@ use std::ptr;
 use handshake_agent::Error;
 use handshake_agent::attach::capability::{Capabilities, SETPCAP};
 
-/// Groups that a user may be in at most; the kernel's own limit.
+/// Most groups of a user (`NGROUPS_MAX`).
 const MOST_GROUPS: usize = 65_536;
-/// Numbers of capabilities that a kernel may know.
+/// Upper bound of a capability's number: a set has 64 bits.
 const MOST_CAPABILITIES: libc::c_ulong = 64;
 /// `_LINUX_CAPABILITY_VERSION_3`.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-/// Who runs the command.
+/// The user and the rights that the command runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// The user we are. Capabilities of this program's file are its own: exec leaves them here; what else could be
-    /// handed on (ambient, inheritable) is cleared.
+    /// Our own user. Capabilities of this program's file do not pass exec; ambient and inheritable ones, which would, are cleared.
     Ourselves,
     /// The user who called sudo.
     Caller(User),
-    /// Root, since nobody else called, without a single capability: what it can do it does as the owner of files.
+    /// Root without any capability, if root itself called: it has the rights of root's files alone.
     StrippedRoot,
-    /// Root as it is: `--as-root`.
+    /// Root with its capabilities, for `--as-root`.
     Root,
 }
 
@@ -39,18 +38,18 @@ pub(super) struct User {
     uid: libc::uid_t,
     gid: libc::gid_t,
     groups: Vec<libc::gid_t>,
-    /// Name and home, where the machine knows them.
+    /// Name and home directory, if the machine knows the user.
     known: Option<(OsString, OsString)>,
 }
 
 impl Identity {
-    /// Of whoever called us.
+    /// The identity of the calling user.
     ///
     /// # Errors
     ///
-    /// [`Error::Permission`] where root's capabilities cannot be taken off.
+    /// [`Error::Permission`] if root's capabilities cannot be dropped.
     pub(super) fn of_caller(as_root: bool) -> Result<Self, Error> {
-        // SAFETY: takes no memory and cannot fail.
+        // SAFETY: geteuid takes no pointer and cannot fail.
         let root = unsafe { libc::geteuid() } == 0;
         match (root, as_root, caller()) {
             (false, _, _) => Ok(Self::Ourselves),
@@ -59,26 +58,25 @@ impl Identity {
             (true, false, None) if Capabilities::of_this_thread().has(SETPCAP) => Ok(Self::StrippedRoot),
             (true, false, None) => Err(Error::Permission {
                 missing: vec![SETPCAP.name.to_owned()],
-                fix: "it takes root's capabilities off the command; --as-root lets it have them".to_owned(),
+                fix: "it is needed to drop the command's capabilities; --as-root keeps them".to_owned(),
                 kernel: None,
             }),
         }
     }
 
-    /// Has the command start as this.
+    /// Makes the command start with this identity.
     pub(super) fn prepare(&self, command: &mut Command) {
         if let Self::Caller(User { known: Some((name, home)), .. }) = self {
             command.env("HOME", home).env("USER", name).env("LOGNAME", name);
         }
         let identity = self.clone();
-        // SAFETY: what runs between fork and exec only makes system calls on memory that was there before: it
-        // allocates nothing and takes no lock.
+        // SAFETY: between fork and exec, `assume` only makes system calls on memory that existed before: it allocates nothing and takes no lock.
         unsafe { command.pre_exec(move || identity.assume()) };
     }
 
-    /// Makes this process such a one, in a session of its own.
+    /// Gives this process the identity, in a new session.
     fn assume(&self) -> io::Result<()> {
-        // SAFETY: takes no memory. It fails for the leader of a group only, which a child of fork is not.
+        // SAFETY: setsid takes no pointer. It fails only for the leader of a process group, which a child of fork is not.
         unsafe { libc::setsid() };
         match self {
             Self::Root => {}
@@ -97,7 +95,7 @@ impl Identity {
 }
 
 impl User {
-    /// With the groups that the machine knows of; at least its own.
+    /// The user with its groups on this machine; at least `gid`.
     fn of(uid: libc::uid_t, gid: libc::gid_t) -> Self {
         let (groups, known) = match lookup(uid) {
             Some((name, home)) => (groups(&name, gid), Some((bytes(name), bytes(home)))),
@@ -106,52 +104,52 @@ impl User {
         Self { uid, gid, groups, known }
     }
 
-    /// Groups first: who has given root up may not change them.
+    /// Makes this process run as the user. Groups come first, because they cannot be changed without root.
     fn become_it(&self) -> io::Result<()> {
-        // SAFETY: `groups` is that long, and outlives the call.
+        // SAFETY: the pointer and the length are those of `groups`, which outlives the call.
         succeed(unsafe { libc::setgroups(self.groups.len(), self.groups.as_ptr()) })?;
-        // SAFETY: takes no memory.
+        // SAFETY: takes numbers only.
         succeed(unsafe { libc::setresgid(self.gid, self.gid, self.gid) })?;
-        // SAFETY: takes no memory.
+        // SAFETY: takes numbers only.
         succeed(unsafe { libc::setresuid(self.uid, self.uid, self.uid) })
     }
 }
 
-/// Who called sudo, or runs a program that belongs to root and is set-user-ID; root itself is nobody here.
+/// The user who called sudo, or who runs this program with the set-user-ID bit; `None` if root itself called.
 fn caller() -> Option<(libc::uid_t, libc::gid_t)> {
     let number = |name: &str| env::var(name).ok()?.parse::<u32>().ok();
-    // SAFETY: both take no memory and cannot fail.
+    // SAFETY: both take no pointer and cannot fail.
     let real = unsafe { (libc::getuid(), libc::getgid()) };
     let sudo = || Some((number("SUDO_UID")?, number("SUDO_GID")?));
     Some(real).filter(|(uid, _)| *uid != 0).or_else(|| sudo().filter(|(uid, _)| *uid != 0))
 }
 
-/// A user's name and home.
+/// A user's name and home directory.
 fn lookup(uid: libc::uid_t) -> Option<(CString, CString)> {
     const ROOM: usize = 16 * 1024;
     let mut entry = MaybeUninit::<libc::passwd>::uninit();
     let mut texts = vec![0; ROOM];
     let mut found = ptr::null_mut();
-    // SAFETY: each pointer is to memory of ours that outlives the call, `texts` as long as it is said to be.
+    // SAFETY: each pointer is to local memory that outlives the call, and `texts` has `ROOM` bytes.
     let status =
         unsafe { libc::getpwuid_r(uid, entry.as_mut_ptr(), texts.as_mut_ptr(), ROOM, &raw mut found) };
     if status != 0 || found.is_null() {
         return None;
     }
-    // SAFETY: the call succeeded and found the user, so it has filled the entry; its texts lie in `texts`, ended by 0.
+    // SAFETY: the call succeeded and found the user, so it has filled `entry`, whose strings are in `texts` and end with 0.
     unsafe {
         let entry = entry.assume_init();
         Some((CStr::from_ptr(entry.pw_name).to_owned(), CStr::from_ptr(entry.pw_dir).to_owned()))
     }
 }
 
-/// The groups of a user, `gid` among them.
+/// The groups of a user, including `gid`.
 fn groups(name: &CStr, gid: libc::gid_t) -> Vec<libc::gid_t> {
     let mut room = 64;
     while room <= MOST_GROUPS {
         let mut groups = vec![0; room];
         let mut count = libc::c_int::try_from(room).unwrap_or(libc::c_int::MAX);
-        // SAFETY: `name` ends with 0, and `groups` has room for as many as `count` says.
+        // SAFETY: `name` ends with 0, and `groups` has room for `count` entries.
         let fits = unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
         if fits >= 0 {
             groups.truncate(usize::try_from(count).unwrap_or(0));
@@ -166,7 +164,7 @@ fn bytes(text: CString) -> OsString {
     OsString::from_vec(text.into_bytes())
 }
 
-/// Clears what exec would hand on by itself, and what this process still has.
+/// Clears the ambient capabilities, which exec would pass on, and all sets of this process.
 fn shed_capabilities() -> io::Result<()> {
     #[repr(C)]
     struct Header {
@@ -178,25 +176,25 @@ fn shed_capabilities() -> io::Result<()> {
     let header = Header { version: CAPABILITY_VERSION, pid: 0 };
     // Effective, permitted and inheritable, low half and high half.
     let none = [0_u32; 6];
-    // SAFETY: version 3 reads a header and two times three words, which is what both are.
+    // SAFETY: version 3 of capset reads a header and two times three words, the sizes of `header` and `none`.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Root gets back at exec what its bounding set allows: nothing, from here on.
+/// Empties the bounding set. At exec, root regains only the capabilities in it.
 fn lower_bounds() -> io::Result<()> {
     for capability in 0..MOST_CAPABILITIES {
         // SAFETY: takes numbers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             let error = io::Error::last_os_error();
-            // The first number that the kernel does not know.
+            // EINVAL marks the first number without a capability in this kernel.
             return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
         }
     }
     Ok(())
 }
 
-/// A command whose checker was killed is not left running for nobody.
+/// Has the kernel send SIGTERM to the command if this program is killed.
 fn die_with_parent() -> io::Result<()> {
     // SAFETY: takes numbers only.
     succeed(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) })

@@ -1,4 +1,4 @@
-//! What a check adds to the report's object: `expectations`, and where there is one `command` and `kernel`.
+//! The fields that a check adds to the report's object: `expectations`, and `command` and `kernel` if there are any.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use crate::check::{
 };
 use crate::time::rfc3339;
 
-/// Writes one report with what was expected of it, on a line of its own.
+/// Writes one report with its expectations on a line of its own.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ fn expectation(judged: &Judged<'_>) -> Value {
     Value::Object(object)
 }
 
-/// A whole number as one.
+/// A number; a whole one is written as an integer.
 fn number(value: Fraction) -> Value {
     match value.whole().and_then(|whole| i64::try_from(whole).ok()) {
         Some(whole) => json!(whole),
@@ -51,7 +51,7 @@ fn number(value: Fraction) -> Value {
     }
 }
 
-/// The base unit in which both sides of an expectation are given.
+/// The base unit of both sides of an expectation.
 const fn unit(kind: ValueKind) -> &'static str {
     match kind {
         ValueKind::Number | ValueKind::Share => "1",
@@ -78,7 +78,7 @@ fn command(ended: &Ended, checked: &Checked<'_>) -> Value {
     })
 }
 
-/// The kernel's counters over the time given, and what the wire has for the same.
+/// The kernel's counters over the time from `from` to `to`, and the completed attempts on the wire in the same time.
 fn kernel(account: &NetAccount, checked: &Checked<'_>) -> Value {
     let mut object = Map::new();
     object.insert("from".to_owned(), json!(rfc3339(checked.window.started.taken_at_ns)));

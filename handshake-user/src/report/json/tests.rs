@@ -1,4 +1,4 @@
-//! Names, order and absence: what a program that reads the JSON relies on.
+//! Names, order and absence of fields, on which programs that read the JSON rely.
 
 mod documented;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{flow, report, write_flow, write_report, write_report_with_flows};
 
-/// A report: every name, in its order.
+/// A report with every name in its order.
 const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap"},
  "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"untracked":0,"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
  "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"extension_chains":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
@@ -32,21 +32,21 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
     {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0}]}"#;
 
 #[test]
-fn a_report_has_its_names_in_their_order() {
+fn a_report_has_every_name_in_order() {
     let expected: Value = serde_json::from_str(REPORT).expect("the text above is JSON");
-    // As text: two objects are equal whatever the order of their names.
+    // Compared as text, because objects are equal in any order of their names.
     assert_eq!(report(&typical(), None).to_string(), expected.to_string());
 }
 
 #[test]
-fn an_unknown_latency_is_absent_and_not_zero() {
+fn an_unknown_latency_is_absent_instead_of_zero() {
     let nothing = take(&mut Fake::new(), capture());
     assert_eq!(report(&nothing, None)["latency"]["connect"], json!({"count": 0, "excluded": 0}));
     assert_eq!(report(&nothing, None)["services"], json!([]));
 }
 
 #[test]
-fn interfaces_say_their_hooks_and_their_own_packets() {
+fn an_interface_has_its_hooks_and_its_own_packets() {
     let origin = Origin::Live {
         interfaces: vec![
             Interface {
@@ -68,7 +68,7 @@ fn interfaces_say_their_hooks_and_their_own_packets() {
     assert_eq!((&eth0["ingress"], &eth0["egress"]), (&json!("xdp-generic"), &json!("tcx")));
     assert_eq!((&eth0["segments"], &eth0["before"]), (&json!("merged"), &json!(["cil_from_netdev"])));
     assert_eq!(eth0["packets"]["syn"], 3);
-    assert!(eth0["packets"].get("filtered").is_none(), "it is not known by interface");
+    assert!(eth0["packets"].get("filtered").is_none(), "it is not counted per interface");
     let lo = &source["interfaces"][1];
     assert_eq!(
         (lo["packets"]["total"].clone(), lo.get("egress"), lo.get("segments")),
@@ -77,7 +77,7 @@ fn interfaces_say_their_hooks_and_their_own_packets() {
 }
 
 #[test]
-fn an_interval_repeats_tcp_and_latency_and_its_changes_balance() {
+fn an_interval_has_the_changes_of_tcp_and_latency() {
     let mut fake = Fake::new();
     fake.open(0, State::SynSent, SECOND);
     fake.ended(0, Counter::Refused, 1);
@@ -101,7 +101,7 @@ fn an_interval_repeats_tcp_and_latency_and_its_changes_balance() {
 }
 
 #[test]
-fn flows_stand_in_the_closing_object() {
+fn flows_are_in_the_closing_object() {
     let mut fake = Fake::new();
     for port in 0..3 {
         let mut each = udp_record("10.0.0.1:1", "10.0.0.2:53", State::UdpWaiting);
@@ -127,7 +127,7 @@ fn flows_stand_in_the_closing_object() {
 }
 
 #[test]
-fn a_completed_connection_has_its_names() {
+fn a_completed_connection_has_every_name() {
     let mut each = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
     let mut detail = tcp(&each);
     detail.opened_ns = 990 * SECOND;
@@ -142,7 +142,7 @@ fn a_completed_connection_has_its_names() {
 }
 
 #[test]
-fn a_udp_flow_has_its_names() {
+fn a_udp_flow_has_every_name() {
     let mut each = udp_record("[::1]:5000", "[::2]:53", State::UdpAnswered);
     if let Detail::Udp(udp) = &mut each.detail {
         (udp.packets, udp.bytes, udp.opened_ns) = ([2, 2], [120, 180], 1_000 * SECOND);
@@ -153,7 +153,7 @@ fn a_udp_flow_has_its_names() {
 }
 
 #[test]
-fn what_is_not_known_of_a_flow_is_absent() {
+fn an_unknown_field_of_a_flow_is_absent() {
     let waiting = shown(&udp_record("10.0.0.1:1", "10.0.0.2:53", State::UdpWaiting));
     assert_eq!((waiting["verdict"].as_str(), waiting.get("answer_ns")), (Some("unanswered"), None));
 
@@ -187,7 +187,7 @@ fn what_is_not_known_of_a_flow_is_absent() {
 }
 
 #[test]
-fn an_attempt_that_ended_has_its_end() {
+fn an_ended_attempt_has_the_time_of_its_end() {
     let ended = |state, latest_ns| {
         let mut each = record("10.0.0.1:1", "10.0.0.2:2", state);
         let detail = tcp(&each);
@@ -202,7 +202,7 @@ fn an_attempt_that_ended_has_its_end() {
 }
 
 #[test]
-fn k_is_known_once_it_was_seen_or_inferred() {
+fn isn_responder_is_present_once_it_was_seen_or_inferred() {
     let k = |state, flags, syn_ack_after| {
         let mut each = record("10.0.0.1:1", "10.0.0.2:2", state);
         each.flags |= flags;
@@ -219,7 +219,7 @@ fn k_is_known_once_it_was_seen_or_inferred() {
 }
 
 #[test]
-fn a_cause_stands_beside_what_an_open_attempt_came_to() {
+fn a_verdict_of_an_open_attempt_has_its_cause() {
     let mut fake = Fake::new();
     let young = fake.open(0, State::SynReceived, SECOND);
     let young = fake.records[young];
@@ -242,7 +242,7 @@ fn a_cause_stands_beside_what_an_open_attempt_came_to() {
 }
 
 #[test]
-fn the_interface_is_the_initiators_or_else_the_responders() {
+fn the_interface_is_that_of_the_initiator_else_of_the_responder() {
     let named = |points: u8| {
         let mut each = record("10.0.0.1:1", "10.0.0.2:2", State::SynSent);
         each.detail = Detail::Tcp(TcpRecord { points, ..tcp(&each) });
@@ -267,7 +267,7 @@ fn typical() -> Snapshot {
     take(&mut fake, capture())
 }
 
-/// A record's flow, seen at the fake's moment on two interfaces.
+/// The JSON of a record's flow at the fake's moment, with two interfaces.
 fn shown(each: &handshake_common::record::Record) -> Value {
     let interfaces = ["eth0", "eth1"].map(|name| Interface { name: name.to_owned(), ..Interface::default() });
     let snapshot = take(&mut Fake::new(), Origin::Live { interfaces: interfaces.into() });

@@ -1,4 +1,4 @@
-//! What is wrong, and where to look: the problems worth a line, the largest first.
+//! Problems and where to look for them: those worth a line, the most frequent first.
 
 use handshake_agent::model::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
 use handshake_agent::options::Filter;
@@ -6,33 +6,33 @@ use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
 
 use crate::number::short;
 
-/// Rarer than one attempt in this many, a problem is not the cause of what someone is called for.
+/// A problem of fewer than one in this many attempts is not shown.
 const RARE: u64 = 100;
-/// Smaller than the largest by this factor, a problem is not shown beside it.
+/// A problem smaller than the largest by more than this factor is not shown.
 const MINOR: u64 = 10;
-/// Problems shown.
+/// Most problems shown.
 const MOST: usize = 3;
-/// Without a SYN for this long, a filter that waits for some says so.
+/// Time without a SYN after which a filter's report says so, ns.
 const QUIET_NS: u64 = 10_000_000_000;
 
-/// Something wrong.
+/// A problem of some attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// Its name in reports.
+    /// The name of its verdict, cause or sign in reports.
     pub(crate) name: &'static str,
-    /// What it means, and where to look.
+    /// The meaning, and where to look.
     pub(crate) sentence: String,
-    /// Attempts it stands for.
+    /// The number of attempts with it.
     pub(crate) count: u64,
 }
 
-/// What problems are counted over: an interval, or else the whole run.
+/// The time over which problems are counted: an interval, or the whole run.
 struct CauseWindow<'a> {
     snapshot: &'a Snapshot,
     interval: Option<&'a Interval<'a>>,
 }
 
-/// What is wrong now: with an interval what it brought, else what the whole run did.
+/// The problems of the interval, or of the whole run without one.
 pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Problem> {
     let window = CauseWindow { snapshot, interval };
     let mut all: Vec<Problem> = Cause::ALL.map(|cause| window.half_open(cause)).into();
@@ -46,8 +46,7 @@ pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> 
     worth_a_line(all, window.count(|s| s.tcp.books.attempts))
 }
 
-/// What kept attempts from completing by these books, of all services or of some: however rare, for somebody expected
-/// that it was not.
+/// The problems that kept attempts from completing, by the books of all or of some services. Rare ones are included, because an expectation failed on them.
 pub(super) fn obstacles(books: &Books, snapshot: &Snapshot) -> Vec<Problem> {
     let causes = Cause::ALL.map(|cause| Problem {
         name: cause.name(),
@@ -74,7 +73,7 @@ impl CauseWindow<'_> {
         }
     }
 
-    /// What is half-open now, and what has expired in the window.
+    /// The attempts that are half-open now or have expired in the window.
     fn half_open(&self, cause: Cause) -> Problem {
         let expired = self.count(|s| s.tcp.books.by_cause(Verdict::HalfOpenExpired).of(cause));
         Problem {
@@ -85,7 +84,7 @@ impl CauseWindow<'_> {
     }
 }
 
-/// A cause's sentence, and a service that may be it.
+/// A cause's sentence, with a service that may be responsible.
 fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
     let hint = match cause {
         Cause::NoSynAck => full_queue(snapshot),
@@ -94,8 +93,7 @@ fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
     format!("{}{}", cause.sentence(), hint.unwrap_or_default())
 }
 
-/// A queue that is full drops SYNs in silence: a service that completes others and leaves some without
-/// an answer.
+/// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs without an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
     let leaves_some = |books: &Books| {
         books.by_cause(Verdict::HalfOpen).no_syn_ack + books.by_cause(Verdict::HalfOpenExpired).no_syn_ack
@@ -119,12 +117,12 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     all
 }
 
-/// A filter is set, and no SYN passes it: the trouble is not here. Where time stops there is nothing to wait for.
+/// The sentence for a filter that no SYN passes: the problem is elsewhere. A report whose time has stopped does not wait for [`QUIET_NS`].
 pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     let wanted = wanted(&snapshot.context.filter)?;
     let (attempts, flows) = (snapshot.tcp.books.attempts, snapshot.udp.books.flows);
     let long = if snapshot.stopped { attempts == 0 } else { snapshot.quiet_ns() >= QUIET_NS };
-    // A filter for UDP's traffic waits for no SYN.
+    // A filter of UDP traffic expects no SYN.
     if !long || (attempts == 0 && flows > 0) {
         return None;
     }
@@ -139,7 +137,7 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     Some(format!("no SYN to {wanted} {place}: look upstream ({seen} packets seen without the filter)"))
 }
 
-/// What the filter lets through, as an address to send to; `None` without a filter.
+/// The ports and networks of the filter in words; `None` without a filter.
 fn wanted(filter: &Filter) -> Option<String> {
     let ports: Vec<String> = filter.ports.iter().map(|range| format!(":{range}")).collect();
     let nets: Vec<String> = filter.nets.iter().map(ToString::to_string).collect();

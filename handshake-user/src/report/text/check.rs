@@ -1,12 +1,12 @@
-//! What a check adds to the report: each expectation with what was measured, and the kernel's own account.
+//! The lines that a check adds to the report: each expectation with its measured value, and the kernel's own counters.
 //!
 //! ```text
 //! command   ./load.sh · status 0 · 1.4 s
 //! expect    met completed >= 1000: 1 204
 //!           FAILED completed / attempts >= 99.9%: 61.2 % (1 204 / 1 967)
-//!           no_ack: our SYN+ACKs leave and no ACK returns. Look at: …
+//!           no_ack: no ACK follows the SYN+ACK. Look at: …
 //! kernel    PassiveOpens 9   ActiveOpens 0   ListenOverflows 4
-//!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were not taken
+//!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were ignored
 //! ```
 
 use handshake_agent::model::metric::METRICS;
@@ -22,12 +22,12 @@ use crate::check::{
 };
 use crate::number::{group, span};
 
-/// Decimals at most: a measure that is that close to its limit is told by its numbers alone.
+/// Most decimals. A value closer to its limit is distinguished by its numbers alone.
 const MOST_DECIMALS: u32 = 6;
-/// Kernel counters that are shown even when they are 0.
+/// Kernel counters that are shown even if they are 0.
 const ALWAYS: [KernelCounter; 2] = [KernelCounter::PassiveOpens, KernelCounter::ActiveOpens];
 
-/// The lines below the report.
+/// Draws the lines below the report.
 pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
     let mut out = String::new();
     if let Some(ended) = &checked.command {
@@ -42,15 +42,15 @@ pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
     out
 }
 
-/// A command as far as it is needed to know it again: a script may be one of its words.
+/// The beginning of a command, enough to recognize it: an argument may be a whole script.
 fn shortened(command: &str) -> String {
-    /// Columns.
+    /// Columns shown.
     const MOST: usize = 60;
     let (shown, _) = command.unicode_truncate(MOST);
     if shown.len() < command.len() { format!("{shown}…") } else { shown.to_owned() }
 }
 
-/// How the command ended.
+/// How the command ended, in words.
 fn outcome(ended: &Ended) -> String {
     match ended.status {
         Some(Status::Exited(code)) if !ended.stopped => format!("status {code}"),
@@ -59,7 +59,7 @@ fn outcome(ended: &Ended) -> String {
     }
 }
 
-/// The expectations alone.
+/// Draws the expectations alone.
 pub(crate) fn draw_expectations(checked: &Checked<'_>, style: Style) -> String {
     let mut out = String::new();
     for (at, judged) in checked.judged.iter().enumerate() {
@@ -75,7 +75,7 @@ fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Judg
         Judgement::Inconclusive(_) => ("INCONCLUSIVE", TextTone::Bad),
     };
     let said = format!("{}: {}", judged.expectation.text, measured(judged, window));
-    // On one line, whatever its length: it is what people search a log for.
+    // Never wrapped, because people search logs for it.
     line(out, style.endless(), label, &[Piece::new(word, tone), Piece::plain(said)], " ");
     if judged.judgement == Judgement::Failed {
         for (name, sentence) in sentences(judged.expectation, &window.settled) {
@@ -86,7 +86,7 @@ fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Judg
     }
 }
 
-/// What was measured, with the numbers it comes from; why nothing was, or what it is worth.
+/// The measured value with the numbers that it is computed from, or the reason for which it is missing or inconclusive.
 fn measured(judged: &Judged<'_>, window: &JudgedWindow) -> String {
     let Expectation { left, right, .. } = judged.expectation;
     let value = judged.measured.map(|value| {
@@ -120,7 +120,7 @@ fn with_numbers(
     }
 }
 
-/// A term with its figures' values in their places: `1 204 / 1 967`.
+/// A term with the values of its figures: `1 204 / 1 967`.
 fn in_numbers(term: &ExpressionTerm, window: &JudgedWindow) -> String {
     match term {
         ExpressionTerm::Pair(left, operation, right) => {
@@ -145,7 +145,7 @@ fn is_time(term: &ExpressionTerm) -> bool {
     term.figures().into_iter().any(is_ns)
 }
 
-/// A value in the words of its kind, with as many decimals as tell it from the limit.
+/// Formats a value by its kind, with as many decimals as distinguish it from the limit.
 fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
     let limit = judged.limit;
     match judged.expectation.kind {
@@ -155,7 +155,7 @@ fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
             let hundred = Fraction::from(100_u64);
             let percent = |share: Fraction| share.times(hundred);
             match percent(value) {
-                // 100.0 and 0.0 mean exactly that.
+                // 100.0 means all and 0.0 means none.
                 Some(value) => {
                     let limits = [limit.and_then(percent), Some(hundred), Some(Fraction::ZERO)];
                     format!("{} %", decimals(value, &limits, 1))
@@ -172,7 +172,7 @@ fn number(value: Fraction, limit: Option<Fraction>) -> String {
     decimals(value, &[limit], u32::from(value.whole().is_none()))
 }
 
-/// A time in the unit that fits it.
+/// Formats a time in the unit that fits.
 fn time(ns: Fraction, limit: Option<Fraction>) -> String {
     const UNITS: [(u64, &str); 3] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")];
     let fits = UNITS.into_iter().find(|(scale, _)| ns >= Fraction::from(*scale));
@@ -187,7 +187,7 @@ fn time(ns: Fraction, limit: Option<Fraction>) -> String {
     }
 }
 
-/// At least so many decimals, and more where fewer would stand on the wrong side of a limit.
+/// Formats a value with at least `least` decimals, and with more if rounding would put it on the wrong side of a limit.
 fn decimals(value: Fraction, limits: &[Option<Fraction>], least: u32) -> String {
     let tells = |decimals: &u32| {
         let shown = value.rounded(*decimals);
@@ -203,7 +203,7 @@ fn decimals(value: Fraction, limits: &[Option<Fraction>], least: u32) -> String 
     if enough == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part:0width$}") }
 }
 
-/// The fixed sentences of what a failed expectation is about, each with its name and once.
+/// The sentences for the figures of a failed expectation, each with its name and once.
 fn sentences(expectation: &Expectation, snapshot: &Snapshot) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for figure in [&expectation.left, &expectation.right].into_iter().flat_map(dividends) {
@@ -222,7 +222,7 @@ fn sentences(expectation: &Expectation, snapshot: &Snapshot) -> Vec<(String, Str
     all
 }
 
-/// The figures of a term but for what others are divided by.
+/// The figures of a term except those of divisors.
 fn dividends(term: &ExpressionTerm) -> Vec<&Figure> {
     match term {
         ExpressionTerm::Pair(left, Operation::Over, _) => dividends(left),
@@ -233,8 +233,7 @@ fn dividends(term: &ExpressionTerm) -> Vec<&Figure> {
     }
 }
 
-/// What there is to say of one metric: what kept others from being completed or answered, what is behind what is half-open,
-/// what makes times long; else its own sentence.
+/// The sentences for one metric: the problems that kept attempts from completing or flows from being answered, the causes of half-open attempts, the signs that make times long; otherwise the metric's own.
 fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<(String, String)> {
     let own = || (figure.to_string(), help.to_owned());
     let own_or = |others: Vec<(String, String)>| if others.is_empty() { vec![own()] } else { others };
@@ -267,7 +266,7 @@ fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<
     }
 }
 
-/// The kernel's counters, and in words what they mean beside the wire's.
+/// Draws the kernel's counters, and in words their difference from the wire's.
 fn draw_account(out: &mut String, account: &NetAccount, style: Style) {
     let shown = KernelCounter::ALL.into_iter();
     let shown = shown.filter(|counter| ALWAYS.contains(counter) || account.counts.of(*counter) != 0);

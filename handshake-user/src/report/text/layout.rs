@@ -1,30 +1,30 @@
-//! How lines are laid out: a label, then pieces that wrap under each other, coloured on a terminal only.
+//! The layout of lines: a label, then pieces that wrap below each other. Colours only on a terminal.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
 
 use unicode_width::UnicodeWidthStr as _;
 
-/// Where a label's text ends and its line begins.
+/// Columns of the label.
 ///
 /// ```text
 /// 443/tcp   attempts 1 204/s   completed 61.2 %
-/// ◀─ 10 ──▶ what does not fit goes on here
+/// ◀─ 10 ──▶ wrapped pieces start here
 /// ```
 const LABEL: usize = 10;
-/// The width where there is no terminal to ask.
+/// The width without a terminal.
 const WIDTH: usize = 100;
-/// Narrower than this, lines are left to the terminal to break.
+/// The least width. On a narrower terminal, the terminal breaks the lines.
 const NARROWEST: usize = 40;
 
-/// How text may look.
+/// Whether text has colour, and its width in columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Style {
     colour: bool,
     width: usize,
 }
 
-/// What a piece is, for its colour.
+/// The tone of a piece, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TextTone {
     Plain,
@@ -34,7 +34,7 @@ pub(super) enum TextTone {
     Faint,
 }
 
-/// A piece of a line that stays together.
+/// A part of a line that is not broken.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     text: String,
@@ -42,7 +42,7 @@ pub(super) struct Piece {
 }
 
 impl Style {
-    /// As what is written to is: colour for a terminal that has it and a reader that did not refuse it.
+    /// The style for a stream: colour if it is a terminal that supports colour and `NO_COLOR` is not set.
     pub(crate) fn of(stream: &impl IsTerminal) -> Self {
         let terminal = stream.is_terminal();
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -54,18 +54,18 @@ impl Style {
         }
     }
 
-    /// The same on lines that never wrap.
+    /// The same style without wrapping.
     pub(super) const fn endless(self) -> Self {
         Self { width: usize::MAX, ..self }
     }
 
-    /// Without colour, of a fixed width.
+    /// A style of a fixed width without colour.
     #[cfg(test)]
     pub(crate) const fn plain(width: usize) -> Self {
         Self { colour: false, width }
     }
 
-    /// With colour, of a fixed width.
+    /// A style of a fixed width with colour.
     #[cfg(test)]
     pub(super) const fn coloured(width: usize) -> Self {
         Self { colour: true, width }
@@ -98,13 +98,12 @@ impl Piece {
     }
 }
 
-/// The words of a text, each a piece.
+/// Splits a text into words, one piece per word.
 pub(super) fn words(text: &str) -> Vec<Piece> {
     text.split(' ').map(Piece::plain).collect()
 }
 
-/// Appends a line: its label, then the pieces with `between` them. A piece that does not fit begins
-/// the next line; what stands between goes with it unless it is blank.
+/// Appends a line: its label, then the pieces separated by `between`. A piece that does not fit begins the next line, after the separator unless that is blank.
 pub(super) fn line(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {
     let mut column = begin(out, style, label);
     for (at, piece) in pieces.iter().enumerate() {
@@ -135,7 +134,7 @@ fn begin(out: &mut String, style: Style, label: &str) -> usize {
     length + blank
 }
 
-/// File and program names are others' words: nothing in them may steer the terminal.
+/// Escapes control characters: names of files and programs come from elsewhere and must not control the terminal.
 fn printable(text: String) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
 }
@@ -145,7 +144,7 @@ mod tests {
     use super::{Piece, Style, TextTone, line, words};
 
     #[test]
-    fn pieces_wrap_under_each_other() {
+    fn pieces_wrap_below_each_other() {
         let mut out = String::new();
         line(&mut out, Style::plain(24), "label", &words("one two three four five"), " ");
         assert_eq!(out, "label     one two three\n          four five\n");
@@ -166,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_label_moves_its_own_line_only() {
+    fn a_long_label_moves_only_its_own_line() {
         let mut out = String::new();
         line(&mut out, Style::plain(80), "8000-8100,443/tcp", &words("a b"), " ");
         assert_eq!(out, "8000-8100,443/tcp  a b\n");
     }
 
     #[test]
-    fn colour_is_there_when_asked_for_and_takes_no_room() {
+    fn colour_takes_no_columns_and_is_absent_without_a_terminal() {
         let pieces = [Piece::new("EXACT", TextTone::Good), Piece::plain("b")];
         let mut out = String::new();
         line(&mut out, Style::coloured(17), "x", &pieces, " ");
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_steer_the_terminal() {
+    fn a_name_cannot_control_the_terminal() {
         let mut out = String::new();
         line(&mut out, Style::plain(80), "", &[Piece::plain("a\x1b[2Jb\n")], " ");
         assert_eq!(out, "a\\u{1b}[2Jb\\n\n");

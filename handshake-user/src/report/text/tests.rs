@@ -1,4 +1,4 @@
-//! What a person sees, scene by scene.
+//! The text report of typical situations.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use super::{Style, draw, draw_flow};
 const ROW: u16 = 1;
 
 #[test]
-fn nothing_yet() {
+fn nothing_was_seen_yet() {
     let snapshot = TestContext::live("").take(&mut Fake::new(), None);
     insta::assert_snapshot!(draw(&snapshot, None, Style::plain(100)));
 }
 
 #[test]
-fn a_quiet_afternoon() {
+fn a_run_without_problems() {
     let (context, mut fake) = (TestContext::live(""), afternoon());
     let before = context.take(&mut fake, None);
     fake.later(SECOND);
@@ -61,7 +61,7 @@ fn something_was_lost() {
 }
 
 #[test]
-fn no_syn_reaches_us() {
+fn no_syn_passes_the_filter() {
     let (context, mut fake) = (TestContext::live("443"), Fake::new());
     fake.packets(Class::Ack, Family::V4, 1_900_000);
     fake.count(Counter::Filtered, 1_100_000);
@@ -77,7 +77,7 @@ fn no_syn_reaches_us() {
 }
 
 #[test]
-fn a_filter_for_udp_waits_for_no_syn() {
+fn a_filter_of_udp_traffic_does_not_report_missing_syns() {
     let (context, mut fake) = (TestContext::live("53"), Fake::new());
     fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 1);
     fake.gauge(FIRST_UDP_ROW, Counter::UdpAnswered, 1);
@@ -86,7 +86,7 @@ fn a_filter_for_udp_waits_for_no_syn() {
 }
 
 #[test]
-fn a_capture_that_ends_in_the_middle() {
+fn a_capture_that_ends_with_an_open_attempt() {
     let mut fake = afternoon();
     fake.open(ROW, State::SynSent, SECOND);
     fake.reading.stopped = true;
@@ -97,9 +97,9 @@ fn a_capture_that_ends_in_the_middle() {
     insta::assert_snapshot!(draw(&context.take(&mut fake, None), None, Style::plain(100)));
 }
 
-/// The four owners that someone may have to call, and how the view tells them apart.
+/// The kinds of problems that different teams fix, and the sentence of each.
 #[test]
-fn each_owner_has_a_sentence() {
+fn each_kind_of_problem_has_its_sentence() {
     type Trouble = fn(&mut Fake);
     let table: [(Trouble, &str, &str); 5] = [
         (|fake| fake.ended(ROW, Counter::Refused, 50), "refused:", "is the service listening"),
@@ -120,12 +120,12 @@ fn each_owner_has_a_sentence() {
         let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(400));
         let cause = shown.lines().find(|line| line.starts_with("cause")).expect(name);
         assert!(cause.contains(name) && cause.contains(words), "{shown}");
-        assert_eq!(shown.matches("Look at").count(), 1, "only what is wrong is named: {shown}");
+        assert_eq!(shown.matches("Look at").count(), 1, "only the problem is named: {shown}");
     }
 }
 
 #[test]
-fn what_is_rare_or_minor_is_not_a_cause() {
+fn a_rare_or_minor_problem_is_not_shown() {
     let mut fake = Fake::new();
     fake.ended(0, Counter::Completed, 10_000);
     fake.ended(0, Counter::Refused, 99);
@@ -138,7 +138,7 @@ fn what_is_rare_or_minor_is_not_a_cause() {
 }
 
 #[test]
-fn old_trouble_is_no_cause_of_now() {
+fn a_problem_before_the_interval_is_not_shown() {
     let (context, mut fake) = (TestContext::live(""), afternoon());
     fake.ended(0, Counter::Refused, 90_000);
     let before = context.take(&mut fake, None);
@@ -151,7 +151,7 @@ fn old_trouble_is_no_cause_of_now() {
 }
 
 #[test]
-fn trouble_does_not_hide_behind_hours_of_peace() {
+fn a_new_problem_shows_after_hours_without_one() {
     let (context, mut fake) = (TestContext::live(""), afternoon());
     let before = context.take(&mut fake, None);
     fake.later(SECOND);
@@ -166,7 +166,7 @@ fn trouble_does_not_hide_behind_hours_of_peace() {
 }
 
 #[test]
-fn the_balance_names_every_term_and_adds_up() {
+fn the_balance_has_every_term_and_adds_up() {
     let mut fake = Fake::new();
     let counters = [
         Counter::Completed,
@@ -184,7 +184,7 @@ fn the_balance_names_every_term_and_adds_up() {
     fake.open(0, State::SynSent, 0);
     fake.open(0, State::SynReceived, 9 * SECOND);
     let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(400));
-    let balance = shown.lines().find(|line| line.starts_with("balance")).expect("it is always there");
+    let balance = shown.lines().find(|line| line.starts_with("balance")).expect("it is always shown");
     let (attempts, terms) = balance["balance".len()..].split_once('=').expect("an equation");
     let number = |text: &str| -> u64 {
         text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("a number")
@@ -195,7 +195,7 @@ fn the_balance_names_every_term_and_adds_up() {
 }
 
 #[test]
-fn lines_keep_to_the_width() {
+fn no_line_is_wider_than_the_width() {
     let (_, before, now) = incident();
     let interval = Interval::between(&before, &now);
     for width in [60, 80, 100, 132] {
@@ -209,7 +209,7 @@ fn lines_keep_to_the_width() {
 }
 
 #[test]
-fn wide_names_keep_to_the_width() {
+fn wide_characters_count_as_two_columns() {
     let mut context = TestContext::live("");
     for path in ["捕获/握手.pcap", "捕获文件/北京/握手记录.pcap"] {
         context.origin = Origin::Capture { path: path.to_owned(), interfaces: Vec::new() };
@@ -221,7 +221,7 @@ fn wide_names_keep_to_the_width() {
 }
 
 #[test]
-fn interfaces_with_the_same_hooks_stand_together() {
+fn interfaces_with_the_same_hooks_share_an_entry() {
     let mut context = TestContext::live("");
     let Origin::Live { interfaces } = &mut context.origin else { panic!("it is live") };
     let mut second = interfaces[0].clone();
@@ -241,7 +241,7 @@ fn interfaces_with_the_same_hooks_stand_together() {
 }
 
 #[test]
-fn flows_are_a_line_each() {
+fn a_flow_is_one_line() {
     let snapshot = TestContext::live("").take(&mut Fake::new(), None);
     let view = View::of(&snapshot);
     let flows = [
@@ -254,7 +254,7 @@ fn flows_are_a_line_each() {
     insta::assert_snapshot!(lines);
 }
 
-/// What is watched, and through which filter.
+/// The context of a test's snapshots: what is watched, and the filter.
 #[derive(Clone)]
 struct TestContext {
     origin: Origin,
@@ -262,7 +262,7 @@ struct TestContext {
 }
 
 impl TestContext {
-    /// eth0, filtered by a port if one is named.
+    /// eth0, with a filter if a port is given.
     fn live(port: &str) -> Self {
         let interface = Interface {
             name: "eth0".to_owned(),
@@ -284,14 +284,14 @@ impl TestContext {
     }
 }
 
-/// Fifty attempts that do not get on.
+/// Adds fifty half-open attempts in a state.
 fn stuck(fake: &mut Fake, row: u16, state: State) {
     for _ in 0..50 {
         fake.open(row, state, 5 * SECOND);
     }
 }
 
-/// Everything works; a little of everything else.
+/// Nearly everything completes, with a little of everything else.
 fn afternoon() -> Fake {
     let mut fake = Fake::new();
     fake.later(20 * SECOND);
@@ -323,7 +323,7 @@ fn afternoon() -> Fake {
     fake
 }
 
-/// DESIGN.md's example: ACKs of most clients do not come back.
+/// An incident: the ACKs of most clients do not return.
 fn incident() -> (TestContext, Snapshot, Snapshot) {
     let (context, mut fake) = (TestContext::live("443"), Fake::new());
     let before = context.take(&mut fake, None);

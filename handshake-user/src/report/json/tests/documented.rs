@@ -1,4 +1,4 @@
-//! docs/json.md against what is written: each field has its row, each row its field, and units are those of the metrics.
+//! Compares docs/json.md with the written JSON: each field has a row, each row a field, and units are those of the metrics.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use super::{capture, take};
 use crate::check::{Checked, Ended, Expectation, JudgedWindow, NetAccount, Status};
 use crate::testing::{JSON, code, section, table};
 
-/// The code that writes reports and flows, and what a check adds.
+/// The sources that write reports, flows and the fields of a check.
 const WRITERS: [&str; 2] = [include_str!("../../json.rs"), include_str!("../check.rs")];
 
-/// The paths of all values: `a.b`, and `a[]` for what is in an array. Of what has a section of its own no more is told.
+/// Collects the paths of all values: `a.b`, and `a[]` for the elements of an array. Elements that have a section of their own are not followed.
 fn paths(value: &Value, path: &str, all: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -48,7 +48,7 @@ fn all_paths(values: &[Value]) -> BTreeSet<String> {
     all
 }
 
-/// The fields of a section with their units; a name in capitals stands for several.
+/// The fields of a section with their units. A name in capitals stands for several.
 fn documented(heading: &str) -> Vec<(String, String)> {
     let rows = table(section(JSON, heading), "field ");
     let mut all = Vec::new();
@@ -70,8 +70,7 @@ fn fields(heading: &str) -> BTreeSet<String> {
     documented(heading).into_iter().map(|(field, _)| field).collect()
 }
 
-/// Each written path has its row, or is below a row such as `interval.tcp.*` and has one under `tcp.`; each row has its
-/// path.
+/// Each written path has a row, or is below a row such as `interval.tcp.*` and has one under `tcp.`. Each row has a path.
 fn assert_same(written: &BTreeSet<String>, rows: &BTreeSet<String>) {
     for path in written {
         let is_below = |row: &String| {
@@ -86,11 +85,11 @@ fn assert_same(written: &BTreeSet<String>, rows: &BTreeSet<String>) {
             Some(whole) => written.iter().any(|path| path.starts_with(whole)),
             None => written.contains(row),
         };
-        assert!(there, "docs/json.md has {row}, and nothing writes it");
+        assert!(there, "docs/json.md has {row}, which is never written");
     }
 }
 
-/// Two services, a sample of each leg, and an interface of which everything is known.
+/// Two snapshots with two services, a sample of each leg, and an interface with every field.
 fn full() -> (Snapshot, Snapshot) {
     let mut fake = Fake::new();
     fake.service(0, "0.0.0.0:0");
@@ -122,7 +121,7 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Value {
 }
 
 #[test]
-fn each_field_of_a_report_has_its_row() {
+fn each_field_of_a_report_has_a_row() {
     let (before, now) = full();
     let live = report(&now, Some(&Interval::between(&before, &now)));
     let of_capture = take(&mut Fake::new(), capture());
@@ -134,7 +133,7 @@ fn each_field_of_a_report_has_its_row() {
 }
 
 #[test]
-fn each_metric_has_its_row_and_its_unit() {
+fn each_metric_has_a_row_with_its_unit() {
     let rows = documented("## A report");
     for metric in METRICS.iter() {
         let row = rows.iter().find(|(field, _)| *field == metric.name);
@@ -156,7 +155,7 @@ const fn unit_name(unit: Unit) -> &'static str {
 }
 
 #[test]
-fn each_field_of_a_flow_has_its_row() {
+fn each_field_of_a_flow_has_a_row() {
     let mut completed = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
     let mut detail = tcp(&completed);
     (detail.syn_ack_after, detail.latest_after) = (10, 30);
@@ -173,7 +172,7 @@ fn each_field_of_a_flow_has_its_row() {
 }
 
 #[test]
-fn each_field_of_a_check_has_its_row() {
+fn each_field_of_a_check_has_a_row() {
     let (started, settled) = full();
     let window = JudgedWindow { started, ended: settled.clone(), settled };
     let expectations =
@@ -194,9 +193,9 @@ fn each_field_of_a_check_has_its_row() {
     assert_same(&of_check.collect(), &fields("## What check adds"));
 }
 
-/// Fields and values that the samples above do not have would be missed: so each name in the writers' code is asked for.
+/// Finds fields and values that the samples above lack: each name in the writers' sources must be documented.
 #[test]
-fn each_name_that_the_writers_know_is_documented() {
+fn each_name_in_the_writers_is_documented() {
     let known: BTreeSet<&str> =
         code(JSON).into_iter().flat_map(|span| span.split(['.', '[', ']', ':', '"', ' '])).collect();
     let mut names = BTreeSet::new();
