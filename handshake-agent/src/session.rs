@@ -24,7 +24,7 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, s
 use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
 use crate::error::Error;
 use crate::model::flow::{Flow, View, verdict_of};
-use crate::model::snapshot::{Context, Interface, Origin, Snapshot};
+use crate::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
 use crate::options::{Options, defaults};
 use crate::source::Source;
 use crate::source::live::{Live, ProgramRuns};
@@ -69,7 +69,7 @@ pub struct Session {
     live: Live,
     attached: Attached,
     _promisc: Option<Promisc>,
-    context: Arc<Context>,
+    context: Arc<RunContext>,
     last: Snapshot,
 }
 
@@ -93,7 +93,7 @@ impl Session {
         if let Some(log) = live.take_kernel_log() {
             tokio::spawn(log.forward());
         }
-        let context = Arc::new(Context {
+        let context = Arc::new(RunContext {
             origin: Origin::Live { interfaces: attached.interfaces.iter().map(shown).collect() },
             from_ns: live.read()?.wall_ns,
             filter: options.filter.clone(),
@@ -132,7 +132,7 @@ impl Session {
     /// Errors of reading the maps.
     pub fn advance_by<T>(
         &mut self,
-        take: impl FnOnce(&mut dyn Source, &Arc<Context>, &Snapshot) -> Result<(Snapshot, T), Error>,
+        take: impl FnOnce(&mut dyn Source, &Arc<RunContext>, &Snapshot) -> Result<(Snapshot, T), Error>,
     ) -> Result<T, Error> {
         let (snapshot, seen) = take(&mut self.live, &self.context, &self.last)?;
         self.last = snapshot;
@@ -141,7 +141,7 @@ impl Session {
 
     /// Sets how many services later snapshots list by name.
     pub fn list_services(&mut self, top: usize) {
-        self.context = Arc::new(Context { top, ..Context::clone(&self.context) });
+        self.context = Arc::new(RunContext { top, ..RunContext::clone(&self.context) });
     }
 
     /// The kernel's run counts and run times of our programs.
@@ -214,8 +214,8 @@ fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send + Sync {
     move || count().saturating_sub(before)
 }
 
-fn shown(interface: &AttachedInterface) -> Interface {
-    Interface {
+fn shown(interface: &AttachedInterface) -> InterfaceHooks {
+    InterfaceHooks {
         name: interface.info.name.clone(),
         ingress: Some(interface.ingress.to_string()),
         egress: interface.egress.map(|hook| hook.to_string()),

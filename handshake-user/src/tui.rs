@@ -31,7 +31,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use handshake_agent::Error as AgentError;
-use handshake_agent::model::snapshot::{Context, Snapshot};
+use handshake_agent::model::snapshot::{RunContext, Snapshot};
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use handshake_agent::source::Source;
 use ratatui::crossterm::event::Event;
@@ -250,7 +250,7 @@ impl LiveScreen {
 /// Takes a snapshot and keeps some of the records that it reads.
 fn take(
     source: &mut dyn Source,
-    context: &std::sync::Arc<Context>,
+    context: &std::sync::Arc<RunContext>,
     last: &Snapshot,
     ui: &Ui,
 ) -> Result<(Snapshot, KeptRecords), AgentError> {

@@ -23,7 +23,7 @@ use crate::source::scan::{Ages, ByCause};
 
 /// The identity's terms: of all attempts, or of one service's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct TcpBooks {
     /// SYNs that began an attempt.
     pub attempts: u64,
     /// Attempts by verdict, then by cause; a verdict without causes uses the first place.
@@ -32,9 +32,9 @@ pub struct Books {
 
 /// The figures of TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tcp {
+pub struct TcpFigures {
     /// The terms of the identity.
-    pub books: Books,
+    pub books: TcpBooks,
     /// Attempts completed more than T1 after the first SYN.
     pub late: u64,
     /// The verdicts outside the identity; the others count 0 here.
@@ -54,7 +54,7 @@ pub struct UdpBooks {
 
 /// The figures of UDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Udp {
+pub struct UdpFigures {
     /// The terms of the identity.
     pub books: UdpBooks,
     /// How often each verdict was entered, where flows leave it again.
@@ -65,7 +65,7 @@ pub struct Udp {
     pub bytes: u64,
 }
 
-impl Books {
+impl TcpBooks {
     /// Divides the gauges' open attempts by what the scan found; `shown` is what `half_open_expired` may
     /// not fall below. Only a source whose time runs backwards could ask for more than is open: the
     /// identity goes first then.
@@ -120,20 +120,20 @@ impl Books {
     }
 }
 
-impl AddAssign for Books {
+impl AddAssign for TcpBooks {
     fn add_assign(&mut self, other: Self) {
         self.attempts += other.attempts;
         self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
     }
 }
 
-impl Tcp {
+impl TcpFigures {
     pub(super) fn of(reading: &Reading, ages: &Ages, shown: ByCause) -> Self {
         let counters = &reading.counters;
         let first = Counter::Attempts as usize;
         let gauges = std::array::from_fn(|i| counters.words[first + i]);
         Self {
-            books: Books::settle(&gauges, ages, shown, reading.stopped),
+            books: TcpBooks::settle(&gauges, ages, shown, reading.stopped),
             late: word(counters, Counter::Late),
             outside: TCP.map(|row| if row.is_term() { 0 } else { word(counters, row.gauges[0].counter) }),
             entered: TCP.map(|row| row.entered.map(|entries| word(counters, entries.counter))),
@@ -184,7 +184,7 @@ impl AddAssign for UdpBooks {
     }
 }
 
-impl Udp {
+impl UdpFigures {
     pub(super) fn of(reading: &Reading, ages: &Ages) -> Self {
         let counters = &reading.counters;
         Self {

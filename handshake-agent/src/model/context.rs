@@ -4,7 +4,7 @@ use crate::options::Filter;
 
 /// The parts of a report that stay the same over a run.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub struct RunContext {
     /// The origin of the packets.
     pub origin: Origin,
     /// When counting began, ns since the Unix epoch.
@@ -28,13 +28,13 @@ pub enum Origin {
     /// Interfaces, in the order of the records' hook points.
     Live {
         /// The interfaces; at least one.
-        interfaces: Vec<Interface>,
+        interfaces: Vec<InterfaceHooks>,
     },
 }
 
 /// An interface that is watched, and how.
 #[derive(Clone, Debug, Default)]
-pub struct Interface {
+pub struct InterfaceHooks {
     /// The name that `ip link` shows.
     pub name: String,
     /// The hook for incoming packets, in the words of `--hook`.

@@ -11,7 +11,7 @@ use handshake_common::record::{Detail, Record, State};
 use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
 
 use crate::address::ip;
-use crate::model::snapshot::{Context, Origin, Snapshot};
+use crate::model::snapshot::{Origin, RunContext, Snapshot};
 use crate::source::{Moment, Source};
 
 /// Flags whose presence leaves the legs of a handshake without a known time.
@@ -275,7 +275,7 @@ impl Flow {
 /// From where flows are shown: the moment, the wall clock, and the names of the interfaces.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    context: &'a Context,
+    context: &'a RunContext,
     /// How flows are judged.
     pub moment: Moment,
     wall_ns: u64,
@@ -297,7 +297,7 @@ impl<'a> View<'a> {
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
-    pub const fn at(context: &'a Context, moment: Moment, wall_ns: u64) -> Self {
+    pub const fn at(context: &'a RunContext, moment: Moment, wall_ns: u64) -> Self {
         Self { context, moment, wall_ns, compat: false }
     }
 

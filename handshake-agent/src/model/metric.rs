@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use handshake_common::verdict::{Cause, Leg, Row, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
-use crate::model::snapshot::{Books, EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, UdpBooks};
+use crate::model::snapshot::{EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
 
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,26 +247,26 @@ fn entries<V: Copy + Send + Sync>(
 }
 
 /// The identity's terms, of all attempts or of a service's.
-fn books() -> Vec<Metric<Books>> {
+fn books() -> Vec<Metric<TcpBooks>> {
     let mut all = vec![Metric::new(
         "attempts",
         Unit::Attempts,
         "SYNs that began an attempt; each attempt has exactly one verdict",
-        |books: &Books| books.attempts,
+        |books: &TcpBooks| books.attempts,
     )];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
     all
 }
 
 /// A verdict's figure, or those of its causes, as its table says.
-fn of_verdict(verdict: Verdict) -> Vec<Metric<Books>> {
+fn of_verdict(verdict: Verdict) -> Vec<Metric<TcpBooks>> {
     let (name, row) = (verdict.name(), verdict.row());
     let whole = |name: String| {
-        Metric::new(name, Unit::Attempts, verdict.sentence(), move |books: &Books| books.verdict(verdict))
+        Metric::new(name, Unit::Attempts, verdict.sentence(), move |books: &TcpBooks| books.verdict(verdict))
             .falling_if(row.can_fall())
     };
     let by_cause = Cause::ALL.map(|cause| {
-        let get = move |books: &Books| books.by_cause(verdict).of(cause);
+        let get = move |books: &TcpBooks| books.by_cause(verdict).of(cause);
         Metric::new(format!("{name}.{}", cause.name()), Unit::Attempts, cause.sentence(), get)
             .falling_if(row.can_fall())
     });

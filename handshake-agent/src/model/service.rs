@@ -7,7 +7,7 @@ use handshake_common::abi::{Counter, SERVICES, Service};
 use handshake_common::flow::Family;
 
 use crate::address::ip;
-use crate::model::books::{Books, UdpBooks};
+use crate::model::books::{TcpBooks, UdpBooks};
 use crate::source::scan::{ByCause, Scan};
 
 /// Rows of the service table from here on are UDP's; each half begins with its `other`.
@@ -16,7 +16,7 @@ pub const FIRST_UDP_ROW: u16 = (SERVICES / 2) as u16;
 
 /// One service's figures, or the sum of those that are not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceRow {
+pub struct ServiceFigures {
     /// The responder; `None` is `other`.
     pub service: Option<SocketAddr>,
     /// The figures of the service.
@@ -27,14 +27,14 @@ pub struct ServiceRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceBooks {
     /// A TCP service.
-    Tcp(Books),
+    Tcp(TcpBooks),
     /// A UDP service.
     Udp(UdpBooks),
 }
 
 impl ServiceBooks {
     /// A TCP service's figures.
-    pub fn tcp(&self) -> Option<&Books> {
+    pub fn tcp(&self) -> Option<&TcpBooks> {
         match self {
             Self::Tcp(books) => Some(books),
             Self::Udp(_) => None,
@@ -51,7 +51,12 @@ impl ServiceBooks {
 }
 
 /// The `top` services of each protocol, the busiest first; all others in one row per protocol.
-pub(super) fn rank(services: &[(u16, Service)], scan: &Scan, stopped: bool, top: usize) -> Vec<ServiceRow> {
+pub(super) fn rank(
+    services: &[(u16, Service)],
+    scan: &Scan,
+    stopped: bool,
+    top: usize,
+) -> Vec<ServiceFigures> {
     let (mut tcp, mut udp) = (Vec::new(), Vec::new());
     for (row, service) in services {
         let address = if row % FIRST_UDP_ROW == 0 { None } else { Some(address(service)) };
@@ -59,7 +64,7 @@ pub(super) fn rank(services: &[(u16, Service)], scan: &Scan, stopped: bool, top:
         let gauges = service.gauges.map(|word| word.cast_signed().max(0).cast_unsigned());
         let ages = scan.row(*row);
         if *row < FIRST_UDP_ROW {
-            tcp.push((address, Books::settle(&gauges, &ages, ByCause::default(), stopped)));
+            tcp.push((address, TcpBooks::settle(&gauges, &ages, ByCause::default(), stopped)));
         } else {
             let gauge = |counter: Counter| gauges[counter as usize - Counter::UdpFlows as usize];
             udp.push((address, UdpBooks::settle(gauge, &ages, stopped)));
@@ -69,10 +74,10 @@ pub(super) fn rank(services: &[(u16, Service)], scan: &Scan, stopped: bool, top:
 }
 
 pub(super) fn ranked(
-    tcp: Vec<(Option<SocketAddr>, Books)>,
+    tcp: Vec<(Option<SocketAddr>, TcpBooks)>,
     udp: Vec<(Option<SocketAddr>, UdpBooks)>,
     top: usize,
-) -> Vec<ServiceRow> {
+) -> Vec<ServiceFigures> {
     let mut rows = fold(tcp, |books| books.attempts, top, ServiceBooks::Tcp);
     rows.extend(fold(udp, |books| books.flows, top, ServiceBooks::Udp));
     rows
@@ -83,7 +88,7 @@ pub(super) fn fold<B: AddAssign + Default + Copy + PartialEq>(
     busy: impl Fn(&B) -> u64,
     top: usize,
     wrap: impl Fn(B) -> ServiceBooks,
-) -> Vec<ServiceRow> {
+) -> Vec<ServiceFigures> {
     rows.sort_by_key(|(service, books)| (service.is_none(), std::cmp::Reverse(busy(books)), *service));
     let named = rows.iter().filter(|(service, _)| service.is_some()).count().min(top);
     let mut other = B::default();
@@ -94,7 +99,7 @@ pub(super) fn fold<B: AddAssign + Default + Copy + PartialEq>(
     if other != B::default() {
         rows.push((None, other));
     }
-    rows.into_iter().map(|(service, books)| ServiceRow { service, books: wrap(books) }).collect()
+    rows.into_iter().map(|(service, books)| ServiceFigures { service, books: wrap(books) }).collect()
 }
 
 pub(super) fn address(service: &Service) -> SocketAddr {

@@ -10,14 +10,14 @@ use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 
 use crate::error::Error;
 use crate::model::books::word;
-pub use crate::model::books::{Books, Tcp, Udp, UdpBooks};
-pub use crate::model::context::{Context, Interface, Origin};
+pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
+pub use crate::model::context::{InterfaceHooks, Origin, RunContext};
 pub use crate::model::latency::{Latency, Quantiles};
 use crate::model::latency::{difference, latencies};
 pub use crate::model::packets::Packets;
-pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceRow};
+pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceFigures};
 use crate::model::service::{rank, ranked};
-pub use crate::model::table::{EVICTIONS, Table};
+pub use crate::model::table::{EVICTIONS, TableUse};
 use crate::source::scan::{Ages, Scan};
 use crate::source::{Moment, Reading, Source};
 
@@ -25,7 +25,7 @@ use crate::source::{Moment, Reading, Source};
 #[derive(Clone)]
 pub struct Snapshot {
     /// The parts that stay the same over the run.
-    pub context: Arc<Context>,
+    pub context: Arc<RunContext>,
     /// When it was taken, ns since the Unix epoch.
     pub taken_at_ns: u64,
     /// The same moment on the records' clocks.
@@ -52,15 +52,15 @@ pub struct Snapshot {
     /// Packets by interface, in the order of [`Origin::Live`].
     pub interfaces: Vec<Packets>,
     /// TCP's figures.
-    pub tcp: Tcp,
+    pub tcp: TcpFigures,
     /// Latencies by leg, in the order of [`Leg::ALL`].
     pub latency: [Latency; 3],
     /// UDP's figures.
-    pub udp: Udp,
+    pub udp: UdpFigures,
     /// The flow tables.
-    pub table: Table,
+    pub table: TableUse,
     /// The busiest services and the two sums of the others, TCP's first.
-    pub services: Vec<ServiceRow>,
+    pub services: Vec<ServiceFigures>,
     /// The histograms of the legs, for the difference of two snapshots.
     histograms: Arc<[Histogram; 3]>,
 }
@@ -74,7 +74,7 @@ impl Snapshot {
     /// Those of reading the source.
     pub fn take(
         source: &mut dyn Source,
-        context: &Arc<Context>,
+        context: &Arc<RunContext>,
         previous: Option<&Self>,
     ) -> Result<Self, Error> {
         let reading = source.read()?;
@@ -87,7 +87,7 @@ impl Snapshot {
         reading: &Reading,
         scan: &Scan,
         services: &[(u16, Service)],
-        context: &Arc<Context>,
+        context: &Arc<RunContext>,
         previous: Option<&Self>,
     ) -> Self {
         let word = |counter: Counter| word(&reading.counters, counter);
@@ -111,10 +111,10 @@ impl Snapshot {
                 ..Packets::sum(&reading.classes)
             },
             interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
-            tcp: Tcp::of(reading, &all, shown),
+            tcp: TcpFigures::of(reading, &all, shown),
             latency: latencies(reading),
-            udp: Udp::of(reading, &all),
-            table: Table::of(reading, scan.used()),
+            udp: UdpFigures::of(reading, &all),
+            table: TableUse::of(reading, scan.used()),
             services: rank(services, scan, reading.stopped, context.top),
             histograms: Arc::new(reading.histograms),
         };
@@ -125,7 +125,7 @@ impl Snapshot {
     /// The same with fewer services listed by name, of each protocol.
     pub fn with_top(&self, top: usize) -> Self {
         fn of<'a, B: Copy + 'a>(
-            rows: &'a [ServiceRow],
+            rows: &'a [ServiceFigures],
             books: impl Fn(&'a ServiceBooks) -> Option<&'a B>,
         ) -> Vec<(Option<SocketAddr>, B)> {
             rows.iter().filter_map(|row| Some((row.service, *books(&row.books)?))).collect()

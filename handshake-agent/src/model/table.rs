@@ -7,7 +7,7 @@ use crate::source::Reading;
 
 /// How full the flow tables are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct TableUse {
     /// Slots of both tables.
     pub slots: u64,
     /// Slots that hold a record.
@@ -26,7 +26,7 @@ pub const EVICTIONS: [(&str, Counter); 6] = [
     ("completed", Counter::EvictedCompleted),
 ];
 
-impl Table {
+impl TableUse {
     pub(super) fn of(reading: &Reading, used: u64) -> Self {
         let evictions = EVICTIONS.map(|(_, counter)| word(&reading.counters, counter));
         Self { slots: reading.slots, used, evictions }

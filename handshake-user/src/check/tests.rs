@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS};
 use handshake_agent::model::metric::METRICS;
-use handshake_agent::model::snapshot::{Context, Interface, Origin, Snapshot};
+use handshake_agent::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
 use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
 use handshake_common::record::State;
@@ -45,8 +45,8 @@ pub(super) fn standing(fake: &mut Fake) -> JudgedWindow {
 }
 
 fn take(fake: &mut Fake) -> Snapshot {
-    let interface = Interface { name: "eth0".to_owned(), ..Interface::default() };
-    let context = Arc::new(Context {
+    let interface = InterfaceHooks { name: "eth0".to_owned(), ..InterfaceHooks::default() };
+    let context = Arc::new(RunContext {
         origin: Origin::Live { interfaces: vec![interface] },
         from_ns: WALL_NS,
         filter: Filter::default(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use handshake_agent::model::flow::{self, Flow, View, verdict_of};
-use handshake_agent::model::snapshot::{Context, Origin, Snapshot};
+use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
 use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
@@ -60,7 +60,7 @@ struct ReplayRun<'a> {
     args: &'a ReplayArgs,
     replay: Replay,
     /// Set from the first packet on: its time is the report's beginning.
-    context: Option<Arc<Context>>,
+    context: Option<Arc<RunContext>>,
     /// Shortens pauses, for `--squeeze`.
     squeeze: Option<Squeeze>,
     /// Flows whose records were evicted, for `--flows`.
@@ -97,9 +97,9 @@ impl ReplayRun<'_> {
         self.replay.observe(time_ns, &packet);
     }
 
-    fn context_from(&self, from_ns: u64) -> Arc<Context> {
+    fn context_from(&self, from_ns: u64) -> Arc<RunContext> {
         let path = self.args.file.display().to_string();
-        Arc::new(Context {
+        Arc::new(RunContext {
             origin: Origin::Capture { path, interfaces: Vec::new() },
             from_ns,
             filter: options::Filter::from(&self.args.filter),
@@ -153,7 +153,7 @@ impl ReplayRun<'_> {
 }
 
 /// Stores the name of an interface at its first packet.
-fn name_interface(context: &mut Arc<Context>, number: u8, name: Option<&str>) {
+fn name_interface(context: &mut Arc<RunContext>, number: u8, name: Option<&str>) {
     let Origin::Capture { interfaces, .. } = &context.origin else { return };
     let (number, Some(name)) = (usize::from(number), name) else { return };
     if interfaces.get(number).is_some_and(Option::is_some) {

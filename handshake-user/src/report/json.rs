@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
 use handshake_agent::model::snapshot::{
-    Books, Interface, Interval, Latency, Origin, ServiceBooks, ServiceRow, Snapshot, UdpBooks,
+    InterfaceHooks, Interval, Latency, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks, UdpBooks,
 };
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
@@ -100,7 +100,7 @@ fn source(snapshot: &Snapshot) -> Value {
     }
 }
 
-fn interface(snapshot: &Snapshot, at: usize, interface: &Interface) -> Value {
+fn interface(snapshot: &Snapshot, at: usize, interface: &InterfaceHooks) -> Value {
     let mut object = Map::new();
     object.insert("name".to_owned(), json!(interface.name));
     for (name, hook) in [("ingress", &interface.ingress), ("egress", &interface.egress)] {
@@ -161,7 +161,7 @@ fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
     }
 }
 
-fn service(row: &ServiceRow) -> Value {
+fn service(row: &ServiceFigures) -> Value {
     let mut object = Map::new();
     match row.service {
         Some(socket) => {
@@ -179,7 +179,7 @@ fn service(row: &ServiceRow) -> Value {
     Value::Object(object)
 }
 
-fn tcp_service(object: &mut Map<String, Value>, books: &Books) {
+fn tcp_service(object: &mut Map<String, Value>, books: &TcpBooks) {
     object.insert("protocol".to_owned(), json!("tcp"));
     object.insert("attempts".to_owned(), json!(books.attempts));
     for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()) {

@@ -21,7 +21,9 @@ mod layout;
 use std::net::SocketAddr;
 
 use handshake_agent::model::flow::{Flow, View};
-use handshake_agent::model::snapshot::{Books, Interface, Interval, Latency, Origin, ServiceBooks, Snapshot};
+use handshake_agent::model::snapshot::{
+    InterfaceHooks, Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks,
+};
 use handshake_agent::options::Filter;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
@@ -102,7 +104,7 @@ fn header(snapshot: &Snapshot) -> Vec<Piece> {
 }
 
 /// The names of the interfaces and their hooks; interfaces with the same hooks share one entry.
-fn interfaces_and_hooks(interfaces: &[Interface]) -> Vec<Piece> {
+fn interfaces_and_hooks(interfaces: &[InterfaceHooks]) -> Vec<Piece> {
     let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
     for interface in interfaces {
         let hooks = hooks(interface);
@@ -114,7 +116,7 @@ fn interfaces_and_hooks(interfaces: &[Interface]) -> Vec<Piece> {
     groups.into_iter().flat_map(|(names, hooks)| [names.join(", "), hooks]).map(Piece::plain).collect()
 }
 
-fn hooks(interface: &Interface) -> String {
+fn hooks(interface: &InterfaceHooks) -> String {
     let named = [("ingress", &interface.ingress), ("egress", &interface.egress)];
     let mut parts: Vec<String> =
         named.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}"))).collect();
@@ -175,7 +177,7 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
 }
 
 /// The share of the interval's decided attempts that completed, if it differs much from that of the run. Otherwise a new problem would hide behind hours without one.
-fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> {
+fn recently_completed(books: &TcpBooks, interval: &Interval<'_>) -> Option<String> {
     const FAR_PERCENT: u64 = 5;
     let begun = interval.change(|s| s.tcp.books.attempts)
         - interval.change(|s| s.tcp.books.verdict(Verdict::Opening));
@@ -190,7 +192,7 @@ fn recently_completed(books: &Books, interval: &Interval<'_>) -> Option<String> 
 }
 
 /// The causes of the attempts that are half-open now, the most frequent first.
-fn of_causes(books: &Books) -> String {
+fn of_causes(books: &TcpBooks) -> String {
     let mut causes = Cause::ALL.map(|cause| (books.by_cause(Verdict::HalfOpen).of(cause), cause.name()));
     causes.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     let shown: Vec<String> = causes

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use handshake_agent::model::snapshot::{Books, ServiceBooks, Snapshot};
+use handshake_agent::model::snapshot::{ServiceBooks, Snapshot, TcpBooks};
 use handshake_common::verdict::{Cause, Verdict};
 
 use super::history::stuck;
@@ -43,8 +43,8 @@ pub(crate) struct Inflow {
 
 impl Inflow {
     /// The changes between two states of the books.
-    fn between(before: &Books, now: &Books, elapsed_ns: u64) -> Self {
-        let waiting = |books: &Books| stuck(books) + books.verdict(Verdict::Opening);
+    fn between(before: &TcpBooks, now: &TcpBooks, elapsed_ns: u64) -> Self {
+        let waiting = |books: &TcpBooks| stuck(books) + books.verdict(Verdict::Opening);
         Self {
             elapsed_ns,
             half_open: now.verdict(Verdict::HalfOpen),
@@ -131,7 +131,7 @@ pub(crate) struct SurgeDetector {
 impl SurgeDetector {
     /// Updates the alarms by the interval between two snapshots, and returns the worst surge.
     pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
-        let known: HashMap<Option<SocketAddr>, &Books> = tcp(before).collect();
+        let known: HashMap<Option<SocketAddr>, &TcpBooks> = tcp(before).collect();
         let elapsed_ns = now.taken_at_ns.saturating_sub(before.taken_at_ns);
         let mut raised = HashMap::new();
         let mut worst: Option<Surge> = None;
@@ -160,7 +160,7 @@ impl Surge {
     }
 }
 
-fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (Option<SocketAddr>, &Books)> {
+fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (Option<SocketAddr>, &TcpBooks)> {
     snapshot.services.iter().filter_map(|row| match &row.books {
         ServiceBooks::Tcp(books) => Some((row.service, books)),
         ServiceBooks::Udp(_) => None,
@@ -168,7 +168,7 @@ fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (Option<SocketAddr>, &Books)
 }
 
 /// The most frequent cause of attempts that are half-open now or have expired in the interval.
-fn cause(now: &Books, before: &Books) -> Option<Cause> {
+fn cause(now: &TcpBooks, before: &TcpBooks) -> Option<Cause> {
     let count = |cause: Cause| {
         let expired = now
             .by_cause(Verdict::HalfOpenExpired)

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use handshake_agent::model::snapshot::{Books, Interval};
+use handshake_agent::model::snapshot::{Interval, TcpBooks};
 use handshake_common::verdict::Verdict;
 
 /// Most intervals kept: enough for the widest terminal.
@@ -40,7 +40,7 @@ impl IntervalRates {
 }
 
 /// Attempts that are half-open, or that were superseded, expired or evicted while open.
-pub(crate) fn stuck(books: &Books) -> u64 {
+pub(crate) fn stuck(books: &TcpBooks) -> u64 {
     books.verdict(Verdict::HalfOpen)
         + books.verdict(Verdict::HalfOpenExpired)
         + books.verdict(Verdict::Superseded)
@@ -48,7 +48,7 @@ pub(crate) fn stuck(books: &Books) -> u64 {
 }
 
 /// Attempts that have ended without being established.
-pub(crate) fn failed(books: &Books) -> u64 {
+pub(crate) fn failed(books: &TcpBooks) -> u64 {
     let open = books.verdict(Verdict::Opening) + books.verdict(Verdict::HalfOpen);
     books.attempts.saturating_sub(books.verdict(Verdict::Completed)).saturating_sub(open)
 }
@@ -88,7 +88,7 @@ impl RateHistory {
 
 #[cfg(test)]
 mod tests {
-    use handshake_agent::model::snapshot::Books;
+    use handshake_agent::model::snapshot::TcpBooks;
     use handshake_common::verdict::Verdict;
 
     use super::{IntervalRates, KEPT, RateHistory, failed, per_second, stuck};
@@ -115,7 +115,7 @@ mod tests {
             (Verdict::Opening, [2, 3]),
             (Verdict::HalfOpen, [1, 2]),
         ];
-        let books = Books::of(100, &figures);
+        let books = TcpBooks::of(100, &figures);
         assert_eq!((stuck(&books), failed(&books)), (3 + 11 + 4 + 7, 100 - 60 - 8));
     }
 

@@ -5,7 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use handshake_agent::model::snapshot::{Books, Interval, Latency, Origin, ServiceBooks, Snapshot, UdpBooks};
+use handshake_agent::model::snapshot::{
+    Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks, UdpBooks,
+};
 use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
@@ -312,11 +314,11 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLi
         |service: Option<SocketAddr>, books: &ServiceBooks| (service, matches!(books, ServiceBooks::Udp(_)));
     let known: HashMap<_, _> =
         before.services.iter().map(|row| (key(row.service, &row.books), &row.books)).collect();
-    let line = |row: &handshake_agent::model::snapshot::ServiceRow| {
+    let line = |row: &handshake_agent::model::snapshot::ServiceFigures| {
         let earlier = known.get(&key(row.service, &row.books)).copied();
         let (begun, trouble) = match (&row.books, earlier) {
             (ServiceBooks::Tcp(books), Some(ServiceBooks::Tcp(earlier))) => tcp_change(books, earlier),
-            (ServiceBooks::Tcp(books), _) => tcp_change(books, &Books::default()),
+            (ServiceBooks::Tcp(books), _) => tcp_change(books, &TcpBooks::default()),
             (ServiceBooks::Udp(books), Some(ServiceBooks::Udp(earlier))) => udp_change(books, earlier),
             (ServiceBooks::Udp(books), _) => udp_change(books, &UdpBooks::default()),
         };
@@ -327,7 +329,7 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLi
     now.services.iter().map(line).collect()
 }
 
-fn tcp_change(now: &Books, before: &Books) -> (u64, u64) {
+fn tcp_change(now: &TcpBooks, before: &TcpBooks) -> (u64, u64) {
     let begun = now.attempts.saturating_sub(before.attempts);
     (begun, now.verdict(Verdict::HalfOpen) + failed(now).saturating_sub(failed(before)))
 }

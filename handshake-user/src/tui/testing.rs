@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS};
 use handshake_agent::model::flow::Flow;
-use handshake_agent::model::snapshot::{Context, Interface, Origin, Snapshot};
+use handshake_agent::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::record::Record;
 use handshake_common::verdict::Verdict;
@@ -18,7 +18,7 @@ use super::scene::{Scene, SceneBuilder};
 pub(crate) struct SceneFixture {
     pub(crate) fake: Fake,
     pub(crate) programs: Vec<ProgramRuns>,
-    context: Arc<Context>,
+    context: Arc<RunContext>,
     recent: Recent,
     builder: SceneBuilder,
     last: Option<Snapshot>,
@@ -27,13 +27,13 @@ pub(crate) struct SceneFixture {
 
 impl SceneFixture {
     pub(crate) fn new(fake: Fake) -> Self {
-        let interface = Interface {
+        let interface = InterfaceHooks {
             name: "eth0".to_owned(),
             ingress: Some("tcx".to_owned()),
             egress: Some("tcx".to_owned()),
-            ..Interface::default()
+            ..InterfaceHooks::default()
         };
-        let context = Context {
+        let context = RunContext {
             origin: Origin::Live { interfaces: vec![interface] },
             from_ns: WALL_NS,
             filter: handshake_agent::options::Filter::default(),

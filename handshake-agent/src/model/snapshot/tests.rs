@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::source::scan::ByCause;
 
-use super::{Books, Context, FIRST_UDP_ROW, Interval, Origin, ServiceBooks, Snapshot};
+use super::{FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
 use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
 use crate::model::metric::METRICS;
 
@@ -227,7 +227,7 @@ fn services_that_are_not_listed_are_summed_up() {
         .map(|row| row.service.map_or("other".to_owned(), |service| service.to_string()))
         .collect();
     assert_eq!(named, ["10.0.0.2:80", "[::1]:80", "other", "10.0.0.1:53"]);
-    let mut sum = Books::default();
+    let mut sum = TcpBooks::default();
     for row in &snapshot.services {
         if let ServiceBooks::Tcp(books) = row.books {
             assert_eq!(books.attempts, books.accounted());
@@ -280,7 +280,7 @@ proptest! {
         }
         fake.reading.stopped = stopped;
         let mut previous = take(&mut Fake::new(), None);
-        previous.tcp.books = Books::of(0, &[(Verdict::HalfOpenExpired, shown)]);
+        previous.tcp.books = TcpBooks::of(0, &[(Verdict::HalfOpenExpired, shown)]);
         let books = take(&mut fake, Some(&previous)).tcp.books;
         prop_assert_eq!(books.attempts, books.accounted());
         prop_assert!(!stopped || books.verdict(Verdict::Opening) == 0);
@@ -382,9 +382,9 @@ impl Wire {
     }
 }
 
-fn context(top: usize) -> Arc<Context> {
+fn context(top: usize) -> Arc<RunContext> {
     let origin = Origin::Capture { path: "a.pcap".to_owned(), interfaces: Vec::new() };
-    Arc::new(Context { origin, from_ns: WALL_NS, filter: crate::options::Filter::default(), top })
+    Arc::new(RunContext { origin, from_ns: WALL_NS, filter: crate::options::Filter::default(), top })
 }
 
 fn take(fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {

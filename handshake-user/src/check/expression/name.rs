@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use handshake_agent::address::{Cidr, PortRange};
 use handshake_agent::model::metric::{METRICS, Metric, SERVICE, Unit};
-use handshake_agent::model::snapshot::{Books, Snapshot};
+use handshake_agent::model::snapshot::{Snapshot, TcpBooks};
 use handshake_agent::similar;
 use handshake_common::verdict::Leg;
 
@@ -48,12 +48,12 @@ impl Figure {
     }
 
     /// The TCP books of the selected services, from a report that lists every service by name.
-    pub(crate) fn books(&self, snapshot: &Snapshot) -> Books {
+    pub(crate) fn books(&self, snapshot: &Snapshot) -> TcpBooks {
         if self.selectors.is_empty() {
             return snapshot.tcp.books;
         }
         let rows = snapshot.services.iter().filter(|row| row.service.is_some_and(|each| self.takes(each)));
-        let mut sum = Books::default();
+        let mut sum = TcpBooks::default();
         rows.filter_map(|row| row.books.tcp()).for_each(|books| sum += *books);
         sum
     }

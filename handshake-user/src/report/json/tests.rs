@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
 use handshake_agent::model::flow::{Flow, View};
-use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
+use handshake_agent::model::snapshot::{
+    FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
+};
 use handshake_common::abi::{Counter, NO_POINT, TcpRecord, point, tag};
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Leg, Verdict};
@@ -49,14 +51,18 @@ fn an_unknown_latency_is_absent_instead_of_zero() {
 fn an_interface_has_its_hooks_and_its_own_packets() {
     let origin = Origin::Live {
         interfaces: vec![
-            Interface {
+            InterfaceHooks {
                 name: "eth0".to_owned(),
                 ingress: Some("xdp-generic".to_owned()),
                 egress: Some("tcx".to_owned()),
                 merged: true,
                 before: vec!["cil_from_netdev".to_owned()],
             },
-            Interface { name: "lo".to_owned(), ingress: Some("tcx".to_owned()), ..Interface::default() },
+            InterfaceHooks {
+                name: "lo".to_owned(),
+                ingress: Some("tcx".to_owned()),
+                ..InterfaceHooks::default()
+            },
         ],
     };
     let mut fake = Fake::new();
@@ -269,7 +275,8 @@ fn typical() -> Snapshot {
 
 /// The JSON of a record's flow at the fake's moment, with two interfaces.
 fn shown(each: &handshake_common::record::Record) -> Value {
-    let interfaces = ["eth0", "eth1"].map(|name| Interface { name: name.to_owned(), ..Interface::default() });
+    let interfaces =
+        ["eth0", "eth1"].map(|name| InterfaceHooks { name: name.to_owned(), ..InterfaceHooks::default() });
     let snapshot = take(&mut Fake::new(), Origin::Live { interfaces: interfaces.into() });
     flow(&View::of(&snapshot), &Flow::of(*each))
 }
@@ -280,6 +287,6 @@ fn capture() -> Origin {
 
 fn take(fake: &mut Fake, origin: Origin) -> Snapshot {
     let context =
-        Context { origin, from_ns: WALL_NS, filter: handshake_agent::options::Filter::default(), top: 10 };
+        RunContext { origin, from_ns: WALL_NS, filter: handshake_agent::options::Filter::default(), top: 10 };
     Snapshot::take(fake, &Arc::new(context), None).expect("a fake never fails")
 }

@@ -1,6 +1,6 @@
 //! Problems and where to look for them: those worth a line, the most frequent first.
 
-use handshake_agent::model::snapshot::{Books, Interval, Origin, ServiceBooks, Snapshot};
+use handshake_agent::model::snapshot::{Interval, Origin, ServiceBooks, Snapshot, TcpBooks};
 use handshake_agent::options::Filter;
 use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
 
@@ -47,7 +47,7 @@ pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> 
 }
 
 /// The problems that kept attempts from completing, by the books of all or of some services. Rare ones are included, because an expectation failed on them.
-pub(super) fn obstacles(books: &Books, snapshot: &Snapshot) -> Vec<Problem> {
+pub(super) fn obstacles(books: &TcpBooks, snapshot: &Snapshot) -> Vec<Problem> {
     let causes = Cause::ALL.map(|cause| Problem {
         name: cause.name(),
         sentence: sentence(cause, snapshot),
@@ -95,7 +95,7 @@ fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
 
 /// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs without an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
-    let leaves_some = |books: &Books| {
+    let leaves_some = |books: &TcpBooks| {
         books.by_cause(Verdict::HalfOpen).no_syn_ack + books.by_cause(Verdict::HalfOpenExpired).no_syn_ack
             != 0
     };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, udp_record};
 use handshake_agent::model::flow::{Flow, View};
-use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
+use handshake_agent::model::snapshot::{
+    FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
+};
 use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
@@ -226,12 +228,12 @@ fn interfaces_with_the_same_hooks_share_an_entry() {
     let Origin::Live { interfaces } = &mut context.origin else { panic!("it is live") };
     let mut second = interfaces[0].clone();
     second.name = "eth1".to_owned();
-    let odd = Interface {
+    let odd = InterfaceHooks {
         name: "wg0".to_owned(),
         ingress: Some("xdp-generic".to_owned()),
         merged: true,
         before: vec!["cil_from_netdev".to_owned()],
-        ..Interface::default()
+        ..InterfaceHooks::default()
     };
     interfaces.extend([second, odd]);
     let shown = draw(&context.take(&mut Fake::new(), None), None, Style::plain(200));
@@ -264,11 +266,11 @@ struct TestContext {
 impl TestContext {
     /// eth0, with a filter if a port is given.
     fn live(port: &str) -> Self {
-        let interface = Interface {
+        let interface = InterfaceHooks {
             name: "eth0".to_owned(),
             ingress: Some("tcx".to_owned()),
             egress: Some("tcx".to_owned()),
-            ..Interface::default()
+            ..InterfaceHooks::default()
         };
         let ports = if port.is_empty() { Vec::new() } else { vec![port.parse().expect("a port")] };
         Self {
@@ -278,8 +280,12 @@ impl TestContext {
     }
 
     fn take(&self, fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {
-        let context =
-            Context { origin: self.origin.clone(), from_ns: WALL_NS, filter: self.filter.clone(), top: 10 };
+        let context = RunContext {
+            origin: self.origin.clone(),
+            from_ns: WALL_NS,
+            filter: self.filter.clone(),
+            top: 10,
+        };
         Snapshot::take(fake, &Arc::new(context), previous).expect("a fake never fails")
     }
 }

@@ -1,6 +1,6 @@
 //! What is around every screen: the header, the screens' names, the banner, the last line.
 
-use handshake_agent::model::snapshot::{Interface, Origin};
+use handshake_agent::model::snapshot::{InterfaceHooks, Origin};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -35,7 +35,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
 }
 
 /// The interfaces together, and the hooks of each, once where they are the same.
-fn named(interfaces: &[Interface]) -> (String, Vec<String>) {
+fn named(interfaces: &[InterfaceHooks]) -> (String, Vec<String>) {
     let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
     let mut hooks: Vec<String> = interfaces.iter().map(hooks).collect();
     hooks.dedup();
@@ -43,7 +43,7 @@ fn named(interfaces: &[Interface]) -> (String, Vec<String>) {
 }
 
 /// As the command line and reports say them.
-pub(super) fn hooks(interface: &Interface) -> String {
+pub(super) fn hooks(interface: &InterfaceHooks) -> String {
     let ways = [("ingress", &interface.ingress), ("egress", &interface.egress)];
     let hooks = ways.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}")));
     let merged = interface.merged.then(|| "segments merged".to_owned());

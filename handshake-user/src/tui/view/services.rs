@@ -1,6 +1,6 @@
 //! By responder: TCP's services, then UDP's.
 
-use handshake_agent::model::snapshot::{Books, ServiceBooks, UdpBooks};
+use handshake_agent::model::snapshot::{ServiceBooks, TcpBooks, UdpBooks};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 use ratatui::text::Line;
 
@@ -84,7 +84,7 @@ impl ServiceColumn {
         }
     }
 
-    fn of_tcp(self, books: &Books) -> TableCell {
+    fn of_tcp(self, books: &TcpBooks) -> TableCell {
         match self {
             Self::Begun => TableCell::plain(group(books.attempts)),
             Self::Good => share(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
-use handshake_agent::model::snapshot::{Context, FIRST_UDP_ROW, Origin, Snapshot};
+use handshake_agent::model::snapshot::{FIRST_UDP_ROW, Origin, RunContext, Snapshot};
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::{Counter, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Family;
@@ -102,7 +102,7 @@ fn a_wide_name_moves_nothing() {
     "网卡".clone_into(&mut interfaces[0].name);
     let mut wide = typical();
     let mut snapshot = Snapshot::clone(&narrow.snapshot);
-    let context = Context { origin: Origin::Live { interfaces }, ..Context::clone(&snapshot.context) };
+    let context = RunContext { origin: Origin::Live { interfaces }, ..RunContext::clone(&snapshot.context) };
     snapshot.context = Arc::new(context);
     wide.snapshot = Arc::new(snapshot);
     let mut named = 0;

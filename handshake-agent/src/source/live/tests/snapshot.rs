@@ -10,7 +10,7 @@ use handshake_common::wire::build::FrameBuilder;
 
 use super::flood::{Flood, Template};
 use super::*;
-use crate::model::snapshot::{Books, Context, Origin, ServiceBooks, Snapshot};
+use crate::model::snapshot::{Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
 use crate::options::Filter;
 
 const FLOWS: u32 = 4096;
@@ -78,9 +78,9 @@ fn template(responder: u32, forth: bool, flags: u8, (seq, ack): (u32, u32)) -> T
     Template { frame: frame.bytes().to_vec(), client: if forth { SOURCE } else { DESTINATION } }
 }
 
-fn context() -> Arc<Context> {
+fn context() -> Arc<RunContext> {
     let origin = Origin::Live { interfaces: Vec::new() };
-    Arc::new(Context { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize })
+    Arc::new(RunContext { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize })
 }
 
 /// Checks that the snapshot has these flows and no others, in the sums and in the rows of the services.
@@ -97,8 +97,8 @@ fn assert_holds(snapshot: &Snapshot) {
     assert!(services.iter().copied().eq(expected), "{services:?}");
 }
 
-fn books(flows: u32) -> Books {
+fn books(flows: u32) -> TcpBooks {
     let eighth = u64::from(flows / EIGHT);
     let completed = eighth * u64::from(COMPLETED);
-    Books::of(flows.into(), &[(Verdict::Completed, [completed, 0]), (Verdict::HalfOpen, [eighth, eighth])])
+    TcpBooks::of(flows.into(), &[(Verdict::Completed, [completed, 0]), (Verdict::HalfOpen, [eighth, eighth])])
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::metric::{METRICS, Unit};
-use handshake_agent::model::snapshot::{EVICTIONS, FIRST_UDP_ROW, Interface, Interval, Origin, Snapshot};
+use handshake_agent::model::snapshot::{
+    EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, Snapshot,
+};
 use handshake_common::abi::Counter;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
@@ -97,7 +99,7 @@ fn full() -> (Snapshot, Snapshot) {
     fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
     fake.ended(0, Counter::Completed, 1);
     let origin = Origin::Live {
-        interfaces: vec![Interface {
+        interfaces: vec![InterfaceHooks {
             name: "eth0".to_owned(),
             ingress: Some("xdp-generic".to_owned()),
             egress: Some("tcx".to_owned()),
