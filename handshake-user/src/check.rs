@@ -1,4 +1,5 @@
-//! The parts of `handshake check`: expectations and their judgement, the command under check, and the kernel's own counters. `command/check.rs` runs a check; `report` shows its result.
+//! The parts of `handshake check`: expectations and their judgement, the command under check, and the
+//! kernel's own counters. `command/check.rs` runs a check; `report` shows its result.
 
 mod error;
 mod evaluate;

@@ -1,4 +1,5 @@
-//! The command line: every subcommand, option, default and environment variable. Depends on clap, and not on the commands that it starts.
+//! The command line: every subcommand, option, default and environment variable. Depends on clap, and not on
+//! the commands that it starts.
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -35,7 +36,7 @@ const AFTER_HELP: &str = "\
 Each option can be set by a variable: HANDSHAKE_HALF_OPEN_AFTER=5s is --half-open-after 5s.
 
 Examples:
-  handshake -i eth0 --port 443                                  which attempts complete, and why others do not
+  handshake -i eth0 --port 443                                  watch attempts to port 443
   handshake check -i lo --expect 'half_open == 0' -- ./load.sh  check what a load does on the wire
   handshake replay capture.pcapng --flows                       read a capture, without privileges
 
@@ -49,7 +50,7 @@ An expectation compares figures of the report: counts, times, shares or rates.
   completed >= 1000                             names are paths in the JSON report, without tcp.
   completed / attempts >= 99.9%                 a share; without an attempt it is inconclusive
   half_open + refused == 0                      sums and differences
-  p99(connect) < 2ms                            also p50, p90, max, count; syn_to_syn_ack, syn_ack_to_ack
+  p99(connect) < 2ms                            also p50, p90, max and count, of any leg
   rate(completed) >= 500/s                      per second, from the command's start to its exit
   attempts{port=443} == 200                     of some services, by port= and address=
 
@@ -61,8 +62,8 @@ Examples:
 Exit codes:
   0  every expectation was met                  3  inconclusive: data was lost, or nothing ran
   1  an expectation or the command failed       4  cannot load or attach
-  2  usage, an invalid expression, or a         5  permission
-  command that is not found                  130, 143  interrupted";
+  2  usage, an invalid expression or command    5  permission
+  130, 143  interrupted";
 
 /// The command line as clap parses it. Without a subcommand, the options are those of `watch`.
 #[derive(Debug, Parser)]
@@ -153,7 +154,8 @@ pub(crate) struct ScopeArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) scope: ScopeArgs,
-    /// Condition that must hold, such as 'completed / attempts >= 99.9%', repeatable; ; separates several
+    /// Condition that must hold, such as 'completed / attempts >= 99.9%'; repeatable, or several
+    /// separated by ;
     #[arg(long = "expect", value_name = "EXPR", value_delimiter = ';', env = "HANDSHAKE_EXPECT")]
     #[arg(hide_env = true, help_heading = None::<&str>)]
     pub(crate) expectations: Vec<String>,
@@ -180,7 +182,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, env = "HANDSHAKE_PROPAGATE", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]
     pub(crate) propagate: bool,
-    /// Run the command with root's capabilities; otherwise it runs as the user who called sudo, or as root without capabilities
+    /// Run the command with root's capabilities; otherwise it runs as the user who called sudo, or as root
+    /// without capabilities
     #[arg(long, env = "HANDSHAKE_AS_ROOT", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]
     pub(crate) as_root: bool,
@@ -295,7 +298,8 @@ pub(crate) struct RuleArgs {
 /// How much is printed to stderr.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct VerbosityArgs {
-    /// Print more to stderr; twice, with --port or --net, what the kernel side makes of each handshake segment
+    /// Print more to stderr; twice, with --port or --net, what the kernel side makes of each handshake
+    /// segment
     #[arg(short, long, action = ArgAction::Count, env = "HANDSHAKE_VERBOSE", hide_env = true)]
     pub(crate) verbose: u8,
 }
@@ -384,7 +388,8 @@ impl WatchArgs {
         Options { top: self.output.top, events: self.output.events, ..Options::from(&self.scope) }
     }
 
-    /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would be printed over it.
+    /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would
+    /// be printed over it.
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
         self.output.format == OutputFormat::Text && !self.output.events && !logs
@@ -428,7 +433,8 @@ impl From<&RuleArgs> for options::Rules {
     }
 }
 
-/// Parses the process's command line. Help and version end the process with 0; a usage error ends it with 2 and one line on stderr.
+/// Parses the process's command line. Help and version end the process with 0; a usage error ends it with 2
+/// and one line on stderr.
 pub(crate) fn parse() -> Command {
     parse_from(std::env::args_os()).unwrap_or_else(|error| {
         if !error.use_stderr() {

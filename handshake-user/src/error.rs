@@ -1,4 +1,5 @@
-//! The errors that end a command, and their exit codes, which say who must act. Each message is one line that names the fix.
+//! The errors that end a command, and their exit codes, which say who must act. Each message is one line that
+//! names the fix.
 
 use handshake_agent::error::{Error as AgentError, LiveError};
 
@@ -38,7 +39,8 @@ impl From<handshake_capture::CaptureError> for CommandError {
 }
 
 impl CommandError {
-    /// The exit code: 2 for usage or input, 4 for what cannot be loaded, attached or written, 5 for a missing permission.
+    /// The exit code: 2 for usage or input, 4 for what cannot be loaded, attached or written, 5 for a missing
+    /// permission.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Agent(error) => agent_code(error),

@@ -10,7 +10,8 @@
 //!                        time, number, duration, console    leaves
 //! ```
 //!
-//! Arrows point down only: `xtask/tests/house.rs` reads the imports and checks it. Not here: attaching programs and reading maps (`handshake-agent`), and the rules of the protocol (`handshake-common`).
+//! Arrows point down only: `xtask/tests/house.rs` reads the imports and checks it. Not here: attaching
+//! programs and reading maps (`handshake-agent`), and the rules of the protocol (`handshake-common`).
 
 mod check;
 mod cli;

@@ -13,7 +13,8 @@ pub(crate) fn group(number: u64) -> String {
     grouped
 }
 
-/// Formats a number like [`group`], but from one million on with one decimal: `1.9 M`. Further digits are cut off, so it is never rounded up.
+/// Formats a number like [`group`], but from one million on with one decimal: `1.9 M`. Further digits are cut
+/// off, so it is never rounded up.
 pub(crate) fn short(number: u64) -> String {
     const SCALES: [(u64, &str); 3] = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M")];
     match SCALES.iter().find(|(scale, _)| number >= *scale) {

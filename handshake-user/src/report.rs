@@ -22,7 +22,8 @@ pub(crate) enum OutputFormat {
     Jsonl,
 }
 
-/// The destination of reports. Its reader may close it at any time (`handshake | head`), which ends the output and is not an error.
+/// The destination of reports. Its reader may close it at any time (`handshake | head`), which ends the
+/// output and is not an error.
 pub(crate) struct Output<W> {
     writer: W,
     closed: bool,

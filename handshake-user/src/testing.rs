@@ -1,4 +1,5 @@
-//! Shared by tests: the pages of `docs/`, their tables, and the words in backticks. A test beside the code compares each page with what the page describes.
+//! Shared by tests: the pages of `docs/`, their tables, and the words in backticks. A test beside the code
+//! compares each page with what the page describes.
 
 use std::collections::BTreeSet;
 

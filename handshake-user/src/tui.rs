@@ -5,7 +5,8 @@
 //!                          keys ─▶ Action ─▶ Ui ───┴─▶ draw
 //! ```
 //!
-//! A scene is built once per interval. Drawing is a function of the scene and the user's choices, and takes place only when one of them changed.
+//! A scene is built once per interval. Drawing is a function of the scene and the user's choices, and takes
+//! place only when one of them changed.
 
 mod banner;
 mod collect;
@@ -52,7 +53,8 @@ use theme::Theme;
 
 /// The shortest time between two redraws, except those after a key.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
-/// With fewer ended attempts than this since the last read, the event ring is read after [`EVENTS_IDLE`]. In that time it fills up at 670,000 ends per second.
+/// With fewer ended attempts than this since the last read, the event ring is read after [`EVENTS_IDLE`]. In
+/// that time it fills up at 670,000 ends per second.
 const FEW_EVENTS: u64 = 1_000;
 const EVENTS_IDLE: Duration = Duration::from_millis(60);
 /// Services listed by name: all that have a row.
@@ -75,7 +77,8 @@ pub(crate) fn is_available() -> bool {
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session until the user quits, a signal arrives, the time is up or an interface is lost. Restores the terminal.
+/// Shows the session until the user quits, a signal arrives, the time is up or an interface is lost. Restores
+/// the terminal.
 ///
 /// # Errors
 ///
@@ -131,10 +134,10 @@ impl Sink for LiveScreen {
     }
 
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
-        let told = self.recent.told();
+        let before = self.recent.total();
         let recent = &mut self.recent;
         session.for_each_ended(&mut |flow, _| recent.push(*flow));
-        Ok(if self.recent.told() - told < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY })
+        Ok(if self.recent.total() - before < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY })
     }
 
     async fn input(&mut self) -> ScreenInput {
@@ -239,8 +242,8 @@ impl LiveScreen {
 
     /// On the screen Attempts, shows the ended attempts between two snapshots as well.
     fn show_ended(&mut self) {
-        let told = self.recent.told() != self.latest.told;
-        if told && self.ui.screen == Screen::Attempts && !self.ui.frozen {
+        let is_newer = self.recent.total() != self.latest.ended_total;
+        if is_newer && self.ui.screen == Screen::Attempts && !self.ui.frozen {
             self.latest = Rc::new(self.latest.with_ended(&self.recent));
             self.show_latest();
         }

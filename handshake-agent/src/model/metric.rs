@@ -175,7 +175,7 @@ fn packets() -> Vec<Metric<Packets>> {
         Metric::optional(
             "extension_chains",
             Unit::Packets,
-            "IPv6 packets with more extension headers than are walked: in ip_other, whatever follows them",
+            "IPv6 packets with too many extension headers, which count as ip_other",
             |p: &Packets| p.extension_chains,
         ),
     ];

@@ -49,7 +49,7 @@ impl fmt::Display for Reason {
             Self::Folded(figure) => {
                 write!(f, "there are too many services to count each, and {figure} may be among the others")
             }
-            Self::NoTime => f.write_str("a rate needs time to pass, and none did"),
+            Self::NoTime => f.write_str("no time passed, so there is no rate"),
             Self::TooLarge => f.write_str("a value is out of range"),
             Self::CutShort => f.write_str("the check was cut short"),
         }

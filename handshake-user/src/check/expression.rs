@@ -8,7 +8,8 @@
 //! figure      = NAME [ "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}" ]
 //! ```
 //!
-//! Both sides must be of one kind: counts, times, shares or rates. Each error names its place in the text, and is reported before anything is attached.
+//! Both sides must be of one kind: counts, times, shares or rates. Each error names its place in the text,
+//! and is reported before anything is attached.
 
 mod fraction;
 mod lexer;

@@ -1,6 +1,9 @@
-//! The kernel's own counters of the same time, compared with the wire: `/proc/net/snmp` and `/proc/net/netstat` of our network namespace.
+//! The kernel's own counters of the same time, compared with the wire: `/proc/net/snmp` and
+//! `/proc/net/netstat` of our network namespace.
 //!
-//! They cover a whole namespace instead of an interface, know no filter, and count what the namespace's own TCP did: on a router they do not include forwarded traffic. The sentences about differences claim only what is true in all of these cases.
+//! They cover a whole namespace instead of an interface, know no filter, and count what the namespace's own
+//! TCP did: on a router they do not include forwarded traffic. The sentences about differences claim only
+//! what is true in all of these cases.
 
 mod address;
 
@@ -120,7 +123,8 @@ impl NetCounters {
         Ok(Self::parse(&[text("snmp")?, text("netstat")?]))
     }
 
-    /// Parses two lines per group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. A counter that the kernel does not have is 0.
+    /// Parses two lines per group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. A counter that the kernel does not
+    /// have is 0.
     pub(super) fn parse(texts: &[String]) -> Self {
         let mut counts = Self::default();
         for text in texts {
@@ -153,7 +157,8 @@ impl NetCounters {
 pub(crate) struct NetAccount {
     /// The increase of the kernel's counters from the command's start to the end of settling.
     pub(crate) counts: NetCounters,
-    /// Handshakes that completed on the wire in the same time with a service at an address of the namespace; `None` if some service has no row of its own.
+    /// Handshakes that completed on the wire in the same time with a service at an address of the namespace;
+    /// `None` if some service has no row of its own.
     pub(crate) completed: Option<u64>,
 }
 
@@ -167,17 +172,18 @@ impl NetAccount {
 
     /// One sentence for each difference and each counter that has a meaning.
     pub(crate) fn words(&self) -> Vec<String> {
-        let told = KernelCounter::ALL.into_iter().filter(|counter| self.is_telling(*counter));
-        let told = told.filter_map(|counter| {
+        let reported = KernelCounter::ALL.into_iter().filter(|counter| self.is_reported(*counter));
+        let reported = reported.filter_map(|counter| {
             let count = group(self.counts.of(counter));
             Some(format!("{} {count}: {}", counter.name(), counter.sentence()?))
         });
-        self.not_taken().into_iter().chain(told).chain(self.others()).collect()
+        self.ignored().into_iter().chain(reported).chain(self.others()).collect()
     }
 
-    /// Whether the counter has something to report. Drops that `ListenOverflows` has counted are not reported again.
-    fn is_telling(&self, counter: KernelCounter) -> bool {
-        let told_before = match counter {
+    /// Whether the counter has something to report. Drops that `ListenOverflows` has counted are not reported
+    /// again.
+    fn is_reported(&self, counter: KernelCounter) -> bool {
+        let counted_before = match counter {
             KernelCounter::ListenDrops => self.counts.of(KernelCounter::ListenOverflows),
             KernelCounter::PassiveOpens
             | KernelCounter::ActiveOpens
@@ -188,11 +194,13 @@ impl NetAccount {
             | KernelCounter::SyncookiesSent
             | KernelCounter::SyncookiesFailed => 0,
         };
-        self.counts.of(counter) > told_before
+        self.counts.of(counter) > counted_before
     }
 
-    /// The sentence for handshakes that completed on the wire but were not accepted. The kernel's counters cover the longer time, so the difference was not accepted in it. If the kernel dropped nothing, something else may have accepted it.
-    fn not_taken(&self) -> Option<String> {
+    /// The sentence for handshakes that completed on the wire but were not accepted. The kernel's counters
+    /// cover the longer time, so the difference was not accepted in it. If the kernel dropped nothing,
+    /// something else may have accepted it.
+    fn ignored(&self) -> Option<String> {
         let accepted = self.counts.of(KernelCounter::PassiveOpens);
         let completed = self.completed.filter(|completed| *completed > accepted)?;
         let missing = completed - accepted;

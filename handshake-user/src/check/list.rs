@@ -27,7 +27,7 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "\nRates, of a count or a sum of counts:")?;
-    row(out, &format!("{RATE}(completed)"), "a second", "per second, from the command's start to its exit")?;
+    row(out, &format!("{RATE}(completed)"), "rate", "per second, from the command's start to its exit")?;
     let falling = METRICS.iter().filter(|metric| !metric.rises).map(|metric| short(&metric.name));
     writeln!(out, "\nThese may fall; entered.* counts the entries into each verdict and never falls:")?;
     writeln!(out, "  {}", falling.collect::<Vec<_>>().join(", "))?;

@@ -1,8 +1,11 @@
-//! The command under check. Its program is found before anything is attached. It runs as the calling user, and is stopped with all processes that it started.
+//! The command under check. Its program is found before anything is attached. It runs as the calling user,
+//! and is stopped with all processes that it started.
 //!
-//! It inherits none of this program's descriptors, which are all closed on exec, and no capabilities except as [`Identity`] describes.
+//! It inherits none of this program's descriptors, which are all closed on exec, and no capabilities except
+//! as [`Identity`] describes.
 //!
-//! It inherits the caller's ignored and blocked signals, so that `nohup` works, except for three with their default dispositions: SIGINT and SIGTERM, which stop it, and SIGPIPE, which only this program ignores.
+//! It inherits the caller's ignored and blocked signals, so that `nohup` works, except for three with their
+//! default dispositions: SIGINT and SIGTERM, which stop it, and SIGPIPE, which only this program ignores.
 
 mod identity;
 
@@ -60,7 +63,8 @@ impl CommandUnderCheck {
         matches!(self.identity, Identity::StrippedRoot)
     }
 
-    /// Starts it in its own session and process group. The terminal's signals then reach this program alone, and job control cannot stop the command for reading from the terminal or asking for a password.
+    /// Starts it in its own session and process group. The terminal's signals then reach this program alone,
+    /// and job control cannot stop the command for reading from the terminal or asking for a password.
     ///
     /// # Errors
     ///
@@ -121,7 +125,8 @@ impl From<ExitStatus> for Status {
 }
 
 impl Running {
-    /// Waits for the command to exit. Processes that it leaves behind continue, and are not waited for. Cancel-safe: it can be called again after the future was dropped.
+    /// Waits for the command to exit. Processes that it leaves behind continue, and are not waited for.
+    /// Cancel-safe: it can be called again after the future was dropped.
     ///
     /// # Errors
     ///
@@ -130,7 +135,8 @@ impl Running {
         self.child.wait().await.map(Status::from)
     }
 
-    /// Stops the command by `signal`, the rest of its process group by SIGTERM, and after [`GRACE`] all by SIGKILL.
+    /// Stops the command by `signal`, the rest of its process group by SIGTERM, and after [`GRACE`] all by
+    /// SIGKILL.
     ///
     /// # Errors
     ///
@@ -164,7 +170,8 @@ impl Running {
         self.ended().await
     }
 
-    /// Sends a signal to the command's process group. The kernel does not reuse the group's number while a process is in it or the child has not been waited for.
+    /// Sends a signal to the command's process group. The kernel does not reuse the group's number while a
+    /// process is in it or the child has not been waited for.
     fn signal(&self, signal: Signal) {
         // An error means that the group has no process left.
         let _ = self.group.map(|group| kill_process_group(group, signal));

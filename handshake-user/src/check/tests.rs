@@ -256,8 +256,8 @@ fn the_language_of_expectations_is_documented() {
     let counters = KernelCounter::ALL.map(|counter| counter.name().to_owned());
     assert_eq!(firsts(CHECK, "counter"), counters.into());
     let words = code(CHECK);
-    let told = Expectation::parse("p99(connect) < 1x").expect_err("x is not a unit").to_string();
-    let (_, units) = told.lines().next().and_then(|line| line.split_once("use ")).expect("all units");
+    let message = Expectation::parse("p99(connect) < 1x").expect_err("x is not a unit").to_string();
+    let (_, units) = message.lines().next().and_then(|line| line.split_once("use ")).expect("all units");
     let mut wanted: Vec<&str> = units.split([',', ' ']).filter(|word| !["", "or"].contains(word)).collect();
     wanted.extend(Leg::ALL.map(Leg::name));
     wanted.extend([">=", "<=", "==", "!=", ">", "<", name::RATE]);

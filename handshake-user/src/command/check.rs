@@ -1,4 +1,5 @@
-//! `handshake check`: attaches, runs a command, waits until no attempt is opening any more, and judges the expectations. The exit code is the answer.
+//! `handshake check`: attaches, runs a command, waits until no attempt is opening any more, and judges the
+//! expectations. The exit code is the answer.
 //!
 //! ```text
 //! find the command ─▶ attach ─▶ started ─ the command ─▶ ended ─ nothing opening any more ─▶ settled ─▶ judge
@@ -45,7 +46,8 @@ const INCONCLUSIVE: u8 = 3;
 ///
 /// # Errors
 ///
-/// Faults of the expectations or of the command under check, before anything is attached; failures to attach; failures to write the report.
+/// Faults of the expectations or of the command under check, before anything is attached; failures to attach;
+/// failures to write the report.
 pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     if args.list_metrics {
         Output::to(io::stdout()).put(list::write).map_err(out)?;
@@ -95,7 +97,8 @@ enum CheckEnding {
 
 impl CheckInProgress<'_> {
     async fn run(mut self, expectations: &[Expectation], file: Option<File>) -> Result<u8, CommandError> {
-        // The kernel's counters are read before the first snapshot and after the last. Their time covers that of the snapshots, so what they lack did not happen.
+        // The kernel's counters are read before the first snapshot and after the last. Their time covers that
+        // of the snapshots, so what they lack did not happen.
         let before = NetCounters::read()?;
         let started = self.snapshot()?;
         let mut ending = self.observe().await?;
@@ -122,7 +125,8 @@ impl CheckInProgress<'_> {
         Ok(self.session.last().clone())
     }
 
-    /// Runs the command, if there is one, until it exits, the time is up, a signal arrives or an interface is lost. On return the command has ended in each case.
+    /// Runs the command, if there is one, until it exits, the time is up, a signal arrives or an interface is
+    /// lost. On return the command has ended in each case.
     async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
         let Self { args, session, signals, checkee } = self;
         let pace =
@@ -144,7 +148,8 @@ impl CheckInProgress<'_> {
         }
     }
 
-    /// Waits until no attempt is opening and no UDP flow is pending, at most T1. After T1, everything that the command opened is older than T1.
+    /// Waits until no attempt is opening and no UDP flow is pending, at most T1. After T1, everything that
+    /// the command opened is older than T1.
     async fn settle(&mut self, ending: CheckEnding) -> Result<CheckEnding, CommandError> {
         // A little more than T1, because ages are counted in jiffies.
         let deadline = Instant::now() + self.args.scope.rules.half_open_after + SETTLE_EVERY;
@@ -282,7 +287,8 @@ impl Sink for Waiting {
     }
 }
 
-/// Ends after two snapshots in a row without an opening attempt or a pending flow: at the first of them, the last packet may still be on its way to the hook.
+/// Ends after two snapshots in a row without an opening attempt or a pending flow: at the first of them, the
+/// last packet may still be on its way to the hook.
 struct Settling {
     quiet: u32,
 }

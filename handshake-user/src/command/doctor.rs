@@ -1,6 +1,10 @@
-//! `handshake doctor`: reports what this machine supports, and the command that fixes what it does not. Facts are gathered, then judged by pure functions, then printed. Read-only: loads no program and changes no device.
+//! `handshake doctor`: reports what this machine supports, and the command that fixes what it does not. Facts
+//! are gathered, then judged by pure functions, then printed. Read-only: loads no program and changes no
+//! device.
 //!
-//! Not checked, because it does not matter from Linux 6.1 on: the memlock limit (memory is charged to the cgroup since 5.11), and unprivileged BPF and lockdown (neither keeps CAP_BPF from loading packet programs).
+//! Not checked, because it does not matter from Linux 6.1 on: the memlock limit (memory is charged to the
+//! cgroup since 5.11), and unprivileged BPF and lockdown (neither keeps CAP_BPF from loading packet
+//! programs).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,11 +26,13 @@ use crate::report::Output;
 
 /// The oldest kernel that the programs are tested on.
 const OLDEST: (u32, u32) = (6, 1);
-/// The largest MTU for native XDP with one page per frame: 4096 bytes less 256 of headroom, 320 of `skb_shared_info`, and the link header with two tags.
+/// The largest MTU for native XDP with one page per frame: 4096 bytes less 256 of headroom, 320 of
+/// `skb_shared_info`, and the link header with two tags.
 const ONE_PAGE_MTU: u32 = 3498;
 /// `NETDEV_XDP_ACT_RX_SG`: the driver passes frames of several pages to XDP.
 const RX_SG: u64 = 1 << 5;
-/// Drivers with native XDP in Linux 6.1 and 6.2. These kernels do not report it themselves: netdev's `xdp-features` came with 6.3.
+/// Drivers with native XDP in Linux 6.1 and 6.2. These kernels do not report it themselves: netdev's
+/// `xdp-features` came with 6.3.
 const NATIVE_BY_61: [&str; 29] = [
     "atlantic",
     "bnxt_en",
@@ -139,7 +145,8 @@ impl Finding {
     }
 }
 
-/// Runs `handshake doctor` and returns its exit code: 0 if `watch` would work, 5 if a permission is missing, else 4.
+/// Runs `handshake doctor` and returns its exit code: 0 if `watch` would work, 5 if a permission is missing,
+/// else 4.
 ///
 /// # Errors
 ///
@@ -151,7 +158,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
     Ok(exit_code(&findings))
 }
 
-/// Judges the machine and these interfaces, or those of the default routes if none is named. `table_bytes` is the size of the tables with the default `--max-flows`.
+/// Judges the machine and these interfaces, or those of the default routes if none is named. `table_bytes` is
+/// the size of the tables with the default `--max-flows`.
 fn judge(interfaces: &[String], table_bytes: u64) -> Result<Vec<Finding>, Error> {
     let links = interface::select(interfaces)?;
     let mut findings = judge_machine(&MachineFacts::gather(table_bytes));
@@ -302,7 +310,8 @@ fn reachable(info: &InterfaceInfo) -> Option<Finding> {
     None
 }
 
-/// Whether the driver supports native XDP: as it reports itself, or by [`NATIVE_BY_61`] on kernels without that report.
+/// Whether the driver supports native XDP: as it reports itself, or by [`NATIVE_BY_61`] on kernels without
+/// that report.
 fn native_xdp(info: &InterfaceInfo) -> Finding {
     let name = &info.name;
     let driver = info.driver.as_deref().unwrap_or("the driver");
@@ -428,7 +437,8 @@ fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<InterfaceFacts> {
 /// A program on a hook: its id if it is known, and its description: `their_prog (id 12) on tcx ingress`.
 type OnHook = (Option<u32>, String);
 
-/// The programs on an interface's hooks in the order in which a packet reaches them, and apart from them the filters that a killed agent of ours left.
+/// The programs on an interface's hooks in the order in which a packet reaches them, and apart from them the
+/// filters that a killed agent of ours left.
 fn on_hooks(info: &InterfaceInfo) -> (Vec<OnHook>, Vec<ClsactFilter>) {
     let stale = clsact::stale(info.index);
     let xdp = info.xdp.map(|xdp| (Some(xdp.id), format!("{} on XDP ({})", program(xdp.id), xdp.mode.name())));

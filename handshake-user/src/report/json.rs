@@ -1,4 +1,5 @@
-//! Reports and flows as JSON, schema 1. Names and order of the figures are those of [`metric`](handshake_agent::model::metric).
+//! Reports and flows as JSON, schema 1. Names and order of the figures are those of
+//! [`metric`](handshake_agent::model::metric).
 
 mod check;
 
@@ -21,7 +22,8 @@ use crate::time::rfc3339;
 
 pub(crate) use check::write_check;
 
-/// The schema's version. It increases when the meaning of a name changes or a name is removed, not for a new name.
+/// The schema's version. It increases when the meaning of a name changes or a name is removed, not for a new
+/// name.
 const SCHEMA: u32 = 1;
 
 /// Writes one report on a line of its own.
@@ -37,7 +39,8 @@ pub(crate) fn write_report(
     line(out, &report(snapshot, interval))
 }
 
-/// Writes one report that ends with the array `flows`. Flows are written one by one, because a table may hold millions.
+/// Writes one report that ends with the array `flows`. Flows are written one by one, because a table may hold
+/// millions.
 ///
 /// # Errors
 ///
@@ -129,7 +132,8 @@ fn figures<T>(object: &mut Map<String, Value>, metrics: &[Metric<T>], of: &T) {
     }
 }
 
-/// The changes of one interval: `tcp` as differences, which are negative where a figure fell, and its latencies.
+/// The changes of one interval: `tcp` as differences, which are negative where a figure fell, and its
+/// latencies.
 fn changes(interval: &Interval<'_>) -> Value {
     let mut object = Map::new();
     for metric in METRICS.iter().filter(|metric| metric.name.starts_with("tcp.")) {

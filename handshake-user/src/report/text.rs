@@ -41,7 +41,8 @@ use crate::number::{group, percent, rate, short, span, time, whole_percent};
 const WIDE: &str = "   ";
 const DOT: &str = " · ";
 
-/// Draws a report. With an interval, rates, times and causes are those of the interval; counts are those of the run.
+/// Draws a report. With an interval, rates, times and causes are those of the interval; counts are those of
+/// the run.
 pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
     let mut out = String::new();
     line(&mut out, style, "", &header(snapshot), DOT);
@@ -153,7 +154,10 @@ fn subject(filter: &Filter) -> String {
 fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     let books = &snapshot.tcp.books;
     let attempts = match interval {
-        Some(interval) => rate(interval.rise(|s| s.tcp.books.attempts), interval.elapsed_ns()),
+        Some(interval) => {
+            let recent = rate(interval.rise(|s| s.tcp.books.attempts), interval.elapsed_ns());
+            format!("{} ({recent})", group(books.attempts))
+        }
         None => group(books.attempts),
     };
     let completed = match books.attempts {
@@ -176,7 +180,8 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// The share of the interval's decided attempts that completed, if it differs much from that of the run. Otherwise a new problem would hide behind hours without one.
+/// The share of the interval's decided attempts that completed, if it differs much from that of the run.
+/// Otherwise a new problem would hide behind hours without one.
 fn recently_completed(books: &TcpBooks, interval: &Interval<'_>) -> Option<String> {
     const FAR_PERCENT: u64 = 5;
     let begun = interval.change(|s| s.tcp.books.attempts)
@@ -222,7 +227,8 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// The least share of attempts that repeated a SYN or a SYN+ACK: those that Karn's rule excluded from the leg that they blur.
+/// The least share of attempts that repeated a SYN or a SYN+ACK: those that Karn's rule excluded from the leg
+/// that they blur.
 fn retried(legs: &[Latency; 3]) -> String {
     let share = |leg: Leg| {
         let latency = &legs[leg as usize];
@@ -310,7 +316,8 @@ fn balance(snapshot: &Snapshot) -> Vec<Piece> {
     balance_terms(snapshot).into_iter().map(Piece::plain).collect()
 }
 
-/// The terms of the identity `attempts = …`. Terms that are 0 are left out, except those that are always shown.
+/// The terms of the identity `attempts = …`. Terms that are 0 are left out, except those that are always
+/// shown.
 pub(crate) fn balance_terms(snapshot: &Snapshot) -> Vec<String> {
     let books = &snapshot.tcp.books;
     // Open attempts are last, as in the identity: half-open, then opening.

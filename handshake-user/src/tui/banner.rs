@@ -1,6 +1,9 @@
 //! Detects a half-open surge: a service with more and more half-open attempts. Pure.
 //!
-//! SYNs are not counted, because busy clients send many as well, and their attempts complete. The measure is how many attempts become half-open at T1, compared with those that complete. Attempts of a flood that overflows the table are evicted before T1, so attempts that were superseded, expired or evicted while open count as well.
+//! SYNs are not counted, because busy clients send many as well, and their attempts complete. The measure is
+//! how many attempts become half-open at T1, compared with those that complete. Attempts of a flood that
+//! overflows the table are evicted before T1, so attempts that were superseded, expired or evicted while open
+//! count as well.
 //!
 //! ```text
 //! calm ──── 64 outstanding, growth of 8 per second and 1 per 4 completions ──────▶ raised
@@ -67,7 +70,8 @@ impl Inflow {
         self.is_much(self.begun, FED_BY_ONE_OF)
     }
 
-    /// Whether `count` is at least [`INFLOW`] per second, and at least one `share`th of itself and the completed attempts.
+    /// Whether `count` is at least [`INFLOW`] per second, and at least one `share`th of itself and the
+    /// completed attempts.
     fn is_much(&self, count: u64, share: u64) -> bool {
         let fast =
             u128::from(count) * 1_000_000_000 >= u128::from(INFLOW) * u128::from(self.elapsed_ns.max(1));
@@ -97,7 +101,8 @@ pub(crate) fn judge(alarm: Alarm, inflow: &Inflow, now_ns: u64) -> Alarm {
         Alarm::Calm => Alarm::Calm,
         Alarm::Raised { since_ns, .. } if inflow.feeds() => Alarm::Raised { since_ns, fed_ns: now_ns },
         Alarm::Raised { fed_ns, .. } if now_ns.saturating_sub(fed_ns) < QUIET_NS => alarm,
-        // Attempts that began before the quiet time are still reaching T1: the alarm would be raised again at once.
+        // Attempts that began before the quiet time are still reaching T1: the alarm would be raised again at
+        // once.
         Alarm::Raised { .. } if inflow.is_surge() => alarm,
         Alarm::Raised { .. } => Alarm::Calm,
     }
@@ -238,7 +243,8 @@ mod tests {
         assert_eq!(judge(raised, &quiet, 5 * SECOND), Alarm::Calm);
     }
 
-    /// With a longer T1, attempts that became stuck after the flood keep the alarm raised, but do not prolong it.
+    /// With a longer T1, attempts that became stuck after the flood keep the alarm raised, but do not prolong
+    /// it.
     #[test]
     fn the_alarm_does_not_flap_while_the_last_attempts_reach_t1() {
         let raised = judge(Alarm::Calm, &second(300, 300, 300, 0), 0);

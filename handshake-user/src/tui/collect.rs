@@ -1,4 +1,5 @@
-//! Keeps some of the records while a snapshot reads them: the oldest open attempts, the latest UDP flows, and the number of records by state. A table may hold millions of records, so only a few thousand are kept.
+//! Keeps some of the records while a snapshot reads them: the oldest open attempts, the latest UDP flows, and
+//! the number of records by state. A table may hold millions of records, so only a few thousand are kept.
 
 use std::cell::RefCell;
 use std::collections::BinaryHeap;
@@ -143,7 +144,8 @@ impl RecordSelection {
     }
 }
 
-/// The records with the least keys, up to a maximum. Records stay in place; the heap, with the largest key on top, moves only keys and indices.
+/// The records with the least keys, up to a maximum. Records stay in place; the heap, with the largest key on
+/// top, moves only keys and indices.
 struct LeastRecords {
     most: usize,
     records: Vec<Record>,

@@ -4,7 +4,8 @@
 //! port:443 verdict:half_open 10.0.0.0/8 eth
 //! ```
 //!
-//! Words about numbers are cheap enough to be checked for every record while the tables are read. Plain text is searched in the kept records only.
+//! Words about numbers are cheap enough to be checked for every record while the tables are read. Plain text
+//! is searched in the kept records only.
 
 use std::net::SocketAddr;
 
@@ -90,7 +91,8 @@ impl ListFilter {
         })
     }
 
-    /// Whether an attempt matches all words. `interface` is where it was first seen; without it, plain text is not checked.
+    /// Whether an attempt matches all words. `interface` is where it was first seen; without it, plain text
+    /// is not checked.
     pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Verdict(name) => attempt.standing(moment).name() == *name,

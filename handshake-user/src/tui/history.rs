@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_per_second_of() {
+    fn rates_are_per_second() {
         assert_eq!((per_second(250, 250_000_000), per_second(3, 2_000_000_000)), (1_000, 1));
         assert_eq!(per_second(u64::MAX, 1), u64::MAX);
     }

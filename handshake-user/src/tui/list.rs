@@ -1,4 +1,5 @@
-//! The rows of the two lists, filtered and sorted, and the columns to sort by. Used by the cursor and by drawing. Pure.
+//! The rows of the two lists, filtered and sorted, and the columns to sort by. Used by the cursor and by
+//! drawing. Pure.
 
 use std::cmp::{Ordering, Reverse};
 

@@ -1,4 +1,4 @@
-//! The attempts that ended last, as the event ring told them, and the times of each service's latest completions.
+//! The attempts that ended last, from the event ring, and the times of each service's latest completions.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use super::service::Legs;
 use handshake_agent::model::flow::{Flow, Standing};
 use handshake_agent::source::Moment;
 
-/// Attempts kept, of all and of those that pass the filter.
+/// Most attempts kept: of all, and of those that pass the filter.
 const KEPT: usize = 1_000;
-/// Services whose times are kept.
+/// Most services whose times are kept.
 const SERVICES: usize = 1_000;
-/// Completions kept of a service.
+/// Most completions kept per service.
 const SAMPLES: usize = 32;
 
-/// An ended attempt stands as it ended, at whatever moment it is looked at.
+/// Any moment: the verdict of an ended attempt does not depend on it.
 const ANY_MOMENT: Moment = Moment {
     now: Now { ns: 0, jiffies: 0 },
     stopped: false,
@@ -30,14 +30,14 @@ const ANY_MOMENT: Moment = Moment {
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     all: VecDeque<Flow>,
-    /// Those that pass the filter: a rare verdict would soon be pushed out by the common ones.
+    /// Attempts that pass the filter. Kept apart, because frequent verdicts would soon displace a rare one.
     fitting: VecDeque<Flow>,
     filter: ListFilter,
     legs: HashMap<SocketAddr, Samples>,
-    told: u64,
+    total: u64,
 }
 
-/// The latest times of a service, ns.
+/// The latest times of a service by leg, ns.
 #[derive(Clone, Debug, Default)]
 struct Samples {
     first: VecDeque<u64>,
@@ -45,10 +45,10 @@ struct Samples {
 }
 
 impl Recent {
-    /// Notes one more. The filter's words that need a moment are about verdicts, and an end's needs none; plain text is
-    /// looked for where it is shown.
+    /// Adds an ended attempt. Words of the filter that need a moment concern verdicts, which are fixed for
+    /// ended attempts. Plain text is searched by the list.
     pub(crate) fn push(&mut self, attempt: Flow) {
-        self.told += 1;
+        self.total += 1;
         if attempt.ended.is_some_and(|end| end.standing == Standing::Tcp(Verdict::Completed)) {
             self.time(&attempt);
         }
@@ -58,7 +58,7 @@ impl Recent {
         keep(&mut self.all, attempt, KEPT);
     }
 
-    /// Keeps those of another filter from now on, beginning with what is there.
+    /// Sets the filter, and applies it to the kept attempts.
     pub(crate) fn filter_by(&mut self, filter: &ListFilter) {
         if *filter != self.filter {
             self.filter = filter.clone();
@@ -67,17 +67,17 @@ impl Recent {
         }
     }
 
-    /// How many have been told of since the start: it changes when there is something new.
-    pub(crate) const fn told(&self) -> u64 {
-        self.told
+    /// Number of attempts that have ended since the start. It changes with each new one.
+    pub(crate) const fn total(&self) -> u64 {
+        self.total
     }
 
-    /// Those that pass the filter, the latest first. One that was told of twice (a refusal that was taken back) stands
-    /// once, as it ended last.
+    /// The attempts that pass the filter, the latest first. An attempt with two events, as after a revised
+    /// refusal, appears once, with its last end.
     pub(crate) fn latest(&self) -> Vec<Flow> {
         let kept = if self.filter.is_empty() { &self.all } else { &self.fitting };
         let mut seen: Vec<&Flow> = kept.iter().rev().collect();
-        // Stable: of two with one identity the later stays first.
+        // The sort is stable: of two events of one attempt, the later stays first.
         seen.sort_by_key(|attempt| identity(attempt));
         seen.dedup_by_key(|attempt| identity(attempt));
         let mut latest: Vec<Flow> = seen.into_iter().copied().collect();
@@ -85,7 +85,7 @@ impl Recent {
         latest
     }
 
-    /// The middle of a service's latest times.
+    /// The medians of a service's latest times.
     pub(crate) fn legs(&self, service: SocketAddr) -> Legs {
         let samples = self.legs.get(&service);
         Legs {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_come_first_and_the_oldest_go() {
+    fn the_latest_are_first_and_the_oldest_are_dropped() {
         let mut recent = Recent::default();
         for at in 0..KEPT as u64 + 5 {
             let initiator = format!("10.0.{}.{}:1", at / 200, at % 200);
@@ -159,11 +159,11 @@ mod tests {
         let latest = recent.latest();
         assert_eq!(latest.len(), KEPT);
         assert_eq!((latest[0].moment_ns(), latest[KEPT - 1].moment_ns()), (KEPT as u64 + 4, 5));
-        assert_eq!(recent.told(), KEPT as u64 + 5);
+        assert_eq!(recent.total(), KEPT as u64 + 5);
     }
 
     #[test]
-    fn a_rare_verdict_outlives_the_common_ones_under_a_filter() {
+    fn a_filter_keeps_a_rare_verdict_among_frequent_ones() {
         let mut recent = Recent::default();
         let refused = record("10.0.0.1:1", "10.0.0.2:443", State::Refused);
         recent.push(Flow::ended(refused, Verdict::Refused, 1));
@@ -172,7 +172,7 @@ mod tests {
             recent.push(Flow::ended(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at));
         }
         assert_eq!(recent.latest().len(), 1);
-        // Where it was seen is not known here: the list looks for it.
+        // The interface is not known here, so the list searches it.
         recent.filter_by(&ListFilter::parse("eth0").expect("plain text"));
         assert_eq!(recent.latest().len(), 1, "one identity");
         recent.filter_by(&ListFilter::default());
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_taken_back_stands_as_it_ended() {
+    fn a_revised_attempt_appears_once_with_its_last_end() {
         let mut recent = Recent::default();
         recent.push(Flow::ended(record("10.0.0.1:1", "10.0.0.2:443", State::Refused), Verdict::Refused, 1));
         recent.push(Flow::ended(completed("10.0.0.1:1", 1_000, 1_000), Verdict::Completed, 2));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_times_are_the_middle_of_its_latest() {
+    fn a_services_times_are_medians_of_its_latest() {
         let mut recent = Recent::default();
         let service = "10.0.0.2:443".parse().expect("an address");
         assert_eq!(recent.legs(service), Legs::default());

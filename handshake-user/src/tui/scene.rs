@@ -1,5 +1,5 @@
-//! What one frame shows: a snapshot and everything that is worked out of it, so that drawing only lays out. Pure; built
-//! once an interval.
+//! The content of one frame: a snapshot and everything derived from it, so that drawing only lays it out.
+//! Built once per interval. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -23,136 +23,136 @@ use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
 use handshake_agent::model::flow::{Flow, FlowId};
 
-/// Intervals that rates of services, times and the headline look back over: long enough to be calm, short enough to
-/// show an incident's end.
+/// Intervals in the window of the headline, the times and the services' rates: enough to be steady, and few
+/// enough to show the end of an incident.
 const WINDOW: usize = 10;
-/// Bins of a leg's histogram: four a power of two, from [`FIRST_EXPONENT`] on.
+/// Bins of a leg's histogram: four per power of two, from [`FIRST_EXPONENT`] on.
 pub(crate) const BINS: usize = 96;
-/// 2¹⁰ ns is a microsecond; 24 powers of two later are 17 s.
+/// Exponent of the first bin: 2¹⁰ ns is one microsecond, and 24 powers of two later are 17 s.
 const FIRST_EXPONENT: usize = 10;
-/// From this share on, connections are being established.
+/// From this share on, the headline is [`Established::Yes`].
 const GOOD_PERCENT: u64 = 99;
-/// Below this share they are not.
+/// Below this share, the headline is [`Established::No`].
 const BAD_PERCENT: u64 = 50;
 
-/// What one frame shows.
+/// The content of one frame.
 #[derive(Clone)]
 pub(crate) struct Scene {
-    /// The latest figures.
+    /// The latest snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
-    /// How long the window is, ns; 0 with the first snapshot.
+    /// Length of the window, ns; 0 at the first snapshot.
     pub(crate) window_ns: u64,
-    /// How long the last interval was, ns.
+    /// Length of the last interval, ns; 0 at the first snapshot.
     pub(crate) interval_ns: u64,
-    /// Are connections being established?
+    /// Whether connections are being established.
     pub(crate) headline: Headline,
-    /// What is wrong, the largest first.
+    /// The problems, the most frequent first.
     pub(crate) problems: Vec<Problem>,
-    /// A filter is set and nothing passes it.
+    /// The sentence for a filter that nothing passes.
     pub(crate) quiet: Option<String>,
-    /// A service with a half-open surge.
+    /// The worst half-open surge.
     pub(crate) surge: Option<Surge>,
-    /// The latest minutes.
+    /// The rates of the latest intervals.
     pub(crate) history: RateHistory,
-    /// The legs and `connect`, over the window or else the run.
+    /// The times of the legs and of `connect`, over the window or, without a sample in it, over the run.
     pub(crate) legs: [LegLine; 3],
     /// Open attempts, the oldest first.
     pub(crate) open: Vec<Flow>,
-    /// How many there are, shown or not.
+    /// Number of open attempts that pass the filter, shown or not.
     pub(crate) open_found: u64,
     /// Attempts that have ended and UDP flows, the latest first.
     pub(crate) ended: Vec<Flow>,
-    /// How many attempts had been told of by then.
-    pub(crate) told: u64,
+    /// Number of attempts that had ended since the start.
+    pub(crate) ended_total: u64,
     udp: Vec<Flow>,
-    /// The attempt that is looked at, as the table has it.
+    /// The opened attempt as the table has it.
     pub(crate) wanted: Option<Flow>,
-    /// TCP's services, then UDP's, each the busiest first.
+    /// The services of TCP, then those of UDP, each the busiest first.
     pub(crate) services: Vec<ServiceLine>,
-    /// Records by state.
+    /// Number of records by state.
     pub(crate) occupancy: [u64; State::ALL.len()],
-    /// Our programs.
+    /// Our BPF programs.
     pub(crate) programs: Vec<ProgramLine>,
 }
 
-/// Are connections being established?
+/// The headline: whether connections are being established.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Headline {
-    /// In one word.
+    /// The answer.
     pub(crate) state: Established,
-    /// In figures.
+    /// The figures behind it.
     pub(crate) text: String,
 }
 
-/// The headline's word.
+/// The headline's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Established {
-    /// Nobody tries.
+    /// There is no attempt.
     Quiet,
-    /// They are.
+    /// Nearly all attempts complete.
     Yes,
-    /// Some are.
+    /// Some attempts complete.
     Partly,
-    /// Most are not.
+    /// Most attempts do not complete.
     No,
 }
 
-/// A leg's times.
+/// The times of a leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LegLine {
-    /// Which.
+    /// The leg.
     pub(crate) leg: Leg,
-    /// Its percentiles.
+    /// The percentiles.
     pub(crate) latency: Latency,
-    /// Its samples, in [`BINS`].
+    /// The samples in [`BINS`] bins.
     pub(crate) bins: Vec<u64>,
 }
 
-/// One of our programs, and what the last interval brought it.
+/// One of our BPF programs, with its cost in the last interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProgramLine {
-    /// Its name in the object.
+    /// The name in the object.
     pub(crate) name: String,
-    /// Its id.
+    /// The kernel's id.
     pub(crate) id: u32,
-    /// Runs in the interval; the kernel counts them only while its statistics are on.
+    /// Runs in the interval. The kernel counts them only while its statistics are on.
     pub(crate) runs: u64,
-    /// ns each took; `None` without a run.
+    /// Average time of a run, ns; `None` without a run.
     pub(crate) ns_a_run: Option<u64>,
 }
 
 impl Scene {
-    /// The moment it shows.
+    /// The time of the snapshot.
     pub(crate) fn now(&self) -> Now {
         self.snapshot.now
     }
 
-    /// How its flows are judged.
+    /// The moment by which flows are judged.
     pub(crate) fn moment(&self) -> Moment {
         self.snapshot.moment()
     }
 
-    /// When flows change by age alone.
+    /// The ages at which verdicts change.
     pub(crate) fn clocks(&self) -> &Clocks {
         &self.snapshot.clocks
     }
 
-    /// An attempt as it is now: the table's record is newer than the event of an end that was taken back.
+    /// The latest state of an attempt. After a revised end, the table's record is newer than the event.
     pub(crate) fn find(&self, id: FlowId) -> Option<&Flow> {
         let listed = self.ended.iter().chain(&self.open).find(|attempt| attempt.id() == id);
         match (self.wanted.as_ref().filter(|wanted| wanted.id() == id), listed) {
-            (Some(wanted), Some(told)) if told.record.state == wanted.record.state => Some(told),
+            (Some(wanted), Some(listed)) if listed.record.state == wanted.record.state => Some(listed),
             (Some(wanted), _) => Some(wanted),
-            (None, told) => told,
+            (None, listed) => listed,
         }
     }
 
-    /// The same with the attempts that have ended since.
+    /// This scene with the attempts that have ended since.
     pub(crate) fn with_ended(&self, recent: &Recent) -> Self {
-        Self { ended: ended(recent, &self.udp), told: recent.told(), ..self.clone() }
+        Self { ended: ended(recent, &self.udp), ended_total: recent.total(), ..self.clone() }
     }
 
-    /// The name of the interface that a record was first seen at.
+    /// The name of the interface where an attempt was first seen; empty if it is unknown.
     pub(crate) fn interface(&self, attempt: &Flow) -> &str {
         let points =
             attempt.tcp().map_or_else(|| attempt.udp().map_or(0, |udp| udp.points), |tcp| tcp.points);
@@ -166,7 +166,7 @@ impl Scene {
     }
 }
 
-/// Makes a scene of each snapshot, and remembers what the next one needs.
+/// Builds a scene of each snapshot, and keeps the state between snapshots.
 #[derive(Default)]
 pub(crate) struct SceneBuilder {
     window: VecDeque<Arc<Snapshot>>,
@@ -176,7 +176,7 @@ pub(crate) struct SceneBuilder {
 }
 
 impl SceneBuilder {
-    /// The scene of a snapshot.
+    /// Builds the scene of the next snapshot.
     pub(crate) fn advance(
         &mut self,
         snapshot: Snapshot,
@@ -185,7 +185,7 @@ impl SceneBuilder {
         programs: Vec<ProgramRuns>,
     ) -> Scene {
         let snapshot = Arc::new(snapshot);
-        let surge = self.note(&snapshot);
+        let surge = self.observe(&snapshot);
         let oldest = self.window.front().unwrap_or(&snapshot);
         let window = Interval::between(oldest, &snapshot);
         let recently = (window.elapsed_ns() != 0).then_some(&window);
@@ -201,7 +201,7 @@ impl SceneBuilder {
             open: kept.open,
             open_found: kept.open_found,
             ended: ended(recent, &kept.udp),
-            told: recent.told(),
+            ended_total: recent.total(),
             udp: kept.udp,
             wanted: kept.wanted,
             services: services(&snapshot, oldest, recent),
@@ -222,8 +222,8 @@ impl SceneBuilder {
         rounded(snapshot.taken_at_ns.saturating_sub(before))
     }
 
-    /// Looks at the interval that ends with this snapshot.
-    fn note(&mut self, snapshot: &Snapshot) -> Option<Surge> {
+    /// Updates the history and the surge detector by the interval that ends with this snapshot.
+    fn observe(&mut self, snapshot: &Snapshot) -> Option<Surge> {
         let before = self.window.back()?;
         let interval = Interval::between(before, snapshot);
         self.history.push(IntervalRates::of(&interval, snapshot.tcp.books.verdict(Verdict::HalfOpen)));
@@ -231,13 +231,13 @@ impl SceneBuilder {
     }
 }
 
-/// A time as it was meant: a timer is some milliseconds late.
+/// Rounds a time to its nominal value, because timers are some milliseconds late.
 fn rounded(ns: u64) -> u64 {
     let unit = if ns < 2_000_000_000 { 50_000_000 } else { 500_000_000 };
     (ns + unit / 2) / unit * unit
 }
 
-/// The share that was established of what got past `opening` in the window.
+/// The share of the window's decided attempts that completed.
 fn headline(window: &Interval<'_>) -> Headline {
     let last = span(rounded(window.elapsed_ns()));
     let begun =
@@ -247,7 +247,7 @@ fn headline(window: &Interval<'_>) -> Headline {
         let text = if window.elapsed_ns() == 0 { String::new() } else { format!(", last {last}") };
         return Headline { state: Established::Quiet, text: format!("no connection attempt{text}") };
     }
-    // One that began before the window may complete in it.
+    // An attempt that began before the window may complete in it.
     let completed = window.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
     let text = format!("{} of {} attempts, last {last}", percent(completed, decided), group(decided));
     let share = u128::from(completed) * 100;
@@ -261,7 +261,8 @@ fn headline(window: &Interval<'_>) -> Headline {
     Headline { state, text }
 }
 
-/// Where a flood pushes its attempts out before they are half-open, its cause is that of most of those that are open.
+/// Adds a missing cause to a surge. If attempts are evicted before they are half-open, the most frequent
+/// cause of the open ones is taken.
 fn with_cause(surge: Surge, open: &[Flow]) -> Surge {
     if surge.cause.is_some() {
         return surge;
@@ -277,7 +278,7 @@ fn with_cause(surge: Surge, open: &[Flow]) -> Surge {
     Surge { cause: (counts != [0; 2]).then(|| most.cause()), ..surge }
 }
 
-/// Over the window where it has a sample, else over the run.
+/// The times over the window if it has a sample, else over the run.
 fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; 3] {
     let recent = window.latency.iter().any(|latency| latency.count != 0);
     Leg::ALL.map(|leg| {
@@ -290,18 +291,19 @@ fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; 3] {
     })
 }
 
-/// Sixteen buckets a power of two, by fours; what is under a microsecond or over 17 s stands at the ends.
+/// Groups a histogram's buckets, sixteen per power of two, by fours. Samples below 1 µs or above 17 s are put
+/// into the first and the last bin.
 fn bins(histogram: &Histogram) -> Vec<u64> {
     let mut bins = vec![0; BINS];
     for (bucket, samples) in histogram.buckets.iter().enumerate() {
-        // The first sixteen buckets are a nanosecond each; the next sixteen are the power 2⁴.
+        // The first sixteen buckets are of one nanosecond each; the next sixteen begin at 2⁴ ns.
         let quarters = (bucket / 4).saturating_sub(4 * (FIRST_EXPONENT - 3));
         bins[quarters.min(BINS - 1)] += samples;
     }
     bins
 }
 
-/// Ended attempts and UDP flows together, the latest first.
+/// The ended attempts and the UDP flows, the latest first.
 fn ended(recent: &Recent, udp: &[Flow]) -> Vec<Flow> {
     let mut all = recent.latest();
     all.extend(udp);
@@ -371,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headline_is_the_windows() {
+    fn the_headline_is_that_of_the_window() {
         let table = [
             (99, 1, Established::Yes, "99.0 % of 100 attempts, last 1 s"),
             (98, 2, Established::Partly, "98.0 % of 100 attempts, last 1 s"),
@@ -383,16 +385,16 @@ mod tests {
             let scene = service().run(1, |fake, _| {
                 fake.ended(1, Counter::Completed, completed);
                 fake.ended(1, Counter::Refused, refused);
-                // Nothing is wrong with these yet.
+                // Opening attempts are not decided.
                 fake.open(1, State::SynSent, SECOND / 2);
             });
             assert_eq!((scene.headline.state, scene.headline.text.as_str()), (state, text));
         }
     }
 
-    /// What was before the window does not count, however much it was.
+    /// Attempts before the window do not count, however many there were.
     #[test]
-    fn an_incident_is_seen_through_hours_of_peace() {
+    fn an_incident_shows_after_many_completed_attempts() {
         let mut fixture = service();
         fixture.run(20, |fake, _| fake.ended(1, Counter::Completed, 100_000));
         let scene = fixture.run(12, |fake, _| fake.ended(1, Counter::Refused, 10));
@@ -402,8 +404,8 @@ mod tests {
         assert_eq!((scene.services[0].begun, scene.services[0].trouble), (100, 100));
     }
 
-    /// Pushed out before they are T1 old, attempts never are half-open: the surge is seen by what gave way, and its cause by
-    /// those that are open.
+    /// Attempts that are evicted before T1 never become half-open. The surge is detected by the evictions,
+    /// and its cause is that of the open attempts.
     #[test]
     fn a_flood_that_the_table_cannot_hold_is_a_surge() {
         let mut fixture = service();
@@ -420,7 +422,7 @@ mod tests {
         assert_eq!((surge.outstanding, surge.stuck, surge.completed), (400_000, 400_000, 5_000));
         assert_eq!(surge.cause, Some(Cause::NoAck));
         let later = fixture.run(6, |_, _| {});
-        assert_eq!(later.surge, None, "nothing has come for five seconds");
+        assert_eq!(later.surge, None, "there was no new attempt for five seconds");
     }
 
     #[test]
@@ -428,7 +430,7 @@ mod tests {
         let bin = |ns: u64| {
             let mut histogram = Histogram { buckets: [0; BUCKETS] };
             histogram.buckets[bucket(ns) as usize] = 1;
-            bins(&histogram).iter().position(|samples| *samples == 1).expect("it is somewhere")
+            bins(&histogram).iter().position(|samples| *samples == 1).expect("a sample is in some bin")
         };
         let ends = [(0, 0), (1, 0), (1_023, 0), (u64::MAX, BINS - 1), (17_500_000_000, BINS - 1)];
         let inside = [(1_024, 0), (1_280, 1), (2_047, 3), (2_048, 4), (1 << 20, 40), (1 << 30, 80)];
@@ -437,9 +439,9 @@ mod tests {
         }
     }
 
-    /// A refusal that was taken back: the table knows better than the event.
+    /// After a revised refusal, the table's record is newer than the event.
     #[test]
-    fn an_attempt_is_found_as_it_is_now() {
+    fn find_returns_the_latest_state_of_an_attempt() {
         let mut fixture = service();
         let at = fixture.fake.open(1, State::SynReceived, SECOND);
         let record = fixture.fake.records[at];
@@ -451,11 +453,14 @@ mod tests {
         scene.wanted = Some(Flow::of(record));
         assert_eq!(scene.find(id), Some(&Flow::of(record)));
         scene.wanted = Some(Flow::of(refused));
-        assert!(scene.find(id).is_some_and(|attempt| attempt.ended.is_some()), "the event knows the moment");
+        assert!(
+            scene.find(id).is_some_and(|attempt| attempt.ended.is_some()),
+            "only the event has the time of the end"
+        );
     }
 
     #[test]
-    fn times_are_as_they_were_meant() {
+    fn times_are_rounded_to_their_nominal_value() {
         let ms = 1_000_000;
         for (took, meant) in [(1_003, 1_000), (251, 250), (9_904, 10_000), (21, 0), (2_300, 2_500)] {
             assert_eq!(rounded(took * ms), meant * ms);

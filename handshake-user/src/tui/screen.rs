@@ -1,23 +1,23 @@
-//! The screens.
+//! The screens and their order.
 
-/// What is shown.
+/// A screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Screen {
-    /// Are connections being established?
+    /// Are connections established?
     Overview,
-    /// One by one.
+    /// Attempts and UDP flows one by one.
     Attempts,
-    /// By responder.
+    /// Attempts and UDP flows by responder.
     Services,
-    /// Can the figures be trusted, and what do they cost?
+    /// Are the figures exact, and what do they cost?
     Health,
 }
 
 impl Screen {
-    /// In the order of their numbers.
+    /// All screens, in the order of their numbers.
     pub(crate) const ALL: [Self; 4] = [Self::Overview, Self::Attempts, Self::Services, Self::Health];
 
-    /// Its name on the screen.
+    /// The title.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Overview => "Overview",
@@ -27,7 +27,7 @@ impl Screen {
         }
     }
 
-    /// The screen that comes `by` screens later, around the end.
+    /// The screen `by` positions later; the first follows the last.
     pub(crate) fn step(self, by: usize) -> Self {
         Self::ALL[(self as usize + by) % Self::ALL.len()]
     }

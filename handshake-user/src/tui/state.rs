@@ -1,5 +1,5 @@
-//! What the person at the terminal has chosen: the screen, the cursor, the filter, the order. Pure: actions change it, and
-//! drawing reads it.
+//! The user's choices: the screen, the cursor, the filter, the order. Actions change them, and drawing reads
+//! them. Pure.
 
 use super::filter::ListFilter;
 use super::keys::{Action, Edit, Motion};
@@ -10,18 +10,18 @@ use super::service::ServiceId;
 use super::theme::Theme;
 use handshake_agent::model::flow::{Flow, FlowId};
 
-/// What an action asks of the loop.
+/// An effect of an action outside the choices, carried out by the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// End.
+    /// Quit.
     Quit,
     /// Write the snapshot.
     Write,
-    /// Draw every cell anew.
+    /// Redraw every cell.
     Redraw,
 }
 
-/// Where the cursor is in a list that changes under it: with the row it was put on, while that is there.
+/// The cursor in a list that changes. It stays on the row that it was put on while that row exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor<I> {
     row: usize,
@@ -35,7 +35,7 @@ impl<I> Default for Cursor<I> {
 }
 
 impl<I: Copy + PartialEq> Cursor<I> {
-    /// Its row in a list of these.
+    /// The cursor's index in a list with these rows.
     pub(crate) fn row(&self, list: &[I]) -> usize {
         let found = self.on.and_then(|on| list.iter().position(|each| *each == on));
         found.unwrap_or_else(|| self.row.min(list.len().saturating_sub(1)))
@@ -43,7 +43,7 @@ impl<I: Copy + PartialEq> Cursor<I> {
 
     fn go(&mut self, motion: Motion, list: &[I], page: usize) {
         self.row = moved(self.row(list), motion, list.len(), page);
-        // On the first row it stays first, whatever comes.
+        // On the first row, the cursor stays on the first row, whichever that is.
         self.on = list.get(self.row).copied().filter(|_| self.row != 0);
     }
 }
@@ -63,49 +63,49 @@ fn moved(row: usize, motion: Motion, length: usize, page: usize) -> usize {
 /// A filter that is being typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FilterInput {
-    /// What is typed so far.
+    /// The text so far.
     pub(crate) text: String,
-    /// What is wrong with it.
+    /// The fault of the text, if it is invalid.
     pub(crate) wrong: Option<String>,
 }
 
-/// All that was chosen.
+/// All choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ui {
-    /// How things look.
+    /// Colours and characters.
     pub(crate) theme: Theme,
-    /// What is shown.
+    /// The screen.
     pub(crate) screen: Screen,
     /// The attempt whose ladder is shown.
     pub(crate) opened: Option<Flow>,
-    /// The overlay is shown.
+    /// Whether the help is shown.
     pub(crate) help: bool,
-    /// The picture stands still.
+    /// Whether the screen is frozen.
     pub(crate) frozen: bool,
-    /// What attempts and services must fit.
+    /// The filter of attempts and services.
     pub(crate) filter: ListFilter,
-    /// A filter is being typed.
+    /// The filter that is being typed.
     pub(crate) input: Option<FilterInput>,
     /// The order of the attempts.
     pub(crate) attempts: SortOrder<AttemptColumn>,
     /// The order of the services.
     pub(crate) services: SortOrder<ServiceColumn>,
-    /// Where it is among the attempts.
+    /// The cursor in the attempts.
     pub(crate) on_attempt: Cursor<FlowId>,
-    /// Where it is among the services.
+    /// The cursor in the services.
     pub(crate) on_service: Cursor<ServiceId>,
-    /// Lines of Health that are scrolled past.
+    /// Number of lines of Health above the first shown.
     pub(crate) scrolled: usize,
-    /// Lines that Health has, as it was last drawn.
+    /// Number of lines that Health had when it was last drawn.
     pub(crate) health_lines: usize,
-    /// What the latest action came to.
+    /// The message of the latest action.
     pub(crate) message: Option<String>,
-    /// Rows of the terminal, for pages.
+    /// Rows of the terminal, from which the length of a page follows.
     pub(crate) rows: u16,
 }
 
 impl Ui {
-    /// As it begins.
+    /// The initial choices.
     pub(crate) fn new(theme: Theme) -> Self {
         Self {
             theme,
@@ -126,7 +126,7 @@ impl Ui {
         }
     }
 
-    /// Does what was asked for; `scene` is what the person sees.
+    /// Applies an action to the choices. `scene` is the one on the screen.
     pub(crate) fn apply(&mut self, action: Action, scene: &Scene) -> Option<Effect> {
         self.message = None;
         match action {
@@ -149,7 +149,7 @@ impl Ui {
         None
     }
 
-    /// Takes over what a new scene says of the attempt that is looked at.
+    /// Updates the opened attempt from a new scene.
     pub(crate) fn follow(&mut self, scene: &Scene) {
         if let Some(opened) = &mut self.opened
             && let Some(now) = scene.find(opened.id())
@@ -165,7 +165,7 @@ impl Ui {
     }
 
     fn walk(&mut self, motion: Motion, scene: &Scene) {
-        // The chrome around a list takes about six rows.
+        // Header, titles and status take about six rows.
         let page = usize::from(self.rows.saturating_sub(6)).max(1);
         if self.help || self.opened.is_some() {
             return;
@@ -206,7 +206,7 @@ impl Ui {
         }
     }
 
-    /// The attempts of the service under the cursor.
+    /// Shows the attempts of the service under the cursor.
     fn open_service(&mut self, scene: &Scene) {
         let rows = list::services(scene, &self.filter, self.services);
         let ids: Vec<ServiceId> = rows.iter().map(|line| line.id()).collect();
@@ -250,7 +250,7 @@ impl Ui {
         self.read_filter();
     }
 
-    /// What is typed holds as soon as it makes sense.
+    /// Applies the typed filter as soon as it is valid.
     fn read_filter(&mut self) {
         let Some(input) = &mut self.input else { return };
         match ListFilter::parse(&input.text) {

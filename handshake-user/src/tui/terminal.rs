@@ -1,4 +1,4 @@
-//! The terminal while we draw on it, and as it was when we are done, however that comes.
+//! The terminal: taken for drawing, and restored in every case, even after a panic.
 
 use std::io::{self, Stdout, Write as _, stdout};
 use std::sync::Once;
@@ -19,20 +19,20 @@ use super::scene::Scene;
 use super::state::Ui;
 use super::view::draw;
 
-/// The terminal is ours. One process has one.
+/// Whether this process has taken its terminal.
 static OURS: AtomicBool = AtomicBool::new(false);
 
-/// The alternate screen in raw mode, until this is dropped or the process panics.
+/// The alternate screen in raw mode, until it is dropped or the process panics.
 pub(crate) struct Tty {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Tty {
-    /// Takes the terminal.
+    /// Takes the terminal: raw mode and the alternate screen.
     ///
     /// # Errors
     ///
-    /// Those of the terminal; it is then as it was.
+    /// Those of the terminal, which is then restored.
     pub(crate) fn enter() -> io::Result<Self> {
         restore_on_panic();
         OURS.store(true, Ordering::SeqCst);
@@ -48,7 +48,7 @@ impl Tty {
         }
     }
 
-    /// Draws what has changed since the last time.
+    /// Draws the cells that changed since the last drawing.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Tty {
         self.terminal.draw(|frame| draw(frame.buffer_mut(), scene, ui)).map(drop)
     }
 
-    /// Has the next drawing draw everything.
+    /// Clears the terminal, so that the next drawing draws every cell.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Tty {
         self.terminal.clear()
     }
 
-    /// Its rows.
+    /// The number of rows.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Drop for Tty {
     }
 }
 
-/// Gives the terminal back, once. What fails here has nobody to be told.
+/// Restores the terminal once. Errors are ignored, because they cannot be shown.
 fn restore() {
     if OURS.swap(false, Ordering::SeqCst) {
         let _ = execute!(stdout(), LeaveAlternateScreen, Show);
@@ -91,7 +91,7 @@ fn restore() {
     }
 }
 
-/// A panic's message must be seen, and the shell after it.
+/// Restores the terminal before a panic's message is printed.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -103,8 +103,8 @@ fn restore_on_panic() {
     });
 }
 
-/// Keys and sizes as they come; closed when the terminal has gone. The thread that waits for them ends with the process:
-/// nothing can wake it.
+/// A channel of keys and sizes. It closes when the terminal is closed. The thread that reads them ends with
+/// the process, because nothing can wake it.
 pub(crate) fn events() -> UnboundedReceiver<Event> {
     let (sender, events) = unbounded_channel();
     thread::spawn(move || {
@@ -126,12 +126,12 @@ mod tests {
 
     use super::Tty;
 
-    /// Set where this test runs itself on a terminal, to panic there.
+    /// Set when this test runs itself on a terminal, to panic there.
     const ON_THE_TERMINAL: &str = "HANDSHAKE_TEST_ON_THE_TERMINAL";
 
-    /// The message is read on the screen that was there, and the shell can be typed into.
+    /// The message appears on the normal screen, and the shell echoes input again.
     #[test]
-    fn a_panic_gives_the_terminal_back() {
+    fn a_panic_restores_the_terminal() {
         if std::env::var_os(ON_THE_TERMINAL).is_some() {
             let _tty = Tty::enter().expect("a terminal");
             panic!("on purpose");
@@ -141,7 +141,7 @@ mod tests {
         }
         let terminal = Terminal::new(100, 30).expect("tmux");
         let ourselves = std::env::current_exe().expect("this test's program");
-        let test = "tui::terminal::tests::a_panic_gives_the_terminal_back";
+        let test = "tui::terminal::tests::a_panic_restores_the_terminal";
         let run = format!("{} --nocapture --exact {test}", ourselves.display());
         terminal.line(&format!("{ON_THE_TERMINAL}=1 {run}; stty -a; echo done")).expect("a shell");
         let wanted = |screen: &str| screen.lines().any(|line| line == "done");

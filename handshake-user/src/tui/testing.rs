@@ -1,4 +1,4 @@
-//! Scenes for tests: seconds of a fake source's life, each with its snapshot, as the loop makes them.
+//! Scenes for tests, built from a fake source with one snapshot per second.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::filter::ListFilter;
 use super::recent::Recent;
 use super::scene::{Scene, SceneBuilder};
 
-/// A source, and what watches it.
+/// A fake source with the state of the live terminal.
 pub(crate) struct SceneFixture {
     pub(crate) fake: Fake,
     pub(crate) programs: Vec<ProgramRuns>,
@@ -50,7 +50,7 @@ impl SceneFixture {
         }
     }
 
-    /// So many seconds; `change` in each, with its number. The scene of the last.
+    /// Runs for so many seconds, applies `change` in each with its number, and returns the last scene.
     pub(crate) fn run(&mut self, seconds: u64, mut change: impl FnMut(&mut Fake, u64)) -> Scene {
         if self.last.is_none() {
             self.take();
@@ -62,10 +62,10 @@ impl SceneFixture {
             self.seconds += 1;
             scene = Some(self.take());
         }
-        scene.expect("a second at least")
+        scene.expect("at least one second")
     }
 
-    /// An attempt ends so long ago.
+    /// Adds an attempt that ended `ago_ns` nanoseconds ago.
     pub(crate) fn end(&mut self, record: Record, verdict: Verdict, ago_ns: u64) {
         let at_ns = self.fake.reading.now.ns - ago_ns;
         self.recent.push(Flow::ended(record, verdict, at_ns));

@@ -1,39 +1,39 @@
-//! How things look: a handful of tones, in the terminal's own sixteen colours so that they read on dark and on light, and
-//! the characters where there is only ASCII.
+//! Colours and characters. A few tones use the terminal's own sixteen colours, so that they are readable on
+//! dark and light backgrounds. With ASCII only, other characters are replaced.
 
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 
-/// What a terminal can show.
+/// What the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Theme {
-    /// Colour; without it a word or a glyph says the same.
+    /// Whether to use colour. Words and glyphs carry the same information.
     pub(crate) colour: bool,
-    /// ASCII only.
+    /// Whether to use ASCII characters only.
     pub(crate) ascii: bool,
 }
 
-/// What a piece of text is.
+/// The meaning of a piece of text, which decides its style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// Text.
+    /// Normal text.
     Plain,
-    /// What the eye should find.
+    /// Important text.
     Strong,
-    /// Established, exact.
+    /// A good result: established, exact.
     Good,
-    /// Not established, lost.
+    /// A bad result: not established, lost.
     Bad,
-    /// Labels.
+    /// Labels and secondary text.
     Faint,
-    /// The row the cursor is on, the screen that is shown.
+    /// The row under the cursor, and the tab of the current screen.
     Selected,
     /// The banner.
     Alarm,
 }
 
 impl Theme {
-    /// A tone's style. The background is the terminal's own, always.
+    /// The style of a tone. It never sets a background colour.
     pub(crate) fn style(self, tone: Tone) -> Style {
         let style = Style::new();
         let coloured = |colour: Color| if self.colour { style.fg(colour) } else { style };
@@ -48,7 +48,7 @@ impl Theme {
         }
     }
 
-    /// The last touch: on a terminal that has ASCII only, what stands for each character.
+    /// Replaces characters by ASCII if the theme asks for it. Applied to the finished buffer.
     pub(crate) fn finish(self, buffer: &mut Buffer) {
         if !self.ascii {
             return;
@@ -61,7 +61,7 @@ impl Theme {
     }
 }
 
-/// Characters that are drawn, and what stands for them in ASCII: of one column each.
+/// Drawn characters and their ASCII replacements, one column each.
 const ASCII: [(&str, &str); 38] = [
     ("·", "|"),
     ("–", "-"),
@@ -123,7 +123,7 @@ mod tests {
         [Tone::Plain, Tone::Strong, Tone::Good, Tone::Bad, Tone::Faint, Tone::Selected, Tone::Alarm];
 
     #[test]
-    fn no_colour_means_none_and_no_tone_sets_a_background() {
+    fn no_tone_sets_a_background_or_a_colour_without_colour() {
         for tone in TONES {
             assert_eq!(Theme { colour: false, ascii: false }.style(tone).fg, None);
             assert_eq!(Theme { colour: true, ascii: false }.style(tone).bg, None);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stand_in_is_ascii_and_every_character_has_one() {
+    fn every_character_has_an_ascii_replacement_of_one_column() {
         assert!(ASCII.iter().all(|(drawn, ascii)| drawn.width() == 1 && ascii.len() == 1));
         let mut buffer = Buffer::with_lines(["p50 41 µs · ✔", "☃"]);
         Theme { colour: true, ascii: true }.finish(&mut buffer);

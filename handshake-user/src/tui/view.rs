@@ -1,12 +1,12 @@
-//! Drawing: a function of what is shown and what was chosen. Each screen is lines of text for a width and a height; nothing
-//! is worked out here, no clock is read, nothing is changed.
+//! Drawing: a function of the scene and the user's choices. Each screen is a list of lines for a width and a
+//! height. It computes no figures, reads no clock and changes nothing.
 //!
 //! ```text
 //! handshake · eth0 ingress tcx, egress tcx · port 443         12:03:41 · 20 s · EXACT
 //! 1 Overview  2 Attempts  3 Services  4 Health            filter port:443      FROZEN
-//! the banner, while a half-open surge lasts
+//! the banner during a half-open surge
 //! the screen, or an attempt's ladder
-//! keys, or the filter that is being typed, or what the latest key came to
+//! keys, or the filter that is being typed, or the message of the latest action
 //! ```
 
 pub(crate) mod attempts;
@@ -30,16 +30,16 @@ use super::screen::Screen;
 use super::state::Ui;
 use layout::Pen;
 
-/// The least that everything fits into.
+/// The smallest terminal: columns and rows.
 const LEAST: (u16, u16) = (60, 15);
-/// Fewer rows than this under the header and the banner have none to spare for a blank one.
+/// Least number of rows below header and banner for a blank row between them.
 const ROOMY: u16 = 22;
 
-/// Draws everything.
+/// Draws the whole frame.
 pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
     let area = *buffer.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
-        let text = format!("{}x{} is too small: {}x{}", area.width, area.height, LEAST.0, LEAST.1);
+        let text = format!("{}x{} is too small: {}x{} needed", area.width, area.height, LEAST.0, LEAST.1);
         buffer.set_stringn(0, 0, text, usize::from(area.width), ratatui::style::Style::new());
         return;
     }
@@ -59,7 +59,7 @@ pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
     ui.theme.finish(buffer);
 }
 
-/// Lines that the screen Health has, for scrolling.
+/// Number of lines of the screen Health, for scrolling.
 pub(crate) fn health_lines(scene: &Scene, ui: &Ui) -> usize {
     health::lines(scene, ui).len()
 }

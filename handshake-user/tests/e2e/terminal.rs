@@ -263,7 +263,7 @@ fn flood(path: &Path<'_>, to: SocketAddr, terminal: &Terminal) -> Result<String>
             sender.send(&tcp_frame(path.macs, &syn)?)?;
         }
         let screen = terminal.screen()?;
-        if screen.contains("HALF-OPEN SURGE") {
+        if screen.contains("of new connections to") {
             return Ok(screen);
         }
         // Paced to a few hundred per second, so that the flood lasts until its attempts are half-open.

@@ -72,7 +72,8 @@ impl Fraction {
         self.numerator as f64 / self.denominator as f64
     }
 
-    /// Whether the number is negative, its whole part and its decimals, for a number from [`rounded`](Self::rounded).
+    /// Whether the number is negative, its whole part and its decimals, for a number from
+    /// [`rounded`](Self::rounded).
     pub(crate) fn digits(self, decimals: u32) -> Option<(bool, u128, u128)> {
         let scale = 10_u128.checked_pow(decimals)?;
         let scaled = self.numerator.unsigned_abs().checked_mul(scale)? / self.denominator.unsigned_abs();
@@ -115,7 +116,8 @@ impl PartialOrd for Fraction {
 }
 
 impl Ord for Fraction {
-    /// Compares the whole parts, then the reciprocals of the remainders. Nothing is multiplied, so nothing overflows.
+    /// Compares the whole parts, then the reciprocals of the remainders. Nothing is multiplied, so nothing
+    /// overflows.
     fn cmp(&self, other: &Self) -> Ordering {
         let (mut left, mut right) = (*self, *other);
         let mut swapped = false;

@@ -118,7 +118,8 @@ impl Lexer {
         ))
     }
 
-    /// Selectors: `{name=value,…}`. A value extends to the next comma or brace, because addresses have colons and points.
+    /// Selectors: `{name=value,…}`. A value extends to the next comma or brace, because addresses have colons
+    /// and points.
     fn selectors(&mut self) -> Result<Token, Fault> {
         let open = self.at;
         let mut all = Vec::new();

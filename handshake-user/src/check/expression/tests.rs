@@ -153,7 +153,8 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
     assert!(Expectation::parse(&deep).is_err());
 }
 
-/// Any text parses or has an error with a place inside the text. What parses means the same after it is written out and parsed again.
+/// Any text parses or has an error with a place inside the text. What parses means the same after it is
+/// written out and parsed again.
 #[test]
 fn any_text_parses_or_has_an_error_with_a_place() {
     const WORDS: [&str; 24] = [

@@ -1,4 +1,5 @@
-//! The user and the rights of the command under check: those of the calling user, as if this program were not in between.
+//! The user and the rights of the command under check: those of the calling user, as if this program were not
+//! in between.
 
 use std::env;
 use std::ffi::{CStr, CString, OsString};
@@ -22,7 +23,8 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// The user and the rights that the command runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// Our own user. Capabilities of this program's file do not pass exec; ambient and inheritable ones, which would, are cleared.
+    /// Our own user. Capabilities of this program's file do not pass exec; ambient and inheritable ones,
+    /// which would, are cleared.
     Ourselves,
     /// The user who called sudo.
     Caller(User),
@@ -70,13 +72,15 @@ impl Identity {
             command.env("HOME", home).env("USER", name).env("LOGNAME", name);
         }
         let identity = self.clone();
-        // SAFETY: between fork and exec, `assume` only makes system calls on memory that existed before: it allocates nothing and takes no lock.
+        // SAFETY: between fork and exec, `assume` only makes system calls on memory that existed before: it
+        // allocates nothing and takes no lock.
         unsafe { command.pre_exec(move || identity.assume()) };
     }
 
     /// Gives this process the identity, in a new session.
     fn assume(&self) -> io::Result<()> {
-        // SAFETY: setsid takes no pointer. It fails only for the leader of a process group, which a child of fork is not.
+        // SAFETY: setsid takes no pointer. It fails only for the leader of a process group, which a child of
+        // fork is not.
         unsafe { libc::setsid() };
         match self {
             Self::Root => {}
@@ -136,7 +140,8 @@ fn lookup(uid: libc::uid_t) -> Option<(CString, CString)> {
     if status != 0 || found.is_null() {
         return None;
     }
-    // SAFETY: the call succeeded and found the user, so it has filled `entry`, whose strings are in `texts` and end with 0.
+    // SAFETY: the call succeeded and found the user, so it has filled `entry`, whose strings are in `texts`
+    // and end with 0.
     unsafe {
         let entry = entry.assume_init();
         Some((CStr::from_ptr(entry.pw_name).to_owned(), CStr::from_ptr(entry.pw_dir).to_owned()))

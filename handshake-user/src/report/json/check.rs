@@ -1,4 +1,5 @@
-//! The fields that a check adds to the report's object: `expectations`, and `command` and `kernel` if there are any.
+//! The fields that a check adds to the report's object: `expectations`, and `command` and `kernel` if there
+//! are any.
 
 use std::io::{self, Write};
 
@@ -78,7 +79,8 @@ fn command(ended: &Ended, checked: &Checked<'_>) -> Value {
     })
 }
 
-/// The kernel's counters over the time from `from` to `to`, and the completed attempts on the wire in the same time.
+/// The kernel's counters over the time from `from` to `to`, and the completed attempts on the wire in the
+/// same time.
 fn kernel(account: &NetAccount, checked: &Checked<'_>) -> Value {
     let mut object = Map::new();
     object.insert("from".to_owned(), json!(rfc3339(checked.window.started.taken_at_ns)));

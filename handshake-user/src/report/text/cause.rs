@@ -46,7 +46,8 @@ pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> 
     worth_a_line(all, window.count(|s| s.tcp.books.attempts))
 }
 
-/// The problems that kept attempts from completing, by the books of all or of some services. Rare ones are included, because an expectation failed on them.
+/// The problems that kept attempts from completing, by the books of all or of some services. Rare ones are
+/// included, because an expectation failed on them.
 pub(super) fn obstacles(books: &TcpBooks, snapshot: &Snapshot) -> Vec<Problem> {
     let causes = Cause::ALL.map(|cause| Problem {
         name: cause.name(),
@@ -93,7 +94,8 @@ fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
     format!("{}{}", cause.sentence(), hint.unwrap_or_default())
 }
 
-/// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs without an answer.
+/// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs
+/// without an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
     let leaves_some = |books: &TcpBooks| {
         books.by_cause(Verdict::HalfOpen).no_syn_ack + books.by_cause(Verdict::HalfOpenExpired).no_syn_ack
@@ -117,7 +119,8 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     all
 }
 
-/// The sentence for a filter that no SYN passes: the problem is elsewhere. A report whose time has stopped does not wait for [`QUIET_NS`].
+/// The sentence for a filter that no SYN passes: the problem is elsewhere. A report whose time has stopped
+/// does not wait for [`QUIET_NS`].
 pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     let wanted = wanted(&snapshot.context.filter)?;
     let (attempts, flows) = (snapshot.tcp.books.attempts, snapshot.udp.books.flows);

@@ -1,4 +1,5 @@
-//! The lines that a check adds to the report: each expectation with its measured value, and the kernel's own counters.
+//! The lines that a check adds to the report: each expectation with its measured value, and the kernel's own
+//! counters.
 //!
 //! ```text
 //! command   ./load.sh · status 0 · 1.4 s
@@ -86,7 +87,8 @@ fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Judg
     }
 }
 
-/// The measured value with the numbers that it is computed from, or the reason for which it is missing or inconclusive.
+/// The measured value with the numbers that it is computed from, or the reason for which it is missing or
+/// inconclusive.
 fn measured(judged: &Judged<'_>, window: &JudgedWindow) -> String {
     let Expectation { left, right, .. } = judged.expectation;
     let value = judged.measured.map(|value| {
@@ -187,7 +189,8 @@ fn time(ns: Fraction, limit: Option<Fraction>) -> String {
     }
 }
 
-/// Formats a value with at least `least` decimals, and with more if rounding would put it on the wrong side of a limit.
+/// Formats a value with at least `least` decimals, and with more if rounding would put it on the wrong side
+/// of a limit.
 fn decimals(value: Fraction, limits: &[Option<Fraction>], least: u32) -> String {
     let tells = |decimals: &u32| {
         let shown = value.rounded(*decimals);
@@ -233,7 +236,8 @@ fn dividends(term: &ExpressionTerm) -> Vec<&Figure> {
     }
 }
 
-/// The sentences for one metric: the problems that kept attempts from completing or flows from being answered, the causes of half-open attempts, the signs that make times long; otherwise the metric's own.
+/// The sentences for one metric: the problems that kept attempts from completing or flows from being
+/// answered, the causes of half-open attempts, the signs that make times long; otherwise the metric's own.
 fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<(String, String)> {
     let own = || (figure.to_string(), help.to_owned());
     let own_or = |others: Vec<(String, String)>| if others.is_empty() { vec![own()] } else { others };

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 /// Columns of the label.
 ///
 /// ```text
-/// 443/tcp   attempts 1 204/s   completed 61.2 %
+/// 443/tcp   attempts 24 080 (1 204/s)   completed 61.2 %
 /// ◀─ 10 ──▶ wrapped pieces start here
 /// ```
 const LABEL: usize = 10;
@@ -103,7 +103,8 @@ pub(super) fn words(text: &str) -> Vec<Piece> {
     text.split(' ').map(Piece::plain).collect()
 }
 
-/// Appends a line: its label, then the pieces separated by `between`. A piece that does not fit begins the next line, after the separator unless that is blank.
+/// Appends a line: its label, then the pieces separated by `between`. A piece that does not fit begins the
+/// next line, after the separator unless that is blank.
 pub(super) fn line(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {
     let mut column = begin(out, style, label);
     for (at, piece) in pieces.iter().enumerate() {
@@ -134,7 +135,8 @@ fn begin(out: &mut String, style: Style, label: &str) -> usize {
     length + blank
 }
 
-/// Escapes control characters: names of files and programs come from elsewhere and must not control the terminal.
+/// Escapes control characters: names of files and programs come from elsewhere and must not control the
+/// terminal.
 fn printable(text: String) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
 }

@@ -1,4 +1,5 @@
-//! One by one: the open attempts, the oldest first, then those that ended last and UDP flows.
+//! The screen Attempts: the open attempts, the oldest first, then ended attempts and UDP flows, the latest
+//! first.
 
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
@@ -33,7 +34,7 @@ impl AttemptColumn {
             Self::Age => "age",
             Self::Verdict => "verdict",
             Self::Cause => "cause",
-            Self::Retransmissions => "again",
+            Self::Retransmissions => "repeats",
             Self::Initiator => "initiator",
             Self::Responder => "responder",
             Self::FirstLeg => "syn→syn+ack",
@@ -43,13 +44,13 @@ impl AttemptColumn {
         }
     }
 
-    /// 0: it takes what the others leave.
+    /// Columns of the terminal; 0 for a share of the rest.
     const fn width(self) -> usize {
         match self {
             Self::Age => 9,
             Self::Verdict => 17,
             Self::Cause => 9,
-            Self::Retransmissions => 6,
+            Self::Retransmissions => 8,
             Self::Initiator | Self::Responder => 0,
             Self::FirstLeg | Self::SecondLeg => 11,
             Self::Left => 9,
@@ -57,7 +58,7 @@ impl AttemptColumn {
         }
     }
 
-    /// Terminals that are narrower go without it.
+    /// Width of the narrowest terminal that shows the column.
     const fn least_width(self) -> usize {
         match self {
             Self::Age | Self::Verdict | Self::Initiator | Self::Responder => 0,
@@ -92,7 +93,7 @@ impl AttemptColumn {
     }
 }
 
-/// A verdict's tone.
+/// The tone of a verdict.
 pub(super) const fn tone(standing: Standing) -> Tone {
     match standing {
         Standing::Tcp(Verdict::Completed) | Standing::Udp(UdpVerdict::Answered) => Tone::Good,
@@ -112,7 +113,7 @@ pub(super) const fn tone(standing: Standing) -> Tone {
     }
 }
 
-/// Open ones by age, with a glyph that says which clock has run out; ended ones by the time of day.
+/// The age of an open attempt with a glyph for opening or half-open, or the time of day of an end.
 fn age(scene: &Scene, attempt: &Flow, standing: Standing) -> TableCell {
     if !attempt.is_open() {
         let ago = scene.now().ns.saturating_sub(attempt.moment_ns());
@@ -127,11 +128,11 @@ fn some(count: u16) -> String {
     if count == 0 { String::new() } else { format!("{count}x") }
 }
 
-/// How long an open attempt has until T2.
+/// Time until an open attempt expires (T2), in whole seconds, ns.
 pub(super) fn left_ns(scene: &Scene, attempt: &Flow) -> Option<u64> {
     let tcp = attempt.tcp().filter(|_| attempt.is_open())?;
     let silent = scene.now().ns.saturating_sub(tcp.latest_ns());
-    // Whole seconds: it is a countdown.
+    // Whole seconds, because it is a countdown.
     let left = scene.clocks().expire_after_ns.checked_sub(silent)?;
     Some(left / 1_000_000_000 * 1_000_000_000)
 }
@@ -160,21 +161,21 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
 
 fn nothing(ui: &Ui) -> &'static str {
     if ui.filter.is_empty() {
-        "No attempt yet: open ones and those that end from now on are listed here."
+        "No attempt yet: open attempts and those that end from now on are listed here."
     } else {
-        "Nothing fits the filter: Esc clears it."
+        "Nothing matches the filter: Esc clears it."
     }
 }
 
-/// How many there are, and the clocks they are held against.
+/// The number of attempts, and the ages at which their verdicts change.
 fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
     let clocks = scene.clocks();
     let (t1, t2) = (seconds(clocks.half_open_after_ns), seconds(clocks.expire_after_ns));
     let kept = scene.open.len() as u64;
-    // What text is looked for in is what was kept.
+    // Plain text is searched in the kept attempts only.
     let most =
         if kept < scene.open_found { format!(", the {} oldest here", group(kept)) } else { String::new() };
-    let hint = if ui.filter.has_text() && !most.is_empty() { " (text is looked for in these)" } else { "" };
+    let hint = if ui.filter.has_text() && !most.is_empty() { " (text is searched in these)" } else { "" };
     pen.line([
         (format!(" {} open{most}{hint} · ", group(scene.open_found)), Tone::Strong),
         (
@@ -184,7 +185,7 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
     ])
 }
 
-/// The columns that there is room for; the two ends share what the others leave, each as wide as it needs to be.
+/// The columns that fit. Initiator and responder share the rest of the width, each as wide as needed.
 fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
     let columns: Vec<AttemptColumn> =
         AttemptColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();

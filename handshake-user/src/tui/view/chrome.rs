@@ -1,4 +1,4 @@
-//! What is around every screen: the header, the screens' names, the banner, the last line.
+//! The parts around every screen: the header, the tabs, the banner, the status line.
 
 use handshake_agent::model::snapshot::{InterfaceHooks, Origin};
 use ratatui::text::{Line, Span};
@@ -13,7 +13,7 @@ use crate::tui::screen::Screen;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
-/// What is looked at and how; when, for how long, and whether the figures are exact.
+/// The header: interfaces, filter and hooks; the time, the elapsed time, and whether the figures are exact.
 pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let pen = Pen(ui.theme);
     let snapshot = &scene.snapshot;
@@ -25,7 +25,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     };
     let ports = filter.ports.iter().map(|range| format!("port {range}"));
     let nets = filter.nets.iter().map(|net| format!("net {net}"));
-    // What matters least stands last: it is left out where there is no room.
+    // The least important piece is last, because the end is left out if there is no room.
     for piece in [names].into_iter().chain(ports).chain(nets).chain(hooks) {
         start.push(pen.span(format!(" · {piece}"), Tone::Plain));
     }
@@ -34,7 +34,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     apart(start, vec![pen.span(times, Tone::Plain), pen.span(word, tone)], width)
 }
 
-/// The interfaces together, and the hooks of each, once where they are the same.
+/// The names of the interfaces, and their hooks without repetitions.
 fn named(interfaces: &[InterfaceHooks]) -> (String, Vec<String>) {
     let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
     let mut hooks: Vec<String> = interfaces.iter().map(hooks).collect();
@@ -42,7 +42,7 @@ fn named(interfaces: &[InterfaceHooks]) -> (String, Vec<String>) {
     (names.join(", "), hooks)
 }
 
-/// As the command line and reports say them.
+/// The hooks of an interface, worded as in reports.
 pub(super) fn hooks(interface: &InterfaceHooks) -> String {
     let ways = [("ingress", &interface.ingress), ("egress", &interface.egress)];
     let hooks = ways.iter().filter_map(|(way, hook)| hook.as_ref().map(|hook| format!("{way} {hook}")));
@@ -50,7 +50,7 @@ pub(super) fn hooks(interface: &InterfaceHooks) -> String {
     hooks.chain(merged).collect::<Vec<_>>().join(", ")
 }
 
-/// The screens, that which is shown marked; the filter and whether the picture stands still.
+/// The tabs with the current screen marked, the filter, and whether the screen is frozen.
 pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
     let pen = Pen(ui.theme);
     let mut start = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
     apart(start, end, width)
 }
 
-/// Where the surge is, how large, and why. Nothing without one.
+/// The lines of the banner: the surge and its cause; empty without a surge.
 pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>> {
     let Some(surge) = &scene.surge else { return Vec::new() };
     let pen = Pen(ui.theme);
@@ -91,13 +91,15 @@ fn surge_line(surge: &Surge) -> String {
         0 => String::new(),
         others => format!(" and {others} more"),
     };
-    let share = whole_percent(surge.stuck, surge.stuck + surge.completed);
-    let growing = if surge.stuck == 0 { String::new() } else { format!(" {share} of new ones,") };
     let (count, since) = (group(surge.outstanding), clock(surge.since_ns));
-    format!(" HALF-OPEN SURGE at {name}{others}: {count} open,{growing} since {since}")
+    if surge.stuck == 0 {
+        return format!(" since {since} half-open surge at {name}{others} ({count} open now)");
+    }
+    let share = whole_percent(surge.stuck, surge.stuck + surge.completed);
+    format!(" since {since} {share} of new connections to {name}{others} stay open ({count} now)")
 }
 
-/// What is being typed, what the latest key came to, or the keys.
+/// The status line: the filter that is being typed, the latest message, or the keys.
 pub(super) fn status(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let pen = Pen(ui.theme);
     if let Some(input) = &ui.input {
@@ -111,7 +113,7 @@ pub(super) fn status(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     apart(keys(pen, scene, ui), vec![pen.span("? help", Tone::Faint)], width)
 }
 
-/// The keys that do something here, the most wanted first.
+/// The keys of the current screen, the most important first.
 fn keys(pen: Pen, scene: &Scene, ui: &Ui) -> Vec<Span<'static>> {
     let hints: &[&str] = match ui.screen {
         _ if ui.opened.is_some() => &["q quit", "Esc back", "p freeze", "w write"],

@@ -1,4 +1,5 @@
-//! Can the figures be trusted, and what do they cost? The tables, what was lost, the programs, the hooks.
+//! The screen Health: are the figures exact, and what do they cost? Losses, the tables, the programs, the
+//! hooks.
 
 use handshake_agent::model::snapshot::{EVICTIONS, Origin, Packets};
 use handshake_common::record::State;
@@ -18,10 +19,10 @@ const COUNT: usize = 16;
 const NAME: usize = 20;
 /// Columns of the bar that shows how full the tables are.
 const BAR: usize = 24;
-/// The command that has the kernel time its programs.
-const STATISTICS: &str = "sysctl kernel.bpf_stats_enabled=1";
+/// The command that makes the kernel time BPF programs.
+const STATISTICS: &str = "sysctl -w kernel.bpf_stats_enabled=1";
 
-/// What fits of the screen, from the line that was scrolled to.
+/// The lines of the screen that fit, from the scrolled position on.
 pub(super) fn page(scene: &Scene, ui: &Ui, height: usize) -> Vec<Line<'static>> {
     let lines = lines(scene, ui);
     let first = ui.scrolled.min(lines.len().saturating_sub(height));
@@ -41,13 +42,13 @@ pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
     lines
 }
 
-/// Any of it makes the report inexact.
+/// The losses, any of which makes the report inexact.
 fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     let snapshot = &scene.snapshot;
     let (word, tone) = if snapshot.is_exact() {
-        ("EXACT: nothing was lost, every verdict is the wire's", Tone::Good)
+        ("EXACT: nothing was lost; every verdict is that of the wire", Tone::Good)
     } else {
-        ("LOSSY: the books balance, but not every verdict is the wire's", Tone::Bad)
+        ("LOSSY: the books balance, but some verdicts may differ from the wire", Tone::Bad)
     };
     let mut lines = vec![pen.line([(format!(" {word}"), tone)])];
     let cells: Vec<(String, u64)> =
@@ -56,7 +57,7 @@ fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     lines
 }
 
-/// Names and counts, two pairs a line.
+/// Names and counts, two pairs per line.
 fn grid(pen: Pen, cells: &[(String, u64)], is_bad: bool) -> Vec<Line<'static>> {
     cells
         .chunks(2)
@@ -73,7 +74,7 @@ fn grid(pen: Pen, cells: &[(String, u64)], is_bad: bool) -> Vec<Line<'static>> {
         .collect()
 }
 
-/// How full it is and with what, and what gave way.
+/// The tables' use, their records by state, and the evictions by kind.
 fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     let table = &scene.snapshot.table;
     let used = percent(table.used, table.slots);
@@ -101,19 +102,19 @@ fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     lines
 }
 
-/// What they cost, when the kernel's statistics are on.
+/// The cost of the programs, if the kernel's statistics are on.
 fn programs(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     let timed = scene.programs.iter().any(|program| program.ns_a_run.is_some());
     let said = if timed {
         "by the kernel's statistics".to_owned()
     } else {
-        format!("the kernel does not time them: {STATISTICS}")
+        format!("not timed: {STATISTICS} (costs a little)")
     };
     let mut lines = vec![pen.line([(" programs  ".to_owned(), Tone::Strong), (said, Tone::Faint)])];
     for program in &scene.programs {
         let name = left(&format!("{} ({})", program.name, program.id), 34);
         let cost = match program.ns_a_run {
-            Some(ns) => format!("{} ns a packet, {} packets", group(ns), group(program.runs)),
+            Some(ns) => format!("{} ns per packet, {} packets", group(ns), group(program.runs)),
             None => "–".to_owned(),
         };
         lines.push(pen.line([(format!(" {name}"), Tone::Faint), (cost, Tone::Plain)]));
@@ -121,7 +122,7 @@ fn programs(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     lines
 }
 
-/// Where we look, what runs before us, and what came by there.
+/// The interfaces with their hooks, their packets, and the programs before ours.
 fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     let Origin::Live { interfaces } = &scene.snapshot.context.origin else { return Vec::new() };
     let mut lines = vec![pen.line([
@@ -135,7 +136,7 @@ fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
             (format!("{} · {}", chrome::hooks(interface), came_by(&packets)), Tone::Plain),
         ]));
         let (before, tone) = if interface.before.is_empty() {
-            ("nothing runs before ours".to_owned(), Tone::Faint)
+            ("no program runs before ours".to_owned(), Tone::Faint)
         } else {
             (format!("before ours: {}", interface.before.join(", ")), Tone::Strong)
         };

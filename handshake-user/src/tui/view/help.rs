@@ -1,4 +1,4 @@
-//! The overlay with the keys.
+//! The help: an overlay with the keys.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -13,7 +13,7 @@ const KEYS: usize = 12;
 /// Columns of the box.
 const WIDTH: u16 = 60;
 
-/// Draws it over what is there.
+/// Draws the help over the screen.
 pub(super) fn draw(buffer: &mut Buffer, pen: Pen) {
     let mut lines: Vec<Line<'static>> = HELP
         .iter()

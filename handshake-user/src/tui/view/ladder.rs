@@ -1,4 +1,5 @@
-//! One handshake as every textbook draws it, with its own numbers and times, and where it stopped.
+//! The ladder of one attempt: its segments as textbooks draw them, with sequence numbers, times, and where it
+//! stopped.
 //!
 //! ```text
 //!             initiator                            responder
@@ -28,12 +29,12 @@ use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 use handshake_agent::model::flow::Flow;
 
-/// Where the initiator's rail is.
+/// Column of the initiator's rail.
 const RAIL: usize = 12;
-/// The widest ladder: wider, the eye loses the line.
+/// Most columns between the rails; longer lines are hard to follow.
 const WIDEST: usize = 76;
 
-/// The ladder of an attempt.
+/// Draws the ladder of an attempt.
 pub(super) fn lines(
     attempt: &Flow,
     scene: &Scene,
@@ -46,7 +47,7 @@ pub(super) fn lines(
     let length = width.saturating_sub(RAIL + 3).min(WIDEST);
     let words = words(attempt, scene, pen, width);
     let head = vec![title(attempt, scene, pen)];
-    // A rail between two rungs, where there is room for it.
+    // Rails between the rungs if there is room.
     let roomy = 1 + 2 * rungs.len() + 4 + words.len() <= height;
     let mut lines = ends(attempt, pen, length, roomy);
     for (at, each) in rungs.iter().enumerate() {
@@ -60,7 +61,7 @@ pub(super) fn lines(
     fit(vec![section(1, head), section(0, lines), words], height)
 }
 
-/// Who, where and when.
+/// The title: addresses, time and interface.
 fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
     let protocol = if attempt.record.key.udp { "udp" } else { "tcp" };
     let ago = scene.now().ns.saturating_sub(attempt.opened_ns());
@@ -73,7 +74,7 @@ fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
     ])
 }
 
-/// The names of the rails.
+/// The lines above the rungs: roles and, with room, addresses.
 fn ends(attempt: &Flow, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
     let line = |from: &str, to: &str, tone| {
         let gap = (length + 2).saturating_sub(from.width() + to.width());
@@ -92,7 +93,7 @@ fn rail(pen: Pen, length: usize) -> Line<'static> {
     pen.line([(format!("{}│{}│", " ".repeat(RAIL), " ".repeat(length)), Tone::Faint)])
 }
 
-/// One segment on its way, or one that should be.
+/// One rung: a segment that was seen, is missing, is awaited or is inferred.
 fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
     let at = rung.at_ns.map_or_else(String::new, |ns| match ns {
         0 => "0 s".to_owned(),
@@ -115,11 +116,11 @@ fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
     ])
 }
 
-/// What is between the rails: an arrow with its label at its beginning, or as far as something came.
+/// The arrow between the rails with its label. That of a missing segment ends half-way.
 fn shaft(rung: &Rung, length: usize) -> String {
     let line = if rung.certainty == RungCertainty::Seen { "─" } else { "╌" };
     let label = format!(" {} ", cut(&rung.label, length.saturating_sub(4)));
-    // One for the arrow's beginning, one for its head.
+    // One column for the arrow's beginning, one for its head.
     let dashes = length.saturating_sub(label.width() + 2);
     let (drawn, blank) = if rung.certainty == RungCertainty::Missing {
         (dashes / 2, dashes - dashes / 2)
@@ -144,11 +145,11 @@ fn shaft(rung: &Rung, length: usize) -> String {
     }
 }
 
-/// The verdict and its sentence, its cause and its sentence, and the figures.
+/// The verdict with its sentence, the cause with its sentence, and the figures.
 fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let standing = attempt.standing(&scene.moment());
     let mut lines = Vec::new();
-    // The cause is what comes next.
+    // The cause follows on the next line.
     let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
     lines.extend(explained(pen, standing.name(), meaning, tone(standing), width));
     if let Some(cause) = attempt.cause(standing) {
@@ -172,7 +173,7 @@ fn explained(pen: Pen, name: &str, text: &str, tone: Tone, width: usize) -> Vec<
     lines
 }
 
-/// Times and counts, and what else is worth knowing.
+/// Times, the time until expiry, flags, and counts of packets.
 fn figures(attempt: &Flow, scene: &Scene) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(tcp) = attempt.tcp() {
@@ -183,7 +184,7 @@ fn figures(attempt: &Flow, scene: &Scene) -> Vec<String> {
         ];
         let known = legs.iter().filter_map(|(leg, ns)| ns.map(|ns| format!("{} {}", arrow(*leg), time(ns))));
         let mut parts: Vec<String> = known.collect();
-        parts.extend(left_ns(scene, attempt).map(|ns| format!("expires in {}", seconds(ns))));
+        parts.extend(left_ns(scene, attempt).map(|ns| format!("record expires in {}", seconds(ns))));
         parts.extend(attempt.flags().map(|flag| flag.name().to_owned()));
         parts.push(format!(
             "packets: syn {}, syn_ack {}, ack {}",

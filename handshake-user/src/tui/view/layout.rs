@@ -1,4 +1,4 @@
-//! What every screen lays its lines out with. Widths are columns of the terminal: a wide character takes two.
+//! Layout of lines, shared by all screens. Widths are columns of the terminal: a wide character takes two.
 
 use ratatui::text::{Line, Span};
 use unicode_truncate::{Alignment, UnicodeTruncateStr as _};
@@ -7,15 +7,15 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::number::time;
 use crate::tui::theme::{Theme, Tone};
 
-/// Eighths of a column, from the least to the most.
+/// Block characters from one to eight eighths.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Writes pieces of lines in their tones.
+/// Creates lines from pieces of text with their tones.
 #[derive(Clone, Copy)]
 pub(super) struct Pen(pub(super) Theme);
 
 impl Pen {
-    /// A piece.
+    /// A piece of a line.
     pub(super) fn span(self, text: impl Into<String>, tone: Tone) -> Span<'static> {
         Span::styled(text.into(), self.0.style(tone))
     }
@@ -25,25 +25,26 @@ impl Pen {
         Line::from(pieces.map(|(text, tone)| self.span(text, tone)).to_vec())
     }
 
-    /// A line in one tone over the whole width.
+    /// A line in one tone across the whole width.
     pub(super) fn bar(self, text: &str, tone: Tone, width: usize) -> Line<'static> {
         Line::from(self.span(left(text, width), tone))
     }
 }
 
-/// Lines that belong together.
+/// A section of a screen.
 pub(super) struct Section {
-    /// In their order.
+    /// The lines, in order.
     pub(super) lines: Vec<Line<'static>>,
-    /// With fewer of them the others say nothing.
+    /// Least number of lines; with room for fewer, the section is left out.
     pub(super) least: usize,
-    /// The lowest matters most.
+    /// Rank of importance; 0 is the most important.
     pub(super) rank: u8,
-    /// A blank line stands before it where there is room.
+    /// Whether a blank line precedes it if there is room.
     pub(super) apart: bool,
 }
 
-/// As many sections as fit, the most important first, with blank lines between them while there is room.
+/// Fits sections into a height, the most important ones first, with blank lines between them while there is
+/// room.
 pub(super) fn fit(mut sections: Vec<Section>, height: usize) -> Vec<Line<'static>> {
     let mut order: Vec<usize> = (0..sections.len()).collect();
     order.sort_by_key(|at| sections[*at].rank);
@@ -66,17 +67,17 @@ pub(super) fn fit(mut sections: Vec<Section>, height: usize) -> Vec<Line<'static
     lines
 }
 
-/// Cut to `width`, or filled up with blanks behind.
+/// Cuts a text to `width` columns, or pads it with blanks on the right.
 pub(super) fn left(text: &str, width: usize) -> String {
     cut(text, width).unicode_pad(width, Alignment::Left, false).into_owned()
 }
 
-/// Cut to `width`, or filled up with blanks before.
+/// Cuts a text to `width` columns, or pads it with blanks on the left.
 pub(super) fn right(text: &str, width: usize) -> String {
     cut(text, width).unicode_pad(width, Alignment::Right, false).into_owned()
 }
 
-/// An address and a port cut in the address, so that the port is read; other text as it is.
+/// Shortens the address of a socket address so that its port remains readable. Other text is unchanged.
 pub(super) fn squeeze(text: &str, width: usize) -> String {
     let Some((address, port)) = text.rsplit_once(':').filter(|_| text.width() > width) else {
         return text.to_owned();
@@ -85,7 +86,7 @@ pub(super) fn squeeze(text: &str, width: usize) -> String {
     format!("{}…:{port}", address.unicode_truncate(room).0)
 }
 
-/// No longer than `width`, with a sign where something is left out.
+/// Cuts a text to `width` columns, with `…` if something is left out.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -94,7 +95,8 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     if width == 0 { String::new() } else { format!("{kept}…") }
 }
 
-/// Two ends of a line: what does not fit between them is cut off the left one.
+/// A line with one part at the left and one at the right. If both do not fit, spans of the left part are
+/// dropped from its end.
 pub(super) fn apart(mut start: Vec<Span<'static>>, end: Vec<Span<'static>>, width: usize) -> Line<'static> {
     let length = |spans: &[Span<'_>]| spans.iter().map(Span::width).sum::<usize>();
     let room = width.saturating_sub(length(&end) + 1);
@@ -107,12 +109,12 @@ pub(super) fn apart(mut start: Vec<Span<'static>>, end: Vec<Span<'static>>, widt
     Line::from(start)
 }
 
-/// A whole number of seconds, or a time as reports have it.
+/// Formats whole seconds without a larger unit, and other times as in reports.
 pub(super) fn seconds(ns: u64) -> String {
     if ns.is_multiple_of(1_000_000_000) { format!("{} s", ns / 1_000_000_000) } else { time(ns) }
 }
 
-/// Words on lines of at most `width`.
+/// Wraps a text into lines of at most `width` columns.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -127,7 +129,7 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A sentence on lines: what it means, and from a line of its own where to look.
+/// Wraps a sentence; `Look at:` begins a new line.
 pub(super) fn sentence(text: &str, width: usize) -> Vec<String> {
     match text.split_once(". Look at:") {
         Some((meaning, place)) => {
@@ -139,7 +141,8 @@ pub(super) fn sentence(text: &str, width: usize) -> Vec<String> {
     }
 }
 
-/// A column a value, scaled to the largest, the latest on the right. Nothing is blank, and the least is seen.
+/// Draws one column per value, scaled to the largest, with the latest on the right. 0 is blank, and any other
+/// value is visible.
 pub(super) fn bars(values: &[u64], width: usize) -> String {
     let most = values.iter().copied().max().unwrap_or(0).max(1);
     let bar = |value: &u64| match value {
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_least_gives_way_first() {
+    fn the_least_important_section_is_shortened_first() {
         assert_eq!(shown(9), "0.0 0.1  9.0 9.1 9.2 9.3 5.0");
         assert_eq!(shown(8), "0.0 0.1  9.0 9.1 9.2 9.3 5.0");
         assert_eq!(shown(7), "0.0 0.1 9.0 9.1 9.2 9.3 5.0");
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_said() {
+    fn text_is_cut_or_padded_to_the_width() {
         assert_eq!((left("abc", 5), right("abc", 5)), ("abc  ".into(), "  abc".into()));
         assert_eq!((left("abcdef", 5), right("abcdef", 5)), ("abcd…".into(), "abcd…".into()));
         assert_eq!(left("abc", 0), "");
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_stand_apart_and_the_right_one_stays() {
+    fn the_left_part_is_cut_and_the_right_part_stays() {
         let line = |width| {
             let start = vec![Span::raw("name"), Span::raw(" more")];
             apart(start, vec![Span::raw("end")], width).to_string()
@@ -216,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_says_where_to_look_on_a_line_of_its_own() {
+    fn look_at_begins_a_new_line() {
         assert_eq!(sentence("it fails. Look at: a, b", 40), ["it fails", "Look at: a, b"]);
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
     }
 
     #[test]
-    fn the_least_is_seen_and_nothing_is_blank() {
+    fn the_smallest_value_is_visible_and_zero_is_blank() {
         assert_eq!(bars(&[0, 1, 500, 1_000], 6), "   ▁▄█");
         assert_eq!(bars(&[1, 2, 3], 2), "▅█");
         assert_eq!(bars(&[], 2), "  ");

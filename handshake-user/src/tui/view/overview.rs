@@ -1,4 +1,4 @@
-//! Are connections being established, and if not, why? The answer first, then what it rests on.
+//! The screen Overview: are connections established, and if not, why? The answer first, then its figures.
 
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
@@ -15,11 +15,11 @@ use crate::tui::scene::{BINS, Established, LegLine, Scene};
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
-/// Labels at the left.
+/// Columns of a label.
 const LABEL: usize = 12;
-/// A percentile.
+/// Columns of a percentile.
 const TIME: usize = 8;
-/// Of so many rows of the screen one is a service's.
+/// Rows of the screen per listed service.
 const ROWS_A_SERVICE: usize = 5;
 
 /// The screen.
@@ -43,7 +43,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     )
 }
 
-/// One word, and what it rests on.
+/// The answer in one word, with the figures behind it.
 fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
     let (word, tone) = match scene.headline.state {
         Established::Quiet => ("–  QUIET", Tone::Strong),
@@ -54,14 +54,15 @@ fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
     pen.line([(format!(" {word}   "), tone), (scene.headline.text.clone(), Tone::Strong)])
 }
 
-/// What is wrong, and where to look. What the banner says already is not said again.
+/// The problems and where to look. The problem in the banner is not repeated.
 fn wrong(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
-    let told = scene.surge.as_ref().and_then(|surge| surge.cause).map(|cause| cause.name());
+    let in_banner = scene.surge.as_ref().and_then(|surge| surge.cause).map(|cause| cause.name());
     let mut lines = Vec::new();
     if let Some(quiet) = &scene.quiet {
         lines.extend(problem(pen, "no SYN", "", quiet, width));
     }
-    for Problem { name, sentence, count } in scene.problems.iter().filter(|each| Some(each.name) != told) {
+    for Problem { name, sentence, count } in scene.problems.iter().filter(|each| Some(each.name) != in_banner)
+    {
         lines.extend(problem(pen, name, &group(*count), sentence, width));
     }
     lines
@@ -80,7 +81,7 @@ fn problem(pen: Pen, name: &str, count: &str, text: &str, width: usize) -> Vec<L
     lines
 }
 
-/// Four figures a second, and how they went.
+/// Four rates per second with their history.
 fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     const RATE: usize = 12;
     const NOW: usize = 10;
@@ -93,8 +94,8 @@ fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
         ("half-open", |rates| rates.half_opened, Some(last.half_open), Tone::Bad),
         ("failed", |rates| rates.failed, None, Tone::Bad),
     ];
-    let heads = format!(" {}{}{}", " ".repeat(LABEL), right("a second", RATE), right("now", NOW));
-    let heads = format!("{heads}  {}", right(&format!("{} a column", seconds(scene.interval_ns)), chart));
+    let heads = format!(" {}{}{}", " ".repeat(LABEL), right("per second", RATE), right("now", NOW));
+    let heads = format!("{heads}  {}", right(&format!("{} per column", seconds(scene.interval_ns)), chart));
     let mut lines = vec![pen.line([(heads, Tone::Faint)])];
     for (name, figure, now, tone) in rows {
         let rate = figure(&last);
@@ -110,11 +111,11 @@ fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// The two legs and `connect`: percentiles, and a picture of all samples.
+/// The two legs and `connect`: percentiles and a histogram.
 fn times(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     const COUNT: usize = 10;
     let room = width.saturating_sub(1 + LABEL + 4 * TIME + COUNT + 2);
-    // Widths that the bins divide into.
+    // Widths that divide the number of bins.
     let chart = [BINS, 48, 32, 24, 16, 12].into_iter().find(|columns| *columns <= room).unwrap_or(0);
     let over = if scene.legs.iter().all(|leg| leg.latency.count == 0) {
         String::new()
@@ -144,7 +145,7 @@ fn leg_line(pen: Pen, leg: &LegLine, count: usize, chart: usize) -> Line<'static
     ])
 }
 
-/// Where the powers of a thousand stand over a histogram of so many columns: 1 µs is its left end.
+/// The scale above a histogram of so many columns; 1 µs is at its left end.
 fn scale(columns: usize) -> String {
     let mut line = vec![' '; columns];
     for (power, name) in [(0, "1 µs"), (10, "1 ms"), (20, "1 s")] {
@@ -158,7 +159,7 @@ fn scale(columns: usize) -> String {
     line.into_iter().collect()
 }
 
-/// The services with the most trouble; without any, the busiest.
+/// The services with the most trouble, and then the busiest.
 fn worst(scene: &Scene, ui: &Ui, width: usize, most: usize) -> Vec<Line<'static>> {
     let mut rows: Vec<_> =
         scene.services.iter().filter(|line| matches!(line.books, ServiceBooks::Tcp(_))).collect();
@@ -167,7 +168,7 @@ fn worst(scene: &Scene, ui: &Ui, width: usize, most: usize) -> Vec<Line<'static>
     if rows.is_empty() { Vec::new() } else { services::tcp_lines(scene, ui, &rows, None, width) }
 }
 
-/// UDP, and what was odd and ended nothing.
+/// The lines of UDP flows and of signs.
 fn others(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let (udp, tcp) = (&scene.snapshot.udp.books, &scene.snapshot.tcp);
     let mut lines = Vec::new();
@@ -188,7 +189,7 @@ fn others(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What makes the figures inexact. Nothing when nothing does.
+/// The losses that make the figures inexact; empty without any.
 fn lost(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let lost = scene.snapshot.losses().into_iter().filter(|(_, lost)| *lost != 0);
     let shown: Vec<String> = lost.map(|(name, lost)| format!("{name} {}", group(lost))).collect();

@@ -1,4 +1,4 @@
-//! By responder: TCP's services, then UDP's.
+//! The screen Services: the services of TCP, then those of UDP.
 
 use handshake_agent::model::snapshot::{ServiceBooks, TcpBooks, UdpBooks};
 use handshake_common::verdict::{UdpVerdict, Verdict};
@@ -33,7 +33,7 @@ impl ServiceColumn {
             (Self::Service, true) => "udp service",
             (Self::Begun, false) => "attempts",
             (Self::Begun, true) => "flows",
-            (Self::Rate, _) => "a second",
+            (Self::Rate, _) => "per second",
             (Self::Good, false) => "completed",
             (Self::Good, true) => "answered",
             (Self::Waiting, false) => "half-open",
@@ -48,7 +48,7 @@ impl ServiceColumn {
         }
     }
 
-    /// 0: it takes what the others leave.
+    /// Columns of the terminal; 0 for the rest of the width.
     const fn width(self) -> usize {
         match self {
             Self::Service => 0,
@@ -59,7 +59,7 @@ impl ServiceColumn {
         }
     }
 
-    /// Terminals that are narrower go without it.
+    /// Width of the narrowest terminal that shows the column.
     const fn least_width(self) -> usize {
         match self {
             Self::Service | Self::Begun | Self::Good | Self::Waiting => 0,
@@ -113,18 +113,18 @@ impl ServiceColumn {
     }
 }
 
-/// The share of what is decided.
+/// The share of good results among the decided ones.
 fn share(good: u64, decided: u64) -> TableCell {
     if decided == 0 {
         return TableCell::plain("–");
     }
-    // A late one completes out of those that were half-open: never more than all.
+    // A late completion may make it more than all decided ones.
     let good = good.min(decided);
     let tone = if good * 100 >= decided * 99 { Tone::Good } else { Tone::Bad };
     TableCell { text: percent(good, decided), tone }
 }
 
-/// The screen: TCP's table over UDP's, each with its titles.
+/// The screen: the table of TCP above that of UDP, each with its titles.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let rows = list::services(scene, &ui.filter, ui.services);
@@ -132,14 +132,14 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
         let text = if ui.filter.is_empty() {
             " No service yet."
         } else {
-            " Nothing fits the filter: Esc clears it."
+            " Nothing matches the filter: Esc clears it."
         };
         return vec![Line::default(), pen.line([(text.to_owned(), Tone::Plain)])];
     }
     let ids: Vec<ServiceId> = rows.iter().map(|line| line.id()).collect();
     let cursor = ui.on_service.row(&ids);
     let tcp = ids.iter().filter(|(_, udp)| !udp).count();
-    // Two lines of titles, and one between the tables.
+    // Two lines of titles, and one blank line between the tables.
     let seen = seen(rows.len(), cursor, height.saturating_sub(3));
     let part = |from: usize, to: usize| {
         let (from, to) = (from.max(seen.start), to.min(seen.end));
@@ -160,7 +160,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     lines
 }
 
-/// Titles and rows of TCP's services.
+/// Titles and rows of TCP services.
 pub(super) fn tcp_lines(
     scene: &Scene,
     ui: &Ui,

@@ -1,4 +1,4 @@
-//! A table: columns that know their title and width, rows of cells, the row the cursor is on.
+//! A table: columns with title and width, rows of cells, and the row under the cursor.
 
 use std::ops::Range;
 
@@ -7,46 +7,46 @@ use ratatui::text::{Line, Span};
 use super::layout::{Pen, left, right, squeeze};
 use crate::tui::theme::Tone;
 
-/// A column's place in the header.
+/// The head of a column.
 pub(super) struct ColumnHead {
-    /// What it is called.
+    /// The title.
     pub(super) title: &'static str,
-    /// Columns of the terminal.
+    /// Width in columns of the terminal.
     pub(super) width: usize,
-    /// Numbers stand on the right.
+    /// Whether the cells are aligned to the right.
     pub(super) numeric: bool,
-    /// The rows are in its order: downwards, or upwards.
+    /// Whether the rows are sorted by it, and if so, whether in reverse.
     pub(super) sorted: Option<bool>,
 }
 
-/// One value.
+/// One cell.
 pub(super) struct TableCell {
-    /// As text.
+    /// The text.
     pub(super) text: String,
-    /// Its tone.
+    /// The tone.
     pub(super) tone: Tone,
 }
 
 impl TableCell {
-    /// A value like any other.
+    /// A cell in the plain tone.
     pub(super) fn plain(text: impl Into<String>) -> Self {
         Self { text: text.into(), tone: Tone::Plain }
     }
 
-    /// A count, bad if there is any.
+    /// A count in the bad tone unless it is 0.
     pub(super) fn bad_if_any(count: u64) -> Self {
         let tone = if count == 0 { Tone::Plain } else { Tone::Bad };
         Self { text: crate::number::group(count), tone }
     }
 }
 
-/// The rows that are seen of `length` when `height` fit: the cursor in their middle where it can be.
+/// The visible range of `length` rows if `height` fit, with the cursor in the middle where possible.
 pub(super) fn seen(length: usize, cursor: usize, height: usize) -> Range<usize> {
     let first = cursor.saturating_sub(height / 2).min(length.saturating_sub(height));
     first..(first + height).min(length)
 }
 
-/// The line of titles.
+/// Draws the line of titles.
 pub(super) fn head(pen: Pen, heads: &[ColumnHead]) -> Line<'static> {
     let mut spans = vec![pen.span(" ", Tone::Faint)];
     for head in heads {
@@ -63,7 +63,7 @@ pub(super) fn head(pen: Pen, heads: &[ColumnHead]) -> Line<'static> {
     Line::from(spans)
 }
 
-/// A row; the cursor's is reversed over the whole width.
+/// Draws a row; the one under the cursor is reversed across the whole width.
 pub(super) fn row(
     pen: Pen,
     heads: &[ColumnHead],
@@ -91,7 +91,7 @@ mod tests {
     use super::seen;
 
     #[test]
-    fn the_cursor_is_always_seen() {
+    fn the_cursor_is_always_visible() {
         for length in 0..30 {
             for height in 1..10 {
                 for cursor in 0..length {

@@ -1,4 +1,4 @@
-//! What a person sees, screen by screen.
+//! The screens of typical situations.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ fn ui(screen: Screen) -> Ui {
     Ui { screen, ..Ui::new(Theme { colour: true, ascii: false }) }
 }
 
-/// Every screen of a scene, at both sizes.
+/// Compares every screen of a scene at both sizes with its snapshot.
 fn snapshots(name: &str, scene: &Scene) {
     for screen in Screen::ALL {
         for (width, height) in SIZES {
@@ -55,12 +55,12 @@ fn snapshots(name: &str, scene: &Scene) {
 }
 
 #[test]
-fn nothing_yet() {
+fn nothing_was_seen_yet() {
     snapshots("empty", &SceneFixture::new(Fake::new()).run(1, |_, _| {}));
 }
 
 #[test]
-fn a_typical_afternoon() {
+fn typical_traffic() {
     snapshots("typical", &typical());
 }
 
@@ -88,13 +88,13 @@ fn the_smallest_terminal() {
     insta::assert_snapshot!("help_60x15", show(&typical(), &help, SMALL));
     insta::assert_snapshot!("help_80x24", show(&typical(), &help, SIZES[0]));
     let shown = show(&typical(), &ui(Screen::Overview), (59, 15));
-    assert_eq!(shown.trim_end(), "59x15 is too small: 60x15");
+    assert_eq!(shown.trim_end(), "59x15 is too small: 60x15 needed");
     assert!(!show(&typical(), &ui(Screen::Overview), (5, 1)).is_empty());
 }
 
-/// An interface's name of two wide characters takes the place of one of four narrow ones: nothing else moves.
+/// An interface name of two wide characters is laid out like one of four narrow ones.
 #[test]
-fn a_wide_name_moves_nothing() {
+fn a_wide_name_takes_two_columns_per_character() {
     let narrow = typical();
     let Origin::Live { mut interfaces } = narrow.snapshot.context.origin.clone() else {
         panic!("it is live")
@@ -108,17 +108,17 @@ fn a_wide_name_moves_nothing() {
     let mut named = 0;
     for screen in Screen::ALL {
         for size in SIZES {
-            // The cell behind a wide character is blank, and blanks at the end of a row are not shown.
+            // The cell after a wide character is blank, and blanks at the end of a row are trimmed.
             let shown = show(&wide, &ui(screen), size);
             named += shown.matches("网 卡").count();
             let shown = shown.replace("网 卡 ", "eth0").replace("网 卡", "eth0");
             assert_eq!(shown, show(&narrow, &ui(screen), size));
         }
     }
-    assert!(named > SIZES.len() * Screen::ALL.len(), "every header and the hooks name it: {named}");
+    assert!(named > SIZES.len() * Screen::ALL.len(), "it is in every header and in the hooks: {named}");
 }
 
-/// A ladder of each verdict, and of UDP's.
+/// A ladder of each verdict of TCP and UDP.
 #[test]
 fn ladders() {
     for (name, attempt) in conversations() {
@@ -130,9 +130,9 @@ fn ladders() {
     }
 }
 
-/// Whatever is shown, at whatever size: nothing is wider than the terminal, and in ASCII everything is ASCII.
+/// With ASCII only, every screen, ladder and the help are ASCII.
 #[test]
-fn ascii_means_ascii() {
+fn the_ascii_theme_draws_only_ascii() {
     let ladders = conversations().into_iter().map(|(_, attempt)| Some(attempt));
     let scenes = [typical(), flood(), lossy()];
     for opened in ladders.chain([None]) {
@@ -152,9 +152,9 @@ fn ascii_means_ascii() {
     insta::assert_snapshot!("flood_overview_ascii", show(&flood(), &ui, SIZES[0]));
 }
 
-/// At every size from the smallest on, whatever is shown.
+/// Every screen at many sizes, including those that are too small.
 #[test]
-fn no_size_is_a_panic() {
+fn drawing_does_not_panic_at_any_size() {
     let scenes = [typical(), flood(), SceneFixture::new(Fake::new()).run(1, |_, _| {})];
     for scene in &scenes {
         for size in
@@ -170,7 +170,7 @@ fn no_size_is_a_panic() {
 }
 
 #[test]
-fn colours_have_words_beside_them() {
+fn text_is_the_same_without_colour() {
     let scene = flood();
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a test's terminal");
     let mut look = |theme| {
@@ -193,7 +193,7 @@ fn colours_have_words_beside_them() {
 }
 
 #[test]
-fn a_filter_and_a_frozen_picture_are_told() {
+fn a_typed_filter_and_a_frozen_screen_are_shown() {
     let scene = typical();
     let mut ui = ui(Screen::Attempts);
     for action in [Action::Filter, Action::Freeze] {
@@ -206,11 +206,11 @@ fn a_filter_and_a_frozen_picture_are_told() {
     ui.apply(Action::Edit(Edit::Erase), &scene);
     insta::assert_snapshot!("typing_a_wrong_filter", show(&scene, &ui, SIZES[0]));
     ui.apply(Action::Edit(Edit::Accept), &scene);
-    assert!(ui.input.is_some(), "a wrong filter is not taken");
+    assert!(ui.input.is_some(), "a wrong filter is not accepted");
 }
 
 #[test]
-fn the_cursor_opens_what_it_is_on() {
+fn enter_opens_the_row_under_the_cursor() {
     let scene = typical();
     let mut ui = ui(Screen::Services);
     ui.apply(Action::Move(Motion::Down), &scene);
@@ -228,7 +228,7 @@ fn the_cursor_opens_what_it_is_on() {
     assert_eq!(ui.apply(Action::Quit, &scene), Some(Effect::Quit));
 }
 
-/// The row under the cursor stays under it, whatever comes before it.
+/// The cursor stays on its row when new rows appear above it.
 #[test]
 fn the_cursor_stays_on_its_row() {
     let mut fixture = SceneFixture::new(Fake::new());
@@ -249,7 +249,7 @@ fn the_cursor_stays_on_its_row() {
 }
 
 #[test]
-fn sorting_goes_round() {
+fn sorting_cycles_through_the_columns() {
     let scene = typical();
     for screen in [Screen::Attempts, Screen::Services] {
         let mut ui = ui(screen);
@@ -261,16 +261,16 @@ fn sorting_goes_round() {
             if ui == first {
                 break;
             }
-            assert!(seen.len() < 10, "it never comes round");
+            assert!(seen.len() < 10, "the first order does not return");
         }
         seen.dedup();
-        assert!(seen.len() >= 5, "each order is another");
+        assert!(seen.len() >= 5, "the orders differ");
         ui.apply(Action::Reverse, &scene);
         assert_ne!(show(&scene, &ui, SIZES[1]), seen[seen.len() - 1]);
     }
 }
 
-/// A server with clients, some of which do not get through.
+/// A server whose clients mostly connect.
 fn typical() -> Scene {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
@@ -341,7 +341,7 @@ fn udp(fake: &mut Fake, count: i64) {
     fake.records.push(answered);
 }
 
-/// More than the table holds, and events that nobody took.
+/// More flows than the table holds, and lost events.
 fn lossy() -> Scene {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
@@ -360,7 +360,7 @@ fn lossy() -> Scene {
     })
 }
 
-/// Spoofed sources against one service, beside clients that get through.
+/// A flood with spoofed sources against one service, with other clients that connect.
 fn flood() -> Scene {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
@@ -380,12 +380,12 @@ fn flood() -> Scene {
 const J: u32 = 305_419_896;
 const K: u32 = 2_271_560_481;
 
-/// One of each verdict.
+/// A flow of each verdict.
 fn conversations() -> Vec<(&'static str, Flow)> {
     [completed(), given_up(), waiting(), exchanges()].concat()
 }
 
-/// The ways a handshake is proven.
+/// The ways to complete.
 fn completed() -> Vec<(&'static str, Flow)> {
     let at = |record: Record, after_ns: u64| with(record, |tcp| tcp.latest_after = ticks(after_ns));
     let plain = at(answered(State::Established, SECOND), 18_000_000);
@@ -404,7 +404,7 @@ fn completed() -> Vec<(&'static str, Flow)> {
     ]
 }
 
-/// Every other end.
+/// The other ends of an attempt.
 fn given_up() -> Vec<(&'static str, Flow)> {
     let refused = syn(State::Refused, SECOND);
     let unreachable = syn(State::Unreachable, SECOND);
@@ -421,7 +421,7 @@ fn given_up() -> Vec<(&'static str, Flow)> {
     ]
 }
 
-/// Those that are open.
+/// The open attempts.
 fn waiting() -> Vec<(&'static str, Flow)> {
     vec![
         ("opening", Flow::of(syn(State::SynSent, SECOND))),
@@ -430,7 +430,7 @@ fn waiting() -> Vec<(&'static str, Flow)> {
     ]
 }
 
-/// UDP's.
+/// The UDP flows.
 fn exchanges() -> Vec<(&'static str, Flow)> {
     let exchange = |state, ago_ns: u64, packets, answer_after| {
         let mut record = udp_record("192.0.2.1:5353", "192.0.2.2:53", state);
@@ -449,12 +449,12 @@ fn exchanges() -> Vec<(&'static str, Flow)> {
     ]
 }
 
-/// Four SYNs and no answer.
+/// An attempt with four SYNs and no answer.
 fn no_syn_ack() -> Record {
     with(syn(State::SynSent, 9 * SECOND), |tcp| (tcp.syn, tcp.latest_after) = (4, ticks(7 * SECOND)))
 }
 
-/// Four SYN+ACKs and no ACK.
+/// An attempt with four SYN+ACKs and no ACK.
 fn no_ack() -> Record {
     with(answered(State::SynReceived, 8 * SECOND), |tcp| {
         (tcp.syn_ack, tcp.syn_ack_retransmits, tcp.latest_after) = (4, 3, ticks(7 * SECOND));
@@ -468,7 +468,7 @@ fn answered(state: State, ago_ns: u64) -> Record {
     })
 }
 
-/// A SYN so long before [`typical`] ends.
+/// An attempt whose SYN came `ago_ns` before the end of [`typical`].
 fn syn(state: State, ago_ns: u64) -> Record {
     let opened_ns = typical_now() - ago_ns;
     with(record("192.0.2.1:40012", "192.0.2.2:443", state), |tcp| {
@@ -488,7 +488,7 @@ fn ended(record: Record, verdict: Verdict, after_ns: u64) -> Flow {
     Flow::ended(record, verdict, at_ns)
 }
 
-/// When [`typical`] ends, on the records' clock.
+/// The end of [`typical`] on the records' clock, ns.
 fn typical_now() -> u64 {
     Fake::new().reading.now.ns + 15 * SECOND
 }

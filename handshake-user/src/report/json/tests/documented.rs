@@ -1,4 +1,5 @@
-//! Compares docs/json.md with the written JSON: each field has a row, each row a field, and units are those of the metrics.
+//! Compares docs/json.md with the written JSON: each field has a row, each row a field, and units are those
+//! of the metrics.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,8 @@ use crate::testing::{JSON, code, section, table};
 /// The sources that write reports, flows and the fields of a check.
 const WRITERS: [&str; 2] = [include_str!("../../json.rs"), include_str!("../check.rs")];
 
-/// Collects the paths of all values: `a.b`, and `a[]` for the elements of an array. Elements that have a section of their own are not followed.
+/// Collects the paths of all values: `a.b`, and `a[]` for the elements of an array. Elements that have a
+/// section of their own are not followed.
 fn paths(value: &Value, path: &str, all: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -72,7 +74,8 @@ fn fields(heading: &str) -> BTreeSet<String> {
     documented(heading).into_iter().map(|(field, _)| field).collect()
 }
 
-/// Each written path has a row, or is below a row such as `interval.tcp.*` and has one under `tcp.`. Each row has a path.
+/// Each written path has a row, or is below a row such as `interval.tcp.*` and has one under `tcp.`. Each row
+/// has a path.
 fn assert_same(written: &BTreeSet<String>, rows: &BTreeSet<String>) {
     for path in written {
         let is_below = |row: &String| {

@@ -1,4 +1,4 @@
-//! The rungs of a ladder: each segment that was seen, in order, and the one that is missing.
+//! The rungs of a ladder: the seen segments in order, and the missing one.
 
 use handshake_agent::model::flow::{known, ticks_ns};
 use handshake_common::abi::{TcpRecord, UdpRecord, tag};
@@ -10,22 +10,22 @@ use crate::tui::scene::Scene;
 use crate::tui::theme::Tone;
 use handshake_agent::model::flow::{Flow, Standing};
 
-/// One rung.
+/// One rung of a ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rung {
-    /// After the first packet; `None` where a record does not keep it.
+    /// Time after the first packet, ns; `None` if the record does not have it.
     pub(super) at_ns: Option<u64>,
-    /// Which way.
+    /// The direction of the arrow.
     pub(super) direction: RungDirection,
-    /// How.
+    /// Whether the segment was seen.
     pub(super) certainty: RungCertainty,
-    /// What.
+    /// The text on the arrow.
     pub(super) label: String,
-    /// Its tone when it was seen.
+    /// The tone if the segment was seen.
     pub(super) tone: Tone,
 }
 
-/// The way of a segment.
+/// The direction of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RungDirection {
     /// From the initiator.
@@ -34,20 +34,20 @@ pub(super) enum RungDirection {
     FromResponder,
 }
 
-/// How sure it is.
+/// How certain a segment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RungCertainty {
-    /// It was seen.
+    /// The segment was seen.
     Seen,
-    /// It did not come.
+    /// The segment did not arrive.
     Missing,
-    /// It may still come.
+    /// The segment may still arrive.
     Awaited,
-    /// It passes elsewhere.
+    /// The segment takes another path and is inferred.
     Inferred,
 }
 
-/// The rungs of an attempt, or of a UDP exchange.
+/// The rungs of an attempt or of a UDP flow.
 pub(super) fn of(attempt: &Flow, scene: &Scene) -> Vec<Rung> {
     let standing = attempt.standing(&scene.moment());
     match (attempt.tcp(), attempt.udp()) {
@@ -65,7 +65,7 @@ fn seen(direction: RungDirection, at_ns: Option<u64>, label: String) -> Rung {
     Rung { at_ns, direction, certainty: RungCertainty::Seen, label, tone: Tone::Plain }
 }
 
-/// SYNs and SYN+ACKs, as far as they were seen.
+/// The rungs of the SYNs and SYN+ACKs that were seen.
 fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
     let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
     let mut rungs = Vec::new();
@@ -75,7 +75,7 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
     }
     let again = tcp.syn_retransmits(record.flags);
     if again != 0 {
-        // While it waits for its SYN+ACK, the latest segment is the latest SYN.
+        // While the attempt waits for a SYN+ACK, its latest segment is a SYN.
         let latest =
             (record.state == State::SynSent).then(|| known(tcp.latest_after).map(ticks_ns)).flatten();
         rungs.push(seen(RungDirection::FromInitiator, latest, format!("SYN again, {}", times(again))));
@@ -112,7 +112,7 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
     rungs
 }
 
-/// How it ended, or what it waits for.
+/// The rung of the attempt's end, or of the segment that it waits for.
 fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Option<Rung> {
     let Standing::Tcp(verdict) = standing else { return None };
     let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
@@ -141,7 +141,7 @@ fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Op
     }
 }
 
-/// The segment that did not come.
+/// The rung of a missing or awaited segment.
 fn missing(attempt: &Flow, scene: &Scene, ended: Option<u64>, certainty: RungCertainty) -> Rung {
     let at = ended.unwrap_or_else(|| attempt.record.age_ns(scene.now()));
     let (direction, name) = if attempt.record.state == State::SynReceived {
@@ -154,7 +154,7 @@ fn missing(attempt: &Flow, scene: &Scene, ended: Option<u64>, certainty: RungCer
     Rung { certainty, ..seen(direction, Some(at), label) }
 }
 
-/// A UDP flow: the first packets with their times, and all of them by way.
+/// The rungs of a UDP flow: the first packets with their times, and the totals by direction.
 fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) -> Vec<Rung> {
     let total = |side: usize| {
         format!("{} packets, {} bytes", group(udp.packets[side].into()), group(udp.bytes[side]))
@@ -188,7 +188,7 @@ fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) ->
     rungs
 }
 
-/// SYN and FIN take a sequence number each (RFC 9293 §3.4).
+/// The sequence number after the SYN, which occupies one (RFC 9293 §3.4).
 const fn next(isn: u32) -> u32 {
     isn.wrapping_add(1)
 }
