@@ -95,7 +95,7 @@ fn keys_show_the_screens_and_a_ladder() -> Result<()> {
         screen.contains(balance) && screen.contains("no_syn_ack") && screen.contains("EXACT")
     })?;
     press(&terminal, "3", &listener.address().to_string())?;
-    press(&terminal, "4", "nothing runs before ours")?;
+    press(&terminal, "4", "no program runs before ours")?;
     press(&terminal, "Tab", "tcp service")?;
     terminal.key("]")?;
     shows(&terminal, &["3 open", &deaf.address().to_string(), "half_open"])?;
