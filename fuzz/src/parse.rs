@@ -10,14 +10,12 @@ use zerocopy::FromBytes;
 
 use crate::flags::{class_of, is_tcp};
 
-const LINKS: [Link; 6] =
-    [Link::Ethernet, Link::Ip, Link::LinuxSll, Link::LinuxSll2, Link::BsdNull, Link::BsdLoop];
 /// More bytes than any header that is read in one piece.
 const LONGEST_READ: usize = 64;
 
 /// Parses the bytes as a frame of each link: whole, cut, and endless.
 pub fn parse(data: &[u8]) {
-    for link in LINKS {
+    for link in Link::ALL {
         let whole = Watched::over(data, wire_length(data));
         let packet = wire::parse(&whole, link);
         check(&packet);

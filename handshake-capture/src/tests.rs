@@ -10,7 +10,7 @@ use std::path::Path;
 use handshake_common::wire::Link;
 
 use self::build::{Blocks, Order, Sample, classic, frames, gzip, samples, table};
-use crate::{Capture, CaptureError, Warning};
+use crate::{Capture, CaptureError, Warning, link};
 
 /// A packet with all fields that the reader returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,12 @@ fn supported_link_types_are_read() {
         (0x4400_0001, Link::Ethernet),
         (0xf000_0114, Link::LinuxSll2),
     ];
+    let read: Vec<u32> = (0..=u16::MAX).filter(|number| link::of(*number).is_some()).map(u32::from).collect();
+    let listed: Vec<u32> = rows.iter().map(|row| row.0).filter(|field| *field <= u16::MAX.into()).collect();
+    assert_eq!(listed, read, "every number that is read has its row");
+    for link in Link::ALL {
+        assert!(rows.iter().any(|row| row.1 == link), "no number stands for {link:?}");
+    }
     for (field, link) in rows {
         for order in [Order::Little, Order::Big] {
             let (packets, warnings) = good(&classic(order, false, field, &frames()));

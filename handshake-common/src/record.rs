@@ -39,7 +39,7 @@ listed! {
     #[repr(u8)]
     pub enum UdpState {
         /// Nothing came back.
-        Waiting = 11,
+        Waiting = TcpState::ALL.len() as u8 + 1,
         /// A packet came back.
         Answered,
         /// An ICMP error says that nothing listens.
@@ -87,6 +87,20 @@ listed! {
         UdpMulticast = UdpState::Multicast as u8,
     }
 }
+
+/// The states of an end that the wire may still take back, as a pattern: of [`TcpState`] or of [`State`]. Rules that treat
+/// them alike name them so.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! provisional_states {
+    ($states:ident) => {
+        $crate::record::$states::Refused
+            | $crate::record::$states::Unreachable
+            | $crate::record::$states::InitiatorAborted
+            | $crate::record::$states::ResponderAborted
+    };
+}
+pub use provisional_states;
 
 impl TcpState {
     /// The state with this number; a number that is none is taken for [`Midstream`](Self::Midstream). By one
@@ -144,17 +158,16 @@ impl State {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Empty => "none",
             Self::SynSent => "SYN-SENT",
             Self::SynReceived => "SYN-RECEIVED",
             Self::Established => "ESTABLISHED",
             Self::Closed => "closed",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::InitiatorAborted => "initiator_aborted",
-            Self::ResponderAborted => "responder_aborted",
-            Self::Midstream => "midstream",
-            Self::OrphanSynAck => "orphan_syn_ack",
+            Self::Empty | provisional_states!(State) | Self::Midstream | Self::OrphanSynAck => {
+                match Verdict::of_gauge(self.gauge() as usize) {
+                    Some(verdict) => verdict.name(),
+                    None => "none",
+                }
+            }
             Self::UdpWaiting => "udp unanswered",
             Self::UdpAnswered => "udp answered",
             Self::UdpUnreachable => "udp unreachable",
@@ -197,8 +210,14 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn is_provisional(self) -> bool {
-        const PROVISIONAL: u32 =
-            set(&[State::Refused, State::Unreachable, State::InitiatorAborted, State::ResponderAborted]);
+        const PROVISIONAL: u32 = {
+            let (mut set, mut i) = (0, 0);
+            while i < State::ALL.len() {
+                set |= (matches!(State::ALL[i], provisional_states!(State)) as u32) << i;
+                i += 1;
+            }
+            set
+        };
         self.is_in(PROVISIONAL)
     }
 

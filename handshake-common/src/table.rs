@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use crate::abi::{self, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
-use crate::record::{Clocks, Now, State, jiffies_since};
+use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
 use crate::{below, low_half};
 
@@ -428,11 +428,7 @@ impl Worth {
     pub const fn of(state: State) -> Self {
         match state {
             State::Empty => Self::Free,
-            State::Closed
-            | State::Refused
-            | State::Unreachable
-            | State::InitiatorAborted
-            | State::ResponderAborted => Self::Ended,
+            State::Closed | provisional_states!(State) => Self::Ended,
             State::Midstream | State::OrphanSynAck => Self::Midstream,
             State::UdpWaiting | State::UdpUnreachable | State::UdpMulticast => Self::UdpUnanswered,
             State::SynSent => Self::HalfOpenNoSynAck,

@@ -19,6 +19,8 @@ pub struct Row<V: 'static> {
     pub gauges: &'static [Gauge],
     /// How reports show it.
     pub shown: Shown,
+    /// Whether it is good news, of which reports say no more than the tone.
+    pub assessment: Assessment,
     /// Does an attempt with it have a problem that the verdict itself names?
     pub problem: bool,
     /// How its entries are counted, if attempts or flows leave it again: its gauge may fall, this never does.
@@ -49,6 +51,17 @@ pub enum Shown {
     ByCause,
     /// One figure per cause below its name, and before them their sum as `now`.
     NowAndByCause,
+}
+
+/// What a verdict says of the attempt or flow that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assessment {
+    /// It got what it asked for.
+    Good,
+    /// Nothing is known for or against it.
+    Neutral,
+    /// It did not get what it asked for.
+    Bad,
 }
 
 /// A gauge of a verdict.
@@ -163,6 +176,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::Completed)],
         shown: Shown::Whole,
+        assessment: Assessment::Good,
         problem: false,
         entered: None,
         sentence: "SYN, SYN+ACK and ACK match by their sequence numbers: the connection is established",
@@ -173,6 +187,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::Refused)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredRefused,
@@ -186,6 +201,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::Unreachable)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredUnreachable,
@@ -199,6 +215,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::InitiatorAborted)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredInitiatorAborted,
@@ -212,6 +229,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::ResponderAborted)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: true,
         entered: Some(Entries {
             counter: Counter::EnteredResponderAborted,
@@ -225,6 +243,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::Superseded)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: false,
         entered: None,
         sentence: "the client began a new attempt from the same port before this one ended. Look at: client retries, port reuse behind NAT",
@@ -235,6 +254,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: EXPIRED,
         shown: Shown::ByCause,
+        assessment: Assessment::Bad,
         problem: false,
         entered: None,
         sentence: "the attempt was half-open until its record expired. Look at: its cause",
@@ -245,6 +265,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::End,
         gauges: &[one(Counter::Evicted)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: false,
         entered: None,
         sentence: "evicted from a full table while open: how it ended is unknown. Look at: --max-flows",
@@ -255,6 +276,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::ByAge,
         gauges: OPEN,
         shown: Shown::Whole,
+        assessment: Assessment::Neutral,
         problem: false,
         entered: None,
         sentence: "open for less than --half-open-after: not a problem yet",
@@ -265,6 +287,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::ByAge,
         gauges: OPEN,
         shown: Shown::NowAndByCause,
+        assessment: Assessment::Bad,
         problem: false,
         entered: None,
         sentence: "open for longer than --half-open-after. Look at: its cause",
@@ -275,6 +298,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::Outside,
         gauges: &[one(Counter::Midstream)],
         shown: Shown::Whole,
+        assessment: Assessment::Neutral,
         problem: false,
         entered: None,
         sentence: "the handshake took place before the watch began",
@@ -285,6 +309,7 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         role: Role::Outside,
         gauges: &[one(Counter::OrphanSynAck)],
         shown: Shown::Whole,
+        assessment: Assessment::Neutral,
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredOrphanSynAck,
@@ -492,6 +517,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         role: Role::Term,
         gauges: &[one(Counter::UdpAnswered)],
         shown: Shown::Whole,
+        assessment: Assessment::Good,
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredUdpAnswered,
@@ -505,6 +531,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         role: Role::ByAge,
         gauges: WAITING,
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: false,
         entered: None,
         sentence: "no packet came back. Look at: is an answer expected at all, a filter, the service",
@@ -515,6 +542,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         role: Role::Term,
         gauges: &[one(Counter::UdpUnreachable)],
         shown: Shown::Whole,
+        assessment: Assessment::Bad,
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredUdpUnreachable,
@@ -528,6 +556,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         role: Role::Term,
         gauges: &[one(Counter::UdpMulticast)],
         shown: Shown::Whole,
+        assessment: Assessment::Neutral,
         problem: false,
         entered: Some(Entries {
             counter: Counter::EnteredUdpMulticast,
@@ -541,6 +570,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         role: Role::ByAge,
         gauges: WAITING,
         shown: Shown::Whole,
+        assessment: Assessment::Neutral,
         problem: false,
         entered: None,
         sentence: "sent less than --half-open-after ago: an answer may still come",
@@ -551,6 +581,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         role: Role::Term,
         gauges: &[one(Counter::UdpEvicted)],
         shown: Shown::Whole,
+        assessment: Assessment::Neutral,
         problem: false,
         entered: None,
         sentence: "evicted from a full table: how it ended is unknown. Look at: --max-flows",
@@ -618,6 +649,7 @@ const fn assert_table<V: Copy>(table: &[Row<V>], first: Counter, last: Counter) 
 const fn assert_row<V: Copy>(row: &Row<V>, first: Counter, last: Counter) {
     assert!(!row.name.is_empty() && !row.sentence.is_empty(), "a verdict has a name and a sentence");
     assert!(!row.gauges.is_empty(), "a verdict is counted");
+    assert!(!row.problem || matches!(row.assessment, Assessment::Bad), "a problem is bad news");
     assert!(row.gauges.len() == 1 || row.gauges.len() == Cause::ALL.len(), "one gauge, or one per cause");
     assert!(
         matches!(row.shown, Shown::Whole) || row.gauges.len() == Cause::ALL.len(),

@@ -100,21 +100,23 @@ fn walk<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Result<Class, C
     l4::read(frame, &transport, packet)
 }
 
-/// What a frame begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// An Ethernet header, up to three VLAN tags behind it.
-    Ethernet,
-    /// An IP header at once.
-    Ip,
-    /// Linux "cooked" capture, version 1 (LINKTYPE_LINUX_SLL, 113).
-    LinuxSll,
-    /// Linux "cooked" capture, version 2 (LINKTYPE_LINUX_SLL2, 276).
-    LinuxSll2,
-    /// BSD loopback: an address family in the byte order of the machine that captured (LINKTYPE_NULL, 0).
-    BsdNull,
-    /// The same in network byte order (LINKTYPE_LOOP, 108).
-    BsdLoop,
+listed! {
+    /// What a frame begins with.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Link {
+        /// An Ethernet header, up to three VLAN tags behind it.
+        Ethernet,
+        /// An IP header at once.
+        Ip,
+        /// Linux "cooked" capture, version 1 (LINKTYPE_LINUX_SLL, 113).
+        LinuxSll,
+        /// Linux "cooked" capture, version 2 (LINKTYPE_LINUX_SLL2, 276).
+        LinuxSll2,
+        /// BSD loopback: an address family in the byte order of the machine that captured (LINKTYPE_NULL, 0).
+        BsdNull,
+        /// The same in network byte order (LINKTYPE_LOOP, 108).
+        BsdLoop,
+    }
 }
 
 /// Every packet is in exactly one class, the first whose rule fits.

@@ -12,6 +12,7 @@
 mod frame;
 mod log;
 mod maps;
+mod packet;
 mod track;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};

@@ -24,7 +24,6 @@ use handshake_common::masked;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Set, Slot4, Slot6};
 use handshake_common::verdict::Leg;
-use handshake_common::wire::Packet;
 use zerocopy::FromBytes;
 
 use crate::log;
@@ -81,10 +80,6 @@ impl<T: FromBytes> ReadOnly<T> {
     }
 }
 
-/// The packet of the general path. A CPU handles one at a time: softirqs are off at both hooks.
-#[btf_map]
-static PACKET: PerCpuArray<Packet, 1> = PerCpuArray::new();
-
 /// The layout this object was built with: the agent refuses another than its own.
 #[unsafe(no_mangle)]
 static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
@@ -125,13 +120,6 @@ impl Kernel {
         }
         0
     }
-}
-
-/// This CPU's packet, as the one before left it.
-#[inline(always)]
-pub(crate) fn packet() -> Option<&'static mut Packet> {
-    // SAFETY: one run of the general path at a time has it, and only for that run.
-    PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
 }
 
 /// Both clocks as they are, for the agent.

@@ -11,7 +11,7 @@ use handshake_common::wire::{Packet, ParseOnly, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
 use crate::maps::Kernel;
-use crate::{frame, log, maps};
+use crate::{frame, log, packet};
 
 /// A frame at XDP. Plain IPv4 of a known flow is done here, other plain frames one call further, and
 /// the rest by the general path: each has its own stack, and they do not add up.
@@ -47,7 +47,7 @@ fn explain() {
 /// a one. `false`: it is not plain.
 #[inline(always)]
 fn track_plain4<C: Context>(kernel: &Kernel, frame: &Linear<C>, point: u8, segments: u16) -> bool {
-    let Some(packet) = maps::packet() else { return true };
+    let Some(packet) = packet::packet() else { return true };
     frame::clear(packet);
     (packet.point, packet.segments) = (point, segments);
     let plain = parse_plain4(frame, packet, ParseOnly);
@@ -77,7 +77,7 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
-    let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
+    let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
     frame::parse_xdp(ctx, packet);
     packet.point = point as u8;
     engine::count_note(&kernel, packet);
@@ -121,7 +121,7 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
-    let (Some(kernel), Some(packet)) = (Kernel::new(), maps::packet()) else { return 0 };
+    let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
     frame::parse_skb(ctx, is_raw(&kernel, point as u8), packet);
     (packet.point, packet.segments) = (point as u8, segments as u16);
     engine::count_note(&kernel, packet);

@@ -3,6 +3,10 @@
 
 use std::collections::BTreeSet;
 
+/// `README.md`.
+pub(crate) const README: &str = include_str!("../../README.md");
+/// `docs/accuracy.md`.
+pub(crate) const ACCURACY: &str = include_str!("../../docs/accuracy.md");
 /// `docs/json.md`.
 pub(crate) const JSON: &str = include_str!("../../docs/json.md");
 /// `docs/terminal.md`.

@@ -13,7 +13,7 @@ use crate::toolchain::{self, Toolchain};
 use crate::{build_ebpf, shell};
 
 /// The arguments that select the crates that run on the host.
-const HOST: [&str; 5] =
+pub(crate) const HOST: [&str; 5] =
     ["--workspace", "--exclude", build_ebpf::PACKAGE, "--exclude", build_ebpf::BENCH_PACKAGE];
 /// Private items are documented too, and most items of these crates are private, so links to them are
 /// allowed.

@@ -14,6 +14,7 @@ mod screenshot;
 mod shell;
 mod test;
 mod toolchain;
+mod touches;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ enum Verb {
     Run(run::Args),
     Screenshot(screenshot::Args),
     Test(test::Args),
+    Touches(touches::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args).map(done),
         Verb::Screenshot(args) => screenshot::run(&args).map(done),
         Verb::Test(args) => test::run(&args),
+        Verb::Touches(args) => touches::run(&args).map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

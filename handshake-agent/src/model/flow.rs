@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Detail, Record, State};
-use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
+use handshake_common::verdict::{Assessment, Cause, FlowFlag, UdpVerdict, Verdict};
 
 use crate::address::ip;
 use crate::model::snapshot::{Origin, RunContext, Snapshot};
@@ -54,10 +54,19 @@ impl Standing {
         }
     }
 
+    /// What it says of the conversation.
+    #[must_use]
+    pub const fn assessment(self) -> Assessment {
+        match self {
+            Self::Tcp(verdict) => verdict.row().assessment,
+            Self::Udp(verdict) => verdict.row().assessment,
+        }
+    }
+
     /// Whether the conversation got what it asked for.
     #[must_use]
     pub const fn is_good(self) -> bool {
-        matches!(self, Self::Tcp(Verdict::Completed) | Self::Udp(UdpVerdict::Answered))
+        matches!(self.assessment(), Assessment::Good)
     }
 }
 

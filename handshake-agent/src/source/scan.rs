@@ -248,25 +248,18 @@ fn fetch<S>(slot: *const S) {
 impl Ages {
     /// Adds a record whose state is in [`AGEING`]; a record in another state adds nothing.
     fn add(&mut self, record: &Record, now: Now, clocks: &Clocks) {
-        match record.verdict(now, clocks) {
-            Some(Verdict::Opening) => *self.opening.at(record.state.cause()) += 1,
-            Some(Verdict::HalfOpen) => *self.half_open.at(record.state.cause()) += 1,
-            Some(Verdict::HalfOpenExpired) => *self.expired.at(record.state.cause()) += 1,
-            None if record.udp_verdict(now, clocks) == Some(UdpVerdict::Pending) => self.pending += 1,
-            // The others do not change by age: their gauge counts them.
-            Some(
-                Verdict::Completed
-                | Verdict::Refused
-                | Verdict::Unreachable
-                | Verdict::InitiatorAborted
-                | Verdict::ResponderAborted
-                | Verdict::Superseded
-                | Verdict::Evicted
-                | Verdict::Midstream
-                | Verdict::OrphanSynAck,
-            )
-            | None => {}
-        }
+        // The other verdicts do not change by age: their gauge counts them.
+        let ages = match record.verdict(now, clocks) {
+            Some(verdict) if verdict == Verdict::Opening => &mut self.opening,
+            Some(verdict) if verdict == Verdict::HalfOpen => &mut self.half_open,
+            Some(verdict) if verdict == Verdict::HalfOpenExpired => &mut self.expired,
+            None if record.udp_verdict(now, clocks) == Some(UdpVerdict::Pending) => {
+                self.pending += 1;
+                return;
+            }
+            Some(_) | None => return,
+        };
+        *ages.at(record.state.cause()) += 1;
     }
 }
 

@@ -100,8 +100,10 @@ fn worths_are_ordered_as_specified() {
         Closed, Established, Midstream, OrphanSynAck, SynReceived, SynSent, UdpAnswered, UdpMulticast,
         UdpUnreachable, UdpWaiting,
     };
+    let ended: Vec<State> =
+        State::ALL.into_iter().filter(|state| *state == Closed || state.is_provisional()).collect();
     let ranks: [&[State]; 7] = [
-        &[Closed, State::Refused, State::Unreachable, State::InitiatorAborted, State::ResponderAborted],
+        &ended,
         &[Midstream, OrphanSynAck],
         &[UdpWaiting, UdpUnreachable, UdpMulticast],
         &[SynSent],

@@ -2,7 +2,7 @@
 
 use super::{Change, Transition, saturate16};
 use crate::abi::tag;
-use crate::record::TcpState;
+use crate::record::{TcpState, provisional_states};
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 use crate::wire::flag;
@@ -16,10 +16,7 @@ impl Transition<'_> {
             TcpState::SynReceived => self.final_ack(),
             TcpState::Established => self.close_on_fin(),
             TcpState::OrphanSynAck if !self.segment.seq.is_before(self.after_j()) => self.note_early_ack(),
-            TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),
@@ -107,10 +104,7 @@ impl Transition<'_> {
             TcpState::SynReceived => self.responder_data(),
             TcpState::Established => self.close_on_fin(),
             TcpState::SynSent
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),

@@ -2,7 +2,7 @@
 
 use super::{Change, Transition};
 use crate::abi::tag;
-use crate::record::TcpState;
+use crate::record::{TcpState, provisional_states};
 use crate::seq::SeqNum;
 
 impl Transition<'_> {
@@ -15,10 +15,7 @@ impl Transition<'_> {
             TcpState::Established => self.stay().to(TcpState::Closed),
             TcpState::SynSent
             | TcpState::SynReceived
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),
@@ -33,10 +30,7 @@ impl Transition<'_> {
             TcpState::Established => self.stay().to(TcpState::Closed),
             TcpState::SynSent
             | TcpState::SynReceived
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),
@@ -67,10 +61,7 @@ impl Transition<'_> {
             TcpState::SynSent
             | TcpState::SynReceived
             | TcpState::Established
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),

@@ -2,7 +2,7 @@
 
 use super::{Change, Transition, saturate16};
 use crate::abi::tag;
-use crate::record::TcpState;
+use crate::record::{TcpState, provisional_states};
 use crate::verdict::{Leg, Sign};
 
 impl Transition<'_> {
@@ -12,24 +12,14 @@ impl Transition<'_> {
         match self.state {
             TcpState::SynSent | TcpState::SynReceived if same => self.repeat_syn(),
             TcpState::Established if same => self.signed(Sign::SynRetransmit),
-            TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
-                if same =>
-            {
-                self.take_up_by_syn()
-            }
+            provisional_states!(TcpState) if same => self.take_up_by_syn(),
             TcpState::OrphanSynAck if self.is_orphans_syn() => self.adopt(),
             // The copy at another hook point of a SYN whose connection is over already.
             TcpState::Closed if same && !self.counted => self.stay(),
             TcpState::SynSent
             | TcpState::SynReceived
             | TcpState::Established
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay().new_attempt(),
@@ -90,14 +80,7 @@ impl Transition<'_> {
         match self.state {
             TcpState::SynSent if !crossed => self.cross(),
             TcpState::SynSent | TcpState::SynReceived if crossed && same => self.repeat_own_syn(),
-            TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
-                if crossed && same =>
-            {
-                self.take_up_by_syn()
-            }
+            provisional_states!(TcpState) if crossed && same => self.take_up_by_syn(),
             // Split handshake: its own SYN+ACK's number as a SYN, counted and nothing else.
             TcpState::SynReceived
             | TcpState::Established
@@ -111,10 +94,7 @@ impl Transition<'_> {
             TcpState::SynSent
             | TcpState::SynReceived
             | TcpState::Established
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay().new_attempt(),

@@ -2,7 +2,7 @@
 
 use super::{Change, Transition};
 use crate::abi::tag;
-use crate::record::TcpState;
+use crate::record::{TcpState, provisional_states};
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 
@@ -21,19 +21,9 @@ impl Transition<'_> {
             TcpState::SynReceived if valid => self.further_syn_ack(),
             TcpState::SynSent | TcpState::SynReceived => self.signed(Sign::BadSynAck),
             TcpState::Established | TcpState::Closed if valid => self.syn_ack_after_completion(),
-            TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
-                if valid =>
-            {
-                self.take_up_by_syn_ack()
-            }
+            provisional_states!(TcpState) if valid => self.take_up_by_syn_ack(),
             TcpState::Established
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),
@@ -125,21 +115,13 @@ impl Transition<'_> {
             && self.segment.seq.0 == self.record.isn_initiator;
         match self.state {
             TcpState::SynSent | TcpState::SynReceived if valid => self.acknowledge_by(tag::RESPONDER_ACKED),
-            TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
-                if valid && self.counted =>
-            {
+            provisional_states!(TcpState) if valid && self.counted => {
                 self.acknowledge_by(tag::RESPONDER_ACKED).sign(Sign::Revised)
             }
             TcpState::SynSent
             | TcpState::SynReceived
             | TcpState::Established
-            | TcpState::Refused
-            | TcpState::Unreachable
-            | TcpState::InitiatorAborted
-            | TcpState::ResponderAborted
+            | provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),

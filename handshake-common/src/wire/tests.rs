@@ -16,9 +16,6 @@ const DESTINATION6: [u32; 4] = [0x2001_0db8, 0xffff, 0, 2];
 const SEQ: u32 = 0xffff_fffe;
 const ACK: u32 = 7;
 
-const LINKS: [Link; 6] =
-    [Link::Ethernet, Link::Ip, Link::LinuxSll, Link::LinuxSll2, Link::BsdNull, Link::BsdLoop];
-
 fn ipv4(frame: FrameBuilder) -> FrameBuilder {
     frame.ipv4(SOURCE4, DESTINATION4)
 }
@@ -82,7 +79,7 @@ struct Form {
 /// Link headers, with and without tags.
 fn link_headers() -> Vec<(String, Link, FrameBuilder)> {
     let mut all: Vec<_> =
-        LINKS.iter().map(|&link| (format!("{link:?}"), link, FrameBuilder::new(link))).collect();
+        Link::ALL.iter().map(|&link| (format!("{link:?}"), link, FrameBuilder::new(link))).collect();
     let tags: [&[u16]; 6] =
         [&[0x8100], &[0x88a8], &[0x9100], &[0x88a8, 0x8100], &[0x9100, 0x9100], &[0x88a8, 0x8100, 0x8100]];
     for link in [Link::Ethernet, Link::LinuxSll, Link::LinuxSll2] {
@@ -666,7 +663,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..CAPACITY),
         length in any::<u32>(),
     ) {
-        for link in LINKS {
+        for link in Link::ALL {
             assert_sound(Slice { bytes: &bytes, length }, link);
             assert_sound(Slice::whole(&bytes), link);
         }

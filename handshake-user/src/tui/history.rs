@@ -41,10 +41,7 @@ impl IntervalRates {
 
 /// Attempts that are half-open, or that were superseded, expired or evicted while open.
 pub(crate) fn stuck(books: &TcpBooks) -> u64 {
-    books.verdict(Verdict::HalfOpen)
-        + books.verdict(Verdict::HalfOpenExpired)
-        + books.verdict(Verdict::Superseded)
-        + books.verdict(Verdict::Evicted)
+    Verdict::ALL.into_iter().filter(|verdict| verdict.has_cause()).map(|verdict| books.verdict(verdict)).sum()
 }
 
 /// Attempts that have ended without being established.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use handshake_lab::books;
 use handshake_lab::frame::{BuiltSegment, flag, tcp_frame};
 use serde_json::Value;
 
@@ -12,14 +13,8 @@ use crate::support::{Replayed, replay};
 
 /// The number of attempts, and the sum of all verdicts: both sides of the identity.
 fn books(got: &Replayed) -> [u64; 2] {
-    let tcp = &got.report["tcp"];
-    let count = |value: &Value| value.as_u64().unwrap_or(0);
-    let verdicts =
-        ["completed", "refused", "unreachable", "initiator_aborted", "responder_aborted", "superseded"];
-    let ended: u64 = verdicts.iter().chain(&["evicted", "opening"]).map(|verdict| count(&tcp[verdict])).sum();
-    let open = count(&tcp["half_open"]["now"]);
-    let expired = &tcp["half_open_expired"];
-    [count(&tcp["attempts"]), ended + open + count(&expired["no_syn_ack"]) + count(&expired["no_ack"])]
+    let terms = books::sum(&got.report, &books::ATTEMPTS).expect("the report has every term");
+    [got.report["tcp"]["attempts"].as_u64().expect("a count"), terms]
 }
 
 fn only_verdict(got: &Replayed) -> &Value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::record::State;
-use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Leg, Role, Sign, TCP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 use proptest::prelude::*;
 
@@ -260,7 +260,7 @@ proptest! {
     #[test]
     fn the_printed_identity_is_true_for_any_scan(
         open in prop::array::uniform2(0_i64..20),
-        ended in prop::array::uniform8(0_i64..20),
+        ended in prop::collection::vec(0_i64..20, TCP.len()),
         found in prop::collection::vec((any::<bool>(), 0_u64..120), 0..60),
         shown in prop::array::uniform2(0_u64..30),
         stopped: bool,
@@ -273,10 +273,8 @@ proptest! {
         fake.reading.counters.words = Fake::new().reading.counters.words;
         fake.ended(0, Counter::OpenNoSynAck, open[0]);
         fake.ended(0, Counter::OpenNoAck, open[1]);
-        let ends = [Counter::Completed, Counter::Refused, Counter::Unreachable, Counter::InitiatorAborted,
-            Counter::ResponderAborted, Counter::Superseded, Counter::ExpiredNoAck, Counter::Evicted];
-        for (counter, count) in ends.into_iter().zip(ended) {
-            fake.ended(0, counter, count);
+        for (row, count) in TCP.iter().filter(|row| row.role == Role::End).zip(ended) {
+            row.gauges.iter().for_each(|gauge| fake.ended(0, gauge.counter, count));
         }
         fake.reading.stopped = stopped;
         let mut previous = take(&mut Fake::new(), None);

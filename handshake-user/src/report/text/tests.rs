@@ -11,11 +11,12 @@ use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::record::State;
-use handshake_common::verdict::{Leg, Verdict};
+use handshake_common::verdict::{Leg, Role, TCP, Verdict};
 use handshake_common::wire::Class;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{Style, draw, draw_flow};
+use crate::testing::{ACCURACY, JSON, README, firsts};
 
 const ROW: u16 = 1;
 
@@ -170,18 +171,9 @@ fn a_new_problem_shows_after_hours_without_one() {
 #[test]
 fn the_balance_has_every_term_and_adds_up() {
     let mut fake = Fake::new();
-    let counters = [
-        Counter::Completed,
-        Counter::Refused,
-        Counter::Unreachable,
-        Counter::InitiatorAborted,
-        Counter::ResponderAborted,
-        Counter::Superseded,
-        Counter::ExpiredNoSynAck,
-        Counter::Evicted,
-    ];
-    for (count, counter) in (1..).zip(counters) {
-        fake.ended(0, counter, count * 1_001);
+    let ends = TCP.iter().filter(|row| row.role == Role::End);
+    for (count, row) in (1..).zip(ends) {
+        fake.ended(0, row.gauges[0].counter, count * 1_001);
     }
     fake.open(0, State::SynSent, 0);
     fake.open(0, State::SynReceived, 9 * SECOND);
@@ -194,6 +186,24 @@ fn the_balance_has_every_term_and_adds_up() {
     assert_eq!(terms.split('+').map(number).sum::<u64>(), number(attempts));
     let in_books = Verdict::ALL.iter().filter(|verdict| verdict.is_in_books()).count();
     assert_eq!(terms.split('+').count(), in_books);
+}
+
+/// README.md and docs/json.md print the identity, and docs/accuracy.md compares each verdict with other tools.
+#[test]
+fn the_documentation_names_every_verdict() {
+    let expected: Vec<&str> = TCP.iter().filter(|row| row.is_term()).map(|row| row.name).collect();
+    for (page, start) in [(README, "    attempts = "), (JSON, "    tcp.attempts = ")] {
+        let (_, rest) = page.split_once(start).expect("the page prints the identity");
+        let sum = rest.split("\n\n").next().unwrap_or_default().split('+');
+        // A verdict that is counted by cause has a term per cause.
+        let mut terms: Vec<&str> = sum.filter_map(|term| term.trim().split('.').next()).collect();
+        terms.dedup();
+        assert_eq!(terms, expected, "the identity after {start:?}");
+    }
+    let compared = firsts(ACCURACY, "handshake |");
+    for row in &TCP {
+        assert!(compared.contains(row.name), "docs/accuracy.md does not compare {}", row.name);
+    }
 }
 
 #[test]

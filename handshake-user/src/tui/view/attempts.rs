@@ -2,7 +2,7 @@
 //! first.
 
 use handshake_common::flow::Side;
-use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
+use handshake_common::verdict::{Assessment, Cause, Verdict};
 use ratatui::text::Line;
 
 use super::layout::{Pen, seconds};
@@ -95,21 +95,10 @@ impl AttemptColumn {
 
 /// The tone of a verdict.
 pub(super) const fn tone(standing: Standing) -> Tone {
-    match standing {
-        Standing::Tcp(Verdict::Completed) | Standing::Udp(UdpVerdict::Answered) => Tone::Good,
-        Standing::Tcp(Verdict::Opening | Verdict::Midstream | Verdict::OrphanSynAck)
-        | Standing::Udp(UdpVerdict::Pending | UdpVerdict::Multicast | UdpVerdict::Evicted) => Tone::Plain,
-        Standing::Tcp(
-            Verdict::Refused
-            | Verdict::Unreachable
-            | Verdict::InitiatorAborted
-            | Verdict::ResponderAborted
-            | Verdict::Superseded
-            | Verdict::HalfOpenExpired
-            | Verdict::Evicted
-            | Verdict::HalfOpen,
-        )
-        | Standing::Udp(UdpVerdict::Unanswered | UdpVerdict::Unreachable) => Tone::Bad,
+    match standing.assessment() {
+        Assessment::Good => Tone::Good,
+        Assessment::Neutral => Tone::Plain,
+        Assessment::Bad => Tone::Bad,
     }
 }
 

@@ -8,7 +8,7 @@ use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::{Counter, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Family;
 use handshake_common::record::{Detail, Record, State};
-use handshake_common::verdict::{Leg, Verdict};
+use handshake_common::verdict::{Leg, Role, TCP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -118,9 +118,17 @@ fn a_wide_name_takes_two_columns_per_character() {
     assert!(named > SIZES.len() * Screen::ALL.len(), "it is in every header and in the hooks: {named}");
 }
 
-/// A ladder of each verdict of TCP and UDP.
+/// A ladder of each verdict of TCP and UDP, except of attempts without a SYN, and of evicted UDP flows, which look
+/// as before.
 #[test]
 fn ladders() {
+    let moment = typical().moment();
+    let drawn: Vec<Standing> = conversations().iter().map(|(_, flow)| flow.standing(&moment)).collect();
+    let udp = UdpVerdict::ALL.into_iter().filter(|verdict| *verdict != UdpVerdict::Evicted);
+    let tcp = TCP.iter().filter(|row| row.role != Role::Outside).map(|row| Standing::Tcp(row.verdict));
+    for standing in tcp.chain(udp.map(Standing::Udp)) {
+        assert!(drawn.contains(&standing), "no ladder of {standing:?}");
+    }
     for (name, attempt) in conversations() {
         let (scene, ui) = (typical(), Ui { opened: Some(attempt), ..ui(Screen::Attempts) });
         for (width, height) in SIZES {
