@@ -229,7 +229,7 @@ fn a_command_that_fails_is_named() -> Result<()> {
 fn invalid_commands_are_reported_before_attaching() -> Result<()> {
     let text = Scratch::new("no-program", b"#!/bin/sh\n")?;
     let rows: [(&[&str], &str); 8] = [
-        (&["check", "-i", "lo"], "a command behind --"),
+        (&["check", "-i", "lo"], "a command after --"),
         (&["check", "-i", "lo", "--", "/nonexistent/load"], "command /nonexistent/load: not found"),
         (&["check", "-i", "lo", "--", "no-such-program-anywhere"], "no-such-program-anywhere: not found"),
         (&["check", "-i", "lo", "--", "/"], "command /: is a directory"),
@@ -502,7 +502,7 @@ fn acks_that_the_kernel_ignored_are_reported() -> Result<()> {
         ensure!(queue.ignored() == 2);
         let parts = [
             "5 completed on the wire, 3 accepted (PassiveOpens): 2 ACKs were ignored\n",
-            "an accept queue was full; it counts every SYN dropped",
+            "an accept queue was full; this counts dropped SYNs",
             "(of the whole network namespace)",
         ];
         ensure_code(&outcome, 0, &parts)?;
