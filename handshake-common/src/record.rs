@@ -33,13 +33,17 @@ listed! {
     }
 }
 
+/// The number of the first state of UDP: behind the free slot's and those of TCP.
+#[expect(clippy::cast_possible_truncation, reason = "there are at most 16 states, asserted below")]
+const FIRST_UDP: u8 = TcpState::ALL.len() as u8 + 1;
+
 listed! {
     /// How the record of a UDP flow stands.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u8)]
     pub enum UdpState {
         /// Nothing came back.
-        Waiting = TcpState::ALL.len() as u8 + 1,
+        Waiting = FIRST_UDP,
         /// A packet came back.
         Answered,
         /// An ICMP error says that nothing listens.

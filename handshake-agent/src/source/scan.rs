@@ -250,9 +250,9 @@ impl Ages {
     fn add(&mut self, record: &Record, now: Now, clocks: &Clocks) {
         // The other verdicts do not change by age: their gauge counts them.
         let ages = match record.verdict(now, clocks) {
-            Some(verdict) if verdict == Verdict::Opening => &mut self.opening,
-            Some(verdict) if verdict == Verdict::HalfOpen => &mut self.half_open,
-            Some(verdict) if verdict == Verdict::HalfOpenExpired => &mut self.expired,
+            Some(Verdict::Opening) => &mut self.opening,
+            Some(Verdict::HalfOpen) => &mut self.half_open,
+            Some(Verdict::HalfOpenExpired) => &mut self.expired,
             None if record.udp_verdict(now, clocks) == Some(UdpVerdict::Pending) => {
                 self.pending += 1;
                 return;
