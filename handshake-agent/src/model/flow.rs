@@ -78,7 +78,7 @@ pub struct FlowId {
     opened_ns: u64,
 }
 
-/// A conversation: its record, and its end where an event or an eviction told of it.
+/// A conversation: its record, and its end where an event or an eviction reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// What the kernel side knew of it.
