@@ -119,36 +119,38 @@ listed! {
     }
 }
 
-/// Every packet is in exactly one class, the first whose rule fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Class {
-    /// TCP with SYN and without ACK.
-    Syn = 0,
-    /// TCP with SYN and ACK.
-    SynAck,
-    /// TCP with ACK and none of RST, SYN, FIN.
-    Ack,
-    /// TCP with FIN and neither RST nor SYN.
-    Fin,
-    /// TCP with RST, whatever else is set.
-    Rst,
-    /// TCP with none of RST, SYN, FIN, ACK.
-    TcpOther,
-    /// UDP.
-    Udp,
-    /// ICMP over IPv4, ICMPv6 over IPv6.
-    Icmp,
-    /// Another protocol over IP, or more extension headers than are walked.
-    IpOther,
-    /// A fragment that is not the first.
-    Fragment,
-    /// Neither IPv4 nor IPv6.
-    NonIp,
-    /// A header's fixed part is declared, but not there.
-    Truncated,
-    /// A header runs past what the IP header declares, or a length in it cannot be.
-    Malformed,
+listed! {
+    /// Every packet is in exactly one class, the first whose rule fits.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum Class {
+        /// TCP with SYN and without ACK.
+        Syn = 0,
+        /// TCP with SYN and ACK.
+        SynAck,
+        /// TCP with ACK and none of RST, SYN, FIN.
+        Ack,
+        /// TCP with FIN and neither RST nor SYN.
+        Fin,
+        /// TCP with RST, whatever else is set.
+        Rst,
+        /// TCP with none of RST, SYN, FIN, ACK.
+        TcpOther,
+        /// UDP.
+        Udp,
+        /// ICMP over IPv4, ICMPv6 over IPv6.
+        Icmp,
+        /// Another protocol over IP, or more extension headers than are walked.
+        IpOther,
+        /// A fragment that is not the first.
+        Fragment,
+        /// Neither IPv4 nor IPv6.
+        NonIp,
+        /// A header's fixed part is declared, but not there.
+        Truncated,
+        /// A header runs past what the IP header declares, or a length in it cannot be.
+        Malformed,
+    }
 }
 
 impl From<Truncated> for Class {
@@ -159,23 +161,6 @@ impl From<Truncated> for Class {
 }
 
 impl Class {
-    /// In the order of their numbers.
-    pub const ALL: [Self; 13] = [
-        Self::Syn,
-        Self::SynAck,
-        Self::Ack,
-        Self::Fin,
-        Self::Rst,
-        Self::TcpOther,
-        Self::Udp,
-        Self::Icmp,
-        Self::IpOther,
-        Self::Fragment,
-        Self::NonIp,
-        Self::Truncated,
-        Self::Malformed,
-    ];
-
     /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -103,26 +103,37 @@ fn verify(dummy: &Dummy, copy: &SourceCopy) -> Result<Verification> {
         test.args(words.split_whitespace());
         test
     });
-    for mut command in std::iter::once(check).chain(tests) {
-        if let Some(complaint) = complaint_of(&mut command)? {
-            return Ok(Verification::Failed(complaint));
+    if let Err(complaint) = passes(&mut check)? {
+        return Ok(Verification::Failed(complaint));
+    }
+    for mut test in tests {
+        match passes(&mut test)? {
+            Err(complaint) => return Ok(Verification::Failed(complaint)),
+            // A test that was renamed must not pass for one that passes.
+            Ok(said) => ensure!(has_run_a_test(&said), "{}: no such test: {test:?}", dummy.row),
         }
     }
     Ok(Verification::Passed)
 }
 
-/// The first complaint of the command, if it fails.
-fn complaint_of(command: &mut Command) -> Result<Option<String>> {
+/// Runs the command: what it printed if it succeeds, else its first complaint.
+fn passes(command: &mut Command) -> Result<Result<String, String>> {
     let output = command.output().context("start cargo")?;
-    if output.status.success() {
-        return Ok(None);
-    }
     let text =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    if output.status.success() {
+        return Ok(Ok(text));
+    }
     let of_test = |line: &&str| line.starts_with("test ") && line.ends_with("FAILED");
     let of_compiler = |line: &&str| line.contains(": error") || line.starts_with("error");
     let found = text.lines().find(of_test).or_else(|| text.lines().find(of_compiler));
-    Ok(Some(found.map_or_else(|| text.clone(), |line| line.trim().to_owned())))
+    Ok(Err(found.map_or_else(|| text.clone(), |line| line.trim().to_owned())))
+}
+
+/// Whether any test program that `cargo test` ran had a test to run.
+fn has_run_a_test(said: &str) -> bool {
+    let results = said.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+    results.into_iter().any(|result| !result.starts_with("0 passed"))
 }
 
 /// The dummies' files, for the check that each is in the sources.
@@ -173,9 +184,16 @@ mod tests {
     fn a_complaint_is_one_line() {
         let mut failing = shell::pristine("sh");
         failing.args(["-c", "echo 'warning: a'; echo 'src/a.rs:1:2: error[E0004]: b' >&2; exit 1"]);
-        let complaint = complaint_of(&mut failing).expect("sh starts");
-        assert_eq!(complaint.as_deref(), Some("src/a.rs:1:2: error[E0004]: b"));
-        assert_eq!(complaint_of(&mut shell::pristine("true")).expect("true starts"), None);
+        let complaint = passes(&mut failing).expect("sh starts").expect_err("it fails");
+        assert_eq!(complaint, "src/a.rs:1:2: error[E0004]: b");
+        passes(&mut shell::pristine("true")).expect("true starts").expect("it succeeds");
+    }
+
+    #[test]
+    fn a_filter_that_matches_no_test_is_found() {
+        let none = "test result: ok. 0 passed; 0 failed\n";
+        assert!(!has_run_a_test(none) && !has_run_a_test(""));
+        assert!(has_run_a_test(&format!("{none}test result: ok. 1 passed; 0 failed\n")));
     }
 
     #[test]
