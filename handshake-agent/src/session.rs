@@ -370,13 +370,14 @@ pub async fn run<S: Sink>(
             signal = signals.any() => return Ok(Ending::Signal(signal)),
             () = &mut end => return Ok(Ending::TimeUp),
             input = sink.input() => sink.handle(session, input)?,
-            _ = snapshots.tick() => sink.advance(session)?,
+            // Before the snapshots: those are always due where one takes longer than the interval.
             _ = checks.tick() => {
                 if let Err(lost) = session.check_interfaces() {
                     return Ok(Ending::Lost(lost));
                 }
                 ControlFlow::Continue(())
             }
+            _ = snapshots.tick() => sink.advance(session)?,
             () = &mut events => {
                 let pause = sink.take_ended(session)?;
                 events.as_mut().reset(Instant::now() + pause);
