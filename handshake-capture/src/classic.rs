@@ -80,6 +80,7 @@ impl Classic {
         let within_second = i128::from(block.ts_usec) * i128::from(self.unit_ns);
         Ok(RawPacket {
             interface: 0,
+            section: 0,
             time: Some(i128::from(block.ts_sec) * 1_000_000_000 + within_second),
             data: self.record_header..record.len(),
             length: block.origlen,

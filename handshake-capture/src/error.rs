@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
+use crate::condition::{ClockSteps, OutOfOrder};
 use crate::link;
 
 /// An error that prevents reading a capture. Each message is one line that names the file and the fix.
@@ -31,6 +33,14 @@ pub enum CaptureError {
         name: String,
         /// The detected format, and a suggested fix.
         reason: Cow<'static, str>,
+    },
+    /// The file has packets, and none of them could be read.
+    #[error("no packet of {name} can be read: {reason}")]
+    NothingRead {
+        /// The file's name as given.
+        name: String,
+        /// Why, and a suggested fix.
+        reason: String,
     },
 }
 
@@ -61,13 +71,10 @@ pub enum Warning {
         /// Number of packets skipped.
         packets: u64,
     },
-    /// The capture has packets, and none of them has a supported link type.
-    #[error(
-        "none of the {packets} packets could be read; capture on an interface of type {}",
-        link::SUPPORTED
-    )]
-    NothingRead {
-        /// Number of packets in the capture.
+    /// Packets were dropped while capturing, by the capture's own statistics.
+    #[error("packets dropped while capturing, by the capture's own statistics: {packets}")]
+    Dropped {
+        /// Number of such packets.
         packets: u64,
     },
     /// Packets whose records have no time stamp (simple packet blocks).
@@ -84,6 +91,34 @@ pub enum Warning {
         /// Number of such packets.
         packets: u64,
     },
+    /// Packets are not in time order.
+    #[error(
+        "packets earlier than the packet before them: {}, the first is packet {}; `reordercap` sorts merged captures",
+        .0.packets, .0.first
+    )]
+    OutOfOrder(OutOfOrder),
+    /// An interface's clock ran backwards.
+    #[error(
+        "steps of the clock back in time, on one interface: {}, the largest {:?}; each counts as no time",
+        .0.steps_back, Duration::from_nanos(.0.largest_ns)
+    )]
+    ClockBack(ClockSteps),
+}
+
+impl Warning {
+    /// The reason why the first packet could not be read; `None` if this warning is no such reason.
+    pub(crate) fn at_first_packet(&self) -> Option<String> {
+        match self {
+            Self::CutShort { detail, .. } => Some(format!("it is cut short at its first packet: {detail}")),
+            Self::Damaged { detail, .. } => Some(format!("it is damaged at its first packet: {detail}")),
+            Self::Skipped { .. }
+            | Self::Dropped { .. }
+            | Self::Untimed { .. }
+            | Self::OutOfRange { .. }
+            | Self::OutOfOrder(_)
+            | Self::ClockBack(_) => None,
+        }
+    }
 }
 
 impl CaptureError {

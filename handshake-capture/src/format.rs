@@ -40,6 +40,14 @@ impl CaptureFormat {
         }
     }
 
+    /// Packets dropped while capturing, by the file's own statistics so far; `None` where it has none.
+    pub(crate) fn dropped(&self) -> Option<u64> {
+        match self {
+            Self::Classic(_) => None,
+            Self::Sections(sections) => sections.dropped(),
+        }
+    }
+
     pub(crate) fn interfaces(&self) -> &[CaptureInterface] {
         match self {
             Self::Classic(classic) => classic.interfaces(),

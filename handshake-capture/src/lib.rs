@@ -5,7 +5,9 @@
 //! ```text
 //! reader            an open capture: its packets in order, and warnings about it
 //! ├─ error          errors that prevent reading, and warnings about a capture that was read
-//! │  └─ link        link types: the registry's numbers, and which of them are supported
+//! │  ├─ link        link types: the registry's numbers, and which of them are supported
+//! │  └─ condition   what a capture lacks, and how its times run
+//! ├─ origin         the interfaces that packets come from
 //! └─ format         detects the format
 //!    ├─ classic     pcap
 //!    └─ pcapng      pcapng
@@ -19,9 +21,11 @@
 //! values), and any clock (the only times are those in the file).
 
 mod classic;
+mod condition;
 mod error;
 mod format;
 mod link;
+mod origin;
 mod pcapng;
 mod reader;
 mod record;
@@ -31,6 +35,7 @@ mod stream;
 mod tests;
 mod timestamp;
 
+pub use condition::{ClockSteps, Condition, OutOfOrder};
 pub use error::{CaptureError, Warning};
 pub use reader::{Capture, CapturedPacket};
 pub use squeeze::Squeeze;

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use pcap_parser::{
-    EPB_MAGIC, IDB_MAGIC, OptionCode, PcapNGOption, SHB_MAGIC, SPB_MAGIC, parse_enhancedpacketblock_be,
-    parse_enhancedpacketblock_le, parse_interfacedescriptionblock_be, parse_interfacedescriptionblock_le,
+    EPB_MAGIC, IDB_MAGIC, ISB_MAGIC, OptionCode, PcapNGOption, SHB_MAGIC, SPB_MAGIC,
+    parse_enhancedpacketblock_be, parse_enhancedpacketblock_le, parse_interfacedescriptionblock_be,
+    parse_interfacedescriptionblock_le, parse_interfacestatisticsblock_be, parse_interfacestatisticsblock_le,
     parse_sectionheaderblock, parse_simplepacketblock_be, parse_simplepacketblock_le, parse_unknownblock_be,
     parse_unknownblock_le, traits::PcapNGPacketBlock,
 };
@@ -15,6 +16,10 @@ use crate::timestamp::Resolution;
 
 /// The obsolete Packet Block, which some files still contain (appendix A of the draft).
 const OBSOLETE_PACKET: u32 = 2;
+/// An enhanced packet block's count of drops since the interface's packet before (§4.3 of the draft).
+const EPB_DROPCOUNT: OptionCode = OptionCode(4);
+/// An obsolete packet block's count of drops that is not known.
+const UNKNOWN_DROPS: u16 = 0xffff;
 /// Offset of the packet in an enhanced and in an obsolete packet block.
 const PACKET_AT: usize = 28;
 /// Offset of the packet in a simple packet block.
@@ -44,6 +49,8 @@ pub(crate) struct Sections {
     interfaces: Vec<CaptureInterface>,
     /// For each of `interfaces`, the latest section that describes it.
     described_in: Vec<u64>,
+    /// Packets dropped in the sections before the current one; `None` if they say nothing about drops.
+    dropped_before: Option<u64>,
 }
 
 /// A section's description of an interface.
@@ -54,6 +61,24 @@ struct Local {
     resolution: Resolution,
     /// Maximum captured length, bytes; 0 means no limit.
     snap_length: u32,
+    drops: Drops,
+}
+
+/// What a section says about packets of an interface that were dropped while capturing: by the interface and
+/// by the operating system. Statistics and packets count the same drops.
+#[derive(Clone, Copy, Default)]
+struct Drops {
+    /// Drops since the capture began, by the latest statistics block (`isb_ifdrop` and `isb_osdrop`).
+    total: Option<u64>,
+    /// Sum of the packets' own counts, each since the packet before (`epb_dropcount`).
+    between: Option<u64>,
+}
+
+impl Drops {
+    /// The larger of the two counts; a writer that keeps only one is believed.
+    fn packets(self) -> Option<u64> {
+        self.total.max(self.between)
+    }
 }
 
 impl Sections {
@@ -65,6 +90,7 @@ impl Sections {
             local: Vec::new(),
             interfaces: Vec::new(),
             described_in: Vec::new(),
+            dropped_before: None,
         }
     }
 
@@ -101,12 +127,21 @@ impl Sections {
             Some(EPB_MAGIC) => self.enhanced_packet(block).map(Some),
             Some(SPB_MAGIC) => self.simple_packet(block).map(Some),
             Some(OBSOLETE_PACKET) => self.obsolete_packet(block).map(Some),
+            Some(ISB_MAGIC) => {
+                self.count_drops(block);
+                Ok(None)
+            }
             _ => Ok(None),
         }
     }
 
     pub(crate) fn interfaces(&self) -> &[CaptureInterface] {
         &self.interfaces
+    }
+
+    /// Packets dropped in all sections so far, by their own statistics.
+    pub(crate) fn dropped(&self) -> Option<u64> {
+        self.local.iter().map(|local| local.drops.packets()).fold(self.dropped_before, sum)
     }
 
     fn begin_section(&mut self, block: &[u8]) -> Result<(), Stop> {
@@ -118,6 +153,7 @@ impl Sections {
         }
         self.order = if header.big_endian() { ByteOrder::Big } else { ByteOrder::Little };
         self.section += 1;
+        self.dropped_before = self.dropped();
         self.local.clear();
         Ok(())
     }
@@ -137,8 +173,24 @@ impl Sections {
         let link_type = u16::try_from(description.linktype.0).map_err(|_| Stop::damaged(fault))?;
         let interface = self.place(CaptureInterface { name, link_type })?;
         let resolution = Resolution::new(*resolution.unwrap_or(&Resolution::DEFAULT), offset_s.unwrap_or(0));
-        self.local.push(Local { interface, resolution, snap_length: description.snaplen });
+        let (snap_length, drops) = (description.snaplen, Drops::default());
+        self.local.push(Local { interface, resolution, snap_length, drops });
         Ok(())
+    }
+
+    /// Takes the drops of a statistics block. Its counts begin with the capture, so the latest block counts.
+    /// No packet depends on it, so an invalid one is no damage.
+    fn count_drops(&mut self, block: &[u8]) {
+        let parsed = match self.order {
+            ByteOrder::Little => parse_interfacestatisticsblock_le(block),
+            ByteOrder::Big => parse_interfacestatisticsblock_be(block),
+        };
+        let Ok((_, statistics)) = parsed else { return };
+        let order = self.order;
+        let Some(local) = self.local.get_mut(statistics.if_id as usize) else { return };
+        let count = |code| option(&statistics.options, code).and_then(|value| order.u64(value));
+        let total = sum(count(OptionCode::IsbIfDrop), count(OptionCode::IsbOsDrop));
+        local.drops.total = total.or(local.drops.total);
     }
 
     /// The interface's number in the file. Sections may stem from concatenated files: equal descriptions in
@@ -158,16 +210,19 @@ impl Sections {
         Ok(self.interfaces.len() - 1)
     }
 
-    fn enhanced_packet(&self, block: &[u8]) -> Result<RawPacket, Stop> {
+    fn enhanced_packet(&mut self, block: &[u8]) -> Result<RawPacket, Stop> {
         let parsed = match self.order {
             ByteOrder::Little => parse_enhancedpacketblock_le(block),
             ByteOrder::Big => parse_enhancedpacketblock_be(block),
         };
         let packet = complete(parsed, LONG_PACKET)?;
-        let local = self.local(packet.if_id)?;
+        let order = self.order;
+        let drops = option(&packet.options, EPB_DROPCOUNT).and_then(|value| order.u64(value));
+        let local = self.packet_of(packet.if_id, drops)?;
         let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
         Ok(RawPacket {
             interface: local.interface,
+            section: self.section,
             time: Some(local.resolution.nanoseconds(units)),
             data: PACKET_AT..PACKET_AT + packet.packet_data().len(),
             length: packet.origlen,
@@ -176,10 +231,13 @@ impl Sections {
 
     /// The layout is that of the enhanced block, except for 16 bits of interface and 16 of drops. The parser
     /// does not support it.
-    fn obsolete_packet(&self, block: &[u8]) -> Result<RawPacket, Stop> {
+    fn obsolete_packet(&mut self, block: &[u8]) -> Result<RawPacket, Stop> {
         let fault = || Stop::damaged(LONG_PACKET);
-        let word = |at| self.order.u32(block, at).ok_or_else(fault);
-        let local = self.local(u32::from(self.order.u16(block, 8).ok_or_else(fault)?))?;
+        let order = self.order;
+        let word = |at| order.u32(block, at).ok_or_else(fault);
+        let half = |at| order.u16(block, at).ok_or_else(fault);
+        let drops = Some(half(10)?).filter(|drops| *drops != UNKNOWN_DROPS).map(u64::from);
+        let local = self.packet_of(u32::from(half(8)?), drops)?;
         let units = u64::from(word(12)?) << 32 | u64::from(word(16)?);
         let (captured, length) = (word(20)? as usize, word(24)?);
         // The block's second length follows the packet.
@@ -188,6 +246,7 @@ impl Sections {
         }
         Ok(RawPacket {
             interface: local.interface,
+            section: self.section,
             time: Some(local.resolution.nanoseconds(units)),
             data: PACKET_AT..PACKET_AT + captured,
             length,
@@ -196,29 +255,33 @@ impl Sections {
 
     /// Belongs to the section's first interface and has no time. The captured length follows from the snap
     /// length.
-    fn simple_packet(&self, block: &[u8]) -> Result<RawPacket, Stop> {
+    fn simple_packet(&mut self, block: &[u8]) -> Result<RawPacket, Stop> {
         let parsed = match self.order {
             ByteOrder::Little => parse_simplepacketblock_le(block),
             ByteOrder::Big => parse_simplepacketblock_be(block),
         };
         let packet = complete(parsed, "an invalid simple packet block")?;
-        let local = self.local(0)?;
+        let local = self.packet_of(0, None)?;
         let mut captured = packet.packet_data().len();
         if local.snap_length != 0 {
             captured = captured.min(local.snap_length as usize);
         }
         Ok(RawPacket {
             interface: local.interface,
+            section: self.section,
             time: None,
             data: SIMPLE_PACKET_AT..SIMPLE_PACKET_AT + captured,
             length: packet.origlen,
         })
     }
 
-    fn local(&self, number: u32) -> Result<Local, Stop> {
-        self.local.get(number as usize).copied().ok_or_else(|| {
+    /// The interface of a packet, by its number in the section; `drops` is the packet's own count of drops.
+    fn packet_of(&mut self, number: u32, drops: Option<u64>) -> Result<Local, Stop> {
+        let local = self.local.get_mut(number as usize).ok_or_else(|| {
             Stop::Damaged(Cow::Owned(format!("a packet from interface {number}, which is not described")))
-        })
+        })?;
+        local.drops.between = sum(local.drops.between, drops);
+        Ok(*local)
     }
 }
 
@@ -240,11 +303,24 @@ impl ByteOrder {
     }
 
     fn i64(self, bytes: &[u8]) -> Option<i64> {
+        self.u64(bytes).map(u64::cast_signed)
+    }
+
+    fn u64(self, bytes: &[u8]) -> Option<u64> {
         let bytes = *bytes.first_chunk()?;
         Some(match self {
-            Self::Little => i64::from_le_bytes(bytes),
-            Self::Big => i64::from_be_bytes(bytes),
+            Self::Little => u64::from_le_bytes(bytes),
+            Self::Big => u64::from_be_bytes(bytes),
         })
+    }
+}
+
+/// The sum of the counts that are known; `None` if neither is.
+const fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
+        (Some(known), None) | (None, Some(known)) => Some(known),
+        (None, None) => None,
     }
 }
 

@@ -1,15 +1,16 @@
 //! Reads a capture from its head to its end.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
 use handshake_common::wire::Link;
 
+use crate::condition::{Condition, TimedPacket, Timeline};
 use crate::error::{CaptureError, Warning};
 use crate::format::CaptureFormat;
 use crate::link;
+use crate::origin::Origins;
 use crate::record::RawPacket;
 use crate::stream::{self, Stop, StreamWindow};
 
@@ -24,10 +25,10 @@ pub struct Capture {
     format: CaptureFormat,
     /// Packets read so far, including skipped ones: the number of the latest packet as Wireshark counts.
     packets: u64,
-    skipped: BTreeMap<u16, u64>,
-    untimed: u64,
-    out_of_range: u64,
-    latest_ns: u64,
+    /// All but `dropped`, which the format knows.
+    condition: Condition,
+    timeline: Timeline,
+    origins: Origins,
     ended: bool,
     /// The reason for stopping before the end of the input.
     fault: Option<Warning>,
@@ -41,9 +42,11 @@ pub struct CapturedPacket<'a> {
     pub time_ns: u64,
     /// The type of header that `bytes` begins with.
     pub link: Link,
-    /// The interface's number in the file, counted from 0 across all sections.
+    /// Number of the interface that it came from, in the order of their first packets, counted from 0 across
+    /// all sections. In a Linux cooked capture (version 2) each interface of the host has its number.
     pub interface: u32,
-    /// The interface's name if the file has one, without control characters.
+    /// The interface's name if the file has one, without control characters; `if3` for a host's interface that
+    /// is known by its index alone.
     pub interface_name: Option<&'a str>,
     /// The captured part of the packet.
     pub bytes: &'a [u8],
@@ -83,10 +86,9 @@ impl Capture {
             window,
             format,
             packets: 0,
-            skipped: BTreeMap::new(),
-            untimed: 0,
-            out_of_range: 0,
-            latest_ns: 0,
+            condition: Condition::default(),
+            timeline: Timeline::default(),
+            origins: Origins::default(),
             ended: false,
             fault: None,
         })
@@ -114,20 +116,50 @@ impl Capture {
     /// Warnings about the part read so far. The list is complete once [`next_packet`](Self::next_packet) has
     /// returned `None`.
     pub fn warnings(&self) -> Vec<Warning> {
-        let skipped = self.skipped.iter();
-        let mut warnings: Vec<_> =
-            skipped.map(|(&link_type, &packets)| Warning::Skipped { link_type, packets }).collect();
-        if self.packets > 0 && self.skipped() == self.packets {
-            warnings.push(Warning::NothingRead { packets: self.packets });
+        let condition = self.condition();
+        let mut warnings: Vec<_> = self.skips().collect();
+        if let Some(packets @ 1..) = condition.dropped {
+            warnings.push(Warning::Dropped { packets });
         }
-        if self.untimed > 0 {
-            warnings.push(Warning::Untimed { packets: self.untimed });
+        if condition.untimed > 0 {
+            warnings.push(Warning::Untimed { packets: condition.untimed });
         }
-        if self.out_of_range > 0 {
-            warnings.push(Warning::OutOfRange { packets: self.out_of_range });
+        if condition.out_of_range > 0 {
+            warnings.push(Warning::OutOfRange { packets: condition.out_of_range });
+        }
+        warnings.extend(condition.out_of_order.map(Warning::OutOfOrder));
+        if condition.clock.steps_back > 0 {
+            warnings.push(Warning::ClockBack(condition.clock));
         }
         warnings.extend(self.fault.clone());
         warnings
+    }
+
+    /// The condition of the part read so far. It is complete once [`next_packet`](Self::next_packet) has
+    /// returned `None`.
+    pub fn condition(&self) -> Condition {
+        Condition { dropped: self.format.dropped(), ..self.condition.clone() }
+    }
+
+    /// The error of a capture none of whose packets could be read; `None` where one was, and where there are
+    /// none to read. It is final once [`next_packet`](Self::next_packet) has returned `None`.
+    pub fn nothing_read(&self) -> Option<CaptureError> {
+        if self.packets > self.skipped() {
+            return None;
+        }
+        let skipped: Vec<_> = self.skips().map(|warning| warning.to_string()).collect();
+        let reason = if skipped.is_empty() {
+            format!("{}; capture or copy it again", self.fault.as_ref()?.at_first_packet()?)
+        } else {
+            format!("{}; capture on an interface of type {}", skipped.join("; "), link::SUPPORTED)
+        };
+        Some(CaptureError::NothingRead { name: self.name.clone(), reason })
+    }
+
+    /// A warning for each link type that is not supported.
+    fn skips(&self) -> impl Iterator<Item = Warning> {
+        let skipped = self.condition.skipped.iter();
+        skipped.map(|(&link_type, &packets)| Warning::Skipped { link_type, packets })
     }
 
     /// Number of packets read so far, including skipped ones.
@@ -137,7 +169,7 @@ impl Capture {
 
     /// Number of packets skipped so far because their link types are not supported.
     pub fn skipped(&self) -> u64 {
-        self.skipped.values().sum()
+        self.condition.skipped()
     }
 
     /// Memory held, bytes.
@@ -155,35 +187,39 @@ impl Capture {
         self.packets += 1;
         let link_type = self.format.interfaces()[packet.interface].link_type;
         let Some(link) = link::of(link_type) else {
-            *self.skipped.entry(link_type).or_default() += 1;
+            *self.condition.skipped.entry(link_type).or_default() += 1;
             return Ok((length, None));
         };
         Ok((length, Some((packet, link))))
     }
 
     fn present(&mut self, record: usize, packet: &RawPacket, link: Link) -> CapturedPacket<'_> {
-        let time_ns = self.time_ns(packet.time);
+        let time_ns = self.time_ns(packet);
         let bytes = &self.window.take(record)[packet.data.clone()];
+        let interface = &self.format.interfaces()[packet.interface];
+        let number = self.origins.number(packet.interface, interface, link, bytes);
         CapturedPacket {
             time_ns,
             link,
-            interface: u32::try_from(packet.interface).unwrap_or(u32::MAX),
-            interface_name: self.format.interfaces()[packet.interface].name.as_deref(),
+            interface: u32::try_from(number).unwrap_or(u32::MAX),
+            interface_name: self.origins.name(number),
             bytes,
             length: packet.length.max(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
         }
     }
 
     /// The time clamped to the supported range; the previous packet's time if the record has none.
-    fn time_ns(&mut self, time: Option<i128>) -> u64 {
-        let Some(time) = time else {
-            self.untimed += 1;
-            return self.latest_ns;
+    fn time_ns(&mut self, packet: &RawPacket) -> u64 {
+        let Some(time) = packet.time else {
+            self.condition.untimed += 1;
+            return self.timeline.previous_ns();
         };
         let within = time.clamp(0, i128::from(MAX_TIME_NS));
-        self.out_of_range += u64::from(within != time);
-        self.latest_ns = u64::try_from(within).unwrap_or(MAX_TIME_NS);
-        self.latest_ns
+        self.condition.out_of_range += u64::from(within != time);
+        let time_ns = u64::try_from(within).unwrap_or(MAX_TIME_NS);
+        let (number, section, interface) = (self.packets, packet.section, packet.interface);
+        self.timeline.follow(TimedPacket { number, section, interface, time_ns }, &mut self.condition);
+        time_ns
     }
 
     fn end(&mut self, stop: Stop) -> Result<(), CaptureError> {
@@ -191,8 +227,14 @@ impl Capture {
         self.ended = true;
         self.fault = match stop {
             Stop::End => None,
-            Stop::Cut(detail) => Some(Warning::CutShort { packets, detail }),
-            Stop::Damaged(detail) => Some(Warning::Damaged { packets, detail }),
+            Stop::Cut(detail) => {
+                self.condition.truncated = true;
+                Some(Warning::CutShort { packets, detail })
+            }
+            Stop::Damaged(detail) => {
+                self.condition.damaged = true;
+                Some(Warning::Damaged { packets, detail })
+            }
             Stop::Failed(error) => return Err(CaptureError::unreadable(self.name.clone(), error)),
         };
         Ok(())

@@ -29,6 +29,8 @@ pub(crate) enum Extent {
 pub(crate) struct RawPacket {
     /// Index into the capture's interfaces.
     pub(crate) interface: usize,
+    /// Number of its section; a pcap file is one section.
+    pub(crate) section: u64,
     /// Nanoseconds since the Unix epoch, unbounded; `None` if the record has no time.
     pub(crate) time: Option<i128>,
     /// The range of the captured bytes within the record.

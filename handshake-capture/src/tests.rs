@@ -2,6 +2,7 @@
 
 mod build;
 mod captures;
+mod condition;
 mod damage;
 
 use std::io::{self, Read, Write};
@@ -10,7 +11,7 @@ use std::path::Path;
 use handshake_common::wire::Link;
 
 use self::build::{Blocks, Order, Sample, classic, frames, gzip, samples, table};
-use crate::{Capture, CaptureError, Warning, link};
+use crate::{Capture, CaptureError, ClockSteps, Condition, OutOfOrder, Warning, link};
 
 /// A packet with all fields that the reader returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,14 @@ fn drain(capture: &mut Capture) -> Result<Vec<Seen>, CaptureError> {
 
 fn read_bytes(bytes: &[u8]) -> Result<(Vec<Seen>, Vec<Warning>), CaptureError> {
     read(io::Cursor::new(bytes.to_vec()))
+}
+
+/// The condition of a capture that is read to its end.
+fn condition(bytes: &[u8]) -> Condition {
+    let source = io::Cursor::new(bytes.to_vec());
+    let mut capture = Capture::read_from("test.pcap".into(), source).expect("a capture");
+    drain(&mut capture).expect("no error");
+    capture.condition()
 }
 
 /// Reads a valid capture.
@@ -151,10 +160,7 @@ fn supported_link_types_are_read() {
 fn unsupported_link_types_are_skipped_and_named() {
     let (packets, warnings) = good(&classic(Order::Little, false, 105, &frames()));
     assert_eq!(packets, []);
-    assert_eq!(
-        warnings,
-        [Warning::Skipped { link_type: 105, packets: 5 }, Warning::NothingRead { packets: 5 }]
-    );
+    assert_eq!(warnings, [Warning::Skipped { link_type: 105, packets: 5 }]);
     let said = warnings[0].to_string();
     assert!(said.contains("105 (IEEE 802.11"), "{said}");
 
@@ -171,23 +177,58 @@ fn unsupported_link_types_are_skipped_and_named() {
 fn sections_keep_their_byte_order_and_interfaces_their_numbers() {
     let name = |text: &'static str| (2_u16, text.as_bytes());
     let mut file = Blocks::new(Order::Little);
-    file.section().interface(1, 0, &[name("eth0")]).interface(1, 0, &[name("eth0")]);
-    file.enhanced(1, 1, &[1], 1).enhanced(0, 2, &[2], 1);
+    file.section().interface(1, 0, &[]).interface(1, 0, &[name("eth0")]).interface(1, 0, &[name("eth0")]);
+    file.enhanced(2, 1, &[1], 1).enhanced(1, 2, &[2], 1);
     file.order = Order::Big;
     file.section().interface(113, 0, &[name("any\x1b[31m")]).interface(1, 0, &[name("eth0")]);
     file.enhanced(1, 3, &[3], 1).enhanced(0, 4, &[4], 1);
     let (packets, warnings) = good(&file.bytes);
     let rows: Vec<_> = packets.iter().map(|p| (p.bytes[0], p.interface, p.name.as_deref(), p.link)).collect();
+    // In the order of their first packets: the first interface has none, and takes no number.
     assert_eq!(
         rows,
         [
-            (1, 1, Some("eth0"), Link::Ethernet),
-            (2, 0, Some("eth0"), Link::Ethernet),
-            (3, 0, Some("eth0"), Link::Ethernet),
+            (1, 0, Some("eth0"), Link::Ethernet),
+            (2, 1, Some("eth0"), Link::Ethernet),
+            (3, 1, Some("eth0"), Link::Ethernet),
             (4, 2, Some("any\u{fffd}[31m"), Link::LinuxSll),
         ]
     );
     assert_eq!(warnings, []);
+}
+
+#[test]
+fn a_cooked_capture_has_the_interfaces_of_its_packets() {
+    let from = |index: u32| {
+        let mut header = [0; 20];
+        header[..2].copy_from_slice(&[8, 0]);
+        header[4..8].copy_from_slice(&index.to_be_bytes());
+        header
+    };
+    let mut file = Blocks::new(Order::Little);
+    file.section().interface(276, 0, &[(2, b"any")]).interface(1, 0, &[(2, b"eth0")]);
+    for (interface, index) in [(0, 7), (0, 3), (1, 7), (0, 7), (0, 0)] {
+        file.enhanced(interface, 1, &from(index), 20);
+    }
+    // Cut before the index ends.
+    file.enhanced(0, 1, &from(3)[..7], 20);
+    let rows: Vec<_> =
+        good(&file.bytes).0.into_iter().map(|packet| (packet.interface, packet.name)).collect();
+    let names = ["if7", "if3", "eth0", "if7", "any", "any"].map(|name| Some(name.to_owned()));
+    assert_eq!(rows, [0, 1, 2, 0, 3, 3].into_iter().zip(names).collect::<Vec<_>>());
+}
+
+#[test]
+fn interfaces_past_the_limit_share_a_number() {
+    let mut file = Blocks::new(Order::Little);
+    file.section().interface(276, 0, &[]);
+    for index in 1..=4100_u32 {
+        let header = [[8, 0, 0, 0], index.to_be_bytes(), [0; 4], [0; 4], [0; 4]].concat();
+        file.enhanced(0, 1, &header, 20);
+    }
+    let (packets, _) = good(&file.bytes);
+    let last: Vec<_> = packets[4095..4098].iter().map(|p| (p.interface, p.name.as_deref())).collect();
+    assert_eq!(last, [(4095, Some("if4096")), (4096, None), (4096, None)]);
 }
 
 #[test]
@@ -219,7 +260,7 @@ fn times_out_of_range_are_clamped() {
     let (packets, warnings) = good(&file.bytes);
     let times: Vec<_> = packets.iter().map(|packet| packet.time_ns).collect();
     assert_eq!(times, [i64::MAX as u64, 0, 1_000]);
-    assert_eq!(warnings, [Warning::OutOfRange { packets: 2 }]);
+    assert_eq!(warnings[0], Warning::OutOfRange { packets: 2 });
 }
 
 #[test]

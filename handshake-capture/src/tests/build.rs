@@ -52,7 +52,7 @@ pub(super) fn frames() -> Vec<Given> {
         row(1_700_000_000, 0, 60, 60),
         row(1_700_000_000, 500_000_000, 61, 61),
         row(1_700_000_001, 250_000_000, 62, 1514),
-        row(1_700_000_000, 750_000_000, 63, 63),
+        row(1_700_000_001, 750_000_000, 63, 63),
         row(1_700_000_100, 0, 0, 40),
     ]
 }
@@ -148,33 +148,72 @@ impl Blocks {
     pub(super) fn interface(&mut self, link_type: u16, snap: u32, options: &[(u16, &[u8])]) -> &mut Self {
         let mut body = [self.half(link_type), [0; 2]].concat();
         body.extend(self.word(snap));
-        for (code, value) in options {
-            body.extend(self.half(*code));
-            body.extend(self.half(u16::try_from(value.len()).expect("short")));
-            body.extend(*value);
-            body.resize(body.len().next_multiple_of(4), 0);
-        }
+        body.extend(self.options(options));
         self.block(1, &body)
     }
 
-    fn packet(&mut self, kind: u32, first: &[u8], units: u64, bytes: &[u8], length: u32) -> &mut Self {
+    fn options(&self, options: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![];
+        for (code, value) in options {
+            bytes.extend(self.half(*code));
+            bytes.extend(self.half(u16::try_from(value.len()).expect("short")));
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    /// The body of a packet block up to its options.
+    fn packet(&self, first: &[u8], units: u64, bytes: &[u8], length: u32) -> Vec<u8> {
         let mut body = first.to_vec();
         let (high, low) = ((units >> 32) as u32, (units & 0xffff_ffff) as u32);
         for value in [high, low, small(bytes.len()), length] {
             body.extend(self.word(value));
         }
         body.extend(bytes);
-        self.block(kind, &body)
+        body.resize(body.len().next_multiple_of(4), 0);
+        body
     }
 
     pub(super) fn enhanced(&mut self, interface: u32, units: u64, bytes: &[u8], length: u32) -> &mut Self {
-        let first = self.word(interface);
-        self.packet(6, &first, units, bytes, length)
+        let body = self.packet(&self.word(interface), units, bytes, length);
+        self.block(6, &body)
+    }
+
+    /// An enhanced packet that says how many packets were dropped before it.
+    pub(super) fn enhanced_after_drops(&mut self, interface: u32, units: u64, drops: u64) -> &mut Self {
+        let drops = self.order.bytes(drops.to_le_bytes());
+        let mut body = self.packet(&self.word(interface), units, &[1; 61], 61);
+        body.extend(self.options(&[(1, b"comment"), (4, &drops)]));
+        self.block(6, &body)
     }
 
     pub(super) fn obsolete(&mut self, interface: u16, units: u64, bytes: &[u8], length: u32) -> &mut Self {
-        let first = [self.half(interface), self.half(7)].concat();
-        self.packet(2, &first, units, bytes, length)
+        self.obsolete_after_drops(interface, units, bytes, length, 0xffff)
+    }
+
+    /// An obsolete packet with its count of drops; 0xffff: not known.
+    pub(super) fn obsolete_after_drops(
+        &mut self,
+        interface: u16,
+        units: u64,
+        bytes: &[u8],
+        length: u32,
+        drops: u16,
+    ) -> &mut Self {
+        let first = [self.half(interface), self.half(drops)].concat();
+        let body = self.packet(&first, units, bytes, length);
+        self.block(2, &body)
+    }
+
+    /// Interface statistics, with options of eight bytes.
+    pub(super) fn statistics(&mut self, interface: u32, options: &[(u16, u64)]) -> &mut Self {
+        let mut body = [self.word(interface), [0; 4], [0; 4]].concat();
+        for (code, value) in options {
+            let value = self.order.bytes(value.to_le_bytes());
+            body.extend(self.options(&[(*code, &value)]));
+        }
+        self.block(5, &body)
     }
 
     pub(super) fn simple(&mut self, bytes: &[u8], length: u32) -> &mut Self {
