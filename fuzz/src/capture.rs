@@ -63,6 +63,7 @@ fn read_into(seen: &mut PacketsSeen, source: Pieces) -> Result<(), String> {
     seen.skipped = capture.skipped();
     seen.digest = digest.finish();
     seen.warnings = capture.warnings().iter().map(ToString::to_string).collect();
+    seen.warnings.extend(capture.nothing_read().map(|error| error.to_string()));
     Ok(())
 }
 

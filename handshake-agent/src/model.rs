@@ -8,6 +8,7 @@
 //!        ├─ table     how full the tables are, what was evicted
 //!        │    └─ books     the identity's terms
 //!        ├─ packets   packets by class
+//!        ├─ loss      what makes a report inexact
 //!        └─ context   what stays the same over a run
 //! flow             one conversation, of either protocol
 //! ```
@@ -16,6 +17,7 @@ pub mod books;
 pub mod context;
 pub mod flow;
 pub mod latency;
+pub mod loss;
 pub mod metric;
 pub mod packets;
 pub mod service;

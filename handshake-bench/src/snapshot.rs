@@ -102,7 +102,7 @@ fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
 /// Fails unless the snapshot has all flows, except those that found both their sets full.
 fn ensure_whole(snapshot: &Snapshot) -> Result<()> {
     let flows = u64::from(FLOWS);
-    let lost: u64 = snapshot.losses().iter().map(|(_, lost)| lost).sum();
+    let lost: u64 = snapshot.losses().iter().map(|loss| loss.count).sum();
     ensure!(lost <= u64::from(FLOWS / FLOWS_A_LOSS), "{:?} lost of {flows} flows", snapshot.losses());
     let (used, settled) = (snapshot.table.used, snapshot.unsettled == 0);
     ensure!(settled && used.abs_diff(flows) <= lost, "{used} records of {flows} flows, and {lost} lost");

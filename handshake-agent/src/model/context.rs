@@ -1,5 +1,7 @@
 //! The parts of a report that stay the same over a run: the origin of the packets, the start, the filter.
 
+use handshake_capture::Condition;
+
 use crate::options::Filter;
 
 /// The parts of a report that stay the same over a run.
@@ -18,18 +20,27 @@ pub struct RunContext {
 /// Where the packets come from.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// A file; `-` is standard input.
-    Capture {
-        /// The path as given on the command line.
-        path: String,
-        /// Names of its interfaces by hook point, as far as packets have come from them; `None` for one without a name.
-        interfaces: Vec<Option<String>>,
-    },
+    /// A file.
+    Capture(CaptureOrigin),
     /// Interfaces, in the order of the records' hook points.
     Live {
         /// The interfaces; at least one.
         interfaces: Vec<InterfaceHooks>,
     },
+}
+
+/// A capture, as far as it has been read.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureOrigin {
+    /// The path as given on the command line; `-` is standard input.
+    pub path: String,
+    /// Names of its interfaces by hook point, as far as packets have come from them; `None` for one without a
+    /// name, and for the last hook point where several interfaces share it.
+    pub interfaces: Vec<Option<String>>,
+    /// What the capture lacks, and how its times run.
+    pub condition: Condition,
+    /// Packets whose headers are cut by the snap length: of class `truncated`, and shorter than on the wire.
+    pub cut_headers: u64,
 }
 
 /// An interface that is watched, and how.

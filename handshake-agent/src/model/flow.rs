@@ -336,7 +336,7 @@ impl<'a> View<'a> {
         let number = usize::from(seen >> 1);
         match &self.context.origin {
             Origin::Live { interfaces } => interfaces.get(number).map(|interface| interface.name.as_str()),
-            Origin::Capture { interfaces, .. } => interfaces.get(number)?.as_deref(),
+            Origin::Capture(capture) => capture.interfaces.get(number)?.as_deref(),
         }
     }
 

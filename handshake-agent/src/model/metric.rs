@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use handshake_common::verdict::{Cause, Leg, Row, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
+use crate::model::loss;
 use crate::model::snapshot::{EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
 
 /// What a figure counts.
@@ -127,30 +128,12 @@ pub static LATENCY: LazyLock<Vec<Metric<Latency>>> = LazyLock::new(latency);
 
 fn losses() -> Vec<Metric<Snapshot>> {
     vec![
-        Metric::new(
-            "untracked",
-            Unit::Packets,
-            "SYNs and first UDP packets without a record: the table is full. Look at: --max-flows",
-            |s: &Snapshot| s.untracked,
-        ),
-        Metric::new(
-            "contended",
-            Unit::Packets,
-            "segments not tracked because another CPU held the record",
-            |s: &Snapshot| s.contended,
-        ),
-        Metric::new(
-            "lost_events",
-            Unit::Events,
-            "ended attempts for which the event ring had no room. Look at: the reader of --events",
-            |s: &Snapshot| s.lost_events,
-        ),
-        Metric::new(
-            "lost_before_hook",
-            Unit::Packets,
-            "packets that the interface lost before the hook. Look at: ethtool -S, ring sizes",
-            |s: &Snapshot| s.lost_before_hook,
-        ),
+        Metric::new("untracked", Unit::Packets, loss::UNTRACKED, |s: &Snapshot| s.untracked),
+        Metric::new("contended", Unit::Packets, loss::CONTENDED, |s: &Snapshot| s.contended),
+        Metric::new("lost_events", Unit::Events, loss::LOST_EVENTS, |s: &Snapshot| s.lost_events),
+        Metric::new("lost_before_hook", Unit::Packets, loss::LOST_BEFORE_HOOK, |s: &Snapshot| {
+            s.lost_before_hook
+        }),
         Metric::new(
             "unsettled",
             Unit::Attempts,

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use handshake_common::abi::{Counter, CounterBlock, Histogram, Service};
 use handshake_common::record::{Clocks, Now};
-use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Sign, Verdict};
 
 use crate::error::Error;
 use crate::model::books::word;
 pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
-pub use crate::model::context::{InterfaceHooks, Origin, RunContext};
+pub use crate::model::context::{CaptureOrigin, InterfaceHooks, Origin, RunContext};
 pub use crate::model::latency::{Latency, Quantiles};
 use crate::model::latency::{difference, latencies};
+use crate::model::loss;
+pub use crate::model::loss::Loss;
 pub use crate::model::packets::Packets;
 pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceFigures};
 use crate::model::service::{rank, ranked};
@@ -136,19 +138,12 @@ impl Snapshot {
 
     /// Whether nothing was lost, so that every verdict is the wire's.
     pub fn is_exact(&self) -> bool {
-        self.losses().iter().all(|(_, lost)| *lost == 0)
+        self.losses().iter().all(|loss| loss.count == 0)
     }
 
-    /// What makes a report inexact, by name.
-    pub fn losses(&self) -> [(&'static str, u64); 6] {
-        [
-            ("untracked", self.untracked),
-            ("contended", self.contended),
-            ("evicted", self.tcp.verdict(Verdict::Evicted)),
-            ("udp.evicted", self.udp.books.verdict(UdpVerdict::Evicted)),
-            ("lost_events", self.lost_events),
-            ("lost_before_hook", self.lost_before_hook),
-        ]
+    /// What can make a report of this origin inexact, whether it occurred or not.
+    pub fn losses(&self) -> Vec<Loss> {
+        loss::all(self)
     }
 
     /// The length of the run, ns.

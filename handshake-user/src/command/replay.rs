@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use handshake_agent::model::flow::{self, Flow, View, verdict_of};
-use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{CaptureOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
-use handshake_capture::Squeeze;
-use handshake_capture::{Capture, CapturedPacket};
-use handshake_common::abi::MAX_INTERFACES;
-use handshake_common::abi::point;
+use handshake_capture::{Capture, CapturedPacket, Condition, Squeeze};
+use handshake_common::abi::{MAX_INTERFACES, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
-use handshake_common::wire::{Slice, parse};
+use handshake_common::wire::{Class, Slice, parse};
 
 use crate::cli::ReplayArgs;
 use crate::command::out;
@@ -26,7 +24,8 @@ use crate::report::text::Style;
 ///
 /// # Errors
 ///
-/// A file that is missing, unreadable or not a capture; failures to write the report.
+/// A file that is missing, unreadable or not a capture, or none of whose packets can be read; failures to
+/// write the report.
 pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let mut capture = Capture::open(&args.file)?;
     let wanted = args.output.flows || args.output.events;
@@ -45,13 +44,17 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         context: None,
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         evicted: Vec::new(),
+        cut_headers: 0,
         out: report::Output::to(std::io::stdout()),
         style: Style::of(&std::io::stdout()),
     };
     let read = run.play(&mut capture);
+    if let Some(error) = capture.nothing_read().filter(|_| read.is_ok()) {
+        return Err(error.into());
+    }
     capture.warnings().iter().for_each(|warning| say(&warning.to_string()));
     read?;
-    run.finish()?;
+    run.finish(capture.condition())?;
     Ok(0)
 }
 
@@ -65,6 +68,8 @@ struct ReplayRun<'a> {
     squeeze: Option<Squeeze>,
     /// Flows whose records were evicted, for `--flows`.
     evicted: Vec<Flow>,
+    /// Packets whose headers are cut by the snap length.
+    cut_headers: u64,
     out: report::Output<std::io::Stdout>,
     style: Style,
 }
@@ -89,18 +94,20 @@ impl ReplayRun<'_> {
         };
         let number = interface(captured.interface);
         let mut context = self.context.take().unwrap_or_else(|| self.context_from(time_ns));
-        name_interface(&mut context, number, captured.interface_name);
+        name_interface(&mut context, captured.interface, captured.interface_name);
         self.context = Some(context);
         let frame = Slice { bytes: captured.bytes, length: captured.length };
         let mut packet = parse(&frame, captured.link);
         packet.point = point(number, false);
+        let is_cut = captured.bytes.len() < captured.length as usize;
+        self.cut_headers += u64::from(is_cut && packet.class == Class::Truncated as u8);
         self.replay.observe(time_ns, &packet);
     }
 
     fn context_from(&self, from_ns: u64) -> Arc<RunContext> {
         let path = self.args.file.display().to_string();
         Arc::new(RunContext {
-            origin: Origin::Capture { path, interfaces: Vec::new() },
+            origin: Origin::Capture(CaptureOrigin { path, ..CaptureOrigin::default() }),
             from_ns,
             filter: options::Filter::from(&self.args.filter),
             top: self.args.output.top,
@@ -136,8 +143,17 @@ impl ReplayRun<'_> {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), CommandError> {
-        let context = self.context.clone().unwrap_or_else(|| self.context_from(0));
+    fn finish(&mut self, condition: Condition) -> Result<(), CommandError> {
+        let mut context = self.context.take().unwrap_or_else(|| self.context_from(0));
+        if let Origin::Capture(capture) = &mut Arc::make_mut(&mut context).origin {
+            (capture.condition, capture.cut_headers) = (condition, self.cut_headers);
+        }
+        if self.cut_headers > 0 {
+            let cut = self.cut_headers;
+            say(&format!(
+                "packets whose headers are cut by the snap length: {cut}; capture more of each (tcpdump -s)"
+            ));
+        }
         let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
         let view = View::of(&snapshot).comparing(self.args.compat);
         let listed = self.args.output.flows.then(|| {
@@ -152,23 +168,26 @@ impl ReplayRun<'_> {
     }
 }
 
-/// Stores the name of an interface at its first packet.
-fn name_interface(context: &mut Arc<RunContext>, number: u8, name: Option<&str>) {
-    let Origin::Capture { interfaces, .. } = &context.origin else { return };
-    let (number, Some(name)) = (usize::from(number), name) else { return };
-    if interfaces.get(number).is_some_and(Option::is_some) {
+/// The last interface that records tell apart; its number stands for all further ones.
+const LAST_INTERFACE: usize = MAX_INTERFACES - 1;
+
+/// Stores the name of an interface at its first packet. Where several share the last number, it has no name.
+fn name_interface(context: &mut Arc<RunContext>, number: u32, name: Option<&str>) {
+    let Origin::Capture(capture) = &context.origin else { return };
+    // Interfaces are numbered by their first packets.
+    let is_named = (number as usize) < capture.interfaces.len();
+    let is_shared = number as usize > LAST_INTERFACE;
+    if is_named || (is_shared && capture.interfaces.last().is_none_or(Option::is_none)) {
         return;
     }
-    if let Origin::Capture { interfaces, .. } = &mut Arc::make_mut(context).origin {
-        interfaces.resize(interfaces.len().max(number + 1), None);
-        interfaces[number] = Some(name.to_owned());
-    }
+    let Origin::Capture(capture) = &mut Arc::make_mut(context).origin else { return };
+    let place = usize::from(interface(number));
+    capture.interfaces.resize(place + 1, None);
+    capture.interfaces[place] = name.filter(|_| !is_shared).map(str::to_owned);
 }
 
 /// The interface's number in a record. A capture may have more interfaces than records can tell apart.
 fn interface(number: u32) -> u8 {
-    // The last number stands for all further interfaces.
-    let last = MAX_INTERFACES - 1;
-    let number = usize::try_from(number).map_or(last, |number| number.min(last));
+    let number = usize::try_from(number).map_or(LAST_INTERFACE, |number| number.min(LAST_INTERFACE));
     u8::try_from(number).unwrap_or_default()
 }

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
 use handshake_agent::model::snapshot::{
-    InterfaceHooks, Interval, Latency, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks, UdpBooks,
+    CaptureOrigin, InterfaceHooks, Interval, Latency, Loss, Origin, ServiceBooks, ServiceFigures, Snapshot,
+    TcpBooks, UdpBooks,
 };
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
@@ -83,6 +84,7 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
     object.insert("from".to_owned(), json!(rfc3339(snapshot.context.from_ns)));
     object.insert("to".to_owned(), json!(rfc3339(snapshot.taken_at_ns)));
     object.insert("exact".to_owned(), json!(snapshot.is_exact()));
+    object.insert("inexact".to_owned(), inexact(snapshot));
     figures(&mut object, &METRICS, snapshot);
     let services: Vec<Value> = snapshot.services.iter().map(service).collect();
     object.insert("services".to_owned(), Value::Array(services));
@@ -94,13 +96,42 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
 
 fn source(snapshot: &Snapshot) -> Value {
     match &snapshot.context.origin {
-        Origin::Capture { path, .. } => json!({"kind": "capture", "path": path}),
+        Origin::Capture(origin) => capture(origin),
         Origin::Live { interfaces } => {
             let known = interfaces.iter().enumerate();
             let list: Vec<Value> = known.map(|(at, each)| interface(snapshot, at, each)).collect();
             json!({"kind": "live", "interfaces": list})
         }
     }
+}
+
+/// The reasons that make the report inexact; an empty array where there is none.
+fn inexact(snapshot: &Snapshot) -> Value {
+    let occurred = snapshot.losses().into_iter().filter(|loss| loss.count != 0);
+    let row = |loss: Loss| json!({"reason": loss.reason, "count": loss.count, "sentence": loss.sentence});
+    occurred.map(row).collect()
+}
+
+fn capture(origin: &CaptureOrigin) -> Value {
+    let condition = &origin.condition;
+    let mut object = Map::new();
+    object.insert("kind".to_owned(), json!("capture"));
+    object.insert("path".to_owned(), json!(origin.path));
+    object.insert("damaged".to_owned(), json!(condition.damaged));
+    object.insert("truncated".to_owned(), json!(condition.truncated));
+    put_known(&mut object, "dropped", condition.dropped);
+    let skipped = condition.skipped.iter();
+    let row = |(link_type, packets)| json!({"link_type": link_type, "packets": packets});
+    object.insert("skipped".to_owned(), skipped.map(row).collect());
+    object.insert("cut_headers".to_owned(), json!(origin.cut_headers));
+    object.insert("untimed".to_owned(), json!(condition.untimed));
+    let out_of_order = condition.out_of_order;
+    let order = out_of_order.map(|order| json!({"packets": order.packets, "first": order.first}));
+    put_known(&mut object, "out_of_order", order);
+    let clock = Some(condition.clock).filter(|clock| clock.steps_back != 0);
+    let clock = clock.map(|clock| json!({"steps_back": clock.steps_back, "largest_ns": clock.largest_ns}));
+    put_known(&mut object, "clock", clock);
+    Value::Object(object)
 }
 
 fn interface(snapshot: &Snapshot, at: usize, interface: &InterfaceHooks) -> Value {

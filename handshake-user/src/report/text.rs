@@ -92,7 +92,7 @@ fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], betw
 fn header(snapshot: &Snapshot) -> Vec<Piece> {
     let mut pieces = vec![Piece::new("handshake", TextTone::Strong)];
     match &snapshot.context.origin {
-        Origin::Capture { path, .. } => pieces.push(Piece::plain(path.clone())),
+        Origin::Capture(capture) => pieces.push(Piece::plain(capture.path.clone())),
         Origin::Live { interfaces } => pieces.extend(interfaces_and_hooks(interfaces)),
     }
     let filter = &snapshot.context.filter;
@@ -134,8 +134,8 @@ fn exactness(snapshot: &Snapshot) -> Piece {
     let lost: Vec<String> = snapshot
         .losses()
         .iter()
-        .filter(|(_, count)| *count != 0)
-        .map(|(name, count)| format!("{name} {}", group(*count)))
+        .filter(|loss| loss.count != 0)
+        .map(|loss| format!("{} {}", loss.reason, group(loss.count)))
         .collect();
     if lost.is_empty() {
         Piece::new("EXACT", TextTone::Good)

@@ -161,7 +161,7 @@ impl Scene {
             (Origin::Live { interfaces }, Some(seen)) => {
                 interfaces.get(usize::from(seen >> 1)).map_or("", |interface| &interface.name)
             }
-            (Origin::Live { .. } | Origin::Capture { .. }, _) => "",
+            (Origin::Live { .. } | Origin::Capture(_), _) => "",
         }
     }
 }

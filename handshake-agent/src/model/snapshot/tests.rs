@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::source::scan::ByCause;
 
-use super::{FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
+use super::{CaptureOrigin, FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
 use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
 use crate::model::metric::METRICS;
 
@@ -123,6 +123,34 @@ fn each_loss_alone_makes_a_report_inexact() {
     let mut fake = Fake::new();
     fake.reading.lost_before_hook = 1;
     assert!(!take(&mut fake, None).is_exact());
+
+    type Lack = fn(&mut CaptureOrigin);
+    let lacks: [(Lack, &str, u64); 5] = [
+        (|capture| capture.condition.damaged = true, "capture_damaged", 1),
+        (|capture| capture.condition.truncated = true, "capture_truncated", 1),
+        (|capture| capture.condition.dropped = Some(9_000), "capture_dropped", 9_000),
+        (|capture| capture.condition.skipped = [(9, 3), (105, 4)].into(), "skipped_link_type", 7),
+        (|capture| capture.cut_headers = 2, "cut_headers", 2),
+    ];
+    for (lack, reason, count) in lacks {
+        let snapshot = of_capture(lack);
+        let occurred: Vec<_> = snapshot.losses().into_iter().filter(|loss| loss.count != 0).collect();
+        assert_eq!((occurred.len(), occurred[0].reason, occurred[0].count), (1, reason, count));
+        assert!(!snapshot.is_exact(), "{reason}");
+    }
+    let clock = |capture: &mut CaptureOrigin| {
+        capture.condition.clock.steps_back = 1;
+        (capture.condition.untimed, capture.condition.dropped) = (1, Some(0));
+    };
+    assert!(of_capture(clock).is_exact(), "times alone lose no packet");
+}
+
+/// The snapshot of a capture without packets.
+fn of_capture(lack: impl FnOnce(&mut CaptureOrigin)) -> Snapshot {
+    let mut capture = CaptureOrigin::default();
+    lack(&mut capture);
+    let context = RunContext { origin: Origin::Capture(capture), ..RunContext::clone(&context(10)) };
+    Snapshot::take(&mut Fake::new(), &Arc::new(context), None).expect("a fake never fails")
 }
 
 #[test]
@@ -381,7 +409,7 @@ impl Wire {
 }
 
 fn context(top: usize) -> Arc<RunContext> {
-    let origin = Origin::Capture { path: "a.pcap".to_owned(), interfaces: Vec::new() };
+    let origin = Origin::Capture(CaptureOrigin { path: "a.pcap".to_owned(), ..CaptureOrigin::default() });
     Arc::new(RunContext { origin, from_ns: WALL_NS, filter: crate::options::Filter::default(), top })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
-    FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
+    CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
 };
 use handshake_common::abi::{Counter, NO_POINT, TcpRecord, point, tag};
 use handshake_common::record::{Detail, State};
@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use super::{flow, report, write_flow, write_report, write_report_with_flows};
 
 /// A report with every name in its order.
-const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap"},
- "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"untracked":0,"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
+const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap","damaged":false,"truncated":false,"skipped":[],"cut_headers":0,"untimed":0},
+ "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"inexact":[],"untracked":0,"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
  "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"extension_chains":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
  "tcp":{"attempts":1,"completed":1,"late":0,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,
         "half_open_expired":{"no_syn_ack":0,"no_ack":0},"evicted":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0},"midstream":0,"orphan_syn_ack":0,
@@ -282,7 +282,7 @@ fn shown(each: &handshake_common::record::Record) -> Value {
 }
 
 fn capture() -> Origin {
-    Origin::Capture { path: "a.pcap".to_owned(), interfaces: Vec::new() }
+    Origin::Capture(CaptureOrigin { path: "a.pcap".to_owned(), ..CaptureOrigin::default() })
 }
 
 fn take(fake: &mut Fake, origin: Origin) -> Snapshot {

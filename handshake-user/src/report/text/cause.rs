@@ -130,7 +130,7 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
         return None;
     }
     let place = match &snapshot.context.origin {
-        Origin::Capture { path, .. } => format!("is in {path}"),
+        Origin::Capture(capture) => format!("is in {}", capture.path),
         Origin::Live { interfaces } => {
             let names: Vec<&str> = interfaces.iter().map(|each| each.name.as_str()).collect();
             format!("reached {}", names.join(", "))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
-    FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
+    CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
 };
 use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
@@ -94,7 +94,10 @@ fn a_capture_that_ends_with_an_open_attempt() {
     fake.open(ROW, State::SynSent, SECOND);
     fake.reading.stopped = true;
     let context = TestContext {
-        origin: Origin::Capture { path: "evil\x1b[2J.pcap".to_owned(), interfaces: Vec::new() },
+        origin: Origin::Capture(CaptureOrigin {
+            path: "evil\x1b[2J.pcap".to_owned(),
+            ..CaptureOrigin::default()
+        }),
         ..TestContext::live("")
     };
     insta::assert_snapshot!(draw(&context.take(&mut fake, None), None, Style::plain(100)));
@@ -224,7 +227,7 @@ fn no_line_is_wider_than_the_width() {
 fn wide_characters_count_as_two_columns() {
     let mut context = TestContext::live("");
     for path in ["捕获/握手.pcap", "捕获文件/北京/握手记录.pcap"] {
-        context.origin = Origin::Capture { path: path.to_owned(), interfaces: Vec::new() };
+        context.origin = Origin::Capture(CaptureOrigin { path: path.to_owned(), ..CaptureOrigin::default() });
         let shown = draw(&context.take(&mut Fake::new(), None), None, Style::plain(40));
         assert!(shown.contains(path), "{shown}");
         let over: Vec<&str> = shown.lines().filter(|each| each.width() > 40).collect();

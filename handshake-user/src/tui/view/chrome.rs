@@ -20,7 +20,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let mut start = vec![pen.span("handshake", Tone::Strong)];
     let filter = &snapshot.context.filter;
     let (names, hooks) = match &snapshot.context.origin {
-        Origin::Capture { path, .. } => (path.clone(), Vec::new()),
+        Origin::Capture(capture) => (capture.path.clone(), Vec::new()),
         Origin::Live { interfaces } => named(interfaces),
     };
     let ports = filter.ports.iter().map(|range| format!("port {range}"));

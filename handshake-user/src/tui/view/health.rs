@@ -52,7 +52,7 @@ fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     };
     let mut lines = vec![pen.line([(format!(" {word}"), tone)])];
     let cells: Vec<(String, u64)> =
-        snapshot.losses().into_iter().map(|(name, lost)| (name.to_owned(), lost)).collect();
+        snapshot.losses().into_iter().map(|loss| (loss.reason.to_owned(), loss.count)).collect();
     lines.extend(grid(pen, &cells, true));
     lines
 }

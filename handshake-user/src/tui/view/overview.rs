@@ -191,8 +191,8 @@ fn others(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
 
 /// The losses that make the figures inexact; empty without any.
 fn lost(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
-    let lost = scene.snapshot.losses().into_iter().filter(|(_, lost)| *lost != 0);
-    let shown: Vec<String> = lost.map(|(name, lost)| format!("{name} {}", group(lost))).collect();
+    let lost = scene.snapshot.losses().into_iter().filter(|loss| loss.count != 0);
+    let shown: Vec<String> = lost.map(|loss| format!("{} {}", loss.reason, group(loss.count))).collect();
     if shown.is_empty() {
         return Vec::new();
     }

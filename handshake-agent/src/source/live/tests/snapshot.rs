@@ -85,7 +85,7 @@ fn context() -> Arc<RunContext> {
 
 /// Checks that the snapshot has these flows and no others, in the sums and in the rows of the services.
 fn assert_holds(snapshot: &Snapshot) {
-    assert!(snapshot.losses().iter().all(|(_, lost)| *lost == 0), "{:?}", snapshot.losses());
+    assert!(snapshot.is_exact(), "{:?}", snapshot.losses());
     assert_eq!((snapshot.table.used, snapshot.unsettled), (FLOWS.into(), 0));
     assert_eq!(snapshot.tcp.books, books(FLOWS));
     let mut services: Vec<_> = snapshot.services.iter().map(|row| (row.service, row.books)).collect();

@@ -7,12 +7,13 @@ use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
-    EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, Snapshot,
+    CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, Snapshot,
 };
+use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::Counter;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::{report, write_check, write_flow, write_report_with_flows};
 use super::{capture, take};
@@ -131,10 +132,53 @@ fn each_field_of_a_report_has_a_row() {
     let live = report(&now, Some(&Interval::between(&before, &now)));
     let of_capture = take(&mut Fake::new(), capture());
     let capture = written(|out| write_report_with_flows(out, &of_capture, &View::of(&of_capture), &[]));
-    assert_same(&all_paths(&[live.clone(), capture]), &fields("## A report"));
+    let of_poor_capture = report(&take(&mut Fake::new(), poor_capture()), None);
+    assert_same(&all_paths(&[live.clone(), capture, of_poor_capture]), &fields("## A report"));
 
     let services = live["services"].as_array().expect("an array");
     assert_same(&all_paths(services), &fields("## A service"));
+}
+
+/// A capture that lacks everything that a capture can lack.
+fn poor_capture() -> Origin {
+    let mut capture = CaptureOrigin { cut_headers: 3, ..CaptureOrigin::default() };
+    let condition = &mut capture.condition;
+    (condition.damaged, condition.truncated) = (true, true);
+    (condition.dropped, condition.untimed) = (Some(9_000), 4);
+    condition.skipped = [(9, 3), (105, 4)].into();
+    condition.out_of_order = Some(OutOfOrder { packets: 2, first: 17 });
+    condition.clock = ClockSteps { steps_back: 7, largest_ns: 1_500 };
+    Origin::Capture(capture)
+}
+
+#[test]
+fn a_capture_says_what_it_lacks() {
+    let report = report(&take(&mut Fake::new(), poor_capture()), None);
+    let source = json!({
+        "kind": "capture", "path": "", "damaged": true, "truncated": true, "dropped": 9_000,
+        "skipped": [{"link_type": 9, "packets": 3}, {"link_type": 105, "packets": 4}],
+        "cut_headers": 3, "untimed": 4, "out_of_order": {"packets": 2, "first": 17},
+        "clock": {"steps_back": 7, "largest_ns": 1_500},
+    });
+    assert_eq!((&report["source"], &report["exact"]), (&source, &json!(false)));
+    let reasons = report["inexact"].as_array().expect("an array").iter();
+    let reasons: Vec<_> = reasons.map(|each| (each["reason"].as_str(), each["count"].as_u64())).collect();
+    let expected = [
+        ("capture_damaged", 1),
+        ("capture_truncated", 1),
+        ("capture_dropped", 9_000),
+        ("skipped_link_type", 7),
+        ("cut_headers", 3),
+    ];
+    assert_eq!(reasons, expected.map(|(reason, count)| (Some(reason), Some(count))));
+}
+
+#[test]
+fn each_reason_for_an_inexact_report_has_a_row() {
+    let rows = table(section(JSON, "### What makes a report inexact"), "reason ");
+    let rows: Vec<&str> = rows.iter().map(|row| code(&row[0])[0]).collect();
+    let losses = take(&mut Fake::new(), poor_capture()).losses();
+    assert_eq!(rows, losses.iter().map(|loss| loss.reason).collect::<Vec<_>>());
 }
 
 #[test]
