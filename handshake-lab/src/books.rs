@@ -1,5 +1,5 @@
 //! Checks what holds in every report: the identities, the sum over packet classes, the sums over interfaces,
-//! and that `exact` follows from the losses.
+//! and that `exact` and `inexact` follow from the losses.
 
 use std::sync::LazyLock;
 
@@ -39,7 +39,7 @@ fn paths<V>(protocol: &str, row: &Row<V>) -> Vec<String> {
     }
 }
 
-/// The losses: a report is exact while all of these are 0.
+/// The losses of every report. It is exact while all of these are 0, and a capture lacks nothing.
 const LOSSES: [&str; 6] =
     ["untracked", "contended", "tcp.evicted", "udp.evicted", "lost_events", "lost_before_hook"];
 
@@ -75,9 +75,21 @@ pub fn check(report: &Value) -> Result<()> {
         let (left, right) = (figure(report, whole)?, sum(report, parts)?);
         ensure!(left == right, "{whole} is {left}, but its parts add up to {right} in {report}");
     }
-    let lost = sum(report, &LOSSES)?;
+    let lost = sum(report, &LOSSES)? + lacks(&report["source"]);
     ensure!(report["exact"] == (lost == 0), "exact is {}, but the losses are {lost}", report["exact"]);
+    let reasons = report["inexact"].as_array().context("the report has no inexact")?;
+    let told: u64 = reasons.iter().map(|reason| figure(reason, "count")).sum::<Result<_>>()?;
+    ensure!(told == lost, "inexact has {told}, but the losses are {lost} in {report}");
     interfaces(report)
+}
+
+/// What a capture lacks: damage and a cut count 1, packets each.
+fn lacks(source: &Value) -> u64 {
+    let count = |value: &Value| value.as_u64().unwrap_or_else(|| value.as_bool().unwrap_or(false).into());
+    let skipped = source["skipped"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let skipped = skipped.iter().map(|each| count(&each["packets"]));
+    let names = ["damaged", "truncated", "dropped", "cut_headers"];
+    skipped.chain(names.map(|name| count(&source[name]))).sum()
 }
 
 /// Checks that the interfaces' packets add up to the report's.
@@ -102,7 +114,7 @@ mod tests {
 
     /// A report whose figures are all 0.
     fn empty() -> Value {
-        let mut report = json!({"exact": true});
+        let mut report = json!({"exact": true, "inexact": []});
         let wholes = ["tcp.attempts", "tcp.half_open.now", "udp.flows", "packets.total"];
         parts().chain(wholes).for_each(|path| set(&mut report, path, 0));
         report
@@ -124,6 +136,23 @@ mod tests {
             let mut report = empty();
             set(&mut report, path, 1);
             assert!(check(&report).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_capture_that_lacks_something_is_not_exact() {
+        for (name, lack, count) in [
+            ("damaged", json!(true), 1),
+            ("dropped", json!(9), 9),
+            ("skipped", json!([{"link_type": 9, "packets": 2}, {"link_type": 105, "packets": 3}]), 5),
+        ] {
+            let mut report = empty();
+            report["source"][name] = lack;
+            assert!(check(&report).is_err(), "{name}: exact is true");
+            report["exact"] = json!(false);
+            assert!(check(&report).is_err(), "{name}: inexact is empty");
+            report["inexact"] = json!([{"count": count}]);
+            check(&report).expect(name);
         }
     }
 

@@ -54,14 +54,11 @@ impl Made {
 
     /// Writes a pcap file of these frames, with nanoseconds.
     pub(crate) fn record(name: &str, frames: &[Recorded]) -> Result<Self> {
-        // The magic number, version 2.4, UTC, and a snap length that cuts nothing.
-        let mut bytes = words(&[NANOSECONDS, 4 << 16 | 2, 0, 0, 262_144, LINKTYPE_ETHERNET]);
-        for frame in frames {
-            let seconds = u32::try_from(frame.time_ns / 1_000_000_000)?;
-            let rest = u32::try_from(frame.time_ns % 1_000_000_000)?;
-            bytes.extend(words(&[seconds, rest, u32::try_from(frame.bytes.len())?, frame.length]));
-            bytes.extend(&frame.bytes);
-        }
+        Self::write(name, &pcap(LINKTYPE_ETHERNET, frames)?)
+    }
+
+    /// Writes a file with this content.
+    pub(crate) fn write(name: &str, bytes: &[u8]) -> Result<Self> {
         let file = std::env::temp_dir().join(format!("handshake-{}-{name}.pcap", std::process::id()));
         fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
         Ok(Self(file))
@@ -83,9 +80,24 @@ impl Drop for Made {
 const NANOSECONDS: u32 = 0xa1b2_3c4d;
 /// The magic number of pcap with microseconds.
 const MICROSECONDS: u32 = 0xa1b2_c3d4;
-const LINKTYPE_ETHERNET: u32 = 1;
+/// The link type of Ethernet.
+pub(crate) const LINKTYPE_ETHERNET: u32 = 1;
 
-fn words(words: &[u32]) -> Vec<u8> {
+/// A pcap file of these frames, with nanoseconds.
+pub(crate) fn pcap(link_type: u32, frames: &[Recorded]) -> Result<Vec<u8>> {
+    // The magic number, version 2.4, UTC, and a snap length that cuts nothing.
+    let mut bytes = words(&[NANOSECONDS, 4 << 16 | 2, 0, 0, 262_144, link_type]);
+    for frame in frames {
+        let seconds = u32::try_from(frame.time_ns / 1_000_000_000)?;
+        let rest = u32::try_from(frame.time_ns % 1_000_000_000)?;
+        bytes.extend(words(&[seconds, rest, u32::try_from(frame.bytes.len())?, frame.length]));
+        bytes.extend(&frame.bytes);
+    }
+    Ok(bytes)
+}
+
+/// The words in little-endian order.
+pub(crate) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 

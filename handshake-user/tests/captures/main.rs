@@ -3,6 +3,7 @@
 //! The captures are in the folder that `HANDSHAKE_CAPTURES` names, by default one beside the project; without
 //! them these tests count as skipped.
 
+mod condition;
 mod expected;
 mod hostile;
 mod live;
