@@ -3,63 +3,83 @@
 use std::borrow::Cow;
 use std::slice;
 
-use pcap_parser::{
-    LegacyPcapBlock, PcapHeader, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified,
-    parse_pcap_header,
-};
+use pcap_parser::{PcapHeader, parse_pcap_header};
 
-use crate::record::{CaptureInterface, Extent, MAX_RECORD, Parsed, RawPacket, complete, extent, whole};
+use crate::record::{CaptureInterface, Extent, MAX_RECORD, RawPacket, complete, extent, whole};
 use crate::stream::{Stop, StreamWindow};
 
 /// The largest packet, in bytes, that libpcap and Wireshark accept from a file whose snap length is smaller.
 const USUAL_SNAP_LENGTH: u32 = 262_144;
 /// Length of the file header, bytes.
 const HEADER: usize = 24;
-
-type Parse = for<'a> fn(&'a [u8]) -> Parsed<'a, LegacyPcapBlock<'a>>;
+/// The magic number of the modified format, with longer record headers, in big-endian order. The parser knows
+/// the little-endian one alone.
+const MODIFIED_BIG_ENDIAN: [u8; 4] = [0xa1, 0xb2, 0xcd, 0x34];
+/// The magic number of the usual format in big-endian order.
+const BIG_ENDIAN: [u8; 4] = [0xa1, 0xb2, 0xc3, 0xd4];
 
 /// Reads the records of one pcap file.
 pub(crate) struct Classic {
-    parse: Parse,
+    is_big_endian: bool,
     /// Bytes of a record that precede the packet.
     record_header: usize,
     /// Nanoseconds per unit of the time stamp's second word.
     unit_ns: u32,
+    lengths: Lengths,
     snap_length: u32,
     interface: CaptureInterface,
+}
+
+/// The order of a record's two lengths (`lengths_swapped` in libpcap's sf-pcap.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lengths {
+    /// The captured length, then that on the wire.
+    CapturedFirst,
+    /// The other way round, as written before version 2.3 and in version 543.0 of DG/UX.
+    WireFirst,
+    /// The captured length is the smaller one: version 2.3 was written both ways.
+    SmallerCaptured,
+}
+
+/// The fields of a record's header.
+struct RecordHeader {
+    seconds: u32,
+    fraction: u32,
+    captured: u32,
+    length: u32,
 }
 
 impl Classic {
     /// Reads the header at the window's start.
     pub(crate) fn detect(window: &mut StreamWindow) -> Result<Self, Stop> {
         let length = whole(window, HEADER, |input| {
-            extent(input, parse_pcap_header(input), "").map_err(|_| Stop::Damaged(unknown_format(input)))
+            extent(input, parse_pcap_header(&usual(input)), "")
+                .map_err(|_| Stop::Damaged(unknown_format(input)))
         })?;
-        let header = complete(parse_pcap_header(window.take(length)), "an invalid header")?;
-        // Version 543.0 was written by an old vendor's libpcap; libpcap still reads it as 2.4.
-        if !matches!(header.version_major, 2 | 543) {
-            let (major, minor) = (header.version_major, header.version_minor);
-            return Err(Stop::Damaged(Cow::Owned(format!(
-                "it has the unknown pcap version {major}.{minor}"
-            ))));
-        }
-        Ok(Self::new(&header))
+        let head = window.take(length);
+        let is_modified = head.starts_with(&MODIFIED_BIG_ENDIAN);
+        let head = usual(head);
+        let header = complete(parse_pcap_header(&head), "an invalid header")?;
+        let lengths = match (header.version_major, header.version_minor) {
+            (2, ..3) | (543, _) => Lengths::WireFirst,
+            (2, 3) => Lengths::SmallerCaptured,
+            (2, _) => Lengths::CapturedFirst,
+            (major, minor) => {
+                let reason = format!("it has the unknown pcap version {major}.{minor}");
+                return Err(Stop::Damaged(Cow::Owned(reason)));
+            }
+        };
+        Ok(Self::new(&header, is_modified, lengths))
     }
 
-    fn new(header: &PcapHeader) -> Self {
-        let (parse, record_header): (Parse, usize) = if header.is_modified_format() {
-            (parse_pcap_frame_modified, 24)
-        } else if header.is_bigendian() {
-            (parse_pcap_frame_be, 16)
-        } else {
-            (parse_pcap_frame, 16)
-        };
+    fn new(header: &PcapHeader, is_modified: bool, lengths: Lengths) -> Self {
         // The upper half of the field holds the length of the frame check sequence, and reserved bits.
         let [low, high, ..] = header.network.0.to_le_bytes();
         Self {
-            parse,
-            record_header,
+            is_big_endian: header.is_bigendian(),
+            record_header: if is_modified || header.is_modified_format() { 24 } else { 16 },
             unit_ns: if header.is_nanosecond_precision() { 1 } else { 1_000 },
+            lengths,
             snap_length: header.snaplen,
             interface: CaptureInterface { name: None, link_type: u16::from_le_bytes([low, high]) },
         }
@@ -72,23 +92,54 @@ impl Classic {
     }
 
     pub(crate) fn extent(&self, input: &[u8]) -> Result<Extent, Stop> {
-        extent(input, (self.parse)(input), "an invalid record")
+        let Some(header) = self.record(input) else {
+            return Ok(Extent::Missing(self.record_header - input.len()));
+        };
+        let length = self.record_header.saturating_add(header.captured as usize);
+        Ok(match length.checked_sub(input.len()) {
+            Some(more @ 1..) => Extent::Missing(more),
+            Some(0) | None => Extent::Whole(length),
+        })
     }
 
     pub(crate) fn decode(&self, record: &[u8]) -> Result<RawPacket, Stop> {
-        let block = complete((self.parse)(record), "an invalid record")?;
-        let within_second = i128::from(block.ts_usec) * i128::from(self.unit_ns);
+        let header = self.record(record).ok_or_else(|| Stop::damaged("an invalid record"))?;
+        let within_second = i128::from(header.fraction) * i128::from(self.unit_ns);
         Ok(RawPacket {
             interface: 0,
             section: 0,
-            time: Some(i128::from(block.ts_sec) * 1_000_000_000 + within_second),
+            time: Some(i128::from(header.seconds) * 1_000_000_000 + within_second),
             data: self.record_header..record.len(),
-            length: block.origlen,
+            length: header.length,
         })
+    }
+
+    /// The header that `input` begins with; `None` if it is not complete.
+    fn record(&self, input: &[u8]) -> Option<RecordHeader> {
+        let (words, _) = input.get(..self.record_header)?.as_chunks();
+        let word = |at: usize| -> Option<u32> {
+            let bytes = *words.get(at)?;
+            Some(if self.is_big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+        };
+        let (first, second) = (word(2)?, word(3)?);
+        let (captured, length) = match self.lengths {
+            Lengths::CapturedFirst => (first, second),
+            Lengths::WireFirst => (second, first),
+            Lengths::SmallerCaptured => (first.min(second), first.max(second)),
+        };
+        Some(RecordHeader { seconds: word(0)?, fraction: word(1)?, captured, length })
     }
 
     pub(crate) fn interfaces(&self) -> &[CaptureInterface] {
         slice::from_ref(&self.interface)
+    }
+}
+
+/// The header with the usual magic number where it has the modified one in big-endian order.
+fn usual(head: &[u8]) -> Cow<'_, [u8]> {
+    match head.strip_prefix(&MODIFIED_BIG_ENDIAN) {
+        Some(rest) => Cow::Owned([&BIG_ENDIAN, rest].concat()),
+        None => Cow::Borrowed(head),
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use handshake_common::wire::Link;
 
-use self::build::{Blocks, Order, Sample, classic, frames, gzip, samples, table};
+use self::build::{Blocks, Order, Sample, classic, frames, gzip, modified, of_version, samples, seen, table};
 use crate::{Capture, CaptureError, ClockSteps, Condition, OutOfOrder, Warning, link};
 
 /// A packet with all fields that the reader returns.
@@ -122,6 +122,34 @@ fn concatenated_gzip_members_are_one_file() {
     let Sample { bytes, packets, .. } = samples().remove(0);
     let (head, tail) = bytes.split_at(bytes.len() / 2);
     assert_eq!(good(&[gzip(head), gzip(tail)].concat()), (packets, vec![]));
+}
+
+/// Two of the frames are longer on the wire than in the capture, so that the order of the lengths matters.
+#[test]
+fn old_versions_have_their_lengths_the_other_way_round() {
+    let rows = [
+        ((2, 0), true),
+        ((2, 2), true),
+        ((2, 3), true),
+        ((2, 3), false),
+        ((2, 4), false),
+        ((2, 5), false),
+        ((543, 0), true),
+    ];
+    for order in [Order::Little, Order::Big] {
+        for (version, swapped) in rows {
+            let bytes = of_version(order, version, swapped, &frames());
+            assert_eq!(good(&bytes), (seen(&frames(), None), vec![]), "{version:?} {swapped} {order:?}");
+        }
+        assert_ne!(good(&of_version(order, (2, 4), true, &frames())).1, [], "2.4 has one order");
+    }
+}
+
+#[test]
+fn the_modified_format_is_read_in_both_byte_orders() {
+    for order in [Order::Little, Order::Big] {
+        assert_eq!(good(&modified(order, &frames())), (seen(&frames(), None), vec![]), "{order:?}");
+    }
 }
 
 #[test]

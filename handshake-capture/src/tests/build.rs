@@ -57,7 +57,7 @@ pub(super) fn frames() -> Vec<Given> {
     ]
 }
 
-fn seen(given: &[Given], name: Option<&str>) -> Vec<Seen> {
+pub(super) fn seen(given: &[Given], name: Option<&str>) -> Vec<Seen> {
     let packet = |given: &Given| Seen {
         time_ns: u64::from(given.seconds) * 1_000_000_000 + u64::from(given.nanoseconds),
         link: Link::Ethernet,
@@ -89,6 +89,33 @@ pub(super) fn classic(order: Order, nanoseconds: bool, network: u32, packets: &[
             bytes.extend(word(value));
         }
         bytes.extend(&packet.bytes);
+    }
+    bytes
+}
+
+/// The same file in another version, with the two lengths of its records in the other order if `swapped`.
+pub(super) fn of_version(order: Order, version: (u16, u16), swapped: bool, packets: &[Given]) -> Vec<u8> {
+    let mut bytes = classic(order, false, 1, &[]);
+    bytes[4..6].copy_from_slice(&order.bytes(version.0.to_le_bytes()));
+    bytes[6..8].copy_from_slice(&order.bytes(version.1.to_le_bytes()));
+    for packet in packets {
+        let mut record = classic(order, false, 1, std::slice::from_ref(packet)).split_off(24);
+        if swapped {
+            record[8..16].rotate_left(4);
+        }
+        bytes.extend(record);
+    }
+    bytes
+}
+
+/// A file of the modified format: records have eight more bytes before the packet.
+pub(super) fn modified(order: Order, packets: &[Given]) -> Vec<u8> {
+    let mut bytes = order.bytes(0xa1b2_cd34_u32.to_le_bytes()).to_vec();
+    bytes.extend(&classic(order, false, 1, &[])[4..]);
+    for packet in packets {
+        let record = classic(order, false, 1, std::slice::from_ref(packet)).split_off(24);
+        let (header, data) = record.split_at(16);
+        bytes.extend([header, &[0xee; 8], data].concat());
     }
     bytes
 }
