@@ -20,6 +20,8 @@ pub(super) struct Transport {
     pub(super) end: u32,
     /// More fragments follow, so a header may run past `end`.
     pub(super) first_fragment: bool,
+    /// The IP header does not say its length (0): a jumbogram or a super-packet.
+    pub(super) is_unsized: bool,
 }
 
 /// Extension headers that are walked; a longer chain is `ip_other`. RFC 8200 §4.1 recommends an
@@ -177,6 +179,7 @@ pub(super) fn ipv4_behind<F: Frame>(
         offset: offset + ip_header,
         end: offset + length,
         first_fragment: header.more_fragments(),
+        is_unsized: header.total_length.get() == 0,
     })
 }
 
@@ -221,6 +224,7 @@ pub(super) fn ipv6_without_extensions<F: Frame>(
         offset: behind,
         end,
         first_fragment: false,
+        is_unsized: header.payload_length.get() == 0,
     }
 }
 
@@ -325,6 +329,7 @@ fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatag
         offset: offset + IPV6_LENGTH,
         end,
         first_fragment: false,
+        is_unsized: false,
     };
     walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport)?;
     Ok(QuotedDatagram {

@@ -121,7 +121,9 @@ pub(super) fn udp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
         return Err(Class::Malformed);
     }
     let header: UdpHeader = frame.read(transport.offset)?;
-    if u32::from(header.length.get()) < UDP_LENGTH {
+    // A jumbogram says 0 here as in the IP header (RFC 2675 §4).
+    let length = u32::from(header.length.get());
+    if length < UDP_LENGTH && (length != 0 || !transport.is_unsized) {
         return Err(Class::Malformed);
     }
     packet.source_port = header.source_port.get();

@@ -27,6 +27,10 @@ const SLL_LENGTH: u32 = fixed_part::<Sll>();
 const SLL2_LENGTH: u32 = fixed_part::<Sll2>();
 const LOOPBACK_LENGTH: u32 = fixed_part::<U32>();
 
+const AF_INET: u32 = 2;
+/// That of NetBSD, OpenBSD and IRIX.
+const AF_INET6: u32 = 24;
+
 /// EtherTypes (IEEE 802's registry).
 pub(super) mod ethertype {
     pub(in crate::wire) const IPV4: u16 = 0x0800;
@@ -78,8 +82,8 @@ pub(super) fn read<F: Frame>(frame: &F, link: Link) -> Result<NetworkLayer, Clas
         Link::LinuxSll => tagged(frame, frame.read::<Sll>(0)?.protocol.get(), SLL_LENGTH),
         Link::LinuxSll2 => tagged(frame, frame.read::<Sll2>(0)?.protocol.get(), SLL2_LENGTH),
         Link::Ip => bare(frame),
-        Link::BsdNull => loopback(frame.read::<U32>(0)?.get(), true),
-        Link::BsdLoop => loopback(frame.read::<U32>(0)?.get(), false),
+        Link::BsdNull => loopback(null_family(frame.read::<U32>(0)?.get())),
+        Link::BsdLoop => loopback(frame.read::<U32>(0)?.get()),
     }
 }
 
@@ -118,14 +122,27 @@ fn bare<F: Frame>(frame: &F) -> Result<NetworkLayer, Class> {
 }
 
 /// The BSDs agree on AF_INET and not on AF_INET6: 24 is NetBSD's and OpenBSD's, 28 FreeBSD's, 30 Darwin's.
-///
-/// Families are small, so a number with high bits was written by a machine of the other byte order.
 #[inline(always)]
-const fn loopback(family: u32, either_order: bool) -> Result<NetworkLayer, Class> {
-    let family = if either_order && family > 0xffff { family.swap_bytes() } else { family };
+const fn loopback(family: u32) -> Result<NetworkLayer, Class> {
     match family {
-        2 => Ok(NetworkLayer { family: Family::V4, offset: LOOPBACK_LENGTH }),
-        24 | 28 | 30 => Ok(NetworkLayer { family: Family::V6, offset: LOOPBACK_LENGTH }),
+        AF_INET => Ok(NetworkLayer { family: Family::V4, offset: LOOPBACK_LENGTH }),
+        AF_INET6 | 28 | 30 => Ok(NetworkLayer { family: Family::V6, offset: LOOPBACK_LENGTH }),
         _ => Err(Class::NonIp),
+    }
+}
+
+/// The family that the header of a LINKTYPE_NULL frame says, read in network byte order.
+///
+/// Some writers put another header there (Wireshark's packet-null.c): PPP's (RFC 1662), Cisco's HDLC, an
+/// EtherType behind two zero bytes (libpcap on Linux before 0.8), or a family of 16 bits (IRIX). Families are
+/// small, so of the others one with high bits was written by a machine of the other byte order.
+#[inline(always)]
+const fn null_family(header: u32) -> u32 {
+    match header {
+        0x0000_0800 | 0xff03_0021 | 0x0f00_0800 => AF_INET,
+        0x0000_86dd | 0xff03_0057 | 0x0f00_86dd => AF_INET6,
+        ..0x1_0000 => header,
+        0x1_0000..0x100_0000 if header & 0xffff == 0 => header >> 16,
+        0x1_0000.. => header.swap_bytes(),
     }
 }

@@ -245,6 +245,29 @@ fn loopback_families_are_those_of_every_bsd_in_either_byte_order() {
 }
 
 #[test]
+fn other_headers_in_the_place_of_a_family_say_ip_where_they_do() {
+    let (v4, v6) = (Family::V4 as u8, Family::V6 as u8);
+    for (header, family) in [
+        (0x0000_0800_u32, v4),
+        (0x0000_86dd, v6),
+        (0xff03_0021, v4),
+        (0xff03_0057, v6),
+        (0x0f00_0800, v4),
+        (0x0f00_86dd, v6),
+        (0x0002_0000, v4),
+        (0x0018_0000, v6),
+        (0x0000_0806, 0),
+        (0xff03_c021, 0),
+        (0x0f00_0806, 0),
+        (0x0002_0001, 0),
+        (0x0007_0000, 0),
+    ] {
+        let parsed = |link| parse(&Slice::whole(&header.to_be_bytes()), link).family;
+        assert_eq!((parsed(Link::BsdNull), parsed(Link::BsdLoop)), (family, 0), "{header:08x}");
+    }
+}
+
+#[test]
 fn the_family_is_counted_as_soon_as_it_is_announced() {
     for (frame, family) in [(ipv4(ethernet()), Family::V4), (ipv6(ethernet()), Family::V6)] {
         let packet = parse(&Slice::whole(&frame.bytes()[..14]), Link::Ethernet);
@@ -439,6 +462,24 @@ fn a_udp_length_below_eight_is_malformed() {
         frame.bytes_mut()[at] = length;
         let expected = if length < 8 { Class::Malformed } else { Class::Udp };
         assert_eq!(class(Link::Ethernet, &frame), expected, "length {length}");
+    }
+}
+
+/// RFC 2675 §4. The frame says how long it is.
+#[test]
+fn a_udp_length_of_zero_is_right_where_ip_has_none_either() {
+    for (ip, length_at) in
+        [(ipv4(ethernet()), 2), (ipv6(ethernet()), 4), (ipv6(ethernet()).extension(0, 0), 4)]
+    {
+        let mut frame = ip.udp().payload(&[0; 4]);
+        let (network, transport) = (frame.network(), frame.transport());
+        let sized = parse(&frame.frame(), Link::Ethernet);
+        frame.bytes_mut()[transport + 4..][..2].fill(0);
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "IP has a length");
+        frame.bytes_mut()[network + length_at..][..2].fill(0);
+        assert_eq!(parse(&frame.frame(), Link::Ethernet), sized);
+        frame.bytes_mut()[transport + 5] = 7;
+        assert_eq!(class(Link::Ethernet, &frame), Class::Malformed, "a length that cannot be");
     }
 }
 
