@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use handshake_common::abi::{Counter, CounterBlock, Histogram, Service};
 use handshake_common::record::{Clocks, Now};
-use handshake_common::verdict::{Cause, Leg, Sign, Verdict};
+use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 
 use crate::error::Error;
 use crate::model::books::word;
@@ -141,9 +141,22 @@ impl Snapshot {
         self.losses().iter().all(|loss| loss.count == 0)
     }
 
-    /// What can make a report of this origin inexact, whether it occurred or not.
+    /// What can make a report of this origin inexact, whether it occurred or not: the one list that all outputs
+    /// derive from.
     pub fn losses(&self) -> Vec<Loss> {
-        loss::all(self)
+        let (tcp, udp) = (Verdict::Evicted, UdpVerdict::Evicted);
+        let mut all = vec![
+            Loss::new("untracked", self.untracked, loss::UNTRACKED),
+            Loss::new("contended", self.contended, loss::CONTENDED),
+            Loss::new("evicted", self.tcp.verdict(tcp), tcp.sentence()),
+            Loss::new("udp.evicted", self.udp.books.verdict(udp), udp.sentence()),
+            Loss::new("lost_events", self.lost_events, loss::LOST_EVENTS),
+            Loss::new("lost_before_hook", self.lost_before_hook, loss::LOST_BEFORE_HOOK),
+        ];
+        if let Origin::Capture(capture) = &self.context.origin {
+            all.extend(loss::of_capture(capture));
+        }
+        all
     }
 
     /// The length of the run, ns.
