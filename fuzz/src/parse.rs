@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use handshake_common::flow::Family;
 use handshake_common::wire::{
-    self, Class, Frame, Link, OFFSET_LIMIT, Packet, TCP, Truncated, UDP, note, quote,
+    self, Class, Frame, Link, OFFSET_LIMIT, Packet, TCP, Truncated, UDP, mark, note, quote,
 };
 use zerocopy::FromBytes;
 
@@ -101,7 +101,7 @@ impl Frame for Watched<'_> {
 /// Checks what must hold for every packet from `wire::parse`, whatever its input.
 pub(crate) fn check(packet: &Packet) {
     let class = Class::ALL[usize::from(packet.class)];
-    assert_eq!((packet.segments, packet.point, packet.reserved), (1, 0, 0), "{packet:?}");
+    assert_eq!((packet.segments, packet.point, packet.marks & !mark::TO_GROUP), (1, 0, 0), "{packet:?}");
     assert_eq!(packet.protocol, protocol_of(class, packet), "{packet:?}");
     if is_tcp(class) {
         assert_eq!(class, class_of(packet.flags), "{packet:?}");

@@ -139,7 +139,7 @@ impl Fake {
                 port: socket.port(),
                 protocol: if row < FIRST_UDP_ROW { TCP } else { UDP },
                 family: family as u8,
-                reserved: 0,
+                searched_jiffies: 0,
                 gauges: [0; SERVICE_GAUGES],
             },
         ));
@@ -198,7 +198,10 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
     };
     let ((from, family), (to, _)) = (end(initiator), end(responder));
     let (key, sender) = FlowKey::of((&from.0, from.1), (&to.0, to.1), family, state.is_udp());
-    let flags = if sender == End::High { tag::INITIATOR_HIGH } else { 0 };
+    let high = if sender == End::High { tag::INITIATOR_HIGH } else { 0 };
+    let answered = if state == State::SynReceived { tag::SYN_ACK_TIMED } else { 0 };
+    let timed = if state.is_completed() { tag::SYN_ACK_TIMED | tag::ACK_TIMED } else { answered };
+    let flags = high | timed;
     Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail }
 }
 

@@ -46,6 +46,8 @@ pub struct Rules {
     pub idle_after: Duration,
     /// Whether only one direction is visible: completion is then inferred from the initiator's packets.
     pub one_sided: bool,
+    /// Whether incoming segments with a wrong TCP checksum prove nothing.
+    pub verify_checksums: bool,
 }
 
 impl Default for Rules {
@@ -56,6 +58,7 @@ impl Default for Rules {
             udp_idle: defaults::UDP_IDLE,
             idle_after: defaults::IDLE_AFTER,
             one_sided: false,
+            verify_checksums: false,
         }
     }
 }

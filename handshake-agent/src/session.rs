@@ -87,6 +87,7 @@ impl Session {
             );
         }
         let mut live = Live::load(OBJECT, &settings(options, plan))?;
+        live.know_addresses_by(|| interface::read_addresses().ok())?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
         let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;
         live.count_losses_by(losses(indexes(&attached).collect()));

@@ -66,16 +66,31 @@ pub trait Source {
 }
 
 /// The valid rows of a service table with their numbers: those of services, and the `other` row of each half
-/// if it counts anything.
+/// if it counts anything. What a row has counted moves to `other` when the row is given to another service: no
+/// reading has it twice. Where such exchanges come too often to read between two of them, what they move may be
+/// missing in one reading.
 fn service_rows(rows: &[ServiceRow]) -> Vec<(u16, Service)> {
-    let other = |row: &ServiceRow| {
-        let row = row.copy();
-        row.gauges.iter().any(|gauge| *gauge != 0).then_some(row)
+    let numbered: Vec<(&ServiceRow, u16)> = rows.iter().zip(0..).collect();
+    numbered.chunks(SERVICES as usize / 2).flat_map(half_of_rows).collect()
+}
+
+/// The same of one protocol, whose first row is `other`.
+fn half_of_rows(rows: &[(&ServiceRow, u16)]) -> Vec<(u16, Service)> {
+    /// Readings until one falls between two exchanges. A reading takes some 100 µs, and an exchange is rare.
+    const READINGS: usize = 10;
+    let Some(((other, first), services)) = rows.split_first() else { return Vec::new() };
+    let read = || {
+        let sum = other.copy();
+        let sum = sum.gauges.iter().any(|gauge| *gauge != 0).then_some((*first, sum));
+        let named = services.iter().filter_map(|(row, number)| Some((*number, row.read()?)));
+        sum.into_iter().chain(named).collect::<Vec<_>>()
     };
-    let valid = |(row, number): (&ServiceRow, u16)| {
-        let is_other = u32::from(number) % (SERVICES / 2) == 0;
-        let service = if is_other { other(row) } else { row.read() };
-        service.map(|service| (number, service))
-    };
-    rows.iter().zip(0_u16..).filter_map(valid).collect()
+    for _ in 1..READINGS {
+        let before = other.exchanges();
+        let read = read();
+        if before.is_some() && other.exchanges() == before {
+            return read;
+        }
+    }
+    read()
 }

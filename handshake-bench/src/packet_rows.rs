@@ -275,11 +275,11 @@ const fn family(ip: Ip) -> Family {
 /// every attempt evicted a record.
 fn check_flood(change: &CounterValues, runs: u64) -> Result<()> {
     let of = |counter| change.of(counter);
-    let (attempts, copies, untracked) =
-        (of(Counter::Attempts), of(Counter::SynRetransmits), of(Counter::Untracked));
+    let (attempts, repeats, copies) =
+        (of(Counter::Attempts), of(Counter::SynRetransmits), of(Counter::Copies));
     ensure!(
-        attempts + copies + untracked == runs,
-        "{runs} SYNs were run: {attempts} attempts, {copies} copies, {untracked} untracked"
+        attempts + repeats + copies == runs,
+        "{runs} SYNs were run: {attempts} attempts, {repeats} retransmissions, {copies} copies"
     );
     ensure!(attempts >= runs / 100 * FULL_PERCENT, "only {attempts} attempts of {runs} SYNs");
     let evicted = of(Counter::EvictedHalfOpen) + of(Counter::EvictedExpired);

@@ -40,6 +40,8 @@ pub struct CapturedPacket<'a> {
     /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Packets are in file order, which need not be
     /// time order.
     pub time_ns: u64,
+    /// Whether the record has no time, and `time_ns` is the previous packet's.
+    pub is_untimed: bool,
     /// The type of header that `bytes` begins with.
     pub link: Link,
     /// Number of the interface that it came from, in the order of their first packets, counted from 0 across
@@ -200,6 +202,7 @@ impl Capture {
         let number = self.origins.number(packet.interface, interface, link, bytes);
         CapturedPacket {
             time_ns,
+            is_untimed: packet.time.is_none(),
             link,
             interface: u32::try_from(number).unwrap_or(u32::MAX),
             interface_name: self.origins.name(number),

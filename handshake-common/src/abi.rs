@@ -74,9 +74,22 @@ pub struct Config {
     /// Flows with neither end in one of these are filtered out, where [`option::NETS`] asks for it. The first
     /// without a family ends them.
     pub nets: [Net; MAX_NETS],
-    /// No meaning; zero.
-    pub reserved: u32,
+    /// A segment at another hook point this long after the side's latest is no repeat.
+    pub repeat_within_jiffies: u32,
 }
+
+/// An address of this host: the key of the map `LOCAL`. IPv4: the first word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LocalAddress {
+    /// In host order, most significant word first.
+    pub address: [u32; 4],
+    /// [`Family`](crate::flow::Family) as a number.
+    pub family: u32,
+}
+
+/// Addresses of this host that are known to the programs, at most.
+pub const LOCAL_ADDRESSES: usize = 4096;
 
 /// Words a hash takes: an offset, ten key words (two IPv6 addresses, the ports, the protocol) and one of
 /// padding.
@@ -94,6 +107,8 @@ pub mod option {
     pub const NETS: u32 = 8;
     /// Both clocks stand where a test put them.
     pub const TEST_CLOCK: u32 = 16;
+    /// Segments that come in with a wrong TCP checksum prove nothing.
+    pub const CHECKSUMS: u32 = 32;
     /// Never set, which the verifier does not know: what is mixed with it is any number to it.
     pub const VEIL: u32 = 1 << 31;
 }
@@ -120,14 +135,19 @@ pub struct TcpRecord {
     pub isn_initiator: u32,
     /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged.
     pub isn_responder: u32,
-    /// The other K of two ([`tag::SECOND_K`]), or what an early ACK acknowledged ([`tag::EARLY_ACK`]).
+    /// The other K of two ([`tag::SECOND_K`]), what an early ACK acknowledged ([`tag::EARLY_ACK`]), or the
+    /// number of another SYN ([`tag::OTHER_J`]).
     pub other_ack: u32,
-    /// Bytes of data in the SYN (Fast Open); one segment's at most.
+    /// Bytes of data in the SYN ([`tag::FAST_OPEN`]); one segment's at most. Of an answered attempt without
+    /// such data, and of every completed one: the time of the SYN in `other_ack`, or of the latest SYN or
+    /// SYN+ACK, as [`mark_of`](crate::tcp::mark_of) has it.
     pub syn_data: u16,
-    /// Bytes the responder sent behind its SYN+ACK before completion, saturating: the window of a SYN
-    /// is never scaled (RFC 7323 §2.2), so it cannot have sent more.
+    /// Bytes the responder sent from K+1 on before completion, saturating: the window of a SYN is never
+    /// scaled (RFC 7323 §2.2), so it cannot have sent more. Of a completed one with another SYN in
+    /// `other_ack`: the low half of `ack` when that SYN came.
     pub responder_sent: u16,
-    /// The first valid SYN+ACK, in ticks of 64 ns after `opened_ns`; 0 while there was none.
+    /// The first valid SYN+ACK, in ticks of 64 ns after `opened_ns`; 0 while there was none. With
+    /// [`tag::OTHER_K`] a sequence number.
     pub syn_ack_after: u32,
     /// The latest SYN or SYN+ACK, then what completed or ended the attempt, in ticks of 64 ns after
     /// `opened_ns`.
@@ -154,7 +174,7 @@ pub struct UdpRecord {
     pub bytes: [u64; 2],
     /// Packets from the initiator, and from the responder; modulo 2³².
     pub packets: [u32; 2],
-    /// The first answer, in ticks of 64 ns after `opened_ns`, at least 1 when there was one.
+    /// The first answer, in ticks of 64 ns after `opened_ns`; 0 where there was none, or its time is not known.
     pub answer_after: u32,
     /// No meaning; zero.
     pub reserved: [u8; 3],
@@ -214,46 +234,71 @@ pub struct Flow6 {
 /// The slot's tag: one word that says who owns the slot and how the flow stands.
 ///
 /// ```text
-/// 63            40 39        24 23         8 7     1  0
-/// │ generation     │ service    │ flags      │ state │ locked │
+/// 63         44 43     32 31             8 7     1  0
+/// │ generation  │ service │ flags          │ state │ locked │
 /// ```
 pub mod tag {
     /// Set while one CPU changes the slot.
     pub const LOCKED: u64 = 1;
     /// Where the state begins; 7 bits.
     pub const STATE_SHIFT: u32 = 1;
-    /// Where the flags begin; 16 bits.
+    /// Where the flags begin; 24 bits.
     pub const FLAGS_SHIFT: u32 = 8;
-    /// Where the service's row begins; 16 bits.
-    pub const SERVICE_SHIFT: u32 = 24;
-    /// Where the generation begins; 24 bits. It rises with every publication.
-    pub const GENERATION_SHIFT: u32 = 40;
+    /// The flags' bits, as they lie from [`FLAGS_SHIFT`] on.
+    pub const FLAGS: u32 = (1 << (SERVICE_SHIFT - FLAGS_SHIFT)) - 1;
+    /// Where the service's row begins; 12 bits.
+    pub const SERVICE_SHIFT: u32 = 32;
+    /// Where the generation begins; 20 bits. It rises with every publication.
+    pub const GENERATION_SHIFT: u32 = 44;
 
     /// Flag: the initiator is the key's high end.
-    pub const INITIATOR_HIGH: u16 = 1;
+    pub const INITIATOR_HIGH: u32 = 1;
     /// Flag: completed more than T1 after its first SYN.
-    pub const LATE: u16 = 1 << 1;
+    pub const LATE: u32 = 1 << 1;
     /// Flag: the SYN carried data.
-    pub const FAST_OPEN: u16 = 1 << 2;
+    pub const FAST_OPEN: u32 = 1 << 2;
     /// Flag: both ends sent a SYN.
-    pub const SIMULTANEOUS: u16 = 1 << 3;
+    pub const SIMULTANEOUS: u32 = 1 << 3;
     /// Flag: completed by inference.
-    pub const ONE_SIDED: u16 = 1 << 4;
-    /// Flag: `other_ack` is the K of an earlier SYN+ACK.
-    pub const SECOND_K: u16 = 1 << 5;
+    pub const ONE_SIDED: u32 = 1 << 4;
+    /// Flag: `other_ack` is the K of an earlier SYN+ACK. Of these and the next flag at most one is set alone.
+    pub const SECOND_K: u32 = 1 << 5;
     /// Flag: `other_ack` is what an ACK acknowledged before its SYN+ACK was seen.
-    pub const EARLY_ACK: u16 = 1 << 6;
+    pub const EARLY_ACK: u32 = 1 << 6;
+    /// Both flags: `other_ack` is the number of another SYN.
+    pub const OTHER_J: u32 = SECOND_K | EARLY_ACK;
     /// Flag: segments came out of order; its times are left out.
-    pub const UNTIMED: u16 = 1 << 7;
+    pub const UNTIMED: u32 = 1 << 7;
     /// Flag: of a simultaneous open, the initiator's SYN is acknowledged.
-    pub const INITIATOR_ACKED: u16 = 1 << 8;
+    pub const INITIATOR_ACKED: u32 = 1 << 8;
     /// Flag: of a simultaneous open, the responder's SYN is acknowledged.
-    pub const RESPONDER_ACKED: u16 = 1 << 9;
+    pub const RESPONDER_ACKED: u32 = 1 << 9;
     /// Flag: a SYN of the responder is among the record's `syn`: of a simultaneous open, or a split
     /// handshake.
-    pub const RESPONDER_SYN: u16 = 1 << 10;
+    pub const RESPONDER_SYN: u32 = 1 << 10;
     /// Flag: a RST was seen, valid or not. Nothing here depends on it: Wireshark's completeness does.
-    pub const RESET: u16 = 1 << 11;
+    pub const RESET: u32 = 1 << 11;
+    /// Flag: taken up again after a provisional end, or the first of two Js was the real one.
+    pub const REVISED: u32 = 1 << 12;
+    /// Flag: a SYN+ACK came that fits no J.
+    pub const BAD_SYN_ACK: u32 = 1 << 13;
+    /// Flag: an initiator's ACK came that fits no K.
+    pub const BAD_ACK: u32 = 1 << 14;
+    /// Flag: the time from SYN to SYN+ACK is known: it is in the histogram.
+    pub const SYN_ACK_TIMED: u32 = 1 << 15;
+    /// Flag: the time from SYN+ACK to ACK is known: it is in the histogram.
+    pub const ACK_TIMED: u32 = 1 << 16;
+    /// Flag, with [`COUNTED_J`]: more than two Js were seen. Without it: the SYN in `other_ack` is the
+    /// responder's.
+    pub const FURTHER_J: u32 = 1 << 17;
+    /// Flag: completed after the initiator's RST.
+    pub const INITIATOR_RESET: u32 = 1 << 18;
+    /// Flag: completed after the responder's RST.
+    pub const RESPONDER_RESET: u32 = 1 << 19;
+    /// Flag: the SYN in `other_ack` is in the books as an attempt.
+    pub const COUNTED_J: u32 = 1 << 20;
+    /// Flag: `syn_ack_after` is the K of the SYN+ACK that acknowledges the SYN in `other_ack`.
+    pub const OTHER_K: u32 = 1 << 21;
 }
 
 /// The per-CPU counter block, in the order of [`Counter`].
@@ -311,7 +356,9 @@ pub struct Histogram {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Service {
-    /// 0 free, 1 being written, 2 valid.
+    /// The low byte: 0 free, 1 being written, 2 valid, 3 valid and about to give way. Above it a generation of
+    /// 24 bits, which rises when the row is given to another service, and then the jiffies at which it was
+    /// marked as about to give way. Of `other`: bit 0 while rows are exchanged, above it the number of exchanges.
     pub state: u64,
     /// The responder's address, in host order, most significant word first.
     pub address: [u32; 4],
@@ -321,14 +368,14 @@ pub struct Service {
     pub protocol: u8,
     /// [`Family`](crate::flow::Family) as a number.
     pub family: u8,
-    /// No meaning; zero.
-    pub reserved: u32,
-    /// TCP: [`Counter::Attempts`] to [`Counter::OpenNoAck`]; UDP: [`Counter::UdpFlows`] to
-    /// [`Counter::UdpEvicted`]; each less the first.
+    /// Of `other`: jiffies of the latest search for a row by a flow that proves nothing yet.
+    pub searched_jiffies: u32,
+    /// TCP: [`Counter::Attempts`] to [`Counter::OpenAnswerUnseen`]; UDP: [`Counter::UdpFlows`] to
+    /// [`Counter::UdpUntracked`]; each less the first.
     pub gauges: [u64; SERVICE_GAUGES],
 }
 
-/// Room for the gauges of a service; TCP's identity uses twelve words of it.
+/// Room for the gauges of a service; TCP's identity uses fifteen words of it.
 pub const SERVICE_GAUGES: usize = 20;
 
 /// One finished attempt, through the ring. Eight-byte aligned: the ring's memory is no more.
@@ -390,7 +437,7 @@ pub const LAYOUT: u64 = {
         STRIPES as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
-        3,
+        4,
     ];
     // FNV-1a, a 64-bit word a step.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -410,6 +457,6 @@ const _: () = {
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
     assert!(size_of::<CounterBlock>() == 8 * COUNTERS);
     assert!(size_of::<Service>() == 192 && size_of::<Event>() == 104);
-    assert!(Counter::OpenNoAck as usize - (Counter::Attempts as usize) < SERVICE_GAUGES);
-    assert!(Counter::UdpEvicted as usize - (Counter::UdpFlows as usize) < SERVICE_GAUGES);
+    assert!(Counter::LAST_TCP as usize - (Counter::Attempts as usize) < SERVICE_GAUGES);
+    assert!(Counter::LAST_UDP as usize - (Counter::UdpFlows as usize) < SERVICE_GAUGES);
 };

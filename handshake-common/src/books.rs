@@ -4,6 +4,8 @@
 //! last word before it and its first word after it: a reader that copies from the first word to the
 //! last, and finds the markers equal, has no half of a pair.
 
+use core::hint::cold_path;
+
 use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
 use crate::shared::{Shared32, Shared64, read_fence, write_fence};
 use crate::{below, low_half, masked};
@@ -88,18 +90,33 @@ pub struct ServiceRow {
     address: [Shared32; 4],
     /// Port, protocol and family, in the order of the row's bytes.
     what: Shared32,
-    reserved: Shared32,
+    searched_jiffies: Shared32,
     gauges: [Shared64; SERVICE_GAUGES],
 }
 
 const _: () = assert!(size_of::<ServiceRow>() == size_of::<crate::abi::Service>());
 
+/// The part of a row's state that says what it is: one of the next four.
+const KIND: u64 = 0xff;
 /// The row is free.
 const FREE: u64 = 0;
 /// One CPU writes the key.
 const WRITING: u64 = 1;
-/// The key is there, for ever.
+/// The key is there.
 const VALID: u64 = 2;
+/// The key is there, and goes unless something comes for it.
+const CLOSING: u64 = 3;
+/// Set in the kinds that have a key, and in no other.
+const HAS_KEY: u64 = VALID & CLOSING;
+/// Rises when the row is given to another service; of `other`, with each exchange.
+const GENERATION: u64 = 0xff_ffff << GENERATION_SHIFT;
+const GENERATION_SHIFT: u32 = 8;
+/// Where the jiffies begin at which the row began to close.
+const MARK_SHIFT: u32 = 32;
+/// In the state of `other`: one CPU exchanges rows.
+const EXCHANGING: u64 = 1;
+
+const _: () = assert!(FREE & HAS_KEY == 0 && WRITING & HAS_KEY == 0 && HAS_KEY != 0);
 
 /// Whose a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +139,13 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
+    /// [`Family`](crate::flow::Family) as a number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn family(&self) -> u8 {
+        self.what.to_ne_bytes()[3]
+    }
+
     /// The key of a responder.
     #[inline(always)]
     #[must_use]
@@ -153,28 +177,128 @@ impl ServiceRow {
             state: Shared64::new(FREE),
             address: [const { Shared32::new(0) }; 4],
             what: Shared32::new(0),
-            reserved: Shared32::new(0),
+            searched_jiffies: Shared32::new(0),
             gauges: [const { Shared64::new(0) }; SERVICE_GAUGES],
         }
     }
 
-    /// Is this the service's row, or can it be? A free row is taken for it. Rows are never given
-    /// back, so the first row that fits is the only one. One look at the state decides: between two,
-    /// a row could go from "being written" to valid, pass for another's, and the service get a second.
+    /// Is this the service's row, or can it be? A free row is taken for it, and none becomes free again, so the
+    /// first row that fits is the only one. One look at the state decides: between two, a row could go from
+    /// "being written" to valid, pass for another's, and the service get a second.
     #[inline(always)]
     pub fn claim(&self, key: &ServiceKey) -> Claim {
-        match self.state.load() {
-            VALID => {
-                read_fence();
-                if self.holds(key) { Claim::Ours } else { Claim::Foreign }
+        let state = self.state.load();
+        if state & HAS_KEY != 0 {
+            read_fence();
+            if !self.holds(key) {
+                return Claim::Foreign;
             }
-            FREE if self.state.compare_exchange(FREE, WRITING) => {
-                self.write(key);
-                self.state.swap(VALID);
-                Claim::Ours
-            }
-            _ => Claim::Unsettled,
+            return if self.keep(state) { Claim::Ours } else { Claim::Unsettled };
         }
+        if state == FREE && self.state.compare_exchange(FREE, WRITING) {
+            self.write(key);
+            self.state.swap(VALID);
+            return Claim::Ours;
+        }
+        Claim::Unsettled
+    }
+
+    /// Is something counted in the service's row at the gauge's place? `false`: the row went to another service,
+    /// and what it had counted is in `other`.
+    #[inline(always)]
+    pub fn counts(&self, key: &ServiceKey, place: usize) -> bool {
+        let state = self.state.load();
+        read_fence();
+        state & HAS_KEY != 0 && self.holds(key) && self.count(place) > 0 && self.keep(state)
+    }
+
+    /// Something came for the row, so it does not close; `false` if it was given away just now.
+    #[inline(always)]
+    fn keep(&self, state: u64) -> bool {
+        if state & KIND == VALID {
+            return true;
+        }
+        cold_path();
+        let valid = state & GENERATION | VALID;
+        // Another CPU may have kept it meanwhile.
+        self.state.compare_exchange(state, valid) || self.state.load() == valid
+    }
+
+    /// The jiffies at which the row began to close, if nothing has come for it since. If it has not begun, it
+    /// does.
+    #[inline(always)]
+    pub fn close(&self, now: u32) -> Option<u32> {
+        let state = self.state.load();
+        if state & KIND == VALID {
+            let mark = (now as u64) << MARK_SHIFT;
+            self.state.compare_exchange(state, state & GENERATION | CLOSING | mark);
+            return None;
+        }
+        (state & KIND == CLOSING).then_some(low_half(state >> MARK_SHIFT))
+    }
+
+    /// Gives a row that is closing to another service, and what it has counted to `other`. `false`: something
+    /// came for it meanwhile.
+    #[inline(always)]
+    pub fn give(&self, key: &ServiceKey, other: &Self) -> bool {
+        let state = self.state.load();
+        if state & KIND != CLOSING || !self.state.compare_exchange(state, state & GENERATION | WRITING) {
+            return false;
+        }
+        let mut i = 0;
+        while i < SERVICE_GAUGES {
+            other.gauges[i].add(self.gauges[i].swap(0));
+            i += 1;
+        }
+        self.write(key);
+        self.state.swap(next_generation(state) | VALID);
+        true
+    }
+
+    /// Begins an exchange of rows for `other`, this row: one CPU at a time moves counts between it and the rows
+    /// of its protocol. `None`: another CPU does.
+    #[inline(always)]
+    pub fn begin_exchange(&self) -> Option<u64> {
+        let state = self.state.load();
+        (state & EXCHANGING == 0 && self.state.compare_exchange(state, state | EXCHANGING)).then_some(state)
+    }
+
+    /// Ends it; `state` is what its beginning returned.
+    #[inline(always)]
+    pub fn end_exchange(&self, state: u64, moved: bool) {
+        self.state.swap(if moved { next_generation(state) } else { state });
+    }
+
+    /// The exchanges up to now, modulo 2²⁴, of `other`, this row; `None` while one is going on. A reader of the
+    /// rows has none in two halves if this is the same before and after.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn exchanges(&self) -> Option<u64> {
+        read_fence();
+        let state = self.state.load();
+        read_fence();
+        (state & EXCHANGING == 0).then_some(state)
+    }
+
+    /// 1 if no flow of `other`, this row, has looked for a row in this jiffy, else 0. Flows that prove nothing yet
+    /// look once a jiffy.
+    #[inline(always)]
+    pub fn is_first_search(&self, now: u32) -> u64 {
+        below(0, (self.searched_jiffies.load() ^ now) as i64)
+    }
+
+    /// Notes a search.
+    #[inline(always)]
+    pub fn begin_search(&self, now: u32) {
+        self.searched_jiffies.store(now);
+    }
+
+    /// Whose the row is, if it is valid.
+    #[inline(always)]
+    pub fn key(&self) -> ServiceKey {
+        let address =
+            [self.address[0].load(), self.address[1].load(), self.address[2].load(), self.address[3].load()];
+        ServiceKey { address, what: self.what.load() }
     }
 
     #[inline(always)]
@@ -196,25 +320,39 @@ impl ServiceRow {
     }
 
     /// Adds to the gauge whose place in the counter block is given: [`Counter::Attempts`] to
-    /// [`Counter::OpenNoAck`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpEvicted`] of a UDP
+    /// [`Counter::OpenAnswerUnseen`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpUntracked`] of a UDP
     /// one.
     #[inline(always)]
     pub fn bump(&self, place: usize, by: u64) {
-        const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
-        let is_udp = low_half(below(Counter::OpenNoAck as i64, place.cast_signed() as i64)) as usize;
-        let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
-        if let Some(gauge) = self.gauges.get(core::hint::black_box(gauge)) {
+        if let Some(gauge) = self.gauge(place) {
             gauge.add(by);
         }
     }
 
-    /// The row as a value, when it is valid.
+    /// What is counted at such a place. It may be below 0 for a moment in `other`.
+    #[inline(always)]
+    pub fn count(&self, place: usize) -> i64 {
+        self.gauge(place).map_or(0, |gauge| gauge.load().cast_signed())
+    }
+
+    #[inline(always)]
+    fn gauge(&self, place: usize) -> Option<&Shared64> {
+        const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
+        let is_udp = low_half(below(Counter::LAST_TCP as i64, place.cast_signed() as i64)) as usize;
+        let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
+        self.gauges.get(core::hint::black_box(gauge))
+    }
+
+    /// The row as a value, when it is valid and is not given to another service meanwhile.
     #[cfg(not(target_arch = "bpf"))]
     #[must_use]
     pub fn read(&self) -> Option<crate::abi::Service> {
-        let valid = self.state.load() == VALID;
+        let before = self.state.load();
         read_fence();
-        valid.then(|| self.copy())
+        let row = self.copy();
+        read_fence();
+        let same = (self.state.load() ^ before) & (GENERATION | HAS_KEY) == 0;
+        (before & HAS_KEY != 0 && same).then_some(row)
     }
 
     /// The row as a value, valid or not: the row of those without one has no key.
@@ -228,10 +366,16 @@ impl ServiceRow {
             port: u16::from_ne_bytes([what[0], what[1]]),
             protocol: what[2],
             family: what[3],
-            reserved: 0,
+            searched_jiffies: self.searched_jiffies.load(),
             gauges: core::array::from_fn(|i| self.gauges[i].load()),
         }
     }
+}
+
+/// The generation after that of a state, alone.
+#[inline(always)]
+const fn next_generation(state: u64) -> u64 {
+    state.wrapping_add(1 << GENERATION_SHIFT) & GENERATION
 }
 
 impl Default for ServiceRow {

@@ -29,12 +29,18 @@ listed! {
         ExpiredNoSynAck,
         /// Gauge of the identity: half-open when it expired, without an ACK.
         ExpiredNoAck,
+        /// Gauge of the identity: half-open when it expired, its answer unseen.
+        ExpiredAnswerUnseen,
         /// Gauge of the identity.
         Evicted,
+        /// Gauge of the identity: SYNs that got no record.
+        Untracked,
         /// Gauge of the identity: open, no valid SYN+ACK.
         OpenNoSynAck,
         /// Gauge of the identity: open, no valid ACK.
         OpenNoAck,
+        /// Gauge of the identity: open, acknowledged by the initiator, and no SYN+ACK seen.
+        OpenAnswerUnseen,
         /// UDP flows.
         UdpFlows,
         /// Gauge of UDP's identity.
@@ -47,6 +53,8 @@ listed! {
         UdpMulticast,
         /// Gauge of UDP's identity.
         UdpEvicted,
+        /// Gauge of UDP's identity: packets of unknown flows that got no record.
+        UdpUntracked,
         /// Attempts completed more than T1 after the first SYN.
         Late,
         /// Flows whose SYN was not seen.
@@ -65,8 +73,12 @@ listed! {
         AckIgnored,
         /// [`Sign::Revised`](crate::verdict::Sign::Revised).
         Revised,
-        /// SYNs and first UDP packets that got no record.
-        Untracked,
+        /// [`Sign::ForeignSyn`](crate::verdict::Sign::ForeignSyn).
+        ForeignSyn,
+        /// [`Sign::ForeignIcmp`](crate::verdict::Sign::ForeignIcmp).
+        ForeignIcmp,
+        /// [`Sign::BadChecksum`](crate::verdict::Sign::BadChecksum).
+        BadChecksum,
         /// Segments given up because another CPU held the slot.
         Contended,
         /// Events that the ring had no room for.
@@ -119,12 +131,25 @@ listed! {
         EnteredUdpMulticast,
         /// IPv6 packets with more extension headers than are walked.
         ExtensionChains,
+        /// First fragments of TCP or UDP without the whole header.
+        SplitHeaders,
+        /// SYNs and SYN+ACKs that are copies of one seen at the same hook point.
+        Copies,
+        /// Rows of the service table that were given to another service.
+        ServicesEvicted,
         /// Marker, raised before a pair.
-        Begin = 63,
+        Begin = 127,
     }
 }
 
+impl Counter {
+    /// The last gauge of TCP's identity.
+    pub const LAST_TCP: Self = Self::OpenAnswerUnseen;
+    /// The last gauge of UDP's identity.
+    pub const LAST_UDP: Self = Self::UdpUntracked;
+}
+
 /// Words of a counter block.
-pub const COUNTERS: usize = 64;
+pub const COUNTERS: usize = 128;
 
 const _: () = assert!(Counter::Begin as usize == COUNTERS - 1);

@@ -5,7 +5,8 @@
 //! observe ─▶ filter   count by class, --port and --net
 //!         ├▶ fast     packets that only count
 //!         └▶ run ─┬─▶ update  a packet and the record of its flow ─▶ tcp::step, udp::step
-//!                 └─▶ insert  a new record: place (slot, eviction), service (row)
+//!                 ├─▶ insert  a new record: place (slot, eviction), service (row)
+//!                 └─▶ settle  a row for a service that has none
 //! ```
 
 // By path: `tests/model` takes this file by path too, where a plain `mod` would look beside it.
@@ -22,13 +23,17 @@ mod service;
 #[path = "engine/update.rs"]
 mod update;
 
+use core::cell::Cell;
 use core::hint::cold_path;
 
 pub use self::fast::FastPath;
 pub use self::filter::{count, count_note};
-use self::place::{lock_slot, slot_of};
+use self::place::lock_slot;
+use self::platform::slot_of;
 pub use self::platform::{Explanation, Platform, Table, wait};
-pub use self::service::service_row;
+use self::service::enter_untracked;
+pub use self::service::{offer, own_row, service_row, settle};
+pub use self::update::judge;
 use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
@@ -36,7 +41,7 @@ use crate::record::{Clocks, Now, State, TcpState};
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
 use crate::tcp::{self, Change, Segment};
 use crate::udp;
-use crate::wire::{self, Class, Packet, quote};
+use crate::wire::{self, Class, Packet, note, quote};
 
 /// Counts and tracks a packet.
 pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
@@ -52,24 +57,86 @@ pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
 }
 
 fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
-    run(platform, packet, update::<P, S>, insert::<P, S>);
+    if packet.note == note::BAD_CHECKSUM {
+        refute::<P, S>(platform, packet);
+    } else {
+        run(platform, packet, update::<P, S>, insert::<P, S>, settle::<P, S>);
+    }
 }
 
-/// Updates the record of a packet's flow, or inserts one. The kernel side passes each step as a function of
-/// its own, which the verifier checks once and whose stack is released before the next.
+/// What a step did with a packet, as bits: a step of the kernel side answers with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepResult(pub u32);
+
+impl StepResult {
+    /// Nothing: the packet is for the other step.
+    pub const NOTHING: Self = Self(0);
+    /// All there is to do.
+    pub const DONE: Self = Self(1);
+    const ROWLESS_SHIFT: u32 = 1;
+
+    /// All there is to do; with `rowless` 1 the flow began or completed and its service has no row.
+    #[inline(always)]
+    const fn done(rowless: u32) -> Self {
+        Self(Self::DONE.0 | rowless << Self::ROWLESS_SHIFT)
+    }
+
+    #[inline(always)]
+    const fn is_done(self) -> bool {
+        self.0 & Self::DONE.0 != 0
+    }
+
+    #[inline(always)]
+    const fn is_rowless(self) -> bool {
+        self.0 >> Self::ROWLESS_SHIFT & 1 != 0
+    }
+}
+
+/// Updates the record of a packet's flow, or inserts one; then looks for a row for its service, if it has none.
+/// The kernel side passes each step as a function of its own, which the verifier checks once and whose stack is
+/// released before the next.
 #[inline(always)]
 pub fn run<P: Platform>(
     platform: &P,
     packet: &Packet,
-    update: impl Fn(&P, &Packet) -> bool,
-    insert: impl Fn(&P, &Packet) -> bool,
+    update: impl Fn(&P, &Packet) -> StepResult,
+    insert: impl Fn(&P, &Packet) -> StepResult,
+    settle: impl Fn(&P, &Packet),
 ) {
-    if !is_syn(packet) && update(platform, packet) {
-        return;
+    let mut result = if is_syn(packet) { StepResult::NOTHING } else { update(platform, packet) };
+    if !result.is_done() {
+        result = insert(platform, packet);
     }
-    if !insert(platform, packet) && !update(platform, packet) {
+    if !result.is_done() {
+        result = update(platform, packet);
+    }
+    if !result.is_done() {
         // The record that was there went to another flow since.
-        platform.books().add(Counter::Contended, 1);
+        give_up(platform, packet);
+    }
+    if result.is_rowless() {
+        cold_path();
+        settle(platform, packet);
+    }
+}
+
+/// Counts a segment that [`count`] wants and whose checksum is wrong: it proves nothing. One that would only
+/// have counted in a record still does.
+#[inline(always)]
+pub fn refute<P: Platform, S: Table>(platform: &P, packet: &Packet) {
+    if !matches!(Lookup::new::<S>(platform, packet).find::<S>(), Found::Counted) {
+        platform.books().add(Counter::BadChecksum, packet.segments as u64);
+    }
+}
+
+/// Counts a packet whose slot another CPU held. A SYN may have been a new attempt: it is counted as one that
+/// got no record.
+#[inline(always)]
+fn give_up<P: Platform>(platform: &P, packet: &Packet) {
+    platform.books().add(Counter::Contended, 1);
+    let new = NewRecord::of(packet);
+    if new == NewRecord::Attempt {
+        enter_untracked(platform, packet, new);
     }
 }
 
@@ -80,29 +147,44 @@ fn is_syn(packet: &Packet) -> bool {
     NewRecord::of(packet) == NewRecord::Attempt
 }
 
-/// Applies a packet that [`count`] wants to the record of its flow. `false`: there is no record, and the
+/// Applies a packet that [`count`] wants to the record of its flow. Does nothing if there is no record, and the
 /// packet may begin one.
 #[inline(always)]
-pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
+pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResult {
+    if packet.quote != quote::NONE && is_foreign(platform, packet) {
+        platform.books().add(Counter::ForeignIcmp, 1);
+        return StepResult::DONE;
+    }
     let lookup = Lookup::new::<S>(platform, packet);
     match lookup.find::<S>() {
-        Found::Counted => true,
-        Found::Missing => NewRecord::of(packet) == NewRecord::Nothing,
+        Found::Counted => StepResult::DONE,
+        Found::Missing => StepResult((NewRecord::of(packet) == NewRecord::Nothing) as u32),
         Found::At(index) => {
             // Opaque to the verifier, which would otherwise check the rest once per slot.
             let index = low_half(lookup.veil(index as u64));
             if let Some(set) = S::set(platform, index / WAYS) {
                 lookup.update(slot_of(set, index));
             }
-            true
+            StepResult::done(lookup.rowless.get())
         }
     }
 }
 
-/// Makes a record for a packet; `false` if its flow has one already.
+/// Is it an ICMP error that comes in, about a packet to this host from elsewhere? Only this host can refuse that
+/// packet, and its errors go out.
 #[inline(always)]
-pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
-    Lookup::new::<S>(platform, packet).insert::<S>()
+fn is_foreign<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    cold_path();
+    packet.point & 1 == 0
+        && platform.is_local(&packet.destination, packet.family)
+        && !platform.is_local(&packet.source, packet.family)
+}
+
+/// Makes a record for a packet. Does nothing if its flow has one already.
+#[inline(always)]
+pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResult {
+    let lookup = Lookup::new::<S>(platform, packet);
+    if lookup.insert::<S>() { StepResult::done(lookup.rowless.get()) } else { StepResult::NOTHING }
 }
 
 /// A wanted packet, the key of its flow and which end sent it.
@@ -114,6 +196,8 @@ struct Lookup<'a, P> {
     /// The end that sent the packet; of an ICMP error, the packet it quotes.
     end: End,
     jiffies: u32,
+    /// 1 once the flow began, or was proven, and is counted in `other`.
+    rowless: Cell<u32>,
 }
 
 /// The record that a packet of an unknown flow begins.
@@ -144,12 +228,12 @@ impl NewRecord {
         }
     }
 
-    /// The worth of the records it may replace, at most. An attempt may replace what a SYN flood leaves,
-    /// answered or not.
+    /// The worth of the records it may replace, at most. An attempt may replace any: the survey says when it is
+    /// one that answered or completed.
     #[inline(always)]
     const fn worth(self) -> Worth {
         match self {
-            Self::Attempt => Worth::HalfOpenNoAck,
+            Self::Attempt => Worth::Completed,
             Self::Orphan | Self::Midstream => Worth::Midstream,
             Self::Udp => Worth::UdpUnanswered,
             Self::Nothing => Worth::Free,
@@ -171,7 +255,8 @@ impl<'a, P: Platform> Lookup<'a, P> {
         let source = (&packet.source, packet.source_port);
         let destination = (&packet.destination, packet.destination_port);
         let (key, end) = FlowKey::of(source, destination, S::FAMILY, packet.protocol == wire::UDP);
-        Self { platform, config: platform.config(), packet, key, end, jiffies: platform.jiffies() }
+        let (config, jiffies) = (platform.config(), platform.jiffies());
+        Self { platform, config, packet, key, end, jiffies, rowless: Cell::new(0) }
     }
 
     #[inline(always)]
@@ -249,13 +334,13 @@ impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn update<S: Table>(&self, slot: &S) {
         let Some(tag) = lock_slot(self.platform, slot) else {
-            self.platform.books().add(Counter::Contended, 1);
+            give_up(self.platform, self.packet);
             return;
         };
         if !self.is_at(slot, tag) {
             // The slot went to another flow since it was found.
             slot.tag().swap(tag.0);
-            self.platform.books().add(Counter::Contended, 1);
+            give_up(self.platform, self.packet);
             return;
         }
         let now = if self.needs_time(tag.state()) { self.now() } else { self.no_time() };
@@ -327,7 +412,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
     }
 
     #[inline(always)]
-    fn side(&self, flags: u16) -> Side {
+    fn side(&self, flags: u32) -> Side {
         let initiator_high = flags & tag::INITIATOR_HIGH != 0;
         if initiator_high == matches!(self.end, End::High) { Side::Initiator } else { Side::Responder }
     }

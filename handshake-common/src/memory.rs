@@ -58,6 +58,9 @@ pub type EventSink<'a> = &'a dyn Fn(&Event) -> bool;
 /// Hears of a record that goes, and how its attempt ended if it was open.
 pub type OnEvict<'a> = &'a dyn Fn(&Record, Option<Counter>);
 
+/// Says whether an address of a family is one of the watched host's own.
+pub type IsLocal<'a> = &'a dyn Fn(&[u32; 4], u8) -> bool;
+
 /// A [`Platform`] on the host. One thread uses it; several may share one [`Storage`] but for its
 /// `books`, `classes` and `histograms`, of which the kernel has one a CPU.
 pub struct Memory<'a> {
@@ -66,6 +69,7 @@ pub struct Memory<'a> {
     clock: Cell<Now>,
     sink: EventSink<'a>,
     on_evict: Option<OnEvict<'a>>,
+    is_local: Option<IsLocal<'a>>,
 }
 
 impl<'a> Memory<'a> {
@@ -82,13 +86,20 @@ impl<'a> Memory<'a> {
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
         assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
-        Self { config, storage, clock: Cell::new(Now::default()), sink, on_evict: None }
+        Self { config, storage, clock: Cell::new(Now::default()), sink, on_evict: None, is_local: None }
     }
 
     /// Tells `on_evict` of every record whose place another takes.
     #[must_use]
     pub fn on_evict(mut self, on_evict: OnEvict<'a>) -> Self {
         self.on_evict = Some(on_evict);
+        self
+    }
+
+    /// Knows the host's own addresses; without them none is.
+    #[must_use]
+    pub fn is_local(mut self, is_local: IsLocal<'a>) -> Self {
+        self.is_local = Some(is_local);
         self
     }
 
@@ -151,6 +162,10 @@ impl Platform for Memory<'_> {
         }
     }
 
+    fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
+        self.is_local.is_some_and(|is_local| is_local(address, family))
+    }
+
     fn books(&self) -> &Books {
         self.storage.books
     }
@@ -159,9 +174,9 @@ impl Platform for Memory<'_> {
         self.storage.classes.get(interface as usize)
     }
 
-    fn sample(&self, leg: Leg, bucket: u32) {
+    fn sample(&self, leg: Leg, bucket: u32, samples: u64) {
         if let Some(count) = self.storage.histograms[leg as usize].get(bucket as usize) {
-            count.add(1);
+            count.add(samples);
         }
     }
 

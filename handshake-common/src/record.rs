@@ -3,7 +3,7 @@
 
 use crate::abi::{Counter, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use crate::flow::{Family, FlowKey, Side};
-use crate::verdict::{Cause, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
+use crate::verdict::{Cause, Leg, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
 
 listed! {
     /// How the record of a TCP conversation stands. The names are RFC 9293 §3.3.2's where it has one.
@@ -14,6 +14,8 @@ listed! {
         SynSent = 1,
         /// A valid SYN+ACK, and no valid ACK yet.
         SynReceived,
+        /// No SYN+ACK passed here, and the initiator acknowledges one.
+        AnswerUnseen,
         /// The handshake is proven.
         Established,
         /// It was, and a FIN or RST came since.
@@ -65,6 +67,8 @@ listed! {
         SynSent = TcpState::SynSent as u8,
         /// [`TcpState::SynReceived`].
         SynReceived = TcpState::SynReceived as u8,
+        /// [`TcpState::AnswerUnseen`].
+        AnswerUnseen = TcpState::AnswerUnseen as u8,
         /// [`TcpState::Established`].
         Established = TcpState::Established as u8,
         /// [`TcpState::Closed`].
@@ -153,7 +157,7 @@ impl UdpState {
 
 impl State {
     /// The open attempts' states, as bits.
-    pub const OPEN: u32 = set(&[Self::SynSent, Self::SynReceived]);
+    pub const OPEN: u32 = set(&[Self::SynSent, Self::SynReceived, Self::AnswerUnseen]);
     /// The UDP flows' states, as bits.
     pub const UDP: u32 =
         set(&[Self::UdpWaiting, Self::UdpAnswered, Self::UdpUnreachable, Self::UdpMulticast]);
@@ -164,6 +168,7 @@ impl State {
         match self {
             Self::SynSent => "SYN-SENT",
             Self::SynReceived => "SYN-RECEIVED",
+            Self::AnswerUnseen => "answer unseen",
             Self::Established => "ESTABLISHED",
             Self::Closed => "closed",
             Self::Empty | provisional_states!(State) | Self::Midstream | Self::OrphanSynAck => {
@@ -247,6 +252,7 @@ impl State {
             Self::Empty => Counter::End,
             Self::SynSent => Counter::OpenNoSynAck,
             Self::SynReceived => Counter::OpenNoAck,
+            Self::AnswerUnseen => Counter::OpenAnswerUnseen,
             Self::Established | Self::Closed => Counter::Completed,
             Self::Refused => Counter::Refused,
             Self::Unreachable => Counter::Unreachable,
@@ -320,7 +326,13 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn cause(self) -> Cause {
-        if matches!(self, Self::SynReceived) { Cause::NoAck } else { Cause::NoSynAck }
+        if matches!(self, Self::SynReceived) {
+            Cause::NoAck
+        } else if matches!(self, Self::AnswerUnseen) {
+            Cause::AnswerUnseen
+        } else {
+            Cause::NoSynAck
+        }
     }
 }
 
@@ -434,10 +446,60 @@ impl TcpRecord {
         now_ns.saturating_sub(self.latest_ns()) > clocks.expire_after_ns
     }
 
+    /// Was a valid SYN+ACK seen?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_answered(&self, flags: u32) -> bool {
+        self.syn_ack_after != 0 || flags & tag::OTHER_K != 0
+    }
+
+    /// The time of a leg, in ticks of 64 ns; `None` where it is not known. It is in the leg's histogram exactly
+    /// where it is known here.
+    #[inline(always)]
+    #[must_use]
+    pub const fn leg(&self, state: TcpState, flags: u32, leg: Leg) -> Option<u32> {
+        let is_completed = matches!(state, TcpState::Established | TcpState::Closed);
+        let (known, ticks) = match leg {
+            Leg::SynToSynAck => (flags & tag::SYN_ACK_TIMED != 0, self.syn_ack_after),
+            Leg::SynAckToAck => (
+                is_completed && flags & tag::ACK_TIMED != 0,
+                self.latest_after.wrapping_sub(self.syn_ack_after),
+            ),
+            Leg::Connect => (
+                is_completed && flags & tag::UNTIMED == 0 && self.latest_after != u32::MAX,
+                self.latest_after,
+            ),
+        };
+        if known && self.latest_after != 0 { Some(ticks) } else { None }
+    }
+
     /// Copies of the SYN after the first, of either end.
     #[must_use]
-    pub const fn syn_retransmits(&self, flags: u16) -> u8 {
+    pub const fn syn_retransmits(&self, flags: u32) -> u8 {
         self.syn.saturating_sub(if flags & tag::RESPONDER_SYN != 0 { 2 } else { 1 })
+    }
+}
+
+impl Cause {
+    /// What the signs of an attempt say beside its cause, to be added to the sentence: flags of
+    /// [`tag`](crate::abi::tag).
+    #[must_use]
+    pub const fn beside(self, flags: u32) -> Option<&'static str> {
+        match self {
+            Cause::NoSynAck if flags & tag::BAD_SYN_ACK != 0 => {
+                Some("; a SYN+ACK came that acknowledges another number")
+            }
+            Cause::NoSynAck if flags & tag::REVISED != 0 => {
+                Some("; an answer came that refused it, and it was tried again")
+            }
+            Cause::NoSynAck if flags & tag::RESET != 0 => {
+                Some("; a RST came that does not acknowledge the SYN")
+            }
+            Cause::NoAck if flags & tag::BAD_ACK != 0 => {
+                Some("; the connection continues: its ACK was probably lost before this hook")
+            }
+            Cause::NoSynAck | Cause::NoAck | Cause::AnswerUnseen => None,
+        }
     }
 }
 
@@ -460,7 +522,7 @@ pub struct Record {
     /// How it stands.
     pub state: State,
     /// Bits of [`tag`].
-    pub flags: u16,
+    pub flags: u32,
     /// The row of the service table.
     pub service: u16,
     /// Jiffies of the latest packet.

@@ -28,15 +28,15 @@ impl Tag {
     /// Bits of [`abi::tag`].
     #[inline(always)]
     #[must_use]
-    pub const fn flags(self) -> u16 {
-        (self.0 >> tag::FLAGS_SHIFT & 0xffff) as u16
+    pub const fn flags(self) -> u32 {
+        low_half(self.0 >> tag::FLAGS_SHIFT) & tag::FLAGS
     }
 
     /// The row of the service table.
     #[inline(always)]
     #[must_use]
     pub const fn service(self) -> u16 {
-        (self.0 >> tag::SERVICE_SHIFT & 0xffff) as u16
+        (self.0 >> tag::SERVICE_SHIFT & 0xfff) as u16
     }
 
     /// Does a CPU own the slot just now?
@@ -64,7 +64,7 @@ impl Tag {
     /// The next generation, not owned.
     #[inline(always)]
     #[must_use]
-    pub const fn next(self, state: State, flags: u16, service: u16) -> Self {
+    pub const fn next(self, state: State, flags: u32, service: u16) -> Self {
         let generation = (self.0 >> tag::GENERATION_SHIFT).wrapping_add(1) << tag::GENERATION_SHIFT;
         Self(
             generation
@@ -397,8 +397,10 @@ pub const fn set_of(hash: u32, mask: u32) -> u32 {
     hash & mask
 }
 
-/// What a record is worth keeping, from the least. A newcomer takes the place of one of its own
-/// worth or less (an attempt of an answered one's, too), so no flood of one kind pushes out a better kind.
+/// What a record is worth keeping, from the least. A UDP flow, an orphan and a flow seen from the middle take
+/// the place of one of their own worth or less. An attempt takes any place, that of the least worth first; but
+/// where more than six of the eight slots hold records that answered or completed, it takes the place of the
+/// least of those. So no flood of one kind pushes out a better kind, and none leaves attempts without a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Worth {
@@ -431,7 +433,7 @@ impl Worth {
             State::Closed | provisional_states!(State) => Self::Ended,
             State::Midstream | State::OrphanSynAck => Self::Midstream,
             State::UdpWaiting | State::UdpUnreachable | State::UdpMulticast => Self::UdpUnanswered,
-            State::SynSent => Self::HalfOpenNoSynAck,
+            State::SynSent | State::AnswerUnseen => Self::HalfOpenNoSynAck,
             State::SynReceived => Self::HalfOpenNoAck,
             State::UdpAnswered => Self::UdpAnswered,
             State::Established => Self::Completed,

@@ -14,10 +14,11 @@ mod tests;
 
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side;
+use crate::low_half;
 use crate::record::TcpState;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
-use crate::wire::{Class, Packet, flag, quote};
+use crate::wire::{Class, Packet, flag, mark, quote};
 
 /// What kind of segment a packet is to the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct Segment {
     pub point: u8,
     /// Packets of class ack it stands for.
     pub acks: u32,
+    /// It has no time of its own.
+    pub untimed: bool,
 }
 
 impl Segment {
@@ -81,6 +84,7 @@ impl Segment {
             payload: packet.payload,
             point: packet.point,
             acks: packet.acks(),
+            untimed: packet.marks & mark::UNTIMED != 0,
         }
     }
 
@@ -89,16 +93,22 @@ impl Segment {
         self.flags & flag != 0
     }
 
-    /// The sequence number after it.
+    /// What it sends, beside a SYN.
+    #[inline(always)]
+    const fn sent(&self) -> u32 {
+        self.payload.saturating_add(self.has(flag::FIN) as u32)
+    }
+
+    /// The sequence number after it, a SYN not counted.
     #[inline(always)]
     const fn end(&self) -> SeqNum {
-        self.seq.plus(self.payload).plus(self.has(flag::FIN) as u32)
+        self.seq.plus(self.sent())
     }
 }
 
 /// A set of [`Sign`]s, or of [`Leg`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SmallSet(u8);
+pub struct SmallSet(u16);
 
 impl SmallSet {
     #[inline(always)]
@@ -123,7 +133,7 @@ impl SmallSet {
     /// The set as bits, by the numbers of what is in it.
     #[inline(always)]
     #[must_use]
-    pub const fn bits(self) -> u8 {
+    pub const fn bits(self) -> u16 {
         self.0
     }
 
@@ -141,9 +151,13 @@ pub struct Change {
     /// The state, perhaps the same.
     pub state: TcpState,
     /// Bits of [`tag`].
-    pub flags: u16,
-    /// The segment begins a new attempt in the place of this record; nothing else here counts.
+    pub flags: u32,
+    /// The record is that of a new attempt, which takes the place of the one before.
     pub new_attempt: bool,
+    /// The segment is a copy of one that the same hook point has seen.
+    pub copy: bool,
+    /// The time from SYN to SYN+ACK, counted before, is wrong.
+    pub revoked: bool,
     /// Signs to count.
     pub signs: SmallSet,
     /// Legs that ended with this segment and are known.
@@ -159,10 +173,12 @@ impl Change {
     pub const fn pack(&self) -> u64 {
         self.state as u64
             | (self.flags as u64) << 8
-            | (self.new_attempt as u64) << 24
             | (self.signs.0 as u64) << 32
-            | (self.timed.0 as u64) << 40
-            | (self.excluded.0 as u64) << 48
+            | (self.timed.0 as u64) << 48
+            | (self.excluded.0 as u64) << 52
+            | (self.new_attempt as u64) << 56
+            | (self.copy as u64) << 57
+            | (self.revoked as u64) << 58
     }
 
     /// The step in a word of [`pack`](Self::pack).
@@ -171,22 +187,26 @@ impl Change {
     pub const fn unpack(word: u64) -> Self {
         Self {
             state: TcpState::from_number((word & 0xff) as u8),
-            flags: (word >> 8 & 0xffff) as u16,
-            new_attempt: word >> 24 & 1 != 0,
-            signs: SmallSet((word >> 32 & 0xff) as u8),
-            timed: SmallSet((word >> 40 & 0xff) as u8),
-            excluded: SmallSet((word >> 48 & 0xff) as u8),
+            flags: low_half(word >> 8) & tag::FLAGS,
+            new_attempt: word >> 56 & 1 != 0,
+            copy: word >> 57 & 1 != 0,
+            revoked: word >> 58 & 1 != 0,
+            signs: SmallSet((word >> 32 & 0xffff) as u16),
+            timed: SmallSet((word >> 48 & 0xf) as u16),
+            excluded: SmallSet((word >> 52 & 0xf) as u16),
         }
     }
 
     /// Nothing but this state and these flags.
     #[inline(always)]
     #[must_use]
-    pub const fn stay(state: TcpState, flags: u16) -> Self {
+    pub const fn stay(state: TcpState, flags: u32) -> Self {
         Self {
             state,
             flags,
             new_attempt: false,
+            copy: false,
+            revoked: false,
             signs: SmallSet(0),
             timed: SmallSet(0),
             excluded: SmallSet(0),
@@ -207,14 +227,8 @@ impl Change {
 
     #[inline(always)]
     const fn leg(mut self, leg: Leg, known: bool) -> Self {
-        self.timed.0 |= (known as u8) << leg as u8;
-        self.excluded.0 |= (!known as u8) << leg as u8;
-        self
-    }
-
-    #[inline(always)]
-    const fn new_attempt(mut self) -> Self {
-        self.new_attempt = true;
+        self.timed.0 |= (known as u16) << leg as u8;
+        self.excluded.0 |= (!known as u16) << leg as u8;
         self
     }
 }
@@ -236,16 +250,32 @@ pub struct Conditions {
 /// The record of a new attempt: `syn` came from its initiator.
 #[inline(always)]
 #[must_use]
-pub fn open(syn: &Segment, now_ns: u64) -> (TcpRecord, u16) {
-    let record = TcpRecord {
-        opened_ns: now_ns,
-        isn_initiator: syn.seq.0,
-        syn_data: saturate16(syn.payload),
-        syn: 1,
-        points: NO_POINT << 4 | syn.point & 0xf,
-        ..TcpRecord::default()
-    };
-    (record, if syn.payload != 0 { tag::FAST_OPEN } else { 0 })
+pub fn open(syn: &Segment, now_ns: u64) -> (TcpRecord, u32) {
+    let mut record = TcpRecord::default();
+    let flags = begin(&mut record, syn, now_ns, 0);
+    (record, flags)
+}
+
+/// The same in the place of another record, word by word: BPF would make a new one on the stack, which is small. `zero`
+/// is 0, and not known to be it: of known ones the compiler makes a call.
+#[inline(always)]
+fn begin(record: &mut TcpRecord, syn: &Segment, now_ns: u64, zero: u64) -> u32 {
+    let zero = low_half(zero);
+    record.opened_ns = now_ns;
+    record.isn_initiator = syn.seq.0;
+    record.isn_responder = zero;
+    record.other_ack = zero;
+    record.syn_data = saturate16(syn.payload);
+    record.responder_sent = low_16(zero);
+    record.syn_ack_after = zero;
+    record.latest_after = zero;
+    record.ack = zero;
+    record.syn = 1;
+    record.syn_ack = low_16(zero).to_le_bytes()[0];
+    record.syn_ack_retransmits = low_16(zero).to_le_bytes()[0];
+    record.points = NO_POINT << 4 | syn.point & 0xf;
+    let data = if syn.payload != 0 { tag::FAST_OPEN } else { 0 };
+    data | if syn.untimed { tag::UNTIMED } else { 0 }
 }
 
 /// The record of a conversation whose SYN was not seen. Of a SYN+ACK the responder is its sender;
@@ -260,6 +290,7 @@ pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
         isn_initiator: if orphan { segment.ack.plus(u32::MAX).0 } else { 0 },
         isn_responder: if orphan { segment.seq.0 } else { 0 },
         syn_ack: orphan as u8,
+        responder_sent: if orphan { saturate16(segment.sent()) } else { 0 },
         ack: segment.acks,
         points,
         ..TcpRecord::default()
@@ -270,18 +301,25 @@ pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
 #[inline(always)]
 pub fn step(
     state: TcpState,
-    flags: u16,
+    flags: u32,
     record: &mut TcpRecord,
     side: Side,
     segment: &Segment,
     context: &Conditions,
 ) -> Change {
-    let counted = (sees_first(record, side, segment) as u64 ^ context.veil) & 1 != 0;
-    if counted {
-        count(record, segment);
-    }
+    let first_point = sees_first(record, side, segment);
     let flags = if matches!(segment.kind, SegmentKind::Rst) { flags | tag::RESET } else { flags };
-    let mut transition = Transition { state, flags, record, segment, context, counted };
+    // Once completed, no time is taken any more.
+    let takes_time = !matches!(state, TcpState::Established | TcpState::Closed);
+    let flags = if segment.untimed && takes_time { flags | tag::UNTIMED } else { flags };
+    let mut transition = Transition { state, flags, record, side, segment, context, counted: first_point };
+    if transition.is_copy(first_point) {
+        return Change { copy: true, ..transition.stay() };
+    }
+    transition.counted = ((first_point || transition.took_another_path()) as u64 ^ context.veil) & 1 != 0;
+    if transition.counted {
+        count(transition.record, segment);
+    }
     let change = match (segment.kind, side) {
         (SegmentKind::Syn, Side::Initiator) => transition.initiator_syn(),
         (SegmentKind::Syn, Side::Responder) => transition.responder_syn(),
@@ -293,7 +331,7 @@ pub fn step(
         (SegmentKind::Rst, Side::Responder) => transition.responder_rst(),
         (SegmentKind::Unreachable, Side::Initiator) => transition.initiator_unreachable(),
         (SegmentKind::Unreachable, Side::Responder)
-        | (SegmentKind::Other, Side::Initiator | Side::Responder) => Change::stay(state, flags),
+        | (SegmentKind::Other, Side::Initiator | Side::Responder) => transition.stay(),
     };
     // Many paths meet here: the verifier checks the rest once.
     let change = Change::unpack(change.pack() ^ context.veil);
@@ -303,8 +341,7 @@ pub fn step(
     change
 }
 
-/// Is this the hook point that first saw the side? A segment at another point is a repeat of one
-/// already seen (a router, a bridge), and only what it proves counts.
+/// Is this the hook point that first saw the side?
 #[inline(always)]
 fn sees_first(record: &mut TcpRecord, side: Side, segment: &Segment) -> bool {
     let shift = match side {
@@ -322,6 +359,28 @@ fn sees_first(record: &mut TcpRecord, side: Side, segment: &Segment) -> bool {
     point == segment.point & 0xf
 }
 
+/// The same SYN or SYN+ACK at the same hook point within this time is a copy: a mirror of both directions, a
+/// merged capture. TCP waits longer before it sends again (RFC 6298 §2: at least 1 s).
+pub const COPY_WITHIN_NS: u64 = 10_000_000;
+/// The same segment at another hook point within this time is a repeat: a router, a bridge. Later it was sent
+/// again and took another path.
+pub const REPEAT_WITHIN_NS: u64 = 100_000_000;
+/// A SYN with another number that comes again after this time, while the old connection is silent, is an
+/// attempt.
+pub const CLAIM_AFTER_NS: u64 = 500_000_000;
+
+/// A time as a number of 16 bits that is never 0: in units of 2²⁰ ns (1.05 ms), modulo 69 s.
+#[inline(always)]
+#[must_use]
+pub const fn mark_of(ns: u64) -> u16 {
+    ((ns >> 20 & 0xffff) as u16).saturating_add((ns >> 20 & 0xffff == 0) as u16)
+}
+
+/// Units of [`mark_of`] in a time, rounded down.
+const fn units(ns: u64) -> u16 {
+    (ns >> 20 & 0xffff) as u16
+}
+
 /// Counts a segment in its record.
 #[inline(always)]
 fn count(record: &mut TcpRecord, segment: &Segment) {
@@ -336,8 +395,9 @@ fn count(record: &mut TcpRecord, segment: &Segment) {
 /// A segment at the record it belongs to.
 struct Transition<'a> {
     state: TcpState,
-    flags: u16,
+    flags: u32,
     record: &'a mut TcpRecord,
+    side: Side,
     segment: &'a Segment,
     context: &'a Conditions,
     /// The segment is no repeat at another hook point.
@@ -355,6 +415,13 @@ impl Transition<'_> {
         if self.counted { self.stay().sign(sign) } else { self.stay() }
     }
 
+    /// A sign that an attempt has or has not: counted once.
+    #[inline(always)]
+    fn marked(&self, flag: u32, sign: Sign) -> Change {
+        let change = Change::stay(self.state, self.flags | flag);
+        if self.has(flag) { change } else { change.sign(sign) }
+    }
+
     /// J + 1: what the SYN+ACK must acknowledge, and where the initiator continues.
     #[inline(always)]
     fn after_j(&self) -> SeqNum {
@@ -367,21 +434,66 @@ impl Transition<'_> {
         SeqNum(self.record.isn_responder).plus(1)
     }
 
+    /// The number behind the one in `other_ack`.
     #[inline(always)]
-    fn has(&self, flag: u16) -> bool {
+    fn after_other(&self) -> SeqNum {
+        SeqNum(self.record.other_ack).plus(1)
+    }
+
+    #[inline(always)]
+    fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
-    /// Does the segment acknowledge the SYN, or some of a Fast Open SYN's data?
+    /// Does `other_ack` hold this: [`tag::SECOND_K`], [`tag::EARLY_ACK`], [`tag::OTHER_J`], or 0 for nothing?
+    #[inline(always)]
+    fn holds(&self, kind: u32) -> bool {
+        self.flags & tag::OTHER_J == kind
+    }
+
+    /// The flags with nothing in `other_ack`.
+    #[inline(always)]
+    fn emptied(&self) -> u32 {
+        self.flags & !(tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::OTHER_K)
+    }
+
+    /// Bytes of data in the SYN.
+    #[inline(always)]
+    fn syn_data(&self) -> u32 {
+        if self.has(tag::FAST_OPEN) { self.record.syn_data as u32 } else { 0 }
+    }
+
+    /// Does the segment acknowledge the SYN whose next number this is, or some of a Fast Open SYN's data?
+    #[inline(always)]
+    fn acks(&self, next: SeqNum) -> bool {
+        self.segment.has(flag::ACK) && self.segment.ack.is_within(next, self.syn_data())
+    }
+
     #[inline(always)]
     fn acks_syn(&self) -> bool {
-        self.segment.has(flag::ACK) && self.segment.ack.is_within(self.after_j(), self.record.syn_data as u32)
+        self.acks(self.after_j())
     }
 
     /// Is the segment's number the one that the initiator continues with after its SYN (and its data)?
     #[inline(always)]
     fn follows_syn(&self) -> bool {
-        self.segment.seq.is_within(self.after_j(), self.record.syn_data as u32)
+        self.segment.seq.is_within(self.after_j(), self.syn_data())
+    }
+
+    /// Would the responder take the segment as one that follows the SYN whose next number this is? The window of
+    /// a SYN+ACK is never scaled (RFC 7323 §2.2); a segment that begins before the number counts with what lies
+    /// behind it (RFC 9293 §3.10.7.4).
+    #[inline(always)]
+    fn is_in_window(&self, next: SeqNum) -> bool {
+        let seq = self.segment.seq;
+        let last = next.plus(self.syn_data()).plus(u16::MAX as u32);
+        seq == next || (next.is_before(self.segment.end()) && !last.is_before(seq))
+    }
+
+    /// Is this a number that may follow a K, whose next number is `next`: at most what the responder sent?
+    #[inline(always)]
+    fn is_sent(&self, number: SeqNum, next: SeqNum) -> bool {
+        number.is_within(next, self.record.responder_sent as u32)
     }
 
     /// Ticks of 64 ns since the record was opened; time that runs backwards counts as no time.
@@ -390,29 +502,133 @@ impl Transition<'_> {
         saturate32(self.context.now_ns.saturating_sub(self.record.opened_ns) >> TICK_SHIFT)
     }
 
+    /// Keeps the time of the latest SYN or SYN+ACK, which never falls.
+    #[inline(always)]
+    fn touch(&mut self) {
+        self.record.latest_after = self.record.latest_after.max(self.ticks());
+    }
+
     /// Is the number the K of a SYN+ACK that was seen?
     #[inline(always)]
     fn is_a_k(&self, number: SeqNum) -> bool {
         number.0 == self.record.isn_responder
-            || (self.has(tag::SECOND_K) && number.0 == self.record.other_ack)
+            || (self.holds(tag::SECOND_K) && number.0 == self.record.other_ack)
+    }
+
+    /// Was a SYN or SYN+ACK seen less than `within` ago?
+    #[inline(always)]
+    fn is_recent(&self, within: u64) -> bool {
+        if matches!(self.state, TcpState::Established | TcpState::Closed) {
+            let then = self.record.syn_data;
+            then != 0 && mark_of(self.context.now_ns).wrapping_sub(then) <= units(within)
+        } else {
+            self.context.now_ns.saturating_sub(self.record.latest_ns()) <= within
+        }
+    }
+
+    /// Is it the copy of a SYN or SYN+ACK that this hook point has seen?
+    #[inline(always)]
+    fn is_copy(&self, first_point: bool) -> bool {
+        if !first_point || !self.is_known_syn() {
+            return false;
+        }
+        self.is_recent(COPY_WITHIN_NS)
+    }
+
+    /// Is it a SYN or SYN+ACK that was seen before, with no more data?
+    #[inline(always)]
+    fn is_known_syn(&self) -> bool {
+        let seq = self.segment.seq;
+        let is_completed = matches!(self.state, TcpState::Established | TcpState::Closed);
+        let (seen, data) = match (self.segment.kind, self.side) {
+            (SegmentKind::Syn, Side::Initiator) => (
+                !matches!(self.state, TcpState::Midstream | TcpState::OrphanSynAck)
+                    && (seq.0 == self.record.isn_initiator
+                        || (self.holds(tag::OTHER_J) && seq.0 == self.record.other_ack && !is_completed)),
+                self.syn_data(),
+            ),
+            (SegmentKind::Syn, Side::Responder) => {
+                (self.has(tag::RESPONDER_SYN) && seq.0 == self.record.isn_responder, 0)
+            }
+            (SegmentKind::SynAck, Side::Responder) => {
+                let answered =
+                    self.record.is_answered(self.flags) || matches!(self.state, TcpState::OrphanSynAck);
+                let seen =
+                    if self.has(tag::SIMULTANEOUS) { self.has(tag::INITIATOR_ACKED) } else { answered };
+                (seen && self.is_a_k(seq), self.record.responder_sent as u32)
+            }
+            (SegmentKind::SynAck, Side::Initiator) => {
+                (self.has(tag::RESPONDER_ACKED) && seq.0 == self.record.isn_initiator, 0)
+            }
+            (
+                SegmentKind::Ack | SegmentKind::Rst | SegmentKind::Unreachable | SegmentKind::Other,
+                Side::Initiator | Side::Responder,
+            ) => (false, 0),
+        };
+        seen && (is_completed || self.segment.payload <= data)
+    }
+
+    /// Is it a SYN or SYN+ACK at another hook point, too late to be a repeat of what the first one saw?
+    #[inline(always)]
+    fn took_another_path(&self) -> bool {
+        matches!(self.segment.kind, SegmentKind::Syn | SegmentKind::SynAck)
+            && !self.is_recent(REPEAT_WITHIN_NS)
+    }
+
+    /// The two Js exchange their places: the one beside was the real one. No time is known any more.
+    #[inline(always)]
+    fn change_places(&mut self) {
+        core::mem::swap(&mut self.record.isn_initiator, &mut self.record.other_ack);
+        self.flags |= tag::UNTIMED | tag::REVISED;
+    }
+
+    /// The attempt is taken up again after a provisional end.
+    #[inline(always)]
+    fn revised(change: Change) -> Change {
+        Change { flags: change.flags | tag::REVISED, ..change }.sign(Sign::Revised)
     }
 
     /// Established, with the times that are known. A FIN closes it in the same step.
     #[inline(always)]
     fn complete(&mut self, change: Change) -> Change {
         let ticks = self.ticks();
-        self.record.latest_after = ticks;
-        let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED | tag::SECOND_K;
-        let leg_known = change.flags & blurred == 0 && self.record.syn_ack_retransmits == 0;
-        let connect_known = change.flags & tag::UNTIMED == 0;
+        // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there. With
+        // another K in its place the SYN+ACK's time is not known, and neither is any other.
+        let ticks = ticks.max(1);
+        let rises = change.flags & tag::OTHER_K != 0 || ticks >= self.record.syn_ack_after;
+        let flags = change.flags | if rises { 0 } else { tag::UNTIMED };
+        let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED;
+        let in_reach = ticks != u32::MAX;
+        let leg_known = flags & blurred == 0
+            && change.flags & tag::OTHER_J != tag::SECOND_K
+            && self.record.syn_ack_retransmits == 0
+            && in_reach;
+        let connect_known = flags & tag::UNTIMED == 0 && in_reach;
+        let revoked = flags & tag::UNTIMED != 0 && flags & tag::SYN_ACK_TIMED != 0;
+        let timed = if leg_known { tag::ACK_TIMED } else { 0 };
+        let mut wrong = if revoked { tag::SYN_ACK_TIMED } else { 0 };
         let waited = self.context.now_ns.saturating_sub(self.record.opened_ns);
         let late = if waited > self.context.half_open_after_ns { tag::LATE } else { 0 };
+        self.record.syn_data = mark_of(self.record.latest_ns());
+        if change.flags & tag::COUNTED_J != 0 {
+            wrong |= tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J;
+        } else if change.flags & tag::OTHER_J == tag::OTHER_J {
+            // An ACK came since that SYN: its silence begins when it comes again.
+            self.record.responder_sent = !low_16(self.record.ack);
+        }
+        self.record.latest_after = self.record.latest_after.max(ticks);
         let closes = matches!(self.segment.kind, SegmentKind::Ack) && self.segment.has(flag::FIN);
-        Change { flags: change.flags | late, ..change }
+        let revoked = revoked || change.revoked;
+        Change { flags: (flags | late | timed) & !wrong, revoked, ..change }
             .to(if closes { TcpState::Closed } else { TcpState::Established })
             .leg(Leg::SynAckToAck, leg_known)
             .leg(Leg::Connect, connect_known)
     }
+}
+
+#[inline(always)]
+const fn low_16(value: u32) -> u16 {
+    (value & 0xffff) as u16
 }
 
 #[inline(always)]

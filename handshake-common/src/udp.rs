@@ -4,7 +4,7 @@ use crate::abi::NO_POINT;
 use crate::abi::UdpRecord;
 use crate::flow::{Family, Side};
 use crate::record::UdpState;
-use crate::wire::{Packet, quote};
+use crate::wire::{Packet, mark, quote};
 
 /// The record of a flow whose first packet this is, and its state. Its sender is the initiator.
 #[inline(always)]
@@ -17,7 +17,7 @@ pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, UdpStat
         points: NO_POINT << 4 | packet.point & 0xf,
         ..UdpRecord::default()
     };
-    let group = is_group(&packet.destination, family);
+    let group = packet.marks & mark::TO_GROUP != 0 || is_group(&packet.destination, family);
     (record, if group { UdpState::Multicast } else { UdpState::Waiting })
 }
 
@@ -26,7 +26,7 @@ pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, UdpStat
 #[must_use]
 pub const fn step(state: UdpState, side: Side, quoted: u8) -> UdpState {
     match (state, side) {
-        (UdpState::Waiting, Side::Initiator) if quoted == quote::PORT_UNREACHABLE => UdpState::Unreachable,
+        (UdpState::Waiting, Side::Initiator) if quoted != quote::NONE => UdpState::Unreachable,
         (UdpState::Waiting | UdpState::Unreachable, Side::Responder) if quoted == quote::NONE => {
             UdpState::Answered
         }
@@ -38,7 +38,7 @@ pub const fn step(state: UdpState, side: Side, quoted: u8) -> UdpState {
 }
 
 /// A multicast (RFC 5771, RFC 4291 §2.7) or limited broadcast address (RFC 919 §7): its answers come
-/// from other addresses. A subnet's broadcast address cannot be told without its mask.
+/// from other addresses. A subnet's broadcast address cannot be told without its mask: its frame tells.
 #[inline(always)]
 const fn is_group(address: &[u32; 4], family: Family) -> bool {
     match family {
@@ -58,21 +58,14 @@ mod tests {
     fn each_state_meets_each_packet() {
         use UdpState::{Answered, Multicast, Unreachable, Waiting};
         let (i, r) = (Side::Initiator, Side::Responder);
-        // state, then: initiator's packet, responder's packet, ICMP port unreachable quoting each, another
-        // ICMP error
+        // state, then: initiator's packet, responder's packet, ICMP error quoting each
         let rows = [
-            (Waiting, [Waiting, Answered, Unreachable, Waiting, Waiting]),
-            (Answered, [Answered, Answered, Answered, Answered, Answered]),
-            (Unreachable, [Unreachable, Answered, Unreachable, Unreachable, Unreachable]),
-            (Multicast, [Multicast, Multicast, Multicast, Multicast, Multicast]),
+            (Waiting, [Waiting, Answered, Unreachable, Waiting]),
+            (Answered, [Answered, Answered, Answered, Answered]),
+            (Unreachable, [Unreachable, Answered, Unreachable, Unreachable]),
+            (Multicast, [Multicast, Multicast, Multicast, Multicast]),
         ];
-        let columns = [
-            (i, quote::NONE),
-            (r, quote::NONE),
-            (i, quote::PORT_UNREACHABLE),
-            (r, quote::PORT_UNREACHABLE),
-            (i, quote::UNREACHABLE),
-        ];
+        let columns = [(i, quote::NONE), (r, quote::NONE), (i, quote::UNREACHABLE), (r, quote::UNREACHABLE)];
         for (state, after) in rows {
             for ((side, quoted), expected) in columns.into_iter().zip(after) {
                 assert_eq!(step(state, side, quoted), expected, "{state:?} {side:?} {quoted}");

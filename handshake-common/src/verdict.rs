@@ -89,10 +89,12 @@ const fn one(counter: Counter) -> Gauge {
 const EXPIRED: &[Gauge] = &[
     Gauge { counter: Counter::ExpiredNoSynAck, cause: Some(Cause::NoSynAck) },
     Gauge { counter: Counter::ExpiredNoAck, cause: Some(Cause::NoAck) },
+    Gauge { counter: Counter::ExpiredAnswerUnseen, cause: Some(Cause::AnswerUnseen) },
 ];
 const OPEN: &[Gauge] = &[
     Gauge { counter: Counter::OpenNoSynAck, cause: Some(Cause::NoSynAck) },
     Gauge { counter: Counter::OpenNoAck, cause: Some(Cause::NoAck) },
+    Gauge { counter: Counter::OpenAnswerUnseen, cause: Some(Cause::AnswerUnseen) },
 ];
 const WAITING: &[Gauge] = &[one(Counter::UdpWaiting)];
 
@@ -157,6 +159,8 @@ listed! {
         HalfOpenExpired,
         /// Pushed out of a full set while open.
         Evicted,
+        /// A SYN that got no record: the table was full of better ones, or another CPU held its slot.
+        Untracked,
         /// Open, and younger than T1.
         Opening,
         /// Open for longer than T1 (RFC 4987 §2).
@@ -271,6 +275,17 @@ pub const TCP: [Row<Verdict>; Verdict::ALL.len()] = [
         sentence: "evicted from a full table while open: how it ended is unknown. Look at: --max-flows",
     },
     Row {
+        verdict: Verdict::Untracked,
+        name: "untracked",
+        role: Role::Term,
+        gauges: &[one(Counter::Untracked)],
+        shown: Shown::Whole,
+        assessment: Assessment::Bad,
+        problem: false,
+        entered: None,
+        sentence: "a SYN found no room in the table: how it ended is unknown, and the same SYN again counts again. Look at: --max-flows",
+    },
+    Row {
         verdict: Verdict::Opening,
         name: "opening",
         role: Role::ByAge,
@@ -355,6 +370,7 @@ impl Verdict {
             | Self::Unreachable
             | Self::InitiatorAborted
             | Self::ResponderAborted
+            | Self::Untracked
             | Self::Opening
             | Self::Midstream
             | Self::OrphanSynAck => false,
@@ -380,6 +396,8 @@ listed! {
         NoSynAck,
         /// A valid SYN+ACK, but no valid ACK.
         NoAck,
+        /// No SYN+ACK passed here, and the initiator acknowledges one.
+        AnswerUnseen,
     }
 }
 
@@ -402,6 +420,7 @@ impl Cause {
         match self {
             Self::NoSynAck => "no_syn_ack",
             Self::NoAck => "no_ack",
+            Self::AnswerUnseen => "answer_unseen",
         }
     }
 
@@ -413,6 +432,9 @@ impl Cause {
                 "no SYN+ACK answers the SYN. Look at: local firewall, no route back, SYNs dropped by the listener"
             }
             Self::NoAck => "no ACK follows the SYN+ACK. Look at: return path, client firewall, spoofed flood",
+            Self::AnswerUnseen => {
+                "the initiator acknowledges an answer that did not pass here: only one direction passes this interface. See --direction, --one-sided, or add the other interface"
+            }
         }
     }
 }
@@ -431,8 +453,14 @@ listed! {
         BadAck,
         /// The same SYN+ACK again after a valid final ACK.
         AckIgnored,
-        /// A refused, unreachable or aborted attempt went on after all.
+        /// A refused, unreachable or aborted attempt continued after all, or the first of two Js was the real one.
         Revised,
+        /// A SYN with another number on a connection that was answered or established already.
+        ForeignSyn,
+        /// An ICMP error that came in about a packet sent to this host.
+        ForeignIcmp,
+        /// A handshake segment that came in with a wrong TCP checksum.
+        BadChecksum,
     }
 }
 
@@ -448,6 +476,9 @@ impl Sign {
             Self::BadAck => Counter::BadAck,
             Self::AckIgnored => Counter::AckIgnored,
             Self::Revised => Counter::Revised,
+            Self::ForeignSyn => Counter::ForeignSyn,
+            Self::ForeignIcmp => Counter::ForeignIcmp,
+            Self::BadChecksum => Counter::BadChecksum,
         }
     }
 
@@ -461,6 +492,9 @@ impl Sign {
             Self::BadAck => "bad_ack",
             Self::AckIgnored => "ack_ignored",
             Self::Revised => "revised",
+            Self::ForeignSyn => "foreign_syn",
+            Self::ForeignIcmp => "foreign_icmp",
+            Self::BadChecksum => "bad_checksum",
         }
     }
 
@@ -484,7 +518,16 @@ impl Sign {
                 "the server ignored the client's ACK. Look at: accept queue full (ss -ltn, ListenOverflows), deferred accept"
             }
             Self::Revised => {
-                "an attempt continued after RST or ICMP: that answer was forged or early. Look at: a middlebox that sends RST"
+                "an attempt continued after RST, ICMP or another SYN: that packet was forged or early. Look at: a middlebox that sends RST, a stranger that sends SYNs"
+            }
+            Self::ForeignSyn => {
+                "a SYN with another number met a connection that was answered already, and nothing answered that SYN. Look at: a stranger that sends SYNs, a client that restarted"
+            }
+            Self::ForeignIcmp => {
+                "an ICMP error came in about a packet to this host, which this host alone can refuse. Look at: a stranger that forges ICMP"
+            }
+            Self::BadChecksum => {
+                "a handshake segment has a wrong TCP checksum: its receiver drops it. Look at: an insertion attack, checksum offload of a sender on this host"
             }
         }
     }
@@ -498,7 +541,7 @@ listed! {
         Answered,
         /// None came back for longer than T1.
         Unanswered,
-        /// An ICMP port unreachable quoted it.
+        /// An ICMP error quoted it.
         Unreachable,
         /// Sent to a multicast or broadcast address: an answer cannot match.
         Multicast,
@@ -506,6 +549,8 @@ listed! {
         Pending,
         /// Pushed out of a full set.
         Evicted,
+        /// Packets of unknown flows that got no record.
+        Untracked,
     }
 }
 
@@ -548,7 +593,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
             counter: Counter::EnteredUdpUnreachable,
             sentence: "flows that became unreachable, including those answered or evicted since: never falls",
         }),
-        sentence: "the host has no service on that port (ICMP port unreachable)",
+        sentence: "a router or host answers with an ICMP error. Look at: is the service listening on that port, routing, a rejecting firewall",
     },
     Row {
         verdict: UdpVerdict::Multicast,
@@ -585,6 +630,17 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
         problem: false,
         entered: None,
         sentence: "evicted from a full table: how it ended is unknown. Look at: --max-flows",
+    },
+    Row {
+        verdict: UdpVerdict::Untracked,
+        name: "untracked",
+        role: Role::Term,
+        gauges: &[one(Counter::UdpUntracked)],
+        shown: Shown::Whole,
+        assessment: Assessment::Neutral,
+        problem: false,
+        entered: None,
+        sentence: "a packet of an unknown flow found no room in the table, and each further one counts again. Look at: --max-flows",
     },
 ];
 
@@ -681,8 +737,8 @@ const _: () = {
         assert!(!matches!(UDP[i].role, Role::End | Role::Outside), "no event tells the end of a UDP flow");
         i += 1;
     }
-    assert_table(&TCP, Counter::Completed, Counter::OpenNoAck);
-    assert_table(&UDP, Counter::UdpAnswered, Counter::UdpEvicted);
+    assert_table(&TCP, Counter::Completed, Counter::LAST_TCP);
+    assert_table(&UDP, Counter::UdpAnswered, Counter::LAST_UDP);
     assert!(Counter::Attempts as usize + 1 == Counter::Completed as usize, "a total stands before its terms");
     assert!(
         Counter::UdpFlows as usize + 1 == Counter::UdpAnswered as usize,
@@ -702,6 +758,8 @@ listed! {
         Simultaneous,
         /// Completed by inference, from the initiator's packets alone.
         OneSided,
+        /// Taken up again after a provisional end, or the first of two Js was the real one.
+        Revised,
     }
 }
 
@@ -714,6 +772,7 @@ impl FlowFlag {
             Self::FastOpen => "fast_open",
             Self::Simultaneous => "simultaneous_open",
             Self::OneSided => "one_sided",
+            Self::Revised => "revised",
         }
     }
 }

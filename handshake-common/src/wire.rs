@@ -11,11 +11,13 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod build;
+mod checksum;
 mod ip;
 mod l4;
 mod link;
 mod plain;
 
+pub use checksum::{Sealed, has_wrong_checksum, sealed, sum_by, sum_of_part};
 pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6};
 use zerocopy::FromBytes;
 
@@ -94,7 +96,7 @@ pub fn parse_into<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Class
 /// `Err` is the class of a packet whose headers cannot be followed to the end.
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Result<Class, Class> {
-    let network = link::read(frame, link)?;
+    let network = link::read(frame, link, packet)?;
     packet.family = network.family as u8;
     let transport = ip::read(frame, network, packet)?;
     l4::read(frame, &transport, packet)
@@ -142,7 +144,7 @@ listed! {
         Icmp,
         /// Another protocol over IP, or more extension headers than are walked.
         IpOther,
-        /// A fragment that is not the first.
+        /// A fragment that is not the first, or the first of TCP or UDP without its whole header.
         Fragment,
         /// Neither IPv4 nor IPv6.
         NonIp,
@@ -200,8 +202,14 @@ pub mod quote {
     pub const NONE: u8 = 0;
     /// An ICMP error: addresses, ports and `seq` are those of the packet it quotes.
     pub const UNREACHABLE: u8 = 1;
-    /// The same, and the error is "port unreachable" (RFC 792; RFC 4443 §3.1).
-    pub const PORT_UNREACHABLE: u8 = 2;
+}
+
+/// What else is known of a packet.
+pub mod mark {
+    /// It has no time of its own, as in some captures.
+    pub const UNTIMED: u8 = 1;
+    /// Its frame was sent to a group: the group bit of the Ethernet address (IEEE 802.3 §3.2.3).
+    pub const TO_GROUP: u8 = 2;
 }
 
 /// What is counted of a packet beside its class.
@@ -210,6 +218,10 @@ pub mod note {
     pub const NONE: u8 = 0;
     /// More IPv6 extension headers than are walked.
     pub const EXTENSION_CHAIN: u8 = 1;
+    /// A first fragment of TCP or UDP without the whole header.
+    pub const SPLIT_HEADER: u8 = 2;
+    /// A TCP segment whose checksum is wrong: it is in its class, and proves nothing.
+    pub const BAD_CHECKSUM: u8 = 3;
 }
 
 /// IANA's number of TCP.
@@ -259,8 +271,8 @@ pub struct Packet {
     pub point: u8,
     /// One of [`note`].
     pub note: u8,
-    /// No meaning; zero.
-    pub reserved: u8,
+    /// Bits of [`mark`].
+    pub marks: u8,
 }
 
 impl Packet {
@@ -269,6 +281,13 @@ impl Packet {
     #[must_use]
     pub fn unread(point: u8, segments: u16) -> Self {
         Self { point, segments, ..Self::default() }
+    }
+
+    /// Is it a TCP segment, whose checksum says whether it is whole?
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_checksum(&self) -> bool {
+        self.protocol == TCP && self.quote == quote::NONE
     }
 
     /// Packets of class ack it stands for: of a super-packet that ends in FIN all but the last.
@@ -283,6 +302,17 @@ impl Packet {
             self.segments.saturating_sub(1) as u32
         } else {
             0
+        }
+    }
+
+    /// Counts the segments of a super-packet by the size of their data, where the kernel does not say their
+    /// number: it does not for what a virtio header brings in (include/linux/virtio_net.h).
+    #[inline(always)]
+    pub const fn divide(&mut self, segment_size: u32) {
+        if self.header_length != 0 && segment_size != 0 {
+            let data = self.ip_length.saturating_sub(self.header_length as u32);
+            let segments = data.div_ceil(segment_size);
+            self.segments = if segments == 0 { 1 } else { (segments & 0xffff) as u16 };
         }
     }
 

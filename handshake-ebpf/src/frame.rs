@@ -4,6 +4,7 @@
 //! headers run past it is read once more through the kernel's helpers: one branch a packet instead
 //! of one a read, which the verifier would have to follow both ways each time.
 
+use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
@@ -11,7 +12,9 @@ use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use handshake_common::masked;
-use handshake_common::wire::{Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote};
+use handshake_common::wire::{
+    Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote, sealed, sum_by, sum_of_part,
+};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.
@@ -21,6 +24,9 @@ const FROM_NETWORK_HEADER: u32 = 1;
 pub(crate) trait Context: Copy {
     /// Bytes of the frame, beyond the linear part too. At XDP that is a helper's answer, and expensive.
     fn frame_length(self) -> u32;
+    /// Does the frame hold a TCP segment with a wrong checksum? `raw` as in [`parse_skb`]. A super-packet's
+    /// is not there yet, or was the segments' own.
+    fn has_wrong_checksum(self, raw: bool) -> bool;
 }
 
 impl Context for *mut xdp_md {
@@ -29,6 +35,11 @@ impl Context for *mut xdp_md {
         // SAFETY: the kernel calls the program with a context that lives as long as the run.
         unsafe { bpf_xdp_get_buff_len(self) as u32 }
     }
+
+    #[inline(always)]
+    fn has_wrong_checksum(self, _raw: bool) -> bool {
+        xdp_checksum(self) != 0
+    }
 }
 
 impl Context for *mut __sk_buff {
@@ -36,6 +47,16 @@ impl Context for *mut __sk_buff {
     fn frame_length(self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self).len }
+    }
+
+    #[inline(always)]
+    fn has_wrong_checksum(self, raw: bool) -> bool {
+        // SAFETY: as above.
+        let is_super = unsafe { (*self).gso_size } != 0;
+        if is_super {
+            return false;
+        }
+        if raw { network_checksum(self) != 0 } else { skb_checksum(self) != 0 }
     }
 }
 
@@ -98,7 +119,7 @@ struct Copied<L> {
     length: u32,
 }
 
-impl<L: Fn(u32, *mut core::ffi::c_void, u32) -> i64> Frame for Copied<L> {
+impl<L: Fn(u32, *mut c_void, u32) -> i64> Frame for Copied<L> {
     #[inline(always)]
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
         let mut value = MaybeUninit::<T>::zeroed();
@@ -183,20 +204,62 @@ macro_rules! parser {
 
 parser!(xdp_linear, xdp_md, Link::Ethernet, Linear::xdp);
 parser!(skb_linear, __sk_buff, Link::Ethernet, Linear::skb);
-parser!(xdp_copied, xdp_md, Link::Ethernet, |ctx: *mut xdp_md| Copied {
+parser!(xdp_copied, xdp_md, Link::Ethernet, copied_xdp);
+parser!(skb_copied, __sk_buff, Link::Ethernet, copied_skb);
+parser!(skb_network, __sk_buff, Link::Ip, copied_network);
+
+/// Defines the verification of a TCP checksum as three global functions, so that the verifier follows each
+/// loop once: the first says 1 when it is wrong; the others sum the segment and a part of it, or say -1 when
+/// not all of the bytes are there.
+macro_rules! checksum {
+    ($name:ident, $sum:ident, $part:ident, $ctx:ty, $link:expr, $frame:expr) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx) -> i32 {
+            let Some(segment) = sealed(&$frame(ctx), $link) else { return 0 };
+            let sum = $sum(ctx, segment.offset, segment.end);
+            (sum >= 0 && segment.is_wrong(sum as u32)) as i32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $sum(ctx: *mut $ctx, offset: u32, end: u32) -> i32 {
+            let part = |offset, end| u32::try_from($part(ctx, offset, end)).map_err(|_| Truncated);
+            sum_by(offset, end, part).map_or(-1, |sum| sum as i32)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $part(ctx: *mut $ctx, offset: u32, end: u32) -> i32 {
+            sum_of_part(&$frame(ctx), offset, end).map_or(-1, |sum| sum as i32)
+        }
+    };
+}
+
+checksum!(xdp_checksum, xdp_sum, xdp_part, xdp_md, Link::Ethernet, copied_xdp);
+checksum!(skb_checksum, skb_sum, skb_part, __sk_buff, Link::Ethernet, copied_skb);
+checksum!(network_checksum, network_sum, network_part, __sk_buff, Link::Ip, copied_network);
+
+#[inline(always)]
+fn copied_xdp(ctx: *mut xdp_md) -> Copied<impl Fn(u32, *mut c_void, u32) -> i64> {
     // SAFETY: `to` has the size that is passed; the helper writes all of it or fails.
-    load: move |offset, to, size| unsafe { bpf_xdp_load_bytes(ctx, offset, to, size) },
-    length: ctx.frame_length(),
-});
-parser!(skb_copied, __sk_buff, Link::Ethernet, |ctx: *mut __sk_buff| Copied {
+    let load = move |offset, to, size| unsafe { bpf_xdp_load_bytes(ctx, offset, to, size) };
+    Copied { load, length: ctx.frame_length() }
+}
+
+#[inline(always)]
+fn copied_skb(ctx: *mut __sk_buff) -> Copied<impl Fn(u32, *mut c_void, u32) -> i64> {
     // SAFETY: as above.
-    load: move |offset, to, size| unsafe { bpf_skb_load_bytes(ctx.cast(), offset, to, size) },
-    length: ctx.frame_length(),
-});
-parser!(skb_network, __sk_buff, Link::Ip, |ctx: *mut __sk_buff| Copied {
+    let load = move |offset, to, size| unsafe { bpf_skb_load_bytes(ctx.cast(), offset, to, size) };
+    Copied { load, length: ctx.frame_length() }
+}
+
+/// From the network header on.
+#[inline(always)]
+fn copied_network(ctx: *mut __sk_buff) -> Copied<impl Fn(u32, *mut c_void, u32) -> i64> {
     // SAFETY: as above.
-    load: move |offset, to, size| unsafe {
+    let load = move |offset, to, size| unsafe {
         bpf_skb_load_bytes_relative(ctx.cast(), offset, to, size, FROM_NETWORK_HEADER)
-    },
-    length: ctx.frame_length(),
-});
+    };
+    Copied { load, length: ctx.frame_length() }
+}

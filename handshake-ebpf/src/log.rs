@@ -33,7 +33,7 @@ pub(crate) struct Kept {
     skipped: u32,
     before: u8,
     after: u8,
-    signs: u8,
+    signs: u16,
     /// Bits of [`known`].
     known: u8,
     line: Line,
@@ -106,8 +106,8 @@ static STATES: Names<16, 17> = {
     }
     names
 };
-static SIGNS: Names<8, 19> = {
-    let (mut names, mut i) = ([[b' '; 19]; 8], 0);
+static SIGNS: Names<16, 19> = {
+    let (mut names, mut i) = ([[b' '; 19]; 16], 0);
     while i < Sign::ALL.len() {
         names[i + 1] = padded(Sign::ALL[i].name());
         i += 1;
@@ -189,7 +189,7 @@ fn class(packet: &Packet, kept: &Kept) -> Option<u32> {
 
 /// The place in [`SIGNS`] of the first sign in a set, 0 for none.
 #[inline(always)]
-fn sign(signs: u8) -> u32 {
+fn sign(signs: u16) -> u32 {
     let mut i = 0;
     while i < Sign::ALL.len() as u32 {
         if signs >> i & 1 != 0 {

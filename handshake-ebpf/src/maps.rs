@@ -8,22 +8,23 @@ use core::hint::cold_path;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
     self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Histogram,
-    MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS,
-    Service, WAYS, option,
+    LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS,
+    STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::{self, Explanation, Platform};
 use handshake_common::masked;
 use handshake_common::shared::Shared64;
-use handshake_common::table::{Set, Slot4, Slot6};
+use handshake_common::table::{Set, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
+use handshake_common::wire::Packet;
 use zerocopy::FromBytes;
 
 use crate::log;
@@ -32,6 +33,7 @@ use crate::log;
 const SETS4: usize = 524_288 / WAYS as usize;
 const SETS6: usize = 65_536 / WAYS as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 static FLOWS4: Array<Set<Flow4>, SETS4, MMAPABLE> = Array::new();
@@ -47,6 +49,8 @@ static COUNTERS: PerCpuArray<CpuCounts, 1> = PerCpuArray::new();
 static LATENCY: PerCpuArray<Histogram, 3> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
+#[btf_map]
+static LOCAL: HashMap<LocalAddress, u32, LOCAL_ADDRESSES, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static CLOCK: Array<ClockPair, 1, MMAPABLE> = Array::new();
 
@@ -198,11 +202,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn sample(&self, leg: Leg, bucket: u32) {
+    fn sample(&self, leg: Leg, bucket: u32, samples: u64) {
         if let Some(histogram) = LATENCY.get_ptr_mut(leg as u32) {
             // SAFETY: only this CPU writes its histograms.
             let count = unsafe { &mut (*histogram).buckets[masked::<{ BUCKETS - 1 }>(bucket as usize)] };
-            *count = count.wrapping_add(1);
+            *count = count.wrapping_add(samples);
         }
     }
 
@@ -217,6 +221,21 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn offer(&self, row: u32, worth: u32) -> u32 {
+        row_offer(row, worth)
+    }
+
+    #[inline(always)]
+    fn own_row(&self, packet: &Packet, tag: Tag, from_responder: bool) -> u16 {
+        own_row(packet, tag.0, from_responder as u32) as u16
+    }
+
+    #[inline(always)]
+    fn judge(&self, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
+        judge(packet, record, stand, now_ns)
+    }
+
+    #[inline(always)]
     fn wait(&self, word: &Shared64) {
         await_unlocked(word);
     }
@@ -228,6 +247,18 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
+        // Word by word: two written as one may lie across eight bytes, which the verifier refuses on the stack.
+        let mut key = [0_u32; size_of::<LocalAddress>() / 4];
+        for (word, value) in key.iter_mut().zip(address.iter().copied().chain([family as u32])) {
+            // SAFETY: the word is the array's own.
+            unsafe { core::ptr::from_mut(word).write_volatile(value) };
+        }
+        // SAFETY: the same bytes; in place, because a copy would be written as before.
+        LOCAL.get_ptr(unsafe { &*key.as_ptr().cast::<LocalAddress>() }).is_some()
+    }
+
+    #[inline(always)]
     fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
         let Some(mut entry) = EVENTS.reserve(0) else { return false };
         fill(&mut entry);
@@ -235,6 +266,37 @@ impl Platform for Kernel {
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         true
     }
+}
+
+/// A function of its own, for its stack is not the step's then.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn own_row(packet: *const Packet, tag: u64, from_responder: u32) -> u32 {
+    let Some(kernel) = Kernel::new() else { return 0 };
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+    engine::own_row(&kernel, unsafe { &*packet }, Tag(tag), from_responder != 0) as u32
+}
+
+/// The rules of TCP as a function of its own: the verifier checks them once, and not once per table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge(packet: *const Packet, record: *mut TcpRecord, stand: u64, now_ns: u64) -> u64 {
+    if packet.is_null() || record.is_null() {
+        return 0;
+    }
+    // SAFETY: neither is null, and the verifier holds callers to a whole `Packet` and a whole `TcpRecord`.
+    let (packet, record) = unsafe { (&*packet, &mut *record) };
+    engine::judge(CONFIG.get(), stand, record, packet, now_ns)
+}
+
+/// A function of its own, which the verifier checks once, and not for each row of a service.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn row_offer(row: u32, worth: u32) -> u32 {
+    Kernel::new().map_or(u32::MAX, |kernel| engine::offer(&kernel, row, worth))
 }
 
 /// A function of its own, which the verifier checks once: inside a step it would follow every number of looks

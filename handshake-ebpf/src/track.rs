@@ -3,11 +3,11 @@
 //! Parsing and tracking are global functions: the verifier checks each once, for any arguments.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use handshake_common::abi::point;
-use handshake_common::engine::{self, FastPath};
+use handshake_common::abi::{option, point};
+use handshake_common::engine::{self, FastPath, Platform, StepResult};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::{Packet, ParseOnly, parse_plain4, parse_plain6};
+use handshake_common::wire::{Packet, ParseOnly, note, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
 use crate::maps::Kernel;
@@ -23,14 +23,14 @@ pub(crate) fn xdp(ctx: *mut xdp_md) {
     if parse_plain4(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
     }
-    let done = if packet.family == Family::V4 as u8 {
-        track_plain4(&kernel, &Linear::xdp(ctx), point, 1)
-    } else {
-        plain_xdp(ctx, point as u32) != 0
-    };
-    if !done {
+    let is_ipv4 = packet.family == Family::V4 as u8;
+    if !is_ipv4 && plain_xdp(ctx, point as u32) != 0 {
+        return;
+    }
+    if !is_ipv4 || !read_plain4(&Linear::xdp(ctx), point, 1) {
         general_xdp(ctx, point as u32);
     }
+    observe(&kernel, || verify_xdp(ctx));
     explain();
 }
 
@@ -46,15 +46,11 @@ fn explain() {
 /// again, into memory: that costs less than to keep all of every packet until it is known whether it is such
 /// a one. `false`: it is not plain.
 #[inline(always)]
-fn track_plain4<C: Context>(kernel: &Kernel, frame: &Linear<C>, point: u8, segments: u16) -> bool {
+fn read_plain4<C: Context>(frame: &Linear<C>, point: u8, segments: u16) -> bool {
     let Some(packet) = packet::packet() else { return true };
     frame::clear(packet);
     (packet.point, packet.segments) = (point, segments);
-    let plain = parse_plain4(frame, packet, ParseOnly);
-    if plain {
-        observe4(kernel, packet);
-    }
-    plain
+    parse_plain4(frame, packet, ParseOnly)
 }
 
 #[inline(always)]
@@ -72,8 +68,8 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
 
-/// The general path parses again: that costs less than to hand the packet over, and the fast path
-/// keeps it in registers. Its own packet lies in a map: the stack is for the steps.
+/// The general path parses again, into memory: that costs less than to hand the packet over, and the fast path
+/// keeps it in registers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
@@ -81,7 +77,6 @@ extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     frame::parse_xdp(ctx, packet);
     packet.point = point as u8;
     engine::count_note(&kernel, packet);
-    observe(&kernel, packet);
     0
 }
 
@@ -90,23 +85,22 @@ extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
 pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let Some(kernel) = Kernel::new() else { return };
     let (point, segments) = point_and_segments(&kernel, ctx, egress);
-    if is_raw(&kernel, point) {
-        general_skb(ctx, point as u32, segments as u32);
-        explain();
-        return;
+    let mut is_read = false;
+    if !is_raw(&kernel, point) && (segments != 0 || segment_size(ctx) == 0) {
+        let mut packet = Packet::unread(point, segments.max(1));
+        if parse_plain4(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
+            return;
+        }
+        let is_ipv4 = packet.family == Family::V4 as u8;
+        if !is_ipv4 && plain_skb(ctx, point as u32, segments.max(1) as u32) != 0 {
+            return;
+        }
+        is_read = is_ipv4 && read_plain4(&Linear::skb(ctx), point, segments.max(1));
     }
-    let mut packet = Packet::unread(point, segments);
-    if parse_plain4(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
-        return;
-    }
-    let done = if packet.family == Family::V4 as u8 {
-        track_plain4(&kernel, &Linear::skb(ctx), point, segments)
-    } else {
-        plain_skb(ctx, point as u32, segments as u32) != 0
-    };
-    if !done {
+    if !is_read {
         general_skb(ctx, point as u32, segments as u32);
     }
+    observe(&kernel, || verify_skb(ctx));
     explain();
 }
 
@@ -123,42 +117,88 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
 extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
     frame::parse_skb(ctx, is_raw(&kernel, point as u8), packet);
-    (packet.point, packet.segments) = (point as u8, segments as u16);
+    (packet.point, packet.segments) = (point as u8, (segments as u16).max(1));
+    if segments == 0 {
+        packet.divide(segment_size(ctx));
+    }
     engine::count_note(&kernel, packet);
-    observe(&kernel, packet);
     0
 }
 
-/// What the context knows of a frame at TC: its hook point, and the segments of a super-packet.
+/// Defines the verification of the packet's checksum as a global function: its stack is released before the steps.
+macro_rules! verify {
+    ($name:ident, $ctx:ty) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx) -> i32 {
+            let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
+            let comes_in = packet.point & 1 == 0;
+            if comes_in && packet.has_checksum() && ctx.has_wrong_checksum(is_raw(&kernel, packet.point)) {
+                packet.note = note::BAD_CHECKSUM;
+            }
+            0
+        }
+    };
+}
+
+verify!(verify_xdp, xdp_md);
+verify!(verify_skb, __sk_buff);
+
+/// Bytes of data in a segment of a super-packet; 0 of any other packet.
+#[inline(always)]
+fn segment_size(ctx: *mut __sk_buff) -> u32 {
+    // SAFETY: the context is the program's own.
+    unsafe { (*ctx).gso_size }
+}
+
+/// What the context knows of a frame at TC: its hook point, and the segments of a super-packet. Of any other packet
+/// these are 0, and of a super-packet that came in by a virtio header.
 #[inline(always)]
 fn point_and_segments(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> (u8, u16) {
     // SAFETY: the context is the program's own.
     let (interface, segments) = unsafe { ((*ctx).ifindex, (*ctx).gso_segs) };
-    (point(kernel.interface(interface), egress), segments.clamp(1, u32::from(u16::MAX)) as u16)
+    (point(kernel.interface(interface), egress), segments.min(u32::from(u16::MAX)) as u16)
 }
 
 /// Has the frame no link header, or not where `data` says?
 #[inline(always)]
 fn is_raw(kernel: &Kernel, point: u8) -> bool {
-    engine::Platform::config(kernel).raw_interfaces >> (point >> 1 & 0xf) & 1 != 0
+    kernel.config().raw_interfaces >> (point >> 1 & 0xf) & 1 != 0
 }
 
-/// Counts a packet, and tracks it when it is of a flow that is wanted. The two functions are called
-/// from here, one after the other: their stacks do not add up.
+/// Counts the packet that was read into memory, and tracks it when it is of a flow that is wanted. The steps are
+/// called from the entry, one after the other: their stacks do not add up, and that of parsing is released.
 #[inline(always)]
-fn observe(kernel: &Kernel, packet: &Packet) {
-    if packet.family == Family::V4 as u8 {
-        observe4(kernel, packet);
-    } else if engine::count(kernel, packet) {
-        engine::run(kernel, packet, |_, packet| update6(packet) != 0, |_, packet| insert6(packet) != 0);
+fn observe(kernel: &Kernel, verify: impl FnOnce() -> i32) {
+    let Some(packet) = packet::packet() else { return };
+    if kernel.config().options & option::CHECKSUMS != 0 {
+        verify();
     }
+    if !engine::count(kernel, packet) {
+        return;
+    }
+    let is_ipv4 = packet.family == Family::V4 as u8;
+    if packet.note == note::BAD_CHECKSUM {
+        let _ = if is_ipv4 { refute4(packet) } else { refute6(packet) };
+        return;
+    }
+    let update =
+        |_: &Kernel, packet: &Packet| result(if is_ipv4 { update4(packet) } else { update6(packet) });
+    let insert =
+        |_: &Kernel, packet: &Packet| result(if is_ipv4 { insert4(packet) } else { insert6(packet) });
+    let settle = |_: &Kernel, packet: &Packet| {
+        if is_ipv4 {
+            settle4(packet);
+        } else {
+            settle6(packet);
+        }
+    };
+    engine::run(kernel, packet, update, insert, settle);
 }
 
 #[inline(always)]
-fn observe4(kernel: &Kernel, packet: &Packet) {
-    if engine::count(kernel, packet) {
-        engine::run(kernel, packet, |_, packet| update4(packet) != 0, |_, packet| insert4(packet) != 0);
-    }
+const fn result(bits: i32) -> StepResult {
+    StepResult(bits.cast_unsigned())
 }
 
 /// Defines a step of the engine as a global function, which answers with a number.
@@ -172,7 +212,7 @@ macro_rules! step {
                 return 1;
             }
             // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-            $step(&kernel, unsafe { &*packet }) as i32
+            $step(&kernel, unsafe { &*packet }).0.cast_signed()
         }
     };
 }
@@ -181,3 +221,19 @@ step!(update4, engine::update::<_, Slot4>);
 step!(update6, engine::update::<_, Slot6>);
 step!(insert4, engine::insert::<_, Slot4>);
 step!(insert6, engine::insert::<_, Slot6>);
+step!(refute4, refute::<Slot4>);
+step!(refute6, refute::<Slot6>);
+step!(settle4, settle::<Slot4>);
+step!(settle6, settle::<Slot6>);
+
+#[inline(always)]
+fn settle<S: engine::Table>(kernel: &Kernel, packet: &Packet) -> StepResult {
+    engine::settle::<_, S>(kernel, packet);
+    StepResult::DONE
+}
+
+#[inline(always)]
+fn refute<S: engine::Table>(kernel: &Kernel, packet: &Packet) -> StepResult {
+    engine::refute::<_, S>(kernel, packet);
+    StepResult::DONE
+}

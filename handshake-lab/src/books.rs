@@ -40,8 +40,16 @@ fn paths<V>(protocol: &str, row: &Row<V>) -> Vec<String> {
 }
 
 /// The losses of every report. It is exact while all of these are 0, and a capture lacks nothing.
-const LOSSES: [&str; 6] =
-    ["untracked", "contended", "tcp.evicted", "udp.evicted", "lost_events", "lost_before_hook"];
+const LOSSES: [&str; 8] = [
+    "tcp.untracked",
+    "udp.untracked",
+    "contended",
+    "tcp.evicted",
+    "udp.evicted",
+    "lost_events",
+    "lost_before_hook",
+    "packets.split_headers",
+];
 
 /// The figure at `path` in a report, for example `tcp.half_open.now`.
 ///

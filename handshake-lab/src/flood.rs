@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::bpf::{self, Code, Program, Register, TestHook, When};
@@ -48,6 +48,20 @@ pub enum FloodKind {
     Udp,
     /// Pairs of a SYN and the RST that refuses it, as a mirror port shows them.
     Refused,
+    /// Pairs of a UDP query and its answer, likewise.
+    Answered,
+    /// Handshakes that complete and stay open, likewise.
+    Held,
+    /// SYNs, each to another of 32,768 ports.
+    Scan,
+    /// Handshakes of the server with its clients, each of which answers it: a crawler.
+    Crawl,
+}
+
+impl FloodKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] =
+        [Self::Syn, Self::Ack, Self::Udp, Self::Refused, Self::Answered, Self::Held, Self::Scan, Self::Crawl];
 }
 
 /// A source of frames from nonexistent clients in 10.0.0.0/8, no two of 2³² alike, with correct checksums.
@@ -70,7 +84,8 @@ impl<'a> Flood<'a> {
         let number = bpf::words(1)?;
         let device = path.client.enter(|| interface_index(path.device))?;
         let templates = kind.templates(path.macs[1], to)?;
-        let program = Program::of("flood", code(&templates, &number, device)?);
+        let varied = if kind == FloodKind::Scan { varied_port } else { client };
+        let program = Program::of("flood", code(&templates, &number, device, varied)?);
         let program = bpf::load(TestHook::XdpNative, &program)?;
         Ok(Self {
             client: path.client,
@@ -143,7 +158,13 @@ impl FloodKind {
         Ok(match self {
             Self::Syn => vec![syn()?],
             Self::Ack => vec![Template::tcp(server_mac, to, (flag::ACK, ISN, ISN), true)?],
-            Self::Udp => vec![Template::udp(server_mac, to)?],
+            Self::Udp => vec![Template::udp(server_mac, to, true)?],
+            Self::Answered => {
+                vec![Template::udp(server_mac, to, true)?, Template::udp(server_mac, to, false)?]
+            }
+            Self::Held => Template::handshake(server_mac, to, true)?,
+            Self::Crawl => Template::handshake(server_mac, to, false)?,
+            Self::Scan => vec![Template { port: DESTINATION_PORT, ..Template::between(server_mac, to)? }],
             Self::Refused => {
                 let numbers = (flag::RST | flag::ACK, 0, ISN.wrapping_add(1));
                 vec![syn()?, Template::tcp(server_mac, to, numbers, false)?]
@@ -153,6 +174,30 @@ impl FloodKind {
 }
 
 impl Template {
+    /// A handshake that one end begins, and the other end's first acknowledgement.
+    fn handshake(mac: Mac, server: SocketAddr, by_client: bool) -> Result<Vec<Self>> {
+        let next = ISN.wrapping_add(1);
+        let segments = [
+            (by_client, (flag::SYN, ISN, 0)),
+            (!by_client, (flag::SYN | flag::ACK, ISN, next)),
+            (by_client, (flag::ACK, next, next)),
+            (!by_client, (flag::ACK, next, next)),
+        ];
+        segments.into_iter().map(|(forth, numbers)| Self::tcp(mac, server, numbers, forth)).collect()
+    }
+
+    /// A SYN to the server's address, whose port is left open, from the one port of every client.
+    fn between(mac: Mac, server: SocketAddr) -> Result<Self> {
+        const FROM: u16 = 40_000;
+        let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), FROM);
+        let destination = SocketAddr::new(server.ip(), 0);
+        let (seq, ack, flags) = (ISN, 0, flag::SYN);
+        let mut frame =
+            tcp_frame([MAC, mac], &BuiltSegment { source, destination, seq, ack, flags, payload: &[] })?;
+        frame.resize(FRAME, 0);
+        Ok(Self { frame, address: SOURCE, port: SOURCE_PORT, checksum: Some(TCP_CHECKSUM) })
+    }
+
     /// A segment to the server (`forth`) or from it.
     fn tcp(mac: Mac, server: SocketAddr, numbers: (u8, u32, u32), forth: bool) -> Result<Self> {
         let (flags, seq, ack) = numbers;
@@ -165,10 +210,10 @@ impl Template {
         Ok(Self { frame, address, port, checksum: Some(TCP_CHECKSUM) })
     }
 
-    /// A datagram to the server, without a UDP checksum (RFC 768).
-    fn udp(mac: Mac, server: SocketAddr) -> Result<Self> {
+    /// A datagram to the server (`forth`) or from it, without a UDP checksum (RFC 768).
+    fn udp(mac: Mac, server: SocketAddr, forth: bool) -> Result<Self> {
         const UDP: u8 = 17;
-        let mut template = Self::tcp(mac, server, (0, 0, 0), true)?;
+        let mut template = Self::tcp(mac, server, (0, 0, 0), forth)?;
         let frame = &mut template.frame;
         // As many bytes after the IP header as TCP's header had, 8 of them UDP's header.
         frame[38..54].fill(0);
@@ -194,30 +239,41 @@ const ADDRESS: Register = 8;
 const CLIENT_PORT: Register = 9;
 
 /// Assembles the program. Run `n` builds the template `n % templates` with the client `n / templates`.
-fn code(templates: &[Template], number: &OwnedFd, device: u32) -> Result<Code> {
+fn code(
+    templates: &[Template],
+    number: &OwnedFd,
+    device: u32,
+    varied: fn(&mut Code) -> &mut Code,
+) -> Result<Code> {
     const REDIRECT: i32 = 23;
     let mut code = Code::default();
     code.copy(CONTEXT, 1).load32(DATA, CONTEXT, 0).load32(2, CONTEXT, 4);
     code.copy(3, DATA).add(3, i32::try_from(FRAME)?);
     let short = code.jump(When::Above(3, 2));
     code.value(1, number).set(0, 1).fetch_add(1, 0);
-    let [first, rest @ ..] = templates else { bail!("a flood without a template") };
-    match rest {
-        [] => client(&mut code).write(first),
-        [second] => {
-            code.copy(1, 0).and(1, 1).shift_right(0, 1);
-            client(&mut code);
-            let other = code.jump(When::Differs(1, 0));
-            code.write(first);
-            let end = code.jump(When::Always);
-            code.land(other).write(second);
-            code.land(end)
-        }
-        _ => bail!("a flood of more than two templates"),
-    };
+    ensure!(templates.len().is_power_of_two(), "a flood of {} templates", templates.len());
+    let count = i32::try_from(templates.len())?;
+    code.copy(1, 0).and(1, count - 1).shift_right(0, count.ilog2().cast_signed());
+    varied(&mut code);
+    let mut ends = Vec::new();
+    for (at, template) in (0..).zip(templates) {
+        let other = code.jump(When::Differs(1, at));
+        code.write(template);
+        ends.push(code.jump(When::Always));
+        code.land(other);
+    }
+    for end in ends {
+        code.land(end);
+    }
     code.set(1, i32::try_from(device)?).set(2, 0).call(REDIRECT).exit();
     code.land(short).set(0, 0).exit();
     Ok(code)
+}
+
+/// Appends code that derives the client's address from its number in r0, and one of 32,768 ports.
+fn varied_port(code: &mut Code) -> &mut Code {
+    code.copy(CLIENT_PORT, 0).and(CLIENT_PORT, 0x7fff);
+    code.copy(ADDRESS, 0).shift_left32(ADDRESS, 8).or(ADDRESS, NET.into())
 }
 
 /// Appends code that derives the client's address and port from its number in r0: a multiplication by an odd

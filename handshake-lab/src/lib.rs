@@ -32,6 +32,7 @@ pub mod load;
 pub mod namespace;
 pub mod privilege;
 pub mod process;
+pub mod raw;
 mod socket;
 pub mod tap;
 pub mod tcp;

@@ -720,8 +720,9 @@ fn a_flood_has_the_frames_of_its_kind() -> Result<()> {
     let path = pair.path(Family::V4);
     Flood::open(&path)?;
     let (deaf, datagrams) = (Listener::deaf(&path, 0)?, udp::deaf(&path)?);
-    for kind in [FloodKind::Syn, FloodKind::Ack, FloodKind::Udp, FloodKind::Refused] {
-        let to = if kind == FloodKind::Udp { datagrams.1 } else { deaf.address() };
+    for kind in FloodKind::ALL {
+        let is_udp = matches!(kind, FloodKind::Udp | FloodKind::Answered);
+        let to = if is_udp { datagrams.1 } else { deaf.address() };
         let flood = Flood::new(&path, to, kind)?;
         let census = Census::behind(&pair.server, DEVICE, TestHook::TcxIngress)?;
         let before = counters::read(&pair.server)?;
@@ -762,6 +763,9 @@ fn expected(kind: FloodKind, counts: CensusCounts) -> u64 {
         FloodKind::Ack => counts.flood.ack,
         FloodKind::Udp => counts.flood.udp,
         FloodKind::Refused => counts.flood.syn + counts.flood.rst,
+        FloodKind::Answered => counts.flood.udp,
+        FloodKind::Held | FloodKind::Crawl => counts.flood.syn + counts.flood.syn_ack + counts.flood.ack,
+        FloodKind::Scan => counts.flood.syn,
     }
 }
 

@@ -293,6 +293,10 @@ pub(crate) struct RuleArgs {
     /// Only one direction passes this point: infer completion from the initiator's packets
     #[arg(long, env = "HANDSHAKE_ONE_SIDED", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) one_sided: bool,
+    /// Let incoming segments with a wrong TCP checksum prove nothing; with offload, checksums are often not
+    /// there yet in this host's own or virtual traffic
+    #[arg(long, env = "HANDSHAKE_VERIFY_CHECKSUMS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) verify_checksums: bool,
 }
 
 /// How much is printed to stderr.
@@ -428,8 +432,9 @@ impl From<&FilterArgs> for options::Filter {
 
 impl From<&RuleArgs> for options::Rules {
     fn from(rules: &RuleArgs) -> Self {
-        let RuleArgs { half_open_after, expire_after, udp_idle, idle_after, one_sided } = *rules;
-        Self { half_open_after, expire_after, udp_idle, idle_after, one_sided }
+        let RuleArgs { half_open_after, expire_after, udp_idle, idle_after, one_sided, verify_checksums } =
+            *rules;
+        Self { half_open_after, expire_after, udp_idle, idle_after, one_sided, verify_checksums }
     }
 }
 

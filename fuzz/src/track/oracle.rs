@@ -13,10 +13,10 @@ use super::arena::Arena;
 use super::history::StreamHistory;
 
 /// The identity of TCP: attempts, then the first and last of the terms that sum to them.
-const TCP_IDENTITY: (Counter, Counter, Counter) = (Counter::Attempts, Counter::Completed, Counter::OpenNoAck);
+const TCP_IDENTITY: (Counter, Counter, Counter) = (Counter::Attempts, Counter::Completed, Counter::LAST_TCP);
 /// The identity of UDP: flows, then the first and last of the terms that sum to them.
 const UDP_IDENTITY: (Counter, Counter, Counter) =
-    (Counter::UdpFlows, Counter::UdpAnswered, Counter::UdpEvicted);
+    (Counter::UdpFlows, Counter::UdpAnswered, Counter::LAST_UDP);
 /// No stream is long enough to count this far: a larger gauge fell below zero.
 const SMALL: u64 = 1 << 32;
 

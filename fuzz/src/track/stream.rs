@@ -136,7 +136,7 @@ impl StreamSettings {
             options: self.options,
             raw_interfaces: 0,
             nets: [net; MAX_NETS],
-            reserved: 0,
+            repeat_within_jiffies: jiffies(100_000_000),
         }
     }
 }
@@ -191,7 +191,7 @@ fn packet(&[flow, flags, seq, ack, time, size]: &[u8; 6]) -> Packet {
     match flow >> 5 {
         0..=4 => tcp(&mut packet, flags, [seq, ack], size),
         5 => udp(&mut packet, size),
-        kind => quoted(&mut packet, kind == 6, flags, seq),
+        kind => quoted(&mut packet, kind == 6, seq),
     }
     packet
 }
@@ -216,10 +216,10 @@ fn udp(packet: &mut Packet, size: u8) {
 }
 
 /// An ICMP error that quotes a packet of the flow.
-fn quoted(packet: &mut Packet, tcp: bool, flags: u8, seq: u8) {
+fn quoted(packet: &mut Packet, tcp: bool, seq: u8) {
     packet.protocol = if tcp { TCP } else { UDP };
     packet.class = Class::Icmp as u8;
-    packet.quote = if flags & 1 != 0 { quote::PORT_UNREACHABLE } else { quote::UNREACHABLE };
+    packet.quote = quote::UNREACHABLE;
     packet.seq = if tcp { number(seq) } else { 0 };
     packet.header_length = 0;
     packet.ip_length = 56;

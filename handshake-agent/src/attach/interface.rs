@@ -262,7 +262,11 @@ fn parse_link(message: &Message) -> Option<InterfaceInfo> {
     Some(info)
 }
 
-fn read_addresses() -> Result<Vec<IpAddr>, Refusal> {
+/// The addresses of this network namespace, loopback included.
+///
+/// # Errors
+/// What the kernel refuses.
+pub(crate) fn read_addresses() -> Result<Vec<IpAddr>, Refusal> {
     let all_families = [0; ADDRESS_HEADER];
     let answers = Netlink::open(ROUTE)?.dump(RTM_GETADDR, &all_families)?;
     Ok(answers.iter().filter(|m| m.kind == RTM_NEWADDR).filter_map(parse_address).collect())

@@ -108,7 +108,7 @@ impl TcpBooks {
     pub fn of(attempts: u64, figures: &[(Verdict, [u64; 2])]) -> Self {
         let mut books = Self { attempts, ..Self::default() };
         for (verdict, [no_syn_ack, no_ack]) in figures {
-            books.figures[*verdict as usize] = ByCause { no_syn_ack: *no_syn_ack, no_ack: *no_ack };
+            books.figures[*verdict as usize] = ByCause([*no_syn_ack, *no_ack, 0]);
         }
         books
     }

@@ -7,15 +7,12 @@ use std::net::SocketAddr;
 
 use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
-use handshake_common::record::{Detail, Record, State};
-use handshake_common::verdict::{Assessment, Cause, FlowFlag, UdpVerdict, Verdict};
+use handshake_common::record::{Detail, Record, State, TcpState};
+use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, UdpVerdict, Verdict};
 
 use crate::address::ip;
 use crate::model::snapshot::{Origin, RunContext, Snapshot};
 use crate::source::{Moment, Source};
-
-/// Flags whose presence leaves the legs of a handshake without a known time.
-const BLURRED: u16 = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED | tag::SECOND_K;
 
 /// How a conversation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +211,7 @@ impl Flow {
         // Of a simultaneous open K is the other SYN's; of a one-sided view it is inferred.
         let without_syn_ack = self.record.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
         let is_known = |tcp: &&TcpRecord| {
-            tcp.syn_ack_after != 0 || without_syn_ack || self.record.state == State::OrphanSynAck
+            tcp.is_answered(self.record.flags) || without_syn_ack || self.record.state == State::OrphanSynAck
         };
         self.tcp().filter(is_known).map(|tcp| tcp.isn_responder)
     }
@@ -233,33 +230,27 @@ impl Flow {
         u16::from(self.syn_retransmits()) + u16::from(syn_acks)
     }
 
-    /// SYN → SYN+ACK: known unless the SYN was repeated or segments came out of order.
+    /// SYN → SYN+ACK, where it is known.
     #[must_use]
     pub fn syn_to_syn_ack_ns(&self) -> Option<u64> {
-        let tcp = self.tcp()?;
-        let clear = self.record.flags & BLURRED == 0 && tcp.syn_retransmits(self.record.flags) == 0;
-        if clear { known(tcp.syn_ack_after).map(ticks_ns) } else { None }
+        self.leg_ns(Leg::SynToSynAck)
     }
 
-    /// SYN+ACK → ACK: known of completed connections, unless the SYN+ACK was repeated or segments came out of order.
+    /// SYN+ACK → ACK of a completed connection, where it is known.
     #[must_use]
     pub fn syn_ack_to_ack_ns(&self) -> Option<u64> {
-        let tcp = self.tcp()?;
-        let blurred = self.record.flags & BLURRED != 0 || tcp.syn_ack_retransmits != 0;
-        if !self.record.state.is_completed() || blurred {
-            return None;
-        }
-        let from = known(tcp.syn_ack_after)?;
-        // A SYN+ACK in the tick of its SYN is put a tick after it, for 0 means none; so is an ACK there.
-        known(tcp.latest_after.max(1))?.checked_sub(from).map(ticks_ns)
+        self.leg_ns(Leg::SynAckToAck)
     }
 
-    /// First SYN → completing ACK, retransmissions included: known of completed connections whose segments came in order.
+    /// First SYN → completing ACK of a completed connection, retransmissions included, where it is known.
     #[must_use]
     pub fn connect_ns(&self) -> Option<u64> {
-        let in_order = self.record.state.is_completed() && self.record.flags & tag::UNTIMED == 0;
-        let tcp = self.tcp().filter(|_| in_order)?;
-        known(tcp.latest_after.max(1)).map(ticks_ns)
+        self.leg_ns(Leg::Connect)
+    }
+
+    fn leg_ns(&self, leg: Leg) -> Option<u64> {
+        let state = TcpState::from_number(self.record.state as u8);
+        self.tcp().and_then(|tcp| tcp.leg(state, self.record.flags, leg)).map(ticks_ns)
     }
 
     /// First packet → first answer, of UDP.
@@ -367,12 +358,13 @@ pub fn ticks_ns(ticks: u32) -> u64 {
     u64::from(ticks) << TICK_SHIFT
 }
 
-const fn bit(flag: FlowFlag) -> u16 {
+const fn bit(flag: FlowFlag) -> u32 {
     match flag {
         FlowFlag::Late => tag::LATE,
         FlowFlag::FastOpen => tag::FAST_OPEN,
         FlowFlag::Simultaneous => tag::SIMULTANEOUS,
         FlowFlag::OneSided => tag::ONE_SIDED,
+        FlowFlag::Revised => tag::REVISED,
     }
 }
 

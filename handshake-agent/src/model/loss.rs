@@ -2,8 +2,7 @@
 
 use crate::model::context::CaptureOrigin;
 
-pub(super) const UNTRACKED: &str =
-    "SYNs and first UDP packets without a record: the table is full. Look at: --max-flows";
+pub(super) const SPLIT_HEADERS: &str = "first fragments of TCP or UDP without the whole header, which are in no flow. Look at: an evasion attack";
 pub(super) const CONTENDED: &str = "segments not tracked because another CPU held the record";
 pub(super) const LOST_EVENTS: &str =
     "ended attempts for which the event ring had no room. Look at: the reader of --events";

@@ -29,6 +29,8 @@ pub enum Unit {
     Records,
     /// Records of the event ring.
     Events,
+    /// Rows of the service table.
+    Services,
 }
 
 /// One figure of a `T`.
@@ -128,7 +130,6 @@ pub static LATENCY: LazyLock<Vec<Metric<Latency>>> = LazyLock::new(latency);
 
 fn losses() -> Vec<Metric<Snapshot>> {
     vec![
-        Metric::new("untracked", Unit::Packets, loss::UNTRACKED, |s: &Snapshot| s.untracked),
         Metric::new("contended", Unit::Packets, loss::CONTENDED, |s: &Snapshot| s.contended),
         Metric::new("lost_events", Unit::Events, loss::LOST_EVENTS, |s: &Snapshot| s.lost_events),
         Metric::new("lost_before_hook", Unit::Packets, loss::LOST_BEFORE_HOOK, |s: &Snapshot| {
@@ -160,6 +161,13 @@ fn packets() -> Vec<Metric<Packets>> {
             Unit::Packets,
             "IPv6 packets with too many extension headers, which count as ip_other",
             |p: &Packets| p.extension_chains,
+        ),
+        Metric::optional("split_headers", Unit::Packets, loss::SPLIT_HEADERS, |p: &Packets| p.split_headers),
+        Metric::optional(
+            "copies",
+            Unit::Packets,
+            "SYNs and SYN+ACKs that the same hook saw less than 10 ms before. Look at: a mirror of both directions",
+            |p: &Packets| p.copies,
         ),
     ];
     all.extend(Class::ALL.map(|class| {
@@ -207,7 +215,9 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     }));
     all.extend(Sign::ALL.map(|sign| {
         let name = format!("tcp.signs.{}", sign.name());
-        Metric::new(name, Unit::Packets, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
+        let unit =
+            if matches!(sign, Sign::BadSynAck | Sign::BadAck) { Unit::Attempts } else { Unit::Packets };
+        Metric::new(name, unit, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
     }));
     all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)));
     all
@@ -331,6 +341,12 @@ fn table() -> Vec<Metric<Snapshot>> {
             move |s: &Snapshot| s.table.evictions[at],
         ));
     }
+    all.push(Metric::new(
+        "services_evicted",
+        Unit::Services,
+        "services whose row another service took: their figures are in the row `other`",
+        |s: &Snapshot| s.services_evicted,
+    ));
     all
 }
 

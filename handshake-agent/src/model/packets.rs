@@ -16,6 +16,10 @@ pub struct Packets {
     pub filtered: Option<u64>,
     /// IPv6 packets with more extension headers than are walked; not known by interface.
     pub extension_chains: Option<u64>,
+    /// First fragments of TCP or UDP without the whole header; not known by interface.
+    pub split_headers: Option<u64>,
+    /// SYNs and SYN+ACKs that are copies of one seen at the same hook; not known by interface.
+    pub copies: Option<u64>,
     pub(super) classes: [u64; Class::ALL.len()],
 }
 

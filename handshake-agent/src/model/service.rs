@@ -24,6 +24,7 @@ pub struct ServiceFigures {
 }
 
 /// The figures of a service, by its protocol.
+#[expect(clippy::large_enum_variant, reason = "a few rows per report, of which most are TCP's")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceBooks {
     /// A TCP service.

@@ -39,8 +39,6 @@ pub struct Snapshot {
     /// The time of the snapshot that first counted the latest SYN, ns since the Unix epoch; the start of the run while
     /// there was none.
     pub syn_seen_ns: u64,
-    /// SYNs and first UDP packets that got no record.
-    pub untracked: u64,
     /// Segments given up because another CPU held the slot.
     pub contended: u64,
     /// Events that the ring had no room for.
@@ -61,6 +59,8 @@ pub struct Snapshot {
     pub udp: UdpFigures,
     /// The flow tables.
     pub table: TableUse,
+    /// Services whose row another service took.
+    pub services_evicted: u64,
     /// The busiest services and the two sums of the others, TCP's first.
     pub services: Vec<ServiceFigures>,
     /// The histograms of the legs, for the difference of two snapshots.
@@ -102,7 +102,6 @@ impl Snapshot {
             stopped: reading.stopped,
             clocks: scan.clocks(),
             syn_seen_ns: context.from_ns,
-            untracked: word(Counter::Untracked),
             contended: word(Counter::Contended),
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
@@ -110,6 +109,8 @@ impl Snapshot {
             packets: Packets {
                 filtered: Some(word(Counter::Filtered)),
                 extension_chains: Some(word(Counter::ExtensionChains)),
+                split_headers: Some(word(Counter::SplitHeaders)),
+                copies: Some(word(Counter::Copies)),
                 ..Packets::sum(&reading.classes)
             },
             interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
@@ -117,6 +118,7 @@ impl Snapshot {
             latency: latencies(reading),
             udp: UdpFigures::of(reading, &all),
             table: TableUse::of(reading, scan.used()),
+            services_evicted: word(Counter::ServicesEvicted),
             services: rank(services, scan, reading.stopped, context.top),
             histograms: Arc::new(reading.histograms),
         };
@@ -146,12 +148,18 @@ impl Snapshot {
     pub fn losses(&self) -> Vec<Loss> {
         let (tcp, udp) = (Verdict::Evicted, UdpVerdict::Evicted);
         let mut all = vec![
-            Loss::new("untracked", self.untracked, loss::UNTRACKED),
+            Loss::new("tcp.untracked", self.tcp.verdict(Verdict::Untracked), Verdict::Untracked.sentence()),
+            Loss::new(
+                "udp.untracked",
+                self.udp.books.verdict(UdpVerdict::Untracked),
+                UdpVerdict::Untracked.sentence(),
+            ),
             Loss::new("contended", self.contended, loss::CONTENDED),
             Loss::new("evicted", self.tcp.verdict(tcp), tcp.sentence()),
             Loss::new("udp.evicted", self.udp.books.verdict(udp), udp.sentence()),
             Loss::new("lost_events", self.lost_events, loss::LOST_EVENTS),
             Loss::new("lost_before_hook", self.lost_before_hook, loss::LOST_BEFORE_HOOK),
+            Loss::new("split_headers", self.packets.split_headers.unwrap_or(0), loss::SPLIT_HEADERS),
         ];
         if let Origin::Capture(capture) = &self.context.origin {
             all.extend(loss::of_capture(capture));
@@ -185,9 +193,9 @@ impl Snapshot {
         &self.histograms[leg as usize]
     }
 
-    /// SYNs that passed the filter: each is an attempt, a retransmission, or was not tracked.
+    /// SYNs that passed the filter: each is an attempt, a retransmission, a copy or a foreign SYN.
     fn syns(&self) -> u64 {
-        self.tcp.books.attempts + self.tcp.sign(Sign::SynRetransmit) + self.untracked
+        self.tcp.books.attempts + self.tcp.sign(Sign::SynRetransmit)
     }
 
     fn latest_syn(&self, previous: Option<&Self>) -> u64 {

@@ -16,11 +16,14 @@ mod object;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+use std::net::IpAddr;
+
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, RING_BYTES,
-    SERVICES, Service,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, LocalAddress,
+    RING_BYTES, SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -28,6 +31,7 @@ use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
+use crate::address::words;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
 use crate::source::{Reading, Source};
@@ -65,6 +69,8 @@ pub struct Live {
     interfaces: usize,
     test_clock: bool,
     lost_before_hook: Box<dyn FnMut() -> u64 + Send + Sync>,
+    addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
+    local: HashSet<LocalAddress>,
 }
 
 impl Live {
@@ -86,7 +92,7 @@ impl Live {
         let clock = Clock::start(&mut bpf)?;
         let hz = clock::measure_hz(|| clock.read(&bpf), std::thread::sleep)?;
         let clocks = settings.clocks(hz);
-        maps::fill(&mut bpf, settings, sizes, &clocks)?;
+        maps::fill(&mut bpf, settings, sizes, hz)?;
         maps::freeze(&bpf, settings.test_clock)?;
         Ok(Self {
             clock,
@@ -99,6 +105,8 @@ impl Live {
             interfaces: settings.interfaces.len(),
             test_clock: settings.test_clock,
             lost_before_hook: Box::new(|| 0),
+            addresses: Box::new(|| None),
+            local: HashSet::new(),
             bpf,
         })
     }
@@ -112,6 +120,30 @@ impl Live {
     /// since they were attached to.
     pub fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + Sync + 'static) {
         self.lost_before_hook = Box::new(losses);
+    }
+
+    /// Sets the function that lists this host's addresses, and calls it: it is called again at each reading,
+    /// because addresses change. `None`: they could not be read, and the last ones stay.
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the kernel refuses to change the map.
+    pub fn know_addresses_by(
+        &mut self,
+        addresses: impl FnMut() -> Option<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Result<(), LiveError> {
+        self.addresses = Box::new(addresses);
+        self.refresh_addresses()
+    }
+
+    fn refresh_addresses(&mut self) -> Result<(), LiveError> {
+        let Some(addresses) = (self.addresses)() else { return Ok(()) };
+        let local: HashSet<LocalAddress> = addresses.into_iter().map(local_address).collect();
+        if local != self.local {
+            maps::change_local(&mut self.bpf, &self.local, &local)?;
+            self.local = local;
+        }
+        Ok(())
     }
 
     /// The reader of the kernel side's diagnostics, if [`Settings::kernel_log`] is set; `None` from the
@@ -164,6 +196,7 @@ impl Source for Live {
     /// Reads the clock first, so that nothing in the counters or tables is younger than `now` by more than
     /// the duration of the reading.
     fn read(&mut self) -> Result<Reading, Error> {
+        self.refresh_addresses()?;
         let now = self.now()?;
         let wall_ns = clock::wall_ns(now.now_ns);
         let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
@@ -203,6 +236,12 @@ impl Source for Live {
     fn clocks(&self) -> Clocks {
         self.clocks
     }
+}
+
+/// An address as the programs look it up.
+fn local_address(address: IpAddr) -> LocalAddress {
+    let (address, family) = words(address);
+    LocalAddress { address, family: family as u32 }
 }
 
 /// Reads one balanced counter block (see [`counters`]), and one class block per interface, summed over the

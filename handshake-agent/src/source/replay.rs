@@ -68,7 +68,7 @@ impl Replay {
             if fixed { (sizes.slots4 as usize, sizes.slots6 as usize) } else { (FIRST_SLOTS, FIRST_SLOTS) };
         let clocks = settings.clocks(HZ);
         Ok(Self {
-            config: settings.config(sizes, &clocks).map_err(Error::Settings)?,
+            config: settings.config(sizes, HZ).map_err(Error::Settings)?,
             clocks,
             grows: !fixed,
             tables: HostTables { ports: settings.port_set().to_vec(), ..HostTables::new(first4, first6) },

@@ -79,42 +79,31 @@ pub struct Scan {
     rows: Vec<Ages>,
 }
 
-/// One number per cause.
+/// One number per cause, in the order of [`Cause::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByCause {
-    /// Attempts without a valid SYN+ACK.
-    pub no_syn_ack: u64,
-    /// Attempts with a valid SYN+ACK, and without a valid ACK.
-    pub no_ack: u64,
-}
+pub struct ByCause(pub [u64; Cause::ALL.len()]);
 
 impl ByCause {
     /// The number for one cause.
-    pub fn of(self, cause: Cause) -> u64 {
-        match cause {
-            Cause::NoSynAck => self.no_syn_ack,
-            Cause::NoAck => self.no_ack,
-        }
+    #[must_use]
+    pub const fn of(self, cause: Cause) -> u64 {
+        self.0[cause as usize]
     }
 
-    /// The sum of both.
+    /// The sum of all.
     pub fn total(self) -> u64 {
-        self.no_syn_ack + self.no_ack
+        self.0.iter().sum()
     }
 
     /// A reference to the number for one cause.
-    pub fn at(&mut self, cause: Cause) -> &mut u64 {
-        match cause {
-            Cause::NoSynAck => &mut self.no_syn_ack,
-            Cause::NoAck => &mut self.no_ack,
-        }
+    pub const fn at(&mut self, cause: Cause) -> &mut u64 {
+        &mut self.0[cause as usize]
     }
 }
 
 impl AddAssign for ByCause {
     fn add_assign(&mut self, other: Self) {
-        self.no_syn_ack += other.no_syn_ack;
-        self.no_ack += other.no_ack;
+        self.0.iter_mut().zip(other.0).for_each(|(sum, number)| *sum += number);
     }
 }
 
@@ -340,8 +329,7 @@ mod tests {
             (State::Empty as usize, 0, 0),
         ]);
         scan.add_table(&slots, None);
-        let (no_syn_ack, no_ack) =
-            (ByCause { no_syn_ack: 1, no_ack: 0 }, ByCause { no_syn_ack: 0, no_ack: 1 });
+        let (no_syn_ack, no_ack) = (ByCause([1, 0, 0]), ByCause([0, 1, 0]));
         assert_eq!(scan.used(), 5);
         assert_eq!(scan.row(7), Ages { opening: no_syn_ack, half_open: no_ack, ..Ages::default() });
         assert_eq!(scan.row(9), Ages { expired: no_ack, ..Ages::default() });

@@ -21,6 +21,8 @@ const MIN_SLOTS: u64 = 64;
 const MAX_SLOTS: u64 = 1 << 27;
 /// The longest time in jiffies: their serial comparison works for ages under 2³¹.
 const MAX_JIFFIES: u32 = i32::MAX as u32;
+/// The time within which the same segment at another hook point is a repeat.
+const REPEAT_WITHIN: Duration = Duration::from_millis(100);
 
 /// An interface to watch. Its position in [`Settings::interfaces`] is its number in the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +91,10 @@ impl Settings {
         }
     }
 
-    /// The configuration that the programs read. Fails if there are more interfaces or networks than it has
-    /// room for, or if the system provides no random numbers.
-    pub fn config(&self, sizes: Sizes, clocks: &Clocks) -> io::Result<Config> {
+    /// The configuration that the programs read, for jiffies at a rate of `hz`. Fails if there are more
+    /// interfaces or networks than it has room for, or if the system provides no random numbers.
+    pub fn config(&self, sizes: Sizes, hz: u32) -> io::Result<Config> {
+        let clocks = self.clocks(hz);
         let (interfaces, raw_interfaces) = self.interface_table()?;
         let mut nets = [Net::default(); MAX_NETS];
         let given = &self.filter.nets;
@@ -111,7 +114,7 @@ impl Settings {
             options: self.options(),
             raw_interfaces,
             nets,
-            reserved: 0,
+            repeat_within_jiffies: jiffies(REPEAT_WITHIN, hz),
         })
     }
 
@@ -144,6 +147,7 @@ impl Settings {
             (!self.filter.ports.is_empty(), option::PORTS),
             (!self.filter.nets.is_empty(), option::NETS),
             (self.test_clock, option::TEST_CLOCK),
+            (self.rules.verify_checksums, option::CHECKSUMS),
         ]
         .into_iter()
         .filter(|(wanted, _)| *wanted)
@@ -294,8 +298,7 @@ mod tests {
             max_flows: 32,
             ..Settings::default()
         };
-        let config =
-            settings.config(Sizes::for_flows(32), &settings.clocks(250)).expect("settings within bounds");
+        let config = settings.config(Sizes::for_flows(32), 250).expect("settings within bounds");
         assert_eq!(config.interfaces, [7, 3, 0, 0, 0, 0, 0]);
         assert_eq!(config.raw_interfaces, 0b10);
         assert_eq!(config.options, option::EVENTS | option::PORTS | option::NETS);
@@ -305,6 +308,7 @@ mod tests {
         assert_eq!((config.mask4, config.mask6), (15, 15));
         assert_eq!((config.half_open_after_ns, config.expire_after_ns), (3_000_000_000, 75_000_000_000));
         assert_eq!((config.udp_idle_jiffies, config.idle_after_jiffies), (15_000, 900_000));
+        assert_eq!(config.repeat_within_jiffies, 25);
         assert_eq!(config.factors, [[5; HASH_WORDS]; 2]);
     }
 
@@ -316,7 +320,7 @@ mod tests {
         let filter = Filter { nets: vec![net; MAX_NETS + 1], ..Filter::default() };
         let nets = Settings { filter, ..Settings::default() };
         for settings in [many, nets] {
-            assert!(settings.config(Sizes::for_flows(1), &settings.clocks(250)).is_err());
+            assert!(settings.config(Sizes::for_flows(1), 250).is_err());
         }
     }
 

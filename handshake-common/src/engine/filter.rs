@@ -18,10 +18,13 @@ pub fn count<P: Platform>(platform: &P, packet: &Packet) -> bool {
 /// Counts what a packet has that only the general path can tell.
 #[inline(always)]
 pub fn count_note<P: Platform>(platform: &P, packet: &Packet) {
-    if packet.note == note::EXTENSION_CHAIN {
-        cold_path();
-        platform.books().add(Counter::ExtensionChains, packet.segments as u64);
-    }
+    let counter = match packet.note {
+        note::EXTENSION_CHAIN => Counter::ExtensionChains,
+        note::SPLIT_HEADER => Counter::SplitHeaders,
+        _ => return,
+    };
+    cold_path();
+    platform.books().add(counter, packet.segments as u64);
 }
 
 /// Is the packet part of a flow that passes the filters? Packets that fail them are counted as filtered.

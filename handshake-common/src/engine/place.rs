@@ -1,13 +1,17 @@
 //! Where a new record goes: a free slot of the emptier of its key's two sets, else the slot whose record has
-//! the least [`Worth`], if that is not above the new record's.
+//! the least [`Worth`], if the new record may replace that. Of the eight slots at most [`MOST_HELD`] are held
+//! against an attempt by records that answered or completed: where there are more, the attempt replaces one
+//! of those, so that a handshake in progress is not what the next attempt pushes out.
 
+use super::platform::slot_of;
+use super::service::enter_untracked;
 use super::update::expired_as;
 use super::{Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, STRIPES, WAYS, tag};
 use crate::record::{Clocks, Now};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
-use crate::{below, low_half, masked, spin};
+use crate::{below, low_half, spin};
 
 impl<P: Platform> Lookup<'_, P> {
     /// Makes a record for the packet; `false` if its flow has one already.
@@ -25,6 +29,7 @@ impl<P: Platform> Lookup<'_, P> {
         };
         if !lock_stripe(lock) {
             self.platform.books().add(Counter::Contended, 1);
+            enter_untracked(self.platform, self.packet, NewRecord::of(self.packet));
             return true;
         }
         let is_new = !self.has_record([one, other]);
@@ -54,13 +59,12 @@ impl<P: Platform> Lookup<'_, P> {
         let books = self.platform.books();
         let now = self.now();
         let clocks = self.clocks();
-        let place = free_slot(sets).unwrap_or_else(|| survey(sets, now, &clocks));
+        let survey = free_slot(sets).map_or_else(|| Survey::of(sets, now, &clocks), Survey::free);
         // Computed after the survey; otherwise the verifier would follow the survey once per variant.
         let new = NewRecord::of(core::hint::black_box(self.packet));
+        let place = survey.place_for(new);
         if place.worth() > new.worth() as u64 {
-            if matches!(new, NewRecord::Attempt | NewRecord::Udp) {
-                books.add(Counter::Untracked, 1);
-            }
+            enter_untracked(self.platform, self.packet, new);
             return;
         }
         let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
@@ -71,6 +75,7 @@ impl<P: Platform> Lookup<'_, P> {
             || !slot.tag().compare_exchange(tag.0, tag.locked().0)
         {
             books.add(Counter::Contended, 1);
+            enter_untracked(self.platform, self.packet, new);
             return;
         }
         if worth != Worth::Free as u32 {
@@ -88,12 +93,12 @@ impl<P: Platform> Lookup<'_, P> {
         let expired = worth <= Worth::Expired as u32;
         if state.is_open() {
             let verdict = if expired { expired_as(state) } else { Counter::Evicted };
-            self.close(slot, tag, verdict, now);
+            self.close(slot, tag, self.row_of(slot, tag), verdict, now);
         } else {
             self.platform.on_evict(slot, tag, None);
         }
         if state.is_udp() && !expired {
-            self.transfer(tag.service(), state.gauge_place(), Counter::UdpEvicted as usize);
+            self.transfer(self.row_of(slot, tag), state.gauge_place(), Counter::UdpEvicted as usize);
         }
         books.add_at(evicted_place(worth));
     }
@@ -128,6 +133,13 @@ impl Score {
     #[inline(always)]
     const fn worth(self) -> u64 {
         self.0.cast_unsigned() >> Self::WORTH_SHIFT
+    }
+
+    /// 1 for an answered UDP flow and a completed connection, else 0; a locked slot counts as what it holds.
+    #[inline(always)]
+    fn is_held(self) -> u64 {
+        let worth = self.0 >> Self::WORTH_SHIFT & 0xf;
+        below(Worth::HalfOpenNoAck as i64, worth)
     }
 
     #[inline(always)]
@@ -177,23 +189,49 @@ fn free_ways<S: Slot>(set: &Set<S>) -> u64 {
     bits
 }
 
-/// The slot of both sets whose record is replaced first.
-#[inline(always)]
-fn survey<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Score {
-    let (mut least, mut way) = (Score::MOST, 0);
-    while way < 2 * WAYS {
-        let slot = slot_of(sets[(way / WAYS) as usize], way);
-        let score = Score::of(slot, way, Tag(slot.tag().load()), now, clocks);
-        least = least.or(score, below(score.0, least.0));
-        way += 1;
-    }
-    least
+/// The records that answered or completed which an attempt leaves alone, of a key's eight slots.
+const MOST_HELD: i64 = 6;
+
+/// What a key's eight slots hold.
+#[derive(Clone, Copy)]
+struct Survey {
+    /// The slot whose record is replaced first.
+    least: Score,
+    /// The same among the records that answered or completed.
+    least_held: Score,
+    /// The number of those.
+    held: i64,
 }
 
-/// The slot at this place of a set; places of the second set count on from the first's.
-#[inline(always)]
-pub(super) fn slot_of<S>(set: &Set<S>, way: u32) -> &S {
-    &set[masked::<{ WAYS as usize - 1 }>(way as usize)]
+impl Survey {
+    /// Of sets with a free slot.
+    #[inline(always)]
+    const fn free(slot: Score) -> Self {
+        Self { least: slot, least_held: Score::MOST, held: 0 }
+    }
+
+    /// Of full sets. A key whose two sets are the same one has each slot twice here.
+    #[inline(always)]
+    fn of<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Self {
+        let (mut survey, mut way) = (Self::free(Score::MOST), 0);
+        while way < 2 * WAYS {
+            let slot = slot_of(sets[(way / WAYS) as usize], way);
+            let score = Score::of(slot, way, Tag(slot.tag().load()), now, clocks);
+            let held = score.is_held();
+            survey.held += held.cast_signed();
+            survey.least = survey.least.or(score, below(score.0, survey.least.0));
+            survey.least_held = survey.least_held.or(score, below(score.0, survey.least_held.0) & held);
+            way += 1;
+        }
+        survey
+    }
+
+    /// The slot that a new record takes, if its worth allows that.
+    #[inline(always)]
+    fn place_for(self, new: NewRecord) -> Score {
+        let is_attempt = (new as u8 == NewRecord::Attempt as u8) as u64;
+        self.least.or(self.least_held, below(MOST_HELD, self.held) & is_attempt)
+    }
 }
 
 /// Locks a slot and returns the tag it had; gives up after [`spin::TRIES`].
@@ -229,6 +267,7 @@ const fn evicted_place(worth: u32) -> usize {
         let mut packed = 0;
         let mut i = 0;
         while i < PLACES.len() {
+            assert!(PLACES[i] as u64 <= 0x3f, "a place is six bits");
             packed |= (PLACES[i] as u64) << (i * 6);
             i += 1;
         }

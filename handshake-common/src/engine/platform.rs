@@ -2,14 +2,16 @@
 
 use core::mem::MaybeUninit;
 
-use crate::abi::{CLASS_WORDS, Config, Counter, Event, tag};
+use super::update::judge;
+use crate::abi::{CLASS_WORDS, Config, Counter, Event, TcpRecord, WAYS, tag};
 use crate::books::{Books, ServiceRow};
 use crate::flow::Side;
 use crate::record::State;
 use crate::shared::Shared64;
-use crate::spin;
 use crate::table::{Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
+use crate::wire::Packet;
+use crate::{masked, spin};
 
 /// Supplies the engine's memory and clocks.
 pub trait Platform {
@@ -31,14 +33,39 @@ pub trait Platform {
     fn books(&self) -> &Books;
     /// The class counters of this CPU and an interface.
     fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]>;
-    /// Counts a sample of a leg in its histogram.
-    fn sample(&self, leg: Leg, bucket: u32);
+    /// Adds to the samples in a bucket of a leg's histogram; `u64::MAX` takes one away.
+    fn sample(&self, leg: Leg, bucket: u32, samples: u64);
     /// Waits until the holder of a slot or a lock word has released it, for a bounded time.
     fn wait(&self, word: &Shared64) {
         wait(word, core::hint::spin_loop);
     }
+    /// [`offer`](super::offer) of a row, which the kernel side has as a function of its own.
+    fn offer(&self, row: u32, worth: u32) -> u32
+    where
+        Self: Sized,
+    {
+        super::offer(self, row, worth)
+    }
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
+    /// Is it an address of the host that the hooks are on? A capture's is not known.
+    #[inline(always)]
+    fn is_local(&self, _address: &[u32; 4], _family: u8) -> bool {
+        false
+    }
+    /// Applies the rules of TCP to a record: [`judge`]. The kernel side calls it as a function of its own.
+    #[inline(always)]
+    fn judge(&self, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
+        judge(self.config(), stand, record, packet, now_ns)
+    }
+    /// [`own_row`](super::own_row) of a packet's flow, which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn own_row(&self, packet: &Packet, tag: Tag, from_responder: bool) -> u16
+    where
+        Self: Sized,
+    {
+        super::own_row(self, packet, tag, from_responder)
+    }
     /// Called before the record in a slot is replaced; `verdict` is how its attempt ended, if it was open.
     /// The kernel does nothing; a replay lists the flow.
     #[inline(always)]
@@ -63,7 +90,7 @@ pub struct Explanation {
     /// The state after.
     pub after: State,
     /// Signs, as bits by their numbers.
-    pub signs: u8,
+    pub signs: u16,
     /// Who sent the segment.
     pub side: Side,
     /// J, if it is known.
@@ -100,6 +127,12 @@ impl Table for Slot6 {
     fn mask(config: &Config) -> u32 {
         config.mask6
     }
+}
+
+/// The slot at this place of a set; places of the second set count on from the first's.
+#[inline(always)]
+pub(super) fn slot_of<S>(set: &Set<S>, way: u32) -> &S {
+    &set[masked::<{ WAYS as usize - 1 }>(way as usize)]
 }
 
 /// Looks at a word until it is unlocked, with a pause between two looks, or gives up.

@@ -1,26 +1,51 @@
 //! The row of a service, and changes of the books in balanced pairs, in the totals and in the row.
+//!
+//! A service without a free row is counted in `other`, and [`settle`] looks for a row that is worth less:
+//!
+//! ```text
+//! nothing completed < something open < completed, far responder < completed, local responder
+//! ```
+//!
+//! A row with something open stays. One that may give way is first marked as closing; whatever comes for it
+//! takes the mark away, and a second later another service may have it. What it had counted goes to `other`.
 
-use super::{Lookup, Platform};
-use crate::abi::{Counter, SERVICES};
-use crate::books::{Claim, ServiceKey};
-use crate::low_half;
-use crate::record::State;
-use crate::wire::{self, Packet};
+use super::platform::slot_of;
+use super::{Lookup, NewRecord, Platform, Table};
+use crate::abi::{Counter, SERVICES, WAYS, tag};
+use crate::books::{Claim, ServiceKey, ServiceRow};
+use crate::flow::Side;
+use crate::record::{State, jiffies_since};
+use crate::table::{Slot, Tag};
+use crate::wire::{self, Class, Packet};
+use crate::{below, low_half};
 
 /// Rows of the service table that are looked at for one service.
 const SERVICE_PROBES: u32 = 8;
 /// Rows of each half of the service table.
 const SERVICE_HALF: u32 = SERVICES / 2;
 
-/// The row of the service that a packet is sent to; the row `other` if none of the rows it may have is free.
+/// From here on an offer is none.
+const NO_OFFER: u32 = 1 << 31;
+/// Where the row's worth begins in an offer, behind how often it was used and the place for its probe.
+const OFFER_WORTH_SHIFT: u32 = 28;
+/// Rows that were used more often than this are alike in an offer.
+const MOST_USED: u64 = (1 << (OFFER_WORTH_SHIFT - SERVICE_PROBES.ilog2())) - 1;
+
+/// The row of the service that a packet is sent to, or that sends a SYN+ACK; the row `other` if none of the
+/// rows it may have is free.
 #[inline(always)]
 pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
-    let key = ServiceKey::new(packet.destination, packet.destination_port, packet.protocol, packet.family);
+    let (address, port) = if packet.class == Class::SynAck as u8 {
+        (packet.source, packet.source_port)
+    } else {
+        (packet.destination, packet.destination_port)
+    };
+    let key = ServiceKey::new(address, port, packet.protocol, packet.family);
     let half = if packet.protocol == wire::UDP { SERVICE_HALF } else { 0 };
     let start = key.mix(&platform.config().factors[0]);
     let mut i = 0;
     while i < SERVICE_PROBES {
-        let row = half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1);
+        let row = probe(half, start, i);
         if let Some(service) = platform.service(row) {
             match service.claim(&key) {
                 Claim::Ours => return row,
@@ -33,18 +58,295 @@ pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
     half
 }
 
+/// The `i`-th row that a service may have, of its half of the table.
+#[inline(always)]
+fn probe(half: u32, start: u32, i: u32) -> u32 {
+    half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1)
+}
+
+/// Counts a SYN or a UDP packet that got no record though it would begin one.
+#[inline(always)]
+pub(super) fn enter_untracked<P: Platform>(platform: &P, packet: &Packet, new: NewRecord) {
+    let (total, gauge) = match new {
+        NewRecord::Attempt => (Counter::Attempts, Counter::Untracked),
+        NewRecord::Udp => (Counter::UdpFlows, Counter::UdpUntracked),
+        NewRecord::Orphan | NewRecord::Midstream | NewRecord::Nothing => return,
+    };
+    enter(platform, packet, total, gauge as usize);
+}
+
+/// Counts a new attempt or UDP flow, in the books and in its service's row. Returns the row's number, and 1 if that
+/// is `other` and no flow has looked for a row in this jiffy.
+#[inline(always)]
+fn enter<P: Platform>(platform: &P, packet: &Packet, total: Counter, gauge: usize) -> (u16, u64) {
+    let total = total as usize;
+    platform.books().enter(total, gauge);
+    let row = service_row(platform, packet) & (SERVICES - 1);
+    let mut first = 0;
+    if let Some(service) = platform.service(row) {
+        service.bump(total, 1);
+        service.bump(gauge, 1);
+        first = service.is_first_search(platform.jiffies());
+    }
+    let row = (row & 0xffff) as u16;
+    (row, is_other(row) & first)
+}
+
+/// The row in which the record of a packet's flow is counted: that of its tag, or `other` where that row went to
+/// another service. `from_responder`: the packet is the responder's.
+#[inline(always)]
+pub fn own_row<P: Platform>(platform: &P, packet: &Packet, tag: Tag, from_responder: bool) -> u16 {
+    let (address, port) = if from_responder {
+        (packet.source, packet.source_port)
+    } else {
+        (packet.destination, packet.destination_port)
+    };
+    let key = ServiceKey::new(address, port, packet.protocol, packet.family);
+    row_by_key(platform, &key, tag, tag.state().gauge_place())
+}
+
+#[inline(always)]
+fn row_by_key<P: Platform>(platform: &P, key: &ServiceKey, tag: Tag, place: usize) -> u16 {
+    match platform.service(tag.service() as u32) {
+        Some(service) if service.counts(key, place) => tag.service(),
+        Some(_) | None => (other_row(tag.state()) & 0xffff) as u16,
+    }
+}
+
+/// The row `other` of a record's protocol.
+#[inline(always)]
+const fn other_row(state: State) -> u32 {
+    if state.is_udp() { SERVICE_HALF } else { 0 }
+}
+
+/// 1 for a row `other`, else 0.
+#[inline(always)]
+fn is_other(row: u16) -> u64 {
+    below((row as u32 & (SERVICE_HALF - 1)) as i64, 1)
+}
+
+/// Who answers, by a record's key and flags.
+#[inline(always)]
+fn responder<S: Slot>(slot: &S, tag: Tag) -> ServiceKey {
+    let udp = tag.state().is_udp();
+    let key = slot.key(udp);
+    let (address, port) = if tag.flags() & tag::INITIATOR_HIGH != 0 {
+        (key.low, key.ports >> 16)
+    } else {
+        (key.high, key.ports & 0xffff)
+    };
+    let protocol = if udp { wire::UDP } else { wire::TCP };
+    ServiceKey::new(address, (port & 0xffff) as u16, protocol, S::FAMILY as u8)
+}
+
+/// States that prove a service: it answered.
+const PROVEN: u32 = 1 << State::Established as u32 | 1 << State::UdpAnswered as u32;
+/// States in which a record's service may look for a row.
+const SEARCHES: u32 = PROVEN | State::OPEN | 1 << State::UdpWaiting as u32;
+
+/// Jiffies for which nothing comes for a row before it gives way: a second, ten times that of repeats.
+const QUIET_REPEATS: u32 = 10;
+
+/// What a row is worth to the services that look for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum RowWorth {
+    /// Nothing completed or answered, and nothing open.
+    Nothing,
+    /// Something open. UDP has nothing open: what is not answered may stay so for ever.
+    Open,
+    /// Completed or answered by a far responder.
+    Far,
+    /// Completed or answered by this host.
+    Local,
+}
+
+/// Gives the service of a packet's flow a row, if the flow is counted in `other` and there is a row that is worth
+/// less; the flow's pair of counts moves there. Rarely called: the kernel side has it as a function of its own.
+#[inline(always)]
+pub fn settle<P: Platform, S: Table>(platform: &P, packet: &Packet) {
+    let lookup = Lookup::new::<S>(platform, packet);
+    let Some(index) = lookup.locate::<S>() else { return };
+    let index = low_half(lookup.veil(index as u64));
+    if let Some(set) = S::set(platform, index / WAYS) {
+        lookup.settle(slot_of(set, index));
+    }
+}
+
+/// How soon a row gives way to a service of this [`RowWorth`], the lowest first: the row's worth, then how often it
+/// was used. The lowest bits are free for the row's place among those of the service. From [`NO_OFFER`] on: not now.
+/// A row that may give way begins to close.
+#[inline(always)]
+pub fn offer<P: Platform>(platform: &P, number: u32, worth: u32) -> u32 {
+    let Some(row) = platform.service(number) else { return NO_OFFER };
+    let is_udp = number >= SERVICE_HALF;
+    let (total, good) = if is_udp {
+        (Counter::UdpFlows, Counter::UdpAnswered)
+    } else {
+        (Counter::Attempts, Counter::Completed)
+    };
+    let open = |counter: Counter| row.count(counter as usize) > 0;
+    let is_open = !is_udp
+        && (open(Counter::OpenNoSynAck) || open(Counter::OpenNoAck) || open(Counter::OpenAnswerUnseen));
+    let own = if row.count(good as usize) <= 0 {
+        RowWorth::Nothing
+    } else if worth == RowWorth::Local as u32 && is_row_local(platform, row) {
+        RowWorth::Local
+    } else {
+        RowWorth::Far
+    };
+    if is_open || own as u32 >= worth {
+        return NO_OFFER;
+    }
+    let now = platform.jiffies();
+    let wait = platform.config().repeat_within_jiffies.saturating_mul(QUIET_REPEATS);
+    match row.close(now) {
+        Some(since) if jiffies_since(now, since) >= wait => {
+            let used = row.count(total as usize).cast_unsigned().min(MOST_USED);
+            (own as u32) << OFFER_WORTH_SHIFT | low_half(used) << SERVICE_PROBES.ilog2()
+        }
+        Some(_) | None => NO_OFFER,
+    }
+}
+
+#[inline(always)]
+fn is_row_local<P: Platform>(platform: &P, row: &ServiceRow) -> bool {
+    let key = row.key();
+    platform.is_local(&key.address, key.family())
+}
+
 impl<P: Platform> Lookup<'_, P> {
-    /// Counts a new attempt or UDP flow in the books and in its service's row, whose number it returns.
+    /// The slot of the packet's flow. Counts nothing.
     #[inline(always)]
-    pub(super) fn enter(&self, total: Counter, state: State) -> u16 {
-        let (total, gauge) = (total as usize, state.gauge_place());
-        self.platform.books().enter(total, gauge);
-        let row = service_row(self.platform, self.packet) & (SERVICES - 1);
+    fn locate<S: Table>(&self) -> Option<u32> {
+        let mut probe = 0;
+        while probe < 2 * WAYS {
+            let place = self.place_of::<S>(self.hash::<S>((probe / WAYS) as usize));
+            if let Some(set) = S::set(self.platform, place) {
+                let slot = slot_of(set, probe);
+                if self.is_at(slot, Tag(slot.tag().load())) {
+                    return Some(place * WAYS + (probe & (WAYS - 1)));
+                }
+            }
+            probe += 1;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn settle<S: Slot>(&self, slot: &S) {
+        let tag = Tag(slot.tag().load());
+        let state = tag.state();
+        let proven = PROVEN >> state as u32 & 1;
+        let Some(other) = self.platform.service(self.half()) else { return };
+        if proven == 0 {
+            other.begin_search(self.jiffies);
+        }
+        if tag.is_locked() || SEARCHES >> state as u32 & 1 == 0 {
+            return;
+        }
+        if !self.is_at(slot, tag) || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
+            return;
+        }
+        let key = responder(slot, tag);
+        let mut row = 0;
+        if is_other(self.row_by_key(&key, tag)) != 0
+            && let Some(exchange) = other.begin_exchange()
+        {
+            row = low_half(self.veil(self.find_row(&key, proven, other) as u64));
+            self.move_counts(state, other, row);
+            other.end_exchange(exchange, row != 0);
+        }
+        let moved = tag.next(state, tag.flags(), (row & (SERVICES - 1)) as u16);
+        slot.tag().swap(if row == 0 { tag.0 } else { moved.0 });
+    }
+
+    /// The first row of the packet's protocol, which is its `other`.
+    #[inline(always)]
+    fn half(&self) -> u32 {
+        if self.key.udp { SERVICE_HALF } else { 0 }
+    }
+
+    /// The service's row, which may have been another's until now; 0 for none.
+    #[inline(always)]
+    fn find_row(&self, key: &ServiceKey, proven: u32, other: &ServiceRow) -> u32 {
+        let start = key.mix(&self.config.factors[0]);
+        let is_local = self.platform.is_local(&key.address, key.family()) as u32;
+        // Something open, completed by a far responder, or by this host.
+        let worth = low_half(self.veil((RowWorth::Open as u32 + proven + (proven & is_local)) as u64));
+        let (mut least, mut i) = (NO_OFFER as u64, 0);
+        while i < SERVICE_PROBES {
+            let row = probe(self.half(), start, i);
+            if let Some(service) = self.platform.service(row) {
+                match service.claim(key) {
+                    Claim::Ours => return row,
+                    // It may become this service's: another row would be its second.
+                    Claim::Unsettled => return 0,
+                    Claim::Foreign => {
+                        let offer = (self.platform.offer(row, worth) | i) as u64;
+                        least ^= (least ^ offer) & 0_u64.wrapping_sub(below(offer as i64, least as i64));
+                    }
+                }
+            }
+            i += 1;
+        }
+        let least = low_half(self.veil(least));
+        if least >= NO_OFFER {
+            return 0;
+        }
+        let row = probe(self.half(), start, least & (SERVICE_PROBES - 1));
+        let given = self.platform.service(row).is_some_and(|service| service.give(key, other));
+        self.platform.books().add(Counter::ServicesEvicted, given as u64);
+        if given { row } else { 0 }
+    }
+
+    /// Moves the pair of counts of a record from `other` to its row.
+    #[inline(always)]
+    fn move_counts(&self, state: State, other: &ServiceRow, row: u32) {
+        let total = if self.key.udp { Counter::UdpFlows } else { Counter::Attempts } as usize;
+        let (total, gauge) = (self.veiled_place(total), self.veiled_place(state.gauge_place()));
+        if row == 0 {
+            return;
+        }
         if let Some(service) = self.platform.service(row) {
+            other.bump(total, u64::MAX);
+            other.bump(gauge, u64::MAX);
             service.bump(total, 1);
             service.bump(gauge, 1);
         }
-        (row & 0xffff) as u16
+    }
+
+    /// The row in which a record is counted: that of its tag, or `other` where that row went to another service.
+    #[inline(always)]
+    pub(super) fn row_of<S: Slot>(&self, slot: &S, tag: Tag) -> u16 {
+        self.row_by_key(&responder(slot, tag), tag)
+    }
+
+    /// The same of the record of the packet's flow.
+    #[inline(always)]
+    pub(super) fn own_row(&self, tag: Tag) -> u16 {
+        let from_responder = matches!(self.side(tag.flags()), Side::Responder);
+        self.platform.own_row(self.packet, tag, from_responder)
+    }
+
+    #[inline(always)]
+    fn row_by_key(&self, key: &ServiceKey, tag: Tag) -> u16 {
+        row_by_key(self.platform, key, tag, self.veiled_place(tag.state().gauge_place()))
+    }
+
+    /// Notes that a flow that is proven by now is counted in `other`.
+    #[inline(always)]
+    pub(super) fn note_proof(&self, row: u16, state: State) {
+        let proven = (PROVEN >> state as u32 & 1) as u64;
+        self.rowless.set(self.rowless.get() | low_half(is_other(row) & proven));
+    }
+
+    /// Counts a new attempt or UDP flow in the books and in its service's row, whose number it returns.
+    #[inline(always)]
+    pub(super) fn enter(&self, total: Counter, state: State) -> u16 {
+        let (row, searches) = enter(self.platform, self.packet, total, state.gauge_place());
+        self.rowless.set(self.rowless.get() | low_half(searches));
+        row
     }
 
     /// Moves an attempt or flow from one gauge to another, in the books and in its service's row.

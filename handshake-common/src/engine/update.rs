@@ -3,13 +3,13 @@
 use core::hint::cold_path;
 
 use super::{Explanation, Lookup, Platform, Table};
-use crate::abi::{Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
+use crate::abi::{Config, Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
 use crate::flow::Side;
 use crate::record::{Now, State, TcpState, UdpState, jiffies_since};
 use crate::table::{self, Slot, Tag};
 use crate::tcp::{self, Change, Segment};
 use crate::verdict::{Leg, Sign};
-use crate::wire::quote;
+use crate::wire::{Packet, mark, quote};
 use crate::{latency, low_half, udp};
 
 impl<P: Platform> Lookup<'_, P> {
@@ -28,8 +28,9 @@ impl<P: Platform> Lookup<'_, P> {
             let mut record = slot.body().udp();
             record.points = with_point(record.points, side, self.packet.point);
             if after as u8 != state as u8 && matches!(after, UdpState::Answered) {
-                let ticks = now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT;
-                record.answer_after = low_half(ticks.clamp(1, u32::MAX as u64));
+                let is_known = now.ns >= record.opened_ns && self.packet.marks & mark::UNTIMED == 0;
+                let ticks = (now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT).clamp(1, u32::MAX as u64);
+                record.answer_after = if is_known { low_half(ticks) } else { 0 };
             }
             slot.body().set_udp(record);
             if is_point_of(record.points, side, self.packet.point) {
@@ -37,10 +38,12 @@ impl<P: Platform> Lookup<'_, P> {
             }
             slot.last().store(now.jiffies);
         }
+        let mut service = old.service();
         if after as u8 != state as u8 {
-            self.move_between(old.service(), state.state(), after.state());
+            service = self.own_row(old);
+            self.move_between(service, state.state(), after.state());
         }
-        slot.tag().swap(old.next(after.state(), old.flags(), old.service()).0);
+        slot.tag().swap(old.next(after.state(), old.flags(), service).0);
         true
     }
 
@@ -53,37 +56,38 @@ impl<P: Platform> Lookup<'_, P> {
         let mut state = TcpState::from_number(before as u8);
         let mut record = slot.body().tcp();
         if before.is_open() && record.expired(now.ns, &clocks) {
-            self.close(slot, old, expired_as(before), now);
+            self.close(slot, old, self.own_row(old), expired_as(before), now);
             return false;
         }
         let idle = jiffies_since(now.jiffies, slot.last().load());
         if matches!(state, TcpState::Established) && idle > clocks.idle_after_jiffies {
             state = TcpState::Closed;
         }
-        let context = tcp::Conditions {
-            now_ns: now.ns,
-            half_open_after_ns: clocks.half_open_after_ns,
-            one_sided: self.config.options & option::ONE_SIDED != 0,
-            veil: self.veil(0),
-        };
-        let segment = Segment::of(self.packet);
-        let change = tcp::step(state, old.flags(), &mut record, self.side(old.flags()), &segment, &context);
-        let change = Change::unpack(self.veil(change.pack()));
-        if change.new_attempt {
-            if before.is_open() {
-                self.close(slot, old, Counter::Superseded, now);
-            } else {
-                self.platform.on_evict(slot, old, None);
-            }
-            return false;
-        }
+        let answered_after = record.syn_ack_after;
+        let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()) };
+        let change = self.platform.judge(stand.pack(), &mut record, self.packet, now.ns);
+        let change = Change::unpack(self.veil(change));
+        let before = if change.new_attempt { self.replace(slot, old, now) } else { before };
         slot.body().set_tcp(record);
         slot.last().store(now.jiffies);
         if self.platform.wants_explanations() {
-            self.explain(old.state(), &change, &record, self.side(old.flags()));
+            self.explain(before, &change, &record, self.side(change.flags));
         }
-        self.publish(slot, old, &change, now);
+        self.revoke(&change, answered_after);
+        self.publish(slot, old, before, &change, now);
         true
+    }
+
+    /// Ends the record of a slot in which another attempt begins: the slot is free from then on.
+    #[inline(always)]
+    fn replace<S: Slot>(&self, slot: &S, old: Tag, now: Now) -> State {
+        cold_path();
+        if old.state().is_open() {
+            self.close(slot, old, self.own_row(old), Counter::Superseded, now);
+        } else {
+            self.platform.on_evict(slot, old, None);
+        }
+        State::Empty
     }
 
     /// Tells the platform what the segment did.
@@ -93,7 +97,7 @@ impl<P: Platform> Lookup<'_, P> {
         let without_syn_ack = change.flags & (tag::SIMULTANEOUS | tag::ONE_SIDED) != 0;
         let after = change.state.state();
         let is_orphan = matches!(after, State::OrphanSynAck);
-        let knows_k = record.syn_ack_after != 0 || without_syn_ack || is_orphan;
+        let knows_k = record.is_answered(change.flags) || without_syn_ack || is_orphan;
         self.platform.explain(&Explanation {
             before,
             after,
@@ -106,24 +110,29 @@ impl<P: Platform> Lookup<'_, P> {
 
     /// Ends the open attempt of a record that is about to be replaced.
     #[inline(always)]
-    pub(super) fn close<S: Slot>(&self, slot: &S, tag: Tag, verdict: Counter, now: Now) {
-        self.transfer(tag.service(), tag.state().gauge_place(), verdict as usize);
+    pub(super) fn close<S: Slot>(&self, slot: &S, tag: Tag, service: u16, verdict: Counter, now: Now) {
+        self.transfer(service, tag.state().gauge_place(), verdict as usize);
         self.send_end(slot, tag, verdict as usize, now);
         self.platform.on_evict(slot, tag, Some(verdict));
     }
 
     /// Counts what a segment changed, and publishes the record.
     #[inline(always)]
-    fn publish<S: Slot>(&self, slot: &S, old: Tag, change: &Change, now: Now) {
-        let (before, after) = (old.state(), change.state.state());
+    fn publish<S: Slot>(&self, slot: &S, old: Tag, before: State, change: &Change, now: Now) {
+        let after = change.state.state();
         let mut service = old.service();
+        if change.copy {
+            self.platform.books().add(Counter::Copies, 1);
+        }
         if after as u8 != before as u8 {
             if !before.is_attempt() && after.is_attempt() {
-                // Its SYN came after its SYN+ACK: the orphan was an attempt.
-                self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
-                service = self.enter(Counter::Attempts, State::SynReceived);
-                self.move_between(service, State::SynReceived, after);
+                if matches!(before, State::OrphanSynAck) {
+                    // Its SYN came after its SYN+ACK: the orphan was an attempt.
+                    self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
+                }
+                service = self.enter(Counter::Attempts, after);
             } else {
+                service = self.own_row(old);
                 self.move_between(service, before, after);
             }
         }
@@ -143,6 +152,7 @@ impl<P: Platform> Lookup<'_, P> {
         if from != to {
             self.transfer(service, from, to);
             self.count_entry(after);
+            self.note_proof(service, after);
         }
     }
 
@@ -170,15 +180,27 @@ impl<P: Platform> Lookup<'_, P> {
         }
     }
 
+    /// Takes the sample of the first leg away again, where its time is not known any more: `ticks`, as it was.
+    #[inline(always)]
+    fn revoke(&self, change: &Change, ticks: u32) {
+        if change.revoked {
+            cold_path();
+            let ns = (ticks as u64) << TICK_SHIFT;
+            self.platform.sample(Leg::SynToSynAck, latency::bucket(ns), u64::MAX);
+            self.platform.books().add(Counter::ExcludedSynToSynAck, 1);
+        }
+    }
+
     #[inline(always)]
     fn count_legs(&self, change: &Change, record: &TcpRecord) {
         if change.timed.is_empty() && change.excluded.is_empty() {
             return;
         }
-        let second = record.latest_after.saturating_sub(record.syn_ack_after);
-        self.count_leg(change, Leg::SynToSynAck, record.syn_ack_after);
-        self.count_leg(change, Leg::SynAckToAck, second);
-        self.count_leg(change, Leg::Connect, record.latest_after);
+        let mut i = 0;
+        while i < Leg::ALL.len() {
+            self.count_leg(change, Leg::ALL[i], record);
+            i += 1;
+        }
         if change.timed.has_leg(Leg::Connect) || change.excluded.has_leg(Leg::Connect) {
             let late = change.flags & tag::LATE != 0;
             self.platform.books().add(Counter::Late, late as u64);
@@ -186,11 +208,12 @@ impl<P: Platform> Lookup<'_, P> {
     }
 
     #[inline(always)]
-    fn count_leg(&self, change: &Change, leg: Leg, ticks: u32) {
+    fn count_leg(&self, change: &Change, leg: Leg, record: &TcpRecord) {
         let books = self.platform.books();
         if change.timed.has_leg(leg) {
+            let ticks = record.leg(change.state, change.flags, leg).unwrap_or(0);
             let ns = (ticks as u64) << TICK_SHIFT;
-            self.platform.sample(leg, latency::bucket(ns));
+            self.platform.sample(leg, latency::bucket(ns), 1);
             books.raise(leg.longest(), ns);
         } else if change.excluded.has_leg(leg) {
             books.add(leg.excluded(), 1);
@@ -212,6 +235,45 @@ impl<P: Platform> Lookup<'_, P> {
     }
 }
 
+/// How a record stands, and which side the segment is from.
+#[derive(Clone, Copy)]
+struct Stand {
+    state: TcpState,
+    flags: u32,
+    side: Side,
+}
+
+impl Stand {
+    #[inline(always)]
+    const fn pack(self) -> u64 {
+        self.state as u64 | (self.flags as u64) << 8 | (matches!(self.side, Side::Responder) as u64) << 32
+    }
+
+    #[inline(always)]
+    const fn unpack(word: u64) -> Self {
+        Self {
+            state: TcpState::from_number((word & 0xff) as u8),
+            flags: low_half(word >> 8) & tag::FLAGS,
+            side: if word >> 32 & 1 == 0 { Side::Initiator } else { Side::Responder },
+        }
+    }
+}
+
+/// Applies the rules of TCP ([`tcp::step`]) to a record that stands as `stand` says. Numbers in and out, so that
+/// the kernel side can make a function of it, which the verifier checks once.
+#[inline(always)]
+pub fn judge(config: &Config, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
+    let Stand { state, flags, side } = Stand::unpack(stand);
+    let never = (config.options & option::VEIL) / option::VEIL;
+    let context = tcp::Conditions {
+        now_ns,
+        half_open_after_ns: config.half_open_after_ns,
+        one_sided: config.options & option::ONE_SIDED != 0,
+        veil: 0_u64.wrapping_sub(never as u64),
+    };
+    tcp::step(state, flags, record, side, &Segment::of(packet), &context).pack()
+}
+
 /// The gauge of an open attempt that expired.
 #[inline(always)]
 pub(super) const fn expired_as(state: State) -> Counter {
@@ -221,7 +283,8 @@ pub(super) const fn expired_as(state: State) -> Counter {
 /// Does this change end an attempt, as far as is known?
 #[inline(always)]
 const fn is_end(before: State, after: State) -> bool {
-    (after.is_provisional() || after.is_completed()) && !before.is_completed() && before as u8 != after as u8
+    before as u8 != after as u8
+        && (after.is_provisional() || (after.is_completed() && !before.is_completed()))
 }
 
 /// The points of a UDP record after `side` was seen at `point`: the first one is kept.

@@ -97,8 +97,8 @@ fn a_free_or_owned_slot_is_not_read() {
 #[test]
 fn worths_are_ordered_as_specified() {
     use State::{
-        Closed, Established, Midstream, OrphanSynAck, SynReceived, SynSent, UdpAnswered, UdpMulticast,
-        UdpUnreachable, UdpWaiting,
+        AnswerUnseen, Closed, Established, Midstream, OrphanSynAck, SynReceived, SynSent, UdpAnswered,
+        UdpMulticast, UdpUnreachable, UdpWaiting,
     };
     let ended: Vec<State> =
         State::ALL.into_iter().filter(|state| *state == Closed || state.is_provisional()).collect();
@@ -106,7 +106,7 @@ fn worths_are_ordered_as_specified() {
         &ended,
         &[Midstream, OrphanSynAck],
         &[UdpWaiting, UdpUnreachable, UdpMulticast],
-        &[SynSent],
+        &[SynSent, AnswerUnseen],
         &[SynReceived],
         &[UdpAnswered],
         &[Established],

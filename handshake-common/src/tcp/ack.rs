@@ -2,7 +2,7 @@
 
 use super::{Change, Transition, saturate16};
 use crate::abi::tag;
-use crate::record::{TcpState, provisional_states};
+use crate::record::TcpState;
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 use crate::wire::flag;
@@ -12,14 +12,12 @@ impl Transition<'_> {
     pub(super) fn initiator_ack(&mut self) -> Change {
         match self.state {
             TcpState::SynSent | TcpState::SynReceived if self.has(tag::SIMULTANEOUS) => self.crossed_ack(),
-            TcpState::SynSent => self.ack_before_syn_ack(),
+            TcpState::SynSent | TcpState::AnswerUnseen => self.ack_before_syn_ack(),
             TcpState::SynReceived => self.final_ack(),
+            TcpState::InitiatorAborted | TcpState::ResponderAborted => self.ack_after_abort(),
             TcpState::Established => self.close_on_fin(),
-            TcpState::OrphanSynAck if !self.segment.seq.is_before(self.after_j()) => self.note_early_ack(),
-            provisional_states!(TcpState)
-            | TcpState::Closed
-            | TcpState::Midstream
-            | TcpState::OrphanSynAck => self.stay(),
+            TcpState::OrphanSynAck => self.ack_before_syn(),
+            TcpState::Refused | TcpState::Unreachable | TcpState::Closed | TcpState::Midstream => self.stay(),
         }
     }
 
@@ -29,61 +27,99 @@ impl Transition<'_> {
         if !self.segment.has(flag::ACK) {
             return self.stay();
         }
-        if self.segment.ack != self.after_k() {
-            return self.signed(Sign::BadAck);
-        }
-        if self.segment.seq.is_before(self.after_j()) {
-            return self.stay();
+        if self.segment.ack != self.after_k() || !self.is_in_window(self.after_j()) {
+            return self.marked(tag::BAD_ACK, Sign::BadAck);
         }
         self.acknowledge(tag::RESPONDER_ACKED)
     }
 
-    /// No SYN+ACK was seen: it may yet be, or never will on a one-sided view.
+    /// The initiator continues as if it was answered, and no SYN+ACK was seen: it may yet be, or never will on a
+    /// one-sided view. The first such ACK is kept: later ones may acknowledge more.
     #[inline(always)]
     fn ack_before_syn_ack(&mut self) -> Change {
-        if !self.segment.has(flag::ACK) || self.segment.seq.is_before(self.after_j()) {
+        let fits = self.is_in_window(self.after_j());
+        let fits_other = self.holds(tag::OTHER_J) && self.is_in_window(self.after_other());
+        if !self.segment.has(flag::ACK) || !(fits || fits_other) {
             return self.stay();
         }
         if self.context.one_sided && self.follows_syn() {
             self.record.isn_responder = self.segment.ack.plus(u32::MAX).0;
-            self.flags |= tag::ONE_SIDED;
+            self.flags = self.emptied() | tag::ONE_SIDED;
             return self.stay().leg(Leg::SynToSynAck, false).to(TcpState::Established);
         }
-        self.note_early_ack()
+        self.note_early_ack().to(TcpState::AnswerUnseen)
+    }
+
+    /// The SYN+ACK was seen, and its SYN was not.
+    #[inline(always)]
+    fn ack_before_syn(&mut self) -> Change {
+        let fits = self.segment.has(flag::ACK)
+            && self.is_in_window(self.after_j())
+            && self.is_sent(self.segment.ack, self.after_k());
+        if fits { self.note_early_ack() } else { self.stay() }
     }
 
     #[inline(always)]
-    pub(super) fn note_early_ack(&mut self) -> Change {
-        if !self.segment.has(flag::ACK) {
-            return self.stay();
+    fn note_early_ack(&mut self) -> Change {
+        if self.holds(0) {
+            self.record.other_ack = self.segment.ack.0;
+            self.flags |= tag::EARLY_ACK;
         }
-        self.record.other_ack = self.segment.ack.0;
-        Change::stay(self.state, self.flags | tag::EARLY_ACK)
+        self.stay()
     }
 
-    /// The third segment, proven: it acknowledges a K that was sent, and continues after J.
+    /// The third segment is proven, or proves nothing.
     #[inline(always)]
     fn final_ack(&mut self) -> Change {
         if !self.segment.has(flag::ACK) {
             return self.stay();
         }
-        let latest = self.segment.ack.is_within(self.after_k(), self.record.responder_sent as u32);
-        if !latest && !self.acks_other_k() {
-            return self.signed(Sign::BadAck);
+        self.unsettle_claim();
+        let j = self.record.isn_initiator;
+        if !self.prove() {
+            return self.marked(tag::BAD_ACK, Sign::BadAck);
         }
-        if self.segment.seq.is_before(self.after_j()) {
-            return self.stay();
-        }
-        if !latest {
-            // The K before was the real one: it is K from now on.
-            core::mem::swap(&mut self.record.isn_responder, &mut self.record.other_ack);
-        }
-        self.stay().to(TcpState::Established)
+        let change = self.stay().to(TcpState::Established);
+        if self.record.isn_initiator == j { change } else { Self::revised(change) }
     }
 
+    /// A proven third segment takes an abort back: a RST with a wrong checksum reached neither end.
     #[inline(always)]
-    fn acks_other_k(&self) -> bool {
-        self.has(tag::SECOND_K) && self.segment.ack == SeqNum(self.record.other_ack).plus(1)
+    fn ack_after_abort(&mut self) -> Change {
+        let answered = self.record.is_answered(self.flags) && !self.has(tag::SIMULTANEOUS);
+        if !answered || !self.segment.has(flag::ACK) || !self.prove() {
+            return self.stay();
+        }
+        let by_initiator = matches!(self.state, TcpState::InitiatorAborted);
+        self.flags |= if by_initiator { tag::INITIATOR_RESET } else { tag::RESPONDER_RESET };
+        // Where the responder's RST would stand, if it knows of no connection.
+        self.record.responder_sent = saturate16(self.segment.ack.since(self.after_k()));
+        Self::revised(self.stay().to(TcpState::Established))
+    }
+
+    /// Does the segment acknowledge a K that was sent, and continue after its J? These are J and K from now on.
+    #[inline(always)]
+    fn prove(&mut self) -> bool {
+        let ack = self.segment.ack;
+        if self.is_in_window(self.after_j()) {
+            if self.is_sent(ack, self.after_k()) {
+                return true;
+            }
+            if self.holds(tag::SECOND_K) && self.is_sent(ack, self.after_other()) {
+                core::mem::swap(&mut self.record.isn_responder, &mut self.record.other_ack);
+                return true;
+            }
+        }
+        let other_k = SeqNum(self.record.syn_ack_after);
+        let other = self.has(tag::OTHER_K)
+            && self.is_in_window(self.after_other())
+            && self.is_sent(ack, other_k.plus(1));
+        if other {
+            self.change_places();
+            self.record.syn_ack_after = self.record.isn_responder;
+            self.record.isn_responder = other_k.0;
+        }
+        other
     }
 
     #[inline(always)]
@@ -101,13 +137,20 @@ impl Transition<'_> {
             {
                 self.acknowledge(tag::INITIATOR_ACKED)
             }
-            TcpState::SynReceived => self.responder_data(),
+            TcpState::SynReceived => {
+                self.unsettle_claim();
+                self.responder_data()
+            }
+            TcpState::InitiatorAborted | TcpState::ResponderAborted | TcpState::OrphanSynAck => {
+                self.responder_data()
+            }
             TcpState::Established => self.close_on_fin(),
             TcpState::SynSent
-            | provisional_states!(TcpState)
+            | TcpState::AnswerUnseen
+            | TcpState::Refused
+            | TcpState::Unreachable
             | TcpState::Closed
-            | TcpState::Midstream
-            | TcpState::OrphanSynAck => self.stay(),
+            | TcpState::Midstream => self.stay(),
         }
     }
 

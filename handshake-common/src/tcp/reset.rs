@@ -4,16 +4,18 @@ use super::{Change, Transition};
 use crate::abi::tag;
 use crate::record::{TcpState, provisional_states};
 use crate::seq::SeqNum;
+use crate::wire::flag;
 
 impl Transition<'_> {
     #[inline(always)]
     pub(super) fn initiator_rst(&mut self) -> Change {
         match self.state {
-            TcpState::SynSent | TcpState::SynReceived if self.follows_syn() => {
+            TcpState::SynSent | TcpState::AnswerUnseen | TcpState::SynReceived if self.follows_syn() => {
                 self.end(TcpState::InitiatorAborted)
             }
             TcpState::Established => self.stay().to(TcpState::Closed),
             TcpState::SynSent
+            | TcpState::AnswerUnseen
             | TcpState::SynReceived
             | provisional_states!(TcpState)
             | TcpState::Closed
@@ -25,10 +27,12 @@ impl Transition<'_> {
     #[inline(always)]
     pub(super) fn responder_rst(&mut self) -> Change {
         match self.state {
-            TcpState::SynSent if self.acks_syn() => self.end(TcpState::Refused),
+            TcpState::SynSent | TcpState::AnswerUnseen if self.acks_syn() => self.end(TcpState::Refused),
             TcpState::SynReceived if self.follows_syn_ack() => self.end(TcpState::ResponderAborted),
+            TcpState::Established if self.denies_completion() => self.abort_again(),
             TcpState::Established => self.stay().to(TcpState::Closed),
             TcpState::SynSent
+            | TcpState::AnswerUnseen
             | TcpState::SynReceived
             | provisional_states!(TcpState)
             | TcpState::Closed
@@ -37,28 +41,47 @@ impl Transition<'_> {
         }
     }
 
+    /// The third segment took an abort back, and this is how an end without a connection answers it: a RST
+    /// without ACK, at the number that the segment acknowledged (RFC 9293 §3.10.7.1).
+    #[inline(always)]
+    fn denies_completion(&self) -> bool {
+        self.has(tag::INITIATOR_RESET | tag::RESPONDER_RESET)
+            && !self.segment.has(flag::ACK)
+            && self.segment.seq == self.after_k().plus(self.record.responder_sent as u32)
+    }
+
+    /// The abort was right.
+    #[inline(always)]
+    fn abort_again(&mut self) -> Change {
+        let by_initiator = self.has(tag::INITIATOR_RESET);
+        self.flags &= !(tag::INITIATOR_RESET | tag::RESPONDER_RESET | tag::ACK_TIMED | tag::LATE);
+        self.end(if by_initiator { TcpState::InitiatorAborted } else { TcpState::ResponderAborted })
+    }
+
     /// The attempt ends, provisionally, at this moment.
     #[inline(always)]
     fn end(&mut self, state: TcpState) -> Change {
-        self.record.latest_after = self.ticks();
+        self.touch();
         self.stay().to(state)
     }
 
-    /// Is the segment's number one the responder may go on with after a SYN+ACK of its own?
+    /// Is the segment's number one that the responder may continue with after a SYN+ACK of its own?
     #[inline(always)]
     fn follows_syn_ack(&self) -> bool {
         let seq = self.segment.seq;
-        seq.is_within(self.after_k(), self.record.responder_sent as u32)
-            || (self.has(tag::SECOND_K) && seq == SeqNum(self.record.other_ack).plus(1))
+        self.is_sent(seq, self.after_k())
+            || (self.holds(tag::SECOND_K) && self.is_sent(seq, self.after_other()))
+            || (self.has(tag::OTHER_K) && self.is_sent(seq, SeqNum(self.record.syn_ack_after).plus(1)))
     }
 
     #[inline(always)]
     pub(super) fn initiator_unreachable(&mut self) -> Change {
         match self.state {
-            TcpState::SynSent if self.segment.seq.0 == self.record.isn_initiator => {
+            TcpState::SynSent | TcpState::AnswerUnseen if self.segment.seq.0 == self.record.isn_initiator => {
                 self.end(TcpState::Unreachable)
             }
             TcpState::SynSent
+            | TcpState::AnswerUnseen
             | TcpState::SynReceived
             | TcpState::Established
             | provisional_states!(TcpState)

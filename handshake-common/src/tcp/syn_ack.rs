@@ -1,6 +1,6 @@
 //! A SYN+ACK: the first, the same again, another, half of a simultaneous open.
 
-use super::{Change, Transition};
+use super::{Change, Transition, mark_of, saturate16};
 use crate::abi::tag;
 use crate::record::{TcpState, provisional_states};
 use crate::seq::SeqNum;
@@ -13,69 +13,129 @@ impl Transition<'_> {
         if valid {
             self.uncross();
         }
+        let crossed = self.has(tag::SIMULTANEOUS);
         match self.state {
-            TcpState::SynSent | TcpState::SynReceived if self.has(tag::SIMULTANEOUS) && valid => {
+            TcpState::SynSent | TcpState::SynReceived if crossed && valid => {
                 self.acknowledge_by(tag::INITIATOR_ACKED)
             }
-            TcpState::SynSent if valid => self.first_syn_ack(),
+            TcpState::SynSent | TcpState::AnswerUnseen if valid => self.first_syn_ack(),
+            TcpState::SynSent | TcpState::AnswerUnseen if !crossed && self.acks_kept_j() => {
+                self.change_places();
+                Self::revised(self.first_syn_ack())
+            }
+            // The numbers of further SYNs were not kept: this may acknowledge one of them.
+            TcpState::SynSent | TcpState::AnswerUnseen if !crossed && self.has(tag::FURTHER_J) => {
+                self.take_for_j()
+            }
             TcpState::SynReceived if valid => self.further_syn_ack(),
-            TcpState::SynSent | TcpState::SynReceived => self.signed(Sign::BadSynAck),
-            TcpState::Established | TcpState::Closed if valid => self.syn_ack_after_completion(),
+            TcpState::SynReceived if self.has(tag::COUNTED_J) && self.acks_kept_j() => self.note_other_k(),
+            TcpState::SynReceived if self.has(tag::COUNTED_J) && self.has(tag::FURTHER_J) => {
+                self.take_for_j()
+            }
+            TcpState::SynReceived | TcpState::Established if self.answers_claim() => self.accept_claim(),
+            TcpState::SynSent | TcpState::AnswerUnseen | TcpState::SynReceived => {
+                self.marked(tag::BAD_SYN_ACK, Sign::BadSynAck)
+            }
+            TcpState::Established | TcpState::Closed => self.syn_ack_after_completion(),
             provisional_states!(TcpState) if valid => self.take_up_by_syn_ack(),
-            TcpState::Established
-            | provisional_states!(TcpState)
-            | TcpState::Closed
-            | TcpState::Midstream
-            | TcpState::OrphanSynAck => self.stay(),
+            TcpState::OrphanSynAck => {
+                self.note_sent();
+                self.stay()
+            }
+            provisional_states!(TcpState) | TcpState::Midstream => self.stay(),
         }
     }
 
+    #[inline(always)]
+    fn acks_kept_j(&self) -> bool {
+        self.holds(tag::OTHER_J) && self.acks(self.after_other())
+    }
+
     /// SYN-SENT → SYN-RECEIVED. The first leg is known unless the SYN was repeated (Karn's rule, RFC 6298
-    /// §3).
+    /// §3), and if the time rises.
     #[inline(always)]
     fn first_syn_ack(&mut self) -> Change {
+        let ticks = self.ticks();
         self.record.isn_responder = self.segment.seq.0;
-        self.record.syn_ack_after = self.ticks().max(1);
-        self.record.latest_after = self.record.syn_ack_after;
-        let known = self.record.syn <= 1 && !self.early_ack_fits();
-        let change = Change::stay(TcpState::SynReceived, self.flags).leg(Leg::SynToSynAck, known);
+        self.record.syn_ack_after = ticks.max(1);
+        self.record.responder_sent = saturate16(self.segment.sent());
+        self.touch();
+        if self.context.now_ns < self.record.opened_ns {
+            self.flags |= tag::UNTIMED;
+        }
+        let known = self.record.syn <= 1
+            && !self.has(tag::UNTIMED)
+            && ticks != u32::MAX
+            && !(self.holds(tag::EARLY_ACK) && self.early_ack_fits());
+        let timed = if known { tag::SYN_ACK_TIMED } else { 0 };
+        let change = Change::stay(TcpState::SynReceived, self.flags | timed).leg(Leg::SynToSynAck, known);
         self.settle_early_ack(change)
     }
 
     /// The final ACK came before its SYN+ACK: it fits, or it was about something else.
     #[inline(always)]
     pub(super) fn settle_early_ack(&mut self, change: Change) -> Change {
-        if !self.has(tag::EARLY_ACK) {
+        if !self.holds(tag::EARLY_ACK) {
             return change;
         }
         let fits = self.early_ack_fits();
         self.record.other_ack = 0;
-        let flags = change.flags & !tag::EARLY_ACK | if fits { tag::UNTIMED } else { 0 };
-        let change = Change { flags, ..change };
-        if fits { change.to(TcpState::Established) } else { change.sign(Sign::BadAck) }
+        let flags = change.flags & !tag::EARLY_ACK;
+        if fits {
+            return Change { flags: flags | tag::UNTIMED, ..change }.to(TcpState::Established);
+        }
+        Change { flags: flags | tag::BAD_ACK, ..change }.sign(Sign::BadAck)
     }
 
     #[inline(always)]
     fn early_ack_fits(&self) -> bool {
-        self.has(tag::EARLY_ACK) && SeqNum(self.record.other_ack) == self.after_k()
+        self.is_sent(SeqNum(self.record.other_ack), self.after_k())
+    }
+
+    /// Of several SYNs the numbers of two are kept, and the SYN+ACK acknowledges neither. The SYN that it
+    /// acknowledges is J until another SYN+ACK says otherwise; only the third segment proves it.
+    #[inline(always)]
+    fn take_for_j(&mut self) -> Change {
+        self.record.isn_initiator = self.segment.ack.plus(u32::MAX).0;
+        self.flags = (self.flags | tag::UNTIMED) & !tag::OTHER_K;
+        Self::revised(self.first_syn_ack())
+    }
+
+    /// The SYN+ACK of the J beside: a server with SYN cookies answers each SYN. Either may be the one that the
+    /// initiator acknowledges.
+    #[inline(always)]
+    fn note_other_k(&mut self) -> Change {
+        let revoked = self.has(tag::SYN_ACK_TIMED);
+        self.record.syn_ack_after = self.segment.seq.0;
+        self.flags = (self.flags | tag::UNTIMED | tag::OTHER_K) & !tag::SYN_ACK_TIMED;
+        self.note_sent();
+        self.touch();
+        Change { revoked, ..self.stay() }
+    }
+
+    /// The responder's data in a SYN+ACK (RFC 9293 §3.4, RFC 7413 §4.2): what comes after may acknowledge it.
+    #[inline(always)]
+    fn note_sent(&mut self) {
+        self.record.responder_sent = self.record.responder_sent.max(saturate16(self.segment.sent()));
     }
 
     /// A SYN+ACK after the first: the same again, or one with another K (SYN cookies, a second server).
     #[inline(always)]
     fn further_syn_ack(&mut self) -> Change {
         let k = self.segment.seq.0;
+        self.note_sent();
         if !self.is_a_k(self.segment.seq) {
+            self.flags = self.emptied() | tag::SECOND_K;
             self.record.other_ack = self.record.isn_responder;
             self.record.isn_responder = k;
-            self.record.responder_sent = 0;
-            self.record.latest_after = self.ticks();
-            return Change::stay(self.state, self.flags | tag::SECOND_K);
+            self.touch();
+            return self.stay();
         }
         if !self.counted {
             return self.stay();
         }
         self.record.syn_ack_retransmits = self.record.syn_ack_retransmits.saturating_add(1);
-        self.record.latest_after = self.ticks();
+        self.touch();
         self.signed(Sign::SynAckRetransmit)
     }
 
@@ -86,6 +146,9 @@ impl Transition<'_> {
         if !again || !self.counted || self.has(tag::SIMULTANEOUS) {
             return self.stay();
         }
+        if !self.holds(tag::OTHER_J) {
+            self.record.syn_data = mark_of(self.context.now_ns);
+        }
         self.record.syn_ack_retransmits = self.record.syn_ack_retransmits.saturating_add(1);
         self.signed(Sign::AckIgnored)
     }
@@ -93,21 +156,20 @@ impl Transition<'_> {
     /// The real SYN+ACK after a forged or early end.
     #[inline(always)]
     fn take_up_by_syn_ack(&mut self) -> Change {
-        let first = self.record.syn_ack_after == 0;
+        let first = !self.record.is_answered(self.flags);
         if !first && !self.counted {
             return self.stay();
         }
-        let change = if self.has(tag::SIMULTANEOUS) {
+        Self::revised(if self.has(tag::SIMULTANEOUS) {
             self.acknowledge_by(tag::INITIATOR_ACKED)
         } else if first {
             self.first_syn_ack()
         } else {
             Change { state: TcpState::SynReceived, ..self.further_syn_ack() }
-        };
-        change.sign(Sign::Revised)
+        })
     }
 
-    /// A SYN+ACK of the initiator is half of a simultaneous open, or nothing.
+    /// A SYN+ACK of the initiator is half of a simultaneous open, answers the responder's SYN, or is nothing.
     #[inline(always)]
     pub(super) fn initiator_syn_ack(&mut self) -> Change {
         let valid = self.has(tag::SIMULTANEOUS)
@@ -116,9 +178,11 @@ impl Transition<'_> {
         match self.state {
             TcpState::SynSent | TcpState::SynReceived if valid => self.acknowledge_by(tag::RESPONDER_ACKED),
             provisional_states!(TcpState) if valid && self.counted => {
-                self.acknowledge_by(tag::RESPONDER_ACKED).sign(Sign::Revised)
+                Self::revised(self.acknowledge_by(tag::RESPONDER_ACKED))
             }
+            TcpState::SynReceived | TcpState::Established if self.answers_claim() => self.accept_claim(),
             TcpState::SynSent
+            | TcpState::AnswerUnseen
             | TcpState::SynReceived
             | TcpState::Established
             | provisional_states!(TcpState)
@@ -130,7 +194,7 @@ impl Transition<'_> {
 
     /// One of a simultaneous open's SYNs is acknowledged; with both the connection is established.
     #[inline(always)]
-    pub(super) fn acknowledge(&mut self, which: u16) -> Change {
+    pub(super) fn acknowledge(&mut self, which: u32) -> Change {
         let both = tag::INITIATOR_ACKED | tag::RESPONDER_ACKED;
         self.flags |= which;
         if self.record.syn_ack_after == 0 {
@@ -146,9 +210,9 @@ impl Transition<'_> {
 
     /// The same by a SYN+ACK: it may be one again, and keeps the attempt young.
     #[inline(always)]
-    fn acknowledge_by(&mut self, which: u16) -> Change {
+    fn acknowledge_by(&mut self, which: u32) -> Change {
         let again = self.has(which) && self.counted;
-        self.record.latest_after = self.ticks();
+        self.touch();
         let change = self.acknowledge(which);
         if !again {
             return change;

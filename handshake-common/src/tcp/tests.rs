@@ -5,6 +5,7 @@
     reason = "a helper names the states it is for; the table names all"
 )]
 
+mod claims;
 mod closing;
 mod opening;
 mod signs;
@@ -22,12 +23,12 @@ use crate::wire::flag::{ACK, FIN, RST, SYN};
 
 const J: u32 = 1_000;
 const K: u32 = 5_000;
-const CROSSED: u16 = tag::SIMULTANEOUS;
+const CROSSED: u32 = tag::SIMULTANEOUS;
 
 /// A column of the table: its letters, who sends, and the segment.
 type Column = (&'static str, Side, Segment);
 
-fn columns() -> [Column; 21] {
+fn columns() -> [Column; 22] {
     let (i, r) = (Initiator, Responder);
     [
         ("I SYN J", i, syn(J)),
@@ -39,6 +40,7 @@ fn columns() -> [Column; 21] {
         ("R SYN+ACK bad", r, syn_ack(K, J + 7)),
         ("I ACK", i, ack(J + 1, K + 1)),
         ("I ACK bad", i, ack(J + 1, K + 9)),
+        ("I ACK beyond", i, ack(J + 70_000, K + 1)),
         ("I FIN", i, fin(J + 1, K + 1)),
         ("R ACK", r, ack(K + 1, J + 1)),
         ("R FIN", r, fin(K + 1, J + 1)),
@@ -56,24 +58,25 @@ fn columns() -> [Column; 21] {
 
 /// A state, flags it may have that matter, and its row: `.` the same state, `N` a new attempt, else the next
 /// state.
-type Row = (TcpState, u16, &'static str);
+type Row = (TcpState, u32, &'static str);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    //                                                         SYN         SYN+ACK     I ACK.FIN  R ACK.FIN  RST I R       ICMP    other
-    (SynSent,             0,                            ". N . .    .  Sr .     .  . .     .  .       Ia .  Rf .    Un . .  . ."),
-    (SynSent,             CROSSED,                      ". N . N    Sr Sr .     Sr . Sr    Sr Sr      Ia .  Rf .    Un . .  . ."),
-    (SynReceived,         0,                            ". N . N    .  .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
-    (SynReceived,         CROSSED|tag::INITIATOR_ACKED, ". N . N    Es .  .     Es . Cl    .  .       Ia .  Ra .    .  . .  . ."),
-    (SynReceived,         CROSSED|tag::RESPONDER_ACKED, ". N . N    .  Es .     .  . .     Es Cl      Ia .  Ra .    .  . .  . ."),
-    (Established,         0,                            ". N . N    .  .  .     .  . Cl    .  Cl      Cl Cl Cl Cl   .  . .  . ."),
-    (Closed,              0,                            "N N N N    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (TcpState::Refused,             0,                            "Ss N N N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (TcpState::Unreachable,         0,                            "Ss N N N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (TcpState::InitiatorAborted,    0,                            "Sr N . N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (TcpState::ResponderAborted,    0,                            "Sr N . N   .  Sr .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (TcpState::Midstream,           0,                            "N N N N    .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
-    (TcpState::OrphanSynAck,        0,                            "Sr N N N   .  .  .     .  . .     .  .       .  .  .  .    .  . .  . ."),
+    //                                                                   SYN         SYN+ACK     I ACK....FIN  R ACK.FIN  RST I R       ICMP    other
+    (SynSent,                       0,                            ". N . .    .  Sr .     Au Au . Au   .  .       Ia .  Rf .    Un . .  . ."),
+    (SynSent,                       CROSSED,                      ". N . .    Sr Sr .     Sr . . Sr    Sr Sr      Ia .  Rf .    Un . .  . ."),
+    (SynReceived,                   0,                            ". . . .    .  .  .     Es . . Cl    .  .       Ia .  Ra .    .  . .  . ."),
+    (SynReceived,                   CROSSED|tag::INITIATOR_ACKED, ". . . .    Es .  .     Es . . Cl    .  .       Ia .  Ra .    .  . .  . ."),
+    (SynReceived,                   CROSSED|tag::RESPONDER_ACKED, ". . . .    .  Es .     .  . . .     Es Cl      Ia .  Ra .    .  . .  . ."),
+    (TcpState::AnswerUnseen,        0,                            ". N Ss Ss  .  Sr .     .  . . .     .  .       Ia .  Rf .    Un . .  . ."),
+    (Established,                   0,                            ". . . .    .  .  .     .  . . Cl    .  Cl      Cl Cl Cl Cl   .  . .  . ."),
+    (Closed,                        0,                            "N N N N    .  .  .     .  . . .     .  .       .  .  .  .    .  . .  . ."),
+    (TcpState::Refused,             0,                            "Ss N N N   .  Sr .     .  . . .     .  .       .  .  .  .    .  . .  . ."),
+    (TcpState::Unreachable,         0,                            "Ss N N N   .  Sr .     .  . . .     .  .       .  .  .  .    .  . .  . ."),
+    (TcpState::InitiatorAborted,    0,                            "Sr N . N   .  Sr .     Es . . Cl    .  .       .  .  .  .    .  . .  . ."),
+    (TcpState::ResponderAborted,    0,                            "Sr N . N   .  Sr .     Es . . Cl    .  .       .  .  .  .    .  . .  . ."),
+    (TcpState::Midstream,           0,                            "N N N N    .  .  .     .  . . .     .  .       .  .  .  .    .  . .  . ."),
+    (TcpState::OrphanSynAck,        0,                            "Sr N N N   .  .  .     .  . . .     .  .       .  .  .  .    .  . .  . ."),
 ];
 
 #[test]
@@ -135,8 +138,9 @@ fn flags_are_masked() {
 // ---- helpers ----
 
 const CONTEXT: Conditions =
-    Conditions { now_ns: 2_000_000, half_open_after_ns: 3_000_000_000, one_sided: false, veil: 0 };
+    Conditions { now_ns: 200_000_000, half_open_after_ns: 3_000_000_000, one_sided: false, veil: 0 };
 const SECOND: u64 = 1_000_000_000;
+const STEP: u64 = 20_000_000;
 
 /// A match without a rest: a new kind does not compile until it is in the test above.
 const fn number_of(kind: SegmentKind) -> usize {
@@ -154,6 +158,7 @@ fn by_letters(letters: &str) -> TcpState {
     match letters {
         "Ss" => SynSent,
         "Sr" => SynReceived,
+        "Au" => TcpState::AnswerUnseen,
         "Es" => Established,
         "Cl" => Closed,
         "Rf" => TcpState::Refused,
@@ -165,7 +170,7 @@ fn by_letters(letters: &str) -> TcpState {
 }
 
 /// The record of an attempt that came to `state` the usual way.
-fn typical(state: TcpState, flags: u16) -> TcpRecord {
+fn typical(state: TcpState, flags: u32) -> TcpRecord {
     let answered = matches!(
         state,
         SynReceived | Established | Closed | TcpState::InitiatorAborted | TcpState::ResponderAborted
@@ -187,7 +192,7 @@ fn typical(state: TcpState, flags: u16) -> TcpRecord {
 /// A conversation that a test makes, segment by segment.
 struct Talk {
     state: TcpState,
-    flags: u16,
+    flags: u32,
     record: TcpRecord,
     context: Conditions,
     /// The hook point of what is sent next.
@@ -196,6 +201,8 @@ struct Talk {
     timed: Vec<Leg>,
     excluded: Vec<Leg>,
     new_attempts: u32,
+    /// The first leg was counted, and is not known any more.
+    revoked: bool,
 }
 
 impl Talk {
@@ -205,10 +212,21 @@ impl Talk {
         Self::of(SynSent, flags, record)
     }
 
-    fn of(state: TcpState, flags: u16, record: TcpRecord) -> Self {
+    fn of(state: TcpState, flags: u32, record: TcpRecord) -> Self {
         let context = Conditions { now_ns: SECOND, ..CONTEXT };
         let (signs, timed, excluded) = (Vec::new(), Vec::new(), Vec::new());
-        Self { state, flags, record, context, point: 0, signs, timed, excluded, new_attempts: 0 }
+        Self {
+            state,
+            flags,
+            record,
+            context,
+            point: 0,
+            signs,
+            timed,
+            excluded,
+            new_attempts: 0,
+            revoked: false,
+        }
     }
 
     /// SYN and SYN+ACK.
@@ -234,9 +252,9 @@ impl Talk {
         self.send(Responder, segment)
     }
 
-    /// Sends a segment, a millisecond later than the one before. The state it leads to.
+    /// Sends a segment, 20 ms later than the one before: too late for a copy. The state it leads to.
     fn send(&mut self, side: Side, segment: Segment) -> TcpState {
-        self.context.now_ns += 1_000_000;
+        self.context.now_ns += STEP;
         let segment = Segment { point: self.point, ..segment };
         let after = step(self.state, self.flags, &mut self.record, side, &segment, &self.context);
         self.note(&after);
@@ -246,15 +264,15 @@ impl Talk {
     fn note(&mut self, after: &Change) {
         if after.new_attempt {
             self.new_attempts += 1;
-            return;
         }
         (self.state, self.flags) = (after.state, after.flags);
+        self.revoked |= after.revoked;
         self.signs.extend(Sign::ALL.into_iter().filter(|s| after.signs.has_sign(*s)));
         self.timed.extend(Leg::ALL.into_iter().filter(|l| after.timed.has_leg(*l)));
         self.excluded.extend(Leg::ALL.into_iter().filter(|l| after.excluded.has_leg(*l)));
     }
 
-    fn has(&self, flag: u16) -> bool {
+    fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 }
@@ -270,7 +288,16 @@ fn with_isns(test: impl Fn(u32, u32)) {
 
 const fn segment(kind: SegmentKind, flags: u8, seq: u32, ack: u32) -> Segment {
     let acks = if let SegmentKind::Ack = kind { flags & FIN == 0 } else { false };
-    Segment { kind, flags, seq: SeqNum(seq), ack: SeqNum(ack), payload: 0, point: 0, acks: acks as u32 }
+    Segment {
+        kind,
+        flags,
+        seq: SeqNum(seq),
+        ack: SeqNum(ack),
+        payload: 0,
+        point: 0,
+        acks: acks as u32,
+        untimed: false,
+    }
 }
 
 const fn syn(seq: u32) -> Segment {

@@ -203,6 +203,21 @@ impl FrameBuilder {
         self
     }
 
+    /// Fills in the checksum of the latest TCP header, over all that its IP header counts.
+    #[must_use]
+    pub fn with_tcp_checksum(mut self) -> Self {
+        let (start, ipv6) = self.network_header();
+        let (field, counted_from, addresses) = if ipv6 { (4, 40, 8..40) } else { (2, 0, 12..20) };
+        let length = u16::from_be_bytes([self.bytes[start + field], self.bytes[start + field + 1]]);
+        let end = start + counted_from + usize::from(length);
+        self.put(self.transport + 16, &[0; 2]);
+        let segment = &self.bytes[self.transport..end];
+        let addresses = &self.bytes[start + addresses.start..start + addresses.end];
+        let sum = tcp_checksum(addresses, segment);
+        self.put(self.transport + 16, &sum.to_be_bytes());
+        self
+    }
+
     /// The frame.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -300,6 +315,15 @@ impl FrameBuilder {
             self.put(at, &length.to_be_bytes());
         }
     }
+}
+
+/// The checksum (RFC 9293 §3.1) of a segment whose own checksum is zero, between two addresses.
+pub(super) fn tcp_checksum(addresses: &[u8], segment: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u64::from(*low));
+    let sum: u64 = addresses.chunks(2).chain(segment.chunks(2)).map(word).sum();
+    let sum = sum + u64::from(TCP) + segment.len() as u64;
+    // One's complement: 2¹⁶ is 1, and a sum of zero, which the protocol number excludes, would be written so.
+    !u16::try_from((sum - 1) % 0xffff + 1).unwrap_or(u16::MAX)
 }
 
 fn words(options: &[u8]) -> u8 {

@@ -22,6 +22,8 @@ pub(super) struct Transport {
     pub(super) first_fragment: bool,
     /// The IP header does not say its length (0): a jumbogram or a super-packet.
     pub(super) is_unsized: bool,
+    /// There is an IPv6 routing header: the destination may be one on the way (RFC 8200 §8.1).
+    pub(super) is_routed: bool,
 }
 
 /// Extension headers that are walked; a longer chain is `ip_other`. RFC 8200 §4.1 recommends an
@@ -180,6 +182,7 @@ pub(super) fn ipv4_behind<F: Frame>(
         end: offset + length,
         first_fragment: header.more_fragments(),
         is_unsized: header.total_length.get() == 0,
+        is_routed: false,
     })
 }
 
@@ -225,6 +228,7 @@ pub(super) fn ipv6_without_extensions<F: Frame>(
         end,
         first_fragment: false,
         is_unsized: header.payload_length.get() == 0,
+        is_routed: false,
     }
 }
 
@@ -235,7 +239,7 @@ pub(super) fn ipv6_without_extensions<F: Frame>(
 #[inline(always)]
 fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Result<(), Class> {
     let (mut protocol, mut offset, end) = (transport.protocol, transport.offset, transport.end);
-    let mut first_fragment = 0;
+    let (mut first_fragment, mut routed) = (0, 0);
     for _ in 0..BOUND {
         if !is_extension(protocol) {
             break;
@@ -250,6 +254,7 @@ fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Res
             return Err(Class::Fragment);
         }
         first_fragment |= fragment & 1;
+        routed |= is_equal(protocol, next_header::ROUTING);
         // A fragment header has no length; an authentication header's is in words, less two (RFC 4302 §2.2).
         let is_authentication = is_equal(protocol, next_header::AUTHENTICATION);
         let length = u32::from(header.length) & is_fragment.wrapping_sub(1);
@@ -261,6 +266,7 @@ fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Res
     }
     (transport.protocol, transport.offset) = (protocol, offset);
     transport.first_fragment = first_fragment != 0;
+    transport.is_routed = routed != 0;
     Ok(())
 }
 
@@ -330,6 +336,7 @@ fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatag
         end,
         first_fragment: false,
         is_unsized: false,
+        is_routed: false,
     };
     walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport)?;
     Ok(QuotedDatagram {

@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
 use super::ip::{self, Transport};
-use super::{Class, Frame, Packet, TCP, UDP, fixed_part, flag, quote};
+use super::{Class, Frame, Packet, TCP, UDP, fixed_part, flag, note, quote};
 use crate::flow::Family;
 
 const ICMP: u8 = 1;
@@ -77,7 +77,7 @@ pub(super) fn read<F: Frame>(frame: &F, transport: &Transport, packet: &mut Pack
 #[inline(always)]
 pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
     if transport.offset + TCP_LENGTH > transport.end {
-        return Err(Class::Malformed);
+        return Err(cut(transport, packet));
     }
     let header: TcpHeader = frame.read(transport.offset)?;
     let length = u32::from(header.data_offset >> 4) * 4;
@@ -94,6 +94,17 @@ pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
     packet.header_length = header_length(packet.ip_length - packet.payload);
     packet.protocol = TCP;
     Ok(tcp_class(header.flags))
+}
+
+/// The class of a packet that ends before its header does. Of a first fragment the rest of the header is in the
+/// next one (RFC 1858 §3: no sender that means well makes one so small).
+#[inline(always)]
+const fn cut(transport: &Transport, packet: &mut Packet) -> Class {
+    if !transport.first_fragment {
+        return Class::Malformed;
+    }
+    packet.note = note::SPLIT_HEADER;
+    Class::Fragment
 }
 
 #[inline(always)]
@@ -118,7 +129,7 @@ fn tcp_class(flags: u8) -> Class {
 #[inline(always)]
 pub(super) fn udp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Result<Class, Class> {
     if transport.offset + UDP_LENGTH > transport.end {
-        return Err(Class::Malformed);
+        return Err(cut(transport, packet));
     }
     let header: UdpHeader = frame.read(transport.offset)?;
     // A jumbogram says 0 here as in the IP header (RFC 2675 §4).
@@ -163,13 +174,11 @@ fn icmp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Resu
     Ok(())
 }
 
-/// RFC 792: type 3, of which code 4 is a notice about the path's MTU and code 3 the port.
-/// RFC 4443 §3.1: type 1, of which code 4 is the port.
+/// RFC 792: type 3, of which code 4 is a notice about the path's MTU. RFC 4443 §3.1: type 1.
 #[inline(always)]
 const fn unreachable(family: Family, header: &Icmp) -> u8 {
     match (family, header.kind, header.code) {
         (Family::V4, 3, 4) => quote::NONE,
-        (Family::V4, 3, 3) | (Family::V6, 1, 4) => quote::PORT_UNREACHABLE,
         (Family::V4, 3, _) | (Family::V6, 1, _) => quote::UNREACHABLE,
         _ => quote::NONE,
     }

@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
-use super::{Class, Frame, Link, fixed_part};
+use super::{Class, Frame, Link, Packet, fixed_part, mark};
 use crate::flow::Family;
 
 /// Where the IP header begins, and which one was announced.
@@ -46,8 +46,17 @@ pub(super) mod ethertype {
 #[derive(FromBytes)]
 #[repr(C)]
 pub(super) struct Ethernet {
-    _addresses: [u8; 12],
+    destination: [u8; 6],
+    _source: [u8; 6],
     pub(super) ethertype: U16,
+}
+
+impl Ethernet {
+    /// [`mark::TO_GROUP`], or nothing.
+    #[inline(always)]
+    pub(super) const fn marks(&self) -> u8 {
+        (self.destination[0] & 1) * mark::TO_GROUP
+    }
 }
 
 /// What follows the EtherType that announces a tag.
@@ -62,7 +71,8 @@ struct VlanTag {
 #[derive(FromBytes)]
 #[repr(C, align(2))]
 struct Sll {
-    _device: [u8; 14],
+    packet_type: U16,
+    _device: [u8; 12],
     protocol: U16,
 }
 
@@ -71,16 +81,38 @@ struct Sll {
 #[repr(C, align(4))]
 struct Sll2 {
     protocol: U16,
-    _device: [u8; 18],
+    _reserved: U16,
+    _interface: U32,
+    _device: U16,
+    packet_type: u8,
+    _address: [u8; 9],
+}
+
+/// [`mark::TO_GROUP`] of a cooked capture's packet type: 1 is a broadcast, 2 a multicast (LINKTYPE_LINUX_SLL).
+#[inline(always)]
+const fn is_group(packet_type: u16) -> u8 {
+    if matches!(packet_type, 1 | 2) { mark::TO_GROUP } else { 0 }
 }
 
 /// Steps over what comes before the IP header.
 #[inline(always)]
-pub(super) fn read<F: Frame>(frame: &F, link: Link) -> Result<NetworkLayer, Class> {
+pub(super) fn read<F: Frame>(frame: &F, link: Link, packet: &mut Packet) -> Result<NetworkLayer, Class> {
     match link {
-        Link::Ethernet => tagged(frame, frame.read::<Ethernet>(0)?.ethertype.get(), ETHERNET_LENGTH),
-        Link::LinuxSll => tagged(frame, frame.read::<Sll>(0)?.protocol.get(), SLL_LENGTH),
-        Link::LinuxSll2 => tagged(frame, frame.read::<Sll2>(0)?.protocol.get(), SLL2_LENGTH),
+        Link::Ethernet => {
+            let header: Ethernet = frame.read(0)?;
+            packet.marks = header.marks();
+            tagged(frame, header.ethertype.get(), ETHERNET_LENGTH)
+        }
+        Link::LinuxSll => {
+            let header: Sll = frame.read(0)?;
+            packet.marks = is_group(header.packet_type.get());
+            tagged(frame, header.protocol.get(), SLL_LENGTH)
+        }
+        Link::LinuxSll2 => {
+            let header: Sll2 = frame.read(0)?;
+            packet.marks = is_group(u16::from(header.packet_type));
+            tagged(frame, header.protocol.get(), SLL2_LENGTH)
+        }
         Link::Ip => bare(frame),
         Link::BsdNull => loopback(null_family(frame.read::<U32>(0)?.get())),
         Link::BsdLoop => loopback(frame.read::<U32>(0)?.get()),

@@ -55,6 +55,7 @@ struct PlainHeader<T> {
 #[inline(always)]
 pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<PlainHeader<Ipv4>>(0) else { return false };
+    packet.marks = head.ethernet.marks();
     match head.ethernet.ethertype.get() {
         ethertype::IPV4 => ipv4(frame, &head.ip, packet, sink),
         ethertype::IPV6 => false,
@@ -67,6 +68,7 @@ pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sin
 #[inline(always)]
 pub fn parse_plain6<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<PlainHeader<Ipv6>>(0) else { return false };
+    packet.marks = head.ethernet.marks();
     head.ethernet.ethertype.get() == ethertype::IPV6 && ipv6(frame, &head.ip, packet, sink)
 }
 

@@ -432,12 +432,17 @@ fn in_a_first_fragment_tcp_options_may_run_on() {
     assert_eq!(class(Link::Ethernet, &atomic), Class::Malformed, "a fragment header, but nothing follows");
 }
 
-/// RFC 8200 §4.5 and RFC 1858: no L4 header to judge by, and none will come in this frame.
+/// RFC 1858 §3: the header's rest is in the next fragment.
 #[test]
-fn a_first_fragment_without_the_fixed_part_of_its_header_is_malformed() {
-    for ip in [ipv4(ethernet()).fragment(0, true), ipv6(ethernet()).fragment(0, true)] {
-        assert_eq!(class(Link::Ethernet, &ip.protocol(TCP, 19)), Class::Malformed);
-        assert_eq!(class(Link::Ethernet, &ip.protocol(UDP, 7)), Class::Malformed);
+fn a_first_fragment_without_its_whole_header_is_counted_apart() {
+    for ip in [ipv4(ethernet()), ipv6(ethernet())] {
+        for (protocol, length) in [(TCP, 0), (TCP, 8), (TCP, 19), (UDP, 0), (UDP, 7)] {
+            let first = parse(&ip.fragment(0, true).protocol(protocol, length).frame(), Link::Ethernet);
+            assert_eq!((class_of(&first), first.note), (Class::Fragment, note::SPLIT_HEADER));
+            assert_eq!(first.protocol, 0, "it is of no flow");
+            let whole = parse(&ip.protocol(protocol, length).frame(), Link::Ethernet);
+            assert_eq!((class_of(&whole), whole.note), (Class::Malformed, note::NONE));
+        }
     }
 }
 
@@ -523,21 +528,86 @@ fn the_longest_chain_is_walked() {
     assert_eq!(packet.header_length, 40 + 8 * 2048 + 20);
 }
 
+// ---- the TCP checksum ----
+
+fn is_wrong(link: Link, frame: &FrameBuilder) -> bool {
+    has_wrong_checksum(&frame.frame(), link)
+}
+
+#[test]
+fn a_tcp_checksum_is_verified_over_the_whole_segment() {
+    let data: [u8; 203] = core::array::from_fn(|i| 255 - u8::try_from(i).expect("below 256"));
+    for length in 0..data.len() {
+        for ip in [
+            ipv4(ethernet()),
+            ipv4(ethernet().vlan(0x8100)).ipv4_options(&[1; 8]),
+            ipv6(ethernet()),
+            ipv6(ethernet()).extension(60, 1),
+        ] {
+            let right = tcp(ip, flag::SYN).tcp_options(&[1; 4]).payload(&data[..length]).with_tcp_checksum();
+            assert!(!is_wrong(Link::Ethernet, &right), "{length} bytes");
+            assert!(!is_wrong(Link::Ethernet, &right.padding(&[0xaa; 5])), "{length} bytes and padding");
+            for at in right.transport()..right.bytes().len() {
+                let mut wrong = right;
+                wrong.bytes_mut()[at] ^= 1 << (at & 7);
+                assert!(is_wrong(Link::Ethernet, &wrong) || at == right.transport() + 12, "byte {at}");
+            }
+            let mut elsewhere = right;
+            elsewhere.bytes_mut()[right.network() + 19] ^= 1;
+            assert!(is_wrong(Link::Ethernet, &elsewhere), "another address");
+        }
+    }
+}
+
+#[test]
+fn the_checksum_of_the_longest_segment_is_verified() {
+    let mut bytes = Vec::from(tcp(ipv4(ethernet()), flag::ACK).bytes());
+    bytes.resize(14 + 65_535, 0xff);
+    bytes[16..18].copy_from_slice(&65_535_u16.to_be_bytes());
+    let sum = build::tcp_checksum(&bytes[26..34], &bytes[34..]);
+    bytes[50..52].copy_from_slice(&sum.to_be_bytes());
+    assert!(!has_wrong_checksum(&Slice::whole(&bytes), Link::Ethernet));
+    *bytes.last_mut().expect("the last byte") ^= 1;
+    assert!(has_wrong_checksum(&Slice::whole(&bytes), Link::Ethernet));
+}
+
+/// Of these a receiver sees more, or something else, than the frame holds.
+#[test]
+fn a_checksum_that_cannot_be_verified_is_not_wrong() {
+    let wrong = tcp(ipv4(ethernet()), flag::ACK).payload(&[1; 9]);
+    assert!(is_wrong(Link::Ethernet, &wrong));
+    let bytes = wrong.bytes();
+    let length = u32::try_from(bytes.len()).expect("short");
+    let cut = Slice { bytes: &bytes[..bytes.len() - 1], length };
+    assert!(!has_wrong_checksum(&cut, Link::Ethernet), "cut by a snap length");
+    for frame in [
+        tcp(ipv4(ethernet()).fragment(0, true), flag::ACK),
+        tcp(ipv6(ethernet()).fragment(0, true), flag::ACK),
+        tcp(ipv6(ethernet()).extension(43, 0), flag::ACK),
+        ipv4(ethernet()).udp(),
+    ] {
+        assert!(!is_wrong(Link::Ethernet, &frame));
+    }
+    let mut sized = wrong;
+    sized.bytes_mut()[16..18].copy_from_slice(&[0; 2]);
+    assert!(!is_wrong(Link::Ethernet, &sized), "a super-packet");
+}
+
 // ---- what ICMP errors quote ----
 
 #[test]
 fn icmp_errors_quote_by_type_and_code() {
-    use quote::{NONE, PORT_UNREACHABLE, UNREACHABLE};
+    use quote::{NONE, UNREACHABLE};
     for (kind, code, over4, over6) in [
         (3, 0, UNREACHABLE, NONE),
         (3, 1, UNREACHABLE, NONE),
         (3, 2, UNREACHABLE, NONE),
-        (3, 3, PORT_UNREACHABLE, NONE),
+        (3, 3, UNREACHABLE, NONE),
         (3, 4, NONE, NONE),
         (3, 13, UNREACHABLE, NONE),
         (1, 0, NONE, UNREACHABLE),
         (1, 3, NONE, UNREACHABLE),
-        (1, 4, NONE, PORT_UNREACHABLE),
+        (1, 4, NONE, UNREACHABLE),
         (1, 6, NONE, UNREACHABLE),
         (11, 0, NONE, NONE),
         (2, 0, NONE, NONE),
@@ -576,7 +646,7 @@ fn a_quote_has_the_addresses_of_the_packet_it_quotes() {
     let error = ethernet().ipv6([1; 4], SOURCE6).icmp(1, 4);
     let packet = parse(&ipv6(error).extension(60, 0).udp().frame(), Link::Ethernet);
     assert_eq!((packet.source, packet.destination), (SOURCE6, DESTINATION6));
-    assert_eq!((packet.protocol, packet.quote), (UDP, quote::PORT_UNREACHABLE), "behind an extension header");
+    assert_eq!((packet.protocol, packet.quote), (UDP, quote::UNREACHABLE), "behind an extension header");
 }
 
 /// RFC 792 promises no more than eight bytes of the quoted L4 header.
@@ -588,7 +658,7 @@ fn a_quote_of_eight_bytes_is_enough_and_of_seven_is_none() {
             let bytes = &quoted.bytes()[..quoted.transport() + length];
             parse(&Slice { bytes, ..quoted.frame() }, Link::Ethernet)
         };
-        assert_eq!((cut_at(8).quote, cut_at(8).seq), (quote::PORT_UNREACHABLE, SEQ));
+        assert_eq!((cut_at(8).quote, cut_at(8).seq), (quote::UNREACHABLE, SEQ));
         assert_eq!(
             (class_of(&cut_at(7)), cut_at(7).quote, cut_at(7).protocol),
             (Class::Icmp, quote::NONE, 0)
@@ -663,8 +733,13 @@ fn assert_sound(slice: Slice<'_>, link: Link) {
     if is_tcp(class) {
         assert_eq!(u32::from(packet.header_length) + packet.payload, packet.ip_length, "{packet:?}");
     }
-    assert_eq!((packet.segments, packet.point, packet.reserved), (1, 0, 0));
-    assert!(packet.note == note::NONE || class == Class::IpOther, "{packet:?}");
+    assert_eq!((packet.segments, packet.point, packet.marks & !mark::TO_GROUP), (1, 0, 0));
+    let noted = match packet.note {
+        note::EXTENSION_CHAIN => class == Class::IpOther,
+        note::SPLIT_HEADER => class == Class::Fragment,
+        _ => packet.note == note::NONE,
+    };
+    assert!(noted, "{packet:?}");
 
     let mut into = Packet { seq: 1, point: 2, quote: 3, ..packet };
     assert_eq!(parse_into(&slice, link, &mut into), class);

@@ -25,7 +25,9 @@ pub(crate) fn audit(slots: &[Slot4], stripes: &[Shared64], services: &[Service],
         assert!(records[..i].iter().all(|other| other.key != record.key), "a key is in the table twice");
     }
     balance(total);
-    for state in [State::SynSent, State::SynReceived, State::UdpWaiting, State::UdpAnswered] {
+    for state in
+        [State::SynSent, State::SynReceived, State::AnswerUnseen, State::UdpWaiting, State::UdpAnswered]
+    {
         let there = records.iter().filter(|record| record.state == state).count() as u64;
         assert_eq!(total[state.gauge_place()], there, "the gauge of {state:?} and the table");
     }
@@ -34,9 +36,9 @@ pub(crate) fn audit(slots: &[Slot4], stripes: &[Shared64], services: &[Service],
 
 /// The identities of TCP and UDP.
 pub(crate) fn balance(total: &Total) {
-    let attempts = sum(total, Counter::Completed, Counter::OpenNoAck);
+    let attempts = sum(total, Counter::Completed, Counter::LAST_TCP);
     assert_eq!(total[Counter::Attempts as usize], attempts, "attempts and where they are");
-    let flows = sum(total, Counter::UdpAnswered, Counter::UdpEvicted);
+    let flows = sum(total, Counter::UdpAnswered, Counter::LAST_UDP);
     assert_eq!(total[Counter::UdpFlows as usize], flows, "UDP flows and where they are");
 }
 
@@ -52,7 +54,7 @@ fn settle(services: &[Service], total: &Total) {
     }
     let (tcp, udp) = services.split_at(services.len() / 2);
     for (rows, first, last) in
-        [(tcp, Counter::Attempts, Counter::OpenNoAck), (udp, Counter::UdpFlows, Counter::UdpEvicted)]
+        [(tcp, Counter::Attempts, Counter::LAST_TCP), (udp, Counter::UdpFlows, Counter::LAST_UDP)]
     {
         for (gauge, place) in (first as usize..=last as usize).enumerate() {
             let rows = rows.iter().fold(0_u64, |sum, row| sum.wrapping_add(row.gauges[gauge]));

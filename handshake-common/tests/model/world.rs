@@ -215,7 +215,7 @@ impl Platform for Cpu {
     fn classes(&self, _interface: u32) -> Option<&[Shared64; CLASS_WORDS]> {
         None
     }
-    fn sample(&self, _leg: Leg, _bucket: u32) {}
+    fn sample(&self, _leg: Leg, _bucket: u32, _samples: u64) {}
     fn is_selected(&self, _port: u16) -> bool {
         false
     }

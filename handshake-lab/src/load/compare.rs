@@ -1,6 +1,7 @@
 //! Compares handshake's figures with the traffic made and with the kernel's counters.
 
 use std::fmt::{self, Write};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::kernel::KernelAccount;
 use super::memory::{AgentMemory, MemoryTrend};
 use super::run::RunObservation;
-use super::scenario::{Scenario, TrafficKind, TrafficTarget};
+use super::scenario::{FloodOf, Scenario, TrafficKind, TrafficTarget};
 use super::truth::{KnownOutcome, Truth, UdpOutcome};
 use crate::books::{self, figure, sum};
 use crate::tap::Tally;
@@ -68,7 +69,10 @@ impl FigureComparison {
     pub(super) fn of(scenario: &Scenario, seen: &RunObservation) -> Result<Self> {
         let mut table = Self { rows: Vec::new() };
         let report = &seen.report;
-        if report["exact"] == true {
+        if scenario.other_flood().is_some() {
+            table.beside(scenario, &seen.truth, report)?;
+            table.listed(&seen.truth, &seen.watched);
+        } else if report["exact"] == true {
             table.verdicts(&seen.truth, report)?;
             table.signs(scenario, &seen.account, &seen.truth, report)?;
             table.datagrams(&seen.truth, report)?;
@@ -106,6 +110,7 @@ impl FigureComparison {
 
     /// The number of attempts with each outcome, and that no other verdict occurs.
     fn verdicts(&mut self, truth: &Truth, report: &Value) -> Result<()> {
+        const MIDSTREAM: &str = "tcp.midstream";
         self.exactly("tcp.attempts", truth.attempts(), figure(report, "tcp.attempts")?);
         for outcome in KnownOutcome::ALL {
             let (what, paths) = reported_as(outcome);
@@ -113,8 +118,12 @@ impl FigureComparison {
         }
         let outcomes = KnownOutcome::ALL.map(|outcome| reported_as(outcome).1);
         let mut others = books::verdicts();
+        others.retain(|path| path != MIDSTREAM);
         others.retain(|path| !outcomes.iter().any(|paths| paths.contains(&path.as_str())));
         self.exactly("tcp, any other verdict", 0, sum(report, &others)?);
+        let evicted = ["completed", "closed", "midstream"].map(|kind| format!("table.evictions.{kind}"));
+        let expected = Expected::Between(0, sum(report, &evicted)?);
+        self.push(MIDSTREAM, expected, figure(report, MIDSTREAM)?, "evicted connections continue".to_owned());
         let timed = sum(report, &["latency.connect.count", "latency.connect.excluded"])?;
         self.exactly("latency.connect, attempts", truth.of(KnownOutcome::Completed), timed);
         self.longest(truth, report)
@@ -247,18 +256,62 @@ impl FigureComparison {
         Ok(())
     }
 
+    /// Beside a flood at least 99 of 100 handshakes are tracked and judged, and every SYN is in the books.
+    fn beside(&mut self, scenario: &Scenario, truth: &Truth, report: &Value) -> Result<()> {
+        self.syns_are_counted(report)?;
+        // A scan may come to the port of the handshakes as well.
+        let found = u64::from(scenario.other_flood() == Some(FloodOf::Scan));
+        for (address, made) in &truth.services {
+            let row = service(report, address);
+            for (name, found) in [("attempts", found), ("completed", 0)] {
+                let reported = row.and_then(|row| row[name].as_u64()).unwrap_or_default();
+                let expected = Expected::Between((made * 99).div_ceil(100), made + found);
+                self.push(format!("handshakes: {name}"), expected, reported, String::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// The services in use are listed by name in every report from the third on, and so is the flooded one.
+    fn listed(&mut self, truth: &Truth, reports: &[Value]) {
+        const SETTLED: usize = 2;
+        let later = reports.get(SETTLED..).unwrap_or_default();
+        self.push(
+            "reports from the third on",
+            Expected::Between(1, u64::MAX),
+            later.len() as u64,
+            String::new(),
+        );
+        for (what, address) in
+            truth.services.keys().map(|at| ("own", at)).chain(truth.flooded.iter().map(|at| ("flooded", at)))
+        {
+            let listed = later.iter().filter(|report| service(report, address).is_some()).count();
+            self.exactly(format!("reports that list the {what} service"), later.len() as u64, listed as u64);
+        }
+    }
+
     /// If data was lost, the verdicts do not match the wire. Two statements still hold: every SYN is counted
     /// somewhere, and no completed attempt was evicted.
     fn lossy(&mut self, truth: &Truth, account: &KernelAccount, report: &Value) -> Result<()> {
+        self.syns_are_counted(report)?;
+        let contended = figure(report, "contended")?;
+        let completed = truth.of(KnownOutcome::Completed);
+        let lost = contended + figure(report, "tcp.untracked")? + account.both("TcpExtTCPSynRetrans");
+        let expected = Expected::Between(completed.saturating_sub(lost), completed);
+        self.push("tcp.completed", expected, figure(report, "tcp.completed")?, String::new());
+        Ok(())
+    }
+
+    /// Every SYN is an attempt or one of its repeats, unless another CPU held its record.
+    fn syns_are_counted(&mut self, report: &Value) -> Result<()> {
         let syns = figure(report, "packets.syn")?;
-        let met = sum(report, &["tcp.attempts", "tcp.signs.syn_retransmits", "untracked"])?;
+        let met = sum(
+            report,
+            &["tcp.attempts", "tcp.signs.syn_retransmits", "tcp.signs.foreign_syn", "packets.copies"],
+        )?;
         let contended = figure(report, "contended")?;
         let expected = Expected::Between(syns.saturating_sub(contended), syns);
         self.push("SYNs in the books or untracked", expected, met, String::new());
-        let completed = truth.of(KnownOutcome::Completed);
-        let lost = contended + figure(report, "untracked")? + account.both("TcpExtTCPSynRetrans");
-        let expected = Expected::Between(completed.saturating_sub(lost), completed);
-        self.push("tcp.completed", expected, figure(report, "tcp.completed")?, String::new());
         Ok(())
     }
 
@@ -279,7 +332,7 @@ impl FigureComparison {
     /// The number of a flood's frames that reached the hook.
     fn flood(&mut self, scenario: &Scenario, seen: &RunObservation) {
         let (made, reached) = (seen.truth.made, seen.flooded);
-        if scenario.flood().is_some() {
+        if scenario.floods() {
             let rate = reached as f64 / seen.truth.made_in.as_secs_f64();
             let because = format!("of {made} made, {rate:.0} per second of CPU time");
             self.push("flood: frames at the hook", Expected::Between(1, made), reached, because);
@@ -293,7 +346,7 @@ impl FigureComparison {
         let (all, exact) = (seen.reports().count() as u64, |report: &&Value| report["exact"] == true);
         let expected = match scenario.exit {
             Some(INCONCLUSIVE) => Expected::Exactly(0),
-            Some(_) | None if scenario.flood().is_some() => Expected::Between(0, all),
+            Some(_) | None if scenario.floods() => Expected::Between(0, all),
             Some(_) | None => Expected::Exactly(all),
         };
         let exact = seen.reports().filter(exact).count() as u64;
@@ -326,7 +379,7 @@ impl FigureComparison {
         // Expectations on inexact figures are inconclusive; whether a flood fits the table depends on the
         // machine.
         let inconclusive = seen.report["exact"] != true && !scenario.expect.is_empty();
-        let usual = if inconclusive && scenario.flood().is_some() { 3 } else { 0 };
+        let usual = if inconclusive && scenario.floods() { 3 } else { 0 };
         let expected = scenario.exit.unwrap_or(usual);
         // A negative code (a signal) cannot be expected.
         let [expected, code] = [expected, seen.code].map(|code| u64::try_from(code).unwrap_or(u64::MAX));
@@ -353,6 +406,12 @@ impl fmt::Display for FigureComparison {
             count => writeln!(formatter, "  and {count} figures that are 0, as expected"),
         }
     }
+}
+
+/// A service's row in a report.
+fn service<'a>(report: &'a Value, address: &SocketAddr) -> Option<&'a Value> {
+    let (ip, port) = (address.ip().to_string(), u64::from(address.port()));
+    report["services"].as_array()?.iter().find(|row| row["address"] == ip.as_str() && row["port"] == port)
 }
 
 /// The figures in which an outcome is reported. An attempt that stays open may have expired.

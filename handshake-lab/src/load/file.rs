@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::mistake::Mistake;
 use super::scenario::{
-    Amount, Answer, Close, LostSegment, Scenario, Topology, TrafficKind, TrafficSpec, TrafficTarget,
+    Amount, Answer, Close, FloodOf, LostSegment, Scenario, Topology, TrafficKind, TrafficSpec, TrafficTarget,
     parse_duration,
 };
 use crate::{FAMILIES, Family};
@@ -95,6 +95,7 @@ struct TomlTable {
     lost: Option<Spanned<LostSegment>>,
     answer: Option<Spanned<Answer>>,
     to: Option<Spanned<TrafficTarget>>,
+    of: Option<Spanned<FloodOf>>,
 }
 
 /// The names of [`TrafficKind`] in the file.
@@ -113,6 +114,7 @@ enum Word {
     AcceptQueueFull,
     Udp,
     SynFlood,
+    Flood,
 }
 
 impl Word {
@@ -123,6 +125,7 @@ impl Word {
             Self::Retransmitting => Some("lost"),
             Self::Udp => Some("answer"),
             Self::SynFlood => Some("to"),
+            Self::Flood => Some("of"),
             Self::Refused
             | Self::Filtered
             | Self::Unreachable
@@ -181,6 +184,7 @@ impl Validator<'_> {
             ("lost", table.lost.as_ref().map(Spanned::span)),
             ("answer", table.answer.as_ref().map(Spanned::span)),
             ("to", table.to.as_ref().map(Spanned::span)),
+            ("of", table.of.as_ref().map(Spanned::span)),
         ];
         for (key, span) in given {
             if let Some(span) = span.filter(|_| word.own_key() != Some(key)) {
@@ -212,11 +216,20 @@ impl Validator<'_> {
                 }
             },
             Word::SynFlood => TrafficKind::SynFlood(value(table.to.as_ref())),
+            Word::Flood => match &table.of {
+                Some(of) => TrafficKind::Flood(*of.as_ref()),
+                None => {
+                    return self.refuse(
+                        &table.kind,
+                        "flood needs `of`: \"ack\", \"udp\", \"udp_answered\", \"held\", \"scan\" or \"crawl\"",
+                    );
+                }
+            },
         })
     }
 
     fn amount(&self, table: &TomlTable, word: Word) -> Result<Amount, Mistake> {
-        let floods = word == Word::SynFlood;
+        let floods = matches!(word, Word::SynFlood | Word::Flood);
         match (&table.count, &table.rate) {
             (Some(count), _) if floods => {
                 self.refuse(count, "a flood has a `rate`, or none for as fast as possible")
@@ -249,7 +262,8 @@ impl Validator<'_> {
             | Word::Filtered
             | Word::SynScan
             | Word::Udp
-            | Word::SynFlood => 500,
+            | Word::SynFlood
+            | Word::Flood => 500,
         };
         match *count.as_ref() {
             number if (1..=most).contains(&number) => Ok(Amount::Count(number)),
@@ -274,10 +288,11 @@ impl Validator<'_> {
             if word == Word::Unreachable && file.topology != Topology::Routed {
                 return self.refuse(&table.kind, "only a router reports that: topology = \"routed\"");
             }
-            if word == Word::SynFlood && !matches!(file.family, Families::V4) {
+            if matches!(word, Word::SynFlood | Word::Flood) && !matches!(file.family, Families::V4) {
                 return self.refuse(&table.kind, "a flood uses IPv4: family = \"v4\"");
             }
-            let needs_wire = matches!(word, Word::SynFlood | Word::Slow | Word::AcceptQueueOverflow);
+            let needs_wire =
+                matches!(word, Word::SynFlood | Word::Flood | Word::Slow | Word::AcceptQueueOverflow);
             if needs_wire && file.topology != Topology::Pair {
                 let what = format!("kind {} needs topology = \"pair\"", self.spelled(&table.kind));
                 return self.refuse(&table.kind, what);
@@ -345,6 +360,7 @@ mod tests {
             ("[[traffic]]\nkind = \"slow\"\nrate = 1", "4: kind \"slow\" has a `count`"),
             ("[[traffic]]\nkind = \"slow\"\ncount = 6", "4: 6 is not in 1..=5"),
             ("[[traffic]]\nkind = \"syn_flood\"\ncount = 6", "4: a flood has a `rate`"),
+            ("[[traffic]]\nkind = \"flood\"\nrate = 6", "3: flood needs `of`"),
             ("[[traffic]]\nkind = \"refused\"\nrate = 0", "4: a rate of 0"),
             ("[[traffic]]\nkind = \"refused\"\ncount = -1", "4: "),
             ("[[traffic]]\nkind = \"unreachable\"\ncount = 1", "3: only a router reports that"),

@@ -30,8 +30,8 @@ impl LoadNetwork {
             Topology::Pair => {
                 const VLAN: u16 = 0x8100;
                 let pair = Pair::new()?;
-                if let Some(target) = scenario.flood() {
-                    open_to_flood(&pair, target)?;
+                if scenario.floods() {
+                    open_to_flood(&pair, scenario.flood().unwrap_or(TrafficTarget::Deaf))?;
                 }
                 let tags = match scenario.tags {
                     Some([client, server]) => pair.tag(&[(VLAN, client)], &[(VLAN, server)])?,

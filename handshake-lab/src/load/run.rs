@@ -20,10 +20,13 @@ use super::truth::Truth;
 use super::wire::Wire;
 use crate::agent::Agent;
 use crate::interrupt;
+use crate::namespace::Namespace;
 use crate::tap::Tally;
 
 /// Interval at which a run is checked.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of the reports that are taken at the flooded host.
+const REPORTS: Duration = Duration::from_millis(300);
 /// Limit for `handshake check` to end. It waits until no attempt is opening; a busy machine takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -41,7 +44,7 @@ pub(super) struct RunObservation {
     /// The standard error of `handshake check`.
     pub(super) said: String,
     /// The reports of the `handshake watch` that ran beside it.
-    watched: Vec<Value>,
+    pub(super) watched: Vec<Value>,
     pub(super) memory: Vec<(&'static str, AgentMemory)>,
 }
 
@@ -59,7 +62,14 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<RunObservation> 
     let network = LoadNetwork::new(scenario)?;
     let mut wire = Wire::open(scenario, &network)?;
     let check = CheckRun::start(scenario, &network, binary)?;
-    let watch = scenario.watch.map(|interval| WatchRun::start(&network, binary, interval)).transpose()?;
+    let watch = if scenario.other_flood().is_some() {
+        // Beside the check, whose programs are XDP's.
+        let host = (network.host(), network.devices()[0]);
+        Some(WatchRun::start(host, binary, REPORTS, &["--hook", "tcx"])?)
+    } else {
+        let client = (network.client(), network.client_device());
+        scenario.watch.map(|interval| WatchRun::start(client, binary, interval, &[])).transpose()?
+    };
     let mut memory = vec![("check", AgentMemory::of(check.agent.id()))];
     memory.extend(watch.iter().map(|watch| ("watch", AgentMemory::of(watch.agent.id()))));
     let before = KernelReading::of(&network)?;
@@ -72,7 +82,7 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<RunObservation> 
     if let Some(target) = scenario.flood() {
         truth.add_flood(target, carried.flood.syn);
     }
-    let (wire, flooded) = (carried.all, carried.flood.syn);
+    let (wire, flooded) = (carried.all, carried.flood.total());
     Ok(RunObservation { truth, account, wire, flooded, report, code, said, watched, memory })
 }
 
@@ -188,16 +198,22 @@ impl CheckRun {
     }
 }
 
-/// `handshake watch` at the client's end, beside the check, for many reports over a long run.
+/// `handshake watch` beside the check: at the client's end for many reports over a long run, or at a host that is
+/// flooded.
 struct WatchRun {
     agent: Agent,
 }
 
 impl WatchRun {
-    fn start(network: &LoadNetwork, binary: &Path, interval: Duration) -> Result<Self> {
+    fn start(
+        (namespace, device): (&Namespace, &str),
+        binary: &Path,
+        interval: Duration,
+        options: &[&str],
+    ) -> Result<Self> {
         let interval = format!("{}ms", interval.as_millis());
-        let words = ["-i", network.client_device(), "--interval", &interval];
-        Ok(Self { agent: Agent::start(network.client(), binary, &words)? })
+        let words = [&["-i", device, "--interval", &interval], options].concat();
+        Ok(Self { agent: Agent::start(namespace, binary, &words)? })
     }
 
     fn stop(self) -> Result<Vec<Value>> {

@@ -77,6 +77,27 @@ pub(super) enum TrafficKind {
     Udp(Answer),
     /// SYNs from many clients, sent as live frames to the driver.
     SynFlood(TrafficTarget),
+    /// Other frames of many clients, or to many servers, sent likewise. What becomes of them is not compared: the
+    /// handshakes beside them are.
+    Flood(FloodOf),
+}
+
+/// What a flood is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FloodOf {
+    /// ACKs of unknown connections.
+    Ack,
+    /// Datagrams to a socket that answers none.
+    Udp,
+    /// Queries and answers.
+    UdpAnswered,
+    /// Handshakes that complete and stay open.
+    Held,
+    /// SYNs to closed ports.
+    Scan,
+    /// Handshakes with far servers.
+    Crawl,
 }
 
 /// The way connections are closed.
@@ -163,8 +184,33 @@ impl Scenario {
             | TrafficKind::Slow
             | TrafficKind::AcceptQueueOverflow
             | TrafficKind::AcceptQueueFull
-            | TrafficKind::Udp(_) => None,
+            | TrafficKind::Udp(_)
+            | TrafficKind::Flood(_) => None,
         })
+    }
+
+    /// What floods beside the handshakes, if not SYNs to one listener.
+    pub(super) fn other_flood(&self) -> Option<FloodOf> {
+        self.traffic.iter().find_map(|traffic| match traffic.kind {
+            TrafficKind::Flood(of) => Some(of),
+            TrafficKind::Handshakes(_)
+            | TrafficKind::Refused
+            | TrafficKind::Filtered
+            | TrafficKind::Unreachable
+            | TrafficKind::NoAck
+            | TrafficKind::SynScan
+            | TrafficKind::Retransmitting(_)
+            | TrafficKind::Slow
+            | TrafficKind::AcceptQueueOverflow
+            | TrafficKind::AcceptQueueFull
+            | TrafficKind::Udp(_)
+            | TrafficKind::SynFlood(_) => None,
+        })
+    }
+
+    /// Whether frames of a flood are made.
+    pub(super) fn floods(&self) -> bool {
+        self.flood().is_some() || self.other_flood().is_some()
     }
 
     /// The total number of attempts or flows of a traffic, per family; `None` if it is not known beforehand.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::network::LoadNetwork;
 use super::scenario::{
-    Amount, Answer, Close, LostSegment, Scenario, TrafficKind, TrafficSpec, TrafficTarget, due,
+    Amount, Answer, Close, FloodOf, LostSegment, Scenario, TrafficKind, TrafficSpec, TrafficTarget, due,
 };
 use super::truth::{KnownOutcome, Truth, UdpOutcome};
 use crate::Family;
@@ -118,7 +118,8 @@ impl<'a> TrafficSource<'a> {
     /// Makes all traffic. Everything has ended on return; on failure the other threads stop.
     pub(super) fn run(mut self, shared: &Shared) -> Result<Truth> {
         let made = match (self.traffic.kind, self.traffic.amount) {
-            (TrafficKind::SynFlood(target), amount) => self.flood(target, amount, shared),
+            (TrafficKind::SynFlood(target), amount) => self.syn_flood(target, amount, shared),
+            (TrafficKind::Flood(of), amount) => self.other_flood(of, amount, shared),
             (_, Amount::Count(count)) => self.step(count.into(), shared),
             (_, Amount::Rate(rate)) => self.at_rate(rate, shared),
             (kind, Amount::Unlimited) => Err(anyhow!("{kind:?} needs a count or a rate")),
@@ -127,13 +128,41 @@ impl<'a> TrafficSource<'a> {
         Ok(self.truth)
     }
 
-    /// Makes the flood in bursts; the census counts the frames that reached the hook.
-    fn flood(&mut self, target: TrafficTarget, amount: Amount, shared: &Shared) -> Result<()> {
+    fn syn_flood(&mut self, target: TrafficTarget, amount: Amount, shared: &Shared) -> Result<()> {
         let listener = match target {
             TrafficTarget::Deaf => Listener::deaf(&self.path, 0)?,
             TrafficTarget::Listener => Listener::new(&self.path, 0, 128)?,
         };
-        let flood = Flood::new(&self.path, listener.address(), flood::FloodKind::Syn)?;
+        self.flood(flood::FloodKind::Syn, listener.address(), amount, shared)
+    }
+
+    /// The service that is flooded is one of the truth, except where there are many.
+    fn other_flood(&mut self, of: FloodOf, amount: Amount, shared: &Shared) -> Result<()> {
+        let deaf = Listener::deaf(&self.path, 0)?;
+        let datagrams = udp::deaf(&self.path)?;
+        let (kind, to) = match of {
+            FloodOf::Ack => (flood::FloodKind::Ack, deaf.address()),
+            FloodOf::Udp => (flood::FloodKind::Udp, datagrams.1),
+            FloodOf::UdpAnswered => (flood::FloodKind::Answered, datagrams.1),
+            FloodOf::Held => (flood::FloodKind::Held, deaf.address()),
+            FloodOf::Scan => (flood::FloodKind::Scan, deaf.address()),
+            FloodOf::Crawl => (flood::FloodKind::Crawl, deaf.address()),
+        };
+        if matches!(of, FloodOf::Udp | FloodOf::UdpAnswered | FloodOf::Held) {
+            self.truth.flooded.push(to);
+        }
+        self.flood(kind, to, amount, shared)
+    }
+
+    /// Makes the flood in bursts; the census counts the frames that reached the hook.
+    fn flood(
+        &mut self,
+        kind: flood::FloodKind,
+        to: SocketAddr,
+        amount: Amount,
+        shared: &Shared,
+    ) -> Result<()> {
+        let flood = Flood::new(&self.path, to, kind)?;
         let burst = match amount {
             Amount::Rate(rate) => u32::try_from(due(rate, TICK))?.max(1),
             Amount::Count(_) | Amount::Unlimited => BURST,
@@ -196,7 +225,7 @@ impl<'a> TrafficSource<'a> {
             TrafficKind::AcceptQueueOverflow => self.queue_fills(count),
             TrafficKind::AcceptQueueFull => self.queue_is_full(count),
             TrafficKind::Udp(answer) => self.udp(answer, count),
-            TrafficKind::SynFlood(_) => bail!("a flood is not made in steps"),
+            TrafficKind::SynFlood(_) | TrafficKind::Flood(_) => bail!("a flood is not made in steps"),
         }
     }
 
@@ -205,6 +234,7 @@ impl<'a> TrafficSource<'a> {
         let connections = tcp::connect_accept(&self.path, listener, usize::try_from(count)?)?;
         connections.talk(BYTES)?;
         self.truth.add(KnownOutcome::Completed, count);
+        *self.truth.services.entry(listener.address()).or_default() += count;
         Ok(match close {
             Close::Fin => held(connections.close()?),
             Close::Rst => held(connections.reset()?),

@@ -2,6 +2,7 @@
 //! handshake's rules.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ use super::scenario::TrafficTarget;
 pub(super) struct Truth {
     /// TCP attempts by outcome.
     pub(super) tcp: BTreeMap<KnownOutcome, u64>,
+    /// Handshakes by the listener that they completed with.
+    pub(super) services: BTreeMap<SocketAddr, u64>,
+    /// Services that a flood is sent to.
+    pub(super) flooded: Vec<SocketAddr>,
     /// UDP flows by outcome.
     pub(super) udp: BTreeMap<UdpOutcome, u64>,
     /// Datagrams in both directions.
@@ -105,6 +110,8 @@ impl AddAssign for Truth {
     fn add_assign(&mut self, more: Self) {
         more.tcp.into_iter().for_each(|(outcome, count)| self.add(outcome, count));
         more.udp.into_iter().for_each(|(outcome, count)| self.add_udp(outcome, count));
+        more.services.into_iter().for_each(|(at, count)| *self.services.entry(at).or_default() += count);
+        self.flooded.extend(more.flooded);
         self.datagrams += more.datagrams;
         self.bytes += more.bytes;
         self.crafted += more.crafted;

@@ -34,7 +34,7 @@ pub(super) struct Carried {
 impl Wire {
     /// Starts counting.
     pub(super) fn open(scenario: &Scenario, network: &LoadNetwork) -> Result<Self> {
-        if scenario.flood().is_some() {
+        if scenario.floods() {
             let device = network.devices()[0];
             let census = |hook| Census::behind(network.host(), device, hook);
             let (ingress, egress) = (census(TestHook::TcxIngress)?, census(TestHook::TcxEgress)?);

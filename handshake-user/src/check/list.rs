@@ -52,5 +52,6 @@ const fn unit(unit: Unit) -> &'static str {
         Unit::Nanoseconds => "time",
         Unit::Records => "records",
         Unit::Events => "events",
+        Unit::Services => "services",
     }
 }

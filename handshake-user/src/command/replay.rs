@@ -11,7 +11,7 @@ use handshake_capture::{Capture, CapturedPacket, Condition, Squeeze};
 use handshake_common::abi::{MAX_INTERFACES, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
-use handshake_common::wire::{Class, Slice, parse};
+use handshake_common::wire::{Class, Slice, has_wrong_checksum, mark, note, parse};
 
 use crate::cli::ReplayArgs;
 use crate::command::out;
@@ -99,6 +99,15 @@ impl ReplayRun<'_> {
         let frame = Slice { bytes: captured.bytes, length: captured.length };
         let mut packet = parse(&frame, captured.link);
         packet.point = point(number, false);
+        if captured.is_untimed {
+            packet.marks |= mark::UNTIMED;
+        }
+        if self.args.rules.verify_checksums
+            && packet.has_checksum()
+            && has_wrong_checksum(&frame, captured.link)
+        {
+            packet.note = note::BAD_CHECKSUM;
+        }
         let is_cut = captured.bytes.len() < captured.length as usize;
         self.cut_headers += u64::from(is_cut && packet.class == Class::Truncated as u8);
         self.replay.observe(time_ns, &packet);

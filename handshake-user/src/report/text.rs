@@ -260,6 +260,10 @@ fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>
         line(out, style, label, &words(&sentence), " ");
         label = " ";
     }
+    for sentence in cause::oddities(snapshot) {
+        line(out, style, label, &words(sentence), " ");
+        label = " ";
+    }
     for problem in cause::problems(snapshot, interval) {
         let mut pieces = vec![Piece::new(format!("{}:", problem.name), TextTone::Bad)];
         pieces.extend(words(&problem.sentence));

@@ -1,4 +1,5 @@
-//! Detects a half-open surge: a service with more and more half-open attempts. Pure.
+//! Detects a half-open surge: a service with more and more half-open attempts, or all services together, over
+//! which an attack or a broken return path may be spread. Pure.
 //!
 //! SYNs are not counted, because busy clients send many as well, and their attempts complete. The measure is
 //! how many attempts become half-open at T1, compared with those that complete. Attempts of a flood that
@@ -111,7 +112,7 @@ pub(crate) fn judge(alarm: Alarm, inflow: &Inflow, now_ns: u64) -> Alarm {
 /// A surge as shown in the banner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Surge {
-    /// The responder; `None` for the services without a row of their own.
+    /// The responder; `None` for all services together.
     pub(crate) service: Option<SocketAddr>,
     /// Attempts that are half-open now, or that were evicted in the last interval if those are more.
     pub(crate) outstanding: u64,
@@ -127,19 +128,21 @@ pub(crate) struct Surge {
     pub(crate) others: usize,
 }
 
-/// The alarms of all services.
+/// The alarms of the services, and of all together. The row of the services that are not listed has none of its
+/// own: what a service had counted goes there with its row.
 #[derive(Debug, Default)]
 pub(crate) struct SurgeDetector {
     raised: HashMap<Option<SocketAddr>, Alarm>,
 }
 
 impl SurgeDetector {
-    /// Updates the alarms by the interval between two snapshots, and returns the worst surge.
+    /// Updates the alarms by the interval between two snapshots, and returns the worst surge: that of a service,
+    /// unless most of what is outstanding is elsewhere.
     pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
         let known: HashMap<Option<SocketAddr>, &TcpBooks> = tcp(before).collect();
         let elapsed_ns = now.taken_at_ns.saturating_sub(before.taken_at_ns);
         let mut raised = HashMap::new();
-        let mut worst: Option<Surge> = None;
+        let (mut worst, mut all): (Option<Surge>, Option<Surge>) = (None, None);
         for (service, books) in tcp(now) {
             let earlier = known.get(&service).copied().copied().unwrap_or_default();
             let inflow = Inflow::between(&earlier, books, elapsed_ns);
@@ -149,11 +152,18 @@ impl SurgeDetector {
                 raised.insert(service, alarm);
                 let cause = cause(books, &earlier);
                 let surge = Surge { cause, since_ns, ..Surge::of(service, &inflow) };
-                worst = [worst, Some(surge)].into_iter().flatten().max_by_key(|surge| surge.outstanding);
+                let place = if service.is_some() { &mut worst } else { &mut all };
+                *place =
+                    [place.take(), Some(surge)].into_iter().flatten().max_by_key(|surge| surge.outstanding);
             }
         }
         self.raised = raised;
-        worst.map(|surge| Surge { others: self.raised.len().saturating_sub(1), ..surge })
+        let named = self.raised.keys().flatten().count();
+        match (worst, all) {
+            (Some(worst), Some(all)) if 2 * worst.outstanding < all.outstanding => Some(all),
+            (Some(worst), _) => Some(Surge { others: named - 1, ..worst }),
+            (None, all) => all,
+        }
     }
 }
 
@@ -165,11 +175,13 @@ impl Surge {
     }
 }
 
+/// The books of each listed service, and those of all together.
 fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (Option<SocketAddr>, &TcpBooks)> {
-    snapshot.services.iter().filter_map(|row| match &row.books {
-        ServiceBooks::Tcp(books) => Some((row.service, books)),
+    let listed = snapshot.services.iter().filter_map(|row| match &row.books {
+        ServiceBooks::Tcp(books) => Some((Some(row.service?), books)),
         ServiceBooks::Udp(_) => None,
-    })
+    });
+    listed.chain([(None, &snapshot.tcp.books)])
 }
 
 /// The most frequent cause of attempts that are half-open now or have expired in the interval.

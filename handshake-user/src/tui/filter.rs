@@ -166,7 +166,9 @@ fn verdict(name: &str) -> Result<FilterTerm, String> {
 
 fn cause(name: &str) -> Result<FilterTerm, String> {
     let found = Cause::ALL.into_iter().find(|cause| cause.name() == name);
-    found.map(FilterTerm::Cause).ok_or_else(|| format!("'{name}' is not a cause: use no_syn_ack or no_ack"))
+    found
+        .map(FilterTerm::Cause)
+        .ok_or_else(|| format!("'{name}' is not a cause: use no_syn_ack, no_ack or answer_unseen"))
 }
 
 fn ends(record: &Record) -> [([u32; 4], u16); 2] {
@@ -294,7 +296,7 @@ mod tests {
             ("port:https", "'https' is no port (0 to 65535)"),
             ("port:9-8", "the range ends before it begins"),
             ("verdict:halfopen", "'halfopen' is not a verdict such as half_open or refused"),
-            ("cause:none", "'none' is not a cause: use no_syn_ack or no_ack"),
+            ("cause:none", "'none' is not a cause: use no_syn_ack, no_ack or answer_unseen"),
             ("host:a", "unknown 'host:'; use port:, verdict:, cause: or net:"),
             ("net:10", "'10' is no IP address"),
         ] {

@@ -425,6 +425,40 @@ mod tests {
         assert_eq!(later.surge, None, "there was no new attempt for five seconds");
     }
 
+    /// Forty attempts stay open at each of many services, which is no surge of any of them.
+    #[test]
+    fn a_flood_that_is_spread_over_services_is_a_surge_of_all() {
+        let mut fixture = service();
+        for row in 2..202 {
+            fixture.fake.service(row, &format!("10.0.0.2:{}", 1_000 + row));
+        }
+        let calm = fixture.run(3, |fake, _| fake.ended(1, Counter::Completed, 100));
+        assert_eq!(calm.surge, None);
+        let spread = |fake: &mut Fake, each: usize| {
+            fake.ended(1, Counter::Completed, 100);
+            for row in 2..202 {
+                for _ in 0..each {
+                    fake.open(row, State::SynSent, 4 * SECOND);
+                }
+            }
+        };
+        let scene = fixture.run(1, |fake, _| spread(fake, 40));
+        let surge = scene.surge.expect("a surge");
+        assert_eq!((surge.service, surge.outstanding, surge.others), (None, 8_000, 0));
+        assert_eq!(surge.cause, Some(Cause::NoSynAck));
+        // One service with most of it is named, and not the others.
+        let scene = fixture.run(1, |fake, _| {
+            for _ in 0..20_000 {
+                fake.open(7, State::SynSent, 4 * SECOND);
+            }
+        });
+        let surge = scene.surge.expect("a surge");
+        assert_eq!(
+            (surge.service, surge.outstanding),
+            (Some("10.0.0.2:1007".parse().expect("a socket")), 20_040)
+        );
+    }
+
     #[test]
     fn bins_are_quarters_of_powers_of_two() {
         let bin = |ns: u64| {

@@ -114,3 +114,38 @@ fn a_clock_that_jumps_changes_no_verdict() -> Result<()> {
     assert_eq!(got.flows[0]["flags"], Value::Array(vec![]));
     Ok(())
 }
+
+/// With `--verify-checksums` a RST that the receiver drops aborts nothing, and an ACK that it drops completes
+/// nothing. The checksum of any packet of a capture counts, in both directions.
+#[test]
+fn segments_with_a_wrong_checksum_prove_nothing_where_that_is_asked_for() -> Result<()> {
+    const CHECKSUM: usize = 14 + 20 + 16;
+    let built = |wrong: &[usize]| {
+        let segments = [
+            (CLIENT, flag::SYN, 1_000, 0),
+            (SERVER, flag::SYN | flag::ACK, 5_000, 1_001),
+            (CLIENT, flag::RST, 1_001, 0),
+            (CLIENT, flag::ACK, 1_001, 5_001),
+        ];
+        let frames = segments.iter().enumerate().map(|(at, segment)| {
+            let mut bytes = frame(segment)?;
+            bytes[CHECKSUM] ^= if wrong.contains(&at) { 0x55 } else { 0 };
+            Ok((at as u64 * 1_000_000, bytes))
+        });
+        frames.collect::<Result<Vec<_>>>()
+    };
+    for (wrong, arguments, verdict) in [
+        (&[2][..], &["--verify-checksums"][..], "completed"),
+        (&[2, 3], &["--verify-checksums"], "half_open"),
+        (&[1], &["--verify-checksums"], "initiator_aborted"),
+        (&[3], &["--verify-checksums"], "initiator_aborted"),
+    ] {
+        let got = replay(Made::of("checksum", &built(wrong)?)?.path(), arguments)?;
+        assert_eq!(only_verdict(&got), verdict, "wrong: {wrong:?}");
+        assert_eq!(got.report["tcp"]["signs"]["bad_checksum"], wrong.len());
+        assert_eq!(got.report["tcp"]["signs"]["revised"], 0, "the RST ended nothing");
+    }
+    let got = replay(Made::of("checksum", &built(&[2, 3])?)?.path(), &[])?;
+    assert_eq!(got.report["tcp"]["signs"]["bad_checksum"], 0);
+    Ok(())
+}

@@ -21,14 +21,19 @@ pub(crate) type Row = (&'static str, u8, u32, u32);
 
 /// Replays the segments, one millisecond apart.
 pub(crate) fn play(name: &str, rows: &[Row]) -> Result<Replayed> {
-    replay(Made::segments(name, 1_000, rows)?.path(), &[])
+    // Longer than a copy of a SYN takes.
+    replay(Made::segments(name, 20_000, rows)?.path(), &[])
 }
 
 /// The frame of a segment between client and server.
 pub(crate) fn frame((source, flags, seq, ack): &Row) -> Result<Vec<u8>> {
-    let destination = if *source == CLIENT { SERVER } else { CLIENT };
-    let (source, destination): (SocketAddr, SocketAddr) = (source.parse()?, destination.parse()?);
-    let segment = BuiltSegment { source, destination, seq: *seq, ack: *ack, flags: *flags, payload: b"" };
+    frame_between([source, if *source == CLIENT { SERVER } else { CLIENT }], *flags, *seq, *ack)
+}
+
+/// The frame of a segment from the first of two ends to the second.
+pub(crate) fn frame_between(ends: [&str; 2], flags: u8, seq: u32, ack: u32) -> Result<Vec<u8>> {
+    let (source, destination): (SocketAddr, SocketAddr) = (ends[0].parse()?, ends[1].parse()?);
+    let segment = BuiltSegment { source, destination, seq, ack, flags, payload: b"" };
     tcp_frame(MACS, &segment)
 }
 

@@ -4,6 +4,7 @@
 //! them these tests count as skipped.
 
 mod condition;
+mod copies;
 mod expected;
 mod hostile;
 mod live;

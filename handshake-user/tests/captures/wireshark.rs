@@ -99,7 +99,7 @@ fn each_class_is_reproduced_with_tshark() -> Result<()> {
     let mut frames = Vec::new();
     for ((sent, _), port) in rows.iter().zip(1_000..) {
         for segment in *sent {
-            frames.push((frames.len() as u64, conversation(port, segment)?));
+            frames.push((20_000 * frames.len() as u64, conversation(port, segment)?));
         }
     }
     let made = Made::of("classes", &frames)?;

@@ -141,7 +141,7 @@ fn one_direction_is_half_open_without_one_sided() -> Result<()> {
         let path = network.path(Family::V4);
         let mut agent = network.watch(&[&INGRESS, more].concat())?;
         let _open = tcp::connect_accept(&path, &Listener::new(&path, 0, 16)?, 3)?;
-        let figure_of = if verdict == "completed" { "tcp.completed" } else { "tcp.half_open.no_syn_ack" };
+        let figure_of = if verdict == "completed" { "tcp.completed" } else { "tcp.half_open.answer_unseen" };
         agent.await_report(TIMEOUT, |report| figure(report, figure_of) == 3)?;
         let outcome = agent.stop()?;
         let report = outcome.report()?;

@@ -2,8 +2,10 @@
 //! compared with two independent accounts, the wire's and the kernel's. One binary, so that it is linked
 //! once.
 
+mod adversary;
 mod books;
 mod check;
+mod checksum;
 mod ending;
 mod error;
 mod filter;

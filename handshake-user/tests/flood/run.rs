@@ -144,8 +144,8 @@ impl Run {
         let answering = Listener::new(path, 0, 128)?;
         let to = match (self.answered, self.kind) {
             (true, _) => answering.address(),
-            (false, FloodKind::Udp) => deaf.1.1,
-            (false, FloodKind::Syn | FloodKind::Ack | FloodKind::Refused) => deaf.0.address(),
+            (false, FloodKind::Udp | FloodKind::Answered) => deaf.1.1,
+            (false, _) => deaf.0.address(),
         };
         let flood = Flood::new(path, to, self.kind)?;
         let done = AtomicBool::new(false);

@@ -1,11 +1,13 @@
 //! Creates, fills and freezes the maps of an object, and gives typed access to them.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use handshake_common::abi::{CONFIG_MAP, Config, PORTS_MAP, PortSet, RING_BYTES, WAYS};
-use handshake_common::record::Clocks;
+use handshake_common::abi::{
+    CONFIG_MAP, Config, LOCAL_ADDRESSES, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::kernel_log;
@@ -61,13 +63,8 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
 }
 
 /// Writes the settings to the maps that the programs read.
-pub(super) fn fill(
-    bpf: &mut Ebpf,
-    settings: &Settings,
-    sizes: Sizes,
-    clocks: &Clocks,
-) -> Result<(), LiveError> {
-    let config = settings.config(sizes, clocks).map_err(LiveError::Settings)?;
+pub(super) fn fill(bpf: &mut Ebpf, settings: &Settings, sizes: Sizes, hz: u32) -> Result<(), LiveError> {
+    let config = settings.config(sizes, hz).map_err(LiveError::Settings)?;
     set::<Config>(bpf, CONFIG_MAP, &[PlainBytes(config)])?;
     set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])
 }
@@ -84,6 +81,26 @@ where
         if index == 0 || value.0.as_bytes().iter().any(|byte| *byte != 0) {
             array.set(index, value, 0).map_err(failed)?;
         }
+    }
+    Ok(())
+}
+
+/// Changes the map of this host's addresses from `old` to `new`; what is past its room is left out.
+pub(super) fn change_local(
+    bpf: &mut Ebpf,
+    old: &HashSet<LocalAddress>,
+    new: &HashSet<LocalAddress>,
+) -> Result<(), LiveError> {
+    const NAME: &str = "LOCAL";
+    let failed = |error| LiveError::from_map(format!("write {NAME}"), error, 0);
+    let map = bpf.map_mut(NAME).ok_or_else(|| missing(NAME))?;
+    let mut addresses: HashMap<_, PlainBytes<LocalAddress>, u32> = map.try_into().map_err(failed)?;
+    for gone in old.difference(new) {
+        // One that had no room is not there.
+        let _ = addresses.remove(&PlainBytes(*gone));
+    }
+    for address in new.difference(old).take(LOCAL_ADDRESSES) {
+        addresses.insert(PlainBytes(*address), 1, 0).map_err(failed)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ fn the_three_segments_complete() {
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
         assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (j, k));
-        assert!(talk.signs.is_empty() && talk.flags == 0);
+        assert!(talk.signs.is_empty() && talk.flags == tag::SYN_ACK_TIMED | tag::ACK_TIMED);
         assert_eq!((talk.record.syn, talk.record.syn_ack, talk.record.ack), (1, 1, 1));
     });
 }
@@ -47,7 +47,7 @@ fn only_the_initiators_ack_at_or_after_j_completes() {
             SynReceived,
             "no ACK flag"
         );
-        assert!(talk.signs.is_empty());
+        assert_eq!(talk.signs, [Sign::BadAck]);
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
     });
 }
@@ -105,7 +105,7 @@ fn without_responder_data_the_final_ack_is_exact() {
             SynReceived,
             "no such data could be sent yet"
         );
-        assert_eq!(talk.signs, [Sign::BadAck; 2]);
+        assert_eq!(talk.signs, [Sign::BadAck], "a sign of the attempt");
     });
 }
 
@@ -216,7 +216,12 @@ fn a_syn_after_its_own_syn_ack_is_counted_and_changes_nothing() {
             assert_eq!((talk.record.syn, talk.record.syn_retransmits(talk.flags)), (2, 0));
             assert!(talk.signs.is_empty() && !talk.has(tag::SIMULTANEOUS));
             talk.responder(syn(plus(k, 1)));
-            assert_eq!(talk.new_attempts, 1, "another number is a new attempt of the other end");
+            let is_over = matches!(end, TcpState::InitiatorAborted | TcpState::ResponderAborted);
+            assert_eq!(
+                talk.new_attempts,
+                u32::from(is_over),
+                "another number is a stranger's while it lives"
+            );
         }
     });
 }
@@ -255,8 +260,9 @@ fn all_three_segments_in_reverse_complete() {
 fn an_ack_before_its_syn_ack_completes_without_times() {
     with_isns(|j, k| {
         let mut talk = Talk::new(syn(j));
-        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), SynSent);
-        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), Established);
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), TcpState::AnswerUnseen);
+        talk.initiator(with_data(ack(plus(j, 1), plus(k, 500)), 10));
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), Established, "by the first of its ACKs");
         assert_eq!(talk.excluded, Leg::ALL);
         assert!(talk.timed.is_empty() && talk.signs.is_empty());
     });
@@ -279,14 +285,18 @@ fn one_sided_infers_k_from_the_ack_and_only_when_asked() {
     with_isns(|j, k| {
         let mut talk = Talk::new(syn(j));
         talk.context.one_sided = true;
-        assert_eq!(talk.initiator(ack(plus(j, 2), plus(k, 1))), SynSent, "not what follows the SYN");
+        assert_eq!(
+            talk.initiator(ack(plus(j, 2), plus(k, 1))),
+            TcpState::AnswerUnseen,
+            "not what follows the SYN"
+        );
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
         assert_eq!(talk.record.isn_responder, k);
         assert!(talk.has(tag::ONE_SIDED) && talk.timed == [Leg::Connect]);
         assert_eq!(talk.excluded, [Leg::SynToSynAck, Leg::SynAckToAck]);
 
         let mut both = Talk::new(syn(j));
-        assert_eq!(both.initiator(ack(plus(j, 1), plus(k, 1))), SynSent);
+        assert_eq!(both.initiator(ack(plus(j, 1), plus(k, 1))), TcpState::AnswerUnseen);
         assert!(!both.has(tag::ONE_SIDED));
     });
 }

@@ -25,7 +25,7 @@ fn a_bad_syn_ack_is_a_sign_and_does_not_answer() {
         assert_eq!(talk.responder(syn_ack(k, plus(j, 2))), SynSent);
         talk.responder(syn_ack(k, plus(j, 1)));
         assert_eq!(talk.responder(syn_ack(plus(k, 50), j)), SynReceived);
-        assert_eq!(talk.signs, [Sign::BadSynAck; 3]);
+        assert_eq!(talk.signs, [Sign::BadSynAck], "a sign of the attempt");
         assert_eq!(talk.record.isn_responder, k);
     });
 }
@@ -36,7 +36,7 @@ fn a_bad_ack_is_a_sign_and_does_not_complete() {
         let mut talk = Talk::answered(j, k);
         assert_eq!(talk.initiator(ack(plus(j, 1), k)), SynReceived);
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 2))), SynReceived);
-        assert_eq!(talk.signs, [Sign::BadAck; 2]);
+        assert_eq!(talk.signs, [Sign::BadAck], "a sign of the attempt");
     });
 }
 
@@ -45,7 +45,6 @@ fn the_same_syn_ack_after_completion_is_an_ignored_ack() {
     with_isns(|j, k| {
         let mut talk = Talk::completed(j, k);
         assert_eq!(talk.responder(syn_ack(plus(k, 8), plus(j, 1))), Established, "another K");
-        assert_eq!(talk.responder(syn_ack(k, plus(j, 9))), Established, "for another SYN");
         assert!(talk.signs.is_empty());
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), Established);
         talk.initiator(fin(plus(j, 1), plus(k, 1)));

@@ -27,7 +27,14 @@ pub(crate) const RATE: &str = "rate";
 /// Short names, each with the metrics that it is the sum of.
 pub(crate) const SHORT: [(&str, &[&str]); 2] = [
     ("half_open", &["tcp.half_open.now"]),
-    ("half_open_expired", &["tcp.half_open_expired.no_syn_ack", "tcp.half_open_expired.no_ack"]),
+    (
+        "half_open_expired",
+        &[
+            "tcp.half_open_expired.no_syn_ack",
+            "tcp.half_open_expired.no_ack",
+            "tcp.half_open_expired.answer_unseen",
+        ],
+    ),
 ];
 
 /// A named figure of a report.
@@ -199,8 +206,12 @@ pub(super) fn meant(name: &str, known: &[&str]) -> String {
 const fn kind(unit: Unit) -> ValueKind {
     match unit {
         Unit::Nanoseconds => ValueKind::Time,
-        Unit::Attempts | Unit::Flows | Unit::Packets | Unit::Bytes | Unit::Records | Unit::Events => {
-            ValueKind::Count
-        }
+        Unit::Attempts
+        | Unit::Flows
+        | Unit::Packets
+        | Unit::Bytes
+        | Unit::Records
+        | Unit::Events
+        | Unit::Services => ValueKind::Count,
     }
 }

@@ -18,20 +18,20 @@ use super::{flow, report, write_flow, write_report, write_report_with_flows};
 
 /// A report with every name in its order.
 const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","path":"a.pcap","damaged":false,"truncated":false,"skipped":[],"cut_headers":0,"untimed":0},
- "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"inexact":[],"untracked":0,"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
- "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"extension_chains":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
+ "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"inexact":[],"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
+ "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"extension_chains":0,"split_headers":0,"copies":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
  "tcp":{"attempts":1,"completed":1,"late":0,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,
-        "half_open_expired":{"no_syn_ack":0,"no_ack":0},"evicted":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0},"midstream":0,"orphan_syn_ack":0,
-        "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0},
+        "half_open_expired":{"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"evicted":0,"untracked":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"midstream":0,"orphan_syn_ack":0,
+        "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0,"foreign_syn":0,"foreign_icmp":0,"bad_checksum":0},
         "entered":{"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"orphan_syn_ack":0}},
  "latency":{"syn_to_syn_ack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p99_ns":80,"max_ns":80},
             "syn_ack_to_ack":{"count":1,"excluded":0,"p50_ns":24,"p90_ns":24,"p99_ns":24,"max_ns":24},
             "connect":{"count":1,"excluded":0,"p50_ns":104,"p90_ns":104,"p99_ns":104,"max_ns":104}},
- "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"packets":0,"bytes":0,"entered":{"answered":0,"unreachable":0,"multicast":0}},
- "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},
+ "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0,"packets":0,"bytes":0,"entered":{"answered":0,"unreachable":0,"multicast":0}},
+ "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},"services_evicted":0,
  "services":[
-    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"opening":0,"half_open":0},
-    {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0}]}"#;
+    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0},
+    {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0}]}"#;
 
 #[test]
 fn a_report_has_every_name_in_order() {
@@ -170,6 +170,7 @@ fn an_unknown_field_of_a_flow_is_absent() {
     let mut detail = tcp(&each);
     (detail.syn_ack_after, detail.latest_after, detail.syn) = (10, 30, 2);
     each.detail = Detail::Tcp(detail);
+    each.flags &= !tag::SYN_ACK_TIMED;
     let repeated = shown(&each);
     assert_eq!(repeated["initiator"]["address"], "10.0.0.2", "the initiator may be the key's high end");
     assert_eq!((repeated.get("syn_to_syn_ack_ns"), &repeated["syn_ack_to_ack_ns"]), (None, &json!(20 * 64)));
@@ -177,6 +178,7 @@ fn an_unknown_field_of_a_flow_is_absent() {
 
     (detail.syn, detail.syn_ack_retransmits) = (1, 1);
     each.detail = Detail::Tcp(detail);
+    each.flags = each.flags & !tag::ACK_TIMED | tag::SYN_ACK_TIMED;
     assert_eq!(
         (shown(&each).get("syn_ack_to_ack_ns"), &shown(&each)["syn_to_syn_ack_ns"]),
         (None, &json!(640))
@@ -184,7 +186,8 @@ fn an_unknown_field_of_a_flow_is_absent() {
 
     detail.syn_ack_retransmits = 0;
     each.detail = Detail::Tcp(detail);
-    each.flags |= tag::UNTIMED | tag::LATE | tag::FAST_OPEN;
+    each.flags =
+        each.flags & !(tag::SYN_ACK_TIMED | tag::ACK_TIMED) | tag::UNTIMED | tag::LATE | tag::FAST_OPEN;
     let untimed = shown(&each);
     for leg in ["syn_to_syn_ack_ns", "syn_ack_to_ack_ns", "connect_ns"] {
         assert_eq!(untimed.get(leg), None, "{leg}");

@@ -2,7 +2,9 @@
 
 use handshake_agent::model::snapshot::{Interval, Origin, ServiceBooks, Snapshot, TcpBooks};
 use handshake_agent::options::Filter;
+use handshake_common::abi::tag;
 use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
+use handshake_common::wire::Class;
 
 use crate::number::short;
 
@@ -87,19 +89,29 @@ impl CauseWindow<'_> {
 
 /// A cause's sentence, with a service that may be responsible.
 fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
-    let hint = match cause {
-        Cause::NoSynAck => full_queue(snapshot),
-        Cause::NoAck => None,
-    };
+    let beside = cause.beside(common_flags(snapshot)).map(str::to_owned);
+    let hint = beside.or_else(|| if cause == Cause::NoSynAck { full_queue(snapshot) } else { None });
     format!("{}{}", cause.sentence(), hint.unwrap_or_default())
+}
+
+/// The flags of signs that at least half of the attempts with a cause to ask for have.
+fn common_flags(snapshot: &Snapshot) -> u32 {
+    let stuck = |cause| {
+        let open = |verdict| snapshot.tcp.books.by_cause(verdict).of(cause);
+        open(Verdict::HalfOpen) + open(Verdict::HalfOpenExpired)
+    };
+    let is_common = |sign, cause| stuck(cause) != 0 && 2 * snapshot.tcp.sign(sign) >= stuck(cause);
+    let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
+    flag(is_common(Sign::BadSynAck, Cause::NoSynAck), tag::BAD_SYN_ACK)
+        | flag(is_common(Sign::BadAck, Cause::NoAck), tag::BAD_ACK)
 }
 
 /// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs
 /// without an answer.
 fn full_queue(snapshot: &Snapshot) -> Option<String> {
     let leaves_some = |books: &TcpBooks| {
-        books.by_cause(Verdict::HalfOpen).no_syn_ack + books.by_cause(Verdict::HalfOpenExpired).no_syn_ack
-            != 0
+        let open = |verdict| books.by_cause(verdict).of(Cause::NoSynAck);
+        open(Verdict::HalfOpen) + open(Verdict::HalfOpenExpired) != 0
     };
     let service = snapshot.services.iter().find_map(|row| match row.books {
         ServiceBooks::Tcp(books) if books.verdict(Verdict::Completed) != 0 && leaves_some(&books) => {
@@ -138,6 +150,29 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     };
     let seen = short(snapshot.packets.total);
     Some(format!("no SYN to {wanted} {place}: look upstream ({seen} packets seen without the filter)"))
+}
+
+/// What the copies or the numbers of many attempts say of the place that the packets were seen at.
+pub(super) fn oddities(snapshot: &Snapshot) -> Vec<&'static str> {
+    /// Fewer are chance.
+    const FEW: u64 = 10;
+    let packets = &snapshot.packets;
+    let (syns, syn_acks) = (packets.class(Class::Syn), packets.class(Class::SynAck));
+    let copies = packets.copies.unwrap_or(0);
+    // Half of what is seen twice are copies; more than the SYNs alone could have, so both directions are.
+    let is_mirrored = copies >= FEW && 3 * copies >= syns + syn_acks && copies > syns / 2;
+    // Both sides of a rewriting firewall: each attempt has a second J, of which its SYN+ACK and ACK know nothing.
+    let (superseded, revised) = (snapshot.tcp.verdict(Verdict::Superseded), snapshot.tcp.sign(Sign::Revised));
+    let completed = snapshot.tcp.verdict(Verdict::Completed);
+    let is_rewritten = superseded >= FEW && 2 * revised >= superseded && 2 * superseded >= completed;
+    let mut all = Vec::new();
+    if is_mirrored {
+        all.push("each frame is seen twice: a mirror of both directions, or two taps merged?");
+    }
+    if is_rewritten {
+        all.push("most attempts have two sequence numbers: a firewall that rewrites them, seen on both of its sides?");
+    }
+    all
 }
 
 /// The ports and networks of the filter in words; `None` without a filter.

@@ -178,6 +178,8 @@ fn the_balance_has_every_term_and_adds_up() {
     for (count, row) in (1..).zip(ends) {
         fake.ended(0, row.gauges[0].counter, count * 1_001);
     }
+    fake.count(Counter::Untracked, 5);
+    fake.count(Counter::Attempts, 5);
     fake.open(0, State::SynSent, 0);
     fake.open(0, State::SynReceived, 9 * SECOND);
     let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(400));

@@ -86,7 +86,7 @@ pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>>
 }
 
 fn surge_line(surge: &Surge) -> String {
-    let name = surge.service.map_or_else(|| "other services".to_owned(), |socket| socket.to_string());
+    let name = surge.service.map_or_else(|| "all services".to_owned(), |socket| socket.to_string());
     let others = match surge.others {
         0 => String::new(),
         others => format!(" and {others} more"),

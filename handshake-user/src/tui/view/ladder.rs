@@ -14,7 +14,7 @@
 mod rungs;
 
 use handshake_common::flow::Side;
-use handshake_common::verdict::{Cause, Leg};
+use handshake_common::verdict::Leg;
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -153,7 +153,9 @@ fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'sta
     let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
     lines.extend(explained(pen, standing.name(), meaning, tone(standing), width));
     if let Some(cause) = attempt.cause(standing) {
-        lines.extend(explained(pen, cause.name(), Cause::sentence(cause), tone(standing), width));
+        let beside = cause.beside(attempt.record.flags).unwrap_or_default();
+        let meaning = format!("{}{beside}", cause.sentence());
+        lines.extend(explained(pen, cause.name(), &meaning, tone(standing), width));
     }
     for text in figures(attempt, scene).into_iter().flat_map(|text| wrap(&text, width - 2)) {
         lines.push(pen.line([(format!(" {text}"), Tone::Faint)]));

@@ -16,7 +16,7 @@ use handshake_common::engine;
 use self::compare::Comparison;
 use self::generate::{Random, Scope};
 pub(super) use self::kernel::stripes;
-use self::kernel::{configure, loaded_whole, unfrozen};
+use self::kernel::{HZ, configure, loaded_whole, unfrozen};
 use super::*;
 use crate::attach::interface;
 use crate::source::settings::WatchedInterface;
@@ -64,6 +64,8 @@ struct Arrival {
     interface: u8,
     /// TC: `gso_segs`, as a driver or a socket sets it.
     segments: u32,
+    /// TC: `gso_size`; of a super-packet that a virtio header brought in, all that is known of its segments.
+    segment_size: u32,
     /// XDP: the bytes in the frame's linear part; the rest is in fragments.
     linear: Option<usize>,
 }
@@ -97,11 +99,17 @@ fn kernel_and_host_agree_with_their_own_clocks() {
     };
     let scope = Scope { flows: 400, any_port: false };
     let scenario =
-        Scenario { scope, packets: 100_000, look_every: 5_000, ..scenario("its own clocks", settings) };
+        Scenario { scope, packets: 25_000, look_every: 1_000, ..scenario("its own clocks", settings) };
     for seed in seeds() {
         let Some(mut live) = loaded_whole(&scenario.settings) else { return };
         let words = Comparison::new(&scenario, seed, &mut live).run();
         assert_eq!(words[Counter::Evicted as usize] + words[Counter::Untracked as usize], 0);
+        let others = [0, SERVICES as usize / 2].map(|row| live.services[row].copy().gauges[0]);
+        assert_eq!(
+            others,
+            [0, 0],
+            "a row is given to another service after a second, which the two measure apart"
+        );
     }
 }
 
@@ -111,10 +119,11 @@ fn seeds() -> impl Iterator<Item = u64> {
     std::iter::once(SEED).chain(more)
 }
 
-fn scenarios() -> [Scenario; 6] {
+fn scenarios() -> [Scenario; 7] {
     let both = &[Hook::Ingress, Hook::Egress];
     let events = |settings| Settings { events: true, ..settings };
     let one_sided = Rules { one_sided: true, ..Rules::default() };
+    let verifying = Rules { verify_checksums: true, ..Rules::default() };
     [
         Scenario { hooks: &[Hook::Xdp], covers: every_counter, ..scenario("xdp, 64 slots", tables(32)) },
         Scenario { hooks: both, covers: every_counter, ..scenario("tc, 64 slots", events(tables(32))) },
@@ -123,10 +132,16 @@ fn scenarios() -> [Scenario; 6] {
             packets: 20_000,
             ..scenario("one-sided", Settings { rules: one_sided, ..events(tables(256)) })
         },
-        // More services than the table has rows: the rest goes to `other`.
+        Scenario {
+            packets: 20_000,
+            covers: verified,
+            ..scenario("checksums", Settings { rules: verifying, ..events(two_interfaces()) })
+        },
+        // More services than the table has rows: the rest is counted in `other`, or takes another's row.
         Scenario {
             scope: Scope { flows: 400, any_port: true },
             packets: 40_000,
+            covers: exchanges,
             ..scenario("more services than rows", tables(256))
         },
         Scenario { packets: 20_000, ..scenario("two interfaces", two_interfaces()) },
@@ -161,12 +176,32 @@ fn two_interfaces() -> Settings {
 
 /// Checks that every counter moved that can move on one CPU, without a filter, and with room in the ring.
 fn every_counter(words: &[u64]) {
-    // A new record never outweighs a completed connection.
-    let still = [Counter::Contended, Counter::LostEvents, Counter::Filtered, Counter::EvictedCompleted];
+    // An attempt always finds a place, and these sets never hold more than six records that completed.
+    let still = [
+        Counter::Contended,
+        Counter::LostEvents,
+        Counter::Filtered,
+        Counter::EvictedCompleted,
+        Counter::Untracked,
+        Counter::ForeignIcmp,
+        Counter::BadChecksum,
+    ];
     let still = still.map(|counter| counter as usize);
     let last = Counter::EnteredResponderAborted as usize;
     let idle: Vec<_> = (0..=last).filter(|place| words[*place] == 0 && !still.contains(place)).collect();
     assert!(idle.is_empty(), "counters that never moved: {idle:?}");
+}
+
+fn exchanges(words: &[u64]) {
+    let exchanges = words[Counter::ServicesEvicted as usize];
+    assert!(exchanges > 100, "{exchanges} rows were given to another service");
+}
+
+fn verified(words: &[u64]) {
+    let [attempts, completed, wrong] =
+        [Counter::Attempts, Counter::Completed, Counter::BadChecksum].map(|counter| words[counter as usize]);
+    assert!(attempts > 100 && completed > 10, "{attempts} attempts, {completed} completed");
+    assert!(wrong > 100, "{wrong} wrong checksums");
 }
 
 fn filtered(words: &[u64]) {

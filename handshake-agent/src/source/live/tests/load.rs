@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use handshake_common::abi::SERVICE_GAUGES;
+use handshake_common::abi::{COUNTERS, SERVICE_GAUGES};
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, Slice, parse};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -96,7 +96,7 @@ fn read_under_load(live: &Live, flood: &Flood, readings: u32) -> u32 {
 
 /// The sum of the blocks for a reader that does not look at the markers.
 fn plain_sum(blocks: &[CounterBlock]) -> CounterBlock {
-    let mut sum = CounterBlock { words: [0; 64] };
+    let mut sum = CounterBlock { words: [0; COUNTERS] };
     blocks.iter().for_each(|block| add(&mut sum.words, &block.words));
     sum
 }
@@ -106,8 +106,8 @@ fn is_balanced(block: &CounterBlock) -> bool {
     let sum = |first: Counter, last: Counter| {
         block.words[first as usize..=last as usize].iter().fold(0_u64, |sum, word| sum.wrapping_add(*word))
     };
-    block.words[Counter::Attempts as usize] == sum(Counter::Completed, Counter::OpenNoAck)
-        && block.words[Counter::UdpFlows as usize] == sum(Counter::UdpAnswered, Counter::UdpEvicted)
+    block.words[Counter::Attempts as usize] == sum(Counter::Completed, Counter::LAST_TCP)
+        && block.words[Counter::UdpFlows as usize] == sum(Counter::UdpAnswered, Counter::LAST_UDP)
 }
 
 /// Two CPUs handle the same flows in the same sets, in tables of 64 slots, and leave them consistent.
@@ -152,8 +152,11 @@ fn assert_at_rest(live: &Live) {
         records.iter().map(|record| (record.key.low, record.key.high, record.key.ports, record.key.udp));
     assert_eq!(keys.collect::<HashSet<_>>().len(), records.len(), "a key is in the table twice");
     // `unsettled` of the report: open attempts have as many records as their gauges count.
-    for (state, gauge) in [(State::SynSent, Counter::OpenNoSynAck), (State::SynReceived, Counter::OpenNoAck)]
-    {
+    for (state, gauge) in [
+        (State::SynSent, Counter::OpenNoSynAck),
+        (State::SynReceived, Counter::OpenNoAck),
+        (State::AnswerUnseen, Counter::OpenAnswerUnseen),
+    ] {
         let found = records.iter().filter(|record| record.state == state).count() as u64;
         assert_eq!(found, block.words[gauge as usize], "{}: unsettled at rest", state as u8);
     }
@@ -167,7 +170,7 @@ fn assert_services_sum_up(live: &Live, block: &CounterBlock) {
         add(sums, &service.gauges);
     }
     for (sums, first, last) in
-        [(tcp, Counter::Attempts, Counter::OpenNoAck), (udp, Counter::UdpFlows, Counter::UdpEvicted)]
+        [(tcp, Counter::Attempts, Counter::LAST_TCP), (udp, Counter::UdpFlows, Counter::LAST_UDP)]
     {
         let books = &block.words[first as usize..=last as usize];
         let (used, room) = sums.split_at(books.len());

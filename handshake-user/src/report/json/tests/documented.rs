@@ -199,6 +199,7 @@ const fn unit_name(unit: Unit) -> &'static str {
         Unit::Bytes => "bytes",
         Unit::Nanoseconds => "ns",
         Unit::Records => "records",
+        Unit::Services => "services",
         Unit::Events => "events",
     }
 }

@@ -83,8 +83,9 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
     if record.flags & tag::SIMULTANEOUS != 0 {
         rungs.push(seen(RungDirection::FromResponder, None, format!("SYN seq={k}")));
     }
-    if tcp.syn_ack_after != 0 {
-        let at = known(tcp.syn_ack_after).map(ticks_ns);
+    if tcp.is_answered(record.flags) {
+        let is_time = record.flags & tag::OTHER_K == 0;
+        let at = known(tcp.syn_ack_after).filter(|_| is_time).map(ticks_ns);
         rungs.push(seen(RungDirection::FromResponder, at, format!("SYN+ACK seq={k} ack={}", next(j))));
     } else if record.flags & tag::ONE_SIDED != 0 && record.state.is_completed() {
         let label = format!("SYN+ACK seq={k}, not seen here");
@@ -134,7 +135,7 @@ fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Op
             bad(RungDirection::FromInitiator, "SYN with another seq: a new attempt".to_owned())
         }
         Verdict::Opening => Some(missing(attempt, scene, at, RungCertainty::Awaited)),
-        Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Evicted => {
+        Verdict::HalfOpen | Verdict::HalfOpenExpired | Verdict::Evicted | Verdict::Untracked => {
             Some(missing(attempt, scene, at, RungCertainty::Missing))
         }
         Verdict::Midstream | Verdict::OrphanSynAck => None,
@@ -179,7 +180,7 @@ fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) ->
             let label = "ICMP port unreachable".to_owned();
             rungs.push(Rung { tone: Tone::Bad, ..seen(RungDirection::FromResponder, None, label) });
         }
-        UdpVerdict::Multicast | UdpVerdict::Evicted => {}
+        UdpVerdict::Multicast | UdpVerdict::Evicted | UdpVerdict::Untracked => {}
     }
     rungs.push(seen(RungDirection::FromInitiator, None, format!("{} so far", total(0))));
     if udp.packets[1] != 0 {

@@ -35,9 +35,17 @@ impl Layout {
         } else {
             blot(self.body + offset_of!(TcpRecord, syn_ack_after), 4, true);
             blot(self.body + offset_of!(TcpRecord, latest_after), 4, false);
+            if keeps_a_time(Tag(slot[0].load())) {
+                blot(self.body + offset_of!(TcpRecord, syn_data), 2, true);
+            }
         }
         bytes
     }
+}
+
+/// May the record's `syn_data` be a time? Of an open attempt with Fast Open it is not.
+const fn keeps_a_time(tag: Tag) -> bool {
+    !tag.state().is_open() || tag.flags() & abi::tag::FAST_OPEN == 0
 }
 
 /// Describes the first slot that differs. The kernel's table may be longer than the host's; only its start is
@@ -95,7 +103,8 @@ pub(super) fn without(event: &Event, timed: bool) -> Event {
     if timed {
         return *event;
     }
-    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, ..event.tcp };
+    let syn_data = if keeps_a_time(Tag(event.tag)) { 0 } else { event.tcp.syn_data };
+    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, ..event.tcp };
     Event { ended_ns: 0, last_jiffies: 0, tcp, ..*event }
 }
 

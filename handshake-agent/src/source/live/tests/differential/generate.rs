@@ -51,8 +51,22 @@ impl Random {
 
 /// The courses of conversations, one letter per packet: upper case from the initiator, lower case from the
 /// responder. S: a SYN, O: a SYN with data, Y: a SYN+ACK, A: an ACK, D: an ACK with data, F: a FIN, R: a RST,
-/// U: an ICMP error that quotes the side, X: random flags. Over UDP, every letter except U is a packet.
-const PLOTS: [&[u8]; 20] = [
+/// U: an ICMP error that quotes the side, X: random flags. Numbers of a second conversation on the same ends:
+/// Z: its SYN, W: the SYN+ACK that answers the other side's, C: its ACK. T: a RST without ACK, B: an ACK beyond
+/// the window, P: a SYN+ACK with data. Over UDP, every letter except U is a packet.
+const PLOTS: [&[u8]; 32] = [
+    b"SZyA",
+    b"SZwC",
+    b"SZwyA",
+    b"SZywC",
+    b"SZyS",
+    b"SyZAd",
+    b"SyZwC",
+    b"SyZwA",
+    b"SyAZaZwC",
+    b"SyAzWcD",
+    b"SyRAt",
+    b"SprABAd",
     b"SyAdDdFfA",
     b"SyADDDDR",
     b"Sr",
@@ -74,7 +88,7 @@ const PLOTS: [&[u8]; 20] = [
     b"SSSSSS",
     b"SyyyyUu",
 ];
-const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXx";
+const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXxZzWwCcTtBbPp";
 
 /// A conversation of the generator.
 #[derive(Clone, Copy)]
@@ -122,7 +136,10 @@ impl Generator {
         }
         let strays = ended || self.random.one_in(5);
         let letter = if strays { self.random.pick(LETTERS) } else { flow.plot[flow.next] };
-        let built = packet(&mut self.random, &flow, letter);
+        let mut built = packet(&mut self.random, &flow, letter);
+        if !flow.udp && !self.random.one_in(4) {
+            built = built.with_tcp_checksum();
+        }
         let mut bytes = built.bytes().to_vec();
         if self.random.one_in(5) {
             mangle(&mut self.random, &built, &mut bytes);
@@ -257,10 +274,21 @@ fn segment(random: &mut Random, flow: &Flow, side: usize, letter: u8) -> Segment
         b'D' => (flag::ACK, next, other, data),
         b'F' => (flag::FIN | flag::ACK, next, other, random.pick(&[0, data])),
         b'R' => (flag::RST | flag::ACK, next, other, 0),
+        b'Z' => (flag::SYN, second(own), 0, random.pick(&[0, 0, 0, data])),
+        b'W' => (flag::SYN | flag::ACK, second(own), second(other), 0),
+        b'C' => (flag::ACK, second(next), second(other), 0),
+        b'T' => (flag::RST, next, 0, 0),
+        b'B' => (flag::ACK, next.wrapping_add(70_000), other, 0),
+        b'P' => (flag::SYN | flag::ACK, own, other, data),
         _ => (random.byte(), next, other, 0),
     };
     let odd = if random.one_in(20) { 1 << random.below(8) } else { 0 };
     Segment { flags: flags ^ odd, seq: near(random, seq), ack: near(random, ack), payload }
+}
+
+/// The number of the second conversation for one of the first.
+const fn second(number: u32) -> u32 {
+    number.wrapping_add(0x1234_0000)
 }
 
 /// Usually the number itself, sometimes one close to it.

@@ -1,9 +1,9 @@
 //! The host's side: the engine on ordinary memory, and the hooks' preparation of a frame before it is
 //! tracked.
 
-use handshake_common::abi::{Config, point};
+use handshake_common::abi::{Config, option, point};
 use handshake_common::host::HostTables;
-use handshake_common::wire::{Link, Packet, Slice, parse};
+use handshake_common::wire::{Link, Packet, Slice, has_wrong_checksum, note, parse};
 
 use super::*;
 
@@ -14,11 +14,11 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(settings: &Settings, clocks: &Clocks) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         let sizes = Sizes::for_flows(settings.max_flows);
         let tables = HostTables::new(sizes.slots4 as usize, sizes.slots6 as usize);
         Self {
-            config: settings.config(sizes, clocks).expect("settings within bounds"),
+            config: settings.config(sizes, HZ).expect("settings within bounds"),
             tables: HostTables { ports: settings.port_set().to_vec(), ..tables },
         }
     }
@@ -29,16 +29,30 @@ pub(super) fn parsed(config: &Config, arrival: &Arrival, bytes: &[u8]) -> Packet
     const ETHERNET: usize = 14;
     let slice = Slice::whole(bytes);
     let raw = arrival.hook != Hook::Xdp && config.raw_interfaces >> arrival.interface & 1 != 0;
+    // A test run treats a frame without a link header as an Ethernet frame all the same: only its length
+    // differs.
+    let (frame, link) = if raw {
+        (Slice { bytes: bytes.get(ETHERNET..).unwrap_or_default(), ..slice }, Link::Ip)
+    } else {
+        (slice, Link::Ethernet)
+    };
     let mut packet = if raw && !matches!(bytes[ETHERNET - 2..ETHERNET], [0x08, 0x00] | [0x86, 0xdd]) {
         // A frame that the kernel does not classify as IP is not read.
         Packet { class: Class::NonIp as u8, ..Packet::default() }
-    } else if raw {
-        // A test run treats it as an Ethernet frame all the same: only its length differs.
-        parse(&Slice { bytes: &bytes[ETHERNET..], ..slice }, Link::Ip)
     } else {
-        parse(&slice, Link::Ethernet)
+        parse(&frame, link)
     };
     packet.point = point(arrival.interface, arrival.hook == Hook::Egress);
     packet.segments = u16::try_from(arrival.segments.max(1)).expect("as many as the kernel accepts");
+    if arrival.segments == 0 {
+        packet.divide(arrival.segment_size);
+    }
+    let is_verified = config.options & option::CHECKSUMS != 0
+        && arrival.hook != Hook::Egress
+        && arrival.segment_size == 0
+        && packet.has_checksum();
+    if is_verified && has_wrong_checksum(&frame, link) {
+        packet.note = note::BAD_CHECKSUM;
+    }
     packet
 }

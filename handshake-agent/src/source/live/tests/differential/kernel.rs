@@ -14,7 +14,7 @@ use crate::source::live::maps::PlainBytes;
 const TC_NEXT: u32 = u32::MAX;
 
 /// The rate of the jiffies when a test sets them, Hz.
-const HZ: u32 = 250;
+pub(super) const HZ: u32 = 250;
 
 /// As [`loaded`], and loads the TC programs too.
 pub(super) fn loaded_whole(settings: &Settings) -> Option<Live> {
@@ -41,6 +41,8 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         interfaces: 0,
         test_clock: true,
         lost_before_hook: Box::new(|| 0),
+        addresses: Box::new(|| None),
+        local: HashSet::new(),
         bpf,
     };
     load_xdp(&mut live);
@@ -66,7 +68,7 @@ pub(super) fn configure(live: &mut Live, settings: &Settings) {
     live.clocks = settings.clocks(HZ);
     live.interfaces = settings.interfaces.len();
     let sizes = Sizes::for_flows(settings.max_flows);
-    maps::fill(&mut live.bpf, settings, sizes, &live.clocks).expect("maps that are not frozen");
+    maps::fill(&mut live.bpf, settings, sizes, HZ).expect("maps that are not frozen");
 }
 
 fn clear<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, name: &str) {
@@ -134,6 +136,7 @@ fn context(settings: &Settings, arrival: &Arrival) -> Vec<u8> {
     const SKB_WORDS: usize = 48;
     const IFINDEX: usize = 10;
     const GSO_SEGS: usize = 41;
+    const GSO_SIZE: usize = 44;
     let mut words = Vec::new();
     if let Some(linear) = arrival.linear {
         words.resize(XDP_WORDS, 0);
@@ -142,6 +145,7 @@ fn context(settings: &Settings, arrival: &Arrival) -> Vec<u8> {
         words.resize(SKB_WORDS, 0);
         words[IFINDEX] = settings.interfaces[usize::from(arrival.interface)].index;
         words[GSO_SEGS] = arrival.segments;
+        words[GSO_SIZE] = arrival.segment_size;
     }
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }

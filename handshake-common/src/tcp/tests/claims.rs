@@ -1,0 +1,340 @@
+//! What a stranger's segments may not do: a SYN with another number, a RST or an ACK that no end would take.
+
+use super::*;
+use TcpState::{InitiatorAborted, ResponderAborted};
+
+/// The number of a SYN that a stranger sends.
+const OTHER: u32 = 0x1234_5678;
+
+#[test]
+fn of_two_js_the_syn_ack_decides() {
+    with_isns(|j, k| {
+        let other = plus(j, OTHER);
+        for (acked, revised) in [(other, false), (j, true)] {
+            let mut talk = Talk::new(syn(j));
+            talk.initiator(syn(other));
+            assert_eq!((talk.new_attempts, talk.record.isn_initiator), (1, other));
+            assert_eq!(talk.responder(syn_ack(k, plus(acked, 1))), SynReceived);
+            assert_eq!(talk.initiator(ack(plus(acked, 1), plus(k, 1))), Established);
+            assert_eq!((talk.record.isn_initiator, talk.new_attempts), (acked, 1));
+            assert_eq!((talk.has(tag::REVISED), talk.signs.contains(&Sign::Revised)), (revised, revised));
+            assert_eq!(talk.timed.is_empty(), revised, "no time is known after a change");
+        }
+    });
+}
+
+#[test]
+fn the_first_j_comes_back_by_its_own_syn() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(j));
+        for number in 1..5 {
+            talk.initiator(syn(plus(j, OTHER * number)));
+        }
+        assert_eq!(talk.new_attempts, 4);
+        assert_eq!(talk.initiator(syn(j)), SynSent);
+        assert_eq!((talk.new_attempts, talk.record.isn_initiator), (4, j), "a repeat is no new attempt");
+        talk.responder(syn_ack(k, plus(j, 1)));
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+    });
+}
+
+#[test]
+fn of_many_js_one_that_was_not_kept_completes_as_well() {
+    with_isns(|j, k| {
+        let numbers = [j, plus(j, OTHER), plus(j, 2 * OTHER), plus(j, 3 * OTHER)];
+        for real in numbers {
+            let mut talk = Talk::new(syn(j));
+            numbers[1..].iter().for_each(|number| {
+                talk.initiator(syn(*number));
+            });
+            assert_eq!(talk.responder(syn_ack(k, plus(real, 1))), SynReceived);
+            assert_eq!(talk.initiator(ack(plus(real, 2 * OTHER), plus(k, 1))), SynReceived);
+            assert_eq!(talk.initiator(ack(plus(real, 1), plus(k, 1))), Established);
+            assert_eq!(talk.record.isn_initiator, real);
+        }
+    });
+}
+
+/// A server with SYN cookies answers every SYN: the initiator acknowledges one of the answers.
+#[test]
+fn a_server_may_answer_two_syns_and_either_completes() {
+    with_isns(|j, k| {
+        let (other, l) = (plus(j, OTHER), plus(k, 0x0765_4321));
+        for swapped in [false, true] {
+            for real in [(j, k), (other, l)] {
+                let mut talk = Talk::new(syn(j));
+                talk.initiator(syn(other));
+                let answers = [syn_ack(k, plus(j, 1)), syn_ack(l, plus(other, 1))];
+                talk.responder(answers[usize::from(swapped)]);
+                talk.responder(answers[usize::from(!swapped)]);
+                assert_eq!(talk.state, SynReceived);
+                talk.initiator(ack(plus(real.0, 1), plus(real.1, 1)));
+                assert_eq!(talk.state, Established, "{real:?} swapped {swapped}");
+                assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), real);
+                assert_eq!(talk.new_attempts, 1);
+            }
+        }
+        // The second SYN comes after the first SYN+ACK.
+        for real in [(j, k), (other, l)] {
+            let mut talk = Talk::answered(j, k);
+            talk.initiator(syn(other));
+            assert_eq!((talk.new_attempts, talk.signs.clone()), (0, std::vec![Sign::ForeignSyn]));
+            talk.responder(syn_ack(l, plus(other, 1)));
+            assert_eq!((talk.new_attempts, talk.state), (1, SynReceived));
+            assert_eq!(talk.initiator(ack(plus(real.0, 1), plus(real.1, 1))), Established, "{real:?}");
+        }
+    });
+}
+
+#[test]
+fn a_strange_syn_ends_neither_an_answered_nor_an_established_attempt() {
+    with_isns(|j, k| {
+        for side in [Initiator, Responder] {
+            let mut talk = Talk::answered(j, k);
+            talk.send(side, syn(plus(j, OTHER)));
+            assert_eq!((talk.state, talk.new_attempts), (SynReceived, 0));
+            assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+            talk.send(side, syn(plus(j, 2 * OTHER)));
+            assert_eq!(talk.responder(ack(plus(k, 1), plus(j, 1))), Established, "the challenge");
+            assert_eq!((talk.signs.clone(), talk.new_attempts), (std::vec![Sign::ForeignSyn; 2], 0));
+            assert_eq!(talk.timed, Leg::ALL, "times are not blurred");
+        }
+    });
+}
+
+#[test]
+fn a_claim_is_an_attempt_when_a_syn_ack_acknowledges_it() {
+    with_isns(|j, k| {
+        let other = plus(j, OTHER);
+        for side in [Initiator, Responder] {
+            for completed in [false, true] {
+                let mut talk = if completed { Talk::completed(j, k) } else { Talk::answered(j, k) };
+                talk.send(side, syn(other));
+                let l = plus(k, 0x0333_0000);
+                talk.send(side.other(), syn_ack(l, plus(other, 9)));
+                talk.send(side.other(), syn_ack(l, plus(other, 1)));
+                assert_eq!((talk.state, talk.new_attempts), (SynReceived, 1), "{side:?} {completed}");
+                assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (other, l));
+                assert_eq!(talk.has(tag::INITIATOR_HIGH), side == Responder, "the ends are exchanged");
+                let next = if side == Initiator { Initiator } else { Responder };
+                // The sides of a talk are those of its record.
+                let side = if side == Responder { Initiator } else { next };
+                assert_eq!(talk.send(side, ack(plus(other, 1), plus(l, 1))), Established);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_claim_is_an_attempt_when_it_comes_again_and_the_old_connection_is_silent() {
+    with_isns(|j, k| {
+        for completed in [false, true] {
+            for (pause, quiet, expected) in
+                [(SECOND, true, 1), (SECOND, false, 0), (400_000_000, true, 0), (500_000_000, true, 0)]
+            {
+                let mut talk = if completed { Talk::completed(j, k) } else { Talk::answered(j, k) };
+                talk.initiator(syn(plus(j, OTHER)));
+                if !quiet {
+                    let answer = talk.responder(ack(plus(k, 1), plus(j, 1)));
+                    assert!(answer == Established || answer == SynReceived);
+                }
+                talk.context.now_ns += pause - 2 * STEP;
+                talk.initiator(syn(plus(j, OTHER)));
+                assert_eq!(talk.new_attempts, expected, "{completed} {pause} {quiet}");
+            }
+        }
+    });
+}
+
+/// RFC 9293 §3.10.7.4: what a receiver with this window takes.
+#[test]
+fn the_third_segment_lies_in_the_window_of_the_syn_ack() {
+    with_isns(|j, k| {
+        let try_it = |segment: Segment| {
+            let mut talk = Talk::answered(j, k);
+            talk.initiator(segment)
+        };
+        for (seq, payload, taken) in [
+            (1, 0, true),
+            (65_536, 0, true),
+            (65_537, 0, false),
+            (1 << 30, 0, false),
+            (0x8000_0000, 0, false),
+            (0, 0, false),
+            (0, 1, false),
+            (0, 2, true),
+            (0xffff_ff00, 0x101, false),
+            (0xffff_ff00, 0x102, true),
+        ] {
+            let state = try_it(with_data(ack(plus(j, seq), plus(k, 1)), payload));
+            assert_eq!(state == Established, taken, "J+{seq:#x}, {payload} bytes");
+        }
+        assert_eq!(try_it(fin(plus(j, 70_001), plus(k, 1))), SynReceived);
+    });
+}
+
+#[test]
+fn data_in_a_syn_ack_is_the_responders() {
+    with_isns(|j, k| {
+        for acked in [1, 5, 10] {
+            let mut talk = Talk::new(syn(j));
+            talk.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+            assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, acked))), Established);
+            assert!(talk.signs.is_empty());
+        }
+        let mut more = Talk::new(syn(j));
+        more.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+        assert_eq!(more.initiator(ack(plus(j, 1), plus(k, 11))), SynReceived);
+
+        let mut reset = Talk::new(syn(j));
+        reset.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+        assert_eq!(reset.responder(rst(plus(k, 10), 0)), ResponderAborted);
+
+        let mut early = Talk::new(syn(j));
+        early.initiator(ack(plus(j, 1), plus(k, 10)));
+        assert_eq!(early.responder(with_data(syn_ack(k, plus(j, 1)), 9)), Established);
+
+        // Data that first comes with a repeat, whatever the state.
+        let mut repeat = Talk::answered(j, k);
+        repeat.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+        assert_eq!(repeat.initiator(ack(plus(j, 1), plus(k, 10))), Established);
+        let mut aborted = Talk::answered(j, k);
+        aborted.initiator(rst(plus(j, 1), 0));
+        aborted.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+        assert_eq!(aborted.initiator(ack(plus(j, 1), plus(k, 10))), Established);
+        let mut two = Talk::new(syn(j));
+        two.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+        two.responder(syn_ack(plus(k, 90_000), plus(j, 1)));
+        assert_eq!(two.initiator(ack(plus(j, 1), plus(k, 10))), Established);
+        let mut syn_data = Talk::new(syn(j));
+        syn_data.initiator(with_data(syn(j), 20));
+        assert_eq!(syn_data.responder(syn_ack(k, plus(j, 21))), SynReceived);
+        let mut refused = Talk::new(syn(j));
+        refused.responder(rst(0, plus(j, 1)));
+        refused.initiator(with_data(syn(j), 20));
+        assert_eq!(refused.responder(syn_ack(k, plus(j, 21))), SynReceived);
+    });
+}
+
+#[test]
+fn a_proven_third_segment_takes_an_abort_back() {
+    with_isns(|j, k| {
+        for end in [InitiatorAborted, ResponderAborted] {
+            let aborted = || {
+                let mut talk = Talk::answered(j, k);
+                match end {
+                    InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
+                    _ => talk.responder(rst(plus(k, 1), 0)),
+                };
+                assert_eq!(talk.state, end);
+                talk
+            };
+            let mut forged = aborted();
+            assert_eq!(forged.initiator(ack(plus(j, 1 << 30), plus(k, 1))), end, "outside the window");
+            assert_eq!(forged.initiator(ack(plus(j, 1), plus(k, 2))), end, "what was not sent");
+            assert_eq!(forged.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+            assert_eq!((forged.signs.clone(), forged.has(tag::REVISED)), (std::vec![Sign::Revised], true));
+            assert_eq!(forged.responder(rst(plus(k, 9), 0)), Closed, "an end of another kind");
+
+            let mut real = aborted();
+            real.initiator(ack(plus(j, 1), plus(k, 1)));
+            let no_socket = segment(SegmentKind::Rst, RST, plus(k, 1), 0);
+            assert_eq!(real.responder(no_socket), end, "the responder knows of no connection");
+        }
+    });
+}
+
+#[test]
+fn one_direction_is_told_apart_from_no_answer() {
+    with_isns(|j, k| {
+        for (seq, payload, state) in [
+            (1, 0, TcpState::AnswerUnseen),
+            (1, 500, TcpState::AnswerUnseen),
+            (65_536, 0, TcpState::AnswerUnseen),
+            (65_537, 0, SynSent),
+            (0, 0, SynSent),
+        ] {
+            let mut talk = Talk::new(syn(j));
+            assert_eq!(talk.initiator(with_data(ack(plus(j, seq), plus(k, 77)), payload)), state);
+        }
+        let mut talk = Talk::new(syn(j));
+        talk.initiator(ack(plus(j, 1), plus(k, 77)));
+        assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+    });
+}
+
+#[test]
+fn the_same_segment_within_ten_milliseconds_is_a_copy() {
+    with_isns(|j, k| {
+        for (delay, copies) in [(10_000, true), (1_000_000, true), (STEP, false)] {
+            let mut talk = Talk::new(syn(j));
+            let mut copied = 0;
+            let whole = [
+                (Initiator, syn(j)),
+                (Responder, syn_ack(k, plus(j, 1))),
+                (Initiator, ack(plus(j, 1), plus(k, 1))),
+                (Initiator, fin(plus(j, 1), plus(k, 1))),
+                (Responder, fin(plus(k, 1), plus(j, 2))),
+            ];
+            for (side, segment) in whole {
+                let original = talk.context.now_ns;
+                if segment.kind != SegmentKind::Syn {
+                    talk.send(side, segment);
+                }
+                talk.context.now_ns = original + if segment.kind == SegmentKind::Syn { 0 } else { STEP };
+                let before = talk.record;
+                talk.context.now_ns = talk.context.now_ns + delay - STEP;
+                talk.send(side, segment);
+                copied += u32::from(talk.record == before);
+                talk.context.now_ns = original + 2 * STEP;
+            }
+            assert_eq!(talk.signs.is_empty(), copies, "{delay} ns later: {:?}", talk.signs);
+            assert_eq!((talk.state, talk.new_attempts), (Closed, 0));
+            assert!(copied >= 2 || !copies);
+        }
+    });
+}
+
+#[test]
+fn a_repeat_at_another_hook_point_is_one_for_a_tenth_of_a_second() {
+    for (later, expected) in [(90_000_000, 0), (SECOND, 1)] {
+        let mut talk = Talk::new(syn(J));
+        talk.point = 1;
+        talk.context.now_ns += later - STEP;
+        talk.initiator(syn(J));
+        assert_eq!(talk.record.syn_retransmits(talk.flags), expected);
+        talk.responder(syn_ack(K, J + 1));
+        talk.initiator(ack(J + 1, K + 1));
+        assert_eq!(talk.excluded.contains(&Leg::SynToSynAck), expected == 1, "Karn's rule");
+    }
+}
+
+#[test]
+fn a_segment_without_a_time_leaves_its_legs_unknown() {
+    for untimed in 0..3 {
+        let mut talk = Talk::new(Segment { untimed: untimed == 0, ..syn(J) });
+        talk.responder(Segment { untimed: untimed == 1, ..syn_ack(K, J + 1) });
+        talk.initiator(Segment { untimed: untimed == 2, ..ack(J + 1, K + 1) });
+        let known = |leg| talk.record.leg(talk.state, talk.flags, leg).is_some();
+        assert!(talk.state == Established && !Leg::ALL.into_iter().any(known));
+        assert_eq!(talk.revoked, untimed == 2);
+    }
+}
+
+#[test]
+fn times_that_fall_are_unknown() {
+    for (answer, third, first_leg) in [(-5_i64, 10, false), (10, 5, true)] {
+        let mut talk = Talk::new(syn(J));
+        let start = talk.context.now_ns;
+        let at = |ms: i64| start.wrapping_add_signed(ms * 1_000_000).wrapping_sub(STEP);
+        talk.context.now_ns = at(answer);
+        talk.responder(syn_ack(K, J + 1));
+        assert_eq!(talk.timed == [Leg::SynToSynAck], first_leg);
+        talk.context.now_ns = at(third);
+        talk.initiator(ack(J + 1, K + 1));
+        let known = |leg| talk.record.leg(talk.state, talk.flags, leg).is_some();
+        assert!(!Leg::ALL.into_iter().any(known), "{answer} {third}");
+        assert_eq!(talk.revoked, first_leg, "what was counted is taken away again");
+    }
+}
