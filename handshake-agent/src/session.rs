@@ -89,6 +89,7 @@ impl Session {
         let mut live = Live::load(OBJECT, &settings(options, plan))?;
         live.know_addresses_by(|| interface::read_addresses().ok())?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
+        live.open_gates()?;
         let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;
         live.count_losses_by(losses(indexes(&attached).collect()));
         if let Some(log) = live.take_kernel_log() {
@@ -200,7 +201,8 @@ fn settings(options: &Options, plan: &Plan) -> Settings {
         index: planned.info.index,
         raw: planned.is_raw(),
     };
-    Settings { interfaces: plan.interfaces.iter().map(watched).collect(), ..Settings::of(options) }
+    let interfaces = plan.interfaces.iter().map(watched).collect();
+    Settings { interfaces, gated: true, ..Settings::of(options) }
 }
 
 fn indexes(attached: &Attached) -> impl Iterator<Item = u32> + '_ {

@@ -40,6 +40,12 @@ pub const CONFIG_MAP: &str = ".data.config";
 /// The map that holds the [`PortSet`], likewise.
 pub const PORTS_MAP: &str = ".data.ports";
 
+/// The map of [`Gates`]: the agent writes it after the programs are attached, so it is not frozen.
+pub const GATES_MAP: &str = ".data.gates";
+/// Bit i: attempts of `interfaces[i]` are counted. Before, not all hooks are on, and half of a handshake may have
+/// passed unseen.
+pub type Gates = u64;
+
 /// The ports of the filter: bit `p % 64` of word `p / 64`.
 pub type PortSet = [u64; PORT_WORDS];
 /// Words of a [`PortSet`].

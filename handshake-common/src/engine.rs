@@ -39,7 +39,7 @@ use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
 use crate::record::{Clocks, Now, State, TcpState};
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
-use crate::tcp::{self, Change, Segment};
+use crate::tcp::{self, Change, Segment, SegmentKind};
 use crate::udp;
 use crate::wire::{self, Class, Packet, note, quote};
 
@@ -348,7 +348,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !kept {
             cold_path();
-            self.begin(slot, tag, now, NewRecord::of(self.packet));
+            self.begin(slot, tag, now, self.admitted(NewRecord::of(self.packet)));
         }
     }
 
@@ -376,6 +376,9 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 State::OrphanSynAck
             }
             NewRecord::Midstream => {
+                if matches!(segment.kind, SegmentKind::Syn) {
+                    flags |= tag::OTHER_J;
+                }
                 slot.body().set_tcp(tcp::join(&segment, now.ns));
                 books.add(Counter::Midstream, 1);
                 State::Midstream
@@ -397,6 +400,20 @@ impl<'a, P: Platform> Lookup<'a, P> {
             self.explain(State::Empty, &change, &slot.body().tcp(), self.side(flags));
         }
         slot.tag().swap(old.next(state, flags, service).0);
+    }
+
+    /// What the packet begins while not all hooks are on: a SYN or SYN+ACK nothing that is an attempt or lacks its
+    /// SYN, and a datagram, which may be an answer, nothing.
+    #[inline(always)]
+    fn admitted(&self, new: NewRecord) -> NewRecord {
+        if self.platform.is_open(self.packet.point) {
+            return new;
+        }
+        cold_path();
+        match new {
+            NewRecord::Attempt | NewRecord::Orphan | NewRecord::Midstream => NewRecord::Midstream,
+            NewRecord::Udp | NewRecord::Nothing => NewRecord::Nothing,
+        }
     }
 
     /// The end of a completed connection is not timed: the precise clock is expensive.

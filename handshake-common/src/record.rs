@@ -482,7 +482,7 @@ impl TcpRecord {
 
 impl Cause {
     /// What the signs of an attempt say beside its cause, to be added to the sentence: flags of
-    /// [`tag`](crate::abi::tag).
+    /// [`tag`].
     #[must_use]
     pub const fn beside(self, flags: u32) -> Option<&'static str> {
         match self {

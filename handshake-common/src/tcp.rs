@@ -242,6 +242,8 @@ pub struct Conditions {
     pub half_open_after_ns: u64,
     /// Infer completion from the initiator's packets alone.
     pub one_sided: bool,
+    /// All hooks are on: a SYN may begin an attempt.
+    pub admits: bool,
     /// Zero, which the verifier does not know: what is mixed with it is any number to it, so that it
     /// follows the ways that meet there once.
     pub veil: u64,
@@ -278,15 +280,19 @@ fn begin(record: &mut TcpRecord, syn: &Segment, now_ns: u64, zero: u64) -> u32 {
     data | if syn.untimed { tag::UNTIMED } else { 0 }
 }
 
-/// The record of a conversation whose SYN was not seen. Of a SYN+ACK the responder is its sender;
+/// The record of a conversation whose SYN was not seen, or came before all hooks were on: then its number is kept,
+/// with [`tag::OTHER_J`]. Of a SYN+ACK the responder is its sender;
 /// of anything else the sender is taken for the initiator: nothing better is known.
 #[inline(always)]
 #[must_use]
 pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
     let orphan = matches!(segment.kind, SegmentKind::SynAck);
     let points = if orphan { segment.point << 4 | NO_POINT } else { NO_POINT << 4 | segment.point & 0xf };
+    let syn = matches!(segment.kind, SegmentKind::Syn);
     TcpRecord {
         opened_ns: now_ns,
+        other_ack: if syn { segment.seq.0 } else { 0 },
+        syn: syn as u8,
         isn_initiator: if orphan { segment.ack.plus(u32::MAX).0 } else { 0 },
         isn_responder: if orphan { segment.seq.0 } else { 0 },
         syn_ack: orphan as u8,

@@ -14,9 +14,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Histogram,
-    LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS,
-    STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
+    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Gates,
+    Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES,
+    SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::{self, Explanation, Platform};
@@ -63,6 +63,11 @@ static CONFIG: ReadOnly<Config> = ReadOnly::new();
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.ports")]
 static PORTS: ReadOnly<PortSet> = ReadOnly::new();
+
+/// [`abi::GATES_MAP`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.gates")]
+static GATES: ReadOnly<Gates> = ReadOnly::new();
 
 /// What the agent writes before the programs attach, and never later. A section of its own is a map of
 /// its own whose address stands in the code: every packet needs it, and this saves a lookup.
@@ -247,6 +252,13 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn is_open(&self, point: u8) -> bool {
+        // SAFETY: the word is there; volatile, because the agent writes it while programs run.
+        let gates = unsafe { core::ptr::from_ref(GATES.get()).read_volatile() };
+        gates >> (point >> 1 & 0xf) & 1 != 0
+    }
+
+    #[inline(always)]
     fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
         // Word by word: two written as one may lie across eight bytes, which the verifier refuses on the stack.
         let mut key = [0_u32; size_of::<LocalAddress>() / 4];
@@ -255,7 +267,8 @@ impl Platform for Kernel {
             unsafe { core::ptr::from_mut(word).write_volatile(value) };
         }
         // SAFETY: the same bytes; in place, because a copy would be written as before.
-        LOCAL.get_ptr(unsafe { &*key.as_ptr().cast::<LocalAddress>() }).is_some()
+        let key: &LocalAddress = unsafe { &*key.as_ptr().cast() };
+        LOCAL.get_ptr(key).is_some()
     }
 
     #[inline(always)]

@@ -122,6 +122,15 @@ impl Live {
         self.lost_before_hook = Box::new(losses);
     }
 
+    /// Lets attempts begin: all hooks are on ([`Settings::gated`]).
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the kernel refuses to change the map.
+    pub fn open_gates(&mut self) -> Result<(), LiveError> {
+        maps::set_gates(&mut self.bpf, true)
+    }
+
     /// Sets the function that lists this host's addresses, and calls it: it is called again at each reading,
     /// because addresses change. `None`: they could not be read, and the last ones stay.
     ///

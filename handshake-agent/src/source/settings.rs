@@ -56,6 +56,9 @@ pub struct Settings {
     pub verifier_log: bool,
     /// Whether the programs read the time from the map CLOCK, which only a test sets.
     pub test_clock: bool,
+    /// Whether no attempt begins until [`Live::open_gates`](crate::source::live::Live::open_gates): programs are
+    /// attached one after the other, and half of a handshake may pass between.
+    pub gated: bool,
 }
 
 impl Default for Settings {
@@ -78,6 +81,7 @@ impl Settings {
             interfaces: Vec::new(),
             factors: None,
             test_clock: false,
+            gated: false,
         }
     }
 

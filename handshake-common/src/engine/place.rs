@@ -61,7 +61,10 @@ impl<P: Platform> Lookup<'_, P> {
         let clocks = self.clocks();
         let survey = free_slot(sets).map_or_else(|| Survey::of(sets, now, &clocks), Survey::free);
         // Computed after the survey; otherwise the verifier would follow the survey once per variant.
-        let new = NewRecord::of(core::hint::black_box(self.packet));
+        let new = self.admitted(NewRecord::of(core::hint::black_box(self.packet)));
+        if new == NewRecord::Nothing {
+            return;
+        }
         let place = survey.place_for(new);
         if place.worth() > new.worth() as u64 {
             enter_untracked(self.platform, self.packet, new);

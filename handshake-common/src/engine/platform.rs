@@ -48,6 +48,11 @@ pub trait Platform {
     }
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
+    /// Are all hooks of the point's interface on? Before, no attempt begins.
+    #[inline(always)]
+    fn is_open(&self, _point: u8) -> bool {
+        true
+    }
     /// Is it an address of the host that the hooks are on? A capture's is not known.
     #[inline(always)]
     fn is_local(&self, _address: &[u32; 4], _family: u8) -> bool {

@@ -64,7 +64,8 @@ impl<P: Platform> Lookup<'_, P> {
             state = TcpState::Closed;
         }
         let answered_after = record.syn_ack_after;
-        let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()) };
+        let admits = self.platform.is_open(self.packet.point);
+        let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()), admits };
         let change = self.platform.judge(stand.pack(), &mut record, self.packet, now.ns);
         let change = Change::unpack(self.veil(change));
         let before = if change.new_attempt { self.replace(slot, old, now) } else { before };
@@ -241,12 +242,14 @@ struct Stand {
     state: TcpState,
     flags: u32,
     side: Side,
+    admits: bool,
 }
 
 impl Stand {
     #[inline(always)]
     const fn pack(self) -> u64 {
-        self.state as u64 | (self.flags as u64) << 8 | (matches!(self.side, Side::Responder) as u64) << 32
+        let from_responder = matches!(self.side, Side::Responder) as u64;
+        self.state as u64 | (self.flags as u64) << 8 | from_responder << 32 | (self.admits as u64) << 33
     }
 
     #[inline(always)]
@@ -255,6 +258,7 @@ impl Stand {
             state: TcpState::from_number((word & 0xff) as u8),
             flags: low_half(word >> 8) & tag::FLAGS,
             side: if word >> 32 & 1 == 0 { Side::Initiator } else { Side::Responder },
+            admits: word >> 33 & 1 != 0,
         }
     }
 }
@@ -263,12 +267,13 @@ impl Stand {
 /// the kernel side can make a function of it, which the verifier checks once.
 #[inline(always)]
 pub fn judge(config: &Config, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
-    let Stand { state, flags, side } = Stand::unpack(stand);
+    let Stand { state, flags, side, admits } = Stand::unpack(stand);
     let never = (config.options & option::VEIL) / option::VEIL;
     let context = tcp::Conditions {
         now_ns,
         half_open_after_ns: config.half_open_after_ns,
         one_sided: config.options & option::ONE_SIDED != 0,
+        admits,
         veil: 0_u64.wrapping_sub(never as u64),
     };
     tcp::step(state, flags, record, side, &Segment::of(packet), &context).pack()

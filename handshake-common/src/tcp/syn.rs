@@ -20,6 +20,7 @@ impl Transition<'_> {
             TcpState::OrphanSynAck if self.is_orphans_syn() => self.adopt(),
             // The copy at another hook point of a SYN whose connection is over already.
             TcpState::Closed if same && !self.counted => self.stay(),
+            TcpState::Midstream if self.is_kept_j() || !self.context.admits => self.keep_early_syn(),
             provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
@@ -244,11 +245,19 @@ impl Transition<'_> {
                 self.claim()
             }
             TcpState::Closed if same && !self.counted => self.stay(),
+            TcpState::Midstream if self.is_kept_j() || !self.context.admits => self.keep_early_syn(),
             provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.begin(),
         }
+    }
+
+    /// A SYN from before all hooks were on: half of its handshake may be unseen, whenever it comes again.
+    #[inline(always)]
+    fn keep_early_syn(&mut self) -> Change {
+        self.record.other_ack = self.segment.seq.0;
+        Change::stay(self.state, self.flags | tag::OTHER_J)
     }
 
     /// The second half of a simultaneous open.

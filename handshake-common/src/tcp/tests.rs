@@ -137,8 +137,13 @@ fn flags_are_masked() {
 
 // ---- helpers ----
 
-const CONTEXT: Conditions =
-    Conditions { now_ns: 200_000_000, half_open_after_ns: 3_000_000_000, one_sided: false, veil: 0 };
+const CONTEXT: Conditions = Conditions {
+    now_ns: 200_000_000,
+    half_open_after_ns: 3_000_000_000,
+    one_sided: false,
+    admits: true,
+    veil: 0,
+};
 const SECOND: u64 = 1_000_000_000;
 const STEP: u64 = 20_000_000;
 

@@ -2,12 +2,13 @@
 //! truth.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::frame::{BuiltSegment, flag};
 use handshake_lab::raw::{RawClient, SynAck};
-use handshake_lab::tcp::Listener;
+use handshake_lab::tcp::{Listener, connect_until};
 use handshake_lab::{Family, Path, skip_unless_privileged};
 use serde_json::Value;
 
@@ -197,4 +198,37 @@ fn fragment(whole: &[u8], part: std::ops::Range<usize>, field: u16) -> Vec<u8> {
     frame[24..26].copy_from_slice(&(!u16::try_from(folded).unwrap_or(u16::MAX)).to_be_bytes());
     frame.extend_from_slice(&whole[part]);
     frame
+}
+
+/// Hooks go on one after the other while connections are made: what began before has no verdict, and everything
+/// after it has the right one.
+#[test]
+fn attaching_makes_no_half_of_a_handshake_an_attempt() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let listener = Listener::new(&path, 0, 1024)?;
+    for _ in 0..3 {
+        let done = AtomicBool::new(false);
+        let outcome = std::thread::scope(|scope| {
+            let made = scope.spawn(|| connect_until(&path, &listener, &done));
+            let watched = network.watch(&[]).and_then(|mut agent| {
+                agent.await_report(TIMEOUT, |report| figure(report, "tcp.completed") > 5)?;
+                Ok(agent)
+            });
+            done.store(true, Ordering::Relaxed);
+            let made = made.join().map_err(|_| anyhow::anyhow!("the client panicked"))?;
+            made?;
+            let mut agent = watched?;
+            agent.await_report(TIMEOUT, |report| figure(report, "tcp.opening") == 0)?;
+            agent.stop()
+        })?;
+        let report = balanced(&outcome)?;
+        let [attempts, completed, orphans] =
+            ["tcp.attempts", "tcp.completed", "tcp.orphan_syn_ack"].map(|path| figure(&report, path));
+        ensure!(attempts == completed && orphans == 0, "{report}");
+    }
+    Ok(())
 }

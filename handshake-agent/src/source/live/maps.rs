@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use handshake_common::abi::{
-    CONFIG_MAP, Config, LOCAL_ADDRESSES, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS,
+    CONFIG_MAP, Config, GATES_MAP, Gates, LOCAL_ADDRESSES, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -66,7 +66,8 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
 pub(super) fn fill(bpf: &mut Ebpf, settings: &Settings, sizes: Sizes, hz: u32) -> Result<(), LiveError> {
     let config = settings.config(sizes, hz).map_err(LiveError::Settings)?;
     set::<Config>(bpf, CONFIG_MAP, &[PlainBytes(config)])?;
-    set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])
+    set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])?;
+    set_gates(bpf, !settings.gated)
 }
 
 /// Writes the values of an array. Except for the first, zero values are skipped: a new map is all zeroes.
@@ -83,6 +84,11 @@ where
         }
     }
     Ok(())
+}
+
+/// Opens the gates of all interfaces, or closes them.
+pub(super) fn set_gates(bpf: &mut Ebpf, open: bool) -> Result<(), LiveError> {
+    set::<Gates>(bpf, GATES_MAP, &[PlainBytes(if open { Gates::MAX } else { 0 })])
 }
 
 /// Changes the map of this host's addresses from `old` to `new`; what is past its room is left out.

@@ -3,6 +3,8 @@
 use super::*;
 use TcpState::{InitiatorAborted, ResponderAborted};
 
+use crate::tcp::join;
+
 /// The number of a SYN that a stranger sends.
 const OTHER: u32 = 0x1234_5678;
 
@@ -240,6 +242,25 @@ fn a_proven_third_segment_takes_an_abort_back() {
             real.initiator(ack(plus(j, 1), plus(k, 1)));
             let no_socket = segment(SegmentKind::Rst, RST, plus(k, 1), 0);
             assert_eq!(real.responder(no_socket), end, "the responder knows of no connection");
+        }
+    });
+}
+
+/// While not all hooks are on, half of a handshake may pass unseen.
+#[test]
+fn an_attempt_that_began_before_all_hooks_were_on_is_midstream() {
+    with_isns(|j, k| {
+        for side in [Initiator, Responder] {
+            let mut talk = Talk::of(TcpState::Midstream, tag::OTHER_J, join(&syn(j), SECOND));
+            talk.context.admits = false;
+            talk.send(side, syn(plus(j, OTHER)));
+            talk.context.admits = true;
+            assert_eq!(talk.send(side, syn(plus(j, OTHER))), TcpState::Midstream, "the same again");
+            talk.responder(syn_ack(k, plus(j, OTHER + 1)));
+            assert_eq!(talk.initiator(ack(plus(j, OTHER + 1), plus(k, 1))), TcpState::Midstream);
+            assert_eq!(talk.new_attempts, 0);
+            talk.send(side, syn(plus(j, 2 * OTHER)));
+            assert_eq!((talk.new_attempts, talk.state), (1, SynSent), "another");
         }
     });
 }
