@@ -29,7 +29,8 @@ impl Transition<'_> {
         match self.state {
             TcpState::SynSent | TcpState::AnswerUnseen if self.acks_syn() => self.end(TcpState::Refused),
             TcpState::SynReceived if self.follows_syn_ack() => self.end(TcpState::ResponderAborted),
-            TcpState::Established if self.denies_completion() => self.abort_again(),
+            // A FIN in the third segment closes the connection at once.
+            TcpState::Established | TcpState::Closed if self.denies_completion() => self.abort_again(),
             TcpState::Established => self.stay().to(TcpState::Closed),
             TcpState::SynSent
             | TcpState::AnswerUnseen

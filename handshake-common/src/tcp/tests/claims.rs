@@ -238,10 +238,14 @@ fn a_proven_third_segment_takes_an_abort_back() {
             assert_eq!((forged.signs.clone(), forged.has(tag::REVISED)), (std::vec![Sign::Revised], true));
             assert_eq!(forged.responder(rst(plus(k, 9), 0)), Closed, "an end of another kind");
 
-            let mut real = aborted();
-            real.initiator(ack(plus(j, 1), plus(k, 1)));
             let no_socket = segment(SegmentKind::Rst, RST, plus(k, 1), 0);
-            assert_eq!(real.responder(no_socket), end, "the responder knows of no connection");
+            for third in [ack(plus(j, 1), plus(k, 1)), fin(plus(j, 1), plus(k, 1))] {
+                let mut real = aborted();
+                real.initiator(third);
+                assert_eq!(real.responder(no_socket), end, "the responder knows of no connection");
+                real.initiator(third);
+                assert_eq!(real.responder(no_socket), end, "nor the next time");
+            }
         }
     });
 }
