@@ -16,6 +16,15 @@ const UDP_IDLE_NS: u64 = 60_000_000_000;
 
 const SIMULTANEOUS_OPEN: &str = "suricata-tcp-split-handshake-01-4whs-split-handshake-4whs.pcap";
 
+/// Flows whose frames go to a group: `multicast` here. The reference reads the IP addresses alone, and has them
+/// unanswered.
+const TO_GROUPS: [&str; 4] = [
+    "udp 192.168.10.10:138 192.168.10.255:138: verdict",
+    "udp 192.168.10.255:137 192.168.10.30:137: verdict",
+    "udp 192.168.10.255:137 192.168.10.31:137: verdict",
+    "udp [2001:4f8:4:7:2e0:81ff:fe52:9a6b]:13000 [2001:4f8:4:7:2e0:81ff:fe52:ffff]:30000: verdict",
+];
+
 #[test]
 fn every_capture_matches_the_reference() -> Result<()> {
     let Some(captures) = captures() else { return Ok(()) };
@@ -47,6 +56,10 @@ fn every_capture_matches_the_reference() -> Result<()> {
         compared[2]
     );
     assert!(compared.iter().all(|count| *count > 100), "hardly anything was compared: {compared:?}");
+    let is_known = |difference: &Difference| TO_GROUPS.contains(&difference.figure.as_str());
+    let known = differences.iter().filter(|difference| is_known(difference)).count();
+    assert_eq!(known, TO_GROUPS.len(), "an entry is no difference any more: {differences:#?}");
+    differences.retain(|difference| !is_known(difference));
     assert!(differences.is_empty(), "{} differences:\n{differences:#?}", differences.len());
     Ok(())
 }
