@@ -521,6 +521,27 @@ impl Transition<'_> {
             || (self.holds(tag::SECOND_K) && number.0 == self.record.other_ack)
     }
 
+    /// The latest time of a segment like this one, of an attempt that is not completed. Both ends send again after
+    /// the same time, so a SYN may follow a SYN+ACK closely; once both were sent again, the latest of either is known.
+    #[inline(always)]
+    fn latest_of_kind_ns(&self) -> u64 {
+        let first_syn = matches!(self.segment.kind, SegmentKind::Syn)
+            && self.record.syn <= 1
+            && self.segment.seq.0 == self.record.isn_initiator;
+        let first_syn_ack = matches!(self.segment.kind, SegmentKind::SynAck)
+            && self.record.syn_ack_retransmits == 0
+            && !self.has(tag::OTHER_K)
+            && !self.holds(tag::SECOND_K);
+        let after = if first_syn {
+            0
+        } else if first_syn_ack {
+            self.record.syn_ack_after
+        } else {
+            self.record.latest_after
+        };
+        self.record.opened_ns.wrapping_add((after as u64) << TICK_SHIFT)
+    }
+
     /// Was a SYN or SYN+ACK seen less than `within` ago?
     #[inline(always)]
     fn is_recent(&self, within: u64) -> bool {
@@ -528,7 +549,7 @@ impl Transition<'_> {
             let then = self.record.syn_data;
             then != 0 && mark_of(self.context.now_ns).wrapping_sub(then) <= units(within)
         } else {
-            self.context.now_ns.saturating_sub(self.record.latest_ns()) <= within
+            self.context.now_ns.saturating_sub(self.latest_of_kind_ns()) <= within
         }
     }
 

@@ -17,7 +17,7 @@ fn a_udp_flood_evicts_no_established_flow() -> Result<()> {
         let flooded = Run { way, kind: FloodKind::Udp, answered: false }.play()?;
         established_flows_stay(&flooded)?;
         let of = |path| figure(&flooded.last, path);
-        let known = of("udp.flows") + of("untracked") + of("contended");
+        let known = of("udp.flows") + of("contended");
         let first = flooded.ingress.flood.udp + flooded.answered;
         ensure!(of("udp.flows") <= first && first <= known, "{first} flows in {}", flooded.last);
         ensure!(of("udp.evicted") > 0 && of("udp.evicted") == of("table.evictions.udp"), "{}", flooded.last);
@@ -47,7 +47,7 @@ fn established_flows_stay(flooded: &Flooded) -> Result<()> {
     ensure!(of("table.evictions.completed") + of("table.evictions.half_open") == 0, "{last}");
     ensure!(of("udp.answered") == flooded.answered, "{last}");
     let made = (flooded.handshakes.len() + KEPT) as u64;
-    let lost = of("untracked") + of("contended");
+    let lost = of("tcp.untracked") + of("contended");
     ensure!(of("tcp.completed") <= made && made <= of("tcp.completed") + lost, "{made} handshakes in {last}");
     let open = of("tcp.opening") + of("tcp.half_open.now");
     ensure!(of("tcp.attempts") == of("tcp.completed") + open && open == u64::from(OPEN), "{last}");

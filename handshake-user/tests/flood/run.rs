@@ -283,7 +283,7 @@ impl Flooded {
             handshakes.len(),
             last["tcp"]["attempts"],
             last["tcp"]["evicted"],
-            last["untracked"],
+            last["tcp"]["untracked"],
             last["contended"],
             last["table"]["evictions"],
         );

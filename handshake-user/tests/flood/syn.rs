@@ -31,7 +31,7 @@ fn a_syn_flood_that_is_answered() -> Result<()> {
         return Ok(());
     }
     let flooded = Run { way: Way::Native, kind: FloodKind::Syn, answered: true }.play()?;
-    ensure!(figure(&flooded.last, "untracked") == 0, "{}", flooded.last);
+    ensure!(figure(&flooded.last, "tcp.untracked") == 0, "{}", flooded.last);
     every_syn_is_in_the_books(&flooded)?;
     evictions_are_counted_by_state(&flooded)?;
     real_handshakes_complete(&flooded, figure(&flooded.row, "evicted"))
@@ -45,7 +45,7 @@ fn play(way: Way) -> Result<()> {
     every_syn_is_in_the_books(&flooded)?;
     evictions_are_counted_by_state(&flooded)?;
     let of = |path| figure(&flooded.last, path);
-    ensure!(of("tcp.evicted") > 0 && of("untracked") == 0, "{}", flooded.last);
+    ensure!(of("tcp.evicted") > 0 && of("tcp.untracked") == 0, "{}", flooded.last);
     old_open_attempts_are_evicted(&flooded)?;
     real_handshakes_complete(&flooded, 0)
 }
@@ -60,15 +60,15 @@ fn old_open_attempts_are_evicted(flooded: &Flooded) -> Result<()> {
     Ok(())
 }
 
-/// All SYNs of the flood differ: each is an attempt, or is counted as untracked.
+/// All SYNs of the flood differ: each is an attempt.
 fn every_syn_is_in_the_books(flooded: &Flooded) -> Result<()> {
     let last = &flooded.last;
     let of = |path| figure(last, path);
-    let known = of("tcp.attempts") + of("tcp.signs.syn_retransmits") + of("untracked");
+    let known = of("tcp.attempts") + of("tcp.signs.syn_retransmits") + of("packets.copies");
     let syns = of("packets.syn");
     ensure!(known <= syns && syns <= known + of("contended"), "{syns} SYNs, {known} in the books of {last}");
     ensure!(flooded.ingress.flood.syn == flooded.ingress.flood.total(), "{:?}", flooded.ingress);
-    ensure!(last["exact"] == (of("tcp.evicted") + of("untracked") + of("contended") == 0), "{last}");
+    ensure!(last["exact"] == (of("tcp.evicted") + of("tcp.untracked") + of("contended") == 0), "{last}");
     Ok(())
 }
 
@@ -94,7 +94,7 @@ fn real_handshakes_complete(flooded: &Flooded, may_be_evicted: u64) -> Result<()
     let of = |path| figure(row, path);
     let made = (handshakes.len() + KEPT) as u64;
     let (attempts, completed, evicted) = (of("attempts"), of("completed"), of("evicted"));
-    let lost = figure(last, "untracked") + figure(last, "contended");
+    let lost = figure(last, "tcp.untracked") + figure(last, "contended");
     ensure!(attempts == completed + evicted, "neither completed nor evicted: {row}");
     ensure!(made - completed <= evicted + lost, "{made} made, and the row lacks some: {row}");
     let prompt = KEPT + handshakes.iter().filter(|one| flooded.is_prompt(one)).count();
