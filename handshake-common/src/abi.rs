@@ -46,6 +46,13 @@ pub const GATES_MAP: &str = ".data.gates";
 /// passed unseen.
 pub type Gates = u64;
 
+/// Is the gate of a hook point's interface among the open ones?
+#[inline(always)]
+#[must_use]
+pub const fn is_gate_open(gates: Gates, point: u8) -> bool {
+    gates >> (point >> 1 & 0x7) & 1 != 0
+}
+
 /// The ports of the filter: bit `p % 64` of word `p / 64`.
 pub type PortSet = [u64; PORT_WORDS];
 /// Words of a [`PortSet`].

@@ -39,7 +39,7 @@ use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
 use crate::record::{Clocks, Now, State, TcpState};
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
-use crate::tcp::{self, Change, Segment, SegmentKind};
+use crate::tcp::{self, Change, Segment};
 use crate::udp;
 use crate::wire::{self, Class, Packet, note, quote};
 
@@ -103,7 +103,7 @@ pub fn run<P: Platform>(
     insert: impl Fn(&P, &Packet) -> StepResult,
     settle: impl Fn(&P, &Packet),
 ) {
-    let mut result = if is_syn(packet) { StepResult::NOTHING } else { update(platform, packet) };
+    let mut result = if is_syn(platform, packet) { StepResult::NOTHING } else { update(platform, packet) };
     if !result.is_done() {
         result = insert(platform, packet);
     }
@@ -134,7 +134,7 @@ pub fn refute<P: Platform, S: Table>(platform: &P, packet: &Packet) {
 #[inline(always)]
 fn give_up<P: Platform>(platform: &P, packet: &Packet) {
     platform.books().add(Counter::Contended, 1);
-    let new = NewRecord::of(packet);
+    let new = NewRecord::of(platform, packet);
     if new == NewRecord::Attempt {
         enter_untracked(platform, packet, new);
     }
@@ -143,8 +143,8 @@ fn give_up<P: Platform>(platform: &P, packet: &Packet) {
 /// May the packet begin an attempt? A SYN is nearly always new: its record is looked for once, under the
 /// lock.
 #[inline(always)]
-fn is_syn(packet: &Packet) -> bool {
-    NewRecord::of(packet) == NewRecord::Attempt
+fn is_syn<P: Platform>(platform: &P, packet: &Packet) -> bool {
+    NewRecord::of(platform, packet) == NewRecord::Attempt
 }
 
 /// Applies a packet that [`count`] wants to the record of its flow. Does nothing if there is no record, and the
@@ -158,7 +158,7 @@ pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResul
     let lookup = Lookup::new::<S>(platform, packet);
     match lookup.find::<S>() {
         Found::Counted => StepResult::DONE,
-        Found::Missing => StepResult((NewRecord::of(packet) == NewRecord::Nothing) as u32),
+        Found::Missing => StepResult((NewRecord::of(platform, packet) == NewRecord::Nothing) as u32),
         Found::At(index) => {
             // Opaque to the verifier, which would otherwise check the rest once per slot.
             let index = low_half(lookup.veil(index as u64));
@@ -212,7 +212,13 @@ enum NewRecord {
 
 impl NewRecord {
     #[inline(always)]
-    fn of(packet: &Packet) -> Self {
+    fn of<P: Platform>(platform: &P, packet: &Packet) -> Self {
+        let new = Self::when_open(packet);
+        if platform.is_open(packet.point) { new } else { new.when_closed() }
+    }
+
+    #[inline(always)]
+    fn when_open(packet: &Packet) -> Self {
         if packet.quote != quote::NONE {
             Self::Nothing
         } else if packet.protocol == wire::UDP {
@@ -225,6 +231,17 @@ impl NewRecord {
             Self::Midstream
         } else {
             Self::Nothing
+        }
+    }
+
+    /// The same while not all hooks are on: a SYN or SYN+ACK begins nothing that is an attempt or lacks its SYN, and
+    /// a datagram, which may be an answer, nothing.
+    #[inline(always)]
+    const fn when_closed(self) -> Self {
+        cold_path();
+        match self {
+            Self::Attempt | Self::Orphan | Self::Midstream => Self::Midstream,
+            Self::Udp | Self::Nothing => Self::Nothing,
         }
     }
 
@@ -348,7 +365,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !kept {
             cold_path();
-            self.begin(slot, tag, now, self.admitted(NewRecord::of(self.packet)));
+            self.begin(slot, tag, now, NewRecord::of(self.platform, self.packet));
         }
     }
 
@@ -376,10 +393,9 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 State::OrphanSynAck
             }
             NewRecord::Midstream => {
-                if matches!(segment.kind, SegmentKind::Syn) {
-                    flags |= tag::OTHER_J;
-                }
-                slot.body().set_tcp(tcp::join(&segment, now.ns));
+                let (record, known) = tcp::join_early(&segment, now.ns);
+                slot.body().set_tcp(record);
+                flags ^= known;
                 books.add(Counter::Midstream, 1);
                 State::Midstream
             }
@@ -400,20 +416,6 @@ impl<'a, P: Platform> Lookup<'a, P> {
             self.explain(State::Empty, &change, &slot.body().tcp(), self.side(flags));
         }
         slot.tag().swap(old.next(state, flags, service).0);
-    }
-
-    /// What the packet begins while not all hooks are on: a SYN or SYN+ACK nothing that is an attempt or lacks its
-    /// SYN, and a datagram, which may be an answer, nothing.
-    #[inline(always)]
-    fn admitted(&self, new: NewRecord) -> NewRecord {
-        if self.platform.is_open(self.packet.point) {
-            return new;
-        }
-        cold_path();
-        match new {
-            NewRecord::Attempt | NewRecord::Orphan | NewRecord::Midstream => NewRecord::Midstream,
-            NewRecord::Udp | NewRecord::Nothing => NewRecord::Nothing,
-        }
     }
 
     /// The end of a completed connection is not timed: the precise clock is expensive.

@@ -5,7 +5,10 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
-use crate::abi::{BUCKETS, CLASS_WORDS, Config, Counter, Event, MAX_INTERFACES, SERVICES, STRIPES, WAYS};
+use crate::abi::{
+    BUCKETS, CLASS_WORDS, Config, Counter, Event, Gates, MAX_INTERFACES, SERVICES, STRIPES, WAYS,
+    is_gate_open,
+};
 use crate::books::{Books, ServiceRow};
 use crate::engine::{self, Platform};
 use crate::record::{Now, Record};
@@ -70,6 +73,7 @@ pub struct Memory<'a> {
     sink: EventSink<'a>,
     on_evict: Option<OnEvict<'a>>,
     is_local: Option<IsLocal<'a>>,
+    gates: Cell<Gates>,
 }
 
 impl<'a> Memory<'a> {
@@ -86,7 +90,8 @@ impl<'a> Memory<'a> {
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
         assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
-        Self { config, storage, clock: Cell::new(Now::default()), sink, on_evict: None, is_local: None }
+        let (clock, gates) = (Cell::new(Now::default()), Cell::new(Gates::MAX));
+        Self { config, storage, clock, sink, on_evict: None, is_local: None, gates }
     }
 
     /// Tells `on_evict` of every record whose place another takes.
@@ -101,6 +106,11 @@ impl<'a> Memory<'a> {
     pub fn is_local(mut self, is_local: IsLocal<'a>) -> Self {
         self.is_local = Some(is_local);
         self
+    }
+
+    /// Sets which gates are open; all are at first.
+    pub fn set_gates(&self, open: Gates) {
+        self.gates.set(open);
     }
 
     /// Counts and tracks a packet that came at `now`.
@@ -164,6 +174,10 @@ impl Platform for Memory<'_> {
 
     fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
         self.is_local.is_some_and(|is_local| is_local(address, family))
+    }
+
+    fn is_open(&self, point: u8) -> bool {
+        is_gate_open(self.gates.get(), point)
     }
 
     fn books(&self) -> &Books {

@@ -280,19 +280,15 @@ fn begin(record: &mut TcpRecord, syn: &Segment, now_ns: u64, zero: u64) -> u32 {
     data | if syn.untimed { tag::UNTIMED } else { 0 }
 }
 
-/// The record of a conversation whose SYN was not seen, or came before all hooks were on: then its number is kept,
-/// with [`tag::OTHER_J`]. Of a SYN+ACK the responder is its sender;
+/// The record of a conversation whose SYN was not seen. Of a SYN+ACK the responder is its sender;
 /// of anything else the sender is taken for the initiator: nothing better is known.
 #[inline(always)]
 #[must_use]
 pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
     let orphan = matches!(segment.kind, SegmentKind::SynAck);
     let points = if orphan { segment.point << 4 | NO_POINT } else { NO_POINT << 4 | segment.point & 0xf };
-    let syn = matches!(segment.kind, SegmentKind::Syn);
     TcpRecord {
         opened_ns: now_ns,
-        other_ack: if syn { segment.seq.0 } else { 0 },
-        syn: syn as u8,
         isn_initiator: if orphan { segment.ack.plus(u32::MAX).0 } else { 0 },
         isn_responder: if orphan { segment.seq.0 } else { 0 },
         syn_ack: orphan as u8,
@@ -301,6 +297,27 @@ pub fn join(segment: &Segment, now_ns: u64) -> TcpRecord {
         points,
         ..TcpRecord::default()
     }
+}
+
+/// The same of a segment that came before all hooks were on, and the flags to change where its sender is the
+/// initiator. The J of a SYN or SYN+ACK is kept, with [`tag::OTHER_J`].
+#[inline(always)]
+#[must_use]
+pub fn join_early(segment: &Segment, now_ns: u64) -> (TcpRecord, u32) {
+    let mut record = join(segment, now_ns);
+    let flags = match segment.kind {
+        SegmentKind::Syn => {
+            record.other_ack = segment.seq.0;
+            record.syn = 1;
+            tag::OTHER_J
+        }
+        SegmentKind::SynAck => {
+            record.other_ack = record.isn_initiator;
+            tag::OTHER_J | tag::INITIATOR_HIGH
+        }
+        SegmentKind::Ack | SegmentKind::Rst | SegmentKind::Unreachable | SegmentKind::Other => 0,
+    };
+    (record, flags)
 }
 
 /// One segment of `side` meets a record.

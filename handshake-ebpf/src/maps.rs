@@ -14,9 +14,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Gates,
-    Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES,
-    SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
+    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Histogram,
+    LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS,
+    STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::{self, Explanation, Platform};
@@ -64,10 +64,10 @@ static CONFIG: ReadOnly<Config> = ReadOnly::new();
 #[unsafe(link_section = ".data.ports")]
 static PORTS: ReadOnly<PortSet> = ReadOnly::new();
 
-/// [`abi::GATES_MAP`].
+/// [`abi::GATES_MAP`]. The agent writes it while programs run.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.gates")]
-static GATES: ReadOnly<Gates> = ReadOnly::new();
+static GATES: Shared64 = Shared64::new(0);
 
 /// What the agent writes before the programs attach, and never later. A section of its own is a map of
 /// its own whose address stands in the code: every packet needs it, and this saves a lookup.
@@ -253,9 +253,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn is_open(&self, point: u8) -> bool {
-        // SAFETY: the word is there; volatile, because the agent writes it while programs run.
-        let gates = unsafe { core::ptr::from_ref(GATES.get()).read_volatile() };
-        gates >> (point >> 1 & 0xf) & 1 != 0
+        abi::is_gate_open(GATES.load(), point)
     }
 
     #[inline(always)]

@@ -22,8 +22,8 @@ use std::net::IpAddr;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, LocalAddress,
-    RING_BYTES, SERVICES, Service,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Gates, Histogram,
+    LocalAddress, RING_BYTES, SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -128,7 +128,7 @@ impl Live {
     ///
     /// A [`LiveError`]: the kernel refuses to change the map.
     pub fn open_gates(&mut self) -> Result<(), LiveError> {
-        maps::set_gates(&mut self.bpf, true)
+        maps::set_gates(&mut self.bpf, Gates::MAX)
     }
 
     /// Sets the function that lists this host's addresses, and calls it: it is called again at each reading,

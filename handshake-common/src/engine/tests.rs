@@ -8,7 +8,8 @@ use core::cell::RefCell;
 use std::vec::Vec;
 
 use crate::abi::{
-    Config, Counter, Event, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord, option, tag,
+    Config, Counter, Event, Gates, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord,
+    option, tag,
 };
 use crate::books::ServiceRow;
 use crate::host::HostTables;
@@ -204,6 +205,70 @@ fn a_full_ring_is_counted_and_no_ring_is_silent() {
     assert_eq!(world.counts(&[Counter::Completed, Counter::LostEvents]), [2, 1]);
 }
 
+/// What began while a part of the hooks was on is no attempt, whichever of its segments passed then.
+#[test]
+fn what_begins_before_the_gate_is_open_is_seen_from_its_middle() {
+    let (syn, syn_ack, ack) =
+        (tcp(0, true, SYN, 0, 0), tcp(0, false, SYN | ACK, 10, 1), tcp(0, true, ACK, 1, 11));
+    let cases: [(&[Packet], &[Packet]); 5] = [
+        (&[syn], &[syn_ack, ack]),
+        (&[syn_ack], &[ack]),
+        (&[syn, syn_ack], &[ack, syn]),
+        // The answer was lost, and the SYN comes again.
+        (&[syn], &[syn, syn_ack, ack, syn]),
+        // The first SYN was unseen.
+        (&[syn_ack], &[syn, syn_ack, ack]),
+    ];
+    for (before, after) in cases {
+        let world = World::new(64);
+        world.gates.set(0);
+        before.iter().for_each(|packet| world.send(SECOND, packet));
+        world.gates.set(Gates::MAX);
+        for (second, packet) in (2..).zip(after) {
+            world.send(second * SECOND, packet);
+            world.check();
+        }
+        let counts = [Counter::Attempts, Counter::OrphanSynAck, Counter::Midstream];
+        assert_eq!(world.counts(&counts), [0, 0, 1], "{before:?}");
+        let records = world.records();
+        assert_eq!((records.len(), records[0].state), (1, State::Midstream));
+        assert_eq!(records[0].flags & tag::INITIATOR_HIGH, 0, "the client is the initiator: {before:?}");
+        world.send(20 * SECOND, &tcp(0, true, SYN, 500, 0));
+        world.send(20 * SECOND, &tcp(0, false, SYN | ACK, 900, 501));
+        world.send(20 * SECOND, &tcp(0, true, ACK, 501, 901));
+        assert_eq!(world.counts(&[Counter::Attempts, Counter::Completed]), [1, 1], "another J: {before:?}");
+        world.check_all();
+    }
+}
+
+/// A SYN that gets no record for another CPU holds its lock word is no attempt either.
+#[test]
+fn a_contended_syn_before_the_gate_is_open_is_no_attempt() {
+    let world = World::new(64);
+    world.tables.stripes.iter().for_each(|word| word.store(1));
+    for (gates, attempts) in [(0, 0), (Gates::MAX, 1)] {
+        world.gates.set(gates);
+        world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+        assert_eq!(world.counts(&[Counter::Attempts, Counter::Untracked]), [attempts, attempts]);
+    }
+}
+
+#[test]
+fn the_gate_is_one_per_interface_and_stops_no_attempt_on_its_way() {
+    let world = World::new(64);
+    world.gates.set(Gates::MAX & !1);
+    world.send(SECOND, &Packet { point: crate::abi::point(1, true), ..tcp(0, true, SYN, 0, 0) });
+    world.send(SECOND, &udp(1, true));
+    assert_eq!(world.counts(&[Counter::Attempts, Counter::UdpFlows, Counter::UdpPackets]), [1, 0, 0]);
+    world.send(SECOND + 1_000_000, &tcp(0, false, SYN | ACK, 10, 1));
+    world.send(SECOND + 2_000_000, &tcp(0, true, ACK, 1, 11));
+    assert_eq!(world.counts(&[Counter::Completed, Counter::Midstream]), [1, 0]);
+    world.gates.set(Gates::MAX);
+    world.send(2 * SECOND, &udp(1, false));
+    assert_eq!(world.counts(&[Counter::UdpFlows, Counter::UdpPackets]), [1, 1]);
+    world.check_all();
+}
+
 // ---- helpers ----
 
 /// All the memory of a tracker, and the events it sent.
@@ -217,6 +282,8 @@ struct World {
     repeat: core::cell::Cell<u8>,
     /// This host's own addresses.
     own: Vec<[u32; 4]>,
+    /// The gates that are open.
+    gates: core::cell::Cell<Gates>,
 }
 
 impl World {
@@ -229,6 +296,7 @@ impl World {
             room: core::cell::Cell::new(usize::MAX),
             repeat: core::cell::Cell::new(1),
             own: Vec::new(),
+            gates: core::cell::Cell::new(Gates::MAX),
         }
     }
 
@@ -244,6 +312,7 @@ impl World {
         };
         let is_local = |address: &[u32; 4], _: u8| self.own.contains(address);
         let memory = Memory::new(self.config, self.tables.storage(), &sink).is_local(&is_local);
+        memory.set_gates(self.gates.get());
         for copy in 0..self.repeat.get() {
             memory.observe(time(at), &Packet { point: packet.point + copy, ..*packet });
         }

@@ -67,7 +67,7 @@ pub(super) fn fill(bpf: &mut Ebpf, settings: &Settings, sizes: Sizes, hz: u32) -
     let config = settings.config(sizes, hz).map_err(LiveError::Settings)?;
     set::<Config>(bpf, CONFIG_MAP, &[PlainBytes(config)])?;
     set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])?;
-    set_gates(bpf, !settings.gated)
+    set_gates(bpf, if settings.gated { 0 } else { Gates::MAX })
 }
 
 /// Writes the values of an array. Except for the first, zero values are skipped: a new map is all zeroes.
@@ -86,9 +86,9 @@ where
     Ok(())
 }
 
-/// Opens the gates of all interfaces, or closes them.
-pub(super) fn set_gates(bpf: &mut Ebpf, open: bool) -> Result<(), LiveError> {
-    set::<Gates>(bpf, GATES_MAP, &[PlainBytes(if open { Gates::MAX } else { 0 })])
+/// Opens these gates, and closes the others.
+pub(super) fn set_gates(bpf: &mut Ebpf, open: Gates) -> Result<(), LiveError> {
+    set::<Gates>(bpf, GATES_MAP, &[PlainBytes(open)])
 }
 
 /// Changes the map of this host's addresses from `old` to `new`; what is past its room is left out.

@@ -21,6 +21,8 @@ struct Move {
     point: u8,
     /// ns; negative where the clock runs backwards.
     pause: i64,
+    /// The gates that are open.
+    gates: Gates,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +107,7 @@ fn play(world: &World, moves: &[Move]) {
 /// Makes the move, and gives the time of it.
 fn advance(world: &World, at: u64, each: &Move) -> u64 {
     let at = at.saturating_add_signed(each.pause);
+    world.gates.set(each.gates);
     world.send(at, &packet(each));
     at
 }
@@ -115,15 +118,16 @@ fn a_move(flows: u16) -> impl Strategy<Value = Move> {
         (prop_oneof![6 => Just(0_usize), 1 => 0..4_usize], prop_oneof![6 => Just(1_usize), 1 => 0..4_usize]);
     let payload = prop_oneof![8 => Just(0_u32), 1 => Just(10_u32)];
     let place = (0..flows, any::<bool>(), prop_oneof![5 => Just(0_u8), 1 => 1..4_u8]);
-    (place, a_kind(), isns, (small.clone(), small), payload, a_pause()).prop_map(
-        |((flow, client, point), what, isns, off, payload, pause)| {
+    let gates = prop_oneof![12 => Just(Gates::MAX), 1 => any::<Gates>()];
+    (place, a_kind(), isns, (small.clone(), small), payload, (a_pause(), gates)).prop_map(
+        |((flow, client, point), what, isns, off, payload, (pause, gates))| {
             // SYNs mostly come from the client, SYN+ACKs from the server.
             let client = match what {
                 What::Tcp(SYN) if flow % 8 != 7 => true,
                 What::Tcp(flags) if flags == SYN | ACK && flow % 8 != 7 => false,
                 What::Tcp(_) | What::Udp | What::UdpGroup | What::Icmp { .. } => client,
             };
-            Move { flow, client, what, isns, off, payload, point, pause }
+            Move { flow, client, what, isns, off, payload, point, pause, gates }
         },
     )
 }

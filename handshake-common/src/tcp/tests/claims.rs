@@ -3,7 +3,7 @@
 use super::*;
 use TcpState::{InitiatorAborted, ResponderAborted};
 
-use crate::tcp::join;
+use crate::tcp::join_early;
 
 /// The number of a SYN that a stranger sends.
 const OTHER: u32 = 0x1234_5678;
@@ -255,7 +255,8 @@ fn a_proven_third_segment_takes_an_abort_back() {
 fn an_attempt_that_began_before_all_hooks_were_on_is_midstream() {
     with_isns(|j, k| {
         for side in [Initiator, Responder] {
-            let mut talk = Talk::of(TcpState::Midstream, tag::OTHER_J, join(&syn(j), SECOND));
+            let (record, flags) = join_early(&syn(j), SECOND);
+            let mut talk = Talk::of(TcpState::Midstream, flags, record);
             talk.context.admits = false;
             talk.send(side, syn(plus(j, OTHER)));
             talk.context.admits = true;

@@ -49,6 +49,8 @@ struct Scenario {
     hooks: &'static [Hook],
     packets: u64,
     scope: Scope,
+    /// Whether gates open and close on the way.
+    gated: bool,
     /// The number of packets between two comparisons of tables and counters; with 1, a difference is found at
     /// the packet that caused it.
     look_every: u64,
@@ -119,7 +121,7 @@ fn seeds() -> impl Iterator<Item = u64> {
     std::iter::once(SEED).chain(more)
 }
 
-fn scenarios() -> [Scenario; 7] {
+fn scenarios() -> [Scenario; 8] {
     let both = &[Hook::Ingress, Hook::Egress];
     let events = |settings| Settings { events: true, ..settings };
     let one_sided = Rules { one_sided: true, ..Rules::default() };
@@ -145,12 +147,22 @@ fn scenarios() -> [Scenario; 7] {
             ..scenario("more services than rows", tables(256))
         },
         Scenario { packets: 20_000, ..scenario("two interfaces", two_interfaces()) },
+        Scenario { gated: true, packets: 20_000, ..scenario("gates", events(two_interfaces())) },
     ]
 }
 
 fn scenario(name: &'static str, settings: Settings) -> Scenario {
     let scope = Scope { flows: 120, any_port: false };
-    Scenario { name, settings, hooks: &Hook::ALL, packets: 30_000, scope, look_every: 16, covers: |_| {} }
+    Scenario {
+        name,
+        settings,
+        hooks: &Hook::ALL,
+        packets: 30_000,
+        scope,
+        gated: false,
+        look_every: 16,
+        covers: |_| {},
+    }
 }
 
 /// Settings with the test's clocks and factors that both sides know.

@@ -62,6 +62,11 @@ impl<'a> Comparison<'a> {
             if !timed && packet.is_some_and(|packet| self.depends_on_time(&packet)) {
                 continue;
             }
+            if self.scenario.gated && generator.random.one_in(20) {
+                let open = generator.random.word();
+                maps::set_gates(&mut self.live.bpf, open).expect("the map of the gates");
+                memory.set_gates(open);
+            }
             let now = self.time.pass(&mut generator.random);
             self.time.set(self.live);
             if self.kernel_takes(&arrival, &bytes) {
