@@ -148,13 +148,7 @@ pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<
     load_ahead(bpf, plan)?;
     let mut attached = Attached::default();
     for planned in &plan.interfaces {
-        let mut attaching = Attaching {
-            bpf,
-            say,
-            planned,
-            guards: &mut attached.guards,
-            findings: AttachFindings::default(),
-        };
+        let mut attaching = Attaching { bpf, say, planned, guards: &mut attached.guards };
         attached.interfaces.push(attaching.interface()?);
     }
     Ok(attached)
@@ -183,14 +177,14 @@ struct Attaching<'a> {
     say: &'a mut dyn FnMut(&str),
     planned: &'a PlannedInterface,
     guards: &'a mut Vec<Guard>,
-    findings: AttachFindings,
 }
 
-/// What attaching finds out about an interface, over both directions.
-#[derive(Default)]
-struct AttachFindings {
+/// A hook with our program on it.
+struct TakenHook {
+    hook: Hook,
+    program_id: u32,
+    /// The programs that see its packets before ours.
     before_ours: Vec<String>,
-    program_ids: Vec<u32>,
 }
 
 impl Attaching<'_> {
@@ -199,13 +193,20 @@ impl Attaching<'_> {
         for note in self.planned.notes.iter().cloned().chain(clsact::remove_stale(&info)) {
             self.tell(&note);
         }
-        let ingress = self.take_hook(Direction::Ingress, &self.planned.ingress)?;
+        // Egress first: what the ingress hook sees may answer what has left before.
         let egress = match &self.planned.egress[..] {
             [] => None,
             steps => Some(self.take_hook(Direction::Egress, steps)?),
         };
-        let AttachFindings { before_ours, program_ids } = std::mem::take(&mut self.findings);
-        Ok(AttachedInterface { info, ingress, egress, before_ours, program_ids })
+        let ingress = self.take_hook(Direction::Ingress, &self.planned.ingress)?;
+        let taken = || std::iter::once(&ingress).chain(&egress);
+        Ok(AttachedInterface {
+            info,
+            ingress: ingress.hook,
+            egress: egress.as_ref().map(|taken| taken.hook),
+            before_ours: taken().flat_map(|taken| taken.before_ours.iter().cloned()).collect(),
+            program_ids: taken().map(|taken| taken.program_id).collect(),
+        })
     }
 
     /// Passes a sentence to `say`: a choice or a refusal with its reason, or a warning to the operator.
@@ -214,7 +215,7 @@ impl Attaching<'_> {
     }
 
     /// Attaches to the first hook of one direction that accepts our program.
-    fn take_hook(&mut self, direction: Direction, steps: &[HookStep]) -> Result<Hook, Error> {
+    fn take_hook(&mut self, direction: Direction, steps: &[HookStep]) -> Result<TakenHook, Error> {
         let info = &self.planned.info;
         let mut refusals = Vec::new();
         for step in steps {
@@ -222,10 +223,7 @@ impl Attaching<'_> {
                 self.tell(&warning);
             }
             match attach_hook(self.bpf, info, step.hook, direction) {
-                Ok(on) => {
-                    self.took(*step, direction, on);
-                    return Ok(step.hook);
-                }
+                Ok(on) => return Ok(self.took(*step, direction, on)),
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Refused(refusal)) if self.planned.named && direction == Direction::Ingress => {
                     return Err(named_refusal(info, step.hook, &refusal));
@@ -239,12 +237,12 @@ impl Attaching<'_> {
         Err(Error::NoHook { interface: info.name.clone(), direction, kernel: refusals.join("; ") })
     }
 
-    fn took(&mut self, step: HookStep, direction: Direction, (guard, id): (Guard, u32)) {
+    fn took(&mut self, step: HookStep, direction: Direction, (guard, id): (Guard, u32)) -> TakenHook {
         let info = &self.planned.info;
         self.guards.push(guard);
-        self.findings.program_ids.push(id);
-        self.findings.before_ours.extend(before_ours(info, step.hook, direction, id));
         self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
+        let before_ours = before_ours(info, step.hook, direction, id);
+        TakenHook { hook: step.hook, program_id: id, before_ours }
     }
 }
 

@@ -89,8 +89,9 @@ impl Session {
         let mut live = Live::load(OBJECT, &settings(options, plan))?;
         live.know_addresses_by(|| interface::read_addresses().ok())?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
-        live.open_gates()?;
         let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;
+        // Promiscuous mode shows conversations of other hosts from their middle, as a hook that goes on does.
+        live.open_gates()?;
         live.count_losses_by(losses(indexes(&attached).collect()));
         if let Some(log) = live.take_kernel_log() {
             tokio::spawn(log.forward());

@@ -79,8 +79,8 @@ fn auto_on_a_veth_attaches_first_to_tc_in_both_directions() {
         assert_eq!(on_tc("hs-a", Direction::Ingress), [on.program_ids[0], theirs]);
         assert_eq!(on_tc("hs-a", Direction::Egress), [on.program_ids[1]]);
         assert_eq!(on.before_ours, [""; 0]);
-        assert!(said[0].starts_with(&format!("hs-a: ingress by {}: ", tc())), "{said:?}");
-        assert!(!said.is_empty(), "each choice is reported");
+        let says = |at: usize, direction| said[at].starts_with(&format!("hs-a: {direction} by {}: ", tc()));
+        assert!(said.len() == 2 && says(0, Direction::Egress) && says(1, Direction::Ingress), "{said:?}");
 
         drop(attached);
         assert_eq!(on_tc("hs-a", Direction::Ingress), [theirs]);

@@ -13,7 +13,7 @@ use handshake_lab::{Family, Path, skip_unless_privileged};
 use serde_json::Value;
 
 use crate::books::{balanced, figure};
-use crate::network::{Network, TIMEOUT, segment};
+use crate::network::{Network, TIMEOUT, router, segment};
 
 /// Attempts of a test.
 const COUNT: u16 = 40;
@@ -207,28 +207,37 @@ fn attaching_makes_no_half_of_a_handshake_an_attempt() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    let network = segment()?;
-    let path = network.path(Family::V4);
-    let listener = Listener::new(&path, 0, 1024)?;
-    for _ in 0..3 {
-        let done = AtomicBool::new(false);
-        let outcome = std::thread::scope(|scope| {
-            let made = scope.spawn(|| connect_until(&path, &listener, &done));
-            let watched = network.watch(&[]).and_then(|mut agent| {
-                agent.await_report(TIMEOUT, |report| figure(report, "tcp.completed") > 5)?;
-                Ok(agent)
-            });
-            done.store(true, Ordering::Relaxed);
-            let made = made.join().map_err(|_| anyhow::anyhow!("the client panicked"))?;
-            made?;
-            let mut agent = watched?;
-            agent.await_report(TIMEOUT, |report| figure(report, "tcp.opening") == 0)?;
-            agent.stop()
-        })?;
-        let report = balanced(&outcome)?;
-        let [attempts, completed, orphans] =
-            ["tcp.attempts", "tcp.completed", "tcp.orphan_syn_ack"].map(|path| figure(&report, path));
-        ensure!(attempts == completed && orphans == 0, "{report}");
+    let stages: [(Network, &[&str]); 3] =
+        [(segment()?, &[]), (segment()?, &["--hook", "xdp-native"]), (router()?, &[])];
+    for (network, arguments) in &stages {
+        for _ in 0..7 {
+            let report = attach_under_load(network, arguments)?;
+            let [attempts, completed, orphans] =
+                ["tcp.attempts", "tcp.completed", "tcp.orphan_syn_ack"].map(|path| figure(&report, path));
+            ensure!(attempts == completed && orphans == 0, "{arguments:?}: {report}");
+        }
     }
     Ok(())
+}
+
+/// The last report of an agent that is started while four clients connect.
+fn attach_under_load(network: &Network, arguments: &[&str]) -> Result<Value> {
+    let path = network.path(Family::V4);
+    let done = AtomicBool::new(false);
+    let connect = || connect_until(&path, &Listener::new(&path, 0, 128)?, &done);
+    let outcome = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(connect)).collect();
+        let watched = network.watch(arguments).and_then(|mut agent| {
+            agent.await_report(TIMEOUT, |report| figure(report, "tcp.completed") > 20)?;
+            Ok(agent)
+        });
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        }
+        let mut agent = watched?;
+        agent.await_report(TIMEOUT, |report| figure(report, "tcp.opening") == 0)?;
+        agent.stop()
+    })?;
+    balanced(&outcome)
 }
