@@ -92,7 +92,9 @@ pub struct Config {
 }
 
 /// An address of this host: the key of the map `LOCAL`. IPv4: the first word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct LocalAddress {
     /// In host order, most significant word first.
@@ -101,7 +103,7 @@ pub struct LocalAddress {
     pub family: u32,
 }
 
-/// Addresses of this host that are known to the programs, at most.
+/// Addresses of this host that are known to the programs, at most: the lowest of them.
 pub const LOCAL_ADDRESSES: usize = 4096;
 
 /// Words a hash takes: an offset, ten key words (two IPv6 addresses, the ports, the protocol) and one of
@@ -308,6 +310,8 @@ pub mod tag {
     pub const INITIATOR_RESET: u32 = 1 << 18;
     /// Flag: completed after the responder's RST.
     pub const RESPONDER_RESET: u32 = 1 << 19;
+    /// A completion took an abort back, and may yet be denied.
+    pub const DENIABLE: u32 = INITIATOR_RESET | RESPONDER_RESET;
     /// Flag: the SYN in `other_ack` is in the books as an attempt.
     pub const COUNTED_J: u32 = 1 << 20;
     /// Flag: `syn_ack_after` is the K of the SYN+ACK that acknowledges the SYN in `other_ack`.

@@ -16,14 +16,14 @@ mod object;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
     BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Gates, Histogram,
-    LocalAddress, RING_BYTES, SERVICES, Service,
+    LOCAL_ADDRESSES, LocalAddress, RING_BYTES, SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -70,7 +70,7 @@ pub struct Live {
     test_clock: bool,
     lost_before_hook: Box<dyn FnMut() -> u64 + Send + Sync>,
     addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
-    local: HashSet<LocalAddress>,
+    local: BTreeSet<LocalAddress>,
 }
 
 impl Live {
@@ -106,7 +106,7 @@ impl Live {
             test_clock: settings.test_clock,
             lost_before_hook: Box::new(|| 0),
             addresses: Box::new(|| None),
-            local: HashSet::new(),
+            local: BTreeSet::new(),
             bpf,
         })
     }
@@ -147,7 +147,8 @@ impl Live {
 
     fn refresh_addresses(&mut self) -> Result<(), LiveError> {
         let Some(addresses) = (self.addresses)() else { return Ok(()) };
-        let local: HashSet<LocalAddress> = addresses.into_iter().map(local_address).collect();
+        let all: BTreeSet<LocalAddress> = addresses.into_iter().map(local_address).collect();
+        let local = all.into_iter().take(LOCAL_ADDRESSES).collect();
         if local != self.local {
             maps::change_local(&mut self.bpf, &self.local, &local)?;
             self.local = local;

@@ -127,6 +127,13 @@ impl Transition<'_> {
         if self.segment.has(flag::FIN) { self.stay().to(TcpState::Closed) } else { self.stay() }
     }
 
+    /// The responder has a connection: what it resets from here on denies no third segment.
+    #[inline(always)]
+    fn responder_continues(&mut self) -> Change {
+        self.flags &= !tag::DENIABLE;
+        self.close_on_fin()
+    }
+
     #[inline(always)]
     pub(super) fn responder_ack(&mut self) -> Change {
         match self.state {
@@ -144,12 +151,11 @@ impl Transition<'_> {
             TcpState::InitiatorAborted | TcpState::ResponderAborted | TcpState::OrphanSynAck => {
                 self.responder_data()
             }
-            TcpState::Established => self.close_on_fin(),
+            TcpState::Established | TcpState::Closed => self.responder_continues(),
             TcpState::SynSent
             | TcpState::AnswerUnseen
             | TcpState::Refused
             | TcpState::Unreachable
-            | TcpState::Closed
             | TcpState::Midstream => self.stay(),
         }
     }

@@ -13,12 +13,11 @@ impl Transition<'_> {
             TcpState::SynSent | TcpState::AnswerUnseen | TcpState::SynReceived if self.follows_syn() => {
                 self.end(TcpState::InitiatorAborted)
             }
-            TcpState::Established => self.stay().to(TcpState::Closed),
+            TcpState::Established | TcpState::Closed => self.initiator_closes(),
             TcpState::SynSent
             | TcpState::AnswerUnseen
             | TcpState::SynReceived
             | provisional_states!(TcpState)
-            | TcpState::Closed
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),
         }
@@ -42,20 +41,29 @@ impl Transition<'_> {
         }
     }
 
+    /// The initiator ends the connection: a RST of the responder answers what is sent after it.
+    #[inline(always)]
+    fn initiator_closes(&mut self) -> Change {
+        self.flags &= !tag::DENIABLE;
+        self.stay().to(TcpState::Closed)
+    }
+
     /// The third segment took an abort back, and this is how an end without a connection answers it: a RST
-    /// without ACK, at the number that the segment acknowledged (RFC 9293 §3.10.7.1).
+    /// without ACK, at the number that the segment acknowledged (RFC 9293 §3.10.7.1). Beside the SYN of another
+    /// attempt that number is not kept, and most acknowledge K+1.
     #[inline(always)]
     fn denies_completion(&self) -> bool {
-        self.has(tag::INITIATOR_RESET | tag::RESPONDER_RESET)
+        let acked = if self.holds(tag::OTHER_J) { 0 } else { self.record.responder_sent as u32 };
+        self.has(tag::DENIABLE)
             && !self.segment.has(flag::ACK)
-            && self.segment.seq == self.after_k().plus(self.record.responder_sent as u32)
+            && self.segment.seq == self.after_k().plus(acked)
     }
 
     /// The abort was right.
     #[inline(always)]
     fn abort_again(&mut self) -> Change {
         let by_initiator = self.has(tag::INITIATOR_RESET);
-        self.flags &= !(tag::INITIATOR_RESET | tag::RESPONDER_RESET | tag::ACK_TIMED | tag::LATE);
+        self.flags &= !(tag::DENIABLE | tag::ACK_TIMED | tag::LATE);
         self.end(if by_initiator { TcpState::InitiatorAborted } else { TcpState::ResponderAborted })
     }
 

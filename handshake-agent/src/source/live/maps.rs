@@ -1,12 +1,12 @@
 //! Creates, fills and freezes the maps of an object, and gives typed access to them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use handshake_common::abi::{
-    CONFIG_MAP, Config, GATES_MAP, Gates, LOCAL_ADDRESSES, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS,
+    CONFIG_MAP, Config, GATES_MAP, Gates, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -91,21 +91,20 @@ pub(super) fn set_gates(bpf: &mut Ebpf, open: Gates) -> Result<(), LiveError> {
     set::<Gates>(bpf, GATES_MAP, &[PlainBytes(open)])
 }
 
-/// Changes the map of this host's addresses from `old` to `new`; what is past its room is left out.
+/// Changes the map of this host's addresses from `old` to `new`.
 pub(super) fn change_local(
     bpf: &mut Ebpf,
-    old: &HashSet<LocalAddress>,
-    new: &HashSet<LocalAddress>,
+    old: &BTreeSet<LocalAddress>,
+    new: &BTreeSet<LocalAddress>,
 ) -> Result<(), LiveError> {
     const NAME: &str = "LOCAL";
     let failed = |error| LiveError::from_map(format!("write {NAME}"), error, 0);
     let map = bpf.map_mut(NAME).ok_or_else(|| missing(NAME))?;
     let mut addresses: HashMap<_, PlainBytes<LocalAddress>, u32> = map.try_into().map_err(failed)?;
     for gone in old.difference(new) {
-        // One that had no room is not there.
-        let _ = addresses.remove(&PlainBytes(*gone));
+        addresses.remove(&PlainBytes(*gone)).map_err(failed)?;
     }
-    for address in new.difference(old).take(LOCAL_ADDRESSES) {
+    for address in new.difference(old) {
         addresses.insert(PlainBytes(*address), 1, 0).map_err(failed)?;
     }
     Ok(())

@@ -68,6 +68,26 @@ fn a_handshake_is_read_back_complete() {
     assert_eq!((service.gauges[0], service.gauges[1]), (1, 1), "one attempt, completed");
 }
 
+/// A host with more addresses than the map holds, which change: the lowest ones are known at each reading.
+#[test]
+fn more_addresses_than_there_is_room_for_end_no_reading() {
+    let Some(mut live) = loaded(&small()) else { return };
+    let mut first = 0_u32;
+    let addresses = move || {
+        first += 2_500;
+        Some((first..first + 6_000).map(|number| IpAddr::from(number.to_be_bytes())).collect())
+    };
+    live.know_addresses_by(addresses).expect("the first addresses");
+    for known in [5_000_u32, 7_500] {
+        live.read().expect("counters at rest");
+        let map = live.bpf.map("LOCAL").expect("the map is there");
+        let map: aya::maps::HashMap<_, [u32; 5], u32> = map.try_into().expect("it is a hash map");
+        let mut all: Vec<u32> = map.keys().map(|key| key.expect("a key")[0]).collect();
+        all.sort_unstable();
+        assert!(all.iter().copied().eq((known..).take(LOCAL_ADDRESSES)), "{known}: {} known", all.len());
+    }
+}
+
 /// The programs read the settings for every packet: a filter for another port keeps the flow out.
 #[test]
 fn the_settings_reach_the_programs() {

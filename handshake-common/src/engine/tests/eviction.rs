@@ -86,7 +86,7 @@ fn attempts_find_a_place_among_what_answered_or_completed() {
     }
 }
 
-/// A locked slot is nobody's: an attempt that finds no other place is untracked.
+/// No locked slot is taken: an attempt that finds no other place is untracked.
 #[test]
 fn an_attempt_among_locked_slots_is_untracked() {
     let world = World::new(8);

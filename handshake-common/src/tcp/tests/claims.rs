@@ -250,6 +250,45 @@ fn a_proven_third_segment_takes_an_abort_back() {
     });
 }
 
+/// A denial stands at K+1 without ACK. So does the RST of a port that nothing listens on any more.
+#[test]
+fn a_connection_that_was_used_is_not_denied() {
+    with_isns(|j, k| {
+        let no_socket = segment(SegmentKind::Rst, RST, plus(k, 1), 0);
+        let third = ack(plus(j, 1), plus(k, 1));
+        let ends = [(Initiator, plus(j, 1), InitiatorAborted), (Responder, plus(k, 1), ResponderAborted)];
+        for (by, number, aborted) in ends {
+            let take_back = |mut talk: Talk| {
+                assert_eq!(talk.send(by, rst(number, 0)), aborted);
+                assert_eq!(talk.initiator(third), Established);
+                talk
+            };
+            let taken_back = || take_back(Talk::answered(j, k));
+            let used = [
+                (Responder, ack(plus(k, 1), plus(j, 1))),
+                (Responder, fin(plus(k, 1), plus(j, 1))),
+                (Initiator, rst(plus(j, 1), 0)),
+            ];
+            for (side, segment) in used {
+                let mut talk = taken_back();
+                talk.send(side, segment);
+                assert_eq!(talk.responder(no_socket), Closed, "{side:?} {segment:?}");
+                talk.initiator(fin(plus(j, 1), plus(k, 1)));
+                assert_eq!(talk.responder(no_socket), Closed, "{side:?} {segment:?}");
+            }
+            // What the initiator sends proves nothing about the responder, and neither does another's SYN.
+            for unproven in [fin(plus(j, 1), plus(k, 1)), third, syn(plus(j, OTHER))] {
+                let mut talk = taken_back();
+                talk.initiator(unproven);
+                assert_eq!(talk.responder(no_socket), aborted, "{unproven:?}");
+            }
+            let mut claimed = Talk::answered(j, k);
+            claimed.initiator(syn(plus(j, OTHER)));
+            assert_eq!(take_back(claimed).responder(no_socket), aborted);
+        }
+    });
+}
+
 /// While not all hooks are on, half of a handshake may pass unseen.
 #[test]
 fn an_attempt_that_began_before_all_hooks_were_on_is_midstream() {

@@ -42,7 +42,7 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         test_clock: true,
         lost_before_hook: Box::new(|| 0),
         addresses: Box::new(|| None),
-        local: HashSet::new(),
+        local: BTreeSet::new(),
         bpf,
     };
     load_xdp(&mut live);
