@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::mem::size_of;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -51,7 +52,11 @@ pub struct BuiltSegment<'a> {
     pub payload: &'a [u8],
 }
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
+/// Bytes of an Ethernet header, and of an IPv4 header without options.
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
@@ -66,7 +71,7 @@ pub fn tcp_frame(macs: [Mac; 2], segment: &BuiltSegment<'_>) -> Result<Vec<u8>> 
     let length = u16::try_from(l4.len()).context("too long for a packet")?;
     let sum = checksum(&[&bytes(from), &bytes(to), &[0, TCP], &length.to_be_bytes(), &l4]);
     l4[16..18].copy_from_slice(&sum.to_be_bytes());
-    let (ethertype, ip) = ip_header(from, to, length)?;
+    let (ethertype, ip) = ip_header(from, to, TCP, length)?;
     let mut frame = [macs[1].0, macs[0].0].concat();
     frame.extend_from_slice(&ethertype.to_be_bytes());
     frame.extend_from_slice(&ip);
@@ -89,8 +94,8 @@ fn tcp_header(segment: &BuiltSegment<'_>) -> Vec<u8> {
     header
 }
 
-/// The ethertype and the IP header for `length` bytes of TCP.
-fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
+/// The ethertype and the IP header for `length` bytes of a protocol.
+fn ip_header(from: IpAddr, to: IpAddr, protocol: u8, length: u16) -> Result<(u16, Vec<u8>)> {
     const HOPS: u8 = 64;
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -98,7 +103,7 @@ fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
             let mut header = vec![0x45, 0];
             header.extend_from_slice(&total.to_be_bytes());
             // No identification, "don't fragment", and the checksum zero for now.
-            header.extend_from_slice(&[0, 0, 0x40, 0, HOPS, TCP, 0, 0]);
+            header.extend_from_slice(&[0, 0, 0x40, 0, HOPS, protocol, 0, 0]);
             header.extend_from_slice(&from.octets());
             header.extend_from_slice(&to.octets());
             let sum = checksum(&[&header]);
@@ -108,7 +113,7 @@ fn ip_header(from: IpAddr, to: IpAddr, length: u16) -> Result<(u16, Vec<u8>)> {
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let mut header = vec![0x60, 0, 0, 0];
             header.extend_from_slice(&length.to_be_bytes());
-            header.extend_from_slice(&[TCP, HOPS]);
+            header.extend_from_slice(&[protocol, HOPS]);
             header.extend_from_slice(&from.octets());
             header.extend_from_slice(&to.octets());
             Ok((ETHERTYPE_IPV6, header))
@@ -163,6 +168,45 @@ pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
     }
     longer.extend_from_slice(rest);
     Ok(longer)
+}
+
+/// The payload bytes in `part` of an IPv4 frame, which has no IP options, as a fragment of its packet (RFC 791
+/// §3.1). Each part but the last is a multiple of eight bytes.
+///
+/// # Errors
+/// The frame or the part is too long for a packet.
+pub fn fragment(frame: &[u8], part: Range<usize>, more_follow: bool) -> Result<Vec<u8>> {
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    let (head, payload) = frame.split_at(ETHERNET + IPV4);
+    let offset = u16::try_from(part.start / 8)?;
+    let piece = payload.get(part).context("the frame is shorter")?;
+    let mut fragment = head.to_vec();
+    let ip = &mut fragment[ETHERNET..];
+    ip[2..4].copy_from_slice(&u16::try_from(IPV4 + piece.len())?.to_be_bytes());
+    // The fragments of a packet share an identification; the ports differ from packet to packet.
+    ip[4..6].copy_from_slice(&payload[..2]);
+    ip[6..8].copy_from_slice(&(offset | if more_follow { MORE_FRAGMENTS } else { 0 }).to_be_bytes());
+    ip[10..12].fill(0);
+    let sum = checksum(&[ip]);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    fragment.extend_from_slice(piece);
+    Ok(fragment)
+}
+
+/// The ICMP error of `router` about an IPv4 frame: its receiver is unreachable (RFC 792: type 3, code 1). It goes
+/// where the frame itself goes, and not back, as its forger would have it.
+///
+/// # Errors
+/// The frame has no whole IPv4 header.
+pub fn host_unreachable(router: Ipv4Addr, frame: &[u8]) -> Result<Vec<u8>> {
+    let packet = frame.get(ETHERNET..).filter(|packet| packet.len() >= IPV4).context("not IPv4")?;
+    let to = Ipv4Addr::from(*packet[16..].first_chunk::<4>().context("not IPv4")?);
+    let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(packet);
+    let sum = checksum(&[&message]);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let (_, ip) = ip_header(router.into(), to.into(), ICMP, u16::try_from(message.len())?)?;
+    Ok([&frame[..ETHERNET], &ip, &message].concat())
 }
 
 /// Inserts VLAN tags, outermost first, before the ethertype of `frame`. A tag is an ethertype (0x8100,

@@ -53,20 +53,11 @@ impl RawClient {
         tcp_frame(self.macs, segment)
     }
 
-    /// Sends a segment.
-    ///
-    /// # Errors
-    /// The device refuses the frame.
-    pub fn send(&mut self, segment: &BuiltSegment<'_>) -> Result<()> {
-        let frame = self.frame(segment)?;
-        self.sender.send(&frame)
-    }
-
     /// Sends a frame as it is.
     ///
     /// # Errors
     /// The device refuses the frame.
-    pub fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.sender.send(frame)
     }
 

@@ -170,42 +170,19 @@ impl Scenario {
         self.watch.is_some()
     }
 
-    /// The target of the flood, if there is one.
+    /// The target of the flood of SYNs, if there is one.
     pub(super) fn flood(&self) -> Option<TrafficTarget> {
-        self.traffic.iter().find_map(|traffic| match traffic.kind {
-            TrafficKind::SynFlood(target) => Some(target),
-            TrafficKind::Handshakes(_)
-            | TrafficKind::Refused
-            | TrafficKind::Filtered
-            | TrafficKind::Unreachable
-            | TrafficKind::NoAck
-            | TrafficKind::SynScan
-            | TrafficKind::Retransmitting(_)
-            | TrafficKind::Slow
-            | TrafficKind::AcceptQueueOverflow
-            | TrafficKind::AcceptQueueFull
-            | TrafficKind::Udp(_)
-            | TrafficKind::Flood(_) => None,
-        })
+        self.kinds()
+            .find_map(|kind| if let TrafficKind::SynFlood(target) = kind { Some(target) } else { None })
     }
 
     /// What floods beside the handshakes, if not SYNs to one listener.
     pub(super) fn other_flood(&self) -> Option<FloodOf> {
-        self.traffic.iter().find_map(|traffic| match traffic.kind {
-            TrafficKind::Flood(of) => Some(of),
-            TrafficKind::Handshakes(_)
-            | TrafficKind::Refused
-            | TrafficKind::Filtered
-            | TrafficKind::Unreachable
-            | TrafficKind::NoAck
-            | TrafficKind::SynScan
-            | TrafficKind::Retransmitting(_)
-            | TrafficKind::Slow
-            | TrafficKind::AcceptQueueOverflow
-            | TrafficKind::AcceptQueueFull
-            | TrafficKind::Udp(_)
-            | TrafficKind::SynFlood(_) => None,
-        })
+        self.kinds().find_map(|kind| if let TrafficKind::Flood(of) = kind { Some(of) } else { None })
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = TrafficKind> + '_ {
+        self.traffic.iter().map(|traffic| traffic.kind)
     }
 
     /// Whether frames of a flood are made.

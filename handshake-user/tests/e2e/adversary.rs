@@ -1,12 +1,12 @@
 //! Strangers and broken senders: what no end would take changes no verdict. The kernel's own counters are the
 //! truth.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
-use handshake_lab::frame::{BuiltSegment, flag};
+use handshake_lab::frame::{BuiltSegment, flag, fragment, host_unreachable};
 use handshake_lab::raw::{RawClient, SynAck};
 use handshake_lab::tcp::{Listener, connect_until};
 use handshake_lab::{Family, Path, skip_unless_privileged};
@@ -22,53 +22,60 @@ const J: u32 = 0xffff_fff0;
 /// The J of a stranger.
 const STRANGE: u32 = 0x1234_5678;
 
-/// A raw client, a listener, and the agent that watches the listener.
+/// A raw client with many ends, a listener, and the agent that watches the listener.
 struct Stage {
     agent: Agent,
     client: RawClient,
+    ends: Vec<SocketAddr>,
     listener: Listener,
     before: u64,
+    network: Network,
 }
 
 impl Stage {
-    fn set(network: &Network, arguments: &[&str]) -> Result<Self> {
+    fn new(listen: impl FnOnce(&Path<'_>) -> Result<Listener>) -> Result<Self> {
+        let network = segment()?;
         let path = network.path(Family::V4);
-        let listener = Listener::new(&path, 0, 1024)?;
-        let agent = network.watch(&[&["--flows"], arguments].concat())?;
-        Ok(Self { agent, client: RawClient::new(&path)?, listener, before: established(&path)? })
+        let (listener, client, before) = (listen(&path)?, RawClient::new(&path)?, established(&path)?);
+        let address = path.unassigned.context("unassigned addresses")?;
+        let ends = (0..COUNT).map(|number| SocketAddr::new(address, 30_000 + number)).collect();
+        Ok(Self { agent: network.watch(&["--flows"])?, client, ends, listener, before, network })
     }
 
-    fn ends(&self, path: &Path<'_>) -> Result<Vec<SocketAddr>> {
-        let address = path.unassigned.context("unassigned addresses")?;
-        Ok((0..COUNT).map(|number| SocketAddr::new(address, 30_000 + number)).collect())
+    /// With a listener that answers.
+    fn answering() -> Result<Self> {
+        Self::new(|path| Listener::new(path, 0, 1024))
+    }
+
+    fn frame(&self, source: SocketAddr, seq: u32, ack: u32, flags: u8) -> Result<Vec<u8>> {
+        let destination = self.listener.address();
+        self.client.frame(&BuiltSegment { source, destination, seq, ack, flags, payload: &[] })
     }
 
     fn send(&mut self, source: SocketAddr, seq: u32, ack: u32, flags: u8) -> Result<()> {
-        let destination = self.listener.address();
-        self.client.send(&BuiltSegment { source, destination, seq, ack, flags, payload: &[] })
+        let frame = self.frame(source, seq, ack, flags)?;
+        self.client.send(&frame)
     }
 
-    /// Sends SYN, and waits for all SYN+ACKs; `between` says what else is sent first.
-    fn answered(
+    /// Sends a SYN from each end, and waits for all SYN+ACKs; `between` says what else is sent first.
+    fn answers(
         &mut self,
-        ends: &[SocketAddr],
         between: impl Fn(&mut Self, SocketAddr) -> Result<()>,
     ) -> Result<Vec<(SocketAddr, SynAck)>> {
-        for end in ends {
-            self.send(*end, J, 0, flag::SYN)?;
-            between(self, *end)?;
+        for end in self.ends.clone() {
+            self.send(end, J, 0, flag::SYN)?;
+            between(self, end)?;
         }
-        let answers = self.client.syn_acks(ends)?;
-        Ok(ends.iter().filter_map(|end| Some((*end, *answers.get(end)?))).collect())
+        let answers = self.client.syn_acks(&self.ends)?;
+        Ok(self.ends.iter().filter_map(|end| Some((*end, *answers.get(end)?))).collect())
     }
 
-    /// Waits for `attempts` in a report, ends the agent, and returns its last report, and how many connections
-    /// the kernel established.
-    fn end(mut self, network: &Network, is_there: impl Fn(&Value) -> bool) -> Result<(Value, u64)> {
-        self.agent.await_report(TIMEOUT, is_there)?;
-        let outcome = self.agent.stop()?;
-        let report = balanced(&outcome)?;
-        Ok((report, established(&network.path(Family::V4))? - self.before))
+    /// Waits until the report has this figure [`COUNT`] times, ends the agent, and returns its last report, and
+    /// how many connections the kernel established.
+    fn end(mut self, path: &str) -> Result<(Value, u64)> {
+        self.agent.await_report(TIMEOUT, |report| figure(report, path) == u64::from(COUNT))?;
+        let report = balanced(&self.agent.stop()?)?;
+        Ok((report, established(&self.network.path(Family::V4))? - self.before))
     }
 }
 
@@ -88,19 +95,14 @@ fn a_strangers_syns_make_no_connection_vanish() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    let network = segment()?;
-    let mut stage = Stage::set(&network, &[])?;
-    let ends = stage.ends(&network.path(Family::V4))?;
-    let answers = stage.answered(&ends, |stage, end| stage.send(end, STRANGE, 0, flag::SYN))?;
-    for (end, answer) in answers {
+    let mut stage = Stage::answering()?;
+    for (end, answer) in stage.answers(|stage, end| stage.send(end, STRANGE, 0, flag::SYN))? {
         stage.send(end, STRANGE.wrapping_add(9), 0, flag::SYN)?;
         stage.send(end, answer.ack, answer.seq.wrapping_add(1), flag::ACK)?;
         stage.send(end, STRANGE.wrapping_add(99), 0, flag::SYN)?;
     }
-    let count = u64::from(COUNT);
-    let (report, accepted) = stage.end(&network, |report| figure(report, "tcp.completed") == count)?;
-    ensure!(accepted == count, "the kernel established {accepted}");
-    ensure!(figure(&report, "tcp.completed") == count, "{report}");
+    let (report, accepted) = stage.end("tcp.completed")?;
+    ensure!(accepted == u64::from(COUNT), "the kernel established {accepted}");
     ensure!(
         figure(&report, "tcp.half_open.now") == 0 && figure(&report, "tcp.signs.foreign_syn") > 0,
         "{report}"
@@ -115,15 +117,11 @@ fn an_ack_beyond_the_window_completes_nothing() -> Result<()> {
         return Ok(());
     }
     for (ahead, flags) in [(1 << 30, flag::ACK), (70_000, flag::ACK | flag::FIN)] {
-        let network = segment()?;
-        let mut stage = Stage::set(&network, &[])?;
-        let ends = stage.ends(&network.path(Family::V4))?;
-        for (end, answer) in stage.answered(&ends, |_, _| Ok(()))? {
+        let mut stage = Stage::answering()?;
+        for (end, answer) in stage.answers(|_, _| Ok(()))? {
             stage.send(end, answer.ack.wrapping_add(ahead), answer.seq.wrapping_add(1), flags)?;
         }
-        let count = u64::from(COUNT);
-        let (report, accepted) =
-            stage.end(&network, |report| figure(report, "tcp.signs.bad_ack") == count)?;
+        let (report, accepted) = stage.end("tcp.signs.bad_ack")?;
         ensure!((accepted, figure(&report, "tcp.completed")) == (0, 0), "{accepted} established, {report}");
     }
     Ok(())
@@ -135,25 +133,37 @@ fn a_reset_that_reached_no_end_aborts_nothing() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    let network = segment()?;
-    let mut stage = Stage::set(&network, &[])?;
-    let ends = stage.ends(&network.path(Family::V4))?;
-    let destination = stage.listener.address();
-    for (source, answer) in stage.answered(&ends, |_, _| Ok(()))? {
-        let (seq, flags) = (answer.ack, flag::RST);
-        let reset = BuiltSegment { source, destination, seq, ack: 0, flags, payload: &[] };
-        let mut frame = stage.client.frame(&reset)?;
+    let mut stage = Stage::answering()?;
+    for (end, answer) in stage.answers(|_, _| Ok(()))? {
+        let mut frame = stage.frame(end, answer.ack, 0, flag::RST)?;
         frame[14 + 20 + 16] ^= 0x55;
-        stage.client.send_frame(&frame)?;
-        stage.send(source, answer.ack, answer.seq.wrapping_add(1), flag::ACK)?;
+        stage.client.send(&frame)?;
+        stage.send(end, answer.ack, answer.seq.wrapping_add(1), flag::ACK)?;
     }
-    let count = u64::from(COUNT);
-    let (report, accepted) = stage.end(&network, |report| figure(report, "tcp.completed") == count)?;
-    ensure!(accepted == count && figure(&report, "tcp.completed") == count, "{accepted}, {report}");
+    let (report, accepted) = stage.end("tcp.completed")?;
+    ensure!(accepted == u64::from(COUNT), "{accepted}, {report}");
     ensure!(
-        figure(&report, "tcp.signs.revised") == count && figure(&report, "tcp.initiator_aborted") == 0,
+        figure(&report, "tcp.signs.revised") == accepted && figure(&report, "tcp.initiator_aborted") == 0,
         "{report}"
     );
+    Ok(())
+}
+
+/// A listener stays silent, and a stranger says that its host is unreachable: the host itself sees both.
+#[test]
+fn a_strangers_icmp_error_makes_no_attempt_unreachable() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let mut stage = Stage::new(|path| Listener::deaf(path, 0))?;
+    for end in stage.ends.clone() {
+        let syn = stage.frame(end, J, 0, flag::SYN)?;
+        stage.client.send(&syn)?;
+        stage.client.send(&host_unreachable(Ipv4Addr::new(192, 0, 2, 1), &syn)?)?;
+    }
+    let (report, accepted) = stage.end("tcp.signs.foreign_icmp")?;
+    let opened = ["tcp.attempts", "tcp.unreachable", "tcp.signs.revised"].map(|path| figure(&report, path));
+    ensure!((accepted, opened) == (0, [COUNT.into(), 0, 0]), "{report}");
     Ok(())
 }
 
@@ -163,41 +173,17 @@ fn headers_split_over_fragments_make_the_report_inexact() -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    let network = segment()?;
-    let mut stage = Stage::set(&network, &[])?;
-    let ends = stage.ends(&network.path(Family::V4))?;
-    let destination = stage.listener.address();
-    for source in &ends {
-        let syn =
-            BuiltSegment { source: *source, destination, seq: J, ack: 0, flags: flag::SYN, payload: &[] };
-        let whole = stage.client.frame(&syn)?;
-        for (from, to, field) in [(34, 42, 0x2000), (42, whole.len(), 1)] {
-            let frame = fragment(&whole, from..to, field);
-            stage.client.send_frame(&frame)?;
-        }
+    let mut stage = Stage::answering()?;
+    for end in stage.ends.clone() {
+        let syn = stage.frame(end, J, 0, flag::SYN)?;
+        stage.client.send(&fragment(&syn, 0..8, true)?)?;
+        stage.client.send(&fragment(&syn, 8..20, false)?)?;
     }
-    stage.client.syn_acks(&ends)?;
-    let count = u64::from(COUNT);
-    let (report, _) = stage.end(&network, |report| figure(report, "packets.split_headers") == count)?;
+    stage.client.syn_acks(&stage.ends)?;
+    let (report, _) = stage.end("packets.split_headers")?;
     ensure!(report["exact"] == Value::Bool(false) && figure(&report, "tcp.attempts") == 0, "{report}");
     ensure!(report["inexact"][0]["reason"] == "split_headers", "{report}");
     Ok(())
-}
-
-/// A part of an IPv4 frame's payload as a fragment; `field` is the header's word of flags and offset.
-fn fragment(whole: &[u8], part: std::ops::Range<usize>, field: u16) -> Vec<u8> {
-    let mut frame = whole[..34].to_vec();
-    let length = u16::try_from(20 + part.len()).unwrap_or(u16::MAX);
-    frame[16..18].copy_from_slice(&length.to_be_bytes());
-    frame[18..20].copy_from_slice(&whole[34..36]);
-    frame[20..22].copy_from_slice(&field.to_be_bytes());
-    frame[24..26].fill(0);
-    let sum =
-        frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    frame[24..26].copy_from_slice(&(!u16::try_from(folded).unwrap_or(u16::MAX)).to_be_bytes());
-    frame.extend_from_slice(&whole[part]);
-    frame
 }
 
 /// Hooks go on one after the other while connections are made: what began before has no verdict, and everything

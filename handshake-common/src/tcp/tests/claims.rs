@@ -218,17 +218,18 @@ fn data_in_a_syn_ack_is_the_responders() {
     });
 }
 
+/// Whose RST ends an answered attempt, with which number, and how.
+const fn aborts(j: u32, k: u32) -> [(Side, u32, TcpState); 2] {
+    [(Initiator, plus(j, 1), InitiatorAborted), (Responder, plus(k, 1), ResponderAborted)]
+}
+
 #[test]
 fn a_proven_third_segment_takes_an_abort_back() {
     with_isns(|j, k| {
-        for end in [InitiatorAborted, ResponderAborted] {
+        for (by, number, end) in aborts(j, k) {
             let aborted = || {
                 let mut talk = Talk::answered(j, k);
-                match end {
-                    InitiatorAborted => talk.initiator(rst(plus(j, 1), 0)),
-                    _ => talk.responder(rst(plus(k, 1), 0)),
-                };
-                assert_eq!(talk.state, end);
+                assert_eq!(talk.send(by, rst(number, 0)), end);
                 talk
             };
             let mut forged = aborted();
@@ -256,8 +257,7 @@ fn a_connection_that_was_used_is_not_denied() {
     with_isns(|j, k| {
         let no_socket = segment(SegmentKind::Rst, RST, plus(k, 1), 0);
         let third = ack(plus(j, 1), plus(k, 1));
-        let ends = [(Initiator, plus(j, 1), InitiatorAborted), (Responder, plus(k, 1), ResponderAborted)];
-        for (by, number, aborted) in ends {
+        for (by, number, aborted) in aborts(j, k) {
             let take_back = |mut talk: Talk| {
                 assert_eq!(talk.send(by, rst(number, 0)), aborted);
                 assert_eq!(talk.initiator(third), Established);
