@@ -50,6 +50,7 @@ fn established_flows_stay(flooded: &Flooded) -> Result<()> {
     let lost = of("tcp.untracked") + of("contended");
     ensure!(of("tcp.completed") <= made && made <= of("tcp.completed") + lost, "{made} handshakes in {last}");
     let open = of("tcp.opening") + of("tcp.half_open.now");
-    ensure!(of("tcp.attempts") == of("tcp.completed") + open && open == u64::from(OPEN), "{last}");
+    let attempts = of("tcp.completed") + open + of("tcp.untracked");
+    ensure!(of("tcp.attempts") == attempts && open == u64::from(OPEN), "{last}");
     Ok(())
 }
