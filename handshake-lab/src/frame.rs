@@ -65,8 +65,18 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// # Errors
 /// The ends are of different families, or the payload does not fit an IP packet.
 pub fn tcp_frame(macs: [Mac; 2], segment: &BuiltSegment<'_>) -> Result<Vec<u8>> {
+    tcp_frame_with_options(macs, segment, &[])
+}
+
+/// Like [`tcp_frame`], with TCP options: whole words, at most ten (RFC 9293 §3.1).
+pub(crate) fn tcp_frame_with_options(
+    macs: [Mac; 2],
+    segment: &BuiltSegment<'_>,
+    options: &[u8],
+) -> Result<Vec<u8>> {
+    ensure!(options.len() <= 40 && options.len().is_multiple_of(4), "{} bytes of options", options.len());
     let (from, to) = (segment.source.ip(), segment.destination.ip());
-    let mut l4 = tcp_header(segment);
+    let mut l4 = tcp_header(segment, options);
     l4.extend_from_slice(segment.payload);
     let length = u16::try_from(l4.len()).context("too long for a packet")?;
     let sum = checksum(&[&bytes(from), &bytes(to), &[0, TCP], &length.to_be_bytes(), &l4]);
@@ -79,18 +89,19 @@ pub fn tcp_frame(macs: [Mac; 2], segment: &BuiltSegment<'_>) -> Result<Vec<u8>> 
     Ok(frame)
 }
 
-/// A header of twenty bytes whose checksum is zero.
-fn tcp_header(segment: &BuiltSegment<'_>) -> Vec<u8> {
-    const DATA_OFFSET: u8 = 5 << 4;
+/// A header with these options whose checksum is zero.
+fn tcp_header(segment: &BuiltSegment<'_>, options: &[u8]) -> Vec<u8> {
     const WINDOW: u16 = 64_240;
-    let mut header = Vec::with_capacity(20 + segment.payload.len());
+    let words = u8::try_from(options.len() / 4).unwrap_or(10);
+    let mut header = Vec::with_capacity(20 + options.len() + segment.payload.len());
     header.extend_from_slice(&segment.source.port().to_be_bytes());
     header.extend_from_slice(&segment.destination.port().to_be_bytes());
     header.extend_from_slice(&segment.seq.to_be_bytes());
     header.extend_from_slice(&segment.ack.to_be_bytes());
-    header.extend_from_slice(&[DATA_OFFSET, segment.flags]);
+    header.extend_from_slice(&[(5 + words) << 4, segment.flags]);
     header.extend_from_slice(&WINDOW.to_be_bytes());
     header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(options);
     header
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
+//! duel                 random conversations with a listening socket, judged by its kernel
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
 //! ├─ tcp, udp          traffic by kernel sockets
@@ -25,6 +26,7 @@ pub mod books;
 pub mod bpf;
 pub mod census;
 pub mod counters;
+pub mod duel;
 pub mod flood;
 pub mod frame;
 pub mod interrupt;

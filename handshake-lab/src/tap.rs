@@ -214,8 +214,12 @@ impl Dump {
     /// # Errors
     /// tcpdump is missing, or does not start within five seconds.
     pub fn start(namespace: &Namespace, device: &str, file: &Path) -> Result<Self> {
+        /// Size of its ring, KiB: room for the bursts of a round of conversations.
+        const RING: &str = "65536";
         let mut command = namespace.command("tcpdump");
-        command.args(["--immediate-mode", "-U", "-n", "-Z", "root", "-s", "256", "-i", device, "-w"]);
+        // Whole frames, whose checksums can be verified.
+        command.args(["--immediate-mode", "-U", "-n", "-Z", "root", "-s", "2048", "-B", RING]);
+        command.args(["-i", device, "-w"]);
         command.arg(file).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let stderr = process.child().stderr.take().context("tcpdump's stderr")?;

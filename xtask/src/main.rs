@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod duel;
 mod fuzz;
 mod kernels;
 mod lint;
@@ -27,6 +28,7 @@ enum Verb {
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
+    Duel(duel::Args),
     Fuzz(fuzz::Args),
     Kernels(kernels::Args),
     Lint(lint::Args),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map(done),
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Duel(args) => duel::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(done),
         Verb::Kernels(args) => kernels::run(&args).map(done),
         Verb::Lint(args) => lint::run(&args).map(done),
