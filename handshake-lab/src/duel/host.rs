@@ -135,8 +135,9 @@ impl<'a> Host<'a> {
                     let mut accepted =
                         Accepted { peer, socket, fast_open: false, established: false, closed: false };
                     if Script::is_spoken_to(peer) {
-                        // It may have been reset already.
-                        let _ = accepted.socket.send(&[b'y'; SPOKEN as usize]);
+                        // It may have been reset already. Never waits: a client that does not go on would hold up
+                        // all others.
+                        let _ = accepted.socket.send_with_flags(&[b'y'; SPOKEN as usize], libc::MSG_DONTWAIT);
                     }
                     accepted.look()?;
                     self.accepted.lock().unwrap_or_else(PoisonError::into_inner).push(accepted);
