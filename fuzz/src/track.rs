@@ -34,7 +34,9 @@ fn run(stream: &mut Stream<'_>, arena: &Arena) {
     let config = stream.settings().config();
     let events = EventTotals::default();
     let event = |event: &Event| events.event(event);
+    let evicted = Cell::new(false);
     let displaced = |record: &Record, verdict: Option<Counter>| {
+        evicted.set(true);
         assert_eq!(
             record.state.is_open(),
             verdict.is_some(),
@@ -48,8 +50,14 @@ fn run(stream: &mut Stream<'_>, arena: &Arena) {
     while let Some((now, packet)) = stream.next() {
         memory.observe(now, &packet);
         packets += u64::from(packet.segments);
-        history.add(&packet);
+        history.add(now, &packet);
         let after = OracleWords::of(memory.storage().books);
+        if evicted.take() || after.at(Counter::Untracked) != before.at(Counter::Untracked) {
+            history.lost_a_record();
+        }
+        if let Some(key) = history.completes() {
+            oracle::is_complete(memory.storage(), &key);
+        }
         after.balance();
         after.agree_with(memory.storage());
         after.follow(&before, &packet, &history);

@@ -74,8 +74,7 @@ impl OracleWords {
         self.entries(before);
         let risen = |counter| self.at(counter).saturating_sub(before.at(counter));
         // A SYN+ACK begins one if it answers a SYN that was only a claim.
-        let answers = packet.class == Class::SynAck as u8 && self.at(Counter::ForeignSyn) != 0;
-        let syn = (packet.class == Class::Syn as u8 || answers) && packet.protocol == TCP;
+        let syn = packet.protocol == TCP && (packet.class == Class::Syn as u8 || history.answers_a_syn());
         assert!(risen(Counter::Attempts) <= u64::from(syn), "an attempt needs a SYN: {packet:?}");
         assert!(risen(Counter::Completed) <= 1, "one segment completes one attempt: {packet:?}");
         if risen(Counter::Completed) == 1 {
@@ -140,6 +139,16 @@ fn keep<S: Slot>(slots: &[S], config: &Config) -> Vec<Record> {
         records.push(record);
     }
     records
+}
+
+/// Checks that a flow is no open attempt, if it has a record: its handshake is complete.
+pub(super) fn is_complete(storage: &Storage<'_>, key: &FlowKey) {
+    let records =
+        storage.slots4.iter().filter_map(table::read).chain(storage.slots6.iter().filter_map(table::read));
+    for record in records.filter(|record| record.key == *key) {
+        let is_complete = matches!(record.state, State::Established | State::Closed);
+        assert!(is_complete, "a proof that completed nothing: {record:?}");
+    }
 }
 
 /// Checks that every packet is counted in one class.

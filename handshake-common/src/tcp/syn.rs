@@ -206,7 +206,7 @@ impl Transition<'_> {
     fn is_orphans_syn(&self) -> bool {
         let waited = self.context.now_ns.saturating_sub(self.record.opened_ns);
         waited <= self.context.half_open_after_ns
-            && self.after_j().is_within(self.segment.seq.plus(1), self.segment.payload)
+            && self.after_j().is_within(self.segment.seq.plus(1), saturate16(self.segment.payload) as u32)
     }
 
     /// The SYN of a SYN+ACK seen before it (mirror ports reorder).
