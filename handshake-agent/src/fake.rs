@@ -15,7 +15,7 @@ use handshake_common::wire::{Class, TCP, UDP};
 
 use crate::address::words;
 use crate::error::Error;
-use crate::model::snapshot::FIRST_UDP_ROW;
+use crate::model::snapshot::{Beginning, FIRST_UDP_ROW};
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::{Reading, Source};
 
@@ -23,6 +23,8 @@ use crate::source::{Reading, Source};
 pub const SECOND: u64 = 1_000_000_000;
 /// 2026-03-01T12:03:41Z in ns since the Unix epoch.
 pub const WALL_NS: u64 = 1_772_366_621 * SECOND;
+/// The time of a new source.
+pub const BEGINNING: Beginning = Beginning { wall_ns: WALL_NS, ns: 1_000 * SECOND };
 
 type Meanwhile = Box<dyn FnOnce(&mut Fake)>;
 
@@ -82,8 +84,8 @@ impl Default for Fake {
         let empty = Histogram { buckets: [0; BUCKETS] };
         Self {
             reading: Reading {
-                now: Now { ns: 1_000 * SECOND, jiffies: 1_000_000 },
-                wall_ns: WALL_NS,
+                now: Now { ns: BEGINNING.ns, jiffies: 1_000_000 },
+                wall_ns: BEGINNING.wall_ns,
                 stopped: false,
                 counters: CounterBlock { words: [0; COUNTERS] },
                 classes: vec![ClassBlock { packets: [0; CLASS_WORDS] }],

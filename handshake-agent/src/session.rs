@@ -24,7 +24,7 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, s
 use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
 use crate::error::Error;
 use crate::model::flow::{Flow, View, verdict_of};
-use crate::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
+use crate::model::snapshot::{Beginning, InterfaceHooks, Origin, RunContext, Snapshot};
 use crate::options::{Options, defaults};
 use crate::source::Source;
 use crate::source::live::{Live, ProgramRuns};
@@ -96,9 +96,10 @@ impl Session {
         if let Some(log) = live.take_kernel_log() {
             tokio::spawn(log.forward());
         }
+        let reading = live.read()?;
         let context = Arc::new(RunContext {
             origin: Origin::Live { interfaces: attached.interfaces.iter().map(shown).collect() },
-            from_ns: live.read()?.wall_ns,
+            began: Beginning { wall_ns: reading.wall_ns, ns: reading.now.ns },
             filter: options.filter.clone(),
             top: options.top,
         });

@@ -9,12 +9,21 @@ use crate::options::Filter;
 pub struct RunContext {
     /// The origin of the packets.
     pub origin: Origin,
-    /// When counting began, ns since the Unix epoch.
-    pub from_ns: u64,
+    /// When counting began.
+    pub began: Beginning,
     /// The filter; flows that do not match it are not tracked.
     pub filter: Filter,
     /// The number of services that a report lists by name, of each protocol.
     pub top: usize,
+}
+
+/// A moment on two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
+    /// The wall clock, ns since the Unix epoch. It may be set while the run lasts.
+    pub wall_ns: u64,
+    /// The records' clock, ns: CLOCK_MONOTONIC, or a capture's times. Durations come from this one.
+    pub ns: u64,
 }
 
 /// Where the packets come from.

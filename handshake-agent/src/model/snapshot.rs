@@ -11,7 +11,7 @@ use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use crate::error::Error;
 use crate::model::books::word;
 pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
-pub use crate::model::context::{CaptureOrigin, InterfaceHooks, Origin, RunContext};
+pub use crate::model::context::{Beginning, CaptureOrigin, InterfaceHooks, Origin, RunContext};
 pub use crate::model::latency::{Latency, Quantiles};
 use crate::model::latency::{difference, latencies};
 use crate::model::loss;
@@ -23,12 +23,16 @@ pub use crate::model::table::{EVICTIONS, TableUse};
 use crate::source::scan::{Ages, Scan};
 use crate::source::{Moment, Reading, Source};
 
+/// How far the wall clock may stray from the records' before it counts as set.
+const CLOCK_SET_NS: u64 = 1_000_000_000;
+
 /// The figures of one report.
 #[derive(Clone)]
 pub struct Snapshot {
     /// The parts that stay the same over the run.
     pub context: Arc<RunContext>,
-    /// When it was taken, ns since the Unix epoch.
+    /// When it was taken, ns since the Unix epoch: a label. The wall clock may be set between two snapshots, so
+    /// durations are differences of [`Snapshot::now`].
     pub taken_at_ns: u64,
     /// The same moment on the records' clocks.
     pub now: Now,
@@ -36,7 +40,7 @@ pub struct Snapshot {
     pub stopped: bool,
     /// When flows change by age alone.
     pub clocks: Clocks,
-    /// The time of the snapshot that first counted the latest SYN, ns since the Unix epoch; the start of the run while
+    /// The time of the snapshot that first counted the latest SYN, on the records' clock; the start of the run while
     /// there was none.
     pub syn_seen_ns: u64,
     /// Segments given up because another CPU held the slot.
@@ -101,7 +105,7 @@ impl Snapshot {
             now: reading.now,
             stopped: reading.stopped,
             clocks: scan.clocks(),
-            syn_seen_ns: context.from_ns,
+            syn_seen_ns: context.began.ns,
             contended: word(Counter::Contended),
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
@@ -169,12 +173,26 @@ impl Snapshot {
 
     /// The length of the run, ns.
     pub fn elapsed_ns(&self) -> u64 {
-        self.taken_at_ns.saturating_sub(self.context.from_ns)
+        self.now.ns.saturating_sub(self.context.began.ns)
+    }
+
+    /// When counting began, ns since the Unix epoch. After the wall clock was set, it is told by the new time, so
+    /// that beginning and end agree with the length of the run.
+    pub fn from_ns(&self) -> u64 {
+        let told = self.taken_at_ns.saturating_sub(self.elapsed_ns());
+        let known = self.context.began.wall_ns;
+        if told.abs_diff(known) < CLOCK_SET_NS { known.min(self.taken_at_ns) } else { told }
+    }
+
+    /// A time on the records' clock, ns since the Unix epoch.
+    #[must_use]
+    pub const fn wall_of(&self, ns: u64) -> u64 {
+        self.taken_at_ns.wrapping_sub(self.now.ns).wrapping_add(ns)
     }
 
     /// The time since a SYN passed the filter, ns.
     pub fn quiet_ns(&self) -> u64 {
-        self.taken_at_ns.saturating_sub(self.syn_seen_ns)
+        self.now.ns.saturating_sub(self.syn_seen_ns)
     }
 
     /// The moment that its flows are judged at.
@@ -199,8 +217,8 @@ impl Snapshot {
     }
 
     fn latest_syn(&self, previous: Option<&Self>) -> u64 {
-        let (before, seen_ns) = previous.map_or((0, self.context.from_ns), |p| (p.syns(), p.syn_seen_ns));
-        if self.syns() == before { seen_ns } else { self.taken_at_ns }
+        let (before, seen_ns) = previous.map_or((0, self.context.began.ns), |p| (p.syns(), p.syn_seen_ns));
+        if self.syns() == before { seen_ns } else { self.now.ns }
     }
 }
 
@@ -233,7 +251,7 @@ impl<'a> Interval<'a> {
 
     /// The length of the interval, ns.
     pub fn elapsed_ns(&self) -> u64 {
-        self.now.taken_at_ns.saturating_sub(self.before.taken_at_ns)
+        self.now.now.ns.saturating_sub(self.before.now.ns)
     }
 
     /// By how much a figure changed. Provisional verdicts and gauges may fall.

@@ -94,7 +94,7 @@ impl JudgedWindow {
 
     /// The command's running time, ns.
     pub(crate) fn ran_ns(&self) -> u64 {
-        self.ended.taken_at_ns.saturating_sub(self.started.taken_at_ns)
+        self.ended.now.ns.saturating_sub(self.started.now.ns)
     }
 
     /// The value of a term, in the base unit of its kind.

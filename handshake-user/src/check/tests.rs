@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{Fake, SECOND, WALL_NS};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND};
 use handshake_agent::model::metric::METRICS;
 use handshake_agent::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
 use handshake_agent::options::Filter;
@@ -48,7 +48,7 @@ fn take(fake: &mut Fake) -> Snapshot {
     let interface = InterfaceHooks { name: "eth0".to_owned(), ..InterfaceHooks::default() };
     let context = Arc::new(RunContext {
         origin: Origin::Live { interfaces: vec![interface] },
-        from_ns: WALL_NS,
+        began: BEGINNING,
         filter: Filter::default(),
         top: usize::MAX,
     });

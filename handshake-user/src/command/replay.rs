@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use handshake_agent::model::flow::{self, Flow, View, verdict_of};
-use handshake_agent::model::snapshot::{CaptureOrigin, Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{Beginning, CaptureOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
@@ -117,7 +117,7 @@ impl ReplayRun<'_> {
         let path = self.args.file.display().to_string();
         Arc::new(RunContext {
             origin: Origin::Capture(CaptureOrigin { path, ..CaptureOrigin::default() }),
-            from_ns,
+            began: Beginning { wall_ns: from_ns, ns: from_ns },
             filter: options::Filter::from(&self.args.filter),
             top: self.args.output.top,
         })

@@ -81,7 +81,7 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
     object.insert("type".to_owned(), json!("report"));
     object.insert("schema".to_owned(), json!(SCHEMA));
     object.insert("source".to_owned(), source(snapshot));
-    object.insert("from".to_owned(), json!(rfc3339(snapshot.context.from_ns)));
+    object.insert("from".to_owned(), json!(rfc3339(snapshot.from_ns())));
     object.insert("to".to_owned(), json!(rfc3339(snapshot.taken_at_ns)));
     object.insert("exact".to_owned(), json!(snapshot.is_exact()));
     object.insert("inexact".to_owned(), inexact(snapshot));

@@ -88,9 +88,9 @@ pub(crate) enum Alarm {
     Calm,
     /// There is a surge.
     Raised {
-        /// Time of the first interval with the surge, ns since the Unix epoch.
+        /// Time of the first interval with the surge, on the records' clock.
         since_ns: u64,
-        /// Time of the last interval with new attempts that stayed open, ns since the Unix epoch.
+        /// Time of the last interval with new attempts that stayed open, on the records' clock.
         fed_ns: u64,
     },
 }
@@ -122,7 +122,7 @@ pub(crate) struct Surge {
     pub(crate) completed: u64,
     /// The most frequent cause, if one is known.
     pub(crate) cause: Option<Cause>,
-    /// When the alarm was raised, ns since the Unix epoch.
+    /// When the alarm was raised, on the records' clock.
     pub(crate) since_ns: u64,
     /// Number of other services with a surge.
     pub(crate) others: usize,
@@ -140,14 +140,14 @@ impl SurgeDetector {
     /// unless most of what is outstanding is elsewhere.
     pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
         let known: HashMap<Option<SocketAddr>, &TcpBooks> = tcp(before).collect();
-        let elapsed_ns = now.taken_at_ns.saturating_sub(before.taken_at_ns);
+        let elapsed_ns = now.now.ns.saturating_sub(before.now.ns);
         let mut raised = HashMap::new();
         let (mut worst, mut all): (Option<Surge>, Option<Surge>) = (None, None);
         for (service, books) in tcp(now) {
             let earlier = known.get(&service).copied().copied().unwrap_or_default();
             let inflow = Inflow::between(&earlier, books, elapsed_ns);
             let alarm = self.raised.get(&service).copied().unwrap_or_default();
-            let alarm = judge(alarm, &inflow, now.taken_at_ns);
+            let alarm = judge(alarm, &inflow, now.now.ns);
             if let Alarm::Raised { since_ns, .. } = alarm {
                 raised.insert(service, alarm);
                 let cause = cause(books, &earlier);

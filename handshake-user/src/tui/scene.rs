@@ -218,8 +218,8 @@ impl SceneBuilder {
     }
 
     fn interval_ns(&self, snapshot: &Snapshot) -> u64 {
-        let before = self.window.back().map_or(snapshot.taken_at_ns, |before| before.taken_at_ns);
-        rounded(snapshot.taken_at_ns.saturating_sub(before))
+        let before = self.window.back().map_or(snapshot.now.ns, |before| before.now.ns);
+        rounded(snapshot.now.ns.saturating_sub(before))
     }
 
     /// Updates the history and the surge detector by the interval that ends with this snapshot.

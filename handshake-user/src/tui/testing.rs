@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{Fake, SECOND, WALL_NS};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND};
 use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
 use handshake_agent::source::live::ProgramRuns;
@@ -35,7 +35,7 @@ impl SceneFixture {
         };
         let context = RunContext {
             origin: Origin::Live { interfaces: vec![interface] },
-            from_ns: WALL_NS,
+            began: BEGINNING,
             filter: handshake_agent::options::Filter::default(),
             top: usize::MAX,
         };

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::source::scan::ByCause;
 
 use super::{CaptureOrigin, FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
-use crate::fake::{Fake, SECOND, WALL_NS, tcp, udp_record};
+use crate::fake::{BEGINNING, Fake, SECOND, tcp, udp_record};
 use crate::model::metric::METRICS;
 
 #[test]
@@ -207,6 +207,34 @@ fn an_interval_has_its_own_figures_and_latencies() {
     let max_ns = latency.quantiles.expect("there are samples").max_ns;
     assert_eq!(latency.count, 3);
     assert!((SECOND..SECOND + SECOND / 16).contains(&max_ns), "the run's longest is not the interval's");
+}
+
+/// A wall clock that is set changes labels only, and the labels still agree with each other.
+#[test]
+fn durations_do_not_depend_on_the_wall_clock() {
+    const YEAR: u64 = 365 * 86_400 * SECOND;
+    for set in [
+        |wall: u64| wall - YEAR,
+        |wall: u64| wall + 3_600 * SECOND,
+        |wall: u64| wall - SECOND / 2,
+        |wall| wall,
+    ] {
+        let mut fake = Fake::new();
+        let first = take(&mut fake, None);
+        fake.later(2 * SECOND);
+        fake.reading.wall_ns = set(fake.reading.wall_ns);
+        fake.count(Counter::Attempts, 5);
+        let second = take(&mut fake, Some(&first));
+        assert_eq!(second.elapsed_ns(), 2 * SECOND);
+        assert_eq!(Interval::between(&first, &second).elapsed_ns(), 2 * SECOND);
+        assert_eq!(second.quiet_ns(), 0);
+        fake.later(SECOND);
+        let third = take(&mut fake, Some(&second));
+        assert_eq!((third.quiet_ns(), third.elapsed_ns()), (SECOND, 3 * SECOND));
+        let told = third.taken_at_ns - third.from_ns();
+        assert!(told.abs_diff(3 * SECOND) <= SECOND, "{told} ns by the labels");
+        assert!(second.from_ns() <= second.taken_at_ns && second.taken_at_ns < third.taken_at_ns);
+    }
 }
 
 #[test]
@@ -406,7 +434,7 @@ impl Wire {
 
 fn context(top: usize) -> Arc<RunContext> {
     let origin = Origin::Capture(CaptureOrigin { path: "a.pcap".to_owned(), ..CaptureOrigin::default() });
-    Arc::new(RunContext { origin, from_ns: WALL_NS, filter: crate::options::Filter::default(), top })
+    Arc::new(RunContext { origin, began: BEGINNING, filter: crate::options::Filter::default(), top })
 }
 
 fn take(fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {

@@ -4,7 +4,7 @@ mod documented;
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, tcp, ticks, udp_record};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, ticks, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
@@ -290,6 +290,6 @@ fn capture() -> Origin {
 
 fn take(fake: &mut Fake, origin: Origin) -> Snapshot {
     let context =
-        RunContext { origin, from_ns: WALL_NS, filter: handshake_agent::options::Filter::default(), top: 10 };
+        RunContext { origin, began: BEGINNING, filter: handshake_agent::options::Filter::default(), top: 10 };
     Snapshot::take(fake, &Arc::new(context), None).expect("a fake never fails")
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{Fake, SECOND, WALL_NS, record, udp_record};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
@@ -297,7 +297,7 @@ impl TestContext {
     fn take(&self, fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {
         let context = RunContext {
             origin: self.origin.clone(),
-            from_ns: WALL_NS,
+            began: BEGINNING,
             filter: self.filter.clone(),
             top: 10,
         };

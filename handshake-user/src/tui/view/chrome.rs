@@ -1,6 +1,6 @@
 //! The parts around every screen: the header, the tabs, the banner, the status line.
 
-use handshake_agent::model::snapshot::{InterfaceHooks, Origin};
+use handshake_agent::model::snapshot::{InterfaceHooks, Origin, Snapshot};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -76,7 +76,7 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
 pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>> {
     let Some(surge) = &scene.surge else { return Vec::new() };
     let pen = Pen(ui.theme);
-    let mut lines = vec![pen.bar(&surge_line(surge), Tone::Alarm, width)];
+    let mut lines = vec![pen.bar(&surge_line(surge, &scene.snapshot), Tone::Alarm, width)];
     if let Some(cause) = surge.cause {
         for text in sentence(&format!("{}: {}", cause.name(), cause.sentence()), width - 2) {
             lines.push(Line::from(pen.span(left(&format!(" {text}"), width), Tone::Bad)));
@@ -85,13 +85,13 @@ pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>>
     lines
 }
 
-fn surge_line(surge: &Surge) -> String {
+fn surge_line(surge: &Surge, snapshot: &Snapshot) -> String {
     let name = surge.service.map_or_else(|| "all services".to_owned(), |socket| socket.to_string());
     let others = match surge.others {
         0 => String::new(),
         others => format!(" and {others} more"),
     };
-    let (count, since) = (group(surge.outstanding), clock(surge.since_ns));
+    let (count, since) = (group(surge.outstanding), clock(snapshot.wall_of(surge.since_ns)));
     if surge.stuck == 0 {
         return format!(" since {since} half-open surge at {name}{others} ({count} open now)");
     }

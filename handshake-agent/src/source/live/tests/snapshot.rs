@@ -10,7 +10,7 @@ use handshake_common::wire::build::FrameBuilder;
 
 use super::flood::{Flood, Template};
 use super::*;
-use crate::model::snapshot::{Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
+use crate::model::snapshot::{Beginning, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
 use crate::options::Filter;
 
 const FLOWS: u32 = 4096;
@@ -80,7 +80,12 @@ fn template(responder: u32, forth: bool, flags: u8, (seq, ack): (u32, u32)) -> T
 
 fn context() -> Arc<RunContext> {
     let origin = Origin::Live { interfaces: Vec::new() };
-    Arc::new(RunContext { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize })
+    Arc::new(RunContext {
+        origin,
+        began: Beginning { wall_ns: 0, ns: 0 },
+        filter: Filter::default(),
+        top: RESPONDERS as usize,
+    })
 }
 
 /// Checks that the snapshot has these flows and no others, in the sums and in the rows of the services.
