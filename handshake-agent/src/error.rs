@@ -116,6 +116,25 @@ impl Error {
         }
     }
 
+    /// Whether it is of one reading only, and the next may succeed.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Live(error) => error.is_passing(),
+            Self::TooManyInterfaces { .. }
+            | Self::UnknownInterface { .. }
+            | Self::NoDefaultRoute(_)
+            | Self::Hook { .. }
+            | Self::NoHook { .. }
+            | Self::Load { .. }
+            | Self::Permission { .. }
+            | Self::LostInterface(_)
+            | Self::Capture(_)
+            | Self::Settings(_)
+            | Self::System { .. } => false,
+        }
+    }
+
     /// For `map_err`: wraps an I/O error together with the operation, in lower case: `list the interfaces`.
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what: what.into(), source }

@@ -92,6 +92,8 @@ impl Default for Fake {
                 histograms: [empty; 3],
                 slots: 1 << 19,
                 lost_before_hook: 0,
+                unreadable_counters: 0,
+                missed_snapshots: 0,
             },
             records: Vec::new(),
             services: Vec::new(),

@@ -26,9 +26,9 @@ use crate::error::Error;
 use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, Origin, RunContext, Snapshot};
 use crate::options::{Options, defaults};
-use crate::source::Source;
 use crate::source::live::{Live, ProgramRuns};
 use crate::source::settings::{Settings, Sizes, WatchedInterface};
+use crate::source::{LostBeforeHook, Source};
 
 /// The compiled kernel side: the BPF object, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
@@ -75,12 +75,17 @@ pub struct Session {
 
 impl Session {
     /// Loads and attaches the programs as `plan` says. `say` receives each choice, refusal and warning as it
-    /// happens.
+    /// happens, and `kernel_line` what the kernel side says of segments ([`Options::kernel_log`]).
     ///
     /// # Errors
     ///
     /// Each error that prevents attaching, with its fix.
-    pub fn open(options: &Options, plan: &Plan, mut say: impl FnMut(&str)) -> Result<Self, Error> {
+    pub fn open(
+        options: &Options,
+        plan: &Plan,
+        mut say: impl FnMut(&str),
+        kernel_line: fn(&str),
+    ) -> Result<Self, Error> {
         if options.kernel_log && !options.explains_segments() {
             say(
                 "-vv explains each handshake segment of the flows that --port or --net select; neither is set",
@@ -94,7 +99,7 @@ impl Session {
         live.open_gates()?;
         live.count_losses_by(losses(indexes(&attached).collect()));
         if let Some(log) = live.take_kernel_log() {
-            tokio::spawn(log.forward());
+            tokio::spawn(log.forward(kernel_line));
         }
         let reading = live.read()?;
         let context = Arc::new(RunContext {
@@ -122,10 +127,12 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Errors of reading the maps.
+    /// Errors of reading the maps. One that [passes](Error::is_passing) is a missed snapshot, which later ones
+    /// count; the latest one stays.
     pub fn advance(&mut self) -> Result<Snapshot, Error> {
-        let snapshot = Snapshot::take(&mut self.live, &self.context, Some(&self.last))?;
-        Ok(std::mem::replace(&mut self.last, snapshot))
+        let taken = Snapshot::take(&mut self.live, &self.context, Some(&self.last));
+        let taken = self.counted(taken)?;
+        Ok(std::mem::replace(&mut self.last, taken))
     }
 
     /// Takes a snapshot by calling `take` with the source, the context and the latest snapshot, so that
@@ -133,14 +140,23 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Errors of reading the maps.
+    /// Those of [`advance`](Self::advance).
     pub fn advance_by<T>(
         &mut self,
         take: impl FnOnce(&mut dyn Source, &Arc<RunContext>, &Snapshot) -> Result<(Snapshot, T), Error>,
     ) -> Result<T, Error> {
-        let (snapshot, seen) = take(&mut self.live, &self.context, &self.last)?;
+        let taken = take(&mut self.live, &self.context, &self.last);
+        let (snapshot, seen) = self.counted(taken)?;
         self.last = snapshot;
         Ok(seen)
+    }
+
+    /// Counts a missed snapshot.
+    fn counted<T>(&mut self, taken: Result<T, Error>) -> Result<T, Error> {
+        if taken.as_ref().is_err_and(Error::is_passing) {
+            self.live.count_missed();
+        }
+        taken
     }
 
     /// Sets how many services later snapshots list by name.
@@ -174,13 +190,12 @@ impl Session {
     }
 
     /// Calls `visit` with each attempt that has ended since the last call, in order, and with the view of the
-    /// latest snapshot. There are none unless events are on.
-    pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>)) {
+    /// latest snapshot. `Break` leaves the rest for the next call. There are none unless events are on.
+    pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>) -> ControlFlow<()>) {
         let view = View::of(&self.last);
-        self.live.drain_events(&mut |event| {
-            if let Some(verdict) = verdict_of(event) {
-                visit(&Flow::ended(record_of(event), verdict, event.ended_ns), &view);
-            }
+        self.live.drain_events(&mut |event| match verdict_of(event) {
+            Some(verdict) => visit(&Flow::ended(record_of(event), verdict, event.ended_ns), &view),
+            None => ControlFlow::Continue(()),
         });
     }
 
@@ -190,7 +205,11 @@ impl Session {
     ///
     /// [`Error::LostInterface`] for the first one that does not.
     pub fn check_interfaces(&self) -> Result<(), Error> {
-        let gone = |each: &&AttachedInterface| interface::by_index(each.info.index).is_err();
+        // Other errors say nothing of the interface: the next look may succeed.
+        let gone = |each: &&AttachedInterface| {
+            let error = interface::by_index(each.info.index).err();
+            error.is_some_and(|error| error.raw_os_error() == Some(libc::ENODEV))
+        };
         match self.attached.interfaces.iter().find(gone) {
             Some(gone) => Err(Error::LostInterface(gone.info.name.clone())),
             None => Ok(()),
@@ -212,11 +231,48 @@ fn indexes(attached: &Attached) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// Returns a function that counts the packets that these interfaces have lost before any hook since this
-/// call. An interface that no longer exists adds none.
-fn losses(indexes: Vec<u32>) -> impl FnMut() -> u64 + Send + Sync {
-    let count = move || indexes.iter().map(|index| interface::lost_before_hook(*index).unwrap_or(0)).sum();
-    let before: u64 = count();
-    move || count().saturating_sub(before)
+/// call.
+fn losses(indexes: Vec<u32>) -> impl FnMut() -> LostBeforeHook + Send + Sync {
+    let mut meters: Vec<(u32, Meter)> = indexes.into_iter().map(|index| (index, Meter::default())).collect();
+    let mut read = move || {
+        let mut lost = LostBeforeHook::default();
+        for (index, meter) in &mut meters {
+            meter.read(interface::lost_before_hook(*index).ok());
+            lost.packets += meter.lost.packets;
+            lost.unreadable += meter.lost.unreadable;
+        }
+        lost
+    };
+    // From here on.
+    read();
+    read
+}
+
+/// Follows an interface's figure, which may be unreadable for a moment, go with the interface, or begin anew
+/// when the driver is set up again. What was lost stays lost.
+#[derive(Default)]
+struct Meter {
+    /// The figure as last read; `None` before.
+    figure: Option<u64>,
+    lost: LostBeforeHook,
+}
+
+impl Meter {
+    fn read(&mut self, figure: Option<u64>) {
+        self.lost.packets += match (self.figure, figure) {
+            (Some(before), Some(now)) if now >= before => now - before,
+            (Some(_), Some(now)) => {
+                self.lost.unreadable += 1;
+                now
+            }
+            (None, Some(_)) => 0,
+            (_, None) => {
+                self.lost.unreadable += 1;
+                0
+            }
+        };
+        self.figure = figure.or(self.figure);
+    }
 }
 
 fn shown(interface: &AttachedInterface) -> InterfaceHooks {
@@ -251,6 +307,19 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             hangup,
         })
+    }
+
+    /// Stops listening: from now on each of these signals ends the process at once. Returns a signal that has
+    /// come before, and was not seen yet.
+    pub async fn release(mut self) -> Option<i32> {
+        /// Enough time to notice a signal that has arrived already.
+        const AT_ONCE: Duration = Duration::from_millis(1);
+        let hangup = self.hangup.is_some().then_some(libc::SIGHUP);
+        for signal in [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangup) {
+            // SAFETY: the default action is no function, and no memory is passed.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        tokio::time::timeout(AT_ONCE, self.any()).await.ok()
     }
 
     /// Waits for a signal, and returns its number.
@@ -400,4 +469,30 @@ fn ticks(start: Instant, period: Duration) -> Ticks {
     let mut ticks = interval_at(start + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LostBeforeHook, Meter};
+
+    #[test]
+    fn what_an_interface_lost_stays_lost() {
+        let mut meter = Meter::default();
+        let rows = [
+            (Some(70), 0, 0),
+            (Some(75), 5, 0),
+            // Unreadable for a moment: the next reading has it all.
+            (None, 5, 1),
+            (Some(79), 9, 1),
+            // Begun anew.
+            (Some(2), 11, 2),
+            (Some(3), 12, 2),
+            // Gone.
+            (None, 12, 3),
+        ];
+        for (figure, packets, unreadable) in rows {
+            meter.read(figure);
+            assert_eq!(meter.lost, LostBeforeHook { packets, unreadable }, "{figure:?}");
+        }
+    }
 }

@@ -32,6 +32,19 @@ pub struct Reading {
     pub slots: u64,
     /// Packets that the interfaces have lost before any hook, since the source was opened.
     pub lost_before_hook: u64,
+    /// How often the figures of [`lost_before_hook`](Self::lost_before_hook) could not be read.
+    pub unreadable_counters: u64,
+    /// Readings before this one that failed for the moment ([`Error::is_passing`]).
+    pub missed_snapshots: u64,
+}
+
+/// Packets lost before any hook, as far as the interfaces' figures could be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostBeforeHook {
+    /// The packets.
+    pub packets: u64,
+    /// How often a figure could not be read, or began anew: packets may be missing in the sum.
+    pub unreadable: u64,
 }
 
 /// A time at which flows are judged, with the clocks that decide their age.

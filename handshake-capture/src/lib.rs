@@ -20,6 +20,8 @@
 //! What may not live here: the engine (packets are passed on unparsed), output of any kind (warnings are
 //! values), and any clock (the only times are those in the file).
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod classic;
 mod condition;
 mod error;

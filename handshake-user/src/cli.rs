@@ -438,16 +438,13 @@ impl From<&RuleArgs> for options::Rules {
     }
 }
 
-/// Parses the process's command line. Help and version end the process with 0; a usage error ends it with 2
-/// and one line on stderr.
-pub(crate) fn parse() -> Command {
-    parse_from(std::env::args_os()).unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit()
-        }
-        eprintln!("handshake: {}", one_line(&error));
-        std::process::exit(2)
-    })
+/// Parses the process's command line.
+///
+/// # Errors
+///
+/// Those of [`parse_from`].
+pub(crate) fn parse() -> Result<Command, clap::Error> {
+    parse_from(std::env::args_os())
 }
 
 /// Parses a command line given as words, of which the first is the program's name.

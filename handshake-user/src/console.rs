@@ -1,13 +1,64 @@
-//! Lines on stderr. A closed stderr is ignored.
+//! Lines on stderr. A stderr that is closed or full is ignored, and one that is not read makes no command wait
+//! for long. Names come from outside: what steers a terminal is escaped.
 
 use std::io::Write as _;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::escape::printable;
+use crate::output::{Lane, Patience, Target};
+
+/// How long a line waits to be written, so that lines and reports on one terminal keep their order.
+const PATIENCE: Patience = Patience::Without(Duration::from_millis(100));
+
+static CONSOLE: LazyLock<Option<Lane>> = LazyLock::new(|| Lane::regardless(Target::stderr()).ok());
+/// Whether the last line was not written in time: the next ones do not wait until stderr is read again.
+static IS_STUCK: AtomicBool = AtomicBool::new(false);
+/// Lines that had no room.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// Prints one line, with the program's name before it.
 pub(crate) fn say(line: &str) {
-    let _closed = writeln!(std::io::stderr(), "handshake: {line}");
+    print(format!("handshake: {}\n", printable(line)));
+}
+
+/// Prints text whose line breaks are its own, with the program's name before it.
+pub(crate) fn say_lines(text: &str) {
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    print(format!("handshake: {}\n", lines.join("\n")));
 }
 
 /// Prints one line without a prefix: scripts wait for it.
 pub(crate) fn announce(line: &str) {
-    let _closed = writeln!(std::io::stderr(), "{line}");
+    print(format!("{}\n", printable(line)));
+}
+
+/// Waits until the lines are written, as long as stderr is read.
+pub(crate) fn flush() {
+    if let Some(lane) = LazyLock::force(&CONSOLE) {
+        let _unread = lane.settle(Patience::Without(Duration::from_millis(250)));
+    }
+}
+
+fn print(line: String) {
+    let Some(lane) = LazyLock::force(&CONSOLE) else {
+        let _closed = Target::stderr().write_all(line.as_bytes());
+        return;
+    };
+    if !lane.has_room() {
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    if lane.is_idle() {
+        IS_STUCK.store(false, Ordering::Relaxed);
+    }
+    let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
+    if left_out > 0 {
+        lane.push(format!("handshake: stderr was not read: {left_out} lines are left out\n").into_bytes());
+    }
+    lane.push(line.into_bytes());
+    if !IS_STUCK.load(Ordering::Relaxed) {
+        IS_STUCK.store(lane.settle(PATIENCE).is_err(), Ordering::Relaxed);
+    }
 }

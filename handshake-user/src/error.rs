@@ -14,7 +14,7 @@ pub(crate) enum CommandError {
     /// The check cannot be run.
     #[error(transparent)]
     Check(#[from] CheckError),
-    /// The file of `--report` cannot be written.
+    /// The file of `--report` cannot be written, and nothing was attached.
     #[error("--report {path}: {source}")]
     ReportFile {
         /// The path as given on the command line.
@@ -26,7 +26,7 @@ pub(crate) enum CommandError {
     #[error("cannot {what}: {source}")]
     Output {
         /// The failed action, in lower case: `write the report`.
-        what: &'static str,
+        what: String,
         /// The system's error.
         source: std::io::Error,
     },
@@ -59,8 +59,8 @@ impl CommandError {
     }
 
     /// Maps an I/O error, for `map_err`. `what` is the failed action in lower case: `write the report`.
-    pub(crate) fn output(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Output { what, source }
+    pub(crate) fn output(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Output { what: what.into(), source }
     }
 }
 
@@ -99,6 +99,7 @@ const fn live_code(error: &LiveError) -> u8 {
         | LiveError::Damaged(_)
         | LiveError::Memory { .. }
         | LiveError::Kernel { .. }
+        | LiveError::Passing { .. }
         | LiveError::Unsettled { .. }
         | LiveError::Negative { .. } => 4,
     }

@@ -7,19 +7,27 @@
 //!                   ├──▶ report         text and JSON
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
 //!                          │
-//!                        time, number, duration, console    leaves
+//!     file, console ─▶ output             what is written, where, and how long that may take
+//!                          │
+//!     caller, escape, time, number, duration    leaves
 //! ```
 //!
 //! Arrows point down only: `xtask/tests/house.rs` reads the imports and checks it. Not here: attaching
 //! programs and reading maps (`handshake-agent`), and the rules of the protocol (`handshake-common`).
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod caller;
 mod check;
 mod cli;
 mod command;
 mod console;
 mod duration;
 mod error;
+mod escape;
+mod file;
 mod number;
+mod output;
 mod report;
 #[cfg(test)]
 mod testing;
@@ -28,13 +36,24 @@ mod tui;
 
 use std::process::ExitCode;
 
+use check::CheckError;
 use cli::Command;
 use command::{check as checking, doctor, replay, watch};
-use console::say;
+use console::{say, say_lines};
 use error::CommandError;
+use output::{Output, Target};
 
 fn main() -> ExitCode {
-    let command = cli::parse();
+    let code = run();
+    console::flush();
+    ExitCode::from(code)
+}
+
+fn run() -> u8 {
+    let command = match cli::parse() {
+        Ok(command) => command,
+        Err(error) => return show_usage(&error),
+    };
     let verbose = command.verbosity();
     let result = match command {
         Command::Watch(args) => watch::run(&args),
@@ -42,19 +61,39 @@ fn main() -> ExitCode {
         Command::Check(args) => checking::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
-    match result {
-        Ok(code) => ExitCode::from(code),
+    result.unwrap_or_else(|error| {
+        complain(&error, verbose);
+        error.exit_code()
+    })
+}
+
+/// Prints help or the version to stdout; a usage error as one line on stderr, with exit code 2.
+fn show_usage(error: &clap::Error) -> u8 {
+    if error.use_stderr() {
+        say(&cli::one_line(error));
+        return 2;
+    }
+    let shown = Output::to(Target::stdout()).put(|out| write!(out, "{}", error.render()));
+    match shown.map_err(CommandError::output("write the help")) {
+        Ok(()) => 0,
         Err(error) => {
-            complain(&error, verbose);
-            ExitCode::from(error.exit_code())
+            complain(&error, 0);
+            error.exit_code()
         }
     }
 }
 
 /// Prints the error as one line that names the fix; with `-v`, the kernel's own message follows.
 fn complain(error: &CommandError, verbose: u8) {
-    say(&error.to_string());
+    match error {
+        // It shows the expectation and marks the column.
+        CommandError::Check(CheckError::Expectation(_)) => say_lines(&error.to_string()),
+        CommandError::Check(_)
+        | CommandError::Agent(_)
+        | CommandError::ReportFile { .. }
+        | CommandError::Output { .. } => say(&error.to_string()),
+    }
     if let Some(words) = error.kernel_words().filter(|_| verbose > 0) {
-        say(&format!("the kernel says: {words}"));
+        say_lines(&format!("the kernel says: {words}"));
     }
 }

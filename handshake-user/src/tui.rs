@@ -25,9 +25,9 @@ mod testing;
 mod theme;
 mod view;
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
 use crate::error::CommandError;
+use crate::file::write_new;
+use crate::output::{Lane, Patience};
 use crate::report::json;
 use crate::time::rfc3339;
 use collect::{Collecting, KeptRecords};
@@ -57,6 +59,8 @@ const REDRAW_EVERY: Duration = Duration::from_millis(250);
 /// that time it fills up at 670,000 ends per second.
 const FEW_EVENTS: u64 = 1_000;
 const EVENTS_IDLE: Duration = Duration::from_millis(60);
+/// How long the screen stands still for a file.
+const FILE_PATIENCE: Duration = Duration::from_millis(500);
 /// Services listed by name: all that have a row.
 pub(crate) const ALL_SERVICES: usize = usize::MAX;
 
@@ -77,18 +81,19 @@ pub(crate) fn is_available() -> bool {
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session until the user quits, a signal arrives, the time is up or an interface is lost. Restores
-/// the terminal.
+/// Shows the session on `lane`, which is stdout, until the user quits, a signal arrives, the time is up, an
+/// interface is lost or the terminal goes. Restores the terminal.
 ///
 /// # Errors
 ///
 /// Those of the terminal, and of reading the maps.
 pub(crate) async fn run(
     options: &ScreenOptions,
+    lane: &Lane,
     session: &mut Session,
     signals: &mut Signals,
 ) -> Result<Ending, CommandError> {
-    let tty = Tty::enter().map_err(CommandError::output("prepare the terminal"))?;
+    let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
     let mut screen = LiveScreen::new(*options, session, tty)?;
     let pace =
         Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until };
@@ -116,6 +121,8 @@ enum ScreenInput {
     Terminal(Option<Event>),
     /// It is time to draw the attempts that ended since.
     Redraw,
+    /// The terminal has gone, or takes no more.
+    Ended,
 }
 
 impl Sink for LiveScreen {
@@ -126,7 +133,14 @@ impl Sink for LiveScreen {
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.take_ended(session)?;
         let ui = &self.ui;
-        let kept = session.advance_by(|source, context, last| take(source, context, last, ui))?;
+        let kept = match session.advance_by(|source, context, last| take(source, context, last, ui)) {
+            Ok(kept) => kept,
+            Err(error) if error.is_passing() => {
+                self.ui.message = Some(format!(" a snapshot is missed: {error}"));
+                return Ok(ControlFlow::Continue(()));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let (snapshot, runs) = (session.last().clone(), session.program_runs());
         self.latest = Rc::new(self.builder.advance(snapshot, kept, &self.recent, runs));
         self.show_latest();
@@ -136,13 +150,17 @@ impl Sink for LiveScreen {
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
         let before = self.recent.total();
         let recent = &mut self.recent;
-        session.for_each_ended(&mut |flow, _| recent.push(*flow));
+        session.for_each_ended(&mut |flow, _| {
+            recent.push(*flow);
+            ControlFlow::Continue(())
+        });
         Ok(if self.recent.total() - before < FEW_EVENTS { EVENTS_IDLE } else { EVENTS_EVERY })
     }
 
     async fn input(&mut self) -> ScreenInput {
         tokio::select! {
             biased;
+            () = self.tty.ended() => ScreenInput::Ended,
             event = self.input.recv() => ScreenInput::Terminal(event),
             _ = self.redraws.tick() => ScreenInput::Redraw,
         }
@@ -157,6 +175,7 @@ impl Sink for LiveScreen {
                 }
             }
             ScreenInput::Redraw => self.show_ended(),
+            ScreenInput::Ended => return self.tty.check().map(|()| ControlFlow::Break(())).map_err(drawing),
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -186,7 +205,7 @@ impl LiveScreen {
         Ok(Self { tty, input, redraws, ui, builder, recent, latest, shown, drawn: None })
     }
 
-    /// Draws if the scene or the choices have changed since the last drawing.
+    /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken that.
     fn draw(&mut self) -> io::Result<()> {
         if let Some((scene, ui)) = &self.drawn
             && Rc::ptr_eq(scene, &self.shown)
@@ -194,7 +213,9 @@ impl LiveScreen {
         {
             return Ok(());
         }
-        self.tty.draw(&self.shown, &self.ui)?;
+        if !self.tty.draw(&self.shown, &self.ui)? {
+            return Ok(());
+        }
         self.drawn = Some((Rc::clone(&self.shown), self.ui.clone()));
         Ok(())
     }
@@ -268,7 +289,9 @@ fn write(snapshot: &Snapshot) -> String {
     let moment: String =
         rfc3339(snapshot.taken_at_ns).chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
     let name = format!("handshake-{moment}Z.json");
-    let written = File::create_new(&name).and_then(|mut file| json::write_report(&mut file, snapshot, None));
+    let mut content = Vec::new();
+    let written = json::write_report(&mut content, snapshot, None)
+        .and_then(|()| write_new(PathBuf::from(&name), content, Patience::Without(FILE_PATIENCE)));
     match written {
         Ok(()) => format!(" wrote {name}"),
         Err(error) => format!(" cannot write {name}: {error}"),

@@ -45,6 +45,14 @@ pub enum LiveError {
         /// The size of all maps, bytes.
         bytes: u64,
     },
+    /// The kernel lacked something for a moment: a descriptor, memory, time. The next attempt may succeed.
+    #[error("cannot {what}: {source}")]
+    Passing {
+        /// The operation, in lower case: `read COUNTERS`.
+        what: String,
+        /// The error that it returned.
+        source: io::Error,
+    },
     /// The kernel refused for another reason. The usual ones: it is too old, or has no BTF.
     #[error(
         "the kernel refuses to {what} ({source}): handshake needs Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF, `handshake doctor` says what is missing"
@@ -87,17 +95,38 @@ impl LiveError {
             | Self::Damaged(_)
             | Self::Permission { .. }
             | Self::Memory { .. }
+            | Self::Passing { .. }
             | Self::Unsettled { .. }
             | Self::Negative { .. } => None,
         }
     }
 
-    /// The error for an errno that the kernel returned for the operation `what`.
+    /// Whether the next reading may succeed although this one did not.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Passing { .. } | Self::Unsettled { .. } | Self::Negative { .. } => true,
+            Self::OtherBuild { .. }
+            | Self::Settings(_)
+            | Self::Damaged(_)
+            | Self::Permission { .. }
+            | Self::Memory { .. }
+            | Self::Kernel { .. } => false,
+        }
+    }
+
+    /// The error for an errno that the kernel returned for the operation `what`. `bytes` is what it was to
+    /// allocate; a reading allocates nothing that an option makes smaller, and `bytes` is 0.
     pub(crate) fn from_io(what: impl Into<String>, source: io::Error, log: String, bytes: u64) -> Self {
         let what = what.into();
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) if log.is_empty() => Self::Permission { what },
-            Some(libc::ENOMEM | libc::E2BIG) if log.is_empty() => Self::Memory { what, bytes },
+            Some(libc::ENOMEM | libc::E2BIG) if log.is_empty() && bytes > 0 => Self::Memory { what, bytes },
+            Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::EINTR)
+                if log.is_empty() =>
+            {
+                Self::Passing { what, source }
+            }
             _ => Self::Kernel { what, source, log },
         }
     }
@@ -189,6 +218,20 @@ mod tests {
         assert!(matches!(memory, LiveError::Memory { .. }));
         assert!(memory.to_string().contains("40 MiB") && memory.to_string().contains("--max-flows"));
         assert!(map_error(libc::EINVAL).to_string().contains("6.1 or newer"));
+    }
+
+    #[test]
+    fn what_one_reading_lacked_passes() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM, libc::EINTR] {
+            let error = MapError::SyscallError(aya::sys::SyscallError {
+                call: "bpf_map_lookup_elem",
+                io_error: io::Error::from_raw_os_error(errno),
+            });
+            let error = LiveError::from_map("read COUNTERS", error, 0);
+            assert!(error.is_passing(), "{error}");
+            assert!(error.to_string().starts_with("cannot read COUNTERS: "), "{error}");
+        }
+        assert!(!map_error(libc::ENOMEM).is_passing() && !map_error(libc::EPERM).is_passing());
     }
 
     /// The verifier returns EACCES for a bad memory access; that is not a missing capability.

@@ -8,6 +8,9 @@ pub(super) const LOST_EVENTS: &str =
     "ended attempts for which the event ring had no room. Look at: the reader of --events";
 pub(super) const LOST_BEFORE_HOOK: &str =
     "packets that the interface lost before the hook. Look at: ethtool -S, ring sizes";
+pub(super) const UNREADABLE_COUNTERS: &str = "readings of the interfaces' loss figures that failed, or found them begun anew: packets may have been lost";
+pub(super) const MISSED_SNAPSHOT: &str =
+    "snapshots that the kernel had no descriptor, memory or time for. Look at: ulimit -n, free memory, load";
 
 /// A reason why the verdicts may differ from the wire, and how often it occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,6 +49,10 @@ pub struct Snapshot {
     pub lost_events: u64,
     /// Packets the interfaces lost before any hook.
     pub lost_before_hook: u64,
+    /// How often the figure of what they lost could not be read.
+    pub unreadable_counters: u64,
+    /// Readings that failed for the moment.
+    pub missed_snapshots: u64,
     /// How far the scan's count of open attempts was from the gauges'.
     pub unsettled: u64,
     /// Packets at all hooks.
@@ -109,6 +113,8 @@ impl Snapshot {
             contended: word(Counter::Contended),
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
+            unreadable_counters: reading.unreadable_counters,
+            missed_snapshots: reading.missed_snapshots,
             unsettled: unsettled(&reading.counters, &all),
             packets: Packets {
                 filtered: Some(word(Counter::Filtered)),
@@ -163,6 +169,8 @@ impl Snapshot {
             Loss::new("udp.evicted", self.udp.books.verdict(udp), udp.sentence()),
             Loss::new("lost_events", self.lost_events, loss::LOST_EVENTS),
             Loss::new("lost_before_hook", self.lost_before_hook, loss::LOST_BEFORE_HOOK),
+            Loss::new("unreadable_counters", self.unreadable_counters, loss::UNREADABLE_COUNTERS),
+            Loss::new("missed_snapshot", self.missed_snapshots, loss::MISSED_SNAPSHOT),
             Loss::new("split_headers", self.packets.split_headers.unwrap_or(0), loss::SPLIT_HEADERS),
         ];
         if let Origin::Capture(capture) = &self.context.origin {

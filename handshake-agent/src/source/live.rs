@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
@@ -34,7 +35,7 @@ use zerocopy::FromBytes;
 use crate::address::words;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
-use crate::source::{Reading, Source};
+use crate::source::{LostBeforeHook, Reading, Source};
 
 use crate::error::{Error, LiveError};
 use clock::Clock;
@@ -68,7 +69,8 @@ pub struct Live {
     clocks: Clocks,
     interfaces: usize,
     test_clock: bool,
-    lost_before_hook: Box<dyn FnMut() -> u64 + Send + Sync>,
+    lost_before_hook: Box<dyn FnMut() -> LostBeforeHook + Send + Sync>,
+    missed_snapshots: u64,
     addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
     local: BTreeSet<LocalAddress>,
 }
@@ -104,7 +106,8 @@ impl Live {
             clocks,
             interfaces: settings.interfaces.len(),
             test_clock: settings.test_clock,
-            lost_before_hook: Box::new(|| 0),
+            lost_before_hook: Box::new(LostBeforeHook::default),
+            missed_snapshots: 0,
             addresses: Box::new(|| None),
             local: BTreeSet::new(),
             bpf,
@@ -118,8 +121,13 @@ impl Live {
 
     /// Sets the function that counts [`Reading::lost_before_hook`]: packets that the interfaces have lost
     /// since they were attached to.
-    pub fn count_losses_by(&mut self, losses: impl FnMut() -> u64 + Send + Sync + 'static) {
+    pub fn count_losses_by(&mut self, losses: impl FnMut() -> LostBeforeHook + Send + Sync + 'static) {
         self.lost_before_hook = Box::new(losses);
+    }
+
+    /// Counts a reading that failed for the moment; later readings have the sum.
+    pub const fn count_missed(&mut self) {
+        self.missed_snapshots += 1;
     }
 
     /// Lets attempts begin: all hooks are on ([`Settings::gated`]).
@@ -165,14 +173,16 @@ impl Live {
     /// Takes the available events out of the ring, in order, but at most one ring's worth: a visitor slower
     /// than the incoming events must not keep the agent from its other work. The ring wakes no reader, so
     /// call this at every interval and at short intervals between; a ring that is full meanwhile counts
-    /// `lost_events`.
-    pub fn drain_events(&mut self, visit: &mut dyn FnMut(&Event)) {
+    /// `lost_events`. `Break` leaves the rest in the ring.
+    pub fn drain_events(&mut self, visit: &mut dyn FnMut(&Event) -> ControlFlow<()>) {
         let Some(ring) = &mut self.events else { return };
         for _ in 0..RING_BYTES / size_of::<Event>() {
             let Some(bytes) = ring.next() else { return };
             // Copied, because records in the ring are aligned to eight bytes, and events to a cache line.
-            if let Ok(event) = Event::read_from_bytes(&bytes) {
-                visit(&event);
+            if let Ok(event) = Event::read_from_bytes(&bytes)
+                && visit(&event).is_break()
+            {
+                return;
             }
         }
     }
@@ -211,6 +221,7 @@ impl Source for Live {
         let wall_ns = clock::wall_ns(now.now_ns);
         let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
+        let lost = (self.lost_before_hook)();
         Ok(Reading {
             now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
             wall_ns,
@@ -223,7 +234,9 @@ impl Source for Live {
                 read_histogram(&self.bpf, connect)?,
             ],
             slots: (self.flows4.len() + self.flows6.len()) as u64,
-            lost_before_hook: (self.lost_before_hook)(),
+            lost_before_hook: lost.packets,
+            unreadable_counters: lost.unreadable,
+            missed_snapshots: self.missed_snapshots,
         })
     }
 

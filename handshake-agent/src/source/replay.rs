@@ -149,6 +149,8 @@ impl Source for Replay {
             histograms: [histogram(syn_to_syn_ack), histogram(syn_ack_to_ack), histogram(connect)],
             slots: (self.tables.slots4.len() + self.tables.slots6.len()) as u64,
             lost_before_hook: 0,
+            unreadable_counters: 0,
+            missed_snapshots: 0,
         })
     }
 

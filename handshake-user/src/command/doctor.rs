@@ -22,7 +22,8 @@ use handshake_agent::source::settings::BYTES_A_FLOW;
 
 use crate::cli::DoctorArgs;
 use crate::error::CommandError;
-use crate::report::Output;
+use crate::escape::printable;
+use crate::output::{Output, Target};
 
 /// The oldest kernel that the programs are tested on.
 const OLDEST: (u32, u32) = (6, 1);
@@ -153,7 +154,7 @@ impl Finding {
 /// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; failures to write the findings.
 pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
     let findings = judge(&args.interfaces, session::default_table_bytes())?;
-    let written = Output::to(io::stdout()).put(|out| print(&findings, out));
+    let written = Output::to(Target::stdout()).put(|out| print(&findings, out));
     written.map_err(CommandError::output("write the findings"))?;
     Ok(exit_code(&findings))
 }
@@ -171,9 +172,9 @@ fn judge(interfaces: &[String], table_bytes: u64) -> Result<Vec<Finding>, Error>
 
 fn print(findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
     for finding in findings {
-        writeln!(out, "{:<5} {}", finding.level.word(), finding.text)?;
+        writeln!(out, "{:<5} {}", finding.level.word(), printable(&finding.text))?;
         if let Some(fix) = &finding.fix {
-            writeln!(out, "      fix: {fix}")?;
+            writeln!(out, "      fix: {}", printable(fix))?;
         }
     }
     Ok(())

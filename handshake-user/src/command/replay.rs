@@ -17,6 +17,7 @@ use crate::cli::ReplayArgs;
 use crate::command::out;
 use crate::console::say;
 use crate::error::CommandError;
+use crate::output::{Output, Target};
 use crate::report;
 use crate::report::text::Style;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         evicted: Vec::new(),
         cut_headers: 0,
-        out: report::Output::to(std::io::stdout()),
+        out: Output::to(Target::stdout()),
         style: Style::of(&std::io::stdout()),
     };
     let read = run.play(&mut capture);
@@ -70,7 +71,7 @@ struct ReplayRun<'a> {
     evicted: Vec<Flow>,
     /// Packets whose headers are cut by the snap length.
     cut_headers: u64,
-    out: report::Output<std::io::Stdout>,
+    out: Output<Target>,
     style: Style,
 }
 
@@ -173,7 +174,8 @@ impl ReplayRun<'_> {
         });
         let flows = listed.as_deref().map(|flows| (view, flows));
         let format = self.args.output.format;
-        report::write_closing(&mut self.out, format, &snapshot, flows, self.style).map_err(out)
+        let style = self.style;
+        self.out.put(|to| report::write_closing(to, format, &snapshot, flows, style)).map_err(out)
     }
 }
 

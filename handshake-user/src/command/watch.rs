@@ -1,17 +1,20 @@
 //! `handshake watch`: reports on the live terminal or as lines until it is stopped.
 
-use std::convert::Infallible;
-use std::future::{Future, pending};
+use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use handshake_agent::Error as AgentError;
+use handshake_agent::model::flow::View;
 use handshake_agent::model::snapshot::Interval;
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
-use crate::command::{attach, out};
+use crate::command::{attach, out, take_snapshot};
+use crate::console::say;
 use crate::error::CommandError;
+use crate::output::{Lane, Patience, ROOM, Target};
 use crate::report::{self, OutputFormat, text::Style};
 use crate::tui;
 
@@ -21,7 +24,6 @@ use crate::tui;
 ///
 /// Failures to attach or to write the report; a lost interface.
 pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
-    let lines = LineReports::new(args);
     let screen = tui::is_available() && args.wants_screen();
     let mut watched = args.watched();
     if screen {
@@ -32,85 +34,144 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(&watched, &plan)?;
+        let mut lines = LineReports::new(args)?;
         let until = args.period.map(|time| Instant::now() + time);
         if screen {
             let options = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, until };
-            let ending = tui::run(&options, &mut session, &mut signals).await?;
+            let ending = tui::run(&options, &lines.lane, &mut session, &mut signals).await?;
             // The closing report is printed after the screen is left; it lists `--top` services.
             session.list_services(args.output.top);
-            return lines.close(&mut session, ending);
+            return lines.close(session, signals, ending).await;
         }
         let pace = Pace { snapshots: Some(args.interval), events: args.output.events, until };
-        let mut lines = lines;
         let ending = session::run(&mut session, &mut signals, pace, &mut lines).await?;
-        lines.close(&mut session, ending)
+        lines.close(session, signals, ending).await
     })
 }
 
 /// Writes reports to stdout as lines of text or JSON.
 struct LineReports<'a> {
     args: &'a WatchArgs,
-    out: report::Output<std::io::Stdout>,
+    lane: Lane,
     style: Style,
+    /// Reports in a row that were left out, because stdout had no room for them.
+    left_out: u64,
+    /// Whether the latest reading failed.
+    missing: bool,
 }
 
 impl<'a> LineReports<'a> {
-    fn new(args: &'a WatchArgs) -> Self {
-        let out = report::Output::to(std::io::stdout());
-        Self { args, out, style: Style::of(&std::io::stdout()) }
+    fn new(args: &'a WatchArgs) -> Result<Self, CommandError> {
+        let lane = Lane::to(Target::stdout()).map_err(out)?;
+        Ok(Self { args, lane, style: Style::of(&io::stdout()), left_out: 0, missing: false })
     }
 
-    /// Writes the closing report and returns the exit code.
-    fn close(mut self, session: &mut Session, ending: Ending) -> Result<u8, CommandError> {
-        self.show_ended(session)?;
-        session.advance()?;
-        let listed = self.args.output.flows.then(|| session.flows());
-        let flows = listed.as_deref().map(|flows| (session.view(), flows));
-        let format = self.args.output.format;
-        report::write_closing(&mut self.out, format, session.last(), flows, self.style).map_err(out)?;
+    /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile; after
+    /// one that has ended the run, the report is written as long as its reader takes it.
+    async fn close(self, mut session: Session, signals: Signals, ending: Ending) -> Result<u8, CommandError> {
+        let Self { args, lane, style, .. } = self;
+        let format = args.output.format;
+        let mut ended = Vec::new();
+        if args.output.events {
+            session.for_each_ended(&mut |flow, view| {
+                // Memory takes all.
+                let _ = report::write_flow(&mut ended, format, view, flow, style);
+                ControlFlow::Continue(())
+            });
+        }
+        take_snapshot(&mut session)?;
+        let (snapshot, flows) = (session.last().clone(), args.output.flows.then(|| session.flows()));
+        drop(session);
+        let signal = signals.release().await;
+        let is_signalled = signal.is_some() || matches!(ending, Ending::Signal(_));
+        let patience = if is_signalled { Patience::ENDING } else { Patience::Endless };
+        let flows = flows.as_deref().map(|flows| (View::of(&snapshot), flows));
+        let written = lane.finish(patience, |to| {
+            to.write_all(&ended)?;
+            report::write_closing(to, format, &snapshot, flows, style)
+        });
+        written.map_err(out)?;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
         }
     }
 
-    /// Writes the attempts that have ended since the last call, in one write because there may be many.
-    fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
-        let Self { args, out: output, style } = self;
+    /// Writes the attempts that have ended since the last call, in one write because there may be many. While
+    /// stdout has no room they stay in the ring; what the ring has no room for is in `lost_events`.
+    fn show_ended(&self, session: &mut Session) -> Result<(), CommandError> {
+        let Self { args, style, .. } = self;
         if !args.output.events {
             return Ok(());
         }
-        let written = output.put(|out| {
+        let mut piece = Vec::new();
+        let written = self.lane.put(|to| {
             let mut written = Ok(());
             session.for_each_ended(&mut |flow, view| {
-                if written.is_ok() {
-                    written = report::write_flow(out, args.output.format, view, flow, *style);
-                }
+                written = report::write_flow(&mut piece, args.output.format, view, flow, *style);
+                let goes_on = written.is_ok() && piece.len() < ROOM;
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
-            written
+            written.and_then(|()| to.write_all(&piece))
         });
-        written.map_err(out)
+        written.map(drop).map_err(out)
+    }
+
+    /// Writes a report of the interval since the snapshot `before`.
+    fn show_report(
+        &mut self,
+        session: &Session,
+        before: &handshake_agent::model::snapshot::Snapshot,
+    ) -> Result<(), CommandError> {
+        let (format, style) = (self.args.output.format, self.style);
+        let interval = Interval::between(before, session.last());
+        let written = self.lane.put(|to| {
+            report::write_report(to, format, session.last(), Some(&interval), style)?;
+            if format == OutputFormat::Text { writeln!(to) } else { Ok(()) }
+        });
+        if written.map_err(out)? {
+            if self.left_out > 0 {
+                say(&format!("stdout is read again; reports left out: {}", self.left_out));
+            }
+            self.left_out = 0;
+        } else {
+            if self.left_out == 0 {
+                say("stdout is not read: reports are left out until it is");
+            }
+            self.left_out += 1;
+        }
+        Ok(())
+    }
+
+    /// Says the first of several readings that failed, and the first that succeeded again.
+    fn say_missed(&mut self, missed: Option<&AgentError>) {
+        match (missed, self.missing) {
+            (Some(error), false) => say(&format!("a snapshot is missed: {error}")),
+            (None, true) => say("snapshots are taken again"),
+            (Some(_), true) | (None, false) => {}
+        }
+        self.missing = missed.is_some();
     }
 }
 
 impl Sink for LineReports<'_> {
-    type Input = Infallible;
+    type Input = ();
     type Error = CommandError;
 
     /// Writes a report of the interval that ends now, except for `-o json`, which has one report at the end.
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.show_ended(session)?;
-        let before = session.advance()?;
-        let format = self.args.output.format;
-        if format != OutputFormat::Json {
-            let interval = Interval::between(&before, session.last());
-            report::write_report(&mut self.out, format, session.last(), Some(&interval), self.style)
-                .map_err(out)?;
-            if format == OutputFormat::Text {
-                self.out.put(|out| writeln!(out)).map_err(out)?;
+        match session.advance() {
+            Ok(before) => {
+                self.say_missed(None);
+                if self.args.output.format != OutputFormat::Json {
+                    self.show_report(session, &before)?;
+                }
             }
+            Err(error) if error.is_passing() => self.say_missed(Some(&error)),
+            Err(error) => return Err(error.into()),
         }
-        Ok(if self.out.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(ControlFlow::Continue(()))
     }
 
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
@@ -118,11 +179,13 @@ impl Sink for LineReports<'_> {
         Ok(EVENTS_EVERY)
     }
 
-    fn input(&mut self) -> impl Future<Output = Infallible> {
-        pending()
+    /// The end of stdout.
+    async fn input(&mut self) {
+        self.lane.ended().await;
     }
 
-    fn handle(&mut self, _: &mut Session, input: Infallible) -> Result<ControlFlow<()>, CommandError> {
-        match input {}
+    fn handle(&mut self, _: &mut Session, (): ()) -> Result<ControlFlow<()>, CommandError> {
+        // An error ends the run as such.
+        self.lane.is_closed().map(|_| ControlFlow::Break(())).map_err(out)
     }
 }

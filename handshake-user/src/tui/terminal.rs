@@ -1,9 +1,9 @@
 //! The terminal: taken for drawing, and restored in every case, even after a panic.
 
-use std::io::{self, Stdout, Write as _, stdout};
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -11,36 +11,40 @@ use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::scene::Scene;
 use super::state::Ui;
 use super::view::draw;
+use crate::output::{Lane, Patience, Target};
 
-/// Whether this process has taken its terminal.
-static OURS: AtomicBool = AtomicBool::new(false);
+/// The output of the terminal that this process has taken.
+static OURS: Mutex<Option<Lane>> = Mutex::new(None);
+/// How long the terminal may take to be restored.
+const PATIENCE: Patience = Patience::Without(Duration::from_millis(250));
 
 /// The alternate screen in raw mode, until it is dropped or the process panics.
 pub(crate) struct Tty {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    lane: Lane,
+    terminal: Terminal<CrosstermBackend<Frames>>,
 }
 
 impl Tty {
-    /// Takes the terminal: raw mode and the alternate screen.
+    /// Takes the terminal, to which `lane` writes: raw mode and the alternate screen.
     ///
     /// # Errors
     ///
     /// Those of the terminal, which is then restored.
-    pub(crate) fn enter() -> io::Result<Self> {
+    pub(crate) fn enter(lane: &Lane) -> io::Result<Self> {
         restore_on_panic();
-        OURS.store(true, Ordering::SeqCst);
+        *ours() = Some(lane.clone());
         let entered = enable_raw_mode()
-            .and_then(|()| execute!(stdout(), EnterAlternateScreen))
-            .and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
+            .and_then(|()| execute!(Frames::of(lane), EnterAlternateScreen))
+            .and_then(|()| Terminal::new(CrosstermBackend::new(Frames::of(lane))));
         match entered {
-            Ok(terminal) => Ok(Self { terminal }),
+            Ok(terminal) => Ok(Self { lane: lane.clone(), terminal }),
             Err(error) => {
                 restore();
                 Err(error)
@@ -48,47 +52,109 @@ impl Tty {
         }
     }
 
-    /// Draws the cells that changed since the last drawing.
+    /// Draws the cells that changed since the last drawing. Returns false, and draws nothing, while the terminal
+    /// has not taken the last drawing.
     ///
     /// # Errors
     ///
-    /// Those of the terminal.
-    pub(crate) fn draw(&mut self, scene: &Scene, ui: &Ui) -> io::Result<()> {
-        self.terminal.draw(|frame| draw(frame.buffer_mut(), scene, ui)).map(drop)
+    /// Those of the terminal, but not that it has gone.
+    pub(crate) fn draw(&mut self, scene: &Scene, ui: &Ui) -> io::Result<bool> {
+        if !self.lane.is_idle() {
+            return Ok(false);
+        }
+        let drawn = self.terminal.draw(|frame| draw(frame.buffer_mut(), scene, ui)).map(|_| true);
+        self.unless_gone(drawn, false)
     }
 
     /// Clears the terminal, so that the next drawing draws every cell.
     ///
     /// # Errors
     ///
-    /// Those of the terminal.
+    /// Those of the terminal, but not that it has gone.
     pub(crate) fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `Terminal::clear`, which asks the terminal for its cursor and waits for the answer.
+        let cleared = execute!(Frames::of(&self.lane), Clear(ClearType::All))
+            .and_then(|()| Terminal::new(CrosstermBackend::new(Frames::of(&self.lane))));
+        let cleared = cleared.map(|terminal| self.terminal = terminal);
+        self.unless_gone(cleared, ())
     }
 
     /// The number of rows.
     ///
     /// # Errors
     ///
-    /// Those of the terminal.
+    /// Those of the terminal, but not that it has gone.
     pub(crate) fn rows(&self) -> io::Result<u16> {
-        Ok(self.terminal.size()?.height)
+        self.unless_gone(self.terminal.size().map(|size| size.height), 0)
+    }
+
+    /// Waits until the terminal has gone or takes no more. Cancel-safe.
+    pub(crate) async fn ended(&self) {
+        self.lane.ended().await;
+    }
+
+    /// Why the terminal takes no more.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing, but not that it has gone.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.lane.is_closed().map(drop)
+    }
+
+    /// An error of a terminal that has gone ends the output, and is none.
+    fn unless_gone<T>(&self, done: io::Result<T>, otherwise: T) -> io::Result<T> {
+        if done.is_err() && Target::stdout().has_hung_up() {
+            self.lane.close();
+            return Ok(otherwise);
+        }
+        done
     }
 }
 
 impl Drop for Tty {
     fn drop(&mut self) {
+        // It writes nothing more when it is dropped.
+        let _ = self.terminal.show_cursor();
         restore();
     }
 }
 
+/// Hands each drawing to the lane as a whole.
+struct Frames {
+    lane: Lane,
+    drawing: Vec<u8>,
+}
+
+impl Frames {
+    fn of(lane: &Lane) -> Self {
+        Self { lane: lane.clone(), drawing: Vec::new() }
+    }
+}
+
+impl Write for Frames {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.drawing.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lane.push(std::mem::take(&mut self.drawing));
+        Ok(())
+    }
+}
+
+fn ours() -> MutexGuard<'static, Option<Lane>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Restores the terminal once. Errors are ignored, because they cannot be shown.
 fn restore() {
-    if OURS.swap(false, Ordering::SeqCst) {
-        let _ = execute!(stdout(), LeaveAlternateScreen, Show);
-        let _ = disable_raw_mode();
-        let _ = stdout().flush();
-    }
+    let Some(lane) = ours().take() else { return };
+    let _ = execute!(Frames::of(&lane), LeaveAlternateScreen, Show);
+    // The line discipline must not echo into the alternate screen.
+    let _ = lane.settle(PATIENCE);
+    let _ = disable_raw_mode();
 }
 
 /// Restores the terminal before a panic's message is printed.
@@ -125,6 +191,7 @@ mod tests {
     use handshake_lab::terminal::Terminal;
 
     use super::Tty;
+    use crate::output::{Lane, Target};
 
     /// Set when this test runs itself on a terminal, to panic there.
     const ON_THE_TERMINAL: &str = "HANDSHAKE_TEST_ON_THE_TERMINAL";
@@ -133,7 +200,8 @@ mod tests {
     #[test]
     fn a_panic_restores_the_terminal() {
         if std::env::var_os(ON_THE_TERMINAL).is_some() {
-            let _tty = Tty::enter().expect("a terminal");
+            let lane = Lane::to(Target::stdout()).expect("a thread");
+            let _tty = Tty::enter(&lane).expect("a terminal");
             panic!("on purpose");
         }
         if skip_without_tool("tmux") {

@@ -119,6 +119,12 @@ fn each_loss_alone_makes_a_report_inexact() {
     let mut fake = Fake::new();
     fake.reading.lost_before_hook = 1;
     assert!(!take(&mut fake, None).is_exact());
+    let mut fake = Fake::new();
+    fake.reading.unreadable_counters = 1;
+    assert!(!take(&mut fake, None).is_exact());
+    let mut fake = Fake::new();
+    fake.reading.missed_snapshots = 1;
+    assert!(!take(&mut fake, None).is_exact());
 
     type Lack = fn(&mut CaptureOrigin);
     let lacks: [(Lack, &str, u64); 5] = [

@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::escape::printable;
+
 /// Columns of the label.
 ///
 /// ```text
@@ -90,7 +92,7 @@ impl Style {
 
 impl Piece {
     pub(super) fn new(text: impl Into<String>, tone: TextTone) -> Self {
-        Self { text: printable(text.into()), tone }
+        Self { text: printable(&text.into()).into_owned(), tone }
     }
 
     pub(super) fn plain(text: impl Into<String>) -> Self {
@@ -133,12 +135,6 @@ fn begin(out: &mut String, style: Style, label: &str) -> usize {
     let blank = LABEL.saturating_sub(length).max(2);
     let _ = write!(out, "{:blank$}", "");
     length + blank
-}
-
-/// Escapes control characters: names of files and programs come from elsewhere and must not control the
-/// terminal.
-fn printable(text: String) -> String {
-    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
 }
 
 #[cfg(test)]

@@ -156,7 +156,10 @@ impl<'a> Comparison<'a> {
 
     fn different_events(&mut self, host_events: &[Event], timed: bool) -> Option<String> {
         let mut drained = Vec::new();
-        self.live.drain_events(&mut |event| drained.push(*event));
+        self.live.drain_events(&mut |event| {
+            drained.push(*event);
+            ControlFlow::Continue(())
+        });
         if drained.len() != host_events.len() {
             return Some(format!(
                 "{} events of the kernel, {} of the host",

@@ -1,0 +1,89 @@
+//! The user who called this program.
+
+use std::env;
+use std::ffi::{CStr, CString, OsString};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt as _;
+use std::ptr;
+
+use rustix::process::geteuid;
+
+/// Most groups of a user (`NGROUPS_MAX`).
+const MOST_GROUPS: usize = 65_536;
+
+/// A user of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: libc::uid_t,
+    pub(crate) gid: libc::gid_t,
+    pub(crate) groups: Vec<libc::gid_t>,
+    /// Name and home directory, if the machine knows the user.
+    pub(crate) known: Option<(OsString, OsString)>,
+}
+
+impl User {
+    /// The user who called this program, which runs as root: who called sudo, or who runs it with the
+    /// set-user-ID bit. `None` if root itself called, or where this program is not root.
+    pub(crate) fn calling() -> Option<Self> {
+        geteuid().is_root().then(caller).flatten().map(|(uid, gid)| Self::of(uid, gid))
+    }
+
+    /// The user with its groups on this machine; at least `gid`.
+    fn of(uid: libc::uid_t, gid: libc::gid_t) -> Self {
+        let (groups, known) = match lookup(uid) {
+            Some((name, home)) => (groups(&name, gid), Some((bytes(name), bytes(home)))),
+            None => (vec![gid], None),
+        };
+        Self { uid, gid, groups, known }
+    }
+}
+
+fn caller() -> Option<(libc::uid_t, libc::gid_t)> {
+    // −1 is no user: to the system it means that the number stays.
+    let number = |name: &str| env::var(name).ok()?.parse::<u32>().ok().filter(|number| *number != u32::MAX);
+    // SAFETY: both take no pointer and cannot fail.
+    let real = unsafe { (libc::getuid(), libc::getgid()) };
+    let sudo = || Some((number("SUDO_UID")?, number("SUDO_GID")?));
+    Some(real).filter(|(uid, _)| *uid != 0).or_else(|| sudo().filter(|(uid, _)| *uid != 0))
+}
+
+/// A user's name and home directory.
+fn lookup(uid: libc::uid_t) -> Option<(CString, CString)> {
+    const ROOM: usize = 16 * 1024;
+    let mut entry = MaybeUninit::<libc::passwd>::uninit();
+    let mut texts = vec![0; ROOM];
+    let mut found = ptr::null_mut();
+    // SAFETY: each pointer is to local memory that outlives the call, and `texts` has `ROOM` bytes.
+    let status =
+        unsafe { libc::getpwuid_r(uid, entry.as_mut_ptr(), texts.as_mut_ptr(), ROOM, &raw mut found) };
+    if status != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: the call succeeded and found the user, so it has filled `entry`, whose strings are in `texts`
+    // and end with 0.
+    unsafe {
+        let entry = entry.assume_init();
+        Some((CStr::from_ptr(entry.pw_name).to_owned(), CStr::from_ptr(entry.pw_dir).to_owned()))
+    }
+}
+
+/// The groups of a user, including `gid`.
+fn groups(name: &CStr, gid: libc::gid_t) -> Vec<libc::gid_t> {
+    let mut room = 64;
+    while room <= MOST_GROUPS {
+        let mut groups = vec![0; room];
+        let mut count = libc::c_int::try_from(room).unwrap_or(libc::c_int::MAX);
+        // SAFETY: `name` ends with 0, and `groups` has room for `count` entries.
+        let fits = unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
+        if fits >= 0 {
+            groups.truncate(usize::try_from(count).unwrap_or(0));
+            return groups;
+        }
+        room *= 4;
+    }
+    vec![gid]
+}
+
+fn bytes(text: CString) -> OsString {
+    OsString::from_vec(text.into_bytes())
+}

@@ -1,0 +1,232 @@
+//! Files that a command writes for its user: written as the calling user, and never through a symbolic link.
+//!
+//! A thread of its own becomes that user, because users are a thread's to the kernel, and because a file may take
+//! for ever to write: a pipe without a reader, a file system that hangs.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+
+use rustix::fs::{Access, access};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::caller::User;
+use crate::output::Patience;
+
+/// The permissions of a new file, of which the umask takes some.
+const MODE: u32 = 0o666;
+
+/// A file that is written at the end. Until then nothing is changed: an earlier file stays as it is.
+pub(crate) struct FileAtEnd {
+    content: Sender<Vec<u8>>,
+    written: Receiver<io::Result<()>>,
+}
+
+impl FileAtEnd {
+    /// Looks whether the file can be written.
+    ///
+    /// # Errors
+    ///
+    /// The calling user may not write it, or it is a folder or a symbolic link.
+    pub(crate) fn prepare(path: &Path) -> io::Result<Self> {
+        let (content, contents) = channel::<Vec<u8>>();
+        let (ready, look) = channel();
+        let inherited = inherited(path)?;
+        let path = path.to_owned();
+        let written = as_caller(move || {
+            let place = match inherited {
+                Some(descriptor) => Ok(Place::Open(descriptor)),
+                None => Place::of(&path),
+            };
+            let place = match place {
+                Ok(place) => place,
+                Err(error) => {
+                    // The receiver waits for one of the two.
+                    let _ = ready.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = ready.send(Ok(()));
+            // Without a content the command has failed, and the file stays.
+            contents.recv().map_or(Ok(()), |content| place.write(&path, &content))
+        })?;
+        match look.recv() {
+            Ok(ready) => ready.map(|()| Self { content, written }),
+            // It could not become the calling user.
+            Err(_) => Err(wait(&written, Patience::Endless).err().unwrap_or_else(|| ErrorKind::Other.into())),
+        }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; [`ErrorKind::TimedOut`] where patience ended.
+    pub(crate) fn write(self, content: Vec<u8>, patience: Patience) -> io::Result<()> {
+        // It waits for the content, or has failed and says so.
+        let _ = self.content.send(content);
+        wait(&self.written, patience)
+    }
+}
+
+/// Writes a new file as the calling user.
+///
+/// # Errors
+///
+/// Those of the file system: there is such a file. [`ErrorKind::TimedOut`] where patience ended.
+pub(crate) fn write_new(path: PathBuf, content: Vec<u8>, patience: Patience) -> io::Result<()> {
+    wait(&as_caller(move || File::create_new(path)?.write_all(&content))?, patience)
+}
+
+fn wait(done: &Receiver<io::Result<()>>, patience: Patience) -> io::Result<()> {
+    let received = match patience {
+        Patience::Endless => done.recv().map_err(RecvTimeoutError::from),
+        Patience::Without(most) => done.recv_timeout(most),
+    };
+    received.unwrap_or_else(|error| {
+        Err(match error {
+            RecvTimeoutError::Timeout => io::Error::new(ErrorKind::TimedOut, "it takes too long"),
+            RecvTimeoutError::Disconnected => ErrorKind::Other.into(),
+        })
+    })
+}
+
+/// Runs `work` on a thread that is the calling user, with that user's groups and without root's capabilities.
+fn as_caller(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Receiver<io::Result<()>>> {
+    let (sender, done) = channel();
+    thread::Builder::new().name("file".to_owned()).spawn(move || {
+        let result = become_caller().and_then(|()| work());
+        // The receiver may have lost its patience.
+        let _ = sender.send(result);
+    })?;
+    Ok(done)
+}
+
+/// Makes this thread the calling user's. The kernel takes the capabilities away with root's user ID.
+fn become_caller() -> io::Result<()> {
+    let Some(user) = User::calling() else { return Ok(()) };
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(gid, gid, gid)?;
+    Ok(set_thread_res_uid(uid, uid, uid)?)
+}
+
+/// How a file is written.
+enum Place {
+    /// Beside its name, and renamed when it is complete. Holds the file of this name, if there is one, for names
+    /// that cannot be renamed to.
+    Beside(Option<File>),
+    /// Over the file's content, where no other file can be made in its folder.
+    Over(File),
+    /// A device, or a pipe, which is opened when there is something to write.
+    Device,
+    /// A descriptor that the calling user has opened.
+    Open(OwnedFd),
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let folder = folder(path);
+        let makes_files = || access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
+        let kind = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) if error.kind() == ErrorKind::NotFound && path.file_name().is_some() => {
+                return makes_files().map(|()| Self::Beside(None));
+            }
+            Err(error) => return Err(error),
+        };
+        if kind.is_symlink() {
+            let linked = "it is a symbolic link, and links are not followed";
+            return Err(io::Error::new(ErrorKind::InvalidInput, linked));
+        }
+        if kind.is_file() {
+            let file = options().open(path)?;
+            return Ok(if makes_files().is_ok() { Self::Beside(Some(file)) } else { Self::Over(file) });
+        }
+        if kind.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        if kind.is_socket() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is a socket"));
+        }
+        access(path, Access::WRITE_OK)?;
+        Ok(Self::Device)
+    }
+
+    fn write(self, path: &Path, content: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Beside(there) => match (write_beside(path, there.as_ref(), content), there) {
+                // A mount point, or another user's file in a folder like /tmp.
+                (Err(error), Some(there)) if is_fixed(&error) => write_over(there, content),
+                (done, _) => done,
+            },
+            Self::Over(file) => write_over(file, content),
+            Self::Device => {
+                let flags = libc::O_NOFOLLOW | libc::O_NOCTTY;
+                OpenOptions::new().write(true).custom_flags(flags).open(path)?.write_all(content)
+            }
+            Self::Open(descriptor) => File::from(descriptor).write_all(content),
+        }
+    }
+}
+
+/// Opens what is there, without changing it and without waiting.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
+fn write_beside(path: &Path, there: Option<&File>, content: &[u8]) -> io::Result<()> {
+    let mode =
+        there.map_or(Ok(MODE), |file| Ok::<_, io::Error>(file.metadata()?.permissions().mode() & 0o777))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".handshake-")
+        .suffix(".tmp")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(folder(path))?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn write_over(mut file: File, content: &[u8]) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn is_fixed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM | libc::EACCES | libc::EXDEV))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// A duplicate of the descriptor that the path names, as `/dev/stdout`, and `/dev/fd/63` of a shell's `>(…)`.
+/// Opening such a path anew could give more than the descriptor does.
+fn inherited(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let number = match path.to_str() {
+        Some("/dev/stdout") => Some(1),
+        Some("/dev/stderr") => Some(2),
+        Some(path) => {
+            let number = path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"));
+            number.and_then(|number| number.parse::<u16>().ok()).map(i32::from)
+        }
+        None => None,
+    };
+    let duplicate = number.map(|number| {
+        // SAFETY: it is used for this call alone, which fails if there is no such descriptor.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
+    });
+    Ok(duplicate.transpose()?)
+}
