@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
 
-/// Bytes that may wait in a lane before it takes no more. One piece is handed over as a whole, so that at most a
+/// Bytes that may wait in a lane before it takes no more. A piece is handed over as a whole, so that at most a
 /// piece more waits.
-pub(crate) const ROOM: usize = 4 << 20;
+const ROOM: usize = 1 << 20;
+/// A piece of many parts, as of ended attempts, ends once it has this many bytes.
+pub(crate) const PIECE: usize = 4 << 20;
 /// Bytes of one write: the capacity of a pipe. A write that has returned is progress.
 const STEP: usize = 64 << 10;
 

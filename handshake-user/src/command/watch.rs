@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use handshake_agent::Error as AgentError;
 use handshake_agent::model::flow::View;
-use handshake_agent::model::snapshot::Interval;
+use handshake_agent::model::snapshot::{Interval, Snapshot};
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::cli::WatchArgs;
 use crate::command::{attach, out, take_snapshot};
 use crate::console::say;
 use crate::error::CommandError;
-use crate::output::{Lane, Patience, ROOM, Target};
+use crate::output::{Lane, PIECE, Patience, Target};
 use crate::report::{self, OutputFormat, text::Style};
 use crate::tui;
 
@@ -109,7 +109,7 @@ impl<'a> LineReports<'a> {
             let mut written = Ok(());
             session.for_each_ended(&mut |flow, view| {
                 written = report::write_flow(&mut piece, args.output.format, view, flow, *style);
-                let goes_on = written.is_ok() && piece.len() < ROOM;
+                let goes_on = written.is_ok() && piece.len() < PIECE;
                 if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             written.and_then(|()| to.write_all(&piece))
@@ -118,11 +118,7 @@ impl<'a> LineReports<'a> {
     }
 
     /// Writes a report of the interval since the snapshot `before`.
-    fn show_report(
-        &mut self,
-        session: &Session,
-        before: &handshake_agent::model::snapshot::Snapshot,
-    ) -> Result<(), CommandError> {
+    fn show_report(&mut self, session: &Session, before: &Snapshot) -> Result<(), CommandError> {
         let (format, style) = (self.args.output.format, self.style);
         let interval = Interval::between(before, session.last());
         let written = self.lane.put(|to| {

@@ -40,8 +40,9 @@ impl Tty {
     pub(crate) fn enter(lane: &Lane) -> io::Result<Self> {
         restore_on_panic();
         *ours() = Some(lane.clone());
+        let mut frames = Frames::of(lane);
         let entered = enable_raw_mode()
-            .and_then(|()| execute!(Frames::of(lane), EnterAlternateScreen))
+            .and_then(|()| execute!(frames, EnterAlternateScreen))
             .and_then(|()| Terminal::new(CrosstermBackend::new(Frames::of(lane))));
         match entered {
             Ok(terminal) => Ok(Self { lane: lane.clone(), terminal }),
@@ -73,7 +74,8 @@ impl Tty {
     /// Those of the terminal, but not that it has gone.
     pub(crate) fn forget(&mut self) -> io::Result<()> {
         // Not `Terminal::clear`, which asks the terminal for its cursor and waits for the answer.
-        let cleared = execute!(Frames::of(&self.lane), Clear(ClearType::All))
+        let mut frames = Frames::of(&self.lane);
+        let cleared = execute!(frames, Clear(ClearType::All))
             .and_then(|()| Terminal::new(CrosstermBackend::new(Frames::of(&self.lane))));
         let cleared = cleared.map(|terminal| self.terminal = terminal);
         self.unless_gone(cleared, ())
@@ -151,7 +153,8 @@ fn ours() -> MutexGuard<'static, Option<Lane>> {
 /// Restores the terminal once. Errors are ignored, because they cannot be shown.
 fn restore() {
     let Some(lane) = ours().take() else { return };
-    let _ = execute!(Frames::of(&lane), LeaveAlternateScreen, Show);
+    let mut frames = Frames::of(&lane);
+    let _ = execute!(frames, LeaveAlternateScreen, Show);
     // The line discipline must not echo into the alternate screen.
     let _ = lane.settle(PATIENCE);
     let _ = disable_raw_mode();
