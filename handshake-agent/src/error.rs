@@ -7,7 +7,7 @@ use handshake_capture::CaptureError;
 
 use crate::hook::{Direction, Hook};
 
-pub use live::LiveError;
+pub use live::{LiveError, passes};
 
 /// Why attaching or reading failed.
 #[derive(Debug, thiserror::Error)]
@@ -118,9 +118,10 @@ impl Error {
 
     /// Whether it is of one reading only, and the next may succeed.
     #[must_use]
-    pub const fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Live(error) => error.is_passing(),
+            Self::System { source, .. } => passes(source),
             Self::TooManyInterfaces { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
@@ -130,8 +131,7 @@ impl Error {
             | Self::Permission { .. }
             | Self::LostInterface(_)
             | Self::Capture(_)
-            | Self::Settings(_)
-            | Self::System { .. } => false,
+            | Self::Settings(_) => false,
         }
     }
 

@@ -42,7 +42,7 @@ Examples:
 
 Exit codes:
   0  done                                       3  inconclusive: data was lost
-  1  an expectation or the command failed       4  cannot load or attach
+  1  an expectation or the command failed       4  cannot load, attach or write
   2  usage, or an unreadable input file         5  permission";
 
 const CHECK_HELP: &str = "\
@@ -61,7 +61,7 @@ Examples:
 
 Exit codes:
   0  every expectation was met                  3  inconclusive: data was lost, or nothing ran
-  1  an expectation or the command failed       4  cannot load or attach
+  1  an expectation or the command failed       4  cannot load, attach or write
   2  usage, an invalid expression or command    5  permission
   130, 143  interrupted";
 

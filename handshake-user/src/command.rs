@@ -23,15 +23,19 @@ fn attach(options: &Options, plan: &Plan) -> Result<Session, CommandError> {
     Ok(session)
 }
 
-/// Takes a snapshot that a command cannot do without. A reading that fails for the moment is repeated for a
-/// second.
+/// Takes a snapshot that a command cannot do without.
 fn take_snapshot(session: &mut Session) -> Result<(), AgentError> {
+    patiently(AgentError::is_passing, || session.advance().map(drop))
+}
+
+/// Repeats a reading that fails for the moment, for a second.
+fn patiently<T, E>(is_passing: impl Fn(&E) -> bool, mut read: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     const PAUSE: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
-        match session.advance() {
-            Err(error) if error.is_passing() && Instant::now() < deadline => sleep(PAUSE),
-            taken => return taken.map(drop),
+        match read() {
+            Err(error) if is_passing(&error) && Instant::now() < deadline => sleep(PAUSE),
+            done => return done,
         }
     }
 }

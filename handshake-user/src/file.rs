@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 
 use rustix::fs::{Access, access};
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::caller::User;
@@ -32,7 +32,7 @@ impl FileAtEnd {
     ///
     /// # Errors
     ///
-    /// The calling user may not write it, or it is a folder or a symbolic link.
+    /// The calling user may not write it, which the error says; or it is a folder or a symbolic link.
     pub(crate) fn prepare(path: &Path) -> io::Result<Self> {
         let (content, contents) = channel::<Vec<u8>>();
         let (ready, look) = channel();
@@ -41,7 +41,7 @@ impl FileAtEnd {
         let written = as_caller(move || {
             let place = match inherited {
                 Some(descriptor) => Ok(Place::Open(descriptor)),
-                None => Place::of(&path),
+                None => Place::of(&path).map_err(for_caller),
             };
             let place = match place {
                 Ok(place) => place,
@@ -115,6 +115,15 @@ fn become_caller() -> io::Result<()> {
     set_thread_groups(&groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     Ok(set_thread_res_uid(uid, uid, uid)?)
+}
+
+/// Root may write what the calling user may not: the error names this thread's user.
+fn for_caller(error: io::Error) -> io::Error {
+    let uid = geteuid();
+    if error.kind() != ErrorKind::PermissionDenied || uid.is_root() {
+        return error;
+    }
+    io::Error::new(error.kind(), format!("{error} (as user {})", uid.as_raw()))
 }
 
 /// How a file is written.

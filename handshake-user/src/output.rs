@@ -159,8 +159,10 @@ pub(crate) struct Lane(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// The queue has changed, or has ended.
-    changed: Condvar,
+    /// There is a piece to write, or the lane has ended.
+    fed: Condvar,
+    /// A write has returned, or the lane has ended.
+    progress: Condvar,
     ended: Notify,
 }
 
@@ -171,6 +173,8 @@ struct Queue {
     waiting: usize,
     /// Writes that have returned.
     steps: u64,
+    /// Calls that wait for progress.
+    watchers: usize,
     end: Option<End>,
 }
 
@@ -260,7 +264,7 @@ impl Lane {
         if queue.end.is_none() && !piece.is_empty() {
             queue.waiting += piece.len();
             queue.pieces.push_back(piece);
-            self.0.changed.notify_all();
+            self.0.fed.notify_one();
         }
     }
 
@@ -305,6 +309,13 @@ impl Lane {
     }
 
     fn wait(&self, patience: Patience, until: impl Fn(&Queue) -> bool) -> io::Result<()> {
+        self.0.lock().watchers += 1;
+        let waited = self.watch(patience, until);
+        self.0.lock().watchers -= 1;
+        waited
+    }
+
+    fn watch(&self, patience: Patience, until: impl Fn(&Queue) -> bool) -> io::Result<()> {
         let mut queue = self.0.lock();
         let mut progress = (queue.steps, Instant::now());
         loop {
@@ -316,14 +327,14 @@ impl Lane {
                 progress = (queue.steps, Instant::now());
             }
             queue = match patience {
-                Patience::Endless => self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Patience::Endless => self.0.progress.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Patience::Without(most) => {
                     let left = most.saturating_sub(progress.1.elapsed());
                     if left.is_zero() {
                         let lost = format!("not read: {} bytes are left out", queue.waiting);
                         return Err(io::Error::new(ErrorKind::TimedOut, lost));
                     }
-                    let waited = self.0.changed.wait_timeout(queue, left);
+                    let waited = self.0.progress.wait_timeout(queue, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -349,7 +360,8 @@ impl Shared {
         queue.pieces.clear();
         queue.waiting = 0;
         drop(queue);
-        self.changed.notify_all();
+        self.fed.notify_all();
+        self.progress.notify_all();
         self.ended.notify_waiters();
     }
 
@@ -365,7 +377,9 @@ impl Shared {
                 let mut queue = self.lock();
                 queue.steps += 1;
                 queue.waiting = queue.waiting.saturating_sub(step.len());
-                self.changed.notify_all();
+                if queue.watchers > 0 {
+                    self.progress.notify_all();
+                }
             }
         }
     }
@@ -380,7 +394,7 @@ impl Shared {
             if let Some(piece) = queue.pieces.pop_front() {
                 return Some(piece);
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.fed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

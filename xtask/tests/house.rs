@@ -23,7 +23,10 @@ const FLOORS: [(&str, &[&str]); 3] = [
     ),
     (
         "handshake-user",
-        &["command", "cli", "tui", "error", "report", "check", "console", "duration", "number", "time"],
+        &[
+            "command", "cli", "tui", "error", "report", "check", "file", "console", "output", "caller",
+            "escape", "duration", "number", "time",
+        ],
     ),
 ];
 

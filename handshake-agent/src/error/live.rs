@@ -122,11 +122,7 @@ impl LiveError {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) if log.is_empty() => Self::Permission { what },
             Some(libc::ENOMEM | libc::E2BIG) if log.is_empty() && bytes > 0 => Self::Memory { what, bytes },
-            Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::EINTR)
-                if log.is_empty() =>
-            {
-                Self::Passing { what, source }
-            }
+            _ if passes(&source) && log.is_empty() => Self::Passing { what, source },
             _ => Self::Kernel { what, source, log },
         }
     }
@@ -170,6 +166,13 @@ impl LiveError {
             None => Self::Damaged(format!("{name}: {}", chain(&error))),
         }
     }
+}
+
+/// Whether the system lacked something for a moment: descriptors, memory or time. The next call may succeed.
+#[must_use]
+pub fn passes(error: &io::Error) -> bool {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM, libc::EINTR];
+    error.raw_os_error().is_some_and(|errno| passing.contains(&errno))
 }
 
 fn layout_name(found: Option<u64>) -> String {

@@ -1,6 +1,7 @@
 //! Errors of a check: faults found before anything is measured, and refusals of the system.
 
 use handshake_agent::Error as AgentError;
+use handshake_agent::error::passes;
 
 use super::ParseError;
 
@@ -32,6 +33,15 @@ pub(crate) enum CheckError {
 }
 
 impl CheckError {
+    /// Whether the next attempt may succeed.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Agent(error) => error.is_passing(),
+            Self::System { source, .. } => passes(source),
+            Self::Expectation(_) | Self::Command { .. } => false,
+        }
+    }
+
     /// Maps an I/O error, for `map_err`. `what` is the failed action in lower case: `read the addresses`.
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what: what.into(), source }

@@ -27,7 +27,7 @@ use crate::check::{
     NetAccount, NetCounters, Reason, Running, Status, list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, out, take_snapshot};
+use crate::command::{attach, out, patiently, take_snapshot};
 use crate::console::{self, say};
 use crate::error::CommandError;
 use crate::file::FileAtEnd;
@@ -105,7 +105,7 @@ impl CheckInProgress<'_> {
     ) -> Result<u8, CommandError> {
         // The kernel's counters are read before the first snapshot and after the last. Their time covers that
         // of the snapshots, so what they lack did not happen.
-        let before = NetCounters::read()?;
+        let before = patiently(CheckError::is_passing, NetCounters::read)?;
         let started = self.snapshot()?;
         let mut ending = self.observe().await?;
         let ended = self.snapshot()?;
@@ -181,13 +181,13 @@ impl CheckInProgress<'_> {
         window: &JudgedWindow,
         before: &NetCounters,
     ) -> Result<Option<NetAccount>, CommandError> {
-        let own = Addresses::read()?;
+        let own = patiently(CheckError::is_passing, Addresses::read)?;
         let is_end =
             |flow: &Flow| [Side::Initiator, Side::Responder].iter().any(|side| own.has(flow.end(*side).ip()));
         if !self.session.has_flow(is_end) {
             return Ok(None);
         }
-        let counts = NetCounters::read()?.since(before);
+        let counts = patiently(CheckError::is_passing, NetCounters::read)?.since(before);
         Ok(Some(NetAccount::between(&window.started, &window.settled, counts, &own)))
     }
 }

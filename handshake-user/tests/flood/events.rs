@@ -9,7 +9,7 @@ use handshake_lab::census::Census;
 use handshake_lab::flood::{Flood, FloodKind};
 use handshake_lab::tcp::Listener;
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, Pair, skip_unless_privileged};
+use handshake_lab::{Family, Pair, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
@@ -67,6 +67,28 @@ fn events_that_exceed_the_ring_are_counted_as_lost() -> Result<()> {
     Ok(())
 }
 
+/// While stdout is not read, ended attempts wait in the ring, and what it has no room for is counted: nothing is
+/// left out in silence.
+#[test]
+fn events_that_are_not_read_are_counted_as_lost() -> Result<()> {
+    /// The command, and a reader that begins late.
+    const READ_LATE: &str = "exec \"$0\" \"$@\" > >(sleep 8; exec cat)";
+    if skip_unless_privileged() || skip_without_tool("bash") {
+        return Ok(());
+    }
+    let _alone = alone();
+    let pair = Pair::new()?;
+    let mut stage = Stage::open_as(&pair, &["bash", "-c", READ_LATE])?;
+    stage.refuse(2 * TOO_MANY)?;
+    stage.await_reader()?;
+    ensure!(stage.agent.stderr().contains("stdout is not read"), "{}", stage.agent.stderr());
+    stage.refuse(SOME)?;
+    stage.await_reader()?;
+    let last = stage.check()?;
+    ensure!(figure(&last, "lost_events") > 0 && last["exact"] == false, "{last}");
+    Ok(())
+}
+
 /// The command with `--events`, and a flood of attempts that are refused at once.
 struct Stage<'a> {
     agent: Agent,
@@ -78,13 +100,21 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn open(pair: &'a Pair) -> Result<Self> {
+        Self::open_as(pair, &[])
+    }
+
+    /// Opens it with the command behind these words.
+    fn open_as(pair: &'a Pair, before: &[&str]) -> Result<Self> {
         let path = pair.path(Family::V4);
         Flood::open(&path)?;
         let deaf = Listener::deaf(&path, 0)?;
         // A table small enough that its scan leaves the reader time for the ring.
         let words = ["--events", "--interval", "200ms", "--max-flows", "65536"];
-        let words = [&["-i", DEVICE, "--hook", "xdp-native"][..], &words].concat();
-        let agent = Agent::start(&pair.server, HANDSHAKE, &words)?;
+        let words = [&["-o", "jsonl", "-i", DEVICE, "--hook", "xdp-native"][..], &words].concat();
+        let all = [before, &[HANDSHAKE, "watch"], &words].concat();
+        let mut command = pair.server.command(all[0]);
+        command.args(&all[1..]);
+        let agent = Agent::attach(command, 1)?;
         let census = Census::dropping(&pair.server, DEVICE)?;
         let flood = Flood::new(&path, deaf.address(), FloodKind::Refused)?;
         Ok(Self { agent, flood, census, _deaf: deaf, began: Instant::now() })
