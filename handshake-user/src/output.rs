@@ -83,10 +83,11 @@ impl Target {
         if self.is_terminal && error.raw_os_error() == Some(libc::EIO) {
             return ErrorKind::BrokenPipe.into();
         }
-        match error.kind() {
-            ErrorKind::BrokenPipe | ErrorKind::Interrupted => error,
-            kind => io::Error::new(kind, format!("{}: {error}", self.path())),
+        // An interrupted write is repeated.
+        if is_closed(&error) || error.kind() == ErrorKind::Interrupted {
+            return error;
         }
+        io::Error::new(error.kind(), format!("{}: {error}", self.path()))
     }
 }
 
@@ -260,8 +261,11 @@ impl Lane {
 
     /// Hands a piece over. Nothing is written after the output has ended.
     pub(crate) fn push(&self, piece: Vec<u8>) {
+        if piece.is_empty() {
+            return;
+        }
         let mut queue = self.0.lock();
-        if queue.end.is_none() && !piece.is_empty() {
+        if queue.end.is_none() {
             queue.waiting += piece.len();
             queue.pieces.push_back(piece);
             self.0.fed.notify_one();

@@ -119,10 +119,8 @@ struct LiveScreen {
 enum ScreenInput {
     /// A key or a new size; `None` if the terminal was closed.
     Terminal(Option<Event>),
-    /// It is time to draw the attempts that ended since.
+    /// It is time to draw the attempts that ended since, and to look whether the terminal is still there.
     Redraw,
-    /// The terminal has gone, or takes no more.
-    Ended,
 }
 
 impl Sink for LiveScreen {
@@ -160,7 +158,6 @@ impl Sink for LiveScreen {
     async fn input(&mut self) -> ScreenInput {
         tokio::select! {
             biased;
-            () = self.tty.ended() => ScreenInput::Ended,
             event = self.input.recv() => ScreenInput::Terminal(event),
             _ = self.redraws.tick() => ScreenInput::Redraw,
         }
@@ -174,8 +171,10 @@ impl Sink for LiveScreen {
                     return Ok(ControlFlow::Break(()));
                 }
             }
+            ScreenInput::Redraw if self.tty.has_gone().map_err(drawing)? => {
+                return Ok(ControlFlow::Break(()));
+            }
             ScreenInput::Redraw => self.show_ended(),
-            ScreenInput::Ended => return self.tty.check().map(|()| ControlFlow::Break(())).map_err(drawing),
         }
         Ok(ControlFlow::Continue(()))
     }

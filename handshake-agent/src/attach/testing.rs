@@ -48,7 +48,10 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
 /// set.
 fn skipped(why: &str) {
     let line = format!("skipped: {why}");
-    eprintln!("{line}");
+    #[expect(clippy::print_stderr, reason = "the test's output")]
+    {
+        eprintln!("{line}");
+    }
     if let Some(path) = std::env::var_os("HANDSHAKE_SKIP_LOG") {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(path);
         writeln!(log.expect("the skip log can be opened"), "{line}").expect("the skip log can be written");

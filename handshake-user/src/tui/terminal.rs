@@ -90,18 +90,13 @@ impl Tty {
         self.unless_gone(self.terminal.size().map(|size| size.height), 0)
     }
 
-    /// Waits until the terminal has gone or takes no more. Cancel-safe.
-    pub(crate) async fn ended(&self) {
-        self.lane.ended().await;
-    }
-
-    /// Why the terminal takes no more.
+    /// Whether a drawing found that the terminal has gone.
     ///
     /// # Errors
     ///
     /// Those of writing, but not that it has gone.
-    pub(crate) fn check(&self) -> io::Result<()> {
-        self.lane.is_closed().map(drop)
+    pub(crate) fn has_gone(&self) -> io::Result<bool> {
+        self.lane.is_closed()
     }
 
     /// An error of a terminal that has gone ends the output, and is none.
