@@ -11,6 +11,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
+use handshake_common::flow::Family;
 use handshake_common::masked;
 use handshake_common::wire::{
     Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote, sealed, sum_by, sum_of_part,
@@ -24,9 +25,9 @@ const FROM_NETWORK_HEADER: u32 = 1;
 pub(crate) trait Context: Copy {
     /// Bytes of the frame, beyond the linear part too. At XDP that is a helper's answer, and expensive.
     fn frame_length(self) -> u32;
-    /// Does the frame hold a TCP segment with a wrong checksum? `raw` as in [`parse_skb`]. A super-packet's
-    /// is not there yet, or was the segments' own.
-    fn has_wrong_checksum(self, raw: bool) -> bool;
+    /// Does the frame hold a TCP segment with a wrong checksum? A super-packet's is not there yet, or was the
+    /// segments' own.
+    fn has_wrong_checksum(self) -> bool;
 }
 
 impl Context for *mut xdp_md {
@@ -37,7 +38,7 @@ impl Context for *mut xdp_md {
     }
 
     #[inline(always)]
-    fn has_wrong_checksum(self, _raw: bool) -> bool {
+    fn has_wrong_checksum(self) -> bool {
         xdp_checksum(self) != 0
     }
 }
@@ -50,13 +51,14 @@ impl Context for *mut __sk_buff {
     }
 
     #[inline(always)]
-    fn has_wrong_checksum(self, raw: bool) -> bool {
+    fn has_wrong_checksum(self) -> bool {
         // SAFETY: as above.
         let is_super = unsafe { (*self).gso_size } != 0;
         if is_super {
             return false;
         }
-        if raw { network_checksum(self) != 0 } else { skb_checksum(self) != 0 }
+        // Where the kernel says that it is IP, it says where that begins too.
+        if ip_family(self) != 0 { network_checksum(self) != 0 } else { skb_checksum(self) != 0 }
     }
 }
 
@@ -146,19 +148,27 @@ pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
 }
 
 /// Parses a frame at TC. `raw`: it has no link header, or not where `data` says.
+///
+/// The link header may be missing without that being known: a generic XDP program that came later makes the kernel
+/// copy the frame (`skb_pp_cow_data` in net/core/skbuff.c), and the copy begins at the IP header. So where the kernel
+/// says that a frame is IP, and there is none of that family behind a link header, it is read from the IP header.
 #[inline(always)]
 pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
-    if raw && is_ip(ctx) {
-        skb_network(ctx, packet);
-        return;
-    }
+    let family = ip_family(ctx);
     if raw {
-        *packet = Packet { class: Class::NonIp as u8, ..Packet::unread(0, 1) };
+        if family == 0 {
+            *packet = Packet { class: Class::NonIp as u8, ..Packet::unread(0, 1) };
+            return;
+        }
+        skb_network(ctx, packet);
         return;
     }
     skb_linear(ctx, packet);
     if Linear::skb(ctx).goes_on(packet) {
         skb_copied(ctx, packet);
+    }
+    if family != 0 && packet.family != family {
+        skb_network(ctx, packet);
     }
 }
 
@@ -175,13 +185,17 @@ pub(crate) fn clear(packet: &mut Packet) {
     }
 }
 
-/// Does the kernel say that what begins at the network header is IP? Of a frame without a link header
-/// nothing else says so: ARP would be taken for a wrong version.
+/// The family of what begins at the network header, as the kernel says; 0: it is not IP. Of a frame without a link
+/// header nothing else says so: ARP would be taken for a wrong version.
 #[inline(always)]
-fn is_ip(ctx: *mut __sk_buff) -> bool {
+pub(crate) fn ip_family(ctx: *mut __sk_buff) -> u8 {
     // SAFETY: the context is the program's own.
     let protocol = unsafe { (*ctx).protocol } as u16;
-    matches!(u16::from_be(protocol), 0x0800 | 0x86dd)
+    match u16::from_be(protocol) {
+        0x0800 => Family::V4 as u8,
+        0x86dd => Family::V6 as u8,
+        _ => 0,
+    }
 }
 
 /// Defines a parser as a global function: the verifier checks it once, for any arguments,

@@ -7,7 +7,7 @@ use handshake_common::abi::{option, point};
 use handshake_common::engine::{self, FastPath, Platform, StepResult};
 use handshake_common::flow::Family;
 use handshake_common::table::{Slot4, Slot6};
-use handshake_common::wire::{Packet, ParseOnly, note, parse_plain4, parse_plain6};
+use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
 use crate::maps::Kernel;
@@ -88,7 +88,8 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     let mut is_read = false;
     if !is_raw(&kernel, point) && (segments != 0 || segment_size(ctx) == 0) {
         let mut packet = Packet::unread(point, segments.max(1));
-        if parse_plain4(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
+        let fast = WithLink { sink: FastPath::<_, Slot4>::new(&kernel), says_ip: frame::ip_family(ctx) != 0 };
+        if parse_plain4(&Linear::skb(ctx), &mut packet, fast) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
@@ -104,10 +105,38 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     explain();
 }
 
+/// A sink of frames at TC, whose link header may be missing ([`frame::parse_skb`]): where the kernel says IP, "neither
+/// IP nor tagged" is for the general path.
+struct WithLink<S> {
+    sink: S,
+    says_ip: bool,
+}
+
+impl<S: PacketSink> PacketSink for WithLink<S> {
+    #[inline(always)]
+    fn ack(self, packet: &mut Packet) -> bool {
+        self.sink.ack(packet)
+    }
+
+    #[inline(always)]
+    fn udp(self, packet: &mut Packet) -> bool {
+        self.sink.udp(packet)
+    }
+
+    #[inline(always)]
+    fn other(self, packet: &mut Packet, class: Class) -> bool {
+        (class as u8 != Class::NonIp as u8 || !self.says_ip) && self.sink.other(packet, class)
+    }
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
     let Some(kernel) = Kernel::new() else { return 1 };
+    // Without its link header an IPv4 frame may look like IPv6 behind one.
+    if frame::ip_family(ctx) != Family::V6 as u8 {
+        return 0;
+    }
     let mut packet = Packet::unread(point as u8, segments as u16);
     parse_plain6(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
@@ -131,9 +160,9 @@ macro_rules! verify {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $name(ctx: *mut $ctx) -> i32 {
-            let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
+            let Some(packet) = packet::packet() else { return 0 };
             let comes_in = packet.point & 1 == 0;
-            if comes_in && packet.has_checksum() && ctx.has_wrong_checksum(is_raw(&kernel, packet.point)) {
+            if comes_in && packet.has_checksum() && ctx.has_wrong_checksum() {
                 packet.note = note::BAD_CHECKSUM;
             }
             0
