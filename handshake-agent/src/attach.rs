@@ -1,34 +1,35 @@
 //! Chooses a hook for each interface, with its reason, and attaches the programs to it.
 //!
 //! [`survey`] reads what the interfaces are, [`plan()`] decides, and [`attach`] attaches. The [`Attached`]
-//! that it returns keeps the programs on their hooks until it is dropped. When the process dies, the kernel
-//! detaches everything except clsact filters; the next start removes those.
+//! that it returns keeps the programs on their hooks until it is dropped, and looks whether they still are. When
+//! the process dies, the kernel detaches everything except clsact filters; the next start removes those.
 
 pub mod bpf;
 pub mod capability;
+mod claim;
 pub mod clsact;
 mod features;
 pub mod interface;
 mod netlink;
 mod plan;
 mod promisc;
+mod tcx;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod xdp;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use aya::Ebpf;
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::xdp::XdpLink;
-use aya::programs::{
-    LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TcError, Xdp, XdpError, XdpMode,
-};
+use aya::programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp, XdpMode};
 
 use crate::error::Error;
 use crate::hook::{Direction, Hook};
@@ -38,7 +39,11 @@ use plan::HookStep;
 pub use plan::{Facts, Plan, PlannedInterface, plan};
 pub use promisc::Promisc;
 
-use netlink::Refusal;
+use clsact::ClsactGuard;
+use netlink::{Netlink, Refusal};
+use tcx::TcxGuard;
+use watch::{Guard, GuardedHook, WatchedHooks};
+use xdp::XdpGuard;
 
 /// Name of the program for XDP hooks.
 const XDP: &str = "handshake_xdp";
@@ -48,13 +53,6 @@ const INGRESS: &str = "handshake_ingress";
 const EGRESS: &str = "handshake_egress";
 
 impl Direction {
-    const fn tc(self) -> TcAttachType {
-        match self {
-            Self::Ingress => TcAttachType::Ingress,
-            Self::Egress => TcAttachType::Egress,
-        }
-    }
-
     const fn classifier(self) -> &'static str {
         match self {
             Self::Ingress => INGRESS,
@@ -88,7 +86,11 @@ fn facts_of(info: InterfaceInfo) -> Result<Facts, Error> {
 pub struct Attached {
     /// The interfaces, in the order of the plan.
     pub interfaces: Vec<AttachedInterface>,
-    guards: Vec<Guard>,
+    /// The same with the guards of their hooks.
+    watched: Vec<WatchedHooks>,
+    /// By program id: other agents see by these that the program is handshake's.
+    claims: BTreeMap<u32, UnixDatagram>,
+    netlink: Option<Netlink>,
 }
 
 /// An interface with our programs on it.
@@ -113,14 +115,6 @@ impl fmt::Display for AttachedInterface {
         let ids: Vec<String> = self.program_ids.iter().map(u32::to_string).collect();
         write!(f, "{}: ingress {}{egress} (programs {})", self.info.name, self.ingress, ids.join(", "))
     }
-}
-
-/// Keeps one program on one hook; dropping it detaches the program.
-#[derive(Debug)]
-enum Guard {
-    Xdp { _link: XdpLink },
-    Tcx { _link: SchedClassifierLink },
-    Clsact { _attachment: clsact::Attachment },
 }
 
 /// Why a program could not be attached to a hook.
@@ -148,8 +142,10 @@ pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<
     load_ahead(bpf, plan)?;
     let mut attached = Attached::default();
     for planned in &plan.interfaces {
-        let mut attaching = Attaching { bpf, say, planned, guards: &mut attached.guards };
-        attached.interfaces.push(attaching.interface()?);
+        let mut attaching = Attaching { bpf, say, planned, hooks: Vec::new(), claims: &mut attached.claims };
+        let interface = attaching.interface()?;
+        attached.watched.push(WatchedHooks::new(&interface.info, attaching.hooks));
+        attached.interfaces.push(interface);
     }
     Ok(attached)
 }
@@ -176,7 +172,8 @@ struct Attaching<'a> {
     bpf: &'a mut Ebpf,
     say: &'a mut dyn FnMut(&str),
     planned: &'a PlannedInterface,
-    guards: &'a mut Vec<Guard>,
+    hooks: Vec<GuardedHook>,
+    claims: &'a mut BTreeMap<u32, UnixDatagram>,
 }
 
 /// A hook with our program on it.
@@ -222,7 +219,7 @@ impl Attaching<'_> {
             if let Some(warning) = before_touching(info, step.hook) {
                 self.tell(&warning);
             }
-            match attach_hook(self.bpf, info, step.hook, direction) {
+            match self.attach_hook(step.hook, direction) {
                 Ok(on) => return Ok(self.took(*step, direction, on)),
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Refused(refusal)) if self.planned.named && direction == Direction::Ingress => {
@@ -237,12 +234,43 @@ impl Attaching<'_> {
         Err(Error::NoHook { interface: info.name.clone(), direction, kernel: refusals.join("; ") })
     }
 
-    fn took(&mut self, step: HookStep, direction: Direction, (guard, id): (Guard, u32)) -> TakenHook {
+    fn took(
+        &mut self,
+        step: HookStep,
+        direction: Direction,
+        (guard, id): (Box<dyn Guard>, u32),
+    ) -> TakenHook {
         let info = &self.planned.info;
-        self.guards.push(guard);
+        self.hooks.push(GuardedHook { direction, hook: step.hook, guard });
         self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
         let before_ours = before_ours(info, step.hook, direction, id);
         TakenHook { hook: step.hook, program_id: id, before_ours }
+    }
+
+    /// Attaches one program to one hook. Returns its guard and its id.
+    fn attach_hook(&mut self, hook: Hook, direction: Direction) -> Result<(Box<dyn Guard>, u32), Failure> {
+        let info = &self.planned.info;
+        let (program, id) = if hook.is_xdp() {
+            let program: &mut Xdp = loaded(self.bpf, XDP)?;
+            descriptor_and_id(program.fd(), program.info())?
+        } else {
+            let program: &mut SchedClassifier = loaded(self.bpf, direction.classifier())?;
+            descriptor_and_id(program.fd(), program.info())?
+        };
+        // Before the hook: an agent that looks on must not take it for another's. Without the claim it does that.
+        if !self.claims.contains_key(&id) {
+            self.claims.extend(claim::program(id).ok().map(|claim| (id, claim)));
+        }
+        let index = info.index;
+        let guard: Box<dyn Guard> = match hook {
+            Hook::XdpNative => {
+                Box::new(XdpGuard::attach(program, id, info, XdpMode::Driver).map_err(refused)?)
+            }
+            Hook::XdpGeneric => Box::new(XdpGuard::attach(program, id, info, XdpMode::Skb).map_err(refused)?),
+            Hook::Tcx => Box::new(TcxGuard::attach(program, id, index, direction).map_err(refused)?),
+            Hook::Clsact => Box::new(ClsactGuard::attach(program, id, index, direction).map_err(refused)?),
+        };
+        Ok((guard, id))
     }
 }
 
@@ -282,49 +310,14 @@ fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
     Error::Hook { interface: name.clone(), hook, problem, fix, kernel: Some(refusal.to_string()) }
 }
 
-/// Attaches one program to one hook. Returns its guard and its id.
-fn attach_hook(
-    bpf: &mut Ebpf,
-    info: &InterfaceInfo,
-    hook: Hook,
-    direction: Direction,
-) -> Result<(Guard, u32), Failure> {
-    match (hook, direction) {
-        (Hook::XdpNative, _) => attach_xdp(bpf, info, XdpMode::Driver),
-        (Hook::XdpGeneric, _) => attach_xdp(bpf, info, XdpMode::Skb),
-        (Hook::Tcx, direction) => attach_tcx(bpf, info, direction),
-        (Hook::Clsact, direction) => {
-            let program: &mut SchedClassifier = loaded(bpf, direction.classifier())?;
-            let guard = clsact::attach(program, info, direction).map_err(refused)?;
-            Ok((Guard::Clsact { _attachment: guard }, program_id(program.info())?))
-        }
-    }
-}
-
-fn attach_xdp(bpf: &mut Ebpf, info: &InterfaceInfo, mode: XdpMode) -> Result<(Guard, u32), Failure> {
-    let program: &mut Xdp = loaded(bpf, XDP)?;
-    let link = program.attach_to_if_index(info.index, mode).and_then(|id| program.take_link(id));
-    match link {
-        Ok(link) => Ok((Guard::Xdp { _link: link }, program_id(program.info())?)),
-        Err(error) => {
-            let mut refusal = refusal(&error);
-            // A refused link gives only an error number; netlink gives the reason too.
-            if let Some(words) = program.fd().ok().and_then(|fd| xdp::refusal_words(fd, info.index, mode)) {
-                refusal.words = Some(words);
-            }
-            Err(refused(refusal))
-        }
-    }
-}
-
-/// Attaches first in the chain: after a program that ends the chain, ours would see nothing.
-fn attach_tcx(bpf: &mut Ebpf, info: &InterfaceInfo, direction: Direction) -> Result<(Guard, u32), Failure> {
-    let program: &mut SchedClassifier = loaded(bpf, direction.classifier())?;
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link =
-        program.attach_with_options(&info.name, direction.tc(), order).and_then(|id| program.take_link(id));
-    let link = link.map_err(|error| refused(refusal(&error)))?;
-    Ok((Guard::Tcx { _link: link }, program_id(program.info())?))
+/// A descriptor of a loaded program, and its id.
+fn descriptor_and_id(
+    fd: Result<&ProgramFd, ProgramError>,
+    info: Result<ProgramInfo, ProgramError>,
+) -> Result<(OwnedFd, u32), Failure> {
+    let failed = |error: ProgramError| refused(Refusal { errno: libc::EIO, words: Some(error.to_string()) });
+    let fd = fd.map_err(failed)?.as_fd().try_clone_to_owned().map_err(|error| refused(error.into()))?;
+    Ok((fd, info.map_err(failed)?.id()))
 }
 
 /// Returns the program of this name, and loads it first if necessary: programs that are not attached cost no
@@ -394,42 +387,6 @@ fn refused(refusal: Refusal) -> Failure {
     match refusal.errno {
         libc::EPERM => Failure::Fatal(permission(refusal.to_string())),
         _ => Failure::Refused(refusal),
-    }
-}
-
-/// The error number inside aya's error, or its text if there is none.
-fn refusal(error: &ProgramError) -> Refusal {
-    match errno(error) {
-        Some(errno) => Refusal { errno, words: None },
-        None => Refusal { errno: libc::EIO, words: Some(error.to_string()) },
-    }
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    if let ProgramError::SyscallError(e) = error {
-        return e.io_error.raw_os_error();
-    }
-    if let ProgramError::XdpError(XdpError::NetlinkError(e)) | ProgramError::NetlinkError(e) = error {
-        return e.raw_os_error();
-    }
-    if let ProgramError::TcError(e) = error { tc_errno(e) } else { None }
-}
-
-fn tc_errno(error: &TcError) -> Option<i32> {
-    match error {
-        TcError::NetlinkError(e) => e.raw_os_error(),
-        TcError::IoError(e) => e.raw_os_error(),
-        TcError::NulError(_)
-        | TcError::AlreadyAttached
-        | TcError::InvalidTcxAttach(_)
-        | TcError::InvalidLinkOperation => None,
-    }
-}
-
-fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<u32, Failure> {
-    match info {
-        Ok(info) => Ok(info.id()),
-        Err(error) => Err(refused(refusal(&error))),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::address::words;
 use crate::error::Error;
 use crate::model::snapshot::{Beginning, FIRST_UDP_ROW};
 use crate::source::scan::{Onlooker, Scan};
+use crate::source::sight::Sight;
 use crate::source::{Reading, Source};
 
 /// One second in ns.
@@ -94,6 +95,7 @@ impl Default for Fake {
                 lost_before_hook: 0,
                 unreadable_counters: 0,
                 missed_snapshots: 0,
+                sight: Sight::default(),
             },
             records: Vec::new(),
             services: Vec::new(),

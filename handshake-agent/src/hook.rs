@@ -88,3 +88,71 @@ impl fmt::Display for Direction {
         })
     }
 }
+
+/// What a look at a hook finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookState {
+    /// Our program is on it, and nothing that came later sees packets before ours.
+    Ours,
+    /// Our program is not on it.
+    Gone,
+    /// Programs that came later see packets before ours, and may keep them from it.
+    Behind(Vec<String>),
+    /// The kernel did not answer, for this reason.
+    Unknown(String),
+}
+
+/// What a look at an interface finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LinkState {
+    /// It is up, and has a carrier.
+    #[default]
+    Up,
+    /// It is up without a carrier.
+    NoCarrier,
+    /// It is administratively down.
+    Down,
+    /// It does not exist in this network namespace.
+    Gone,
+    /// The kernel did not answer, for this reason.
+    Unknown(String),
+}
+
+/// A hook at one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookLook {
+    /// The direction whose packets it sees.
+    pub direction: Direction,
+    /// The hook.
+    pub hook: Hook,
+    /// How it was found.
+    pub state: HookState,
+    /// Whether the program was then attached again, at its place: `None` where that was not tried, and the
+    /// kernel's reason where it was refused.
+    pub again: Option<Result<(), String>>,
+}
+
+/// An interface and its hooks at one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceLook {
+    /// Its name.
+    pub name: String,
+    /// How it was found.
+    pub state: LinkState,
+    /// The hooks, ingress last.
+    pub hooks: Vec<HookLook>,
+}
+
+impl HookLook {
+    /// Whether packets may have passed unseen since the look before.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.state != HookState::Ours
+    }
+
+    /// Whether packets may still pass unseen.
+    #[must_use]
+    pub fn stays_lost(&self) -> bool {
+        self.is_lost() && self.again != Some(Ok(()))
+    }
+}

@@ -34,7 +34,7 @@ use crate::source::{LostBeforeHook, Source};
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
 /// The period of a timer that is not used.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// The interval at which the loop checks that the interfaces still exist.
+/// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Checks the privileges, and plans the hooks for each interface that `options` names.
@@ -67,10 +67,12 @@ pub fn default_table_bytes() -> u64 {
 /// The attached programs, and the latest snapshot of their counts.
 pub struct Session {
     live: Live,
-    attached: Attached,
+    interfaces: Vec<AttachedInterface>,
     _promisc: Option<Promisc>,
     context: Arc<RunContext>,
     last: Snapshot,
+    /// When the hooks were last looked at.
+    looked: Instant,
 }
 
 impl Session {
@@ -98,24 +100,26 @@ impl Session {
         // Promiscuous mode shows conversations of other hosts from their middle, as a hook that goes on does.
         live.open_gates()?;
         live.count_losses_by(losses(indexes(&attached).collect()));
+        let interfaces = attached.interfaces.clone();
+        live.watch(attached);
         if let Some(log) = live.take_kernel_log() {
             tokio::spawn(log.forward(kernel_line));
         }
         let reading = live.read()?;
         let context = Arc::new(RunContext {
-            origin: Origin::Live { interfaces: attached.interfaces.iter().map(shown).collect() },
+            origin: Origin::Live { interfaces: interfaces.iter().map(shown).collect() },
             began: Beginning { wall_ns: reading.wall_ns, ns: reading.now.ns },
             filter: options.filter.clone(),
             top: options.top,
         });
         let last = Snapshot::take(&mut live, &context, None)?;
-        Ok(Self { live, attached, _promisc: promisc, context, last })
+        Ok(Self { live, interfaces, _promisc: promisc, context, last, looked: Instant::now() })
     }
 
     /// The watched interfaces, in the order of the plan.
     #[must_use]
     pub fn interfaces(&self) -> &[AttachedInterface] {
-        &self.attached.interfaces
+        &self.interfaces
     }
 
     /// The latest snapshot.
@@ -131,8 +135,9 @@ impl Session {
     /// count; the latest one stays.
     pub fn advance(&mut self) -> Result<Snapshot, Error> {
         let taken = Snapshot::take(&mut self.live, &self.context, Some(&self.last));
-        let taken = self.counted(taken)?;
-        Ok(std::mem::replace(&mut self.last, taken))
+        let snapshot = self.counted(taken)?;
+        self.looked = Instant::now();
+        Ok(std::mem::replace(&mut self.last, snapshot))
     }
 
     /// Takes a snapshot by calling `take` with the source, the context and the latest snapshot, so that
@@ -148,6 +153,7 @@ impl Session {
         let taken = take(&mut self.live, &self.context, &self.last);
         let (snapshot, seen) = self.counted(taken)?;
         self.last = snapshot;
+        self.looked = Instant::now();
         Ok(seen)
     }
 
@@ -199,19 +205,24 @@ impl Session {
         });
     }
 
-    /// Checks that every watched interface still exists.
+    /// Looks at the hooks, unless a snapshot has just done so.
     ///
     /// # Errors
     ///
-    /// [`Error::LostInterface`] for the first one that does not.
-    pub fn check_interfaces(&self) -> Result<(), Error> {
-        // Other errors say nothing of the interface: the next look may succeed.
-        let gone = |each: &&AttachedInterface| {
-            let error = interface::by_index(each.info.index).err();
-            error.is_some_and(|error| error.raw_os_error() == Some(libc::ENODEV))
-        };
-        match self.attached.interfaces.iter().find(gone) {
-            Some(gone) => Err(Error::LostInterface(gone.info.name.clone())),
+    /// [`Error::LostInterface`] if no interface is left; [`Error::Live`]. One that [passes](Error::is_passing) is a
+    /// missed snapshot.
+    pub fn look(&mut self) -> Result<(), Error> {
+        if self.looked.elapsed() >= CHECK_EVERY / 2 {
+            let looked = self.live.look().map(drop).map_err(Error::from);
+            match self.counted(looked) {
+                Err(error) if error.is_passing() => {}
+                looked => looked?,
+            }
+            self.looked = Instant::now();
+        }
+        let sight = self.live.sight();
+        match sight.interfaces.first().filter(|_| sight.is_blind()) {
+            Some(gone) => Err(Error::LostInterface(gone.name.clone())),
             None => Ok(()),
         }
     }
@@ -413,7 +424,7 @@ pub enum Ending {
     Signal(i32),
     /// The sink asked to end: it is finished, or the reader of its output is gone.
     Done,
-    /// An interface no longer exists: [`Error::LostInterface`].
+    /// No interface is left: [`Error::LostInterface`].
     Lost(Error),
 }
 
@@ -421,7 +432,7 @@ pub enum Ending {
 /// MiB last 80 ms.
 pub const EVENTS_EVERY: Duration = Duration::from_millis(20);
 
-/// Drives a sink until the time limit, a signal, the sink's own end or the loss of an interface.
+/// Drives a sink until the time limit, a signal, the sink's own end or the loss of the last interface.
 ///
 /// # Errors
 ///
@@ -446,10 +457,10 @@ pub async fn run<S: Sink>(
             input = sink.input() => sink.handle(session, input)?,
             // Before the snapshots: those are always due where one takes longer than the interval.
             _ = checks.tick() => {
-                if let Err(lost) = session.check_interfaces() {
-                    return Ok(Ending::Lost(lost));
+                match session.look() {
+                    Err(lost @ Error::LostInterface(_)) => return Ok(Ending::Lost(lost)),
+                    looked => looked.map(|()| ControlFlow::Continue(()))?,
                 }
-                ControlFlow::Continue(())
             }
             _ = snapshots.tick() => sink.advance(session)?,
             () = &mut events => {

@@ -4,6 +4,7 @@ pub mod live;
 pub mod replay;
 pub mod scan;
 pub mod settings;
+pub mod sight;
 
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
 use handshake_common::books::ServiceRow;
@@ -11,6 +12,7 @@ use handshake_common::record::{Clocks, Now, Record};
 
 use crate::error::Error;
 use scan::{Onlooker, Scan};
+use sight::Sight;
 
 /// One reading of everything except the flows. All of it is read at the time `now`, before the tables are.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub struct Reading {
     pub unreadable_counters: u64,
     /// Readings before this one that failed for the moment ([`Error::is_passing`]).
     pub missed_snapshots: u64,
+    /// What the looks at the hooks have found, up to one after the counters were read.
+    pub sight: Sight,
 }
 
 /// Packets lost before any hook, as far as the interfaces' figures could be read.

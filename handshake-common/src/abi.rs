@@ -46,6 +46,12 @@ pub const GATES_MAP: &str = ".data.gates";
 /// passed unseen.
 pub type Gates = u64;
 
+/// The bit of an interface by its number.
+#[must_use]
+pub const fn gate(number: usize) -> Gates {
+    1 << (number & 0x7)
+}
+
 /// Is the gate of a hook point's interface among the open ones?
 #[inline(always)]
 #[must_use]

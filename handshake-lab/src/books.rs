@@ -52,7 +52,7 @@ const LOSSES: [&str; 8] = [
 ];
 
 /// The reasons for an inexact report that no figure of its own stands behind.
-const WITHOUT_FIGURE: [&str; 2] = ["unreadable_counters", "missed_snapshot"];
+const WITHOUT_FIGURE: [&str; 4] = ["unreadable_counters", "missed_snapshot", "hook_lost", "interface_down"];
 
 /// The figure at `path` in a report, for example `tcp.half_open.now`.
 ///

@@ -171,6 +171,31 @@ pub fn attach(
     hook: TestHook,
     program: &Program,
 ) -> Result<AttachedProgram> {
+    attach_with(namespace, device, hook, program, hook.link_flags())
+}
+
+/// As [`attach`], before the programs that are on a TCX hook already.
+///
+/// # Errors
+/// Those of [`attach`].
+pub fn attach_first(
+    namespace: &Namespace,
+    device: &str,
+    hook: TestHook,
+    program: &Program,
+) -> Result<AttachedProgram> {
+    /// `BPF_F_BEFORE`.
+    const BEFORE: u32 = 1 << 3;
+    attach_with(namespace, device, hook, program, hook.link_flags() | BEFORE)
+}
+
+fn attach_with(
+    namespace: &Namespace,
+    device: &str,
+    hook: TestHook,
+    program: &Program,
+    flags: u32,
+) -> Result<AttachedProgram> {
     let loaded = load(hook, program)?;
     let id = info(&loaded)?.id;
     namespace.enter(|| {
@@ -179,7 +204,7 @@ pub fn attach(
             program: raw(&loaded)?,
             target: index,
             attach_type: hook.attach_type(),
-            flags: hook.link_flags(),
+            flags,
             ..LinkCreate::default()
         };
         let what = || format!("attach {} to {device} by {hook:?}", program.name);
@@ -296,6 +321,16 @@ pub(crate) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
     let link = link_of(old)?;
     let mut update = LinkUpdate { link: raw(&link)?, program: raw(program)?, ..LinkUpdate::default() };
     bpf(command::LINK_UPDATE, &mut update).with_context(|| format!("replace program {old}"))?;
+    Ok(())
+}
+
+/// Takes the program with this ID off its hook, as `bpftool link detach` does: its owner is not asked.
+///
+/// # Errors
+/// No link holds it.
+pub fn detach(program: u32) -> Result<()> {
+    let link = link_of(program)?;
+    bpf(command::LINK_DETACH, &mut [raw(&link)?]).with_context(|| format!("detach program {program}"))?;
     Ok(())
 }
 

@@ -82,13 +82,41 @@ impl Pair {
     pub fn new() -> Result<Self> {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         cable(&client, (DEVICE, CLIENT_MAC), &server, (DEVICE, SERVER_MAC))?;
+        drop_unassigned(&client)?;
+        let pair = Self { client, server };
+        pair.set_addresses()?;
+        Ok(pair)
+    }
+
+    /// Deletes the cable and makes another one: the server's interface gets the same index and address, within
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// iproute2 fails, or the wire does not fall silent.
+    pub fn make_again(&self) -> Result<()> {
+        let shown = self.server.run("ip", &["-o", "link", "show", DEVICE])?;
+        let index = shown.split(':').next().unwrap_or_default();
+        let client = self.client.name();
+        self.server.ip(&[
+            &format!("link del {DEVICE}"),
+            &format!(
+                "link add {DEVICE} index {index} address {SERVER_MAC} type veth \
+                 peer name {DEVICE} address {CLIENT_MAC} netns {client}"
+            ),
+            &format!("link set {DEVICE} up"),
+        ])?;
+        self.client.ip(&[&format!("link set {DEVICE} up")])?;
+        self.set_addresses()
+    }
+
+    fn set_addresses(&self) -> Result<()> {
+        let Self { client, server } = self;
         client.ip(&[
             "addr add 192.0.2.1/24 dev eth0",
             "addr add 2001:db8::1/64 dev eth0 nodad",
             &format!("neigh add 192.0.2.2 lladdr {SERVER_MAC} dev eth0 nud permanent"),
             &format!("neigh add 2001:db8::2 lladdr {SERVER_MAC} dev eth0 nud permanent"),
         ])?;
-        drop_unassigned(&client)?;
         server.ip(&[
             "addr add 192.0.2.2/24 dev eth0",
             "addr add 2001:db8::2/64 dev eth0 nodad",
@@ -97,8 +125,7 @@ impl Pair {
             "route add 198.51.100.0/24 via 192.0.2.1",
             "route add 2001:db8:100::/64 via 2001:db8::1",
         ])?;
-        await_silence(&[&client, &server])?;
-        Ok(Self { client, server })
+        await_silence(&[client, server])
     }
 
     /// Makes each host push VLAN tags on what it sends and pop those on what it receives, with different

@@ -174,6 +174,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) top: usize,
+    /// Judge the expectations even if no attempt and no UDP flow was seen; attempts == 0 allows it too
+    #[arg(long, env = "HANDSHAKE_ALLOW_NOTHING", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) allow_nothing: bool,
     /// Do not fail the check when the command fails
     #[arg(long, env = "HANDSHAKE_IGNORE_STATUS", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]

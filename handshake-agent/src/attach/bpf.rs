@@ -1,19 +1,24 @@
-//! Asks the kernel about BPF programs that are already attached. aya opens a descriptor of every program it
-//! lists, which takes CAP_SYS_ADMIN. This module reads the ids first, and the names only where permitted.
+//! Links of programs to hooks, and questions about programs that are already attached. aya opens a descriptor of
+//! every program it lists, which takes CAP_SYS_ADMIN. This module reads the ids first, and the names only where
+//! permitted. aya keeps the descriptors of its links to itself, and knows no expected revision of a TCX chain;
+//! both are needed to find out whether a program is still where it was attached.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
-use super::Direction;
+use crate::hook::Direction;
 
 /// Commands of bpf(2), `enum bpf_cmd`.
 const PROG_GET_FD_BY_ID: i32 = 13;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 const PROG_QUERY: i32 = 16;
+const LINK_CREATE: i32 = 28;
+/// `BPF_XDP` of `enum bpf_attach_type`.
+const XDP: u32 = 37;
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
@@ -23,6 +28,12 @@ const CHAIN: usize = 64;
 const INFO_NAME: std::ops::Range<usize> = 64..80;
 /// The bytes requested of `struct bpf_prog_info`: up to the end of the name.
 const INFO_BYTES: usize = 80;
+/// The bytes requested of `struct bpf_link_info`: up to `xdp.ifindex`, which is also `tcx.ifindex`.
+const LINK_INFO_BYTES: usize = 20;
+/// The place of that index, bytes.
+const LINK_INFO_INDEX: usize = 16;
+/// `BPF_F_BEFORE`, without a program to be before: at the head of the chain.
+const BEFORE: u32 = 1 << 3;
 
 /// A loaded program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,23 +95,116 @@ struct GetInfoAttr {
     info: u64,
 }
 
+/// The attributes of `BPF_LINK_CREATE`, up to `tcx.expected_revision`. For XDP the last three are 0.
+#[repr(C)]
+#[derive(Default)]
+struct CreateLink {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative_fd: u32,
+    reserved: u32,
+    expected_revision: u64,
+}
+
+/// Puts a program at the head of a TCX chain until the link is closed. The chain must have this revision, unless
+/// that is 0. Takes no privilege.
+///
+/// # Errors
+///
+/// `ESTALE`: the chain has another revision; `EEXIST`: it has this one, and the program is in it; `ENODEV`.
+pub(super) fn link_tcx(
+    program: &OwnedFd,
+    index: u32,
+    direction: Direction,
+    revision: u64,
+) -> io::Result<OwnedFd> {
+    create_link(CreateLink {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: index,
+        attach_type: tcx(direction),
+        flags: BEFORE,
+        expected_revision: revision,
+        ..CreateLink::default()
+    })
+}
+
+/// Puts a program on an XDP hook until the link is closed. `flags` are `XDP_FLAGS_*`. Takes no privilege.
+///
+/// # Errors
+///
+/// `EBUSY` or `EEXIST`: the hook is taken; what the driver refuses.
+pub(super) fn link_xdp(program: &OwnedFd, index: u32, flags: u32) -> io::Result<OwnedFd> {
+    create_link(CreateLink {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: index,
+        attach_type: XDP,
+        flags,
+        ..CreateLink::default()
+    })
+}
+
+fn create_link(mut attributes: CreateLink) -> io::Result<OwnedFd> {
+    // SAFETY: the structure holds no pointers.
+    let fd = unsafe { bpf(LINK_CREATE, &mut attributes) }?;
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The index of the interface that a link of XDP or TCX is on; 0 if it was detached or the interface is gone.
+/// Takes no privilege.
+pub(super) fn interface_of(link: &impl AsFd) -> io::Result<u32> {
+    let mut info = [0_u8; LINK_INFO_BYTES];
+    info_of(link, &mut info)?;
+    super::netlink::u32_at(&info, LINK_INFO_INDEX).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Fills `info` with the first bytes of the kernel's information about a program or a link.
+fn info_of(object: &impl AsFd, info: &mut [u8]) -> io::Result<()> {
+    let length = u32::try_from(info.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let fd = object.as_fd().as_raw_fd().cast_unsigned();
+    let mut get = GetInfoAttr { fd, length, info: info.as_mut_ptr() as u64 };
+    // SAFETY: `info` has room for `length` bytes and outlives the call; the kernel writes no more than that.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut get) }.map(|_| ())
+}
+
+const fn tcx(direction: Direction) -> u32 {
+    match direction {
+        Direction::Ingress => TCX_INGRESS,
+        Direction::Egress => TCX_EGRESS,
+    }
+}
+
+/// The programs of a TCX chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TcxChain {
+    /// Their ids, in the order they run.
+    pub(super) ids: Vec<u32>,
+    /// Rises with every change.
+    pub(super) revision: u64,
+}
+
 /// The ids of the programs of a TCX chain, in the order they run. Fails with `EINVAL` if the kernel has no
 /// TCX (before 6.6).
 pub fn tcx_chain(index: u32, direction: Direction) -> io::Result<Vec<u32>> {
+    query_tcx(index, direction).map(|chain| chain.ids)
+}
+
+/// A TCX chain with its revision. Takes CAP_NET_ADMIN.
+pub(super) fn query_tcx(index: u32, direction: Direction) -> io::Result<TcxChain> {
     let mut ids = [0_u32; CHAIN];
     let mut query = Query {
         target_ifindex: index,
-        attach_type: match direction {
-            Direction::Ingress => TCX_INGRESS,
-            Direction::Egress => TCX_EGRESS,
-        },
+        attach_type: tcx(direction),
         prog_ids: ids.as_mut_ptr() as u64,
         count: 64,
         ..Query::default()
     };
     // SAFETY: `prog_ids` points to `ids`, which has room for `count` words and outlives the call.
     unsafe { bpf(PROG_QUERY, &mut query) }?;
-    Ok(ids.into_iter().take(query.count as usize).collect())
+    let ids = ids.into_iter().take(query.count as usize).collect();
+    Ok(TcxChain { ids, revision: query.revision })
 }
 
 /// Whether this kernel has TCX. Fails if the query is not permitted.
@@ -119,10 +223,7 @@ fn program_name(id: u32) -> io::Result<String> {
     // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut info = [0_u8; INFO_BYTES];
-    let mut get =
-        GetInfoAttr { fd: fd.as_raw_fd().cast_unsigned(), length: 80, info: info.as_mut_ptr() as u64 };
-    // SAFETY: `info` has room for `length` bytes and outlives the call; the kernel writes no more than that.
-    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut get) }?;
+    info_of(&fd, &mut info)?;
     Ok(super::netlink::text(&info[INFO_NAME]))
 }
 

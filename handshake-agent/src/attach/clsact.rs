@@ -1,22 +1,26 @@
 //! Attaches to TC by qdisc and filter, for kernels without TCX. A filter outlives its process. Our filters
-//! are therefore recognisable (by name, and by a handle whose upper half is `HS`), and an abstract socket
-//! shows whether a filter's agent is still running: it belongs to the network namespace, as the interface
-//! does, and closes when its process ends.
+//! are therefore recognisable (by name, and by a handle whose upper half is `HS`), and a claim shows whether
+//! a filter's agent is still running.
 //!
 //! The qdisc stays after detaching: removing it would also remove filters that other programs have added
 //! since.
 
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
 
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact};
-use aya::programs::{Link as _, SchedClassifier, TcHandle};
-use libc::{RTM_GETTFILTER, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS};
+use libc::{
+    NLM_F_CREATE, NLM_F_EXCL, RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER, TCA_KIND,
+    TCA_OPTIONS,
+};
 
-use super::bpf::program;
+use super::bpf::{program, tcx_chain};
+use super::claim::{self, is_of_an_agent};
+use super::interface::InterfaceInfo;
 use super::netlink::{Message, MessageBody, Netlink, ROUTE, Refusal, find, text, u16_at, u32_at};
-use super::{Direction, InterfaceInfo, refusal, tc_errno};
+use super::watch::{BETWEEN_MOVES, Guard};
+use crate::hook::{Direction, HookState};
 
 /// Size of `struct tcmsg`, bytes.
 const HEADER: usize = 20;
@@ -24,12 +28,19 @@ const HEADER: usize = 20;
 const INGRESS_PARENT: u32 = 0xffff_fff2;
 const EGRESS_PARENT: u32 = 0xffff_fff3;
 /// Attributes inside `TCA_OPTIONS` of a filter of kind `bpf`.
+const BPF_FD: u16 = 6;
 const BPF_NAME: u16 = 7;
+const BPF_FLAGS: u16 = 8;
 const BPF_ID: u16 = 11;
+/// `TCA_BPF_FLAG_ACT_DIRECT`: the program's result is the verdict.
+const ACT_DIRECT: u32 = 1;
+/// `TC_H_CLSACT`, and the qdisc's handle.
+const CLSACT: u32 = 0xffff_fff1;
+const CLSACT_HANDLE: u32 = 0xffff_0000;
 /// The upper half of our handles: `HS` in ASCII.
-const HANDLE_MAJOR: u16 = 0x4853;
+const HANDLE_MAJOR: u32 = 0x4853;
 /// How many agents can share one direction of an interface by clsact.
-const AGENTS: u16 = 64;
+const AGENTS: u32 = 64;
 
 /// A filter of a clsact qdisc.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +62,11 @@ pub struct ClsactFilter {
 
 impl ClsactFilter {
     fn is_ours(&self) -> bool {
-        self.name == self.direction.classifier() && self.handle >> 16 == u32::from(HANDLE_MAJOR)
+        self.name == self.direction.classifier() && self.handle >> 16 == HANDLE_MAJOR
+    }
+
+    const fn place(&self) -> FilterPlace {
+        FilterPlace { priority: self.priority, handle: self.handle }
     }
 
     /// Whether our filter may share its priority: the kernel allows one kind and one protocol per priority.
@@ -67,41 +82,181 @@ fn protocol_all() -> u16 {
 /// Keeps a filter of ours attached. Dropping it removes the filter first, then releases the claim on its
 /// handle.
 #[derive(Debug)]
-pub(super) struct Attachment {
-    _link: SchedClassifierLink,
+pub(super) struct ClsactGuard {
+    program: OwnedFd,
+    id: u32,
+    index: u32,
+    direction: Direction,
+    place: FilterPlace,
+    /// The programs and filters that were before ours when it was attached.
+    known: Ahead,
+    moved: Option<Instant>,
     _claim: UnixDatagram,
 }
 
-#[cfg(any(test, feature = "testing"))]
-impl Attachment {
-    /// Ends as a killed process does: the claim is released, and the filter stays.
-    pub(super) fn kill(self) {
-        std::mem::forget(self._link);
+/// What the kernel knows a filter by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FilterPlace {
+    priority: u16,
+    handle: u32,
+}
+
+/// What sees the packets of one direction before our filter.
+#[derive(Debug, Default)]
+struct Ahead {
+    tcx: Vec<u32>,
+    filters: Vec<FilterPlace>,
+}
+
+impl ClsactGuard {
+    /// Attaches the program with this id ahead of as many other filters as the kernel allows.
+    pub(super) fn attach(
+        program: OwnedFd,
+        id: u32,
+        index: u32,
+        direction: Direction,
+    ) -> Result<Self, Refusal> {
+        let mut netlink = Netlink::open(ROUTE)?;
+        add_qdisc(&mut netlink, index)?;
+        let (handle, claim) = claim_any(index, direction)?;
+        let (place, known) = (FilterPlace { priority: 0, handle }, Ahead::default());
+        let mut guard = Self { program, id, index, direction, place, known, moved: None, _claim: claim };
+        guard.add(&mut netlink)?;
+        Ok(guard)
+    }
+
+    fn add(&mut self, netlink: &mut Netlink) -> Result<(), Refusal> {
+        self.place.priority = free_priority(&read(netlink, self.index, self.direction)?);
+        let header = header(self.index, self.direction, self.place);
+        let name = format!("{}\0", self.direction.classifier());
+        let options = MessageBody::default()
+            .with(BPF_FD, &self.program.as_raw_fd().to_ne_bytes())
+            .with(BPF_NAME, name.as_bytes())
+            .with(BPF_FLAGS, &ACT_DIRECT.to_ne_bytes());
+        let body = MessageBody::new(&header).with(TCA_KIND, b"bpf\0").nest(TCA_OPTIONS, &options);
+        netlink.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, body.bytes())?;
+        self.known = self.ahead(&read(netlink, self.index, self.direction)?);
+        Ok(())
+    }
+
+    fn ahead(&self, filters: &[ClsactFilter]) -> Ahead {
+        let before = filters.iter().filter(|f| f.handle != 0).take_while(|f| !self.is(f));
+        Ahead {
+            tcx: tcx_chain(self.index, self.direction).unwrap_or_default(),
+            filters: before.map(ClsactFilter::place).collect(),
+        }
+    }
+
+    fn is(&self, filter: &ClsactFilter) -> bool {
+        filter.place() == self.place && filter.program == Some(self.id)
+    }
+
+    /// The names of what came before our filter since it was attached.
+    fn newcomers(&self, filters: &[ClsactFilter]) -> Vec<String> {
+        let now = self.ahead(filters);
+        let tcx = now.tcx.iter().filter(|id| !self.known.tcx.contains(id)).map(|id| program(*id));
+        let mut names: Vec<String> =
+            tcx.filter(|program| !is_of_an_agent(program)).map(|program| program.to_string()).collect();
+        let is_new = |f: &&ClsactFilter| {
+            now.filters.contains(&f.place()) && !self.known.filters.contains(&f.place()) && !f.is_ours()
+        };
+        names.extend(filters.iter().filter(is_new).map(ToString::to_string));
+        names.dedup();
+        names
     }
 }
 
-/// Attaches `program` ahead of as many other filters as the kernel allows.
-pub(super) fn attach(
-    program: &mut SchedClassifier,
-    info: &InterfaceInfo,
-    direction: Direction,
-) -> Result<Attachment, Refusal> {
-    if let Err(error) = qdisc_add_clsact(&info.name) {
-        let errno = tc_errno(&error).unwrap_or(libc::EIO);
-        if errno != libc::EEXIST {
-            return Err(Refusal { errno, words: Some(error.to_string()) });
+impl Guard for ClsactGuard {
+    fn look(&mut self, _: &InterfaceInfo, netlink: &mut Netlink) -> HookState {
+        let filters = match read(netlink, self.index, self.direction) {
+            Ok(filters) => filters,
+            Err(refusal) => return HookState::Unknown(refusal.to_string()),
+        };
+        if !filters.iter().any(|filter| self.is(filter)) {
+            return HookState::Gone;
+        }
+        let newcomers = self.newcomers(&filters);
+        if newcomers.is_empty() { HookState::Ours } else { HookState::Behind(newcomers) }
+    }
+
+    fn may_move(&self) -> bool {
+        self.moved.is_none_or(|moved| moved.elapsed() >= BETWEEN_MOVES)
+    }
+
+    /// Attaches again, with what cannot be passed still counted as new.
+    fn attach_again(&mut self, netlink: &mut Netlink) -> Result<(), Refusal> {
+        let before = read(netlink, self.index, self.direction)?;
+        if before.iter().any(|filter| self.is(filter)) {
+            self.moved = Some(Instant::now());
+            remove(netlink, self.index, self.direction, self.place)?;
+        }
+        add_qdisc(netlink, self.index)?;
+        let known = std::mem::take(&mut self.known);
+        let added = self.add(netlink);
+        self.known = known;
+        added?;
+        let newcomers = self.newcomers(&read(netlink, self.index, self.direction)?);
+        if newcomers.is_empty() {
+            return Ok(());
+        }
+        let words = format!("{} stays before it", newcomers.join(", "));
+        Err(Refusal { errno: libc::EBUSY, words: Some(words) })
+    }
+}
+
+impl Drop for ClsactGuard {
+    fn drop(&mut self) {
+        if let Ok(mut netlink) = Netlink::open(ROUTE) {
+            remove(&mut netlink, self.index, self.direction, self.place).ok();
         }
     }
-    let (minor, claim) = claim_any(info.index, direction)?;
-    let handle = TcHandle::new(HANDLE_MAJOR, minor);
-    let priority = free_priority(&filters(info.index, direction)?);
-    let options = TcAttachOptions::Netlink(NlOptions { priority, handle, classid: None });
-    let link =
-        program.attach_with_options(&info.name, direction.tc(), options).and_then(|id| program.take_link(id));
-    match link {
-        Ok(link) => Ok(Attachment { _link: link, _claim: claim }),
-        Err(error) => Err(Refusal { words: Some(error.to_string()), ..refusal(&error) }),
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl ClsactGuard {
+    /// Ends as a killed process does: the claim is released, and the filter stays.
+    pub(super) fn kill(mut self) {
+        // No interface has this index.
+        self.index = u32::MAX;
     }
+}
+
+/// Adds the clsact qdisc, unless it is there.
+fn add_qdisc(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {
+    let mut header = [0; HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&CLSACT_HANDLE.to_ne_bytes());
+    header[12..16].copy_from_slice(&CLSACT.to_ne_bytes());
+    let body = MessageBody::new(&header).with(TCA_KIND, b"clsact\0");
+    match netlink.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body.bytes()) {
+        Err(refusal) if refusal.errno != libc::EEXIST => Err(refusal),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn remove(
+    netlink: &mut Netlink,
+    index: u32,
+    direction: Direction,
+    place: FilterPlace,
+) -> Result<(), Refusal> {
+    let body = MessageBody::new(&header(index, direction, place)).with(TCA_KIND, b"bpf\0");
+    netlink.request(RTM_DELTFILTER, 0, body.bytes()).map(|_| ())
+}
+
+/// `struct tcmsg` of a filter.
+fn header(index: u32, direction: Direction, place: FilterPlace) -> [u8; HEADER] {
+    let parent = match direction {
+        Direction::Ingress => INGRESS_PARENT,
+        Direction::Egress => EGRESS_PARENT,
+    };
+    let info = u32::from(place.priority) << 16 | u32::from(protocol_all());
+    let mut header = [0; HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&place.handle.to_ne_bytes());
+    header[12..16].copy_from_slice(&parent.to_ne_bytes());
+    header[16..20].copy_from_slice(&info.to_ne_bytes());
+    header
 }
 
 /// The lowest priority where no filter conflicts with ours.
@@ -132,11 +287,7 @@ impl std::fmt::Display for ClsactFilter {
 /// Removes the filters that a killed agent left on this interface. Returns one sentence per filter.
 pub(super) fn remove_stale(info: &InterfaceInfo) -> Vec<String> {
     let remove = |filter: &ClsactFilter| {
-        let (major, minor) = (HANDLE_MAJOR, u16::try_from(filter.handle & 0xffff).unwrap_or_default());
-        let handle = TcHandle::new(major, minor);
-        SchedClassifierLink::attached(&info.name, filter.direction.tc(), filter.priority, handle, None)
-            .map_err(|error| error.to_string())
-            .and_then(|link| link.detach().map_err(|error| error.to_string()))
+        remove(&mut Netlink::open(ROUTE)?, info.index, filter.direction, filter.place())
     };
     let sentence = |filter: ClsactFilter| match remove(&filter) {
         Ok(()) => {
@@ -153,7 +304,7 @@ pub(super) fn remove_stale(info: &InterfaceInfo) -> Vec<String> {
 pub fn stale(index: u32) -> Vec<ClsactFilter> {
     let of = |direction| filters(index, direction).unwrap_or_default();
     let ours = of(Direction::Ingress).into_iter().chain(of(Direction::Egress)).filter(ClsactFilter::is_ours);
-    ours.filter(|filter| claim(index, filter.direction, filter.handle).is_ok()).collect()
+    ours.filter(|filter| claim::handle(index, filter.direction, filter.handle).is_ok()).collect()
 }
 
 /// The shell command that removes a filter.
@@ -163,18 +314,12 @@ pub fn removal_command(interface: &str, filter: &ClsactFilter) -> String {
 }
 
 /// Claims a handle that no running agent has.
-fn claim_any(index: u32, direction: Direction) -> io::Result<(u16, UnixDatagram)> {
+fn claim_any(index: u32, direction: Direction) -> io::Result<(u32, UnixDatagram)> {
     let try_minor = |minor| {
-        let handle = u32::from(HANDLE_MAJOR) << 16 | u32::from(minor);
-        claim(index, direction, handle).ok().map(|claim| (minor, claim))
+        let handle = HANDLE_MAJOR << 16 | minor;
+        claim::handle(index, direction, handle).ok().map(|claim| (handle, claim))
     };
     (1..=AGENTS).find_map(try_minor).ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))
-}
-
-/// Claims a handle until the socket closes. Fails while a running agent has it.
-fn claim(index: u32, direction: Direction, handle: u32) -> io::Result<UnixDatagram> {
-    let address = SocketAddr::from_abstract_name(format!("handshake/clsact/{index}/{direction}/{handle:x}"))?;
-    UnixDatagram::bind_addr(&address)
 }
 
 /// Reads the filters of one direction, in the order they run.
@@ -183,14 +328,13 @@ fn claim(index: u32, direction: Direction, handle: u32) -> io::Result<UnixDatagr
 ///
 /// The refusal, with the kernel's reason.
 pub fn filters(index: u32, direction: Direction) -> Result<Vec<ClsactFilter>, Refusal> {
-    let parent = match direction {
-        Direction::Ingress => INGRESS_PARENT,
-        Direction::Egress => EGRESS_PARENT,
-    };
-    let mut header = [0; HEADER];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[12..16].copy_from_slice(&parent.to_ne_bytes());
-    let mut netlink = Netlink::open(ROUTE)?;
+    read(&mut Netlink::open(ROUTE)?, index, direction)
+}
+
+fn read(netlink: &mut Netlink, index: u32, direction: Direction) -> Result<Vec<ClsactFilter>, Refusal> {
+    let all = FilterPlace { priority: 0, handle: 0 };
+    let mut header = header(index, direction, all);
+    header[16..20].fill(0);
     let answers = netlink.dump(RTM_GETTFILTER, MessageBody::new(&header).bytes())?;
     Ok(answers.iter().filter_map(|message| parse(message, direction)).collect())
 }
@@ -254,10 +398,9 @@ mod tests {
 
     #[test]
     fn a_claim_is_released_when_its_socket_closes() {
-        let (minor, held) = claim_any(u32::MAX, Direction::Egress).expect("there are handles");
-        let handle = u32::from(HANDLE_MAJOR) << 16 | u32::from(minor);
-        assert!(claim(u32::MAX, Direction::Egress, handle).is_err());
+        let (handle, held) = claim_any(u32::MAX, Direction::Egress).expect("there are handles");
+        assert!(claim::handle(u32::MAX, Direction::Egress, handle).is_err());
         drop(held);
-        assert!(claim(u32::MAX, Direction::Egress, handle).is_ok());
+        assert!(claim::handle(u32::MAX, Direction::Egress, handle).is_ok());
     }
 }

@@ -187,6 +187,17 @@ pub fn by_index(index: u32) -> io::Result<InterfaceInfo> {
     link.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
+/// The present state of one interface, by a socket that is open already.
+///
+/// # Errors
+///
+/// `ENODEV` if there is no such interface; other errors of netlink.
+pub(super) fn read_link(netlink: &mut Netlink, index: u32) -> Result<InterfaceInfo, Refusal> {
+    let answers = netlink.request(RTM_GETLINK, 0, MessageBody::new(&link_header(index)).bytes())?;
+    let link = answers.iter().filter(|m| m.kind == RTM_NEWLINK).find_map(parse_link);
+    link.ok_or(Refusal { errno: libc::ENODEV, words: None })
+}
+
 fn by_name(all: &[InterfaceInfo], names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
     let mut chosen: Vec<InterfaceInfo> = Vec::new();
     for name in names {

@@ -78,6 +78,7 @@ pub(super) struct Message {
 }
 
 /// A netlink socket that waits for each answer before the next question.
+#[derive(Debug)]
 pub(super) struct Netlink {
     socket: File,
     sequence: u32,

@@ -6,12 +6,13 @@ use std::panic::resume_unwind;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
 use super::capability::{Capabilities, SYS_ADMIN};
-use super::{Direction, clsact, interface, loaded};
+use super::{ClsactGuard, Direction, descriptor_and_id, interface, loaded};
 
 /// `XDP_PASS`, and `TC_ACT_UNSPEC` which is also `TCX_NEXT`.
 const XDP_PASS: i32 = 2;
@@ -86,8 +87,10 @@ pub fn killed(name: &str) {
     let info = interface::select(&[name.to_owned()]).expect("it exists").remove(0);
     let mut bpf = ours();
     for direction in [Direction::Ingress, Direction::Egress] {
-        let program = loaded(&mut bpf, direction.classifier()).expect("it loads");
-        clsact::attach(program, &info, direction).expect("clsact").kill();
+        let program: &mut SchedClassifier = loaded(&mut bpf, direction.classifier()).expect("it loads");
+        let descriptor = descriptor_and_id(program.fd(), program.info());
+        let Ok((program, id)) = descriptor else { panic!("it is loaded") };
+        ClsactGuard::attach(program, id, info.index, direction).expect("clsact").kill();
     }
 }
 

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 
+use crate::hook::{HookState, LinkState};
+use crate::source::live::Hooks as _;
+
 use super::interface::{XdpProgram, by_index};
 use super::testing::{broken, in_namespace, killed, ours, run, theirs};
 use super::*;
@@ -446,5 +449,127 @@ fn facts_of_real_interfaces() {
         assert_ne!(lo.native_xdp(), Some(true));
         assert_eq!(interface::lost_before_hook(info.index).expect("it exists"), 0);
         assert!(interface::lost_before_hook(9999).is_err());
+    });
+}
+
+fn look(attached: &mut Attached) -> (LinkState, Vec<(HookState, Option<Result<(), String>>)>) {
+    let mut look = attached.look().remove(0);
+    attached.attach_again(0, &mut look);
+    (look.state, look.hooks.into_iter().map(|hook| (hook.state, hook.again)).collect())
+}
+
+/// Two hooks, egress first, as they should be.
+fn fine() -> Vec<(HookState, Option<Result<(), String>>)> {
+    vec![(HookState::Ours, None), (HookState::Ours, None)]
+}
+
+#[test]
+fn a_look_at_hooks_that_nothing_happened_to_finds_them_so() {
+    in_namespace(|| {
+        for hook in Hook::ALL {
+            let (mut attached, _) = attach_to("hs-a", HookChoice::Named(hook)).expect("it attaches");
+            for _ in 0..3 {
+                assert_eq!(look(&mut attached), (LinkState::Up, fine()), "{hook}");
+            }
+            assert_eq!(on_tc("hs-a", Direction::Egress), attached.interfaces[0].program_ids[1..], "{hook}");
+        }
+    });
+}
+
+/// What the descriptors alone allow: the chain cannot be read then, so its revision is searched for.
+#[test]
+fn looks_and_links_take_no_privilege() {
+    in_namespace(|| {
+        for hook in [Hook::Tcx, Hook::XdpNative, Hook::XdpGeneric] {
+            let (mut attached, _) = attach_to("hs-a", HookChoice::Named(hook)).expect("it attaches");
+            std::thread::scope(|scope| {
+                let unprivileged = scope.spawn(|| {
+                    drop_capabilities();
+                    assert!(has_tcx(index_of("hs-a")).is_err(), "the chain can still be read");
+                    let before = look(&mut attached);
+                    // As if it had been detached: the links are closed, and the program is attached again.
+                    let mut lost = attached.look().remove(0);
+                    lost.hooks.iter_mut().for_each(|hook| hook.state = HookState::Gone);
+                    attached.attach_again(0, &mut lost);
+                    let again: Vec<_> = lost.hooks.into_iter().map(|hook| hook.again).collect();
+                    (before, again, look(&mut attached))
+                });
+                let (before, again, after) = unprivileged.join().expect("no panic");
+                assert_eq!(
+                    (before, again),
+                    ((LinkState::Up, fine()), vec![Some(Ok(())), Some(Ok(()))]),
+                    "{hook}"
+                );
+                assert_eq!(after, (LinkState::Up, fine()), "{hook}");
+            });
+        }
+    });
+}
+
+/// Takes all capabilities from this thread.
+fn drop_capabilities() {
+    // `_LINUX_CAPABILITY_VERSION_3`, and this thread.
+    let header = [0x2008_0522_u32, 0];
+    let none = [0_u32; 6];
+    // SAFETY: both structures have the sizes of version 3, and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+    assert_eq!(result, 0, "capset: {}", io::Error::last_os_error());
+}
+
+#[test]
+fn another_agent_before_ours_takes_nothing_from_it() {
+    in_namespace(|| {
+        for hook in [tc(), Hook::Clsact] {
+            let (mut first, _) = attach_to("hs-a", HookChoice::Named(hook)).expect("it attaches");
+            let (mut second, _) = attach_to("hs-a", HookChoice::Named(hook)).expect("it attaches");
+            for attached in [&mut first, &mut second] {
+                assert_eq!(look(attached), (LinkState::Up, fine()), "{hook}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_got_the_index_of_ours_is_not_taken_for_it() {
+    in_namespace(|| {
+        let (mut attached, _) = attach_to("hs-a", HookChoice::Auto).expect("it attaches");
+        let index = index_of("hs-a");
+        run("ip link set hs-a down");
+        run("ip link set hs-a name hs-new");
+        assert_eq!(look(&mut attached), (LinkState::Down, fine()), "a renamed interface is the same");
+        run("ip link del hs-new");
+        run(&format!("ip link add hs-other index {index} type veth peer name hs-peer"));
+        run("ip link set hs-other up");
+        let gone = (HookState::Gone, None);
+        assert_eq!(look(&mut attached), (LinkState::Gone, vec![gone.clone(), gone]));
+        assert_eq!(on_tc("hs-other", Direction::Ingress), [0; 0]);
+    });
+}
+
+#[test]
+fn two_programs_that_want_to_be_first_do_not_take_turns() {
+    in_namespace(|| {
+        if tc() != Hook::Tcx {
+            return;
+        }
+        let (mut attached, _) = attach_to("hs-a", HookChoice::Named(Hook::Tcx)).expect("it attaches");
+        let index = index_of("hs-a");
+        let mut bpf = theirs();
+        let program: &mut SchedClassifier = loaded(&mut bpf, "their_tc").expect("it loads");
+        let theirs = program.fd().expect("it is loaded").as_fd().try_clone_to_owned().expect("a descriptor");
+        let egress = (HookState::Ours, None);
+        let first = bpf::link_tcx(&theirs, index, Direction::Ingress, 0).expect("before ours");
+        let (_, hooks) = look(&mut attached);
+        assert!(hooks[0] == egress && hooks[1].1 == Some(Ok(())), "{hooks:?}");
+        assert_eq!(look(&mut attached), (LinkState::Up, fine()));
+        drop(first);
+        let second = bpf::link_tcx(&theirs, index, Direction::Ingress, 0).expect("before ours");
+        let (_, hooks) = look(&mut attached);
+        assert!(
+            matches!(&hooks[1], (HookState::Behind(names), None) if names[0].contains("their_tc")),
+            "{hooks:?}"
+        );
+        drop(second);
+        assert_eq!(look(&mut attached), (LinkState::Up, fine()));
     });
 }

@@ -1,12 +1,16 @@
-//! Finds out why an XDP hook was refused: a BPF link gives only an error number, but the same request by
-//! netlink gives the reason too.
+//! XDP: the program on the hook by a BPF link, and the kernel's reason where a hook is refused. A link gives only an
+//! error number, but the same request by netlink gives the reason too.
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use aya::programs::XdpMode;
 use libc::RTM_SETLINK;
 
-use super::netlink::{MessageBody, Netlink, ROUTE, link_header};
+use super::bpf::{interface_of, link_xdp};
+use super::interface::InterfaceInfo;
+use super::netlink::{MessageBody, Netlink, ROUTE, Refusal, link_header};
+use super::watch::Guard;
+use crate::hook::HookState;
 
 /// Attributes inside `IFLA_XDP`.
 const XDP_FD: u16 = 1;
@@ -18,14 +22,77 @@ const SKB_MODE: u32 = 1 << 1;
 const DRV_MODE: u32 = 1 << 2;
 const REPLACE: u32 = 1 << 4;
 
-/// The kernel's reason for refusing this program on this hook, from a second attempt by netlink. If that
-/// attempt succeeds, the program is detached again: such an attachment would outlive the process.
-pub(super) fn refusal_words(program: &impl AsFd, index: u32, mode: XdpMode) -> Option<String> {
-    let mode = match mode {
+/// Keeps our program on an XDP hook until it is dropped.
+#[derive(Debug)]
+pub(super) struct XdpGuard {
+    program: OwnedFd,
+    id: u32,
+    index: u32,
+    mode: XdpMode,
+    /// Whether attaching may reset a driver. That is done once, at the start.
+    resets_driver: bool,
+    link: Option<OwnedFd>,
+}
+
+impl XdpGuard {
+    /// Attaches the program with this id.
+    pub(super) fn attach(
+        program: OwnedFd,
+        id: u32,
+        info: &InterfaceInfo,
+        mode: XdpMode,
+    ) -> Result<Self, Refusal> {
+        let resets_driver = matches!(mode, XdpMode::Driver) && !info.is_virtual;
+        let mut guard = Self { program, id, index: info.index, mode, resets_driver, link: None };
+        guard.link()?;
+        Ok(guard)
+    }
+
+    fn link(&mut self) -> Result<(), Refusal> {
+        let flags = flags(self.mode);
+        let link = link_xdp(&self.program, self.index, flags).map_err(|error| Refusal {
+            words: refusal_words(&self.program, self.index, flags),
+            ..Refusal::from(error)
+        })?;
+        self.link = Some(link);
+        Ok(())
+    }
+}
+
+impl Guard for XdpGuard {
+    /// A link that was detached, or whose interface is gone, is on no interface. One that is on an interface of
+    /// another network namespace is told by the program on this one.
+    fn look(&mut self, now: &InterfaceInfo, _: &mut Netlink) -> HookState {
+        let is_other = now.xdp.is_none_or(|xdp| xdp.id != 0 && xdp.id != self.id);
+        match self.link.as_ref().map_or(Ok(0), interface_of) {
+            Ok(0) => HookState::Gone,
+            Ok(_) if is_other => HookState::Gone,
+            Ok(_) => HookState::Ours,
+            Err(error) => HookState::Unknown(error.to_string()),
+        }
+    }
+
+    fn attach_again(&mut self, _: &mut Netlink) -> Result<(), Refusal> {
+        if self.resets_driver {
+            let words = "native XDP would set up the driver anew: start handshake again for that".to_owned();
+            return Err(Refusal { errno: libc::EOPNOTSUPP, words: Some(words) });
+        }
+        self.link = None;
+        self.link()
+    }
+}
+
+const fn flags(mode: XdpMode) -> u32 {
+    match mode {
         XdpMode::Skb => SKB_MODE,
         XdpMode::Driver => DRV_MODE,
         XdpMode::Default | XdpMode::Hardware => 0,
-    };
+    }
+}
+
+/// The kernel's reason for refusing this program on this hook, from a second attempt by netlink. If that
+/// attempt succeeds, the program is detached again: such an attachment would outlive the process.
+fn refusal_words(program: &impl AsFd, index: u32, mode: u32) -> Option<String> {
     let fd = program.as_fd().as_raw_fd();
     let mut netlink = Netlink::open(ROUTE).ok()?;
     let try_it = request(index, &[(XDP_FD, fd.cast_unsigned()), (XDP_FLAGS, mode | IF_NOEXIST)]);

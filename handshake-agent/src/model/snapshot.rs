@@ -21,6 +21,7 @@ pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceFigures};
 use crate::model::service::{rank, ranked};
 pub use crate::model::table::{EVICTIONS, TableUse};
 use crate::source::scan::{Ages, Scan};
+use crate::source::sight::Sight;
 use crate::source::{Moment, Reading, Source};
 
 /// How far the wall clock may stray from the records' before it counts as set.
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub unreadable_counters: u64,
     /// Readings that failed for the moment.
     pub missed_snapshots: u64,
+    /// What the looks at the hooks have found.
+    pub sight: Sight,
     /// How far the scan's count of open attempts was from the gauges'.
     pub unsettled: u64,
     /// Packets at all hooks.
@@ -73,6 +76,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceFigures>,
     /// The histograms of the legs, for the difference of two snapshots.
     histograms: Arc<[Histogram; 3]>,
+    /// The reasons that occurred, with the times of the snapshots that first and last had more of them.
+    found_ns: Vec<(&'static str, (u64, u64))>,
 }
 
 impl Snapshot {
@@ -115,6 +120,7 @@ impl Snapshot {
             lost_before_hook: reading.lost_before_hook,
             unreadable_counters: reading.unreadable_counters,
             missed_snapshots: reading.missed_snapshots,
+            sight: reading.sight.clone(),
             unsettled: unsettled(&reading.counters, &all),
             packets: Packets {
                 filtered: Some(word(Counter::Filtered)),
@@ -131,8 +137,10 @@ impl Snapshot {
             services_evicted: word(Counter::ServicesEvicted),
             services: rank(services, scan, reading.stopped, context.top),
             histograms: Arc::new(reading.histograms),
+            found_ns: Vec::new(),
         };
         snapshot.syn_seen_ns = snapshot.latest_syn(previous);
+        snapshot.found_ns = snapshot.times_of_losses(previous);
         snapshot
     }
 
@@ -173,10 +181,30 @@ impl Snapshot {
             Loss::new("missed_snapshot", self.missed_snapshots, loss::MISSED_SNAPSHOT),
             Loss::new("split_headers", self.packets.split_headers.unwrap_or(0), loss::SPLIT_HEADERS),
         ];
-        if let Origin::Capture(capture) = &self.context.origin {
-            all.extend(loss::of_capture(capture));
+        match &self.context.origin {
+            Origin::Capture(capture) => all.extend(loss::of_capture(capture)),
+            Origin::Live { .. } => {
+                all.extend(loss::of_sight(&self.sight));
+                for loss in &mut all {
+                    let known = self.found_ns.iter().find(|(reason, _)| *reason == loss.reason);
+                    loss.found_ns = loss.found_ns.or(known.map(|(_, times)| *times));
+                }
+            }
         }
         all
+    }
+
+    /// When each reason was first and last found, as far as only snapshots tell.
+    fn times_of_losses(&self, previous: Option<&Self>) -> Vec<(&'static str, (u64, u64))> {
+        let before = previous.map(Self::losses).unwrap_or_default();
+        let times = |loss: Loss| {
+            let known = before.iter().find(|known| known.reason == loss.reason);
+            let (count, found) = known.map_or((0, None), |known| (known.count, known.found_ns));
+            let first = found.map_or(self.taken_at_ns, |(first, _)| first);
+            let last = found.filter(|_| loss.count <= count).map_or(self.taken_at_ns, |(_, last)| last);
+            (loss.reason, (first, last))
+        };
+        self.losses().into_iter().filter(|loss| loss.count != 0).map(times).collect()
     }
 
     /// The length of the run, ns.
@@ -255,6 +283,14 @@ impl<'a> Interval<'a> {
     /// The times of a leg in the interval alone.
     pub fn histogram(&self, leg: Leg) -> Histogram {
         difference(self.now.histogram(leg), self.before.histogram(leg))
+    }
+
+    /// Whether nothing was lost in the interval.
+    pub fn is_exact(&self) -> bool {
+        let before = self.before.losses();
+        let had =
+            |loss: &Loss| before.iter().find(|had| had.reason == loss.reason).map_or(0, |had| had.count);
+        self.now.losses().iter().all(|loss| loss.count <= had(loss))
     }
 
     /// The length of the interval, ns.

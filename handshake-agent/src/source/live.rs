@@ -24,7 +24,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
     BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Gates, Histogram,
-    LOCAL_ADDRESSES, LocalAddress, RING_BYTES, SERVICES, Service,
+    LOCAL_ADDRESSES, LocalAddress, RING_BYTES, SERVICES, Service, gate,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -33,8 +33,10 @@ use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
 use crate::address::words;
+use crate::hook::{HookLook, HookState, InterfaceLook};
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
+use crate::source::sight::Sight;
 use crate::source::{LostBeforeHook, Reading, Source};
 
 use crate::error::{Error, LiveError};
@@ -71,6 +73,9 @@ pub struct Live {
     test_clock: bool,
     lost_before_hook: Box<dyn FnMut() -> LostBeforeHook + Send + Sync>,
     missed_snapshots: u64,
+    hooks: Box<dyn Hooks>,
+    sight: Sight,
+    gates: Gates,
     addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
     local: BTreeSet<LocalAddress>,
 }
@@ -108,6 +113,9 @@ impl Live {
             test_clock: settings.test_clock,
             lost_before_hook: Box::new(LostBeforeHook::default),
             missed_snapshots: 0,
+            hooks: Box::new(NoHooks),
+            sight: Sight::default(),
+            gates: if settings.gated { 0 } else { Gates::MAX },
             addresses: Box::new(|| None),
             local: BTreeSet::new(),
             bpf,
@@ -136,7 +144,54 @@ impl Live {
     ///
     /// A [`LiveError`]: the kernel refuses to change the map.
     pub fn open_gates(&mut self) -> Result<(), LiveError> {
-        maps::set_gates(&mut self.bpf, Gates::MAX)
+        self.set_gates(Gates::MAX)
+    }
+
+    fn set_gates(&mut self, gates: Gates) -> Result<(), LiveError> {
+        if gates != self.gates {
+            maps::set_gates(&mut self.bpf, gates)?;
+            self.gates = gates;
+        }
+        Ok(())
+    }
+
+    /// Hands over the hooks that the programs are on, which each reading looks at. They are dropped with the rest.
+    pub fn watch(&mut self, hooks: impl Hooks + 'static) {
+        self.hooks = Box::new(hooks);
+    }
+
+    /// Looks at the hooks, attaches again what was lost, and returns what all looks have found. While a hook of an
+    /// interface is lost, no attempt begins there: half of its handshake would pass unseen.
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the kernel refuses to change a gate.
+    pub fn look(&mut self) -> Result<&Sight, LiveError> {
+        let wall_ns = clock::wall_ns(self.now()?.now_ns);
+        self.look_at(wall_ns)
+    }
+
+    /// What the looks have found so far.
+    #[must_use]
+    pub const fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
+    fn look_at(&mut self, wall_ns: u64) -> Result<&Sight, LiveError> {
+        let mut looks = self.hooks.look();
+        for (number, look) in looks.iter_mut().enumerate() {
+            let gate = gate(number);
+            if look.hooks.iter().any(HookLook::is_lost) {
+                self.set_gates(self.gates & !gate)?;
+                self.hooks.attach_again(number, look);
+            }
+            let is_lost = |hook: &HookLook| hook.state == HookState::Gone && hook.stays_lost();
+            if !look.hooks.iter().any(is_lost) {
+                self.set_gates(self.gates | gate)?;
+            }
+        }
+        self.sight.note(looks, wall_ns);
+        Ok(&self.sight)
     }
 
     /// Sets the function that lists this host's addresses, and calls it: it is called again at each reading,
@@ -212,6 +267,25 @@ impl Live {
     }
 }
 
+/// The hooks that the programs are on.
+pub trait Hooks: Send + Sync {
+    /// Looks at every hook, in the order of [`Settings::interfaces`].
+    fn look(&mut self) -> Vec<InterfaceLook>;
+    /// Attaches again what this look at an interface found lost, where that is possible, and notes it in the look.
+    fn attach_again(&mut self, number: usize, look: &mut InterfaceLook);
+}
+
+/// Those of programs that are not attached.
+struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn look(&mut self) -> Vec<InterfaceLook> {
+        Vec::new()
+    }
+
+    fn attach_again(&mut self, _: usize, _: &mut InterfaceLook) {}
+}
+
 impl Source for Live {
     /// Reads the clock first, so that nothing in the counters or tables is younger than `now` by more than
     /// the duration of the reading.
@@ -222,6 +296,8 @@ impl Source for Live {
         let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
         let lost = (self.lost_before_hook)();
+        // After the counters: whatever they lack was lost before this look.
+        let sight = self.look_at(wall_ns)?.clone();
         Ok(Reading {
             now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
             wall_ns,
@@ -237,6 +313,7 @@ impl Source for Live {
             lost_before_hook: lost.packets,
             unreadable_counters: lost.unreadable,
             missed_snapshots: self.missed_snapshots,
+            sight,
         })
     }
 

@@ -19,6 +19,7 @@ use handshake_common::wire::Packet;
 use crate::error::Error;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
+use crate::source::sight::Sight;
 use crate::source::{Moment, Reading, Source};
 
 /// The rate of the coarse clock of a replay, Hz: the tick of most kernels (CONFIG_HZ=250).
@@ -151,6 +152,7 @@ impl Source for Replay {
             lost_before_hook: 0,
             unreadable_counters: 0,
             missed_snapshots: 0,
+            sight: Sight::default(),
         })
     }
 

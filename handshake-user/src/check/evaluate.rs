@@ -5,7 +5,7 @@ use std::fmt;
 use handshake_agent::model::metric::{METRICS, SERVICE};
 use handshake_agent::model::snapshot::Snapshot;
 
-use super::expression::{Expectation, ExpressionTerm, Figure, Fraction, Operation};
+use super::expression::{Comparator, Expectation, ExpressionTerm, Figure, Fraction, Operation};
 
 /// Shown where a figure is missing because there was no traffic, which must not count as success.
 const NOTHING_RAN: &str = "a gate cannot pass when nothing ran";
@@ -38,6 +38,8 @@ pub(crate) enum Reason {
     TooLarge,
     /// A signal arrived, or an interface was lost.
     CutShort,
+    /// No attempt and no UDP flow was seen, and that was not allowed.
+    NothingRan,
 }
 
 impl fmt::Display for Reason {
@@ -52,6 +54,9 @@ impl fmt::Display for Reason {
             Self::NoTime => f.write_str("no time passed, so there is no rate"),
             Self::TooLarge => f.write_str("a value is out of range"),
             Self::CutShort => f.write_str("the check was cut short"),
+            Self::NothingRan => {
+                f.write_str("nothing ran: no attempt and no UDP flow was seen (--allow-nothing)")
+            }
         }
     }
 }
@@ -79,6 +84,22 @@ pub(crate) struct Judged<'a> {
     pub(crate) limit: Option<Fraction>,
 }
 
+impl Judged<'_> {
+    /// Whether it is `attempts == 0`, and met: nothing was to run.
+    pub(crate) fn wants_nothing(&self) -> bool {
+        let Expectation { left, comparison, right, .. } = self.expectation;
+        let names_attempts = |term: &ExpressionTerm| match term {
+            ExpressionTerm::Figure(figure) => figure.metrics == ["tcp.attempts"],
+            ExpressionTerm::Constant(_) | ExpressionTerm::Rate(_) | ExpressionTerm::Pair(..) => false,
+        };
+        let is_zero = |term: &ExpressionTerm| *term == ExpressionTerm::Constant(Fraction::ZERO);
+        *comparison == Comparator::Equal
+            && names_attempts(left)
+            && is_zero(right)
+            && self.judgement == Judgement::Met
+    }
+}
+
 impl JudgedWindow {
     /// Judges an expectation.
     pub(crate) fn judge<'a>(&self, expectation: &'a Expectation) -> Judged<'a> {
@@ -90,6 +111,11 @@ impl JudgedWindow {
             (Ok(_), Ok(_)) => Judgement::Failed,
         };
         Judged { expectation, judgement, measured: measured.ok(), limit: limit.ok() }
+    }
+
+    /// Whether no attempt and no UDP flow was seen.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.settled.tcp.books.attempts == 0 && self.settled.udp.books.flows == 0
     }
 
     /// The command's running time, ns.

@@ -160,6 +160,8 @@ pub(crate) struct NetAccount {
     /// Handshakes that completed on the wire in the same time with a service at an address of the namespace;
     /// `None` if some service has no row of its own.
     pub(crate) completed: Option<u64>,
+    /// Attempts that began on the wire in the same time, of any host.
+    pub(crate) attempts: u64,
 }
 
 impl NetAccount {
@@ -167,7 +169,19 @@ impl NetAccount {
     pub(crate) fn between(before: &Snapshot, after: &Snapshot, counts: NetCounters, own: &Addresses) -> Self {
         let completed = |snapshot| completed_at(snapshot, |address| own.has(address));
         let completed = completed(before).zip(completed(after)).map(|(b, a)| a.saturating_sub(b));
-        Self { counts, completed }
+        let attempts = |snapshot: &Snapshot| snapshot.tcp.books.attempts;
+        Self { counts, completed, attempts: attempts(after).saturating_sub(attempts(before)) }
+    }
+
+    /// Whether this host opened connections while no attempt was seen at the hooks.
+    pub(crate) fn is_all_unseen(&self) -> bool {
+        self.attempts == 0 && self.opened() != 0
+    }
+
+    /// Connections that this host opened at least: with an end of its own on both sides a connection is in both
+    /// counters.
+    fn opened(&self) -> u64 {
+        self.counts.of(KernelCounter::ActiveOpens).max(self.counts.of(KernelCounter::PassiveOpens))
     }
 
     /// One sentence for each difference and each counter that has a meaning.
@@ -177,7 +191,7 @@ impl NetAccount {
             let count = group(self.counts.of(counter));
             Some(format!("{} {count}: {}", counter.name(), counter.sentence()?))
         });
-        self.ignored().into_iter().chain(reported).chain(self.others()).collect()
+        self.ignored().into_iter().chain(reported).chain(self.others().or_else(|| self.unseen())).collect()
     }
 
     /// Whether the counter has something to report. Drops that `ListenOverflows` has counted are not reported
@@ -214,6 +228,19 @@ impl NetAccount {
             group(completed),
             group(accepted)
         ))
+    }
+
+    /// The sentence for connections of this host that are in no attempt.
+    fn unseen(&self) -> Option<String> {
+        let opened = self.opened();
+        (opened > self.attempts).then(|| {
+            format!(
+                "{} opened by this host (ActiveOpens, PassiveOpens), {} attempts seen here: the others took another \
+                 path, are filtered out, or passed while a hook was lost",
+                group(opened),
+                group(self.attempts)
+            )
+        })
     }
 
     /// The sentence for connections that were accepted but did not complete here.

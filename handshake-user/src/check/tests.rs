@@ -123,7 +123,7 @@ fn the_kernels_counters_are_shown_with_their_difference() {
         (KernelCounter::ListenDrops, 11),
         (KernelCounter::SynRetrans, 7),
     ]);
-    let account = NetAccount { counts, completed: Some(13) };
+    let account = NetAccount { counts, completed: Some(13), attempts: 13 };
     insta::assert_snapshot!(shown(standing(&mut Fake::new()), &[], Some(account)));
 }
 
@@ -158,13 +158,35 @@ fn each_difference_has_its_sentence() {
         ),
     ];
     for (counted, completed, expected) in table {
-        let words = NetAccount { counts: counts(counted), completed }.words();
+        let words = NetAccount { counts: counts(counted), completed, attempts: u64::MAX }.words();
         assert_eq!(words.len(), expected.len(), "{words:?}");
         for (sentence, part) in words.iter().zip(expected) {
             assert!(sentence.contains(part), "no {part:?} in {sentence:?}");
             let unproven = counted == [(PassiveOpens, 12)];
             assert_eq!(sentence.contains("or accepted elsewhere"), unproven, "{sentence}");
         }
+    }
+}
+
+/// Where the kernel opens more than the wire has, the account says so.
+#[test]
+fn connections_that_no_hook_saw_are_told() {
+    use KernelCounter::{ActiveOpens, PassiveOpens};
+    let table = [
+        (0, 0, 0, "", false),
+        (120, 0, 120, "", false),
+        // On loopback each connection is in both.
+        (7, 7, 7, "", false),
+        (120, 0, 20, "120 opened by this host (ActiveOpens, PassiveOpens), 20 attempts seen here", false),
+        (0, 5, 0, "5 opened by this host", true),
+        (3, 0, 0, "3 opened by this host", true),
+    ];
+    for (active, passive, attempts, said, all_unseen) in table {
+        let counts = counts(&[(ActiveOpens, active), (PassiveOpens, passive)]);
+        let account = NetAccount { counts, completed: None, attempts };
+        let words = account.words().join(" ");
+        assert!(words.contains(said) && words.is_empty() == said.is_empty(), "{words}");
+        assert_eq!(account.is_all_unseen(), all_unseen, "{active} {passive} {attempts}");
     }
 }
 
@@ -202,8 +224,11 @@ fn json_has_expectations_command_and_kernel() {
         stopped: false,
         stripped: false,
     });
-    let account =
-        Some(NetAccount { counts: counts(&[(KernelCounter::PassiveOpens, 9)]), completed: Some(13) });
+    let account = Some(NetAccount {
+        counts: counts(&[(KernelCounter::PassiveOpens, 9)]),
+        completed: Some(13),
+        attempts: 13,
+    });
     let checked = Checked { window, judged, command, account };
     let mut out = Vec::new();
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");

@@ -119,6 +119,11 @@ impl CheckInProgress<'_> {
         if !whole {
             judged.iter_mut().for_each(|each| each.judgement = Judgement::Inconclusive(Reason::CutShort));
         }
+        if window.is_empty() && !self.args.allow_nothing && !judged.iter().any(Judged::wants_nothing) {
+            let undecided =
+                judged.iter_mut().filter(|each| !matches!(each.judgement, Judgement::Inconclusive(_)));
+            undecided.for_each(|each| each.judgement = Judgement::Inconclusive(Reason::NothingRan));
+        }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
         let checked = Checked { window, judged, command, account };
         let Self { args, session, signals, checkee } = self;
@@ -175,7 +180,7 @@ impl CheckInProgress<'_> {
         })
     }
 
-    /// The kernel's own counters, if this host is an end of some flow.
+    /// The kernel's own counters, if this host is an end of some flow, or opened connections while none was seen.
     fn account(
         &self,
         window: &JudgedWindow,
@@ -184,11 +189,10 @@ impl CheckInProgress<'_> {
         let own = patiently(CheckError::is_passing, Addresses::read)?;
         let is_end =
             |flow: &Flow| [Side::Initiator, Side::Responder].iter().any(|side| own.has(flow.end(*side).ip()));
-        if !self.session.has_flow(is_end) {
-            return Ok(None);
-        }
         let counts = patiently(CheckError::is_passing, NetCounters::read)?.since(before);
-        Ok(Some(NetAccount::between(&window.started, &window.settled, counts, &own)))
+        let account = NetAccount::between(&window.started, &window.settled, counts, &own);
+        let is_of_our_flows = account.is_all_unseen() || self.session.has_flow(is_end);
+        Ok(Some(account).filter(|_| is_of_our_flows))
     }
 }
 
@@ -257,10 +261,6 @@ fn code(args: &CheckArgs, checked: &Checked<'_>) -> u8 {
         }
     }
     let any = |wanted: fn(&Judgement) -> bool| checked.judged.iter().any(|judged| wanted(&judged.judgement));
-    let seen = &checked.window.settled;
-    if seen.tcp.books.attempts == 0 && seen.udp.books.flows == 0 && !checked.judged.is_empty() {
-        say("nothing ran: no attempt and no UDP flow was seen");
-    }
     if any(|judgement| matches!(judgement, Judgement::Inconclusive(_))) {
         INCONCLUSIVE
     } else if any(|judgement| *judgement == Judgement::Failed) || (failure.is_some() && !args.ignore_status) {

@@ -108,8 +108,17 @@ fn source(snapshot: &Snapshot) -> Value {
 /// The reasons that make the report inexact; an empty array where there is none.
 fn inexact(snapshot: &Snapshot) -> Value {
     let occurred = snapshot.losses().into_iter().filter(|loss| loss.count != 0);
-    let row = |loss: Loss| json!({"reason": loss.reason, "count": loss.count, "sentence": loss.sentence});
-    occurred.map(row).collect()
+    occurred.map(reason).collect()
+}
+
+fn reason(loss: Loss) -> Value {
+    let mut object = Map::new();
+    object.insert("reason".to_owned(), json!(loss.reason));
+    object.insert("count".to_owned(), json!(loss.count));
+    put_known(&mut object, "first", loss.found_ns.map(|(first, _)| rfc3339(first)));
+    put_known(&mut object, "last", loss.found_ns.map(|(_, last)| rfc3339(last)));
+    object.insert("sentence".to_owned(), json!(loss.sentence));
+    Value::Object(object)
 }
 
 fn capture(origin: &CaptureOrigin) -> Value {
@@ -163,10 +172,11 @@ fn figures<T>(object: &mut Map<String, Value>, metrics: &[Metric<T>], of: &T) {
     }
 }
 
-/// The changes of one interval: `tcp` as differences, which are negative where a figure fell, and its
-/// latencies.
+/// The changes of one interval: whether it was exact, `tcp` as differences, which are negative where a figure fell,
+/// and its latencies.
 fn changes(interval: &Interval<'_>) -> Value {
     let mut object = Map::new();
+    object.insert("exact".to_owned(), json!(interval.is_exact()));
     for metric in METRICS.iter().filter(|metric| metric.name.starts_with("tcp.")) {
         let change = interval.change(|snapshot| metric.value(snapshot).unwrap_or(0));
         put(&mut object, &metric.name, json!(change));

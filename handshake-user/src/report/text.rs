@@ -9,7 +9,7 @@
 //! udp       are flows answered?
 //! signs     irregularities that end no attempt
 //! balance   each attempt in exactly one term
-//! hook saw  packets at the hook, and those filtered out
+//! hook saw  packets at the hook, those in no attempt, and those filtered out
 //! ```
 //!
 //! Pure: drawing depends on its arguments alone.
@@ -349,15 +349,15 @@ fn spoken(verdict: Verdict) -> String {
     verdict.name().replace("half_open", "half-open").replace('_', " ")
 }
 
-/// The packets at the hook, with those that the filter left out and those lost before it.
+/// The packets at the hook, with those in no attempt, those that the filter left out and those lost before it.
 fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     let packets = &snapshot.packets;
-    let parts = [
-        format!("{} packets, {} SYN;", short(packets.total), group(packets.class(Class::Syn))),
-        format!("filtered out {};", short(packets.filtered.unwrap_or(0))),
-        format!("lost before the hook {}", group(snapshot.lost_before_hook)),
-    ];
-    parts.map(Piece::plain).into()
+    let mut parts =
+        vec![format!("{} packets, {} SYN;", short(packets.total), group(packets.class(Class::Syn)))];
+    parts.extend(cause::outside(snapshot).into_iter().map(|part| format!("{part};")));
+    parts.push(format!("filtered out {};", short(packets.filtered.unwrap_or(0))));
+    parts.push(format!("lost before the hook {}", group(snapshot.lost_before_hook)));
+    parts.into_iter().map(Piece::plain).collect()
 }
 
 fn tcp_figures(flow: &Flow, tcp: &TcpRecord, compat: bool) -> Vec<String> {

@@ -22,10 +22,10 @@ use crate::error::{Scratch, check_error, run};
 use crate::network::{Network, TIMEOUT, loopback, router, segment};
 
 /// A command that prints a line when it runs, and ends when it reads one.
-const OBEDIENT: &str = "echo ready; read line; exit 0";
+pub(crate) const OBEDIENT: &str = "echo ready; read line; exit 0";
 
 /// A running check, with its command running.
-struct Check {
+pub(crate) struct Check {
     process: Process,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -36,7 +36,7 @@ struct Check {
 impl Check {
     /// Starts `handshake check WORDS -- sh -c SCRIPT` on the network's devices, and waits until the script
     /// has printed a line.
-    fn start(network: &Network, words: &[&str], script: &str) -> Result<Self> {
+    pub(crate) fn start(network: &Network, words: &[&str], script: &str) -> Result<Self> {
         Self::start_as(network.host().command(HANDSHAKE), network, words, script)
     }
 
@@ -82,7 +82,7 @@ impl Check {
     }
 
     /// Lets the command end, and waits for the check.
-    fn finish(mut self) -> Result<AgentOutcome> {
+    pub(crate) fn finish(mut self) -> Result<AgentOutcome> {
         if let Some(mut stdin) = self.stdin.take() {
             stdin.write_all(b"\n").context("tell the command to end")?;
         }
@@ -107,7 +107,7 @@ fn check<T>(network: &Network, words: &[&str], act: impl FnOnce() -> Result<T>) 
     Ok((check.finish()?, done))
 }
 
-fn ensure_code(outcome: &AgentOutcome, code: i32, parts: &[&str]) -> Result<()> {
+pub(crate) fn ensure_code(outcome: &AgentOutcome, code: i32, parts: &[&str]) -> Result<()> {
     ensure!(outcome.status.code() == Some(code), "not {code}: {outcome:?}");
     for part in parts {
         ensure!(outcome.stderr.contains(part), "no {part:?} in:\n{}", outcome.stderr);
@@ -115,7 +115,7 @@ fn ensure_code(outcome: &AgentOutcome, code: i32, parts: &[&str]) -> Result<()> 
     Ok(())
 }
 
-fn expected<'a>(expressions: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn expected<'a>(expressions: &[&'a str]) -> Vec<&'a str> {
     expressions.iter().flat_map(|expression| ["--expect", expression]).collect()
 }
 
@@ -294,10 +294,15 @@ fn no_traffic_is_inconclusive() -> Result<()> {
     let parts = [
         "INCONCLUSIVE p99(connect) < 1h: p99(connect) has no sample: a gate cannot pass when nothing ran",
         "INCONCLUSIVE completed / attempts > 0%: attempts is 0: a gate cannot pass when nothing ran",
-        "met half_open == 0: 0",
-        "handshake: nothing ran: no attempt",
+        "INCONCLUSIVE half_open == 0: 0, but nothing ran: no attempt",
     ];
-    ensure_code(&outcome, 3, &parts)
+    ensure_code(&outcome, 3, &parts)?;
+    let words = [&["--allow-nothing"][..], &expected(&["half_open == 0"])].concat();
+    let outcome = Check::start(&network, &words, "echo ready")?.wait()?;
+    ensure_code(&outcome, 0, &["met half_open == 0: 0"])?;
+    let words = expected(&["half_open == 0", "attempts == 0"]);
+    let outcome = Check::start(&network, &words, "echo ready")?.wait()?;
+    ensure_code(&outcome, 0, &["met half_open == 0: 0", "met attempts == 0: 0"])
 }
 
 /// Ctrl-C and SIGTERM also end the command, including its background processes, even if it ignores the

@@ -17,6 +17,7 @@ mod output;
 mod replay;
 mod report_file;
 mod scenario;
+mod sight;
 mod special;
 mod stage;
 mod terminal;

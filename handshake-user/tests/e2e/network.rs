@@ -71,10 +71,12 @@ impl Network {
         }
     }
 
-    /// Starts `handshake watch` on all devices, and waits until it is attached.
+    /// Starts `handshake watch` on all devices, and waits until it is attached. Arguments replace those of
+    /// [`SWIFT`].
     pub(crate) fn watch(&self, arguments: &[&str]) -> Result<Agent> {
         let interfaces = self.devices().iter().flat_map(|device| ["-i", device]);
-        let words: Vec<&str> = interfaces.chain(SWIFT).chain(arguments.iter().copied()).collect();
+        let swift = SWIFT.chunks(2).filter(|option| !arguments.contains(&option[0])).flatten().copied();
+        let words: Vec<&str> = interfaces.chain(swift).chain(arguments.iter().copied()).collect();
         Agent::start(self.host(), HANDSHAKE, &words)
     }
 }

@@ -89,6 +89,7 @@ fn kernel(account: &NetAccount, checked: &Checked<'_>) -> Value {
         object.insert(counter.field().to_owned(), json!(account.counts.of(counter)));
     }
     put_known(&mut object, "completed_on_wire", account.completed.map(|completed| json!(completed)));
+    object.insert("attempts_on_wire".to_owned(), json!(account.attempts));
     object.insert("differences".to_owned(), json!(account.words()));
     Value::Object(object)
 }

@@ -99,7 +99,7 @@ fn an_interval_has_the_changes_of_tcp_and_latency() {
     let interval = &whole["interval"];
     let names =
         |value: &Value| -> Vec<String> { value.as_object().expect("an object").keys().cloned().collect() };
-    assert_eq!(names(interval), ["tcp", "latency"]);
+    assert_eq!(names(interval), ["exact", "tcp", "latency"]);
     assert_eq!(names(&interval["tcp"]), names(&whole["tcp"]));
     assert_eq!((&interval["tcp"]["completed"], &interval["tcp"]["refused"]), (&json!(2), &json!(-1)));
     assert_eq!((&interval["tcp"]["attempts"], &interval["tcp"]["opening"]), (&json!(0), &json!(-1)));

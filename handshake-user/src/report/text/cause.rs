@@ -6,7 +6,7 @@ use handshake_common::abi::tag;
 use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
 use handshake_common::wire::Class;
 
-use crate::number::short;
+use crate::number::{group, short};
 
 /// A problem of fewer than one in this many attempts is not shown.
 const RARE: u64 = 100;
@@ -131,9 +131,23 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     all
 }
 
-/// The sentence for a filter that no SYN passes: the problem is elsewhere. A report whose time has stopped
-/// does not wait for [`QUIET_NS`].
+/// The sentence for what keeps packets from the hooks, or for a filter that no SYN passes while nothing keeps them:
+/// then the problem is elsewhere.
 pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
+    let obstacles = snapshot.sight.obstacles().join("; ");
+    match (no_syn(snapshot), obstacles.is_empty()) {
+        (Some(what), true) => {
+            let seen = short(snapshot.packets.total);
+            Some(format!("{what}: look upstream ({seen} packets seen without the filter)"))
+        }
+        (Some(what), false) => Some(format!("{what}: {obstacles}")),
+        (None, false) => Some(obstacles),
+        (None, true) => None,
+    }
+}
+
+/// The words for a filter that no SYN passes. A report whose time has stopped does not wait for [`QUIET_NS`].
+fn no_syn(snapshot: &Snapshot) -> Option<String> {
     let wanted = wanted(&snapshot.context.filter)?;
     let (attempts, flows) = (snapshot.tcp.books.attempts, snapshot.udp.books.flows);
     let long = if snapshot.stopped { attempts == 0 } else { snapshot.quiet_ns() >= QUIET_NS };
@@ -148,8 +162,19 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
             format!("reached {}", names.join(", "))
         }
     };
-    let seen = short(snapshot.packets.total);
-    Some(format!("no SYN to {wanted} {place}: look upstream ({seen} packets seen without the filter)"))
+    Some(format!("no SYN to {wanted} {place}"))
+}
+
+/// What the hooks saw that is in no verdict of the identity, where there is any: a hook that sees one direction
+/// alone, or frames that it cannot read, shows here.
+pub(crate) fn outside(snapshot: &Snapshot) -> Vec<String> {
+    let verdict = |verdict: Verdict| (verdict.name(), snapshot.tcp.verdict(verdict));
+    let non_ip = (Class::NonIp.name(), snapshot.packets.class(Class::NonIp));
+    let all = [verdict(Verdict::Midstream), verdict(Verdict::OrphanSynAck), non_ip];
+    all.into_iter()
+        .filter(|(_, count)| *count != 0)
+        .map(|(name, count)| format!("{name} {}", group(count)))
+        .collect()
 }
 
 /// What the copies or the numbers of many attempts say of the place that the packets were seen at.

@@ -1,14 +1,14 @@
 //! The screen Overview: are connections established, and if not, why? The answer first, then its figures.
 
 use handshake_agent::model::snapshot::ServiceBooks;
-use handshake_common::verdict::{Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Leg, Sign, UdpVerdict};
 use handshake_common::wire::Class;
 use ratatui::text::Line;
 
 use super::layout::{Pen, Section, bars, fit, left, right, seconds, sentence, wrap};
 use super::services;
 use crate::number::{group, short, span, time};
-use crate::report::text::cause::Problem;
+use crate::report::text::cause::{self, Problem};
 use crate::report::text::{arrow, balance_terms};
 use crate::tui::history::IntervalRates;
 use crate::tui::scene::{BINS, Established, LegLine, Scene};
@@ -205,9 +205,8 @@ fn hook_saw(scene: &Scene) -> String {
     let packets = &snapshot.packets;
     let [syns, filtered] = [packets.class(Class::Syn), packets.filtered.unwrap_or(0)].map(short);
     let mut text = format!("{} packets · {syns} SYN · {filtered} filtered out", short(packets.total));
-    let midstream = snapshot.tcp.verdict(Verdict::Midstream);
-    if midstream != 0 {
-        text.push_str(&format!(" · midstream {}", group(midstream)));
+    for part in cause::outside(snapshot) {
+        text.push_str(&format!(" · {part}"));
     }
     text
 }

@@ -3,12 +3,14 @@
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
-use handshake_common::abi::{CpuCounts, Service};
+use handshake_common::abi::{CpuCounts, Gates, Service};
 use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::source::live::NoHooks;
 use crate::source::live::maps::PlainBytes;
+use crate::source::sight::Sight;
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`.
 const TC_NEXT: u32 = u32::MAX;
@@ -42,6 +44,9 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         test_clock: true,
         lost_before_hook: Box::new(LostBeforeHook::default),
         missed_snapshots: 0,
+        hooks: Box::new(NoHooks),
+        sight: Sight::default(),
+        gates: Gates::MAX,
         addresses: Box::new(|| None),
         local: BTreeSet::new(),
         bpf,

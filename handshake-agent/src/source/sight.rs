@@ -1,0 +1,208 @@
+//! What the hooks could see: the looks at them, brought together over a run. Pure.
+
+use crate::hook::{HookLook, HookState, InterfaceLook, LinkState};
+
+/// The places that a sentence names at most.
+const PLACES: usize = 4;
+
+/// What the looks at the hooks found. A capture has no hooks, and nothing is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The interfaces at the latest look, in the order of the settings.
+    pub interfaces: Vec<InterfaceLook>,
+    /// Hooks that our program was not on, or was behind others on.
+    pub hook_lost: Lapse,
+    /// Interfaces that were down.
+    pub interface_down: Lapse,
+}
+
+/// What was found wrong, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lapse {
+    /// How often a look found it, by hook or interface.
+    pub count: u64,
+    /// The time of the first look that did, ns since the Unix epoch.
+    pub first_ns: u64,
+    /// The time of the last one.
+    pub last_ns: u64,
+    /// The latest finding by place, the latest place last.
+    places: Vec<(String, String)>,
+}
+
+impl Lapse {
+    fn note(&mut self, at_ns: u64, place: String, words: String) {
+        if self.count == 0 {
+            self.first_ns = at_ns;
+        }
+        self.count += 1;
+        self.last_ns = at_ns;
+        self.places.retain(|(known, _)| *known != place);
+        self.places.push((place, words));
+        if self.places.len() > PLACES {
+            self.places.remove(0);
+        }
+    }
+
+    /// Which places, and why; at most the latest four.
+    #[must_use]
+    pub fn words(&self) -> String {
+        self.places.iter().map(|(_, words)| words.as_str()).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Sight {
+    /// Adds a look at this time, ns since the Unix epoch.
+    pub fn note(&mut self, looks: Vec<InterfaceLook>, at_ns: u64) {
+        for look in &looks {
+            for hook in look.hooks.iter().filter(|hook| hook.is_lost()) {
+                let place = format!("{} {}", look.name, hook.direction);
+                self.hook_lost.note(at_ns, place, words(look, hook));
+            }
+            if look.state == LinkState::Down {
+                self.interface_down.note(at_ns, look.name.clone(), format!("{} is down", look.name));
+            }
+        }
+        self.interfaces = looks;
+    }
+
+    /// Whether no interface is left.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        let mut all = self.interfaces.iter();
+        !self.interfaces.is_empty() && all.all(|look| look.state == LinkState::Gone)
+    }
+
+    /// What keeps packets from our programs at the latest look, a sentence per interface or hook.
+    #[must_use]
+    pub fn obstacles(&self) -> Vec<String> {
+        self.interfaces.iter().flat_map(obstacles).collect()
+    }
+}
+
+fn obstacles(look: &InterfaceLook) -> Vec<String> {
+    let name = &look.name;
+    match &look.state {
+        LinkState::Gone => return vec![format!("{name} is gone")],
+        LinkState::Unknown(why) => return vec![format!("{name} cannot be looked at: {why}")],
+        LinkState::Up | LinkState::NoCarrier | LinkState::Down => {}
+    }
+    let lost = look.hooks.iter().filter(|hook| hook.stays_lost()).map(|hook| words(look, hook));
+    let state = match look.state {
+        LinkState::Down => Some(format!("{name} is down")),
+        LinkState::NoCarrier => Some(format!("{name} has no carrier")),
+        LinkState::Up | LinkState::Gone | LinkState::Unknown(_) => None,
+    };
+    lost.chain(state).collect()
+}
+
+/// What is wrong with a hook, and what was done about it.
+fn words(look: &InterfaceLook, hook: &HookLook) -> String {
+    let InterfaceLook { name, state, .. } = look;
+    let place = format!("{name}: the {} hook ({})", hook.direction, hook.hook);
+    match (&hook.state, &hook.again) {
+        (HookState::Gone, _) if *state == LinkState::Gone => format!("{name} is gone"),
+        (HookState::Gone, Some(Ok(()))) => format!("{place} was lost, and is attached again"),
+        (HookState::Gone, Some(Err(why))) => {
+            format!("{place} is lost, and attaching again is refused: {why}")
+        }
+        (HookState::Gone | HookState::Ours, _) => format!("{place} is lost"),
+        (HookState::Behind(names), Some(Ok(()))) => {
+            format!("{place} was behind {}, and is first again", names.join(", "))
+        }
+        (HookState::Behind(names), _) => {
+            format!("{place} is behind {}, which may keep packets from it", names.join(", "))
+        }
+        (HookState::Unknown(why), _) => format!("{place} cannot be looked at: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hook::{Direction, Hook};
+
+    fn hook(direction: Direction, state: HookState, again: Option<Result<(), String>>) -> HookLook {
+        HookLook { direction, hook: Hook::Tcx, state, again }
+    }
+
+    fn look(name: &str, state: LinkState, hooks: Vec<HookLook>) -> InterfaceLook {
+        InterfaceLook { name: name.into(), state, hooks }
+    }
+
+    #[test]
+    fn each_state_of_a_hook_and_an_interface_by_what_it_says() {
+        use Direction::Ingress;
+        use HookState::{Behind, Gone, Ours, Unknown};
+        let theirs = || Behind(vec!["theirs (id 7)".into()]);
+        let table = [
+            (LinkState::Up, Ours, None, (0, 0), "", ""),
+            (LinkState::NoCarrier, Ours, None, (0, 0), "", "e has no carrier"),
+            (LinkState::Down, Ours, None, (0, 1), "", "e is down"),
+            (LinkState::Gone, Gone, None, (1, 0), "e is gone", "e is gone"),
+            (LinkState::Up, Gone, Some(Ok(())), (1, 0), "was lost, and is attached again", ""),
+            (
+                LinkState::Up,
+                Gone,
+                Some(Err("busy".into())),
+                (1, 0),
+                "again is refused: busy",
+                "is refused: busy",
+            ),
+            (
+                LinkState::Up,
+                theirs(),
+                Some(Ok(())),
+                (1, 0),
+                "was behind theirs (id 7), and is first again",
+                "",
+            ),
+            (LinkState::Up, theirs(), None, (1, 0), "is behind theirs (id 7)", "is behind theirs (id 7)"),
+            (LinkState::Up, Unknown("no".into()), None, (1, 0), "cannot be looked at: no", "looked at: no"),
+            (
+                LinkState::Unknown("no".into()),
+                Unknown("no".into()),
+                None,
+                (1, 0),
+                "looked at: no",
+                "e cannot be",
+            ),
+        ];
+        for (state, found, again, counts, lost, obstacle) in table {
+            let mut sight = Sight::default();
+            let case = format!("{state:?} {found:?} {again:?}");
+            sight.note(vec![look("e", state, vec![hook(Ingress, found, again)])], 7);
+            assert_eq!((sight.hook_lost.count, sight.interface_down.count), counts, "{case}");
+            assert!(sight.hook_lost.words().contains(lost), "{case}: {}", sight.hook_lost.words());
+            let obstacles = sight.obstacles().join(" ");
+            assert!(obstacles.contains(obstacle), "{case}: {obstacles}");
+            assert_eq!(obstacles.is_empty(), obstacle.is_empty(), "{case}: {obstacles}");
+        }
+    }
+
+    #[test]
+    fn a_lapse_keeps_its_first_and_last_time_and_the_latest_of_each_place() {
+        let lost = |again| hook(Direction::Egress, HookState::Gone, again);
+        let fine = hook(Direction::Ingress, HookState::Ours, None);
+        let mut sight = Sight::default();
+        sight.note(vec![look("e", LinkState::Up, vec![lost(None), fine.clone()])], 10);
+        sight.note(vec![look("e", LinkState::Up, vec![lost(Some(Ok(()))), fine.clone()])], 20);
+        sight.note(vec![look("e", LinkState::Up, vec![fine.clone()])], 30);
+        let Lapse { count, first_ns, last_ns, .. } = sight.hook_lost;
+        assert_eq!((count, first_ns, last_ns), (2, 10, 20));
+        assert_eq!(sight.hook_lost.words(), "e: the egress hook (tcx) was lost, and is attached again");
+        assert_eq!(sight.obstacles(), [""; 0]);
+    }
+
+    #[test]
+    fn a_run_is_blind_when_its_last_interface_is_gone() {
+        let mut sight = Sight::default();
+        assert!(!sight.is_blind(), "a capture has none");
+        for (second, blind) in
+            [(LinkState::Down, false), (LinkState::Unknown(String::new()), false), (LinkState::Gone, true)]
+        {
+            let looks = vec![look("e", LinkState::Gone, Vec::new()), look("f", second, Vec::new())];
+            sight.note(looks, 1);
+            assert_eq!(sight.is_blind(), blind);
+        }
+    }
+}
