@@ -200,8 +200,8 @@ impl Snapshot {
         let times = |loss: Loss| {
             let known = before.iter().find(|known| known.reason == loss.reason);
             let (count, found) = known.map_or((0, None), |known| (known.count, known.found_ns));
-            let first = found.map_or(self.taken_at_ns, |(first, _)| first);
-            let last = found.filter(|_| loss.count <= count).map_or(self.taken_at_ns, |(_, last)| last);
+            let first = found.map_or(self.now.ns, |(first, _)| first);
+            let last = found.filter(|_| loss.count <= count).map_or(self.now.ns, |(_, last)| last);
             (loss.reason, (first, last))
         };
         self.losses().into_iter().filter(|loss| loss.count != 0).map(times).collect()

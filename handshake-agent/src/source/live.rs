@@ -167,8 +167,8 @@ impl Live {
     ///
     /// A [`LiveError`]: the kernel refuses to change a gate.
     pub fn look(&mut self) -> Result<&Sight, LiveError> {
-        let wall_ns = clock::wall_ns(self.now()?.now_ns);
-        self.look_at(wall_ns)
+        let now = self.now()?;
+        self.look_at(now.now_ns)
     }
 
     /// What the looks have found so far.
@@ -177,7 +177,7 @@ impl Live {
         &self.sight
     }
 
-    fn look_at(&mut self, wall_ns: u64) -> Result<&Sight, LiveError> {
+    fn look_at(&mut self, now_ns: u64) -> Result<&Sight, LiveError> {
         let mut looks = self.hooks.look();
         for (number, look) in looks.iter_mut().enumerate() {
             let gate = gate(number);
@@ -190,7 +190,7 @@ impl Live {
                 self.set_gates(self.gates | gate)?;
             }
         }
-        self.sight.note(looks, wall_ns);
+        self.sight.note(looks, now_ns);
         Ok(&self.sight)
     }
 
@@ -297,7 +297,7 @@ impl Source for Live {
         let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
         let lost = (self.lost_before_hook)();
         // After the counters: whatever they lack was lost before this look.
-        let sight = self.look_at(wall_ns)?.clone();
+        let sight = self.look_at(now.now_ns)?.clone();
         Ok(Reading {
             now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
             wall_ns,

@@ -21,7 +21,7 @@ pub struct Sight {
 pub struct Lapse {
     /// How often a look found it, by hook or interface.
     pub count: u64,
-    /// The time of the first look that did, ns since the Unix epoch.
+    /// The time of the first look that did, on the records' clock.
     pub first_ns: u64,
     /// The time of the last one.
     pub last_ns: u64,
@@ -51,7 +51,7 @@ impl Lapse {
 }
 
 impl Sight {
-    /// Adds a look at this time, ns since the Unix epoch.
+    /// Adds a look at this time on the records' clock.
     pub fn note(&mut self, looks: Vec<InterfaceLook>, at_ns: u64) {
         for look in &looks {
             for hook in look.hooks.iter().filter(|hook| hook.is_lost()) {

@@ -108,15 +108,17 @@ fn source(snapshot: &Snapshot) -> Value {
 /// The reasons that make the report inexact; an empty array where there is none.
 fn inexact(snapshot: &Snapshot) -> Value {
     let occurred = snapshot.losses().into_iter().filter(|loss| loss.count != 0);
-    occurred.map(reason).collect()
+    occurred.map(|loss| reason(snapshot, loss)).collect()
 }
 
-fn reason(loss: Loss) -> Value {
+fn reason(snapshot: &Snapshot, loss: Loss) -> Value {
+    let found = loss.found_ns.map(|(first, last)| [first, last].map(|ns| rfc3339(snapshot.wall_of(ns))));
     let mut object = Map::new();
     object.insert("reason".to_owned(), json!(loss.reason));
     object.insert("count".to_owned(), json!(loss.count));
-    put_known(&mut object, "first", loss.found_ns.map(|(first, _)| rfc3339(first)));
-    put_known(&mut object, "last", loss.found_ns.map(|(_, last)| rfc3339(last)));
+    let [first, last] = found.map_or([None, None], |times| times.map(Some));
+    put_known(&mut object, "first", first);
+    put_known(&mut object, "last", last);
     object.insert("sentence".to_owned(), json!(loss.sentence));
     Value::Object(object)
 }

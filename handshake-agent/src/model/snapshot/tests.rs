@@ -147,6 +147,33 @@ fn each_loss_alone_makes_a_report_inexact() {
     assert!(of_capture(clock).is_exact(), "times alone lose no packet");
 }
 
+/// A report that was inexact once stays so, its later intervals do not.
+#[test]
+fn a_loss_has_its_first_and_last_time_and_its_interval() {
+    let mut fake = Fake::new();
+    let origin = Origin::Live { interfaces: Vec::new() };
+    let began = fake.reading.now.ns;
+    let live = Arc::new(RunContext { origin, ..RunContext::clone(&context(10)) });
+    let mut last = Snapshot::take(&mut fake, &live, None).expect("a fake never fails");
+    for (lost, exact, times) in [
+        (0, true, None),
+        (2, false, Some((2, 2))),
+        (0, true, Some((2, 2))),
+        (1, false, Some((2, 4))),
+        (0, true, Some((2, 4))),
+    ] {
+        fake.later(SECOND);
+        fake.reading.lost_before_hook += lost;
+        let now = Snapshot::take(&mut fake, &live, Some(&last)).expect("a fake never fails");
+        assert_eq!(Interval::between(&last, &now).is_exact(), exact);
+        let loss = now.losses().into_iter().find(|loss| loss.reason == "lost_before_hook").expect("a row");
+        let second = |second: u64| began + second * SECOND;
+        assert_eq!(loss.found_ns, times.map(|(first, last)| (second(first), second(last))));
+        assert_eq!(now.is_exact(), times.is_none());
+        last = now;
+    }
+}
+
 /// The snapshot of a capture without packets.
 fn of_capture(lack: impl FnOnce(&mut CaptureOrigin)) -> Snapshot {
     let mut capture = CaptureOrigin::default();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, udp_record};
+use handshake_agent::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
@@ -77,6 +78,55 @@ fn no_syn_passes_the_filter() {
     insta::assert_snapshot!(draw(&now, None, Style::plain(100)));
     let unfiltered = TestContext::live("").take(&mut fake, None);
     assert!(!draw(&unfiltered, None, Style::plain(100)).contains("look upstream"));
+}
+
+/// "Look upstream" is said only where nothing keeps packets from the hooks.
+#[test]
+fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
+    let detached = || HookLook {
+        direction: Direction::Ingress,
+        hook: Hook::Tcx,
+        state: HookState::Gone,
+        again: Some(Err("no".to_owned())),
+    };
+    let table = [
+        (LinkState::Down, vec![], "eth0 is down"),
+        (LinkState::NoCarrier, vec![], "eth0 has no carrier"),
+        (
+            LinkState::Up,
+            vec![detached()],
+            "eth0: the ingress hook (tcx) is lost, and attaching again is refused: no",
+        ),
+    ];
+    for (state, hooks, said) in table {
+        let mut fake = Fake::new();
+        let look = InterfaceLook { name: "eth0".to_owned(), state, hooks };
+        fake.reading.sight.note(vec![look], fake.reading.now.ns);
+        let context = TestContext::live("443");
+        let before = context.take(&mut fake, None);
+        let words = |snapshot: &Snapshot| draw(snapshot, None, Style::plain(200));
+        assert!(words(&before).contains(said), "{}", words(&before));
+        fake.later(10 * SECOND);
+        let quiet = words(&context.take(&mut fake, Some(&before)));
+        assert!(quiet.contains(&format!("no SYN to :443 reached eth0: {said}")), "{quiet}");
+        assert!(!quiet.contains("look upstream"), "{quiet}");
+    }
+}
+
+/// A hook that sees one direction alone, or frames that it cannot read, shows.
+#[test]
+fn what_is_in_no_attempt_is_shown() {
+    let (context, mut fake) = (TestContext::live(""), Fake::new());
+    let nothing = draw(&context.take(&mut fake, None), None, Style::plain(200));
+    assert!(
+        ["midstream", "orphan_syn_ack", "non_ip"].iter().all(|name| !nothing.contains(name)),
+        "{nothing}"
+    );
+    fake.count(Counter::Midstream, 3);
+    fake.count(Counter::OrphanSynAck, 20);
+    fake.packets(Class::NonIp, Family::V4, 125);
+    let shown = draw(&context.take(&mut fake, None), None, Style::plain(200));
+    assert!(shown.contains("midstream 3; orphan_syn_ack 20; non_ip 125;"), "{shown}");
 }
 
 #[test]
