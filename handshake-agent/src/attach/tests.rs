@@ -452,14 +452,17 @@ fn facts_of_real_interfaces() {
     });
 }
 
-fn look(attached: &mut Attached) -> (LinkState, Vec<(HookState, Option<Result<(), String>>)>) {
+/// What a look found of a hook, and whether it was attached again.
+type Found = (HookState, Option<Result<(), String>>);
+
+fn look(attached: &mut Attached) -> (LinkState, Vec<Found>) {
     let mut look = attached.look().remove(0);
     attached.attach_again(0, &mut look);
     (look.state, look.hooks.into_iter().map(|hook| (hook.state, hook.again)).collect())
 }
 
 /// Two hooks, egress first, as they should be.
-fn fine() -> Vec<(HookState, Option<Result<(), String>>)> {
+fn fine() -> Vec<Found> {
     vec![(HookState::Ours, None), (HookState::Ours, None)]
 }
 

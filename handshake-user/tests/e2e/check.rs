@@ -210,13 +210,15 @@ fn a_command_that_fails_is_named() -> Result<()> {
     }
     let network = loopback()?;
     let killed = "echo ready; kill -KILL $$";
-    let rows: [(&[&str], &str, i32, &str); 6] = [
+    let unmet = ["--propagate", "--allow-nothing", "--expect", "attempts == 1"];
+    let rows: [(&[&str], &str, i32, &str); 7] = [
         (&[], "echo ready; exit 7", 1, "the command sh failed with status 7"),
         (&[], killed, 1, "the command sh was killed by signal 9"),
         (&["--ignore-status"], "echo ready; exit 7", 0, "failed with status 7"),
-        (&["--propagate", "--expect", "attempts == 1"], "echo ready; exit 7", 7, "FAILED attempts == 1: 0"),
+        (&unmet, "echo ready; exit 7", 7, "FAILED attempts == 1: 0"),
         (&["--propagate"], killed, 128 + 9, "killed by signal 9"),
-        (&["--propagate", "--expect", "attempts == 1"], "echo ready", 1, "FAILED attempts == 1: 0"),
+        (&unmet, "echo ready", 1, "FAILED attempts == 1: 0"),
+        (&["--expect", "attempts == 1"], "echo ready; exit 7", 3, "failed with status 7"),
     ];
     for (words, script, code, said) in rows {
         ensure_code(&Check::start(&network, words, script)?.wait()?, code, &[said])?;
