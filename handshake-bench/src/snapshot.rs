@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{Beginning, Origin, RunContext, Snapshot};
 use handshake_agent::options::Filter;
 use handshake_common::verdict::Verdict;
 use serde_json::{Value, json};
@@ -59,7 +59,12 @@ pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
     cpu::stay()?;
     make(&mut ours, others)?;
     let origin = Origin::Live { interfaces: Vec::new() };
-    let context = RunContext { origin, from_ns: 0, filter: Filter::default(), top: RESPONDERS as usize };
+    let context = RunContext {
+        origin,
+        began: Beginning { wall_ns: 0, ns: 0 },
+        filter: Filter::default(),
+        top: RESPONDERS as usize,
+    };
     let context = Arc::new(context);
     // The first snapshot is not measured: its memory is not allocated yet, and the table's pages are not in
     // the processor's caches.
