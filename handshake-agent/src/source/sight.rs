@@ -72,6 +72,13 @@ impl Sight {
         !self.interfaces.is_empty() && all.all(|look| look.state == LinkState::Gone)
     }
 
+    /// What kept packets from our programs at this time or later, on the records' clock.
+    #[must_use]
+    pub fn lapses_since(&self, ns: u64) -> Vec<String> {
+        let lapses = [&self.hook_lost, &self.interface_down].into_iter();
+        lapses.filter(|lapse| lapse.count != 0 && lapse.last_ns >= ns).map(Lapse::words).collect()
+    }
+
     /// What keeps packets from our programs at the latest look, a sentence per interface or hook.
     #[must_use]
     pub fn obstacles(&self) -> Vec<String> {
@@ -191,6 +198,8 @@ mod tests {
         assert_eq!((count, first_ns, last_ns), (2, 10, 20));
         assert_eq!(sight.hook_lost.words(), "e: the egress hook (tcx) was lost, and is attached again");
         assert_eq!(sight.obstacles(), [""; 0]);
+        assert_eq!(sight.lapses_since(20), [sight.hook_lost.words()]);
+        assert_eq!(sight.lapses_since(21), [""; 0]);
     }
 
     #[test]

@@ -131,11 +131,17 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     all
 }
 
-/// The sentence for what keeps packets from the hooks, or for a filter that no SYN passes while nothing keeps them:
-/// then the problem is elsewhere.
+/// The sentence for what keeps packets from the hooks, or for a filter that no SYN passes while nothing has kept
+/// them: then the problem is elsewhere.
 pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
-    let obstacles = snapshot.sight.obstacles().join("; ");
-    match (no_syn(snapshot), obstacles.is_empty()) {
+    let no_syn = no_syn(snapshot);
+    let mut obstacles = snapshot.sight.obstacles();
+    if no_syn.is_some() && obstacles.is_empty() {
+        let since = snapshot.now.ns.saturating_sub(snapshot.quiet_ns());
+        obstacles = snapshot.sight.lapses_since(since);
+    }
+    let obstacles = obstacles.join("; ");
+    match (no_syn, obstacles.is_empty()) {
         (Some(what), true) => {
             let seen = short(snapshot.packets.total);
             Some(format!("{what}: look upstream ({seen} packets seen without the filter)"))

@@ -111,6 +111,21 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
         assert!(quiet.contains(&format!("no SYN to :443 reached eth0: {said}")), "{quiet}");
         assert!(!quiet.contains("look upstream"), "{quiet}");
     }
+    // A hook that was lost since the last SYN: it may have passed then.
+    let mut fake = Fake::new();
+    let lost = HookLook { again: Some(Ok(())), ..detached() };
+    let look = |hooks| InterfaceLook { name: "eth0".to_owned(), state: LinkState::Up, hooks };
+    let context = TestContext::live("443");
+    let before = context.take(&mut fake, None);
+    fake.later(SECOND);
+    fake.reading.sight.note(vec![look(vec![lost])], fake.reading.now.ns);
+    fake.later(10 * SECOND);
+    fake.reading.sight.note(vec![look(Vec::new())], fake.reading.now.ns);
+    let quiet = draw(&context.take(&mut fake, Some(&before)), None, Style::plain(200));
+    assert!(
+        quiet.contains("reached eth0: eth0: the ingress hook (tcx) was lost, and is attached"),
+        "{quiet}"
+    );
 }
 
 /// A hook that sees one direction alone, or frames that it cannot read, shows.
