@@ -21,7 +21,7 @@ mod tests;
 mod watch;
 mod xdp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::mem::size_of;
@@ -31,8 +31,9 @@ use std::os::unix::net::UnixDatagram;
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp, XdpMode};
 
-use crate::error::Error;
+use crate::error::{Error, LiveError, has_seccomp_filter};
 use crate::hook::{Direction, Hook};
+use crate::load::uninterrupted;
 use bpf::{has_tcx, program as program_name, tcx_chain};
 pub use interface::InterfaceInfo;
 use plan::HookStep;
@@ -139,7 +140,6 @@ impl From<Error> for Failure {
 /// [`Error::Hook`] if a hook requested by name is refused, [`Error::NoHook`] if all hooks are refused,
 /// [`Error::Load`] and [`Error::Permission`]. On an error, everything attached so far is detached again.
 pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
-    load_ahead(bpf, plan)?;
     let mut attached = Attached::default();
     for planned in &plan.interfaces {
         let mut attaching = Attaching { bpf, say, planned, hooks: Vec::new(), claims: &mut attached.claims };
@@ -150,20 +150,31 @@ pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<
     Ok(attached)
 }
 
-/// Loads the program of each first choice before anything is attached. The verifier takes half a second per
-/// program; a handshake between the first hook and the last would be seen from one side only.
-fn load_ahead(bpf: &mut Ebpf, plan: &Plan) -> Result<(), Error> {
-    for planned in &plan.interfaces {
-        for (direction, steps) in
-            [(Direction::Ingress, &planned.ingress), (Direction::Egress, &planned.egress)]
-        {
-            match steps.first() {
-                Some(step) if step.hook.is_xdp() => loaded::<Xdp>(bpf, XDP).map(|_| ()),
-                Some(_) => loaded::<SchedClassifier>(bpf, direction.classifier()).map(|_| ()),
-                None => Ok(()),
-            }?;
+/// Loads the program of each first choice, for [`attach`]. The verifier takes some tenths of a second per program; a
+/// handshake between the first hook and the last would be seen from one side only. `progress` receives how many
+/// programs are loaded, and of how many.
+///
+/// # Errors
+///
+/// [`Error::Load`] and [`Error::Permission`].
+pub fn load(bpf: &mut Ebpf, plan: &Plan, progress: &mut dyn FnMut(usize, usize)) -> Result<(), Error> {
+    let chosen = |planned: &PlannedInterface| {
+        let of = |direction: Direction, steps: &[HookStep]| {
+            let step = steps.first()?;
+            Some(if step.hook.is_xdp() { XDP } else { direction.classifier() })
+        };
+        [of(Direction::Ingress, &planned.ingress), of(Direction::Egress, &planned.egress)]
+    };
+    let names: BTreeSet<&str> = plan.interfaces.iter().flat_map(chosen).flatten().collect();
+    for (number, name) in names.iter().enumerate() {
+        progress(number, names.len());
+        if *name == XDP {
+            loaded::<Xdp>(bpf, name)?;
+        } else {
+            loaded::<SchedClassifier>(bpf, name)?;
         }
     }
+    progress(names.len(), names.len());
     Ok(())
 }
 
@@ -215,6 +226,8 @@ impl Attaching<'_> {
     fn take_hook(&mut self, direction: Direction, steps: &[HookStep]) -> Result<TakenHook, Error> {
         let info = &self.planned.info;
         let mut refusals = Vec::new();
+        let is_only = |direction| self.planned.named && (direction == Direction::Ingress || steps.len() == 1);
+        let has_remedy = |hook, refusal: &Refusal| hook == Hook::Clsact && refusal.errno == libc::EEXIST;
         for step in steps {
             if let Some(warning) = before_touching(info, step.hook) {
                 self.tell(&warning);
@@ -222,7 +235,7 @@ impl Attaching<'_> {
             match self.attach_hook(step.hook, direction) {
                 Ok(on) => return Ok(self.took(*step, direction, on)),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Refused(refusal)) if self.planned.named && direction == Direction::Ingress => {
+                Err(Failure::Refused(refusal)) if has_remedy(step.hook, &refusal) || is_only(direction) => {
                     return Err(named_refusal(info, step.hook, &refusal));
                 }
                 Err(Failure::Refused(refusal)) => {
@@ -286,7 +299,7 @@ fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
     ))
 }
 
-/// The error for an ingress hook that was requested by name and refused. The error number decides the fix.
+/// The error for a hook that was requested by name and refused, or whose refusal has a remedy. The error number decides the fix.
 fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
     let InterfaceInfo { name, mtu, driver, .. } = info;
     let driver = driver.as_deref().unwrap_or("its driver");
@@ -301,6 +314,10 @@ fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
         (Hook::XdpNative, libc::ERANGE | libc::EINVAL | libc::E2BIG) => (
             format!("is refused by {driver} with its current settings (MTU {mtu})"),
             "use --hook tcx, or lower the MTU (-v shows the kernel's reason)".to_owned(),
+        ),
+        (Hook::Clsact, libc::EEXIST) => (
+            format!("is refused: {}", refusal.words.as_deref().unwrap_or("another qdisc is there")),
+            format!("remove it (tc qdisc del dev {name} ingress; its filters go too), or use --hook tcx"),
         ),
         (Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact, _) => (
             format!("is refused: {}", io::Error::from_raw_os_error(refusal.errno)),
@@ -334,7 +351,7 @@ where
     let missing = || Error::Load { program: name.into(), kernel: "the object has no such program".into() };
     let program: &mut P =
         bpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|e| load_error(name, &e))?;
-    program.load_once().map_err(|error| load_error(name, &error))?;
+    uninterrupted(|| program.load_once()).map_err(|error| load_error(name, &error))?;
     Ok(program)
 }
 
@@ -368,12 +385,15 @@ fn load_error(name: &str, error: &ProgramError) -> Error {
     Error::Load { program: name.into(), kernel }
 }
 
-/// The error after EPERM: names the missing capabilities, or a container or security module if none is
-/// missing.
+/// The error after EPERM: names the missing capabilities; if none is missing, the filter of system calls, or
+/// a container or security module.
 fn permission(kernel: String) -> Error {
     match capability::Capabilities::of_this_thread().require(false) {
         Err(Error::Permission { missing, fix, .. }) => {
             Error::Permission { missing, fix, kernel: Some(kernel) }
+        }
+        Ok(()) if has_seccomp_filter() => {
+            LiveError::Seccomp { what: "ask for and load programs".into() }.into()
         }
         _ => Error::Permission {
             missing: vec!["a permission (a container or a security module may withhold it)".into()],

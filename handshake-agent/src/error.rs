@@ -7,6 +7,7 @@ use handshake_capture::CaptureError;
 
 use crate::hook::{Direction, Hook};
 
+pub(crate) use live::has_seccomp_filter;
 pub use live::{LiveError, passes};
 
 /// Why attaching or reading failed.

@@ -100,6 +100,8 @@ pub enum HookState {
     Behind(Vec<String>),
     /// The kernel did not answer, for this reason.
     Unknown(String),
+    /// The kernel did not answer for the moment: this errno.
+    Passing(i32),
 }
 
 /// What a look at an interface finds.
@@ -147,7 +149,7 @@ impl HookLook {
     /// Whether packets may have passed unseen since the look before.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.state != HookState::Ours
+        !matches!(self.state, HookState::Ours | HookState::Passing(_))
     }
 
     /// Whether packets may still pass unseen.

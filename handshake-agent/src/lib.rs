@@ -26,6 +26,7 @@ pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod hook;
+mod load;
 pub mod model;
 pub mod options;
 pub mod session;

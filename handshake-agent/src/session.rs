@@ -64,6 +64,28 @@ pub fn default_table_bytes() -> u64 {
     Sizes::for_flows(defaults::MAX_FLOWS).bytes(cpus, false)
 }
 
+/// The programs in the kernel, on no hook yet. Until they are attached, ending the process leaves nothing behind.
+pub struct Loaded {
+    live: Live,
+}
+
+impl Loaded {
+    /// Loads the programs that `plan` needs. `progress` receives how many are loaded, and of how many.
+    ///
+    /// # Errors
+    ///
+    /// Each error that prevents loading, with its fix.
+    pub fn new(
+        options: &Options,
+        plan: &Plan,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, Error> {
+        let mut live = Live::load(OBJECT, &settings(options, plan))?;
+        attach::load(live.programs(), plan, &mut progress)?;
+        Ok(Self { live })
+    }
+}
+
 /// The attached programs, and the latest snapshot of their counts.
 pub struct Session {
     live: Live,
@@ -76,13 +98,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads and attaches the programs as `plan` says. `say` receives each choice, refusal and warning as it
+    /// Attaches the programs as `plan` says. `say` receives each choice, refusal and warning as it
     /// happens, and `kernel_line` what the kernel side says of segments ([`Options::kernel_log`]).
     ///
     /// # Errors
     ///
     /// Each error that prevents attaching, with its fix.
     pub fn open(
+        loaded: Loaded,
         options: &Options,
         plan: &Plan,
         mut say: impl FnMut(&str),
@@ -93,7 +116,7 @@ impl Session {
                 "-vv explains each handshake segment of the flows that --port or --net select; neither is set",
             );
         }
-        let mut live = Live::load(OBJECT, &settings(options, plan))?;
+        let Loaded { mut live } = loaded;
         live.know_addresses_by(|| interface::read_addresses().ok())?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
         let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;

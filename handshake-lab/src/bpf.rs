@@ -283,16 +283,6 @@ pub(crate) fn word(map: &OwnedFd, index: u32) -> Result<u64> {
     Ok(word)
 }
 
-/// Creates a program array whose only entry is `program`, for a tail call.
-pub(crate) fn continuation(program: &OwnedFd) -> Result<OwnedFd> {
-    const PROGRAM_ARRAY: u32 = 3;
-    let create = MapCreate { kind: PROGRAM_ARRAY, key: 4, value: 4, entries: 1 };
-    let map = descriptor(command::MAP_CREATE, create).context("create an array of programs")?;
-    let program = raw(program)?;
-    element(command::MAP_UPDATE, &map, 0, &raw const program as u64).context("enter a program")?;
-    Ok(map)
-}
-
 /// Reads or writes one element; `value` is the address of a buffer of the map's value size.
 fn element(number: libc::c_long, map: &OwnedFd, index: u32, value: u64) -> Result<()> {
     let key = &raw const index as u64;
@@ -313,14 +303,6 @@ pub(crate) fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> Result<()
         ..TestRun::default()
     };
     bpf(command::PROG_TEST_RUN, &mut run).context("make frames")?;
-    Ok(())
-}
-
-/// Replaces the program with the ID `old` by `program`, on the link that holds it.
-pub(crate) fn replace(old: u32, program: &OwnedFd) -> Result<()> {
-    let link = link_of(old)?;
-    let mut update = LinkUpdate { link: raw(&link)?, program: raw(program)?, ..LinkUpdate::default() };
-    bpf(command::LINK_UPDATE, &mut update).with_context(|| format!("replace program {old}"))?;
     Ok(())
 }
 
@@ -450,7 +432,6 @@ pub fn xdp(namespace: &Namespace, device: &str) -> Result<Option<(u32, TestHook)
 mod command {
     pub(crate) const MAP_CREATE: libc::c_long = 0;
     pub(crate) const MAP_LOOKUP: libc::c_long = 1;
-    pub(crate) const MAP_UPDATE: libc::c_long = 2;
     pub(crate) const PROG_LOAD: libc::c_long = 5;
     pub(crate) const PROG_TEST_RUN: libc::c_long = 10;
     pub(crate) const PROG_GET_FD_BY_ID: libc::c_long = 13;
@@ -458,7 +439,6 @@ mod command {
     pub(crate) const PROG_QUERY: libc::c_long = 16;
     pub(crate) const BTF_LOAD: libc::c_long = 18;
     pub(crate) const LINK_CREATE: libc::c_long = 28;
-    pub(crate) const LINK_UPDATE: libc::c_long = 29;
     pub(crate) const LINK_GET_FD_BY_ID: libc::c_long = 30;
     pub(crate) const LINK_GET_NEXT_ID: libc::c_long = 31;
     pub(crate) const ENABLE_STATS: libc::c_long = 32;
@@ -544,15 +524,6 @@ struct TestRun {
     cpu: u32,
     batch: u32,
     padding: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-struct LinkUpdate {
-    link: u32,
-    program: u32,
-    flags: u32,
-    old: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::bpf::{self, AttachedProgram, Code, Program, Register, TestHook, When};
 use crate::flood::MAC;
@@ -16,15 +16,15 @@ const PROTOCOLS: u32 = 256;
 const NO_IP: u32 = 512;
 const FLOOD: u32 = 1024;
 
-const XDP_DROP: i32 = 1;
+/// Verdicts of a program of TCX (include/uapi/linux/bpf.h, `enum tcx_action_base`).
 const TC_NEXT: i32 = -1;
+const TC_DROP: i32 = 2;
 
 /// Counts the frames at one hook.
 #[derive(Debug)]
 pub struct Census {
     counts: OwnedFd,
-    _attached: Option<AttachedProgram>,
-    _wrapped: Option<OwnedFd>,
+    _attached: AttachedProgram,
 }
 
 /// The frames counted at one hook.
@@ -52,31 +52,28 @@ impl Census {
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or before Linux 6.6.
     pub fn behind(namespace: &Namespace, device: &str, hook: TestHook) -> Result<Self> {
+        Self::on(namespace, device, hook, TC_NEXT)
+    }
+
+    /// The same on the way in, where a flood's frames end: no program and no socket sees them after it.
+    ///
+    /// # Errors
+    /// As [`behind`](Self::behind).
+    pub fn dropping(namespace: &Namespace, device: &str) -> Result<Self> {
+        Self::on(namespace, device, TestHook::TcxIngress, TC_DROP)
+    }
+
+    /// Attaches after the last program of a TCX hook; a flood's frames get the verdict.
+    fn on(namespace: &Namespace, device: &str, hook: TestHook, flooded: i32) -> Result<Self> {
         let counts = bpf::words(2 * FLOOD)?;
         let mut code = Code::default();
         code.copy(CONTEXT, 1);
         count(&mut code, hook, &counts);
-        code.set(0, TC_NEXT).exit();
+        code.shift_right(PLACE, FLOOD.ilog2().cast_signed()).set(0, TC_NEXT);
+        let pass = code.jump(When::Equal(PLACE, 0));
+        code.set(0, flooded).land(pass).exit();
         let attached = bpf::attach(namespace, device, hook, &Program::of("census", code))?;
-        Ok(Self { counts, _attached: Some(attached), _wrapped: None })
-    }
-
-    /// Replaces the XDP program of `device` by one that calls it for each frame, counts the frame, and drops
-    /// the frame if it belongs to a flood; for other frames it returns the program's verdict. Lasts as long
-    /// as the replaced program's link.
-    ///
-    /// # Errors
-    /// There is no XDP program, or no link holds it.
-    pub fn dropping(namespace: &Namespace, device: &str) -> Result<Self> {
-        let (wrapped, hook) = bpf::xdp(namespace, device)?.context("no XDP program to wrap")?;
-        ensure!(hook == TestHook::XdpNative, "the XDP program is not in the driver");
-        let program = bpf::open(wrapped)?;
-        let target = bpf::continuation(&program)?;
-        let counts = bpf::words(2 * FLOOD)?;
-        let wrapper = Program::of("dropping", dropping(&counts, &target)).with_frags();
-        bpf::replace(wrapped, &bpf::load(hook, &wrapper)?)?;
-        // The kernel empties a program array when its last descriptor is closed.
-        Ok(Self { counts, _attached: None, _wrapped: Some(target) })
+        Ok(Self { counts, _attached: attached })
     }
 
     /// Reads the counts. Frames that arrive meanwhile may be counted in part.
@@ -107,26 +104,6 @@ const CONTEXT: Register = 6;
 const DATA: Register = 7;
 /// The frame's index in the map: at least [`FLOOD`] if it belongs to a flood.
 const PLACE: Register = 8;
-/// The return value of the wrapped program.
-const VERDICT: Register = 9;
-
-/// A tail call ends the function that makes it, so the call is made in a function of its own.
-fn dropping(counts: &OwnedFd, target: &OwnedFd) -> Code {
-    const TAIL_CALL: i32 = 12;
-    let mut code = Code::default();
-    code.copy(CONTEXT, 1);
-    let call = code.call_local();
-    code.copy(VERDICT, 0);
-    count(&mut code, TestHook::XdpNative, counts);
-    code.shift_right(PLACE, FLOOD.ilog2().cast_signed());
-    let pass = code.jump(When::Equal(PLACE, 0));
-    code.set(VERDICT, XDP_DROP);
-    code.land(pass).copy(0, VERDICT).exit();
-    code.land(call).map(2, target).set(3, 0).call(TAIL_CALL);
-    code.set(0, 0).exit();
-    code
-}
-
 /// Appends code that counts the frame in the context.
 fn count(code: &mut Code, hook: TestHook, counts: &OwnedFd) {
     const LOOK_UP: i32 = 1;

@@ -11,14 +11,21 @@ use std::time::{Duration, Instant};
 use handshake_agent::Error as AgentError;
 use handshake_agent::attach::Plan;
 use handshake_agent::options::Options;
-use handshake_agent::session::Session;
+use handshake_agent::session::{Loaded, Session};
 
-use crate::console::{announce, say};
+use crate::console::{Progress, announce, say};
 use crate::error::CommandError;
 
-/// Loads and attaches the programs. When all are attached, prints one line per interface to stderr.
-fn attach(options: &Options, plan: &Plan) -> Result<Session, CommandError> {
-    let session = Session::open(options, plan, say, announce)?;
+/// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler for
+/// signals is installed before: one that comes meanwhile ends the process at once, and nothing is attached.
+fn load(options: &Options, plan: &Plan) -> Result<Loaded, CommandError> {
+    let mut progress = Progress::start("loading into the kernel");
+    Ok(Loaded::new(options, plan, |done, of| progress.show(done, of))?)
+}
+
+/// Attaches the programs. When all are attached, prints one line per interface to stderr.
+fn attach(loaded: Loaded, options: &Options, plan: &Plan) -> Result<Session, CommandError> {
+    let session = Session::open(loaded, options, plan, say, announce)?;
     session.interfaces().iter().for_each(|interface| announce(&format!("attached {interface}")));
     Ok(session)
 }

@@ -1,7 +1,7 @@
 //! Lines on stderr. A stderr that is closed or full is ignored, and one that is not read makes no command wait
 //! for long. Names come from outside: what steers a terminal is escaped.
 
-use std::io::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::output::{Lane, Patience, Target};
 const PATIENCE: Patience = Patience::Without(Duration::from_millis(100));
 
 static CONSOLE: LazyLock<Option<Lane>> = LazyLock::new(|| Lane::regardless(Target::stderr()).ok());
+/// To the first column, and erase to the end of the line (ECMA-48, CR and EL).
+const ERASE_LINE: &str = "\r\x1b[K";
+
 /// Whether the last line was not written in time: the next ones do not wait until stderr is read again.
 static IS_STUCK: AtomicBool = AtomicBool::new(false);
 /// Lines that had no room.
@@ -32,6 +35,38 @@ pub(crate) fn say_lines(text: &str) {
 /// Prints one line without a prefix: scripts wait for it.
 pub(crate) fn announce(line: &str) {
     print(format!("{}\n", printable(line)));
+}
+
+/// What takes a while: a line on stderr, which counts on a terminal and goes when it is done.
+pub(crate) struct Progress {
+    what: &'static str,
+    is_terminal: bool,
+}
+
+impl Progress {
+    /// Begins to say `what` is done.
+    pub(crate) fn start(what: &'static str) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        if !is_terminal {
+            say(&format!("{what}…"));
+        }
+        Self { what, is_terminal }
+    }
+
+    /// `done` steps are done `of` so many.
+    pub(crate) fn show(&mut self, done: usize, of: usize) {
+        if self.is_terminal && done < of {
+            print(format!("{ERASE_LINE}handshake: {}… {} of {of}", self.what, done + 1));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_terminal {
+            print(ERASE_LINE.to_owned());
+        }
+    }
 }
 
 /// Waits until the lines are written, as long as stderr is read.

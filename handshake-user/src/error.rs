@@ -94,9 +94,10 @@ fn system_code(source: &std::io::Error) -> u8 {
 const fn live_code(error: &LiveError) -> u8 {
     match error {
         LiveError::Settings(_) => 2,
-        LiveError::Permission { .. } => 5,
+        LiveError::Permission { .. } | LiveError::Seccomp { .. } => 5,
         LiveError::OtherBuild { .. }
         | LiveError::Damaged(_)
+        | LiveError::Cpus { .. }
         | LiveError::Memory { .. }
         | LiveError::Kernel { .. }
         | LiveError::Passing { .. }

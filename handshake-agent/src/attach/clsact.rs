@@ -11,15 +11,15 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
 use libc::{
-    NLM_F_CREATE, NLM_F_EXCL, RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER, TCA_KIND,
-    TCA_OPTIONS,
+    NLM_F_CREATE, NLM_F_EXCL, RTM_DELTFILTER, RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER,
+    TCA_KIND, TCA_OPTIONS,
 };
 
 use super::bpf::{program, tcx_chain};
 use super::claim::{self, is_of_an_agent};
 use super::interface::InterfaceInfo;
 use super::netlink::{Message, MessageBody, Netlink, ROUTE, Refusal, find, text, u16_at, u32_at};
-use super::watch::{BETWEEN_MOVES, Guard};
+use super::watch::{BETWEEN_MOVES, Guard, unanswered};
 use crate::hook::{Direction, HookState};
 
 /// Size of `struct tcmsg`, bytes.
@@ -170,7 +170,7 @@ impl Guard for ClsactGuard {
     fn look(&mut self, _: &InterfaceInfo, netlink: &mut Netlink) -> HookState {
         let filters = match read(netlink, self.index, self.direction) {
             Ok(filters) => filters,
-            Err(refusal) => return HookState::Unknown(refusal.to_string()),
+            Err(refusal) => return unanswered(&refusal.into()),
         };
         if !filters.iter().any(|filter| self.is(filter)) {
             return HookState::Gone;
@@ -230,8 +230,23 @@ fn add_qdisc(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {
     let body = MessageBody::new(&header).with(TCA_KIND, b"clsact\0");
     match netlink.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body.bytes()) {
         Err(refusal) if refusal.errno != libc::EEXIST => Err(refusal),
+        Err(refusal) if has_ingress_qdisc(netlink, index)? => {
+            Err(Refusal { words: Some("an `ingress` qdisc is in the place of clsact".to_owned()), ..refusal })
+        }
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Whether an `ingress` qdisc has clsact's handle: it has filters for one direction only.
+fn has_ingress_qdisc(netlink: &mut Netlink, index: u32) -> Result<bool, Refusal> {
+    let mut header = [0; HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let qdiscs = netlink.dump(RTM_GETQDISC, &header)?;
+    Ok(qdiscs.iter().any(|qdisc| {
+        let body = qdisc.body.as_slice();
+        let kind = body.get(HEADER..).and_then(|attributes| find(attributes, TCA_KIND)).map(text);
+        u32_at(body, 4) == Some(index) && kind.as_deref() == Some("ingress")
+    }))
 }
 
 fn remove(

@@ -12,7 +12,7 @@ use super::bpf::{ProgramName, interface_of, link_tcx, program, query_tcx};
 use super::claim::is_of_an_agent;
 use super::interface::InterfaceInfo;
 use super::netlink::{Netlink, Refusal};
-use super::watch::{BETWEEN_MOVES, Guard};
+use super::watch::{BETWEEN_MOVES, Guard, unanswered};
 use crate::hook::{Direction, HookState};
 
 /// Revisions that are tried where the chain cannot be read.
@@ -106,7 +106,7 @@ impl Guard for TcxGuard {
                 return HookState::Gone;
             }
             Ok(_) => {}
-            Err(error) => return HookState::Unknown(error.to_string()),
+            Err(error) => return unanswered(&error),
         }
         if self.revision == 0 {
             return self.changed();
@@ -120,7 +120,7 @@ impl Guard for TcxGuard {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EEXIST) => self.state.clone(),
                 Some(libc::ESTALE) => self.changed(),
-                _ => HookState::Unknown(error.to_string()),
+                _ => unanswered(&error),
             },
         }
     }
@@ -141,7 +141,7 @@ impl Guard for TcxGuard {
                 Err(Refusal { errno: libc::EBUSY, words: Some(words) })
             }
             HookState::Gone => Err(Refusal { errno: libc::ENOENT, words: None }),
-            HookState::Ours | HookState::Unknown(_) => Ok(()),
+            HookState::Ours | HookState::Unknown(_) | HookState::Passing(_) => Ok(()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! for XDP, three for clsact. Only an answer that something changed costs more.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use super::Attached;
@@ -12,6 +13,7 @@ use super::bpf::program;
 use super::claim::is_of_an_agent;
 use super::interface::{self, InterfaceInfo, XdpProgram};
 use super::netlink::{Netlink, ROUTE, Refusal};
+use crate::error::passes;
 use crate::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use crate::source::live::Hooks;
 
@@ -35,6 +37,14 @@ pub(super) trait Guard: fmt::Debug + Send + Sync {
     /// Whether the program may leave its place for the first one now.
     fn may_move(&self) -> bool {
         false
+    }
+}
+
+/// The state of a hook where the kernel answers with an error.
+pub(super) fn unanswered(error: &io::Error) -> HookState {
+    match error.raw_os_error() {
+        Some(errno) if passes(error) => HookState::Passing(errno),
+        _ => HookState::Unknown(error.to_string()),
     }
 }
 
@@ -71,7 +81,7 @@ impl WatchedHooks {
             Err(refusal) if refusal.errno == libc::ENODEV => return self.gone(),
             Err(refusal) => {
                 let why = refusal.to_string();
-                return self.all(LinkState::Unknown(why.clone()), &HookState::Unknown(why));
+                return self.all(LinkState::Unknown(why), &unanswered(&refusal.into()));
             }
         };
         let mut hooks: Vec<HookLook> = Vec::new();
@@ -132,7 +142,7 @@ impl WatchedHooks {
                     let by_xdp = self.is_behind_xdp && each.direction == Direction::Ingress;
                     !by_xdp && each.guard.may_move()
                 }
-                HookState::Ours | HookState::Unknown(_) => false,
+                HookState::Ours | HookState::Unknown(_) | HookState::Passing(_) => false,
             };
             if may {
                 let again = each.guard.attach_again(netlink);

@@ -9,7 +9,7 @@ use libc::RTM_SETLINK;
 use super::bpf::{interface_of, link_xdp};
 use super::interface::InterfaceInfo;
 use super::netlink::{MessageBody, Netlink, ROUTE, Refusal, link_header};
-use super::watch::Guard;
+use super::watch::{Guard, unanswered};
 use crate::hook::HookState;
 
 /// Attributes inside `IFLA_XDP`.
@@ -68,7 +68,7 @@ impl Guard for XdpGuard {
             Ok(0) => HookState::Gone,
             Ok(_) if is_other => HookState::Gone,
             Ok(_) => HookState::Ours,
-            Err(error) => HookState::Unknown(error.to_string()),
+            Err(error) => unanswered(&error),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The errors between the BPF object and a running source, one variant per remedy.
 
+use std::fs;
 use std::io;
 
 use aya::EbpfError;
@@ -33,6 +34,22 @@ pub enum LiveError {
     Permission {
         /// The operation, in lower case: `create the maps`.
         what: String,
+    },
+    /// A filter of system calls refuses bpf(2), as the default one of container engines does.
+    #[error(
+        "a seccomp filter refuses bpf() to {what}: allow it (container engines: --security-opt seccomp=unconfined, or a profile with bpf; systemd: SystemCallFilter=bpf)"
+    )]
+    Seccomp {
+        /// The operation, in lower case: `create the maps`.
+        what: String,
+    },
+    /// The number of CPUs is not known.
+    #[error(
+        "cannot read how many CPUs this machine has ({problem}): mount /sys (mount -t sysfs sysfs /sys), or bind it into the container"
+    )]
+    Cpus {
+        /// The path, and what is wrong with it.
+        problem: String,
     },
     /// There is no memory for the maps.
     #[error(
@@ -94,6 +111,8 @@ impl LiveError {
             | Self::Settings(_)
             | Self::Damaged(_)
             | Self::Permission { .. }
+            | Self::Seccomp { .. }
+            | Self::Cpus { .. }
             | Self::Memory { .. }
             | Self::Passing { .. }
             | Self::Unsettled { .. }
@@ -110,6 +129,8 @@ impl LiveError {
             | Self::Settings(_)
             | Self::Damaged(_)
             | Self::Permission { .. }
+            | Self::Seccomp { .. }
+            | Self::Cpus { .. }
             | Self::Memory { .. }
             | Self::Kernel { .. } => false,
         }
@@ -120,6 +141,9 @@ impl LiveError {
     pub(crate) fn from_io(what: impl Into<String>, source: io::Error, log: String, bytes: u64) -> Self {
         let what = what.into();
         match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if log.is_empty() && has_seccomp_filter() => {
+                Self::Seccomp { what }
+            }
             Some(libc::EPERM | libc::EACCES) if log.is_empty() => Self::Permission { what },
             Some(libc::ENOMEM | libc::E2BIG) if log.is_empty() && bytes > 0 => Self::Memory { what, bytes },
             _ if passes(&source) && log.is_empty() => Self::Passing { what, source },
@@ -168,10 +192,16 @@ impl LiveError {
     }
 }
 
+/// Whether a filter judges the system calls of this thread: mode 2 of proc_pid_status(5).
+pub(crate) fn has_seccomp_filter() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
 /// Whether the system lacked something for a moment: descriptors, memory or time. The next call may succeed.
 #[must_use]
 pub fn passes(error: &io::Error) -> bool {
-    let passing = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM, libc::EINTR];
+    let passing = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::EINTR];
     error.raw_os_error().is_some_and(|errno| passing.contains(&errno))
 }
 

@@ -17,6 +17,7 @@ mod object;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
@@ -165,7 +166,7 @@ impl Live {
     ///
     /// # Errors
     ///
-    /// A [`LiveError`]: the kernel refuses to change a gate.
+    /// A [`LiveError`]: the kernel refuses to change a gate, or to answer for the moment.
     pub fn look(&mut self) -> Result<&Sight, LiveError> {
         let now = self.now()?;
         self.look_at(now.now_ns)
@@ -179,6 +180,14 @@ impl Live {
 
     fn look_at(&mut self, now_ns: u64) -> Result<&Sight, LiveError> {
         let mut looks = self.hooks.look();
+        let passing = looks.iter().flat_map(|look| &look.hooks).find_map(|hook| match hook.state {
+            HookState::Passing(errno) => Some(errno),
+            HookState::Ours | HookState::Gone | HookState::Behind(_) | HookState::Unknown(_) => None,
+        });
+        if let Some(errno) = passing {
+            let source = io::Error::from_raw_os_error(errno);
+            return Err(LiveError::Passing { what: "look at the hooks".to_owned(), source });
+        }
         for (number, look) in looks.iter_mut().enumerate() {
             let gate = gate(number);
             if look.hooks.iter().any(HookLook::is_lost) {

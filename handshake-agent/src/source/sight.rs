@@ -1,6 +1,7 @@
 //! What the hooks could see: the looks at them, brought together over a run. Pure.
 
 use crate::hook::{HookLook, HookState, InterfaceLook, LinkState};
+use std::io;
 
 /// The places that a sentence names at most.
 const PLACES: usize = 4;
@@ -120,6 +121,9 @@ fn words(look: &InterfaceLook, hook: &HookLook) -> String {
             format!("{place} is behind {}, which may keep packets from it", names.join(", "))
         }
         (HookState::Unknown(why), _) => format!("{place} cannot be looked at: {why}"),
+        (HookState::Passing(errno), _) => {
+            format!("{place} cannot be looked at: {}", io::Error::from_raw_os_error(*errno))
+        }
     }
 }
 

@@ -145,12 +145,6 @@ impl Code {
         self.push(0x85, 0, 0, 0, helper)
     }
 
-    /// Calls a function of this program, which begins where the jump lands.
-    pub(crate) fn call_local(&mut self) -> Jump {
-        self.push(0x85, 0, 1, 0, 0);
-        Jump(self.instructions.len() - 1)
-    }
-
     /// Appends a jump; [`Code::land`] sets its target.
     pub(crate) fn jump(&mut self, when: When) -> Jump {
         match when {

@@ -27,7 +27,7 @@ use crate::check::{
     NetAccount, NetCounters, Reason, Running, Status, list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, out, patiently, take_snapshot};
+use crate::command::{attach, load, out, patiently, take_snapshot};
 use crate::console::{self, say};
 use crate::error::CommandError;
 use crate::file::FileAtEnd;
@@ -69,9 +69,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let file = file.transpose()?;
     let watched = args.watched();
     let plan = session::plan(&watched)?;
+    let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let signals = Signals::new()?;
-        let session = attach(&watched, &plan)?;
+        let session = attach(loaded, &watched, &plan)?;
         CheckInProgress { args, session, signals, checkee }.run(&expectations, file).await
     })
 }

@@ -11,7 +11,7 @@ use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signal
 use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
-use crate::command::{attach, out, take_snapshot};
+use crate::command::{attach, load, out, take_snapshot};
 use crate::console::say;
 use crate::error::CommandError;
 use crate::output::{Lane, PIECE, Patience, Target};
@@ -31,9 +31,10 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         watched.events = true;
     }
     let plan = session::plan(&watched)?;
+    let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let mut signals = Signals::new()?;
-        let mut session = attach(&watched, &plan)?;
+        let mut session = attach(loaded, &watched, &plan)?;
         let mut lines = LineReports::new(args)?;
         let until = args.period.map(|time| Instant::now() + time);
         if screen {

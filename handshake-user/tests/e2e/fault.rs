@@ -375,9 +375,11 @@ fn a_passing_error_of_one_reading_does_not_end_the_run() -> Result<()> {
         strace.wait(TIMEOUT)?;
         check(&report)?;
         let reasons = report["inexact"].as_array().context("reasons")?;
-        ensure!(reasons.len() == 1 && reasons[0]["reason"] == reason, "{fault}: {report}");
+        // The look at the hooks asks by sockets too.
+        let is_passing = |each: &Value| each["reason"] == reason || each["reason"] == "missed_snapshot";
+        ensure!(!reasons.is_empty() && reasons.iter().all(is_passing), "{fault}: {report}");
         let missed = agent.stderr().contains("a snapshot is missed: cannot ");
-        ensure!(missed == (reason == "missed_snapshot"), "{fault}: {}", agent.stderr());
+        ensure!(missed || reason != "missed_snapshot", "{fault}: {}", agent.stderr());
         agent.await_report(TIMEOUT, |_| true).with_context(|| fault)?;
         let outcome = agent.stop()?;
         ensure!(outcome.status.code() == Some(0), "{fault}: {outcome:?}");

@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::mapping::Mapping;
 use super::maps::{map_array, missing};
 use crate::error::LiveError;
+use crate::load::uninterrupted;
 
 /// The program that reads both clocks.
 pub(super) const PROGRAM: &str = "handshake_clock";
@@ -35,7 +36,9 @@ impl Clock {
     pub(super) fn start(bpf: &mut Ebpf) -> Result<Self, LiveError> {
         let program = bpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
         let program: Result<&mut Xdp, ProgramError> = program.try_into();
-        program.and_then(|program| program.load()).map_err(|e| LiveError::from_program(PROGRAM, e, 0))?;
+        program
+            .and_then(|program| uninterrupted(|| program.load()))
+            .map_err(|e| LiveError::from_program(PROGRAM, e, 0))?;
         map_array(bpf, "CLOCK", 1).map(Self)
     }
 

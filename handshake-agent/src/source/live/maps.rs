@@ -33,10 +33,18 @@ pub(super) struct PlainBytes<T>(pub(super) T);
 // SAFETY: `FromBytes` guarantees that every byte pattern is a value, `IntoBytes` that no byte is padding.
 unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for PlainBytes<T> {}
 
-/// The number of CPUs for which a per-CPU map has values.
+/// The number of CPUs for which a per-CPU map has values. The kernel writes as many: a file that names fewer than
+/// this thread may run on would make each reading write past its buffer.
 pub(super) fn possible_cpus() -> Result<usize, LiveError> {
-    aya::util::nr_cpus()
-        .map_err(|(path, error)| LiveError::from_io(format!("read {path}"), error, String::new(), 0))
+    let (path, file) = ("/sys/devices/system/cpu/possible", aya::util::nr_cpus());
+    let cpus = file.map_err(|(path, error)| LiveError::Cpus { problem: format!("{path}: {error}") })?;
+    let own = rustix::thread::sched_getaffinity(None).map_or(0, |own| {
+        (0..rustix::thread::CpuSet::MAX_CPU).rev().find(|cpu| own.is_set(*cpu)).map_or(0, |last| last + 1)
+    });
+    if own > cpus {
+        return Err(LiveError::Cpus { problem: format!("{path} names {cpus}, and there are {own} or more") });
+    }
+    Ok(cpus)
 }
 
 /// Creates the maps of `elf`, which take `bytes` in all, and prepares its programs for loading.
