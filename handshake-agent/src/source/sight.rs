@@ -1,7 +1,8 @@
 //! What the hooks could see: the looks at them, brought together over a run. Pure.
 
-use crate::hook::{HookLook, HookState, InterfaceLook, LinkState};
 use std::io;
+
+use crate::hook::{HookLook, HookState, InterfaceLook, LinkState};
 
 /// The places that a sentence names at most.
 const PLACES: usize = 4;
