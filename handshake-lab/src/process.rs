@@ -43,32 +43,35 @@ fn default_signals() -> io::Result<()> {
 }
 
 /// Lets `command` run behind a filter of system calls that refuses bpf(2) with EPERM, as the default one of
-/// container engines does.
-pub fn refuse_bpf(command: &mut Command) {
-    // SAFETY: as in `spawn`.
-    unsafe { command.pre_exec(filter_bpf) };
-}
-
-/// Installs the filter (seccomp(2), `SECCOMP_SET_MODE_FILTER`) in this process.
-fn filter_bpf() -> io::Result<()> {
-    const fn step(code: u32, jt: u8, k: u32) -> libc::sock_filter {
-        libc::sock_filter { code: code as u16, jt, jf: 0, k }
-    }
-    const EPERM: u32 = libc::EPERM as u32;
+/// container engines does (seccomp(2), `SECCOMP_SET_MODE_FILTER`).
+///
+/// # Errors
+/// A number of the filter does not fit.
+pub fn refuse_bpf(command: &mut Command) -> Result<()> {
+    let step = |code: u32, jt: u8, k: u32| {
+        anyhow::Ok(libc::sock_filter { code: u16::try_from(code)?, jt, jf: 0, k })
+    };
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
     let mut program = [
         // The number of the call is the first word of `struct seccomp_data`.
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, libc::SYS_bpf as u32),
-        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
-        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | EPERM),
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)?,
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, u32::try_from(libc::SYS_bpf)?)?,
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW)?,
+        step(libc::BPF_RET | libc::BPF_K, 0, refused)?,
     ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the filter outlives the calls, and its length is that of the array.
-    let result = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+    let length = u16::try_from(program.len())?;
+    let install = move || {
+        let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+        // SAFETY: the filter outlives the calls, and its length is that of the array.
+        let result = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // SAFETY: as in `spawn`.
+    unsafe { command.pre_exec(install) };
+    Ok(())
 }
 
 /// Runs `command` to its end and returns its output, whether it succeeds or not. Standard input is empty.

@@ -12,6 +12,7 @@ use handshake_lab::topology::DEVICE;
 use handshake_lab::{Namespace, Pair, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
+use crate::error::LOADING;
 use crate::network::TIMEOUT;
 
 const SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
@@ -28,7 +29,7 @@ fn start_loading(command: &mut Command) -> Result<Process> {
     let stderr = process.child().stderr.as_mut().context("no stderr")?;
     let mut line = String::new();
     BufReader::with_capacity(1, stderr).read_line(&mut line)?;
-    ensure!(line == "handshake: loading into the kernel…\n", "{line:?}");
+    ensure!(line.trim_end() == LOADING, "{line:?}");
     Ok(process)
 }
 
@@ -78,7 +79,7 @@ fn stopping_and_continuing_while_loading_refuses_nothing() -> Result<()> {
 fn check_refused(command: &mut Command, code: i32, parts: &[&str]) -> Result<()> {
     let output = process::output(command)?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = said.lines().filter(|line| !line.ends_with("loading into the kernel…")).collect();
+    let lines: Vec<&str> = said.lines().filter(|line| *line != LOADING).collect();
     ensure!(output.status.code() == Some(code) && lines.len() == 1, "not {code} with one line: {output:?}");
     for part in parts {
         ensure!(lines[0].contains(part), "no {part:?} in {said}");
@@ -93,7 +94,7 @@ fn a_filter_of_system_calls_is_named() -> Result<()> {
     }
     let pair = Pair::new()?;
     let mut command = watch(&pair.server);
-    process::refuse_bpf(&mut command);
+    process::refuse_bpf(&mut command)?;
     check_refused(&mut command, 5, &["seccomp", "--security-opt", "SystemCallFilter=bpf"])
 }
 

@@ -529,7 +529,7 @@ fn drop_capabilities() {
 /// up a run.
 fn skip(reason: &str) {
     let line = format!("skipped: {reason}\n");
-    let _closed = std::io::stderr().write_all(line.as_bytes());
+    let _closed = io::stderr().write_all(line.as_bytes());
     if let Some(log) = std::env::var_os("HANDSHAKE_SKIP_LOG") {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("the skip log");
         file.write_all(line.as_bytes()).expect("write the skip log");
@@ -538,7 +538,7 @@ fn skip(reason: &str) {
 
 /// The kernel's answer to BPF_MAP_UPDATE_ELEM (2) on the first value. It refuses a frozen map before it looks
 /// at the value.
-fn update(map: BorrowedFd<'_>) -> std::io::Error {
+fn update(map: BorrowedFd<'_>) -> io::Error {
     #[repr(C)]
     struct Attributes {
         map: u32,
@@ -559,7 +559,7 @@ fn update(map: BorrowedFd<'_>) -> std::io::Error {
     // all CPUs; all of them outlive the call.
     let done = unsafe { libc::syscall(libc::SYS_bpf, 2_i64, &raw const attributes, size_of::<Attributes>()) };
     assert_eq!(done, -1, "the kernel accepted it");
-    std::io::Error::last_os_error()
+    io::Error::last_os_error()
 }
 
 fn handshake(live: &Live) {

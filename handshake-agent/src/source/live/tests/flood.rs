@@ -324,9 +324,9 @@ fn owned(descriptor: i64) -> OwnedFd {
 
 /// Calls bpf(2). `attributes` are the command's part of `union bpf_attr`; the memory they point to outlives
 /// the call.
-fn bpf<T>(command: i64, attributes: &mut T) -> std::io::Result<i64> {
+fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
     // SAFETY: the structs above have the kernel's layout, and their pointers are to memory of the sizes they
     // state.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -29,10 +29,10 @@ fn wait_at(ring: i32) -> OwnedFd {
     // local variable.
     let (waiting, added) = unsafe {
         let waiting = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-        assert!(waiting >= 0, "{}", std::io::Error::last_os_error());
+        assert!(waiting >= 0, "{}", io::Error::last_os_error());
         let added = libc::epoll_ctl(waiting, libc::EPOLL_CTL_ADD, ring, &raw mut event);
         (OwnedFd::from_raw_fd(waiting), added)
     };
-    assert_eq!(added, 0, "{}", std::io::Error::last_os_error());
+    assert_eq!(added, 0, "{}", io::Error::last_os_error());
     waiting
 }
