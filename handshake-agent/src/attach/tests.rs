@@ -102,9 +102,11 @@ fn the_planned_programs_are_loaded_before_the_first_is_attached() {
         ] {
             let facts = survey(&["hs-a".to_owned()]).expect("it exists");
             let mut bpf = ours();
-            load_ahead(&mut bpf, &plan(&facts, choice, DirectionChoice::Auto).expect("a plan"))
-                .expect("they load");
+            let mut steps = Vec::new();
+            let plan = plan(&facts, choice, DirectionChoice::Auto).expect("a plan");
+            load(&mut bpf, &plan, &mut |done, of| steps.push((done, of))).expect("they load");
             assert_eq!(is_loaded(&bpf), expected, "{choice:?}");
+            assert_eq!(steps, [(0, 2), (1, 2), (2, 2)], "{choice:?}");
         }
     });
 }
