@@ -12,7 +12,7 @@
 //!           │
 //!         options             what the user chooses, as plain values
 //!           │
-//!         address, similar    leaves
+//!    address, load, similar   leaves
 //! ```
 //!
 //! Arrows point down only; `xtask/tests/house.rs` checks it. Not in this crate: the rules of the protocol
