@@ -414,9 +414,10 @@ fn ambient_capabilities_are_not_inherited() -> Result<()> {
         return Ok(());
     }
     let network = loopback()?;
-    // A copy in a place where another user may run it.
+    // A copy in a place where another user may run it. Another process makes it: a program that this one has
+    // open for writing, and leaves to a test's child for a moment, cannot be run (ETXTBSY).
     let program = Scratch::new("handshake", b"")?;
-    fs::copy(HANDSHAKE, program.path())?;
+    network.host().run("cp", &[HANDSHAKE, program.path()])?;
     fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;
     let caps = "+bpf,+perfmon,+net_admin";
     let mut command = network.host().command("setpriv");
