@@ -19,7 +19,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
     ),
     (
         "handshake-agent",
-        &["session", "attach", "model", "source", "options", "error", "hook", "address", "similar"],
+        &["session", "attach", "model", "source", "options", "error", "hook", "address", "load", "similar"],
     ),
     (
         "handshake-user",
