@@ -1,8 +1,8 @@
 //! Chooses a hook for each interface, with its reason, and attaches the programs to it.
 //!
 //! [`survey`] reads what the interfaces are, [`plan()`] decides, and [`attach`] attaches. The [`Attached`]
-//! that it returns keeps the programs on their hooks until it is dropped, and looks whether they still are. When
-//! the process dies, the kernel detaches everything except clsact filters; the next start removes those.
+//! that it returns keeps the programs on their hooks until it is dropped, and looks whether they still are.
+//! When the process dies, the kernel detaches everything except clsact filters; the next start removes those.
 
 pub mod bpf;
 pub mod capability;
@@ -31,7 +31,7 @@ use std::os::unix::net::UnixDatagram;
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp, XdpMode};
 
-use crate::error::{Error, LiveError, has_seccomp_filter};
+use crate::error::{Error, LiveError, is_bpf_filtered};
 use crate::hook::{Direction, Hook};
 use crate::load::uninterrupted;
 use bpf::{has_tcx, program as program_name, tcx_chain};
@@ -40,7 +40,7 @@ use plan::HookStep;
 pub use plan::{Facts, Plan, PlannedInterface, plan};
 pub use promisc::Promisc;
 
-use clsact::ClsactGuard;
+use clsact::{ClsactGuard, is_by_ingress_qdisc};
 use netlink::{Netlink, Refusal};
 use tcx::TcxGuard;
 use watch::{Guard, GuardedHook, WatchedHooks};
@@ -150,9 +150,9 @@ pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<
     Ok(attached)
 }
 
-/// Loads the program of each first choice, for [`attach`]. The verifier takes some tenths of a second per program; a
-/// handshake between the first hook and the last would be seen from one side only. `progress` receives how many
-/// programs are loaded, and of how many.
+/// Loads the program of each first choice, for [`attach`]. The verifier takes some tenths of a second per
+/// program; a handshake between the first hook and the last would be seen from one side only. `progress`
+/// receives how many programs are loaded, and of how many.
 ///
 /// # Errors
 ///
@@ -227,7 +227,6 @@ impl Attaching<'_> {
         let info = &self.planned.info;
         let mut refusals = Vec::new();
         let is_only = |direction| self.planned.named && (direction == Direction::Ingress || steps.len() == 1);
-        let has_remedy = |hook, refusal: &Refusal| hook == Hook::Clsact && refusal.errno == libc::EEXIST;
         for step in steps {
             if let Some(warning) = before_touching(info, step.hook) {
                 self.tell(&warning);
@@ -235,7 +234,7 @@ impl Attaching<'_> {
             match self.attach_hook(step.hook, direction) {
                 Ok(on) => return Ok(self.took(*step, direction, on)),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Refused(refusal)) if has_remedy(step.hook, &refusal) || is_only(direction) => {
+                Err(Failure::Refused(refusal)) if is_by_ingress_qdisc(&refusal) || is_only(direction) => {
                     return Err(named_refusal(info, step.hook, &refusal));
                 }
                 Err(Failure::Refused(refusal)) => {
@@ -270,7 +269,8 @@ impl Attaching<'_> {
             let program: &mut SchedClassifier = loaded(self.bpf, direction.classifier())?;
             descriptor_and_id(program.fd(), program.info())?
         };
-        // Before the hook: an agent that looks on must not take it for another's. Without the claim it does that.
+        // Before the hook: an agent that looks on must not take it for another's. Without the claim it does
+        // that.
         if !self.claims.contains_key(&id) {
             self.claims.extend(claim::program(id).ok().map(|claim| (id, claim)));
         }
@@ -299,7 +299,8 @@ fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
     ))
 }
 
-/// The error for a hook that was requested by name and refused, or whose refusal has a remedy. The error number decides the fix.
+/// The error for a hook that was requested by name and refused, or whose refusal has a remedy. The error
+/// number decides the fix, and the words where several causes share it.
 fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
     let InterfaceInfo { name, mtu, driver, .. } = info;
     let driver = driver.as_deref().unwrap_or("its driver");
@@ -315,8 +316,8 @@ fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
             format!("is refused by {driver} with its current settings (MTU {mtu})"),
             "use --hook tcx, or lower the MTU (-v shows the kernel's reason)".to_owned(),
         ),
-        (Hook::Clsact, libc::EEXIST) => (
-            format!("is refused: {}", refusal.words.as_deref().unwrap_or("another qdisc is there")),
+        (Hook::Clsact, _) if is_by_ingress_qdisc(refusal) => (
+            format!("is refused: {}", refusal.words.as_deref().unwrap_or_default()),
             format!("remove it (tc qdisc del dev {name} ingress; its filters go too), or use --hook tcx"),
         ),
         (Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact, _) => (
@@ -392,10 +393,8 @@ fn permission(kernel: String) -> Error {
         Err(Error::Permission { missing, fix, .. }) => {
             Error::Permission { missing, fix, kernel: Some(kernel) }
         }
-        Ok(()) if has_seccomp_filter() => {
-            LiveError::Seccomp { what: "ask for and load programs".into() }.into()
-        }
-        _ => Error::Permission {
+        Ok(()) if is_bpf_filtered() => LiveError::Seccomp { what: "ask for and load programs".into() }.into(),
+        Ok(()) | Err(_) => Error::Permission {
             missing: vec!["a permission (a container or a security module may withhold it)".into()],
             fix: "run it with sudo, outside any container".into(),
             kernel: Some(kernel),

@@ -7,7 +7,7 @@ use handshake_capture::CaptureError;
 
 use crate::hook::{Direction, Hook};
 
-pub(crate) use live::has_seccomp_filter;
+pub(crate) use live::is_bpf_filtered;
 pub use live::{LiveError, passes};
 
 /// Why attaching or reading failed.

@@ -146,6 +146,15 @@ pub struct InterfaceLook {
 }
 
 impl HookLook {
+    /// The errno of a look that failed for the moment.
+    #[must_use]
+    pub const fn passing(&self) -> Option<i32> {
+        match self.state {
+            HookState::Passing(errno) => Some(errno),
+            HookState::Ours | HookState::Gone | HookState::Behind(_) | HookState::Unknown(_) => None,
+        }
+    }
+
     /// Whether packets may have passed unseen since the look before.
     #[must_use]
     pub fn is_lost(&self) -> bool {

@@ -7,8 +7,8 @@ use aya::programs::ProgramError;
 /// How often a load is repeated that a signal has interrupted.
 const TRIES: u32 = 100;
 
-/// Loads by `load`, again where a signal interrupts the verifier: it looks for one at each jump and gives EAGAIN
-/// (kernel/bpf/verifier.c, `do_check`). Stopping and continuing the process is such a signal.
+/// Loads by `load`, again where a signal interrupts the verifier: it looks for one at each jump and gives
+/// EAGAIN (kernel/bpf/verifier.c, `do_check`). Stopping and continuing the process is such a signal.
 ///
 /// # Errors
 ///

@@ -64,7 +64,8 @@ pub fn default_table_bytes() -> u64 {
     Sizes::for_flows(defaults::MAX_FLOWS).bytes(cpus, false)
 }
 
-/// The programs in the kernel, on no hook yet. Until they are attached, ending the process leaves nothing behind.
+/// The programs in the kernel, on no hook yet. Until they are attached, ending the process leaves nothing
+/// behind.
 pub struct Loaded {
     live: Live,
 }
@@ -120,7 +121,8 @@ impl Session {
         live.know_addresses_by(|| interface::read_addresses().ok())?;
         let attached = attach::attach(live.programs(), plan, &mut say)?;
         let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;
-        // Promiscuous mode shows conversations of other hosts from their middle, as a hook that goes on does.
+        // Promiscuous mode shows conversations of other hosts from their middle, as a newly attached hook
+        // does.
         live.open_gates()?;
         live.count_losses_by(losses(indexes(&attached).collect()));
         let interfaces = attached.interfaces.clone();
@@ -154,8 +156,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Errors of reading the maps. One that [passes](Error::is_passing) is a missed snapshot, which later ones
-    /// count; the latest one stays.
+    /// Errors of reading the maps. One that [passes](Error::is_passing) is a missed snapshot, which later
+    /// ones count; the latest one stays.
     pub fn advance(&mut self) -> Result<Snapshot, Error> {
         let taken = Snapshot::take(&mut self.live, &self.context, Some(&self.last));
         let snapshot = self.counted(taken)?;
@@ -232,8 +234,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::LostInterface`] if no interface is left; [`Error::Live`]. One that [passes](Error::is_passing) is a
-    /// missed snapshot.
+    /// [`Error::LostInterface`] if no interface is left; [`Error::Live`]. One that
+    /// [passes](Error::is_passing) is a missed snapshot.
     pub fn look(&mut self) -> Result<(), Error> {
         if self.looked.elapsed() >= CHECK_EVERY / 2 {
             let looked = self.live.look().map(drop).map_err(Error::from);

@@ -92,9 +92,9 @@ impl StepResult {
     }
 }
 
-/// Updates the record of a packet's flow, or inserts one; then looks for a row for its service, if it has none.
-/// The kernel side passes each step as a function of its own, which the verifier checks once and whose stack is
-/// released before the next.
+/// Updates the record of a packet's flow, or inserts one; then looks for a row for its service, if it has
+/// none. The kernel side passes each step as a function of its own, which the verifier checks once and whose
+/// stack is released before the next.
 #[inline(always)]
 pub fn run<P: Platform>(
     platform: &P,
@@ -147,8 +147,8 @@ fn is_syn<P: Platform>(platform: &P, packet: &Packet) -> bool {
     NewRecord::of(platform, packet) == NewRecord::Attempt
 }
 
-/// Applies a packet that [`count`] wants to the record of its flow. Does nothing if there is no record, and the
-/// packet may begin one.
+/// Applies a packet that [`count`] wants to the record of its flow. Does nothing if there is no record, and
+/// the packet may begin one.
 #[inline(always)]
 pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResult {
     if packet.quote != quote::NONE && is_foreign(platform, packet) {
@@ -170,8 +170,8 @@ pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResul
     }
 }
 
-/// Is it an ICMP error that comes in, about a packet to this host from elsewhere? Only this host can refuse that
-/// packet, and its errors go out.
+/// Is it an ICMP error that comes in, about a packet to this host from elsewhere? Only this host can refuse
+/// that packet, and its errors go out.
 #[inline(always)]
 fn is_foreign<P: Platform>(platform: &P, packet: &Packet) -> bool {
     cold_path();
@@ -234,8 +234,8 @@ impl NewRecord {
         }
     }
 
-    /// The same while not all hooks are on: a SYN or SYN+ACK begins nothing that is an attempt or lacks its SYN, and
-    /// a datagram, which may be an answer, nothing.
+    /// The same while not all hooks are on: a SYN or SYN+ACK begins nothing that is an attempt or lacks its
+    /// SYN, and a datagram, which may be an answer, nothing.
     #[inline(always)]
     const fn when_closed(self) -> Self {
         cold_path();
@@ -245,8 +245,8 @@ impl NewRecord {
         }
     }
 
-    /// The worth of the records it may replace, at most. An attempt may replace any: the survey says when it is
-    /// one that answered or completed.
+    /// The worth of the records it may replace, at most. An attempt may replace any: the survey says when it
+    /// is one that answered or completed.
     #[inline(always)]
     const fn worth(self) -> Worth {
         match self {

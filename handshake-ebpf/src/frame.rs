@@ -149,9 +149,10 @@ pub(crate) fn parse_xdp(ctx: *mut xdp_md, packet: &mut Packet) {
 
 /// Parses a frame at TC. `raw`: it has no link header, or not where `data` says.
 ///
-/// The link header may be missing without that being known: a generic XDP program that came later makes the kernel
-/// copy the frame (`skb_pp_cow_data` in net/core/skbuff.c), and the copy begins at the IP header. So where the kernel
-/// says that a frame is IP, and there is none of that family behind a link header, it is read from the IP header.
+/// The link header may be missing without that being known: a generic XDP program that came later makes the
+/// kernel copy the frame (`skb_pp_cow_data` in net/core/skbuff.c), and the copy begins at the IP header. So
+/// where the kernel says that a frame is IP, and there is none of that family behind a link header, it is
+/// read from the IP header.
 #[inline(always)]
 pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
     let family = ip_family(ctx);
@@ -185,8 +186,8 @@ pub(crate) fn clear(packet: &mut Packet) {
     }
 }
 
-/// The family of what begins at the network header, as the kernel says; 0: it is not IP. Of a frame without a link
-/// header nothing else says so: ARP would be taken for a wrong version.
+/// The family of what begins at the network header, as the kernel says; 0: it is not IP. Of a frame without a
+/// link header nothing else says so: ARP would be taken for a wrong version.
 #[inline(always)]
 pub(crate) fn ip_family(ctx: *mut __sk_buff) -> u8 {
     // SAFETY: the context is the program's own.

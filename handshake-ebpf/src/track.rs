@@ -68,8 +68,8 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
     parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
 
-/// The general path parses again, into memory: that costs less than to hand the packet over, and the fast path
-/// keeps it in registers.
+/// The general path parses again, into memory: that costs less than to hand the packet over, and the fast
+/// path keeps it in registers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
@@ -105,8 +105,8 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
     explain();
 }
 
-/// A sink of frames at TC, whose link header may be missing ([`frame::parse_skb`]): where the kernel says IP, "neither
-/// IP nor tagged" is for the general path.
+/// A sink of frames at TC, whose link header may be missing ([`frame::parse_skb`]): where the kernel says IP,
+/// "neither IP nor tagged" is for the general path.
 struct WithLink<S> {
     sink: S,
     says_ip: bool,
@@ -154,7 +154,8 @@ extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32
     0
 }
 
-/// Defines the verification of the packet's checksum as a global function: its stack is released before the steps.
+/// Defines the verification of the packet's checksum as a global function: its stack is released before the
+/// steps.
 macro_rules! verify {
     ($name:ident, $ctx:ty) => {
         #[unsafe(no_mangle)]
@@ -180,8 +181,8 @@ fn segment_size(ctx: *mut __sk_buff) -> u32 {
     unsafe { (*ctx).gso_size }
 }
 
-/// What the context knows of a frame at TC: its hook point, and the segments of a super-packet. Of any other packet
-/// these are 0, and of a super-packet that came in by a virtio header.
+/// What the context knows of a frame at TC: its hook point, and the segments of a super-packet. Of any other
+/// packet these are 0, and of a super-packet that came in by a virtio header.
 #[inline(always)]
 fn point_and_segments(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> (u8, u16) {
     // SAFETY: the context is the program's own.
@@ -195,8 +196,9 @@ fn is_raw(kernel: &Kernel, point: u8) -> bool {
     kernel.config().raw_interfaces >> (point >> 1 & 0xf) & 1 != 0
 }
 
-/// Counts the packet that was read into memory, and tracks it when it is of a flow that is wanted. The steps are
-/// called from the entry, one after the other: their stacks do not add up, and that of parsing is released.
+/// Counts the packet that was read into memory, and tracks it when it is of a flow that is wanted. The steps
+/// are called from the entry, one after the other: their stacks do not add up, and that of parsing is
+/// released.
 #[inline(always)]
 fn observe(kernel: &Kernel, verify: impl FnOnce() -> i32) {
     let Some(packet) = packet::packet() else { return };

@@ -1,5 +1,5 @@
-//! The kernel is the judge: random conversations with a real listening socket, and handshake's verdict against
-//! what the socket did.
+//! The kernel is the judge: random conversations with a real listening socket, and handshake's verdict
+//! against what the socket did.
 //!
 //! ```text
 //! script (a seed) ─▶ client: segments by waves ─▶ host: a listening socket, its kernel's truth ─┐
@@ -162,9 +162,34 @@ fn bout(duel: &Duel, binary: &Path, streams: &[u64], outcome: &mut DuelOutcome) 
     for report in &reports {
         check_whole(report)?;
     }
-    let (live, replayed) = (by_client(live.flows()?), by_client(replayed.flows()?));
+    let accounts = [by_client(live.flows()?), by_client(replayed.flows()?)];
+    let told = compare(duel, &played, &accounts, outcome);
+    if told.is_empty() {
+        return Ok(());
+    }
+    let flows = by_client(replay(&["--flows"])?.flows()?);
+    let [live, replayed] = &accounts;
+    for (each, findings) in told {
+        let accounts = [("live", live), ("replay", replayed), ("replay's record", &flows)];
+        let text = tell(duel.seed, each, findings, &accounts);
+        if findings.iter().any(|finding| matches!(finding, Finding::Unexplained(_))) {
+            outcome.errors.push(text);
+        } else {
+            outcome.told.push(text);
+        }
+    }
+    Ok(())
+}
+
+/// Judges each conversation by the accounts, live and replayed, and returns those to show.
+fn compare<'a>(
+    duel: &Duel,
+    played: &'a [Played],
+    [live, replayed]: &[HashMap<SocketAddrV4, Vec<Value>>; 2],
+    outcome: &mut DuelOutcome,
+) -> Vec<(&'a Played, [Finding; 2])> {
     let mut told = Vec::new();
-    for each in &played {
+    for each in played {
         let client = each.conversation.script.client;
         let (seen, again) = (completions(live.get(&client)), completions(replayed.get(&client)));
         outcome.compared += 1;
@@ -191,20 +216,7 @@ fn bout(duel: &Duel, binary: &Path, streams: &[u64], outcome: &mut DuelOutcome) 
             told.push((each, findings));
         }
     }
-    if told.is_empty() {
-        return Ok(());
-    }
-    let flows = by_client(replay(&["--flows"])?.flows()?);
-    for (each, findings) in told {
-        let accounts = [("live", &live), ("replay", &replayed), ("replay's record", &flows)];
-        let text = tell(duel.seed, each, findings, &accounts);
-        if findings.iter().any(|finding| matches!(finding, Finding::Unexplained(_))) {
-            outcome.errors.push(text);
-        } else {
-            outcome.told.push(text);
-        }
-    }
-    Ok(())
+    told
 }
 
 /// Plays the conversations of one setting.

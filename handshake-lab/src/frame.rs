@@ -181,8 +181,8 @@ pub fn with_extensions(frame: &[u8], count: u16) -> Result<Vec<u8>> {
     Ok(longer)
 }
 
-/// The payload bytes in `part` of an IPv4 frame, which has no IP options, as a fragment of its packet (RFC 791
-/// §3.1). Each part but the last is a multiple of eight bytes.
+/// The payload bytes in `part` of an IPv4 frame, which has no IP options, as a fragment of its packet (RFC
+/// 791 §3.1). Each part but the last is a multiple of eight bytes.
 ///
 /// # Errors
 /// The frame or the part is too long for a packet.
@@ -204,8 +204,8 @@ pub fn fragment(frame: &[u8], part: Range<usize>, more_follow: bool) -> Result<V
     Ok(fragment)
 }
 
-/// The ICMP error of `router` about an IPv4 frame: its receiver is unreachable (RFC 792: type 3, code 1). It goes
-/// where the frame itself goes, and not back, as its forger would have it.
+/// The ICMP error of `router` about an IPv4 frame: its receiver is unreachable (RFC 792: type 3, code 1). It
+/// goes where the frame itself goes, and not back, as its forger would have it.
 ///
 /// # Errors
 /// The frame has no whole IPv4 header.

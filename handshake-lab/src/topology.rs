@@ -88,8 +88,8 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Deletes the cable and makes another one: the server's interface gets the same index and address, within
-    /// milliseconds.
+    /// Deletes the cable and makes another one: the server's interface gets the same index and address,
+    /// within milliseconds.
     ///
     /// # Errors
     /// iproute2 fails, or the wire does not fall silent.

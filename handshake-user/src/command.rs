@@ -16,8 +16,9 @@ use handshake_agent::session::{Loaded, Session};
 use crate::console::{Progress, announce, say};
 use crate::error::CommandError;
 
-/// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler for
-/// signals is installed before: one that comes meanwhile ends the process at once, and nothing is attached.
+/// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler
+/// for signals is installed before: one that comes meanwhile ends the process at once, and nothing is
+/// attached.
 fn load(options: &Options, plan: &Plan) -> Result<Loaded, CommandError> {
     let mut progress = Progress::start("loading into the kernel");
     Ok(Loaded::new(options, plan, |done, of| progress.show(done, of))?)

@@ -1,5 +1,5 @@
-//! Lines on stderr. A stderr that is closed or full is ignored, and one that is not read makes no command wait
-//! for long. Names come from outside: what steers a terminal is escaped.
+//! Lines on stderr. A stderr that is closed or full is ignored, and one that is not read makes no command
+//! wait for long. Names come from outside: what steers a terminal is escaped.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;

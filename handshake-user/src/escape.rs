@@ -1,10 +1,10 @@
-//! Text from outside: names of interfaces, programs and files. It must not control the terminal, nor begin a line
-//! of its own.
+//! Text from outside: names of interfaces, programs and files. It must not control the terminal, nor begin a
+//! line of its own.
 
 use std::borrow::Cow;
 
-/// Escapes the characters that steer a terminal or cannot be seen. Text without them is returned as it is, and
-/// so is text that was escaped before.
+/// Escapes the characters that steer a terminal or cannot be seen. Text without them is returned as it is,
+/// and so is text that was escaped before.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(steers) {
         return Cow::Borrowed(text);
@@ -13,7 +13,8 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
-/// Control characters, and the marks of Unicode that break lines, turn the direction of text or have no width.
+/// Control characters, and the marks of Unicode that break lines, turn the direction of text or have no
+/// width.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')

@@ -1,7 +1,7 @@
 //! Files that a command writes for its user: written as the calling user, and never through a symbolic link.
 //!
-//! A thread of its own becomes that user, because users are a thread's to the kernel, and because a file may take
-//! for ever to write: a pipe without a reader, a file system that hangs.
+//! A thread of its own becomes that user, because users are a thread's to the kernel, and because a file may
+//! take for ever to write: a pipe without a reader, a file system that hangs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -128,8 +128,8 @@ fn for_caller(error: io::Error) -> io::Error {
 
 /// How a file is written.
 enum Place {
-    /// Beside its name, and renamed when it is complete. Holds the file of this name, if there is one, for names
-    /// that cannot be renamed to.
+    /// Beside its name, and renamed when it is complete. Holds the file of this name, if there is one, for
+    /// names that cannot be renamed to.
     Beside(Option<File>),
     /// Over the file's content, where no other file can be made in its folder.
     Over(File),

@@ -1,5 +1,6 @@
-//! Where reports and messages are written. An [`Output`] waits for its reader, as the report on a capture may. A
-//! [`Lane`] never makes the live loop wait: a thread writes, and what it has not written yet is bounded.
+//! Where reports and messages are written. An [`Output`] waits for its reader, as the report on a capture
+//! may. A [`Lane`] never makes the live loop wait: a thread writes, and what it has not written yet is
+//! bounded.
 //!
 //! ```text
 //! loop ─▶ put ─▶ queue: ROOM and one piece at most ─▶ thread ─▶ write(2), which may block for ever
@@ -18,15 +19,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::Notify;
 
-/// Bytes that may wait in a lane before it takes no more. A piece is handed over as a whole, so that at most a
-/// piece more waits.
+/// Bytes that may wait in a lane before it takes no more. A piece is handed over as a whole, so that at most
+/// a piece more waits.
 const ROOM: usize = 1 << 20;
 /// A piece of many parts, as of ended attempts, ends once it has this many bytes.
 pub(crate) const PIECE: usize = 4 << 20;
 /// Bytes of one write: the capacity of a pipe. A write that has returned is progress.
 const STEP: usize = 64 << 10;
 
-/// How long a wait for the reader goes on without progress.
+/// How long a wait for the reader lasts without progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// For ever: a signal ends the process.
@@ -96,7 +97,7 @@ impl Write for Target {
         loop {
             match rustix::io::write(self.descriptor, bytes) {
                 Ok(taken) => return Ok(taken),
-                // It was set to non-blocking by whoever shares it.
+                // Another process that shares it has set it to non-blocking.
                 Err(rustix::io::Errno::AGAIN) => {
                     poll(&mut [PollFd::from_borrowed_fd(self.descriptor, PollFlags::OUT)], None)?;
                 }
@@ -206,7 +207,7 @@ impl Lane {
         Self::start(writer, End::of)
     }
 
-    /// A lane that leaves out what cannot be written, and goes on.
+    /// A lane that leaves out what cannot be written, and lasts.
     ///
     /// # Errors
     ///
@@ -272,7 +273,8 @@ impl Lane {
         }
     }
 
-    /// Hands over what `write` writes, as a whole. Does nothing and returns false where there is no room for it.
+    /// Hands over what `write` writes, as a whole. Does nothing and returns false where there is no room for
+    /// it.
     ///
     /// # Errors
     ///

@@ -204,7 +204,8 @@ impl LiveScreen {
         Ok(Self { tty, input, redraws, ui, builder, recent, latest, shown, drawn: None })
     }
 
-    /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken that.
+    /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken
+    /// that.
     fn draw(&mut self) -> io::Result<()> {
         if let Some((scene, ui)) = &self.drawn
             && Rc::ptr_eq(scene, &self.shown)

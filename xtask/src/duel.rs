@@ -1,5 +1,5 @@
-//! `cargo xtask duel`: random conversations with a real listening socket; handshake's verdict must be what the
-//! socket's kernel did.
+//! `cargo xtask duel`: random conversations with a real listening socket; handshake's verdict must be what
+//! the socket's kernel did.
 //!
 //! All traffic stays inside the namespaces made here, which are removed at the end.
 
@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use handshake_lab::duel::{self, Class, Duel};
 use handshake_lab::{interrupt, privilege};
 
-use crate::{raise, run};
+use crate::raise;
 
 /// Hold handshake's verdicts against the kernel's, over random conversations
 #[derive(clap::Args)]
@@ -40,18 +40,10 @@ fn class(name: &str) -> Result<Class, String> {
     Class::of(name).ok_or_else(|| format!("one of {}", Class::ALL.map(Class::name).join(", ")))
 }
 
-/// Runs the verb with handshake as built for the caller, through sudo where that is needed. Fails if a verdict
-/// differs and nothing explains it.
+/// Runs the verb with handshake as built for the caller, through sudo where that is needed. Fails if a
+/// verdict differs and nothing explains it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(binary) = &args.binary {
-        return play(args, binary);
-    }
-    let binary = run::build(false)?;
-    let missing = privilege::missing();
-    if !missing.is_empty() && raise::is_possible() {
-        return raise::raise(&binary, &missing);
-    }
-    play(args, &binary)
+    raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use handshake_lab::load::{self, Scenario};
 use handshake_lab::{interrupt, privilege};
 
-use crate::{raise, run};
+use crate::raise;
 
 /// Run scripted load, and compare handshake's report with what was sent
 #[derive(clap::Args)]
@@ -42,15 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         return list().map(|()| ExitCode::SUCCESS);
     }
-    if let Some(binary) = &args.binary {
-        return play(args, binary);
-    }
-    let binary = run::build(false)?;
-    let missing = privilege::missing();
-    if !missing.is_empty() && raise::is_possible() {
-        return raise::raise(&binary, &missing);
-    }
-    play(args, &binary)
+    raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
 }
 
 fn list() -> Result<()> {

@@ -8,8 +8,26 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use handshake_lab::privilege;
 
-use crate::shell;
+use crate::{run, shell};
+
+/// Plays a verb with `binary`, or without one with handshake as it is built for the caller, through sudo
+/// where privileges are missing and it can ask for them.
+pub(crate) fn with_binary(
+    binary: Option<&Path>,
+    play: impl FnOnce(&Path) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    if let Some(binary) = binary {
+        return play(binary);
+    }
+    let built = run::build(false)?;
+    let missing = privilege::missing();
+    if !missing.is_empty() && is_possible() {
+        return raise(&built, &missing);
+    }
+    play(&built)
+}
 
 /// Is sudo usable: without a password, or with a terminal to type one into?
 pub(crate) fn is_possible() -> bool {

@@ -1,5 +1,5 @@
-//! The TCP segments of a stream so far: enough to tell that a completion was not proven, and that a proof was not
-//! taken for a completion.
+//! The TCP segments of a stream so far: enough to tell that a completion was not proven, and that a proof was
+//! not taken for a completion.
 
 use std::collections::BTreeSet;
 
@@ -80,8 +80,8 @@ impl StreamHistory {
 
     /// The flow whose handshake the latest packet completes, where nothing disturbs it: the latest SYN of its
     /// sender, the latest SYN+ACK of the other end, which acknowledges it, and this segment, in this order.
-    /// Between them are only repeats of the two, and segments without SYN and RST. Only one end ever opens, each
-    /// end is seen at one hook point, and time never ran backwards.
+    /// Between them are only repeats of the two, and segments without SYN and RST. Only one end ever opens,
+    /// each end is seen at one hook point, and time never ran backwards.
     pub(super) fn completes(&self) -> Option<FlowKey> {
         let (last, before) = self.seen.get(self.tracked_from..)?.split_last()?;
         let Packet { flags, seq, ack, .. } = last.packet;

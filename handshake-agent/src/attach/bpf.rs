@@ -1,7 +1,7 @@
-//! Links of programs to hooks, and questions about programs that are already attached. aya opens a descriptor of
-//! every program it lists, which takes CAP_SYS_ADMIN. This module reads the ids first, and the names only where
-//! permitted. aya keeps the descriptors of its links to itself, and knows no expected revision of a TCX chain;
-//! both are needed to find out whether a program is still where it was attached.
+//! Links of programs to hooks, and questions about programs that are already attached. aya opens a descriptor
+//! of every program it lists, which takes CAP_SYS_ADMIN. This module reads the ids first, and the names only
+//! where permitted. aya keeps the descriptors of its links to itself, and knows no expected revision of a TCX
+//! chain; both are needed to find out whether a program is still where it was attached.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -108,8 +108,8 @@ struct CreateLink {
     expected_revision: u64,
 }
 
-/// Puts a program at the head of a TCX chain until the link is closed. The chain must have this revision, unless
-/// that is 0. Takes no privilege.
+/// Puts a program at the head of a TCX chain until the link is closed. The chain must have this revision,
+/// unless that is 0. Takes no privilege.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Claims, by which agents in one network namespace know each other: abstract sockets, which belong to the namespace
-//! as the interfaces do, and close when their process ends.
+//! Claims, by which agents in one network namespace know each other: abstract sockets, which belong to the
+//! namespace as the interfaces do, and close when their process ends.
 //!
 //! Programs of handshake pass every packet on, so one that is before ours keeps nothing from it.
 
@@ -20,8 +20,8 @@ pub(super) fn program(id: u32) -> io::Result<UnixDatagram> {
     claim(&format!("program/{id}"))
 }
 
-/// Whether a program is handshake's. Where names may not be read a claim decides, which any process of the namespace
-/// can make.
+/// Whether a program is handshake's. Where names may not be read a claim decides, which any process of the
+/// namespace can make.
 pub(super) fn is_of_an_agent(theirs: &ProgramName) -> bool {
     match &theirs.name {
         Some(name) => name.starts_with("handshake_"),

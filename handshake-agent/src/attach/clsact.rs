@@ -37,6 +37,8 @@ const ACT_DIRECT: u32 = 1;
 /// `TC_H_CLSACT`, and the qdisc's handle.
 const CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
+/// The words of a refusal that has a remedy.
+const INGRESS_QDISC: &str = "an `ingress` qdisc is in the place of clsact";
 /// The upper half of our handles: `HS` in ASCII.
 const HANDLE_MAJOR: u32 = 0x4853;
 /// How many agents can share one direction of an interface by clsact.
@@ -231,10 +233,15 @@ fn add_qdisc(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {
     match netlink.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body.bytes()) {
         Err(refusal) if refusal.errno != libc::EEXIST => Err(refusal),
         Err(refusal) if has_ingress_qdisc(netlink, index)? => {
-            Err(Refusal { words: Some("an `ingress` qdisc is in the place of clsact".to_owned()), ..refusal })
+            Err(Refusal { words: Some(INGRESS_QDISC.to_owned()), ..refusal })
         }
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Whether attaching was refused because of an `ingress` qdisc, which can be removed.
+pub(super) fn is_by_ingress_qdisc(refusal: &Refusal) -> bool {
+    refusal.words.as_deref() == Some(INGRESS_QDISC)
 }
 
 /// Whether an `ingress` qdisc has clsact's handle: it has filters for one direction only.

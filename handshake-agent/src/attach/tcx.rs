@@ -1,8 +1,8 @@
 //! TCX: the program in the chain by a BPF link.
 //!
-//! Whether the chain has changed is asked without a privilege, by linking the program again with the revision that
-//! the chain had: `EEXIST` says that it is unchanged, `ESTALE` that it is not. Only then the chain is read, which
-//! takes CAP_NET_ADMIN.
+//! Whether the chain has changed is asked without a privilege, by linking the program again with the revision
+//! that the chain had: `EEXIST` says that it is unchanged, `ESTALE` that it is not. Only then the chain is
+//! read, which takes CAP_NET_ADMIN.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -58,8 +58,8 @@ impl TcxGuard {
         Ok(())
     }
 
-    /// Asks whether the chain has this revision, with our program in it. A program that is not in a chain of this
-    /// revision is in it afterwards.
+    /// Asks whether the chain has this revision, with our program in it. A program that is not in a chain of
+    /// this revision is in it afterwards.
     fn probe(&self, revision: u64) -> io::Result<OwnedFd> {
         link_tcx(&self.program, self.index, self.direction, revision)
     }

@@ -1,8 +1,8 @@
-//! Looks at the hooks after attaching: whether each program is still on its hook and comes first, and whether the
-//! interface is up and the one that was attached to. A program that is not is attached again.
+//! Looks at the hooks after attaching: whether each program is still on its hook and comes first, and whether
+//! the interface is up and the one that was attached to. A program that is not is attached again.
 //!
-//! A look is one request for the interface, and for each hook what its [`Guard`] asks: two system calls for TCX, one
-//! for XDP, three for clsact. Only an answer that something changed costs more.
+//! A look is one request for the interface, and for each hook what its [`Guard`] asks: two system calls for
+//! TCX, one for XDP, three for clsact. Only an answer that something changed costs more.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,8 @@ use crate::error::passes;
 use crate::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use crate::source::live::Hooks;
 
-/// The least time between two moves to the first place of a hook. Two programs that both want to be first would take
-/// turns without end.
+/// The least time between two moves to the first place of a hook. Two programs that both want to be first
+/// would take turns without end.
 pub(super) const BETWEEN_MOVES: Duration = Duration::from_secs(60);
 
 /// Keeps one program on one hook; dropping it detaches the program.
@@ -113,8 +113,8 @@ impl WatchedHooks {
         InterfaceLook { name: self.name.clone(), state, hooks: self.hooks.iter().map(look).collect() }
     }
 
-    /// An XDP program that came since the last look is before TC's ingress. Nothing can be done about it, so it is
-    /// known from then on, as one is that was there at the start.
+    /// An XDP program that came since the last look is before TC's ingress. Nothing can be done about it, so
+    /// it is known from then on, as one is that was there at the start.
     fn note_xdp(&mut self, now: &InterfaceInfo, hooks: &mut [HookLook]) {
         let newcomer = now.xdp.filter(|xdp| self.xdp != Some(*xdp));
         (self.xdp, self.is_behind_xdp) = (now.xdp, false);

@@ -1,5 +1,5 @@
-//! XDP: the program on the hook by a BPF link, and the kernel's reason where a hook is refused. A link gives only an
-//! error number, but the same request by netlink gives the reason too.
+//! XDP: the program on the hook by a BPF link, and the kernel's reason where a hook is refused. A link gives
+//! only an error number, but the same request by netlink gives the reason too.
 
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
@@ -60,8 +60,8 @@ impl XdpGuard {
 }
 
 impl Guard for XdpGuard {
-    /// A link that was detached, or whose interface is gone, is on no interface. One that is on an interface of
-    /// another network namespace is told by the program on this one.
+    /// A link that was detached, or whose interface is gone, is on no interface. One that is on an interface
+    /// of another network namespace is told by the program on this one.
     fn look(&mut self, now: &InterfaceInfo, _: &mut Netlink) -> HookState {
         let is_other = now.xdp.is_none_or(|xdp| xdp.id != 0 && xdp.id != self.id);
         match self.link.as_ref().map_or(Ok(0), interface_of) {

@@ -141,7 +141,7 @@ impl LiveError {
     pub(crate) fn from_io(what: impl Into<String>, source: io::Error, log: String, bytes: u64) -> Self {
         let what = what.into();
         match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if log.is_empty() && has_seccomp_filter() => {
+            Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if log.is_empty() && is_bpf_filtered() => {
                 Self::Seccomp { what }
             }
             Some(libc::EPERM | libc::EACCES) if log.is_empty() => Self::Permission { what },
@@ -192,10 +192,17 @@ impl LiveError {
     }
 }
 
-/// Whether a filter judges the system calls of this thread: mode 2 of proc_pid_status(5).
-pub(crate) fn has_seccomp_filter() -> bool {
+/// Whether a filter of system calls refuses bpf(2). There is one: mode 2 of proc_pid_status(5). And it does:
+/// the kernel itself answers a command that it does not know with EINVAL (`__sys_bpf` in
+/// kernel/bpf/syscall.c).
+pub(crate) fn is_bpf_filtered() -> bool {
+    const UNKNOWN: libc::c_int = libc::c_int::MAX;
+    // SAFETY: no memory is passed: the attributes have no size.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, UNKNOWN, std::ptr::null::<u8>(), 0) };
+    let is_refused = answer < 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL);
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+    is_refused
+        && status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
 }
 
 /// Whether the system lacked something for a moment: descriptors, memory or time. The next call may succeed.

@@ -24,8 +24,8 @@ pub struct Loss {
     pub count: u64,
     /// What is counted, and where to look.
     pub sentence: Cow<'static, str>,
-    /// When it was first and last found, on the records' clock: the times of readings. `None` where it did not
-    /// occur, and of a capture, which is read once.
+    /// When it was first and last found, on the records' clock: the times of readings. `None` where it did
+    /// not occur, and of a capture, which is read once.
     pub found_ns: Option<(u64, u64)>,
 }
 

@@ -1,5 +1,5 @@
-//! One report as plain numbers: what the counters say, set right by what the tables show ([`books`](super::books)). Pure
-//! except for the [`Source`] that it asks; the time is the reading's.
+//! One report as plain numbers: what the counters say, set right by what the tables show
+//! ([`books`](super::books)). Pure except for the [`Source`] that it asks; the time is the reading's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ const CLOCK_SET_NS: u64 = 1_000_000_000;
 pub struct Snapshot {
     /// The parts that stay the same over the run.
     pub context: Arc<RunContext>,
-    /// When it was taken, ns since the Unix epoch: a label. The wall clock may be set between two snapshots, so
-    /// durations are differences of [`Snapshot::now`].
+    /// When it was taken, ns since the Unix epoch: a label. The wall clock may be set between two snapshots,
+    /// so durations are differences of [`Snapshot::now`].
     pub taken_at_ns: u64,
     /// The same moment on the records' clocks.
     pub now: Now,
@@ -41,8 +41,8 @@ pub struct Snapshot {
     pub stopped: bool,
     /// When flows change by age alone.
     pub clocks: Clocks,
-    /// The time of the snapshot that first counted the latest SYN, on the records' clock; the start of the run while
-    /// there was none.
+    /// The time of the snapshot that first counted the latest SYN, on the records' clock; the start of the
+    /// run while there was none.
     pub syn_seen_ns: u64,
     /// Segments given up because another CPU held the slot.
     pub contended: u64,
@@ -161,8 +161,8 @@ impl Snapshot {
         self.losses().iter().all(|loss| loss.count == 0)
     }
 
-    /// What can make a report of this origin inexact, whether it occurred or not: the one list that all outputs
-    /// derive from.
+    /// What can make a report of this origin inexact, whether it occurred or not: the one list that all
+    /// outputs derive from.
     pub fn losses(&self) -> Vec<Loss> {
         let (tcp, udp) = (Verdict::Evicted, UdpVerdict::Evicted);
         let mut all = vec![
@@ -212,8 +212,8 @@ impl Snapshot {
         self.now.ns.saturating_sub(self.context.began.ns)
     }
 
-    /// When counting began, ns since the Unix epoch. After the wall clock was set, it is told by the new time, so
-    /// that beginning and end agree with the length of the run.
+    /// When counting began, ns since the Unix epoch. After the wall clock was set, it is told by the new
+    /// time, so that beginning and end agree with the length of the run.
     pub fn from_ns(&self) -> u64 {
         let told = self.taken_at_ns.saturating_sub(self.elapsed_ns());
         let known = self.context.began.wall_ns;

@@ -156,13 +156,14 @@ impl Live {
         Ok(())
     }
 
-    /// Hands over the hooks that the programs are on, which each reading looks at. They are dropped with the rest.
+    /// Hands over the hooks that the programs are on, which each reading looks at. They are dropped with the
+    /// rest.
     pub fn watch(&mut self, hooks: impl Hooks + 'static) {
         self.hooks = Box::new(hooks);
     }
 
-    /// Looks at the hooks, attaches again what was lost, and returns what all looks have found. While a hook of an
-    /// interface is lost, no attempt begins there: half of its handshake would pass unseen.
+    /// Looks at the hooks, attaches again what was lost, and returns what all looks have found. While a hook
+    /// of an interface is lost, no attempt begins there: half of its handshake would pass unseen.
     ///
     /// # Errors
     ///
@@ -180,14 +181,7 @@ impl Live {
 
     fn look_at(&mut self, now_ns: u64) -> Result<&Sight, LiveError> {
         let mut looks = self.hooks.look();
-        let passing = looks.iter().flat_map(|look| &look.hooks).find_map(|hook| match hook.state {
-            HookState::Passing(errno) => Some(errno),
-            HookState::Ours | HookState::Gone | HookState::Behind(_) | HookState::Unknown(_) => None,
-        });
-        if let Some(errno) = passing {
-            let source = io::Error::from_raw_os_error(errno);
-            return Err(LiveError::Passing { what: "look at the hooks".to_owned(), source });
-        }
+        let passing = looks.iter().flat_map(|look| &look.hooks).find_map(HookLook::passing);
         for (number, look) in looks.iter_mut().enumerate() {
             let gate = gate(number);
             if look.hooks.iter().any(HookLook::is_lost) {
@@ -199,8 +193,12 @@ impl Live {
                 self.set_gates(self.gates | gate)?;
             }
         }
+        // What the other hooks' looks found is noted all the same: a guard tells it once.
         self.sight.note(looks, now_ns);
-        Ok(&self.sight)
+        match passing.map(io::Error::from_raw_os_error) {
+            Some(source) => Err(LiveError::Passing { what: "look at the hooks".to_owned(), source }),
+            None => Ok(&self.sight),
+        }
     }
 
     /// Sets the function that lists this host's addresses, and calls it: it is called again at each reading,
@@ -280,7 +278,8 @@ impl Live {
 pub trait Hooks: Send + Sync {
     /// Looks at every hook, in the order of [`Settings::interfaces`].
     fn look(&mut self) -> Vec<InterfaceLook>;
-    /// Attaches again what this look at an interface found lost, where that is possible, and notes it in the look.
+    /// Attaches again what this look at an interface found lost, where that is possible, and notes it in the
+    /// look.
     fn attach_again(&mut self, number: usize, look: &mut InterfaceLook);
 }
 

@@ -49,8 +49,8 @@ impl Transition<'_> {
     }
 
     /// The third segment took an abort back, and this is how an end without a connection answers it: a RST
-    /// without ACK, at the number that the segment acknowledged (RFC 9293 §3.10.7.1). Beside the SYN of another
-    /// attempt that number is not kept, and most acknowledge K+1.
+    /// without ACK, at the number that the segment acknowledged (RFC 9293 §3.10.7.1). Beside the SYN of
+    /// another attempt that number is not kept, and most acknowledge K+1.
     #[inline(always)]
     fn denies_completion(&self) -> bool {
         let acked = if self.holds(tag::OTHER_J) { 0 } else { self.record.responder_sent as u32 };

@@ -169,7 +169,8 @@ fn fragments(frame: &[u8], id: u16, first: usize) -> Vec<Vec<u8>> {
     vec![fragment(head, MORE), fragment(tail, u16::try_from(first / 8).unwrap_or_default())]
 }
 
-/// The client of many conversations at once. Its addresses belong to no host, so that no kernel answers for it.
+/// The client of many conversations at once. Its addresses belong to no host, so that no kernel answers for
+/// it.
 pub(super) struct Client {
     sender: Sender,
     receiver: Socket,

@@ -135,8 +135,8 @@ impl<'a> Host<'a> {
                     let mut accepted =
                         Accepted { peer, socket, fast_open: false, established: false, closed: false };
                     if Script::is_spoken_to(peer) {
-                        // It may have been reset already. Never waits: a client that does not go on would hold up
-                        // all others.
+                        // It may have been reset already. Never waits: one silent client would hold up all
+                        // others.
                         let _ = accepted.socket.send_with_flags(&[b'y'; SPOKEN as usize], libc::MSG_DONTWAIT);
                     }
                     accepted.look()?;

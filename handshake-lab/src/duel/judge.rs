@@ -32,8 +32,8 @@ pub enum Class {
     Lost,
     /// A segment in fragments: its header in two of them, its tail lost, a SYN's data of unknown length.
     Fragmented,
-    /// How much of a SYN's data the SYN+ACK acknowledged, which no record keeps: a third segment with old data
-    /// only, a RST between, the SYN+ACK of an earlier SYN.
+    /// How much of a SYN's data the SYN+ACK acknowledged, which no record keeps: a third segment with old
+    /// data only, a RST between, the SYN+ACK of an earlier SYN.
     SynData,
     /// A RST inside the window, but not at J+1.
     RstInWindow,
@@ -83,8 +83,8 @@ impl Class {
         }
     }
 
-    /// Does it explain that the kernel does not take the segment `third`, which seems to prove that the SYN+ACK
-    /// `answer` arrived? `before` are the segments sent before it.
+    /// Does it explain that the kernel does not take the segment `third`, which seems to prove that the
+    /// SYN+ACK `answer` arrived? `before` are the segments sent before it.
     fn spoils(self, third: &Sent, answer: &Answer, before: &[Sent], case: &Case<'_>) -> bool {
         let ahead = third.seq.wrapping_sub(answer.ack);
         // What came between the SYN and the third segment.
@@ -134,8 +134,8 @@ impl Class {
         }
     }
 
-    /// Does it explain that handshake does not take for the proof what the kernel takes: the segment `third` for
-    /// the SYN+ACK `answer`?
+    /// Does it explain that handshake does not take for the proof what the kernel takes: the segment `third`
+    /// for the SYN+ACK `answer`?
     fn hides(self, third: &Sent, answer: &Answer, before: &[Sent], case: &Case<'_>) -> bool {
         // A RST that only handshake sees ends the attempt, and another SYN then begins one.
         let ends = |s: &Sent| s.shot.has(flag::RST) || s.shot.has(flag::SYN) || s.shot.has(flag::FIN);
@@ -195,7 +195,8 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// How far after a SYN+ACK's number handshake takes a third segment: the data of a SYN may have been refused.
+    /// How far after a SYN+ACK's number handshake takes a third segment: the data of a SYN may have been
+    /// refused.
     fn reach(&self) -> u32 {
         u32::from(u16::MAX) + self.most_data()
     }
@@ -222,8 +223,8 @@ impl Case<'_> {
         (ahead <= self.reach() || ahead.wrapping_neg() <= behind) && acknowledged <= SPOKEN
     }
 
-    /// Was a SYN answered with the same K once more, after a connection had ended? What acknowledged the first
-    /// seems to acknowledge the second.
+    /// Was a SYN answered with the same K once more, after a connection had ended? What acknowledged the
+    /// first seems to acknowledge the second.
     fn has_same_k_again(&self, answer: &Answer, before: &[Sent]) -> bool {
         let same = |a: &&Answer| (a.seq, a.ack) == (answer.seq, answer.ack);
         let has_ended = before.iter().any(|s| s.shot.has(flag::RST) || s.shot.has(flag::FIN));
@@ -245,8 +246,8 @@ impl Case<'_> {
     }
 }
 
-/// Does a segment carry a cookie that an observer takes for no third segment, or for one too late? A cookie is a
-/// difference of numbers whose last bits are an index below four (check_tcp_syn_cookie in
+/// Does a segment carry a cookie that an observer takes for no third segment, or for one too late? A cookie
+/// is a difference of numbers whose last bits are an index below four (check_tcp_syn_cookie in
 /// net/ipv4/syncookies.c). It is forgotten with neither a RST, a FIN nor another SYN.
 fn outlives(third: &Sent, answer: &Answer, before: &[Sent], case: &Case<'_>) -> bool {
     let number = |sent: &Sent| sent.ack.wrapping_sub(answer.seq).wrapping_sub(1);
@@ -356,8 +357,8 @@ mod tests {
         Sent { shot: Shot { harm, ..sent.shot }, ..sent }
     }
 
-    /// What is found where handshake saw `completed` and the kernel `established`, after a SYN, its SYN+ACK and
-    /// these segments.
+    /// What is found where handshake saw `completed` and the kernel `established`, after a SYN, its SYN+ACK
+    /// and these segments.
     fn found(setting: Setting, more: &[Sent], completed: i64, established: u64) -> Finding {
         let mut conversation = Conversation::new(Script::draw(1, 0, 256));
         conversation.sent.push(segment(flag::SYN, 0));

@@ -163,7 +163,8 @@ impl fmt::Display for Shot {
     }
 }
 
-/// A conversation's script. The segments of a wave are sent back to back; between two waves the server answers.
+/// A conversation's script. The segments of a wave are sent back to back; between two waves the server
+/// answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Script {
     /// Its number.

@@ -178,8 +178,8 @@ impl NetAccount {
         self.attempts == 0 && self.opened() != 0
     }
 
-    /// Connections that this host opened at least: with an end of its own on both sides a connection is in both
-    /// counters.
+    /// Connections that this host opened at least: with an end of its own on both sides a connection is in
+    /// both counters.
     fn opened(&self) -> u64 {
         self.counts.of(KernelCounter::ActiveOpens).max(self.counts.of(KernelCounter::PassiveOpens))
     }

@@ -181,7 +181,8 @@ impl CheckInProgress<'_> {
         })
     }
 
-    /// The kernel's own counters, if this host is an end of some flow, or opened connections while none was seen.
+    /// The kernel's own counters, if this host is an end of some flow, or opened connections while none was
+    /// seen.
     fn account(
         &self,
         window: &JudgedWindow,

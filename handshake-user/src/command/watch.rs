@@ -67,8 +67,8 @@ impl<'a> LineReports<'a> {
         Ok(Self { args, lane, style: Style::of(&io::stdout()), left_out: 0, missing: false })
     }
 
-    /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile; after
-    /// one that has ended the run, the report is written as long as its reader takes it.
+    /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile;
+    /// after one that has ended the run, the report is written as long as its reader takes it.
     async fn close(self, mut session: Session, signals: Signals, ending: Ending) -> Result<u8, CommandError> {
         let Self { args, lane, style, .. } = self;
         let format = args.output.format;

@@ -174,8 +174,8 @@ fn figures<T>(object: &mut Map<String, Value>, metrics: &[Metric<T>], of: &T) {
     }
 }
 
-/// The changes of one interval: whether it was exact, `tcp` as differences, which are negative where a figure fell,
-/// and its latencies.
+/// The changes of one interval: whether it was exact, `tcp` as differences, which are negative where a figure
+/// fell, and its latencies.
 fn changes(interval: &Interval<'_>) -> Value {
     let mut object = Map::new();
     object.insert("exact".to_owned(), json!(interval.is_exact()));

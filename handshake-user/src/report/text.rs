@@ -349,7 +349,8 @@ fn spoken(verdict: Verdict) -> String {
     verdict.name().replace("half_open", "half-open").replace('_', " ")
 }
 
-/// The packets at the hook, with those in no attempt, those that the filter left out and those lost before it.
+/// The packets at the hook, with those in no attempt, those that the filter left out and those lost before
+/// it.
 fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     let packets = &snapshot.packets;
     let mut parts =

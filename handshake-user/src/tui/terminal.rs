@@ -53,8 +53,8 @@ impl Tty {
         }
     }
 
-    /// Draws the cells that changed since the last drawing. Returns false, and draws nothing, while the terminal
-    /// has not taken the last drawing.
+    /// Draws the cells that changed since the last drawing. Returns false, and draws nothing, while the
+    /// terminal has not taken the last drawing.
     ///
     /// # Errors
     ///

@@ -70,8 +70,8 @@ impl Stage {
         Ok(self.ends.iter().filter_map(|end| Some((*end, *answers.get(end)?))).collect())
     }
 
-    /// Waits until the report has this figure [`COUNT`] times, ends the agent, and returns its last report, and
-    /// how many connections the kernel established.
+    /// Waits until the report has this figure [`COUNT`] times, ends the agent, and returns its last report,
+    /// and how many connections the kernel established.
     fn end(mut self, path: &str) -> Result<(Value, u64)> {
         self.agent.await_report(TIMEOUT, |report| figure(report, path) == u64::from(COUNT))?;
         let report = balanced(&self.agent.stop()?)?;
@@ -79,8 +79,8 @@ impl Stage {
     }
 }
 
-/// Connections that the server's kernel has accepted into ESTABLISHED (RFC 4022: tcpPassiveOpens counts entries
-/// into SYN-RECEIVED; Linux counts the sockets that the third segment makes).
+/// Connections that the server's kernel has accepted into ESTABLISHED (RFC 4022: tcpPassiveOpens counts
+/// entries into SYN-RECEIVED; Linux counts the sockets that the third segment makes).
 fn established(path: &Path<'_>) -> Result<u64> {
     let text = path.server.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -186,8 +186,8 @@ fn headers_split_over_fragments_make_the_report_inexact() -> Result<()> {
     Ok(())
 }
 
-/// Hooks go on one after the other while connections are made: what began before has no verdict, and everything
-/// after it has the right one.
+/// Hooks go on one after the other while connections are made: what began before has no verdict, and
+/// everything after it has the right one.
 #[test]
 fn attaching_makes_no_half_of_a_handshake_an_attempt() -> Result<()> {
     if skip_unless_privileged() {

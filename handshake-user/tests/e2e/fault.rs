@@ -148,8 +148,8 @@ fn a_signal_ends_a_run_whose_messages_are_not_read() -> Result<()> {
     Ok(())
 }
 
-/// While stdout is not read, reports are left out and the loop goes on; once it is read again, reports follow
-/// that know all traffic of the meantime.
+/// While stdout is not read, reports are left out and the loop continues; once it is read again, reports
+/// follow that know all traffic of the meantime.
 #[test]
 fn reports_that_are_not_read_are_left_out() -> Result<()> {
     if skip_unless_privileged() {

@@ -1,5 +1,5 @@
-//! Tests that a report says so when its hooks no longer see the packets: within two intervals, with the reason, and
-//! `check` cannot pass. What can be attached again is, and counts.
+//! Tests that a report says so when its hooks no longer see the packets: within two intervals, with the
+//! reason, and `check` cannot pass. What can be attached again is, and counts.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -262,8 +262,8 @@ fn the_interface_is_down() -> Result<()> {
     DOWN.play()
 }
 
-/// A second agent passes every packet on: the first one stays exact, and reads frames that have lost their link
-/// header as well.
+/// A second agent passes every packet on: the first one stays exact, and reads frames that have lost their
+/// link header as well.
 #[test]
 fn a_second_agent_takes_nothing_from_the_first() -> Result<()> {
     if skip_unless_privileged() {
@@ -286,7 +286,8 @@ fn a_second_agent_takes_nothing_from_the_first() -> Result<()> {
     Ok(())
 }
 
-/// One of two interfaces goes: the other is watched on, and the report says so. When the last one goes, the run ends.
+/// One of two interfaces goes: the other is watched on, and the report says so. When the last one goes, the
+/// run ends.
 #[test]
 fn one_of_two_interfaces_goes() -> Result<()> {
     if skip_unless_privileged() {

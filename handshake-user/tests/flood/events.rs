@@ -67,8 +67,8 @@ fn events_that_exceed_the_ring_are_counted_as_lost() -> Result<()> {
     Ok(())
 }
 
-/// While stdout is not read, ended attempts wait in the ring, and what it has no room for is counted: nothing is
-/// left out in silence.
+/// While stdout is not read, ended attempts wait in the ring, and what it has no room for is counted: nothing
+/// is left out in silence.
 #[test]
 fn events_that_are_not_read_are_counted_as_lost() -> Result<()> {
     /// The command, and a reader that begins late.

@@ -1,5 +1,5 @@
-//! Load tests of the command: every scenario in its short form, random conversations judged by the kernel, and
-//! the examples as they are in the repository.
+//! Load tests of the command: every scenario in its short form, random conversations judged by the kernel,
+//! and the examples as they are in the repository.
 
 mod duel;
 mod examples;

@@ -33,8 +33,8 @@ pub(super) struct PlainBytes<T>(pub(super) T);
 // SAFETY: `FromBytes` guarantees that every byte pattern is a value, `IntoBytes` that no byte is padding.
 unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for PlainBytes<T> {}
 
-/// The number of CPUs for which a per-CPU map has values. The kernel writes as many: a file that names fewer than
-/// this thread may run on would make each reading write past its buffer.
+/// The number of CPUs for which a per-CPU map has values. The kernel writes as many: a file that names fewer
+/// than this thread may run on would make each reading write past its buffer.
 pub(super) fn possible_cpus() -> Result<usize, LiveError> {
     let (path, file) = ("/sys/devices/system/cpu/possible", aya::util::nr_cpus());
     let cpus = file.map_err(|(path, error)| LiveError::Cpus { problem: format!("{path}: {error}") })?;

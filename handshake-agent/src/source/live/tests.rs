@@ -28,6 +28,7 @@ use super::maps::{FROZEN, PerCpu, descriptor, possible_cpus};
 use crate::options::{Filter, Rules};
 
 use super::*;
+use crate::hook::{Direction, Hook, LinkState};
 
 const XDP_PASS: u32 = 2;
 /// The interface of a test run's packets: the loopback device of its network namespace.
@@ -438,6 +439,41 @@ fn counters_of(bpf: &Ebpf) -> CounterBlock {
 /// Reads the CPUs' counter blocks, whole or torn.
 fn blocks_of(map: &PerCpu<'_, CpuCounts>) -> Result<Vec<CounterBlock>, LiveError> {
     Ok(values(map, "COUNTERS", 0)?.iter().map(|cpu| cpu.counters).collect())
+}
+
+/// Hooks of two interfaces: one look fails for the moment, and the other one's finding is told once.
+struct HalfAnswered(bool);
+
+impl Hooks for HalfAnswered {
+    fn look(&mut self) -> Vec<InterfaceLook> {
+        let first = !std::mem::replace(&mut self.0, true);
+        let of = |name: &str, odd: HookState| InterfaceLook {
+            name: name.to_owned(),
+            state: LinkState::Up,
+            hooks: vec![HookLook {
+                direction: Direction::Ingress,
+                hook: Hook::Tcx,
+                state: if first { odd } else { HookState::Ours },
+                again: None,
+            }],
+        };
+        vec![of("a", HookState::Passing(libc::EMFILE)), of("b", HookState::Gone)]
+    }
+
+    fn attach_again(&mut self, _: usize, look: &mut InterfaceLook) {
+        look.hooks[0].again = Some(Ok(()));
+    }
+}
+
+#[test]
+fn a_look_that_fails_for_the_moment_hides_no_other_finding() {
+    let Some(mut live) = loaded(&small()) else { return };
+    live.watch(HalfAnswered(false));
+    let error = live.look().map(drop).expect_err("one hook was not looked at");
+    assert!(error.is_passing(), "{error}");
+    let sight = live.look().expect("the second look").clone();
+    assert_eq!(sight.hook_lost.count, 1, "{sight:?}");
+    assert_eq!(sight.hook_lost.words(), "b: the ingress hook (tcx) was lost, and is attached again");
 }
 
 /// Settings with tables of 64 slots and the test runs' interface.

@@ -131,8 +131,8 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     all
 }
 
-/// The sentence for what keeps packets from the hooks, or for a filter that no SYN passes while nothing has kept
-/// them: then the problem is elsewhere.
+/// The sentence for what keeps packets from the hooks, or for a filter that no SYN passes while nothing has
+/// kept them: then the problem is elsewhere.
 pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     let no_syn = no_syn(snapshot);
     let mut obstacles = snapshot.sight.obstacles();
@@ -171,8 +171,8 @@ fn no_syn(snapshot: &Snapshot) -> Option<String> {
     Some(format!("no SYN to {wanted} {place}"))
 }
 
-/// What the hooks saw that is in no verdict of the identity, where there is any: a hook that sees one direction
-/// alone, or frames that it cannot read, shows here.
+/// What the hooks saw that is in no verdict of the identity, where there is any: a hook that sees one
+/// direction alone, or frames that it cannot read, shows here.
 pub(crate) fn outside(snapshot: &Snapshot) -> Vec<String> {
     let verdict = |verdict: Verdict| (verdict.name(), snapshot.tcp.verdict(verdict));
     let non_ip = (Class::NonIp.name(), snapshot.packets.class(Class::NonIp));
@@ -192,7 +192,8 @@ pub(super) fn oddities(snapshot: &Snapshot) -> Vec<&'static str> {
     let copies = packets.copies.unwrap_or(0);
     // Half of what is seen twice are copies; more than the SYNs alone could have, so both directions are.
     let is_mirrored = copies >= FEW && 3 * copies >= syns + syn_acks && copies > syns / 2;
-    // Both sides of a rewriting firewall: each attempt has a second J, of which its SYN+ACK and ACK know nothing.
+    // Both sides of a rewriting firewall: each attempt has a second J, of which its SYN+ACK and ACK know
+    // nothing.
     let (superseded, revised) = (snapshot.tcp.verdict(Verdict::Superseded), snapshot.tcp.sign(Sign::Revised));
     let completed = snapshot.tcp.verdict(Verdict::Completed);
     let is_rewritten = superseded >= FEW && 2 * revised >= superseded && 2 * superseded >= completed;
