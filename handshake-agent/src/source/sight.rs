@@ -48,7 +48,10 @@ impl Lapse {
     /// Which places, and why; at most the latest four.
     #[must_use]
     pub fn words(&self) -> String {
-        self.places.iter().map(|(_, words)| words.as_str()).collect::<Vec<_>>().join("; ")
+        let mut words: Vec<&str> = self.places.iter().map(|(_, words)| words.as_str()).collect();
+        // Both hooks of an interface that is gone say the same, one after the other.
+        words.dedup();
+        words.join("; ")
     }
 }
 
@@ -205,6 +208,10 @@ mod tests {
         assert_eq!(sight.obstacles(), [""; 0]);
         assert_eq!(sight.lapses_since(20), [sight.hook_lost.words()]);
         assert_eq!(sight.lapses_since(21), [""; 0]);
+        let gone = |direction| hook(direction, HookState::Gone, None);
+        let both = vec![gone(Direction::Egress), gone(Direction::Ingress)];
+        sight.note(vec![look("f", LinkState::Gone, both)], 40);
+        assert!(sight.hook_lost.words().ends_with("again; f is gone"), "{}", sight.hook_lost.words());
     }
 
     #[test]
