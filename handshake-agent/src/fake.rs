@@ -208,7 +208,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
     let answered = if state == State::SynReceived { tag::SYN_ACK_TIMED } else { 0 };
     let timed = if state.is_completed() { tag::SYN_ACK_TIMED | tag::ACK_TIMED } else { answered };
     let flags = high | timed;
-    Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail }
+    Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail, reporter: [0; 4] }
 }
 
 /// The TCP part of a record; panics if it has none.

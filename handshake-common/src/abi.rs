@@ -22,6 +22,8 @@ pub const MAX_NETS: usize = 16;
 pub const WAYS: u32 = 4;
 /// Lock words that serialise the insertion of one key.
 pub const STRIPES: u32 = 4096;
+/// Words in each of which the latest UDP flow of a client is remembered, by a hash of its address and port.
+pub const CLIENTS: u32 = 16_384;
 /// Rows of the service table: the lower half TCP, the upper UDP; the first of each half is `other`.
 pub const SERVICES: u32 = 4096;
 /// Records are in units of 64 ns: a u32 of them is 274 s, past Linux's longest handshake with defaults (127
@@ -42,8 +44,8 @@ pub const PORTS_MAP: &str = ".data.ports";
 
 /// The map of [`Gates`]: the agent writes it after the programs are attached, so it is not frozen.
 pub const GATES_MAP: &str = ".data.gates";
-/// Bit i: attempts of `interfaces[i]` are counted. Before, not all hooks are on, and half of a handshake may have
-/// passed unseen.
+/// Bit i: attempts of `interfaces[i]` are counted. Before, not all hooks are on, and half of a handshake may
+/// have passed unseen.
 pub type Gates = u64;
 
 /// The bit of an interface by its number.
@@ -154,7 +156,8 @@ pub struct TcpRecord {
     pub opened_ns: u64,
     /// J, the initiator's initial sequence number.
     pub isn_initiator: u32,
-    /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged.
+    /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged. Of an
+    /// unreachable attempt over IPv4 without a SYN of the responder: who sent the ICMP error.
     pub isn_responder: u32,
     /// The other K of two ([`tag::SECOND_K`]), what an early ACK acknowledged ([`tag::EARLY_ACK`]), or the
     /// number of another SYN ([`tag::OTHER_J`]).
@@ -195,11 +198,14 @@ pub struct UdpRecord {
     pub bytes: [u64; 2],
     /// Packets from the initiator, and from the responder; modulo 2³².
     pub packets: [u32; 2],
-    /// The first answer, in ticks of 64 ns after `opened_ns`; 0 where there was none, or its time is not known.
+    /// The first answer, in ticks of 64 ns after `opened_ns`; 0 where there was none, or its time is not
+    /// known. Of an unreachable flow over IPv4: who sent the ICMP error.
     pub answer_after: u32,
+    /// Of a flow that answers the request of another one: the port that the request was sent to. Else 0.
+    pub request_port: u16,
     /// No meaning; zero.
-    pub reserved: [u8; 3],
-    /// The hook point that first saw the initiator (low nibble) and the responder (high nibble).
+    pub reserved: u8,
+    /// The hook point that sees the initiator (low nibble) and the responder (high nibble).
     pub points: u8,
 }
 
@@ -248,8 +254,10 @@ pub struct Flow6 {
     pub high: [u32; 4],
     /// What is known of the flow.
     pub body: Body,
+    /// Who sent the ICMP error that made the flow unreachable.
+    pub reporter: [u32; 4],
     /// No meaning; zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 3],
 }
 
 /// The slot's tag: one word that says who owns the slot and how the flow stands.
@@ -274,6 +282,8 @@ pub mod tag {
 
     /// Flag: the initiator is the key's high end.
     pub const INITIATOR_HIGH: u32 = 1;
+    /// Flag of a UDP flow: its first packet went to a group, or its frame did.
+    pub const TO_GROUP: u32 = 1 << 1;
     /// Flag: completed more than T1 after its first SYN.
     pub const LATE: u32 = 1 << 1;
     /// Flag: the SYN carried data.
@@ -379,9 +389,10 @@ pub struct Histogram {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Service {
-    /// The low byte: 0 free, 1 being written, 2 valid, 3 valid and about to give way. Above it a generation of
-    /// 24 bits, which rises when the row is given to another service, and then the jiffies at which it was
-    /// marked as about to give way. Of `other`: bit 0 while rows are exchanged, above it the number of exchanges.
+    /// The low byte: 0 free, 1 being written, 2 valid, 3 valid and about to give way. Above it a generation
+    /// of 24 bits, which rises when the row is given to another service, and then the jiffies at which it was
+    /// marked as about to give way. Of `other`: bit 0 while rows are exchanged, above it the number of
+    /// exchanges.
     pub state: u64,
     /// The responder's address, in host order, most significant word first.
     pub address: [u32; 4],
@@ -458,6 +469,7 @@ pub const LAYOUT: u64 = {
         Class::ALL.len(),
         Leg::ALL.len(),
         STRIPES as usize,
+        CLIENTS as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
         4,

@@ -154,6 +154,21 @@ impl ServiceKey {
         Self { address, what: u32::from_ne_bytes([port[0], port[1], protocol, family]) }
     }
 
+    /// This one, or none where `none` is 1.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unless(mut self, none: u64) -> Self {
+        self.what &= low_half(none).wrapping_sub(1);
+        self
+    }
+
+    /// None: no row is this one's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.what == 0
+    }
+
     /// A word that differs between services: where in its half of the table a row is looked for first.
     #[inline(always)]
     #[must_use]
@@ -182,9 +197,9 @@ impl ServiceRow {
         }
     }
 
-    /// Is this the service's row, or can it be? A free row is taken for it, and none becomes free again, so the
-    /// first row that fits is the only one. One look at the state decides: between two, a row could go from
-    /// "being written" to valid, pass for another's, and the service get a second.
+    /// Is this the service's row, or can it be? A free row is taken for it, and none becomes free again, so
+    /// the first row that fits is the only one. One look at the state decides: between two, a row could go
+    /// from "being written" to valid, pass for another's, and the service get a second.
     #[inline(always)]
     pub fn claim(&self, key: &ServiceKey) -> Claim {
         let state = self.state.load();
@@ -203,8 +218,8 @@ impl ServiceRow {
         Claim::Unsettled
     }
 
-    /// Is something counted in the service's row at the gauge's place? `false`: the row went to another service,
-    /// and what it had counted is in `other`.
+    /// Is something counted in the service's row at the gauge's place? `false`: the row went to another
+    /// service, and what it had counted is in `other`.
     #[inline(always)]
     pub fn counts(&self, key: &ServiceKey, place: usize) -> bool {
         let state = self.state.load();
@@ -255,8 +270,8 @@ impl ServiceRow {
         true
     }
 
-    /// Begins an exchange of rows for `other`, this row: one CPU at a time moves counts between it and the rows
-    /// of its protocol. `None`: another CPU does.
+    /// Begins an exchange of rows for `other`, this row: one CPU at a time moves counts between it and the
+    /// rows of its protocol. `None`: another CPU does.
     #[inline(always)]
     pub fn begin_exchange(&self) -> Option<u64> {
         let state = self.state.load();
@@ -269,8 +284,8 @@ impl ServiceRow {
         self.state.swap(if moved { next_generation(state) } else { state });
     }
 
-    /// The exchanges up to now, modulo 2²⁴, of `other`, this row; `None` while one is going on. A reader of the
-    /// rows has none in two halves if this is the same before and after.
+    /// The exchanges up to now, modulo 2²⁴, of `other`, this row; `None` while one is going on. A reader of
+    /// the rows has none in two halves if this is the same before and after.
     #[cfg(not(target_arch = "bpf"))]
     #[must_use]
     pub fn exchanges(&self) -> Option<u64> {
@@ -280,8 +295,8 @@ impl ServiceRow {
         (state & EXCHANGING == 0).then_some(state)
     }
 
-    /// 1 if no flow of `other`, this row, has looked for a row in this jiffy, else 0. Flows that prove nothing yet
-    /// look once a jiffy.
+    /// 1 if no flow of `other`, this row, has looked for a row in this jiffy, else 0. Flows that prove
+    /// nothing yet look once a jiffy.
     #[inline(always)]
     pub fn is_first_search(&self, now: u32) -> u64 {
         below(0, (self.searched_jiffies.load() ^ now) as i64)
@@ -320,8 +335,8 @@ impl ServiceRow {
     }
 
     /// Adds to the gauge whose place in the counter block is given: [`Counter::Attempts`] to
-    /// [`Counter::OpenAnswerUnseen`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpUntracked`] of a UDP
-    /// one.
+    /// [`Counter::OpenAnswerUnseen`] of a TCP service, [`Counter::UdpFlows`] to [`Counter::UdpUntracked`] of
+    /// a UDP one.
     #[inline(always)]
     pub fn bump(&self, place: usize, by: u64) {
         if let Some(gauge) = self.gauge(place) {

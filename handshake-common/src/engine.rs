@@ -5,11 +5,14 @@
 //! observe ─▶ filter   count by class, --port and --net
 //!         ├▶ fast     packets that only count
 //!         └▶ run ─┬─▶ update  a packet and the record of its flow ─▶ tcp::step, udp::step
+//!                 ├─▶ answer  a datagram from elsewhere, and the flow of its request
 //!                 ├─▶ insert  a new record: place (slot, eviction), service (row)
 //!                 └─▶ settle  a row for a service that has none
 //! ```
 
 // By path: `tests/model` takes this file by path too, where a plain `mod` would look beside it.
+#[path = "engine/elsewhere.rs"]
+mod elsewhere;
 #[path = "engine/fast.rs"]
 mod fast;
 #[path = "engine/filter.rs"]
@@ -26,18 +29,21 @@ mod update;
 use core::cell::Cell;
 use core::hint::cold_path;
 
+pub use self::elsewhere::answer;
+#[cfg(not(target_arch = "bpf"))]
+pub use self::elsewhere::follow;
 pub use self::fast::FastPath;
 pub use self::filter::{count, count_note};
 use self::place::lock_slot;
 use self::platform::slot_of;
 pub use self::platform::{Explanation, Platform, Table, wait};
 use self::service::enter_untracked;
-pub use self::service::{offer, own_row, service_row, settle};
+pub use self::service::{new_row, offer, own_row, service_row, settle};
 pub use self::update::judge;
 use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
-use crate::record::{Clocks, Now, State, TcpState};
+use crate::record::{Clocks, Now, State, TcpState, UdpState};
 use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
 use crate::tcp::{self, Change, Segment};
 use crate::udp;
@@ -60,7 +66,7 @@ fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     if packet.note == note::BAD_CHECKSUM {
         refute::<P, S>(platform, packet);
     } else {
-        run(platform, packet, update::<P, S>, insert::<P, S>, settle::<P, S>);
+        run(platform, packet, update::<P, S>, answer::<P, S>, insert::<P, S>, settle::<P, S>);
     }
 }
 
@@ -100,12 +106,14 @@ pub fn run<P: Platform>(
     platform: &P,
     packet: &Packet,
     update: impl Fn(&P, &Packet) -> StepResult,
-    insert: impl Fn(&P, &Packet) -> StepResult,
+    answer: impl Fn(&P, &Packet) -> u16,
+    insert: impl Fn(&P, &Packet, u16) -> StepResult,
     settle: impl Fn(&P, &Packet),
 ) {
     let mut result = if is_syn(platform, packet) { StepResult::NOTHING } else { update(platform, packet) };
     if !result.is_done() {
-        result = insert(platform, packet);
+        let request_port = if packet.protocol == wire::UDP { answer(platform, packet) } else { 0 };
+        result = insert(platform, packet, request_port);
     }
     if !result.is_done() {
         result = update(platform, packet);
@@ -136,7 +144,7 @@ fn give_up<P: Platform>(platform: &P, packet: &Packet) {
     platform.books().add(Counter::Contended, 1);
     let new = NewRecord::of(platform, packet);
     if new == NewRecord::Attempt {
-        enter_untracked(platform, packet, new);
+        enter_untracked(platform, packet, 0, new);
     }
 }
 
@@ -163,7 +171,7 @@ pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResul
             // Opaque to the verifier, which would otherwise check the rest once per slot.
             let index = low_half(lookup.veil(index as u64));
             if let Some(set) = S::set(platform, index / WAYS) {
-                lookup.update(slot_of(set, index));
+                lookup.update(slot_of(set, index), index);
             }
             StepResult::done(lookup.rowless.get())
         }
@@ -180,10 +188,11 @@ fn is_foreign<P: Platform>(platform: &P, packet: &Packet) -> bool {
         && !platform.is_local(&packet.source, packet.family)
 }
 
-/// Makes a record for a packet. Does nothing if its flow has one already.
+/// Makes a record for a packet. Does nothing if its flow has one already. `request_port` is what [`answer`]
+/// says of the packet.
 #[inline(always)]
-pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResult {
-    let lookup = Lookup::new::<S>(platform, packet);
+pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet, request_port: u16) -> StepResult {
+    let lookup = Lookup { request_port, ..Lookup::new::<S>(platform, packet) };
     if lookup.insert::<S>() { StepResult::done(lookup.rowless.get()) } else { StepResult::NOTHING }
 }
 
@@ -196,6 +205,8 @@ struct Lookup<'a, P> {
     /// The end that sent the packet; of an ICMP error, the packet it quotes.
     end: End,
     jiffies: u32,
+    /// Where the packet answers a request of another flow: the port that the request was sent to. Else 0.
+    request_port: u16,
     /// 1 once the flow began, or was proven, and is counted in `other`.
     rowless: Cell<u32>,
 }
@@ -273,7 +284,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
         let destination = (&packet.destination, packet.destination_port);
         let (key, end) = FlowKey::of(source, destination, S::FAMILY, packet.protocol == wire::UDP);
         let (config, jiffies) = (platform.config(), platform.jiffies());
-        Self { platform, config, packet, key, end, jiffies, rowless: Cell::new(0) }
+        Self { platform, config, packet, key, end, jiffies, request_port: 0, rowless: Cell::new(0) }
     }
 
     #[inline(always)]
@@ -349,7 +360,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
 
     /// Applies the packet to the record of its flow.
     #[inline(always)]
-    fn update<S: Table>(&self, slot: &S) {
+    fn update<S: Table>(&self, slot: &S, number: u32) {
         let Some(tag) = lock_slot(self.platform, slot) else {
             give_up(self.platform, self.packet);
             return;
@@ -365,13 +376,13 @@ impl<'a, P: Platform> Lookup<'a, P> {
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !kept {
             cold_path();
-            self.begin(slot, tag, now, NewRecord::of(self.platform, self.packet));
+            self.begin(slot, tag, now, NewRecord::of(self.platform, self.packet), number);
         }
     }
 
-    /// Begins a record in a slot that is locked and has the key, and publishes it.
+    /// Begins a record in a slot that is locked and has the key, and publishes it. `number` is the slot's.
     #[inline(always)]
-    fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord) {
+    fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, number: u32) {
         let books = self.platform.books();
         let segment = Segment::of(self.packet);
         let sender_high = matches!(self.end, End::High);
@@ -400,7 +411,16 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 State::Midstream
             }
             NewRecord::Udp => {
-                let (record, state) = udp::open(self.packet, S::FAMILY, now.ns);
+                let (record, state) = if self.request_port == 0 {
+                    self.remember(number);
+                    udp::open(self.packet, S::FAMILY, now.ns)
+                } else {
+                    flags ^= tag::INITIATOR_HIGH;
+                    (udp::answer(self.packet, self.request_port, now.ns), UdpState::Answered)
+                };
+                if matches!(state, UdpState::Multicast) {
+                    flags |= tag::TO_GROUP;
+                }
                 let state = state.state();
                 slot.body().set_udp(record);
                 service = self.enter(Counter::UdpFlows, state);

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::iter;
 
-use crate::abi::{MAX_INTERFACES, SERVICES, STRIPES};
+use crate::abi::{CLIENTS, MAX_INTERFACES, SERVICES, STRIPES};
 use crate::books::{Books, ServiceRow};
 use crate::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
 use crate::shared::Shared64;
@@ -20,6 +20,8 @@ pub struct HostTables {
     pub slots6: Vec<Slot6>,
     /// The lock words.
     pub stripes: Vec<Shared64>,
+    /// The words of clients.
+    pub clients: Vec<Shared64>,
     /// The service table.
     pub services: Vec<ServiceRow>,
     /// The counter block.
@@ -40,6 +42,7 @@ impl HostTables {
             slots4: table(slots4),
             slots6: table(slots6),
             stripes: table(STRIPES as usize),
+            clients: table(CLIENTS as usize),
             services: table(SERVICES as usize),
             books: Box::default(),
             classes: iter::repeat_with(no_classes).take(MAX_INTERFACES).collect(),
@@ -55,6 +58,7 @@ impl HostTables {
             slots4: &self.slots4,
             slots6: &self.slots6,
             stripes: &self.stripes,
+            clients: &self.clients,
             services: &self.services,
             books: &self.books,
             classes: &self.classes,

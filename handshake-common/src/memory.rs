@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
 use crate::abi::{
-    BUCKETS, CLASS_WORDS, Config, Counter, Event, Gates, MAX_INTERFACES, SERVICES, STRIPES, WAYS,
+    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, Gates, MAX_INTERFACES, SERVICES, STRIPES, WAYS,
     is_gate_open,
 };
 use crate::books::{Books, ServiceRow};
@@ -43,6 +43,8 @@ pub struct Storage<'a> {
     pub slots6: &'a [Slot6],
     /// [`STRIPES`] lock words.
     pub stripes: &'a [Shared64],
+    /// [`CLIENTS`] words.
+    pub clients: &'a [Shared64],
     /// [`SERVICES`] rows.
     pub services: &'a [ServiceRow],
     /// The counter block.
@@ -87,6 +89,7 @@ impl<'a> Memory<'a> {
         config.mask4 = mask_of(storage.slots4.len());
         config.mask6 = mask_of(storage.slots6.len());
         assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
+        assert!(storage.clients.len() == CLIENTS as usize, "a word for every hash of a client");
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
         assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
@@ -160,6 +163,10 @@ impl Platform for Memory<'_> {
 
     fn stripe(&self, index: u32) -> Option<&Shared64> {
         self.storage.stripes.get(index as usize)
+    }
+
+    fn client(&self, index: u32) -> Option<&Shared64> {
+        self.storage.clients.get(index as usize)
     }
 
     fn service(&self, row: u32) -> Option<&ServiceRow> {

@@ -96,8 +96,8 @@ listed! {
     }
 }
 
-/// The states of an end that the wire may still take back, as a pattern: of [`TcpState`] or of [`State`]. Rules that treat
-/// them alike name them so.
+/// The states of an end that the wire may still take back, as a pattern: of [`TcpState`] or of [`State`].
+/// Rules that treat them alike name them so.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! provisional_states {
@@ -453,8 +453,8 @@ impl TcpRecord {
         self.syn_ack_after != 0 || flags & tag::OTHER_K != 0
     }
 
-    /// The time of a leg, in ticks of 64 ns; `None` where it is not known. It is in the leg's histogram exactly
-    /// where it is known here.
+    /// The time of a leg, in ticks of 64 ns; `None` where it is not known. It is in the leg's histogram
+    /// exactly where it is known here.
     #[inline(always)]
     #[must_use]
     pub const fn leg(&self, state: TcpState, flags: u32, leg: Leg) -> Option<u32> {
@@ -503,6 +503,9 @@ impl Cause {
     }
 }
 
+/// Flags of a record without a SYN+ACK whose `isn_responder` is a number of the responder all the same.
+pub const HOLDS_K: u32 = tag::SIMULTANEOUS | tag::RESPONDER_SYN | tag::ONE_SIDED;
+
 /// What a record says, by its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
@@ -529,6 +532,11 @@ pub struct Record {
     pub last_jiffies: u32,
     /// What is known of the flow.
     pub detail: Detail,
+    /// Of an unreachable flow over IPv6, who sent the ICMP error; zeros where that is not known. [`reporter`]
+    /// says it for both families.
+    ///
+    /// [`reporter`]: Self::reporter
+    pub reporter: [u32; 4],
 }
 
 impl Record {
@@ -543,6 +551,19 @@ impl Record {
         } else {
             (self.key.low, (self.key.ports >> 16) as u16)
         }
+    }
+
+    /// Who sent the ICMP error that made the flow unreachable; `None` of any other flow, or where it is not
+    /// known.
+    #[must_use]
+    pub fn reporter(&self) -> Option<[u32; 4]> {
+        let word = match (&self.detail, self.state) {
+            (Detail::Tcp(tcp), State::Unreachable) if self.flags & HOLDS_K == 0 => tcp.isn_responder,
+            (Detail::Udp(udp), State::UdpUnreachable) => udp.answer_after,
+            _ => return None,
+        };
+        let address = if let Family::V4 = self.family { [word, 0, 0, 0] } else { self.reporter };
+        (address != [0; 4]).then_some(address)
     }
 
     /// Is it past its time? Open attempts and UDP flows only: the rest does not expire.

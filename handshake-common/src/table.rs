@@ -112,9 +112,12 @@ mod place {
     pub(super) const PACKETS: usize = (offset_of!(UdpRecord, packets) - NARROW) / 4;
     pub(super) const LATEST: usize = (offset_of!(TcpRecord, latest_after) - NARROW) / 4;
     pub(super) const ACK: usize = (offset_of!(TcpRecord, ack) - NARROW) / 4;
+    pub(super) const REQUEST_PORT: usize = (offset_of!(UdpRecord, request_port) - NARROW) / 4;
     pub(super) const POINTS: usize = (offset_of!(TcpRecord, points) - NARROW) / 4;
     /// `points` is the last byte of its word.
     pub(super) const POINTS_SHIFT: u32 = if cfg!(target_endian = "little") { 24 } else { 0 };
+    /// `request_port` is the first half of its word.
+    pub(super) const REQUEST_PORT_SHIFT: u32 = if cfg!(target_endian = "little") { 0 } else { 16 };
 }
 
 impl SlotBody {
@@ -184,6 +187,18 @@ impl SlotBody {
         (self.narrow[place::POINTS].load() >> place::POINTS_SHIFT & 0xff) as u8
     }
 
+    /// [`UdpRecord::request_port`], of a record of UDP.
+    #[inline(always)]
+    pub fn request_port(&self) -> u16 {
+        (self.narrow[place::REQUEST_PORT].load() >> place::REQUEST_PORT_SHIFT & 0xffff) as u16
+    }
+
+    /// Packets that a UDP flow's responder sent.
+    #[inline(always)]
+    pub fn answers(&self) -> u32 {
+        self.narrow[place::PACKETS + 1].load()
+    }
+
     /// Counts packets of class ack. The slot need not be owned: it may, very rarely, be the next flow's.
     #[inline(always)]
     pub fn add_acks(&self, acks: u32) {
@@ -225,6 +240,10 @@ pub trait Slot {
     fn set_key(&self, key: &FlowKey);
     /// The key in it, of a flow whose state is UDP's or not.
     fn key(&self, udp: bool) -> FlowKey;
+    /// Who made the flow unreachable; zeros where the record has it.
+    fn reporter(&self) -> [u32; 4];
+    /// Keeps it, where there is room beside the record; the slot is owned.
+    fn set_reporter(&self, reporter: &[u32; 4]);
 }
 
 /// A slot of the IPv4 table: the bytes of [`abi::Flow4`].
@@ -249,7 +268,8 @@ pub struct Slot6 {
     low: [Shared32; 4],
     high: [Shared32; 4],
     body: SlotBody,
-    reserved: [Shared64; 5],
+    reporter: [Shared32; 4],
+    reserved: [Shared64; 3],
 }
 
 const _: () = {
@@ -264,6 +284,7 @@ const _: () = {
     assert!(offset_of!(Slot6, last) == offset_of!(abi::Flow6, last_jiffies));
     assert!(offset_of!(Slot6, low) == offset_of!(abi::Flow6, low));
     assert!(offset_of!(Slot6, high) == offset_of!(abi::Flow6, high));
+    assert!(offset_of!(Slot6, reporter) == offset_of!(abi::Flow6, reporter));
 };
 
 impl Slot for Slot4 {
@@ -300,6 +321,12 @@ impl Slot for Slot4 {
             udp,
         }
     }
+    #[inline(always)]
+    fn reporter(&self) -> [u32; 4] {
+        [0; 4]
+    }
+    #[inline(always)]
+    fn set_reporter(&self, _reporter: &[u32; 4]) {}
 }
 
 impl Slot for Slot6 {
@@ -330,6 +357,14 @@ impl Slot for Slot6 {
     #[inline(always)]
     fn key(&self, udp: bool) -> FlowKey {
         FlowKey { low: get(&self.low), high: get(&self.high), ports: self.ports.load(), udp }
+    }
+    #[inline(always)]
+    fn reporter(&self) -> [u32; 4] {
+        get(&self.reporter)
+    }
+    #[inline(always)]
+    fn set_reporter(&self, reporter: &[u32; 4]) {
+        set(&self.reporter, reporter);
     }
 }
 
@@ -398,9 +433,10 @@ pub const fn set_of(hash: u32, mask: u32) -> u32 {
 }
 
 /// What a record is worth keeping, from the least. A UDP flow, an orphan and a flow seen from the middle take
-/// the place of one of their own worth or less. An attempt takes any place, that of the least worth first; but
-/// where more than six of the eight slots hold records that answered or completed, it takes the place of the
-/// least of those. So no flood of one kind pushes out a better kind, and none leaves attempts without a record.
+/// the place of one of their own worth or less. An attempt takes any place, that of the least worth first;
+/// but where more than six of the eight slots hold records that answered or completed, it takes the place of
+/// the least of those. So no flood of one kind pushes out a better kind, and none leaves attempts without a
+/// record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Worth {
@@ -511,27 +547,28 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
     None
 }
 
-/// Copies a slot that no other CPU uses into a free slot of its sets in another table of `mask` + 1 sets;
-/// `false`: there is none.
+/// Copies a slot that no other CPU uses into a free slot of its sets in another table of `mask` + 1 sets, and
+/// returns that slot's number; `None`: there is none.
 #[cfg(not(target_arch = "bpf"))]
-pub fn transplant<S: Slot>(from: &S, slots: &[S], mask: u32, factors: &[[u64; HASH_WORDS]; 2]) -> bool {
+pub fn transplant<S: Slot>(
+    from: &S,
+    slots: &[S],
+    mask: u32,
+    factors: &[[u64; HASH_WORDS]; 2],
+) -> Option<u32> {
     let tag = Tag(from.tag().load());
     let key = from.key(tag.state().is_udp());
     let sets = factors.each_ref().map(|factors| set_of(hash(&key, S::FAMILY, factors), mask));
-    let (table, _) = slots.as_chunks::<{ WAYS as usize }>();
-    let Some(to) = sets
-        .into_iter()
-        .filter_map(|set| table.get(set as usize))
-        .flatten()
-        .find(|slot| matches!(Tag(slot.tag().load()).state(), State::Empty))
-    else {
-        return false;
-    };
+    let mut numbers = sets.into_iter().flat_map(|set| (0..WAYS).map(move |way| set * WAYS + way));
+    let is_free = |slot: &S| matches!(Tag(slot.tag().load()).state(), State::Empty);
+    let number = numbers.find(|number| slots.get(*number as usize).is_some_and(is_free))?;
+    let to = slots.get(number as usize)?;
     to.set_key(&key);
     to.last().store(from.last().load());
     to.body().store(&from.body().load());
+    to.set_reporter(&from.reporter());
     to.tag().swap(tag.0);
-    true
+    Some(number)
 }
 
 /// Copies a slot's record under a tag that is known to be its own.
@@ -539,6 +576,7 @@ pub fn transplant<S: Slot>(from: &S, slots: &[S], mask: u32, factors: &[[u64; HA
 pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
     use crate::record::{Detail, Record};
     let state = tag.state();
+    let detail = if state.is_udp() { Detail::Udp(slot.body().udp()) } else { Detail::Tcp(slot.body().tcp()) };
     Record {
         family: S::FAMILY,
         key: slot.key(state.is_udp()),
@@ -546,7 +584,8 @@ pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
         flags: tag.flags(),
         service: tag.service(),
         last_jiffies: slot.last().load(),
-        detail: if state.is_udp() { Detail::Udp(slot.body().udp()) } else { Detail::Tcp(slot.body().tcp()) },
+        detail,
+        reporter: slot.reporter(),
     }
 }
 
@@ -580,6 +619,7 @@ pub fn record_of(event: &abi::Event) -> crate::record::Record {
         service: tag.service(),
         last_jiffies: event.last_jiffies,
         detail: crate::record::Detail::Tcp(event.tcp),
+        reporter: [0; 4],
     }
 }
 

@@ -1,8 +1,9 @@
 //! Tracks UDP flows: who sent first, and whether anything came back. Pure: no clock, no map, no I/O.
 
 use crate::abi::NO_POINT;
-use crate::abi::UdpRecord;
+use crate::abi::{TICK_SHIFT, UdpRecord};
 use crate::flow::{Family, Side};
+use crate::low_half;
 use crate::record::UdpState;
 use crate::wire::{Packet, mark, quote};
 
@@ -21,6 +22,21 @@ pub fn open(packet: &Packet, family: Family, now_ns: u64) -> (UdpRecord, UdpStat
     (record, if group { UdpState::Multicast } else { UdpState::Waiting })
 }
 
+/// The record of a flow whose first packet answers a request that another flow sent to `request_port`. Its
+/// sender is the responder.
+#[inline(always)]
+#[must_use]
+pub fn answer(packet: &Packet, request_port: u16, now_ns: u64) -> UdpRecord {
+    UdpRecord {
+        opened_ns: now_ns,
+        bytes: [0, packet.bytes()],
+        packets: [0, packet.segments as u32],
+        points: packet.point << 4 | NO_POINT,
+        request_port,
+        ..UdpRecord::default()
+    }
+}
+
 /// The state after a packet of `side`, or after an ICMP error that quotes one of its packets.
 #[inline(always)]
 #[must_use]
@@ -37,6 +53,17 @@ pub const fn step(state: UdpState, side: Side, quoted: u8) -> UdpState {
     }
 }
 
+/// The time of an answer at `now_ns`, in ticks of 64 ns after `opened_ns`; 0 where it is not known: the
+/// packet has no time, time ran backwards, or a record does not reach that far. An answer in the tick of its
+/// request is put a tick after it.
+#[inline(always)]
+#[must_use]
+pub const fn answer_after(opened_ns: u64, now_ns: u64, marks: u8) -> u32 {
+    let ticks = now_ns.saturating_sub(opened_ns) >> TICK_SHIFT;
+    let is_known = marks & mark::UNTIMED == 0 && now_ns >= opened_ns && ticks < u32::MAX as u64;
+    (low_half(ticks) + (ticks == 0) as u32) * is_known as u32
+}
+
 /// A multicast (RFC 5771, RFC 4291 §2.7) or limited broadcast address (RFC 919 §7): its answers come
 /// from other addresses. A subnet's broadcast address cannot be told without its mask: its frame tells.
 #[inline(always)]
@@ -49,10 +76,30 @@ const fn is_group(address: &[u32; 4], family: Family) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_group, step};
+    use super::{answer_after, is_group, step};
     use crate::flow::{Family, Side};
     use crate::record::UdpState;
-    use crate::wire::quote;
+    use crate::wire::{mark, quote};
+
+    #[test]
+    fn the_time_of_an_answer_is_known_or_0() {
+        let opened = 1 << 40;
+        let reach = u64::from(u32::MAX) * 64;
+        let rows = [
+            (0, 0, 1),
+            (63, 0, 1),
+            (640, 0, 10),
+            (640, mark::TO_GROUP, 10),
+            (640, mark::UNTIMED, 0),
+            (reach - 1, 0, u32::MAX - 1),
+            (reach, 0, 0),
+            (1 << 60, 0, 0),
+        ];
+        for (after, marks, expected) in rows {
+            assert_eq!(answer_after(opened, opened + after, marks), expected, "{after} ns, {marks}");
+        }
+        assert_eq!(answer_after(opened, opened - 1, 0), 0, "time that runs backwards");
+    }
 
     #[test]
     fn each_state_meets_each_packet() {

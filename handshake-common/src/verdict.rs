@@ -453,7 +453,8 @@ listed! {
         BadAck,
         /// The same SYN+ACK again after a valid final ACK.
         AckIgnored,
-        /// A refused, unreachable or aborted attempt continued after all, or the first of two Js was the real one.
+        /// A refused, unreachable or aborted attempt continued after all, or the first of two Js was the real
+        /// one.
         Revised,
         /// A SYN with another number on a connection that was answered or established already.
         ForeignSyn,
@@ -543,7 +544,7 @@ listed! {
         Unanswered,
         /// An ICMP error quoted it.
         Unreachable,
-        /// Sent to a multicast or broadcast address: an answer cannot match.
+        /// Sent to a multicast or broadcast address, and no unicast came back.
         Multicast,
         /// No answer yet, younger than T1.
         Pending,
@@ -607,7 +608,7 @@ pub const UDP: [Row<UdpVerdict>; UdpVerdict::ALL.len()] = [
             counter: Counter::EnteredUdpMulticast,
             sentence: "flows to a multicast or broadcast address, including those evicted since: never falls",
         }),
-        sentence: "sent to a multicast or broadcast address: an answer cannot be matched",
+        sentence: "sent to a multicast or broadcast address, and no host answered it by unicast",
     },
     Row {
         verdict: UdpVerdict::Pending,

@@ -240,6 +240,8 @@ pub struct Packet {
     pub source: [u32; 4],
     /// Destination address.
     pub destination: [u32; 4],
+    /// Of an ICMP error that quotes a packet: who sent it. Else zeros.
+    pub reporter: [u32; 4],
     /// Source port.
     pub source_port: u16,
     /// Destination port.

@@ -4,7 +4,7 @@
 
 use std::array;
 
-use handshake_common::abi::{Config, Counter, SERVICES, STRIPES, WAYS};
+use handshake_common::abi::{CLIENTS, Config, Counter, SERVICES, STRIPES, WAYS};
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::factors;
 use handshake_common::flow::Family;
@@ -103,6 +103,7 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
     let slots4: Vec<Slot4> = (0..slots4).map(|_| Slot4::default()).collect();
     let slots6: Vec<Slot6> = (0..slots6).map(|_| Slot6::default()).collect();
     let stripes: Vec<Shared64> = (0..STRIPES).map(|_| Shared64::new(0)).collect();
+    let clients: Vec<Shared64> = (0..CLIENTS).map(|_| Shared64::new(0)).collect();
     let services: Vec<ServiceRow> = (0..SERVICES).map(|_| ServiceRow::new()).collect();
     let (books, classes) = (Books::new(), [no_classes()]);
     let histograms = array::from_fn(|_| no_buckets());
@@ -110,6 +111,7 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
         slots4: &slots4,
         slots6: &slots6,
         stripes: &stripes,
+        clients: &clients,
         services: &services,
         books: &books,
         classes: &classes,

@@ -4,7 +4,7 @@
 use std::array;
 use std::thread;
 
-use handshake_common::abi::{Config, Counter, HASH_WORDS, SERVICES, STRIPES, WAYS};
+use handshake_common::abi::{CLIENTS, Config, Counter, HASH_WORDS, SERVICES, STRIPES, WAYS};
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::factors;
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
@@ -45,6 +45,7 @@ struct Table {
     slots: [Slot4; SLOTS],
     slots6: [Slot6; WAYS as usize],
     stripes: Vec<Shared64>,
+    clients: Vec<Shared64>,
     services: Vec<ServiceRow>,
     config: Config,
 }
@@ -62,6 +63,7 @@ fn table() -> Table {
         slots: array::from_fn(|_| Slot4::default()),
         slots6: array::from_fn(|_| Slot6::default()),
         stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
+        clients: (0..CLIENTS).map(|_| Shared64::new(0)).collect(),
         services: (0..SERVICES).map(|_| ServiceRow::new()).collect(),
         config,
     }
@@ -90,6 +92,7 @@ fn run(table: &Table, seed: u64) -> Total {
         slots4: &table.slots,
         slots6: &table.slots6,
         stripes: &table.stripes,
+        clients: &table.clients,
         services: &table.services,
         books: &books,
         classes: &classes,

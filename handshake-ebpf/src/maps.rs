@@ -14,9 +14,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, ClockPair, Config, CpuCounts, Event, Flow4, Flow6, Histogram,
-    LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS,
-    STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
+    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, ClockPair, Config, CpuCounts, Event,
+    Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES,
+    SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::{self, Explanation, Platform};
@@ -43,6 +43,8 @@ static FLOWS6: Array<Set<Flow6>, SETS6, MMAPABLE> = Array::new();
 static SERVICES: Array<Service, { SERVICE_ROWS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static STRIPES: Array<u64, { STRIPE_WORDS as usize }> = Array::new();
+#[btf_map]
+static CLIENTS: Array<u64, { CLIENT_WORDS as usize }> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<CpuCounts, 1> = PerCpuArray::new();
 #[btf_map]
@@ -191,6 +193,12 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn client(&self, index: u32) -> Option<&Shared64> {
+        // SAFETY: a client's word is reached as a shared one only.
+        CLIENTS.get_ptr(index).map(|word| unsafe { &*word.cast::<Shared64>() })
+    }
+
+    #[inline(always)]
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         // SAFETY: the bytes of a `Service` are those of a `ServiceRow` (asserted in `books`).
         SERVICES.get_ptr(row).map(|row| unsafe { &*row.cast::<ServiceRow>() })
@@ -236,6 +244,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn new_row(&self, packet: &Packet, request_port: u16) -> u32 {
+        new_row(packet, u32::from(request_port))
+    }
+
+    #[inline(always)]
     fn judge(&self, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
         judge(packet, record, stand, now_ns)
     }
@@ -258,7 +271,8 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
-        // Word by word: two written as one may lie across eight bytes, which the verifier refuses on the stack.
+        // Word by word: two written as one may lie across eight bytes, which the verifier refuses on the
+        // stack.
         let mut key = [0_u32; size_of::<LocalAddress>() / 4];
         for (word, value) in key.iter_mut().zip(address.iter().copied().chain([family as u32])) {
             // SAFETY: the word is the array's own.
@@ -277,6 +291,18 @@ impl Platform for Kernel {
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         true
     }
+}
+
+/// A function of its own: the verifier checks the search once, and not at each place that begins a flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn new_row(packet: *const Packet, request_port: u32) -> u32 {
+    let Some(kernel) = Kernel::new() else { return 0 };
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+    engine::new_row(&kernel, unsafe { &*packet }, request_port as u16)
 }
 
 /// A function of its own, for its stack is not the step's then.

@@ -28,7 +28,7 @@ pub(crate) fn xdp(ctx: *mut xdp_md) {
         return;
     }
     if !is_ipv4 || !read_plain4(&Linear::xdp(ctx), point, 1) {
-        general_xdp(ctx, point as u32);
+        general_xdp(ctx);
     }
     observe(&kernel, || verify_xdp(ctx));
     explain();
@@ -72,10 +72,10 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
 /// path keeps it in registers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
+extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
     frame::parse_xdp(ctx, packet);
-    packet.point = point as u8;
+    packet.point = xdp_point(&kernel, ctx);
     engine::count_note(&kernel, packet);
     0
 }
@@ -99,7 +99,7 @@ pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
         is_read = is_ipv4 && read_plain4(&Linear::skb(ctx), point, segments.max(1));
     }
     if !is_read {
-        general_skb(ctx, point as u32, segments as u32);
+        general_skb(ctx, egress as u32);
     }
     observe(&kernel, || verify_skb(ctx));
     explain();
@@ -143,10 +143,11 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
+extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
     let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
-    frame::parse_skb(ctx, is_raw(&kernel, point as u8), packet);
-    (packet.point, packet.segments) = (point as u8, (segments as u16).max(1));
+    let (point, segments) = point_and_segments(&kernel, ctx, egress != 0);
+    frame::parse_skb(ctx, is_raw(&kernel, point), packet);
+    (packet.point, packet.segments) = (point, segments.max(1));
     if segments == 0 {
         packet.divide(segment_size(ctx));
     }
@@ -215,8 +216,13 @@ fn observe(kernel: &Kernel, verify: impl FnOnce() -> i32) {
     }
     let update =
         |_: &Kernel, packet: &Packet| result(if is_ipv4 { update4(packet) } else { update6(packet) });
-    let insert =
-        |_: &Kernel, packet: &Packet| result(if is_ipv4 { insert4(packet) } else { insert6(packet) });
+    let answer = |_: &Kernel, packet: &Packet| {
+        (if is_ipv4 { answer4(packet) } else { answer6(packet) }).cast_unsigned() as u16
+    };
+    let insert = |_: &Kernel, packet: &Packet, request: u16| {
+        let request = u32::from(request);
+        result(if is_ipv4 { insert4(packet, request) } else { insert6(packet, request) })
+    };
     let settle = |_: &Kernel, packet: &Packet| {
         if is_ipv4 {
             settle4(packet);
@@ -224,7 +230,7 @@ fn observe(kernel: &Kernel, verify: impl FnOnce() -> i32) {
             settle6(packet);
         }
     };
-    engine::run(kernel, packet, update, insert, settle);
+    engine::run(kernel, packet, update, answer, insert, settle);
 }
 
 #[inline(always)]
@@ -250,12 +256,37 @@ macro_rules! step {
 
 step!(update4, engine::update::<_, Slot4>);
 step!(update6, engine::update::<_, Slot6>);
-step!(insert4, engine::insert::<_, Slot4>);
-step!(insert6, engine::insert::<_, Slot6>);
+step!(answer4, answer::<Slot4>);
+step!(answer6, answer::<Slot6>);
 step!(refute4, refute::<Slot4>);
 step!(refute6, refute::<Slot6>);
 step!(settle4, settle::<Slot4>);
 step!(settle6, settle::<Slot6>);
+
+/// The same of the step that takes what [`engine::answer`] says.
+macro_rules! insert {
+    ($name:ident, $slot:ty) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $name(packet: *const Packet, request_port: u32) -> i32 {
+            let Some(kernel) = Kernel::new() else { return 1 };
+            if packet.is_null() {
+                return 1;
+            }
+            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+            let packet = unsafe { &*packet };
+            engine::insert::<_, $slot>(&kernel, packet, request_port as u16).0.cast_signed()
+        }
+    };
+}
+
+insert!(insert4, Slot4);
+insert!(insert6, Slot6);
+
+#[inline(always)]
+fn answer<S: engine::Table>(kernel: &Kernel, packet: &Packet) -> StepResult {
+    StepResult(u32::from(engine::answer::<_, S>(kernel, packet)))
+}
 
 #[inline(always)]
 fn settle<S: engine::Table>(kernel: &Kernel, packet: &Packet) -> StepResult {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 use std::os::unix::net::UnixDatagram;
 
@@ -54,6 +54,7 @@ pub struct BuiltSegment<'a> {
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 /// Bytes of an Ethernet header, and of an IPv4 header without options.
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
@@ -204,15 +205,27 @@ pub fn fragment(frame: &[u8], part: Range<usize>, more_follow: bool) -> Result<V
     Ok(fragment)
 }
 
-/// The ICMP error of `router` about an IPv4 frame: its receiver is unreachable (RFC 792: type 3, code 1). It
-/// goes where the frame itself goes, and not back, as its forger would have it.
+/// The Ethernet frame of a UDP datagram between two ends, without data or a checksum (RFC 768: 0 is none);
+/// `macs` are source and destination.
+///
+/// # Errors
+/// None: all lengths fit.
+pub fn udp_frame(macs: [Mac; 2], ends: [SocketAddrV4; 2]) -> Result<Vec<u8>> {
+    const HEADER: u16 = 8;
+    let [source, destination] = ends;
+    let (ethertype, ip) = ip_header((*source.ip()).into(), (*destination.ip()).into(), UDP, HEADER)?;
+    let udp = [source.port(), destination.port(), HEADER, 0].map(u16::to_be_bytes);
+    Ok([&macs[1].0[..], &macs[0].0, &ethertype.to_be_bytes(), &ip, udp.as_flattened()].concat())
+}
+
+/// The ICMP error "destination unreachable" of `router` to `to` about an IPv4 frame (RFC 792: type 3). It
+/// goes by the Ethernet addresses of that frame.
 ///
 /// # Errors
 /// The frame has no whole IPv4 header.
-pub fn host_unreachable(router: Ipv4Addr, frame: &[u8]) -> Result<Vec<u8>> {
+pub fn unreachable(router: Ipv4Addr, to: Ipv4Addr, code: u8, frame: &[u8]) -> Result<Vec<u8>> {
     let packet = frame.get(ETHERNET..).filter(|packet| packet.len() >= IPV4).context("not IPv4")?;
-    let to = Ipv4Addr::from(*packet[16..].first_chunk::<4>().context("not IPv4")?);
-    let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0];
+    let mut message = vec![3, code, 0, 0, 0, 0, 0, 0];
     message.extend_from_slice(packet);
     let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -310,7 +323,7 @@ pub(crate) fn interface_index(device: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BuiltSegment, Mac, checksum, flag, tcp_frame, with_tags};
+    use super::{BuiltSegment, Mac, checksum, flag, tcp_frame, udp_frame, unreachable, with_tags};
 
     const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
 
@@ -337,6 +350,20 @@ mod tests {
         let v6 = frame("[2001:db8::1]:1000", "[2001:db8::2]:80");
         assert_eq!(v6.len(), 14 + 40 + 20 + 3);
         assert_eq!(checksum(&[&v6[22..54], &[0, 6, 0, 23], &v6[54..]]), 0);
+    }
+
+    #[test]
+    fn an_icmp_error_quotes_the_datagram() {
+        let ends = ["192.0.2.1:1000", "192.0.2.2:53"].map(|end| end.parse().expect("an end"));
+        let datagram = udp_frame(MACS, ends).expect("a frame");
+        let (router, to) = ([192, 0, 2, 9].into(), [192, 0, 2, 1].into());
+        let frame = unreachable(router, to, 13, &datagram).expect("a frame");
+        assert_eq!(frame.len(), 14 + 20 + 8 + 20 + 8);
+        assert_eq!(frame[26..34], [192, 0, 2, 9, 192, 0, 2, 1]);
+        assert_eq!(checksum(&[&frame[14..34]]), 0);
+        assert_eq!((checksum(&[&frame[34..]]), &frame[34..36]), (0, &[3, 13][..]));
+        assert_eq!(checksum(&[&frame[42..62]]), 0);
+        assert_eq!(frame[54..70], [192, 0, 2, 1, 192, 0, 2, 2, 3, 232, 0, 53, 0, 8, 0, 0]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! UDP by kernel sockets: answered, unanswered, and to closed ports.
+//! UDP by kernel sockets: answered, also from elsewhere, unanswered, and to closed ports.
 
 use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::frame::interface_index;
 use crate::namespace::Namespace;
 use crate::socket::deafen;
 use crate::topology::Path;
@@ -48,12 +49,118 @@ pub fn echo(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Resul
     Ok(made)
 }
 
+/// Makes `requests` requests of one datagram, each of which is answered from another port of the server. Each
+/// client sends a third datagram there, as TFTP acknowledges (RFC 1350 §4). Datagrams are of `bytes` bytes.
+/// Returns the request, and the flow that its answer begins, for each.
+///
+/// # Errors
+/// A datagram does not arrive.
+pub fn other_port(path: &Path<'_>, requests: usize, bytes: usize) -> Result<Vec<[UdpExchange; 2]>> {
+    const TFTP: u16 = 69;
+    let (server, asked) = bound(path.server, path.server_at(TFTP))?;
+    let said = vec![b'u'; bytes];
+    let (mut made, mut kept) = (Vec::new(), Vec::new());
+    for _ in 0..requests {
+        let (client, initiator) = bound(path.client, SocketAddr::new(path.source, 0))?;
+        client.send_to(&said, &asked.into()).context("send a request")?;
+        ensure!(receive_from(&server, bytes)? == initiator, "another client");
+        let (other, responder) = bound(path.server, path.server_at(0))?;
+        other.send_to(&said, &initiator.into()).context("answer")?;
+        ensure!(receive_from(&client, bytes)? == responder, "another server");
+        client.send_to(&said, &responder.into()).context("acknowledge")?;
+        ensure!(receive_from(&other, bytes)? == initiator, "another client");
+        made.push([UdpExchange { initiator, responder: asked }, UdpExchange { initiator, responder }]);
+        kept.extend([client, other]);
+    }
+    Ok(made)
+}
+
+/// A query of one datagram to a group, or to the segment's broadcast address, and its answers.
+#[derive(Debug)]
+pub struct GroupQuery {
+    /// The query: its responder is the group.
+    pub query: UdpExchange,
+    /// The flows that the answers begin.
+    pub answers: Vec<UdpExchange>,
+    /// While they are open, no other flow has their ports.
+    _sockets: Vec<Socket>,
+}
+
+/// Sends a query to `group`, which the server hears and answers by unicast: once from the port of the query,
+/// then from other ports, `answers` times in all (SSDP answers so; a multicast DNS responder does to a
+/// one-shot query, RFC 6762 §6.7). Datagrams are of `bytes` bytes.
+///
+/// # Errors
+/// A datagram does not arrive.
+pub fn ask_group(path: &Path<'_>, group: SocketAddr, answers: usize, bytes: usize) -> Result<GroupQuery> {
+    let said = vec![b'u'; bytes];
+    let any = match group.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let (server, _) = bound(path.server, SocketAddr::new(any, group.port()))?;
+    let (client, initiator) = bound(path.client, SocketAddr::new(path.source, 0))?;
+    let to = join(path, &server, &client, group)?;
+    client.send_to(&said, &to.into()).context("send a query")?;
+    ensure!(receive_from(&server, bytes)? == initiator, "another client");
+    let (mut made, mut sockets) = (Vec::new(), vec![server, client]);
+    for number in 0..answers {
+        let responder = if number == 0 {
+            sockets[0].send_to(&said, &initiator.into()).context("answer")?;
+            path.server_at(group.port())
+        } else {
+            let (other, responder) = bound(path.server, path.server_at(0))?;
+            other.send_to(&said, &initiator.into()).context("answer")?;
+            sockets.push(other);
+            responder
+        };
+        ensure!(receive_from(&sockets[1], bytes)? == responder, "another server");
+        made.push(UdpExchange { initiator, responder });
+    }
+    Ok(GroupQuery { query: UdpExchange { initiator, responder: group }, answers: made, _sockets: sockets })
+}
+
+/// Makes the server a member of `group`, and lets the client send to it, by their devices. Returns where to
+/// send.
+fn join(path: &Path<'_>, server: &Socket, client: &Socket, group: SocketAddr) -> Result<SocketAddr> {
+    match (group.ip(), path.source, path.destination) {
+        (IpAddr::V4(address), IpAddr::V4(near), IpAddr::V4(far)) if address.is_multicast() => {
+            server.join_multicast_v4(&address, &far).context("join the group")?;
+            client.set_multicast_if_v4(&near).context("choose the device")?;
+            Ok(group)
+        }
+        (IpAddr::V6(address), _, _) => {
+            let index = |namespace: &Namespace| namespace.enter(|| interface_index(path.device));
+            server.join_multicast_v6(&address, index(path.server)?).context("join the group")?;
+            Ok(SocketAddrV6::new(address, group.port(), 0, index(path.client)?).into())
+        }
+        _ => {
+            client.set_broadcast(true).context("allow broadcasts")?;
+            Ok(group)
+        }
+    }
+}
+
 /// Makes `flows` flows of `rounds` datagrams of `bytes` bytes to a socket that never answers.
 ///
 /// # Errors
 /// A datagram cannot be sent.
 pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<UdpExchange>> {
     let (_server, responder) = bound(path.server, path.server_at(0))?;
+    dispatch(path, responder, flows, rounds, bytes)
+}
+
+/// Makes `flows` flows of `rounds` datagrams of `bytes` bytes to `responder`, and waits for no answer.
+///
+/// # Errors
+/// A datagram cannot be sent.
+pub fn dispatch(
+    path: &Path<'_>,
+    responder: SocketAddr,
+    flows: usize,
+    rounds: usize,
+    bytes: usize,
+) -> Result<Vec<UdpExchange>> {
     let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
@@ -97,13 +204,18 @@ pub fn closed_at(path: &Path<'_>, port: u16, flows: usize, bytes: usize) -> Resu
     Ok(made)
 }
 
+/// The ports of deaf sockets: of a service, below those that Linux gives to clients
+/// (net.ipv4.ip_local_port_range).
+const DEAF: std::ops::Range<u16> = 20_000..20_100;
+
 /// Opens a socket whose filter drops every datagram, so that neither an answer nor an ICMP error is sent.
 /// Also returns its address.
 ///
 /// # Errors
-/// `socket(2)` or `bind(2)` fails.
+/// `socket(2)` fails, or no port is free.
 pub fn deaf(path: &Path<'_>) -> Result<(Socket, SocketAddr)> {
-    let (socket, address) = bound(path.server, path.server_at(0))?;
+    let mut tried = DEAF.map(|port| bound(path.server, path.server_at(port)));
+    let (socket, address) = tried.find(Result::is_ok).context("no port for a deaf socket is free")??;
     deafen(&socket)?;
     Ok((socket, address))
 }
@@ -140,12 +252,18 @@ fn send(socket: &Socket, said: &[u8]) -> Result<()> {
 
 /// Returns a datagram to its sender.
 fn answer(server: &Socket, bytes: usize) -> Result<()> {
-    server.set_read_timeout(Some(TIMEOUT))?;
-    let mut heard = Vec::<u8>::with_capacity(bytes + 1);
-    let (length, from) = server.recv_from(heard.spare_capacity_mut()).context("receive a datagram")?;
-    ensure!(length == bytes, "received {length} bytes of {bytes}");
-    server.send_to(&vec![b'u'; length], &from).context("answer a datagram")?;
+    let from = receive_from(server, bytes)?;
+    server.send_to(&vec![b'u'; bytes], &from.into()).context("answer a datagram")?;
     Ok(())
+}
+
+/// Receives a datagram of `bytes` bytes. Returns its sender.
+fn receive_from(socket: &Socket, bytes: usize) -> Result<SocketAddr> {
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    let mut heard = Vec::<u8>::with_capacity(bytes + 1);
+    let (length, from) = socket.recv_from(heard.spare_capacity_mut()).context("receive a datagram")?;
+    ensure!(length == bytes, "received {length} bytes of {bytes}");
+    from.as_socket().context("a sender without an IP address")
 }
 
 fn receive(client: &Socket, bytes: usize) -> Result<()> {

@@ -59,7 +59,7 @@ impl Arena {
         const NEAR: usize = 16;
         let config = Stream::over(&[]).settings().config();
         let memory = Memory::new(config, self.storage(false), &|_| true);
-        let rows = stream::services().map(|packet| service_row(&memory, &packet) as usize);
+        let rows = stream::services().map(|packet| service_row(&memory, &packet, 0) as usize);
         let half = SERVICES as usize / 2;
         let near = |row: usize| {
             (0..=2 * NEAR).map(move |i| row / half * half + (row % half + half + i - NEAR) % half)

@@ -1,9 +1,9 @@
-//! One conversation, of either protocol: what its record says, and how it stands. Text, JSON and the terminal all show it
-//! from here.
+//! One conversation, of either protocol: what its record says, and how it stands. Text, JSON and the terminal
+//! all show it from here.
 
 mod completeness;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
@@ -126,7 +126,8 @@ impl Flow {
         SocketAddr::new(ip(address, self.record.family), port)
     }
 
-    /// How it stands. A free slot's record, which no table gives out, stands as one whose beginning was not seen.
+    /// How it stands. A free slot's record, which no table gives out, stands as one whose beginning was not
+    /// seen.
     #[must_use]
     pub fn standing(&self, moment: &Moment) -> Standing {
         if let Some(end) = self.ended {
@@ -183,8 +184,8 @@ impl Flow {
         }
     }
 
-    /// When its verdict came, on the records' clock: an event tells it, and the record keeps it where the attempt was
-    /// completed, refused, found unreachable or aborted.
+    /// When its verdict came, on the records' clock: an event tells it, and the record keeps it where the
+    /// attempt was completed, refused, found unreachable or aborted.
     #[must_use]
     pub fn ended_ns(&self) -> Option<u64> {
         let told = self.ended.and_then(|end| end.at_ns);
@@ -256,7 +257,14 @@ impl Flow {
     /// First packet → first answer, of UDP.
     #[must_use]
     pub fn answer_ns(&self) -> Option<u64> {
-        self.udp().and_then(|udp| known(udp.answer_after)).map(ticks_ns)
+        let answered = self.udp().filter(|_| self.record.state == State::UdpAnswered);
+        answered.and_then(|udp| known(udp.answer_after)).map(ticks_ns)
+    }
+
+    /// Who sent the ICMP error that made it unreachable, where that is known.
+    #[must_use]
+    pub fn unreachable_from(&self) -> Option<IpAddr> {
+        self.record.reporter().map(|address| ip(address, self.record.family))
     }
 
     /// Wireshark's `tcp.completeness`; `None` for UDP.

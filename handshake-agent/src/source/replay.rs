@@ -12,6 +12,7 @@ use handshake_common::engine;
 use handshake_common::host::{self, HostTables};
 use handshake_common::memory::{Classes, Memory};
 use handshake_common::record::{Clocks, Now, Record, State};
+use handshake_common::shared::Shared64;
 use handshake_common::table::{self, Slot, Tag};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
@@ -125,10 +126,10 @@ impl Replay {
     fn make_room(&mut self) {
         let (used4, used6) = (used(&self.tables.slots4), used(&self.tables.slots6));
         if used4 * FILL >= self.tables.slots4.len() {
-            self.tables.slots4 = grown(&self.tables.slots4, &self.config);
+            self.tables.slots4 = grown(&self.tables.slots4, &self.tables.clients, &self.config);
         }
         if used6 * FILL >= self.tables.slots6.len() {
-            self.tables.slots6 = grown(&self.tables.slots6, &self.config);
+            self.tables.slots6 = grown(&self.tables.slots6, &self.tables.clients, &self.config);
         }
         let room = |slots: usize, used: usize| (slots / FILL).saturating_sub(used).max(1) as u64;
         self.room = room(self.tables.slots4.len(), used4).min(room(self.tables.slots6.len(), used6));
@@ -210,14 +211,21 @@ fn state_of<S: Slot>(slot: &S) -> State {
     Tag(slot.tag().load()).state()
 }
 
-/// Moves the records to a table of twice the size, or more if they do not fit.
-fn grown<S: Slot + Default>(old: &[S], config: &Config) -> Vec<S> {
+/// Moves the records to a table of twice the size, or more if they do not fit. The clients' words follow
+/// them.
+fn grown<S: Slot + Default>(old: &[S], clients: &[Shared64], config: &Config) -> Vec<S> {
     let mut size = old.len() * 2;
     loop {
         let slots = host::table(size);
         let mask = u32::try_from(size / WAYS as usize - 1).unwrap_or(u32::MAX);
-        let mut records = old.iter().filter(|slot| !matches!(state_of(*slot), State::Empty));
-        if records.all(|record| table::transplant(record, &slots, mask, &config.factors)) {
+        let records = (0..).zip(old).filter(|(_, slot)| !matches!(state_of(*slot), State::Empty));
+        let moves = records.map(|(from, slot)| {
+            let to = table::transplant(slot, &slots, mask, &config.factors)?;
+            Some(engine::follow(config, clients, slot, from, to))
+        });
+        // All or nothing: a word that has followed could be taken for another record's.
+        if let Some(words) = moves.collect::<Option<Vec<_>>>() {
+            words.into_iter().flatten().for_each(|(place, word)| clients[place].store(word));
             return slots;
         }
         size *= 2;

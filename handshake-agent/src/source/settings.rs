@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use handshake_common::abi::{
-    Config, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram, MAX_INTERFACES, MAX_NETS, Net, PORT_WORDS,
-    PortSet, RING_BYTES, SERVICES, STRIPES, Service, WAYS, option,
+    CLIENTS, Config, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram, MAX_INTERFACES, MAX_NETS, Net,
+    PORT_WORDS, PortSet, RING_BYTES, SERVICES, STRIPES, Service, WAYS, option,
 };
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
@@ -48,16 +48,16 @@ pub struct Settings {
     pub factors: Option<[[u64; HASH_WORDS]; 2]>,
     /// Whether to send a record to the ring for each finished attempt.
     pub events: bool,
-    /// Whether the kernel side explains each handshake segment of the flows that the filter selects; without this
-    /// the verifier removes the lines.
+    /// Whether the kernel side explains each handshake segment of the flows that the filter selects; without
+    /// this the verifier removes the lines.
     pub kernel_log: bool,
     /// Whether to keep the verifier's whole log of a program that it refuses: megabytes, and loading takes
     /// several times as long.
     pub verifier_log: bool,
     /// Whether the programs read the time from the map CLOCK, which only a test sets.
     pub test_clock: bool,
-    /// Whether no attempt begins until [`Live::open_gates`](crate::source::live::Live::open_gates): programs are
-    /// attached one after the other, and half of a handshake may pass between.
+    /// Whether no attempt begins until [`Live::open_gates`](crate::source::live::Live::open_gates): programs
+    /// are attached one after the other, and half of a handshake may pass between.
     pub gated: bool,
 }
 
@@ -185,7 +185,7 @@ impl Sizes {
     pub fn bytes(self, cpus: usize, events: bool) -> u64 {
         let tables = u64::from(self.slots4) * size::<Flow4>() + u64::from(self.slots6) * size::<Flow6>();
         let fixed = u64::from(SERVICES) * size::<Service>()
-            + 8 * u64::from(STRIPES)
+            + 8 * (u64::from(STRIPES) + u64::from(CLIENTS))
             + 8 * PORT_WORDS as u64
             + size::<Config>();
         let per_cpu = size::<CpuCounts>() + Leg::ALL.len() as u64 * size::<Histogram>();

@@ -72,12 +72,16 @@ impl<P: Platform> Lookup<'_, P> {
         if point == self.packet.point & 0xf {
             slot.last().store(self.jiffies);
             self.count_packet(slot, side);
-        } else if point == NO_POINT {
-            return false;
-        } else {
-            slot.last().store(self.jiffies);
+            return true;
         }
-        true
+        point != NO_POINT && !self.is_late(slot)
+    }
+
+    /// Is the packet too late to be a repeat, at another hook point, of the flow's latest packet that
+    /// counted? Then its side has taken another path.
+    #[inline(always)]
+    pub(super) fn is_late<S: Slot>(&self, slot: &S) -> bool {
+        jiffies_since(self.jiffies, slot.last().load()) > self.config.repeat_within_jiffies
     }
 
     /// Does the packet change no state of the record, and is the slot unlocked?

@@ -29,12 +29,13 @@ impl<P: Platform> Lookup<'_, P> {
         };
         if !lock_stripe(lock) {
             self.platform.books().add(Counter::Contended, 1);
-            enter_untracked(self.platform, self.packet, NewRecord::of(self.platform, self.packet));
+            let new = NewRecord::of(self.platform, self.packet);
+            enter_untracked(self.platform, self.packet, self.request_port, new);
             return true;
         }
         let is_new = !self.has_record([one, other]);
         if is_new {
-            self.claim_slot([one, other]);
+            self.claim_slot([one, other], places);
         }
         lock.swap(0);
         is_new
@@ -55,7 +56,7 @@ impl<P: Platform> Lookup<'_, P> {
 
     /// Claims a slot if one may be taken, and begins the record in it. The lock word of the key is held.
     #[inline(always)]
-    fn claim_slot<S: Table>(&self, sets: [&Set<S>; 2]) {
+    fn claim_slot<S: Table>(&self, sets: [&Set<S>; 2], places: [u32; 2]) {
         let books = self.platform.books();
         let now = self.now();
         let clocks = self.clocks();
@@ -64,7 +65,7 @@ impl<P: Platform> Lookup<'_, P> {
         let new = NewRecord::of(self.platform, core::hint::black_box(self.packet));
         let place = survey.place_for(new);
         if place.worth() > new.worth() as u64 {
-            enter_untracked(self.platform, self.packet, new);
+            enter_untracked(self.platform, self.packet, self.request_port, new);
             return;
         }
         let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
@@ -75,14 +76,15 @@ impl<P: Platform> Lookup<'_, P> {
             || !slot.tag().compare_exchange(tag.0, tag.locked().0)
         {
             books.add(Counter::Contended, 1);
-            enter_untracked(self.platform, self.packet, new);
+            enter_untracked(self.platform, self.packet, self.request_port, new);
             return;
         }
         if worth != Worth::Free as u32 {
             self.evict(slot, tag, worth, now);
         }
         slot.set_key(&self.key);
-        self.begin(slot, tag, now, new);
+        let set = if place.way() < WAYS { places[0] } else { places[1] };
+        self.begin(slot, tag, now, new, set * WAYS + place.way() % WAYS);
     }
 
     /// Counts the evicted record by its state; an attempt that was open ends.

@@ -27,6 +27,8 @@ pub trait Platform {
     fn set6(&self, index: u32) -> Option<&Set<Slot6>>;
     /// A lock word, below [`STRIPES`](crate::abi::STRIPES).
     fn stripe(&self, index: u32) -> Option<&Shared64>;
+    /// A client's word, below [`CLIENTS`](crate::abi::CLIENTS).
+    fn client(&self, index: u32) -> Option<&Shared64>;
     /// A row of the service table, below [`SERVICES`](crate::abi::SERVICES).
     fn service(&self, row: u32) -> Option<&ServiceRow>;
     /// The counter block of this CPU.
@@ -70,6 +72,14 @@ pub trait Platform {
         Self: Sized,
     {
         super::own_row(self, packet, tag, from_responder)
+    }
+    /// [`new_row`](super::new_row), which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn new_row(&self, packet: &Packet, request_port: u16) -> u32
+    where
+        Self: Sized,
+    {
+        super::new_row(self, packet, request_port)
     }
     /// Called before the record in a slot is replaced; `verdict` is how its attempt ended, if it was open.
     /// The kernel does nothing; a replay lists the flow.

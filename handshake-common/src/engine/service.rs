@@ -13,7 +13,7 @@ use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, SERVICES, WAYS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow};
-use crate::flow::Side;
+use crate::flow::{FlowKey, Side};
 use crate::record::{State, jiffies_since};
 use crate::table::{Slot, Tag};
 use crate::wire::{self, Class, Packet};
@@ -24,6 +24,8 @@ const SERVICE_PROBES: u32 = 8;
 /// Rows of each half of the service table.
 const SERVICE_HALF: u32 = SERVICES / 2;
 
+/// Above the number of a row: the flow has no service.
+const NO_SERVICE: u32 = 1 << 31;
 /// From here on an offer is none.
 const NO_OFFER: u32 = 1 << 31;
 /// Where the row's worth begins in an offer, behind how often it was used and the place for its probe.
@@ -31,23 +33,69 @@ const OFFER_WORTH_SHIFT: u32 = 28;
 /// Rows that were used more often than this are alike in an offer.
 const MOST_USED: u64 = (1 << (OFFER_WORTH_SHIFT - SERVICE_PROBES.ilog2())) - 1;
 
-/// The row of the service that a packet is sent to, or that sends a SYN+ACK; the row `other` if none of the
-/// rows it may have is free.
+/// The first port that Linux gives to a client by itself (net.ipv4.ip_local_port_range); IANA's range begins
+/// above it (RFC 6335 §6).
+pub(super) const EPHEMERAL: u16 = 32_768;
+/// Below it are the ports that no client is given (RFC 6335 §6: system ports).
+const SYSTEM_PORTS: i64 = 1_024;
+
+/// The service of a flow: its responder. Not of a UDP flow that goes from a lower port to an ephemeral one,
+/// for its first packet may have been an answer: there a system port names the service, and of two other
+/// ports neither does.
 #[inline(always)]
-pub fn service_row<P: Platform>(platform: &P, packet: &Packet) -> u32 {
-    let (address, port) = if packet.class == Class::SynAck as u8 {
-        (packet.source, packet.source_port)
-    } else {
-        (packet.destination, packet.destination_port)
-    };
-    let key = ServiceKey::new(address, port, packet.protocol, packet.family);
+fn service_of(
+    initiator: (&[u32; 4], u16),
+    responder: (&[u32; 4], u16),
+    protocol: u8,
+    family: u8,
+) -> ServiceKey {
+    let is_udp = (protocol == wire::UDP) as u64;
+    let ephemeral = EPHEMERAL as i64;
+    let is_answer = is_udp & below(initiator.1 as i64, ephemeral) & below(ephemeral - 1, responder.1 as i64);
+    let by_initiator = is_answer & below(initiator.1 as i64, SYSTEM_PORTS);
+    let either = 0_u32.wrapping_sub(low_half(by_initiator));
+    let choose = |one: u32, other: u32| other ^ ((one ^ other) & either);
+    let (a, b) = (initiator.0, responder.0);
+    let address = [choose(a[0], b[0]), choose(a[1], b[1]), choose(a[2], b[2]), choose(a[3], b[3])];
+    let port = (choose(initiator.1 as u32, responder.1 as u32) & 0xffff) as u16;
+    let none = is_answer ^ by_initiator;
+    ServiceKey::new(address, port, protocol, family).unless(none)
+}
+
+/// The service of the flow that a packet begins. `request_port`: where the packet answers a request of
+/// another flow, the port that it was sent to.
+#[inline(always)]
+fn service_of_new(packet: &Packet, request_port: u16) -> ServiceKey {
+    let (source, destination) =
+        ((&packet.source, packet.source_port), (&packet.destination, packet.destination_port));
+    if request_port != 0 {
+        return ServiceKey::new(packet.source, request_port, packet.protocol, packet.family);
+    }
+    let from_responder = packet.class == Class::SynAck as u8;
+    let (initiator, responder) = if from_responder { (destination, source) } else { (source, destination) };
+    service_of(initiator, responder, packet.protocol, packet.family)
+}
+
+/// The row of the service of the flow that a packet begins; the row `other` if none of the rows it may have
+/// is free. `request_port` as in [`insert`](super::insert).
+#[inline(always)]
+pub fn service_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16) -> u32 {
+    row_for(platform, packet, &service_of_new(packet, request_port))
+}
+
+/// [`service_row`] of a service.
+#[inline(always)]
+fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey) -> u32 {
     let half = if packet.protocol == wire::UDP { SERVICE_HALF } else { 0 };
+    if key.is_none() {
+        return half;
+    }
     let start = key.mix(&platform.config().factors[0]);
     let mut i = 0;
     while i < SERVICE_PROBES {
         let row = probe(half, start, i);
         if let Some(service) = platform.service(row) {
-            match service.claim(&key) {
+            match service.claim(key) {
                 Claim::Ours => return row,
                 Claim::Unsettled => return half,
                 Claim::Foreign => {}
@@ -66,22 +114,29 @@ fn probe(half: u32, start: u32, i: u32) -> u32 {
 
 /// Counts a SYN or a UDP packet that got no record though it would begin one.
 #[inline(always)]
-pub(super) fn enter_untracked<P: Platform>(platform: &P, packet: &Packet, new: NewRecord) {
+pub(super) fn enter_untracked<P: Platform>(platform: &P, packet: &Packet, request_port: u16, new: NewRecord) {
     let (total, gauge) = match new {
         NewRecord::Attempt => (Counter::Attempts, Counter::Untracked),
         NewRecord::Udp => (Counter::UdpFlows, Counter::UdpUntracked),
         NewRecord::Orphan | NewRecord::Midstream | NewRecord::Nothing => return,
     };
-    enter(platform, packet, total, gauge as usize);
+    enter(platform, packet, request_port, total, gauge as usize);
 }
 
-/// Counts a new attempt or UDP flow, in the books and in its service's row. Returns the row's number, and 1 if that
-/// is `other` and no flow has looked for a row in this jiffy.
+/// Counts a new attempt or UDP flow, in the books and in its service's row. Returns the row's number, and 1
+/// if that is `other`, though the flow has a service, and no flow has looked for a row in this jiffy.
 #[inline(always)]
-fn enter<P: Platform>(platform: &P, packet: &Packet, total: Counter, gauge: usize) -> (u16, u64) {
+fn enter<P: Platform>(
+    platform: &P,
+    packet: &Packet,
+    request_port: u16,
+    total: Counter,
+    gauge: usize,
+) -> (u16, u64) {
     let total = total as usize;
     platform.books().enter(total, gauge);
-    let row = service_row(platform, packet) & (SERVICES - 1);
+    let found = platform.new_row(packet, request_port);
+    let row = found & (SERVICES - 1);
     let mut first = 0;
     if let Some(service) = platform.service(row) {
         service.bump(total, 1);
@@ -89,19 +144,26 @@ fn enter<P: Platform>(platform: &P, packet: &Packet, total: Counter, gauge: usiz
         first = service.is_first_search(platform.jiffies());
     }
     let row = (row & 0xffff) as u16;
-    (row, is_other(row) & first)
+    let has_service = (!found & NO_SERVICE) / NO_SERVICE;
+    (row, is_other(row) & first & has_service as u64)
 }
 
-/// The row in which the record of a packet's flow is counted: that of its tag, or `other` where that row went to
-/// another service. `from_responder`: the packet is the responder's.
+/// [`service_row`], and [`NO_SERVICE`] where the flow has no service.
+#[inline(always)]
+pub fn new_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16) -> u32 {
+    let key = service_of_new(packet, request_port);
+    let none = if key.is_none() { NO_SERVICE } else { 0 };
+    row_for(platform, packet, &key) & (SERVICES - 1) | none
+}
+
+/// The row in which the record of a packet's flow is counted: that of its tag, or `other` where that row went
+/// to another service. `from_responder`: the packet is the responder's.
 #[inline(always)]
 pub fn own_row<P: Platform>(platform: &P, packet: &Packet, tag: Tag, from_responder: bool) -> u16 {
-    let (address, port) = if from_responder {
-        (packet.source, packet.source_port)
-    } else {
-        (packet.destination, packet.destination_port)
-    };
-    let key = ServiceKey::new(address, port, packet.protocol, packet.family);
+    let (source, destination) =
+        ((&packet.source, packet.source_port), (&packet.destination, packet.destination_port));
+    let (initiator, responder) = if from_responder { (destination, source) } else { (source, destination) };
+    let key = service_of(initiator, responder, packet.protocol, packet.family);
     row_by_key(platform, &key, tag, tag.state().gauge_place())
 }
 
@@ -125,18 +187,33 @@ fn is_other(row: u16) -> u64 {
     below((row as u32 & (SERVICE_HALF - 1)) as i64, 1)
 }
 
-/// Who answers, by a record's key and flags.
+/// The service of a record's flow.
 #[inline(always)]
-fn responder<S: Slot>(slot: &S, tag: Tag) -> ServiceKey {
+fn service_at<S: Slot>(slot: &S, tag: Tag) -> ServiceKey {
     let udp = tag.state().is_udp();
     let key = slot.key(udp);
-    let (address, port) = if tag.flags() & tag::INITIATOR_HIGH != 0 {
-        (key.low, key.ports >> 16)
-    } else {
-        (key.high, key.ports & 0xffff)
-    };
+    let [(initiator, port), responder] = ends(&key, tag);
     let protocol = if udp { wire::UDP } else { wire::TCP };
-    ServiceKey::new(address, (port & 0xffff) as u16, protocol, S::FAMILY as u8)
+    let request_port = slot.body().request_port();
+    if udp && request_port != 0 {
+        return ServiceKey::new(responder.0, request_port, protocol, S::FAMILY as u8);
+    }
+    service_of((&initiator, port), (&responder.0, responder.1), protocol, S::FAMILY as u8)
+}
+
+/// Address and port of the initiator, and of the responder, by a record's key and flags. By value and without
+/// a branch: otherwise the key would be on the stack.
+#[inline(always)]
+pub(super) fn ends(key: &FlowKey, tag: Tag) -> [([u32; 4], u16); 2] {
+    let swap = 0_u32.wrapping_sub((tag.flags() & tag::INITIATOR_HIGH) / tag::INITIATOR_HIGH);
+    let differs = |word: usize| (key.low[word] ^ key.high[word]) & swap;
+    let differ = [differs(0), differs(1), differs(2), differs(3)];
+    let mix = |side: &[u32; 4]| {
+        [side[0] ^ differ[0], side[1] ^ differ[1], side[2] ^ differ[2], side[3] ^ differ[3]]
+    };
+    let (low, high) = (key.ports >> 16, key.ports & 0xffff);
+    let ports = (low ^ high) & swap;
+    [(mix(&key.low), ((low ^ ports) & 0xffff) as u16), (mix(&key.high), ((high ^ ports) & 0xffff) as u16)]
 }
 
 /// States that prove a service: it answered.
@@ -161,8 +238,9 @@ enum RowWorth {
     Local,
 }
 
-/// Gives the service of a packet's flow a row, if the flow is counted in `other` and there is a row that is worth
-/// less; the flow's pair of counts moves there. Rarely called: the kernel side has it as a function of its own.
+/// Gives the service of a packet's flow a row, if the flow is counted in `other` and there is a row that is
+/// worth less; the flow's pair of counts moves there. Rarely called: the kernel side has it as a function of
+/// its own.
 #[inline(always)]
 pub fn settle<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     let lookup = Lookup::new::<S>(platform, packet);
@@ -173,9 +251,9 @@ pub fn settle<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     }
 }
 
-/// How soon a row gives way to a service of this [`RowWorth`], the lowest first: the row's worth, then how often it
-/// was used. The lowest bits are free for the row's place among those of the service. From [`NO_OFFER`] on: not now.
-/// A row that may give way begins to close.
+/// How soon a row gives way to a service of this [`RowWorth`], the lowest first: the row's worth, then how
+/// often it was used. The lowest bits are free for the row's place among those of the service. From
+/// [`NO_OFFER`] on: not now. A row that may give way begins to close.
 #[inline(always)]
 pub fn offer<P: Platform>(platform: &P, number: u32, worth: u32) -> u32 {
     let Some(row) = platform.service(number) else { return NO_OFFER };
@@ -248,7 +326,7 @@ impl<P: Platform> Lookup<'_, P> {
         if !self.is_at(slot, tag) || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
             return;
         }
-        let key = responder(slot, tag);
+        let key = service_at(slot, tag);
         let mut row = 0;
         if is_other(self.row_by_key(&key, tag)) != 0
             && let Some(exchange) = other.begin_exchange()
@@ -270,6 +348,9 @@ impl<P: Platform> Lookup<'_, P> {
     /// The service's row, which may have been another's until now; 0 for none.
     #[inline(always)]
     fn find_row(&self, key: &ServiceKey, proven: u32, other: &ServiceRow) -> u32 {
+        if key.is_none() {
+            return 0;
+        }
         let start = key.mix(&self.config.factors[0]);
         let is_local = self.platform.is_local(&key.address, key.family()) as u32;
         // Something open, completed by a far responder, or by this host.
@@ -316,10 +397,11 @@ impl<P: Platform> Lookup<'_, P> {
         }
     }
 
-    /// The row in which a record is counted: that of its tag, or `other` where that row went to another service.
+    /// The row in which a record is counted: that of its tag, or `other` where that row went to another
+    /// service.
     #[inline(always)]
     pub(super) fn row_of<S: Slot>(&self, slot: &S, tag: Tag) -> u16 {
-        self.row_by_key(&responder(slot, tag), tag)
+        self.row_by_key(&service_at(slot, tag), tag)
     }
 
     /// The same of the record of the packet's flow.
@@ -344,7 +426,8 @@ impl<P: Platform> Lookup<'_, P> {
     /// Counts a new attempt or UDP flow in the books and in its service's row, whose number it returns.
     #[inline(always)]
     pub(super) fn enter(&self, total: Counter, state: State) -> u16 {
-        let (row, searches) = enter(self.platform, self.packet, total, state.gauge_place());
+        let (row, searches) =
+            enter(self.platform, self.packet, self.request_port, total, state.gauge_place());
         self.rowless.set(self.rowless.get() | low_half(searches));
         row
     }

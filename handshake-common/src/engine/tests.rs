@@ -1,5 +1,6 @@
 //! The engine on the host: named cases here, random streams and full tables in the modules below.
 
+mod elsewhere;
 mod eviction;
 mod services;
 mod streams;

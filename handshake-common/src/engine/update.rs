@@ -4,12 +4,12 @@ use core::hint::cold_path;
 
 use super::{Explanation, Lookup, Platform, Table};
 use crate::abi::{Config, Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
-use crate::flow::Side;
-use crate::record::{Now, State, TcpState, UdpState, jiffies_since};
+use crate::flow::{Family, Side};
+use crate::record::{HOLDS_K, Now, State, TcpState, UdpState, jiffies_since};
 use crate::table::{self, Slot, Tag};
 use crate::tcp::{self, Change, Segment};
 use crate::verdict::{Leg, Sign};
-use crate::wire::{Packet, mark, quote};
+use crate::wire::{Class, Packet, quote};
 use crate::{latency, low_half, udp};
 
 impl<P: Platform> Lookup<'_, P> {
@@ -26,17 +26,20 @@ impl<P: Platform> Lookup<'_, P> {
         let after = udp::step(state, side, self.packet.quote);
         if self.packet.quote == quote::NONE {
             let mut record = slot.body().udp();
-            record.points = with_point(record.points, side, self.packet.point);
+            record.points = with_point(record.points, side, self.packet.point, self.is_late(slot));
             if after as u8 != state as u8 && matches!(after, UdpState::Answered) {
-                let is_known = now.ns >= record.opened_ns && self.packet.marks & mark::UNTIMED == 0;
-                let ticks = (now.ns.saturating_sub(record.opened_ns) >> TICK_SHIFT).clamp(1, u32::MAX as u64);
-                record.answer_after = if is_known { low_half(ticks) } else { 0 };
+                record.answer_after = udp::answer_after(record.opened_ns, now.ns, self.packet.marks);
             }
             slot.body().set_udp(record);
             if is_point_of(record.points, side, self.packet.point) {
                 self.count_packet(slot, side);
+                slot.last().store(now.jiffies);
             }
-            slot.last().store(now.jiffies);
+        } else if after as u8 != state as u8 {
+            let mut record = slot.body().udp();
+            record.answer_after = self.reporter_word::<S>();
+            slot.body().set_udp(record);
+            slot.set_reporter(&self.packet.reporter);
         }
         let mut service = old.service();
         if after as u8 != state as u8 {
@@ -63,12 +66,22 @@ impl<P: Platform> Lookup<'_, P> {
         if matches!(state, TcpState::Established) && idle > clocks.idle_after_jiffies {
             state = TcpState::Closed;
         }
+        if self.packet.class == Class::Ack as u8 && idle > self.config.repeat_within_jiffies {
+            record.points = with_point(record.points, self.side(old.flags()), self.packet.point, true);
+        }
         let answered_after = record.syn_ack_after;
         let admits = self.platform.is_open(self.packet.point);
         let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()), admits };
         let change = self.platform.judge(stand.pack(), &mut record, self.packet, now.ns);
         let change = Change::unpack(self.veil(change));
         let before = if change.new_attempt { self.replace(slot, old, now) } else { before };
+        if self.packet.quote != quote::NONE && change.state as u8 != state as u8 {
+            cold_path();
+            if change.flags & HOLDS_K == 0 {
+                record.isn_responder = self.reporter_word::<S>();
+            }
+            slot.set_reporter(&self.packet.reporter);
+        }
         slot.body().set_tcp(record);
         slot.last().store(now.jiffies);
         if self.platform.wants_explanations() {
@@ -77,6 +90,12 @@ impl<P: Platform> Lookup<'_, P> {
         self.revoke(&change, answered_after);
         self.publish(slot, old, before, &change, now);
         true
+    }
+
+    /// Who sent the ICMP error, as a record has it: there is room for an IPv4 address.
+    #[inline(always)]
+    fn reporter_word<S: Slot>(&self) -> u32 {
+        if let Family::V4 = S::FAMILY { self.packet.reporter[0] } else { 0 }
     }
 
     /// Ends the record of a slot in which another attempt begins: the slot is free from then on.
@@ -148,7 +167,7 @@ impl<P: Platform> Lookup<'_, P> {
 
     /// Moves an attempt or a flow from the gauge of one state to that of another, and counts the entry.
     #[inline(always)]
-    fn move_between(&self, service: u16, before: State, after: State) {
+    pub(super) fn move_between(&self, service: u16, before: State, after: State) {
         let (from, to) = (before.gauge_place(), after.gauge_place());
         if from != to {
             self.transfer(service, from, to);
@@ -181,7 +200,8 @@ impl<P: Platform> Lookup<'_, P> {
         }
     }
 
-    /// Takes the sample of the first leg away again, where its time is not known any more: `ticks`, as it was.
+    /// Takes the sample of the first leg away again, where its time is not known any more: `ticks`, as it
+    /// was.
     #[inline(always)]
     fn revoke(&self, change: &Change, ticks: u32) {
         if change.revoked {
@@ -263,8 +283,8 @@ impl Stand {
     }
 }
 
-/// Applies the rules of TCP ([`tcp::step`]) to a record that stands as `stand` says. Numbers in and out, so that
-/// the kernel side can make a function of it, which the verifier checks once.
+/// Applies the rules of TCP ([`tcp::step`]) to a record that stands as `stand` says. Numbers in and out, so
+/// that the kernel side can make a function of it, which the verifier checks once.
 #[inline(always)]
 pub fn judge(config: &Config, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
     let Stand { state, flags, side, admits } = Stand::unpack(stand);
@@ -292,14 +312,18 @@ const fn is_end(before: State, after: State) -> bool {
         && (after.is_provisional() || (after.is_completed() && !before.is_completed()))
 }
 
-/// The points of a UDP record after `side` was seen at `point`: the first one is kept.
+/// The points of a record after `side` was seen at `point`: the one that it has is kept, unless it `moves`.
 #[inline(always)]
-const fn with_point(points: u8, side: Side, point: u8) -> u8 {
+const fn with_point(points: u8, side: Side, point: u8, moves: bool) -> u8 {
     let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
-    if points >> shift & 0xf == NO_POINT { points & !(0xf << shift) | (point & 0xf) << shift } else { points }
+    if moves || points >> shift & 0xf == NO_POINT {
+        points & !(0xf << shift) | (point & 0xf) << shift
+    } else {
+        points
+    }
 }
 
-/// Was `side` first seen at `point`?
+/// Do the packets of `side` count at `point`?
 #[inline(always)]
 const fn is_point_of(points: u8, side: Side, point: u8) -> bool {
     let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };

@@ -96,8 +96,8 @@ pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
     Ok(tcp_class(header.flags))
 }
 
-/// The class of a packet that ends before its header does. Of a first fragment the rest of the header is in the
-/// next one (RFC 1858 §3: no sender that means well makes one so small).
+/// The class of a packet that ends before its header does. Of a first fragment the rest of the header is in
+/// the next one (RFC 1858 §3: no sender that means well makes one so small).
 #[inline(always)]
 const fn cut(transport: &Transport, packet: &mut Packet) -> Class {
     if !transport.first_fragment {
@@ -164,6 +164,7 @@ fn icmp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Resu
         return Ok(());
     }
     let quoted: Quoted = frame.read(inner.offset)?;
+    packet.reporter = packet.source;
     packet.source = inner.source;
     packet.destination = inner.destination;
     packet.source_port = quoted.source_port.get();

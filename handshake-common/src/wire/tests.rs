@@ -640,12 +640,14 @@ fn a_quote_has_the_addresses_of_the_packet_it_quotes() {
     let error = ethernet().ipv4(router, SOURCE4).icmp(3, 1);
     let packet = parse(&tcp(ipv4(error).ipv4_options(&[1; 8]), flag::SYN).frame(), Link::Ethernet);
     assert_eq!((packet.source[0], packet.destination[0]), (SOURCE4, DESTINATION4));
+    assert_eq!(packet.reporter, [router, 0, 0, 0], "who sent it");
     assert_eq!((packet.seq, packet.quote), (SEQ, quote::UNREACHABLE), "behind the quoted options");
     assert_eq!((packet.ip_length, packet.family), (20 + 8 + 28 + 20, Family::V4 as u8), "its own");
 
     let error = ethernet().ipv6([1; 4], SOURCE6).icmp(1, 4);
     let packet = parse(&ipv6(error).extension(60, 0).udp().frame(), Link::Ethernet);
     assert_eq!((packet.source, packet.destination), (SOURCE6, DESTINATION6));
+    assert_eq!(packet.reporter, [1; 4], "who sent it");
     assert_eq!((packet.protocol, packet.quote), (UDP, quote::UNREACHABLE), "behind an extension header");
 }
 

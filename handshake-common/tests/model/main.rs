@@ -10,9 +10,9 @@
 //! changes read too much for every order of memory: there loads give the latest value, and only the orders
 //! of accesses vary. Each test of a fault shows that the check sees what that fault does.
 //!
-//! Not modelled: several lock words, sets and services (`tests/stress.rs` has
-//! them), the IPv6 table (the same code), the hot path's counting into a slot it does not own (allowed
-//! to hit the next owner), and patience: the model's CPUs give up after [`spin::LOOKS`].
+//! Not modelled: several lock words, sets and services (`tests/stress.rs` has them), the IPv6 table (the same
+//! code), the hot path's counting into a slot it does not own (allowed to hit the next owner), answers from
+//! elsewhere, and patience: the model's CPUs give up after [`spin::LOOKS`].
 
 #![expect(
     dead_code,

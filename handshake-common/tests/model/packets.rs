@@ -6,8 +6,11 @@ use handshake_common::wire::{Class, Packet, TCP, UDP, flag};
 
 /// The responder of all flows.
 const SERVER: ([u32; 4], u16) = ([0x0a00_0001, 0, 0, 0], 443);
-/// The initiator's address of all flows, smaller than the responder's; the port is the flow's number.
+/// The initiator's address of all flows, smaller than the responder's; the port is [`FIRST_PORT`] and
+/// the flow's number.
 const CLIENT: [u32; 4] = [0x0a00_0000, 0, 0, 0];
+/// An ephemeral one: a datagram to it is no request, to which a datagram of another flow would be an answer.
+const FIRST_PORT: u16 = 0x8000;
 /// Room between the sequence numbers, and the times, of two flows.
 const SPAN: u32 = 1 << 12;
 
@@ -21,7 +24,7 @@ fn answer_isn(flow: u16) -> u32 {
 }
 
 fn packet(flow: u16, from_client: bool, class: Class, protocol: u8) -> Packet {
-    let client = (CLIENT, flow);
+    let client = (CLIENT, FIRST_PORT + flow);
     let (source, destination) = if from_client { (client, SERVER) } else { (SERVER, client) };
     Packet {
         source: source.0,
@@ -75,7 +78,7 @@ pub(crate) fn time(flow: u16) -> Now {
 /// owning the slot (the latest packet's time, packets, bytes) is left out.
 pub(crate) fn assert_whole(record: &Record) {
     assert!(record.key.low == CLIENT && record.key.high == SERVER.0, "torn: {record:?}");
-    let flow = u16::try_from(record.key.ports >> 16).expect("half a word");
+    let flow = u16::try_from(record.key.ports >> 16).expect("half a word") - FIRST_PORT;
     let opened = match record.detail {
         Detail::Tcp(tcp) => {
             let joined = matches!(record.state, State::Midstream | State::OrphanSynAck);

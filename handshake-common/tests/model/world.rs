@@ -126,7 +126,7 @@ impl World {
     pub(crate) fn claim(self, packet: Packet) -> Outcome {
         let cpus = [0, 1].map(|number| {
             let cpu = self.cpu(number);
-            spawn(move || assert!(engine::service_row(&cpu, &packet) < 2, "a service has two rows"))
+            spawn(move || assert!(engine::service_row(&cpu, &packet, 0) < 2, "a service has two rows"))
         });
         cpus.into_iter().for_each(join);
         self.outcome()
@@ -204,6 +204,9 @@ impl Platform for Cpu {
     fn stripe(&self, index: u32) -> Option<&Shared64> {
         assert!(index < STRIPES);
         self.shared.stripes.get(self.stripe)
+    }
+    fn client(&self, _index: u32) -> Option<&Shared64> {
+        None
     }
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         let half = SERVICES as usize / 2;

@@ -252,6 +252,7 @@ fn flow(view: &View<'_>, flow: &Flow) -> Value {
     object.insert("responder".to_owned(), end(flow.end(Side::Responder)));
     object.insert("verdict".to_owned(), json!(standing.name()));
     put_known(&mut object, "cause", flow.cause(standing).map(Cause::name));
+    put_known(&mut object, "unreachable_from", flow.unreachable_from().map(|from| from.to_string()));
     put_known(&mut object, "interface", view.interface(flow));
     match &flow.record.detail {
         Detail::Tcp(tcp) => tcp_flow(&mut object, flow, tcp, view.compat),

@@ -368,6 +368,7 @@ fn tcp_figures(flow: &Flow, tcp: &TcpRecord, compat: bool) -> Vec<String> {
     figures.extend(legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?)))));
     figures.extend(flow.completeness().filter(|_| compat).map(|bits| format!("completeness {bits}")));
     figures.extend(flow.flags().map(|flag| flag.name().to_owned()));
+    figures.extend(reporter(flow));
     figures
 }
 
@@ -377,7 +378,13 @@ fn udp_figures(flow: &Flow, udp: &UdpRecord) -> Vec<String> {
         format!("bytes {} → {} ←", group(udp.bytes[0]), group(udp.bytes[1])),
     ];
     figures.extend(flow.answer_ns().map(|ns| format!("answer {}", time(ns))));
+    figures.extend(reporter(flow));
     figures
+}
+
+/// Who says that it is unreachable.
+fn reporter(flow: &Flow) -> Option<String> {
+    flow.unreachable_from().map(|from| format!("ICMP error from {from}"))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Strangers and broken senders: what no end would take changes no verdict. The kernel's own counters are the
 //! truth.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
-use handshake_lab::frame::{BuiltSegment, flag, fragment, host_unreachable};
+use handshake_lab::frame::{BuiltSegment, flag, fragment, unreachable};
 use handshake_lab::raw::{RawClient, SynAck};
 use handshake_lab::tcp::{Listener, connect_until};
 use handshake_lab::{Family, Path, skip_unless_privileged};
@@ -152,14 +152,17 @@ fn a_reset_that_reached_no_end_aborts_nothing() -> Result<()> {
 /// A listener stays silent, and a stranger says that its host is unreachable: the host itself sees both.
 #[test]
 fn a_strangers_icmp_error_makes_no_attempt_unreachable() -> Result<()> {
+    const HOST_UNREACHABLE: u8 = 1;
     if skip_unless_privileged() {
         return Ok(());
     }
     let mut stage = Stage::new(|path| Listener::deaf(path, 0))?;
+    let IpAddr::V4(host) = stage.listener.address().ip() else { unreachable!("IPv4 was asked for") };
     for end in stage.ends.clone() {
         let syn = stage.frame(end, J, 0, flag::SYN)?;
         stage.client.send(&syn)?;
-        stage.client.send(&host_unreachable(Ipv4Addr::new(192, 0, 2, 1), &syn)?)?;
+        let router = Ipv4Addr::new(192, 0, 2, 1);
+        stage.client.send(&unreachable(router, host, HOST_UNREACHABLE, &syn)?)?;
     }
     let (report, accepted) = stage.end("tcp.signs.foreign_icmp")?;
     let opened = ["tcp.attempts", "tcp.unreachable", "tcp.signs.revised"].map(|path| figure(&report, path));

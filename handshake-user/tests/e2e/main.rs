@@ -22,6 +22,7 @@ mod sight;
 mod special;
 mod stage;
 mod terminal;
+mod udp;
 
 /// The command under test.
 const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");

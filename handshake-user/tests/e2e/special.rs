@@ -15,7 +15,7 @@ use crate::books::{Figures, balanced, change, figure, without};
 use crate::network::{Network, TIMEOUT, router, segment};
 
 /// Runs `act` under an agent with `arguments`, and waits until the figures that it changes are `expected`.
-fn play<T>(
+pub(crate) fn play<T>(
     network: &Network,
     arguments: &[&str],
     expected: &[(&str, i64)],

@@ -17,8 +17,8 @@ use crate::source::settings::{Settings, Sizes};
 
 /// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
 /// them: their reader writes back how far it has read.
-pub(super) const FROZEN: [&str; 8] =
-    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "COUNTERS", "LATENCY"];
+pub(super) const FROZEN: [&str; 9] =
+    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "CLIENTS", "COUNTERS", "LATENCY"];
 
 /// Size of an unused ring, bytes: rounded up to one page, the least possible.
 const LEAST_RING: u32 = 1;

@@ -220,11 +220,15 @@ fn each_field_of_a_flow_has_a_row() {
     if let Detail::Udp(udp) = &mut answered.detail {
         udp.answer_after = 10;
     }
+    let mut unreachable = udp_record("10.0.0.1:5000", "10.0.0.2:54", State::UdpUnreachable);
+    if let Detail::Udp(udp) = &mut unreachable.detail {
+        udp.answer_after = 0xcb00_7109;
+    }
     let open = record("10.0.0.1:40001", "10.0.0.2:443", State::SynReceived);
     let (_, snapshot) = full();
     let view = View::of(&snapshot).comparing(true);
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
-    assert_same(&all_paths(&[completed, answered, open].map(flow)), &fields("## A flow"));
+    assert_same(&all_paths(&[completed, answered, unreachable, open].map(flow)), &fields("## A flow"));
 }
 
 #[test]

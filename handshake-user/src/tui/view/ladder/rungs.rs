@@ -127,7 +127,7 @@ fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Op
         }
         Verdict::Refused => bad(RungDirection::FromResponder, format!("RST ack={}", next(j))),
         Verdict::Unreachable => {
-            bad(RungDirection::FromResponder, format!("ICMP unreachable, quotes seq={j}"))
+            bad(RungDirection::FromResponder, format!("{}, quotes seq={j}", icmp_error(attempt)))
         }
         Verdict::InitiatorAborted => bad(RungDirection::FromInitiator, format!("RST seq={}", next(j))),
         Verdict::ResponderAborted => bad(RungDirection::FromResponder, format!("RST seq={}", next(k))),
@@ -177,8 +177,8 @@ fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) ->
             });
         }
         UdpVerdict::Unreachable => {
-            let label = "ICMP port unreachable".to_owned();
-            rungs.push(Rung { tone: Tone::Bad, ..seen(RungDirection::FromResponder, None, label) });
+            let error = seen(RungDirection::FromResponder, None, icmp_error(attempt));
+            rungs.push(Rung { tone: Tone::Bad, ..error });
         }
         UdpVerdict::Multicast | UdpVerdict::Evicted | UdpVerdict::Untracked => {}
     }
@@ -187,6 +187,12 @@ fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) ->
         rungs.push(seen(RungDirection::FromResponder, None, format!("{} so far", total(1))));
     }
     rungs
+}
+
+/// The error, and who sent it where that is known: the responder, a router, or a firewall.
+fn icmp_error(flow: &Flow) -> String {
+    let from = flow.unreachable_from().map(|from| format!(" from {from}"));
+    format!("ICMP unreachable{}", from.unwrap_or_default())
 }
 
 /// The sequence number after the SYN, which occupies one (RFC 9293 §3.4).

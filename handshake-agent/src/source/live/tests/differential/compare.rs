@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use handshake_common::memory::Memory;
+use handshake_common::record::Detail;
 use handshake_common::wire::{Class, Packet};
 use zerocopy::IntoBytes;
 
 use super::difference::{FLOW4, FLOW6, different_slots, different_words, loads, without, words};
 use super::generate::{Generator, Random};
 use super::host::{Host, parsed};
-use super::kernel::{offer, stripes};
+use super::kernel::{clients, offer, stripes};
 use super::time::Time;
 use super::*;
 
@@ -35,13 +36,15 @@ pub(super) struct Comparison<'a> {
     syns: HashSet<(End, End, u8)>,
     /// The number of frames that were in fragments at XDP.
     split: u64,
+    /// The number of flows, at each look at all, that answer the request of another flow.
+    tied: usize,
 }
 
 impl<'a> Comparison<'a> {
     pub(super) fn new(scenario: &'a Scenario, seed: u64, live: &'a mut Live) -> Self {
         let host = Rc::new(Host::new(&scenario.settings));
         let time = Time::new(scenario.settings.test_clock, live.clocks);
-        Self { scenario, seed, live, host, time, refused: 0, syns: HashSet::new(), split: 0 }
+        Self { scenario, seed, live, host, time, refused: 0, syns: HashSet::new(), split: 0, tied: 0 }
     }
 
     /// Runs the scenario. Returns the counters that both sides end with. Panics at the first difference.
@@ -113,6 +116,9 @@ impl<'a> Comparison<'a> {
     fn check_coverage(&self) {
         let (refused, packets) = (self.refused, self.scenario.packets);
         assert!(refused * 10 < packets, "{}: the kernel refused {refused} of {packets}", self.scenario.name);
+        let name = self.scenario.name;
+        let ties = self.scenario.scope.elsewhere;
+        assert!(self.tied > 0 || !ties, "{name}: no UDP flow answered the request of another one");
         if self.split == 0 && self.scenario.hooks.contains(&Hook::Xdp) {
             skip("needs Linux 6.18 for test runs of frames in fragments");
         }
@@ -133,11 +139,13 @@ impl<'a> Comparison<'a> {
         if found.is_some() || !(at_end || number % LOOK_AT_ALL_EVERY < every) {
             return found;
         }
+        self.tied += tied(&self.host.tables.slots4) + tied(&self.host.tables.slots6);
         self.different_classes()
             .or_else(|| self.different_histograms(timed))
             .or_else(|| {
                 different_words("service word", words(&self.live.services), words(&self.host.tables.services))
             })
+            .or_else(|| different_words("client", &clients(self.live), &loads(&self.host.tables.clients)))
             .or_else(|| {
                 stripes(self.live).iter().any(|word| *word != 0).then(|| "a lock word is held".into())
             })
@@ -205,4 +213,10 @@ impl<'a> Comparison<'a> {
             self.time.now()
         )
     }
+}
+
+/// The number of flows in a table that answer the request of another flow.
+fn tied<S: Slot>(slots: &[S]) -> usize {
+    let records = slots.iter().filter_map(table::read);
+    records.filter(|record| matches!(&record.detail, Detail::Udp(udp) if udp.request_port != 0)).count()
 }

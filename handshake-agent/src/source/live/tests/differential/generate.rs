@@ -52,9 +52,10 @@ impl Random {
 /// The courses of conversations, one letter per packet: upper case from the initiator, lower case from the
 /// responder. S: a SYN, O: a SYN with data, Y: a SYN+ACK, A: an ACK, D: an ACK with data, F: a FIN, R: a RST,
 /// U: an ICMP error that quotes the side, X: random flags. Numbers of a second conversation on the same ends:
-/// Z: its SYN, W: the SYN+ACK that answers the other side's, C: its ACK. T: a RST without ACK, B: an ACK beyond
-/// the window, P: a SYN+ACK with data. Over UDP, every letter except U is a packet.
-const PLOTS: [&[u8]; 32] = [
+/// Z: its SYN, W: the SYN+ACK that answers the other side's, C: its ACK. T: a RST without ACK, B: an ACK
+/// beyond the window, P: a SYN+ACK with data. Over UDP, every letter except U is a packet, and E is between
+/// the initiator and another port of the responder, or a host that the initiator's query to a group reached.
+const PLOTS: [&[u8]; 35] = [
     b"SZyA",
     b"SZwC",
     b"SZwyA",
@@ -87,8 +88,13 @@ const PLOTS: [&[u8]; 32] = [
     b"SUyA",
     b"SSSSSS",
     b"SyyyyUu",
+    b"SeEe",
+    b"SeSe",
+    b"SeU",
 ];
-const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXxZzWwCcTtBbPp";
+const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXxZzWwCcTtBbPpEe";
+/// A group, a broadcast address, and one that only the frame tells.
+const GROUPS: [u32; 3] = [0xe000_00fb, u32::MAX, 0x0a00_00ff];
 
 /// A conversation of the generator.
 #[derive(Clone, Copy)]
@@ -109,6 +115,8 @@ pub(super) struct Scope {
     pub(super) flows: usize,
     /// Whether servers listen on any port: this makes more services than the table has rows.
     pub(super) any_port: bool,
+    /// Whether UDP is answered from elsewhere too.
+    pub(super) elsewhere: bool,
 }
 
 /// An endless stream of frames.
@@ -136,7 +144,7 @@ impl Generator {
         }
         let strays = ended || self.random.one_in(5);
         let letter = if strays { self.random.pick(LETTERS) } else { flow.plot[flow.next] };
-        let mut built = packet(&mut self.random, &flow, letter);
+        let mut built = packet(&mut self.random, self.scope, &flow, letter);
         if !flow.udp && !self.random.one_in(4) {
             built = built.with_tcp_checksum();
         }
@@ -166,7 +174,7 @@ fn flow(random: &mut Random, scope: Scope) -> Flow {
         0 => [server, client],
         1 => [client, (client.0, server.1)],
         2 if random.one_in(4) => [client, client],
-        3 => [client, (random.pick(&[0xe000_00fb, u32::MAX, 0x0a00_00ff]), 5353)],
+        3 => [client, (random.pick(&GROUPS), random.pick(&[5353, 1900]))],
         _ => [client, server],
     };
     // Sequence numbers that cross 2³² within the handshake, and 0, which is a valid one.
@@ -182,9 +190,13 @@ fn flow(random: &mut Random, scope: Scope) -> Flow {
 }
 
 /// Builds the packet of a flow that a letter stands for.
-fn packet(random: &mut Random, flow: &Flow, letter: u8) -> FrameBuilder {
+fn packet(random: &mut Random, scope: Scope, flow: &Flow, letter: u8) -> FrameBuilder {
     let side = usize::from(letter.is_ascii_lowercase());
-    let (from, to) = (flow.ends[side], flow.ends[1 - side]);
+    let mut ends = flow.ends;
+    if scope.elsewhere && flow.udp && letter.eq_ignore_ascii_case(&b'E') {
+        ends[1] = elsewhere(random, ends[1]);
+    }
+    let (from, to) = (ends[side], ends[1 - side]);
     let link = link(random);
     if letter.eq_ignore_ascii_case(&b'U') {
         return unreachable(random, link, flow, side);
@@ -197,6 +209,12 @@ fn packet(random: &mut Random, flow: &Flow, letter: u8) -> FrameBuilder {
         1 if random.one_in(8) => whole.padding(&[0xaa; 7]),
         _ => whole,
     }
+}
+
+/// Where else a request to this end is answered from.
+fn elsewhere(random: &mut Random, (address, port): (u32, u16)) -> (u32, u16) {
+    let other = port ^ 0x4000;
+    if GROUPS.contains(&address) { (0x0a00_0100, random.pick(&[port, other])) } else { (address, other) }
 }
 
 fn link(random: &mut Random) -> FrameBuilder {

@@ -69,6 +69,7 @@ pub(super) fn configure(live: &mut Live, settings: &Settings) {
     clear::<Set<[u64; 8]>>(live, "FLOWS4");
     clear::<Set<[u64; 16]>>(live, "FLOWS6");
     clear::<[u64; size_of::<Service>() / 8]>(live, "SERVICES");
+    clear::<u64>(live, "CLIENTS");
     clear_per_cpu::<CpuCounts>(live, "COUNTERS");
     clear_per_cpu::<[u64; BUCKETS]>(live, "LATENCY");
     live.clocks = settings.clocks(HZ);
@@ -97,7 +98,16 @@ fn clear_per_cpu<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, nam
 
 /// Reads the lock words.
 pub(in crate::source::live::tests) fn stripes(live: &Live) -> Vec<u64> {
-    let map = live.bpf.map("STRIPES").expect("the map is there");
+    array_of_words(live, "STRIPES")
+}
+
+/// Reads the clients' words.
+pub(super) fn clients(live: &Live) -> Vec<u64> {
+    array_of_words(live, "CLIENTS")
+}
+
+fn array_of_words(live: &Live, name: &str) -> Vec<u64> {
+    let map = live.bpf.map(name).expect("the map is there");
     let array: Array<_, u64> = map.try_into().expect("an array of words");
     array.iter().map(|word| word.expect("it is there")).collect()
 }
