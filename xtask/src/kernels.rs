@@ -203,7 +203,7 @@ fn judge_hook(hook: &str, said: &str) -> Result<()> {
     let counts = ["attempts", "completed", "refused"].map(|name| tcp[name].as_u64());
     let expected = [CONNECTIONS + 1, CONNECTIONS, 1].map(Some);
     ensure!(counts == expected, "attempts, completed, refused: {counts:?} instead of {expected:?}");
-    ensure!(report["exact"] == true, "the report is lossy");
+    ensure!(report["exact"] == true, "the report is inexact");
     if !said.contains("exit 0\n") {
         bail!("handshake did not end with 0");
     }

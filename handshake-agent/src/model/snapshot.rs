@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use handshake_common::abi::{Counter, CounterBlock, Histogram, Service};
 use handshake_common::record::{Clocks, Now};
-use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Sign, Verdict};
 
 use crate::error::Error;
 use crate::model::books::word;
@@ -14,8 +14,8 @@ pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
 pub use crate::model::context::{Beginning, CaptureOrigin, InterfaceHooks, Origin, RunContext};
 pub use crate::model::latency::{Latency, Quantiles};
 use crate::model::latency::{difference, latencies};
-use crate::model::loss;
 pub use crate::model::loss::Loss;
+use crate::model::loss::{self, LossFigures};
 pub use crate::model::packets::Packets;
 pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceFigures};
 use crate::model::service::{rank, ranked};
@@ -156,42 +156,39 @@ impl Snapshot {
         Self { services: ranked(tcp, udp, top), ..self.clone() }
     }
 
-    /// Whether nothing was lost, so that every verdict is the wire's.
+    /// Whether nothing was lost, so that every verdict is the wire's. Once false, it stays so.
     pub fn is_exact(&self) -> bool {
-        self.losses().iter().all(|loss| loss.count == 0)
+        self.losses().is_empty()
     }
 
-    /// What can make a report of this origin inexact, whether it occurred or not: the one list that all
-    /// outputs derive from.
+    /// What made the report inexact, the most important first.
     pub fn losses(&self) -> Vec<Loss> {
-        let (tcp, udp) = (Verdict::Evicted, UdpVerdict::Evicted);
-        let mut all = vec![
-            Loss::new("tcp.untracked", self.tcp.verdict(Verdict::Untracked), Verdict::Untracked.sentence()),
-            Loss::new(
-                "udp.untracked",
-                self.udp.books.verdict(UdpVerdict::Untracked),
-                UdpVerdict::Untracked.sentence(),
-            ),
-            Loss::new("contended", self.contended, loss::CONTENDED),
-            Loss::new("evicted", self.tcp.verdict(tcp), tcp.sentence()),
-            Loss::new("udp.evicted", self.udp.books.verdict(udp), udp.sentence()),
-            Loss::new("lost_events", self.lost_events, loss::LOST_EVENTS),
-            Loss::new("lost_before_hook", self.lost_before_hook, loss::LOST_BEFORE_HOOK),
-            Loss::new("unreadable_counters", self.unreadable_counters, loss::UNREADABLE_COUNTERS),
-            Loss::new("missed_snapshot", self.missed_snapshots, loss::MISSED_SNAPSHOT),
-            Loss::new("split_headers", self.packets.split_headers.unwrap_or(0), loss::SPLIT_HEADERS),
-        ];
-        match &self.context.origin {
-            Origin::Capture(capture) => all.extend(loss::of_capture(capture)),
-            Origin::Live { .. } => {
-                all.extend(loss::of_sight(&self.sight));
-                for loss in &mut all {
-                    let known = self.found_ns.iter().find(|(reason, _)| *reason == loss.reason);
-                    loss.found_ns = loss.found_ns.or(known.map(|(_, times)| *times));
-                }
-            }
-        }
-        all
+        let occurred = |loss: &Loss| loss.count != 0;
+        self.possible_losses().into_iter().filter(occurred).collect()
+    }
+
+    /// What can make a report of this origin inexact, whether it occurred or not, the most important first.
+    pub fn possible_losses(&self) -> Vec<Loss> {
+        let figures = LossFigures {
+            origin: &self.context.origin,
+            tcp: &self.tcp,
+            udp: &self.udp,
+            sight: &self.sight,
+            contended: self.contended,
+            lost_events: self.lost_events,
+            lost_before_hook: self.lost_before_hook,
+            unreadable_counters: self.unreadable_counters,
+            missed_snapshots: self.missed_snapshots,
+            split_headers: self.packets.split_headers.unwrap_or(0),
+        };
+        loss::of(&figures, |reason| {
+            self.found_ns.iter().find(|(known, _)| *known == reason).map(|(_, times)| *times)
+        })
+    }
+
+    /// Since when the report is inexact, on the records' clock; `None` where it is exact.
+    pub fn inexact_since_ns(&self) -> Option<u64> {
+        self.losses().iter().filter_map(|loss| loss.found_ns).map(|(first, _)| first).min()
     }
 
     /// When each reason was first and last found, as far as only snapshots tell.
@@ -204,7 +201,7 @@ impl Snapshot {
             let last = found.filter(|_| loss.count <= count).map_or(self.now.ns, |(_, last)| last);
             (loss.reason, (first, last))
         };
-        self.losses().into_iter().filter(|loss| loss.count != 0).map(times).collect()
+        self.losses().into_iter().map(times).collect()
     }
 
     /// The length of the run, ns.
@@ -287,10 +284,15 @@ impl<'a> Interval<'a> {
 
     /// Whether nothing was lost in the interval.
     pub fn is_exact(&self) -> bool {
+        self.losses().is_empty()
+    }
+
+    /// What was lost in the interval, with the counts of the run.
+    pub fn losses(&self) -> Vec<Loss> {
         let before = self.before.losses();
         let had =
             |loss: &Loss| before.iter().find(|had| had.reason == loss.reason).map_or(0, |had| had.count);
-        self.now.losses().iter().all(|loss| loss.count <= had(loss))
+        self.now.losses().into_iter().filter(|loss| loss.count > had(loss)).collect()
     }
 
     /// The length of the interval, ns.

@@ -79,7 +79,7 @@ impl FigureComparison {
             table.kernel(&seen.account, &seen.truth, report)?;
             table.cookies(scenario, &seen.account, report)?;
         } else {
-            table.lossy(&seen.truth, &seen.account, report)?;
+            table.inexact(&seen.truth, &seen.account, report)?;
         }
         table.packets(seen)?;
         table.flood(scenario, seen);
@@ -294,7 +294,7 @@ impl FigureComparison {
 
     /// If data was lost, the verdicts do not match the wire. Two statements still hold: every SYN is counted
     /// somewhere, and no completed attempt was evicted.
-    fn lossy(&mut self, truth: &Truth, account: &KernelAccount, report: &Value) -> Result<()> {
+    fn inexact(&mut self, truth: &Truth, account: &KernelAccount, report: &Value) -> Result<()> {
         self.syns_are_counted(report)?;
         let contended = figure(report, "contended")?;
         let completed = truth.of(KnownOutcome::Completed);

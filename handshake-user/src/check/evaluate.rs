@@ -24,8 +24,8 @@ pub(crate) struct JudgedWindow {
 /// Why a figure or a judgement is unavailable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Data was lost: the report is not exact.
-    Lossy,
+    /// The report is not exact.
+    Inexact,
     /// A share whose divisor, named here, is 0.
     OverNothing(String),
     /// A percentile, named here, without a sample.
@@ -45,7 +45,7 @@ pub(crate) enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lossy => f.write_str("data was lost, the report is LOSSY"),
+            Self::Inexact => f.write_str("data was lost, the report is INEXACT"),
             Self::OverNothing(divisor) => write!(f, "{divisor} is 0: {NOTHING_RAN}"),
             Self::NoSample(figure) => write!(f, "{figure} has no sample: {NOTHING_RAN}"),
             Self::Folded(figure) => {
@@ -106,7 +106,7 @@ impl JudgedWindow {
         let (measured, limit) = (self.value(&expectation.left), self.value(&expectation.right));
         let judgement = match (&measured, &limit) {
             (Err(reason), _) | (Ok(_), Err(reason)) => Judgement::Inconclusive(reason.clone()),
-            (Ok(_), Ok(_)) if !self.settled.is_exact() => Judgement::Inconclusive(Reason::Lossy),
+            (Ok(_), Ok(_)) if !self.settled.is_exact() => Judgement::Inconclusive(Reason::Inexact),
             (Ok(measured), Ok(limit)) if expectation.comparison.holds(measured.cmp(limit)) => Judgement::Met,
             (Ok(_), Ok(_)) => Judgement::Failed,
         };
@@ -315,7 +315,7 @@ mod tests {
     fn lost_data_makes_everything_inconclusive_but_keeps_the_value() {
         let window = load(|fake| fake.count(Counter::Untracked, 1));
         for text in ["completed >= 1000", "completed >= 2000"] {
-            let expected = (Judgement::Inconclusive(Reason::Lossy), Some(Fraction::from(1_204_u64)));
+            let expected = (Judgement::Inconclusive(Reason::Inexact), Some(Fraction::from(1_204_u64)));
             assert_eq!(judgement(&window, text), expected);
         }
     }

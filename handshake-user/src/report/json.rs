@@ -107,8 +107,7 @@ fn source(snapshot: &Snapshot) -> Value {
 
 /// The reasons that make the report inexact; an empty array where there is none.
 fn inexact(snapshot: &Snapshot) -> Value {
-    let occurred = snapshot.losses().into_iter().filter(|loss| loss.count != 0);
-    occurred.map(|loss| reason(snapshot, loss)).collect()
+    snapshot.losses().into_iter().map(|loss| reason(snapshot, loss)).collect()
 }
 
 fn reason(snapshot: &Snapshot, loss: Loss) -> Value {

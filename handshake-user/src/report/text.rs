@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! handshake · eth0 · ingress tcx, egress tcx · port 443 · 12:03:41 · 20 s · EXACT
+//! inexact   what was lost, and where to look
 //! 443/tcp   do clients connect?
 //! time      how long do they wait?
 //! cause     what is wrong, and where to look
@@ -16,6 +17,7 @@
 
 pub(crate) mod cause;
 mod check;
+pub(crate) mod exact;
 mod layout;
 
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ use handshake_common::wire::Class;
 use crate::time::clock;
 
 pub(crate) use self::check::{draw_check, draw_expectations};
+use self::exact::Exactness;
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
 use crate::number::{group, percent, rate, short, span, time, whole_percent};
@@ -45,7 +48,8 @@ const DOT: &str = " · ";
 /// the run.
 pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
     let mut out = String::new();
-    line(&mut out, style, "", &header(snapshot), DOT);
+    line(&mut out, style, "", &header(snapshot, interval, style), DOT);
+    lost(&mut out, snapshot, interval, style);
     line(&mut out, style, &subject(&snapshot.context.filter), &outcome(snapshot, interval), WIDE);
     draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
     causes(&mut out, snapshot, interval, style);
@@ -89,7 +93,7 @@ fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], betw
 }
 
 /// The header: interfaces and hooks or the capture, the filter, the time, and whether the figures are exact.
-fn header(snapshot: &Snapshot) -> Vec<Piece> {
+fn header(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> Vec<Piece> {
     let mut pieces = vec![Piece::new("handshake", TextTone::Strong)];
     match &snapshot.context.origin {
         Origin::Capture(capture) => pieces.push(Piece::plain(capture.path.clone())),
@@ -100,7 +104,9 @@ fn header(snapshot: &Snapshot) -> Vec<Piece> {
     pieces.extend(filter.nets.iter().map(|net| Piece::plain(format!("net {net}"))));
     pieces.push(Piece::plain(clock(snapshot.taken_at_ns)));
     pieces.push(Piece::plain(span(snapshot.elapsed_ns())));
-    pieces.push(exactness(snapshot));
+    let exactness = Exactness::of(snapshot, interval);
+    let tone = if exactness.is_exact() { TextTone::Good } else { TextTone::Bad };
+    pieces.push(Piece::new(exactness.words(style.room(DOT)), tone));
     pieces
 }
 
@@ -130,17 +136,15 @@ fn hooks(interface: &InterfaceHooks) -> String {
     parts.join(", ")
 }
 
-fn exactness(snapshot: &Snapshot) -> Piece {
-    let lost: Vec<String> = snapshot
-        .losses()
-        .iter()
-        .filter(|loss| loss.count != 0)
-        .map(|loss| format!("{} {}", loss.reason, group(loss.count)))
-        .collect();
-    if lost.is_empty() {
-        Piece::new("EXACT", TextTone::Good)
-    } else {
-        Piece::new(format!("LOSSY: {}", lost.join(", ")), TextTone::Bad)
+/// The lines of what was lost in the interval, or in the run without one.
+fn lost(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) {
+    let lost = interval.map_or_else(|| snapshot.losses(), Interval::losses);
+    let mut label = "inexact";
+    for loss in lost {
+        let mut pieces = vec![Piece::new(format!("{} {}:", loss.reason, group(loss.count)), TextTone::Bad)];
+        pieces.extend(words(&loss.sentence));
+        line(out, style, label, &pieces, " ");
+        label = " ";
     }
 }
 

@@ -21,6 +21,7 @@ use super::recent::Recent;
 use super::service::ServiceLine;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
+use crate::report::text::exact::Exactness;
 use handshake_agent::model::flow::{Flow, FlowId};
 
 /// Intervals in the window of the headline, the times and the services' rates: enough to be steady, and few
@@ -44,6 +45,8 @@ pub(crate) struct Scene {
     pub(crate) window_ns: u64,
     /// Length of the last interval, ns; 0 at the first snapshot.
     pub(crate) interval_ns: u64,
+    /// Whether the figures are exact, and were so in the last interval.
+    pub(crate) exactness: Exactness,
     /// Whether connections are being established.
     pub(crate) headline: Headline,
     /// The problems, the most frequent first.
@@ -192,6 +195,7 @@ impl SceneBuilder {
         let scene = Scene {
             window_ns: rounded(window.elapsed_ns()),
             interval_ns: self.interval_ns(&snapshot),
+            exactness: Exactness::of(&snapshot, self.last_interval(&snapshot).as_ref()),
             headline: headline(&window),
             problems: problems(&snapshot, recently),
             quiet: quiet(&snapshot),
@@ -220,6 +224,11 @@ impl SceneBuilder {
     fn interval_ns(&self, snapshot: &Snapshot) -> u64 {
         let before = self.window.back().map_or(snapshot.now.ns, |before| before.now.ns);
         rounded(snapshot.now.ns.saturating_sub(before))
+    }
+
+    /// The interval that ends with this snapshot.
+    fn last_interval<'a>(&'a self, snapshot: &'a Snapshot) -> Option<Interval<'a>> {
+        Some(Interval::between(self.window.back()?, snapshot))
     }
 
     /// Updates the history and the surge detector by the interval that ends with this snapshot.

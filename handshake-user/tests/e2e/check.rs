@@ -276,7 +276,7 @@ fn lost_data_is_inconclusive() -> Result<()> {
     tcp::syn_without_ack(&path, listener.address(), SYNS)?;
     let outcome = check.finish()?;
     let parts = [
-        "LOSSY: evicted",
+        "INEXACT since ",
         "INCONCLUSIVE packets.syn == 200: 200, but data was lost",
         "INCONCLUSIVE completed > 10000: 0, but data was lost",
         "failed with status 1",

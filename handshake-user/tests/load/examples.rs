@@ -43,7 +43,8 @@ fn run(command: &mut Command) -> Result<Output> {
 /// Like [`run`], but runs again if the first run was contended: a record can stay locked for too long when
 /// the host of a virtual machine takes a CPU away.
 fn run_uncontended(mut command: impl FnMut() -> Command) -> Result<Output> {
-    let is_contended = |output: &Output| String::from_utf8_lossy(&output.stderr).contains("LOSSY: contended");
+    let is_contended =
+        |output: &Output| String::from_utf8_lossy(&output.stderr).contains("contended segment");
     let first = run(&mut command())?;
     if is_contended(&first) { run(&mut command()) } else { Ok(first) }
 }

@@ -86,7 +86,7 @@ pub(super) fn compare(report: &Value) -> Result<bool> {
         println!("  {name:<25} {expected:>8} {reported:>8}  {remark}");
     }
     let exact = report["exact"] == true;
-    println!("  the report is {}", if exact { "exact: nothing was lost" } else { "LOSSY" });
+    println!("  the report is {}", if exact { "exact: nothing was lost" } else { "INEXACT: data was lost" });
     Ok(exact && figures.iter().all(|(_, expected, reported)| expected == reported))
 }
 

@@ -13,7 +13,9 @@ use crate::source::scan::ByCause;
 
 use super::{CaptureOrigin, FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
 use crate::fake::{BEGINNING, Fake, SECOND, tcp, udp_record};
+use crate::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use crate::model::metric::METRICS;
+use crate::source::sight::Sight;
 
 #[test]
 fn open_attempts_divide_by_age() {
@@ -109,22 +111,36 @@ fn udp_waits_for_t1_before_it_is_unanswered() {
 
 #[test]
 fn each_loss_alone_makes_a_report_inexact() {
-    assert!(take(&mut Fake::new(), None).is_exact());
-    let losses = [Counter::Contended, Counter::Evicted, Counter::UdpEvicted, Counter::LostEvents];
-    for counter in losses {
-        let mut fake = Fake::new();
-        fake.count(counter, 1);
-        assert!(!take(&mut fake, None).is_exact(), "{counter:?}");
+    type Change = fn(&mut Fake);
+    let look = |state| InterfaceLook { name: "e".to_owned(), state, hooks: Vec::new() };
+    let gone =
+        HookLook { direction: Direction::Egress, hook: Hook::Tcx, state: HookState::Gone, again: None };
+    let mut lost = Sight::default();
+    lost.note(vec![InterfaceLook { hooks: vec![gone], ..look(LinkState::Up) }], 1);
+    let mut down = Sight::default();
+    down.note(vec![look(LinkState::Down)], 1);
+    let changes: [(Change, &str); 10] = [
+        (|fake| fake.count(Counter::Untracked, 1), "tcp.untracked"),
+        (|fake| fake.count(Counter::Evicted, 1), "evicted"),
+        (|fake| fake.count(Counter::Contended, 1), "contended"),
+        (|fake| fake.count(Counter::SplitHeaders, 1), "split_headers"),
+        (|fake| fake.count(Counter::UdpUntracked, 1), "udp.untracked"),
+        (|fake| fake.count(Counter::UdpEvicted, 1), "udp.evicted"),
+        (|fake| fake.count(Counter::LostEvents, 1), "lost_events"),
+        (|fake| fake.reading.lost_before_hook = 1, "lost_before_hook"),
+        (|fake| fake.reading.unreadable_counters = 1, "unreadable_counters"),
+        (|fake| fake.reading.missed_snapshots = 1, "missed_snapshot"),
+    ];
+    let mut fakes: Vec<(Fake, &str)> = changes.map(|(change, reason)| (with(change), reason)).into();
+    fakes.push((with(|fake| fake.reading.sight = lost), "hook_lost"));
+    fakes.push((with(|fake| fake.reading.sight = down), "interface_down"));
+    for (mut fake, reason) in fakes {
+        let snapshot = Snapshot::take(&mut fake, &live(), None).expect("a fake never fails");
+        let occurred = snapshot.losses();
+        assert_eq!((occurred.len(), occurred[0].reason, occurred[0].count), (1, reason, 1));
+        assert!(!snapshot.is_exact() && snapshot.inexact_since_ns().is_some(), "{reason}");
     }
-    let mut fake = Fake::new();
-    fake.reading.lost_before_hook = 1;
-    assert!(!take(&mut fake, None).is_exact());
-    let mut fake = Fake::new();
-    fake.reading.unreadable_counters = 1;
-    assert!(!take(&mut fake, None).is_exact());
-    let mut fake = Fake::new();
-    fake.reading.missed_snapshots = 1;
-    assert!(!take(&mut fake, None).is_exact());
+    assert!(take(&mut Fake::new(), None).is_exact());
 
     type Lack = fn(&mut CaptureOrigin);
     let lacks: [(Lack, &str, u64); 5] = [
@@ -136,7 +152,7 @@ fn each_loss_alone_makes_a_report_inexact() {
     ];
     for (lack, reason, count) in lacks {
         let snapshot = of_capture(lack);
-        let occurred: Vec<_> = snapshot.losses().into_iter().filter(|loss| loss.count != 0).collect();
+        let occurred = snapshot.losses();
         assert_eq!((occurred.len(), occurred[0].reason, occurred[0].count), (1, reason, count));
         assert!(!snapshot.is_exact(), "{reason}");
     }
@@ -150,10 +166,8 @@ fn each_loss_alone_makes_a_report_inexact() {
 /// A report that was inexact once stays so, its later intervals do not.
 #[test]
 fn a_loss_has_its_first_and_last_time_and_its_interval() {
-    let mut fake = Fake::new();
-    let origin = Origin::Live { interfaces: Vec::new() };
+    let (mut fake, live) = (Fake::new(), live());
     let began = fake.reading.now.ns;
-    let live = Arc::new(RunContext { origin, ..RunContext::clone(&context(10)) });
     let mut last = Snapshot::take(&mut fake, &live, None).expect("a fake never fails");
     for (lost, exact, times) in [
         (0, true, None),
@@ -166,12 +180,41 @@ fn a_loss_has_its_first_and_last_time_and_its_interval() {
         fake.reading.lost_before_hook += lost;
         let now = Snapshot::take(&mut fake, &live, Some(&last)).expect("a fake never fails");
         assert_eq!(Interval::between(&last, &now).is_exact(), exact);
-        let loss = now.losses().into_iter().find(|loss| loss.reason == "lost_before_hook").expect("a row");
+        let loss =
+            now.possible_losses().into_iter().find(|loss| loss.reason == "lost_before_hook").expect("a row");
         let second = |second: u64| began + second * SECOND;
         assert_eq!(loss.found_ns, times.map(|(first, last)| (second(first), second(last))));
         assert_eq!(now.is_exact(), times.is_none());
+        assert_eq!(now.inexact_since_ns(), times.map(|(first, _)| second(first)));
         last = now;
     }
+}
+
+/// The reasons stand by importance, and in words with their counts.
+#[test]
+fn losses_are_told_in_a_few_words() {
+    let mut fake = with(|fake| fake.count(Counter::SplitHeaders, 3));
+    fake.count(Counter::Untracked, 1);
+    fake.reading.lost_before_hook = 2_000;
+    let snapshot = Snapshot::take(&mut fake, &live(), None).expect("a fake never fails");
+    let words: Vec<String> = snapshot.losses().iter().map(|loss| loss.words(|n| n.to_string())).collect();
+    assert_eq!(words, ["2000 lost before the hook", "1 untracked attempt", "3 tiny fragments"]);
+    for loss in snapshot.possible_losses() {
+        let words = loss.words(|_| String::new());
+        assert!(!words.contains('#') && !words.is_empty(), "{}: {words}", loss.reason);
+    }
+}
+
+fn with(change: impl FnOnce(&mut Fake)) -> Fake {
+    let mut fake = Fake::new();
+    change(&mut fake);
+    fake
+}
+
+/// The context of a run on no interface.
+fn live() -> Arc<RunContext> {
+    let origin = Origin::Live { interfaces: Vec::new() };
+    Arc::new(RunContext { origin, ..RunContext::clone(&context(10)) })
 }
 
 /// The snapshot of a capture without packets.

@@ -61,6 +61,11 @@ impl Style {
         Self { width: usize::MAX, ..self }
     }
 
+    /// The columns for a piece that begins a line, after such a separator.
+    pub(super) fn room(self, between: &str) -> usize {
+        self.width.saturating_sub(LABEL + between.trim_start().width())
+    }
+
     /// A style of a fixed width without colour.
     #[cfg(test)]
     pub(crate) const fn plain(width: usize) -> Self {

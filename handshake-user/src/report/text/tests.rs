@@ -128,6 +128,32 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
     );
 }
 
+/// Once inexact, a run stays so. What was lost has its sentence in the interval that lost it, and at the end.
+#[test]
+fn each_interval_says_whether_it_was_exact() {
+    let (context, mut fake) = (TestContext::live(""), Fake::new());
+    let mut last = context.take(&mut fake, None);
+    for (lost, said) in [
+        (0, "· EXACT"),
+        (3, "· INEXACT since 12:03:43 (3 tiny fragments); last interval inexact"),
+        (0, "· INEXACT since 12:03:43 (3 tiny fragments); last interval exact"),
+        (1, "· INEXACT since 12:03:43 (4 tiny fragments); last interval inexact"),
+    ] {
+        fake.later(SECOND);
+        fake.count(Counter::SplitHeaders, lost);
+        let now = context.take(&mut fake, Some(&last));
+        let shown = draw(&now, Some(&Interval::between(&last, &now)), Style::plain(200));
+        assert!(shown.lines().next().is_some_and(|line| line.ends_with(said)), "{shown}");
+        assert_eq!(shown.contains("\ninexact   split_headers "), lost != 0, "{shown}");
+        last = now;
+    }
+    let whole = draw(&last, None, Style::plain(200));
+    assert!(
+        whole.contains("· INEXACT since 12:03:43 (4 tiny fragments)\ninexact   split_headers 4: first"),
+        "{whole}"
+    );
+}
+
 /// A hook that sees one direction alone, or frames that it cannot read, shows.
 #[test]
 fn what_is_in_no_attempt_is_shown() {

@@ -13,6 +13,10 @@ use crate::tui::screen::Screen;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
+/// The pieces at the left of the header that what makes the figures inexact leaves room for: the program's name
+/// and those of the interfaces.
+const NAMED: usize = 2;
+
 /// The header: interfaces, filter and hooks; the time, the elapsed time, and whether the figures are exact.
 pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let pen = Pen(ui.theme);
@@ -29,9 +33,16 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     for piece in [names].into_iter().chain(ports).chain(nets).chain(hooks) {
         start.push(pen.span(format!(" · {piece}"), Tone::Plain));
     }
-    let (word, tone) = if snapshot.is_exact() { ("EXACT", Tone::Good) } else { ("LOSSY", Tone::Bad) };
     let times = format!("{} · {} · ", clock(snapshot.taken_at_ns), span(snapshot.elapsed_ns()));
-    apart(start, vec![pen.span(times, Tone::Plain), pen.span(word, tone)], width)
+    let kept: usize = start.iter().take(NAMED).map(Span::width).sum();
+    let words = scene.exactness.words(width.saturating_sub(kept + 1 + times.width()));
+    let end = vec![pen.span(times, Tone::Plain), pen.span(words, exactness_tone(scene))];
+    apart(start, end, width)
+}
+
+/// The tone of the words that say whether the figures are exact.
+pub(super) const fn exactness_tone(scene: &Scene) -> Tone {
+    if scene.exactness.is_exact() { Tone::Good } else { Tone::Bad }
 }
 
 /// The names of the interfaces, and their hooks without repetitions.

@@ -7,8 +7,9 @@ use handshake_common::wire::Class;
 use ratatui::text::Line;
 
 use super::chrome;
-use super::layout::{Pen, left, right};
+use super::layout::{Pen, left, right, sentence};
 use crate::number::{group, percent, short, span};
+use crate::time::clock;
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
@@ -17,6 +18,8 @@ use crate::tui::theme::Tone;
 const COUNT: usize = 16;
 /// Columns of a name.
 const NAME: usize = 20;
+/// Columns of a sentence: what the narrowest terminal has room for.
+const WRAP: usize = 58;
 /// Columns of the bar that shows how full the tables are.
 const BAR: usize = 24;
 /// The command that makes the kernel time BPF programs.
@@ -42,18 +45,31 @@ pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
     lines
 }
 
-/// The losses, any of which makes the report inexact.
+/// The losses, any of which makes the report inexact, and of those that occurred: when, what, and where to
+/// look.
 fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     let snapshot = &scene.snapshot;
-    let (word, tone) = if snapshot.is_exact() {
-        ("EXACT: nothing was lost; every verdict is that of the wire", Tone::Good)
+    let tone = chrome::exactness_tone(scene);
+    let mut lines = if scene.exactness.is_exact() {
+        vec![pen.line([(" EXACT: nothing was lost; every verdict is that of the wire".to_owned(), tone)])]
     } else {
-        ("LOSSY: the books balance, but some verdicts may differ from the wire", Tone::Bad)
+        let meaning = " The books balance, but some verdicts may differ from the wire.";
+        vec![
+            pen.line([(format!(" {}", scene.exactness.words(WRAP)), tone)]),
+            pen.line([(meaning.to_owned(), Tone::Plain)]),
+        ]
     };
-    let mut lines = vec![pen.line([(format!(" {word}"), tone)])];
-    let cells: Vec<(String, u64)> =
-        snapshot.losses().into_iter().map(|loss| (loss.reason.to_owned(), loss.count)).collect();
+    let all = snapshot.possible_losses().into_iter();
+    let cells: Vec<(String, u64)> = all.map(|loss| (loss.reason.to_owned(), loss.count)).collect();
     lines.extend(grid(pen, &cells, true));
+    for loss in snapshot.losses() {
+        let times = loss.found_ns.map(|(first, last)| [first, last].map(|ns| clock(snapshot.wall_of(ns))));
+        let times = times.map(|[first, last]| format!("{first} to {last}")).unwrap_or_default();
+        let name = format!(" {}", left(loss.reason, NAME));
+        lines.push(pen.line([(name, Tone::Bad), (times, Tone::Plain)]));
+        let text = sentence(&loss.sentence, WRAP - 2).into_iter();
+        lines.extend(text.map(|text| pen.line([(format!("   {text}"), Tone::Plain)])));
+    }
     lines
 }
 

@@ -189,14 +189,12 @@ fn others(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// The losses that make the figures inexact; empty without any.
+/// What makes the figures inexact; empty where they are exact.
 fn lost(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
-    let lost = scene.snapshot.losses().into_iter().filter(|loss| loss.count != 0);
-    let shown: Vec<String> = lost.map(|loss| format!("{} {}", loss.reason, group(loss.count))).collect();
-    if shown.is_empty() {
+    if scene.exactness.is_exact() {
         return Vec::new();
     }
-    let lines = labelled(pen, "lossy", &shown.join(" · "), width);
+    let lines = labelled(pen, "inexact", &scene.exactness.reasons().join(" · "), width);
     lines.into_iter().map(|line| line.patch_style(pen.0.style(Tone::Bad))).collect()
 }
 

@@ -66,7 +66,7 @@ fn typical_traffic() {
 
 #[test]
 fn something_was_lost() {
-    snapshots("lossy", &lossy());
+    snapshots("inexact", &inexact());
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn ladders() {
 #[test]
 fn the_ascii_theme_draws_only_ascii() {
     let ladders = conversations().into_iter().map(|(_, attempt)| Some(attempt));
-    let scenes = [typical(), flood(), lossy()];
+    let scenes = [typical(), flood(), inexact()];
     for opened in ladders.chain([None]) {
         for scene in &scenes {
             for screen in Screen::ALL {
@@ -356,7 +356,7 @@ fn udp(fake: &mut Fake, count: i64) {
 }
 
 /// More flows than the table holds, and lost events.
-fn lossy() -> Scene {
+fn inexact() -> Scene {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
     SceneFixture::new(fake).run(4, |fake, _| {
