@@ -235,7 +235,7 @@ impl Attaching<'_> {
                 Ok(on) => return Ok(self.took(*step, direction, on)),
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Refused(refusal)) if is_by_ingress_qdisc(&refusal) || is_only(direction) => {
-                    return Err(named_refusal(info, step.hook, &refusal));
+                    return Err(named_refusal(self.planned, step.hook, &refusal));
                 }
                 Err(Failure::Refused(refusal)) => {
                     self.tell(&format!("{}: {direction} by {} refused: {refusal}", info.name, step.hook));
@@ -301,8 +301,8 @@ fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
 
 /// The error for a hook that was requested by name and refused, or whose refusal has a remedy. The error
 /// number decides the fix, and the words where several causes share it.
-fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
-    let InterfaceInfo { name, mtu, driver, .. } = info;
+fn named_refusal(planned: &PlannedInterface, hook: Hook, refusal: &Refusal) -> Error {
+    let InterfaceInfo { name, mtu, driver, .. } = &planned.info;
     let driver = driver.as_deref().unwrap_or("its driver");
     let (problem, fix) = match (hook, refusal.errno) {
         (Hook::XdpNative | Hook::XdpGeneric, libc::EBUSY | libc::EEXIST) => (
@@ -318,7 +318,7 @@ fn named_refusal(info: &InterfaceInfo, hook: Hook, refusal: &Refusal) -> Error {
         ),
         (Hook::Clsact, _) if is_by_ingress_qdisc(refusal) => (
             format!("is refused: {}", refusal.words.as_deref().unwrap_or_default()),
-            format!("remove it (tc qdisc del dev {name} ingress; its filters go too), or use --hook tcx"),
+            clsact::ingress_qdisc_fix(name, planned.has_tcx),
         ),
         (Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx | Hook::Clsact, _) => (
             format!("is refused: {}", io::Error::from_raw_os_error(refusal.errno)),

@@ -95,6 +95,7 @@ impl Default for Fake {
                 lost_before_hook: 0,
                 unreadable_counters: 0,
                 missed_snapshots: 0,
+                opens: None,
                 sight: Sight::default(),
             },
             records: Vec::new(),

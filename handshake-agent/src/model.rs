@@ -9,6 +9,7 @@
 //!        │    └─ books     the identity's terms
 //!        ├─ packets   packets by class
 //!        ├─ loss      what makes a report inexact
+//!        ├─ unseen    connections that the kernel opened and no hook saw
 //!        └─ context   what stays the same over a run
 //! flow             one conversation, of either protocol
 //! ```
@@ -23,3 +24,4 @@ pub mod packets;
 pub mod service;
 pub mod snapshot;
 pub mod table;
+pub mod unseen;

@@ -1,6 +1,7 @@
 //! The origin of the figures: the kernel's maps, or a capture run through the same engine.
 
 pub mod live;
+pub mod opens;
 pub mod replay;
 pub mod scan;
 pub mod settings;
@@ -11,6 +12,7 @@ use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
 
 use crate::error::Error;
+use opens::KernelOpens;
 use scan::{Onlooker, Scan};
 use sight::Sight;
 
@@ -40,6 +42,8 @@ pub struct Reading {
     pub missed_snapshots: u64,
     /// What the looks at the hooks have found, up to one after the counters were read.
     pub sight: Sight,
+    /// The connections that the kernel has opened; `None` for a capture, and where they cannot be read.
+    pub opens: Option<KernelOpens>,
 }
 
 /// Packets lost before any hook, as far as the interfaces' figures could be read.

@@ -244,6 +244,24 @@ pub(super) fn is_by_ingress_qdisc(refusal: &Refusal) -> bool {
     refusal.words.as_deref() == Some(INGRESS_QDISC)
 }
 
+/// Whether this interface has an `ingress` qdisc in the place of clsact. False if it cannot be asked.
+pub fn is_taken_by_ingress(index: u32) -> bool {
+    Netlink::open(ROUTE)
+        .map_err(Refusal::from)
+        .and_then(|mut netlink| has_ingress_qdisc(&mut netlink, index))
+        .unwrap_or(false)
+}
+
+/// What to do about an `ingress` qdisc where clsact is wanted.
+pub fn ingress_qdisc_fix(interface: &str, has_tcx: bool) -> String {
+    let instead = if has_tcx {
+        "use --hook tcx"
+    } else {
+        "watch incoming packets alone (--hook xdp-generic --direction ingress)"
+    };
+    format!("remove it (tc qdisc del dev {interface} ingress; its filters go too), or {instead}")
+}
+
 /// Whether an `ingress` qdisc has clsact's handle: it has filters for one direction only.
 fn has_ingress_qdisc(netlink: &mut Netlink, index: u32) -> Result<bool, Refusal> {
     let mut header = [0; HEADER];

@@ -36,6 +36,8 @@ pub struct PlannedInterface {
     pub egress: Vec<HookStep>,
     /// Whether the ingress hook was requested by name: a refusal is then an error.
     pub named: bool,
+    /// Whether the kernel has TCX.
+    pub has_tcx: bool,
     /// Warnings for the operator, whichever hook is attached.
     pub notes: Vec<String>,
 }
@@ -80,7 +82,7 @@ fn plan_interface(
     let egress = if both { egress(facts, choice) } else { Vec::new() };
     let named = choice != HookChoice::Auto;
     let notes = notes(facts, choice, direction, ingress.first().map(|step| step.hook));
-    Ok(PlannedInterface { info: facts.info.clone(), ingress, egress, named, notes })
+    Ok(PlannedInterface { info: facts.info.clone(), ingress, egress, named, has_tcx: facts.tcx, notes })
 }
 
 /// The ingress hooks of `--hook auto`, best first.

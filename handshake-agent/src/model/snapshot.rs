@@ -7,6 +7,7 @@ use std::sync::Arc;
 use handshake_common::abi::{Counter, CounterBlock, Histogram, Service};
 use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::{Cause, Leg, Sign, Verdict};
+use handshake_common::wire::Class;
 
 use crate::error::Error;
 use crate::model::books::word;
@@ -20,6 +21,8 @@ pub use crate::model::packets::Packets;
 pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceFigures};
 use crate::model::service::{rank, ranked};
 pub use crate::model::table::{EVICTIONS, TableUse};
+pub use crate::model::unseen::UnseenOpens;
+use crate::source::opens::KernelOpens;
 use crate::source::scan::{Ages, Scan};
 use crate::source::sight::Sight;
 use crate::source::{Moment, Reading, Source};
@@ -44,6 +47,9 @@ pub struct Snapshot {
     /// The time of the snapshot that first counted the latest SYN, on the records' clock; the start of the
     /// run while there was none.
     pub syn_seen_ns: u64,
+    /// The connections that the kernel opened while nothing of a handshake passed the hooks; `None` where its
+    /// count is not known.
+    pub unseen: Option<UnseenOpens>,
     /// Segments given up because another CPU held the slot.
     pub contended: u64,
     /// Events that the ring had no room for.
@@ -115,6 +121,7 @@ impl Snapshot {
             stopped: reading.stopped,
             clocks: scan.clocks(),
             syn_seen_ns: context.began.ns,
+            unseen: None,
             contended: word(Counter::Contended),
             lost_events: word(Counter::LostEvents),
             lost_before_hook: reading.lost_before_hook,
@@ -140,6 +147,7 @@ impl Snapshot {
             found_ns: Vec::new(),
         };
         snapshot.syn_seen_ns = snapshot.latest_syn(previous);
+        snapshot.unseen = snapshot.unseen_opens(reading.opens, previous);
         snapshot.found_ns = snapshot.times_of_losses(previous);
         snapshot
     }
@@ -247,6 +255,13 @@ impl Snapshot {
     /// SYNs that passed the filter: each is an attempt, a retransmission, a copy or a foreign SYN.
     fn syns(&self) -> u64 {
         self.tcp.books.attempts + self.tcp.sign(Sign::SynRetransmit)
+    }
+
+    fn unseen_opens(&self, opens: Option<KernelOpens>, previous: Option<&Self>) -> Option<UnseenOpens> {
+        let segments = self.packets.class(Class::Syn) + self.packets.class(Class::SynAck);
+        let first = UnseenOpens::first(self.now.ns, segments, opens?);
+        let before = previous.and_then(|previous| previous.unseen);
+        Some(before.map_or(first, |before| before.then(first, self.clocks.half_open_after_ns)))
     }
 
     fn latest_syn(&self, previous: Option<&Self>) -> u64 {

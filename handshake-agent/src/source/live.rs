@@ -35,6 +35,7 @@ use zerocopy::FromBytes;
 
 use crate::address::words;
 use crate::hook::{HookLook, HookState, InterfaceLook};
+use crate::source::opens::OpensFile;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
 use crate::source::sight::Sight;
@@ -76,6 +77,7 @@ pub struct Live {
     missed_snapshots: u64,
     hooks: Box<dyn Hooks>,
     sight: Sight,
+    opens: Option<OpensFile>,
     gates: Gates,
     addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
     local: BTreeSet<LocalAddress>,
@@ -116,6 +118,7 @@ impl Live {
             missed_snapshots: 0,
             hooks: Box::new(NoHooks),
             sight: Sight::default(),
+            opens: OpensFile::open(),
             gates: if settings.gated { 0 } else { Gates::MAX },
             addresses: Box::new(|| None),
             local: BTreeSet::new(),
@@ -302,6 +305,8 @@ impl Source for Live {
         let now = self.now()?;
         let wall_ns = clock::wall_ns(now.now_ns);
         let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
+        // Before the counters, so that these have the segments of what the kernel has opened.
+        let opens = self.opens.as_ref().and_then(OpensFile::read);
         let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
         let lost = (self.lost_before_hook)();
         // After the counters: whatever they lack was lost before this look.
@@ -322,6 +327,7 @@ impl Source for Live {
             unreadable_counters: lost.unreadable,
             missed_snapshots: self.missed_snapshots,
             sight,
+            opens,
         })
     }
 

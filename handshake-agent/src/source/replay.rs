@@ -154,6 +154,7 @@ impl Source for Replay {
             unreadable_counters: 0,
             missed_snapshots: 0,
             sight: Sight::default(),
+            opens: None,
         })
     }
 

@@ -16,6 +16,7 @@ use crate::check::CheckError;
 use crate::number::group;
 pub(crate) use address::Addresses;
 use handshake_agent::model::snapshot::{ServiceBooks, Snapshot};
+use handshake_agent::source::opens::{KernelOpens, tcp_counters};
 
 /// A counter of the kernel about handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,19 +124,12 @@ impl NetCounters {
         Ok(Self::parse(&[text("snmp")?, text("netstat")?]))
     }
 
-    /// Parses two lines per group: `Tcp: NAME NAME …`, then `Tcp: 1 2 …`. A counter that the kernel does not
-    /// have is 0.
+    /// Takes the counters from the texts of such files. A counter that the kernel does not have is 0.
     pub(super) fn parse(texts: &[String]) -> Self {
         let mut counts = Self::default();
-        for text in texts {
-            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Tcp")).collect();
-            for pair in lines.chunks_exact(2) {
-                for (name, value) in pair[0].split_whitespace().zip(pair[1].split_whitespace()).skip(1) {
-                    let counter = KernelCounter::ALL.into_iter().find(|counter| counter.name() == name);
-                    if let (Some(counter), Ok(value)) = (counter, value.parse()) {
-                        counts.0[counter as usize] = value;
-                    }
-                }
+        for (name, value) in texts.iter().flat_map(|text| tcp_counters(text)) {
+            if let Some(counter) = KernelCounter::ALL.into_iter().find(|counter| counter.name() == name) {
+                counts.0[counter as usize] = value;
             }
         }
         counts
@@ -178,10 +172,10 @@ impl NetAccount {
         self.attempts == 0 && self.opened() != 0
     }
 
-    /// Connections that this host opened at least: with an end of its own on both sides a connection is in
-    /// both counters.
+    /// Connections that this host opened at least.
     fn opened(&self) -> u64 {
-        self.counts.of(KernelCounter::ActiveOpens).max(self.counts.of(KernelCounter::PassiveOpens))
+        let [active, passive] = [KernelCounter::ActiveOpens, KernelCounter::PassiveOpens];
+        KernelOpens { active: self.counts.of(active), passive: self.counts.of(passive) }.connections()
     }
 
     /// One sentence for each difference and each counter that has a meaning.

@@ -15,8 +15,8 @@ use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
 use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
 use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::interface::{self, InterfaceInfo};
-use handshake_agent::attach::{Facts as PlanFacts, plan};
-use handshake_agent::hook::{Direction, DirectionChoice, HookChoice};
+use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
+use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
 use handshake_agent::session;
 use handshake_agent::source::settings::BYTES_A_FLOW;
 
@@ -94,6 +94,8 @@ struct InterfaceFacts {
     others: Vec<String>,
     /// Our filters whose agent was killed.
     stale: Vec<ClsactFilter>,
+    /// Whether an `ingress` qdisc is in the place of clsact.
+    ingress_qdisc: bool,
 }
 
 /// The severity of a finding.
@@ -286,6 +288,7 @@ fn judge_interface(interface: &InterfaceFacts) -> Vec<Finding> {
         interface.others.iter().map(|other| Finding::ok(format!("{}: {other}", interface.info.name))),
     );
     findings.extend(interface.stale.iter().map(|filter| stale(&interface.info.name, filter)));
+    findings.extend(ingress_qdisc(interface));
     findings.extend(would_choose(interface));
     findings
 }
@@ -372,12 +375,41 @@ fn stale(name: &str, filter: &ClsactFilter) -> Finding {
     )
 }
 
+/// An `ingress` qdisc that keeps `watch` from attaching, or would with `--hook clsact`.
+fn ingress_qdisc(interface: &InterfaceFacts) -> Option<Finding> {
+    let name = &interface.info.name;
+    if !interface.ingress_qdisc {
+        return None;
+    }
+    if is_blocked(interface) {
+        let text = format!("{name}: an `ingress` qdisc is in the place of clsact, which watch needs here");
+        return Some(Finding::bad(Level::Fail, text, clsact::ingress_qdisc_fix(name, false)));
+    }
+    Some(Finding::ok(format!(
+        "{name}: an `ingress` qdisc is in the place of clsact: only --hook clsact would be refused"
+    )))
+}
+
+/// Whether `watch` needs clsact, and an `ingress` qdisc is in its place.
+fn is_blocked(interface: &InterfaceFacts) -> bool {
+    let needs_clsact = |planned: PlannedInterface| {
+        let first = [planned.ingress.first(), planned.egress.first()];
+        first.into_iter().flatten().any(|step| step.hook == Hook::Clsact)
+    };
+    interface.ingress_qdisc && planned(interface).is_some_and(needs_clsact)
+}
+
 /// The hooks that `watch` would choose, from the same function that `watch` uses.
-fn would_choose(interface: &InterfaceFacts) -> Option<Finding> {
+fn planned(interface: &InterfaceFacts) -> Option<PlannedInterface> {
     let info = interface.info.clone();
     let facts = PlanFacts { info, tcx: interface.tcx?, xdp_holder: None };
     let plan = plan(&[facts], HookChoice::Auto, DirectionChoice::Auto).ok()?;
-    let planned = plan.interfaces.first()?;
+    plan.interfaces.into_iter().next()
+}
+
+/// The hooks that `watch` would choose, where nothing keeps it from them.
+fn would_choose(interface: &InterfaceFacts) -> Option<Finding> {
+    let planned = planned(interface).filter(|_| !is_blocked(interface))?;
     let (name, ingress) = (&planned.info.name, planned.ingress.first()?);
     let egress = planned.egress.first().map_or_else(|| "none needed".into(), |step| step.hook.to_string());
     Some(Finding::ok(format!(
@@ -430,6 +462,7 @@ fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<InterfaceFacts> {
             tcx: has_tcx(info.index).ok(),
             others: others.into_iter().map(|on| describe(on, &owners)).collect(),
             stale,
+            ingress_qdisc: clsact::is_taken_by_ingress(info.index),
             info,
         };
     links.into_iter().zip(hooked).map(interface).collect()
@@ -508,7 +541,8 @@ mod tests {
             xdp_features: Some(1 | RX_SG),
             ..InterfaceInfo::default()
         };
-        let mut interface = InterfaceFacts { info, tcx: Some(true), others: Vec::new(), stale: Vec::new() };
+        let (others, stale) = (Vec::new(), Vec::new());
+        let mut interface = InterfaceFacts { info, tcx: Some(true), others, stale, ingress_qdisc: false };
         change(&mut interface);
         interface
     }
@@ -595,6 +629,41 @@ mod tests {
         }
     }
 
+    /// An `ingress` qdisc is in the way where clsact is needed, and worth a word where it may be asked for.
+    #[test]
+    fn an_ingress_qdisc_is_a_fault_where_clsact_is_needed() {
+        type Case = (Option<bool>, fn(&mut InterfaceFacts), bool);
+        let is_loopback = |i: &mut InterfaceFacts| (i.info.is_loopback, i.info.is_virtual) = (true, true);
+        let has_generic_xdp = |i: &mut InterfaceFacts| {
+            i.info.xdp = Some(interface::XdpProgram { mode: interface::XdpMode::Generic, id: 7 })
+        };
+        let cases: [Case; 6] = [
+            (Some(true), |_| {}, false),
+            (None, |_| {}, false),
+            // Its egress.
+            (Some(false), |_| {}, true),
+            (Some(false), has_generic_xdp, true),
+            (Some(false), is_loopback, true),
+            (Some(true), is_loopback, false),
+        ];
+        for (tcx, change, is_blocked) in cases {
+            let interface = nic(|i| {
+                (i.tcx, i.ingress_qdisc) = (tcx, true);
+                change(i);
+            });
+            let findings = judge_interface(&interface);
+            let found: Vec<&Finding> =
+                findings.iter().filter(|finding| finding.text.contains("`ingress` qdisc")).collect();
+            let [found] = found.as_slice() else { panic!("{findings:?}") };
+            assert_eq!((found.level == Level::Fail, exit_code(&findings) == 4), (is_blocked, is_blocked));
+            let fix = found.fix.as_deref().unwrap_or_default();
+            assert_eq!(fix.contains("tc qdisc del dev eth0 ingress"), is_blocked, "{fix}");
+            assert!(!fix.contains("--hook tcx"), "there is none: {fix}");
+            let chooses = findings.iter().any(|finding| finding.text.contains("watch attaches ingress by"));
+            assert_eq!(chooses, !is_blocked && tcx.is_some(), "{findings:?}");
+        }
+    }
+
     #[test]
     fn the_hooks_that_watch_would_choose_are_shown() {
         let text = |interface| would_choose(&interface).map(|finding| finding.text).unwrap_or_default();
@@ -628,6 +697,7 @@ mod tests {
             program.attach("hs-a", XdpMode::Skb).expect("the hook is free");
             killed("hs-a");
             command("ip link set hs-b down");
+            command("tc qdisc add dev hs-b ingress");
 
             let mut out = Vec::new();
             let findings = judge(&["hs-a".to_owned()], 1 << 20).expect("hs-a exists");
@@ -646,7 +716,9 @@ mod tests {
             ] {
                 assert!(report.contains(part), "no {part:?} in\n{report}");
             }
-            assert!(!report.contains("on clsact"), "{report}");
+            assert!(!report.contains("on clsact") && !report.contains("`ingress` qdisc"), "{report}");
+            let findings = judge(&["hs-b".to_owned()], 1 << 20).expect("hs-b exists");
+            assert!(findings.iter().any(|finding| finding.text.contains("`ingress` qdisc")), "{findings:?}");
         });
     }
 

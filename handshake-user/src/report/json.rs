@@ -100,7 +100,11 @@ fn source(snapshot: &Snapshot) -> Value {
         Origin::Live { interfaces } => {
             let known = interfaces.iter().enumerate();
             let list: Vec<Value> = known.map(|(at, each)| interface(snapshot, at, each)).collect();
-            json!({"kind": "live", "interfaces": list})
+            let mut object = Map::new();
+            object.insert("kind".to_owned(), json!("live"));
+            object.insert("interfaces".to_owned(), Value::Array(list));
+            put_known(&mut object, "unseen_opens", snapshot.unseen.map(|unseen| unseen.connections()));
+            Value::Object(object)
         }
     }
 }

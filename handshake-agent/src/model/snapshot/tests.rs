@@ -15,6 +15,7 @@ use super::{CaptureOrigin, FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceB
 use crate::fake::{BEGINNING, Fake, SECOND, tcp, udp_record};
 use crate::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use crate::model::metric::METRICS;
+use crate::source::opens::KernelOpens;
 use crate::source::sight::Sight;
 
 #[test]
@@ -327,6 +328,36 @@ fn quiet_counts_from_the_last_syn_that_passed_the_filter() {
     assert_eq!(again.quiet_ns(), 12 * SECOND);
     fake.count(Counter::SynRetransmits, 1);
     assert_eq!(take(&mut fake, Some(&again)).quiet_ns(), 0);
+}
+
+/// What the kernel opens while SYNs pass, or a handshake may not be over, is not unseen.
+#[test]
+fn connections_of_the_kernel_are_unseen_while_the_hooks_are_quiet() {
+    let opens = |active, passive| Some(KernelOpens { active, passive });
+    let mut fake = with(|fake| fake.reading.opens = opens(100, 100));
+    let mut last = Snapshot::take(&mut fake, &live(), None).expect("a fake never fails");
+    // Seconds, SYN+ACKs at the hooks, the kernel's counts; then the connections, and the seconds of quiet.
+    for (seconds, syn_acks, counts, unseen, quiet) in [
+        (1, 3, (103, 103), 0, 0),
+        // The final ACK of the third.
+        (1, 0, (103, 104), 0, 1),
+        (10, 0, (104, 104), 0, 11),
+        (1, 0, (106, 104), 2, 12),
+        (1, 0, (110, 111), 7, 13),
+        (1, 1, (111, 111), 0, 0),
+        (9, 0, (112, 111), 0, 9),
+        (1, 0, (113, 111), 1, 10),
+    ] {
+        fake.later(seconds * SECOND);
+        fake.packets(Class::SynAck, Family::V4, syn_acks);
+        fake.reading.opens = opens(counts.0, counts.1);
+        let now = Snapshot::take(&mut fake, &live(), Some(&last)).expect("a fake never fails");
+        let found = now.unseen.expect("the count is known");
+        assert_eq!((found.connections(), found.quiet_ns()), (unseen, quiet * SECOND), "{counts:?}");
+        last = now;
+    }
+    fake.reading.opens = None;
+    assert_eq!(Snapshot::take(&mut fake, &live(), Some(&last)).expect("a fake never fails").unseen, None);
 }
 
 #[test]

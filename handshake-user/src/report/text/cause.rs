@@ -131,8 +131,9 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     all
 }
 
-/// The sentence for what keeps packets from the hooks, or for a filter that no SYN passes while nothing has
-/// kept them: then the problem is elsewhere.
+/// The sentence for what keeps packets from the hooks, for a filter that no SYN passes, or for connections
+/// that the kernel opened and no hook saw. Only where nothing speaks against the hooks, the problem is
+/// upstream.
 pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     let no_syn = no_syn(snapshot);
     let mut obstacles = snapshot.sight.obstacles();
@@ -141,15 +142,49 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
         obstacles = snapshot.sight.lapses_since(since);
     }
     let obstacles = obstacles.join("; ");
-    match (no_syn, obstacles.is_empty()) {
-        (Some(what), true) => {
+    match (no_syn, unseen(snapshot), obstacles.is_empty()) {
+        (Some(what), None, true) => {
             let seen = short(snapshot.packets.total);
-            Some(format!("{what}: look upstream ({seen} packets seen without the filter)"))
+            Some(format!("{what}: look {}upstream ({seen} packets seen without the filter)", first(snapshot)))
         }
-        (Some(what), false) => Some(format!("{what}: {obstacles}")),
-        (None, false) => Some(obstacles),
-        (None, true) => None,
+        (Some(what), Some(unseen), true) => Some(format!("{what}, and {unseen}")),
+        (Some(what), _, false) => Some(format!("{what}: {obstacles}")),
+        (None, _, false) => Some(obstacles),
+        (None, unseen, true) => unseen,
     }
+}
+
+/// The programs that see packets before ours, as places to look at before the network.
+fn first(snapshot: &Snapshot) -> String {
+    let Origin::Live { interfaces } = &snapshot.context.origin else { return String::new() };
+    let mut names: Vec<&str> = interfaces.iter().flat_map(|each| &each.before).map(String::as_str).collect();
+    names.dedup();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("at {}, which may drop packets before handshake sees them, and ", names.join(", "))
+}
+
+/// The words for connections of this host that no hook saw; `None` until nothing of a handshake has passed the
+/// hooks for [`QUIET_NS`].
+fn unseen(snapshot: &Snapshot) -> Option<String> {
+    let unseen = snapshot.unseen.filter(|unseen| unseen.quiet_ns() >= QUIET_NS)?;
+    let count = unseen.connections();
+    let connections = if count == 1 { "connection" } else { "connections" };
+    (count != 0).then(|| {
+        format!(
+            "this host opened {} {connections} (ActiveOpens, PassiveOpens) while no SYN and no SYN+ACK passed {}: \
+             by another interface, such as lo, or the hook does not see them",
+            group(count),
+            names(snapshot)
+        )
+    })
+}
+
+/// The names of the interfaces.
+fn names(snapshot: &Snapshot) -> String {
+    let Origin::Live { interfaces } = &snapshot.context.origin else { return String::new() };
+    interfaces.iter().map(|each| each.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The words for a filter that no SYN passes. A report whose time has stopped does not wait for [`QUIET_NS`].
@@ -163,10 +198,7 @@ fn no_syn(snapshot: &Snapshot) -> Option<String> {
     }
     let place = match &snapshot.context.origin {
         Origin::Capture(capture) => format!("is in {}", capture.path),
-        Origin::Live { interfaces } => {
-            let names: Vec<&str> = interfaces.iter().map(|each| each.name.as_str()).collect();
-            format!("reached {}", names.join(", "))
-        }
+        Origin::Live { .. } => format!("reached {}", names(snapshot)),
     };
     Some(format!("no SYN to {wanted} {place}"))
 }

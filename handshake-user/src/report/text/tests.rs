@@ -9,6 +9,7 @@ use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
 };
 use handshake_agent::options::Filter;
+use handshake_agent::source::opens::KernelOpens;
 use handshake_common::abi::Counter;
 use handshake_common::flow::Family;
 use handshake_common::record::State;
@@ -126,6 +127,48 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
         quiet.contains("reached eth0: eth0: the ingress hook (tcx) was lost, and is attached"),
         "{quiet}"
     );
+}
+
+/// What may drop packets before the hook is a place to look at first.
+#[test]
+fn a_program_before_ours_goes_before_upstream() {
+    let (mut context, mut fake) = (TestContext::live("443"), Fake::new());
+    let Origin::Live { interfaces } = &mut context.origin else { panic!("it is live") };
+    interfaces[0].before = vec!["cil_from_netdev (id 7)".to_owned()];
+    fake.later(12 * SECOND);
+    let shown = draw(&context.take(&mut fake, None), None, Style::plain(400));
+    assert!(
+        shown.contains("no SYN to :443 reached eth0: look at cil_from_netdev (id 7), which may drop packets before handshake sees them, and upstream ("),
+        "{shown}"
+    );
+}
+
+/// The kernel opens connections and the hooks are quiet: then "look upstream" would be wrong.
+#[test]
+fn connections_that_no_hook_saw_are_told() {
+    for (port, beginning) in
+        [("", "cause     this host"), ("443", "no SYN to :443 reached eth0, and this host")]
+    {
+        let (context, mut fake) = (TestContext::live(port), Fake::new());
+        let mut last = context.take(&mut fake, None);
+        for (opened, said) in [(0, false), (0, false), (25, true)] {
+            fake.later(10 * SECOND);
+            let opens = fake.reading.opens.unwrap_or_default();
+            fake.reading.opens = Some(KernelOpens { active: opens.active + opened, ..opens });
+            last = context.take(&mut fake, Some(&last));
+            let shown = draw(&last, None, Style::plain(400));
+            assert_eq!(shown.contains(beginning), said, "{shown}");
+            assert_eq!(
+                shown.contains("opened 25 connections (ActiveOpens, PassiveOpens) while no SYN"),
+                said
+            );
+            assert_eq!(shown.contains("look upstream"), !said && !port.is_empty(), "{shown}");
+        }
+        fake.later(SECOND);
+        fake.packets(Class::Syn, Family::V4, 1);
+        let shown = draw(&context.take(&mut fake, Some(&last)), None, Style::plain(400));
+        assert!(!shown.contains("this host opened"), "{shown}");
+    }
 }
 
 /// Once inexact, a run stays so. What was lost has its sentence in the interval that lost it, and at the end.

@@ -26,6 +26,9 @@ const ROWS_A_SERVICE: usize = 5;
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let section = |rank, least, apart, lines| Section { lines, least, rank, apart };
+    let hook_saw = labelled(pen, "hook saw", &hook_saw(scene), width);
+    // What is in no verdict of the identity may be the reason why nothing else is.
+    let hook_rank = if cause::outside(&scene.snapshot).is_empty() { 8 } else { 4 };
     let balance = labelled(pen, "balance", &balance_terms(&scene.snapshot).join(" + "), width);
     fit(
         vec![
@@ -37,7 +40,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
             section(4, 1, true, lost(scene, pen, width)),
             section(7, 1, true, others(scene, pen, width)),
             section(5, balance.len(), false, balance),
-            section(8, 1, false, labelled(pen, "hook saw", &hook_saw(scene), width)),
+            section(hook_rank, hook_saw.len(), false, hook_saw),
         ],
         height,
     )

@@ -9,6 +9,7 @@ use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, Snapshot,
 };
+use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::Counter;
 use handshake_common::record::{Detail, State};
@@ -117,6 +118,7 @@ fn full() -> (Snapshot, Snapshot) {
     fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpFlows, 1);
     fake.gauge(FIRST_UDP_ROW + 1, Counter::UdpAnswered, 1);
     fake.reading.lost_before_hook = 1;
+    fake.reading.opens = Some(KernelOpens::default());
     Leg::ALL.into_iter().for_each(|leg| fake.sample(leg, 1_000, 1));
     (before, take(&mut fake, origin))
 }

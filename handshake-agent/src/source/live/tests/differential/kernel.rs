@@ -44,6 +44,7 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         test_clock: true,
         lost_before_hook: Box::new(LostBeforeHook::default),
         missed_snapshots: 0,
+        opens: None,
         hooks: Box::new(NoHooks),
         sight: Sight::default(),
         gates: Gates::MAX,
