@@ -1,6 +1,7 @@
 //! Checks whether this process may create networks and load programs.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::{env, fs, io};
 
 /// The capabilities that the lab needs, by their number in `linux/capability.h`: for programs, links and
@@ -20,6 +21,19 @@ pub fn skip_without_tool(tool: &str) -> bool {
     let folders = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&folders).any(|folder| folder.join(tool).is_file());
     !found && skip(tool)
+}
+
+/// Finds the shared library `name` of a package that is not linked to, such as
+/// `faketime/libfaketimeMT.so.1`; without it, the test skips.
+#[must_use]
+pub fn library_or_skip(name: &str) -> Option<PathBuf> {
+    // One folder per architecture, as Debian has it.
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        skip(name);
+    }
+    found
 }
 
 /// Prints what is missing on stderr and to the file that `HANDSHAKE_SKIP_LOG` names. Returns true, for the

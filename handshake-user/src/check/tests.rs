@@ -239,6 +239,24 @@ fn json_has_expectations_command_and_kernel() {
     insta::assert_snapshot!(added.join("\n"));
 }
 
+/// A wall clock that is set while the command runs changes labels only, and they agree with each other.
+#[test]
+fn times_of_a_check_are_told_by_one_clock() {
+    let window = load(|fake| fake.reading.wall_ns -= 3_600 * SECOND);
+    let ended = Ended { words: Vec::new(), status: Some(Status::Exited(0)), stopped: false, stripped: false };
+    let account = Some(NetAccount { counts: NetCounters::default(), completed: None, attempts: 0 });
+    let checked = Checked { window, judged: Vec::new(), command: Some(ended), account };
+    let mut out = Vec::new();
+    write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
+    let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
+    let (command, kernel) = (&report["command"], &report["kernel"]);
+    let times = [&report["from"], &command["started"], &command["ended"], &report["to"]];
+    for (time, told) in ["11:03:41", "11:03:41", "11:03:43", "11:03:46"].into_iter().zip(times) {
+        assert_eq!(*told, format!("2026-03-01T{time}.000000000Z"), "{report}");
+    }
+    assert_eq!([&kernel["from"], &kernel["to"]], [times[1], times[3]]);
+}
+
 /// Every listed name can be used in an expectation.
 #[test]
 fn every_metric_is_listed_and_can_be_used() {

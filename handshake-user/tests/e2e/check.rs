@@ -41,7 +41,12 @@ impl Check {
     }
 
     /// Like [`Check::start`], with a given command, for example with another environment.
-    fn start_as(mut command: Command, network: &Network, words: &[&str], script: &str) -> Result<Self> {
+    pub(crate) fn start_as(
+        mut command: Command,
+        network: &Network,
+        words: &[&str],
+        script: &str,
+    ) -> Result<Self> {
         command.arg("check").args(network.devices().iter().flat_map(|device| ["-i", device]));
         if !words.contains(&"--max-flows") {
             command.args(["--max-flows", "1000"]);

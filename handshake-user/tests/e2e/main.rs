@@ -23,6 +23,7 @@ mod special;
 mod stage;
 mod terminal;
 mod udp;
+mod wall_clock;
 
 /// The command under test.
 const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");

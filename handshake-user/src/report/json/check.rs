@@ -74,8 +74,8 @@ fn command(ended: &Ended, checked: &Checked<'_>) -> Value {
         "status": status,
         "signal": signal,
         "stopped": ended.stopped,
-        "started": rfc3339(window.started.taken_at_ns),
-        "ended": rfc3339(window.ended.taken_at_ns),
+        "started": rfc3339(window.wall_of(&window.started)),
+        "ended": rfc3339(window.wall_of(&window.ended)),
     })
 }
 
@@ -83,8 +83,8 @@ fn command(ended: &Ended, checked: &Checked<'_>) -> Value {
 /// same time.
 fn kernel(account: &NetAccount, checked: &Checked<'_>) -> Value {
     let mut object = Map::new();
-    object.insert("from".to_owned(), json!(rfc3339(checked.window.started.taken_at_ns)));
-    object.insert("to".to_owned(), json!(rfc3339(checked.window.settled.taken_at_ns)));
+    object.insert("from".to_owned(), json!(rfc3339(checked.window.wall_of(&checked.window.started))));
+    object.insert("to".to_owned(), json!(rfc3339(checked.window.wall_of(&checked.window.settled))));
     for counter in KernelCounter::ALL {
         object.insert(counter.field().to_owned(), json!(account.counts.of(counter)));
     }
