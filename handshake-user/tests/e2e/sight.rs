@@ -3,6 +3,8 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
@@ -282,6 +284,36 @@ fn a_second_agent_takes_nothing_from_the_first() -> Result<()> {
             let report = agent.stop()?.report()?;
             ensure!(report["exact"] == true && report["tcp"]["completed"] == 8, "{second}: {report}");
         }
+    }
+    Ok(())
+}
+
+/// What the kernel opens while nothing of a handshake passes the hooks is in the report, and makes it no less
+/// exact: it may have used another interface.
+#[test]
+fn connections_that_do_not_pass_the_hooks_are_counted() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let listener = Listener::new(&network.path(Family::V4), 0, 16)?;
+    let mut agent = network.watch(&["--half-open-after", "200ms"])?;
+    let unseen = |report: &Value| report["source"]["unseen_opens"].as_u64();
+    let mut open = Vec::new();
+    for round in 1..=2 {
+        open.push(connect(&network, &listener, 3)?);
+        // Until the handshakes are over by their age.
+        let report = agent.await_report(TIMEOUT, |report| report["tcp"]["completed"] == 3 * round)?;
+        ensure!(unseen(&report) == Some(0), "{report}");
+        let since = Instant::now();
+        agent.await_report(TIMEOUT, |_| since.elapsed() > Duration::from_millis(500))?;
+        let _elsewhere = network.host().enter(|| {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let address = listener.local_addr()?;
+            (0..4).map(|_| Ok(TcpStream::connect(address)?)).collect::<Result<Vec<_>>>()
+        })?;
+        let report = agent.await_report(TIMEOUT, |report| unseen(report) == Some(4))?;
+        ensure!(report["exact"] == true && report["tcp"]["attempts"] == 3 * round, "{report}");
     }
     Ok(())
 }
