@@ -87,7 +87,7 @@ const TABLE: [Row; 17] = [
         reason: "interface_down",
         words: ["interface down at 1 look", "interface down at # looks"],
         figure: Figure::Looks(|sight| &sight.interface_down),
-        sentence: "no packet passes. Look at: ip link",
+        sentence: "no packet passes an interface that is down. Look at: ip link",
     },
     Row {
         reason: "capture_damaged",

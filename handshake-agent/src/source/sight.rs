@@ -27,28 +27,40 @@ pub struct Lapse {
     pub first_ns: u64,
     /// The time of the last one.
     pub last_ns: u64,
+    /// The time of the latest look, whatever it found.
+    looked_ns: u64,
     /// The latest finding by place, the latest place last.
-    places: Vec<(String, String)>,
+    places: Vec<(String, Finding)>,
+}
+
+/// What a look found at a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    at_ns: u64,
+    /// The words for it while it lasts, and for when it is over.
+    words: [String; 2],
 }
 
 impl Lapse {
-    fn note(&mut self, at_ns: u64, place: String, words: String) {
+    fn note(&mut self, at_ns: u64, place: String, words: impl Fn(Tense) -> String) {
         if self.count == 0 {
             self.first_ns = at_ns;
         }
         self.count += 1;
         self.last_ns = at_ns;
         self.places.retain(|(known, _)| *known != place);
-        self.places.push((place, words));
+        self.places.push((place, Finding { at_ns, words: [words(Tense::Present), words(Tense::Past)] }));
         if self.places.len() > PLACES {
             self.places.remove(0);
         }
     }
 
-    /// Which places, and why; at most the latest four.
+    /// Which places, and why; at most the latest four. What the latest look did not find is told as past.
     #[must_use]
     pub fn words(&self) -> String {
-        let mut words: Vec<&str> = self.places.iter().map(|(_, words)| words.as_str()).collect();
+        let tense = |found: &Finding| usize::from(found.at_ns != self.looked_ns);
+        let mut words: Vec<&str> =
+            self.places.iter().map(|(_, found)| found.words[tense(found)].as_str()).collect();
         // Both hooks of an interface that is gone say the same, one after the other.
         words.dedup();
         words.join("; ")
@@ -58,13 +70,15 @@ impl Lapse {
 impl Sight {
     /// Adds a look at this time on the records' clock.
     pub fn note(&mut self, looks: Vec<InterfaceLook>, at_ns: u64) {
+        (self.hook_lost.looked_ns, self.interface_down.looked_ns) = (at_ns, at_ns);
         for look in &looks {
             for hook in look.hooks.iter().filter(|hook| hook.is_lost()) {
                 let place = format!("{} {}", look.name, hook.direction);
-                self.hook_lost.note(at_ns, place, words(look, hook));
+                self.hook_lost.note(at_ns, place, |tense| words(look, hook, tense));
             }
             if look.state == LinkState::Down {
-                self.interface_down.note(at_ns, look.name.clone(), format!("{} is down", look.name));
+                let words = |tense: Tense| format!("{} {} down", look.name, tense.is());
+                self.interface_down.note(at_ns, look.name.clone(), words);
             }
         }
         self.interfaces = looks;
@@ -98,7 +112,8 @@ fn obstacles(look: &InterfaceLook) -> Vec<String> {
         LinkState::Unknown(why) => return vec![format!("{name} cannot be looked at: {why}")],
         LinkState::Up | LinkState::NoCarrier | LinkState::Down => {}
     }
-    let lost = look.hooks.iter().filter(|hook| hook.stays_lost()).map(|hook| words(look, hook));
+    let lost =
+        look.hooks.iter().filter(|hook| hook.stays_lost()).map(|hook| words(look, hook, Tense::Present));
     let state = match look.state {
         LinkState::Down => Some(format!("{name} is down")),
         LinkState::NoCarrier => Some(format!("{name} has no carrier")),
@@ -107,26 +122,46 @@ fn obstacles(look: &InterfaceLook) -> Vec<String> {
     lost.chain(state).collect()
 }
 
+/// Whether a finding lasts, or is over.
+#[derive(Clone, Copy)]
+enum Tense {
+    Present,
+    Past,
+}
+
+impl Tense {
+    const fn is(self) -> &'static str {
+        match self {
+            Self::Present => "is",
+            Self::Past => "was",
+        }
+    }
+}
+
 /// What is wrong with a hook, and what was done about it.
-fn words(look: &InterfaceLook, hook: &HookLook) -> String {
+fn words(look: &InterfaceLook, hook: &HookLook, tense: Tense) -> String {
     let InterfaceLook { name, state, .. } = look;
     let place = format!("{name}: the {} hook ({})", hook.direction, hook.hook);
+    let (is, cannot, may_keep) = match tense {
+        Tense::Present => (tense.is(), "cannot", "may keep"),
+        Tense::Past => (tense.is(), "could not", "may have kept"),
+    };
     match (&hook.state, &hook.again) {
-        (HookState::Gone, _) if *state == LinkState::Gone => format!("{name} is gone"),
+        (HookState::Gone, _) if *state == LinkState::Gone => format!("{name} {is} gone"),
         (HookState::Gone, Some(Ok(()))) => format!("{place} was lost, and is attached again"),
         (HookState::Gone, Some(Err(why))) => {
-            format!("{place} is lost, and attaching again is refused: {why}")
+            format!("{place} {is} lost, and attaching again {is} refused: {why}")
         }
-        (HookState::Gone | HookState::Ours, _) => format!("{place} is lost"),
+        (HookState::Gone | HookState::Ours, _) => format!("{place} {is} lost"),
         (HookState::Behind(names), Some(Ok(()))) => {
             format!("{place} was behind {}, and is first again", names.join(", "))
         }
         (HookState::Behind(names), _) => {
-            format!("{place} is behind {}, which may keep packets from it", names.join(", "))
+            format!("{place} {is} behind {}, which {may_keep} packets from it", names.join(", "))
         }
-        (HookState::Unknown(why), _) => format!("{place} cannot be looked at: {why}"),
+        (HookState::Unknown(why), _) => format!("{place} {cannot} be looked at: {why}"),
         (HookState::Passing(errno), _) => {
-            format!("{place} cannot be looked at: {}", io::Error::from_raw_os_error(*errno))
+            format!("{place} {cannot} be looked at: {}", io::Error::from_raw_os_error(*errno))
         }
     }
 }
@@ -212,6 +247,50 @@ mod tests {
         let both = vec![gone(Direction::Egress), gone(Direction::Ingress)];
         sight.note(vec![look("f", LinkState::Gone, both)], 40);
         assert!(sight.hook_lost.words().ends_with("again; f is gone"), "{}", sight.hook_lost.words());
+    }
+
+    /// What is over is not told as if it lasted.
+    #[test]
+    fn a_lapse_that_is_over_is_past() {
+        use HookState::{Behind, Gone, Unknown};
+        let fine = || vec![look("e", LinkState::Up, vec![hook(Direction::Ingress, HookState::Ours, None)])];
+        let table = [
+            (LinkState::Up, Gone, None, "hook (tcx) is lost", "hook (tcx) was lost"),
+            (LinkState::Gone, Gone, None, "e is gone", "e was gone"),
+            (
+                LinkState::Up,
+                Gone,
+                Some(Err("no".into())),
+                "is lost, and attaching again is refused: no",
+                "was lost, and attaching again was refused: no",
+            ),
+            (
+                LinkState::Up,
+                Behind(vec!["theirs".into()]),
+                None,
+                "is behind theirs, which may keep packets from it",
+                "was behind theirs, which may have kept packets from it",
+            ),
+            (
+                LinkState::Up,
+                Unknown("no".into()),
+                None,
+                "cannot be looked at: no",
+                "could not be looked at: no",
+            ),
+        ];
+        for (state, found, again, present, past) in table {
+            let mut sight = Sight::default();
+            sight.note(vec![look("e", state, vec![hook(Direction::Ingress, found, again)])], 1);
+            assert!(sight.hook_lost.words().ends_with(present), "{}", sight.hook_lost.words());
+            sight.note(fine(), 2);
+            assert!(sight.hook_lost.words().ends_with(past), "{}", sight.hook_lost.words());
+        }
+        let mut sight = Sight::default();
+        sight.note(vec![look("e", LinkState::Down, Vec::new())], 1);
+        assert_eq!(sight.interface_down.words(), "e is down");
+        sight.note(fine(), 2);
+        assert_eq!(sight.lapses_since(0), ["e was down"]);
     }
 
     #[test]

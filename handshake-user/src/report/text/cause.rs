@@ -141,16 +141,15 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
         let since = snapshot.now.ns.saturating_sub(snapshot.quiet_ns());
         obstacles = snapshot.sight.lapses_since(since);
     }
-    let obstacles = obstacles.join("; ");
-    match (no_syn, unseen(snapshot), obstacles.is_empty()) {
-        (Some(what), None, true) => {
+    let others: Vec<String> = obstacles.into_iter().chain(unseen(snapshot)).collect();
+    match no_syn {
+        Some(what) if others.is_empty() => {
             let seen = short(snapshot.packets.total);
             Some(format!("{what}: look {}upstream ({seen} packets seen without the filter)", first(snapshot)))
         }
-        (Some(what), Some(unseen), true) => Some(format!("{what}, and {unseen}")),
-        (Some(what), _, false) => Some(format!("{what}: {obstacles}")),
-        (None, _, false) => Some(obstacles),
-        (None, unseen, true) => unseen,
+        what => {
+            Some(what.into_iter().chain(others).collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
+        }
     }
 }
 

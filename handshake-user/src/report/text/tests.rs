@@ -109,7 +109,7 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
         assert!(words(&before).contains(said), "{}", words(&before));
         fake.later(10 * SECOND);
         let quiet = words(&context.take(&mut fake, Some(&before)));
-        assert!(quiet.contains(&format!("no SYN to :443 reached eth0: {said}")), "{quiet}");
+        assert!(quiet.contains(&format!("no SYN to :443 reached eth0; {said}")), "{quiet}");
         assert!(!quiet.contains("look upstream"), "{quiet}");
     }
     // A hook that was lost since the last SYN: it may have passed then.
@@ -124,7 +124,7 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
     fake.reading.sight.note(vec![look(Vec::new())], fake.reading.now.ns);
     let quiet = draw(&context.take(&mut fake, Some(&before)), None, Style::plain(200));
     assert!(
-        quiet.contains("reached eth0: eth0: the ingress hook (tcx) was lost, and is attached"),
+        quiet.contains("reached eth0; eth0: the ingress hook (tcx) was lost, and is attached"),
         "{quiet}"
     );
 }
@@ -146,8 +146,7 @@ fn a_program_before_ours_goes_before_upstream() {
 /// The kernel opens connections and the hooks are quiet: then "look upstream" would be wrong.
 #[test]
 fn connections_that_no_hook_saw_are_told() {
-    for (port, beginning) in
-        [("", "cause     this host"), ("443", "no SYN to :443 reached eth0, and this host")]
+    for (port, beginning) in [("", "cause     this host"), ("443", "no SYN to :443 reached eth0; this host")]
     {
         let (context, mut fake) = (TestContext::live(port), Fake::new());
         let mut last = context.take(&mut fake, None);

@@ -144,6 +144,27 @@ fn ladders() {
     }
 }
 
+/// What is in no verdict of the identity is shown also where a flood leaves little room.
+#[test]
+fn what_is_in_no_attempt_is_shown() {
+    let mut fixture = flooded();
+    let scene = fixture.run(1, |fake, _| {
+        fake.count(Counter::Midstream, 3);
+        fake.count(Counter::OrphanSynAck, 7);
+        fake.packets(Class::NonIp, Family::V4, 14);
+        fake.ended(2, Counter::Refused, 900);
+        fake.ended(2, Counter::InitiatorAborted, 900);
+        fake.ended(ROW, Counter::Evicted, 50);
+        udp(fake, 3);
+    });
+    for size in SIZES {
+        let shown = show(&scene, &ui(Screen::Overview), size);
+        for part in ["midstream 3", "orphan_syn_ack 7", "non_ip 14"] {
+            assert!(shown.contains(part), "no {part:?} in\n{shown}");
+        }
+    }
+}
+
 /// With ASCII only, every screen, ladder and the help are ASCII.
 #[test]
 fn the_ascii_theme_draws_only_ascii() {
@@ -376,19 +397,29 @@ fn inexact() -> Scene {
 
 /// A flood with spoofed sources against one service, with other clients that connect.
 fn flood() -> Scene {
+    let mut fixture = flooded();
+    fixture.run(1, |fake, _| flood_on(fake, true))
+}
+
+/// The same, a second earlier.
+fn flooded() -> SceneFixture {
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
     fake.service(2, "10.0.0.3:22");
-    SceneFixture::new(fake).run(8, |fake, at| {
-        fake.ended(ROW, Counter::Completed, 40);
-        fake.ended(2, Counter::Completed, 3);
-        fake.sample(Leg::Connect, 18_000_000, 43);
-        for _ in 0..if at >= 2 { 300 } else { 0 } {
-            fake.open(ROW, State::SynReceived, 0);
-        }
-        fake.count(Counter::SynAckRetransmits, 250);
-        fake.packets(Class::Syn, Family::V4, 343);
-    })
+    let mut fixture = SceneFixture::new(fake);
+    fixture.run(7, |fake, at| flood_on(fake, at >= 2));
+    fixture
+}
+
+fn flood_on(fake: &mut Fake, is_attacked: bool) {
+    fake.ended(ROW, Counter::Completed, 40);
+    fake.ended(2, Counter::Completed, 3);
+    fake.sample(Leg::Connect, 18_000_000, 43);
+    for _ in 0..if is_attacked { 300 } else { 0 } {
+        fake.open(ROW, State::SynReceived, 0);
+    }
+    fake.count(Counter::SynAckRetransmits, 250);
+    fake.packets(Class::Syn, Family::V4, 343);
 }
 
 const J: u32 = 305_419_896;
