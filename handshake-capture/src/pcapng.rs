@@ -49,8 +49,8 @@ pub(crate) struct Sections {
     interfaces: Vec<CaptureInterface>,
     /// For each of `interfaces`, the latest section that describes it.
     described_in: Vec<u64>,
-    /// Packets dropped in the sections before the current one; `None` if they say nothing about drops.
-    dropped_before: Option<u64>,
+    /// Packets dropped in all sections so far; `None` if they say nothing about drops.
+    dropped: Option<u128>,
 }
 
 /// A section's description of an interface.
@@ -79,6 +79,13 @@ impl Drops {
     fn packets(self) -> Option<u64> {
         self.total.max(self.between)
     }
+
+    /// The sum over all interfaces, in which `after` takes the place of these drops.
+    fn replaced(self, after: Self, sum: Option<u128>) -> Option<u128> {
+        let Some(packets) = after.packets() else { return sum };
+        let others = sum.unwrap_or(0).saturating_sub(self.packets().unwrap_or(0).into());
+        Some(others.saturating_add(packets.into()))
+    }
 }
 
 impl Sections {
@@ -90,7 +97,7 @@ impl Sections {
             local: Vec::new(),
             interfaces: Vec::new(),
             described_in: Vec::new(),
-            dropped_before: None,
+            dropped: None,
         }
     }
 
@@ -141,7 +148,7 @@ impl Sections {
 
     /// Packets dropped in all sections so far, by their own statistics.
     pub(crate) fn dropped(&self) -> Option<u64> {
-        self.local.iter().map(|local| local.drops.packets()).fold(self.dropped_before, sum)
+        self.dropped.map(|packets| u64::try_from(packets).unwrap_or(u64::MAX))
     }
 
     fn begin_section(&mut self, block: &[u8]) -> Result<(), Stop> {
@@ -153,7 +160,6 @@ impl Sections {
         }
         self.order = if header.big_endian() { ByteOrder::Big } else { ByteOrder::Little };
         self.section += 1;
-        self.dropped_before = self.dropped();
         self.local.clear();
         Ok(())
     }
@@ -190,7 +196,9 @@ impl Sections {
         let Some(local) = self.local.get_mut(statistics.if_id as usize) else { return };
         let count = |code| option(&statistics.options, code).and_then(|value| order.u64(value));
         let total = sum(count(OptionCode::IsbIfDrop), count(OptionCode::IsbOsDrop));
+        let before = local.drops;
         local.drops.total = total.or(local.drops.total);
+        self.dropped = before.replaced(local.drops, self.dropped);
     }
 
     /// The interface's number in the file. Sections may stem from concatenated files: equal descriptions in
@@ -280,7 +288,9 @@ impl Sections {
         let local = self.local.get_mut(number as usize).ok_or_else(|| {
             Stop::Damaged(Cow::Owned(format!("a packet from interface {number}, which is not described")))
         })?;
+        let before = local.drops;
         local.drops.between = sum(local.drops.between, drops);
+        self.dropped = before.replaced(local.drops, self.dropped);
         Ok(*local)
     }
 }

@@ -174,6 +174,22 @@ impl Capture {
         self.condition.skipped()
     }
 
+    /// Number of packets that were dropped while capturing, by the statistics read so far; `None` where there
+    /// are none.
+    pub fn dropped(&self) -> Option<u64> {
+        self.format.dropped()
+    }
+
+    /// Whether a record is invalid, so that nothing more is read.
+    pub const fn is_damaged(&self) -> bool {
+        self.condition.damaged
+    }
+
+    /// Whether the input has ended within a record.
+    pub const fn is_truncated(&self) -> bool {
+        self.condition.truncated
+    }
+
     /// Memory held, bytes.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {

@@ -138,12 +138,12 @@ fn named_ingress(facts: &Facts, hook: Hook) -> Result<HookStep, Error> {
     }
 }
 
-/// The egress hooks. XDP sees no egress, so egress always uses TC.
+/// The egress hooks. XDP sees no outgoing packets, so egress always uses TC.
 fn egress(facts: &Facts, choice: HookChoice) -> Vec<HookStep> {
     if choice == HookChoice::Named(Hook::Clsact) {
         return vec![HookStep { hook: Hook::Clsact, why: "requested by name" }];
     }
-    tc_steps(facts, "XDP sees no egress")
+    tc_steps(facts, "TC alone sees outgoing packets")
 }
 
 /// The warnings about this interface.

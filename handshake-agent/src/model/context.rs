@@ -50,6 +50,8 @@ pub struct CaptureOrigin {
     pub condition: Condition,
     /// Packets whose headers are cut by the snap length: of class `truncated`, and shorter than on the wire.
     pub cut_headers: u64,
+    /// When each reason for an inexact report was first and last found, by its name: times of packets.
+    pub found_ns: Vec<(&'static str, (u64, u64))>,
 }
 
 /// An interface that is watched, and how.

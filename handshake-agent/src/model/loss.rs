@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use handshake_common::abi::{Counter, CounterBlock};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
-use super::books::{TcpFigures, UdpFigures};
+use super::books::word;
 use super::context::{CaptureOrigin, Origin};
 use crate::source::sight::{Lapse, Sight};
 
@@ -20,15 +21,11 @@ pub(super) const LOST_BEFORE_HOOK: &str =
 /// The figures of a snapshot that tell a loss.
 pub(super) struct LossFigures<'a> {
     pub(super) origin: &'a Origin,
-    pub(super) tcp: &'a TcpFigures,
-    pub(super) udp: &'a UdpFigures,
+    pub(super) counters: &'a CounterBlock,
     pub(super) sight: &'a Sight,
-    pub(super) contended: u64,
-    pub(super) lost_events: u64,
     pub(super) lost_before_hook: u64,
     pub(super) unreadable_counters: u64,
     pub(super) missed_snapshots: u64,
-    pub(super) split_headers: u64,
 }
 
 /// A reason why the verdicts may differ from the wire, and how often it occurred.
@@ -40,8 +37,8 @@ pub struct Loss {
     pub count: u64,
     /// What is counted, and where to look.
     pub sentence: Cow<'static, str>,
-    /// When it was first and last found, on the records' clock. Live, these are the times of readings. `None`
-    /// where it did not occur.
+    /// When it was first and last found, on the records' clock. Live, these are the times of readings; of a
+    /// capture, those of packets. `None` where it did not occur.
     pub found_ns: Option<(u64, u64)>,
     words: [&'static str; 2],
 }
@@ -66,7 +63,7 @@ struct Row {
 /// How often a reason occurred, and in reports of which origin it can.
 enum Figure {
     /// In every report.
-    Every(fn(&LossFigures<'_>) -> u64),
+    Every(Counter),
     /// In reports of interfaces.
     Live(fn(&LossFigures<'_>) -> u64),
     /// In reports of interfaces, with what the looks at them found before the sentence.
@@ -130,19 +127,19 @@ const TABLE: [Row; 17] = [
     Row {
         reason: "tcp.untracked",
         words: ["1 untracked attempt", "# untracked attempts"],
-        figure: Figure::Every(|figures| figures.tcp.verdict(Verdict::Untracked)),
+        figure: Figure::Every(Counter::Untracked),
         sentence: Verdict::Untracked.sentence(),
     },
     Row {
         reason: "evicted",
         words: ["1 evicted attempt", "# evicted attempts"],
-        figure: Figure::Every(|figures| figures.tcp.verdict(Verdict::Evicted)),
+        figure: Figure::Every(Counter::Evicted),
         sentence: Verdict::Evicted.sentence(),
     },
     Row {
         reason: "contended",
         words: ["1 contended segment", "# contended segments"],
-        figure: Figure::Every(|figures| figures.contended),
+        figure: Figure::Every(Counter::Contended),
         sentence: CONTENDED,
     },
     Row {
@@ -154,25 +151,25 @@ const TABLE: [Row; 17] = [
     Row {
         reason: "split_headers",
         words: ["1 tiny fragment", "# tiny fragments"],
-        figure: Figure::Every(|figures| figures.split_headers),
+        figure: Figure::Every(Counter::SplitHeaders),
         sentence: SPLIT_HEADERS,
     },
     Row {
         reason: "udp.untracked",
         words: ["1 untracked UDP flow", "# untracked UDP flows"],
-        figure: Figure::Every(|figures| figures.udp.books.verdict(UdpVerdict::Untracked)),
+        figure: Figure::Every(Counter::UdpUntracked),
         sentence: UdpVerdict::Untracked.sentence(),
     },
     Row {
         reason: "udp.evicted",
         words: ["1 evicted UDP flow", "# evicted UDP flows"],
-        figure: Figure::Every(|figures| figures.udp.books.verdict(UdpVerdict::Evicted)),
+        figure: Figure::Every(Counter::UdpEvicted),
         sentence: UdpVerdict::Evicted.sentence(),
     },
     Row {
         reason: "lost_events",
         words: ["1 lost event", "# lost events"],
-        figure: Figure::Live(|figures| figures.lost_events),
+        figure: Figure::Live(|figures| word(figures.counters, Counter::LostEvents)),
         sentence: LOST_EVENTS,
     },
     Row {
@@ -184,6 +181,14 @@ const TABLE: [Row; 17] = [
     },
 ];
 
+/// The reasons that the engine counts itself, each with its counter.
+pub fn counted() -> impl Iterator<Item = (&'static str, Counter)> {
+    TABLE.iter().filter_map(|row| match row.figure {
+        Figure::Every(counter) => Some((row.reason, counter)),
+        Figure::Live(_) | Figure::Looks(_) | Figure::Capture(_) => None,
+    })
+}
+
 /// The rows that a report of this origin can have, whether they occurred or not. `found_ns` tells the times
 /// of a reason that are not the looks'.
 pub(super) fn of(figures: &LossFigures<'_>, found_ns: impl Fn(&str) -> Option<(u64, u64)>) -> Vec<Loss> {
@@ -194,9 +199,8 @@ impl Row {
     fn of(&self, figures: &LossFigures<'_>, found_ns: &impl Fn(&str) -> Option<(u64, u64)>) -> Option<Loss> {
         let plain = |count| (count, Cow::Borrowed(self.sentence), found_ns(self.reason));
         let (count, sentence, found_ns) = match (&self.figure, figures.origin) {
-            (Figure::Every(figure), _) | (Figure::Live(figure), Origin::Live { .. }) => {
-                plain(figure(figures))
-            }
+            (Figure::Every(counter), _) => plain(word(figures.counters, *counter)),
+            (Figure::Live(figure), Origin::Live { .. }) => plain(figure(figures)),
             (Figure::Capture(figure), Origin::Capture(capture)) => plain(figure(capture)),
             (Figure::Looks(lapse), Origin::Live { .. }) => {
                 let lapse = lapse(figures.sight);

@@ -80,6 +80,8 @@ pub struct Snapshot {
     pub services_evicted: u64,
     /// The busiest services and the two sums of the others, TCP's first.
     pub services: Vec<ServiceFigures>,
+    /// The counters as read.
+    counters: CounterBlock,
     /// The histograms of the legs, for the difference of two snapshots.
     histograms: Arc<[Histogram; 3]>,
     /// The reasons that occurred, with the times of the snapshots that first and last had more of them.
@@ -143,6 +145,7 @@ impl Snapshot {
             table: TableUse::of(reading, scan.used()),
             services_evicted: word(Counter::ServicesEvicted),
             services: rank(services, scan, reading.stopped, context.top),
+            counters: reading.counters,
             histograms: Arc::new(reading.histograms),
             found_ns: Vec::new(),
         };
@@ -179,18 +182,18 @@ impl Snapshot {
     pub fn possible_losses(&self) -> Vec<Loss> {
         let figures = LossFigures {
             origin: &self.context.origin,
-            tcp: &self.tcp,
-            udp: &self.udp,
+            counters: &self.counters,
             sight: &self.sight,
-            contended: self.contended,
-            lost_events: self.lost_events,
             lost_before_hook: self.lost_before_hook,
             unreadable_counters: self.unreadable_counters,
             missed_snapshots: self.missed_snapshots,
-            split_headers: self.packets.split_headers.unwrap_or(0),
+        };
+        let found_ns = match &self.context.origin {
+            Origin::Capture(capture) => &capture.found_ns,
+            Origin::Live { .. } => &self.found_ns,
         };
         loss::of(&figures, |reason| {
-            self.found_ns.iter().find(|(known, _)| *known == reason).map(|(_, times)| *times)
+            found_ns.iter().find(|(known, _)| *known == reason).map(|(_, times)| *times)
         })
     }
 

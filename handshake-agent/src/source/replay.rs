@@ -117,6 +117,12 @@ impl Replay {
         Moment { now: self.now, stopped: self.stopped, clocks: self.clocks }
     }
 
+    /// The present value of a counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.tables.books.words()[counter as usize].load()
+    }
+
     /// The records that have passed since the last call, in order.
     pub fn take_passed(&mut self) -> Vec<Passed> {
         self.passed.take()

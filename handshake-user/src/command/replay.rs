@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use handshake_agent::model::flow::{self, Flow, View, verdict_of};
+use handshake_agent::model::loss;
 use handshake_agent::model::snapshot::{Beginning, CaptureOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
 use handshake_capture::{Capture, CapturedPacket, Condition, Squeeze};
-use handshake_common::abi::{MAX_INTERFACES, point};
+use handshake_common::abi::{Counter, MAX_INTERFACES, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
 use handshake_common::wire::{Class, Slice, has_wrong_checksum, mark, note, parse};
@@ -46,6 +47,8 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         evicted: Vec::new(),
         cut_headers: 0,
+        observed: 0,
+        losses: LossTimes::new(),
         out: Output::to(Target::stdout()),
         style: Style::of(&std::io::stdout()),
     };
@@ -71,6 +74,9 @@ struct ReplayRun<'a> {
     evicted: Vec<Flow>,
     /// Packets whose headers are cut by the snap length.
     cut_headers: u64,
+    /// Packets that could be read.
+    observed: u64,
+    losses: LossTimes,
     out: Output<Target>,
     style: Style,
 }
@@ -79,16 +85,32 @@ impl ReplayRun<'_> {
     fn play(&mut self, capture: &mut Capture) -> Result<(), CommandError> {
         while let Some(captured) = capture.next_packet()? {
             self.observe(&captured);
+            self.note_losses(capture);
             if self.out.is_closed() {
                 break;
             }
             self.show_passed()?;
         }
+        self.note_losses(capture);
         self.replay.stop();
         Ok(())
     }
 
+    /// Notes what is lost up to this packet.
+    fn note_losses(&mut self, capture: &Capture) {
+        let Self { replay, cut_headers, observed, losses, .. } = self;
+        losses.note(replay.moment().now.ns, |counted| match counted {
+            Counted::Engine(counter) => replay.counter(counter),
+            Counted::CutHeaders => *cut_headers,
+            Counted::Skipped => capture.packets().saturating_sub(*observed),
+            Counted::Dropped => capture.dropped().unwrap_or(0),
+            Counted::Damaged => capture.is_damaged().into(),
+            Counted::Truncated => capture.is_truncated().into(),
+        });
+    }
+
     fn observe(&mut self, captured: &CapturedPacket<'_>) {
+        self.observed += 1;
         let time_ns = match &mut self.squeeze {
             Some(squeeze) => squeeze.map(captured.time_ns),
             None => captured.time_ns,
@@ -157,6 +179,7 @@ impl ReplayRun<'_> {
         let mut context = self.context.take().unwrap_or_else(|| self.context_from(0));
         if let Origin::Capture(capture) = &mut Arc::make_mut(&mut context).origin {
             (capture.condition, capture.cut_headers) = (condition, self.cut_headers);
+            capture.found_ns = self.losses.found().collect();
         }
         if self.cut_headers > 0 {
             let cut = self.cut_headers;
@@ -176,6 +199,57 @@ impl ReplayRun<'_> {
         let format = self.args.output.format;
         let style = self.style;
         self.out.put(|to| report::write_closing(to, format, &snapshot, flows, style)).map_err(out)
+    }
+}
+
+/// When each reason for an inexact report was first and last found.
+struct LossTimes(Vec<LossTime>);
+
+struct LossTime {
+    reason: &'static str,
+    counted: Counted,
+    count: u64,
+    found_ns: Option<(u64, u64)>,
+}
+
+/// What counts a loss.
+#[derive(Clone, Copy)]
+enum Counted {
+    Engine(Counter),
+    CutHeaders,
+    Skipped,
+    Dropped,
+    Damaged,
+    Truncated,
+}
+
+impl LossTimes {
+    fn new() -> Self {
+        let engine = loss::counted().map(|(reason, counter)| (reason, Counted::Engine(counter)));
+        let of_capture = [
+            ("cut_headers", Counted::CutHeaders),
+            ("skipped_link_type", Counted::Skipped),
+            ("capture_dropped", Counted::Dropped),
+            ("capture_damaged", Counted::Damaged),
+            ("capture_truncated", Counted::Truncated),
+        ];
+        let all = engine.chain(of_capture);
+        Self(all.map(|(reason, counted)| LossTime { reason, counted, count: 0, found_ns: None }).collect())
+    }
+
+    /// Notes what has been counted up to this time.
+    fn note(&mut self, now_ns: u64, count: impl Fn(Counted) -> u64) {
+        for each in &mut self.0 {
+            let count = count(each.counted);
+            if count > each.count {
+                each.count = count;
+                each.found_ns = Some((each.found_ns.map_or(now_ns, |(first, _)| first), now_ns));
+            }
+        }
+    }
+
+    fn found(&self) -> impl Iterator<Item = (&'static str, (u64, u64))> {
+        self.0.iter().filter_map(|each| Some((each.reason, each.found_ns?)))
     }
 }
 

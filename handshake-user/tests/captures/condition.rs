@@ -135,6 +135,16 @@ fn what_a_capture_lacks_makes_its_report_inexact() -> Result<()> {
         let (report, said) = read(bytes, title)?;
         assert_eq!((&report["exact"], reasons(&report)), (&json!(false), vec![(reason, count)]), "{title}");
         assert!(said.len() == 1 && said[0].contains(line), "{title}: {said:?}");
+        let time = |field: &Value| field.as_str().map(str::to_owned);
+        let (found, from, to) = (&report["inexact"][0], time(&report["from"]), time(&report["to"]));
+        let (first, last) = (time(&found["first"]), time(&found["last"]));
+        // Each packet tells drops or is cut; skipped ones stand between the others.
+        let is_first_right = match title {
+            "cut" | "dropped" => first == from,
+            "skipped" => from < first && first < to,
+            _ => first == to,
+        };
+        assert!(is_first_right && last == to && to.is_some(), "{title}: {report}");
         let source = &report["source"];
         let expected = match title {
             "dropped" => json!(9_700),
