@@ -152,7 +152,7 @@ fn a_signal_prints_the_last_report() -> Result<()> {
         let text = end_by(agent, signal)?.stdout;
         for part in [
             "handshake · eth0 · ingress tcx, egress tcx",
-            "EXACT",
+            "· EXACT",
             "5 = 3 completed + 2 refused",
             "refused: ",
         ] {

@@ -92,7 +92,7 @@ fn keys_show_the_screens_and_a_ladder() -> Result<()> {
     let (listener, scanned, deaf, _open) = traffic(&network.path(Family::V4))?;
     terminal.await_screen(TIMEOUT, |screen| {
         let balance = "22 = 12 completed + 5 refused + 2 initiator aborted + 3 half-open + 0 opening";
-        screen.contains(balance) && screen.contains("no_syn_ack") && screen.contains("EXACT")
+        screen.contains(balance) && screen.contains("no_syn_ack") && screen.contains("· EXACT")
     })?;
     press(&terminal, "3", &listener.address().to_string())?;
     press(&terminal, "4", "no program runs before ours")?;
@@ -155,7 +155,7 @@ fn the_terminal_is_restored() -> Result<()> {
         }
         let (said, settings) = ended(&terminal).with_context(|| end.to_owned())?;
         ensure!(
-            said.contains("balance ") && said.contains("EXACT") && said.ends_with("rc=0"),
+            said.contains("balance ") && said.contains("· EXACT") && said.ends_with("rc=0"),
             "{end}: {said}"
         );
         ensure!(settings == untouched, "{end}: {settings}");

@@ -147,7 +147,7 @@ fn a_clock_that_is_set_changes_the_labels_of_text_only() -> Result<()> {
         for header in &headers {
             let elapsed = header.rsplit(" · ").nth(1).context("no elapsed time")?;
             ensure!(elapsed.ends_with(" s") || elapsed.ends_with(" ms"), "{offset}: {header}");
-            ensure!(!elapsed.contains("min") && header.ends_with("EXACT"), "{offset}: {header}");
+            ensure!(!elapsed.contains("min") && header.ends_with("· EXACT"), "{offset}: {header}");
         }
         let last = headers.last().context("no header")?;
         let [elapsed, shown] = [1, 2].map(|place| last.rsplit(" · ").nth(place).unwrap_or_default());
@@ -191,7 +191,7 @@ fn a_clock_that_is_set_changes_the_labels_of_the_terminal_only() -> Result<()> {
                 && screen.contains(&format!("{completed} = {completed} completed"))
                 && screen.contains("ESTABLISHED   100.0 %")
         });
-        ensure!(screen?.contains("EXACT"));
+        ensure!(screen?.contains("· EXACT"));
     }
     Ok(())
 }
@@ -215,7 +215,7 @@ fn a_clock_that_is_set_changes_the_labels_of_a_check_only() -> Result<()> {
         let outcome = check.finish()?;
         let written = fs::read_to_string(&report)?;
         fs::remove_file(&report)?;
-        ensure_code(&outcome, 0, &["EXACT", "met completed == 5: 5", "met rate(completed) > 0.1/s"])?;
+        ensure_code(&outcome, 0, &["· EXACT", "met completed == 5: 5", "met rate(completed) > 0.1/s"])?;
         let report: Value = serde_json::from_str(&written)?;
         let (command, kernel) = (&report["command"], &report["kernel"]);
         let labels = [&report["from"], &command["started"], &command["ended"], &report["to"]];
