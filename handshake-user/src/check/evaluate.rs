@@ -123,8 +123,8 @@ impl JudgedWindow {
         self.ended.now.ns.saturating_sub(self.started.now.ns)
     }
 
-    /// The time of a snapshot by the wall clock as it was last, ns since the Unix epoch. The clock may have been
-    /// set meanwhile, and the report's times must agree with each other.
+    /// The time of a snapshot by the wall clock as it was last, ns since the Unix epoch. The clock may have
+    /// been set meanwhile, and the report's times must agree with each other.
     pub(crate) const fn wall_of(&self, snapshot: &Snapshot) -> u64 {
         self.settled.wall_of(snapshot.now.ns)
     }

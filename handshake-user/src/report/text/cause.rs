@@ -164,8 +164,8 @@ fn first(snapshot: &Snapshot) -> String {
     format!("at {}, which may drop packets before handshake sees them, and ", names.join(", "))
 }
 
-/// The words for connections of this host that no hook saw; `None` until nothing of a handshake has passed the
-/// hooks for [`QUIET_NS`].
+/// The words for connections of this host that no hook saw; `None` until nothing of a handshake has passed
+/// the hooks for [`QUIET_NS`].
 fn unseen(snapshot: &Snapshot) -> Option<String> {
     let unseen = snapshot.unseen.filter(|unseen| unseen.quiet_ns() >= QUIET_NS)?;
     let count = unseen.connections();

@@ -13,8 +13,8 @@ use crate::tui::screen::Screen;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
-/// The pieces at the left of the header that what makes the figures inexact leaves room for: the program's name
-/// and those of the interfaces.
+/// The pieces at the left of the header that stay whatever makes the figures inexact: the program's name, and
+/// those of the interfaces.
 const NAMED: usize = 2;
 
 /// The header: interfaces, filter and hooks; the time, the elapsed time, and whether the figures are exact.
