@@ -12,6 +12,7 @@
 //! ├─ books             checks the identities that hold in every report
 //! │
 //! ├─ topology          the three networks, as a `Path` from client to server
+//! ├─ tuntap            a wire of tun or tap devices in the place of a cable
 //! ├─ bpf               foreign programs on the same hooks, loaded by bpf(2)
 //! ├─ namespace         a network namespace, removed on drop
 //! └─ process           starts programs with default signals;  leaves: privilege, interrupt
@@ -40,6 +41,7 @@ pub mod tap;
 pub mod tcp;
 pub mod terminal;
 pub mod topology;
+pub mod tuntap;
 pub mod udp;
 
 pub use handshake_common::flow::Family;

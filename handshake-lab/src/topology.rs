@@ -19,6 +19,7 @@ use crate::bpf::{self, AttachedProgram, Program, TestHook};
 use crate::counters;
 use crate::frame::Mac;
 use crate::namespace::Namespace;
+use crate::tuntap::{VirtualLink, VirtualWire};
 
 /// Both address families, over which scenarios run.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -107,6 +108,37 @@ impl Pair {
         ])?;
         self.client.ip(&[&format!("link set {DEVICE} up")])?;
         self.set_addresses()
+    }
+
+    /// Two hosts on one wire of virtual devices, by which super-packets come in as they were sent. What a tun
+    /// device carries has no link header.
+    ///
+    /// # Errors
+    /// As [`VirtualWire::new`], or iproute2 fails.
+    pub fn by_wire(link: VirtualLink) -> Result<(Self, VirtualWire)> {
+        let (client, server) = (Namespace::new()?, Namespace::new()?);
+        let wire = VirtualWire::new(DEVICE, link, [&client, &server])?;
+        for (host, mac) in [(&client, CLIENT_MAC), (&server, SERVER_MAC)] {
+            if link == VirtualLink::Tap {
+                host.ip(&[&format!("link set {DEVICE} address {mac}")])?;
+            }
+            host.ip(&[&format!("link set {DEVICE} up")])?;
+        }
+        drop_unassigned(&client)?;
+        let pair = Self { client, server };
+        match link {
+            VirtualLink::Tap => pair.set_addresses()?,
+            VirtualLink::Tun => {
+                for (host, number) in [(&pair.client, 1), (&pair.server, 2)] {
+                    host.ip(&[
+                        &format!("addr add 192.0.2.{number}/24 dev eth0"),
+                        &format!("addr add 2001:db8::{number}/64 dev eth0 nodad"),
+                    ])?;
+                }
+                await_silence(&[&pair.client, &pair.server])?;
+            }
+        }
+        Ok((pair, wire))
     }
 
     fn set_addresses(&self) -> Result<()> {

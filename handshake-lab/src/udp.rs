@@ -1,7 +1,8 @@
 //! UDP by kernel sockets: answered, also from elsewhere, unanswered, and to closed ports.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +16,9 @@ use crate::topology::Path;
 /// The port "discard": nothing in the lab's namespaces is bound to it, and the kernel assigns no ephemeral
 /// port this low.
 const CLOSED: u16 = 9;
+
+/// `UDP_SEGMENT` of `linux/udp.h`.
+const UDP_SEGMENT: libc::c_int = 103;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -229,6 +233,30 @@ pub(crate) fn cross(path: &Path<'_>) -> Result<()> {
         send(socket, &[b'u'; 30])?;
     }
     Ok(())
+}
+
+/// Sends `times` super-packets of `segments` datagrams to a socket that does not answer as long as it is held:
+/// each datagram of `size` bytes, the last of each super-packet of `last` bytes.
+///
+/// # Errors
+/// The kernel refuses to segment (before Linux 4.18), or a super-packet is not sent whole.
+pub fn segmented(path: &Path<'_>, times: usize, segments: usize, size: u16, last: usize) -> Result<Socket> {
+    let (server, responder) = bound(path.server, path.server_at(0))?;
+    deafen(&server)?;
+    let (client, _) = connected(path, responder)?;
+    let option = libc::c_int::from(size);
+    let length = libc::socklen_t::try_from(size_of_val(&option))?;
+    // SAFETY: the kernel reads `length` bytes of `option`, which outlives the call.
+    let result = unsafe {
+        let from = (&raw const option).cast();
+        libc::setsockopt(client.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, from, length)
+    };
+    ensure!(result == 0, "let the kernel segment: {}", io::Error::last_os_error());
+    let said = vec![b's'; usize::from(size) * (segments - 1) + last];
+    for _ in 0..times {
+        send(&client, &said)?;
+    }
+    Ok(server)
 }
 
 fn bound(namespace: &Namespace, address: SocketAddr) -> Result<(Socket, SocketAddr)> {

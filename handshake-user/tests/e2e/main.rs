@@ -21,6 +21,7 @@ mod scenario;
 mod sight;
 mod special;
 mod stage;
+mod super_packet;
 mod terminal;
 mod udp;
 mod wall_clock;

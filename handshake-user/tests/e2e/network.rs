@@ -8,6 +8,7 @@ use anyhow::Result;
 use handshake_lab::agent::Agent;
 use handshake_lab::bpf::AttachedProgram;
 use handshake_lab::topology::{DEVICE, FAR_DEVICE};
+use handshake_lab::tuntap::{VirtualLink, VirtualWire};
 use handshake_lab::{Family, Loopback, Namespace, Pair, Path, Routed};
 
 use crate::HANDSHAKE;
@@ -24,6 +25,7 @@ pub(crate) enum Network {
     Segment(Pair),
     Router(Routed),
     Loopback(Loopback),
+    Virtual(Pair, #[expect(dead_code, reason = "the wire lasts as long as it is held")] VirtualWire),
     Tagged(Pair, #[expect(dead_code, reason = "the tags last as long as it is held")] Vec<AttachedProgram>),
 }
 
@@ -46,10 +48,16 @@ pub(crate) fn tagged() -> Result<Network> {
     Ok(Network::Tagged(pair, tags))
 }
 
+/// A segment of two virtual machines, or of two ends of a tunnel.
+pub(crate) fn by_wire(link: VirtualLink) -> Result<Network> {
+    let (pair, wire) = Pair::by_wire(link)?;
+    Ok(Network::Virtual(pair, wire))
+}
+
 impl Network {
     pub(crate) fn path(&self, family: Family) -> Path<'_> {
         match self {
-            Self::Segment(pair) | Self::Tagged(pair, _) => pair.path(family),
+            Self::Segment(pair) | Self::Tagged(pair, _) | Self::Virtual(pair, _) => pair.path(family),
             Self::Router(routed) => routed.path(family),
             Self::Loopback(lo) => lo.path(family),
         }
@@ -57,7 +65,7 @@ impl Network {
 
     pub(crate) fn host(&self) -> &Namespace {
         match self {
-            Self::Segment(pair) | Self::Tagged(pair, _) => &pair.server,
+            Self::Segment(pair) | Self::Tagged(pair, _) | Self::Virtual(pair, _) => &pair.server,
             Self::Router(routed) => &routed.router,
             Self::Loopback(lo) => &lo.host,
         }
@@ -65,7 +73,7 @@ impl Network {
 
     pub(crate) fn devices(&self) -> &'static [&'static str] {
         match self {
-            Self::Segment(_) | Self::Tagged(..) => &[DEVICE],
+            Self::Segment(_) | Self::Tagged(..) | Self::Virtual(..) => &[DEVICE],
             Self::Router(_) => &[DEVICE, FAR_DEVICE],
             Self::Loopback(_) => &["lo"],
         }
