@@ -270,9 +270,12 @@ fn code(
     Ok(code)
 }
 
-/// Appends code that derives the client's address from its number in r0, and one of 32,768 ports.
+/// Ports that a scan goes through, one after the other, again and again.
+pub(crate) const SCANNED: u16 = 1 << 15;
+
+/// Appends code that derives the client's address from its number in r0, and one of the scanned ports.
 fn varied_port(code: &mut Code) -> &mut Code {
-    code.copy(CLIENT_PORT, 0).and(CLIENT_PORT, 0x7fff);
+    code.copy(CLIENT_PORT, 0).and(CLIENT_PORT, i32::from(SCANNED - 1));
     code.copy(ADDRESS, 0).shift_left32(ADDRESS, 8).or(ADDRESS, NET.into())
 }
 

@@ -12,6 +12,7 @@ use super::run::RunObservation;
 use super::scenario::{FloodOf, Scenario, TrafficKind, TrafficTarget};
 use super::truth::{KnownOutcome, Truth, UdpOutcome};
 use crate::books::{self, figure, sum};
+use crate::flood::SCANNED;
 use crate::tap::Tally;
 
 /// A percentile in the report is the upper bound of a bucket, at most 1/16 above the true value.
@@ -261,8 +262,9 @@ impl FigureComparison {
     /// Beside a flood at least 99 of 100 handshakes are tracked and judged, and every SYN is in the books.
     fn beside(&mut self, scenario: &Scenario, truth: &Truth, report: &Value) -> Result<()> {
         self.syns_are_counted(report)?;
-        // A scan may come to the port of the handshakes as well.
-        let found = u64::from(scenario.other_flood() == Some(FloodOf::Scan));
+        // A scan may come to the port of the handshakes as well, once each time that it goes through the ports.
+        let is_scan = scenario.other_flood() == Some(FloodOf::Scan);
+        let found = if is_scan { truth.made.div_ceil(u64::from(SCANNED)) } else { 0 };
         for (address, made) in &truth.services {
             let row = service(report, address);
             for (name, found) in [("attempts", found), ("completed", 0)] {
