@@ -162,8 +162,8 @@ pub struct TcpRecord {
     /// The other K of two ([`tag::SECOND_K`]), what an early ACK acknowledged ([`tag::EARLY_ACK`]), or the
     /// number of another SYN ([`tag::OTHER_J`]).
     pub other_ack: u32,
-    /// Bytes of data in the SYN ([`tag::FAST_OPEN`]); one segment's at most. Of an answered attempt without
-    /// such data, and of every completed one: the time of the SYN in `other_ack`, or of the latest SYN or
+    /// Bytes of data in the SYN ([`tag::FAST_OPEN`]), one segment's at most; after a SYN+ACK those that it
+    /// acknowledged. Of an answered attempt without such data, and of every completed one: the time of the SYN in `other_ack`, or of the latest SYN or
     /// SYN+ACK, as [`mark_of`](crate::tcp::mark_of) has it.
     pub syn_data: u16,
     /// Bytes the responder sent from K+1 on before completion, saturating: the window of a SYN is never
@@ -322,11 +322,11 @@ pub mod tag {
     /// Flag, with [`COUNTED_J`]: more than two Js were seen. Without it: the SYN in `other_ack` is the
     /// responder's.
     pub const FURTHER_J: u32 = 1 << 17;
-    /// Flag: completed after the initiator's RST.
+    /// Flag: taken up after the initiator's RST, and no SYN+ACK came since.
     pub const INITIATOR_RESET: u32 = 1 << 18;
-    /// Flag: completed after the responder's RST.
+    /// Flag: taken up after the responder's RST, and no SYN+ACK came since.
     pub const RESPONDER_RESET: u32 = 1 << 19;
-    /// A completion took an abort back, and may yet be denied.
+    /// The completion of an attempt that was taken up again so may yet be denied.
     pub const DENIABLE: u32 = INITIATOR_RESET | RESPONDER_RESET;
     /// Flag: the SYN in `other_ack` is in the books as an attempt.
     pub const COUNTED_J: u32 = 1 << 20;

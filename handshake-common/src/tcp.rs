@@ -480,36 +480,52 @@ impl Transition<'_> {
         self.flags & !(tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::OTHER_K)
     }
 
-    /// Bytes of data in the SYN.
+    /// Has a SYN+ACK acknowledged the SYN? Of a simultaneous open it is not kept how much.
+    #[inline(always)]
+    fn is_answered(&self) -> bool {
+        self.record.is_answered(self.flags) && !self.has(tag::SIMULTANEOUS)
+    }
+
+    /// Bytes of data in the SYN; once a SYN+ACK was seen, those that it acknowledged.
     #[inline(always)]
     fn syn_data(&self) -> u32 {
         if self.has(tag::FAST_OPEN) { self.record.syn_data as u32 } else { 0 }
     }
 
-    /// Does the segment acknowledge the SYN whose next number this is, or some of a Fast Open SYN's data?
+    /// The most data that the SYN may have had. Once a SYN+ACK was seen, it is not kept.
     #[inline(always)]
-    fn acks(&self, next: SeqNum) -> bool {
-        self.segment.has(flag::ACK) && self.segment.ack.is_within(next, self.syn_data())
+    fn most_syn_data(&self) -> u32 {
+        if self.has(tag::FAST_OPEN) && self.is_answered() { u16::MAX as u32 } else { self.syn_data() }
     }
 
+    /// Does the segment acknowledge the SYN, or some of a Fast Open SYN's data too?
     #[inline(always)]
     fn acks_syn(&self) -> bool {
-        self.acks(self.after_j())
+        self.segment.has(flag::ACK) && self.segment.ack.is_within(self.after_j(), self.most_syn_data())
     }
 
-    /// Is the segment's number the one that the initiator continues with after its SYN (and its data)?
+    /// Where the initiator continues: behind what the SYN+ACK acknowledged. Before any, it is behind J.
+    #[inline(always)]
+    fn next_of_initiator(&self) -> SeqNum {
+        if self.is_answered() { self.after_j().plus(self.syn_data()) } else { self.after_j() }
+    }
+
+    /// Is the segment's number the one that the initiator continues with? Before any SYN+ACK it is not known
+    /// how much of the SYN's data is taken.
     #[inline(always)]
     fn follows_syn(&self) -> bool {
-        self.segment.seq.is_within(self.after_j(), self.syn_data())
+        let span = if self.is_answered() { 0 } else { self.syn_data() };
+        self.segment.seq.is_within(self.next_of_initiator(), span)
     }
 
-    /// Would the responder take the segment as one that follows the SYN whose next number this is? The window of
-    /// a SYN+ACK is never scaled (RFC 7323 §2.2); a segment that begins before the number counts with what lies
-    /// behind it (RFC 9293 §3.10.7.4).
+    /// Would the responder take the segment where it expects this number? The window of a SYN+ACK is never
+    /// scaled (RFC 7323 §2.2); a segment that begins before the number counts with what lies behind it (RFC
+    /// 9293 §3.10.7.4).
     #[inline(always)]
     fn is_in_window(&self, next: SeqNum) -> bool {
         let seq = self.segment.seq;
-        let last = next.plus(self.syn_data()).plus(u16::MAX as u32);
+        let refused = if self.is_answered() { 0 } else { self.syn_data() };
+        let last = next.plus(refused).plus(u16::MAX as u32);
         seq == next || (next.is_before(self.segment.end()) && !last.is_before(seq))
     }
 
@@ -589,7 +605,7 @@ impl Transition<'_> {
                 !matches!(self.state, TcpState::Midstream | TcpState::OrphanSynAck)
                     && (seq.0 == self.record.isn_initiator
                         || (self.holds(tag::OTHER_J) && seq.0 == self.record.other_ack && !is_completed)),
-                self.syn_data(),
+                self.most_syn_data(),
             ),
             (SegmentKind::Syn, Side::Responder) => {
                 (self.has(tag::RESPONDER_SYN) && seq.0 == self.record.isn_responder, 0)

@@ -120,24 +120,45 @@ impl StreamHistory {
             let own = self.seen.iter().filter(|seen| seen.key == syn.key && seen.from == syn.from);
             own.filter(|seen| class(seen) == Class::Syn).map(|seen| &seen.packet)
         };
-        // A record keeps the numbers of two SYNs, and the data of the one that had most.
-        let any = own().map(|packet| packet.seq).collect::<BTreeSet<u32>>().len() > 2;
-        let data = own().map(|packet| packet.payload.min(WINDOW)).max().unwrap_or(0);
+        // A record keeps the numbers of two SYNs, and how much data the latest had.
+        let numbers = own().map(|packet| packet.seq).collect::<BTreeSet<u32>>().len();
+        let data = if numbers > 1 || own().any(|packet| packet.payload != 0) { WINDOW } else { 0 };
         let expected = SeqNum(syn.packet.seq).plus(1);
         let fits = |seen: &SegmentSeen| SeqNum(seen.packet.ack).is_within(expected, data);
-        let answers = |seen: &&SegmentSeen| {
-            class(seen) == Class::Syn || (class(seen) == Class::SynAck && (any || fits(seen)))
+        let answers = |seen: &SegmentSeen| {
+            class(seen) == Class::Syn || (class(seen) == Class::SynAck && (numbers > 2 || fits(seen)))
         };
-        let of_responder = self.seen.iter().filter(|seen| seen.key == syn.key && seen.from != syn.from);
-        of_responder.filter(answers).any(|answer| self.is_acknowledged(syn, answer))
+        let of_responder = || {
+            let seen = self.seen.iter().enumerate();
+            seen.filter(|(_, seen)| seen.key == syn.key && seen.from != syn.from)
+        };
+        // Where the third segment must continue is known of one J, which the responder neither crosses nor
+        // resets.
+        let unclear = numbers > 1
+            || of_responder()
+                .any(|(_, seen)| class(seen) == Class::Syn || seen.packet.flags & flag::RST != 0);
+        let mut found = of_responder().filter(|(_, seen)| answers(seen));
+        found.any(|(at, answer)| {
+            self.is_acknowledged(syn, &answer.packet, if unclear { usize::MAX } else { at })
+        })
     }
 
-    fn is_acknowledged(&self, syn: &SegmentSeen, answer: &SegmentSeen) -> bool {
-        let expected = SeqNum(answer.packet.seq).plus(1);
-        self.seen.iter().filter(|seen| seen.key == syn.key && seen.from == syn.from).any(|seen| {
-            seen.packet.flags & (flag::ACK | flag::RST) == flag::ACK
-                && SeqNum(seen.packet.ack).is_within(expected, WINDOW)
-        })
+    /// Does a segment of the SYN's sender acknowledge `answer`? From the place `follows_from` on it must continue
+    /// where the answer says.
+    fn is_acknowledged(&self, syn: &SegmentSeen, answer: &Packet, follows_from: usize) -> bool {
+        let expected = SeqNum(answer.seq).plus(1);
+        let next = SeqNum(answer.ack);
+        self.seen.iter().enumerate().filter(|(_, seen)| seen.key == syn.key && seen.from == syn.from).any(
+            |(at, seen)| {
+                let Packet { flags, seq, ack, payload, .. } = seen.packet;
+                let seq = SeqNum(seq);
+                let end = seq.plus(payload).plus(u32::from(flags & flag::FIN != 0));
+                let follows = seq == next || next.is_before(end) && !next.plus(WINDOW).is_before(seq);
+                flags & (flag::ACK | flag::RST) == flag::ACK
+                    && SeqNum(ack).is_within(expected, WINDOW)
+                    && (at < follows_from || follows)
+            },
+        )
     }
 }
 

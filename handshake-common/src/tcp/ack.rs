@@ -79,6 +79,9 @@ impl Transition<'_> {
         if !self.prove() {
             return self.marked(tag::BAD_ACK, Sign::BadAck);
         }
+        if self.has(tag::DENIABLE) {
+            self.expect_denial();
+        }
         let change = self.stay().to(TcpState::Established);
         if self.record.isn_initiator == j { change } else { Self::revised(change) }
     }
@@ -86,22 +89,43 @@ impl Transition<'_> {
     /// A proven third segment takes an abort back: a RST with a wrong checksum reached neither end.
     #[inline(always)]
     fn ack_after_abort(&mut self) -> Change {
-        let answered = self.record.is_answered(self.flags) && !self.has(tag::SIMULTANEOUS);
-        if !answered || !self.segment.has(flag::ACK) || !self.prove() {
+        if !self.is_answered() || !self.segment.has(flag::ACK) || !self.prove() {
             return self.stay();
         }
-        let by_initiator = matches!(self.state, TcpState::InitiatorAborted);
-        self.flags |= if by_initiator { tag::INITIATOR_RESET } else { tag::RESPONDER_RESET };
-        // Where the responder's RST would stand, if it knows of no connection.
-        self.record.responder_sent = saturate16(self.segment.ack.since(self.after_k()));
+        self.flags |= self.deniable();
+        self.expect_denial();
         Self::revised(self.stay().to(TcpState::Established))
+    }
+
+    /// What an attempt is marked with that is taken up after a RST, without a SYN+ACK since.
+    #[inline(always)]
+    pub(super) fn deniable(&self) -> u32 {
+        match self.state {
+            TcpState::InitiatorAborted => tag::INITIATOR_RESET,
+            TcpState::ResponderAborted => tag::RESPONDER_RESET,
+            TcpState::SynSent
+            | TcpState::AnswerUnseen
+            | TcpState::SynReceived
+            | TcpState::Refused
+            | TcpState::Unreachable
+            | TcpState::Established
+            | TcpState::Closed
+            | TcpState::Midstream
+            | TcpState::OrphanSynAck => 0,
+        }
+    }
+
+    /// Keeps where the responder's RST would stand, if it knows of no connection.
+    #[inline(always)]
+    fn expect_denial(&mut self) {
+        self.record.responder_sent = saturate16(self.segment.ack.since(self.after_k()));
     }
 
     /// Does the segment acknowledge a K that was sent, and continue after its J? These are J and K from now on.
     #[inline(always)]
     fn prove(&mut self) -> bool {
         let ack = self.segment.ack;
-        if self.is_in_window(self.after_j()) {
+        if self.is_in_window(self.next_of_initiator()) {
             if self.is_sent(ack, self.after_k()) {
                 return true;
             }

@@ -64,6 +64,8 @@ impl Transition<'_> {
     fn abort_again(&mut self) -> Change {
         let by_initiator = self.has(tag::INITIATOR_RESET);
         self.flags &= !(tag::DENIABLE | tag::ACK_TIMED | tag::LATE);
+        // It was a time since the completion.
+        self.record.syn_data = 0;
         self.end(if by_initiator { TcpState::InitiatorAborted } else { TcpState::ResponderAborted })
     }
 

@@ -80,10 +80,12 @@ impl Transition<'_> {
         self.signed(Sign::SynRetransmit)
     }
 
+    /// Of data that comes after a SYN+ACK nothing is acknowledged yet.
     #[inline(always)]
     fn note_syn_data(&mut self) {
-        if self.segment.payload > self.syn_data() {
-            self.record.syn_data = saturate16(self.segment.payload);
+        if self.segment.payload > self.most_syn_data() {
+            let acked = self.is_answered();
+            self.record.syn_data = if acked { 0 } else { saturate16(self.segment.payload) };
             self.flags |= tag::FAST_OPEN;
         }
     }
@@ -104,6 +106,10 @@ impl Transition<'_> {
             return self.stay();
         }
         self.touch();
+        if self.is_answered() {
+            // A responder may discard this SYN, or not hear it.
+            self.flags |= self.deniable();
+        }
         let state =
             if self.record.is_answered(self.flags) { TcpState::SynReceived } else { TcpState::SynSent };
         Self::revised(self.stay().sign(Sign::SynRetransmit).to(state))
@@ -212,8 +218,9 @@ impl Transition<'_> {
     /// The SYN of a SYN+ACK seen before it (mirror ports reorder).
     #[inline(always)]
     fn adopt(&mut self) -> Change {
+        let acked = self.after_j().since(self.segment.seq.plus(1));
         self.record.isn_initiator = self.segment.seq.0;
-        self.record.syn_data = saturate16(self.segment.payload);
+        self.record.syn_data = saturate16(acked);
         self.record.opened_ns = self.context.now_ns;
         self.record.syn_ack_after = 1;
         self.record.latest_after = 0;

@@ -46,9 +46,17 @@ impl Transition<'_> {
         }
     }
 
+    /// Does the segment acknowledge the SYN of the J beside? Its data was not kept.
     #[inline(always)]
     fn acks_kept_j(&self) -> bool {
-        self.holds(tag::OTHER_J) && self.acks(self.after_other())
+        self.holds(tag::OTHER_J) && self.segment.ack.is_within(self.after_other(), u16::MAX as u32)
+    }
+
+    /// Keeps how much of the SYN's data the SYN+ACK acknowledges.
+    #[inline(always)]
+    fn note_acked(&mut self, data: u32) {
+        self.record.syn_data = saturate16(data);
+        self.flags |= if data != 0 { tag::FAST_OPEN } else { 0 };
     }
 
     /// SYN-SENT → SYN-RECEIVED. The first leg is known unless the SYN was repeated (Karn's rule, RFC 6298
@@ -56,6 +64,7 @@ impl Transition<'_> {
     #[inline(always)]
     fn first_syn_ack(&mut self) -> Change {
         let ticks = self.ticks();
+        self.note_acked(self.segment.ack.since(self.after_j()));
         self.record.isn_responder = self.segment.seq.0;
         self.record.syn_ack_after = ticks.max(1);
         self.record.responder_sent = saturate16(self.segment.sent());
@@ -124,6 +133,15 @@ impl Transition<'_> {
     fn further_syn_ack(&mut self) -> Change {
         let k = self.segment.seq.0;
         self.note_sent();
+        if self.has(tag::FAST_OPEN) {
+            // Two servers may take more and less: a third segment that follows either is in the window.
+            let acked = saturate16(self.segment.ack.since(self.after_j()));
+            self.record.syn_data = self.record.syn_data.min(acked);
+        }
+        if self.counted {
+            // The responder took the SYN that came again.
+            self.flags &= !tag::DENIABLE;
+        }
         if !self.is_a_k(self.segment.seq) {
             self.flags = self.emptied() | tag::SECOND_K;
             self.record.other_ack = self.record.isn_responder;

@@ -13,7 +13,7 @@ mod times;
 
 use std::vec::Vec;
 
-use super::{Change, Conditions, Segment, SegmentKind, open, step};
+use super::{COPY_WITHIN_NS, Change, Conditions, Segment, SegmentKind, open, step};
 use crate::abi::{NO_POINT, TcpRecord, tag};
 use crate::flow::Side::{self, Initiator, Responder};
 use crate::record::TcpState::{self, Closed, Established, SynReceived, SynSent};

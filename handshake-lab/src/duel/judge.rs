@@ -32,29 +32,22 @@ pub enum Class {
     Lost,
     /// A segment in fragments: its header in two of them, its tail lost, a SYN's data of unknown length.
     Fragmented,
-    /// How much of a SYN's data the SYN+ACK acknowledged, which no record keeps: a third segment with old
-    /// data only, a RST between, the SYN+ACK of an earlier SYN.
-    SynData,
     /// A RST inside the window, but not at J+1.
     RstInWindow,
     /// A SYN inside the window.
     InWindowSyn,
-    /// A SYN with FIN, which Linux discards.
-    SynFin,
     /// A SYN cookie: it holds for J+1 alone, outlives what ends a request, and its last bits are free.
     Cookie,
 }
 
 impl Class {
     /// Every class, those that a segment explains by itself before those that need another.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 8] = [
         Self::OldTimestamp,
         Self::BeyondWindow,
         Self::WrongChecksum,
         Self::Lost,
         Self::Fragmented,
-        Self::SynData,
-        Self::SynFin,
         Self::InWindowSyn,
         Self::Cookie,
         Self::RstInWindow,
@@ -75,10 +68,8 @@ impl Class {
             Self::WrongChecksum => "wrong_checksum",
             Self::Lost => "lost",
             Self::Fragmented => "fragmented",
-            Self::SynData => "syn_data",
             Self::RstInWindow => "rst_in_window",
             Self::InWindowSyn => "in_window_syn",
-            Self::SynFin => "syn_fin",
             Self::Cookie => "cookie",
         }
     }
@@ -99,19 +90,13 @@ impl Class {
         };
         match self {
             Self::OldTimestamp => third.shot.stamp != Stamp::Fresh,
-            Self::BeyondWindow => (u32::from(answer.window)..=case.reach()).contains(&ahead),
+            Self::BeyondWindow => (u32::from(answer.window)..=REACH).contains(&ahead),
             Self::WrongChecksum => !case.verified && unheard(Harm::Checksum),
             Self::Lost => unheard(Harm::Lost),
             Self::Fragmented => {
                 let unseen = |s: &Sent| s.shot.harm == Harm::SplitHeader;
                 unheard(Harm::LostTail)
                     || before.iter().any(|s| unseen(s) && (s.shot.has(flag::RST) || s.shot.has(flag::SYN)))
-            }
-            Self::SynData => {
-                let end =
-                    ahead.wrapping_add(u32::from(third.shot.data) + u32::from(third.shot.has(flag::FIN)));
-                let syn_data = answer.ack.wrapping_sub(first);
-                syn_data > 0 && ahead != 0 && end.cast_signed() <= 0 && end.wrapping_neg() < syn_data
             }
             Self::RstInWindow => {
                 came(&|s| s.shot.has(flag::RST) && s.seq != answer.ack && is_in_window(s, answer))
@@ -120,7 +105,6 @@ impl Class {
                 // The request's own SYN is answered again.
                 s.shot.has(flag::SYN) && !of_request(s) && is_in_window(s, answer)
             }),
-            Self::SynFin => came(&|s| s.shot.has(flag::SYN) && s.shot.has(flag::FIN)),
             Self::Cookie => match case.setting.cookies {
                 Cookies::Off => false,
                 Cookies::On => {
@@ -163,16 +147,7 @@ impl Class {
                 // Of three SYNs that were answered two are kept.
                 syns.len() > 2 && case.seems_proof(third, answer) || outlives(third, answer, before, case)
             }
-            Self::SynData => {
-                let first = case.conversation.first_after(answer);
-                let resets = |s: &Sent| {
-                    let ahead = s.seq.wrapping_sub(first);
-                    s.shot.has(flag::RST) && s.seq != answer.ack && ahead <= case.most_data()
-                };
-                let others = |s: &Sent| s.shot.has(flag::SYN) && s.seq.wrapping_add(1) != first;
-                before.iter().any(resets) || answer.ack != first && before.iter().any(others)
-            }
-            Self::BeyondWindow | Self::RstInWindow | Self::InWindowSyn | Self::SynFin => false,
+            Self::BeyondWindow | Self::RstInWindow | Self::InWindowSyn => false,
         }
     }
 }
@@ -185,6 +160,9 @@ fn is_in_window(sent: &Sent, answer: &Answer) -> bool {
     ahead <= u32::from(answer.window) || ahead.cast_signed() < 0 && end.cast_signed() > 0
 }
 
+/// How far after a SYN+ACK's number handshake takes a third segment: a SYN+ACK's window is never scaled.
+const REACH: u32 = 0xffff;
+
 /// A conversation that is judged.
 pub(super) struct Case<'a> {
     pub(super) conversation: &'a Conversation,
@@ -195,18 +173,6 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// How far after a SYN+ACK's number handshake takes a third segment: the data of a SYN may have been
-    /// refused.
-    fn reach(&self) -> u32 {
-        u32::from(u16::MAX) + self.most_data()
-    }
-
-    /// The most data of a SYN.
-    fn most_data(&self) -> u32 {
-        let syns = self.conversation.sent.iter().filter(|sent| sent.shot.has(flag::SYN));
-        syns.map(|sent| u32::from(sent.shot.data)).max().unwrap_or_default()
-    }
-
     /// Is there a third segment, and a SYN+ACK before it, for which this holds?
     fn any(&self, test: impl Fn(&Sent, &Answer, &[Sent]) -> bool) -> bool {
         self.conversation.sent.iter().enumerate().filter(|(_, sent)| sent.shot.is_ack()).any(|(at, third)| {
@@ -218,9 +184,9 @@ impl Case<'_> {
     /// May handshake take `third` for the proof that `answer` arrived?
     fn seems_proof(&self, third: &Sent, answer: &Answer) -> bool {
         let ahead = third.seq.wrapping_sub(answer.ack);
-        let behind = u32::from(third.shot.data) + self.reach();
+        let behind = u32::from(third.shot.data) + REACH;
         let acknowledged = third.ack.wrapping_sub(answer.seq.wrapping_add(1));
-        (ahead <= self.reach() || ahead.wrapping_neg() <= behind) && acknowledged <= SPOKEN
+        (ahead <= REACH || ahead.wrapping_neg() <= behind) && acknowledged <= SPOKEN
     }
 
     /// Was a SYN answered with the same K once more, after a connection had ended? What acknowledged the
@@ -231,8 +197,33 @@ impl Case<'_> {
         has_ended && self.conversation.answers.iter().filter(same).count() > 1
     }
 
+    /// Did the initiator send a SYN+ACK that Linux takes for the third segment? It cuts off the SYN of a segment
+    /// at J, and takes the data behind it (tcp_check_req in net/ipv4/tcp_minisocks.c).
+    fn has_cut_syn(&self) -> bool {
+        let fits = |sent: &Sent, answer: &Answer| {
+            let after = sent.seq.wrapping_add(1);
+            after == answer.ack
+                && (sent.shot.data > 0 || sent.shot.has(flag::FIN))
+                && sent.ack.wrapping_sub(answer.seq.wrapping_add(1)) <= SPOKEN
+        };
+        let flags = flag::SYN | flag::ACK | flag::RST;
+        let mut sent = self.conversation.sent.iter();
+        sent.any(|sent| {
+            sent.shot.arrives()
+                && sent.shot.flags & flags == flag::SYN | flag::ACK
+                && self.conversation.answers.iter().any(|answer| fits(sent, answer))
+        })
+    }
+
     /// What explains a difference of this direction.
     fn class(&self, direction: Direction) -> Option<Class> {
+        let by_segment = self.class_by_segment(direction);
+        let is_cut = || direction == Direction::TooFew && self.has_cut_syn();
+        by_segment.or_else(|| is_cut().then_some(Class::InWindowSyn))
+    }
+
+    /// The first class in which a third segment explains it.
+    fn class_by_segment(&self, direction: Direction) -> Option<Class> {
         Class::ALL.into_iter().find(|class| match direction {
             Direction::TooMany => self.any(|third, answer, before| {
                 self.seems_proof(third, answer) && class.spoils(third, answer, before, self)
@@ -399,7 +390,6 @@ mod tests {
             (Class::Fragmented, vec![harmed(third, Harm::LostTail)]),
             (Class::RstInWindow, vec![segment(flag::RST, 100), third]),
             (Class::InWindowSyn, vec![segment(flag::SYN, 100), third]),
-            (Class::SynFin, vec![segment(flag::SYN | flag::FIN, 0), third]),
         ];
         for (class, sent) in rows {
             assert_eq!(found(OFF, &sent, 1, 0), Finding::Explained(Direction::TooMany, class));
@@ -425,6 +415,19 @@ mod tests {
         assert_eq!(found(OFF, &[rst, syn, segment(flag::ACK, 1)], 1, 0), many);
         let early = found(OFF, &[syn, rst, segment(flag::ACK, 1)], 1, 0);
         assert_eq!(early, Finding::Unexplained(Direction::TooMany));
+    }
+
+    /// What Linux takes for the third segment, though it has SYN.
+    #[test]
+    fn a_syn_ack_with_data_explains_a_missing_completion() {
+        let few = Finding::Explained(Direction::TooFew, Class::InWindowSyn);
+        let crossed = segment(flag::SYN | flag::ACK, 0);
+        let full = Sent { shot: Shot { data: 9, ..crossed.shot }, ..crossed };
+        assert_eq!(found(OFF, &[full], 0, 1), few);
+        for other in [crossed, Sent { seq: J.wrapping_add(1), ..full }, Sent { ack: K + 70_000, ..full }] {
+            assert_eq!(found(OFF, &[other], 0, 1), Finding::Unexplained(Direction::TooFew));
+        }
+        assert_eq!(found(OFF, &[full], 1, 0), Finding::Unexplained(Direction::TooMany));
     }
 
     #[test]

@@ -113,7 +113,6 @@ fn a_claim_is_an_attempt_when_a_syn_ack_acknowledges_it() {
                 let mut talk = if completed { Talk::completed(j, k) } else { Talk::answered(j, k) };
                 talk.send(side, syn(other));
                 let l = plus(k, 0x0333_0000);
-                talk.send(side.other(), syn_ack(l, plus(other, 9)));
                 talk.send(side.other(), syn_ack(l, plus(other, 1)));
                 assert_eq!((talk.state, talk.new_attempts), (SynReceived, 1), "{side:?} {completed}");
                 assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (other, l));
@@ -246,6 +245,37 @@ fn a_proven_third_segment_takes_an_abort_back() {
                 assert_eq!(real.responder(no_socket), end, "the responder knows of no connection");
                 real.initiator(third);
                 assert_eq!(real.responder(no_socket), end, "nor the next time");
+            }
+        }
+    });
+}
+
+/// A SYN after the abort takes the attempt up again, but a responder may discard it (SYN+FIN, a wrong
+/// checksum) or not hear it. Then it answers the third segment with a RST, until it sends a SYN+ACK.
+#[test]
+fn a_third_segment_after_a_syn_alone_may_be_denied() {
+    with_isns(|j, k| {
+        let no_socket = segment(SegmentKind::Rst, RST, plus(k, 1), 0);
+        for (by, number, end) in aborts(j, k) {
+            for data in [0, 100] {
+                for answer in [None, Some(k), Some(plus(k, 90_000))] {
+                    let mut talk = Talk::new(with_data(syn(j), data));
+                    talk.responder(syn_ack(k, plus(j, 1)));
+                    talk.send(by, rst(number, 0));
+                    assert_eq!(talk.initiator(segment(SegmentKind::Syn, SYN | FIN, j, 0)), SynReceived);
+                    if let Some(answer) = answer {
+                        talk.responder(syn_ack(answer, plus(j, 1)));
+                    }
+                    let third = ack(plus(j, 1), plus(answer.unwrap_or(k), 1));
+                    assert_eq!(talk.initiator(third), Established);
+                    let denial = Segment { seq: third.ack, ..no_socket };
+                    let denied = answer.is_none();
+                    assert_eq!(talk.responder(denial), if denied { end } else { Closed }, "{answer:?}");
+                    // The end is as provisional as it was.
+                    if denied {
+                        assert_eq!(talk.initiator(third), Established);
+                    }
+                }
             }
         }
     });

@@ -69,6 +69,83 @@ fn fast_open_acknowledges_up_to_the_data() {
     });
 }
 
+/// RFC 7413 §4.2: a server without the cookie acknowledges the SYN alone. The third segment continues where the
+/// SYN+ACK says, and so does a RST (RFC 9293 §3.10.7.4).
+#[test]
+fn the_syn_ack_says_where_the_initiator_continues() {
+    with_isns(|j, k| {
+        for acked in [0, 40, 100] {
+            let answered = || {
+                let mut talk = Talk::new(with_data(syn(j), 100));
+                talk.responder(syn_ack(k, plus(j, 1 + acked)));
+                assert_eq!((u32::from(talk.record.syn_data), talk.has(tag::FAST_OPEN)), (acked, true));
+                talk
+            };
+            let next = plus(j, 1 + acked);
+            for (back, payload, taken) in
+                [(0, 0, true), (60, 60, false), (60, 61, true), (1, 0, false), (101, 101, false)]
+            {
+                let third = with_data(ack(plus(next, 0_u32.wrapping_sub(back)), plus(k, 1)), payload);
+                let state = answered().initiator(third);
+                assert_eq!(state == Established, taken, "{acked} acknowledged, {payload} bytes from -{back}");
+            }
+            for (ahead, taken) in [(65_535, true), (65_536, false)] {
+                let state = answered().initiator(ack(plus(next, ahead), plus(k, 1)));
+                assert_eq!(state == Established, taken, "{acked} acknowledged, {ahead} ahead");
+            }
+            for at in [0, 20, 40, 100] {
+                let state = answered().initiator(rst(plus(j, 1 + at), 0));
+                assert_eq!(state == TcpState::InitiatorAborted, at == acked, "RST at {at} of {acked}");
+            }
+            // The same SYN comes again, then a copy of that: what was acknowledged stays.
+            let mut talk = answered();
+            talk.initiator(with_data(syn(j), 100));
+            talk.context.now_ns -= STEP - COPY_WITHIN_NS / 2;
+            talk.initiator(with_data(syn(j), 100));
+            assert_eq!(talk.signs, [Sign::SynRetransmit]);
+            assert_eq!(u32::from(talk.record.syn_data), acked);
+            assert_eq!(talk.initiator(ack(next, plus(k, 1))), Established);
+        }
+    });
+}
+
+/// Two servers, of which one takes the data: the third segment may follow the SYN+ACK of either.
+#[test]
+fn of_two_syn_acks_either_may_acknowledge_the_data() {
+    with_isns(|j, k| {
+        let answers = [(k, 1), (plus(k, 90_000), 101)];
+        for order in [[0, 1], [1, 0]] {
+            for (number, acked) in answers {
+                let mut talk = Talk::new(with_data(syn(j), 100));
+                for at in order {
+                    talk.responder(syn_ack(answers[at].0, plus(j, answers[at].1)));
+                }
+                assert_eq!(talk.initiator(ack(plus(j, acked), plus(number, 1))), Established, "{order:?}");
+                assert!(talk.signs.is_empty());
+            }
+        }
+    });
+}
+
+/// A SYN with data, and a stranger's beside it: whichever came first, the SYN+ACK tells which is real.
+#[test]
+fn a_fast_open_syn_completes_beside_another() {
+    with_isns(|j, k| {
+        let other = plus(j, 0x1234_5678);
+        for first in [true, false] {
+            for acked in [1, 101] {
+                let mut talk = Talk::new(if first { with_data(syn(j), 100) } else { syn(other) });
+                talk.initiator(if first { syn(other) } else { with_data(syn(j), 100) });
+                assert_eq!(talk.responder(syn_ack(k, plus(j, acked))), SynReceived);
+                assert_eq!(talk.initiator(ack(plus(j, acked), plus(k, 1))), Established);
+                assert_eq!((talk.record.isn_initiator, talk.new_attempts), (j, 1));
+                let is_told = !first || acked != 1;
+                assert_eq!(talk.has(tag::FAST_OPEN), is_told, "data of the first of two is not kept");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_fast_open_syn_may_be_repeated_without_its_data() {
     with_isns(|j, k| {
@@ -238,6 +315,10 @@ fn a_syn_ack_before_its_syn_is_adopted_without_times() {
             assert_eq!(talk.excluded, Leg::ALL);
             assert!(talk.timed.is_empty() && talk.has(tag::FAST_OPEN) == (data != 0));
         }
+        let mut partly = Talk::of(TcpState::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 41)), SECOND));
+        partly.initiator(with_data(syn(j), 100));
+        assert_eq!(partly.initiator(with_data(ack(plus(j, 21), plus(k, 1)), 20)), SynReceived, "old data");
+        assert_eq!(partly.initiator(ack(plus(j, 41), plus(k, 1))), Established);
         let mut talk = Talk::of(TcpState::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 1)), SECOND));
         talk.initiator(syn(plus(j, 1)));
         assert_eq!(talk.new_attempts, 1, "another SYN than the one it answers");

@@ -70,7 +70,12 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
     let (j, k) = (tcp.isn_initiator, tcp.isn_responder);
     let mut rungs = Vec::new();
     if record.state.is_attempt() {
-        let data = if tcp.syn_data == 0 { String::new() } else { format!(" and {} bytes", tcp.syn_data) };
+        // Its length gives way to what the SYN+ACK acknowledges.
+        let data = match record.flags & tag::FAST_OPEN {
+            0 => String::new(),
+            _ if tcp.is_answered(record.flags) || record.state.is_completed() => " and data".to_owned(),
+            _ => format!(" and {} bytes", tcp.syn_data),
+        };
         rungs.push(seen(RungDirection::FromInitiator, Some(0), format!("SYN seq={j}{data}")));
     }
     let again = tcp.syn_retransmits(record.flags);
@@ -86,7 +91,10 @@ fn opening(record: &Record, tcp: &TcpRecord) -> Vec<Rung> {
     if tcp.is_answered(record.flags) {
         let is_time = record.flags & tag::OTHER_K == 0;
         let at = known(tcp.syn_ack_after).filter(|_| is_time).map(ticks_ns);
-        rungs.push(seen(RungDirection::FromResponder, at, format!("SYN+ACK seq={k} ack={}", next(j))));
+        let keeps_acked = record.state == State::SynReceived && record.flags & tag::SIMULTANEOUS == 0;
+        let has_data = record.flags & tag::FAST_OPEN != 0 && keeps_acked;
+        let acked = next(j).wrapping_add(if has_data { tcp.syn_data.into() } else { 0 });
+        rungs.push(seen(RungDirection::FromResponder, at, format!("SYN+ACK seq={k} ack={acked}")));
     } else if record.flags & tag::ONE_SIDED != 0 && record.state.is_completed() {
         let label = format!("SYN+ACK seq={k}, not seen here");
         rungs.push(Rung {
