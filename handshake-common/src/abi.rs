@@ -389,9 +389,8 @@ pub struct Histogram {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Service {
-    /// The low byte: 0 free, 1 being written, 2 valid, 3 valid and about to give way. Above it a generation
-    /// of 24 bits, which rises when the row is given to another service, and then the jiffies at which it was
-    /// marked as about to give way. Of `other`: bit 0 while rows are exchanged, above it the number of
+    /// The low byte: 0 free, 1 being written, 2 valid. Above it a generation of 24 bits, which rises when the
+    /// row is given to another service, and then the jiffies at which something last came for the row. Of `other`: bit 0 while rows are exchanged, above it the number of
     /// exchanges.
     pub state: u64,
     /// The responder's address, in host order, most significant word first.

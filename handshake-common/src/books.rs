@@ -104,19 +104,13 @@ const FREE: u64 = 0;
 const WRITING: u64 = 1;
 /// The key is there.
 const VALID: u64 = 2;
-/// The key is there, and goes unless something comes for it.
-const CLOSING: u64 = 3;
-/// Set in the kinds that have a key, and in no other.
-const HAS_KEY: u64 = VALID & CLOSING;
 /// Rises when the row is given to another service; of `other`, with each exchange.
 const GENERATION: u64 = 0xff_ffff << GENERATION_SHIFT;
 const GENERATION_SHIFT: u32 = 8;
-/// Where the jiffies begin at which the row began to close.
-const MARK_SHIFT: u32 = 32;
+/// Where the jiffies begin at which something last came for the row.
+const USED_SHIFT: u32 = 32;
 /// In the state of `other`: one CPU exchanges rows.
 const EXCHANGING: u64 = 1;
-
-const _: () = assert!(FREE & HAS_KEY == 0 && WRITING & HAS_KEY == 0 && HAS_KEY != 0);
 
 /// Whose a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,18 +195,18 @@ impl ServiceRow {
     /// the first row that fits is the only one. One look at the state decides: between two, a row could go
     /// from "being written" to valid, pass for another's, and the service get a second.
     #[inline(always)]
-    pub fn claim(&self, key: &ServiceKey) -> Claim {
+    pub fn claim(&self, key: &ServiceKey, now: u32) -> Claim {
         let state = self.state.load();
-        if state & HAS_KEY != 0 {
+        if state & KIND == VALID {
             read_fence();
             if !self.holds(key) {
                 return Claim::Foreign;
             }
-            return if self.keep(state) { Claim::Ours } else { Claim::Unsettled };
+            return if self.keep(state, now) { Claim::Ours } else { Claim::Unsettled };
         }
         if state == FREE && self.state.compare_exchange(FREE, WRITING) {
             self.write(key);
-            self.state.swap(VALID);
+            self.state.swap(VALID | used(now));
             return Claim::Ours;
         }
         Claim::Unsettled
@@ -221,43 +215,36 @@ impl ServiceRow {
     /// Is something counted in the service's row at the gauge's place? `false`: the row went to another
     /// service, and what it had counted is in `other`.
     #[inline(always)]
-    pub fn counts(&self, key: &ServiceKey, place: usize) -> bool {
+    pub fn counts(&self, key: &ServiceKey, place: usize, now: u32) -> bool {
         let state = self.state.load();
         read_fence();
-        state & HAS_KEY != 0 && self.holds(key) && self.count(place) > 0 && self.keep(state)
+        state & KIND == VALID && self.holds(key) && self.count(place) > 0 && self.keep(state, now)
     }
 
-    /// Something came for the row, so it does not close; `false` if it was given away just now.
+    /// Something came for the row, so it stays for a while; `false` if it was given away just now.
     #[inline(always)]
-    fn keep(&self, state: u64) -> bool {
-        if state & KIND == VALID {
+    fn keep(&self, state: u64, now: u32) -> bool {
+        let kept = state & (GENERATION | KIND) | used(now);
+        if state == kept {
             return true;
         }
         cold_path();
-        let valid = state & GENERATION | VALID;
         // Another CPU may have kept it meanwhile.
-        self.state.compare_exchange(state, valid) || self.state.load() == valid
+        self.state.compare_exchange(state, kept) || (self.state.load() ^ kept) & (GENERATION | KIND) == 0
     }
 
-    /// The jiffies at which the row began to close, if nothing has come for it since. If it has not begun, it
-    /// does.
+    /// The state of a row that has a key, and the jiffies at which something last came for it.
     #[inline(always)]
-    pub fn close(&self, now: u32) -> Option<u32> {
+    pub fn last_use(&self) -> Option<(u64, u32)> {
         let state = self.state.load();
-        if state & KIND == VALID {
-            let mark = (now as u64) << MARK_SHIFT;
-            self.state.compare_exchange(state, state & GENERATION | CLOSING | mark);
-            return None;
-        }
-        (state & KIND == CLOSING).then_some(low_half(state >> MARK_SHIFT))
+        (state & KIND == VALID).then_some((state, low_half(state >> USED_SHIFT)))
     }
 
-    /// Gives a row that is closing to another service, and what it has counted to `other`. `false`: something
-    /// came for it meanwhile.
+    /// Gives the row to another service, and what it has counted to `other`. `false`: something came for it since
+    /// it had this state.
     #[inline(always)]
-    pub fn give(&self, key: &ServiceKey, other: &Self) -> bool {
-        let state = self.state.load();
-        if state & KIND != CLOSING || !self.state.compare_exchange(state, state & GENERATION | WRITING) {
+    pub fn give(&self, state: u64, key: &ServiceKey, other: &Self, now: u32) -> bool {
+        if !self.state.compare_exchange(state, state & GENERATION | WRITING) {
             return false;
         }
         let mut i = 0;
@@ -266,7 +253,7 @@ impl ServiceRow {
             i += 1;
         }
         self.write(key);
-        self.state.swap(next_generation(state) | VALID);
+        self.state.swap(next_generation(state) | VALID | used(now));
         true
     }
 
@@ -366,8 +353,8 @@ impl ServiceRow {
         read_fence();
         let row = self.copy();
         read_fence();
-        let same = (self.state.load() ^ before) & (GENERATION | HAS_KEY) == 0;
-        (before & HAS_KEY != 0 && same).then_some(row)
+        let same = (self.state.load() ^ before) & (GENERATION | KIND) == 0;
+        (before & KIND == VALID && same).then_some(row)
     }
 
     /// The row as a value, valid or not: the row of those without one has no key.
@@ -385,6 +372,12 @@ impl ServiceRow {
             gauges: core::array::from_fn(|i| self.gauges[i].load()),
         }
     }
+}
+
+/// A state's part that says when something last came for the row, alone.
+#[inline(always)]
+const fn used(now: u32) -> u64 {
+    (now as u64) << USED_SHIFT
 }
 
 /// The generation after that of a state, alone.

@@ -6,8 +6,8 @@
 //! nothing completed < something open < completed, far responder < completed, local responder
 //! ```
 //!
-//! A row with something open stays. One that may give way is first marked as closing; whatever comes for it
-//! takes the mark away, and a second later another service may have it. What it had counted goes to `other`.
+//! A row with something open stays. Each row keeps when something last came for it, and gives way after a second
+//! of silence. What it had counted goes to `other`.
 
 use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};
@@ -95,7 +95,7 @@ fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey) -> u32 
     while i < SERVICE_PROBES {
         let row = probe(half, start, i);
         if let Some(service) = platform.service(row) {
-            match service.claim(key) {
+            match service.claim(key, platform.jiffies()) {
                 Claim::Ours => return row,
                 Claim::Unsettled => return half,
                 Claim::Foreign => {}
@@ -170,7 +170,7 @@ pub fn own_row<P: Platform>(platform: &P, packet: &Packet, tag: Tag, from_respon
 #[inline(always)]
 fn row_by_key<P: Platform>(platform: &P, key: &ServiceKey, tag: Tag, place: usize) -> u16 {
     match platform.service(tag.service() as u32) {
-        Some(service) if service.counts(key, place) => tag.service(),
+        Some(service) if service.counts(key, place, platform.jiffies()) => tag.service(),
         Some(_) | None => (other_row(tag.state()) & 0xffff) as u16,
     }
 }
@@ -221,8 +221,13 @@ const PROVEN: u32 = 1 << State::Established as u32 | 1 << State::UdpAnswered as 
 /// States in which a record's service may look for a row.
 const SEARCHES: u32 = PROVEN | State::OPEN | 1 << State::UdpWaiting as u32;
 
-/// Jiffies for which nothing comes for a row before it gives way: a second, ten times that of repeats.
-const QUIET_REPEATS: u32 = 10;
+/// The state of a row that nothing has come for in a second, ten times the time of repeats.
+#[inline(always)]
+fn quiet_state<P: Platform>(platform: &P, row: &ServiceRow) -> Option<u64> {
+    let (state, used) = row.last_use()?;
+    let quiet = platform.config().repeat_within_jiffies.saturating_mul(10);
+    (jiffies_since(platform.jiffies(), used) >= quiet).then_some(state)
+}
 
 /// What a row is worth to the services that look for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,7 +258,7 @@ pub fn settle<P: Platform, S: Table>(platform: &P, packet: &Packet) {
 
 /// How soon a row gives way to a service of this [`RowWorth`], the lowest first: the row's worth, then how
 /// often it was used. The lowest bits are free for the row's place among those of the service. From
-/// [`NO_OFFER`] on: not now. A row that may give way begins to close.
+/// [`NO_OFFER`] on: not now.
 #[inline(always)]
 pub fn offer<P: Platform>(platform: &P, number: u32, worth: u32) -> u32 {
     let Some(row) = platform.service(number) else { return NO_OFFER };
@@ -276,15 +281,11 @@ pub fn offer<P: Platform>(platform: &P, number: u32, worth: u32) -> u32 {
     if is_open || own as u32 >= worth {
         return NO_OFFER;
     }
-    let now = platform.jiffies();
-    let wait = platform.config().repeat_within_jiffies.saturating_mul(QUIET_REPEATS);
-    match row.close(now) {
-        Some(since) if jiffies_since(now, since) >= wait => {
-            let used = row.count(total as usize).cast_unsigned().min(MOST_USED);
-            (own as u32) << OFFER_WORTH_SHIFT | low_half(used) << SERVICE_PROBES.ilog2()
-        }
-        Some(_) | None => NO_OFFER,
+    if quiet_state(platform, row).is_none() {
+        return NO_OFFER;
     }
+    let used = row.count(total as usize).cast_unsigned().min(MOST_USED);
+    (own as u32) << OFFER_WORTH_SHIFT | low_half(used) << SERVICE_PROBES.ilog2()
 }
 
 #[inline(always)]
@@ -359,7 +360,7 @@ impl<P: Platform> Lookup<'_, P> {
         while i < SERVICE_PROBES {
             let row = probe(self.half(), start, i);
             if let Some(service) = self.platform.service(row) {
-                match service.claim(key) {
+                match service.claim(key, self.jiffies) {
                     Claim::Ours => return row,
                     // It may become this service's: another row would be its second.
                     Claim::Unsettled => return 0,
@@ -376,7 +377,11 @@ impl<P: Platform> Lookup<'_, P> {
             return 0;
         }
         let row = probe(self.half(), start, least & (SERVICE_PROBES - 1));
-        let given = self.platform.service(row).is_some_and(|service| service.give(key, other));
+        let give = |service: &ServiceRow| {
+            let state = quiet_state(self.platform, service);
+            state.is_some_and(|state| service.give(state, key, other, self.jiffies))
+        };
+        let given = self.platform.service(row).is_some_and(give);
         self.platform.books().add(Counter::ServicesEvicted, given as u64);
         if given { row } else { 0 }
     }
