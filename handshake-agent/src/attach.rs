@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod capability;
 mod claim;
 pub mod clsact;
+pub mod driver;
 mod features;
 pub mod interface;
 mod netlink;
@@ -35,6 +36,7 @@ use crate::error::{Error, LiveError, is_bpf_filtered};
 use crate::hook::{Direction, Hook};
 use crate::load::uninterrupted;
 use bpf::{has_tcx, program as program_name, tcx_chain};
+use driver::NativeEffect;
 pub use interface::InterfaceInfo;
 use plan::HookStep;
 pub use plan::{Facts, Plan, PlannedInterface, plan};
@@ -287,16 +289,20 @@ impl Attaching<'_> {
     }
 }
 
-/// The warning before native XDP touches a physical driver.
+/// The warning before XDP changes a device: what its driver does for native XDP, and what the kernel asks of
+/// every driver for generic XDP (`generic_xdp_install` in `net/core/dev.c`).
 fn before_touching(info: &InterfaceInfo, hook: Hook) -> Option<String> {
-    if hook != Hook::XdpNative || info.is_virtual {
-        return None;
-    }
-    let InterfaceInfo { name, driver, .. } = info;
-    let driver = driver.as_deref().unwrap_or("its driver");
-    Some(format!(
-        "{name}: attaching native XDP: {driver} may rebuild its rings and the link may flap (--hook tcx never touches it)"
-    ))
+    let effect = driver::effect(info);
+    let (sentence, again) = match hook {
+        Hook::XdpNative if effect == NativeEffect::Nothing => return None,
+        Hook::XdpNative if effect.interrupts() => (effect.sentence(), ", now and when it is detached"),
+        Hook::XdpNative => (effect.sentence(), ""),
+        Hook::XdpGeneric if info.is_virtual => return None,
+        Hook::XdpGeneric => ("generic XDP turns off LRO and hardware GRO", ""),
+        Hook::Tcx | Hook::Clsact => return None,
+    };
+    let interface = driver::with_driver(info);
+    Some(format!("{interface}: {sentence}{again} (--hook tcx leaves the device as it is)"))
 }
 
 /// The error for a hook that was requested by name and refused, or whose refusal has a remedy. The error

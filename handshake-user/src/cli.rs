@@ -329,7 +329,9 @@ impl ValueEnum for HookArg {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (name, help) = match self.0 {
-            HookChoice::Auto => ("auto", "Native XDP on hardware interfaces, else TCX, else generic XDP"),
+            HookChoice::Auto => {
+                ("auto", "Native XDP on hardware that stays up for it, else TCX, else generic XDP")
+            }
             HookChoice::Named(hook) => (
                 hook.name(),
                 match hook {

@@ -3,6 +3,7 @@
 use handshake_common::abi::MAX_INTERFACES;
 
 use super::bpf::ProgramName;
+use super::driver::{NATIVE_SAVES_PERCENT, NativeEffect, native_effect, with_driver};
 use super::interface::InterfaceInfo;
 use crate::error::Error;
 use crate::hook::{DirectionChoice, Hook, HookChoice};
@@ -96,6 +97,8 @@ fn auto_ingress(facts: &Facts) -> Vec<HookStep> {
         "loopback has no native XDP"
     } else if info.is_virtual {
         "no hardware behind it, and native XDP would end segmentation offload"
+    } else if let Some(effect) = left_out(info) {
+        effect.sentence()
     } else {
         "native XDP is not available"
     };
@@ -103,11 +106,16 @@ fn auto_ingress(facts: &Facts) -> Vec<HookStep> {
     if info.raw || info.xdp.is_some() {
         return steps;
     }
-    if !info.is_virtual && info.native_xdp() != Some(false) {
+    if !info.is_virtual && native_effect(info).is_some_and(NativeEffect::suits_auto) {
         steps.insert(0, HookStep { hook: Hook::XdpNative, why: "the device has hardware behind it" });
     }
     steps.push(HookStep { hook: Hook::XdpGeneric, why: "nothing better is available" });
     steps
+}
+
+/// What native XDP does to this hardware, if `--hook auto` leaves it out for that.
+fn left_out(info: &InterfaceInfo) -> Option<NativeEffect> {
+    native_effect(info).filter(|effect| !info.is_virtual && info.xdp.is_none() && !effect.suits_auto())
 }
 
 /// TCX if the kernel has it, then clsact.
@@ -162,6 +170,14 @@ fn notes(facts: &Facts, choice: HookChoice, direction: DirectionChoice, first: O
         let driver = facts.info.driver.as_deref().unwrap_or("its driver");
         notes.push(format!("{name}: {driver} has no native XDP"));
     }
+    if choice == HookChoice::Auto
+        && let Some(effect) = left_out(&facts.info)
+    {
+        let (interface, sentence) = (with_driver(&facts.info), effect.sentence());
+        notes.push(format!(
+            "{interface}: {sentence}: TC is used; --hook xdp-native takes some {NATIVE_SAVES_PERCENT} % less time per packet of a known IPv4 connection"
+        ));
+    }
     if facts.info.is_loopback && direction == DirectionChoice::Both {
         notes.push(format!(
             "{name}: both directions pass its ingress: with --direction both every packet counts twice"
@@ -205,8 +221,13 @@ mod tests {
     }
 
     fn physical(features: Option<u64>) -> Facts {
+        driven("virtio_net", features)
+    }
+
+    fn driven(driver: &str, features: Option<u64>) -> Facts {
         with(|f| {
             f.info.is_virtual = false;
+            f.info.driver = Some(driver.into());
             f.info.xdp_features = features;
         })
     }
@@ -238,7 +259,7 @@ mod tests {
     fn auto_hooks_by_facts() {
         /// Ingress hooks, egress hooks, and a part of the reason for the first ingress hook.
         type Expected = (&'static [Hook], &'static [Hook], &'static str);
-        let table: [(&str, Facts, Expected); 11] = [
+        let table: [(&str, Facts, Expected); 17] = [
             ("veth", veth(), (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "segmentation offload")),
             ("veth, 6.1", old(veth()), (&[Clsact, XdpGeneric], &[Clsact], "no TCX")),
             ("loopback", loopback(), (&[Tcx, Clsact, XdpGeneric], &[], "loopback")),
@@ -248,6 +269,28 @@ mod tests {
                 "nic, no driver XDP",
                 physical(Some(0)),
                 (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "not available"),
+            ),
+            (
+                "link down",
+                driven("ice", Some(1)),
+                (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "takes its link down"),
+            ),
+            (
+                "queues anew",
+                driven("mlx4_en", Some(1)),
+                (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "sets them up anew"),
+            ),
+            ("link down, 6.1", old(driven("ice", None)), (&[Clsact, XdpGeneric], &[Clsact], "no TCX")),
+            (
+                "passed on",
+                driven("hv_netvsc", Some(1)),
+                (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "devices beneath"),
+            ),
+            ("no row", driven("new", Some(1)), (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "is not known")),
+            (
+                "nothing happens",
+                driven("sfc", Some(1)),
+                (&[XdpNative, Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "hardware"),
             ),
             ("tun", raw(), (&[Tcx, Clsact], &[Tcx, Clsact], "no Ethernet header")),
             ("tun, 6.1", old(raw()), (&[Clsact], &[Clsact], "no TCX")),
@@ -318,7 +361,7 @@ mod tests {
     fn warnings_by_facts_and_choices() {
         let unplugged = with(|f| f.info.has_carrier = false);
         let down = with(|f| f.info.is_up = false);
-        let table: [(Facts, HookChoice, DirectionChoice, &[&str]); 8] = [
+        let table: [(Facts, HookChoice, DirectionChoice, &[&str]); 14] = [
             (veth(), HookChoice::Auto, DirectionChoice::Auto, &[]),
             (
                 taken(veth()),
@@ -329,6 +372,19 @@ mod tests {
             (taken(veth()), HookChoice::Named(Tcx), DirectionChoice::Auto, &["are not seen"]),
             (physical(Some(0)), HookChoice::Auto, DirectionChoice::Auto, &["no native XDP"]),
             (physical(Some(0)), HookChoice::Named(Tcx), DirectionChoice::Auto, &[]),
+            (physical(Some(1)), HookChoice::Auto, DirectionChoice::Auto, &[]),
+            (
+                driven("ice", Some(1)),
+                HookChoice::Auto,
+                DirectionChoice::Auto,
+                &[
+                    "eth0 (ice): native XDP sets up the device's queues anew, and takes its link down for that time: TC is used; --hook xdp-native takes some 27 % less time",
+                ],
+            ),
+            (driven("new", Some(1)), HookChoice::Auto, DirectionChoice::Auto, &["is not known: TC is used"]),
+            (driven("ice", Some(0)), HookChoice::Auto, DirectionChoice::Auto, &["ice has no native XDP"]),
+            (driven("ice", Some(1)), HookChoice::Named(XdpNative), DirectionChoice::Auto, &[]),
+            (taken(driven("ice", Some(1))), HookChoice::Auto, DirectionChoice::Auto, &["are not seen"]),
             (loopback(), HookChoice::Auto, DirectionChoice::Both, &["counts twice"]),
             (down, HookChoice::Auto, DirectionChoice::Auto, &["ip link set eth0 up"]),
             (unplugged, HookChoice::Auto, DirectionChoice::Auto, &["no carrier"]),

@@ -172,10 +172,11 @@ fn auto_reports_a_refusal_and_attaches_to_the_next_hook() {
     in_namespace(|| {
         let mut facts = survey(&["lo".to_owned()]).expect("lo exists");
         facts[0].info.is_virtual = false;
+        facts[0].info.driver = Some("virtio_net".into());
         facts[0].info.xdp_features = None;
         let (attached, said) = attach_facts(&facts, HookChoice::Auto).expect("auto falls back");
         assert_eq!(attached.interfaces[0].ingress, tc());
-        assert!(said[0].contains("may rebuild its rings"), "{said:?}");
+        assert!(said[0].starts_with("lo (virtio_net): native XDP turns off the offloads"), "{said:?}");
         assert!(said[1].starts_with("lo: ingress by xdp-native refused: "), "{said:?}");
         assert!(said[2].starts_with(&format!("lo: ingress by {}: ", tc())), "{said:?}");
     });
@@ -479,6 +480,70 @@ fn a_look_at_hooks_that_nothing_happened_to_finds_them_so() {
             assert_eq!(on_tc("hs-a", Direction::Egress), attached.interfaces[0].program_ids[1..], "{hook}");
         }
     });
+}
+
+/// A veth stands in for hardware: the kernel attaches to it, and the driver's name decides.
+#[test]
+fn a_device_that_would_be_set_up_anew_is_attached_to_once() {
+    in_namespace(|| {
+        let table = [("ice", false), ("mlx4_en", false), ("new", false), ("virtio_net", true), ("sfc", true)];
+        for (driver, expected) in table {
+            let mut facts = survey(&["hs-a".to_owned()]).expect("hs-a exists");
+            facts[0].info.is_virtual = false;
+            facts[0].info.driver = Some(driver.into());
+            let choice = HookChoice::Named(Hook::XdpNative);
+            let (mut attached, _) = attach_facts(&facts, choice).expect("it attaches");
+            let mut lost = attached.look().remove(0);
+            lost.hooks[1].state = HookState::Gone;
+            attached.attach_again(0, &mut lost);
+            let again = lost.hooks[1].again.as_ref().expect("it was tried");
+            assert_eq!(again.is_ok(), expected, "{driver}: {again:?}");
+        }
+    });
+}
+
+#[test]
+fn a_warning_says_what_xdp_does_to_this_device() {
+    let with = |driver: Option<&str>, is_virtual, hook| {
+        let driver = driver.map(Into::into);
+        let info = InterfaceInfo { name: "eth0".into(), driver, is_virtual, ..InterfaceInfo::default() };
+        before_touching(&info, hook).unwrap_or_default()
+    };
+    let (native, generic) = (Hook::XdpNative, Hook::XdpGeneric);
+    let table = [
+        (
+            with(Some("ice"), false, native),
+            "eth0 (ice): native XDP sets up the device's queues anew, and takes its link down for that time, now and when it is detached (--hook tcx leaves the device as it is)",
+        ),
+        (
+            with(None, false, native),
+            "eth0: what native XDP does to a device of this driver is not known, now and when it is detached (--hook tcx leaves the device as it is)",
+        ),
+        (
+            with(Some("virtio_net"), false, native),
+            "eth0 (virtio_net): native XDP turns off the offloads that merge packets, while it is attached (--hook tcx leaves the device as it is)",
+        ),
+        (
+            with(Some("vif"), false, native),
+            "eth0 (vif): native XDP may be accepted and never run (--hook tcx leaves the device as it is)",
+        ),
+        (with(Some("sfc"), false, native), ""),
+        (with(None, true, native), ""),
+        (
+            with(Some("bonding"), true, native),
+            "eth0 (bonding): native XDP is passed to the devices beneath, which may be set up anew, now and when it is detached (--hook tcx leaves the device as it is)",
+        ),
+        (
+            with(Some("ice"), false, generic),
+            "eth0 (ice): generic XDP turns off LRO and hardware GRO (--hook tcx leaves the device as it is)",
+        ),
+        (with(Some("veth"), true, generic), ""),
+        (with(Some("ice"), false, Hook::Tcx), ""),
+        (with(Some("ice"), false, Hook::Clsact), ""),
+    ];
+    for (said, expected) in table {
+        assert_eq!(said, expected);
+    }
 }
 
 /// What the descriptors alone allow: the chain cannot be read then, so its revision is searched for.

@@ -7,6 +7,7 @@ use aya::programs::XdpMode;
 use libc::RTM_SETLINK;
 
 use super::bpf::{interface_of, link_xdp};
+use super::driver::effect;
 use super::interface::InterfaceInfo;
 use super::netlink::{MessageBody, Netlink, ROUTE, Refusal, link_header};
 use super::watch::{Guard, unanswered};
@@ -42,7 +43,7 @@ impl XdpGuard {
         info: &InterfaceInfo,
         mode: XdpMode,
     ) -> Result<Self, Refusal> {
-        let resets_driver = matches!(mode, XdpMode::Driver) && !info.is_virtual;
+        let resets_driver = matches!(mode, XdpMode::Driver) && effect(info).interrupts();
         let mut guard = Self { program, id, index: info.index, mode, resets_driver, link: None };
         guard.link()?;
         Ok(guard)

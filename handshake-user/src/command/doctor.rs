@@ -14,6 +14,7 @@ use handshake_agent::Error;
 use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
 use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
 use handshake_agent::attach::clsact::{self, ClsactFilter};
+use handshake_agent::attach::driver::{NativeEffect, native_effect, row_of, with_driver};
 use handshake_agent::attach::interface::{self, InterfaceInfo};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
@@ -32,39 +33,6 @@ const OLDEST: (u32, u32) = (6, 1);
 const ONE_PAGE_MTU: u32 = 3498;
 /// `NETDEV_XDP_ACT_RX_SG`: the driver passes frames of several pages to XDP.
 const RX_SG: u64 = 1 << 5;
-/// Drivers with native XDP in Linux 6.1 and 6.2. These kernels do not report it themselves: netdev's
-/// `xdp-features` came with 6.3.
-const NATIVE_BY_61: [&str; 29] = [
-    "atlantic",
-    "bnxt_en",
-    "cpsw",
-    "dpaa2-eth",
-    "ena",
-    "fsl_dpa",
-    "fsl_enetc",
-    "gve",
-    "hv_netvsc",
-    "i40e",
-    "ice",
-    "igb",
-    "igc",
-    "ixgbe",
-    "ixgbevf",
-    "lan966x-switch",
-    "mana",
-    "mlx4_en",
-    "mlx5_core",
-    "mvneta",
-    "mvpp2",
-    "netsec",
-    "nfp",
-    "qede",
-    "sfc",
-    "st_gmac",
-    "tun",
-    "veth",
-    "virtio_net",
-];
 
 /// Facts about the machine.
 #[derive(Clone, Debug)]
@@ -314,21 +282,20 @@ fn reachable(info: &InterfaceInfo) -> Option<Finding> {
     None
 }
 
-/// Whether the driver supports native XDP: as it reports itself, or by [`NATIVE_BY_61`] on kernels without
-/// that report.
+/// Whether the interface has native XDP, and what that does to it: with the source of the driver's row.
 fn native_xdp(info: &InterfaceInfo) -> Finding {
-    let name = &info.name;
-    let driver = info.driver.as_deref().unwrap_or("the driver");
-    let known = || info.driver.as_deref().is_some_and(|driver| NATIVE_BY_61.contains(&driver));
-    let can = info.native_xdp().unwrap_or_else(known);
-    match (can, info.is_virtual, info.raw) {
+    let (interface, name) = (with_driver(info), &info.name);
+    let source = row_of(info).map(|row| format!(" (drivers/net/{})", row.source)).unwrap_or_default();
+    match (native_effect(info), info.is_virtual, info.raw) {
         (_, _, true) => Finding::ok(format!("{name}: TC only, because XDP needs an Ethernet header")),
-        (true, true, _) => {
-            Finding::ok(format!("{name}: native XDP only on request: it would turn off segmentation offload"))
+        (Some(effect), is_virtual, _) => {
+            let sentence = effect.sentence();
+            let limit = if is_virtual || !effect.suits_auto() { ": only by --hook xdp-native" } else { "" };
+            Finding::ok(format!("{interface}: {sentence}{limit}{source}"))
         }
-        (true, false, _) => Finding::ok(format!("{name}: {driver} has native XDP")),
-        (false, true, _) => Finding::ok(format!("{name}: no native XDP, and it needs none")),
-        (false, false, _) => {
+        (None, true, _) => Finding::ok(format!("{name}: no native XDP, and it needs none")),
+        (None, false, _) => {
+            let driver = info.driver.as_deref().unwrap_or("the driver");
             let text = format!(
                 "{name}: {driver} has no native XDP: TC is used instead, at a higher cost per packet"
             );
@@ -340,8 +307,8 @@ fn native_xdp(info: &InterfaceInfo) -> Finding {
 fn mtu(info: &InterfaceInfo) -> Option<Finding> {
     let InterfaceInfo { name, mtu, .. } = info;
     let several_pages = info.xdp_features.is_some_and(|features| features & RX_SG != 0);
-    let may_be_native = info.native_xdp() != Some(false) && !info.raw && !info.is_loopback;
-    if *mtu <= ONE_PAGE_MTU || several_pages || !may_be_native {
+    let chosen = !info.is_virtual && native_effect(info).is_some_and(NativeEffect::suits_auto);
+    if *mtu <= ONE_PAGE_MTU || several_pages || !chosen {
         return None;
     }
     let text = format!("{name}: native XDP may be refused with MTU {mtu}: a frame may not fit a page");
@@ -601,7 +568,7 @@ mod tests {
             i.tcx = Some(false);
             i.info.xdp_features = None;
         };
-        let table: [(InterfaceFacts, &[(&str, &str)]); 9] = [
+        let table: [(InterfaceFacts, &[(&str, &str)]); 11] = [
             (nic(|_| {}), &[]),
             (nic(|i| i.info.is_up = false), &[("eth0 is down", "ip link set eth0 up")]),
             (nic(|i| i.info.has_carrier = false), &[("no carrier", "other end")]),
@@ -618,9 +585,25 @@ mod tests {
             (
                 nic(|i| {
                     i.info.mtu = 9000;
+                    i.info.driver = Some("virtio_net".into());
+                }),
+                &[],
+            ),
+            (
+                nic(|i| {
+                    i.info.mtu = 9000;
+                    i.info.driver = Some("virtio_net".into());
                     i.info.xdp_features = Some(1);
                 }),
                 &[("MTU 9000", "ip link set eth0 mtu 3498")],
+            ),
+            // `watch` takes TC here, whatever the MTU.
+            (
+                nic(|i| {
+                    i.info.mtu = 9000;
+                    i.info.xdp_features = Some(1);
+                }),
+                &[],
             ),
             (nic(|i| i.tcx = None), &[]),
         ];
@@ -665,11 +648,62 @@ mod tests {
     }
 
     #[test]
+    fn what_native_xdp_does_is_shown_with_its_source() {
+        let driven = |driver: &str, features| {
+            native_xdp(
+                &nic(|i| {
+                    i.info.driver = Some(driver.into());
+                    i.info.xdp_features = features;
+                })
+                .info,
+            )
+            .text
+        };
+        let table = [
+            (
+                driven("ice", Some(1)),
+                "eth0 (ice): native XDP sets up the device's queues anew, and takes its link down for that time: only by --hook xdp-native (drivers/net/ethernet/intel/ice/ice_main.c: ice_xdp_setup_prog, ice_down)",
+            ),
+            (
+                driven("virtio_net", None),
+                "eth0 (virtio_net): native XDP turns off the offloads that merge packets, while it is attached (drivers/net/virtio_net.c: virtnet_xdp_set, virtnet_clear_guest_offloads)",
+            ),
+            (
+                driven("new", Some(1)),
+                "eth0 (new): what native XDP does to a device of this driver is not known: only by --hook xdp-native",
+            ),
+            (
+                driven("new", None),
+                "eth0: new has no native XDP: TC is used instead, at a higher cost per packet",
+            ),
+            (
+                native_xdp(
+                    &nic(|i| {
+                        i.info.is_virtual = true;
+                        i.info.driver = Some("veth".into());
+                    })
+                    .info,
+                )
+                .text,
+                "eth0 (veth): native XDP turns off the offloads that merge packets, while it is attached: only by --hook xdp-native (drivers/net/veth.c: veth_xdp_set)",
+            ),
+        ];
+        for (shown, expected) in table {
+            assert_eq!(shown, expected);
+        }
+    }
+
+    #[test]
     fn the_hooks_that_watch_would_choose_are_shown() {
         let text = |interface| would_choose(&interface).map(|finding| finding.text).unwrap_or_default();
         assert!(
-            text(nic(|_| {}))
+            text(nic(|i| i.info.driver = Some("sfc".into())))
                 .contains("ingress by xdp-native: the device has hardware behind it; egress: tcx")
+        );
+        assert!(
+            text(nic(|_| {})).contains("ingress by tcx: native XDP sets up the device's queues anew"),
+            "{}",
+            text(nic(|_| {}))
         );
         assert!(text(nic(|i| i.info.is_loopback = true)).ends_with("egress: none needed"));
         assert_eq!(text(nic(|i| i.tcx = None)), "");
