@@ -145,6 +145,15 @@ pub struct InterfaceLook {
     pub hooks: Vec<HookLook>,
 }
 
+impl InterfaceLook {
+    /// Whether the kernel said how the interface and each of its hooks are.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let is = |hook: &HookLook| !matches!(hook.state, HookState::Unknown(_) | HookState::Passing(_));
+        !matches!(self.state, LinkState::Unknown(_)) && self.hooks.iter().all(is)
+    }
+}
+
 impl HookLook {
     /// The errno of a look that failed for the moment.
     #[must_use]

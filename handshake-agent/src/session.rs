@@ -12,12 +12,14 @@
 //! Everything runs on one thread. The loop uses tokio's clock; the times in snapshots come from the source.
 
 use std::future::Future;
+use std::io;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use handshake_common::table::record_of;
+use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, sleep_until};
 
@@ -37,14 +39,34 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Checks the privileges, and plans the hooks for each interface that `options` names.
+/// Checks the privileges and the limit of open files, and plans the hooks for each interface that `options` names.
 ///
 /// # Errors
 ///
 /// Each error that prevents attaching, with its fix.
 pub fn plan(options: &Options) -> Result<Plan, Error> {
     Capabilities::of_this_thread().require(options.promisc)?;
-    attach::plan(&attach::survey(&options.interfaces)?, options.hook, options.direction)
+    let plan = attach::plan(&attach::survey(&options.interfaces)?, options.hook, options.direction)?;
+    require_descriptors(getrlimit(Resource::Nofile).current, plan.interfaces.len() as u64)?;
+    Ok(plan)
+}
+
+/// Refuses a limit of open files under which the maps, the programs, their links or the event loop could not be
+/// opened: each of them would say so in its own words, and the library of the event loop panics.
+fn require_descriptors(limit: Option<u64>, interfaces: u64) -> Result<(), Error> {
+    /// The maps and programs, the event loop, and what is open for a moment.
+    const SHARED: u64 = 48;
+    /// The programs and links of an interface.
+    const EACH: u64 = 8;
+    let needed = SHARED + EACH * interfaces;
+    match limit {
+        Some(limit) if limit < needed => {
+            let what =
+                format!("open {needed} files, and {limit} are allowed (ulimit -n {needed}, or LimitNOFILE)");
+            Err(Error::system(what)(io::Error::from_raw_os_error(libc::EMFILE)))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Runs `work` on an event loop on this thread.

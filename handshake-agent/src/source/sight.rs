@@ -16,6 +16,8 @@ pub struct Sight {
     pub hook_lost: Lapse,
     /// Interfaces that were down.
     pub interface_down: Lapse,
+    /// The time of the latest look that every hook answered.
+    answered_ns: Option<u64>,
 }
 
 /// What was found wrong, and when.
@@ -23,9 +25,10 @@ pub struct Sight {
 pub struct Lapse {
     /// How often a look found it, by hook or interface.
     pub count: u64,
-    /// The time of the first look that did, on the records' clock.
+    /// Since when it may have been so, on the records' clock: the time of the last look that still found all
+    /// well; that of the finding itself, if it was the first look.
     pub first_ns: u64,
-    /// The time of the last one.
+    /// The time of the latest look that found it.
     pub last_ns: u64,
     /// The time of the latest look, whatever it found.
     looked_ns: u64,
@@ -42,9 +45,9 @@ struct Finding {
 }
 
 impl Lapse {
-    fn note(&mut self, at_ns: u64, place: String, words: impl Fn(Tense) -> String) {
+    fn note(&mut self, since_ns: u64, at_ns: u64, place: String, words: impl Fn(Tense) -> String) {
         if self.count == 0 {
-            self.first_ns = at_ns;
+            self.first_ns = since_ns;
         }
         self.count += 1;
         self.last_ns = at_ns;
@@ -70,16 +73,20 @@ impl Lapse {
 impl Sight {
     /// Adds a look at this time on the records' clock.
     pub fn note(&mut self, looks: Vec<InterfaceLook>, at_ns: u64) {
+        let since_ns = self.answered_ns.unwrap_or(at_ns);
         (self.hook_lost.looked_ns, self.interface_down.looked_ns) = (at_ns, at_ns);
         for look in &looks {
             for hook in look.hooks.iter().filter(|hook| hook.is_lost()) {
                 let place = format!("{} {}", look.name, hook.direction);
-                self.hook_lost.note(at_ns, place, |tense| words(look, hook, tense));
+                self.hook_lost.note(since_ns, at_ns, place, |tense| words(look, hook, tense));
             }
             if look.state == LinkState::Down {
                 let words = |tense: Tense| format!("{} {} down", look.name, tense.is());
-                self.interface_down.note(at_ns, look.name.clone(), words);
+                self.interface_down.note(since_ns, at_ns, look.name.clone(), words);
             }
+        }
+        if looks.iter().all(InterfaceLook::is_answered) {
+            self.answered_ns = Some(at_ns);
         }
         self.interfaces = looks;
     }
@@ -291,6 +298,28 @@ mod tests {
         assert_eq!(sight.interface_down.words(), "e is down");
         sight.note(fine(), 2);
         assert_eq!(sight.lapses_since(0), ["e was down"]);
+    }
+
+    /// What was lost was lost after the last look that found it there. One that got no answer found nothing.
+    #[test]
+    fn a_lapse_begins_at_the_last_look_that_found_all_well() {
+        use HookState::{Gone, Ours, Passing, Unknown};
+        let looks = [
+            (LinkState::Up, Ours, 10),
+            (LinkState::Up, Ours, 20),
+            (LinkState::Up, Passing(libc::EMFILE), 30),
+            (LinkState::Unknown(String::new()), Passing(libc::EMFILE), 40),
+            (LinkState::Up, Gone, 50),
+            (LinkState::Up, Ours, 60),
+            (LinkState::Up, Unknown(String::new()), 70),
+            (LinkState::Down, Ours, 80),
+        ];
+        let mut sight = Sight::default();
+        for (state, found, at_ns) in looks {
+            sight.note(vec![look("e", state, vec![hook(Direction::Ingress, found, None)])], at_ns);
+        }
+        assert_eq!((sight.hook_lost.first_ns, sight.hook_lost.last_ns), (20, 70));
+        assert_eq!((sight.interface_down.first_ns, sight.interface_down.last_ns), (60, 80));
     }
 
     #[test]

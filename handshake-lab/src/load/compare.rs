@@ -82,6 +82,7 @@ impl FigureComparison {
         } else {
             table.inexact(&seen.truth, &seen.account, report)?;
         }
+        table.starts(scenario, &seen.started)?;
         table.packets(seen)?;
         table.flood(scenario, seen);
         table.exact(scenario, seen);
@@ -292,6 +293,23 @@ impl FigureComparison {
             let listed = later.iter().filter(|report| service(report, address).is_some()).count();
             self.exactly(format!("reports that list the {what} service"), later.len() as u64, listed as u64);
         }
+    }
+
+    /// From its start on, an agent sees each handshake from its SYN on, or counts it as midstream.
+    fn starts(&mut self, scenario: &Scenario, reports: &[Value]) -> Result<()> {
+        let (mut seeing, mut wrong, mut because) = (0, 0, String::new());
+        for report in reports {
+            let attempts = figure(report, "tcp.attempts")?;
+            seeing += u64::from(attempts > 0);
+            let others = attempts - sum(report, &["tcp.completed", "tcp.opening"])?;
+            if others > 0 {
+                wrong += others;
+                because = format!("{}: {}", report["source"], report["tcp"]);
+            }
+        }
+        self.exactly("starts that saw attempts", scenario.starts.into(), seeing);
+        self.explained("starts: attempts judged wrongly", 0, wrong, because);
+        Ok(())
     }
 
     /// If data was lost, the verdicts do not match the wire. Two statements still hold: every SYN is counted

@@ -32,6 +32,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
         name: name.to_owned(),
         duration: validator.duration(file.duration.as_ref())?.unwrap_or(USUAL),
         watch: validator.duration(file.watch.as_ref())?,
+        starts: validator.starts(&file, &traffic)?,
         sentence: file.sentence,
         topology: file.topology,
         families: file.family.families(),
@@ -61,6 +62,7 @@ struct File {
     expect: Vec<String>,
     exit: Option<i32>,
     watch: Option<Spanned<String>>,
+    starts: Option<Spanned<u32>>,
     traffic: Vec<TomlTable>,
 }
 
@@ -271,6 +273,18 @@ impl Validator<'_> {
         }
     }
 
+    /// The starts beside the traffic. Attempts that do not complete could not be told from false ones.
+    fn starts(&self, file: &File, traffic: &[TrafficSpec]) -> Result<u32, Mistake> {
+        let Some(starts) = &file.starts else { return Ok(0) };
+        let completes = |traffic: &TrafficSpec| {
+            matches!(traffic.kind, TrafficKind::Handshakes(_)) && matches!(traffic.amount, Amount::Rate(_))
+        };
+        if file.topology != Topology::Pair || !traffic.iter().all(completes) {
+            return self.refuse(starts, "`starts` need topology = \"pair\" and handshakes at a `rate`");
+        }
+        Ok(*starts.as_ref())
+    }
+
     /// Rejects kinds that cannot share one network.
     fn together(&self, file: &File, traffic: &[TrafficSpec]) -> Result<(), Mistake> {
         for table in &file.traffic {
@@ -370,6 +384,8 @@ mod tests {
                 "[[traffic]]\nkind = \"slow\"\ncount = 1\n[[traffic]]\nkind = \"refused\"\ncount = 1",
                 "3: kind \"slow\" must be the only traffic",
             ),
+            ("starts = 3\n[[traffic]]\nkind = \"refused\"\nrate = 1", "2: `starts` need"),
+            ("starts = 3\n[[traffic]]\nkind = \"handshakes\"\ncount = 1", "2: `starts` need"),
             ("[[traffic]\n", "2: "),
             ("", "1: missing field `traffic`"),
         ];

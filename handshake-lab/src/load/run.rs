@@ -45,13 +45,15 @@ pub(super) struct RunObservation {
     pub(super) said: String,
     /// The reports of the `handshake watch` that ran beside it.
     pub(super) watched: Vec<Value>,
+    /// The last report of each that was started beside the traffic.
+    pub(super) started: Vec<Value>,
     pub(super) memory: Vec<(&'static str, AgentMemory)>,
 }
 
 impl RunObservation {
-    /// The reports of both, the check's last.
+    /// The reports of all, the check's last.
     pub(super) fn reports(&self) -> impl Iterator<Item = &Value> {
-        self.watched.iter().chain([&self.report])
+        self.watched.iter().chain(&self.started).chain([&self.report])
     }
 }
 
@@ -73,7 +75,7 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<RunObservation> 
     let mut memory = vec![("check", AgentMemory::of(check.agent.id()))];
     memory.extend(watch.iter().map(|watch| ("watch", AgentMemory::of(watch.agent.id()))));
     let before = KernelReading::of(&network)?;
-    let mut truth = make(scenario, &network, &mut wire, &mut memory, &progress)?;
+    let (mut truth, started) = make(scenario, &network, binary, &mut wire, &mut memory, &progress)?;
     progress.say("waiting until no attempt is opening");
     let account = KernelAccount::since(before, &network)?;
     let watched = watch.map(WatchRun::stop).transpose()?.unwrap_or_default();
@@ -83,24 +85,32 @@ pub(super) fn run(scenario: &Scenario, binary: &Path) -> Result<RunObservation> 
         truth.add_flood(target, carried.flood.syn);
     }
     let (wire, flooded) = (carried.all, carried.flood.total());
-    Ok(RunObservation { truth, account, wire, flooded, report, code, said, watched, memory })
+    Ok(RunObservation { truth, account, wire, flooded, report, code, said, watched, started, memory })
 }
 
-/// Makes the traffic, each kind on its own thread, and supervises the run meanwhile.
+/// Makes the traffic, each kind on its own thread, and supervises the run meanwhile. Returns what was made,
+/// and the last report of each agent that was started beside it.
 fn make(
     scenario: &Scenario,
     network: &LoadNetwork,
+    binary: &Path,
     wire: &mut Wire,
     memory: &mut [(&'static str, AgentMemory)],
     progress: &Progress,
-) -> Result<Truth> {
+) -> Result<(Truth, Vec<Value>)> {
     let shared = Shared::default();
+    shared.prolong(scenario.starts > 0);
     let sources = scenario.traffic.iter().flat_map(|traffic| {
         scenario.families.iter().map(|family| TrafficSource::new(scenario, *traffic, network, *family))
     });
     let sources = sources.collect::<Result<Vec<TrafficSource>>>()?;
     thread::scope(|scope| {
         let threads: Vec<_> = sources.into_iter().map(|source| scope.spawn(|| source.run(&shared))).collect();
+        let starts = scope.spawn(|| {
+            let started = start_again(scenario.starts, network, binary, &shared);
+            shared.prolong(false);
+            started
+        });
         let supervised = supervise(&threads, wire, memory, |elapsed, held| {
             progress.say(&how_far(scenario, shared.made(), elapsed, held));
         });
@@ -109,8 +119,28 @@ fn make(
         for thread in threads {
             truth += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
-        Ok(truth)
+        Ok((truth, starts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?))
     })
+}
+
+/// Starts `handshake watch` so often beside the traffic, at both ends, by TCX and by native XDP. Each runs
+/// until an attempt that had no SYN+ACK or no ACK would be half-open. Returns the last report of each.
+fn start_again(times: u32, network: &LoadNetwork, binary: &Path, shared: &Shared) -> Result<Vec<Value>> {
+    const HALF_OPEN_AFTER: &str = "1s";
+    const RUNS: Duration = Duration::from_millis(1500);
+    let ends = [(network.client(), network.client_device()), (network.host(), network.devices()[0])];
+    let rows = ["tcx", "xdp-native"].into_iter().flat_map(|hook| ends.map(|end| (end, hook)));
+    let mut last = Vec::new();
+    for (end, hook) in rows.cycle().take(times as usize) {
+        if shared.is_stopped() {
+            break;
+        }
+        let options = ["--hook", hook, "--half-open-after", HALF_OPEN_AFTER];
+        let run = WatchRun::start(end, binary, REPORTS, &options)?;
+        interrupt::pause_until(Instant::now() + RUNS)?;
+        last.extend(run.stop()?.pop());
+    }
+    Ok(last)
 }
 
 /// Until all threads have ended, reads the taps before their buffers fill, reads memory, and calls `report`

@@ -9,6 +9,8 @@ use crate::Family;
 
 /// Duration of rates in the short form.
 const SHORT: Duration = Duration::from_secs(1);
+/// Starts in the short form: each hook at each end.
+const FEW_STARTS: u32 = 4;
 
 /// A scenario: a network, traffic on it, and the options of `handshake check`.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Scenario {
     pub(super) exit: Option<i32>,
     /// Interval of the `handshake watch` that runs beside it; `None` without one.
     pub(super) watch: Option<Duration>,
+    /// How often a `handshake watch` starts beside the traffic, at either end in turn.
+    pub(super) starts: u32,
     pub(super) traffic: Vec<TrafficSpec>,
 }
 
@@ -152,10 +156,10 @@ pub(super) enum Amount {
 }
 
 impl Scenario {
-    /// The short form that the test suite runs: rates last a second.
+    /// The short form that the test suite runs: rates last a second, and starts are few.
     #[must_use]
     pub fn short(self) -> Self {
-        self.lasting(SHORT)
+        Self { starts: self.starts.min(FEW_STARTS), ..self.lasting(SHORT) }
     }
 
     /// The scenario with rates that last for `duration`.

@@ -37,6 +37,7 @@ const ROUNDS: usize = 2;
 pub(super) struct Shared {
     made: AtomicU64,
     stopped: AtomicBool,
+    prolonged: AtomicBool,
 }
 
 impl Shared {
@@ -50,7 +51,12 @@ impl Shared {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Whether traffic at a rate continues after its time.
+    pub(super) fn prolong(&self, continues: bool) {
+        self.prolonged.store(continues, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
@@ -185,9 +191,11 @@ impl<'a> TrafficSource<'a> {
     fn at_rate(&mut self, rate: u32, shared: &Shared) -> Result<()> {
         let began = Instant::now();
         let (mut elapsed, mut made) = (Duration::ZERO, 0);
-        while elapsed < self.duration && !shared.is_stopped() {
+        let continues = || shared.prolonged.load(Ordering::Relaxed);
+        while (elapsed < self.duration || continues()) && !shared.is_stopped() {
             interrupt::pause_until(began + elapsed)?;
-            elapsed = (elapsed + TICK).min(self.duration);
+            let next = elapsed + TICK;
+            elapsed = if elapsed < self.duration { next.min(self.duration) } else { next };
             let now = due(rate, elapsed);
             self.step(now - made, shared)?;
             made = now;

@@ -98,6 +98,28 @@ fn a_filter_of_system_calls_is_named() -> Result<()> {
     check_refused(&mut command, 5, &["seccomp", "--security-opt", "SystemCallFilter=bpf"])
 }
 
+/// A limit of open files that does not suffice is named before anything is loaded; one that is said to
+/// suffice does.
+#[test]
+fn too_low_a_limit_of_open_files_is_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let limited = |limit: u32| {
+        let mut command = pair.server.command("sh");
+        let watch = format!("{HANDSHAKE} watch -i {DEVICE} -o jsonl --events --for 100ms");
+        command.args(["-c", &format!("ulimit -n {limit}; exec {watch}")]);
+        command
+    };
+    for limit in [20, 28, 34, 55] {
+        check_refused(&mut limited(limit), 4, &["open 56 files", &limit.to_string(), "ulimit -n 56"])?;
+    }
+    let output = process::output(&mut limited(56))?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(())
+}
+
 /// Without /sys the number of CPUs is not known; with too small a one, readings would overrun their buffers.
 #[test]
 fn the_number_of_cpus_is_needed_and_checked() -> Result<()> {

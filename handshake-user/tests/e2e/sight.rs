@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
@@ -153,6 +153,11 @@ fn reason<'a>(report: &'a Value, name: &str) -> Option<&'a Value> {
     report["inexact"].as_array()?.iter().find(|each| each["reason"] == name)
 }
 
+/// A time of a report.
+fn time(value: &Value) -> Result<SystemTime> {
+    Ok(humantime::parse_rfc3339(value.as_str().with_context(|| format!("no time: {value}"))?)?)
+}
+
 impl Row {
     fn play(&self) -> Result<()> {
         if skip_unless_privileged() {
@@ -169,6 +174,7 @@ impl Row {
         let _open = connect(&network, &listener, 5)?;
         agent.await_report(TIMEOUT, |report| report["tcp"]["completed"] == 5 && report["exact"] == true)?;
         let _held = (self.happens)(&network)?;
+        let happened = SystemTime::now();
         // One report may have been on its way.
         let reports = Cell::new(0);
         let report = agent.await_report(TIMEOUT, |report| {
@@ -186,14 +192,21 @@ impl Row {
         if !at_once {
             agent.await_report(TIMEOUT, is_said)?;
         }
-        ensure!(report["interval"]["exact"] == false && found["first"] == found["last"], "{report}");
+        // Nothing that it hid came before `first`, when all was well.
+        let (first, last) = (time(&found["first"])?, time(&found["last"])?);
+        ensure!(
+            time(&report["from"])? <= first && first <= happened && first < last,
+            "{happened:?}: {found}"
+        );
+        ensure!(report["interval"]["exact"] == false, "{report}");
+        let count = found["count"].clone();
         if self.is_mended {
             self.goes_on(&network, &listener, &mut agent)?;
         }
         let last = agent.stop()?.report()?;
         let found = reason(&last, self.reason).with_context(|| last.to_string())?;
-        let is_once = found["first"] == found["last"];
-        ensure!(last["exact"] == false && (!at_once || self.is_mended == is_once), "{last}");
+        let is_same = found["count"] == count;
+        ensure!(last["exact"] == false && (!at_once || self.is_mended == is_same), "{last}");
         Ok(())
     }
 

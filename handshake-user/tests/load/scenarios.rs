@@ -26,7 +26,7 @@ macro_rules! scenarios {
 scenarios! {
     accept_queue_full accept_queue_overflow ack_flood crawler expectation_not_met filtered handshakes handshakes_v6
     held_completions held_small_table loopback mixed no_ack port_scan refused retransmitting_syn retransmitting_syn_ack
-    slow soak syn_cookies syn_flood syn_scan table_full table_too_small udp udp_answered_flood udp_answered_small_table
+    slow soak starts syn_cookies syn_flood syn_scan table_full table_too_small udp udp_answered_flood udp_answered_small_table
     udp_flood unreachable vlan
 }
 

@@ -11,40 +11,48 @@ use handshake_common::abi::{COUNTERS, Counter, CounterBlock};
 
 use crate::error::LiveError;
 
-/// Readings before it gives up.
-const MAX_READINGS: u32 = 1000;
+/// The pauses together before it gives up. A hypervisor that has more to do than CPUs takes one away for some
+/// tenths of a second.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Readings without a pause between them: a pair takes tens of nanoseconds, a reading a microsecond.
 const EAGER_READINGS: u32 = 64;
-/// The pause between later readings. The writer may have lost its CPU in the middle of a pair, as under a
-/// hypervisor.
+/// The first pause between later readings: the writer may have lost its CPU in the middle of a pair. Each
+/// pause is longer than the one before, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_micros(100);
+/// The longest pause between two readings.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Reads until every CPU's block is whole and no gauge's sum is negative. `read` returns the blocks of all
-/// CPUs, always the same number; `pause` is called between late readings.
+/// CPUs, always the same number; `pause` is called between late readings, for up to [`PATIENCE`] in all.
 pub(super) fn settle<B: AsRef<[CounterBlock]>>(
     mut read: impl FnMut() -> Result<B, LiveError>,
     mut pause: impl FnMut(Duration),
 ) -> Result<CounterBlock, LiveError> {
     let mut accepted = AcceptedReading::default();
-    let mut failure = LiveError::Negative { readings: MAX_READINGS };
-    for reading in 0..MAX_READINGS {
-        if reading >= EAGER_READINGS {
-            pause(PAUSE);
-        }
+    let (mut readings, mut next, mut paused) = (0, PAUSE, Duration::ZERO);
+    loop {
+        readings += 1;
         accepted.take(read()?.as_ref());
-        if let Some(cpu) = accepted.first_torn() {
-            failure = LiveError::Unsettled { cpu, readings: MAX_READINGS };
-            continue;
+        let torn = accepted.first_torn();
+        if torn.is_none() {
+            let sum = sum(accepted.blocks.iter().flatten());
+            if is_possible(&sum) {
+                return Ok(sum);
+            }
+            // An attempt moved from one CPU to another between their readings: read all of them again.
+            accepted.blocks.clear();
         }
-        let sum = sum(accepted.blocks.iter().flatten());
-        if is_possible(&sum) {
-            return Ok(sum);
+        if paused >= PATIENCE {
+            return Err(match torn {
+                Some(cpu) => LiveError::Unsettled { cpu, readings },
+                None => LiveError::Negative { readings },
+            });
         }
-        // An attempt moved from one CPU to another between their readings: read all of them again.
-        failure = LiveError::Negative { readings: MAX_READINGS };
-        accepted.blocks.clear();
+        if readings >= EAGER_READINGS {
+            pause(next);
+            (paused, next) = (paused + next, (2 * next).min(LONGEST_PAUSE));
+        }
     }
-    Err(failure)
 }
 
 /// The latest whole block of each CPU. Only CPUs without one are waited for: with many busy CPUs there may be
@@ -97,6 +105,7 @@ fn is_possible(sum: &CounterBlock) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::VecDeque;
 
     use super::*;
@@ -190,6 +199,30 @@ mod tests {
         (result, count)
     }
 
+    /// Runs `settle` over a block that is whole after `away`. Returns the result and the pauses in all.
+    fn settled_after(away: Duration) -> (Result<CounterBlock, LiveError>, Duration) {
+        let paused = Cell::new(Duration::ZERO);
+        let torn = block(&[(Counter::Begin, 1), (Counter::Attempts, 8)]);
+        let whole = block(&[(Counter::Attempts, 8), (Counter::OpenNoSynAck, 8)]);
+        let read = || Ok(vec![if paused.get() < away { torn } else { whole }]);
+        let result = settle(read, |pause| paused.set(paused.get() + pause));
+        (result, paused.get())
+    }
+
+    /// A hypervisor may take a CPU away in the middle of a pair. It is waited for, and not much longer than it
+    /// is away; the run must still be able to end.
+    #[test]
+    fn a_descheduled_cpu_is_waited_for() {
+        for away in [1, 40, 300, 499].map(Duration::from_millis) {
+            let (result, paused) = settled_after(away);
+            assert!(result.is_ok_and(|sum| balances(&sum)), "{away:?}");
+            assert!(paused < away + LONGEST_PAUSE, "{paused:?} for {away:?}");
+        }
+        let (result, paused) = settled_after(Duration::MAX);
+        assert!(matches!(result, Err(LiveError::Unsettled { cpu: 0, .. })));
+        assert!(paused >= PATIENCE && paused < PATIENCE + LONGEST_PAUSE, "{paused:?}");
+    }
+
     #[test]
     fn only_the_torn_cpu_is_read_again() {
         let whole = block(&[(Counter::Attempts, 2), (Counter::OpenNoSynAck, 2)]);
@@ -238,8 +271,8 @@ mod tests {
     fn counters_that_never_settle_are_an_error_with_the_cpu() {
         let torn = block(&[(Counter::Begin, 1)]);
         let (result, readings) = settled(&[vec![empty(), torn]]);
-        assert!(matches!(result, Err(LiveError::Unsettled { cpu: 1, readings: MAX_READINGS })));
-        assert_eq!(readings, MAX_READINGS);
+        let Err(LiveError::Unsettled { cpu: 1, readings: told }) = result else { panic!("{result:?}") };
+        assert!(told == readings && readings > EAGER_READINGS, "{told} {readings}");
         let negative = block(&[(Counter::OpenNoAck, u64::MAX), (Counter::Completed, 1)]);
         let (result, _) = settled(&[vec![negative]]);
         assert!(matches!(result, Err(LiveError::Negative { .. })));

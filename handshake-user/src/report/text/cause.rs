@@ -143,6 +143,8 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
     }
     let others: Vec<String> = obstacles.into_iter().chain(unseen(snapshot)).collect();
     match no_syn {
+        // What has come before shows that the way is open: now there may be nothing to come.
+        Some(what) if others.is_empty() && snapshot.tcp.books.attempts != 0 => Some(what),
         Some(what) if others.is_empty() => {
             let seen = short(snapshot.packets.total);
             Some(format!("{what}: look {}upstream ({seen} packets seen without the filter)", first(snapshot)))
@@ -199,7 +201,9 @@ fn no_syn(snapshot: &Snapshot) -> Option<String> {
         Origin::Capture(capture) => format!("is in {}", capture.path),
         Origin::Live { .. } => format!("reached {}", names(snapshot)),
     };
-    Some(format!("no SYN to {wanted} {place}"))
+    let since =
+        if attempts == 0 { String::new() } else { format!(" for {} s", snapshot.quiet_ns() / 1_000_000_000) };
+    Some(format!("no SYN to {wanted} {place}{since}"))
 }
 
 /// What the hooks saw that is in no verdict of the identity, where there is any: a hook that sees one

@@ -196,6 +196,18 @@ fn each_interval_says_whether_it_was_exact() {
     );
 }
 
+/// A filter that SYNs have passed is right, and so is the way to it.
+#[test]
+fn silence_after_attempts_is_told_as_silence() {
+    let (context, mut fake) = (TestContext::live("443"), Fake::new());
+    fake.ended(ROW, Counter::Completed, 20);
+    let before = context.take(&mut fake, None);
+    fake.later(12 * SECOND);
+    let quiet = draw(&context.take(&mut fake, Some(&before)), None, Style::plain(100));
+    assert!(quiet.contains("no SYN to :443 reached eth0 for 12 s\n"), "{quiet}");
+    assert!(!quiet.contains("look upstream"), "{quiet}");
+}
+
 /// A hook that sees one direction alone, or frames that it cannot read, shows.
 #[test]
 fn what_is_in_no_attempt_is_shown() {
