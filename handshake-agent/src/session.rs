@@ -39,7 +39,8 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Checks the privileges and the limit of open files, and plans the hooks for each interface that `options` names.
+/// Checks the privileges and the limit of open files, and plans the hooks for each interface that `options`
+/// names.
 ///
 /// # Errors
 ///
@@ -51,8 +52,8 @@ pub fn plan(options: &Options) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-/// Refuses a limit of open files under which the maps, the programs, their links or the event loop could not be
-/// opened: each of them would say so in its own words, and the library of the event loop panics.
+/// Refuses a limit of open files under which the maps, the programs, their links or the event loop could not
+/// be opened: each of them would say so in its own words, and the library of the event loop panics.
 fn require_descriptors(limit: Option<u64>, interfaces: u64) -> Result<(), Error> {
     /// The maps and programs, the event loop, and what is open for a moment.
     const SHARED: u64 = 48;

@@ -209,8 +209,8 @@ mod tests {
         (result, paused.get())
     }
 
-    /// A hypervisor may take a CPU away in the middle of a pair. It is waited for, and not much longer than it
-    /// is away; the run must still be able to end.
+    /// A hypervisor may take a CPU away in the middle of a pair. It is waited for, and not much longer than
+    /// it is away; the run must still be able to end.
     #[test]
     fn a_descheduled_cpu_is_waited_for() {
         for away in [1, 40, 300, 499].map(Duration::from_millis) {
