@@ -71,7 +71,7 @@ fn device(name: &str, link: VirtualLink) -> Result<File> {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     ensure!(name.len() < request.ifr_name.len(), "{name} is too long");
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR)?;
     // SAFETY: the kernel reads and writes one `ifreq`, which outlives the call.
