@@ -163,8 +163,8 @@ pub struct TcpRecord {
     /// number of another SYN ([`tag::OTHER_J`]).
     pub other_ack: u32,
     /// Bytes of data in the SYN ([`tag::FAST_OPEN`]), one segment's at most; after a SYN+ACK those that it
-    /// acknowledged. Of an answered attempt without such data, and of every completed one: the time of the SYN in `other_ack`, or of the latest SYN or
-    /// SYN+ACK, as [`mark_of`](crate::tcp::mark_of) has it.
+    /// acknowledged. Of an answered attempt without such data, and of every completed one: the time of the
+    /// SYN in `other_ack`, or of the latest SYN or SYN+ACK, as [`mark_of`](crate::tcp::mark_of) has it.
     pub syn_data: u16,
     /// Bytes the responder sent from K+1 on before completion, saturating: the window of a SYN is never
     /// scaled (RFC 7323 §2.2), so it cannot have sent more. Of a completed one with another SYN in
@@ -390,8 +390,8 @@ pub struct Histogram {
 #[repr(C, align(64))]
 pub struct Service {
     /// The low byte: 0 free, 1 being written, 2 valid. Above it a generation of 24 bits, which rises when the
-    /// row is given to another service, and then the jiffies at which something last came for the row. Of `other`: bit 0 while rows are exchanged, above it the number of
-    /// exchanges.
+    /// row is given to another service, and then the jiffies at which something last came for the row. Of
+    /// `other`: bit 0 while rows are exchanged, above it the number of exchanges.
     pub state: u64,
     /// The responder's address, in host order, most significant word first.
     pub address: [u32; 4],

@@ -240,8 +240,8 @@ impl ServiceRow {
         (state & KIND == VALID).then_some((state, low_half(state >> USED_SHIFT)))
     }
 
-    /// Gives the row to another service, and what it has counted to `other`. `false`: something came for it since
-    /// it had this state.
+    /// Gives the row to another service, and what it has counted to `other`. `false`: something came for it
+    /// since it had this state.
     #[inline(always)]
     pub fn give(&self, state: u64, key: &ServiceKey, other: &Self, now: u32) -> bool {
         if !self.state.compare_exchange(state, state & GENERATION | WRITING) {

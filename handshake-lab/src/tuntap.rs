@@ -1,5 +1,5 @@
-//! Two tun or tap devices that are joined as a virtual machine's are: what one host sends comes in at the other
-//! by a virtio header, super-packets as they are.
+//! Two tun or tap devices that are joined as a virtual machine's are: what one host sends comes in at the
+//! other by a virtio header, super-packets as they are.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -31,7 +31,8 @@ pub struct VirtualWire {
 }
 
 impl VirtualWire {
-    /// Makes a device called `name` in each namespace, with segmentation left to the other end, and joins them.
+    /// Makes a device called `name` in each namespace, with segmentation left to the other end, and joins
+    /// them.
     ///
     /// # Errors
     /// The kernel has no tun devices, or before Linux 6.2, which does not leave UDP's segmentation to them.

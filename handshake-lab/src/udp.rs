@@ -235,8 +235,8 @@ pub(crate) fn cross(path: &Path<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Sends `times` super-packets of `segments` datagrams to a socket that does not answer as long as it is held:
-/// each datagram of `size` bytes, the last of each super-packet of `last` bytes.
+/// Sends `times` super-packets of `segments` datagrams to a socket that does not answer as long as it is
+/// held: each datagram of `size` bytes, the last of each super-packet of `last` bytes.
 ///
 /// # Errors
 /// The kernel refuses to segment (before Linux 4.18), or a super-packet is not sent whole.

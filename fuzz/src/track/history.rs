@@ -143,8 +143,8 @@ impl StreamHistory {
         })
     }
 
-    /// Does a segment of the SYN's sender acknowledge `answer`? From the place `follows_from` on it must continue
-    /// where the answer says.
+    /// Does a segment of the SYN's sender acknowledge `answer`? From the place `follows_from` on it must
+    /// continue where the answer says.
     fn is_acknowledged(&self, syn: &SegmentSeen, answer: &Packet, follows_from: usize) -> bool {
         let expected = SeqNum(answer.seq).plus(1);
         let next = SeqNum(answer.ack);

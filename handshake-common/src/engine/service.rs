@@ -6,8 +6,8 @@
 //! nothing completed < something open < completed, far responder < completed, local responder
 //! ```
 //!
-//! A row with something open stays. Each row keeps when something last came for it, and gives way after a second
-//! of silence. What it had counted goes to `other`.
+//! A row with something open stays. Each row keeps when something last came for it, and gives way after a
+//! second of silence. What it had counted goes to `other`.
 
 use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};

@@ -197,8 +197,8 @@ impl Case<'_> {
         has_ended && self.conversation.answers.iter().filter(same).count() > 1
     }
 
-    /// Did the initiator send a SYN+ACK that Linux takes for the third segment? It cuts off the SYN of a segment
-    /// at J, and takes the data behind it (tcp_check_req in net/ipv4/tcp_minisocks.c).
+    /// Did the initiator send a SYN+ACK that Linux takes for the third segment? It cuts off the SYN of a
+    /// segment at J, and takes the data behind it (tcp_check_req in net/ipv4/tcp_minisocks.c).
     fn has_cut_syn(&self) -> bool {
         let fits = |sent: &Sent, answer: &Answer| {
             let after = sent.seq.wrapping_add(1);

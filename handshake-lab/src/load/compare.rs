@@ -155,7 +155,8 @@ impl FigureComparison {
         /// After the ACK, a retransmitted SYN+ACK is another sign.
         const SYN_ACK: [&str; 2] = ["tcp.signs.syn_ack_retransmits", "tcp.signs.ack_ignored"];
         let (syn, syn_ack) = (figure(report, SYN)?, sum(report, &SYN_ACK)?);
-        // A SYN+ACK that answers a SYN sent again may follow the timer's within 10 ms: it is taken for a copy.
+        // A SYN+ACK that answers a SYN sent again may follow the timer's within 10 ms: it is taken for a
+        // copy.
         let syn_ack_again = syn_ack + figure(report, "packets.copies")?;
         if account.is_one_host() {
             self.exactly("tcp.signs, sent again", account.both(NAME), syn + syn_ack_again);
@@ -263,7 +264,8 @@ impl FigureComparison {
     /// Beside a flood at least 99 of 100 handshakes are tracked and judged, and every SYN is in the books.
     fn beside(&mut self, scenario: &Scenario, truth: &Truth, report: &Value) -> Result<()> {
         self.syns_are_counted(report)?;
-        // A scan may come to the port of the handshakes as well, once each time that it goes through the ports.
+        // A scan may come to the port of the handshakes as well, once each time that it goes through the
+        // ports.
         let is_scan = scenario.other_flood() == Some(FloodOf::Scan);
         let found = if is_scan { truth.made.div_ceil(u64::from(SCANNED)) } else { 0 };
         for (address, made) in &truth.services {

@@ -1,5 +1,5 @@
-//! Super-packets that come in by a virtio header (tun, tap, virtual machines): the kernel does not say how many
-//! segments they are, and the report has as many packets and bytes as the sender counted.
+//! Super-packets that come in by a virtio header (tun, tap, virtual machines): the kernel does not say how
+//! many segments they are, and the report has as many packets and bytes as the sender counted.
 
 use anyhow::{Result, ensure};
 use handshake_lab::tcp::{self, Listener};

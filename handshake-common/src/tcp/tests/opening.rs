@@ -69,8 +69,8 @@ fn fast_open_acknowledges_up_to_the_data() {
     });
 }
 
-/// RFC 7413 §4.2: a server without the cookie acknowledges the SYN alone. The third segment continues where the
-/// SYN+ACK says, and so does a RST (RFC 9293 §3.10.7.4).
+/// RFC 7413 §4.2: a server without the cookie acknowledges the SYN alone. The third segment continues where
+/// the SYN+ACK says, and so does a RST (RFC 9293 §3.10.7.4).
 #[test]
 fn the_syn_ack_says_where_the_initiator_continues() {
     with_isns(|j, k| {

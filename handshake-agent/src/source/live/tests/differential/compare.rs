@@ -9,7 +9,7 @@ use handshake_common::record::Detail;
 use handshake_common::wire::{Class, Packet};
 use zerocopy::IntoBytes;
 
-use super::difference::{FLOW4, FLOW6, different_slots, different_words, loads, without, words};
+use super::difference::{FLOW4, FLOW6, different_slots, different_words, loads, services, without};
 use super::generate::{Generator, Random};
 use super::host::{Host, parsed};
 use super::kernel::{clients, offer, stripes};
@@ -143,7 +143,9 @@ impl<'a> Comparison<'a> {
         self.different_classes()
             .or_else(|| self.different_histograms(timed))
             .or_else(|| {
-                different_words("service word", words(&self.live.services), words(&self.host.tables.services))
+                let [kernel, host] =
+                    [&self.live.services[..], &self.host.tables.services].map(|rows| services(rows, timed));
+                different_words("service word", &kernel, &host)
             })
             .or_else(|| different_words("client", &clients(self.live), &loads(&self.host.tables.clients)))
             .or_else(|| {

@@ -3,6 +3,7 @@
 use std::mem::offset_of;
 
 use handshake_common::abi::{self, TcpRecord, UdpRecord};
+use handshake_common::books::ServiceRow;
 use handshake_common::table::Tag;
 
 use super::super::super::mapping::SharedValue;
@@ -114,6 +115,17 @@ pub(super) fn words<T: SharedValue>(values: &[T]) -> &[Shared64] {
     // SAFETY: `SharedValue` guarantees that every byte belongs to a shared word, which the kernel may write
     // meanwhile; size and alignment are checked above, and the slice borrows from `values`.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values) / 8) }
+}
+
+/// The words of service rows; without their time, the last use of each row is left out.
+pub(super) fn services(rows: &[ServiceRow], timed: bool) -> Vec<u64> {
+    let mut words = loads(words(rows));
+    if !timed {
+        for state in words.iter_mut().step_by(size_of::<ServiceRow>() / 8) {
+            *state &= u64::from(u32::MAX);
+        }
+    }
+    words
 }
 
 pub(super) fn loads(words: &[Shared64]) -> Vec<u64> {
