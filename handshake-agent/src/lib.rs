@@ -12,6 +12,7 @@
 //!           │
 //!         options             what the user chooses, as plain values
 //!           │
+//!    confine                  what a running agent gives up
 //!    address, load, similar   leaves
 //! ```
 //!
@@ -22,6 +23,7 @@
 
 pub mod address;
 pub mod attach;
+pub mod confine;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;

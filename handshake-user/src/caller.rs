@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt as _;
 use std::ptr;
 
-use rustix::process::geteuid;
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Most groups of a user (`NGROUPS_MAX`).
 const MOST_GROUPS: usize = 65_536;
@@ -14,9 +15,9 @@ const MOST_GROUPS: usize = 65_536;
 /// A user of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
-    pub(crate) uid: libc::uid_t,
-    pub(crate) gid: libc::gid_t,
-    pub(crate) groups: Vec<libc::gid_t>,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) groups: Vec<Gid>,
     /// Name and home directory, if the machine knows the user.
     pub(crate) known: Option<(OsString, OsString)>,
 }
@@ -34,7 +35,21 @@ impl User {
             Some((name, home)) => (groups(&name, gid), Some((bytes(name), bytes(home)))),
             None => (vec![gid], None),
         };
-        Self { uid, gid, groups, known }
+        let groups = groups.into_iter().map(Gid::from_raw).collect();
+        Self { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups, known }
+    }
+
+    /// Makes this thread the user's, with that user's groups: first the groups, which cannot be changed
+    /// without root. The kernel takes the capabilities away with root's user ID. Allocates nothing, so it may
+    /// be called between fork and exec.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn assume(&self) -> rustix::io::Result<()> {
+        set_thread_groups(&self.groups)?;
+        set_thread_res_gid(self.gid, self.gid, self.gid)?;
+        set_thread_res_uid(self.uid, self.uid, self.uid)
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use evaluate::{Judged, JudgedWindow, Judgement, Reason};
 pub(crate) use expression::{
     Expectation, ExpressionTerm, Figure, Fraction, Operation, ParseError, ValueKind, name,
 };
-pub(crate) use kernel::{Addresses, KernelCounter, NetAccount, NetCounters};
+pub(crate) use kernel::{Addresses, KernelCounter, NetAccount, NetCounters, NetFiles};
 pub(crate) use process::{CommandUnderCheck, Running, Status};
 
 /// The result of a check.

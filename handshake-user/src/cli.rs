@@ -141,6 +141,9 @@ pub(crate) struct ScopeArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::MAX_FLOWS, env = "HANDSHAKE_MAX_FLOWS")]
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: u32,
+    /// Keep user and capabilities after attaching, and do without Landlock and seccomp
+    #[arg(long, env = "HANDSHAKE_KEEP_PRIVILEGES", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) keep_privileges: bool,
     #[command(flatten)]
     pub(crate) verbosity: VerbosityArgs,
     #[command(flatten)]

@@ -9,12 +9,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
-use handshake_agent::attach::Plan;
+use handshake_agent::attach::{AttachedInterface, Plan};
+use handshake_agent::confine::{self, Confinement, NOBODY};
+use handshake_agent::hook::Hook;
 use handshake_agent::options::Options;
 use handshake_agent::session::{Loaded, Session};
 
-use crate::console::{Progress, announce, say};
+use crate::caller::User;
+use crate::cli::ScopeArgs;
+use crate::console::{self, Progress, announce, say};
 use crate::error::CommandError;
+use crate::helper::{Duties, Helper};
 
 /// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler
 /// for signals is installed before: one that comes meanwhile ends the process at once, and nothing is
@@ -24,11 +29,49 @@ fn load(options: &Options, plan: &Plan) -> Result<Loaded, CommandError> {
     Ok(Loaded::new(options, plan, |done, of| progress.show(done, of))?)
 }
 
-/// Attaches the programs. When all are attached, prints one line per interface to stderr.
-fn attach(loaded: Loaded, options: &Options, plan: &Plan) -> Result<Session, CommandError> {
+/// Attaches the programs, and gives up the privileges that this took. Then prints one line per interface to
+/// stderr.
+fn attach(
+    loaded: Loaded,
+    options: &Options,
+    plan: &Plan,
+    scope: &ScopeArgs,
+) -> Result<Session, CommandError> {
     let session = Session::open(loaded, options, plan, say, announce)?;
+    if let Some(confinement) = confinement(scope) {
+        let uses_clsact = |interface: &AttachedInterface| {
+            [Some(interface.ingress), interface.egress].contains(&Some(Hook::Clsact))
+        };
+        let keeps_net_admin = session.interfaces().iter().any(uses_clsact);
+        let confined = Confinement { keeps_net_admin, ..confinement }.apply()?;
+        confined.gaps().iter().for_each(|gap| say(gap));
+        if scope.verbosity.verbose > 0 {
+            say(&format!("privileges given up; left: {confined}"));
+        }
+    }
     session.interfaces().iter().for_each(|interface| announce(&format!("attached {interface}")));
     Ok(session)
+}
+
+/// What a command that attaches is left with; `None` with `--keep-privileges`.
+fn confinement(scope: &ScopeArgs) -> Option<Confinement> {
+    (!scope.keep_privileges).then(usual_confinement)
+}
+
+/// What a command that attaches is left with, unless it is asked for otherwise. Root becomes the user who called
+/// sudo, who may then signal it; else `nobody`.
+fn usual_confinement() -> Confinement {
+    let of_caller = |user: User| confine::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
+    Confinement { user: User::calling().map_or(NOBODY, of_caller), keeps_net_admin: false }
+}
+
+/// Starts the helper, and sees to it that the thread of the console is confined. To be called before anything
+/// is said, because both take that no other thread runs.
+fn prepare(scope: &ScopeArgs, duties: Option<Duties>) -> Result<Option<Helper>, CommandError> {
+    let helper =
+        duties.map(Helper::start).transpose().map_err(AgentError::system("start the helper process"))?;
+    confinement(scope).into_iter().for_each(console::confine_by);
+    Ok(helper)
 }
 
 /// Takes a snapshot that a command cannot do without.

@@ -2,9 +2,11 @@
 //! wait for long. Names come from outside: what steers a terminal is escaped.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
+
+use handshake_agent::confine::Confinement;
 
 use crate::escape::printable;
 use crate::output::{Lane, Patience, Target};
@@ -12,7 +14,9 @@ use crate::output::{Lane, Patience, Target};
 /// How long a line waits to be written, so that lines and reports on one terminal keep their order.
 const PATIENCE: Patience = Patience::Without(Duration::from_millis(100));
 
-static CONSOLE: LazyLock<Option<Lane>> = LazyLock::new(|| Lane::regardless(Target::stderr()).ok());
+static CONSOLE: LazyLock<Option<Lane>> = LazyLock::new(|| Lane::regardless(confine, Target::stderr()).ok());
+/// What the thread that writes the lines is left with.
+static CONFINEMENT: OnceLock<Confinement> = OnceLock::new();
 /// To the first column, and erase to the end of the line (ECMA-48, CR and EL).
 const ERASE_LINE: &str = "\r\x1b[K";
 
@@ -20,6 +24,18 @@ const ERASE_LINE: &str = "\r\x1b[K";
 static IS_STUCK: AtomicBool = AtomicBool::new(false);
 /// Lines that had no room.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// Has the thread that writes the lines confined from its beginning: it runs before this program has attached,
+/// and a thread is confined by itself alone. To be called before the first line.
+pub(crate) fn confine_by(confinement: Confinement) {
+    // It is called once.
+    let _ = CONFINEMENT.set(confinement);
+}
+
+fn confine() {
+    // What fails here fails on the main thread too, which says so.
+    let _ = CONFINEMENT.get().map(Confinement::apply);
+}
 
 /// Prints one line, with the program's name before it.
 pub(crate) fn say(line: &str) {

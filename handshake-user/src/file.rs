@@ -12,8 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 
 use rustix::fs::{Access, access};
-use rustix::process::{Gid, Uid, geteuid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::process::geteuid;
 
 use crate::caller::User;
 use crate::output::Patience;
@@ -100,21 +99,12 @@ fn wait(done: &Receiver<io::Result<()>>, patience: Patience) -> io::Result<()> {
 fn as_caller(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Receiver<io::Result<()>>> {
     let (sender, done) = channel();
     thread::Builder::new().name("file".to_owned()).spawn(move || {
-        let result = become_caller().and_then(|()| work());
+        let caller = User::calling().map_or(Ok(()), |user| user.assume().map_err(io::Error::from));
+        let result = caller.and_then(|()| work());
         // The receiver may have lost its patience.
         let _ = sender.send(result);
     })?;
     Ok(done)
-}
-
-/// Makes this thread the calling user's. The kernel takes the capabilities away with root's user ID.
-fn become_caller() -> io::Result<()> {
-    let Some(user) = User::calling() else { return Ok(()) };
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    set_thread_groups(&groups)?;
-    set_thread_res_gid(gid, gid, gid)?;
-    Ok(set_thread_res_uid(uid, uid, uid)?)
 }
 
 /// Root may write what the calling user may not: the error names this thread's user.

@@ -7,6 +7,8 @@
 //!                   ├──▶ report         text and JSON
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
 //!                          │
+//!                        helper         the process that starts the command and writes files
+//!                          │
 //!     file, console ─▶ output             what is written, where, and how long that may take
 //!                          │
 //!     caller, escape, time, number, duration    leaves
@@ -26,6 +28,7 @@ mod duration;
 mod error;
 mod escape;
 mod file;
+mod helper;
 mod number;
 mod output;
 mod report;

@@ -204,22 +204,32 @@ impl Lane {
     ///
     /// The system's: there is no room for a thread.
     pub(crate) fn to(writer: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::start(writer, End::of)
+        Self::start(|| (), writer, End::of)
     }
 
-    /// A lane that leaves out what cannot be written, and lasts.
+    /// A lane that leaves out what cannot be written, and lasts. Its thread calls `prepare` first.
     ///
     /// # Errors
     ///
     /// Those of [`to`](Self::to).
-    pub(crate) fn regardless(writer: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::start(writer, |_| None)
+    pub(crate) fn regardless(
+        prepare: impl FnOnce() + Send + 'static,
+        writer: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::start(prepare, writer, |_| None)
     }
 
-    fn start(writer: impl Write + Send + 'static, end: fn(&io::Error) -> Option<End>) -> io::Result<Self> {
+    fn start(
+        prepare: impl FnOnce() + Send + 'static,
+        writer: impl Write + Send + 'static,
+        end: fn(&io::Error) -> Option<End>,
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let lane = Self(Arc::clone(&shared));
-        thread::Builder::new().name("writer".to_owned()).spawn(move || shared.write_to(writer, end))?;
+        thread::Builder::new().name("writer".to_owned()).spawn(move || {
+            prepare();
+            shared.write_to(writer, end);
+        })?;
         Ok(lane)
     }
 
@@ -513,7 +523,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert!(lane.is_closed().is_err());
 
-        let lane = Lane::regardless(full()).expect("a thread");
+        let lane = Lane::regardless(|| (), full()).expect("a thread");
         lane.finish(Patience::Endless, |out| out.write_all(&[0; 200_000])).expect("errors are ignored");
         assert!(lane.is_idle() && !lane.is_closed().expect("it is open"));
     }

@@ -27,7 +27,6 @@ mod view;
 
 use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,10 +39,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
 use crate::error::CommandError;
-use crate::file::write_new;
+use crate::helper::Files;
 use crate::output::{Lane, Patience};
 use crate::report::json;
-use crate::time::rfc3339;
 use collect::{Collecting, KeptRecords};
 use keys::action;
 use recent::Recent;
@@ -81,7 +79,7 @@ pub(crate) fn is_available() -> bool {
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session on `lane`, which is stdout, until the user quits, a signal arrives, the time is up, an
+/// Shows the session on `lane`, which is stdout, and hands what is to be written to `files`, until the user quits, a signal arrives, the time is up, an
 /// interface is lost or the terminal goes. Restores the terminal.
 ///
 /// # Errors
@@ -90,11 +88,12 @@ pub(crate) fn is_available() -> bool {
 pub(crate) async fn run(
     options: &ScreenOptions,
     lane: &Lane,
+    files: Files,
     session: &mut Session,
     signals: &mut Signals,
 ) -> Result<Ending, CommandError> {
     let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
-    let mut screen = LiveScreen::new(*options, session, tty)?;
+    let mut screen = LiveScreen::new(*options, session, tty, files)?;
     let pace =
         Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until };
     session::run(session, signals, pace, &mut screen).await
@@ -103,6 +102,7 @@ pub(crate) async fn run(
 /// The live terminal while it is shown.
 struct LiveScreen {
     tty: Tty,
+    files: Files,
     input: UnboundedReceiver<Event>,
     redraws: Ticks,
     ui: Ui,
@@ -189,7 +189,12 @@ fn drawing(error: io::Error) -> CommandError {
 }
 
 impl LiveScreen {
-    fn new(options: ScreenOptions, session: &mut Session, tty: Tty) -> Result<Self, CommandError> {
+    fn new(
+        options: ScreenOptions,
+        session: &mut Session,
+        tty: Tty,
+        files: Files,
+    ) -> Result<Self, CommandError> {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let ui = Ui::new(Theme { colour: !no_colour, ascii: options.ascii });
         let ui = Ui { rows: tty.rows().map_err(drawing)?, ..ui };
@@ -201,7 +206,7 @@ impl LiveScreen {
         let mut redraws = interval(REDRAW_EVERY);
         redraws.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let input = terminal::events();
-        Ok(Self { tty, input, redraws, ui, builder, recent, latest, shown, drawn: None })
+        Ok(Self { tty, files, input, redraws, ui, builder, recent, latest, shown, drawn: None })
     }
 
     /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken
@@ -242,7 +247,7 @@ impl LiveScreen {
     /// Carries out the effect of an action.
     fn after(&mut self, effect: Option<Effect>) -> io::Result<()> {
         match effect {
-            Some(Effect::Write) => self.ui.message = Some(write(&self.shown.snapshot)),
+            Some(Effect::Write) => self.ui.message = Some(write(&self.shown.snapshot, &mut self.files)),
             Some(Effect::Redraw) => {
                 self.tty.forget()?;
                 self.drawn = None;
@@ -283,17 +288,13 @@ fn take(
     Ok((snapshot, collecting.kept()))
 }
 
-/// Writes a snapshot to a new file and returns the message to show.
-fn write(snapshot: &Snapshot) -> String {
-    // 20260301T120341.000Z: milliseconds distinguish two files.
-    let moment: String =
-        rfc3339(snapshot.taken_at_ns).chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
-    let name = format!("handshake-{moment}Z.json");
+/// Has a snapshot written to a new file and returns the message to show.
+fn write(snapshot: &Snapshot, files: &mut Files) -> String {
     let mut content = Vec::new();
     let written = json::write_report(&mut content, snapshot, None)
-        .and_then(|()| write_new(PathBuf::from(&name), content, Patience::Without(FILE_PATIENCE)));
+        .and_then(|()| files.write(&content, Patience::Without(FILE_PATIENCE)));
     match written {
-        Ok(()) => format!(" wrote {name}"),
-        Err(error) => format!(" cannot write {name}: {error}"),
+        Ok(name) => format!(" wrote {name}"),
+        Err(error) => format!(" cannot write a file: {error}"),
     }
 }

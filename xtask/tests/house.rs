@@ -19,13 +19,16 @@ const FLOORS: [(&str, &[&str]); 3] = [
     ),
     (
         "handshake-agent",
-        &["session", "attach", "model", "source", "options", "error", "hook", "address", "load", "similar"],
+        &[
+            "session", "attach", "model", "source", "options", "confine", "error", "hook", "address", "load",
+            "similar",
+        ],
     ),
     (
         "handshake-user",
         &[
-            "command", "cli", "tui", "error", "report", "check", "file", "console", "output", "caller",
-            "escape", "duration", "number", "time",
+            "command", "cli", "tui", "error", "report", "check", "helper", "file", "console", "output",
+            "caller", "escape", "duration", "number", "time",
         ],
     ),
 ];

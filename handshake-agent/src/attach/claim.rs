@@ -20,13 +20,27 @@ pub(super) fn program(id: u32) -> io::Result<UnixDatagram> {
     claim(&format!("program/{id}"))
 }
 
+/// Says that handshake takes a TCX chain to this revision, until the socket closes.
+pub(super) fn revision(index: u32, direction: Direction, revision: u64) -> io::Result<UnixDatagram> {
+    claim(&format!("tcx/{index}/{direction}/{revision}"))
+}
+
+/// Whether an agent that runs has taken a TCX chain to this revision.
+pub(super) fn is_of_an_agents_link(index: u32, direction: Direction, number: u64) -> bool {
+    is_taken(revision(index, direction, number))
+}
+
 /// Whether a program is handshake's. Where names may not be read a claim decides, which any process of the
 /// namespace can make.
 pub(super) fn is_of_an_agent(theirs: &ProgramName) -> bool {
     match &theirs.name {
         Some(name) => name.starts_with("handshake_"),
-        None => program(theirs.id).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse),
+        None => is_taken(program(theirs.id)),
     }
+}
+
+fn is_taken(claim: io::Result<UnixDatagram>) -> bool {
+    claim.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn claim(what: &str) -> io::Result<UnixDatagram> {

@@ -2,14 +2,18 @@
 //!
 //! Whether the chain has changed is asked without a privilege, by linking the program again with the revision
 //! that the chain had: `EEXIST` says that it is unchanged, `ESTALE` that it is not. Only then the chain is
-//! read, which takes CAP_NET_ADMIN.
+//! read, which takes CAP_NET_ADMIN. Where that is not permitted, agents tell each other: each claims the
+//! revision to which it took the chain. A change that is neither such a claim nor the end of one is another
+//! program's, and may have put it before ours.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
 use super::bpf::{ProgramName, interface_of, link_tcx, program, query_tcx};
-use super::claim::is_of_an_agent;
+use super::claim::{self, is_of_an_agent, is_of_an_agents_link};
 use super::interface::InterfaceInfo;
 use super::netlink::{Netlink, Refusal};
 use super::watch::{BETWEEN_MOVES, Guard, unanswered};
@@ -26,6 +30,10 @@ pub(super) struct TcxGuard {
     index: u32,
     direction: Direction,
     link: Option<OwnedFd>,
+    /// Says that the link was made by an agent. It ends after the link.
+    claim: Option<UnixDatagram>,
+    /// The revisions at which the other agents of this chain made their links.
+    agents: BTreeSet<u64>,
     /// The chain's revision when it was last known; 0 if it never was.
     revision: u64,
     /// The state of the chain at that revision.
@@ -42,20 +50,56 @@ impl TcxGuard {
         index: u32,
         direction: Direction,
     ) -> Result<Self, Refusal> {
-        let (link, state, moved) = (None, HookState::Gone, None);
-        let mut guard = Self { program, id, index, direction, link, revision: 0, state, moved };
+        let mut guard = Self {
+            program,
+            id,
+            index,
+            direction,
+            link: None,
+            claim: None,
+            agents: BTreeSet::new(),
+            revision: 0,
+            state: HookState::Gone,
+            moved: None,
+        };
         guard.link()?;
         Ok(guard)
     }
 
+    /// Puts the program at the head of the chain. What it makes of the chain is claimed before: another agent
+    /// may look at any moment.
     fn link(&mut self) -> Result<(), Refusal> {
-        let before = self.revision;
-        self.link = Some(link_tcx(&self.program, self.index, self.direction, 0)?);
-        self.state = HookState::Ours;
-        if self.read_chain().is_err() {
-            self.revision = self.find_revision(before).unwrap_or(0);
+        let known = query_tcx(self.index, self.direction).map_or(self.revision, |chain| chain.revision);
+        for before in revisions_from(known) {
+            let claim = claim::revision(self.index, self.direction, before.saturating_add(1)).ok();
+            match self.probe(before) {
+                Ok(link) => {
+                    (self.link, self.claim) = (Some(link), claim);
+                    self.revision = before.saturating_add(1);
+                    self.know_chain();
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        self.link = Some(link_tcx(&self.program, self.index, self.direction, 0)?);
+        self.revision = self.find_revision(0).unwrap_or(0);
+        self.know_chain();
         Ok(())
+    }
+
+    /// Learns what else is in the chain whose head the program has just become.
+    fn know_chain(&mut self) {
+        self.state = HookState::Ours;
+        // Without the permission nothing more is known than that it is the head.
+        let _ = self.read_chain();
+        self.agents = self.claimed(self.revision.saturating_sub(REVISIONS), self.revision.saturating_sub(1));
+    }
+
+    /// The revisions between these, both included, that agents have claimed.
+    fn claimed(&self, first: u64, last: u64) -> BTreeSet<u64> {
+        (first..=last).filter(|number| is_of_an_agents_link(self.index, self.direction, *number)).collect()
     }
 
     /// Asks whether the chain has this revision, with our program in it. A program that is not in a chain of
@@ -66,11 +110,21 @@ impl TcxGuard {
 
     /// The revision of a chain that cannot be read and has our program in it.
     fn find_revision(&self, before: u64) -> Option<u64> {
-        let near = (before..before.saturating_add(REVISIONS)).chain(1..REVISIONS);
         let is = |revision: &u64| {
             self.probe(*revision).is_err_and(|error| error.raw_os_error() == Some(libc::EEXIST))
         };
-        near.filter(|revision| *revision != 0).find(is)
+        revisions_from(before).find(is)
+    }
+
+    /// Whether agents alone have changed the chain since it was last known: they pass every packet on.
+    fn is_by_agents(&mut self, now: u64) -> bool {
+        let came = self.claimed(self.revision.saturating_add(1), now);
+        let is_there = |number: &u64| is_of_an_agents_link(self.index, self.direction, *number);
+        let (stayed, went): (BTreeSet<u64>, BTreeSet<u64>) = self.agents.iter().copied().partition(is_there);
+        let changes = (came.len() + went.len()) as u64;
+        let is_all = now.checked_sub(self.revision) == Some(changes);
+        self.agents = stayed.into_iter().chain(came).collect();
+        is_all
     }
 
     /// Reads the chain: what is before our program, and the revision.
@@ -91,11 +145,22 @@ impl TcxGuard {
     }
 
     fn changed(&mut self) -> HookState {
-        match self.read_chain() {
-            Ok(()) => self.state.clone(),
-            Err(_) => HookState::Behind(vec!["what the chain has now may be".to_owned()]),
+        if self.read_chain().is_ok() {
+            return self.state.clone();
+        }
+        match self.find_revision(self.revision) {
+            Some(now) if self.is_by_agents(now) => {
+                self.revision = now;
+                self.state.clone()
+            }
+            Some(_) | None => HookState::Behind(vec!["what the chain has now may be".to_owned()]),
         }
     }
+}
+
+/// The revisions to try, the likeliest first. A chain that was empty begins anew.
+fn revisions_from(known: u64) -> impl Iterator<Item = u64> {
+    (known..known.saturating_add(REVISIONS)).chain(1..REVISIONS).filter(|revision| *revision != 0)
 }
 
 impl Guard for TcxGuard {
@@ -133,7 +198,7 @@ impl Guard for TcxGuard {
         if self.state != HookState::Gone {
             self.moved = Some(Instant::now());
         }
-        self.link = None;
+        (self.link, self.claim) = (None, None);
         self.link()?;
         match &self.state {
             HookState::Behind(names) => {

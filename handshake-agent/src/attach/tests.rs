@@ -5,7 +5,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
+use rustix::thread::CapabilitySet;
 
+use crate::confine::shed_capabilities;
 use crate::hook::{HookState, LinkState};
 use crate::source::live::Hooks as _;
 
@@ -578,12 +580,52 @@ fn looks_and_links_take_no_privilege() {
 
 /// Takes all capabilities from this thread.
 fn drop_capabilities() {
-    // `_LINUX_CAPABILITY_VERSION_3`, and this thread.
-    let header = [0x2008_0522_u32, 0];
-    let none = [0_u32; 6];
-    // SAFETY: both structures have the sizes of version 3, and outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
-    assert_eq!(result, 0, "capset: {}", io::Error::last_os_error());
+    shed_capabilities(CapabilitySet::empty()).expect("it takes no privilege");
+}
+
+/// Where the chain cannot be read, other agents are known by their claims, and any other change puts the
+/// program first again.
+#[test]
+fn agents_that_come_and_go_change_nothing_where_the_chain_cannot_be_read() {
+    in_namespace(|| {
+        if tc() != Hook::Tcx {
+            return;
+        }
+        let attach = || attach_to("hs-a", HookChoice::Named(Hook::Tcx)).expect("it attaches").0;
+        let (early, mut attached) = (attach(), attach());
+        let mut bpf = theirs();
+        let program: &mut SchedClassifier = loaded(&mut bpf, "their_tc").expect("it loads");
+        let theirs = program.fd().expect("it is loaded").as_fd().try_clone_to_owned().expect("a descriptor");
+        // Each change is made with privileges, and looked at without.
+        let mut found = |change: &mut dyn FnMut()| {
+            change();
+            std::thread::scope(|scope| {
+                let unprivileged = scope.spawn(|| {
+                    drop_capabilities();
+                    look(&mut attached)
+                });
+                unprivileged.join().expect("no panic")
+            })
+        };
+        let (mut first, mut second, mut early) = (None, None, Some(early));
+        assert_eq!(found(&mut || first = Some(attach())), (LinkState::Up, fine()), "one comes");
+        assert_eq!(found(&mut || second = Some(attach())), (LinkState::Up, fine()), "another comes");
+        let swap = &mut || (first, second) = (None, Some(attach()));
+        assert_eq!(found(swap), (LinkState::Up, fine()), "two go, one comes");
+        assert_eq!(found(&mut || early = None), (LinkState::Up, fine()), "one goes that was there before");
+        let index = index_of("hs-a");
+        let mut link = None;
+        let (_, hooks) = found(&mut || {
+            link = bpf::link_tcx(&theirs, index, Direction::Ingress, 0).ok();
+            second = None;
+        });
+        assert!(link.is_some());
+        assert_eq!(hooks[0], (HookState::Ours, None), "egress");
+        assert!(matches!(&hooks[1], (HookState::Behind(_), Some(Ok(())))), "{hooks:?}");
+        let ours = on_tc("hs-a", Direction::Ingress);
+        assert_eq!(ours.len(), 2, "{ours:?}");
+        assert_eq!(found(&mut || ()), (LinkState::Up, fine()), "it is first again");
+    });
 }
 
 #[test]

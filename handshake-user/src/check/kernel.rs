@@ -7,7 +7,8 @@
 
 mod address;
 
-use std::fs;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::net::IpAddr;
 
 use handshake_common::verdict::Verdict;
@@ -106,24 +107,45 @@ impl KernelCounter {
     }
 }
 
+/// The files of the counters, opened before this program gives up its privileges.
+pub(crate) struct NetFiles([File; 2]);
+
+impl NetFiles {
+    /// Opens those of this thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError::System`] if there are none.
+    pub(crate) fn open() -> Result<Self, CheckError> {
+        let open = |file: &str| {
+            let path = format!("/proc/thread-self/net/{file}");
+            File::open(&path).map_err(CheckError::system(format!("open {path}")))
+        };
+        Ok(Self([open("snmp")?, open("netstat")?]))
+    }
+
+    /// Reads the counters.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError::System`] if they cannot be read.
+    pub(crate) fn read(&mut self) -> Result<NetCounters, CheckError> {
+        let mut texts = Vec::new();
+        for file in &mut self.0 {
+            let mut text = String::new();
+            let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+            read.map_err(CheckError::system("read the kernel's counters"))?;
+            texts.push(text);
+        }
+        Ok(NetCounters::parse(&texts))
+    }
+}
+
 /// The values of the counters: since the namespace was created, or over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NetCounters([u64; KernelCounter::ALL.len()]);
 
 impl NetCounters {
-    /// Reads the counters of this thread's network namespace.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckError::System`] if they cannot be read.
-    pub(crate) fn read() -> Result<Self, CheckError> {
-        let text = |file: &str| {
-            let path = format!("/proc/thread-self/net/{file}");
-            fs::read_to_string(&path).map_err(CheckError::system(format!("read {path}")))
-        };
-        Ok(Self::parse(&[text("snmp")?, text("netstat")?]))
-    }
-
     /// Takes the counters from the texts of such files. A counter that the kernel does not have is 0.
     pub(super) fn parse(texts: &[String]) -> Self {
         let mut counts = Self::default();

@@ -1,5 +1,5 @@
-//! The command under check. Its program is found before anything is attached. It runs as the calling user,
-//! and is stopped with all processes that it started.
+//! The command under check. Its program is found before anything is attached. The helper process starts it as
+//! the calling user, and stops it with all processes that it started.
 //!
 //! It inherits none of this program's descriptors, which are all closed on exec, and no capabilities except
 //! as [`Identity`] describes.
@@ -14,20 +14,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::process::{Command, ExitStatus};
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use tokio::process::Child;
-use tokio::time::{Instant, sleep, timeout_at};
+use rustix::process::Signal;
 
 use crate::check::CheckError;
+use crate::helper::{Helper, Ordered, Starter};
 use identity::Identity;
 
-/// Time that a command has to end after a signal, before SIGKILL.
-const GRACE: Duration = Duration::from_secs(3);
-/// Time between two looks at whether a process group has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The search path for programs if PATH is not set.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -35,6 +29,7 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 pub(super) const AS_ROOT: &str = " (it ran without capabilities: --as-root keeps them)";
 
 /// The command under check before it is started.
+#[derive(Clone)]
 pub(crate) struct CommandUnderCheck {
     words: Vec<OsString>,
     program: PathBuf,
@@ -63,20 +58,27 @@ impl CommandUnderCheck {
         matches!(self.identity, Identity::StrippedRoot)
     }
 
-    /// Starts it in its own session and process group. The terminal's signals then reach this program alone,
-    /// and job control cannot stop the command for reading from the terminal or asking for a password.
+    /// What starts it in its own session and process group. The terminal's signals then reach this program
+    /// alone, and job control cannot stop the command for reading from the terminal or asking for a password.
+    pub(crate) fn starter(&self) -> Starter {
+        let Self { words, program, identity } = self.clone();
+        Box::new(move || {
+            let mut command = Command::new(&program);
+            command.args(&words[1..]).arg0(&words[0]);
+            identity.prepare(&mut command);
+            command.spawn()
+        })
+    }
+
+    /// Has the helper start it.
     ///
     /// # Errors
     ///
     /// [`CheckError::Command`] if the system cannot start it.
-    pub(crate) fn start(&self) -> Result<Running, CheckError> {
-        let mut command = std::process::Command::new(&self.program);
-        command.args(&self.words[1..]).arg0(&self.words[0]);
-        self.identity.prepare(&mut command);
-        let child =
-            tokio::process::Command::from(command).spawn().map_err(|error| self.cannot_start(&error))?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Running { child, group })
+    pub(crate) async fn start(&self, helper: &Helper) -> Result<Running, CheckError> {
+        let mut ordered = helper.command().map_err(CheckError::system("reach the command's parent"))?;
+        ordered.start().await.map_err(|error| self.cannot_start(&error))?;
+        Ok(Running(ordered))
     }
 
     fn cannot_start(&self, error: &io::Error) -> CheckError {
@@ -90,10 +92,7 @@ impl CommandUnderCheck {
 }
 
 /// A running command.
-pub(crate) struct Running {
-    child: Child,
-    group: Option<Pid>,
-}
+pub(crate) struct Running(Ordered);
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,54 +131,28 @@ impl Running {
     ///
     /// The system's.
     pub(crate) async fn ended(&mut self) -> io::Result<Status> {
-        self.child.wait().await.map(Status::from)
+        self.0.ended().await.map(Status::from)
     }
 
-    /// Stops the command by `signal`, the rest of its process group by SIGTERM, and after [`GRACE`] all by
+    /// Stops the command by `signal`, the rest of its processes by SIGTERM, and after three seconds all by
     /// SIGKILL.
     ///
     /// # Errors
     ///
     /// The system's.
     pub(crate) async fn stop(&mut self, signal: Signal) -> io::Result<Status> {
-        let deadline = Instant::now() + GRACE;
-        self.signal(signal);
-        let status = match timeout_at(deadline, self.ended()).await {
-            Ok(status) => status?,
-            Err(_) => return self.kill().await,
-        };
-        // A shell's background processes ignore SIGINT.
-        self.signal(Signal::TERM);
-        while self.is_left() {
-            if Instant::now() >= deadline {
-                self.signal(Signal::KILL);
-                break;
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(status)
+        self.0.stop(signal).await?;
+        self.ended().await
     }
 
-    /// Kills the command and its process group by SIGKILL.
+    /// Kills the command and its processes by SIGKILL.
     ///
     /// # Errors
     ///
     /// The system's.
     pub(crate) async fn kill(&mut self) -> io::Result<Status> {
-        self.signal(Signal::KILL);
+        self.0.kill().await?;
         self.ended().await
-    }
-
-    /// Sends a signal to the command's process group. The kernel does not reuse the group's number while a
-    /// process is in it or the child has not been waited for.
-    fn signal(&self, signal: Signal) {
-        // An error means that the group has no process left.
-        let _ = self.group.map(|group| kill_process_group(group, signal));
-    }
-
-    /// Whether the group still has a process.
-    fn is_left(&self) -> bool {
-        self.group.is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 }
 

@@ -24,13 +24,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::check::{
     Addresses, CheckError, Checked, CommandUnderCheck, Ended, Expectation, Judged, JudgedWindow, Judgement,
-    NetAccount, NetCounters, Reason, Running, Status, list,
+    NetAccount, NetCounters, NetFiles, Reason, Running, Status, list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, load, out, patiently, take_snapshot};
+use crate::command::{attach, load, out, patiently, prepare, take_snapshot};
 use crate::console::{self, say};
 use crate::error::CommandError;
-use crate::file::FileAtEnd;
+use crate::helper::{Duties, FileDuty, Files, Helper};
 use crate::output::{Lane, Output, Patience, Target};
 use crate::report::{self, OutputFormat, text, text::Style};
 
@@ -62,18 +62,31 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         [] => None,
         words => Some(CommandUnderCheck::find(words, args.as_root)?),
     };
-    let file = args.report.as_ref().map(|path| {
-        FileAtEnd::prepare(path)
-            .map_err(|source| CommandError::ReportFile { path: path.display().to_string(), source })
+    let duties = Duties {
+        command: checkee.as_ref().map(CommandUnderCheck::starter),
+        file: args.report.clone().map(FileDuty::AtEnd),
+    };
+    let wants_helper = checkee.is_some() || args.report.is_some();
+    let helper = prepare(&args.scope, wants_helper.then_some(duties))?;
+    let file = args.report.as_ref().zip(helper.as_ref()).map(|(path, helper)| {
+        let unwritable = |source| CommandError::ReportFile { path: path.display().to_string(), source };
+        helper.files().map_err(unwritable)
     });
     let file = file.transpose()?;
+    let counters = NetFiles::open()?;
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let signals = Signals::new()?;
-        let session = attach(loaded, &watched, &plan)?;
-        CheckInProgress { args, session, signals, checkee }.run(&expectations, file).await
+        let session = attach(loaded, &watched, &plan, &args.scope)?;
+        let in_progress =
+            CheckInProgress { args, session, signals, checkee, helper: helper.as_ref(), counters };
+        let code = in_progress.run(&expectations, file).await;
+        if code.is_ok() {
+            helper.iter().for_each(Helper::leave);
+        }
+        code
     })
 }
 
@@ -84,6 +97,9 @@ struct CheckInProgress<'a> {
     session: Session,
     signals: Signals,
     checkee: Option<CommandUnderCheck>,
+    /// The parent of the command.
+    helper: Option<&'a Helper>,
+    counters: NetFiles,
 }
 
 /// Why the observed time ended.
@@ -99,14 +115,10 @@ enum CheckEnding {
 }
 
 impl CheckInProgress<'_> {
-    async fn run(
-        mut self,
-        expectations: &[Expectation],
-        file: Option<FileAtEnd>,
-    ) -> Result<u8, CommandError> {
+    async fn run(mut self, expectations: &[Expectation], file: Option<Files>) -> Result<u8, CommandError> {
         // The kernel's counters are read before the first snapshot and after the last. Their time covers that
         // of the snapshots, so what they lack did not happen.
-        let before = patiently(CheckError::is_passing, NetCounters::read)?;
+        let before = patiently(CheckError::is_passing, || self.counters.read())?;
         let started = self.snapshot()?;
         let mut ending = self.observe().await?;
         let ended = self.snapshot()?;
@@ -127,7 +139,7 @@ impl CheckInProgress<'_> {
         }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
         let checked = Checked { window, judged, command, account };
-        let Self { args, session, signals, checkee } = self;
+        let Self { args, session, signals, checkee, .. } = self;
         drop(session);
         // From here on a signal ends the process.
         let ending = signals.release().await.map_or(ending, CheckEnding::Interrupted);
@@ -146,10 +158,10 @@ impl CheckInProgress<'_> {
     /// Runs the command, if there is one, until it exits, the time is up, a signal arrives or an interface is
     /// lost. On return the command has ended in each case.
     async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
-        let Self { args, session, signals, checkee } = self;
+        let Self { args, session, signals, checkee, helper, .. } = self;
         let pace =
             Pace { snapshots: None, events: false, until: args.period.map(|time| Instant::now() + time) };
-        let Some(checkee) = checkee else {
+        let Some((checkee, helper)) = checkee.as_ref().zip(*helper) else {
             let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
             return Ok(CheckEnding::of(ending, None));
         };
@@ -157,7 +169,7 @@ impl CheckInProgress<'_> {
         if let Ok(signal) = timeout(AT_ONCE, signals.any()).await {
             return Ok(CheckEnding::Interrupted(signal));
         }
-        let mut waiting = Waiting { running: Some(checkee.start()?), status: None };
+        let mut waiting = Waiting { running: Some(checkee.start(helper).await?), status: None };
         let ending = session::run(session, signals, pace, &mut waiting).await?;
         let ending = CheckEnding::of(ending, waiting.status);
         match &mut waiting.running {
@@ -184,14 +196,14 @@ impl CheckInProgress<'_> {
     /// The kernel's own counters, if this host is an end of some flow, or opened connections while none was
     /// seen.
     fn account(
-        &self,
+        &mut self,
         window: &JudgedWindow,
         before: &NetCounters,
     ) -> Result<Option<NetAccount>, CommandError> {
         let own = patiently(CheckError::is_passing, Addresses::read)?;
         let is_end =
             |flow: &Flow| [Side::Initiator, Side::Responder].iter().any(|side| own.has(flow.end(*side).ip()));
-        let counts = patiently(CheckError::is_passing, NetCounters::read)?.since(before);
+        let counts = patiently(CheckError::is_passing, || self.counters.read())?.since(before);
         let account = NetAccount::between(&window.started, &window.settled, counts, &own);
         let is_of_our_flows = account.is_all_unseen() || self.session.has_flow(is_end);
         Ok(Some(account).filter(|_| is_of_our_flows))
@@ -203,16 +215,16 @@ fn show(
     args: &CheckArgs,
     with_command: bool,
     checked: &Checked<'_>,
-    file: Option<FileAtEnd>,
+    file: Option<Files>,
     patience: Patience,
 ) -> Result<(), CommandError> {
     let shown = checked.window.settled.with_top(args.top);
     let format = args.format;
-    if let Some(file) = file {
+    if let Some(mut file) = file {
         let mut content = Vec::new();
         report::json::write_check(&mut content, &shown, checked).map_err(out)?;
         let path = args.report.as_deref().unwrap_or(Path::new("")).display();
-        file.write(content, patience).map_err(CommandError::output(format!("write --report {path}")))?;
+        file.write(&content, patience).map_err(CommandError::output(format!("write --report {path}")))?;
     }
     // What was said before comes first.
     console::flush();

@@ -17,11 +17,13 @@ use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::driver::{NativeEffect, native_effect, row_of, with_driver};
 use handshake_agent::attach::interface::{self, InterfaceInfo};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
+use handshake_agent::confine::Confined;
 use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
 use handshake_agent::session;
 use handshake_agent::source::settings::BYTES_A_FLOW;
 
 use crate::cli::DoctorArgs;
+use crate::command::usual_confinement;
 use crate::error::CommandError;
 use crate::escape::printable;
 use crate::output::{Output, Target};
@@ -46,6 +48,8 @@ struct MachineFacts {
     jit: Option<bool>,
     /// `kernel.bpf_stats_enabled`.
     stats: bool,
+    /// What a command is left with once it has attached, or why it could not be tried.
+    confined: Result<Confined, String>,
     /// Size of the flow tables, bytes.
     table_bytes: u64,
     /// Free memory of the machine or of our cgroup, whichever is less, bytes.
@@ -174,6 +178,7 @@ fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
             fix,
         ));
     }
+    findings.extend(privileges(&machine.confined));
     findings.push(memory(machine.table_bytes, machine.free_bytes));
     findings
 }
@@ -215,6 +220,17 @@ fn permissions(capabilities: Capabilities) -> Vec<Finding> {
         findings.push(Finding::bad(Level::Warn, text, "sudo handshake doctor"));
     }
     findings
+}
+
+/// What is left of the privileges after attaching, and what of that is more than it need be.
+fn privileges(confined: &Result<Confined, String>) -> Vec<Finding> {
+    let confined = match confined {
+        Ok(confined) => confined,
+        Err(error) => return vec![Finding::bad(Level::Fail, error, "use --keep-privileges")],
+    };
+    let left = Finding::ok(format!("after attaching, handshake keeps: {confined}"));
+    let gaps = confined.gaps().into_iter().map(|text| Finding { level: Level::Warn, text, fix: None });
+    std::iter::once(left).chain(gaps).collect()
 }
 
 fn denied(error: &Error) -> Finding {
@@ -395,6 +411,7 @@ impl MachineFacts {
             capabilities: Capabilities::of_this_thread(),
             jit: flag("/proc/sys/net/core/bpf_jit_enable"),
             stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
+            confined: usual_confinement().try_out().map_err(|error| error.to_string()),
             table_bytes,
             free_bytes: available(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
                 .into_iter()
@@ -481,6 +498,10 @@ mod tests {
         Capabilities::parse(&format!("CapEff:\t{mask:016x}\n"), "0 0 4294967295\n")
     }
 
+    fn confined(uid: u32) -> Confined {
+        Confined { uid, keeps_net_admin: false, landlock: Some(7), seccomp: Ok(()) }
+    }
+
     fn machine(change: impl FnOnce(&mut MachineFacts)) -> MachineFacts {
         let mut machine = MachineFacts {
             release: "6.12.0-18-amd64".into(),
@@ -488,6 +509,7 @@ mod tests {
             capabilities: capabilities(ALL),
             jit: Some(true),
             stats: false,
+            confined: Ok(confined(65_534)),
             table_bytes: 200 << 20,
             free_bytes: Some(1 << 30),
         };
@@ -528,13 +550,15 @@ mod tests {
     #[test]
     fn each_fault_of_a_machine_has_its_finding() {
         type Bad = &'static [(&'static str, &'static str)];
-        let table: [(MachineFacts, u8, Bad); 10] = [
+        let table: [(MachineFacts, u8, Bad); 12] = [
             (machine(|_| {}), 0, &[]),
             (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "10.0.0".into()), 0, &[]),
             (machine(|m| m.btf = false), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),
             (machine(|m| m.jit = Some(false)), 0, &[("interpreted", "bpf_jit_enable=1")]),
+            (machine(|m| m.confined = Ok(confined(0))), 0, &[("stays user 0: without CAP_SETUID", "")]),
+            (machine(|m| m.confined = Err("no".into())), 4, &[("no", "--keep-privileges")]),
             (machine(|m| m.stats = true), 0, &[("statistics", "bpf_stats_enabled=0")]),
             (machine(|m| m.free_bytes = Some(100 << 20)), 4, &[("200 MiB, but only 100 MiB", "--max-flows")]),
             (
@@ -740,6 +764,7 @@ mod tests {
             assert_eq!(exit_code(&findings), 0, "{report}");
             for part in [
                 "ok    Linux 6.",
+                "ok    after attaching, handshake keeps: user 65534, no capability, no_new_privs, ",
                 "ok    hs-a: driver veth, virtual, MTU 1500",
                 "warn  hs-a has no carrier",
                 "on XDP (generic), held by ",

@@ -11,9 +11,10 @@ use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signal
 use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
-use crate::command::{attach, load, out, take_snapshot};
+use crate::command::{attach, load, out, prepare, take_snapshot};
 use crate::console::say;
 use crate::error::CommandError;
+use crate::helper::{Duties, FileDuty, Helper};
 use crate::output::{Lane, PIECE, Patience, Target};
 use crate::report::{self, OutputFormat, text::Style};
 use crate::tui;
@@ -30,16 +31,19 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         watched.top = tui::ALL_SERVICES;
         watched.events = true;
     }
+    let duties = screen.then(|| Duties { file: Some(FileDuty::New), ..Duties::default() });
+    let helper = prepare(&args.scope, duties)?;
+    let files = helper.as_ref().map(Helper::files).transpose().map_err(out)?;
     let plan = session::plan(&watched)?;
     let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let mut signals = Signals::new()?;
-        let mut session = attach(loaded, &watched, &plan)?;
+        let mut session = attach(loaded, &watched, &plan, &args.scope)?;
         let mut lines = LineReports::new(args)?;
         let until = args.period.map(|time| Instant::now() + time);
-        if screen {
+        if let Some(files) = files {
             let options = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, until };
-            let ending = tui::run(&options, &lines.lane, &mut session, &mut signals).await?;
+            let ending = tui::run(&options, &lines.lane, files, &mut session, &mut signals).await?;
             // The closing report is printed after the screen is left; it lists `--top` services.
             session.list_services(args.output.top);
             return lines.close(session, signals, ending).await;

@@ -28,6 +28,8 @@ const PATIENCE: Patience = Patience::Without(Duration::from_millis(250));
 /// The alternate screen in raw mode, until it is dropped or the process panics.
 pub(crate) struct Tty {
     lane: Lane,
+    /// The terminal, as it was found.
+    target: Target,
     terminal: Terminal<CrosstermBackend<Frames>>,
 }
 
@@ -39,13 +41,14 @@ impl Tty {
     /// Those of the terminal, which is then restored.
     pub(crate) fn enter(lane: &Lane) -> io::Result<Self> {
         restore_on_panic();
+        let target = Target::stdout();
         *ours() = Some(lane.clone());
         let mut frames = Frames::of(lane);
         let entered = enable_raw_mode()
             .and_then(|()| execute!(frames, EnterAlternateScreen))
             .and_then(|()| Terminal::new(CrosstermBackend::new(Frames::of(lane))));
         match entered {
-            Ok(terminal) => Ok(Self { lane: lane.clone(), terminal }),
+            Ok(terminal) => Ok(Self { lane: lane.clone(), target, terminal }),
             Err(error) => {
                 restore();
                 Err(error)
@@ -101,7 +104,7 @@ impl Tty {
 
     /// An error of a terminal that has gone ends the output, and is none.
     fn unless_gone<T>(&self, done: io::Result<T>, otherwise: T) -> io::Result<T> {
-        if done.is_err() && Target::stdout().has_hung_up() {
+        if done.is_err() && self.target.has_hung_up() {
             self.lane.close();
             return Ok(otherwise);
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -338,18 +338,35 @@ fn an_interrupt_ends_the_command() -> Result<()> {
     Ok(())
 }
 
-/// The command does not survive the check, even if the check is killed.
+/// Nothing of the command survives the check, even if the check is killed: not its child in the background, not
+/// a daemon in a session of its own, whose parent has ended, and not the daemon's child, neither of which
+/// SIGTERM to a process group reaches.
 #[test]
-fn kill_9_ends_the_command() -> Result<()> {
+fn kill_9_ends_the_command_and_all_that_it_started() -> Result<()> {
+    const SCRIPT: &str = "sleep 61 & background=$!
+        (setsid sh -c 'trap : TERM; sleep 62 & echo $$ $! > FILE; sleep 63; sleep 63' &)
+        while ! [ -s FILE ]; do sleep 0.01; done
+        echo $$ $background $(cat FILE); exec sleep 64";
     if skip_unless_privileged() {
         return Ok(());
     }
     let network = loopback()?;
-    let mut check = Check::start(&network, &[], "echo $$; exec sleep 60")?;
-    let pid = check.stdout.trim().to_owned();
-    check.process.signal(libc::SIGKILL)?;
-    check.process.wait(TIMEOUT)?;
-    await_end(&pid)
+    for uid in [None, Some("4242")] {
+        let daemon = Scratch::new("daemon", b"")?;
+        chown(daemon.path(), uid.map(str::parse).transpose()?, None)?;
+        let script = SCRIPT.replace("FILE", daemon.path());
+        let mut command = network.host().command(HANDSHAKE);
+        command.envs(uid.map(|uid| ("SUDO_UID", uid))).envs(uid.map(|uid| ("SUDO_GID", uid)));
+        let mut check = Check::start_as(command, &network, &[], &script)?;
+        let pids: Vec<String> = check.stdout.split_whitespace().map(str::to_owned).collect();
+        ensure!(pids.len() == 4 && pids.iter().all(|pid| is_running(pid)), "{pids:?}");
+        check.process.signal(libc::SIGKILL)?;
+        check.process.wait(TIMEOUT)?;
+        for pid in &pids {
+            await_end(pid)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_running(pid: &str) -> bool {

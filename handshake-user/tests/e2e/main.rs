@@ -15,6 +15,7 @@ mod loading;
 mod memory;
 mod network;
 mod output;
+mod privilege;
 mod replay;
 mod report_file;
 mod scenario;

@@ -1,0 +1,409 @@
+//! A second process, which stays what this program was started as. This one gives up its privileges once it
+//! has attached, and the command of a check and its files are the caller's.
+//!
+//! ```text
+//! handshake ── fork ──▶ helper ─▶ the command, and all that it starts
+//!   attaches,  ◀─ status ─┤
+//!   confined   ── order ─▶├─▶ the file
+//! ```
+//!
+//! What it may do is settled before anything is attached: this command, this file. No order names a program or
+//! a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them, it
+//! first ends everything that the command has started.
+
+mod family;
+mod message;
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, exit};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use handshake_agent::confine::shed_capabilities;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, geteuid};
+use rustix::thread::CapabilitySet;
+use tokio::io::Interest;
+
+use crate::caller::User;
+use crate::file::{FileAtEnd, write_new};
+use crate::output::Patience;
+use crate::time::rfc3339;
+use family::Family;
+use message::{Answer, Order, WORD};
+
+/// Starts the command of a check.
+pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
+
+/// What the helper is to do.
+#[derive(Default)]
+pub(crate) struct Duties {
+    /// The command that it starts and stops.
+    pub(crate) command: Option<Starter>,
+    /// The files that it writes.
+    pub(crate) file: Option<FileDuty>,
+}
+
+/// Which files a helper writes.
+#[derive(Clone, Debug)]
+pub(crate) enum FileDuty {
+    /// This one, once.
+    AtEnd(PathBuf),
+    /// New ones in the working directory, named by the time.
+    New,
+}
+
+/// The helper, as the process that started it sees it.
+pub(crate) struct Helper {
+    orders: UnixStream,
+    files: UnixStream,
+}
+
+impl Helper {
+    /// Starts the helper. Only this thread may run.
+    ///
+    /// # Errors
+    ///
+    /// The system's: there is no room for a process.
+    pub(crate) fn start(duties: Duties) -> io::Result<Self> {
+        let (orders, their_orders) = UnixStream::pair()?;
+        let (files, their_files) = UnixStream::pair()?;
+        // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                // Its own copies would keep the helper from seeing the end of this process.
+                drop((orders, files));
+                let served = catch_unwind(AssertUnwindSafe(|| {
+                    Helping::new(duties, their_orders, their_files).and_then(Helping::serve)
+                }));
+                exit(i32::from(!matches!(served, Ok(Ok(())))))
+            }
+            _ => Ok(Self { orders, files }),
+        }
+    }
+
+    /// The command, which the helper starts when it is told to.
+    ///
+    /// # Errors
+    ///
+    /// The system's. Outside a tokio runtime it panics.
+    pub(crate) fn command(&self) -> io::Result<Ordered> {
+        let stream = self.orders.try_clone()?;
+        stream.set_nonblocking(true)?;
+        Ok(Ordered { stream: tokio::net::UnixStream::from_std(stream)?, word: [0; WORD], read: 0 })
+    }
+
+    /// Where this process hands over what is to be written.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or the system's.
+    pub(crate) fn files(&self) -> io::Result<Files> {
+        let mut files = Files { stream: Some(self.files.try_clone()?) };
+        files.answer(Patience::Endless)?;
+        Ok(files)
+    }
+
+    /// Ends the helper, and leaves what the command has left behind.
+    pub(crate) fn leave(&self) {
+        // An error means that it has ended.
+        let _ = (&self.orders).write(&Order::Leave.encode());
+    }
+}
+
+/// A command in the hands of the helper.
+pub(crate) struct Ordered {
+    stream: tokio::net::UnixStream,
+    word: [u8; WORD],
+    read: usize,
+}
+
+impl Ordered {
+    /// Starts the command.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub(crate) async fn start(&mut self) -> io::Result<()> {
+        self.tell(Order::Start).await?;
+        match self.answer().await? {
+            Answer::Started => Ok(()),
+            Answer::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Answer::Ended(_) => Err(ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Waits for the command to end. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The helper has ended before.
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        match self.answer().await? {
+            Answer::Ended(status) => Ok(ExitStatus::from_raw(status)),
+            Answer::Started | Answer::Refused(_) => Err(ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Has the command stopped by `signal`, and all that it has started by SIGTERM; what is left after a while
+    /// is killed.
+    ///
+    /// # Errors
+    ///
+    /// The helper has ended.
+    pub(crate) async fn stop(&self, signal: Signal) -> io::Result<()> {
+        self.tell(Order::Stop(signal.as_raw())).await
+    }
+
+    /// Has the command killed, with all that it has started.
+    ///
+    /// # Errors
+    ///
+    /// The helper has ended.
+    pub(crate) async fn kill(&self) -> io::Result<()> {
+        self.tell(Order::Kill).await
+    }
+
+    async fn tell(&self, order: Order) -> io::Result<()> {
+        loop {
+            self.stream.writable().await?;
+            match self.stream.try_write(&order.encode()) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                told => return told.map(drop),
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> io::Result<Answer> {
+        while self.read < WORD {
+            self.stream.ready(Interest::READABLE).await?;
+            match self.stream.try_read(&mut self.word[self.read..]) {
+                Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "its parent was killed")),
+                Ok(read) => self.read += read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.read = 0;
+        Answer::decode(self.word).ok_or_else(|| ErrorKind::InvalidData.into())
+    }
+}
+
+/// Files in the hands of the helper.
+pub(crate) struct Files {
+    /// `None` after one that was not written in time.
+    stream: Option<UnixStream>,
+}
+
+impl Files {
+    /// Has a file written; returns its name where the helper chose it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; [`ErrorKind::TimedOut`] where patience ended.
+    pub(crate) fn write(&mut self, content: &[u8], patience: Patience) -> io::Result<String> {
+        let stream = self.stream.as_mut().ok_or_else(late)?;
+        message::send(stream, content)?;
+        self.answer(patience)
+    }
+
+    fn answer(&mut self, patience: Patience) -> io::Result<String> {
+        let stream = self.stream.as_mut().ok_or_else(late)?;
+        let limit = match patience {
+            Patience::Endless => None,
+            Patience::Without(limit) => Some(limit),
+        };
+        stream.set_read_timeout(limit)?;
+        match message::receive_result(stream) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.stream = None;
+                Err(late())
+            }
+            answer => answer?,
+        }
+    }
+}
+
+fn late() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "it takes too long")
+}
+
+/// The helper's own side.
+struct Helping {
+    orders: UnixStream,
+    files: UnixStream,
+    command: Option<Starter>,
+    family: Option<Family>,
+    file: Option<FileDuty>,
+    at_end: Option<FileAtEnd>,
+}
+
+/// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
+fn name_of_now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = rfc3339(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+    let moment: String = now.chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
+    format!("handshake-{moment}Z.json")
+}
+
+/// What comes from the process that the helper serves.
+enum Told {
+    Order(Order),
+    /// A file's content.
+    Content,
+    /// Nothing in time.
+    Nothing,
+    /// The other process has ended.
+    End,
+}
+
+impl Helping {
+    fn new(duties: Duties, orders: UnixStream, files: UnixStream) -> io::Result<Self> {
+        let Duties { command, file } = duties;
+        // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
+        rustix::process::setsid()?;
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: "ignore" is no function, and no memory is passed.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        match User::calling() {
+            // Root starts the command as the caller, and ends what has become another user since.
+            Some(caller) if command.is_none() => caller.assume()?,
+            Some(_) | None => {}
+        }
+        if !geteuid().is_root() {
+            shed_capabilities(CapabilitySet::empty())?;
+        }
+        let mut helping = Self { orders, files, command, family: None, file, at_end: None };
+        helping.prepare_file()?;
+        Ok(helping)
+    }
+
+    /// Says whether the file can be written.
+    fn prepare_file(&mut self) -> io::Result<()> {
+        let ready = match &self.file {
+            Some(FileDuty::AtEnd(path)) => FileAtEnd::prepare(path).map(|file| self.at_end = Some(file)),
+            Some(FileDuty::New) | None => Ok(()),
+        };
+        message::send_result(&mut self.files, ready.map(|()| String::new()))
+    }
+
+    fn serve(mut self) -> io::Result<()> {
+        /// How often orphans that have ended are buried.
+        const BURY_EVERY: Duration = Duration::from_secs(1);
+        loop {
+            match self.listen(BURY_EVERY)? {
+                Told::Order(Order::Start) => self.start()?,
+                Told::Order(Order::Stop(signal)) => self.end_by(signal)?,
+                Told::Order(Order::Kill) => self.kill()?,
+                Told::Order(Order::Leave) => return Ok(()),
+                Told::Content => self.write_file()?,
+                Told::Nothing => {}
+                Told::End => return self.end_by(libc::SIGTERM),
+            }
+            self.tell_end()?;
+        }
+    }
+
+    /// Waits for an order, a content, the end of the other process or that of the command.
+    fn listen(&mut self, limit: Duration) -> io::Result<Told> {
+        let main = self.family.as_ref().and_then(Family::main);
+        let flags = PollFlags::IN;
+        let mut all = vec![PollFd::new(&self.orders, flags), PollFd::new(&self.files, flags)];
+        all.extend(main.map(|main| PollFd::from_borrowed_fd(main.as_fd(), flags)));
+        let limit = rustix::time::Timespec::try_from(limit).map_err(io::Error::other)?;
+        match poll(&mut all, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (orders, files) = (!all[0].revents().is_empty(), !all[1].revents().is_empty());
+        drop(all);
+        if orders {
+            let mut word = [0; WORD];
+            let told = match self.orders.read_exact(&mut word) {
+                Ok(()) => Order::decode(word).map_or(Told::End, Told::Order),
+                Err(_) => Told::End,
+            };
+            return Ok(told);
+        }
+        Ok(if files { Told::Content } else { Told::Nothing })
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let started =
+            self.command.as_mut().ok_or_else(|| ErrorKind::NotFound.into()).and_then(|start| start());
+        let answer = match started.and_then(|child| Family::of(&child)) {
+            Ok(family) => {
+                self.family = Some(family);
+                Answer::Started
+            }
+            Err(error) => Answer::Refused(error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+        self.tell(answer)
+    }
+
+    /// Tells the command's end, once.
+    fn tell_end(&mut self) -> io::Result<()> {
+        match self.family.as_mut().and_then(Family::news) {
+            Some(status) => self.tell(Answer::Ended(status)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the command and its family; an order to kill it, or the end of the other process, cuts the
+    /// waiting short.
+    fn end_by(&mut self, signal: i32) -> io::Result<()> {
+        let Some(mut family) = self.family.take() else { return Ok(()) };
+        family.begin_to_stop(signal);
+        let mut lasts = true;
+        while lasts && family.keeps_stopping() {
+            match self.listen(family::LOOK_EVERY)? {
+                Told::Order(Order::Kill) => lasts = false,
+                // It has ended, or is about to: there is no report to wait for, and the command has its grace.
+                Told::End => thread::sleep(family::LOOK_EVERY),
+                Told::Order(_) | Told::Content | Told::Nothing => {}
+            }
+        }
+        family.kill();
+        self.family = Some(family);
+        Ok(())
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.family.as_mut().map_or(Ok(()), |family| {
+            family.kill();
+            Ok(())
+        })
+    }
+
+    fn tell(&mut self, answer: Answer) -> io::Result<()> {
+        self.orders.write_all(&answer.encode())
+    }
+
+    /// Writes on a thread, because a file may take for ever.
+    fn write_file(&mut self) -> io::Result<()> {
+        let Ok(content) = message::receive(&mut self.files) else { return Ok(()) };
+        let mut answers = self.files.try_clone()?;
+        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match (self.at_end.take(), &self.file) {
+            (Some(file), _) => {
+                Box::new(move || file.write(content, Patience::Endless).map(|()| String::new()))
+            }
+            (None, Some(FileDuty::New)) => Box::new(move || {
+                let name = name_of_now();
+                write_new(PathBuf::from(&name), content, Patience::Endless).map(|()| name)
+            }),
+            (None, Some(FileDuty::AtEnd(_)) | None) => Box::new(|| Err(ErrorKind::NotFound.into())),
+        };
+        thread::Builder::new().spawn(move || {
+            // The other process may have ended.
+            let _ = message::send_result(&mut answers, write());
+        })?;
+        Ok(())
+    }
+}
