@@ -78,6 +78,23 @@ pub enum Error {
         /// The kernel's own words; `None` if the kernel was not asked.
         kernel: Option<String>,
     },
+    /// There is not enough memory for the run.
+    #[error(
+        "{} MiB of memory are needed at the peak, but only {} MiB are free {whose}: {}",
+        needed.div_ceil(1 << 20),
+        free >> 20,
+        remedy(*fitting)
+    )]
+    Memory {
+        /// The bytes that are needed.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+        /// Whose they are.
+        whose: String,
+        /// The largest number of flows for which they are enough, if there is one.
+        fitting: Option<u32>,
+    },
     /// This interface disappeared while it was watched.
     #[error("{0} is gone: the report above is its last")]
     LostInterface(String),
@@ -110,6 +127,7 @@ impl Error {
             Self::TooManyInterfaces { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
+            | Self::Memory { .. }
             | Self::LostInterface(_)
             | Self::Capture(_)
             | Self::Settings(_)
@@ -130,6 +148,7 @@ impl Error {
             | Self::NoHook { .. }
             | Self::Load { .. }
             | Self::Permission { .. }
+            | Self::Memory { .. }
             | Self::LostInterface(_)
             | Self::Capture(_)
             | Self::Settings(_) => false,
@@ -140,4 +159,10 @@ impl Error {
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what: what.into(), source }
     }
+}
+
+/// What to do where memory is short.
+fn remedy(fitting: Option<u32>) -> String {
+    let raise = "make room, or raise the limit";
+    fitting.map_or_else(|| raise.to_owned(), |flows| format!("--max-flows {flows} fits, or {raise}"))
 }

@@ -4,6 +4,8 @@
 //! ```text
 //! session                     loads, attaches, takes snapshots, and runs the main loop
 //!    │
+//!    ├── memory               what a run takes at its peak, and what is free
+//!    │
 //!    ├── attach               which hook each interface gets, and the programs on it
 //!    │
 //!    └── model                one report as plain numbers; metrics; flows
@@ -29,6 +31,7 @@ pub mod error;
 pub mod fake;
 pub mod hook;
 mod load;
+pub mod memory;
 pub mod model;
 pub mod options;
 pub mod session;

@@ -85,6 +85,8 @@ pub struct Options {
     pub top: usize,
     /// Whether the kernel sends an event for each attempt that ends.
     pub events: bool,
+    /// Whether all flows are listed at the end, which takes memory for each.
+    pub flows: bool,
     /// Whether the kernel side writes its diagnostics; without this the verifier removes them.
     pub kernel_log: bool,
     /// Whether to keep the verifier's whole log of a program that it refuses: megabytes, and loading takes
@@ -113,6 +115,7 @@ impl Default for Options {
             rules: Rules::default(),
             top: usize::MAX,
             events: false,
+            flows: false,
             kernel_log: false,
             verifier_log: false,
         }

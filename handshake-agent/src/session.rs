@@ -25,11 +25,12 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, s
 
 use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
 use crate::error::Error;
+use crate::memory;
 use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, Origin, RunContext, Snapshot};
-use crate::options::{Options, defaults};
-use crate::source::live::{Live, ProgramRuns};
-use crate::source::settings::{Settings, Sizes, WatchedInterface};
+use crate::options::Options;
+use crate::source::live::{Live, ProgramRuns, possible_cpus};
+use crate::source::settings::{Settings, WatchedInterface};
 use crate::source::{LostBeforeHook, Source};
 
 /// The compiled kernel side: the BPF object, an ELF file.
@@ -39,14 +40,15 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Checks the privileges and the limit of open files, and plans the hooks for each interface that `options`
-/// names.
+/// Checks the privileges, the memory and the limit of open files, and plans the hooks for each interface that
+/// `options` names.
 ///
 /// # Errors
 ///
 /// Each error that prevents attaching, with its fix.
 pub fn plan(options: &Options) -> Result<Plan, Error> {
     Capabilities::of_this_thread().require(options.promisc)?;
+    memory::require(options, possible_cpus()?)?;
     let plan = attach::plan(&attach::survey(&options.interfaces)?, options.hook, options.direction)?;
     require_descriptors(getrlimit(Resource::Nofile).current, plan.interfaces.len() as u64)?;
     Ok(plan)
@@ -80,13 +82,6 @@ pub fn block_on<T, E: From<Error>>(work: impl Future<Output = Result<T, E>>) -> 
     runtime.map_err(Error::system("start the event loop"))?.block_on(work)
 }
 
-/// The memory that all maps take by default on this machine, bytes.
-#[must_use]
-pub fn default_table_bytes() -> u64 {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    Sizes::for_flows(defaults::MAX_FLOWS).bytes(cpus, false)
-}
-
 /// The programs in the kernel, on no hook yet. Until they are attached, ending the process leaves nothing
 /// behind.
 pub struct Loaded {
@@ -105,6 +100,7 @@ impl Loaded {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, Error> {
         let mut live = Live::load(OBJECT, &settings(options, plan))?;
+        memory::give_back();
         attach::load(live.programs(), plan, &mut progress)?;
         Ok(Self { live })
     }

@@ -36,6 +36,12 @@ pub fn library_or_skip(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// True if a test must be skipped because `what` it needs was not found; prints so.
+#[must_use]
+pub fn skip_unless_found(found: bool, what: &str) -> bool {
+    !found && skip(what)
+}
+
 /// Prints what is missing on stderr and to the file that `HANDSHAKE_SKIP_LOG` names. Returns true, for the
 /// callers above.
 fn skip(missing: &str) -> bool {

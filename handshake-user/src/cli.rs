@@ -398,7 +398,8 @@ impl Command {
 impl WatchArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
-        Options { top: self.output.top, events: self.output.events, ..Options::from(&self.scope) }
+        let OutputArgs { top, events, flows, .. } = self.output;
+        Options { top, events, flows, ..Options::from(&self.scope) }
     }
 
     /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would

@@ -71,6 +71,7 @@ fn agent_code(error: &AgentError) -> u8 {
         | AgentError::NoDefaultRoute(_)
         | AgentError::Hook { .. }
         | AgentError::NoHook { .. }
+        | AgentError::Memory { .. }
         | AgentError::LostInterface(_)
         | AgentError::Load { .. } => 4,
         AgentError::Permission { .. } => 5,

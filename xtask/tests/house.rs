@@ -20,8 +20,8 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-agent",
         &[
-            "session", "attach", "model", "source", "options", "confine", "error", "hook", "address", "load",
-            "similar",
+            "session", "memory", "attach", "model", "source", "options", "confine", "error", "hook",
+            "address", "load", "similar",
         ],
     ),
     (

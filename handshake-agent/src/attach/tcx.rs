@@ -29,9 +29,10 @@ pub(super) struct TcxGuard {
     id: u32,
     index: u32,
     direction: Direction,
-    link: Option<OwnedFd>,
-    /// Says that the link was made by an agent. It ends after the link.
+    /// Says that the link was made by an agent. It ends before the link: a change without it is then
+    /// explained, however long it takes.
     claim: Option<UnixDatagram>,
+    link: Option<OwnedFd>,
     /// The revisions at which the other agents of this chain made their links.
     agents: BTreeSet<u64>,
     /// The chain's revision when it was last known; 0 if it never was.
@@ -55,8 +56,8 @@ impl TcxGuard {
             id,
             index,
             direction,
-            link: None,
             claim: None,
+            link: None,
             agents: BTreeSet::new(),
             revision: 0,
             state: HookState::Gone,
@@ -198,7 +199,8 @@ impl Guard for TcxGuard {
         if self.state != HookState::Gone {
             self.moved = Some(Instant::now());
         }
-        (self.link, self.claim) = (None, None);
+        self.claim = None;
+        self.link = None;
         self.link()?;
         match &self.state {
             HookState::Behind(names) => {

@@ -552,12 +552,21 @@ fn a_warning_says_what_xdp_does_to_this_device() {
 #[test]
 fn looks_and_links_take_no_privilege() {
     in_namespace(|| {
+        let has_links = tc() == Hook::Tcx;
         for hook in [Hook::Tcx, Hook::XdpNative, Hook::XdpGeneric] {
-            let (mut attached, _) = attach_to("hs-a", HookChoice::Named(hook)).expect("it attaches");
+            // Before 6.6 there is no link for TC, and clsact takes CAP_NET_ADMIN.
+            if hook == Hook::Tcx && !has_links {
+                continue;
+            }
+            let facts = survey(&["hs-a".into()]).expect("hs-a exists");
+            let direction = if has_links { DirectionChoice::Both } else { DirectionChoice::Ingress };
+            let plan = plan(&facts, HookChoice::Named(hook), direction).expect("a plan");
+            let mut attached = attach(&mut ours(), &plan, &mut |_| ()).expect("it attaches");
+            let fine = || vec![(HookState::Ours, None); plan.interfaces[0].egress.len().min(1) + 1];
             std::thread::scope(|scope| {
                 let unprivileged = scope.spawn(|| {
                     drop_capabilities();
-                    assert!(has_tcx(index_of("hs-a")).is_err(), "the chain can still be read");
+                    assert!(!has_links || has_tcx(index_of("hs-a")).is_err(), "the chain can still be read");
                     let before = look(&mut attached);
                     // As if it had been detached: the links are closed, and the program is attached again.
                     let mut lost = attached.look().remove(0);
@@ -567,11 +576,8 @@ fn looks_and_links_take_no_privilege() {
                     (before, again, look(&mut attached))
                 });
                 let (before, again, after) = unprivileged.join().expect("no panic");
-                assert_eq!(
-                    (before, again),
-                    ((LinkState::Up, fine()), vec![Some(Ok(())), Some(Ok(()))]),
-                    "{hook}"
-                );
+                let linked = vec![Some(Ok(())); fine().len()];
+                assert_eq!((before, again), ((LinkState::Up, fine()), linked), "{hook}");
                 assert_eq!(after, (LinkState::Up, fine()), "{hook}");
             });
         }

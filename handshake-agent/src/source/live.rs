@@ -45,7 +45,8 @@ use crate::error::{Error, LiveError};
 use clock::Clock;
 pub use kernel_log::KernelLog;
 use mapping::Mapping;
-use maps::{map_array, per_cpu, possible_cpus, take, values};
+pub use maps::possible_cpus;
+use maps::{map_array, per_cpu, take, values};
 
 /// The kernel's statistics of one of our programs, while they are on.
 #[derive(Clone, Debug, PartialEq, Eq)]

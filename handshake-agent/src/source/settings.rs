@@ -181,7 +181,7 @@ impl Sizes {
     }
 
     /// The kernel memory of all maps together on a machine with `cpus` possible CPUs, bytes. Left out are the
-    /// kernel's own few bytes per map and the two extra pages of the events' ring.
+    /// kernel's own few bytes per map, this host's addresses, and the two extra pages of each ring.
     pub fn bytes(self, cpus: usize, events: bool) -> u64 {
         let tables = u64::from(self.slots4) * size::<Flow4>() + u64::from(self.slots6) * size::<Flow6>();
         let fixed = u64::from(SERVICES) * size::<Service>()
@@ -194,7 +194,8 @@ impl Sizes {
     }
 }
 
-const fn size<T>() -> u64 {
+/// The size of a type, bytes.
+pub(crate) const fn size<T>() -> u64 {
     size_of::<T>() as u64
 }
 

@@ -19,7 +19,9 @@ use handshake_agent::attach::interface::{self, InterfaceInfo};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::confine::Confined;
 use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
-use handshake_agent::session;
+use handshake_agent::memory::{self, Free};
+use handshake_agent::options::Options;
+use handshake_agent::source::live::possible_cpus;
 use handshake_agent::source::settings::BYTES_A_FLOW;
 
 use crate::cli::DoctorArgs;
@@ -50,10 +52,10 @@ struct MachineFacts {
     stats: bool,
     /// What a command is left with once it has attached, or why it could not be tried.
     confined: Result<Confined, String>,
-    /// Size of the flow tables, bytes.
-    table_bytes: u64,
-    /// Free memory of the machine or of our cgroup, whichever is less, bytes.
-    free_bytes: Option<u64>,
+    /// What a run takes at its peak with the defaults, bytes.
+    peak: u64,
+    /// Free memory.
+    free: Option<Free>,
 }
 
 /// Facts about an interface.
@@ -127,17 +129,16 @@ impl Finding {
 ///
 /// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; failures to write the findings.
 pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
-    let findings = judge(&args.interfaces, session::default_table_bytes())?;
+    let findings = judge(&args.interfaces)?;
     let written = Output::to(Target::stdout()).put(|out| print(&findings, out));
     written.map_err(CommandError::output("write the findings"))?;
     Ok(exit_code(&findings))
 }
 
-/// Judges the machine and these interfaces, or those of the default routes if none is named. `table_bytes` is
-/// the size of the tables with the default `--max-flows`.
-fn judge(interfaces: &[String], table_bytes: u64) -> Result<Vec<Finding>, Error> {
+/// Judges the machine and these interfaces, or those of the default routes if none is named.
+fn judge(interfaces: &[String]) -> Result<Vec<Finding>, Error> {
     let links = interface::select(interfaces)?;
-    let mut findings = judge_machine(&MachineFacts::gather(table_bytes));
+    let mut findings = judge_machine(&MachineFacts::gather());
     for interface in gather_interfaces(links) {
         findings.extend(judge_interface(&interface));
     }
@@ -179,7 +180,7 @@ fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
         ));
     }
     findings.extend(privileges(&machine.confined));
-    findings.push(memory(machine.table_bytes, machine.free_bytes));
+    findings.push(memory(machine.peak, machine.free.as_ref()));
     findings
 }
 
@@ -240,20 +241,21 @@ fn denied(error: &Error) -> Finding {
     Finding { level: Level::Denied, text: error.to_string(), fix: None }
 }
 
-fn memory(table_bytes: u64, free_bytes: Option<u64>) -> Finding {
-    let need = mebibytes(table_bytes);
-    match free_bytes {
-        Some(free) if free < table_bytes => {
-            let text = format!("the flow tables take {need} MiB, but only {} MiB are free", mebibytes(free));
+fn memory(peak: u64, free: Option<&Free>) -> Finding {
+    let need = format!("a run takes {} MiB at its peak", mebibytes(peak));
+    let elsewhere = [2, 64, 256]
+        .map(|cpus| format!("{} on {cpus} CPUs", mebibytes(memory::peak(&Options::default(), cpus))));
+    let details =
+        format!("with the default --max-flows {}, {BYTES_A_FLOW} bytes per flow", elsewhere.join(", "));
+    match free {
+        Some(Free { bytes, whose }) if *bytes < peak => {
+            let text = format!("{need}, but only {} MiB are free {whose} ({details})", bytes >> 20);
             Finding::bad(Level::Fail, text, "use a smaller --max-flows")
         }
-        Some(free) => {
-            let free = mebibytes(free);
-            Finding::ok(format!(
-                "the flow tables take {need} MiB of {free} MiB free, {BYTES_A_FLOW} bytes per flow"
-            ))
+        Some(Free { bytes, whose }) => {
+            Finding::ok(format!("{need}, and {} MiB are free {whose} ({details})", bytes >> 20))
         }
-        None => Finding::ok(format!("the flow tables take {need} MiB, {BYTES_A_FLOW} bytes per flow")),
+        None => Finding::ok(format!("{need} ({details})")),
     }
 }
 
@@ -402,7 +404,7 @@ fn would_choose(interface: &InterfaceFacts) -> Option<Finding> {
 }
 
 impl MachineFacts {
-    fn gather(table_bytes: u64) -> Self {
+    fn gather() -> Self {
         let flag = |path| fs::read_to_string(path).ok().map(|value| value.trim() != "0");
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
@@ -412,29 +414,10 @@ impl MachineFacts {
             jit: flag("/proc/sys/net/core/bpf_jit_enable"),
             stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
             confined: usual_confinement().try_out().map_err(|error| error.to_string()),
-            table_bytes,
-            free_bytes: available(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
-                .into_iter()
-                .chain(left_in_cgroup())
-                .min(),
+            peak: memory::peak(&Options::default(), possible_cpus().unwrap_or(1)),
+            free: memory::free(),
         }
     }
-}
-
-/// `MemAvailable` in bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
-}
-
-/// Free memory of our cgroup in bytes, if it has a limit: BPF maps are charged to the cgroup.
-fn left_in_cgroup() -> Option<u64> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let read =
-        |file| fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}")).ok()?.trim().parse::<u64>().ok();
-    Some(read("memory.max")?.saturating_sub(read("memory.current")?))
 }
 
 fn gather_interfaces(links: Vec<InterfaceInfo>) -> Vec<InterfaceFacts> {
@@ -498,6 +481,10 @@ mod tests {
         Capabilities::parse(&format!("CapEff:\t{mask:016x}\n"), "0 0 4294967295\n")
     }
 
+    fn free(bytes: u64) -> Free {
+        Free { bytes, whose: "here".to_owned() }
+    }
+
     fn confined(uid: u32) -> Confined {
         Confined { uid, keeps_net_admin: false, landlock: Some(7), seccomp: Ok(()) }
     }
@@ -510,8 +497,8 @@ mod tests {
             jit: Some(true),
             stats: false,
             confined: Ok(confined(65_534)),
-            table_bytes: 200 << 20,
-            free_bytes: Some(1 << 30),
+            peak: 200 << 20,
+            free: Some(free(1 << 30)),
         };
         change(&mut machine);
         machine
@@ -560,7 +547,11 @@ mod tests {
             (machine(|m| m.confined = Ok(confined(0))), 0, &[("stays user 0: without CAP_SETUID", "")]),
             (machine(|m| m.confined = Err("no".into())), 4, &[("no", "--keep-privileges")]),
             (machine(|m| m.stats = true), 0, &[("statistics", "bpf_stats_enabled=0")]),
-            (machine(|m| m.free_bytes = Some(100 << 20)), 4, &[("200 MiB, but only 100 MiB", "--max-flows")]),
+            (
+                machine(|m| m.free = Some(free(100 << 20))),
+                4,
+                &[("200 MiB at its peak, but only 100 MiB are free here", "--max-flows")],
+            ),
             (
                 machine(|m| m.capabilities = capabilities(0)),
                 5,
@@ -734,12 +725,6 @@ mod tests {
     }
 
     #[test]
-    fn available_memory_is_read_from_meminfo() {
-        assert_eq!(available("MemTotal:  10 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
-        assert_eq!(available("MemTotal:  10 kB\n"), None);
-    }
-
-    #[test]
     fn a_finding_is_one_line_and_its_fix_another() {
         let findings = [Finding::ok("fine"), Finding::bad(Level::Fail, "broken", "repair it")];
         let mut out = Vec::new();
@@ -758,7 +743,7 @@ mod tests {
             command("tc qdisc add dev hs-b ingress");
 
             let mut out = Vec::new();
-            let findings = judge(&["hs-a".to_owned()], 1 << 20).expect("hs-a exists");
+            let findings = judge(&["hs-a".to_owned()]).expect("hs-a exists");
             print(&findings, &mut out).expect("memory takes all");
             let report = String::from_utf8_lossy(&out).into_owned();
             assert_eq!(exit_code(&findings), 0, "{report}");
@@ -783,7 +768,7 @@ mod tests {
 
     #[test]
     fn an_unknown_interface_is_refused() {
-        let error = judge(&["hs-none".to_owned()], 0).expect_err("there is none");
+        let error = judge(&["hs-none".to_owned()]).expect_err("there is none");
         assert!(matches!(error, Error::UnknownInterface { .. }));
     }
 }

@@ -35,7 +35,11 @@ unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> Pod for PlainBytes<T> {}
 
 /// The number of CPUs for which a per-CPU map has values. The kernel writes as many: a file that names fewer
 /// than this thread may run on would make each reading write past its buffer.
-pub(super) fn possible_cpus() -> Result<usize, LiveError> {
+///
+/// # Errors
+///
+/// [`LiveError::Cpus`].
+pub fn possible_cpus() -> Result<usize, LiveError> {
     let (path, file) = ("/sys/devices/system/cpu/possible", aya::util::nr_cpus());
     let cpus = file.map_err(|(path, error)| LiveError::Cpus { problem: format!("{path}: {error}") })?;
     let own = rustix::thread::sched_getaffinity(None).map_or(0, |own| {
