@@ -65,7 +65,7 @@ impl Family {
         self.signal_group(Signal::from_named_raw(signal).unwrap_or(Signal::TERM));
     }
 
-    /// Whether to go on waiting for those that are being stopped. Tells those that the command has left behind
+    /// Whether to wait longer for those that are being stopped. Tells those that the command has left behind
     /// to end: a shell's background processes ignore SIGINT, and a daemon is in no group of its parent.
     pub(super) fn keeps_stopping(&mut self) -> bool {
         let has_any = self.bury();

@@ -21,6 +21,8 @@ start() {
         kill -0 $agent 2> /dev/null || break
         sleep 1
     done
+    # What is left of root's privileges.
+    grep -E '^(Uid|CapPrm|NoNewPrivs|Seccomp):' /proc/$agent/status
     # The instructions that the verifier processed for each program; a million is its limit.
     echo "verified: $(cat /proc/$agent/fdinfo/* 2> /dev/null | grep verified_insns | sort -u)"
 }
