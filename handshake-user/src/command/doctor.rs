@@ -761,7 +761,7 @@ mod tests {
                 assert!(report.contains(part), "no {part:?} in\n{report}");
             }
             assert!(!report.contains("on clsact") && !report.contains("`ingress` qdisc"), "{report}");
-            let findings = judge(&["hs-b".to_owned()], 1 << 20).expect("hs-b exists");
+            let findings = judge(&["hs-b".to_owned()]).expect("hs-b exists");
             assert!(findings.iter().any(|finding| finding.text.contains("`ingress` qdisc")), "{findings:?}");
         });
     }
