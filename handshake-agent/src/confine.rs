@@ -1,6 +1,6 @@
 //! What a running agent gives up once its programs are attached. From then on it reads its own maps and asks
-//! netlink what any process may ask, which takes no privilege. So it keeps none: not root's user, no capability, no
-//! way to get one back, no file, no network, and only the system calls that it makes.
+//! netlink what any process may ask, which takes no privilege. So it keeps none: not root's user, no
+//! capability, no way to get one back, no file, no network, and only the system calls that it makes.
 //!
 //! To the kernel all of this belongs to a thread. A thread that is started later has the same; one that runs
 //! already must give it up itself.

@@ -1,5 +1,5 @@
-//! The memory that a run takes at its peak, and what is free. Asked before anything is attached: a run for which
-//! there is no room would be killed later, without a word.
+//! The memory that a run takes at its peak, and what is free. Asked before anything is attached: a run for
+//! which there is no room would be killed later, without a word.
 //!
 //! ```text
 //! maps (the tables, and a part per CPU) ───────────────────────────────── from loading on
@@ -97,8 +97,8 @@ pub struct Free {
     pub whose: String,
 }
 
-/// The memory that is free for this process: the least of the machine's and of those of its control groups that
-/// have a limit. `None` if nothing of it can be read.
+/// The memory that is free for this process: the least of the machine's and of those of its control groups
+/// that have a limit. `None` if nothing of it can be read.
 #[must_use]
 pub fn free() -> Option<Free> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

@@ -58,8 +58,8 @@ fn confinement(scope: &ScopeArgs) -> Option<Confinement> {
     (!scope.keep_privileges).then(usual_confinement)
 }
 
-/// What a command that attaches is left with, unless it is asked for otherwise. Root becomes the user who called
-/// sudo, who may then signal it; else `nobody`.
+/// What a command that attaches is left with, unless it is asked for otherwise. Root becomes the user who
+/// called sudo, who may then signal it; else `nobody`.
 fn usual_confinement() -> Confinement {
     let of_caller = |user: User| confine::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
     Confinement { user: User::calling().map_or(NOBODY, of_caller), keeps_net_admin: false }

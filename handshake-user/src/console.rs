@@ -25,8 +25,8 @@ static IS_STUCK: AtomicBool = AtomicBool::new(false);
 /// Lines that had no room.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-/// Has the thread that writes the lines confined from its beginning: it runs before this program has attached,
-/// and a thread is confined by itself alone. To be called before the first line.
+/// Has the thread that writes the lines confined from its beginning: it runs before this program has
+/// attached, and a thread is confined by itself alone. To be called before the first line.
 pub(crate) fn confine_by(confinement: Confinement) {
     // It is called once.
     let _ = CONFINEMENT.set(confinement);

@@ -7,9 +7,9 @@
 //!   confined   ── order ─▶├─▶ the file
 //! ```
 //!
-//! What it may do is settled before anything is attached: this command, this file. No order names a program or
-//! a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them, it
-//! first ends everything that the command has started.
+//! What it may do is settled before anything is attached: this command, this file. No order names a program
+//! or a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them,
+//! it first ends everything that the command has started.
 
 mod family;
 mod message;
@@ -151,8 +151,8 @@ impl Ordered {
         }
     }
 
-    /// Has the command stopped by `signal`, and all that it has started by SIGTERM; what is left after a while
-    /// is killed.
+    /// Has the command stopped by `signal`, and all that it has started by SIGTERM; what is left after a
+    /// while is killed.
     ///
     /// # Errors
     ///
@@ -365,7 +365,8 @@ impl Helping {
         while lasts && family.keeps_stopping() {
             match self.listen(family::LOOK_EVERY)? {
                 Told::Order(Order::Kill) => lasts = false,
-                // It has ended, or is about to: there is no report to wait for, and the command has its grace.
+                // It has ended, or is about to: there is no report to wait for, and the command has its
+                // grace.
                 Told::End => thread::sleep(family::LOOK_EVERY),
                 Told::Order(_) | Told::Content | Told::Nothing => {}
             }

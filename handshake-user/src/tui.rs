@@ -79,8 +79,8 @@ pub(crate) fn is_available() -> bool {
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session on `lane`, which is stdout, and hands what is to be written to `files`, until the user quits, a signal arrives, the time is up, an
-/// interface is lost or the terminal goes. Restores the terminal.
+/// Shows the session on `lane`, which is stdout, and hands what is to be written to `files`, until the user
+/// quits, a signal arrives, the time is up, an interface is lost or the terminal goes. Restores the terminal.
 ///
 /// # Errors
 ///

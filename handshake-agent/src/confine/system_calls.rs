@@ -103,8 +103,8 @@ const INFO: u64 = 15;
 const QUERY: u64 = 16;
 const LINK_CREATE: u64 = 28;
 
-/// Requests of ioctl(2): those of a terminal's settings and size, and a driver's name. Not `TIOCSTI`, by which
-/// a terminal's reader would take what it is given for what its user types.
+/// Requests of ioctl(2): those of a terminal's settings and size, and a driver's name. Not `TIOCSTI`, by
+/// which a terminal's reader would take what it is given for what its user types.
 const REQUESTS: &[u64] = &[
     libc::FIONBIO,
     libc::FIOCLEX,

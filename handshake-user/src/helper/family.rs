@@ -1,6 +1,6 @@
-//! A command and all processes that it has started. The helper is their subreaper (prctl(2)): whichever parent
-//! of them ends, the kernel gives its children to the helper, in whatever session they are. So everything is
-//! gone once the helper has no child left.
+//! A command and all processes that it has started. The helper is their subreaper (prctl(2)): whichever
+//! parent of them ends, the kernel gives its children to the helper, in whatever session they are. So
+//! everything is gone once the helper has no child left.
 
 use std::fs;
 use std::io;
@@ -123,8 +123,8 @@ fn signal_children(signal: Signal) {
     }
 }
 
-/// The parent in the contents of `/proc/PID/stat`: the second field after the name, which is in parentheses and
-/// may have any byte.
+/// The parent in the contents of `/proc/PID/stat`: the second field after the name, which is in parentheses
+/// and may have any byte.
 fn parent(stat: &str) -> Option<Pid> {
     let (_, fields) = stat.rsplit_once(')')?;
     Pid::from_raw(fields.split_whitespace().nth(1)?.parse().ok()?)

@@ -338,8 +338,8 @@ fn an_interrupt_ends_the_command() -> Result<()> {
     Ok(())
 }
 
-/// Nothing of the command survives the check, even if the check is killed: not its child in the background, not
-/// a daemon in a session of its own, whose parent has ended, and not the daemon's child, neither of which
+/// Nothing of the command survives the check, even if the check is killed: not its child in the background,
+/// not a daemon in a session of its own, whose parent has ended, and not the daemon's child, neither of which
 /// SIGTERM to a process group reaches.
 #[test]
 fn kill_9_ends_the_command_and_all_that_it_started() -> Result<()> {

@@ -115,8 +115,8 @@ impl Starter<'_> {
     }
 }
 
-/// A copy of the program that another user may run. Another process makes it: a program that this one has open
-/// for writing, and leaves to a test's child for a moment, cannot be run (ETXTBSY).
+/// A copy of the program that another user may run. Another process makes it: a program that this one has
+/// open for writing, and leaves to a test's child for a moment, cannot be run (ETXTBSY).
 fn copy(host: &Namespace) -> Result<Scratch> {
     let program = Scratch::new("handshake", b"")?;
     host.run("cp", &[HANDSHAKE, program.path()])?;
