@@ -251,7 +251,7 @@ mod tests {
         assert!(fits(&smaller, 2, &free(64 * MEBIBYTE)).is_ok());
         let words = refused(64 * MEBIBYTE).to_string();
         assert!(words.contains("64 MiB are free here") && words.contains("--max-flows 131072"), "{words}");
-        let words = refused(32 * MEBIBYTE).to_string();
+        let words = refused(16 * MEBIBYTE).to_string();
         assert!(!words.contains("--max-flows"), "{words}");
     }
 
