@@ -130,7 +130,9 @@ impl Run {
 
     fn arguments(self) -> Vec<&'static str> {
         let hook = if self.way == Way::Tcx { "tcx" } else { "xdp-native" };
-        let mut words = vec!["-i", DEVICE, "--interval", "100ms", "--hook", hook];
+        // The counting programs are attached later. Without privilege the agent could not know that they
+        // stand behind it.
+        let mut words = vec!["-i", DEVICE, "--interval", "100ms", "--hook", hook, "--keep-privileges"];
         if lasts().is_zero() {
             words.extend(["--max-flows", SMALL]);
         }
