@@ -14,6 +14,7 @@
 mod family;
 mod message;
 
+use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -71,6 +72,11 @@ impl Helper {
     ///
     /// The system's: there is no room for a process.
     pub(crate) fn start(duties: Duties) -> io::Result<Self> {
+        debug_assert_eq!(
+            fs::read_dir("/proc/self/task").map_or(1, Iterator::count),
+            1,
+            "another thread runs"
+        );
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
