@@ -34,7 +34,7 @@ use aya::programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifi
 
 use crate::error::{Error, LiveError, is_bpf_filtered};
 use crate::hook::{Direction, Hook};
-use crate::load::uninterrupted;
+use crate::load;
 use bpf::{has_tcx, program as program_name, tcx_chain};
 use driver::NativeEffect;
 pub use interface::InterfaceInfo;
@@ -170,11 +170,7 @@ pub fn load(bpf: &mut Ebpf, plan: &Plan, progress: &mut dyn FnMut(usize, usize))
     let names: BTreeSet<&str> = plan.interfaces.iter().flat_map(chosen).flatten().collect();
     for (number, name) in names.iter().enumerate() {
         progress(number, names.len());
-        if *name == XDP {
-            loaded::<Xdp>(bpf, name)?;
-        } else {
-            loaded::<SchedClassifier>(bpf, name)?;
-        }
+        load::program(bpf, name).map_err(|error| load_error(&error.program, &error.source))?;
     }
     progress(names.len(), names.len());
     Ok(())
@@ -352,32 +348,14 @@ fn descriptor_and_id(
 /// [`Error::Load`] with the verifier's log; [`Error::Permission`].
 pub fn loaded<'a, P>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Error>
 where
-    P: Loadable,
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let missing = || Error::Load { program: name.into(), kernel: "the object has no such program".into() };
-    let program: &mut P =
-        bpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|e| load_error(name, &e))?;
-    uninterrupted(|| program.load_once()).map_err(|error| load_error(name, &error))?;
-    Ok(program)
-}
-
-/// A program type that this module attaches.
-pub trait Loadable {
-    /// Loads the program unless it is loaded already.
-    fn load_once(&mut self) -> Result<(), ProgramError>;
-}
-
-impl Loadable for Xdp {
-    fn load_once(&mut self) -> Result<(), ProgramError> {
-        if self.fd().is_ok() { Ok(()) } else { self.load() }
+    if bpf.program(name).is_none() {
+        return Err(missing());
     }
-}
-
-impl Loadable for SchedClassifier {
-    fn load_once(&mut self) -> Result<(), ProgramError> {
-        if self.fd().is_ok() { Ok(()) } else { self.load() }
-    }
+    load::program(bpf, name).map_err(|error| load_error(&error.program, &error.source))?;
+    bpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|error| load_error(name, &error))
 }
 
 fn load_error(name: &str, error: &ProgramError) -> Error {

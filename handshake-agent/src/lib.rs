@@ -30,7 +30,7 @@ pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod hook;
-mod load;
+pub mod load;
 pub mod memory;
 pub mod model;
 pub mod options;

@@ -1,8 +1,67 @@
-//! Loading programs into the kernel while signals come.
+//! Loading programs into the kernel, also while signals come.
 
 use std::io;
 
-use aya::programs::ProgramError;
+use aya::Ebpf;
+use aya::maps::{MapError, ProgramArray};
+use aya::programs::{Program, ProgramError, ProgramFd};
+
+/// The programs at hooks, each with the program that it tail-calls for what it leaves, and the array in which
+/// it finds that.
+const NEXT: [(&str, &str, &str); 3] = [
+    ("handshake_xdp", "handshake_xdp_rest", "NEXT_XDP"),
+    ("handshake_ingress", "handshake_rest", "NEXT_TC"),
+    ("handshake_egress", "handshake_rest", "NEXT_TC"),
+];
+
+/// A program that could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("load {program}")]
+pub struct NotLoaded {
+    /// Its name: that of the program asked for, or of the one that it tail-calls.
+    pub program: String,
+    /// Why not.
+    pub source: ProgramError,
+}
+
+/// Loads the program `name`, and before it the one that it tail-calls, unless they are loaded already: the
+/// verifier takes some tenths of a second per program. The programs of an object without the array for the
+/// second are whole.
+///
+/// # Errors
+///
+/// Those of the kernel, and [`ProgramError::NotLoaded`] if the object has no such program.
+pub fn program(bpf: &mut Ebpf, name: &str) -> Result<(), NotLoaded> {
+    let failed = |program: &str, source| NotLoaded { program: program.to_owned(), source };
+    for &(_, next, array) in NEXT.iter().filter(|(first, ..)| *first == name) {
+        if bpf.map(array).is_some() {
+            follow(bpf, next, array).map_err(|error| failed(next, error))?;
+        }
+    }
+    load_one(bpf, name).map(drop).map_err(|error| failed(name, error))
+}
+
+fn follow(bpf: &mut Ebpf, next: &str, array: &str) -> Result<(), ProgramError> {
+    let next = load_one(bpf, next)?;
+    let map = bpf.map_mut(array).ok_or_else(|| MapError::InvalidName { name: array.to_owned() })?;
+    Ok(ProgramArray::try_from(map)?.set(0, &next, 0)?)
+}
+
+fn load_one(bpf: &mut Ebpf, name: &str) -> Result<ProgramFd, ProgramError> {
+    let program = bpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    if program.fd().is_err() {
+        uninterrupted(|| {
+            if let Program::Xdp(program) = program {
+                program.load()
+            } else if let Program::SchedClassifier(program) = program {
+                program.load()
+            } else {
+                Err(ProgramError::UnexpectedProgramType)
+            }
+        })?;
+    }
+    Ok(program.fd()?.try_clone()?)
+}
 
 /// How often a load is repeated that a signal has interrupted.
 const TRIES: u32 = 100;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use aya::programs::ProgramFd;
 use handshake_agent::address::PortRange;
+use handshake_agent::load;
 use handshake_agent::options::{Filter, Rules};
 use handshake_agent::session::OBJECT;
 use handshake_agent::source::Source;
@@ -14,7 +15,7 @@ use handshake_common::record::{Detail, State};
 
 use crate::counts::CounterValues;
 use crate::hook::{BenchHook, Subject};
-use crate::programs::{descriptor, load, run};
+use crate::programs::{descriptor, run};
 
 /// The interface of packets in test runs: the loopback device.
 const LOOPBACK: WatchedInterface = WatchedInterface { index: 1, raw: false };
@@ -71,7 +72,7 @@ impl Ours {
     pub(crate) fn load(setup: Setup, programs: &[&str]) -> Result<Self> {
         let mut live = Live::load(OBJECT, &setup.settings())?;
         for name in programs {
-            load(live.programs(), name)?;
+            load::program(live.programs(), name)?;
         }
         Ok(Self { live })
     }

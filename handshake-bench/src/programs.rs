@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use handshake_agent::load;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::hook::{BenchHook, Subject};
@@ -39,7 +40,7 @@ impl Others {
         let mut bpf = loader.load(elf).context("create the maps of the bench's own programs")?;
         let own = [hook.program(Subject::Empty), hook.program(Subject::Reference)];
         for name in own.into_iter().chain([hook.walker(true), hook.walker(false)]) {
-            load(&mut bpf, name)?;
+            load::program(&mut bpf, name)?;
         }
         Ok(Self(bpf))
     }
@@ -75,16 +76,6 @@ pub(crate) struct Steps<'a> {
     pub(crate) at_random: bool,
     pub(crate) frame: &'a [u8],
     pub(crate) repeat: u32,
-}
-
-/// Loads a program into the kernel.
-pub(crate) fn load(bpf: &mut Ebpf, name: &str) -> Result<()> {
-    let program = bpf.program_mut(name).with_context(|| format!("no program {name}"))?;
-    let loaded = match <&mut Xdp>::try_from(&mut *program) {
-        Ok(program) => program.load(),
-        Err(_) => <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load),
-    };
-    loaded.with_context(|| format!("load {name}"))
 }
 
 /// A duplicate of a loaded program's descriptor.

@@ -34,6 +34,7 @@ pub use self::elsewhere::answer;
 pub use self::elsewhere::follow;
 pub use self::fast::FastPath;
 pub use self::filter::{count, count_note};
+pub use self::place::evict;
 use self::place::lock_slot;
 use self::platform::slot_of;
 pub use self::platform::{Explanation, Platform, Table, wait};
@@ -120,7 +121,7 @@ pub fn run<P: Platform>(
     }
     if !result.is_done() {
         // The record that was there went to another flow since.
-        give_up(platform, packet);
+        platform.give_up(packet);
     }
     if result.is_rowless() {
         cold_path();
@@ -140,7 +141,7 @@ pub fn refute<P: Platform, S: Table>(platform: &P, packet: &Packet) {
 /// Counts a packet whose slot another CPU held. A SYN may have been a new attempt: it is counted as one that
 /// got no record.
 #[inline(always)]
-fn give_up<P: Platform>(platform: &P, packet: &Packet) {
+pub fn give_up<P: Platform>(platform: &P, packet: &Packet) {
     platform.books().add(Counter::Contended, 1);
     let new = NewRecord::of(platform, packet);
     if new == NewRecord::Attempt {
@@ -168,8 +169,6 @@ pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResul
         Found::Counted => StepResult::DONE,
         Found::Missing => StepResult((NewRecord::of(platform, packet) == NewRecord::Nothing) as u32),
         Found::At(index) => {
-            // Opaque to the verifier, which would otherwise check the rest once per slot.
-            let index = low_half(lookup.veil(index as u64));
             if let Some(set) = S::set(platform, index / WAYS) {
                 lookup.update(slot_of(set, index), index);
             }
@@ -323,52 +322,52 @@ impl<'a, P: Platform> Lookup<'a, P> {
     /// have its own record of it.
     #[inline(always)]
     fn is_ours(&self, tag: Tag) -> bool {
-        let state = tag.state();
-        !matches!(state, State::Empty) && state.is_udp() == self.key.udp
+        let states = if self.key.udp { State::UDP } else { State::TCP };
+        tag.is_of(states)
     }
 
     /// The slot that holds the key. A packet that only counts is counted at once. The second set is worked
     /// out only if the first does not have the key.
     #[inline(always)]
     fn find<S: Table>(&self) -> Found {
-        match self.find_in::<S>(0) {
-            Found::Missing => self.find_in::<S>(1),
-            found @ (Found::At(_) | Found::Counted) => found,
-        }
+        let Some((index, tag)) = self.find_in::<S>(0).or_else(|| self.find_in::<S>(1)) else {
+            return Found::Missing;
+        };
+        // Opaque to the verifier, which would otherwise check the rest once per slot.
+        let index = low_half(self.veil(index as u64));
+        let Some(set) = S::set(self.platform, index / WAYS) else { return Found::Missing };
+        let slot = slot_of(set, index);
+        if self.count_only(slot, tag) { Found::Counted } else { Found::At(index) }
     }
 
+    /// The slot of a set that holds the key, and its tag as it was before the key was looked at.
     #[inline(always)]
-    fn find_in<S: Table>(&self, which: usize) -> Found {
+    fn find_in<S: Table>(&self, which: usize) -> Option<(u32, Tag)> {
         let place = self.place_of::<S>(self.hash::<S>(which));
-        let Some(set) = S::set(self.platform, place) else { return Found::Missing };
+        let set = S::set(self.platform, place)?;
         let mut way = 0;
         while way < WAYS {
             let slot = slot_of(set, way);
             let tag = Tag(slot.tag().load());
-            if slot.holds(&self.key) {
-                if self.count_only(slot, tag) {
-                    return Found::Counted;
-                }
-                if self.is_ours(tag) {
-                    return Found::At(place * WAYS + way);
-                }
+            if slot.holds(&self.key) && self.is_ours(tag) {
+                return Some((place * WAYS + way, tag));
             }
             way += 1;
         }
-        Found::Missing
+        None
     }
 
     /// Applies the packet to the record of its flow.
     #[inline(always)]
     fn update<S: Table>(&self, slot: &S, number: u32) {
         let Some(tag) = lock_slot(self.platform, slot) else {
-            give_up(self.platform, self.packet);
+            self.platform.give_up(self.packet);
             return;
         };
         if !self.is_at(slot, tag) {
             // The slot went to another flow since it was found.
             slot.tag().swap(tag.0);
-            give_up(self.platform, self.packet);
+            self.platform.give_up(self.packet);
             return;
         }
         let now = if self.needs_time(tag.state()) { self.now() } else { self.no_time() };

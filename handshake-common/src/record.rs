@@ -162,6 +162,9 @@ impl State {
     pub const UDP: u32 =
         set(&[Self::UdpWaiting, Self::UdpAnswered, Self::UdpUnreachable, Self::UdpMulticast]);
 
+    /// The TCP records' states, as bits.
+    pub const TCP: u32 = ((1 << Self::ALL.len()) - 1) & !(Self::UDP | 1 << Self::Empty as u32);
+
     /// The name in the terminal and in the kernel side's lines: RFC 9293's where it has one.
     #[must_use]
     pub const fn name(self) -> &'static str {

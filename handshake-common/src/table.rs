@@ -54,6 +54,14 @@ impl Tag {
         states >> (self.0 & 0x3f) & 1 != 0
     }
 
+    /// Is it a state of this set, locked or not?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(self, states: u32) -> bool {
+        let states = spread(states);
+        (states | states << 1) >> (self.0 & 0x3f) & 1 != 0
+    }
+
     /// The same, owned.
     #[inline(always)]
     #[must_use]

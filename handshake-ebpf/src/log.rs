@@ -17,7 +17,7 @@ use handshake_common::record::State;
 use handshake_common::verdict::Sign;
 use handshake_common::wire::{Class, Packet, TCP, flag};
 
-use crate::packet;
+use crate::handover::{self, Current};
 
 /// Lines per CPU and window of 2³⁰ ns; those above are counted and told with the next window's first.
 const LINES: u32 = 200;
@@ -229,7 +229,7 @@ pub(crate) fn explain() {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn prepare() -> i32 {
-    let (Some(packet), Some(kept)) = (packet::packet(), kept()) else { return 0 };
+    let (Some(Current { packet, .. }), Some(kept)) = (handover::take(), kept()) else { return 0 };
     if !work_out(packet, kept) {
         0
     } else if packet.family == Family::V4 as u8 {
@@ -251,7 +251,7 @@ fn tell_skipped(kept: &mut Kept) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn line4() -> i32 {
-    let (Some(packet), Some(kept)) = (packet::packet(), kept()) else { return 0 };
+    let (Some(Current { packet, .. }), Some(kept)) = (handover::take(), kept()) else { return 0 };
     tell_skipped(kept);
     let line = &kept.line;
     debug!(
@@ -276,7 +276,7 @@ extern "C" fn line4() -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn line6() -> i32 {
-    let (Some(packet), Some(kept)) = (packet::packet(), kept()) else { return 0 };
+    let (Some(Current { packet, .. }), Some(kept)) = (handover::take(), kept()) else { return 0 };
     tell_skipped(kept);
     let line = &kept.line;
     debug!(

@@ -10,9 +10,9 @@
 #![expect(unreachable_pub, missing_docs, reason = "the macros of aya make items around the programs")]
 
 mod frame;
+mod handover;
 mod log;
 mod maps;
-mod packet;
 mod track;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
@@ -22,21 +22,35 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 /// Ingress, before the kernel makes a socket buffer.
 #[xdp(frags)]
 pub fn handshake_xdp(ctx: XdpContext) -> u32 {
-    track::xdp(ctx.ctx);
+    track::xdp(&ctx);
     xdp_action::XDP_PASS
 }
 
 /// Ingress where there is no XDP. `TC_ACT_UNSPEC` is `TCX_NEXT`: the next program decides.
 #[classifier]
 pub fn handshake_ingress(ctx: TcContext) -> i32 {
-    track::skb(ctx.skb.skb, false);
+    track::skb(&ctx, false);
     TC_ACT_UNSPEC
 }
 
 /// Egress.
 #[classifier]
 pub fn handshake_egress(ctx: TcContext) -> i32 {
-    track::skb(ctx.skb.skb, true);
+    track::skb(&ctx, true);
+    TC_ACT_UNSPEC
+}
+
+/// What the fast path at XDP leaves. Never attached: `handshake_xdp` calls it.
+#[xdp(frags)]
+pub fn handshake_xdp_rest(ctx: XdpContext) -> u32 {
+    track::xdp_rest(ctx.ctx);
+    xdp_action::XDP_PASS
+}
+
+/// The same at TC, in both directions.
+#[classifier]
+pub fn handshake_rest(ctx: TcContext) -> i32 {
+    track::skb_rest(ctx.skb.skb);
     TC_ACT_UNSPEC
 }
 

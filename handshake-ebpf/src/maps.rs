@@ -19,7 +19,8 @@ use handshake_common::abi::{
     SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
-use handshake_common::engine::{self, Explanation, Platform};
+use handshake_common::engine::{self, Explanation, Platform, Table};
+use handshake_common::flow::Family;
 use handshake_common::masked;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Set, Slot4, Slot6, Tag};
@@ -249,6 +250,21 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn give_up(&self, packet: &Packet) {
+        give_up(packet);
+    }
+
+    #[inline(always)]
+    fn evict<S: Table>(&self, packet: &Packet, slot: &S, tag: Tag, worth: u32, now_ns: u64) {
+        let slot = core::ptr::from_ref(slot);
+        let _ = if matches!(S::FAMILY, Family::V4) {
+            evict4(packet, slot.cast(), tag.0, worth, now_ns)
+        } else {
+            evict6(packet, slot.cast(), tag.0, worth, now_ns)
+        };
+    }
+
+    #[inline(always)]
     fn judge(&self, stand: u64, record: &mut TcpRecord, packet: &Packet, now_ns: u64) -> u64 {
         judge(packet, record, stand, now_ns)
     }
@@ -305,6 +321,18 @@ extern "C" fn new_row(packet: *const Packet, request_port: u32) -> u32 {
     engine::new_row(&kernel, unsafe { &*packet }, request_port as u16)
 }
 
+/// A function of its own: rare, and its stack is not the step's then.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn give_up(packet: *const Packet) -> i32 {
+    let Some(kernel) = Kernel::new() else { return 0 };
+    if !packet.is_null() {
+        // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+        engine::give_up(&kernel, unsafe { &*packet });
+    }
+    0
+}
+
 /// A function of its own, for its stack is not the step's then.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -316,6 +344,34 @@ extern "C" fn own_row(packet: *const Packet, tag: u64, from_responder: u32) -> u
     // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
     engine::own_row(&kernel, unsafe { &*packet }, Tag(tag), from_responder != 0) as u32
 }
+
+/// Defines the eviction from a table as a function of its own: the verifier would follow each way through it
+/// to the end of the step.
+macro_rules! evict {
+    ($name:ident, $slot:ty) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(
+            packet: *const Packet,
+            slot: *const $slot,
+            tag: u64,
+            worth: u32,
+            now_ns: u64,
+        ) -> i32 {
+            let Some(kernel) = Kernel::new() else { return 0 };
+            if packet.is_null() || slot.is_null() {
+                return 0;
+            }
+            // SAFETY: neither is null, and the verifier holds callers to a whole `Packet` and a whole slot.
+            let (packet, slot) = unsafe { (&*packet, &*slot) };
+            engine::evict(&kernel, packet, slot, Tag(tag), worth, now_ns);
+            0
+        }
+    };
+}
+
+evict!(evict4, Slot4);
+evict!(evict6, Slot6);
 
 /// The rules of TCP as a function of its own: the verifier checks them once, and not once per table.
 #[unsafe(no_mangle)]

@@ -1,8 +1,10 @@
 //! The way of a packet through the kernel side: parse → count → track.
 //!
-//! Parsing and tracking are global functions: the verifier checks each once, for any arguments.
+//! A packet of a known flow is done in the program at the hook; that tail-calls another for the rest. Parsing
+//! and tracking are global functions: the verifier checks each once, for any arguments.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use handshake_common::abi::{option, point};
 use handshake_common::engine::{self, FastPath, Platform, StepResult};
 use handshake_common::flow::Family;
@@ -10,28 +12,47 @@ use handshake_common::table::{Slot4, Slot6};
 use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
+use crate::handover::{self, Current};
 use crate::maps::Kernel;
-use crate::{frame, log, packet};
+use crate::{frame, log};
 
-/// A frame at XDP. Plain IPv4 of a known flow is done here, other plain frames one call further, and
-/// the rest by the general path: each has its own stack, and they do not add up.
+/// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where
+/// it has a stack of its own. The rest is for [`xdp_rest`].
 #[inline(always)]
-pub(crate) fn xdp(ctx: *mut xdp_md) {
+pub(crate) fn xdp(ctx: &XdpContext) {
     let Some(kernel) = Kernel::new() else { return };
-    let point = xdp_point(&kernel, ctx);
+    // SAFETY: the context is the program's own.
+    let point = point(kernel.interface(unsafe { (*ctx.ctx).ingress_ifindex }), false);
     let mut packet = Packet::unread(point, 1);
-    if parse_plain4(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
+    if parse_plain4(&Linear::xdp(ctx.ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
-    if !is_ipv4 && plain_xdp(ctx, point as u32) != 0 {
+    if !is_ipv4 && plain_xdp(ctx.ctx, point as u32) != 0 {
         return;
     }
-    if !is_ipv4 || !read_plain4(&Linear::xdp(ctx), point, 1) {
+    handover::give(point, 1);
+    handover::to_xdp(ctx);
+}
+
+/// What [`xdp`] left.
+#[inline(always)]
+pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
+    if read_xdp(ctx) != 0 {
+        track(|| verify_xdp(ctx));
+    }
+    explain();
+}
+
+/// Reads the packet into memory and counts it; 0 if it is not to be tracked.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_xdp(ctx: *mut xdp_md) -> i32 {
+    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+    if !read_plain4(&Linear::xdp(ctx), current) {
         general_xdp(ctx);
     }
-    observe(&kernel, || verify_xdp(ctx));
-    explain();
+    engine::count(&kernel, &current.packet) as i32
 }
 
 /// Writes the line of `-vv`, where it is wanted. Called last: nothing else is on the stack then.
@@ -46,17 +67,10 @@ fn explain() {
 /// again, into memory: that costs less than to keep all of every packet until it is known whether it is such
 /// a one. `false`: it is not plain.
 #[inline(always)]
-fn read_plain4<C: Context>(frame: &Linear<C>, point: u8, segments: u16) -> bool {
-    let Some(packet) = packet::packet() else { return true };
-    frame::clear(packet);
-    (packet.point, packet.segments) = (point, segments);
-    parse_plain4(frame, packet, ParseOnly)
-}
-
-#[inline(always)]
-fn xdp_point(kernel: &Kernel, ctx: *mut xdp_md) -> u8 {
-    // SAFETY: the context is the program's own.
-    point(kernel.interface(unsafe { (*ctx).ingress_ifindex }), false)
+fn read_plain4<C: Context>(frame: &Linear<C>, current: &mut Current) -> bool {
+    frame::clear(&mut current.packet);
+    current.place();
+    parse_plain4(frame, &mut current.packet, ParseOnly)
 }
 
 /// The fast path of plain IPv6; 0 when the packet is for the general one.
@@ -73,36 +87,60 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
-    let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
-    frame::parse_xdp(ctx, packet);
-    packet.point = xdp_point(&kernel, ctx);
-    engine::count_note(&kernel, packet);
+    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+    frame::parse_xdp(ctx, &mut current.packet);
+    current.place();
+    engine::count_note(&kernel, &current.packet);
     0
 }
 
-/// A frame at TC, in the same three ways.
+/// A frame at TC, in the same ways.
 #[inline(always)]
-pub(crate) fn skb(ctx: *mut __sk_buff, egress: bool) {
+pub(crate) fn skb(ctx: &TcContext, egress: bool) {
     let Some(kernel) = Kernel::new() else { return };
-    let (point, segments) = point_and_segments(&kernel, ctx, egress);
-    let mut is_read = false;
-    if !is_raw(&kernel, point) && (segments != 0 || segment_size(ctx) == 0) {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the program's own.
+    let (interface, segments) = unsafe { ((*skb).ifindex, (*skb).gso_segs as u16) };
+    let point = point(kernel.interface(interface), egress);
+    if has_plain_form(&kernel, skb, point, segments) {
         let mut packet = Packet::unread(point, segments.max(1));
-        let fast = WithLink { sink: FastPath::<_, Slot4>::new(&kernel), says_ip: frame::ip_family(ctx) != 0 };
-        if parse_plain4(&Linear::skb(ctx), &mut packet, fast) {
+        let fast = WithLink { sink: FastPath::<_, Slot4>::new(&kernel), says_ip: frame::ip_family(skb) != 0 };
+        if parse_plain4(&Linear::skb(skb), &mut packet, fast) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
-        if !is_ipv4 && plain_skb(ctx, point as u32, segments.max(1) as u32) != 0 {
+        if !is_ipv4 && plain_skb(skb, point as u32, segments.max(1) as u32) != 0 {
             return;
         }
-        is_read = is_ipv4 && read_plain4(&Linear::skb(ctx), point, segments.max(1));
     }
-    if !is_read {
-        general_skb(ctx, egress as u32);
+    handover::give(point, segments);
+    handover::to_tc(ctx);
+}
+
+/// What [`skb`] left.
+#[inline(always)]
+pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
+    if read_skb(ctx) != 0 {
+        track(|| verify_skb(ctx));
     }
-    observe(&kernel, || verify_skb(ctx));
     explain();
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_skb(ctx: *mut __sk_buff) -> i32 {
+    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+    let may_be_plain = has_plain_form(&kernel, ctx, current.point, current.segments);
+    if !(may_be_plain && read_plain4(&Linear::skb(ctx), current)) {
+        general_skb(ctx);
+    }
+    engine::count(&kernel, &current.packet) as i32
+}
+
+/// Does the frame begin with its link header, and is it known how many packets it is?
+#[inline(always)]
+fn has_plain_form(kernel: &Kernel, ctx: *mut __sk_buff, point: u8, segments: u16) -> bool {
+    !is_raw(kernel, point) && (segments != 0 || segment_size(ctx) == 0)
 }
 
 /// A sink of frames at TC, whose link header may be missing ([`frame::parse_skb`]): where the kernel says IP,
@@ -143,15 +181,14 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_skb(ctx: *mut __sk_buff, egress: u32) -> i32 {
-    let (Some(kernel), Some(packet)) = (Kernel::new(), packet::packet()) else { return 0 };
-    let (point, segments) = point_and_segments(&kernel, ctx, egress != 0);
-    frame::parse_skb(ctx, is_raw(&kernel, point), packet);
-    (packet.point, packet.segments) = (point, segments.max(1));
-    if segments == 0 {
-        packet.divide(segment_size(ctx));
+extern "C" fn general_skb(ctx: *mut __sk_buff) -> i32 {
+    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+    frame::parse_skb(ctx, is_raw(&kernel, current.point), &mut current.packet);
+    current.place();
+    if current.segments == 0 {
+        current.packet.divide(segment_size(ctx));
     }
-    engine::count_note(&kernel, packet);
+    engine::count_note(&kernel, &current.packet);
     0
 }
 
@@ -162,7 +199,7 @@ macro_rules! verify {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $name(ctx: *mut $ctx) -> i32 {
-            let Some(packet) = packet::packet() else { return 0 };
+            let Some(Current { packet, .. }) = handover::take() else { return 0 };
             let comes_in = packet.point & 1 == 0;
             if comes_in && packet.has_checksum() && ctx.has_wrong_checksum() {
                 packet.note = note::BAD_CHECKSUM;
@@ -182,32 +219,19 @@ fn segment_size(ctx: *mut __sk_buff) -> u32 {
     unsafe { (*ctx).gso_size }
 }
 
-/// What the context knows of a frame at TC: its hook point, and the segments of a super-packet. Of any other
-/// packet these are 0, and of a super-packet that came in by a virtio header.
-#[inline(always)]
-fn point_and_segments(kernel: &Kernel, ctx: *mut __sk_buff, egress: bool) -> (u8, u16) {
-    // SAFETY: the context is the program's own.
-    let (interface, segments) = unsafe { ((*ctx).ifindex, (*ctx).gso_segs) };
-    (point(kernel.interface(interface), egress), segments.min(u32::from(u16::MAX)) as u16)
-}
-
 /// Has the frame no link header, or not where `data` says?
 #[inline(always)]
 fn is_raw(kernel: &Kernel, point: u8) -> bool {
     kernel.config().raw_interfaces >> (point >> 1 & 0xf) & 1 != 0
 }
 
-/// Counts the packet that was read into memory, and tracks it when it is of a flow that is wanted. The steps
-/// are called from the entry, one after the other: their stacks do not add up, and that of parsing is
-/// released.
+/// Tracks the packet that was read into memory. The steps are called from the entry, one after the other:
+/// their stacks do not add up, and that of parsing is released.
 #[inline(always)]
-fn observe(kernel: &Kernel, verify: impl FnOnce() -> i32) {
-    let Some(packet) = packet::packet() else { return };
+fn track(verify: impl FnOnce() -> i32) {
+    let (Some(kernel), Some(Current { packet, .. })) = (Kernel::new(), handover::take()) else { return };
     if kernel.config().options & option::CHECKSUMS != 0 {
         verify();
-    }
-    if !engine::count(kernel, packet) {
-        return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
     if packet.note == note::BAD_CHECKSUM {
@@ -230,7 +254,7 @@ fn observe(kernel: &Kernel, verify: impl FnOnce() -> i32) {
             settle6(packet);
         }
     };
-    engine::run(kernel, packet, update, answer, insert, settle);
+    engine::run(&kernel, packet, update, answer, insert, settle);
 }
 
 #[inline(always)]

@@ -4,10 +4,9 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::programs::tc::{SchedClassifierLinkId, TcAttachType};
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use handshake_agent::load;
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Namespace, bpf};
-
-use crate::programs::load;
 
 /// The ingress hook of a row; the egress hook is always TCX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ impl Empty {
             VethHook::Xdp => &["empty_xdp", "empty_tc"],
         };
         for name in names {
-            load(&mut bpf, name)?;
+            load::program(&mut bpf, name)?;
         }
         host.enter(|| attach(&mut bpf, hook))?;
         let id = |name: &&str| {

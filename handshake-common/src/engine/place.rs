@@ -11,6 +11,7 @@ use crate::abi::{Counter, STRIPES, WAYS, tag};
 use crate::record::{Clocks, Now};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
+use crate::wire::Packet;
 use crate::{below, low_half, spin};
 
 impl<P: Platform> Lookup<'_, P> {
@@ -80,30 +81,39 @@ impl<P: Platform> Lookup<'_, P> {
             return;
         }
         if worth != Worth::Free as u32 {
-            self.evict(slot, tag, worth, now);
+            self.platform.evict(self.packet, slot, tag, worth, now.ns);
         }
         slot.set_key(&self.key);
         let set = if place.way() < WAYS { places[0] } else { places[1] };
         self.begin(slot, tag, now, new, set * WAYS + place.way() % WAYS);
     }
+}
 
-    /// Counts the evicted record by its state; an attempt that was open ends.
-    #[inline(always)]
-    fn evict<S: Table>(&self, slot: &S, tag: Tag, worth: u32, now: Now) {
-        let books = self.platform.books();
-        let state = tag.state();
-        let expired = worth <= Worth::Expired as u32;
-        if state.is_open() {
-            let verdict = if expired { expired_as(state) } else { Counter::Evicted };
-            self.close(slot, tag, self.row_of(slot, tag), verdict, now);
-        } else {
-            self.platform.on_evict(slot, tag, None);
-        }
-        if state.is_udp() && !expired {
-            self.transfer(self.row_of(slot, tag), state.gauge_place(), Counter::UdpEvicted as usize);
-        }
-        books.add_at(evicted_place(worth));
+/// Counts a record that gives way to the packet's flow by its state; an attempt that was open ends. The slot
+/// is locked, and its tag was `tag`.
+#[inline(always)]
+pub fn evict<P: Platform, S: Table>(
+    platform: &P,
+    packet: &Packet,
+    slot: &S,
+    tag: Tag,
+    worth: u32,
+    now_ns: u64,
+) {
+    let lookup = Lookup::new::<S>(platform, packet);
+    let now = Now { ns: now_ns, jiffies: lookup.jiffies };
+    let state = tag.state();
+    let expired = worth <= Worth::Expired as u32;
+    if state.is_open() {
+        let verdict = if expired { expired_as(state) } else { Counter::Evicted };
+        lookup.close(slot, tag, lookup.row_of(slot, tag), verdict, now);
+    } else {
+        platform.on_evict(slot, tag, None);
     }
+    if state.is_udp() && !expired {
+        lookup.transfer(lookup.row_of(slot, tag), state.gauge_place(), Counter::UdpEvicted as usize);
+    }
+    platform.books().add_at(evicted_place(worth));
 }
 
 /// How soon a slot's record is replaced: the lowest score first. One word, so that the lowest of several is

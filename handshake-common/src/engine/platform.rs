@@ -81,6 +81,22 @@ pub trait Platform {
     {
         super::new_row(self, packet, request_port)
     }
+    /// [`give_up`](super::give_up) of a packet, which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn give_up(&self, packet: &Packet)
+    where
+        Self: Sized,
+    {
+        super::give_up(self, packet);
+    }
+    /// [`evict`](super::evict) of a record for a packet, which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn evict<S: Table>(&self, packet: &Packet, slot: &S, tag: Tag, worth: u32, now_ns: u64)
+    where
+        Self: Sized,
+    {
+        super::evict(self, packet, slot, tag, worth, now_ns);
+    }
     /// Called before the record in a slot is replaced; `verdict` is how its attempt ended, if it was open.
     /// The kernel does nothing; a replay lists the flow.
     #[inline(always)]

@@ -402,7 +402,7 @@ fn a_chain_too_long_is_counted() {
 
 /// The lines in the ring, without the blanks at their ends.
 fn lines(live: &Live) -> Vec<String> {
-    let program = live.bpf.program("handshake_xdp").expect("loaded").info().expect("its description");
+    let program = live.bpf.program("handshake_xdp_rest").expect("loaded").info().expect("its description");
     let lines = Lines::default();
     let logger = EbpfLogger::init_from_id_with_logger(program.id(), lines.clone());
     logger.expect("the ring is among the program's maps").flush();
@@ -511,13 +511,7 @@ fn privileged_object() -> Option<Vec<u8>> {
 }
 
 fn load_xdp(live: &mut Live) {
-    let program: &mut Xdp = live
-        .programs()
-        .program_mut("handshake_xdp")
-        .expect("the object has its XDP program")
-        .try_into()
-        .expect("it is an XDP program");
-    program.load().expect("the verifier accepts the XDP program");
+    crate::load::program(live.programs(), "handshake_xdp").expect("the verifier accepts the XDP programs");
 }
 
 fn object_file() -> Option<Vec<u8>> {

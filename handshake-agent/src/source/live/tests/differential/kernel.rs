@@ -59,9 +59,7 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
 
 fn load_tc(live: &mut Live) {
     for hook in [Hook::Ingress, Hook::Egress] {
-        let program = live.programs().program_mut(hook.program()).expect("the object has its TC programs");
-        let program: &mut SchedClassifier = program.try_into().expect("it is a TC program");
-        program.load().expect("the verifier accepts the TC program");
+        crate::load::program(live.programs(), hook.program()).expect("the verifier accepts the TC programs");
     }
 }
 

@@ -1,0 +1,66 @@
+//! From the program at a hook to the one that does what the fast path leaves: by a tail call, so that the
+//! second has a whole stack, and is verified once for both directions.
+
+use aya_ebpf::btf_maps::{PerCpuArray, ProgramArray};
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::{TcContext, XdpContext};
+use handshake_common::wire::Packet;
+
+/// The program that follows at TC, and at XDP. The agent fills them before it attaches.
+#[btf_map]
+static NEXT_TC: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+static NEXT_XDP: ProgramArray<1> = ProgramArray::new();
+
+/// The packet of the general path: in a map, because the stack has no room for it. A CPU handles one at a
+/// time: softirqs are off at both hooks.
+#[btf_map]
+static PACKET: PerCpuArray<Current, 1> = PerCpuArray::new();
+
+/// A packet that the fast path left, and what the program at the hook knows of it.
+pub(crate) struct Current {
+    /// The packet, once it is read.
+    pub(crate) packet: Packet,
+    /// Its hook point.
+    pub(crate) point: u8,
+    /// Segments of a super-packet. 0: of any other packet, and of a super-packet that came in by a virtio
+    /// header.
+    pub(crate) segments: u16,
+}
+
+impl Current {
+    /// Gives the packet what is known of it.
+    #[inline(always)]
+    pub(crate) fn place(&mut self) {
+        (self.packet.point, self.packet.segments) = (self.point, self.segments.max(1));
+    }
+}
+
+/// This CPU's packet.
+#[inline(always)]
+pub(crate) fn take() -> Option<&'static mut Current> {
+    // SAFETY: one run of the general path at a time has it, and only for that run.
+    PACKET.get_ptr_mut(0).map(|current| unsafe { &mut *current })
+}
+
+/// Notes what is known of a packet that the fast path leaves.
+#[inline(always)]
+pub(crate) fn give(point: u8, segments: u16) {
+    if let Some(current) = take() {
+        (current.point, current.segments) = (point, segments);
+    }
+}
+
+/// Does not return.
+#[inline(always)]
+pub(crate) fn to_tc(ctx: &TcContext) {
+    // SAFETY: nothing of the caller's has to be dropped.
+    unsafe { NEXT_TC.tail_call(ctx, 0) };
+}
+
+/// Does not return.
+#[inline(always)]
+pub(crate) fn to_xdp(ctx: &XdpContext) {
+    // SAFETY: nothing of the caller's has to be dropped.
+    unsafe { NEXT_XDP.tail_call(ctx, 0) };
+}
