@@ -70,7 +70,8 @@ fn explain() {
 fn read_plain4<C: Context>(frame: &Linear<C>, current: &mut Current) -> bool {
     frame::clear(&mut current.packet);
     current.place();
-    parse_plain4(frame, &mut current.packet, ParseOnly)
+    // Neither IP nor tagged: where the kernel says IP, the link header is missing.
+    parse_plain4(frame, &mut current.packet, ParseOnly) && current.packet.family == Family::V4 as u8
 }
 
 /// The fast path of plain IPv6; 0 when the packet is for the general one.
