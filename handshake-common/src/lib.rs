@@ -41,11 +41,14 @@ mod atomic {
 
 /// How long a CPU waits for another. Apart from the protocol, because `tests/model` has lower limits.
 mod spin {
-    /// Looks at a word that another CPU holds. A holder needs some hundred nanoseconds; a look takes about
-    /// two, or some 40 with the pause between two looks in the kernel.
+    /// Looks at a lock word that another CPU holds. A holder needs some hundred nanoseconds; a look takes
+    /// about two.
     pub(crate) const LOOKS: u32 = 128;
-    /// Attempts to lock a slot, each after a wait: some 40 µs in all, because an interrupt may come to the
-    /// holder's CPU, and where both ends of a connection are local, both work on its record at once.
+    /// Looks at a slot that another CPU holds, with a pause between two: some 40 ns each in the kernel.
+    pub(crate) const PAUSED_LOOKS: u32 = 1_024;
+    /// Attempts to lock a slot, each after a wait: some 300 µs in all, because an interrupt may come to the
+    /// holder's CPU, or a hypervisor take it away, and where both ends of a connection are local, both work
+    /// on its record at once.
     pub(crate) const TRIES: u32 = 8;
     /// Attempts of a reader to copy a slot between two equal tags. A transition takes well under a
     /// microsecond.

@@ -170,7 +170,7 @@ pub(super) fn slot_of<S>(set: &Set<S>, way: u32) -> &S {
 #[inline(always)]
 pub fn wait(word: &Shared64, pause: impl Fn()) {
     let mut looks = 0;
-    while looks < spin::LOOKS && word.load() & tag::LOCKED != 0 {
+    while looks < spin::PAUSED_LOOKS && word.load() & tag::LOCKED != 0 {
         pause();
         looks += 1;
     }

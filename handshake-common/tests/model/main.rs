@@ -12,7 +12,7 @@
 //!
 //! Not modelled: several lock words, sets and services (`tests/stress.rs` has them), the IPv6 table (the same
 //! code), the hot path's counting into a slot it does not own (allowed to hit the next owner), answers from
-//! elsewhere, and patience: the model's CPUs give up after [`spin::LOOKS`].
+//! elsewhere, and patience: the model's CPUs give up after the looks of [`spin`].
 
 #![expect(
     dead_code,
@@ -49,6 +49,7 @@ use world::World;
 /// As in the crate, but fewer: every look is one more place where a CPU can be stopped.
 mod spin {
     pub(crate) const LOOKS: u32 = 2;
+    pub(crate) const PAUSED_LOOKS: u32 = 2;
     pub(crate) const TRIES: u32 = 2;
     pub(crate) const READ_TRIES: u32 = 1;
 }

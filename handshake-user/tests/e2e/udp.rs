@@ -137,8 +137,8 @@ fn a_query_to_a_group_without_an_answer_is_multicast() -> Result<()> {
 /// RFC 4443 §3.1), and to an address without a route by "host unreachable" or "no route".
 #[test]
 fn any_icmp_error_makes_a_flow_unreachable() -> Result<()> {
-    // For a route that refuses, Linux answers a sender five times at once, then once per second (`ip_error` in
-    // net/ipv4/route.c): twice this number is below that.
+    // For a route that refuses, Linux answers a sender five times at once, then once per second (`ip_error`
+    // in net/ipv4/route.c): twice this number is below that.
     const FLOWS: usize = 2;
     if skip_unless_privileged() {
         return Ok(());
