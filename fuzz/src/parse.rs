@@ -109,8 +109,13 @@ pub(crate) fn check(packet: &Packet) {
         assert_eq!((packet.flags, packet.ack, packet.payload), (0, 0, 0), "{packet:?}");
     }
     assert!(packet.quote == quote::NONE || class == Class::Icmp, "{packet:?}");
-    let chained = class == Class::IpOther && packet.family == Family::V6 as u8;
-    assert!(packet.note == note::NONE || chained, "{packet:?}");
+    let noted = match packet.note {
+        note::NONE => true,
+        note::EXTENSION_CHAIN => class == Class::IpOther && packet.family == Family::V6 as u8,
+        note::SPLIT_HEADER => class == Class::Fragment,
+        _ => false,
+    };
+    assert!(noted, "{packet:?}");
     let named = [Family::V4 as u8, Family::V6 as u8].contains(&packet.family);
     assert!(named || matches!(class, Class::NonIp | Class::Truncated | Class::Malformed), "{packet:?}");
     lengths(packet);

@@ -156,8 +156,8 @@ pub struct TcpRecord {
     pub opened_ns: u64,
     /// J, the initiator's initial sequence number.
     pub isn_initiator: u32,
-    /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged. Of an
-    /// unreachable attempt over IPv4 without a SYN of the responder: who sent the ICMP error.
+    /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged; with
+    /// [`tag::KEPT_K`] that of the SYN in `other_ack`. Of an unreachable attempt over IPv4 without a SYN of the responder: who sent the ICMP error.
     pub isn_responder: u32,
     /// The other K of two ([`tag::SECOND_K`]), what an early ACK acknowledged ([`tag::EARLY_ACK`]), or the
     /// number of another SYN ([`tag::OTHER_J`]).
@@ -307,7 +307,8 @@ pub mod tag {
     /// Flag: a SYN of the responder is among the record's `syn`: of a simultaneous open, or a split
     /// handshake.
     pub const RESPONDER_SYN: u32 = 1 << 10;
-    /// Flag: a RST was seen, valid or not. Nothing here depends on it: Wireshark's completeness does.
+    /// Flag: a RST was seen, valid or not. No rule depends on it: a cause's sentence and Wireshark's
+    /// completeness do.
     pub const RESET: u32 = 1 << 11;
     /// Flag: taken up again after a provisional end, or the first of two Js was the real one.
     pub const REVISED: u32 = 1 << 12;
@@ -332,6 +333,8 @@ pub mod tag {
     pub const COUNTED_J: u32 = 1 << 20;
     /// Flag: `syn_ack_after` is the K of the SYN+ACK that acknowledges the SYN in `other_ack`.
     pub const OTHER_K: u32 = 1 << 21;
+    /// Flag: `isn_responder` is that K, of an attempt without a SYN+ACK.
+    pub const KEPT_K: u32 = 1 << 22;
 }
 
 /// The per-CPU counter block, in the order of [`Counter`].

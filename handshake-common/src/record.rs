@@ -484,6 +484,9 @@ impl TcpRecord {
 }
 
 impl Cause {
+    /// The flags that [`beside`](Self::beside) asks for.
+    pub const BESIDE: [u32; 4] = [tag::BAD_SYN_ACK, tag::BAD_ACK, tag::REVISED, tag::RESET];
+
     /// What the signs of an attempt say beside its cause, to be added to the sentence: flags of
     /// [`tag`].
     #[must_use]
@@ -492,11 +495,14 @@ impl Cause {
             Cause::NoSynAck if flags & tag::BAD_SYN_ACK != 0 => {
                 Some("; a SYN+ACK came that acknowledges another number")
             }
-            Cause::NoSynAck if flags & tag::REVISED != 0 => {
-                Some("; an answer came that refused it, and it was tried again")
+            Cause::NoSynAck if flags & tag::RESET != 0 && flags & tag::REVISED != 0 => {
+                Some("; a RST ended it, and it was tried again")
             }
             Cause::NoSynAck if flags & tag::RESET != 0 => {
                 Some("; a RST came that does not acknowledge the SYN")
+            }
+            Cause::NoSynAck if flags & tag::REVISED != 0 => {
+                Some("; an ICMP error or another SYN came, and it was tried again")
             }
             Cause::NoAck if flags & tag::BAD_ACK != 0 => {
                 Some("; the connection continues: its ACK was probably lost before this hook")

@@ -477,7 +477,7 @@ impl Transition<'_> {
     /// The flags with nothing in `other_ack`.
     #[inline(always)]
     fn emptied(&self) -> u32 {
-        self.flags & !(tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::OTHER_K)
+        self.flags & !(tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::OTHER_K | tag::KEPT_K)
     }
 
     /// Has a SYN+ACK acknowledged the SYN? Of a simultaneous open it is not kept how much.
@@ -639,7 +639,7 @@ impl Transition<'_> {
     #[inline(always)]
     fn change_places(&mut self) {
         core::mem::swap(&mut self.record.isn_initiator, &mut self.record.other_ack);
-        self.flags |= tag::UNTIMED | tag::REVISED;
+        self.flags = (self.flags | tag::UNTIMED | tag::REVISED) & !tag::KEPT_K;
     }
 
     /// The attempt is taken up again after a provisional end.
@@ -671,7 +671,7 @@ impl Transition<'_> {
         let late = if waited > self.context.half_open_after_ns { tag::LATE } else { 0 };
         self.record.syn_data = mark_of(self.record.latest_ns());
         if change.flags & tag::COUNTED_J != 0 {
-            wrong |= tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J;
+            wrong |= tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::KEPT_K;
         } else if change.flags & tag::OTHER_J == tag::OTHER_J {
             // An ACK came since that SYN: its silence begins when it comes again.
             self.record.responder_sent = !low_16(self.record.ack);

@@ -12,6 +12,8 @@ use crate::source::sight::{Lapse, Sight};
 /// The sentences that a figure of the same name shares.
 pub(super) const SPLIT_HEADERS: &str = "first fragments of TCP or UDP without the whole header, which are in no flow (tiny fragments, RFC 1858). \
      Look at: an evasion attack";
+pub(super) const EXTENSION_CHAINS: &str = "IPv6 packets with too many extension headers, which count as ip_other and are in no flow. Look at: an evasion \
+     attack";
 pub(super) const CONTENDED: &str = "segments not tracked because another CPU held the record";
 pub(super) const LOST_EVENTS: &str =
     "ended attempts for which the event ring had no room. Look at: the reader of --events";
@@ -73,7 +75,7 @@ enum Figure {
 }
 
 /// The reasons, the most important first: what can hide any number of packets, then what is counted.
-const TABLE: [Row; 17] = [
+const TABLE: [Row; 18] = [
     Row {
         reason: "hook_lost",
         words: ["hook lost at 1 look", "hook lost at # looks"],
@@ -153,6 +155,12 @@ const TABLE: [Row; 17] = [
         words: ["1 tiny fragment", "# tiny fragments"],
         figure: Figure::Every(Counter::SplitHeaders),
         sentence: SPLIT_HEADERS,
+    },
+    Row {
+        reason: "extension_chains",
+        words: ["1 long chain of headers", "# long chains of headers"],
+        figure: Figure::Every(Counter::ExtensionChains),
+        sentence: EXTENSION_CHAINS,
     },
     Row {
         reason: "udp.untracked",

@@ -156,12 +156,9 @@ fn packets() -> Vec<Metric<Packets>> {
             "packets of flows that --port and --net exclude",
             |p: &Packets| p.filtered,
         ),
-        Metric::optional(
-            "extension_chains",
-            Unit::Packets,
-            "IPv6 packets with too many extension headers, which count as ip_other",
-            |p: &Packets| p.extension_chains,
-        ),
+        Metric::optional("extension_chains", Unit::Packets, loss::EXTENSION_CHAINS, |p: &Packets| {
+            p.extension_chains
+        }),
         Metric::optional("split_headers", Unit::Packets, loss::SPLIT_HEADERS, |p: &Packets| p.split_headers),
         Metric::optional(
             "copies",

@@ -80,6 +80,7 @@ pub struct Snapshot {
     pub services_evicted: u64,
     /// The busiest services and the two sums of the others, TCP's first.
     pub services: Vec<ServiceFigures>,
+    usual_flags: [u32; Cause::ALL.len()],
     /// The counters as read.
     counters: CounterBlock,
     /// The histograms of the legs, for the difference of two snapshots.
@@ -145,6 +146,7 @@ impl Snapshot {
             table: TableUse::of(reading, scan.used()),
             services_evicted: word(Counter::ServicesEvicted),
             services: rank(services, scan, reading.stopped, context.top),
+            usual_flags: Cause::ALL.map(|cause| scan.usual_flags(cause, reading.stopped)),
             counters: reading.counters,
             histograms: Arc::new(reading.histograms),
             found_ns: Vec::new(),
@@ -165,6 +167,12 @@ impl Snapshot {
         }
         let (tcp, udp) = (of(&self.services, ServiceBooks::tcp), of(&self.services, ServiceBooks::udp));
         Self { services: ranked(tcp, udp, top), ..self.clone() }
+    }
+
+    /// The flags that [`Cause::beside`] asks for, as at least half of the half-open attempts of the cause that are
+    /// in the table have them.
+    pub const fn usual_flags(&self, cause: Cause) -> u32 {
+        self.usual_flags[cause as usize]
     }
 
     /// Whether nothing was lost, so that every verdict is the wire's. Once false, it stays so.

@@ -77,6 +77,38 @@ pub struct Scan {
     used: u64,
     /// The ages by row of the service table, up to the highest row found.
     rows: Vec<Ages>,
+    /// Open attempts younger than T1, and older ones, by cause.
+    flagged: [[Flagged; Cause::ALL.len()]; 2],
+}
+
+/// Open attempts, and how many of them have each flag of [`Cause::BESIDE`].
+#[derive(Clone, Copy, Default)]
+struct Flagged {
+    all: u64,
+    with: [u64; Cause::BESIDE.len()],
+}
+
+impl Flagged {
+    fn add(&mut self, flags: u32) {
+        self.all += 1;
+        for (count, flag) in self.with.iter_mut().zip(Cause::BESIDE) {
+            *count += u64::from(flags & flag != 0);
+        }
+    }
+
+    /// The flags of at least half of them.
+    fn usual(&self) -> u32 {
+        let is_usual = |count: u64| self.all != 0 && 2 * count >= self.all;
+        let flags = self.with.iter().zip(Cause::BESIDE);
+        flags.filter(|(count, _)| is_usual(**count)).fold(0, |flags, (_, flag)| flags | flag)
+    }
+}
+
+impl AddAssign for Flagged {
+    fn add_assign(&mut self, other: Self) {
+        self.all += other.all;
+        self.with.iter_mut().zip(other.with).for_each(|(sum, number)| *sum += number);
+    }
 }
 
 /// One number per cause, in the order of [`Cause::ALL`].
@@ -123,7 +155,8 @@ pub struct Ages {
 impl Scan {
     /// An empty scan at `now`.
     pub const fn at(now: Now, clocks: Clocks) -> Self {
-        Self { now, clocks, used: 0, rows: Vec::new() }
+        let flagged = [[Flagged { all: 0, with: [0; Cause::BESIDE.len()] }; Cause::ALL.len()]; 2];
+        Self { now, clocks, used: 0, rows: Vec::new(), flagged }
     }
 
     /// Adds all records of a table. `onlooker` sees them as well.
@@ -159,6 +192,20 @@ impl Scan {
             self.rows.resize(row + 1, Ages::default());
         }
         self.rows[row].add(record, self.now, &self.clocks);
+        if let Some(verdict) = record.verdict(self.now, &self.clocks) {
+            let is_old = usize::from(verdict != Verdict::Opening);
+            self.flagged[is_old][record.state.cause() as usize].add(record.flags);
+        }
+    }
+
+    /// The flags of [`Cause::BESIDE`] that at least half of the half-open attempts of a cause have; of all open
+    /// ones where time has `stopped`.
+    pub fn usual_flags(&self, cause: Cause, stopped: bool) -> u32 {
+        let [young, mut counted] = self.flagged.map(|by_cause| by_cause[cause as usize]);
+        if stopped {
+            counted += young;
+        }
+        counted.usual()
     }
 
     /// The times that ages were compared with.
@@ -337,6 +384,29 @@ mod tests {
         assert_eq!((scan.row(8), scan.row(u16::MAX)), (Ages::default(), Ages::default()));
         let all = Ages { opening: no_syn_ack, half_open: no_ack, expired: no_ack, pending: 1 };
         assert_eq!(scan.all(), all);
+    }
+
+    /// A flag that half of the attempts of a cause have is told of that cause, and of no other.
+    #[test]
+    fn flags_are_those_of_the_attempts_that_are_stuck() {
+        let mut scan = empty();
+        let rows = [
+            (State::SynSent, 4, tag::RESET),
+            (State::SynSent, 80, 0),
+            (State::SynSent, 1, tag::BAD_SYN_ACK),
+            (State::SynReceived, 4, tag::BAD_ACK | tag::UNTIMED),
+            (State::SynReceived, 4, 0),
+            (State::SynReceived, 4, tag::RESET),
+            (State::Established, 4, tag::RESET),
+        ];
+        for (state, age, flags) in rows {
+            let [slot] = &table::<Slot4>(&[(state as usize, age, 0)])[..] else { panic!("one slot") };
+            let record = table::read(slot).expect("it holds a record");
+            scan.add(&Record { flags, ..record });
+        }
+        let flags = |stopped| Cause::ALL.map(|cause| scan.usual_flags(cause, stopped));
+        assert_eq!(flags(false), [tag::RESET, 0, 0]);
+        assert_eq!(flags(true), [0; 3], "one in three");
     }
 
     /// A slot that stays locked is left out itself, but none of its neighbours.

@@ -42,6 +42,12 @@ impl Transition<'_> {
         if !self.segment.has(flag::ACK) || !(fits || fits_other) {
             return self.stay();
         }
+        if self.has(tag::KEPT_K) && fits_other && self.is_sent(self.segment.ack, self.after_k()) {
+            self.change_places();
+            // Its time is not known.
+            self.record.syn_ack_after = 1;
+            return Self::revised(self.stay().leg(Leg::SynToSynAck, false).to(TcpState::Established));
+        }
         if self.context.one_sided && self.follows_syn() {
             self.record.isn_responder = self.segment.ack.plus(u32::MAX).0;
             self.flags = self.emptied() | tag::ONE_SIDED;
@@ -164,7 +170,7 @@ impl Transition<'_> {
             TcpState::SynSent | TcpState::SynReceived
                 if self.has(tag::SIMULTANEOUS)
                     && self.acks_syn()
-                    && !self.segment.seq.is_before(self.after_k()) =>
+                    && self.segment.seq.is_within(self.after_k(), u16::MAX as u32) =>
             {
                 self.acknowledge(tag::INITIATOR_ACKED)
             }

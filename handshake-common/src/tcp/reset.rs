@@ -73,6 +73,8 @@ impl Transition<'_> {
     #[inline(always)]
     fn end(&mut self, state: TcpState) -> Change {
         self.touch();
+        // Over IPv4 an ICMP error's sender takes the place of K.
+        self.flags &= !tag::KEPT_K;
         self.stay().to(state)
     }
 

@@ -21,6 +21,9 @@ impl Transition<'_> {
             // The copy at another hook point of a SYN whose connection is over already.
             TcpState::Closed if same && !self.counted => self.stay(),
             TcpState::Midstream if self.is_kept_j() || !self.context.admits => self.keep_early_syn(),
+            provisional_states!(TcpState) if self.holds(tag::OTHER_J) && self.has(tag::COUNTED_J) => {
+                self.supersede()
+            }
             provisional_states!(TcpState)
             | TcpState::Closed
             | TcpState::Midstream
@@ -48,10 +51,20 @@ impl Transition<'_> {
     fn supersede(&mut self) -> Change {
         let more = self.holds(tag::OTHER_J);
         let first = if more { self.record.other_ack } else { self.record.isn_initiator };
-        let change = self.begin();
+        let kept_k = self.flags & tag::KEPT_K;
+        let change = if kept_k == 0 { self.begin() } else { self.begin_beside() };
         self.record.other_ack = first;
-        let kept = tag::OTHER_J | tag::COUNTED_J | if more { tag::FURTHER_J } else { 0 };
+        let kept = tag::OTHER_J | tag::COUNTED_J | kept_k | if more { tag::FURTHER_J } else { 0 };
         Change { flags: change.flags | kept, ..change }
+    }
+
+    /// Begins an attempt, and keeps K and what the responder sent.
+    #[inline(always)]
+    fn begin_beside(&mut self) -> Change {
+        let (k, sent) = (self.record.isn_responder, self.record.responder_sent);
+        let change = self.begin();
+        (self.record.isn_responder, self.record.responder_sent) = (k, sent);
+        change
     }
 
     #[inline(always)]
@@ -137,10 +150,8 @@ impl Transition<'_> {
             {
                 return self.stay();
             }
-            if then != 0 && is_silent && since > units(CLAIM_AFTER_NS) {
-                let change = self.begin();
-                self.record.syn = 2;
-                return Change { flags: change.flags | tag::UNTIMED, ..change }.sign(Sign::SynRetransmit);
+            if then != 0 && is_silent && since > units(CLAIM_AFTER_NS) && !(is_answered && by != 0) {
+                return self.grant_claim(is_answered && self.is_answered());
             }
             if then != 0 && is_silent {
                 return self.signed(Sign::ForeignSyn);
@@ -155,6 +166,24 @@ impl Transition<'_> {
             self.record.responder_sent = acks;
         }
         self.signed(Sign::ForeignSyn)
+    }
+
+    /// The SYN that claimed to be an attempt is one. The third segment of an attempt that was answered may still
+    /// be on its way, so J and K stay beside. Of two that crossed it is not known that K is the responder's.
+    #[inline(always)]
+    fn grant_claim(&mut self, was_answered: bool) -> Change {
+        let j = self.record.isn_initiator;
+        let change = self.begin_beside();
+        self.record.syn = 2;
+        let kept = if was_answered {
+            self.record.other_ack = j;
+            tag::OTHER_J | tag::COUNTED_J | tag::KEPT_K
+        } else {
+            self.record.isn_responder = 0;
+            self.record.responder_sent = 0;
+            0
+        };
+        Change { flags: change.flags | tag::UNTIMED | kept, ..change }.sign(Sign::SynRetransmit)
     }
 
     /// An ACK of the answered attempt: a SYN that claims to be another is heard anew.
@@ -272,7 +301,7 @@ impl Transition<'_> {
     fn cross(&mut self) -> Change {
         self.record.isn_responder = self.segment.seq.0;
         self.touch();
-        self.flags |= tag::SIMULTANEOUS;
+        self.flags = (self.flags | tag::SIMULTANEOUS) & !tag::KEPT_K;
         if self.holds(tag::EARLY_ACK) {
             self.flags = self.emptied();
         }

@@ -9,11 +9,12 @@ use crate::verdict::{Leg, Sign};
 impl Transition<'_> {
     #[inline(always)]
     pub(super) fn responder_syn_ack(&mut self) -> Change {
-        let valid = self.acks_syn();
-        if valid {
+        if self.acks_syn() {
             self.uncross();
         }
         let crossed = self.has(tag::SIMULTANEOUS);
+        // With another number it is not the sender of the SYN that the initiator acknowledged.
+        let valid = self.acks_syn() && (!crossed || self.segment.seq.0 == self.record.isn_responder);
         match self.state {
             TcpState::SynSent | TcpState::SynReceived if crossed && valid => {
                 self.acknowledge_by(tag::INITIATOR_ACKED)
@@ -28,8 +29,10 @@ impl Transition<'_> {
                 self.take_for_j()
             }
             TcpState::SynReceived if valid => self.further_syn_ack(),
-            TcpState::SynReceived if self.has(tag::COUNTED_J) && self.acks_kept_j() => self.note_other_k(),
-            TcpState::SynReceived if self.has(tag::COUNTED_J) && self.has(tag::FURTHER_J) => {
+            TcpState::SynReceived if !crossed && self.has(tag::COUNTED_J) && self.acks_kept_j() => {
+                self.note_other_k()
+            }
+            TcpState::SynReceived if !crossed && self.has(tag::COUNTED_J) && self.has(tag::FURTHER_J) => {
                 self.take_for_j()
             }
             TcpState::SynReceived | TcpState::Established if self.answers_claim() => self.accept_claim(),
@@ -38,6 +41,15 @@ impl Transition<'_> {
             }
             TcpState::Established | TcpState::Closed => self.syn_ack_after_completion(),
             provisional_states!(TcpState) if valid => self.take_up_by_syn_ack(),
+            provisional_states!(TcpState) if !crossed && self.has(tag::COUNTED_J) && self.acks_kept_j() => {
+                self.take_up_kept_j()
+            }
+            provisional_states!(TcpState)
+                if !crossed && self.has(tag::COUNTED_J) && self.has(tag::FURTHER_J) =>
+            {
+                self.take_for_j()
+            }
+            provisional_states!(TcpState) if self.answers_claim() => self.accept_claim(),
             TcpState::OrphanSynAck => {
                 self.note_sent();
                 self.stay()
@@ -65,8 +77,14 @@ impl Transition<'_> {
     fn first_syn_ack(&mut self) -> Change {
         let ticks = self.ticks();
         self.note_acked(self.segment.ack.since(self.after_j()));
+        let kept_k = self.record.isn_responder;
         self.record.isn_responder = self.segment.seq.0;
-        self.record.syn_ack_after = ticks.max(1);
+        if self.has(tag::KEPT_K) {
+            self.record.syn_ack_after = kept_k;
+            self.flags = (self.flags | tag::OTHER_K | tag::UNTIMED) & !tag::KEPT_K;
+        } else if !self.has(tag::OTHER_K) {
+            self.record.syn_ack_after = ticks.max(1);
+        }
         self.record.responder_sent = saturate16(self.segment.sent());
         self.touch();
         if self.context.now_ns < self.record.opened_ns {
@@ -106,7 +124,7 @@ impl Transition<'_> {
     #[inline(always)]
     fn take_for_j(&mut self) -> Change {
         self.record.isn_initiator = self.segment.ack.plus(u32::MAX).0;
-        self.flags = (self.flags | tag::UNTIMED) & !tag::OTHER_K;
+        self.flags |= tag::UNTIMED;
         Self::revised(self.first_syn_ack())
     }
 
@@ -143,6 +161,13 @@ impl Transition<'_> {
             self.flags &= !tag::DENIABLE;
         }
         if !self.is_a_k(self.segment.seq) {
+            let has_ended = !matches!(self.state, TcpState::SynReceived);
+            if has_ended && self.holds(tag::OTHER_J) {
+                // Of what a RST has ended K is dead, and the SYN beside may be the next to be answered.
+                self.record.isn_responder = k;
+                self.touch();
+                return self.stay();
+            }
             self.flags = self.emptied() | tag::SECOND_K;
             self.record.other_ack = self.record.isn_responder;
             self.record.isn_responder = k;
@@ -187,6 +212,19 @@ impl Transition<'_> {
         })
     }
 
+    /// The attempt has ended, and the responder answers the SYN of the J beside: one of the two was a stranger's. J
+    /// and K stay beside, for a RST may be taken back.
+    #[inline(always)]
+    fn take_up_kept_j(&mut self) -> Change {
+        let was_answered = self.is_answered();
+        self.change_places();
+        self.flags &= !(tag::OTHER_K | tag::DENIABLE);
+        if was_answered {
+            self.flags |= tag::KEPT_K;
+        }
+        Self::revised(self.first_syn_ack())
+    }
+
     /// A SYN+ACK of the initiator is half of a simultaneous open, answers the responder's SYN, or is nothing.
     #[inline(always)]
     pub(super) fn initiator_syn_ack(&mut self) -> Change {
@@ -195,6 +233,11 @@ impl Transition<'_> {
             && self.segment.seq.0 == self.record.isn_initiator;
         match self.state {
             TcpState::SynSent | TcpState::SynReceived if valid => self.acknowledge_by(tag::RESPONDER_ACKED),
+            TcpState::SynSent | TcpState::AnswerUnseen if self.answers_crossed() => {
+                // The initiator's SYN was a stranger's: this is the responder of the other SYN.
+                self.record.other_ack = self.record.isn_responder;
+                self.accept_claim()
+            }
             provisional_states!(TcpState) if valid && self.counted => {
                 Self::revised(self.acknowledge_by(tag::RESPONDER_ACKED))
             }
@@ -208,6 +251,16 @@ impl Transition<'_> {
             | TcpState::Midstream
             | TcpState::OrphanSynAck => self.stay(),
         }
+    }
+
+    /// Does the initiator acknowledge the responder's SYN with another number than its own SYN's, while neither
+    /// end has acknowledged anything?
+    #[inline(always)]
+    fn answers_crossed(&self) -> bool {
+        self.has(tag::SIMULTANEOUS)
+            && !self.has(tag::INITIATOR_ACKED | tag::RESPONDER_ACKED)
+            && self.segment.seq.0 != self.record.isn_initiator
+            && self.segment.ack.is_within(self.after_k(), u16::MAX as u32)
     }
 
     /// One of a simultaneous open's SYNs is acknowledged; with both the connection is established.
@@ -239,8 +292,9 @@ impl Transition<'_> {
         change.sign(Sign::SynAckRetransmit)
     }
 
-    /// A valid SYN+ACK with another number than the responder's SYN, of which neither end has acknowledged
-    /// anything: that SYN was a stranger's, and the open is none of two halves.
+    /// A SYN+ACK that acknowledges J, with another number than the responder's SYN, of which neither end has
+    /// acknowledged anything: that SYN was a stranger's, and the open is none of two halves. Once the initiator
+    /// has answered the stranger, it takes no other number (it is in SYN-RECEIVED, RFC 9293 §3.10.7.4).
     #[inline(always)]
     fn uncross(&mut self) {
         let acked = tag::INITIATOR_ACKED | tag::RESPONDER_ACKED;

@@ -9,6 +9,7 @@ mod claims;
 mod closing;
 mod opening;
 mod signs;
+mod strangers;
 mod times;
 
 use std::vec::Vec;

@@ -59,7 +59,12 @@ impl Made {
 
     /// Writes a pcap file of these frames, with nanoseconds.
     pub(crate) fn record(name: &str, frames: &[Recorded]) -> Result<Self> {
-        Self::write(name, &pcap(LINKTYPE_ETHERNET, frames)?)
+        Self::record_of(LINKTYPE_ETHERNET, name, frames)
+    }
+
+    /// The same of another link type.
+    pub(crate) fn record_of(link_type: u32, name: &str, frames: &[Recorded]) -> Result<Self> {
+        Self::write(name, &pcap(link_type, frames)?)
     }
 
     /// Writes a file with this content.
@@ -117,8 +122,14 @@ pub(crate) struct Recorded {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Reads the frames of a pcap file without the reader under test; `None` if they are not Ethernet.
+/// Reads the frames of a pcap file; `None` if they are not Ethernet.
 pub(crate) fn read_ethernet(path: &Path) -> Result<Option<Vec<Recorded>>> {
+    let (link_type, frames) = read_pcap(path)?;
+    Ok((link_type == LINKTYPE_ETHERNET).then_some(frames))
+}
+
+/// Reads the link type and the frames of a pcap file without the reader under test.
+pub(crate) fn read_pcap(path: &Path) -> Result<(u32, Vec<Recorded>)> {
     let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
     let (header, mut rest) = bytes.split_at_checked(24).context("no header")?;
     let little = |at: &[u8]| u32::from_le_bytes([at[0], at[1], at[2], at[3]]);
@@ -129,9 +140,6 @@ pub(crate) fn read_ethernet(path: &Path) -> Result<Option<Vec<Recorded>>> {
         MICROSECONDS => 1_000,
         other => bail!("{}: not a pcap file: {other:#x}", path.display()),
     };
-    if word(&header[20..]) != LINKTYPE_ETHERNET {
-        return Ok(None);
-    }
     let mut frames = Vec::new();
     while let Some((header, after)) = rest.split_at_checked(16) {
         let captured = word(&header[8..]) as usize;
@@ -140,5 +148,5 @@ pub(crate) fn read_ethernet(path: &Path) -> Result<Option<Vec<Recorded>>> {
         frames.push(Recorded { time_ns, length: word(&header[12..]), bytes: frame.to_vec() });
         rest = after;
     }
-    Ok(Some(frames))
+    Ok((word(&header[20..]), frames))
 }

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
@@ -107,6 +108,34 @@ fn a_strangers_syns_make_no_connection_vanish() -> Result<()> {
         figure(&report, "tcp.half_open.now") == 0 && figure(&report, "tcp.signs.foreign_syn") > 0,
         "{report}"
     );
+    Ok(())
+}
+
+/// A stranger's SYN comes twice within a slow handshake. A SYN before it has used up the challenge that the
+/// server sends once per half a second (tcp_invalid_ratelimit), so that nothing answers between the two.
+#[test]
+fn a_strangers_repeated_syn_does_not_stop_a_slow_handshake() -> Result<()> {
+    const LIMIT: Duration = Duration::from_millis(500);
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let mut stage = Stage::answering()?;
+    let answers = stage.answers(|_, _| Ok(()))?;
+    let every = |stage: &mut Stage, number| {
+        answers.iter().try_for_each(|(end, _)| stage.send(*end, number, 0, flag::SYN))
+    };
+    every(&mut stage, STRANGE + 9)?;
+    every(&mut stage, STRANGE)?;
+    // The kernel's time cannot be passed in.
+    std::thread::sleep(LIMIT + Duration::from_millis(50));
+    for (end, answer) in &answers {
+        stage.send(*end, STRANGE, 0, flag::SYN)?;
+        stage.send(*end, answer.ack, answer.seq.wrapping_add(1), flag::ACK)?;
+    }
+    let (report, accepted) = stage.end("tcp.completed")?;
+    ensure!(accepted == u64::from(COUNT), "the kernel established {accepted}");
+    ensure!(figure(&report, "tcp.superseded") > 0, "no claim was granted: {report}");
+    ensure!(figure(&report, "tcp.half_open.now") == 0, "{report}");
     Ok(())
 }
 

@@ -235,6 +235,7 @@ fn what_cannot_be_walked_is_counted() -> Result<()> {
     frame::Sender::new(path.client, path.device)?.send(&long)?;
     let report = agent.await_report(TIMEOUT, |report| figure(report, "packets.extension_chains") == 1)?;
     ensure!(figure(&report, "packets.ip_other") == 1 && figure(&report, "tcp.attempts") == 0, "{report}");
+    ensure!(report["inexact"][0]["reason"] == "extension_chains", "{report}");
     agent.stop()?;
     Ok(())
 }

@@ -120,11 +120,12 @@ fn each_loss_alone_makes_a_report_inexact() {
     lost.note(vec![InterfaceLook { hooks: vec![gone], ..look(LinkState::Up) }], 1);
     let mut down = Sight::default();
     down.note(vec![look(LinkState::Down)], 1);
-    let changes: [(Change, &str); 10] = [
+    let changes: [(Change, &str); 11] = [
         (|fake| fake.count(Counter::Untracked, 1), "tcp.untracked"),
         (|fake| fake.count(Counter::Evicted, 1), "evicted"),
         (|fake| fake.count(Counter::Contended, 1), "contended"),
         (|fake| fake.count(Counter::SplitHeaders, 1), "split_headers"),
+        (|fake| fake.count(Counter::ExtensionChains, 1), "extension_chains"),
         (|fake| fake.count(Counter::UdpUntracked, 1), "udp.untracked"),
         (|fake| fake.count(Counter::UdpEvicted, 1), "udp.evicted"),
         (|fake| fake.count(Counter::LostEvents, 1), "lost_events"),

@@ -147,6 +147,100 @@ fn a_claim_is_an_attempt_when_it_comes_again_and_the_old_connection_is_silent() 
     });
 }
 
+/// A stranger repeats his SYN while the third segment is under way. A responder limits its challenges to one per
+/// half a second (tcp_invalid_ratelimit), so none need come between.
+#[test]
+fn a_repeated_strange_syn_does_not_stop_the_third_segment() {
+    with_isns(|j, k| {
+        let other = plus(j, OTHER);
+        for side in [Initiator, Responder] {
+            for more in 0..3 {
+                let mut talk = Talk::new(syn(j));
+                talk.responder(with_data(syn_ack(k, plus(j, 1)), 9));
+                talk.send(side, syn(other));
+                talk.context.now_ns += SECOND;
+                talk.send(side, syn(other));
+                (0..more).for_each(|number| {
+                    talk.send(side, syn(plus(other, OTHER + number)));
+                });
+                assert_eq!(talk.new_attempts, if side == Initiator { 1 + more } else { 0 });
+                for strange in [ack(plus(j, 1), plus(k, 99)), ack(plus(j, 70_000), plus(k, 1))] {
+                    assert_ne!(talk.initiator(strange), Established);
+                }
+                assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 10))), Established, "{side:?} {more}");
+                assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (j, k));
+                assert_eq!(talk.has(tag::REVISED), side == Initiator);
+                assert!(talk.record.is_answered(talk.flags));
+            }
+        }
+    });
+}
+
+/// The stranger forges a SYN+ACK too, or the responder answers either SYN.
+#[test]
+fn the_kept_third_segment_survives_another_syn_ack() {
+    with_isns(|j, k| {
+        let other = plus(j, OTHER);
+        let granted = |more| {
+            let mut talk = Talk::answered(j, k);
+            talk.initiator(syn(other));
+            talk.context.now_ns += SECOND;
+            talk.initiator(syn(other));
+            (0..more).for_each(|number| {
+                talk.initiator(syn(plus(other, OTHER + number)));
+            });
+            talk
+        };
+        let l = plus(k, 0x0333_0000);
+        for number in [plus(other, 1), plus(j, 3 * OTHER)] {
+            let mut talk = granted(1);
+            talk.responder(syn_ack(l, number));
+            talk.responder(syn_ack(plus(l, 5), plus(number, OTHER)));
+            assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established, "{number}");
+            assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (j, k));
+        }
+        let mut again = granted(0);
+        assert_eq!(again.responder(syn_ack(k, plus(j, 1))), SynReceived);
+        assert_eq!(again.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+        let mut accepted = granted(0);
+        assert_eq!(accepted.responder(syn_ack(l, plus(other, 1))), SynReceived);
+        assert_eq!(accepted.initiator(ack(plus(other, 1), plus(l, 1))), Established);
+        assert_eq!((accepted.record.isn_initiator, accepted.record.isn_responder), (other, l));
+        // An error's sender may be in the place of K.
+        let mut unreachable_now = granted(0);
+        assert_eq!(unreachable_now.initiator(unreachable(other)), TcpState::Unreachable);
+        unreachable_now.initiator(syn(other));
+        assert_eq!(unreachable_now.initiator(ack(plus(j, 1), plus(k, 1))), TcpState::AnswerUnseen);
+    });
+}
+
+/// A stranger's SYN is answered first, and the initiator resets that answer. Then the responder answers its SYN,
+/// or one whose number was not kept.
+#[test]
+fn the_j_beside_is_answered_after_the_attempt_was_reset() {
+    with_isns(|j, k| {
+        let (other, l) = (plus(j, OTHER), plus(k, 0x0333_0000));
+        for (further, real) in [(false, other), (true, plus(j, 2 * OTHER))] {
+            let mut talk = Talk::new(syn(j));
+            talk.initiator(syn(real));
+            if further {
+                talk.initiator(syn(other));
+            }
+            talk.responder(syn_ack(k, plus(j, 1)));
+            assert_eq!(talk.initiator(rst(plus(j, 1), 0)), InitiatorAborted);
+            assert_eq!(talk.responder(syn_ack(l, plus(real, 1))), SynReceived);
+            assert_eq!(talk.initiator(ack(plus(real, 1), plus(l, 1))), Established);
+            assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (real, l));
+        }
+        // What was only a claim.
+        let mut talk = Talk::answered(j, k);
+        talk.initiator(syn(other));
+        talk.initiator(rst(plus(j, 1), 0));
+        assert_eq!(talk.responder(syn_ack(l, plus(other, 1))), SynReceived);
+        assert_eq!((talk.initiator(ack(plus(other, 1), plus(l, 1))), talk.new_attempts), (Established, 1));
+    });
+}
+
 /// RFC 9293 §3.10.7.4: what a receiver with this window takes.
 #[test]
 fn the_third_segment_lies_in_the_window_of_the_syn_ack() {

@@ -252,6 +252,42 @@ fn a_strange_syn_of_the_responder_does_not_stop_the_real_handshake() {
     });
 }
 
+/// A stranger's SYN from the responder's address comes before the initiator's, which hears nothing of it.
+#[test]
+fn a_syn_answered_by_another_number_than_the_strangers_is_an_attempt() {
+    with_isns(|j, k| {
+        let mut talk = Talk::new(syn(plus(k, 0x1234_5678)));
+        assert_eq!(talk.responder(with_data(syn(j), 9)), SynSent);
+        assert_eq!(talk.initiator(syn_ack(k, plus(j, 70_000))), SynSent);
+        assert_eq!(talk.initiator(syn_ack(k, plus(j, 1))), SynReceived);
+        assert_eq!((talk.new_attempts, talk.has(tag::INITIATOR_HIGH)), (1, true), "the ends are exchanged");
+        assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
+        assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (j, k));
+    });
+}
+
+/// A SYN with the responder's addresses takes the initiator to SYN-RECEIVED: it drops the real SYN+ACK, whose
+/// number is another, and the responder resets it (RFC 9293 §3.10.7.4).
+#[test]
+fn an_initiator_that_answered_a_stranger_completes_with_no_other_number() {
+    with_isns(|j, k| {
+        let numbers = [0x1234_5678, 0x8765_4321].map(|distance| plus(k, distance));
+        for (stranger, by_ack) in numbers.into_iter().flat_map(|number| [(number, false), (number, true)]) {
+            let after_stranger = segment(SegmentKind::Rst, RST, plus(stranger, 1), 0);
+            let mut talk = Talk::new(syn(j));
+            talk.responder(syn(stranger));
+            talk.initiator(syn_ack(j, plus(stranger, 1)));
+            let answer = ack(plus(k, 1), plus(j, 1));
+            let answer = if by_ack { answer } else { syn_ack(k, plus(j, 1)) };
+            assert_eq!(talk.responder(answer), SynReceived);
+            assert_eq!(talk.signs == [Sign::BadSynAck], !by_ack);
+            assert_eq!(talk.initiator(ack(plus(j, 1), plus(stranger, 1))), SynReceived);
+            assert_eq!(talk.responder(after_stranger), TcpState::ResponderAborted);
+            assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), TcpState::ResponderAborted);
+        }
+    });
+}
+
 #[test]
 fn a_simultaneous_open_is_taken_up_after_a_forged_reset() {
     with_isns(|j, k| {

@@ -2,7 +2,6 @@
 
 use handshake_agent::model::snapshot::{Interval, Origin, ServiceBooks, Snapshot, TcpBooks};
 use handshake_agent::options::Filter;
-use handshake_common::abi::tag;
 use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
 use handshake_common::wire::Class;
 
@@ -89,21 +88,9 @@ impl CauseWindow<'_> {
 
 /// A cause's sentence, with a service that may be responsible.
 fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
-    let beside = cause.beside(common_flags(snapshot)).map(str::to_owned);
+    let beside = cause.beside(snapshot.usual_flags(cause)).map(str::to_owned);
     let hint = beside.or_else(|| if cause == Cause::NoSynAck { full_queue(snapshot) } else { None });
     format!("{}{}", cause.sentence(), hint.unwrap_or_default())
-}
-
-/// The flags of signs that at least half of the attempts with a cause to ask for have.
-fn common_flags(snapshot: &Snapshot) -> u32 {
-    let stuck = |cause| {
-        let open = |verdict| snapshot.tcp.books.by_cause(verdict).of(cause);
-        open(Verdict::HalfOpen) + open(Verdict::HalfOpenExpired)
-    };
-    let is_common = |sign, cause| stuck(cause) != 0 && 2 * snapshot.tcp.sign(sign) >= stuck(cause);
-    let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
-    flag(is_common(Sign::BadSynAck, Cause::NoSynAck), tag::BAD_SYN_ACK)
-        | flag(is_common(Sign::BadAck, Cause::NoAck), tag::BAD_ACK)
 }
 
 /// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs

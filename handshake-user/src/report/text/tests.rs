@@ -275,6 +275,28 @@ fn each_kind_of_problem_has_its_sentence() {
     }
 }
 
+/// A cause says what else came to most of the attempts that it is about.
+#[test]
+fn a_cause_knows_the_flags_of_its_attempts() {
+    use handshake_common::abi::tag;
+    let table = [
+        (State::SynSent, tag::BAD_SYN_ACK | tag::RESET, "a SYN+ACK came that acknowledges another number"),
+        (State::SynSent, tag::RESET, "a RST came that does not acknowledge the SYN"),
+        (State::SynSent, tag::RESET | tag::REVISED, "a RST ended it, and it was tried again"),
+        (State::SynSent, tag::REVISED, "an ICMP error or another SYN came"),
+        (State::SynReceived, tag::BAD_ACK, "the connection continues"),
+    ];
+    for (state, flags, words) in table {
+        for (with, is_said) in [(25, true), (24, false)] {
+            let mut fake = Fake::new();
+            stuck(&mut fake, ROW, state);
+            fake.records.iter_mut().take(with).for_each(|record| record.flags |= flags);
+            let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(400));
+            assert_eq!(shown.contains(words), is_said, "{shown}");
+        }
+    }
+}
+
 #[test]
 fn a_rare_or_minor_problem_is_not_shown() {
     let mut fake = Fake::new();
