@@ -1,5 +1,5 @@
-//! The screen Health: are the figures exact, and what do they cost? Losses, the tables, the programs, the
-//! hooks.
+//! The screen Health: are the figures exact, and what do they cost? What was lost, the tables, the programs, the
+//! hooks, and every reason that there is.
 
 use handshake_agent::model::snapshot::{EVICTIONS, Origin, Packets};
 use handshake_common::record::State;
@@ -36,7 +36,8 @@ pub(super) fn page(scene: &Scene, ui: &Ui, height: usize) -> Vec<Line<'static>> 
 pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let mut lines = Vec::new();
-    for part in [losses(scene, pen), table(scene, pen), programs(scene, pen), hooks(scene, pen)] {
+    let exactness = exactness(scene, pen);
+    for part in [exactness, table(scene, pen), programs(scene, pen), hooks(scene, pen), reasons(scene, pen)] {
         if !lines.is_empty() {
             lines.push(Line::default());
         }
@@ -45,9 +46,8 @@ pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
     lines
 }
 
-/// The losses, any of which makes the report inexact, and of those that occurred: when, what, and where to
-/// look.
-fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+/// Whether the report is exact, and of the losses that occurred: how many, when, what, and where to look.
+fn exactness(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     let snapshot = &scene.snapshot;
     let tone = chrome::exactness_tone(scene);
     let mut lines = if scene.exactness.is_exact() {
@@ -59,18 +59,23 @@ fn losses(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
             pen.line([(meaning.to_owned(), Tone::Plain)]),
         ]
     };
-    let all = snapshot.possible_losses().into_iter();
-    let cells: Vec<(String, u64)> = all.map(|loss| (loss.reason.to_owned(), loss.count)).collect();
-    lines.extend(grid(pen, &cells, true));
     for loss in snapshot.losses() {
         let times = loss.found_ns.map(|(first, last)| [first, last].map(|ns| clock(snapshot.wall_of(ns))));
         let times = times.map(|[first, last]| format!("{first} to {last}")).unwrap_or_default();
-        let name = format!(" {}", left(loss.reason, NAME));
+        let name = format!(" {}{}    ", left(loss.reason, NAME), right(&group(loss.count), COUNT - 4));
         lines.push(pen.line([(name, Tone::Bad), (times, Tone::Plain)]));
         let text = sentence(&loss.sentence, WRAP - 2).into_iter();
         lines.extend(text.map(|text| pen.line([(format!("   {text}"), Tone::Plain)])));
     }
     lines
+}
+
+/// Every reason that makes a report inexact, with its count.
+fn reasons(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    let all = scene.snapshot.possible_losses().into_iter();
+    let cells: Vec<(String, u64)> = all.map(|loss| (loss.reason.to_owned(), loss.count)).collect();
+    let head = (" what makes a report inexact".to_owned(), Tone::Strong);
+    [pen.line([head])].into_iter().chain(grid(pen, &cells, true)).collect()
 }
 
 /// Names and counts, two pairs per line.
