@@ -45,7 +45,7 @@ use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};
 use crate::low_half;
 use crate::record::{Clocks, Now, State, TcpState, UdpState};
-use crate::table::{self, Slot, Slot4, Slot6, Tag, Worth};
+use crate::table::{self, Set, Slot, Slot4, Slot6, Tag, Worth};
 use crate::tcp::{self, Change, Segment};
 use crate::udp;
 use crate::wire::{self, Class, Packet, note, quote};
@@ -168,10 +168,8 @@ pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResul
     match lookup.find::<S>() {
         Found::Counted => StepResult::DONE,
         Found::Missing => StepResult((NewRecord::of(platform, packet) == NewRecord::Nothing) as u32),
-        Found::At(index) => {
-            if let Some(set) = S::set(platform, index / WAYS) {
-                lookup.update(slot_of(set, index), index);
-            }
+        Found::At(slot, index) => {
+            lookup.update(slot, index);
             StepResult::done(lookup.rowless.get())
         }
     }
@@ -269,9 +267,10 @@ impl NewRecord {
 }
 
 /// Where a key was found.
-enum Found {
+enum Found<'a, S> {
     Missing,
-    At(u32),
+    /// In this slot, and its number.
+    At(&'a S, u32),
     /// In a record that the packet only counts in, which is done.
     Counted,
 }
@@ -329,20 +328,20 @@ impl<'a, P: Platform> Lookup<'a, P> {
     /// The slot that holds the key. A packet that only counts is counted at once. The second set is worked
     /// out only if the first does not have the key.
     #[inline(always)]
-    fn find<S: Table>(&self) -> Found {
-        let Some((index, tag)) = self.find_in::<S>(0).or_else(|| self.find_in::<S>(1)) else {
+    fn find<S: Table>(&self) -> Found<'a, S> {
+        let Some((set, index, tag)) = self.find_in::<S>(0).or_else(|| self.find_in::<S>(1)) else {
             return Found::Missing;
         };
         // Opaque to the verifier, which would otherwise check the rest once per slot.
         let index = low_half(self.veil(index as u64));
-        let Some(set) = S::set(self.platform, index / WAYS) else { return Found::Missing };
         let slot = slot_of(set, index);
-        if self.count_only(slot, tag) { Found::Counted } else { Found::At(index) }
+        if self.count_only(slot, tag) { Found::Counted } else { Found::At(slot, index) }
     }
 
-    /// The slot of a set that holds the key, and its tag as it was before the key was looked at.
+    /// The set with a slot that holds the key, the slot's number, and its tag as it was before the key was
+    /// looked at.
     #[inline(always)]
-    fn find_in<S: Table>(&self, which: usize) -> Option<(u32, Tag)> {
+    fn find_in<S: Table>(&self, which: usize) -> Option<(&'a Set<S>, u32, Tag)> {
         let place = self.place_of::<S>(self.hash::<S>(which));
         let set = S::set(self.platform, place)?;
         let mut way = 0;
@@ -350,7 +349,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             let slot = slot_of(set, way);
             let tag = Tag(slot.tag().load());
             if slot.holds(&self.key) && self.is_ours(tag) {
-                return Some((place * WAYS + way, tag));
+                return Some((set, place * WAYS + way, tag));
             }
             way += 1;
         }
