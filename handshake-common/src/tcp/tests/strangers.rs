@@ -69,6 +69,9 @@ enum Event {
     Connect,
 }
 
+/// A segment at the hook: when, ns, its sender, and the state and flags of the record after it.
+type Seen = (u64, End, Segment, Option<(TcpState, u32)>);
+
 struct World {
     random: Random,
     now: u64,
@@ -82,7 +85,7 @@ struct World {
     record: Option<(TcpState, u32, TcpRecord)>,
     completed: u32,
     established: u32,
-    log: Vec<(u64, End, Segment, Option<(TcpState, u32)>)>,
+    log: Vec<Seen>,
 }
 
 impl World {
