@@ -1,19 +1,24 @@
 //! Chooses a hook for each interface, with its reason, and attaches the programs to it.
 //!
 //! [`survey`] reads what the interfaces are, [`plan()`] decides, and [`attach`] attaches. The [`Attached`]
-//! that it returns keeps the programs on their hooks until it is dropped, and looks whether they still are.
-//! When the process dies, the kernel detaches everything except clsact filters; the next start removes those.
+//! that it returns keeps the programs on their hooks until it is dropped, looks whether they still are, and
+//! [follows](Attached::follow) interfaces that come and go. When the process dies, the kernel detaches
+//! everything except clsact filters; the next start removes those.
 
 pub mod bpf;
 pub mod capability;
 mod claim;
 pub mod clsact;
+mod detach;
 pub mod driver;
 mod features;
+mod follow;
+mod groups;
 pub mod interface;
 mod netlink;
 mod plan;
 mod promisc;
+pub mod selection;
 mod tcx;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -28,22 +33,31 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::Instant;
 
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp, XdpMode};
 
 use crate::error::{Error, LiveError, is_bpf_filtered};
-use crate::hook::{Direction, Hook};
+use crate::hook::{Direction, DirectionChoice, Hook, HookChoice};
 use crate::load;
+use crate::options::InterfaceChoice;
+use crate::source::LostBeforeHook;
+use crate::source::live::KernelSide;
+use crate::source::settings::WatchedInterface;
 use bpf::{has_tcx, program as program_name, tcx_chain};
 use driver::NativeEffect;
 pub use interface::InterfaceInfo;
 use plan::HookStep;
 pub use plan::{Facts, Plan, PlannedInterface, plan};
-pub use promisc::Promisc;
+pub use watch::held;
 
 use clsact::{ClsactGuard, is_by_ingress_qdisc};
-use netlink::{Netlink, Refusal};
+use groups::Groups;
+use netlink::{LinkNews, Netlink, Refusal};
+use promisc::Promisc;
+use selection::{Demand, Selection};
 use tcx::TcxGuard;
 use watch::{Guard, GuardedHook, WatchedHooks};
 use xdp::XdpGuard;
@@ -64,36 +78,79 @@ impl Direction {
     }
 }
 
-/// Reads the facts that [`plan()`] needs about the named interfaces, or about those of the default routes if
-/// `names` is empty.
+/// Reads the facts that [`plan()`] needs about the chosen interfaces that are there, or about those of the
+/// default routes if none is chosen.
 ///
 /// # Errors
 ///
 /// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], [`Error::Permission`], and [`Error::System`] if
 /// the kernel does not answer.
-pub fn survey(names: &[String]) -> Result<Vec<Facts>, Error> {
-    interface::select(names)?.into_iter().map(facts_of).collect()
+pub fn survey(choice: &InterfaceChoice) -> Result<(Selection, Vec<Facts>), Error> {
+    let (selection, chosen) = selection::select(choice)?;
+    let facts = chosen.into_iter().map(|info| {
+        let tcx = has_tcx(info.index).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => permission(error.to_string()),
+            _ => Error::system(format!("ask for the TCX programs of {}", info.name))(error),
+        })?;
+        Ok(facts_of(info, tcx, &selection))
+    });
+    let facts = facts.collect::<Result<_, Error>>()?;
+    Ok((selection, facts))
 }
 
-fn facts_of(info: InterfaceInfo) -> Result<Facts, Error> {
-    let tcx = has_tcx(info.index).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => permission(error.to_string()),
-        _ => Error::system(format!("ask for the TCX programs of {}", info.name))(error),
-    })?;
+fn facts_of(info: InterfaceInfo, tcx: bool, selection: &Selection) -> Facts {
     let xdp_holder = info.xdp.map(|xdp| program_name(xdp.id));
-    Ok(Facts { info, tcx, xdp_holder })
+    let demand = selection.demand(&info).unwrap_or_default();
+    Facts { info, tcx, xdp_holder, demand }
 }
 
 /// Keeps the programs on their hooks until it is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attached {
-    /// The interfaces, in the order of the plan.
-    pub interfaces: Vec<AttachedInterface>,
-    /// The same with the guards of their hooks.
+    plan: Plan,
+    /// Whether the kernel has TCX; asking takes a privilege.
+    has_tcx: bool,
+    /// The interfaces that are watched, in the order in which they came.
     watched: Vec<WatchedHooks>,
+    /// The wanted interfaces that cannot be watched, by their index.
+    refused: BTreeMap<u32, RefusedInterface>,
+    /// The interfaces that must be watched and are gone.
+    missing: Vec<MissingInterface>,
+    /// The names of all hardware that was ever watched: attaching native XDP may reset it, once.
+    hardware: BTreeSet<String>,
+    groups: Groups,
+    /// How many interfaces are gone.
+    gone: u64,
+    /// What the interfaces lost that are gone.
+    lost: LostBeforeHook,
+    /// The programs that are loaded, with their ids.
+    programs: BTreeMap<&'static str, (Arc<OwnedFd>, u32)>,
     /// By program id: other agents see by these that the program is handshake's.
     claims: BTreeMap<u32, UnixDatagram>,
+    promisc: Option<Promisc>,
     netlink: Option<Netlink>,
+    /// `None`: the interfaces are listed each time.
+    news: Option<LinkNews>,
+    /// Whether the interfaces must be listed, whatever the news.
+    is_stale: bool,
+    /// Whether the latest list has interfaces that are not attached to yet.
+    has_more: bool,
+}
+
+/// A wanted interface that cannot be watched.
+#[derive(Clone, Debug)]
+struct RefusedInterface {
+    name: String,
+    demand: Demand,
+    why: String,
+}
+
+/// An interface that must be watched and is gone.
+#[derive(Clone, Debug)]
+struct MissingInterface {
+    name: String,
+    since: Instant,
+    hooks: Vec<(Direction, Hook)>,
 }
 
 /// An interface with our programs on it.
@@ -135,26 +192,31 @@ impl From<Error> for Failure {
 }
 
 /// Attaches the programs as planned. With `auto`, a refused hook falls back to the next one. `say` receives
-/// each choice and refusal as it happens, and a warning before a driver is touched.
+/// each choice and refusal as it happens, and a warning before a driver is touched. With `promisc` the
+/// interfaces are put into promiscuous mode. No attempt begins before [`Attached::open_gates`].
 ///
 /// # Errors
 ///
-/// [`Error::Hook`] if a hook requested by name is refused, [`Error::NoHook`] if all hooks are refused,
-/// [`Error::Load`] and [`Error::Permission`]. On an error, everything attached so far is detached again.
-pub fn attach(bpf: &mut Ebpf, plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Attached, Error> {
-    let mut attached = Attached::default();
+/// [`Error::Hook`] if a hook requested by name is refused on an interface that must be watched, or on all,
+/// [`Error::NoHook`] if all hooks are refused, [`Error::Load`] and [`Error::Permission`]. On an error,
+/// everything attached so far is detached again.
+pub fn attach(
+    kernel: &mut dyn KernelSide,
+    plan: &Plan,
+    promisc: bool,
+    say: &mut dyn FnMut(&str),
+) -> Result<Attached, Error> {
+    let mut attached = Attached::begin(plan, promisc, say)?;
     for planned in &plan.interfaces {
-        let mut attaching = Attaching { bpf, say, planned, hooks: Vec::new(), claims: &mut attached.claims };
-        let interface = attaching.interface()?;
-        attached.watched.push(WatchedHooks::new(&interface.info, attaching.hooks));
-        attached.interfaces.push(interface);
+        attached.add(kernel, planned, say)?;
     }
     Ok(attached)
 }
 
-/// Loads the program of each first choice, for [`attach`]. The verifier takes some tenths of a second per
-/// program; a handshake between the first hook and the last would be seen from one side only. `progress`
-/// receives how many programs are loaded, and of how many.
+/// Loads the program of each first choice, for [`attach`], and those that an interface may need that comes
+/// later or comes back: by then there may be no privilege to load one. The verifier takes some tenths of a
+/// second per program; a handshake between the first hook and the last would be seen from one side only.
+/// `progress` receives how many programs are loaded, and of how many.
 ///
 /// # Errors
 ///
@@ -167,7 +229,8 @@ pub fn load(bpf: &mut Ebpf, plan: &Plan, progress: &mut dyn FnMut(usize, usize))
         };
         [of(Direction::Ingress, &planned.ingress), of(Direction::Egress, &planned.egress)]
     };
-    let names: BTreeSet<&str> = plan.interfaces.iter().flat_map(chosen).flatten().collect();
+    let now = plan.interfaces.iter().flat_map(chosen).flatten();
+    let names: BTreeSet<&str> = now.chain(later(plan)).collect();
     for (number, name) in names.iter().enumerate() {
         progress(number, names.len());
         load::program(bpf, name).map_err(|error| load_error(&error.program, &error.source))?;
@@ -176,12 +239,188 @@ pub fn load(bpf: &mut Ebpf, plan: &Plan, progress: &mut dyn FnMut(usize, usize))
     Ok(())
 }
 
+/// The programs that an interface needs that comes later. Hardware that comes back is not attached to by
+/// native XDP again, but by TCX.
+fn later(plan: &Plan) -> Vec<&'static str> {
+    let any = plan.selection.is_open();
+    let by_xdp = |planned: &PlannedInterface| planned.ingress.first().is_some_and(|step| step.hook.is_xdp());
+    let mut programs = match plan.choice {
+        HookChoice::Auto if any => vec![XDP, INGRESS],
+        HookChoice::Auto if plan.interfaces.iter().any(by_xdp) => vec![INGRESS],
+        HookChoice::Named(hook) if any => vec![if hook.is_xdp() { XDP } else { INGRESS }],
+        HookChoice::Auto | HookChoice::Named(_) => Vec::new(),
+    };
+    if any && plan.direction != DirectionChoice::Ingress {
+        programs.push(EGRESS);
+    }
+    programs
+}
+
+impl Attached {
+    fn new(plan: &Plan, promisc: Option<Promisc>) -> Self {
+        /// The index of the loopback device in each network namespace (`LOOPBACK_IFINDEX`).
+        const LOOPBACK: u32 = 1;
+        let news = LinkNews::open().ok();
+        Self {
+            has_tcx: has_tcx(LOOPBACK).unwrap_or_default(),
+            watched: Vec::new(),
+            refused: BTreeMap::new(),
+            missing: Vec::new(),
+            hardware: BTreeSet::new(),
+            groups: Groups::new(plan.is_of_few()),
+            gone: 0,
+            lost: LostBeforeHook::default(),
+            programs: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            promisc,
+            netlink: None,
+            is_stale: true,
+            has_more: false,
+            news,
+            plan: plan.clone(),
+        }
+    }
+
+    /// Before the first interface is [added](Self::add): what comes meanwhile is found later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if there is no socket for promiscuous mode.
+    pub fn begin(plan: &Plan, promisc: bool, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let promisc = promisc.then(Promisc::open).transpose()?;
+        let mut attached = Self::new(plan, promisc);
+        for (info, why) in &plan.refused {
+            attached.refuse(info, Demand::Welcome, why.clone(), say);
+        }
+        Ok(attached)
+    }
+
+    /// Attaches to an interface of the plan.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`].
+    pub fn add(
+        &mut self,
+        kernel: &mut dyn KernelSide,
+        planned: &PlannedInterface,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        let info = &planned.info;
+        let Err(error) = self.take(kernel, planned, say) else { return Ok(()) };
+        let is_welcome = planned.demand == Demand::Welcome;
+        match error {
+            _ if is_gone(info.index) && is_welcome => Ok(()),
+            _ if is_gone(info.index) => Err(interface::unknown(&info.name)?),
+            error @ (Error::Hook { .. } | Error::NoHook { .. } | Error::Live(LiveError::NoRoom))
+                if is_welcome && self.plan.interfaces.len() > 1 =>
+            {
+                self.refuse(info, planned.demand, error.to_string(), say);
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    /// The interfaces, in the order in which they came.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<AttachedInterface> {
+        self.watched.iter().map(|watched| watched.on.clone()).collect()
+    }
+
+    /// The names of the groups that are one interface's, in the order of the groups.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Option<String>> {
+        self.groups.names()
+    }
+
+    /// How many interfaces were watched and are gone.
+    #[must_use]
+    pub const fn gone(&self) -> u64 {
+        self.gone
+    }
+
+    /// Whether clsact has one of our programs, or may have of an interface that comes.
+    #[must_use]
+    pub fn may_use_clsact(&self) -> bool {
+        let has = |on: &AttachedInterface| [Some(on.ingress), on.egress].contains(&Some(Hook::Clsact));
+        self.watched.iter().any(|watched| has(&watched.on))
+            || (self.plan.selection.is_open() && self.plan.may_choose_clsact(self.has_tcx))
+    }
+
+    /// Lets attempts begin: all hooks are on, and promiscuous mode, which shows conversations of other hosts
+    /// from their middle.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Live`]: the kernel refuses to change the map.
+    pub fn open_gates(&self, kernel: &mut dyn KernelSide) -> Result<(), Error> {
+        self.watched.iter().try_for_each(|watched| Ok(kernel.set_gate(watched.number, true)?))
+    }
+
+    /// Attaches to one interface, all of whose hooks must be on.
+    fn take(
+        &mut self,
+        kernel: &mut dyn KernelSide,
+        planned: &PlannedInterface,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        let info = &planned.info;
+        let group = self.groups.take(info);
+        let number = kernel.enter(WatchedInterface { index: info.index, group, raw: planned.is_raw() })?;
+        let Self { programs, claims, promisc, .. } = self;
+        let mut attaching = Attaching { kernel, say, planned, hooks: Vec::new(), programs, claims };
+        let on = attaching.interface().and_then(|on| {
+            promisc.as_ref().map_or(Ok(()), |promisc| promisc.hold(info.index))?;
+            Ok(on)
+        });
+        let hooks = attaching.hooks;
+        match on {
+            Ok(on) => {
+                if !info.is_virtual {
+                    self.hardware.insert(info.name.clone());
+                }
+                self.watched.push(WatchedHooks::new(on, number, planned.demand, hooks));
+                Ok(())
+            }
+            Err(error) => {
+                // Off the hooks first.
+                drop(hooks);
+                kernel.leave(number)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that a wanted interface cannot be watched: as long as it is there the report lacks it.
+    fn refuse(&mut self, info: &InterfaceInfo, demand: Demand, why: String, say: &mut dyn FnMut(&str)) {
+        say(&format!("{} is not watched: {why}", info.name));
+        self.refused.insert(info.index, RefusedInterface { name: info.name.clone(), demand, why });
+    }
+}
+
+/// Detaches.
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let links = self.watched.iter_mut().flat_map(WatchedHooks::take_links).collect();
+        // The claims end before the links, and the filters of clsact go here.
+        self.watched.clear();
+        detach::close(links);
+    }
+}
+
+/// Whether there is no such interface any more.
+fn is_gone(index: u32) -> bool {
+    interface::by_index(index).is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
+}
+
 /// The state while the programs of one interface are attached.
 struct Attaching<'a> {
-    bpf: &'a mut Ebpf,
+    kernel: &'a mut dyn KernelSide,
     say: &'a mut dyn FnMut(&str),
     planned: &'a PlannedInterface,
     hooks: Vec<GuardedHook>,
+    programs: &'a mut BTreeMap<&'static str, (Arc<OwnedFd>, u32)>,
     claims: &'a mut BTreeMap<u32, UnixDatagram>,
 }
 
@@ -252,7 +491,10 @@ impl Attaching<'_> {
     ) -> TakenHook {
         let info = &self.planned.info;
         self.hooks.push(GuardedHook { direction, hook: step.hook, guard });
-        self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
+        // Of many that a pattern chooses the lines would be too many.
+        if self.planned.demand == Demand::Required {
+            self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
+        }
         let before_ours = before_ours(info, step.hook, direction, id);
         TakenHook { hook: step.hook, program_id: id, before_ours }
     }
@@ -260,13 +502,7 @@ impl Attaching<'_> {
     /// Attaches one program to one hook. Returns its guard and its id.
     fn attach_hook(&mut self, hook: Hook, direction: Direction) -> Result<(Box<dyn Guard>, u32), Failure> {
         let info = &self.planned.info;
-        let (program, id) = if hook.is_xdp() {
-            let program: &mut Xdp = loaded(self.bpf, XDP)?;
-            descriptor_and_id(program.fd(), program.info())?
-        } else {
-            let program: &mut SchedClassifier = loaded(self.bpf, direction.classifier())?;
-            descriptor_and_id(program.fd(), program.info())?
-        };
+        let (program, id) = self.program(if hook.is_xdp() { XDP } else { direction.classifier() })?;
         // Before the hook: an agent that looks on must not take it for another's. Without the claim it does
         // that.
         if !self.claims.contains_key(&id) {
@@ -282,6 +518,26 @@ impl Attaching<'_> {
             Hook::Clsact => Box::new(ClsactGuard::attach(program, id, index, direction).map_err(refused)?),
         };
         Ok((guard, id))
+    }
+}
+
+impl Attaching<'_> {
+    /// A program and its id.
+    fn program(&mut self, name: &'static str) -> Result<(Arc<OwnedFd>, u32), Failure> {
+        if let Some(known) = self.programs.get(name) {
+            return Ok(known.clone());
+        }
+        let bpf = self.kernel.programs();
+        let (program, id) = if name == XDP {
+            let program: &mut Xdp = loaded(bpf, name)?;
+            descriptor_and_id(program.fd(), program.info())?
+        } else {
+            let program: &mut SchedClassifier = loaded(bpf, name)?;
+            descriptor_and_id(program.fd(), program.info())?
+        };
+        let known = (Arc::new(program), id);
+        self.programs.insert(name, known.clone());
+        Ok(known)
     }
 }
 

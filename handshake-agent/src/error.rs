@@ -10,19 +10,23 @@ use crate::hook::{Direction, Hook};
 pub(crate) use live::is_bpf_filtered;
 pub use live::{LiveError, passes};
 
+/// A list of names that may be long, on one line.
+#[must_use]
+pub fn some_of(names: &[impl AsRef<str>]) -> String {
+    /// As many names as fit on a line.
+    const MOST: usize = 8;
+    let shown: Vec<&str> = names.iter().take(MOST).map(AsRef::as_ref).collect();
+    let list = shown.join(", ");
+    if names.len() > MOST { format!("{list} and {} more", names.len() - MOST) } else { list }
+}
+
 /// Why attaching or reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// More interfaces than a record can number.
-    #[error(
-        "{given} interfaces, but one agent watches at most {most}: name fewer with -i, or start a second agent"
-    )]
-    TooManyInterfaces {
-        /// The number of interfaces requested.
-        given: usize,
-        /// The limit, [`MAX_INTERFACES`](handshake_common::abi::MAX_INTERFACES).
-        most: usize,
-    },
+    /// No interface is there that the names and patterns of `-i` choose, which this holds, and the command
+    /// needs one at its start.
+    #[error("there is no interface that -i {0} names")]
+    NoInterface(String),
     /// A name that no interface of this network namespace has.
     #[error("no interface {name}; there are: {}", .close.join(", "))]
     UnknownInterface {
@@ -32,7 +36,7 @@ pub enum Error {
         close: Vec<String>,
     },
     /// No `-i`, and no default route to choose an interface by. Holds the existing interfaces.
-    #[error("no default route to choose an interface by: name one with -i; there are: {}", .0.join(", "))]
+    #[error("no default route to choose an interface by: name one with -i; there are: {}", some_of(.0))]
     NoDefaultRoute(Vec<String>),
     /// A hook that was requested by name is unavailable.
     #[error("{interface}: {hook} {problem}: {fix}")]
@@ -124,7 +128,7 @@ impl Error {
             Self::Hook { kernel, .. } | Self::Permission { kernel, .. } => kernel.as_deref(),
             Self::NoHook { kernel, .. } | Self::Load { kernel, .. } => Some(kernel),
             Self::Live(error) => error.kernel_words(),
-            Self::TooManyInterfaces { .. }
+            Self::NoInterface(_)
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::Memory { .. }
@@ -141,7 +145,7 @@ impl Error {
         match self {
             Self::Live(error) => error.is_passing(),
             Self::System { source, .. } => passes(source),
-            Self::TooManyInterfaces { .. }
+            Self::NoInterface(_)
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::Hook { .. }

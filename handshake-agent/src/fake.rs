@@ -90,6 +90,7 @@ impl Default for Fake {
                 stopped: false,
                 counters: CounterBlock { words: [0; COUNTERS] },
                 classes: vec![ClassBlock { packets: [0; CLASS_WORDS] }],
+                gone: ClassBlock { packets: [0; CLASS_WORDS] },
                 histograms: [empty; 3],
                 slots: 1 << 19,
                 lost_before_hook: 0,

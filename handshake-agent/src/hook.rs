@@ -116,6 +116,8 @@ pub enum LinkState {
     Down,
     /// It does not exist in this network namespace.
     Gone,
+    /// Our programs cannot be attached to it, for this reason.
+    Refused(String),
     /// The kernel did not answer, for this reason.
     Unknown(String),
 }
@@ -139,6 +141,11 @@ pub struct HookLook {
 pub struct InterfaceLook {
     /// Its name.
     pub name: String,
+    /// The number of its packet counters; `None` of one that our programs are not on.
+    pub number: Option<u16>,
+    /// Whether it was named by the user: it is then told if it is down or has no carrier, as many of a
+    /// pattern's are.
+    pub is_required: bool,
     /// How it was found.
     pub state: LinkState,
     /// The hooks, ingress last.

@@ -34,17 +34,18 @@ const GIVES_BACK: bool = cfg!(target_env = "gnu");
 /// Copies of the counters of all CPUs during a reading.
 const COPIES: u64 = 3;
 
-/// The most memory that a run takes at one moment on a machine with `cpus` possible CPUs, bytes: maps in the
-/// kernel and the process together. Left out are pages of files, which the kernel takes back.
+/// The most memory that a run takes at one moment on a machine with `cpus` possible CPUs and with room for so
+/// many interfaces ([`Plan::room`](crate::attach::Plan::room)), bytes: maps in the kernel and the process
+/// together. Left out are pages of files, which the kernel takes back.
 #[must_use]
-pub fn peak(options: &Options, cpus: usize) -> u64 {
+pub fn peak(options: &Options, cpus: usize, interfaces: u16) -> u64 {
     let sizes = Sizes::for_flows(options.max_flows);
     let counters = size::<CpuCounts>() + Leg::ALL.len() as u64 * size::<Histogram>();
     let ended = if options.events { ENDED } else { 0 };
     // Sorting takes half as much again.
     let flow = size::<Flow>() * 3 / 2;
     let listed = if options.flows { (u64::from(sizes.slots4) + u64::from(sizes.slots6)) * flow } else { 0 };
-    sizes.bytes(cpus, options.events)
+    sizes.bytes(cpus, interfaces, options.events)
         + COPIES * counters * cpus as u64
         + KERNEL
         + if GIVES_BACK { TYPES.max(VERIFIER + PROCESS) } else { TYPES + VERIFIER }
@@ -67,19 +68,19 @@ pub(crate) fn give_back() {
 /// # Errors
 ///
 /// [`Error::Memory`], with the largest `max_flows` for which there is room.
-pub fn require(options: &Options, cpus: usize) -> Result<(), Error> {
-    free().map_or(Ok(()), |free| fits(options, cpus, &free))
+pub fn require(options: &Options, cpus: usize, interfaces: u16) -> Result<(), Error> {
+    free().map_or(Ok(()), |free| fits(options, cpus, interfaces, &free))
 }
 
-fn fits(options: &Options, cpus: usize, free: &Free) -> Result<(), Error> {
-    let needed = peak(options, cpus);
+fn fits(options: &Options, cpus: usize, interfaces: u16, free: &Free) -> Result<(), Error> {
+    let needed = peak(options, cpus, interfaces);
     if needed <= free.bytes {
         return Ok(());
     }
     // Tables are powers of two.
     let smaller = (0..u32::BITS).rev().map(|bit| Options { max_flows: 1 << bit, ..options.clone() });
     let mut smaller = smaller.filter(|smaller| smaller.max_flows < options.max_flows);
-    let fitting = smaller.find(|smaller| peak(smaller, cpus) <= free.bytes);
+    let fitting = smaller.find(|smaller| peak(smaller, cpus, interfaces) <= free.bytes);
     Err(Error::Memory {
         needed,
         free: free.bytes,
@@ -219,6 +220,7 @@ mod tests {
     use super::{Free, V1, V2, available, fits, groups, peak, reclaimable};
     use crate::error::Error;
     use crate::options::Options;
+    use crate::source::settings::FEW_INTERFACES;
 
     const MEBIBYTE: u64 = 1 << 20;
 
@@ -227,28 +229,30 @@ mod tests {
         let options = Options::default();
         let table = [(2, 70..=73), (64, 76..=82), (256, 96..=106)];
         for (cpus, expected) in table {
-            let peak = peak(&options, cpus).div_ceil(MEBIBYTE);
+            let peak = peak(&options, cpus, FEW_INTERFACES).div_ceil(MEBIBYTE);
             assert!(expected.contains(&peak), "{peak} MiB on {cpus} CPUs");
         }
         let events = Options { events: true, ..Options::default() };
-        assert_eq!((peak(&events, 2) - peak(&options, 2)) / MEBIBYTE, 9);
+        let peak = |options| peak(options, 2, FEW_INTERFACES);
+        assert_eq!((peak(&events) - peak(&options)) / MEBIBYTE, 9);
         let flows = Options { flows: true, ..Options::default() };
-        assert!(peak(&flows, 2) > peak(&options, 2) + 100 * MEBIBYTE);
+        assert!(peak(&flows) > peak(&options) + 100 * MEBIBYTE);
     }
 
     #[test]
     fn too_little_memory_names_what_fits() {
         let free = |bytes| Free { bytes, whose: "here".to_owned() };
         let options = Options::default();
-        let needed = peak(&options, 2);
-        assert!(fits(&options, 2, &free(needed)).is_ok());
-        let refused = |bytes| fits(&options, 2, &free(bytes)).expect_err("it does not fit");
+        let needed = peak(&options, 2, FEW_INTERFACES);
+        let fits = |options: &Options, free: &Free| fits(options, 2, FEW_INTERFACES, free);
+        assert!(fits(&options, &free(needed)).is_ok());
+        let refused = |bytes| fits(&options, &free(bytes)).expect_err("it does not fit");
         let Error::Memory { fitting: Some(fitting), .. } = refused(64 * MEBIBYTE) else {
             panic!("none fits")
         };
         assert_eq!(fitting, 131_072);
         let smaller = Options { max_flows: fitting, ..Options::default() };
-        assert!(fits(&smaller, 2, &free(64 * MEBIBYTE)).is_ok());
+        assert!(fits(&smaller, &free(64 * MEBIBYTE)).is_ok());
         let words = refused(64 * MEBIBYTE).to_string();
         assert!(words.contains("64 MiB are free here") && words.contains("--max-flows 131072"), "{words}");
         let words = refused(16 * MEBIBYTE).to_string();

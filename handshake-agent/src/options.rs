@@ -63,11 +63,21 @@ impl Default for Rules {
     }
 }
 
+/// The choice of `-i` and `--wait`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceChoice {
+    /// Names and patterns of interfaces, as fnmatch(3) has them, and `any`; if empty, the interfaces of the
+    /// default routes.
+    pub names: Vec<String>,
+    /// Whether the names may be of interfaces that are not there yet; a run needs none then.
+    pub wait: bool,
+}
+
 /// What to watch, where, and by which rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The names of the interfaces; if empty, those of the default routes.
-    pub interfaces: Vec<String>,
+    /// The interfaces.
+    pub interfaces: InterfaceChoice,
     /// The hook to attach to.
     pub hook: HookChoice,
     /// The directions of an interface to watch.
@@ -106,7 +116,7 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            interfaces: Vec::new(),
+            interfaces: InterfaceChoice::default(),
             hook: HookChoice::Auto,
             direction: DirectionChoice::Auto,
             promisc: false,

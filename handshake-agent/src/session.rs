@@ -4,7 +4,7 @@
 //! ```text
 //! signals ──────────┐
 //! the time limit ───┤
-//! a lost interface ─┼─▶ run ─▶ Sink: snapshot, ended attempts, its own input
+//! interfaces ───────┼─▶ run ─▶ Sink: snapshot, ended attempts, its own input
 //! interval ─────────┤
 //! the event ring ───┘
 //! ```
@@ -14,24 +14,27 @@
 use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use handshake_common::table::record_of;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, sleep_until};
 
-use crate::attach::{self, Attached, AttachedInterface, Plan, Promisc, capability::Capabilities, interface};
+use crate::attach::{self, Attached, AttachedInterface, Plan, capability::Capabilities, held, interface};
 use crate::error::Error;
 use crate::memory;
 use crate::model::flow::{Flow, View, verdict_of};
-use crate::model::snapshot::{Beginning, InterfaceHooks, Origin, RunContext, Snapshot};
+use crate::model::snapshot::{Beginning, InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Options;
-use crate::source::live::{Live, ProgramRuns, possible_cpus};
-use crate::source::settings::{Settings, WatchedInterface};
-use crate::source::{LostBeforeHook, Source};
+use crate::source::Source;
+use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus};
+use crate::source::settings::Settings;
 
 /// The compiled kernel side: the BPF object, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
@@ -48,21 +51,32 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Each error that prevents attaching, with its fix.
 pub fn plan(options: &Options) -> Result<Plan, Error> {
     Capabilities::of_this_thread().require(options.promisc)?;
-    memory::require(options, possible_cpus()?)?;
-    let plan = attach::plan(&attach::survey(&options.interfaces)?, options.hook, options.direction)?;
-    require_descriptors(getrlimit(Resource::Nofile).current, plan.interfaces.len() as u64)?;
+    let (selection, facts) = attach::survey(&options.interfaces)?;
+    let plan = attach::plan(selection, &facts, options.hook, options.direction)?;
+    memory::require(options, possible_cpus()?, plan.room())?;
+    make_room_for_descriptors(plan.interfaces.len() as u64, u64::from(plan.room()))?;
     Ok(plan)
 }
 
-/// Refuses a limit of open files under which the maps, the programs, their links or the event loop could not
-/// be opened: each of them would say so in its own words, and the library of the event loop panics.
-fn require_descriptors(limit: Option<u64>, interfaces: u64) -> Result<(), Error> {
+/// Raises the limit of open files to what so many interfaces need as there is room for, as far as the hard
+/// limit allows; that takes no privilege. Refuses a limit under which the maps, the programs, the links of
+/// the present interfaces or the event loop could not be opened: each of them would say so in its own words,
+/// and the library of the event loop panics.
+fn make_room_for_descriptors(present: u64, room: u64) -> Result<(), Error> {
     /// The maps and programs, the event loop, and what is open for a moment.
-    const SHARED: u64 = 48;
-    /// The programs and links of an interface.
-    const EACH: u64 = 8;
-    let needed = SHARED + EACH * interfaces;
-    match limit {
+    const SHARED: u64 = 52;
+    /// The links of an interface, and their claims.
+    const EACH: u64 = 4;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = SHARED + EACH * room.max(present);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(limit.maximum.map_or(wanted, |most| most.min(wanted))), ..limit };
+        if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+            limit = raised;
+        }
+    }
+    let needed = SHARED + EACH * present;
+    match limit.current {
         Some(limit) if limit < needed => {
             let what =
                 format!("open {needed} files, and {limit} are allowed (ulimit -n {needed}, or LimitNOFILE)");
@@ -109,8 +123,11 @@ impl Loaded {
 /// The attached programs, and the latest snapshot of their counts.
 pub struct Session {
     live: Live,
-    interfaces: Vec<AttachedInterface>,
-    _promisc: Option<Promisc>,
+    attached: Arc<Mutex<Attached>>,
+    /// Readable when interfaces come or go; `None` where the kernel does not tell.
+    news: Option<AsyncFd<OwnedFd>>,
+    /// What became of interfaces since the sink was told.
+    notices: Vec<String>,
     context: Arc<RunContext>,
     last: Snapshot,
     /// When the hooks were last looked at.
@@ -118,16 +135,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Attaches the programs as `plan` says. `say` receives each choice, refusal and warning as it
-    /// happens, and `kernel_line` what the kernel side says of segments ([`Options::kernel_log`]).
+    /// Attaches the programs as `plan` says. `say` receives each choice, refusal and warning as it happens,
+    /// and `kernel_line` what the kernel side says of segments ([`Options::kernel_log`]). Attaching to
+    /// hundreds of interfaces takes seconds: a signal that comes meanwhile ends the process.
     ///
     /// # Errors
     ///
     /// Each error that prevents attaching, with its fix.
-    pub fn open(
+    pub async fn open(
         loaded: Loaded,
         options: &Options,
         plan: &Plan,
+        signals: &mut Signals,
         mut say: impl FnMut(&str),
         kernel_line: fn(&str),
     ) -> Result<Self, Error> {
@@ -138,32 +157,90 @@ impl Session {
         }
         let Loaded { mut live } = loaded;
         live.know_addresses_by(|| interface::read_addresses().ok())?;
-        let attached = attach::attach(live.programs(), plan, &mut say)?;
-        let promisc = options.promisc.then(|| Promisc::hold(indexes(&attached))).transpose()?;
-        // Promiscuous mode shows conversations of other hosts from their middle, as a newly attached hook
-        // does.
-        live.open_gates()?;
-        live.count_losses_by(losses(indexes(&attached).collect()));
-        let interfaces = attached.interfaces.clone();
-        live.watch(attached);
+        let mut attached = Attached::begin(plan, options.promisc, &mut say)?;
+        for planned in &plan.interfaces {
+            if let Some(signal) = signals.arrived().await {
+                drop(attached);
+                end_by(signal);
+            }
+            attached.add(&mut live, planned, &mut say)?;
+        }
+        attached.open_gates(&mut live)?;
+        let news = attached.news().and_then(|news| news.map(readable).transpose());
+        let news = news.map_err(Error::system("wait for news of interfaces"))?;
+        let origin = origin(&attached);
+        let attached = Arc::new(Mutex::new(attached));
+        live.watch(Arc::clone(&attached));
         if let Some(log) = live.take_kernel_log() {
             tokio::spawn(log.forward(kernel_line));
         }
         let reading = live.read()?;
         let context = Arc::new(RunContext {
-            origin: Origin::Live { interfaces: interfaces.iter().map(shown).collect() },
+            origin,
             began: Beginning { wall_ns: reading.wall_ns, ns: reading.now.ns },
             filter: options.filter.clone(),
             top: options.top,
         });
         let last = Snapshot::take(&mut live, &context, None)?;
-        Ok(Self { live, interfaces, _promisc: promisc, context, last, looked: Instant::now() })
+        Ok(Self { live, attached, news, notices: Vec::new(), context, last, looked: Instant::now() })
     }
 
-    /// The watched interfaces, in the order of the plan.
+    /// The watched interfaces, in the order in which they came.
     #[must_use]
-    pub fn interfaces(&self) -> &[AttachedInterface] {
-        &self.interfaces
+    pub fn interfaces(&self) -> Vec<AttachedInterface> {
+        held(&self.attached).interfaces()
+    }
+
+    /// Whether clsact has one of our programs, or may have of an interface that comes: moving or removing its
+    /// filters, and making them, takes CAP_NET_ADMIN.
+    #[must_use]
+    pub fn may_use_clsact(&self) -> bool {
+        held(&self.attached).may_use_clsact()
+    }
+
+    /// What became of interfaces since the last call, a sentence each.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Waits for news of interfaces.
+    async fn interfaces_change(&self) {
+        if held(&self.attached).has_more() {
+            return yield_now().await;
+        }
+        let readable = match &self.news {
+            Some(news) => news.readable().await,
+            None => std::future::pending().await,
+        };
+        // What it is will be read by `follow`.
+        if let Ok(mut ready) = readable {
+            ready.clear_ready();
+        }
+    }
+
+    /// Leaves the interfaces that are gone, and attaches to those that have come and are wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LostInterface`] if none is left and none may come, and those of [`Attached::follow`]; one
+    /// that [passes](Error::is_passing) is a missed snapshot.
+    pub fn follow(&mut self) -> Result<(), Error> {
+        let Self { live, attached, notices, .. } = self;
+        let mut attached = held(attached);
+        let followed = attached.follow(live, &mut |notice| notices.push(notice.to_owned()));
+        let (origin, lost) = (origin(&attached), attached.lost().map(str::to_owned));
+        drop(attached);
+        // Also after an error: what came before it was done.
+        if !matches!(followed, Ok(false)) {
+            self.context = Arc::new(RunContext { origin, ..RunContext::clone(&self.context) });
+        }
+        match self.counted(followed) {
+            Err(error) if error.is_passing() => {}
+            followed => {
+                followed?;
+            }
+        }
+        lost.map_or(Ok(()), |name| Err(Error::LostInterface(name)))
     }
 
     /// The latest snapshot.
@@ -249,13 +326,14 @@ impl Session {
         });
     }
 
-    /// Looks at the hooks, unless a snapshot has just done so.
+    /// Follows the interfaces, and looks at the hooks, unless a snapshot has just done so.
     ///
     /// # Errors
     ///
     /// [`Error::LostInterface`] if no interface is left; [`Error::Live`]. One that
     /// [passes](Error::is_passing) is a missed snapshot.
     pub fn look(&mut self) -> Result<(), Error> {
+        self.follow()?;
         if self.looked.elapsed() >= CHECK_EVERY / 2 {
             let looked = self.live.look().map(drop).map_err(Error::from);
             match self.counted(looked) {
@@ -264,70 +342,27 @@ impl Session {
             }
             self.looked = Instant::now();
         }
-        let sight = self.live.sight();
-        match sight.interfaces.first().filter(|_| sight.is_blind()) {
-            Some(gone) => Err(Error::LostInterface(gone.name.clone())),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
 fn settings(options: &Options, plan: &Plan) -> Settings {
-    let watched = |planned: &attach::PlannedInterface| WatchedInterface {
-        index: planned.info.index,
-        raw: planned.is_raw(),
-    };
-    let interfaces = plan.interfaces.iter().map(watched).collect();
-    Settings { interfaces, gated: true, ..Settings::of(options) }
+    Settings { interfaces: plan.room(), ..Settings::of(options) }
 }
 
-fn indexes(attached: &Attached) -> impl Iterator<Item = u32> + '_ {
-    attached.interfaces.iter().map(|interface| interface.info.index)
+/// A descriptor that the event loop waits at.
+fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is open and stays so: it is owned.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
 }
 
-/// Returns a function that counts the packets that these interfaces have lost before any hook since this
-/// call.
-fn losses(indexes: Vec<u32>) -> impl FnMut() -> LostBeforeHook + Send + Sync {
-    let mut meters: Vec<(u32, Meter)> = indexes.into_iter().map(|index| (index, Meter::default())).collect();
-    let mut read = move || {
-        let mut lost = LostBeforeHook::default();
-        for (index, meter) in &mut meters {
-            meter.read(interface::lost_before_hook(*index).ok());
-            lost.packets += meter.lost.packets;
-            lost.unreadable += meter.lost.unreadable;
-        }
-        lost
-    };
-    // From here on.
-    read();
-    read
-}
-
-/// Follows an interface's figure, which may be unreadable for a moment, go with the interface, or begin anew
-/// when the driver is set up again. What was lost stays lost.
-#[derive(Default)]
-struct Meter {
-    /// The figure as last read; `None` before.
-    figure: Option<u64>,
-    lost: LostBeforeHook,
-}
-
-impl Meter {
-    fn read(&mut self, figure: Option<u64>) {
-        self.lost.packets += match (self.figure, figure) {
-            (Some(before), Some(now)) if now >= before => now - before,
-            (Some(_), Some(now)) => {
-                self.lost.unreadable += 1;
-                now
-            }
-            (None, Some(_)) => 0,
-            (_, None) => {
-                self.lost.unreadable += 1;
-                0
-            }
-        };
-        self.figure = figure.or(self.figure);
-    }
+/// The interfaces as a report shows them.
+fn origin(attached: &Attached) -> Origin {
+    Origin::Live(LiveOrigin {
+        interfaces: attached.interfaces().iter().map(shown).collect(),
+        groups: attached.groups(),
+        gone: attached.gone(),
+    })
 }
 
 fn shown(interface: &AttachedInterface) -> InterfaceHooks {
@@ -377,6 +412,16 @@ impl Signals {
         tokio::time::timeout(AT_ONCE, self.any()).await.ok()
     }
 
+    /// A signal that has come by now.
+    async fn arrived(&mut self) -> Option<i32> {
+        tokio::select! {
+            biased;
+            signal = self.any() => Some(signal),
+            // Comes back after the loop has looked for signals.
+            () = yield_now() => None,
+        }
+    }
+
     /// Waits for a signal, and returns its number.
     pub async fn any(&mut self) -> i32 {
         let hangup = async {
@@ -391,6 +436,16 @@ impl Signals {
             _ = hangup => libc::SIGHUP,
         }
     }
+}
+
+/// Ends the process by a signal, as if there were no handler for it.
+fn end_by(signal: i32) -> ! {
+    // SAFETY: the default action is no function, and no memory is passed.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+    std::process::exit(128 + signal)
 }
 
 fn is_ignored(signal: i32) -> bool {
@@ -437,6 +492,9 @@ pub trait Sink {
     ///
     /// The sink's own errors.
     fn handle(&mut self, session: &mut Session, input: Self::Input) -> Result<ControlFlow<()>, Self::Error>;
+
+    /// Says what became of an interface.
+    fn notice(&mut self, notice: &str);
 
     /// Called before each wait. A terminal draws its changes here.
     ///
@@ -493,6 +551,7 @@ pub async fn run<S: Sink>(
     let mut checks = ticks(start, CHECK_EVERY);
     let mut events = pin!(sleep_until(if pace.events { start } else { start + NEVER }));
     loop {
+        session.take_notices().iter().for_each(|notice| sink.notice(notice));
         sink.settle()?;
         let next = tokio::select! {
             biased;
@@ -512,6 +571,13 @@ pub async fn run<S: Sink>(
                 events.as_mut().reset(Instant::now() + pause);
                 ControlFlow::Continue(())
             }
+            // Last: where interfaces come and go without end, the rest must not wait for that.
+            () = session.interfaces_change() => {
+                match session.follow() {
+                    Err(lost @ Error::LostInterface(_)) => return Ok(Ending::Lost(lost)),
+                    followed => followed.map(|()| ControlFlow::Continue(()))?,
+                }
+            }
         };
         if next.is_break() {
             return Ok(Ending::Done);
@@ -524,30 +590,4 @@ fn ticks(start: Instant, period: Duration) -> Ticks {
     let mut ticks = interval_at(start + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LostBeforeHook, Meter};
-
-    #[test]
-    fn what_an_interface_lost_stays_lost() {
-        let mut meter = Meter::default();
-        let rows = [
-            (Some(70), 0, 0),
-            (Some(75), 5, 0),
-            // Unreadable for a moment: the next reading has it all.
-            (None, 5, 1),
-            (Some(79), 9, 1),
-            // Begun anew.
-            (Some(2), 11, 2),
-            (Some(3), 12, 2),
-            // Gone.
-            (None, 12, 3),
-        ];
-        for (figure, packets, unreadable) in rows {
-            meter.read(figure);
-            assert_eq!(meter.lost, LostBeforeHook { packets, unreadable }, "{figure:?}");
-        }
-    }
 }

@@ -7,6 +7,8 @@ pub mod scan;
 pub mod settings;
 pub mod sight;
 
+use std::ops::AddAssign;
+
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -28,8 +30,11 @@ pub struct Reading {
     pub stopped: bool,
     /// The counters of all CPUs: sums, and for each `Max…` the largest value.
     pub counters: CounterBlock,
-    /// One class block per interface, summed over the CPUs.
+    /// One class block per interface that is watched, in the order in which they came; of a capture, one per
+    /// group. Summed over the CPUs.
     pub classes: Vec<ClassBlock>,
+    /// The packets of interfaces that were watched and are gone.
+    pub gone: ClassBlock,
     /// One histogram per leg, in the order of `Leg::ALL`, summed over the CPUs.
     pub histograms: [Histogram; 3],
     /// The number of slots in both tables together.
@@ -53,6 +58,13 @@ pub struct LostBeforeHook {
     pub packets: u64,
     /// How often a figure could not be read, or began anew: packets may be missing in the sum.
     pub unreadable: u64,
+}
+
+impl AddAssign for LostBeforeHook {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.unreadable += other.unreadable;
+    }
 }
 
 /// A time at which flows are judged, with the clocks that decide their age.

@@ -5,6 +5,7 @@
 //! main ─┬─ packet_rows   BPF_PROG_TEST_RUN of handshake's programs, empty ones and the usual way
 //!       ├─ snapshot      the agent's own snapshot of a million flows
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
+//!       ├─ crowd         many interfaces beside one
 //!       └─ report        a table, or JSON
 //!            │
 //!         ours           handshake, loaded by handshake-agent, and its counters (counts)
@@ -20,6 +21,7 @@
 
 mod counts;
 mod cpu;
+mod crowd;
 mod frames;
 mod hook;
 mod number;
@@ -82,6 +84,7 @@ fn run(args: &Args) -> Result<()> {
     measure_packets(args, &mut rows)?;
     measure_snapshot(args, &mut rows)?;
     measure_veth(args, &mut rows)?;
+    measure_crowd(args, &mut rows)?;
     if args.json {
         println!("{:#}", report::json(&rows, &machine));
     } else {
@@ -109,7 +112,8 @@ impl Args {
 /// The names of all rows.
 fn names() -> impl Iterator<Item = &'static str> {
     let packets = CASES.iter().map(|case| case.name);
-    packets.chain([snapshot::NAME]).chain(veth::CASES.iter().map(|case| case.name))
+    let veth = veth::CASES.iter().map(|case| case.name);
+    packets.chain([snapshot::NAME]).chain(veth).chain(crowd::CASES.iter().map(|(name, _)| *name))
 }
 
 fn measure_packets(args: &Args, rows: &mut Rows) -> Result<()> {
@@ -143,6 +147,15 @@ fn measure_veth(args: &Args, rows: &mut Rows) -> Result<()> {
     for case in cases {
         eprintln!("{} …", case.name);
         rows.veth.push(case.measure(&others, &args.handshake, args.rounds)?);
+    }
+    Ok(())
+}
+
+fn measure_crowd(args: &Args, rows: &mut Rows) -> Result<()> {
+    if crowd::CASES.iter().any(|(name, _)| args.wants(name)) {
+        eprintln!("interfaces …");
+        let effort = Effort { rounds: args.rounds, repeat: args.repeat };
+        rows.crowds = crowd::measure(&args.handshake, effort)?;
     }
     Ok(())
 }

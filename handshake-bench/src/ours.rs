@@ -9,7 +9,7 @@ use handshake_agent::load;
 use handshake_agent::options::{Filter, Rules};
 use handshake_agent::session::OBJECT;
 use handshake_agent::source::Source;
-use handshake_agent::source::live::Live;
+use handshake_agent::source::live::{KernelSide as _, Live};
 use handshake_agent::source::settings::{Settings, Sizes, WatchedInterface};
 use handshake_common::record::{Detail, State};
 
@@ -18,7 +18,7 @@ use crate::hook::{BenchHook, Subject};
 use crate::programs::{descriptor, run};
 
 /// The interface of packets in test runs: the loopback device.
-const LOOPBACK: WatchedInterface = WatchedInterface { index: 1, raw: false };
+const LOOPBACK: WatchedInterface = WatchedInterface { index: 1, group: 0, raw: false };
 /// No flow becomes idle during a row.
 const NEVER: Duration = Duration::MAX;
 
@@ -44,7 +44,6 @@ impl Setup {
         let half_open_after = self.half_open_after.unwrap_or(rules.half_open_after);
         let ports = self.port.map(|port| PortRange { first: port, last: port });
         Settings {
-            interfaces: vec![LOOPBACK],
             rules: Rules { half_open_after, ..rules },
             filter: Filter { ports: ports.into_iter().collect(), nets: Vec::new() },
             max_flows: self.max_flows,
@@ -70,10 +69,22 @@ pub(crate) struct RecordTotals {
 impl Ours {
     /// Lets the agent create, fill and freeze the maps, and loads `programs`.
     pub(crate) fn load(setup: Setup, programs: &[&str]) -> Result<Self> {
-        let mut live = Live::load(OBJECT, &setup.settings())?;
+        Self::load_among(setup, programs, 0)
+    }
+
+    /// The same, with so many interfaces before the one of the packets.
+    pub(crate) fn load_among(setup: Setup, programs: &[&str], others: u16) -> Result<Self> {
+        let settings = setup.settings();
+        let interfaces = settings.interfaces.max(others + 1);
+        let mut live = Live::load(OBJECT, &Settings { interfaces, ..settings })?;
+        for other in 1..=others {
+            live.enter(WatchedInterface { index: LOOPBACK.index + u32::from(other), ..LOOPBACK })?;
+        }
         for name in programs {
             load::program(live.programs(), name)?;
         }
+        let number = live.enter(LOOPBACK)?;
+        live.set_gate(number, true)?;
         Ok(Self { live })
     }
 

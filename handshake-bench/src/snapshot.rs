@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use handshake_agent::model::snapshot::{Beginning, Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{Beginning, LiveOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::options::Filter;
 use handshake_common::verdict::Verdict;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
     let mut ours = Ours::load(setup, &[BenchHook::Xdp.program(Subject::Ours)])?;
     cpu::stay()?;
     make(&mut ours, others)?;
-    let origin = Origin::Live { interfaces: Vec::new() };
+    let origin = Origin::Live(LiveOrigin::default());
     let context = RunContext {
         origin,
         began: Beginning { wall_ns: 0, ns: 0 },

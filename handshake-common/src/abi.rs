@@ -11,9 +11,8 @@ pub use crate::counter::{COUNTERS, Counter};
 use crate::verdict::Leg;
 use crate::wire::Class;
 
-/// Interfaces one agent watches at most: a hook point is a nibble of the record, and one value means "none
-/// yet".
-pub const MAX_INTERFACES: usize = 7;
+/// Interfaces one agent watches at most, each with its own class block.
+pub const MAX_INTERFACES: usize = 1024;
 /// The hook point of a side that has not been seen.
 pub const NO_POINT: u8 = 0xf;
 /// `--net` filters at most.
@@ -30,36 +29,10 @@ pub const SERVICES: u32 = 4096;
 /// s).
 pub const TICK_SHIFT: u32 = 6;
 
-/// The hook point of an interface (its number in [`Config::interfaces`]) and a direction.
-#[inline(always)]
-#[must_use]
-pub const fn point(interface: u8, egress: bool) -> u8 {
-    interface << 1 | egress as u8
-}
-
 /// The map that holds the [`Config`]: a section of the object, whose address the programs know.
 pub const CONFIG_MAP: &str = ".data.config";
 /// The map that holds the [`PortSet`], likewise.
 pub const PORTS_MAP: &str = ".data.ports";
-
-/// The map of [`Gates`]: the agent writes it after the programs are attached, so it is not frozen.
-pub const GATES_MAP: &str = ".data.gates";
-/// Bit i: attempts of `interfaces[i]` are counted. Before, not all hooks are on, and half of a handshake may
-/// have passed unseen.
-pub type Gates = u64;
-
-/// The bit of an interface by its number.
-#[must_use]
-pub const fn gate(number: usize) -> Gates {
-    1 << (number & 0x7)
-}
-
-/// Is the gate of a hook point's interface among the open ones?
-#[inline(always)]
-#[must_use]
-pub const fn is_gate_open(gates: Gates, point: u8) -> bool {
-    gates >> (point >> 1 & 0x7) & 1 != 0
-}
 
 /// The ports of the filter: bit `p % 64` of word `p / 64`.
 pub type PortSet = [u64; PORT_WORDS];
@@ -75,10 +48,6 @@ pub struct Config {
     pub half_open_after_ns: u64,
     /// One of [`option`], or several.
     pub options: u32,
-    /// Bit i: frames of `interfaces[i]` begin at the IP header.
-    pub raw_interfaces: u32,
-    /// Interface indexes; a packet's interface is its place here.
-    pub interfaces: [u32; MAX_INTERFACES],
     /// Sets of the IPv4 table, less one. A power of two, less one.
     pub mask4: u32,
     /// The same of the IPv6 table.
@@ -157,7 +126,8 @@ pub struct TcpRecord {
     /// J, the initiator's initial sequence number.
     pub isn_initiator: u32,
     /// K: of the latest SYN+ACK that fits, after completion of the one that was acknowledged; with
-    /// [`tag::KEPT_K`] that of the SYN in `other_ack`. Of an unreachable attempt over IPv4 without a SYN of the responder: who sent the ICMP error.
+    /// [`tag::KEPT_K`] that of the SYN in `other_ack`. Of an unreachable attempt over IPv4 without a SYN of
+    /// the responder: who sent the ICMP error.
     pub isn_responder: u32,
     /// The other K of two ([`tag::SECOND_K`]), what an early ACK acknowledged ([`tag::EARLY_ACK`]), or the
     /// number of another SYN ([`tag::OTHER_J`]).
@@ -353,19 +323,20 @@ pub struct ClassBlock {
     pub packets: [u64; CLASS_WORDS],
 }
 
-/// All that a CPU counts of its packets but for their times: one lookup a packet, and one system call a
-/// reading.
+/// All that a CPU counts of its packets but for their times, where there are few interfaces: one lookup a
+/// packet, and one system call a reading.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CpuCounts {
     /// First, so that a reader copies the block's words in their order.
     pub counters: CounterBlock,
-    /// By the number of an interface.
-    pub classes: [ClassBlock; CLASS_BLOCKS],
+    /// The class blocks of the first numbers; those of the others are a map of their own.
+    pub classes: [ClassBlock; NEAR_BLOCKS],
 }
 
-/// A block an interface, and one that stays empty: the number is bounded by its bits.
-pub const CLASS_BLOCKS: usize = MAX_INTERFACES + 1;
+/// Class blocks beside the counters. A value per CPU is 32 KiB at most, and more of them would be another
+/// page.
+pub const NEAR_BLOCKS: usize = 8;
 
 /// Words of a class block: sixteen a family, of which [`Class`] uses thirteen.
 pub const CLASS_WORDS: usize = 64;
@@ -461,6 +432,7 @@ pub const LAYOUT: u64 = {
         size_of::<TcpRecord>(),
         size_of::<CounterBlock>(),
         size_of::<CpuCounts>(),
+        MAX_INTERFACES,
         offset_of!(Config, factors),
         size_of::<Service>(),
         size_of::<Event>(),
@@ -474,7 +446,7 @@ pub const LAYOUT: u64 = {
         CLIENTS as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
-        4,
+        5,
     ];
     // FNV-1a, a 64-bit word a step.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

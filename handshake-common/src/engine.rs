@@ -33,7 +33,7 @@ pub use self::elsewhere::answer;
 #[cfg(not(target_arch = "bpf"))]
 pub use self::elsewhere::follow;
 pub use self::fast::FastPath;
-pub use self::filter::{count, count_note};
+pub use self::filter::{add_class, count, count_note};
 pub use self::place::evict;
 use self::place::lock_slot;
 use self::platform::slot_of;
@@ -48,7 +48,7 @@ use crate::record::{Clocks, Now, State, TcpState, UdpState};
 use crate::table::{self, Set, Slot, Slot4, Slot6, Tag, Worth};
 use crate::tcp::{self, Change, Segment};
 use crate::udp;
-use crate::wire::{self, Class, Packet, note, quote};
+use crate::wire::{self, Class, Packet, mark, note, quote};
 
 /// Counts and tracks a packet.
 pub fn observe<P: Platform>(platform: &P, packet: &Packet) {
@@ -111,7 +111,7 @@ pub fn run<P: Platform>(
     insert: impl Fn(&P, &Packet, u16) -> StepResult,
     settle: impl Fn(&P, &Packet),
 ) {
-    let mut result = if is_syn(platform, packet) { StepResult::NOTHING } else { update(platform, packet) };
+    let mut result = if is_syn(packet) { StepResult::NOTHING } else { update(platform, packet) };
     if !result.is_done() {
         let request_port = if packet.protocol == wire::UDP { answer(platform, packet) } else { 0 };
         result = insert(platform, packet, request_port);
@@ -143,7 +143,7 @@ pub fn refute<P: Platform, S: Table>(platform: &P, packet: &Packet) {
 #[inline(always)]
 pub fn give_up<P: Platform>(platform: &P, packet: &Packet) {
     platform.books().add(Counter::Contended, 1);
-    let new = NewRecord::of(platform, packet);
+    let new = NewRecord::of(packet);
     if new == NewRecord::Attempt {
         enter_untracked(platform, packet, 0, new);
     }
@@ -152,8 +152,8 @@ pub fn give_up<P: Platform>(platform: &P, packet: &Packet) {
 /// May the packet begin an attempt? A SYN is nearly always new: its record is looked for once, under the
 /// lock.
 #[inline(always)]
-fn is_syn<P: Platform>(platform: &P, packet: &Packet) -> bool {
-    NewRecord::of(platform, packet) == NewRecord::Attempt
+fn is_syn(packet: &Packet) -> bool {
+    NewRecord::of(packet) == NewRecord::Attempt
 }
 
 /// Applies a packet that [`count`] wants to the record of its flow. Does nothing if there is no record, and
@@ -167,7 +167,7 @@ pub fn update<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResul
     let lookup = Lookup::new::<S>(platform, packet);
     match lookup.find::<S>() {
         Found::Counted => StepResult::DONE,
-        Found::Missing => StepResult((NewRecord::of(platform, packet) == NewRecord::Nothing) as u32),
+        Found::Missing => StepResult((NewRecord::of(packet) == NewRecord::Nothing) as u32),
         Found::At(slot, index) => {
             lookup.update(slot, index);
             StepResult::done(lookup.rowless.get())
@@ -220,9 +220,9 @@ enum NewRecord {
 
 impl NewRecord {
     #[inline(always)]
-    fn of<P: Platform>(platform: &P, packet: &Packet) -> Self {
+    fn of(packet: &Packet) -> Self {
         let new = Self::when_open(packet);
-        if platform.is_open(packet.point) { new } else { new.when_closed() }
+        if packet.marks & mark::GATED == 0 { new } else { new.when_closed() }
     }
 
     #[inline(always)]
@@ -374,7 +374,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !kept {
             cold_path();
-            self.begin(slot, tag, now, NewRecord::of(self.platform, self.packet), number);
+            self.begin(slot, tag, now, NewRecord::of(self.packet), number);
         }
     }
 

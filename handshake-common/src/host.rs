@@ -5,8 +5,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::iter;
 
-use crate::abi::{CLIENTS, MAX_INTERFACES, SERVICES, STRIPES};
+use crate::abi::{CLIENTS, SERVICES, STRIPES};
 use crate::books::{Books, ServiceRow};
+use crate::interface::GROUPS;
 use crate::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
 use crate::shared::Shared64;
 use crate::table::{Slot4, Slot6};
@@ -26,7 +27,7 @@ pub struct HostTables {
     pub services: Vec<ServiceRow>,
     /// The counter block.
     pub books: Box<Books>,
-    /// A class block per interface.
+    /// A class block per group of interfaces.
     pub classes: Vec<Classes>,
     /// A histogram per leg.
     pub histograms: Box<[Buckets; Leg::ALL.len()]>,
@@ -45,7 +46,7 @@ impl HostTables {
             clients: table(CLIENTS as usize),
             services: table(SERVICES as usize),
             books: Box::default(),
-            classes: iter::repeat_with(no_classes).take(MAX_INTERFACES).collect(),
+            classes: iter::repeat_with(no_classes).take(GROUPS).collect(),
             histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
             ports: Vec::new(),
         }

@@ -13,6 +13,7 @@
 //! engine    from packet to record
 //! table     slots and tags        tcp, udp  transitions
 //! record    age, gauge, verdict   books     counters, service rows   latency  buckets
+//! interface the table of interfaces
 //! abi       what the kernel and the agent share, with its layout
 //! wire      parsing
 //! flow      keys and sides        shared    atomic words
@@ -80,6 +81,7 @@ pub mod engine;
 pub mod flow;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+pub mod interface;
 pub mod latency;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
@@ -113,6 +115,22 @@ pub fn masked<const MASK: usize>(index: usize) -> usize {
     #[cfg(not(target_arch = "bpf"))]
     {
         index & MASK
+    }
+}
+
+/// The same word, of which the compiler knows nothing more.
+#[inline(always)]
+fn opaque(word: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut word = word;
+        // SAFETY: a register is moved to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) word, options(pure, nomem, nostack)) };
+        word
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        word
     }
 }
 

@@ -5,19 +5,17 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
-use crate::abi::{
-    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, Gates, MAX_INTERFACES, SERVICES, STRIPES, WAYS,
-    is_gate_open,
-};
+use crate::abi::{BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, SERVICES, STRIPES, WAYS};
 use crate::books::{Books, ServiceRow};
 use crate::engine::{self, Platform};
+use crate::interface::GROUPS;
 use crate::record::{Now, Record};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
 use crate::wire::Packet;
 
-/// Packets of one interface by class: [`class_index`](crate::abi::class_index) says where.
+/// Packets of one group of interfaces by class: [`class_index`](crate::abi::class_index) says where.
 pub type Classes = [Shared64; CLASS_WORDS];
 /// A histogram of one leg: [`latency`](crate::latency) says which bucket is which.
 pub type Buckets = [Shared64; BUCKETS];
@@ -49,7 +47,7 @@ pub struct Storage<'a> {
     pub services: &'a [ServiceRow],
     /// The counter block.
     pub books: &'a Books,
-    /// A block an interface: [`MAX_INTERFACES`], or as many as packets come from.
+    /// A block for each group of interfaces: [`GROUPS`], or as many as packets come from.
     pub classes: &'a [Classes],
     /// A histogram a leg, in the order of [`Leg`].
     pub histograms: &'a [Buckets; Leg::ALL.len()],
@@ -75,7 +73,6 @@ pub struct Memory<'a> {
     sink: EventSink<'a>,
     on_evict: Option<OnEvict<'a>>,
     is_local: Option<IsLocal<'a>>,
-    gates: Cell<Gates>,
 }
 
 impl<'a> Memory<'a> {
@@ -91,10 +88,10 @@ impl<'a> Memory<'a> {
         assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
         assert!(storage.clients.len() == CLIENTS as usize, "a word for every hash of a client");
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
-        assert!((1..=MAX_INTERFACES).contains(&storage.classes.len()), "a class block an interface");
+        assert!((1..=GROUPS).contains(&storage.classes.len()), "a class block a group");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
-        let (clock, gates) = (Cell::new(Now::default()), Cell::new(Gates::MAX));
-        Self { config, storage, clock, sink, on_evict: None, is_local: None, gates }
+        let clock = Cell::new(Now::default());
+        Self { config, storage, clock, sink, on_evict: None, is_local: None }
     }
 
     /// Tells `on_evict` of every record whose place another takes.
@@ -109,11 +106,6 @@ impl<'a> Memory<'a> {
     pub fn is_local(mut self, is_local: IsLocal<'a>) -> Self {
         self.is_local = Some(is_local);
         self
-    }
-
-    /// Sets which gates are open; all are at first.
-    pub fn set_gates(&self, open: Gates) {
-        self.gates.set(open);
     }
 
     /// Counts and tracks a packet that came at `now`.
@@ -183,16 +175,14 @@ impl Platform for Memory<'_> {
         self.is_local.is_some_and(|is_local| is_local(address, family))
     }
 
-    fn is_open(&self, point: u8) -> bool {
-        is_gate_open(self.gates.get(), point)
-    }
-
     fn books(&self) -> &Books {
         self.storage.books
     }
 
-    fn classes(&self, interface: u32) -> Option<&Classes> {
-        self.storage.classes.get(interface as usize)
+    fn count_class(&self, packet: &Packet, place: usize, packets: u64) {
+        if let Some(classes) = self.storage.classes.get(usize::from(packet.point >> 1)) {
+            engine::add_class(classes, place, packets);
+        }
     }
 
     fn sample(&self, leg: Leg, bucket: u32, samples: u64) {

@@ -210,6 +210,8 @@ pub mod mark {
     pub const UNTIMED: u8 = 1;
     /// Its frame was sent to a group: the group bit of the Ethernet address (IEEE 802.3 §3.2.3).
     pub const TO_GROUP: u8 = 2;
+    /// Not all hooks of its interface are on: no attempt begins with it.
+    pub const GATED: u8 = 4;
 }
 
 /// What is counted of a packet beside its class.
@@ -269,7 +271,7 @@ pub struct Packet {
     pub protocol: u8,
     /// One of [`quote`].
     pub quote: u8,
-    /// The hook point that saw it: interface and direction, as [`abi`](crate::abi) numbers them.
+    /// The hook point that saw it: [`point`](crate::interface::point).
     pub point: u8,
     /// One of [`note`].
     pub note: u8,

@@ -4,7 +4,8 @@
 use aya_ebpf::btf_maps::{PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use handshake_common::wire::Packet;
+use handshake_common::interface::Interface;
+use handshake_common::wire::{Packet, mark};
 
 /// The program that follows at TC, and at XDP. The agent fills them before it attaches.
 #[btf_map]
@@ -21,8 +22,8 @@ static PACKET: PerCpuArray<Current, 1> = PerCpuArray::new();
 pub(crate) struct Current {
     /// The packet, once it is read.
     pub(crate) packet: Packet,
-    /// Its hook point.
-    pub(crate) point: u8,
+    /// Where it was seen.
+    pub(crate) interface: Interface,
     /// Segments of a super-packet. 0: of any other packet, and of a super-packet that came in by a virtio
     /// header.
     pub(crate) segments: u16,
@@ -32,7 +33,10 @@ impl Current {
     /// Gives the packet what is known of it.
     #[inline(always)]
     pub(crate) fn place(&mut self) {
-        (self.packet.point, self.packet.segments) = (self.point, self.segments.max(1));
+        (self.packet.point, self.packet.segments) = (self.interface.point(), self.segments.max(1));
+        if !self.interface.is_open() {
+            self.packet.marks |= mark::GATED;
+        }
     }
 }
 
@@ -45,9 +49,9 @@ pub(crate) fn take() -> Option<&'static mut Current> {
 
 /// Notes what is known of a packet that the fast path leaves.
 #[inline(always)]
-pub(crate) fn give(point: u8, segments: u16) {
+pub(crate) fn give(interface: Interface, segments: u16) {
     if let Some(current) = take() {
-        (current.point, current.segments) = (point, segments);
+        (current.interface, current.segments) = (interface, segments);
     }
 }
 

@@ -14,13 +14,14 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_BLOCKS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, ClockPair, Config, CpuCounts, Event,
-    Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, PORT_WORDS, PortSet, RING_BYTES,
-    SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
+    self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, ClassBlock, ClockPair, Config, CpuCounts, Event,
+    Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, NEAR_BLOCKS, PORT_WORDS, PortSet,
+    RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::{self, Explanation, Platform, Table};
 use handshake_common::flow::Family;
+use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, row_of};
 use handshake_common::masked;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Set, Slot4, Slot6, Tag};
@@ -48,6 +49,12 @@ static STRIPES: Array<u64, { STRIPE_WORDS as usize }> = Array::new();
 static CLIENTS: Array<u64, { CLIENT_WORDS as usize }> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<CpuCounts, 1> = PerCpuArray::new();
+/// The class blocks of the numbers from [`NEAR_BLOCKS`] on.
+#[btf_map]
+static CLASSES: PerCpuArray<ClassBlock, { MAX_INTERFACES - NEAR_BLOCKS }> = PerCpuArray::new();
+/// The watched interfaces: rows of [`Interface`]. The agent writes them while programs run.
+#[btf_map]
+static INTERFACES: Array<u64, { INTERFACE_ROWS as usize }> = Array::new();
 #[btf_map]
 static LATENCY: PerCpuArray<Histogram, 3> = PerCpuArray::new();
 #[btf_map]
@@ -66,11 +73,6 @@ static CONFIG: ReadOnly<Config> = ReadOnly::new();
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.ports")]
 static PORTS: ReadOnly<PortSet> = ReadOnly::new();
-
-/// [`abi::GATES_MAP`]. The agent writes it while programs run.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".data.gates")]
-static GATES: Shared64 = Shared64::new(0);
 
 /// What the agent writes before the programs attach, and never later. A section of its own is a map of
 /// its own whose address stands in the code: every packet needs it, and this saves a lookup.
@@ -99,39 +101,80 @@ static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
 /// The maps of one run: what a packet's way needs of all of them, looked up once.
 pub(crate) struct Kernel {
     counts: &'static Counts,
+    /// The packet's interface, where packets are counted.
+    interface: Interface,
 }
 
 /// The bytes of a [`CpuCounts`].
 #[repr(C)]
 struct Counts {
     books: Books,
-    classes: [[Shared64; CLASS_WORDS]; CLASS_BLOCKS],
+    classes: [Classes; NEAR_BLOCKS],
 }
+
+/// The bytes of a [`ClassBlock`].
+type Classes = [Shared64; CLASS_WORDS];
 
 const _: () = assert!(size_of::<Counts>() == size_of::<CpuCounts>());
 
 impl Kernel {
-    /// `None` never happens: the map has its one element. The verifier wants it checked.
+    /// For a step, which counts no packet. `None` never happens: the map has its one element. The verifier
+    /// wants it checked.
     #[inline(always)]
     pub(crate) fn new() -> Option<Self> {
         let counts = COUNTERS.get_ptr_mut(0)?;
         // SAFETY: the bytes are the same; only this CPU writes them, and programs of one CPU do not
         // interrupt each other (softirqs are off at both hooks).
-        Some(Self { counts: unsafe { &*counts.cast::<Counts>() } })
+        Some(Self { counts: unsafe { &*counts.cast::<Counts>() }, interface: Interface::default() })
     }
 
-    /// The number of an interface in the configuration; an unknown one is counted with the first.
+    /// For a packet of this interface.
     #[inline(always)]
-    pub(crate) fn interface(&self, index: u32) -> u8 {
-        let mut number = 0;
-        while number < MAX_INTERFACES {
-            if self.config().interfaces[number] == index {
-                return number as u8;
-            }
-            number += 1;
-        }
-        0
+    pub(crate) fn at(interface: Interface) -> Option<Self> {
+        Some(Self { interface, ..Self::new()? })
     }
+}
+
+/// The interface with this index; `None` if it is not watched, and the program is about to be taken off it.
+#[inline(always)]
+pub(crate) fn interface(index: u32) -> Option<Interface> {
+    at_row(index, 0).or_else(|| {
+        cold_path();
+        Some(Interface(find_interface(index))).filter(|interface| interface.is_known())
+    })
+}
+
+#[inline(always)]
+fn at_row(index: u32, place: u32) -> Option<Interface> {
+    // SAFETY: the word is the agent's, and reached as a shared one only.
+    let row = unsafe { &*INTERFACES.get_ptr(row_of(index, place))?.cast::<Shared64>() };
+    Interface::of_row(row.load(), index)
+}
+
+/// Counts a packet of an interface whose class block is not beside the counters. A function of its own: a
+/// pointer that is looked up takes a place on the entry's stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_far(number: u32, place: u32, packets: u64) -> i32 {
+    if let Some(classes) = CLASSES.get_ptr_mut(number.wrapping_sub(NEAR_BLOCKS as u32)) {
+        // SAFETY: as in `Kernel::new`.
+        engine::add_class(unsafe { &*classes.cast::<Classes>() }, place as usize, packets);
+    }
+    0
+}
+
+/// Looks at all rows that the interface may stand in. A function of its own, which the verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_interface(index: u32) -> u32 {
+    let mut place = 1;
+    while place < INTERFACE_PLACES {
+        if let Some(interface) = at_row(index, place) {
+            return interface.0;
+        }
+        place += 1;
+    }
+    Interface::default().0
 }
 
 /// Both clocks as they are, for the agent.
@@ -211,8 +254,15 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]> {
-        Some(&self.counts.classes[masked::<{ CLASS_BLOCKS - 1 }>(interface as usize)])
+    fn count_class(&self, _: &Packet, place: usize, packets: u64) {
+        let number = self.interface.number() as usize;
+        if number < NEAR_BLOCKS {
+            let classes = &self.counts.classes[masked::<{ NEAR_BLOCKS - 1 }>(number)];
+            engine::add_class(classes, place, packets);
+        } else {
+            cold_path();
+            count_far(number as u32, place as u32, packets);
+        }
     }
 
     #[inline(always)]
@@ -278,11 +328,6 @@ impl Platform for Kernel {
     fn is_selected(&self, port: u16) -> bool {
         let word = PORTS.get()[masked::<{ PORT_WORDS - 1 }>(usize::from(port >> 6))];
         word >> (port & 63) & 1 != 0
-    }
-
-    #[inline(always)]
-    fn is_open(&self, point: u8) -> bool {
-        abi::is_gate_open(GATES.load(), point)
     }
 
     #[inline(always)]

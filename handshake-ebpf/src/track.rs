@@ -5,33 +5,35 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use handshake_common::abi::{option, point};
+use handshake_common::abi::option;
 use handshake_common::engine::{self, FastPath, Platform, StepResult};
 use handshake_common::flow::Family;
+use handshake_common::interface::Interface;
 use handshake_common::table::{Slot4, Slot6};
 use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
 use crate::handover::{self, Current};
 use crate::maps::Kernel;
-use crate::{frame, log};
+use crate::{frame, log, maps};
 
 /// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where
 /// it has a stack of its own. The rest is for [`xdp_rest`].
 #[inline(always)]
 pub(crate) fn xdp(ctx: &XdpContext) {
-    let Some(kernel) = Kernel::new() else { return };
     // SAFETY: the context is the program's own.
-    let point = point(kernel.interface(unsafe { (*ctx.ctx).ingress_ifindex }), false);
-    let mut packet = Packet::unread(point, 1);
+    let Some(interface) = maps::interface(unsafe { (*ctx.ctx).ingress_ifindex }) else { return };
+    let interface = interface.at(false);
+    let Some(kernel) = Kernel::at(interface) else { return };
+    let mut packet = Packet::unread(interface.point(), 1);
     if parse_plain4(&Linear::xdp(ctx.ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
-    if !is_ipv4 && plain_xdp(ctx.ctx, point as u32) != 0 {
+    if !is_ipv4 && plain_xdp(ctx.ctx, interface.0) != 0 {
         return;
     }
-    handover::give(point, 1);
+    handover::give(interface, 1);
     handover::to_xdp(ctx);
 }
 
@@ -48,7 +50,8 @@ pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn read_xdp(ctx: *mut xdp_md) -> i32 {
-    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+    let Some(current) = handover::take() else { return 0 };
+    let Some(kernel) = Kernel::at(current.interface) else { return 0 };
     if !read_plain4(&Linear::xdp(ctx), current) {
         general_xdp(ctx);
     }
@@ -69,17 +72,19 @@ fn explain() {
 #[inline(always)]
 fn read_plain4<C: Context>(frame: &Linear<C>, current: &mut Current) -> bool {
     frame::clear(&mut current.packet);
+    let is_plain = parse_plain4(frame, &mut current.packet, ParseOnly);
     current.place();
     // Neither IP nor tagged: where the kernel says IP, the link header is missing.
-    parse_plain4(frame, &mut current.packet, ParseOnly) && current.packet.family == Family::V4 as u8
+    is_plain && current.packet.family == Family::V4 as u8
 }
 
 /// The fast path of plain IPv6; 0 when the packet is for the general one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_xdp(ctx: *mut xdp_md, point: u32) -> i32 {
-    let Some(kernel) = Kernel::new() else { return 1 };
-    let mut packet = Packet::unread(point as u8, 1);
+extern "C" fn plain_xdp(ctx: *mut xdp_md, interface: u32) -> i32 {
+    let interface = Interface(interface);
+    let Some(kernel) = Kernel::at(interface) else { return 1 };
+    let mut packet = Packet::unread(interface.point(), 1);
     parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
 
@@ -98,23 +103,24 @@ extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
 /// A frame at TC, in the same ways.
 #[inline(always)]
 pub(crate) fn skb(ctx: &TcContext, egress: bool) {
-    let Some(kernel) = Kernel::new() else { return };
     let skb = ctx.skb.skb;
     // SAFETY: the context is the program's own.
-    let (interface, segments) = unsafe { ((*skb).ifindex, (*skb).gso_segs as u16) };
-    let point = point(kernel.interface(interface), egress);
-    if has_plain_form(&kernel, skb, point, segments) {
-        let mut packet = Packet::unread(point, segments.max(1));
+    let (index, segments) = unsafe { ((*skb).ifindex, (*skb).gso_segs as u16) };
+    let Some(interface) = maps::interface(index) else { return };
+    let interface = interface.at(egress);
+    let Some(kernel) = Kernel::at(interface) else { return };
+    if has_plain_form(skb, interface, segments) {
+        let mut packet = Packet::unread(interface.point(), segments.max(1));
         let fast = WithLink { sink: FastPath::<_, Slot4>::new(&kernel), says_ip: frame::ip_family(skb) != 0 };
         if parse_plain4(&Linear::skb(skb), &mut packet, fast) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
-        if !is_ipv4 && plain_skb(skb, point as u32, segments.max(1) as u32) != 0 {
+        if !is_ipv4 && plain_skb(skb, interface.0, segments.max(1) as u32) != 0 {
             return;
         }
     }
-    handover::give(point, segments);
+    handover::give(interface, segments);
     handover::to_tc(ctx);
 }
 
@@ -130,8 +136,9 @@ pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn read_skb(ctx: *mut __sk_buff) -> i32 {
-    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
-    let may_be_plain = has_plain_form(&kernel, ctx, current.point, current.segments);
+    let Some(current) = handover::take() else { return 0 };
+    let Some(kernel) = Kernel::at(current.interface) else { return 0 };
+    let may_be_plain = has_plain_form(ctx, current.interface, current.segments);
     if !(may_be_plain && read_plain4(&Linear::skb(ctx), current)) {
         general_skb(ctx);
     }
@@ -140,8 +147,8 @@ extern "C" fn read_skb(ctx: *mut __sk_buff) -> i32 {
 
 /// Does the frame begin with its link header, and is it known how many packets it is?
 #[inline(always)]
-fn has_plain_form(kernel: &Kernel, ctx: *mut __sk_buff, point: u8, segments: u16) -> bool {
-    !is_raw(kernel, point) && (segments != 0 || segment_size(ctx) == 0)
+fn has_plain_form(ctx: *mut __sk_buff, interface: Interface, segments: u16) -> bool {
+    !interface.is_raw() && (segments != 0 || segment_size(ctx) == 0)
 }
 
 /// A sink of frames at TC, whose link header may be missing ([`frame::parse_skb`]): where the kernel says IP,
@@ -170,13 +177,14 @@ impl<S: PacketSink> PacketSink for WithLink<S> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
-    let Some(kernel) = Kernel::new() else { return 1 };
+extern "C" fn plain_skb(ctx: *mut __sk_buff, interface: u32, segments: u32) -> i32 {
+    let interface = Interface(interface);
+    let Some(kernel) = Kernel::at(interface) else { return 1 };
     // Without its link header an IPv4 frame may look like IPv6 behind one.
     if frame::ip_family(ctx) != Family::V6 as u8 {
         return 0;
     }
-    let mut packet = Packet::unread(point as u8, segments as u16);
+    let mut packet = Packet::unread(interface.point(), segments as u16);
     parse_plain6(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
 
@@ -184,7 +192,7 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, point: u32, segments: u32) -> i32 {
 #[inline(never)]
 extern "C" fn general_skb(ctx: *mut __sk_buff) -> i32 {
     let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
-    frame::parse_skb(ctx, is_raw(&kernel, current.point), &mut current.packet);
+    frame::parse_skb(ctx, current.interface.is_raw(), &mut current.packet);
     current.place();
     if current.segments == 0 {
         current.packet.divide(segment_size(ctx));
@@ -218,12 +226,6 @@ verify!(verify_skb, __sk_buff);
 fn segment_size(ctx: *mut __sk_buff) -> u32 {
     // SAFETY: the context is the program's own.
     unsafe { (*ctx).gso_size }
-}
-
-/// Has the frame no link header, or not where `data` says?
-#[inline(always)]
-fn is_raw(kernel: &Kernel, point: u8) -> bool {
-    kernel.config().raw_interfaces >> (point >> 1 & 0xf) & 1 != 0
 }
 
 /// Tracks the packet that was read into memory. The steps are called from the entry, one after the other:

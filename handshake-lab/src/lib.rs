@@ -3,6 +3,7 @@
 //! ```text
 //! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
 //! duel                 random conversations with a listening socket, judged by its kernel
+//! churn                interfaces that come and go under traffic
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
 //! ├─ tcp, udp          traffic by kernel sockets
@@ -26,6 +27,7 @@ pub mod agent;
 pub mod books;
 pub mod bpf;
 pub mod census;
+pub mod churn;
 pub mod counters;
 pub mod duel;
 pub mod flood;

@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use handshake_agent::address::{Cidr, PortRange};
 use handshake_agent::hook::{DirectionChoice, Hook, HookChoice};
-use handshake_agent::options::{self, Options};
+use handshake_agent::options::{self, InterfaceChoice, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
@@ -124,10 +124,13 @@ pub(crate) struct WatchArgs {
 /// Options of every command that attaches: what it watches, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ScopeArgs {
-    /// Interface to watch, repeatable [default: those of the default routes]
+    /// Interface to watch, 'veth*' or any, repeatable [default: those of the default routes]
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
+    /// Watch interfaces that are not there yet as soon as they are
+    #[arg(long, env = "HANDSHAKE_WAIT", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) wait: bool,
     /// Hook to attach to
     #[arg(long, value_enum, default_value_t = HookArg(HookChoice::Auto), env = "HANDSHAKE_HOOK", hide_env = true)]
     pub(crate) hook: HookArg,
@@ -232,7 +235,7 @@ pub(crate) struct ReplayArgs {
 /// Options of `handshake doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Interface to examine, repeatable [default: those of the default routes]
+    /// Interface to examine, 'veth*' or any, repeatable [default: those of the default routes]
     #[arg(short, long = "interface", value_name = "IF", env = "HANDSHAKE_INTERFACE", value_delimiter = ',')]
     #[arg(hide_env = true)]
     pub(crate) interfaces: Vec<String>,
@@ -420,7 +423,7 @@ impl CheckArgs {
 impl From<&ScopeArgs> for Options {
     fn from(scope: &ScopeArgs) -> Self {
         Self {
-            interfaces: scope.interfaces.clone(),
+            interfaces: InterfaceChoice { names: scope.interfaces.clone(), wait: scope.wait },
             hook: scope.hook.0,
             direction: scope.direction.0,
             promisc: scope.promisc,
@@ -503,6 +506,9 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
 
 fn check_scope(scope: &ScopeArgs) -> Result<(), clap::Error> {
     check_interfaces(&scope.interfaces)?;
+    refuse_if(scope.wait && scope.interfaces.is_empty(), || {
+        "--wait needs the names of -i to wait for".to_owned()
+    })?;
     check_filter(&scope.filter)?;
     check_rules(&scope.rules)
 }
@@ -563,6 +569,8 @@ mod tests {
     use std::time::Duration;
 
     use clap::CommandFactory;
+
+    use handshake_common::abi::MAX_INTERFACES;
 
     use super::{Command, CommandLine, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
     use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
@@ -687,16 +695,16 @@ mod tests {
                 "handshake --max-flows 0",
                 "invalid value '0' for '--max-flows <N>': 0 is not in 1..=67108864; see 'handshake --help'",
             ),
-            (
-                "handshake -i 1,2,3,4,5,6,7,8",
-                "8 interfaces, but one agent watches at most 7; see 'handshake --help'",
-            ),
+            ("handshake --wait", "--wait needs the names of -i to wait for; see 'handshake --help'"),
         ];
         for (words, expected) in table {
             let error = parse_from(words.split(' ')).expect_err(words);
             assert_eq!(one_line(&error), expected);
             assert_eq!(error.exit_code(), 2);
         }
+        let names: Vec<String> = (0..=MAX_INTERFACES).map(|number| number.to_string()).collect();
+        let error = parse_from(["handshake", "-i", &names.join(",")]).expect_err("one too many");
+        assert!(one_line(&error).starts_with("1025 interfaces, but one agent watches at most 1024"));
         let nets = format!("handshake --net {}", ["::1"; 17].join(","));
         assert!(parse_from(nets.split(' ')).is_err());
     }

@@ -9,11 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
-use handshake_agent::attach::{AttachedInterface, Plan};
+use handshake_agent::attach::Plan;
 use handshake_agent::confine::{self, Confinement, NOBODY};
-use handshake_agent::hook::Hook;
 use handshake_agent::options::Options;
-use handshake_agent::session::{Loaded, Session};
+use handshake_agent::session::{Loaded, Session, Signals};
 
 use crate::caller::User;
 use crate::cli::ScopeArgs;
@@ -31,18 +30,16 @@ fn load(options: &Options, plan: &Plan) -> Result<Loaded, CommandError> {
 
 /// Attaches the programs, and gives up the privileges that this took. Then prints one line per interface to
 /// stderr.
-fn attach(
+async fn attach(
     loaded: Loaded,
     options: &Options,
     plan: &Plan,
     scope: &ScopeArgs,
+    signals: &mut Signals,
 ) -> Result<Session, CommandError> {
-    let session = Session::open(loaded, options, plan, say, announce)?;
+    let session = Session::open(loaded, options, plan, signals, say, announce).await?;
     if let Some(confinement) = confinement(scope) {
-        let uses_clsact = |interface: &AttachedInterface| {
-            [Some(interface.ingress), interface.egress].contains(&Some(Hook::Clsact))
-        };
-        let keeps_net_admin = session.interfaces().iter().any(uses_clsact);
+        let keeps_net_admin = session.may_use_clsact();
         let confined = Confinement { keeps_net_admin, ..confinement }.apply()?;
         confined.gaps().iter().for_each(|gap| say(gap));
         if scope.verbosity.verbose > 0 {

@@ -66,8 +66,9 @@ impl CommandError {
 
 fn agent_code(error: &AgentError) -> u8 {
     match error {
-        AgentError::TooManyInterfaces { .. } | AgentError::Capture(_) | AgentError::Settings(_) => 2,
-        AgentError::UnknownInterface { .. }
+        AgentError::Capture(_) | AgentError::Settings(_) => 2,
+        AgentError::NoInterface(_)
+        | AgentError::UnknownInterface { .. }
         | AgentError::NoDefaultRoute(_)
         | AgentError::Hook { .. }
         | AgentError::NoHook { .. }
@@ -102,6 +103,7 @@ const fn live_code(error: &LiveError) -> u8 {
         | LiveError::Memory { .. }
         | LiveError::Kernel { .. }
         | LiveError::Passing { .. }
+        | LiveError::NoRoom
         | LiveError::Unsettled { .. }
         | LiveError::Negative { .. } => 4,
     }
@@ -118,7 +120,7 @@ mod tests {
         let system =
             |kind: io::ErrorKind| AgentError::System { what: "look".to_owned(), source: kind.into() };
         let table: [(CommandError, u8); 8] = [
-            (AgentError::TooManyInterfaces { given: 9, most: 7 }.into(), 2),
+            (AgentError::NoInterface("veth*".to_owned()).into(), 4),
             (AgentError::NoDefaultRoute(Vec::new()).into(), 4),
             (AgentError::LostInterface("eth0".to_owned()).into(), 4),
             (AgentError::Live(LiveError::Permission { what: "look".to_owned() }).into(), 5),

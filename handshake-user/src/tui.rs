@@ -179,6 +179,10 @@ impl Sink for LiveScreen {
         Ok(ControlFlow::Continue(()))
     }
 
+    fn notice(&mut self, notice: &str) {
+        self.ui.message = Some(format!(" {notice}"));
+    }
+
     fn settle(&mut self) -> Result<(), CommandError> {
         self.draw().map_err(drawing)
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod churn;
 mod demo;
 mod duel;
 mod fuzz;
@@ -27,6 +28,7 @@ use clap::Parser;
 enum Verb {
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
+    Churn(churn::Args),
     Demo(demo::Args),
     Duel(duel::Args),
     Fuzz(fuzz::Args),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Verb::parse() {
         Verb::Bench(args) => bench::run(&args).map(done),
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
+        Verb::Churn(args) => churn::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Duel(args) => duel::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(done),

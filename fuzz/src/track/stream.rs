@@ -1,9 +1,10 @@
 //! Reads bytes as a stream of packets: a header, then six bytes per packet. Numbers come from short tables of
 //! relevant values, so that a mutation hits a relation and not one value of 2³².
 
-use handshake_common::abi::{Config, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, option, point};
+use handshake_common::abi::{Config, HASH_WORDS, MAX_NETS, Net, option};
 use handshake_common::engine;
 use handshake_common::flow::Family;
+use handshake_common::interface::{GROUPS, point};
 use handshake_common::record::Now;
 use handshake_common::wire::{Class, Packet, TCP, UDP, flag, quote};
 
@@ -132,9 +133,7 @@ impl StreamSettings {
             idle_after_jiffies: jiffies(IDLE_AFTER.cast_unsigned()),
             mask4: 0,
             mask6: 0,
-            interfaces: [0; MAX_INTERFACES],
             options: self.options,
-            raw_interfaces: 0,
             nets: [net; MAX_NETS],
             repeat_within_jiffies: jiffies(100_000_000),
         }
@@ -229,10 +228,10 @@ fn number(code: u8) -> u32 {
     BASES[usize::from(code & 7)].wrapping_add(STEPS[usize::from(code >> 3)])
 }
 
-/// One of two interfaces in both directions, or the last point there is.
+/// One of two groups of interfaces in both directions, or the last point there is.
 fn point_of(code: u8) -> u8 {
     const LAST: u8 = 6;
-    const _: () = assert!(LAST as usize + 1 == MAX_INTERFACES);
+    const _: () = assert!(LAST as usize + 1 == GROUPS);
     match code {
         15 => point(LAST, true),
         code => point(code >> 1 & 1, code & 1 != 0),

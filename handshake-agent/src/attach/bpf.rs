@@ -3,7 +3,7 @@
 //! where permitted. aya keeps the descriptors of its links to itself, and knows no expected revision of a TCX
 //! chain; both are needed to find out whether a program is still where it was attached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::mem::size_of;
@@ -253,7 +253,8 @@ pub fn owners(ids: &[u32]) -> BTreeMap<u32, Vec<String>> {
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let path = process.path();
         let held = programs_of(&path);
-        for id in ids.iter().filter(|id| held.contains(id)) {
+        let ids: BTreeSet<&u32> = ids.iter().filter(|id| held.contains(id)).collect();
+        for id in ids {
             let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
             let owner = format!("{} (pid {})", comm.trim_end(), process.file_name().to_string_lossy());
             found.entry(*id).or_default().push(owner);

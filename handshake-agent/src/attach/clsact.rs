@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::Instant;
 
 use libc::{
@@ -85,7 +86,7 @@ fn protocol_all() -> u16 {
 /// handle.
 #[derive(Debug)]
 pub(super) struct ClsactGuard {
-    program: OwnedFd,
+    program: Arc<OwnedFd>,
     id: u32,
     index: u32,
     direction: Direction,
@@ -113,7 +114,7 @@ struct Ahead {
 impl ClsactGuard {
     /// Attaches the program with this id ahead of as many other filters as the kernel allows.
     pub(super) fn attach(
-        program: OwnedFd,
+        program: Arc<OwnedFd>,
         id: u32,
         index: u32,
         direction: Direction,
@@ -179,6 +180,11 @@ impl Guard for ClsactGuard {
         }
         let newcomers = self.newcomers(&filters);
         if newcomers.is_empty() { HookState::Ours } else { HookState::Behind(newcomers) }
+    }
+
+    fn is_detached(&self) -> bool {
+        let filters = filters(self.index, self.direction);
+        filters.is_ok_and(|filters| !filters.iter().any(|filter| self.is(filter)))
     }
 
     fn may_move(&self) -> bool {

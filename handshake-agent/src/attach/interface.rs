@@ -17,6 +17,8 @@ use crate::error::Error;
 /// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, attributes inside `IFLA_XDP`.
 const XDP_ATTACHED: u16 = 2;
 const XDP_PROGRAM: u16 = 4;
+/// `IFLA_INFO_KIND`, an attribute inside `IFLA_LINKINFO`.
+const INFO_KIND: u16 = 1;
 /// Index of `rx_missed_errors` in `struct rtnl_link_stats64`, in 8-byte words.
 const RX_MISSED: usize = 15;
 /// Sizes of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`, bytes.
@@ -107,7 +109,10 @@ pub struct InterfaceInfo {
     pub xdp_features: Option<u64>,
     /// The program on its XDP hook, if any.
     pub xdp: Option<XdpProgram>,
-    /// Packets that the device has lost before any hook, since it was created.
+    /// What kind of software device it is, as ip-link(8) has it: `bridge`, `veth`; `None` of hardware.
+    pub kind: Option<String>,
+    /// Packets that the device has lost before any hook, since it was created: `rx_missed_errors`.
+    /// `rx_dropped` is left out, because it also counts packets that the stack drops after our hook.
     pub rx_missed: u64,
 }
 
@@ -126,7 +131,7 @@ impl InterfaceInfo {
     }
 
     /// Whether this is its name or one of its alternative names.
-    fn is_called(&self, name: &str) -> bool {
+    pub(super) fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alternatives.iter().any(|a| a == name)
     }
 }
@@ -140,21 +145,10 @@ pub fn list() -> Result<Vec<InterfaceInfo>, Error> {
     read_links(0).map_err(|refusal| Error::system("list the interfaces")(refusal.into()))
 }
 
-/// The requested interfaces, each once and in the requested order; those of the default routes if `names` is
-/// empty.
-///
-/// # Errors
-///
-/// [`Error::UnknownInterface`], [`Error::NoDefaultRoute`], and [`Error::System`] if the kernel does not
-/// answer.
-pub fn select(names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
-    let all = list()?;
-    let mut chosen = if names.is_empty() { by_default_routes(&all)? } else { by_name(&all, names)? };
-    for info in &mut chosen {
-        info.driver = driver(&info.name);
-        info.xdp_features = super::features::xdp_features(info.index);
-    }
-    Ok(chosen)
+/// An interface with what only its driver says of it.
+pub(super) fn known_by_driver(info: InterfaceInfo) -> InterfaceInfo {
+    let (driver, xdp_features) = (driver(&info.name), super::features::xdp_features(info.index));
+    InterfaceInfo { driver, xdp_features, ..info }
 }
 
 /// The IP addresses of this thread's network namespace.
@@ -164,17 +158,6 @@ pub fn select(names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
 /// The kernel refuses to list them.
 pub fn addresses() -> Result<Vec<IpAddr>, Error> {
     read_addresses().map_err(|refusal| Error::system("list the addresses")(refusal.into()))
-}
-
-/// Packets lost before any hook: `rx_missed_errors`. `rx_dropped` is left out, because it also counts packets
-/// that the stack drops after our hook.
-///
-/// # Errors
-///
-/// `ENODEV` if there is no such interface; other errors of netlink.
-pub fn lost_before_hook(index: u32) -> io::Result<u64> {
-    let links = read_links(index)?;
-    links.first().map(|info| info.rx_missed).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
 /// The present state of one interface.
@@ -198,31 +181,17 @@ pub(super) fn read_link(netlink: &mut Netlink, index: u32) -> Result<InterfaceIn
     link.ok_or(Refusal { errno: libc::ENODEV, words: None })
 }
 
-fn by_name(all: &[InterfaceInfo], names: &[String]) -> Result<Vec<InterfaceInfo>, Error> {
-    let mut chosen: Vec<InterfaceInfo> = Vec::new();
-    for name in names {
-        let info = all.iter().find(|info| info.is_called(name));
-        let info =
-            info.ok_or_else(|| Error::UnknownInterface { name: name.clone(), close: closest(all, name) })?;
-        if chosen.iter().all(|c| c.index != info.index) {
-            chosen.push(info.clone());
-        }
-    }
-    Ok(chosen)
-}
-
-fn by_default_routes(all: &[InterfaceInfo]) -> Result<Vec<InterfaceInfo>, Error> {
-    let indexes = default_routes().map_err(|r| Error::system("read the default routes")(r.into()))?;
-    let chosen: Vec<_> =
-        indexes.iter().filter_map(|index| all.iter().find(|info| info.index == *index)).cloned().collect();
-    if chosen.is_empty() {
-        return Err(Error::NoDefaultRoute(all.iter().map(|info| info.name.clone()).collect()));
-    }
-    Ok(chosen)
+/// The error for a name that no interface has.
+///
+/// # Errors
+///
+/// As [`list`].
+pub(super) fn unknown(name: &str) -> Result<Error, Error> {
+    Ok(Error::UnknownInterface { name: name.to_owned(), close: closest(&list()?, name) })
 }
 
 /// The names to suggest, closest first.
-fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
+pub(super) fn closest(all: &[InterfaceInfo], name: &str) -> Vec<String> {
     /// As many names as fit on a line.
     const MOST: usize = 8;
     let mut names: Vec<_> =
@@ -265,6 +234,7 @@ fn parse_link(message: &Message) -> Option<InterfaceInfo> {
             libc::IFLA_PROP_LIST => {
                 info.alternatives = attributes(value).map(|(_, name)| text(name)).collect()
             }
+            libc::IFLA_LINKINFO => info.kind = find(value, INFO_KIND).map(text),
             libc::IFLA_STATS64 => info.rx_missed = u64_at(value, 8 * RX_MISSED)?,
             libc::IFLA_XDP => info.xdp = parse_xdp(value),
             _ => {}
@@ -305,41 +275,50 @@ fn parse_xdp(value: &[u8]) -> Option<XdpProgram> {
     Some(XdpProgram { mode, id })
 }
 
-/// The interfaces of the default routes in the main table, IPv4 before IPv6, each once.
-fn default_routes() -> Result<Vec<u32>, Refusal> {
+/// The interfaces of the default routes: those of the main table, then those of the tables of policy routing
+/// (ip-rule(8)), IPv4 before IPv6, each once.
+pub(super) fn default_routes() -> Result<Vec<u32>, Refusal> {
     let mut netlink = Netlink::open(ROUTE)?;
-    let mut indexes = Vec::new();
+    let mut routes = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         let mut header = [0; ROUTE_HEADER];
         header[0] = u8::try_from(family).unwrap_or_default();
-        for message in netlink.dump(RTM_GETROUTE, MessageBody::new(&header).bytes())? {
-            for index in default_route(&message) {
-                if !indexes.contains(&index) {
-                    indexes.push(index);
-                }
-            }
+        let answers = netlink.dump(RTM_GETROUTE, MessageBody::new(&header).bytes())?;
+        routes.extend(answers.iter().filter_map(default_route));
+    }
+    routes.sort_by_key(|route| !route.is_main);
+    let mut indexes = Vec::new();
+    for index in routes.into_iter().flat_map(|route| route.indexes) {
+        if !indexes.contains(&index) {
+            indexes.push(index);
         }
     }
     Ok(indexes)
 }
 
-/// The interfaces of a route; none unless it is a unicast default route of the main table.
-fn default_route(message: &Message) -> Vec<u32> {
-    let (Some(header), Some(rest)) = (message.body.first_chunk::<8>(), message.body.get(ROUTE_HEADER..))
-    else {
-        return Vec::new();
-    };
+/// A unicast default route.
+#[derive(Debug, PartialEq, Eq)]
+struct DefaultRoute {
+    /// Whether it is of the main table, and not of one that only some packets are routed by.
+    is_main: bool,
+    indexes: Vec<u32>,
+}
+
+/// The default route of a message; `None` if it is another route, or one of the kernel's own table.
+fn default_route(message: &Message) -> Option<DefaultRoute> {
+    let (header, rest) = (message.body.first_chunk::<8>()?, message.body.get(ROUTE_HEADER..)?);
     let [_, prefix, _, _, table, _, _, kind] = *header;
     if message.kind != RTM_NEWROUTE
         || prefix != 0
-        || table != libc::RT_TABLE_MAIN
+        || table == libc::RT_TABLE_LOCAL
         || kind != libc::RTN_UNICAST
     {
-        return Vec::new();
+        return None;
     }
     let hops = find(rest, libc::RTA_MULTIPATH).map(next_hops).unwrap_or_default();
     let direct = find(rest, libc::RTA_OIF).and_then(|oif| u32_at(oif, 0));
-    direct.into_iter().chain(hops).collect()
+    let indexes = direct.into_iter().chain(hops).collect();
+    Some(DefaultRoute { is_main: table == libc::RT_TABLE_MAIN, indexes })
 }
 
 /// The interfaces in an array of `struct rtnexthop`.
@@ -395,19 +374,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_an_error_with_the_closest_names() {
+    fn the_closest_names_come_first() {
         let all = named(&["lo", "wg0", "eth0", "eth1"]);
-        let error = by_name(&all, &["eth9".into()]).expect_err("there is none");
-        assert_eq!(error.to_string(), "no interface eth9; there are: eth0, eth1, lo, wg0");
-        assert!(matches!(error, Error::UnknownInterface { .. }));
-    }
-
-    #[test]
-    fn an_interface_named_twice_is_selected_once() {
-        let all = named(&["lo", "eth0"]);
-        let names = ["eth0", "lo", "eth0-alt"].map(String::from);
-        let chosen = by_name(&all, &names).expect("all exist");
-        assert_eq!(chosen.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["eth0", "lo"]);
+        assert_eq!(closest(&all, "eth9"), ["eth0", "eth1", "lo", "wg0"]);
     }
 
     #[test]
@@ -447,15 +416,17 @@ mod tests {
     }
 
     #[test]
-    fn only_unicast_default_routes_of_the_main_table_count() {
+    fn unicast_default_routes_count_but_for_those_of_the_kernels_own_table() {
         let oif = 5_u32.to_ne_bytes();
         let hop = |index: u32| [&8_u16.to_ne_bytes()[..], &[0, 0], &index.to_ne_bytes()].concat();
-        let table: [(Message, &[u32]); 5] = [
-            (route(0, 254, 1, libc::RTA_OIF, &oif), &[5]),
-            (route(24, 254, 1, libc::RTA_OIF, &oif), &[]),
-            (route(0, 255, 1, libc::RTA_OIF, &oif), &[]),
-            (route(0, 254, 7, libc::RTA_OIF, &oif), &[]),
-            (route(0, 254, 1, libc::RTA_MULTIPATH, &[hop(3), hop(4)].concat()), &[3, 4]),
+        let found = |is_main, indexes: &[u32]| Some(DefaultRoute { is_main, indexes: indexes.to_vec() });
+        let table = [
+            (route(0, 254, 1, libc::RTA_OIF, &oif), found(true, &[5])),
+            (route(0, 100, 1, libc::RTA_OIF, &oif), found(false, &[5])),
+            (route(24, 254, 1, libc::RTA_OIF, &oif), None),
+            (route(0, 255, 1, libc::RTA_OIF, &oif), None),
+            (route(0, 254, 7, libc::RTA_OIF, &oif), None),
+            (route(0, 254, 1, libc::RTA_MULTIPATH, &[hop(3), hop(4)].concat()), found(true, &[3, 4])),
         ];
         for (message, expected) in &table {
             assert_eq!(default_route(message), *expected, "{message:?}");

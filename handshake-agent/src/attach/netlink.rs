@@ -10,13 +10,18 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::mem::size_of;
+use std::os::fd::OwnedFd;
 
 use libc::{
     NETLINK_CAP_ACK, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
     SOL_NETLINK, c_int,
 };
-use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
+/// `RTMGRP_LINK`: the group that hears of interfaces.
+const LINK_GROUP: u32 = 1;
 /// Bytes of a message's header.
 const HEADER: usize = 16;
 /// Bytes of an attribute's header; also what everything is aligned to.
@@ -119,6 +124,38 @@ impl Netlink {
                 return Ok(answers);
             }
         }
+    }
+}
+
+/// Hears of interfaces that come, go or change. Takes no privilege.
+#[derive(Debug)]
+pub(super) struct LinkNews(OwnedFd);
+
+impl LinkNews {
+    /// A socket that never blocks.
+    pub(super) fn open() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, ROUTE)?;
+        bind(&socket, &SocketAddrNetlink::new(0, LINK_GROUP))?;
+        Ok(Self(socket))
+    }
+
+    /// Whether there was any since the last call. What it was is not read: where many come, some are lost.
+    pub(super) fn take(&self) -> bool {
+        let mut message = [0; 64];
+        let mut has_any = false;
+        loop {
+            match recv(&self.0, &mut message, RecvFlags::TRUNC) {
+                Ok(_) | Err(Errno::NOBUFS) => has_any = true,
+                Err(Errno::INTR) => {}
+                Err(_) => return has_any,
+            }
+        }
+    }
+
+    /// A descriptor of its own to wait at.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
     }
 }
 

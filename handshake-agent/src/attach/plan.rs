@@ -1,12 +1,15 @@
 //! Decides which hooks to try on each interface, and why. Pure: facts in, a plan with reasons out.
 
 use handshake_common::abi::MAX_INTERFACES;
+use handshake_common::interface::GROUPS;
 
 use super::bpf::ProgramName;
 use super::driver::{NATIVE_SAVES_PERCENT, NativeEffect, native_effect, with_driver};
 use super::interface::InterfaceInfo;
+use super::selection::{Demand, Selection};
 use crate::error::Error;
 use crate::hook::{DirectionChoice, Hook, HookChoice};
+use crate::source::settings::FEW_INTERFACES;
 
 /// The facts about an interface before anything is attached.
 #[derive(Clone, Debug)]
@@ -17,13 +20,61 @@ pub struct Facts {
     pub tcx: bool,
     /// The program on its XDP hook, if any.
     pub xdp_holder: Option<ProgramName>,
+    /// Whether it must be watched.
+    pub demand: Demand,
 }
 
-/// The hooks to try on all interfaces.
+/// The hooks to try on all interfaces, those that come later included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The interfaces, in the order of `Config::interfaces`.
+    /// The interfaces that are there.
     pub interfaces: Vec<PlannedInterface>,
+    /// Those that a pattern chooses and that cannot be watched, with the reason.
+    pub refused: Vec<(InterfaceInfo, String)>,
+    /// Which interfaces are wanted.
+    pub selection: Selection,
+    /// The hook to attach to.
+    pub choice: HookChoice,
+    /// The directions to watch.
+    pub direction: DirectionChoice,
+}
+
+impl Plan {
+    /// Whether no more interfaces come than there are groups.
+    #[must_use]
+    pub fn is_of_few(&self) -> bool {
+        !self.selection.is_open() && self.interfaces.len() <= GROUPS
+    }
+
+    /// How many interfaces there must be room for. A number that is given up is free a moment later, so those
+    /// that come back need a second one.
+    #[must_use]
+    pub fn room(&self) -> u16 {
+        let most = u16::try_from(MAX_INTERFACES).unwrap_or(u16::MAX);
+        if self.selection.is_open() {
+            return most;
+        }
+        let twice = 2 * u16::try_from(self.interfaces.len()).unwrap_or(most);
+        twice.clamp(FEW_INTERFACES, most)
+    }
+
+    /// Whether clsact is a first choice for an interface that comes later.
+    pub(super) fn may_choose_clsact(&self, has_tcx: bool) -> bool {
+        let is_xdp_alone = matches!(self.choice, HookChoice::Named(hook) if hook.is_xdp() && self.direction == DirectionChoice::Ingress);
+        self.choice == HookChoice::Named(Hook::Clsact) || (!has_tcx && !is_xdp_alone)
+    }
+
+    /// Demands that an interface is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoInterface`].
+    pub fn require_any(&self) -> Result<(), Error> {
+        if self.interfaces.is_empty() {
+            return Err(Error::NoInterface(self.selection.words()));
+        }
+        Ok(())
+    }
 }
 
 /// The hooks to try on one interface.
@@ -41,6 +92,8 @@ pub struct PlannedInterface {
     pub has_tcx: bool,
     /// Warnings for the operator, whichever hook is attached.
     pub notes: Vec<String>,
+    /// Whether it must be watched.
+    pub demand: Demand,
 }
 
 /// A hook to try, with the reason for its place in the order.
@@ -52,21 +105,38 @@ pub struct HookStep {
     pub why: &'static str,
 }
 
-/// Plans hooks for all interfaces.
+/// Plans hooks for the interfaces of a selection that are there.
 ///
 /// # Errors
 ///
-/// [`Error::TooManyInterfaces`], and [`Error::Hook`] if a hook requested by name is known to be unavailable.
-pub fn plan(facts: &[Facts], choice: HookChoice, direction: DirectionChoice) -> Result<Plan, Error> {
-    if facts.len() > MAX_INTERFACES {
-        return Err(Error::TooManyInterfaces { given: facts.len(), most: MAX_INTERFACES });
+/// [`Error::Hook`] if a hook requested by name is known to be unavailable on an interface that must be
+/// watched, or on each of them.
+pub fn plan(
+    selection: Selection,
+    facts: &[Facts],
+    choice: HookChoice,
+    direction: DirectionChoice,
+) -> Result<Plan, Error> {
+    let mut plan = Plan { interfaces: Vec::new(), refused: Vec::new(), selection, choice, direction };
+    let mut first = None;
+    for facts in facts {
+        match plan_interface(facts, choice, direction) {
+            Ok(planned) => plan.interfaces.push(planned),
+            Err(error) if facts.demand == Demand::Required => return Err(error),
+            Err(error) => {
+                plan.refused.push((facts.info.clone(), error.to_string()));
+                first.get_or_insert(error);
+            }
+        }
     }
-    let interfaces =
-        facts.iter().map(|facts| plan_interface(facts, choice, direction)).collect::<Result<_, _>>()?;
-    Ok(Plan { interfaces })
+    match first.filter(|_| plan.interfaces.is_empty()) {
+        Some(error) => Err(error),
+        None => Ok(plan),
+    }
 }
 
-fn plan_interface(
+/// Plans the hooks of one interface.
+pub(super) fn plan_interface(
     facts: &Facts,
     choice: HookChoice,
     direction: DirectionChoice,
@@ -83,7 +153,15 @@ fn plan_interface(
     let egress = if both { egress(facts, choice) } else { Vec::new() };
     let named = choice != HookChoice::Auto;
     let notes = notes(facts, choice, direction, ingress.first().map(|step| step.hook));
-    Ok(PlannedInterface { info: facts.info.clone(), ingress, egress, named, has_tcx: facts.tcx, notes })
+    Ok(PlannedInterface {
+        info: facts.info.clone(),
+        ingress,
+        egress,
+        named,
+        has_tcx: facts.tcx,
+        notes,
+        demand: facts.demand,
+    })
 }
 
 /// The ingress hooks of `--hook auto`, best first.
@@ -183,7 +261,9 @@ fn notes(facts: &Facts, choice: HookChoice, direction: DirectionChoice, first: O
             "{name}: both directions pass its ingress: with --direction both every packet counts twice"
         ));
     }
-    if !facts.info.is_up {
+    if facts.demand == Demand::Welcome {
+        // Many that a pattern chooses are down.
+    } else if !facts.info.is_up {
         notes.push(format!("{name} is down: nothing will be seen until `ip link set {name} up`"));
     } else if !facts.info.has_carrier {
         notes.push(format!("{name} has no carrier: nothing will be seen until its other end is up"));
@@ -211,7 +291,7 @@ mod tests {
             has_carrier: true,
             ..InterfaceInfo::default()
         };
-        Facts { info, tcx: true, xdp_holder: None }
+        Facts { info, tcx: true, xdp_holder: None, demand: Demand::Required }
     }
 
     fn with(change: impl FnOnce(&mut Facts)) -> Facts {
@@ -398,11 +478,28 @@ mod tests {
         }
     }
 
+    /// What a pattern chooses may be unfit for a hook; what was named may not, and neither may all.
     #[test]
-    fn an_eighth_interface_is_refused() {
-        let facts = vec![veth(); MAX_INTERFACES + 1];
-        let error = plan(&facts, HookChoice::Auto, DirectionChoice::Auto).expect_err("one too many");
-        assert!(matches!(error, Error::TooManyInterfaces { .. }));
-        assert!(plan(&facts[1..], HookChoice::Auto, DirectionChoice::Auto).is_ok());
+    fn an_interface_that_is_unfit_is_refused_alone_unless_it_was_named() {
+        let welcome = |facts: Facts| Facts { demand: Demand::Welcome, ..facts };
+        let native = |facts: &[Facts]| {
+            plan(Selection::default(), facts, HookChoice::Named(XdpNative), DirectionChoice::Auto)
+        };
+        let planned = native(&[welcome(raw()), welcome(veth())]).expect("one is fit");
+        assert_eq!((planned.interfaces.len(), planned.refused.len()), (1, 1));
+        assert!(planned.refused[0].1.contains("Ethernet header"), "{:?}", planned.refused);
+        assert!(native(&[raw(), welcome(veth())]).is_err(), "it was named");
+        assert!(native(&[welcome(raw()), welcome(raw())]).is_err(), "none is fit");
+        assert!(native(&[]).expect("none is there yet").interfaces.is_empty());
+    }
+
+    #[test]
+    fn an_interface_of_a_pattern_is_not_warned_of_while_it_is_down() {
+        let down = with(|f| {
+            f.info.is_up = false;
+            f.demand = Demand::Welcome;
+        });
+        let notes = plan_interface(&down, HookChoice::Auto, DirectionChoice::Auto).expect("auto").notes;
+        assert_eq!(notes, [""; 0]);
     }
 }

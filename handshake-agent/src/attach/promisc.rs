@@ -12,22 +12,27 @@ use crate::error::Error;
 
 /// Holds interfaces in promiscuous mode until it is dropped.
 #[derive(Debug)]
-pub struct Promisc {
-    _socket: OwnedFd,
+pub(super) struct Promisc {
+    socket: OwnedFd,
 }
 
 impl Promisc {
-    /// Puts these interfaces into promiscuous mode.
+    /// Holds none yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Permission`] without CAP_NET_RAW; [`Error::System`] if an interface no longer exists.
-    pub fn hold(indexes: impl IntoIterator<Item = u32>) -> Result<Self, Error> {
-        let socket = packet_socket().map_err(refused)?;
-        for index in indexes {
-            add_membership(&socket, index).map_err(refused)?;
-        }
-        Ok(Self { _socket: socket })
+    /// [`Error::Permission`] without CAP_NET_RAW.
+    pub(super) fn open() -> Result<Self, Error> {
+        Ok(Self { socket: packet_socket().map_err(refused)? })
+    }
+
+    /// Puts an interface into promiscuous mode. Takes no privilege.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if the interface no longer exists.
+    pub(super) fn hold(&self, index: u32) -> Result<(), Error> {
+        add_membership(&self.socket, index).map_err(refused)
     }
 }
 

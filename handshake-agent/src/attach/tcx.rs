@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::bpf::{ProgramName, interface_of, link_tcx, program, query_tcx};
@@ -25,7 +26,7 @@ const REVISIONS: u64 = 256;
 /// Keeps our program in a TCX chain until it is dropped.
 #[derive(Debug)]
 pub(super) struct TcxGuard {
-    program: OwnedFd,
+    program: Arc<OwnedFd>,
     id: u32,
     index: u32,
     direction: Direction,
@@ -46,7 +47,7 @@ impl TcxGuard {
     /// Attaches the program with this id first in the chain: after a program that ends the chain, ours would
     /// see nothing.
     pub(super) fn attach(
-        program: OwnedFd,
+        program: Arc<OwnedFd>,
         id: u32,
         index: u32,
         direction: Direction,
@@ -189,6 +190,14 @@ impl Guard for TcxGuard {
                 _ => unanswered(&error),
             },
         }
+    }
+
+    fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
+    }
+
+    fn is_detached(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| matches!(interface_of(link), Ok(0)))
     }
 
     fn may_move(&self) -> bool {

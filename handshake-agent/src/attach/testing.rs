@@ -12,7 +12,10 @@ use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
 use super::capability::{Capabilities, SYS_ADMIN};
-use super::{ClsactGuard, Direction, descriptor_and_id, interface, loaded};
+use super::{ClsactGuard, Direction, descriptor_and_id, loaded, selection};
+use crate::error::LiveError;
+use crate::source::live::KernelSide;
+use crate::source::settings::WatchedInterface;
 
 /// `XDP_PASS`, and `TC_ACT_UNSPEC` which is also `TCX_NEXT`.
 const XDP_PASS: i32 = 2;
@@ -82,15 +85,34 @@ pub fn theirs() -> Ebpf {
     object(&[("xdp", "their_xdp", returns(XDP_PASS)), ("classifier", "their_tc", returns(TC_NEXT))])
 }
 
+/// Programs without a table of interfaces: each gets the number of its index.
+impl KernelSide for Ebpf {
+    fn programs(&mut self) -> &mut Ebpf {
+        self
+    }
+
+    fn enter(&mut self, interface: WatchedInterface) -> Result<u16, LiveError> {
+        u16::try_from(interface.index).map_err(|_| LiveError::NoRoom)
+    }
+
+    fn set_gate(&mut self, _: u16, _: bool) -> Result<(), LiveError> {
+        Ok(())
+    }
+
+    fn leave(&mut self, _: u16) -> Result<(), LiveError> {
+        Ok(())
+    }
+}
+
 /// Leaves what a killed agent leaves on an interface: filters in both directions that no process claims.
 pub fn killed(name: &str) {
-    let info = interface::select(&[name.to_owned()]).expect("it exists").remove(0);
+    let info = selection::named(name).expect("it exists");
     let mut bpf = ours();
     for direction in [Direction::Ingress, Direction::Egress] {
         let program: &mut SchedClassifier = loaded(&mut bpf, direction.classifier()).expect("it loads");
         let descriptor = descriptor_and_id(program.fd(), program.info());
         let Ok((program, id)) = descriptor else { panic!("it is loaded") };
-        ClsactGuard::attach(program, id, info.index, direction).expect("clsact").kill();
+        ClsactGuard::attach(program.into(), id, info.index, direction).expect("clsact").kill();
     }
 }
 

@@ -4,10 +4,12 @@ use crate::hook::{DirectionChoice, HookChoice};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use std::sync::mpsc::channel;
+
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use rustix::thread::CapabilitySet;
 
-use crate::confine::shed_capabilities;
+use crate::confine::{Confinement, NOBODY, shed_capabilities};
 use crate::hook::{HookState, LinkState};
 use crate::source::live::Hooks as _;
 
@@ -17,19 +19,24 @@ use super::*;
 
 /// Attaches to one interface as the command line would. Returns what is attached and what was said.
 fn attach_to(name: &str, choice: HookChoice) -> Result<(Attached, Vec<String>), Error> {
-    let facts = survey(&[name.to_owned()])?;
+    let facts = facts_named(&[name])?;
     attach_facts(&facts, choice)
 }
 
+fn facts_named(names: &[&str]) -> Result<Vec<Facts>, Error> {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    survey(&InterfaceChoice { names, wait: false }).map(|(_, facts)| facts)
+}
+
 fn attach_facts(facts: &[Facts], choice: HookChoice) -> Result<(Attached, Vec<String>), Error> {
-    let plan = plan(facts, choice, DirectionChoice::Auto)?;
+    let plan = plan(Selection::default(), facts, choice, DirectionChoice::Auto)?;
     let mut said = Vec::new();
-    let attached = attach(&mut ours(), &plan, &mut |sentence| said.push(sentence.to_owned()))?;
+    let attached = attach(&mut ours(), &plan, false, &mut |sentence| said.push(sentence.to_owned()))?;
     Ok((attached, said))
 }
 
 fn index_of(name: &str) -> u32 {
-    interface::select(&[name.to_owned()]).expect("it exists")[0].index
+    selection::named(name).expect("it exists").index
 }
 
 /// The TC hook of this kernel: TCX since 6.6, clsact before.
@@ -79,7 +86,7 @@ fn auto_on_a_veth_attaches_first_to_tc_in_both_directions() {
         let theirs = program.info().expect("it is loaded").id();
 
         let (attached, said) = attach_to("hs-a", HookChoice::Auto).expect("auto");
-        let [on] = &attached.interfaces[..] else { panic!("one interface") };
+        let [on] = &attached.interfaces()[..] else { panic!("one interface") };
         assert_eq!((on.ingress, on.egress), (tc(), Some(tc())));
         assert_eq!(on_tc("hs-a", Direction::Ingress), [on.program_ids[0], theirs]);
         assert_eq!(on_tc("hs-a", Direction::Egress), [on.program_ids[1]]);
@@ -102,10 +109,10 @@ fn the_planned_programs_are_loaded_before_the_first_is_attached() {
             (HookChoice::Auto, [false, true, true]),
             (HookChoice::Named(Hook::XdpNative), [true, false, true]),
         ] {
-            let facts = survey(&["hs-a".to_owned()]).expect("it exists");
+            let facts = facts_named(&["hs-a"]).expect("it exists");
             let mut bpf = ours();
             let mut steps = Vec::new();
-            let plan = plan(&facts, choice, DirectionChoice::Auto).expect("a plan");
+            let plan = plan(Selection::default(), &facts, choice, DirectionChoice::Auto).expect("a plan");
             load(&mut bpf, &plan, &mut |done, of| steps.push((done, of))).expect("they load");
             assert_eq!(is_loaded(&bpf), expected, "{choice:?}");
             assert_eq!(steps, [(0, 2), (1, 2), (2, 2)], "{choice:?}");
@@ -118,9 +125,9 @@ fn a_program_that_runs_before_ours_is_named() {
     in_namespace(|| {
         let (attached, _) = attach_to("hs-a", HookChoice::Auto).expect("auto");
         let (second, _) = attach_to("hs-a", HookChoice::Auto).expect("two agents share an interface");
-        let ours = &attached.interfaces[0];
+        let ours = &attached.interfaces()[0];
         let before = before_ours(&ours.info, ours.ingress, Direction::Ingress, ours.program_ids[0]);
-        let id = second.interfaces[0].program_ids[0];
+        let id = second.interfaces()[0].program_ids[0];
         assert_eq!(before, [format!("handshake_ingre (id {id}) on {} ingress", tc())]);
     });
 }
@@ -129,7 +136,7 @@ fn a_program_that_runs_before_ours_is_named() {
 fn auto_on_loopback_attaches_to_tc_ingress_only() {
     in_namespace(|| {
         let (attached, _) = attach_to("lo", HookChoice::Auto).expect("auto");
-        let on = &attached.interfaces[0];
+        let on = &attached.interfaces()[0];
         assert_eq!((on.ingress, on.egress), (tc(), None));
         assert_eq!(on_tc("lo", Direction::Ingress), on.program_ids);
         assert_eq!(on_tc("lo", Direction::Egress), [0; 0]);
@@ -145,7 +152,7 @@ fn xdp_by_name_has_the_requested_mode_and_is_detached_on_drop() {
             ("lo", Hook::XdpGeneric, interface::XdpMode::Generic),
         ] {
             let (attached, _) = attach_to(name, HookChoice::Named(hook)).expect(name);
-            let on = &attached.interfaces[0];
+            let on = &attached.interfaces()[0];
             assert_eq!(on.ingress, hook);
             assert_eq!(xdp_on(name), Some(XdpProgram { mode, id: on.program_ids[0] }), "{name} {hook}");
             drop(attached);
@@ -172,12 +179,12 @@ fn native_xdp_refused_by_the_driver_is_an_error_with_the_kernels_words() {
 #[test]
 fn auto_reports_a_refusal_and_attaches_to_the_next_hook() {
     in_namespace(|| {
-        let mut facts = survey(&["lo".to_owned()]).expect("lo exists");
+        let mut facts = facts_named(&["lo"]).expect("lo exists");
         facts[0].info.is_virtual = false;
         facts[0].info.driver = Some("virtio_net".into());
         facts[0].info.xdp_features = None;
         let (attached, said) = attach_facts(&facts, HookChoice::Auto).expect("auto falls back");
-        assert_eq!(attached.interfaces[0].ingress, tc());
+        assert_eq!(attached.interfaces()[0].ingress, tc());
         assert!(said[0].starts_with("lo (virtio_net): native XDP turns off the offloads"), "{said:?}");
         assert!(said[1].starts_with("lo: ingress by xdp-native refused: "), "{said:?}");
         assert!(said[2].starts_with(&format!("lo: ingress by {}: ", tc())), "{said:?}");
@@ -206,7 +213,7 @@ fn an_occupied_xdp_hook_is_left_alone() {
         let _theirs = their_xdp("hs-a", XdpMode::Skb);
         let id = xdp_on("hs-a").expect("theirs").id;
         let (attached, said) = attach_to("hs-a", HookChoice::Auto).expect("auto");
-        let on = &attached.interfaces[0];
+        let on = &attached.interfaces()[0];
         assert_eq!(on.ingress, tc());
         assert!(on.info.foreign_generic_xdp());
         assert!(said[0].contains(&format!("their_xdp (id {id}) holds the XDP hook (generic)")), "{said:?}");
@@ -224,7 +231,7 @@ fn an_occupied_xdp_hook_is_left_alone() {
 #[test]
 fn an_xdp_hook_occupied_after_the_survey_is_refused_by_the_kernel() {
     in_namespace(|| {
-        let facts = survey(&["hs-a".to_owned()]).expect("hs-a exists");
+        let facts = facts_named(&["hs-a"]).expect("hs-a exists");
         let _theirs = their_xdp("hs-a", XdpMode::Driver);
         for hook in [Hook::XdpNative, Hook::XdpGeneric] {
             let error = attach_facts(&facts, HookChoice::Named(hook)).expect_err("the hook is taken");
@@ -245,7 +252,7 @@ fn native_xdp_attaches_with_frames_of_several_pages() {
         run("ip link set hs-a mtu 9000");
         run("ip link set hs-b mtu 9000");
         let (attached, _) = attach_to("hs-a", HookChoice::Named(Hook::XdpNative)).expect("ours has frags");
-        assert_eq!(attached.interfaces[0].ingress, Hook::XdpNative);
+        assert_eq!(attached.interfaces()[0].ingress, Hook::XdpNative);
     });
 }
 
@@ -255,7 +262,7 @@ fn clsact_attaches_in_both_directions_and_leaves_other_filters_alone() {
         run("tc qdisc add dev hs-a clsact");
         run("tc filter add dev hs-a ingress prio 1 protocol ip u32 match u32 0 0");
         let (attached, _) = attach_to("hs-a", HookChoice::Named(Hook::Clsact)).expect("clsact");
-        let on = &attached.interfaces[0];
+        let on = &attached.interfaces()[0];
         assert_eq!((on.ingress, on.egress), (Hook::Clsact, Some(Hook::Clsact)));
         assert_eq!(on.before_ours, ["a filter of kind u32 on clsact ingress"]);
         let ours = |direction| {
@@ -319,7 +326,8 @@ fn an_agent_to_kill() {
     let choice =
         if hook == Hook::Tcx && tc() != Hook::Tcx { HookChoice::Auto } else { HookChoice::Named(hook) };
     let (attached, _) = attach_to("hs-a", choice).expect("hs-a takes it");
-    let promisc = Promisc::hold([attached.interfaces[0].info.index]).expect("CAP_NET_RAW");
+    let promisc = Promisc::open().expect("CAP_NET_RAW");
+    promisc.hold(attached.interfaces()[0].info.index).expect("it exists");
     println!("\nattached");
     std::thread::sleep(std::time::Duration::from_secs(60));
     drop((attached, promisc));
@@ -342,7 +350,7 @@ fn only_filters_of_a_killed_agent_are_stale() {
         assert_eq!(said.iter().filter(|s| s.contains("of an agent that was killed")).count(), 2, "{said:?}");
         assert_eq!(clsact::stale(index), []);
         drop(next);
-        assert_eq!(on_tc("hs-a", Direction::Egress), living.interfaces[0].program_ids[1..]);
+        assert_eq!(on_tc("hs-a", Direction::Egress), living.interfaces()[0].program_ids[1..]);
     });
 }
 
@@ -363,12 +371,13 @@ fn the_removal_command_removes_a_stale_filter() {
 fn a_link_without_ethernet_headers_gets_tc() {
     in_namespace(|| {
         run("ip tuntap add dev hs-tun mode tun");
-        let facts = survey(&["hs-tun".to_owned()]).expect("hs-tun exists");
+        let facts = facts_named(&["hs-tun"]).expect("hs-tun exists");
         let (attached, said) = attach_facts(&facts, HookChoice::Auto).expect("auto");
-        assert_eq!(attached.interfaces[0].ingress, tc());
+        assert_eq!(attached.interfaces()[0].ingress, tc());
         assert!(tc() == Hook::Clsact || said.iter().any(|s| s.contains("no Ethernet header")), "{said:?}");
         assert!(said.iter().any(|s| s.contains("is down")), "{said:?}");
-        let planned = plan(&facts, HookChoice::Auto, DirectionChoice::Auto).expect("auto");
+        let planned =
+            plan(Selection::default(), &facts, HookChoice::Auto, DirectionChoice::Auto).expect("auto");
         assert!(planned.interfaces[0].is_raw());
         let error =
             attach_facts(&facts, HookChoice::Named(Hook::XdpGeneric)).expect_err("XDP needs Ethernet");
@@ -379,7 +388,7 @@ fn a_link_without_ethernet_headers_gets_tc() {
 #[test]
 fn without_a_name_the_interfaces_of_the_default_routes_are_chosen() {
     in_namespace(|| {
-        let error = survey(&[]).expect_err("there is no route");
+        let error = facts_named(&[]).expect_err("there is no route");
         assert_eq!(
             error.to_string(),
             "no default route to choose an interface by: name one with -i; there are: lo, hs-b, hs-a"
@@ -388,7 +397,7 @@ fn without_a_name_the_interfaces_of_the_default_routes_are_chosen() {
         run("ip route add default via 10.9.0.2");
         run("ip -6 addr add fd09::1/64 dev hs-b nodad");
         run("ip -6 route add default via fd09::2");
-        let facts = survey(&[]).expect("two routes");
+        let facts = facts_named(&[]).expect("two routes");
         assert_eq!(facts.iter().map(|f| f.info.name.as_str()).collect::<Vec<_>>(), ["hs-a", "hs-b"]);
     });
 }
@@ -396,10 +405,10 @@ fn without_a_name_the_interfaces_of_the_default_routes_are_chosen() {
 #[test]
 fn several_interfaces_keep_their_order() {
     in_namespace(|| {
-        let facts = survey(&["hs-b".to_owned(), "lo".to_owned(), "hs-a".to_owned()]).expect("all exist");
+        let facts = facts_named(&["hs-b", "lo", "hs-a"]).expect("all exist");
         let (attached, _) = attach_facts(&facts, HookChoice::Auto).expect("auto");
         assert_eq!(
-            attached.interfaces.iter().map(|i| i.info.name.as_str()).collect::<Vec<_>>(),
+            attached.interfaces().iter().map(|i| i.info.name.as_str()).collect::<Vec<_>>(),
             ["hs-b", "lo", "hs-a"]
         );
     });
@@ -409,10 +418,10 @@ fn several_interfaces_keep_their_order() {
 fn a_missing_interface_detaches_the_other_interfaces() {
     in_namespace(|| {
         run("ip link add hs-c type veth peer name hs-d");
-        let facts = survey(&["lo".to_owned(), "hs-c".to_owned()]).expect("both exist");
+        let facts = facts_named(&["lo", "hs-c"]).expect("both exist");
         run("ip link del hs-c");
         let error = attach_facts(&facts, HookChoice::Auto).expect_err("hs-c is gone");
-        assert!(matches!(error, Error::NoHook { .. }), "{error}");
+        assert!(matches!(&error, Error::UnknownInterface { name, .. } if name == "hs-c"), "{error}");
         assert_eq!(on_tc("lo", Direction::Ingress), [0; 0]);
     });
 }
@@ -422,7 +431,8 @@ fn promiscuous_mode_ends_when_its_guard_is_dropped() {
     in_namespace(|| {
         let promiscuous = || run("ip -d link show hs-a").contains("promiscuity 1");
         assert!(!promiscuous());
-        let held = Promisc::hold([index_of("hs-a")]).expect("CAP_NET_RAW");
+        let held = Promisc::open().expect("CAP_NET_RAW");
+        held.hold(index_of("hs-a")).expect("it exists");
         assert!(promiscuous());
         drop(held);
         assert!(!promiscuous());
@@ -445,15 +455,15 @@ fn the_owner_of_a_program_is_named_with_its_pid() {
 #[test]
 fn facts_of_real_interfaces() {
     in_namespace(|| {
-        let info = &interface::select(&["hs-a".to_owned()]).expect("hs-a exists")[0];
+        let info = &selection::named("hs-a").expect("hs-a exists");
         assert_eq!((info.driver.as_deref(), info.mtu), (Some("veth"), 1500));
         assert!(info.is_up && info.has_carrier);
         assert!(info.is_virtual && !info.raw && !info.is_loopback);
-        let lo = &interface::select(&["lo".to_owned()]).expect("lo exists")[0];
+        let lo = &selection::named("lo").expect("lo exists");
         assert!(lo.is_virtual && !lo.raw && lo.is_loopback);
         assert_ne!(lo.native_xdp(), Some(true));
-        assert_eq!(interface::lost_before_hook(info.index).expect("it exists"), 0);
-        assert!(interface::lost_before_hook(9999).is_err());
+        assert_eq!((info.rx_missed, info.kind.as_deref()), (0, Some("veth")));
+        assert!(by_index(9999).is_err());
     });
 }
 
@@ -462,7 +472,7 @@ type Found = (HookState, Option<Result<(), String>>);
 
 fn look(attached: &mut Attached) -> (LinkState, Vec<Found>) {
     let mut look = attached.look().remove(0);
-    attached.attach_again(0, &mut look);
+    attached.attach_again(&mut look);
     (look.state, look.hooks.into_iter().map(|hook| (hook.state, hook.again)).collect())
 }
 
@@ -479,7 +489,7 @@ fn a_look_at_hooks_that_nothing_happened_to_finds_them_so() {
             for _ in 0..3 {
                 assert_eq!(look(&mut attached), (LinkState::Up, fine()), "{hook}");
             }
-            assert_eq!(on_tc("hs-a", Direction::Egress), attached.interfaces[0].program_ids[1..], "{hook}");
+            assert_eq!(on_tc("hs-a", Direction::Egress), attached.interfaces()[0].program_ids[1..], "{hook}");
         }
     });
 }
@@ -490,14 +500,14 @@ fn a_device_that_would_be_set_up_anew_is_attached_to_once() {
     in_namespace(|| {
         let table = [("ice", false), ("mlx4_en", false), ("new", false), ("virtio_net", true), ("sfc", true)];
         for (driver, expected) in table {
-            let mut facts = survey(&["hs-a".to_owned()]).expect("hs-a exists");
+            let mut facts = facts_named(&["hs-a"]).expect("hs-a exists");
             facts[0].info.is_virtual = false;
             facts[0].info.driver = Some(driver.into());
             let choice = HookChoice::Named(Hook::XdpNative);
             let (mut attached, _) = attach_facts(&facts, choice).expect("it attaches");
             let mut lost = attached.look().remove(0);
             lost.hooks[1].state = HookState::Gone;
-            attached.attach_again(0, &mut lost);
+            attached.attach_again(&mut lost);
             let again = lost.hooks[1].again.as_ref().expect("it was tried");
             assert_eq!(again.is_ok(), expected, "{driver}: {again:?}");
         }
@@ -558,10 +568,11 @@ fn looks_and_links_take_no_privilege() {
             if hook == Hook::Tcx && !has_links {
                 continue;
             }
-            let facts = survey(&["hs-a".into()]).expect("hs-a exists");
+            let facts = facts_named(&["hs-a"]).expect("hs-a exists");
             let direction = if has_links { DirectionChoice::Both } else { DirectionChoice::Ingress };
-            let plan = plan(&facts, HookChoice::Named(hook), direction).expect("a plan");
-            let mut attached = attach(&mut ours(), &plan, &mut |_| ()).expect("it attaches");
+            let choice = HookChoice::Named(hook);
+            let plan = plan(Selection::default(), &facts, choice, direction).expect("a plan");
+            let mut attached = attach(&mut ours(), &plan, false, &mut |_| ()).expect("it attaches");
             let fine = || vec![(HookState::Ours, None); plan.interfaces[0].egress.len().min(1) + 1];
             std::thread::scope(|scope| {
                 let unprivileged = scope.spawn(|| {
@@ -571,7 +582,7 @@ fn looks_and_links_take_no_privilege() {
                     // As if it had been detached: the links are closed, and the program is attached again.
                     let mut lost = attached.look().remove(0);
                     lost.hooks.iter_mut().for_each(|hook| hook.state = HookState::Gone);
-                    attached.attach_again(0, &mut lost);
+                    attached.attach_again(&mut lost);
                     let again: Vec<_> = lost.hooks.into_iter().map(|hook| hook.again).collect();
                     (before, again, look(&mut attached))
                 });
@@ -579,6 +590,66 @@ fn looks_and_links_take_no_privilege() {
                 let linked = vec![Some(Ok(())); fine().len()];
                 assert_eq!((before, again), ((LinkState::Up, fine()), linked), "{hook}");
                 assert_eq!(after, (LinkState::Up, fine()), "{hook}");
+            });
+        }
+    });
+}
+
+/// What comes is attached to with what a running agent is left with: no capability, no file, and its system
+/// calls alone. BPF_LINK_CREATE with a program that is loaded asks for none of TCX and XDP.
+#[test]
+fn what_comes_later_is_attached_to_without_a_privilege() {
+    in_namespace(|| {
+        // Before 6.6 clsact takes CAP_NET_ADMIN, which is kept then.
+        if tc() != Hook::Tcx {
+            return;
+        }
+        for hook in [Hook::Tcx, Hook::XdpNative, Hook::XdpGeneric] {
+            let choice = InterfaceChoice { names: vec!["hs-x*".to_owned()], wait: false };
+            let (selection, facts) = survey(&choice).expect("a pattern may match nothing");
+            let plan = plan(selection, &facts, HookChoice::Named(hook), DirectionChoice::Both);
+            let plan = plan.expect("a plan");
+            let mut kernel = ours();
+            for name in later(&plan) {
+                load::program(&mut kernel, name).expect("the verifier takes it");
+            }
+            let mut attached = attach(&mut kernel, &plan, false, &mut |_| ()).expect("of none");
+            assert!(!attached.may_use_clsact());
+            let (ask, asked) = channel();
+            let (answer, answered) = channel();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let confined = Confinement { user: NOBODY, keeps_net_admin: false }.apply();
+                    assert_eq!(confined.expect("it takes no privilege").seccomp, Ok(()));
+                    while asked.recv() == Ok(()) {
+                        let mut said = Vec::new();
+                        let followed = attached.follow(&mut kernel, &mut |line| said.push(line.to_owned()));
+                        let looks: Vec<_> = attached.look().into_iter().flat_map(|look| look.hooks).collect();
+                        answer.send((followed.is_ok(), attached.interfaces(), looks, said)).expect("heard");
+                    }
+                });
+                let step = |command: &str, names: &[&str], words: &str| {
+                    run(command);
+                    ask.send(()).expect("it listens");
+                    let (is_ok, interfaces, looks, said) = answered.recv().expect("it answers");
+                    let now: Vec<&str> = interfaces.iter().map(|on| on.info.name.as_str()).collect();
+                    assert_eq!((is_ok, &now[..]), (true, names), "{hook}, {command}: {said:?}");
+                    assert!(said.iter().any(|line| line.contains(words)), "{hook}, {command}: {said:?}");
+                    assert!(looks.iter().all(|look| look.state == HookState::Ours), "{hook}: {looks:?}");
+                    assert_eq!(looks.len(), 2 * names.len(), "{hook}, {command}");
+                    for on in &interfaces {
+                        let is_on = on_tc(&on.info.name, Direction::Egress).contains(&on.program_ids[1]);
+                        assert!(is_on, "{hook}: {on}");
+                    }
+                };
+                step("ip link add hs-x1 type veth peer name hs-y1", &["hs-x1"], "attached hs-x1: ");
+                step("ip link add hs-x2 type veth peer name hs-y2", &["hs-x1", "hs-x2"], "attached hs-x2: ");
+                step("ip link set hs-x1 name hs-z1", &["hs-z1", "hs-x2"], "hs-x1 is now called hs-z1");
+                step("ip link del hs-z1", &["hs-x2"], "hs-z1 is gone");
+                step("ip link add hs-x1 type veth peer name hs-y1", &["hs-x2", "hs-x1"], "attached hs-x1: ");
+                step("ip link del hs-y1", &["hs-x2"], "hs-x1 is gone");
+                run("ip link del hs-x2");
+                drop(ask);
             });
         }
     });

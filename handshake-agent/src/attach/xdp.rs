@@ -2,6 +2,7 @@
 //! only an error number, but the same request by netlink gives the reason too.
 
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::sync::Arc;
 
 use aya::programs::XdpMode;
 use libc::RTM_SETLINK;
@@ -23,10 +24,14 @@ const SKB_MODE: u32 = 1 << 1;
 const DRV_MODE: u32 = 1 << 2;
 const REPLACE: u32 = 1 << 4;
 
+/// Why native XDP is not attached a second time to hardware.
+pub(super) const RESETS_DRIVER: &str =
+    "native XDP would set up the driver anew: start handshake again for that";
+
 /// Keeps our program on an XDP hook until it is dropped.
 #[derive(Debug)]
 pub(super) struct XdpGuard {
-    program: OwnedFd,
+    program: Arc<OwnedFd>,
     id: u32,
     index: u32,
     mode: XdpMode,
@@ -38,7 +43,7 @@ pub(super) struct XdpGuard {
 impl XdpGuard {
     /// Attaches the program with this id.
     pub(super) fn attach(
-        program: OwnedFd,
+        program: Arc<OwnedFd>,
         id: u32,
         info: &InterfaceInfo,
         mode: XdpMode,
@@ -52,7 +57,7 @@ impl XdpGuard {
     fn link(&mut self) -> Result<(), Refusal> {
         let flags = flags(self.mode);
         let link = link_xdp(&self.program, self.index, flags).map_err(|error| Refusal {
-            words: refusal_words(&self.program, self.index, flags),
+            words: refusal_words(&*self.program, self.index, flags),
             ..Refusal::from(error)
         })?;
         self.link = Some(link);
@@ -73,10 +78,17 @@ impl Guard for XdpGuard {
         }
     }
 
+    fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
+    }
+
+    fn is_detached(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| matches!(interface_of(link), Ok(0)))
+    }
+
     fn attach_again(&mut self, _: &mut Netlink) -> Result<(), Refusal> {
         if self.resets_driver {
-            let words = "native XDP would set up the driver anew: start handshake again for that".to_owned();
-            return Err(Refusal { errno: libc::EOPNOTSUPP, words: Some(words) });
+            return Err(Refusal { errno: libc::EOPNOTSUPP, words: Some(RESETS_DRIVER.to_owned()) });
         }
         self.link = None;
         self.link()

@@ -20,6 +20,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_clone,
     libc::SYS_clone3,
     libc::SYS_close,
+    libc::SYS_close_range,
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_epoll_create1,
@@ -81,7 +82,7 @@ const CALLS: &[c_long] = &[
 
 /// Older forms of the same, which newer architectures lack.
 #[cfg(target_arch = "x86_64")]
-const OLDER: &[c_long] = &[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_readlink];
+const OLDER: &[c_long] = &[libc::SYS_epoll_wait, libc::SYS_fork, libc::SYS_poll, libc::SYS_readlink];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[c_long] = &[];
 

@@ -82,6 +82,9 @@ pub enum LiveError {
         /// The verifier's log, or other words of the kernel; may be empty.
         log: String,
     },
+    /// There is no class block or no row for one more interface.
+    #[error("as many interfaces are watched as one agent can")]
+    NoRoom,
     /// The counters of a CPU changed during every reading.
     #[error(
         "the counters of CPU {cpu} changed during each of {readings} readings: the machine is overloaded, use a longer --interval"
@@ -115,6 +118,7 @@ impl LiveError {
             | Self::Cpus { .. }
             | Self::Memory { .. }
             | Self::Passing { .. }
+            | Self::NoRoom
             | Self::Unsettled { .. }
             | Self::Negative { .. } => None,
         }
@@ -132,6 +136,7 @@ impl LiveError {
             | Self::Seccomp { .. }
             | Self::Cpus { .. }
             | Self::Memory { .. }
+            | Self::NoRoom
             | Self::Kernel { .. } => false,
         }
     }

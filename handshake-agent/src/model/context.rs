@@ -4,7 +4,7 @@ use handshake_capture::Condition;
 
 use crate::options::Filter;
 
-/// The parts of a report that stay the same over a run.
+/// The parts of a report that stay the same over a run, but for interfaces that come and go.
 #[derive(Clone, Debug)]
 pub struct RunContext {
     /// The origin of the packets.
@@ -31,11 +31,19 @@ pub struct Beginning {
 pub enum Origin {
     /// A file.
     Capture(CaptureOrigin),
-    /// Interfaces, in the order of the records' hook points.
-    Live {
-        /// The interfaces; at least one.
-        interfaces: Vec<InterfaceHooks>,
-    },
+    /// Interfaces.
+    Live(LiveOrigin),
+}
+
+/// The interfaces of a live run, as they are at one reading: they come and go.
+#[derive(Clone, Debug, Default)]
+pub struct LiveOrigin {
+    /// The interfaces that are watched.
+    pub interfaces: Vec<InterfaceHooks>,
+    /// Names by the group of a record's hook point; `None` for a group that several interfaces share.
+    pub groups: Vec<Option<String>>,
+    /// How many interfaces were watched and are gone.
+    pub gone: u64,
 }
 
 /// A capture, as far as it has been read.
@@ -43,8 +51,8 @@ pub enum Origin {
 pub struct CaptureOrigin {
     /// The path as given on the command line; `-` is standard input.
     pub path: String,
-    /// Names of its interfaces by hook point, as far as packets have come from them; `None` for one without a
-    /// name, and for the last hook point where several interfaces share it.
+    /// Names of its interfaces by the group of a record's hook point, as far as packets have come from them;
+    /// `None` for one without a name, and for the last hook point where several interfaces share it.
     pub interfaces: Vec<Option<String>>,
     /// What the capture lacks, and how its times run.
     pub condition: Condition,

@@ -324,7 +324,8 @@ impl<'a> View<'a> {
         flows
     }
 
-    /// The name of the interface that first saw the initiator, or else the responder.
+    /// The name of the interface that first saw the initiator, or else the responder; `None` where several
+    /// interfaces share its group.
     #[must_use]
     pub fn interface(&self, flow: &Flow) -> Option<&'a str> {
         let points = match &flow.record.detail {
@@ -332,11 +333,11 @@ impl<'a> View<'a> {
             Detail::Udp(udp) => udp.points,
         };
         let seen = [points & 0xf, points >> 4].into_iter().find(|point| *point != NO_POINT)?;
-        let number = usize::from(seen >> 1);
-        match &self.context.origin {
-            Origin::Live { interfaces } => interfaces.get(number).map(|interface| interface.name.as_str()),
-            Origin::Capture(capture) => capture.interfaces.get(number)?.as_deref(),
-        }
+        let names = match &self.context.origin {
+            Origin::Live(live) => &live.groups,
+            Origin::Capture(capture) => &capture.interfaces,
+        };
+        names.get(usize::from(seen >> 1))?.as_deref()
     }
 
     /// A time on the records' clock as wall time, ns since the Unix epoch; both moments are of one reading.

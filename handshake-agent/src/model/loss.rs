@@ -208,15 +208,15 @@ impl Row {
         let plain = |count| (count, Cow::Borrowed(self.sentence), found_ns(self.reason));
         let (count, sentence, found_ns) = match (&self.figure, figures.origin) {
             (Figure::Every(counter), _) => plain(word(figures.counters, *counter)),
-            (Figure::Live(figure), Origin::Live { .. }) => plain(figure(figures)),
+            (Figure::Live(figure), Origin::Live(_)) => plain(figure(figures)),
             (Figure::Capture(figure), Origin::Capture(capture)) => plain(figure(capture)),
-            (Figure::Looks(lapse), Origin::Live { .. }) => {
+            (Figure::Looks(lapse), Origin::Live(_)) => {
                 let lapse = lapse(figures.sight);
                 let sentence = format!("{}: {}", lapse.words(), self.sentence);
                 (lapse.count, Cow::Owned(sentence), Some((lapse.first_ns, lapse.last_ns)))
             }
             (Figure::Live(_) | Figure::Looks(_), Origin::Capture(_))
-            | (Figure::Capture(_), Origin::Live { .. }) => return None,
+            | (Figure::Capture(_), Origin::Live(_)) => return None,
         };
         let found_ns = found_ns.filter(|_| count != 0);
         Some(Loss { reason: self.reason, count, sentence, found_ns, words: self.words })

@@ -24,7 +24,7 @@ pub struct Packets {
 }
 
 impl Packets {
-    pub(super) fn sum(blocks: &[ClassBlock]) -> Self {
+    pub(super) fn sum<'a>(blocks: impl IntoIterator<Item = &'a ClassBlock>) -> Self {
         let mut sum = Self::default();
         for block in blocks {
             for (at, class) in Class::ALL.iter().enumerate() {

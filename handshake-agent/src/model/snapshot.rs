@@ -12,7 +12,7 @@ use handshake_common::wire::Class;
 use crate::error::Error;
 use crate::model::books::word;
 pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
-pub use crate::model::context::{Beginning, CaptureOrigin, InterfaceHooks, Origin, RunContext};
+pub use crate::model::context::{Beginning, CaptureOrigin, InterfaceHooks, LiveOrigin, Origin, RunContext};
 pub use crate::model::latency::{Latency, Quantiles};
 use crate::model::latency::{difference, latencies};
 pub use crate::model::loss::Loss;
@@ -66,8 +66,10 @@ pub struct Snapshot {
     pub unsettled: u64,
     /// Packets at all hooks.
     pub packets: Packets,
-    /// Packets by interface, in the order of [`Origin::Live`].
+    /// Packets by interface, in the order of [`LiveOrigin`].
     pub interfaces: Vec<Packets>,
+    /// Packets of the interfaces that are gone.
+    pub gone: Packets,
     /// TCP's figures.
     pub tcp: TcpFigures,
     /// Latencies by leg, in the order of [`Leg::ALL`].
@@ -137,9 +139,10 @@ impl Snapshot {
                 extension_chains: Some(word(Counter::ExtensionChains)),
                 split_headers: Some(word(Counter::SplitHeaders)),
                 copies: Some(word(Counter::Copies)),
-                ..Packets::sum(&reading.classes)
+                ..Packets::sum(reading.classes.iter().chain([&reading.gone]))
             },
-            interfaces: reading.classes.iter().map(|block| Packets::sum(&[*block])).collect(),
+            interfaces: reading.classes.iter().map(|block| Packets::sum([block])).collect(),
+            gone: Packets::sum([&reading.gone]),
             tcp: TcpFigures::of(reading, &all, shown),
             latency: latencies(reading),
             udp: UdpFigures::of(reading, &all),
@@ -169,8 +172,8 @@ impl Snapshot {
         Self { services: ranked(tcp, udp, top), ..self.clone() }
     }
 
-    /// The flags that [`Cause::beside`] asks for, as at least half of the half-open attempts of the cause that are
-    /// in the table have them.
+    /// The flags that [`Cause::beside`] asks for, as at least half of the half-open attempts of the cause
+    /// that are in the table have them.
     pub const fn usual_flags(&self, cause: Cause) -> u32 {
         self.usual_flags[cause as usize]
     }
@@ -198,7 +201,7 @@ impl Snapshot {
         };
         let found_ns = match &self.context.origin {
             Origin::Capture(capture) => &capture.found_ns,
-            Origin::Live { .. } => &self.found_ns,
+            Origin::Live(_) => &self.found_ns,
         };
         loss::of(&figures, |reason| {
             found_ns.iter().find(|(known, _)| *known == reason).map(|(_, times)| *times)

@@ -2,13 +2,14 @@
 //! programs are attached elsewhere; from then on the kernel is the only writer.
 //!
 //! ```text
-//! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, LATENCY            one system call each
+//! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, CLASSES, LATENCY   one system call each
 //!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES     mapped: none
 //!                                                     └──────▶ EVENTS                       polled
 //! ```
 
 mod clock;
 mod counters;
+mod interfaces;
 mod kernel_log;
 mod mapping;
 mod maps;
@@ -20,12 +21,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Gates, Histogram,
-    LOCAL_ADDRESSES, LocalAddress, RING_BYTES, SERVICES, Service, gate,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, LOCAL_ADDRESSES,
+    LocalAddress, NEAR_BLOCKS, RING_BYTES, SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -37,12 +39,13 @@ use crate::address::words;
 use crate::hook::{HookLook, HookState, InterfaceLook};
 use crate::source::opens::OpensFile;
 use crate::source::scan::{Onlooker, Scan};
-use crate::source::settings::{Settings, Sizes};
+use crate::source::settings::{Settings, Sizes, WatchedInterface};
 use crate::source::sight::Sight;
 use crate::source::{LostBeforeHook, Reading, Source};
 
 use crate::error::{Error, LiveError};
 use clock::Clock;
+use interfaces::Interfaces;
 pub use kernel_log::KernelLog;
 use mapping::Mapping;
 pub use maps::possible_cpus;
@@ -72,14 +75,12 @@ pub struct Live {
     events: Option<RingBuf<MapData>>,
     kernel_log: Option<KernelLog>,
     clocks: Clocks,
-    interfaces: usize,
+    interfaces: Interfaces,
     test_clock: bool,
-    lost_before_hook: Box<dyn FnMut() -> LostBeforeHook + Send + Sync>,
     missed_snapshots: u64,
     hooks: Box<dyn Hooks>,
     sight: Sight,
     opens: Option<OpensFile>,
-    gates: Gates,
     addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
     local: BTreeSet<LocalAddress>,
 }
@@ -87,7 +88,7 @@ pub struct Live {
 impl Live {
     /// Creates the maps of `elf`, measures the rate of the kernel's clock, and fills and freezes the maps.
     /// Loads only the clock's program; the others are loaded when they are attached, through
-    /// [`programs`](Self::programs).
+    /// [`programs`](KernelSide::programs).
     ///
     /// Takes about 50 ms, to measure the clock.
     ///
@@ -98,7 +99,7 @@ impl Live {
     pub fn load(elf: &[u8], settings: &Settings) -> Result<Self, LiveError> {
         object::check_layout(elf)?;
         let sizes = Sizes::for_flows(settings.max_flows);
-        let bytes = sizes.bytes(possible_cpus()?, settings.events);
+        let bytes = sizes.bytes(possible_cpus()?, settings.interfaces, settings.events);
         let mut bpf = maps::create(elf, settings, sizes, bytes)?;
         let clock = Clock::start(&mut bpf)?;
         let hz = clock::measure_hz(|| clock.read(&bpf), std::thread::sleep)?;
@@ -113,51 +114,21 @@ impl Live {
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
             kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
             clocks,
-            interfaces: settings.interfaces.len(),
+            interfaces: Interfaces::new(settings.interfaces),
             test_clock: settings.test_clock,
-            lost_before_hook: Box::new(LostBeforeHook::default),
             missed_snapshots: 0,
             hooks: Box::new(NoHooks),
             sight: Sight::default(),
             opens: OpensFile::open(),
-            gates: if settings.gated { 0 } else { Gates::MAX },
             addresses: Box::new(|| None),
             local: BTreeSet::new(),
             bpf,
         })
     }
 
-    /// The object with its programs, for loading and attaching.
-    pub fn programs(&mut self) -> &mut Ebpf {
-        &mut self.bpf
-    }
-
-    /// Sets the function that counts [`Reading::lost_before_hook`]: packets that the interfaces have lost
-    /// since they were attached to.
-    pub fn count_losses_by(&mut self, losses: impl FnMut() -> LostBeforeHook + Send + Sync + 'static) {
-        self.lost_before_hook = Box::new(losses);
-    }
-
     /// Counts a reading that failed for the moment; later readings have the sum.
     pub const fn count_missed(&mut self) {
         self.missed_snapshots += 1;
-    }
-
-    /// Lets attempts begin: all hooks are on ([`Settings::gated`]).
-    ///
-    /// # Errors
-    ///
-    /// A [`LiveError`]: the kernel refuses to change the map.
-    pub fn open_gates(&mut self) -> Result<(), LiveError> {
-        self.set_gates(Gates::MAX)
-    }
-
-    fn set_gates(&mut self, gates: Gates) -> Result<(), LiveError> {
-        if gates != self.gates {
-            maps::set_gates(&mut self.bpf, gates)?;
-            self.gates = gates;
-        }
-        Ok(())
     }
 
     /// Hands over the hooks that the programs are on, which each reading looks at. They are dropped with the
@@ -186,15 +157,15 @@ impl Live {
     fn look_at(&mut self, now_ns: u64) -> Result<&Sight, LiveError> {
         let mut looks = self.hooks.look();
         let passing = looks.iter().flat_map(|look| &look.hooks).find_map(HookLook::passing);
-        for (number, look) in looks.iter_mut().enumerate() {
-            let gate = gate(number);
-            if look.hooks.iter().any(HookLook::is_lost) {
-                self.set_gates(self.gates & !gate)?;
-                self.hooks.attach_again(number, look);
+        for look in &mut looks {
+            let Some(number) = look.number else { continue };
+            if look.hooks.iter().any(HookLook::stays_lost) {
+                self.set_gate(number, false)?;
+                self.hooks.attach_again(look);
             }
             let is_lost = |hook: &HookLook| hook.state == HookState::Gone && hook.stays_lost();
             if !look.hooks.iter().any(is_lost) {
-                self.set_gates(self.gates | gate)?;
+                self.set_gate(number, true)?;
             }
         }
         // What the other hooks' looks found is noted all the same: a guard tells it once.
@@ -278,13 +249,70 @@ impl Live {
     }
 }
 
+/// The programs, and the interfaces that they know. A program that sees a packet of another interface leaves
+/// it alone.
+pub trait KernelSide {
+    /// The object with its programs, for loading and attaching.
+    fn programs(&mut self) -> &mut Ebpf;
+    /// Adds an interface, before the programs are attached to it. No attempt begins there yet. Returns the
+    /// number of its packet counters.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::NoRoom`]; the kernel refuses to change the map.
+    fn enter(&mut self, interface: WatchedInterface) -> Result<u16, LiveError>;
+    /// Lets attempts begin on an interface, or not: all its hooks must be on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to change the map.
+    fn set_gate(&mut self, number: u16, open: bool) -> Result<(), LiveError>;
+    /// Removes an interface, after the programs were taken off it. What it has counted stays in the sums.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to change the map.
+    fn leave(&mut self, number: u16) -> Result<(), LiveError>;
+}
+
+impl KernelSide for Live {
+    fn programs(&mut self) -> &mut Ebpf {
+        &mut self.bpf
+    }
+
+    fn enter(&mut self, interface: WatchedInterface) -> Result<u16, LiveError> {
+        let next = self.interfaces.next_number().ok_or(LiveError::NoRoom)?;
+        let before = read_classes(&self.bpf, next)?;
+        let entry = self.interfaces.enter(interface, before).ok_or(LiveError::NoRoom)?;
+        maps::set_interface(&mut self.bpf, entry.row, entry.word())?;
+        Ok(entry.number)
+    }
+
+    fn set_gate(&mut self, number: u16, open: bool) -> Result<(), LiveError> {
+        match self.interfaces.set_gate(number, open) {
+            Some(entry) => maps::set_interface(&mut self.bpf, entry.row, entry.word()),
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&mut self, number: u16) -> Result<(), LiveError> {
+        match self.interfaces.leave(number, Instant::now()) {
+            Some(row) => maps::set_interface(&mut self.bpf, row, 0),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The hooks that the programs are on.
 pub trait Hooks: Send + Sync {
-    /// Looks at every hook, in the order of [`Settings::interfaces`].
+    /// Looks at every hook.
     fn look(&mut self) -> Vec<InterfaceLook>;
     /// Attaches again what this look at an interface found lost, where that is possible, and notes it in the
     /// look.
-    fn attach_again(&mut self, number: usize, look: &mut InterfaceLook);
+    fn attach_again(&mut self, look: &mut InterfaceLook);
+    /// The packets that the interfaces have lost before the hooks, since they were attached to: as of the
+    /// latest look.
+    fn lost_before_hook(&self) -> LostBeforeHook;
 }
 
 /// Those of programs that are not attached.
@@ -295,7 +323,11 @@ impl Hooks for NoHooks {
         Vec::new()
     }
 
-    fn attach_again(&mut self, _: usize, _: &mut InterfaceLook) {}
+    fn attach_again(&mut self, _: &mut InterfaceLook) {}
+
+    fn lost_before_hook(&self) -> LostBeforeHook {
+        LostBeforeHook::default()
+    }
 }
 
 impl Source for Live {
@@ -308,16 +340,23 @@ impl Source for Live {
         let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         // Before the counters, so that these have the segments of what the kernel has opened.
         let opens = self.opens.as_ref().and_then(OpensFile::read);
-        let (counters, classes) = read_counts(&self.bpf, self.interfaces)?;
-        let lost = (self.lost_before_hook)();
+        let (counters, near) = read_counts(&self.bpf)?;
+        let Self { bpf, interfaces, .. } = self;
+        let (classes, gone) =
+            interfaces.count(Instant::now(), |number| match near.get(usize::from(number)) {
+                Some(block) => Ok(*block),
+                None => read_far(bpf, number),
+            })?;
         // After the counters: whatever they lack was lost before this look.
         let sight = self.look_at(now.now_ns)?.clone();
+        let lost = self.hooks.lost_before_hook();
         Ok(Reading {
             now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
             wall_ns,
             stopped: false,
             counters,
             classes,
+            gone,
             histograms: [
                 read_histogram(&self.bpf, syn_to_syn_ack)?,
                 read_histogram(&self.bpf, syn_ack_to_ack)?,
@@ -359,9 +398,8 @@ fn local_address(address: IpAddr) -> LocalAddress {
     LocalAddress { address, family: family as u32 }
 }
 
-/// Reads one balanced counter block (see [`counters`]), and one class block per interface, summed over the
-/// CPUs.
-fn read_counts(bpf: &Ebpf, interfaces: usize) -> Result<(CounterBlock, Vec<ClassBlock>), LiveError> {
+/// Reads one balanced counter block (see [`counters`]), and the class blocks beside it, summed over the CPUs.
+fn read_counts(bpf: &Ebpf) -> Result<(CounterBlock, [ClassBlock; NEAR_BLOCKS]), LiveError> {
     let map = per_cpu::<CpuCounts>(bpf, "COUNTERS")?;
     let mut cpus = Vec::new();
     let read = || {
@@ -369,11 +407,32 @@ fn read_counts(bpf: &Ebpf, interfaces: usize) -> Result<(CounterBlock, Vec<Class
         Ok(cpus.iter().map(|cpu| cpu.counters).collect::<Vec<_>>())
     };
     let counters = counters::settle(read, std::thread::sleep)?;
-    let mut classes = vec![ClassBlock { packets: [0; CLASS_WORDS] }; interfaces];
-    for cpu in &cpus {
-        classes.iter_mut().zip(&cpu.classes).for_each(|(sum, block)| add(&mut sum.packets, &block.packets));
+    Ok((counters, near(&cpus)))
+}
+
+/// The class blocks beside the counters, summed over the CPUs.
+fn near(cpus: &[CpuCounts]) -> [ClassBlock; NEAR_BLOCKS] {
+    let mut sums = [ClassBlock { packets: [0; CLASS_WORDS] }; NEAR_BLOCKS];
+    for cpu in cpus {
+        sums.iter_mut().zip(&cpu.classes).for_each(|(sum, block)| add(&mut sum.packets, &block.packets));
     }
-    Ok((counters, classes))
+    sums
+}
+
+/// Reads the class block of an interface's number, summed over the CPUs.
+fn read_classes(bpf: &Ebpf, number: u16) -> Result<ClassBlock, LiveError> {
+    let near = near(&values(&per_cpu::<CpuCounts>(bpf, "COUNTERS")?, "COUNTERS", 0)?);
+    near.get(usize::from(number)).map_or_else(|| read_far(bpf, number), |block| Ok(*block))
+}
+
+/// The same of a number whose block is not beside the counters.
+fn read_far(bpf: &Ebpf, number: u16) -> Result<ClassBlock, LiveError> {
+    let map = per_cpu::<ClassBlock>(bpf, "CLASSES")?;
+    let mut sum = ClassBlock { packets: [0; CLASS_WORDS] };
+    let place = u32::from(number).saturating_sub(low_half(NEAR_BLOCKS as u64));
+    let cpus = values(&map, "CLASSES", place)?;
+    cpus.iter().for_each(|block| add(&mut sum.packets, &block.packets));
+    Ok(sum)
 }
 
 fn read_histogram(bpf: &Ebpf, leg: Leg) -> Result<Histogram, LiveError> {

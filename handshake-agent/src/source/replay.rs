@@ -154,6 +154,7 @@ impl Source for Replay {
             stopped: self.stopped,
             counters: CounterBlock { words: std::array::from_fn(|i| self.tables.books.words()[i].load()) },
             classes: self.tables.classes.iter().map(class_block).collect(),
+            gone: ClassBlock { packets: [0; CLASS_WORDS] },
             histograms: [histogram(syn_to_syn_ack), histogram(syn_ack_to_ack), histogram(connect)],
             slots: (self.tables.slots4.len() + self.tables.slots6.len()) as u64,
             lost_before_hook: 0,

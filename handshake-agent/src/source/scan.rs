@@ -198,8 +198,8 @@ impl Scan {
         }
     }
 
-    /// The flags of [`Cause::BESIDE`] that at least half of the half-open attempts of a cause have; of all open
-    /// ones where time has `stopped`.
+    /// The flags of [`Cause::BESIDE`] that at least half of the half-open attempts of a cause have; of all
+    /// open ones where time has `stopped`.
     pub fn usual_flags(&self, cause: Cause, stopped: bool) -> u32 {
         let [young, mut counted] = self.flagged.map(|by_cause| by_cause[cause as usize]);
         if stopped {

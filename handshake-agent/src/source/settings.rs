@@ -5,9 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use handshake_common::abi::{
-    CLIENTS, Config, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram, MAX_INTERFACES, MAX_NETS, Net,
+    CLIENTS, ClassBlock, Config, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram, MAX_NETS, NEAR_BLOCKS, Net,
     PORT_WORDS, PortSet, RING_BYTES, SERVICES, STRIPES, Service, WAYS, option,
 };
+use handshake_common::interface::INTERFACE_ROWS;
 use handshake_common::record::Clocks;
 use handshake_common::verdict::Leg;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -23,12 +24,20 @@ const MAX_SLOTS: u64 = 1 << 27;
 const MAX_JIFFIES: u32 = i32::MAX as u32;
 /// The time within which the same segment at another hook point is a repeat.
 const REPEAT_WITHIN: Duration = Duration::from_millis(100);
+/// Class blocks beside the counters.
+#[expect(clippy::cast_possible_truncation, reason = "there are a few")]
+const NEAR: u32 = NEAR_BLOCKS as u32;
+/// Room for interfaces where only a few can come: those that are named, and the numbers of some that went.
+pub const FEW_INTERFACES: u16 = 16;
 
-/// An interface to watch. Its position in [`Settings::interfaces`] is its number in the records.
+/// An interface to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchedInterface {
     /// Its index in the kernel.
     pub index: u32,
+    /// Its group, below [`GROUPS`](handshake_common::interface::GROUPS): the interfaces of a group are one
+    /// place to the rules of copies and repeats.
+    pub group: u8,
     /// Whether its frames begin at the IP header (tun, wireguard, ppp).
     pub raw: bool,
 }
@@ -36,8 +45,9 @@ pub struct WatchedInterface {
 /// The settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The interfaces, at most [`MAX_INTERFACES`]; with more, [`Settings::config`] fails.
-    pub interfaces: Vec<WatchedInterface>,
+    /// How many interfaces can be watched at a time, at most
+    /// [`MAX_INTERFACES`](handshake_common::abi::MAX_INTERFACES): each has packet counters per CPU.
+    pub interfaces: u16,
     /// The times T1 and T2, the idle times, and whether completion is inferred.
     pub rules: Rules,
     /// Only flows that match this filter are tracked.
@@ -56,9 +66,6 @@ pub struct Settings {
     pub verifier_log: bool,
     /// Whether the programs read the time from the map CLOCK, which only a test sets.
     pub test_clock: bool,
-    /// Whether no attempt begins until [`Live::open_gates`](crate::source::live::Live::open_gates): programs
-    /// are attached one after the other, and half of a handshake may pass between.
-    pub gated: bool,
 }
 
 impl Default for Settings {
@@ -68,7 +75,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The settings of a live run, without interfaces.
+    /// The settings of a live run, with room for a few interfaces.
     #[must_use]
     pub fn of(options: &Options) -> Self {
         Self {
@@ -78,10 +85,9 @@ impl Settings {
             events: options.events,
             kernel_log: options.explains_segments(),
             verifier_log: options.verifier_log,
-            interfaces: Vec::new(),
+            interfaces: FEW_INTERFACES,
             factors: None,
             test_clock: false,
-            gated: false,
         }
     }
 
@@ -96,10 +102,9 @@ impl Settings {
     }
 
     /// The configuration that the programs read, for jiffies at a rate of `hz`. Fails if there are more
-    /// interfaces or networks than it has room for, or if the system provides no random numbers.
+    /// networks than it has room for, or if the system provides no random numbers.
     pub fn config(&self, sizes: Sizes, hz: u32) -> io::Result<Config> {
         let clocks = self.clocks(hz);
-        let (interfaces, raw_interfaces) = self.interface_table()?;
         let mut nets = [Net::default(); MAX_NETS];
         let given = &self.filter.nets;
         let places = nets.get_mut(..given.len()).ok_or_else(|| {
@@ -114,9 +119,7 @@ impl Settings {
             idle_after_jiffies: clocks.idle_after_jiffies,
             mask4: sizes.slots4 / WAYS - 1,
             mask6: sizes.slots6 / WAYS - 1,
-            interfaces,
             options: self.options(),
-            raw_interfaces,
             nets,
             repeat_within_jiffies: jiffies(REPEAT_WITHIN, hz),
         })
@@ -129,19 +132,6 @@ impl Settings {
             words[usize::from(port / 64)] |= 1 << (port % 64);
         }
         words
-    }
-
-    fn interface_table(&self) -> io::Result<([u32; MAX_INTERFACES], u32)> {
-        let mut indexes = [0; MAX_INTERFACES];
-        let mut raw = 0;
-        for (place, interface) in self.interfaces.iter().enumerate() {
-            *indexes.get_mut(place).ok_or_else(|| {
-                let count = self.interfaces.len();
-                invalid(format!("{count} interfaces, but at most {MAX_INTERFACES} can be watched"))
-            })? = interface.index;
-            raw |= u32::from(interface.raw) << place;
-        }
-        Ok((indexes, raw))
     }
 
     fn options(&self) -> u32 {
@@ -157,6 +147,11 @@ impl Settings {
         .filter(|(wanted, _)| *wanted)
         .fold(0, |options, (_, bit)| options | bit)
     }
+}
+
+/// The class blocks of so many interfaces that are not beside the counters; a map has one at least.
+pub(super) fn far_blocks(interfaces: u16) -> u32 {
+    u32::from(interfaces).saturating_sub(NEAR).max(1)
 }
 
 /// The memory of the tables per flow of `max_flows`, bytes, before they are rounded up: two IPv4 slots and a
@@ -180,15 +175,18 @@ impl Sizes {
         Self { slots4: slots(2 * flows), slots6: slots(flows.div_ceil(4)) }
     }
 
-    /// The kernel memory of all maps together on a machine with `cpus` possible CPUs, bytes. Left out are the
-    /// kernel's own few bytes per map, this host's addresses, and the two extra pages of each ring.
-    pub fn bytes(self, cpus: usize, events: bool) -> u64 {
+    /// The kernel memory of all maps together on a machine with `cpus` possible CPUs and with room for so
+    /// many interfaces, bytes. Left out are the kernel's own few bytes per map, this host's addresses, and
+    /// the two extra pages of each ring.
+    pub fn bytes(self, cpus: usize, interfaces: u16, events: bool) -> u64 {
         let tables = u64::from(self.slots4) * size::<Flow4>() + u64::from(self.slots6) * size::<Flow6>();
         let fixed = u64::from(SERVICES) * size::<Service>()
-            + 8 * (u64::from(STRIPES) + u64::from(CLIENTS))
+            + 8 * (u64::from(STRIPES) + u64::from(CLIENTS) + u64::from(INTERFACE_ROWS))
             + 8 * PORT_WORDS as u64
             + size::<Config>();
-        let per_cpu = size::<CpuCounts>() + Leg::ALL.len() as u64 * size::<Histogram>();
+        let per_cpu = size::<CpuCounts>()
+            + u64::from(far_blocks(interfaces)) * size::<ClassBlock>()
+            + Leg::ALL.len() as u64 * size::<Histogram>();
         let ring = if events { RING_BYTES as u64 } else { 0 };
         tables + fixed + per_cpu * cpus as u64 + ring
     }
@@ -257,11 +255,11 @@ mod tests {
 
     #[test]
     fn the_default_takes_between_40_and_41_mebibytes() {
-        let bytes = Sizes::for_flows(262_144).bytes(2, false);
+        let bytes = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, false);
         assert!((40 << 20..41 << 20).contains(&bytes), "{bytes}");
-        let more = Sizes::for_flows(262_144).bytes(2, true) - bytes;
+        let more = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, true) - bytes;
         assert_eq!(more, RING_BYTES as u64);
-        let twice = Sizes::for_flows(524_288).bytes(2, false) - bytes;
+        let twice = Sizes::for_flows(524_288).bytes(2, FEW_INTERFACES, false) - bytes;
         assert_eq!(twice, 262_144 * BYTES_A_FLOW);
     }
 
@@ -290,10 +288,6 @@ mod tests {
     #[test]
     fn the_config_holds_the_settings() {
         let settings = Settings {
-            interfaces: vec![
-                WatchedInterface { index: 7, raw: false },
-                WatchedInterface { index: 3, raw: true },
-            ],
             factors: Some([[5; HASH_WORDS]; 2]),
             filter: Filter {
                 ports: vec!["443".parse().expect("a port")],
@@ -304,8 +298,6 @@ mod tests {
             ..Settings::default()
         };
         let config = settings.config(Sizes::for_flows(32), 250).expect("settings within bounds");
-        assert_eq!(config.interfaces, [7, 3, 0, 0, 0, 0, 0]);
-        assert_eq!(config.raw_interfaces, 0b10);
         assert_eq!(config.options, option::EVENTS | option::PORTS | option::NETS);
         let net = Net { address: [0x0a00_0000, 0, 0, 0], mask: [0xff00_0000, 0, 0, 0], family: 1 };
         assert_eq!(config.nets[0], net);
@@ -318,15 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn too_many_interfaces_or_networks_are_an_error() {
-        let interface = WatchedInterface { index: 1, raw: false };
-        let many = Settings { interfaces: vec![interface; MAX_INTERFACES + 1], ..Settings::default() };
+    fn too_many_networks_are_an_error() {
         let net = "10.0.0.0/8".parse().expect("a prefix");
         let filter = Filter { nets: vec![net; MAX_NETS + 1], ..Filter::default() };
-        let nets = Settings { filter, ..Settings::default() };
-        for settings in [many, nets] {
-            assert!(settings.config(Sizes::for_flows(1), 250).is_err());
-        }
+        let settings = Settings { filter, ..Settings::default() };
+        assert!(settings.config(Sizes::for_flows(1), 250).is_err());
     }
 
     #[test]

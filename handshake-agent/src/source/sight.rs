@@ -80,7 +80,7 @@ impl Sight {
                 let place = format!("{} {}", look.name, hook.direction);
                 self.hook_lost.note(since_ns, at_ns, place, |tense| words(look, hook, tense));
             }
-            if look.state == LinkState::Down {
+            if look.state == LinkState::Down && look.is_required {
                 let words = |tense: Tense| format!("{} {} down", look.name, tense.is());
                 self.interface_down.note(since_ns, at_ns, look.name.clone(), words);
             }
@@ -91,13 +91,6 @@ impl Sight {
         self.interfaces = looks;
     }
 
-    /// Whether no interface is left.
-    #[must_use]
-    pub fn is_blind(&self) -> bool {
-        let mut all = self.interfaces.iter();
-        !self.interfaces.is_empty() && all.all(|look| look.state == LinkState::Gone)
-    }
-
     /// What kept packets from our programs at this time or later, on the records' clock.
     #[must_use]
     pub fn lapses_since(&self, ns: u64) -> Vec<String> {
@@ -105,10 +98,15 @@ impl Sight {
         lapses.filter(|lapse| lapse.count != 0 && lapse.last_ns >= ns).map(Lapse::words).collect()
     }
 
-    /// What keeps packets from our programs at the latest look, a sentence per interface or hook.
+    /// What keeps packets from our programs at the latest look, a sentence per interface or hook; of many
+    /// the first four.
     #[must_use]
     pub fn obstacles(&self) -> Vec<String> {
-        self.interfaces.iter().flat_map(obstacles).collect()
+        let mut all: Vec<String> = self.interfaces.iter().flat_map(obstacles).collect();
+        let more = all.len().saturating_sub(PLACES);
+        all.truncate(PLACES);
+        all.extend((more > 0).then(|| format!("and {more} more")));
+        all
     }
 }
 
@@ -117,6 +115,7 @@ fn obstacles(look: &InterfaceLook) -> Vec<String> {
     match &look.state {
         LinkState::Gone => return vec![format!("{name} is gone")],
         LinkState::Unknown(why) => return vec![format!("{name} cannot be looked at: {why}")],
+        LinkState::Refused(why) => return vec![format!("{name} is not watched: {why}")],
         LinkState::Up | LinkState::NoCarrier | LinkState::Down => {}
     }
     let lost =
@@ -124,9 +123,9 @@ fn obstacles(look: &InterfaceLook) -> Vec<String> {
     let state = match look.state {
         LinkState::Down => Some(format!("{name} is down")),
         LinkState::NoCarrier => Some(format!("{name} has no carrier")),
-        LinkState::Up | LinkState::Gone | LinkState::Unknown(_) => None,
+        LinkState::Up | LinkState::Gone | LinkState::Unknown(_) | LinkState::Refused(_) => None,
     };
-    lost.chain(state).collect()
+    lost.chain(state.filter(|_| look.is_required)).collect()
 }
 
 /// Whether a finding lasts, or is over.
@@ -153,6 +152,9 @@ fn words(look: &InterfaceLook, hook: &HookLook, tense: Tense) -> String {
         Tense::Present => (tense.is(), "cannot", "may keep"),
         Tense::Past => (tense.is(), "could not", "may have kept"),
     };
+    if let LinkState::Refused(why) = state {
+        return format!("{name} {is} not watched: {why}");
+    }
     match (&hook.state, &hook.again) {
         (HookState::Gone, _) if *state == LinkState::Gone => format!("{name} {is} gone"),
         (HookState::Gone, Some(Ok(()))) => format!("{place} was lost, and is attached again"),
@@ -183,7 +185,7 @@ mod tests {
     }
 
     fn look(name: &str, state: LinkState, hooks: Vec<HookLook>) -> InterfaceLook {
-        InterfaceLook { name: name.into(), state, hooks }
+        InterfaceLook { name: name.into(), number: Some(0), is_required: true, state, hooks }
     }
 
     #[test]
@@ -215,6 +217,14 @@ mod tests {
             ),
             (LinkState::Up, theirs(), None, (1, 0), "is behind theirs (id 7)", "is behind theirs (id 7)"),
             (LinkState::Up, Unknown("no".into()), None, (1, 0), "cannot be looked at: no", "looked at: no"),
+            (
+                LinkState::Refused("no".into()),
+                Gone,
+                None,
+                (1, 0),
+                "e is not watched: no",
+                "e is not watched: no",
+            ),
             (
                 LinkState::Unknown("no".into()),
                 Unknown("no".into()),
@@ -323,15 +333,21 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_blind_when_its_last_interface_is_gone() {
+    fn of_many_obstacles_the_first_are_named() {
         let mut sight = Sight::default();
-        assert!(!sight.is_blind(), "a capture has none");
-        for (second, blind) in
-            [(LinkState::Down, false), (LinkState::Unknown(String::new()), false), (LinkState::Gone, true)]
-        {
-            let looks = vec![look("e", LinkState::Gone, Vec::new()), look("f", second, Vec::new())];
-            sight.note(looks, 1);
-            assert_eq!(sight.is_blind(), blind);
+        let names = ["a", "b", "c", "d", "e", "f"];
+        sight.note(names.iter().map(|name| look(name, LinkState::Down, Vec::new())).collect(), 1);
+        assert_eq!(sight.obstacles(), ["a is down", "b is down", "c is down", "d is down", "and 2 more"]);
+    }
+
+    /// Many interfaces of a pattern are down or without a carrier: that keeps no packet from us that passes.
+    #[test]
+    fn an_interface_that_need_not_be_there_may_be_down() {
+        for state in [LinkState::Down, LinkState::NoCarrier] {
+            let mut sight = Sight::default();
+            let ours = hook(Direction::Ingress, HookState::Ours, None);
+            sight.note(vec![InterfaceLook { is_required: false, ..look("e", state, vec![ours]) }], 1);
+            assert_eq!((sight.interface_down.count, sight.obstacles()), (0, Vec::new()));
         }
     }
 }

@@ -42,19 +42,19 @@ pub(super) fn is_wanted<P: Platform>(platform: &P, packet: &Packet) -> bool {
 
 #[inline(always)]
 pub(super) fn count_class<P: Platform>(platform: &P, packet: &Packet) {
-    let Some(classes) = platform.classes(packet.point as u32 >> 1) else { return };
     let packets = packet.segments as u64;
     // Of a super-packet only the last segment carries the FIN.
     let acks = if packet.class == Class::Fin as u8 { packet.acks() as u64 } else { 0 };
-    add_class(classes, packet.class, packet.family, packets - acks);
+    platform.count_class(packet, class_index(packet.class, packet.family), packets - acks);
     if acks != 0 {
-        add_class(classes, Class::Ack as u8, packet.family, acks);
+        platform.count_class(packet, class_index(Class::Ack as u8, packet.family), acks);
     }
 }
 
+/// Adds to a word of a class block, which one CPU writes.
 #[inline(always)]
-fn add_class(classes: &[Shared64; CLASS_WORDS], class: u8, family: u8, packets: u64) {
-    let word = &classes[masked::<{ CLASS_WORDS - 1 }>(class_index(class, family))];
+pub fn add_class(classes: &[Shared64; CLASS_WORDS], place: usize, packets: u64) {
+    let word = &classes[masked::<{ CLASS_WORDS - 1 }>(place)];
     word.store(word.load().wrapping_add(packets));
 }
 

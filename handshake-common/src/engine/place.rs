@@ -30,7 +30,7 @@ impl<P: Platform> Lookup<'_, P> {
         };
         if !lock_stripe(lock) {
             self.platform.books().add(Counter::Contended, 1);
-            let new = NewRecord::of(self.platform, self.packet);
+            let new = NewRecord::of(self.packet);
             enter_untracked(self.platform, self.packet, self.request_port, new);
             return true;
         }
@@ -63,7 +63,7 @@ impl<P: Platform> Lookup<'_, P> {
         let clocks = self.clocks();
         let survey = free_slot(sets).map_or_else(|| Survey::of(sets, now, &clocks), Survey::free);
         // Computed after the survey; otherwise the verifier would follow the survey once per variant.
-        let new = NewRecord::of(self.platform, core::hint::black_box(self.packet));
+        let new = NewRecord::of(core::hint::black_box(self.packet));
         let place = survey.place_for(new);
         if place.worth() > new.worth() as u64 {
             enter_untracked(self.platform, self.packet, self.request_port, new);

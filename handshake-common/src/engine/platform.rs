@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::update::judge;
-use crate::abi::{CLASS_WORDS, Config, Counter, Event, TcpRecord, WAYS, tag};
+use crate::abi::{Config, Counter, Event, TcpRecord, WAYS, tag};
 use crate::books::{Books, ServiceRow};
 use crate::flow::Side;
 use crate::record::State;
@@ -33,8 +33,9 @@ pub trait Platform {
     fn service(&self, row: u32) -> Option<&ServiceRow>;
     /// The counter block of this CPU.
     fn books(&self) -> &Books;
-    /// The class counters of this CPU and an interface.
-    fn classes(&self, interface: u32) -> Option<&[Shared64; CLASS_WORDS]>;
+    /// Adds to the packets that this CPU has counted at the packet's interface, at a place below
+    /// [`CLASS_WORDS`](crate::abi::CLASS_WORDS).
+    fn count_class(&self, packet: &Packet, place: usize, packets: u64);
     /// Adds to the samples in a bucket of a leg's histogram; `u64::MAX` takes one away.
     fn sample(&self, leg: Leg, bucket: u32, samples: u64);
     /// Waits until the holder of a slot or a lock word has released it, for a bounded time.
@@ -50,11 +51,6 @@ pub trait Platform {
     }
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
-    /// Are all hooks of the point's interface on? Before, no attempt begins.
-    #[inline(always)]
-    fn is_open(&self, _point: u8) -> bool {
-        true
-    }
     /// Is it an address of the host that the hooks are on? A capture's is not known.
     #[inline(always)]
     fn is_local(&self, _address: &[u32; 4], _family: u8) -> bool {

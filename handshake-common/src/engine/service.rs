@@ -6,8 +6,8 @@
 //! nothing completed < something open < completed, far responder < completed, local responder
 //! ```
 //!
-//! A row with something open stays. Each row keeps when something last came for it, and gives way after a
-//! second of silence. What it had counted goes to `other`.
+//! A row with something open stays. Each row keeps when something last came for it, and gives way once
+//! nothing has for as long as a copy of a packet may take. What it had counted goes to `other`.
 
 use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};
@@ -221,12 +221,12 @@ const PROVEN: u32 = 1 << State::Established as u32 | 1 << State::UdpAnswered as 
 /// States in which a record's service may look for a row.
 const SEARCHES: u32 = PROVEN | State::OPEN | 1 << State::UdpWaiting as u32;
 
-/// The state of a row that nothing has come for in a second, ten times the time of repeats.
+/// The state of a row that nothing has come for within the time of repeats: no CPU that found the row is
+/// still about to count in it.
 #[inline(always)]
 fn quiet_state<P: Platform>(platform: &P, row: &ServiceRow) -> Option<u64> {
     let (state, used) = row.last_use()?;
-    let quiet = platform.config().repeat_within_jiffies.saturating_mul(10);
-    (jiffies_since(platform.jiffies(), used) >= quiet).then_some(state)
+    (jiffies_since(platform.jiffies(), used) >= platform.config().repeat_within_jiffies).then_some(state)
 }
 
 /// What a row is worth to the services that look for one.

@@ -8,10 +8,7 @@ mod streams;
 use core::cell::RefCell;
 use std::vec::Vec;
 
-use crate::abi::{
-    Config, Counter, Event, Gates, HASH_WORDS, MAX_INTERFACES, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord,
-    option, tag,
-};
+use crate::abi::{Config, Counter, Event, HASH_WORDS, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord, option, tag};
 use crate::books::ServiceRow;
 use crate::host::HostTables;
 use crate::memory::{Memory, PORT_WORDS};
@@ -20,7 +17,7 @@ use crate::shared::Shared64;
 use crate::table;
 use crate::verdict::Role;
 use crate::wire::flag::{ACK, FIN, RST, SYN};
-use crate::wire::{self, Class, Packet, quote};
+use crate::wire::{self, Class, Packet, mark, quote};
 
 const SECOND: u64 = 1_000_000_000;
 /// Jiffies a second, of the tests' kernel.
@@ -224,7 +221,7 @@ fn what_begins_before_the_gate_is_open_is_seen_from_its_middle() {
         let world = World::new(64);
         world.gates.set(0);
         before.iter().for_each(|packet| world.send(SECOND, packet));
-        world.gates.set(Gates::MAX);
+        world.gates.set(u8::MAX);
         for (second, packet) in (2..).zip(after) {
             world.send(second * SECOND, packet);
             world.check();
@@ -247,7 +244,7 @@ fn what_begins_before_the_gate_is_open_is_seen_from_its_middle() {
 fn a_contended_syn_before_the_gate_is_open_is_no_attempt() {
     let world = World::new(64);
     world.tables.stripes.iter().for_each(|word| word.store(1));
-    for (gates, attempts) in [(0, 0), (Gates::MAX, 1)] {
+    for (gates, attempts) in [(0, 0), (u8::MAX, 1)] {
         world.gates.set(gates);
         world.send(SECOND, &tcp(0, true, SYN, 0, 0));
         assert_eq!(world.counts(&[Counter::Attempts, Counter::Untracked]), [attempts, attempts]);
@@ -257,14 +254,14 @@ fn a_contended_syn_before_the_gate_is_open_is_no_attempt() {
 #[test]
 fn the_gate_is_one_per_interface_and_stops_no_attempt_on_its_way() {
     let world = World::new(64);
-    world.gates.set(Gates::MAX & !1);
-    world.send(SECOND, &Packet { point: crate::abi::point(1, true), ..tcp(0, true, SYN, 0, 0) });
+    world.gates.set(!1);
+    world.send(SECOND, &Packet { point: crate::interface::point(1, true), ..tcp(0, true, SYN, 0, 0) });
     world.send(SECOND, &udp(1, true));
     assert_eq!(world.counts(&[Counter::Attempts, Counter::UdpFlows, Counter::UdpPackets]), [1, 0, 0]);
     world.send(SECOND + 1_000_000, &tcp(0, false, SYN | ACK, 10, 1));
     world.send(SECOND + 2_000_000, &tcp(0, true, ACK, 1, 11));
     assert_eq!(world.counts(&[Counter::Completed, Counter::Midstream]), [1, 0]);
-    world.gates.set(Gates::MAX);
+    world.gates.set(u8::MAX);
     world.send(2 * SECOND, &udp(1, false));
     assert_eq!(world.counts(&[Counter::UdpFlows, Counter::UdpPackets]), [1, 1]);
     world.check_all();
@@ -283,8 +280,8 @@ struct World {
     repeat: core::cell::Cell<u8>,
     /// This host's own addresses.
     own: Vec<[u32; 4]>,
-    /// The gates that are open.
-    gates: core::cell::Cell<Gates>,
+    /// The groups whose gates are open, one bit each.
+    gates: core::cell::Cell<u8>,
 }
 
 impl World {
@@ -297,7 +294,7 @@ impl World {
             room: core::cell::Cell::new(usize::MAX),
             repeat: core::cell::Cell::new(1),
             own: Vec::new(),
-            gates: core::cell::Cell::new(Gates::MAX),
+            gates: core::cell::Cell::new(u8::MAX),
         }
     }
 
@@ -313,9 +310,10 @@ impl World {
         };
         let is_local = |address: &[u32; 4], _: u8| self.own.contains(address);
         let memory = Memory::new(self.config, self.tables.storage(), &sink).is_local(&is_local);
-        memory.set_gates(self.gates.get());
         for copy in 0..self.repeat.get() {
-            memory.observe(time(at), &Packet { point: packet.point + copy, ..*packet });
+            let point = packet.point + copy;
+            let gate = if self.gates.get() >> (point >> 1) & 1 == 0 { mark::GATED } else { 0 };
+            memory.observe(time(at), &Packet { point, marks: packet.marks | gate, ..*packet });
         }
     }
 
@@ -441,9 +439,7 @@ fn config() -> Config {
         idle_after_jiffies: 3_600 * HZ,
         mask4: 0,
         mask6: 0,
-        interfaces: [0; MAX_INTERFACES],
         options: option::EVENTS,
-        raw_interfaces: 0,
         nets: [Net::default(); MAX_NETS],
         repeat_within_jiffies: HZ / 10,
     }

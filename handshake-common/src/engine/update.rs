@@ -9,7 +9,7 @@ use crate::record::{HOLDS_K, Now, State, TcpState, UdpState, jiffies_since};
 use crate::table::{self, Slot, Tag};
 use crate::tcp::{self, Change, Segment};
 use crate::verdict::{Leg, Sign};
-use crate::wire::{Class, Packet, quote};
+use crate::wire::{Class, Packet, mark, quote};
 use crate::{latency, low_half, udp};
 
 impl<P: Platform> Lookup<'_, P> {
@@ -70,7 +70,7 @@ impl<P: Platform> Lookup<'_, P> {
             record.points = with_point(record.points, self.side(old.flags()), self.packet.point, true);
         }
         let answered_after = record.syn_ack_after;
-        let admits = self.platform.is_open(self.packet.point);
+        let admits = self.packet.marks & mark::GATED == 0;
         let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()), admits };
         let change = self.platform.judge(stand.pack(), &mut record, self.packet, now.ns);
         let change = Change::unpack(self.veil(change));

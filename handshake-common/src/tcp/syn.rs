@@ -45,8 +45,8 @@ impl Transition<'_> {
         (self.flags & tag::INITIATOR_HIGH) ^ exchanged
     }
 
-    /// Another J before any SYN+ACK: the newest SYN is the attempt, and the first J stays beside it. A stranger
-    /// may have sent either.
+    /// Another J before any SYN+ACK: the newest SYN is the attempt, and the first J stays beside it. A
+    /// stranger may have sent either.
     #[inline(always)]
     fn supersede(&mut self) -> Change {
         let more = self.holds(tag::OTHER_J);
@@ -129,8 +129,8 @@ impl Transition<'_> {
     }
 
     /// A SYN with another number after a SYN+ACK. A responder in SYN-RECEIVED or ESTABLISHED ignores it (RFC
-    /// 9293 §3.10.7.4, RFC 5961 §4), so it claims to be an attempt, until a SYN+ACK acknowledges it or it comes
-    /// again while the old connection is silent.
+    /// 9293 §3.10.7.4, RFC 5961 §4), so it claims to be an attempt, until a SYN+ACK acknowledges it or it
+    /// comes again while the old connection is silent.
     #[inline(always)]
     fn claim(&mut self) -> Change {
         let by = if matches!(self.side, Side::Responder) { tag::FURTHER_J } else { 0 };
@@ -168,8 +168,9 @@ impl Transition<'_> {
         self.signed(Sign::ForeignSyn)
     }
 
-    /// The SYN that claimed to be an attempt is one. The third segment of an attempt that was answered may still
-    /// be on its way, so J and K stay beside. Of two that crossed it is not known that K is the responder's.
+    /// The SYN that claimed to be an attempt is one. The third segment of an attempt that was answered may
+    /// still be on its way, so J and K stay beside. Of two that crossed it is not known that K is the
+    /// responder's.
     #[inline(always)]
     fn grant_claim(&mut self, was_answered: bool) -> Change {
         let j = self.record.isn_initiator;
@@ -235,8 +236,8 @@ impl Transition<'_> {
             .leg(Leg::SynToSynAck, false)
     }
 
-    /// A SYN+ACK was seen before its SYN, a short time ago. Of a Fast Open SYN it may have acknowledged the data
-    /// too.
+    /// A SYN+ACK was seen before its SYN, a short time ago. Of a Fast Open SYN it may have acknowledged the
+    /// data too.
     #[inline(always)]
     fn is_orphans_syn(&self) -> bool {
         let waited = self.context.now_ns.saturating_sub(self.record.opened_ns);

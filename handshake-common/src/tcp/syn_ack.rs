@@ -128,8 +128,8 @@ impl Transition<'_> {
         Self::revised(self.first_syn_ack())
     }
 
-    /// The SYN+ACK of the J beside: a server with SYN cookies answers each SYN. Either may be the one that the
-    /// initiator acknowledges.
+    /// The SYN+ACK of the J beside: a server with SYN cookies answers each SYN. Either may be the one that
+    /// the initiator acknowledges.
     #[inline(always)]
     fn note_other_k(&mut self) -> Change {
         let revoked = self.has(tag::SYN_ACK_TIMED);
@@ -212,8 +212,8 @@ impl Transition<'_> {
         })
     }
 
-    /// The attempt has ended, and the responder answers the SYN of the J beside: one of the two was a stranger's. J
-    /// and K stay beside, for a RST may be taken back.
+    /// The attempt has ended, and the responder answers the SYN of the J beside: one of the two was a
+    /// stranger's. J and K stay beside, for a RST may be taken back.
     #[inline(always)]
     fn take_up_kept_j(&mut self) -> Change {
         let was_answered = self.is_answered();
@@ -253,8 +253,8 @@ impl Transition<'_> {
         }
     }
 
-    /// Does the initiator acknowledge the responder's SYN with another number than its own SYN's, while neither
-    /// end has acknowledged anything?
+    /// Does the initiator acknowledge the responder's SYN with another number than its own SYN's, while
+    /// neither end has acknowledged anything?
     #[inline(always)]
     fn answers_crossed(&self) -> bool {
         self.has(tag::SIMULTANEOUS)
@@ -293,8 +293,9 @@ impl Transition<'_> {
     }
 
     /// A SYN+ACK that acknowledges J, with another number than the responder's SYN, of which neither end has
-    /// acknowledged anything: that SYN was a stranger's, and the open is none of two halves. Once the initiator
-    /// has answered the stranger, it takes no other number (it is in SYN-RECEIVED, RFC 9293 §3.10.7.4).
+    /// acknowledged anything: that SYN was a stranger's, and the open is none of two halves. Once the
+    /// initiator has answered the stranger, it takes no other number (it is in SYN-RECEIVED, RFC 9293
+    /// §3.10.7.4).
     #[inline(always)]
     fn uncross(&mut self) {
         let acked = tag::INITIATOR_ACKED | tag::RESPONDER_ACKED;

@@ -215,9 +215,7 @@ impl Platform for Cpu {
     fn books(&self) -> &Books {
         &self.shared.books[self.number]
     }
-    fn classes(&self, _interface: u32) -> Option<&[Shared64; CLASS_WORDS]> {
-        None
-    }
+    fn count_class(&self, _packet: &Packet, _place: usize, _packets: u64) {}
     fn sample(&self, _leg: Leg, _bucket: u32, _samples: u64) {}
     fn is_selected(&self, _port: u16) -> bool {
         false

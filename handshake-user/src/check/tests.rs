@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handshake_agent::fake::{BEGINNING, Fake, SECOND};
 use handshake_agent::model::metric::METRICS;
-use handshake_agent::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::options::Filter;
 use handshake_common::abi::Counter;
 use handshake_common::record::State;
@@ -47,7 +47,7 @@ pub(super) fn standing(fake: &mut Fake) -> JudgedWindow {
 fn take(fake: &mut Fake) -> Snapshot {
     let interface = InterfaceHooks { name: "eth0".to_owned(), ..InterfaceHooks::default() };
     let context = Arc::new(RunContext {
-        origin: Origin::Live { interfaces: vec![interface] },
+        origin: Origin::Live(LiveOrigin { interfaces: vec![interface], ..LiveOrigin::default() }),
         began: BEGINNING,
         filter: Filter::default(),
         top: usize::MAX,

@@ -28,7 +28,7 @@ use crate::check::{
 };
 use crate::cli::CheckArgs;
 use crate::command::{attach, load, out, patiently, prepare, take_snapshot};
-use crate::console::{self, say};
+use crate::console::{self, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Files, Helper};
 use crate::output::{Lane, Output, Patience, Target};
@@ -76,10 +76,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let counters = NetFiles::open()?;
     let watched = args.watched();
     let plan = session::plan(&watched)?;
+    plan.require_any()?;
     let loaded = load(&watched, &plan)?;
     session::block_on(async {
-        let signals = Signals::new()?;
-        let session = attach(loaded, &watched, &plan, &args.scope)?;
+        let mut signals = Signals::new()?;
+        let session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let in_progress =
             CheckInProgress { args, session, signals, checkee, helper: helper.as_ref(), counters };
         let code = in_progress.run(&expectations, file).await;
@@ -110,7 +111,7 @@ enum CheckEnding {
     TimeUp(Option<Status>),
     /// This signal arrived, and was passed to the command.
     Interrupted(i32),
-    /// An interface was lost.
+    /// The last interface was lost.
     Lost(handshake_agent::Error),
 }
 
@@ -259,7 +260,10 @@ fn conclude(
             }
             Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0)))
         }
-        CheckEnding::Lost(lost) => shown.and(Err(lost.into())),
+        CheckEnding::Lost(lost) => shown.map(|()| {
+            say(&lost.to_string());
+            INCONCLUSIVE
+        }),
         CheckEnding::Ended(_) | CheckEnding::TimeUp(_) => shown.map(|()| code(args, checked)),
     }
 }
@@ -312,6 +316,10 @@ impl Sink for Waiting {
         Ok(ControlFlow::Continue(()))
     }
 
+    fn notice(&mut self, notice: &str) {
+        announce(notice);
+    }
+
     async fn input(&mut self) -> io::Result<Status> {
         match &mut self.running {
             Some(running) => running.ended().await,
@@ -350,6 +358,10 @@ impl Sink for Settling {
         let moving = now.tcp.books.verdict(Verdict::Opening) + now.udp.books.verdict(UdpVerdict::Pending);
         self.quiet = if moving == 0 { self.quiet + 1 } else { 0 };
         Ok(if self.quiet == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn notice(&mut self, notice: &str) {
+        announce(notice);
     }
 
     fn input(&mut self) -> impl Future<Output = Infallible> {

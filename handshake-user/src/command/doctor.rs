@@ -15,14 +15,16 @@ use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
 use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
 use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::driver::{NativeEffect, native_effect, row_of, with_driver};
-use handshake_agent::attach::interface::{self, InterfaceInfo};
+use handshake_agent::attach::interface::InterfaceInfo;
+use handshake_agent::attach::selection::{self, Demand, Selection};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::confine::Confined;
 use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
 use handshake_agent::memory::{self, Free};
-use handshake_agent::options::Options;
+use handshake_agent::options::{InterfaceChoice, Options};
 use handshake_agent::source::live::possible_cpus;
 use handshake_agent::source::settings::BYTES_A_FLOW;
+use handshake_agent::source::settings::FEW_INTERFACES;
 
 use crate::cli::DoctorArgs;
 use crate::command::usual_confinement;
@@ -137,7 +139,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
 
 /// Judges the machine and these interfaces, or those of the default routes if none is named.
 fn judge(interfaces: &[String]) -> Result<Vec<Finding>, Error> {
-    let links = interface::select(interfaces)?;
+    let choice = InterfaceChoice { names: interfaces.to_vec(), wait: false };
+    let (selection, links) = selection::select(&choice)?;
+    if links.is_empty() {
+        return Err(Error::NoInterface(selection.words()));
+    }
     let mut findings = judge_machine(&MachineFacts::gather());
     for interface in gather_interfaces(links) {
         findings.extend(judge_interface(&interface));
@@ -243,8 +249,9 @@ fn denied(error: &Error) -> Finding {
 
 fn memory(peak: u64, free: Option<&Free>) -> Finding {
     let need = format!("a run takes {} MiB at its peak", mebibytes(peak));
-    let elsewhere = [2, 64, 256]
-        .map(|cpus| format!("{} on {cpus} CPUs", mebibytes(memory::peak(&Options::default(), cpus))));
+    let elsewhere = [2, 64, 256].map(|cpus| {
+        format!("{} on {cpus} CPUs", mebibytes(memory::peak(&Options::default(), cpus, FEW_INTERFACES)))
+    });
     let details =
         format!("with the default --max-flows {}, {BYTES_A_FLOW} bytes per flow", elsewhere.join(", "));
     match free {
@@ -387,8 +394,8 @@ fn is_blocked(interface: &InterfaceFacts) -> bool {
 /// The hooks that `watch` would choose, from the same function that `watch` uses.
 fn planned(interface: &InterfaceFacts) -> Option<PlannedInterface> {
     let info = interface.info.clone();
-    let facts = PlanFacts { info, tcx: interface.tcx?, xdp_holder: None };
-    let plan = plan(&[facts], HookChoice::Auto, DirectionChoice::Auto).ok()?;
+    let facts = PlanFacts { info, tcx: interface.tcx?, xdp_holder: None, demand: Demand::Required };
+    let plan = plan(Selection::default(), &[facts], HookChoice::Auto, DirectionChoice::Auto).ok()?;
     plan.interfaces.into_iter().next()
 }
 
@@ -414,7 +421,7 @@ impl MachineFacts {
             jit: flag("/proc/sys/net/core/bpf_jit_enable"),
             stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
             confined: usual_confinement().try_out().map_err(|error| error.to_string()),
-            peak: memory::peak(&Options::default(), possible_cpus().unwrap_or(1)),
+            peak: memory::peak(&Options::default(), possible_cpus().unwrap_or(1), FEW_INTERFACES),
             free: memory::free(),
         }
     }
@@ -470,6 +477,7 @@ fn describe((id, text): OnHook, owners: &BTreeMap<u32, Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use aya::programs::{Xdp, XdpMode};
+    use handshake_agent::attach::interface::{XdpMode as HolderMode, XdpProgram};
     use handshake_agent::attach::loaded;
     use handshake_agent::attach::testing::{in_namespace, killed, run as command, theirs};
 
@@ -632,9 +640,8 @@ mod tests {
     fn an_ingress_qdisc_is_a_fault_where_clsact_is_needed() {
         type Case = (Option<bool>, fn(&mut InterfaceFacts), bool);
         let is_loopback = |i: &mut InterfaceFacts| (i.info.is_loopback, i.info.is_virtual) = (true, true);
-        let has_generic_xdp = |i: &mut InterfaceFacts| {
-            i.info.xdp = Some(interface::XdpProgram { mode: interface::XdpMode::Generic, id: 7 })
-        };
+        let has_generic_xdp =
+            |i: &mut InterfaceFacts| i.info.xdp = Some(XdpProgram { mode: HolderMode::Generic, id: 7 });
         let cases: [Case; 6] = [
             (Some(true), |_| {}, false),
             (None, |_| {}, false),

@@ -9,7 +9,8 @@ use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
 use handshake_capture::{Capture, CapturedPacket, Condition, Squeeze};
-use handshake_common::abi::{Counter, MAX_INTERFACES, point};
+use handshake_common::abi::Counter;
+use handshake_common::interface::{GROUPS, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
 use handshake_common::wire::{Class, Slice, has_wrong_checksum, mark, note, parse};
@@ -254,7 +255,7 @@ impl LossTimes {
 }
 
 /// The last interface that records tell apart; its number stands for all further ones.
-const LAST_INTERFACE: usize = MAX_INTERFACES - 1;
+const LAST_INTERFACE: usize = GROUPS - 1;
 
 /// Stores the name of an interface at its first packet. Where several share the last number, it has no name.
 fn name_interface(context: &mut Arc<RunContext>, number: u32, name: Option<&str>) {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
 use crate::command::{attach, load, out, prepare, take_snapshot};
-use crate::console::say;
+use crate::console::{announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::output::{Lane, PIECE, Patience, Target};
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let mut signals = Signals::new()?;
-        let mut session = attach(loaded, &watched, &plan, &args.scope)?;
+        let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let mut lines = LineReports::new(args)?;
         let until = args.period.map(|time| Instant::now() + time);
         if let Some(files) = files {
@@ -178,6 +178,10 @@ impl Sink for LineReports<'_> {
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
         self.show_ended(session)?;
         Ok(EVENTS_EVERY)
+    }
+
+    fn notice(&mut self, notice: &str) {
+        announce(notice);
     }
 
     /// The end of stdout.

@@ -97,12 +97,16 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
 fn source(snapshot: &Snapshot) -> Value {
     match &snapshot.context.origin {
         Origin::Capture(origin) => capture(origin),
-        Origin::Live { interfaces } => {
-            let known = interfaces.iter().enumerate();
+        Origin::Live(live) => {
+            let known = live.interfaces.iter().enumerate();
             let list: Vec<Value> = known.map(|(at, each)| interface(snapshot, at, each)).collect();
+            let mut packets = Map::new();
+            figures(&mut packets, &PACKETS, &snapshot.gone);
+            let gone = json!({"interfaces": live.gone, "packets": packets});
             let mut object = Map::new();
             object.insert("kind".to_owned(), json!("live"));
             object.insert("interfaces".to_owned(), Value::Array(list));
+            object.insert("gone".to_owned(), gone);
             put_known(&mut object, "unseen_opens", snapshot.unseen.map(|unseen| unseen.connections()));
             Value::Object(object)
         }

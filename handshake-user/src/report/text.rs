@@ -22,6 +22,7 @@ mod layout;
 
 use std::net::SocketAddr;
 
+use handshake_agent::error::some_of;
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     InterfaceHooks, Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks,
@@ -97,7 +98,8 @@ fn header(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) ->
     let mut pieces = vec![Piece::new("handshake", TextTone::Strong)];
     match &snapshot.context.origin {
         Origin::Capture(capture) => pieces.push(Piece::plain(capture.path.clone())),
-        Origin::Live { interfaces } => pieces.extend(interfaces_and_hooks(interfaces)),
+        Origin::Live(live) if live.interfaces.is_empty() => pieces.push(Piece::plain("no interface yet")),
+        Origin::Live(live) => pieces.extend(interfaces_and_hooks(&live.interfaces)),
     }
     let filter = &snapshot.context.filter;
     pieces.extend(filter.ports.iter().map(|range| Piece::plain(format!("port {range}"))));
@@ -120,7 +122,7 @@ fn interfaces_and_hooks(interfaces: &[InterfaceHooks]) -> Vec<Piece> {
             None => groups.push((vec![&interface.name], hooks)),
         }
     }
-    groups.into_iter().flat_map(|(names, hooks)| [names.join(", "), hooks]).map(Piece::plain).collect()
+    groups.into_iter().flat_map(|(names, hooks)| [some_of(&names), hooks]).map(Piece::plain).collect()
 }
 
 fn hooks(interface: &InterfaceHooks) -> String {

@@ -5,9 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use handshake_agent::model::snapshot::{
-    Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks, UdpBooks,
-};
+use handshake_agent::model::snapshot::{Interval, Latency, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
 use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
@@ -22,7 +20,7 @@ use super::service::ServiceLine;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
 use crate::report::text::exact::Exactness;
-use handshake_agent::model::flow::{Flow, FlowId};
+use handshake_agent::model::flow::{Flow, FlowId, View};
 
 /// Intervals in the window of the headline, the times and the services' rates: enough to be steady, and few
 /// enough to show the end of an incident.
@@ -157,15 +155,7 @@ impl Scene {
 
     /// The name of the interface where an attempt was first seen; empty if it is unknown.
     pub(crate) fn interface(&self, attempt: &Flow) -> &str {
-        let points =
-            attempt.tcp().map_or_else(|| attempt.udp().map_or(0, |udp| udp.points), |tcp| tcp.points);
-        let seen = [points & 0xf, points >> 4].into_iter().find(|at| *at != handshake_common::abi::NO_POINT);
-        match (&self.snapshot.context.origin, seen) {
-            (Origin::Live { interfaces }, Some(seen)) => {
-                interfaces.get(usize::from(seen >> 1)).map_or("", |interface| &interface.name)
-            }
-            (Origin::Live { .. } | Origin::Capture(_), _) => "",
-        }
+        View::of(&self.snapshot).interface(attempt).unwrap_or_default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handshake_agent::fake::{BEGINNING, Fake, SECOND};
 use handshake_agent::model::flow::Flow;
-use handshake_agent::model::snapshot::{InterfaceHooks, Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::record::Record;
 use handshake_common::verdict::Verdict;
@@ -34,7 +34,11 @@ impl SceneFixture {
             ..InterfaceHooks::default()
         };
         let context = RunContext {
-            origin: Origin::Live { interfaces: vec![interface] },
+            origin: Origin::Live(LiveOrigin {
+                groups: vec![Some(interface.name.clone())],
+                interfaces: vec![interface],
+                gone: 0,
+            }),
             began: BEGINNING,
             filter: handshake_agent::options::Filter::default(),
             top: usize::MAX,

@@ -11,6 +11,7 @@ mod error;
 mod fault;
 mod filter;
 mod header;
+mod interfaces;
 mod loading;
 mod memory;
 mod network;

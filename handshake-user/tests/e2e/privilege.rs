@@ -10,7 +10,7 @@ use handshake_lab::agent::Agent;
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::terminal::Terminal;
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, Namespace, skip_unless_privileged, skip_without_tool};
+use handshake_lab::{Family, Namespace, churn, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
 use crate::error::Scratch;
@@ -169,6 +169,45 @@ fn a_command_that_has_attached_keeps_no_privilege() -> Result<()> {
             ensure_confined(agent.id(), starter.user(), permitted, starter.is_root())?;
             drop(stdin);
             ensure!(agent.wait(TIMEOUT)?.status.success());
+        }
+    }
+    Ok(())
+}
+
+/// An interface that comes, goes to another namespace and comes back is attached to each time, and its
+/// handshakes are judged, by a command that has given up its privileges.
+#[test]
+fn what_comes_later_takes_no_privilege() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("setpriv") {
+        return Ok(());
+    }
+    let (host, peer, elsewhere) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
+    let plain = copy(&host)?;
+    for starter in [Starter::Root, Starter::Ambient(plain.path())] {
+        for (hook, permitted) in [("auto", NONE), ("xdp-generic", NONE), ("clsact", NET_ADMIN)] {
+            let mut watch = starter.command(&host);
+            watch.args(["watch", "-o", "jsonl", "--interval", "50ms", "--max-flows", "1000"]);
+            watch.args(["-i", "hs-x*", "--hook", hook]);
+            let mut agent = Agent::attach(watch, 0)?;
+            agent.await_report(TIMEOUT * 6, |_| true)?;
+            ensure_confined(agent.id(), starter.user(), permitted, starter.is_root())?;
+            churn::make(&host, &peer, "hs-x0")?;
+            for round in 1..=3 {
+                agent.await_lines("attached hs-x0: ", round)?;
+                let path = churn::short_path(&host, &peer);
+                let listener = Listener::new(&path, 0, 16)?;
+                tcp::connect_accept(&path, &listener, 2)?;
+                let report = agent.await_report(TIMEOUT, |r| r["tcp"]["completed"] == 2 * round)?;
+                ensure!(report["exact"] == true, "{hook}: {report}");
+                host.ip(&[&format!("link set hs-x0 netns {}", elsewhere.name())])?;
+                agent.await_lines("hs-x0 is gone", round)?;
+                elsewhere.ip(&[&format!("link set hs-x0 netns {}", host.name())])?;
+                host.ip(&["addr add 10.99.0.2/24 dev hs-x0", "link set hs-x0 up"])?;
+            }
+            agent.await_lines("attached hs-x0: ", 4)?;
+            ensure_confined(agent.id(), starter.user(), permitted, starter.is_root())?;
+            ensure!(agent.stop()?.status.success());
+            host.ip(&["link del hs-x0"])?;
         }
     }
     Ok(())

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 
 use crate::source::scan::ByCause;
 
-use super::{CaptureOrigin, FIRST_UDP_ROW, Interval, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
+use super::{
+    CaptureOrigin, FIRST_UDP_ROW, Interval, LiveOrigin, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks,
+};
 use crate::fake::{BEGINNING, Fake, SECOND, tcp, udp_record};
 use crate::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use crate::model::metric::METRICS;
@@ -113,7 +115,13 @@ fn udp_waits_for_t1_before_it_is_unanswered() {
 #[test]
 fn each_loss_alone_makes_a_report_inexact() {
     type Change = fn(&mut Fake);
-    let look = |state| InterfaceLook { name: "e".to_owned(), state, hooks: Vec::new() };
+    let look = |state| InterfaceLook {
+        name: "e".to_owned(),
+        number: Some(0),
+        is_required: true,
+        state,
+        hooks: Vec::new(),
+    };
     let gone =
         HookLook { direction: Direction::Egress, hook: Hook::Tcx, state: HookState::Gone, again: None };
     let mut lost = Sight::default();
@@ -215,7 +223,7 @@ fn with(change: impl FnOnce(&mut Fake)) -> Fake {
 
 /// The context of a run on no interface.
 fn live() -> Arc<RunContext> {
-    let origin = Origin::Live { interfaces: Vec::new() };
+    let origin = Origin::Live(LiveOrigin::default());
     Arc::new(RunContext { origin, ..RunContext::clone(&context(10)) })
 }
 

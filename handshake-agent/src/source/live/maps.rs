@@ -5,20 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use handshake_common::abi::{
-    CONFIG_MAP, Config, GATES_MAP, Gates, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS,
-};
+use handshake_common::abi::{CONFIG_MAP, Config, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::kernel_log;
 use super::mapping::{self, Mapping, SharedValue};
 use crate::error::LiveError;
-use crate::source::settings::{Settings, Sizes};
+use crate::source::settings::{Settings, Sizes, far_blocks};
 
 /// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
 /// them: their reader writes back how far it has read.
-pub(super) const FROZEN: [&str; 9] =
-    [CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "CLIENTS", "COUNTERS", "LATENCY"];
+pub(super) const FROZEN: [&str; 10] = [
+    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "CLIENTS", "COUNTERS", "CLASSES",
+    "LATENCY",
+];
 
 /// Size of an unused ring, bytes: rounded up to one page, the least possible.
 const LEAST_RING: u32 = 1;
@@ -67,6 +67,7 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
         .verifier_log_level(verifier_log)
         .map_max_entries("FLOWS4", sizes.slots4 / WAYS)
         .map_max_entries("FLOWS6", sizes.slots6 / WAYS)
+        .map_max_entries("CLASSES", far_blocks(settings.interfaces))
         .map_max_entries("EVENTS", events)
         .map_max_entries("AYA_LOGS", lines)
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
@@ -78,8 +79,7 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
 pub(super) fn fill(bpf: &mut Ebpf, settings: &Settings, sizes: Sizes, hz: u32) -> Result<(), LiveError> {
     let config = settings.config(sizes, hz).map_err(LiveError::Settings)?;
     set::<Config>(bpf, CONFIG_MAP, &[PlainBytes(config)])?;
-    set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])?;
-    set_gates(bpf, if settings.gated { 0 } else { Gates::MAX })
+    set::<PortSet>(bpf, PORTS_MAP, &[PlainBytes(settings.port_set())])
 }
 
 /// Writes the values of an array. Except for the first, zero values are skipped: a new map is all zeroes.
@@ -98,9 +98,13 @@ where
     Ok(())
 }
 
-/// Opens these gates, and closes the others.
-pub(super) fn set_gates(bpf: &mut Ebpf, open: Gates) -> Result<(), LiveError> {
-    set::<Gates>(bpf, GATES_MAP, &[PlainBytes(open)])
+/// Writes a row of the interface table.
+pub(super) fn set_interface(bpf: &mut Ebpf, row: u32, word: u64) -> Result<(), LiveError> {
+    const NAME: &str = "INTERFACES";
+    let failed = |error| LiveError::from_map(format!("write {NAME}"), error, 0);
+    let map = bpf.map_mut(NAME).ok_or_else(|| missing(NAME))?;
+    let mut rows: Array<_, u64> = map.try_into().map_err(failed)?;
+    rows.set(row, word, 0).map_err(failed)
 }
 
 /// Changes the map of this host's addresses from `old` to `new`.

@@ -203,15 +203,27 @@ fn jiffies_and_wall_clock_agree_with_the_monotonic_clock() {
     assert!((wall - seconds).abs() < 0.05, "{wall} s on the wall clock, {seconds} s on the monotonic one");
 }
 
+/// Hooks of an interface that loses a packet before each look, and 40 before the first.
+struct Losing(u64);
+
+impl Hooks for Losing {
+    fn look(&mut self) -> Vec<InterfaceLook> {
+        self.0 += 1;
+        Vec::new()
+    }
+
+    fn attach_again(&mut self, _: &mut InterfaceLook) {}
+
+    fn lost_before_hook(&self) -> LostBeforeHook {
+        LostBeforeHook { packets: self.0, unreadable: self.0 - 40 }
+    }
+}
+
 #[test]
 fn losses_before_the_hook_are_counted_at_each_reading() {
     let Some(mut live) = loaded(&small()) else { return };
     assert_eq!(live.read().expect("a reading").lost_before_hook, 0);
-    let mut lost = 40;
-    live.count_losses_by(move || {
-        lost += 1;
-        LostBeforeHook { packets: lost, unreadable: lost - 40 }
-    });
+    live.watch(Losing(40));
     assert_eq!(live.read().expect("a reading").lost_before_hook, 41);
     let second = live.read().expect("a reading");
     assert_eq!((second.lost_before_hook, second.unreadable_counters), (42, 2));
@@ -379,7 +391,7 @@ fn the_kernel_sides_lines_are_limited() {
     }
     let Some(live) = loaded(&Settings { kernel_log: true, ..small() }) else { return };
     let mut written = Vec::new();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !written.iter().any(|line: &String| line.contains("left out")) {
         assert!(begun.elapsed() < Duration::from_secs(20), "{} lines", written.len());
         run_on(&live.bpf, &segment(CLIENT, SERVER, J, 0, flag::SYN), 100);
@@ -433,7 +445,7 @@ impl log::Log for Lines {
 
 /// Reads the counters while no program runs.
 fn counters_of(bpf: &Ebpf) -> CounterBlock {
-    read_counts(bpf, 0).expect("counters at rest").0
+    read_counts(bpf).expect("counters at rest").0
 }
 
 /// Reads the CPUs' counter blocks, whole or torn.
@@ -449,6 +461,8 @@ impl Hooks for HalfAnswered {
         let first = !std::mem::replace(&mut self.0, true);
         let of = |name: &str, odd: HookState| InterfaceLook {
             name: name.to_owned(),
+            number: Some(0),
+            is_required: true,
             state: LinkState::Up,
             hooks: vec![HookLook {
                 direction: Direction::Ingress,
@@ -460,8 +474,12 @@ impl Hooks for HalfAnswered {
         vec![of("a", HookState::Passing(libc::EMFILE)), of("b", HookState::Gone)]
     }
 
-    fn attach_again(&mut self, _: usize, look: &mut InterfaceLook) {
+    fn attach_again(&mut self, look: &mut InterfaceLook) {
         look.hooks[0].again = Some(Ok(()));
+    }
+
+    fn lost_before_hook(&self) -> LostBeforeHook {
+        LostBeforeHook::default()
     }
 }
 
@@ -476,13 +494,9 @@ fn a_look_that_fails_for_the_moment_hides_no_other_finding() {
     assert_eq!(sight.hook_lost.words(), "b: the ingress hook (tcx) was lost, and is attached again");
 }
 
-/// Settings with tables of 64 slots and the test runs' interface.
+/// Settings with tables of 64 slots.
 fn small() -> Settings {
-    Settings {
-        interfaces: vec![crate::source::settings::WatchedInterface { index: LOOPBACK, raw: false }],
-        max_flows: 32,
-        ..Settings::default()
-    }
+    Settings { max_flows: 32, ..Settings::default() }
 }
 
 /// A filter of ports and networks, as the command line spells them.
@@ -498,7 +512,15 @@ fn filter(ports: &[&str], nets: &[&str]) -> Filter {
 fn loaded(settings: &Settings) -> Option<Live> {
     let mut live = Live::load(&privileged_object()?, settings).expect("load the object");
     load_xdp(&mut live);
+    watch_at_once(&mut live, LOOPBACK);
     Some(live)
+}
+
+/// The interface of a test run's packets, with its gate open.
+fn watch_at_once(live: &mut Live, index: u32) -> u16 {
+    let number = live.enter(WatchedInterface { index, group: 0, raw: false }).expect("there is room");
+    live.set_gate(number, true).expect("the map takes it");
+    number
 }
 
 /// Reads the object; `None` if this thread may not load it.

@@ -21,8 +21,8 @@ struct Move {
     point: u8,
     /// ns; negative where the clock runs backwards.
     pause: i64,
-    /// The gates that are open.
-    gates: Gates,
+    /// The groups whose gates are open, one bit each.
+    gates: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +118,7 @@ fn a_move(flows: u16) -> impl Strategy<Value = Move> {
         (prop_oneof![6 => Just(0_usize), 1 => 0..4_usize], prop_oneof![6 => Just(1_usize), 1 => 0..4_usize]);
     let payload = prop_oneof![8 => Just(0_u32), 1 => Just(10_u32)];
     let place = (0..flows, any::<bool>(), prop_oneof![5 => Just(0_u8), 1 => 1..4_u8]);
-    let gates = prop_oneof![12 => Just(Gates::MAX), 1 => any::<Gates>()];
+    let gates = prop_oneof![12 => Just(u8::MAX), 1 => any::<u8>()];
     (place, a_kind(), isns, (small.clone(), small), payload, (a_pause(), gates)).prop_map(
         |((flow, client, point), what, isns, off, payload, (pause, gates))| {
             // SYNs mostly come from the client, SYN+ACKs from the server.

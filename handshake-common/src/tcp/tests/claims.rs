@@ -147,8 +147,8 @@ fn a_claim_is_an_attempt_when_it_comes_again_and_the_old_connection_is_silent() 
     });
 }
 
-/// A stranger repeats his SYN while the third segment is under way. A responder limits its challenges to one per
-/// half a second (tcp_invalid_ratelimit), so none need come between.
+/// A stranger repeats his SYN while the third segment is under way. A responder limits its challenges to one
+/// per half a second (tcp_invalid_ratelimit), so none need come between.
 #[test]
 fn a_repeated_strange_syn_does_not_stop_the_third_segment() {
     with_isns(|j, k| {
@@ -214,8 +214,8 @@ fn the_kept_third_segment_survives_another_syn_ack() {
     });
 }
 
-/// A stranger's SYN is answered first, and the initiator resets that answer. Then the responder answers its SYN,
-/// or one whose number was not kept.
+/// A stranger's SYN is answered first, and the initiator resets that answer. Then the responder answers its
+/// SYN, or one whose number was not kept.
 #[test]
 fn the_j_beside_is_answered_after_the_attempt_was_reset() {
     with_isns(|j, k| {

@@ -1,6 +1,7 @@
-//! A stranger, who knows the addresses and ports of a conversation and none of its numbers, sends segments from
-//! either end's address. The two ends are modelled on RFC 9293 §3.10.7 and Linux; the hook sees the ends'
-//! segments and the stranger's in the order in which they pass. What completes is what the responder established.
+//! A stranger, who knows the addresses and ports of a conversation and none of its numbers, sends segments
+//! from either end's address. The two ends are modelled on RFC 9293 §3.10.7 and Linux; the hook sees the
+//! ends' segments and the stranger's in the order in which they pass. What completes is what the responder
+//! established.
 
 use std::collections::BTreeMap;
 use std::string::String;
@@ -315,8 +316,8 @@ fn segment_of_reset(to: &Segment) -> Segment {
     }
 }
 
-/// One conversation or two on the same ports, among so many segments of a stranger. What was completed, and what
-/// the responder established.
+/// One conversation or two on the same ports, among so many segments of a stranger. What was completed, and
+/// what the responder established.
 fn play(seed: u64, foreign: u64) -> (u32, World) {
     let mut world = World::new(seed);
     for number in 0..1 + world.random.below(2) {

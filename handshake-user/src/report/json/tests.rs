@@ -7,9 +7,10 @@ use std::sync::Arc;
 use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, ticks, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
-    CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
+    CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, RunContext, Snapshot,
 };
-use handshake_common::abi::{Counter, NO_POINT, TcpRecord, point, tag};
+use handshake_common::abi::{Counter, NO_POINT, TcpRecord, tag};
+use handshake_common::interface::point;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Leg, Verdict};
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ fn an_unknown_latency_is_absent_instead_of_zero() {
 
 #[test]
 fn an_interface_has_its_hooks_and_its_own_packets() {
-    let origin = Origin::Live {
+    let origin = Origin::Live(LiveOrigin {
         interfaces: vec![
             InterfaceHooks {
                 name: "eth0".to_owned(),
@@ -64,16 +65,20 @@ fn an_interface_has_its_hooks_and_its_own_packets() {
                 ..InterfaceHooks::default()
             },
         ],
-    };
+        groups: Vec::new(),
+        gone: 3,
+    });
     let mut fake = Fake::new();
     fake.reading.classes.push(fake.reading.classes[0]);
     fake.packets(handshake_common::wire::Class::Syn, handshake_common::flow::Family::V4, 3);
+    fake.reading.gone = fake.reading.classes[0];
     let source = report(&take(&mut fake, origin), None)["source"].clone();
     let eth0 = &source["interfaces"][0];
     assert_eq!(source["kind"], "live");
     assert_eq!((&eth0["ingress"], &eth0["egress"]), (&json!("xdp-generic"), &json!("tcx")));
     assert_eq!((&eth0["segments"], &eth0["before"]), (&json!("merged"), &json!(["cil_from_netdev"])));
     assert_eq!(eth0["packets"]["syn"], 3);
+    assert_eq!((&source["gone"]["interfaces"], &source["gone"]["packets"]["syn"]), (&json!(3), &json!(3)));
     assert!(eth0["packets"].get("filtered").is_none(), "it is not counted per interface");
     let lo = &source["interfaces"][1];
     assert_eq!(
@@ -276,11 +281,10 @@ fn typical() -> Snapshot {
     take(&mut fake, capture())
 }
 
-/// The JSON of a record's flow at the fake's moment, with two interfaces.
+/// The JSON of a record's flow at the fake's moment, with two interfaces of a group each.
 fn shown(each: &handshake_common::record::Record) -> Value {
-    let interfaces =
-        ["eth0", "eth1"].map(|name| InterfaceHooks { name: name.to_owned(), ..InterfaceHooks::default() });
-    let snapshot = take(&mut Fake::new(), Origin::Live { interfaces: interfaces.into() });
+    let groups = ["eth0", "eth1"].map(|name| Some(name.to_owned())).into();
+    let snapshot = take(&mut Fake::new(), Origin::Live(LiveOrigin { groups, ..LiveOrigin::default() }));
     flow(&View::of(&snapshot), &Flow::of(*each))
 }
 

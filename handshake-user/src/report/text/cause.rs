@@ -1,6 +1,7 @@
 //! Problems and where to look for them: those worth a line, the most frequent first.
 
-use handshake_agent::model::snapshot::{Interval, Origin, ServiceBooks, Snapshot, TcpBooks};
+use handshake_agent::error::some_of;
+use handshake_agent::model::snapshot::{Interval, LiveOrigin, Origin, ServiceBooks, Snapshot, TcpBooks};
 use handshake_agent::options::Filter;
 use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
 use handshake_common::wire::Class;
@@ -144,8 +145,9 @@ pub(crate) fn quiet(snapshot: &Snapshot) -> Option<String> {
 
 /// The programs that see packets before ours, as places to look at before the network.
 fn first(snapshot: &Snapshot) -> String {
-    let Origin::Live { interfaces } = &snapshot.context.origin else { return String::new() };
-    let mut names: Vec<&str> = interfaces.iter().flat_map(|each| &each.before).map(String::as_str).collect();
+    let Origin::Live(live) = &snapshot.context.origin else { return String::new() };
+    let mut names: Vec<&str> =
+        live.interfaces.iter().flat_map(|each| &each.before).map(String::as_str).collect();
     names.dedup();
     if names.is_empty() {
         return String::new();
@@ -157,6 +159,7 @@ fn first(snapshot: &Snapshot) -> String {
 /// the hooks for [`QUIET_NS`].
 fn unseen(snapshot: &Snapshot) -> Option<String> {
     let unseen = snapshot.unseen.filter(|unseen| unseen.quiet_ns() >= QUIET_NS)?;
+    let Origin::Live(live) = &snapshot.context.origin else { return None };
     let count = unseen.connections();
     let connections = if count == 1 { "connection" } else { "connections" };
     (count != 0).then(|| {
@@ -164,15 +167,14 @@ fn unseen(snapshot: &Snapshot) -> Option<String> {
             "this host opened {} {connections} (ActiveOpens, PassiveOpens) while no SYN and no SYN+ACK passed {}: \
              by another interface, such as lo, or the hook does not see them",
             group(count),
-            names(snapshot)
+            names(live)
         )
     })
 }
 
-/// The names of the interfaces.
-fn names(snapshot: &Snapshot) -> String {
-    let Origin::Live { interfaces } = &snapshot.context.origin else { return String::new() };
-    interfaces.iter().map(|each| each.name.as_str()).collect::<Vec<_>>().join(", ")
+/// The names of the interfaces; of many the first.
+fn names(live: &LiveOrigin) -> String {
+    some_of(&live.interfaces.iter().map(|each| each.name.as_str()).collect::<Vec<_>>())
 }
 
 /// The words for a filter that no SYN passes. A report whose time has stopped does not wait for [`QUIET_NS`].
@@ -186,7 +188,10 @@ fn no_syn(snapshot: &Snapshot) -> Option<String> {
     }
     let place = match &snapshot.context.origin {
         Origin::Capture(capture) => format!("is in {}", capture.path),
-        Origin::Live { .. } => format!("reached {}", names(snapshot)),
+        Origin::Live(live) if live.interfaces.is_empty() => {
+            return Some("no interface is there to be watched".to_owned());
+        }
+        Origin::Live(live) => format!("reached {}", names(live)),
     };
     let since =
         if attempts == 0 { String::new() } else { format!(" for {} s", snapshot.quiet_ns() / 1_000_000_000) };

@@ -6,7 +6,7 @@ use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, udp_record};
 use handshake_agent::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
-    CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, RunContext, Snapshot,
+    CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, RunContext, Snapshot,
 };
 use handshake_agent::options::Filter;
 use handshake_agent::source::opens::KernelOpens;
@@ -21,6 +21,11 @@ use super::{Style, draw, draw_flow};
 use crate::testing::{ACCURACY, JSON, README, firsts};
 
 const ROW: u16 = 1;
+
+/// A look at an interface that was named.
+fn interface_look(state: LinkState, hooks: Vec<HookLook>) -> InterfaceLook {
+    InterfaceLook { name: "eth0".to_owned(), number: Some(0), is_required: true, state, hooks }
+}
 
 #[test]
 fn nothing_was_seen_yet() {
@@ -101,7 +106,7 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
     ];
     for (state, hooks, said) in table {
         let mut fake = Fake::new();
-        let look = InterfaceLook { name: "eth0".to_owned(), state, hooks };
+        let look = interface_look(state, hooks);
         fake.reading.sight.note(vec![look], fake.reading.now.ns);
         let context = TestContext::live("443");
         let before = context.take(&mut fake, None);
@@ -115,7 +120,7 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
     // A hook that was lost since the last SYN: it may have passed then.
     let mut fake = Fake::new();
     let lost = HookLook { again: Some(Ok(())), ..detached() };
-    let look = |hooks| InterfaceLook { name: "eth0".to_owned(), state: LinkState::Up, hooks };
+    let look = |hooks| interface_look(LinkState::Up, hooks);
     let context = TestContext::live("443");
     let before = context.take(&mut fake, None);
     fake.later(SECOND);
@@ -133,8 +138,8 @@ fn what_keeps_packets_from_the_hooks_goes_before_upstream() {
 #[test]
 fn a_program_before_ours_goes_before_upstream() {
     let (mut context, mut fake) = (TestContext::live("443"), Fake::new());
-    let Origin::Live { interfaces } = &mut context.origin else { panic!("it is live") };
-    interfaces[0].before = vec!["cil_from_netdev (id 7)".to_owned()];
+    let Origin::Live(live) = &mut context.origin else { panic!("it is live") };
+    live.interfaces[0].before = vec!["cil_from_netdev (id 7)".to_owned()];
     fake.later(12 * SECOND);
     let shown = draw(&context.take(&mut fake, None), None, Style::plain(400));
     assert!(
@@ -407,7 +412,7 @@ fn wide_characters_count_as_two_columns() {
 #[test]
 fn interfaces_with_the_same_hooks_share_an_entry() {
     let mut context = TestContext::live("");
-    let Origin::Live { interfaces } = &mut context.origin else { panic!("it is live") };
+    let Origin::Live(LiveOrigin { interfaces, .. }) = &mut context.origin else { panic!("it is live") };
     let mut second = interfaces[0].clone();
     second.name = "eth1".to_owned();
     let odd = InterfaceHooks {
@@ -456,7 +461,11 @@ impl TestContext {
         };
         let ports = if port.is_empty() { Vec::new() } else { vec![port.parse().expect("a port")] };
         Self {
-            origin: Origin::Live { interfaces: vec![interface] },
+            origin: Origin::Live(LiveOrigin {
+                groups: vec![Some(interface.name.clone())],
+                interfaces: vec![interface],
+                gone: 0,
+            }),
             filter: Filter { ports, nets: Vec::new() },
         }
     }

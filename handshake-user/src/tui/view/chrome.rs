@@ -1,5 +1,6 @@
 //! The parts around every screen: the header, the tabs, the banner, the status line.
 
+use handshake_agent::error::some_of;
 use handshake_agent::model::snapshot::{InterfaceHooks, Origin, Snapshot};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
@@ -25,7 +26,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let filter = &snapshot.context.filter;
     let (names, hooks) = match &snapshot.context.origin {
         Origin::Capture(capture) => (capture.path.clone(), Vec::new()),
-        Origin::Live { interfaces } => named(interfaces),
+        Origin::Live(live) => named(&live.interfaces),
     };
     let ports = filter.ports.iter().map(|range| format!("port {range}"));
     let nets = filter.nets.iter().map(|net| format!("net {net}"));
@@ -48,9 +49,18 @@ pub(super) const fn exactness_tone(scene: &Scene) -> Tone {
 /// The names of the interfaces, and their hooks without repetitions.
 fn named(interfaces: &[InterfaceHooks]) -> (String, Vec<String>) {
     let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-    let mut hooks: Vec<String> = interfaces.iter().map(hooks).collect();
-    hooks.dedup();
-    (names.join(", "), hooks)
+    let mut different: Vec<String> = Vec::new();
+    for hooks in interfaces.iter().map(hooks) {
+        if !different.contains(&hooks) {
+            different.push(hooks);
+        }
+    }
+    (none_or(&names), different)
+}
+
+/// Names on one line, some of many.
+fn none_or(names: &[&str]) -> String {
+    if names.is_empty() { "no interface yet".to_owned() } else { some_of(names) }
 }
 
 /// The hooks of an interface, worded as in reports.

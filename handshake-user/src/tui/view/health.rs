@@ -1,5 +1,5 @@
-//! The screen Health: are the figures exact, and what do they cost? What was lost, the tables, the programs, the
-//! hooks, and every reason that there is.
+//! The screen Health: are the figures exact, and what do they cost? What was lost, the tables, the programs,
+//! the hooks, and every reason that there is.
 
 use handshake_agent::model::snapshot::{EVICTIONS, Origin, Packets};
 use handshake_common::record::State;
@@ -145,12 +145,12 @@ fn programs(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
 
 /// The interfaces with their hooks, their packets, and the programs before ours.
 fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
-    let Origin::Live { interfaces } = &scene.snapshot.context.origin else { return Vec::new() };
+    let Origin::Live(live) = &scene.snapshot.context.origin else { return Vec::new() };
     let mut lines = vec![pen.line([
         (" hooks  ".to_owned(), Tone::Strong),
         (format!("watched for {}", span(scene.snapshot.elapsed_ns())), Tone::Faint),
     ])];
-    for (at, interface) in interfaces.iter().enumerate() {
+    for (at, interface) in live.interfaces.iter().enumerate() {
         let packets = scene.snapshot.interfaces.get(at).copied().unwrap_or_default();
         lines.push(pen.line([
             (format!(" {}", left(&interface.name, NAME)), Tone::Faint),
@@ -162,6 +162,12 @@ fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
             (format!("before ours: {}", interface.before.join(", ")), Tone::Strong)
         };
         lines.push(pen.line([(format!(" {}", " ".repeat(NAME)), Tone::Plain), (before, tone)]));
+    }
+    if live.gone != 0 {
+        lines.push(pen.line([
+            (format!(" {}", left("gone", NAME)), Tone::Faint),
+            (format!("{} interfaces · {}", group(live.gone), came_by(&scene.snapshot.gone)), Tone::Plain),
+        ]));
     }
     lines
 }

@@ -96,13 +96,12 @@ fn the_smallest_terminal() {
 #[test]
 fn a_wide_name_takes_two_columns_per_character() {
     let narrow = typical();
-    let Origin::Live { mut interfaces } = narrow.snapshot.context.origin.clone() else {
-        panic!("it is live")
-    };
-    "网卡".clone_into(&mut interfaces[0].name);
+    let Origin::Live(mut live) = narrow.snapshot.context.origin.clone() else { panic!("it is live") };
+    "网卡".clone_into(&mut live.interfaces[0].name);
+    live.groups = vec![Some(live.interfaces[0].name.clone())];
     let mut wide = typical();
     let mut snapshot = Snapshot::clone(&narrow.snapshot);
-    let context = RunContext { origin: Origin::Live { interfaces }, ..RunContext::clone(&snapshot.context) };
+    let context = RunContext { origin: Origin::Live(live), ..RunContext::clone(&snapshot.context) };
     snapshot.context = Arc::new(context);
     wide.snapshot = Arc::new(snapshot);
     let mut named = 0;

@@ -18,7 +18,7 @@ use self::generate::{Random, Scope};
 pub(super) use self::kernel::stripes;
 use self::kernel::{HZ, configure, loaded_whole, unfrozen};
 use super::*;
-use crate::attach::interface;
+use crate::attach::selection;
 use crate::source::settings::WatchedInterface;
 
 const SEED: u64 = 0x5e9_0001;
@@ -46,6 +46,8 @@ impl Hook {
 struct Scenario {
     name: &'static str,
     settings: Settings,
+    /// The interfaces; the number of each is its place here.
+    interfaces: Vec<WatchedInterface>,
     hooks: &'static [Hook],
     packets: u64,
     scope: Scope,
@@ -62,7 +64,7 @@ struct Scenario {
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     hook: Hook,
-    /// The interface's number in the settings.
+    /// The interface's number.
     interface: u8,
     /// TC: `gso_segs`, as a driver or a socket sets it.
     segments: u32,
@@ -80,7 +82,7 @@ fn kernel_and_host_agree_with_the_test_clock() {
         let Some(mut live) = unfrozen(&tables(256)) else { return };
         for scenario in scenarios() {
             for seed in seeds() {
-                configure(&mut live, &scenario.settings);
+                configure(&mut live, &scenario.settings, &scenario.interfaces);
                 let words = Comparison::new(&scenario, seed, &mut live).run();
                 (scenario.covers)(&words);
             }
@@ -140,7 +142,8 @@ fn scenarios() -> [Scenario; 8] {
         Scenario {
             packets: 20_000,
             covers: verified,
-            ..scenario("checksums", Settings { rules: verifying, ..events(two_interfaces()) })
+            interfaces: two_interfaces(),
+            ..scenario("checksums", Settings { rules: verifying, ..events(tables(256)) })
         },
         // More services than the table has rows: the rest is counted in `other`, or takes another's row.
         Scenario {
@@ -149,8 +152,13 @@ fn scenarios() -> [Scenario; 8] {
             covers: exchanges,
             ..scenario("more services than rows", tables(256))
         },
-        Scenario { packets: 20_000, ..scenario("two interfaces", two_interfaces()) },
-        Scenario { gated: true, packets: 20_000, ..scenario("gates", events(two_interfaces())) },
+        Scenario { packets: 20_000, interfaces: two_interfaces(), ..scenario("two interfaces", tables(256)) },
+        Scenario {
+            gated: true,
+            packets: 20_000,
+            interfaces: two_interfaces(),
+            ..scenario("gates", events(tables(256)))
+        },
     ]
 }
 
@@ -159,6 +167,7 @@ fn scenario(name: &'static str, settings: Settings) -> Scenario {
     Scenario {
         name,
         settings,
+        interfaces: vec![WatchedInterface { index: LOOPBACK, group: 0, raw: false }],
         hooks: &Hook::ALL,
         packets: 30_000,
         scope,
@@ -180,13 +189,14 @@ fn filters() -> Settings {
     Settings { filter: filter(&["443", "53", "40003"], &nets), ..tables(32) }
 }
 
-/// Settings with two interfaces, the second without link headers. The device of a test run must exist in the
-/// thread's namespace.
-fn two_interfaces() -> Settings {
-    let index = interface::select(&["hs-a".to_owned()]).expect("the namespace has its veth")[0].index;
-    let mut settings = tables(256);
-    settings.interfaces.push(WatchedInterface { index, raw: true });
-    settings
+/// Two interfaces, the second without link headers. The device of a test run must exist in the thread's
+/// namespace.
+fn two_interfaces() -> Vec<WatchedInterface> {
+    let index = selection::named("hs-a").expect("the namespace has its veth").index;
+    vec![
+        WatchedInterface { index: LOOPBACK, group: 0, raw: false },
+        WatchedInterface { index, group: 1, raw: true },
+    ]
 }
 
 /// Checks that every counter moved that can move on one CPU, without a filter, and with room in the ring.

@@ -10,7 +10,7 @@ use handshake_common::wire::build::FrameBuilder;
 
 use super::flood::{Flood, Template};
 use super::*;
-use crate::model::snapshot::{Beginning, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
+use crate::model::snapshot::{Beginning, LiveOrigin, Origin, RunContext, ServiceBooks, Snapshot, TcpBooks};
 use crate::options::Filter;
 
 const FLOWS: u32 = 4096;
@@ -79,7 +79,7 @@ fn template(responder: u32, forth: bool, flags: u8, (seq, ack): (u32, u32)) -> T
 }
 
 fn context() -> Arc<RunContext> {
-    let origin = Origin::Live { interfaces: Vec::new() };
+    let origin = Origin::Live(LiveOrigin::default());
     Arc::new(RunContext {
         origin,
         began: Beginning { wall_ns: 0, ns: 0 },

@@ -7,7 +7,7 @@ use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
-    CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, Origin, Snapshot,
+    CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot,
 };
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
@@ -103,7 +103,7 @@ fn full() -> (Snapshot, Snapshot) {
     fake.service(1, "10.0.0.2:80");
     fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");
     fake.ended(0, Counter::Completed, 1);
-    let origin = Origin::Live {
+    let origin = Origin::Live(LiveOrigin {
         interfaces: vec![InterfaceHooks {
             name: "eth0".to_owned(),
             ingress: Some("xdp-generic".to_owned()),
@@ -111,7 +111,9 @@ fn full() -> (Snapshot, Snapshot) {
             merged: true,
             before: vec!["cil_from_netdev".to_owned()],
         }],
-    };
+        groups: vec![Some("eth0".to_owned())],
+        gone: 0,
+    });
     let before = take(&mut fake, origin.clone());
     fake.later(SECOND);
     fake.ended(1, Counter::Completed, 1);
@@ -181,7 +183,7 @@ fn each_reason_for_an_inexact_report_has_a_row() {
     let rows = table(section(JSON, "### What makes a report inexact"), "reason ");
     let rows: Vec<&str> = rows.iter().map(|row| code(&row[0])[0]).collect();
     let mut named = BTreeSet::new();
-    for origin in [Origin::Live { interfaces: Vec::new() }, poor_capture()] {
+    for origin in [Origin::Live(LiveOrigin::default()), poor_capture()] {
         let reasons = take(&mut Fake::new(), origin).possible_losses().into_iter().map(|loss| loss.reason);
         let reasons: Vec<&str> = reasons.collect();
         let in_order: Vec<&str> = rows.iter().copied().filter(|row| reasons.contains(row)).collect();

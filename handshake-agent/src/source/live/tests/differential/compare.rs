@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use handshake_common::memory::Memory;
 use handshake_common::record::Detail;
-use handshake_common::wire::{Class, Packet};
+use handshake_common::wire::{Class, Packet, mark};
 use zerocopy::IntoBytes;
 
 use super::difference::{FLOW4, FLOW6, different_slots, different_words, loads, services, without};
@@ -36,6 +36,8 @@ pub(super) struct Comparison<'a> {
     syns: HashSet<(End, End, u8)>,
     /// The number of frames that were in fragments at XDP.
     split: u64,
+    /// The gates that are open, one bit per interface.
+    open: u64,
     /// The number of flows, at each look at all, that answer the request of another flow.
     tied: usize,
 }
@@ -44,7 +46,18 @@ impl<'a> Comparison<'a> {
     pub(super) fn new(scenario: &'a Scenario, seed: u64, live: &'a mut Live) -> Self {
         let host = Rc::new(Host::new(&scenario.settings));
         let time = Time::new(scenario.settings.test_clock, live.clocks);
-        Self { scenario, seed, live, host, time, refused: 0, syns: HashSet::new(), split: 0, tied: 0 }
+        Self {
+            scenario,
+            seed,
+            live,
+            host,
+            time,
+            refused: 0,
+            syns: HashSet::new(),
+            split: 0,
+            open: u64::MAX,
+            tied: 0,
+        }
     }
 
     /// Runs the scenario. Returns the counters that both sides end with. Panics at the first difference.
@@ -60,15 +73,20 @@ impl<'a> Comparison<'a> {
         for number in 1..=self.scenario.packets {
             let bytes = generator.frame();
             let arrival = self.arrival(&mut generator.random, bytes.len());
-            let packet = (bytes.len() >= 14).then(|| parsed(&host.config, &arrival, &bytes));
+            let interface = self.scenario.interfaces[usize::from(arrival.interface)];
+            let mut packet = (bytes.len() >= 14).then(|| parsed(&host.config, interface, &arrival, &bytes));
             let timed = self.scenario.settings.test_clock;
             if !timed && packet.is_some_and(|packet| self.depends_on_time(&packet)) {
                 continue;
             }
             if self.scenario.gated && generator.random.one_in(20) {
-                let open = generator.random.word();
-                maps::set_gates(&mut self.live.bpf, open).expect("the map of the gates");
-                memory.set_gates(open);
+                self.open = generator.random.word();
+                for number in 0..u16::try_from(self.scenario.interfaces.len()).expect("a few interfaces") {
+                    self.live.set_gate(number, self.open >> number & 1 != 0).expect("the map takes it");
+                }
+            }
+            if let Some(packet) = packet.as_mut().filter(|_| self.open >> arrival.interface & 1 == 0) {
+                packet.marks |= mark::GATED;
             }
             let now = self.time.pass(&mut generator.random);
             self.time.set(self.live);
@@ -98,7 +116,7 @@ impl<'a> Comparison<'a> {
             let linear = (length > 14 && random.one_in(8)).then(|| 14 + random.below(length - 14));
             return Arrival { hook, interface: 0, segments: 1, segment_size: 0, linear };
         }
-        let interfaces = self.scenario.settings.interfaces.len();
+        let interfaces = self.scenario.interfaces.len();
         let interface = u8::try_from(random.below(interfaces)).expect("a few interfaces");
         let segments = random.pick(&[0, 0, 0, 0, 1, 2, 44, 65_535]);
         let segment_size = random.pick(&[0, 0, 0, 1, 48, 1448]);
@@ -106,7 +124,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn kernel_takes(&mut self, arrival: &Arrival, bytes: &[u8]) -> bool {
-        let taken = offer(self.live, &self.scenario.settings, arrival, bytes);
+        let taken = offer(self.live, &self.scenario.interfaces, arrival, bytes);
         self.refused += u64::from(!taken && arrival.linear.is_none());
         self.split += u64::from(taken && arrival.linear.is_some());
         taken
@@ -189,9 +207,9 @@ impl<'a> Comparison<'a> {
     }
 
     fn different_classes(&self) -> Option<String> {
-        let (_, kernel) = read_counts(&self.live.bpf, self.live.interfaces).expect("class counters");
-        let pairs = kernel.iter().zip(&self.host.tables.classes).enumerate();
-        pairs.into_iter().find_map(|(interface, (kernel, host))| {
+        let groups = self.scenario.interfaces.iter().zip(&self.host.tables.classes);
+        (0..).zip(groups).find_map(|(interface, (_, host))| {
+            let kernel = read_classes(&self.live.bpf, interface).expect("class counters");
             different_words(&format!("interface {interface}, class"), &kernel.packets, &loads(host))
         })
     }

@@ -1,8 +1,9 @@
 //! The host's side: the engine on ordinary memory, and the hooks' preparation of a frame before it is
 //! tracked.
 
-use handshake_common::abi::{Config, option, point};
+use handshake_common::abi::{Config, option};
 use handshake_common::host::HostTables;
+use handshake_common::interface::point;
 use handshake_common::wire::{Link, Packet, Slice, has_wrong_checksum, note, parse};
 
 use super::*;
@@ -25,10 +26,15 @@ impl Host {
 }
 
 /// Parses a frame as the kernel side does before it is tracked.
-pub(super) fn parsed(config: &Config, arrival: &Arrival, bytes: &[u8]) -> Packet {
+pub(super) fn parsed(
+    config: &Config,
+    interface: WatchedInterface,
+    arrival: &Arrival,
+    bytes: &[u8],
+) -> Packet {
     const ETHERNET: usize = 14;
     let slice = Slice::whole(bytes);
-    let raw = arrival.hook != Hook::Xdp && config.raw_interfaces >> arrival.interface & 1 != 0;
+    let raw = arrival.hook != Hook::Xdp && interface.raw;
     // A test run treats a frame without a link header as an Ethernet frame all the same: only its length
     // differs.
     let (frame, link) = if raw {
@@ -42,7 +48,7 @@ pub(super) fn parsed(config: &Config, arrival: &Arrival, bytes: &[u8]) -> Packet
     } else {
         parse(&frame, link)
     };
-    packet.point = point(arrival.interface, arrival.hook == Hook::Egress);
+    packet.point = point(interface.group, arrival.hook == Hook::Egress);
     packet.segments = u16::try_from(arrival.segments.max(1)).expect("as many as the kernel accepts");
     if arrival.segments == 0 {
         packet.divide(arrival.segment_size);

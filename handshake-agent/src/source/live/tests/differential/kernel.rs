@@ -3,7 +3,7 @@
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
-use handshake_common::abi::{CpuCounts, Gates, Service};
+use handshake_common::abi::Service;
 use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
@@ -40,14 +40,12 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         events: Some(take(&mut bpf, "EVENTS").expect("the ring")),
         kernel_log: None,
         clocks: settings.clocks(HZ),
-        interfaces: 0,
+        interfaces: Interfaces::new(settings.interfaces),
         test_clock: true,
-        lost_before_hook: Box::new(LostBeforeHook::default),
         missed_snapshots: 0,
         opens: None,
         hooks: Box::new(NoHooks),
         sight: Sight::default(),
-        gates: Gates::MAX,
         addresses: Box::new(|| None),
         local: BTreeSet::new(),
         bpf,
@@ -63,18 +61,25 @@ fn load_tc(live: &mut Live) {
     }
 }
 
-/// Clears all tables and counters, and writes other settings to the maps that the programs read.
-pub(super) fn configure(live: &mut Live, settings: &Settings) {
+/// Clears all tables and counters, and writes other settings and interfaces to the maps that the programs
+/// read.
+pub(super) fn configure(live: &mut Live, settings: &Settings, interfaces: &[WatchedInterface]) {
     clear::<Set<[u64; 8]>>(live, "FLOWS4");
     clear::<Set<[u64; 16]>>(live, "FLOWS6");
     clear::<[u64; size_of::<Service>() / 8]>(live, "SERVICES");
     clear::<u64>(live, "CLIENTS");
     clear_per_cpu::<CpuCounts>(live, "COUNTERS");
+    clear_per_cpu::<ClassBlock>(live, "CLASSES");
+    clear::<u64>(live, "INTERFACES");
     clear_per_cpu::<[u64; BUCKETS]>(live, "LATENCY");
     live.clocks = settings.clocks(HZ);
-    live.interfaces = settings.interfaces.len();
+    live.interfaces = Interfaces::new(settings.interfaces);
     let sizes = Sizes::for_flows(settings.max_flows);
     maps::fill(&mut live.bpf, settings, sizes, HZ).expect("maps that are not frozen");
+    for interface in interfaces {
+        let number = live.enter(*interface).expect("there is room");
+        live.set_gate(number, true).expect("the map takes it");
+    }
 }
 
 fn clear<T: FromBytes + IntoBytes + Copy + 'static>(live: &mut Live, name: &str) {
@@ -113,9 +118,9 @@ fn array_of_words(live: &Live, name: &str) -> Vec<u64> {
 
 /// Runs a hook's program on a frame, which must pass unchanged. Returns false if the kernel refuses the
 /// frame.
-pub(super) fn offer(live: &Live, settings: &Settings, arrival: &Arrival, bytes: &[u8]) -> bool {
+pub(super) fn offer(live: &Live, interfaces: &[WatchedInterface], arrival: &Arrival, bytes: &[u8]) -> bool {
     let mut out = vec![0; bytes.len() + 16];
-    let context = context(settings, arrival);
+    let context = context(interfaces, arrival);
     let options = TestRunOptions {
         data_in: Some(bytes),
         data_out: Some(&mut out),
@@ -145,7 +150,7 @@ pub(super) fn offer(live: &Live, settings: &Settings, arrival: &Arrival, bytes: 
 
 /// The context of a test run: `struct xdp_md` or `struct __sk_buff` of linux/bpf.h, as far as a test run
 /// reads it.
-fn context(settings: &Settings, arrival: &Arrival) -> Vec<u8> {
+fn context(interfaces: &[WatchedInterface], arrival: &Arrival) -> Vec<u8> {
     const XDP_WORDS: usize = 6;
     const DATA_END: usize = 1;
     const SKB_WORDS: usize = 48;
@@ -158,7 +163,7 @@ fn context(settings: &Settings, arrival: &Arrival) -> Vec<u8> {
         words[DATA_END] = u32::try_from(linear).expect("a short frame");
     } else if arrival.hook != Hook::Xdp {
         words.resize(SKB_WORDS, 0);
-        words[IFINDEX] = settings.interfaces[usize::from(arrival.interface)].index;
+        words[IFINDEX] = interfaces[usize::from(arrival.interface)].index;
         words[GSO_SEGS] = arrival.segments;
         words[GSO_SIZE] = arrival.segment_size;
     }
