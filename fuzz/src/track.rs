@@ -43,7 +43,9 @@ fn run(stream: &mut Stream<'_>, arena: &Arena) {
             "an evicted record has a verdict exactly if its attempt is open: {record:?}"
         );
     };
-    let memory = Memory::new(config, arena.storage(stream.settings().by_port), &event).on_evict(&displaced);
+    let storage = arena.storage(stream.settings().by_port);
+    let config = storage.fit(config);
+    let memory = Memory::new(&config, storage, &event).on_evict(&displaced);
     let mut history = StreamHistory::new(config.options & option::ONE_SIDED != 0);
     let mut before = OracleWords::of(memory.storage().books);
     let mut packets = 0;

@@ -4,7 +4,7 @@
 //! ```text
 //! session                     loads, attaches, takes snapshots, and runs the main loop
 //!    │
-//!    ├── memory               what a run takes at its peak, and what is free
+//!    ├── memory               what a run takes at its peak
 //!    │
 //!    ├── attach               which hook each interface gets, and the programs on it
 //!    │
@@ -15,6 +15,7 @@
 //!         options             what the user chooses, as plain values
 //!           │
 //!    confine                  what a running agent gives up
+//!    free                     the memory that is free, and what limits it
 //!    address, load, similar   leaves
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod confine;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod free;
 pub mod hook;
 pub mod load;
 pub mod memory;

@@ -93,6 +93,43 @@ pub(crate) fn handshake_with(server: u32) -> [Vec<u8>; 3] {
     })
 }
 
+/// The six segments of a connection of `client` over IPv4 that carries nothing.
+pub(crate) fn connection(client: u32) -> [Vec<u8>; 6] {
+    const FIN: u8 = flag::FIN | flag::ACK;
+    let end = BenchSegment { flags: FIN, ..ACK };
+    let back = BenchSegment { reply: true, flags: FIN, seq: ACK.ack, ack: ACK.seq + 1 };
+    let last = BenchSegment { seq: ACK.seq + 1, ack: ACK.ack + 1, ..ACK };
+    [SYN, SYN_ACK, ACK, end, back, last].map(|segment| tcp(between(client, segment.reply), segment))
+}
+
+fn between(client: u32, reply: bool) -> FrameBuilder {
+    let frame = FrameBuilder::new(Link::Ethernet);
+    if reply { frame.ipv4(SERVER4, client) } else { frame.ipv4(client, SERVER4) }
+}
+
+/// A segment of such a connection with so many bytes of data.
+pub(crate) fn data(client: u32, length: u16) -> Vec<u8> {
+    const TOTAL_LENGTH: usize = 16;
+    let frame = between(client, false).tcp(ACK.flags, ACK.seq, ACK.ack).between(CLIENT_PORT, SERVER_PORT);
+    let mut bytes = frame.bytes().to_vec();
+    let total = u16::from_be_bytes([bytes[TOTAL_LENGTH], bytes[TOTAL_LENGTH + 1]]) + length;
+    bytes[TOTAL_LENGTH..][..2].copy_from_slice(&total.to_be_bytes());
+    bytes.resize(bytes.len() + usize::from(length), 0);
+    bytes
+}
+
+/// The server's ACK in such a connection.
+pub(crate) fn ack_back(client: u32) -> Vec<u8> {
+    let ack = BenchSegment { reply: true, flags: flag::ACK, seq: ACK.ack, ack: ACK.seq };
+    tcp(between(client, true), ack)
+}
+
+/// A SYN over IPv6 from the `n`-th of many addresses.
+pub(crate) fn syn6(n: u32) -> Vec<u8> {
+    let [one, two, three, _] = CLIENT6;
+    tcp(FrameBuilder::new(Link::Ethernet).ipv6([one, two, three, n], SERVER6), SYN)
+}
+
 /// A UDP request, or its answer.
 pub(crate) fn udp(ip: Ip, reply: bool) -> Vec<u8> {
     let (source, destination) = ports(reply);

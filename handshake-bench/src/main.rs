@@ -6,6 +6,7 @@
 //!       ├─ snapshot      the agent's own snapshot of a million flows
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
 //!       ├─ crowd         many interfaces beside one
+//!       ├─ captures      replays of captures, tcpdump and tshark
 //!       └─ report        a table, or JSON
 //!            │
 //!         ours           handshake, loaded by handshake-agent, and its counters (counts)
@@ -19,6 +20,7 @@
 //! A row fails if handshake's counters do not prove that its packets took the measured path. Whether a goal
 //! is met is reported but does not change the exit status: times depend on the machine.
 
+mod captures;
 mod counts;
 mod cpu;
 mod crowd;
@@ -85,6 +87,7 @@ fn run(args: &Args) -> Result<()> {
     measure_snapshot(args, &mut rows)?;
     measure_veth(args, &mut rows)?;
     measure_crowd(args, &mut rows)?;
+    measure_captures(args, &mut rows)?;
     if args.json {
         println!("{:#}", report::json(&rows, &machine));
     } else {
@@ -113,7 +116,10 @@ impl Args {
 fn names() -> impl Iterator<Item = &'static str> {
     let packets = CASES.iter().map(|case| case.name);
     let veth = veth::CASES.iter().map(|case| case.name);
-    packets.chain([snapshot::NAME]).chain(veth).chain(crowd::CASES.iter().map(|(name, _)| *name))
+    let packets = packets.chain([snapshot::NAME]).chain(veth);
+    packets
+        .chain(crowd::CASES.iter().map(|(name, _)| *name))
+        .chain(captures::CASES.iter().map(|case| case.name))
 }
 
 fn measure_packets(args: &Args, rows: &mut Rows) -> Result<()> {
@@ -156,6 +162,14 @@ fn measure_crowd(args: &Args, rows: &mut Rows) -> Result<()> {
         eprintln!("interfaces …");
         let effort = Effort { rounds: args.rounds, repeat: args.repeat };
         rows.crowds = crowd::measure(&args.handshake, effort)?;
+    }
+    Ok(())
+}
+
+fn measure_captures(args: &Args, rows: &mut Rows) -> Result<()> {
+    for case in captures::CASES.into_iter().filter(|case| args.wants(case.name)) {
+        eprintln!("{} …", case.name);
+        rows.captures.push(case.measure(&args.handshake, args.rounds)?);
     }
     Ok(())
 }

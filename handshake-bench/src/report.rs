@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::captures::CaptureRow;
 use crate::crowd::CrowdRow;
 use crate::packet_rows::PacketRow;
 use crate::snapshot::SnapshotRow;
@@ -16,32 +17,40 @@ pub(crate) struct Rows {
     pub(crate) snapshots: Vec<SnapshotRow>,
     pub(crate) veth: Vec<VethRow>,
     pub(crate) crowds: Vec<CrowdRow>,
+    pub(crate) captures: Vec<CaptureRow>,
 }
 
 /// All rows and the machine as JSON.
 pub(crate) fn json(rows: &Rows, machine: &BenchMachine) -> Value {
-    let Rows { packets, snapshots, veth, crowds } = rows;
+    let Rows { packets, snapshots, veth, crowds, captures } = rows;
     let mut values: Vec<Value> = packets.iter().map(|row| row.json(row.case.name)).collect();
     values.extend(costliest_ignored(packets).map(|row| row.json("ignored")));
     values.extend(snapshots.iter().map(SnapshotRow::json));
     values.extend(veth.iter().map(|row| row.json(row.case.name)));
     values.extend(worst_of_both_hooks(veth).map(|row| row.json(row.case.traffic.name())));
     values.extend(crowds.iter().map(|row| row.json(&crowds[0])));
+    values.extend(captures.iter().map(CaptureRow::json));
     json!({ "rows": values, "machine": machine.json() })
 }
 
 /// All rows and the machine as text: a table for each way of measuring.
 pub(crate) fn table(rows: &Rows, machine: &BenchMachine) -> String {
     const HEAD: [&str; 7] = ["row", "net", "least", "reference", "of it", "empty", "goal"];
-    let Rows { packets, snapshots, veth, crowds } = rows;
+    let Rows { packets, snapshots, veth, crowds, captures } = rows;
     let mut lines: Vec<_> = packets.iter().map(|row| row.line(row.case.name)).collect();
     lines.extend(costliest_ignored(packets).map(|row| row.line("ignored")));
     let mut traffic: Vec<_> = veth.iter().map(|row| row.line(row.case.name)).collect();
     traffic.extend(worst_of_both_hooks(veth).map(|row| row.line(row.case.traffic.name())));
     let snapshots: Vec<_> = snapshots.iter().map(SnapshotRow::line).collect();
     let crowds: Vec<_> = crowds.iter().map(|row| row.line(&crowds[0])).collect();
-    let tables =
-        [(HEAD, lines), (SnapshotRow::HEAD, snapshots), (VethRow::HEAD, traffic), (CrowdRow::HEAD, crowds)];
+    let captures: Vec<_> = captures.iter().map(CaptureRow::line).collect();
+    let tables = [
+        (HEAD, lines),
+        (SnapshotRow::HEAD, snapshots),
+        (VethRow::HEAD, traffic),
+        (CrowdRow::HEAD, crowds),
+        (CaptureRow::HEAD, captures),
+    ];
     let tables = tables.into_iter().filter(|(_, lines)| !lines.is_empty());
     let tables = tables.map(|(head, mut lines)| {
         lines.insert(0, head.map(str::to_owned));

@@ -10,6 +10,8 @@ use crate::stream::{Stop, StreamWindow};
 
 /// The largest packet, in bytes, that libpcap and Wireshark accept from a file whose snap length is smaller.
 const USUAL_SNAP_LENGTH: u32 = 262_144;
+/// Bytes by which other formats are told apart.
+const HEAD: usize = 2048;
 /// Length of the file header, bytes.
 const HEADER: usize = 24;
 /// The magic number of the modified format, with longer record headers, in big-endian order. The parser knows
@@ -52,10 +54,15 @@ struct RecordHeader {
 impl Classic {
     /// Reads the header at the window's start.
     pub(crate) fn detect(window: &mut StreamWindow) -> Result<Self, Stop> {
-        let length = whole(window, HEADER, |input| {
-            extent(input, parse_pcap_header(&usual(input)), "")
-                .map_err(|_| Stop::Damaged(unknown_format(input)))
-        })?;
+        let header = whole(window, HEADER, |input| extent(input, parse_pcap_header(&usual(input)), ""));
+        let length = match header {
+            Err(Stop::Damaged(_)) => {
+                // Some formats are known by their second record. A shorter file has what it has.
+                let _ = window.need(HEAD);
+                return Err(Stop::Damaged(unknown_format(window.rest())));
+            }
+            header => header?,
+        };
         let head = window.take(length);
         let is_modified = head.starts_with(&MODIFIED_BIG_ENDIAN);
         let head = usual(head);
@@ -145,20 +152,43 @@ fn usual(head: &[u8]) -> Cow<'_, [u8]> {
 
 /// Names the format of a file that is neither pcap nor pcapng, and how to convert it if that is possible.
 fn unknown_format(head: &[u8]) -> Cow<'static, str> {
-    const KNOWN: [(&[u8], &str); 6] = [
-        (b"\x28\xb5\x2f\xfd", "it is compressed by zstd; decompress it: zstd -dc FILE | handshake replay -"),
-        (b"\xfd7zX", "it is compressed by xz; decompress it: xz -dc FILE | handshake replay -"),
-        (b"BZh", "it is compressed by bzip2; decompress it: bzip2 -dc FILE | handshake replay -"),
-        (b"\x04\x22\x4d\x18", "it is compressed by lz4; decompress it: lz4 -dc FILE | handshake replay -"),
+    const NETMON: &str =
+        "it is a file of Microsoft Network Monitor; convert it: editcap -F pcapng FILE OUT.pcapng";
+    const KNOWN: [(&[u8], &str); 4] = [
         (b"PK\x03\x04", "it is a zip archive; unpack it: unzip -p FILE | handshake replay -"),
-        (b"snoo", "it is a snoop file; convert it: editcap -F pcapng FILE OUT.pcapng"),
+        (b"snoop\0\0\0", "it is a snoop file; convert it: editcap -F pcapng FILE OUT.pcapng"),
+        (b"GMBU", NETMON),
+        (b"RTSS", NETMON),
     ];
     for (magic, what) in KNOWN {
         if head.starts_with(magic) {
             return Cow::Borrowed(what);
         }
     }
+    if is_erf(head) {
+        return Cow::Borrowed("it is an ERF file; convert it: editcap -F pcapng FILE OUT.pcapng");
+    }
     let head: Vec<String> = head.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let head = head.join(" ");
-    Cow::Owned(format!("it begins with {head}; name a pcap or pcapng file, plain or gzip"))
+    Cow::Owned(format!("it begins with {head}; name a pcap or pcapng file, plain or compressed"))
+}
+
+/// Are these records of Endace's format (ERF)? It has no magic number: a record begins with a time (the lower
+/// half a fraction of a second, little-endian), a type, flags, and its own length (big-endian), and another
+/// follows it.
+fn is_erf(input: &[u8]) -> bool {
+    const HEADER: usize = 16;
+    /// From 1990 to 2106.
+    const SECONDS: std::ops::RangeFrom<u32> = 631_152_000..;
+    /// The types that Wireshark knows; the upper bit announces more headers.
+    const TYPES: std::ops::RangeInclusive<u8> = 1..=48;
+    let length = |record: &[u8]| {
+        let (seconds, kind) = (u32::from_le_bytes(*record.get(4..)?.first_chunk()?), record.get(8)? & 0x7f);
+        let length = usize::from(u16::from_be_bytes(*record.get(10..)?.first_chunk()?));
+        (length >= HEADER && SECONDS.contains(&seconds) && TYPES.contains(&kind)).then_some(length)
+    };
+    let Some(rest) = length(input).map(|length| input.get(length..).unwrap_or_default()) else {
+        return false;
+    };
+    rest.len() < HEADER || length(rest).is_some()
 }

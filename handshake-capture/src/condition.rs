@@ -30,7 +30,8 @@ pub struct Condition {
 pub struct OutOfOrder {
     /// Number of packets that are earlier than the packet before them in the file.
     pub packets: u64,
-    /// Number of the first such packet in the file, counted from 1 as in Wireshark.
+    /// Number of the first such packet in its file, counted from 1 as in Wireshark; of several files, in the
+    /// first that has one.
     pub first: u64,
 }
 
@@ -44,6 +45,26 @@ pub struct ClockSteps {
 }
 
 impl Condition {
+    /// Adds that of another file.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.damaged |= other.damaged;
+        self.truncated |= other.truncated;
+        self.dropped = match (self.dropped, other.dropped) {
+            (Some(one), Some(more)) => Some(one.saturating_add(more)),
+            (one, more) => one.or(more),
+        };
+        for (link_type, packets) in &other.skipped {
+            *self.skipped.entry(*link_type).or_default() += packets;
+        }
+        self.untimed += other.untimed;
+        self.out_of_range += other.out_of_range;
+        if let Some(more) = other.out_of_order {
+            self.out_of_order.get_or_insert(OutOfOrder { packets: 0, ..more }).packets += more.packets;
+        }
+        self.clock.steps_back += other.clock.steps_back;
+        self.clock.largest_ns = self.clock.largest_ns.max(other.clock.largest_ns);
+    }
+
     /// Number of packets skipped because of their link types.
     #[must_use]
     pub fn skipped(&self) -> u64 {

@@ -34,6 +34,12 @@ pub enum CaptureError {
         /// The detected format, and a suggested fix.
         reason: Cow<'static, str>,
     },
+    /// A folder without a capture.
+    #[error("no capture in {name}; name a folder with captures, or files")]
+    EmptyFolder {
+        /// The folder's name as given.
+        name: String,
+    },
     /// The file has packets, and none of them could be read.
     #[error("no packet of {name} can be read: {reason}")]
     NothingRead {
@@ -122,6 +128,12 @@ impl Warning {
 }
 
 impl CaptureError {
+    /// Whether it is for lack of memory.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Unreadable { error, .. } if error.kind() == ErrorKind::OutOfMemory)
+    }
+
     /// Converts the system's error from opening a file.
     pub(crate) fn from_system(name: String, error: io::Error) -> Self {
         // `NotADirectory`: a path component before the last is a file.
@@ -137,6 +149,8 @@ impl CaptureError {
             "ask its owner for read permission"
         } else if error.kind() == ErrorKind::IsADirectory {
             "name a capture in it"
+        } else if error.kind() == ErrorKind::OutOfMemory {
+            "make room, or raise the limit"
         } else {
             "copy the file to another disk and try again"
         };

@@ -41,3 +41,23 @@ pub(crate) fn describe(link_type: u16) -> String {
     };
     format!("{link_type} ({name})")
 }
+
+/// The EtherType of a frame, that behind its VLAN tags; a number below 0x600 is the length of an LLC frame.
+/// `None` where the link has none, or the frame is too short.
+pub(crate) fn ether_type(link: Link, bytes: &[u8]) -> Option<u16> {
+    const TAG: usize = 4;
+    let mut at = match link {
+        Link::Ethernet => 12,
+        Link::LinuxSll => 14,
+        Link::LinuxSll2 => 0,
+        Link::Ip | Link::BsdNull | Link::BsdLoop => return None,
+    };
+    let mut next = if link == Link::LinuxSll2 { 20 } else { at + 2 };
+    loop {
+        let ether_type = u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?);
+        if !matches!(ether_type, 0x8100 | 0x88a8 | 0x9100 | 0x9200) {
+            return Some(ether_type);
+        }
+        (at, next) = (next + 2, next + TAG);
+    }
+}

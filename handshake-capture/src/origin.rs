@@ -19,6 +19,8 @@ pub(crate) struct Origins {
     numbers: BTreeMap<Origin, usize>,
     /// The names by number.
     names: Vec<Option<String>>,
+    /// The origin of the latest packet, with its number.
+    latest: Option<(Origin, usize)>,
 }
 
 impl Origins {
@@ -32,13 +34,23 @@ impl Origins {
         bytes: &[u8],
     ) -> usize {
         let index = if link == Link::LinuxSll2 { sll2_index(bytes) } else { None };
-        if let Some(number) = self.numbers.get(&(place, index)) {
+        let origin = (place, index);
+        if let Some((_, number)) = self.latest.filter(|(latest, _)| *latest == origin) {
+            return number;
+        }
+        let number = self.number_of(origin, interface);
+        self.latest = Some((origin, number));
+        number
+    }
+
+    fn number_of(&mut self, origin: Origin, interface: &CaptureInterface) -> usize {
+        if let Some(number) = self.numbers.get(&origin) {
             return *number;
         }
-        let number = self.names.len();
+        let (number, index) = (self.names.len(), origin.1);
         if number < MAX_ORIGINS {
             self.names.push(index.map_or_else(|| interface.name.clone(), |index| Some(format!("if{index}"))));
-            self.numbers.insert((place, index), number);
+            self.numbers.insert(origin, number);
         }
         number
     }

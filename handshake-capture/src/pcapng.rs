@@ -110,6 +110,12 @@ impl Sections {
         if input.len() < 4 {
             return Ok(Extent::Missing(4 - input.len()));
         }
+        if let Some(length) = self.unaligned(input) {
+            return Ok(match length.checked_sub(input.len()) {
+                Some(more @ 1..) => Extent::Missing(more),
+                Some(0) | None => Extent::Whole(length),
+            });
+        }
         if Self::begin_here(input) {
             return extent(input, parse_sectionheaderblock(input), "an invalid section header");
         }
@@ -123,6 +129,36 @@ impl Sections {
     /// Decodes a complete block. Returns its packet if it has one; a block that describes updates the state
     /// instead.
     pub(crate) fn decode(&mut self, block: &[u8]) -> Result<Option<RawPacket>, Stop> {
+        match self.unaligned(block) {
+            Some(length) => self.decode_aligned(&self.aligned(block, length)),
+            None => self.decode_aligned(block),
+        }
+    }
+
+    /// The length that a block takes in the file whose own length is no multiple of 4: Wireshark rounds it up,
+    /// too. Some writers count the padding of the options out.
+    fn unaligned(&self, input: &[u8]) -> Option<usize> {
+        const LEAST: usize = 12;
+        let order = if Self::begin_here(input) { ByteOrder::of_section(input)? } else { self.order };
+        let length = order.u32(input, 4)? as usize;
+        (length >= LEAST && !length.is_multiple_of(4)).then(|| length.next_multiple_of(4))
+    }
+
+    /// The block with both its lengths rounded up.
+    fn aligned(&self, block: &[u8], length: usize) -> Vec<u8> {
+        let order = ByteOrder::of_section(block).filter(|_| Self::begin_here(block)).unwrap_or(self.order);
+        let mut block = block.to_vec();
+        let word = order.bytes(u32::try_from(length).unwrap_or(u32::MAX));
+        let behind = block.len() - 4;
+        // A wrong second length stays one.
+        if block[4..8] == block[behind..] {
+            block[behind..].copy_from_slice(&word);
+        }
+        block[4..8].copy_from_slice(&word);
+        block
+    }
+
+    fn decode_aligned(&mut self, block: &[u8]) -> Result<Option<RawPacket>, Stop> {
         if Self::begin_here(block) {
             self.begin_section(block)?;
         }
@@ -296,6 +332,22 @@ impl Sections {
 }
 
 impl ByteOrder {
+    /// The order of a section header, by its magic number; `None` if that is missing or wrong.
+    fn of_section(header: &[u8]) -> Option<Self> {
+        match header.get(8..12)? {
+            [0x4d, 0x3c, 0x2b, 0x1a] => Some(Self::Little),
+            [0x1a, 0x2b, 0x3c, 0x4d] => Some(Self::Big),
+            _ => None,
+        }
+    }
+
+    const fn bytes(self, word: u32) -> [u8; 4] {
+        match self {
+            Self::Little => word.to_le_bytes(),
+            Self::Big => word.to_be_bytes(),
+        }
+    }
+
     fn u16(self, bytes: &[u8], at: usize) -> Option<u16> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
         Some(match self {

@@ -29,16 +29,59 @@ pub struct Capture {
     condition: Condition,
     timeline: Timeline,
     origins: Origins,
+    /// The next packet, which the window still holds.
+    next: Option<NextPacket>,
     ended: bool,
     /// The reason for stopping before the end of the input.
     fault: Option<Warning>,
 }
 
+/// What captures lack, as far as they are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureLosses {
+    /// Packets skipped because their link types are not supported.
+    pub skipped: u64,
+    /// Packets that were dropped while capturing, by the files' own statistics.
+    pub dropped: u64,
+    /// Files that are damaged.
+    pub damaged: u64,
+    /// Files that end within a record.
+    pub truncated: u64,
+}
+
+impl CaptureLosses {
+    /// Puts `now` in the place of what a file lacked before.
+    pub(crate) fn replace(&mut self, before: &mut Self, now: Self) {
+        if *before == now {
+            return;
+        }
+        let replaced = |all: u64, before: u64, now: u64| (all - before).saturating_add(now);
+        self.skipped = replaced(self.skipped, before.skipped, now.skipped);
+        self.dropped = replaced(self.dropped, before.dropped, now.dropped);
+        self.damaged = replaced(self.damaged, before.damaged, now.damaged);
+        self.truncated = replaced(self.truncated, before.truncated, now.truncated);
+        *before = now;
+    }
+}
+
+/// A packet that is decoded and not taken.
+struct NextPacket {
+    /// Length of its record.
+    record: usize,
+    packet: RawPacket,
+    link: Link,
+    time_ns: u64,
+}
+
 /// A packet with a supported link type, as it was captured.
 #[derive(Debug)]
 pub struct CapturedPacket<'a> {
-    /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Packets are in file order, which need not be
-    /// time order.
+    /// Which of the files it is from, counted from 0.
+    pub file: usize,
+    /// Its number in its file, counted from 1 as in Wireshark.
+    pub number: u64,
+    /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Packets of a file are in its order, which need not
+    /// be time order.
     pub time_ns: u64,
     /// Whether the record has no time, and `time_ns` is the previous packet's.
     pub is_untimed: bool,
@@ -54,6 +97,15 @@ pub struct CapturedPacket<'a> {
     pub bytes: &'a [u8],
     /// Length of the packet on the wire, bytes; at least the length of `bytes`.
     pub length: u32,
+}
+
+impl CapturedPacket<'_> {
+    /// The EtherType of its frame, that behind the VLAN tags; a number below 0x600 is the length of an LLC
+    /// frame. `None` where the link has none, or the frame is too short.
+    #[must_use]
+    pub fn ether_type(&self) -> Option<u16> {
+        link::ether_type(self.link, self.bytes)
+    }
 }
 
 impl Capture {
@@ -91,6 +143,7 @@ impl Capture {
             condition: Condition::default(),
             timeline: Timeline::default(),
             origins: Origins::default(),
+            next: None,
             ended: false,
             fault: None,
         })
@@ -103,16 +156,34 @@ impl Capture {
     ///
     /// The system fails to read the input.
     pub fn next_packet(&mut self) -> Result<Option<CapturedPacket<'_>>, CaptureError> {
-        while !self.ended {
+        self.find_next()?;
+        Ok(self.next.take().map(|next| self.present(next)))
+    }
+
+    /// The time of the packet that [`next_packet`](Self::next_packet) returns next; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The system fails to read the input.
+    pub(crate) fn next_time(&mut self) -> Result<Option<u64>, CaptureError> {
+        self.find_next()?;
+        Ok(self.next.as_ref().map(|next| next.time_ns))
+    }
+
+    fn find_next(&mut self) -> Result<(), CaptureError> {
+        while self.next.is_none() && !self.ended {
             match self.next_record() {
-                Ok((length, Some((packet, link)))) => return Ok(Some(self.present(length, &packet, link))),
+                Ok((record, Some((packet, link)))) => {
+                    let time_ns = self.time_ns(&packet);
+                    self.next = Some(NextPacket { record, packet, link, time_ns });
+                }
                 Ok((length, None)) => {
                     self.window.take(length);
                 }
                 Err(stop) => self.end(stop)?,
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Warnings about the part read so far. The list is complete once [`next_packet`](Self::next_packet) has
@@ -174,20 +245,19 @@ impl Capture {
         self.condition.skipped()
     }
 
-    /// Number of packets that were dropped while capturing, by the statistics read so far; `None` where there
-    /// are none.
-    pub fn dropped(&self) -> Option<u64> {
-        self.format.dropped()
+    /// What the part read so far lacks.
+    pub(crate) fn losses(&self) -> CaptureLosses {
+        CaptureLosses {
+            skipped: self.condition.skipped(),
+            dropped: self.format.dropped().unwrap_or(0),
+            damaged: self.condition.damaged.into(),
+            truncated: self.condition.truncated.into(),
+        }
     }
 
-    /// Whether a record is invalid, so that nothing more is read.
-    pub const fn is_damaged(&self) -> bool {
-        self.condition.damaged
-    }
-
-    /// Whether the input has ended within a record.
-    pub const fn is_truncated(&self) -> bool {
-        self.condition.truncated
+    /// Bytes of the file that have been read.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.window.consumed()
     }
 
     /// Memory held, bytes.
@@ -211,12 +281,14 @@ impl Capture {
         Ok((length, Some((packet, link))))
     }
 
-    fn present(&mut self, record: usize, packet: &RawPacket, link: Link) -> CapturedPacket<'_> {
-        let time_ns = self.time_ns(packet);
-        let bytes = &self.window.take(record)[packet.data.clone()];
+    fn present(&mut self, next: NextPacket) -> CapturedPacket<'_> {
+        let NextPacket { record, packet, link, time_ns } = next;
+        let bytes = &self.window.take(record)[packet.data];
         let interface = &self.format.interfaces()[packet.interface];
         let number = self.origins.number(packet.interface, interface, link, bytes);
         CapturedPacket {
+            file: 0,
+            number: self.packets,
             time_ns,
             is_untimed: packet.time.is_none(),
             link,

@@ -1,4 +1,4 @@
-//! Streams the bytes of a capture from a file, a FIFO or standard input, and decompresses gzip. Never seeks;
+//! Streams the bytes of a capture from a file, a FIFO or standard input, and decompresses them. Never seeks;
 //! holds one record and the bytes that the same read returned after it.
 
 use std::borrow::Cow;
@@ -6,13 +6,10 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 
-use flate2::read::MultiGzDecoder;
-
-/// The magic number of gzip (RFC 1952 §2.3.1).
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Minimum size of a read, bytes: a pipe's default capacity.
-const CHUNK: usize = 64 << 10;
+use crate::decompress::{CHUNK, Codec, Decompressed};
 
 /// The reason why there is no further record.
 #[derive(Debug)]
@@ -33,19 +30,6 @@ impl Stop {
     }
 }
 
-impl From<io::Error> for Stop {
-    /// The system's errors carry an error number; the others come from the decompressor.
-    fn from(error: io::Error) -> Self {
-        if error.raw_os_error().is_some() {
-            Self::Failed(error)
-        } else if error.kind() == ErrorKind::UnexpectedEof {
-            Self::Cut("its gzip stream ends early")
-        } else {
-            Self::Damaged(Cow::Owned(format!("its gzip stream cannot be decompressed: {error}")))
-        }
-    }
-}
-
 /// Opens `path`, or standard input for `-`.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     if path == Path::new("-") {
@@ -57,15 +41,46 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// A window that moves over the input; its content is contiguous.
 pub(crate) struct StreamWindow {
     source: Box<dyn Read + Send>,
+    codec: Option<Codec>,
+    state: Arc<SourceState>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl StreamWindow {
-    /// A window at the first byte of `source`, decompressed if it is gzip.
+    /// A window at the first byte of `source`, decompressed if it is compressed.
     pub(crate) fn new(source: impl Read + Send + 'static) -> io::Result<Self> {
-        Ok(Self { source: decompressed(source)?, buffer: Vec::new(), start: 0, end: 0 })
+        let state = Arc::new(SourceState::default());
+        let mut source = Source { source, state: Arc::clone(&state) };
+        let mut head = Vec::new();
+        source.by_ref().take(Codec::LONGEST_MAGIC as u64).read_to_end(&mut head)?;
+        let codec = Codec::of(&head);
+        let source = io::Cursor::new(head).chain(source);
+        let source: Box<dyn Read + Send> = match codec {
+            Some(codec) => Box::new(Decompressed::new(codec, source)),
+            None => Box::new(source),
+        };
+        Ok(Self { source, codec, state, buffer: Vec::new(), start: 0, end: 0 })
+    }
+
+    /// Bytes of the file that have been read.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.state.bytes.load(Relaxed)
+    }
+
+    /// The reason for which a read failed: the system, or a compressed stream that is damaged or ends early.
+    fn stop(&self, error: io::Error) -> Stop {
+        let number = self.state.failed.load(Relaxed);
+        match self.codec {
+            _ if number != 0 => Stop::Failed(io::Error::from_raw_os_error(number)),
+            None => Stop::Failed(error),
+            Some(codec) if self.state.has_ended.load(Relaxed) => Stop::Cut(codec.cut()),
+            Some(codec) => {
+                let name = codec.name();
+                Stop::Damaged(Cow::Owned(format!("its {name} stream cannot be decompressed: {error}")))
+            }
+        }
     }
 
     /// The bytes that have been read and not taken.
@@ -89,13 +104,16 @@ impl StreamWindow {
         let wanted = self.end.saturating_add(more);
         while self.end < wanted {
             if self.end == self.buffer.len() {
-                self.buffer.resize(self.end + self.end.max(CHUNK), 0);
+                let more = self.end.max(CHUNK);
+                let room = self.buffer.try_reserve_exact(more);
+                room.map_err(|_| Stop::Failed(ErrorKind::OutOfMemory.into()))?;
+                self.buffer.resize(self.end + more, 0);
             }
             match self.source.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Err(Stop::End),
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.stop(error)),
             }
         }
         Ok(())
@@ -108,10 +126,37 @@ impl StreamWindow {
     }
 }
 
-fn decompressed(mut source: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let mut head = Vec::new();
-    source.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;
-    let is_gzip = head == GZIP;
-    let source = io::Cursor::new(head).chain(source);
-    Ok(if is_gzip { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) })
+/// What has become of a source. Decoders do not pass it on.
+#[derive(Default)]
+struct SourceState {
+    /// Bytes that have been read.
+    bytes: AtomicU64,
+    has_ended: AtomicBool,
+    /// The number of the system's error, or 0.
+    failed: AtomicI32,
+}
+
+/// A source that says what has become of it. A read that a signal has interrupted is repeated.
+struct Source<R> {
+    source: R,
+    state: Arc<SourceState>,
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.source.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.state.failed.store(error.raw_os_error().unwrap_or(0), Relaxed);
+                    return Err(error);
+                }
+                Ok(read) => {
+                    self.state.bytes.fetch_add(read as u64, Relaxed);
+                    self.state.has_ended.store(read == 0 && !buffer.is_empty(), Relaxed);
+                    return Ok(read);
+                }
+            }
+        }
+    }
 }

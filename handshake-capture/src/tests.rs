@@ -4,6 +4,8 @@ mod build;
 mod captures;
 mod condition;
 mod damage;
+mod merge;
+mod packed;
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -301,13 +303,16 @@ fn the_wire_length_is_at_least_the_captured_length() {
 
 #[test]
 fn other_files_are_refused_with_the_reason() {
-    let rows: [(&[u8], &str); 9] = [
+    let rows: [(&[u8], &str); 12] = [
         (b"", "test.pcap is not a capture: it is empty"),
         (b"\xa1\xb2", "ends within its header"),
         (b"[workspace]", "begins with 5b 77 6f 72; name a pcap or pcapng file"),
-        (b"\x28\xb5\x2f\xfd....", "zstd -dc"),
-        (b"\xfd7zXZ\0..", "xz -dc"),
-        (b"snoop\0\0\0", "editcap -F pcapng"),
+        (b"\x28\xb5\x2f\xfd....", "its zstd stream cannot be decompressed"),
+        (b"\xfd7zXZ\0..", "ends within its header"),
+        (b"BZh9 no bzip2 at all", "its bzip2 stream cannot be decompressed"),
+        (b"snoop\0\0\0", "it is a snoop file; convert it: editcap -F pcapng FILE OUT.pcapng"),
+        (b"GMBU\0\x02\x01\0", "Microsoft Network Monitor; convert it: editcap -F pcapng"),
+        (b"RTSS\x01\x01", "Microsoft Network Monitor; convert it: editcap -F pcapng"),
         (b"\x1f\x8b\x08\0\0\0", "ends within its header"),
         (b"\x1f\x8b not gzip at all", "cannot be decompressed"),
         (b"\xd4\xc3\xb2\xa1\x07\0\x04\0................", "unknown pcap version 7.4"),

@@ -31,7 +31,7 @@ use core::hint::cold_path;
 
 pub use self::elsewhere::answer;
 #[cfg(not(target_arch = "bpf"))]
-pub use self::elsewhere::follow;
+pub use self::elsewhere::relocate;
 pub use self::fast::FastPath;
 pub use self::filter::{add_class, count, count_note};
 pub use self::place::evict;

@@ -2,15 +2,17 @@
 //! each.
 
 use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::iter;
 
-use crate::abi::{CLIENTS, SERVICES, STRIPES};
+use crate::abi::{CLIENTS, Config, SERVICES, STRIPES, WAYS};
 use crate::books::{Books, ServiceRow};
+use crate::engine;
 use crate::interface::GROUPS;
 use crate::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
 use crate::shared::Shared64;
-use crate::table::{Slot4, Slot6};
+use crate::table::{self, Slot, Slot4, Slot6};
 use crate::verdict::Leg;
 
 /// Everything that [`Storage`] borrows.
@@ -67,6 +69,34 @@ impl HostTables {
             ports: &self.ports,
         }
     }
+}
+
+/// Doubles a table. A set's records stay in it, or move to the same places of the set that is as far behind
+/// it as the table was long: the mask has one bit more.
+///
+/// # Errors
+///
+/// There is no memory for it; the table is as it was.
+pub fn double<S: Slot + Default>(
+    slots: &mut Vec<S>,
+    config: &Config,
+    clients: &[Shared64],
+) -> Result<(), TryReserveError> {
+    let length = slots.len();
+    slots.try_reserve_exact(length)?;
+    slots.resize_with(2 * length, S::default);
+    let sets = u32::try_from(length / WAYS as usize).unwrap_or(u32::MAX);
+    let (old, new) = slots.split_at(length);
+    let sides = old.as_chunks::<{ WAYS as usize }>().0.iter().zip(new.as_chunks::<{ WAYS as usize }>().0);
+    for ((stay, go), set) in sides.zip(0..) {
+        for ((slot, free), way) in stay.iter().zip(go).zip(0..) {
+            if !table::is_free(slot) && !table::sets_of(slot, 2 * sets - 1, &config.factors).contains(&set) {
+                let [from, to] = [set, set + sets].map(|set| set * WAYS + way);
+                engine::relocate(config, clients, (slot, from), (free, to));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// So many free slots, rows or words.

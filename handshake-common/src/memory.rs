@@ -7,7 +7,8 @@ use core::mem::MaybeUninit;
 pub use crate::abi::PORT_WORDS;
 use crate::abi::{BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, SERVICES, STRIPES, WAYS};
 use crate::books::{Books, ServiceRow};
-use crate::engine::{self, Platform};
+use crate::engine::{self, Platform, Table};
+use crate::flow::Family;
 use crate::interface::GROUPS;
 use crate::record::{Now, Record};
 use crate::shared::Shared64;
@@ -64,34 +65,83 @@ pub type OnEvict<'a> = &'a dyn Fn(&Record, Option<Counter>);
 /// Says whether an address of a family is one of the watched host's own.
 pub type IsLocal<'a> = &'a dyn Fn(&[u32; 4], u8) -> bool;
 
+/// How full the tables are, as far as records came into free slots.
+#[derive(Debug, Default)]
+pub struct Fill {
+    tables: [Cell<TableFill>; 2],
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableFill {
+    /// Slots that hold a record, at most: one that went is not known here.
+    pub used: usize,
+    /// Whether a new record found no slot, so that another had to go.
+    pub is_crowded: bool,
+}
+
+impl Fill {
+    /// The state of a family's table.
+    #[must_use]
+    pub const fn of(&self, family: Family) -> TableFill {
+        self.tables[family as usize - Family::V4 as usize].get()
+    }
+
+    /// Sets the state of a family's table.
+    pub fn set(&self, family: Family, fill: TableFill) {
+        self.tables[family as usize - Family::V4 as usize].set(fill);
+    }
+}
+
 /// A [`Platform`] on the host. One thread uses it; several may share one [`Storage`] but for its
 /// `books`, `classes` and `histograms`, of which the kernel has one a CPU.
 pub struct Memory<'a> {
-    config: Config,
+    config: &'a Config,
     storage: Storage<'a>,
     clock: Cell<Now>,
     sink: EventSink<'a>,
     on_evict: Option<OnEvict<'a>>,
     is_local: Option<IsLocal<'a>>,
+    fill: Option<&'a Fill>,
 }
 
-impl<'a> Memory<'a> {
-    /// The engine's memory. The masks of `config` are set to fit the tables.
+impl Storage<'_> {
+    /// The configuration with the masks of these tables.
     ///
     /// # Panics
     ///
-    /// When a table is no power of two, or any part has another length than [`Storage`] says.
+    /// When a table is no power of two.
     #[must_use]
-    pub fn new(mut config: Config, storage: Storage<'a>, sink: EventSink<'a>) -> Self {
-        config.mask4 = mask_of(storage.slots4.len());
-        config.mask6 = mask_of(storage.slots6.len());
+    pub fn fit(&self, config: Config) -> Config {
+        Config { mask4: mask_of(self.slots4.len()), mask6: mask_of(self.slots6.len()), ..config }
+    }
+}
+
+impl<'a> Memory<'a> {
+    /// The engine's memory. [`Storage::fit`] sets the masks of `config`.
+    ///
+    /// # Panics
+    ///
+    /// When the masks are not those of the tables, or any part has another length than [`Storage`] says.
+    #[must_use]
+    pub fn new(config: &'a Config, storage: Storage<'a>, sink: EventSink<'a>) -> Self {
+        assert!(config.mask4 == mask_of(storage.slots4.len()), "the mask of the IPv4 table");
+        assert!(config.mask6 == mask_of(storage.slots6.len()), "the mask of the IPv6 table");
         assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
         assert!(storage.clients.len() == CLIENTS as usize, "a word for every hash of a client");
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
         assert!((1..=GROUPS).contains(&storage.classes.len()), "a class block a group");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
         let clock = Cell::new(Now::default());
-        Self { config, storage, clock, sink, on_evict: None, is_local: None }
+        Self { config, storage, clock, sink, on_evict: None, is_local: None, fill: None }
+    }
+
+    /// Evicts no record while there is another way: a new one whose key finds no free slot moves a record to
+    /// the other set that its own key has. `fill` says when the tables must grow. One thread has the tables.
+    #[must_use]
+    pub const fn keeping_all(mut self, fill: &'a Fill) -> Self {
+        self.fill = Some(fill);
+        self
     }
 
     /// Tells `on_evict` of every record whose place another takes.
@@ -114,6 +164,24 @@ impl<'a> Memory<'a> {
         engine::observe(self, packet);
     }
 
+    /// Moves a record of a full set to the other set that its key has; `false` if all those are full.
+    fn move_one<S: Table>(&self, place: u32) -> bool {
+        let (mask, factors) = (S::mask(self.config), &self.config.factors);
+        let Some(set) = S::set(self, place) else { return false };
+        let room = set.iter().zip(0..).find_map(|(slot, way)| {
+            let mut others = table::sets_of(slot, mask, factors).into_iter().filter(|other| *other != place);
+            let (other, free) =
+                others.find_map(|other| Some((other, table::free_way(S::set(self, other)?)?)))?;
+            Some((slot, place * WAYS + way, other * WAYS + free))
+        });
+        let Some((slot, from, to)) = room else { return false };
+        let Some(free) = S::set(self, to / WAYS).and_then(|set| set.get((to % WAYS) as usize)) else {
+            return false;
+        };
+        engine::relocate(self.config, self.storage.clients, (slot, from), (free, to));
+        true
+    }
+
     /// The memory itself, for readers.
     #[must_use]
     pub const fn storage(&self) -> &Storage<'a> {
@@ -134,7 +202,7 @@ fn mask_of(slots: usize) -> u32 {
 
 impl Platform for Memory<'_> {
     fn config(&self) -> &Config {
-        &self.config
+        self.config
     }
 
     fn now_ns(&self) -> u64 {
@@ -163,6 +231,22 @@ impl Platform for Memory<'_> {
 
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         self.storage.services.get(row as usize)
+    }
+
+    fn make_room<S: Table>(&self, places: [u32; 2]) -> bool {
+        let Some(fill) = self.fill else { return false };
+        let is_made = places.into_iter().any(|place| self.move_one::<S>(place));
+        if !is_made {
+            fill.set(S::FAMILY, TableFill { is_crowded: true, ..fill.of(S::FAMILY) });
+        }
+        is_made
+    }
+
+    fn on_fill<S: Slot>(&self) {
+        if let Some(fill) = self.fill {
+            let before = fill.of(S::FAMILY);
+            fill.set(S::FAMILY, TableFill { used: before.used + 1, ..before });
+        }
     }
 
     fn on_evict<S: Slot>(&self, slot: &S, tag: Tag, verdict: Option<Counter>) {

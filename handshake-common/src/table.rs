@@ -555,28 +555,35 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
     None
 }
 
-/// Copies a slot that no other CPU uses into a free slot of its sets in another table of `mask` + 1 sets, and
-/// returns that slot's number; `None`: there is none.
+/// The sets that the key of the record in a slot chooses in a table of `mask` + 1 sets.
 #[cfg(not(target_arch = "bpf"))]
-pub fn transplant<S: Slot>(
-    from: &S,
-    slots: &[S],
-    mask: u32,
-    factors: &[[u64; HASH_WORDS]; 2],
-) -> Option<u32> {
+pub fn sets_of<S: Slot>(slot: &S, mask: u32, factors: &[[u64; HASH_WORDS]; 2]) -> [u32; 2] {
+    let key = slot.key(Tag(slot.tag().load()).state().is_udp());
+    factors.each_ref().map(|factors| set_of(hash(&key, S::FAMILY, factors), mask))
+}
+
+/// A free slot of a set, by its place.
+#[cfg(not(target_arch = "bpf"))]
+pub fn free_way<S: Slot>(set: &Set<S>) -> Option<u32> {
+    (0..WAYS).zip(set).find(|(_, slot)| is_free(*slot)).map(|(way, _)| way)
+}
+
+/// Does the slot hold no record?
+#[cfg(not(target_arch = "bpf"))]
+pub fn is_free<S: Slot>(slot: &S) -> bool {
+    matches!(Tag(slot.tag().load()).state(), State::Empty)
+}
+
+/// Moves a record to a free slot, and frees its own. No other thread uses either.
+#[cfg(not(target_arch = "bpf"))]
+pub fn relocate<S: Slot>(from: &S, to: &S) {
     let tag = Tag(from.tag().load());
-    let key = from.key(tag.state().is_udp());
-    let sets = factors.each_ref().map(|factors| set_of(hash(&key, S::FAMILY, factors), mask));
-    let mut numbers = sets.into_iter().flat_map(|set| (0..WAYS).map(move |way| set * WAYS + way));
-    let is_free = |slot: &S| matches!(Tag(slot.tag().load()).state(), State::Empty);
-    let number = numbers.find(|number| slots.get(*number as usize).is_some_and(is_free))?;
-    let to = slots.get(number as usize)?;
-    to.set_key(&key);
+    to.set_key(&from.key(tag.state().is_udp()));
     to.last().store(from.last().load());
     to.body().store(&from.body().load());
     to.set_reporter(&from.reporter());
     to.tag().swap(tag.0);
-    Some(number)
+    from.tag().swap(tag.next(State::Empty, 0, 0).0);
 }
 
 /// Copies a slot's record under a tag that is known to be its own.

@@ -118,7 +118,8 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
         histograms: &histograms,
         ports: &[],
     };
-    let memory = Memory::new(config, storage, &|_| true);
+    let config = storage.fit(config);
+    let memory = Memory::new(&config, storage, &|_| true);
     (0..FLOWS).for_each(|n| memory.observe(Now { ns: n.into(), jiffies: n }, &syn(flow(n), family)));
     let count = |counter: Counter| books.words()[counter as usize].load();
     assert_eq!(count(Counter::Attempts), u64::from(FLOWS), "flows of one key");

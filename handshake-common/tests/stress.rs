@@ -99,7 +99,8 @@ fn run(table: &Table, seed: u64) -> Total {
         histograms: &histograms,
         ports: &[],
     };
-    let memory = Memory::new(table.config, storage, &|_| true);
+    let config = storage.fit(table.config);
+    let memory = Memory::new(&config, storage, &|_| true);
     let mut random = Random(seed);
     for _ in 0..PACKETS {
         let (flow, packet) = packet(&mut random);

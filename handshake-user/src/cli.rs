@@ -15,6 +15,7 @@ use handshake_agent::options::{self, InterfaceChoice, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
+use crate::number::bytes;
 use crate::report::OutputFormat;
 
 /// The defaults of the command's own options; those of the rules and tables are the agent's.
@@ -209,13 +210,19 @@ pub(crate) struct CheckArgs {
 /// Options of `handshake replay`.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// Capture to read: pcap or pcapng, gzipped or not; - is standard input
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// Captures to read: pcap or pcapng, plain or compressed; folders of them; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Report each time so much of the capture's time has passed, as text or JSON lines
+    #[arg(long, value_name = "DURATION", value_parser = period, env = "HANDSHAKE_INTERVAL", hide_env = true)]
+    pub(crate) interval: Option<Duration>,
     /// Flows that the tables have room for, as in watch [default: every flow of the capture]
     #[arg(long, value_name = "N", env = "HANDSHAKE_MAX_FLOWS", hide_env = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: Option<u32>,
+    /// Memory to use at most, such as 512M or 2G [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, env = "HANDSHAKE_MAX_MEMORY", hide_env = true)]
+    pub(crate) max_memory: Option<u64>,
     /// Shorten longer pauses between two packets to this
     #[arg(long, value_name = "DURATION", value_parser = duration, env = "HANDSHAKE_SQUEEZE", hide_env = true)]
     pub(crate) squeeze: Option<Duration>,
@@ -651,7 +658,7 @@ mod tests {
         let Ok(Command::Replay(replay)) = parse_from("handshake replay - --flows -o json".split(' ')) else {
             panic!("not a replay");
         };
-        assert_eq!(replay.file.as_os_str(), "-");
+        assert_eq!(replay.files, ["-"].map(std::path::PathBuf::from));
         assert!(replay.max_flows.is_none() && replay.output.flows);
     }
 
@@ -680,7 +687,7 @@ mod tests {
             ),
             (
                 "handshake replay",
-                "the following required arguments were not provided: <FILE>; see 'handshake --help'",
+                "the following required arguments were not provided: <FILE>...; see 'handshake --help'",
             ),
             (
                 "handshake --for 3",

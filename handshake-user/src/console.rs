@@ -60,6 +60,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// The same, and not a word where stderr is no terminal.
+    pub(crate) fn on_terminal(what: &'static str) -> Self {
+        Self { what, is_terminal: io::stderr().is_terminal() }
+    }
+
     /// Begins to say `what` is done.
     pub(crate) fn start(what: &'static str) -> Self {
         let is_terminal = io::stderr().is_terminal();
@@ -69,10 +74,22 @@ impl Progress {
         Self { what, is_terminal }
     }
 
+    /// Whether anything is shown before the end.
+    pub(crate) const fn is_shown(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// How far it has come.
+    pub(crate) fn tell(&mut self, how_far: &str) {
+        if self.is_terminal {
+            print(format!("{ERASE_LINE}handshake: {}… {how_far}", self.what));
+        }
+    }
+
     /// `done` steps are done `of` so many.
     pub(crate) fn show(&mut self, done: usize, of: usize) {
         if self.is_terminal && done < of {
-            print(format!("{ERASE_LINE}handshake: {}… {} of {of}", self.what, done + 1));
+            self.tell(&format!("{} of {of}", done + 1));
         }
     }
 }

@@ -66,6 +66,7 @@ impl CommandError {
 
 fn agent_code(error: &AgentError) -> u8 {
     match error {
+        AgentError::Capture(error) if error.is_out_of_memory() => 4,
         AgentError::Capture(_) | AgentError::Settings(_) => 2,
         AgentError::NoInterface(_)
         | AgentError::UnknownInterface { .. }

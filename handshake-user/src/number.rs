@@ -1,4 +1,24 @@
-//! Numbers formatted for people.
+//! Numbers formatted for people, and sizes that people write.
+
+/// Parses a size in bytes: `4096`, `512M`, `2G`; the units are powers of 1024.
+///
+/// # Errors
+///
+/// What is wrong with the text.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let unit = text.chars().last().and_then(|last| {
+        UNITS.into_iter().find(|(name, _)| *name == last.to_ascii_uppercase()).map(|(_, shift)| shift)
+    });
+    let digits = if unit.is_some() { &text[..text.len() - 1] } else { text };
+    let wrong = || "not a size such as 512M or 2G".to_owned();
+    let number: u64 = if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        digits.parse().map_err(|_| wrong())?
+    } else {
+        return Err(wrong());
+    };
+    number.checked_mul(1 << unit.unwrap_or(0)).ok_or_else(|| "too large".to_owned())
+}
 
 /// Formats a number with its digits in groups of three: `24 080`.
 pub(crate) fn group(number: u64) -> String {
@@ -22,6 +42,17 @@ pub(crate) fn short(number: u64) -> String {
             format!("{}.{} {name}", group(number / scale), number % scale / (scale / 10))
         }
         None => group(number),
+    }
+}
+
+/// Formats bytes: `512 MiB`, `1.9 GiB`. Further digits are cut off.
+pub(crate) fn size(bytes: u64) -> String {
+    const GIB: u64 = 1 << 30;
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..0x10_0000 => format!("{} KiB", bytes >> 10),
+        0x10_0000..GIB => format!("{} MiB", bytes >> 20),
+        _ => format!("{}.{} GiB", group(bytes / GIB), bytes % GIB * 10 / GIB),
     }
 }
 
@@ -87,7 +118,18 @@ fn share(part: u64, whole: u64, scale: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{group, percent, rate, short, span, time, whole_percent};
+    use super::{bytes, group, percent, rate, short, span, time, whole_percent};
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        for (text, size) in [("0", 0), ("4096", 4096), ("3k", 3072), ("512M", 512 << 20), ("2G", 2 << 30)] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "M", "-1", "+1", "1.5G", "2GiB", "9 M", "1\u{e9}", "99999999999999999999"] {
+            assert_eq!(bytes(text), Err("not a size such as 512M or 2G".to_owned()), "{text}");
+        }
+        assert_eq!(bytes("99999999999T"), Err("too large".to_owned()));
+    }
 
     #[test]
     fn digits_are_grouped_in_threes() {

@@ -35,7 +35,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-agent",
         &[
-            "session", "memory", "attach", "model", "source", "options", "confine", "error", "hook",
+            "session", "memory", "attach", "model", "source", "free", "options", "confine", "error", "hook",
             "address", "load", "similar",
         ],
     ),

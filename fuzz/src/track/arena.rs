@@ -57,8 +57,8 @@ impl Arena {
     fn take_services(&self) -> Vec<usize> {
         /// At least the number of rows that the engine probes.
         const NEAR: usize = 16;
-        let config = Stream::over(&[]).settings().config();
-        let memory = Memory::new(config, self.storage(false), &|_| true);
+        let config = self.storage(false).fit(Stream::over(&[]).settings().config());
+        let memory = Memory::new(&config, self.storage(false), &|_| true);
         let rows = stream::services().map(|packet| service_row(&memory, &packet, 0) as usize);
         let half = SERVICES as usize / 2;
         let near = |row: usize| {

@@ -1,5 +1,7 @@
 //! The parts of a report that stay the same over a run: the origin of the packets, the start, the filter.
 
+use std::collections::BTreeMap;
+
 use handshake_capture::Condition;
 
 use crate::options::Filter;
@@ -49,8 +51,10 @@ pub struct LiveOrigin {
 /// A capture, as far as it has been read.
 #[derive(Clone, Debug, Default)]
 pub struct CaptureOrigin {
-    /// The path as given on the command line; `-` is standard input.
+    /// The paths as given on the command line, with commas between them; `-` is standard input.
     pub path: String,
+    /// The paths of the files, where there are several.
+    pub files: Vec<String>,
     /// Names of its interfaces by the group of a record's hook point, as far as packets have come from them;
     /// `None` for one without a name, and for the last hook point where several interfaces share it.
     pub interfaces: Vec<Option<String>>,
@@ -58,6 +62,8 @@ pub struct CaptureOrigin {
     pub condition: Condition,
     /// Packets whose headers are cut by the snap length: of class `truncated`, and shorter than on the wire.
     pub cut_headers: u64,
+    /// Packets of class `non_ip` by their EtherType, where they have one.
+    pub not_ip: BTreeMap<Option<u16>, u64>,
     /// When each reason for an inexact report was first and last found, by its name: times of packets.
     pub found_ns: Vec<(&'static str, (u64, u64))>,
 }

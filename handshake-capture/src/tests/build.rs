@@ -40,6 +40,12 @@ pub(super) struct Given {
     length: u32,
 }
 
+impl Given {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.bytes.clone()
+    }
+}
+
 /// Five packets whose lengths need every padding, at times that are exact in halves and quarters of a second.
 pub(super) fn frames() -> Vec<Given> {
     let row = |seconds, nanoseconds, captured: u8, length| Given {
@@ -143,7 +149,7 @@ impl Blocks {
         Self { order, bytes: vec![], ends: vec![] }
     }
 
-    fn word(&self, value: u32) -> [u8; 4] {
+    pub(super) fn word(&self, value: u32) -> [u8; 4] {
         self.order.bytes(value.to_le_bytes())
     }
 

@@ -63,23 +63,23 @@ const fn word_of(hash: u32, number: u32) -> u64 {
     (hash as u64) << 32 | number as u64
 }
 
-/// Where a record moves to slot `to` from slot `from`, which still has it: the client's word that has to
-/// follow, by its place, and what it holds then.
+/// Moves a record to a free slot; each slot comes with its number. The word of its client follows it. No other
+/// thread uses the table.
 #[cfg(not(target_arch = "bpf"))]
-pub fn follow<S: Slot>(
+pub fn relocate<S: Slot>(
     config: &Config,
     clients: &[Shared64],
-    slot: &S,
-    from: u32,
-    to: u32,
-) -> Option<(usize, u64)> {
+    (slot, from): (&S, u32),
+    (free, to): (&S, u32),
+) {
     let tag = Tag(slot.tag().load());
-    let key = slot.key(true);
-    let [(address, port), _] = ends(&key, tag);
+    let [(address, port), _] = ends(&slot.key(true), tag);
     let hash = hash_of_client(config, address, port, S::FAMILY as u8);
-    let place = (hash & (CLIENTS - 1)) as usize;
-    let is_there = tag.state().is_udp() && clients.get(place)?.load() == word_of(hash, from);
-    is_there.then(|| (place, word_of(hash, to)))
+    let word = clients.get((hash & (CLIENTS - 1)) as usize);
+    if let Some(word) = word.filter(|word| tag.state().is_udp() && word.load() == word_of(hash, from)) {
+        word.store(word_of(hash, to));
+    }
+    table::relocate(slot, free);
 }
 
 impl<P: Platform> Lookup<'_, P> {

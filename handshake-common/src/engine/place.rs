@@ -61,7 +61,11 @@ impl<P: Platform> Lookup<'_, P> {
         let books = self.platform.books();
         let now = self.now();
         let clocks = self.clocks();
-        let survey = free_slot(sets).map_or_else(|| Survey::of(sets, now, &clocks), Survey::free);
+        let mut free = free_slot(sets);
+        if free.is_none() && self.platform.make_room::<S>(places) {
+            free = free_slot(sets);
+        }
+        let survey = free.map_or_else(|| Survey::of(sets, now, &clocks), Survey::free);
         // Computed after the survey; otherwise the verifier would follow the survey once per variant.
         let new = NewRecord::of(core::hint::black_box(self.packet));
         let place = survey.place_for(new);
@@ -80,7 +84,9 @@ impl<P: Platform> Lookup<'_, P> {
             enter_untracked(self.platform, self.packet, self.request_port, new);
             return;
         }
-        if worth != Worth::Free as u32 {
+        if worth == Worth::Free as u32 {
+            self.platform.on_fill::<S>();
+        } else {
             self.platform.evict(self.packet, slot, tag, worth, now.ns);
         }
         slot.set_key(&self.key);

@@ -93,6 +93,15 @@ pub trait Platform {
     {
         super::evict(self, packet, slot, tag, worth, now_ns);
     }
+    /// Called where all eight slots of a new record's key are taken, `places` being its sets: is one free now?
+    /// The kernel evicts a record instead; a replay moves one to the other set that its key has.
+    #[inline(always)]
+    fn make_room<S: Table>(&self, _places: [u32; 2]) -> bool {
+        false
+    }
+    /// Called when a record takes a free slot. The kernel does nothing; a replay sees how full its table is.
+    #[inline(always)]
+    fn on_fill<S: Slot>(&self) {}
     /// Called before the record in a slot is replaced; `verdict` is how its attempt ended, if it was open.
     /// The kernel does nothing; a replay lists the flow.
     #[inline(always)]

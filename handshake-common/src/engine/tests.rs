@@ -2,6 +2,7 @@
 
 mod elsewhere;
 mod eviction;
+mod growth;
 mod services;
 mod streams;
 
@@ -11,7 +12,7 @@ use std::vec::Vec;
 use crate::abi::{Config, Counter, Event, HASH_WORDS, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord, option, tag};
 use crate::books::ServiceRow;
 use crate::host::HostTables;
-use crate::memory::{Memory, PORT_WORDS};
+use crate::memory::{Fill, Memory, PORT_WORDS};
 use crate::record::{Detail, Now, Record, State};
 use crate::shared::Shared64;
 use crate::table;
@@ -282,6 +283,8 @@ struct World {
     own: Vec<[u32; 4]>,
     /// The groups whose gates are open, one bit each.
     gates: core::cell::Cell<u8>,
+    /// How full the tables are, where no record may be evicted.
+    fill: Option<Fill>,
 }
 
 impl World {
@@ -295,6 +298,7 @@ impl World {
             repeat: core::cell::Cell::new(1),
             own: Vec::new(),
             gates: core::cell::Cell::new(u8::MAX),
+            fill: None,
         }
     }
 
@@ -309,7 +313,9 @@ impl World {
             room
         };
         let is_local = |address: &[u32; 4], _: u8| self.own.contains(address);
-        let memory = Memory::new(self.config, self.tables.storage(), &sink).is_local(&is_local);
+        let config = self.tables.storage().fit(self.config);
+        let memory = Memory::new(&config, self.tables.storage(), &sink).is_local(&is_local);
+        let memory = self.fill.iter().fold(memory, Memory::keeping_all);
         for copy in 0..self.repeat.get() {
             let point = packet.point + copy;
             let gate = if self.gates.get() >> (point >> 1) & 1 == 0 { mark::GATED } else { 0 };

@@ -19,8 +19,9 @@ use handshake_agent::attach::interface::InterfaceInfo;
 use handshake_agent::attach::selection::{self, Demand, Selection};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::confine::Confined;
+use handshake_agent::free::{self, Free};
 use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
-use handshake_agent::memory::{self, Free};
+use handshake_agent::memory;
 use handshake_agent::options::{InterfaceChoice, Options};
 use handshake_agent::source::live::possible_cpus;
 use handshake_agent::source::settings::BYTES_A_FLOW;
@@ -422,7 +423,7 @@ impl MachineFacts {
             stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
             confined: usual_confinement().try_out().map_err(|error| error.to_string()),
             peak: memory::peak(&Options::default(), possible_cpus().unwrap_or(1), FEW_INTERFACES),
-            free: memory::free(),
+            free: free::free(),
         }
     }
 }

@@ -1,27 +1,33 @@
 //! `handshake replay`: runs a capture through the engine and writes the same reports as `watch`.
 
-use std::sync::Arc;
+mod bar;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use handshake_agent::free::free_up_to;
 use handshake_agent::model::flow::{self, Flow, View, verdict_of};
 use handshake_agent::model::loss;
-use handshake_agent::model::snapshot::{Beginning, CaptureOrigin, Origin, RunContext, Snapshot};
+use handshake_agent::model::snapshot::{Beginning, CaptureOrigin, Interval, Origin, RunContext, Snapshot};
 use handshake_agent::options;
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
-use handshake_capture::{Capture, CapturedPacket, Condition, Squeeze};
+use handshake_capture::{CaptureLosses, CapturedPacket, Captures, Squeeze};
 use handshake_common::abi::Counter;
 use handshake_common::interface::{GROUPS, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
 use handshake_common::wire::{Class, Slice, has_wrong_checksum, mark, note, parse};
 
+use self::bar::Bar;
 use crate::cli::ReplayArgs;
 use crate::command::out;
 use crate::console::say;
 use crate::error::CommandError;
 use crate::output::{Output, Target};
-use crate::report;
 use crate::report::text::Style;
+use crate::report::{self, OutputFormat};
 
 /// Runs `handshake replay` and returns its exit code.
 ///
@@ -30,7 +36,7 @@ use crate::report::text::Style;
 /// A file that is missing, unreadable or not a capture, or none of whose packets can be read; failures to
 /// write the report.
 pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
-    let mut capture = Capture::open(&args.file)?;
+    let mut captures = Captures::open(&args.files)?;
     let wanted = args.output.flows || args.output.events;
     let fixed = args.max_flows.is_some();
     let max_flows = args.max_flows.unwrap_or(1);
@@ -40,27 +46,56 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         max_flows,
         ..Settings::default()
     };
-    let replay = Replay::new(&settings, fixed, wanted)?;
+    let room = free_up_to(args.max_memory);
+    let replay = Replay::new(&settings, fixed, wanted, room)?;
     let mut run = ReplayRun {
         args,
         replay,
         context: None,
+        named: 0,
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         evicted: Vec::new(),
         cut_headers: 0,
-        observed: 0,
+        not_ip: BTreeMap::new(),
         losses: LossTimes::new(),
+        reports: args.interval.map(Reports::every),
         out: Output::to(Target::stdout()),
         style: Style::of(&std::io::stdout()),
     };
-    let read = run.play(&mut capture);
-    if let Some(error) = capture.nothing_read().filter(|_| read.is_ok()) {
+    let read = run.play(&mut captures);
+    if let Some(error) = captures.nothing_read().filter(|_| read.is_ok()) {
         return Err(error.into());
     }
-    capture.warnings().iter().for_each(|warning| say(&warning.to_string()));
+    captures.warnings().iter().for_each(|warning| say(warning));
     read?;
-    run.finish(capture.condition())?;
+    run.finish(&captures)?;
     Ok(0)
+}
+
+/// The reports at their interval, of the capture's time.
+struct Reports {
+    every_ns: u64,
+    /// The time of the next.
+    next_ns: Option<u64>,
+    latest: Option<Snapshot>,
+}
+
+impl Reports {
+    fn every(interval: Duration) -> Self {
+        let every_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        Self { every_ns, next_ns: None, latest: None }
+    }
+
+    /// Is a report due before a packet of this time? The first packet begins the first interval.
+    fn are_due(&mut self, time_ns: u64) -> bool {
+        let next_ns = *self.next_ns.get_or_insert_with(|| time_ns.saturating_add(self.every_ns));
+        if time_ns < next_ns {
+            return false;
+        }
+        let passed = (time_ns - next_ns) / self.every_ns + 1;
+        self.next_ns = Some(next_ns.saturating_add(passed.saturating_mul(self.every_ns)));
+        true
+    }
 }
 
 /// A replay in progress.
@@ -69,57 +104,83 @@ struct ReplayRun<'a> {
     replay: Replay,
     /// Set from the first packet on: its time is the report's beginning.
     context: Option<Arc<RunContext>>,
+    /// Interfaces whose names are known.
+    named: u32,
     /// Shortens pauses, for `--squeeze`.
     squeeze: Option<Squeeze>,
     /// Flows whose records were evicted, for `--flows`.
     evicted: Vec<Flow>,
     /// Packets whose headers are cut by the snap length.
     cut_headers: u64,
-    /// Packets that could be read.
-    observed: u64,
+    /// Packets that are not IP, by EtherType.
+    not_ip: BTreeMap<Option<u16>, u64>,
     losses: LossTimes,
+    reports: Option<Reports>,
     out: Output<Target>,
     style: Style,
 }
 
 impl ReplayRun<'_> {
-    fn play(&mut self, capture: &mut Capture) -> Result<(), CommandError> {
-        while let Some(captured) = capture.next_packet()? {
-            self.observe(&captured);
-            self.note_losses(capture);
+    fn play(&mut self, captures: &mut Captures) -> Result<(), CommandError> {
+        let mut bar = Bar::start(self.args);
+        loop {
+            self.note_losses(captures.losses());
+            bar.show(captures);
+            let Some(time_ns) = captures.next_time()? else { break };
+            let time_ns = self.squeeze.as_mut().map_or(time_ns, |squeeze| squeeze.map(time_ns));
+            if self.reports.as_mut().is_some_and(|reports| reports.are_due(time_ns)) {
+                self.report_so_far(captures)?;
+            }
+            let Some(captured) = captures.next_packet()? else { break };
+            self.observe(&captured, time_ns)?;
             if self.out.is_closed() {
                 break;
             }
             self.show_passed()?;
         }
-        self.note_losses(capture);
+        self.note_losses(captures.losses());
         self.replay.stop();
         Ok(())
     }
 
     /// Notes what is lost up to this packet.
-    fn note_losses(&mut self, capture: &Capture) {
-        let Self { replay, cut_headers, observed, losses, .. } = self;
+    fn note_losses(&mut self, lost: CaptureLosses) {
+        let Self { replay, cut_headers, losses, .. } = self;
         losses.note(replay.moment().now.ns, |counted| match counted {
             Counted::Engine(counter) => replay.counter(counter),
             Counted::CutHeaders => *cut_headers,
-            Counted::Skipped => capture.packets().saturating_sub(*observed),
-            Counted::Dropped => capture.dropped().unwrap_or(0),
-            Counted::Damaged => capture.is_damaged().into(),
-            Counted::Truncated => capture.is_truncated().into(),
+            Counted::Skipped => lost.skipped,
+            Counted::Dropped => lost.dropped,
+            Counted::Damaged => lost.damaged,
+            Counted::Truncated => lost.truncated,
         });
     }
 
-    fn observe(&mut self, captured: &CapturedPacket<'_>) {
-        self.observed += 1;
-        let time_ns = match &mut self.squeeze {
-            Some(squeeze) => squeeze.map(captured.time_ns),
-            None => captured.time_ns,
-        };
+    /// Writes the report of an interval that has passed.
+    fn report_so_far(&mut self, captures: &Captures) -> Result<(), CommandError> {
+        let (Some(context), Some(reports)) = (&mut self.context, &mut self.reports) else { return Ok(()) };
+        describe(context, captures, (self.cut_headers, &self.not_ip), &self.losses);
+        let snapshot = Snapshot::take(&mut self.replay, context, reports.latest.as_ref())?;
+        let (format, style) = (self.args.output.format, self.style);
+        if format != OutputFormat::Json {
+            let interval = reports.latest.as_ref().map(|before| Interval::between(before, &snapshot));
+            self.out
+                .put(|to| report::write_report(to, format, &snapshot, interval.as_ref(), style))
+                .map_err(out)?;
+        }
+        reports.latest = Some(snapshot);
+        Ok(())
+    }
+
+    fn observe(&mut self, captured: &CapturedPacket<'_>, time_ns: u64) -> Result<(), CommandError> {
         let number = interface(captured.interface);
-        let mut context = self.context.take().unwrap_or_else(|| self.context_from(time_ns));
-        name_interface(&mut context, captured.interface, captured.interface_name);
-        self.context = Some(context);
+        let args = self.args;
+        let context = self.context.get_or_insert_with(|| context_from(args, time_ns));
+        // Interfaces are numbered by their first packets.
+        if captured.interface >= self.named {
+            self.named = captured.interface + 1;
+            name_interface(context, captured.interface, captured.interface_name);
+        }
         let frame = Slice { bytes: captured.bytes, length: captured.length };
         let mut packet = parse(&frame, captured.link);
         packet.point = point(number, false);
@@ -132,23 +193,19 @@ impl ReplayRun<'_> {
         {
             packet.note = note::BAD_CHECKSUM;
         }
+        if packet.class == Class::NonIp as u8 {
+            *self.not_ip.entry(captured.ether_type()).or_default() += 1;
+        }
         let is_cut = captured.bytes.len() < captured.length as usize;
         self.cut_headers += u64::from(is_cut && packet.class == Class::Truncated as u8);
-        self.replay.observe(time_ns, &packet);
-    }
-
-    fn context_from(&self, from_ns: u64) -> Arc<RunContext> {
-        let path = self.args.file.display().to_string();
-        Arc::new(RunContext {
-            origin: Origin::Capture(CaptureOrigin { path, ..CaptureOrigin::default() }),
-            began: Beginning { wall_ns: from_ns, ns: from_ns },
-            filter: options::Filter::from(&self.args.filter),
-            top: self.args.output.top,
-        })
+        Ok(self.replay.observe(time_ns, &packet)?)
     }
 
     /// Writes the attempts that ended, for `--events`, and keeps the evicted flows, for `--flows`.
     fn show_passed(&mut self) -> Result<(), CommandError> {
+        if !self.replay.has_passed() {
+            return Ok(());
+        }
         let Some(context) = self.context.clone() else { return Ok(()) };
         for passed in self.replay.take_passed() {
             let moment = self.replay.moment();
@@ -164,6 +221,9 @@ impl ReplayRun<'_> {
                     }
                 }
                 Passed::Displaced(record, verdict) if self.args.output.flows => {
+                    if self.evicted.len() == self.evicted.capacity() {
+                        self.replay.require_beside(2 * (self.evicted.len() * size_of::<Flow>()) as u64)?;
+                    }
                     self.evicted.push(Flow::evicted(
                         record,
                         verdict.and_then(|gauge| Verdict::of_gauge(gauge as usize)),
@@ -176,12 +236,19 @@ impl ReplayRun<'_> {
         Ok(())
     }
 
-    fn finish(&mut self, condition: Condition) -> Result<(), CommandError> {
-        let mut context = self.context.take().unwrap_or_else(|| self.context_from(0));
-        if let Origin::Capture(capture) = &mut Arc::make_mut(&mut context).origin {
-            (capture.condition, capture.cut_headers) = (condition, self.cut_headers);
-            capture.found_ns = self.losses.found().collect();
-        }
+    /// All flows, the oldest first. Sorting takes half as much memory again.
+    fn flows(&mut self, view: &View<'_>) -> Result<Vec<Flow>, CommandError> {
+        let bytes = (self.evicted.len() + self.replay.records()) * size_of::<Flow>();
+        self.replay.require_beside((bytes * 3 / 2) as u64)?;
+        let mut flows = std::mem::take(&mut self.evicted);
+        flows.extend(view.flows(&self.replay));
+        flow::sort(&mut flows);
+        Ok(flows)
+    }
+
+    fn finish(&mut self, captures: &Captures) -> Result<(), CommandError> {
+        let mut context = self.context.take().unwrap_or_else(|| context_from(self.args, 0));
+        describe(&mut context, captures, (self.cut_headers, &self.not_ip), &self.losses);
         if self.cut_headers > 0 {
             let cut = self.cut_headers;
             say(&format!(
@@ -190,16 +257,38 @@ impl ReplayRun<'_> {
         }
         let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
         let view = View::of(&snapshot).comparing(self.args.compat);
-        let listed = self.args.output.flows.then(|| {
-            let mut flows = std::mem::take(&mut self.evicted);
-            flows.extend(view.flows(&self.replay));
-            flow::sort(&mut flows);
-            flows
-        });
+        let listed = if self.args.output.flows { Some(self.flows(&view)?) } else { None };
         let flows = listed.as_deref().map(|flows| (view, flows));
         let format = self.args.output.format;
         let style = self.style;
         self.out.put(|to| report::write_closing(to, format, &snapshot, flows, style)).map_err(out)
+    }
+}
+
+fn context_from(args: &ReplayArgs, from_ns: u64) -> Arc<RunContext> {
+    let paths: Vec<String> = args.files.iter().map(|path| path.display().to_string()).collect();
+    let path = paths.join(", ");
+    Arc::new(RunContext {
+        origin: Origin::Capture(CaptureOrigin { path, ..CaptureOrigin::default() }),
+        began: Beginning { wall_ns: from_ns, ns: from_ns },
+        filter: options::Filter::from(&args.filter),
+        top: args.output.top,
+    })
+}
+
+/// Puts what is known of the captures into the context of a report.
+fn describe(
+    context: &mut Arc<RunContext>,
+    captures: &Captures,
+    (cut_headers, not_ip): (u64, &BTreeMap<Option<u16>, u64>),
+    losses: &LossTimes,
+) {
+    if let Origin::Capture(capture) = &mut Arc::make_mut(context).origin {
+        (capture.condition, capture.cut_headers) = (captures.condition(), cut_headers);
+        let files: Vec<String> = captures.paths().map(|path| path.display().to_string()).collect();
+        capture.files = if files.len() > 1 { files } else { Vec::new() };
+        capture.not_ip.clone_from(not_ip);
+        capture.found_ns = losses.found().collect();
     }
 }
 
@@ -260,10 +349,8 @@ const LAST_INTERFACE: usize = GROUPS - 1;
 /// Stores the name of an interface at its first packet. Where several share the last number, it has no name.
 fn name_interface(context: &mut Arc<RunContext>, number: u32, name: Option<&str>) {
     let Origin::Capture(capture) = &context.origin else { return };
-    // Interfaces are numbered by their first packets.
-    let is_named = (number as usize) < capture.interfaces.len();
     let is_shared = number as usize > LAST_INTERFACE;
-    if is_named || (is_shared && capture.interfaces.last().is_none_or(Option::is_none)) {
+    if is_shared && capture.interfaces.last().is_none_or(Option::is_none) {
         return;
     }
     let Origin::Capture(capture) = &mut Arc::make_mut(context).origin else { return };

@@ -135,6 +135,8 @@ fn capture(origin: &CaptureOrigin) -> Value {
     let mut object = Map::new();
     object.insert("kind".to_owned(), json!("capture"));
     object.insert("path".to_owned(), json!(origin.path));
+    let files = Some(&origin.files).filter(|files| !files.is_empty());
+    put_known(&mut object, "files", files);
     object.insert("damaged".to_owned(), json!(condition.damaged));
     object.insert("truncated".to_owned(), json!(condition.truncated));
     put_known(&mut object, "dropped", condition.dropped);
@@ -143,6 +145,10 @@ fn capture(origin: &CaptureOrigin) -> Value {
     object.insert("skipped".to_owned(), skipped.map(row).collect());
     object.insert("cut_headers".to_owned(), json!(origin.cut_headers));
     object.insert("untimed".to_owned(), json!(condition.untimed));
+    let not_ip = origin.not_ip.iter().filter_map(|(ether_type, packets)| Some(((*ether_type)?, packets)));
+    let not_ip: Vec<Value> =
+        not_ip.map(|(ether_type, packets)| json!({"ethertype": ether_type, "packets": packets})).collect();
+    put_known(&mut object, "not_ip", Some(not_ip).filter(|rows| !rows.is_empty()));
     let out_of_order = condition.out_of_order;
     let order = out_of_order.map(|order| json!({"packets": order.packets, "first": order.first}));
     put_known(&mut object, "out_of_order", order);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! handshake · eth0 · ingress tcx, egress tcx · port 443 · 12:03:41 · 20 s · EXACT
+//! not ip    where most packets are not IP: what they are
 //! inexact   what was lost, and where to look
 //! 443/tcp   do clients connect?
 //! time      how long do they wait?
@@ -17,6 +18,7 @@
 
 pub(crate) mod cause;
 mod check;
+mod ethertype;
 pub(crate) mod exact;
 mod layout;
 
@@ -50,6 +52,7 @@ const DOT: &str = " · ";
 pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
     let mut out = String::new();
     line(&mut out, style, "", &header(snapshot, interval, style), DOT);
+    draw_some(&mut out, style, "not ip", &not_ip(snapshot), " ");
     lost(&mut out, snapshot, interval, style);
     line(&mut out, style, &subject(&snapshot.context.filter), &outcome(snapshot, interval), WIDE);
     draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
@@ -136,6 +139,33 @@ fn hooks(interface: &InterfaceHooks) -> String {
         parts.push(format!("behind {}", interface.before.join(", ")));
     }
     parts.join(", ")
+}
+
+/// What is not entered, where at least half of all packets are not IP: with nothing in the figures the report
+/// would look as if nothing had happened.
+fn not_ip(snapshot: &Snapshot) -> Vec<Piece> {
+    /// The kinds that are named, the most frequent first.
+    const MOST: usize = 3;
+    let (packets, all) = (snapshot.packets.class(Class::NonIp), snapshot.packets.total);
+    if packets == 0 || packets < all - packets {
+        return Vec::new();
+    }
+    let what = match &snapshot.context.origin {
+        Origin::Capture(capture) => {
+            let known = capture.not_ip.iter().filter_map(|(kind, packets)| Some((*packets, (*kind)?)));
+            let mut kinds: Vec<(u64, u16)> = known.collect();
+            kinds.sort_unstable_by(|one, other| other.cmp(one));
+            let names: Vec<_> = kinds.iter().take(MOST).map(|(_, kind)| ethertype::words(*kind)).collect();
+            if names.is_empty() { String::new() } else { format!(" ({})", names.join("; ")) }
+        }
+        Origin::Live { .. } => String::new(),
+    };
+    let look = match &snapshot.context.origin {
+        Origin::Capture(_) => "",
+        Origin::Live { .. } => ". Look at: tcpdump -e",
+    };
+    let line = format!("{} of {} packets are not IP{what}: not entered{look}", group(packets), group(all));
+    words(&line)
 }
 
 /// The lines of what was lost in the interval, or in the run without one.

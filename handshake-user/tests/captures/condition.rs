@@ -8,7 +8,7 @@ use handshake_lab::frame::{BuiltSegment, flag, tcp_frame};
 use serde_json::{Value, json};
 
 use crate::made::{CLIENT, LINKTYPE_ETHERNET, MACS, Made, Recorded, Row, SERVER, frame, pcap, words};
-use crate::support::HANDSHAKE;
+use crate::support::{HANDSHAKE, run_replay};
 
 const SEGMENTS: [Row; 3] = [
     (CLIENT, flag::SYN, 1_000, 0),
@@ -257,5 +257,40 @@ fn an_interface_that_stands_for_several_has_no_name() -> Result<()> {
     assert_eq!(names(7)?, of_seven);
     let of_nine = [&of_seven[..6], &[Value::Null, Value::Null, Value::Null]].concat();
     assert_eq!(names(9)?, of_nine);
+    Ok(())
+}
+
+/// Frames that begin behind another EtherType: nothing is entered, and the report says so first.
+#[test]
+fn what_is_not_ip_is_said_first() -> Result<()> {
+    let behind = |shim: &[u8]| -> Result<Vec<u8>> {
+        let mut frames = handshake()?;
+        for Recorded { length, bytes, .. } in &mut frames {
+            bytes.splice(12..12, shim.iter().copied());
+            *length += u32::try_from(shim.len())?;
+        }
+        pcap(LINKTYPE_ETHERNET, &frames)
+    };
+    let rows: [(&[u8], u64, &str); 3] = [
+        (
+            &[0x89, 0x09, 1, 1, 0, 1, 0, 4],
+            0x8909,
+            "3 of 3 packets are not IP (EtherType 0x8909, Cisco MetaData): not entered",
+        ),
+        (&[0x81, 0, 0, 5, 0x99, 0x99], 0x9999, "3 of 3 packets are not IP (EtherType 0x9999): not entered"),
+        (&[0, 60], 60, "3 of 3 packets are not IP (LLC): not entered"),
+    ];
+    for (shim, ether_type, line) in rows {
+        let bytes = behind(shim)?;
+        let (report, _) = read(&bytes, "shim")?;
+        let counted = json!([{"ethertype": ether_type, "packets": 3}]);
+        ensure!(report["source"]["not_ip"] == counted, "{line}: {}", report["source"]);
+        let made = Made::write("shim", &bytes)?;
+        let text = String::from_utf8(run_replay(made.path(), &[])?.stdout)?;
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(words(&text).contains(&format!("EXACT not ip {line} tcp")), "{line}: {text}");
+    }
+    let (report, _) = read(&behind(&[])?, "plain")?;
+    ensure!(report["source"]["not_ip"].is_null(), "{}", report["source"]);
     Ok(())
 }

@@ -15,9 +15,9 @@ const OTHER: u32 = 0x0a00_0065;
 /// 239.255.255.250, SSDP's group.
 const GROUP: u32 = 0xefff_fffa;
 
-type Address = (u32, u16);
+pub(super) type Address = (u32, u16);
 
-fn datagram(from: Address, to: Address) -> Packet {
+pub(super) fn datagram(from: Address, to: Address) -> Packet {
     Packet {
         source: [from.0, 0, 0, 0],
         destination: [to.0, 0, 0, 0],
@@ -33,7 +33,7 @@ fn datagram(from: Address, to: Address) -> Packet {
 }
 
 /// The same over IPv6.
-fn over_ipv6(packet: Packet) -> Packet {
+pub(super) fn over_ipv6(packet: Packet) -> Packet {
     let wide = |[word, ..]: [u32; 4]| [word, 1, 2, 3];
     Packet { family: 2, source: wide(packet.source), destination: wide(packet.destination), ..packet }
 }

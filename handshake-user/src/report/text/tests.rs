@@ -238,6 +238,30 @@ fn a_filter_of_udp_traffic_does_not_report_missing_syns() {
     assert!(!draw(&context.take(&mut fake, None), None, Style::plain(100)).contains("look upstream"));
 }
 
+/// A kernel does not count by EtherType; a capture's are named.
+#[test]
+fn most_packets_that_are_not_ip_are_said_first() {
+    let second = |context: &TestContext, others: u64| {
+        let mut fake = Fake::new();
+        fake.packets(Class::NonIp, Family::V4, 2_431);
+        fake.packets(Class::Icmp, Family::V4, others);
+        let text = draw(&context.take(&mut fake, None), None, Style::plain(160));
+        text.lines().nth(1).unwrap_or_default().to_owned()
+    };
+    let live = TestContext::live("");
+    assert_eq!(
+        second(&live, 0),
+        "not ip    2 431 of 2 431 packets are not IP: not entered. Look at: tcpdump -e"
+    );
+    assert!(second(&live, 2_431).contains("2 431 of 4 862 packets"));
+    assert!(!second(&live, 2_432).contains("not entered"));
+    let not_ip = [(Some(0x8909), 2_400), (Some(0x0806), 30), (None, 1)].into();
+    let capture = CaptureOrigin { not_ip, ..CaptureOrigin::default() };
+    let capture = TestContext { origin: Origin::Capture(capture), ..TestContext::live("") };
+    let said = "(EtherType 0x8909, Cisco MetaData; EtherType 0x0806, ARP): not entered";
+    assert!(second(&capture, 0).contains(said), "{}", second(&capture, 0));
+}
+
 #[test]
 fn a_capture_that_ends_with_an_open_attempt() {
     let mut fake = afternoon();

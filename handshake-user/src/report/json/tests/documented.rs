@@ -147,10 +147,13 @@ fn each_field_of_a_report_has_a_row() {
 /// A capture that lacks everything that a capture can lack.
 fn poor_capture() -> Origin {
     let mut capture = CaptureOrigin { cut_headers: 3, ..CaptureOrigin::default() };
+    capture.files = ["a.pcap", "b.pcap"].map(str::to_owned).to_vec();
     let condition = &mut capture.condition;
     (condition.damaged, condition.truncated) = (true, true);
     (condition.dropped, condition.untimed) = (Some(9_000), 4);
     condition.skipped = [(9, 3), (105, 4)].into();
+    capture.not_ip = [(Some(0x8909), 57), (None, 2)].into();
+    let condition = &mut capture.condition;
     condition.out_of_order = Some(OutOfOrder { packets: 2, first: 17 });
     condition.clock = ClockSteps { steps_back: 7, largest_ns: 1_500 };
     Origin::Capture(capture)
@@ -160,9 +163,9 @@ fn poor_capture() -> Origin {
 fn a_capture_says_what_it_lacks() {
     let report = report(&take(&mut Fake::new(), poor_capture()), None);
     let source = json!({
-        "kind": "capture", "path": "", "damaged": true, "truncated": true, "dropped": 9_000,
+        "kind": "capture", "path": "", "files": ["a.pcap", "b.pcap"], "damaged": true, "truncated": true, "dropped": 9_000,
         "skipped": [{"link_type": 9, "packets": 3}, {"link_type": 105, "packets": 4}],
-        "cut_headers": 3, "untimed": 4, "out_of_order": {"packets": 2, "first": 17},
+        "cut_headers": 3, "untimed": 4, "not_ip": [{"ethertype": 0x8909, "packets": 57}], "out_of_order": {"packets": 2, "first": 17},
         "clock": {"steps_back": 7, "largest_ns": 1_500},
     });
     assert_eq!((&report["source"], &report["exact"]), (&source, &json!(false)));

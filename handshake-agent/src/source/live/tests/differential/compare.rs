@@ -68,7 +68,8 @@ impl<'a> Comparison<'a> {
             true
         };
         let host = Rc::clone(&self.host);
-        let memory = Memory::new(host.config, host.tables.storage(), &on_event);
+        let config = host.tables.storage().fit(host.config);
+        let memory = Memory::new(&config, host.tables.storage(), &on_event);
         let mut generator = Generator::new(self.seed, self.scenario.scope);
         for number in 1..=self.scenario.packets {
             let bytes = generator.frame();
