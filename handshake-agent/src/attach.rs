@@ -309,17 +309,16 @@ impl Attached {
         let info = &planned.info;
         let Err(error) = self.take(kernel, planned, say) else { return Ok(()) };
         let is_welcome = planned.demand == Demand::Welcome;
-        match error {
-            _ if is_gone(info.index) && is_welcome => Ok(()),
-            _ if is_gone(info.index) => Err(interface::unknown(&info.name)?),
-            error @ (Error::Hook { .. } | Error::NoHook { .. } | Error::Live(LiveError::NoRoom))
-                if is_welcome && self.plan.interfaces.len() > 1 =>
-            {
-                self.refuse(info, planned.demand, error.to_string(), say);
-                Ok(())
-            }
-            error => Err(error),
+        if is_gone(info.index) {
+            return if is_welcome { Ok(()) } else { Err(interface::unknown(&info.name)?) };
         }
+        let is_its_own =
+            matches!(error, Error::Hook { .. } | Error::NoHook { .. } | Error::Live(LiveError::NoRoom));
+        if !is_its_own || !is_welcome || self.plan.interfaces.len() == 1 {
+            return Err(error);
+        }
+        self.refuse(info, planned.demand, error.to_string(), say);
+        Ok(())
     }
 
     /// The interfaces, in the order in which they came.

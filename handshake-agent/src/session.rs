@@ -71,7 +71,7 @@ fn make_room_for_descriptors(present: u64, room: u64) -> Result<(), Error> {
     let wanted = SHARED + EACH * room.max(present);
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = Rlimit { current: Some(limit.maximum.map_or(wanted, |most| most.min(wanted))), ..limit };
-        if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+        if setrlimit(Resource::Nofile, raised).is_ok() {
             limit = raised;
         }
     }

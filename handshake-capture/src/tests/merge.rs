@@ -111,7 +111,7 @@ fn a_folder_is_all_captures_in_it() {
 
     let none = Folder::new("none");
     none.put("README", b"no capture");
-    let refused = Captures::open(&[none.0.clone()]).err().expect("no capture in it");
+    let refused = Captures::open(std::slice::from_ref(&none.0)).err().expect("no capture in it");
     assert!(matches!(refused, CaptureError::EmptyFolder { .. }), "{refused}");
     let text = Captures::open(&[none.0.join("README")]).err().expect("a named file is one");
     assert!(matches!(text, CaptureError::NotACapture { .. }), "{text}");

@@ -141,7 +141,8 @@ fn unaligned(order: Order, is_option: bool) -> Vec<u8> {
     let given = frames();
     for (at, frame) in given.iter().enumerate().take(3) {
         let begin = file.bytes.len();
-        file.enhanced(0, 1_000_000 * at as u64, &frame.bytes(), frame.bytes().len() as u32 + 4);
+        let length = u32::try_from(frame.bytes().len()).expect("a short frame");
+        file.enhanced(0, 1_000_000 * at as u64, &frame.bytes(), length + 4);
         let length = file.bytes.len() - begin;
         let shorter = if is_option { length - 1 } else { length - frame.bytes().len() % 4 };
         let word = file.word(u32::try_from(shorter).expect("short"));
