@@ -35,8 +35,8 @@ pub fn free_up_to(most: Option<u64>) -> Option<Free> {
     most.into_iter().chain(free()).min_by_key(|free| free.bytes)
 }
 
-/// What the address space may grow by (`ulimit -v`), from the contents of `/proc/self/statm`; `None` without a
-/// limit.
+/// What the address space may grow by (`ulimit -v`), from the contents of `/proc/self/statm`; `None` without
+/// a limit.
 fn address_space(statm: &str) -> Option<Free> {
     let limit = getrlimit(Resource::As).current?;
     let pages: u64 = statm.split(' ').next()?.parse().ok()?;

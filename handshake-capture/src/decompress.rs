@@ -34,8 +34,8 @@ impl Codec {
     /// Bytes that suffice to tell a codec.
     pub(crate) const LONGEST_MAGIC: usize = 6;
 
-    /// The codec of an input that begins with `head`: RFC 1952 §2.3.1; RFC 8878 §3.1.1 and, of a frame that is
-    /// skipped, §3.1.2; the formats of xz (§2.1.1), bzip2 and lz4 frames.
+    /// The codec of an input that begins with `head`: RFC 1952 §2.3.1; RFC 8878 §3.1.1 and, of a frame that
+    /// is skipped, §3.1.2; the formats of xz (§2.1.1), bzip2 and lz4 frames.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),

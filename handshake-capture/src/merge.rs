@@ -119,8 +119,8 @@ impl Captures {
         Ok(time_ns)
     }
 
-    /// The next packet with a supported link type: of one file in its order, of several by time. `None` at the
-    /// end of all.
+    /// The next packet with a supported link type: of one file in its order, of several by time. `None` at
+    /// the end of all.
     ///
     /// # Errors
     ///

@@ -135,8 +135,8 @@ impl Sections {
         }
     }
 
-    /// The length that a block takes in the file whose own length is no multiple of 4: Wireshark rounds it up,
-    /// too. Some writers count the padding of the options out.
+    /// The length that a block takes in the file whose own length is no multiple of 4: Wireshark rounds it
+    /// up, too. Some writers count the padding of the options out.
     fn unaligned(&self, input: &[u8]) -> Option<usize> {
         const LEAST: usize = 12;
         let order = if Self::begin_here(input) { ByteOrder::of_section(input)? } else { self.order };

@@ -80,8 +80,8 @@ pub struct CapturedPacket<'a> {
     pub file: usize,
     /// Its number in its file, counted from 1 as in Wireshark.
     pub number: u64,
-    /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Packets of a file are in its order, which need not
-    /// be time order.
+    /// Nanoseconds since the Unix epoch, at most `i64::MAX`. Packets of a file are in its order, which need
+    /// not be time order.
     pub time_ns: u64,
     /// Whether the record has no time, and `time_ns` is the previous packet's.
     pub is_untimed: bool,
@@ -90,8 +90,8 @@ pub struct CapturedPacket<'a> {
     /// Number of the interface that it came from, in the order of their first packets, counted from 0 across
     /// all sections. In a Linux cooked capture (version 2) each interface of the host has its number.
     pub interface: u32,
-    /// The interface's name if the file has one, without control characters; `if3` for a host's interface that
-    /// is known by its index alone.
+    /// The interface's name if the file has one, without control characters; `if3` for a host's interface
+    /// that is known by its index alone.
     pub interface_name: Option<&'a str>,
     /// The captured part of the packet.
     pub bytes: &'a [u8],

@@ -1,7 +1,7 @@
 //! The user who called this program.
 
 use std::env;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt as _;
 use std::ptr;
@@ -23,16 +23,16 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The user who called this program, which runs as root: who called sudo, or who runs it with the
-    /// set-user-ID bit. `None` if root itself called, or where this program is not root.
+    /// The user who called this program, which runs as root: who called sudo, pkexec or doas, or who runs it
+    /// with the set-user-ID bit. `None` if root itself called, or where this program is not root.
     pub(crate) fn calling() -> Option<Self> {
         geteuid().is_root().then(caller).flatten().map(|(uid, gid)| Self::of(uid, gid))
     }
 
     /// The user with its groups on this machine; at least `gid`.
     fn of(uid: libc::uid_t, gid: libc::gid_t) -> Self {
-        let (groups, known) = match lookup(uid) {
-            Some((name, home)) => (groups(&name, gid), Some((bytes(name), bytes(home)))),
+        let (groups, known) = match Entry::of_number(uid) {
+            Some(Entry { name, home, .. }) => (groups(&name, gid), Some((bytes(name), bytes(home)))),
             None => (vec![gid], None),
         };
         let groups = groups.into_iter().map(Gid::from_raw).collect();
@@ -59,26 +59,61 @@ fn caller() -> Option<(libc::uid_t, libc::gid_t)> {
     // SAFETY: both take no pointer and cannot fail.
     let real = unsafe { (libc::getuid(), libc::getgid()) };
     let sudo = || Some((number("SUDO_UID")?, number("SUDO_GID")?));
-    Some(real).filter(|(uid, _)| *uid != 0).or_else(|| sudo().filter(|(uid, _)| *uid != 0))
+    let pkexec = || {
+        let uid = number("PKEXEC_UID")?;
+        Some((uid, Entry::of_number(uid)?.gid))
+    };
+    let doas = || {
+        let name = CString::new(env::var_os("DOAS_USER")?.into_vec()).ok()?;
+        let entry = Entry::of_name(&name)?;
+        Some((entry.uid, entry.gid))
+    };
+    let callers: [&dyn Fn() -> Option<(libc::uid_t, libc::gid_t)>; 4] =
+        [&|| Some(real), &sudo, &pkexec, &doas];
+    callers.into_iter().find_map(|caller| caller().filter(|(uid, _)| *uid != 0))
 }
 
-/// A user's name and home directory.
-fn lookup(uid: libc::uid_t) -> Option<(CString, CString)> {
-    const ROOM: usize = 16 * 1024;
-    let mut entry = MaybeUninit::<libc::passwd>::uninit();
-    let mut texts = vec![0; ROOM];
-    let mut found = ptr::null_mut();
-    // SAFETY: each pointer is to local memory that outlives the call, and `texts` has `ROOM` bytes.
-    let status =
-        unsafe { libc::getpwuid_r(uid, entry.as_mut_ptr(), texts.as_mut_ptr(), ROOM, &raw mut found) };
-    if status != 0 || found.is_null() {
-        return None;
+/// A user as the machine's user database has it.
+struct Entry {
+    uid: libc::uid_t,
+    gid: libc::gid_t,
+    name: CString,
+    home: CString,
+}
+
+impl Entry {
+    fn of_number(uid: libc::uid_t) -> Option<Self> {
+        // SAFETY: see `read`.
+        Self::read(|entry, texts, room, found| unsafe { libc::getpwuid_r(uid, entry, texts, room, found) })
     }
-    // SAFETY: the call succeeded and found the user, so it has filled `entry`, whose strings are in `texts`
-    // and end with 0.
-    unsafe {
-        let entry = entry.assume_init();
-        Some((CStr::from_ptr(entry.pw_name).to_owned(), CStr::from_ptr(entry.pw_dir).to_owned()))
+
+    fn of_name(name: &CStr) -> Option<Self> {
+        // SAFETY: `name` ends with 0; for the rest see `read`.
+        Self::read(|entry, texts, room, found| unsafe {
+            libc::getpwnam_r(name.as_ptr(), entry, texts, room, found)
+        })
+    }
+
+    /// What a search finds. It is given an entry to fill, room for the entry's strings, its size in bytes,
+    /// and where to say whether there is an entry: pointers to local memory that outlives the call.
+    fn read(
+        search: impl FnOnce(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
+    ) -> Option<Self> {
+        const ROOM: usize = 16 * 1024;
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut texts = vec![0; ROOM];
+        let mut found = ptr::null_mut();
+        let status = search(entry.as_mut_ptr(), texts.as_mut_ptr(), ROOM, &raw mut found);
+        if status != 0 || found.is_null() {
+            return None;
+        }
+        // SAFETY: the call succeeded and found the user, so it has filled `entry`, whose strings are in
+        // `texts` and end with 0.
+        unsafe {
+            let entry = entry.assume_init();
+            let [name, home] = [entry.pw_name, entry.pw_dir].map(|text| CStr::from_ptr(text).to_owned());
+            Some(Self { uid: entry.pw_uid, gid: entry.pw_gid, name, home })
+        }
     }
 }
 

@@ -98,7 +98,7 @@ const fn row(name: &'static str, effect: NativeEffect, since_61: bool, source: &
 
 /// The drivers with native XDP, by name.
 #[rustfmt::skip]
-pub const ROWS: [DriverRow; 46] = [
+pub const ROWS: [DriverRow; 47] = [
     row("am65-cpsw-nuss", LinkDown, false,
         "ethernet/ti/am65-cpsw-nuss.c: am65_cpsw_xdp_prog_setup, am65_cpsw_nuss_ndo_slave_stop"),
     row("atlantic", LinkDown, true,
@@ -138,7 +138,7 @@ pub const ROWS: [DriverRow; 46] = [
         "ethernet/microchip/lan966x/lan966x_xdp.c: lan966x_xdp_setup; lan966x_fdma.c: lan966x_fdma_reload"),
     row("mana", LinkDown, true,
         "ethernet/microsoft/mana/mana_bpf.c: mana_xdp_set; mana_en.c: mana_detach"),
-    row("mlx4_en", QueuesAnew, true,
+    row("mlx4_en", LinkDown, true,
         "ethernet/mellanox/mlx4/en_netdev.c: mlx4_xdp_set, mlx4_en_stop_port"),
     row("mlx5_core", LinkDown, true,
         "ethernet/mellanox/mlx5/core/en_main.c: mlx5e_xdp_set, mlx5e_switch_priv_channels"),
@@ -148,6 +148,8 @@ pub const ROWS: [DriverRow; 46] = [
         "ethernet/marvell/mvpp2/mvpp2_main.c: mvpp2_xdp_setup, mvpp2_stop_dev"),
     row("netsec", LinkDown, true, "ethernet/socionext/netsec.c: netsec_xdp_setup, netsec_netdev_stop"),
     row("nfp", LinkDown, true,
+        "ethernet/netronome/nfp/nfp_net_common.c: nfp_net_xdp_setup_drv, nfp_net_close_stack"),
+    row("nfp_netvf", LinkDown, true,
         "ethernet/netronome/nfp/nfp_net_common.c: nfp_net_xdp_setup_drv, nfp_net_close_stack"),
     row("nicvf", LinkDown, true, "ethernet/cavium/thunder/nicvf_main.c: nicvf_xdp_setup, nicvf_stop"),
     row("qede", LinkDown, true,

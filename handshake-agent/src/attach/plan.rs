@@ -357,7 +357,7 @@ mod tests {
             ),
             (
                 "queues anew",
-                driven("mlx4_en", Some(1)),
+                driven("ionic", Some(1)),
                 (&[Tcx, Clsact, XdpGeneric], &[Tcx, Clsact], "sets them up anew"),
             ),
             ("link down, 6.1", old(driven("ice", None)), (&[Clsact, XdpGeneric], &[Clsact], "no TCX")),

@@ -63,8 +63,8 @@ const fn word_of(hash: u32, number: u32) -> u64 {
     (hash as u64) << 32 | number as u64
 }
 
-/// Moves a record to a free slot; each slot comes with its number. The word of its client follows it. No other
-/// thread uses the table.
+/// Moves a record to a free slot; each slot comes with its number. The word of its client follows it. No
+/// other thread uses the table.
 #[cfg(not(target_arch = "bpf"))]
 pub fn relocate<S: Slot>(
     config: &Config,

@@ -93,8 +93,8 @@ pub trait Platform {
     {
         super::evict(self, packet, slot, tag, worth, now_ns);
     }
-    /// Called where all eight slots of a new record's key are taken, `places` being its sets: is one free now?
-    /// The kernel evicts a record instead; a replay moves one to the other set that its key has.
+    /// Called where all eight slots of a new record's key are taken, `places` being its sets: is one free
+    /// now? The kernel evicts a record instead; a replay moves one to the other set that its key has.
     #[inline(always)]
     fn make_room<S: Table>(&self, _places: [u32; 2]) -> bool {
         false

@@ -18,6 +18,9 @@ use crate::network::{TIMEOUT, loopback, scratch};
 
 /// `nobody`, in the place of a user who called sudo.
 const CALLER: u32 = 65534;
+/// How sudo, pkexec and doas name the user.
+const SUDO: &[(&str, &str)] = &[("SUDO_UID", "65534"), ("SUDO_GID", "65534")];
+const CALLS: [&[(&str, &str)]; 3] = [SUDO, &[("PKEXEC_UID", "65534")], &[("DOAS_USER", "nobody")]];
 const EARLIER: &str = "{\"good\":1}\n";
 
 /// A folder of its own; removed on drop.
@@ -53,13 +56,11 @@ impl Drop for Folder {
     }
 }
 
-/// `handshake check -i lo --report FILE WORDS`, under sudo if there is a caller.
-fn check(host: &Namespace, report: &Path, words: &[&str], caller: Option<u32>) -> Command {
+/// `handshake check -i lo --report FILE WORDS`, with the variables that name a caller.
+fn check(host: &Namespace, report: &Path, words: &[&str], caller: &[(&str, &str)]) -> Command {
     let mut command = host.command(HANDSHAKE);
     command.args(["check", "-i", "lo", "--max-flows", "1000", "--report"]).arg(report).args(words);
-    if let Some(caller) = caller {
-        command.env("SUDO_UID", caller.to_string()).env("SUDO_GID", caller.to_string());
-    }
+    command.envs(caller.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
@@ -86,7 +87,7 @@ fn a_report_is_not_written_through_a_link() -> Result<()> {
     let (link, victim) = (theirs.file("report.json"), ours.file("victim"));
     fs::write(&victim, "precious")?;
     symlink(&victim, &link)?;
-    for caller in [Some(CALLER), None] {
+    for caller in [SUDO, &[]] {
         let (code, said) = ended(check(network.host(), &link, &["--", "true"], caller))?;
         ensure!(code == Some(2) && said.contains("report.json: it is a symbolic link"), "{code:?} {said}");
         ensure!(!said.contains("attached"), "{said}");
@@ -94,14 +95,14 @@ fn a_report_is_not_written_through_a_link() -> Result<()> {
     // A link that appears meanwhile is replaced.
     fs::remove_file(&link)?;
     let script = format!("ln -s {} {}", victim.display(), link.display());
-    let (code, said) = ended(check(network.host(), &link, &["--", "sh", "-c", &script], Some(CALLER)))?;
+    let (code, said) = ended(check(network.host(), &link, &["--", "sh", "-c", &script], SUDO))?;
     ensure!(code == Some(0), "{code:?} {said}");
     ensure!(is_report(&link)? && !fs::symlink_metadata(&link)?.is_symlink());
     ensure!(fs::read_to_string(&victim)? == "precious");
     Ok(())
 }
 
-/// Under sudo the file is written as the user who called it, who may write no more than before.
+/// Under sudo, pkexec and doas the file is written as the user who called, who may write no more than before.
 #[test]
 fn a_report_is_written_as_the_caller() -> Result<()> {
     if skip_unless_privileged() {
@@ -110,10 +111,15 @@ fn a_report_is_written_as_the_caller() -> Result<()> {
     let network = loopback()?;
     let (theirs, ours) = (Folder::of_the_caller()?, Folder::new()?);
     let report = theirs.file("report.json");
-    let (code, said) = ended(check(network.host(), &report, &["--", "true"], Some(CALLER)))?;
-    ensure!(code == Some(0) && is_report(&report)?, "{code:?} {said}");
-    let metadata = fs::metadata(&report)?;
-    ensure!((metadata.uid(), metadata.gid()) == (CALLER, CALLER) && metadata.mode() & 0o133 == 0);
+    for caller in CALLS {
+        let (code, said) = ended(check(network.host(), &report, &["--", "true"], caller))?;
+        ensure!(code == Some(0) && is_report(&report)?, "{caller:?}: {code:?} {said}");
+        let metadata = fs::metadata(&report)?;
+        ensure!((metadata.uid(), metadata.gid()) == (CALLER, CALLER) && metadata.mode() & 0o133 == 0);
+        fs::remove_file(&report)?;
+    }
+    let (code, said) = ended(check(network.host(), &report, &["--", "true"], SUDO))?;
+    ensure!(code == Some(0), "{code:?} {said}");
     ensure!(theirs.names()? == ["report.json"], "{:?}", theirs.names()?);
 
     // Root's file, in root's folder and in theirs.
@@ -122,7 +128,7 @@ fn a_report_is_written_as_the_caller() -> Result<()> {
         fs::write(path, EARLIER)?;
     }
     for path in &forbidden {
-        let (code, said) = ended(check(network.host(), path, &["--", "true"], Some(CALLER)))?;
+        let (code, said) = ended(check(network.host(), path, &["--", "true"], SUDO))?;
         ensure!(code == Some(2) && said.contains("Permission denied"), "{}: {code:?} {said}", path.display());
     }
     ensure!(fs::read_to_string(&forbidden[1])? == EARLIER && ours.names()? == ["old.json"]);
@@ -131,7 +137,7 @@ fn a_report_is_written_as_the_caller() -> Result<()> {
     let file = ours.file("their.json");
     fs::write(&file, EARLIER)?;
     chown(&file, Some(CALLER), Some(CALLER))?;
-    let (code, said) = ended(check(network.host(), &file, &["--", "true"], Some(CALLER)))?;
+    let (code, said) = ended(check(network.host(), &file, &["--", "true"], SUDO))?;
     ensure!(code == Some(0) && is_report(&file)? && fs::metadata(&file)?.uid() == CALLER, "{code:?} {said}");
     Ok(())
 }
@@ -149,13 +155,13 @@ fn an_earlier_report_stays_until_there_is_another() -> Result<()> {
     fs::set_permissions(&report, fs::Permissions::from_mode(0o640))?;
     let earlier = fs::metadata(&report)?.ino();
     for (words, code) in [(&["-i", "nope", "--", "true"][..], 4), (&["--", "./no-such-command"], 2)] {
-        let (ended, said) = ended(check(network.host(), &report, words, None))?;
+        let (ended, said) = ended(check(network.host(), &report, words, &[]))?;
         ensure!(ended == Some(code), "{ended:?} {said}");
         ensure!(fs::read_to_string(&report)? == EARLIER, "{words:?}");
     }
     // The command sees the earlier one.
     let script = format!("test \"$(cat {})\" = '{{\"good\":1}}'", report.display());
-    let (code, said) = ended(check(network.host(), &report, &["--", "sh", "-c", &script], None))?;
+    let (code, said) = ended(check(network.host(), &report, &["--", "sh", "-c", &script], &[]))?;
     ensure!(code == Some(0), "{code:?} {said}");
     let metadata = fs::metadata(&report)?;
     ensure!(is_report(&report)? && metadata.ino() != earlier && metadata.mode() & 0o777 == 0o640);
@@ -176,7 +182,7 @@ fn a_report_to_a_pipe_waits_at_the_end() -> Result<()> {
     let done = folder.file("done");
     let script = format!("touch {}", done.display());
     let start = || -> Result<Process> {
-        let mut command = check(network.host(), &pipe, &["--", "sh", "-c", &script], None);
+        let mut command = check(network.host(), &pipe, &["--", "sh", "-c", &script], &[]);
         let process = Process::start(command.stderr(Stdio::null()))?;
         let deadline = Instant::now() + 3 * TIMEOUT;
         while !done.exists() {
@@ -207,7 +213,7 @@ fn a_report_goes_to_an_open_descriptor() -> Result<()> {
         return Ok(());
     }
     let network = loopback()?;
-    let mut command = check(network.host(), Path::new("/dev/stdout"), &["--", "true"], Some(CALLER));
+    let mut command = check(network.host(), Path::new("/dev/stdout"), &["--", "true"], SUDO);
     let output = process::output(command.stdout(Stdio::piped()))?;
     let report: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(output.status.success() && report["type"] == "report", "{report}");
