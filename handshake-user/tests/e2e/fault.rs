@@ -361,7 +361,6 @@ fn a_passing_error_of_one_reading_does_not_end_the_run() -> Result<()> {
         ("bpf:error=ENOMEM:when=4", "missed_snapshot"),
         ("bpf:error=EINTR:when=5", "missed_snapshot"),
         ("bpf:error=EMFILE:when=6", "missed_snapshot"),
-        ("socket:error=EMFILE:when=2..4", "unreadable_counters"),
         ("recvfrom,read:error=ENOBUFS:when=2..5", "unreadable_counters"),
     ];
     for (fault, reason) in rows {
