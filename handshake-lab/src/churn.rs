@@ -50,6 +50,8 @@ pub struct Churn {
 /// A figure differs; iproute2 or a connection fails.
 pub fn come_and_go(binary: &FilePath, count: usize) -> Result<Churn> {
     let (pair, peer) = (Pair::new()?, Namespace::new()?);
+    // More connections than the client has ports, within the minute of TIME-WAIT.
+    pair.client.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
     let mut tap = Tap::open(&pair.server, DEVICE)?;
     let mut agent =
         Agent::attach(watch(&pair.server, binary, &["-i", DEVICE, "-i", "hsv*", "--interval", "200ms"]), 1)?;
@@ -58,7 +60,7 @@ pub fn come_and_go(binary: &FilePath, count: usize) -> Result<Churn> {
     let done = AtomicBool::new(false);
     let (beside, short) = thread::scope(|scope| {
         let beside = scope.spawn(|| connect_until(&path, &listener, &done));
-        let short = short_lives(&pair.server, &peer, &mut agent, count);
+        let short = short_lives(&pair.server, &peer, &mut agent, &mut tap, count);
         done.store(true, Ordering::Relaxed);
         (beside.join(), short)
     });
@@ -94,8 +96,15 @@ fn watch(host: &Namespace, binary: &FilePath, arguments: &[&str]) -> std::proces
     command
 }
 
-/// Makes the interfaces one after the other. Returns the longest time until one was attached to.
-fn short_lives(server: &Namespace, peer: &Namespace, agent: &mut Agent, count: usize) -> Result<Duration> {
+/// Makes the interfaces one after the other, and reads the tap meanwhile. Returns the longest time until one
+/// was attached to.
+fn short_lives(
+    server: &Namespace,
+    peer: &Namespace,
+    agent: &mut Agent,
+    tap: &mut Tap,
+    count: usize,
+) -> Result<Duration> {
     let mut slowest = Duration::ZERO;
     for number in 0..count {
         let name = format!("hsv{number}");
@@ -106,6 +115,7 @@ fn short_lives(server: &Namespace, peer: &Namespace, agent: &mut Agent, count: u
         let listener = Listener::new(&path, 0, 16)?;
         connect_accept(&path, &listener, CONNECTIONS)?.close()?;
         server.ip(&[&format!("link del {name}")])?;
+        tap.traffic()?;
     }
     Ok(slowest)
 }
