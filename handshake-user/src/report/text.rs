@@ -248,12 +248,15 @@ fn of_causes(books: &TcpBooks) -> String {
 fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     let recent = interval.filter(|interval| interval.latency.iter().any(|leg| leg.count != 0));
     let legs = recent.map_or(&snapshot.latency, |interval| &interval.latency);
+    let repeats = [Sign::SynRetransmit, Sign::SynAckRetransmit].map(|sign| {
+        recent.map_or_else(|| snapshot.tcp.sign(sign), |interval| interval.rise(|s| s.tcp.sign(sign)))
+    });
     let mut pieces: Vec<Piece> = Leg::ALL
         .iter()
         .filter_map(|leg| {
             let quantiles = legs[*leg as usize].quantiles?;
             let (p50, p99) = (time(quantiles.p50_ns), time(quantiles.p99_ns));
-            let retried = if *leg == Leg::Connect { retried(legs) } else { String::new() };
+            let retried = if *leg == Leg::Connect { retried(legs, repeats) } else { String::new() };
             Some(Piece::plain(format!("{} p50 {p50} p99 {p99}{retried}", arrow(*leg))))
         })
         .collect();
@@ -263,14 +266,14 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// The least share of attempts that repeated a SYN or a SYN+ACK: those that Karn's rule excluded from the leg
-/// that they blur.
-fn retried(legs: &[Latency; 3]) -> String {
-    let share = |leg: Leg| {
+/// The share of attempts that repeated a SYN or a SYN+ACK, `repeats` of these: those that Karn's rule excluded
+/// from the leg that they blur. Legs are excluded for other reasons too, so no more than were repeated.
+fn retried(legs: &[Latency; 3], repeats: [u64; 2]) -> String {
+    let share = |leg: Leg, repeats: u64| {
         let latency = &legs[leg as usize];
-        (latency.excluded, latency.count + latency.excluded)
+        (latency.excluded.min(repeats), latency.count + latency.excluded)
     };
-    let (a, b) = (share(Leg::SynToSynAck), share(Leg::SynAckToAck));
+    let (a, b) = (share(Leg::SynToSynAck, repeats[0]), share(Leg::SynAckToAck, repeats[1]));
     let (excluded, all) =
         if u128::from(a.0) * u128::from(b.1) >= u128::from(b.0) * u128::from(a.1) && a.1 != 0 {
             a

@@ -201,6 +201,20 @@ fn each_interval_says_whether_it_was_exact() {
     );
 }
 
+/// Legs are left out for other reasons than repeats too, such as --one-sided.
+#[test]
+fn retried_is_said_of_repeats_alone() {
+    for (repeats, said) in [(0, "p99 4.0 µs\n"), (1, "(retried 5.0 %)"), (30, "(retried 100.0 %)")] {
+        let (context, mut fake) = (TestContext::live(""), Fake::new());
+        fake.ended(ROW, Counter::Completed, 20);
+        fake.sample(Leg::Connect, 4_000, 20);
+        fake.count(Counter::ExcludedSynToSynAck, 20);
+        fake.count(Counter::SynRetransmits, repeats);
+        let shown = draw(&context.take(&mut fake, None), None, Style::plain(100));
+        assert!(shown.contains(said), "{shown}");
+    }
+}
+
 /// A filter that SYNs have passed is right, and so is the way to it.
 #[test]
 fn silence_after_attempts_is_told_as_silence() {

@@ -164,10 +164,9 @@ fn hooks(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
         lines.push(pen.line([(format!(" {}", " ".repeat(NAME)), Tone::Plain), (before, tone)]));
     }
     if live.gone != 0 {
-        lines.push(pen.line([
-            (format!(" {}", left("gone", NAME)), Tone::Faint),
-            (format!("{} interfaces · {}", group(live.gone), came_by(&scene.snapshot.gone)), Tone::Plain),
-        ]));
+        let interfaces = if live.gone == 1 { "interface" } else { "interfaces" };
+        let gone = format!("{} {interfaces} · {}", group(live.gone), came_by(&scene.snapshot.gone));
+        lines.push(pen.line([(format!(" {}", left("gone", NAME)), Tone::Faint), (gone, Tone::Plain)]));
     }
     lines
 }
