@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use handshake_common::flow::Family;
+use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{
-    self, Class, Frame, Link, OFFSET_LIMIT, Packet, TCP, Truncated, UDP, mark, note, quote,
+    self, Class, Frame, Link, OFFSET_LIMIT, Packet, Slice, TCP, Truncated, UDP, mark, note, quote,
 };
 use zerocopy::FromBytes;
 
@@ -21,6 +22,61 @@ pub fn parse(data: &[u8]) {
         check(&packet);
         cut(data, link, &packet, whole.reached.get());
         endless(data, link);
+        tunnel(data, link);
+    }
+    shimmed(data);
+}
+
+/// What is inside a tunnel is IP, within the frame, and the same as outside.
+fn tunnel(data: &[u8], link: Link) {
+    let outer = Slice { bytes: data, length: wire_length(data) };
+    let Some(inner) = innermost(outer, link) else { return };
+    check(&inner.packet);
+    assert_ne!(wire::parse(&outer, link).class, Class::Truncated as u8, "{link:?}");
+    assert!(inner.packet.class != Class::NonIp as u8 && inner.packet.class != Class::Malformed as u8);
+    assert_eq!(inner.packet, wire::parse(&inner.frame, inner.link), "{link:?}");
+    let inside = data.as_ptr_range().contains(&inner.frame.bytes.as_ptr()) || inner.frame.bytes.is_empty();
+    assert!(inside && inner.frame.bytes.len() < data.len(), "{link:?}");
+}
+
+/// The bytes as an IP packet behind shims that its first bytes choose: they change nothing.
+fn shimmed(data: &[u8]) {
+    let Some((choice, ip)) = data.split_at_checked(4) else { return };
+    let ethertype = match ip.first().map(|byte| byte >> 4) {
+        Some(4) => [0x08, 0x00],
+        Some(6) => [0x86, 0xdd],
+        Some(_) | None => return,
+    };
+    let mut before = Vec::from([0; 12]);
+    for byte in &choice[1..] {
+        let shim: &[u8] = match byte % 8 {
+            0 => &[0x81, 0, *byte, 5],
+            1 => &[0x88, 0xa8, *byte, 5],
+            2 => &[0x91, 0, *byte, 5],
+            3 => &[0x92, 0, *byte, 5],
+            4 => &[0x89, 0x09, 1, 1, 0, 1, 0, *byte],
+            5 => &[*byte % 6, 0xff, 0xaa, 0xaa, 3, 0, 0, 0],
+            6 => &[*byte % 6, 0xff, 0xaa, 0xaa, 3, 0, 0, 0xf8],
+            _ => continue,
+        };
+        before.extend(shim);
+    }
+    let last: &[u8] = match choice[0] % 6 {
+        0 => &[0x88, 0x47, 0, 1, 1, 64],
+        1 => &[0x88, 0x48, 0, 1, 0, 64, 0, 2, 0xff, 64],
+        2 => &[0x88, 0x64, 0x11, 0, 0, 7, 0, 0, 0x02, 0x81, 0, 1, 1, 64],
+        3 => &[0x88, 0x64, 0x11, 0, 0, 7, 0, 0, 0, if ethertype[0] == 8 { 0x21 } else { 0x57 }],
+        _ => &ethertype,
+    };
+    before.extend(last);
+    let length = u32::try_from(before.len()).unwrap_or(u32::MAX);
+    let there = wire_length(ip);
+    let bare = wire::parse(&Watched::over(ip, there), Link::Ip);
+    let bytes = [&before, ip].concat();
+    let packet = wire::parse(&Watched::over(&bytes, there.saturating_add(length)), Link::Ethernet);
+    // A frame of a byte is cut before its version can be read, which a bare packet's family depends on.
+    if ip.len() >= 4 {
+        assert_eq!(packet, bare, "behind {before:x?}");
     }
 }
 

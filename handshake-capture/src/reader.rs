@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 
-use handshake_common::wire::Link;
+use handshake_common::wire::{Link, Slice, ethertype_of};
 
 use crate::condition::{Condition, TimedPacket, Timeline};
 use crate::error::{CaptureError, Warning};
@@ -100,11 +100,11 @@ pub struct CapturedPacket<'a> {
 }
 
 impl CapturedPacket<'_> {
-    /// The EtherType of its frame, that behind the VLAN tags; a number below 0x600 is the length of an LLC
-    /// frame. `None` where the link has none, or the frame is too short.
+    /// The EtherType of its frame, that behind the shims which are entered; a number below 0x600 is that of an
+    /// LLC frame. `None` where the link has none, or the frame is too short.
     #[must_use]
     pub fn ether_type(&self) -> Option<u16> {
-        link::ether_type(self.link, self.bytes)
+        ethertype_of(&Slice { bytes: self.bytes, length: self.length }, self.link)
     }
 }
 
@@ -271,9 +271,12 @@ impl Capture {
     fn next_record(&mut self) -> Result<(usize, Option<(RawPacket, Link)>), Stop> {
         let length = self.format.whole_record(&mut self.window)?;
         let record = &self.window.rest()[..length];
-        let Some(packet) = self.format.decode(record)? else { return Ok((length, None)) };
+        let Some(mut packet) = self.format.decode(record)? else { return Ok((length, None)) };
         self.packets += 1;
-        let link_type = self.format.interfaces()[packet.interface].link_type;
+        let outer = self.format.interfaces()[packet.interface].link_type;
+        let (link_type, skipped) = link::unwrapped(outer, &record[packet.data.clone()]);
+        packet.data.start += skipped;
+        packet.length = packet.length.saturating_sub(u32::try_from(skipped).unwrap_or(u32::MAX));
         let Some(link) = link::of(link_type) else {
             *self.condition.skipped.entry(link_type).or_default() += 1;
             return Ok((length, None));

@@ -12,7 +12,9 @@ use std::path::Path;
 
 use handshake_common::wire::Link;
 
-use self::build::{Blocks, Order, Sample, classic, frames, gzip, modified, of_version, samples, seen, table};
+use self::build::{
+    Blocks, Order, Sample, classic, frames, gzip, holding, modified, of_version, samples, seen, table,
+};
 use crate::{Capture, CaptureError, ClockSteps, Condition, OutOfOrder, Warning, link};
 
 /// A packet with all fields that the reader returns.
@@ -159,13 +161,17 @@ fn supported_link_types_are_read() {
     let rows = [
         (0, Link::BsdNull),
         (1, Link::Ethernet),
+        (9, Link::Ppp),
         (12, Link::Ip),
         (14, Link::Ip),
+        (50, Link::Ppp),
         (101, Link::Ip),
+        (104, Link::CiscoHdlc),
         (108, Link::BsdLoop),
         (113, Link::LinuxSll),
         (228, Link::Ip),
         (229, Link::Ip),
+        (239, Link::Nflog),
         (276, Link::LinuxSll2),
         // The field's upper bits announce four bytes of frame check sequence.
         (0x4400_0001, Link::Ethernet),
@@ -201,6 +207,33 @@ fn unsupported_link_types_are_skipped_and_named() {
     assert_eq!(packets.len(), 1);
     assert_eq!(packets[0].bytes, [2; 60]);
     assert_eq!(warnings, [Warning::Skipped { link_type: 147, packets: 2 }]);
+}
+
+/// What `tcpdump -i pktap` writes on a Mac.
+#[test]
+fn the_frame_in_a_pktap_packet_is_read() {
+    let pktap = |words: [u32; 3], length: usize| {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.resize(length, 0);
+        bytes.extend([7; 60]);
+        let length = u32::try_from(bytes.len()).expect("short") + 9;
+        holding(bytes, length)
+    };
+    for number in [149, 258] {
+        for (inner, link) in [(1, Link::Ethernet), (0, Link::BsdNull), (12, Link::Ip)] {
+            let given = [pktap([108, 1, inner], 108), pktap([120, 1, inner], 120)];
+            for packet in good(&classic(Order::Little, false, number, &given)).0 {
+                assert_eq!((packet.link, &packet.bytes[..], packet.length), (link, &[7; 60][..], 69));
+            }
+        }
+        for (words, skipped) in
+            [([107, 1, 1], number), ([169, 1, 1], number), ([108, 0, 1], number), ([108, 1, 105], 105)]
+        {
+            let (packets, warnings) = good(&classic(Order::Little, false, number, &[pktap(words, 108)]));
+            let link_type = u16::try_from(skipped).expect("a number of the registry");
+            assert_eq!((packets.len(), warnings), (0, vec![Warning::Skipped { link_type, packets: 1 }]));
+        }
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Side {
 }
 
 /// The address family of a flow, which is also the table it lives in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Family {
     /// IPv4: 64-byte records.
@@ -33,11 +33,16 @@ pub enum Family {
     V6 = 2,
 }
 
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
 /// A flow's identity: the unordered 5-tuple, written with the smaller end first.
 ///
 /// Addresses are words in host order, most significant first; an IPv4 address is the first word.
 /// VLAN tags are no part of it: they differ by direction in real networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// The smaller address.
     pub low: [u32; 4],

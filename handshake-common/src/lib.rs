@@ -118,6 +118,25 @@ pub fn masked<const MASK: usize>(index: usize) -> usize {
     }
 }
 
+/// Where `size` bytes from `start` end. Unless they lie at an offset that the compiler knows, it does not see the
+/// sum: it would compare with the end of the packet less the size, and the verifier lets no program calculate
+/// with that.
+#[cfg_attr(
+    target_arch = "bpf",
+    expect(clippy::cast_possible_truncation, reason = "BPF's addresses have 64 bits")
+)]
+#[inline(always)]
+#[must_use]
+pub fn end_of(start: usize, offset: u32, size: usize) -> usize {
+    let end = start + size;
+    #[cfg(target_arch = "bpf")]
+    if !core::intrinsics::is_val_statically_known(offset) {
+        return opaque(end as u64) as usize;
+    }
+    let _ = offset;
+    end
+}
+
 /// The same word, of which the compiler knows nothing more.
 #[inline(always)]
 fn opaque(word: u64) -> u64 {

@@ -2,7 +2,7 @@
 //! bytes come from: the kernel's frames and a capture's go through this one code.
 //!
 //! ```text
-//! frame ─▶ link  headers and tags ─▶ ip  header, extensions ─▶ l4  TCP, UDP, what ICMP quotes
+//! frame ─▶ link  headers, shims ─▶ ip  header, extensions ─▶ l4  TCP, UDP, what ICMP quotes
 //! ```
 //!
 //! Each stage returns where the next one begins, or the class of a packet that ends there. In the
@@ -16,8 +16,11 @@ mod ip;
 mod l4;
 mod link;
 mod plain;
+#[cfg(not(target_arch = "bpf"))]
+pub mod tunnel;
 
 pub use checksum::{Sealed, has_wrong_checksum, sealed, sum_by, sum_of_part};
+pub use link::ethertype_of;
 pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6};
 use zerocopy::FromBytes;
 
@@ -106,7 +109,8 @@ listed! {
     /// What a frame begins with.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Link {
-        /// An Ethernet header, up to three VLAN tags behind it.
+        /// An Ethernet header. Behind it, as wherever an EtherType says what follows, there may be up to eight
+        /// shims: VLAN tags, MPLS labels, PPPoE sessions, SNAP and Cisco MetaData.
         Ethernet,
         /// An IP header at once.
         Ip,
@@ -118,6 +122,13 @@ listed! {
         BsdNull,
         /// The same in network byte order (LINKTYPE_LOOP, 108).
         BsdLoop,
+        /// PPP, with or without the address and the control byte (LINKTYPE_PPP, 9); or what they tell to be
+        /// Cisco's HDLC (LINKTYPE_PPP_HDLC, 50).
+        Ppp,
+        /// Cisco's HDLC (LINKTYPE_C_HDLC, 104).
+        CiscoHdlc,
+        /// What Linux's netfilter logs: attributes, one of which is the packet (LINKTYPE_NFLOG, 239).
+        Nflog,
     }
 }
 

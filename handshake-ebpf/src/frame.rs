@@ -12,10 +12,10 @@ use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use handshake_common::flow::Family;
-use handshake_common::masked;
 use handshake_common::wire::{
     Class, Frame, Link, OFFSET_LIMIT, Packet, Truncated, parse_into, quote, sealed, sum_by, sum_of_part,
 };
+use handshake_common::{end_of, masked};
 use zerocopy::FromBytes;
 
 /// `BPF_HDR_START_NET` (include/uapi/linux/bpf.h): count from the network header.
@@ -101,7 +101,7 @@ impl<C: Context> Frame for Linear<C> {
     fn read<T: FromBytes>(&self, offset: u32) -> Result<T, Truncated> {
         // The parser keeps below the limit; the verifier has to see it.
         let start = self.data + masked::<{ OFFSET_LIMIT as usize }>(offset as usize);
-        if start + size_of::<T>() > self.end {
+        if end_of(start, offset, size_of::<T>()) > self.end {
             return Err(Truncated);
         }
         // SAFETY: `start .. start + size` lies between the packet's `data` and `data_end`, checked above;

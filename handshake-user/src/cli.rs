@@ -229,6 +229,9 @@ pub(crate) struct ReplayArgs {
     /// Add Wireshark's tcp.completeness to each flow: SYN 1, SYN+ACK 2, ACK 4, RST 32
     #[arg(long, env = "HANDSHAKE_COMPAT", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) compat: bool,
+    /// Judge what is inside VXLAN, Geneve, GTP-U, GRE and IP in IP instead of the tunnels' own packets
+    #[arg(long, env = "HANDSHAKE_TUNNELS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) tunnels: bool,
     #[command(flatten)]
     pub(crate) verbosity: VerbosityArgs,
     #[command(flatten)]
@@ -477,7 +480,7 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let cli = CommandLine::try_parse_from(words)?;
+    let cli = CommandLine::try_parse_from(words).map_err(explained)?;
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
@@ -493,6 +496,24 @@ where
         Command::Doctor(doctor) => check_interfaces(&doctor.interfaces)?,
     }
     Ok(command)
+}
+
+/// Says of an option that only captures have what there is live.
+fn explained(error: clap::Error) -> clap::Error {
+    const TUNNELS: &str = "--tunnels";
+    let is_tunnels = matches!(
+        error.get(ContextKind::InvalidArg),
+        Some(ContextValue::String(option)) if option == TUNNELS
+    );
+    if error.kind() == ErrorKind::UnknownArgument && is_tunnels {
+        usage(
+            "--tunnels is for captures: live, watch the tunnel's inner interface (-i vxlan0), or capture the outer \
+             one for 'handshake replay --tunnels'"
+                .to_owned(),
+        )
+    } else {
+        error
+    }
 }
 
 /// Formats a usage error as one line, without clap's decoration.
@@ -680,6 +701,14 @@ mod tests {
     fn a_usage_error_is_one_line_that_names_the_fault() {
         let table = [
             ("handshake --prot 443", "unexpected argument '--prot' found; did you mean '--port'?"),
+            (
+                "handshake -i lo --tunnels",
+                "--tunnels is for captures: live, watch the tunnel's inner interface (-i vxlan0), or capture the outer one for 'handshake replay --tunnels'; see 'handshake --help'",
+            ),
+            (
+                "handshake check -i lo --tunnels -- true",
+                "--tunnels is for captures: live, watch the tunnel's inner interface (-i vxlan0), or capture the outer one for 'handshake replay --tunnels'; see 'handshake --help'",
+            ),
             ("handshake wach", "unrecognized subcommand 'wach'; did you mean 'watch'?"),
             (
                 "handshake --hook fast",

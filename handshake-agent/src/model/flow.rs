@@ -2,6 +2,7 @@
 //! all show it from here.
 
 mod completeness;
+mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,6 +11,7 @@ use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Detail, Record, State, TcpState};
 use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, UdpVerdict, Verdict};
 
+pub use self::tunnel::{Around, Tunnels};
 use crate::address::ip;
 use crate::model::snapshot::{Origin, RunContext, Snapshot};
 use crate::source::{Moment, Source};
@@ -289,6 +291,8 @@ pub struct View<'a> {
     wall_ns: u64,
     /// Whether `--compat` asks for what other tools say of each flow.
     pub compat: bool,
+    /// The tunnels around flows, where `--tunnels` enters them.
+    tunnels: Option<&'a Tunnels>,
 }
 
 impl<'a> View<'a> {
@@ -300,19 +304,42 @@ impl<'a> View<'a> {
             moment: snapshot.moment(),
             wall_ns: snapshot.taken_at_ns,
             compat: false,
+            tunnels: None,
         }
     }
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
     pub const fn at(context: &'a RunContext, moment: Moment, wall_ns: u64) -> Self {
-        Self { context, moment, wall_ns, compat: false }
+        Self { context, moment, wall_ns, compat: false, tunnels: None }
     }
 
     /// With what other tools say of each flow, or without.
     #[must_use]
     pub const fn comparing(self, compat: bool) -> Self {
         Self { compat, ..self }
+    }
+
+    /// With the tunnels around flows, where they are entered.
+    #[must_use]
+    pub const fn entering(self, tunnels: Option<&'a Tunnels>) -> Self {
+        Self { tunnels, ..self }
+    }
+
+    /// The tunnel around a flow.
+    #[must_use]
+    pub fn around(&self, flow: &Flow) -> Option<&'a Around> {
+        self.tunnels?.around(flow)
+    }
+
+    /// How to see what is inside a flow that is a tunnel; `None` where tunnels are entered: it is not IP then.
+    #[must_use]
+    pub const fn inside_hint(&self) -> Option<&'static str> {
+        match &self.context.origin {
+            _ if self.tunnels.is_some() => None,
+            Origin::Live(_) => Some("its inner interface shows what is inside, or `replay --tunnels`"),
+            Origin::Capture(_) => Some("--tunnels shows what is inside"),
+        }
     }
 
     /// All flows of the tables, the oldest first.

@@ -63,6 +63,11 @@ pub(super) fn frames() -> Vec<Given> {
     ]
 }
 
+/// A packet with these bytes.
+pub(super) fn holding(bytes: Vec<u8>, length: u32) -> Given {
+    Given { seconds: 1_700_000_000, nanoseconds: 0, bytes, length }
+}
+
 pub(super) fn seen(given: &[Given], name: Option<&str>) -> Vec<Seen> {
     let packet = |given: &Given| Seen {
         time_ns: u64::from(given.seconds) * 1_000_000_000 + u64::from(given.nanoseconds),

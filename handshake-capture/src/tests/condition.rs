@@ -177,13 +177,14 @@ fn nothing_read(bytes: &[u8]) -> Option<String> {
 
 #[test]
 fn a_capture_none_of_whose_packets_can_be_read_is_an_error() {
-    let skipped = classic(Order::Little, false, 9, &frames());
-    assert_eq!(condition(&skipped).skipped, BTreeMap::from([(9, 5)]));
+    let skipped = classic(Order::Little, false, 10, &frames());
+    assert_eq!(condition(&skipped).skipped, BTreeMap::from([(10, 5)]));
     assert_eq!(
         nothing_read(&skipped).as_deref(),
         Some(
-            "no packet of test.pcap can be read: link type 9 (PPP) is not supported; packets skipped: 5; \
-             capture on an interface of type Ethernet, Linux cooked (any), raw IP or loopback"
+            "no packet of test.pcap can be read: link type 10 (FDDI) is not supported; packets skipped: 5; \
+             capture on an interface of type Ethernet, Linux cooked (any), raw IP, loopback, PPP, Cisco HDLC or \
+             NFLOG"
         )
     );
     let one = classic(Order::Little, false, 1, &frames()[..1]);

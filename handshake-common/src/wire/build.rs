@@ -6,6 +6,12 @@ use super::{Link, Slice, TCP, UDP};
 /// Room for the longest frame of a test.
 pub const CAPACITY: usize = 512;
 
+/// Room for so many IP headers one inside another.
+const NESTED: usize = 6;
+
+/// Room for the length fields of so many shims.
+const SHIMS: usize = 10;
+
 /// The ports of [`FrameBuilder::tcp`] and [`FrameBuilder::udp`]: source, destination.
 pub const PORTS: (u16, u16) = (40_000, 80);
 
@@ -16,10 +22,24 @@ enum Next {
     Nothing,
     /// In the two bytes here: an EtherType, in network order.
     Ethertype(usize),
+    /// In the two bytes here: PPP's number of a protocol.
+    Ppp(usize),
+    /// In the one byte here: the same, in its short form.
+    ShortPpp(usize),
+    /// In the byte here: Linux's address family.
+    LinuxFamily(usize),
     /// In the four bytes here: a BSD address family.
     AddressFamily { at: usize, big_endian: bool },
     /// In the byte here: an IP protocol.
     Protocol(usize),
+}
+
+/// A length field of a link header or a shim, and from where it counts.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    at: usize,
+    from: usize,
+    big_endian: bool,
 }
 
 /// A frame that grows at its end; what is announced and counted in earlier headers follows suit.
@@ -35,10 +55,13 @@ pub struct FrameBuilder {
     length: usize,
     next: Next,
     /// Where IP headers begin, the outer first, and whether they are IPv6.
-    headers: [Option<(usize, bool)>; 2],
+    headers: [Option<(usize, bool)>; NESTED],
     /// Where the latest TCP, UDP or ICMP header begins.
     transport: usize,
-    udp: Option<usize>,
+    udp: [Option<usize>; NESTED],
+    counted: [Option<Counted>; SHIMS],
+    /// Does its EtherType stand in a cooked header, where no length can?
+    cooked: bool,
 }
 
 impl FrameBuilder {
@@ -52,8 +75,138 @@ impl FrameBuilder {
             Link::LinuxSll2 => (20, Next::Ethertype(0)),
             Link::BsdNull => (4, Next::AddressFamily { at: 0, big_endian: false }),
             Link::BsdLoop => (4, Next::AddressFamily { at: 0, big_endian: true }),
+            Link::Ppp | Link::CiscoHdlc | Link::Nflog => (0, Next::Nothing),
         };
-        Self { bytes: [0; CAPACITY], length, next, headers: [None; 2], transport: 0, udp: None }
+        let frame = Self {
+            bytes: [0; CAPACITY],
+            length,
+            next,
+            headers: [None; NESTED],
+            transport: 0,
+            udp: [None; NESTED],
+            counted: [None; SHIMS],
+            cooked: matches!(link, Link::LinuxSll | Link::LinuxSll2),
+        };
+        match link {
+            Link::Ppp => frame.ppp(&[0xff, 3], false),
+            Link::CiscoHdlc => Self { next: Next::Ethertype(2), ..frame.payload(&[0x0f, 0, 0, 0]) },
+            Link::Nflog => frame.nflog(&[(1, &[8, 0, 3, 0]), (10, b"drop\0")], false),
+            Link::Ethernet | Link::Ip | Link::LinuxSll | Link::LinuxSll2 | Link::BsdNull | Link::BsdLoop => {
+                frame
+            }
+        }
+    }
+
+    /// A PPP header: the address and the control byte, if any, and a protocol of two bytes or one. Behind
+    /// Ethernet's header, see [`pppoe`](Self::pppoe).
+    #[must_use]
+    pub fn ppp(mut self, address_and_control: &[u8], short: bool) -> Self {
+        self = self.payload(address_and_control);
+        self.next = if short { Next::ShortPpp(self.length) } else { Next::Ppp(self.length) };
+        self.payload(if short { &[0] } else { &[0; 2] })
+    }
+
+    /// The header of a packet that netfilter logged, with other attributes (type, value) before it.
+    #[must_use]
+    pub fn nflog(mut self, attributes: &[(u16, &[u8])], big_endian: bool) -> Self {
+        let word = |number: u16| if big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
+        self.next = Next::LinuxFamily(self.length);
+        self = self.payload(&[0, 0, 0, 5]);
+        for (kind, value) in attributes {
+            let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+            self = self.payload(&word(length)).payload(&word(*kind)).payload(value);
+            self = self.payload(&[0; 3][..value.len().next_multiple_of(4) - value.len()]);
+        }
+        self.add_counted(Counted { at: self.length, from: self.length, big_endian });
+        self.payload(&[0; 2]).payload(&word(9))
+    }
+
+    /// An MPLS label, the last of its stack or not.
+    #[must_use]
+    pub fn mpls(mut self, bottom: bool) -> Self {
+        match self.next {
+            Next::Ethertype(_) => self.announce_ethertype(0x8847),
+            Next::Ppp(at) => self.put(at, &[0x02, 0x81]),
+            Next::Nothing
+            | Next::AddressFamily { .. }
+            | Next::LinuxFamily(_)
+            | Next::ShortPpp(_)
+            | Next::Protocol(_) => {}
+        }
+        self.next = Next::Nothing;
+        self.payload(&[0x00, 0x3e, 0x80 | u8::from(bottom), 64])
+    }
+
+    /// A PPPoE session's header, and PPP's protocol behind it.
+    #[must_use]
+    pub fn pppoe(mut self) -> Self {
+        self.announce_ethertype(0x8864);
+        let at = self.length + 4;
+        self.add_counted(Counted { at, from: at + 2, big_endian: true });
+        self.payload(&[0x11, 0, 0, 7, 0, 0]).ppp(&[], false)
+    }
+
+    /// An LLC header with SNAP's. The EtherType before it becomes a length.
+    #[must_use]
+    pub fn snap(mut self, organization: [u8; 3]) -> Self {
+        if self.cooked && matches!(self.next, Next::Ethertype(0 | 14)) {
+            self.announce_ethertype(4);
+        } else if let Next::Ethertype(at) = self.next {
+            self.add_counted(Counted { at, from: self.length, big_endian: true });
+        }
+        self.next = Next::Ethertype(self.length + 6);
+        self.payload(&[0xaa, 0xaa, 3]).payload(&organization).payload(&[0; 2])
+    }
+
+    /// VXLAN behind UDP: an Ethernet header follows it.
+    #[must_use]
+    pub fn vxlan(self) -> Self {
+        self.udp().between(50_000, 4789).payload(&[8, 0, 0, 0, 0, 0, 7, 0]).inner_ethernet()
+    }
+
+    /// Geneve behind UDP, with one option; an Ethernet header follows it, or IP of this EtherType.
+    #[must_use]
+    pub fn geneve(self, ethertype: u16) -> Self {
+        let [high, low] = ethertype.to_be_bytes();
+        let header = [2, 0, high, low, 0, 0, 7, 0, 1, 2, 3, 1, 0, 0, 0, 0];
+        self.udp().between(50_000, 6081).payload(&header).content(ethertype)
+    }
+
+    /// GTP-U behind UDP, with an extension header or without.
+    #[must_use]
+    pub fn gtp_u(self, extended: bool) -> Self {
+        let whole = [0x34, 255, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0x85, 1, 0, 9, 0];
+        let short = [0x30, 255, 0, 0, 0, 0, 0, 9];
+        self.udp().between(2152, 2152).payload(if extended { &whole } else { &short })
+    }
+
+    /// GRE with this EtherType and these flags, whose words are zeros.
+    #[must_use]
+    pub fn gre(mut self, ethertype: u16, flags: u16) -> Self {
+        self.announce_protocol(47);
+        self.next = Next::Nothing;
+        let words = (flags & 0xb080).count_ones() as usize;
+        let header = self.payload(&flags.to_be_bytes()).payload(&ethertype.to_be_bytes()).zeros(4 * words);
+        header.content(ethertype)
+    }
+
+    /// What an EtherType in a tunnel's header announces: a frame, an IP header, or PPP.
+    fn content(self, ethertype: u16) -> Self {
+        if matches!(ethertype, 0x0800 | 0x86dd | 0x880b) { self } else { self.inner_ethernet() }
+    }
+
+    fn inner_ethernet(mut self) -> Self {
+        self.next = Next::Ethertype(self.length + 12);
+        self.cooked = false;
+        self.zeros(14)
+    }
+
+    /// Cisco MetaData.
+    #[must_use]
+    pub fn metadata(mut self) -> Self {
+        self.announce_ethertype(0x8909);
+        self.next = Next::Ethertype(self.length + 6);
+        self.payload(&[1, 1, 0, 1, 0, 5, 0, 0])
     }
 
     /// A VLAN tag that `ethertype` announces.
@@ -107,7 +260,7 @@ impl FrameBuilder {
         self
     }
 
-    /// An IPv6 extension header whose length field says `length`.
+    /// An IPv6 extension header, or an authentication header (51) behind IPv4, whose length field says `length`.
     #[must_use]
     pub fn extension(mut self, protocol: u8, length: u8) -> Self {
         self.announce_protocol(protocol);
@@ -154,7 +307,8 @@ impl FrameBuilder {
         self.announce_protocol(UDP);
         self.next = Next::Nothing;
         self.transport = self.length;
-        self.udp = Some(self.length);
+        let place = free(&self.udp);
+        self.udp[place] = Some(self.length);
         self.ports().zeros(4)
     }
 
@@ -264,12 +418,17 @@ impl FrameBuilder {
     }
 
     fn network_header(&self) -> (usize, bool) {
-        self.headers[1].or(self.headers[0]).unwrap_or_default()
+        self.headers.into_iter().flatten().next_back().unwrap_or_default()
     }
 
     fn add_header(&mut self, ipv6: bool) {
-        let place = usize::from(self.headers[0].is_some());
+        let place = free(&self.headers);
         self.headers[place] = Some((self.length, ipv6));
+    }
+
+    fn add_counted(&mut self, counted: Counted) {
+        let place = free(&self.counted);
+        self.counted[place] = Some(counted);
     }
 
     fn announce_ethertype(&mut self, ethertype: u16) {
@@ -286,6 +445,9 @@ impl FrameBuilder {
                 let bytes = if big_endian { family.to_be_bytes() } else { family.to_le_bytes() };
                 self.put(at, &bytes);
             }
+            Next::Ppp(at) => self.put(at, &[0, if ipv6 { 0x57 } else { 0x21 }]),
+            Next::ShortPpp(at) => self.put(at, &[if ipv6 { 0x57 } else { 0x21 }]),
+            Next::LinuxFamily(at) => self.put(at, &[if ipv6 { 10 } else { 2 }]),
             Next::Protocol(_) => self.announce_protocol(if ipv6 { 41 } else { 4 }),
             Next::Nothing => {}
         }
@@ -299,11 +461,18 @@ impl FrameBuilder {
 
     /// Brings every length field up to the frame's end.
     fn count(&mut self) {
+        for Counted { at, from, big_endian } in self.counted.into_iter().flatten() {
+            let length = u16::try_from(self.length.saturating_sub(from)).unwrap_or(u16::MAX);
+            let bytes = if big_endian { length.to_be_bytes() } else { length.to_le_bytes() };
+            if at + 2 <= self.length {
+                self.put(at, &bytes);
+            }
+        }
         for (start, ipv6) in self.headers.into_iter().flatten() {
             let (field, counted_from) = if ipv6 { (4, 40) } else { (2, 0) };
             self.put_length(start + field, start + counted_from);
         }
-        if let Some(start) = self.udp {
+        for start in self.udp.into_iter().flatten() {
             self.put_length(start + 4, start);
         }
     }
@@ -324,6 +493,11 @@ pub(super) fn tcp_checksum(addresses: &[u8], segment: &[u8]) -> u16 {
     let sum = sum + u64::from(TCP) + segment.len() as u64;
     // One's complement: 2¹⁶ is 1, and a sum of zero, which the protocol number excludes, would be written so.
     !u16::try_from((sum - 1) % 0xffff + 1).unwrap_or(u16::MAX)
+}
+
+/// The first free place, or the last one.
+fn free<T>(places: &[Option<T>]) -> usize {
+    places.iter().position(Option::is_none).unwrap_or(places.len() - 1)
 }
 
 fn words(options: &[u8]) -> u8 {

@@ -32,6 +32,9 @@ const EXTENSIONS: u32 = 8;
 /// The same in a packet that an ICMP error quotes, where few fit.
 const QUOTED_EXTENSIONS: u32 = 2;
 
+/// Authentication headers that are walked behind an IPv4 header: none of the other kinds is one of IPv4's.
+const AUTHENTICATIONS: u32 = 1;
+
 pub(super) const IPV4_LENGTH: u32 = fixed_part::<Ipv4>();
 const IPV6_LENGTH: u32 = fixed_part::<Ipv6>();
 const EXTENSION_LENGTH: u32 = fixed_part::<Extension>();
@@ -39,7 +42,7 @@ const EXTENSION_LENGTH: u32 = fixed_part::<Extension>();
 const EXTENSION_LONGEST: u32 = 256 * 8;
 
 /// IHL has four bits, in words.
-pub(super) const IPV4_LONGEST: u32 = 15 * 4;
+pub(super) const IPV4_LONGEST: u32 = 15 * 4 + AUTHENTICATIONS * EXTENSION_LONGEST;
 pub(super) const IPV6_LONGEST: u32 = IPV6_LENGTH + EXTENSIONS * EXTENSION_LONGEST;
 pub(super) const IPV6_QUOTED_LONGEST: u32 = IPV6_LENGTH + QUOTED_EXTENSIONS * EXTENSION_LONGEST;
 
@@ -148,7 +151,10 @@ pub(super) fn read<F: Frame>(
 fn ipv4<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transport, Class> {
     let header: Ipv4 = frame.read(offset)?;
     let ip_header = header.header_length()?;
-    ipv4_behind(frame, &header, ip_header, offset, packet)
+    let mut transport = ipv4_behind(frame, &header, ip_header, offset, packet)?;
+    walk::<F, AUTHENTICATIONS>(frame, &mut transport, is_authentication)?;
+    transport.ip_header = transport.offset - offset;
+    Ok(transport)
 }
 
 /// What is behind a header at `offset` that is `ip_header` bytes long.
@@ -193,7 +199,7 @@ fn ipv6<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transpo
         return Err(Class::Malformed);
     }
     let mut transport = ipv6_without_extensions(frame, &header, offset, packet);
-    walk::<F, EXTENSIONS>(frame, &mut transport)?;
+    walk::<F, EXTENSIONS>(frame, &mut transport, is_extension)?;
     if is_extension(transport.protocol) {
         packet.note = note::EXTENSION_CHAIN;
         return Err(Class::IpOther);
@@ -232,16 +238,20 @@ pub(super) fn ipv6_without_extensions<F: Frame>(
     }
 }
 
-/// Follows at most `BOUND` extension headers: `protocol` and `offset` go from one to the next.
+/// Follows at most `BOUND` headers that are walked: `protocol` and `offset` go from one to the next.
 ///
 /// What differs between the kinds of headers is worked out without branches: the verifier would follow
 /// every sequence of kinds.
 #[inline(always)]
-fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Result<(), Class> {
+fn walk<F: Frame, const BOUND: u32>(
+    frame: &F,
+    transport: &mut Transport,
+    is_walked: impl Fn(u8) -> bool,
+) -> Result<(), Class> {
     let (mut protocol, mut offset, end) = (transport.protocol, transport.offset, transport.end);
     let (mut first_fragment, mut routed) = (0, 0);
     for _ in 0..BOUND {
-        if !is_extension(protocol) {
+        if !is_walked(protocol) {
             break;
         }
         if offset + EXTENSION_LENGTH > end {
@@ -265,8 +275,8 @@ fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Res
         protocol = header.next_header;
     }
     (transport.protocol, transport.offset) = (protocol, offset);
-    transport.first_fragment = first_fragment != 0;
-    transport.is_routed = routed != 0;
+    transport.first_fragment |= first_fragment != 0;
+    transport.is_routed |= routed != 0;
     Ok(())
 }
 
@@ -274,6 +284,11 @@ fn walk<F: Frame, const BOUND: u32>(frame: &F, transport: &mut Transport) -> Res
 #[inline(always)]
 const fn is_equal(a: u8, b: u8) -> u32 {
     ((a ^ b) as u32).wrapping_sub(1) >> 31
+}
+
+#[inline(always)]
+const fn is_authentication(protocol: u8) -> bool {
+    protocol == next_header::AUTHENTICATION
 }
 
 #[inline(always)]
@@ -302,23 +317,25 @@ pub(super) struct QuotedDatagram {
 #[inline(always)]
 pub(super) fn quoted<F: Frame>(frame: &F, outer: &Transport, offset: u32) -> Result<QuotedDatagram, Class> {
     match outer.family {
-        Family::V4 => quoted_ipv4(frame, offset),
+        Family::V4 => quoted_ipv4(frame, offset, outer.end),
         Family::V6 => quoted_ipv6(frame, offset, outer.end),
     }
 }
 
 #[inline(always)]
-fn quoted_ipv4<F: Frame>(frame: &F, offset: u32) -> Result<QuotedDatagram, Class> {
+fn quoted_ipv4<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatagram, Class> {
     let header: Ipv4 = frame.read(offset)?;
     let ip_header = header.header_length()?;
     if header.is_later_fragment() {
         return Err(Class::Fragment);
     }
+    let mut transport = quoted_transport(Family::V4, header.protocol, offset, ip_header, end);
+    walk::<F, AUTHENTICATIONS>(frame, &mut transport, is_authentication)?;
     Ok(QuotedDatagram {
         source: [header.source.get(), 0, 0, 0],
         destination: [header.destination.get(), 0, 0, 0],
-        protocol: header.protocol,
-        offset: offset + ip_header,
+        protocol: transport.protocol,
+        offset: transport.offset,
     })
 }
 
@@ -328,21 +345,27 @@ fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatag
     if !header.is_version_6() {
         return Err(Class::Malformed);
     }
-    let mut transport = Transport {
-        family: Family::V6,
-        protocol: header.next_header,
-        ip_header: IPV6_LENGTH,
-        offset: offset + IPV6_LENGTH,
-        end,
-        first_fragment: false,
-        is_unsized: false,
-        is_routed: false,
-    };
-    walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport)?;
+    let mut transport = quoted_transport(Family::V6, header.next_header, offset, IPV6_LENGTH, end);
+    walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport, is_extension)?;
     Ok(QuotedDatagram {
         source: header.source.map(U32::get),
         destination: header.destination.map(U32::get),
         protocol: transport.protocol,
         offset: transport.offset,
     })
+}
+
+/// What is behind a quoted header at `offset`, in an ICMP error that ends at `end`.
+#[inline(always)]
+const fn quoted_transport(family: Family, protocol: u8, offset: u32, ip_header: u32, end: u32) -> Transport {
+    Transport {
+        family,
+        protocol,
+        ip_header,
+        offset: offset + ip_header,
+        end,
+        first_fragment: false,
+        is_unsized: false,
+        is_routed: false,
+    }
 }

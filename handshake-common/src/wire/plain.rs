@@ -6,7 +6,7 @@
 use zerocopy::FromBytes;
 
 use super::ip::{self, Ipv4, Ipv6};
-use super::link::{ETHERNET_LENGTH, Ethernet, ethertype, is_tag};
+use super::link::{ETHERNET_LENGTH, Ethernet, Shim, ethertype};
 use super::{Class, Frame, Packet, TCP, UDP, l4};
 use crate::flow::Family;
 
@@ -49,7 +49,7 @@ struct PlainHeader<T> {
     ip: T,
 }
 
-/// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor tagged, into a packet that is
+/// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor a shim before it, into a packet that is
 /// [unread](Packet::unread), and hands it to the sink, which says the rest. `false`: not plain, or cut, or
 /// malformed; what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
 #[inline(always)]
@@ -59,7 +59,7 @@ pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sin
     match head.ethernet.ethertype.get() {
         ethertype::IPV4 => ipv4(frame, &head.ip, packet, sink),
         ethertype::IPV6 => false,
-        other if is_tag(other) => false,
+        other if Shim::announced_by(other).is_any() => false,
         _ => sink.other(packet, Class::NonIp),
     }
 }

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::build::{CAPACITY, FrameBuilder, PORTS};
+use super::tunnel::{Tunnel, innermost};
 use super::*;
 use crate::flow::Family;
 
@@ -76,18 +77,64 @@ struct Form {
     fixed: usize,
 }
 
-/// Link headers, with and without tags.
+/// Appends a shim to a frame.
+type AddShim = fn(FrameBuilder) -> FrameBuilder;
+
+/// Shims and mixtures of them, behind an EtherType.
+fn shims() -> Vec<(&'static str, AddShim)> {
+    Vec::from([
+        ("8100", (|frame| frame.vlan(0x8100)) as AddShim),
+        ("88a8", |frame| frame.vlan(0x88a8)),
+        ("9100", |frame| frame.vlan(0x9100)),
+        ("9200", |frame| frame.vlan(0x9200)),
+        ("88a8 8100", |frame| frame.vlan(0x88a8).vlan(0x8100)),
+        ("88a8 8100 8100 9200", |frame| frame.vlan(0x88a8).vlan(0x8100).vlan(0x8100).vlan(0x9200)),
+        ("a label", |frame| frame.mpls(true)),
+        ("three labels", |frame| frame.mpls(false).mpls(false).mpls(true)),
+        ("eight labels", |frame| (0..7).fold(frame, |frame, _| frame.mpls(false)).mpls(true)),
+        ("PPPoE", |frame| frame.pppoe()),
+        ("SNAP", |frame| frame.snap([0; 3])),
+        ("SNAP of a bridge tunnel", |frame| frame.snap([0, 0, 0xf8])),
+        ("MetaData", |frame| frame.metadata()),
+        ("8100, PPPoE", |frame| frame.vlan(0x8100).pppoe()),
+        ("8100, labels", |frame| frame.vlan(0x8100).mpls(false).mpls(true)),
+        ("8100, SNAP", |frame| frame.vlan(0x8100).snap([0; 3])),
+        ("SNAP, 8100", |frame| frame.snap([0; 3]).vlan(0x8100)),
+        ("8100, MetaData", |frame| frame.vlan(0x8100).metadata()),
+        ("MetaData, 8100", |frame| frame.metadata().vlan(0x8100)),
+        ("PPPoE, labels", |frame| frame.pppoe().mpls(false).mpls(true)),
+        ("four tags, PPPoE, three labels", |frame| {
+            let tagged = frame.vlan(0x88a8).vlan(0x8100).vlan(0x8100).vlan(0x8100);
+            tagged.pppoe().mpls(false).mpls(false).mpls(true)
+        }),
+    ])
+}
+
+/// Link headers, with and without shims.
 fn link_headers() -> Vec<(String, Link, FrameBuilder)> {
     let mut all: Vec<_> =
         Link::ALL.iter().map(|&link| (format!("{link:?}"), link, FrameBuilder::new(link))).collect();
-    let tags: [&[u16]; 6] =
-        [&[0x8100], &[0x88a8], &[0x9100], &[0x88a8, 0x8100], &[0x9100, 0x9100], &[0x88a8, 0x8100, 0x8100]];
-    for link in [Link::Ethernet, Link::LinuxSll, Link::LinuxSll2] {
-        for tags in tags {
-            let frame = tags.iter().fold(FrameBuilder::new(link), |frame, tag| frame.vlan(*tag));
-            all.push((format!("{link:?} {tags:x?}"), link, frame));
+    for link in [Link::Ethernet, Link::LinuxSll, Link::LinuxSll2, Link::CiscoHdlc] {
+        for (name, add) in shims() {
+            all.push((format!("{link:?} {name}"), link, add(FrameBuilder::new(link))));
         }
     }
+    let bare = FrameBuilder::new(Link::Ip);
+    let logged: &[(u16, &[u8])] =
+        &[(1, &[0x08, 0, 0, 0]), (4, &[0, 0, 0, 2]), (10, b"in: \0"), (15, &[2; 17])];
+    all.extend(
+        [
+            ("PPP without HDLC's bytes", Link::Ppp, bare.ppp(&[], false)),
+            ("PPP with a short protocol", Link::Ppp, bare.ppp(&[0xff, 3], true)),
+            ("PPP of one byte", Link::Ppp, bare.ppp(&[], true)),
+            ("PPP with labels", Link::Ppp, bare.ppp(&[0xff, 3], false).mpls(false).mpls(true)),
+            ("PPP that is Cisco's", Link::Ppp, FrameBuilder::new(Link::CiscoHdlc)),
+            ("NFLOG, nothing but the packet", Link::Nflog, bare.nflog(&[], false)),
+            ("NFLOG, big-endian", Link::Nflog, bare.nflog(logged, true)),
+            ("NFLOG, little-endian", Link::Nflog, bare.nflog(logged, false)),
+        ]
+        .map(|(name, link, frame)| (name.into(), link, frame)),
+    );
     all
 }
 
@@ -101,6 +148,9 @@ fn ip_headers(frame: FrameBuilder) -> Vec<(&'static str, FrameBuilder, usize)> {
         ("ipv4, one word of options", v4.ipv4_options(&[1; 4]), 4),
         ("ipv4, all options", v4.ipv4_options(&[1; 40]), 40),
         ("ipv4, first fragment", v4.fragment(0, true), 0),
+        ("ipv4, AH", v4.extension(51, 4), 16),
+        ("ipv4, options and AH", v4.ipv4_options(&[1; 40]).extension(51, 1), 4),
+        ("ipv4, first fragment, AH", v4.fragment(0, true).extension(51, 4), 16),
         ("ipv6", v6, 0),
         ("ipv6, hop by hop", v6.extension(0, 0), 0),
         ("ipv6, routing", v6.extension(43, 2), 16),
@@ -215,7 +265,24 @@ fn what_is_not_ip_is_non_ip_and_of_no_family() {
     for (link, frame) in [
         (Link::Ethernet, ethernet().other(0x0806, &[0; 28])),
         (Link::Ethernet, ethernet().other(0x0026, &[0xaa; 38])),
-        (Link::Ethernet, ethernet().other(0x8847, &[0x45; 40])),
+        (Link::Ethernet, ethernet().other(0x0026, &[0x42, 0x42, 3, 0])),
+        (Link::Ethernet, ethernet().other(0x0026, &[0xaa, 0xaa, 3, 0, 0, 0x0c, 0x20, 0])),
+        (Link::Ethernet, ethernet().other(0x0026, &[0xaa, 0xaa, 0x13, 0, 0, 0, 8, 0, 0x45])),
+        (Link::Ethernet, ethernet().other(0x05ff, &[0xaa, 0xaa, 3, 0, 0, 0, 8, 6])),
+        // PPPoE: another version, discovery, LCP.
+        (Link::Ethernet, ethernet().other(0x8864, &[0x21, 0, 0, 7, 0, 2, 0, 0x21])),
+        (Link::Ethernet, ethernet().other(0x8864, &[0x11, 9, 0, 7, 0, 2, 0, 0x21])),
+        (Link::Ethernet, ethernet().other(0x8864, &[0x11, 0, 0, 7, 0, 2, 0xc0, 0x21])),
+        (Link::Ethernet, ethernet().other(0x8863, &[0x11, 0, 0, 7, 0, 2, 0, 0x21])),
+        // A pseudowire's control word behind the label.
+        (Link::Ethernet, ethernet().mpls(true).payload(&[0; 40])),
+        (Link::Ethernet, ethernet().other(0x8909, &[2, 1, 0, 1, 0, 5, 8, 0])),
+        (Link::Ethernet, ethernet().other(0x8909, &[1, 2, 0, 1, 0, 5, 8, 0])),
+        (Link::Ppp, FrameBuilder::new(Link::Ip).payload(&[0xff, 3, 0xc0, 0x21])),
+        (Link::Ppp, FrameBuilder::new(Link::Ip).payload(&[0xff, 2, 0, 0x21])),
+        (Link::CiscoHdlc, FrameBuilder::new(Link::CiscoHdlc).other(0x8035, &[])),
+        (Link::Nflog, FrameBuilder::new(Link::Ip).payload(&[7, 0, 0, 0])),
+        (Link::Nflog, FrameBuilder::new(Link::Ip).payload(&[2, 1, 0, 0])),
         (Link::Ethernet, ethernet().vlan(0x8100).other(0x0806, &[0; 28])),
         (Link::Ethernet, ethernet().other(0x0806, &[])),
         (Link::LinuxSll, FrameBuilder::new(Link::LinuxSll).other(0x0806, &[0; 28])),
@@ -282,9 +349,62 @@ fn the_family_is_counted_as_soon_as_it_is_announced() {
 // ---- lengths that lie, and other hostile headers ----
 
 #[test]
-fn a_fourth_tag_is_not_walked() {
-    let tagged = ethernet().vlan(0x88a8).vlan(0x8100).vlan(0x8100).vlan(0x8100);
-    assert_eq!(class(Link::Ethernet, &tcp(ipv4(tagged), flag::SYN)), Class::NonIp);
+fn a_ninth_shim_is_not_walked() {
+    let kinds: [AddShim; 5] = [
+        |frame| frame.vlan(0x8100),
+        |frame| frame.mpls(false),
+        |frame| frame.pppoe(),
+        |frame| frame.snap([0; 3]),
+        |frame| frame.metadata(),
+    ];
+    // Labels can follow anything, and nothing but labels and IP follows them or PPP.
+    for (first, then) in [(0, 0), (0, 1), (1, 1), (2, 1), (3, 0), (4, 0), (0, 3), (0, 4)] {
+        let shims = |count| (1..count).fold(kinds[first](ethernet()), |frame, _| kinds[then](frame));
+        let read = |frame: FrameBuilder| class(Link::Ethernet, &tcp(ipv4(frame), flag::SYN));
+        let ends_in_label = then == 1;
+        let (eight, nine) =
+            if ends_in_label { (shims(7).mpls(true), shims(8).mpls(true)) } else { (shims(8), shims(9)) };
+        assert_eq!((read(eight), read(nine)), (Class::Syn, Class::NonIp), "{first}, then {then}");
+    }
+}
+
+/// What a frame that is not IP is said to be: the last EtherType that could be reached.
+#[test]
+fn the_ethertype_of_what_is_not_entered_is_that_behind_the_shims() {
+    let bare = FrameBuilder::new(Link::Ip);
+    for (link, frame, expected) in [
+        (Link::Ethernet, ethernet().other(0x88cc, &[]), Some(0x88cc)),
+        (Link::Ethernet, ethernet().vlan(0x8100).vlan(0x9200).other(0x0806, &[]), Some(0x0806)),
+        (Link::Ethernet, ethernet().snap([0; 3]).other(0x0806, &[]), Some(0x0806)),
+        (Link::Ethernet, ethernet().metadata().other(0x0806, &[]), Some(0x0806)),
+        (Link::Ethernet, ethernet().mpls(true).payload(&[0; 4]), Some(0x8847)),
+        (Link::Ethernet, ethernet().vlan(0x8100).pppoe().payload(&[0xc0; 4]), Some(0x8864)),
+        (Link::Ethernet, ethernet().other(38, &[0x42; 38]), Some(38)),
+        (Link::LinuxSll, FrameBuilder::new(Link::LinuxSll).other(4, &[0x42; 38]), Some(4)),
+        (Link::LinuxSll2, FrameBuilder::new(Link::LinuxSll2).other(0x0806, &[]), Some(0x0806)),
+        (Link::CiscoHdlc, FrameBuilder::new(Link::CiscoHdlc).other(0x8035, &[]), Some(0x8035)),
+        (Link::Ethernet, bare.payload(&[0; 13]), None),
+        (Link::Ethernet, ethernet().other(0x8100, &[0; 3]), None),
+        (Link::Ppp, bare.ppp(&[], false).payload(&[0xc0; 4]), None),
+    ] {
+        assert_eq!(ethertype_of(&frame.frame(), link), expected, "{frame:?}");
+    }
+}
+
+#[test]
+fn nflog_attributes_that_cannot_be_are_malformed() {
+    let bare = FrameBuilder::new(Link::Ip);
+    let header = bare.payload(&[2, 0, 0, 0]);
+    let many = (0..24).fold(header, |frame, _| frame.payload(&[4, 0, 5, 0]));
+    for (what, frame, expected) in [
+        ("a length below four", header.payload(&[3, 0, 5, 0]), Class::Malformed),
+        ("a type above 255", header.payload(&[8, 0, 5, 1]), Class::Malformed),
+        ("too long", header.payload(&[0xff, 0xff, 5, 0]), Class::Malformed),
+        ("24 and no packet", many, Class::Malformed),
+        ("none", header, Class::Truncated),
+    ] {
+        assert_eq!(class(Link::Nflog, &frame), expected, "{what}");
+    }
 }
 
 #[test]
@@ -528,6 +648,152 @@ fn the_longest_chain_is_walked() {
     assert_eq!(packet.header_length, 40 + 8 * 2048 + 20);
 }
 
+// ---- tunnels ----
+
+/// A tunnel's name, kind, what it adds to a frame, and what the inner frame begins with.
+type TunnelForm = (&'static str, Tunnel, fn(FrameBuilder) -> FrameBuilder, Link);
+
+fn tunnels() -> Vec<TunnelForm> {
+    Vec::from([
+        ("VXLAN", Tunnel::Vxlan, (|ip| ip.vxlan()) as fn(FrameBuilder) -> FrameBuilder, Link::Ethernet),
+        ("Geneve, Ethernet", Tunnel::Geneve, |ip| ip.geneve(0x6558), Link::Ethernet),
+        ("GTP-U", Tunnel::GtpU, |ip| ip.gtp_u(false), Link::Ip),
+        ("GTP-U, extended", Tunnel::GtpU, |ip| ip.gtp_u(true), Link::Ip),
+        ("GRE, Ethernet", Tunnel::Gre, |ip| ip.gre(0x6558, 0x2000), Link::Ethernet),
+        ("GRE, all fields", Tunnel::Gre, |ip| ip.gre(0x6558, 0xb000), Link::Ethernet),
+        ("ERSPAN, type I", Tunnel::Gre, |ip| ip.gre(0x88be, 0), Link::Ethernet),
+        ("IP in IP", Tunnel::IpInIp, |ip| ip, Link::Ip),
+    ])
+}
+
+fn assert_inside(name: &str, frame: &FrameBuilder, outer: Link, tunnel: Tunnel, plain: &Packet) {
+    let inner = innermost(frame.frame(), outer).unwrap_or_else(|| panic!("{name}: not entered: {frame:?}"));
+    assert_eq!((inner.tunnel, &inner.packet), (tunnel, plain), "{name}");
+    assert_eq!(parse(&inner.frame, inner.link), *plain, "{name}");
+}
+
+#[test]
+fn what_is_in_a_tunnel_is_what_it_is_outside() {
+    let inside = |frame: FrameBuilder| {
+        let plain = tcp(frame.ipv4(7, 9), flag::SYN).tcp_options(&[1; 4]).payload(&[5; 3]);
+        let plain6 = frame.ipv6([1, 0, 0, 7], [1, 0, 0, 9]).udp().payload(&[5; 3]);
+        [plain, plain6]
+    };
+    for (name, tunnel, add, link) in tunnels() {
+        let plain = inside(FrameBuilder::new(link)).map(|frame| parse(&frame.frame(), link));
+        for (outer, family) in [(ipv4(ethernet()), Family::V4), (ipv6(ethernet()), Family::V6)] {
+            for (frame, plain) in inside(add(outer)).into_iter().zip(&plain) {
+                assert_inside(name, &frame, Link::Ethernet, tunnel, plain);
+                assert_inside(name, &frame.padding(&[0xff; 9]), Link::Ethernet, tunnel, plain);
+                let inner = innermost(frame.frame(), Link::Ethernet).expect("as above");
+                let (source, destination) = match family {
+                    Family::V4 => ([SOURCE4, 0, 0, 0], [DESTINATION4, 0, 0, 0]),
+                    Family::V6 => (SOURCE6, DESTINATION6),
+                };
+                assert_eq!((inner.family, inner.source, inner.destination), (family, source, destination));
+            }
+        }
+        let tagged = inside(add(ipv4(ethernet().vlan(0x8100).mpls(true))))[0];
+        assert_inside(name, &tagged, Link::Ethernet, tunnel, &plain[0]);
+    }
+}
+
+#[test]
+fn tunnels_that_say_ip_need_no_ethernet_header() {
+    for add in [
+        (|ip: FrameBuilder, ethertype| ip.geneve(ethertype)) as fn(FrameBuilder, u16) -> FrameBuilder,
+        |ip, ethertype| ip.gre(ethertype, 0),
+        |ip, ethertype| ip.gre(ethertype, 0x3000),
+    ] {
+        let bare = FrameBuilder::new(Link::Ip);
+        let plain = tcp(bare.ipv4(7, 9), flag::SYN);
+        let frame = tcp(add(ipv6(ethernet()), 0x0800).ipv4(7, 9), flag::SYN);
+        let inner = innermost(frame.frame(), Link::Ethernet).expect("it is entered");
+        assert_eq!(inner.packet, parse(&plain.frame(), Link::Ip));
+    }
+    // PPTP: version 1 with a key, a number and an acknowledgement.
+    let framed = ipv4(ethernet()).gre(0x880b, 0x3081).ppp(&[0xff, 3], false).ipv4(7, 9);
+    let framed = tcp(framed, flag::SYN);
+    let inner = innermost(framed.frame(), Link::Ethernet).expect("it is entered");
+    assert_eq!((inner.tunnel, class_of(&inner.packet)), (Tunnel::Gre, Class::Syn));
+}
+
+#[test]
+fn four_tunnels_one_inside_another_are_entered() {
+    let within = |count| (1..count).fold(ipv4(ethernet()), |frame, n| frame.ipv4(n, n + 1));
+    for count in 2..8 {
+        let frame = tcp(within(count), flag::SYN);
+        let packet = innermost(frame.frame(), Link::Ethernet).expect("it is entered").packet;
+        let expected = if count <= 5 { Class::Syn } else { Class::IpOther };
+        assert_eq!(class_of(&packet), expected, "{count} headers");
+    }
+    let mixed = ipv4(ipv6(ethernet()).vxlan()).gre(0x6558, 0);
+    let frame = tcp(mixed.ipv4(7, 9), flag::SYN);
+    let inner = innermost(frame.frame(), Link::Ethernet).expect("it is entered");
+    assert_eq!((inner.tunnel, inner.source, inner.packet.source[0]), (Tunnel::Gre, [SOURCE4, 0, 0, 0], 7));
+}
+
+#[test]
+fn what_a_tunnel_holds_is_where_its_headers_say() {
+    let options = [0xff; 63 * 4];
+    let header = [0x3f, 0, 0x08, 0, 0, 0, 7, 0];
+    let geneve = ipv4(ethernet()).udp().between(1, 6081).payload(&header).payload(&options);
+    let frame = tcp(geneve.ipv4(7, 9), flag::SYN);
+    let inner = innermost(frame.frame(), Link::Ethernet).expect("63 words of options");
+    assert_eq!((inner.tunnel, class_of(&inner.packet)), (Tunnel::Geneve, Class::Syn));
+
+    // What lies behind the end of the tunnel's packet is padding, whatever it looks like.
+    let mut short = tcp(ipv4(ethernet()).ipv4(7, 9), flag::SYN);
+    short.bytes_mut()[14 + 3] = 20 + 20;
+    let inner = innermost(short.frame(), Link::Ethernet).expect("an IP header");
+    assert_eq!(class_of(&inner.packet), Class::Truncated);
+}
+
+#[test]
+fn what_is_no_tunnel_is_not_entered() {
+    let v4 = ipv4(ethernet());
+    let vxlan = tcp(v4.vxlan().ipv4(7, 9), flag::SYN);
+    let spoiled = |frame: FrameBuilder, at: usize, byte: u8| {
+        let mut frame = frame;
+        let place = frame.network() + 20 + at;
+        frame.bytes_mut()[place] = byte;
+        frame
+    };
+    for (what, frame) in [
+        ("plain TCP", tcp(v4, flag::SYN)),
+        ("another port", spoiled(vxlan, 3, 0)),
+        ("VXLAN without a network", spoiled(vxlan, 8, 0)),
+        ("ARP in VXLAN", v4.vxlan().other(0x0806, &[0; 28])),
+        ("VXLAN with nothing", v4.udp().between(1, 4789).payload(&[8, 0, 0])),
+        ("a fragment", tcp(v4.fragment(0, true).vxlan().ipv4(7, 9), flag::SYN)),
+        ("Geneve, another version", spoiled(tcp(v4.geneve(0x0800).ipv4(7, 9), flag::SYN), 8, 0x42)),
+        ("Geneve, another protocol", v4.geneve(0x0806)),
+        ("GTP-U, an echo", spoiled(tcp(v4.gtp_u(false).ipv4(7, 9), flag::SYN), 9, 1)),
+        ("GTP, version 2", spoiled(tcp(v4.gtp_u(false).ipv4(7, 9), flag::SYN), 8, 0x48)),
+        ("GTP-U, an extension of no length", spoiled(tcp(v4.gtp_u(true).ipv4(7, 9), flag::SYN), 20, 0)),
+        ("GRE with a route", spoiled(tcp(v4.gre(0x0800, 0).ipv4(7, 9), flag::SYN), 0, 0x40)),
+        ("GRE, version 2", spoiled(tcp(v4.gre(0x0800, 0).ipv4(7, 9), flag::SYN), 1, 2)),
+        ("GRE, another protocol", v4.gre(0x0806, 0).payload(&[0x45; 40])),
+        ("version 5 in IP", v4.protocol(4, 0).payload(&[0x55; 40])),
+    ] {
+        let inner = innermost(frame.frame(), Link::Ethernet);
+        assert!(inner.is_none(), "{what}: {inner:?}");
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_cut_is_cut_inside_or_not_entered() {
+    for (name, _, add, _) in tunnels() {
+        let whole = tcp(add(ipv4(ethernet())).ipv4(7, 9), flag::SYN);
+        let bytes = whole.bytes();
+        for cut in 0..bytes.len() {
+            let slice = Slice { bytes: &bytes[..cut], ..whole.frame() };
+            let class = innermost(slice, Link::Ethernet).map(|inner| class_of(&inner.packet));
+            assert!(matches!(class, None | Some(Class::Truncated)), "{name} at {cut}: {class:?}");
+        }
+    }
+}
+
 // ---- the TCP checksum ----
 
 fn is_wrong(link: Link, frame: &FrameBuilder) -> bool {
@@ -746,6 +1012,7 @@ fn assert_sound(slice: Slice<'_>, link: Link) {
     let mut into = Packet { seq: 1, point: 2, quote: 3, ..packet };
     assert_eq!(parse_into(&slice, link, &mut into), class);
     assert_eq!(into, packet, "nothing is left of what was there");
+    let _ = innermost(slice, link);
     if link == Link::Ethernet {
         assert_plain(slice, &packet);
     }

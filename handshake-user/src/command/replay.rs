@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handshake_agent::free::free_up_to;
-use handshake_agent::model::flow::{self, Flow, View, verdict_of};
+use handshake_agent::model::flow::{self, Flow, Tunnels, View, verdict_of};
 use handshake_agent::model::loss;
 use handshake_agent::model::snapshot::{Beginning, CaptureOrigin, Interval, Origin, RunContext, Snapshot};
 use handshake_agent::options;
@@ -18,7 +18,8 @@ use handshake_common::abi::Counter;
 use handshake_common::interface::{GROUPS, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
-use handshake_common::wire::{Class, Slice, has_wrong_checksum, mark, note, parse};
+use handshake_common::wire::tunnel::innermost;
+use handshake_common::wire::{Class, Link, Packet, Slice, has_wrong_checksum, mark, note, parse};
 
 use self::bar::Bar;
 use crate::cli::ReplayArgs;
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         evicted: Vec::new(),
         cut_headers: 0,
         not_ip: BTreeMap::new(),
+        tunnels: args.tunnels.then(Tunnels::default),
         losses: LossTimes::new(),
         reports: args.interval.map(Reports::every),
         out: Output::to(Target::stdout()),
@@ -114,6 +116,8 @@ struct ReplayRun<'a> {
     cut_headers: u64,
     /// Packets that are not IP, by EtherType.
     not_ip: BTreeMap<Option<u16>, u64>,
+    /// The tunnels around flows, with `--tunnels`.
+    tunnels: Option<Tunnels>,
     losses: LossTimes,
     reports: Option<Reports>,
     out: Output<Target>,
@@ -181,16 +185,13 @@ impl ReplayRun<'_> {
             self.named = captured.interface + 1;
             name_interface(context, captured.interface, captured.interface_name);
         }
-        let frame = Slice { bytes: captured.bytes, length: captured.length };
-        let mut packet = parse(&frame, captured.link);
+        let outer = Slice { bytes: captured.bytes, length: captured.length };
+        let (frame, link, mut packet) = self.judged(outer, captured.link)?;
         packet.point = point(number, false);
         if captured.is_untimed {
             packet.marks |= mark::UNTIMED;
         }
-        if self.args.rules.verify_checksums
-            && packet.has_checksum()
-            && has_wrong_checksum(&frame, captured.link)
-        {
+        if self.args.rules.verify_checksums && packet.has_checksum() && has_wrong_checksum(&frame, link) {
             packet.note = note::BAD_CHECKSUM;
         }
         if packet.class == Class::NonIp as u8 {
@@ -201,6 +202,22 @@ impl ReplayRun<'_> {
         Ok(self.replay.observe(time_ns, &packet)?)
     }
 
+    /// The packet to judge, and its frame: with `--tunnels` that inside a tunnel.
+    fn judged<'b>(
+        &mut self,
+        frame: Slice<'b>,
+        link: Link,
+    ) -> Result<(Slice<'b>, Link, Packet), CommandError> {
+        let Some(tunnels) = &mut self.tunnels else { return Ok((frame, link, parse(&frame, link))) };
+        let Some(inner) = innermost(frame, link) else { return Ok((frame, link, parse(&frame, link))) };
+        let growth = tunnels.next_growth();
+        if growth > 0 {
+            self.replay.require_beside(growth)?;
+        }
+        tunnels.note(&inner);
+        Ok((inner.frame, inner.link, inner.packet))
+    }
+
     /// Writes the attempts that ended, for `--events`, and keeps the evicted flows, for `--flows`.
     fn show_passed(&mut self) -> Result<(), CommandError> {
         if !self.replay.has_passed() {
@@ -209,7 +226,9 @@ impl ReplayRun<'_> {
         let Some(context) = self.context.clone() else { return Ok(()) };
         for passed in self.replay.take_passed() {
             let moment = self.replay.moment();
-            let view = View::at(&context, moment, moment.now.ns).comparing(self.args.compat);
+            let view = View::at(&context, moment, moment.now.ns)
+                .comparing(self.args.compat)
+                .entering(self.tunnels.as_ref());
             match passed {
                 Passed::Ended(event) if self.args.output.events => {
                     if let Some(verdict) = verdict_of(&event) {
@@ -256,7 +275,8 @@ impl ReplayRun<'_> {
             ));
         }
         let snapshot = Snapshot::take(&mut self.replay, &context, None)?;
-        let view = View::of(&snapshot).comparing(self.args.compat);
+        let tunnels = self.tunnels.take();
+        let view = View::of(&snapshot).comparing(self.args.compat).entering(tunnels.as_ref());
         let listed = if self.args.output.flows { Some(self.flows(&view)?) } else { None };
         let flows = listed.as_deref().map(|flows| (view, flows));
         let format = self.args.output.format;

@@ -6,7 +6,7 @@ mod check;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use handshake_agent::model::flow::{Flow, View};
+use handshake_agent::model::flow::{Around, Flow, View};
 use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, InterfaceHooks, Interval, Latency, Loss, Origin, ServiceBooks, ServiceFigures, Snapshot,
@@ -16,6 +16,7 @@ use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
 use handshake_common::verdict::{Cause, FlowFlag, Leg, UdpVerdict, Verdict};
+use handshake_common::wire::tunnel::Tunnel;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -267,6 +268,8 @@ fn flow(view: &View<'_>, flow: &Flow) -> Value {
     put_known(&mut object, "cause", flow.cause(standing).map(Cause::name));
     put_known(&mut object, "unreachable_from", flow.unreachable_from().map(|from| from.to_string()));
     put_known(&mut object, "interface", view.interface(flow));
+    put_known(&mut object, "tunnel", flow.tunnel().map(Tunnel::name));
+    put_known(&mut object, "inside", view.around(flow).map(inside));
     match &flow.record.detail {
         Detail::Tcp(tcp) => tcp_flow(&mut object, flow, tcp, view.compat),
         Detail::Udp(udp) => udp_flow(&mut object, flow, udp),
@@ -274,6 +277,15 @@ fn flow(view: &View<'_>, flow: &Flow) -> Value {
     object.insert("started".to_owned(), json!(rfc3339(view.wall(flow.opened_ns()))));
     put_known(&mut object, "ended", flow.ended_ns().map(|ns| rfc3339(view.wall(ns))));
     Value::Object(object)
+}
+
+/// The tunnel that a flow goes through.
+fn inside(around: &Around) -> Value {
+    json!({
+        "tunnel": around.tunnel.name(),
+        "source": around.source.to_string(),
+        "destination": around.destination.to_string(),
+    })
 }
 
 fn tcp_flow(object: &mut Map<String, Value>, flow: &Flow, tcp: &TcpRecord, compat: bool) {

@@ -85,9 +85,22 @@ pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     ];
     pieces.extend(figures.into_iter().map(Piece::plain));
     pieces.extend(view.interface(flow).map(Piece::plain));
+    pieces.extend(tunnels(view, flow).map(Piece::plain));
     let mut out = String::new();
     line(&mut out, style.endless(), "", &pieces, "  ");
     out
+}
+
+/// The tunnel that a flow is, and the one that it goes through.
+fn tunnels(view: &View<'_>, flow: &Flow) -> impl Iterator<Item = String> {
+    let is = flow.tunnel().map(|tunnel| {
+        let hint = view.inside_hint().map_or_else(String::new, |hint| format!(": {hint}"));
+        format!("a {} tunnel{hint}", tunnel.title())
+    });
+    let within = view
+        .around(flow)
+        .map(|around| format!("in {} {} → {}", around.tunnel.title(), around.source, around.destination));
+    is.into_iter().chain(within)
 }
 
 fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {

@@ -16,7 +16,7 @@ const SEGMENTS: [Row; 3] = [
     (CLIENT, flag::ACK, 1_001, 5_001),
 ];
 /// A link type that is not supported.
-const LINKTYPE_PPP: u32 = 9;
+const LINKTYPE_WIFI: u32 = 105;
 const LINKTYPE_LINUX_SLL2: u32 = 276;
 const STEP_NS: u64 = 1_000_000;
 
@@ -120,7 +120,7 @@ fn what_a_capture_lacks_makes_its_report_inexact() -> Result<()> {
     }
     // The packets' drops are among the first interface's 9,000.
     dropped.statistics(0, 1, 0).statistics(0, 5_000, 4_000).statistics(1, 0, 700);
-    let mut skipped = Blocks::new(&[LINKTYPE_ETHERNET, LINKTYPE_PPP]);
+    let mut skipped = Blocks::new(&[LINKTYPE_ETHERNET, LINKTYPE_WIFI]);
     segments.iter().for_each(|segment| _ = skipped.packet(0, segment, None).packet(1, segment, None));
     let cut = |segment: &Recorded| Recorded { bytes: segment.bytes[..40].to_vec(), ..segment.clone() };
     let cut = pcap(LINKTYPE_ETHERNET, &segments.iter().map(cut).collect::<Vec<_>>())?;
@@ -128,7 +128,13 @@ fn what_a_capture_lacks_makes_its_report_inexact() -> Result<()> {
         ("damaged", &damaged, "capture_damaged", 1, "capture damaged after packet 1"),
         ("truncated", &whole[..whole.len() - 5], "capture_truncated", 1, "capture cut short after packet 2"),
         ("dropped", &dropped.0, "capture_dropped", 9_700, "dropped while capturing"),
-        ("skipped", &skipped.0, "skipped_link_type", 3, "link type 9 (PPP) is not supported"),
+        (
+            "skipped",
+            &skipped.0,
+            "skipped_link_type",
+            3,
+            "link type 105 (IEEE 802.11 (Wi-Fi in monitor mode)) is not supported",
+        ),
         ("cut", &cut, "cut_headers", 3, "headers are cut by the snap length: 3"),
     ];
     for (title, bytes, reason, count, line) in rows {
@@ -148,7 +154,7 @@ fn what_a_capture_lacks_makes_its_report_inexact() -> Result<()> {
         let source = &report["source"];
         let expected = match title {
             "dropped" => json!(9_700),
-            "skipped" => json!([{"link_type": 9, "packets": 3}]),
+            "skipped" => json!([{"link_type": 105, "packets": 3}]),
             "cut" => json!(3),
             _ => json!(true),
         };
@@ -163,7 +169,7 @@ fn a_capture_none_of_whose_packets_can_be_read_is_an_error() -> Result<()> {
     let segments = handshake()?;
     let whole = pcap(LINKTYPE_ETHERNET, &segments)?;
     let rows: [(&str, Vec<u8>, &str); 3] = [
-        ("ppp", pcap(LINKTYPE_PPP, &segments)?, "link type 9 (PPP)"),
+        ("wifi", pcap(LINKTYPE_WIFI, &segments)?, "link type 105 (IEEE 802.11 (Wi-Fi in monitor mode))"),
         ("damage-first", [&whole[..24], &[0xff; 16][..]].concat(), "damaged at its first packet"),
         ("cut-first", whole[..50].to_vec(), "cut short at its first packet"),
     ];
@@ -273,9 +279,9 @@ fn what_is_not_ip_is_said_first() -> Result<()> {
     };
     let rows: [(&[u8], u64, &str); 3] = [
         (
-            &[0x89, 0x09, 1, 1, 0, 1, 0, 4],
-            0x8909,
-            "3 of 3 packets are not IP (EtherType 0x8909, Cisco MetaData): not entered",
+            &[0x89, 0x03, 1, 1, 0, 1, 0, 4],
+            0x8903,
+            "3 of 3 packets are not IP (EtherType 0x8903, Cisco FabricPath): not entered",
         ),
         (&[0x81, 0, 0, 5, 0x99, 0x99], 0x9999, "3 of 3 packets are not IP (EtherType 0x9999): not entered"),
         (&[0, 60], 60, "3 of 3 packets are not IP (LLC): not entered"),

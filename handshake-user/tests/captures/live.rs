@@ -14,6 +14,7 @@ use handshake_lab::frame::Sender;
 use handshake_lab::{Namespace, counters, skip_unless_privileged};
 use serde_json::Value;
 
+use crate::forms;
 use crate::made::{Made, Recorded, read_ethernet};
 use crate::support::{HANDSHAKE, captures, end, in_parallel, name, replay};
 
@@ -131,6 +132,21 @@ impl Playable {
 
 /// Starts the agents one after another: the kernel verifies the programs of each, and eight at once exceed
 /// the start limit on a small machine.
+/// Shims before IP, which XDP sees as they are on the wire.
+#[test]
+fn every_form_of_ethernet_is_judged_live_as_in_a_replay() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let forms = forms::of_ethernet()?;
+    in_parallel(&forms, |(name, made)| {
+        let playable = Playable::read(made.path())?.context("it is not Ethernet")?;
+        ensure!(playable.frames.len() == 9 && playable.skipped == 0, "{name}: a frame is missing");
+        playable.differences().with_context(|| (*name).to_owned())
+    })?;
+    Ok(())
+}
+
 fn start(far: &Namespace, options: &[&str]) -> Result<Agent> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@
 mod condition;
 mod copies;
 mod expected;
+mod forms;
 mod hostile;
 mod live;
 mod made;

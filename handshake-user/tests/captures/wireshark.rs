@@ -125,7 +125,7 @@ fn conversation(port: u16, (by_initiator, flags, payload): &Sent) -> Result<Vec<
     tcp_frame(MACS, &BuiltSegment { source, destination, seq, ack, flags: *flags, payload })
 }
 
-fn has_tshark() -> bool {
+pub(crate) fn has_tshark() -> bool {
     let found = Command::new("tshark").arg("--version").output().is_ok();
     if !found {
         skip("needs tshark");

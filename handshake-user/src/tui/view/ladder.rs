@@ -157,6 +157,11 @@ fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'sta
         let meaning = format!("{}{beside}", cause.sentence());
         lines.extend(explained(pen, cause.name(), &meaning, tone(standing), width));
     }
+    if let Some(tunnel) = attempt.tunnel() {
+        let meaning =
+            format!("a {} tunnel. Look at: its inner interface, which shows what is inside", tunnel.title());
+        lines.extend(explained(pen, "tunnel", &meaning, tone(standing), width));
+    }
     for text in figures(attempt, scene).into_iter().flat_map(|text| wrap(&text, width - 2)) {
         lines.push(pen.line([(format!(" {text}"), Tone::Faint)]));
     }

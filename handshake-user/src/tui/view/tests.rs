@@ -476,15 +476,19 @@ fn waiting() -> Vec<(&'static str, Flow)> {
 
 /// The UDP flows.
 fn exchanges() -> Vec<(&'static str, Flow)> {
-    let exchange = |state, ago_ns: u64, packets, answer_after| {
-        let mut record = udp_record("192.0.2.1:5353", "192.0.2.2:53", state);
+    let exchange_to = |responder, state, ago_ns: u64, packets, answer_after| {
+        let mut record = udp_record("192.0.2.1:5353", responder, state);
         let bytes = [120, 400];
         let opened_ns = typical_now() - ago_ns;
         record.detail =
             Detail::Udp(UdpRecord { opened_ns, packets, bytes, answer_after, ..UdpRecord::default() });
         Flow::of(record)
     };
+    let exchange = |state, ago_ns, packets, answer_after| {
+        exchange_to("192.0.2.2:53", state, ago_ns, packets, answer_after)
+    };
     vec![
+        ("udp_tunnel", exchange_to("192.0.2.2:4789", State::UdpWaiting, 5 * SECOND, [3, 0], 0)),
         ("udp_answered", exchange(State::UdpAnswered, SECOND, [2, 2], ticks(310_000))),
         ("udp_unanswered", exchange(State::UdpWaiting, 5 * SECOND, [3, 0], 0)),
         ("udp_pending", exchange(State::UdpWaiting, SECOND, [1, 0], 0)),

@@ -210,6 +210,10 @@ fn every_counter(words: &[u64]) {
         Counter::Untracked,
         Counter::ForeignIcmp,
         Counter::BadChecksum,
+        // Of an attempt that is open these count only until it ends; how each ends is counted as well.
+        Counter::OpenNoSynAck,
+        Counter::OpenNoAck,
+        Counter::OpenAnswerUnseen,
     ];
     let still = still.map(|counter| counter as usize);
     let last = Counter::EnteredResponderAborted as usize;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
-use handshake_agent::model::flow::{Flow, View};
+use handshake_agent::model::flow::{Flow, Tunnels, View};
 use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot,
@@ -14,6 +14,9 @@ use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::Counter;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::wire::Link;
+use handshake_common::wire::build::FrameBuilder;
+use handshake_common::wire::tunnel::innermost;
 use serde_json::{Value, json};
 
 use super::super::{report, write_check, write_flow, write_report_with_flows};
@@ -234,10 +237,18 @@ fn each_field_of_a_flow_has_a_row() {
         udp.answer_after = 0xcb00_7109;
     }
     let open = record("10.0.0.1:40001", "10.0.0.2:443", State::SynReceived);
+    let tunnel = udp_record("10.0.0.1:5000", "10.0.0.2:4789", State::UdpWaiting);
+    let frame = FrameBuilder::new(Link::Ip).ipv4(1, 2).ipv4(0x0a00_0001, 0x0a00_0002).tcp(2, 1, 0);
+    let frame = frame.between(40_001, 443);
+    let mut tunnels = Tunnels::default();
+    tunnels.note(&innermost(frame.frame(), Link::Ip).expect("IP in IP"));
     let (_, snapshot) = full();
-    let view = View::of(&snapshot).comparing(true);
+    let view = View::of(&snapshot).comparing(true).entering(Some(&tunnels));
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
-    assert_same(&all_paths(&[completed, answered, unreachable, open].map(flow)), &fields("## A flow"));
+    assert_same(
+        &all_paths(&[completed, answered, unreachable, open, tunnel].map(flow)),
+        &fields("## A flow"),
+    );
 }
 
 #[test]

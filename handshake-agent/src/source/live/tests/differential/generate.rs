@@ -217,11 +217,20 @@ fn elsewhere(random: &mut Random, (address, port): (u32, u16)) -> (u32, u16) {
     if GROUPS.contains(&address) { (0x0a00_0100, random.pick(&[port, other])) } else { (address, other) }
 }
 
+/// An Ethernet header, often with shims behind it: as many as are walked, and one more.
 fn link(random: &mut Random) -> FrameBuilder {
-    let tags = random.pick(&[0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4]);
-    (0..tags).fold(FrameBuilder::new(Link::Ethernet), |frame, _| {
-        frame.vlan(random.pick(&[0x8100, 0x88a8, 0x9100]))
-    })
+    let shims = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 4, 8, 9]);
+    (0..shims).fold(FrameBuilder::new(Link::Ethernet), |frame, at| shim(random, frame, at + 1 == shims))
+}
+
+fn shim(random: &mut Random, frame: FrameBuilder, is_last: bool) -> FrameBuilder {
+    match random.below(8) {
+        0 | 1 => frame.mpls(is_last && !random.one_in(8)),
+        2 => frame.pppoe(),
+        3 => frame.snap(random.pick(&[[0; 3], [0, 0, 0xf8], [0, 0, 0x0c]])),
+        4 => frame.metadata(),
+        _ => frame.vlan(random.pick(&[0x8100, 0x88a8, 0x9100, 0x9200])),
+    }
 }
 
 /// An IP header, sometimes with options, extension headers or a fragment header.
@@ -231,6 +240,10 @@ fn network(random: &mut Random, frame: FrameBuilder, ipv6: bool, from: u32, to: 
         let count = random.pick(&[1, 1, 2, 3, 8, 9]);
         frame =
             if ipv6 { extensions(random, frame, count) } else { frame.ipv4_options(&[1; 40][..4 * count]) };
+    }
+    if !ipv6 && random.one_in(16) {
+        let length = random.pick(&[1, 4, 4]);
+        frame = frame.extension(51, length);
     }
     if random.one_in(16) {
         let offset = random.pick(&[0, 0, 1, 0x1fff]);
@@ -347,10 +360,12 @@ fn unreachable(random: &mut Random, frame: FrameBuilder, flow: &Flow, side: usiz
 /// Corrupts a frame: some bytes, its end, or a length field.
 fn mangle(random: &mut Random, built: &FrameBuilder, bytes: &mut Vec<u8>) {
     let (network, transport) = (built.network(), built.transport());
-    match random.below(8) {
+    match random.below(9) {
         0 | 1 => bytes.truncate(random.below(bytes.len() + 1)),
         2 => scatter(random, bytes, network),
         3 => scatter(random, bytes, transport),
+        // A shim's fields, where there is one.
+        7 if network > 14 => scatter(random, bytes, 12),
         // A super-packet before segmentation has a length of 0: IPv4's total length, IPv6's payload length.
         4 => put(bytes, network + 2, &[0, 0]),
         5 => put(bytes, network + 4, &[0, 0]),
