@@ -1,7 +1,7 @@
-//! Ports and address prefixes: their text, and the form that records and the kernel side have. Pure.
+//! Ports, ends and address prefixes: their text, and the form that records and the kernel side have. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use handshake_common::abi::Net;
@@ -80,6 +80,47 @@ impl fmt::Display for Cidr {
     }
 }
 
+/// One end of conversations, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    one: SocketAddr,
+    other: Option<SocketAddr>,
+}
+
+impl Ends {
+    /// Whether a conversation between these two has the ends, in either order.
+    #[must_use]
+    pub fn are_of(self, [from, to]: [SocketAddr; 2]) -> bool {
+        match self.other {
+            Some(other) => [from, to] == [self.one, other] || [to, from] == [self.one, other],
+            None => [from, to].contains(&self.one),
+        }
+    }
+}
+
+impl FromStr for Ends {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let end = |word: &str| {
+            word.trim().parse().map_err(|_| {
+                format!("'{word}' is no address with a port, such as 10.0.0.1:443 or [2001:db8::1]:443")
+            })
+        };
+        let (one, other) = text.split_once(',').map_or((text, None), |(one, other)| (one, Some(other)));
+        Ok(Self { one: end(one)?, other: other.map(end).transpose()? })
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.other {
+            Some(other) => write!(f, "{} and {other}", self.one),
+            None => self.one.fmt(f),
+        }
+    }
+}
+
 /// An address as records hold it: words in host order, most significant first, IPv4 in the first word.
 pub fn words(address: IpAddr) -> ([u32; 4], Family) {
     match address {
@@ -106,7 +147,7 @@ pub fn ip(words: [u32; 4], family: Family) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cidr, PortRange, ip, words};
+    use super::{Cidr, Ends, PortRange, ip, words};
 
     #[test]
     fn ports_are_one_or_a_range() {
@@ -114,6 +155,20 @@ mod tests {
         assert_eq!("8000-8100".parse(), Ok(PortRange { first: 8000, last: 8100 }));
         for text in ["", "65536", "9-8", "1-", "-1", "https", "1-2-3"] {
             assert!(text.parse::<PortRange>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ends_fit_in_either_order() {
+        let [a, b, c] = ["10.0.0.1:1", "[2001:db8::1]:2", "10.0.0.1:2"].map(|end| end.parse().expect(end));
+        let one: Ends = "10.0.0.1:1".parse().expect("an end");
+        assert!(one.are_of([a, b]) && one.are_of([c, a]) && !one.are_of([b, c]));
+        let both: Ends = "10.0.0.1:1,[2001:db8::1]:2".parse().expect("two ends");
+        assert!(both.are_of([a, b]) && both.are_of([b, a]) && !both.are_of([a, c]) && !both.are_of([b, c]));
+        for text in
+            ["", "10.0.0.1", ":443", "10.0.0.1:1,", "2001:db8::1:2", "10.0.0.1:1,10.0.0.1:2,10.0.0.1:3"]
+        {
+            assert!(text.parse::<Ends>().is_err(), "{text}");
         }
     }
 

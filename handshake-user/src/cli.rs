@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use handshake_agent::address::{Cidr, PortRange};
+use handshake_agent::address::{Cidr, Ends, PortRange};
 use handshake_agent::hook::{DirectionChoice, Hook, HookChoice};
 use handshake_agent::options::{self, InterfaceChoice, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
@@ -216,6 +216,17 @@ pub(crate) struct ReplayArgs {
     /// Report each time so much of the capture's time has passed, as text or JSON lines
     #[arg(long, value_name = "DURATION", value_parser = period, env = "HANDSHAKE_INTERVAL", hide_env = true)]
     pub(crate) interval: Option<Duration>,
+    /// Draw the handshakes of this end, or of ADDRESS:PORT,ADDRESS:PORT, packet by packet, and no report
+    #[arg(long, value_name = "ADDRESS:PORT", env = "HANDSHAKE_LADDER", hide_env = true)]
+    #[arg(conflicts_with_all = ["format", "flows", "events", "interval", "compat"])]
+    pub(crate) ladder: Option<Ends>,
+    /// Look at the capture on the terminal's four screens, then print the report
+    #[arg(long, env = "HANDSHAKE_TUI", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(conflicts_with_all = ["format", "events", "interval", "ladder"])]
+    pub(crate) tui: bool,
+    /// Draw the screens of --tui with ASCII characters only
+    #[arg(long, env = "HANDSHAKE_ASCII", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) ascii: bool,
     /// Flows that the tables have room for, as in watch [default: every flow of the capture]
     #[arg(long, value_name = "N", env = "HANDSHAKE_MAX_FLOWS", hide_env = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]

@@ -14,6 +14,9 @@ pub(crate) enum CommandError {
     /// The check cannot be run.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// `--tui` without a terminal.
+    #[error("--tui needs a terminal as stdin and stdout, and TERM other than dumb")]
+    NoTerminal,
     /// The file of `--report` cannot be written, and nothing was attached.
     #[error("--report {path}: {source}")]
     ReportFile {
@@ -45,7 +48,7 @@ impl CommandError {
         match self {
             Self::Agent(error) => agent_code(error),
             Self::Check(error) => check_code(error),
-            Self::ReportFile { .. } => 2,
+            Self::ReportFile { .. } | Self::NoTerminal => 2,
             Self::Output { .. } => 4,
         }
     }
@@ -54,7 +57,7 @@ impl CommandError {
     pub(crate) fn kernel_words(&self) -> Option<&str> {
         match self {
             Self::Agent(error) => error.kernel_words(),
-            Self::Check(_) | Self::ReportFile { .. } | Self::Output { .. } => None,
+            Self::Check(_) | Self::NoTerminal | Self::ReportFile { .. } | Self::Output { .. } => None,
         }
     }
 

@@ -93,6 +93,7 @@ fn complain(error: &CommandError, verbose: u8) {
         CommandError::Check(CheckError::Expectation(_)) => say_lines(&error.to_string()),
         CommandError::Check(_)
         | CommandError::Agent(_)
+        | CommandError::NoTerminal
         | CommandError::ReportFile { .. }
         | CommandError::Output { .. } => say(&error.to_string()),
     }

@@ -1,4 +1,4 @@
-//! The live terminal of `handshake watch`.
+//! The terminal: live in `handshake watch`, and over a capture that has been read in `handshake replay --tui`.
 //!
 //! ```text
 //! snapshot, kept records, ended attempts ─▶ Scene ─┐
@@ -14,6 +14,7 @@ mod filter;
 mod history;
 mod keys;
 mod list;
+mod past;
 mod recent;
 mod scene;
 mod screen;
@@ -42,6 +43,8 @@ use crate::error::CommandError;
 use crate::helper::Files;
 use crate::output::{Lane, Patience};
 use crate::report::json;
+pub(crate) use past::{Past, PastCapture, explore};
+
 use collect::{Collecting, KeptRecords};
 use keys::action;
 use recent::Recent;
@@ -101,13 +104,18 @@ pub(crate) async fn run(
 
 /// The live terminal while it is shown.
 struct LiveScreen {
+    canvas: Canvas,
+    redraws: Ticks,
+    builder: SceneBuilder,
+    recent: Recent,
+}
+
+/// The terminal, the choices of its user, and what is drawn on it.
+struct Canvas {
     tty: Tty,
     files: Files,
     input: UnboundedReceiver<Event>,
-    redraws: Ticks,
     ui: Ui,
-    builder: SceneBuilder,
-    recent: Recent,
     /// The latest scene, and the one on the screen, which is older while the screen is frozen.
     latest: Rc<Scene>,
     shown: Rc<Scene>,
@@ -130,18 +138,17 @@ impl Sink for LiveScreen {
     /// Takes the next snapshot and builds its scene.
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.take_ended(session)?;
-        let ui = &self.ui;
+        let ui = &self.canvas.ui;
         let kept = match session.advance_by(|source, context, last| take(source, context, last, ui)) {
             Ok(kept) => kept,
             Err(error) if error.is_passing() => {
-                self.ui.message = Some(format!(" a snapshot is missed: {error}"));
+                self.canvas.ui.message = Some(format!(" a snapshot is missed: {error}"));
                 return Ok(ControlFlow::Continue(()));
             }
             Err(error) => return Err(error.into()),
         };
         let (snapshot, runs) = (session.last().clone(), session.program_runs());
-        self.latest = Rc::new(self.builder.advance(snapshot, kept, &self.recent, runs));
-        self.show_latest();
+        self.canvas.show(self.builder.advance(snapshot, kept, &self.recent, runs));
         Ok(ControlFlow::Continue(()))
     }
 
@@ -158,7 +165,7 @@ impl Sink for LiveScreen {
     async fn input(&mut self) -> ScreenInput {
         tokio::select! {
             biased;
-            event = self.input.recv() => ScreenInput::Terminal(event),
+            event = self.canvas.input.recv() => ScreenInput::Terminal(event),
             _ = self.redraws.tick() => ScreenInput::Redraw,
         }
     }
@@ -167,11 +174,12 @@ impl Sink for LiveScreen {
         match input {
             ScreenInput::Terminal(None) => return Ok(ControlFlow::Break(())),
             ScreenInput::Terminal(Some(event)) => {
-                if self.handle_event(&event).map_err(drawing)? == Some(Effect::Quit) {
+                if self.canvas.handle_event(&event).map_err(drawing)? == Some(Effect::Quit) {
                     return Ok(ControlFlow::Break(()));
                 }
+                self.recent.filter_by(&self.canvas.ui.filter);
             }
-            ScreenInput::Redraw if self.tty.has_gone().map_err(drawing)? => {
+            ScreenInput::Redraw if self.canvas.tty.has_gone().map_err(drawing)? => {
                 return Ok(ControlFlow::Break(()));
             }
             ScreenInput::Redraw => self.show_ended(),
@@ -180,11 +188,11 @@ impl Sink for LiveScreen {
     }
 
     fn notice(&mut self, notice: &str) {
-        self.ui.message = Some(format!(" {notice}"));
+        self.canvas.ui.message = Some(format!(" {notice}"));
     }
 
     fn settle(&mut self) -> Result<(), CommandError> {
-        self.draw().map_err(drawing)
+        self.canvas.draw().map_err(drawing)
     }
 }
 
@@ -199,18 +207,43 @@ impl LiveScreen {
         tty: Tty,
         files: Files,
     ) -> Result<Self, CommandError> {
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let ui = Ui::new(Theme { colour: !no_colour, ascii: options.ascii });
-        let ui = Ui { rows: tty.rows().map_err(drawing)?, ..ui };
+        let ui = choices(options.ascii, &tty)?;
         let (mut builder, recent) = (SceneBuilder::default(), Recent::default());
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
         let runs = session.program_runs();
-        let scene = Rc::new(builder.advance(session.last().clone(), kept, &recent, runs));
+        let scene = builder.advance(session.last().clone(), kept, &recent, runs);
+        Ok(Self { canvas: Canvas::new(tty, files, ui, scene), redraws: redraws(), builder, recent })
+    }
+
+    /// On the screen Attempts, shows the ended attempts between two snapshots as well.
+    fn show_ended(&mut self) {
+        let Self { canvas, recent, .. } = self;
+        let is_newer = recent.total() != canvas.latest.ended_total;
+        if is_newer && canvas.ui.screen == Screen::Attempts && !canvas.ui.frozen {
+            canvas.show(canvas.latest.with_ended(recent));
+        }
+    }
+}
+
+/// The choices at the start.
+fn choices(ascii: bool, tty: &Tty) -> Result<Ui, CommandError> {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let ui = Ui::new(Theme { colour: !no_colour, ascii });
+    Ok(Ui { rows: tty.rows().map_err(drawing)?, ..ui })
+}
+
+/// The times of redraws.
+fn redraws() -> Ticks {
+    let mut redraws = interval(REDRAW_EVERY);
+    redraws.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    redraws
+}
+
+impl Canvas {
+    fn new(tty: Tty, files: Files, ui: Ui, scene: Scene) -> Self {
+        let scene = Rc::new(scene);
         let (latest, shown) = (Rc::clone(&scene), scene);
-        let mut redraws = interval(REDRAW_EVERY);
-        redraws.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let input = terminal::events();
-        Ok(Self { tty, files, input, redraws, ui, builder, recent, latest, shown, drawn: None })
+        Self { tty, files, input: terminal::events(), ui, latest, shown, drawn: None }
     }
 
     /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken
@@ -258,24 +291,20 @@ impl LiveScreen {
             }
             Some(Effect::Quit) | None => {}
         }
-        self.recent.filter_by(&self.ui.filter);
         self.show_latest();
         Ok(())
+    }
+
+    /// Shows a scene, at once unless the screen is frozen.
+    fn show(&mut self, scene: Scene) {
+        self.latest = Rc::new(scene);
+        self.show_latest();
     }
 
     fn show_latest(&mut self) {
         if !self.ui.frozen && !Rc::ptr_eq(&self.latest, &self.shown) {
             self.shown = Rc::clone(&self.latest);
             self.ui.follow(&self.shown);
-        }
-    }
-
-    /// On the screen Attempts, shows the ended attempts between two snapshots as well.
-    fn show_ended(&mut self) {
-        let is_newer = self.recent.total() != self.latest.ended_total;
-        if is_newer && self.ui.screen == Screen::Attempts && !self.ui.frozen {
-            self.latest = Rc::new(self.latest.with_ended(&self.recent));
-            self.show_latest();
         }
     }
 }

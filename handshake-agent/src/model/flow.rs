@@ -2,8 +2,10 @@
 //! all show it from here.
 
 mod completeness;
+pub mod frames;
 mod tunnel;
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
@@ -11,6 +13,7 @@ use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Detail, Record, State, TcpState};
 use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, UdpVerdict, Verdict};
 
+use self::frames::{FlowFrames, FrameIndex};
 pub use self::tunnel::{Around, Tunnels};
 use crate::address::ip;
 use crate::model::snapshot::{Origin, RunContext, Snapshot};
@@ -75,6 +78,13 @@ pub struct FlowId {
     family: Family,
     key: FlowKey,
     opened_ns: u64,
+}
+
+impl Hash for FlowId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let FlowKey { low, high, ports, udp } = self.key;
+        (self.family as u8, low, high, ports, udp, self.opened_ns).hash(state);
+    }
 }
 
 /// A conversation: its record, and its end where an event or an eviction reported it.
@@ -293,6 +303,7 @@ pub struct View<'a> {
     pub compat: bool,
     /// The tunnels around flows, where `--tunnels` enters them.
     tunnels: Option<&'a Tunnels>,
+    frames: Option<&'a FrameIndex>,
 }
 
 impl<'a> View<'a> {
@@ -305,13 +316,14 @@ impl<'a> View<'a> {
             wall_ns: snapshot.taken_at_ns,
             compat: false,
             tunnels: None,
+            frames: None,
         }
     }
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
     pub const fn at(context: &'a RunContext, moment: Moment, wall_ns: u64) -> Self {
-        Self { context, moment, wall_ns, compat: false, tunnels: None }
+        Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None }
     }
 
     /// With what other tools say of each flow, or without.
@@ -339,6 +351,27 @@ impl<'a> View<'a> {
             _ if self.tunnels.is_some() => None,
             Origin::Live(_) => Some("its inner interface shows what is inside, or `replay --tunnels`"),
             Origin::Capture(_) => Some("--tunnels shows what is inside"),
+        }
+    }
+
+    /// With the frames of each flow, where they are known.
+    #[must_use]
+    pub const fn with_frames(self, frames: Option<&'a FrameIndex>) -> Self {
+        Self { frames, ..self }
+    }
+
+    /// Where a flow's packets are in the capture.
+    #[must_use]
+    pub fn frames(&self, flow: &Flow) -> Option<FlowFrames> {
+        self.frames?.of(flow)
+    }
+
+    /// The path of the file that these frames are in, where the capture has several.
+    #[must_use]
+    pub fn file(&self, frames: &FlowFrames) -> Option<&'a str> {
+        match &self.context.origin {
+            Origin::Live { .. } => None,
+            Origin::Capture(capture) => capture.files.get(frames.file).map(String::as_str),
         }
     }
 

@@ -7,16 +7,16 @@ use std::cell::RefCell;
 use std::io;
 
 use handshake_common::abi::{
-    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, Histogram, Service, WAYS,
+    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, HASH_WORDS, Histogram, Service, WAYS,
 };
 use handshake_common::engine;
-use handshake_common::flow::Family;
+use handshake_common::flow::{Family, FlowKey};
 use handshake_common::host::{self, HostTables};
 use handshake_common::memory::{Classes, Fill, Memory, TableFill};
 use handshake_common::record::{Clocks, Now, Record};
-use handshake_common::table::{self, Slot, Slot4, Slot6};
+use handshake_common::table::{self, Slot, Slot4, Slot6, hash, set_of};
 use handshake_common::verdict::Leg;
-use handshake_common::wire::Packet;
+use handshake_common::wire::{Packet, UDP};
 
 use crate::error::Error;
 use crate::free::Free;
@@ -58,6 +58,8 @@ pub struct Replay {
     fill: Fill,
     /// The memory that there is for it, if that is known.
     room: Option<Free>,
+    /// Bytes that are needed beside the tables.
+    beside: u64,
     now: Now,
     stopped: bool,
     /// The records that have ended or were evicted since the last call of `take_passed`.
@@ -88,6 +90,7 @@ impl Replay {
             tables,
             fill: Fill::default(),
             room,
+            beside: 0,
             now: Now::default(),
             stopped: false,
             passed: RefCell::new(Vec::new()),
@@ -138,6 +141,22 @@ impl Replay {
         self.tables.books.words()[counter as usize].load()
     }
 
+    /// The record of the flow that a packet belongs to, or that the packet quoted by an ICMP error belongs to.
+    #[must_use]
+    pub fn record_of(&self, packet: &Packet) -> Option<Record> {
+        let family = if packet.family == Family::V6 as u8 { Family::V6 } else { Family::V4 };
+        if packet.protocol == 0 {
+            return None;
+        }
+        let source = (&packet.source, packet.source_port);
+        let destination = (&packet.destination, packet.destination_port);
+        let (key, _) = FlowKey::of(source, destination, family, packet.protocol == UDP);
+        match family {
+            Family::V4 => find(&self.tables.slots4, &key, &self.config.factors),
+            Family::V6 => find(&self.tables.slots6, &key, &self.config.factors),
+        }
+    }
+
     /// Whether records have passed since the last call of [`take_passed`](Self::take_passed).
     #[must_use]
     pub fn has_passed(&self) -> bool {
@@ -174,7 +193,7 @@ impl Replay {
                 Family::V4 => (3 * self.tables.slots4.len(), self.tables.slots6.len()),
                 Family::V6 => (self.tables.slots4.len(), 3 * self.tables.slots6.len()),
             };
-            let needed = bytes_of(slots4, slots6);
+            let needed = bytes_of(slots4, slots6) + self.beside;
             require(self.room.as_ref(), needed)?;
             let tables = &mut self.tables;
             let doubled = match family {
@@ -195,12 +214,13 @@ impl Replay {
         Ok(())
     }
 
-    /// Checks that so many bytes of memory are there beside the tables.
+    /// Checks that so many bytes of memory are there beside the tables, and keeps them free when these grow.
     ///
     /// # Errors
     ///
     /// [`Error::Memory`].
-    pub fn require_beside(&self, bytes: u64) -> Result<(), Error> {
+    pub fn require_beside(&mut self, bytes: u64) -> Result<(), Error> {
+        self.beside = bytes;
         let tables = bytes_of(self.tables.slots4.len(), self.tables.slots6.len());
         require(self.room.as_ref(), tables + bytes)
     }
@@ -270,7 +290,7 @@ fn class_block(classes: &Classes) -> ClassBlock {
 }
 
 /// Fixed hash factors, so that the same capture always gives the same tables: a SplitMix64 stream.
-fn fixed_factors() -> [[u64; handshake_common::abi::HASH_WORDS]; 2] {
+fn fixed_factors() -> [[u64; HASH_WORDS]; 2] {
     let mut state = 0_u64;
     engine::factors(|| {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -279,6 +299,15 @@ fn fixed_factors() -> [[u64; handshake_common::abi::HASH_WORDS]; 2] {
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^ (word >> 31)
     })
+}
+
+/// The record of a key, in one of its two sets.
+fn find<S: Slot>(slots: &[S], key: &FlowKey, factors: &[[u64; HASH_WORDS]; 2]) -> Option<Record> {
+    let sets = slots.as_chunks::<{ WAYS as usize }>().0;
+    let mask = u32::try_from(sets.len()).unwrap_or(u32::MAX).wrapping_sub(1);
+    let chosen = factors.iter().map(|factors| set_of(hash(key, S::FAMILY, factors), mask));
+    let mut slots = chosen.filter_map(|set| sets.get(set as usize)).flatten();
+    slots.find_map(|slot| table::read(slot).filter(|record| record.key == *key))
 }
 
 fn used<S: Slot>(slots: &[S]) -> usize {

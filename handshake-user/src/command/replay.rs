@@ -1,16 +1,21 @@
 //! `handshake replay`: runs a capture through the engine and writes the same reports as `watch`.
 
 mod bar;
+mod ladder;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use handshake_agent::Error as AgentError;
 use handshake_agent::free::free_up_to;
+use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{self, Flow, Tunnels, View, verdict_of};
 use handshake_agent::model::loss;
 use handshake_agent::model::snapshot::{Beginning, CaptureOrigin, Interval, Origin, RunContext, Snapshot};
 use handshake_agent::options;
+use handshake_agent::session::{self, Signals};
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
 use handshake_capture::{CaptureLosses, CapturedPacket, Captures, Squeeze};
@@ -22,13 +27,16 @@ use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link, Packet, Slice, has_wrong_checksum, mark, note, parse};
 
 use self::bar::Bar;
+use self::ladder::{Ladders, Observed};
 use crate::cli::ReplayArgs;
 use crate::command::out;
 use crate::console::say;
 use crate::error::CommandError;
-use crate::output::{Output, Target};
-use crate::report::text::Style;
+use crate::helper::{Duties, FileDuty, Helper};
+use crate::output::{Lane, Output, Target};
+use crate::report::text::{self, Style};
 use crate::report::{self, OutputFormat};
+use crate::tui::{self, Past, PastCapture};
 
 /// Runs `handshake replay` and returns its exit code.
 ///
@@ -37,8 +45,15 @@ use crate::report::{self, OutputFormat};
 /// A file that is missing, unreadable or not a capture, or none of whose packets can be read; failures to
 /// write the report.
 pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
+    if args.tui && !tui::is_available() {
+        return Err(CommandError::NoTerminal);
+    }
+    // It is another process: before any thread.
+    let duties = Duties { file: Some(FileDuty::New), ..Duties::default() };
+    let helper = args.tui.then(|| Helper::start(duties)).transpose();
+    let helper = helper.map_err(AgentError::system("start the helper process"))?;
     let mut captures = Captures::open(&args.files)?;
-    let wanted = args.output.flows || args.output.events;
+    let wanted = args.output.flows || args.output.events || args.ladder.is_some() || args.tui;
     let fixed = args.max_flows.is_some();
     let max_flows = args.max_flows.unwrap_or(1);
     let settings = Settings {
@@ -56,6 +71,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         named: 0,
         squeeze: args.squeeze.map(|limit| Squeeze::new(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
         evicted: Vec::new(),
+        frames: wanted.then(FrameIndex::default),
+        ladders: args.ladder.map(Ladders::of),
+        past: args.tui.then(Past::default),
         cut_headers: 0,
         not_ip: BTreeMap::new(),
         tunnels: args.tunnels.then(Tunnels::default),
@@ -70,6 +88,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     }
     captures.warnings().iter().for_each(|warning| say(warning));
     read?;
+    if let Some(helper) = helper {
+        run.explore(&captures, &helper)?;
+    }
     run.finish(&captures)?;
     Ok(0)
 }
@@ -112,6 +133,12 @@ struct ReplayRun<'a> {
     squeeze: Option<Squeeze>,
     /// Flows whose records were evicted, for `--flows`.
     evicted: Vec<Flow>,
+    /// Where the flows' packets are, if flows are written.
+    frames: Option<FrameIndex>,
+    /// The handshakes of `--ladder`.
+    ladders: Option<Ladders>,
+    /// What the screens show of it, for `--tui`.
+    past: Option<Past>,
     /// Packets whose headers are cut by the snap length.
     cut_headers: u64,
     /// Packets that are not IP, by EtherType.
@@ -179,6 +206,12 @@ impl ReplayRun<'_> {
     fn observe(&mut self, captured: &CapturedPacket<'_>, time_ns: u64) -> Result<(), CommandError> {
         let number = interface(captured.interface);
         let args = self.args;
+        if self.context.is_none()
+            && let Some(past) = &mut self.past
+        {
+            let nothing = Snapshot::take(&mut self.replay, &context_from(args, time_ns), None)?;
+            past.begin(nothing, time_ns);
+        }
         let context = self.context.get_or_insert_with(|| context_from(args, time_ns));
         // Interfaces are numbered by their first packets.
         if captured.interface >= self.named {
@@ -199,7 +232,48 @@ impl ReplayRun<'_> {
         }
         let is_cut = captured.bytes.len() < captured.length as usize;
         self.cut_headers += u64::from(is_cut && packet.class == Class::Truncated as u8);
-        Ok(self.replay.observe(time_ns, &packet)?)
+        let Some(ladders) = &self.ladders else {
+            self.replay.observe(time_ns, &packet)?;
+            return self.note_frame(&packet, captured);
+        };
+        if ladders.want(&packet) {
+            self.observe_rung(&packet, captured, time_ns)
+        } else {
+            Ok(self.replay.observe(time_ns, &packet)?)
+        }
+    }
+
+    /// Observes a packet of a handshake that `--ladder` asks for.
+    fn observe_rung(
+        &mut self,
+        packet: &Packet,
+        captured: &CapturedPacket<'_>,
+        time_ns: u64,
+    ) -> Result<(), CommandError> {
+        let before = self.replay.record_of(packet);
+        let copies = self.replay.counter(Counter::Copies);
+        self.replay.observe(time_ns, packet)?;
+        let is_copy = self.replay.counter(Counter::Copies) != copies;
+        let (Some(after), Some(ladders)) = (self.replay.record_of(packet), &mut self.ladders) else {
+            return Ok(());
+        };
+        let is_drawn = ladders.note(&Observed { packet, captured, before, after, is_copy });
+        if is_drawn { self.note_frame(packet, captured) } else { Ok(()) }
+    }
+
+    /// Notes where the packet is, for the flow that it belongs to.
+    fn note_frame(&mut self, packet: &Packet, captured: &CapturedPacket<'_>) -> Result<(), CommandError> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        let Some(record) = self.replay.record_of(packet) else { return Ok(()) };
+        let before = frames.bytes();
+        frames.note(&record, packet.class, captured.file, captured.number);
+        let bytes = frames.bytes();
+        if bytes > before { self.require(bytes) } else { Ok(()) }
+    }
+
+    /// Checks that there is memory for `more` bytes beside the tables and the evicted flows.
+    fn require(&mut self, more: u64) -> Result<(), CommandError> {
+        Ok(self.replay.require_beside((self.evicted.capacity() * size_of::<Flow>()) as u64 + more)?)
     }
 
     /// The packet to judge, and its frame: with `--tunnels` that inside a tunnel.
@@ -228,41 +302,87 @@ impl ReplayRun<'_> {
             let moment = self.replay.moment();
             let view = View::at(&context, moment, moment.now.ns)
                 .comparing(self.args.compat)
-                .entering(self.tunnels.as_ref());
+                .entering(self.tunnels.as_ref())
+                .with_frames(self.frames.as_ref());
             match passed {
-                Passed::Ended(event) if self.args.output.events => {
-                    if let Some(verdict) = verdict_of(&event) {
-                        let flow = Flow::ended(record_of(&event), verdict, event.ended_ns);
+                Passed::Ended(event) => {
+                    let Some(verdict) = verdict_of(&event) else { continue };
+                    let flow = Flow::ended(record_of(&event), verdict, event.ended_ns);
+                    if let Some(past) = &mut self.past {
+                        past.end(flow);
+                    }
+                    if self.args.output.events {
                         let (format, style) = (self.args.output.format, self.style);
                         self.out
                             .put(|to| report::write_flow(to, format, &view, &flow, style))
                             .map_err(out)?;
                     }
                 }
-                Passed::Displaced(record, verdict) if self.args.output.flows => {
-                    if self.evicted.len() == self.evicted.capacity() {
-                        self.replay.require_beside(2 * (self.evicted.len() * size_of::<Flow>()) as u64)?;
-                    }
-                    self.evicted.push(Flow::evicted(
-                        record,
-                        verdict.and_then(|gauge| Verdict::of_gauge(gauge as usize)),
-                        &moment,
-                    ));
+                Passed::Displaced(record, verdict) => {
+                    let verdict = verdict.and_then(|gauge| Verdict::of_gauge(gauge as usize));
+                    self.pass(Flow::evicted(record, verdict, &moment))?;
                 }
-                Passed::Ended(_) | Passed::Displaced(..) => {}
             }
         }
+        Ok(())
+    }
+
+    /// Keeps a flow whose record was evicted, if flows are listed.
+    fn pass(&mut self, evicted: Flow) -> Result<(), CommandError> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        if let Some(ladders) = &mut self.ladders {
+            if !ladders.end(&evicted) {
+                frames.forget(&evicted);
+            }
+            return Ok(());
+        }
+        if !self.args.output.flows && self.past.is_none() {
+            frames.forget(&evicted);
+            return Ok(());
+        }
+        let bytes = frames.bytes();
+        if self.evicted.len() == self.evicted.capacity() {
+            self.require((self.evicted.len() * size_of::<Flow>()) as u64 + bytes)?;
+        }
+        self.evicted.push(evicted);
         Ok(())
     }
 
     /// All flows, the oldest first. Sorting takes half as much memory again.
     fn flows(&mut self, view: &View<'_>) -> Result<Vec<Flow>, CommandError> {
         let bytes = (self.evicted.len() + self.replay.records()) * size_of::<Flow>();
-        self.replay.require_beside((bytes * 3 / 2) as u64)?;
+        let frames = self.frames.as_ref().map_or(0, FrameIndex::bytes);
+        self.replay.require_beside((bytes * 3 / 2) as u64 + frames)?;
         let mut flows = std::mem::take(&mut self.evicted);
         flows.extend(view.flows(&self.replay));
         flow::sort(&mut flows);
         Ok(flows)
+    }
+
+    /// Shows the four screens, for `--tui`.
+    fn explore(&mut self, captures: &Captures, helper: &Helper) -> Result<(), CommandError> {
+        let mut context = self.context.clone().unwrap_or_else(|| context_from(self.args, 0));
+        describe(&mut context, captures, (self.cut_headers, &self.not_ip), &self.losses);
+        Arc::make_mut(&mut context).top = tui::ALL_SERVICES;
+        let past = self.past.take().unwrap_or_default();
+        let frames = Rc::new(self.frames.take().unwrap_or_default());
+        let capture = PastCapture {
+            source: &mut self.replay,
+            context,
+            evicted: &self.evicted,
+            frames: Rc::clone(&frames),
+        };
+        let lane = Lane::to(Target::stdout()).map_err(out)?;
+        let files = helper.files().map_err(out)?;
+        let ascii = self.args.ascii;
+        session::block_on(async {
+            let mut signals = Signals::new()?;
+            tui::explore(ascii, &lane, files, past, capture, &mut signals).await?;
+            signals.release().await;
+            Ok::<(), CommandError>(())
+        })?;
+        self.frames = Rc::into_inner(frames);
+        Ok(())
     }
 
     fn finish(&mut self, captures: &Captures) -> Result<(), CommandError> {
@@ -278,6 +398,13 @@ impl ReplayRun<'_> {
         let tunnels = self.tunnels.take();
         let view = View::of(&snapshot).comparing(self.args.compat).entering(tunnels.as_ref());
         let listed = if self.args.output.flows { Some(self.flows(&view)?) } else { None };
+        let view = view.with_frames(self.frames.as_ref());
+        if let Some(ladders) = &self.ladders {
+            let style = self.style;
+            let mut drawn = text::draw_head(&snapshot, None, style);
+            drawn.push_str(&ladders.draw(&view, &self.replay, style));
+            return self.out.put(|to| to.write_all(drawn.as_bytes())).map_err(out);
+        }
         let flows = listed.as_deref().map(|flows| (view, flows));
         let format = self.args.output.format;
         let style = self.style;

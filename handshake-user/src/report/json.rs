@@ -6,7 +6,8 @@ mod check;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use handshake_agent::model::flow::{Around, Flow, View};
+use handshake_agent::model::flow::frames::FlowFrames;
+use handshake_agent::model::flow::{Around, Flow, Standing, View};
 use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, InterfaceHooks, Interval, Latency, Loss, Origin, ServiceBooks, ServiceFigures, Snapshot,
@@ -276,6 +277,22 @@ fn flow(view: &View<'_>, flow: &Flow) -> Value {
     }
     object.insert("started".to_owned(), json!(rfc3339(view.wall(flow.opened_ns()))));
     put_known(&mut object, "ended", flow.ended_ns().map(|ns| rfc3339(view.wall(ns))));
+    if let Some(found) = view.frames(flow) {
+        put_known(&mut object, "file", view.file(&found));
+        object.insert("frames".to_owned(), frames(&found, standing));
+        object.insert("display_filter".to_owned(), json!(found.display_filter(flow)));
+    }
+    Value::Object(object)
+}
+
+fn frames(found: &FlowFrames, standing: Standing) -> Value {
+    let mut object = Map::new();
+    object.insert("first".to_owned(), json!(found.first));
+    object.insert("last".to_owned(), json!(found.last));
+    put_known(&mut object, "syn", found.syn);
+    put_known(&mut object, "syn_ack", found.syn_ack);
+    let is_completed = standing == Standing::Tcp(Verdict::Completed);
+    put_known(&mut object, if is_completed { "ack" } else { "end" }, found.verdict);
     Value::Object(object)
 }
 

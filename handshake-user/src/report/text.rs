@@ -20,11 +20,13 @@ pub(crate) mod cause;
 mod check;
 mod ethertype;
 pub(crate) mod exact;
+pub(crate) mod ladder;
 mod layout;
 
 use std::net::SocketAddr;
 
 use handshake_agent::error::some_of;
+use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     InterfaceHooks, Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks,
@@ -50,10 +52,7 @@ const DOT: &str = " · ";
 /// Draws a report. With an interval, rates, times and causes are those of the interval; counts are those of
 /// the run.
 pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
-    let mut out = String::new();
-    line(&mut out, style, "", &header(snapshot, interval, style), DOT);
-    draw_some(&mut out, style, "not ip", &not_ip(snapshot), " ");
-    lost(&mut out, snapshot, interval, style);
+    let mut out = draw_head(snapshot, interval, style);
     line(&mut out, style, &subject(&snapshot.context.filter), &outcome(snapshot, interval), WIDE);
     draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
     causes(&mut out, snapshot, interval, style);
@@ -62,6 +61,15 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
     draw_some(&mut out, style, "signs", &signs(snapshot), WIDE);
     line(&mut out, style, "balance", &balance(snapshot), " + ");
     line(&mut out, style, "hook saw", &hook_saw(snapshot), " ");
+    out
+}
+
+/// Draws what a report says of its source: the header, and what makes the figures inexact.
+pub(crate) fn draw_head(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) -> String {
+    let mut out = String::new();
+    line(&mut out, style, "", &header(snapshot, interval, style), DOT);
+    draw_some(&mut out, style, "not ip", &not_ip(snapshot), " ");
+    lost(&mut out, snapshot, interval, style);
     out
 }
 
@@ -86,6 +94,10 @@ pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     pieces.extend(figures.into_iter().map(Piece::plain));
     pieces.extend(view.interface(flow).map(Piece::plain));
     pieces.extend(tunnels(view, flow).map(Piece::plain));
+    if let Some(found) = view.frames(flow) {
+        let file = view.file(&found).map_or_else(String::new, |file| format!(" of {file}"));
+        pieces.push(Piece::plain(format!("{}{file}", frames(&found))));
+    }
     let mut out = String::new();
     line(&mut out, style.endless(), "", &pieces, "  ");
     out
@@ -101,6 +113,17 @@ fn tunnels(view: &View<'_>, flow: &Flow) -> impl Iterator<Item = String> {
         .around(flow)
         .map(|around| format!("in {} {} → {}", around.tunnel.title(), around.source, around.destination));
     is.into_iter().chain(within)
+}
+
+/// The frames of the three segments that are known, or the first and the last.
+pub(crate) fn frames(found: &FlowFrames) -> String {
+    let known: Vec<_> =
+        [found.syn, found.syn_ack, found.verdict].into_iter().flatten().map(|at| at.to_string()).collect();
+    match known.len() {
+        0 => format!("frames {}..{}", found.first, found.last),
+        1 => format!("frame {}", known.concat()),
+        _ => format!("frames {}", known.join(", ")),
+    }
 }
 
 fn draw_some(out: &mut String, style: Style, label: &str, pieces: &[Piece], between: &str) {

@@ -15,7 +15,7 @@ use handshake_agent::model::flow::{Flow, FlowId};
 /// Most open attempts kept: the oldest.
 pub(crate) const OPEN_KEPT: usize = 2_000;
 /// Most UDP flows kept: the latest.
-const UDP_KEPT: usize = 500;
+pub(crate) const UDP_KEPT: usize = 500;
 /// The states whose records are kept, as bits.
 const KEPT_STATES: u64 = State::OPEN as u64 | State::UDP as u64;
 
@@ -40,12 +40,13 @@ pub(crate) struct Collecting<'a> {
     filter: &'a ListFilter,
     wanted: Option<FlowId>,
     selection: RefCell<RecordSelection>,
+    stopped: bool,
 }
 
 impl<'a> Collecting<'a> {
     /// Reads `source`, and keeps records that pass `filter` and the wanted one.
     pub(crate) fn new(source: &'a mut dyn Source, filter: &'a ListFilter, wanted: Option<FlowId>) -> Self {
-        Self { source, filter, wanted, selection: RefCell::new(RecordSelection::new()) }
+        Self { source, filter, wanted, selection: RefCell::new(RecordSelection::new()), stopped: false }
     }
 
     /// The records kept by the latest scan.
@@ -56,13 +57,15 @@ impl<'a> Collecting<'a> {
 
 impl Source for Collecting<'_> {
     fn read(&mut self) -> Result<Reading, handshake_agent::Error> {
-        self.source.read()
+        let reading = self.source.read()?;
+        self.stopped = reading.stopped;
+        Ok(reading)
     }
 
     /// Scans with its own onlooker; there is no other.
     fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
         let mut selection = RecordSelection::new();
-        let moment = Moment { now, stopped: false, clocks: self.source.clocks() };
+        let moment = Moment { now, stopped: self.stopped, clocks: self.source.clocks() };
         let mut show = |record: &Record| {
             selection.add(record, self.filter, &moment);
             if let Some(wanted) = self.wanted

@@ -13,7 +13,7 @@ use handshake_agent::model::flow::{Flow, Standing};
 use handshake_agent::source::Moment;
 
 /// Most attempts kept: of all, and of those that pass the filter.
-const KEPT: usize = 1_000;
+pub(crate) const KEPT: usize = 1_000;
 /// Most services whose times are kept.
 const SERVICES: usize = 1_000;
 /// Most completions kept per service.
@@ -64,6 +64,16 @@ impl Recent {
             self.filter = filter.clone();
             let fits = |attempt: &&Flow| filter.admits(attempt, &ANY_MOMENT, None);
             self.fitting = self.all.iter().filter(fits).copied().collect();
+        }
+    }
+
+    /// Lists these flows, which pass the filter, in the place of the latest.
+    pub(crate) fn list(&mut self, filter: &ListFilter, flows: Vec<Flow>) {
+        self.filter = filter.clone();
+        self.fitting.clear();
+        self.all = flows.into();
+        if !filter.is_empty() {
+            self.fitting.clone_from(&self.all);
         }
     }
 

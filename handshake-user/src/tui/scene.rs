@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use handshake_agent::model::snapshot::{Interval, Latency, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
@@ -20,6 +21,7 @@ use super::service::ServiceLine;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
 use crate::report::text::exact::Exactness;
+use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, FlowId, View};
 
 /// Intervals in the window of the headline, the times and the services' rates: enough to be steady, and few
@@ -74,6 +76,8 @@ pub(crate) struct Scene {
     pub(crate) occupancy: [u64; State::ALL.len()],
     /// Our BPF programs.
     pub(crate) programs: Vec<ProgramLine>,
+    /// Where the flows' packets are in the capture.
+    pub(crate) frames: Option<Rc<FrameIndex>>,
 }
 
 /// The headline: whether connections are being established.
@@ -155,7 +159,12 @@ impl Scene {
 
     /// The name of the interface where an attempt was first seen; empty if it is unknown.
     pub(crate) fn interface(&self, attempt: &Flow) -> &str {
-        View::of(&self.snapshot).interface(attempt).unwrap_or_default()
+        self.view().interface(attempt).unwrap_or_default()
+    }
+
+    /// From where the flows are shown.
+    pub(crate) fn view(&self) -> View<'_> {
+        View::of(&self.snapshot).with_frames(self.frames.as_deref())
     }
 }
 
@@ -202,6 +211,7 @@ impl SceneBuilder {
             occupancy: kept.occupancy,
             programs: programs_between(&self.programs, &programs),
             snapshot: Arc::clone(&snapshot),
+            frames: None,
         };
         self.programs = programs;
         self.window.push_back(snapshot);

@@ -200,9 +200,9 @@ fn attempts(lines: &[Value]) -> BTreeSet<String> {
     lines.iter().filter(is_attempt).map(row).collect()
 }
 
-/// The table at the end without times: the last line of each tuple.
+/// The table at the end without times and places in the capture: the last line of each tuple.
 fn records(lines: &[Value]) -> BTreeMap<String, Value> {
-    const TIMES: [&str; 7] = [
+    const TIMES: [&str; 9] = [
         "started",
         "ended",
         "interface",
@@ -210,6 +210,8 @@ fn records(lines: &[Value]) -> BTreeMap<String, Value> {
         "syn_ack_to_ack_ns",
         "connect_ns",
         "answer_ns",
+        "frames",
+        "display_filter",
     ];
     let mut records = BTreeMap::new();
     for line in lines.iter().filter(|line| line["type"] == "flow") {

@@ -28,6 +28,15 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Flows without their places in the files, which differ.
+fn unplaced(flows: &[Value]) -> Vec<Value> {
+    let mut flows = flows.to_vec();
+    for flow in flows.iter_mut().filter_map(Value::as_object_mut) {
+        flow.retain(|field, _| !["file", "frames", "display_filter"].contains(&field.as_str()));
+    }
+    flows
+}
+
 /// The pieces of a capture, as editcap cuts it and as programs compress them, give the flows of the whole.
 #[test]
 fn the_pieces_of_a_capture_give_the_flows_of_the_whole() -> Result<()> {
@@ -53,7 +62,7 @@ fn the_pieces_of_a_capture_give_the_flows_of_the_whole() -> Result<()> {
             fs::write(piece, packed.stdout)?;
         }
         let pieces = replay(folder.path(), &[])?;
-        ensure!(pieces.flows == whole.flows, "{}: the flows differ", name(path));
+        ensure!(unplaced(&pieces.flows) == unplaced(&whole.flows), "{}: the flows differ", name(path));
         let figures = |report: &Value| {
             let mut report = report.clone();
             report["source"].take();
@@ -87,7 +96,7 @@ fn the_directions_of_a_link_make_one_conversation() -> Result<()> {
         let [one, other] = order.map(|side| folder.path().join(sides[side].0));
         let other = other.to_string_lossy();
         let both = replay(&one, &[&other, "--port", "443"])?;
-        ensure!(both.flows == whole.flows, "{:?} / {:?}", both.flows, whole.flows);
+        ensure!(unplaced(&both.flows) == unplaced(&whole.flows), "{:?} / {:?}", both.flows, whole.flows);
     }
     Ok(())
 }

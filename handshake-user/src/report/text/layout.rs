@@ -61,6 +61,11 @@ impl Style {
         Self { width: usize::MAX, ..self }
     }
 
+    /// The width in columns.
+    pub(super) const fn width(self) -> usize {
+        self.width
+    }
+
     /// The columns for a piece that begins a line, after such a separator.
     pub(super) fn room(self, between: &str) -> usize {
         self.width.saturating_sub(LABEL + between.trim_start().width())

@@ -11,12 +11,13 @@ use handshake_agent::model::snapshot::{
 use handshake_agent::options::Filter;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_common::abi::Counter;
-use handshake_common::flow::Family;
+use handshake_common::flow::{Family, Side};
 use handshake_common::record::State;
 use handshake_common::verdict::{Leg, Role, TCP, Verdict};
-use handshake_common::wire::Class;
+use handshake_common::wire::{Class, flag};
 use unicode_width::UnicodeWidthStr as _;
 
+use super::ladder::{LadderSteps, Step, StepMark, draw_ladder};
 use super::{Style, draw, draw_flow};
 use crate::testing::{ACCURACY, JSON, README, firsts};
 
@@ -589,4 +590,36 @@ fn incident() -> (TestContext, Snapshot, Snapshot) {
     fake.packets(Class::Syn, Family::V4, 24_080);
     let now = context.take(&mut fake, Some(&before));
     (context, before, now)
+}
+
+/// The longest packets of a handshake at 80 columns.
+#[test]
+fn a_ladder_fits_80_columns() {
+    let context = TestContext::live("");
+    let mut fake = afternoon();
+    let snapshot = context.take(&mut fake, None);
+    let flow = Flow::of(record("192.168.100.101:40000", "192.168.100.102:8443", State::SynReceived));
+    let (j, k) = (flow.isn_initiator().expect("J"), flow.isn_responder().unwrap_or_default());
+    let step = |number, source: Side, flags, mark| Step {
+        file: 0,
+        number,
+        time_ns: BEGINNING.wall_ns + number * 41_000,
+        source: flow.end(source),
+        flags,
+        seq: if source == Side::Initiator { j.wrapping_add(1) } else { k.wrapping_sub(2_000_000_000) },
+        ack: if source == Side::Initiator { k } else { j.wrapping_sub(2_000_000_000) },
+        payload: 0,
+        reporter: None,
+        mark,
+    };
+    let first = [
+        Step { seq: j, payload: 1_460, ..step(1, Side::Initiator, flag::SYN, StepMark::Plain) },
+        step(21_000, Side::Responder, flag::SYN | flag::ACK, StepMark::BadChecksum),
+    ];
+    let reporter = Some("255.255.255.255".parse().expect("an address"));
+    let last = [Step { reporter, seq: j, ..step(1_234_567, Side::Initiator, 0, StepMark::Plain) }];
+    let steps = LadderSteps { first: &first, left_out: 1_234, last: &last };
+    let drawn = draw_ladder(&View::of(&snapshot), &flow, &steps, Style::plain(80));
+    assert!(drawn.lines().all(|line| line.width() <= 80), "{drawn}");
+    insta::assert_snapshot!(drawn);
 }

@@ -133,7 +133,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     let mut lines = vec![summary(scene, ui, pen, &rows)];
     if rows.is_empty() {
         lines.push(Line::default());
-        lines.push(pen.line([(format!(" {}", nothing(ui)), Tone::Plain)]));
+        lines.push(pen.line([(format!(" {}", nothing(scene, ui)), Tone::Plain)]));
         return lines;
     }
     let ids: Vec<FlowId> = rows.iter().map(|attempt| attempt.id()).collect();
@@ -148,8 +148,10 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     lines
 }
 
-fn nothing(ui: &Ui) -> &'static str {
-    if ui.filter.is_empty() {
+fn nothing(scene: &Scene, ui: &Ui) -> &'static str {
+    if ui.filter.is_empty() && scene.moment().stopped {
+        "No attempt and no UDP flow is in the capture."
+    } else if ui.filter.is_empty() {
         "No attempt yet: open attempts and those that end from now on are listed here."
     } else {
         "Nothing matches the filter: Esc clears it."

@@ -1,11 +1,15 @@
 //! The parts around every screen: the header, the tabs, the banner, the status line.
 
+use std::path::Path;
+use std::slice;
+
 use handshake_agent::error::some_of;
-use handshake_agent::model::snapshot::{InterfaceHooks, Origin, Snapshot};
+use handshake_agent::model::snapshot::{CaptureOrigin, InterfaceHooks, Origin, Snapshot};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, apart, left, sentence};
+use crate::escape::printable;
 use crate::number::{group, span, whole_percent};
 use crate::time::clock;
 use crate::tui::banner::Surge;
@@ -15,7 +19,7 @@ use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
 /// The pieces at the left of the header that stay whatever makes the figures inexact: the program's name, and
-/// those of the interfaces.
+/// those of the interfaces or the capture.
 const NAMED: usize = 2;
 
 /// The header: interfaces, filter and hooks; the time, the elapsed time, and whether the figures are exact.
@@ -25,7 +29,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let mut start = vec![pen.span("handshake", Tone::Strong)];
     let filter = &snapshot.context.filter;
     let (names, hooks) = match &snapshot.context.origin {
-        Origin::Capture(capture) => (capture.path.clone(), Vec::new()),
+        Origin::Capture(capture) => (file_names(capture), Vec::new()),
         Origin::Live(live) => named(&live.interfaces),
     };
     let ports = filter.ports.iter().map(|range| format!("port {range}"));
@@ -44,6 +48,17 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
 /// The tone of the words that say whether the figures are exact.
 pub(super) const fn exactness_tone(scene: &Scene) -> Tone {
     if scene.exactness.is_exact() { Tone::Good } else { Tone::Bad }
+}
+
+/// The names of a capture's files without their folders; some of many.
+fn file_names(capture: &CaptureOrigin) -> String {
+    let paths = if capture.files.is_empty() { slice::from_ref(&capture.path) } else { &capture.files };
+    let names = paths.iter().map(|path| match Path::new(path).file_name() {
+        Some(name) => printable(&name.to_string_lossy()).into_owned(),
+        None => path.clone(),
+    });
+    let names: Vec<String> = names.collect();
+    some_of(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The names of the interfaces, and their hooks without repetitions.

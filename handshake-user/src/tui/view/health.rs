@@ -37,7 +37,8 @@ pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let mut lines = Vec::new();
     let exactness = exactness(scene, pen);
-    for part in [exactness, table(scene, pen), programs(scene, pen), hooks(scene, pen), reasons(scene, pen)] {
+    let parts = [exactness, table(scene, pen), programs(scene, pen), hooks(scene, pen), reasons(scene, pen)];
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
         if !lines.is_empty() {
             lines.push(Line::default());
         }
@@ -123,8 +124,11 @@ fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
     lines
 }
 
-/// The cost of the programs, if the kernel's statistics are on.
+/// The cost of the programs, if the kernel's statistics are on. A capture needs no programs.
 fn programs(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    if matches!(scene.snapshot.context.origin, Origin::Capture(_)) {
+        return Vec::new();
+    }
     let timed = scene.programs.iter().any(|program| program.ns_a_run.is_some());
     let said = if timed {
         "by the kernel's statistics".to_owned()

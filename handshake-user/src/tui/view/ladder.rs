@@ -18,11 +18,12 @@ use handshake_common::verdict::Leg;
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr as _;
 
-use self::rungs::{Rung, RungCertainty, RungDirection};
+use self::rungs::Rung;
 use super::attempts::{left_ns, tone};
 use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
 use crate::number::{group, time};
-use crate::report::text::arrow;
+use crate::report::text::ladder::{RungCertainty, RungDirection, meaning, shaft};
+use crate::report::text::{arrow, frames};
 use crate::time::clock;
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
@@ -111,51 +112,17 @@ fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
     pen.line([
         (format!("{} ", right(&at, RAIL - 1)), Tone::Plain),
         (from.to_owned(), Tone::Faint),
-        (shaft(rung, length), tone),
+        (shaft(&cut(&rung.label, length.saturating_sub(4)), rung.direction, rung.certainty, length), tone),
         (to.to_owned(), Tone::Faint),
     ])
-}
-
-/// The arrow between the rails with its label. That of a missing segment ends half-way.
-fn shaft(rung: &Rung, length: usize) -> String {
-    let line = if rung.certainty == RungCertainty::Seen { "─" } else { "╌" };
-    let label = format!(" {} ", cut(&rung.label, length.saturating_sub(4)));
-    // One column for the arrow's beginning, one for its head.
-    let dashes = length.saturating_sub(label.width() + 2);
-    let (drawn, blank) = if rung.certainty == RungCertainty::Missing {
-        (dashes / 2, dashes - dashes / 2)
-    } else {
-        (dashes, 0)
-    };
-    let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));
-    let head = match (rung.certainty, rung.direction) {
-        (RungCertainty::Missing, _) => "✘",
-        (
-            RungCertainty::Seen | RungCertainty::Awaited | RungCertainty::Inferred,
-            RungDirection::FromInitiator,
-        ) => "▶",
-        (
-            RungCertainty::Seen | RungCertainty::Awaited | RungCertainty::Inferred,
-            RungDirection::FromResponder,
-        ) => "◀",
-    };
-    match rung.direction {
-        RungDirection::FromInitiator => format!("{line}{label}{shaft}{head}{blank}"),
-        RungDirection::FromResponder => format!("{blank}{head}{shaft}{label}{line}"),
-    }
 }
 
 /// The verdict with its sentence, the cause with its sentence, and the figures.
 fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let standing = attempt.standing(&scene.moment());
     let mut lines = Vec::new();
-    // The cause follows on the next line.
-    let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
-    lines.extend(explained(pen, standing.name(), meaning, tone(standing), width));
-    if let Some(cause) = attempt.cause(standing) {
-        let beside = cause.beside(attempt.record.flags).unwrap_or_default();
-        let meaning = format!("{}{beside}", cause.sentence());
-        lines.extend(explained(pen, cause.name(), &meaning, tone(standing), width));
+    for (name, meaning) in meaning(attempt, standing) {
+        lines.extend(explained(pen, name, &meaning, tone(standing), width));
     }
     if let Some(tunnel) = attempt.tunnel() {
         let meaning =
@@ -200,6 +167,12 @@ fn figures(attempt: &Flow, scene: &Scene) -> Vec<String> {
             group(tcp.ack.into())
         ));
         lines.push(parts.join(" · "));
+    }
+    let view = scene.view();
+    if let Some(found) = view.frames(attempt) {
+        let file = view.file(&found).map_or_else(String::new, |file| format!(" of {file}"));
+        lines.push(format!("{}{file}", frames(&found)));
+        lines.push(found.display_filter(attempt));
     }
     lines
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
+use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, Tunnels, View};
 use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
@@ -14,9 +15,9 @@ use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::Counter;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
-use handshake_common::wire::Link;
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::tunnel::innermost;
+use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
 use super::super::{report, write_check, write_flow, write_report_with_flows};
@@ -245,10 +246,17 @@ fn each_field_of_a_flow_has_a_row() {
     let (_, snapshot) = full();
     let view = View::of(&snapshot).comparing(true).entering(Some(&tunnels));
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
-    assert_same(
-        &all_paths(&[completed, answered, unreachable, open, tunnel].map(flow)),
-        &fields("## A flow"),
-    );
+    let live = [completed, answered, unreachable, open, tunnel].map(flow);
+
+    let mut index = FrameIndex::default();
+    let refused = record("10.0.0.1:40002", "10.0.0.2:443", State::Refused);
+    for class in [Class::Syn, Class::SynAck, Class::Ack] {
+        [completed, refused].iter().for_each(|record| index.note(record, class as u8, 0, 7));
+    }
+    let captured = take(&mut Fake::new(), poor_capture());
+    let view = View::of(&captured).with_frames(Some(&index));
+    let placed = [completed, refused].map(|each| written(|out| write_flow(out, &view, &Flow::of(each))));
+    assert_same(&all_paths(&[&live[..], &placed[..]].concat()), &fields("## A flow"));
 }
 
 #[test]

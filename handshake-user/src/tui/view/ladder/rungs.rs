@@ -6,6 +6,7 @@ use handshake_common::record::{Record, State};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
 use crate::number::group;
+use crate::report::text::ladder::{RungCertainty, RungDirection, icmp_error, next};
 use crate::tui::scene::Scene;
 use crate::tui::theme::Tone;
 use handshake_agent::model::flow::{Flow, Standing};
@@ -23,28 +24,6 @@ pub(super) struct Rung {
     pub(super) label: String,
     /// The tone if the segment was seen.
     pub(super) tone: Tone,
-}
-
-/// The direction of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RungDirection {
-    /// From the initiator.
-    FromInitiator,
-    /// From the responder.
-    FromResponder,
-}
-
-/// How certain a segment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RungCertainty {
-    /// The segment was seen.
-    Seen,
-    /// The segment did not arrive.
-    Missing,
-    /// The segment may still arrive.
-    Awaited,
-    /// The segment takes another path and is inferred.
-    Inferred,
 }
 
 /// The rungs of an attempt or of a UDP flow.
@@ -134,9 +113,10 @@ fn end(attempt: &Flow, scene: &Scene, tcp: &TcpRecord, standing: Standing) -> Op
             Some(Rung { tone: Tone::Good, ..seen(RungDirection::FromInitiator, at, label) })
         }
         Verdict::Refused => bad(RungDirection::FromResponder, format!("RST ack={}", next(j))),
-        Verdict::Unreachable => {
-            bad(RungDirection::FromResponder, format!("{}, quotes seq={j}", icmp_error(attempt)))
-        }
+        Verdict::Unreachable => bad(
+            RungDirection::FromResponder,
+            format!("{}, quotes seq={j}", icmp_error(attempt.unreachable_from())),
+        ),
         Verdict::InitiatorAborted => bad(RungDirection::FromInitiator, format!("RST seq={}", next(j))),
         Verdict::ResponderAborted => bad(RungDirection::FromResponder, format!("RST seq={}", next(k))),
         Verdict::Superseded => {
@@ -185,7 +165,7 @@ fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) ->
             });
         }
         UdpVerdict::Unreachable => {
-            let error = seen(RungDirection::FromResponder, None, icmp_error(attempt));
+            let error = seen(RungDirection::FromResponder, None, icmp_error(attempt.unreachable_from()));
             rungs.push(Rung { tone: Tone::Bad, ..error });
         }
         UdpVerdict::Multicast | UdpVerdict::Evicted | UdpVerdict::Untracked => {}
@@ -195,17 +175,6 @@ fn exchange(attempt: &Flow, udp: &UdpRecord, standing: Standing, age_ns: u64) ->
         rungs.push(seen(RungDirection::FromResponder, None, format!("{} so far", total(1))));
     }
     rungs
-}
-
-/// The error, and who sent it where that is known: the responder, a router, or a firewall.
-fn icmp_error(flow: &Flow) -> String {
-    let from = flow.unreachable_from().map(|from| format!(" from {from}"));
-    format!("ICMP unreachable{}", from.unwrap_or_default())
-}
-
-/// The sequence number after the SYN, which occupies one (RFC 9293 §3.4).
-const fn next(isn: u32) -> u32 {
-    isn.wrapping_add(1)
 }
 
 fn times(count: u8) -> String {

@@ -1,0 +1,177 @@
+//! The four screens over a capture that has been read to its end. Time stands still: only the choices change,
+//! and a new filter looks through all flows of the capture, because none is lost meanwhile.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use handshake_agent::Error as AgentError;
+use handshake_agent::model::flow::frames::FrameIndex;
+use handshake_agent::model::flow::{Flow, FlowEnd, View};
+use handshake_agent::model::snapshot::{RunContext, Snapshot};
+use handshake_agent::session::Signals;
+use handshake_agent::source::{Moment, Source};
+use handshake_common::record::Record;
+
+use super::collect::{Collecting, KeptRecords, UDP_KEPT};
+use super::filter::ListFilter;
+use super::recent::{KEPT, Recent};
+use super::scene::{Scene, SceneBuilder};
+use super::state::{Effect, Ui};
+use super::terminal::Tty;
+use super::{Canvas, choices, drawing, redraws};
+use crate::error::CommandError;
+use crate::helper::Files;
+use crate::output::Lane;
+
+/// What is kept for the screens while a capture is read.
+#[derive(Default)]
+pub(crate) struct Past {
+    /// The times of each service's latest completions.
+    recent: Recent,
+    /// The capture's beginning, when nothing had passed.
+    began: Option<Snapshot>,
+}
+
+impl Past {
+    /// Notes the beginning of the capture at `time_ns`.
+    pub(crate) fn begin(&mut self, mut nothing: Snapshot, time_ns: u64) {
+        nothing.now.ns = time_ns;
+        nothing.taken_at_ns = time_ns;
+        self.began = Some(nothing);
+    }
+
+    /// Notes an attempt that ended.
+    pub(crate) fn end(&mut self, attempt: Flow) {
+        self.recent.push(attempt);
+    }
+}
+
+/// A capture that has been read.
+pub(crate) struct PastCapture<'a> {
+    /// Its records.
+    pub(crate) source: &'a mut dyn Source,
+    /// What stays the same over the run; it lists all services.
+    pub(crate) context: Arc<RunContext>,
+    /// The flows whose records were evicted.
+    pub(crate) evicted: &'a [Flow],
+    /// Where the flows' packets are.
+    pub(crate) frames: Rc<FrameIndex>,
+}
+
+/// Shows a capture on `lane`, which is stdout, until the user quits, a signal arrives or the terminal goes.
+/// Restores the terminal.
+///
+/// # Errors
+///
+/// Those of the terminal.
+pub(crate) async fn explore(
+    ascii: bool,
+    lane: &Lane,
+    files: Files,
+    mut past: Past,
+    mut capture: PastCapture<'_>,
+    signals: &mut Signals,
+) -> Result<(), CommandError> {
+    let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
+    let ui = choices(ascii, &tty)?;
+    let scene = scene(&mut past, &mut capture, &ui)?;
+    let mut canvas = Canvas::new(tty, files, ui, scene);
+    let mut redraws = redraws();
+    loop {
+        canvas.draw().map_err(drawing)?;
+        tokio::select! {
+            biased;
+            _ = signals.any() => return Ok(()),
+            event = canvas.input.recv() => {
+                let Some(event) = event else { return Ok(()) };
+                let filter = canvas.ui.filter.clone();
+                if canvas.handle_event(&event).map_err(drawing)? == Some(Effect::Quit) {
+                    return Ok(());
+                }
+                if canvas.ui.filter != filter {
+                    canvas.show(self::scene(&mut past, &mut capture, &canvas.ui)?);
+                }
+            }
+            _ = redraws.tick() => {
+                if canvas.tty.has_gone().map_err(drawing)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The scene of the capture's end. Its window is the whole capture.
+fn scene(past: &mut Past, capture: &mut PastCapture<'_>, ui: &Ui) -> Result<Scene, AgentError> {
+    let mut collecting = Collecting::new(capture.source, &ui.filter, ui.opened.map(|opened| opened.id()));
+    let snapshot = Snapshot::take(&mut collecting, &capture.context, past.began.as_ref())?;
+    // All UDP flows are among the ended ones, also those past their time.
+    let kept = KeptRecords { udp: Vec::new(), ..collecting.kept() };
+    let ended = ended(&*capture.source, capture.evicted, &ui.filter, &View::of(&snapshot));
+    past.recent.list(&ui.filter, ended);
+    let mut builder = SceneBuilder::default();
+    if let Some(began) = past.began.clone() {
+        builder.advance(began, KeptRecords::default(), &past.recent, Vec::new());
+    }
+    let mut scene = builder.advance(snapshot, kept, &past.recent, Vec::new());
+    scene.frames = Some(Rc::clone(&capture.frames));
+    Ok(scene)
+}
+
+/// The attempts that are not open any more, and the UDP flows, that pass the filter: the latest of each.
+fn ended(source: &dyn Source, evicted: &[Flow], filter: &ListFilter, view: &View<'_>) -> Vec<Flow> {
+    let (mut attempts, mut udp) = (Latest::of(KEPT), Latest::of(UDP_KEPT));
+    let mut offer = |flow: Flow| {
+        let interface = view.interface(&flow).unwrap_or_default();
+        if filter.admits(&flow, &view.moment, Some(interface)) {
+            if flow.record.key.udp { udp.offer(flow) } else { attempts.offer(flow) }
+        }
+    };
+    let is_listed = |record: &Record| record.state.is_attempt() || record.state.is_udp();
+    evicted.iter().filter(|flow| is_listed(&flow.record)).for_each(|flow| offer(*flow));
+    source.for_each_record(&mut |record| {
+        let flow = Flow::of(*record);
+        if record.state.is_udp() {
+            offer(flow);
+        } else if record.state.is_attempt() && is_past(record, &view.moment) {
+            let end = FlowEnd { standing: flow.standing(&view.moment), at_ns: flow.ended_ns() };
+            offer(Flow { ended: Some(end), ..flow });
+        }
+    });
+    attempts.flows.extend(udp.flows);
+    attempts.flows
+}
+
+/// Whether it is no attempt that a scan finds open.
+const fn is_past(record: &Record, moment: &Moment) -> bool {
+    !record.state.is_open() || record.expired(moment.now, &moment.clocks)
+}
+
+/// The flows with the latest moments, up to a maximum.
+struct Latest {
+    most: usize,
+    flows: Vec<Flow>,
+    /// The moments with the places in `flows`, the earliest on top.
+    heap: BinaryHeap<(Reverse<u64>, usize)>,
+}
+
+impl Latest {
+    const fn of(most: usize) -> Self {
+        Self { most, flows: Vec::new(), heap: BinaryHeap::new() }
+    }
+
+    fn offer(&mut self, flow: Flow) {
+        let moment = Reverse(flow.moment_ns());
+        if self.flows.len() < self.most {
+            self.heap.push((moment, self.flows.len()));
+            self.flows.push(flow);
+        } else if let Some(mut earliest) = self.heap.peek_mut()
+            && moment < earliest.0
+        {
+            earliest.0 = moment;
+            self.flows[earliest.1] = flow;
+        }
+    }
+}
