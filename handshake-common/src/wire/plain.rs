@@ -3,6 +3,8 @@
 //!
 //! A second way to the same [`Packet`]: for every frame it is [`parse`](super::parse)'s, or none.
 
+use core::hint::cold_path;
+
 use zerocopy::FromBytes;
 
 use super::ip::{self, Ipv4, Ipv6};
@@ -56,12 +58,13 @@ struct PlainHeader<T> {
 pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<PlainHeader<Ipv4>>(0) else { return false };
     packet.marks = head.ethernet.marks();
-    match head.ethernet.ethertype.get() {
-        ethertype::IPV4 => ipv4(frame, &head.ip, packet, sink),
-        ethertype::IPV6 => false,
-        other if Shim::announced_by(other).is_any() => false,
-        _ => sink.other(packet, Class::NonIp),
+    let ethertype = head.ethernet.ethertype.get();
+    if ethertype == ethertype::IPV4 {
+        return ipv4(frame, &head.ip, packet, sink);
     }
+    cold_path();
+    let is_entered = ethertype == ethertype::IPV6 || Shim::announced_by(ethertype).is_any();
+    !is_entered && sink.other(packet, Class::NonIp)
 }
 
 /// The same of IPv6. Apart, because it needs more of the stack.
