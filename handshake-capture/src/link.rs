@@ -43,8 +43,8 @@ pub(crate) fn describe(link_type: u16) -> String {
     format!("{link_type} ({name})")
 }
 
-/// The link type of the frame in a PKTAP packet, and the bytes before it. Another packet, and one whose header
-/// cannot be, is what its own type says, from its first byte on.
+/// The link type of the frame in a PKTAP packet, and the bytes before it. Another packet, and one whose
+/// header cannot be, is what its own type says, from its first byte on.
 ///
 /// PKTAP is Apple's header before the frames of several interfaces (`struct pktap_header` in XNU's
 /// bsd/net/pktap.h): its own length, what follows it (1: a packet) and the link type of that, each four bytes

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use handshake_common::wire::Link;
@@ -27,8 +28,10 @@ pub struct Captures {
     latest: Option<usize>,
     /// Numbers of interfaces: those of the same name and link type in several files are one.
     interfaces: BTreeMap<(Option<String>, u8, usize), u32>,
-    /// Files of folders that are no captures.
-    left_out: Vec<CaptureError>,
+    /// Device and inode of each file: one that is given twice, or by a link too, is read once.
+    inodes: BTreeMap<(u64, u64), usize>,
+    /// What is not read, and why: files of folders that are no captures, and files that are read already.
+    left_out: Vec<String>,
     /// What is known of the files that are read to their ends.
     ended: Condition,
     losses: CaptureLosses,
@@ -79,6 +82,7 @@ impl Captures {
             next: None,
             latest: None,
             interfaces: BTreeMap::new(),
+            inodes: BTreeMap::new(),
             left_out: Vec::new(),
             ended: Condition::default(),
             losses: CaptureLosses::default(),
@@ -148,7 +152,7 @@ impl Captures {
     /// complete once [`next_packet`](Self::next_packet) has returned `None`.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.left_out.iter().map(|error| format!("{error}; left out")).collect();
+        let mut all: Vec<String> = self.left_out.iter().map(|reason| format!("{reason}; left out")).collect();
         for file in &self.files {
             let (said, nothing) = match &file.state {
                 FileState::Waiting => continue,
@@ -216,7 +220,14 @@ impl Captures {
     }
 
     fn add(&mut self, path: &Path) -> Result<(), CaptureError> {
-        let length = fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|known| known.len());
+        let known = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        let inode = known.as_ref().map(|known| (known.dev(), known.ino()));
+        if let Some(first) = inode.and_then(|inode| self.inodes.get(&inode)) {
+            let first = self.files[*first].path.display();
+            self.left_out.push(format!("{} is the same file as {first}", path.display()));
+            return Ok(());
+        }
+        let length = known.map(|known| known.len());
         let mut file = CaptureFile {
             path: path.to_owned(),
             length,
@@ -229,13 +240,14 @@ impl Captures {
         if length.is_none() {
             file.state = FileState::Open(Box::new(capture));
         }
+        self.inodes.extend(inode.map(|inode| (inode, self.files.len())));
         self.files.push(file);
         Ok(())
     }
 
     /// Adds all files of a folder and of the folders in it, but those whose names begin with a dot.
     fn add_folder(&mut self, folder: &Path) -> Result<(), CaptureError> {
-        let before = self.files.len();
+        let mut is_empty = true;
         let mut folders = vec![folder.to_owned()];
         while let Some(next) = folders.pop() {
             let unreadable = |error| CaptureError::from_system(next.display().to_string(), error);
@@ -252,13 +264,18 @@ impl Captures {
                     folders.push(path);
                 } else if path.is_file() {
                     match self.add(&path) {
-                        Err(error @ CaptureError::NotACapture { .. }) => self.left_out.push(error),
-                        added => added?,
+                        Err(error @ CaptureError::NotACapture { .. }) => {
+                            self.left_out.push(error.to_string())
+                        }
+                        added => {
+                            added?;
+                            is_empty = false;
+                        }
                     }
                 }
             }
         }
-        if self.files.len() == before {
+        if is_empty {
             return Err(CaptureError::EmptyFolder { name: folder.display().to_string() });
         }
         Ok(())

@@ -100,8 +100,8 @@ pub struct CapturedPacket<'a> {
 }
 
 impl CapturedPacket<'_> {
-    /// The EtherType of its frame, that behind the shims which are entered; a number below 0x600 is that of an
-    /// LLC frame. `None` where the link has none, or the frame is too short.
+    /// The EtherType of its frame, that behind the shims which are entered; a number below 0x600 is that of
+    /// an LLC frame. `None` where the link has none, or the frame is too short.
     #[must_use]
     pub fn ether_type(&self) -> Option<u16> {
         ethertype_of(&Slice { bytes: self.bytes, length: self.length }, self.link)

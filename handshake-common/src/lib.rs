@@ -85,6 +85,8 @@ pub mod interface;
 pub mod latency;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
+#[cfg(not(target_arch = "bpf"))]
+pub mod random;
 pub mod record;
 pub mod seq;
 pub mod shared;
@@ -118,9 +120,9 @@ pub fn masked<const MASK: usize>(index: usize) -> usize {
     }
 }
 
-/// Where `size` bytes from `start` end. Unless they lie at an offset that the compiler knows, it does not see the
-/// sum: it would compare with the end of the packet less the size, and the verifier lets no program calculate
-/// with that.
+/// Where `size` bytes from `start` end. Unless they lie at an offset that the compiler knows, it does not see
+/// the sum: it would compare with the end of the packet less the size, and the verifier lets no program
+/// calculate with that.
 #[cfg_attr(
     target_arch = "bpf",
     expect(clippy::cast_possible_truncation, reason = "BPF's addresses have 64 bits")

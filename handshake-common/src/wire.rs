@@ -109,8 +109,8 @@ listed! {
     /// What a frame begins with.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Link {
-        /// An Ethernet header. Behind it, as wherever an EtherType says what follows, there may be up to eight
-        /// shims: VLAN tags, MPLS labels, PPPoE sessions, SNAP and Cisco MetaData.
+        /// An Ethernet header. Behind it, as wherever an EtherType says what follows, there may be up to
+        /// eight shims: VLAN tags, MPLS labels, PPPoE sessions, SNAP and Cisco MetaData.
         Ethernet,
         /// An IP header at once.
         Ip,

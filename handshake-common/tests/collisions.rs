@@ -9,6 +9,7 @@ use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::factors;
 use handshake_common::flow::Family;
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
+use handshake_common::random::split_mix;
 use handshake_common::record::Now;
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Slot4, Slot6};
@@ -64,15 +65,10 @@ const FAMILIES: [Flows; 12] = [
     }),
 ];
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+/// Each seed begins another sequence.
 fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
+    move || split_mix(&mut state)
 }
 
 fn syn([from, to]: [End; 2], family: Family) -> Packet {

@@ -8,6 +8,7 @@ use handshake_common::abi::{CLIENTS, Config, Counter, HASH_WORDS, SERVICES, STRI
 use handshake_common::books::{Books, ServiceRow};
 use handshake_common::engine::factors;
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
+use handshake_common::random::split_mix;
 use handshake_common::shared::{self, Shared64};
 use handshake_common::table::{self, Slot4, Slot6};
 use handshake_common::wire::Packet;
@@ -27,19 +28,6 @@ const PACKETS: u64 = 1_000_000;
 const FLOWS: u64 = 3 * SLOTS as u64;
 const SLOTS: usize = 4 * WAYS as usize;
 
-/// Every word is the next of a sequence that passes for random (Vigna, "SplitMix64").
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    }
-}
-
 /// What the threads share.
 struct Table {
     slots: [Slot4; SLOTS],
@@ -51,9 +39,9 @@ struct Table {
 }
 
 fn table() -> Table {
-    let mut random = Random(4);
+    let mut random = 4;
     let mut config = Config::new_zeroed();
-    config.factors = factors(|| random.next());
+    config.factors = factors(|| split_mix(&mut random));
     assert_eq!(config.factors[0].len(), HASH_WORDS);
     config.half_open_after_ns = u64::MAX >> 2;
     config.expire_after_ns = u64::MAX >> 2;
@@ -70,8 +58,8 @@ fn table() -> Table {
 }
 
 /// Some packet of some flow. A flow is TCP or UDP for ever, or one port would have two records.
-fn packet(random: &mut Random) -> (u16, Packet) {
-    let word = random.next();
+fn packet(random: &mut u64) -> (u16, Packet) {
+    let word = split_mix(random);
     let flow = u16::try_from(1 + word % FLOWS).expect("few flows");
     let attempt = u32::from(word >> 32 & 7 == 0);
     let packet = match (flow % 3, word >> 40 & 7) {
@@ -101,7 +89,7 @@ fn run(table: &Table, seed: u64) -> Total {
     };
     let config = storage.fit(table.config);
     let memory = Memory::new(&config, storage, &|_| true);
-    let mut random = Random(seed);
+    let mut random = seed;
     for _ in 0..PACKETS {
         let (flow, packet) = packet(&mut random);
         memory.observe(time(flow), &packet);

@@ -1,4 +1,5 @@
-//! The terminal: live in `handshake watch`, and over a capture that has been read in `handshake replay --tui`.
+//! The terminal: live in `handshake watch`, and over a capture that has been read in `handshake replay
+//! --tui`.
 //!
 //! ```text
 //! snapshot, kept records, ended attempts ─▶ Scene ─┐

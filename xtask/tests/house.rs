@@ -30,6 +30,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "verdict",
             "seq",
             "counter",
+            "random",
         ],
     ),
     (

@@ -344,7 +344,8 @@ impl<'a> View<'a> {
         self.tunnels?.around(flow)
     }
 
-    /// How to see what is inside a flow that is a tunnel; `None` where tunnels are entered: it is not IP then.
+    /// How to see what is inside a flow that is a tunnel; `None` where tunnels are entered: it is not IP
+    /// then.
     #[must_use]
     pub const fn inside_hint(&self) -> Option<&'static str> {
         match &self.context.origin {

@@ -13,6 +13,7 @@ use handshake_common::engine;
 use handshake_common::flow::{Family, FlowKey};
 use handshake_common::host::{self, HostTables};
 use handshake_common::memory::{Classes, Fill, Memory, TableFill};
+use handshake_common::random::split_mix;
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::table::{self, Slot, Slot4, Slot6, hash, set_of};
 use handshake_common::verdict::Leg;
@@ -141,7 +142,8 @@ impl Replay {
         self.tables.books.words()[counter as usize].load()
     }
 
-    /// The record of the flow that a packet belongs to, or that the packet quoted by an ICMP error belongs to.
+    /// The record of the flow that a packet belongs to, or that the packet quoted by an ICMP error belongs
+    /// to.
     #[must_use]
     pub fn record_of(&self, packet: &Packet) -> Option<Record> {
         let family = if packet.family == Family::V6 as u8 { Family::V6 } else { Family::V4 };
@@ -289,16 +291,10 @@ fn class_block(classes: &Classes) -> ClassBlock {
     ClassBlock { packets }
 }
 
-/// Fixed hash factors, so that the same capture always gives the same tables: a SplitMix64 stream.
+/// Fixed hash factors, so that the same capture always gives the same tables.
 fn fixed_factors() -> [[u64; HASH_WORDS]; 2] {
-    let mut state = 0_u64;
-    engine::factors(|| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    })
+    let mut seed = 0;
+    engine::factors(|| split_mix(&mut seed))
 }
 
 /// The record of a key, in one of its two sets.

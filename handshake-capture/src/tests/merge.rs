@@ -117,6 +117,26 @@ fn a_folder_is_all_captures_in_it() {
     assert!(matches!(text, CaptureError::NotACapture { .. }), "{text}");
 }
 
+/// A file that is given twice, in its folder too, or by another name is read once, and that is said.
+#[test]
+fn a_file_is_read_once() {
+    let folder = Folder::new("once");
+    let file = folder.put("a.pcapng", &at("eth0", &[(10, 1), (11, 2)]));
+    let (soft, hard) = (folder.0.join("b.pcapng"), folder.0.join("c.pcapng"));
+    std::os::unix::fs::symlink(&file, &soft).expect("a link");
+    fs::hard_link(&file, &hard).expect("a link");
+    folder.put("sub/same-bytes.pcapng", &at("eth0", &[(12, 3)]));
+    let mut captures = open(&[&file, &file, &folder.0]);
+    assert_eq!(read(&mut captures).into_iter().map(|row| row.4).collect::<Vec<_>>(), [1, 2, 3]);
+    let said = captures.warnings();
+    let same = format!(" is the same file as {}; left out", file.display());
+    assert!(said.len() == 4 && said.iter().all(|said| said.ends_with(&same)), "{said:?}");
+
+    let links = Folder::new("links");
+    fs::hard_link(&file, links.0.join("d.pcapng")).expect("a link");
+    assert_eq!(read(&mut open(&[&file, &links.0])).len(), 2, "the folder is not empty");
+}
+
 #[test]
 fn what_the_files_lack_adds_up() {
     let folder = Folder::new("lack");

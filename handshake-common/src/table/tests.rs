@@ -231,16 +231,10 @@ fn families() -> [KeyFamily; 6] {
     ]
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): a seed gives the same factors always.
+/// A seed gives the same factors always.
 fn random_factors(seed: u64) -> [[u64; HASH_WORDS]; 2] {
     let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
-    crate::engine::factors(|| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    })
+    crate::engine::factors(|| crate::random::split_mix(&mut state))
 }
 
 /// The bytes of a flow as the tracker sees them.

@@ -260,7 +260,8 @@ impl FrameBuilder {
         self
     }
 
-    /// An IPv6 extension header, or an authentication header (51) behind IPv4, whose length field says `length`.
+    /// An IPv6 extension header, or an authentication header (51) behind IPv4, whose length field says
+    /// `length`.
     #[must_use]
     pub fn extension(mut self, protocol: u8, length: u8) -> Self {
         self.announce_protocol(protocol);

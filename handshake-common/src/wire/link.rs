@@ -81,8 +81,8 @@ mod ppp_protocol {
 }
 
 /// The header of a few bytes between a link header and IP that an EtherType announces: 1 for its kind, and 0
-/// for the others. Numbers, because what depends on the kind is worked out without branches: the verifier would
-/// follow every sequence of kinds.
+/// for the others. Numbers, because what depends on the kind is worked out without branches: the verifier
+/// would follow every sequence of kinds.
 #[derive(Clone, Copy)]
 pub(super) struct Shim {
     vlan_tag: u32,
@@ -192,7 +192,8 @@ struct Sll2 {
     _address: [u8; 9],
 }
 
-/// [`mark::TO_GROUP`] of a cooked capture's packet type: 1 is a broadcast, 2 a multicast (LINKTYPE_LINUX_SLL).
+/// [`mark::TO_GROUP`] of a cooked capture's packet type: 1 is a broadcast, 2 a multicast
+/// (LINKTYPE_LINUX_SLL).
 #[inline(always)]
 const fn is_group(packet_type: u16) -> u8 {
     if matches!(packet_type, 1 | 2) { mark::TO_GROUP } else { 0 }
@@ -312,8 +313,8 @@ const fn ppp(protocol: u32) -> u32 {
         | chosen(is_equal(protocol, ppp_protocol::MPLS), ethertype::MPLS as u32)
 }
 
-/// PPP with the address and the control byte of HDLC, or without (RFC 1662 §3.2); LINKTYPE_PPP_HDLC is Cisco's
-/// HDLC too, which other addresses tell.
+/// PPP with the address and the control byte of HDLC, or without (RFC 1662 §3.2); LINKTYPE_PPP_HDLC is
+/// Cisco's HDLC too, which other addresses tell.
 #[inline(always)]
 fn ppp_framed<F: Frame>(frame: &F) -> Result<NetworkLayer, Class> {
     const ALL_STATIONS: u16 = 0xff03;
@@ -339,8 +340,8 @@ fn cisco_hdlc<F: Frame>(frame: &F) -> Result<NetworkLayer, Class> {
     announced(frame, header.ethertype.get(), CISCO_HDLC_LENGTH)
 }
 
-/// The packet is an attribute behind others. A type is below 256, so the zero byte of the two is the upper one
-/// and says the byte order.
+/// The packet is an attribute behind others. A type is below 256, so the zero byte of the two is the upper
+/// one and says the byte order.
 #[inline(always)]
 fn nflog<F: Frame>(frame: &F) -> Result<NetworkLayer, Class> {
     /// NFULA_PAYLOAD (include/uapi/linux/netfilter/nfnetlink_log.h).

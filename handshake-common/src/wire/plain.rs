@@ -51,9 +51,10 @@ struct PlainHeader<T> {
     ip: T,
 }
 
-/// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor a shim before it, into a packet that is
-/// [unread](Packet::unread), and hands it to the sink, which says the rest. `false`: not plain, or cut, or
-/// malformed; what the packet holds then means nothing, but for `family`: IPv4's where the frame says IPv4.
+/// Reads a plain Ethernet frame with IPv4, or with what is neither IP nor a shim before it, into a packet
+/// that is [unread](Packet::unread), and hands it to the sink, which says the rest. `false`: not plain, or
+/// cut, or malformed; what the packet holds then means nothing, but for `family`: IPv4's where the frame says
+/// IPv4.
 #[inline(always)]
 pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<PlainHeader<Ipv4>>(0) else { return false };

@@ -101,8 +101,8 @@ pub struct Inner<'a> {
     pub packet: Packet,
 }
 
-/// The innermost IP packet of a frame; `None` where it is in no tunnel, and where what a tunnel holds is not IP
-/// or not whole: that counts as the tunnel's own packet.
+/// The innermost IP packet of a frame; `None` where it is in no tunnel, and where what a tunnel holds is not
+/// IP or not whole: that counts as the tunnel's own packet.
 #[must_use]
 pub fn innermost(frame: Slice<'_>, link: Link) -> Option<Inner<'_>> {
     let mut found = None;
@@ -192,8 +192,8 @@ const fn content_of(protocol: u16) -> Option<Link> {
     }
 }
 
-/// 3GPP TS 29.281 §5.1: a packet of a user is message 255 of version 1 with protocol type 1. Where one of three
-/// flags is set, there are four bytes more, the last of which announces extension headers.
+/// 3GPP TS 29.281 §5.1: a packet of a user is message 255 of version 1 with protocol type 1. Where one of
+/// three flags is set, there are four bytes more, the last of which announces extension headers.
 fn gtp_u(frame: &Slice<'_>, offset: u32) -> Option<Content> {
     const LENGTH: u32 = 8;
     const OPTIONAL: u32 = 4;
@@ -222,7 +222,8 @@ fn gtp_u(frame: &Slice<'_>, offset: u32) -> Option<Content> {
     None
 }
 
-/// RFC 2784 §2 and RFC 2890 §2: flags, version, an EtherType, and what the flags say of checksum, key and number.
+/// RFC 2784 §2 and RFC 2890 §2: flags, version, an EtherType, and what the flags say of checksum, key and
+/// number.
 fn gre(frame: &Slice<'_>, offset: u32) -> Option<Content> {
     const CHECKSUM: u16 = 0x8000;
     const ROUTING: u16 = 0x4000;

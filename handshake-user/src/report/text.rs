@@ -302,8 +302,9 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// The share of attempts that repeated a SYN or a SYN+ACK, `repeats` of these: those that Karn's rule excluded
-/// from the leg that they blur. Legs are excluded for other reasons too, so no more than were repeated.
+/// The share of attempts that repeated a SYN or a SYN+ACK, `repeats` of these: those that Karn's rule
+/// excluded from the leg that they blur. Legs are excluded for other reasons too, so no more than were
+/// repeated.
 fn retried(legs: &[Latency; 3], repeats: [u64; 2]) -> String {
     let share = |leg: Leg, repeats: u64| {
         let latency = &legs[leg as usize];

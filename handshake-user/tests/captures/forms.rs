@@ -1,5 +1,5 @@
-//! The same conversations in every form of the wire: link types, shims and mixtures of them. The verdicts must
-//! be the same, and tshark must find the same handshakes.
+//! The same conversations in every form of the wire: link types, shims and mixtures of them. The verdicts
+//! must be the same, and tshark must find the same handshakes.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

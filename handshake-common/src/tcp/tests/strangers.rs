@@ -7,18 +7,15 @@ use std::collections::BTreeMap;
 use std::string::String;
 
 use super::*;
+use crate::random::split_mix;
 use crate::tcp::join;
 
-/// A SplitMix64 random number generator (Steele, Lea and Flood, 2014).
+/// A random number generator.
 struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
+        split_mix(&mut self.0)
     }
 
     fn below(&mut self, bound: u64) -> u64 {

@@ -1,10 +1,11 @@
 //! Generates packets for the differential test: plausible conversations, with noise. The same seed gives the
 //! same packets.
 
+use handshake_common::random::split_mix;
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, flag};
 
-/// A SplitMix64 random number generator.
+/// A random number generator.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -13,11 +14,7 @@ impl Random {
     }
 
     pub(super) fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        split_mix(&mut self.0)
     }
 
     /// A number from 0 to `bound` - 1.
