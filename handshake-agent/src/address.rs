@@ -17,6 +17,14 @@ pub struct PortRange {
     pub last: u16,
 }
 
+impl PortRange {
+    /// One port.
+    #[must_use]
+    pub const fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+}
+
 impl FromStr for PortRange {
     type Err = String;
 
@@ -52,6 +60,14 @@ impl Cidr {
     /// Whether an address has this prefix.
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address)
+    }
+}
+
+impl Cidr {
+    /// One address.
+    #[must_use]
+    pub fn host(address: IpAddr) -> Self {
+        Self(address.into())
     }
 }
 

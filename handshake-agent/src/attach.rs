@@ -15,7 +15,6 @@ mod features;
 mod follow;
 mod groups;
 pub mod interface;
-mod netlink;
 mod plan;
 mod promisc;
 pub mod selection;
@@ -30,8 +29,7 @@ mod xdp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,6 +40,7 @@ use aya::programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifi
 use crate::error::{Error, LiveError, is_bpf_filtered};
 use crate::hook::{Direction, DirectionChoice, Hook, HookChoice};
 use crate::load;
+use crate::netlink::{LinkNews, Netlink, Refusal};
 use crate::options::InterfaceChoice;
 use crate::source::LostBeforeHook;
 use crate::source::live::KernelSide;
@@ -55,7 +54,6 @@ pub use watch::held;
 
 use clsact::{ClsactGuard, is_by_ingress_qdisc};
 use groups::Groups;
-use netlink::{LinkNews, Netlink, Refusal};
 use promisc::Promisc;
 use selection::{Demand, Selection};
 use tcx::TcxGuard;
@@ -367,8 +365,9 @@ impl Attached {
         let info = &planned.info;
         let group = self.groups.take(info);
         let number = kernel.enter(WatchedInterface { index: info.index, group, raw: planned.is_raw() })?;
+        let explains = self.plan.explains;
         let Self { programs, claims, promisc, .. } = self;
-        let mut attaching = Attaching { kernel, say, planned, hooks: Vec::new(), programs, claims };
+        let mut attaching = Attaching { kernel, say, planned, hooks: Vec::new(), programs, claims, explains };
         let on = attaching.interface().and_then(|on| {
             promisc.as_ref().map_or(Ok(()), |promisc| promisc.hold(info.index))?;
             Ok(on)
@@ -421,6 +420,8 @@ struct Attaching<'a> {
     hooks: Vec<GuardedHook>,
     programs: &'a mut BTreeMap<&'static str, (Arc<OwnedFd>, u32)>,
     claims: &'a mut BTreeMap<u32, UnixDatagram>,
+    /// Whether the reason of each choice is said.
+    explains: bool,
 }
 
 /// A hook with our program on it.
@@ -491,7 +492,7 @@ impl Attaching<'_> {
         let info = &self.planned.info;
         self.hooks.push(GuardedHook { direction, hook: step.hook, guard });
         // Of many that a pattern chooses the lines would be too many.
-        if self.planned.demand == Demand::Required {
+        if self.explains && self.planned.demand == Demand::Required {
             self.tell(&format!("{}: {direction} by {}: {}", info.name, step.hook, step.why));
         }
         let before_ours = before_ours(info, step.hook, direction, id);
@@ -672,14 +673,4 @@ impl PlannedInterface {
         let by_tc = self.ingress.first().is_some_and(|step| !step.hook.is_xdp());
         self.info.raw || (self.info.foreign_generic_xdp() && by_tc)
     }
-}
-
-/// Sets a socket option.
-fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
-    let size = libc::socklen_t::try_from(size_of::<T>())
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: `value` is borrowed for the call and `size` is its size; the kernel only reads it.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -2,6 +2,7 @@
 //! reading of the counters and the scan of the tables.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use handshake_common::abi::{
     BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, Counter, CounterBlock, Histogram, NO_POINT, SERVICE_GAUGES,
@@ -15,7 +16,9 @@ use handshake_common::wire::{Class, TCP, UDP};
 
 use crate::address::words;
 use crate::error::Error;
-use crate::model::snapshot::{Beginning, FIRST_UDP_ROW};
+use crate::model::snapshot::{Beginning, FIRST_UDP_ROW, LiveOrigin, Origin, RunContext, Snapshot};
+use crate::options::Filter;
+use crate::source::local::HostAddresses;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::sight::Sight;
 use crate::source::{Reading, Source};
@@ -35,6 +38,8 @@ pub struct Fake {
     pub reading: Reading,
     /// The records in the tables.
     pub records: Vec<Record>,
+    /// The addresses of the host.
+    pub host: Arc<HostAddresses>,
     /// The rows of the service table, with their numbers.
     pub services: Vec<(u16, Service)>,
     /// Called once, after the counters are read and before the tables are.
@@ -51,7 +56,7 @@ impl Source for Fake {
     }
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
-        let mut scan = Scan::at(now, self.clocks());
+        let mut scan = Scan::at(now, self.clocks(), Arc::clone(&self.host));
         for record in &self.records {
             scan.add(record);
             if let Some(onlooker) = &mut onlooker {
@@ -100,10 +105,23 @@ impl Default for Fake {
                 sight: Sight::default(),
             },
             records: Vec::new(),
+            host: Arc::default(),
             services: Vec::new(),
             meanwhile: None,
         }
     }
+}
+
+/// The snapshot of an empty source.
+#[must_use]
+pub fn snapshot() -> Snapshot {
+    let context = Arc::new(RunContext {
+        origin: Origin::Live(LiveOrigin::default()),
+        began: BEGINNING,
+        filter: Filter::default(),
+        top: usize::MAX,
+    });
+    Snapshot::take(&mut Fake::new(), &context, None).expect("the source answers")
 }
 
 impl Fake {

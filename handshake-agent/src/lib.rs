@@ -16,6 +16,8 @@
 //!           │
 //!    confine                  what a running agent gives up
 //!    free                     the memory that is free, and what limits it
+//!    listeners                this host's listening sockets and their accept queues
+//!    netlink                  the little of netlink that is needed
 //!    address, load, similar   leaves
 //! ```
 //!
@@ -32,9 +34,11 @@ pub mod error;
 pub mod fake;
 pub mod free;
 pub mod hook;
+pub mod listeners;
 pub mod load;
 pub mod memory;
 pub mod model;
+mod netlink;
 pub mod options;
 pub mod session;
 pub mod similar;

@@ -9,16 +9,20 @@
 //!        │    └─ books     the identity's terms
 //!        ├─ packets   packets by class
 //!        ├─ loss      what makes a report inexact
+//!        ├─ lost     segments that came into this host and did not leave it
 //!        ├─ unseen    connections that the kernel opened and no hook saw
 //!        └─ context   what stays the same over a run
+//! health           which services fail, by a snapshot or an interval
 //! flow             one conversation, of either protocol
 //! ```
 
 pub mod books;
 pub mod context;
 pub mod flow;
+pub mod health;
 pub mod latency;
 pub mod loss;
+pub mod lost;
 pub mod metric;
 pub mod packets;
 pub mod service;

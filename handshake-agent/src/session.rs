@@ -53,6 +53,7 @@ pub fn plan(options: &Options) -> Result<Plan, Error> {
     Capabilities::of_this_thread().require(options.promisc)?;
     let (selection, facts) = attach::survey(&options.interfaces)?;
     let plan = attach::plan(selection, &facts, options.hook, options.direction)?;
+    let plan = Plan { explains: options.verifier_log, ..plan };
     memory::require(options, possible_cpus()?, plan.room())?;
     make_room_for_descriptors(plan.interfaces.len() as u64, u64::from(plan.room()))?;
     Ok(plan)

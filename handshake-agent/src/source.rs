@@ -1,7 +1,9 @@
 //! The origin of the figures: the kernel's maps, or a capture run through the same engine.
 
 pub mod live;
+pub mod local;
 pub mod opens;
+mod patience;
 pub mod replay;
 pub mod scan;
 pub mod settings;

@@ -357,7 +357,7 @@ pub fn step(
         | (SegmentKind::Other, Side::Initiator | Side::Responder) => transition.stay(),
     };
     // Many paths meet here: the verifier checks the rest once.
-    let change = Change::unpack(change.pack() ^ context.veil);
+    let change = transition.note_passage(Change::unpack(change.pack() ^ context.veil));
     if matches!(change.state, TcpState::Established) && !matches!(state, TcpState::Established) {
         return transition.complete(change);
     }
@@ -431,6 +431,16 @@ impl Transition<'_> {
     #[inline(always)]
     fn stay(&self) -> Change {
         Change::stay(self.state, self.flags)
+    }
+
+    /// Whether the latest SYN or SYN+ACK of an open attempt has passed this host.
+    #[inline(always)]
+    fn note_passage(&self, change: Change) -> Change {
+        let is_noted = matches!(self.segment.kind, SegmentKind::Syn | SegmentKind::SynAck)
+            && change.state.state().is_open();
+        let passed_on = if self.counted { 0 } else { tag::PASSED_ON };
+        let flags = if is_noted { change.flags & !tag::PASSED_ON | passed_on } else { change.flags };
+        Change { flags, ..change }
     }
 
     #[inline(always)]
@@ -656,7 +666,7 @@ impl Transition<'_> {
         // another K in its place the SYN+ACK's time is not known, and neither is any other.
         let ticks = ticks.max(1);
         let rises = change.flags & tag::OTHER_K != 0 || ticks >= self.record.syn_ack_after;
-        let flags = change.flags | if rises { 0 } else { tag::UNTIMED };
+        let flags = change.flags & !tag::PASSED_ON | if rises { 0 } else { tag::UNTIMED };
         let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED;
         let in_reach = ticks != u32::MAX;
         let leg_known = flags & blurred == 0

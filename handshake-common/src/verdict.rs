@@ -424,17 +424,52 @@ impl Cause {
         }
     }
 
-    /// What it means, and where to look.
+    /// What it means, and where to look, as seen from a seat.
     #[must_use]
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::NoSynAck => {
-                "no SYN+ACK answers the SYN. Look at: local firewall, no route back, SYNs dropped by the listener"
+    pub const fn sentence(self, seat: Seat) -> &'static str {
+        match (self, seat) {
+            (Self::NoSynAck, Seat::Responder) => {
+                "SYNs arrive and this host answers none. Look at: the listener's queue, a local firewall, the route back"
             }
-            Self::NoAck => "no ACK follows the SYN+ACK. Look at: return path, client firewall, spoofed flood",
-            Self::AnswerUnseen => {
+            (Self::NoSynAck, Seat::Initiator) => {
+                "our SYNs leave and nothing comes back. Look at: the path, the far firewall, the far listener"
+            }
+            (Self::NoSynAck, Seat::Between) => "SYNs pass and no SYN+ACK does. Look at: the responder's side",
+            (Self::NoAck, Seat::Responder) => {
+                "our SYN+ACKs leave and no ACK returns. Look at: the return path, the client's firewall, a spoofed flood"
+            }
+            (Self::NoAck, Seat::Initiator) => {
+                "SYN+ACKs arrive and this host sends no ACK. Look at: a local firewall, a program that died"
+            }
+            (Self::NoAck, Seat::Between) => "SYN+ACKs pass and no ACK follows. Look at: the initiator's side",
+            (Self::AnswerUnseen, _) => {
                 "the initiator acknowledges an answer that did not pass here: only one direction passes this interface. See --direction, --one-sided, or add the other interface"
             }
+        }
+    }
+}
+
+listed! {
+    /// From where a host sees an attempt.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Seat {
+        /// The responder's address is one of this host's.
+        Responder,
+        /// The initiator's address is one of this host's, and the responder's is not.
+        Initiator,
+        /// Neither is: a router, a bridge, a mirror, a capture.
+        Between,
+    }
+}
+
+impl Seat {
+    /// The name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Responder => "responder",
+            Self::Initiator => "initiator",
+            Self::Between => "between",
         }
     }
 }

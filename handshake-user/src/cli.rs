@@ -2,8 +2,11 @@
 //! the commands that it starts.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::IsTerminal as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
@@ -66,6 +69,18 @@ Exit codes:
   2  usage, an invalid expression or command    5  permission
   130, 143  interrupted";
 
+const WHY_HELP: &str = "\
+It looks until 30 attempts have had the time of --half-open-after, at most 10 s, and gives one answer.
+
+Examples:
+  handshake why -i eth0 :443                    why do clients of port 443 not connect?
+  handshake why -i eth0                         what fails most?
+
+Exit codes:
+  0  healthy                                    3  not enough was seen
+  1  something is wrong                         4  cannot load, attach or write
+  2  usage                                      5  permission";
+
 /// The command line as clap parses it. Without a subcommand, the options are those of `watch`.
 #[derive(Debug, Parser)]
 #[command(
@@ -90,6 +105,9 @@ pub(crate) enum Command {
     /// Watch the interfaces' traffic live (the default)
     #[command(after_help = AFTER_HELP)]
     Watch(WatchArgs),
+    /// Look for some seconds, then say what is wrong, because of what, and whose it is
+    #[command(after_help = WHY_HELP)]
+    Why(WhyArgs),
     /// Run a command and compare the traffic with expectations; the exit code is the answer
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
@@ -154,6 +172,54 @@ pub(crate) struct ScopeArgs {
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) rules: RuleArgs,
+}
+
+/// Options of `handshake why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The service: :PORT, ADDRESS or ADDRESS:PORT [default: the one that fails most]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) target: Option<WhyTarget>,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    /// text or json
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
+    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) format: OutputFormat,
+}
+
+/// The service that `why` is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WhyTarget {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl FromStr for WhyTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(socket) = text.parse::<SocketAddr>() {
+            return Ok(Self { address: Some(socket.ip()), port: Some(socket.port()) });
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self { address: Some(address), port: None });
+        }
+        let port = text.strip_prefix(':').unwrap_or(text).parse();
+        let port =
+            port.map_err(|_| "not a service such as :443, 10.0.0.2 or [2001:db8::2]:443".to_owned())?;
+        Ok(Self { address: None, port: Some(port) })
+    }
+}
+
+impl fmt::Display for WhyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.port) {
+            (Some(address), Some(port)) => SocketAddr::new(address, port).fmt(f),
+            (Some(address), None) => address.fmt(f),
+            (None, port) => write!(f, ":{}", port.unwrap_or_default()),
+        }
+    }
 }
 
 /// Options of `handshake check`.
@@ -413,6 +479,7 @@ impl Command {
         match self {
             Self::Watch(watch) => watch.scope.verbosity.verbose,
             Self::Replay(replay) => replay.verbosity.verbose,
+            Self::Why(why) => why.scope.verbosity.verbose,
             Self::Check(check) => check.scope.verbosity.verbose,
             Self::Doctor(doctor) => doctor.verbosity.verbose,
         }
@@ -431,6 +498,18 @@ impl WatchArgs {
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
         self.output.format == OutputFormat::Text && !self.output.events && !logs
+    }
+}
+
+impl WhyArgs {
+    /// The agent's options.
+    pub(crate) fn watched(&self) -> Options {
+        let mut options = Options::from(&self.scope);
+        if let Some(target) = self.target {
+            options.filter.ports.extend(target.port.map(PortRange::one));
+            options.filter.nets.extend(target.address.map(Cidr::host));
+        }
+        options
     }
 }
 
@@ -495,6 +574,7 @@ where
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
+        Command::Why(why) => check_scope(&why.scope)?,
         Command::Check(check) => {
             check_scope(&check.scope)?;
             check_check(check)?;

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod watch;
+pub(crate) mod why;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

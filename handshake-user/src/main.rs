@@ -1,10 +1,11 @@
 //! The command `handshake`: the command line, what it runs, and the exit code.
 //!
 //! ```text
-//! cli ─▶ command/{watch, check, replay, doctor} ─▶ handshake-agent
+//! cli ─▶ command/{watch, why, check, replay, doctor} ─▶ handshake-agent
 //!                   │
 //!                   ├──▶ tui            the live terminal
 //!                   ├──▶ report         text and JSON
+//!                   ├──▶ why            one answer from what was seen
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
 //!                          │
 //!                        helper         the process that starts the command and writes files
@@ -36,12 +37,13 @@ mod report;
 mod testing;
 mod time;
 mod tui;
+mod why;
 
 use std::process::ExitCode;
 
 use check::CheckError;
 use cli::Command;
-use command::{check as checking, doctor, replay, watch};
+use command::{check as checking, doctor, replay, watch, why as asking};
 use console::{say, say_lines};
 use error::CommandError;
 use output::{Output, Target};
@@ -61,6 +63,7 @@ fn run() -> u8 {
     let result = match command {
         Command::Watch(args) => watch::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Why(args) => asking::run(&args),
         Command::Check(args) => checking::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -36,15 +36,28 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-agent",
         &[
-            "session", "memory", "attach", "model", "source", "free", "options", "confine", "error", "hook",
-            "address", "load", "similar",
+            "session",
+            "memory",
+            "attach",
+            "model",
+            "source",
+            "free",
+            "options",
+            "confine",
+            "error",
+            "hook",
+            "listeners",
+            "netlink",
+            "address",
+            "load",
+            "similar",
         ],
     ),
     (
         "handshake-user",
         &[
-            "command", "cli", "tui", "error", "report", "check", "helper", "file", "console", "output",
-            "caller", "escape", "duration", "number", "time",
+            "command", "cli", "tui", "error", "report", "why", "check", "helper", "file", "console",
+            "output", "caller", "escape", "duration", "number", "time",
         ],
     ),
 ];

@@ -157,7 +157,7 @@ fn create_link(mut attributes: CreateLink) -> io::Result<OwnedFd> {
 pub(super) fn interface_of(link: &impl AsFd) -> io::Result<u32> {
     let mut info = [0_u8; LINK_INFO_BYTES];
     info_of(link, &mut info)?;
-    super::netlink::u32_at(&info, LINK_INFO_INDEX).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    crate::netlink::u32_at(&info, LINK_INFO_INDEX).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Fills `info` with the first bytes of the kernel's information about a program or a link.
@@ -224,7 +224,7 @@ fn program_name(id: u32) -> io::Result<String> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut info = [0_u8; INFO_BYTES];
     info_of(&fd, &mut info)?;
-    Ok(super::netlink::text(&info[INFO_NAME]))
+    Ok(crate::netlink::text(&info[INFO_NAME]))
 }
 
 /// Calls bpf(2) with the first part of its attributes; the rest counts as zero.

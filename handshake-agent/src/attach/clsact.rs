@@ -19,9 +19,9 @@ use libc::{
 use super::bpf::{program, tcx_chain};
 use super::claim::{self, is_of_an_agent};
 use super::interface::InterfaceInfo;
-use super::netlink::{Message, MessageBody, Netlink, ROUTE, Refusal, find, text, u16_at, u32_at};
 use super::watch::{BETWEEN_MOVES, Guard, unanswered};
 use crate::hook::{Direction, HookState};
+use crate::netlink::{Message, MessageBody, Netlink, ROUTE, Refusal, find, text, u16_at, u32_at};
 
 /// Size of `struct tcmsg`, bytes.
 const HEADER: usize = 20;

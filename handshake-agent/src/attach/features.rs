@@ -3,7 +3,7 @@
 
 use libc::{CTRL_CMD_GETFAMILY, GENL_ID_CTRL};
 
-use super::netlink::{GENERIC, MessageBody, Netlink, find, u16_at, u64_at};
+use crate::netlink::{GENERIC, MessageBody, Netlink, find, u16_at, u64_at};
 
 /// Size of `struct genlmsghdr` (command, version, reserved), bytes.
 const HEADER: usize = 4;

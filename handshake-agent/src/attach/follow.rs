@@ -34,7 +34,7 @@ impl Attached {
     ///
     /// There is no descriptor left.
     pub fn news(&self) -> io::Result<Option<OwnedFd>> {
-        self.news.as_ref().map(super::netlink::LinkNews::descriptor).transpose()
+        self.news.as_ref().map(crate::netlink::LinkNews::descriptor).transpose()
     }
 
     /// Leaves the interfaces that are gone, attaches to those that have come and are wanted, and follows
@@ -45,7 +45,7 @@ impl Attached {
     /// [`Error::System`] if the interfaces cannot be listed, and [`Error::Live`] if the kernel refuses to
     /// change a map. The next call tries again.
     pub fn follow(&mut self, kernel: &mut dyn KernelSide, say: &mut dyn FnMut(&str)) -> Result<bool, Error> {
-        let has_news = self.news.as_ref().is_none_or(super::netlink::LinkNews::take);
+        let has_news = self.news.as_ref().is_none_or(crate::netlink::LinkNews::take);
         if !has_news && !self.is_stale {
             return Ok(false);
         }

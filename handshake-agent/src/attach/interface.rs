@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use libc::{RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use strsim::levenshtein;
 
-use super::netlink::{
+use crate::error::Error;
+use crate::netlink::{
     Message, MessageBody, Netlink, ROUTE, Refusal, attributes, find, link_header, text, u16_at, u32_at,
     u64_at,
 };
-use crate::error::Error;
 
 /// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, attributes inside `IFLA_XDP`.
 const XDP_ATTACHED: u16 = 2;

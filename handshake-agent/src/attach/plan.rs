@@ -37,6 +37,8 @@ pub struct Plan {
     pub choice: HookChoice,
     /// The directions to watch.
     pub direction: DirectionChoice,
+    /// Whether the reason of each choice is said.
+    pub explains: bool,
 }
 
 impl Plan {
@@ -117,7 +119,8 @@ pub fn plan(
     choice: HookChoice,
     direction: DirectionChoice,
 ) -> Result<Plan, Error> {
-    let mut plan = Plan { interfaces: Vec::new(), refused: Vec::new(), selection, choice, direction };
+    let mut plan =
+        Plan { interfaces: Vec::new(), refused: Vec::new(), selection, choice, direction, explains: true };
     let mut first = None;
     for facts in facts {
         match plan_interface(facts, choice, direction) {

@@ -55,5 +55,5 @@ fn add_membership(socket: &OwnedFd, index: u32) -> io::Result<()> {
         mr_alen: 0,
         mr_address: [0; 8],
     };
-    super::set_option(socket, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request)
+    crate::netlink::set_option(socket, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request)
 }

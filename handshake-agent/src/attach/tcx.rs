@@ -16,9 +16,9 @@ use std::time::Instant;
 use super::bpf::{ProgramName, interface_of, link_tcx, program, query_tcx};
 use super::claim::{self, is_of_an_agent, is_of_an_agents_link};
 use super::interface::InterfaceInfo;
-use super::netlink::{Netlink, Refusal};
 use super::watch::{BETWEEN_MOVES, Guard, unanswered};
 use crate::hook::{Direction, HookState};
+use crate::netlink::{Netlink, Refusal};
 
 /// Revisions that are tried where the chain cannot be read.
 const REVISIONS: u64 = 256;

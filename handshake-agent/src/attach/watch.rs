@@ -13,11 +13,11 @@ use std::time::Duration;
 use super::bpf::program;
 use super::claim::is_of_an_agent;
 use super::interface::{self, InterfaceInfo, XdpProgram};
-use super::netlink::{Netlink, ROUTE, Refusal};
 use super::selection::Demand;
 use super::{Attached, AttachedInterface};
 use crate::error::passes;
 use crate::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
+use crate::netlink::{Netlink, ROUTE, Refusal};
 use crate::source::LostBeforeHook;
 use crate::source::live::Hooks;
 

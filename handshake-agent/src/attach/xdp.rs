@@ -10,9 +10,9 @@ use libc::RTM_SETLINK;
 use super::bpf::{interface_of, link_xdp};
 use super::driver::effect;
 use super::interface::InterfaceInfo;
-use super::netlink::{MessageBody, Netlink, ROUTE, Refusal, link_header};
 use super::watch::{Guard, unanswered};
 use crate::hook::HookState;
+use crate::netlink::{MessageBody, Netlink, ROUTE, Refusal, link_header};
 
 /// Attributes inside `IFLA_XDP`.
 const XDP_FD: u16 = 1;

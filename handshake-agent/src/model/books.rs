@@ -28,6 +28,10 @@ pub struct TcpBooks {
     pub attempts: u64,
     /// Attempts by verdict, then by cause; a verdict without causes uses the first place.
     figures: [ByCause; Verdict::ALL.len()],
+    /// Half-open attempts whose SYN came once, though every stack would have repeated it.
+    never_repeated: ByCause,
+    /// Half-open attempts whose initiator has stopped repeating.
+    gave_up: u64,
 }
 
 /// The figures of TCP.
@@ -84,7 +88,9 @@ impl TcpBooks {
             *books.at(Verdict::HalfOpenExpired, cause) = met + moved;
             *books.at(Verdict::HalfOpen, cause) = half_open;
             *books.at(Verdict::Opening, cause) = left - half_open;
+            *books.never_repeated.at(cause) = ages.never_repeated.of(cause).min(half_open);
         }
+        books.gave_up = ages.gave_up.min(books.verdict(Verdict::HalfOpen));
         books
     }
 
@@ -100,6 +106,26 @@ impl TcpBooks {
     /// The figure of a verdict that has causes, by cause.
     pub fn by_cause(&self, verdict: Verdict) -> ByCause {
         self.figures[verdict as usize]
+    }
+
+    /// Half-open attempts whose SYN came once, though every stack would have repeated it, by cause.
+    pub const fn never_repeated(&self) -> ByCause {
+        self.never_repeated
+    }
+
+    /// Half-open attempts whose initiator has stopped repeating its SYN.
+    pub const fn gave_up(&self) -> u64 {
+        self.gave_up
+    }
+
+    /// Half-open attempts whose initiator may still wait.
+    pub fn waiting(&self) -> u64 {
+        self.verdict(Verdict::HalfOpen) - self.gave_up
+    }
+
+    /// Attempts that have had their time: all but those still opening.
+    pub fn settled(&self) -> u64 {
+        self.attempts.saturating_sub(self.verdict(Verdict::Opening))
     }
 
     /// Books of `attempts`, with the given figures by verdict and cause.
@@ -124,6 +150,8 @@ impl AddAssign for TcpBooks {
     fn add_assign(&mut self, other: Self) {
         self.attempts += other.attempts;
         self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
+        self.never_repeated += other.never_repeated;
+        self.gave_up += other.gave_up;
     }
 }
 

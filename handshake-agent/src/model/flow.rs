@@ -11,12 +11,13 @@ use std::net::{IpAddr, SocketAddr};
 use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Detail, Record, State, TcpState};
-use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, UdpVerdict, Verdict};
+use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, Seat, UdpVerdict, Verdict};
 
 use self::frames::{FlowFrames, FrameIndex};
 pub use self::tunnel::{Around, Tunnels};
 use crate::address::ip;
 use crate::model::snapshot::{Origin, RunContext, Snapshot};
+use crate::source::local::HostAddresses;
 use crate::source::{Moment, Source};
 
 /// How a conversation stands.
@@ -304,6 +305,7 @@ pub struct View<'a> {
     /// The tunnels around flows, where `--tunnels` enters them.
     tunnels: Option<&'a Tunnels>,
     frames: Option<&'a FrameIndex>,
+    host: Option<&'a HostAddresses>,
 }
 
 impl<'a> View<'a> {
@@ -317,13 +319,14 @@ impl<'a> View<'a> {
             compat: false,
             tunnels: None,
             frames: None,
+            host: Some(&snapshot.host),
         }
     }
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
     pub const fn at(context: &'a RunContext, moment: Moment, wall_ns: u64) -> Self {
-        Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None }
+        Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None, host: None }
     }
 
     /// With what other tools say of each flow, or without.
@@ -374,6 +377,12 @@ impl<'a> View<'a> {
             Origin::Live { .. } => None,
             Origin::Capture(capture) => capture.files.get(frames.file).map(String::as_str),
         }
+    }
+
+    /// From where this host sees the flow.
+    #[must_use]
+    pub fn seat(&self, flow: &Flow) -> Seat {
+        self.host.map_or(Seat::Between, |host| host.seat(&flow.record))
     }
 
     /// All flows of the tables, the oldest first.

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use handshake_common::verdict::{Cause, Leg, Row, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Row, Seat, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
 use crate::model::loss;
@@ -245,6 +245,26 @@ fn books() -> Vec<Metric<TcpBooks>> {
         |books: &TcpBooks| books.attempts,
     )];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
+    let patience: [(&str, &str, fn(&TcpBooks) -> u64); 3] = [
+        (
+            "half_open.never_repeated",
+            "half-open attempts whose SYN came once, though every stack repeats it within 3 s: forged sources, or clients that give up sooner",
+            |books| books.never_repeated().total(),
+        ),
+        (
+            "half_open.waiting",
+            "half-open attempts whose initiator may still wait: its next SYN is not overdue",
+            TcpBooks::waiting,
+        ),
+        (
+            "half_open.gave_up",
+            "half-open attempts whose next SYN is overdue: the initiator has given up",
+            TcpBooks::gave_up,
+        ),
+    ];
+    all.extend(
+        patience.map(|(name, help, get)| Metric::new(name, Unit::Attempts, help, get).falling_if(true)),
+    );
     all
 }
 
@@ -257,7 +277,7 @@ fn of_verdict(verdict: Verdict) -> Vec<Metric<TcpBooks>> {
     };
     let by_cause = Cause::ALL.map(|cause| {
         let get = move |books: &TcpBooks| books.by_cause(verdict).of(cause);
-        Metric::new(format!("{name}.{}", cause.name()), Unit::Attempts, cause.sentence(), get)
+        Metric::new(format!("{name}.{}", cause.name()), Unit::Attempts, cause.sentence(Seat::Between), get)
             .falling_if(row.can_fall())
     });
     match row.shown {

@@ -1,14 +1,27 @@
 //! Services: the figures of each responder, and which of them a report lists by name.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 
 use handshake_common::abi::{Counter, SERVICES, Service};
 use handshake_common::flow::Family;
+use handshake_common::verdict::{Seat, UdpVerdict, Verdict};
 
 use crate::address::ip;
 use crate::model::books::{TcpBooks, UdpBooks};
 use crate::source::scan::{ByCause, Scan};
+
+impl AddAssign for ServiceBooks {
+    /// Of two protocols the first stays: they have no sum.
+    fn add_assign(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Tcp(sum), Self::Tcp(books)) => *sum += books,
+            (Self::Udp(sum), Self::Udp(books)) => *sum += books,
+            (Self::Tcp(_), Self::Udp(_)) | (Self::Udp(_), Self::Tcp(_)) => {}
+        }
+    }
+}
 
 /// Rows of the service table from here on are UDP's; each half begins with its `other`.
 #[expect(clippy::cast_possible_truncation, reason = "a row's number fits its 16 bits of the tag")]
@@ -21,6 +34,8 @@ pub struct ServiceFigures {
     pub service: Option<SocketAddr>,
     /// The figures of the service.
     pub books: ServiceBooks,
+    /// From where this host sees its attempts; `None` where that is not known, or differs.
+    pub seat: Option<Seat>,
 }
 
 /// The figures of a service, by its protocol.
@@ -42,6 +57,25 @@ impl ServiceBooks {
         }
     }
 
+    /// Attempts, or flows, that it has had.
+    pub const fn begun(&self) -> u64 {
+        match self {
+            Self::Tcp(books) => books.attempts,
+            Self::Udp(books) => books.flows,
+        }
+    }
+
+    /// Attempts that are stuck or ended without a connection other than by a refusal, or unreachable flows. A
+    /// refusal is an answer: each port that a scan finds closed has one.
+    pub fn failed(&self) -> u64 {
+        match self {
+            Self::Tcp(books) => books
+                .settled()
+                .saturating_sub(books.verdict(Verdict::Completed) + books.verdict(Verdict::Refused)),
+            Self::Udp(books) => books.verdict(UdpVerdict::Unreachable),
+        }
+    }
+
     /// A UDP service's figures.
     pub fn udp(&self) -> Option<&UdpBooks> {
         match self {
@@ -51,60 +85,61 @@ impl ServiceBooks {
     }
 }
 
-/// The `top` services of each protocol, the busiest first; all others in one row per protocol.
-pub(super) fn rank(
-    services: &[(u16, Service)],
-    scan: &Scan,
-    stopped: bool,
-    top: usize,
-) -> Vec<ServiceFigures> {
-    let (mut tcp, mut udp) = (Vec::new(), Vec::new());
-    for (row, service) in services {
-        let address = if row % FIRST_UDP_ROW == 0 { None } else { Some(address(service)) };
-        // A row's words are changed one by one: between two of them a gauge may be below 0.
-        let gauges = service.gauges.map(|word| word.cast_signed().max(0).cast_unsigned());
-        let ages = scan.row(*row);
-        if *row < FIRST_UDP_ROW {
-            tcp.push((address, TcpBooks::settle(&gauges, &ages, ByCause::default(), stopped)));
-        } else {
-            let gauge = |counter: Counter| gauges[counter as usize - Counter::UdpFlows as usize];
-            udp.push((address, UdpBooks::settle(gauge, &ages, stopped)));
-        }
-    }
-    ranked(tcp, udp, top)
+/// The figures of every service, TCP's first.
+pub(super) fn services(rows: &[(u16, Service)], scan: &Scan, stopped: bool) -> Vec<ServiceFigures> {
+    rows.iter().map(|(row, service)| figures(*row, service, scan, stopped)).collect()
 }
 
-pub(super) fn ranked(
-    tcp: Vec<(Option<SocketAddr>, TcpBooks)>,
-    udp: Vec<(Option<SocketAddr>, UdpBooks)>,
-    top: usize,
-) -> Vec<ServiceFigures> {
-    let mut rows = fold(tcp, |books| books.attempts, top, ServiceBooks::Tcp);
-    rows.extend(fold(udp, |books| books.flows, top, ServiceBooks::Udp));
+fn figures(row: u16, service: &Service, scan: &Scan, stopped: bool) -> ServiceFigures {
+    let address = (row % FIRST_UDP_ROW != 0).then(|| address(service));
+    // A row's words are changed one by one: between two of them a gauge may be below 0.
+    let gauges = service.gauges.map(|word| word.cast_signed().max(0).cast_unsigned());
+    let ages = scan.row(row);
+    let books = if row < FIRST_UDP_ROW {
+        ServiceBooks::Tcp(TcpBooks::settle(&gauges, &ages, ByCause::default(), stopped))
+    } else {
+        let gauge = |counter: Counter| gauges[counter as usize - Counter::UdpFlows as usize];
+        ServiceBooks::Udp(UdpBooks::settle(gauge, &ages, stopped))
+    };
+    let is_ours = address.is_some() && scan.host().holds(service.address, family(service));
+    let seat = if is_ours { Some(Seat::Responder) } else { ages.seats.most() };
+    ServiceFigures { service: address, books, seat: seat.filter(|_| address.is_some()) }
+}
+
+/// The services that a report lists by name, `top` of each protocol, the busiest first; all others in one row
+/// per protocol. Half of the places are for the services with most failures, however few attempts they have: a
+/// small one that is down would else be in no report.
+pub(super) fn listed(all: &[ServiceFigures], top: usize) -> Vec<ServiceFigures> {
+    let (tcp, udp): (Vec<_>, Vec<_>) =
+        all.iter().copied().partition(|row| matches!(row.books, ServiceBooks::Tcp(_)));
+    let mut rows = fold(tcp, top);
+    rows.extend(fold(udp, top));
     rows
 }
 
-pub(super) fn fold<B: AddAssign + Default + Copy + PartialEq>(
-    mut rows: Vec<(Option<SocketAddr>, B)>,
-    busy: impl Fn(&B) -> u64,
-    top: usize,
-    wrap: impl Fn(B) -> ServiceBooks,
-) -> Vec<ServiceFigures> {
-    rows.sort_by_key(|(service, books)| (service.is_none(), std::cmp::Reverse(busy(books)), *service));
-    let named = rows.iter().filter(|(service, _)| service.is_some()).count().min(top);
-    let mut other = B::default();
-    for (_, books) in &rows[named..] {
-        other += *books;
+fn fold(rows: Vec<ServiceFigures>, top: usize) -> Vec<ServiceFigures> {
+    let (mut named, mut others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.service.is_some());
+    if named.len() > top {
+        named.sort_by_key(|row| (Reverse(row.books.failed()), Reverse(row.books.begun()), row.service));
+        let failing = named.iter().take(top.div_ceil(2)).filter(|row| row.books.failed() != 0).count();
+        named[failing..].sort_by_key(|row| (Reverse(row.books.begun()), row.service));
+        others.extend(named.drain(top..));
     }
-    rows.truncate(named);
-    if other != B::default() {
-        rows.push((None, other));
-    }
-    rows.into_iter().map(|(service, books)| ServiceFigures { service, books: wrap(books) }).collect()
+    named.sort_by_key(|row| (Reverse(row.books.begun()), row.service));
+    let other = others.into_iter().reduce(|mut sum, row| {
+        sum.books += row.books;
+        sum
+    });
+    let other = other.filter(|sum| sum.books.begun() != 0 || sum.books.failed() != 0);
+    named.extend(other.map(|sum| ServiceFigures { service: None, seat: None, ..sum }));
+    named
 }
 
-pub(super) fn address(service: &Service) -> SocketAddr {
-    let family = if service.family == Family::V6 as u8 { Family::V6 } else { Family::V4 };
-    let address: IpAddr = ip(service.address, family);
+fn address(service: &Service) -> SocketAddr {
+    let address: IpAddr = ip(service.address, family(service));
     SocketAddr::new(address, service.port)
+}
+
+const fn family(service: &Service) -> Family {
+    if service.family == Family::V6 as u8 { Family::V6 } else { Family::V4 }
 }

@@ -1,27 +1,29 @@
 //! One report as plain numbers: what the counters say, set right by what the tables show
 //! ([`books`](super::books)). Pure except for the [`Source`] that it asks; the time is the reading's.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use handshake_common::abi::{Counter, CounterBlock, Histogram, Service};
 use handshake_common::record::{Clocks, Now};
-use handshake_common::verdict::{Cause, Leg, Sign, Verdict};
+use handshake_common::verdict::{Cause, Leg, Seat, Sign, Verdict};
 use handshake_common::wire::Class;
 
 use crate::error::Error;
 use crate::model::books::word;
 pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
 pub use crate::model::context::{Beginning, CaptureOrigin, InterfaceHooks, LiveOrigin, Origin, RunContext};
+use crate::model::health::Settled;
 pub use crate::model::latency::{Latency, Quantiles};
 use crate::model::latency::{difference, latencies};
 pub use crate::model::loss::Loss;
 use crate::model::loss::{self, LossFigures};
+pub use crate::model::lost::LostBetween;
 pub use crate::model::packets::Packets;
 pub use crate::model::service::{FIRST_UDP_ROW, ServiceBooks, ServiceFigures};
-use crate::model::service::{rank, ranked};
+use crate::model::service::{listed, services};
 pub use crate::model::table::{EVICTIONS, TableUse};
 pub use crate::model::unseen::UnseenOpens;
+use crate::source::local::HostAddresses;
 use crate::source::opens::KernelOpens;
 use crate::source::scan::{Ages, Scan};
 use crate::source::sight::Sight;
@@ -80,8 +82,15 @@ pub struct Snapshot {
     pub table: TableUse,
     /// Services whose row another service took.
     pub services_evicted: u64,
-    /// The busiest services and the two sums of the others, TCP's first.
+    /// The services that are listed by name and the two sums of the others, TCP's first.
     pub services: Vec<ServiceFigures>,
+    /// Every service that has a row, and the row of the others.
+    pub every_service: Arc<[ServiceFigures]>,
+    /// The addresses of this host.
+    pub host: Arc<HostAddresses>,
+    /// What most of the attempts that are lost in this host have lost.
+    pub lost_here: Option<LostBetween>,
+    usual_seats: [Option<Seat>; Cause::ALL.len()],
     usual_flags: [u32; Cause::ALL.len()],
     /// The counters as read.
     counters: CounterBlock,
@@ -119,6 +128,7 @@ impl Snapshot {
         let word = |counter: Counter| word(&reading.counters, counter);
         let all = scan.all();
         let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
+        let every_service: Arc<[ServiceFigures]> = self::services(services, scan, reading.stopped).into();
         let mut snapshot = Self {
             context: Arc::clone(context),
             taken_at_ns: reading.wall_ns,
@@ -148,7 +158,11 @@ impl Snapshot {
             udp: UdpFigures::of(reading, &all),
             table: TableUse::of(reading, scan.used()),
             services_evicted: word(Counter::ServicesEvicted),
-            services: rank(services, scan, reading.stopped, context.top),
+            services: listed(&every_service, context.top),
+            every_service,
+            host: Arc::clone(scan.host()),
+            lost_here: LostBetween::of(&scan.lost(), &context.origin),
+            usual_seats: Cause::ALL.map(|cause| scan.usual_seat(cause, reading.stopped)),
             usual_flags: Cause::ALL.map(|cause| scan.usual_flags(cause, reading.stopped)),
             counters: reading.counters,
             histograms: Arc::new(reading.histograms),
@@ -162,20 +176,20 @@ impl Snapshot {
 
     /// The same with fewer services listed by name, of each protocol.
     pub fn with_top(&self, top: usize) -> Self {
-        fn of<'a, B: Copy + 'a>(
-            rows: &'a [ServiceFigures],
-            books: impl Fn(&'a ServiceBooks) -> Option<&'a B>,
-        ) -> Vec<(Option<SocketAddr>, B)> {
-            rows.iter().filter_map(|row| Some((row.service, *books(&row.books)?))).collect()
-        }
-        let (tcp, udp) = (of(&self.services, ServiceBooks::tcp), of(&self.services, ServiceBooks::udp));
-        Self { services: ranked(tcp, udp, top), ..self.clone() }
+        Self { services: listed(&self.every_service, top), ..self.clone() }
     }
 
     /// The flags that [`Cause::beside`] asks for, as at least half of the half-open attempts of the cause
     /// that are in the table have them.
     pub const fn usual_flags(&self, cause: Cause) -> u32 {
         self.usual_flags[cause as usize]
+    }
+
+    /// The seat from which most of the half-open attempts of a cause are seen, or where there is none most of
+    /// those with another cause. Where the addresses tell nothing, this host is between.
+    pub fn seat(&self, cause: Cause) -> Seat {
+        let others = || self.usual_seats.into_iter().flatten().next();
+        self.usual_seats[cause as usize].or_else(others).unwrap_or(Seat::Between)
     }
 
     /// Whether nothing was lost, so that every verdict is the wire's. Once false, it stays so.
@@ -286,7 +300,7 @@ impl Snapshot {
 
 /// What happened between two snapshots of one run.
 pub struct Interval<'a> {
-    before: &'a Snapshot,
+    pub(super) before: &'a Snapshot,
     now: &'a Snapshot,
     /// Latencies of the interval alone, in the order of [`Leg::ALL`].
     pub latency: [Latency; 3],
@@ -322,6 +336,11 @@ impl<'a> Interval<'a> {
         let had =
             |loss: &Loss| before.iter().find(|had| had.reason == loss.reason).map_or(0, |had| had.count);
         self.now.losses().into_iter().filter(|loss| loss.count > had(loss)).collect()
+    }
+
+    /// The attempts of the interval that have had their time.
+    pub fn settled(&self) -> Settled {
+        Settled::since(&self.before.tcp.books, &self.now.tcp.books)
     }
 
     /// The length of the interval, ns.

@@ -17,17 +17,17 @@ mod object;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, LOCAL_ADDRESSES,
-    LocalAddress, NEAR_BLOCKS, RING_BYTES, SERVICES, Service,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, NEAR_BLOCKS,
+    RING_BYTES, SERVICES, Service,
 };
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
@@ -35,8 +35,8 @@ use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
-use crate::address::words;
 use crate::hook::{HookLook, HookState, InterfaceLook};
+use crate::source::local::HostAddresses;
 use crate::source::opens::OpensFile;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes, WatchedInterface};
@@ -82,7 +82,7 @@ pub struct Live {
     sight: Sight,
     opens: Option<OpensFile>,
     addresses: Box<dyn FnMut() -> Option<Vec<IpAddr>> + Send + Sync>,
-    local: BTreeSet<LocalAddress>,
+    host: Arc<HostAddresses>,
 }
 
 impl Live {
@@ -121,7 +121,7 @@ impl Live {
             sight: Sight::default(),
             opens: OpensFile::open(),
             addresses: Box::new(|| None),
-            local: BTreeSet::new(),
+            host: Arc::default(),
             bpf,
         })
     }
@@ -192,11 +192,10 @@ impl Live {
 
     fn refresh_addresses(&mut self) -> Result<(), LiveError> {
         let Some(addresses) = (self.addresses)() else { return Ok(()) };
-        let all: BTreeSet<LocalAddress> = addresses.into_iter().map(local_address).collect();
-        let local = all.into_iter().take(LOCAL_ADDRESSES).collect();
-        if local != self.local {
-            maps::change_local(&mut self.bpf, &self.local, &local)?;
-            self.local = local;
+        let host = HostAddresses::of(addresses);
+        if host != *self.host {
+            maps::change_local(&mut self.bpf, self.host.all(), host.all())?;
+            self.host = Arc::new(host);
         }
         Ok(())
     }
@@ -372,7 +371,7 @@ impl Source for Live {
     }
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
-        let mut scan = Scan::at(now, self.clocks);
+        let mut scan = Scan::at(now, self.clocks, Arc::clone(&self.host));
         scan.add_table(&self.flows4, onlooker.as_deref_mut());
         scan.add_table(&self.flows6, onlooker);
         scan
@@ -390,12 +389,6 @@ impl Source for Live {
     fn clocks(&self) -> Clocks {
         self.clocks
     }
-}
-
-/// An address as the programs look it up.
-fn local_address(address: IpAddr) -> LocalAddress {
-    let (address, family) = words(address);
-    LocalAddress { address, family: family as u32 }
 }
 
 /// Reads one balanced counter block (see [`counters`]), and the class blocks beside it, summed over the CPUs.

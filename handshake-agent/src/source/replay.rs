@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::sync::Arc;
 
 use handshake_common::abi::{
     CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, HASH_WORDS, Histogram, Service, WAYS,
@@ -258,7 +259,7 @@ impl Source for Replay {
     }
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
-        let mut scan = Scan::at(now, self.clocks);
+        let mut scan = Scan::at(now, self.clocks, Arc::default());
         scan.add_table(&self.tables.slots4, onlooker.as_deref_mut());
         scan.add_table(&self.tables.slots6, onlooker);
         scan

@@ -11,11 +11,16 @@
 //! Only records whose verdict depends on their age are read, by the table's protocol.
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
-use handshake_common::abi::tag;
-use handshake_common::record::{Clocks, Now, Record, State};
+use handshake_common::abi::{NO_POINT, tag};
+use handshake_common::interface::GROUPS;
+use handshake_common::record::{Clocks, Detail, Now, Record, State};
 use handshake_common::table::{self, Slot};
-use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
+
+use super::local::HostAddresses;
+use super::patience;
 
 /// The number of slots examined together: one bit each in a word.
 const BATCH: usize = u64::BITS as usize;
@@ -74,23 +79,27 @@ impl<'a> Onlooker<'a> {
 pub struct Scan {
     now: Now,
     clocks: Clocks,
+    host: Arc<HostAddresses>,
     used: u64,
     /// The ages by row of the service table, up to the highest row found.
     rows: Vec<Ages>,
     /// Open attempts younger than T1, and older ones, by cause.
     flagged: [[Flagged; Cause::ALL.len()]; 2],
+    lost: LostHere,
 }
 
-/// Open attempts, and how many of them have each flag of [`Cause::BESIDE`].
+/// Open attempts: how many of them have each flag of [`Cause::BESIDE`], and how many are seen from each seat.
 #[derive(Clone, Copy, Default)]
 struct Flagged {
     all: u64,
     with: [u64; Cause::BESIDE.len()],
+    seats: BySeat,
 }
 
 impl Flagged {
-    fn add(&mut self, flags: u32) {
+    fn add(&mut self, flags: u32, seat: Seat) {
         self.all += 1;
+        self.seats.0[seat as usize] += 1;
         for (count, flag) in self.with.iter_mut().zip(Cause::BESIDE) {
             *count += u64::from(flags & flag != 0);
         }
@@ -108,7 +117,58 @@ impl AddAssign for Flagged {
     fn add_assign(&mut self, other: Self) {
         self.all += other.all;
         self.with.iter_mut().zip(other.with).for_each(|(sum, number)| *sum += number);
+        self.seats += other.seats;
     }
+}
+
+/// One number per seat, in the order of [`Seat::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BySeat([u64; Seat::ALL.len()]);
+
+impl BySeat {
+    /// The seat of most; `None` where there is none at all.
+    #[must_use]
+    pub fn most(self) -> Option<Seat> {
+        let seats = Seat::ALL.into_iter().zip(self.0).filter(|(_, count)| *count != 0);
+        // Of several with as many, the one whose sentence claims the least.
+        seats.max_by_key(|(seat, count)| (*count, *seat as usize)).map(|(seat, _)| seat)
+    }
+}
+
+impl AddAssign for BySeat {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, number)| *sum += number);
+    }
+}
+
+/// Half-open attempts between two other hosts whose latest SYN or SYN+ACK came into this host and was seen at no
+/// other hook, by the groups of interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostHere {
+    /// SYNs, by the group that they came in by.
+    pub syns: [u64; GROUPS],
+    /// SYN+ACKs, by the group that they came in by, and that of their SYN, by which they ought to leave.
+    pub syn_acks: [[u64; GROUPS]; GROUPS],
+}
+
+impl LostHere {
+    fn add(&mut self, record: &Record) {
+        let Detail::Tcp(tcp) = &record.detail else { return };
+        if record.flags & tag::PASSED_ON != 0 {
+            return;
+        }
+        let [initiator, responder] = [tcp.points & 0xf, tcp.points >> 4].map(came_in);
+        match (record.state, initiator, responder) {
+            (State::SynSent, Some(from), _) => self.syns[from] += 1,
+            (State::SynReceived, Some(to), Some(from)) if from != to => self.syn_acks[from][to] += 1,
+            _ => {}
+        }
+    }
+}
+
+/// The group of a hook point where packets come in.
+fn came_in(point: u8) -> Option<usize> {
+    Some(usize::from(point >> 1)).filter(|group| point != NO_POINT && point & 1 == 0 && *group < GROUPS)
 }
 
 /// One number per cause, in the order of [`Cause::ALL`].
@@ -148,15 +208,21 @@ pub struct Ages {
     pub half_open: ByCause,
     /// Open attempts past T2.
     pub expired: ByCause,
+    /// Those older than T1 whose SYN came once, though every stack would have repeated it.
+    pub never_repeated: ByCause,
+    /// Those older than T1 whose initiator has stopped repeating.
+    pub gave_up: u64,
+    /// Open attempts by the seat from which this host sees them.
+    pub seats: BySeat,
     /// UDP flows without an answer, younger than T1.
     pub pending: u64,
 }
 
 impl Scan {
-    /// An empty scan at `now`.
-    pub const fn at(now: Now, clocks: Clocks) -> Self {
-        let flagged = [[Flagged { all: 0, with: [0; Cause::BESIDE.len()] }; Cause::ALL.len()]; 2];
-        Self { now, clocks, used: 0, rows: Vec::new(), flagged }
+    /// An empty scan at `now`, on the host with these addresses.
+    pub fn at(now: Now, clocks: Clocks, host: Arc<HostAddresses>) -> Self {
+        let (flagged, lost) = Default::default();
+        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost }
     }
 
     /// Adds all records of a table. `onlooker` sees them as well.
@@ -193,19 +259,44 @@ impl Scan {
         }
         self.rows[row].add(record, self.now, &self.clocks);
         if let Some(verdict) = record.verdict(self.now, &self.clocks) {
-            let is_old = usize::from(verdict != Verdict::Opening);
-            self.flagged[is_old][record.state.cause() as usize].add(record.flags);
+            let (is_old, seat) = (usize::from(verdict != Verdict::Opening), self.host.seat(record));
+            self.rows[row].seats.0[seat as usize] += 1;
+            self.flagged[is_old][record.state.cause() as usize].add(record.flags, seat);
+            if seat == Seat::Between && verdict == Verdict::HalfOpen {
+                self.lost.add(record);
+            }
         }
     }
 
     /// The flags of [`Cause::BESIDE`] that at least half of the half-open attempts of a cause have; of all
     /// open ones where time has `stopped`.
     pub fn usual_flags(&self, cause: Cause, stopped: bool) -> u32 {
+        self.stuck(cause, stopped).usual()
+    }
+
+    /// The seat from which most of the half-open attempts of a cause are seen; of all open ones where time has
+    /// `stopped`, or where none is half-open.
+    pub fn usual_seat(&self, cause: Cause, stopped: bool) -> Option<Seat> {
+        let stuck = self.stuck(cause, stopped).seats.most();
+        stuck.or_else(|| self.stuck(cause, true).seats.most())
+    }
+
+    fn stuck(&self, cause: Cause, stopped: bool) -> Flagged {
         let [young, mut counted] = self.flagged.map(|by_cause| by_cause[cause as usize]);
         if stopped {
             counted += young;
         }
-        counted.usual()
+        counted
+    }
+
+    /// What came into this host and has not left it.
+    pub const fn lost(&self) -> LostHere {
+        self.lost
+    }
+
+    /// The addresses of the host.
+    pub const fn host(&self) -> &Arc<HostAddresses> {
+        &self.host
     }
 
     /// The times that ages were compared with.
@@ -287,7 +378,12 @@ impl Ages {
         // The other verdicts do not change by age: their gauge counts them.
         let ages = match record.verdict(now, clocks) {
             Some(Verdict::Opening) => &mut self.opening,
-            Some(Verdict::HalfOpen) => &mut self.half_open,
+            Some(Verdict::HalfOpen) => {
+                *self.never_repeated.at(record.state.cause()) +=
+                    u64::from(patience::never_repeated(record, now));
+                self.gave_up += u64::from(patience::gave_up(record, now));
+                &mut self.half_open
+            }
             Some(Verdict::HalfOpenExpired) => &mut self.expired,
             None if record.udp_verdict(now, clocks) == Some(UdpVerdict::Pending) => {
                 self.pending += 1;
@@ -304,6 +400,9 @@ impl AddAssign for Ages {
         self.opening += other.opening;
         self.half_open += other.half_open;
         self.expired += other.expired;
+        self.never_repeated += other.never_repeated;
+        self.gave_up += other.gave_up;
+        self.seats += other.seats;
         self.pending += other.pending;
     }
 }
@@ -327,7 +426,7 @@ mod tests {
     };
 
     fn empty() -> Scan {
-        Scan::at(NOW, CLOCKS)
+        Scan::at(NOW, CLOCKS, Arc::default())
     }
 
     /// Stores a record of one packet in a slot.
@@ -378,12 +477,16 @@ mod tests {
         scan.add_table(&slots, None);
         let (no_syn_ack, no_ack) = (ByCause([1, 0, 0]), ByCause([0, 1, 0]));
         assert_eq!(scan.used(), 5);
-        assert_eq!(scan.row(7), Ages { opening: no_syn_ack, half_open: no_ack, ..Ages::default() });
-        assert_eq!(scan.row(9), Ages { expired: no_ack, ..Ages::default() });
+        let between = |count| BySeat([0, 0, count]);
+        let seven =
+            Ages { opening: no_syn_ack, half_open: no_ack, never_repeated: no_ack, ..Ages::default() };
+        assert_eq!(scan.row(7), Ages { seats: between(2), ..seven });
+        assert_eq!(scan.row(9), Ages { expired: no_ack, seats: between(1), ..Ages::default() });
         assert_eq!(scan.row(2_048), Ages { pending: 1, ..Ages::default() });
         assert_eq!((scan.row(8), scan.row(u16::MAX)), (Ages::default(), Ages::default()));
-        let all = Ages { opening: no_syn_ack, half_open: no_ack, expired: no_ack, pending: 1 };
-        assert_eq!(scan.all(), all);
+        let all = scan.all();
+        assert_eq!((all.opening, all.half_open, all.expired, all.pending), (no_syn_ack, no_ack, no_ack, 1));
+        assert_eq!(all.seats.most(), Some(Seat::Between), "the addresses are no host's");
     }
 
     /// A flag that half of the attempts of a cause have is told of that cause, and of no other.

@@ -162,6 +162,14 @@ impl NetCounters {
         Self(std::array::from_fn(|i| self.0[i].wrapping_sub(earlier.0[i])))
     }
 
+    /// One counter's value alone.
+    #[cfg(test)]
+    pub(crate) fn of_one(counter: KernelCounter, value: u64) -> Self {
+        let mut counts = Self::default();
+        counts.0[counter as usize] = value;
+        counts
+    }
+
     /// The value of one counter.
     pub(crate) fn of(&self, counter: KernelCounter) -> u64 {
         self.0[counter as usize]

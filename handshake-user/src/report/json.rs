@@ -16,12 +16,13 @@ use handshake_agent::model::snapshot::{
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
-use handshake_common::verdict::{Cause, FlowFlag, Leg, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, UdpVerdict, Verdict};
 use handshake_common::wire::tunnel::Tunnel;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::time::rfc3339;
+use crate::why::WhyReport;
 
 pub(crate) use check::write_check;
 
@@ -62,6 +63,36 @@ pub(crate) fn write_report_with_flows(
         write!(out, "{comma}{}", flow(view, each))?;
     }
     writeln!(out, "]}}")
+}
+
+/// Writes the answer of `why` on a line of its own.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &Snapshot) -> io::Result<()> {
+    let WhyReport { evidence, answer, .. } = report;
+    let cohort = &evidence.cohort;
+    let mut object = Map::new();
+    object.insert("type".to_owned(), json!("why"));
+    object.insert("schema".to_owned(), json!(SCHEMA));
+    object.insert("outcome".to_owned(), json!(answer.outcome.name()));
+    put_known(&mut object, "service", evidence.service.map(end));
+    let process = evidence.queue.iter().flatten().find_map(|queue| queue.process.clone());
+    put_known(&mut object, "process", process.filter(|_| evidence.service.is_some()));
+    object.insert("seat".to_owned(), json!(evidence.seat.name()));
+    object.insert("attempts".to_owned(), json!(cohort.attempts));
+    object.insert("completed".to_owned(), json!(cohort.completed));
+    put_known(&mut object, "cause", cohort.stuck().map(|(cause, _)| cause.name()));
+    object.insert("headline".to_owned(), json!(answer.headline));
+    object.insert("because".to_owned(), json!(answer.because));
+    object.insert("not".to_owned(), json!(answer.not));
+    put_known(&mut object, "owner", answer.owner.as_ref());
+    object.insert("next".to_owned(), json!(answer.next));
+    object.insert("looked_ns".to_owned(), json!(evidence.looked_ns));
+    object.insert("exact".to_owned(), json!(snapshot.is_exact()));
+    object.insert("inexact".to_owned(), inexact(snapshot));
+    line(out, &Value::Object(object))
 }
 
 /// Writes one flow on a line of its own.
@@ -238,6 +269,7 @@ fn service(row: &ServiceFigures) -> Value {
         ServiceBooks::Tcp(books) => tcp_service(&mut object, books),
         ServiceBooks::Udp(books) => udp_service(&mut object, books),
     }
+    put_known(&mut object, "seat", row.seat.map(Seat::name));
     Value::Object(object)
 }
 
@@ -246,6 +278,11 @@ fn tcp_service(object: &mut Map<String, Value>, books: &TcpBooks) {
     object.insert("attempts".to_owned(), json!(books.attempts));
     for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()) {
         object.insert(verdict.name().to_owned(), json!(books.verdict(verdict)));
+    }
+    let never = books.never_repeated().total();
+    let patience = [("never_repeated", never), ("waiting", books.waiting()), ("gave_up", books.gave_up())];
+    for (name, count) in patience {
+        object.insert(name.to_owned(), json!(count));
     }
 }
 
@@ -267,6 +304,8 @@ fn flow(view: &View<'_>, flow: &Flow) -> Value {
     object.insert("responder".to_owned(), end(flow.end(Side::Responder)));
     object.insert("verdict".to_owned(), json!(standing.name()));
     put_known(&mut object, "cause", flow.cause(standing).map(Cause::name));
+    let seat = view.seat(flow);
+    put_known(&mut object, "seat", (seat != Seat::Between).then(|| seat.name()));
     put_known(&mut object, "unreachable_from", flow.unreachable_from().map(|from| from.to_string()));
     put_known(&mut object, "interface", view.interface(flow));
     put_known(&mut object, "tunnel", flow.tunnel().map(Tunnel::name));

@@ -7,7 +7,7 @@
 //! 443/tcp   do clients connect?
 //! time      how long do they wait?
 //! cause     what is wrong, and where to look
-//! busiest   is it one service?
+//! services  is it one service? The worst first
 //! udp       are flows answered?
 //! signs     irregularities that end no attempt
 //! balance   each attempt in exactly one term
@@ -22,15 +22,13 @@ mod ethertype;
 pub(crate) mod exact;
 pub(crate) mod ladder;
 mod layout;
-
-use std::net::SocketAddr;
+mod why;
 
 use handshake_agent::error::some_of;
 use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Flow, View};
-use handshake_agent::model::snapshot::{
-    InterfaceHooks, Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks,
-};
+use handshake_agent::model::health::{ClosedPorts, Health, JudgedService, Services, Settled};
+use handshake_agent::model::snapshot::{InterfaceHooks, Interval, Latency, Origin, Snapshot, TcpBooks};
 use handshake_agent::options::Filter;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
@@ -44,7 +42,8 @@ pub(crate) use self::check::{draw_check, draw_expectations};
 use self::exact::Exactness;
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
-use crate::number::{group, percent, rate, short, span, time, whole_percent};
+pub(crate) use self::why::draw_why;
+use crate::number::{group, percent, rate, short, span, time};
 
 const WIDE: &str = "   ";
 const DOT: &str = " · ";
@@ -56,7 +55,7 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
     line(&mut out, style, &subject(&snapshot.context.filter), &outcome(snapshot, interval), WIDE);
     draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
     causes(&mut out, snapshot, interval, style);
-    draw_some(&mut out, style, "busiest", &busiest(snapshot), DOT);
+    draw_some(&mut out, style, "services", &services(snapshot, interval), DOT);
     draw_some(&mut out, style, "udp", &udp(snapshot), WIDE);
     draw_some(&mut out, style, "signs", &signs(snapshot), WIDE);
     line(&mut out, style, "balance", &balance(snapshot), " + ");
@@ -232,17 +231,19 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
         }
         None => group(books.attempts),
     };
-    let completed = match books.attempts {
-        0 => "–".to_owned(),
-        attempts => percent(books.verdict(Verdict::Completed), attempts),
+    let completed = books.verdict(Verdict::Completed);
+    let share = match books.settled() {
+        0 => String::new(),
+        settled => {
+            format!(" ({}{})", percent(completed.min(settled), settled), recent_share(books, interval))
+        }
     };
-    let recent = interval.and_then(|interval| recently_completed(books, interval)).unwrap_or_default();
     let half_open = books.verdict(Verdict::HalfOpen);
     let tone = if half_open == 0 { TextTone::Plain } else { TextTone::Strong };
     let mut pieces = vec![
         Piece::plain(format!("attempts {attempts}")),
-        Piece::new(format!("completed {completed}{recent}"), TextTone::Strong),
-        Piece::new(format!("half-open {}{}", group(half_open), of_causes(books)), tone),
+        Piece::new(format!("completed {}{share}", group(completed)), TextTone::Strong),
+        Piece::new(format!("half-open now {}{}", group(half_open), of_causes(books)), tone),
         Piece::plain(format!("refused {}", group(books.verdict(Verdict::Refused)))),
     ];
     let rarer = TCP.iter().filter(|row| row.problem).map(|row| row.verdict);
@@ -252,20 +253,21 @@ fn outcome(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     pieces
 }
 
-/// The share of the interval's decided attempts that completed, if it differs much from that of the run.
+/// The share of the interval's settled attempts that completed, if it differs much from that of the run.
 /// Otherwise a new problem would hide behind hours without one.
-fn recently_completed(books: &TcpBooks, interval: &Interval<'_>) -> Option<String> {
+fn recent_share(books: &TcpBooks, interval: Option<&Interval<'_>>) -> String {
+    let now = interval.map(|interval| interval.settled()).unwrap_or_default();
+    far(Settled::of(books), now).map_or_else(String::new, |share| format!(", now {share}"))
+}
+
+/// The share of completed ones among the attempts of now, if it differs much from that of the run.
+fn far(run: Settled, now: Settled) -> Option<String> {
     const FAR_PERCENT: u64 = 5;
-    let begun = interval.change(|s| s.tcp.books.attempts)
-        - interval.change(|s| s.tcp.books.verdict(Verdict::Opening));
-    let decided = u64::try_from(begun).ok().filter(|decided| *decided != 0)?;
-    // An attempt that was half-open before the interval may complete in it.
-    let completed = interval.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
-    let run = u128::from(books.verdict(Verdict::Completed)) * u128::from(decided);
-    let now = u128::from(completed) * u128::from(books.attempts);
-    let whole = u128::from(books.attempts) * u128::from(decided);
-    let far = run.abs_diff(now) * 100 >= whole * u128::from(FAR_PERCENT);
-    far.then(|| format!(" (now {})", percent(completed, decided)))
+    let of_run = u128::from(run.completed) * u128::from(now.attempts);
+    let of_now = u128::from(now.completed) * u128::from(run.attempts);
+    let whole = u128::from(run.attempts) * u128::from(now.attempts);
+    let is_far = whole != 0 && of_run.abs_diff(of_now) * 100 >= whole * u128::from(FAR_PERCENT);
+    is_far.then(|| percent(now.completed, now.attempts))
 }
 
 /// The causes of the attempts that are half-open now, the most frequent first.
@@ -348,24 +350,47 @@ fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>
     }
 }
 
-/// The services with the most attempts, each with the share that did not complete.
-fn busiest(snapshot: &Snapshot) -> Vec<Piece> {
-    let rows = snapshot.services.iter().filter_map(|row| match row.books {
-        ServiceBooks::Tcp(books) if books.attempts != 0 => Some((row.service, books)),
-        ServiceBooks::Tcp(_) | ServiceBooks::Udp(_) => None,
-    });
-    rows.enumerate()
-        .map(|(at, (service, books))| {
-            let failed = books.attempts.saturating_sub(books.verdict(Verdict::Completed));
-            let what = if at == 0 { " not completed" } else { "" };
-            let share = whole_percent(failed, books.attempts);
-            Piece::plain(format!("{} {share}{what}", name(service)))
-        })
-        .collect()
+/// How many services fail, then each with its share of completed attempts, the worst first, and the ports that a
+/// scan has found closed.
+fn services(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
+    let services = Services::of(snapshot, interval);
+    let mut pieces: Vec<Piece> = headline(&services).into_iter().collect();
+    let shown = services.judged.iter().take(snapshot.context.top);
+    pieces.extend(shown.enumerate().map(|(at, one)| service(one, at == 0)));
+    let more = services.judged.len().saturating_sub(snapshot.context.top);
+    if more != 0 {
+        pieces.push(Piece::new(format!("{} more", group(more as u64)), TextTone::Faint));
+    }
+    pieces.extend(closed_ports(&services.closed).map(Piece::plain));
+    pieces
 }
 
-fn name(service: Option<SocketAddr>) -> String {
-    service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())
+/// How many services fail; nothing where all do well.
+fn headline(services: &Services) -> Option<Piece> {
+    let (count, all) = (services.failing(), services.judged.len());
+    let verb = if count == 1 { "fails" } else { "fail" };
+    (count != 0).then(|| Piece::new(format!("✘ {count} of {all} {verb}"), TextTone::Bad))
+}
+
+fn service(one: &JudgedService, is_first: bool) -> Piece {
+    let run = Settled::of(&one.books);
+    let now = far(run, one.settled).map_or_else(String::new, |share| format!(", now {share}"));
+    let what = if is_first { " completed" } else { "" };
+    let share = percent(run.completed.min(run.attempts), run.attempts);
+    let tone = match one.health {
+        Health::Failing => TextTone::Bad,
+        Health::Partly => TextTone::Strong,
+        Health::Good => TextTone::Plain,
+    };
+    Piece::new(format!("{} {share} of {}{what}{now}", one.service, group(run.attempts)), tone)
+}
+
+/// The ports that refused what they were asked once or twice, in words; `None` where there is none.
+pub(crate) fn closed_ports(closed: &ClosedPorts) -> Option<String> {
+    let at = closed.address.map_or_else(String::new, |address| format!(" of {address}"));
+    let ports = if closed.ports == 1 { "port" } else { "ports" };
+    let (refused, count) = (group(closed.refused), group(closed.ports));
+    (closed.ports != 0).then(|| format!("{refused} refused on {count} closed {ports}{at}"))
 }
 
 /// The line of UDP flows by verdict; empty without a flow.

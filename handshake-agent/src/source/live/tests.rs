@@ -85,7 +85,11 @@ fn more_addresses_than_there_is_room_for_end_no_reading() {
         let map: aya::maps::HashMap<_, [u32; 5], u32> = map.try_into().expect("it is a hash map");
         let mut all: Vec<u32> = map.keys().map(|key| key.expect("a key")[0]).collect();
         all.sort_unstable();
-        assert!(all.iter().copied().eq((known..).take(LOCAL_ADDRESSES)), "{known}: {} known", all.len());
+        assert!(
+            all.iter().copied().eq((known..).take(handshake_common::abi::LOCAL_ADDRESSES)),
+            "{known}: {} known",
+            all.len()
+        );
     }
 }
 

@@ -22,7 +22,7 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
  "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"inexact":[],"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
  "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"extension_chains":0,"split_headers":0,"copies":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
  "tcp":{"attempts":1,"completed":1,"late":0,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,
-        "half_open_expired":{"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"evicted":0,"untracked":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"midstream":0,"orphan_syn_ack":0,
+        "half_open_expired":{"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"evicted":0,"untracked":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0,"answer_unseen":0,"never_repeated":0,"waiting":0,"gave_up":0},"midstream":0,"orphan_syn_ack":0,
         "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0,"foreign_syn":0,"foreign_icmp":0,"bad_checksum":0},
         "entered":{"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"orphan_syn_ack":0}},
  "latency":{"syn_to_syn_ack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p99_ns":80,"max_ns":80},
@@ -31,7 +31,7 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
  "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0,"packets":0,"bytes":0,"entered":{"answered":0,"unreachable":0,"multicast":0}},
  "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},"services_evicted":0,
  "services":[
-    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0},
+    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0,"never_repeated":0,"waiting":0,"gave_up":0},
     {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0}]}"#;
 
 #[test]

@@ -1,12 +1,14 @@
 //! Problems and where to look for them: those worth a line, the most frequent first.
 
 use handshake_agent::error::some_of;
-use handshake_agent::model::snapshot::{Interval, LiveOrigin, Origin, ServiceBooks, Snapshot, TcpBooks};
+use handshake_agent::model::snapshot::{
+    Interval, LiveOrigin, LostBetween, Origin, ServiceBooks, Snapshot, TcpBooks,
+};
 use handshake_agent::options::Filter;
-use handshake_common::verdict::{Cause, Sign, TCP, Verdict};
+use handshake_common::verdict::{Cause, Seat, Sign, TCP, Verdict};
 use handshake_common::wire::Class;
 
-use crate::number::{group, short};
+use crate::number::{group, rate, short};
 
 /// A problem of fewer than one in this many attempts is not shown.
 const RARE: u64 = 100;
@@ -53,7 +55,7 @@ pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> 
 pub(super) fn obstacles(books: &TcpBooks, snapshot: &Snapshot) -> Vec<Problem> {
     let causes = Cause::ALL.map(|cause| Problem {
         name: cause.name(),
-        sentence: sentence(cause, snapshot),
+        sentence: sentence(cause, snapshot, None),
         count: books.by_cause(Verdict::HalfOpen).of(cause)
             + books.by_cause(Verdict::HalfOpenExpired).of(cause),
     });
@@ -81,17 +83,60 @@ impl CauseWindow<'_> {
         let expired = self.count(|s| s.tcp.books.by_cause(Verdict::HalfOpenExpired).of(cause));
         Problem {
             name: cause.name(),
-            sentence: sentence(cause, self.snapshot),
+            sentence: sentence(cause, self.snapshot, self.interval),
             count: self.snapshot.tcp.books.by_cause(Verdict::HalfOpen).of(cause) + expired,
         }
     }
 }
 
-/// A cause's sentence, with a service that may be responsible.
-fn sentence(cause: Cause, snapshot: &Snapshot) -> String {
+/// A cause's sentence as seen from here, with a service that may be responsible, and what the initiators'
+/// repeats say.
+pub(crate) fn sentence(cause: Cause, snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> String {
+    format!("{}{}", cause.sentence(snapshot.seat(cause)), evidence(cause, snapshot, interval))
+}
+
+/// The same in fewer words: where to look is left out where the evidence says more.
+pub(crate) fn brief(cause: Cause, snapshot: &Snapshot) -> String {
+    let (sentence, evidence) = (cause.sentence(snapshot.seat(cause)), evidence(cause, snapshot, None));
+    let what =
+        if evidence.is_empty() { sentence } else { sentence.split(". Look at:").next().unwrap_or(sentence) };
+    format!("{what}{evidence}")
+}
+
+fn evidence(cause: Cause, snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> String {
     let beside = cause.beside(snapshot.usual_flags(cause)).map(str::to_owned);
-    let hint = beside.or_else(|| if cause == Cause::NoSynAck { full_queue(snapshot) } else { None });
-    format!("{}{}", cause.sentence(), hint.unwrap_or_default())
+    let is_queue = cause == Cause::NoSynAck && snapshot.seat(cause) == Seat::Responder;
+    let hint = beside.or_else(|| if is_queue { full_queue(snapshot) } else { None });
+    let patience = if cause == Cause::AnswerUnseen { None } else { patience(cause, snapshot, interval) };
+    let is_of = |lost: &&LostBetween| (cause == Cause::NoSynAck) == (lost.what == "SYNs");
+    let lost = snapshot.lost_here.as_ref().filter(|_| cause != Cause::AnswerUnseen).filter(is_of);
+    let lost = lost.map(|lost| format!("; lost in this host: {lost}"));
+    [lost, hint, patience].into_iter().flatten().collect()
+}
+
+/// What the repeats of the half-open attempts say: forged sources repeat nothing, and clients that wait do.
+fn patience(cause: Cause, snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Option<String> {
+    /// Fewer are no flood: half of the smallest SYN backlog of a listener in Linux (128).
+    const FLOOD: u64 = 64;
+    /// Fewer clients say nothing of the others.
+    const CLIENTS: u64 = 5;
+    let books = &snapshot.tcp.books;
+    let half_open = books.by_cause(Verdict::HalfOpen).of(cause);
+    let never = books.never_repeated().of(cause);
+    let of_all = format!("{} of {}", group(never), group(half_open));
+    if half_open >= FLOOD && never * 10 >= half_open * 9 {
+        let completed = interval.map(|interval| {
+            let count = interval.rise(|s| s.tcp.books.verdict(Verdict::Completed));
+            format!("; {} handshakes complete beside them", rate(count, interval.elapsed_ns()))
+        });
+        let who = "a flood of forged sources, or clients that gave up within 3 s";
+        return Some(format!("; {of_all} never repeated their SYN: {who}{}", completed.unwrap_or_default()));
+    }
+    if half_open >= CLIENTS && never * 2 <= half_open {
+        let repeated = format!("{} of {}", group(half_open - never), group(half_open));
+        return Some(format!("; {repeated} repeated their SYN, as clients on a broken path do"));
+    }
+    None
 }
 
 /// Names a service that completes some attempts and leaves others unanswered. A full accept queue drops SYNs

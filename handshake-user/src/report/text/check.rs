@@ -250,7 +250,11 @@ fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<
         "tcp.half_open.now" => {
             let causes =
                 Cause::ALL.into_iter().filter(|cause| books.by_cause(Verdict::HalfOpen).of(*cause) != 0);
-            own_or(causes.map(|cause| (cause.name().to_owned(), cause.sentence().to_owned())).collect())
+            own_or(
+                causes
+                    .map(|cause| (cause.name().to_owned(), cause::sentence(cause, snapshot, None)))
+                    .collect(),
+            )
         }
         "udp.answered" => {
             let others = [UdpVerdict::Unanswered, UdpVerdict::Unreachable].into_iter();

@@ -87,12 +87,12 @@ pub(crate) fn shaft(
 }
 
 /// The verdict with its sentence, and the cause with its sentence.
-pub(crate) fn meaning(flow: &Flow, standing: Standing) -> Vec<(&'static str, String)> {
+pub(crate) fn meaning(view: &View<'_>, flow: &Flow, standing: Standing) -> Vec<(&'static str, String)> {
     // The cause follows.
     let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
     let cause = flow.cause(standing).map(|cause| {
         let beside = cause.beside(flow.record.flags).unwrap_or_default();
-        (cause.name(), format!("{}{beside}", cause.sentence()))
+        (cause.name(), format!("{}{beside}", cause.sentence(view.seat(flow))))
     });
     [(standing.name(), meaning.to_owned())].into_iter().chain(cause).collect()
 }
@@ -194,7 +194,7 @@ pub(crate) fn draw_ladder(view: &View<'_>, flow: &Flow, steps: &LadderSteps<'_>,
     let standing = flow.standing(&view.moment);
     rails.missing(&mut out, flow.cause(standing));
     out.push('\n');
-    for ((name, sentence), label) in meaning(flow, standing).into_iter().zip(["verdict", "cause"]) {
+    for ((name, sentence), label) in meaning(view, flow, standing).into_iter().zip(["verdict", "cause"]) {
         line(&mut out, style, label, &words(&format!("{name}: {sentence}")), " ");
     }
     let numbers = [("J", flow.isn_initiator()), ("K", flow.isn_responder())];

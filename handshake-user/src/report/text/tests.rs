@@ -9,6 +9,7 @@ use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, RunContext, Snapshot,
 };
 use handshake_agent::options::Filter;
+use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_common::abi::Counter;
 use handshake_common::flow::{Family, Side};
@@ -378,7 +379,7 @@ fn a_new_problem_shows_after_hours_without_one() {
     let now = context.take(&mut fake, Some(&before));
     let interval = Interval::between(&before, &now);
     let shown = draw(&now, Some(&interval), Style::plain(100));
-    assert!(shown.contains("completed 99.9 % (now 30.0 %)"), "{shown}");
+    assert!(shown.contains("completed 24 043 (99.9 %, now 30.0 %)"), "{shown}");
     assert!(shown.contains("refused: "), "{shown}");
 }
 
@@ -516,6 +517,9 @@ impl TestContext {
             filter: self.filter.clone(),
             top: 10,
         };
+        if matches!(self.origin, Origin::Live(_)) {
+            fake.host = Arc::new(HostAddresses::of(["10.0.0.2".parse().expect("an address")]));
+        }
         Snapshot::take(fake, &Arc::new(context), previous).expect("a fake never fails")
     }
 }

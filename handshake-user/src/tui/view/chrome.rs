@@ -11,6 +11,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::layout::{Pen, apart, left, sentence};
 use crate::escape::printable;
 use crate::number::{group, span, whole_percent};
+use crate::report::text::cause;
 use crate::time::clock;
 use crate::tui::banner::Surge;
 use crate::tui::scene::Scene;
@@ -114,7 +115,8 @@ pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>>
     let pen = Pen(ui.theme);
     let mut lines = vec![pen.bar(&surge_line(surge, &scene.snapshot), Tone::Alarm, width)];
     if let Some(cause) = surge.cause {
-        for text in sentence(&format!("{}: {}", cause.name(), cause.sentence()), width - 2) {
+        let words = format!("{}: {}", cause.name(), cause::brief(cause, &scene.snapshot));
+        for text in sentence(&words, width - 2) {
             lines.push(Line::from(pen.span(left(&format!(" {text}"), width), Tone::Bad)));
         }
     }

@@ -28,7 +28,7 @@ use crate::time::clock;
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
-use handshake_agent::model::flow::Flow;
+use handshake_agent::model::flow::{Flow, View};
 
 /// Column of the initiator's rail.
 const RAIL: usize = 12;
@@ -121,7 +121,7 @@ fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
 fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let standing = attempt.standing(&scene.moment());
     let mut lines = Vec::new();
-    for (name, meaning) in meaning(attempt, standing) {
+    for (name, meaning) in meaning(&View::of(&scene.snapshot), attempt, standing) {
         lines.extend(explained(pen, name, &meaning, tone(standing), width));
     }
     if let Some(tunnel) = attempt.tunnel() {

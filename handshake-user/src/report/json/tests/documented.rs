@@ -2,6 +2,7 @@
 //! of the metrics.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
 use handshake_agent::model::flow::frames::FrameIndex;
@@ -10,6 +11,7 @@ use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot,
 };
+use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::Counter;
@@ -103,6 +105,7 @@ fn assert_same(written: &BTreeSet<String>, rows: &BTreeSet<String>) {
 /// Two snapshots with two services, a sample of each leg, and an interface with every field.
 fn full() -> (Snapshot, Snapshot) {
     let mut fake = Fake::new();
+    fake.host = Arc::new(HostAddresses::of(["10.0.0.2".parse().expect("an address")]));
     fake.service(0, "0.0.0.0:0");
     fake.service(1, "10.0.0.2:80");
     fake.service(FIRST_UDP_ROW + 1, "10.0.0.2:53");

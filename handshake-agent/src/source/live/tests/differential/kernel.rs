@@ -1,6 +1,8 @@
 //! The kernel's side: programs are loaded once, maps are cleared between scenarios, and frames are run by
 //! BPF_PROG_TEST_RUN.
 
+use std::sync::Arc;
+
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
 use handshake_common::abi::Service;
@@ -47,7 +49,7 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         hooks: Box::new(NoHooks),
         sight: Sight::default(),
         addresses: Box::new(|| None),
-        local: BTreeSet::new(),
+        host: Arc::default(),
         bpf,
     };
     load_xdp(&mut live);

@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::mem::size_of;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use libc::{
     NETLINK_CAP_ACK, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
@@ -69,13 +69,15 @@ impl From<Refusal> for io::Error {
 }
 
 /// `NETLINK_ROUTE`, which is 0.
-pub(super) const ROUTE: Option<Protocol> = None;
+pub(crate) const ROUTE: Option<Protocol> = None;
+/// `NETLINK_SOCK_DIAG`.
+pub(crate) const SOCKETS: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
 /// `NETLINK_GENERIC`.
-pub(super) const GENERIC: Option<Protocol> = Some(rustix::net::netlink::GENERIC);
+pub(crate) const GENERIC: Option<Protocol> = Some(rustix::net::netlink::GENERIC);
 
 /// An answer: its type, and what follows the message header.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// `nlmsg_type`.
     pub kind: u16,
     /// Family header and attributes.
@@ -84,28 +86,28 @@ pub(super) struct Message {
 
 /// A netlink socket that waits for each answer before the next question.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: File,
     sequence: u32,
 }
 
 impl Netlink {
     /// A socket of `protocol` in this thread's network namespace.
-    pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+    pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         for option in [NETLINK_EXT_ACK, NETLINK_CAP_ACK] {
-            super::set_option(&socket, SOL_NETLINK, option, &1_i32)?;
+            set_option(&socket, SOL_NETLINK, option, &1_i32)?;
         }
         Ok(Self { socket: File::from(socket), sequence: 0 })
     }
 
     /// Sends one request and collects the answers up to its acknowledgement.
-    pub(super) fn request(&mut self, kind: u16, flags: c_int, body: &[u8]) -> Result<Vec<Message>, Refusal> {
+    pub(crate) fn request(&mut self, kind: u16, flags: c_int, body: &[u8]) -> Result<Vec<Message>, Refusal> {
         self.exchange(kind, NLM_F_ACK | flags, body)
     }
 
     /// Asks for all there is of a kind.
-    pub(super) fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
+    pub(crate) fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
         self.exchange(kind, NLM_F_DUMP, body)
     }
 
@@ -129,11 +131,11 @@ impl Netlink {
 
 /// Hears of interfaces that come, go or change. Takes no privilege.
 #[derive(Debug)]
-pub(super) struct LinkNews(OwnedFd);
+pub(crate) struct LinkNews(OwnedFd);
 
 impl LinkNews {
     /// A socket that never blocks.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, ROUTE)?;
         bind(&socket, &SocketAddrNetlink::new(0, LINK_GROUP))?;
@@ -141,7 +143,7 @@ impl LinkNews {
     }
 
     /// Whether there was any since the last call. What it was is not read: where many come, some are lost.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let mut message = [0; 64];
         let mut has_any = false;
         loop {
@@ -154,7 +156,7 @@ impl LinkNews {
     }
 
     /// A descriptor of its own to wait at.
-    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
 }
@@ -200,8 +202,18 @@ fn acknowledged(body: &[u8]) -> Result<(), Refusal> {
     Err(Refusal { errno, words })
 }
 
+/// Sets a socket option.
+pub(crate) fn set_option<T>(socket: &impl AsRawFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<T>())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `value` is borrowed for the call and `size` is its size; the kernel only reads it.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The attributes of `bytes`, in order; what is cut short ends them.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(rest, 0)?);
@@ -213,43 +225,43 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The first attribute of a kind.
-pub(super) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
 /// A string attribute, up to its NUL.
-pub(super) fn text(value: &[u8]) -> String {
+pub(crate) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 /// Two bytes in the machine's order.
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 /// Four bytes in the machine's order.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 /// Eight bytes in the machine's order.
-pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 /// A request's family header and attributes.
 #[derive(Default)]
-pub(super) struct MessageBody(Vec<u8>);
+pub(crate) struct MessageBody(Vec<u8>);
 
 impl MessageBody {
     /// Starts with the family's own header.
-    pub(super) fn new(header: &[u8]) -> Self {
+    pub(crate) fn new(header: &[u8]) -> Self {
         Self(header.to_vec())
     }
 
     /// Adds an attribute. Values here are a few bytes; one past 64 KiB would be cut.
-    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -259,18 +271,18 @@ impl MessageBody {
     }
 
     /// Adds an attribute made of attributes.
-    pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
+    pub(crate) fn nest(self, kind: u16, inner: &Self) -> Self {
         self.with(kind | NESTED, &inner.0)
     }
 
     /// The bytes to send.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 /// `struct ifinfomsg` that names a link by its index, or all of them by 0.
-pub(super) fn link_header(index: u32) -> [u8; size_of::<[u32; 4]>()] {
+pub(crate) fn link_header(index: u32) -> [u8; size_of::<[u32; 4]>()] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header

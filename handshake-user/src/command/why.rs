@@ -1,0 +1,245 @@
+//! `handshake why`: looks until enough attempts have had their time, and gives one answer. The exit code says
+//! whether something is wrong.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use handshake_agent::error::some_of;
+use handshake_agent::listeners::{Listener, Listeners};
+use handshake_agent::model::snapshot::{Origin, ServiceBooks, ServiceFigures, Snapshot};
+use handshake_agent::options::Options;
+use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
+use handshake_common::verdict::{Seat, Verdict};
+use tokio::time::Instant;
+
+use crate::check::{CheckError, NetCounters, NetFiles};
+use crate::cli::WhyArgs;
+use crate::command::{attach, load, out, patiently, prepare, take_snapshot};
+use crate::console::announce;
+use crate::error::CommandError;
+use crate::number::short;
+use crate::output::{Lane, Patience, Target};
+use crate::report::text::{Style, cause};
+use crate::report::{self, OutputFormat};
+use crate::why::{Cohort, Evidence, Outcome, Processes, Queue, WhyReport, diagnose};
+
+/// So many attempts that had their time are enough.
+const ENOUGH: u64 = 30;
+/// The longest look; a little more than the time after which a filter that nothing passes is said to be quiet.
+const LONGEST: Duration = Duration::from_millis(10_300);
+/// Time between two looks.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Exit code: something is wrong.
+const TROUBLE: u8 = 1;
+/// Exit code: not enough was seen.
+const NOT_ENOUGH: u8 = 3;
+
+/// Runs `handshake why` and returns its exit code.
+///
+/// # Errors
+///
+/// Failures to attach or to write the answer; a lost interface.
+pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
+    let watched = Options { top: usize::MAX, ..args.watched() };
+    prepare(&args.scope, None)?;
+    let counters = NetFiles::open()?;
+    let mut listeners = Listeners::open().ok();
+    let first = listeners.as_mut().and_then(|listeners| listeners.read().ok()).unwrap_or_default();
+    let processes = Processes::of(&first.iter().map(|listener| listener.inode).collect::<Vec<_>>());
+    let plan = session::plan(&watched)?;
+    plan.require_any()?;
+    let loaded = load(&watched, &plan)?;
+    session::block_on(async {
+        let mut signals = Signals::new()?;
+        let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
+        let mut look = Look { counters, listeners, processes, queues: HashMap::new(), taken: Vec::new() };
+        let before = patiently(CheckError::is_passing, || look.counters.read())?;
+        let pace = Pace { snapshots: Some(EVERY), events: false, until: Some(Instant::now() + LONGEST) };
+        let ending = session::run(&mut session, &mut signals, pace, &mut look).await?;
+        take_snapshot(&mut session)?;
+        look.note(session.last().clone());
+        let counters = patiently(CheckError::is_passing, || look.counters.read())?.since(&before);
+        drop(session);
+        let signal = signals.release().await;
+        let evidence = look.evidence(counters);
+        let answer = diagnose(&evidence);
+        let code = match answer.outcome {
+            Outcome::Healthy => 0,
+            Outcome::Trouble => TROUBLE,
+            Outcome::NotEnough => NOT_ENOUGH,
+        };
+        let snapshot = look.latest();
+        let report = WhyReport {
+            subject: args.target.as_ref().map(ToString::to_string),
+            interfaces: names(snapshot),
+            evidence: &evidence,
+            answer: &answer,
+        };
+        let lane = Lane::to(Target::stdout()).map_err(out)?;
+        let is_signalled = signal.is_some() || matches!(ending, Ending::Signal(_));
+        let patience = if is_signalled { Patience::ENDING } else { Patience::Endless };
+        let style = Style::of(&io::stdout());
+        lane.finish(patience, |to| match args.format {
+            OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
+            OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),
+        })
+        .map_err(out)?;
+        match ending {
+            Ending::Lost(lost) => Err(lost.into()),
+            Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(code),
+        }
+    })
+}
+
+/// What a look has seen so far.
+struct Look {
+    counters: NetFiles,
+    listeners: Option<Listeners>,
+    processes: Processes,
+    /// The fullest accept queue of each listener.
+    queues: HashMap<(SocketAddr, u32), Listener>,
+    /// The snapshots since T1 ago, and one before them; the latest is last.
+    taken: Vec<Snapshot>,
+}
+
+impl Look {
+    fn latest(&self) -> &Snapshot {
+        self.taken.last().expect("a snapshot was noted before anything is asked")
+    }
+
+    /// The latest snapshot whose attempts have all had their time; `None` until T1 has passed.
+    fn cutoff(&self) -> Option<&Snapshot> {
+        let latest = self.taken.last()?;
+        let from = latest.now.ns.checked_sub(latest.clocks.half_open_after_ns)?;
+        // A snapshot counts until the counters are read, which is after its time and before the next one's.
+        let old = self.taken.windows(2).rev().find(|pair| pair[1].now.ns <= from);
+        old.and_then(<[Snapshot]>::first)
+    }
+
+    fn note(&mut self, snapshot: Snapshot) {
+        self.taken.push(snapshot);
+        if let Some(cutoff) = self.cutoff().map(|cutoff| cutoff.now.ns) {
+            self.taken.retain(|snapshot| snapshot.now.ns >= cutoff);
+        }
+        let listeners = self.listeners.as_mut().and_then(|listeners| listeners.read().ok());
+        for listener in listeners.unwrap_or_default() {
+            let fullest = self.queues.entry((listener.address, listener.inode)).or_insert(listener);
+            if listener.waiting >= fullest.waiting {
+                *fullest = listener;
+            }
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.cutoff().is_some_and(|cutoff| self.total(cutoff).attempts >= ENOUGH)
+    }
+
+    fn total(&self, cutoff: &Snapshot) -> Cohort {
+        Cohort::between(&cutoff.tcp.books, &self.latest().tcp.books)
+    }
+
+    /// All that was seen of the service that fails most, or of all together where no service has most of the
+    /// failures; of the busiest where nothing fails.
+    fn evidence(&self, counters: NetCounters) -> Evidence {
+        let latest = self.latest();
+        let looked_ns = latest.elapsed_ns();
+        let (total, services) = match self.cutoff() {
+            Some(cutoff) => (self.total(cutoff), self.services(cutoff)),
+            None => (Cohort::default(), Vec::new()),
+        };
+        let worst = services.iter().max_by_key(|(_, cohort)| (cohort.failed(), cohort.attempts));
+        let worst = worst.filter(|(_, cohort)| 2 * cohort.failed() >= total.failed());
+        let cohort = worst.map_or(total, |(_, cohort)| *cohort);
+        let service = worst.and_then(|(figures, _)| figures.service);
+        let seat = worst.and_then(|(figures, _)| figures.seat);
+        let cause = cohort.stuck().map(|(cause, _)| cause);
+        Evidence {
+            service,
+            cohort,
+            seat: seat.unwrap_or_else(|| cause.map_or(Seat::Between, |cause| latest.seat(cause))),
+            queue: self.queue(service),
+            counters,
+            lost: latest.lost_here.clone(),
+            completed: latest.tcp.books.verdict(Verdict::Completed),
+            looked_ns,
+            quiet: cause::quiet(latest).or_else(|| no_syn(latest)),
+        }
+    }
+
+    fn services(&self, cutoff: &Snapshot) -> Vec<(ServiceFigures, Cohort)> {
+        let before: HashMap<SocketAddr, _> = tcp(cutoff).collect();
+        let named = tcp(self.latest()).filter_map(|(service, now)| {
+            let ServiceBooks::Tcp(then) = before.get(&service)?.books else { return None };
+            let ServiceBooks::Tcp(books) = now.books else { return None };
+            Some((now, Cohort::between(&then, &books)))
+        });
+        named.collect()
+    }
+
+    /// The accept queue of the listeners that take a service's connections, or of the fullest one of all.
+    fn queue(&self, service: Option<SocketAddr>) -> Option<Option<Queue>> {
+        self.listeners.as_ref()?;
+        let taking = self.queues.values().filter(|one| service.is_none_or(|service| one.takes(service)));
+        let fullest = taking.max_by_key(|one| (one.is_full(), one.waiting));
+        Some(fullest.map(|one| Queue {
+            process: self.processes.owner(one.inode).map(str::to_owned),
+            waiting: one.waiting,
+            backlog: one.backlog,
+            was_full: one.is_full(),
+        }))
+    }
+}
+
+fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures)> {
+    let is_tcp = |row: &&ServiceFigures| matches!(row.books, ServiceBooks::Tcp(_));
+    snapshot.every_service.iter().filter(is_tcp).filter_map(|row| Some((row.service?, *row)))
+}
+
+/// The names of the interfaces; of many the first.
+fn names(snapshot: &Snapshot) -> String {
+    match &snapshot.context.origin {
+        Origin::Live(live) => {
+            some_of(&live.interfaces.iter().map(|each| each.name.as_str()).collect::<Vec<_>>())
+        }
+        Origin::Capture(capture) => capture.path.clone(),
+    }
+}
+
+/// That no SYN passed at all, in words.
+fn no_syn(snapshot: &Snapshot) -> Option<String> {
+    let packets = snapshot.packets.total;
+    (snapshot.tcp.books.attempts == 0)
+        .then(|| format!("{} packets passed {}, and no SYN", short(packets), names(snapshot)))
+}
+
+impl Sink for Look {
+    type Input = Infallible;
+    type Error = CommandError;
+
+    fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
+        match session.advance() {
+            Ok(_) => self.note(session.last().clone()),
+            Err(error) if error.is_passing() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(if self.has_enough() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    async fn input(&mut self) -> Infallible {
+        pending().await
+    }
+
+    fn handle(&mut self, _: &mut Session, input: Infallible) -> Result<ControlFlow<()>, CommandError> {
+        match input {}
+    }
+
+    fn notice(&mut self, notice: &str) {
+        announce(notice);
+    }
+}

@@ -1,0 +1,470 @@
+//! From what was seen to one answer: what is wrong, because of what, what it is not, whose it is, and the next
+//! command. Pure.
+
+use std::net::SocketAddr;
+
+use handshake_agent::model::health::GOOD_PERCENT;
+use handshake_agent::model::snapshot::LostBetween;
+use handshake_common::verdict::{Cause, Seat, Verdict};
+
+use super::Cohort;
+use crate::check::{KernelCounter, NetCounters};
+use crate::number::{group, percent, span};
+
+/// Fewer settled attempts say nothing.
+pub(crate) const LEAST: u64 = 5;
+/// Half-open attempts that may be called a flood: half of the smallest SYN backlog of a listener in Linux (128).
+const FLOOD: u64 = 64;
+
+/// How the answer is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nearly all attempts complete.
+    Healthy,
+    /// Something is wrong.
+    Trouble,
+    /// Too little was seen to say so.
+    NotEnough,
+}
+
+impl Outcome {
+    /// The name in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Trouble => "trouble",
+            Self::NotEnough => "not_enough",
+        }
+    }
+}
+
+/// The accept queue of the service's listeners on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// The process that has the listener, where it is known.
+    pub(crate) process: Option<String>,
+    /// The most that waited in one queue at a look.
+    pub(crate) waiting: u32,
+    /// The limit of that queue.
+    pub(crate) backlog: u32,
+    /// Whether a queue was full at a look.
+    pub(crate) was_full: bool,
+}
+
+/// All that is known of the attempts of a service, or of all services together.
+#[derive(Clone, Debug)]
+pub(crate) struct Evidence {
+    /// The service; `None` where the failing attempts are spread over several.
+    pub(crate) service: Option<SocketAddr>,
+    /// The attempts that had their time.
+    pub(crate) cohort: Cohort,
+    /// From where this host sees most of those that fail.
+    pub(crate) seat: Seat,
+    /// The listeners of the service: `None` where the kernel does not tell, `Some(None)` where there is none.
+    pub(crate) queue: Option<Option<Queue>>,
+    /// The increase of the kernel's counters, which cover the whole host.
+    pub(crate) counters: NetCounters,
+    /// What was lost in this host.
+    pub(crate) lost: Option<LostBetween>,
+    /// Handshakes of all services that completed in the time.
+    pub(crate) completed: u64,
+    /// How long it was looked, ns.
+    pub(crate) looked_ns: u64,
+    /// What keeps packets from the hooks, or no SYN from passing.
+    pub(crate) quiet: Option<String>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// How it is meant.
+    pub(crate) outcome: Outcome,
+    /// What is wrong, in one sentence.
+    pub(crate) headline: String,
+    /// The evidence for it.
+    pub(crate) because: Vec<String>,
+    /// What it is not, each with its reason.
+    pub(crate) not: Vec<String>,
+    /// Whose it is.
+    pub(crate) owner: Option<String>,
+    /// The next commands.
+    pub(crate) next: Vec<String>,
+}
+
+/// The one answer that the evidence gives.
+pub(crate) fn diagnose(seen: &Evidence) -> Answer {
+    let cohort = &seen.cohort;
+    if cohort.attempts < LEAST {
+        return seen.not_enough();
+    }
+    if u128::from(cohort.completed) * 100 >= u128::from(cohort.attempts) * u128::from(GOOD_PERCENT) {
+        return seen.healthy();
+    }
+    let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
+    let (end, ended) = ends
+        .map(|verdict| (verdict, cohort.ended(verdict)))
+        .into_iter()
+        .max_by_key(|(_, n)| *n)
+        .unwrap_or((Verdict::Refused, 0));
+    match cohort.stuck() {
+        Some((cause, count)) if count >= ended => seen.stuck(cause, count),
+        _ if ended != 0 => seen.ended(end, ended),
+        _ => seen.untold(),
+    }
+}
+
+impl Evidence {
+    fn share(&self, count: u64) -> String {
+        percent(count, self.cohort.attempts)
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.service.map(|service| service.port())
+    }
+
+    fn of(&self, counter: KernelCounter) -> u64 {
+        self.counters.of(counter)
+    }
+
+    fn process(&self) -> Option<&str> {
+        self.queue.as_ref()?.as_ref()?.process.as_deref()
+    }
+
+    /// The rate at which other handshakes complete, in words.
+    fn beside(&self) -> Option<String> {
+        let seconds = (self.looked_ns / 1_000_000_000).max(1);
+        let rate = self.completed / seconds;
+        (self.completed != 0).then(|| match rate {
+            0 => format!("{} handshakes complete beside them", group(self.completed)),
+            rate => format!("{} handshakes complete a second beside them", group(rate)),
+        })
+    }
+
+    fn not_enough(&self) -> Answer {
+        let attempts = self.cohort.attempts;
+        let seen = if attempts == 1 {
+            "1 attempt has".to_owned()
+        } else {
+            format!("{} attempts have", group(attempts))
+        };
+        Answer {
+            outcome: Outcome::NotEnough,
+            headline: format!("not enough was seen: {seen} had their time in {}", span(self.looked_ns)),
+            because: self.quiet.iter().cloned().collect(),
+            not: Vec::new(),
+            owner: self.quiet.as_ref().filter(|quiet| quiet.contains("look upstream")).map(|_| {
+                "what is before this host: a firewall, a load balancer, routing, or no client that asks"
+                    .to_owned()
+            }),
+            next: vec!["handshake watch, to wait for more".to_owned()],
+        }
+    }
+
+    fn healthy(&self) -> Answer {
+        let cohort = &self.cohort;
+        let mut because = Vec::new();
+        if let Some(Some(queue)) = &self.queue {
+            because
+                .push(format!("at most {} of {} waited in the accept queue", queue.waiting, queue.backlog));
+        }
+        if cohort.failed() != 0 {
+            because.push(format!("{} of them failed", group(cohort.failed())));
+        }
+        Answer {
+            outcome: Outcome::Healthy,
+            headline: format!(
+                "{} of {} connections are established",
+                self.share(cohort.completed),
+                group(cohort.attempts)
+            ),
+            because,
+            not: vec![
+                "what is above TCP, such as TLS or the application's own errors, is not judged".to_owned(),
+            ],
+            owner: None,
+            next: Vec::new(),
+        }
+    }
+
+    fn stuck(&self, cause: Cause, count: u64) -> Answer {
+        let cohort = &self.cohort;
+        let what = match cause {
+            Cause::NoSynAck => "answered by nothing (no_syn_ack)",
+            Cause::NoAck => "with a SYN+ACK and no ACK (no_ack)",
+            Cause::AnswerUnseen => "with an answer that did not pass here (answer_unseen)",
+        };
+        let headline =
+            format!("{} of {} connections stay open, {what}", self.share(count), group(cohort.attempts));
+        let repeated = cohort.open.of(cause).saturating_sub(cohort.never_repeated.of(cause));
+        let answer = Answer {
+            outcome: Outcome::Trouble,
+            headline,
+            because: Vec::new(),
+            not: self.excluded(cause, repeated),
+            owner: None,
+            next: Vec::new(),
+        };
+        if let Some(lost) =
+            self.lost.as_ref().filter(|lost| self.seat == Seat::Between && 2 * lost.count >= count)
+        {
+            return Self::lost_here(lost, answer);
+        }
+        match (cause, self.seat) {
+            (Cause::AnswerUnseen, _) => Answer {
+                outcome: Outcome::NotEnough,
+                because: vec![cause.sentence(self.seat).to_owned()],
+                owner: Some("the place of the look: one direction alone passes here".to_owned()),
+                next: vec!["handshake why -i any, or with --one-sided".to_owned()],
+                not: vec!["an outage: the initiators continue as if they were answered".to_owned()],
+                ..answer
+            },
+            (Cause::NoSynAck | Cause::NoAck, Seat::Responder | Seat::Between) if self.is_flood(cause) => {
+                self.flood(cause, answer)
+            }
+            (Cause::NoSynAck, Seat::Responder) => self.unanswered_here(answer),
+            (Cause::NoSynAck, Seat::Initiator) => Answer {
+                because: vec![self.facts(cause, repeated)],
+                owner: Some("the path, or the far host: no answer comes back to this one".to_owned()),
+                next: self.far("what the far host sees"),
+                ..answer
+            },
+            (Cause::NoSynAck, Seat::Between) => Answer {
+                because: vec![self.facts(cause, repeated)],
+                owner: Some("the responder's side: SYNs pass here towards it".to_owned()),
+                next: self.far("what the responder sees"),
+                ..answer
+            },
+            (Cause::NoAck, Seat::Responder) => Answer {
+                because: vec![self.facts(cause, repeated)],
+                owner: Some("the network back to the clients, or their firewall".to_owned()),
+                next: vec!["ip route get CLIENT, then handshake why on the client".to_owned()],
+                ..answer
+            },
+            (Cause::NoAck, Seat::Initiator) => Answer {
+                because: vec![self.facts(cause, repeated)],
+                owner: Some("this host: SYN+ACKs arrive, and it sends no ACK".to_owned()),
+                next: vec!["nft list ruleset".to_owned(), "conntrack -S".to_owned()],
+                ..answer
+            },
+            (Cause::NoAck, Seat::Between) => Answer {
+                because: vec![self.facts(cause, repeated)],
+                owner: Some("the initiator's side: SYN+ACKs pass here towards it".to_owned()),
+                next: vec!["handshake why on the client".to_owned()],
+                ..answer
+            },
+        }
+    }
+
+    fn is_flood(&self, cause: Cause) -> bool {
+        let (open, never) = (self.cohort.open.of(cause), self.cohort.never_repeated.of(cause));
+        open >= FLOOD && never * 10 >= open * 9
+    }
+
+    fn flood(&self, cause: Cause, answer: Answer) -> Answer {
+        let (open, never) = (self.cohort.open.of(cause), self.cohort.never_repeated.of(cause));
+        let cookies = self.of(KernelCounter::SyncookiesSent);
+        let mut because = vec![format!("{} of {} never repeated their SYN", group(never), group(open))];
+        if cookies != 0 {
+            because.push(format!("the kernel sent {} SYN cookies", group(cookies)));
+        }
+        because.extend(self.beside());
+        Answer {
+            headline: format!("{}: a flood of SYNs", answer.headline),
+            because,
+            not: answer.not.into_iter().filter(|not| !not.starts_with("a flood")).collect(),
+            owner: Some("the network's edge: forged sources, or clients that give up within 3 s".to_owned()),
+            next: vec!["sysctl net.ipv4.tcp_syncookies net.ipv4.tcp_max_syn_backlog".to_owned()],
+            ..answer
+        }
+    }
+
+    /// This host has the service's address, and answers no SYN.
+    fn unanswered_here(&self, answer: Answer) -> Answer {
+        let overflows = self.of(KernelCounter::ListenOverflows);
+        let seconds = span(self.looked_ns);
+        let select =
+            self.port().map_or_else(|| "ss -ltnp".to_owned(), |port| format!("ss -ltnp 'sport = :{port}'"));
+        match &self.queue {
+            Some(Some(queue)) if queue.was_full || (overflows != 0 && self.cohort.completed != 0) => {
+                let process = queue.process.as_deref().unwrap_or("the listener");
+                let mut because = Vec::new();
+                if queue.was_full {
+                    because.push(format!(
+                        "its accept queue is full: {} of {} waiting",
+                        queue.waiting, queue.backlog
+                    ));
+                }
+                if overflows != 0 {
+                    because.push(format!("ListenOverflows +{} in {seconds}", group(overflows)));
+                }
+                let id = queue.process.as_deref().and_then(|name| name.split(['[', ']']).nth(1));
+                let trace = id.map(|id| format!("strace -f -p {id} -e trace=accept,accept4"));
+                Answer {
+                    because,
+                    owner: Some(format!("the application: {process} accepts too slowly")),
+                    next: std::iter::once(select).chain(trace).collect(),
+                    ..answer
+                }
+            }
+            Some(Some(queue)) => Answer {
+                because: vec![format!("SYNs arrive and this host answers none in {seconds}")],
+                not: std::iter::once(format!(
+                    "the application (its accept queue has {} of {}, ListenOverflows +{overflows})",
+                    queue.waiting, queue.backlog
+                ))
+                .chain(answer.not)
+                .collect(),
+                owner: Some("this host: a local firewall, or no route back".to_owned()),
+                next: vec![
+                    "nft list ruleset".to_owned(),
+                    "ip route get CLIENT".to_owned(),
+                    "nstat -az | grep -i filter".to_owned(),
+                ],
+                ..answer
+            },
+            Some(None) => Answer {
+                because: vec![
+                    "no process listens there, and yet no RST refuses: the SYN is dropped before TCP"
+                        .to_owned(),
+                ],
+                owner: Some("this host: a local firewall, or no route back".to_owned()),
+                next: vec!["nft list ruleset".to_owned(), select],
+                ..answer
+            },
+            None => Answer {
+                because: vec![format!("SYNs arrive and this host answers none in {seconds}")],
+                owner: Some(
+                    "this host: the listener's queue, a local firewall, or the route back".to_owned(),
+                ),
+                next: vec![select, "nft list ruleset".to_owned()],
+                ..answer
+            },
+        }
+    }
+
+    fn lost_here(lost: &LostBetween, answer: Answer) -> Answer {
+        Answer {
+            because: vec![lost.to_string()],
+            owner: Some("this host: it does not pass them on".to_owned()),
+            next: vec![
+                "nft list ruleset".to_owned(),
+                "sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter".to_owned(),
+            ],
+            ..answer
+        }
+    }
+
+    fn ended(&self, verdict: Verdict, count: u64) -> Answer {
+        let what = match verdict {
+            Verdict::Refused => "refused by RST",
+            Verdict::Unreachable => "answered by an ICMP error",
+            Verdict::InitiatorAborted => "aborted by the client",
+            _ => "aborted by the server after its SYN+ACK",
+        };
+        let place = self.service.map_or_else(|| "there".to_owned(), |service| format!("on {service}"));
+        let (because, owner, next) = match (verdict, self.seat, &self.queue) {
+            (Verdict::Refused, Seat::Responder, Some(None)) => (
+                format!("no process listens {place}"),
+                "the application: it does not run, or listens elsewhere",
+                vec!["ss -ltnp".to_owned(), "systemctl status".to_owned()],
+            ),
+            (Verdict::Refused, Seat::Responder, Some(Some(_))) => (
+                format!("a process listens {place}, and RSTs leave all the same"),
+                "this host: a firewall that rejects, or a listener that was started just now",
+                vec!["nft list ruleset".to_owned()],
+            ),
+            (Verdict::Refused, Seat::Responder, None) => (
+                "RSTs leave this host".to_owned(),
+                "this host: the service does not listen, or a firewall rejects",
+                vec!["ss -ltnp".to_owned(), "nft list ruleset".to_owned()],
+            ),
+            (Verdict::Refused, Seat::Initiator | Seat::Between, _) => (
+                "its RSTs come in".to_owned(),
+                "the responder: its service does not listen, or a firewall before it rejects",
+                self.far("what the responder sees"),
+            ),
+            (Verdict::Unreachable, ..) => (
+                "an ICMP error quotes the SYN".to_owned(),
+                "the router that sends the error, or the firewall that rejects",
+                vec!["handshake watch --flows, which shows who sent it".to_owned()],
+            ),
+            (Verdict::InitiatorAborted, ..) => (
+                "RSTs come before the handshake is complete".to_owned(),
+                "the clients: their timeout is short, or they scan",
+                vec!["handshake watch --events failed".to_owned()],
+            ),
+            _ => (
+                "a RST follows the SYN+ACK".to_owned(),
+                "the server: a listener that was closed, tcp_abort_on_overflow, or a middlebox before it",
+                vec!["sysctl net.ipv4.tcp_abort_on_overflow".to_owned()],
+            ),
+        };
+        let arrive = "the network (each attempt gets an answer)".to_owned();
+        Answer {
+            outcome: Outcome::Trouble,
+            headline: format!(
+                "{} of {} connections are {what}",
+                self.share(count),
+                group(self.cohort.attempts)
+            ),
+            because: vec![because],
+            not: if verdict == Verdict::Refused { vec![arrive] } else { Vec::new() },
+            owner: Some(owner.to_owned()),
+            next,
+        }
+    }
+
+    /// Attempts that were superseded, evicted or untracked.
+    fn untold(&self) -> Answer {
+        Answer {
+            outcome: Outcome::NotEnough,
+            headline: format!(
+                "what became of {} of {} connections is not known",
+                self.share(self.cohort.failed()),
+                group(self.cohort.attempts)
+            ),
+            because: vec!["they were superseded, or the flow table was full".to_owned()],
+            not: Vec::new(),
+            owner: None,
+            next: vec!["handshake watch --max-flows 1000000".to_owned()],
+        }
+    }
+
+    /// What the initiators' repeats say.
+    fn facts(&self, cause: Cause, repeated: u64) -> String {
+        let open = self.cohort.open.of(cause);
+        let waiting = open.saturating_sub(self.cohort.gave_up);
+        let repeats = format!("{} of {} repeated their SYN", group(repeated), group(open));
+        format!("{repeats}; {} still wait", group(waiting))
+    }
+
+    fn far(&self, what: &str) -> Vec<String> {
+        let Some(service) = self.service else { return vec![format!("handshake why there: {what}")] };
+        let (address, port) = (service.ip(), service.port());
+        vec![format!("handshake why :{port} on {address}: {what}"), format!("tcptraceroute {address} {port}")]
+    }
+
+    /// What it is not, each with its reason.
+    fn excluded(&self, cause: Cause, repeated: u64) -> Vec<String> {
+        let cohort = &self.cohort;
+        let mut not = Vec::new();
+        if cohort.completed != 0 {
+            not.push(format!("a firewall that drops all ({} complete)", self.share(cohort.completed)));
+        }
+        if cause == Cause::NoSynAck && self.seat == Seat::Responder {
+            not.push("the way to this host (SYNs arrive)".to_owned());
+        }
+        if cause == Cause::NoAck && self.seat == Seat::Responder {
+            let process = self.process().unwrap_or("the service");
+            not.push(format!("{process} (SYN+ACKs leave)"));
+        }
+        let open = cohort.open.of(cause);
+        if open != 0 && repeated * 2 >= open {
+            not.push(format!("a flood ({} of {} repeat their SYN)", group(repeated), group(open)));
+        }
+        not
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! One answer for each fault and each seat.
+
+use handshake_agent::model::snapshot::TcpBooks;
+use handshake_common::verdict::{Seat, Verdict};
+
+use super::*;
+
+/// Attempts, half-open without SYN+ACK and without ACK, refused; the rest completed.
+fn cohort(attempts: u64, [no_syn_ack, no_ack]: [u64; 2], refused: u64) -> Cohort {
+    let open = (Verdict::HalfOpen, [no_syn_ack, no_ack]);
+    let books = TcpBooks::of(attempts, &[open, (Verdict::Refused, [refused, 0])]);
+    Cohort::between(&books, &books)
+}
+
+fn evidence(seat: Seat, cohort: Cohort) -> Evidence {
+    Evidence {
+        service: Some("10.0.0.2:443".parse().expect("an address")),
+        cohort,
+        seat,
+        queue: Some(Some(Queue { process: None, waiting: 0, backlog: 128, was_full: false })),
+        counters: NetCounters::default(),
+        lost: None,
+        completed: 190,
+        looked_ns: 10_000_000_000,
+        quiet: None,
+    }
+}
+
+#[test]
+fn each_fault_has_its_owner_from_each_seat() {
+    use Seat::{Between, Initiator, Responder};
+    let (unanswered, unacknowledged) = (cohort(30, [30, 0], 0), cohort(30, [0, 30], 0));
+    let refused = cohort(30, [0, 0], 30);
+    let table = [
+        (Responder, unanswered, "a local firewall"),
+        (Initiator, unanswered, "the path, or the far host"),
+        (Between, unanswered, "the responder's side"),
+        (Responder, unacknowledged, "the network back to the clients"),
+        (Initiator, unacknowledged, "this host"),
+        (Between, unacknowledged, "the initiator's side"),
+        (Responder, refused, "this host"),
+        (Initiator, refused, "the responder"),
+        (Between, refused, "the responder"),
+    ];
+    for (seat, cohort, owner) in table {
+        let answer = diagnose(&evidence(seat, cohort));
+        let said = answer.owner.clone().unwrap_or_default();
+        assert!(answer.outcome == Outcome::Trouble && said.contains(owner), "{seat:?}: {answer:?}");
+        assert!(!answer.because.is_empty() && !answer.next.is_empty(), "{seat:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_full_accept_queue_is_the_applications() {
+    let queue = Queue { process: Some("nginx[1873]".to_owned()), waiting: 129, backlog: 128, was_full: true };
+    let seen = Evidence {
+        queue: Some(Some(queue)),
+        counters: NetCounters::of_one(KernelCounter::ListenOverflows, 1_204),
+        ..evidence(Seat::Responder, cohort(120, [74, 0], 0))
+    };
+    let answer = diagnose(&seen);
+    assert_eq!(answer.headline, "61.7 % of 120 connections stay open, answered by nothing (no_syn_ack)");
+    let because = ["its accept queue is full: 129 of 128 waiting", "ListenOverflows +1 204 in 10 s"];
+    assert_eq!(answer.because, because);
+    assert!(answer.owner.is_some_and(|owner| owner.contains("nginx[1873] accepts too slowly")));
+    assert_eq!(answer.next, ["ss -ltnp 'sport = :443'", "strace -f -p 1873 -e trace=accept,accept4"]);
+    assert!(answer.not.iter().any(|not| not == "a flood (74 of 74 repeat their SYN)"), "{:?}", answer.not);
+}
+
+#[test]
+fn a_port_that_no_process_listens_on_is_closed_or_filtered() {
+    let without = |cohort| Evidence { queue: Some(None), ..evidence(Seat::Responder, cohort) };
+    let closed = diagnose(&without(cohort(30, [0, 0], 30)));
+    assert!(closed.owner.is_some_and(|owner| owner.starts_with("the application: it does not run")));
+    let filtered = diagnose(&without(cohort(30, [30, 0], 0)));
+    assert!(filtered.owner.is_some_and(|owner| owner.contains("a local firewall")));
+}
+
+#[test]
+fn what_a_router_lost_is_its_own() {
+    let lost =
+        LostBetween { what: "SYN+ACKs", count: 26, from: "srv0".to_owned(), to: Some("cli0".to_owned()) };
+    let seen = Evidence { lost: Some(lost.clone()), ..evidence(Seat::Between, cohort(30, [0, 26], 0)) };
+    let answer = diagnose(&seen);
+    assert_eq!(answer.because, ["26 SYN+ACKs came in by srv0 and did not leave by cli0"]);
+    assert!(answer.owner.is_some_and(|owner| owner.starts_with("this host")));
+    let few = Evidence { lost: Some(LostBetween { count: 2, ..lost }), ..seen };
+    assert!(diagnose(&few).owner.is_some_and(|owner| owner.starts_with("the initiator's side")));
+}
+
+#[test]
+fn too_little_is_no_answer_and_little_failure_is_healthy() {
+    let few = diagnose(&evidence(Seat::Responder, cohort(4, [4, 0], 0)));
+    assert_eq!(few.outcome, Outcome::NotEnough);
+    let quiet = Some("no SYN to :443 reached eth0: look upstream (9 packets seen)".to_owned());
+    let nothing =
+        diagnose(&Evidence { quiet: quiet.clone(), ..evidence(Seat::Between, cohort(0, [0, 0], 0)) });
+    assert_eq!((nothing.outcome, nothing.because), (Outcome::NotEnough, quiet.into_iter().collect()));
+    assert!(nothing.owner.is_some_and(|owner| owner.contains("before this host")));
+    let healthy = diagnose(&evidence(Seat::Responder, cohort(1_000, [10, 0], 0)));
+    assert_eq!(
+        (healthy.outcome, healthy.headline.as_str()),
+        (Outcome::Healthy, "99.0 % of 1 000 connections are established")
+    );
+    assert_eq!(diagnose(&evidence(Seat::Responder, cohort(1_000, [11, 0], 0))).outcome, Outcome::Trouble);
+}
