@@ -290,8 +290,8 @@ pub mod tag {
     pub const SYN_ACK_TIMED: u32 = 1 << 15;
     /// Flag: the time from SYN+ACK to ACK is known: it is in the histogram. Before completion [`PASSED_ON`].
     pub const ACK_TIMED: u32 = 1 << 16;
-    /// Flag of an open attempt: its latest SYN or SYN+ACK was seen at another hook point too, so this host has
-    /// passed it on.
+    /// Flag of an open attempt: its SYN, once it is answered the SYN+ACK, was seen at another hook point too, the
+    /// latest of them: this host has passed it on.
     pub const PASSED_ON: u32 = ACK_TIMED;
     /// Flag, with [`COUNTED_J`]: more than two Js were seen. Without it: the SYN in `other_ack` is the
     /// responder's.

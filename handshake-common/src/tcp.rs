@@ -433,11 +433,14 @@ impl Transition<'_> {
         Change::stay(self.state, self.flags)
     }
 
-    /// Whether the latest SYN or SYN+ACK of an open attempt has passed this host.
+    /// Whether the SYN of an open attempt, or once it is answered the SYN+ACK, has passed this host: the latest.
     #[inline(always)]
     fn note_passage(&self, change: Change) -> Change {
-        let is_noted = matches!(self.segment.kind, SegmentKind::Syn | SegmentKind::SynAck)
-            && change.state.state().is_open();
+        let is_noted = if matches!(change.state, TcpState::SynReceived) {
+            matches!(self.segment.kind, SegmentKind::SynAck)
+        } else {
+            matches!(self.segment.kind, SegmentKind::Syn) && change.state.state().is_open()
+        };
         let passed_on = if self.counted { 0 } else { tag::PASSED_ON };
         let flags = if is_noted { change.flags & !tag::PASSED_ON | passed_on } else { change.flags };
         Change { flags, ..change }

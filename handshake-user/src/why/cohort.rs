@@ -51,8 +51,9 @@ impl Cohort {
             cohort.ended[verdict as usize] = if is_end { cutoff.verdict(verdict) } else { 0 };
         }
         let failed = cohort.open.total() + cohort.ended.iter().sum::<u64>();
-        // Between two readings some more have begun or become half-open.
-        cohort.attempts = attempts.max(failed);
+        // What became half-open between the cutoff and T1 ago is among those that failed: the completed ones
+        // that were counted at the cutoff stay.
+        cohort.attempts = attempts.max(failed + cutoff.verdict(Verdict::Completed));
         cohort.completed = cohort.attempts - failed;
         cohort
     }

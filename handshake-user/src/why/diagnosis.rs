@@ -204,6 +204,9 @@ impl Evidence {
             owner: None,
             next: Vec::new(),
         };
+        if self.is_flood(cause) && self.seat != Seat::Initiator {
+            return self.flood(cause, answer);
+        }
         if let Some(lost) =
             self.lost.as_ref().filter(|lost| self.seat == Seat::Between && 2 * lost.count >= count)
         {
@@ -213,14 +216,11 @@ impl Evidence {
             (Cause::AnswerUnseen, _) => Answer {
                 outcome: Outcome::NotEnough,
                 because: vec![cause.sentence(self.seat).to_owned()],
-                owner: Some("the place of the look: one direction alone passes here".to_owned()),
+                owner: Some("the watched interface: one direction alone passes it".to_owned()),
                 next: vec!["handshake why -i any, or with --one-sided".to_owned()],
                 not: vec!["an outage: the initiators continue as if they were answered".to_owned()],
                 ..answer
             },
-            (Cause::NoSynAck | Cause::NoAck, Seat::Responder | Seat::Between) if self.is_flood(cause) => {
-                self.flood(cause, answer)
-            }
             (Cause::NoSynAck, Seat::Responder) => self.unanswered_here(answer),
             (Cause::NoSynAck, Seat::Initiator) => Answer {
                 because: vec![self.facts(cause, repeated)],
@@ -257,7 +257,7 @@ impl Evidence {
 
     fn is_flood(&self, cause: Cause) -> bool {
         let (open, never) = (self.cohort.open.of(cause), self.cohort.never_repeated.of(cause));
-        open >= FLOOD && never * 10 >= open * 9
+        cause != Cause::AnswerUnseen && open >= FLOOD && never * 10 >= open * 9
     }
 
     fn flood(&self, cause: Cause, answer: Answer) -> Answer {

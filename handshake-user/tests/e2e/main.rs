@@ -27,6 +27,7 @@ mod super_packet;
 mod terminal;
 mod udp;
 mod wall_clock;
+mod why;
 
 /// The command under test.
 const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");
