@@ -5,7 +5,7 @@
 //! command   ./load.sh · status 0 · 1.4 s
 //! expect    met completed >= 1000: 1 204
 //!           FAILED completed / attempts >= 99.9%: 61.2 % (1 204 / 1 967)
-//!           no_ack: no ACK follows the SYN+ACK. Look at: …
+//!           no_ack: our SYN+ACKs leave and no ACK returns. Look at: …
 //! kernel    PassiveOpens 9   ActiveOpens 0   ListenOverflows 4
 //!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were ignored
 //! ```
