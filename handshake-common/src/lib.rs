@@ -141,7 +141,8 @@ pub fn end_of(start: usize, offset: u32, size: usize) -> usize {
 
 /// The same word, of which the compiler knows nothing more.
 #[inline(always)]
-fn opaque(word: u64) -> u64 {
+#[must_use]
+pub fn opaque(word: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut word = word;
@@ -163,6 +164,9 @@ pub fn below(a: i64, b: i64) -> u64 {
     let difference = a.wrapping_sub(b).cast_unsigned();
     #[cfg(target_arch = "bpf")]
     {
+        if core::intrinsics::is_val_statically_known(difference) {
+            return difference >> 63;
+        }
         let mut sign = difference;
         // SAFETY: one operation on a register; what it leaves is one bit.
         unsafe {
@@ -174,6 +178,41 @@ pub fn below(a: i64, b: i64) -> u64 {
     #[cfg(not(target_arch = "bpf"))]
     {
         difference >> 63
+    }
+}
+
+/// All bits if `a` is below 0, else none, without a branch, as [`below`].
+#[inline(always)]
+#[must_use]
+pub fn sign(a: i64) -> i64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut sign = a;
+        // SAFETY: one operation on a register.
+        unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) sign, options(pure, nomem, nostack)) };
+        sign
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        a >> 63
+    }
+}
+
+/// The same word, computed before the next volatile load. Left to itself the compiler loads first and computes
+/// later, and what it loaded is on the stack meanwhile.
+#[inline(always)]
+#[must_use]
+pub fn in_turn(word: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut word = word;
+        // SAFETY: nothing is done.
+        unsafe { core::arch::asm!("# {0}", inout(reg) word, options(nomem, nostack)) };
+        word
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        word
     }
 }
 
