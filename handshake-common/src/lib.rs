@@ -181,7 +181,7 @@ pub fn below(a: i64, b: i64) -> u64 {
     }
 }
 
-/// All bits if `a` is below 0, else none, without a branch, as [`below`].
+/// All bits if `a` is below 0, else none, without a branch, as [`below`], and in turn, as [`shifted`].
 #[inline(always)]
 #[must_use]
 pub fn sign(a: i64) -> i64 {
@@ -189,7 +189,7 @@ pub fn sign(a: i64) -> i64 {
     {
         let mut sign = a;
         // SAFETY: one operation on a register.
-        unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) sign, options(pure, nomem, nostack)) };
+        unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) sign, options(nomem, nostack)) };
         sign
     }
     #[cfg(not(target_arch = "bpf"))]
@@ -198,21 +198,23 @@ pub fn sign(a: i64) -> i64 {
     }
 }
 
-/// The same word, computed before the next volatile load. Left to itself the compiler loads first and computes
-/// later, and what it loaded is on the stack meanwhile.
+/// `word << BITS`, in turn with the loads of shared words: left to itself the compiler loads all first and
+/// computes later, and what it loaded lies on the stack meanwhile.
 #[inline(always)]
 #[must_use]
-pub fn in_turn(word: u64) -> u64 {
+pub fn shifted<const BITS: u32>(word: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut word = word;
-        // SAFETY: nothing is done.
-        unsafe { core::arch::asm!("# {0}", inout(reg) word, options(nomem, nostack)) };
+        // SAFETY: one operation on a register.
+        unsafe {
+            core::arch::asm!("{0} <<= {1}", inout(reg) word, const BITS, options(nomem, nostack));
+        }
         word
     }
     #[cfg(not(target_arch = "bpf"))]
     {
-        word
+        word << BITS
     }
 }
 

@@ -12,7 +12,7 @@ use crate::record::{Clocks, Now};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
 use crate::wire::Packet;
-use crate::{below, in_turn, low_half, sign, spin};
+use crate::{below, low_half, shifted, sign, spin};
 
 impl<P: Platform> Lookup<'_, P> {
     /// Makes a record for the packet; `false` if its flow has one already.
@@ -49,7 +49,7 @@ impl<P: Platform> Lookup<'_, P> {
         let mut states = 0;
         let mut is_here = |slot: &S| {
             let tag = Tag(slot.tag().load());
-            states = in_turn(states << 8 | tag.0 & 0x7f);
+            states = shifted::<8>(states) | tag.0 & 0x7f;
             self.is_at(slot, tag)
         };
         // The first slot's state comes last, into the lowest byte.
@@ -193,11 +193,6 @@ impl Score {
         (Self(self.0 + less), Self(other.0 - less))
     }
 
-    #[inline(always)]
-    fn in_turn(self) -> Self {
-        Self(in_turn(self.0.cast_unsigned()).cast_signed())
-    }
-
     /// `other` if `other_wins` is 1, this one if it is 0.
     #[inline(always)]
     const fn or(self, other: Self, other_wins: u64) -> Self {
@@ -287,9 +282,8 @@ impl Survey {
         let tag = Tag(slot.tag().load());
         let (worth, youth) = table::worth_and_youth(slot, tag, now, clocks);
         let (least, higher) = self.least.in_order(Score::of(way, tag, worth, youth));
-        let next = self.next.in_order(higher).0;
-        (self.least, self.next) = (least.in_turn(), next.in_turn());
-        self.worths = in_turn(self.worths | worth << (4 * way));
+        (self.least, self.next) = (least, self.next.in_order(higher).0);
+        self.worths = shifted::<4>(self.worths) | worth;
     }
 
     /// How many records answered or completed; a locked slot counts as what it holds.

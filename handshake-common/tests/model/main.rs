@@ -37,7 +37,7 @@ mod shared;
 mod table;
 
 use handshake_common::{
-    abi, below, flow, in_turn, latency, masked, opaque, record, sign, tcp, udp, verdict, wire,
+    abi, below, flow, latency, masked, opaque, record, shifted, sign, tcp, udp, verdict, wire,
 };
 
 use abi::Counter;
