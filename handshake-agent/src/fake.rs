@@ -224,7 +224,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
     };
     let ((from, family), (to, _)) = (end(initiator), end(responder));
     let (key, sender) = FlowKey::of((&from.0, from.1), (&to.0, to.1), family, state.is_udp());
-    let high = if sender == End::High { tag::INITIATOR_HIGH } else { 0 };
+    let high = if sender == End::HIGH { tag::INITIATOR_HIGH } else { 0 };
     let answered = if state == State::SynReceived { tag::SYN_ACK_TIMED } else { 0 };
     let timed = if state.is_completed() { tag::SYN_ACK_TIMED | tag::ACK_TIMED } else { answered };
     let flags = high | timed;

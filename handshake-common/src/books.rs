@@ -8,7 +8,7 @@ use core::hint::cold_path;
 
 use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
 use crate::shared::{Shared32, Shared64, read_fence, write_fence};
-use crate::{below, low_half, masked};
+use crate::{below, low_half, masked, opaque};
 
 /// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
 #[repr(transparent)]
@@ -342,7 +342,7 @@ impl ServiceRow {
         const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
         let is_udp = low_half(below(Counter::LAST_TCP as i64, place.cast_signed() as i64)) as usize;
         let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
-        self.gauges.get(core::hint::black_box(gauge))
+        self.gauges.get(opaque(gauge as u64) as usize)
     }
 
     /// The row as a value, when it is valid and is not given to another service meanwhile.

@@ -67,7 +67,14 @@ fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     if packet.note == note::BAD_CHECKSUM {
         refute::<P, S>(platform, packet);
     } else {
-        run(platform, packet, update::<P, S>, answer::<P, S>, insert::<P, S>, settle::<P, S>);
+        run(
+            packet,
+            |packet| update::<P, S>(platform, packet),
+            |packet| answer::<P, S>(platform, packet),
+            |packet, request_port| insert::<P, S>(platform, packet, request_port),
+            |packet| settle::<P, S>(platform, packet),
+            |packet| platform.give_up(packet),
+        );
     }
 }
 
@@ -103,29 +110,30 @@ impl StepResult {
 /// none. The kernel side passes each step as a function of its own, which the verifier checks once and whose
 /// stack is released before the next.
 #[inline(always)]
-pub fn run<P: Platform>(
-    platform: &P,
+pub fn run(
     packet: &Packet,
-    update: impl Fn(&P, &Packet) -> StepResult,
-    answer: impl Fn(&P, &Packet) -> u16,
-    insert: impl Fn(&P, &Packet, u16) -> StepResult,
-    settle: impl Fn(&P, &Packet),
+    update: impl Fn(&Packet) -> StepResult,
+    answer: impl Fn(&Packet) -> u16,
+    insert: impl Fn(&Packet, u16) -> StepResult,
+    settle: impl Fn(&Packet),
+    give_up: impl Fn(&Packet),
 ) {
-    let mut result = if is_syn(packet) { StepResult::NOTHING } else { update(platform, packet) };
+    let mut result = if is_syn(packet) { StepResult::NOTHING } else { update(packet) };
     if !result.is_done() {
-        let request_port = if packet.protocol == wire::UDP { answer(platform, packet) } else { 0 };
-        result = insert(platform, packet, request_port);
-    }
-    if !result.is_done() {
-        result = update(platform, packet);
-    }
-    if !result.is_done() {
-        // The record that was there went to another flow since.
-        platform.give_up(packet);
+        let request_port = if packet.protocol == wire::UDP { answer(packet) } else { 0 };
+        result = insert(packet, request_port);
+        if !result.is_done() {
+            cold_path();
+            result = update(packet);
+            if !result.is_done() {
+                // The record that was there went to another flow since.
+                give_up(packet);
+            }
+        }
     }
     if result.is_rowless() {
         cold_path();
-        settle(platform, packet);
+        settle(packet);
     }
 }
 
@@ -321,35 +329,47 @@ impl<'a, P: Platform> Lookup<'a, P> {
     /// have its own record of it.
     #[inline(always)]
     fn is_ours(&self, tag: Tag) -> bool {
-        let states = if self.key.udp { State::UDP } else { State::TCP };
-        tag.is_of(states)
+        tag.is_of(self.key.udp)
     }
 
-    /// The slot that holds the key. A packet that only counts is counted at once. The second set is worked
-    /// out only if the first does not have the key.
+    /// The slot that holds the key. A packet that only counts is counted at once.
     #[inline(always)]
     fn find<S: Table>(&self) -> Found<'a, S> {
-        let Some((set, index, tag)) = self.find_in::<S>(0).or_else(|| self.find_in::<S>(1)) else {
+        let Some((slot, number, tag)) = self.find_where::<S>(|tag| self.is_ours(tag)) else {
             return Found::Missing;
         };
-        // Opaque to the verifier, which would otherwise check the rest once per slot.
-        let index = low_half(self.veil(index as u64));
-        let slot = slot_of(set, index);
-        if self.count_only(slot, tag) { Found::Counted } else { Found::At(slot, index) }
+        if self.may_only_count(tag) && self.count_only(slot, tag) {
+            Found::Counted
+        } else {
+            Found::At(slot, number)
+        }
     }
 
-    /// The set with a slot that holds the key, the slot's number, and its tag as it was before the key was
-    /// looked at.
+    /// The slot that holds the key under a tag that fits, its number, and that tag, as it was before the key
+    /// was looked at. The second set is worked out only if the first does not have the key.
     #[inline(always)]
-    fn find_in<S: Table>(&self, which: usize) -> Option<(&'a Set<S>, u32, Tag)> {
+    fn find_where<S: Table>(&self, fits: impl Fn(Tag) -> bool + Copy) -> Option<(&'a S, u32, Tag)> {
+        let found = self.find_in::<S>(0, fits).or_else(|| self.find_in::<S>(1, fits));
+        let (set, place, way, tag) = found?;
+        // Opaque to the verifier, which would otherwise check the rest once per slot.
+        let way = low_half(self.veil(way as u64));
+        Some((slot_of(set, way), place * WAYS + way, tag))
+    }
+
+    #[inline(always)]
+    fn find_in<S: Table>(
+        &self,
+        which: usize,
+        fits: impl Fn(Tag) -> bool,
+    ) -> Option<(&'a Set<S>, u32, u32, Tag)> {
         let place = self.place_of::<S>(self.hash::<S>(which));
         let set = S::set(self.platform, place)?;
         let mut way = 0;
         while way < WAYS {
             let slot = slot_of(set, way);
             let tag = Tag(slot.tag().load());
-            if slot.holds(&self.key) && self.is_ours(tag) {
-                return Some((set, place * WAYS + way, tag));
+            if slot.holds(&self.key) && fits(tag) {
+                return Some((set, place, way, tag));
             }
             way += 1;
         }
@@ -383,7 +403,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
     fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, number: u32) {
         let books = self.platform.books();
         let segment = Segment::of(self.packet);
-        let sender_high = matches!(self.end, End::High);
+        let sender_high = self.end.is_high();
         let mut flags = if sender_high { tag::INITIATOR_HIGH } else { 0 };
         let mut service = 0;
         let state = match new {
@@ -451,7 +471,14 @@ impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn side(&self, flags: u32) -> Side {
         let initiator_high = flags & tag::INITIATOR_HIGH != 0;
-        if initiator_high == matches!(self.end, End::High) { Side::Initiator } else { Side::Responder }
+        if initiator_high == self.end.is_high() { Side::Initiator } else { Side::Responder }
+    }
+
+    /// 1 if the responder of the tag's record sent the packet, else 0, without a branch: packets of both
+    /// directions alternate.
+    #[inline(always)]
+    fn responder_bit(&self, tag: Tag) -> u32 {
+        (tag.flags() / tag::INITIATOR_HIGH & 1) ^ self.end.bit()
     }
 
     /// The same word, opaque to the verifier: the many paths through a step become one path from here on,

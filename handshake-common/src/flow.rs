@@ -54,13 +54,29 @@ pub struct FlowKey {
     pub udp: bool,
 }
 
-/// Which of the key's two ends.
+/// Which of the key's two ends: a number, for the compiler makes branches of anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub struct End(u32);
+
+impl End {
     /// The smaller address (of two equal ones the smaller port).
-    Low,
+    pub const LOW: Self = Self(0);
     /// The other.
-    High,
+    pub const HIGH: Self = Self(1);
+
+    /// Is it the other?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_high(self) -> bool {
+        self.0 != 0
+    }
+
+    /// 1 for the other, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        self.0
+    }
 }
 
 impl FlowKey {
@@ -89,7 +105,7 @@ impl FlowKey {
         }
         let (low, high) = ordered(source.1 as u32, destination.1 as u32, swapped);
         key.ports = low << 16 | high;
-        (key, if swapped == 0 { End::Low } else { End::High })
+        (key, End(low_half(swapped)))
     }
 }
 
@@ -152,6 +168,6 @@ mod tests {
             }
         }
         let one = (&ends[0].0, ends[0].1);
-        assert_eq!(FlowKey::of(one, one, Family::V4, false).1, End::Low);
+        assert_eq!(FlowKey::of(one, one, Family::V4, false).1, End::LOW);
     }
 }

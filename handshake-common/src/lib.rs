@@ -141,7 +141,8 @@ pub fn end_of(start: usize, offset: u32, size: usize) -> usize {
 
 /// The same word, of which the compiler knows nothing more.
 #[inline(always)]
-fn opaque(word: u64) -> u64 {
+#[must_use]
+pub fn opaque(word: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut word = word;
@@ -163,6 +164,9 @@ pub fn below(a: i64, b: i64) -> u64 {
     let difference = a.wrapping_sub(b).cast_unsigned();
     #[cfg(target_arch = "bpf")]
     {
+        if core::intrinsics::is_val_statically_known(difference) {
+            return difference >> 63;
+        }
         let mut sign = difference;
         // SAFETY: one operation on a register; what it leaves is one bit.
         unsafe {
@@ -174,6 +178,43 @@ pub fn below(a: i64, b: i64) -> u64 {
     #[cfg(not(target_arch = "bpf"))]
     {
         difference >> 63
+    }
+}
+
+/// All bits if `a` is below 0, else none, without a branch, as [`below`], and in turn, as [`shifted`].
+#[inline(always)]
+#[must_use]
+pub fn sign(a: i64) -> i64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut sign = a;
+        // SAFETY: one operation on a register.
+        unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) sign, options(nomem, nostack)) };
+        sign
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        a >> 63
+    }
+}
+
+/// `word << BITS`, in turn with the loads of shared words: left to itself the compiler loads all first and
+/// computes later, and what it loaded lies on the stack meanwhile.
+#[inline(always)]
+#[must_use]
+pub fn shifted<const BITS: u32>(word: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut word = word;
+        // SAFETY: one operation on a register.
+        unsafe {
+            core::arch::asm!("{0} <<= {1}", inout(reg) word, const BITS, options(nomem, nostack));
+        }
+        word
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        word << BITS
     }
 }
 

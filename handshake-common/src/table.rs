@@ -11,7 +11,7 @@ use crate::abi::{self, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
 use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
-use crate::{below, low_half};
+use crate::{below, low_half, sign};
 
 /// The slot's tag, as a value: [`abi::tag`] draws it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +54,27 @@ impl Tag {
         states >> (self.0 & 0x3f) & 1 != 0
     }
 
-    /// Is it a state of this set, locked or not?
+    /// Is it a state of UDP, or else of TCP, locked or not?
     #[inline(always)]
     #[must_use]
-    pub const fn is_of(self, states: u32) -> bool {
-        let states = spread(states);
-        (states | states << 1) >> (self.0 & 0x3f) & 1 != 0
+    pub const fn is_of(self, udp: bool) -> bool {
+        const UDP: u64 = locked_or_not(State::UDP);
+        const TCP: u64 = locked_or_not(State::TCP);
+        (if udp { UDP } else { TCP }) >> (self.0 & 0x3f) & 1 != 0
+    }
+
+    /// Is the slot free, and unlocked?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        self.0 & 0xff == 0
+    }
+
+    /// What differs from one publication of the slot to the next.
+    #[inline(always)]
+    #[must_use]
+    pub const fn generation(self) -> u64 {
+        self.0 >> tag::GENERATION_SHIFT
     }
 
     /// The same, owned.
@@ -73,7 +88,7 @@ impl Tag {
     #[inline(always)]
     #[must_use]
     pub const fn next(self, state: State, flags: u32, service: u16) -> Self {
-        let generation = (self.0 >> tag::GENERATION_SHIFT).wrapping_add(1) << tag::GENERATION_SHIFT;
+        let generation = self.generation().wrapping_add(1) << tag::GENERATION_SHIFT;
         Self(
             generation
                 | (service as u64) << tag::SERVICE_SHIFT
@@ -91,6 +106,12 @@ const fn spread(bits: u32) -> u64 {
         i += 1;
     }
     spread
+}
+
+/// The lowest bits of tags in these states, as places of bits.
+const fn locked_or_not(states: u32) -> u64 {
+    let states = spread(states);
+    states | states << 1
 }
 
 /// A record's body as plain words.
@@ -484,21 +505,62 @@ impl Worth {
         }
     }
 
-    /// [`of`](Self::of) as a number, of a state as a number, without a branch a state.
-    #[inline(always)]
-    #[must_use]
-    const fn number_of(state: u32) -> u32 {
-        /// Four bits a state.
-        const WORTHS: u64 = {
-            let mut worths = 0;
-            let mut i = 0;
-            while i < State::ALL.len() {
-                worths |= (Worth::of(State::ALL[i]) as u64) << (i * 4);
-                i += 1;
-            }
-            worths
-        };
-        (WORTHS >> (state * 4) & 0xf) as u32
+    /// What a record in `state` is worth once it is past the limit of its clock.
+    const fn late(state: State) -> Self {
+        match state {
+            State::Established => Self::Ended,
+            _ => Self::Expired,
+        }
+    }
+}
+
+/// What is known of each state, four bits a state.
+mod nibbles {
+    use super::Worth;
+    use crate::record::State;
+
+    /// The clocks of [`clock_of`].
+    pub(super) const OPEN: u64 = 1;
+    pub(super) const UDP_SHIFT: u32 = 1;
+    pub(super) const IDLE_SHIFT: u32 = 2;
+
+    pub(super) const WORTHS: u64 = {
+        let (mut all, mut i) = (0, 0);
+        while i < State::ALL.len() {
+            all |= (Worth::of(State::ALL[i]) as u64) << (i * 4);
+            i += 1;
+        }
+        all
+    };
+    /// Where the worth of a record that is late differs.
+    pub(super) const LATE: u64 = {
+        let (mut all, mut i) = (0, 0);
+        while i < State::ALL.len() {
+            all |= (Worth::late(State::ALL[i]) as u64) << (i * 4);
+            i += 1;
+        }
+        all ^ WORTHS
+    };
+    pub(super) const CLOCKS: u64 = {
+        let (mut all, mut i) = (0, 0);
+        while i < State::ALL.len() {
+            all |= clock_of(State::ALL[i]) << (i * 4);
+            i += 1;
+        }
+        all
+    };
+
+    /// The clock whose limit a state has, as a bit; 0 for none.
+    const fn clock_of(state: State) -> u64 {
+        if state.is_open() {
+            OPEN
+        } else if state.is_udp() {
+            1 << UDP_SHIFT
+        } else if matches!(state, State::Established) {
+            1 << IDLE_SHIFT
+        } else {
+            0
+        }
     }
 }
 
@@ -512,24 +574,25 @@ pub fn expired<S: Slot>(slot: &S, state: State, now: Now, clocks: &Clocks) -> bo
     state.is_open() && slot.body().tcp().expired(now.ns, clocks)
 }
 
-/// What the record in a slot is worth at `now`: [`Worth`] as a number. Written without branches, for
-/// the survey asks it of eight slots in a row and the verifier would follow each combination.
+/// What the record in a slot is worth at `now`, [`Worth`] as a number, and how young it is, of two the
+/// younger by the higher number. Written without branches, for the survey asks it of eight slots in a row and
+/// the verifier would follow each combination.
 #[inline(always)]
-pub fn worth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> u32 {
-    let state = (tag.0 >> tag::STATE_SHIFT & 0xf) as u32;
-    let age = now.jiffies.wrapping_sub(slot.last().load()) as i32;
+pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -> (u64, u64) {
+    /// The youth of what was used just now. What was used later is younger.
+    const NOW: u32 = (1 << 31) - 1;
+    // The state, four bits each.
+    let place = tag.0 << (2 - tag::STATE_SHIFT) & 0x3c;
+    let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(NOW) as u64;
+    let late = |limit: u32| below(youth.cast_signed(), NOW as i64 - limit as i64);
     let latest = slot.body().latest_ns();
-    // A negative age passes no limit.
-    let udp_late = below(clocks.udp_idle_jiffies as i64, age as i64);
-    let idle = below(clocks.idle_after_jiffies as i64, age as i64);
     let open_late = below(clocks.expire_after_ns.cast_signed(), now.ns.wrapping_sub(latest).cast_signed());
-    let expired = (State::OPEN as u64 >> state & open_late | State::UDP as u64 >> state & udp_late) & 1;
-    let ended = (1 << State::Established as u64) >> state & idle & 1;
-    // Of an established record that is idle the worth falls by the difference, of an expired one to
-    // `Expired`.
-    let worth = Worth::number_of(state) as u64;
-    let worth = worth - ended * (Worth::Completed as u64 - Worth::Ended as u64);
-    low_half((worth & expired.wrapping_sub(1)) | (expired * Worth::Expired as u64))
+    let clocks_late = open_late * nibbles::OPEN
+        | late(clocks.udp_idle_jiffies) << nibbles::UDP_SHIFT
+        | late(clocks.idle_after_jiffies) << nibbles::IDLE_SHIFT;
+    let is_late = sign(-(nibbles::CLOCKS >> place & clocks_late).cast_signed()).cast_unsigned();
+    let worths = nibbles::WORTHS ^ (nibbles::LATE & is_late);
+    (worths >> place & 0xf, youth)
 }
 
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.

@@ -173,19 +173,6 @@ pub(crate) fn parse_skb(ctx: *mut __sk_buff, raw: bool, packet: &mut Packet) {
     }
 }
 
-/// Zeros, by double words. Left to itself the compiler leaves out what is written next, and clears the odd
-/// rest byte by byte: five instructions each.
-#[inline(always)]
-pub(crate) fn clear(packet: &mut Packet) {
-    let words: *mut [u64; size_of::<Packet>() / 8] = core::ptr::from_mut(packet).cast();
-    let mut i = 0;
-    while i < size_of::<Packet>() / 8 {
-        // SAFETY: within the packet, which is aligned to eight bytes and valid as zeros.
-        unsafe { (&raw mut (*words)[i]).write_volatile(0) };
-        i += 1;
-    }
-}
-
 /// The family of what begins at the network header, as the kernel says; 0: it is not IP. Of a frame without a
 /// link header nothing else says so: ARP would be taken for a wrong version.
 #[inline(always)]

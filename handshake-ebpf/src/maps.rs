@@ -177,6 +177,12 @@ extern "C" fn find_interface(index: u32) -> u32 {
     Interface::default().0
 }
 
+/// The agent's configuration.
+#[inline(always)]
+pub(crate) fn config() -> &'static Config {
+    CONFIG.get()
+}
+
 /// Both clocks as they are, for the agent.
 #[inline(always)]
 pub(crate) fn read_clocks() {
@@ -202,7 +208,7 @@ fn test_clock() -> Option<ClockPair> {
 impl Platform for Kernel {
     #[inline(always)]
     fn config(&self) -> &Config {
-        CONFIG.get()
+        config()
     }
 
     #[inline(always)]
@@ -369,7 +375,7 @@ extern "C" fn new_row(packet: *const Packet, request_port: u32) -> u32 {
 /// A function of its own: rare, and its stack is not the step's then.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn give_up(packet: *const Packet) -> i32 {
+pub(crate) extern "C" fn give_up(packet: *const Packet) -> i32 {
     let Some(kernel) = Kernel::new() else { return 0 };
     if !packet.is_null() {
         // SAFETY: not null, and the verifier holds callers to a whole `Packet`.

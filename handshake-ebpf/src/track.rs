@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use handshake_common::abi::option;
-use handshake_common::engine::{self, FastPath, Platform, StepResult};
+use handshake_common::engine::{self, FastPath, StepResult};
 use handshake_common::flow::Family;
 use handshake_common::interface::Interface;
 use handshake_common::table::{Slot4, Slot6};
@@ -40,8 +40,12 @@ pub(crate) fn xdp(ctx: &XdpContext) {
 /// What [`xdp`] left.
 #[inline(always)]
 pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
-    if read_xdp(ctx) != 0 {
-        track(|| verify_xdp(ctx));
+    let Some(current) = handover::take() else { return };
+    if read_xdp(ctx, current) != 0 {
+        if wants_checksums() {
+            verify_xdp(ctx, &mut current.packet);
+        }
+        track(&current.packet);
     }
     explain();
 }
@@ -49,8 +53,12 @@ pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
 /// Reads the packet into memory and counts it; 0 if it is not to be tracked.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_xdp(ctx: *mut xdp_md) -> i32 {
-    let Some(current) = handover::take() else { return 0 };
+extern "C" fn read_xdp(ctx: *mut xdp_md, current: *mut Current) -> i32 {
+    if current.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier holds callers to a whole `Current`.
+    let current = unsafe { &mut *current };
     let Some(kernel) = Kernel::at(current.interface) else { return 0 };
     if !read_plain4(&Linear::xdp(ctx), current) {
         general_xdp(ctx);
@@ -71,7 +79,7 @@ fn explain() {
 /// a one. `false`: it is not plain.
 #[inline(always)]
 fn read_plain4<C: Context>(frame: &Linear<C>, current: &mut Current) -> bool {
-    frame::clear(&mut current.packet);
+    current.packet.clear();
     let is_plain = parse_plain4(frame, &mut current.packet, ParseOnly);
     current.place();
     // Neither IP nor tagged: where the kernel says IP, the link header is missing.
@@ -127,16 +135,24 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
 /// What [`skb`] left.
 #[inline(always)]
 pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
-    if read_skb(ctx) != 0 {
-        track(|| verify_skb(ctx));
+    let Some(current) = handover::take() else { return };
+    if read_skb(ctx, current) != 0 {
+        if wants_checksums() {
+            verify_skb(ctx, &mut current.packet);
+        }
+        track(&current.packet);
     }
     explain();
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_skb(ctx: *mut __sk_buff) -> i32 {
-    let Some(current) = handover::take() else { return 0 };
+extern "C" fn read_skb(ctx: *mut __sk_buff, current: *mut Current) -> i32 {
+    if current.is_null() {
+        return 0;
+    }
+    // SAFETY: as in `read_xdp`.
+    let current = unsafe { &mut *current };
     let Some(kernel) = Kernel::at(current.interface) else { return 0 };
     let may_be_plain = has_plain_form(ctx, current.interface, current.segments);
     if !(may_be_plain && read_plain4(&Linear::skb(ctx), current)) {
@@ -207,8 +223,12 @@ macro_rules! verify {
     ($name:ident, $ctx:ty) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name(ctx: *mut $ctx) -> i32 {
-            let Some(Current { packet, .. }) = handover::take() else { return 0 };
+        extern "C" fn $name(ctx: *mut $ctx, packet: *mut Packet) -> i32 {
+            if packet.is_null() {
+                return 0;
+            }
+            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+            let packet = unsafe { &mut *packet };
             let comes_in = packet.point & 1 == 0;
             if comes_in && packet.has_checksum() && ctx.has_wrong_checksum() {
                 packet.note = note::BAD_CHECKSUM;
@@ -228,36 +248,38 @@ fn segment_size(ctx: *mut __sk_buff) -> u32 {
     unsafe { (*ctx).gso_size }
 }
 
+#[inline(always)]
+fn wants_checksums() -> bool {
+    maps::config().options & option::CHECKSUMS != 0
+}
+
 /// Tracks the packet that was read into memory. The steps are called from the entry, one after the other:
 /// their stacks do not add up, and that of parsing is released.
 #[inline(always)]
-fn track(verify: impl FnOnce() -> i32) {
-    let (Some(kernel), Some(Current { packet, .. })) = (Kernel::new(), handover::take()) else { return };
-    if kernel.config().options & option::CHECKSUMS != 0 {
-        verify();
-    }
+fn track(packet: &Packet) {
     let is_ipv4 = packet.family == Family::V4 as u8;
     if packet.note == note::BAD_CHECKSUM {
         let _ = if is_ipv4 { refute4(packet) } else { refute6(packet) };
         return;
     }
-    let update =
-        |_: &Kernel, packet: &Packet| result(if is_ipv4 { update4(packet) } else { update6(packet) });
-    let answer = |_: &Kernel, packet: &Packet| {
-        (if is_ipv4 { answer4(packet) } else { answer6(packet) }).cast_unsigned() as u16
-    };
-    let insert = |_: &Kernel, packet: &Packet, request: u16| {
+    let update = |packet: &Packet| result(if is_ipv4 { update4(packet) } else { update6(packet) });
+    let answer =
+        |packet: &Packet| (if is_ipv4 { answer4(packet) } else { answer6(packet) }).cast_unsigned() as u16;
+    let insert = |packet: &Packet, request: u16| {
         let request = u32::from(request);
         result(if is_ipv4 { insert4(packet, request) } else { insert6(packet, request) })
     };
-    let settle = |_: &Kernel, packet: &Packet| {
+    let settle = |packet: &Packet| {
         if is_ipv4 {
             settle4(packet);
         } else {
             settle6(packet);
         }
     };
-    engine::run(&kernel, packet, update, answer, insert, settle);
+    let give_up = |packet: &Packet| {
+        maps::give_up(packet);
+    };
+    engine::run(packet, update, answer, insert, settle, give_up);
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::filter::{count_class, is_wanted};
-use super::{Found, Lookup, Platform, Table};
+use super::{Lookup, Platform, Table};
 use crate::abi::{Counter, NO_POINT};
 use crate::flow::Side;
 use crate::record::{State, UdpState, jiffies_since};
@@ -27,7 +27,7 @@ impl<'a, P: Platform, S: Table> FastPath<'a, P, S> {
     #[inline(always)]
     fn take(self, packet: &Packet) -> bool {
         let done = !is_wanted(self.platform, packet)
-            || matches!(Lookup::new::<S>(self.platform, packet).find::<S>(), Found::Counted);
+            || Lookup::new::<S>(self.platform, packet).find_and_count::<S>();
         if done {
             count_class(self.platform, packet);
         }
@@ -60,21 +60,29 @@ impl<P: Platform, S: Table> PacketSink for FastPath<'_, P, S> {
 }
 
 impl<P: Platform> Lookup<'_, P> {
-    /// Counts a packet that changes no state, without locking its slot; `false` if the packet needs more.
+    /// Counts a packet of a known flow that changes no state; `false` if there is no record of it, or the
+    /// packet needs more.
+    #[inline(always)]
+    fn find_and_count<S: Table>(&self) -> bool {
+        self.find_where::<S>(|tag| self.may_only_count(tag))
+            .is_some_and(|(slot, _, tag)| self.count_only(slot, tag))
+    }
+
+    /// Counts a packet that changes no state, without locking its slot; `false` if the packet needs more. By
+    /// its tag it [may](Self::may_only_count) only count.
     #[inline(always)]
     pub(super) fn count_only<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
-        let side = self.side(tag.flags());
-        if !self.is_settled(slot, tag, side) {
+        let shift = self.responder_bit(tag) * 4;
+        if self.key.udp && !self.is_settled(slot, tag, shift) {
             return false;
         }
-        let shift = if matches!(side, Side::Initiator) { 0 } else { 4 };
-        let point = slot.body().points() >> shift & 0xf;
-        if point == self.packet.point & 0xf {
+        let point = slot.body().points() as u32 >> shift;
+        if (point ^ self.packet.point as u32) & 0xf == 0 {
             slot.last().store(self.jiffies);
-            self.count_packet(slot, side);
+            self.count_packet(slot, shift != 0);
             return true;
         }
-        point != NO_POINT && !self.is_late(slot)
+        point & 0xf != NO_POINT as u32 && !self.is_late(slot)
     }
 
     /// Is the packet too late to be a repeat, at another hook point, of the flow's latest packet that
@@ -84,22 +92,26 @@ impl<P: Platform> Lookup<'_, P> {
         jiffies_since(self.jiffies, slot.last().load()) > self.config.repeat_within_jiffies
     }
 
-    /// Does the packet change no state of the record, and is the slot unlocked?
+    /// Is the slot unlocked, and may the packet change no state of its record, by its class and the state?
     #[inline(always)]
-    fn is_settled<S: Slot>(&self, slot: &S, tag: Tag, side: Side) -> bool {
+    pub(super) fn may_only_count(&self, tag: Tag) -> bool {
         if self.key.udp {
-            let states = if matches!(side, Side::Initiator) { UDP_INITIATOR } else { UDP_RESPONDER };
-            let idle = jiffies_since(self.jiffies, slot.last().load());
-            self.packet.class == Class::Udp as u8 && tag.is_in(states) && idle <= self.config.udp_idle_jiffies
+            self.packet.class == Class::Udp as u8 && tag.is_in(UDP_INITIATOR | UDP_RESPONDER)
         } else {
             self.packet.class == Class::Ack as u8 && tag.is_in(ACK)
         }
     }
 
+    /// Does the packet of a UDP flow change no state of its record? `responder` is 0 for the initiator's.
     #[inline(always)]
-    pub(super) fn count_packet<S: Slot>(&self, slot: &S, side: Side) {
+    fn is_settled<S: Slot>(&self, slot: &S, tag: Tag, responder: u32) -> bool {
+        let is_in = if responder == 0 { tag.is_in(UDP_INITIATOR) } else { tag.is_in(UDP_RESPONDER) };
+        is_in && jiffies_since(self.jiffies, slot.last().load()) <= self.config.udp_idle_jiffies
+    }
+
+    #[inline(always)]
+    pub(super) fn count_packet<S: Slot>(&self, slot: &S, responder: bool) {
         if self.key.udp {
-            let responder = matches!(side, Side::Responder);
             slot.body().add_udp(responder, self.packet.segments as u32, self.packet.bytes());
             self.count_udp();
         } else {

@@ -12,7 +12,7 @@ use crate::record::{Clocks, Now};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
 use crate::wire::Packet;
-use crate::{below, low_half, spin};
+use crate::{below, low_half, shifted, sign, spin};
 
 impl<P: Platform> Lookup<'_, P> {
     /// Makes a record for the packet; `false` if its flow has one already.
@@ -34,38 +34,46 @@ impl<P: Platform> Lookup<'_, P> {
             enter_untracked(self.platform, self.packet, self.request_port, new);
             return true;
         }
-        let is_new = !self.has_record([one, other]);
-        if is_new {
-            self.claim_slot([one, other], places);
+        let free = self.free_slots([one, other]);
+        if let Some(free) = free {
+            self.claim_slot([one, other], places, free);
         }
         lock.swap(0);
-        is_new
+        free.is_some()
     }
 
+    /// The free slots of a key's eight; `None` if one has its record. Each is named, so that it is reached by
+    /// a constant.
     #[inline(always)]
-    fn has_record<S: Table>(&self, sets: [&Set<S>; 2]) -> bool {
-        let mut way = 0;
-        while way < 2 * WAYS {
-            let slot = slot_of(sets[(way / WAYS) as usize], way);
-            if self.is_at(slot, Tag(slot.tag().load())) {
-                return true;
-            }
-            way += 1;
-        }
-        false
+    fn free_slots<S: Table>(&self, [one, other]: [&Set<S>; 2]) -> Option<FreeSlots> {
+        let mut states = 0;
+        let mut is_here = |slot: &S| {
+            let tag = Tag(slot.tag().load());
+            states = shifted::<8>(states) | tag.0 & 0x7f;
+            self.is_at(slot, tag)
+        };
+        // The first slot's state comes last, into the lowest byte.
+        let found = is_here(&other[3])
+            || is_here(&other[2])
+            || is_here(&other[1])
+            || is_here(&other[0])
+            || is_here(&one[3])
+            || is_here(&one[2])
+            || is_here(&one[1])
+            || is_here(&one[0]);
+        if found { None } else { Some(FreeSlots::of(states)) }
     }
 
     /// Claims a slot if one may be taken, and begins the record in it. The lock word of the key is held.
     #[inline(always)]
-    fn claim_slot<S: Table>(&self, sets: [&Set<S>; 2], places: [u32; 2]) {
+    fn claim_slot<S: Table>(&self, sets: [&Set<S>; 2], places: [u32; 2], mut free: FreeSlots) {
         let books = self.platform.books();
         let now = self.now();
-        let clocks = self.clocks();
-        let mut free = free_slot(sets);
         if free.is_none() && self.platform.make_room::<S>(places) {
-            free = free_slot(sets);
+            free = self.free_slots(sets).unwrap_or(free);
         }
-        let survey = free.map_or_else(|| Survey::of(sets, now, &clocks), Survey::free);
+        let survey =
+            if free.is_none() { Survey::of(sets, now, &self.clocks()) } else { Survey::free(free.choose()) };
         // Computed after the survey; otherwise the verifier would follow the survey once per variant.
         let new = NewRecord::of(core::hint::black_box(self.packet));
         let place = survey.place_for(new);
@@ -75,16 +83,15 @@ impl<P: Platform> Lookup<'_, P> {
         }
         let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
         let tag = Tag(slot.tag().load());
-        let worth = table::worth(slot, tag, now, &clocks);
-        if worth as u64 != place.worth()
-            || tag.is_locked()
-            || !slot.tag().compare_exchange(tag.0, tag.locked().0)
-        {
+        let worth = low_half(place.worth());
+        let is_free = worth == Worth::Free as u32;
+        let is_same = if is_free { tag.is_free() } else { !tag.is_locked() && place.is_of(tag) };
+        if !is_same || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
             books.add(Counter::Contended, 1);
             enter_untracked(self.platform, self.packet, self.request_port, new);
             return;
         }
-        if worth == Worth::Free as u32 {
+        if is_free {
             self.platform.on_fill::<S>();
         } else {
             self.platform.evict(self.packet, slot, tag, worth, now.ns);
@@ -126,26 +133,34 @@ pub fn evict<P: Platform, S: Table>(
 /// found without a branch: a processor could not predict it, and the verifier would follow every order.
 ///
 /// ```text
-/// 62            35      3     0
-/// │ locked │ worth │ youth │ way │
+/// 62       58    55      23    20           0
+/// │ locked │ worth │ youth │ way │ generation │
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Score(i64);
 
 impl Score {
-    const YOUTH_SHIFT: u32 = 3;
+    const GENERATION: u64 = (1 << Self::WAY_SHIFT) - 1;
+    const WAY_SHIFT: u32 = u64::BITS - tag::GENERATION_SHIFT;
+    const YOUTH_SHIFT: u32 = Self::WAY_SHIFT + 3;
     const WORTH_SHIFT: u32 = Self::YOUTH_SHIFT + 32;
     /// Above every worth: a slot that another CPU has locked is never taken.
     const LOCKED_SHIFT: u32 = 62;
     const MOST: Self = Self(i64::MAX);
 
-    /// The score of the `way`-th of a key's eight slots.
+    /// The score of the `way`-th of a key's eight slots, with the worth that is in it.
     #[inline(always)]
-    fn of<S: Slot>(slot: &S, way: u32, tag: Tag, now: Now, clocks: &Clocks) -> Self {
-        let worth = table::worth(slot, tag, now, clocks) as u64;
-        let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(1 << 31) as u64;
-        let locked = (tag.0 & tag::LOCKED) << Self::LOCKED_SHIFT;
-        Self((locked | worth << Self::WORTH_SHIFT | youth << Self::YOUTH_SHIFT | way as u64).cast_signed())
+    const fn of(way: u32, tag: Tag, worth: u64, youth: u64) -> Self {
+        // The only bit that stays.
+        let locked = tag.0 << (u64::BITS - 1) >> (u64::BITS - 1 - Self::LOCKED_SHIFT);
+        let place = (way as u64) << Self::WAY_SHIFT | tag.generation();
+        Self((locked | worth << Self::WORTH_SHIFT | youth << Self::YOUTH_SHIFT | place).cast_signed())
+    }
+
+    /// That of a free slot.
+    #[inline(always)]
+    const fn free(way: u64) -> Self {
+        Self((way << Self::WAY_SHIFT).cast_signed())
     }
 
     #[inline(always)]
@@ -153,16 +168,29 @@ impl Score {
         self.0.cast_unsigned() >> Self::WORTH_SHIFT
     }
 
-    /// 1 for an answered UDP flow and a completed connection, else 0; a locked slot counts as what it holds.
-    #[inline(always)]
-    fn is_held(self) -> u64 {
-        let worth = self.0 >> Self::WORTH_SHIFT & 0xf;
-        below(Worth::HalfOpenNoAck as i64, worth)
-    }
-
     #[inline(always)]
     const fn way(self) -> u32 {
-        low_half(self.0.cast_unsigned()) & (2 * WAYS - 1)
+        low_half(self.0.cast_unsigned() >> Self::WAY_SHIFT) & (2 * WAYS - 1)
+    }
+
+    /// Is it the score of the record that stands under this tag, and not of one before or after?
+    #[inline(always)]
+    const fn is_of(self, tag: Tag) -> bool {
+        self.0.cast_unsigned() & Self::GENERATION == tag.generation()
+    }
+
+    /// Is its record held against an attempt? 1 or 0.
+    #[inline(always)]
+    fn is_held(self) -> u64 {
+        below(Worth::HalfOpenNoAck as i64, (self.worth() & 0xf).cast_signed())
+    }
+
+    /// The lower of two, and the higher.
+    #[inline(always)]
+    fn in_order(self, other: Self) -> (Self, Self) {
+        let more = other.0 - self.0;
+        let less = more & sign(more);
+        (Self(self.0 + less), Self(other.0 - less))
     }
 
     /// `other` if `other_wins` is 1, this one if it is 0.
@@ -172,16 +200,34 @@ impl Score {
     }
 }
 
-/// A free slot of the set that has more of them, if there is one.
-#[inline(always)]
-fn free_slot<S: Slot>(sets: [&Set<S>; 2]) -> Option<Score> {
-    let (first, second) = (free_ways(sets[0]), free_ways(sets[1]));
-    if first | second == 0 {
-        return None;
+/// The free slots among a key's eight, as bits.
+#[derive(Clone, Copy)]
+struct FreeSlots(u64);
+
+impl FreeSlots {
+    /// By the eight states, each in a byte whose highest bit is not set: that of one that is not 0 becomes so.
+    #[inline(always)]
+    const fn of(states: u64) -> Self {
+        const HIGHEST: u64 = 0x8080_8080_8080_8080;
+        // Each bit is moved to a place of its own in the highest byte.
+        const GATHER: u64 = 0x0102_0408_1020_4080;
+        let free = !(states + !HIGHEST) & HIGHEST;
+        Self((free >> 7).wrapping_mul(GATHER) >> 56)
     }
-    let second_wins = nibble(ONES, first) < nibble(ONES, second);
-    let way = if second_wins { WAYS as u64 + nibble(LOWEST, second) } else { nibble(LOWEST, first) };
-    Some(Score(way.cast_signed()))
+
+    #[inline(always)]
+    const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// A slot of the set that has more of them.
+    #[inline(always)]
+    const fn choose(self) -> Score {
+        let (first, second) = (self.0 & 0xf, self.0 >> WAYS);
+        let second_wins = nibble(ONES, first) < nibble(ONES, second);
+        let way = if second_wins { WAYS as u64 + nibble(LOWEST, second) } else { nibble(LOWEST, first) };
+        Score::free(way)
+    }
 }
 
 /// The number of ones in a number of four bits, and the place of the lowest: a nibble per number. BPF has no
@@ -194,19 +240,6 @@ const fn nibble(of: u64, number: u64) -> u64 {
     of >> (number * 4) & 0xf
 }
 
-/// The free slots of a set, as bits.
-#[inline(always)]
-fn free_ways<S: Slot>(set: &Set<S>) -> u64 {
-    let (mut bits, mut way) = (0, 0);
-    while way < WAYS {
-        // State and lock are both 0.
-        let free = below((slot_of(set, way).tag().load() & 0xff).cast_signed(), 1);
-        bits |= free << way;
-        way += 1;
-    }
-    bits
-}
-
 /// The records that answered or completed which an attempt leaves alone, of a key's eight slots.
 const MOST_HELD: i64 = 6;
 
@@ -215,40 +248,60 @@ const MOST_HELD: i64 = 6;
 struct Survey {
     /// The slot whose record is replaced first.
     least: Score,
-    /// The same among the records that answered or completed.
-    least_held: Score,
-    /// The number of those.
-    held: i64,
+    /// The one behind it.
+    next: Score,
+    /// The worths, four bits each.
+    worths: u64,
 }
 
 impl Survey {
     /// Of sets with a free slot.
     #[inline(always)]
     const fn free(slot: Score) -> Self {
-        Self { least: slot, least_held: Score::MOST, held: 0 }
+        Self { least: slot, next: Score::MOST, worths: 0 }
     }
 
-    /// Of full sets. A key whose two sets are the same one has each slot twice here.
+    /// Of full sets. A key whose two sets are the same one has each slot twice here. Each is named, so that it
+    /// is reached by a constant.
     #[inline(always)]
-    fn of<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Self {
-        let (mut survey, mut way) = (Self::free(Score::MOST), 0);
-        while way < 2 * WAYS {
-            let slot = slot_of(sets[(way / WAYS) as usize], way);
-            let score = Score::of(slot, way, Tag(slot.tag().load()), now, clocks);
-            let held = score.is_held();
-            survey.held += held.cast_signed();
-            survey.least = survey.least.or(score, below(score.0, survey.least.0));
-            survey.least_held = survey.least_held.or(score, below(score.0, survey.least_held.0) & held);
-            way += 1;
-        }
+    fn of<S: Slot>([one, other]: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Self {
+        let mut survey = Self::free(Score::MOST);
+        survey.look(&one[0], 0, now, clocks);
+        survey.look(&one[1], 1, now, clocks);
+        survey.look(&one[2], 2, now, clocks);
+        survey.look(&one[3], 3, now, clocks);
+        survey.look(&other[0], 4, now, clocks);
+        survey.look(&other[1], 5, now, clocks);
+        survey.look(&other[2], 6, now, clocks);
+        survey.look(&other[3], 7, now, clocks);
         survey
     }
 
-    /// The slot that a new record takes, if its worth allows that.
+    #[inline(always)]
+    fn look<S: Slot>(&mut self, slot: &S, way: u32, now: Now, clocks: &Clocks) {
+        let tag = Tag(slot.tag().load());
+        let (worth, youth) = table::worth_and_youth(slot, tag, now, clocks);
+        let (least, higher) = self.least.in_order(Score::of(way, tag, worth, youth));
+        (self.least, self.next) = (least, self.next.in_order(higher).0);
+        self.worths = shifted::<4>(self.worths) | worth;
+    }
+
+    /// How many records answered or completed; a locked slot counts as what it holds.
+    #[inline(always)]
+    const fn held(self) -> u64 {
+        const EACH: u64 = 0x1111_1111;
+        // From the lowest worth that is held on, one more sets the highest of the four bits.
+        const _: () = assert!(Worth::UdpAnswered as u32 == 7 && Worth::Completed as u32 == 8);
+        (self.worths.wrapping_add(EACH) >> 3 & EACH).wrapping_mul(EACH) >> 28 & 0xf
+    }
+
+    /// The slot that a new record takes, if its worth allows that. Where more than [`MOST_HELD`] are held, at
+    /// most one is not, so the least that is held is the least or the next.
     #[inline(always)]
     fn place_for(self, new: NewRecord) -> Score {
         let is_attempt = (new as u8 == NewRecord::Attempt as u8) as u64;
-        self.least.or(self.least_held, below(MOST_HELD, self.held) & is_attempt)
+        let is_spared = 1 ^ self.least.is_held();
+        self.least.or(self.next, below(MOST_HELD, self.held().cast_signed()) & is_attempt & is_spared)
     }
 }
 

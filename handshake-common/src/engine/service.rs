@@ -9,6 +9,8 @@
 //! A row with something open stays. Each row keeps when something last came for it, and gives way once
 //! nothing has for as long as a copy of a packet may take. What it had counted goes to `other`.
 
+use core::hint::cold_path;
+
 use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, SERVICES, WAYS, tag};
@@ -49,9 +51,11 @@ fn service_of(
     protocol: u8,
     family: u8,
 ) -> ServiceKey {
-    let is_udp = (protocol == wire::UDP) as u64;
+    if protocol != wire::UDP {
+        return ServiceKey::new(*responder.0, responder.1, protocol, family);
+    }
     let ephemeral = EPHEMERAL as i64;
-    let is_answer = is_udp & below(initiator.1 as i64, ephemeral) & below(ephemeral - 1, responder.1 as i64);
+    let is_answer = below(initiator.1 as i64, ephemeral) & below(ephemeral - 1, responder.1 as i64);
     let by_initiator = is_answer & below(initiator.1 as i64, SYSTEM_PORTS);
     let either = 0_u32.wrapping_sub(low_half(by_initiator));
     let choose = |one: u32, other: u32| other ^ ((one ^ other) & either);
@@ -141,11 +145,13 @@ fn enter<P: Platform>(
     if let Some(service) = platform.service(row) {
         service.bump(total, 1);
         service.bump(gauge, 1);
-        first = service.is_first_search(platform.jiffies());
+        if row & (SERVICE_HALF - 1) == 0 {
+            cold_path();
+            let has_service = (!found & NO_SERVICE) / NO_SERVICE;
+            first = service.is_first_search(platform.jiffies()) & has_service as u64;
+        }
     }
-    let row = (row & 0xffff) as u16;
-    let has_service = (!found & NO_SERVICE) / NO_SERVICE;
-    (row, is_other(row) & first & has_service as u64)
+    ((row & 0xffff) as u16, first)
 }
 
 /// [`service_row`], and [`NO_SERVICE`] where the flow has no service.
@@ -164,13 +170,13 @@ pub fn own_row<P: Platform>(platform: &P, packet: &Packet, tag: Tag, from_respon
         ((&packet.source, packet.source_port), (&packet.destination, packet.destination_port));
     let (initiator, responder) = if from_responder { (destination, source) } else { (source, destination) };
     let key = service_of(initiator, responder, packet.protocol, packet.family);
-    row_by_key(platform, &key, tag, tag.state().gauge_place())
+    row_by_key(platform, &key, tag, tag.state().gauge_place(), platform.jiffies())
 }
 
 #[inline(always)]
-fn row_by_key<P: Platform>(platform: &P, key: &ServiceKey, tag: Tag, place: usize) -> u16 {
+fn row_by_key<P: Platform>(platform: &P, key: &ServiceKey, tag: Tag, place: usize, now: u32) -> u16 {
     match platform.service(tag.service() as u32) {
-        Some(service) if service.counts(key, place, platform.jiffies()) => tag.service(),
+        Some(service) if service.counts(key, place, now) => tag.service(),
         Some(_) | None => (other_row(tag.state()) & 0xffff) as u16,
     }
 }
@@ -418,7 +424,7 @@ impl<P: Platform> Lookup<'_, P> {
 
     #[inline(always)]
     fn row_by_key(&self, key: &ServiceKey, tag: Tag) -> u16 {
-        row_by_key(self.platform, key, tag, self.veiled_place(tag.state().gauge_place()))
+        row_by_key(self.platform, key, tag, self.veiled_place(tag.state().gauge_place()), self.jiffies)
     }
 
     /// Notes that a flow that is proven by now is counted in `other`.

@@ -32,7 +32,7 @@ impl<P: Platform> Lookup<'_, P> {
             }
             slot.body().set_udp(record);
             if is_point_of(record.points, side, self.packet.point) {
-                self.count_packet(slot, side);
+                self.count_packet(slot, matches!(side, Side::Responder));
                 slot.last().store(now.jiffies);
             }
         } else if after as u8 != state as u8 {

@@ -149,7 +149,7 @@ proptest! {
             (_, true) => Worth::Ended,
             _ => Worth::of(state),
         };
-        prop_assert_eq!(worth(&slot, tag, now, &clocks), expected as u32);
+        prop_assert_eq!(worth_and_youth(&slot, tag, now, &clocks).0, expected as u64);
         prop_assert_eq!(expired(&slot, state, now, &clocks), is_expired);
     }
 

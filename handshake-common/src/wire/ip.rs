@@ -1,5 +1,7 @@
 //! The IP header and IPv6's extension headers: from where they begin to the L4 header.
 
+use core::hint::cold_path;
+
 use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
 
@@ -80,10 +82,22 @@ impl Ipv4 {
         if self.version_ihl >> 4 != 4 || length < IPV4_LENGTH { Err(Class::Malformed) } else { Ok(length) }
     }
 
-    /// Version 4, no options, and a length that is told.
+    /// Version 4, and no options.
     #[inline(always)]
-    pub(super) fn is_plain(&self) -> bool {
-        self.version_ihl == 0x45 && self.total_length.get() != 0
+    pub(super) const fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45
+    }
+
+    /// 0 where it is not told.
+    #[inline(always)]
+    pub(super) fn declared_length(&self) -> u32 {
+        u32::from(self.total_length.get())
+    }
+
+    /// The first or a later one.
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        self.fragment.get() & 0x3fff != 0
     }
 
     #[inline(always)]
@@ -92,8 +106,9 @@ impl Ipv4 {
     }
 
     #[inline(always)]
-    fn more_fragments(&self) -> bool {
-        self.fragment.get() & 0x2000 != 0
+    fn write_ends(&self, packet: &mut Packet) {
+        packet.source[0] = self.source.get();
+        packet.destination[0] = self.destination.get();
     }
 }
 
@@ -151,34 +166,37 @@ pub(super) fn read<F: Frame>(
 fn ipv4<F: Frame>(frame: &F, offset: u32, packet: &mut Packet) -> Result<Transport, Class> {
     let header: Ipv4 = frame.read(offset)?;
     let ip_header = header.header_length()?;
-    let mut transport = ipv4_behind(frame, &header, ip_header, offset, packet)?;
+    // A super-packet of more than 64 KiB, on its way to or from segmentation, says 0.
+    let is_unsized = header.total_length.get() == 0;
+    let length = if is_unsized { frame.length().saturating_sub(offset) } else { header.declared_length() };
+    let mut transport = Transport { is_unsized, ..ipv4_behind(&header, ip_header, offset, length, packet)? };
     walk::<F, AUTHENTICATIONS>(frame, &mut transport, is_authentication)?;
     transport.ip_header = transport.offset - offset;
     Ok(transport)
 }
 
-/// What is behind a header at `offset` that is `ip_header` bytes long.
+/// What is behind a header at `offset` that is `ip_header` bytes long, in a packet of `length` bytes.
 #[inline(always)]
-pub(super) fn ipv4_behind<F: Frame>(
-    frame: &F,
+pub(super) fn ipv4_behind(
     header: &Ipv4,
     ip_header: u32,
     offset: u32,
+    length: u32,
     packet: &mut Packet,
 ) -> Result<Transport, Class> {
-    // A super-packet of more than 64 KiB, on its way to or from segmentation, says 0.
-    let length = match header.total_length.get() {
-        0 => frame.length().saturating_sub(offset),
-        declared => u32::from(declared),
-    };
     if length < ip_header {
         return Err(Class::Malformed);
     }
-    packet.source[0] = header.source.get();
-    packet.destination[0] = header.destination.get();
     packet.ip_length = length;
-    if header.is_later_fragment() {
-        return Err(Class::Fragment);
+    let is_fragment = header.is_fragment();
+    if is_fragment {
+        cold_path();
+        header.write_ends(packet);
+        if header.is_later_fragment() {
+            return Err(Class::Fragment);
+        }
+    } else {
+        header.write_ends(packet);
     }
     Ok(Transport {
         family: Family::V4,
@@ -186,8 +204,8 @@ pub(super) fn ipv4_behind<F: Frame>(
         ip_header,
         offset: offset + ip_header,
         end: offset + length,
-        first_fragment: header.more_fragments(),
-        is_unsized: header.total_length.get() == 0,
+        first_fragment: is_fragment,
+        is_unsized: false,
         is_routed: false,
     })
 }

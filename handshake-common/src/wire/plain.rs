@@ -82,7 +82,8 @@ fn ipv4<F: Frame>(frame: &F, header: &Ipv4, packet: &mut Packet, sink: impl Pack
     if !header.is_plain() {
         return false;
     }
-    match ip::ipv4_behind(frame, header, ip::IPV4_LENGTH, ETHERNET_LENGTH, packet) {
+    // Where no length is told it is 0, which none can be.
+    match ip::ipv4_behind(header, ip::IPV4_LENGTH, ETHERNET_LENGTH, header.declared_length(), packet) {
         Ok(transport) if !transport.first_fragment => behind(frame, &transport, packet, sink),
         Err(Class::Fragment) => sink.other(packet, Class::Fragment),
         Ok(_) | Err(_) => false,

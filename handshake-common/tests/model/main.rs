@@ -36,7 +36,9 @@ mod shared;
 #[path = "../../src/table.rs"]
 mod table;
 
-use handshake_common::{abi, below, flow, latency, masked, record, tcp, udp, verdict, wire};
+use handshake_common::{
+    abi, below, flow, latency, masked, opaque, record, shifted, sign, tcp, udp, verdict, wire,
+};
 
 use abi::Counter;
 use atomic::{Fault, inject, keep_memory_in_order};
