@@ -133,6 +133,8 @@ pub struct Attached {
     is_stale: bool,
     /// Whether the latest list has interfaces that are not attached to yet.
     has_more: bool,
+    /// How many interfaces were watched when there was no room for another one; `None`: there always was.
+    full_at: Option<usize>,
 }
 
 /// A wanted interface that cannot be watched.
@@ -141,6 +143,8 @@ struct RefusedInterface {
     name: String,
     demand: Demand,
     why: String,
+    /// Whether it only lacks room, and is watched when another one goes.
+    waits_for_room: bool,
 }
 
 /// An interface that must be watched and is gone.
@@ -274,6 +278,7 @@ impl Attached {
             netlink: None,
             is_stale: true,
             has_more: false,
+            full_at: None,
             news,
             plan: plan.clone(),
         }
@@ -288,7 +293,8 @@ impl Attached {
         let promisc = promisc.then(Promisc::open).transpose()?;
         let mut attached = Self::new(plan, promisc);
         for (info, why) in &plan.refused {
-            attached.refuse(info, Demand::Welcome, why.clone(), say);
+            say(&not_watched(&info.name, why));
+            attached.refused.insert(info.index, RefusedInterface::new(info, Demand::Welcome, why.clone()));
         }
         Ok(attached)
     }
@@ -315,7 +321,7 @@ impl Attached {
         if !is_its_own || !is_welcome || self.plan.interfaces.len() == 1 {
             return Err(error);
         }
-        self.refuse(info, planned.demand, error.to_string(), say);
+        self.refuse(info, planned.demand, &error, say);
         Ok(())
     }
 
@@ -390,11 +396,37 @@ impl Attached {
         }
     }
 
-    /// Notes that a wanted interface cannot be watched: as long as it is there the report lacks it.
-    fn refuse(&mut self, info: &InterfaceInfo, demand: Demand, why: String, say: &mut dyn FnMut(&str)) {
-        say(&format!("{} is not watched: {why}", info.name));
-        self.refused.insert(info.index, RefusedInterface { name: info.name.clone(), demand, why });
+    /// Notes that a wanted interface cannot be watched: as long as it is there the report lacks it. Of those
+    /// that find no room only the first is said, because there may be thousands.
+    fn refuse(&mut self, info: &InterfaceInfo, demand: Demand, error: &Error, say: &mut dyn FnMut(&str)) {
+        let mut refused = RefusedInterface::new(info, demand, error.to_string());
+        refused.waits_for_room = matches!(error, Error::Live(LiveError::NoRoom));
+        if !refused.waits_for_room {
+            say(&not_watched(&info.name, &refused.why));
+        } else if self.full_at.is_none() {
+            let watched = self.watched.len();
+            let others = format!("{} ({watched}); others wait for room without a line", refused.why);
+            say(&not_watched(&info.name, &others));
+            self.full_at = Some(watched);
+        }
+        self.refused.insert(info.index, refused);
     }
+
+    /// Whether there is room again, and an interface waits for it.
+    fn may_have_room(&self) -> bool {
+        self.full_at.is_some_and(|full_at| self.watched.len() < full_at)
+            && self.refused.values().any(|refused| refused.waits_for_room)
+    }
+}
+
+impl RefusedInterface {
+    fn new(info: &InterfaceInfo, demand: Demand, why: String) -> Self {
+        Self { name: info.name.clone(), demand, why, waits_for_room: false }
+    }
+}
+
+fn not_watched(name: &str, why: &str) -> String {
+    format!("{name} is not watched: {why}")
 }
 
 /// Detaches.

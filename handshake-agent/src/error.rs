@@ -28,7 +28,7 @@ pub enum Error {
     #[error("there is no interface that -i {0} names")]
     NoInterface(String),
     /// A name that no interface of this network namespace has.
-    #[error("no interface {name}; there are: {}", .close.join(", "))]
+    #[error("no interface {name}; there are: {}; `handshake -i {name} --wait` waits for it", .close.join(", "))]
     UnknownInterface {
         /// The requested name.
         name: String,

@@ -15,7 +15,7 @@ impl CaptureFormat {
     /// Reads the head of the input: the pcap header, or the first pcapng section header.
     pub(crate) fn detect(window: &mut StreamWindow) -> Result<Self, Stop> {
         let mut sections = Sections::new();
-        window.need(4)?;
+        window.unpack()?;
         if !Sections::begin_here(window.rest()) {
             return Classic::detect(window).map(Self::Classic);
         }

@@ -129,10 +129,7 @@ impl Capture {
     ///
     /// The source cannot be read or is not a capture.
     pub fn read_from(name: String, source: impl Read + Send + 'static) -> Result<Self, CaptureError> {
-        let mut window = match StreamWindow::new(source) {
-            Ok(window) => window,
-            Err(error) => return Err(CaptureError::unreadable(name, error)),
-        };
+        let mut window = StreamWindow::new(source);
         let format =
             CaptureFormat::detect(&mut window).map_err(|stop| not_a_capture(&name, &window, stop))?;
         Ok(Self {

@@ -4,12 +4,16 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::mem;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 
 use crate::decompress::{CHUNK, Codec, Decompressed};
+
+/// How often an input may be compressed: each time takes memory of its own.
+const DEEPEST: usize = 4;
 
 /// The reason why there is no further record.
 #[derive(Debug)]
@@ -41,7 +45,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// A window that moves over the input; its content is contiguous.
 pub(crate) struct StreamWindow {
     source: Box<dyn Read + Send>,
-    codec: Option<Codec>,
+    /// How the input is compressed, outermost first.
+    codecs: Vec<Codec>,
     state: Arc<SourceState>,
     buffer: Vec<u8>,
     start: usize,
@@ -49,19 +54,34 @@ pub(crate) struct StreamWindow {
 }
 
 impl StreamWindow {
-    /// A window at the first byte of `source`, decompressed if it is compressed.
-    pub(crate) fn new(source: impl Read + Send + 'static) -> io::Result<Self> {
+    /// A window at the first byte of `source`, as it is.
+    pub(crate) fn new(source: impl Read + Send + 'static) -> Self {
         let state = Arc::new(SourceState::default());
-        let mut source = Source { source, state: Arc::clone(&state) };
-        let mut head = Vec::new();
-        source.by_ref().take(Codec::LONGEST_MAGIC as u64).read_to_end(&mut head)?;
-        let codec = Codec::of(&head);
-        let source = io::Cursor::new(head).chain(source);
-        let source: Box<dyn Read + Send> = match codec {
-            Some(codec) => Box::new(Decompressed::new(codec, source)),
-            None => Box::new(source),
-        };
-        Ok(Self { source, codec, state, buffer: Vec::new(), start: 0, end: 0 })
+        let source = Box::new(Source { source, state: Arc::clone(&state) });
+        Self { source, codecs: Vec::new(), state, buffer: Vec::new(), start: 0, end: 0 }
+    }
+
+    /// Decompresses the input if it is compressed, and what is within if that is compressed too. Nothing may
+    /// have been taken.
+    pub(crate) fn unpack(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.need(Codec::LONGEST_MAGIC) {
+                Ok(()) | Err(Stop::End) => {}
+                Err(stop) => return Err(stop),
+            }
+            let Some(codec) = Codec::of(self.rest()) else { return Ok(()) };
+            if let Some(outermost) = self.codecs.first().filter(|_| self.codecs.len() == DEEPEST) {
+                return Err(Stop::Damaged(Cow::Owned(format!(
+                    "it is compressed more than {DEEPEST} times; unpack it: {} -dc FILE | handshake replay -",
+                    outermost.name()
+                ))));
+            }
+            let head = io::Cursor::new(self.rest().to_vec());
+            self.start = self.end;
+            let packed = mem::replace(&mut self.source, Box::new(io::empty()));
+            self.source = Box::new(Decompressed::new(codec, head.chain(packed)));
+            self.codecs.push(codec);
+        }
     }
 
     /// Bytes of the file that have been read.
@@ -72,13 +92,14 @@ impl StreamWindow {
     /// The reason for which a read failed: the system, or a compressed stream that is damaged or ends early.
     fn stop(&self, error: io::Error) -> Stop {
         let number = self.state.failed.load(Relaxed);
-        match self.codec {
+        match self.codecs.first() {
             _ if number != 0 => Stop::Failed(io::Error::from_raw_os_error(number)),
             None => Stop::Failed(error),
-            Some(codec) if self.state.has_ended.load(Relaxed) => Stop::Cut(codec.cut()),
-            Some(codec) => {
-                let name = codec.name();
-                Stop::Damaged(Cow::Owned(format!("its {name} stream cannot be decompressed: {error}")))
+            Some(outermost) if self.state.has_ended.load(Relaxed) => Stop::Cut(outermost.cut()),
+            Some(_) => {
+                let names: Vec<_> = self.codecs.iter().rev().map(|codec| codec.name()).collect();
+                let names = names.join(" in ");
+                Stop::Damaged(Cow::Owned(format!("its {names} stream cannot be decompressed: {error}")))
             }
         }
     }

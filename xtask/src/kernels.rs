@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{packages, run, shell};
@@ -23,19 +23,26 @@ const QEMU: &str = "qemu-system-x86_64";
 const BUSYBOX: &str = "busybox";
 /// The Debian package of the latest kernel in this machine's release: 6.1 in Debian 12.
 const LATEST: &str = "linux-image-cloud-amd64";
-/// The kernel modules that the programs need.
-const MODULES: [&str; 2] = ["sch_ingress.ko", "cls_bpf.ko"];
+/// The kernel modules that the programs and the guest's script need.
+const MODULES: [&str; 3] = ["sch_ingress.ko", "cls_bpf.ko", "veth.ko"];
 /// The busybox programs that the guest's script uses.
-const APPLETS: [&str; 12] =
-    ["cat", "echo", "grep", "httpd", "insmod", "ip", "mkdir", "mount", "poweroff", "sh", "sleep", "wget"];
+const APPLETS: [&str; 16] = [
+    "cat", "echo", "grep", "httpd", "insmod", "ip", "mkdir", "mount", "nsenter", "poweroff", "readlink",
+    "sh", "sleep", "sort", "unshare", "wget",
+];
 /// The guest's first program.
 const INIT: &str = include_str!("kernels/init.sh");
 /// The machine's time limit in seconds: far more than a busy host needs.
 const TIMEOUT_S: &str = "900";
 /// The hooks that the guest tries, in its script's order, as the report names them.
 const HOOKS: [&str; 2] = ["clsact", "xdp-generic"];
-/// The number of connections that complete on each hook; one more is refused.
+/// The number of connections that complete on each interface; one more is refused on loopback.
 const CONNECTIONS: u64 = 5;
+/// The interface that appears while the agent runs.
+const APPEARS: &str = "hs0";
+/// The capabilities that are left where clsact may have to be removed, and those that are left elsewhere.
+const NET_ADMIN: &str = "CapPrm:\t0000000000001000";
+const NOTHING: &str = "CapPrm:\t0000000000000000";
 /// The kernel side's line under -vv about the ACK that completes a handshake, in part.
 const EXPLAINED: &str = "SYN-RECEIVED      -> ESTABLISHED";
 
@@ -168,19 +175,26 @@ fn boot(kernel: &Path, initramfs: &Path) -> Result<String> {
     Ok(console)
 }
 
-/// Checks the report of each hook in the console output.
+/// Checks what the console shows of each hook and each circumstance.
 fn judge(console: &str) -> Result<()> {
     let kernel = between(console, "kernel ", "\n").context("the machine did not boot")?;
     for hook in HOOKS {
-        let said = between(console, &format!("<{hook}>\n"), &format!("</{hook}>"))
-            .with_context(|| format!("no output of {hook}:\n{console}"))?;
+        let said = part(console, hook)?;
         judge_hook(hook, said).with_context(|| format!("{hook} on Linux {kernel}:\n{said}"))?;
-        println!("Linux {kernel}: {hook} attached, {CONNECTIONS} connections completed, 1 refused");
+        println!(
+            "Linux {kernel}: {hook} attached, {CONNECTIONS} connections completed and 1 refused; \
+             {CONNECTIONS} completed on an interface that appeared"
+        );
         println!("  instructions verified, of a million at most: {}", verified(said));
     }
+    let said = part(console, "no privilege")?;
+    judge_bare(said).with_context(|| format!("without a privilege on Linux {kernel}:\n{said}"))?;
+    println!("Linux {kernel}: an interface that appeared was attached to without a privilege");
+    let said = part(console, "64 MiB")?;
+    judge_squeezed(said).with_context(|| format!("in 64 MiB on Linux {kernel}:\n{said}"))?;
+    println!("Linux {kernel}: 64 MiB of a control group: {}", squeezed(said));
     for hook in HOOKS {
-        let said = between(console, &format!("<-vv {hook}>\n"), &format!("</-vv {hook}>"))
-            .with_context(|| format!("no output of {hook} with -vv:\n{console}"))?;
+        let said = part(console, &format!("-vv {hook}"))?;
         ensure!(said.contains(EXPLAINED), "{hook} with -vv on Linux {kernel}:\n{said}");
         println!("Linux {kernel}: {hook} explains a handshake with -vv");
         println!("  instructions verified, of a million at most: {}", verified(said));
@@ -195,23 +209,65 @@ fn verified(said: &str) -> String {
 }
 
 fn judge_hook(hook: &str, said: &str) -> Result<()> {
+    let report = ended_well(said, NET_ADMIN)?;
+    attached_to(&report, 0, hook)?;
+    attached_to(&report, 1, hook)?;
+    counted(&report, 2 * CONNECTIONS, 1)
+}
+
+/// Only XDP is there: links of XDP are made by anyone who holds a program.
+fn judge_bare(said: &str) -> Result<()> {
+    let report = ended_well(said, NOTHING)?;
+    attached_to(&report, 1, "xdp-generic")?;
+    counted(&report, CONNECTIONS, 0)
+}
+
+/// The defaults are refused with the figure, and what is said to fit runs.
+fn judge_squeezed(said: &str) -> Result<()> {
+    let refused = said.lines().find(|line| line.starts_with("refused: exit 4: "));
+    let group = "MiB are free in the control group /small: --max-flows ";
+    ensure!(refused.is_some_and(|line| line.contains(group)), "the defaults were not refused");
+    ensure!(said.contains("oom_kill 0\n"), "it was killed");
+    counted(&ended_well(said, NET_ADMIN)?, CONNECTIONS, 0)
+}
+
+/// What was said to fit, and the most that was taken.
+fn squeezed(said: &str) -> String {
+    let word = |mark: &str, end| between(said, mark, end).unwrap_or("?");
+    format!("--max-flows {} takes {} bytes at most", word("--max-flows ", " "), word("peak ", ","))
+}
+
+/// The report of an agent that had these capabilities while it ran, and no other privilege.
+fn ended_well(said: &str, capabilities: &str) -> Result<Value> {
     let line = said.lines().find(|line| line.starts_with('{')).context("no report")?;
     let report: Value = serde_json::from_str(line).context("the report is not JSON")?;
-    let ingress = &report["source"]["interfaces"][0]["ingress"];
-    ensure!(ingress == hook, "attached to {ingress}");
-    let tcp = &report["tcp"];
-    let counts = ["attempts", "completed", "refused"].map(|name| tcp[name].as_u64());
-    let expected = [CONNECTIONS + 1, CONNECTIONS, 1].map(Some);
-    ensure!(counts == expected, "attempts, completed, refused: {counts:?} instead of {expected:?}");
     ensure!(report["exact"] == true, "the report is inexact");
-    // CAP_NET_ADMIN alone, which removes the clsact filter: this kernel has no other hook for egress.
-    for line in ["CapPrm:\t0000000000001000", "Uid:\t65534\t65534", "NoNewPrivs:\t1", "Seccomp:\t2"] {
-        ensure!(said.contains(line), "no {line:?}: privileges are kept");
+    for line in [capabilities, "Uid:\t65534\t65534", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        ensure!(said.contains(line), "no {line:?}: privileges are not as they should be");
     }
-    if !said.contains("exit 0\n") {
-        bail!("handshake did not end with 0");
-    }
+    ensure!(said.contains("exit 0\n"), "handshake did not end with 0");
+    Ok(report)
+}
+
+/// Loopback is interface 0, and what appeared is interface 1.
+fn attached_to(report: &Value, place: usize, hook: &str) -> Result<()> {
+    let interface = &report["source"]["interfaces"][place];
+    let name = ["lo", APPEARS][place];
+    ensure!(interface["name"] == name && interface["ingress"] == hook, "not {hook} on {name}: {interface}");
     Ok(())
+}
+
+fn counted(report: &Value, completed: u64, refused: u64) -> Result<()> {
+    let counts = ["attempts", "completed", "refused"].map(|name| report["tcp"][name].as_u64());
+    let expected = [completed + refused, completed, refused].map(Some);
+    ensure!(counts == expected, "attempts, completed, refused: {counts:?} instead of {expected:?}");
+    Ok(())
+}
+
+/// What the console shows between the marks of a name.
+fn part<'a>(console: &'a str, name: &str) -> Result<&'a str> {
+    between(console, &format!("<{name}>\n"), &format!("</{name}>"))
+        .with_context(|| format!("no output of {name}:\n{console}"))
 }
 
 /// The text between two marks.
@@ -224,16 +280,31 @@ fn between<'a>(text: &'a str, first: &str, second: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
+    /// A console on which all is well but for the hook of the second interface and what completed there.
     fn console(hook: &str, completed: u64) -> String {
-        let report = format!(
-            "{{\"source\":{{\"interfaces\":[{{\"ingress\":\"{hook}\"}}]}},\"exact\":true,\
-             \"tcp\":{{\"attempts\":{},\"completed\":{completed},\"refused\":1}}}}",
-            completed + 1
-        );
-        let status = "Uid:\t65534\t65534\nCapPrm:\t0000000000001000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
-        let part = |hook| format!("<{hook}>\n{status}attached lo\n{report}\nexit 0\n</{hook}>\n");
+        let report = |first: &str, second: &str, completed: u64, refused: u64| {
+            format!(
+                "{{\"source\":{{\"interfaces\":[{{\"name\":\"lo\",\"ingress\":\"{first}\"}},\
+                 {{\"name\":\"hs0\",\"ingress\":\"{second}\"}}]}},\"exact\":true,\
+                 \"tcp\":{{\"attempts\":{},\"completed\":{completed},\"refused\":{refused}}}}}\n",
+                completed + refused
+            )
+        };
+        let status =
+            |capabilities| format!("Uid:\t65534\t65534\n{capabilities}\nNoNewPrivs:\t1\nSeccomp:\t2\n");
+        let part = |name: &str, capabilities, report: String| {
+            format!("<{name}>\n{}attached lo\n{report}exit 0\noom_kill 0\n</{name}>\n", status(capabilities))
+        };
         let explained = |hook| format!("<-vv {hook}>\nverified_insns: 7\n{EXPLAINED}\n</-vv {hook}>\n");
-        let parts = [part("clsact"), part("xdp-generic"), explained("clsact"), explained("xdp-generic")];
+        let refused = "refused: exit 4: 3 MiB are free in the control group /small: --max-flows 9 fits\n";
+        let parts = [
+            part("clsact", NET_ADMIN, report("clsact", hook, completed, 1)),
+            part("xdp-generic", NET_ADMIN, report("xdp-generic", "xdp-generic", 10, 1)),
+            part("no privilege", NOTHING, report("xdp-generic", "xdp-generic", 5, 0)),
+            part("64 MiB", NET_ADMIN, format!("{refused}{}", report("clsact", "", 5, 0))),
+            explained("clsact"),
+            explained("xdp-generic"),
+        ];
         format!("kernel 6.1.0\n{}", parts.concat())
     }
 
@@ -243,7 +314,13 @@ mod tests {
         assert!(judged("").contains("did not boot"));
         assert!(judged("kernel 6.1.0\nno more").contains("no output of clsact"));
         assert!(judged(&console("clsact", 4)).contains("clsact on Linux 6.1.0"));
-        // The first hook's report is right; the second names the first hook.
-        assert!(judged(&console("clsact", 5)).contains("xdp-generic on Linux 6.1.0"));
+        assert!(judged(&console("tcx", 10)).contains("clsact on Linux 6.1.0"));
+        let good = console("clsact", 10);
+        judge(&good).expect("all is well");
+        let privileged = good.replace(NOTHING, NET_ADMIN);
+        assert!(judged(&privileged).contains("without a privilege on Linux 6.1.0"));
+        let killed = good.replace("oom_kill 0\n</64", "oom_kill 1\n</64");
+        assert!(judged(&killed).contains("in 64 MiB on Linux 6.1.0"));
+        assert!(judged(&good.replace("exit 4", "exit 0")).contains("in 64 MiB on Linux 6.1.0"));
     }
 }

@@ -52,11 +52,14 @@ impl Attached {
         self.is_stale = true;
         let links = interface::list()?;
         let mut changed = self.leave_gone(kernel, &links, say)?;
+        let has_room = self.may_have_room();
         self.refused.retain(|index, refused| {
             links.iter().any(|link| link.index == *index && link.name == refused.name)
+                && !(has_room && refused.waits_for_room)
         });
         changed |= self.take_new(kernel, &links, say);
-        self.is_stale = self.has_more;
+        // Room comes a moment after an interface has gone, without news.
+        self.is_stale = self.has_more || self.may_have_room();
         Ok(changed)
     }
 
@@ -141,7 +144,7 @@ impl Attached {
                 Ok(()) => changed = true,
                 // It was there for a moment.
                 Err(_) if is_gone(index) => {}
-                Err(error) => self.refuse(&facts.info, facts.demand, error.to_string(), say),
+                Err(error) => self.refuse(&facts.info, facts.demand, &error, say),
             }
         }
         changed

@@ -655,6 +655,70 @@ fn what_comes_later_is_attached_to_without_a_privilege() {
     });
 }
 
+/// Programs with room for two interfaces.
+struct RoomForTwo {
+    programs: Ebpf,
+    watched: u16,
+}
+
+impl KernelSide for RoomForTwo {
+    fn programs(&mut self) -> &mut Ebpf {
+        &mut self.programs
+    }
+
+    fn enter(&mut self, interface: WatchedInterface) -> Result<u16, LiveError> {
+        let number = self.programs.enter(interface)?;
+        self.watched = Some(self.watched + 1).filter(|watched| *watched <= 2).ok_or(LiveError::NoRoom)?;
+        Ok(number)
+    }
+
+    fn set_gate(&mut self, _: u16, _: bool) -> Result<(), LiveError> {
+        Ok(())
+    }
+
+    fn leave(&mut self, _: u16) -> Result<(), LiveError> {
+        self.watched -= 1;
+        Ok(())
+    }
+}
+
+/// Of the interfaces that find no room one is said, and each is watched when there is room for it.
+#[test]
+fn an_interface_without_room_waits_until_another_goes() {
+    in_namespace(|| {
+        let choice = InterfaceChoice { names: vec!["hs-x*".to_owned()], wait: false };
+        run("ip link add hs-x1 type veth peer name hs-x2");
+        run("ip link add hs-x3 type veth peer name hs-x4");
+        let (selection, facts) = survey(&choice).expect("they are there");
+        let ingress = DirectionChoice::Ingress;
+        let plan = plan(selection, &facts, HookChoice::Named(Hook::XdpGeneric), ingress).expect("a plan");
+        let mut kernel = RoomForTwo { programs: ours(), watched: 0 };
+        let mut said = Vec::new();
+        let mut attached = attach(&mut kernel, &plan, false, &mut |line| said.push(line.to_owned()))
+            .expect("there is room for some");
+        let mut follow = |said: &mut Vec<String>| {
+            attached.follow(&mut kernel, &mut |line| said.push(line.to_owned())).expect("it follows");
+            let looks = attached.look();
+            let waiting = looks.iter().filter(|look| matches!(look.state, LinkState::Refused(_))).count();
+            (attached.interfaces().len(), waiting)
+        };
+        assert_eq!(follow(&mut said), (2, 2));
+        run("ip link add hs-x5 type veth peer name hs-y5");
+        assert_eq!(follow(&mut said), (2, 3));
+        let without: Vec<_> = said.iter().filter(|line| line.contains("is not watched: ")).collect();
+        assert!(without.len() == 1 && without[0].contains("(2); others wait for room"), "{said:?}");
+        for pair in ["hs-x1", "hs-x3"] {
+            run(&format!("ip link del {pair}"));
+            // At the first call one goes, and at the next there is room for certain.
+            follow(&mut said);
+            follow(&mut said);
+        }
+        assert_eq!(follow(&mut said), (1, 0));
+        assert!(said.iter().any(|line| line.starts_with("attached hs-x5: ")), "{said:?}");
+        assert_eq!(said.iter().filter(|line| line.contains("is not watched: ")).count(), 1, "{said:?}");
+    });
+}
+
 /// Takes all capabilities from this thread.
 fn drop_capabilities() {
     shed_capabilities(CapabilitySet::empty()).expect("it takes no privilege");

@@ -70,6 +70,40 @@ fn members_one_after_the_other_are_one_file() {
     assert_eq!(good(&whole), (packets, vec![]));
 }
 
+/// A log rotation compresses what is compressed already, and a download may do so once more.
+#[test]
+fn what_is_compressed_more_than_once_is_read() {
+    let Sample { bytes, packets, .. } = samples().remove(0);
+    for (within, _) in PROGRAMS {
+        for (around, _) in PROGRAMS {
+            let twice = packed(within, &[], &bytes).and_then(|bytes| packed(around, &[], &bytes));
+            let Some(twice) = twice else { continue };
+            assert_eq!(good(&twice), (packets.clone(), vec![]), "{within} in {around}");
+        }
+    }
+    let many = |times| (0..times).fold(bytes.clone(), |bytes, _| gzip(&bytes));
+    assert_eq!(good(&many(4)), (packets, vec![]));
+    let said = refusal(&many(5));
+    assert!(said.contains("more than 4 times; unpack it: gzip -dc FILE | handshake replay -"), "{said}");
+}
+
+/// The faults of the stream within and of the one around it.
+#[test]
+fn a_fault_of_a_stream_within_another_is_seen() {
+    let bytes = classic(Order::Little, false, 1, &frames());
+    let mut wrong = gzip(&bytes);
+    let checksum = wrong.len() - 6;
+    wrong[checksum] ^= 0x40;
+    let damaged = condition(&gzip(&wrong));
+    assert!(damaged.damaged && !damaged.truncated, "{damaged:?}");
+    assert!(good(&gzip(&wrong)).1[0].to_string().contains("its gzip in gzip stream"));
+
+    let mut wrong = gzip(&gzip(&bytes));
+    wrong.truncate(wrong.len() - 1);
+    let cut = condition(&wrong);
+    assert!(cut.truncated && !cut.damaged, "{cut:?}");
+}
+
 #[test]
 fn zeros_behind_a_compressed_file_are_padding() {
     let Sample { bytes, packets, .. } = samples().remove(0);

@@ -1,5 +1,6 @@
 //! Judges expectations by the measured figures. Pure.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use handshake_agent::model::metric::{METRICS, SERVICE};
@@ -30,7 +31,8 @@ pub(crate) enum Reason {
     OverNothing(String),
     /// A percentile, named here, without a sample.
     NoSample(String),
-    /// A figure, named here, that services without a row of their own contribute to.
+    /// A figure, named here, that services without a row of their own may contribute to, and the answer
+    /// depends on how much.
     Folded(String),
     /// The command took no time.
     NoTime,
@@ -78,10 +80,95 @@ pub(crate) struct Judged<'a> {
     pub(crate) expectation: &'a Expectation,
     /// Its judgement.
     pub(crate) judgement: Judgement,
-    /// The measured value, if it is available.
+    /// The measured value, if it is known.
     pub(crate) measured: Option<Fraction>,
-    /// The value that it is compared with, if it is available.
+    /// The least and the most that it may be, where services without a row may be a part of it.
+    pub(crate) bounds: Option<(Fraction, Fraction)>,
+    /// The value that it is compared with, if it is known.
     pub(crate) limit: Option<Fraction>,
+}
+
+/// What the value of a term may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Range {
+    least: Fraction,
+    most: Fraction,
+    /// The figure for which the value is not known; `None` where it is.
+    folded: Option<String>,
+}
+
+impl Range {
+    fn one(value: impl Into<Fraction>) -> Self {
+        let value = value.into();
+        Self { least: value, most: value, folded: None }
+    }
+
+    /// The value, if there is only one.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Folded`].
+    fn known(&self) -> Result<Fraction, Reason> {
+        match &self.folded {
+            None => Ok(self.least),
+            Some(figure) => Err(Reason::Folded(figure.clone())),
+        }
+    }
+
+    fn bounds(&self) -> Option<(Fraction, Fraction)> {
+        self.folded.as_ref().map(|_| (self.least, self.most))
+    }
+
+    /// Whether the comparison holds with each value that the sides may have; `None` if that depends.
+    fn compare(&self, comparison: Comparator, other: &Self) -> Option<bool> {
+        let can_be = |order: Ordering| match order {
+            Ordering::Less => self.least < other.most,
+            Ordering::Equal => self.least <= other.most && self.most >= other.least,
+            Ordering::Greater => self.most > other.least,
+        };
+        let all = [Ordering::Less, Ordering::Equal, Ordering::Greater];
+        let mut possible =
+            all.into_iter().filter(|order| can_be(*order)).map(|order| comparison.holds(order));
+        let first = possible.next()?;
+        possible.all(|holds| holds == first).then_some(first)
+    }
+
+    /// The result of an operation.
+    ///
+    /// # Errors
+    ///
+    /// The divisor is or may be 0, and [`Reason::TooLarge`].
+    fn combined(self, operation: Operation, other: Self, divisor: &ExpressionTerm) -> Result<Self, Reason> {
+        let corners = match operation {
+            Operation::Plus => [self.least.plus(other.least), self.most.plus(other.most)],
+            Operation::Minus => [self.least.minus(other.most), self.most.minus(other.least)],
+            Operation::Over => return self.over(other, divisor),
+        };
+        Self::between(&corners, self.folded.or(other.folded))
+    }
+
+    fn over(self, other: Self, divisor: &ExpressionTerm) -> Result<Self, Reason> {
+        if other.least <= Fraction::ZERO && other.most >= Fraction::ZERO {
+            other.known()?;
+            return Err(Reason::OverNothing(divisor.to_string()));
+        }
+        let corners = [
+            self.least.over(other.least),
+            self.least.over(other.most),
+            self.most.over(other.least),
+            self.most.over(other.most),
+        ];
+        Self::between(&corners, self.folded.or(other.folded))
+    }
+
+    /// From the least of these values to the largest.
+    fn between(values: &[Option<Fraction>], folded: Option<String>) -> Result<Self, Reason> {
+        let values: Option<Vec<Fraction>> = values.iter().copied().collect();
+        let values = values.ok_or(Reason::TooLarge)?;
+        let (least, most) = (values.iter().min(), values.iter().max());
+        let (least, most) = least.zip(most).ok_or(Reason::TooLarge)?;
+        Ok(Self { least: *least, most: *most, folded })
+    }
 }
 
 impl Judged<'_> {
@@ -103,14 +190,26 @@ impl Judged<'_> {
 impl JudgedWindow {
     /// Judges an expectation.
     pub(crate) fn judge<'a>(&self, expectation: &'a Expectation) -> Judged<'a> {
-        let (measured, limit) = (self.value(&expectation.left), self.value(&expectation.right));
+        let (measured, limit) = (self.range(&expectation.left), self.range(&expectation.right));
         let judgement = match (&measured, &limit) {
             (Err(reason), _) | (Ok(_), Err(reason)) => Judgement::Inconclusive(reason.clone()),
             (Ok(_), Ok(_)) if !self.settled.is_exact() => Judgement::Inconclusive(Reason::Inexact),
-            (Ok(measured), Ok(limit)) if expectation.comparison.holds(measured.cmp(limit)) => Judgement::Met,
-            (Ok(_), Ok(_)) => Judgement::Failed,
+            (Ok(measured), Ok(limit)) => match measured.compare(expectation.comparison, limit) {
+                Some(true) => Judgement::Met,
+                Some(false) => Judgement::Failed,
+                None => {
+                    let folded = measured.folded.as_ref().or(limit.folded.as_ref()).cloned();
+                    Judgement::Inconclusive(folded.map_or(Reason::TooLarge, Reason::Folded))
+                }
+            },
         };
-        Judged { expectation, judgement, measured: measured.ok(), limit: limit.ok() }
+        Judged {
+            expectation,
+            judgement,
+            bounds: measured.as_ref().ok().and_then(Range::bounds),
+            measured: measured.and_then(|range| range.known()).ok(),
+            limit: limit.and_then(|range| range.known()).ok(),
+        }
     }
 
     /// Whether no attempt and no UDP flow was seen.
@@ -133,15 +232,22 @@ impl JudgedWindow {
     ///
     /// # Errors
     ///
-    /// The reason for which it is unavailable.
+    /// The reason for which it is unknown.
     pub(crate) fn value(&self, term: &ExpressionTerm) -> Result<Fraction, Reason> {
+        self.range(term)?.known()
+    }
+
+    fn range(&self, term: &ExpressionTerm) -> Result<Range, Reason> {
         match term {
             ExpressionTerm::Rate(of) => {
                 let time = Fraction::new(self.ran_ns().into(), SECOND_NS.into()).unwrap_or(Fraction::ZERO);
-                self.rise(of)?.over(time).ok_or(Reason::NoTime)
+                if time.is_zero() {
+                    return Err(Reason::NoTime);
+                }
+                self.rise_range(of)?.combined(Operation::Over, Range::one(time), of)
             }
             ExpressionTerm::Pair(left, operation, right) => {
-                apply(self.value(left)?, *operation, self.value(right)?, right)
+                self.range(left)?.combined(*operation, self.range(right)?, right)
             }
             ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) => at(term, &self.settled),
         }
@@ -151,71 +257,64 @@ impl JudgedWindow {
     ///
     /// # Errors
     ///
-    /// The reason for which it is unavailable.
+    /// The reason for which it is unknown.
     pub(crate) fn rise(&self, of: &ExpressionTerm) -> Result<Fraction, Reason> {
-        let (before, after) = (at(of, &self.started)?, at(of, &self.ended)?);
-        after.minus(before).ok_or(Reason::TooLarge)
+        self.rise_range(of)?.known()
+    }
+
+    fn rise_range(&self, of: &ExpressionTerm) -> Result<Range, Reason> {
+        at(of, &self.ended)?.combined(Operation::Minus, at(of, &self.started)?, of)
     }
 }
 
 /// The value of a term at one moment.
-fn at(term: &ExpressionTerm, snapshot: &Snapshot) -> Result<Fraction, Reason> {
+fn at(term: &ExpressionTerm, snapshot: &Snapshot) -> Result<Range, Reason> {
     match term {
-        ExpressionTerm::Constant(number) => Ok(*number),
+        ExpressionTerm::Constant(number) => Ok(Range::one(*number)),
         ExpressionTerm::Figure(figure) => total(figure, snapshot),
         // The parser refuses the rate of a rate.
         ExpressionTerm::Rate(of) => at(of, snapshot),
         ExpressionTerm::Pair(left, operation, right) => {
-            apply(at(left, snapshot)?, *operation, at(right, snapshot)?, right)
+            at(left, snapshot)?.combined(*operation, at(right, snapshot)?, right)
         }
     }
 }
 
-fn apply(
-    left: Fraction,
-    operation: Operation,
-    right: Fraction,
-    divisor: &ExpressionTerm,
-) -> Result<Fraction, Reason> {
-    let result = match operation {
-        Operation::Plus => left.plus(right),
-        Operation::Minus => left.minus(right),
-        Operation::Over if right.is_zero() => return Err(Reason::OverNothing(divisor.to_string())),
-        Operation::Over => left.over(right),
-    };
-    result.ok_or(Reason::TooLarge)
-}
-
 /// The value of a figure: the sum of its metrics, of the whole report or of the selected services.
-fn total(figure: &Figure, snapshot: &Snapshot) -> Result<Fraction, Reason> {
-    let mut sum = 0_u64;
+fn total(figure: &Figure, snapshot: &Snapshot) -> Result<Range, Reason> {
+    let (mut known, mut folded) = (0_u64, 0_u64);
     for name in &figure.metrics {
-        sum = sum.saturating_add(match figure.selectors.as_slice() {
-            [] => of_all(name, snapshot).ok_or_else(|| Reason::NoSample(figure.to_string()))?,
-            _ => of_services(name, figure, snapshot)?,
-        });
+        let (own, other) = match figure.selectors.as_slice() {
+            [] => (of_all(name, snapshot).ok_or_else(|| Reason::NoSample(figure.to_string()))?, 0),
+            _ => of_services(name, figure, snapshot),
+        };
+        (known, folded) = (known.saturating_add(own), folded.saturating_add(other));
     }
-    Ok(sum.into())
+    Ok(Range {
+        least: known.into(),
+        most: known.saturating_add(folded).into(),
+        folded: (folded != 0).then(|| figure.to_string()),
+    })
 }
 
 fn of_all(name: &str, snapshot: &Snapshot) -> Option<u64> {
     METRICS.iter().find(|metric| metric.name == name)?.value(snapshot)
 }
 
-fn of_services(name: &str, figure: &Figure, snapshot: &Snapshot) -> Result<u64, Reason> {
-    let Some(metric) = SERVICE.iter().find(|metric| metric.name == name) else { return Ok(0) };
-    let mut sum = 0_u64;
+/// The count of the selected services, and that of the services without a row of their own, each of which may
+/// be selected.
+fn of_services(name: &str, figure: &Figure, snapshot: &Snapshot) -> (u64, u64) {
+    let Some(metric) = SERVICE.iter().find(|metric| metric.name == name) else { return (0, 0) };
+    let (mut known, mut folded) = (0_u64, 0_u64);
     for row in &snapshot.services {
         let count = metric.value(&row.books).unwrap_or(0);
         match row.service {
-            Some(service) if figure.takes(service) => {
-                sum = sum.saturating_add(count);
-            }
-            None if count != 0 => return Err(Reason::Folded(figure.to_string())),
-            Some(_) | None => {}
+            Some(service) if figure.takes(service) => known = known.saturating_add(count),
+            Some(_) => {}
+            None => folded = folded.saturating_add(count),
         }
     }
-    Ok(sum)
+    (known, folded)
 }
 
 #[cfg(test)]
@@ -333,14 +432,48 @@ mod tests {
             fake.ended(0, Counter::Refused, 5);
         });
         let folded = |text: &str| Judgement::Inconclusive(Reason::Folded(text.to_owned()));
-        assert_eq!(judgement(&window, "attempts{port=443} == 1206").0, folded("attempts{port=443}"));
-        assert_eq!(judgement(&window, "refused{port=80} == 761").0, folded("refused{port=80}"));
-        assert_eq!(
-            judgement(&window, "completed{port=443} == 1204").0,
-            Judgement::Met,
-            "none of them completed"
-        );
-        assert_eq!(judgement(&window, "refused == 766").0, Judgement::Met, "the whole is known");
+        for (text, figure) in [
+            ("attempts{port=443} == 1206", "attempts{port=443}"),
+            ("attempts{port=443} != 1211", "attempts{port=443}"),
+            ("attempts{port=443} <= 1210", "attempts{port=443}"),
+            ("attempts{port=443} > 1206", "attempts{port=443}"),
+            ("refused{port=80} == 761", "refused{port=80}"),
+            ("completed{port=443} / attempts{port=443} > 99.5%", "attempts{port=443}"),
+            ("completed{port=1} / refused{port=1} >= 0%", "refused{port=1}"),
+        ] {
+            assert_eq!(judgement(&window, text).0, folded(figure), "{text}");
+        }
+    }
+
+    /// The folded services have five refused attempts, and no other.
+    #[test]
+    fn a_figure_is_judged_where_the_services_without_a_row_change_nothing() {
+        let window = load(|fake| {
+            fake.service(0, "0.0.0.0:0");
+            fake.ended(0, Counter::Refused, 5);
+        });
+        for (text, met) in [
+            ("completed{port=443} == 1204", true),
+            ("refused == 766", true),
+            ("attempts{port=443} >= 1206", true),
+            ("attempts{port=443} < 1212", true),
+            ("attempts{port=443} <= 1205", false),
+            ("attempts{port=443} > 1211", false),
+            ("attempts{port=443} == 1212", false),
+            ("attempts{port=443} != 1205", true),
+            ("1206 <= attempts{port=443}", true),
+            ("attempts - attempts{port=443} <= 766", true),
+            ("completed{port=443} / attempts{port=443} > 99%", true),
+            ("completed{port=443} / attempts{port=443} > 99.9%", false),
+            ("refused{port=80} / attempts{port=443} < 64%", true),
+            ("attempts{port=443} > refused{port=1} + 1200", true),
+        ] {
+            let expected = if met { Judgement::Met } else { Judgement::Failed };
+            assert_eq!(judgement(&window, text).0, expected, "{text}");
+        }
+        let expectation = Expectation::parse("attempts{port=443} >= 1206").expect("it is one");
+        let judged = window.judge(&expectation);
+        assert_eq!((judged.measured, judged.bounds), (None, Some((1206_u64.into(), 1211_u64.into()))));
     }
 
     #[test]

@@ -212,6 +212,29 @@ fn only_services_at_our_own_addresses_are_compared() {
     assert_eq!(account(own(&["10.0.0.4"])).completed, Some(0));
 }
 
+/// Five refused attempts are of services without a row of their own.
+#[test]
+fn a_value_that_may_be_several_is_shown_by_its_ends() {
+    let window = load(|fake| {
+        fake.service(0, "0.0.0.0:0");
+        fake.ended(0, Counter::Refused, 5);
+    });
+    let expectations = expectations(&["completed{port=443} / attempts{port=443} > 99%", "completed == 1204"]);
+    let judged = expectations.iter().map(|each| window.judge(each)).collect();
+    let checked = Checked { window, judged, command: None, account: None };
+    let drawn = draw_check(&checked, Style::plain(100));
+    assert!(
+        drawn.contains("met completed{port=443} / attempts{port=443} > 99%: 99.4 % to 99.8 %\n"),
+        "{drawn}"
+    );
+    let mut out = Vec::new();
+    write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
+    let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
+    let [range, known] = [0, 1].map(|at| &report["expectations"][at]);
+    assert!(range["measured"].is_null() && range["least"].as_f64() < range["most"].as_f64(), "{range}");
+    assert!(known["measured"] == 1204 && known.get("least").is_none(), "{known}");
+}
+
 #[test]
 fn json_has_expectations_command_and_kernel() {
     let window = load(|_| {});

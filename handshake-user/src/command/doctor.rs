@@ -46,8 +46,10 @@ const RX_SG: u64 = 1 << 5;
 struct MachineFacts {
     /// `uname -r`.
     release: String,
-    /// `/sys/kernel/btf/vmlinux` exists.
-    btf: bool,
+    /// Why the number of CPUs is unknown, without which no map can be read.
+    no_cpus: Option<String>,
+    /// `/sys/kernel/btf/vmlinux` exists; `None` without `/sys`.
+    btf: Option<bool>,
     capabilities: Capabilities,
     /// `net.core.bpf_jit_enable`, if it can be read.
     jit: Option<bool>,
@@ -168,7 +170,13 @@ fn exit_code(findings: &[Finding]) -> u8 {
 }
 
 fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
-    let mut findings = vec![kernel(&machine.release), btf(machine.btf)];
+    let mut findings = vec![kernel(&machine.release)];
+    findings.extend(machine.no_cpus.iter().map(|why| Finding {
+        level: Level::Fail,
+        text: why.clone(),
+        fix: None,
+    }));
+    findings.extend(machine.btf.map(btf));
     findings.extend(permissions(machine.capabilities));
     if machine.jit == Some(false) {
         let fix = "sudo sysctl -w net.core.bpf_jit_enable=1";
@@ -415,14 +423,17 @@ impl MachineFacts {
     fn gather() -> Self {
         let flag = |path| fs::read_to_string(path).ok().map(|value| value.trim() != "0");
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let cpus = possible_cpus();
+        let has_sys = fs::exists("/sys/kernel").unwrap_or(false);
         Self {
             release: release.trim().to_owned(),
-            btf: fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false),
+            no_cpus: cpus.as_ref().err().map(ToString::to_string),
+            btf: has_sys.then(|| fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)),
             capabilities: Capabilities::of_this_thread(),
             jit: flag("/proc/sys/net/core/bpf_jit_enable"),
             stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
             confined: usual_confinement().try_out().map_err(|error| error.to_string()),
-            peak: memory::peak(&Options::default(), possible_cpus().unwrap_or(1), FEW_INTERFACES),
+            peak: memory::peak(&Options::default(), cpus.unwrap_or(1), FEW_INTERFACES),
             free: free::free(),
         }
     }
@@ -501,7 +512,8 @@ mod tests {
     fn machine(change: impl FnOnce(&mut MachineFacts)) -> MachineFacts {
         let mut machine = MachineFacts {
             release: "6.12.0-18-amd64".into(),
-            btf: true,
+            no_cpus: None,
+            btf: Some(true),
             capabilities: capabilities(ALL),
             jit: Some(true),
             stats: false,
@@ -546,12 +558,14 @@ mod tests {
     #[test]
     fn each_fault_of_a_machine_has_its_finding() {
         type Bad = &'static [(&'static str, &'static str)];
-        let table: [(MachineFacts, u8, Bad); 12] = [
+        let table: [(MachineFacts, u8, Bad); 14] = [
             (machine(|_| {}), 0, &[]),
             (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "10.0.0".into()), 0, &[]),
-            (machine(|m| m.btf = false), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),
+            (machine(|m| m.btf = Some(false)), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),
+            (machine(|m| m.btf = None), 0, &[]),
+            (machine(|m| m.no_cpus = Some("no CPUs".into())), 4, &[("no CPUs", "")]),
             (machine(|m| m.jit = Some(false)), 0, &[("interpreted", "bpf_jit_enable=1")]),
             (machine(|m| m.confined = Ok(confined(0))), 0, &[("stays user 0: without CAP_SETUID", "")]),
             (machine(|m| m.confined = Err("no".into())), 4, &[("no", "--keep-privileges")]),

@@ -98,7 +98,11 @@ fn a_pattern_may_choose_nothing_and_a_name_must_be_there() -> Result<()> {
     let host = Namespace::new()?;
     let rows: [(&[&str], i32, &str); 4] = [
         (&["watch", "-i", "hs-none*", "--for", "50ms", "-o", "json"], 0, ""),
-        (&["watch", "-i", "hs-none", "--for", "50ms"], 4, "no interface hs-none; there are: lo"),
+        (
+            &["watch", "-i", "hs-none", "--for", "50ms"],
+            4,
+            "no interface hs-none; there are: lo; `handshake -i hs-none --wait` waits for it",
+        ),
         (&["check", "-i", "hs-none*", "--for", "50ms"], 4, "there is no interface that -i hs-none* names"),
         (
             &["check", "-i", "hs-none", "--wait", "--for", "50ms"],

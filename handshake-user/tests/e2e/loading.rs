@@ -139,10 +139,22 @@ fn the_number_of_cpus_is_needed_and_checked() -> Result<()> {
         if problem == "names 1" && std::thread::available_parallelism()?.get() == 1 {
             continue;
         }
-        let mut command = pair.server.command("unshare");
-        let script = format!("{mount} && exec {HANDSHAKE} watch -i {DEVICE} -o json --for 100ms");
-        command.args(["-m", "sh", "-c", &script]);
-        check_refused(&mut command, 4, &["/sys/devices/system/cpu/possible", problem, "mount /sys"])?;
+        let command = |words: &str| {
+            let mut command = pair.server.command("unshare");
+            command.args(["-m", "sh", "-c", &format!("{mount} && exec {HANDSHAKE} {words} -i {DEVICE}")]);
+            command
+        };
+        let words = ["/sys/devices/system/cpu/possible", problem, "mount /sys"];
+        check_refused(&mut command("watch -o json --for 100ms"), 4, &words)?;
+        let doctor = command("doctor").output()?;
+        let said = String::from_utf8_lossy(&doctor.stdout);
+        let finding = said.lines().find(|line| line.starts_with("FAIL  cannot read how many CPUs"));
+        ensure!(
+            doctor.status.code() == Some(4)
+                && finding.is_some_and(|line| words.iter().all(|word| line.contains(word)))
+                && !said.contains("CONFIG_DEBUG_INFO_BTF"),
+            "{said}"
+        );
     }
     Ok(())
 }

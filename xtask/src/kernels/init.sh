@@ -6,18 +6,29 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 insmod /sch_ingress.ko
 insmod /cls_bpf.ko
+insmod /veth.ko
 ip link set lo up
 mkdir /www
 echo page > /www/page
 httpd -p 80 -h /www
 echo "kernel $(cat /proc/sys/kernel/osrelease)"
 
-# Attaches by a hook; the other arguments go to handshake.
+# A host at the far end of each veth.
+unshare -n sleep 10000 &
+far=$!
+until [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do
+    sleep 1
+done
+there() {
+    nsenter -t $far -n "$@"
+}
+
+# Watches loopback, and what else the arguments say. Waits until it is attached to.
 start() {
     : > /said
-    handshake watch -i lo --direction both -o json --hook "$@" > /report 2> /said &
+    handshake watch -i lo -o json "$@" > /report 2> /said &
     agent=$!
-    until grep -q '^attached' /said; do
+    until grep -q '^attached lo' /said; do
         kill -0 $agent 2> /dev/null || break
         sleep 1
     done
@@ -27,37 +38,95 @@ start() {
     echo "verified: $(cat /proc/$agent/fdinfo/* 2> /dev/null | grep verified_insns | sort -u)"
 }
 
-# Tries one hook: attaches, makes traffic, and prints the report.
-try() {
-    echo "<$1>"
-    start "$1"
-    for _ in 1 2 3 4 5; do
-        wget -q -O /dev/null http://127.0.0.1/page
+# Makes an interface that the agent wants, and connects to this host from its far end.
+appear() {
+    ip link add hs0 type veth
+    ip link set veth0 netns $far
+    ip addr add 10.9.0.1/24 dev hs0
+    ip link set hs0 up
+    there ip addr add 10.9.0.2/24 dev veth0
+    there ip link set veth0 up
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        grep -q '^attached hs0' /said && break
+        sleep 1
     done
-    wget -q -O /dev/null http://127.0.0.1:81/ 2> /dev/null
+    for _ in 1 2 3 4 5; do
+        there wget -q -O /dev/null http://10.9.0.1/page
+    done
+}
+
+# Ends the agent, and prints what it has said and reported.
+end() {
     kill -TERM $agent
     wait $agent
     code=$?
     cat /said /report
     echo "exit $code"
+}
+
+connect() {
+    for _ in 1 2 3 4 5; do
+        wget -q -O /dev/null http://127.0.0.1/page
+    done
+}
+
+# Tries one hook: attaches, makes traffic on loopback and on an interface that appears, and prints the report.
+try() {
+    echo "<$1>"
+    start -i 'hs*' --direction both --hook "$1"
+    connect
+    wget -q -O /dev/null http://127.0.0.1:81/ 2> /dev/null
+    appear
+    end
+    ip link del hs0
     echo "</$1>"
+}
+
+# The same without a privilege: all that egress needs on this kernel is left out.
+bare() {
+    echo "<no privilege>"
+    start -i 'hs*' --direction ingress --one-sided --hook xdp-generic
+    appear
+    end
+    ip link del hs0
+    echo "</no privilege>"
+}
+
+# Runs in a control group of version 2 that the defaults do not fit, and with what is said to fit.
+squeezed() {
+    echo "<64 MiB>"
+    group=/sys/fs/cgroup/small
+    mount -t cgroup2 cgroup /sys/fs/cgroup
+    echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+    mkdir $group
+    echo 64M > $group/memory.max
+    echo $$ > $group/cgroup.procs
+    handshake watch -i lo > /report 2> /said
+    echo "refused: exit $?: $(cat /said)"
+    flows=$(cat /said)
+    flows=${flows##*--max-flows }
+    start --max-flows "${flows%% *}"
+    connect
+    end
+    echo "peak $(cat $group/memory.peak), $(grep '^oom_kill ' $group/memory.events)"
+    echo $$ > /sys/fs/cgroup/cgroup.procs
+    echo "</64 MiB>"
 }
 
 # Tries one hook with the lines of -vv.
 explain() {
     echo "<-vv $1>"
-    start "$1" --port 80 -vv
+    start --direction both --hook "$1" --port 80 -vv
     wget -q -O /dev/null http://127.0.0.1/page
     sleep 1
-    kill -TERM $agent
-    wait $agent
-    echo "exit $?"
-    cat /said
+    end
     echo "</-vv $1>"
 }
 
 try clsact
 try xdp-generic
+bare
+squeezed
 explain clsact
 explain xdp-generic
 poweroff -f

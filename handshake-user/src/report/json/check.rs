@@ -38,6 +38,8 @@ fn expectation(judged: &Judged<'_>) -> Value {
     object.insert("expression".to_owned(), json!(judged.expectation.text));
     object.insert("met".to_owned(), json!(met));
     object.insert("measured".to_owned(), json!(judged.measured.map(number)));
+    put_known(&mut object, "least", judged.bounds.map(|(least, _)| number(least)));
+    put_known(&mut object, "most", judged.bounds.map(|(_, most)| number(most)));
     object.insert("limit".to_owned(), json!(judged.limit.map(number)));
     object.insert("unit".to_owned(), json!(unit(judged.expectation.kind)));
     put_known(&mut object, "reason", reason.map(|reason| json!(reason)));

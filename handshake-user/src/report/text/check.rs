@@ -91,12 +91,15 @@ fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &Judg
 /// inconclusive.
 fn measured(judged: &Judged<'_>, window: &JudgedWindow) -> String {
     let Expectation { left, right, .. } = judged.expectation;
-    let value = judged.measured.map(|value| {
+    let bounds =
+        judged.bounds.map(|(least, most)| format!("{} to {}", spoken(least, judged), spoken(most, judged)));
+    let known = judged.measured.map(|value| with_numbers(value, judged, left, window));
+    let value = known.or(bounds).map(|value| {
         let against = judged
             .limit
             .filter(|_| !matches!(right, ExpressionTerm::Constant(_)))
             .map(|limit| format!(" against {}", with_numbers(limit, judged, right, window)));
-        format!("{}{}", with_numbers(value, judged, left, window), against.unwrap_or_default())
+        format!("{value}{}", against.unwrap_or_default())
     });
     match (&judged.judgement, value) {
         (Judgement::Met | Judgement::Failed, value) => value.unwrap_or_default(),

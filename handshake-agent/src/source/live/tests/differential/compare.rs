@@ -38,7 +38,7 @@ pub(super) struct Comparison<'a> {
     split: u64,
     /// The gates that are open, one bit per interface.
     open: u64,
-    /// The number of flows, at each look at all, that answer the request of another flow.
+    /// The number of flows, at each look, that answer the request of another flow.
     tied: usize,
 }
 
@@ -155,10 +155,10 @@ impl<'a> Comparison<'a> {
             .or_else(|| different_slots(&self.live.flows6, &self.host.tables.slots6, timed, FLOW6))
             .or_else(|| self.different_counters(timed))
             .or_else(|| self.different_events(&host_events.take(), timed));
+        self.tied += tied(&self.host.tables.slots4) + tied(&self.host.tables.slots6);
         if found.is_some() || !(at_end || number % LOOK_AT_ALL_EVERY < every) {
             return found;
         }
-        self.tied += tied(&self.host.tables.slots4) + tied(&self.host.tables.slots6);
         self.different_classes()
             .or_else(|| self.different_histograms(timed))
             .or_else(|| {

@@ -121,17 +121,31 @@ pub(super) struct Generator {
     pub(super) random: Random,
     flows: Vec<Flow>,
     scope: Scope,
+    frames: u32,
 }
+
+/// One frame in so many is a request that the next frame answers from elsewhere. Chance alone brings few: with
+/// some seeds none where tables are small or filters apply.
+const ELSEWHERE_EVERY: u32 = 100;
 
 impl Generator {
     pub(super) fn new(seed: u64, scope: Scope) -> Self {
         let mut random = Random::new(seed);
         let flows = (0..scope.flows).map(|_| flow(&mut random, scope)).collect();
-        Self { random, flows, scope }
+        Self { random, flows, scope, frames: 0 }
     }
 
     /// The next frame: usually the next packet of a conversation, sometimes corrupted.
     pub(super) fn frame(&mut self) -> Vec<u8> {
+        self.frames += 1;
+        match (self.scope.elsewhere, self.frames % ELSEWHERE_EVERY) {
+            (true, 0) => asked(self.frames / ELSEWHERE_EVERY, false),
+            (true, 1) if self.frames > 1 => asked(self.frames / ELSEWHERE_EVERY, true),
+            _ => self.next_of_a_flow(),
+        }
+    }
+
+    fn next_of_a_flow(&mut self) -> Vec<u8> {
         let place = self.random.below(self.flows.len());
         let flow = self.flows[place];
         let ended = flow.next >= flow.plot.len();
@@ -161,6 +175,16 @@ impl Generator {
         let fresh = flow(&mut self.random, self.scope);
         if self.random.one_in(2) { fresh } else { Flow { isn: fresh.isn, plot: fresh.plot, next: 0, ..*old } }
     }
+}
+
+/// A request that is answered from another port, or its answer. All filters let it pass, and each number has
+/// ends of its own for a while.
+fn asked(number: u32, is_answer: bool) -> Vec<u8> {
+    let (client, server) = (0x0a00_0000 | number % 32, 0x0a00_0100 | number / 32 % 4);
+    let (from, to) = if is_answer { (server, client) } else { (client, server) };
+    let frame = address(FrameBuilder::new(Link::Ethernet), number % 2 == 1, from, to).udp();
+    let frame = if is_answer { frame.between(53 ^ 0x4000, 40_003) } else { frame.between(40_003, 53) };
+    frame.bytes().to_vec()
 }
 
 fn flow(random: &mut Random, scope: Scope) -> Flow {
