@@ -12,7 +12,8 @@
 
 use std::ops::AddAssign;
 
-use handshake_common::abi::tag;
+use handshake_common::abi::{BUCKETS, tag};
+use handshake_common::latency::bucket;
 use handshake_common::record::{Clocks, Now, Record, State};
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
@@ -79,6 +80,9 @@ pub struct Scan {
     rows: Vec<Ages>,
     /// Open attempts younger than T1, and older ones, by cause.
     flagged: [[Flagged; Cause::ALL.len()]; 2],
+    /// The ages of open attempts younger than T1, and of older ones that have not expired, by bucket of
+    /// [`latency`](handshake_common::latency); empty while there is none.
+    ages: [Vec<u64>; 2],
 }
 
 /// Open attempts, and how many of them have each flag of [`Cause::BESIDE`].
@@ -156,7 +160,7 @@ impl Scan {
     /// An empty scan at `now`.
     pub const fn at(now: Now, clocks: Clocks) -> Self {
         let flagged = [[Flagged { all: 0, with: [0; Cause::BESIDE.len()] }; Cause::ALL.len()]; 2];
-        Self { now, clocks, used: 0, rows: Vec::new(), flagged }
+        Self { now, clocks, used: 0, rows: Vec::new(), flagged, ages: [Vec::new(), Vec::new()] }
     }
 
     /// Adds all records of a table. `onlooker` sees them as well.
@@ -195,6 +199,11 @@ impl Scan {
         if let Some(verdict) = record.verdict(self.now, &self.clocks) {
             let is_old = usize::from(verdict != Verdict::Opening);
             self.flagged[is_old][record.state.cause() as usize].add(record.flags);
+            if verdict != Verdict::HalfOpenExpired {
+                let ages = &mut self.ages[is_old];
+                ages.resize(BUCKETS, 0);
+                ages[bucket(record.age_ns(self.now)) as usize] += 1;
+            }
         }
     }
 
@@ -206,6 +215,18 @@ impl Scan {
             counted += young;
         }
         counted.usual()
+    }
+
+    /// The ages of half-open attempts by bucket of [`latency`](handshake_common::latency); of all open ones
+    /// where time has `stopped`.
+    pub fn half_open_ages(&self, stopped: bool) -> Vec<u64> {
+        let [young, old] = &self.ages;
+        let mut ages = old.clone();
+        if stopped {
+            ages.resize(old.len().max(young.len()), 0);
+            ages.iter_mut().zip(young).for_each(|(sum, count)| *sum += count);
+        }
+        ages
     }
 
     /// The times that ages were compared with.

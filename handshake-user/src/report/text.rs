@@ -22,6 +22,7 @@ mod ethertype;
 pub(crate) mod exact;
 pub(crate) mod ladder;
 mod layout;
+mod saved;
 
 use std::net::SocketAddr;
 
@@ -40,10 +41,13 @@ use handshake_common::wire::Class;
 
 use crate::time::clock;
 
-pub(crate) use self::check::{draw_check, draw_expectations};
+pub(crate) use self::check::{
+    Spoken, draw_all_judged, draw_check, draw_expectations, measured, sentences, shortened,
+};
 use self::exact::Exactness;
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
+pub(crate) use self::saved::{draw_saved, draw_table};
 use crate::number::{group, percent, rate, short, span, time, whole_percent};
 
 const WIDE: &str = "   ";

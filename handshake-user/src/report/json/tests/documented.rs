@@ -20,13 +20,18 @@ use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
-use super::super::{report, write_check, write_flow, write_report_with_flows};
+use super::super::{report, write_check, write_diff, write_flow, write_report_with_flows};
 use super::{capture, take};
-use crate::check::{Checked, Ended, Expectation, JudgedWindow, NetAccount, Status};
+use crate::check::saved_tests::comparison;
+use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
+use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
 
-/// The sources that write reports, flows and the fields of a check.
-const WRITERS: [&str; 2] = [include_str!("../../json.rs"), include_str!("../check.rs")];
+/// The sources that write reports, flows, the fields of a check and comparisons.
+const WRITERS: [&str; 3] =
+    [include_str!("../../json.rs"), include_str!("../check.rs"), include_str!("../diff.rs")];
+/// The percentiles over all attempts.
+const RANKS: [&str; 6] = ["p50", "p90", "p95", "p99", "p999", "max"];
 
 /// Collects the paths of all values: `a.b`, and `a[]` for the elements of an array. Elements that have a
 /// section of their own are not followed.
@@ -66,6 +71,8 @@ fn documented(heading: &str) -> Vec<(String, String)> {
         let field = code(&row[0])[0];
         let stands_for: Vec<String> = if field.contains("LEG") {
             Leg::ALL.map(|leg| field.replace("LEG", leg.name())).into()
+        } else if field.contains("RANK") {
+            RANKS.map(|rank| field.replace("RANK", rank)).into()
         } else if field.contains("KIND") {
             EVICTIONS.map(|(kind, _)| field.replace("KIND", kind)).into()
         } else {
@@ -139,7 +146,9 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Value {
 fn each_field_of_a_report_has_a_row() {
     let (before, now) = full();
     let live = report(&now, Some(&Interval::between(&before, &now)));
-    let of_capture = take(&mut Fake::new(), capture());
+    let mut stuck = Fake::new();
+    stuck.open(0, State::SynSent, 4 * SECOND);
+    let of_capture = take(&mut stuck, capture());
     let capture = written(|out| write_report_with_flows(out, &of_capture, &View::of(&of_capture), &[]));
     let of_poor_capture = report(&take(&mut Fake::new(), poor_capture()), None);
     assert_same(&all_paths(&[live.clone(), capture, of_poor_capture]), &fields("## A report"));
@@ -261,24 +270,48 @@ fn each_field_of_a_flow_has_a_row() {
 
 #[test]
 fn each_field_of_a_check_has_a_row() {
-    let (started, settled) = full();
+    let (started, _) = full();
+    let mut stuck = Fake::new();
+    (0..3).for_each(|_| {
+        stuck.open(0, State::SynSent, 4 * SECOND);
+    });
+    stuck.ended(0, Counter::Refused, 1);
+    stuck.sample(Leg::SynToSynAck, 1_000, 1);
+    let settled = take(&mut stuck, Origin::Live(LiveOrigin::default()));
     let window = JudgedWindow { started, ended: settled.clone(), settled };
-    let expectations =
-        ["completed == 1", "refused / superseded > 1"].map(|text| Expectation::parse(text).expect(text));
-    let judged = expectations.iter().map(|each| window.judge(each)).collect();
+    let expectations = [
+        "completed == 1",
+        "refused / superseded > 1",
+        "p50(connect) < 1s",
+        "max(connect) < 1s",
+        "p50(syn_to_syn_ack) / p50(connect) < 1",
+    ];
+    let expectations = expectations.map(|text| Expectation::of_run(text).expect(text));
+    let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
     let command = Some(Ended {
         words: vec!["true".to_owned()],
         status: Some(Status::Exited(0)),
         stopped: false,
         stripped: false,
+        ignored: false,
     });
     let account = Some(NetAccount { counts: Default::default(), completed: Some(1), attempts: 1 });
-    let checked = Checked { window, judged, command, account };
+    let checked = Checked { window, judged, command, account, code: 1 };
     let whole = written(|out| write_check(out, &checked.window.settled, &checked));
     let added = ["expectations", "command", "kernel"];
     let of_check =
         all_paths(&[whole]).into_iter().filter(|path| added.iter().any(|name| path.starts_with(name)));
     assert_same(&of_check.collect(), &fields("## What check adds"));
+}
+
+#[test]
+fn each_field_of_a_comparison_has_a_row() {
+    let comparison = comparison();
+    let changes = diff::changes(&comparison);
+    let mut whole = vec![written(|out| write_diff(out, &comparison, &changes, &[]))];
+    let swapped = Comparison { old: comparison.new, new: comparison.old };
+    whole.push(written(|out| write_diff(out, &swapped, &diff::changes(&swapped), &[])));
+    assert_same(&all_paths(&whole), &fields("## A comparison"));
 }
 
 /// Finds fields and values that the samples above lack: each name in the writers' sources must be documented.
