@@ -135,7 +135,10 @@ mod tests {
     #[test]
     fn a_fault_is_told_with_its_line() {
         let table = [
-            ("\nexpct = ['half_open == 0']", "gate.toml, line 2: unknown field `expct`, expected one of"),
+            (
+                "\nexpected = ['half_open == 0']",
+                "gate.toml, line 2: unknown field `expected`, expected one of",
+            ),
             ("expect = 'half_open == 0'", "gate.toml, line 1: invalid type: string"),
             ("expect = [\n'half_open == 0'\n", "gate.toml, line "),
             ("\n\nfor = '30'", "gate.toml, line 3: for: a unit is missing"),

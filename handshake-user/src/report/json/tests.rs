@@ -1,6 +1,7 @@
 //! Names, order and absence of fields, on which programs that read the JSON rely.
 
 mod documented;
+mod schema;
 
 use std::sync::Arc;
 

@@ -623,3 +623,21 @@ fn a_ladder_fits_80_columns() {
     assert!(drawn.lines().all(|line| line.width() <= 80), "{drawn}");
     insta::assert_snapshot!(drawn);
 }
+
+/// The times of those that connected say nothing of those that did not.
+#[test]
+fn attempts_that_never_connected_are_in_a_time_of_their_own() {
+    let mut fake = Fake::new();
+    fake.ended(ROW, Counter::Completed, 4);
+    fake.sample(Leg::Connect, 36_100, 4);
+    let shown = |fake: &mut Fake| draw(&TestContext::live("").take(fake, None), None, Style::plain(100));
+    assert!(!shown(&mut fake).contains("of all"));
+    (0..26).for_each(|_| {
+        fake.open(ROW, State::SynSent, 4 * SECOND);
+    });
+    let waiting = shown(&mut fake);
+    assert!(waiting.contains("connect of all p50 > 3.9 s p99 > 3.9 s"), "{waiting}");
+    fake.ended(ROW, Counter::Refused, 1);
+    let refused = shown(&mut fake);
+    assert!(refused.contains("connect of all p50 > 3.9 s p99 never"), "{refused}");
+}

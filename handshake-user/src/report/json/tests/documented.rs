@@ -63,8 +63,9 @@ fn all_paths(values: &[Value]) -> BTreeSet<String> {
     all
 }
 
-/// The fields of a section with their units. A name in capitals stands for several.
-fn documented(heading: &str) -> Vec<(String, String)> {
+/// The fields of a section with their units, what they are, and where they are absent. A name in capitals stands
+/// for several.
+pub(super) fn documented(heading: &str) -> Vec<(String, String, String, String)> {
     let rows = table(section(JSON, heading), "field ");
     let mut all = Vec::new();
     for row in &rows {
@@ -78,13 +79,14 @@ fn documented(heading: &str) -> Vec<(String, String)> {
         } else {
             vec![field.to_owned()]
         };
-        all.extend(stands_for.into_iter().map(|field| (field, row[1].clone())));
+        let [unit, help, absent] = [1, 2, 3].map(|cell| row[cell].clone());
+        all.extend(stands_for.into_iter().map(|field| (field, unit.clone(), help.clone(), absent.clone())));
     }
     all
 }
 
 fn fields(heading: &str) -> BTreeSet<String> {
-    documented(heading).into_iter().map(|(field, _)| field).collect()
+    documented(heading).into_iter().map(|(field, ..)| field).collect()
 }
 
 /// Each written path has a row, or is below a row such as `interval.tcp.*` and has one under `tcp.`. Each row
@@ -142,8 +144,8 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Value {
     serde_json::from_slice(&out).expect("it is JSON")
 }
 
-#[test]
-fn each_field_of_a_report_has_a_row() {
+/// Reports that have every field between them.
+pub(super) fn report_samples() -> Vec<Value> {
     let (before, now) = full();
     let live = report(&now, Some(&Interval::between(&before, &now)));
     let mut stuck = Fake::new();
@@ -151,9 +153,15 @@ fn each_field_of_a_report_has_a_row() {
     let of_capture = take(&mut stuck, capture());
     let capture = written(|out| write_report_with_flows(out, &of_capture, &View::of(&of_capture), &[]));
     let of_poor_capture = report(&take(&mut Fake::new(), poor_capture()), None);
-    assert_same(&all_paths(&[live.clone(), capture, of_poor_capture]), &fields("## A report"));
+    vec![live, capture, of_poor_capture]
+}
 
-    let services = live["services"].as_array().expect("an array");
+#[test]
+fn each_field_of_a_report_has_a_row() {
+    let samples = report_samples();
+    assert_same(&all_paths(&samples), &fields("## A report"));
+
+    let services = samples[0]["services"].as_array().expect("an array");
     assert_same(&all_paths(services), &fields("## A service"));
 }
 
@@ -213,8 +221,8 @@ fn each_reason_for_an_inexact_report_has_a_row() {
 fn each_metric_has_a_row_with_its_unit() {
     let rows = documented("## A report");
     for metric in METRICS.iter() {
-        let row = rows.iter().find(|(field, _)| *field == metric.name);
-        let (_, unit) = row.unwrap_or_else(|| panic!("{} has no row in docs/json.md", metric.name));
+        let row = rows.iter().find(|(field, ..)| *field == metric.name);
+        let (_, unit, ..) = row.unwrap_or_else(|| panic!("{} has no row in docs/json.md", metric.name));
         assert_eq!(unit, unit_name(metric.unit), "{}", metric.name);
     }
 }
@@ -232,8 +240,8 @@ const fn unit_name(unit: Unit) -> &'static str {
     }
 }
 
-#[test]
-fn each_field_of_a_flow_has_a_row() {
+/// Flows that have every field between them.
+pub(super) fn flow_samples() -> Vec<Value> {
     let mut completed = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
     let mut detail = tcp(&completed);
     (detail.syn_ack_after, detail.latest_after) = (10, 30);
@@ -265,11 +273,16 @@ fn each_field_of_a_flow_has_a_row() {
     let captured = take(&mut Fake::new(), poor_capture());
     let view = View::of(&captured).with_frames(Some(&index));
     let placed = [completed, refused].map(|each| written(|out| write_flow(out, &view, &Flow::of(each))));
-    assert_same(&all_paths(&[&live[..], &placed[..]].concat()), &fields("## A flow"));
+    [&live[..], &placed[..]].concat()
 }
 
 #[test]
-fn each_field_of_a_check_has_a_row() {
+fn each_field_of_a_flow_has_a_row() {
+    assert_same(&all_paths(&flow_samples()), &fields("## A flow"));
+}
+
+/// Reports of checks that have every field between them.
+pub(super) fn check_samples() -> Vec<Value> {
     let (started, _) = full();
     let mut stuck = Fake::new();
     (0..3).for_each(|_| {
@@ -282,36 +295,49 @@ fn each_field_of_a_check_has_a_row() {
     let expectations = [
         "completed == 1",
         "refused / superseded > 1",
+        "refused / attempts > refused / superseded",
         "p50(connect) < 1s",
         "max(connect) < 1s",
         "p50(syn_to_syn_ack) / p50(connect) < 1",
     ];
     let expectations = expectations.map(|text| Expectation::of_run(text).expect(text));
     let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
-    let command = Some(Ended {
-        words: vec!["true".to_owned()],
-        status: Some(Status::Exited(0)),
-        stopped: false,
-        stripped: false,
-        ignored: false,
-    });
     let account = Some(NetAccount { counts: Default::default(), completed: Some(1), attempts: 1 });
-    let checked = Checked { window, judged, command, account, code: 1 };
-    let whole = written(|out| write_check(out, &checked.window.settled, &checked));
-    let added = ["expectations", "command", "kernel"];
-    let of_check =
-        all_paths(&[whole]).into_iter().filter(|path| added.iter().any(|name| path.starts_with(name)));
-    assert_same(&of_check.collect(), &fields("## What check adds"));
+    let mut checked = Checked { window, judged, command: None, account, code: 1 };
+    let ends = [Status::Exited(0), Status::Killed(9)].map(|status| {
+        checked.command = Some(Ended {
+            words: vec!["true".to_owned()],
+            status: Some(status),
+            stopped: false,
+            stripped: false,
+            ignored: false,
+        });
+        written(|out| write_check(out, &checked.window.settled, &checked))
+    });
+    ends.into()
 }
 
 #[test]
-fn each_field_of_a_comparison_has_a_row() {
+fn each_field_of_a_check_has_a_row() {
+    let added = ["expectations", "command", "kernel"];
+    let all = all_paths(&check_samples());
+    let of_check = all.into_iter().filter(|path| added.iter().any(|name| path.starts_with(name)));
+    assert_same(&of_check.collect(), &fields("## What check adds"));
+}
+
+/// Comparisons that have every field between them.
+pub(super) fn diff_samples() -> Vec<Value> {
     let comparison = comparison();
     let changes = diff::changes(&comparison);
     let mut whole = vec![written(|out| write_diff(out, &comparison, &changes, &[]))];
     let swapped = Comparison { old: comparison.new, new: comparison.old };
     whole.push(written(|out| write_diff(out, &swapped, &diff::changes(&swapped), &[])));
-    assert_same(&all_paths(&whole), &fields("## A comparison"));
+    whole
+}
+
+#[test]
+fn each_field_of_a_comparison_has_a_row() {
+    assert_same(&all_paths(&diff_samples()), &fields("## A comparison"));
 }
 
 /// Finds fields and values that the samples above lack: each name in the writers' sources must be documented.
