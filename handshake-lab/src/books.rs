@@ -1,5 +1,5 @@
-//! Checks what holds in every report: its schema, the identities, the sum over packet classes, the sums over interfaces,
-//! and that `exact` and `inexact` follow from the losses.
+//! Checks what holds in every report: its schema, the identities, the sum over packet classes, the sums over
+//! interfaces, and that `exact` and `inexact` follow from the losses.
 
 use std::sync::LazyLock;
 

@@ -1,7 +1,8 @@
-//! Holds what is written as JSON against the schemas of docs/schema. A reader of them allows names that it does not
-//! know; here each name that is written must be described.
+//! Holds what is written as JSON against the schemas of docs/schema. A reader of them allows names that it
+//! does not know; here each name that is written must be described.
 //!
-//! It knows the keywords that these schemas use, and refuses any other: a schema says nothing that is not checked.
+//! It knows the keywords that these schemas use, and refuses any other: a schema says nothing that is not
+//! checked.
 
 use std::fs;
 use std::path::Path;

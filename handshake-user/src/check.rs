@@ -50,8 +50,8 @@ pub(crate) struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// The last line of a check: how many expectations came to what, how the command failed, and the exit code.
-    /// `None` where there is nothing to tell.
+    /// The last line of a check: how many expectations came to what, how the command failed, and the exit
+    /// code. `None` where there is nothing to tell.
     pub(crate) fn verdict(&self) -> Option<String> {
         let failure = self.command.as_ref().and_then(Ended::failure);
         let parts: Vec<String> = counted(&self.judged).into_iter().chain(failure).collect();

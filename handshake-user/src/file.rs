@@ -90,8 +90,8 @@ impl FileAtEnd {
     }
 }
 
-/// Reads a text as the calling user: under sudo, no message shows what that user may not read. No other thread
-/// runs afterwards.
+/// Reads a text as the calling user: under sudo, no message shows what that user may not read. No other
+/// thread runs afterwards.
 ///
 /// # Errors
 ///
@@ -115,7 +115,8 @@ pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
         })?,
         Patience::Endless,
     )?;
-    // The helper is forked from a process of one thread, and the kernel lists one that has ended for a moment.
+    // The helper is forked from a process of one thread, and the kernel lists one that has ended for a
+    // moment.
     let is_alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1);
     for _ in 0..LOOKS {
         if is_alone() {

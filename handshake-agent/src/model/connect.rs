@@ -8,8 +8,8 @@
 //! evicted, untracked, ambiguous   left out: its end or its time is not known
 //! ```
 //!
-//! Percentiles of completed attempts alone are those of survivors: where 26 of 30 clients wait, the other four
-//! can be fast.
+//! Percentiles of completed attempts alone are those of survivors: where 26 of 30 clients wait, the other
+//! four can be fast.
 
 use handshake_common::abi::{BUCKETS, Histogram};
 use handshake_common::latency::upper_bound;
@@ -51,8 +51,8 @@ pub struct ConnectOfAll {
 }
 
 impl ConnectOfAll {
-    /// Of the times of completed attempts, the ages of half-open ones by bucket, and what the books say of the
-    /// others.
+    /// Of the times of completed attempts, the ages of half-open ones by bucket, and what the books say of
+    /// the others.
     pub(super) fn of(times: &Histogram, completed: &Latency, ages: &[u64], books: &TcpBooks) -> Self {
         let half_open = books.verdict(Verdict::HalfOpen);
         let never: u64 = NEVER.into_iter().map(|verdict| books.verdict(verdict)).sum();
@@ -77,13 +77,14 @@ struct Ranked<'a> {
 }
 
 impl Ranked<'_> {
-    /// The percentile of a rank, with every half-open attempt at its age. As some may wait for longer, the result is
-    /// known only where no half-open attempt is before it.
+    /// The percentile of a rank, with every half-open attempt at its age. As some may wait for longer, the
+    /// result is known only where no half-open attempt is before it.
     fn at(&self, per_mille: u64) -> Percentile {
         let rank = u128::from(self.count) * u128::from(per_mille);
         let (mut below, mut waiting) = (0_u128, 0_u64);
         for (index, (times, ages)) in (0..).zip(self.times.buckets.iter().zip(self.ages)) {
-            // An age is at least the lower bound of its bucket, and comes before the times of the same bucket.
+            // An age is at least the lower bound of its bucket, and comes before the times of the same
+            // bucket.
             for (more, is_open) in [(ages, true), (*times, false)] {
                 below += u128::from(more);
                 waiting += if is_open { more } else { 0 };
@@ -109,8 +110,8 @@ const fn lower_bound(bucket: u32) -> u64 {
     }
 }
 
-/// As many ages as the books have half-open attempts, the youngest first. The scan of the tables comes after the books
-/// and may see more; without an age, an attempt is at least 0 old.
+/// As many ages as the books have half-open attempts, the youngest first. The scan of the tables comes after
+/// the books and may see more; without an age, an attempt is at least 0 old.
 fn limited(ages: &[u64], mut half_open: u64) -> [u64; BUCKETS] {
     let mut taken = [0; BUCKETS];
     let missing = half_open.saturating_sub(ages.iter().sum());

@@ -1,5 +1,6 @@
-//! What is known of a measured value: the value, or between what it is. The time to connect of an attempt that is
-//! still half-open is at least its age, and that of one which ended without a connection is past every limit.
+//! What is known of a measured value: the value, or between what it is. The time to connect of an attempt
+//! that is still half-open is at least its age, and that of one which ended without a connection is past
+//! every limit.
 
 use std::cmp::Ordering;
 

@@ -20,7 +20,8 @@ pub(crate) enum Reason {
     Unknown(String),
     /// A figure, named here, that services without a row of their own contribute to.
     Folded(String),
-    /// The limit is not out of reach of what is still open, or neither side ever comes.
+    /// What is known of the two sides does not tell which is more: attempts may still connect in time, or
+    /// neither side ever comes.
     Undecided,
     /// The command took no time.
     NoTime,
@@ -45,7 +46,7 @@ impl fmt::Display for Reason {
             Self::Folded(figure) => {
                 write!(f, "there are too many services to count each, and {figure} may be among the others")
             }
-            Self::Undecided => f.write_str("that does not decide it: attempts have not connected"),
+            Self::Undecided => f.write_str("it is not known on which side of the limit that ends"),
             Self::NoTime => f.write_str("no time passed, so there is no rate"),
             Self::TooLarge => f.write_str("a value is out of range"),
             Self::CutShort => f.write_str("the check was cut short"),

@@ -1,5 +1,5 @@
-//! `handshake diff`: compares two reports that were written as JSON, and judges expectations of them. The exit
-//! code is the answer.
+//! `handshake diff`: compares two reports that were written as JSON, and judges expectations of them. The
+//! exit code is the answer.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What a gate tells GitHub Actions, where it runs in a job: an annotation for each expectation that was not met, and
-//! a table in the summary of the step.
+//! What a gate tells GitHub Actions, where it runs in a job: an annotation for each expectation that was not
+//! met, and a table in the summary of the step.
 
 use std::env;
 use std::path::PathBuf;

@@ -10,6 +10,7 @@ use crate::check::name::short;
 use crate::check::{
     Comparison, Expectation, ExpressionTerm, Fraction, Measured, SavedReport, Scope, ValueKind, Which,
 };
+use crate::number::span;
 
 /// Figures of TCP that no run is better or worse for.
 const NEUTRAL: [&str; 5] = ["attempts", "completed", "opening", "midstream", "orphan_syn_ack"];
@@ -134,7 +135,8 @@ pub(crate) fn draw(comparison: &Comparison, changes: &[Changed], style: Style) -
 }
 
 fn described(report: &SavedReport) -> String {
-    format!("{} · {} to {}", report.path, report.time("from"), report.time("to"))
+    let from: String = report.time("from").chars().take("2026-03-01T12:03:41".len()).collect();
+    format!("{} · {} UTC · {}", report.path, from.replace('T', " "), span(report.length_ns()))
 }
 
 fn cells(row: &Changed) -> [String; 5] {

@@ -1,4 +1,5 @@
-//! The schemas in docs/schema by an implementation that is not ours: Python's jsonschema, where it is installed.
+//! The schemas in docs/schema by an implementation that is not ours: Python's jsonschema, where it is
+//! installed.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -8,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::support::{HANDSHAKE, captures, run_replay, skip};
 
-/// Checks the schemas themselves, then each line of standard input by the schema of its type; prints how many.
+/// Checks the schemas themselves, then each line of standard input by the schema of its type; prints how
+/// many.
 const VALIDATE: &str = r#"
 import json, pathlib, sys
 from jsonschema import Draft202012Validator

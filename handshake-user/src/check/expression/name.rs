@@ -152,8 +152,8 @@ pub(super) fn figure(
     Ok((Figure { name: name.to_owned(), metrics, selectors }, kind))
 }
 
-/// Resolves a figure of a leg: `p99(connect)`. Those of `connect` are of all attempts that had a chance, where
-/// there are such figures and not only the `completed` ones were asked for.
+/// Resolves a figure of a leg: `p99(connect)`. Those of `connect` are of all attempts that had a chance,
+/// where there are such figures and not only the `completed` ones were asked for.
 pub(super) fn of_leg(
     (function, at): (&str, Span),
     (leg, leg_at): (&str, Span),

@@ -222,10 +222,10 @@ fn in_numbers(term: &ExpressionTerm, evidence: &dyn Evidence) -> String {
         | ExpressionTerm::Change(..)
         | ExpressionTerm::Of(..)
         | ExpressionTerm::Rate(_) => {
-            let kind = match term {
-                ExpressionTerm::Change(..) => ValueKind::Share,
-                _ if is_time(term) => ValueKind::Time,
-                _ => ValueKind::Number,
+            let kind = match (matches!(term, ExpressionTerm::Change(..)), is_time(term)) {
+                (true, _) => ValueKind::Share,
+                (false, true) => ValueKind::Time,
+                (false, false) => ValueKind::Number,
             };
             let spoken = Spoken { kind, percent: true };
             evidence.value(term).map_or_else(|_| "–".to_owned(), |value| spoken.value(value, None))

@@ -16,8 +16,8 @@ pub(crate) fn draw_saved(out: &mut String, label: &str, said: &str, exact: bool,
     line(out, style.endless(), label, &pieces, " ");
 }
 
-/// Draws rows in columns, all but the first and the last to the right. A row whose last cell is `worse` is told
-/// by its colour too.
+/// Draws rows in columns, all but the first and the last to the right. A row whose last cell is `worse` is
+/// told by its colour too.
 pub(crate) fn draw_table<const N: usize>(out: &mut String, rows: &[[String; N]], style: Style) {
     let widths: [usize; N] =
         std::array::from_fn(|at| rows.iter().map(|row| row[at].width()).max().unwrap_or(0));

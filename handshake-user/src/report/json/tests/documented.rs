@@ -63,8 +63,8 @@ fn all_paths(values: &[Value]) -> BTreeSet<String> {
     all
 }
 
-/// The fields of a section with their units, what they are, and where they are absent. A name in capitals stands
-/// for several.
+/// The fields of a section with their units, what they are, and where they are absent. A name in capitals
+/// stands for several.
 pub(super) fn documented(heading: &str) -> Vec<(String, String, String, String)> {
     let rows = table(section(JSON, heading), "field ");
     let mut all = Vec::new();

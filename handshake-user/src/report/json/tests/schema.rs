@@ -1,5 +1,5 @@
-//! The schemas in docs/schema: made of the tables in docs/json.md, which say what each field is and where it is
-//! absent, and of the types that the samples of all fields have.
+//! The schemas in docs/schema: made of the tables in docs/json.md, which say what each field is and where it
+//! is absent, and of the types that the samples of all fields have.
 //!
 //! `INSTA_UPDATE=always` writes them anew, as it does snapshots.
 
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use handshake_agent::model::metric::METRICS;
 use serde_json::{Map, Value, json};
 
 use super::documented::{check_samples, diff_samples, documented, flow_samples, report_samples};
@@ -167,6 +168,10 @@ fn report_schema() -> Value {
     for name in added.order.clone() {
         let field = added.fields.remove(&name).expect("it is in the order");
         *report.below(&name) = field;
+    }
+    // Their sentences stand for themselves, and rows of a table may lean on those before them.
+    for metric in METRICS.iter() {
+        metric.help.clone_into(&mut report.at(&metric.name).help);
     }
     *report.at("services[]") = of_section("## A service");
     report_samples().iter().chain(&check_samples()).for_each(|sample| report.learn(sample));
