@@ -4,7 +4,8 @@
 //! metric           every figure's name, unit, sentence and getter
 //!   └─ snapshot    one report, and the difference of two
 //!        ├─ service   the figures of each responder
-//!        ├─ latency   quantiles of the legs
+//!        ├─ connect   the time to connect, of those that never connected too
+//!        │    └─ latency   quantiles of the legs
 //!        ├─ table     how full the tables are, what was evicted
 //!        │    └─ books     the identity's terms
 //!        ├─ packets   packets by class
@@ -17,6 +18,7 @@
 //! ```
 
 pub mod books;
+pub mod connect;
 pub mod context;
 pub mod flow;
 pub mod health;

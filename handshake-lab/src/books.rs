@@ -1,5 +1,5 @@
-//! Checks what holds in every report: the identities, the sum over packet classes, the sums over interfaces,
-//! and that `exact` and `inexact` follow from the losses.
+//! Checks what holds in every report: its schema, the identities, the sum over packet classes, the sums over
+//! interfaces, and that `exact` and `inexact` follow from the losses.
 
 use std::sync::LazyLock;
 
@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use handshake_common::verdict::{Cause, Row, Shown, TCP, UDP, Verdict};
 use handshake_common::wire::Class;
 use serde_json::Value;
+
+use crate::schema;
 
 /// The terms that add up to `tcp.attempts`, as paths in a report.
 pub static ATTEMPTS: LazyLock<Vec<String>> = LazyLock::new(|| terms("tcp", &TCP));
@@ -76,6 +78,7 @@ pub fn sum(report: &Value, paths: &[impl AsRef<str>]) -> Result<u64> {
 /// # Errors
 /// The first violation.
 pub fn check(report: &Value) -> Result<()> {
+    schema::check(report)?;
     let identities = [
         ("tcp.attempts", &*ATTEMPTS),
         ("tcp.half_open.now", &*HALF_OPEN),

@@ -10,7 +10,7 @@
 //! ├─ frame             traffic by crafted frames, counted when sent
 //! ├─ flood             more frames than a tap can count;  census  counts them in the kernel
 //! ├─ tap, counters     counts by the wire and by the kernel
-//! ├─ books             checks the identities that hold in every report
+//! ├─ books             checks the identities that hold in every report;  schema  its names and types
 //! │
 //! ├─ topology          the three networks, as a `Path` from client to server
 //! ├─ tuntap            a wire of tun or tap devices in the place of a cable
@@ -38,6 +38,7 @@ pub mod namespace;
 pub mod privilege;
 pub mod process;
 pub mod raw;
+pub mod schema;
 mod socket;
 pub mod tap;
 pub mod tcp;

@@ -43,6 +43,7 @@ Examples:
   handshake -i eth0 --port 443                                  watch attempts to port 443
   handshake check -i lo --expect 'half_open == 0' -- ./load.sh  check what a load does on the wire
   handshake replay capture.pcapng --flows                       read a capture, without privileges
+  handshake diff old.json new.json                              what changed between two reports
 
 Exit codes:
   0  done                                       3  inconclusive: data was lost
@@ -54,7 +55,8 @@ An expectation compares figures of the report: counts, times, shares or rates.
   completed >= 1000                             names are paths in the JSON report, without tcp.
   completed / attempts >= 99.9%                 a share; without an attempt it is inconclusive
   half_open + refused == 0                      sums and differences
-  p99(connect) < 2ms                            also p50, p90, max and count, of any leg
+  p99(connect) < 2ms                            of all attempts; also p50, p90, p95, p99.9 and max
+  p99(connect of completed) < 2ms               of those that connected alone; also of the other legs
   rate(completed) >= 500/s                      per second, from the command's start to its exit
   attempts{port=443} == 200                     of some services, by port= and address=
 
@@ -80,6 +82,22 @@ Exit codes:
   0  healthy                                    3  not enough was seen
   1  something is wrong                         4  cannot load, attach or write
   2  usage                                      5  permission";
+const DIFF_HELP: &str = "\
+Reports are those of 'watch', 'check' and 'replay' with -o json or jsonl, and of --report. The figures
+that differ are listed, those that became worse first.
+
+An expectation is one of 'check', and compares two reports by these:
+  change(p99(connect)) <= 20%                   the change as a share of the old value
+  change(completed / attempts) >= -0.5%         of a share, the difference: half a point
+  new(refused) <= old(refused) + 3              the value in either; without new() or old(), in NEW
+
+Examples:
+  handshake diff main.json pr.json
+  handshake diff main.json pr.json --expect 'change(p99(connect)) <= 20%' --junit diff.xml
+
+Exit codes:
+  0  every expectation was met                  2  usage, or a file that is no report
+  1  an expectation failed                      3  inconclusive: a report is inexact, or nothing ran";
 
 /// The command line as clap parses it. Without a subcommand, the options are those of `watch`.
 #[derive(Debug, Parser)]
@@ -111,6 +129,9 @@ pub(crate) enum Command {
     /// Run a command and compare the traffic with expectations; the exit code is the answer
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Compare two JSON reports; with expectations, the exit code is the answer
+    #[command(after_help = DIFF_HELP)]
+    Diff(DiffArgs),
     /// Run a capture through the same engine: sends nothing and needs no privileges
     #[command(after_help = AFTER_HELP)]
     Replay(ReplayArgs),
@@ -232,6 +253,11 @@ pub(crate) struct CheckArgs {
     #[arg(long = "expect", value_name = "EXPR", value_delimiter = ';', env = "HANDSHAKE_EXPECT")]
     #[arg(hide_env = true, help_heading = None::<&str>)]
     pub(crate) expectations: Vec<String>,
+    /// TOML file with expectations: expect = ["half_open == 0"]; also for = "30s" and allow-nothing = true;
+    /// repeatable
+    #[arg(long = "expect-file", value_name = "FILE", env = "HANDSHAKE_EXPECT_FILE", hide_env = true)]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) expect_files: Vec<PathBuf>,
     /// Without a command, observe for this time; a command that runs longer is stopped and counts as failed
     #[arg(long = "for", value_name = "DURATION", value_parser = period, env = "HANDSHAKE_FOR", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
@@ -239,6 +265,9 @@ pub(crate) struct CheckArgs {
     /// Write the report to a file as one JSON object
     #[arg(long, value_name = "FILE", env = "HANDSHAKE_REPORT", hide_env = true, help_heading = None::<&str>)]
     pub(crate) report: Option<PathBuf>,
+    /// Write the expectations and what they came to as JUnit XML
+    #[arg(long, value_name = "FILE", env = "HANDSHAKE_JUNIT", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) junit: Option<PathBuf>,
     /// text or json; with a command, stdout belongs to the command, so use --report for JSON
     #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
@@ -271,6 +300,34 @@ pub(crate) struct CheckArgs {
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD", help_heading = "Command")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `handshake diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The report to compare with; of several in a file the last; - is standard input
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The report that is compared
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Condition that must hold, such as 'change(p99(connect)) <= 20%'; repeatable, or several separated by ;
+    #[arg(long = "expect", value_name = "EXPR", value_delimiter = ';', env = "HANDSHAKE_EXPECT")]
+    #[arg(hide_env = true)]
+    pub(crate) expectations: Vec<String>,
+    /// TOML file with expectations: expect = ["change(refused) <= 0%"]; also allow-nothing = true; repeatable
+    #[arg(long = "expect-file", value_name = "FILE", env = "HANDSHAKE_EXPECT_FILE", hide_env = true)]
+    pub(crate) expect_files: Vec<PathBuf>,
+    /// Write the expectations and what they came to as JUnit XML
+    #[arg(long, value_name = "FILE", env = "HANDSHAKE_JUNIT", hide_env = true)]
+    pub(crate) junit: Option<PathBuf>,
+    /// Judge the expectations even if no attempt and no UDP flow is in one of the reports
+    #[arg(long, env = "HANDSHAKE_ALLOW_NOTHING", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) allow_nothing: bool,
+    /// text for a table, or json
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
+    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true)]
+    pub(crate) format: OutputFormat,
 }
 
 /// Options of `handshake replay`.
@@ -481,6 +538,7 @@ impl Command {
             Self::Replay(replay) => replay.verbosity.verbose,
             Self::Why(why) => why.scope.verbosity.verbose,
             Self::Check(check) => check.scope.verbosity.verbose,
+            Self::Diff(_) => 0,
             Self::Doctor(doctor) => doctor.verbosity.verbose,
         }
     }
@@ -584,6 +642,7 @@ where
             check_rules(&replay.rules)?;
             check_compat(replay)?;
         }
+        Command::Diff(_) => {}
         Command::Doctor(doctor) => check_interfaces(&doctor.interfaces)?,
     }
     Ok(command)
@@ -657,7 +716,8 @@ fn check_rules(rules: &RuleArgs) -> Result<(), clap::Error> {
 
 fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
     let alone = check.command.is_empty();
-    refuse_if(alone && check.period.is_none() && !check.list_metrics, || {
+    let may_end = check.period.is_some() || !check.expect_files.is_empty() || check.list_metrics;
+    refuse_if(alone && !may_end, || {
         "check needs a command after --, or a time to observe with --for".to_owned()
     })?;
     refuse_if(!alone && check.format != OutputFormat::Text, || {
@@ -841,7 +901,7 @@ mod tests {
         let mut command = CommandLine::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
-        for name in ["watch", "check", "replay", "doctor"] {
+        for name in ["watch", "check", "diff", "replay", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
             insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }

@@ -1,7 +1,9 @@
 //! The subcommands, each from its options to its exit code.
 
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+mod github;
 pub(crate) mod replay;
 pub(crate) mod watch;
 pub(crate) mod why;

@@ -17,9 +17,11 @@ pub(crate) enum CommandError {
     /// `--tui` without a terminal.
     #[error("--tui needs a terminal as stdin and stdout, and TERM other than dumb")]
     NoTerminal,
-    /// The file of `--report` cannot be written, and nothing was attached.
-    #[error("--report {path}: {source}")]
+    /// The file of `--report` or `--junit` cannot be written, and nothing was attached.
+    #[error("{option} {path}: {source}")]
     ReportFile {
+        /// The option.
+        option: &'static str,
         /// The path as given on the command line.
         path: String,
         /// The system's error.
@@ -87,7 +89,12 @@ fn agent_code(error: &AgentError) -> u8 {
 
 fn check_code(error: &CheckError) -> u8 {
     match error {
-        CheckError::Expectation(_) | CheckError::Command { .. } => 2,
+        CheckError::Expectation(_)
+        | CheckError::ExpectFile { .. }
+        | CheckError::Gate { .. }
+        | CheckError::Saved { .. }
+        | CheckError::NoEnd
+        | CheckError::Command { .. } => 2,
         CheckError::Agent(error) => agent_code(error),
         CheckError::System { source, .. } => system_code(source),
     }

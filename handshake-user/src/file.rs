@@ -4,12 +4,13 @@
 //! take for ever to write: a pipe without a reader, a file system that hangs.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -17,6 +18,9 @@ use rustix::process::geteuid;
 use crate::caller::User;
 use crate::output::Patience;
 
+/// How often, and how far apart, it is looked whether a thread has gone.
+const LOOKS: usize = 1_000;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// The permissions of a new file, of which the umask takes some.
 const MODE: u32 = 0o666;
 
@@ -33,6 +37,19 @@ impl FileAtEnd {
     ///
     /// The calling user may not write it, which the error says; or it is a folder or a symbolic link.
     pub(crate) fn prepare(path: &Path) -> io::Result<Self> {
+        Self::in_place(path, Place::of)
+    }
+
+    /// Opens a file whose earlier content stays, before the new one.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`prepare`](Self::prepare), and where it is no ordinary file.
+    pub(crate) fn append(path: &Path) -> io::Result<Self> {
+        Self::in_place(path, Place::at_end_of)
+    }
+
+    fn in_place(path: &Path, find: fn(&Path) -> io::Result<Place>) -> io::Result<Self> {
         let (content, contents) = channel::<Vec<u8>>();
         let (ready, look) = channel();
         let inherited = inherited(path)?;
@@ -40,7 +57,7 @@ impl FileAtEnd {
         let written = as_caller(move || {
             let place = match inherited {
                 Some(descriptor) => Ok(Place::Open(descriptor)),
-                None => Place::of(&path).map_err(for_caller),
+                None => find(&path).map_err(for_caller),
             };
             let place = match place {
                 Ok(place) => place,
@@ -71,6 +88,43 @@ impl FileAtEnd {
         let _ = self.content.send(content);
         wait(&self.written, patience)
     }
+}
+
+/// Reads a text as the calling user: under sudo, no message shows what that user may not read. No other
+/// thread runs afterwards.
+///
+/// # Errors
+///
+/// Those of the file system; the text is longer than `most` bytes, or is not UTF-8.
+pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let owned = path.to_owned();
+    let (sender, read) = channel();
+    wait(
+        &as_caller(move || {
+            let mut text = String::new();
+            let file = File::open(&owned).map_err(for_caller)?;
+            if file.take(most + 1).read_to_string(&mut text)? as u64 > most {
+                return Err(io::Error::new(
+                    ErrorKind::FileTooLarge,
+                    format!("it is longer than {most} bytes"),
+                ));
+            }
+            // The receiver is there until this has ended.
+            let _ = sender.send(text);
+            Ok(())
+        })?,
+        Patience::Endless,
+    )?;
+    // The helper is forked from a process of one thread, and the kernel lists one that has ended for a
+    // moment.
+    let is_alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1);
+    for _ in 0..LOOKS {
+        if is_alone() {
+            break;
+        }
+        thread::sleep(BETWEEN_LOOKS);
+    }
+    read.recv().map_err(io::Error::other)
 }
 
 /// Writes a new file as the calling user.
@@ -125,7 +179,7 @@ enum Place {
     Over(File),
     /// A device, or a pipe, which is opened when there is something to write.
     Device,
-    /// A descriptor that the calling user has opened.
+    /// A descriptor that the calling user has opened, or one that appends.
     Open(OwnedFd),
 }
 
@@ -156,6 +210,14 @@ impl Place {
         }
         access(path, Access::WRITE_OK)?;
         Ok(Self::Device)
+    }
+
+    fn at_end_of(path: &Path) -> io::Result<Self> {
+        let file = options().append(true).create(true).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no ordinary file"));
+        }
+        Ok(Self::Open(file.into()))
     }
 
     fn write(self, path: &Path, content: &[u8]) -> io::Result<()> {

@@ -4,10 +4,10 @@
 //! ```text
 //! handshake ── fork ──▶ helper ─▶ the command, and all that it starts
 //!   attaches,  ◀─ status ─┤
-//!   confined   ── order ─▶├─▶ the file
+//!   confined   ── order ─▶├─▶ the files
 //! ```
 //!
-//! What it may do is settled before anything is attached: this command, this file. No order names a program
+//! What it may do is settled before anything is attached: this command, these files. No order names a program
 //! or a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them,
 //! it first ends everything that the command has started.
 
@@ -46,15 +46,17 @@ pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
 pub(crate) struct Duties {
     /// The command that it starts and stops.
     pub(crate) command: Option<Starter>,
-    /// The files that it writes.
-    pub(crate) file: Option<FileDuty>,
+    /// The files that it writes, at most 256.
+    pub(crate) files: Vec<FileDuty>,
 }
 
-/// Which files a helper writes.
+/// A file that a helper writes.
 #[derive(Clone, Debug)]
 pub(crate) enum FileDuty {
     /// This one, once.
     AtEnd(PathBuf),
+    /// To the end of this one, once.
+    Append(PathBuf),
     /// New ones in the working directory, named by the time.
     New,
 }
@@ -63,6 +65,7 @@ pub(crate) enum FileDuty {
 pub(crate) struct Helper {
     orders: UnixStream,
     files: UnixStream,
+    duties: usize,
 }
 
 impl Helper {
@@ -77,6 +80,7 @@ impl Helper {
             1,
             "another thread runs"
         );
+        let count = duties.files.len();
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
@@ -90,7 +94,7 @@ impl Helper {
                 }));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files }),
+            _ => Ok(Self { orders, files, duties: count }),
         }
     }
 
@@ -109,11 +113,22 @@ impl Helper {
     ///
     /// # Errors
     ///
-    /// The file cannot be written, or the system's.
+    /// One of the files cannot be written, or the system's.
     pub(crate) fn files(&self) -> io::Result<Files> {
-        let mut files = Files { stream: Some(self.files.try_clone()?) };
-        files.answer(Patience::Endless)?;
+        let (files, ready) = self.looked_at_files()?;
+        ready.into_iter().collect::<io::Result<()>>()?;
         Ok(files)
+    }
+
+    /// The same, and for each of the files whether it can be written.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) fn looked_at_files(&self) -> io::Result<(Files, Vec<io::Result<()>>)> {
+        let mut files = Files { stream: Some(self.files.try_clone()?) };
+        let ready = (0..self.duties).map(|_| files.answer(Patience::Endless).map(drop)).collect();
+        Ok((files, ready))
     }
 
     /// Ends the helper, and leaves what the command has left behind.
@@ -208,13 +223,23 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Has a file written; returns its name where the helper chose it.
+    /// Has the first file written; returns its name where the helper chose it.
     ///
     /// # Errors
     ///
     /// Those of the file system; [`ErrorKind::TimedOut`] where patience ended.
     pub(crate) fn write(&mut self, content: &[u8], patience: Patience) -> io::Result<String> {
+        self.write_to(0, content, patience)
+    }
+
+    /// Has the file of this place among the duties written.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub(crate) fn write_to(&mut self, at: u8, content: &[u8], patience: Patience) -> io::Result<String> {
         let stream = self.stream.as_mut().ok_or_else(late)?;
+        stream.write_all(&[at])?;
         message::send(stream, content)?;
         self.answer(patience)
     }
@@ -246,8 +271,15 @@ struct Helping {
     files: UnixStream,
     command: Option<Starter>,
     family: Option<Family>,
-    file: Option<FileDuty>,
-    at_end: Option<FileAtEnd>,
+    files_to_write: Vec<ToWrite>,
+}
+
+/// A file of the duties.
+enum ToWrite {
+    /// `None` where it cannot be written, or has been.
+    Once(Option<FileAtEnd>),
+    /// New ones.
+    New,
 }
 
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
@@ -271,7 +303,7 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, orders: UnixStream, files: UnixStream) -> io::Result<Self> {
-        let Duties { command, file } = duties;
+        let Duties { command, files: wanted } = duties;
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
         for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -286,18 +318,24 @@ impl Helping {
         if !geteuid().is_root() {
             shed_capabilities(CapabilitySet::empty())?;
         }
-        let mut helping = Self { orders, files, command, family: None, file, at_end: None };
-        helping.prepare_file()?;
+        let mut helping = Self { orders, files, command, family: None, files_to_write: Vec::new() };
+        wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
 
-    /// Says whether the file can be written.
-    fn prepare_file(&mut self) -> io::Result<()> {
-        let ready = match &self.file {
-            Some(FileDuty::AtEnd(path)) => FileAtEnd::prepare(path).map(|file| self.at_end = Some(file)),
-            Some(FileDuty::New) | None => Ok(()),
+    /// Says whether a file can be written.
+    fn prepare_file(&mut self, duty: &FileDuty) -> io::Result<()> {
+        let prepared = match duty {
+            FileDuty::AtEnd(path) => FileAtEnd::prepare(path).map(Some).map(ToWrite::Once),
+            FileDuty::Append(path) => FileAtEnd::append(path).map(Some).map(ToWrite::Once),
+            FileDuty::New => Ok(ToWrite::New),
         };
-        message::send_result(&mut self.files, ready.map(|()| String::new()))
+        let (file, ready) = match prepared {
+            Ok(file) => (file, Ok(String::new())),
+            Err(error) => (ToWrite::Once(None), Err(error)),
+        };
+        self.files_to_write.push(file);
+        message::send_result(&mut self.files, ready)
     }
 
     fn serve(mut self) -> io::Result<()> {
@@ -395,17 +433,25 @@ impl Helping {
 
     /// Writes on a thread, because a file may take for ever.
     fn write_file(&mut self) -> io::Result<()> {
-        let Ok(content) = message::receive(&mut self.files) else { return Ok(()) };
+        let mut at = [0];
+        let content = self.files.read_exact(&mut at).and_then(|()| message::receive(&mut self.files));
+        let Ok(content) = content else { return Ok(()) };
         let mut answers = self.files.try_clone()?;
-        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match (self.at_end.take(), &self.file) {
-            (Some(file), _) => {
+        let file = self.files_to_write.get_mut(usize::from(at[0]));
+        let once = match file {
+            Some(ToWrite::New) => None,
+            Some(ToWrite::Once(file)) => Some(file.take()),
+            None => Some(None),
+        };
+        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match once {
+            Some(Some(file)) => {
                 Box::new(move || file.write(content, Patience::Endless).map(|()| String::new()))
             }
-            (None, Some(FileDuty::New)) => Box::new(move || {
+            Some(None) => Box::new(|| Err(ErrorKind::NotFound.into())),
+            None => Box::new(move || {
                 let name = name_of_now();
                 write_new(PathBuf::from(&name), content, Patience::Endless).map(|()| name)
             }),
-            (None, Some(FileDuty::AtEnd(_)) | None) => Box::new(|| Err(ErrorKind::NotFound.into())),
         };
         thread::Builder::new().spawn(move || {
             // The other process may have ended.

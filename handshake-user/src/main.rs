@@ -1,7 +1,7 @@
 //! The command `handshake`: the command line, what it runs, and the exit code.
 //!
 //! ```text
-//! cli ─▶ command/{watch, why, check, replay, doctor} ─▶ handshake-agent
+//! cli ─▶ command/{watch, why, check, diff, replay, doctor} ─▶ handshake-agent
 //!                   │
 //!                   ├──▶ tui            the live terminal
 //!                   ├──▶ report         text and JSON
@@ -43,7 +43,7 @@ use std::process::ExitCode;
 
 use check::CheckError;
 use cli::Command;
-use command::{check as checking, doctor, replay, watch, why as asking};
+use command::{check as checking, diff, doctor, replay, watch, why as asking};
 use console::{say, say_lines};
 use error::CommandError;
 use output::{Output, Target};
@@ -65,6 +65,7 @@ fn run() -> u8 {
         Command::Replay(args) => replay::run(&args),
         Command::Why(args) => asking::run(&args),
         Command::Check(args) => checking::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -1,5 +1,7 @@
 //! Reports and flows as text and JSON.
 
+pub(crate) mod diff;
+pub(crate) mod gate;
 pub(crate) mod json;
 pub(crate) mod text;
 
@@ -96,8 +98,9 @@ pub(crate) fn write_check(
 ) -> io::Result<()> {
     match format {
         OutputFormat::Text => {
-            out.write_all(text::draw(snapshot, None, style).as_bytes())?;
-            out.write_all(text::draw_check(checked, style).as_bytes())
+            let report = text::draw(snapshot, None, style);
+            out.write_all(report.as_bytes())?;
+            out.write_all(text::draw_check(checked, &report, style).as_bytes())
         }
         OutputFormat::Json | OutputFormat::Jsonl => json::write_check(out, snapshot, checked),
     }

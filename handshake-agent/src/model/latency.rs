@@ -18,6 +18,9 @@ pub struct Latency {
     pub quantiles: Option<Quantiles>,
 }
 
+/// Where the percentiles are, in thousandths: the names are those in [`Quantiles`].
+pub(super) const PER_MILLE: [u64; 5] = [500, 900, 950, 990, 999];
+
 /// Quantiles of a leg, ns: upper bounds of buckets, at most 1/16 above the true value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantiles {
@@ -25,8 +28,12 @@ pub struct Quantiles {
     pub p50_ns: u64,
     /// 90 of 100 samples are at most this.
     pub p90_ns: u64,
+    /// 95 of 100 samples are at most this.
+    pub p95_ns: u64,
     /// 99 of 100 samples are at most this.
     pub p99_ns: u64,
+    /// 999 of 1,000 samples are at most this.
+    pub p999_ns: u64,
     /// The longest sample.
     pub max_ns: u64,
 }
@@ -38,8 +45,9 @@ impl Latency {
         let quantiles = last_bucket(histogram).map(|last| {
             // The maximum is read a moment before the buckets: it may not know the last sample yet.
             let max_ns = if bucket(most) < last { upper_bound(last) } else { most.min(upper_bound(last)) };
-            let at = |percent| quantile(histogram, count, percent).min(max_ns);
-            Quantiles { p50_ns: at(50), p90_ns: at(90), p99_ns: at(99), max_ns }
+            let [p50_ns, p90_ns, p95_ns, p99_ns, p999_ns] =
+                PER_MILLE.map(|per_mille| quantile(histogram, count, per_mille).min(max_ns));
+            Quantiles { p50_ns, p90_ns, p95_ns, p99_ns, p999_ns, max_ns }
         });
         Self { count, excluded, quantiles }
     }
@@ -53,19 +61,19 @@ pub(super) fn latencies(reading: &Reading) -> [Latency; 3] {
 }
 
 /// The bound of the bucket that holds the sample of this rank.
-pub(super) fn quantile(histogram: &Histogram, count: u64, percent: u64) -> u64 {
-    let rank = u128::from(count) * u128::from(percent);
+fn quantile(histogram: &Histogram, count: u64, per_mille: u64) -> u64 {
+    let rank = u128::from(count) * u128::from(per_mille);
     let mut below = 0_u128;
     for (index, samples) in (0..).zip(histogram.buckets) {
         below += u128::from(samples);
-        if below * 100 >= rank && samples != 0 {
+        if below * 1_000 >= rank && samples != 0 {
             return upper_bound(index);
         }
     }
     0
 }
 
-pub(super) fn last_bucket(histogram: &Histogram) -> Option<u32> {
+fn last_bucket(histogram: &Histogram) -> Option<u32> {
     (0..).zip(histogram.buckets).filter(|(_, samples)| *samples != 0).map(|(index, _)| index).last()
 }
 

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use handshake_common::verdict::{Cause, Leg, Row, Seat, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
+use crate::model::connect::{ConnectOfAll, Percentile};
 use crate::model::loss;
 use crate::model::snapshot::{EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
 
@@ -110,10 +111,26 @@ pub static METRICS: LazyLock<Vec<Metric<Snapshot>>> = LazyLock::new(|| {
         let path = format!("latency.{}", leg.name());
         all.extend(latency().into_iter().map(|m| m.within(&path, move |s: &Snapshot| s.latency(leg))));
     }
+    let of_all = connect_of_all().into_iter();
+    all.extend(of_all.map(|metric| metric.within(CONNECT_OF_ALL, |s: &Snapshot| &s.connect_of_all)));
     all.extend(udp());
     all.extend(table());
     all
 });
+
+/// The path of the time to connect over all attempts that had a chance.
+pub const CONNECT_OF_ALL: &str = "latency.connect_of_all";
+
+/// Its percentiles, in their order there: the name where it is known, and where it is known to be at least so
+/// long. Where neither is there, attempts of this rank never connected.
+const OF_ALL: [[&str; 4]; 6] = [
+    ["p50_ns", "50 % connected within this", "p50_at_least_ns", "50 % take longer than this"],
+    ["p90_ns", "90 % connected within this", "p90_at_least_ns", "10 % take longer than this"],
+    ["p95_ns", "95 % connected within this", "p95_at_least_ns", "5 % take longer than this"],
+    ["p99_ns", "99 % connected within this", "p99_at_least_ns", "1 % take longer than this"],
+    ["p999_ns", "99.9 % connected within this", "p999_at_least_ns", "0.1 % take longer than this"],
+    ["max_ns", "all connected within this", "max_at_least_ns", "one takes longer than this"],
+];
 
 /// Packets by class, of an interface or of all.
 pub static PACKETS: LazyLock<Vec<Metric<Packets>>> = LazyLock::new(packets);
@@ -302,9 +319,46 @@ fn latency() -> Vec<Metric<Latency>> {
         ),
         quantile("p50_ns", "50 % of the times are at most this", |q| q.p50_ns),
         quantile("p90_ns", "90 % of the times are at most this", |q| q.p90_ns),
+        quantile("p95_ns", "95 % of the times are at most this", |q| q.p95_ns),
         quantile("p99_ns", "99 % of the times are at most this", |q| q.p99_ns),
+        quantile("p999_ns", "99.9 % of the times are at most this", |q| q.p999_ns),
         quantile("max_ns", "the longest time", |q| q.max_ns),
     ]
+}
+
+/// The time to connect over all attempts that had a chance.
+fn connect_of_all() -> Vec<Metric<ConnectOfAll>> {
+    let mut all = vec![
+        Metric::new(
+            "count",
+            Unit::Attempts,
+            "attempts that had a chance to connect: all but opening ones and those whose end or time is not known",
+            |all: &ConnectOfAll| all.count,
+        )
+        .falling_if(true),
+        Metric::new(
+            "not_connected",
+            Unit::Attempts,
+            "attempts of these that are half-open or ended without a connection",
+            |all: &ConnectOfAll| all.not_connected,
+        )
+        .falling_if(true),
+    ];
+    for (at, [known, known_help, least, least_help]) in OF_ALL.into_iter().enumerate() {
+        let percentile = move |all: &ConnectOfAll| Some(all.percentiles?[at]);
+        let known =
+            Metric::optional(known, Unit::Nanoseconds, known_help, move |all| match percentile(all)? {
+                Percentile::Known(ns) => Some(ns),
+                Percentile::AtLeast(_) | Percentile::Never => None,
+            });
+        let least =
+            Metric::optional(least, Unit::Nanoseconds, least_help, move |all| match percentile(all)? {
+                Percentile::AtLeast(ns) => Some(ns),
+                Percentile::Known(_) | Percentile::Never => None,
+            });
+        all.extend([known, least].map(|metric| metric.falling_if(true)));
+    }
+    all
 }
 
 fn udp() -> Vec<Metric<Snapshot>> {

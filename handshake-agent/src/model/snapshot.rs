@@ -11,6 +11,7 @@ use handshake_common::wire::Class;
 use crate::error::Error;
 use crate::model::books::word;
 pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
+use crate::model::connect::ConnectOfAll;
 pub use crate::model::context::{Beginning, CaptureOrigin, InterfaceHooks, LiveOrigin, Origin, RunContext};
 use crate::model::health::Settled;
 pub use crate::model::latency::{Latency, Quantiles};
@@ -76,6 +77,8 @@ pub struct Snapshot {
     pub tcp: TcpFigures,
     /// Latencies by leg, in the order of [`Leg::ALL`].
     pub latency: [Latency; 3],
+    /// The time to connect, those that never connected included.
+    pub connect_of_all: ConnectOfAll,
     /// UDP's figures.
     pub udp: UdpFigures,
     /// The flow tables.
@@ -155,6 +158,7 @@ impl Snapshot {
             gone: Packets::sum([&reading.gone]),
             tcp: TcpFigures::of(reading, &all, shown),
             latency: latencies(reading),
+            connect_of_all: ConnectOfAll::default(),
             udp: UdpFigures::of(reading, &all),
             table: TableUse::of(reading, scan.used()),
             services_evicted: word(Counter::ServicesEvicted),
@@ -168,6 +172,12 @@ impl Snapshot {
             histograms: Arc::new(reading.histograms),
             found_ns: Vec::new(),
         };
+        snapshot.connect_of_all = ConnectOfAll::of(
+            snapshot.histogram(Leg::Connect),
+            snapshot.latency(Leg::Connect),
+            &scan.half_open_ages(reading.stopped),
+            &snapshot.tcp.books,
+        );
         snapshot.syn_seen_ns = snapshot.latest_syn(previous);
         snapshot.unseen = snapshot.unseen_opens(reading.opens, previous);
         snapshot.found_ns = snapshot.times_of_losses(previous);

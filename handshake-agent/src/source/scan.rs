@@ -13,8 +13,9 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use handshake_common::abi::{NO_POINT, tag};
+use handshake_common::abi::{BUCKETS, NO_POINT, tag};
 use handshake_common::interface::GROUPS;
+use handshake_common::latency::bucket;
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
@@ -86,6 +87,9 @@ pub struct Scan {
     /// Open attempts younger than T1, and older ones, by cause.
     flagged: [[Flagged; Cause::ALL.len()]; 2],
     lost: LostHere,
+    /// The ages of open attempts younger than T1, and of older ones that have not expired, by bucket of
+    /// [`latency`](handshake_common::latency); empty while there is none.
+    ages: [Vec<u64>; 2],
 }
 
 /// Open attempts: how many of them have each flag of [`Cause::BESIDE`], and how many are seen from each seat.
@@ -221,8 +225,8 @@ pub struct Ages {
 impl Scan {
     /// An empty scan at `now`, on the host with these addresses.
     pub fn at(now: Now, clocks: Clocks, host: Arc<HostAddresses>) -> Self {
-        let (flagged, lost) = Default::default();
-        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost }
+        let (flagged, lost, ages) = Default::default();
+        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages }
     }
 
     /// Adds all records of a table. `onlooker` sees them as well.
@@ -265,6 +269,11 @@ impl Scan {
             if seat == Seat::Between && verdict == Verdict::HalfOpen {
                 self.lost.add(record);
             }
+            if verdict != Verdict::HalfOpenExpired {
+                let ages = &mut self.ages[is_old];
+                ages.resize(BUCKETS, 0);
+                ages[bucket(record.age_ns(self.now)) as usize] += 1;
+            }
         }
     }
 
@@ -297,6 +306,18 @@ impl Scan {
     /// The addresses of the host.
     pub const fn host(&self) -> &Arc<HostAddresses> {
         &self.host
+    }
+
+    /// The ages of half-open attempts by bucket of [`latency`](handshake_common::latency); of all open ones
+    /// where time has `stopped`.
+    pub fn half_open_ages(&self, stopped: bool) -> Vec<u64> {
+        let [young, old] = &self.ages;
+        let mut ages = old.clone();
+        if stopped {
+            ages.resize(old.len().max(young.len()), 0);
+            ages.iter_mut().zip(young).for_each(|(sum, count)| *sum += count);
+        }
+        ages
     }
 
     /// The times that ages were compared with.

@@ -11,6 +11,35 @@ pub(crate) enum CheckError {
     /// An expectation is invalid.
     #[error("{0}")]
     Expectation(ParseError),
+    /// A file of expectations cannot be read.
+    #[error("--expect-file {path}: {source}")]
+    ExpectFile {
+        /// Its path as given.
+        path: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A file of expectations is wrong.
+    #[error("{path}, line {line}: {problem}")]
+    Gate {
+        /// Its path as given.
+        path: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// The fault.
+        problem: String,
+    },
+    /// A report that was written cannot be read.
+    #[error("{path}: {source}")]
+    Saved {
+        /// Its path as given.
+        path: String,
+        /// The system's error, or the fault.
+        source: std::io::Error,
+    },
+    /// There is nothing to wait for.
+    #[error("check needs a command after --, or a time to observe with --for")]
+    NoEnd,
     /// The command under check cannot be run.
     #[error("command {name}: {problem}")]
     Command {
@@ -38,7 +67,12 @@ impl CheckError {
         match self {
             Self::Agent(error) => error.is_passing(),
             Self::System { source, .. } => passes(source),
-            Self::Expectation(_) | Self::Command { .. } => false,
+            Self::Expectation(_)
+            | Self::ExpectFile { .. }
+            | Self::Gate { .. }
+            | Self::Saved { .. }
+            | Self::NoEnd
+            | Self::Command { .. } => false,
         }
     }
 

@@ -4,12 +4,13 @@
 //! expectation = sum COMPARISON sum                    COMPARISON: >= <= == != > <
 //! sum         = quotient { ("+" | "-") quotient }
 //! quotient    = value { "/" value }
-//! value       = [ "-" ] NUMBER [ "%" | UNIT | "/" "s" ] | figure | FUNCTION "(" LEG ")" | "rate" "(" sum ")" | "(" sum ")"
+//! value       = [ "-" ] NUMBER [ "%" | UNIT | "/" "s" ] | figure | FUNCTION "(" LEG [ "of" "completed" ] ")"
+//!             | ( "rate" | "change" | "old" | "new" ) "(" sum ")" | "(" sum ")"
 //! figure      = NAME [ "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}" ]
 //! ```
 //!
 //! Both sides must be of one kind: counts, times, shares or rates. Each error names its place in the text,
-//! and is reported before anything is attached.
+//! and is reported before anything is attached. `change`, `old` and `new` compare two reports.
 
 mod fraction;
 mod lexer;
@@ -24,6 +25,8 @@ use std::fmt;
 pub(crate) use fraction::Fraction;
 pub(crate) use name::Figure;
 use unicode_width::UnicodeWidthChar;
+
+use crate::escape::printable;
 
 /// A condition on the figures of a report.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,14 +46,44 @@ pub(crate) struct Expectation {
 }
 
 impl Expectation {
-    /// Parses a text.
+    /// Parses a text of `origin`: an option, or a line of a file.
     ///
     /// # Errors
     ///
     /// The fault and its place.
-    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
-        parser::parse(text).map_err(|fault| ParseError { text: text.to_owned(), fault })
+    pub(crate) fn parse(text: &str, origin: &str, scope: Scope) -> Result<Self, ParseError> {
+        let error = |fault| ParseError { origin: origin.to_owned(), text: text.to_owned(), fault };
+        parser::parse(text, scope).map_err(error)
     }
+
+    /// Parses an expectation of a run, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_run(text: &str) -> Result<Self, ParseError> {
+        Self::parse(text, EXPECT, Scope::Run)
+    }
+}
+
+/// The option that an expectation comes from.
+pub(crate) const EXPECT: &str = "--expect";
+
+/// What an expectation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// A run.
+    Run,
+    /// Two reports that are compared.
+    TwoReports,
+    /// One report of the two.
+    OneReport,
+}
+
+/// One of two reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The first one.
+    Old,
+    /// The second one.
+    New,
 }
 
 /// The kind of a value.
@@ -77,6 +110,11 @@ pub(crate) enum ExpressionTerm {
     Figure(Figure),
     /// The increase of a count per second, from the command's start to its exit.
     Rate(Box<Self>),
+    /// The change of a value of this kind from one report to another: the difference of a share, of others
+    /// their difference as a share of the first.
+    Change(Box<Self>, ValueKind),
+    /// A value of one of two reports.
+    Of(Which, Box<Self>),
     /// Two terms joined by an operation.
     Pair(Box<Self>, Operation, Box<Self>),
 }
@@ -87,7 +125,7 @@ impl ExpressionTerm {
         match self {
             Self::Constant(_) => Vec::new(),
             Self::Figure(figure) => vec![figure],
-            Self::Rate(of) => of.figures(),
+            Self::Rate(of) | Self::Change(of, _) | Self::Of(_, of) => of.figures(),
             Self::Pair(left, _, right) => [left.figures(), right.figures()].concat(),
         }
     }
@@ -95,7 +133,7 @@ impl ExpressionTerm {
     /// Whether the term needs parentheses as a part of a pair.
     pub(crate) const fn needs_parentheses(&self, outer: Operation, first: bool) -> bool {
         match self {
-            Self::Constant(_) | Self::Figure(_) | Self::Rate(_) => false,
+            Self::Constant(_) | Self::Figure(_) | Self::Rate(_) | Self::Change(..) | Self::Of(..) => false,
             Self::Pair(_, inner, _) => match (inner, outer) {
                 (Operation::Over, Operation::Over) => !first,
                 (Operation::Over, Operation::Plus | Operation::Minus) | (_, Operation::Plus) => false,
@@ -111,7 +149,10 @@ impl fmt::Display for ExpressionTerm {
         match self {
             Self::Constant(number) => write!(f, "{number}"),
             Self::Figure(figure) => write!(f, "{figure}"),
-            Self::Rate(of) => write!(f, "rate({of})"),
+            Self::Rate(of) => write!(f, "{}({of})", name::RATE),
+            Self::Change(of, _) => write!(f, "{}({of})", name::CHANGE),
+            Self::Of(Which::Old, of) => write!(f, "{}({of})", name::OLD),
+            Self::Of(Which::New, of) => write!(f, "{}({of})", name::NEW),
             Self::Pair(left, operation, right) => {
                 let inner = |term: &Self, first: bool| {
                     if term.needs_parentheses(*operation, first) {
@@ -237,6 +278,8 @@ impl Fault {
 /// A text that is not an expectation. Shown on three lines: the fault, the text, and carets below the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ParseError {
+    /// Where the text is from: `--expect`.
+    origin: String,
     text: String,
     fault: Fault,
 }
@@ -246,7 +289,8 @@ impl fmt::Display for ParseError {
         let Fault { span, message } = &self.fault;
         // Control characters must not reach the terminal.
         let shown: String = self.text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        writeln!(f, "--expect, column {}: {message}", span.start + 1)?;
+        let origin = printable(&self.origin);
+        writeln!(f, "{origin}, column {}: {message}", span.start + 1)?;
         writeln!(f, "    {shown}")?;
         let columns = |from: usize, characters: usize| -> usize {
             shown.chars().skip(from).take(characters).filter_map(UnicodeWidthChar::width).sum()

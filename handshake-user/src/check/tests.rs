@@ -11,9 +11,11 @@ use handshake_common::record::State;
 use handshake_common::verdict::Leg;
 
 use super::kernel::{NetAccount, NetCounters};
-use super::{Checked, Ended, Expectation, JudgedWindow, KernelCounter, Status, list, name};
+use super::{
+    Checked, Ended, Expectation, Judged, JudgedWindow, KernelCounter, Status, exit_code, list, name,
+};
 use crate::report::json::write_check;
-use crate::report::text::{Style, draw_check};
+use crate::report::text::{Style, draw, draw_check};
 use crate::testing::{CHECK, code, firsts};
 
 /// The snapshots of 1 967 attempts at three services in two seconds, of which 1 204 completed.
@@ -56,14 +58,15 @@ fn take(fake: &mut Fake) -> Snapshot {
 }
 
 fn expectations(texts: &[&str]) -> Vec<Expectation> {
-    texts.iter().map(|text| Expectation::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"))).collect()
+    texts.iter().map(|text| Expectation::of_run(text).unwrap_or_else(|wrong| panic!("{wrong}"))).collect()
 }
 
 fn shown(window: JudgedWindow, texts: &[&str], account: Option<NetAccount>) -> String {
     let expectations = expectations(texts);
-    let judged = expectations.iter().map(|each| window.judge(each)).collect();
-    let checked = Checked { window, judged, command: None, account };
-    draw_check(&checked, Style::plain(100))
+    let judged: Vec<_> = expectations.iter().map(|each| Judged::by(&window, each)).collect();
+    let code = exit_code(&judged);
+    let checked = Checked { window, judged, command: None, account, code };
+    draw_check(&checked, "", Style::plain(100))
 }
 
 #[test]
@@ -85,6 +88,7 @@ fn a_failed_expectation_has_its_numbers_and_its_sentence() {
         "completed + refused >= attempts",
         "attempts >= 2000",
         "p50(connect) < 2ms",
+        "p99(connect of completed) < 1s",
         "p99(connect) < 1s",
         "rate(completed) >= 601/s",
         "signs.syn_retransmits <= 9",
@@ -220,9 +224,9 @@ fn a_value_that_may_be_several_is_shown_by_its_ends() {
         fake.ended(0, Counter::Refused, 5);
     });
     let expectations = expectations(&["completed{port=443} / attempts{port=443} > 99%", "completed == 1204"]);
-    let judged = expectations.iter().map(|each| window.judge(each)).collect();
-    let checked = Checked { window, judged, command: None, account: None };
-    let drawn = draw_check(&checked, Style::plain(100));
+    let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
+    let checked = Checked { window, judged, command: None, account: None, code: 0 };
+    let drawn = draw_check(&checked, "", Style::plain(100));
     assert!(
         drawn.contains("met completed{port=443} / attempts{port=443} > 99%: 99.4 % to 99.8 %\n"),
         "{drawn}"
@@ -231,8 +235,8 @@ fn a_value_that_may_be_several_is_shown_by_its_ends() {
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     let [range, known] = [0, 1].map(|at| &report["expectations"][at]);
-    assert!(range["measured"].is_null() && range["least"].as_f64() < range["most"].as_f64(), "{range}");
-    assert!(known["measured"] == 1204 && known.get("least").is_none(), "{known}");
+    assert!(range["measured"].is_null() && range["at_least"].as_f64() < range["at_most"].as_f64(), "{range}");
+    assert!(known["measured"] == 1204 && known.get("at_least").is_none(), "{known}");
 }
 
 #[test]
@@ -240,24 +244,27 @@ fn json_has_expectations_command_and_kernel() {
     let window = load(|_| {});
     let expectations =
         expectations(&["completed == 1204", "completed / attempts > 99%", "p99(connect) < 2ms"]);
-    let judged = expectations.iter().map(|each| window.judge(each)).collect();
+    let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
     let command = Some(Ended {
         words: vec!["./load.sh".to_owned(), "fast".to_owned()],
         status: Some(Status::Exited(0)),
         stopped: false,
         stripped: false,
+        ignored: false,
     });
     let account = Some(NetAccount {
         counts: counts(&[(KernelCounter::PassiveOpens, 9)]),
         completed: Some(13),
         attempts: 13,
     });
-    let checked = Checked { window, judged, command, account };
+    let checked = Checked { window, judged, command, account, code: 1 };
     let mut out = Vec::new();
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     assert!(report["type"] == "report" && report["tcp"]["completed"] == 1_204, "{report}");
-    assert!(draw_check(&checked, Style::plain(100)).contains("command   ./load.sh fast · status 0 · 2 s\n"));
+    assert!(
+        draw_check(&checked, "", Style::plain(100)).contains("command   ./load.sh fast · status 0 · 2 s\n")
+    );
     let added = ["expectations", "command", "kernel"].map(|name| format!("{name}: {:#}", report[name]));
     insta::assert_snapshot!(added.join("\n"));
 }
@@ -266,9 +273,15 @@ fn json_has_expectations_command_and_kernel() {
 #[test]
 fn times_of_a_check_are_told_by_one_clock() {
     let window = load(|fake| fake.reading.wall_ns -= 3_600 * SECOND);
-    let ended = Ended { words: Vec::new(), status: Some(Status::Exited(0)), stopped: false, stripped: false };
+    let ended = Ended {
+        words: Vec::new(),
+        status: Some(Status::Exited(0)),
+        stopped: false,
+        stripped: false,
+        ignored: false,
+    };
     let account = Some(NetAccount { counts: NetCounters::default(), completed: None, attempts: 0 });
-    let checked = Checked { window, judged: Vec::new(), command: Some(ended), account };
+    let checked = Checked { window, judged: Vec::new(), command: Some(ended), account, code: 0 };
     let mut out = Vec::new();
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
@@ -304,7 +317,7 @@ fn every_metric_is_listed_and_can_be_used() {
         };
         let limit = if name.starts_with("rate") { "1/s" } else { limit };
         let limit = if name.starts_with("excluded(") { "1" } else { limit };
-        Expectation::parse(&format!("{name} < {limit}")).unwrap_or_else(|wrong| panic!("{wrong}"));
+        Expectation::of_run(&format!("{name} < {limit}")).unwrap_or_else(|wrong| panic!("{wrong}"));
         count += 1;
     }
     assert!(count > METRICS.len(), "{count} rows:\n{listed}");
@@ -316,13 +329,13 @@ fn the_language_of_expectations_is_documented() {
     let examples = firsts(CHECK, "expectation");
     assert!(examples.len() > 5, "{examples:?}");
     examples.iter().for_each(|example| {
-        Expectation::parse(example).unwrap_or_else(|wrong| panic!("{wrong}"));
+        Expectation::of_run(example).unwrap_or_else(|wrong| panic!("{wrong}"));
     });
     assert_eq!(firsts(CHECK, "function"), name::FUNCTIONS.map(|(name, _)| name.to_owned()).into());
     let counters = KernelCounter::ALL.map(|counter| counter.name().to_owned());
     assert_eq!(firsts(CHECK, "counter"), counters.into());
     let words = code(CHECK);
-    let message = Expectation::parse("p99(connect) < 1x").expect_err("x is not a unit").to_string();
+    let message = Expectation::of_run("p99(connect) < 1x").expect_err("x is not a unit").to_string();
     let (_, units) = message.lines().next().and_then(|line| line.split_once("use ")).expect("all units");
     let mut wanted: Vec<&str> = units.split([',', ' ']).filter(|word| !["", "or"].contains(word)).collect();
     wanted.extend(Leg::ALL.map(Leg::name));
@@ -330,4 +343,60 @@ fn the_language_of_expectations_is_documented() {
     let missing: Vec<&str> =
         wanted.into_iter().filter(|word| !words.iter().any(|known| known == word)).collect();
     assert!(missing.is_empty(), "not in docs/check.md: {missing:?}");
+}
+
+/// The last line counts what the expectations came to, and says how the command failed.
+#[test]
+fn the_last_line_is_the_verdict() {
+    let verdict = |texts: &[&str], command: Option<(u8, bool)>, code| {
+        let (window, expectations) = (load(|_| {}), expectations(texts));
+        let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
+        let command = command.map(|(status, ignored)| Ended {
+            words: vec!["sh".to_owned()],
+            status: Some(Status::Exited(status)),
+            stopped: false,
+            stripped: false,
+            ignored,
+        });
+        Checked { window, judged, command, account: None, code }.verdict()
+    };
+    let [met, failed, open] = ["completed > 0", "completed == 0", "completed / udp.flows > 1%"];
+    let table: [(&[&str], _, u8, Option<&str>); 8] = [
+        (&[], None, 0, None),
+        (&[], Some((0, false)), 0, None),
+        (&[], Some((7, false)), 1, Some("the command sh failed with status 7 (exit 1)")),
+        (&[met], Some((0, false)), 0, Some("MET 1 of 1 expectation (exit 0)")),
+        (&[met, failed, failed], None, 1, Some("FAILED 2 of 3 expectations (exit 1)")),
+        (&[met, open], None, 3, Some("INCONCLUSIVE 1 of 2 expectations (exit 3)")),
+        (
+            &[met, failed, open],
+            Some((7, false)),
+            3,
+            Some(
+                "INCONCLUSIVE 1 and FAILED 1 of 3 expectations; the command sh failed with status 7 (exit 3)",
+            ),
+        ),
+        (
+            &[met, met],
+            Some((7, true)),
+            0,
+            Some("MET 2 of 2 expectations; the command sh failed with status 7, which is ignored (exit 0)"),
+        ),
+    ];
+    for (texts, command, code, expected) in table {
+        assert_eq!(verdict(texts, command, code).as_deref(), expected);
+    }
+}
+
+/// What the report has said above is not said below.
+#[test]
+fn a_sentence_of_the_report_is_not_repeated() {
+    let (window, expectations) = (load(|_| {}), expectations(&["refused == 0"]));
+    let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
+    let checked = Checked { window, judged, command: None, account: None, code: 1 };
+    let alone = draw_check(&checked, "", Style::plain(100));
+    let report = draw(&checked.window.settled, None, Style::plain(100));
+    let below = draw_check(&checked, &report, Style::plain(100));
+    let shown = [&report, &alone, &below].map(|text| text.contains("refused: the"));
+    assert_eq!(shown, [true, true, false], "{report}{below}");
 }

@@ -11,9 +11,10 @@ use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use handshake_agent::Error as AgentError;
 use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Pace, Session, Signals, Sink};
@@ -23,26 +24,23 @@ use rustix::process::Signal;
 use tokio::time::{Instant, timeout};
 
 use crate::check::{
-    Addresses, CheckError, Checked, CommandUnderCheck, Ended, Expectation, Judged, JudgedWindow, Judgement,
-    NetAccount, NetCounters, NetFiles, Reason, Running, Status, list,
+    Addresses, CheckError, Checked, CommandUnderCheck, Ended, FAILED, Gate, INCONCLUSIVE, Judged,
+    JudgedWindow, Judgement, NetAccount, NetCounters, NetFiles, Reason, Running, Scope, Status, exit_code,
+    list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, load, out, patiently, prepare, take_snapshot};
+use crate::command::{attach, github, load, out, patiently, prepare, take_snapshot};
 use crate::console::{self, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Files, Helper};
 use crate::output::{Lane, Output, Patience, Target};
+use crate::report::gate::GateResult;
 use crate::report::{self, OutputFormat, text, text::Style};
 
 /// Time between two looks at whether an attempt is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
 /// Enough time to notice a signal that has arrived already.
 const AT_ONCE: Duration = Duration::from_millis(1);
-
-/// Exit code: an expectation or the command failed.
-const FAILED: u8 = 1;
-/// Exit code: data was lost, or a figure is unavailable.
-const INCONCLUSIVE: u8 = 3;
 
 /// Runs `handshake check` and returns its exit code.
 ///
@@ -55,24 +53,23 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         Output::to(Target::stdout()).put(list::write).map_err(out)?;
         return Ok(0);
     }
-    let parsed =
-        args.expectations.iter().map(|text| Expectation::parse(text).map_err(CheckError::Expectation));
-    let expectations = parsed.collect::<Result<Vec<_>, _>>()?;
+    let gate = Gate::of(&args.expectations, &args.expect_files, Scope::Run)?;
+    let period = args.period.or(gate.period);
+    if args.command.is_empty() && period.is_none() {
+        return Err(CheckError::NoEnd.into());
+    }
     let checkee = match args.command.as_slice() {
         [] => None,
         words => Some(CommandUnderCheck::find(words, args.as_root)?),
     };
+    let wanted = WantedFile::of(args);
     let duties = Duties {
         command: checkee.as_ref().map(CommandUnderCheck::starter),
-        file: args.report.clone().map(FileDuty::AtEnd),
+        files: wanted.iter().map(WantedFile::duty).collect(),
     };
-    let wants_helper = checkee.is_some() || args.report.is_some();
+    let wants_helper = checkee.is_some() || !wanted.is_empty();
     let helper = prepare(&args.scope, wants_helper.then_some(duties))?;
-    let file = args.report.as_ref().zip(helper.as_ref()).map(|(path, helper)| {
-        let unwritable = |source| CommandError::ReportFile { path: path.display().to_string(), source };
-        helper.files().map_err(unwritable)
-    });
-    let file = file.transpose()?;
+    let files = helper.as_ref().map(|helper| ResultFiles::look_at(helper, wanted)).transpose()?;
     let counters = NetFiles::open()?;
     let watched = args.watched();
     let plan = session::plan(&watched)?;
@@ -81,9 +78,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     session::block_on(async {
         let mut signals = Signals::new()?;
         let session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let in_progress =
-            CheckInProgress { args, session, signals, checkee, helper: helper.as_ref(), counters };
-        let code = in_progress.run(&expectations, file).await;
+        let in_progress = CheckInProgress {
+            args,
+            gate: &gate,
+            session,
+            signals,
+            checkee,
+            helper: helper.as_ref(),
+            counters,
+        };
+        let code = in_progress.run(files).await;
         if code.is_ok() {
             helper.iter().for_each(Helper::leave);
         }
@@ -94,6 +98,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
 /// A check under way.
 struct CheckInProgress<'a> {
     args: &'a CheckArgs,
+    gate: &'a Gate,
     /// Lists every service by name in its snapshots.
     session: Session,
     signals: Signals,
@@ -112,11 +117,11 @@ enum CheckEnding {
     /// This signal arrived, and was passed to the command.
     Interrupted(i32),
     /// The last interface was lost.
-    Lost(handshake_agent::Error),
+    Lost(AgentError),
 }
 
 impl CheckInProgress<'_> {
-    async fn run(mut self, expectations: &[Expectation], file: Option<Files>) -> Result<u8, CommandError> {
+    async fn run(mut self, files: Option<ResultFiles>) -> Result<u8, CommandError> {
         // The kernel's counters are read before the first snapshot and after the last. Their time covers that
         // of the snapshots, so what they lack did not happen.
         let before = patiently(CheckError::is_passing, || self.counters.read())?;
@@ -129,25 +134,34 @@ impl CheckInProgress<'_> {
         let window = JudgedWindow { started, ended, settled: self.snapshot()? };
         let account = self.account(&window, &before)?;
         let whole = matches!(ending, CheckEnding::Ended(_) | CheckEnding::TimeUp(_));
-        let mut judged: Vec<Judged<'_>> = expectations.iter().map(|each| window.judge(each)).collect();
+        let gate = self.gate;
+        let mut judged: Vec<Judged<'_>> =
+            gate.expectations.iter().map(|each| Judged::by(&window, each)).collect();
         if !whole {
             judged.iter_mut().for_each(|each| each.judgement = Judgement::Inconclusive(Reason::CutShort));
         }
-        if window.is_empty() && !self.args.allow_nothing && !judged.iter().any(Judged::wants_nothing) {
-            let undecided =
-                judged.iter_mut().filter(|each| !matches!(each.judgement, Judgement::Inconclusive(_)));
-            undecided.for_each(|each| each.judgement = Judgement::Inconclusive(Reason::NothingRan));
+        let allows_nothing = self.args.allow_nothing || gate.allow_nothing;
+        if window.is_empty() && !allows_nothing && !judged.iter().any(Judged::wants_nothing) {
+            judged.iter_mut().for_each(|each| each.doubt(Reason::NothingRan));
         }
-        let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
-        let checked = Checked { window, judged, command, account };
+        let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, self.args, &ending));
+        let mut checked = Checked { window, judged, command, account, code: 0 };
         let Self { args, session, signals, checkee, .. } = self;
         drop(session);
         // From here on a signal ends the process.
         let ending = signals.release().await.map_or(ending, CheckEnding::Interrupted);
         let is_interrupted = matches!(ending, CheckEnding::Interrupted(_));
+        checked.code = code(args, &ending, &checked);
+        if let CheckEnding::Lost(lost) = &ending {
+            say(&lost.to_string());
+        }
         let patience = if is_interrupted { Patience::ENDING } else { Patience::Endless };
-        let shown = show(args, checkee.is_some(), &checked, file, patience);
-        conclude(args, ending, &checked, shown)
+        let shown = show(args, checkee.is_some(), &checked, files, patience);
+        match shown {
+            Err(error) if is_interrupted => say(&error.to_string()),
+            shown => shown?,
+        }
+        Ok(checked.code)
     }
 
     /// Takes a snapshot; the session keeps it as its latest.
@@ -159,9 +173,9 @@ impl CheckInProgress<'_> {
     /// Runs the command, if there is one, until it exits, the time is up, a signal arrives or an interface is
     /// lost. On return the command has ended in each case.
     async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
-        let Self { args, session, signals, checkee, helper, .. } = self;
-        let pace =
-            Pace { snapshots: None, events: false, until: args.period.map(|time| Instant::now() + time) };
+        let Self { args, gate, session, signals, checkee, helper, .. } = self;
+        let period = args.period.or(gate.period);
+        let pace = Pace { snapshots: None, events: false, until: period.map(|time| Instant::now() + time) };
         let Some((checkee, helper)) = checkee.as_ref().zip(*helper) else {
             let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
             return Ok(CheckEnding::of(ending, None));
@@ -211,21 +225,116 @@ impl CheckInProgress<'_> {
     }
 }
 
-/// Writes the report to stdout, or to stderr with a command, which owns stdout; and to the file.
+/// A file that a check writes beside its report.
+enum WantedFile {
+    /// `--report`
+    Report(PathBuf),
+    /// `--junit`
+    Junit(PathBuf),
+    /// `$GITHUB_STEP_SUMMARY`
+    Summary(PathBuf),
+}
+
+impl WantedFile {
+    fn of(args: &CheckArgs) -> Vec<Self> {
+        let report = args.report.clone().map(Self::Report);
+        let junit = args.junit.clone().map(Self::Junit);
+        report.into_iter().chain(junit).chain(github::summary().map(Self::Summary)).collect()
+    }
+
+    fn duty(&self) -> FileDuty {
+        match self {
+            Self::Report(path) | Self::Junit(path) => FileDuty::AtEnd(path.clone()),
+            Self::Summary(path) => FileDuty::Append(path.clone()),
+        }
+    }
+
+    /// The option or variable that asked for it.
+    const fn asked_by(&self) -> &'static str {
+        match self {
+            Self::Report(_) => "--report",
+            Self::Junit(_) => "--junit",
+            Self::Summary(_) => github::SUMMARY,
+        }
+    }
+
+    fn path(&self) -> String {
+        let (Self::Report(path) | Self::Junit(path) | Self::Summary(path)) = self;
+        path.display().to_string()
+    }
+}
+
+/// The files in the hands of the helper.
+struct ResultFiles {
+    files: Files,
+    /// Those that can be written, with their places among the duties.
+    wanted: Vec<(u8, WantedFile)>,
+}
+
+impl ResultFiles {
+    /// Looks whether they can be written. A summary that cannot be written is told and left out: it is not the
+    /// result.
+    fn look_at(helper: &Helper, wanted: Vec<WantedFile>) -> Result<Self, CommandError> {
+        let (files, ready) =
+            helper.looked_at_files().map_err(AgentError::system("reach the helper process"))?;
+        let mut writable = Vec::new();
+        for ((at, file), ready) in (0..).zip(wanted).zip(ready) {
+            let (option, path) = (file.asked_by(), file.path());
+            match (&file, ready) {
+                (_, Ok(())) => writable.push((at, file)),
+                (WantedFile::Summary(_), Err(error)) => say(&format!("no summary: {option} {path}: {error}")),
+                (WantedFile::Report(_) | WantedFile::Junit(_), Err(source)) => {
+                    return Err(CommandError::ReportFile { option, path, source });
+                }
+            }
+        }
+        Ok(Self { files, wanted: writable })
+    }
+
+    fn write(
+        mut self,
+        shown: &Snapshot,
+        checked: &Checked<'_>,
+        result: &GateResult,
+        patience: Patience,
+    ) -> Result<(), CommandError> {
+        for (at, file) in &self.wanted {
+            let content = match file {
+                WantedFile::Report(_) => {
+                    let mut content = Vec::new();
+                    report::json::write_check(&mut content, shown, checked).map_err(out)?;
+                    content
+                }
+                WantedFile::Junit(_) => result.junit().into_bytes(),
+                WantedFile::Summary(_) => result.summary().into_bytes(),
+            };
+            let what = format!("write {} {}", file.asked_by(), file.path());
+            match (file, self.files.write_to(*at, &content, patience)) {
+                (_, Ok(_)) => {}
+                (WantedFile::Summary(_), Err(error)) => say(&format!("cannot {what}: {error}")),
+                (WantedFile::Report(_) | WantedFile::Junit(_), Err(error)) => {
+                    return Err(CommandError::output(what)(error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the report to stdout, or to stderr with a command, which owns stdout; and to the files.
 fn show(
     args: &CheckArgs,
     with_command: bool,
     checked: &Checked<'_>,
-    file: Option<Files>,
+    files: Option<ResultFiles>,
     patience: Patience,
 ) -> Result<(), CommandError> {
     let shown = checked.window.settled.with_top(args.top);
     let format = args.format;
-    if let Some(mut file) = file {
-        let mut content = Vec::new();
-        report::json::write_check(&mut content, &shown, checked).map_err(out)?;
-        let path = args.report.as_deref().unwrap_or(Path::new("")).display();
-        file.write(&content, patience).map_err(CommandError::output(format!("write --report {path}")))?;
+    let result = GateResult::of(checked);
+    github::annotate(&result);
+    if let Some(files) = files {
+        files.write(&shown, checked, &result, patience)?;
     }
     // What was said before comes first.
     console::flush();
@@ -239,52 +348,30 @@ fn show(
     if !with_command && format != OutputFormat::Text {
         let lane = Lane::to(Target::stderr()).map_err(out)?;
         let style = Style::of(&io::stderr());
-        let expectations = text::draw_expectations(checked, style);
+        let expectations = text::draw_expectations(checked, "", style);
         lane.finish(patience, |to| to.write_all(expectations.as_bytes())).map_err(out)?;
     }
     Ok(())
 }
 
-/// The exit code: that of the signal or of the judgement, if the report was written.
-fn conclude(
-    args: &CheckArgs,
-    ending: CheckEnding,
-    checked: &Checked<'_>,
-    shown: Result<(), CommandError>,
-) -> Result<u8, CommandError> {
+/// The exit code: that of the signal, of the command if it is to be propagated, or of the judgement.
+fn code(args: &CheckArgs, ending: &CheckEnding, checked: &Checked<'_>) -> u8 {
     const SIGNALLED: u8 = 128;
     match ending {
         CheckEnding::Interrupted(signal) => {
-            if let Err(error) = shown {
-                say(&error.to_string());
-            }
-            Ok(SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0)))
+            return SIGNALLED.saturating_add(u8::try_from(*signal).unwrap_or(0));
         }
-        CheckEnding::Lost(lost) => shown.map(|()| {
-            say(&lost.to_string());
-            INCONCLUSIVE
-        }),
-        CheckEnding::Ended(_) | CheckEnding::TimeUp(_) => shown.map(|()| code(args, checked)),
+        CheckEnding::Lost(_) => return INCONCLUSIVE,
+        CheckEnding::Ended(_) | CheckEnding::TimeUp(_) => {}
     }
-}
-
-/// Prints how the command failed, and returns the exit code.
-fn code(args: &CheckArgs, checked: &Checked<'_>) -> u8 {
-    let failure = checked.command.as_ref().and_then(|command| Some((command, command.failure()?)));
-    if let Some((command, failure)) = &failure {
-        let status = command.status.map_or(FAILED, Status::code);
-        say(failure);
-        if args.propagate && status != 0 {
-            return status;
-        }
+    let failed = checked.command.as_ref().filter(|command| command.failure().is_some());
+    let status = failed.map_or(0, |command| command.status.map_or(FAILED, Status::code));
+    if args.propagate && status != 0 {
+        return status;
     }
-    let any = |wanted: fn(&Judgement) -> bool| checked.judged.iter().any(|judged| wanted(&judged.judgement));
-    if any(|judgement| matches!(judgement, Judgement::Inconclusive(_))) {
-        INCONCLUSIVE
-    } else if any(|judgement| *judgement == Judgement::Failed) || (failure.is_some() && !args.ignore_status) {
-        FAILED
-    } else {
-        0
+    match exit_code(&checked.judged) {
+        0 if failed.is_some() && !args.ignore_status => FAILED,
+        code => code,
     }
 }
 
@@ -402,11 +489,12 @@ async fn stop(
     })
 }
 
-fn ended_command(checkee: &CommandUnderCheck, ending: &CheckEnding) -> Ended {
+fn ended_command(checkee: &CommandUnderCheck, args: &CheckArgs, ending: &CheckEnding) -> Ended {
     let (status, stopped) = match ending {
         CheckEnding::Ended(status) => (Some(*status), false),
         CheckEnding::TimeUp(status) => (*status, true),
         CheckEnding::Interrupted(_) | CheckEnding::Lost(_) => (None, false),
     };
-    Ended { words: checkee.words(), status, stopped, stripped: checkee.is_stripped_root() }
+    let (stripped, ignored) = (checkee.is_stripped_root(), args.ignore_status);
+    Ended { words: checkee.words(), status, stopped, stripped, ignored }
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         return Err(CommandError::NoTerminal);
     }
     // It is another process: before any thread.
-    let duties = Duties { file: Some(FileDuty::New), ..Duties::default() };
+    let duties = Duties { files: vec![FileDuty::New], ..Duties::default() };
     let helper = args.tui.then(|| Helper::start(duties)).transpose();
     let helper = helper.map_err(AgentError::system("start the helper process"))?;
     let mut captures = Captures::open(&args.files)?;

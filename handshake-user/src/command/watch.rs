@@ -31,7 +31,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         watched.top = tui::ALL_SERVICES;
         watched.events = true;
     }
-    let duties = screen.then(|| Duties { file: Some(FileDuty::New), ..Duties::default() });
+    let duties = screen.then(|| Duties { files: vec![FileDuty::New], ..Duties::default() });
     let helper = prepare(&args.scope, duties)?;
     let files = helper.as_ref().map(Helper::files).transpose().map_err(out)?;
     let plan = session::plan(&watched)?;

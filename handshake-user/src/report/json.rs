@@ -2,6 +2,7 @@
 //! [`metric`](handshake_agent::model::metric).
 
 mod check;
+mod diff;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::time::rfc3339;
 use crate::why::WhyReport;
 
 pub(crate) use check::write_check;
+pub(crate) use diff::write_diff;
 
 /// The schema's version. It increases when the meaning of a name changes or a name is removed, not for a new
 /// name.

@@ -22,9 +22,11 @@ mod ethertype;
 pub(crate) mod exact;
 pub(crate) mod ladder;
 mod layout;
+mod saved;
 mod why;
 
 use handshake_agent::error::some_of;
+use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::health::{ClosedPorts, Health, JudgedService, Services, Settled};
@@ -38,10 +40,13 @@ use handshake_common::wire::Class;
 
 use crate::time::clock;
 
-pub(crate) use self::check::{draw_check, draw_expectations};
+pub(crate) use self::check::{
+    Spoken, draw_all_judged, draw_check, draw_expectations, measured, sentences, shortened,
+};
 use self::exact::Exactness;
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
+pub(crate) use self::saved::{draw_saved, draw_table};
 pub(crate) use self::why::draw_why;
 use crate::number::{group, percent, rate, short, span, time};
 
@@ -298,10 +303,29 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
             Some(Piece::plain(format!("{} p50 {p50} p99 {p99}{retried}", arrow(*leg))))
         })
         .collect();
+    pieces.extend(of_all(snapshot).filter(|_| recent.is_none()));
     if let Some(interval) = recent {
         pieces.push(Piece::new(format!("last {}", span(interval.elapsed_ns())), TextTone::Faint));
     }
     pieces
+}
+
+/// The time to connect where so many have not connected that its 99th percentile is longer than that of those
+/// who did.
+fn of_all(snapshot: &Snapshot) -> Option<Piece> {
+    let shown = |percentile| match percentile {
+        Percentile::Known(ns) => time(ns),
+        Percentile::AtLeast(ns) => format!("> {}", time(ns)),
+        Percentile::Never => "never".to_owned(),
+    };
+    let [p50, _, _, p99, ..] = snapshot.connect_of_all.percentiles?;
+    let completed = snapshot.latency(Leg::Connect).quantiles.map_or(0, |quantiles| quantiles.p99_ns);
+    let is_longer = match p99 {
+        Percentile::Known(_) => false,
+        Percentile::AtLeast(ns) => ns > completed,
+        Percentile::Never => true,
+    };
+    is_longer.then(|| Piece::plain(format!("connect of all p50 {} p99 {}", shown(p50), shown(p99))))
 }
 
 /// The share of attempts that repeated a SYN or a SYN+ACK, `repeats` of these: those that Karn's rule

@@ -121,5 +121,10 @@ fn doubled(frames: &[Recorded], delay: u64) -> Vec<Recorded> {
 /// What the copies must not change: attempts, verdicts, signs and legs.
 fn figures(link_type: u32, name: &str, frames: &[Recorded]) -> Result<[Value; 2]> {
     let got = replay(Made::record_of(link_type, name, frames)?.path(), &[])?;
-    Ok([got.report["tcp"].clone(), got.report["latency"].clone()])
+    let mut latency = got.report["latency"].clone();
+    if let Some(of_all) = latency["connect_of_all"].as_object_mut() {
+        // An age at the end of a capture: the last copy ends it later.
+        of_all.retain(|name, _| !name.ends_with("_at_least_ns"));
+    }
+    Ok([got.report["tcp"].clone(), latency])
 }

@@ -15,6 +15,7 @@ mod made;
 mod memory;
 mod middle;
 mod options;
+mod schema;
 mod screens;
 mod several;
 mod support;

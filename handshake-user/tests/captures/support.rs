@@ -100,6 +100,7 @@ pub(crate) fn replay(path: &Path, more: &[&str]) -> Result<Replayed> {
     let mut values = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     let report = values.pop().context("no report")?;
     ensure!(report["type"] == "report", "the last line is {report}");
+    values.iter().chain([&report]).try_for_each(handshake_lab::schema::check)?;
     Ok(Replayed { report, flows: values })
 }
 

@@ -17,30 +17,30 @@ use crate::HANDSHAKE;
 use crate::network::{TIMEOUT, loopback, scratch};
 
 /// `nobody`, in the place of a user who called sudo.
-const CALLER: u32 = 65534;
+pub(crate) const CALLER: u32 = 65534;
 /// How sudo, pkexec and doas name the user.
-const SUDO: &[(&str, &str)] = &[("SUDO_UID", "65534"), ("SUDO_GID", "65534")];
+pub(crate) const SUDO: &[(&str, &str)] = &[("SUDO_UID", "65534"), ("SUDO_GID", "65534")];
 const CALLS: [&[(&str, &str)]; 3] = [SUDO, &[("PKEXEC_UID", "65534")], &[("DOAS_USER", "nobody")]];
 const EARLIER: &str = "{\"good\":1}\n";
 
 /// A folder of its own; removed on drop.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let path = scratch("reports");
         fs::create_dir(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(Self(path))
     }
 
-    fn of_the_caller() -> Result<Self> {
+    pub(crate) fn of_the_caller() -> Result<Self> {
         let folder = Self::new()?;
         chown(&folder.0, Some(CALLER), Some(CALLER))?;
         Ok(folder)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 

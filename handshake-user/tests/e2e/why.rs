@@ -48,7 +48,9 @@ impl Place {
 fn asked<T>(routed: &Routed, place: Place, act: impl FnOnce() -> Result<T>) -> Result<(i32, Value)> {
     let mut command = place.host(routed).command(HANDSHAKE);
     command.args(["why", ":443", "-o", "json", "--half-open-after", "400ms", "--max-flows", "1000"]);
-    place.devices().iter().for_each(|device| drop(command.args(["-i", device])));
+    for device in place.devices() {
+        command.args(["-i", device]);
+    }
     let agent = Agent::attach(command, place.devices().len())?;
     let _traffic = act()?;
     let outcome = agent.wait(Duration::from_secs(15).max(TIMEOUT))?;

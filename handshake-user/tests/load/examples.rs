@@ -79,23 +79,79 @@ fn wrk_on_a_closed_port_is_inconclusive() -> Result<()> {
     Ok(())
 }
 
-/// Runs the load step of the job's file; no sudo is needed here.
+/// Runs the steps of the job's file; no sudo is needed here.
 #[test]
-fn the_ci_job_step_passes_and_writes_its_report() -> Result<()> {
+fn the_ci_job_passes_and_writes_its_reports() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("python3") || skip_without_tool("curl") {
         return Ok(());
     }
     let lo = Loopback::new()?;
     let folder = Folder::new("ci")?;
-    let script = step(&fs::read_to_string(example("load-test.yml"))?, "Load test")?;
-    let output = run_uncontended(|| {
-        let mut command = lo.host.command("bash");
-        command.args(["-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
-        command
-    })?;
-    ensure!(output.status.code() == Some(0), "{output:?}");
-    let report: Value = serde_json::from_str(&fs::read_to_string(folder.0.join("report.json"))?)?;
+    let (file, summary) = (|name: &str| folder.0.join(name), folder.0.join("summary.md"));
+    fs::create_dir(file("examples"))?;
+    fs::copy(example("gate.toml"), file("examples/gate.toml"))?;
+    let job = fs::read_to_string(example("load-test.yml"))?;
+    let step = |name: &str| {
+        let script = step(&job, name)?;
+        let output = run_uncontended(|| {
+            let mut command = lo.host.command("bash");
+            command.args(["-e", "-c", &script]).current_dir(&folder.0).env("SUDO", "");
+            command.env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", &summary);
+            command
+        })?;
+        ensure!(output.status.code() == Some(0), "{name}: {output:?}");
+        Ok(output)
+    };
+    step("Load test")?;
+    let report: Value = serde_json::from_str(&fs::read_to_string(file("report.json"))?)?;
     ensure!(report["tcp"]["completed"] == 200 && report["exact"] == true, "{report}");
+    // The first run has nothing to compare with, the second one has.
+    step("Compare with main")?;
+    fs::copy(file("report.json"), file("main.json"))?;
+    let output = step("Compare with main")?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    ensure!(shown.ends_with("MET 2 of 2 expectations (exit 0)\n"), "{shown}");
+    for (name, tests) in [("check.xml", "4"), ("diff.xml", "2")] {
+        let text = fs::read_to_string(file(name))?;
+        let suites = roxmltree::Document::parse(&text)?;
+        let suites = suites.root_element();
+        let counts = ["tests", "failures", "errors"].map(|count| suites.attribute(count));
+        ensure!(counts == [Some(tests), Some("0"), Some("0")], "{text}");
+    }
+    let summary = fs::read_to_string(&summary)?;
+    ensure!(summary.matches("### handshake check: MET 3 of 3 expectations").count() >= 1, "{summary}");
+    ensure!(summary.matches("### handshake diff: MET 2 of 2 expectations").count() == 2, "{summary}");
+    Ok(())
+}
+
+/// Of two reports, one of a load that fails: what became worse stands first, and the change fails the gate.
+#[test]
+fn a_load_that_became_worse_fails_the_comparison() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("python3") {
+        return Ok(());
+    }
+    let lo = Loopback::new()?;
+    let folder = Folder::new("diff")?;
+    let (good, bad) = (folder.0.join("good.json"), folder.0.join("bad.json"));
+    let healthy = "import socket; s = socket.create_server(('127.0.0.1', 8081)); \
+                   [socket.create_connection(('127.0.0.1', 8081)) for n in range(9)]";
+    let full_queue = example("full-queue.py").display().to_string();
+    for (path, command) in [(&good, &["python3", "-c", healthy][..]), (&bad, &[&full_queue])] {
+        let output = run_uncontended(|| {
+            let mut check = lo.host.command(HANDSHAKE);
+            check.args(["check", "-i", "lo", "--report"]).arg(path).arg("--").args(command);
+            check
+        })?;
+        ensure!(output.status.code() == Some(0), "{output:?}");
+    }
+    let mut diff = Command::new(HANDSHAKE);
+    diff.arg("diff").args([&good, &bad]).args(["--expect", "change(completed / attempts) >= -1%"]);
+    let output = process::output(diff.args(["--expect", "change(p99(connect)) <= 20%"]))?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let worst = shown.lines().nth(3).unwrap_or_default();
+    ensure!(worst.starts_with("completed / attempts") && worst.contains("-49.5 points   worse"), "{shown}");
+    ensure!(shown.ends_with("FAILED 2 of 2 expectations (exit 1)\n"), "{shown}");
     Ok(())
 }
 

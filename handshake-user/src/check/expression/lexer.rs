@@ -146,7 +146,7 @@ impl Lexer {
     fn unexpected(&self, first: char) -> Fault {
         let message = match first {
             '*' => "there is no multiplication: divide the other side instead".to_owned(),
-            '&' | '|' => "one comparison each: give --expect twice, or ; between".to_owned(),
+            '&' | '|' => "one comparison each: --expect twice, or ; between".to_owned(),
             '}' => "the opening '{' is missing".to_owned(),
             _ => format!("'{}' is not expected here", first.escape_debug()),
         };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use handshake_agent::address::{Cidr, PortRange};
-use handshake_agent::model::metric::{METRICS, Metric, SERVICE, Unit};
+use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS, Metric, SERVICE, Unit};
 use handshake_agent::model::snapshot::{Snapshot, TcpBooks};
 use handshake_agent::similar;
 use handshake_common::verdict::Leg;
@@ -12,10 +12,12 @@ use handshake_common::verdict::Leg;
 use super::{Fault, Span, ValueKind};
 
 /// Functions of a leg: the name, and the metric below `latency.LEG`.
-pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
+pub(crate) const FUNCTIONS: [(&str, &str); 8] = [
     ("p50", "p50_ns"),
     ("p90", "p90_ns"),
+    ("p95", "p95_ns"),
     ("p99", "p99_ns"),
+    ("p99.9", "p999_ns"),
     ("max", "max_ns"),
     ("count", "count"),
     ("excluded", "excluded"),
@@ -23,6 +25,14 @@ pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
 
 /// The name of the function for rates.
 pub(crate) const RATE: &str = "rate";
+
+/// The function for the change between two reports, and those for either of them.
+pub(crate) const CHANGE: &str = "change";
+pub(crate) const OLD: &str = "old";
+pub(crate) const NEW: &str = "new";
+
+/// The word behind `of` in `p99(connect of completed)`.
+pub(super) const COMPLETED: &str = "completed";
 
 /// Short names, each with the metrics that it is the sum of.
 pub(crate) const SHORT: [(&str, &[&str]); 2] = [
@@ -142,10 +152,12 @@ pub(super) fn figure(
     Ok((Figure { name: name.to_owned(), metrics, selectors }, kind))
 }
 
-/// Resolves a figure of a leg: `p99(connect)`.
+/// Resolves a figure of a leg: `p99(connect)`. Those of `connect` are of all attempts that had a chance,
+/// where there are such figures and not only the `completed` ones were asked for.
 pub(super) fn of_leg(
     (function, at): (&str, Span),
     (leg, leg_at): (&str, Span),
+    completed: bool,
 ) -> Result<(Figure, ValueKind), Fault> {
     let names = FUNCTIONS.map(|(name, _)| name);
     let Some((_, field)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else {
@@ -154,13 +166,21 @@ pub(super) fn of_leg(
         return Err(Fault::new(at, message));
     };
     let legs = Leg::ALL.map(Leg::name);
-    let path = format!("latency.{leg}.{field}");
-    let metric = METRICS.iter().find(|metric| legs.contains(&leg) && metric.name == path);
-    let metric = metric.ok_or_else(|| {
+    let is_connect = leg == Leg::Connect.name();
+    if completed && legs.contains(&leg) && !is_connect {
+        return Err(Fault::new(leg_at, format!("only connect is of all attempts: {function}({leg})")));
+    }
+    let find = |path: String| METRICS.iter().find(|metric| metric.name == path);
+    let of_all = (is_connect && !completed && field.ends_with("_ns"))
+        .then(|| find(format!("{CONNECT_OF_ALL}.{field}")))
+        .flatten();
+    let own = legs.contains(&leg).then(|| find(format!("latency.{leg}.{field}"))).flatten();
+    let metric = of_all.or(own).ok_or_else(|| {
         let message = format!("{function} takes {}{}", legs.join(", "), meant(leg, &legs));
         Fault::new(leg_at, message)
     })?;
-    let name = format!("{function}({leg})");
+    let of = if completed { format!(" of {COMPLETED}") } else { String::new() };
+    let name = format!("{function}({leg}{of})");
     Ok((Figure { name, metrics: vec![&metric.name], selectors: Vec::new() }, kind(metric.unit)))
 }
 

@@ -1,15 +1,20 @@
 //! Parses tokens into a tree by recursive descent, and checks the kinds of values.
 
 use super::lexer::{Placed, Token, tokens};
-use super::name::{self, RATE};
-use super::{Comparator, Expectation, ExpressionTerm, Fault, Fraction, Operation, Span, ValueKind};
+use super::name::{self, CHANGE, COMPLETED, NEW, OLD, RATE};
+use super::{
+    Comparator, Expectation, ExpressionTerm, Fault, Fraction, Operation, Scope, Span, ValueKind, Which,
+};
 
 /// Deepest nesting of parentheses.
 const DEEPEST: usize = 32;
 
+/// Words that other languages join conditions with.
+const JOINING: [&str; 2] = ["and", "or"];
+
 /// Parses an expectation.
-pub(super) fn parse(text: &str) -> Result<Expectation, Fault> {
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, percent: false };
+pub(super) fn parse(text: &str, scope: Scope) -> Result<Expectation, Fault> {
+    let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, percent: false, scope };
     let left = parser.sum()?;
     let comparison = parser.comparison()?;
     let right = parser.sum()?;
@@ -46,6 +51,8 @@ struct Parser {
     depth: usize,
     /// Whether a literal was given in percent.
     percent: bool,
+    /// What it is about at this place.
+    scope: Scope,
 }
 
 impl Parser {
@@ -176,8 +183,10 @@ impl Parser {
     /// `p99(connect)`, `rate(completed)`.
     fn call(&mut self, function: &str, span: Span) -> Result<Typed, Fault> {
         let (_, open) = self.take();
-        if function == RATE {
-            return self.rate(span, open);
+        match function {
+            RATE => return self.rate(span, open),
+            CHANGE | OLD | NEW => return self.compare(function, span, open),
+            _ => {}
         }
         let (leg, leg_at) = match self.take() {
             (Token::Name(leg), leg_at) => (leg, leg_at),
@@ -186,9 +195,50 @@ impl Parser {
                 leg_at,
             ) => (String::new(), leg_at),
         };
-        let (figure, kind) = name::of_leg((function, span), (&leg, leg_at))?;
+        let completed = self.of_completed()?;
+        let (figure, kind) = name::of_leg((function, span), (&leg, leg_at), completed)?;
         let close = self.close(open)?;
         Ok(Typed { term: ExpressionTerm::Figure(figure), kind, span: span.to(close) })
+    }
+
+    /// `of completed`, if it is there.
+    fn of_completed(&mut self) -> Result<bool, Fault> {
+        if *self.peek() != Token::Name("of".to_owned()) {
+            return Ok(false);
+        }
+        self.take();
+        match self.take() {
+            (Token::Name(word), _) if word == COMPLETED => Ok(true),
+            (_, span) => Err(Fault::new(span, format!("'of' is followed by {COMPLETED}"))),
+        }
+    }
+
+    /// `change(p99(connect))`, `old(attempts)`, `new(attempts)`.
+    fn compare(&mut self, function: &str, span: Span, open: Span) -> Result<Typed, Fault> {
+        match self.scope {
+            Scope::TwoReports => {}
+            Scope::Run => {
+                let message = format!("{function} compares two reports: handshake diff OLD NEW");
+                return Err(Fault::new(span, message));
+            }
+            Scope::OneReport => {
+                return Err(Fault::new(span, format!("{function} is of figures, and of no other {CHANGE}")));
+            }
+        }
+        self.scope = Scope::OneReport;
+        let of = self.parenthesised(open)?;
+        self.scope = Scope::TwoReports;
+        if of.is_constant() {
+            return Err(Fault::new(of.span, format!("{function} takes a figure: {function}(completed)")));
+        }
+        let whole = span.to(of.span);
+        let (inner, kind) = (Box::new(of.term), of.kind);
+        let (term, kind) = match function {
+            OLD => (ExpressionTerm::Of(Which::Old, inner), kind),
+            NEW => (ExpressionTerm::Of(Which::New, inner), kind),
+            _ => (ExpressionTerm::Change(inner, kind), ValueKind::Share),
+        };
+        Ok(Typed { term, kind, span: whole })
     }
 
     fn rate(&mut self, span: Span, open: Span) -> Result<Typed, Fault> {
@@ -223,13 +273,20 @@ impl Parser {
         match self.take() {
             (Token::End, _) => Ok(()),
             (Token::Comparison(_), span) => {
-                Err(Fault::new(span, "one comparison each: give --expect twice, or ; between"))
+                Err(Fault::new(span, "one comparison each: --expect twice, or ; between"))
+            }
+            (Token::Name(word), span) if JOINING.contains(&word.as_str()) => {
+                Err(Fault::new(span, joins_nothing(&word)))
             }
             (Token::Sign(_) | Token::Name(_) | Token::Number(_) | Token::Selectors(_), span) => {
                 Err(Fault::new(span, "the expectation should end here"))
             }
         }
     }
+}
+
+fn joins_nothing(word: &str) -> String {
+    format!("'{word}' joins nothing: --expect twice, or ; between")
 }
 
 /// The units of time, with their length in ns.
@@ -249,7 +306,7 @@ fn unit_of_time(unit: &str, span: Span) -> Result<Fraction, Fault> {
         Fault::new(
             span,
             match unit {
-                "and" => "'and' joins nothing: give --expect twice, or ; between".to_owned(),
+                word if JOINING.contains(&word) => joins_nothing(word),
                 _ => format!("'{unit}' is not a unit: use ns, us, ms, s, m, h, % or /s"),
             },
         )

@@ -2,7 +2,7 @@
 
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-use super::{Comparator, Expectation, ValueKind};
+use super::{Comparator, Expectation, Scope, ValueKind};
 
 #[test]
 fn valid_expectations_parse() {
@@ -14,6 +14,8 @@ fn valid_expectations_parse() {
         ("completed / attempts >= 99.9 %", "completed / attempts >= 0.999", ValueKind::Share),
         ("completed / attempts >= 0.999", "completed / attempts >= 0.999", ValueKind::Share),
         ("p99(connect) < 2ms", "p99(connect) < 2000000", ValueKind::Time),
+        ("p99.9(connect  of completed) < 2ms", "p99.9(connect of completed) < 2000000", ValueKind::Time),
+        ("p95(syn_to_syn_ack) < 2ms", "p95(syn_to_syn_ack) < 2000000", ValueKind::Time),
         ("p50( syn_to_syn_ack ) <= 1.5 us", "p50(syn_to_syn_ack) <= 1500", ValueKind::Time),
         ("max(syn_ack_to_ack) < 10µs", "max(syn_ack_to_ack) < 10000", ValueKind::Time),
         ("latency.connect.p99_ns < 1m", "latency.connect.p99_ns < 60000000000", ValueKind::Time),
@@ -54,7 +56,7 @@ fn valid_expectations_parse() {
         ("100 - 1 < completed", "completed > 99", ValueKind::Count),
     ];
     for (text, meaning, kind) in table {
-        let read = Expectation::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let read = Expectation::of_run(text).unwrap_or_else(|wrong| panic!("{wrong}"));
         let meant = format!("{} {} {}", read.left, read.comparison.sign(), read.right);
         assert_eq!((meant.as_str(), read.kind), (meaning, kind), "{text}");
         assert_eq!(read.text, text.trim());
@@ -71,7 +73,7 @@ fn shares_are_in_percent_if_written_so() {
         ("completed > 1", false),
     ];
     for (text, percent) in table {
-        assert_eq!(Expectation::parse(text).expect(text).percent, percent, "{text}");
+        assert_eq!(Expectation::of_run(text).expect(text).percent, percent, "{text}");
     }
 }
 
@@ -87,10 +89,16 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
         ("completed ! 1000", 11, 1, "did you mean !=?"),
         ("completed => 1000", 11, 1, "did you mean ==?"),
         ("completed >= >= 1000", 14, 2, "a figure or a number is expected here"),
-        ("0 < completed < 10", 15, 1, "one comparison each: give --expect twice"),
+        ("0 < completed < 10", 15, 1, "one comparison each: --expect twice"),
         ("completed >= 1 && refused == 0", 16, 1, "one comparison each"),
         ("completed >= 1000 attempts", 19, 8, "not a unit: use ns, us"),
-        ("completed > 5 and half_open == 0", 15, 3, "'and' joins nothing: give --expect twice, or ; between"),
+        ("p99(connect) < 2ms or refused == 0", 20, 2, "'or' joins nothing"),
+        ("completed / attempts > 5% and half_open == 0", 27, 3, "'and' joins nothing"),
+        ("p99(connect of refused) < 2ms", 16, 7, "'of' is followed by completed"),
+        ("p99(syn_to_syn_ack of completed) < 2ms", 5, 14, "only connect is of all attempts"),
+        ("change(completed) >= -1%", 1, 6, "change compares two reports: handshake diff OLD NEW"),
+        ("p999(connect) < 2ms", 1, 4, "no function p999"),
+        ("completed > 5 and half_open == 0", 15, 3, "'and' joins nothing: --expect twice, or ; between"),
         ("completed >= attempts 1000", 23, 4, "the expectation should end here"),
         ("completd >= 1000", 1, 8, "no metric completd; did you mean completed?"),
         ("1000 <= udp.flow", 9, 8, "did you mean udp.flows?"),
@@ -100,7 +108,7 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
         ("completed / s > 5", 13, 1, "a rate is written rate(completed)"),
         ("- completed > 5", 1, 1, "a figure or a number is expected here"),
         ("connect < 2ms", 1, 7, "connect is a leg: p99(connect)"),
-        ("p95(connect) < 2ms", 1, 3, "no function p95: use one of p50, p90, p99, max, count, excluded, rate"),
+        ("p42(connect) < 2ms", 1, 3, "no function p42: use one of p50, p90, p95, p99, p99.9, max, count"),
         ("rte(completed) > 1/s", 1, 3, "no function rte: use one of p50"),
         (
             "p99(conect) < 2ms",
@@ -144,13 +152,13 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
         ("completed > \u{1b}[2J", 13, 1, "'\\u{1b}' is not expected here"),
     ];
     for (text, column, length, said) in table {
-        let wrong = Expectation::parse(text).expect_err(text);
+        let wrong = Expectation::of_run(text).expect_err(text);
         let place = (wrong.fault.span.start + 1, wrong.fault.span.length);
         assert_eq!(place, (column, length), "{text}: {}", wrong.fault.message);
         assert!(wrong.fault.message.contains(said), "{text}: {}", wrong.fault.message);
     }
     let deep = format!("{}completed{} > 1", "(".repeat(100_000), ")".repeat(100_000));
-    assert!(Expectation::parse(&deep).is_err());
+    assert!(Expectation::of_run(&deep).is_err());
 }
 
 /// Any text parses or has an error with a place inside the text. What parses means the same after it is
@@ -186,12 +194,12 @@ fn any_text_parses_or_has_an_error_with_a_place() {
     let text = proptest::collection::vec(proptest::sample::select(WORDS.as_slice()), 0..12);
     proptest!(|(words in text)| {
         let text = words.concat();
-        match Expectation::parse(&text) {
+        match Expectation::of_run(&text) {
             Ok(read) => {
                 let anew = format!("{} {} {}", read.left, read.comparison.sign(), read.right);
                 // Literals are written without their units.
                 if matches!(read.kind, ValueKind::Count | ValueKind::Share | ValueKind::Number) {
-                    let again = Expectation::parse(&anew).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
+                    let again = Expectation::of_run(&anew).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
                     prop_assert_eq!((&again.left, &again.right), (&read.left, &read.right), "{} is {}", text, anew);
                 }
             }
@@ -205,15 +213,15 @@ fn any_text_parses_or_has_an_error_with_a_place() {
 
 #[test]
 fn carets_mark_the_place_of_an_error() {
-    let wrong = Expectation::parse("half_open == 0 + completd").expect_err("an unknown metric");
+    let wrong = Expectation::of_run("half_open == 0 + completd").expect_err("an unknown metric");
     let shown = wrong.to_string();
     let expected = "--expect, column 18: no metric completd; did you mean completed?\n    \
                     half_open == 0 + completd\n                     ^^^^^^^^";
     assert_eq!(shown, expected);
     // A wide character takes two columns.
-    let wide = Expectation::parse("完成 == 成功").expect_err("no such metric").to_string();
+    let wide = Expectation::of_run("完成 == 成功").expect_err("no such metric").to_string();
     assert_eq!(wide.lines().skip(1).collect::<Vec<_>>(), ["    完成 == 成功", "    ^^^^"]);
-    let wide = Expectation::parse("completed == 成功 completed").expect_err("no such metric").to_string();
+    let wide = Expectation::of_run("completed == 成功 completed").expect_err("no such metric").to_string();
     assert_eq!(wide.lines().nth(2), Some("                 ^^^^"));
 }
 
@@ -232,5 +240,31 @@ fn comparators_hold_by_the_order_of_the_sides() {
         assert_eq!([Less, Equal, Greater].map(|order| comparison.holds(order)), expected);
         let mirrored = [Greater, Equal, Less].map(|order| comparison.mirrored().holds(order));
         assert_eq!(mirrored, expected, "{comparison:?} from the other side");
+    }
+}
+
+/// `change`, `old` and `new` are of one report each, and compared with each other.
+#[test]
+fn two_reports_are_compared() {
+    let parse = |text: &str| Expectation::parse(text, "--expect", Scope::TwoReports);
+    let table = [
+        ("change(p99(connect)) <= 20%", "change(p99(connect)) <= 0.2", ValueKind::Share),
+        ("change(completed / attempts) >= -0.5%", "change(completed / attempts) >= -0.005", ValueKind::Share),
+        ("new(refused) - old(refused) <= 3", "new(refused) - old(refused) <= 3", ValueKind::Count),
+        ("20% >= change(rate(completed))", "change(rate(completed)) <= 0.2", ValueKind::Share),
+        ("half_open == 0", "half_open == 0", ValueKind::Count),
+    ];
+    for (text, written, kind) in table {
+        let read = parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(format!("{} {} {}", read.left, read.comparison.sign(), read.right), written);
+        assert_eq!(read.kind, kind, "{text}");
+    }
+    for (text, said) in [
+        ("change(old(completed)) < 1%", "old is of figures, and of no other change"),
+        ("change(5) < 1%", "change takes a figure"),
+        ("change(completed < 3", "the closing ')' is missing"),
+    ] {
+        let wrong = parse(text).expect_err(text).to_string();
+        assert!(wrong.contains(said), "{wrong}");
     }
 }

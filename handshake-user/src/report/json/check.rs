@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{line, put_known, report};
 use crate::check::{
-    Checked, Ended, Fraction, Judged, Judgement, KernelCounter, NetAccount, Status, ValueKind,
+    Checked, Ended, Fraction, Judged, Judgement, KernelCounter, Measured, NetAccount, Status, ValueKind,
 };
 use crate::time::rfc3339;
 
@@ -28,7 +28,7 @@ pub(crate) fn write_check(out: &mut dyn Write, snapshot: &Snapshot, checked: &Ch
     line(out, &object)
 }
 
-fn expectation(judged: &Judged<'_>) -> Value {
+pub(super) fn expectation(judged: &Judged<'_>) -> Value {
     let mut object = Map::new();
     let (met, reason) = match &judged.judgement {
         Judgement::Met => (Some(true), None),
@@ -37,12 +37,26 @@ fn expectation(judged: &Judged<'_>) -> Value {
     };
     object.insert("expression".to_owned(), json!(judged.expectation.text));
     object.insert("met".to_owned(), json!(met));
-    object.insert("measured".to_owned(), json!(judged.measured.map(number)));
-    put_known(&mut object, "least", judged.bounds.map(|(least, _)| number(least)));
-    put_known(&mut object, "most", judged.bounds.map(|(_, most)| number(most)));
-    object.insert("limit".to_owned(), json!(judged.limit.map(number)));
+    object.insert("measured".to_owned(), json!(judged.measured.and_then(Measured::known).map(number)));
+    judged.measured.into_iter().for_each(|measured| put_bounds(&mut object, measured));
+    object.insert("limit".to_owned(), json!(judged.limit.and_then(Measured::known).map(number)));
     object.insert("unit".to_owned(), json!(unit(judged.expectation.kind)));
     put_known(&mut object, "reason", reason.map(|reason| json!(reason)));
+    Value::Object(object)
+}
+
+/// What is known of a value that is not known itself.
+fn put_bounds(object: &mut Map<String, Value>, measured: Measured) {
+    put_known(object, "at_least", measured.least().map(number));
+    put_known(object, "at_most", measured.most().map(number));
+    put_known(object, "never", measured.is_never().then_some(true));
+}
+
+/// What is known of a value.
+pub(super) fn known_value(measured: Measured) -> Value {
+    let mut object = Map::new();
+    put_known(&mut object, "value", measured.known().map(number));
+    put_bounds(&mut object, measured);
     Value::Object(object)
 }
 
@@ -55,7 +69,7 @@ fn number(value: Fraction) -> Value {
 }
 
 /// The base unit of both sides of an expectation.
-const fn unit(kind: ValueKind) -> &'static str {
+pub(super) const fn unit(kind: ValueKind) -> &'static str {
     match kind {
         ValueKind::Number | ValueKind::Share => "1",
         ValueKind::Count => "count",

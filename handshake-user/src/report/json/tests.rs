@@ -1,6 +1,7 @@
 //! Names, order and absence of fields, on which programs that read the JSON rely.
 
 mod documented;
+mod schema;
 
 use std::sync::Arc;
 
@@ -25,9 +26,10 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
         "half_open_expired":{"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"evicted":0,"untracked":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0,"answer_unseen":0,"never_repeated":0,"waiting":0,"gave_up":0},"midstream":0,"orphan_syn_ack":0,
         "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0,"foreign_syn":0,"foreign_icmp":0,"bad_checksum":0},
         "entered":{"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"orphan_syn_ack":0}},
- "latency":{"syn_to_syn_ack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p99_ns":80,"max_ns":80},
-            "syn_ack_to_ack":{"count":1,"excluded":0,"p50_ns":24,"p90_ns":24,"p99_ns":24,"max_ns":24},
-            "connect":{"count":1,"excluded":0,"p50_ns":104,"p90_ns":104,"p99_ns":104,"max_ns":104}},
+ "latency":{"syn_to_syn_ack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p95_ns":80,"p99_ns":80,"p999_ns":80,"max_ns":80},
+            "syn_ack_to_ack":{"count":1,"excluded":0,"p50_ns":24,"p90_ns":24,"p95_ns":24,"p99_ns":24,"p999_ns":24,"max_ns":24},
+            "connect":{"count":1,"excluded":0,"p50_ns":104,"p90_ns":104,"p95_ns":104,"p99_ns":104,"p999_ns":104,"max_ns":104},
+            "connect_of_all":{"count":1,"not_connected":0,"p50_ns":104,"p90_ns":104,"p95_ns":104,"p99_ns":104,"p999_ns":104,"max_ns":104}},
  "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0,"packets":0,"bytes":0,"entered":{"answered":0,"unreachable":0,"multicast":0}},
  "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},"services_evicted":0,
  "services":[

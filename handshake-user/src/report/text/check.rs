@@ -3,23 +3,24 @@
 //!
 //! ```text
 //! command   ./load.sh · status 0 · 1.4 s
+//! kernel    PassiveOpens 9   ActiveOpens 0   ListenOverflows 4
+//!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were ignored
 //! expect    met completed >= 1000: 1 204
 //!           FAILED completed / attempts >= 99.9%: 61.2 % (1 204 / 1 967)
 //!           no_ack: our SYN+ACKs leave and no ACK returns. Look at: …
-//! kernel    PassiveOpens 9   ActiveOpens 0   ListenOverflows 4
-//!           13 completed on the wire, 9 accepted (PassiveOpens): 4 ACKs were ignored
+//! FAILED 1 of 2 expectations (exit 1)
 //! ```
 
-use handshake_agent::model::metric::METRICS;
+use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS};
 use handshake_agent::model::snapshot::Snapshot;
-use handshake_common::verdict::{Cause, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use unicode_truncate::UnicodeTruncateStr as _;
 
-use super::layout::{Piece, Style, TextTone, line, words};
+use super::layout::{Piece, Style, TextTone, bare, line, words};
 use super::{DOT, WIDE, cause};
 use crate::check::{
-    Checked, Ended, Expectation, ExpressionTerm, Figure, Fraction, Judged, JudgedWindow, Judgement,
-    KernelCounter, NetAccount, Operation, Status, ValueKind,
+    Checked, Ended, Evidence, Expectation, ExpressionTerm, Figure, Fraction, Judged, Judgement,
+    KernelCounter, Measured, NetAccount, Operation, Outcome, Status, ValueKind, Which,
 };
 use crate::number::{group, span};
 
@@ -28,8 +29,8 @@ const MOST_DECIMALS: u32 = 6;
 /// Kernel counters that are shown even if they are 0.
 const ALWAYS: [KernelCounter; 2] = [KernelCounter::PassiveOpens, KernelCounter::ActiveOpens];
 
-/// Draws the lines below the report.
-pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
+/// Draws the lines below the report, which has `said` already what is not said again.
+pub(crate) fn draw_check(checked: &Checked<'_>, said: &str, style: Style) -> String {
     let mut out = String::new();
     if let Some(ended) = &checked.command {
         let pieces = [shortened(&ended.words.join(" ")), outcome(ended), span(checked.window.ran_ns())]
@@ -39,12 +40,12 @@ pub(crate) fn draw_check(checked: &Checked<'_>, style: Style) -> String {
     if let Some(account) = &checked.account {
         draw_account(&mut out, account, style);
     }
-    out.push_str(&draw_expectations(checked, style));
+    out.push_str(&draw_expectations(checked, said, style));
     out
 }
 
 /// The beginning of a command, enough to recognize it: an argument may be a whole script.
-fn shortened(command: &str) -> String {
+pub(crate) fn shortened(command: &str) -> String {
     /// Columns shown.
     const MOST: usize = 60;
     let (shown, _) = command.unicode_truncate(MOST);
@@ -60,46 +61,72 @@ fn outcome(ended: &Ended) -> String {
     }
 }
 
-/// Draws the expectations alone.
-pub(crate) fn draw_expectations(checked: &Checked<'_>, style: Style) -> String {
+/// Draws the expectations and the verdict alone.
+pub(crate) fn draw_expectations(checked: &Checked<'_>, said: &str, style: Style) -> String {
     let mut out = String::new();
+    let mut said: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
     for (at, judged) in checked.judged.iter().enumerate() {
         draw_judged(&mut out, if at == 0 { "expect" } else { " " }, judged, &checked.window, style);
+        for (name, sentence) in sentences(judged, checked) {
+            // Each is said once.
+            if said.contains(&sentence) {
+                continue;
+            }
+            said.push_str(&sentence);
+            let mut pieces = vec![Piece::new(format!("{name}:"), TextTone::Bad)];
+            pieces.extend(words(&sentence));
+            line(&mut out, style, " ", &pieces, " ");
+        }
     }
+    draw_verdict(&mut out, checked.verdict(), checked.code, style);
     out
 }
 
-fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, window: &JudgedWindow, style: Style) {
-    let (word, tone) = match judged.judgement {
-        Judgement::Met => ("met", TextTone::Good),
-        Judgement::Failed => ("FAILED", TextTone::Bad),
-        Judgement::Inconclusive(_) => ("INCONCLUSIVE", TextTone::Bad),
+/// Draws expectations that have no sentences, and the verdict.
+pub(crate) fn draw_all_judged(
+    all: &[Judged<'_>],
+    evidence: &dyn Evidence,
+    verdict: Option<String>,
+    code: u8,
+    style: Style,
+) -> String {
+    let mut out = String::new();
+    for (at, judged) in all.iter().enumerate() {
+        draw_judged(&mut out, if at == 0 { "expect" } else { " " }, judged, evidence, style);
+    }
+    draw_verdict(&mut out, verdict, code, style);
+    out
+}
+
+/// Draws the last line.
+fn draw_verdict(out: &mut String, verdict: Option<String>, code: u8, style: Style) {
+    let tone = if code == 0 { TextTone::Good } else { TextTone::Bad };
+    if let Some(verdict) = verdict {
+        bare(out, style, &Piece::new(verdict, tone));
+    }
+}
+
+/// Draws one expectation.
+fn draw_judged(out: &mut String, label: &str, judged: &Judged<'_>, evidence: &dyn Evidence, style: Style) {
+    let (word, tone) = match judged.judgement.outcome() {
+        Outcome::Met => ("met", TextTone::Good),
+        outcome @ (Outcome::Failed | Outcome::Inconclusive) => (outcome.word(), TextTone::Bad),
     };
-    let said = format!("{}: {}", judged.expectation.text, measured(judged, window));
+    let said = format!("{}: {}", judged.expectation.text, measured(judged, evidence));
     // Never wrapped, because people search logs for it.
     line(out, style.endless(), label, &[Piece::new(word, tone), Piece::plain(said)], " ");
-    if judged.judgement == Judgement::Failed {
-        for (name, sentence) in sentences(judged.expectation, &window.settled) {
-            let mut pieces = vec![Piece::new(format!("{name}:"), TextTone::Bad)];
-            pieces.extend(words(&sentence));
-            line(out, style, " ", &pieces, " ");
-        }
-    }
 }
 
 /// The measured value with the numbers that it is computed from, or the reason for which it is missing or
 /// inconclusive.
-fn measured(judged: &Judged<'_>, window: &JudgedWindow) -> String {
+pub(crate) fn measured(judged: &Judged<'_>, evidence: &dyn Evidence) -> String {
     let Expectation { left, right, .. } = judged.expectation;
-    let bounds =
-        judged.bounds.map(|(least, most)| format!("{} to {}", spoken(least, judged), spoken(most, judged)));
-    let known = judged.measured.map(|value| with_numbers(value, judged, left, window));
-    let value = known.or(bounds).map(|value| {
+    let value = judged.measured.map(|value| {
         let against = judged
             .limit
             .filter(|_| !matches!(right, ExpressionTerm::Constant(_)))
-            .map(|limit| format!(" against {}", with_numbers(limit, judged, right, window)));
-        format!("{value}{}", against.unwrap_or_default())
+            .map(|limit| format!(" against {}", with_numbers(limit, judged, right, evidence)));
+        format!("{}{}", with_numbers(value, judged, left, evidence), against.unwrap_or_default())
     });
     match (&judged.judgement, value) {
         (Judgement::Met | Judgement::Failed, value) => value.unwrap_or_default(),
@@ -109,38 +136,99 @@ fn measured(judged: &Judged<'_>, window: &JudgedWindow) -> String {
 }
 
 fn with_numbers(
-    value: Fraction,
+    value: Measured,
     judged: &Judged<'_>,
     term: &ExpressionTerm,
-    window: &JudgedWindow,
+    evidence: &dyn Evidence,
 ) -> String {
-    let shown = spoken(value, judged);
+    let format = Spoken { kind: judged.expectation.kind, percent: judged.expectation.percent };
+    let shown = format.value(value, judged.limit.and_then(Measured::known));
     match term {
-        ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) => shown,
+        ExpressionTerm::Constant(_) | ExpressionTerm::Of(..) => shown,
+        ExpressionTerm::Figure(figure) => format!("{shown}{}", of_how_many(figure, value, evidence)),
+        ExpressionTerm::Change(of, kind) => changed(value, judged, (of, *kind), evidence),
         ExpressionTerm::Rate(of) => {
-            let rise = window.rise(of).map_or_else(|reason| reason.to_string(), |rise| number(rise, None));
-            format!("{shown} ({rise} in {})", span(window.ran_ns()))
+            let rise = evidence.rise(of).map(|(rise, time)| {
+                let count = Spoken { kind: ValueKind::Count, percent: false }.value(rise, None);
+                format!(" ({count} in {})", span(time))
+            });
+            format!("{shown}{}", rise.unwrap_or_default())
         }
-        ExpressionTerm::Pair(..) => format!("{shown} ({})", in_numbers(term, window)),
+        ExpressionTerm::Pair(..) => format!("{shown} ({})", in_numbers(term, evidence)),
     }
 }
 
+/// Which attempts a time to connect is of.
+fn of_how_many(figure: &Figure, value: Measured, evidence: &dyn Evidence) -> String {
+    let is_time_below = |path: &str| {
+        let below = |metric: &&'static str| metric.strip_prefix(path)?.strip_prefix('.');
+        figure.metrics.iter().filter_map(below).any(|name| name.ends_with("_ns"))
+    };
+    let (of_all, of_completed) =
+        (is_time_below(CONNECT_OF_ALL), is_time_below(&format!("latency.{}", Leg::Connect.name())));
+    let (all, not_connected) = evidence.connected();
+    let (known, connected) = (value.known().is_some(), all.saturating_sub(not_connected));
+    match (of_all || of_completed, not_connected) {
+        (false, _) => String::new(),
+        (true, 0) => format!(", of all {}", attempts(all)),
+        (true, _) if of_completed => {
+            format!(", of the {} of {} that connected", group(connected), group(all))
+        }
+        (true, _) if known => {
+            format!(", of all {}, of which {} have not connected", attempts(all), group(not_connected))
+        }
+        (true, _) => format!(": {} of {} have not connected", group(not_connected), attempts(all)),
+    }
+}
+
+fn attempts(count: u64) -> String {
+    format!("{} {}", group(count), if count == 1 { "attempt" } else { "attempts" })
+}
+
+/// A change, with what it is the change of.
+fn changed(
+    value: Measured,
+    judged: &Judged<'_>,
+    (of, kind): (&ExpressionTerm, ValueKind),
+    evidence: &dyn Evidence,
+) -> String {
+    let share = Spoken { kind: ValueKind::Share, percent: true };
+    let shown = share.value(value, judged.limit.and_then(Measured::known));
+    let shown = match kind {
+        ValueKind::Share => format!("{} points", shown.trim_end_matches(" %")),
+        ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Rate => shown,
+    };
+    let sign = if value.known().is_some_and(|value| value > Fraction::ZERO) { "+" } else { "" };
+    let spoken = Spoken { kind, percent: true };
+    let end = |which| {
+        let term = ExpressionTerm::Of(which, Box::new(of.clone()));
+        evidence.value(&term).map_or_else(|_| "–".to_owned(), |value| spoken.value(value, None))
+    };
+    format!("{sign}{shown} (from {} to {})", end(Which::Old), end(Which::New))
+}
+
 /// A term with the values of its figures: `1 204 / 1 967`.
-fn in_numbers(term: &ExpressionTerm, window: &JudgedWindow) -> String {
+fn in_numbers(term: &ExpressionTerm, evidence: &dyn Evidence) -> String {
     match term {
         ExpressionTerm::Pair(left, operation, right) => {
             let part = |part: &ExpressionTerm, first: bool| {
-                let numbers = in_numbers(part, window);
+                let numbers = in_numbers(part, evidence);
                 if part.needs_parentheses(*operation, first) { format!("({numbers})") } else { numbers }
             };
             format!("{} {} {}", part(left, true), operation.sign(), part(right, false))
         }
-        ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) | ExpressionTerm::Rate(_) => {
-            match window.value(term) {
-                Ok(value) if is_time(term) => time(value, None),
-                Ok(value) => number(value, None),
-                Err(_) => "–".to_owned(),
-            }
+        ExpressionTerm::Constant(_)
+        | ExpressionTerm::Figure(_)
+        | ExpressionTerm::Change(..)
+        | ExpressionTerm::Of(..)
+        | ExpressionTerm::Rate(_) => {
+            let kind = match (matches!(term, ExpressionTerm::Change(..)), is_time(term)) {
+                (true, _) => ValueKind::Share,
+                (false, true) => ValueKind::Time,
+                (false, false) => ValueKind::Number,
+            };
+            let spoken = Spoken { kind, percent: true };
+            evidence.value(term).map_or_else(|_| "–".to_owned(), |value| spoken.value(value, None))
         }
     }
 }
@@ -150,26 +238,53 @@ fn is_time(term: &ExpressionTerm) -> bool {
     term.figures().into_iter().any(is_ns)
 }
 
-/// Formats a value by its kind, with as many decimals as distinguish it from the limit.
-fn spoken(value: Fraction, judged: &Judged<'_>) -> String {
-    let limit = judged.limit;
-    match judged.expectation.kind {
-        ValueKind::Time => time(value, limit),
-        ValueKind::Rate => format!("{}/s", number(value, limit)),
-        ValueKind::Share if judged.expectation.percent => {
-            let hundred = Fraction::from(100_u64);
-            let percent = |share: Fraction| share.times(hundred);
-            match percent(value) {
-                // 100.0 means all and 0.0 means none.
-                Some(value) => {
-                    let limits = [limit.and_then(percent), Some(hundred), Some(Fraction::ZERO)];
-                    format!("{} %", decimals(value, &limits, 1))
-                }
-                None => number(value, limit),
+/// How values are shown.
+#[derive(Clone, Copy)]
+pub(crate) struct Spoken {
+    /// Their kind.
+    pub(crate) kind: ValueKind,
+    /// Whether shares are in percent.
+    pub(crate) percent: bool,
+}
+
+impl Spoken {
+    /// Formats what is known of a value, with as many decimals as distinguish it from the limit.
+    pub(crate) fn value(self, value: Measured, limit: Option<Fraction>) -> String {
+        match (value.known(), value.least(), value.most()) {
+            (Some(value), ..) => self.number(value, limit),
+            (None, Some(least), Some(most)) => {
+                format!("{} to {}", self.number(least, limit), self.number(most, limit))
             }
+            (None, Some(least), None) => format!("> {}", self.number(least, limit)),
+            (None, None, Some(most)) => format!("< {}", self.number(most, limit)),
+            (None, None, None) if value.is_never() => match self.kind {
+                ValueKind::Time => "never".to_owned(),
+                ValueKind::Number | ValueKind::Count | ValueKind::Share | ValueKind::Rate => "∞".to_owned(),
+            },
+            (None, None, None) => "–".to_owned(),
         }
-        ValueKind::Share => decimals(value, &[limit], 3),
-        ValueKind::Number | ValueKind::Count => number(value, limit),
+    }
+
+    /// Formats a number by its kind.
+    fn number(self, value: Fraction, limit: Option<Fraction>) -> String {
+        match self.kind {
+            ValueKind::Time => time(value, limit),
+            ValueKind::Rate => format!("{}/s", number(value, limit)),
+            ValueKind::Share if self.percent => {
+                let hundred = Fraction::from(100_u64);
+                let percent = |share: Fraction| share.times(hundred);
+                match percent(value) {
+                    // 100.0 means all and 0.0 means none.
+                    Some(value) => {
+                        let limits = [limit.and_then(percent), Some(hundred), Some(Fraction::ZERO)];
+                        format!("{} %", decimals(value, &limits, 1))
+                    }
+                    None => number(value, limit),
+                }
+            }
+            ValueKind::Share => decimals(value, &[limit], 3),
+            ValueKind::Number | ValueKind::Count => number(value, limit),
+        }
     }
 }
 
@@ -209,22 +324,19 @@ fn decimals(value: Fraction, limits: &[Option<Fraction>], least: u32) -> String 
     if enough == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part:0width$}") }
 }
 
-/// The sentences for the figures of a failed expectation, each with its name and once.
-fn sentences(expectation: &Expectation, snapshot: &Snapshot) -> Vec<(String, String)> {
+/// The sentences for the figures of a failed expectation, each with its name.
+pub(crate) fn sentences(judged: &Judged<'_>, checked: &Checked<'_>) -> Vec<(String, String)> {
+    let (expectation, snapshot) = (judged.expectation, &checked.window.settled);
     let mut all = Vec::new();
+    if judged.judgement != Judgement::Failed {
+        return all;
+    }
     for figure in [&expectation.left, &expectation.right].into_iter().flat_map(dividends) {
         for name in &figure.metrics {
             let known = METRICS.iter().find(|metric| metric.name == *name);
             all.extend(known.map(|metric| about(figure, name, metric.help, snapshot)).into_iter().flatten());
         }
     }
-    let mut seen = Vec::new();
-    all.retain(|(name, _)| {
-        !seen.contains(name) && {
-            seen.push(name.clone());
-            true
-        }
-    });
     all
 }
 
@@ -235,7 +347,11 @@ fn dividends(term: &ExpressionTerm) -> Vec<&Figure> {
         ExpressionTerm::Pair(left, Operation::Plus | Operation::Minus, right) => {
             [dividends(left), dividends(right)].concat()
         }
-        ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) | ExpressionTerm::Rate(_) => term.figures(),
+        ExpressionTerm::Constant(_)
+        | ExpressionTerm::Figure(_)
+        | ExpressionTerm::Change(..)
+        | ExpressionTerm::Of(..)
+        | ExpressionTerm::Rate(_) => term.figures(),
     }
 }
 
@@ -245,11 +361,13 @@ fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<
     let own = || (figure.to_string(), help.to_owned());
     let own_or = |others: Vec<(String, String)>| if others.is_empty() { vec![own()] } else { others };
     let books = figure.books(snapshot);
+    let obstacles = || {
+        let obstacles = cause::obstacles(&books, snapshot).into_iter();
+        own_or(obstacles.map(|problem| (problem.name.to_owned(), problem.sentence)).collect())
+    };
     match metric {
-        "tcp.completed" => {
-            let obstacles = cause::obstacles(&books, snapshot).into_iter();
-            own_or(obstacles.map(|problem| (problem.name.to_owned(), problem.sentence)).collect())
-        }
+        "tcp.completed" => obstacles(),
+        _ if metric.starts_with(CONNECT_OF_ALL) && snapshot.connect_of_all.not_connected != 0 => obstacles(),
         "tcp.half_open.now" => {
             let causes =
                 Cause::ALL.into_iter().filter(|cause| books.by_cause(Verdict::HalfOpen).of(*cause) != 0);

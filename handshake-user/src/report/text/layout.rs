@@ -110,6 +110,12 @@ impl Piece {
     }
 }
 
+/// Appends a line without a label, never wrapped.
+pub(super) fn bare(out: &mut String, style: Style, piece: &Piece) {
+    style.paint(out, &piece.text, piece.tone);
+    out.push('\n');
+}
+
 /// Splits a text into words, one piece per word.
 pub(super) fn words(text: &str) -> Vec<Piece> {
     text.split(' ').map(Piece::plain).collect()

@@ -405,7 +405,8 @@ fn the_balance_has_every_term_and_adds_up() {
     assert_eq!(terms.split('+').count(), in_books);
 }
 
-/// README.md and docs/json.md print the identity, and docs/accuracy.md compares each verdict with other tools.
+/// README.md and docs/json.md print the identity, and docs/accuracy.md compares each verdict with other
+/// tools.
 #[test]
 fn the_documentation_names_every_verdict() {
     let expected: Vec<&str> = TCP.iter().filter(|row| row.is_term()).map(|row| row.name).collect();
@@ -626,4 +627,22 @@ fn a_ladder_fits_80_columns() {
     let drawn = draw_ladder(&View::of(&snapshot), &flow, &steps, Style::plain(80));
     assert!(drawn.lines().all(|line| line.width() <= 80), "{drawn}");
     insta::assert_snapshot!(drawn);
+}
+
+/// The times of those that connected say nothing of those that did not.
+#[test]
+fn attempts_that_never_connected_are_in_a_time_of_their_own() {
+    let mut fake = Fake::new();
+    fake.ended(ROW, Counter::Completed, 4);
+    fake.sample(Leg::Connect, 36_100, 4);
+    let shown = |fake: &mut Fake| draw(&TestContext::live("").take(fake, None), None, Style::plain(100));
+    assert!(!shown(&mut fake).contains("of all"));
+    (0..26).for_each(|_| {
+        fake.open(ROW, State::SynSent, 4 * SECOND);
+    });
+    let waiting = shown(&mut fake);
+    assert!(waiting.contains("connect of all p50 > 3.8 s p99 > 3.8 s"), "{waiting}");
+    fake.ended(ROW, Counter::Refused, 1);
+    let refused = shown(&mut fake);
+    assert!(refused.contains("connect of all p50 > 3.8 s p99 never"), "{refused}");
 }

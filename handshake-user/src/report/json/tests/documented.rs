@@ -22,13 +22,18 @@ use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
-use super::super::{report, write_check, write_flow, write_report_with_flows};
+use super::super::{report, write_check, write_diff, write_flow, write_report_with_flows};
 use super::{capture, take};
-use crate::check::{Checked, Ended, Expectation, JudgedWindow, NetAccount, Status};
+use crate::check::saved_tests::comparison;
+use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
+use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
 
-/// The sources that write reports, flows and the fields of a check.
-const WRITERS: [&str; 2] = [include_str!("../../json.rs"), include_str!("../check.rs")];
+/// The sources that write reports, flows, the fields of a check and comparisons.
+const WRITERS: [&str; 3] =
+    [include_str!("../../json.rs"), include_str!("../check.rs"), include_str!("../diff.rs")];
+/// The percentiles over all attempts.
+const RANKS: [&str; 6] = ["p50", "p90", "p95", "p99", "p999", "max"];
 
 /// Collects the paths of all values: `a.b`, and `a[]` for the elements of an array. Elements that have a
 /// section of their own are not followed.
@@ -60,26 +65,30 @@ fn all_paths(values: &[Value]) -> BTreeSet<String> {
     all
 }
 
-/// The fields of a section with their units. A name in capitals stands for several.
-fn documented(heading: &str) -> Vec<(String, String)> {
+/// The fields of a section with their units, what they are, and where they are absent. A name in capitals
+/// stands for several.
+pub(super) fn documented(heading: &str) -> Vec<(String, String, String, String)> {
     let rows = table(section(JSON, heading), "field ");
     let mut all = Vec::new();
     for row in &rows {
         let field = code(&row[0])[0];
         let stands_for: Vec<String> = if field.contains("LEG") {
             Leg::ALL.map(|leg| field.replace("LEG", leg.name())).into()
+        } else if field.contains("RANK") {
+            RANKS.map(|rank| field.replace("RANK", rank)).into()
         } else if field.contains("KIND") {
             EVICTIONS.map(|(kind, _)| field.replace("KIND", kind)).into()
         } else {
             vec![field.to_owned()]
         };
-        all.extend(stands_for.into_iter().map(|field| (field, row[1].clone())));
+        let [unit, help, absent] = [1, 2, 3].map(|cell| row[cell].clone());
+        all.extend(stands_for.into_iter().map(|field| (field, unit.clone(), help.clone(), absent.clone())));
     }
     all
 }
 
 fn fields(heading: &str) -> BTreeSet<String> {
-    documented(heading).into_iter().map(|(field, _)| field).collect()
+    documented(heading).into_iter().map(|(field, ..)| field).collect()
 }
 
 /// Each written path has a row, or is below a row such as `interval.tcp.*` and has one under `tcp.`. Each row
@@ -138,16 +147,24 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Value {
     serde_json::from_slice(&out).expect("it is JSON")
 }
 
-#[test]
-fn each_field_of_a_report_has_a_row() {
+/// Reports that have every field between them.
+pub(super) fn report_samples() -> Vec<Value> {
     let (before, now) = full();
     let live = report(&now, Some(&Interval::between(&before, &now)));
-    let of_capture = take(&mut Fake::new(), capture());
+    let mut stuck = Fake::new();
+    stuck.open(0, State::SynSent, 4 * SECOND);
+    let of_capture = take(&mut stuck, capture());
     let capture = written(|out| write_report_with_flows(out, &of_capture, &View::of(&of_capture), &[]));
     let of_poor_capture = report(&take(&mut Fake::new(), poor_capture()), None);
-    assert_same(&all_paths(&[live.clone(), capture, of_poor_capture]), &fields("## A report"));
+    vec![live, capture, of_poor_capture]
+}
 
-    let services = live["services"].as_array().expect("an array");
+#[test]
+fn each_field_of_a_report_has_a_row() {
+    let samples = report_samples();
+    assert_same(&all_paths(&samples), &fields("## A report"));
+
+    let services = samples[0]["services"].as_array().expect("an array");
     assert_same(&all_paths(services), &fields("## A service"));
 }
 
@@ -207,8 +224,8 @@ fn each_reason_for_an_inexact_report_has_a_row() {
 fn each_metric_has_a_row_with_its_unit() {
     let rows = documented("## A report");
     for metric in METRICS.iter() {
-        let row = rows.iter().find(|(field, _)| *field == metric.name);
-        let (_, unit) = row.unwrap_or_else(|| panic!("{} has no row in docs/json.md", metric.name));
+        let row = rows.iter().find(|(field, ..)| *field == metric.name);
+        let (_, unit, ..) = row.unwrap_or_else(|| panic!("{} has no row in docs/json.md", metric.name));
         assert_eq!(unit, unit_name(metric.unit), "{}", metric.name);
     }
 }
@@ -226,8 +243,8 @@ const fn unit_name(unit: Unit) -> &'static str {
     }
 }
 
-#[test]
-fn each_field_of_a_flow_has_a_row() {
+/// Flows that have every field between them.
+pub(super) fn flow_samples() -> Vec<Value> {
     let mut completed = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
     let mut detail = tcp(&completed);
     (detail.syn_ack_after, detail.latest_after) = (10, 30);
@@ -259,29 +276,71 @@ fn each_field_of_a_flow_has_a_row() {
     let captured = take(&mut Fake::new(), poor_capture());
     let view = View::of(&captured).with_frames(Some(&index));
     let placed = [completed, refused].map(|each| written(|out| write_flow(out, &view, &Flow::of(each))));
-    assert_same(&all_paths(&[&live[..], &placed[..]].concat()), &fields("## A flow"));
+    [&live[..], &placed[..]].concat()
+}
+
+#[test]
+fn each_field_of_a_flow_has_a_row() {
+    assert_same(&all_paths(&flow_samples()), &fields("## A flow"));
+}
+
+/// Reports of checks that have every field between them.
+pub(super) fn check_samples() -> Vec<Value> {
+    let (started, _) = full();
+    let mut stuck = Fake::new();
+    (0..3).for_each(|_| {
+        stuck.open(0, State::SynSent, 4 * SECOND);
+    });
+    stuck.ended(0, Counter::Refused, 1);
+    stuck.sample(Leg::SynToSynAck, 1_000, 1);
+    let settled = take(&mut stuck, Origin::Live(LiveOrigin::default()));
+    let window = JudgedWindow { started, ended: settled.clone(), settled };
+    let expectations = [
+        "completed == 1",
+        "refused / superseded > 1",
+        "refused / attempts > refused / superseded",
+        "p50(connect) < 1s",
+        "max(connect) < 1s",
+        "p50(syn_to_syn_ack) / p50(connect) < 1",
+    ];
+    let expectations = expectations.map(|text| Expectation::of_run(text).expect(text));
+    let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
+    let account = Some(NetAccount { counts: Default::default(), completed: Some(1), attempts: 1 });
+    let mut checked = Checked { window, judged, command: None, account, code: 1 };
+    let ends = [Status::Exited(0), Status::Killed(9)].map(|status| {
+        checked.command = Some(Ended {
+            words: vec!["true".to_owned()],
+            status: Some(status),
+            stopped: false,
+            stripped: false,
+            ignored: false,
+        });
+        written(|out| write_check(out, &checked.window.settled, &checked))
+    });
+    ends.into()
 }
 
 #[test]
 fn each_field_of_a_check_has_a_row() {
-    let (started, settled) = full();
-    let window = JudgedWindow { started, ended: settled.clone(), settled };
-    let expectations =
-        ["completed == 1", "refused / superseded > 1"].map(|text| Expectation::parse(text).expect(text));
-    let judged = expectations.iter().map(|each| window.judge(each)).collect();
-    let command = Some(Ended {
-        words: vec!["true".to_owned()],
-        status: Some(Status::Exited(0)),
-        stopped: false,
-        stripped: false,
-    });
-    let account = Some(NetAccount { counts: Default::default(), completed: Some(1), attempts: 1 });
-    let checked = Checked { window, judged, command, account };
-    let whole = written(|out| write_check(out, &checked.window.settled, &checked));
     let added = ["expectations", "command", "kernel"];
-    let of_check =
-        all_paths(&[whole]).into_iter().filter(|path| added.iter().any(|name| path.starts_with(name)));
+    let all = all_paths(&check_samples());
+    let of_check = all.into_iter().filter(|path| added.iter().any(|name| path.starts_with(name)));
     assert_same(&of_check.collect(), &fields("## What check adds"));
+}
+
+/// Comparisons that have every field between them.
+pub(super) fn diff_samples() -> Vec<Value> {
+    let comparison = comparison();
+    let changes = diff::changes(&comparison);
+    let mut whole = vec![written(|out| write_diff(out, &comparison, &changes, &[]))];
+    let swapped = Comparison { old: comparison.new, new: comparison.old };
+    whole.push(written(|out| write_diff(out, &swapped, &diff::changes(&swapped), &[])));
+    whole
+}
+
+#[test]
+fn each_field_of_a_comparison_has_a_row() {
+    assert_same(&all_paths(&diff_samples()), &fields("## A comparison"));
 }
 
 /// Finds fields and values that the samples above lack: each name in the writers' sources must be documented.
