@@ -6,7 +6,9 @@
 
 use std::sync::LazyLock;
 
-use handshake_common::verdict::{Cause, Leg, Row, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
+use handshake_common::verdict::{
+    Cause, Leg, Row, SILENT_SENTENCE, Shown, Sign, TCP, UDP, UdpVerdict, Verdict,
+};
 use handshake_common::wire::Class;
 
 use crate::model::loss;
@@ -213,7 +215,7 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     all.extend(Sign::ALL.map(|sign| {
         let name = format!("tcp.signs.{}", sign.name());
         let unit =
-            if matches!(sign, Sign::BadSynAck | Sign::BadAck) { Unit::Attempts } else { Unit::Packets };
+            if matches!(sign, Sign::BadSynAck | Sign::BadAck | Sign::WasSilent) { Unit::Attempts } else { Unit::Packets };
         Metric::new(name, unit, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
     }));
     all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)));
@@ -245,6 +247,8 @@ fn books() -> Vec<Metric<TcpBooks>> {
         |books: &TcpBooks| books.attempts,
     )];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
+    let silent = Metric::new("silent.now", Unit::Attempts, SILENT_SENTENCE, |books: &TcpBooks| books.silent);
+    all.push(silent.falling_if(true));
     all
 }
 
@@ -277,7 +281,7 @@ fn latency() -> Vec<Metric<Latency>> {
         Metric::new(
             "excluded",
             Unit::Attempts,
-            "attempts without a usable time because of a retransmission or reordering (Karn's rule)",
+            "attempts without a usable time because of a retransmission or reordering (Karn's rule), or data before the final ACK",
             |l: &Latency| l.excluded,
         ),
         quantile("p50_ns", "50 % of the times are at most this", |q| q.p50_ns),

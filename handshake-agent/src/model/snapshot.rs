@@ -73,7 +73,7 @@ pub struct Snapshot {
     /// TCP's figures.
     pub tcp: TcpFigures,
     /// Latencies by leg, in the order of [`Leg::ALL`].
-    pub latency: [Latency; 3],
+    pub latency: [Latency; Leg::ALL.len()],
     /// UDP's figures.
     pub udp: UdpFigures,
     /// The flow tables.
@@ -86,7 +86,7 @@ pub struct Snapshot {
     /// The counters as read.
     counters: CounterBlock,
     /// The histograms of the legs, for the difference of two snapshots.
-    histograms: Arc<[Histogram; 3]>,
+    histograms: Arc<[Histogram; Leg::ALL.len()]>,
     /// The reasons that occurred, with the times of the snapshots that first and last had more of them.
     found_ns: Vec<(&'static str, (u64, u64))>,
 }
@@ -289,7 +289,7 @@ pub struct Interval<'a> {
     before: &'a Snapshot,
     now: &'a Snapshot,
     /// Latencies of the interval alone, in the order of [`Leg::ALL`].
-    pub latency: [Latency; 3],
+    pub latency: [Latency; Leg::ALL.len()],
 }
 
 impl<'a> Interval<'a> {

@@ -13,7 +13,7 @@
 use std::ops::AddAssign;
 
 use handshake_common::abi::tag;
-use handshake_common::record::{Clocks, Now, Record, State};
+use handshake_common::record::{Clocks, Now, Record, SILENT, State};
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
 
@@ -139,7 +139,7 @@ impl AddAssign for ByCause {
     }
 }
 
-/// Open attempts and waiting UDP flows by age.
+/// Open attempts, waiting UDP flows and silent connections by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ages {
     /// Open attempts younger than T1.
@@ -150,6 +150,8 @@ pub struct Ages {
     pub expired: ByCause,
     /// UDP flows without an answer, younger than T1.
     pub pending: u64,
+    /// Completed connections whose responder has sent no byte for T1 since the initiator's data.
+    pub silent: u64,
 }
 
 impl Scan {
@@ -184,7 +186,7 @@ impl Scan {
     /// Adds a record.
     pub fn add(&mut self, record: &Record) {
         self.used += 1;
-        if !is_ageing(record.state) {
+        if !is_ageing(record.state) && !may_be_silent(record.flags) {
             return;
         }
         let row = usize::from(record.service);
@@ -192,7 +194,9 @@ impl Scan {
             self.rows.resize(row + 1, Ages::default());
         }
         self.rows[row].add(record, self.now, &self.clocks);
-        if let Some(verdict) = record.verdict(self.now, &self.clocks) {
+        if let Some(verdict) =
+            record.verdict(self.now, &self.clocks).filter(|_| record.state.is_open())
+        {
             let is_old = usize::from(verdict != Verdict::Opening);
             self.flagged[is_old][record.state.cause() as usize].add(record.flags);
         }
@@ -249,7 +253,7 @@ impl Survey {
             fetch(batch.as_ptr().wrapping_add(place + AHEAD));
             let tag = slot.tag().load();
             let state = state_of(tag);
-            let to_be_read = (states >> state | tag & tag::LOCKED) & 1;
+            let to_be_read = (states >> state | waits(tag) | tag & tag::LOCKED) & 1;
             survey.to_be_read |= to_be_read << place;
             survey.held |= u64::from(state != 0) << place;
         }
@@ -268,6 +272,21 @@ const fn is_ageing(state: State) -> bool {
     AGEING >> state as u32 & 1 != 0
 }
 
+/// Whether a record with these flags may be silent at some age. Only TCP's have all of them.
+const fn may_be_silent(flags: u32) -> bool {
+    flags & SILENT == SILENT
+}
+
+/// The same of a tag, as 0 or 1, without a branch.
+#[inline(always)]
+const fn waits(tag: u64) -> u64 {
+    const PLACES: [u32; 3] =
+        [tag::AWAITS.ilog2(), tag::EARLY_ACK.ilog2(), tag::INITIATOR_ACKED.ilog2()];
+    const _: () = assert!(SILENT == 1 << PLACES[0] | 1 << PLACES[1] | 1 << PLACES[2]);
+    let flags = tag >> tag::FLAGS_SHIFT;
+    (flags >> PLACES[0] & flags >> PLACES[1] & flags >> PLACES[2]) & 1
+}
+
 /// Prefetches a slot without waiting. The slot need not exist.
 #[inline(always)]
 fn fetch<S>(slot: *const S) {
@@ -282,8 +301,9 @@ fn fetch<S>(slot: *const S) {
 }
 
 impl Ages {
-    /// Adds a record whose state is in [`AGEING`]; a record in another state adds nothing.
+    /// Adds a record whose state is in [`AGEING`], or that is silent; any other adds nothing.
     fn add(&mut self, record: &Record, now: Now, clocks: &Clocks) {
+        self.silent += u64::from(record.is_silent(now, clocks));
         // The other verdicts do not change by age: their gauge counts them.
         let ages = match record.verdict(now, clocks) {
             Some(Verdict::Opening) => &mut self.opening,
@@ -305,6 +325,7 @@ impl AddAssign for Ages {
         self.half_open += other.half_open;
         self.expired += other.expired;
         self.pending += other.pending;
+        self.silent += other.silent;
     }
 }
 
@@ -382,7 +403,7 @@ mod tests {
         assert_eq!(scan.row(9), Ages { expired: no_ack, ..Ages::default() });
         assert_eq!(scan.row(2_048), Ages { pending: 1, ..Ages::default() });
         assert_eq!((scan.row(8), scan.row(u16::MAX)), (Ages::default(), Ages::default()));
-        let all = Ages { opening: no_syn_ack, half_open: no_ack, expired: no_ack, pending: 1 };
+        let all = Ages { opening: no_syn_ack, half_open: no_ack, expired: no_ack, pending: 1, silent: 0 };
         assert_eq!(scan.all(), all);
     }
 

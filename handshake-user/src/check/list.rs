@@ -20,7 +20,10 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
     for (name, paths) in SHORT {
         row(out, name, "attempts", &paths.iter().map(|path| short(path)).collect::<Vec<_>>().join(" + "))?;
     }
-    writeln!(out, "\nFunctions of a leg, which is syn_to_syn_ack, syn_ack_to_ack or connect:")?;
+    writeln!(
+        out,
+        "\nFunctions of a leg, which is syn_to_syn_ack, syn_ack_to_ack, connect or ack_to_first_byte (or first_byte):"
+    )?;
     for (name, field) in FUNCTIONS {
         if let Some(metric) = LATENCY.iter().find(|metric| metric.name == field) {
             row(out, &format!("{name}(connect)"), unit(metric.unit), metric.help)?;

@@ -21,11 +21,15 @@ pub(crate) const FUNCTIONS: [(&str, &str); 6] = [
     ("excluded", "excluded"),
 ];
 
+/// The spoken name of the leg `ack_to_first_byte`.
+const FIRST_BYTE: &str = "first_byte";
+
 /// The name of the function for rates.
 pub(crate) const RATE: &str = "rate";
 
 /// Short names, each with the metrics that it is the sum of.
-pub(crate) const SHORT: [(&str, &[&str]); 2] = [
+pub(crate) const SHORT: [(&str, &[&str]); 3] = [
+    ("silent", &["tcp.silent.now", "tcp.signs.was_silent"]),
     ("half_open", &["tcp.half_open.now"]),
     (
         "half_open_expired",
@@ -154,6 +158,7 @@ pub(super) fn of_leg(
         return Err(Fault::new(at, message));
     };
     let legs = Leg::ALL.map(Leg::name);
+    let leg = if leg == FIRST_BYTE { Leg::AckToFirstByte.name() } else { leg };
     let path = format!("latency.{leg}.{field}");
     let metric = METRICS.iter().find(|metric| legs.contains(&leg) && metric.name == path);
     let metric = metric.ok_or_else(|| {
@@ -183,7 +188,7 @@ fn unknown(name: &str, span: Span) -> Fault {
     if FUNCTIONS.iter().any(|(function, _)| *function == name) {
         return Fault::new(span, format!("{name} is a function: {name}(connect)"));
     }
-    if Leg::ALL.iter().any(|leg| leg.name() == name) {
+    if name == FIRST_BYTE || Leg::ALL.iter().any(|leg| leg.name() == name) {
         return Fault::new(span, format!("{name} is a leg: p99({name})"));
     }
     if name == "s" {
