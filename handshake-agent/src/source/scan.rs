@@ -407,6 +407,40 @@ mod tests {
         assert_eq!(scan.all(), all);
     }
 
+    /// Of the connections that wait for an answer those are silent that have asked for longer than T1, and were
+    /// acknowledged. No other record with a flag of theirs is read.
+    #[test]
+    fn a_connection_is_silent_by_the_time_of_its_request() {
+        let waiting = |state: State, flags: u32, asked_seconds_ago: u64| {
+            let slot = Slot4::default();
+            put(&slot, state, NOW.ns - 100 * SECOND, 7);
+            let mark = u32::try_from(((100 - asked_seconds_ago) * SECOND) >> 20).expect("a short time");
+            slot.body().set_tcp(TcpRecord { other_ack: mark, ..slot.body().tcp() });
+            slot.last().store(NOW.jiffies);
+            slot.tag().swap(Tag(0).next(state, flags, 7).0);
+            slot
+        };
+        let unread = SILENT & !tag::INITIATOR_ACKED;
+        let slots = [
+            waiting(State::Established, SILENT, 10),
+            waiting(State::Established, SILENT, 4),
+            waiting(State::Established, SILENT, 2),
+            waiting(State::Established, unread, 10),
+            waiting(State::Established, SILENT & !tag::AWAITS, 10),
+            waiting(State::Established, SILENT & !tag::EARLY_ACK, 10),
+            waiting(State::Closed, SILENT, 10),
+        ];
+        let mut scan = empty();
+        scan.add_table(&slots, None);
+        assert_eq!((scan.row(7), scan.used()), (Ages { silent: 2, ..Ages::default() }, 7));
+        let read = Survey::of(&slots, AGEING).to_be_read;
+        assert_eq!(read, 0b100_0111, "by the tag alone");
+        slots[0].last().store(NOW.jiffies - CLOCKS.idle_after_jiffies - 1);
+        let mut idle = empty();
+        idle.add_table(&slots, None);
+        assert_eq!(idle.all().silent, 1, "it counts as closed");
+    }
+
     /// A flag that half of the attempts of a cause have is told of that cause, and of no other.
     #[test]
     fn flags_are_those_of_the_attempts_that_are_stuck() {

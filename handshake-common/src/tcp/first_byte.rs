@@ -65,6 +65,7 @@ impl Transition<'_> {
         let ends = matches!(self.segment.kind, SegmentKind::Rst)
             || (from_responder && is_ack && self.segment.has(flag::FIN));
         let flags = if ends {
+            self.record.other_ack = 0;
             change.flags & !SILENT
         } else if from_responder {
             let acks = is_ack && self.segment.has(flag::ACK) && self.after_j().is_before(self.segment.ack);

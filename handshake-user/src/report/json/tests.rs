@@ -11,7 +11,7 @@ use handshake_agent::model::snapshot::{
 };
 use handshake_common::abi::{Counter, NO_POINT, TcpRecord, tag};
 use handshake_common::interface::point;
-use handshake_common::record::{Detail, State};
+use handshake_common::record::{Detail, SILENT, State};
 use handshake_common::verdict::{Leg, Verdict};
 use serde_json::{Value, json};
 
@@ -198,6 +198,19 @@ fn an_unknown_field_of_a_flow_is_absent() {
         assert_eq!(untimed.get(leg), None, "{leg}");
     }
     assert_eq!(untimed["flags"], json!(["late", "fast_open"]));
+}
+
+#[test]
+fn a_flow_says_when_its_first_byte_came_or_that_it_is_silent() {
+    let mut each = record("10.0.0.1:1", "10.0.0.2:2", State::Established);
+    let detail = TcpRecord { opened_ns: 990 * SECOND, latest_after: 30, other_ack: 5, ..tcp(&each) };
+    each.detail = Detail::Tcp(detail);
+    each.flags |= tag::EARLY_ACK;
+    let answered = shown(&each);
+    assert_eq!((&answered["ack_to_first_byte_ns"], &answered["flags"]), (&json!(5 * 64), &json!([])));
+    each.flags |= SILENT;
+    let silent = shown(&each);
+    assert_eq!((silent.get("ack_to_first_byte_ns"), &silent["flags"]), (None, &json!(["silent"])));
 }
 
 #[test]

@@ -39,6 +39,9 @@ impl Layout {
             if keeps_a_time(Tag(slot[0].load())) {
                 blot(self.body + offset_of!(TcpRecord, syn_data), 2, true);
             }
+            if times_first_bytes(Tag(slot[0].load())) {
+                blot(self.body + offset_of!(TcpRecord, other_ack), 4, false);
+            }
         }
         bytes
     }
@@ -47,6 +50,11 @@ impl Layout {
 /// May the record's `syn_data` be a time? Of an open attempt with Fast Open it is not.
 const fn keeps_a_time(tag: Tag) -> bool {
     !tag.state().is_open() || tag.flags() & abi::tag::FAST_OPEN == 0
+}
+
+/// Is the record's `other_ack` the time of a first byte?
+fn times_first_bytes(tag: Tag) -> bool {
+    tag.state().is_completed() && tag.flags() & abi::tag::OTHER_J == abi::tag::EARLY_ACK
 }
 
 /// Describes the first slot that differs. The kernel's table may be longer than the host's; only its start is
@@ -105,7 +113,9 @@ pub(super) fn without(event: &Event, timed: bool) -> Event {
         return *event;
     }
     let syn_data = if keeps_a_time(Tag(event.tag)) { 0 } else { event.tcp.syn_data };
-    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, ..event.tcp };
+    let other_ack = if times_first_bytes(Tag(event.tag)) { 0 } else { event.tcp.other_ack };
+    let tcp =
+        TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, other_ack, ..event.tcp };
     Event { ended_ns: 0, last_jiffies: 0, tcp, ..*event }
 }
 
