@@ -91,7 +91,7 @@ impl Default for Fake {
                 counters: CounterBlock { words: [0; COUNTERS] },
                 classes: vec![ClassBlock { packets: [0; CLASS_WORDS] }],
                 gone: ClassBlock { packets: [0; CLASS_WORDS] },
-                histograms: [empty; Leg::ALL.len()],
+                histograms: Box::new([empty; Leg::ALL.len()]),
                 slots: 1 << 19,
                 lost_before_hook: 0,
                 unreadable_counters: 0,

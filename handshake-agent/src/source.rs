@@ -37,7 +37,7 @@ pub struct Reading {
     /// The packets of interfaces that were watched and are gone.
     pub gone: ClassBlock,
     /// One histogram per leg, in the order of `Leg::ALL`, summed over the CPUs.
-    pub histograms: [Histogram; Leg::ALL.len()],
+    pub histograms: Box<[Histogram; Leg::ALL.len()]>,
     /// The number of slots in both tables together.
     pub slots: u64,
     /// Packets that the interfaces have lost before any hook, since the source was opened.

@@ -151,7 +151,7 @@ impl Snapshot {
             services: rank(services, scan, reading.stopped, context.top),
             usual_flags: Cause::ALL.map(|cause| scan.usual_flags(cause, reading.stopped)),
             counters: reading.counters,
-            histograms: Arc::new(reading.histograms),
+            histograms: Arc::from(reading.histograms.clone()),
             found_ns: Vec::new(),
         };
         snapshot.syn_seen_ns = snapshot.latest_syn(previous);

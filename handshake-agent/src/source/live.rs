@@ -357,12 +357,12 @@ impl Source for Live {
             counters,
             classes,
             gone,
-            histograms: [
+            histograms: Box::new([
                 read_histogram(&self.bpf, syn_to_syn_ack)?,
                 read_histogram(&self.bpf, syn_ack_to_ack)?,
                 read_histogram(&self.bpf, connect)?,
                 read_histogram(&self.bpf, first_byte)?,
-            ],
+            ]),
             slots: (self.flows4.len() + self.flows6.len()) as u64,
             lost_before_hook: lost.packets,
             unreadable_counters: lost.unreadable,

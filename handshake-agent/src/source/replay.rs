@@ -246,7 +246,7 @@ impl Source for Replay {
             counters: CounterBlock { words: std::array::from_fn(|i| self.tables.books.words()[i].load()) },
             classes: self.tables.classes.iter().map(class_block).collect(),
             gone: ClassBlock { packets: [0; CLASS_WORDS] },
-            histograms: Leg::ALL.map(histogram),
+            histograms: Box::new(Leg::ALL.map(histogram)),
             slots: (self.tables.slots4.len() + self.tables.slots6.len()) as u64,
             lost_before_hook: 0,
             unreadable_counters: 0,

@@ -95,7 +95,7 @@ fn sum<'a>(blocks: impl Iterator<Item = &'a CounterBlock>) -> CounterBlock {
 }
 
 const fn is_maximum(place: usize) -> bool {
-    place >= Counter::MaxSynToSynAck as usize && place <= Counter::MaxConnect as usize
+    place >= Counter::MaxSynToSynAck as usize && place <= Counter::MaxAckToFirstByte as usize
 }
 
 /// Whether no sum is negative. A negative one comes from blocks read too far apart; no counter reaches 2⁶³.
