@@ -435,7 +435,7 @@ mod tests {
         assert_eq!((scan.row(7), scan.used()), (Ages { silent: 2, ..Ages::default() }, 7));
         let read = Survey::of(&slots, AGEING).to_be_read;
         assert_eq!(read, 0b100_0111, "by the tag alone");
-        slots[0].last().store(NOW.jiffies - CLOCKS.idle_after_jiffies - 1);
+        slots[0].last().store(NOW.jiffies.wrapping_sub(CLOCKS.idle_after_jiffies + 1));
         let mut idle = empty();
         idle.add_table(&slots, None);
         assert_eq!(idle.all().silent, 1, "it counts as closed");
