@@ -441,9 +441,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn needs_time(&self, tag: Tag) -> bool {
         let ends = 1 << Class::Fin as u32 | 1 << Class::Rst as u32;
-        !tag.state().is_completed()
-            || ends >> self.packet.class & 1 == 0
-            || tag.flags() & tag::AWAITS != 0
+        !tag.state().is_completed() || ends >> self.packet.class & 1 == 0 || tag.flags() & tag::AWAITS != 0
     }
 
     #[inline(always)]

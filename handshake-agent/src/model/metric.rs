@@ -214,8 +214,11 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     }));
     all.extend(Sign::ALL.map(|sign| {
         let name = format!("tcp.signs.{}", sign.name());
-        let unit =
-            if matches!(sign, Sign::BadSynAck | Sign::BadAck | Sign::WasSilent) { Unit::Attempts } else { Unit::Packets };
+        let unit = if matches!(sign, Sign::BadSynAck | Sign::BadAck | Sign::WasSilent) {
+            Unit::Attempts
+        } else {
+            Unit::Packets
+        };
         Metric::new(name, unit, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
     }));
     all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)));

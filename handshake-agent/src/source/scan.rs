@@ -194,9 +194,7 @@ impl Scan {
             self.rows.resize(row + 1, Ages::default());
         }
         self.rows[row].add(record, self.now, &self.clocks);
-        if let Some(verdict) =
-            record.verdict(self.now, &self.clocks).filter(|_| record.state.is_open())
-        {
+        if let Some(verdict) = record.verdict(self.now, &self.clocks).filter(|_| record.state.is_open()) {
             let is_old = usize::from(verdict != Verdict::Opening);
             self.flagged[is_old][record.state.cause() as usize].add(record.flags);
         }
@@ -280,8 +278,7 @@ const fn may_be_silent(flags: u32) -> bool {
 /// The same of a tag, as 0 or 1, without a branch.
 #[inline(always)]
 const fn waits(tag: u64) -> u64 {
-    const PLACES: [u32; 3] =
-        [tag::AWAITS.ilog2(), tag::EARLY_ACK.ilog2(), tag::INITIATOR_ACKED.ilog2()];
+    const PLACES: [u32; 3] = [tag::AWAITS.ilog2(), tag::EARLY_ACK.ilog2(), tag::INITIATOR_ACKED.ilog2()];
     const _: () = assert!(SILENT == 1 << PLACES[0] | 1 << PLACES[1] | 1 << PLACES[2]);
     let flags = tag >> tag::FLAGS_SHIFT;
     (flags >> PLACES[0] & flags >> PLACES[1] & flags >> PLACES[2]) & 1

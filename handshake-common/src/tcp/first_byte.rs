@@ -92,7 +92,8 @@ impl Transition<'_> {
             && ticks >= completed;
         self.record.other_ack = if known { ticks.wrapping_sub(completed) } else { 0 };
         let timed = if known { tag::EARLY_ACK } else { 0 };
-        let change = Change { flags: change.flags & !SILENT | timed, ..change }.leg(Leg::AckToFirstByte, known);
+        let change =
+            Change { flags: change.flags & !SILENT | timed, ..change }.leg(Leg::AckToFirstByte, known);
         if was_silent { change.sign(Sign::WasSilent) } else { change }
     }
 }

@@ -232,7 +232,10 @@ fn a_server_that_does_not_answer_is_a_cause() {
     assert!(shown.contains(cause), "{shown}");
     fake.silent(2, 4 * SECOND);
     let shown = draw(&context.take(&mut fake, None), None, Style::plain(300));
-    assert!(shown.contains("silent: 13 connections, 12 of them to 10.0.0.2:8443, are established"), "{shown}");
+    assert!(
+        shown.contains("silent: 13 connections, 12 of them to 10.0.0.2:8443, are established"),
+        "{shown}"
+    );
 }
 
 /// The time to the first byte stands beside the legs where one came.

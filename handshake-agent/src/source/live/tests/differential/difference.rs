@@ -120,8 +120,7 @@ pub(super) fn without(event: &Event, timed: bool) -> Event {
     }
     let syn_data = if keeps_a_time(Tag(event.tag)) { 0 } else { event.tcp.syn_data };
     let other_ack = if times_first_bytes(Tag(event.tag)) { 0 } else { event.tcp.other_ack };
-    let tcp =
-        TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, other_ack, ..event.tcp };
+    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, other_ack, ..event.tcp };
     Event { tag: event.tag & UNPUBLISHED, ended_ns: 0, last_jiffies: 0, tcp, ..*event }
 }
 
