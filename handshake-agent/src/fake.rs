@@ -10,7 +10,7 @@ use handshake_common::abi::{
 };
 use handshake_common::flow::{End, Family, FlowKey};
 use handshake_common::latency::bucket;
-use handshake_common::record::{Clocks, Detail, Now, Record, State};
+use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
 
@@ -96,7 +96,7 @@ impl Default for Fake {
                 counters: CounterBlock { words: [0; COUNTERS] },
                 classes: vec![ClassBlock { packets: [0; CLASS_WORDS] }],
                 gone: ClassBlock { packets: [0; CLASS_WORDS] },
-                histograms: [empty; 3],
+                histograms: Box::new([empty; Leg::ALL.len()]),
                 slots: 1 << 19,
                 lost_before_hook: 0,
                 unreadable_counters: 0,
@@ -190,6 +190,16 @@ impl Fake {
         self.records.len() - 1
     }
 
+    /// Adds a completed connection whose client asked a second after it began, `asked_ns` ago, and whose server
+    /// has sent no byte.
+    pub fn silent(&mut self, row: u16, asked_ns: u64) {
+        let at = self.open(row, State::Established, asked_ns + 1_000_000_000);
+        let record = &mut self.records[at];
+        record.flags |= SILENT;
+        record.last_jiffies = self.reading.now.jiffies;
+        record.detail = Detail::Tcp(TcpRecord { other_ack: 1_000_000_000 >> 20, ..tcp(record) });
+    }
+
     /// Adds `count` packets of a class.
     pub fn packets(&mut self, class: Class, family: Family, count: u64) {
         self.reading.classes[0].packets[class_index(class as u8, family as u8)] += count;
@@ -198,8 +208,7 @@ impl Fake {
     /// Adds `count` samples of `ns` to a leg's histogram.
     pub fn sample(&mut self, leg: Leg, ns: u64, count: u64) {
         self.reading.histograms[leg as usize].buckets[bucket(ns) as usize] += count;
-        let most = [Counter::MaxSynToSynAck, Counter::MaxSynAckToAck, Counter::MaxConnect][leg as usize];
-        let word = &mut self.reading.counters.words[most as usize];
+        let word = &mut self.reading.counters.words[leg.longest() as usize];
         *word = ns.max(*word);
     }
 }

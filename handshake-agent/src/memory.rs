@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_defaults_fit_a_small_machine() {
         let options = Options::default();
-        let table = [(2, 70..=73), (64, 76..=82), (256, 96..=106)];
+        let table = [(2, 70..=73), (64, 78..=84), (256, 104..=112)];
         for (cpus, expected) in table {
             let peak = peak(&options, cpus, FEW_INTERFACES).div_ceil(MEBIBYTE);
             assert!(expected.contains(&peak), "{peak} MiB on {cpus} CPUs");

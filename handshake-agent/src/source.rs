@@ -14,6 +14,7 @@ use std::ops::AddAssign;
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
 use handshake_common::books::ServiceRow;
 use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::verdict::Leg;
 
 use crate::error::Error;
 use opens::KernelOpens;
@@ -38,7 +39,7 @@ pub struct Reading {
     /// The packets of interfaces that were watched and are gone.
     pub gone: ClassBlock,
     /// One histogram per leg, in the order of `Leg::ALL`, summed over the CPUs.
-    pub histograms: [Histogram; 3],
+    pub histograms: Box<[Histogram; Leg::ALL.len()]>,
     /// The number of slots in both tables together.
     pub slots: u64,
     /// Packets that the interfaces have lost before any hook, since the source was opened.

@@ -130,7 +130,9 @@ pub struct TcpRecord {
     /// the responder: who sent the ICMP error.
     pub isn_responder: u32,
     /// The other K of two ([`tag::SECOND_K`]), what an early ACK acknowledged ([`tag::EARLY_ACK`]), or the
-    /// number of another SYN ([`tag::OTHER_J`]).
+    /// number of another SYN ([`tag::OTHER_J`]). Of a completed connection with [`tag::EARLY_ACK`] a time: while
+    /// it [waits](tag::AWAITS), the initiator's latest data, in units of 2²⁰ ns after `opened_ns`; then the
+    /// responder's first byte, in ticks of 64 ns after the completion.
     pub other_ack: u32,
     /// Bytes of data in the SYN ([`tag::FAST_OPEN`]), one segment's at most; after a SYN+ACK those that it
     /// acknowledged. Of an answered attempt without such data, and of every completed one: the time of the
@@ -264,13 +266,15 @@ pub mod tag {
     pub const ONE_SIDED: u32 = 1 << 4;
     /// Flag: `other_ack` is the K of an earlier SYN+ACK. Of these and the next flag at most one is set alone.
     pub const SECOND_K: u32 = 1 << 5;
-    /// Flag: `other_ack` is what an ACK acknowledged before its SYN+ACK was seen.
+    /// Flag: `other_ack` is what an ACK acknowledged before its SYN+ACK was seen; of a completed connection
+    /// the time of a first byte.
     pub const EARLY_ACK: u32 = 1 << 6;
     /// Both flags: `other_ack` is the number of another SYN.
     pub const OTHER_J: u32 = SECOND_K | EARLY_ACK;
     /// Flag: segments came out of order; its times are left out.
     pub const UNTIMED: u32 = 1 << 7;
-    /// Flag: of a simultaneous open, the initiator's SYN is acknowledged.
+    /// Flag: of a simultaneous open, the initiator's SYN is acknowledged; of another connection that
+    /// [waits](AWAITS), data of the initiator's.
     pub const INITIATOR_ACKED: u32 = 1 << 8;
     /// Flag: of a simultaneous open, the responder's SYN is acknowledged.
     pub const RESPONDER_ACKED: u32 = 1 << 9;
@@ -308,6 +312,9 @@ pub mod tag {
     pub const OTHER_K: u32 = 1 << 21;
     /// Flag: `isn_responder` is that K, of an attempt without a SYN+ACK.
     pub const KEPT_K: u32 = 1 << 22;
+    /// Flag: completed, and no byte of the responder was seen yet. The only packets of such a connection that
+    /// do more than count are those that bring a first byte, or acknowledge one.
+    pub const AWAITS: u32 = 1 << 23;
 }
 
 /// The per-CPU counter block, in the order of [`Counter`].
@@ -449,7 +456,7 @@ pub const LAYOUT: u64 = {
         CLIENTS as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
-        5,
+        6,
     ];
     // FNV-1a, a 64-bit word a step.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

@@ -79,6 +79,8 @@ listed! {
         ForeignIcmp,
         /// [`Sign::BadChecksum`](crate::verdict::Sign::BadChecksum).
         BadChecksum,
+        /// [`Sign::WasSilent`](crate::verdict::Sign::WasSilent).
+        WasSilent,
         /// Segments given up because another CPU held the slot.
         Contended,
         /// Events that the ring had no room for.
@@ -95,12 +97,16 @@ listed! {
         ExcludedSynAckToAck,
         /// Attempts left out of `connect`.
         ExcludedConnect,
+        /// Completed connections left out of the leg ACK → first byte.
+        ExcludedAckToFirstByte,
         /// The longest SYN → SYN+ACK, ns. Not a sum: the largest of the CPUs' counts.
         MaxSynToSynAck,
         /// The longest SYN+ACK → ACK, ns.
         MaxSynAckToAck,
         /// The longest connect, ns.
         MaxConnect,
+        /// The longest ACK → first byte, ns.
+        MaxAckToFirstByte,
         /// Records evicted that had expired.
         EvictedExpired,
         /// Records evicted of closed connections and ended attempts.

@@ -389,7 +389,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             self.platform.give_up(self.packet);
             return;
         }
-        let now = if self.needs_time(tag.state()) { self.now() } else { self.no_time() };
+        let now = if self.needs_time(tag) { self.now() } else { self.no_time() };
         let kept =
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !kept {
@@ -456,11 +456,12 @@ impl<'a, P: Platform> Lookup<'a, P> {
         slot.tag().swap(old.next(state, flags, service).0);
     }
 
-    /// The end of a completed connection is not timed: the precise clock is expensive.
+    /// The end of a completed connection is not timed, unless it may end its silence: the precise clock is
+    /// expensive.
     #[inline(always)]
-    fn needs_time(&self, state: State) -> bool {
+    fn needs_time(&self, tag: Tag) -> bool {
         let ends = 1 << Class::Fin as u32 | 1 << Class::Rst as u32;
-        !state.is_completed() || ends >> self.packet.class & 1 == 0
+        !tag.state().is_completed() || ends >> self.packet.class & 1 == 0 || tag.flags() & tag::AWAITS != 0
     }
 
     #[inline(always)]

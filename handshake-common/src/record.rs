@@ -3,6 +3,7 @@
 
 use crate::abi::{Counter, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use crate::flow::{Family, FlowKey, Side};
+use crate::low_half;
 use crate::verdict::{Cause, Leg, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
 
 listed! {
@@ -457,7 +458,7 @@ impl TcpRecord {
     }
 
     /// The time of a leg, in ticks of 64 ns; `None` where it is not known. It is in the leg's histogram
-    /// exactly where it is known here.
+    /// exactly where it is known here, but for a first byte whose place a later SYN took.
     #[inline(always)]
     #[must_use]
     pub const fn leg(&self, state: TcpState, flags: u32, leg: Leg) -> Option<u32> {
@@ -472,8 +473,30 @@ impl TcpRecord {
                 is_completed && flags & tag::UNTIMED == 0 && self.latest_after != u32::MAX,
                 self.latest_after,
             ),
+            Leg::AckToFirstByte => {
+                let kind = flags & (tag::OTHER_J | tag::AWAITS);
+                (is_completed && kind == tag::EARLY_ACK, self.other_ack)
+            }
         };
         if known && self.latest_after != 0 { Some(ticks) } else { None }
+    }
+
+    /// The initiator's latest data, as a connection that [waits](tag::AWAITS) keeps it.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn request_mark(&self, now_ns: u64) -> u32 {
+        let after = now_ns.saturating_sub(self.opened_ns) >> REQUEST_SHIFT;
+        if after > u32::MAX as u64 { u32::MAX } else { low_half(after) }
+    }
+
+    /// Has the initiator sent data that the responder acknowledged, and the responder sent no byte in more
+    /// than `after_ns` since the latest of it? Asked of an established connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_silent(&self, flags: u32, now_ns: u64, after_ns: u64) -> bool {
+        // The mark is rounded down; so is what is said to have passed since.
+        let asked = self.opened_ns.wrapping_add((self.other_ack as u64 + 1) << REQUEST_SHIFT);
+        flags & SILENT == SILENT && now_ns.saturating_sub(asked) > after_ns
     }
 
     /// Copies of the SYN after the first, of either end.
@@ -482,6 +505,12 @@ impl TcpRecord {
         self.syn.saturating_sub(if flags & tag::RESPONDER_SYN != 0 { 2 } else { 1 })
     }
 }
+
+/// A unit of the time of the initiator's latest data is 2²⁰ ns (1.05 ms): 52 days fit.
+const REQUEST_SHIFT: u32 = 20;
+
+/// The flags of a connection that waits for the answer to data that the responder acknowledged.
+pub const SILENT: u32 = tag::AWAITS | tag::EARLY_ACK | tag::INITIATOR_ACKED;
 
 impl Cause {
     /// The flags that [`beside`](Self::beside) asks for.
@@ -581,6 +610,20 @@ impl Record {
         match &self.detail {
             Detail::Tcp(tcp) => self.state.is_open() && tcp.expired(now.ns, clocks),
             Detail::Udp(_) => jiffies_since(now.jiffies, self.last_jiffies) > clocks.udp_idle_jiffies,
+        }
+    }
+
+    /// Is it established, and silent since the initiator's latest data for longer than T1? A connection without
+    /// a packet for so long that it counts as closed is not.
+    #[must_use]
+    pub const fn is_silent(&self, now: Now, clocks: &Clocks) -> bool {
+        match &self.detail {
+            Detail::Tcp(tcp) => {
+                matches!(self.state, State::Established)
+                    && jiffies_since(now.jiffies, self.last_jiffies) <= clocks.idle_after_jiffies
+                    && tcp.is_silent(self.flags, now.ns, clocks.half_open_after_ns)
+            }
+            Detail::Udp(_) => false,
         }
     }
 

@@ -6,6 +6,7 @@
 //! Completion is proven in several places and done in one, at the end of [`step`].
 
 mod ack;
+mod first_byte;
 mod reset;
 mod syn;
 mod syn_ack;
@@ -228,7 +229,13 @@ impl Change {
     #[inline(always)]
     const fn leg(mut self, leg: Leg, known: bool) -> Self {
         self.timed.0 |= (known as u16) << leg as u8;
-        self.excluded.0 |= (!known as u16) << leg as u8;
+        self.without(leg, !known)
+    }
+
+    /// Leaves the leg out, where `left_out` says so.
+    #[inline(always)]
+    const fn without(mut self, leg: Leg, left_out: bool) -> Self {
+        self.excluded.0 |= (left_out as u16) << leg as u8;
         self
     }
 }
@@ -361,6 +368,9 @@ pub fn step(
     if matches!(change.state, TcpState::Established) && !matches!(state, TcpState::Established) {
         return transition.complete(change);
     }
+    if change.flags & tag::AWAITS != 0 {
+        return transition.hear(change);
+    }
     change
 }
 
@@ -490,7 +500,8 @@ impl Transition<'_> {
     /// The flags with nothing in `other_ack`.
     #[inline(always)]
     fn emptied(&self) -> u32 {
-        self.flags & !(tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::OTHER_K | tag::KEPT_K)
+        let beside = tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::OTHER_K | tag::KEPT_K;
+        self.flags & !(beside | tag::AWAITS)
     }
 
     /// Has a SYN+ACK acknowledged the SYN? Of a simultaneous open it is not kept how much.
@@ -682,6 +693,7 @@ impl Transition<'_> {
         let mut wrong = if revoked { tag::SYN_ACK_TIMED } else { 0 };
         let waited = self.context.now_ns.saturating_sub(self.record.opened_ns);
         let late = if waited > self.context.half_open_after_ns { tag::LATE } else { 0 };
+        let first = self.first_bytes(change.flags);
         self.record.syn_data = mark_of(self.record.latest_ns());
         if change.flags & tag::COUNTED_J != 0 {
             wrong |= tag::OTHER_J | tag::COUNTED_J | tag::FURTHER_J | tag::KEPT_K;
@@ -692,10 +704,11 @@ impl Transition<'_> {
         self.record.latest_after = self.record.latest_after.max(ticks);
         let closes = matches!(self.segment.kind, SegmentKind::Ack) && self.segment.has(flag::FIN);
         let revoked = revoked || change.revoked;
-        Change { flags: (flags | late | timed) & !wrong, revoked, ..change }
+        Change { flags: (flags | late | timed) & !wrong | first, revoked, ..change }
             .to(if closes { TcpState::Closed } else { TcpState::Established })
             .leg(Leg::SynAckToAck, leg_known)
             .leg(Leg::Connect, connect_known)
+            .without(Leg::AckToFirstByte, first == 0)
     }
 }
 

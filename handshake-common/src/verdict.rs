@@ -497,6 +497,9 @@ listed! {
         ForeignIcmp,
         /// A handshake segment that came in with a wrong TCP checksum.
         BadChecksum,
+        /// A connection ended its silence: the responder's first byte came, or the connection closed, more
+        /// than T1 after the initiator's latest data.
+        WasSilent,
     }
 }
 
@@ -515,6 +518,7 @@ impl Sign {
             Self::ForeignSyn => Counter::ForeignSyn,
             Self::ForeignIcmp => Counter::ForeignIcmp,
             Self::BadChecksum => Counter::BadChecksum,
+            Self::WasSilent => Counter::WasSilent,
         }
     }
 
@@ -531,6 +535,7 @@ impl Sign {
             Self::ForeignSyn => "foreign_syn",
             Self::ForeignIcmp => "foreign_icmp",
             Self::BadChecksum => "bad_checksum",
+            Self::WasSilent => "was_silent",
         }
     }
 
@@ -565,9 +570,15 @@ impl Sign {
             Self::BadChecksum => {
                 "a handshake segment has a wrong TCP checksum: its receiver drops it. Look at: an insertion attack, checksum offload of a sender on this host"
             }
+            Self::WasSilent => {
+                "the server sent no byte for longer than --half-open-after, then answered or the connection closed. Look at: the application's threads, its backends"
+            }
         }
     }
 }
+
+/// What it means that completed connections are silent, and where to look.
+pub const SILENT_SENTENCE: &str = "established, the client's data is acknowledged, and the server has sent no byte for longer than --half-open-after: the application accepts and does not answer. Look at: the application's threads, its backends";
 
 listed! {
     /// How a UDP flow stands.
@@ -796,6 +807,8 @@ listed! {
         OneSided,
         /// Taken up again after a provisional end, or the first of two Js was the real one.
         Revised,
+        /// Established, and the responder has sent no byte for T1 since the initiator's data.
+        Silent,
     }
 }
 
@@ -809,12 +822,13 @@ impl FlowFlag {
             Self::Simultaneous => "simultaneous_open",
             Self::OneSided => "one_sided",
             Self::Revised => "revised",
+            Self::Silent => "silent",
         }
     }
 }
 
 listed! {
-    /// The three times of a handshake, stamped where the packet is seen.
+    /// The times of a handshake and of what it opened, stamped where the packet is seen.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u8)]
     pub enum Leg {
@@ -824,6 +838,8 @@ listed! {
         SynAckToAck,
         /// First SYN → completing ACK, retransmissions included: what the client waited.
         Connect,
+        /// Completing ACK → the responder's first byte of data.
+        AckToFirstByte,
     }
 }
 
@@ -836,6 +852,7 @@ impl Leg {
             Self::SynToSynAck => Counter::ExcludedSynToSynAck,
             Self::SynAckToAck => Counter::ExcludedSynAckToAck,
             Self::Connect => Counter::ExcludedConnect,
+            Self::AckToFirstByte => Counter::ExcludedAckToFirstByte,
         }
     }
 
@@ -847,6 +864,7 @@ impl Leg {
             Self::SynToSynAck => Counter::MaxSynToSynAck,
             Self::SynAckToAck => Counter::MaxSynAckToAck,
             Self::Connect => Counter::MaxConnect,
+            Self::AckToFirstByte => Counter::MaxAckToFirstByte,
         }
     }
 
@@ -857,6 +875,7 @@ impl Leg {
             Self::SynToSynAck => "syn_to_syn_ack",
             Self::SynAckToAck => "syn_ack_to_ack",
             Self::Connect => "connect",
+            Self::AckToFirstByte => "ack_to_first_byte",
         }
     }
 }

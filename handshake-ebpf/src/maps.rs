@@ -56,7 +56,7 @@ static CLASSES: PerCpuArray<ClassBlock, { MAX_INTERFACES - NEAR_BLOCKS }> = PerC
 #[btf_map]
 static INTERFACES: Array<u64, { INTERFACE_ROWS as usize }> = Array::new();
 #[btf_map]
-static LATENCY: PerCpuArray<Histogram, 3> = PerCpuArray::new();
+static LATENCY: PerCpuArray<Histogram, { Leg::ALL.len() }> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
 #[btf_map]

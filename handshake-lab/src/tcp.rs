@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::frame::{BuiltSegment, Sender, flag, tcp_frame};
 use crate::namespace::Namespace;
@@ -108,6 +108,16 @@ impl Connections {
             transfer(server, client, &said)?;
         }
         Ok(())
+    }
+
+    /// Lets the clients' kernel send a keep-alive after each second without a packet.
+    ///
+    /// # Errors
+    /// The kernel takes no such option.
+    pub fn keep_alive(&self) -> Result<()> {
+        let second = Duration::from_secs(1);
+        let each = TcpKeepalive::new().with_time(second).with_interval(second);
+        self.clients.iter().try_for_each(|client| client.set_tcp_keepalive(&each)).context("keep-alives")
     }
 
     /// Closes each connection from the client's end: two FINs.

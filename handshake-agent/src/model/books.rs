@@ -26,6 +26,8 @@ use crate::source::scan::{Ages, ByCause};
 pub struct TcpBooks {
     /// SYNs that began an attempt.
     pub attempts: u64,
+    /// Completed connections whose server is silent now.
+    pub silent: u64,
     /// Attempts by verdict, then by cause; a verdict without causes uses the first place.
     figures: [ByCause; Verdict::ALL.len()],
     /// Half-open attempts whose SYN came once, though every stack would have repeated it.
@@ -75,7 +77,8 @@ impl TcpBooks {
     /// identity goes first then.
     pub(super) fn settle(gauges: &[u64; SERVICE_GAUGES], ages: &Ages, shown: ByCause, stopped: bool) -> Self {
         let gauge = |counter: Counter| gauges[counter as usize - Counter::Attempts as usize];
-        let mut books = Self { attempts: gauge(Counter::Attempts), ..Self::default() };
+        let silent = ages.silent.min(gauge(Counter::Completed));
+        let mut books = Self { attempts: gauge(Counter::Attempts), silent, ..Self::default() };
         let told = TCP.iter().filter(|row| matches!(row.role, Role::End | Role::Term));
         for (row, part) in told.flat_map(|row| row.gauges.iter().map(move |part| (row, part))) {
             *books.at(row.verdict, part.cause.unwrap_or(Cause::NoSynAck)) = gauge(part.counter);
@@ -149,6 +152,7 @@ impl TcpBooks {
 impl AddAssign for TcpBooks {
     fn add_assign(&mut self, other: Self) {
         self.attempts += other.attempts;
+        self.silent += other.silent;
         self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
         self.never_repeated += other.never_repeated;
         self.gave_up += other.gave_up;

@@ -262,6 +262,12 @@ impl Flow {
         self.leg_ns(Leg::Connect)
     }
 
+    /// Completing ACK → the responder's first byte, where it is known.
+    #[must_use]
+    pub fn ack_to_first_byte_ns(&self) -> Option<u64> {
+        self.leg_ns(Leg::AckToFirstByte)
+    }
+
     fn leg_ns(&self, leg: Leg) -> Option<u64> {
         let state = TcpState::from_number(self.record.state as u8);
         self.tcp().and_then(|tcp| tcp.leg(state, self.record.flags, leg)).map(ticks_ns)
@@ -286,10 +292,14 @@ impl Flow {
         self.tcp().map(|tcp| completeness::of(&self.record, tcp))
     }
 
-    /// What else is worth knowing, in the order of reports.
-    pub fn flags(&self) -> impl Iterator<Item = FlowFlag> + '_ {
+    /// What else is worth knowing at `moment`, in the order of reports.
+    pub fn flags(&self, moment: &Moment) -> impl Iterator<Item = FlowFlag> + '_ {
         let is_tcp = self.tcp().is_some();
-        FlowFlag::ALL.into_iter().filter(move |flag| is_tcp && self.record.flags & bit(*flag) != 0)
+        let is_silent = self.ended.is_none() && self.record.is_silent(moment.now, &moment.clocks);
+        FlowFlag::ALL.into_iter().filter(move |flag| match bit(*flag) {
+            Some(bit) => is_tcp && self.record.flags & bit != 0,
+            None => is_silent,
+        })
     }
 }
 
@@ -437,14 +447,16 @@ pub fn ticks_ns(ticks: u32) -> u64 {
     u64::from(ticks) << TICK_SHIFT
 }
 
-const fn bit(flag: FlowFlag) -> u32 {
-    match flag {
+/// The flag of the record; `None` where the record's age decides.
+const fn bit(flag: FlowFlag) -> Option<u32> {
+    Some(match flag {
         FlowFlag::Late => tag::LATE,
         FlowFlag::FastOpen => tag::FAST_OPEN,
         FlowFlag::Simultaneous => tag::SIMULTANEOUS,
         FlowFlag::OneSided => tag::ONE_SIDED,
         FlowFlag::Revised => tag::REVISED,
-    }
+        FlowFlag::Silent => return None,
+    })
 }
 
 /// How the attempt of an event ended; `None` when its number is no verdict's.

@@ -53,7 +53,7 @@ impl Latency {
     }
 }
 
-pub(super) fn latencies(reading: &Reading) -> [Latency; 3] {
+pub(super) fn latencies(reading: &Reading) -> [Latency; Leg::ALL.len()] {
     Leg::ALL.map(|leg| {
         let of = |counter: Counter| word(&reading.counters, counter);
         Latency::of(&reading.histograms[leg as usize], of(leg.excluded()), of(leg.longest()))

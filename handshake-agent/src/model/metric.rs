@@ -6,7 +6,9 @@
 
 use std::sync::LazyLock;
 
-use handshake_common::verdict::{Cause, Leg, Row, Seat, Shown, Sign, TCP, UDP, UdpVerdict, Verdict};
+use handshake_common::verdict::{
+    Cause, Leg, Row, SILENT_SENTENCE, Seat, Shown, Sign, TCP, UDP, UdpVerdict, Verdict,
+};
 use handshake_common::wire::Class;
 
 use crate::model::connect::{ConnectOfAll, Percentile};
@@ -229,8 +231,11 @@ fn tcp() -> Vec<Metric<Snapshot>> {
     }));
     all.extend(Sign::ALL.map(|sign| {
         let name = format!("tcp.signs.{}", sign.name());
-        let unit =
-            if matches!(sign, Sign::BadSynAck | Sign::BadAck) { Unit::Attempts } else { Unit::Packets };
+        let unit = if matches!(sign, Sign::BadSynAck | Sign::BadAck | Sign::WasSilent) {
+            Unit::Attempts
+        } else {
+            Unit::Packets
+        };
         Metric::new(name, unit, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
     }));
     all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)));
@@ -282,6 +287,8 @@ fn books() -> Vec<Metric<TcpBooks>> {
     all.extend(
         patience.map(|(name, help, get)| Metric::new(name, Unit::Attempts, help, get).falling_if(true)),
     );
+    let silent = Metric::new("silent.now", Unit::Attempts, SILENT_SENTENCE, |books: &TcpBooks| books.silent);
+    all.push(silent.falling_if(true));
     all
 }
 
@@ -314,7 +321,7 @@ fn latency() -> Vec<Metric<Latency>> {
         Metric::new(
             "excluded",
             Unit::Attempts,
-            "attempts without a usable time because of a retransmission or reordering (Karn's rule)",
+            "attempts without a usable time because of a retransmission or reordering (Karn's rule), or data before the final ACK",
             |l: &Latency| l.excluded,
         ),
         quantile("p50_ns", "50 % of the times are at most this", |q| q.p50_ns),

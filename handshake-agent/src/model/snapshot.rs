@@ -76,7 +76,7 @@ pub struct Snapshot {
     /// TCP's figures.
     pub tcp: TcpFigures,
     /// Latencies by leg, in the order of [`Leg::ALL`].
-    pub latency: [Latency; 3],
+    pub latency: [Latency; Leg::ALL.len()],
     /// The time to connect, those that never connected included.
     pub connect_of_all: ConnectOfAll,
     /// UDP's figures.
@@ -98,7 +98,7 @@ pub struct Snapshot {
     /// The counters as read.
     counters: CounterBlock,
     /// The histograms of the legs, for the difference of two snapshots.
-    histograms: Arc<[Histogram; 3]>,
+    histograms: Arc<[Histogram; Leg::ALL.len()]>,
     /// The reasons that occurred, with the times of the snapshots that first and last had more of them.
     found_ns: Vec<(&'static str, (u64, u64))>,
 }
@@ -169,7 +169,7 @@ impl Snapshot {
             usual_seats: Cause::ALL.map(|cause| scan.usual_seat(cause, reading.stopped)),
             usual_flags: Cause::ALL.map(|cause| scan.usual_flags(cause, reading.stopped)),
             counters: reading.counters,
-            histograms: Arc::new(reading.histograms),
+            histograms: Arc::from(reading.histograms.clone()),
             found_ns: Vec::new(),
         };
         snapshot.connect_of_all = ConnectOfAll::of(
@@ -313,7 +313,7 @@ pub struct Interval<'a> {
     pub(super) before: &'a Snapshot,
     now: &'a Snapshot,
     /// Latencies of the interval alone, in the order of [`Leg::ALL`].
-    pub latency: [Latency; 3],
+    pub latency: [Latency; Leg::ALL.len()],
 }
 
 impl<'a> Interval<'a> {

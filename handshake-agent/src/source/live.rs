@@ -336,7 +336,7 @@ impl Source for Live {
         self.refresh_addresses()?;
         let now = self.now()?;
         let wall_ns = clock::wall_ns(now.now_ns);
-        let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
+        let [syn_to_syn_ack, syn_ack_to_ack, connect, first_byte] = Leg::ALL;
         // Before the counters, so that these have the segments of what the kernel has opened.
         let opens = self.opens.as_ref().and_then(OpensFile::read);
         let (counters, near) = read_counts(&self.bpf)?;
@@ -356,11 +356,12 @@ impl Source for Live {
             counters,
             classes,
             gone,
-            histograms: [
+            histograms: Box::new([
                 read_histogram(&self.bpf, syn_to_syn_ack)?,
                 read_histogram(&self.bpf, syn_ack_to_ack)?,
                 read_histogram(&self.bpf, connect)?,
-            ],
+                read_histogram(&self.bpf, first_byte)?,
+            ]),
             slots: (self.flows4.len() + self.flows6.len()) as u64,
             lost_before_hook: lost.packets,
             unreadable_counters: lost.unreadable,

@@ -240,7 +240,6 @@ impl Source for Replay {
         let histogram = |leg: Leg| Histogram {
             buckets: std::array::from_fn(|i| self.tables.histograms[leg as usize][i].load()),
         };
-        let [syn_to_syn_ack, syn_ack_to_ack, connect] = Leg::ALL;
         Ok(Reading {
             now: self.now,
             wall_ns: self.now.ns,
@@ -248,7 +247,7 @@ impl Source for Replay {
             counters: CounterBlock { words: std::array::from_fn(|i| self.tables.books.words()[i].load()) },
             classes: self.tables.classes.iter().map(class_block).collect(),
             gone: ClassBlock { packets: [0; CLASS_WORDS] },
-            histograms: [histogram(syn_to_syn_ack), histogram(syn_ack_to_ack), histogram(connect)],
+            histograms: Box::new(Leg::ALL.map(histogram)),
             slots: (self.tables.slots4.len() + self.tables.slots6.len()) as u64,
             lost_before_hook: 0,
             unreadable_counters: 0,

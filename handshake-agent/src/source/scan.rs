@@ -16,7 +16,7 @@ use std::sync::Arc;
 use handshake_common::abi::{BUCKETS, NO_POINT, tag};
 use handshake_common::interface::GROUPS;
 use handshake_common::latency::bucket;
-use handshake_common::record::{Clocks, Detail, Now, Record, State};
+use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
 
@@ -203,7 +203,7 @@ impl AddAssign for ByCause {
     }
 }
 
-/// Open attempts and waiting UDP flows by age.
+/// Open attempts, waiting UDP flows and silent connections by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ages {
     /// Open attempts younger than T1.
@@ -220,6 +220,8 @@ pub struct Ages {
     pub seats: BySeat,
     /// UDP flows without an answer, younger than T1.
     pub pending: u64,
+    /// Completed connections whose responder has sent no byte for T1 since the initiator's data.
+    pub silent: u64,
 }
 
 impl Scan {
@@ -254,7 +256,7 @@ impl Scan {
     /// Adds a record.
     pub fn add(&mut self, record: &Record) {
         self.used += 1;
-        if !is_ageing(record.state) {
+        if !is_ageing(record.state) && !may_be_silent(record.flags) {
             return;
         }
         let row = usize::from(record.service);
@@ -262,7 +264,7 @@ impl Scan {
             self.rows.resize(row + 1, Ages::default());
         }
         self.rows[row].add(record, self.now, &self.clocks);
-        if let Some(verdict) = record.verdict(self.now, &self.clocks) {
+        if let Some(verdict) = record.verdict(self.now, &self.clocks).filter(|_| record.state.is_open()) {
             let (is_old, seat) = (usize::from(verdict != Verdict::Opening), self.host.seat(record));
             self.rows[row].seats.0[seat as usize] += 1;
             self.flagged[is_old][record.state.cause() as usize].add(record.flags, seat);
@@ -361,7 +363,7 @@ impl Survey {
             fetch(batch.as_ptr().wrapping_add(place + AHEAD));
             let tag = slot.tag().load();
             let state = state_of(tag);
-            let to_be_read = (states >> state | tag & tag::LOCKED) & 1;
+            let to_be_read = (states >> state | waits(tag) | tag & tag::LOCKED) & 1;
             survey.to_be_read |= to_be_read << place;
             survey.held |= u64::from(state != 0) << place;
         }
@@ -380,6 +382,20 @@ const fn is_ageing(state: State) -> bool {
     AGEING >> state as u32 & 1 != 0
 }
 
+/// Whether a record with these flags may be silent at some age. Only TCP's have all of them.
+const fn may_be_silent(flags: u32) -> bool {
+    flags & SILENT == SILENT
+}
+
+/// The same of a tag, as 0 or 1, without a branch.
+#[inline(always)]
+const fn waits(tag: u64) -> u64 {
+    const PLACES: [u32; 3] = [tag::AWAITS.ilog2(), tag::EARLY_ACK.ilog2(), tag::INITIATOR_ACKED.ilog2()];
+    const _: () = assert!(SILENT == 1 << PLACES[0] | 1 << PLACES[1] | 1 << PLACES[2]);
+    let flags = tag >> tag::FLAGS_SHIFT;
+    (flags >> PLACES[0] & flags >> PLACES[1] & flags >> PLACES[2]) & 1
+}
+
 /// Prefetches a slot without waiting. The slot need not exist.
 #[inline(always)]
 fn fetch<S>(slot: *const S) {
@@ -394,8 +410,9 @@ fn fetch<S>(slot: *const S) {
 }
 
 impl Ages {
-    /// Adds a record whose state is in [`AGEING`]; a record in another state adds nothing.
+    /// Adds a record whose state is in [`AGEING`], or that is silent; any other adds nothing.
     fn add(&mut self, record: &Record, now: Now, clocks: &Clocks) {
+        self.silent += u64::from(record.is_silent(now, clocks));
         // The other verdicts do not change by age: their gauge counts them.
         let ages = match record.verdict(now, clocks) {
             Some(Verdict::Opening) => &mut self.opening,
@@ -425,6 +442,7 @@ impl AddAssign for Ages {
         self.gave_up += other.gave_up;
         self.seats += other.seats;
         self.pending += other.pending;
+        self.silent += other.silent;
     }
 }
 
@@ -508,6 +526,40 @@ mod tests {
         let all = scan.all();
         assert_eq!((all.opening, all.half_open, all.expired, all.pending), (no_syn_ack, no_ack, no_ack, 1));
         assert_eq!(all.seats.most(), Some(Seat::Between), "the addresses are no host's");
+    }
+
+    /// Of the connections that wait for an answer those are silent that have asked for longer than T1, and were
+    /// acknowledged. No other record with a flag of theirs is read.
+    #[test]
+    fn a_connection_is_silent_by_the_time_of_its_request() {
+        let waiting = |state: State, flags: u32, asked_seconds_ago: u64| {
+            let slot = Slot4::default();
+            put(&slot, state, NOW.ns - 100 * SECOND, 7);
+            let mark = u32::try_from(((100 - asked_seconds_ago) * SECOND) >> 20).expect("a short time");
+            slot.body().set_tcp(TcpRecord { other_ack: mark, ..slot.body().tcp() });
+            slot.last().store(NOW.jiffies);
+            slot.tag().swap(Tag(0).next(state, flags, 7).0);
+            slot
+        };
+        let unread = SILENT & !tag::INITIATOR_ACKED;
+        let slots = [
+            waiting(State::Established, SILENT, 10),
+            waiting(State::Established, SILENT, 4),
+            waiting(State::Established, SILENT, 2),
+            waiting(State::Established, unread, 10),
+            waiting(State::Established, SILENT & !tag::AWAITS, 10),
+            waiting(State::Established, SILENT & !tag::EARLY_ACK, 10),
+            waiting(State::Closed, SILENT, 10),
+        ];
+        let mut scan = empty();
+        scan.add_table(&slots, None);
+        assert_eq!((scan.row(7), scan.used()), (Ages { silent: 2, ..Ages::default() }, 7));
+        let read = Survey::of(&slots, AGEING).to_be_read;
+        assert_eq!(read, 0b100_0111, "by the tag alone");
+        slots[0].last().store(NOW.jiffies.wrapping_sub(CLOCKS.idle_after_jiffies + 1));
+        let mut idle = empty();
+        idle.add_table(&slots, None);
+        assert_eq!(idle.all().silent, 1, "it counts as closed");
     }
 
     /// A flag that half of the attempts of a cause have is told of that cause, and of no other.

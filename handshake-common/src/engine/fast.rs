@@ -1,15 +1,16 @@
 //! The fast path: packets that change counts and no state, of a known flow or of none.
 
+use core::hint::cold_path;
 use core::marker::PhantomData;
 
 use super::filter::{count_class, is_wanted};
 use super::{Lookup, Platform, Table};
-use crate::abi::{Counter, NO_POINT};
+use crate::abi::{Counter, NO_POINT, tag};
 use crate::flow::Side;
 use crate::record::{State, UdpState, jiffies_since};
 use crate::table::{Slot, Tag};
 use crate::udp;
-use crate::wire::{Class, Packet, PacketSink, quote};
+use crate::wire::{Class, Packet, PacketSink, note, quote};
 
 /// Takes plain packets. It is done (`true`) with one that only counts, of a known flow or of none; with any
 /// other it has done nothing (`false`), and the packet takes the general path.
@@ -73,7 +74,12 @@ impl<P: Platform> Lookup<'_, P> {
     #[inline(always)]
     pub(super) fn count_only<S: Slot>(&self, slot: &S, tag: Tag) -> bool {
         let shift = self.responder_bit(tag) * 4;
-        if self.key.udp && !self.is_settled(slot, tag, shift) {
+        let needs_more = if self.key.udp {
+            !self.is_settled(slot, tag, shift)
+        } else {
+            self.may_be_first(slot, tag, shift != 0)
+        };
+        if needs_more {
             return false;
         }
         let point = slot.body().points() as u32 >> shift;
@@ -100,6 +106,24 @@ impl<P: Platform> Lookup<'_, P> {
         } else {
             self.packet.class == Class::Ack as u8 && tag.is_in(ACK)
         }
+    }
+
+    /// May the packet bring a first byte that its connection waits for, or acknowledge one? Of a connection
+    /// that waits for nothing this is one look at its tag.
+    #[inline(always)]
+    fn may_be_first<S: Slot>(&self, slot: &S, tag: Tag, responder: bool) -> bool {
+        let flags = tag.flags();
+        if flags & tag::AWAITS == 0 || self.packet.note == note::BAD_CHECKSUM {
+            return false;
+        }
+        cold_path();
+        let has_data = self.packet.payload != 0;
+        if responder {
+            return has_data || flags & tag::INITIATOR_ACKED == 0;
+        }
+        // What the initiator sends after its first data may be a long upload. Its time is kept anew, but not
+        // where another packet came in the same jiffy.
+        has_data && (flags & tag::EARLY_ACK == 0 || slot.last().load() != self.jiffies)
     }
 
     /// Does the packet of a UDP flow change no state of its record? `responder` is 0 for the initiator's.

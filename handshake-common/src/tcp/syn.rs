@@ -157,6 +157,7 @@ impl Transition<'_> {
                 return self.signed(Sign::ForeignSyn);
             }
         }
+        let awaited = self.has(tag::AWAITS);
         self.record.other_ack = self.segment.seq.0;
         self.flags = self.emptied() | tag::OTHER_J | by;
         if has_time {
@@ -165,7 +166,7 @@ impl Transition<'_> {
         if !is_answered {
             self.record.responder_sent = acks;
         }
-        self.signed(Sign::ForeignSyn)
+        self.signed(Sign::ForeignSyn).without(Leg::AckToFirstByte, awaited)
     }
 
     /// The SYN that claimed to be an attempt is one. The third segment of an attempt that was answered may

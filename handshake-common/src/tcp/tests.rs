@@ -7,6 +7,7 @@
 
 mod claims;
 mod closing;
+mod first_byte;
 mod opening;
 mod signs;
 mod strangers;
@@ -15,7 +16,7 @@ mod times;
 use std::vec::Vec;
 
 use super::{COPY_WITHIN_NS, Change, Conditions, Segment, SegmentKind, open, step};
-use crate::abi::{NO_POINT, TcpRecord, tag};
+use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side::{self, Initiator, Responder};
 use crate::record::TcpState::{self, Closed, Established, SynReceived, SynSent};
 use crate::seq::SeqNum;
@@ -25,6 +26,8 @@ use crate::wire::flag::{ACK, FIN, RST, SYN};
 const J: u32 = 1_000;
 const K: u32 = 5_000;
 const CROSSED: u32 = tag::SIMULTANEOUS;
+/// The legs that end with the handshake.
+const HANDSHAKE: [Leg; 3] = [Leg::SynToSynAck, Leg::SynAckToAck, Leg::Connect];
 
 /// A column of the table: its letters, who sends, and the segment.
 type Column = (&'static str, Side, Segment);

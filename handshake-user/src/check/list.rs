@@ -22,7 +22,7 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\nFunctions of a leg, which is syn_to_syn_ack, syn_ack_to_ack or connect. Times of connect are of all"
+        "\nFunctions of a leg: syn_to_syn_ack, syn_ack_to_ack, connect, ack_to_first_byte. Those of connect are of all"
     )?;
     writeln!(out, "attempts that had a chance; p99(connect of completed) is of those that connected:")?;
     for (name, field) in FUNCTIONS {

@@ -153,15 +153,19 @@ impl Look {
             Some(cutoff) => (self.total(cutoff), self.services(cutoff)),
             None => (Cohort::default(), Vec::new()),
         };
-        let worst = services.iter().max_by_key(|(_, cohort)| (cohort.failed(), cohort.attempts));
+        let worst = services
+            .iter()
+            .max_by_key(|(figures, cohort)| (cohort.failed() + silent(figures), cohort.attempts));
         let worst = worst.filter(|(_, cohort)| 2 * cohort.failed() >= total.failed());
         let cohort = worst.map_or(total, |(_, cohort)| *cohort);
         let service = worst.and_then(|(figures, _)| figures.service);
         let seat = worst.and_then(|(figures, _)| figures.seat);
         let cause = cohort.stuck().map(|(cause, _)| cause);
+        let silent = worst.map_or(latest.tcp.books.silent, |(figures, _)| silent(figures));
         Evidence {
             service,
             cohort,
+            silent,
             seat: seat.unwrap_or_else(|| cause.map_or(Seat::Between, |cause| latest.seat(cause))),
             queue: self.queue(service),
             counters,
@@ -193,6 +197,14 @@ impl Look {
             backlog: one.backlog,
             was_full: one.is_full(),
         }))
+    }
+}
+
+/// The connections of a service that have no answer.
+const fn silent(figures: &ServiceFigures) -> u64 {
+    match figures.books {
+        ServiceBooks::Tcp(books) => books.silent,
+        ServiceBooks::Udp(_) => 0,
     }
 }
 

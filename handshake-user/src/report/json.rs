@@ -286,6 +286,7 @@ fn tcp_service(object: &mut Map<String, Value>, books: &TcpBooks) {
     for (name, count) in patience {
         object.insert(name.to_owned(), json!(count));
     }
+    object.insert(FlowFlag::Silent.name().to_owned(), json!(books.silent));
 }
 
 fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {
@@ -313,7 +314,7 @@ fn flow(view: &View<'_>, flow: &Flow) -> Value {
     put_known(&mut object, "tunnel", flow.tunnel().map(Tunnel::name));
     put_known(&mut object, "inside", view.around(flow).map(inside));
     match &flow.record.detail {
-        Detail::Tcp(tcp) => tcp_flow(&mut object, flow, tcp, view.compat),
+        Detail::Tcp(tcp) => tcp_flow(&mut object, view, flow, tcp),
         Detail::Udp(udp) => udp_flow(&mut object, flow, udp),
     }
     object.insert("started".to_owned(), json!(rfc3339(view.wall(flow.opened_ns()))));
@@ -346,7 +347,7 @@ fn inside(around: &Around) -> Value {
     })
 }
 
-fn tcp_flow(object: &mut Map<String, Value>, flow: &Flow, tcp: &TcpRecord, compat: bool) {
+fn tcp_flow(object: &mut Map<String, Value>, view: &View<'_>, flow: &Flow, tcp: &TcpRecord) {
     put_known(object, "isn_initiator", flow.isn_initiator());
     put_known(object, "isn_responder", flow.isn_responder());
     object.insert("syn".to_owned(), json!(tcp.syn));
@@ -357,8 +358,9 @@ fn tcp_flow(object: &mut Map<String, Value>, flow: &Flow, tcp: &TcpRecord, compa
     put_known(object, "syn_to_syn_ack_ns", flow.syn_to_syn_ack_ns());
     put_known(object, "syn_ack_to_ack_ns", flow.syn_ack_to_ack_ns());
     put_known(object, "connect_ns", flow.connect_ns());
-    put_known(object, "completeness", flow.completeness().filter(|_| compat));
-    let flags: Vec<&str> = flow.flags().map(FlowFlag::name).collect();
+    put_known(object, "ack_to_first_byte_ns", flow.ack_to_first_byte_ns());
+    put_known(object, "completeness", flow.completeness().filter(|_| view.compat));
+    let flags: Vec<&str> = flow.flags(&view.moment).map(FlowFlag::name).collect();
     object.insert("flags".to_owned(), json!(flags));
 }
 

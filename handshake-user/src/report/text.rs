@@ -87,7 +87,7 @@ pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     };
     let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
     let figures = match &flow.record.detail {
-        Detail::Tcp(tcp) => tcp_figures(flow, tcp, view.compat),
+        Detail::Tcp(tcp) => tcp_figures(view, flow, tcp),
         Detail::Udp(udp) => udp_figures(flow, udp),
     };
     let mut pieces = vec![
@@ -331,7 +331,7 @@ fn of_all(snapshot: &Snapshot) -> Option<Piece> {
 /// The share of attempts that repeated a SYN or a SYN+ACK, `repeats` of these: those that Karn's rule
 /// excluded from the leg that they blur. Legs are excluded for other reasons too, so no more than were
 /// repeated.
-fn retried(legs: &[Latency; 3], repeats: [u64; 2]) -> String {
+fn retried(legs: &[Latency; Leg::ALL.len()], repeats: [u64; 2]) -> String {
     let share = |leg: Leg, repeats: u64| {
         let latency = &legs[leg as usize];
         (latency.excluded.min(repeats), latency.count + latency.excluded)
@@ -352,6 +352,7 @@ pub(crate) const fn arrow(leg: Leg) -> &'static str {
         Leg::SynToSynAck => "syn→syn+ack",
         Leg::SynAckToAck => "syn+ack→ack",
         Leg::Connect => "connect",
+        Leg::AckToFirstByte => "first byte",
     }
 }
 
@@ -486,13 +487,17 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     parts.into_iter().map(Piece::plain).collect()
 }
 
-fn tcp_figures(flow: &Flow, tcp: &TcpRecord, compat: bool) -> Vec<String> {
+fn tcp_figures(view: &View<'_>, flow: &Flow, tcp: &TcpRecord) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
-    let legs = [(Leg::SynToSynAck, flow.syn_to_syn_ack_ns()), (Leg::SynAckToAck, flow.syn_ack_to_ack_ns())];
+    let legs = [
+        (Leg::SynToSynAck, flow.syn_to_syn_ack_ns()),
+        (Leg::SynAckToAck, flow.syn_ack_to_ack_ns()),
+        (Leg::AckToFirstByte, flow.ack_to_first_byte_ns()),
+    ];
     figures.extend(legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?)))));
-    figures.extend(flow.completeness().filter(|_| compat).map(|bits| format!("completeness {bits}")));
-    figures.extend(flow.flags().map(|flag| flag.name().to_owned()));
+    figures.extend(flow.completeness().filter(|_| view.compat).map(|bits| format!("completeness {bits}")));
+    figures.extend(flow.flags(&view.moment).map(|flag| flag.name().to_owned()));
     figures.extend(reporter(flow));
     figures
 }

@@ -58,7 +58,7 @@ pub(crate) struct Scene {
     /// The rates of the latest intervals.
     pub(crate) history: RateHistory,
     /// The times of the legs and of `connect`, over the window or, without a sample in it, over the run.
-    pub(crate) legs: [LegLine; 3],
+    pub(crate) legs: [LegLine; Leg::ALL.len()],
     /// Open attempts, the oldest first.
     pub(crate) open: Vec<Flow>,
     /// Number of open attempts that pass the filter, shown or not.
@@ -288,7 +288,7 @@ fn with_cause(surge: Surge, open: &[Flow]) -> Surge {
 }
 
 /// The times over the window if it has a sample, else over the run.
-fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; 3] {
+fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; Leg::ALL.len()] {
     let recent = window.latency.iter().any(|latency| latency.count != 0);
     Leg::ALL.map(|leg| {
         let (latency, bins) = if recent {

@@ -58,6 +58,8 @@ pub(crate) struct Evidence {
     pub(crate) service: Option<SocketAddr>,
     /// The attempts that had their time.
     pub(crate) cohort: Cohort,
+    /// Completed connections whose responder has sent no byte for T1, though it was asked.
+    pub(crate) silent: u64,
     /// From where this host sees most of those that fail.
     pub(crate) seat: Seat,
     /// The listeners of the service: `None` where the kernel does not tell, `Some(None)` where there is none.
@@ -98,7 +100,8 @@ pub(crate) fn diagnose(seen: &Evidence) -> Answer {
         return seen.not_enough();
     }
     if u128::from(cohort.completed) * 100 >= u128::from(cohort.attempts) * u128::from(GOOD_PERCENT) {
-        return seen.healthy();
+        let is_silent = seen.silent >= LEAST && 2 * seen.silent >= cohort.completed;
+        return if is_silent { seen.silent() } else { seen.healthy() };
     }
     let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
     let (end, ended) = ends
@@ -183,6 +186,44 @@ impl Evidence {
             ],
             owner: None,
             next: Vec::new(),
+        }
+    }
+
+    /// TCP is well, and what is above it is not.
+    fn silent(&self) -> Answer {
+        let completed = self.cohort.completed;
+        let silent = self.silent.min(completed);
+        let (owner, next) = match (self.seat, self.process()) {
+            (Seat::Responder, Some(process)) => {
+                let id = process.split(['[', ']']).nth(1).unwrap_or_default();
+                (
+                    format!("the application: {process} accepts and does not answer"),
+                    format!("strace -f -p {id}"),
+                )
+            }
+            (Seat::Responder, None) => {
+                ("the application: it accepts and does not answer".to_owned(), "ss -tnp".to_owned())
+            }
+            (Seat::Initiator | Seat::Between, _) => {
+                let owner = "the responder's application: it accepts and does not answer";
+                (owner.to_owned(), self.far("which process listens").remove(0))
+            }
+        };
+        let mut not = vec![format!("the network ({} complete)", self.share(completed))];
+        if let Some(Some(queue)) = &self.queue {
+            not.push(format!("the accept queue ({} of {} waiting)", queue.waiting, queue.backlog));
+        }
+        Answer {
+            outcome: Outcome::Trouble,
+            headline: format!(
+                "{} of {} established connections have no answer (silent)",
+                percent(silent, completed),
+                group(completed)
+            ),
+            because: vec!["the clients' data is acknowledged, and no byte comes back".to_owned()],
+            not,
+            owner: Some(owner),
+            next: vec![next],
         }
     }
 

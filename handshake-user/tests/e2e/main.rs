@@ -10,6 +10,7 @@ mod ending;
 mod error;
 mod fault;
 mod filter;
+mod first_byte;
 mod gate;
 mod header;
 mod interfaces;

@@ -99,7 +99,7 @@ fn a_strange_syn_ends_neither_an_answered_nor_an_established_attempt() {
             talk.send(side, syn(plus(j, 2 * OTHER)));
             assert_eq!(talk.responder(ack(plus(k, 1), plus(j, 1))), Established, "the challenge");
             assert_eq!((talk.signs.clone(), talk.new_attempts), (std::vec![Sign::ForeignSyn; 2], 0));
-            assert_eq!(talk.timed, Leg::ALL, "times are not blurred");
+            assert_eq!(talk.timed, HANDSHAKE, "times are not blurred");
         }
     });
 }
@@ -506,7 +506,7 @@ fn a_segment_without_a_time_leaves_its_legs_unknown() {
         talk.responder(Segment { untimed: untimed == 1, ..syn_ack(K, J + 1) });
         talk.initiator(Segment { untimed: untimed == 2, ..ack(J + 1, K + 1) });
         let known = |leg| talk.record.leg(talk.state, talk.flags, leg).is_some();
-        assert!(talk.state == Established && !Leg::ALL.into_iter().any(known));
+        assert!(talk.state == Established && !HANDSHAKE.into_iter().any(known));
         assert_eq!(talk.revoked, untimed == 2);
     }
 }
@@ -523,7 +523,7 @@ fn times_that_fall_are_unknown() {
         talk.context.now_ns = at(third);
         talk.initiator(ack(J + 1, K + 1));
         let known = |leg| talk.record.leg(talk.state, talk.flags, leg).is_some();
-        assert!(!Leg::ALL.into_iter().any(known), "{answer} {third}");
+        assert!(!HANDSHAKE.into_iter().any(known), "{answer} {third}");
         assert_eq!(talk.revoked, first_leg, "what was counted is taken away again");
     }
 }

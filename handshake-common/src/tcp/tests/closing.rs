@@ -98,7 +98,7 @@ fn the_real_syn_ack_takes_back_every_end() {
             assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
             assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
             assert_eq!(talk.signs, [Sign::Revised], "after {end:?}");
-            assert_eq!(talk.timed, Leg::ALL);
+            assert_eq!(talk.timed, HANDSHAKE);
         }
         for end in [InitiatorAborted, ResponderAborted] {
             let mut talk = Talk::answered(j, k);

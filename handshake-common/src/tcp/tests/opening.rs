@@ -10,7 +10,7 @@ fn the_three_segments_complete() {
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
         assert_eq!((talk.record.isn_initiator, talk.record.isn_responder), (j, k));
-        assert!(talk.signs.is_empty() && talk.flags == tag::SYN_ACK_TIMED | tag::ACK_TIMED);
+        assert!(talk.signs.is_empty() && talk.flags == tag::SYN_ACK_TIMED | tag::ACK_TIMED | tag::AWAITS);
         assert_eq!((talk.record.syn, talk.record.syn_ack, talk.record.ack), (1, 1, 1));
     });
 }
@@ -373,7 +373,7 @@ fn a_syn_ack_before_its_syn_is_adopted_without_times() {
             assert_eq!(talk.initiator(with_data(syn(j), data)), SynReceived);
             assert_eq!(talk.record.isn_initiator, j);
             assert_eq!(talk.initiator(ack(plus(j, acked), plus(k, 1))), Established);
-            assert_eq!(talk.excluded, Leg::ALL);
+            assert_eq!(talk.excluded, HANDSHAKE);
             assert!(talk.timed.is_empty() && talk.has(tag::FAST_OPEN) == (data != 0));
         }
         let mut partly = Talk::of(TcpState::OrphanSynAck, 0, join(&syn_ack(k, plus(j, 41)), SECOND));
@@ -405,7 +405,7 @@ fn an_ack_before_its_syn_ack_completes_without_times() {
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), TcpState::AnswerUnseen);
         talk.initiator(with_data(ack(plus(j, 1), plus(k, 500)), 10));
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), Established, "by the first of its ACKs");
-        assert_eq!(talk.excluded, Leg::ALL);
+        assert_eq!(talk.excluded, HANDSHAKE);
         assert!(talk.timed.is_empty() && talk.signs.is_empty());
     });
 }
@@ -418,7 +418,7 @@ fn an_early_ack_of_something_else_is_bad_and_blurs_nothing() {
         assert_eq!(talk.responder(syn_ack(k, plus(j, 1))), SynReceived);
         assert_eq!(talk.signs, [Sign::BadAck]);
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
-        assert_eq!(talk.timed, Leg::ALL);
+        assert_eq!(talk.timed, HANDSHAKE);
     });
 }
 
@@ -435,7 +435,7 @@ fn one_sided_infers_k_from_the_ack_and_only_when_asked() {
         assert_eq!(talk.initiator(ack(plus(j, 1), plus(k, 1))), Established);
         assert_eq!(talk.record.isn_responder, k);
         assert!(talk.has(tag::ONE_SIDED) && talk.timed == [Leg::Connect]);
-        assert_eq!(talk.excluded, [Leg::SynToSynAck, Leg::SynAckToAck]);
+        assert_eq!(talk.excluded, [Leg::SynToSynAck, Leg::SynAckToAck, Leg::AckToFirstByte]);
 
         let mut both = Talk::new(syn(j));
         assert_eq!(both.initiator(ack(plus(j, 1), plus(k, 1))), TcpState::AnswerUnseen);

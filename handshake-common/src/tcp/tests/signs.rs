@@ -75,7 +75,7 @@ fn a_segment_at_more_hook_points_is_one_segment() {
             at_points(&mut talk, 0..points, Responder, ack(plus(k, 1), plus(j, 6)));
             assert!(talk.signs.is_empty() && talk.new_attempts == 0);
             assert_eq!((talk.record.syn, talk.record.syn_ack, talk.record.ack), (1, 1, 3));
-            assert_eq!((talk.timed.as_slice(), talk.state), (&Leg::ALL[..], Established));
+            assert_eq!((talk.timed.as_slice(), talk.state), (&HANDSHAKE[..], Established));
         }
     });
 }

@@ -23,6 +23,9 @@ pub(crate) const FUNCTIONS: [(&str, &str); 8] = [
     ("excluded", "excluded"),
 ];
 
+/// The spoken name of the leg `ack_to_first_byte`.
+const FIRST_BYTE: &str = "first_byte";
+
 /// The name of the function for rates.
 pub(crate) const RATE: &str = "rate";
 
@@ -35,7 +38,8 @@ pub(crate) const NEW: &str = "new";
 pub(super) const COMPLETED: &str = "completed";
 
 /// Short names, each with the metrics that it is the sum of.
-pub(crate) const SHORT: [(&str, &[&str]); 2] = [
+pub(crate) const SHORT: [(&str, &[&str]); 3] = [
+    ("silent", &["tcp.silent.now", "tcp.signs.was_silent"]),
     ("half_open", &["tcp.half_open.now"]),
     (
         "half_open_expired",
@@ -165,6 +169,7 @@ pub(super) fn of_leg(
         let message = format!("no function {function}: use one of {}", all.join(", "));
         return Err(Fault::new(at, message));
     };
+    let leg = if leg == FIRST_BYTE { Leg::AckToFirstByte.name() } else { leg };
     let legs = Leg::ALL.map(Leg::name);
     let is_connect = leg == Leg::Connect.name();
     if completed && legs.contains(&leg) && !is_connect {
@@ -203,7 +208,7 @@ fn unknown(name: &str, span: Span) -> Fault {
     if FUNCTIONS.iter().any(|(function, _)| *function == name) {
         return Fault::new(span, format!("{name} is a function: {name}(connect)"));
     }
-    if Leg::ALL.iter().any(|leg| leg.name() == name) {
+    if name == FIRST_BYTE || Leg::ALL.iter().any(|leg| leg.name() == name) {
         return Fault::new(span, format!("{name} is a leg: p99({name})"));
     }
     if name == "s" {

@@ -2,7 +2,7 @@
 
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-use super::{Comparator, Expectation, Scope, ValueKind};
+use super::{Comparator, Expectation, ExpressionTerm, Scope, ValueKind};
 
 #[test]
 fn valid_expectations_parse() {
@@ -64,6 +64,22 @@ fn valid_expectations_parse() {
 }
 
 #[test]
+fn a_first_byte_and_silence_have_spoken_names() {
+    let table: [(&str, &[&str]); 4] = [
+        ("p99(first_byte) < 200ms", &["latency.ack_to_first_byte.p99_ns"]),
+        ("count(ack_to_first_byte) > 0", &["latency.ack_to_first_byte.count"]),
+        ("silent == 0", &["tcp.silent.now", "tcp.signs.was_silent"]),
+        ("silent.now{port=443} == 0", &["tcp.silent.now"]),
+    ];
+    for (text, metrics) in table {
+        let ExpressionTerm::Figure(figure) = Expectation::parse(text, "--expect", Scope::Run).expect(text).left else {
+            panic!("{text} is a figure")
+        };
+        assert_eq!(figure.metrics, metrics, "{text}");
+    }
+}
+
+#[test]
 fn shares_are_in_percent_if_written_so() {
     let table = [
         ("completed / attempts >= 99%", true),
@@ -109,12 +125,14 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
         ("- completed > 5", 1, 1, "a figure or a number is expected here"),
         ("connect < 2ms", 1, 7, "connect is a leg: p99(connect)"),
         ("p42(connect) < 2ms", 1, 3, "no function p42: use one of p50, p90, p95, p99, p99.9, max, count"),
+        ("first_byte < 2ms", 1, 10, "first_byte is a leg: p99(first_byte)"),
+        ("silent{port=443} == 0", 1, 6, "silent is not counted per service; these are: "),
         ("rte(completed) > 1/s", 1, 3, "no function rte: use one of p50"),
         (
             "p99(conect) < 2ms",
             5,
             6,
-            "p99 takes syn_to_syn_ack, syn_ack_to_ack, connect; did you mean connect?",
+            "p99 takes syn_to_syn_ack, syn_ack_to_ack, connect, ack_to_first_byte; did you mean connect?",
         ),
         ("p99() < 2ms", 5, 1, "p99 takes syn_to_syn_ack"),
         ("p99(connect < 2ms", 4, 1, "the closing ')' is missing"),

@@ -12,7 +12,7 @@ use handshake_agent::model::snapshot::{
 };
 use handshake_common::abi::{Counter, NO_POINT, TcpRecord, tag};
 use handshake_common::interface::point;
-use handshake_common::record::{Detail, State};
+use handshake_common::record::{Detail, SILENT, State};
 use handshake_common::verdict::{Leg, Verdict};
 use serde_json::{Value, json};
 
@@ -23,17 +23,18 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
  "from":"2026-03-01T12:03:41.000000000Z","to":"2026-03-01T12:03:41.000000000Z","exact":true,"inexact":[],"contended":0,"lost_events":0,"lost_before_hook":0,"unsettled":0,
  "packets":{"total":0,"ipv4":0,"ipv6":0,"filtered":0,"extension_chains":0,"split_headers":0,"copies":0,"syn":0,"syn_ack":0,"ack":0,"fin":0,"rst":0,"tcp_other":0,"udp":0,"icmp":0,"ip_other":0,"fragment":0,"non_ip":0,"truncated":0,"malformed":0},
  "tcp":{"attempts":1,"completed":1,"late":0,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,
-        "half_open_expired":{"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"evicted":0,"untracked":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0,"answer_unseen":0,"never_repeated":0,"waiting":0,"gave_up":0},"midstream":0,"orphan_syn_ack":0,
-        "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0,"foreign_syn":0,"foreign_icmp":0,"bad_checksum":0},
+        "half_open_expired":{"no_syn_ack":0,"no_ack":0,"answer_unseen":0},"evicted":0,"untracked":0,"opening":0,"half_open":{"now":0,"no_syn_ack":0,"no_ack":0,"answer_unseen":0,"never_repeated":0,"waiting":0,"gave_up":0},"silent":{"now":0},"midstream":0,"orphan_syn_ack":0,
+        "signs":{"syn_retransmits":0,"syn_ack_retransmits":0,"bad_syn_ack":0,"bad_ack":0,"ack_ignored":0,"revised":0,"foreign_syn":0,"foreign_icmp":0,"bad_checksum":0,"was_silent":0},
         "entered":{"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"orphan_syn_ack":0}},
  "latency":{"syn_to_syn_ack":{"count":1,"excluded":0,"p50_ns":80,"p90_ns":80,"p95_ns":80,"p99_ns":80,"p999_ns":80,"max_ns":80},
             "syn_ack_to_ack":{"count":1,"excluded":0,"p50_ns":24,"p90_ns":24,"p95_ns":24,"p99_ns":24,"p999_ns":24,"max_ns":24},
             "connect":{"count":1,"excluded":0,"p50_ns":104,"p90_ns":104,"p95_ns":104,"p99_ns":104,"p999_ns":104,"max_ns":104},
+            "ack_to_first_byte":{"count":1,"excluded":0,"p50_ns":96,"p90_ns":96,"p95_ns":96,"p99_ns":96,"p999_ns":96,"max_ns":96},
             "connect_of_all":{"count":1,"not_connected":0,"p50_ns":104,"p90_ns":104,"p95_ns":104,"p99_ns":104,"p999_ns":104,"max_ns":104}},
  "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0,"packets":0,"bytes":0,"entered":{"answered":0,"unreachable":0,"multicast":0}},
  "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},"services_evicted":0,
  "services":[
-    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0,"never_repeated":0,"waiting":0,"gave_up":0},
+    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0,"never_repeated":0,"waiting":0,"gave_up":0,"silent":0},
     {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0}]}"#;
 
 #[test]
@@ -203,6 +204,19 @@ fn an_unknown_field_of_a_flow_is_absent() {
 }
 
 #[test]
+fn a_flow_says_when_its_first_byte_came_or_that_it_is_silent() {
+    let mut each = record("10.0.0.1:1", "10.0.0.2:2", State::Established);
+    let detail = TcpRecord { opened_ns: 990 * SECOND, latest_after: 30, other_ack: 5, ..tcp(&each) };
+    each.detail = Detail::Tcp(detail);
+    each.flags |= tag::EARLY_ACK;
+    let answered = shown(&each);
+    assert_eq!((&answered["ack_to_first_byte_ns"], &answered["flags"]), (&json!(5 * 64), &json!([])));
+    each.flags |= SILENT;
+    let silent = shown(&each);
+    assert_eq!((silent.get("ack_to_first_byte_ns"), &silent["flags"]), (None, &json!(["silent"])));
+}
+
+#[test]
 fn an_ended_attempt_has_the_time_of_its_end() {
     let ended = |state, latest_ns| {
         let mut each = record("10.0.0.1:1", "10.0.0.2:2", state);
@@ -274,7 +288,7 @@ fn typical() -> Snapshot {
     let mut fake = Fake::new();
     fake.service(1, "10.0.0.2:80");
     fake.ended(1, Counter::Completed, 1);
-    for (leg, ns) in Leg::ALL.into_iter().zip([80, 24, 104]) {
+    for (leg, ns) in Leg::ALL.into_iter().zip([80, 24, 104, 96]) {
         fake.sample(leg, ns, 1);
     }
     fake.service(FIRST_UDP_ROW, "0.0.0.0:0");

@@ -2,10 +2,10 @@
 
 use handshake_agent::error::some_of;
 use handshake_agent::model::snapshot::{
-    Interval, LiveOrigin, LostBetween, Origin, ServiceBooks, Snapshot, TcpBooks,
+    Interval, LiveOrigin, LostBetween, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks,
 };
 use handshake_agent::options::Filter;
-use handshake_common::verdict::{Cause, Seat, Sign, TCP, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, SILENT_SENTENCE, Seat, Sign, TCP, Verdict};
 use handshake_common::wire::Class;
 
 use crate::number::{group, rate, short};
@@ -47,7 +47,24 @@ pub(crate) fn problems(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> 
     let ignored = Sign::AckIgnored;
     let count = window.count(|s| s.tcp.sign(ignored));
     all.push(Problem { name: ignored.name(), sentence: ignored.sentence().to_owned(), count });
+    all.push(silent(snapshot));
     worth_a_line(all, window.count(|s| s.tcp.books.attempts))
+}
+
+/// The connections that are silent now, and the service that most of them are to.
+fn silent(snapshot: &Snapshot) -> Problem {
+    let count = snapshot.tcp.books.silent;
+    let of = |row: &ServiceFigures| row.books.tcp().map_or(0, |books| books.silent);
+    let most = snapshot.services.iter().filter(|row| row.service.is_some()).max_by_key(|row| of(row));
+    let place = match most.and_then(|row| Some((row.service?, of(row)))) {
+        Some((service, all)) if all == count => format!(" to {service}"),
+        Some((service, part)) if part != 0 => format!(", {} of them to {service},", group(part)),
+        Some(_) | None => String::new(),
+    };
+    let connections = if count == 1 { "connection" } else { "connections" };
+    let are = if count == 1 { "is" } else { "are" };
+    let sentence = format!("{} {connections}{place} {are} {SILENT_SENTENCE}", group(count));
+    Problem { name: FlowFlag::Silent.name(), sentence, count }
 }
 
 /// The problems that kept attempts from completing, by the books of all or of some services. Rare ones are

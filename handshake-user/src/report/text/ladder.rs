@@ -200,7 +200,8 @@ pub(crate) fn draw_ladder(view: &View<'_>, flow: &Flow, steps: &LadderSteps<'_>,
     let numbers = [("J", flow.isn_initiator()), ("K", flow.isn_responder())];
     let numbers =
         numbers.into_iter().filter_map(|(name, isn)| Some(Piece::plain(format!("{name}={}", isn?))));
-    let numbers: Vec<Piece> = numbers.chain(flow.flags().map(|flag| Piece::plain(flag.name()))).collect();
+    let numbers: Vec<Piece> =
+        numbers.chain(flow.flags(&view.moment).map(|flag| Piece::plain(flag.name()))).collect();
     if !numbers.is_empty() {
         line(&mut out, style, "numbers", &numbers, " ");
     }

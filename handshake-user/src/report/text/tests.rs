@@ -217,6 +217,40 @@ fn retried_is_said_of_repeats_alone() {
     }
 }
 
+/// A server that accepts and never answers is named where all of the silent connections are to it.
+#[test]
+fn a_server_that_does_not_answer_is_a_cause() {
+    let (context, mut fake) = (TestContext::live(""), Fake::new());
+    fake.later(100 * SECOND);
+    fake.service(ROW, "10.0.0.2:8443");
+    fake.service(2, "10.0.0.3:9000");
+    (0..12).for_each(|_| fake.silent(ROW, 4 * SECOND));
+    fake.silent(ROW, 2 * SECOND);
+    let shown = draw(&context.take(&mut fake, None), None, Style::plain(300));
+    let cause = "silent: 12 connections to 10.0.0.2:8443 are established, the client's data is acknowledged, and \
+                 the server has sent no byte for longer than --half-open-after: the application accepts and does \
+                 not answer. Look at: the application's threads, its backends";
+    assert!(shown.contains(cause), "{shown}");
+    fake.silent(2, 4 * SECOND);
+    let shown = draw(&context.take(&mut fake, None), None, Style::plain(300));
+    assert!(
+        shown.contains("silent: 13 connections, 12 of them to 10.0.0.2:8443, are established"),
+        "{shown}"
+    );
+}
+
+/// The time to the first byte stands beside the legs where one came.
+#[test]
+fn a_first_byte_is_timed() {
+    let (context, mut fake) = (TestContext::live(""), Fake::new());
+    fake.ended(ROW, Counter::Completed, 20);
+    fake.sample(Leg::Connect, 4_000, 20);
+    let without = draw(&context.take(&mut fake, None), None, Style::plain(200));
+    fake.sample(Leg::AckToFirstByte, 2_000_000, 20);
+    let with = draw(&context.take(&mut fake, None), None, Style::plain(200));
+    assert!(!without.contains("first byte") && with.contains("first byte p50 2.0 ms p99 2.0 ms"), "{with}");
+}
+
 /// A filter that SYNs have passed is right, and so is the way to it.
 #[test]
 fn silence_after_attempts_is_told_as_silence() {

@@ -155,11 +155,12 @@ fn figures(attempt: &Flow, scene: &Scene) -> Vec<String> {
             (Leg::SynToSynAck, attempt.syn_to_syn_ack_ns()),
             (Leg::SynAckToAck, attempt.syn_ack_to_ack_ns()),
             (Leg::Connect, attempt.connect_ns()),
+            (Leg::AckToFirstByte, attempt.ack_to_first_byte_ns()),
         ];
         let known = legs.iter().filter_map(|(leg, ns)| ns.map(|ns| format!("{} {}", arrow(*leg), time(ns))));
         let mut parts: Vec<String> = known.collect();
         parts.extend(left_ns(scene, attempt).map(|ns| format!("record expires in {}", seconds(ns))));
-        parts.extend(attempt.flags().map(|flag| flag.name().to_owned()));
+        parts.extend(attempt.flags(&scene.view().moment).map(|flag| flag.name().to_owned()));
         parts.push(format!(
             "packets: syn {}, syn_ack {}, ack {}",
             tcp.syn,

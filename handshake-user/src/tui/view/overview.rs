@@ -114,7 +114,7 @@ fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// The two legs and `connect`: percentiles and a histogram.
+/// The legs and `connect`: percentiles and a histogram.
 fn times(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     const COUNT: usize = 10;
     let room = width.saturating_sub(1 + LABEL + 4 * TIME + COUNT + 2);
@@ -128,7 +128,9 @@ fn times(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let heads = ["p50", "p90", "p99", "max"].map(|head| right(head, TIME)).concat();
     let title = format!(" {}{heads}{}  {}", left(&over, LABEL), right("samples", COUNT), scale(chart));
     let mut lines = vec![pen.line([(title, Tone::Faint)])];
-    lines.extend(scene.legs.iter().map(|leg| leg_line(pen, leg, COUNT, chart)));
+    // A server that speaks first or answers late shows here; where no data passes, the row would be empty.
+    let shown = scene.legs.iter().filter(|leg| leg.leg != Leg::AckToFirstByte || leg.latency.count != 0);
+    lines.extend(shown.map(|leg| leg_line(pen, leg, COUNT, chart)));
     lines
 }
 

@@ -16,6 +16,7 @@ fn evidence(seat: Seat, cohort: Cohort) -> Evidence {
     Evidence {
         service: Some("10.0.0.2:443".parse().expect("an address")),
         cohort,
+        silent: 0,
         seat,
         queue: Some(Some(Queue { process: None, waiting: 0, backlog: 128, was_full: false })),
         counters: NetCounters::default(),
@@ -74,6 +75,25 @@ fn a_port_that_no_process_listens_on_is_closed_or_filtered() {
     assert!(closed.owner.is_some_and(|owner| owner.starts_with("the application: it does not run")));
     let filtered = diagnose(&without(cohort(30, [30, 0], 0)));
     assert!(filtered.owner.is_some_and(|owner| owner.contains("a local firewall")));
+}
+
+/// TCP is well, and the clients get nothing.
+#[test]
+fn a_server_that_accepts_and_never_answers_is_the_applications() {
+    let process = Some("node[7]".to_owned());
+    let queue = Queue { process, waiting: 1, backlog: 128, was_full: false };
+    let seen = |seat, silent| Evidence {
+        silent,
+        queue: Some(Some(queue.clone())),
+        ..evidence(seat, cohort(40, [0, 0], 0))
+    };
+    let answer = diagnose(&seen(Seat::Responder, 39));
+    assert_eq!(answer.headline, "97.5 % of 40 established connections have no answer (silent)");
+    assert_eq!(answer.outcome, Outcome::Trouble);
+    assert!(answer.owner.is_some_and(|owner| owner.contains("node[7] accepts and does not answer")));
+    let far = diagnose(&seen(Seat::Initiator, 39));
+    assert!(far.owner.is_some_and(|owner| owner.starts_with("the responder's application")));
+    assert_eq!(diagnose(&seen(Seat::Responder, 4)).outcome, Outcome::Healthy, "some requests take long");
 }
 
 #[test]

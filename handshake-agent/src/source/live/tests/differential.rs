@@ -134,7 +134,7 @@ fn scenarios() -> [Scenario; 8] {
     [
         Scenario { hooks: &[Hook::Xdp], covers: every_counter, ..scenario("xdp, 64 slots", tables(32)) },
         Scenario { hooks: both, covers: every_counter, ..scenario("tc, 64 slots", events(tables(32))) },
-        Scenario { packets: 20_000, covers: filtered, ..scenario("filters", filters()) },
+        Scenario { packets: 40_000, covers: filtered, ..scenario("filters", filters()) },
         Scenario {
             packets: 20_000,
             ..scenario("one-sided", Settings { rules: one_sided, ..events(tables(256)) })

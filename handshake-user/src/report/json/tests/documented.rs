@@ -14,7 +14,7 @@ use handshake_agent::model::snapshot::{
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
-use handshake_common::abi::Counter;
+use handshake_common::abi::{Counter, tag};
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::build::FrameBuilder;
@@ -247,8 +247,9 @@ const fn unit_name(unit: Unit) -> &'static str {
 pub(super) fn flow_samples() -> Vec<Value> {
     let mut completed = record("10.0.0.1:40000", "10.0.0.2:443", State::Established);
     let mut detail = tcp(&completed);
-    (detail.syn_ack_after, detail.latest_after) = (10, 30);
+    (detail.syn_ack_after, detail.latest_after, detail.other_ack) = (10, 30, 5);
     completed.detail = Detail::Tcp(detail);
+    completed.flags |= tag::EARLY_ACK;
     let mut answered = udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpAnswered);
     if let Detail::Udp(udp) = &mut answered.detail {
         udp.answer_after = 10;

@@ -176,7 +176,7 @@ impl<'a> Comparison<'a> {
         let mut kernel = counters_of(&self.live.bpf).words;
         let mut host = loads(self.host.tables.books.words());
         if !timed {
-            let longest = Counter::MaxSynToSynAck as usize..=Counter::MaxConnect as usize;
+            let longest = Counter::MaxSynToSynAck as usize..=Counter::MaxAckToFirstByte as usize;
             kernel[longest.clone()].fill(0);
             host[longest].fill(0);
         }

@@ -16,6 +16,9 @@ pub(super) struct Layout {
     body: usize,
 }
 
+/// A tag without its generation.
+const UNPUBLISHED: u64 = (1 << abi::tag::GENERATION_SHIFT) - 1;
+
 pub(super) const FLOW4: Layout =
     Layout { last_jiffies: offset_of!(abi::Flow4, last_jiffies), body: offset_of!(abi::Flow4, body) };
 pub(super) const FLOW6: Layout =
@@ -24,7 +27,10 @@ pub(super) const FLOW6: Layout =
 impl Layout {
     /// A slot's bytes without its times. Of an optional time, only its presence is kept.
     fn without_times(self, slot: &[Shared64]) -> Vec<u8> {
-        let mut bytes: Vec<u8> = slot.iter().flat_map(|word| word.load().to_ne_bytes()).collect();
+        // How often a record was published depends on when later data came (`may_be_first`).
+        let words = slot.iter().enumerate();
+        let words = words.map(|(at, word)| word.load() & if at == 0 { UNPUBLISHED } else { u64::MAX });
+        let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
         let mut blot = |at: usize, length: usize, there: bool| {
             let known = there && bytes[at..at + length].iter().any(|byte| *byte != 0);
             bytes[at..at + length].fill(u8::from(known));
@@ -39,6 +45,9 @@ impl Layout {
             if keeps_a_time(Tag(slot[0].load())) {
                 blot(self.body + offset_of!(TcpRecord, syn_data), 2, true);
             }
+            if times_first_bytes(Tag(slot[0].load())) {
+                blot(self.body + offset_of!(TcpRecord, other_ack), 4, false);
+            }
         }
         bytes
     }
@@ -47,6 +56,11 @@ impl Layout {
 /// May the record's `syn_data` be a time? Of an open attempt with Fast Open it is not.
 const fn keeps_a_time(tag: Tag) -> bool {
     !tag.state().is_open() || tag.flags() & abi::tag::FAST_OPEN == 0
+}
+
+/// Is the record's `other_ack` the time of a first byte?
+fn times_first_bytes(tag: Tag) -> bool {
+    tag.state().is_completed() && tag.flags() & abi::tag::OTHER_J == abi::tag::EARLY_ACK
 }
 
 /// Describes the first slot that differs. The kernel's table may be longer than the host's; only its start is
@@ -105,8 +119,9 @@ pub(super) fn without(event: &Event, timed: bool) -> Event {
         return *event;
     }
     let syn_data = if keeps_a_time(Tag(event.tag)) { 0 } else { event.tcp.syn_data };
-    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, ..event.tcp };
-    Event { ended_ns: 0, last_jiffies: 0, tcp, ..*event }
+    let other_ack = if times_first_bytes(Tag(event.tag)) { 0 } else { event.tcp.other_ack };
+    let tcp = TcpRecord { opened_ns: 0, syn_ack_after: 0, latest_after: 0, syn_data, other_ack, ..event.tcp };
+    Event { tag: event.tag & UNPUBLISHED, ended_ns: 0, last_jiffies: 0, tcp, ..*event }
 }
 
 /// The words of shared values.

@@ -50,9 +50,10 @@ impl Random {
 /// responder. S: a SYN, O: a SYN with data, Y: a SYN+ACK, A: an ACK, D: an ACK with data, F: a FIN, R: a RST,
 /// U: an ICMP error that quotes the side, X: random flags. Numbers of a second conversation on the same ends:
 /// Z: its SYN, W: the SYN+ACK that answers the other side's, C: its ACK. T: a RST without ACK, B: an ACK
-/// beyond the window, P: a SYN+ACK with data. Over UDP, every letter except U is a packet, and E is between
+/// beyond the window, P: a SYN+ACK with data. Of the first bytes, G: an ACK of data, H: an answer to it, K: a
+/// keep-alive. Over UDP, every letter except U is a packet, and E is between
 /// the initiator and another port of the responder, or a host that the initiator's query to a group reached.
-const PLOTS: [&[u8]; 35] = [
+const PLOTS: [&[u8]; 40] = [
     b"SZyA",
     b"SZwC",
     b"SZwyA",
@@ -78,6 +79,11 @@ const PLOTS: [&[u8]; 35] = [
     b"OyAd",
     b"OydA",
     b"SyDF",
+    b"SyADgh",
+    b"SyADgKgKgh",
+    b"SyDgf",
+    b"SyDgDgDgR",
+    b"SyKkDgFh",
     b"yASD",
     b"ySA",
     b"ADdf",
@@ -89,7 +95,7 @@ const PLOTS: [&[u8]; 35] = [
     b"SeSe",
     b"SeU",
 ];
-const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXxZzWwCcTtBbPpEe";
+const LETTERS: &[u8] = b"SsOoYyAaDdFfRrUuXxZzWwCcTtBbPpEeGgHhKk";
 /// A group, a broadcast address, and one that only the frame tells.
 const GROUPS: [u32; 3] = [0xe000_00fb, u32::MAX, 0x0a00_00ff];
 
@@ -331,6 +337,9 @@ fn segment(random: &mut Random, flow: &Flow, side: usize, letter: u8) -> Segment
         b'C' => (flag::ACK, second(next), second(other), 0),
         b'T' => (flag::RST, next, 0, 0),
         b'B' => (flag::ACK, next.wrapping_add(70_000), other, 0),
+        b'G' => (flag::ACK, next, other.wrapping_add(60), 0),
+        b'H' => (flag::ACK, next, other.wrapping_add(60), data),
+        b'K' => (flag::ACK, own, other, random.pick(&[0, 1])),
         b'P' => (flag::SYN | flag::ACK, own, other, data),
         _ => (random.byte(), next, other, 0),
     };
