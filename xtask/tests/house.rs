@@ -43,8 +43,8 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-user",
         &[
-            "command", "cli", "tui", "error", "report", "check", "helper", "file", "console", "output",
-            "caller", "escape", "duration", "number", "time",
+            "command", "cli", "tui", "error", "report", "events", "check", "helper", "file", "console",
+            "output", "caller", "escape", "duration", "number", "time",
         ],
     ),
 ];

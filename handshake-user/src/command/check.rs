@@ -27,12 +27,13 @@ use crate::check::{
     NetAccount, NetCounters, NetFiles, Reason, Running, Status, list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, load, out, patiently, prepare, take_snapshot};
+use crate::command::{attach, load, out, patiently, prepare, take_snapshot, zone};
 use crate::console::{self, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Files, Helper};
 use crate::output::{Lane, Output, Patience, Target};
 use crate::report::{self, OutputFormat, text, text::Style};
+use crate::time::Zone;
 
 /// Time between two looks at whether an attempt is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
@@ -74,6 +75,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     });
     let file = file.transpose()?;
     let counters = NetFiles::open()?;
+    let zone = zone(args.utc);
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     plan.require_any()?;
@@ -82,7 +84,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::new()?;
         let session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let in_progress =
-            CheckInProgress { args, session, signals, checkee, helper: helper.as_ref(), counters };
+            CheckInProgress { args, session, signals, checkee, helper: helper.as_ref(), counters, zone };
         let code = in_progress.run(&expectations, file).await;
         if code.is_ok() {
             helper.iter().for_each(Helper::leave);
@@ -101,6 +103,7 @@ struct CheckInProgress<'a> {
     /// The parent of the command.
     helper: Option<&'a Helper>,
     counters: NetFiles,
+    zone: Zone,
 }
 
 /// Why the observed time ended.
@@ -140,13 +143,13 @@ impl CheckInProgress<'_> {
         }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, &ending));
         let checked = Checked { window, judged, command, account };
-        let Self { args, session, signals, checkee, .. } = self;
+        let Self { args, session, signals, checkee, zone, .. } = self;
         drop(session);
         // From here on a signal ends the process.
         let ending = signals.release().await.map_or(ending, CheckEnding::Interrupted);
         let is_interrupted = matches!(ending, CheckEnding::Interrupted(_));
         let patience = if is_interrupted { Patience::ENDING } else { Patience::Endless };
-        let shown = show(args, checkee.is_some(), &checked, file, patience);
+        let shown = show(args, (checkee.is_some(), zone), &checked, file, patience);
         conclude(args, ending, &checked, shown)
     }
 
@@ -214,7 +217,7 @@ impl CheckInProgress<'_> {
 /// Writes the report to stdout, or to stderr with a command, which owns stdout; and to the file.
 fn show(
     args: &CheckArgs,
-    with_command: bool,
+    (with_command, zone): (bool, Zone),
     checked: &Checked<'_>,
     file: Option<Files>,
     patience: Patience,
@@ -230,15 +233,15 @@ fn show(
     // What was said before comes first.
     console::flush();
     let (target, style) = if with_command {
-        (Target::stderr(), Style::of(&io::stderr()))
+        (Target::stderr(), Style::of(&io::stderr(), zone))
     } else {
-        (Target::stdout(), Style::of(&io::stdout()))
+        (Target::stdout(), Style::of(&io::stdout(), zone))
     };
     let lane = Lane::to(target).map_err(out)?;
     lane.finish(patience, |to| report::write_check(to, format, &shown, checked, style)).map_err(out)?;
     if !with_command && format != OutputFormat::Text {
         let lane = Lane::to(Target::stderr()).map_err(out)?;
-        let style = Style::of(&io::stderr());
+        let style = Style::of(&io::stderr(), zone);
         let expectations = text::draw_expectations(checked, style);
         lane.finish(patience, |to| to.write_all(expectations.as_bytes())).map_err(out)?;
     }

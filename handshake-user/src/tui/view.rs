@@ -11,6 +11,8 @@
 
 pub(crate) mod attempts;
 mod chrome;
+mod clients;
+mod copy;
 pub(crate) mod health;
 mod help;
 mod ladder;
@@ -20,6 +22,8 @@ pub(crate) mod services;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use copy::copied;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

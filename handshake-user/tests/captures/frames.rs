@@ -98,7 +98,7 @@ fn a_flow_has_the_numbers_of_its_frames() -> Result<()> {
 #[test]
 fn an_attempt_that_ends_has_the_numbers_of_its_frames() -> Result<()> {
     let made = tangled("ends")?;
-    let output = run_replay(made.path(), &["-o", "jsonl", "--events"])?;
+    let output = run_replay(made.path(), &["-o", "jsonl", "--events", "all"])?;
     let text = String::from_utf8(output.stdout)?;
     let events = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     let frames: Vec<&Value> =

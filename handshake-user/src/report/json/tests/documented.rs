@@ -20,9 +20,10 @@ use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
-use super::super::{report, write_check, write_flow, write_report_with_flows};
+use super::super::{report, write_check, write_event, write_flow, write_report_with_flows};
 use super::{capture, take};
 use crate::check::{Checked, Ended, Expectation, JudgedWindow, NetAccount, Status};
+use crate::events::{Event, EventKind};
 use crate::testing::{JSON, code, section, table};
 
 /// The sources that write reports, flows and the fields of a check.
@@ -247,6 +248,8 @@ fn each_field_of_a_flow_has_a_row() {
     let view = View::of(&snapshot).comparing(true).entering(Some(&tunnels));
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
     let live = [completed, answered, unreachable, open, tunnel].map(flow);
+    let event = Event { kind: EventKind::Ended, flow: Flow::of(completed), at_ns: 0 };
+    let live = [&live[..], &[written(|out| write_event(out, &view, &event))]].concat();
 
     let mut index = FrameIndex::default();
     let refused = record("10.0.0.1:40002", "10.0.0.2:443", State::Refused);
