@@ -35,6 +35,12 @@ pub(super) fn draw(buffer: &mut Buffer, pen: Pen) {
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(screen.height);
     let width = WIDTH.min(screen.width);
     let area = Rect { x: (screen.width - width) / 2, y: (screen.height - height) / 2, width, height };
+    // What is below would lend it its colours.
+    for position in area.positions() {
+        if let Some(cell) = buffer.cell_mut(position) {
+            cell.reset();
+        }
+    }
     frame(buffer, area, pen);
     for (y, line) in (area.y + 1..area.bottom().saturating_sub(1)).zip(&lines) {
         buffer.set_line(area.x + 1, y, line, area.width.saturating_sub(2));

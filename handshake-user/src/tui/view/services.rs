@@ -6,7 +6,7 @@ use ratatui::text::Line;
 
 use super::layout::{Pen, bars};
 use super::table::{ColumnHead, TableCell, head, row, seen};
-use crate::number::{group, percent, rate, time};
+use crate::number::{group, percent, rate, short, time};
 use crate::tui::history::failed;
 use crate::tui::list::{self, ServiceColumn};
 use crate::tui::scene::Scene;
@@ -17,7 +17,7 @@ use crate::tui::theme::Tone;
 /// Least columns of a name: an address of IPv4 with its port.
 const LEAST_NAME: usize = 21;
 /// Most columns of a service's trend: a minute, and its largest figure.
-const MOST_TREND: usize = 74;
+const MOST_TREND: usize = 72;
 
 impl ServiceColumn {
     const ALL: [Self; 13] = [
@@ -154,12 +154,12 @@ impl ServiceColumn {
 
 /// What began each second, with the largest: each service has a scale of its own.
 fn trend(begun: &[u64], width: usize) -> String {
-    let most = begun.iter().copied().max().unwrap_or(0);
-    if most == 0 {
-        return String::new();
+    /// Columns of the largest.
+    const MOST: usize = 12;
+    match begun.iter().copied().max() {
+        None | Some(0) => String::new(),
+        Some(most) => format!("{} max {}", bars(begun, width.saturating_sub(MOST)), short(most)),
     }
-    let most = format!(" max {}", group(most));
-    format!("{}{most}", bars(begun, width.saturating_sub(most.len())))
 }
 
 /// The share of good results among the decided ones.

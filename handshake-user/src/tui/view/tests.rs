@@ -378,6 +378,20 @@ fn the_row_under_the_cursor_has_one_style() {
     }
 }
 
+/// The help lies over a screen in colours, and takes none of them.
+#[test]
+fn the_help_has_no_colour() {
+    let scene = flood();
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a test's terminal");
+    let help = Ui { help: true, ..ui(Screen::Overview) };
+    terminal.draw(|frame| draw(frame.buffer_mut(), &scene, &help)).expect("it takes everything");
+    let buffer = terminal.backend().buffer();
+    let inner = (12..68).flat_map(|x| (2..21).map(move |y| (x, y)));
+    let coloured =
+        inner.filter_map(|at| buffer.cell(at)).find(|cell| cell.fg != ratatui::style::Color::Reset);
+    assert_eq!(coloured, None);
+}
+
 /// A quiet screen says for how long, and where other traffic is.
 #[test]
 fn a_quiet_screen_says_where_traffic_is() {
