@@ -112,7 +112,7 @@ pub(crate) fn draw_event(view: &View<'_>, event: &Event, style: Style) -> String
         Piece::new(stands(flow, standing), tone),
     ];
     pieces.extend(flow.tcp().map(|tcp| Piece::plain(format!("SYN×{} SYN+ACK×{}", tcp.syn, tcp.syn_ack))));
-    pieces.extend(legs_and_flags(flow).into_iter().map(Piece::plain));
+    pieces.extend(legs_and_flags(flow, view.compat).into_iter().map(Piece::plain));
     pieces.extend(places(view, flow));
     let mut out = String::new();
     line(&mut out, style.endless(), "", &pieces, "  ");
@@ -501,15 +501,16 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
 fn tcp_figures(flow: &Flow, tcp: &TcpRecord, compat: bool) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
-    figures.extend(flow.completeness().filter(|_| compat).map(|bits| format!("completeness {bits}")));
-    figures.extend(legs_and_flags(flow));
+    figures.extend(legs_and_flags(flow, compat));
     figures
 }
 
-fn legs_and_flags(flow: &Flow) -> Vec<String> {
+fn legs_and_flags(flow: &Flow, compat: bool) -> Vec<String> {
     let legs = [(Leg::SynToSynAck, flow.syn_to_syn_ack_ns()), (Leg::SynAckToAck, flow.syn_ack_to_ack_ns())];
     let legs = legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?))));
-    legs.chain(flow.flags().map(|flag| flag.name().to_owned())).chain(reporter(flow)).collect()
+    let completeness = flow.completeness().filter(|_| compat).map(|bits| format!("completeness {bits}"));
+    let flags = flow.flags().map(|flag| flag.name().to_owned());
+    legs.chain(completeness).chain(flags).chain(reporter(flow)).collect()
 }
 
 fn udp_figures(flow: &Flow, udp: &UdpRecord) -> Vec<String> {
