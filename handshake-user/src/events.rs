@@ -18,9 +18,9 @@ use handshake_common::record::{Now, Record};
 use handshake_common::verdict::Verdict;
 
 /// Rows of a second that may be left out.
-pub(crate) const ROWS: u64 = 500;
+pub(crate) const ROWS: u64 = 200;
 /// Attempts that are announced and have not ended.
-const ANNOUNCED: usize = 1 << 16;
+const ANNOUNCED: usize = 1 << 14;
 /// Looks after which an announced attempt that is in no table is forgotten: its end was lost, and is counted
 /// as that.
 const PATIENCE: u64 = 3;
@@ -330,11 +330,11 @@ mod tests {
         for second in 0..400 {
             let flood: Vec<Record> = (0..1_000).map(|number| begun(number, second + 1)).collect();
             look(&mut log, &flood, second + 4);
-            assert!(log.announced.len() <= 5 * 500, "{}", log.announced.len());
+            assert!(log.announced.len() <= 5 * 200, "{}", log.announced.len());
         }
-        let still: Vec<Record> = (0..60_000).map(|number| begun(number, 500)).collect();
+        let still: Vec<Record> = (0..10_000).map(|number| begun(number, 500)).collect();
         log.left = u64::MAX;
-        let more: Vec<Record> = (0..60_000).map(|number| begun(number, 501)).collect();
+        let more: Vec<Record> = (0..10_000).map(|number| begun(number, 501)).collect();
         let told = still.iter().chain(&more).flat_map(|record| log.meet(record, &at(504))).flatten().count();
         assert!(told <= ANNOUNCED && log.announced.len() == ANNOUNCED, "{told}");
     }

@@ -293,5 +293,8 @@ fn thousandths_good(books: &ServiceBooks) -> u64 {
 
 /// A share, larger than any where there is none.
 const fn thousandths(good: u64, all: u64) -> u64 {
-    if all == 0 { u64::MAX } else { good.saturating_mul(1_000) / all }
+    match good.saturating_mul(1_000).checked_div(all) {
+        Some(share) => share,
+        None => u64::MAX,
+    }
 }

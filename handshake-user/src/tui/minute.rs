@@ -11,6 +11,8 @@ use super::service::ServiceId;
 
 /// The time that is looked back, ns.
 const MINUTE_NS: u64 = 60_000_000_000;
+/// Most services whose minute is kept: the busiest, which come first.
+const SERVICES: usize = 1_000;
 /// The least time between two points of a series, ns. An interval is a little longer or shorter than it
 /// should be.
 const STEP_NS: u64 = 950_000_000;
@@ -44,11 +46,14 @@ pub(crate) struct Minutes {
 }
 
 impl Minutes {
-    /// Adds the figures of a snapshot, and forgets the services that it does not list.
+    /// Adds the figures of a snapshot, and forgets the services that it does not list, or not among the first.
     pub(crate) fn observe(&mut self, snapshot: &Snapshot) {
         let mut known = std::mem::take(&mut self.series);
         for row in &snapshot.services {
             let id = (row.service, matches!(row.books, ServiceBooks::Udp(_)));
+            if self.series.len() >= SERVICES {
+                continue;
+            }
             let now = point(&row.books, snapshot.now.ns);
             let mut series = known.remove(&id).unwrap_or_default();
             // A row that another service had meanwhile begins anew.
