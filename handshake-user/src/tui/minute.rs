@@ -2,12 +2,11 @@
 //! Pure.
 
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
 
 use handshake_agent::model::snapshot::{ServiceBooks, Snapshot};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
-use super::service::ServiceId;
+use super::service::{Minute, ServiceId};
 
 /// The time that is looked back, ns.
 const MINUTE_NS: u64 = 60_000_000_000;
@@ -16,17 +15,6 @@ const SERVICES: usize = 1_000;
 /// The least time between two points of a series, ns. An interval is a little longer or shorter than it
 /// should be.
 const STEP_NS: u64 = 950_000_000;
-
-/// What became of a service's attempts or flows in the latest minute.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Minute {
-    /// How many were decided.
-    pub(crate) decided: u64,
-    /// How many of them completed or were answered.
-    pub(crate) good: u64,
-    /// How many began by step, a second or a longer interval each, the latest last.
-    pub(crate) begun: Rc<[u64]>,
-}
 
 /// The figures of a service at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! A service as the lists show it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
 use super::history::failed;
-use super::minute::Minute;
 
 /// The identity of a service: its responder (`None` for `other`), and whether it is a UDP service.
 pub(crate) type ServiceId = (Option<SocketAddr>, bool);
@@ -40,6 +40,17 @@ pub(crate) struct Legs {
     pub(crate) connect_p50_ns: Option<u64>,
     /// The same of the slowest in a hundred, ns.
     pub(crate) connect_p99_ns: Option<u64>,
+}
+
+/// What became of a service's attempts or flows in the latest minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Minute {
+    /// How many were decided.
+    pub(crate) decided: u64,
+    /// How many of them completed or were answered.
+    pub(crate) good: u64,
+    /// How many began by step, a second or a longer interval each, the latest last.
+    pub(crate) begun: Rc<[u64]>,
 }
 
 impl ServiceLine {

@@ -74,6 +74,7 @@ fn body(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static
     }
     let mut lines = match ui.screen {
         Screen::Overview => overview::lines(scene, ui, width, height),
+        Screen::Attempts if ui.clients => clients::lines(scene, ui, width, height),
         Screen::Attempts => attempts::lines(scene, ui, width, height),
         Screen::Services => services::lines(scene, ui, width, height),
         Screen::Health => health::page(scene, ui, height),

@@ -5,7 +5,6 @@ use handshake_common::flow::Side;
 use handshake_common::verdict::{Assessment, Cause, Verdict};
 use ratatui::text::Line;
 
-use super::clients;
 use super::layout::{Pen, seconds};
 use super::table::{ColumnHead, TableCell, head, row, seen};
 use crate::number::{group, time};
@@ -156,9 +155,6 @@ pub(super) fn left_ns(scene: &Scene, attempt: &Flow) -> Option<u64> {
 
 /// The screen.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
-    if ui.clients {
-        return clients::lines(scene, ui, width, height);
-    }
     let pen = Pen(ui.theme);
     let rows = list::attempts(scene, &ui.filter, ui.attempts);
     let mut lines = vec![summary(scene, ui, pen, &rows)];
