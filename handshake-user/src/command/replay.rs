@@ -140,7 +140,7 @@ impl Looks {
     const EVERY_NS: u64 = 1_000_000_000;
     const AT_LEAST_EVERY_NS: u64 = 10 * Self::EVERY_NS;
     /// Slots that are looked at in the time of a packet.
-    const SLOTS_A_PACKET: usize = 256;
+    const SLOTS_A_PACKET: usize = 64;
 
     /// Is a look due before a packet of this time?
     fn are_due(&mut self, time_ns: u64, slots: usize) -> bool {
