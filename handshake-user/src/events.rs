@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A look at the table finds what only age decides. Two looks tell what has changed between them, so nothing
-//! is kept of the attempts that are not announced. Under a flood there may be more of them than anybody reads:
+//! is kept of the attempts that are not announced. Under a flood there may be more of them than can be read:
 //! then rows are left out, and counted. An attempt that was announced is kept until its end is told.
 
 use std::collections::HashMap;
