@@ -136,8 +136,8 @@ impl Replay {
         Moment { now: self.now, stopped: self.stopped, clocks: self.clocks }
     }
 
-    /// Calls `visit` with the record of each open attempt, at `time_ns` or at the latest packet's time if that
-    /// is later; returns that moment.
+    /// Calls `visit` with the record of each open attempt, at `time_ns` or at the latest packet's time if
+    /// that is later; returns that moment.
     pub fn for_each_open(&self, time_ns: u64, visit: &mut dyn FnMut(&Record, &Moment)) -> Moment {
         let now = if time_ns > self.now.ns { at(time_ns) } else { self.now };
         let moment = Moment { now, stopped: false, clocks: self.clocks };

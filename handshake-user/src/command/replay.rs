@@ -129,7 +129,8 @@ impl Reports {
 }
 
 /// When the tables are looked at for attempts that become half-open or expire: after a second of the
-/// capture's time, and where they are large after as many packets as take as long as the look, or ten seconds.
+/// capture's time, and where they are large after as many packets as take as long as the look, or ten
+/// seconds.
 #[derive(Default)]
 struct Looks {
     last_ns: Option<u64>,
@@ -371,7 +372,8 @@ impl ReplayRun<'_> {
         Ok(())
     }
 
-    /// Writes the attempts that have become half-open or expired up to `time_ns`, or else to the latest packet.
+    /// Writes the attempts that have become half-open or expired up to `time_ns`, or else to the latest
+    /// packet.
     fn show_aged(&mut self, time_ns: u64) -> Result<(), CommandError> {
         let Some(context) = &self.context else { return Ok(()) };
         let mut found: Vec<Event> = Vec::new();

@@ -149,8 +149,8 @@ impl<'a> LineReports<'a> {
         written.map(drop).map_err(out)
     }
 
-    /// Looks at the tables for attempts that became half-open or expired since the last look. Where stdout has
-    /// no room, the next look finds them.
+    /// Looks at the tables for attempts that became half-open or expired since the last look. Where stdout
+    /// has no room, the next look finds them.
     fn show_aged(&mut self, session: &Session) -> Result<(), CommandError> {
         let Self { args, lane, style, log, looked, .. } = self;
         if looked.elapsed() < LOOK_EVERY || !lane.has_room() {

@@ -2,10 +2,11 @@
 //! which an attack or a broken return path may be spread. Pure.
 //!
 //! SYNs are not counted, because busy clients send many as well, and their attempts complete. The measure is
-//! how many attempts become half-open at T1, compared with those that complete. What becomes half-open began T1
-//! earlier, so it is compared with what completed then: at the end of a load nothing completes any more beside
-//! the last failures. Attempts of a flood that overflows the table are evicted before T1, so attempts that were
-//! superseded, expired or evicted while open count as well, and what completes now is compared with them.
+//! how many attempts become half-open at T1, compared with those that complete. What becomes half-open began
+//! T1 earlier, so it is compared with what completed then: at the end of a load nothing completes any more
+//! beside the last failures. Attempts of a flood that overflows the table are evicted before T1, so attempts
+//! that were superseded, expired or evicted while open count as well, and what completes now is compared with
+//! them.
 //!
 //! ```text
 //! calm ──── 64 outstanding, growth of 8 per second and 1 per 4 completions ──────▶ raised
@@ -137,8 +138,8 @@ pub(crate) struct Surge {
     pub(crate) others: usize,
 }
 
-/// The alarms of the services, and of all together. The row of the services that are not listed has none of its
-/// own: what a service had counted goes there with its row.
+/// The alarms of the services, and of all together. The row of the services that are not listed has none of
+/// its own: what a service had counted goes there with its row.
 #[derive(Debug, Default)]
 pub(crate) struct SurgeDetector {
     raised: HashMap<Option<SocketAddr>, Alarm>,
@@ -146,8 +147,8 @@ pub(crate) struct SurgeDetector {
 }
 
 impl SurgeDetector {
-    /// Updates the alarms by the interval between two snapshots, and returns the worst surge: that of a service,
-    /// unless most of what is outstanding is elsewhere.
+    /// Updates the alarms by the interval between two snapshots, and returns the worst surge: that of a
+    /// service, unless most of what is outstanding is elsewhere.
     pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
         let known: HashMap<Option<SocketAddr>, &TcpBooks> = tcp(before).collect();
         let elapsed_ns = now.now.ns.saturating_sub(before.now.ns);

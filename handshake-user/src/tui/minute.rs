@@ -34,7 +34,8 @@ pub(crate) struct Minutes {
 }
 
 impl Minutes {
-    /// Adds the figures of a snapshot, and forgets the services that it does not list, or not among the first.
+    /// Adds the figures of a snapshot, and forgets the services that it does not list, or not among the
+    /// first.
     pub(crate) fn observe(&mut self, snapshot: &Snapshot) {
         let mut known = std::mem::take(&mut self.series);
         for row in &snapshot.services {

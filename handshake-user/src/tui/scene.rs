@@ -494,8 +494,8 @@ mod tests {
         assert_eq!(later.surge, None, "there was no new attempt for five seconds");
     }
 
-    /// A steady share of a load fails. When it ends, its last failures reach T1 beside no completion. When every
-    /// attempt fails from some time on, the alarm is raised T1 later.
+    /// A steady share of a load fails. When it ends, its last failures reach T1 beside no completion. When
+    /// every attempt fails from some time on, the alarm is raised T1 later.
     #[test]
     fn the_end_of_a_load_is_no_surge() {
         let run = |then: fn(&mut Fake)| {

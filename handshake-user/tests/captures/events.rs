@@ -37,8 +37,8 @@ fn rows(made: &Made, which: &str) -> Result<Vec<[String; 3]>> {
     Ok(flows.map(words).collect())
 }
 
-/// At T1 and at T2 of the capture's time, in the order of time; what completes, with `all` alone. An attempt that
-/// is half-open at the end of the capture has not ended.
+/// At T1 and at T2 of the capture's time, in the order of time; what completes, with `all` alone. An attempt
+/// that is half-open at the end of the capture has not ended.
 #[test]
 fn a_replay_tells_of_half_open_attempts_when_they_are() -> Result<()> {
     let row = |words: [&str; 3]| words.map(str::to_owned);

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::network::{TIMEOUT, segment};
 
-/// The reports are far apart; the rows are not. Clients repeat their SYN after 1 s and 3 s, so that those without
-/// an answer expire before they repeat it a third time.
+/// The reports are far apart; the rows are not. Clients repeat their SYN after 1 s and 3 s, so that those
+/// without an answer expire before they repeat it a third time.
 const RULES: [&str; 6] = ["--interval", "200s", "--half-open-after", "300ms", "--expire-after", "2500ms"];
 
 /// The event and the verdict of each row of a client, in the order of the output.
