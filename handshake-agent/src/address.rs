@@ -47,10 +47,16 @@ impl fmt::Display for PortRange {
 }
 
 /// An address prefix. Bits of the address past the prefix are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr(IpNet);
 
 impl Cidr {
+    /// The network of an address, by the length of its prefix: at most the address whole.
+    #[must_use]
+    pub fn of(address: IpAddr, length: u8) -> Self {
+        Self(IpNet::new(address, length).unwrap_or_else(|_| address.into()).trunc())
+    }
+
     /// The filter as the kernel side reads it.
     pub fn net(self) -> Net {
         let (address, family) = words(self.0.addr());

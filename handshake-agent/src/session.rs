@@ -19,6 +19,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use handshake_common::record::{Record, State};
 use handshake_common::table::record_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
@@ -32,9 +33,10 @@ use crate::memory;
 use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Options;
-use crate::source::Source;
 use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus};
+use crate::source::scan::Onlooker;
 use crate::source::settings::Settings;
+use crate::source::{Moment, Source};
 
 /// The compiled kernel side: the BPF object, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
@@ -315,6 +317,21 @@ impl Session {
         let mut found = false;
         self.live.for_each_record(&mut |record| found = found || wanted(&Flow::of(*record)));
         found
+    }
+
+    /// Looks at the tables: calls `visit` with the record of each open attempt, and with the view of this
+    /// moment, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the clocks.
+    pub fn for_each_open(&self, visit: &mut dyn FnMut(&Record, &View<'_>)) -> Result<View<'_>, Error> {
+        let (now, wall_ns) = self.live.time()?;
+        let moment = Moment { now, stopped: false, clocks: self.live.clocks() };
+        let view = View::at(&self.context, moment, wall_ns);
+        let mut show = |record: &Record| visit(record, &view);
+        self.live.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), &mut show)));
+        Ok(view)
     }
 
     /// Calls `visit` with each attempt that has ended since the last call, in order, and with the view of the

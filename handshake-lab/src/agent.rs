@@ -147,16 +147,29 @@ impl Agent {
     /// # Errors
     /// The command ends before, or no such report comes within `limit`; the error has the last report.
     pub fn await_report(&mut self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.await_value("report", limit, wanted)
+    }
+
+    /// Waits for a flow that satisfies `wanted`, as [`await_report`](Self::await_report) for a report.
+    ///
+    /// # Errors
+    /// As [`Agent::await_report`].
+    pub fn await_flow(&mut self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.await_value("flow", limit, wanted)
+    }
+
+    fn await_value(&mut self, kind: &str, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let beginning = format!(r#"{{"type":"{kind}""#);
         let deadline = Instant::now() + limit;
         let mut last = Value::Null;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.output.recv_timeout(left) else {
-                bail!("no such report; the last was {last}; stderr:\n{}", self.stderr());
+                bail!("no such {kind}; the last was {last}; stderr:\n{}", self.stderr());
             };
             self.stdout.push_str(&line);
-            // Events can be very numerous, and none is needed here.
-            if !line.starts_with(r#"{"type":"report""#) {
+            // Events can be very numerous, and few are needed.
+            if !line.starts_with(&beginning) {
                 continue;
             }
             let value: Value = serde_json::from_str(&line).with_context(|| format!("read {line:?}"))?;

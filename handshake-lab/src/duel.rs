@@ -136,7 +136,7 @@ fn bout(duel: &Duel, binary: &Path, streams: &[u64], outcome: &mut DuelOutcome) 
     pair.server.ip(&["route add 10.99.0.0/16 via 192.0.2.1"])?;
     let dump = Recording::start(&pair.server)?;
     let verify: &[&str] = if duel.verify_checksums { &["--verify-checksums"] } else { &[] };
-    let arguments = [&["--events", "-i", DEVICE, "--interval", "60s"], verify].concat();
+    let arguments = [&["--events", "all", "-i", DEVICE, "--interval", "60s"], verify].concat();
     let agent = Agent::start(&pair.server, binary, &arguments)?;
     // The frames in the capture are those that were sent, and have their checksums.
     pair.server.offload(DEVICE, "gro", false)?;
@@ -157,7 +157,7 @@ fn bout(duel: &Duel, binary: &Path, streams: &[u64], outcome: &mut DuelOutcome) 
         let arguments = [&["replay", path, "-o", "jsonl"], verify, more].concat();
         run_to_end(&pair.client, binary, &arguments, REPLAY)
     };
-    let replayed = replay(&["--events"])?;
+    let replayed = replay(&["--events", "all"])?;
     let reports = [live.report()?, replayed.report()?];
     for report in &reports {
         check_whole(report)?;
@@ -259,7 +259,7 @@ fn check_whole(report: &Value) -> Result<()> {
 /// The flow objects of each client.
 fn by_client(flows: Vec<Value>) -> HashMap<SocketAddrV4, Vec<Value>> {
     let mut by_client: HashMap<SocketAddrV4, Vec<Value>> = HashMap::new();
-    for flow in flows {
+    for flow in flows.into_iter().filter(|flow| flow["event"] != "half_open") {
         for end in ["initiator", "responder"] {
             let address = flow[end]["address"].as_str().and_then(|address| address.parse::<Ipv4Addr>().ok());
             let port = flow[end]["port"].as_u64().and_then(|port| u16::try_from(port).ok());

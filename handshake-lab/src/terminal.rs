@@ -54,6 +54,11 @@ impl Terminal {
             "set",
             "history-limit",
             "1000",
+            ";",
+            "set",
+            "-s",
+            "set-clipboard",
+            "on",
         ])?;
         terminal.await_screen(Duration::from_secs(10), |screen| screen.contains('$'))?;
         Ok(terminal)
@@ -113,6 +118,14 @@ impl Terminal {
     /// The terminal has ended.
     pub fn coloured_screen(&self) -> Result<String> {
         self.tmux(&["capture-pane", "-p", "-e", "-N"])
+    }
+
+    /// What a program has put into the terminal's clipboard last.
+    ///
+    /// # Errors
+    /// It is empty.
+    pub fn clipboard(&self) -> Result<String> {
+        self.tmux(&["show-buffer"])
     }
 
     /// Whether the alternate screen is shown.

@@ -18,6 +18,7 @@ use handshake_agent::options::{self, InterfaceChoice, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
+use crate::events::EventChoice;
 use crate::number::bytes;
 use crate::report::OutputFormat;
 
@@ -276,6 +277,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::TOP, env = "HANDSHAKE_TOP", hide_env = true)]
     #[arg(help_heading = None::<&str>)]
     pub(crate) top: usize,
+    /// Show times in UTC instead of the local time zone; JSON is always in UTC
+    #[arg(long, env = "HANDSHAKE_UTC", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) utc: bool,
     /// Judge the expectations even if no attempt and no UDP flow was seen; attempts == 0 allows it too
     #[arg(long, env = "HANDSHAKE_ALLOW_NOTHING", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = None::<&str>)]
@@ -401,9 +406,13 @@ pub(crate) struct OutputArgs {
     /// List the flows at the end
     #[arg(long, env = "HANDSHAKE_FLOWS", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) flows: bool,
-    /// Show each attempt as it ends
-    #[arg(long, env = "HANDSHAKE_EVENTS", hide_env = true, value_parser = BoolishValueParser::new())]
-    pub(crate) events: bool,
+    /// Show attempts as they become half-open and as they end, one by one
+    #[arg(long, value_enum, default_value_t = EventChoice::None, env = "HANDSHAKE_EVENTS", hide_env = true)]
+    #[arg(value_name = "WHICH")]
+    pub(crate) events: EventChoice,
+    /// Show times in UTC instead of the local time zone; JSON is always in UTC
+    #[arg(long, env = "HANDSHAKE_UTC", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) utc: bool,
 }
 
 /// Which flows are tracked. Packet classes are counted before the filter.
@@ -530,6 +539,21 @@ impl ValueEnum for OutputFormat {
     }
 }
 
+impl ValueEnum for EventChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Failed, Self::All, Self::None]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Failed => PossibleValue::new("failed")
+                .help("Attempts that become half-open or fail; completed ones only if they were half-open"),
+            Self::All => PossibleValue::new("all").help("Attempts that become half-open, and all that end"),
+            Self::None => PossibleValue::new("none").help("None"),
+        })
+    }
+}
+
 impl Command {
     /// How often `-v` was given.
     pub(crate) const fn verbosity(&self) -> u8 {
@@ -548,14 +572,14 @@ impl WatchArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
         let OutputArgs { top, events, flows, .. } = self.output;
-        Options { top, events, flows, ..Options::from(&self.scope) }
+        Options { top, events: events.is_any(), flows, ..Options::from(&self.scope) }
     }
 
     /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would
     /// be printed over it.
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
-        self.output.format == OutputFormat::Text && !self.output.events && !logs
+        self.output.format == OutputFormat::Text && !self.output.events.is_any() && !logs
     }
 }
 
@@ -729,7 +753,7 @@ fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
 }
 
 fn check_compat(replay: &ReplayArgs) -> Result<(), clap::Error> {
-    refuse_if(replay.compat && !replay.output.flows && !replay.output.events, || {
+    refuse_if(replay.compat && !replay.output.flows && !replay.output.events.is_any(), || {
         "--compat adds a field to each flow: it needs --flows or --events".to_owned()
     })
 }
@@ -751,7 +775,9 @@ mod tests {
 
     use handshake_common::abi::MAX_INTERFACES;
 
-    use super::{Command, CommandLine, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
+    use super::{
+        Command, CommandLine, EventChoice, HookChoice, OutputFormat, WatchArgs, one_line, parse_from,
+    };
     use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
 
     #[test]
@@ -807,7 +833,8 @@ mod tests {
         );
         assert!(
             !watch.output.flows
-                && !watch.output.events
+                && watch.output.events == EventChoice::None
+                && !watch.output.utc
                 && !watch.scope.promisc
                 && !watch.scope.rules.one_sided
         );
@@ -881,6 +908,10 @@ mod tests {
             (
                 "handshake --max-flows 0",
                 "invalid value '0' for '--max-flows <N>': 0 is not in 1..=67108864; see 'handshake --help'",
+            ),
+            (
+                "handshake --events -o json",
+                "a value is required for '--events <WHICH>' but none was supplied [possible values: failed, all, none]; see 'handshake --help'",
             ),
             ("handshake --wait", "--wait needs the names of -i to wait for; see 'handshake --help'"),
         ];

@@ -22,6 +22,7 @@ use crate::cli::ScopeArgs;
 use crate::console::{self, Progress, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, Helper};
+use crate::time::Zone;
 
 /// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler
 /// for signals is installed before: one that comes meanwhile ends the process at once, and nothing is
@@ -72,6 +73,14 @@ fn prepare(scope: &ScopeArgs, duties: Option<Duties>) -> Result<Option<Helper>, 
         duties.map(Helper::start).transpose().map_err(AgentError::system("start the helper process"))?;
     confinement(scope).into_iter().for_each(console::confine_by);
     Ok(helper)
+}
+
+/// The zone of times for people. To be called while the machine's files can be read.
+fn zone(utc: bool) -> Zone {
+    Zone::of_process(utc).unwrap_or_else(|wrong| {
+        say(&format!("{wrong}; times are in UTC"));
+        Zone::Utc
+    })
 }
 
 /// Takes a snapshot that a command cannot do without.

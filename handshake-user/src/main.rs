@@ -28,6 +28,7 @@ mod console;
 mod duration;
 mod error;
 mod escape;
+mod events;
 mod file;
 mod helper;
 mod number;

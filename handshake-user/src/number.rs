@@ -80,14 +80,21 @@ pub(crate) fn span(ns: u64) -> String {
     }
 }
 
-/// `part` of `whole` in percent with one decimal. 100.0 means all and 0.0 means none.
+/// `part` of `whole` in percent with one decimal. 100.0 means all and 0.0 means none: less than a tenth is
+/// `<0.1 %`.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
+    if is_below(part, whole, 1_000) {
+        return "<0.1 %".to_owned();
+    }
     let tenths = share(part, whole, 1000);
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-/// `part` of `whole` in whole percent. 100 means all and 0 means none.
+/// `part` of `whole` in whole percent. 100 means all and 0 means none: less than one is `<1 %`.
 pub(crate) fn whole_percent(part: u64, whole: u64) -> String {
+    if is_below(part, whole, 100) {
+        return "<1 %".to_owned();
+    }
     format!("{} %", share(part, whole, 100))
 }
 
@@ -100,6 +107,11 @@ pub(crate) fn rate(count: u64, ns: u64) -> String {
     } else {
         format!("{}/s", group(tenths / 10))
     }
+}
+
+/// Whether `part` is something, and less than one of `scale` parts of `whole`.
+fn is_below(part: u64, whole: u64, scale: u64) -> bool {
+    part != 0 && u128::from(part) * u128::from(scale) < u128::from(whole)
 }
 
 /// `part` of `whole` in units of 1/`scale`, rounded. Only an exact 0 or 1 rounds to 0 or `scale`.
@@ -170,8 +182,9 @@ mod tests {
             (percent(0, 5), percent(5, 5), percent(0, 0)),
             ("0.0 %".into(), "100.0 %".into(), "0.0 %".into())
         );
-        assert_eq!((percent(1, 1_000_000), percent(999_999, 1_000_000)), ("0.1 %".into(), "99.9 %".into()));
-        assert_eq!((whole_percent(1, 1_000), whole_percent(999, 1_000)), ("1 %".into(), "99 %".into()));
+        assert_eq!((percent(1, 1_000_000), percent(999_999, 1_000_000)), ("<0.1 %".into(), "99.9 %".into()));
+        assert_eq!((percent(1, 1_000), whole_percent(1, 100)), ("0.1 %".into(), "1 %".into()));
+        assert_eq!((whole_percent(1, 1_000), whole_percent(999, 1_000)), ("<1 %".into(), "99 %".into()));
     }
 
     #[test]

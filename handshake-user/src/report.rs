@@ -11,6 +11,7 @@ use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{Interval, Snapshot};
 
 use crate::check::Checked;
+use crate::events::{Event, Unlisted};
 use text::Style;
 
 /// The format of reports.
@@ -39,6 +40,42 @@ pub(crate) fn write_flow(
     match format {
         OutputFormat::Text => writeln!(out, "{}", text::draw_flow(view, flow, style).trim_end()),
         OutputFormat::Json | OutputFormat::Jsonl => json::write_flow(out, view, flow),
+    }
+}
+
+/// Writes what happened to an attempt.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_event(
+    out: &mut dyn Write,
+    format: OutputFormat,
+    view: &View<'_>,
+    event: &Event,
+    style: Style,
+) -> io::Result<()> {
+    match format {
+        OutputFormat::Text => out.write_all(text::draw_event(view, event, style).as_bytes()),
+        OutputFormat::Json | OutputFormat::Jsonl => json::write_event(out, view, event),
+    }
+}
+
+/// Writes how many attempts have no row.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_unlisted(
+    out: &mut dyn Write,
+    format: OutputFormat,
+    view: &View<'_>,
+    unlisted: Unlisted,
+    style: Style,
+) -> io::Result<()> {
+    match format {
+        OutputFormat::Text => out.write_all(text::draw_unlisted(view, unlisted, style).as_bytes()),
+        OutputFormat::Json | OutputFormat::Jsonl => json::write_unlisted(out, view, unlisted),
     }
 }
 

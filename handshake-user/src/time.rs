@@ -1,24 +1,117 @@
-//! Formats times for people and programs. Pure: UTC only, no clock, no time zones.
+//! Formats times for people and programs: programs get RFC 3339 in UTC, people the time of day of a time zone
+//! with its offset. No clock: the time is passed in.
 
+use std::env;
 use std::time::{Duration, UNIX_EPOCH};
 
-const SECOND_NS: u64 = 1_000_000_000;
-const DAY_SECONDS: u64 = 86_400;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::{Offset, TimeZone};
+
+/// Names of zones that are UTC all year.
+const UTC_NAMES: [&str; 7] = ["UTC", "Etc/UTC", "UCT", "Etc/UCT", "Universal", "Zulu", "Etc/Universal"];
 
 /// Formats nanoseconds since the Unix epoch by RFC 3339, in UTC and to the nanosecond.
 pub(crate) fn rfc3339(wall_ns: u64) -> String {
     humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(wall_ns)).to_string()
 }
 
-/// Formats the time of day of nanoseconds since the Unix epoch, in UTC: `12:03:41`.
-pub(crate) fn clock(wall_ns: u64) -> String {
-    let second = wall_ns / SECOND_NS % DAY_SECONDS;
-    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+/// The time zone of times for people. All its rules are in memory, so that a change of the offset during the
+/// run needs no file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Zone {
+    /// UTC, by its name.
+    #[default]
+    Utc,
+    /// Another one, by its offset.
+    Local(&'static TimeZone),
+}
+
+impl Zone {
+    /// The zone of this process: that of the variable `TZ`, else that of the machine; UTC with `utc`, and
+    /// where there is none. Reads the machine's database, so it is to be called before privileges are given
+    /// up.
+    ///
+    /// # Errors
+    ///
+    /// `TZ` names no zone: the sentence that says so.
+    pub(crate) fn of_process(utc: bool) -> Result<Self, String> {
+        if utc {
+            return Ok(Self::Utc);
+        }
+        match TimeZone::try_system() {
+            Ok(zone) => Ok(Self::of(zone)),
+            Err(_) => match env::var_os("TZ").filter(|name| !name.is_empty()) {
+                Some(name) => Err(format!("TZ={}: there is no such time zone", name.display())),
+                None => Ok(Self::Utc),
+            },
+        }
+    }
+
+    /// A zone by its rules.
+    fn of(zone: TimeZone) -> Self {
+        let is_utc = zone == TimeZone::UTC || zone.iana_name().is_some_and(|name| UTC_NAMES.contains(&name));
+        // One per process, and as many as there are cases in tests.
+        if is_utc { Self::Utc } else { Self::Local(Box::leak(Box::new(zone))) }
+    }
+
+    /// A zone by the rules of POSIX, such as `CET-1CEST,M3.5.0,M10.5.0/3`.
+    #[cfg(test)]
+    pub(crate) fn posix(rules: &str) -> Self {
+        Self::of(TimeZone::posix(rules).expect("rules of a zone"))
+    }
+
+    fn at(self, wall_ns: u64) -> (DateTime, Option<Offset>) {
+        // Nanoseconds of 64 bits end in the year 2554, jiff's in 9999.
+        let moment = Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default();
+        match self {
+            Self::Utc => (Offset::UTC.to_datetime(moment), None),
+            Self::Local(zone) => {
+                let offset = zone.to_offset(moment);
+                (offset.to_datetime(moment), Some(offset))
+            }
+        }
+    }
+
+    /// The time of day alone, where the zone is named beside it: `12:03:41`.
+    pub(crate) fn clock(self, wall_ns: u64) -> String {
+        clock(self.at(wall_ns).0)
+    }
+
+    /// The time of day, with its date where that is not today's: `now_ns` is now.
+    pub(crate) fn clock_of(self, wall_ns: u64, now_ns: u64) -> String {
+        let ((then, _), (now, _)) = (self.at(wall_ns), self.at(now_ns));
+        if then.date() == now.date() { clock(then) } else { format!("{} {}", then.date(), clock(then)) }
+    }
+
+    /// The time of day with its offset: `12:03:41 +02:00`, `12:03:41 UTC`.
+    pub(crate) fn label(self, wall_ns: u64) -> String {
+        let (then, offset) = self.at(wall_ns);
+        format!("{} {}", clock(then), named(offset))
+    }
+
+    /// The date too: `2011-09-27 18:07:20 +02:00`.
+    pub(crate) fn dated(self, wall_ns: u64) -> String {
+        format!("{} {}", self.at(wall_ns).0.date(), self.label(wall_ns))
+    }
+}
+
+fn clock(time: DateTime) -> String {
+    format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
+}
+
+/// An offset as RFC 3339 writes it; no zone but UTC is without one.
+fn named(offset: Option<Offset>) -> String {
+    let Some(offset) = offset else { return "UTC".to_owned() };
+    let (sign, seconds) = (if offset.is_negative() { '-' } else { '+' }, offset.seconds().unsigned_abs());
+    format!("{sign}{:02}:{:02}", seconds / 3600, seconds / 60 % 60)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{SECOND_NS, rfc3339};
+    use super::{Zone, rfc3339};
+
+    const SECOND_NS: u64 = 1_000_000_000;
 
     #[test]
     fn times_are_formatted_as_by_date_minus_u() {
@@ -33,8 +126,44 @@ mod tests {
         ];
         for (second, expected) in table {
             assert_eq!(rfc3339(second * SECOND_NS), expected);
+            let dated = Zone::Utc.dated(second * SECOND_NS);
+            assert_eq!(dated, expected.replace('T', " ").replace(".000000000Z", " UTC"));
         }
         assert_eq!(rfc3339(1_234_567), "1970-01-01T00:00:00.001234567Z");
         assert_eq!(rfc3339(u64::MAX), "2554-07-21T23:34:33.709551615Z");
+        assert_eq!(Zone::Utc.dated(u64::MAX), "2554-07-21 23:34:33 UTC");
+    }
+
+    /// The offset is that of the moment, so it changes within a run.
+    #[test]
+    fn the_offset_follows_daylight_saving_time() {
+        let zone = Zone::posix("CET-1CEST,M3.5.0,M10.5.0/3");
+        // 2026-03-29 01:00 UTC and 2026-10-25 01:00 UTC.
+        for (change, before, after) in [
+            (1_774_746_000, "01:59:59 +01:00", "03:00:00 +02:00"),
+            (1_792_890_000, "02:59:59 +02:00", "02:00:00 +01:00"),
+        ] {
+            let around = [change - 1, change].map(|second: u64| zone.label(second * SECOND_NS));
+            assert_eq!(around, [before, after]);
+        }
+        assert_eq!(zone.dated(1_798_761_599 * SECOND_NS), "2027-01-01 00:59:59 +01:00");
+        let [negative, odd] = ["EST5EDT,M3.2.0,M11.1.0", "XYZ-5:45"].map(Zone::posix);
+        assert_eq!(negative.label(1_772_366_621 * SECOND_NS), "07:03:41 -05:00");
+        assert_eq!(odd.label(1_772_366_621 * SECOND_NS), "17:48:41 +05:45");
+    }
+
+    #[test]
+    fn a_time_of_another_day_has_its_date() {
+        let (zone, now) = (Zone::posix("XYZ-2"), 1_772_366_621 * SECOND_NS);
+        assert_eq!(zone.clock(now), "14:03:41");
+        assert_eq!(zone.clock_of(now - 14 * 3600 * SECOND_NS, now), "00:03:41");
+        assert_eq!(zone.clock_of(now - 15 * 3600 * SECOND_NS, now), "2026-02-28 23:03:41");
+    }
+
+    #[test]
+    fn utc_is_named() {
+        assert_eq!(Zone::of(jiff::tz::TimeZone::UTC), Zone::Utc);
+        assert_eq!(Zone::of_process(true), Ok(Zone::Utc));
+        assert_ne!(Zone::posix("GMT0BST,M3.5.0/1,M10.5.0"), Zone::Utc, "its offset changes");
     }
 }

@@ -15,12 +15,14 @@ mod filter;
 mod history;
 mod keys;
 mod list;
+mod minute;
 mod past;
 mod recent;
 mod scene;
 mod screen;
 mod service;
 mod state;
+mod surroundings;
 mod terminal;
 #[cfg(test)]
 mod testing;
@@ -33,7 +35,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use handshake_agent::Error as AgentError;
-use handshake_agent::model::snapshot::{RunContext, Snapshot};
+use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use handshake_agent::source::Source;
 use ratatui::crossterm::event::Event;
@@ -44,7 +46,9 @@ use crate::error::CommandError;
 use crate::helper::Files;
 use crate::output::{Lane, Patience};
 use crate::report::json;
+use crate::time::Zone;
 pub(crate) use past::{Past, PastCapture, explore};
+pub(crate) use surroundings::Surroundings;
 
 use collect::{Collecting, KeptRecords};
 use keys::action;
@@ -52,6 +56,7 @@ use recent::Recent;
 use scene::{Scene, SceneBuilder};
 use screen::Screen;
 use state::{Effect, Ui};
+use surroundings::Around;
 use terminal::Tty;
 use theme::Theme;
 
@@ -73,6 +78,8 @@ pub(crate) struct ScreenOptions {
     pub(crate) interval: Duration,
     /// Draw with ASCII characters only.
     pub(crate) ascii: bool,
+    /// The zone of times.
+    pub(crate) zone: Zone,
     /// When the terminal closes by itself; `None`: when the user quits.
     pub(crate) until: Option<Instant>,
 }
@@ -93,11 +100,12 @@ pub(crate) async fn run(
     options: &ScreenOptions,
     lane: &Lane,
     files: Files,
+    surroundings: Surroundings,
     session: &mut Session,
     signals: &mut Signals,
 ) -> Result<Ending, CommandError> {
     let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
-    let mut screen = LiveScreen::new(*options, session, tty, files)?;
+    let mut screen = LiveScreen::new(*options, session, tty, files, surroundings)?;
     let pace =
         Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until };
     session::run(session, signals, pace, &mut screen).await
@@ -109,6 +117,7 @@ struct LiveScreen {
     redraws: Ticks,
     builder: SceneBuilder,
     recent: Recent,
+    surroundings: Surroundings,
 }
 
 /// The terminal, the choices of its user, and what is drawn on it.
@@ -149,7 +158,8 @@ impl Sink for LiveScreen {
             Err(error) => return Err(error.into()),
         };
         let (snapshot, runs) = (session.last().clone(), session.program_runs());
-        self.canvas.show(self.builder.advance(snapshot, kept, &self.recent, runs));
+        let around = look_around(&mut self.surroundings, &snapshot);
+        self.canvas.show(self.builder.advance(snapshot, kept, &self.recent, runs, around));
         Ok(ControlFlow::Continue(()))
     }
 
@@ -207,13 +217,16 @@ impl LiveScreen {
         session: &mut Session,
         tty: Tty,
         files: Files,
+        mut surroundings: Surroundings,
     ) -> Result<Self, CommandError> {
         let ui = choices(options.ascii, &tty)?;
-        let (mut builder, recent) = (SceneBuilder::default(), Recent::default());
+        let (mut builder, recent) = (SceneBuilder::within(options.zone), Recent::default());
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
         let runs = session.program_runs();
-        let scene = builder.advance(session.last().clone(), kept, &recent, runs);
-        Ok(Self { canvas: Canvas::new(tty, files, ui, scene), redraws: redraws(), builder, recent })
+        let around = look_around(&mut surroundings, session.last());
+        let scene = builder.advance(session.last().clone(), kept, &recent, runs, around);
+        let canvas = Canvas::new(tty, files, ui, scene);
+        Ok(Self { canvas, redraws: redraws(), builder, recent, surroundings })
     }
 
     /// On the screen Attempts, shows the ended attempts between two snapshots as well.
@@ -224,6 +237,15 @@ impl LiveScreen {
             canvas.show(canvas.latest.with_ended(recent));
         }
     }
+}
+
+/// What the kernel says beside the wire, at the time of a snapshot.
+fn look_around(surroundings: &mut Surroundings, snapshot: &Snapshot) -> Around {
+    let watched: Vec<&str> = match &snapshot.context.origin {
+        Origin::Live(live) => live.interfaces.iter().map(|interface| interface.name.as_str()).collect(),
+        Origin::Capture(_) => Vec::new(),
+    };
+    surroundings.read(snapshot.now.ns, &watched)
 }
 
 /// The choices at the start.
@@ -286,6 +308,7 @@ impl Canvas {
     fn after(&mut self, effect: Option<Effect>) -> io::Result<()> {
         match effect {
             Some(Effect::Write) => self.ui.message = Some(write(&self.shown.snapshot, &mut self.files)),
+            Some(Effect::Copy) => self.ui.message = Some(self.copy()),
             Some(Effect::Redraw) => {
                 self.tty.forget()?;
                 self.drawn = None;
@@ -294,6 +317,17 @@ impl Canvas {
         }
         self.show_latest();
         Ok(())
+    }
+
+    /// Copies what is shown, and returns the message to show.
+    fn copy(&self) -> String {
+        let text = view::copied(&self.shown, &self.ui);
+        let lines = text.lines().count();
+        if self.tty.copy(&text) {
+            format!(" {lines} lines sent to the terminal's clipboard (OSC 52; tmux needs set-clipboard on)")
+        } else {
+            " this terminal has no clipboard: w writes a file".to_owned()
+        }
     }
 
     /// Shows a scene, at once unless the screen is frozen.

@@ -368,6 +368,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether the flows are those of a capture.
+    #[must_use]
+    pub const fn is_of_capture(&self) -> bool {
+        matches!(self.context.origin, Origin::Capture(_))
+    }
+
     /// With the frames of each flow, where they are known.
     #[must_use]
     pub const fn with_frames(self, frames: Option<&'a FrameIndex>) -> Self {

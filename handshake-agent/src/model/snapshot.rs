@@ -330,6 +330,12 @@ impl<'a> Interval<'a> {
         Self { before, now, latency }
     }
 
+    /// The snapshot at its end.
+    #[must_use]
+    pub const fn now(&self) -> &'a Snapshot {
+        self.now
+    }
+
     /// The times of a leg in the interval alone.
     pub fn histogram(&self, leg: Leg) -> Histogram {
         difference(self.now.histogram(leg), self.before.histogram(leg))

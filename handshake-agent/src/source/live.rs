@@ -243,6 +243,16 @@ impl Live {
         all
     }
 
+    /// The time on the records' clocks, and the same time on the wall clock, ns since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the clocks cannot be read.
+    pub fn time(&self) -> Result<(Now, u64), LiveError> {
+        let now = self.now()?;
+        Ok((Now { ns: now.now_ns, jiffies: low_half(now.jiffies) }, clock::wall_ns(now.now_ns)))
+    }
+
     fn now(&self) -> Result<ClockPair, LiveError> {
         if self.test_clock { Ok(self.clock.standing()) } else { self.clock.read(&self.bpf) }
     }
@@ -334,8 +344,7 @@ impl Source for Live {
     /// the duration of the reading.
     fn read(&mut self) -> Result<Reading, Error> {
         self.refresh_addresses()?;
-        let now = self.now()?;
-        let wall_ns = clock::wall_ns(now.now_ns);
+        let (now, wall_ns) = self.time()?;
         let [syn_to_syn_ack, syn_ack_to_ack, connect, first_byte] = Leg::ALL;
         // Before the counters, so that these have the segments of what the kernel has opened.
         let opens = self.opens.as_ref().and_then(OpensFile::read);
@@ -347,10 +356,10 @@ impl Source for Live {
                 None => read_far(bpf, number),
             })?;
         // After the counters: whatever they lack was lost before this look.
-        let sight = self.look_at(now.now_ns)?.clone();
+        let sight = self.look_at(now.ns)?.clone();
         let lost = self.hooks.lost_before_hook();
         Ok(Reading {
-            now: Now { ns: now.now_ns, jiffies: low_half(now.jiffies) },
+            now,
             wall_ns,
             stopped: false,
             counters,

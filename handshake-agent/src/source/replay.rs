@@ -15,7 +15,7 @@ use handshake_common::flow::{Family, FlowKey};
 use handshake_common::host::{self, HostTables};
 use handshake_common::memory::{Classes, Fill, Memory, TableFill};
 use handshake_common::random::split_mix;
-use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::record::{Clocks, Now, Record, State};
 use handshake_common::table::{self, Slot, Slot4, Slot6, hash, set_of};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Packet, UDP};
@@ -135,6 +135,22 @@ impl Replay {
     #[must_use]
     pub const fn moment(&self) -> Moment {
         Moment { now: self.now, stopped: self.stopped, clocks: self.clocks }
+    }
+
+    /// Calls `visit` with the record of each open attempt, at `time_ns` or at the latest packet's time if
+    /// that is later; returns that moment.
+    pub fn for_each_open(&self, time_ns: u64, visit: &mut dyn FnMut(&Record, &Moment)) -> Moment {
+        let now = if time_ns > self.now.ns { at(time_ns) } else { self.now };
+        let moment = Moment { now, stopped: false, clocks: self.clocks };
+        let mut show = |record: &Record| visit(record, &moment);
+        self.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), &mut show)));
+        moment
+    }
+
+    /// Number of slots in both tables.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.slots(Family::V4) + self.slots(Family::V6)
     }
 
     /// The present value of a counter.

@@ -86,6 +86,11 @@ impl KernelCounter {
         }
     }
 
+    /// Whether a value other than 0 tells of trouble.
+    pub(crate) const fn is_trouble(self) -> bool {
+        self.sentence().is_some()
+    }
+
     /// What a value other than 0 means, and where to look; `None` for counters of normal events.
     const fn sentence(self) -> Option<&'static str> {
         match self {

@@ -29,13 +29,14 @@ use crate::check::{
     list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, github, load, out, patiently, prepare, take_snapshot};
+use crate::command::{attach, github, load, out, patiently, prepare, take_snapshot, zone};
 use crate::console::{self, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Files, Helper};
 use crate::output::{Lane, Output, Patience, Target};
 use crate::report::gate::GateResult;
 use crate::report::{self, OutputFormat, text, text::Style};
+use crate::time::Zone;
 
 /// Time between two looks at whether an attempt is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
@@ -71,6 +72,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let helper = prepare(&args.scope, wants_helper.then_some(duties))?;
     let files = helper.as_ref().map(|helper| ResultFiles::look_at(helper, wanted)).transpose()?;
     let counters = NetFiles::open()?;
+    let zone = zone(args.utc);
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     plan.require_any()?;
@@ -86,6 +88,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
             checkee,
             helper: helper.as_ref(),
             counters,
+            zone,
         };
         let code = in_progress.run(files).await;
         if code.is_ok() {
@@ -106,6 +109,7 @@ struct CheckInProgress<'a> {
     /// The parent of the command.
     helper: Option<&'a Helper>,
     counters: NetFiles,
+    zone: Zone,
 }
 
 /// Why the observed time ended.
@@ -146,7 +150,7 @@ impl CheckInProgress<'_> {
         }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, self.args, &ending));
         let mut checked = Checked { window, judged, command, account, code: 0 };
-        let Self { args, session, signals, checkee, .. } = self;
+        let Self { args, session, signals, checkee, zone, .. } = self;
         drop(session);
         // From here on a signal ends the process.
         let ending = signals.release().await.map_or(ending, CheckEnding::Interrupted);
@@ -156,7 +160,7 @@ impl CheckInProgress<'_> {
             say(&lost.to_string());
         }
         let patience = if is_interrupted { Patience::ENDING } else { Patience::Endless };
-        let shown = show(args, checkee.is_some(), &checked, files, patience);
+        let shown = show(args, (checkee.is_some(), zone), &checked, files, patience);
         match shown {
             Err(error) if is_interrupted => say(&error.to_string()),
             shown => shown?,
@@ -324,7 +328,7 @@ impl ResultFiles {
 /// Writes the report to stdout, or to stderr with a command, which owns stdout; and to the files.
 fn show(
     args: &CheckArgs,
-    with_command: bool,
+    (with_command, zone): (bool, Zone),
     checked: &Checked<'_>,
     files: Option<ResultFiles>,
     patience: Patience,
@@ -339,15 +343,15 @@ fn show(
     // What was said before comes first.
     console::flush();
     let (target, style) = if with_command {
-        (Target::stderr(), Style::of(&io::stderr()))
+        (Target::stderr(), Style::of(&io::stderr(), zone))
     } else {
-        (Target::stdout(), Style::of(&io::stdout()))
+        (Target::stdout(), Style::of(&io::stdout(), zone))
     };
     let lane = Lane::to(target).map_err(out)?;
     lane.finish(patience, |to| report::write_check(to, format, &shown, checked, style)).map_err(out)?;
     if !with_command && format != OutputFormat::Text {
         let lane = Lane::to(Target::stderr()).map_err(out)?;
-        let style = Style::of(&io::stderr());
+        let style = Style::of(&io::stderr(), zone);
         let expectations = text::draw_expectations(checked, "", style);
         lane.finish(patience, |to| to.write_all(expectations.as_bytes())).map_err(out)?;
     }

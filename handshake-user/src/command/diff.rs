@@ -14,6 +14,7 @@ use crate::output::{Lane, Patience, Target};
 use crate::report::gate::{GateCase, GateResult};
 use crate::report::text::{self, Style};
 use crate::report::{self, OutputFormat, diff};
+use crate::time::Zone;
 
 /// Runs `handshake diff` and returns its exit code.
 ///
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<u8, CommandError> {
     };
     match args.format {
         OutputFormat::Text => {
-            let style = Style::of(&io::stdout());
+            let style = Style::of(&io::stdout(), Zone::Utc);
             let shown = diff::draw(&comparison, &changes, style) + &expectations(style);
             write(Target::stdout(), shown.into_bytes())?;
         }
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<u8, CommandError> {
             let mut content = Vec::new();
             report::json::write_diff(&mut content, &comparison, &changes, &judged).map_err(out)?;
             write(Target::stdout(), content)?;
-            write(Target::stderr(), expectations(Style::of(&io::stderr())).into_bytes())?;
+            write(Target::stderr(), expectations(Style::of(&io::stderr(), Zone::Utc)).into_bytes())?;
         }
     }
     Ok(code)

@@ -4,6 +4,7 @@ mod bar;
 mod ladder;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +30,15 @@ use handshake_common::wire::{Class, Link, Packet, Slice, has_wrong_checksum, mar
 use self::bar::Bar;
 use self::ladder::{Ladders, Observed};
 use crate::cli::ReplayArgs;
-use crate::command::out;
+use crate::command::{out, zone};
 use crate::console::say;
 use crate::error::CommandError;
+use crate::events::{Event, EventLog};
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::output::{Lane, Output, Target};
 use crate::report::text::{self, Style};
 use crate::report::{self, OutputFormat};
+use crate::time::Zone;
 use crate::tui::{self, Past, PastCapture};
 
 /// Runs `handshake replay` and returns its exit code.
@@ -52,8 +55,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let duties = Duties { files: vec![FileDuty::New], ..Duties::default() };
     let helper = args.tui.then(|| Helper::start(duties)).transpose();
     let helper = helper.map_err(AgentError::system("start the helper process"))?;
+    let zone = zone(args.output.utc);
     let mut captures = Captures::open(&args.files)?;
-    let wanted = args.output.flows || args.output.events || args.ladder.is_some() || args.tui;
+    let wanted = args.output.flows || args.output.events.is_any() || args.ladder.is_some() || args.tui;
     let fixed = args.max_flows.is_some();
     let max_flows = args.max_flows.unwrap_or(1);
     let settings = Settings {
@@ -80,7 +84,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         losses: LossTimes::new(),
         reports: args.interval.map(Reports::every),
         out: Output::to(Target::stdout()),
-        style: Style::of(&std::io::stdout()),
+        log: EventLog::endless(args.output.events),
+        looks: Looks::default(),
+        style: Style::of(&std::io::stdout(), zone),
+        zone,
     };
     let read = run.play(&mut captures);
     if let Some(error) = captures.nothing_read().filter(|_| read.is_ok()) {
@@ -121,6 +128,34 @@ impl Reports {
     }
 }
 
+/// When the tables are looked at for attempts that become half-open or expire: after a second of the
+/// capture's time, and where they are large after as many packets as take as long as the look, or ten
+/// seconds.
+#[derive(Default)]
+struct Looks {
+    last_ns: Option<u64>,
+    packets: usize,
+}
+
+impl Looks {
+    const EVERY_NS: u64 = 1_000_000_000;
+    const AT_LEAST_EVERY_NS: u64 = 10 * Self::EVERY_NS;
+    /// Slots that are looked at in the time of a packet.
+    const SLOTS_A_PACKET: usize = 64;
+
+    /// Is a look due before a packet of this time?
+    fn are_due(&mut self, time_ns: u64, slots: usize) -> bool {
+        self.packets += 1;
+        let passed_ns = time_ns.saturating_sub(*self.last_ns.get_or_insert(time_ns));
+        let is_due = passed_ns >= Self::EVERY_NS
+            && (self.packets >= slots / Self::SLOTS_A_PACKET || passed_ns >= Self::AT_LEAST_EVERY_NS);
+        if is_due {
+            *self = Self { last_ns: Some(time_ns), packets: 0 };
+        }
+        is_due
+    }
+}
+
 /// A replay in progress.
 struct ReplayRun<'a> {
     args: &'a ReplayArgs,
@@ -148,7 +183,11 @@ struct ReplayRun<'a> {
     losses: LossTimes,
     reports: Option<Reports>,
     out: Output<Target>,
+    /// What was told of single attempts, for `--events`.
+    log: EventLog,
+    looks: Looks,
     style: Style,
+    zone: Zone,
 }
 
 impl ReplayRun<'_> {
@@ -159,6 +198,9 @@ impl ReplayRun<'_> {
             bar.show(captures);
             let Some(time_ns) = captures.next_time()? else { break };
             let time_ns = self.squeeze.as_mut().map_or(time_ns, |squeeze| squeeze.map(time_ns));
+            if self.args.output.events.is_any() && self.looks.are_due(time_ns, self.replay.size()) {
+                self.show_aged(time_ns)?;
+            }
             if self.reports.as_mut().is_some_and(|reports| reports.are_due(time_ns)) {
                 self.report_so_far(captures)?;
             }
@@ -170,6 +212,9 @@ impl ReplayRun<'_> {
             self.show_passed()?;
         }
         self.note_losses(captures.losses());
+        if self.args.output.events.is_any() {
+            self.show_aged(0)?;
+        }
         self.replay.stop();
         Ok(())
     }
@@ -311,10 +356,10 @@ impl ReplayRun<'_> {
                     if let Some(past) = &mut self.past {
                         past.end(flow);
                     }
-                    if self.args.output.events {
+                    if let Some(event) = self.log.end(&flow, &moment) {
                         let (format, style) = (self.args.output.format, self.style);
                         self.out
-                            .put(|to| report::write_flow(to, format, &view, &flow, style))
+                            .put(|to| report::write_event(to, format, &view, &event, style))
                             .map_err(out)?;
                     }
                 }
@@ -325,6 +370,29 @@ impl ReplayRun<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes the attempts that have become half-open or expired up to `time_ns`, or else to the latest
+    /// packet.
+    fn show_aged(&mut self, time_ns: u64) -> Result<(), CommandError> {
+        let Some(context) = &self.context else { return Ok(()) };
+        let mut found: Vec<Event> = Vec::new();
+        let log = &mut self.log;
+        let moment = self.replay.for_each_open(time_ns, &mut |record, moment| {
+            found.extend(log.meet(record, moment).into_iter().flatten());
+        });
+        // Nothing is left out.
+        log.looked(&moment);
+        found.sort_by_key(|event| event.at_ns);
+        let view = View::at(context, moment, moment.now.ns)
+            .comparing(self.args.compat)
+            .entering(self.tunnels.as_ref())
+            .with_frames(self.frames.as_ref());
+        let (format, style) = (self.args.output.format, self.style);
+        let write = |to: &mut dyn Write| {
+            found.iter().try_for_each(|event| report::write_event(to, format, &view, event, style))
+        };
+        if found.is_empty() { Ok(()) } else { self.out.put(write).map_err(out) }
     }
 
     /// Keeps a flow whose record was evicted, if flows are listed.
@@ -374,10 +442,10 @@ impl ReplayRun<'_> {
         };
         let lane = Lane::to(Target::stdout()).map_err(out)?;
         let files = helper.files().map_err(out)?;
-        let ascii = self.args.ascii;
+        let (ascii, zone) = (self.args.ascii, self.zone);
         session::block_on(async {
             let mut signals = Signals::new()?;
-            tui::explore(ascii, &lane, files, past, capture, &mut signals).await?;
+            tui::explore(ascii, zone, &lane, files, past, capture, &mut signals).await?;
             signals.release().await;
             Ok::<(), CommandError>(())
         })?;

@@ -11,13 +11,18 @@ use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signal
 use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
-use crate::command::{attach, load, out, prepare, take_snapshot};
+use crate::command::{attach, load, out, prepare, take_snapshot, zone};
 use crate::console::{announce, say};
 use crate::error::CommandError;
+use crate::events::EventLog;
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::output::{Lane, PIECE, Patience, Target};
 use crate::report::{self, OutputFormat, text::Style};
+use crate::time::Zone;
 use crate::tui;
+
+/// The time between two looks at the tables for single attempts.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs `handshake watch` and returns its exit code.
 ///
@@ -34,21 +39,24 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     let duties = screen.then(|| Duties { files: vec![FileDuty::New], ..Duties::default() });
     let helper = prepare(&args.scope, duties)?;
     let files = helper.as_ref().map(Helper::files).transpose().map_err(out)?;
+    let zone = zone(args.output.utc);
+    let surroundings = screen.then(tui::Surroundings::open);
     let plan = session::plan(&watched)?;
     let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let mut lines = LineReports::new(args)?;
+        let mut lines = LineReports::new(args, zone)?;
         let until = args.period.map(|time| Instant::now() + time);
-        if let Some(files) = files {
-            let options = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, until };
-            let ending = tui::run(&options, &lines.lane, files, &mut session, &mut signals).await?;
+        if let (Some(files), Some(surroundings)) = (files, surroundings) {
+            let options = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, zone, until };
+            let ending =
+                tui::run(&options, &lines.lane, files, surroundings, &mut session, &mut signals).await?;
             // The closing report is printed after the screen is left; it lists `--top` services.
             session.list_services(args.output.top);
             return lines.close(session, signals, ending).await;
         }
-        let pace = Pace { snapshots: Some(args.interval), events: args.output.events, until };
+        let pace = Pace { snapshots: Some(args.interval), events: args.output.events.is_any(), until };
         let ending = session::run(&mut session, &mut signals, pace, &mut lines).await?;
         lines.close(session, signals, ending).await
     })
@@ -59,6 +67,10 @@ struct LineReports<'a> {
     args: &'a WatchArgs,
     lane: Lane,
     style: Style,
+    /// What was told of single attempts.
+    log: EventLog,
+    /// When the tables were last looked at for it.
+    looked: Instant,
     /// Reports in a row that were left out, because stdout had no room for them.
     left_out: u64,
     /// Whether the latest reading failed.
@@ -66,23 +78,36 @@ struct LineReports<'a> {
 }
 
 impl<'a> LineReports<'a> {
-    fn new(args: &'a WatchArgs) -> Result<Self, CommandError> {
+    fn new(args: &'a WatchArgs, zone: Zone) -> Result<Self, CommandError> {
         let lane = Lane::to(Target::stdout()).map_err(out)?;
-        Ok(Self { args, lane, style: Style::of(&io::stdout()), left_out: 0, missing: false })
+        Ok(Self {
+            args,
+            lane,
+            style: Style::of(&io::stdout(), zone),
+            log: EventLog::bounded(args.output.events),
+            looked: Instant::now(),
+            left_out: 0,
+            missing: false,
+        })
     }
 
     /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile;
     /// after one that has ended the run, the report is written as long as its reader takes it.
     async fn close(self, mut session: Session, signals: Signals, ending: Ending) -> Result<u8, CommandError> {
-        let Self { args, lane, style, .. } = self;
+        let Self { args, lane, style, mut log, .. } = self;
         let format = args.output.format;
         let mut ended = Vec::new();
-        if args.output.events {
+        if args.output.events.is_any() {
             session.for_each_ended(&mut |flow, view| {
-                // Memory takes all.
-                let _ = report::write_flow(&mut ended, format, view, flow, style);
+                if let Some(event) = log.end(flow, &view.moment) {
+                    // Memory takes all.
+                    let _ = report::write_event(&mut ended, format, view, &event, style);
+                }
                 ControlFlow::Continue(())
             });
+            if let Some(unlisted) = log.take_unlisted() {
+                let _ = report::write_unlisted(&mut ended, format, &session.view(), unlisted, style);
+            }
         }
         take_snapshot(&mut session)?;
         let (snapshot, flows) = (session.last().clone(), args.output.flows.then(|| session.flows()));
@@ -104,22 +129,54 @@ impl<'a> LineReports<'a> {
 
     /// Writes the attempts that have ended since the last call, in one write because there may be many. While
     /// stdout has no room they stay in the ring; what the ring has no room for is in `lost_events`.
-    fn show_ended(&self, session: &mut Session) -> Result<(), CommandError> {
-        let Self { args, style, .. } = self;
-        if !args.output.events {
+    fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        let Self { args, lane, style, log, .. } = self;
+        if !args.output.events.is_any() {
             return Ok(());
         }
         let mut piece = Vec::new();
-        let written = self.lane.put(|to| {
+        let written = lane.put(|to| {
             let mut written = Ok(());
             session.for_each_ended(&mut |flow, view| {
-                written = report::write_flow(&mut piece, args.output.format, view, flow, *style);
+                if let Some(event) = log.end(flow, &view.moment) {
+                    written = report::write_event(&mut piece, args.output.format, view, &event, *style);
+                }
                 let goes_on = written.is_ok() && piece.len() < PIECE;
                 if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             written.and_then(|()| to.write_all(&piece))
         });
         written.map(drop).map_err(out)
+    }
+
+    /// Looks at the tables for attempts that became half-open or expired since the last look. Where stdout
+    /// has no room, the next look finds them.
+    fn show_aged(&mut self, session: &Session) -> Result<(), CommandError> {
+        let Self { args, lane, style, log, looked, .. } = self;
+        if looked.elapsed() < LOOK_EVERY || !lane.has_room() {
+            return Ok(());
+        }
+        *looked = Instant::now();
+        let (format, mut found) = (args.output.format, Vec::new());
+        let seen = session.for_each_open(&mut |record, view| {
+            found.extend(log.meet(record, &view.moment).into_iter().flatten());
+        });
+        let view = match seen {
+            Ok(view) => view,
+            // The next look finds what this one did not.
+            Err(error) if error.is_passing() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        found.sort_by_key(|event| event.at_ns);
+        let mut piece = Vec::new();
+        for event in &found {
+            report::write_event(&mut piece, format, &view, event, *style).map_err(out)?;
+        }
+        if let Some(unlisted) = log.looked(&view.moment) {
+            report::write_unlisted(&mut piece, format, &view, unlisted, *style).map_err(out)?;
+        }
+        lane.push(piece);
+        Ok(())
     }
 
     /// Writes a report of the interval since the snapshot `before`.
@@ -177,6 +234,7 @@ impl Sink for LineReports<'_> {
 
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
         self.show_ended(session)?;
+        self.show_aged(session)?;
         Ok(EVENTS_EVERY)
     }
 

@@ -26,6 +26,7 @@ use crate::number::short;
 use crate::output::{Lane, Patience, Target};
 use crate::report::text::{Style, cause};
 use crate::report::{self, OutputFormat};
+use crate::time::Zone;
 use crate::why::{Cohort, Evidence, Outcome, Processes, Queue, WhyReport, diagnose};
 
 /// So many attempts that had their time are enough.
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
         let lane = Lane::to(Target::stdout()).map_err(out)?;
         let is_signalled = signal.is_some() || matches!(ending, Ending::Signal(_));
         let patience = if is_signalled { Patience::ENDING } else { Patience::Endless };
-        let style = Style::of(&io::stdout());
+        let style = Style::of(&io::stdout(), Zone::Utc);
         lane.finish(patience, |to| match args.format {
             OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
             OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),

@@ -22,6 +22,7 @@ use handshake_common::wire::tunnel::Tunnel;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::events::{Event, Unlisted};
 use crate::time::rfc3339;
 use crate::why::WhyReport;
 
@@ -104,6 +105,26 @@ pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &
 /// Those of the writer.
 pub(crate) fn write_flow(out: &mut dyn Write, view: &View<'_>, each: &Flow) -> io::Result<()> {
     line(out, &flow(view, each))
+}
+
+/// Writes what happened to an attempt, on a line of its own.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_event(out: &mut dyn Write, view: &View<'_>, event: &Event) -> io::Result<()> {
+    line(out, &flow_with(view, &event.flow, Some(event)))
+}
+
+/// Writes how many attempts have no row, on a line of its own.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_unlisted(out: &mut dyn Write, view: &View<'_>, unlisted: Unlisted) -> io::Result<()> {
+    let Unlisted { half_open, ended } = unlisted;
+    let at = rfc3339(view.wall(view.moment.now.ns));
+    line(out, &json!({"type": "unlisted", "at": at, "half_open": half_open, "ended": ended}))
 }
 
 fn line(out: &mut dyn Write, value: &Value) -> io::Result<()> {
@@ -299,9 +320,18 @@ fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {
 
 /// Builds a flow's object.
 fn flow(view: &View<'_>, flow: &Flow) -> Value {
+    flow_with(view, flow, None)
+}
+
+/// The same with what happened to it.
+fn flow_with(view: &View<'_>, flow: &Flow, event: Option<&Event>) -> Value {
     let standing = flow.standing(&view.moment);
     let mut object = Map::new();
     object.insert("type".to_owned(), json!("flow"));
+    if let Some(event) = event {
+        object.insert("event".to_owned(), json!(event.kind.name()));
+        object.insert("at".to_owned(), json!(rfc3339(view.wall(event.at_ns))));
+    }
     object.insert("protocol".to_owned(), json!(standing.protocol()));
     object.insert("initiator".to_owned(), end(flow.end(Side::Initiator)));
     object.insert("responder".to_owned(), end(flow.end(Side::Responder)));

@@ -1,7 +1,7 @@
 //! The text report. Each line answers one question, the most urgent first:
 //!
 //! ```text
-//! handshake · eth0 · ingress tcx, egress tcx · port 443 · 12:03:41 · 20 s · EXACT
+//! handshake · eth0 · ingress tcx, egress tcx · port 443 · 12:03:41 +02:00 · 20 s · EXACT
 //! not ip    where most packets are not IP: what they are
 //! inexact   what was lost, and where to look
 //! 443/tcp   do clients connect?
@@ -28,7 +28,7 @@ mod why;
 use handshake_agent::error::some_of;
 use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::flow::frames::FlowFrames;
-use handshake_agent::model::flow::{Flow, View};
+use handshake_agent::model::flow::{Flow, Standing, View};
 use handshake_agent::model::health::{ClosedPorts, Health, JudgedService, Services, Settled};
 use handshake_agent::model::snapshot::{InterfaceHooks, Interval, Latency, Origin, Snapshot, TcpBooks};
 use handshake_agent::options::Filter;
@@ -38,8 +38,6 @@ use handshake_common::record::Detail;
 use handshake_common::verdict::{Cause, Leg, Sign, TCP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
 
-use crate::time::clock;
-
 pub(crate) use self::check::{
     Spoken, draw_all_judged, draw_check, draw_expectations, measured, sentences, shortened,
 };
@@ -48,7 +46,9 @@ pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
 pub(crate) use self::saved::{draw_saved, draw_table};
 pub(crate) use self::why::draw_why;
+use crate::events::{Event, EventKind, ROWS, Unlisted};
 use crate::number::{group, percent, rate, short, span, time};
+use crate::time::Zone;
 
 const WIDE: &str = "   ";
 const DOT: &str = " · ";
@@ -81,30 +81,80 @@ pub(crate) fn draw_head(snapshot: &Snapshot, interval: Option<&Interval<'_>>, st
 pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     let standing = flow.standing(&view.moment);
     let tone = if standing.is_good() { TextTone::Good } else { TextTone::Strong };
-    let verdict = match flow.cause(standing) {
-        Some(cause) => format!("{} {}", standing.name(), cause.name()),
-        None => standing.name().to_owned(),
-    };
     let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
     let figures = match &flow.record.detail {
         Detail::Tcp(tcp) => tcp_figures(view, flow, tcp),
         Detail::Udp(udp) => udp_figures(flow, udp),
     };
     let mut pieces = vec![
-        Piece::new(clock(view.wall(flow.opened_ns())), TextTone::Faint),
+        Piece::new(when(style.zone(), view.is_of_capture(), view.wall(flow.opened_ns())), TextTone::Faint),
         Piece::plain(format!("{} {initiator} → {responder}", standing.protocol())),
-        Piece::new(verdict, tone),
+        Piece::new(stands(flow, standing), tone),
     ];
     pieces.extend(figures.into_iter().map(Piece::plain));
-    pieces.extend(view.interface(flow).map(Piece::plain));
+    pieces.extend(places(view, flow));
+    let mut out = String::new();
+    line(&mut out, style.endless(), "", &pieces, "  ");
+    out
+}
+
+/// Draws what happened to an attempt as one line that ends with a newline.
+pub(crate) fn draw_event(view: &View<'_>, event: &Event, style: Style) -> String {
+    let Event { kind, flow, at_ns } = event;
+    let standing = flow.standing(&view.moment);
+    let tone = match kind {
+        _ if standing.is_good() => TextTone::Good,
+        EventKind::HalfOpen => TextTone::Bad,
+        EventKind::Ended => TextTone::Strong,
+    };
+    let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
+    let age = time(at_ns.saturating_sub(flow.opened_ns()));
+    let mut pieces = vec![
+        Piece::new(when(style.zone(), view.is_of_capture(), view.wall(*at_ns)), TextTone::Faint),
+        Piece::plain(format!("{:>8}", format!("+{age}"))),
+        Piece::plain(format!("{initiator} → {responder}")),
+        Piece::new(stands(flow, standing), tone),
+    ];
+    pieces.extend(flow.tcp().map(|tcp| Piece::plain(format!("SYN×{} SYN+ACK×{}", tcp.syn, tcp.syn_ack))));
+    pieces.extend(legs_and_flags(view, flow).into_iter().map(Piece::plain));
+    pieces.extend(places(view, flow));
+    let mut out = String::new();
+    line(&mut out, style.endless(), "", &pieces, "  ");
+    out
+}
+
+/// Draws how many attempts have no line of their own.
+pub(crate) fn draw_unlisted(view: &View<'_>, unlisted: Unlisted, style: Style) -> String {
+    let Unlisted { half_open, ended } = unlisted;
+    let at = when(style.zone(), view.is_of_capture(), view.wall(view.moment.now.ns));
+    let text = format!(
+        "without a line: {} more became half-open, {} more ended ({ROWS} lines a second at most)",
+        group(half_open),
+        group(ended)
+    );
+    let mut out = String::new();
+    let pieces = [Piece::new(at, TextTone::Faint), Piece::new(text, TextTone::Strong)];
+    line(&mut out, style.endless(), "", &pieces, "  ");
+    out
+}
+
+/// The verdict and the cause.
+fn stands(flow: &Flow, standing: Standing) -> String {
+    match flow.cause(standing) {
+        Some(cause) => format!("{} {}", standing.name(), cause.name()),
+        None => standing.name().to_owned(),
+    }
+}
+
+/// Where a flow was seen: the interface, the tunnels, and the frames of a capture.
+fn places(view: &View<'_>, flow: &Flow) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = view.interface(flow).map(Piece::plain).into_iter().collect();
     pieces.extend(tunnels(view, flow).map(Piece::plain));
     if let Some(found) = view.frames(flow) {
         let file = view.file(&found).map_or_else(String::new, |file| format!(" of {file}"));
         pieces.push(Piece::plain(format!("{}{file}", frames(&found))));
     }
-    let mut out = String::new();
-    line(&mut out, style.endless(), "", &pieces, "  ");
-    out
+    pieces
 }
 
 /// The tunnel that a flow is, and the one that it goes through.
@@ -147,12 +197,23 @@ fn header(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: Style) ->
     let filter = &snapshot.context.filter;
     pieces.extend(filter.ports.iter().map(|range| Piece::plain(format!("port {range}"))));
     pieces.extend(filter.nets.iter().map(|net| Piece::plain(format!("net {net}"))));
-    pieces.push(Piece::plain(clock(snapshot.taken_at_ns)));
+    pieces.push(Piece::plain(time_of(snapshot, style.zone())));
     pieces.push(Piece::plain(span(snapshot.elapsed_ns())));
-    let exactness = Exactness::of(snapshot, interval);
+    let exactness = Exactness::of(snapshot, interval, style.zone());
     let tone = if exactness.is_exact() { TextTone::Good } else { TextTone::Bad };
     pieces.push(Piece::new(exactness.words(style.room(DOT)), tone));
     pieces
+}
+
+/// The time of a report: that of a capture with its date.
+pub(crate) fn time_of(snapshot: &Snapshot, zone: Zone) -> String {
+    let is_capture = matches!(snapshot.context.origin, Origin::Capture(_));
+    when(zone, is_capture, snapshot.taken_at_ns)
+}
+
+/// A time with its offset, and with its date in a capture.
+fn when(zone: Zone, is_capture: bool, wall_ns: u64) -> String {
+    if is_capture { zone.dated(wall_ns) } else { zone.label(wall_ns) }
 }
 
 /// The names of the interfaces and their hooks; interfaces with the same hooks share one entry.
@@ -490,16 +551,20 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
 fn tcp_figures(view: &View<'_>, flow: &Flow, tcp: &TcpRecord) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
+    figures.extend(legs_and_flags(view, flow));
+    figures
+}
+
+fn legs_and_flags(view: &View<'_>, flow: &Flow) -> Vec<String> {
     let legs = [
         (Leg::SynToSynAck, flow.syn_to_syn_ack_ns()),
         (Leg::SynAckToAck, flow.syn_ack_to_ack_ns()),
         (Leg::AckToFirstByte, flow.ack_to_first_byte_ns()),
     ];
-    figures.extend(legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?)))));
-    figures.extend(flow.completeness().filter(|_| view.compat).map(|bits| format!("completeness {bits}")));
-    figures.extend(flow.flags(&view.moment).map(|flag| flag.name().to_owned()));
-    figures.extend(reporter(flow));
-    figures
+    let legs = legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?))));
+    let completeness = flow.completeness().filter(|_| view.compat).map(|bits| format!("completeness {bits}"));
+    let flags = flow.flags(&view.moment).map(|flag| flag.name().to_owned());
+    legs.chain(completeness).chain(flags).chain(reporter(flow)).collect()
 }
 
 fn udp_figures(flow: &Flow, udp: &UdpRecord) -> Vec<String> {

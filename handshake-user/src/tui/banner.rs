@@ -2,16 +2,18 @@
 //! which an attack or a broken return path may be spread. Pure.
 //!
 //! SYNs are not counted, because busy clients send many as well, and their attempts complete. The measure is
-//! how many attempts become half-open at T1, compared with those that complete. Attempts of a flood that
-//! overflows the table are evicted before T1, so attempts that were superseded, expired or evicted while open
-//! count as well.
+//! how many attempts become half-open at T1, compared with those that complete. What becomes half-open began
+//! T1 earlier, so it is compared with what completed then: at the end of a load nothing completes any more
+//! beside the last failures. Attempts of a flood that overflows the table are evicted before T1, so attempts
+//! that were superseded, expired or evicted while open count as well, and what completes now is compared with
+//! them.
 //!
 //! ```text
 //! calm ──── 64 outstanding, growth of 8 per second and 1 per 4 completions ──────▶ raised
 //! raised ── for 5 s no new attempts that stay open ──────────────────────────────▶ calm
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use handshake_agent::model::snapshot::{ServiceBooks, Snapshot, TcpBooks};
@@ -43,11 +45,13 @@ pub(crate) struct Inflow {
     pub(crate) begun: u64,
     /// Attempts that completed in the interval.
     pub(crate) completed: u64,
+    /// Attempts that completed T1 earlier, in as long a time.
+    pub(crate) completed_before: u64,
 }
 
 impl Inflow {
-    /// The changes between two states of the books.
-    fn between(before: &TcpBooks, now: &TcpBooks, elapsed_ns: u64) -> Self {
+    /// The changes between two states of the books; `completed_before` completed T1 earlier.
+    fn between(before: &TcpBooks, now: &TcpBooks, elapsed_ns: u64, completed_before: u64) -> Self {
         let waiting = |books: &TcpBooks| stuck(books) + books.verdict(Verdict::Opening);
         Self {
             elapsed_ns,
@@ -55,6 +59,7 @@ impl Inflow {
             stuck: stuck(now).saturating_sub(stuck(before)),
             begun: waiting(now).saturating_sub(waiting(before)),
             completed: now.verdict(Verdict::Completed).saturating_sub(before.verdict(Verdict::Completed)),
+            completed_before,
         }
     }
 
@@ -64,19 +69,24 @@ impl Inflow {
     }
 
     fn is_surge(&self) -> bool {
-        self.outstanding() >= OUTSTANDING && self.is_much(self.stuck, RAISED_BY_ONE_OF)
+        self.outstanding() >= OUTSTANDING && self.is_much(self.stuck, RAISED_BY_ONE_OF, self.beside())
     }
 
     fn feeds(&self) -> bool {
-        self.is_much(self.begun, FED_BY_ONE_OF)
+        self.is_much(self.begun, FED_BY_ONE_OF, self.completed)
     }
 
-    /// Whether `count` is at least [`INFLOW`] per second, and at least one `share`th of itself and the
-    /// completed attempts.
-    fn is_much(&self, count: u64, share: u64) -> bool {
+    /// What completed beside the stuck attempts: when they began, or now if that is more.
+    fn beside(&self) -> u64 {
+        self.completed.max(self.completed_before)
+    }
+
+    /// Whether `count` is at least [`INFLOW`] per second, and at least one `share`th of itself and of what
+    /// `completed`.
+    fn is_much(&self, count: u64, share: u64, completed: u64) -> bool {
         let fast =
             u128::from(count) * 1_000_000_000 >= u128::from(INFLOW) * u128::from(self.elapsed_ns.max(1));
-        fast && u128::from(count) * u128::from(share) >= u128::from(count) + u128::from(self.completed)
+        fast && u128::from(count) * u128::from(share) >= u128::from(count) + u128::from(completed)
     }
 }
 
@@ -118,7 +128,7 @@ pub(crate) struct Surge {
     pub(crate) outstanding: u64,
     /// Attempts that became stuck in the last interval.
     pub(crate) stuck: u64,
-    /// Attempts that completed in the last interval.
+    /// Attempts that completed beside them.
     pub(crate) completed: u64,
     /// The most frequent cause, if one is known.
     pub(crate) cause: Option<Cause>,
@@ -128,24 +138,29 @@ pub(crate) struct Surge {
     pub(crate) others: usize,
 }
 
-/// The alarms of the services, and of all together. The row of the services that are not listed has none of its
-/// own: what a service had counted goes there with its row.
+/// The alarms of the services, and of all together. The row of the services that are not listed has none of
+/// its own: what a service had counted goes there with its row.
 #[derive(Debug, Default)]
 pub(crate) struct SurgeDetector {
     raised: HashMap<Option<SocketAddr>, Alarm>,
+    completions: Completions,
 }
 
 impl SurgeDetector {
-    /// Updates the alarms by the interval between two snapshots, and returns the worst surge: that of a service,
-    /// unless most of what is outstanding is elsewhere.
+    /// Updates the alarms by the interval between two snapshots, and returns the worst surge: that of a
+    /// service, unless most of what is outstanding is elsewhere.
     pub(crate) fn observe(&mut self, before: &Snapshot, now: &Snapshot) -> Option<Surge> {
         let known: HashMap<Option<SocketAddr>, &TcpBooks> = tcp(before).collect();
         let elapsed_ns = now.now.ns.saturating_sub(before.now.ns);
+        let t1_ns = now.clocks.half_open_after_ns;
+        self.completions.note(before, t1_ns);
+        let began = [before, now].map(|snapshot| snapshot.now.ns.saturating_sub(t1_ns));
         let mut raised = HashMap::new();
         let (mut worst, mut all): (Option<Surge>, Option<Surge>) = (None, None);
         for (service, books) in tcp(now) {
             let earlier = known.get(&service).copied().copied().unwrap_or_default();
-            let inflow = Inflow::between(&earlier, books, elapsed_ns);
+            let inflow =
+                Inflow::between(&earlier, books, elapsed_ns, self.completions.between(service, began));
             let alarm = self.raised.get(&service).copied().unwrap_or_default();
             let alarm = judge(alarm, &inflow, now.now.ns);
             if let Alarm::Raised { since_ns, .. } = alarm {
@@ -169,9 +184,44 @@ impl SurgeDetector {
 
 impl Surge {
     fn of(service: Option<SocketAddr>, inflow: &Inflow) -> Self {
-        let Inflow { stuck, completed, .. } = *inflow;
-        let outstanding = inflow.outstanding();
+        let (stuck, completed, outstanding) = (inflow.stuck, inflow.beside(), inflow.outstanding());
         Self { service, outstanding, stuck, completed, cause: None, since_ns: 0, others: 0 }
+    }
+}
+
+/// The completions of each listed service and of all together, as far back as T1 and an interval.
+#[derive(Debug, Default)]
+struct Completions {
+    points: VecDeque<(u64, HashMap<Option<SocketAddr>, u64>)>,
+}
+
+impl Completions {
+    /// Most points within T1: of a long one, few enough to keep.
+    const MOST: u64 = 32;
+
+    fn note(&mut self, snapshot: &Snapshot, t1_ns: u64) {
+        let now_ns = snapshot.now.ns;
+        if self.points.back().is_some_and(|(last, _)| now_ns.saturating_sub(*last) < t1_ns / Self::MOST) {
+            return;
+        }
+        let counts = tcp(snapshot).map(|(service, books)| (service, books.verdict(Verdict::Completed)));
+        self.points.push_back((now_ns, counts.collect()));
+        // The interval that ended T1 before the next snapshot began after the second point.
+        while self.points.get(1).is_some_and(|(next, _)| now_ns.saturating_sub(*next) >= t1_ns) {
+            self.points.pop_front();
+        }
+    }
+
+    /// The completions of a service between two times; those between two points are spread evenly.
+    fn between(&self, service: Option<SocketAddr>, [from, to]: [u64; 2]) -> u64 {
+        let before = self.points.iter().rfind(|(ns, _)| *ns <= from).or_else(|| self.points.front());
+        let after = self.points.iter().find(|(ns, _)| *ns >= to).or_else(|| self.points.back());
+        let (Some((from_ns, before)), Some((to_ns, after))) = (before, after) else { return 0 };
+        let count = |counts: &HashMap<_, u64>| counts.get(&service).copied().unwrap_or(0);
+        let completed = u128::from(count(after).saturating_sub(count(before)));
+        let (asked, known) = (to.saturating_sub(from), to_ns.saturating_sub(*from_ns));
+        let spread = completed * u128::from(asked.min(known)) / u128::from(known.max(1));
+        u64::try_from(spread).unwrap_or(u64::MAX)
     }
 }
 
@@ -204,7 +254,7 @@ mod tests {
 
     /// The changes of one second: half-open at its end, stuck, begun and still open, completed.
     const fn second(half_open: u64, stuck: u64, begun: u64, completed: u64) -> Inflow {
-        Inflow { elapsed_ns: SECOND, half_open, stuck, begun, completed }
+        Inflow { elapsed_ns: SECOND, half_open, stuck, begun, completed, completed_before: completed }
     }
 
     #[test]
@@ -262,6 +312,17 @@ mod tests {
         let raised = judge(Alarm::Calm, &second(300, 300, 300, 0), 0);
         assert_eq!(judge(raised, &second(600, 300, 0, 0), 6 * SECOND), raised);
         assert_eq!(judge(raised, &second(600, 0, 0, 0), 7 * SECOND), Alarm::Calm);
+    }
+
+    /// The last failures of a load become half-open when nothing completes beside them any more.
+    #[test]
+    fn what_is_stuck_is_compared_with_what_completed_when_it_began() {
+        let tail = Inflow { completed_before: 14_000, ..second(1_500, 490, 0, 0) };
+        assert_eq!(judge(Alarm::Calm, &tail, 0), Alarm::Calm);
+        let outage = Inflow { completed_before: 0, ..tail };
+        assert_ne!(judge(Alarm::Calm, &outage, 0), Alarm::Calm);
+        let overflow = Inflow { completed: 14_000, ..outage };
+        assert_eq!(judge(Alarm::Calm, &overflow, 0), Alarm::Calm, "evicted before T1");
     }
 
     /// The limit of growth does not depend on the interval's length.

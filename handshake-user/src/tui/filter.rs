@@ -15,10 +15,14 @@ use handshake_agent::source::Moment;
 use handshake_common::abi::Net;
 use handshake_common::flow::Side;
 use handshake_common::record::Record;
-use handshake_common::verdict::{Cause, UdpVerdict, Verdict};
+use handshake_common::verdict::{Assessment, Cause, UdpVerdict, Verdict};
 
 use super::service::ServiceLine;
-use handshake_agent::model::flow::Flow;
+use crate::duration::duration;
+use handshake_agent::model::flow::{Flow, Standing};
+
+/// The word for what failed.
+const FAILURES: &str = "failures";
 
 /// A filter of flows and services; the empty one admits everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +47,14 @@ enum FilterTerm {
     Cause(Cause),
     /// `tcp` and `udp`.
     Udp(bool),
+    /// `client:10.20.7.0/24`: the initiator's address.
+    Client(Net),
+    /// `connect>1s`: the time to connect, of an open attempt its age so far.
+    Connect { longer: bool, than_ns: u64 },
+    /// `repeats>0`: SYNs and SYN+ACKs that were sent again.
+    Repeats { more: bool, than: u16 },
+    /// `failures`: half-open attempts, and all that ended badly.
+    Failures,
     /// Any other text, in lower case.
     Text(String),
 }
@@ -69,6 +81,33 @@ impl ListFilter {
         self.terms.is_empty()
     }
 
+    /// The filter for what failed, of one service or of all.
+    pub(crate) fn of_failures(service: Option<SocketAddr>) -> Self {
+        let all = service.map_or_else(Self::default, |service| Self::of_service(service, false));
+        all.with_failures(true)
+    }
+
+    /// The same filter with `failures`, or without.
+    pub(crate) fn with_failures(&self, wanted: bool) -> Self {
+        let words = self.text.split_whitespace().filter(|word| *word != FAILURES);
+        let words: Vec<&str> = words.chain(wanted.then_some(FAILURES)).collect();
+        let terms = self.terms.iter().filter(|term| **term != FilterTerm::Failures).cloned();
+        let terms = terms.chain(wanted.then_some(FilterTerm::Failures)).collect();
+        Self { text: words.join(" "), terms }
+    }
+
+    /// The same filter for the clients of a network alone.
+    pub(crate) fn with_client(&self, network: Cidr) -> Self {
+        let text = format!("{} client:{network}", self.text).trim().to_owned();
+        let terms = self.terms.iter().cloned().chain([FilterTerm::Client(network.net())]).collect();
+        Self { text, terms }
+    }
+
+    /// Whether it admits failures alone.
+    pub(crate) fn wants_failures(&self) -> bool {
+        self.terms.contains(&FilterTerm::Failures)
+    }
+
     /// Whether the filter has plain text, which is not searched in every record.
     pub(crate) fn has_text(&self) -> bool {
         self.terms.iter().any(|term| matches!(term, FilterTerm::Text(_)))
@@ -87,6 +126,16 @@ impl ListFilter {
             FilterTerm::Verdict(name) => Flow::of(*record).standing(moment).name() == *name,
             FilterTerm::Cause(cause) => record.state.is_open() && record.state.cause() == *cause,
             FilterTerm::Udp(udp) => record.key.udp == *udp,
+            FilterTerm::Client(net) => is_in(net, record.end(Side::Initiator).0, record),
+            FilterTerm::Connect { longer, than_ns } => {
+                let flow = Flow::of(*record);
+                let waits = flow.is_open().then(|| record.age_ns(moment.now));
+                flow.connect_ns().or(waits).is_some_and(|ns| is_beyond(*longer, ns, *than_ns))
+            }
+            FilterTerm::Repeats { more, than } => {
+                is_beyond(*more, Flow::of(*record).retransmits().into(), u64::from(*than))
+            }
+            FilterTerm::Failures => is_failure(Flow::of(*record).standing(moment)),
             FilterTerm::Text(_) => true,
         })
     }
@@ -96,6 +145,7 @@ impl ListFilter {
     pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Verdict(name) => attempt.standing(moment).name() == *name,
+            FilterTerm::Failures => is_failure(attempt.standing(moment)),
             FilterTerm::Cause(cause) => attempt.cause(attempt.standing(moment)) == Some(*cause),
             FilterTerm::Text(text) => interface.is_none_or(|interface| {
                 let standing = attempt.standing(moment);
@@ -104,14 +154,23 @@ impl ListFilter {
                 let shown = format!("{from} {to} {} {cause} {interface}", standing.name());
                 shown.to_lowercase().contains(text)
             }),
-            FilterTerm::Port(_) | FilterTerm::Net(_) | FilterTerm::Socket { .. } | FilterTerm::Udp(_) => {
+            // An attempt that has ended does not wait any more.
+            FilterTerm::Connect { .. } if attempt.ended.is_some() && attempt.connect_ns().is_none() => false,
+            FilterTerm::Port(_)
+            | FilterTerm::Net(_)
+            | FilterTerm::Socket { .. }
+            | FilterTerm::Udp(_)
+            | FilterTerm::Client(_)
+            | FilterTerm::Connect { .. }
+            | FilterTerm::Repeats { .. } => {
                 let one = Self { text: String::new(), terms: vec![term.clone()] };
                 one.admits_record(&attempt.record, moment)
             }
         })
     }
 
-    /// Whether a service matches all words. A verdict matches if any flow of the service has it.
+    /// Whether a service matches all words. A verdict matches if any flow of the service has it; what only
+    /// attempts have selects no service.
     pub(crate) fn admits_service(&self, line: &ServiceLine) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Port(range) => {
@@ -127,6 +186,9 @@ impl ListFilter {
                 ServiceBooks::Udp(_) => false,
             },
             FilterTerm::Udp(udp) => matches!(line.books, ServiceBooks::Udp(_)) == *udp,
+            FilterTerm::Failures => line.has_failures(),
+            // Of attempts alone.
+            FilterTerm::Client(_) | FilterTerm::Connect { .. } | FilterTerm::Repeats { .. } => true,
             FilterTerm::Text(text) => line.name().contains(text.as_str()),
         })
     }
@@ -139,15 +201,45 @@ fn term(word: &str) -> Result<FilterTerm, String> {
     if let Ok(net) = word.parse::<Cidr>() {
         return Ok(FilterTerm::Net(net.net()));
     }
+    if let Some(compared) = compared(word) {
+        return compared;
+    }
     match word.split_once(':') {
+        Some(("client", value)) => value.parse::<Cidr>().map(|net| FilterTerm::Client(net.net())),
         Some(("port", value)) => value.parse().map(FilterTerm::Port),
         Some(("verdict", value)) => verdict(value),
         Some(("cause", value)) => cause(value),
         Some(("net", value)) => value.parse::<Cidr>().map(|net| FilterTerm::Net(net.net())),
-        Some((key, _)) => Err(format!("unknown '{key}:'; use port:, verdict:, cause: or net:")),
+        Some((key, _)) => Err(format!("unknown '{key}:'; use port:, verdict:, cause:, client: or net:")),
+        None if word == FAILURES => Ok(FilterTerm::Failures),
         None if word == "tcp" || word == "udp" => Ok(FilterTerm::Udp(word == "udp")),
         None => Ok(FilterTerm::Text(word.to_lowercase())),
     }
+}
+
+/// A word with a comparison; `None` of any other word.
+fn compared(word: &str) -> Option<Result<FilterTerm, String>> {
+    let at = word.find(['<', '>'])?;
+    let (name, is_more, value) = (&word[..at], word[at..].starts_with('>'), &word[at + 1..]);
+    Some(match name {
+        "connect" => duration(value).map(|time| FilterTerm::Connect {
+            longer: is_more,
+            than_ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+        }),
+        "repeats" => value
+            .parse()
+            .map(|than| FilterTerm::Repeats { more: is_more, than })
+            .map_err(|_| format!("'{value}' is not a number such as 0 or 3")),
+        name => Err(format!("'{name}' cannot be compared: use connect>1s or repeats>0")),
+    })
+}
+
+const fn is_beyond(more: bool, value: u64, than: u64) -> bool {
+    if more { value > than } else { value < than }
+}
+
+fn is_failure(standing: Standing) -> bool {
+    standing.assessment() == Assessment::Bad
 }
 
 fn socket(socket: SocketAddr) -> FilterTerm {
@@ -207,10 +299,11 @@ fn has_verdict(books: &ServiceBooks, name: &str) -> bool {
 mod tests {
     use std::collections::BTreeSet;
 
-    use handshake_agent::fake::{Fake, record, udp_record};
+    use handshake_agent::fake::{Fake, record, tcp, ticks, udp_record};
     use handshake_agent::source::Moment;
     use handshake_agent::source::Source as _;
-    use handshake_common::record::State;
+    use handshake_common::abi::TcpRecord;
+    use handshake_common::record::{Detail, State};
     use handshake_common::verdict::Cause;
 
     use super::{FilterTerm, ListFilter};
@@ -218,7 +311,7 @@ mod tests {
     use handshake_agent::model::flow::Flow;
 
     /// A filter, and the indices of the flows below that it admits.
-    const TABLE: [(&str, &[usize]); 20] = [
+    const TABLE: [(&str, &[usize]); 29] = [
         ("", &[0, 1, 2, 3]),
         ("  ", &[0, 1, 2, 3]),
         ("port:443", &[0, 1]),
@@ -239,16 +332,32 @@ mod tests {
         ("port:443 10.0.0.0/8", &[0]),
         ("DB8", &[1]),
         ("ETH0", &[0, 1, 2, 3]),
+        ("client:10.0.0.1", &[0, 3]),
+        ("client:10.0.0.2", &[]),
+        ("client:2001:db8::/48", &[1]),
+        ("failures", &[0, 2, 3]),
+        ("connect>1s", &[0]),
+        ("connect<1s", &[1]),
+        ("repeats>0", &[1]),
+        ("repeats>2", &[]),
+        ("repeats<1", &[0, 2, 3]),
     ];
 
     #[test]
     fn a_flow_must_match_every_word() {
-        let all = [
+        let mut all = [
             record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived),
             record("[2001:db8::1]:40001", "[2001:db8::2]:443", State::Established),
             record("192.0.2.1:40000", "192.0.2.2:22", State::Refused),
             udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpWaiting),
         ];
+        let repeated = TcpRecord {
+            syn: 3,
+            syn_ack_after: ticks(640_000),
+            latest_after: ticks(1_280_000),
+            ..tcp(&all[1])
+        };
+        all[1].detail = Detail::Tcp(repeated);
         let fake = Fake::new();
         let moment = Moment { now: fake.reading.now, stopped: false, clocks: without_expiry(&fake) };
         for (text, left) in TABLE {
@@ -281,13 +390,33 @@ mod tests {
             FilterTerm::Verdict(_) => 3,
             FilterTerm::Cause(_) => 4,
             FilterTerm::Udp(_) => 5,
-            FilterTerm::Text(_) => 6,
+            FilterTerm::Client(_) => 6,
+            FilterTerm::Connect { .. } => 7,
+            FilterTerm::Repeats { .. } => 8,
+            FilterTerm::Failures => 9,
+            FilterTerm::Text(_) => 10,
         };
         let kinds: BTreeSet<usize> = terms.iter().map(kind).collect();
-        assert_eq!(kinds, (0..6).collect(), "{words:?}");
+        assert_eq!(kinds, (0..10).collect(), "{words:?}");
         for cause in Cause::ALL {
             assert!(words.contains(&format!("cause:{}", cause.name())), "{cause:?}");
         }
+    }
+
+    /// What a key adds reads as if it had been typed.
+    #[test]
+    fn words_that_keys_add_are_those_that_are_typed() {
+        let typed = |text: &str| ListFilter::parse(text).expect(text);
+        let filter = typed("port:443");
+        assert_eq!(filter.with_failures(true), typed("port:443 failures"));
+        assert_eq!(typed("failures port:443").with_failures(false), filter);
+        assert!(filter.with_failures(true).wants_failures() && !filter.wants_failures());
+        let service = "10.0.0.2:443".parse().expect("an address and a port");
+        assert_eq!(ListFilter::of_failures(Some(service)), typed("tcp 10.0.0.2:443 failures"));
+        assert_eq!(ListFilter::of_failures(None), typed("failures"));
+        let network = "10.20.7.0/24".parse().expect("a network");
+        assert_eq!(filter.with_client(network), typed("port:443 client:10.20.7.0/24"));
+        assert_eq!(ListFilter::default().with_client(network), typed("client:10.20.7.0/24"));
     }
 
     #[test]
@@ -297,7 +426,10 @@ mod tests {
             ("port:9-8", "the range ends before it begins"),
             ("verdict:halfopen", "'halfopen' is not a verdict such as half_open or refused"),
             ("cause:none", "'none' is not a cause: use no_syn_ack, no_ack or answer_unseen"),
-            ("host:a", "unknown 'host:'; use port:, verdict:, cause: or net:"),
+            ("host:a", "unknown 'host:'; use port:, verdict:, cause:, client: or net:"),
+            ("connect>1", "a unit is missing: ms, s, m or h"),
+            ("repeats>x", "'x' is not a number such as 0 or 3"),
+            ("age>1s", "'age' cannot be compared: use connect>1s or repeats>0"),
             ("net:10", "'10' is no IP address"),
         ] {
             assert_eq!(ListFilter::parse(text), Err(said.to_owned()), "{text}");

@@ -21,11 +21,13 @@ pub(crate) struct IntervalRates {
     pub(crate) failed: u64,
     /// Attempts half-open at the interval's end.
     pub(crate) half_open: u64,
+    /// Attempts younger than T1 at the interval's end.
+    pub(crate) opening: u64,
 }
 
 impl IntervalRates {
-    /// The rates of an interval with so many half-open attempts at its end.
-    pub(crate) fn of(interval: &Interval<'_>, half_open: u64) -> Self {
+    /// The rates of an interval with these books at its end.
+    pub(crate) fn of(interval: &Interval<'_>, now: &TcpBooks) -> Self {
         let per_second_of = |count: u64| per_second(count, interval.elapsed_ns());
         Self {
             attempts: per_second_of(interval.rise(|s| s.tcp.books.attempts)),
@@ -34,7 +36,8 @@ impl IntervalRates {
                 s.tcp.books.verdict(Verdict::HalfOpen) + s.tcp.books.verdict(Verdict::HalfOpenExpired)
             })),
             failed: per_second_of(interval.rise(|s| failed(&s.tcp.books))),
-            half_open,
+            half_open: now.verdict(Verdict::HalfOpen),
+            opening: now.verdict(Verdict::Opening),
         }
     }
 }

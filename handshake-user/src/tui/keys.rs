@@ -30,6 +30,14 @@ pub(crate) enum Action {
     Back,
     /// Begin to type a filter.
     Filter,
+    /// List failures only, or everything.
+    Failures,
+    /// List the clients' networks instead of the attempts, or the attempts.
+    Clients,
+    /// Show the attempts that the banner is about.
+    Jump,
+    /// Copy what is shown as text.
+    Copy,
     /// Sort by the next column.
     Sort,
     /// Reverse the order.
@@ -130,6 +138,10 @@ const fn pressed(code: KeyCode) -> Option<Action> {
         KeyCode::Enter | KeyCode::Right => Action::Open,
         KeyCode::Esc | KeyCode::Left | KeyCode::Backspace => Action::Back,
         KeyCode::Char('/') => Action::Filter,
+        KeyCode::Char('f') => Action::Failures,
+        KeyCode::Char('c') => Action::Clients,
+        KeyCode::Char('!') => Action::Jump,
+        KeyCode::Char('y') => Action::Copy,
         KeyCode::Char('s') => Action::Sort,
         KeyCode::Char('S') => Action::Reverse,
         KeyCode::Char('p') => Action::Freeze,
@@ -139,24 +151,33 @@ const fn pressed(code: KeyCode) -> Option<Action> {
 }
 
 /// The keys and their meanings as the help lists them.
-pub(crate) const HELP: [(&str, &str); 12] = [
-    ("Tab ] [ 1-4", "next screen, previous screen, screen by number"),
+pub(crate) const HELP: [(&str, &str); 13] = [
+    ("Tab ] [ 1-4", "next, previous screen; screen by number"),
     ("↑ ↓ j k", "one row up or down"),
-    ("PgUp PgDn", "one page up or down; also Space"),
-    ("g G", "first row, last row; also Home, End"),
-    ("Enter", "ladder of an attempt; attempts of a service"),
+    ("PgUp PgDn g G", "a page up or down, first row, last row"),
+    ("Enter", "ladder of an attempt; attempts of a row"),
     ("Esc", "back; clear the filter"),
-    ("/", "filter: port:443 verdict:refused 10.0.0.0/8"),
-    ("s S", "sort by the next column; reverse the order"),
+    ("/", "filter: port:443 connect>1s 10.0.0.0/8"),
+    ("f c", "failures only; by network of clients"),
+    ("!", "the failures that the banner is about"),
+    ("s S", "sort by the next column; reverse"),
     ("p", "freeze the screen; continue"),
-    ("w", "write the snapshot as JSON to this folder"),
+    ("w y", "write JSON to this folder; copy as text"),
     ("? h", "this help"),
     ("q Ctrl-C", "quit and print the last report"),
 ];
 
+/// What signs and colours mean, if the help has room.
+pub(crate) const LEGEND: [&str; 4] = [
+    "✔ ◐ ✘ all, some, few complete; – nothing to decide",
+    "○ opening, ◐ half-open: no answer yet, none for too long",
+    "red failed, green completed; the cursor's row is reversed",
+    "each chart has its own scale: the maximum at its end",
+];
+
 /// More about filters, if the help has room.
 pub(crate) const FILTERS: [&str; 2] = [
-    "filters: 10.0.0.2:443 cause:no_ack tcp udp, and any text",
+    "filters: cause:no_ack client:10.1.0.0/16 repeats>0 text",
     "all words must match; verdicts are named as in reports",
 ];
 
@@ -168,7 +189,7 @@ mod tests {
     use crate::testing::{TERMINAL, firsts};
     use crate::tui::screen::Screen;
 
-    const NORMAL: [(KeyCode, Action); 32] = [
+    const NORMAL: [(KeyCode, Action); 36] = [
         (KeyCode::Char('q'), Action::Quit),
         (KeyCode::Char('?'), Action::Help),
         (KeyCode::Char('h'), Action::Help),
@@ -197,6 +218,10 @@ mod tests {
         (KeyCode::Left, Action::Back),
         (KeyCode::Backspace, Action::Back),
         (KeyCode::Char('/'), Action::Filter),
+        (KeyCode::Char('f'), Action::Failures),
+        (KeyCode::Char('c'), Action::Clients),
+        (KeyCode::Char('!'), Action::Jump),
+        (KeyCode::Char('y'), Action::Copy),
         (KeyCode::Char('s'), Action::Sort),
         (KeyCode::Char('S'), Action::Reverse),
         (KeyCode::Char('p'), Action::Freeze),

@@ -2,16 +2,18 @@
 //! drawing. Pure.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
 
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::flow::Side;
-use handshake_common::verdict::{UdpVerdict, Verdict};
+use handshake_common::verdict::{Assessment, Cause, UdpVerdict, Verdict};
 
 use super::filter::ListFilter;
 use super::history::failed;
 use super::scene::Scene;
 use super::service::ServiceLine;
-use handshake_agent::model::flow::Flow;
+use handshake_agent::address::Cidr;
+use handshake_agent::model::flow::{Flow, Standing};
 
 /// The sort order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,10 @@ pub(crate) enum AttemptColumn {
     Initiator,
     /// The responder's address and port.
     Responder,
+    /// The same, one by one.
+    Repeats,
+    /// The time from SYN to ACK.
+    Connect,
     /// The time from SYN to SYN+ACK.
     FirstLeg,
     /// The time from SYN+ACK to ACK.
@@ -55,7 +61,9 @@ impl AttemptColumn {
             Self::Verdict => Self::Retransmissions,
             Self::Retransmissions => Self::Initiator,
             Self::Initiator => Self::Responder,
-            Self::Responder
+            Self::Responder => Self::Connect,
+            Self::Connect
+            | Self::Repeats
             | Self::Cause
             | Self::FirstLeg
             | Self::SecondLeg
@@ -65,10 +73,26 @@ impl AttemptColumn {
     }
 
     fn order(self, scene: &Scene, a: &Flow, b: &Flow) -> Ordering {
-        let name = |attempt: &Flow| attempt.standing(&scene.moment()).name();
+        let moment = scene.moment();
+        // The worst first: what failed, then what is open, then what completed.
+        let verdict = |attempt: &Flow| {
+            let standing = attempt.standing(&moment);
+            let badness = match standing.assessment() {
+                Assessment::Bad => 0,
+                Assessment::Neutral => 1,
+                Assessment::Good => 2,
+            };
+            (badness, standing.name())
+        };
+        // An open attempt waits for as long as it is old.
+        let connect = |attempt: &Flow| {
+            let waits = attempt.is_open().then(|| attempt.record.age_ns(moment.now));
+            Reverse(attempt.connect_ns().or(waits))
+        };
         match self {
-            Self::Verdict => name(a).cmp(name(b)),
-            Self::Retransmissions => b.retransmits().cmp(&a.retransmits()),
+            Self::Verdict => verdict(a).cmp(&verdict(b)),
+            Self::Connect => connect(a).cmp(&connect(b)),
+            Self::Retransmissions | Self::Repeats => b.retransmits().cmp(&a.retransmits()),
             Self::Initiator => a.end(Side::Initiator).cmp(&b.end(Side::Initiator)),
             Self::Responder => a.end(Side::Responder).cmp(&b.end(Side::Responder)),
             // The order of the scene: open attempts, the oldest first, then ended ones, the latest first.
@@ -90,16 +114,24 @@ pub(crate) enum ServiceColumn {
     Rate,
     /// The share that completed or was answered.
     Good,
+    /// The same of the latest minute.
+    Minute,
     /// Half-open attempts or unanswered flows.
     Waiting,
     /// Refused attempts or unreachable flows.
     Refused,
     /// Attempts that failed with any verdict, or multicast flows.
     Failed,
+    /// The median of the latest times to connect.
+    ConnectHalf,
+    /// The same of the slowest in a hundred.
+    ConnectSlow,
     /// The median of the latest times from SYN to SYN+ACK.
     FirstLeg,
     /// The median of the latest times from SYN+ACK to ACK.
     SecondLeg,
+    /// What began in each second of the latest minute.
+    Trend,
 }
 
 impl ServiceColumn {
@@ -109,8 +141,16 @@ impl ServiceColumn {
             Self::Begun => Self::Waiting,
             Self::Waiting => Self::Failed,
             Self::Failed => Self::Good,
-            Self::Good => Self::Service,
-            Self::Service | Self::Rate | Self::Refused | Self::FirstLeg | Self::SecondLeg => Self::Begun,
+            Self::Good => Self::Minute,
+            Self::Minute => Self::ConnectSlow,
+            Self::ConnectSlow => Self::Service,
+            Self::Service
+            | Self::Rate
+            | Self::Refused
+            | Self::ConnectHalf
+            | Self::FirstLeg
+            | Self::SecondLeg
+            | Self::Trend => Self::Begun,
         }
     }
 
@@ -119,7 +159,10 @@ impl ServiceColumn {
         match self {
             Self::Service => rows.sort_by_key(|line| (line.service.is_none(), line.service)),
             Self::Good => rows.sort_by_key(|line| thousandths_good(&line.books)),
-            Self::Begun | Self::Rate => rows.sort_by_key(|line| Reverse(begun(&line.books))),
+            Self::Minute => rows.sort_by_key(|line| thousandths(line.minute.good, line.minute.decided)),
+            Self::ConnectHalf => rows.sort_by_key(|line| Reverse(line.legs.connect_p50_ns)),
+            Self::ConnectSlow => rows.sort_by_key(|line| Reverse(line.legs.connect_p99_ns)),
+            Self::Begun | Self::Rate | Self::Trend => rows.sort_by_key(|line| Reverse(begun(&line.books))),
             Self::Waiting => rows.sort_by_key(|line| Reverse(waiting(&line.books))),
             Self::Refused | Self::Failed => rows.sort_by_key(|line| Reverse(ended_badly(&line.books))),
             Self::FirstLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_to_syn_ack_ns)),
@@ -143,6 +186,59 @@ pub(crate) fn attempts<'a>(
         rows.reverse();
     }
     rows
+}
+
+/// The attempts of a network's clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientLine {
+    /// The network: a /24 of IPv4, a /48 of IPv6.
+    pub(crate) network: Cidr,
+    /// All of them.
+    pub(crate) attempts: u64,
+    /// Those that are half-open.
+    pub(crate) half_open: u64,
+    /// Those that ended badly.
+    pub(crate) failed: u64,
+    /// Those that completed.
+    pub(crate) completed: u64,
+    /// One of those that are half-open or ended badly, and its share of them by verdict and cause.
+    pub(crate) worst: Option<(Standing, Option<Cause>, u64)>,
+}
+
+/// The networks of the clients whose attempts pass the filter, those with the most failures first.
+pub(crate) fn clients(scene: &Scene, filter: &ListFilter) -> Vec<ClientLine> {
+    let order = SortOrder { column: AttemptColumn::Age, reversed: false };
+    let moment = scene.moment();
+    let mut lines: Vec<ClientLine> = Vec::new();
+    let mut places: HashMap<Cidr, usize> = HashMap::new();
+    let mut failures: HashMap<(Cidr, &str, Option<Cause>), u64> = HashMap::new();
+    for flow in attempts(scene, filter, order).into_iter().filter(|flow| flow.tcp().is_some()) {
+        let client = flow.end(Side::Initiator).ip();
+        let network = Cidr::of(client, if client.is_ipv4() { 24 } else { 48 });
+        let place = *places.entry(network).or_insert(lines.len());
+        if place == lines.len() {
+            let nothing =
+                ClientLine { network, attempts: 0, half_open: 0, failed: 0, completed: 0, worst: None };
+            lines.push(nothing);
+        }
+        let line = &mut lines[place];
+        let standing = flow.standing(&moment);
+        line.attempts += 1;
+        line.half_open += u64::from(standing == Standing::Tcp(Verdict::HalfOpen));
+        line.completed += u64::from(standing.is_good());
+        if standing.assessment() != Assessment::Bad {
+            continue;
+        }
+        line.failed += u64::from(standing != Standing::Tcp(Verdict::HalfOpen));
+        let cause = flow.cause(standing);
+        let count = failures.entry((network, standing.name(), cause)).or_default();
+        *count += 1;
+        if line.worst.is_none_or(|(_, _, most)| *count >= most) {
+            line.worst = Some((standing, cause, *count));
+        }
+    }
+    lines.sort_by_key(|line| (Reverse(line.half_open + line.failed), Reverse(line.attempts), line.network));
+    lines
 }
 
 /// The services that pass the filter, sorted: those of TCP, then those of UDP.
@@ -192,5 +288,13 @@ fn thousandths_good(books: &ServiceBooks) -> u64 {
         ServiceBooks::Tcp(books) => (books.verdict(Verdict::Completed), books.attempts),
         ServiceBooks::Udp(books) => (books.verdict(UdpVerdict::Answered), books.flows),
     };
-    good.saturating_mul(1_000) / all.max(1)
+    thousandths(good, all)
+}
+
+/// A share, larger than any where there is none.
+const fn thousandths(good: u64, all: u64) -> u64 {
+    match good.saturating_mul(1_000).checked_div(all) {
+        Some(share) => share,
+        None => u64::MAX,
+    }
 }

@@ -19,11 +19,13 @@ use super::filter::ListFilter;
 use super::recent::{KEPT, Recent};
 use super::scene::{Scene, SceneBuilder};
 use super::state::{Effect, Ui};
+use super::surroundings::Around;
 use super::terminal::Tty;
 use super::{Canvas, choices, drawing, redraws};
 use crate::error::CommandError;
 use crate::helper::Files;
 use crate::output::Lane;
+use crate::time::Zone;
 
 /// What is kept for the screens while a capture is read.
 #[derive(Default)]
@@ -68,6 +70,7 @@ pub(crate) struct PastCapture<'a> {
 /// Those of the terminal.
 pub(crate) async fn explore(
     ascii: bool,
+    zone: Zone,
     lane: &Lane,
     files: Files,
     mut past: Past,
@@ -76,7 +79,7 @@ pub(crate) async fn explore(
 ) -> Result<(), CommandError> {
     let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
     let ui = choices(ascii, &tty)?;
-    let scene = scene(&mut past, &mut capture, &ui)?;
+    let scene = scene(&mut past, &mut capture, &ui, zone)?;
     let mut canvas = Canvas::new(tty, files, ui, scene);
     let mut redraws = redraws();
     loop {
@@ -91,7 +94,7 @@ pub(crate) async fn explore(
                     return Ok(());
                 }
                 if canvas.ui.filter != filter {
-                    canvas.show(self::scene(&mut past, &mut capture, &canvas.ui)?);
+                    canvas.show(self::scene(&mut past, &mut capture, &canvas.ui, zone)?);
                 }
             }
             _ = redraws.tick() => {
@@ -104,18 +107,18 @@ pub(crate) async fn explore(
 }
 
 /// The scene of the capture's end. Its window is the whole capture.
-fn scene(past: &mut Past, capture: &mut PastCapture<'_>, ui: &Ui) -> Result<Scene, AgentError> {
+fn scene(past: &mut Past, capture: &mut PastCapture<'_>, ui: &Ui, zone: Zone) -> Result<Scene, AgentError> {
     let mut collecting = Collecting::new(capture.source, &ui.filter, ui.opened.map(|opened| opened.id()));
     let snapshot = Snapshot::take(&mut collecting, &capture.context, past.began.as_ref())?;
     // All UDP flows are among the ended ones, also those past their time.
     let kept = KeptRecords { udp: Vec::new(), ..collecting.kept() };
     let ended = ended(&*capture.source, capture.evicted, &ui.filter, &View::of(&snapshot));
     past.recent.list(&ui.filter, ended);
-    let mut builder = SceneBuilder::default();
+    let mut builder = SceneBuilder::within(zone);
     if let Some(began) = past.began.clone() {
-        builder.advance(began, KeptRecords::default(), &past.recent, Vec::new());
+        builder.advance(began, KeptRecords::default(), &past.recent, Vec::new(), Around::default());
     }
-    let mut scene = builder.advance(snapshot, kept, &past.recent, Vec::new());
+    let mut scene = builder.advance(snapshot, kept, &past.recent, Vec::new(), Around::default());
     scene.frames = Some(Rc::clone(&capture.frames));
     Ok(scene)
 }

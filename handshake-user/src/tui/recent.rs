@@ -16,8 +16,9 @@ use handshake_agent::source::Moment;
 pub(crate) const KEPT: usize = 1_000;
 /// Most services whose times are kept.
 const SERVICES: usize = 1_000;
-/// Most completions kept per service.
+/// Most completions kept per service: of `connect` enough for its p99.
 const SAMPLES: usize = 32;
+const CONNECTS: usize = 100;
 
 /// Any moment: the verdict of an ended attempt does not depend on it.
 const ANY_MOMENT: Moment = Moment {
@@ -33,6 +34,8 @@ pub(crate) struct Recent {
     /// Attempts that pass the filter. Kept apart, because frequent verdicts would soon displace a rare one.
     fitting: VecDeque<Flow>,
     filter: ListFilter,
+    /// The attempts that did not complete, for the same reason.
+    failed: VecDeque<Flow>,
     legs: HashMap<SocketAddr, Samples>,
     total: u64,
 }
@@ -42,6 +45,7 @@ pub(crate) struct Recent {
 struct Samples {
     first: VecDeque<u64>,
     second: VecDeque<u64>,
+    connect: VecDeque<u64>,
 }
 
 impl Recent {
@@ -55,6 +59,9 @@ impl Recent {
         if !self.filter.is_empty() && self.filter.admits(&attempt, &ANY_MOMENT, None) {
             keep(&mut self.fitting, attempt, KEPT);
         }
+        if attempt.ended.is_some_and(|end| !end.standing.is_good()) {
+            keep(&mut self.failed, attempt, KEPT);
+        }
         keep(&mut self.all, attempt, KEPT);
     }
 
@@ -63,7 +70,8 @@ impl Recent {
         if *filter != self.filter {
             self.filter = filter.clone();
             let fits = |attempt: &&Flow| filter.admits(attempt, &ANY_MOMENT, None);
-            self.fitting = self.all.iter().filter(fits).copied().collect();
+            let kept = if filter.wants_failures() { &self.failed } else { &self.all };
+            self.fitting = kept.iter().filter(fits).copied().collect();
         }
     }
 
@@ -101,6 +109,8 @@ impl Recent {
         Legs {
             syn_to_syn_ack_ns: samples.and_then(|samples| middle(&samples.first)),
             syn_ack_to_ack_ns: samples.and_then(|samples| middle(&samples.second)),
+            connect_p50_ns: samples.and_then(|samples| middle(&samples.connect)),
+            connect_p99_ns: samples.and_then(|samples| of_hundred(&samples.connect, 99)),
         }
     }
 
@@ -115,6 +125,9 @@ impl Recent {
         }
         if let Some(ns) = attempt.syn_ack_to_ack_ns() {
             keep(&mut samples.second, ns, SAMPLES);
+        }
+        if let Some(ns) = attempt.connect_ns() {
+            keep(&mut samples.connect, ns, CONNECTS);
         }
     }
 }
@@ -132,9 +145,14 @@ fn keep<T>(kept: &mut VecDeque<T>, new: T, most: usize) {
 }
 
 fn middle(samples: &VecDeque<u64>) -> Option<u64> {
+    of_hundred(samples, 50)
+}
+
+/// The sample below which so many of a hundred are.
+fn of_hundred(samples: &VecDeque<u64>, share: usize) -> Option<u64> {
     let mut sorted: Vec<u64> = samples.iter().copied().collect();
     sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied()
+    sorted.get(sorted.len() * share / 100).copied()
 }
 
 #[cfg(test)]
@@ -189,6 +207,18 @@ mod tests {
         assert!(recent.latest().iter().all(|attempt| attempt.record.state == State::Established));
     }
 
+    /// A failure is found after as many completions as there is room for, without a filter set before.
+    #[test]
+    fn failures_are_kept_apart() {
+        let mut recent = Recent::default();
+        recent.push(Flow::ended(record("10.0.0.1:1", "10.0.0.2:443", State::Refused), Verdict::Refused, 1));
+        for at in 0..KEPT as u64 {
+            recent.push(Flow::ended(completed("10.0.0.1:2", 1_000, 1_000), Verdict::Completed, at));
+        }
+        recent.filter_by(&ListFilter::parse("failures").expect("a word"));
+        assert_eq!(recent.latest().len(), 1);
+    }
+
     #[test]
     fn a_revised_attempt_appears_once_with_its_last_end() {
         let mut recent = Recent::default();
@@ -210,7 +240,10 @@ mod tests {
             recent.push(Flow::ended(record, Verdict::Completed, at));
         }
         let middle = (SAMPLES as u64 / 2 + 1) * 64_000;
-        let legs = Legs { syn_to_syn_ack_ns: Some(middle), syn_ack_to_ack_ns: Some(6_400) };
-        assert_eq!(recent.legs(service), legs);
+        let legs = recent.legs(service);
+        assert_eq!((legs.syn_to_syn_ack_ns, legs.syn_ack_to_ack_ns), (Some(middle), Some(6_400)));
+        // Of `connect` more are kept: the first is its largest, and is among them.
+        assert_eq!(legs.connect_p50_ns, Some(17 * 64_000 + 6_400));
+        assert_eq!(legs.connect_p99_ns, Some(1_280_000_000));
     }
 }

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use handshake_agent::model::snapshot::{Interval, Latency, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
+use handshake_agent::error::some_of;
+use handshake_agent::model::snapshot::{
+    Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks, UdpBooks,
+};
 use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
@@ -16,11 +19,15 @@ use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
 use super::banner::{Surge, SurgeDetector};
 use super::collect::KeptRecords;
 use super::history::{IntervalRates, RateHistory, failed};
+use super::minute::Minutes;
 use super::recent::Recent;
-use super::service::ServiceLine;
+use super::service::{Minute, ServiceLine};
+use super::surroundings::{Around, Elsewhere};
+use crate::escape::printable;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
 use crate::report::text::exact::Exactness;
+use crate::time::Zone;
 use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, FlowId, View};
 
@@ -39,6 +46,8 @@ const BAD_PERCENT: u64 = 50;
 /// The content of one frame.
 #[derive(Clone)]
 pub(crate) struct Scene {
+    /// The zone of its times.
+    pub(crate) zone: Zone,
     /// The latest snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
     /// Length of the window, ns; 0 at the first snapshot.
@@ -59,6 +68,10 @@ pub(crate) struct Scene {
     pub(crate) history: RateHistory,
     /// The times of the legs and of `connect`, over the window or, without a sample in it, over the run.
     pub(crate) legs: [LegLine; Leg::ALL.len()],
+    /// Whether they are those of the window.
+    pub(crate) legs_are_recent: bool,
+    /// What the kernel says beside the wire.
+    pub(crate) around: Around,
     /// Open attempts, the oldest first.
     pub(crate) open: Vec<Flow>,
     /// Number of open attempts that pass the filter, shown or not.
@@ -157,6 +170,11 @@ impl Scene {
         Self { ended: ended(recent, &self.udp), ended_total: recent.total(), ..self.clone() }
     }
 
+    /// The time of day at which something happened on the records' clock.
+    pub(crate) fn clock(&self, ns: u64) -> String {
+        self.zone.clock_of(self.snapshot.wall_of(ns), self.snapshot.taken_at_ns)
+    }
+
     /// The name of the interface where an attempt was first seen; empty if it is unknown.
     pub(crate) fn interface(&self, attempt: &Flow) -> &str {
         self.view().interface(attempt).unwrap_or_default()
@@ -171,13 +189,20 @@ impl Scene {
 /// Builds a scene of each snapshot, and keeps the state between snapshots.
 #[derive(Default)]
 pub(crate) struct SceneBuilder {
+    zone: Zone,
     window: VecDeque<Arc<Snapshot>>,
     history: RateHistory,
     detector: SurgeDetector,
     programs: Vec<ProgramRuns>,
+    minutes: Minutes,
 }
 
 impl SceneBuilder {
+    /// A builder of scenes with the times of a zone.
+    pub(crate) fn within(zone: Zone) -> Self {
+        Self { zone, ..Self::default() }
+    }
+
     /// Builds the scene of the next snapshot.
     pub(crate) fn advance(
         &mut self,
@@ -185,29 +210,34 @@ impl SceneBuilder {
         kept: KeptRecords,
         recent: &Recent,
         programs: Vec<ProgramRuns>,
+        around: Around,
     ) -> Scene {
+        self.minutes.observe(&snapshot);
         let snapshot = Arc::new(snapshot);
         let surge = self.observe(&snapshot);
         let oldest = self.window.front().unwrap_or(&snapshot);
         let window = Interval::between(oldest, &snapshot);
         let recently = (window.elapsed_ns() != 0).then_some(&window);
         let scene = Scene {
+            zone: self.zone,
             window_ns: rounded(window.elapsed_ns()),
             interval_ns: self.interval_ns(&snapshot),
-            exactness: Exactness::of(&snapshot, self.last_interval(&snapshot).as_ref()),
-            headline: headline(&window),
+            exactness: Exactness::of(&snapshot, self.last_interval(&snapshot).as_ref(), self.zone),
+            headline: headline(&window, &around),
+            around,
             problems: problems(&snapshot, recently),
             quiet: quiet(&snapshot),
             surge: surge.map(|surge| with_cause(surge, &kept.open)),
             history: self.history.clone(),
             legs: legs(&snapshot, &window),
+            legs_are_recent: has_samples(&window),
             open: kept.open,
             open_found: kept.open_found,
             ended: ended(recent, &kept.udp),
             ended_total: recent.total(),
             udp: kept.udp,
             wanted: kept.wanted,
-            services: services(&snapshot, oldest, recent),
+            services: services(&snapshot, oldest, recent, &self.minutes),
             occupancy: kept.occupancy,
             programs: programs_between(&self.programs, &programs),
             snapshot: Arc::clone(&snapshot),
@@ -235,7 +265,7 @@ impl SceneBuilder {
     fn observe(&mut self, snapshot: &Snapshot) -> Option<Surge> {
         let before = self.window.back()?;
         let interval = Interval::between(before, snapshot);
-        self.history.push(IntervalRates::of(&interval, snapshot.tcp.books.verdict(Verdict::HalfOpen)));
+        self.history.push(IntervalRates::of(&interval, &snapshot.tcp.books));
         self.detector.observe(before, snapshot)
     }
 }
@@ -247,14 +277,19 @@ fn rounded(ns: u64) -> u64 {
 }
 
 /// The share of the window's decided attempts that completed.
-fn headline(window: &Interval<'_>) -> Headline {
+fn headline(window: &Interval<'_>, around: &Around) -> Headline {
     let last = span(rounded(window.elapsed_ns()));
     let begun =
         window.change(|s| s.tcp.books.attempts) - window.change(|s| s.tcp.books.verdict(Verdict::Opening));
     let decided = u64::try_from(begun).unwrap_or(0);
     if decided == 0 {
-        let text = if window.elapsed_ns() == 0 { String::new() } else { format!(", last {last}") };
-        return Headline { state: Established::Quiet, text: format!("no connection attempt{text}") };
+        let opening = window.now().tcp.books.verdict(Verdict::Opening);
+        let text = if opening == 0 {
+            silence(window.now(), around)
+        } else {
+            format!("nothing is decided yet: {} opening", group(opening))
+        };
+        return Headline { state: Established::Quiet, text };
     }
     // An attempt that began before the window may complete in it.
     let completed = window.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
@@ -268,6 +303,21 @@ fn headline(window: &Interval<'_>) -> Headline {
         Established::Partly
     };
     Headline { state, text }
+}
+
+/// For how long there was no SYN, and where there is other traffic.
+fn silence(snapshot: &Snapshot, around: &Around) -> String {
+    let Origin::Live(live) = &snapshot.context.origin else { return "no connection attempt".to_owned() };
+    let names: Vec<&str> = live.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let at = if names.is_empty() { String::new() } else { format!(" on {}", some_of(&names)) };
+    let filter = &snapshot.context.filter;
+    let which = if filter.ports.is_empty() && filter.nets.is_empty() { "" } else { " of the filter" };
+    let quiet = span(rounded(snapshot.quiet_ns()));
+    let elsewhere = around.busiest.as_ref().map(|Elsewhere { name, rate }| {
+        let name = printable(name);
+        format!(" · {name} sees {} packets/s: -i {name}", group(*rate))
+    });
+    format!("no SYN{which}{at} for {quiet}{}", elsewhere.unwrap_or_default())
 }
 
 /// Adds a missing cause to a surge. If attempts are evicted before they are half-open, the most frequent
@@ -289,7 +339,7 @@ fn with_cause(surge: Surge, open: &[Flow]) -> Surge {
 
 /// The times over the window if it has a sample, else over the run.
 fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; Leg::ALL.len()] {
-    let recent = window.latency.iter().any(|latency| latency.count != 0);
+    let recent = has_samples(window);
     Leg::ALL.map(|leg| {
         let (latency, bins) = if recent {
             (window.latency[leg as usize], bins(&window.histogram(leg)))
@@ -298,6 +348,10 @@ fn legs(snapshot: &Snapshot, window: &Interval<'_>) -> [LegLine; Leg::ALL.len()]
         };
         LegLine { leg, latency, bins }
     })
+}
+
+fn has_samples(window: &Interval<'_>) -> bool {
+    window.latency.iter().any(|latency| latency.count != 0)
 }
 
 /// Groups a histogram's buckets, sixteen per power of two, by fours. Samples below 1 µs or above 17 s are put
@@ -320,7 +374,7 @@ fn ended(recent: &Recent, udp: &[Flow]) -> Vec<Flow> {
     all
 }
 
-fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLine> {
+fn services(now: &Snapshot, before: &Snapshot, recent: &Recent, minutes: &Minutes) -> Vec<ServiceLine> {
     let key =
         |service: Option<SocketAddr>, books: &ServiceBooks| (service, matches!(books, ServiceBooks::Udp(_)));
     let known: HashMap<_, _> =
@@ -335,7 +389,13 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent) -> Vec<ServiceLi
         };
         let timed = row.service.filter(|_| matches!(row.books, ServiceBooks::Tcp(_)));
         let legs = timed.map(|service| recent.legs(service)).unwrap_or_default();
-        ServiceLine { service: row.service, books: row.books, begun, trouble, legs }
+        // At the end of a capture there is no latest minute: the window is the whole of it.
+        let minute = if now.stopped {
+            Minute::default()
+        } else {
+            minutes.of(key(row.service, &row.books), &row.books)
+        };
+        ServiceLine { service: row.service, books: row.books, begun, trouble, legs, minute }
     };
     now.services.iter().map(line).collect()
 }
@@ -388,7 +448,7 @@ mod tests {
             (98, 2, Established::Partly, "98.0 % of 100 attempts, last 1 s"),
             (50, 50, Established::Partly, "50.0 % of 100 attempts, last 1 s"),
             (49, 51, Established::No, "49.0 % of 100 attempts, last 1 s"),
-            (0, 0, Established::Quiet, "no connection attempt, last 1 s"),
+            (0, 0, Established::Quiet, "nothing is decided yet: 1 opening"),
         ];
         for (completed, refused, state, text) in table {
             let scene = service().run(1, |fake, _| {
@@ -432,6 +492,29 @@ mod tests {
         assert_eq!(surge.cause, Some(Cause::NoAck));
         let later = fixture.run(6, |_, _| {});
         assert_eq!(later.surge, None, "there was no new attempt for five seconds");
+    }
+
+    /// A steady share of a load fails. When it ends, its last failures reach T1 beside no completion. When
+    /// every attempt fails from some time on, the alarm is raised T1 later.
+    #[test]
+    fn the_end_of_a_load_is_no_surge() {
+        let run = |then: fn(&mut Fake)| {
+            let mut fixture = service();
+            let mut begun = Vec::new();
+            let mut load = |fake: &mut Fake, _| {
+                fake.ended(1, Counter::Completed, 14_000);
+                begun.extend((0..490).map(|_| fake.open(1, State::SynSent, 500_000_000)));
+            };
+            assert_eq!(fixture.run(10, &mut load).surge, None);
+            (0..8).map(|_| fixture.run(1, |fake, _| then(fake)).surge.is_some()).collect::<Vec<bool>>()
+        };
+        assert_eq!(run(|_| {}), [false; 8], "it ends");
+        let fails = |fake: &mut Fake| {
+            for _ in 0..14_490 {
+                fake.open(1, State::SynSent, 500_000_000);
+            }
+        };
+        assert_eq!(run(fails), [false, false, false, true, true, true, true, true], "it fails");
     }
 
     /// Forty attempts stay open at each of many services, which is no surge of any of them.

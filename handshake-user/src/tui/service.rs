@@ -1,8 +1,12 @@
 //! A service as the lists show it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use handshake_agent::model::snapshot::ServiceBooks;
+use handshake_common::verdict::{UdpVerdict, Verdict};
+
+use super::history::failed;
 
 /// The identity of a service: its responder (`None` for `other`), and whether it is a UDP service.
 pub(crate) type ServiceId = (Option<SocketAddr>, bool);
@@ -19,20 +23,48 @@ pub(crate) struct ServiceLine {
     /// Attempts half-open now plus those failed in the window; for UDP, flows unanswered now plus those
     /// unreachable in the window.
     pub(crate) trouble: u64,
-    /// The medians of its latest times.
+    /// Its latest times.
     pub(crate) legs: Legs,
+    /// What became of it in the latest minute.
+    pub(crate) minute: Minute,
 }
 
-/// The medians of a service's latest times by leg.
+/// The latest times of a service by leg: medians, where it is not said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Legs {
     /// From SYN to SYN+ACK, ns.
     pub(crate) syn_to_syn_ack_ns: Option<u64>,
     /// From SYN+ACK to ACK, ns.
     pub(crate) syn_ack_to_ack_ns: Option<u64>,
+    /// From SYN to ACK, ns.
+    pub(crate) connect_p50_ns: Option<u64>,
+    /// The same of the slowest in a hundred, ns.
+    pub(crate) connect_p99_ns: Option<u64>,
+}
+
+/// What became of a service's attempts or flows in the latest minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Minute {
+    /// How many were decided.
+    pub(crate) decided: u64,
+    /// How many of them completed or were answered.
+    pub(crate) good: u64,
+    /// How many began by step, a second or a longer interval each, the latest last.
+    pub(crate) begun: Rc<[u64]>,
 }
 
 impl ServiceLine {
+    /// Whether any of its attempts is half-open now or has failed; of UDP, whether any flow is
+    /// unanswered or unreachable.
+    pub(crate) fn has_failures(&self) -> bool {
+        match &self.books {
+            ServiceBooks::Tcp(books) => books.verdict(Verdict::HalfOpen) + failed(books) != 0,
+            ServiceBooks::Udp(books) => {
+                books.verdict(UdpVerdict::Unanswered) + books.verdict(UdpVerdict::Unreachable) != 0
+            }
+        }
+    }
+
     /// The name as in reports.
     pub(crate) fn name(&self) -> String {
         self.service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())

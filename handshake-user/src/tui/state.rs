@@ -8,6 +8,7 @@ use super::scene::Scene;
 use super::screen::Screen;
 use super::service::ServiceId;
 use super::theme::Theme;
+use handshake_agent::address::Cidr;
 use handshake_agent::model::flow::{Flow, FlowId};
 
 /// An effect of an action outside the choices, carried out by the loop.
@@ -17,6 +18,8 @@ pub(crate) enum Effect {
     Quit,
     /// Write the snapshot.
     Write,
+    /// Copy what is shown.
+    Copy,
     /// Redraw every cell.
     Redraw,
 }
@@ -86,12 +89,16 @@ pub(crate) struct Ui {
     pub(crate) filter: ListFilter,
     /// The filter that is being typed.
     pub(crate) input: Option<FilterInput>,
+    /// Whether the clients' networks are listed instead of the attempts.
+    pub(crate) clients: bool,
     /// The order of the attempts.
     pub(crate) attempts: SortOrder<AttemptColumn>,
     /// The order of the services.
     pub(crate) services: SortOrder<ServiceColumn>,
     /// The cursor in the attempts.
     pub(crate) on_attempt: Cursor<FlowId>,
+    /// The cursor in the clients' networks.
+    pub(crate) on_client: Cursor<Cidr>,
     /// The cursor in the services.
     pub(crate) on_service: Cursor<ServiceId>,
     /// Number of lines of Health above the first shown.
@@ -115,9 +122,11 @@ impl Ui {
             frozen: false,
             filter: ListFilter::default(),
             input: None,
+            clients: false,
             attempts: SortOrder { column: AttemptColumn::Age, reversed: false },
             services: SortOrder { column: ServiceColumn::Begun, reversed: false },
             on_attempt: Cursor::default(),
+            on_client: Cursor::default(),
             on_service: Cursor::default(),
             scrolled: 0,
             health_lines: 0,
@@ -132,6 +141,7 @@ impl Ui {
         match action {
             Action::Quit => return Some(Effect::Quit),
             Action::Write => return Some(Effect::Write),
+            Action::Copy => return Some(Effect::Copy),
             Action::Redraw => return Some(Effect::Redraw),
             Action::Help => self.help = !self.help,
             Action::Next => self.go(self.screen.step(1)),
@@ -141,6 +151,9 @@ impl Ui {
             Action::Open => self.open(scene),
             Action::Back => self.back(),
             Action::Filter => self.begin_filter(),
+            Action::Failures => self.toggle_failures(),
+            Action::Clients => self.toggle_clients(),
+            Action::Jump => self.jump(scene),
             Action::Sort => self.sort(),
             Action::Reverse => self.reverse(),
             Action::Freeze => self.frozen = !self.frozen,
@@ -172,6 +185,11 @@ impl Ui {
         }
         match self.screen {
             Screen::Overview => {}
+            Screen::Attempts if self.clients => {
+                let ids: Vec<Cidr> =
+                    list::clients(scene, &self.filter).iter().map(|each| each.network).collect();
+                self.on_client.go(motion, &ids, page);
+            }
             Screen::Attempts => {
                 let ids: Vec<FlowId> =
                     list::attempts(scene, &self.filter, self.attempts).iter().map(|each| each.id()).collect();
@@ -196,6 +214,7 @@ impl Ui {
         }
         match self.screen {
             Screen::Overview => self.go(Screen::Attempts),
+            Screen::Attempts if self.clients => self.open_client(scene),
             Screen::Attempts => {
                 let rows = list::attempts(scene, &self.filter, self.attempts);
                 let ids: Vec<FlowId> = rows.iter().map(|each| each.id()).collect();
@@ -217,11 +236,55 @@ impl Ui {
         }
     }
 
+    /// Shows the attempts of the clients under the cursor.
+    fn open_client(&mut self, scene: &Scene) {
+        let ids: Vec<Cidr> = list::clients(scene, &self.filter).iter().map(|each| each.network).collect();
+        if let Some(network) = ids.get(self.on_client.row(&ids)) {
+            self.filter = self.filter.with_client(*network);
+            self.clients = false;
+            self.on_attempt = Cursor::default();
+        }
+    }
+
+    /// Lists failures only, or everything: of attempts, unless services are shown.
+    fn toggle_failures(&mut self) {
+        self.filter = self.filter.with_failures(!self.filter.wants_failures());
+        self.show_list();
+    }
+
+    fn toggle_clients(&mut self) {
+        let shown = self.screen == Screen::Attempts && self.opened.is_none() && !self.help;
+        self.clients = !(shown && self.clients);
+        self.go(Screen::Attempts);
+    }
+
+    /// Shows the failures that the banner is about.
+    fn jump(&mut self, scene: &Scene) {
+        let Some(surge) = &scene.surge else {
+            self.message = Some(" there is no banner".to_owned());
+            return;
+        };
+        self.filter = ListFilter::of_failures(surge.service);
+        (self.clients, self.on_attempt) = (false, Cursor::default());
+        self.go(Screen::Attempts);
+    }
+
+    /// Leaves a screen without a list for Attempts.
+    fn show_list(&mut self) {
+        let screen = match self.screen {
+            Screen::Overview | Screen::Attempts | Screen::Health => Screen::Attempts,
+            Screen::Services => Screen::Services,
+        };
+        self.go(screen);
+    }
+
     fn back(&mut self) {
         if self.help {
             self.help = false;
         } else if self.opened.is_some() {
             self.opened = None;
+        } else if self.clients && self.screen == Screen::Attempts {
+            self.clients = false;
         } else {
             self.filter = ListFilter::default();
         }
@@ -229,7 +292,9 @@ impl Ui {
 
     fn begin_filter(&mut self) {
         self.help = false;
-        self.input = Some(FilterInput { text: self.filter.text.clone(), wrong: None });
+        // What is typed next is a word of its own.
+        let text = if self.filter.is_empty() { String::new() } else { format!("{} ", self.filter.text) };
+        self.input = Some(FilterInput { text, wrong: None });
     }
 
     fn edit(&mut self, edit: Edit) {

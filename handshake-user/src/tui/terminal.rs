@@ -22,6 +22,8 @@ use crate::output::{Lane, Patience, Target};
 
 /// The output of the terminal that this process has taken.
 static OURS: Mutex<Option<Lane>> = Mutex::new(None);
+/// Beginnings of the names of terminals without a clipboard.
+const WITHOUT_CLIPBOARD: [&str; 2] = ["linux", "vt"];
 /// How long the terminal may take to be restored.
 const PATIENCE: Patience = Patience::Without(Duration::from_millis(250));
 
@@ -82,6 +84,17 @@ impl Tty {
             .and_then(|()| Terminal::new(CrosstermBackend::new(Frames::of(&self.lane))));
         let cleared = cleared.map(|terminal| self.terminal = terminal);
         self.unless_gone(cleared, ())
+    }
+
+    /// Hands a text to the terminal's clipboard (OSC 52). Whether it takes it, the terminal does not say.
+    /// Returns false where it is known to have none.
+    pub(crate) fn copy(&self, text: &str) -> bool {
+        let term = std::env::var("TERM").unwrap_or_default();
+        let has_clipboard = !WITHOUT_CLIPBOARD.iter().any(|name| term.starts_with(name));
+        if has_clipboard {
+            self.lane.push(format!("\x1b]52;c;{}\x07", base64(text.as_bytes())).into_bytes());
+        }
+        has_clipboard
     }
 
     /// The number of rows.
@@ -158,6 +171,21 @@ fn restore() {
     let _ = disable_raw_mode();
 }
 
+/// The bytes in the alphabet of RFC 4648 §4.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word =
+            (0..3).fold(0_usize, |word, at| word << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let sextet = word >> (18 - 6 * at) & 0x3f;
+            text.push(if at <= chunk.len() { char::from(ALPHABET[sextet]) } else { '=' });
+        }
+    }
+    text
+}
+
 /// Restores the terminal before a panic's message is printed.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
@@ -191,11 +219,22 @@ mod tests {
     use handshake_lab::skip_without_tool;
     use handshake_lab::terminal::Terminal;
 
-    use super::Tty;
+    use super::{Tty, base64};
     use crate::output::{Lane, Target};
 
     /// Set when this test runs itself on a terminal, to panic there.
     const ON_THE_TERMINAL: &str = "HANDSHAKE_TEST_ON_THE_TERMINAL";
+
+    /// As `base64` of coreutils has them.
+    #[test]
+    fn bytes_become_base64() {
+        let vectors =
+            [("", ""), ("1", "MQ=="), ("12", "MTI="), ("1234", "MTIzNA=="), ("J+1 ✔", "SisxIOKclA==")];
+        for (text, expected) in vectors {
+            assert_eq!(base64(text.as_bytes()), expected);
+        }
+        assert_eq!(base64(&[0xff, 0xef, 0xbe]), "/+++");
+    }
 
     /// The message appears on the normal screen, and the shell echoes input again.
     #[test]

@@ -13,11 +13,13 @@ use super::collect::Collecting;
 use super::filter::ListFilter;
 use super::recent::Recent;
 use super::scene::{Scene, SceneBuilder};
+use super::surroundings::Around;
 
 /// A fake source with the state of the live terminal.
 pub(crate) struct SceneFixture {
     pub(crate) fake: Fake,
     pub(crate) programs: Vec<ProgramRuns>,
+    pub(crate) around: Around,
     context: Arc<RunContext>,
     recent: Recent,
     builder: SceneBuilder,
@@ -46,6 +48,7 @@ impl SceneFixture {
         Self {
             fake,
             programs: Vec::new(),
+            around: Around::default(),
             context: Arc::new(context),
             recent: Recent::default(),
             builder: SceneBuilder::default(),
@@ -82,6 +85,6 @@ impl SceneFixture {
         let snapshot = snapshot.expect("a fake never fails");
         let kept = collecting.kept();
         self.last = Some(snapshot.clone());
-        self.builder.advance(snapshot, kept, &self.recent, self.programs.clone())
+        self.builder.advance(snapshot, kept, &self.recent, self.programs.clone(), self.around.clone())
     }
 }

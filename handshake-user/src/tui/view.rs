@@ -11,6 +11,8 @@
 
 pub(crate) mod attempts;
 mod chrome;
+mod clients;
+mod copy;
 pub(crate) mod health;
 mod help;
 mod ladder;
@@ -20,6 +22,8 @@ pub(crate) mod services;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use copy::copied;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -70,6 +74,7 @@ fn body(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static
     }
     let mut lines = match ui.screen {
         Screen::Overview => overview::lines(scene, ui, width, height),
+        Screen::Attempts if ui.clients => clients::lines(scene, ui, width, height),
         Screen::Attempts => attempts::lines(scene, ui, width, height),
         Screen::Services => services::lines(scene, ui, width, height),
         Screen::Health => health::page(scene, ui, height),

@@ -98,11 +98,11 @@ fn a_flow_has_the_numbers_of_its_frames() -> Result<()> {
 #[test]
 fn an_attempt_that_ends_has_the_numbers_of_its_frames() -> Result<()> {
     let made = tangled("ends")?;
-    let output = run_replay(made.path(), &["-o", "jsonl", "--events"])?;
+    let output = run_replay(made.path(), &["-o", "jsonl", "--events", "all"])?;
     let text = String::from_utf8(output.stdout)?;
     let events = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     let frames: Vec<&Value> =
-        events.iter().filter(|each| each["type"] == "flow").map(|each| &each["frames"]).collect();
+        events.iter().filter(|each| each["event"] == "ended").map(|each| &each["frames"]).collect();
     let expected = [
         json!({"first": 1, "last": 5, "syn": 1, "syn_ack": 3, "ack": 5}),
         json!({"first": 2, "last": 6, "syn": 2, "syn_ack": 4, "ack": 6}),

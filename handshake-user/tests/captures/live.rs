@@ -85,7 +85,7 @@ impl Playable {
     /// The differences between the live run and the replay.
     fn differences(&self) -> Result<Vec<String>> {
         let made = Made::record(&format!("live-{}", self.name), &self.frames)?;
-        let replayed = replay(made.path(), &["--squeeze", "1s", "--events"])?;
+        let replayed = replay(made.path(), &["--squeeze", "1s", "--events", "all"])?;
         let live = self.play()?;
         let report = live.last().context("the agent wrote nothing")?;
         let mut differences = Vec::new();
@@ -113,7 +113,7 @@ impl Playable {
         far.ip(&[&format!("link set {DEVICE} up")])?;
         near.ip(&[&format!("link set {DEVICE} up")])?;
         let hook = ["-i", DEVICE, "--hook", "xdp-native", "--direction", "ingress"];
-        let show = ["--flows", "--events", "--max-flows", "16384"];
+        let show = ["--flows", "--events", "all", "--max-flows", "16384"];
         let agent = start(&far, &[&hook[..], &show].concat())?;
         let mut sender = Sender::new(&near, DEVICE)?;
         let start = Instant::now();

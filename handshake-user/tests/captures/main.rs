@@ -5,6 +5,7 @@
 
 mod condition;
 mod copies;
+mod events;
 mod expected;
 mod forms;
 mod frames;

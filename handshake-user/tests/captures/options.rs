@@ -56,10 +56,11 @@ fn completeness_is_reset_by_a_new_attempt() -> Result<()> {
 fn compat_adds_completeness_to_text_and_events() -> Result<()> {
     let made = Made::segments("compat", 1_000, &[SYN, SYN_ACK, THIRD])?;
     let text = |options: &[&str]| Ok(String::from_utf8(run_replay(made.path(), options)?.stdout)?);
-    let said: Result<Vec<String>> = [&["--compat", "--flows"][..], &["--compat", "--events"], &["--flows"]]
-        .into_iter()
-        .map(text)
-        .collect();
+    let said: Result<Vec<String>> =
+        [&["--compat", "--flows"][..], &["--compat", "--events", "all"], &["--flows"]]
+            .into_iter()
+            .map(text)
+            .collect();
     let said: Vec<_> = said?.iter().map(|text| text.contains("completeness 7")).collect();
     assert_eq!(said, [true, true, false]);
     assert_eq!(replay(made.path(), &[])?.flows[0].get("completeness"), None);

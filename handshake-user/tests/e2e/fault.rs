@@ -100,7 +100,8 @@ fn a_signal_ends_a_run_whose_output_is_not_read() -> Result<()> {
         return Ok(());
     }
     let network = segment()?;
-    let formats: [&[&str]; 3] = [&["-o", "text"], &["-o", "jsonl", "--events", "--flows"], &["-o", "json"]];
+    let formats: [&[&str]; 3] =
+        [&["-o", "text"], &["-o", "jsonl", "--events", "all", "--flows"], &["-o", "json"]];
     for (words, signal) in formats.into_iter().zip(SIGNALS) {
         let (_reader, mut writer) = small_pipe()?;
         // A report of one object is written at the end only.

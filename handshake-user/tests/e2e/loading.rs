@@ -108,7 +108,7 @@ fn too_low_a_limit_of_open_files_is_named() -> Result<()> {
     let pair = Pair::new()?;
     let limited = |limit: u32| {
         let mut command = pair.server.command("sh");
-        let watch = format!("{HANDSHAKE} watch -i {DEVICE} -o jsonl --events --for 100ms");
+        let watch = format!("{HANDSHAKE} watch -i {DEVICE} -o jsonl --events all --for 100ms");
         command.args(["-c", &format!("ulimit -n {limit}; exec {watch}")]);
         command
     };

@@ -8,6 +8,7 @@ mod check;
 mod checksum;
 mod ending;
 mod error;
+mod events;
 mod fault;
 mod filter;
 mod first_byte;

@@ -79,7 +79,7 @@ fn events_come_as_attempts_end() -> Result<()> {
     }
     let network = segment()?;
     let path = network.path(Family::V4);
-    let mut agent = network.watch(&["--events", "--expire-after", "300ms"])?;
+    let mut agent = network.watch(&["--events", "all", "--expire-after", "300ms"])?;
     let listener = Listener::new(&path, 0, 16)?;
     let completed = tcp::connect_accept(&path, &listener, 3)?;
     tcp::refused(&path, 2)?;

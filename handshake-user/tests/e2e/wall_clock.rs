@@ -136,7 +136,7 @@ fn a_clock_that_is_set_changes_the_labels_of_text_only() -> Result<()> {
     let network = segment()?;
     for offset in OFFSETS.into_iter().filter(|offset| *offset != 0) {
         clock.set(0)?;
-        let agent = Agent::attach(clock.watch(network.host(), &["-o", "text", "--for", "2s"]), 1)?;
+        let agent = Agent::attach(clock.watch(network.host(), &["-o", "text", "--utc", "--for", "2s"]), 1)?;
         let began = Instant::now();
         std::thread::sleep(Duration::from_millis(500));
         clock.set(offset)?;
@@ -162,6 +162,8 @@ fn a_clock_that_is_set_changes_the_labels_of_text_only() -> Result<()> {
 
 /// Whether this is the time of day (UTC) with this offset, s.
 fn is_clock(shown: &str, offset: i64) -> bool {
+    let Some(shown) = shown.strip_suffix(" UTC") else { return false };
+    let shown = shown.split_whitespace().next_back().unwrap_or_default();
     (0..=TOLERANCE.as_secs()).any(|ago| {
         let label = humantime::format_rfc3339_seconds(now(offset) - Duration::from_secs(ago)).to_string();
         label.contains(&format!("T{shown}Z"))
@@ -177,7 +179,7 @@ fn a_clock_that_is_set_changes_the_labels_of_the_terminal_only() -> Result<()> {
     let network = segment()?;
     let path = network.path(Family::V4);
     let terminal = Terminal::new(100, 30)?;
-    terminal.start(&clock.watch(network.host(), &[]))?;
+    terminal.start(&clock.watch(network.host(), &["--utc"]))?;
     terminal.await_screen(6 * TIMEOUT, |screen| screen.contains("1 Overview"))?;
     let listener = Listener::new(&path, 0, 64)?;
     let mut completed = 0;
@@ -189,7 +191,6 @@ fn a_clock_that_is_set_changes_the_labels_of_the_terminal_only() -> Result<()> {
             let header = screen.lines().next().unwrap_or_default();
             let mut times = header.rsplit(" · ").skip(1);
             let (elapsed, shown) = (times.next().unwrap_or_default(), times.next().unwrap_or_default());
-            let shown = shown.split_whitespace().next_back().unwrap_or_default();
             is_clock(shown, offset)
                 && elapsed.ends_with(" s")
                 && screen.contains(&format!("{completed} = {completed} completed"))

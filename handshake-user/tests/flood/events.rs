@@ -109,7 +109,7 @@ impl<'a> Stage<'a> {
         Flood::open(&path)?;
         let deaf = Listener::deaf(&path, 0)?;
         // A table small enough that its scan leaves the reader time for the ring.
-        let words = ["--events", "--interval", "200ms", "--max-flows", "65536"];
+        let words = ["--events", "all", "--interval", "200ms", "--max-flows", "65536"];
         let words = [&["-o", "jsonl", "-i", DEVICE, "--hook", "xdp-native"][..], &words].concat();
         let all = [before, &[HANDSHAKE, "watch"], &words].concat();
         let mut command = pair.server.command(all[0]);
@@ -163,7 +163,9 @@ impl<'a> Stage<'a> {
 fn take_events(outcome: &mut AgentOutcome) -> Result<usize> {
     let is_report = |line: &&str| line.starts_with(r#"{"type":"report""#);
     let (reports, events): (Vec<&str>, Vec<&str>) = outcome.stdout.lines().partition(is_report);
-    let initiator = |line: &&'_ str| line.split(r#""responder""#).next().map(str::to_owned);
+    let initiator = |line: &&'_ str| {
+        Some(line.split_once(r#""initiator""#)?.1.split_once(r#""responder""#)?.0.to_owned())
+    };
     let clients: HashSet<_> = events.iter().filter_map(initiator).collect();
     ensure!(clients.len() == events.len(), "{} events of {} clients", events.len(), clients.len());
     let is_refused = |line: &&&str| line.contains(r#""verdict":"refused""#) && line.contains(r#""ended":"2"#);

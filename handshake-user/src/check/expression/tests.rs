@@ -72,7 +72,9 @@ fn a_first_byte_and_silence_have_spoken_names() {
         ("silent.now{port=443} == 0", &["tcp.silent.now"]),
     ];
     for (text, metrics) in table {
-        let ExpressionTerm::Figure(figure) = Expectation::parse(text, "--expect", Scope::Run).expect(text).left else {
+        let ExpressionTerm::Figure(figure) =
+            Expectation::parse(text, "--expect", Scope::Run).expect(text).left
+        else {
             panic!("{text} is a figure")
         };
         assert_eq!(figure.metrics, metrics, "{text}");

@@ -5,7 +5,7 @@ use handshake_agent::model::snapshot::{Interval, Snapshot};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::number::group;
-use crate::time::clock;
+use crate::time::Zone;
 
 /// The words for the header of a report.
 ///
@@ -25,9 +25,10 @@ pub(crate) struct Exactness {
 
 impl Exactness {
     /// That of a run, and of its last interval if there is one.
-    pub(crate) fn of(snapshot: &Snapshot, last: Option<&Interval<'_>>) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, last: Option<&Interval<'_>>, zone: Zone) -> Self {
+        let since = snapshot.inexact_since_ns().map(|ns| snapshot.wall_of(ns));
         Self {
-            since: snapshot.inexact_since_ns().map(|ns| clock(snapshot.wall_of(ns))),
+            since: since.map(|wall_ns| zone.clock_of(wall_ns, snapshot.taken_at_ns)),
             reasons: snapshot.losses().iter().map(|loss| loss.words(group)).collect(),
             last: last.map(Interval::is_exact),
         }

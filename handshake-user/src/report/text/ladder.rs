@@ -2,7 +2,7 @@
 //! and `replay --ladder` from the packets of a capture:
 //!
 //! ```text
-//! tcp 192.0.2.1:40012 → 192.0.2.2:443 · began 12:03:41
+//! tcp 192.0.2.1:40012 → 192.0.2.2:443 · began 2026-03-01 12:03:41 UTC
 //!
 //!   frame    seconds  initiator                                       responder
 //!       1   0.000000  ├─ SYN seq=J ──────────────────────────────────────────▶│
@@ -24,7 +24,6 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Piece, Style, TextTone, line, words};
 use crate::number::group;
-use crate::time::clock;
 
 /// Least width of the column of frames.
 const FRAME: usize = 7;
@@ -180,7 +179,7 @@ pub(crate) fn draw_ladder(view: &View<'_>, flow: &Flow, steps: &LadderSteps<'_>,
     let file = found.and_then(|found| view.file(&found)).filter(|_| rails.is_one_file);
     let mut title = vec![
         Piece::new(format!("tcp {initiator} → {responder}"), TextTone::Strong),
-        Piece::plain(format!("began {}", clock(rails.began_ns))),
+        Piece::plain(format!("began {}", style.zone().dated(rails.began_ns))),
     ];
     title.extend(view.interface(flow).into_iter().chain(file).map(Piece::plain));
     line(&mut out, style, "", &title, " · ");

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::escape::printable;
+use crate::time::Zone;
 
 /// Columns of the label.
 ///
@@ -19,11 +20,12 @@ const WIDTH: usize = 100;
 /// The least width. On a narrower terminal, the terminal breaks the lines.
 const NARROWEST: usize = 40;
 
-/// Whether text has colour, and its width in columns.
+/// Whether text has colour, its width in columns, and the zone of its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Style {
     colour: bool,
     width: usize,
+    zone: Zone,
 }
 
 /// The tone of a piece, which decides its colour.
@@ -45,7 +47,7 @@ pub(super) struct Piece {
 
 impl Style {
     /// The style for a stream: colour if it is a terminal that supports colour and `NO_COLOR` is not set.
-    pub(crate) fn of(stream: &impl IsTerminal) -> Self {
+    pub(crate) fn of(stream: &impl IsTerminal, zone: Zone) -> Self {
         let terminal = stream.is_terminal();
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -53,12 +55,18 @@ impl Style {
         Self {
             colour: terminal && !refused && !dumb,
             width: width.map_or(WIDTH, |(columns, _)| usize::from(columns.0)).max(NARROWEST),
+            zone,
         }
     }
 
     /// The same style without wrapping.
     pub(super) const fn endless(self) -> Self {
         Self { width: usize::MAX, ..self }
+    }
+
+    /// The zone of times.
+    pub(super) const fn zone(self) -> Zone {
+        self.zone
     }
 
     /// The width in columns.
@@ -71,16 +79,20 @@ impl Style {
         self.width.saturating_sub(LABEL + between.trim_start().width())
     }
 
-    /// A style of a fixed width without colour.
-    #[cfg(test)]
+    /// A style of a fixed width without colour, with times in UTC.
     pub(crate) const fn plain(width: usize) -> Self {
-        Self { colour: false, width }
+        Self { colour: false, width, zone: Zone::Utc }
+    }
+
+    /// The same style with times of another zone.
+    pub(crate) const fn within(self, zone: Zone) -> Self {
+        Self { zone, ..self }
     }
 
     /// A style of a fixed width with colour.
     #[cfg(test)]
     pub(super) const fn coloured(width: usize) -> Self {
-        Self { colour: true, width }
+        Self { colour: true, width, zone: Zone::Utc }
     }
 
     fn paint(self, out: &mut String, text: &str, tone: TextTone) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, udp_record};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, udp_record};
 use handshake_agent::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
@@ -11,16 +11,18 @@ use handshake_agent::model::snapshot::{
 use handshake_agent::options::Filter;
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
-use handshake_common::abi::Counter;
+use handshake_common::abi::{Counter, TcpRecord};
 use handshake_common::flow::{Family, Side};
-use handshake_common::record::State;
+use handshake_common::record::{Detail, Record, State};
 use handshake_common::verdict::{Leg, Role, TCP, Verdict};
 use handshake_common::wire::{Class, flag};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::ladder::{LadderSteps, Step, StepMark, draw_ladder};
-use super::{Style, draw, draw_flow};
+use super::{Style, draw, draw_event, draw_flow, draw_unlisted};
+use crate::events::{Event, EventKind, Unlisted};
 use crate::testing::{ACCURACY, JSON, README, firsts};
+use crate::time::Zone;
 
 const ROW: u16 = 1;
 
@@ -516,6 +518,35 @@ fn a_flow_is_one_line() {
     let lines: String =
         flows.iter().map(|each| draw_flow(&view, &Flow::of(*each), Style::plain(40))).collect();
     insta::assert_snapshot!(lines);
+}
+
+/// Of a capture with the date.
+#[test]
+fn an_event_is_one_line_with_its_time_and_age() {
+    let mut fake = Fake::new();
+    let now_ns = fake.reading.now.ns;
+    let open = |ago_ns| {
+        let open = record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived);
+        let detail = TcpRecord { opened_ns: now_ns - ago_ns, syn: 3, syn_ack: 4, ..tcp(&open) };
+        Record { detail: Detail::Tcp(detail), ..open }
+    };
+    let live = TestContext::live("").take(&mut fake, None);
+    let view = View::of(&live);
+    let end = Flow::ended(open(8_100_000_000), Verdict::HalfOpenExpired, now_ns);
+    let events = [
+        Event { kind: EventKind::HalfOpen, flow: Flow::of(open(3 * SECOND)), at_ns: now_ns },
+        Event { kind: EventKind::Ended, flow: end, at_ns: now_ns },
+    ];
+    let style = Style::plain(40).within(Zone::posix("XYZ-2"));
+    let lines: String = events.iter().map(|event| draw_event(&view, event, style)).collect();
+    let unlisted = draw_unlisted(&view, Unlisted { half_open: 22_355, ended: 7 }, style);
+    insta::assert_snapshot!(lines + &unlisted);
+    let origin = Origin::Capture(CaptureOrigin { path: "a.pcap".to_owned(), ..CaptureOrigin::default() });
+    let capture = TestContext { origin, ..TestContext::live("") }.take(&mut fake, None);
+    let line = draw_event(&View::of(&capture), &events[0], style);
+    assert!(line.starts_with("2026-03-01 14:03:41 +02:00    +3.0 s  10.0.0.1:40000 → "), "{line}");
+    let head = draw(&capture, None, style);
+    assert!(head.contains("· 2026-03-01 14:03:41 +02:00"), "{head}");
 }
 
 /// The context of a test's snapshots: what is watched, and the filter.

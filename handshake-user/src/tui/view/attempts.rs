@@ -8,24 +8,28 @@ use ratatui::text::Line;
 use super::layout::{Pen, seconds};
 use super::table::{ColumnHead, TableCell, head, row, seen};
 use crate::number::{group, time};
-use crate::time::clock;
 use crate::tui::list::{self, AttemptColumn};
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 use handshake_agent::model::flow::{Flow, FlowId, Standing};
 
+/// Width of the narrowest terminal that shows repeated SYNs and SYN+ACKs apart.
+const REPEATS: usize = 156;
+
 impl AttemptColumn {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Age,
         Self::Left,
         Self::Verdict,
         Self::Cause,
         Self::Retransmissions,
-        Self::FirstLeg,
-        Self::SecondLeg,
+        Self::Repeats,
         Self::Initiator,
         Self::Responder,
+        Self::Connect,
+        Self::FirstLeg,
+        Self::SecondLeg,
         Self::Interface,
     ];
 
@@ -34,7 +38,8 @@ impl AttemptColumn {
             Self::Age => "age",
             Self::Verdict => "verdict",
             Self::Cause => "cause",
-            Self::Retransmissions => "repeats",
+            Self::Retransmissions | Self::Repeats => "repeats",
+            Self::Connect => "connect",
             Self::Initiator => "initiator",
             Self::Responder => "responder",
             Self::FirstLeg => "syn→syn+ack",
@@ -49,8 +54,10 @@ impl AttemptColumn {
         match self {
             Self::Age => 9,
             Self::Verdict => 17,
-            Self::Cause => 9,
-            Self::Retransmissions => 8,
+            Self::Cause => 10,
+            Self::Retransmissions => 7,
+            Self::Connect => 8,
+            Self::Repeats => 19,
             Self::Initiator | Self::Responder => 0,
             Self::FirstLeg | Self::SecondLeg => 11,
             Self::Left => 9,
@@ -63,14 +70,25 @@ impl AttemptColumn {
         match self {
             Self::Age | Self::Verdict | Self::Initiator | Self::Responder => 0,
             Self::Cause | Self::Retransmissions => 72,
-            Self::FirstLeg | Self::SecondLeg => 112,
-            Self::Left => 100,
-            Self::Interface => 132,
+            Self::Connect => 92,
+            Self::FirstLeg | Self::SecondLeg => 132,
+            Self::Left => 112,
+            Self::Repeats => REPEATS,
+            Self::Interface => 144,
         }
     }
 
+    /// Whether a terminal of this width shows the column.
+    const fn is_shown(self, width: usize) -> bool {
+        let is_replaced = matches!(self, Self::Retransmissions) && width >= REPEATS;
+        self.least_width() <= width && !is_replaced
+    }
+
     const fn is_numeric(self) -> bool {
-        matches!(self, Self::Age | Self::Retransmissions | Self::FirstLeg | Self::SecondLeg | Self::Left)
+        matches!(
+            self,
+            Self::Age | Self::Retransmissions | Self::Connect | Self::FirstLeg | Self::SecondLeg | Self::Left
+        )
     }
 
     fn cell(self, scene: &Scene, attempt: &Flow) -> TableCell {
@@ -80,6 +98,8 @@ impl AttemptColumn {
             Self::Verdict => TableCell { text: standing.name().to_owned(), tone: tone(standing) },
             Self::Cause => TableCell::plain(attempt.cause(standing).map_or("", Cause::name)),
             Self::Retransmissions => TableCell::plain(some(attempt.retransmits())),
+            Self::Repeats => TableCell::plain(repeats(attempt)),
+            Self::Connect => TableCell::plain(attempt.connect_ns().map(time).unwrap_or_default()),
             Self::Initiator => TableCell::plain(attempt.end(Side::Initiator).to_string()),
             Self::Responder => TableCell::plain(attempt.end(Side::Responder).to_string()),
             Self::FirstLeg => {
@@ -105,12 +125,19 @@ pub(super) const fn tone(standing: Standing) -> Tone {
 /// The age of an open attempt with a glyph for opening or half-open, or the time of day of an end.
 fn age(scene: &Scene, attempt: &Flow, standing: Standing) -> TableCell {
     if !attempt.is_open() {
-        let ago = scene.now().ns.saturating_sub(attempt.moment_ns());
-        return TableCell::plain(clock(scene.snapshot.taken_at_ns.saturating_sub(ago)));
+        return TableCell::plain(scene.zone.clock(scene.snapshot.wall_of(attempt.moment_ns())));
     }
     let age_ns = attempt.record.age_ns(scene.now());
     let glyph = if standing == Standing::Tcp(Verdict::HalfOpen) { "◐" } else { "○" };
     TableCell { text: format!("{glyph} {:>7}", time(age_ns)), tone: tone(standing) }
+}
+
+/// The repeated SYNs and SYN+ACKs, as far as there are any.
+fn repeats(attempt: &Flow) -> String {
+    let syns = u16::from(attempt.syn_retransmits());
+    let both = [("SYN", syns), ("SYN+ACK", attempt.retransmits() - syns)];
+    let some = both.iter().filter(|(_, count)| *count != 0).map(|(name, count)| format!("{name} {count}"));
+    some.collect::<Vec<_>>().join(" · ")
 }
 
 fn some(count: u16) -> String {
@@ -148,7 +175,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     lines
 }
 
-fn nothing(scene: &Scene, ui: &Ui) -> &'static str {
+pub(super) fn nothing(scene: &Scene, ui: &Ui) -> &'static str {
     if ui.filter.is_empty() && scene.moment().stopped {
         "No attempt and no UDP flow is in the capture."
     } else if ui.filter.is_empty() {
@@ -179,11 +206,11 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
 /// The columns that fit. Initiator and responder share the rest of the width, each as wide as needed.
 fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
     let columns: Vec<AttemptColumn> =
-        AttemptColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
+        AttemptColumn::ALL.into_iter().filter(|column| column.is_shown(width)).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
     let room = width.saturating_sub(fixed + 1);
     let longest = |side| rows.iter().map(|row| row.end(side).to_string().len()).max().unwrap_or(0);
-    let needed = [longest(Side::Initiator), longest(Side::Responder)].map(|length| length.max(15));
+    let needed = [longest(Side::Initiator), longest(Side::Responder)].map(|length| length.max(12));
     let first = needed[0].min(room.saturating_sub(needed[1]).max(room / 2));
     let second = needed[1].min(room - first);
     let head = |column: &AttemptColumn| ColumnHead {
@@ -195,6 +222,8 @@ fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<Co
             | AttemptColumn::Verdict
             | AttemptColumn::Cause
             | AttemptColumn::Retransmissions
+            | AttemptColumn::Repeats
+            | AttemptColumn::Connect
             | AttemptColumn::FirstLeg
             | AttemptColumn::SecondLeg
             | AttemptColumn::Left

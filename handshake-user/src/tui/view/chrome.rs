@@ -4,15 +4,14 @@ use std::path::Path;
 use std::slice;
 
 use handshake_agent::error::some_of;
-use handshake_agent::model::snapshot::{CaptureOrigin, InterfaceHooks, Origin, Snapshot};
+use handshake_agent::model::snapshot::{CaptureOrigin, InterfaceHooks, Origin};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, apart, left, sentence};
 use crate::escape::printable;
 use crate::number::{group, span, whole_percent};
-use crate::report::text::cause;
-use crate::time::clock;
+use crate::report::text::{cause, time_of};
 use crate::tui::banner::Surge;
 use crate::tui::scene::Scene;
 use crate::tui::screen::Screen;
@@ -39,7 +38,7 @@ pub(super) fn header(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     for piece in [names].into_iter().chain(ports).chain(nets).chain(hooks) {
         start.push(pen.span(format!(" · {piece}"), Tone::Plain));
     }
-    let times = format!("{} · {} · ", clock(snapshot.taken_at_ns), span(snapshot.elapsed_ns()));
+    let times = format!("{} · {} · ", time_of(snapshot, scene.zone), span(snapshot.elapsed_ns()));
     let kept: usize = start.iter().take(NAMED).map(Span::width).sum();
     let words = scene.exactness.words(width.saturating_sub(kept + 1 + times.width()));
     let end = vec![pen.span(times, Tone::Plain), pen.span(words, exactness_tone(scene))];
@@ -113,7 +112,7 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
 pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>> {
     let Some(surge) = &scene.surge else { return Vec::new() };
     let pen = Pen(ui.theme);
-    let mut lines = vec![pen.bar(&surge_line(surge, &scene.snapshot), Tone::Alarm, width)];
+    let mut lines = vec![pen.bar(&surge_line(surge, scene), Tone::Alarm, width)];
     if let Some(cause) = surge.cause {
         let words = format!("{}: {}", cause.name(), cause::brief(cause, &scene.snapshot));
         for text in sentence(&words, width - 2) {
@@ -123,13 +122,13 @@ pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>>
     lines
 }
 
-fn surge_line(surge: &Surge, snapshot: &Snapshot) -> String {
+fn surge_line(surge: &Surge, scene: &Scene) -> String {
     let name = surge.service.map_or_else(|| "all services".to_owned(), |socket| socket.to_string());
     let others = match surge.others {
         0 => String::new(),
         others => format!(" and {others} more"),
     };
-    let (count, since) = (group(surge.outstanding), clock(snapshot.wall_of(surge.since_ns)));
+    let (count, since) = (group(surge.outstanding), scene.clock(surge.since_ns));
     if surge.stuck == 0 {
         return format!(" since {since} half-open surge at {name}{others} ({count} open now)");
     }
@@ -154,12 +153,20 @@ pub(super) fn status(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
 /// The keys of the current screen, the most important first.
 fn keys(pen: Pen, scene: &Scene, ui: &Ui) -> Vec<Span<'static>> {
     let hints: &[&str] = match ui.screen {
-        _ if ui.opened.is_some() => &["q quit", "Esc back", "p freeze", "w write"],
-        Screen::Overview => &["q quit", "Tab next screen", "Enter attempts", "p freeze", "w write"],
+        _ if ui.opened.is_some() => &["q quit", "Esc back", "y copy", "p freeze", "w write"],
+        Screen::Overview if scene.surge.is_some() => {
+            &["q quit", "! failures", "Tab next screen", "Enter attempts", "y copy"]
+        }
+        Screen::Overview => &["q quit", "Tab next screen", "Enter attempts", "f failures", "y copy"],
         Screen::Attempts if scene.open.is_empty() && scene.ended.is_empty() => &["q quit", "Tab next screen"],
-        Screen::Attempts => &["q quit", "Enter ladder", "/ filter", "s sort", "p freeze", "w write"],
-        Screen::Services => &["q quit", "Enter attempts", "/ filter", "s sort", "p freeze", "w write"],
-        Screen::Health => &["q quit", "Tab next screen", "p freeze", "w write"],
+        Screen::Attempts if ui.clients => {
+            &["q quit", "Enter attempts", "c attempts", "f failures", "/ filter"]
+        }
+        Screen::Attempts => {
+            &["q quit", "Enter ladder", "f failures", "c clients", "/ filter", "s sort", "p freeze"]
+        }
+        Screen::Services => &["q quit", "Enter attempts", "f failures", "/ filter", "s sort", "p freeze"],
+        Screen::Health => &["q quit", "Tab next screen", "y copy", "p freeze", "w write"],
     };
     hints.iter().map(|hint| pen.span(format!("{hint}   "), Tone::Faint)).collect()
 }

@@ -1,15 +1,15 @@
 //! The screen Health: are the figures exact, and what do they cost? What was lost, the tables, the programs,
 //! the hooks, and every reason that there is.
 
-use handshake_agent::model::snapshot::{EVICTIONS, Origin, Packets};
+use handshake_agent::model::snapshot::{EVICTIONS, FIRST_UDP_ROW, Origin, Packets};
 use handshake_common::record::State;
 use handshake_common::wire::Class;
 use ratatui::text::Line;
 
 use super::chrome;
 use super::layout::{Pen, left, right, sentence};
+use crate::check::KernelCounter;
 use crate::number::{group, percent, short, span};
-use crate::time::clock;
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
@@ -37,7 +37,14 @@ pub(crate) fn lines(scene: &Scene, ui: &Ui) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let mut lines = Vec::new();
     let exactness = exactness(scene, pen);
-    let parts = [exactness, table(scene, pen), programs(scene, pen), hooks(scene, pen), reasons(scene, pen)];
+    let parts = [
+        exactness,
+        table(scene, pen),
+        kernel(scene, pen),
+        programs(scene, pen),
+        hooks(scene, pen),
+        reasons(scene, pen),
+    ];
     for part in parts.into_iter().filter(|part| !part.is_empty()) {
         if !lines.is_empty() {
             lines.push(Line::default());
@@ -61,7 +68,7 @@ fn exactness(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
         ]
     };
     for loss in snapshot.losses() {
-        let times = loss.found_ns.map(|(first, last)| [first, last].map(|ns| clock(snapshot.wall_of(ns))));
+        let times = loss.found_ns.map(|(first, last)| [first, last].map(|ns| scene.clock(ns)));
         let times = times.map(|[first, last]| format!("{first} to {last}")).unwrap_or_default();
         let name = format!(" {}{}    ", left(loss.reason, NAME), right(&group(loss.count), COUNT - 4));
         lines.push(pen.line([(name, Tone::Bad), (times, Tone::Plain)]));
@@ -121,7 +128,36 @@ fn table(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
         .map(|((name, _), count)| (format!("evicted {name}"), count))
         .collect();
     lines.extend(grid(pen, &evictions, false));
+    lines.push(services(scene, pen));
     lines
+}
+
+/// The rows of the service table that are in use, of each protocol.
+fn services(scene: &Scene, pen: Pen) -> Line<'static> {
+    let named =
+        |udp| scene.services.iter().filter(|line| line.service.is_some() && line.is_udp() == udp).count();
+    let rows = group(u64::from(FIRST_UDP_ROW) - 1);
+    let [tcp, udp] = [named(false), named(true)].map(|count| group(count as u64));
+    let evicted = scene.snapshot.services_evicted;
+    let tone = if evicted == 0 { Tone::Plain } else { Tone::Strong };
+    pen.line([
+        (" services  ".to_owned(), Tone::Strong),
+        (format!("tcp {tcp} of {rows} · udp {udp} of {rows} · "), Tone::Plain),
+        (format!("evicted {}", group(evicted)), tone),
+    ])
+}
+
+/// The kernel's own counters of this network namespace that tell of trouble.
+fn kernel(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
+    let Some(counters) = scene.around.counters else { return Vec::new() };
+    let counted = KernelCounter::ALL.into_iter().filter(|counter| counter.is_trouble());
+    let cells: Vec<(String, u64)> =
+        counted.map(|counter| (counter.name().to_owned(), counters.of(counter))).collect();
+    let head = pen.line([
+        (" kernel  ".to_owned(), Tone::Strong),
+        ("its own counters since the start, of every interface and port".to_owned(), Tone::Faint),
+    ]);
+    [head].into_iter().chain(grid(pen, &cells, true)).collect()
 }
 
 /// The cost of the programs, if the kernel's statistics are on. A capture needs no programs.

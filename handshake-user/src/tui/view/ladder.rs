@@ -24,7 +24,6 @@ use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap
 use crate::number::{group, time};
 use crate::report::text::ladder::{RungCertainty, RungDirection, meaning, shaft};
 use crate::report::text::{arrow, frames};
-use crate::time::clock;
 use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
@@ -65,8 +64,7 @@ pub(super) fn lines(
 /// The title: addresses, time and interface.
 fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
     let protocol = if attempt.record.key.udp { "udp" } else { "tcp" };
-    let ago = scene.now().ns.saturating_sub(attempt.opened_ns());
-    let began = clock(scene.snapshot.taken_at_ns.saturating_sub(ago));
+    let began = scene.clock(attempt.opened_ns());
     let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
     let interface = scene.interface(attempt);
     pen.line([

@@ -5,7 +5,7 @@ use handshake_common::verdict::{Leg, Sign, UdpVerdict};
 use handshake_common::wire::Class;
 use ratatui::text::Line;
 
-use super::layout::{Pen, Section, bars, fit, left, right, seconds, sentence, wrap};
+use super::layout::{Pen, Section, bars, fit, left, right, sentence, wrap};
 use super::services;
 use crate::number::{group, short, span, time};
 use crate::report::text::cause::{self, Problem};
@@ -19,6 +19,8 @@ use crate::tui::theme::Tone;
 const LABEL: usize = 12;
 /// Columns of a percentile.
 const TIME: usize = 8;
+/// Least rows of the screen with gauges.
+const ROOMY: usize = 20;
 /// Rows of the screen per listed service.
 const ROWS_A_SERVICE: usize = 5;
 
@@ -34,7 +36,7 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
         vec![
             section(0, 1, true, vec![headline(scene, pen)]),
             section(2, 2, false, wrong(scene, pen, width)),
-            section(1, 5, true, rates(scene, pen, width)),
+            section(1, 5, true, rates(scene, pen, width, height)),
             section(3, 4, true, times(scene, pen, width)),
             section(6, 2, true, worst(scene, ui, width, height / ROWS_A_SERVICE)),
             section(4, 1, true, lost(scene, pen, width)),
@@ -84,37 +86,86 @@ fn problem(pen: Pen, name: &str, count: &str, text: &str, width: usize) -> Vec<L
     lines
 }
 
-/// Four rates per second with their history.
-fn rates(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+/// Four rates per second and a gauge, with their history.
+fn rates(scene: &Scene, pen: Pen, width: usize, height: usize) -> Vec<Line<'static>> {
     const RATE: usize = 12;
     const NOW: usize = 10;
-    let chart = width.saturating_sub(1 + LABEL + RATE + NOW + 3);
+    const MOST: usize = 12;
+    let chart = width.saturating_sub(1 + LABEL + RATE + NOW + 2 + MOST + 1);
     let last = scene.history.last();
-    type Row = (&'static str, fn(&IntervalRates) -> u64, Option<u64>, Tone);
-    let rows: [Row; 4] = [
-        ("attempts", |rates| rates.attempts, None, Tone::Plain),
-        ("completed", |rates| rates.completed, None, Tone::Good),
-        ("half-open", |rates| rates.half_opened, Some(last.half_open), Tone::Bad),
-        ("failed", |rates| rates.failed, None, Tone::Bad),
+    type Row = (&'static str, fn(&IntervalRates) -> u64, Option<u64>, bool, Tone);
+    let rows: [Row; 5] = [
+        ("attempts", |rates| rates.attempts, None, true, Tone::Plain),
+        ("opening", |rates| rates.opening, Some(last.opening), false, Tone::Plain),
+        ("completed", |rates| rates.completed, None, true, Tone::Good),
+        ("half-open", |rates| rates.half_opened, Some(last.half_open), true, Tone::Bad),
+        ("failed", |rates| rates.failed, None, true, Tone::Bad),
     ];
     let heads = format!(" {}{}{}", " ".repeat(LABEL), right("per second", RATE), right("now", NOW));
-    let heads = format!("{heads}  {}", right(&format!("{} per column", seconds(scene.interval_ns)), chart));
-    let mut lines = vec![pen.line([(heads, Tone::Faint)])];
-    for (name, figure, now, tone) in rows {
+    let mut lines = vec![pen.line([(format!("{heads}  {}", axis(chart, scene.interval_ns)), Tone::Faint)])];
+    for (name, figure, now, is_rate, tone) in rows {
+        if !is_rate && height < ROOMY {
+            continue;
+        }
         let rate = figure(&last);
         let strong = |count: u64| if tone == Tone::Bad && count != 0 { Tone::Bad } else { Tone::Strong };
         let now = now.map(|count| (right(&group(count), NOW), strong(count)));
+        let series = scene.history.series(chart, figure);
+        let most = series.iter().copied().max().unwrap_or(0);
+        let most = if most == 0 { String::new() } else { format!(" max {}", short(most)) };
         lines.push(pen.line([
             (format!(" {}", left(name, LABEL)), Tone::Plain),
-            (right(&group(rate), RATE), strong(rate)),
+            (if is_rate { right(&group(rate), RATE) } else { " ".repeat(RATE) }, strong(rate)),
             now.unwrap_or_else(|| (" ".repeat(NOW), Tone::Plain)),
-            (format!("  {}", bars(&scene.history.series(chart, figure), chart)), tone),
+            (format!("  {}", bars(&series, chart)), tone),
+            (most, Tone::Faint),
         ]));
     }
     lines
 }
 
-/// The legs and `connect`: percentiles and a histogram.
+/// The time axis above a chart of so many columns, the latest on the right: how long ago, at whole steps.
+fn axis(columns: usize, a_column_ns: u64) -> String {
+    /// Least columns between two marks, for the text of a mark.
+    const APART: u64 = 12;
+    /// Times of marks, seconds.
+    const STEPS: [u64; 12] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800, 3_600];
+    let mut line = vec![' '; columns];
+    let mut put = |end: usize, text: &str| {
+        let Some(begin) = end.checked_sub(text.chars().count()) else { return };
+        for (at, character) in (begin..).zip(text.chars()) {
+            if let Some(cell) = line.get_mut(at) {
+                *cell = character;
+            }
+        }
+    };
+    put(columns, "now");
+    let fits = |step: &u64| a_column_ns != 0 && step * 1_000_000_000 >= APART * a_column_ns;
+    if let Some(step) = STEPS.into_iter().find(fits) {
+        for mark in 1.. {
+            let ago_ns = mark * step * 1_000_000_000;
+            let Ok(back) = usize::try_from(ago_ns / a_column_ns) else { break };
+            if back >= columns {
+                break;
+            }
+            put(columns - back, &ago(mark * step));
+        }
+    }
+    line.into_iter().collect()
+}
+
+/// Whole seconds, minutes or hours ago.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("-{seconds} s"),
+        60..3_600 if seconds.is_multiple_of(60) => format!("-{} min", seconds / 60),
+        60..3_600 => format!("-{}:{:02} min", seconds / 60, seconds % 60),
+        _ if seconds.is_multiple_of(3_600) => format!("-{} h", seconds / 3_600),
+        _ => format!("-{}:{:02} h", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// The two legs and `connect`: percentiles and a histogram.
 fn times(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     const COUNT: usize = 10;
     let room = width.saturating_sub(1 + LABEL + 4 * TIME + COUNT + 2);
@@ -122,8 +173,10 @@ fn times(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let chart = [BINS, 48, 32, 24, 16, 12].into_iter().find(|columns| *columns <= room).unwrap_or(0);
     let over = if scene.legs.iter().all(|leg| leg.latency.count == 0) {
         String::new()
-    } else {
+    } else if scene.legs_are_recent {
         format!("last {}", span(scene.window_ns))
+    } else {
+        "whole run".to_owned()
     };
     let heads = ["p50", "p90", "p99", "max"].map(|head| right(head, TIME)).concat();
     let title = format!(" {}{heads}{}  {}", left(&over, LABEL), right("samples", COUNT), scale(chart));
@@ -164,13 +217,22 @@ fn scale(columns: usize) -> String {
     line.into_iter().collect()
 }
 
-/// The services with the most trouble, and then the busiest.
+/// The services with the most trouble, and then the busiest; how many there are beside them.
 fn worst(scene: &Scene, ui: &Ui, width: usize, most: usize) -> Vec<Line<'static>> {
     let mut rows: Vec<_> =
         scene.services.iter().filter(|line| matches!(line.books, ServiceBooks::Tcp(_))).collect();
     rows.sort_by_key(|line| (std::cmp::Reverse((line.trouble, line.begun)), line.service));
+    let more = rows.len().saturating_sub(most);
     rows.truncate(most);
-    if rows.is_empty() { Vec::new() } else { services::tcp_lines(scene, ui, &rows, None, width) }
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = services::tcp_lines(scene, ui, &rows, None, width);
+    if more > 0 {
+        let text = format!(" the worst first; {} more: 3", group(more as u64));
+        lines.push(Pen(ui.theme).line([(text, Tone::Faint)]));
+    }
+    lines
 }
 
 /// The lines of UDP flows and of signs.

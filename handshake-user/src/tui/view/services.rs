@@ -4,9 +4,9 @@ use handshake_agent::model::snapshot::{ServiceBooks, TcpBooks, UdpBooks};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 use ratatui::text::Line;
 
-use super::layout::Pen;
+use super::layout::{Pen, bars};
 use super::table::{ColumnHead, TableCell, head, row, seen};
-use crate::number::{group, percent, rate, time};
+use crate::number::{group, percent, rate, short, time};
 use crate::tui::history::failed;
 use crate::tui::list::{self, ServiceColumn};
 use crate::tui::scene::Scene;
@@ -14,17 +14,26 @@ use crate::tui::service::{ServiceId, ServiceLine};
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 
+/// Least columns of a name: an address of IPv4 with its port.
+const LEAST_NAME: usize = 21;
+/// Most columns of a service's trend: a minute, and its largest figure.
+const MOST_TREND: usize = 72;
+
 impl ServiceColumn {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::Service,
         Self::Begun,
         Self::Rate,
         Self::Good,
+        Self::Minute,
         Self::Waiting,
         Self::Refused,
         Self::Failed,
+        Self::ConnectHalf,
+        Self::ConnectSlow,
         Self::FirstLeg,
         Self::SecondLeg,
+        Self::Trend,
     ];
 
     const fn title(self, udp: bool) -> &'static str {
@@ -42,19 +51,27 @@ impl ServiceColumn {
             (Self::Refused, true) => "unreachable",
             (Self::Failed, false) => "failed",
             (Self::Failed, true) => "multicast",
+            (Self::Minute, _) => "last min",
+            (Self::ConnectHalf, false) => "connect p50",
+            (Self::ConnectSlow, false) => "p99",
+            (Self::Trend, false) => "begun, a column a second",
             (Self::FirstLeg, false) => "syn→syn+ack",
             (Self::SecondLeg, false) => "syn+ack→ack",
-            (Self::FirstLeg | Self::SecondLeg, true) => "",
+            (
+                Self::ConnectHalf | Self::ConnectSlow | Self::FirstLeg | Self::SecondLeg | Self::Trend,
+                true,
+            ) => "",
         }
     }
 
-    /// Columns of the terminal; 0 for the rest of the width.
+    /// Columns of the terminal; 0 for what the other columns leave.
     const fn width(self) -> usize {
         match self {
-            Self::Service => 0,
-            Self::Begun | Self::Waiting | Self::Failed => 10,
-            Self::Rate | Self::Refused => 11,
+            Self::Service | Self::Trend => 0,
+            Self::Begun | Self::Waiting | Self::Failed | Self::Rate => 10,
+            Self::Refused | Self::ConnectHalf => 11,
             Self::Good => 9,
+            Self::Minute | Self::ConnectSlow => 8,
             Self::FirstLeg | Self::SecondLeg => 11,
         }
     }
@@ -63,18 +80,26 @@ impl ServiceColumn {
     const fn least_width(self) -> usize {
         match self {
             Self::Service | Self::Begun | Self::Good | Self::Waiting => 0,
-            Self::Refused => 72,
-            Self::Failed => 88,
-            Self::Rate => 100,
-            Self::FirstLeg | Self::SecondLeg => 116,
+            Self::Minute => 72,
+            Self::Refused => 90,
+            Self::Failed => 96,
+            Self::Rate => 104,
+            Self::ConnectHalf | Self::ConnectSlow => 120,
+            Self::FirstLeg | Self::SecondLeg => 150,
+            Self::Trend => 170,
         }
     }
 
-    fn cell(self, line: &ServiceLine, window_ns: u64) -> TableCell {
+    fn cell(self, line: &ServiceLine, window_ns: u64, width: usize) -> TableCell {
         let leg = |ns: Option<u64>| TableCell::plain(ns.map(time).unwrap_or_default());
         match self {
             Self::Service => TableCell::plain(line.name()),
             Self::Rate => TableCell::plain(rate(line.begun, window_ns)),
+            Self::Minute if line.minute.decided == 0 => TableCell::plain("–"),
+            Self::Minute => share(line.minute.good, line.minute.decided),
+            Self::ConnectHalf => leg(line.legs.connect_p50_ns),
+            Self::ConnectSlow => leg(line.legs.connect_p99_ns),
+            Self::Trend => TableCell::plain(trend(&line.minute.begun, width)),
             Self::FirstLeg => leg(line.legs.syn_to_syn_ack_ns),
             Self::SecondLeg => leg(line.legs.syn_ack_to_ack_ns),
             Self::Begun | Self::Good | Self::Waiting | Self::Refused | Self::Failed => match &line.books {
@@ -94,7 +119,14 @@ impl ServiceColumn {
             Self::Waiting => TableCell::bad_if_any(books.verdict(Verdict::HalfOpen)),
             Self::Refused => TableCell::bad_if_any(books.verdict(Verdict::Refused)),
             Self::Failed => TableCell::bad_if_any(failed(books)),
-            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => TableCell::plain(""),
+            Self::Service
+            | Self::Rate
+            | Self::Minute
+            | Self::ConnectHalf
+            | Self::ConnectSlow
+            | Self::FirstLeg
+            | Self::SecondLeg
+            | Self::Trend => TableCell::plain(""),
         }
     }
 
@@ -108,8 +140,25 @@ impl ServiceColumn {
             Self::Waiting => TableCell::plain(group(books.verdict(UdpVerdict::Unanswered))),
             Self::Refused => TableCell::bad_if_any(books.verdict(UdpVerdict::Unreachable)),
             Self::Failed => TableCell::plain(group(books.verdict(UdpVerdict::Multicast))),
-            Self::Service | Self::Rate | Self::FirstLeg | Self::SecondLeg => TableCell::plain(""),
+            Self::Service
+            | Self::Rate
+            | Self::Minute
+            | Self::ConnectHalf
+            | Self::ConnectSlow
+            | Self::FirstLeg
+            | Self::SecondLeg
+            | Self::Trend => TableCell::plain(""),
         }
+    }
+}
+
+/// What began each second, with the largest: each service has a scale of its own.
+fn trend(begun: &[u64], width: usize) -> String {
+    /// Columns of the largest.
+    const MOST: usize = 12;
+    match begun.iter().copied().max() {
+        None | Some(0) => String::new(),
+        Some(most) => format!("{} max {}", bars(begun, width.saturating_sub(MOST)), short(most)),
     }
 }
 
@@ -183,18 +232,39 @@ fn table(
     let columns: Vec<ServiceColumn> =
         ServiceColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
+    let rest = width.saturating_sub(fixed + 2);
+    // The figures stand beside the names.
+    let names = rows.iter().map(|line| line.name().len()).max().unwrap_or(0).max(LEAST_NAME).min(rest);
     let heads: Vec<ColumnHead> = columns
         .iter()
         .map(|column| ColumnHead {
             title: column.title(udp),
-            width: if column.width() == 0 { width.saturating_sub(fixed + 2) } else { column.width() },
-            numeric: *column != ServiceColumn::Service,
+            width: match column {
+                ServiceColumn::Service => names,
+                ServiceColumn::Trend => (rest - names).min(MOST_TREND),
+                ServiceColumn::Begun
+                | ServiceColumn::Rate
+                | ServiceColumn::Good
+                | ServiceColumn::Minute
+                | ServiceColumn::Waiting
+                | ServiceColumn::Refused
+                | ServiceColumn::Failed
+                | ServiceColumn::ConnectHalf
+                | ServiceColumn::ConnectSlow
+                | ServiceColumn::FirstLeg
+                | ServiceColumn::SecondLeg => column.width(),
+            },
+            numeric: !matches!(column, ServiceColumn::Service | ServiceColumn::Trend),
             sorted: (cursor.is_some() && *column == ui.services.column).then_some(ui.services.reversed),
         })
         .collect();
     let mut lines = vec![head(pen, &heads)];
     for (at, line) in rows.iter().enumerate() {
-        let cells = columns.iter().map(|column| column.cell(line, scene.window_ns)).collect();
+        let cells = columns
+            .iter()
+            .zip(&heads)
+            .map(|(column, head)| column.cell(line, scene.window_ns, head.width))
+            .collect();
         lines.push(row(pen, &heads, cells, cursor == Some(at), width));
     }
     lines

@@ -63,7 +63,8 @@ pub(super) fn head(pen: Pen, heads: &[ColumnHead]) -> Line<'static> {
     Line::from(spans)
 }
 
-/// Draws a row; the one under the cursor is reversed across the whole width.
+/// Draws a row; the one under the cursor is reversed across the whole width, in one tone: reversed colours of
+/// single cells would be a patchwork.
 pub(super) fn row(
     pen: Pen,
     heads: &[ColumnHead],
@@ -71,15 +72,15 @@ pub(super) fn row(
     is_selected: bool,
     width: usize,
 ) -> Line<'static> {
-    let mut spans = vec![pen.span(" ", Tone::Plain)];
+    let toned = |tone| if is_selected { Tone::Selected } else { tone };
+    let mut spans = vec![pen.span(" ", toned(Tone::Plain))];
     for (head, cell) in heads.iter().zip(cells) {
-        spans.push(pen.span(place(&cell.text, head), cell.tone));
-        spans.push(pen.span(" ", Tone::Plain));
+        spans.push(pen.span(place(&cell.text, head), toned(cell.tone)));
+        spans.push(pen.span(" ", toned(Tone::Plain)));
     }
     let used: usize = spans.iter().map(Span::width).sum();
-    spans.push(pen.span(" ".repeat(width.saturating_sub(used)), Tone::Plain));
-    let line = Line::from(spans);
-    if is_selected { line.patch_style(pen.0.style(Tone::Selected)) } else { line }
+    spans.push(pen.span(" ".repeat(width.saturating_sub(used)), toned(Tone::Plain)));
+    Line::from(spans)
 }
 
 fn place(text: &str, head: &ColumnHead) -> String {

@@ -14,18 +14,20 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
-use super::draw;
+use super::{copied, draw};
+use crate::time::Zone;
 use crate::tui::keys::{Action, Edit, Motion};
 use crate::tui::list;
 use crate::tui::scene::Scene;
 use crate::tui::screen::Screen;
 use crate::tui::state::{Effect, Ui};
+use crate::tui::surroundings::Elsewhere;
 use crate::tui::testing::SceneFixture;
 use crate::tui::theme::Theme;
 use handshake_agent::model::flow::{Flow, FlowEnd, Standing};
 
 const ROW: u16 = 1;
-const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 const SMALL: (u16, u16) = (60, 15);
 
 fn show(scene: &Scene, ui: &Ui, (width, height): (u16, u16)) -> String {
@@ -136,7 +138,7 @@ fn ladders() {
     }
     for (name, attempt) in conversations() {
         let (scene, ui) = (typical(), Ui { opened: Some(attempt), ..ui(Screen::Attempts) });
-        for (width, height) in SIZES {
+        for (width, height) in [SIZES[0], SIZES[1]] {
             let name = format!("ladder_{name}_{width}x{height}");
             insta::assert_snapshot!(name, show(&scene, &ui, (width, height)));
         }
@@ -192,7 +194,7 @@ fn drawing_does_not_panic_at_any_size() {
     let scenes = [typical(), flood(), SceneFixture::new(Fake::new()).run(1, |_, _| {})];
     for scene in &scenes {
         for size in
-            (0..130).step_by(13).flat_map(|width| (0..45).step_by(7).map(move |height| (width, height)))
+            (0..221).step_by(13).flat_map(|width| (0..66).step_by(7).map(move |height| (width, height)))
         {
             for screen in Screen::ALL {
                 show(scene, &ui(screen), (size.0.max(1), size.1.max(1)));
@@ -260,6 +262,170 @@ fn enter_opens_the_row_under_the_cursor() {
     ui.apply(Action::Back, &scene);
     assert_eq!(ui.opened, None);
     assert_eq!(ui.apply(Action::Quit, &scene), Some(Effect::Quit));
+}
+
+/// The key `f`: what failed alone, on the lists; elsewhere it shows Attempts.
+#[test]
+fn failures_are_listed_alone() {
+    let scene = typical();
+    let mut ui = ui(Screen::Overview);
+    ui.apply(Action::Failures, &scene);
+    assert_eq!((ui.screen, ui.filter.text.as_str()), (Screen::Attempts, "failures"));
+    let all = list::attempts(&scene, &Default::default(), ui.attempts).len();
+    let listed = list::attempts(&scene, &ui.filter, ui.attempts);
+    assert!(listed.len() < all && listed.iter().all(|each| !each.standing(&scene.moment()).is_good()));
+    insta::assert_snapshot!("failures", show(&scene, &ui, SIZES[0]));
+    ui.apply(Action::Go(Screen::Services), &scene);
+    assert_eq!(list::services(&scene, &ui.filter, ui.services).len(), 3, "one has none");
+    ui.apply(Action::Failures, &scene);
+    assert!(ui.screen == Screen::Services && ui.filter.is_empty());
+}
+
+/// Attempts of 200 clients of one network fail, and those of two others do not.
+fn one_bad_network() -> Scene {
+    let mut fake = Fake::new();
+    fake.service(ROW, "10.0.0.2:443");
+    let mut fixture = SceneFixture::new(fake);
+    for client in 1..=200 {
+        let bad = record(&format!("10.20.7.{client}:40000"), "10.0.0.2:443", State::SynReceived);
+        let bad = with(bad, |tcp| tcp.opened_ns = Fake::new().reading.now.ns - 5 * SECOND);
+        fixture.fake.records.push(bad);
+        let good =
+            record(&format!("10.20.{}.9:{}", client % 2, 1_000 + client), "10.0.0.2:443", State::Established);
+        fixture.end(good, Verdict::Completed, SECOND);
+    }
+    let refused = record("[2001:db8:7:8::9]:5", "[2001:db8::2]:443", State::Refused);
+    fixture.end(refused, Verdict::Refused, SECOND);
+    fixture.run(1, |_, _| {})
+}
+
+/// The key `c` answers which clients fail.
+#[test]
+fn attempts_are_counted_by_the_networks_of_clients() {
+    let scene = one_bad_network();
+    let mut ui = ui(Screen::Overview);
+    ui.apply(Action::Clients, &scene);
+    assert_eq!(ui.screen, Screen::Attempts);
+    insta::assert_snapshot!("clients_80x24", show(&scene, &ui, SIZES[0]));
+    let lines = list::clients(&scene, &ui.filter);
+    let counts: Vec<_> = lines
+        .iter()
+        .map(|line| (line.network.to_string(), line.attempts, line.half_open, line.failed, line.completed))
+        .collect();
+    let expected = [
+        ("10.20.7.0/24", 200, 200, 0, 0),
+        ("2001:db8:7::/48", 1, 0, 1, 0),
+        ("10.20.0.0/24", 100, 0, 0, 100),
+        ("10.20.1.0/24", 100, 0, 0, 100),
+    ];
+    assert_eq!(
+        counts,
+        expected.map(|(name, all, open, failed, good)| (name.to_owned(), all, open, failed, good))
+    );
+    ui.apply(Action::Move(Motion::Down), &scene);
+    ui.apply(Action::Open, &scene);
+    assert!(!ui.clients);
+    assert_eq!(ui.filter.text, "client:2001:db8:7::/48");
+    assert_eq!(list::attempts(&scene, &ui.filter, ui.attempts).len(), 1);
+    for (action, clients) in
+        [(Action::Clients, true), (Action::Back, false), (Action::Clients, true), (Action::Clients, false)]
+    {
+        ui.apply(action, &scene);
+        assert_eq!(ui.clients, clients, "{action:?}");
+    }
+}
+
+/// The key `!` shows the failures that the banner is about.
+#[test]
+fn the_banner_leads_to_its_failures() {
+    let mut ui = ui(Screen::Health);
+    ui.apply(Action::Jump, &typical());
+    assert!(ui.message.take().is_some() && ui.screen == Screen::Health, "there is none");
+    let scene = flood();
+    ui.clients = true;
+    ui.apply(Action::Jump, &scene);
+    assert_eq!((ui.screen, ui.clients), (Screen::Attempts, false));
+    assert_eq!(ui.filter.text, "tcp 10.0.0.2:443 failures");
+    assert_eq!(list::attempts(&scene, &ui.filter, ui.attempts).len(), 900);
+}
+
+/// The key `y`: the ladder that is open, else the report.
+#[test]
+fn a_copy_is_plain_text() {
+    let scene = typical();
+    assert_eq!(ui(Screen::Overview).clone().apply(Action::Copy, &scene), Some(Effect::Copy));
+    insta::assert_snapshot!("copied_report", copied(&scene, &ui(Screen::Overview)));
+    let opened = Ui { opened: Some(scene.open[0]), ..ui(Screen::Attempts) };
+    let text = copied(&scene, &opened);
+    assert!(text.lines().all(|line| !line.ends_with(' ')) && !text.contains('\u{1b}'), "{text}");
+    insta::assert_snapshot!("copied_ladder", text);
+}
+
+/// The row under the cursor is reversed in one tone, whatever its cells are otherwise.
+#[test]
+fn the_row_under_the_cursor_has_one_style() {
+    let scene = typical();
+    for screen in [Screen::Attempts, Screen::Services] {
+        let mut terminal = Terminal::new(TestBackend::new(120, 40)).expect("a test's terminal");
+        terminal.draw(|frame| draw(frame.buffer_mut(), &scene, &ui(screen))).expect("it takes everything");
+        let buffer = terminal.backend().buffer();
+        let is_reversed = |row: &&[ratatui::buffer::Cell]| row[1].modifier.contains(Modifier::REVERSED);
+        let selected: Vec<_> = buffer.content.chunks(120).skip(3).filter(is_reversed).collect();
+        assert_eq!(selected.len(), 1);
+        let first = &selected[0][0];
+        let same = |cell: &ratatui::buffer::Cell| cell.modifier == first.modifier && cell.fg == first.fg;
+        assert!(selected[0].iter().all(same), "{screen:?}");
+    }
+}
+
+/// The help lies over a screen in colours, and takes none of them.
+#[test]
+fn the_help_has_no_colour() {
+    let scene = flood();
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a test's terminal");
+    let help = Ui { help: true, ..ui(Screen::Overview) };
+    terminal.draw(|frame| draw(frame.buffer_mut(), &scene, &help)).expect("it takes everything");
+    let buffer = terminal.backend().buffer();
+    let inner = (12..68).flat_map(|x| (2..21).map(move |y| (x, y)));
+    let coloured =
+        inner.filter_map(|at| buffer.cell(at)).find(|cell| cell.fg != ratatui::style::Color::Reset);
+    assert_eq!(coloured, None);
+}
+
+/// A quiet screen says for how long, and where other traffic is.
+#[test]
+fn a_quiet_screen_says_where_traffic_is() {
+    let mut fixture = SceneFixture::new(Fake::new());
+    fixture.around.busiest = Some(Elsewhere { name: "cni0".to_owned(), rate: 4_100 });
+    let shown = show(&fixture.run(13, |_, _| {}), &ui(Screen::Overview), SIZES[0]);
+    assert!(
+        shown.contains("QUIET   no SYN on eth0 for 13 s · cni0 sees 4 100 packets/s: -i cni0"),
+        "{shown}"
+    );
+}
+
+/// Times are those of the zone, with its offset in the header.
+#[test]
+fn times_are_local() {
+    let mut scene = flood();
+    scene.zone = Zone::posix("XYZ-5:45");
+    let shown = show(&scene, &ui(Screen::Overview), SIZES[1]);
+    assert!(
+        shown.contains(" 17:48:49 +05:45 · 8 s · EXACT") && shown.contains(" since 17:48:47 "),
+        "{shown}"
+    );
+    let shown = show(&scene, &Ui { opened: scene.open.first().copied(), ..ui(Screen::Attempts) }, SIZES[1]);
+    assert!(shown.contains("began 17:48:4"), "{shown}");
+}
+
+/// Where the times are not of the latest intervals, they do not say so.
+#[test]
+fn times_of_the_whole_run_are_called_that() {
+    let mut fixture = SceneFixture::new(Fake::new());
+    let busy = fixture.run(1, |fake, _| fake.sample(Leg::Connect, 18_000_000, 5));
+    assert!(show(&busy, &ui(Screen::Overview), SIZES[0]).contains("last 1 s"));
+    let quiet = fixture.run(12, |_, _| {});
+    assert!(show(&quiet, &ui(Screen::Overview), SIZES[0]).contains("whole run"));
 }
 
 /// The cursor stays on its row when new rows appear above it.

@@ -22,10 +22,11 @@ use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
-use super::super::{report, write_check, write_diff, write_flow, write_report_with_flows};
+use super::super::{report, write_check, write_diff, write_event, write_flow, write_report_with_flows};
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
 use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
+use crate::events::{Event, EventKind};
 use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
 
@@ -268,6 +269,8 @@ pub(super) fn flow_samples() -> Vec<Value> {
     let view = View::of(&snapshot).comparing(true).entering(Some(&tunnels));
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
     let live = [completed, answered, unreachable, open, tunnel].map(flow);
+    let event = Event { kind: EventKind::Ended, flow: Flow::of(completed), at_ns: 0 };
+    let live = [&live[..], &[written(|out| write_event(out, &view, &event))]].concat();
 
     let mut index = FrameIndex::default();
     let refused = record("10.0.0.1:40002", "10.0.0.2:443", State::Refused);
