@@ -98,7 +98,9 @@ impl<P: Platform> Lookup<'_, P> {
         }
         slot.set_key(&self.key);
         let set = if place.way() < WAYS { places[0] } else { places[1] };
-        self.begin(slot, tag, now, new, set * WAYS + place.way() % WAYS);
+        // Opaque to the verifier, which would follow a free slot and a full one to the end.
+        let (tag, number) = (Tag(self.veil(tag.0)), self.veil((set * WAYS + place.way() % WAYS) as u64));
+        self.begin(slot, tag, now, new, low_half(number));
     }
 }
 

@@ -9,8 +9,6 @@
 //! A row with something open stays. Each row keeps when something last came for it, and gives way once
 //! nothing has for as long as a copy of a packet may take. What it had counted goes to `other`.
 
-use core::hint::cold_path;
-
 use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, SERVICES, WAYS, tag};
@@ -145,13 +143,11 @@ fn enter<P: Platform>(
     if let Some(service) = platform.service(row) {
         service.bump(total, 1);
         service.bump(gauge, 1);
-        if row & (SERVICE_HALF - 1) == 0 {
-            cold_path();
-            let has_service = (!found & NO_SERVICE) / NO_SERVICE;
-            first = service.is_first_search(platform.jiffies()) & has_service as u64;
-        }
+        first = service.is_first_search(platform.jiffies());
     }
-    ((row & 0xffff) as u16, first)
+    let row = (row & 0xffff) as u16;
+    let has_service = (!found & NO_SERVICE) / NO_SERVICE;
+    (row, is_other(row) & first & has_service as u64)
 }
 
 /// [`service_row`], and [`NO_SERVICE`] where the flow has no service.
