@@ -263,8 +263,8 @@ fn each_field_of_a_flow_has_a_row() {
 fn each_field_of_a_check_has_a_row() {
     let (started, settled) = full();
     let window = JudgedWindow { started, ended: settled.clone(), settled };
-    let expectations =
-        ["completed == 1", "refused / superseded > 1"].map(|text| Expectation::parse(text).expect(text));
+    let expectations = ["completed == 1", "refused / superseded > 1", "attempts{port=443} == 1"]
+        .map(|text| Expectation::parse(text).expect(text));
     let judged = expectations.iter().map(|each| window.judge(each)).collect();
     let command = Some(Ended {
         words: vec!["true".to_owned()],
