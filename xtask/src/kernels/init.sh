@@ -64,17 +64,13 @@ end() {
     echo "exit $code"
 }
 
-connect() {
-    for _ in 1 2 3 4 5; do
-        wget -q -O /dev/null http://127.0.0.1/page
-    done
-}
-
 # Tries one hook: attaches, makes traffic on loopback and on an interface that appears, and prints the report.
 try() {
     echo "<$1>"
     start -i 'hs*' --direction both --hook "$1"
-    connect
+    for _ in 1 2 3 4 5; do
+        wget -q -O /dev/null http://127.0.0.1/page
+    done
     wget -q -O /dev/null http://127.0.0.1:81/ 2> /dev/null
     appear
     end
@@ -82,17 +78,8 @@ try() {
     echo "</$1>"
 }
 
-# The same without a privilege: all that egress needs on this kernel is left out.
-bare() {
-    echo "<no privilege>"
-    start -i 'hs*' --direction ingress --one-sided --hook xdp-generic
-    appear
-    end
-    ip link del hs0
-    echo "</no privilege>"
-}
-
-# Runs in a control group of version 2 that the defaults do not fit, and with what is said to fit.
+# Runs in a control group of version 2 that the defaults do not fit, with what is said to fit. Without egress,
+# for which this kernel has clsact alone, no privilege is left: an interface appears then too.
 squeezed() {
     echo "<64 MiB>"
     group=/sys/fs/cgroup/small
@@ -105,18 +92,19 @@ squeezed() {
     echo "refused: exit $?: $(cat /said)"
     flows=$(cat /said)
     flows=${flows##*--max-flows }
-    start --max-flows "${flows%% *}"
-    connect
+    start -i 'hs*' --direction ingress --one-sided --hook xdp-generic --max-flows "${flows%% *}"
+    appear
     end
     echo "peak $(cat $group/memory.peak), $(grep '^oom_kill ' $group/memory.events)"
     echo $$ > /sys/fs/cgroup/cgroup.procs
+    ip link del hs0
     echo "</64 MiB>"
 }
 
-# Tries one hook with the lines of -vv.
+# Tries one hook with the lines of -vv. The other arguments go to handshake.
 explain() {
     echo "<-vv $1>"
-    start --direction both --hook "$1" --port 80 -vv
+    start --hook "$@" --port 80 -vv
     wget -q -O /dev/null http://127.0.0.1/page
     sleep 1
     end
@@ -125,8 +113,7 @@ explain() {
 
 try clsact
 try xdp-generic
-bare
 squeezed
-explain clsact
+explain clsact --direction both
 explain xdp-generic
 poweroff -f

@@ -186,7 +186,7 @@ impl Generator {
 /// A request that is answered from another port, or its answer. All filters let it pass, and each number has
 /// ends of its own for a while.
 fn asked(number: u32, is_answer: bool) -> Vec<u8> {
-    let (client, server) = (0x0a00_0000 | number % 32, 0x0a00_0100 | number / 32 % 4);
+    let (client, server) = (0x0a00_0000 + number % 32, 0x0a00_0100 + number / 32 % 4);
     let (from, to) = if is_answer { (server, client) } else { (client, server) };
     let frame = address(FrameBuilder::new(Link::Ethernet), number % 2 == 1, from, to).udp();
     let frame = if is_answer { frame.between(53 ^ 0x4000, 40_003) } else { frame.between(40_003, 53) };
