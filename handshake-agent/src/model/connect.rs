@@ -178,7 +178,7 @@ mod tests {
         assert_eq!((stuck.count, stuck.not_connected), (30, 26));
         for each in some(&stuck) {
             let Percentile::AtLeast(ns) = each else { panic!("{each:?}") };
-            assert!(ns <= 4 * SECOND && ns >= 4 * SECOND - 4 * SECOND / 16, "{ns}");
+            assert!((4 * SECOND - 4 * SECOND / 16..=4 * SECOND).contains(&ns), "{ns}");
         }
 
         let refused = of(|fake| {

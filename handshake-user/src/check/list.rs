@@ -44,7 +44,7 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn row(out: &mut dyn Write, name: &str, unit: &str, help: &str) -> io::Result<()> {
-    writeln!(out, "  {name:<34} {unit:<9} {help}")
+    writeln!(out, "  {name:<39} {unit:<9} {help}")
 }
 
 const fn unit(unit: Unit) -> &'static str {

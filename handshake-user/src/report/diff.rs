@@ -171,8 +171,9 @@ fn change(row: &Changed) -> String {
 mod tests {
     use super::{changes, draw, figure, rows};
     use crate::check::saved_tests::comparison;
+    use crate::check::{Expectation, Judged, Scope};
     use crate::report::json::write_diff;
-    use crate::report::text::Style;
+    use crate::report::text::{Style, measured};
 
     #[test]
     fn every_row_is_a_figure() {
@@ -190,5 +191,25 @@ mod tests {
         write_diff(&mut out, &comparison, &changes, &[]).expect("memory takes everything");
         let object: serde_json::Value = serde_json::from_slice(&out).expect("an object");
         insta::assert_snapshot!("diff_as_json", format!("{object:#}"));
+    }
+
+    #[test]
+    fn a_change_is_told_with_what_it_is_of() {
+        let comparison = comparison();
+        let table = [
+            ("change(completed / attempts) >= 0%", "-1.6 points (from 100.0 % to 98.4 %)"),
+            ("change(late) < 0%", "+20.0 % (from 10 to 12)"),
+            ("change(completed) >= 0%", "-1.6 % (from 1 000 to 984)"),
+            ("change(p99(connect)) < 0%", "> 300.0 % (from 100 ns to > 400 ns)"),
+            ("change(p99.9(connect)) < 0%", "∞ (from 200 ns to never)"),
+            ("change(refused) == 0%", "∞ (from 0 to 16)"),
+            ("change(late / 5) == 0", "+20.0 % (from 2 to 2.4)"),
+            ("new(refused) - old(refused) == 0", "16 (16 - 0)"),
+        ];
+        for (text, said) in table {
+            let expectation = Expectation::parse(text, text, Scope::TwoReports).expect(text);
+            let judged = Judged::by(&comparison, &expectation);
+            assert_eq!(measured(&judged, &comparison), said, "{text}");
+        }
     }
 }

@@ -194,17 +194,28 @@ fn changed(
 ) -> String {
     let share = Spoken { kind: ValueKind::Share, percent: true };
     let shown = share.value(value, judged.limit.and_then(Measured::known));
-    let shown = match kind {
-        ValueKind::Share => format!("{} points", shown.trim_end_matches(" %")),
-        ValueKind::Number | ValueKind::Count | ValueKind::Time | ValueKind::Rate => shown,
+    let is_known = value.known().is_some();
+    let (sign, shown) = match (kind, value.known().or(value.least()).and_then(factor)) {
+        (ValueKind::Share, _) => ("", format!("{} points", shown.trim_end_matches(" %"))),
+        (_, Some(factor)) if is_known => ("×", factor),
+        (_, Some(factor)) => ("> ×", factor),
+        (_, None) if value.known().is_some_and(|value| value > Fraction::ZERO) => ("+", shown),
+        (_, None) => ("", shown),
     };
-    let sign = if value.known().is_some_and(|value| value > Fraction::ZERO) { "+" } else { "" };
     let spoken = Spoken { kind, percent: true };
     let end = |which| {
         let term = ExpressionTerm::Of(which, Box::new(of.clone()));
         evidence.value(&term).map_or_else(|_| "–".to_owned(), |value| spoken.value(value, None))
     };
     format!("{sign}{shown} (from {} to {})", end(Which::Old), end(Which::New))
+}
+
+/// A change by so much that it is told as a factor.
+fn factor(change: Fraction) -> Option<String> {
+    /// A larger share is hard to read.
+    const LEAST: u64 = 10;
+    let factor = change.plus(1_u64.into()).filter(|factor| *factor >= LEAST.into())?;
+    Some(number(factor, None))
 }
 
 /// A term with the values of its figures: `1 204 / 1 967`.
