@@ -228,7 +228,9 @@ fn a_value_that_may_be_several_is_shown_by_its_ends() {
     let checked = Checked { window, judged, command: None, account: None, code: 0 };
     let drawn = draw_check(&checked, "", Style::plain(100));
     assert!(
-        drawn.contains("met completed{port=443} / attempts{port=443} > 99%: 99.4 % to 99.8 %\n"),
+        drawn.contains(
+            "met completed{port=443} / attempts{port=443} > 99%: 99.4 % to 99.8 % (1 204 / 1 206 to 1 211)\n"
+        ),
         "{drawn}"
     );
     let mut out = Vec::new();
