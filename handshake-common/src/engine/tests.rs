@@ -16,7 +16,7 @@ use crate::memory::{Fill, Memory, PORT_WORDS};
 use crate::record::{Detail, Now, Record, State};
 use crate::shared::Shared64;
 use crate::table;
-use crate::verdict::Role;
+use crate::verdict::{Leg, Role};
 use crate::wire::flag::{ACK, FIN, RST, SYN};
 use crate::wire::{self, Class, Packet, mark, quote};
 
@@ -54,6 +54,42 @@ fn repeats_at_another_point_change_no_count() {
     assert_eq!((ack(&once), ack(&twice)), (9, 9));
     let packets = |world: &World| world.records().iter().find_map(udp_packets);
     assert_eq!((packets(&once), packets(&twice)), (Some([2, 1]), Some([2, 1])));
+}
+
+/// Of a connection that waits for first bytes only those packets take the lock that may bring one, at one hook
+/// point as at two. One that has them only counts.
+#[test]
+fn packets_that_bring_no_first_byte_only_count() {
+    for points in 1..=2 {
+        let world = World::new(64);
+        world.repeat.set(points);
+        world.handshake(0, 10);
+        let published = || {
+            let tags = world.tables.slots4.iter().map(|slot| table::Slot::tag(slot).load());
+            tags.map(|tag| tag >> tag::GENERATION_SHIFT).max()
+        };
+        let sent = |client, seq, ack, payload| Packet { payload, ..tcp(0, client, ACK, seq, ack) };
+        let steps = [
+            (0, true, sent(true, 1, 11, 100), "the request"),
+            (0, false, sent(true, 101, 11, 100), "more of it, in the same jiffy"),
+            (1, true, sent(false, 11, 201, 0), "its acknowledgement"),
+            (1, false, sent(false, 11, 201, 0), "the same again"),
+            (2, false, sent(true, 201, 11, 0), "an ACK"),
+            (50, true, sent(true, 201, 11, 100), "later data"),
+            (90, true, sent(false, 11, 301, 50), "the first byte"),
+            (91, false, sent(false, 61, 301, 50), "what follows"),
+            (92, false, sent(true, 301, 111, 100), "the next request"),
+        ];
+        for (jiffies, takes_the_lock, packet, what) in steps {
+            let before = published();
+            world.send(2 * SECOND + jiffies * (SECOND / u64::from(HZ)), &packet);
+            assert_eq!(published() != before, takes_the_lock, "{what}, at {points} points");
+        }
+        let samples = &world.tables.histograms[Leg::AckToFirstByte as usize];
+        let samples: u64 = samples.iter().map(Shared64::load).sum();
+        assert_eq!((samples, tcp_of(&world.records()[0]).ack), (1, 10), "at {points} points");
+        world.check_all();
+    }
 }
 
 #[test]
