@@ -342,7 +342,7 @@ impl ServiceRow {
         const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
         let is_udp = low_half(below(Counter::LAST_TCP as i64, place.cast_signed() as i64)) as usize;
         let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
-        self.gauges.get(opaque(gauge as u64) as usize)
+        self.gauges.get(low_half(opaque(gauge as u64)) as usize)
     }
 
     /// The row as a value, when it is valid and is not given to another service meanwhile.

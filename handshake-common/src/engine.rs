@@ -479,7 +479,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
     /// directions alternate.
     #[inline(always)]
     fn responder_bit(&self, tag: Tag) -> u32 {
-        (tag.flags() / tag::INITIATOR_HIGH & 1) ^ self.end.bit()
+        ((tag.flags() / tag::INITIATOR_HIGH) & 1) ^ self.end.bit()
     }
 
     /// The same word, opaque to the verifier: the many paths through a step become one path from here on,

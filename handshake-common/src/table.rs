@@ -509,7 +509,21 @@ impl Worth {
     const fn late(state: State) -> Self {
         match state {
             State::Established => Self::Ended,
-            _ => Self::Expired,
+            State::Empty
+            | State::SynSent
+            | State::SynReceived
+            | State::AnswerUnseen
+            | State::Closed
+            | State::Refused
+            | State::Unreachable
+            | State::InitiatorAborted
+            | State::ResponderAborted
+            | State::Midstream
+            | State::OrphanSynAck
+            | State::UdpWaiting
+            | State::UdpAnswered
+            | State::UdpUnreachable
+            | State::UdpMulticast => Self::Expired,
         }
     }
 }
@@ -587,7 +601,7 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
     let late = |limit: u32| below(youth.cast_signed(), NOW as i64 - limit as i64);
     let latest = slot.body().latest_ns();
     let open_late = below(clocks.expire_after_ns.cast_signed(), now.ns.wrapping_sub(latest).cast_signed());
-    let clocks_late = open_late * nibbles::OPEN
+    let clocks_late = (open_late * nibbles::OPEN)
         | late(clocks.udp_idle_jiffies) << nibbles::UDP_SHIFT
         | late(clocks.idle_after_jiffies) << nibbles::IDLE_SHIFT;
     let is_late = sign(-(nibbles::CLOCKS >> place & clocks_late).cast_signed()).cast_unsigned();

@@ -267,7 +267,8 @@ fn books() -> Vec<Metric<TcpBooks>> {
         |books: &TcpBooks| books.attempts,
     )];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
-    let patience: [(&str, &str, fn(&TcpBooks) -> u64); 3] = [
+    type Of = fn(&TcpBooks) -> u64;
+    let patience: [(&str, &str, Of); 3] = [
         (
             "half_open.never_repeated",
             "half-open attempts whose SYN came once, though every stack repeats it within 3 s: forged sources, or clients that give up sooner",

@@ -91,7 +91,7 @@ pub(super) fn services(rows: &[(u16, Service)], scan: &Scan, stopped: bool) -> V
 }
 
 fn figures(row: u16, service: &Service, scan: &Scan, stopped: bool) -> ServiceFigures {
-    let address = (row % FIRST_UDP_ROW != 0).then(|| address(service));
+    let address = (!row.is_multiple_of(FIRST_UDP_ROW)).then(|| address(service));
     // A row's words are changed one by one: between two of them a gauge may be below 0.
     let gauges = service.gauges.map(|word| word.cast_signed().max(0).cast_unsigned());
     let ages = scan.row(row);
