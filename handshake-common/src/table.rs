@@ -22,7 +22,7 @@ impl Tag {
     #[inline(always)]
     #[must_use]
     pub const fn state(self) -> State {
-        State::from_number((self.0 >> tag::STATE_SHIFT & 0x7f) as u8)
+        State::from_number((self.0 >> tag::STATE_SHIFT & 0xf) as u8)
     }
 
     /// Bits of [`abi::tag`].
@@ -46,7 +46,8 @@ impl Tag {
         self.0 & tag::LOCKED != 0
     }
 
-    /// Is it a state of this set, as bits, and unlocked? One look: the two lie side by side.
+    /// Is it a state of this set, as bits, unlocked, and does the connection wait for no first byte? One look:
+    /// the three lie side by side.
     #[inline(always)]
     #[must_use]
     pub const fn is_in(self, states: u32) -> bool {
@@ -54,12 +55,20 @@ impl Tag {
         states >> (self.0 & 0x3f) & 1 != 0
     }
 
-    /// Is it a state of this set, locked or not?
+    /// Is it a state of this set, locked or not, waiting or not?
     #[inline(always)]
     #[must_use]
     pub const fn is_of(self, states: u32) -> bool {
         let states = spread(states);
-        (states | states << 1) >> (self.0 & 0x3f) & 1 != 0
+        let either = states | states << 1;
+        (either | either << tag::WAITING) >> (self.0 & 0x3f) & 1 != 0
+    }
+
+    /// Is it a state of this set, unlocked, and does the connection wait for first bytes?
+    #[inline(always)]
+    #[must_use]
+    pub const fn waits_in(self, states: u32) -> bool {
+        (spread(states) << tag::WAITING) >> (self.0 & 0x3f) & 1 != 0
     }
 
     /// The same, owned.
@@ -74,8 +83,10 @@ impl Tag {
     #[must_use]
     pub const fn next(self, state: State, flags: u32, service: u16) -> Self {
         let generation = (self.0 >> tag::GENERATION_SHIFT).wrapping_add(1) << tag::GENERATION_SHIFT;
+        let waits = (flags & tag::AWAITS) / tag::AWAITS;
         Self(
             generation
+                | (waits as u64) << tag::WAITING.ilog2()
                 | (service as u64) << tag::SERVICE_SHIFT
                 | (flags as u64) << tag::FLAGS_SHIFT
                 | (state as u64) << tag::STATE_SHIFT,

@@ -93,20 +93,19 @@ impl<P: Platform> Lookup<'_, P> {
             let idle = jiffies_since(self.jiffies, slot.last().load());
             self.packet.class == Class::Udp as u8 && tag.is_in(states) && idle <= self.config.udp_idle_jiffies
         } else {
-            self.packet.class == Class::Ack as u8 && tag.is_in(ACK) && !self.may_be_first(slot, tag, side)
+            self.packet.class == Class::Ack as u8
+                && (tag.is_in(ACK) || (tag.waits_in(ACK) && !self.may_be_first(slot, tag, side)))
         }
     }
 
-    /// May the packet bring a first byte that its connection waits for, or acknowledge one? Of a connection
-    /// that waits for nothing this is one look at its tag.
+    /// May the packet bring a first byte that its connection waits for, or acknowledge one?
     #[inline(always)]
     fn may_be_first<S: Slot>(&self, slot: &S, tag: Tag, side: Side) -> bool {
-        let flags = tag.flags();
-        if flags & tag::AWAITS == 0 || self.packet.note == note::BAD_CHECKSUM {
+        cold_path();
+        if self.packet.note == note::BAD_CHECKSUM {
             return false;
         }
-        cold_path();
-        let has_data = self.packet.payload != 0;
+        let (flags, has_data) = (tag.flags(), self.packet.payload != 0);
         if matches!(side, Side::Responder) {
             return has_data || flags & tag::INITIATOR_ACKED == 0;
         }
