@@ -235,14 +235,16 @@ pub struct Flow6 {
 /// The slot's tag: one word that says who owns the slot and how the flow stands.
 ///
 /// ```text
-/// 63         44 43     32 31             8 7     1  0
-/// │ generation  │ service │ flags          │ state │ locked │
+/// 63         44 43     32 31             8     5     4     1  0
+/// │ generation  │ service │ flags          │ waits │ state │ locked │
 /// ```
 pub mod tag {
     /// Set while one CPU changes the slot.
     pub const LOCKED: u64 = 1;
-    /// Where the state begins; 7 bits.
+    /// Where the state begins; 4 bits.
     pub const STATE_SHIFT: u32 = 1;
+    /// Set beside [`AWAITS`], where one look at the tag finds it with the state.
+    pub const WAITING: u32 = 1 << 5;
     /// Where the flags begin; 24 bits.
     pub const FLAGS_SHIFT: u32 = 8;
     /// The flags' bits, as they lie from [`FLAGS_SHIFT`] on.

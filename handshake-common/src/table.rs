@@ -22,7 +22,7 @@ impl Tag {
     #[inline(always)]
     #[must_use]
     pub const fn state(self) -> State {
-        State::from_number((self.0 >> tag::STATE_SHIFT & 0x7f) as u8)
+        State::from_number((self.0 >> tag::STATE_SHIFT & 0xf) as u8)
     }
 
     /// Bits of [`abi::tag`].
@@ -46,7 +46,8 @@ impl Tag {
         self.0 & tag::LOCKED != 0
     }
 
-    /// Is it a state of this set, as bits, and unlocked? One look: the two lie side by side.
+    /// Is it a state of this set, as bits, unlocked, and does the connection wait for no first byte? One look:
+    /// the three lie side by side.
     #[inline(always)]
     #[must_use]
     pub const fn is_in(self, states: u32) -> bool {
@@ -59,7 +60,7 @@ impl Tag {
     #[must_use]
     pub const fn is_of(self, udp: bool) -> bool {
         const UDP: u64 = locked_or_not(State::UDP);
-        const TCP: u64 = locked_or_not(State::TCP);
+        const TCP: u64 = locked_or_not(State::TCP) | locked_or_not(State::TCP) << tag::WAITING;
         (if udp { UDP } else { TCP }) >> (self.0 & 0x3f) & 1 != 0
     }
 
@@ -77,6 +78,21 @@ impl Tag {
         self.0 >> tag::GENERATION_SHIFT
     }
 
+    /// Is it a state of this set, unlocked, waiting for first bytes or not?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_or_waits_in(self, states: u32) -> bool {
+        let states = spread(states);
+        (states | states << tag::WAITING) >> (self.0 & 0x3f) & 1 != 0
+    }
+
+    /// Does the connection wait for first bytes?
+    #[inline(always)]
+    #[must_use]
+    pub const fn waits(self) -> bool {
+        self.0 & tag::WAITING as u64 != 0
+    }
+
     /// The same, owned.
     #[inline(always)]
     #[must_use]
@@ -89,8 +105,10 @@ impl Tag {
     #[must_use]
     pub const fn next(self, state: State, flags: u32, service: u16) -> Self {
         let generation = self.generation().wrapping_add(1) << tag::GENERATION_SHIFT;
+        let waits = (flags & tag::AWAITS) / tag::AWAITS;
         Self(
             generation
+                | (waits as u64) << tag::WAITING.ilog2()
                 | (service as u64) << tag::SERVICE_SHIFT
                 | (flags as u64) << tag::FLAGS_SHIFT
                 | (state as u64) << tag::STATE_SHIFT,

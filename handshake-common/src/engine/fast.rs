@@ -77,7 +77,7 @@ impl<P: Platform> Lookup<'_, P> {
         let needs_more = if self.key.udp {
             !self.is_settled(slot, tag, shift)
         } else {
-            self.may_be_first(slot, tag, shift != 0)
+            tag.waits() && self.may_be_first(slot, tag, shift != 0)
         };
         if needs_more {
             return false;
@@ -104,20 +104,18 @@ impl<P: Platform> Lookup<'_, P> {
         if self.key.udp {
             self.packet.class == Class::Udp as u8 && tag.is_in(UDP_INITIATOR | UDP_RESPONDER)
         } else {
-            self.packet.class == Class::Ack as u8 && tag.is_in(ACK)
+            self.packet.class == Class::Ack as u8 && tag.is_or_waits_in(ACK)
         }
     }
 
-    /// May the packet bring a first byte that its connection waits for, or acknowledge one? Of a connection
-    /// that waits for nothing this is one look at its tag.
+    /// May the packet bring a first byte that its connection waits for, or acknowledge one?
     #[inline(always)]
     fn may_be_first<S: Slot>(&self, slot: &S, tag: Tag, responder: bool) -> bool {
-        let flags = tag.flags();
-        if flags & tag::AWAITS == 0 || self.packet.note == note::BAD_CHECKSUM {
+        cold_path();
+        if self.packet.note == note::BAD_CHECKSUM {
             return false;
         }
-        cold_path();
-        let has_data = self.packet.payload != 0;
+        let (flags, has_data) = (tag.flags(), self.packet.payload != 0);
         if responder {
             return has_data || flags & tag::INITIATOR_ACKED == 0;
         }
