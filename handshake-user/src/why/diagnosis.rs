@@ -16,6 +16,14 @@ pub(crate) const LEAST: u64 = 5;
 /// Half-open attempts that may be called a flood: half of the smallest SYN backlog of a listener in Linux (128).
 const FLOOD: u64 = 64;
 
+/// The ends without a connection, in words.
+const ENDS: [(Verdict, &str); 4] = [
+    (Verdict::Refused, "refused by RST"),
+    (Verdict::Unreachable, "answered by an ICMP error"),
+    (Verdict::InitiatorAborted, "aborted by the client"),
+    (Verdict::ResponderAborted, "aborted by the server after its SYN+ACK"),
+];
+
 /// How the answer is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -103,16 +111,11 @@ pub(crate) fn diagnose(seen: &Evidence) -> Answer {
         let is_silent = seen.silent >= LEAST && 2 * seen.silent >= cohort.completed;
         return if is_silent { seen.silent() } else { seen.healthy() };
     }
-    let ends = [Verdict::Refused, Verdict::Unreachable, Verdict::InitiatorAborted, Verdict::ResponderAborted];
-    let (end, ended) = ends
-        .map(|verdict| (verdict, cohort.ended(verdict)))
-        .into_iter()
-        .max_by_key(|(_, n)| *n)
-        .unwrap_or((Verdict::Refused, 0));
+    let ended = ENDS.map(|(verdict, words)| (verdict, words, cohort.ended(verdict)));
+    let end = ended.into_iter().max_by_key(|(.., count)| *count).filter(|(.., count)| *count != 0);
     match cohort.stuck() {
-        Some((cause, count)) if count >= ended => seen.stuck(cause, count),
-        _ if ended != 0 => seen.ended(end, ended),
-        _ => seen.untold(),
+        Some((cause, count)) if end.is_none_or(|(.., ended)| count >= ended) => seen.stuck(cause, count),
+        Some(_) | None => end.map_or_else(|| seen.untold(), |end| seen.ended(end)),
     }
 }
 
@@ -395,13 +398,7 @@ impl Evidence {
         }
     }
 
-    fn ended(&self, verdict: Verdict, count: u64) -> Answer {
-        let what = match verdict {
-            Verdict::Refused => "refused by RST",
-            Verdict::Unreachable => "answered by an ICMP error",
-            Verdict::InitiatorAborted => "aborted by the client",
-            _ => "aborted by the server after its SYN+ACK",
-        };
+    fn ended(&self, (verdict, what, count): (Verdict, &str, u64)) -> Answer {
         let place = self.service.map_or_else(|| "there".to_owned(), |service| format!("on {service}"));
         let (because, owner, next) = match (verdict, self.seat, &self.queue) {
             (Verdict::Refused, Seat::Responder, Some(None)) => (
