@@ -170,9 +170,12 @@ mod tests {
     use super::*;
     use crate::model::snapshot::ServiceFigures;
 
-    /// A snapshot of services by address, attempts, and figures by verdict.
-    fn with(rows: &[(&str, u64, &[(Verdict, [u64; 2])])]) -> Snapshot {
-        let figures = |(address, attempts, figures): &(&str, u64, &[(Verdict, [u64; 2])])| ServiceFigures {
+    /// An address, attempts, and figures by verdict.
+    type Row<'a> = (&'a str, u64, &'a [(Verdict, [u64; 2])]);
+
+    /// A snapshot of these services.
+    fn with(rows: &[Row<'_>]) -> Snapshot {
+        let figures = |(address, attempts, figures): &Row<'_>| ServiceFigures {
             service: Some(address.parse().expect("an address")),
             books: ServiceBooks::Tcp(TcpBooks::of(*attempts, figures)),
             seat: None,
@@ -186,7 +189,7 @@ mod tests {
         services.judged.iter().map(|one| (one.service.to_string(), one.health)).collect()
     }
 
-    const BUSY: (&str, u64, &[(Verdict, [u64; 2])]) =
+    const BUSY: Row<'_> =
         ("10.0.0.2:80", 33_011, &[(Verdict::Completed, [33_000, 0]), (Verdict::Refused, [11, 0])]);
 
     #[test]
@@ -205,7 +208,7 @@ mod tests {
     /// What a scan finds closed is no service that fails; a port that clients ask again is one.
     #[test]
     fn closed_ports_are_counted_and_not_judged() {
-        let rows: [(&str, u64, &[_]); 3] = [
+        let rows: [Row<'_>; 3] = [
             ("10.0.0.2:1", 1, &[(Verdict::Refused, [1, 0])]),
             ("10.0.0.2:2", 4, &[(Verdict::Refused, [4, 0])]),
             ("10.0.0.2:3", 5, &[(Verdict::Refused, [5, 0])]),

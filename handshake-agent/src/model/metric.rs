@@ -260,6 +260,7 @@ fn entries<V: Copy + Send + Sync>(
 
 /// The identity's terms, of all attempts or of a service's.
 fn books() -> Vec<Metric<TcpBooks>> {
+    type Of = fn(&TcpBooks) -> u64;
     let mut all = vec![Metric::new(
         "attempts",
         Unit::Attempts,
@@ -267,7 +268,6 @@ fn books() -> Vec<Metric<TcpBooks>> {
         |books: &TcpBooks| books.attempts,
     )];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
-    type Of = fn(&TcpBooks) -> u64;
     let patience: [(&str, &str, Of); 3] = [
         (
             "half_open.never_repeated",

@@ -71,10 +71,12 @@ mod tests {
 
     #[test]
     fn a_client_waits_until_its_next_syn_is_overdue() {
+        /// State, times of SYNs, now, whether it never repeated and whether it gave up.
+        type Row<'a> = (State, &'a [u64], u64, (bool, bool));
         use State::{Established, SynReceived, SynSent};
         let doubling = [0, 1_000, 3_000, 7_000, 15_000];
         let linear = [0, 1_000, 2_000, 3_000, 4_000, 5_000, 7_000];
-        let table: [(State, &[u64], u64, (bool, bool)); 14] = [
+        let table: [Row<'_>; 14] = [
             (SynSent, &[0], 2_999, (false, false)),
             (SynSent, &[0], 3_000, (true, false)),
             (SynSent, &[0], 4_501, (true, true)),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use handshake_agent::error::some_of;
+use handshake_agent::model::health::{Health, Services, Settled};
 use handshake_agent::model::snapshot::{
     Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks, UdpBooks,
 };
@@ -14,7 +15,7 @@ use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
 use handshake_common::record::{Clocks, Now, State};
-use handshake_common::verdict::{Leg, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, Leg, UdpVerdict, Verdict};
 
 use super::banner::{Surge, SurgeDetector};
 use super::collect::KeptRecords;
@@ -38,10 +39,8 @@ const WINDOW: usize = 10;
 pub(crate) const BINS: usize = 96;
 /// Exponent of the first bin: 2¹⁰ ns is one microsecond, and 24 powers of two later are 17 s.
 const FIRST_EXPONENT: usize = 10;
-/// From this share on, the headline is [`Established::Yes`].
-const GOOD_PERCENT: u64 = 99;
-/// Below this share, the headline is [`Established::No`].
-const BAD_PERCENT: u64 = 50;
+/// Fewer silent connections, or attempts whose answer was not seen, are no headline.
+const FEW: u64 = 5;
 
 /// The content of one frame.
 #[derive(Clone)]
@@ -113,6 +112,17 @@ pub(crate) enum Established {
     Partly,
     /// Most attempts do not complete.
     No,
+    /// Of several services, most attempts of some do not complete.
+    Some {
+        /// How many.
+        failing: usize,
+        /// Of how many that have had an attempt.
+        judged: usize,
+    },
+    /// The attempts continue as if they were answered: one direction alone passes here.
+    OneWay,
+    /// The connections are established, and the server does not answer.
+    Silent,
 }
 
 /// The times of a leg.
@@ -291,18 +301,40 @@ fn headline(window: &Interval<'_>, around: &Around) -> Headline {
         };
         return Headline { state: Established::Quiet, text };
     }
-    // An attempt that began before the window may complete in it.
-    let completed = window.rise(|s| s.tcp.books.verdict(Verdict::Completed)).min(decided);
-    let text = format!("{} of {} attempts, last {last}", percent(completed, decided), group(decided));
-    let share = u128::from(completed) * 100;
-    let state = if share >= u128::from(decided) * u128::from(GOOD_PERCENT) {
-        Established::Yes
-    } else if share < u128::from(decided) * u128::from(BAD_PERCENT) {
-        Established::No
-    } else {
-        Established::Partly
+    let settled = window.settled();
+    let all = format!("{} of {}", percent(settled.completed, settled.attempts), group(settled.attempts));
+    let books = &window.now().tcp.books;
+    let services = Services::of(window.now(), Some(window));
+    let (failing, judged) = (services.failing(), services.judged.len());
+    if is_one_way(books) {
+        let unseen = books.by_cause(Verdict::HalfOpen).of(Cause::AnswerUnseen);
+        let text = format!("{} attempts continue as if they were answered: see --direction", group(unseen));
+        return Headline { state: Established::OneWay, text };
+    }
+    if let Some(worst) = services.judged.first().filter(|_| failing != 0 && judged > 1) {
+        let Settled { attempts, completed } = worst.settled;
+        let share = percent(completed, attempts);
+        let text = format!("{} {share} of {} · all {all}, last {last}", worst.service, group(attempts));
+        return Headline { state: Established::Some { failing, judged }, text };
+    }
+    // Half of those that completed in the window have no answer: some take long anywhere.
+    if books.silent >= FEW && 2 * books.silent >= settled.completed {
+        let text =
+            format!("{} connections, and no byte of the server; {all} established", group(books.silent));
+        return Headline { state: Established::Silent, text };
+    }
+    let state = match settled.health() {
+        Some(Health::Failing) => Established::No,
+        Some(Health::Partly) => Established::Partly,
+        Some(Health::Good) | None => Established::Yes,
     };
-    Headline { state, text }
+    Headline { state, text: format!("{all} attempts, last {last}") }
+}
+
+/// Do most of the half-open attempts continue as if they were answered?
+fn is_one_way(books: &TcpBooks) -> bool {
+    let unseen = books.by_cause(Verdict::HalfOpen).of(Cause::AnswerUnseen);
+    unseen >= FEW && 2 * unseen >= books.verdict(Verdict::HalfOpen)
 }
 
 /// For how long there was no SYN, and where there is other traffic.
@@ -459,6 +491,34 @@ mod tests {
             });
             assert_eq!((scene.headline.state, scene.headline.text.as_str()), (state, text));
         }
+    }
+
+    /// A small service that is down, one direction alone, and a server that does not answer are no part of a sum.
+    #[test]
+    fn what_a_sum_would_hide_is_the_headline() {
+        let mut fake = Fake::new();
+        fake.service(1, "10.0.0.2:80");
+        fake.service(2, "10.0.0.2:9001");
+        let scene = SceneFixture::new(fake).run(1, |fake, _| {
+            fake.ended(1, Counter::Completed, 33_000);
+            for _ in 0..20 {
+                fake.open(2, State::SynSent, 5 * SECOND);
+            }
+        });
+        assert_eq!(scene.headline.state, Established::Some { failing: 1, judged: 2 });
+        assert_eq!(scene.headline.text, "10.0.0.2:9001 0.0 % of 20 · all 99.9 % of 33 020, last 1 s");
+        let one_way = service().run(1, |fake, _| {
+            for _ in 0..9 {
+                fake.open(1, State::AnswerUnseen, 5 * SECOND);
+            }
+        });
+        assert_eq!(one_way.headline.state, Established::OneWay);
+        let silent = service().run(1, |fake, _| {
+            fake.ended(1, Counter::Completed, 6);
+            (0..5).for_each(|_| fake.silent(1, 5 * SECOND));
+        });
+        assert_eq!(silent.headline.state, Established::Silent);
+        assert!(silent.headline.text.starts_with("5 connections, and no byte of the server"));
     }
 
     /// Attempts before the window do not count, however many there were.

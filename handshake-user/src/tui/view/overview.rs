@@ -51,10 +51,16 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
 /// The answer in one word, with the figures behind it.
 fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
     let (word, tone) = match scene.headline.state {
-        Established::Quiet => ("–  QUIET", Tone::Strong),
-        Established::Yes => ("✔  ESTABLISHED", Tone::Good),
-        Established::Partly => ("◐  PARTLY ESTABLISHED", Tone::Bad),
-        Established::No => ("✘  NOT ESTABLISHED", Tone::Bad),
+        Established::Quiet => ("–  QUIET".to_owned(), Tone::Strong),
+        Established::Yes => ("✔  ESTABLISHED".to_owned(), Tone::Good),
+        Established::Partly => ("◐  PARTLY ESTABLISHED".to_owned(), Tone::Bad),
+        Established::No => ("✘  NOT ESTABLISHED".to_owned(), Tone::Bad),
+        Established::Some { failing: 1, judged } => (format!("✘  1 of {judged} SERVICES FAILS"), Tone::Bad),
+        Established::Some { failing, judged } => {
+            (format!("✘  {failing} of {judged} SERVICES FAIL"), Tone::Bad)
+        }
+        Established::OneWay => ("◐  ONE DIRECTION ONLY".to_owned(), Tone::Bad),
+        Established::Silent => ("✘  NO ANSWER".to_owned(), Tone::Bad),
     };
     pen.line([(format!(" {word}   "), tone), (scene.headline.text.clone(), Tone::Strong)])
 }
