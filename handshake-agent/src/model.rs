@@ -14,6 +14,7 @@
 //!        ├─ unseen    connections that the kernel opened and no hook saw
 //!        └─ context   what stays the same over a run
 //! health           which services fail, by a snapshot or an interval
+//! settled          attempts that have had their time
 //! flow             one conversation, of either protocol
 //! ```
 
@@ -28,6 +29,7 @@ pub mod lost;
 pub mod metric;
 pub mod packets;
 pub mod service;
+pub mod settled;
 pub mod snapshot;
 pub mod table;
 pub mod unseen;

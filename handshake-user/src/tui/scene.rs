@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use handshake_agent::error::some_of;
-use handshake_agent::model::health::{Health, Services, Settled};
+use handshake_agent::model::health::Services;
+use handshake_agent::model::settled::{Health, Settled};
 use handshake_agent::model::snapshot::{
     Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks, UdpBooks,
 };
@@ -514,7 +515,7 @@ mod tests {
         });
         assert_eq!(one_way.headline.state, Established::OneWay);
         let silent = service().run(1, |fake, _| {
-            fake.ended(1, Counter::Completed, 6);
+            fake.ended(1, Counter::Completed, 4);
             (0..5).for_each(|_| fake.silent(1, 5 * SECOND));
         });
         assert_eq!(silent.headline.state, Established::Silent);

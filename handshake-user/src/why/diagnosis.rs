@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use handshake_agent::model::health::GOOD_PERCENT;
+use handshake_agent::model::settled::GOOD_PERCENT;
 use handshake_agent::model::snapshot::LostBetween;
 use handshake_common::verdict::{Cause, Seat, Verdict};
 

@@ -49,7 +49,13 @@ fn the_screens_show_a_capture_and_a_filter_looks_through_all_of_it() -> Result<(
     };
     terminal.start(Command::new(HANDSHAKE).arg("replay").arg(made.path()).arg("--tui"))?;
     let file = made.path().file_name().context("a name")?.to_string_lossy();
-    shows(&["1 Overview", &file, "NOT ESTABLISHED", "0.1 % of 1 203 attempts", "1 203 = 1 completed"])?;
+    shows(&[
+        "1 Overview",
+        &file,
+        "3 of 4 SERVICES FAIL",
+        "198.51.100.2:443 0.0 % of 1 200",
+        "1 203 = 1 completed",
+    ])?;
     terminal.key("2")?;
     let listed = shows(&["1 open", "half_open", "refused", "192.0.2.1:61000"])?;
     ensure!(!listed.contains("initiator_aborted"), "{listed}");
