@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use handshake_agent::address::{Cidr, Ends, PortRange};
 use handshake_agent::hook::{DirectionChoice, Hook, HookChoice};
 use handshake_agent::options::{self, InterfaceChoice, Options};
@@ -107,6 +107,7 @@ Exit codes:
     version,
     about = "Which TCP handshakes complete, which stay half-open and why, and which UDP flows are answered",
     after_help = AFTER_HELP,
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     args_conflicts_with_subcommands = true,
     max_term_width = 100,
     styles = Styles::plain()
@@ -139,6 +140,30 @@ pub(crate) enum Command {
     /// Report what this machine supports, and the commands that fix what it does not
     #[command(after_help = AFTER_HELP)]
     Doctor(DoctorArgs),
+    /// Print a man page, or a shell's completions
+    #[command(hide = true)]
+    Generate(GenerateArgs),
+}
+
+/// Options of `handshake generate`, which packages use.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// man, or the shell
+    #[arg(value_enum)]
+    pub(crate) what: Generated,
+}
+
+/// What is made of the command line's definition.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Generated {
+    /// The man page handshake(1).
+    Man,
+    /// Completions of bash.
+    Bash,
+    /// Completions of zsh.
+    Zsh,
+    /// Completions of fish.
+    Fish,
 }
 
 /// Options of `handshake watch`.
@@ -186,6 +211,7 @@ pub(crate) struct ScopeArgs {
     #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: u32,
     /// Keep user and capabilities after attaching, and do without Landlock and seccomp
+    #[arg(hide_short_help = true)]
     #[arg(long, env = "HANDSHAKE_KEEP_PRIVILEGES", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) keep_privileges: bool,
     #[command(flatten)]
@@ -360,6 +386,7 @@ pub(crate) struct ReplayArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     pub(crate) max_flows: Option<u32>,
     /// Memory to use at most, such as 512M or 2G [default: what is free]
+    #[arg(hide_short_help = true)]
     #[arg(long, value_name = "SIZE", value_parser = bytes, env = "HANDSHAKE_MAX_MEMORY", hide_env = true)]
     pub(crate) max_memory: Option<u64>,
     /// Shorten longer pauses between two packets to this
@@ -446,10 +473,12 @@ pub(crate) struct RuleArgs {
     #[arg(env = "HANDSHAKE_EXPIRE_AFTER", hide_env = true)]
     pub(crate) expire_after: Duration,
     /// A UDP flow expires this time after its last packet
+    #[arg(hide_short_help = true)]
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::UDP_IDLE))]
     #[arg(env = "HANDSHAKE_UDP_IDLE", hide_env = true)]
     pub(crate) udp_idle: Duration,
     /// A completed connection without a packet for this time is evicted as early as a closed one
+    #[arg(hide_short_help = true)]
     #[arg(long, value_name = "DURATION", value_parser = clock, default_value = shown(defaults::IDLE_AFTER))]
     #[arg(env = "HANDSHAKE_IDLE_AFTER", hide_env = true)]
     pub(crate) idle_after: Duration,
@@ -562,7 +591,7 @@ impl Command {
             Self::Replay(replay) => replay.verbosity.verbose,
             Self::Why(why) => why.scope.verbosity.verbose,
             Self::Check(check) => check.scope.verbosity.verbose,
-            Self::Diff(_) => 0,
+            Self::Diff(_) | Self::Generate(_) => 0,
             Self::Doctor(doctor) => doctor.verbosity.verbose,
         }
     }
@@ -652,7 +681,8 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let cli = CommandLine::try_parse_from(words).map_err(explained)?;
+    let matches = definition().try_get_matches_from(words).map_err(explained)?;
+    let cli = CommandLine::from_arg_matches(&matches).map_err(explained)?;
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
@@ -666,10 +696,34 @@ where
             check_rules(&replay.rules)?;
             check_compat(replay)?;
         }
-        Command::Diff(_) => {}
+        Command::Diff(_) | Command::Generate(_) => {}
         Command::Doctor(doctor) => check_interfaces(&doctor.interfaces)?,
     }
     Ok(command)
+}
+
+/// The command line, with its subcommands by what they look at.
+pub(crate) fn definition() -> clap::Command {
+    const FAMILIES: [(&str, &[&str]); 4] = [
+        ("Now", &["watch", "why"]),
+        ("Judge", &["check", "diff"]),
+        ("Past", &["replay"]),
+        ("Besides", &["doctor", "help"]),
+    ];
+    let command = CommandLine::command();
+    let about = |name: &str| match command.find_subcommand(name).and_then(clap::Command::get_about) {
+        Some(about) => about.to_string(),
+        None => "Print this message or the help of the given subcommand".to_owned(),
+    };
+    let mut listed = String::new();
+    for (family, names) in FAMILIES {
+        listed.push_str(&format!("{family}:\n"));
+        for name in names {
+            listed.push_str(&format!("  {name:<8}{}\n", about(name)));
+        }
+        listed.push('\n');
+    }
+    command.before_help(listed)
 }
 
 /// Says of an option that only captures have what there is live.
@@ -782,13 +836,13 @@ mod tests {
 
     #[test]
     fn the_definition_passes_claps_own_check() {
-        CommandLine::command().debug_assert();
+        super::definition().debug_assert();
     }
 
     /// Each option that a page of docs/ names exists, and each option of check and replay is in its page.
     #[test]
     fn documented_options_exist() {
-        let command = CommandLine::command();
+        let command = super::definition();
         let options = |of: &clap::Command| -> BTreeSet<String> {
             of.get_arguments().filter_map(|each| each.get_long()).map(|name| format!("--{name}")).collect()
         };
@@ -863,7 +917,7 @@ mod tests {
 
     #[test]
     fn every_option_has_a_variable_of_the_same_name() {
-        let mut command = CommandLine::command();
+        let mut command = super::definition();
         command.build();
         let commands = std::iter::once(&command).chain(command.get_subcommands());
         for argument in commands.flat_map(clap::Command::get_arguments) {
@@ -929,7 +983,7 @@ mod tests {
 
     #[test]
     fn help_matches_the_snapshots() {
-        let mut command = CommandLine::command().term_width(100);
+        let mut command = super::definition().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
         for name in ["watch", "check", "diff", "replay", "doctor"] {

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod generate;
 mod github;
 pub(crate) mod replay;
 pub(crate) mod watch;

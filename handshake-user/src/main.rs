@@ -44,7 +44,7 @@ use std::process::ExitCode;
 
 use check::CheckError;
 use cli::Command;
-use command::{check as checking, diff, doctor, replay, watch, why as asking};
+use command::{check as checking, diff, doctor, generate, replay, watch, why as asking};
 use console::{say, say_lines};
 use error::CommandError;
 use output::{Output, Target};
@@ -68,6 +68,7 @@ fn run() -> u8 {
         Command::Check(args) => checking::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Generate(args) => generate::run(&args),
     };
     result.unwrap_or_else(|error| {
         complain(&error, verbose);

@@ -199,7 +199,7 @@ fn timeless(part: &Value) -> Value {
             Value::Object(kept.map(|(key, value)| (key.clone(), timeless(value))).collect())
         }
         Value::Array(all) => all.iter().map(timeless).collect(),
-        other => other.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => part.clone(),
     }
 }
 

@@ -223,8 +223,13 @@ fn unknown(name: &str, span: Span) -> Fault {
     Fault::new(span, format!("no metric {name}{hint}"))
 }
 
-/// `; did you mean …?`, if a known name is similar; otherwise empty.
+/// `; it is called … now`, of a name of the first edition; `; did you mean …?`, if a known name is similar;
+/// otherwise empty.
 pub(super) fn meant(name: &str, known: &[&str]) -> String {
+    let today = name.replace("synack", "syn_ack");
+    if today != name && known.iter().any(|path| *path == today || path.rsplit('.').next() == Some(&today)) {
+        return format!("; it is called {today} now");
+    }
     similar::closest(known, name).map(|close| format!("; did you mean {close}?")).unwrap_or_default()
 }
 
