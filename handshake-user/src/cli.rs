@@ -825,13 +825,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use clap::CommandFactory;
-
     use handshake_common::abi::MAX_INTERFACES;
 
-    use super::{
-        Command, CommandLine, EventChoice, HookChoice, OutputFormat, WatchArgs, one_line, parse_from,
-    };
+    use super::{Command, EventChoice, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
     use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
 
     #[test]
