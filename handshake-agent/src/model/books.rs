@@ -32,6 +32,8 @@ pub struct TcpBooks {
     figures: [ByCause; Verdict::ALL.len()],
     /// Half-open attempts whose SYN came once, though every stack would have repeated it.
     never_repeated: ByCause,
+    /// Half-open attempts whose SYN was repeated.
+    repeated: ByCause,
     /// Half-open attempts whose initiator has stopped repeating.
     gave_up: u64,
 }
@@ -92,6 +94,7 @@ impl TcpBooks {
             *books.at(Verdict::HalfOpen, cause) = half_open;
             *books.at(Verdict::Opening, cause) = left - half_open;
             *books.never_repeated.at(cause) = ages.never_repeated.of(cause).min(half_open);
+            *books.repeated.at(cause) = ages.repeated.of(cause).min(half_open);
         }
         books.gave_up = ages.gave_up.min(books.verdict(Verdict::HalfOpen));
         books
@@ -114,6 +117,11 @@ impl TcpBooks {
     /// Half-open attempts whose SYN came once, though every stack would have repeated it, by cause.
     pub const fn never_repeated(&self) -> ByCause {
         self.never_repeated
+    }
+
+    /// Half-open attempts whose SYN was repeated, by cause.
+    pub const fn repeated(&self) -> ByCause {
+        self.repeated
     }
 
     /// Half-open attempts whose initiator has stopped repeating its SYN.
@@ -155,6 +163,7 @@ impl AddAssign for TcpBooks {
         self.silent += other.silent;
         self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
         self.never_repeated += other.never_repeated;
+        self.repeated += other.repeated;
         self.gave_up += other.gave_up;
     }
 }

@@ -17,6 +17,11 @@ pub(super) fn never_repeated(record: &Record, now: Now) -> bool {
     repeats(record).is_some_and(|repeats| repeats == 0 && record.age_ns(now) >= FIRST_REPEAT_NS)
 }
 
+/// Has the initiator of an open attempt repeated its SYN?
+pub(super) fn repeated(record: &Record) -> bool {
+    repeats(record).is_some_and(|repeats| repeats != 0)
+}
+
 /// Has the initiator of an open attempt given up? Its next SYN is overdue by half of the longest time that it
 /// may take. After a SYN+ACK the time of the latest SYN is not kept: there the number of SYNs tells how old the
 /// attempt is at the next one.

@@ -214,6 +214,8 @@ pub struct Ages {
     pub expired: ByCause,
     /// Those older than T1 whose SYN came once, though every stack would have repeated it.
     pub never_repeated: ByCause,
+    /// Those older than T1 whose initiator has repeated its SYN.
+    pub repeated: ByCause,
     /// Those older than T1 whose initiator has stopped repeating.
     pub gave_up: u64,
     /// Open attempts by the seat from which this host sees them.
@@ -419,6 +421,7 @@ impl Ages {
             Some(Verdict::HalfOpen) => {
                 *self.never_repeated.at(record.state.cause()) +=
                     u64::from(patience::never_repeated(record, now));
+                *self.repeated.at(record.state.cause()) += u64::from(patience::repeated(record));
                 self.gave_up += u64::from(patience::gave_up(record, now));
                 &mut self.half_open
             }
@@ -439,6 +442,7 @@ impl AddAssign for Ages {
         self.half_open += other.half_open;
         self.expired += other.expired;
         self.never_repeated += other.never_repeated;
+        self.repeated += other.repeated;
         self.gave_up += other.gave_up;
         self.seats += other.seats;
         self.pending += other.pending;

@@ -23,6 +23,8 @@ pub(crate) struct Cohort {
     pub(crate) open: ByCause,
     /// Open ones whose SYN came once.
     pub(crate) never_repeated: ByCause,
+    /// Open ones whose SYN was repeated.
+    pub(crate) repeated: ByCause,
     /// Open ones whose initiator has stopped repeating.
     pub(crate) gave_up: u64,
     /// Those that ended otherwise, by verdict.
@@ -37,6 +39,7 @@ impl Cohort {
         let mut cohort = Self {
             attempts,
             never_repeated: now.never_repeated(),
+            repeated: now.repeated(),
             gave_up: now.gave_up(),
             ..Self::default()
         };

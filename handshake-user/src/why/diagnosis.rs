@@ -239,7 +239,7 @@ impl Evidence {
         };
         let headline =
             format!("{} of {} connections stay open, {what}", self.share(count), group(cohort.attempts));
-        let repeated = cohort.open.of(cause).saturating_sub(cohort.never_repeated.of(cause));
+        let repeated = cohort.repeated.of(cause);
         let answer = Answer {
             outcome: Outcome::Trouble,
             headline,

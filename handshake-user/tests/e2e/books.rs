@@ -81,13 +81,18 @@ pub(crate) fn tally(packets: &Value) -> Tally {
 /// Figures by their path.
 pub(crate) type Figures = BTreeMap<String, i64>;
 
-/// All figures of `tcp` and `udp` in a report, except how often verdicts were entered: those follow from the verdicts.
+/// All figures of `tcp` and `udp` in a report, except how often verdicts were entered, which follows from the
+/// verdicts, and whether the initiators of half-open attempts still wait, which the time of the report decides.
 pub(crate) fn figures(report: &Value) -> Figures {
     let mut all = Figures::new();
     for part in ["tcp", "udp"] {
         flatten(part, &report[part], &mut all);
     }
-    all.retain(|path, _| !path.contains(".entered."));
+    let is_told = |path: &str| {
+        let patience = ["never_repeated", "waiting", "gave_up"];
+        !path.contains(".entered.") && !patience.iter().any(|name| path.ends_with(name))
+    };
+    all.retain(|path, _| is_told(path));
     all
 }
 

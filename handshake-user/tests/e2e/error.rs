@@ -121,7 +121,7 @@ fn a_taken_hook_is_reported() -> Result<()> {
             let outcome = run_to_end(network.host(), HANDSHAKE, &words, LIMIT)?;
             check_error(&outcome, 4, &[hook, "is taken by", "foreign", "--hook tcx"])?;
         }
-        let mut agent = network.watch(&[])?;
+        let mut agent = network.watch(&["-v"])?;
         let said = agent.stderr().to_owned();
         ensure!(said.contains("attached eth0: ingress tcx, egress tcx"), "{said}");
         ensure!(said.contains("its XDP hook is taken") && said.contains("foreign"), "{said}");

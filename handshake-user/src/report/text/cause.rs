@@ -149,8 +149,9 @@ fn patience(cause: Cause, snapshot: &Snapshot, interval: Option<&Interval<'_>>) 
         let who = "a flood of forged sources, or clients that gave up within 3 s";
         return Some(format!("; {of_all} never repeated their SYN: {who}{}", completed.unwrap_or_default()));
     }
-    if half_open >= CLIENTS && never * 2 <= half_open {
-        let repeated = format!("{} of {}", group(half_open - never), group(half_open));
+    let repeated = books.repeated().of(cause);
+    if half_open >= CLIENTS && repeated * 2 >= half_open {
+        let repeated = format!("{} of {}", group(repeated), group(half_open));
         return Some(format!("; {repeated} repeated their SYN, as clients on a broken path do"));
     }
     None

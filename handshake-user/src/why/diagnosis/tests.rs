@@ -65,7 +65,11 @@ fn a_full_accept_queue_is_the_applications() {
     assert_eq!(answer.because, because);
     assert!(answer.owner.is_some_and(|owner| owner.contains("nginx[1873] accepts too slowly")));
     assert_eq!(answer.next, ["ss -ltnp 'sport = :443'", "strace -f -p 1873 -e trace=accept,accept4"]);
-    assert!(answer.not.iter().any(|not| not == "a flood (74 of 74 repeat their SYN)"), "{:?}", answer.not);
+    assert!(
+        !answer.not.iter().any(|not| not.starts_with("a flood")),
+        "none is known to have repeated: {:?}",
+        answer.not
+    );
 }
 
 #[test]
