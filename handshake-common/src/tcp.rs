@@ -16,7 +16,7 @@ mod tests;
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side;
 use crate::low_half;
-use crate::record::TcpState;
+use crate::record::{State, TcpState};
 use crate::seq::SeqNum;
 use crate::verdict::{Leg, Sign};
 use crate::wire::{Class, Packet, flag, mark, quote};
@@ -198,6 +198,15 @@ impl Change {
         }
     }
 
+    /// With [`tag::PASSED_ON`] as this segment has it, if the attempt is open in one of these states: 1 where it was
+    /// seen at another hook point before. Without a branch, which the verifier would follow.
+    #[inline(always)]
+    const fn passing(self, passed_on: u64, states: u32) -> Self {
+        let noted = states >> self.state as u32 & 1;
+        let flags = self.flags & !(noted * tag::PASSED_ON) | (noted & low_half(passed_on)) * tag::PASSED_ON;
+        Self { flags, ..self }
+    }
+
     /// Nothing but this state and these flags.
     #[inline(always)]
     #[must_use]
@@ -346,15 +355,17 @@ pub fn step(
     if transition.is_copy(first_point) {
         return Change { copy: true, ..transition.stay() };
     }
-    transition.counted = ((first_point || transition.took_another_path()) as u64 ^ context.veil) & 1 != 0;
+    let counted = (first_point || transition.took_another_path()) as u64 ^ context.veil;
+    let passed_on = !counted & 1;
+    transition.counted = counted & 1 != 0;
     if transition.counted {
         count(transition.record, segment);
     }
     let change = match (segment.kind, side) {
-        (SegmentKind::Syn, Side::Initiator) => transition.initiator_syn(),
-        (SegmentKind::Syn, Side::Responder) => transition.responder_syn(),
-        (SegmentKind::SynAck, Side::Initiator) => transition.initiator_syn_ack(),
-        (SegmentKind::SynAck, Side::Responder) => transition.responder_syn_ack(),
+        (SegmentKind::Syn, Side::Initiator) => transition.initiator_syn().passing(passed_on, UNANSWERED),
+        (SegmentKind::Syn, Side::Responder) => transition.responder_syn().passing(passed_on, UNANSWERED),
+        (SegmentKind::SynAck, Side::Initiator) => transition.initiator_syn_ack().passing(passed_on, ANSWERED),
+        (SegmentKind::SynAck, Side::Responder) => transition.responder_syn_ack().passing(passed_on, ANSWERED),
         (SegmentKind::Ack, Side::Initiator) => transition.initiator_ack(),
         (SegmentKind::Ack, Side::Responder) => transition.responder_ack(),
         (SegmentKind::Rst, Side::Initiator) => transition.initiator_rst(),
@@ -364,7 +375,7 @@ pub fn step(
         | (SegmentKind::Other, Side::Initiator | Side::Responder) => transition.stay(),
     };
     // Many paths meet here: the verifier checks the rest once.
-    let change = transition.note_passage(Change::unpack(change.pack() ^ context.veil));
+    let change = Change::unpack(change.pack() ^ context.veil);
     if matches!(change.state, TcpState::Established) && !matches!(state, TcpState::Established) {
         return transition.complete(change);
     }
@@ -373,6 +384,11 @@ pub fn step(
     }
     change
 }
+
+/// States, as bits, in which the latest SYN says whether this host passes the attempt on.
+const UNANSWERED: u32 = 1 << State::SynSent as u32 | 1 << State::AnswerUnseen as u32;
+/// The same of the latest SYN+ACK.
+const ANSWERED: u32 = 1 << State::SynReceived as u32;
 
 /// Is this the hook point that first saw the side?
 #[inline(always)]
@@ -441,19 +457,6 @@ impl Transition<'_> {
     #[inline(always)]
     fn stay(&self) -> Change {
         Change::stay(self.state, self.flags)
-    }
-
-    /// Whether the SYN of an open attempt, or once it is answered the SYN+ACK, has passed this host: the latest.
-    #[inline(always)]
-    fn note_passage(&self, change: Change) -> Change {
-        let is_noted = if matches!(change.state, TcpState::SynReceived) {
-            matches!(self.segment.kind, SegmentKind::SynAck)
-        } else {
-            matches!(self.segment.kind, SegmentKind::Syn) && change.state.state().is_open()
-        };
-        let passed_on = if self.counted { 0 } else { tag::PASSED_ON };
-        let flags = if is_noted { change.flags & !tag::PASSED_ON | passed_on } else { change.flags };
-        Change { flags, ..change }
     }
 
     #[inline(always)]
