@@ -203,7 +203,8 @@ impl Change {
     #[inline(always)]
     const fn passing(self, passed_on: u64, states: u32) -> Self {
         let noted = states >> self.state as u32 & 1;
-        let flags = self.flags & !(noted * tag::PASSED_ON) | (noted & low_half(passed_on)) * tag::PASSED_ON;
+        let cleared = self.flags & !(noted * tag::PASSED_ON);
+        let flags = cleared | ((noted & low_half(passed_on)) * tag::PASSED_ON);
         Self { flags, ..self }
     }
 
