@@ -2,81 +2,139 @@
 
 use std::fmt;
 
-use crate::model::context::Origin;
-use crate::source::scan::LostHere;
+use handshake_common::verdict::Cause;
+
+use crate::model::context::{InterfaceHooks, LiveOrigin, Origin};
+use crate::source::scan::{LostHere, LostPath};
 
 /// Attempts that lost the same segment between the same interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostBetween {
-    /// `SYNs` or `SYN+ACKs`.
-    pub what: &'static str,
     /// How many attempts.
     pub count: u64,
-    /// The interface that it came in by.
+    /// The interface that the segment came in by.
     pub from: String,
-    /// The one that it ought to have left by; `None` where that is not known.
+    /// Of a SYN+ACK, the interface that its SYN came in by, where it ought to have left; `None` of a SYN, which
+    /// may have left by a way that is not watched.
     pub to: Option<String>,
 }
 
 impl LostBetween {
-    /// The most frequent. With one group of interfaces nothing is known: a segment may leave by one that is not
-    /// watched.
+    /// The most frequent. Only where an egress hook is watched it is known that nothing left there.
     pub(super) fn of(lost: &LostHere, origin: &Origin) -> Option<Self> {
         let Origin::Live(live) = origin else { return None };
-        let groups = live.groups.len();
         let name = |group: usize| live.groups.get(group).cloned().flatten();
-        let named: Vec<usize> = (0..groups).filter(|group| name(*group).is_some()).collect();
-        if named.len() < 2 {
-            return None;
-        }
-        let other = |from: usize| {
-            let mut others = named.iter().filter(|group| **group != from);
-            others.next().filter(|_| named.len() == 2).and_then(|group| name(*group))
-        };
-        let syns =
-            (0..groups).map(|from| (lost.syns.get(from).copied().unwrap_or(0), "SYNs", from, other(from)));
-        let pairs = (0..groups).flat_map(|from| (0..groups).map(move |to| (from, to)));
-        let syn_acks = pairs.map(|(from, to)| {
-            let count = lost.syn_acks.get(from).and_then(|row| row.get(to)).copied().unwrap_or(0);
-            (count, "SYN+ACKs", from, name(to))
+        let leaves = |group: usize| name(group).filter(|name| has_egress(live, name));
+        let is_watched = |from: usize| (0..live.groups.len()).any(|to| to != from && leaves(to).is_some());
+        let named = lost.counts().into_iter().filter_map(|(path, count)| match path {
+            LostPath::Syn(from) => {
+                is_watched(from).then_some(())?;
+                Some(Self { count, from: name(from)?, to: None })
+            }
+            LostPath::SynAck(from, to) => Some(Self { count, from: name(from)?, to: Some(leaves(to)?) }),
         });
-        let (count, what, from, to) = syns.chain(syn_acks).max_by_key(|(count, ..)| *count)?;
-        Some(Self { what, count, from: name(from)?, to }).filter(|lost| lost.count != 0)
+        named.max_by(|one, other| {
+            one.count.cmp(&other.count).then_with(|| (&other.from, &other.to).cmp(&(&one.from, &one.to)))
+        })
+    }
+
+    /// The cause of the attempts.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        if self.to.is_some() { Cause::NoAck } else { Cause::NoSynAck }
     }
 }
 
+fn has_egress(live: &LiveOrigin, name: &str) -> bool {
+    let is_it = |interface: &&InterfaceHooks| interface.name == name;
+    live.interfaces.iter().find(is_it).is_some_and(|interface| interface.egress.is_some())
+}
+
 impl fmt::Display for LostBetween {
-    /// `81 SYN+ACKs came in by srv0 and did not leave by cli0`.
+    /// `lost in this host: 81 SYN+ACKs came in by srv0 and did not leave by cli0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let to = self.to.as_deref().unwrap_or("any other interface that is watched");
-        write!(f, "{} {} came in by {} and did not leave by {to}", self.count, self.what, self.from)
+        let Self { count, from, to } = self;
+        match to {
+            Some(to) => {
+                write!(f, "lost in this host: {count} SYN+ACKs came in by {from} and did not leave by {to}")
+            }
+            None => write!(
+                f,
+                "lost in this host, or gone by a way that is not watched: {count} SYNs came in by {from} and were \
+                 seen at no other hook"
+            ),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::context::LiveOrigin;
+    use std::sync::Arc;
 
-    fn origin(names: &[&str]) -> Origin {
-        let groups = names.iter().map(|name| Some((*name).to_owned())).collect();
-        Origin::Live(LiveOrigin { groups, ..LiveOrigin::default() })
+    use handshake_common::abi::{TcpRecord, tag};
+    use handshake_common::interface::point;
+    use handshake_common::record::{Detail, State};
+
+    use super::*;
+    use crate::fake::{Fake, SECOND, tcp};
+    use crate::source::Source as _;
+    use crate::source::scan::Scan;
+
+    const CLI: u8 = 0;
+    const SRV: u8 = 1;
+
+    /// Two interfaces in groups of their own.
+    fn router(egress: bool) -> Origin {
+        let interface = |name: &&str| InterfaceHooks {
+            name: (*name).to_owned(),
+            egress: egress.then(|| "tcx".to_owned()),
+            ..InterfaceHooks::default()
+        };
+        let names = ["cli0", "srv0"];
+        let groups = names.map(|name| Some(name.to_owned())).into();
+        Origin::Live(LiveOrigin { interfaces: names.iter().map(interface).collect(), groups, gone: 0 })
+    }
+
+    /// What is lost of half-open attempts by state, J, hook points of initiator and responder, and flags.
+    fn lost(attempts: &[(State, u32, u8, u8, u32)], origin: &Origin) -> Option<String> {
+        let mut fake = Fake::new();
+        for (state, isn_initiator, initiator, responder, flags) in attempts {
+            let at = fake.open(0, *state, 5 * SECOND);
+            let record = &mut fake.records[at];
+            let points = responder << 4 | initiator;
+            record.flags |= flags;
+            record.detail = Detail::Tcp(TcpRecord { isn_initiator: *isn_initiator, points, ..tcp(record) });
+        }
+        let mut scan = Scan::at(fake.reading.now, fake.clocks(), Arc::default());
+        fake.records.iter().for_each(|record| scan.add(record));
+        LostBetween::of(scan.lost(), origin).map(|lost| lost.to_string())
     }
 
     #[test]
-    fn what_most_attempts_have_lost_is_named_with_its_interfaces() {
-        let mut lost = LostHere::default();
-        let both = origin(&["cli0", "srv0"]);
-        assert_eq!(LostBetween::of(&lost, &both), None);
-        lost.syns[0] = 3;
-        let words = |lost: &LostHere, origin| LostBetween::of(lost, origin).map(|lost| lost.to_string());
-        assert_eq!(words(&lost, &both).as_deref(), Some("3 SYNs came in by cli0 and did not leave by srv0"));
-        let three = origin(&["cli0", "srv0", "eth0"]);
-        let any = "3 SYNs came in by cli0 and did not leave by any other interface that is watched";
-        assert_eq!(words(&lost, &three).as_deref(), Some(any));
-        lost.syn_acks[1][0] = 81;
-        let returned = "81 SYN+ACKs came in by srv0 and did not leave by cli0";
-        assert_eq!(words(&lost, &three).as_deref(), Some(returned));
-        assert_eq!(words(&lost, &origin(&["srv0"])), None, "it may leave by one that is not watched");
+    fn what_came_in_and_did_not_leave_is_lost() {
+        let unseen = handshake_common::abi::NO_POINT;
+        let (from_client, from_server) = (point(CLI, false), point(SRV, false));
+        let syn = |j, flags| (State::SynSent, j, from_client, unseen, flags);
+        let gone = "lost in this host, or gone by a way that is not watched: 2 SYNs came in by cli0 and were seen at no \
+                    other hook";
+        assert_eq!(lost(&[syn(1, 0), syn(2, 0)], &router(true)).as_deref(), Some(gone));
+        assert_eq!(lost(&[syn(1, tag::PASSED_ON)], &router(true)), None, "it has left");
+        let syn_ack = |j| (State::SynReceived, j, from_client, from_server, 0);
+        let returned = "lost in this host: 1 SYN+ACKs came in by srv0 and did not leave by cli0";
+        assert_eq!(lost(&[syn_ack(1)], &router(true)).as_deref(), Some(returned));
+        let same = (State::SynReceived, 1, from_client, from_client, 0);
+        assert_eq!(lost(&[same], &router(true)), None, "a mirror port");
+    }
+
+    /// Where nothing is watched that leaves, or the SYN has left under another address, nothing is known.
+    #[test]
+    fn what_may_have_left_is_not_lost() {
+        let unseen = handshake_common::abi::NO_POINT;
+        let syn = (State::SynSent, 7, point(CLI, false), unseen, 0);
+        assert_eq!(lost(&[syn], &router(false)), None, "ingress hooks alone");
+        let translated = (State::SynSent, 7, point(SRV, true), unseen, 0);
+        assert_eq!(lost(&[syn, translated], &router(true)), None, "masquerade");
+        let other = (State::SynSent, 8, point(SRV, true), unseen, 0);
+        assert!(lost(&[syn, other], &router(true)).is_some(), "another attempt");
     }
 }

@@ -165,7 +165,7 @@ impl Snapshot {
             services: listed(&every_service, context.top),
             every_service,
             host: Arc::clone(scan.host()),
-            lost_here: LostBetween::of(&scan.lost(), &context.origin),
+            lost_here: LostBetween::of(scan.lost(), &context.origin),
             usual_seats: Cause::ALL.map(|cause| scan.usual_seat(cause, reading.stopped)),
             usual_flags: Cause::ALL.map(|cause| scan.usual_flags(cause, reading.stopped)),
             counters: reading.counters,

@@ -10,6 +10,7 @@
 //! verdict no age changes. The tag is one word, consistent by itself, and becomes two bits without a branch.
 //! Only records whose verdict depends on their age are read, by the table's protocol.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -146,27 +147,59 @@ impl AddAssign for BySeat {
 }
 
 /// Half-open attempts between two other hosts whose latest SYN or SYN+ACK came into this host and was seen at no
-/// other hook, by the groups of interfaces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// other hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostHere {
-    /// SYNs, by the group that they came in by.
-    pub syns: [u64; GROUPS],
-    /// SYN+ACKs, by the group that they came in by, and that of their SYN, by which they ought to leave.
-    pub syn_acks: [[u64; GROUPS]; GROUPS],
+    candidates: Vec<Candidate>,
+    /// J of the open attempts whose SYN was first seen where it left. Address translation gives an attempt other
+    /// addresses on its way, and leaves its numbers: what came in with such a J has left.
+    left: HashSet<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    isn_initiator: u32,
+    path: LostPath,
+}
+
+/// What an attempt has lost, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LostPath {
+    /// Its SYN, which came in by this group of interfaces.
+    Syn(usize),
+    /// Its SYN+ACK, which came in by the first group; its SYN came in by the second.
+    SynAck(usize, usize),
 }
 
 impl LostHere {
-    fn add(&mut self, record: &Record) {
+    /// Most attempts that are kept of either kind.
+    const MOST: usize = 4096;
+
+    /// The attempts by what they have lost; nothing where more have left than are kept.
+    pub fn counts(&self) -> HashMap<LostPath, u64> {
+        let mut counts = HashMap::new();
+        if self.left.len() < Self::MOST {
+            let lost = self.candidates.iter().filter(|one| !self.left.contains(&one.isn_initiator));
+            lost.for_each(|one| *counts.entry(one.path).or_default() += 1);
+        }
+        counts
+    }
+
+    fn add(&mut self, record: &Record, is_lost: bool) {
         let Detail::Tcp(tcp) = &record.detail else { return };
-        if record.flags & tag::PASSED_ON != 0 {
+        let [initiator, responder] = [tcp.points & 0xf, tcp.points >> 4];
+        if initiator != NO_POINT && initiator & 1 == 1 && self.left.len() < Self::MOST {
+            self.left.insert(tcp.isn_initiator);
+        }
+        if !is_lost || record.flags & tag::PASSED_ON != 0 || self.candidates.len() >= Self::MOST {
             return;
         }
-        let [initiator, responder] = [tcp.points & 0xf, tcp.points >> 4].map(came_in);
-        match (record.state, initiator, responder) {
-            (State::SynSent, Some(from), _) => self.syns[from] += 1,
-            (State::SynReceived, Some(to), Some(from)) if from != to => self.syn_acks[from][to] += 1,
-            _ => {}
-        }
+        let path = match (record.state.cause(), came_in(initiator), came_in(responder)) {
+            (Cause::NoSynAck, Some(from), _) => LostPath::Syn(from),
+            (Cause::NoAck, Some(to), Some(from)) if from != to => LostPath::SynAck(from, to),
+            (Cause::NoSynAck | Cause::NoAck | Cause::AnswerUnseen, ..) => return,
+        };
+        self.candidates.push(Candidate { isn_initiator: tcp.isn_initiator, path });
     }
 }
 
@@ -270,9 +303,7 @@ impl Scan {
             let (is_old, seat) = (usize::from(verdict != Verdict::Opening), self.host.seat(record));
             self.rows[row].seats.0[seat as usize] += 1;
             self.flagged[is_old][record.state.cause() as usize].add(record.flags, seat);
-            if seat == Seat::Between && verdict == Verdict::HalfOpen {
-                self.lost.add(record);
-            }
+            self.lost.add(record, seat == Seat::Between && verdict == Verdict::HalfOpen);
             if verdict != Verdict::HalfOpenExpired {
                 let ages = &mut self.ages[is_old];
                 ages.resize(BUCKETS, 0);
@@ -303,8 +334,8 @@ impl Scan {
     }
 
     /// What came into this host and has not left it.
-    pub const fn lost(&self) -> LostHere {
-        self.lost
+    pub const fn lost(&self) -> &LostHere {
+        &self.lost
     }
 
     /// The addresses of the host.

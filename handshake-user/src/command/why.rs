@@ -168,12 +168,13 @@ impl Look {
             cohort,
             silent,
             seat: seat.unwrap_or_else(|| cause.map_or(Seat::Between, |cause| latest.seat(cause))),
-            queue: self.queue(service),
+            queue: service.and_then(|service| self.queue(service)),
             counters,
             lost: latest.lost_here.clone(),
             completed: latest.tcp.books.verdict(Verdict::Completed),
             looked_ns,
             quiet: cause::quiet(latest).or_else(|| no_syn(latest)),
+            exact: latest.is_exact(),
         }
     }
 
@@ -187,10 +188,11 @@ impl Look {
         named.collect()
     }
 
-    /// The accept queue of the listeners that take a service's connections, or of the fullest one of all.
-    fn queue(&self, service: Option<SocketAddr>) -> Option<Option<Queue>> {
+    /// The fullest accept queue of the listeners that take a service's connections; `None` where the kernel does
+    /// not tell.
+    fn queue(&self, service: SocketAddr) -> Option<Option<Queue>> {
         self.listeners.as_ref()?;
-        let taking = self.queues.values().filter(|one| service.is_none_or(|service| one.takes(service)));
+        let taking = self.queues.values().filter(|one| one.takes(service));
         let fullest = taking.max_by_key(|one| (one.is_full(), one.waiting));
         Some(fullest.map(|one| Queue {
             process: self.processes.owner(one.inode).map(str::to_owned),

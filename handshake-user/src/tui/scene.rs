@@ -114,7 +114,7 @@ pub(crate) enum Established {
     /// Most attempts do not complete.
     No,
     /// Of several services, most attempts of some do not complete.
-    Some {
+    ServicesFail {
         /// How many.
         failing: usize,
         /// Of how many that have had an attempt.
@@ -316,7 +316,7 @@ fn headline(window: &Interval<'_>, around: &Around) -> Headline {
         let Settled { attempts, completed } = worst.settled;
         let share = percent(completed, attempts);
         let text = format!("{} {share} of {} · all {all}, last {last}", worst.service, group(attempts));
-        return Headline { state: Established::Some { failing, judged }, text };
+        return Headline { state: Established::ServicesFail { failing, judged }, text };
     }
     // Half of those that completed in the window have no answer: some take long anywhere.
     if books.silent >= FEW && 2 * books.silent >= settled.completed {
@@ -506,7 +506,7 @@ mod tests {
                 fake.open(2, State::SynSent, 5 * SECOND);
             }
         });
-        assert_eq!(scene.headline.state, Established::Some { failing: 1, judged: 2 });
+        assert_eq!(scene.headline.state, Established::ServicesFail { failing: 1, judged: 2 });
         assert_eq!(scene.headline.text, "10.0.0.2:9001 0.0 % of 20 · all 99.9 % of 33 020, last 1 s");
         let one_way = service().run(1, |fake, _| {
             for _ in 0..9 {

@@ -25,8 +25,8 @@ pub(crate) struct Cohort {
     pub(crate) never_repeated: ByCause,
     /// Open ones whose SYN was repeated.
     pub(crate) repeated: ByCause,
-    /// Open ones whose initiator has stopped repeating.
-    pub(crate) gave_up: u64,
+    /// Half-open ones of any cause whose initiator may still wait.
+    pub(crate) waiting: u64,
     /// Those that ended otherwise, by verdict.
     ended: [u64; Verdict::ALL.len()],
 }
@@ -40,7 +40,7 @@ impl Cohort {
             attempts,
             never_repeated: now.never_repeated(),
             repeated: now.repeated(),
-            gave_up: now.gave_up(),
+            waiting: now.waiting(),
             ..Self::default()
         };
         cohort.open += now.by_cause(Verdict::HalfOpen);

@@ -16,12 +16,44 @@ pub(crate) const LEAST: u64 = 5;
 /// Half-open attempts that may be called a flood: half of the smallest SYN backlog of a listener in Linux (128).
 const FLOOD: u64 = 64;
 
-/// The ends without a connection, in words.
-const ENDS: [(Verdict, &str); 4] = [
-    (Verdict::Refused, "refused by RST"),
-    (Verdict::Unreachable, "answered by an ICMP error"),
-    (Verdict::InitiatorAborted, "aborted by the client"),
-    (Verdict::ResponderAborted, "aborted by the server after its SYN+ACK"),
+/// An end without a connection, and what it says wherever it is seen from.
+struct End {
+    verdict: Verdict,
+    what: &'static str,
+    because: &'static str,
+    owner: &'static str,
+    next: &'static str,
+}
+
+const ENDS: [End; 4] = [
+    End {
+        verdict: Verdict::Refused,
+        what: "refused by RST",
+        because: "its RSTs come in",
+        owner: "the responder: its service does not listen, or a firewall before it rejects",
+        next: "handshake why, on the responder",
+    },
+    End {
+        verdict: Verdict::Unreachable,
+        what: "answered by an ICMP error",
+        because: "an ICMP error quotes the SYN",
+        owner: "the router that sends the error, or the firewall that rejects",
+        next: "handshake watch --flows, which shows who sent it",
+    },
+    End {
+        verdict: Verdict::InitiatorAborted,
+        what: "aborted by the client",
+        because: "RSTs come before the handshake is complete",
+        owner: "the clients: their timeout is short, or they scan",
+        next: "handshake watch --events failed",
+    },
+    End {
+        verdict: Verdict::ResponderAborted,
+        what: "aborted by the server after its SYN+ACK",
+        because: "a RST follows the SYN+ACK",
+        owner: "the server: a listener that was closed, tcp_abort_on_overflow, or a middlebox before it",
+        next: "sysctl net.ipv4.tcp_abort_on_overflow",
+    },
 ];
 
 /// How the answer is meant.
@@ -70,7 +102,8 @@ pub(crate) struct Evidence {
     pub(crate) silent: u64,
     /// From where this host sees most of those that fail.
     pub(crate) seat: Seat,
-    /// The listeners of the service: `None` where the kernel does not tell, `Some(None)` where there is none.
+    /// The listeners of the service: `None` where the kernel does not tell or no service is meant, `Some(None)`
+    /// where there is none.
     pub(crate) queue: Option<Option<Queue>>,
     /// The increase of the kernel's counters, which cover the whole host.
     pub(crate) counters: NetCounters,
@@ -82,6 +115,8 @@ pub(crate) struct Evidence {
     pub(crate) looked_ns: u64,
     /// What keeps packets from the hooks, or no SYN from passing.
     pub(crate) quiet: Option<String>,
+    /// Whether nothing was lost meanwhile.
+    pub(crate) exact: bool,
 }
 
 /// The answer.
@@ -111,11 +146,14 @@ pub(crate) fn diagnose(seen: &Evidence) -> Answer {
         let is_silent = seen.silent >= LEAST && 2 * seen.silent >= cohort.completed;
         return if is_silent { seen.silent() } else { seen.healthy() };
     }
-    let ended = ENDS.map(|(verdict, words)| (verdict, words, cohort.ended(verdict)));
-    let end = ended.into_iter().max_by_key(|(.., count)| *count).filter(|(.., count)| *count != 0);
-    match cohort.stuck() {
-        Some((cause, count)) if end.is_none_or(|(.., ended)| count >= ended) => seen.stuck(cause, count),
-        Some(_) | None => end.map_or_else(|| seen.untold(), |end| seen.ended(end)),
+    let ended = ENDS.iter().map(|end| (end, cohort.ended(end.verdict)));
+    let end = ended.max_by_key(|(_, count)| *count).filter(|(_, count)| *count != 0);
+    match (cohort.stuck(), end) {
+        (Some((cause, count)), end) if end.is_none_or(|(_, ended)| count >= ended) => {
+            seen.stuck(cause, count)
+        }
+        (_, Some((end, count))) => seen.ended(end, count),
+        (_, None) => seen.untold(),
     }
 }
 
@@ -176,10 +214,12 @@ impl Evidence {
         if cohort.failed() != 0 {
             because.push(format!("{} of them failed", group(cohort.failed())));
         }
+        let (outcome, as_far) =
+            if self.exact { (Outcome::Healthy, "") } else { (Outcome::NotEnough, ", as far as was seen") };
         Answer {
-            outcome: Outcome::Healthy,
+            outcome,
             headline: format!(
-                "{} of {} connections are established",
+                "{} of {} connections are established{as_far}",
                 self.share(cohort.completed),
                 group(cohort.attempts)
             ),
@@ -198,10 +238,10 @@ impl Evidence {
         let silent = self.silent.min(completed);
         let (owner, next) = match (self.seat, self.process()) {
             (Seat::Responder, Some(process)) => {
-                let id = process.split(['[', ']']).nth(1).unwrap_or_default();
+                let trace = process_id(process).map(|id| format!("strace -f -p {id}"));
                 (
                     format!("the application: {process} accepts and does not answer"),
-                    format!("strace -f -p {id}"),
+                    trace.unwrap_or_else(|| "ss -tnp".to_owned()),
                 )
             }
             (Seat::Responder, None) => {
@@ -251,8 +291,10 @@ impl Evidence {
         if self.is_flood(cause) && self.seat != Seat::Initiator {
             return self.flood(cause, answer);
         }
-        if let Some(lost) =
-            self.lost.as_ref().filter(|lost| self.seat == Seat::Between && 2 * lost.count >= count)
+        if let Some(lost) = self
+            .lost
+            .as_ref()
+            .filter(|lost| self.seat == Seat::Between && lost.cause() == cause && 2 * lost.count >= count)
         {
             return Self::lost_here(lost, answer);
         }
@@ -328,128 +370,114 @@ impl Evidence {
         let seconds = span(self.looked_ns);
         let select =
             self.port().map_or_else(|| "ss -ltnp".to_owned(), |port| format!("ss -ltnp 'sport = :{port}'"));
-        match &self.queue {
-            Some(Some(queue)) if queue.was_full || (overflows != 0 && self.cohort.completed != 0) => {
-                let process = queue.process.as_deref().unwrap_or("the listener");
-                let mut because = Vec::new();
-                if queue.was_full {
-                    because.push(format!(
-                        "its accept queue is full: {} of {} waiting",
-                        queue.waiting, queue.backlog
-                    ));
-                }
-                if overflows != 0 {
-                    because.push(format!("ListenOverflows +{} in {seconds}", group(overflows)));
-                }
-                let id = queue.process.as_deref().and_then(|name| name.split(['[', ']']).nth(1));
-                let trace = id.map(|id| format!("strace -f -p {id} -e trace=accept,accept4"));
-                Answer {
-                    because,
-                    owner: Some(format!("the application: {process} accepts too slowly")),
-                    next: std::iter::once(select).chain(trace).collect(),
-                    ..answer
-                }
+        let rules = "nft list ruleset".to_owned();
+        let overflowed = format!("ListenOverflows +{} in {seconds}", group(overflows));
+        let unanswered = format!("SYNs arrive and this host answers none in {seconds}");
+        let (because, owner, next) = match &self.queue {
+            Some(Some(queue)) if queue.was_full => {
+                return self.full_queue(queue, &overflowed, select, answer);
             }
-            Some(Some(queue)) => Answer {
-                because: vec![format!("SYNs arrive and this host answers none in {seconds}")],
-                not: std::iter::once(format!(
-                    "the application (its accept queue has {} of {}, ListenOverflows +{overflows})",
-                    queue.waiting, queue.backlog
-                ))
-                .chain(answer.not)
-                .collect(),
-                owner: Some("this host: a local firewall, or no route back".to_owned()),
-                next: vec![
-                    "nft list ruleset".to_owned(),
-                    "ip route get CLIENT".to_owned(),
-                    "nstat -az | grep -i filter".to_owned(),
-                ],
-                ..answer
-            },
-            Some(None) => Answer {
-                because: vec![
-                    "no process listens there, and yet no RST refuses: the SYN is dropped before TCP"
-                        .to_owned(),
-                ],
-                owner: Some("this host: a local firewall, or no route back".to_owned()),
-                next: vec!["nft list ruleset".to_owned(), select],
-                ..answer
-            },
-            None => Answer {
-                because: vec![format!("SYNs arrive and this host answers none in {seconds}")],
-                owner: Some(
-                    "this host: the listener's queue, a local firewall, or the route back".to_owned(),
-                ),
-                next: vec![select, "nft list ruleset".to_owned()],
-                ..answer
-            },
-        }
+            // The counter is of all listeners, and a queue may fill and empty between two looks.
+            Some(Some(_)) | None if overflows != 0 => (
+                vec![unanswered, format!("{overflowed}, of any listener")],
+                "this host: the listener's queue, a local firewall, or the route back",
+                vec![select, rules],
+            ),
+            Some(Some(queue)) => {
+                let (waiting, backlog) = (queue.waiting, queue.backlog);
+                let queue =
+                    format!("the application ({waiting} of {backlog} in its accept queue, no overflow)");
+                return Answer {
+                    because: vec![unanswered],
+                    not: std::iter::once(queue).chain(answer.not).collect(),
+                    owner: Some("this host: a local firewall, or no route back".to_owned()),
+                    next: vec![rules, "ip route get CLIENT".to_owned()],
+                    ..answer
+                };
+            }
+            Some(None) => (
+                vec!["no process listens there, and yet no RST refuses".to_owned()],
+                "this host: a local firewall, or no route back",
+                vec![rules, select],
+            ),
+            None => (
+                vec![unanswered],
+                "this host: the listener's queue, a local firewall, or the route back",
+                vec![select, rules],
+            ),
+        };
+        Answer { because, owner: Some(owner.to_owned()), next, ..answer }
     }
 
-    fn lost_here(lost: &LostBetween, answer: Answer) -> Answer {
+    fn full_queue(&self, queue: &Queue, overflowed: &str, select: String, answer: Answer) -> Answer {
+        let process = queue.process.as_deref().unwrap_or("the listener");
+        let full = format!("its accept queue is full: {} of {} waiting", queue.waiting, queue.backlog);
+        let counted = self.of(KernelCounter::ListenOverflows) != 0;
+        let id = queue.process.as_deref().and_then(process_id);
+        let trace = id.map(|id| format!("strace -f -p {id} -e trace=accept,accept4"));
         Answer {
-            because: vec![lost.to_string()],
-            owner: Some("this host: it does not pass them on".to_owned()),
-            next: vec![
-                "nft list ruleset".to_owned(),
-                "sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter".to_owned(),
-            ],
+            because: std::iter::once(full).chain(counted.then(|| overflowed.to_owned())).collect(),
+            owner: Some(format!("the application: {process} accepts too slowly")),
+            next: std::iter::once(select).chain(trace).collect(),
             ..answer
         }
     }
 
-    fn ended(&self, (verdict, what, count): (Verdict, &str, u64)) -> Answer {
-        let place = self.service.map_or_else(|| "there".to_owned(), |service| format!("on {service}"));
-        let (because, owner, next) = match (verdict, self.seat, &self.queue) {
-            (Verdict::Refused, Seat::Responder, Some(None)) => (
-                format!("no process listens {place}"),
-                "the application: it does not run, or listens elsewhere",
-                vec!["ss -ltnp".to_owned(), "systemctl status".to_owned()],
-            ),
-            (Verdict::Refused, Seat::Responder, Some(Some(_))) => (
-                format!("a process listens {place}, and RSTs leave all the same"),
-                "this host: a firewall that rejects, or a listener that was started just now",
-                vec!["nft list ruleset".to_owned()],
-            ),
-            (Verdict::Refused, Seat::Responder, None) => (
-                "RSTs leave this host".to_owned(),
-                "this host: the service does not listen, or a firewall rejects",
-                vec!["ss -ltnp".to_owned(), "nft list ruleset".to_owned()],
-            ),
-            (Verdict::Refused, Seat::Initiator | Seat::Between, _) => (
-                "its RSTs come in".to_owned(),
-                "the responder: its service does not listen, or a firewall before it rejects",
-                self.far("what the responder sees"),
-            ),
-            (Verdict::Unreachable, ..) => (
-                "an ICMP error quotes the SYN".to_owned(),
-                "the router that sends the error, or the firewall that rejects",
-                vec!["handshake watch --flows, which shows who sent it".to_owned()],
-            ),
-            (Verdict::InitiatorAborted, ..) => (
-                "RSTs come before the handshake is complete".to_owned(),
-                "the clients: their timeout is short, or they scan",
-                vec!["handshake watch --events failed".to_owned()],
-            ),
-            _ => (
-                "a RST follows the SYN+ACK".to_owned(),
-                "the server: a listener that was closed, tcp_abort_on_overflow, or a middlebox before it",
-                vec!["sysctl net.ipv4.tcp_abort_on_overflow".to_owned()],
+    fn lost_here(lost: &LostBetween, answer: Answer) -> Answer {
+        let (owner, next) = match lost.cause() {
+            Cause::NoAck => ("this host: it does not pass them on", "nft list ruleset"),
+            Cause::NoSynAck | Cause::AnswerUnseen => (
+                "this host, unless they leave by a way that is not watched",
+                "handshake why -i any, then nft list ruleset",
             ),
         };
-        let arrive = "the network (each attempt gets an answer)".to_owned();
+        let sysctl = "sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter";
         Answer {
+            because: vec![lost.to_string()],
+            owner: Some(owner.to_owned()),
+            next: vec![next.to_owned(), sysctl.to_owned()],
+            ..answer
+        }
+    }
+
+    fn ended(&self, end: &End, count: u64) -> Answer {
+        let is_refused = end.verdict == Verdict::Refused;
+        let not = is_refused.then(|| "the network (each attempt gets an answer)".to_owned());
+        let answer = Answer {
             outcome: Outcome::Trouble,
             headline: format!(
-                "{} of {} connections are {what}",
+                "{} of {} connections are {}",
                 self.share(count),
-                group(self.cohort.attempts)
+                group(self.cohort.attempts),
+                end.what
             ),
-            because: vec![because],
-            not: if verdict == Verdict::Refused { vec![arrive] } else { Vec::new() },
-            owner: Some(owner.to_owned()),
-            next,
-        }
+            because: vec![end.because.to_owned()],
+            not: not.into_iter().collect(),
+            owner: Some(end.owner.to_owned()),
+            next: if is_refused { self.far("what the responder sees") } else { vec![end.next.to_owned()] },
+        };
+        if is_refused && self.seat == Seat::Responder { self.refused_here(answer) } else { answer }
+    }
+
+    /// This host has the service's address, and refuses.
+    fn refused_here(&self, answer: Answer) -> Answer {
+        let place = self.service.map_or_else(|| "there".to_owned(), |service| format!("on {service}"));
+        let (because, owner) = match &self.queue {
+            Some(None) => (
+                format!("no process listens {place}"),
+                "the application: it does not run, or listens elsewhere",
+            ),
+            Some(Some(_)) => (
+                format!("a process listens {place}, and RSTs leave all the same"),
+                "this host: a firewall that rejects, or a listener that was started just now",
+            ),
+            None => (
+                "RSTs leave this host".to_owned(),
+                "this host: the service does not listen, or a firewall rejects",
+            ),
+        };
+        let next = vec!["ss -ltnp".to_owned(), "nft list ruleset".to_owned()];
+        Answer { because: vec![because], owner: Some(owner.to_owned()), next, ..answer }
     }
 
     /// Attempts that were superseded, evicted or untracked.
@@ -470,10 +498,9 @@ impl Evidence {
 
     /// What the initiators' repeats say.
     fn facts(&self, cause: Cause, repeated: u64) -> String {
-        let open = self.cohort.open.of(cause);
-        let waiting = open.saturating_sub(self.cohort.gave_up);
-        let repeats = format!("{} of {} repeated their SYN", group(repeated), group(open));
-        format!("{repeats}; {} still wait", group(waiting))
+        let open = group(self.cohort.open.of(cause));
+        let waiting = group(self.cohort.waiting);
+        format!("{} of {open} repeated their SYN; {waiting} initiators may still wait", group(repeated))
     }
 
     fn far(&self, what: &str) -> Vec<String> {
@@ -502,6 +529,11 @@ impl Evidence {
         }
         not
     }
+}
+
+/// The number in `NAME[PID]`; a name may have brackets of its own.
+fn process_id(process: &str) -> Option<&str> {
+    process.strip_suffix(']')?.rsplit_once('[').map(|(_, id)| id)
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ fn what_is_dropped_before_the_server_is_upstream() -> Result<()> {
     let prepare = |routed: &Routed| drop_by(&routed.router, "forward", "tcp dport 443");
     let owners = [
         (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "this host: it does not pass them on"),
+        (Place::Router, 1, "this host, unless they leave by a way that is not watched"),
         (Place::Server, 3, "what is before this host"),
     ];
     assert_owners(prepare, listening, owners)

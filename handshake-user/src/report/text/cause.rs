@@ -2,7 +2,7 @@
 
 use handshake_agent::error::some_of;
 use handshake_agent::model::snapshot::{
-    Interval, LiveOrigin, LostBetween, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks,
+    Interval, LiveOrigin, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks,
 };
 use handshake_agent::options::Filter;
 use handshake_common::verdict::{Cause, FlowFlag, SILENT_SENTENCE, Seat, Sign, TCP, Verdict};
@@ -125,9 +125,8 @@ fn evidence(cause: Cause, snapshot: &Snapshot, interval: Option<&Interval<'_>>) 
     let is_queue = cause == Cause::NoSynAck && snapshot.seat(cause) == Seat::Responder;
     let hint = beside.or_else(|| if is_queue { full_queue(snapshot) } else { None });
     let patience = if cause == Cause::AnswerUnseen { None } else { patience(cause, snapshot, interval) };
-    let is_of = |lost: &&LostBetween| (cause == Cause::NoSynAck) == (lost.what == "SYNs");
-    let lost = snapshot.lost_here.as_ref().filter(|_| cause != Cause::AnswerUnseen).filter(is_of);
-    let lost = lost.map(|lost| format!("; lost in this host: {lost}"));
+    let lost = snapshot.lost_here.as_ref().filter(|lost| lost.cause() == cause);
+    let lost = lost.map(|lost| format!("; {lost}"));
     [lost, hint, patience].into_iter().flatten().collect()
 }
 

@@ -55,8 +55,10 @@ fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
         Established::Yes => ("✔  ESTABLISHED".to_owned(), Tone::Good),
         Established::Partly => ("◐  PARTLY ESTABLISHED".to_owned(), Tone::Bad),
         Established::No => ("✘  NOT ESTABLISHED".to_owned(), Tone::Bad),
-        Established::Some { failing: 1, judged } => (format!("✘  1 of {judged} SERVICES FAILS"), Tone::Bad),
-        Established::Some { failing, judged } => {
+        Established::ServicesFail { failing: 1, judged } => {
+            (format!("✘  1 of {judged} SERVICES FAILS"), Tone::Bad)
+        }
+        Established::ServicesFail { failing, judged } => {
             (format!("✘  {failing} of {judged} SERVICES FAIL"), Tone::Bad)
         }
         Established::OneWay => ("◐  ONE DIRECTION ONLY".to_owned(), Tone::Bad),

@@ -24,6 +24,7 @@ fn evidence(seat: Seat, cohort: Cohort) -> Evidence {
         completed: 190,
         looked_ns: 10_000_000_000,
         quiet: None,
+        exact: true,
     }
 }
 
@@ -102,14 +103,33 @@ fn a_server_that_accepts_and_never_answers_is_the_applications() {
 
 #[test]
 fn what_a_router_lost_is_its_own() {
-    let lost =
-        LostBetween { what: "SYN+ACKs", count: 26, from: "srv0".to_owned(), to: Some("cli0".to_owned()) };
+    let lost = LostBetween { count: 26, from: "srv0".to_owned(), to: Some("cli0".to_owned()) };
     let seen = Evidence { lost: Some(lost.clone()), ..evidence(Seat::Between, cohort(30, [0, 26], 0)) };
     let answer = diagnose(&seen);
-    assert_eq!(answer.because, ["26 SYN+ACKs came in by srv0 and did not leave by cli0"]);
+    assert_eq!(answer.because, ["lost in this host: 26 SYN+ACKs came in by srv0 and did not leave by cli0"]);
     assert!(answer.owner.is_some_and(|owner| owner.starts_with("this host")));
     let few = Evidence { lost: Some(LostBetween { count: 2, ..lost }), ..seen };
     assert!(diagnose(&few).owner.is_some_and(|owner| owner.starts_with("the initiator's side")));
+}
+
+/// The counter of overflows is of all listeners: it accuses none alone.
+#[test]
+fn an_overflow_somewhere_accuses_no_service() {
+    let counters = NetCounters::of_one(KernelCounter::ListenOverflows, 7);
+    let seen = Evidence { counters, ..evidence(Seat::Responder, cohort(30, [20, 0], 0)) };
+    let answer = diagnose(&seen);
+    assert!(answer.owner.is_some_and(|owner| owner.starts_with("this host: the listener's queue")));
+    assert!(!answer.not.iter().any(|not| not.starts_with("the application")), "{:?}", answer.not);
+}
+
+/// What was lost may have failed.
+#[test]
+fn an_inexact_look_is_not_healthy() {
+    let healthy = evidence(Seat::Responder, cohort(100, [0, 0], 0));
+    assert_eq!(diagnose(&healthy).outcome, Outcome::Healthy);
+    let inexact = diagnose(&Evidence { exact: false, ..healthy });
+    assert_eq!(inexact.outcome, Outcome::NotEnough);
+    assert_eq!(inexact.headline, "100.0 % of 100 connections are established, as far as was seen");
 }
 
 #[test]
