@@ -48,6 +48,14 @@ pub struct LiveOrigin {
     pub gone: u64,
 }
 
+impl LiveOrigin {
+    /// Whether a packet that this host forwards can be seen to leave: two interfaces have egress hooks.
+    #[must_use]
+    pub fn sees_forwarding(&self) -> bool {
+        self.interfaces.iter().filter(|interface| interface.egress.is_some()).count() > 1
+    }
+}
+
 /// A capture, as far as it has been read.
 #[derive(Clone, Debug, Default)]
 pub struct CaptureOrigin {

@@ -171,6 +171,7 @@ impl Look {
             queue: service.and_then(|service| self.queue(service)),
             counters,
             lost: latest.lost_here.clone(),
+            sees_forwarding: matches!(&latest.context.origin, Origin::Live(live) if live.sees_forwarding()),
             completed: latest.tcp.books.verdict(Verdict::Completed),
             looked_ns,
             quiet: cause::quiet(latest).or_else(|| no_syn(latest)),

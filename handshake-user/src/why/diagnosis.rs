@@ -109,6 +109,8 @@ pub(crate) struct Evidence {
     pub(crate) counters: NetCounters,
     /// What was lost in this host.
     pub(crate) lost: Option<LostBetween>,
+    /// Whether it would have been seen that this host loses something.
+    pub(crate) sees_forwarding: bool,
     /// Handshakes of all services that completed in the time.
     pub(crate) completed: u64,
     /// How long it was looked, ns.
@@ -316,7 +318,7 @@ impl Evidence {
             },
             (Cause::NoSynAck, Seat::Between) => Answer {
                 because: vec![self.facts(cause, repeated)],
-                owner: Some("the responder's side: SYNs pass here towards it".to_owned()),
+                owner: Some(self.beyond("the responder's side", "SYNs")),
                 next: self.far("what the responder sees"),
                 ..answer
             },
@@ -334,10 +336,21 @@ impl Evidence {
             },
             (Cause::NoAck, Seat::Between) => Answer {
                 because: vec![self.facts(cause, repeated)],
-                owner: Some("the initiator's side: SYN+ACKs pass here towards it".to_owned()),
+                owner: Some(self.beyond("the initiator's side", "SYN+ACKs")),
                 next: vec!["handshake why on the client".to_owned()],
                 ..answer
             },
+        }
+    }
+
+    /// The owner where this host is between: a packet that came in has passed it only if its way out is watched.
+    fn beyond(&self, side: &str, segments: &str) -> String {
+        if self.sees_forwarding {
+            format!("{side}: {segments} pass here towards it")
+        } else {
+            format!(
+                "{side}, or this host if it forwards them: {segments} were seen here, not whether they left"
+            )
         }
     }
 

@@ -21,6 +21,7 @@ fn evidence(seat: Seat, cohort: Cohort) -> Evidence {
         queue: Some(Some(Queue { process: None, waiting: 0, backlog: 128, was_full: false })),
         counters: NetCounters::default(),
         lost: None,
+        sees_forwarding: true,
         completed: 190,
         looked_ns: 10_000_000_000,
         quiet: None,
@@ -130,6 +131,19 @@ fn an_inexact_look_is_not_healthy() {
     let inexact = diagnose(&Evidence { exact: false, ..healthy });
     assert_eq!(inexact.outcome, Outcome::NotEnough);
     assert_eq!(inexact.headline, "100.0 % of 100 connections are established, as far as was seen");
+}
+
+/// With one interface of a router, or ingress hooks alone, its own firewall looks like the far side.
+#[test]
+fn where_no_way_out_is_watched_this_host_may_be_the_owner() {
+    for (half_open, side) in [([30, 0], "the responder's side"), ([0, 30], "the initiator's side")] {
+        let seen = evidence(Seat::Between, cohort(30, half_open, 0));
+        let owner = |sees_forwarding| {
+            diagnose(&Evidence { sees_forwarding, ..seen.clone() }).owner.unwrap_or_default()
+        };
+        assert!(owner(true).starts_with(&format!("{side}: ")), "{}", owner(true));
+        assert!(owner(false).starts_with(&format!("{side}, or this host")), "{}", owner(false));
+    }
 }
 
 #[test]
