@@ -139,7 +139,7 @@ impl WatchedHooks {
             let state = each.guard.look(&now, netlink);
             hooks.push(HookLook { direction: each.direction, hook: each.hook, state, again: None });
         }
-        if !self.is(&now) {
+        if !self.is(&now) || self.has_gone_since(&hooks, netlink) {
             return self.gone();
         }
         self.note_xdp(&now, &mut hooks);
@@ -149,6 +149,17 @@ impl WatchedHooks {
             }
         }
         InterfaceLook { hooks, ..self.as_it_is(state_of(&now)) }
+    }
+
+    /// Whether the interface has gone since it was read: its hooks go with it, and were not lost before.
+    /// The kernel takes a device off its list before it takes the programs off the device
+    /// (`unregister_netdevice_many_notify` in net/core/dev.c).
+    fn has_gone_since(&self, hooks: &[HookLook], netlink: &mut Netlink) -> bool {
+        hooks.iter().any(HookLook::is_lost)
+            && match interface::read_link(netlink, self.on.info.index) {
+                Ok(now) => !self.is(&now),
+                Err(refusal) => refusal.errno == libc::ENODEV,
+            }
     }
 
     fn gone(&self) -> InterfaceLook {
@@ -347,7 +358,47 @@ impl Hooks for Attached {
 
 #[cfg(test)]
 mod tests {
-    use super::{LostBeforeHook, Meter};
+    use super::*;
+    use crate::attach::selection::named;
+    use crate::attach::testing::{in_namespace, run};
+
+    /// A hook whose interface goes at the moment of the look.
+    #[derive(Debug)]
+    struct Going;
+
+    impl Guard for Going {
+        fn look(&mut self, now: &InterfaceInfo, _: &mut Netlink) -> HookState {
+            run(&format!("ip link del {}", now.name));
+            HookState::Gone
+        }
+
+        fn is_detached(&self) -> bool {
+            true
+        }
+
+        fn attach_again(&mut self, _: &mut Netlink) -> Result<(), Refusal> {
+            panic!("it is gone")
+        }
+    }
+
+    #[test]
+    fn an_interface_that_goes_during_a_look_is_gone_and_its_hooks_were_not_lost() {
+        in_namespace(|| {
+            let info = named("hs-a").expect("it exists");
+            let on = AttachedInterface {
+                info,
+                ingress: Hook::Tcx,
+                egress: None,
+                before_ours: Vec::new(),
+                program_ids: Vec::new(),
+            };
+            let guard = Box::new(Going);
+            let hooks = vec![GuardedHook { direction: Direction::Ingress, hook: Hook::Tcx, guard }];
+            let mut watched = WatchedHooks::new(on, 0, Demand::Welcome, hooks);
+            let mut netlink = Netlink::open(ROUTE).expect("it opens");
+            assert_eq!(watched.look(&mut netlink).state, LinkState::Gone);
+        });
+    }
 
     #[test]
     fn what_an_interface_lost_stays_lost() {
