@@ -34,9 +34,11 @@ const PORT: usize = size_of::<u16>();
 const SOURCE: usize = 0;
 const DESTINATION: usize = 2;
 /// Fewer ports than this are those of few initiators: each attempt has another.
-const MANY_PORTS: u16 = 1024;
+const MANY_PORTS: u128 = 1024;
+/// The protocol in the header of IPv4.
+const V4_PROTOCOL: usize = 9;
 
-/// What a rule looks at.
+/// What a rule looks at, in at most 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     /// `NFPROTO_*` of the packet.
@@ -49,12 +51,12 @@ pub(super) enum Field {
     Transport(usize, usize),
 }
 
-/// A condition: the field is not below the one value and not above the other, or the contrary.
+/// A condition: the field, as one number, is between these two, or is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
     field: Field,
-    lowest: Vec<u8>,
-    highest: Vec<u8>,
+    lowest: u128,
+    highest: u128,
     is_negated: bool,
 }
 
@@ -66,21 +68,21 @@ pub(super) struct Segment {
 }
 
 impl Field {
-    /// Its bytes in a segment; `None` where they are not known.
-    fn of(self, segment: &Segment) -> Option<Vec<u8>> {
+    /// Its value in a segment; `None` where that is not known.
+    fn of(self, segment: &Segment) -> Option<u128> {
         let tcp = u8::try_from(libc::IPPROTO_TCP).ok()?;
         let (place, length, known_at, known) = match self {
-            Self::Protocol => return Some(vec![tcp]),
+            Self::Protocol => return Some(tcp.into()),
             Self::Family => {
                 let is_v4 = segment.service?.is_ipv4();
-                return Some(vec![if is_v4 { family::IP } else { family::IP6 }]);
+                return Some(if is_v4 { family::IP } else { family::IP6 }.into());
             }
             Self::Transport(place, length) => {
                 let port = segment.service?.port().to_be_bytes().to_vec();
                 (place, length, if segment.to_service { DESTINATION } else { SOURCE }, port)
             }
             Self::Network(place, length) => match (segment.service?.ip(), segment.to_service) {
-                (IpAddr::V4(_), _) if place == 9 => (place, length, 9, vec![tcp]),
+                (IpAddr::V4(_), _) if place == V4_PROTOCOL => (place, length, place, vec![tcp]),
                 (IpAddr::V4(address), is_to) => {
                     (place, length, if is_to { 16 } else { 12 }, address.octets().to_vec())
                 }
@@ -90,7 +92,24 @@ impl Field {
             },
         };
         let from = place.checked_sub(known_at)?;
-        known.get(from..from.checked_add(length)?).map(<[u8]>::to_vec)
+        joined(known.get(from..from.checked_add(length)?)?)
+    }
+
+    const fn length(self) -> usize {
+        match self {
+            Self::Family | Self::Protocol => 1,
+            Self::Network(_, length) | Self::Transport(_, length) => length,
+        }
+    }
+
+    /// A value that it is compared with.
+    fn value(self, attribute: &[u8]) -> Option<u128> {
+        find(attribute, DATA_VALUE).filter(|value| value.len() == self.length()).and_then(joined)
+    }
+
+    fn greatest(self) -> u128 {
+        let bits = u32::try_from(8 * self.length()).unwrap_or(u128::BITS);
+        u128::MAX.checked_shr(u128::BITS.saturating_sub(bits)).unwrap_or(0)
     }
 }
 
@@ -98,7 +117,7 @@ impl Segment {
     /// Whether a table of this family may see it.
     pub(super) fn may_be_of(&self, table: u8) -> bool {
         match table {
-            family::IP | family::IP6 => Field::Family.of(self).is_none_or(|known| known == [table]),
+            family::IP | family::IP6 => Field::Family.of(self).is_none_or(|known| known == table.into()),
             family::ARP => false,
             _ => true,
         }
@@ -108,52 +127,53 @@ impl Segment {
 impl Condition {
     /// Whether it may hold for a segment: what is not known may.
     pub(super) fn may_hold(&self, segment: &Segment) -> bool {
-        match self.field.of(segment).filter(|known| known.len() == self.lowest.len()) {
-            Some(known) => (self.lowest <= known && known <= self.highest) != self.is_negated,
+        match self.field.of(segment) {
+            Some(known) => (self.lowest..=self.highest).contains(&known) != self.is_negated,
             None => !self.is_of_few_initiators(segment),
         }
     }
 
+    /// Whether it is about the initiator's port, and not about many of them. Who writes that a port is not 443
+    /// means the service's.
     fn is_of_few_initiators(&self, segment: &Segment) -> bool {
         let theirs = Field::Transport(if segment.to_service { SOURCE } else { DESTINATION }, PORT);
-        let port = |bytes: &[u8]| Some(u16::from_be_bytes(*bytes.first_chunk()?));
-        let width = port(&self.highest).zip(port(&self.lowest)).map(|(to, from)| to.saturating_sub(from));
-        let is_narrow = !self.is_negated && width.is_some_and(|width| width < MANY_PORTS);
-        segment.service.is_some() && self.field == theirs && is_narrow
+        let is_many = !self.is_negated && self.highest.saturating_sub(self.lowest) >= MANY_PORTS;
+        segment.service.is_some() && self.field == theirs && !is_many
     }
 
     /// Both at once, where they are about the same value and neither is negated.
     fn and(&self, other: &Self) -> Option<Self> {
         let is_plain = self.field == other.field && !self.is_negated && !other.is_negated;
-        is_plain.then(|| Self {
-            field: self.field,
-            lowest: self.lowest.clone().max(other.lowest.clone()),
-            highest: self.highest.clone().min(other.highest.clone()),
-            is_negated: false,
-        })
+        let (lowest, highest) = (self.lowest.max(other.lowest), self.highest.min(other.highest));
+        is_plain.then_some(Self { field: self.field, lowest, highest, is_negated: false })
     }
 
     fn compared(field: Field, compare: &[u8]) -> Option<Self> {
-        let value = find(find(compare, COMPARED_WITH)?, DATA_VALUE)?.to_vec();
-        let (least, most) = (vec![0; value.len()], vec![u8::MAX; value.len()]);
+        let value = field.value(find(compare, COMPARED_WITH)?)?;
         // `NFT_CMP_*`: equal, not equal, less, not more, more, not less.
         let (lowest, highest, is_negated) = match number(compare, COMPARED_HOW)? {
-            0 => (value.clone(), value, false),
-            1 => (value.clone(), value, true),
-            2 => (value, most, true),
-            3 => (least, value, false),
-            4 => (least, value, true),
-            5 => (value, most, false),
+            0 => (value, value, false),
+            1 => (value, value, true),
+            2 => (0, value.checked_sub(1)?, false),
+            3 => (0, value, false),
+            4 => (value.checked_add(1)?, field.greatest(), false),
+            5 => (value, field.greatest(), false),
             _ => return None,
         };
         Some(Self { field, lowest, highest, is_negated })
     }
 
     fn ranged(field: Field, range: &[u8]) -> Option<Self> {
-        let end = |kind| Some(find(find(range, kind)?, DATA_VALUE)?.to_vec());
+        let end = |kind| field.value(find(range, kind)?);
         let is_negated = number(range, COMPARED_HOW)? != 0;
         Some(Self { field, lowest: end(COMPARED_WITH)?, highest: end(RANGE_TO)?, is_negated })
     }
+}
+
+/// Bytes in the order of the network as one number.
+fn joined(bytes: &[u8]) -> Option<u128> {
+    (bytes.len() <= size_of::<u128>())
+        .then(|| bytes.iter().fold(0, |sum, byte| (sum << 8) | u128::from(*byte)))
 }
 
 /// The conditions that were understood. A value that was changed after it was loaded is not.

@@ -39,6 +39,10 @@ fn port(offset: u32, port: u16) -> [Expression; 2] {
     [payload(2, offset, 2), compare(0, &port.to_be_bytes())]
 }
 
+fn address(to: [u8; 4]) -> [Expression; 2] {
+    [payload(1, 16, 4), compare(0, &to)]
+}
+
 fn counter(packets: u64) -> Expression {
     ("counter", attributes_of().with(1, &0_u64.to_be_bytes()).with(2, &packets.to_be_bytes()))
 }
@@ -137,7 +141,8 @@ fn a_rule_of_another_port_address_or_protocol_is_told_apart() {
         (dropping(INET, port(0, 444)), false),
         // An initiator with the service's port is one of many.
         (dropping(INET, port(0, 443).into_iter().chain(port(2, 443))), false),
-        (dropping(INET, [payload(2, 2, 2), compare(1, &bytes(443))]), true),
+        (dropping(INET, [payload(2, 2, 2), compare(1, &bytes(443))]), false),
+        (dropping(INET, [payload(2, 2, 2), compare(1, &bytes(444))]), true),
         (dropping(INET, [payload(2, 2, 2), compare(5, &bytes(400)), compare(3, &bytes(500))]), true),
         (dropping(INET, [payload(2, 2, 2), compare(5, &bytes(444)), compare(3, &bytes(500))]), false),
         (dropping(INET, [payload(2, 2, 2), compare(2, &bytes(443))]), false),
@@ -150,8 +155,10 @@ fn a_rule_of_another_port_address_or_protocol_is_told_apart() {
         (dropping(INET, [meta(4), compare(0, &[9])]), true),
         (dropping(IP, [payload(1, 9, 1), compare(0, &[1])]), false),
         (dropping(IP, [payload(1, 16, 4), compare(0, &[10, 0, 0, 2])]), true),
-        (dropping(IP, [payload(1, 16, 3), compare(0, &[10, 0, 1])]), false),
-        (dropping(IP, [payload(1, 12, 4), compare(0, &[10, 0, 0, 3])]), false),
+        // It may be an initiator's.
+        (dropping(IP, [payload(1, 16, 3), compare(0, &[10, 0, 1])]), true),
+        (dropping(IP, address([10, 0, 1, 2]).into_iter().chain(port(2, 443))), false),
+        (dropping(IP, address([10, 0, 0, 2]).into_iter().chain(port(2, 443))), true),
         (dropping(IP6, []), false),
         (dropping(family::ARP, []), false),
         // The initiators' ports are many.
