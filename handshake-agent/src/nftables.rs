@@ -118,6 +118,15 @@ pub struct CountedRule {
 }
 
 impl CountedRule {
+    /// One of the table `inet t` and the chain `c`, about this port of the responder.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn of(handle: Option<u64>, deed: Deed, packets: u64, port: Option<u16>) -> Self {
+        let conditions = port.map(Condition::of_port).into_iter().collect();
+        let (table, chain) = ("t".to_owned(), "c".to_owned());
+        Self { family: family::INET, table, chain, handle, deed, packets, conditions }
+    }
+
     /// The word of nft for the table's family.
     #[must_use]
     pub const fn family(&self) -> &'static str {

@@ -125,6 +125,12 @@ impl Segment {
 }
 
 impl Condition {
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn of_port(port: u16) -> Self {
+        let port = port.into();
+        Self { field: Field::Transport(DESTINATION, PORT), lowest: port, highest: port, is_negated: false }
+    }
+
     /// Whether it may hold for a segment: what is not known may.
     pub(super) fn may_hold(&self, segment: &Segment) -> bool {
         match self.field.of(segment) {

@@ -91,8 +91,9 @@ fn read(message: &Message) -> Option<CountedRule> {
 
 #[test]
 fn a_rule_counts_what_it_drops_where_nothing_comes_between() {
-    let mark = || ("immediate", value(word(attributes_of(), 1, 1), 2, &[7]));
-    let table: [(&[fn() -> Expression], Option<(u64, Deed)>); 11] = [
+    /// How its expressions are made, and what it counted.
+    type Row<'a> = (&'a [fn() -> Expression], Option<(u64, Deed)>);
+    let table: [Row<'_>; 11] = [
         (&[|| counter(7), || verdict(0)], Some((7, Deed::Drop))),
         (&[|| counter(7), || ("log", attributes_of()), || verdict(0)], Some((7, Deed::Drop))),
         (&[|| counter(7), || reject(0)], Some((7, Deed::Reject))),
@@ -109,6 +110,7 @@ fn a_rule_counts_what_it_drops_where_nothing_comes_between() {
         let found = read(&rule(family::IP, expressions.iter().map(|make| make())));
         assert_eq!(found.map(|rule| (rule.packets, rule.deed)), expected);
     }
+    let mark = || ("immediate", value(word(attributes_of(), 1, 1), 2, &[7]));
     let marked = read(&rule(family::IP, [counter(7), mark(), verdict(0)])).expect("it drops");
     assert_eq!(marked.to_string(), "the rule ip t c handle 4");
     let other = read(&rule(family::IP6, [counter(7), target("REJECT", 7)])).expect("it rejects");
