@@ -1,7 +1,9 @@
 //! `handshake why` beside real faults, from the client, from the router and from the server: it names the owner
 //! that the fault has, and `watch` and `check` say the same.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -121,7 +123,7 @@ fn a_local_firewall_is_the_servers() -> Result<()> {
     assert_owners(prepare, listening, owners)
 }
 
-/// The server's answer, where a listener is there and the firewall has been prepared so.
+/// The answer from a place, where a listener is there and the firewall has been prepared so.
 fn asked_of(place: Place, prepare: impl Fn(&Routed) -> Result<()>) -> Result<(Routed, i32, Value)> {
     let routed = Routed::new()?;
     prepare(&routed)?;
@@ -186,6 +188,10 @@ fn a_rule_without_a_counter_is_not_named() -> Result<()> {
     })?;
     ensure!(exit == 1 && answer["owner"] == "this host: a local firewall, or no route back", "{answer:#}");
     ensure!(answer["rules"] == json!([]), "{answer:#}");
+    if Path::new("/proc/net/stat/nf_conntrack").exists() {
+        let limit = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max")?;
+        ensure!(answer["conntrack"]["limit"].to_string() == limit.trim(), "{answer:#}");
+    }
     Ok(())
 }
 
