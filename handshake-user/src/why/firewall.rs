@@ -1,6 +1,6 @@
 //! What the firewall of this host counted meanwhile, and whether it can explain what failed. Pure.
 //!
-//! A counter is of all packets that a rule matched, whosever they are: it explains, and does not prove. That
+//! A counter is of all packets that a rule matched, of any connection: it explains, and does not prove. That
 //! none rose proves nothing: a rule without a counter drops in silence.
 
 use std::fmt;
@@ -90,7 +90,7 @@ impl Firewall {
         let by_rule = self.risen.iter().filter(can).map(|risen| {
             let rule = &risen.rule;
             Explanation {
-                because: vec![format!("{risen} in {}, whosever they are", span(looked_ns))],
+                because: vec![format!("{risen} in {}, of any connection", span(looked_ns))],
                 rules: vec![risen.clone()],
                 suspect: rule.to_string(),
                 next: vec![format!("nft -a list chain {} {} {}", rule.family(), rule.table, rule.chain)],
@@ -155,7 +155,7 @@ mod tests {
         let found = explains(15, &[Deed::Drop]).expect("it is half");
         assert_eq!(
             found.because,
-            ["the rule inet t c handle 15 drops: +15 packets in 2 s, whosever they are"]
+            ["the rule inet t c handle 15 drops: +15 packets in 2 s, of any connection"]
         );
         assert_eq!(explains(14, &[Deed::Drop]), None);
         assert_eq!(explains(30, &[Deed::Reset]), None);
