@@ -314,7 +314,12 @@ pub(super) fn check_samples() -> Vec<Value> {
     ];
     let expectations = expectations.map(|text| Expectation::of_run(text).expect(text));
     let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
-    let account = Some(NetAccount { counts: Default::default(), completed: Some(1), attempts: 1 });
+    let account = Some(NetAccount {
+        counts: Default::default(),
+        within: Default::default(),
+        completed: Some(1),
+        attempts: 1,
+    });
     let mut checked = Checked { window, judged, command: None, account, code: 1 };
     let ends = [Status::Exited(0), Status::Killed(9)].map(|status| {
         checked.command = Some(Ended {
