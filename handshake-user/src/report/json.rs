@@ -92,7 +92,8 @@ pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &
     object.insert("not".to_owned(), json!(answer.not));
     put_known(&mut object, "owner", answer.owner.as_ref());
     object.insert("next".to_owned(), json!(answer.next));
-    object.insert("rules".to_owned(), answer.rules.iter().map(risen).collect());
+    let rules: Vec<Value> = answer.rules.iter().map(risen).collect();
+    put_known(&mut object, "rules", (!rules.is_empty()).then_some(rules));
     put_known(&mut object, "conntrack", evidence.firewall.conntrack.map(conntrack));
     object.insert("looked_ns".to_owned(), json!(evidence.looked_ns));
     object.insert("exact".to_owned(), json!(snapshot.is_exact()));
