@@ -214,7 +214,7 @@ const fn silent(figures: &ServiceFigures) -> u64 {
 
 fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures)> {
     let is_tcp = |row: &&ServiceFigures| matches!(row.books, ServiceBooks::Tcp(_));
-    snapshot.every_service.iter().filter(is_tcp).filter_map(|row| Some((row.service?, *row)))
+    snapshot.every_service.iter().filter(is_tcp).filter_map(|row| Some((row.service?, row.clone())))
 }
 
 /// The names of the interfaces; of many the first.
