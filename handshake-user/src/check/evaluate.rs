@@ -383,7 +383,7 @@ mod tests {
         };
         let window = services(|_| {});
         for (text, met) in [
-            ("p99(connect) < 2ms", Some(true)),
+            ("p90(connect) < 2ms", Some(true)),
             ("p99(connect{port=443}) < 2ms", Some(true)),
             ("p99(connect{port=5432}) < 2ms", Some(false)),
             ("p50(connect{address=10.0.0.3}) == 200ms", Some(true)),
