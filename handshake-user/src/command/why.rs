@@ -283,7 +283,7 @@ const fn silent(figures: &ServiceFigures) -> u64 {
 /// The services of TCP that have a row, with their books.
 fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures, TcpBooks)> {
     snapshot.every_service.iter().filter_map(|row| match row.books {
-        ServiceBooks::Tcp(books) => Some((row.service?, *row, books)),
+        ServiceBooks::Tcp(books) => Some((row.service?, row.clone(), books)),
         ServiceBooks::Udp(_) => None,
     })
 }
