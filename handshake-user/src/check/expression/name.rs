@@ -252,10 +252,14 @@ fn unknown(name: &str, span: Span) -> Fault {
     Fault::new(span, format!("no metric {name}{hint}"))
 }
 
+/// Parts of names in the first edition, the longer ones first, and what they are called now.
+const FIRST_EDITION: [(&str, &str); 3] =
+    [("syn_synack", "syn_to_syn_ack"), ("synack_ack", "syn_ack_to_ack"), ("synack", "syn_ack")];
+
 /// `; it is called … now`, of a name of the first edition; `; did you mean …?`, if a known name is similar;
 /// otherwise empty.
 pub(super) fn meant(name: &str, known: &[&str]) -> String {
-    let today = name.replace("synack", "syn_ack");
+    let today = FIRST_EDITION.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new));
     if today != name && known.iter().any(|path| *path == today || path.rsplit('.').next() == Some(&today)) {
         return format!("; it is called {today} now");
     }

@@ -146,7 +146,8 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
             "no metric signs.synack_retransmits; it is called signs.syn_ack_retransmits now",
         ),
         ("orphan_synack == 0", 1, 13, "no metric orphan_synack; it is called orphan_syn_ack now"),
-        ("p99(syn_to_synack) < 2ms", 5, 13, "; it is called syn_to_syn_ack now"),
+        ("p99(syn_synack) < 2ms", 5, 10, "; it is called syn_to_syn_ack now"),
+        ("p99(synack_ack) < 2ms", 5, 10, "; it is called syn_ack_to_ack now"),
         ("p42(connect) < 2ms", 1, 3, "no function p42: use one of p50, p90, p95, p99, p99.9, max, count"),
         ("first_byte < 2ms", 1, 10, "first_byte is a leg: p99(first_byte)"),
         (
