@@ -140,7 +140,7 @@ pub(crate) enum Command {
     /// Report what this machine supports, and the commands that fix what it does not
     #[command(after_help = AFTER_HELP)]
     Doctor(DoctorArgs),
-    /// Print a man page, or a shell's completions
+    /// Print a man page, a shell's completions, or the seccomp profile for container engines
     #[command(hide = true)]
     Generate(GenerateArgs),
 }
@@ -148,12 +148,12 @@ pub(crate) enum Command {
 /// Options of `handshake generate`, which packages use.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// man, or the shell
+    /// man, the shell, or seccomp
     #[arg(value_enum)]
     pub(crate) what: Generated,
 }
 
-/// What is made of the command line's definition.
+/// What packages and container engines are given.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Generated {
     /// The man page handshake(1).
@@ -164,6 +164,8 @@ pub(crate) enum Generated {
     Zsh,
     /// Completions of fish.
     Fish,
+    /// The profile that lets a container call bpf(2).
+    Seccomp,
 }
 
 /// Options of `handshake watch`.

@@ -29,6 +29,10 @@ const FOR_KERNELS: [(&str, &str); 2] = [
     ("qemu-system-x86", "the emulated machine with the oldest kernel"),
 ];
 
+/// Packages for `cargo xtask package`.
+const FOR_PACKAGE: [(&str, &str); 2] =
+    [("dpkg", "makes the Debian package"), ("libc6-dev", "the C library, to be linked into the program")];
+
 /// An additional package for `cargo xtask lint --setup`, where Python has no pip.
 const FOR_LINT: [(&str, &str); 1] = [("python3-pip", "installs the released programs that lint runs")];
 
@@ -45,6 +49,11 @@ pub(crate) fn install() -> Result<()> {
 /// Installs the missing packages for `cargo xtask kernels`.
 pub(crate) fn install_for_kernels() -> Result<()> {
     install_all(&FOR_KERNELS)
+}
+
+/// Installs the missing packages for `cargo xtask package`.
+pub(crate) fn install_for_package() -> Result<()> {
+    install_all(&FOR_PACKAGE)
 }
 
 /// Installs the missing packages for `cargo xtask lint --setup`.
