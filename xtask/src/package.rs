@@ -15,6 +15,7 @@ mod crates;
 mod deb;
 mod image;
 mod notices;
+mod prove;
 mod sbom;
 mod tree;
 
@@ -47,6 +48,13 @@ pub(crate) struct Args {
     /// Build all of it once more in another folder, and compare the bytes
     #[arg(long)]
     twice: bool,
+    /// Install, run and remove what was built: in a Debian with systemd in an emulated machine, by podman and
+    /// by runc. As root; takes minutes
+    #[arg(long)]
+    prove: bool,
+    /// Show the whole console of the emulated machine
+    #[arg(long, requires = "prove")]
+    console: bool,
 }
 
 /// What a release is made for.
@@ -88,6 +96,9 @@ struct Release {
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.setup {
         packages::install_for_package()?;
+        if args.prove {
+            prove::setup()?;
+        }
     }
     let first = Release::of(&shell::root(), &shell::target(), args.arch)?;
     let folder = shell::root().join("target/packages").join(args.arch.name());
@@ -95,6 +106,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     made.replace(&folder)?;
     for (name, bytes) in made.iter() {
         println!("{:>9} {}", bytes.len(), folder.join(name).display());
+    }
+    if args.prove {
+        prove::run(&first, &folder, args.console)?;
     }
     if args.twice {
         let copy = SourceCopy::make("package-copy")?;
@@ -121,17 +135,22 @@ impl Release {
     fn make(&self) -> Result<Tree> {
         let program = binary::build(self)?;
         let program = fs::read(&program).with_context(|| format!("read {}", program.display()))?;
-        let stem = format!("handshake-{}-{}", self.version, self.architecture.name());
+        let stem = self.stem();
         let crates = crates::linked(self)?;
         let notices = notices::of(&crates)?;
         let mut files = Tree::default();
         files.program(&stem, &program);
         files.file(&deb::file_name(self), &deb::build(self, &program, &notices)?);
-        files.file(&format!("{stem}.oci.tar"), &image::build(self, &program, &notices)?);
+        files.file(&image::file_name(self), &image::build(self, &program, &notices)?);
         files.file(&format!("{stem}.cdx.json"), sbom::of(self, &crates)?.as_bytes());
         let sums = sums(&files);
         files.file(SUMS, sums.as_bytes());
         Ok(files)
+    }
+
+    /// What the names of most files begin with.
+    fn stem(&self) -> String {
+        format!("handshake-{}-{}", self.version, self.architecture.name())
     }
 
     /// A folder of the target folder for files of this name.

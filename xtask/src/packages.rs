@@ -33,6 +33,14 @@ const FOR_KERNELS: [(&str, &str); 2] = [
 const FOR_PACKAGE: [(&str, &str); 2] =
     [("dpkg", "makes the Debian package"), ("libc6-dev", "the C library, to be linked into the program")];
 
+/// Additional packages for `cargo xtask package --prove`, beside those of `kernels`.
+const FOR_PROOF: [(&str, &str); 4] = [
+    ("cpio", "packs Debian's files for the emulated machine"),
+    ("mmdebstrap", "unpacks a Debian with systemd"),
+    ("podman", "the engine that runs the image"),
+    ("runc", "the runtime that runs it, below podman and alone"),
+];
+
 /// An additional package for `cargo xtask lint --setup`, where Python has no pip.
 const FOR_LINT: [(&str, &str); 1] = [("python3-pip", "installs the released programs that lint runs")];
 
@@ -54,6 +62,11 @@ pub(crate) fn install_for_kernels() -> Result<()> {
 /// Installs the missing packages for `cargo xtask package`.
 pub(crate) fn install_for_package() -> Result<()> {
     install_all(&FOR_PACKAGE)
+}
+
+/// Installs the missing packages for `cargo xtask package --prove`.
+pub(crate) fn install_for_proof() -> Result<()> {
+    install_all(&FOR_PROOF)
 }
 
 /// Installs the missing packages for `cargo xtask lint --setup`.

@@ -36,7 +36,8 @@ pub(super) fn runnable(release: &Release) -> Result<PathBuf> {
 /// Static, and each folder of this machine by a name that every machine has. The last prefix that fits is the one
 /// that is taken.
 fn flags(release: &Release) -> Result<Vec<String>> {
-    let sysroot = shell::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(&release.root));
+    let sysroot =
+        shell::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(&release.root));
     let sysroot = PathBuf::from(sysroot.context("ask rustc for its folder")?);
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     Ok(vec![

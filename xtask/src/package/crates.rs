@@ -97,7 +97,11 @@ fn named(line: &str) -> Option<Named> {
     Some((words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned()))
 }
 
-fn join(wanted: &BTreeSet<Named>, metadata: Metadata, hashes: &BTreeMap<Named, Option<String>>) -> Vec<Linked> {
+fn join(
+    wanted: &BTreeSet<Named>,
+    metadata: Metadata,
+    hashes: &BTreeMap<Named, Option<String>>,
+) -> Vec<Linked> {
     let names: BTreeMap<String, Named> = metadata
         .packages
         .iter()

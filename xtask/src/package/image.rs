@@ -12,6 +12,16 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+/// Its name.
+pub(super) fn file_name(release: &Release) -> String {
+    format!("{}.oci.tar", release.stem())
+}
+
+/// What engines call it.
+pub(super) fn reference(release: &Release) -> String {
+    format!("localhost/handshake:{}", release.version)
+}
+
 /// Makes the image.
 pub(super) fn build(release: &Release, program: &[u8], notices: &str) -> Result<Vec<u8>> {
     let mut files = Tree::default();
@@ -31,7 +41,7 @@ pub(super) fn build(release: &Release, program: &[u8], notices: &str) -> Result<
     let mut manifest = blob(&mut layout, MANIFEST, manifest.as_bytes());
     manifest["platform"] = json!({"architecture": release.architecture.name(), "os": "linux"});
     manifest["annotations"] = json!({
-        "org.opencontainers.image.ref.name": format!("handshake:{}", release.version),
+        "org.opencontainers.image.ref.name": reference(release),
     });
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
     layout.file("index.json", pretty(&index)?.as_bytes());

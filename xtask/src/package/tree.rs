@@ -58,6 +58,11 @@ impl Tree {
             fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
         }
         make(folder, folder)?;
+        self.add_to(folder)
+    }
+
+    /// Writes the files to a folder, among those that it has.
+    pub(super) fn add_to(&self, folder: &Path) -> Result<()> {
         for (path, file) in &self.0 {
             let path = folder.join(path);
             make(folder, path.parent().unwrap_or(folder))?;
@@ -91,7 +96,10 @@ fn top(tree: &Tree) -> Vec<&str> {
 /// Makes a folder below `root`, and those above it, with the mode that they have in packages.
 fn make(root: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    folder.ancestors().take_while(|above| above.starts_with(root)).try_for_each(|above| set_mode(above, PROGRAM))
+    folder
+        .ancestors()
+        .take_while(|above| above.starts_with(root))
+        .try_for_each(|above| set_mode(above, PROGRAM))
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
