@@ -216,6 +216,10 @@ pub(crate) struct ScopeArgs {
     #[arg(hide_short_help = true)]
     #[arg(long, env = "HANDSHAKE_KEEP_PRIVILEGES", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) keep_privileges: bool,
+    /// Run on an architecture that handshake is not proven on
+    #[arg(hide = true)]
+    #[arg(long, env = "HANDSHAKE_EXPERIMENTAL", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) experimental: bool,
     #[command(flatten)]
     pub(crate) verbosity: VerbosityArgs,
     #[command(flatten)]
@@ -763,12 +767,20 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
 }
 
 fn check_scope(scope: &ScopeArgs) -> Result<(), clap::Error> {
+    check_architecture(std::env::consts::ARCH, scope.experimental)?;
     check_interfaces(&scope.interfaces)?;
     refuse_if(scope.wait && scope.interfaces.is_empty(), || {
         "--wait needs the names of -i to wait for".to_owned()
     })?;
     check_filter(&scope.filter)?;
     check_rules(&scope.rules)
+}
+
+/// The tables' order of stores is proven on x86-64. Captures are read anywhere.
+fn check_architecture(architecture: &str, experimental: bool) -> Result<(), clap::Error> {
+    refuse_if(architecture != "x86_64" && !experimental, || {
+        format!("handshake is not proven on {architecture} yet: --experimental runs it all the same")
+    })
 }
 
 fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
@@ -977,6 +989,14 @@ mod tests {
         assert!(one_line(&error).starts_with("1025 interfaces, but one agent watches at most 1024"));
         let nets = format!("handshake --net {}", ["::1"; 17].join(","));
         assert!(parse_from(nets.split(' ')).is_err());
+    }
+
+    #[test]
+    fn an_architecture_that_is_not_proven_is_refused_unless_asked_for() {
+        let refused = super::check_architecture("aarch64", false).expect_err("not proven");
+        assert!(one_line(&refused).contains("--experimental"), "{refused}");
+        super::check_architecture("aarch64", true).expect("asked for");
+        super::check_architecture("x86_64", false).expect("proven");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::copy::SourceCopy;
-use crate::{packages, shell};
+use crate::{packages, shell, toolchain};
 use tree::Tree;
 
 /// The list of the files' hashes, as `sha256sum --check` reads it.
@@ -62,6 +62,8 @@ pub(crate) struct Args {
 pub(crate) enum Architecture {
     /// x86-64.
     Amd64,
+    /// Experimental: handshake refuses to run there without `--experimental`.
+    Arm64,
 }
 
 impl Architecture {
@@ -69,6 +71,7 @@ impl Architecture {
     fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
         }
     }
 
@@ -76,6 +79,7 @@ impl Architecture {
     fn triple(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
         }
     }
 }
@@ -92,10 +96,31 @@ struct Release {
     epoch: u64,
 }
 
+/// The shells that have completions.
+const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
+
+/// What a package is made of, beside the files of the sources.
+struct Parts {
+    program: Vec<u8>,
+    man: Vec<u8>,
+    /// In the order of [`SHELLS`].
+    completions: Vec<Vec<u8>>,
+    /// The licences of what is compiled in.
+    notices: String,
+}
+
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        !args.prove || args.arch == Architecture::Amd64,
+        "--prove runs what this machine can: --arch amd64"
+    );
     if args.setup {
         packages::install_for_package()?;
+        if args.arch == Architecture::Arm64 {
+            packages::install_for_arm64()?;
+            toolchain::choose(None, true)?;
+        }
         if args.prove {
             prove::setup()?;
         }
@@ -134,14 +159,19 @@ impl Release {
     /// All files.
     fn make(&self) -> Result<Tree> {
         let program = binary::build(self)?;
-        let program = fs::read(&program).with_context(|| format!("read {}", program.display()))?;
-        let stem = self.stem();
+        let here = binary::build_here(self)?;
         let crates = crates::linked(self)?;
-        let notices = notices::of(&crates)?;
+        let parts = Parts {
+            program: fs::read(&program).with_context(|| format!("read {}", program.display()))?,
+            man: generated(&here, "man")?,
+            completions: SHELLS.into_iter().map(|shell| generated(&here, shell)).collect::<Result<_>>()?,
+            notices: notices::of(&crates)?,
+        };
+        let stem = self.stem();
         let mut files = Tree::default();
-        files.program(&stem, &program);
-        files.file(&deb::file_name(self), &deb::build(self, &program, &notices)?);
-        files.file(&image::file_name(self), &image::build(self, &program, &notices)?);
+        files.program(&stem, &parts.program);
+        files.file(&deb::file_name(self), &deb::build(self, &parts)?);
+        files.file(&image::file_name(self), &image::build(self, &parts)?);
         files.file(&format!("{stem}.cdx.json"), sbom::of(self, &crates)?.as_bytes());
         let sums = sums(&files);
         files.file(SUMS, sums.as_bytes());
@@ -169,16 +199,15 @@ impl Release {
         command.env("LC_ALL", "C").args(["--utc", &format!("--date=@{}", self.epoch), format]);
         shell::output(&mut command).context("date")
     }
+}
 
-    /// What the program prints about itself: the man page, and the completions. A program for another
-    /// architecture cannot be run here, and that of this one prints the same.
-    fn generated(&self, what: &str) -> Result<Vec<u8>> {
-        let program = binary::runnable(self)?;
-        let output = Command::new(&program).args(["generate", what]).output();
-        let output = output.with_context(|| format!("start {}", program.display()))?;
-        ensure!(output.status.success(), "handshake generate {what} ended with {}", output.status);
-        Ok(output.stdout)
-    }
+/// What the program prints about itself. It is the program for the machine that builds, and prints the same on
+/// every architecture.
+fn generated(program: &Path, what: &str) -> Result<Vec<u8>> {
+    let output = Command::new(program).args(["generate", what]).output();
+    let output = output.with_context(|| format!("start {}", program.display()))?;
+    ensure!(output.status.success(), "handshake generate {what} ended with {}", output.status);
+    Ok(output.stdout)
 }
 
 /// The version of the workspace.

@@ -33,6 +33,12 @@ const FOR_KERNELS: [(&str, &str); 2] = [
 const FOR_PACKAGE: [(&str, &str); 2] =
     [("dpkg", "makes the Debian package"), ("libc6-dev", "the C library, to be linked into the program")];
 
+/// Additional packages for `cargo xtask package --arch arm64`.
+const FOR_ARM64: [(&str, &str); 2] = [
+    ("gcc-aarch64-linux-gnu", "links the program"),
+    ("libc6-dev-arm64-cross", "the C library, to be linked into the program"),
+];
+
 /// Additional packages for `cargo xtask package --prove`, beside those of `kernels`.
 const FOR_PROOF: [(&str, &str); 4] = [
     ("cpio", "packs Debian's files for the emulated machine"),
@@ -62,6 +68,11 @@ pub(crate) fn install_for_kernels() -> Result<()> {
 /// Installs the missing packages for `cargo xtask package`.
 pub(crate) fn install_for_package() -> Result<()> {
     install_all(&FOR_PACKAGE)
+}
+
+/// Installs the missing packages for `cargo xtask package --arch arm64`.
+pub(crate) fn install_for_arm64() -> Result<()> {
+    install_all(&FOR_ARM64)
 }
 
 /// Installs the missing packages for `cargo xtask package --prove`.

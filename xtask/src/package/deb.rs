@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::tree::{Tree, gzip};
-use super::{EPOCH, Release};
+use super::{EPOCH, Parts, Release};
 use crate::shell;
 
 /// Of the package alone: how often it was made of one version.
@@ -17,6 +17,12 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// The files that an administrator may change.
 const CONFIGURATION: &str = "etc/handshake/handshake.toml";
 
+/// Where the shells look for completions, in the order of [`SHELLS`](super::SHELLS).
+const COMPLETIONS: [&str; 3] = [
+    "usr/share/bash-completion/completions/handshake",
+    "usr/share/zsh/vendor-completions/_handshake",
+    "usr/share/fish/vendor_completions.d/handshake.fish",
+];
 /// Who answers for the package, in the form of an address, which Debian demands.
 const MAINTAINER: &str = "The handshake authors <handshake@localhost>";
 const COPYRIGHT: &str = "\
@@ -39,8 +45,8 @@ pub(super) fn file_name(release: &Release) -> String {
 }
 
 /// Makes the package.
-pub(super) fn build(release: &Release, program: &[u8], notices: &str) -> Result<Vec<u8>> {
-    let mut tree = files(release, program, notices)?;
+pub(super) fn build(release: &Release, parts: &Parts) -> Result<Vec<u8>> {
+    let mut tree = files(release, parts)?;
     let bytes: usize = tree.iter().map(|(_, bytes)| bytes.len()).sum();
     let folder = release.folder("deb");
     tree.replace(&folder)?;
@@ -60,27 +66,23 @@ fn version(release: &Release) -> String {
 }
 
 /// What is installed.
-fn files(release: &Release, program: &[u8], notices: &str) -> Result<Tree> {
+fn files(release: &Release, parts: &Parts) -> Result<Tree> {
     let mut tree = Tree::default();
-    tree.program("usr/bin/handshake", program);
+    tree.program("usr/bin/handshake", &parts.program);
     let unit = release.read("packaging/handshake.service")?;
     tree.file("usr/lib/systemd/system/handshake.service", unit.as_bytes());
     tree.file(CONFIGURATION, release.read("packaging/handshake.toml")?.as_bytes());
     let profile = release.read("packaging/handshake-seccomp.json")?;
     tree.file("usr/share/handshake/handshake-seccomp.json", profile.as_bytes());
-    tree.file("usr/share/man/man1/handshake.1.gz", &gzip(&release.generated("man")?)?);
-    for (shell, path) in [
-        ("bash", "usr/share/bash-completion/completions/handshake"),
-        ("zsh", "usr/share/zsh/vendor-completions/_handshake"),
-        ("fish", "usr/share/fish/vendor_completions.d/handshake.fish"),
-    ] {
-        tree.file(path, &release.generated(shell)?);
+    tree.file("usr/share/man/man1/handshake.1.gz", &gzip(&parts.man)?);
+    for (path, completions) in COMPLETIONS.into_iter().zip(&parts.completions) {
+        tree.file(path, completions);
     }
     let documents = "usr/share/doc/handshake";
     tree.file(&format!("{documents}/copyright"), copyright(release)?.as_bytes());
     tree.file(&format!("{documents}/changelog.gz"), &gzip(release.read("CHANGELOG.md")?.as_bytes())?);
     tree.file(&format!("{documents}/changelog.Debian.gz"), &gzip(changelog(release)?.as_bytes())?);
-    tree.file(&format!("{documents}/third-party.gz"), &gzip(notices.as_bytes())?);
+    tree.file(&format!("{documents}/third-party.gz"), &gzip(parts.notices.as_bytes())?);
     Ok(tree)
 }
 

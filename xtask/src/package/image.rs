@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::tree::{Tree, gzip};
-use super::{Release, pretty, sha256};
+use super::{Parts, Release, pretty, sha256};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -23,10 +23,10 @@ pub(super) fn reference(release: &Release) -> String {
 }
 
 /// Makes the image.
-pub(super) fn build(release: &Release, program: &[u8], notices: &str) -> Result<Vec<u8>> {
+pub(super) fn build(release: &Release, parts: &Parts) -> Result<Vec<u8>> {
     let mut files = Tree::default();
-    files.program("usr/bin/handshake", program);
-    files.file("usr/share/doc/handshake/third-party", notices.as_bytes());
+    files.program("usr/bin/handshake", &parts.program);
+    files.file("usr/share/doc/handshake/third-party", parts.notices.as_bytes());
     let layer = files.tar(&release.folder("layer"), release.epoch)?;
     let compressed = gzip(&layer)?;
     let mut layout = Tree::default();

@@ -1,5 +1,5 @@
-//! The image, run by podman and its program by runc alone: as user 65534, with three capabilities, on a root file system that
-//! nobody can write to. Each container has a network namespace of its own, so nothing of the machine is touched.
+//! The image, run by podman and its program by runc alone: as user 65534, with three capabilities, on a root file system
+//! that is read-only. Each container has a network namespace of its own, so nothing of the machine is touched.
 
 use std::fs;
 use std::path::Path;
@@ -44,18 +44,9 @@ fn by_podman(release: &Release, archive: &Path, profile: &Path) -> Result<()> {
     let reference = image::reference(release);
     let run = |options: &[&str], words: &[&str]| {
         let mut command = podman();
-        // The limits of this machine: podman's own may be higher than they may be raised to here.
-        command.args([
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--read-only",
-            "--ulimit",
-            "host",
-            "--cap-drop",
-            "all",
-        ]);
+        command.args(["run", "--rm", "--network", "none", "--read-only", "--cap-drop", "all"]);
+        // Where the engine itself runs in a container, its own limits are higher than those it may set.
+        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
         command.args(["--cap-add", &CAPABILITIES.join(",")]).args(options).arg(&reference).args(words);
         output(&mut command)
     };

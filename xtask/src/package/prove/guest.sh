@@ -8,7 +8,7 @@ metrics() {
 }
 
 echo "<installed>"
-apt-get install --yes /root/handshake.deb
+apt-get install --quiet --yes /srv/handshake.deb
 echo "exit $?"
 systemctl is-enabled handshake
 systemctl is-active handshake
@@ -54,13 +54,12 @@ echo "filters: $(tc filter show dev lo ingress)$(tc filter show dev lo egress)"
 journalctl --no-pager --unit handshake | tail -n 20
 echo "</stopped>"
 
-# What is left of it, but for this folder and the logs of apt and dpkg, which name every package.
+# What is left of it, but for what came with this script and the logs of apt and dpkg, which name every package.
 echo "<purged>"
-apt-get purge --yes handshake
+apt-get purge --quiet --yes handshake
 echo "exit $?"
-find / -xdev -path /root -prune -o -path /proc -prune -o -path /sys -prune -o -name '*handshake*' -print |
+find / -xdev -path /root -prune -o -path /srv -prune -o -path /proc -prune -o -path /sys -prune -o -name '*handshake*' -print |
     sed 's/^/left: /'
-find /etc/systemd /var/log /var/lib/systemd -xtype l | sed 's/^/left: /'
 getent passwd handshake | sed 's/^/left: /'
 dpkg-query --show --showformat '${db:Status-Status}\n' handshake
 echo "</purged>"

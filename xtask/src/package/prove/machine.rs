@@ -77,7 +77,7 @@ fn debian(root: &Path) -> Result<()> {
 /// Adds what Debian does not have.
 fn add(root: &Path, parts: &MachineParts, package: &[u8]) -> Result<()> {
     let mut tree = Tree::default();
-    tree.file("root/handshake.deb", package);
+    tree.file("srv/handshake.deb", package);
     tree.file("root/guest.sh", SCRIPT.as_bytes());
     tree.file("etc/systemd/system/guest.service", UNIT.as_bytes());
     let busybox = fs::read(&parts.busybox).context("read busybox")?;
@@ -153,13 +153,55 @@ fn exposure(line: &str) -> Option<&str> {
 
 fn served(said: &str) -> Result<()> {
     has(said, &["ActiveState=active\n", "NRestarts=0\n", "WatchdogUSec=30s\n", "handshake_exact 1\n"])?;
-    let value = |name: &str| -> Option<f64> {
-        said.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    };
-    let counted = [value("handshake_attempts_total"), value("handshake_verdicts_total{verdict=\"refused\"}")];
-    // The scrapes themselves are connections too, and the last one has not closed yet.
-    let expected = COMPLETED as f64 + 1.0;
-    ensure!(counted[0].is_some_and(|attempts| attempts >= expected), "attempts: {counted:?}");
-    ensure!(counted[1] == Some(1.0), "refused: {counted:?}");
+    // The scrapes are connections too.
+    let attempts = value(said, &["handshake_attempts_total"]);
+    ensure!(attempts.is_some_and(|attempts| attempts > COMPLETED as f64), "attempts: {attempts:?}");
+    let refused = value(said, &["handshake_verdicts_total{", "verdict=\"refused\""]);
+    ensure!(refused == Some(1.0), "refused: {refused:?}");
+    let completed = value(said, &["handshake_verdicts_total{", "verdict=\"completed\""]);
+    ensure!(completed.is_some_and(|completed| completed >= COMPLETED as f64), "completed: {completed:?}");
     Ok(())
+}
+
+/// The value of the first metric that begins with the first part and has the others.
+fn value(said: &str, parts: &[&str]) -> Option<f64> {
+    let (start, labels) = parts.split_first()?;
+    let fits = |line: &&str| line.starts_with(start) && labels.iter().all(|label| line.contains(label));
+    said.lines().find(fits)?.rsplit(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A console on which all is well.
+    const GOOD: &str = "\
+<installed>\nexit 0\ndisabled\ninactive\n</installed>
+<started>\nexit 0\nscrape 0\nType=notify\nActiveState=active\nSubState=running\n</started>
+<confined>\nUid:\t61787\t61787\nCapEff:\t0000000000001000\nCapBnd:\t000000c000001000\nNoNewPrivs:\t1\nSeccomp:\t2
+\u{2192} Overall exposure level for handshake.service: 1.7 OK\n</confined>
+<served>\nActiveState=active\nNRestarts=0\nWatchdogUSec=30s\nhandshake_exact 1\nhandshake_attempts_total 8
+handshake_verdicts_total{verdict=\"completed\"} 7\nhandshake_verdicts_total{verdict=\"refused\"} 1\n</served>
+<stopped>\nexit 0\nResult=success\nExecMainStatus=0\nActiveState=inactive\nfilters: \n</stopped>
+<purged>\nexit 0\nno packages found matching handshake\n</purged>
+";
+
+    #[test]
+    fn each_broken_promise_is_found() {
+        judge(GOOD).expect("all is well");
+        for (good, bad) in [
+            ("disabled", "enabled"),
+            ("scrape 0", "scrape 7"),
+            ("c000001000", "c000201000"),
+            ("Uid:\t61787", "Uid:\t0"),
+            (": 1.7", ": 2.1"),
+            ("NRestarts=0", "NRestarts=1"),
+            ("\"refused\"} 1", "\"refused\"} 2"),
+            ("filters: \n", "filters: bpf\n"),
+            ("no packages", "left: /etc/handshake\nno packages"),
+            ("<purged>", ""),
+        ] {
+            assert!(judge(&GOOD.replace(good, bad)).is_err(), "{good} -> {bad}");
+        }
+    }
 }
