@@ -78,6 +78,8 @@ fn files(release: &Release, parts: &Parts) -> Result<Tree> {
     for (path, completions) in COMPLETIONS.into_iter().zip(&parts.completions) {
         tree.file(path, completions);
     }
+    let overrides = release.read("packaging/debian/lintian-overrides")?;
+    tree.file("usr/share/lintian/overrides/handshake", overrides.as_bytes());
     let documents = "usr/share/doc/handshake";
     tree.file(&format!("{documents}/copyright"), copyright(release)?.as_bytes());
     tree.file(&format!("{documents}/changelog.gz"), &gzip(release.read("CHANGELOG.md")?.as_bytes())?);
