@@ -49,6 +49,8 @@ pub mod udp;
 
 pub use handshake_common::flow::Family;
 pub use namespace::Namespace;
-pub use privilege::{library_or_skip, skip_unless_found, skip_unless_privileged, skip_without_tool};
+pub use privilege::{
+    library_or_skip, python_or_skip, skip_unless_found, skip_unless_privileged, skip_without_tool,
+};
 pub use process::Process;
 pub use topology::{FAMILIES, Loopback, Pair, Path, Routed};

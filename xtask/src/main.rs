@@ -19,6 +19,7 @@ mod shell;
 mod test;
 mod toolchain;
 mod touches;
+mod wheels;
 
 use std::process::ExitCode;
 

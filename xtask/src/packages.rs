@@ -15,7 +15,7 @@ const PACKAGES: [(&str, &str); 15] = [
     ("netcat-openbsd", "sends one connection or one datagram"),
     ("nftables", "faults of a firewall"),
     ("procps", "sets a namespace's limits by sysctl"),
-    ("python3", "the server that the examples load"),
+    ("python3", "the server that the examples load, DuckDB, and a second opinion on schemas"),
     ("tcpdump", "counts the packets of a connection independently"),
     ("tmux", "the live view on a terminal that a test can read"),
     ("tshark", "a second opinion on captures"),
@@ -40,15 +40,17 @@ const FOR_ARM64: [(&str, &str); 2] = [
 ];
 
 /// Additional packages for `cargo xtask package --prove`, beside those of `kernels`.
-const FOR_PROOF: [(&str, &str); 4] = [
+const FOR_PROOF: [(&str, &str); 5] = [
     ("cpio", "packs Debian's files for the emulated machine"),
+    ("lintian", "what Debian demands of a package"),
     ("mmdebstrap", "unpacks a Debian with systemd"),
     ("podman", "the engine that runs the image"),
     ("runc", "the runtime that runs it, below podman and alone"),
 ];
 
-/// An additional package for `cargo xtask lint --setup`, where Python has no pip.
-const FOR_LINT: [(&str, &str); 1] = [("python3-pip", "installs the released programs that lint runs")];
+/// An additional package for `--setup`, where Python has no pip.
+const PIP: [(&str, &str); 1] =
+    [("python3-pip", "installs programs that lint runs, and modules that tests import")];
 
 /// An apt-get shell line that asks no questions, run as root.
 pub(crate) fn apt_get(arguments: &str) -> String {
@@ -80,9 +82,9 @@ pub(crate) fn install_for_proof() -> Result<()> {
     install_all(&FOR_PROOF)
 }
 
-/// Installs the missing packages for `cargo xtask lint --setup`.
-pub(crate) fn install_for_lint() -> Result<()> {
-    install_all(&FOR_LINT)
+/// Installs pip.
+pub(crate) fn install_pip() -> Result<()> {
+    install_all(&PIP)
 }
 
 fn install_all(packages: &[(&str, &str)]) -> Result<()> {

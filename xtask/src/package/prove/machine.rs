@@ -108,7 +108,10 @@ fn judge(console: &str) -> Result<()> {
     Ok(())
 }
 
-const CHECKS: [(&str, fn(&str) -> Result<()>); 6] = [
+/// What a part of the console must say.
+type Check = fn(&str) -> Result<()>;
+/// The parts in their order.
+const CHECKS: [(&str, Check); 6] = [
     ("installed", |said| has(said, &["exit 0\n", "\ndisabled\n", "\ninactive\n"])),
     ("started", |said| {
         has(said, &["exit 0\n", "scrape 0\n", "Type=notify\n", "ActiveState=active\n", "SubState=running\n"])
