@@ -7,8 +7,8 @@
 //!              └─▶ sbom    what is compiled into it
 //! ```
 //!
-//! Equal sources with equal tools give equal bytes: every time is that of the commit, every owner is root, and
-//! `--twice` builds all of it once more in another folder and compares.
+//! Equal sources with equal tools give equal bytes: every time is that of the commit, every owner is root,
+//! and `--twice` builds all of it once more in another folder and compares.
 
 mod binary;
 mod crates;
@@ -33,7 +33,7 @@ use tree::Tree;
 
 /// The list of the files' hashes, as `sha256sum --check` reads it.
 const SUMS: &str = "SHA256SUMS";
-/// The variable that holds the time of every file: https://reproducible-builds.org/specs/source-date-epoch/
+/// The variable that holds the time of every file: <https://reproducible-builds.org/specs/source-date-epoch/>
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Build the files of a release: a static program, a Debian package, an OCI image, an SBOM, their hashes
@@ -201,8 +201,8 @@ impl Release {
     }
 }
 
-/// What the program prints about itself. It is the program for the machine that builds, and prints the same on
-/// every architecture.
+/// What the program prints about itself. It is the program for the machine that builds, and prints the same
+/// on every architecture.
 fn generated(program: &Path, what: &str) -> Result<Vec<u8>> {
     let output = Command::new(program).args(["generate", what]).output();
     let output = output.with_context(|| format!("start {}", program.display()))?;

@@ -1,5 +1,5 @@
-//! The program: static, so that it runs on each Linux of its architecture and alone in an image; without symbols;
-//! and without paths of the machine that built it.
+//! The program: static, so that it runs on each Linux of its architecture and alone in an image; without
+//! symbols; and without paths of the machine that built it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,8 +35,8 @@ pub(super) fn build_here(release: &Release) -> Result<PathBuf> {
     run(release, shell::cargo("build"), Architecture::Amd64, &library)
 }
 
-/// Builds it for arm64, with the standard library from source, which the BPF toolchain has: no target needs to be
-/// installed. The linker and the C library are Debian's for cross-compiling.
+/// Builds it for arm64, with the standard library from source, which the BPF toolchain has: no target needs
+/// to be installed. The linker and the C library are Debian's for cross-compiling.
 fn build_arm64(release: &Release) -> Result<PathBuf> {
     let toolchain = toolchain::choose(None, false)?;
     ensure!(
@@ -62,8 +62,8 @@ fn run(release: &Release, mut cargo: Command, architecture: Architecture, librar
     Ok(program)
 }
 
-/// Static, and each folder of this machine by a name that every machine has. Of the prefixes that fit, the last one is
-/// taken.
+/// Static, and each folder of this machine by a name that every machine has. Of the prefixes that fit, the
+/// last one is taken.
 fn flags(release: &Release, library: &Path) -> Vec<String> {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     vec![

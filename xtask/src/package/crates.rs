@@ -68,8 +68,8 @@ struct Locked {
     checksum: Option<String>,
 }
 
-/// The crates that are linked, by name and version. Macros and build scripts run on the building machine and are
-/// left out.
+/// The crates that are linked, by name and version. Macros and build scripts run on the building machine and
+/// are left out.
 pub(super) fn linked(release: &Release) -> Result<Vec<Linked>> {
     let triple = release.architecture.triple();
     let tree = ["--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe", "--format", "{p}"];

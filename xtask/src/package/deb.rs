@@ -114,7 +114,7 @@ fn md5sums(folder: &Path, tree: &Tree) -> Result<String> {
     Ok(shell::output(&mut command).context("md5sum")? + "\n")
 }
 
-/// In Debian's format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+/// In Debian's format: <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>
 fn copyright(release: &Release) -> Result<String> {
     let mit = release.read("LICENSE-MIT")?;
     let text: String = mit
@@ -129,7 +129,8 @@ fn copyright(release: &Release) -> Result<String> {
 fn changelog(release: &Release) -> Result<String> {
     let (version, date) = (version(release), release.date("+%a, %d %b %Y %H:%M:%S +0000")?);
     Ok(format!(
-        "handshake ({version}) unstable; urgency=medium\n\n  * Version {}: see changelog.gz.\n\n -- {MAINTAINER}  {date}\n",
+        "handshake ({version}) unstable; urgency=medium\n\n  * Version {}: see changelog.gz.\n\n \
+         -- {MAINTAINER}  {date}\n",
         release.version
     ))
 }

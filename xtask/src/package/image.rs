@@ -1,5 +1,6 @@
-//! The image for container engines: an OCI layout in a tar archive (https://github.com/opencontainers/image-spec,
-//! image-layout.md), with one layer that has one program. No engine and no daemon makes it.
+//! The image for container engines: an OCI layout in a tar archive
+//! (<https://github.com/opencontainers/image-spec>, image-layout.md), with one layer that has one program. No
+//! engine and no daemon makes it.
 
 use anyhow::Result;
 use serde_json::{Value, json};

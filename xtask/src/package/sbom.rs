@@ -1,5 +1,6 @@
-//! The software bill of materials, in CycloneDX 1.5 (https://cyclonedx.org/docs/1.5/json/): the crates that are
-//! compiled into the program, from `cargo metadata` and `Cargo.lock`. It has no serial number, which would differ each time.
+//! The software bill of materials, in CycloneDX 1.5 (<https://cyclonedx.org/docs/1.5/json/>): the crates that
+//! are compiled into the program, from `cargo metadata` and `Cargo.lock`. It has no serial number, which
+//! would differ each time.
 
 use anyhow::Result;
 use serde_json::{Value, json};

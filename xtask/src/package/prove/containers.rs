@@ -1,5 +1,6 @@
-//! The image, run by podman and its program by runc alone: as user 65534, with three capabilities, on a root file system
-//! that is read-only. Each container has a network namespace of its own, so nothing of the machine is touched.
+//! The image, run by podman and its program by runc alone: as user 65534, with three capabilities, on a root
+//! file system that is read-only. Each container has a network namespace of its own, so nothing of the
+//! machine is touched.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What a Debian that has booted with systemd does with the package. xtask/src/package/prove/machine.rs looks for
-# the marks that it prints.
+# What a Debian that has booted with systemd does with the package. xtask/src/package/prove/machine.rs looks
+# for the marks that it prints.
 exec 2>&1
 echo "systemd $(systemctl --version | head -n 1)"
 metrics() {
@@ -54,11 +54,13 @@ echo "filters: $(tc filter show dev lo ingress)$(tc filter show dev lo egress)"
 journalctl --no-pager --unit handshake | tail -n 20
 echo "</stopped>"
 
-# What is left of it, but for what came with this script and the logs of apt and dpkg, which name every package.
+# What is left of it, but for what came with this script and the logs of apt and dpkg, which name every
+# package.
 echo "<purged>"
 apt-get purge --quiet --yes handshake
 echo "exit $?"
-find / -xdev -path /root -prune -o -path /srv -prune -o -path /proc -prune -o -path /sys -prune -o -name '*handshake*' -print |
+find / -xdev \( -path /root -o -path /srv -o -path /proc -o -path /sys \) -prune \
+    -o -name '*handshake*' -print |
     sed 's/^/left: /'
 getent passwd handshake | sed 's/^/left: /'
 dpkg-query --show --showformat '${db:Status-Status}\n' handshake

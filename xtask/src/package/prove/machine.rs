@@ -32,8 +32,9 @@ ExecStart=/bin/sh /root/guest.sh
 StandardOutput=tty
 TTYPath=/dev/console
 ";
-/// The first argument of the kernel's command line: nothing else writes on the console.
-const SILENT: &str = "quiet loglevel=0 systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service systemd.mask=console-getty.service";
+/// Arguments of the kernel's command line: nothing else writes on the console.
+const SILENT: &str =
+    "systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service systemd.mask=console-getty.service";
 /// Debian's files and twice as much.
 const MEMORY: &str = "2048";
 /// The connections that complete in the guest; one more is refused.
