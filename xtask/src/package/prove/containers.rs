@@ -16,6 +16,8 @@ use crate::shell;
 const WATCH: [&str; 7] = ["watch", "-i", "lo", "--for", "2s", "-o", "json"];
 /// What loading and attaching take.
 const CAPABILITIES: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
+/// The name of runc's container.
+const CONTAINER: &str = "handshake-proof";
 /// `nobody`.
 const USER: u32 = 65_534;
 /// What the error says where the engine's own profile refuses bpf().
@@ -75,14 +77,14 @@ fn by_runc(release: &Release, profile: &Path) -> Result<()> {
     let profile: Value = serde_json::from_slice(&fs::read(profile)?).context("the profile")?;
     set(&mut example, &release.folder("layer"), profile);
     fs::write(&config, example.to_string()).context("write config.json")?;
-    let mut command = shell::pristine("runc");
-    command
-        .arg("--root")
-        .arg(release.folder("runc"))
-        .args(["run", "--bundle"])
-        .arg(&bundle)
-        .arg("handshake-proof");
-    watched(&output(&mut command)?)
+    let runc = || {
+        let mut command = shell::pristine("runc");
+        command.arg("--root").arg(release.folder("runc"));
+        command
+    };
+    // What a run that was interrupted has left.
+    runc().args(["delete", "--force", CONTAINER]).output().context("start runc")?;
+    watched(&output(runc().args(["run", "--bundle"]).arg(&bundle).arg(CONTAINER))?)
 }
 
 fn set(config: &mut Value, files: &Path, mut profile: Value) {
