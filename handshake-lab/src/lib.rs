@@ -4,6 +4,7 @@
 //! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
 //! duel                 random conversations with a listening socket, judged by its kernel
 //! churn                interfaces that come and go under traffic
+//! faults               faults with a known owner, asked about from three seats
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
 //! ├─ tcp, udp          traffic by kernel sockets
@@ -30,6 +31,7 @@ pub mod census;
 pub mod churn;
 pub mod counters;
 pub mod duel;
+pub mod faults;
 pub mod flood;
 pub mod frame;
 pub mod interrupt;

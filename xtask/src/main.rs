@@ -20,6 +20,7 @@ mod test;
 mod toolchain;
 mod touches;
 mod wheels;
+mod why;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ enum Verb {
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Churn(churn::Args),
+    Why(why::Args),
     Demo(demo::Args),
     Duel(duel::Args),
     Fuzz(fuzz::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map(done),
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Verb::Churn(args) => churn::run(&args),
+        Verb::Why(args) => why::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Duel(args) => duel::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(done),

@@ -5,11 +5,12 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// Packages for `cargo xtask test`, each with its use.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("bpftool", "tests compare the kernel's data on programs and maps with handshake's"),
     ("curl", "a client that was not written for these tests"),
     ("ethtool", "counts the frames that reached a veth, switches offloads"),
     ("iproute2", "network namespaces, veth pairs, foreign programs on a hook"),
+    ("iptables", "rules of nftables as iptables-nft writes them"),
     ("libcap2-bin", "setcap gives a file capabilities"),
     ("libfaketime", "sets the wall clock of one process"),
     ("netcat-openbsd", "sends one connection or one datagram"),

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 use crate::events::{Event, Unlisted};
 use crate::time::rfc3339;
-use crate::why::WhyReport;
+use crate::why::{Conntrack, Risen, WhyReport};
 
 pub(crate) use check::write_check;
 pub(crate) use diff::write_diff;
@@ -92,10 +92,36 @@ pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &
     object.insert("not".to_owned(), json!(answer.not));
     put_known(&mut object, "owner", answer.owner.as_ref());
     object.insert("next".to_owned(), json!(answer.next));
+    let rules: Vec<Value> = answer.rules.iter().map(risen).collect();
+    put_known(&mut object, "rules", (!rules.is_empty()).then_some(rules));
+    put_known(&mut object, "conntrack", evidence.firewall.conntrack.map(conntrack));
     object.insert("looked_ns".to_owned(), json!(evidence.looked_ns));
     object.insert("exact".to_owned(), json!(snapshot.is_exact()));
     object.insert("inexact".to_owned(), inexact(snapshot));
     line(out, &Value::Object(object))
+}
+
+fn risen(risen: &Risen) -> Value {
+    let Risen { rule, packets } = risen;
+    let mut object = Map::new();
+    object.insert("family".to_owned(), json!(rule.family()));
+    object.insert("table".to_owned(), json!(rule.table));
+    object.insert("chain".to_owned(), json!(rule.chain));
+    put_known(&mut object, "handle", rule.handle);
+    object.insert("verdict".to_owned(), json!(rule.deed.name()));
+    object.insert("packets".to_owned(), json!(packets));
+    Value::Object(object)
+}
+
+fn conntrack(seen: Conntrack) -> Value {
+    json!({
+        "entries": seen.entries,
+        "limit": seen.limit,
+        "drop": seen.dropped,
+        "early_drop": seen.dropped_early,
+        "insert_failed": seen.insert_failed,
+        "invalid": seen.invalid,
+    })
 }
 
 /// Writes one flow on a line of its own.

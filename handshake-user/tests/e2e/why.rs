@@ -1,15 +1,17 @@
 //! `handshake why` beside real faults, from the client, from the router and from the server: it names the owner
 //! that the fault has, and `watch` and `check` say the same.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::topology::{DEVICE, FAR_DEVICE};
-use handshake_lab::{Family, Namespace, Routed, skip_unless_privileged};
-use serde_json::Value;
+use handshake_lab::{Family, Namespace, Routed, skip_unless_privileged, skip_without_tool};
+use serde_json::{Value, json};
 
 use crate::HANDSHAKE;
 use crate::network::TIMEOUT;
@@ -68,6 +70,13 @@ fn drop_by(host: &Namespace, hook: &str, rule: &str) -> Result<()> {
     Ok(())
 }
 
+/// The handle of the rule with these words.
+fn handle(host: &Namespace, words: &str) -> Result<u64> {
+    let rules = host.run("nft", &["-a", "list ruleset"])?;
+    let line = rules.lines().find(|line| line.contains(words)).context("the rule is there")?;
+    Ok(line.rsplit_once("# handle ").context("it has a handle")?.1.trim().parse()?)
+}
+
 /// Checks the answer from each place: its exit code, and words of the owner.
 fn assert_owners<T>(
     prepare: impl Fn(&Routed) -> Result<()>,
@@ -113,6 +122,118 @@ fn a_local_firewall_is_the_servers() -> Result<()> {
         (Place::Server, 1, "this host: a local firewall"),
     ];
     assert_owners(prepare, listening, owners)
+}
+
+/// The answer from a place, where a listener is there and the firewall has been prepared so.
+fn asked_of(place: Place, prepare: impl Fn(&Routed) -> Result<()>) -> Result<(Routed, i32, Value)> {
+    let routed = Routed::new()?;
+    prepare(&routed)?;
+    let server = routed.path(Family::V4).server_at(PORT);
+    let (exit, answer) = asked(&routed, place, || listening(&routed, server))?;
+    Ok((routed, exit, answer))
+}
+
+/// The rule that is named: the words of the answer, and the rule in JSON.
+fn ensure_names(answer: &Value, rule: &Value, words: &str) -> Result<()> {
+    let owner = answer["owner"].as_str().unwrap_or_default();
+    ensure!(owner == format!("this host: the count points to {words}"), "{answer:#}");
+    ensure!(answer["because"].to_string().contains(words), "{answer:#}");
+    let [named] = answer["rules"].as_array().map_or(&[][..], Vec::as_slice) else {
+        bail!("one rule: {answer:#}");
+    };
+    for (field, value) in rule.as_object().into_iter().flatten() {
+        ensure!(named[field] == *value, "{field}: {answer:#}");
+    }
+    ensure!(named["packets"].as_u64() >= Some(ATTEMPTS as u64 / 2), "{answer:#}");
+    Ok(())
+}
+
+/// Beside a rule of another port, and one that counts before it looks at the port.
+#[test]
+fn a_rule_that_counts_what_it_drops_is_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let (routed, exit, answer) = asked_of(Place::Server, |routed| {
+        drop_by(&routed.server, "input", "tcp dport 443 counter")?;
+        routed.server.run("nft", &["add rule inet t c tcp dport 80-442 counter drop"])?;
+        routed.server.run("nft", &["insert rule inet t c counter tcp dport 444 drop"]).map(drop)
+    })?;
+    let handle = handle(&routed.server, "tcp dport 443")?;
+    let rule = json!({"family": "inet", "table": "t", "chain": "c", "handle": handle, "verdict": "drop"});
+    ensure!(exit == 1, "{answer:#}");
+    ensure_names(&answer, &rule, &format!("the rule inet t c handle {handle}"))?;
+    ensure!(answer["next"][0] == "nft -a list chain inet t c", "{answer:#}");
+
+    let (_routed, _, answer) =
+        asked_of(Place::Client, |routed| drop_by(&routed.client, "input", "tcp sport 443 counter"))?;
+    ensure_names(&answer, &json!({"chain": "c"}), "the rule inet t c handle 2")?;
+    let (_routed, _, answer) =
+        asked_of(Place::Router, |routed| drop_by(&routed.router, "forward", "tcp sport 443 counter"))?;
+    ensure_names(&answer, &json!({"chain": "c"}), "the rule inet t c handle 2")?;
+    // The client's and the server's own rules are not the router's.
+    let (_routed, _, answer) =
+        asked_of(Place::Router, |routed| drop_by(&routed.server, "input", "tcp dport 443 counter"))?;
+    ensure!(answer["rules"].is_null(), "{answer:#}");
+    Ok(())
+}
+
+#[test]
+fn a_rule_without_a_counter_is_not_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let (_routed, exit, answer) = asked_of(Place::Server, |routed| {
+        drop_by(&routed.server, "input", "tcp dport 443")?;
+        routed.server.run("nft", &["insert rule inet t c tcp dport 444 counter drop"]).map(drop)
+    })?;
+    ensure!(exit == 1 && answer["owner"] == "this host: a local firewall, or no route back", "{answer:#}");
+    ensure!(answer["rules"].is_null(), "{answer:#}");
+    if Path::new("/proc/net/stat/nf_conntrack").exists() {
+        let limit = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max")?;
+        ensure!(answer["conntrack"]["limit"] == limit.trim().parse::<u64>()?, "{answer:#}");
+    }
+    Ok(())
+}
+
+/// A rule that answers by RST looks like a port that is closed, but for the listener.
+#[test]
+fn a_rule_that_rejects_is_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for place in [Place::Server, Place::Router] {
+        let hook = if matches!(place, Place::Server) { "input" } else { "forward" };
+        let (_routed, exit, answer) = asked_of(place, |routed| {
+            let chain = format!("add chain inet t c {{ type filter hook {hook} priority 0; }}");
+            let rule = "add rule inet t c tcp dport 443 counter reject with tcp reset";
+            for line in ["add table inet t", &chain, rule] {
+                place.host(routed).run("nft", &[line])?;
+            }
+            Ok(())
+        })?;
+        ensure!(exit == 1, "{answer:#}");
+        ensure_names(&answer, &json!({"verdict": "reject_with_tcp_reset"}), "the rule inet t c handle 2")?;
+    }
+    Ok(())
+}
+
+/// What iptables-nft writes is nftables: a rule, and the policy of a chain.
+#[test]
+fn the_rules_of_iptables_are_named() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("iptables-nft") {
+        return Ok(());
+    }
+    let (_routed, _, answer) = asked_of(Place::Server, |routed| {
+        routed.server.run("iptables-nft", &["-A", "INPUT", "-p", "tcp", "--dport", "443", "-j", "DROP"])?;
+        Ok(())
+    })?;
+    ensure_names(&answer, &json!({"family": "ip", "verdict": "drop"}), "the rule ip filter INPUT handle 2")?;
+    let (_routed, _, answer) = asked_of(Place::Server, |routed| {
+        routed.server.run("iptables-nft", &["-P", "INPUT", "DROP"])?;
+        Ok(())
+    })?;
+    ensure_names(&answer, &json!({"handle": null}), "the policy of the chain ip filter INPUT")
 }
 
 #[test]
