@@ -48,7 +48,8 @@ mod tests {
             .iter()
             .filter_map(serde_json::Value::as_str)
             .collect();
-        for call in ["bpf", "capset", "prctl", "seccomp", "landlock_restrict_self", "setresuid", "epoll_wait"] {
+        for call in ["bpf", "capset", "prctl", "seccomp", "landlock_restrict_self", "setresuid", "epoll_wait"]
+        {
             assert!(allowed.contains(&call), "{call}");
         }
         for call in ["clone3", "init_module", "mount", "ptrace", "setns", "unshare"] {
