@@ -54,7 +54,7 @@ const NOT_ENOUGH: u8 = 3;
 pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
     let watched = Options { top: usize::MAX, ..args.watched() };
     let mut rules = Rules::open(&args.scope)?;
-    let counters = NetFiles::open()?;
+    let mut counters = NetFiles::open()?;
     let conntrack = ConntrackFiles::open();
     let mut listeners = Listeners::open().ok();
     let first = listeners.as_mut().and_then(|listeners| listeners.read().ok()).unwrap_or_default();
@@ -62,13 +62,14 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
     let plan = session::plan(&watched)?;
     plan.require_any()?;
     let loaded = load(&watched, &plan)?;
+    // Before the hooks are on: what the kernel counts of what they see is in the difference.
     rules.read_first();
+    let before = patiently(CheckError::is_passing, || counters.read())?;
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let mut look =
             Look { counters, conntrack, listeners, processes, queues: HashMap::new(), taken: Vec::new() };
-        let before = patiently(CheckError::is_passing, || look.counters.read())?;
         let pace = Pace { snapshots: Some(EVERY), events: false, until: Some(Instant::now() + LONGEST) };
         let ending = session::run(&mut session, &mut signals, pace, &mut look).await?;
         take_snapshot(&mut session)?;
@@ -283,7 +284,7 @@ const fn silent(figures: &ServiceFigures) -> u64 {
 /// The services of TCP that have a row, with their books.
 fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures, TcpBooks)> {
     snapshot.every_service.iter().filter_map(|row| match row.books {
-        ServiceBooks::Tcp(books) => Some((row.service?, *row, books)),
+        ServiceBooks::Tcp(books) => Some((row.service?, row.clone(), books)),
         ServiceBooks::Udp(_) => None,
     })
 }

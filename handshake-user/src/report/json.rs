@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Around, Flow, Standing, View};
-use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
+use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS, SERVICE_TIMES};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, InterfaceHooks, Interval, Latency, Loss, Origin, ServiceBooks, ServiceFigures, Snapshot,
     TcpBooks, UdpBooks,
@@ -17,7 +17,7 @@ use handshake_agent::model::snapshot::{
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
-use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::tunnel::Tunnel;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -318,6 +318,9 @@ fn service(row: &ServiceFigures) -> Value {
         ServiceBooks::Tcp(books) => tcp_service(&mut object, books),
         ServiceBooks::Udp(books) => udp_service(&mut object, books),
     }
+    if let Some(times) = row.times() {
+        figures(&mut object, &SERVICE_TIMES, &times);
+    }
     put_known(&mut object, "seat", row.seat.map(Seat::name));
     Value::Object(object)
 }
@@ -334,6 +337,7 @@ fn tcp_service(object: &mut Map<String, Value>, books: &TcpBooks) {
         object.insert(name.to_owned(), json!(count));
     }
     object.insert(FlowFlag::Silent.name().to_owned(), json!(books.silent));
+    object.insert(Sign::WasSilent.name().to_owned(), json!(books.was_silent));
 }
 
 fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {

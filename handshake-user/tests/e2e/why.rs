@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use handshake_lab::agent::Agent;
+use handshake_lab::faults::{FAULTS, Place, drop_by};
 use handshake_lab::tcp::{self, Attempts, Listener};
-use handshake_lab::topology::{DEVICE, FAR_DEVICE};
 use handshake_lab::{Family, Namespace, Routed, skip_unless_privileged, skip_without_tool};
 use serde_json::{Value, json};
 
@@ -20,31 +20,6 @@ use crate::network::TIMEOUT;
 const ATTEMPTS: usize = 40;
 /// The port of the service.
 const PORT: u16 = 443;
-
-/// From where it is looked.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Client,
-    Router,
-    Server,
-}
-
-impl Place {
-    fn host(self, routed: &Routed) -> &Namespace {
-        match self {
-            Self::Client => &routed.client,
-            Self::Router => &routed.router,
-            Self::Server => &routed.server,
-        }
-    }
-
-    const fn devices(self) -> &'static [&'static str] {
-        match self {
-            Self::Client | Self::Server => &[DEVICE],
-            Self::Router => &[DEVICE, FAR_DEVICE],
-        }
-    }
-}
 
 /// The answer, beside what `act` does after the hooks are on.
 fn asked<T>(routed: &Routed, place: Place, act: impl FnOnce() -> Result<T>) -> Result<(i32, Value)> {
@@ -61,15 +36,6 @@ fn asked<T>(routed: &Routed, place: Place, act: impl FnOnce() -> Result<T>) -> R
     Ok((outcome.status.code().unwrap_or(-1), answer))
 }
 
-/// Makes a host drop what matches a rule of nftables.
-fn drop_by(host: &Namespace, hook: &str, rule: &str) -> Result<()> {
-    let chain = format!("add chain inet t c {{ type filter hook {hook} priority 0; }}");
-    for line in ["add table inet t", &chain, &format!("add rule inet t c {rule} drop")] {
-        host.run("nft", &[line])?;
-    }
-    Ok(())
-}
-
 /// The handle of the rule with these words.
 fn handle(host: &Namespace, words: &str) -> Result<u64> {
     let rules = host.run("nft", &["-a", "list ruleset"])?;
@@ -77,25 +43,67 @@ fn handle(host: &Namespace, words: &str) -> Result<u64> {
     Ok(line.rsplit_once("# handle ").context("it has a handle")?.1.trim().parse()?)
 }
 
-/// Checks the answer from each place: its exit code, and words of the owner.
-fn assert_owners<T>(
-    prepare: impl Fn(&Routed) -> Result<()>,
-    act: impl Fn(&Routed, SocketAddr) -> Result<T>,
-    expected: [(Place, i32, &str); 3],
-) -> Result<()> {
+/// Makes a fault and judges what is said of it from the client, the router and the server.
+fn judge(name: &str) -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    for (place, code, words) in expected {
-        let routed = Routed::new()?;
-        prepare(&routed)?;
-        let server = routed.path(Family::V4).server_at(PORT);
-        let (exit, answer) = asked(&routed, place, || act(&routed, server))?;
-        let owner = answer["owner"].as_str().unwrap_or_default();
-        ensure!(exit == code && owner.contains(words), "{place:?}: exit {exit}: {answer:#}");
-        ensure!(answer["exact"] == true, "{place:?}: {answer:#}");
+    let fault = FAULTS.iter().find(|fault| fault.name == name).with_context(|| format!("no fault {name}"))?;
+    fault.judge(HANDSHAKE.as_ref(), true)
+}
+
+#[test]
+fn a_healthy_service_is_healthy_from_each_seat() -> Result<()> {
+    judge("healthy")
+}
+
+#[test]
+fn a_local_firewall_is_the_servers() -> Result<()> {
+    judge("dropped by the server's firewall")
+}
+
+#[test]
+fn a_router_that_drops_answers_says_so_itself() -> Result<()> {
+    judge("SYN+ACKs dropped by the router")
+}
+
+#[test]
+fn what_is_dropped_before_the_server_is_upstream() -> Result<()> {
+    judge("SYNs dropped before the server")
+}
+
+#[test]
+fn a_full_accept_queue_is_this_hosts_at_the_server_alone() -> Result<()> {
+    judge("overloaded listener")
+}
+
+#[test]
+fn a_port_without_a_listener_is_the_applications() -> Result<()> {
+    judge("refused")
+}
+
+#[test]
+fn a_server_that_accepts_and_never_answers_is_the_applications() -> Result<()> {
+    judge("accepted and never answered")
+}
+
+#[test]
+fn forged_sources_are_the_networks_edge() -> Result<()> {
+    judge("flood")
+}
+
+#[test]
+fn a_small_service_that_is_down_is_found_beside_a_busy_one() -> Result<()> {
+    judge("a small service down beside a busy one")
+}
+
+/// Every fault is judged above.
+#[test]
+fn each_fault_has_a_test() {
+    let source = include_str!("why.rs");
+    for fault in &FAULTS {
+        assert!(source.contains(&format!("judge(\"{}\")", fault.name)), "{}", fault.name);
     }
-    Ok(())
 }
 
 fn attempts(routed: &Routed, server: SocketAddr) -> Result<Attempts> {
@@ -105,23 +113,6 @@ fn attempts(routed: &Routed, server: SocketAddr) -> Result<Attempts> {
 fn listening(routed: &Routed, server: SocketAddr) -> Result<(Listener, Attempts)> {
     let listener = Listener::new(&routed.path(Family::V4), server.port(), 128)?;
     Ok((listener, attempts(routed, server)?))
-}
-
-#[test]
-fn a_healthy_service_is_healthy_from_each_seat() -> Result<()> {
-    let owners = [(Place::Client, 0, ""), (Place::Router, 0, ""), (Place::Server, 0, "")];
-    assert_owners(|_| Ok(()), listening, owners)
-}
-
-#[test]
-fn a_local_firewall_is_the_servers() -> Result<()> {
-    let prepare = |routed: &Routed| drop_by(&routed.server, "input", "tcp dport 443");
-    let owners = [
-        (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "the responder's side"),
-        (Place::Server, 1, "this host: a local firewall"),
-    ];
-    assert_owners(prepare, listening, owners)
 }
 
 /// The answer from a place, where a listener is there and the firewall has been prepared so.
@@ -234,38 +225,6 @@ fn the_rules_of_iptables_are_named() -> Result<()> {
         Ok(())
     })?;
     ensure_names(&answer, &json!({"handle": null}), "the policy of the chain ip filter INPUT")
-}
-
-#[test]
-fn a_router_that_drops_answers_says_so_itself() -> Result<()> {
-    let prepare = |routed: &Routed| drop_by(&routed.router, "forward", "tcp sport 443");
-    let owners = [
-        (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "this host: it does not pass them on"),
-        (Place::Server, 1, "the network back to the clients"),
-    ];
-    assert_owners(prepare, listening, owners)
-}
-
-#[test]
-fn what_is_dropped_before_the_server_is_upstream() -> Result<()> {
-    let prepare = |routed: &Routed| drop_by(&routed.router, "forward", "tcp dport 443");
-    let owners = [
-        (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "this host, unless they leave by a way that is not watched"),
-        (Place::Server, 3, "what is before this host"),
-    ];
-    assert_owners(prepare, listening, owners)
-}
-
-#[test]
-fn a_port_without_a_listener_is_the_applications() -> Result<()> {
-    let owners = [
-        (Place::Client, 1, "the responder"),
-        (Place::Router, 1, "the responder"),
-        (Place::Server, 1, "the application: it does not run"),
-    ];
-    assert_owners(|_| Ok(()), attempts, owners)
 }
 
 /// The listener was there before: its process is named.
