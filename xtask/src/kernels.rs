@@ -34,6 +34,8 @@ const APPLETS: [&str; 16] = [
 const INIT: &str = include_str!("kernels/init.sh");
 /// The machine's time limit in seconds: far more than a busy host needs.
 const TIMEOUT_S: &str = "900";
+/// The machine's memory in MiB.
+const MEMORY: &str = "1024";
 /// The hooks that the guest tries, in its script's order, as the report names them.
 const HOOKS: [&str; 2] = ["clsact", "xdp-generic"];
 /// The number of connections that complete on each interface; one more is refused on loopback.
@@ -60,10 +62,7 @@ pub(crate) struct Args {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.setup {
-        packages::install_for_kernels()?;
-        if MachineParts::find().is_err() {
-            fetch()?;
-        }
+        setup()?;
     }
     let parts = match MachineParts::find() {
         Ok(parts) => parts,
@@ -75,11 +74,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let handshake = run::build(false)?;
     let initramfs = folder().join("initramfs");
     parts.pack(&handshake)?.write(&initramfs)?;
-    let console = boot(&parts.kernel, &initramfs)?;
+    let console = boot(&parts.kernel, &initramfs, MEMORY, "")?;
     if args.console {
         println!("{console}");
     }
     judge(&console)
+}
+
+/// Installs what is missing of an emulated machine.
+pub(crate) fn setup() -> Result<()> {
+    packages::install_for_kernels()?;
+    if MachineParts::find().is_err() {
+        fetch()?;
+    }
+    Ok(())
 }
 
 /// The folder of the kernel and the machine's files.
@@ -101,15 +109,15 @@ fn fetch() -> Result<()> {
 }
 
 /// The parts of the emulated machine, beside handshake.
-struct MachineParts {
-    busybox: PathBuf,
-    kernel: PathBuf,
-    modules: Vec<PathBuf>,
+pub(crate) struct MachineParts {
+    pub(crate) busybox: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 impl MachineParts {
     /// Finds all parts, or returns the name of the first missing one.
-    fn find() -> Result<Self, String> {
+    pub(crate) fn find() -> Result<Self, String> {
         let program = |name: &str| shell::find(name).ok_or_else(|| name.to_owned());
         program(QEMU)?;
         let unpacked = folder().join("unpacked");
@@ -119,6 +127,12 @@ impl MachineParts {
         };
         let modules = MODULES.into_iter().map(|name| file("lib", name)).collect::<Result<_, _>>()?;
         Ok(Self { busybox: program(BUSYBOX)?, kernel: file("boot", "vmlinuz")?, modules })
+    }
+
+    /// The kernel's release, which the folder of its modules has as its name.
+    pub(crate) fn release(&self) -> Result<&str> {
+        let names = self.modules.iter().flat_map(|path| path.iter()).skip_while(|name| *name != "modules");
+        names.skip(1).find_map(|name| name.to_str()).context("the folder of the modules names no release")
     }
 
     /// Packs the files that the machine boots with.
@@ -157,13 +171,14 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
-/// Boots a machine with one CPU; returns its console output until it powers off.
-fn boot(kernel: &Path, initramfs: &Path) -> Result<String> {
+/// Boots a machine with one CPU and so many MiB; returns its console output until it powers off.
+pub(crate) fn boot(kernel: &Path, initramfs: &Path, memory: &str, arguments: &str) -> Result<String> {
     let mut command = Command::new("timeout");
-    command.args([TIMEOUT_S, QEMU, "-machine", "q35", "-cpu", "max", "-m", "1024"]);
+    command.args([TIMEOUT_S, QEMU, "-machine", "q35", "-cpu", "max", "-m", memory]);
     command.args(["-nographic", "-no-reboot", "-nic", "none"]).arg("-kernel").arg(kernel);
     command.arg("-initrd").arg(initramfs);
-    command.args(["-append", "console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off"]);
+    command
+        .args(["-append", &format!("console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off {arguments}")]);
     eprintln!("$ {QEMU} -kernel {} …", kernel.display());
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start QEMU")?;
     let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
@@ -259,7 +274,7 @@ fn counted(report: &Value, completed: u64, refused: u64) -> Result<()> {
 }
 
 /// What the console shows between the marks of a name.
-fn part<'a>(console: &'a str, name: &str) -> Result<&'a str> {
+pub(crate) fn part<'a>(console: &'a str, name: &str) -> Result<&'a str> {
     between(console, &format!("<{name}>\n"), &format!("</{name}>"))
         .with_context(|| format!("no output of {name}:\n{console}"))
 }

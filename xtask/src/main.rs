@@ -3,12 +3,14 @@
 mod bench;
 mod build_ebpf;
 mod churn;
+mod copy;
 mod demo;
 mod duel;
 mod fuzz;
 mod kernels;
 mod lint;
 mod load;
+mod package;
 mod packages;
 mod raise;
 mod run;
@@ -38,6 +40,7 @@ enum Verb {
     Kernels(kernels::Args),
     Lint(lint::Args),
     Load(load::Args),
+    Package(package::Args),
     Run(run::Args),
     Screenshot(screenshot::Args),
     Test(test::Args),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Kernels(args) => kernels::run(&args).map(done),
         Verb::Lint(args) => lint::run(&args).map(done),
         Verb::Load(args) => load::run(&args),
+        Verb::Package(args) => package::run(&args).map(done),
         Verb::Run(args) => run::run(&args).map(done),
         Verb::Screenshot(args) => screenshot::run(&args).map(done),
         Verb::Test(args) => test::run(&args),

@@ -30,6 +30,25 @@ const FOR_KERNELS: [(&str, &str); 2] = [
     ("qemu-system-x86", "the emulated machine with the oldest kernel"),
 ];
 
+/// Packages for `cargo xtask package`.
+const FOR_PACKAGE: [(&str, &str); 2] =
+    [("dpkg", "makes the Debian package"), ("libc6-dev", "the C library, to be linked into the program")];
+
+/// Additional packages for `cargo xtask package --arch arm64`.
+const FOR_ARM64: [(&str, &str); 2] = [
+    ("gcc-aarch64-linux-gnu", "links the program"),
+    ("libc6-dev-arm64-cross", "the C library, to be linked into the program"),
+];
+
+/// Additional packages for `cargo xtask package --prove`, beside those of `kernels`.
+const FOR_PROOF: [(&str, &str); 5] = [
+    ("cpio", "packs Debian's files for the emulated machine"),
+    ("lintian", "what Debian demands of a package"),
+    ("mmdebstrap", "unpacks a Debian with systemd"),
+    ("podman", "the engine that runs the image"),
+    ("runc", "the runtime that runs it, below podman and alone"),
+];
+
 /// An additional package for `--setup`, where Python has no pip.
 const PIP: [(&str, &str); 1] =
     [("python3-pip", "installs programs that lint runs, and modules that tests import")];
@@ -47,6 +66,21 @@ pub(crate) fn install() -> Result<()> {
 /// Installs the missing packages for `cargo xtask kernels`.
 pub(crate) fn install_for_kernels() -> Result<()> {
     install_all(&FOR_KERNELS)
+}
+
+/// Installs the missing packages for `cargo xtask package`.
+pub(crate) fn install_for_package() -> Result<()> {
+    install_all(&FOR_PACKAGE)
+}
+
+/// Installs the missing packages for `cargo xtask package --arch arm64`.
+pub(crate) fn install_for_arm64() -> Result<()> {
+    install_all(&FOR_ARM64)
+}
+
+/// Installs the missing packages for `cargo xtask package --prove`.
+pub(crate) fn install_for_proof() -> Result<()> {
+    install_all(&FOR_PROOF)
 }
 
 /// Installs pip.

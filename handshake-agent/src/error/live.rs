@@ -37,7 +37,7 @@ pub enum LiveError {
     },
     /// A filter of system calls refuses bpf(2), as the default one of container engines does.
     #[error(
-        "a seccomp filter refuses bpf() to {what}: allow it (container engines: --security-opt seccomp=unconfined, or a profile with bpf; systemd: SystemCallFilter=bpf)"
+        "a seccomp profile refuses bpf() to {what}: in a container, --security-opt seccomp=handshake-seccomp.json, which `handshake generate seccomp` prints; in a systemd unit, SystemCallFilter=bpf"
     )]
     Seccomp {
         /// The operation, in lower case: `create the maps`.

@@ -1,4 +1,5 @@
-//! `handshake generate`: the man page and the completions, made of the command line's own definition.
+//! `handshake generate`: the man page and the completions, made of the command line's own definition; and the
+//! seccomp profile, because an image has nothing else that could print it.
 
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -8,23 +9,25 @@ use crate::command::out;
 use crate::error::CommandError;
 use crate::output::{Output, Target};
 
+/// What container engines take as `--security-opt seccomp=FILE`.
+const PROFILE: &str = include_str!("../../../packaging/handshake-seccomp.json");
+
 /// Runs `handshake generate` and returns its exit code.
 ///
 /// # Errors
 ///
 /// Failures to write.
 pub(crate) fn run(args: &GenerateArgs) -> Result<u8, CommandError> {
-    let mut command = cli::definition();
     let mut made = Vec::new();
-    let shell = match args.what {
-        Generated::Man => None,
-        Generated::Bash => Some(Shell::Bash),
-        Generated::Zsh => Some(Shell::Zsh),
-        Generated::Fish => Some(Shell::Fish),
+    let mut complete = |shell| {
+        clap_complete::generate(shell, &mut cli::definition(), "handshake", &mut made);
     };
-    match shell {
-        Some(shell) => clap_complete::generate(shell, &mut command, "handshake", &mut made),
-        None => Man::new(command).render(&mut made).map_err(out)?,
+    match args.what {
+        Generated::Man => Man::new(cli::definition()).render(&mut made).map_err(out)?,
+        Generated::Bash => complete(Shell::Bash),
+        Generated::Zsh => complete(Shell::Zsh),
+        Generated::Fish => complete(Shell::Fish),
+        Generated::Seccomp => made.extend_from_slice(PROFILE.as_bytes()),
     }
     Output::to(Target::stdout()).put(|to| to.write_all(&made)).map_err(out)?;
     Ok(0)
@@ -33,6 +36,26 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<u8, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without these the kernel side is not loaded, or what is left afterwards is not given up.
+    #[test]
+    fn the_profile_allows_what_loading_and_giving_up_call() {
+        let profile: serde_json::Value = serde_json::from_str(PROFILE).expect("JSON");
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        let allowed: Vec<&str> = profile["syscalls"][0]["names"]
+            .as_array()
+            .expect("names")
+            .iter()
+            .filter_map(serde_json::Value::as_str)
+            .collect();
+        for call in ["bpf", "capset", "prctl", "seccomp", "landlock_restrict_self", "setresuid", "epoll_wait"]
+        {
+            assert!(allowed.contains(&call), "{call}");
+        }
+        for call in ["clone3", "init_module", "mount", "ptrace", "setns", "unshare"] {
+            assert!(!allowed.contains(&call), "{call}");
+        }
+    }
 
     #[test]
     fn a_man_page_and_completions_have_the_options() {

@@ -95,7 +95,7 @@ fn a_filter_of_system_calls_is_named() -> Result<()> {
     let pair = Pair::new()?;
     let mut command = watch(&pair.server);
     process::refuse_bpf(&mut command)?;
-    check_refused(&mut command, 5, &["seccomp", "--security-opt", "SystemCallFilter=bpf"])
+    check_refused(&mut command, 5, &["--security-opt seccomp=handshake-seccomp.json", "SystemCallFilter=bpf"])
 }
 
 /// A limit of open files that does not suffice is named before anything is loaded; one that is said to

@@ -1,7 +1,6 @@
 //! A copy of the sources, in which a change can be tried out.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +11,7 @@ use crate::shell;
 
 /// The copy: a folder in the target folder, which goes when this is dropped. Always the same one, so that what cargo
 /// builds in it does not pile up under new names. Dependencies are shared with the other verbs' builds.
-pub(super) struct SourceCopy {
+pub(crate) struct SourceCopy {
     root: PathBuf,
     target: PathBuf,
     /// The files as they were copied, so that work in the sources meanwhile does not reach the copy.
@@ -20,12 +19,10 @@ pub(super) struct SourceCopy {
 }
 
 impl SourceCopy {
-    /// Copies what git tracks or would track, as it is now.
-    pub(super) fn make() -> Result<Self> {
-        let target =
-            env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
-        let target = shell::root().join(target);
-        let copy = Self { root: target.join("touches"), target, files: tracked()? };
+    /// Copies what git tracks or would track, as it is now, to this folder of the target folder.
+    pub(crate) fn make(name: &str) -> Result<Self> {
+        let target = shell::target();
+        let copy = Self { root: target.join(name), target, files: tracked()? };
         remove(&copy.root)?;
         copy.set(&BTreeMap::new())?;
         Ok(copy)
@@ -33,7 +30,7 @@ impl SourceCopy {
 
     /// Gives these files the content, and all others that of the sources. A file that is right already stays
     /// untouched, so that cargo does not build it again.
-    pub(super) fn set(&self, edited: &BTreeMap<String, String>) -> Result<()> {
+    pub(crate) fn set(&self, edited: &BTreeMap<String, String>) -> Result<()> {
         for (file, content) in &self.files {
             if !edited.contains_key(&*file.to_string_lossy()) {
                 self.write(file, content)?;
@@ -76,8 +73,13 @@ impl SourceCopy {
         fs::write(&path, content).with_context(|| format!("write {}", path.display()))
     }
 
+    /// The folder of the copy.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Cargo in the copy, with the target folder of the sources and without the network.
-    pub(super) fn cargo(&self, verb: &str) -> Command {
+    pub(crate) fn cargo(&self, verb: &str) -> Command {
         let mut command = shell::cargo(verb);
         command.current_dir(&self.root).args(["--offline", "--locked"]);
         command.env("CARGO_TARGET_DIR", &self.target).env("INSTA_UPDATE", "always");

@@ -1,0 +1,122 @@
+//! The image, run by podman and its program by runc alone: as user 65534, with three capabilities, on a root
+//! file system that is read-only. Each container has a network namespace of its own, so nothing of the
+//! machine is touched.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::super::{Release, image};
+use crate::shell;
+
+/// What is run in a container: two seconds of an interface that every network namespace has.
+const WATCH: [&str; 7] = ["watch", "-i", "lo", "--for", "2s", "-o", "json"];
+/// What loading and attaching take.
+const CAPABILITIES: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
+/// The name of runc's container.
+const CONTAINER: &str = "handshake-proof";
+/// `nobody`.
+const USER: u32 = 65_534;
+/// What the error says where the engine's own profile refuses bpf().
+const ADVICE: &str = "--security-opt seccomp=handshake-seccomp.json";
+
+/// Runs the image of an archive.
+pub(super) fn prove(release: &Release, archive: &Path) -> Result<()> {
+    ensure!(shell::is_root(), "containers with capabilities take root");
+    let profile = release.root.join("packaging/handshake-seccomp.json");
+    by_podman(release, archive, &profile)?;
+    println!(
+        "podman: the image attaches as user {USER} with our profile; with podman's own the error names ours"
+    );
+    by_runc(release, &profile)?;
+    println!("runc: the program attaches with our profile on a read-only root");
+    Ok(())
+}
+
+fn by_podman(release: &Release, archive: &Path, profile: &Path) -> Result<()> {
+    let podman = || {
+        let mut command = shell::pristine("podman");
+        let folder = release.folder("podman");
+        command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"]);
+        command
+    };
+    let reference = image::reference(release);
+    let run = |options: &[&str], words: &[&str]| {
+        let mut command = podman();
+        command.args(["run", "--rm", "--network", "none", "--read-only", "--cap-drop", "all"]);
+        // Where the engine itself runs in a container, its own limits are higher than those it may set.
+        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        command.args(["--cap-add", &CAPABILITIES.join(",")]).args(options).arg(&reference).args(words);
+        output(&mut command)
+    };
+    shell::run(podman().args(["load", "--input"]).arg(archive))?;
+    let printed = run(&[], &["generate", "seccomp"])?;
+    ensure!(printed.stdout == fs::read(profile)?, "the image has another profile: {printed:?}");
+    let ours = format!("seccomp={}", profile.display());
+    watched(&run(&["--security-opt", &ours], &WATCH)?)?;
+    let refused = run(&[], &WATCH)?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(5) && said.contains(ADVICE), "not 5 and the profile: {refused:?}");
+    shell::run(podman().args(["rmi", "--force", &reference]))
+}
+
+/// runc takes a folder with the files and a configuration: its own example, and what is different for us.
+fn by_runc(release: &Release, profile: &Path) -> Result<()> {
+    let bundle = release.folder("bundle");
+    let config = bundle.join("config.json");
+    if bundle.exists() {
+        fs::remove_dir_all(&bundle).with_context(|| format!("remove {}", bundle.display()))?;
+    }
+    fs::create_dir_all(&bundle).with_context(|| format!("make {}", bundle.display()))?;
+    shell::run(shell::pristine("runc").args(["spec", "--bundle"]).arg(&bundle))?;
+    let mut example: Value = serde_json::from_slice(&fs::read(&config)?).context("runc spec")?;
+    let profile: Value = serde_json::from_slice(&fs::read(profile)?).context("the profile")?;
+    set(&mut example, &release.folder("layer"), profile);
+    fs::write(&config, example.to_string()).context("write config.json")?;
+    let runc = || {
+        let mut command = shell::pristine("runc");
+        command.arg("--root").arg(release.folder("runc"));
+        command
+    };
+    // What a run that was interrupted has left.
+    runc().args(["delete", "--force", CONTAINER]).output().context("start runc")?;
+    watched(&output(runc().args(["run", "--bundle"]).arg(&bundle).arg(CONTAINER))?)
+}
+
+fn set(config: &mut Value, files: &Path, mut profile: Value) {
+    let words = ["/usr/bin/handshake"].iter().chain(&WATCH).collect::<Vec<_>>();
+    let sets = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+    config["process"]["args"] = json!(words);
+    config["process"]["terminal"] = json!(false);
+    config["process"]["user"] = json!({"uid": USER, "gid": USER});
+    config["process"]["noNewPrivileges"] = json!(true);
+    config["process"]["capabilities"] =
+        sets.iter().map(|set| ((*set).to_owned(), json!(CAPABILITIES))).collect();
+    config["root"] = json!({"path": files, "readonly": true});
+    // What engines make of a profile: the architecture of the machine, and no comments.
+    if let Some(profile) = profile.as_object_mut() {
+        profile.remove("archMap");
+        profile.insert("architectures".to_owned(), json!(["SCMP_ARCH_X86_64"]));
+    }
+    config["linux"]["seccomp"] = profile;
+}
+
+/// It attached, reported without a loss and ended well.
+fn watched(output: &Output) -> Result<()> {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let interface = &report["source"]["interfaces"][0]["name"];
+    ensure!(
+        output.status.success() && report["exact"] == true && interface == "lo",
+        "no report on lo: {output:?}"
+    );
+    Ok(())
+}
+
+fn output(command: &mut Command) -> Result<Output> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.output().with_context(|| format!("start {name}"))
+}

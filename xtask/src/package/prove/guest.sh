@@ -1,0 +1,68 @@
+#!/bin/sh
+# What a Debian that has booted with systemd does with the package. xtask/src/package/prove/machine.rs looks
+# for the marks that it prints.
+exec 2>&1
+echo "systemd $(systemctl --version | head -n 1)"
+metrics() {
+    curl --silent --show-error --max-time 10 http://127.0.0.1:9477/metrics
+}
+
+echo "<installed>"
+apt-get install --quiet --yes /srv/handshake.deb
+echo "exit $?"
+systemctl is-enabled handshake
+systemctl is-active handshake
+echo "</installed>"
+
+echo 'interface = ["lo"]' >> /etc/handshake/handshake.toml
+
+# `enable --now` returns when the service has said READY=1, so the first scrape finds it.
+echo "<started>"
+systemctl enable --now handshake
+echo "exit $?"
+metrics > /root/first
+echo "scrape $?"
+systemctl show --property Type,ActiveState,SubState handshake
+echo "</started>"
+
+mkdir /www
+echo page > /www/page
+busybox httpd -p 80 -h /www
+for _ in 1 2 3 4 5; do
+    curl --silent --output /dev/null http://127.0.0.1/page
+done
+curl --silent --output /dev/null http://127.0.0.1:81/
+
+echo "<confined>"
+agent=$(systemctl show --property MainPID --value handshake)
+grep -E '^(Uid|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' "/proc/$agent/status"
+systemd-analyze security --no-pager handshake | tail -n 1
+echo "</confined>"
+
+# Longer than WatchdogSec=: a service that does not say WATCHDOG=1 is killed by then.
+sleep 40
+echo "<served>"
+systemctl show --property ActiveState,NRestarts,WatchdogUSec handshake
+metrics | grep '^handshake_'
+echo "</served>"
+
+echo "<stopped>"
+systemctl stop handshake
+echo "exit $?"
+systemctl show --property ActiveState,Result,ExecMainStatus handshake
+echo "filters: $(tc filter show dev lo ingress)$(tc filter show dev lo egress)"
+journalctl --no-pager --unit handshake | tail -n 20
+echo "</stopped>"
+
+# What is left of it, but for what came with this script and the logs of apt and dpkg, which name every
+# package.
+echo "<purged>"
+apt-get purge --quiet --yes handshake
+echo "exit $?"
+find / -xdev \( -path /root -o -path /srv -o -path /proc -o -path /sys \) -prune \
+    -o -name '*handshake*' -print |
+    sed 's/^/left: /'
+getent passwd handshake | sed 's/^/left: /'
+dpkg-query --show --showformat '${db:Status-Status}\n' handshake
+echo "</purged>"
+poweroff -f
