@@ -1,12 +1,12 @@
 //! The command line: every subcommand, option, default and environment variable. Depends on clap, and not on
 //! the commands that it starts.
 
+mod serve;
+mod why;
+
 use std::ffi::OsString;
-use std::fmt;
 use std::io::IsTerminal as _;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
@@ -22,6 +22,9 @@ use crate::events::EventChoice;
 use crate::number::bytes;
 use crate::report::OutputFormat;
 
+pub(crate) use serve::{Listen, ServeArgs, with_file};
+pub(crate) use why::WhyArgs;
+
 /// The defaults of the command's own options; those of the rules and tables are the agent's.
 mod defaults {
     pub(super) use handshake_agent::options::defaults::*;
@@ -30,6 +33,10 @@ mod defaults {
     pub(super) const INTERVAL: Duration = Duration::from_secs(1);
     /// Services listed by name.
     pub(super) const TOP: usize = 10;
+    /// Where a service listens for scrapers.
+    pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9477";
+    /// Time between two writings of a service's file: Prometheus' usual interval.
+    pub(super) const WRITE_EVERY: Duration = Duration::from_secs(15);
 
     use std::time::Duration;
 }
@@ -128,6 +135,9 @@ pub(crate) enum Command {
     /// Look for some seconds, then say what is wrong, because of what, and whose it is
     #[command(after_help = WHY_HELP)]
     Why(WhyArgs),
+    /// Watch as a service, for Prometheus and systemd, until it is stopped
+    #[command(after_help = serve::HELP)]
+    Serve(ServeArgs),
     /// Run a command and compare the traffic with expectations; the exit code is the answer
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
@@ -220,54 +230,6 @@ pub(crate) struct ScopeArgs {
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) rules: RuleArgs,
-}
-
-/// Options of `handshake why`.
-#[derive(Debug, Args)]
-pub(crate) struct WhyArgs {
-    /// The service: :PORT, ADDRESS or ADDRESS:PORT [default: the one that fails most]
-    #[arg(value_name = "SERVICE")]
-    pub(crate) target: Option<WhyTarget>,
-    #[command(flatten)]
-    pub(crate) scope: ScopeArgs,
-    /// text or json
-    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
-    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
-    pub(crate) format: OutputFormat,
-}
-
-/// The service that `why` is asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WhyTarget {
-    address: Option<IpAddr>,
-    port: Option<u16>,
-}
-
-impl FromStr for WhyTarget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(socket) = text.parse::<SocketAddr>() {
-            return Ok(Self { address: Some(socket.ip()), port: Some(socket.port()) });
-        }
-        if let Ok(address) = text.parse() {
-            return Ok(Self { address: Some(address), port: None });
-        }
-        let port = text.strip_prefix(':').unwrap_or(text).parse();
-        let port =
-            port.map_err(|_| "not a service such as :443, 10.0.0.2 or [2001:db8::2]:443".to_owned())?;
-        Ok(Self { address: None, port: Some(port) })
-    }
-}
-
-impl fmt::Display for WhyTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.address, self.port) {
-            (Some(address), Some(port)) => SocketAddr::new(address, port).fmt(f),
-            (Some(address), None) => address.fmt(f),
-            (None, port) => write!(f, ":{}", port.unwrap_or_default()),
-        }
-    }
 }
 
 /// Options of `handshake check`.
@@ -590,6 +552,7 @@ impl Command {
             Self::Watch(watch) => watch.scope.verbosity.verbose,
             Self::Replay(replay) => replay.verbosity.verbose,
             Self::Why(why) => why.scope.verbosity.verbose,
+            Self::Serve(serve) => serve.scope.verbosity.verbose,
             Self::Check(check) => check.scope.verbosity.verbose,
             Self::Diff(_) | Self::Generate(_) => 0,
             Self::Doctor(doctor) => doctor.verbosity.verbose,
@@ -609,18 +572,6 @@ impl WatchArgs {
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
         self.output.format == OutputFormat::Text && !self.output.events.is_any() && !logs
-    }
-}
-
-impl WhyArgs {
-    /// The agent's options.
-    pub(crate) fn watched(&self) -> Options {
-        let mut options = Options::from(&self.scope);
-        if let Some(target) = self.target {
-            options.filter.ports.extend(target.port.map(PortRange::one));
-            options.filter.nets.extend(target.address.map(Cidr::host));
-        }
-        options
     }
 }
 
@@ -687,6 +638,7 @@ where
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
         Command::Why(why) => check_scope(&why.scope)?,
+        Command::Serve(serve) => serve.check()?,
         Command::Check(check) => {
             check_scope(&check.scope)?;
             check_check(check)?;
@@ -705,7 +657,7 @@ where
 /// The command line, with its subcommands by what they look at.
 pub(crate) fn definition() -> clap::Command {
     const FAMILIES: [(&str, &[&str]); 4] = [
-        ("Now", &["watch", "why"]),
+        ("Now", &["watch", "why", "serve"]),
         ("Judge", &["check", "diff"]),
         ("Past", &["replay"]),
         ("Besides", &["doctor", "help"]),

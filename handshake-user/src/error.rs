@@ -4,6 +4,7 @@
 use handshake_agent::error::{Error as AgentError, LiveError};
 
 use crate::check::CheckError;
+use crate::export::config::ConfigError;
 
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
@@ -14,10 +15,13 @@ pub(crate) enum CommandError {
     /// The check cannot be run.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The file of `--config` cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// `--tui` without a terminal.
     #[error("--tui needs a terminal as stdin and stdout, and TERM other than dumb")]
     NoTerminal,
-    /// The file of `--report` or `--junit` cannot be written, and nothing was attached.
+    /// The file of `--report`, `--junit` or `--metrics-file` cannot be written, and nothing was attached.
     #[error("{option} {path}: {source}")]
     ReportFile {
         /// The option.
@@ -50,7 +54,7 @@ impl CommandError {
         match self {
             Self::Agent(error) => agent_code(error),
             Self::Check(error) => check_code(error),
-            Self::ReportFile { .. } | Self::NoTerminal => 2,
+            Self::Config(_) | Self::ReportFile { .. } | Self::NoTerminal => 2,
             Self::Output { .. } => 4,
         }
     }
@@ -59,7 +63,11 @@ impl CommandError {
     pub(crate) fn kernel_words(&self) -> Option<&str> {
         match self {
             Self::Agent(error) => error.kernel_words(),
-            Self::Check(_) | Self::NoTerminal | Self::ReportFile { .. } | Self::Output { .. } => None,
+            Self::Check(_)
+            | Self::Config(_)
+            | Self::NoTerminal
+            | Self::ReportFile { .. }
+            | Self::Output { .. } => None,
         }
     }
 

@@ -7,8 +7,8 @@
 //!   confined   ── order ─▶├─▶ the files
 //! ```
 //!
-//! What it may do is settled before anything is attached: this command, these files. No order names a program
-//! or a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them,
+//! What it may do is settled before anything is attached: this command, these files, and for a service those
+//! that its configuration names when it is read again. No order names a program or a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them,
 //! it first ends everything that the command has started.
 
 mod family;
@@ -16,7 +16,8 @@ mod message;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,8 +47,24 @@ pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
 pub(crate) struct Duties {
     /// The command that it starts and stops.
     pub(crate) command: Option<Starter>,
-    /// The files that it writes, at most 256.
+    /// The files that it writes, at most 255.
     pub(crate) files: Vec<FileDuty>,
+    /// How it reads the configuration again.
+    pub(crate) reread: Option<Rereader>,
+}
+
+/// Reads the configuration again, as the helper's user. What it names is opened by the helper itself, so no
+/// order names a path.
+pub(crate) type Rereader = Box<dyn FnMut() -> io::Result<Reread>>;
+
+/// The configuration as it is now.
+pub(crate) struct Reread {
+    /// Its text.
+    pub(crate) text: String,
+    /// The file that is written from now on in the place of the first; `None` for none.
+    pub(crate) file: Option<PathBuf>,
+    /// A socket that listens at another address than before.
+    pub(crate) socket: Option<TcpListener>,
 }
 
 /// A file that a helper writes.
@@ -59,7 +76,12 @@ pub(crate) enum FileDuty {
     Append(PathBuf),
     /// New ones in the working directory, named by the time.
     New,
+    /// This one, again and again: each content takes the place of the one before.
+    Each(PathBuf),
 }
+
+/// The place among the files that stands for the configuration.
+const REREAD: u8 = u8::MAX;
 
 /// The helper, as the process that started it sees it.
 pub(crate) struct Helper {
@@ -244,6 +266,18 @@ impl Files {
         self.answer(patience)
     }
 
+    /// Has the configuration read again: its text, and a socket where it names another address.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, is wrong, or names what cannot be opened.
+    pub(crate) fn reread(&mut self) -> io::Result<(String, Option<TcpListener>)> {
+        let text = self.write_to(REREAD, &[], Patience::Endless)?;
+        let stream = self.stream.as_mut().ok_or_else(late)?;
+        let socket = message::receive_descriptor(stream)?.map(TcpListener::from);
+        Ok((text, socket))
+    }
+
     fn answer(&mut self, patience: Patience) -> io::Result<String> {
         let stream = self.stream.as_mut().ok_or_else(late)?;
         let limit = match patience {
@@ -272,6 +306,7 @@ struct Helping {
     command: Option<Starter>,
     family: Option<Family>,
     files_to_write: Vec<ToWrite>,
+    reread: Option<Rereader>,
 }
 
 /// A file of the duties.
@@ -280,6 +315,8 @@ enum ToWrite {
     Once(Option<FileAtEnd>),
     /// New ones.
     New,
+    /// This one each time.
+    Each(PathBuf),
 }
 
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
@@ -303,7 +340,7 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, orders: UnixStream, files: UnixStream) -> io::Result<Self> {
-        let Duties { command, files: wanted } = duties;
+        let Duties { command, files: wanted, reread } = duties;
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
         for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -318,7 +355,7 @@ impl Helping {
         if !geteuid().is_root() {
             shed_capabilities(CapabilitySet::empty())?;
         }
-        let mut helping = Self { orders, files, command, family: None, files_to_write: Vec::new() };
+        let mut helping = Self { orders, files, command, family: None, files_to_write: Vec::new(), reread };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -329,6 +366,7 @@ impl Helping {
             FileDuty::AtEnd(path) => FileAtEnd::prepare(path).map(Some).map(ToWrite::Once),
             FileDuty::Append(path) => FileAtEnd::append(path).map(Some).map(ToWrite::Once),
             FileDuty::New => Ok(ToWrite::New),
+            FileDuty::Each(path) => FileAtEnd::prepare(path).map(|_| ToWrite::Each(path.clone())),
         };
         let (file, ready) = match prepared {
             Ok(file) => (file, Ok(String::new())),
@@ -436,27 +474,43 @@ impl Helping {
         let mut at = [0];
         let content = self.files.read_exact(&mut at).and_then(|()| message::receive(&mut self.files));
         let Ok(content) = content else { return Ok(()) };
+        if at == [REREAD] {
+            return self.read_again();
+        }
         let mut answers = self.files.try_clone()?;
         let file = self.files_to_write.get_mut(usize::from(at[0]));
-        let once = match file {
-            Some(ToWrite::New) => None,
-            Some(ToWrite::Once(file)) => Some(file.take()),
-            None => Some(None),
-        };
-        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match once {
-            Some(Some(file)) => {
-                Box::new(move || file.write(content, Patience::Endless).map(|()| String::new()))
-            }
-            Some(None) => Box::new(|| Err(ErrorKind::NotFound.into())),
-            None => Box::new(move || {
+        let nothing = |()| String::new();
+        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match file {
+            Some(ToWrite::Once(file)) => match file.take() {
+                Some(file) => Box::new(move || file.write(content, Patience::Endless).map(nothing)),
+                None => Box::new(|| Err(ErrorKind::NotFound.into())),
+            },
+            Some(ToWrite::New) => Box::new(move || {
                 let name = name_of_now();
                 write_new(PathBuf::from(&name), content, Patience::Endless).map(|()| name)
             }),
+            Some(ToWrite::Each(path)) => {
+                let path = path.clone();
+                Box::new(move || FileAtEnd::prepare(&path)?.write(content, Patience::Endless).map(nothing))
+            }
+            None => Box::new(|| Err(ErrorKind::NotFound.into())),
         };
         thread::Builder::new().spawn(move || {
             // The other process may have ended.
             let _ = message::send_result(&mut answers, write());
         })?;
         Ok(())
+    }
+
+    /// Reads the configuration again, and takes over the file that it names.
+    fn read_again(&mut self) -> io::Result<()> {
+        let reread = self.reread.as_mut().ok_or_else(|| ErrorKind::NotFound.into()).and_then(|read| read());
+        let Reread { text, file, socket } = match reread {
+            Ok(reread) => reread,
+            Err(error) => return message::send_result(&mut self.files, Err(error)),
+        };
+        self.files_to_write = file.map(ToWrite::Each).into_iter().collect();
+        message::send_result(&mut self.files, Ok(text))?;
+        message::send_descriptor(&self.files, socket.as_ref().map(AsFd::as_fd))
     }
 }
