@@ -50,9 +50,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         return Ok(0);
     }
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
-    let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     let helper = helper(&args)?;
     let files = helper.as_ref().map(|helper| wanted_files(helper, &args)).transpose()?;
+    // After the helper has started: its copy would keep the socket open when this one is closed.
+    let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     say_where(socket.as_ref());
     let health = Arc::new(Health::new());
     let confinement =
