@@ -780,7 +780,7 @@ mod tests {
     use handshake_common::abi::MAX_INTERFACES;
 
     use super::{Command, EventChoice, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
-    use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
+    use crate::testing::{CHECK, JSON, REPLAY, SERVE, TERMINAL, code};
 
     #[test]
     fn the_definition_passes_claps_own_check() {
@@ -799,7 +799,7 @@ mod tests {
             let words = code(page).into_iter().flat_map(str::split_whitespace);
             words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_owned).collect()
         };
-        for page in [JSON, TERMINAL, CHECK, REPLAY] {
+        for page in [JSON, TERMINAL, CHECK, REPLAY, SERVE] {
             let unknown: Vec<String> = named(page).difference(&all).cloned().collect();
             assert!(unknown.is_empty(), "there is no {unknown:?}");
         }
@@ -934,7 +934,7 @@ mod tests {
         let mut command = super::definition().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
-        for name in ["watch", "check", "diff", "replay", "doctor"] {
+        for name in ["watch", "serve", "check", "diff", "replay", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
             insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }

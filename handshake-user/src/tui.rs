@@ -106,8 +106,12 @@ pub(crate) async fn run(
 ) -> Result<Ending, CommandError> {
     let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
     let mut screen = LiveScreen::new(*options, session, tty, files, surroundings)?;
-    let pace =
-        Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until, ..Pace::default() };
+    let pace = Pace {
+        snapshots: Some(options.interval.max(REDRAW_EVERY)),
+        events: true,
+        until: options.until,
+        ..Pace::default()
+    };
     session::run(session, signals, pace, &mut screen).await
 }
 

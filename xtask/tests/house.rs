@@ -56,8 +56,8 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-user",
         &[
-            "command", "cli", "tui", "serve", "error", "export", "report", "events", "why", "check", "helper",
-            "file", "console", "output", "caller", "escape", "duration", "number", "time",
+            "command", "cli", "tui", "serve", "error", "export", "report", "events", "why", "check",
+            "helper", "file", "console", "output", "caller", "escape", "duration", "number", "time",
         ],
     ),
 ];

@@ -255,15 +255,13 @@ fn tcp() -> Vec<Metric<Snapshot>> {
         Metric::new(name, unit, sign.sentence(), move |s: &Snapshot| s.tcp.sign(sign))
             .exported(&series::SIGNS, &[sign.name()])
     }));
-    all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)).into_iter().map(
-        |(row, metric)| {
-            if row.is_term() {
-                metric.exported(&series::VERDICTS, &[row.name, ""])
-            } else {
-                metric.exported(&series::UNBEGUN, &[row.name])
-            }
-        },
-    ));
+    all.extend(entries("tcp", &TCP, |s, verdict| s.tcp.entered(verdict)).into_iter().map(|(row, metric)| {
+        if row.is_term() {
+            metric.exported(&series::VERDICTS, &[row.name, ""])
+        } else {
+            metric.exported(&series::UNBEGUN, &[row.name])
+        }
+    }));
     all
 }
 
@@ -298,13 +296,15 @@ fn revised() -> Vec<Metric<Snapshot>> {
 /// The identity's terms, of all attempts or of a service's.
 fn books() -> Vec<Metric<TcpBooks>> {
     type Of = fn(&TcpBooks) -> u64;
-    let mut all = vec![Metric::new(
-        "attempts",
-        Unit::Attempts,
-        "SYNs that began an attempt; each attempt has exactly one verdict",
-        |books: &TcpBooks| books.attempts,
-    )
-    .exported(&series::ATTEMPTS, &[])];
+    let mut all = vec![
+        Metric::new(
+            "attempts",
+            Unit::Attempts,
+            "SYNs that began an attempt; each attempt has exactly one verdict",
+            |books: &TcpBooks| books.attempts,
+        )
+        .exported(&series::ATTEMPTS, &[]),
+    ];
     all.extend(Verdict::ALL.into_iter().filter(|verdict| verdict.is_in_books()).flat_map(of_verdict));
     let patience: [(&str, &'static Family, &str, Of); 3] = [
         (
@@ -343,9 +343,13 @@ fn of_verdict(verdict: Verdict) -> Vec<Metric<TcpBooks>> {
     };
     let by_cause = Cause::ALL.map(|cause| {
         let get = move |books: &TcpBooks| books.by_cause(verdict).of(cause);
-        let metric =
-            Metric::new(format!("{name}.{}", cause.name()), Unit::Attempts, cause.sentence(Seat::Between), get)
-                .falling_if(row.can_fall());
+        let metric = Metric::new(
+            format!("{name}.{}", cause.name()),
+            Unit::Attempts,
+            cause.sentence(Seat::Between),
+            get,
+        )
+        .falling_if(row.can_fall());
         match row.shown {
             Shown::NowAndByCause => metric.exported(&series::HALF_OPEN, &[cause.name()]),
             Shown::ByCause | Shown::Whole => metric.exported(&series::VERDICTS, &[name, cause.name()]),
@@ -439,13 +443,15 @@ fn udp() -> Vec<Metric<Snapshot>> {
 
 /// Flows by how they stand, of all or of a service's.
 fn udp_books() -> Vec<Metric<UdpBooks>> {
-    let mut all = vec![Metric::new(
-        "flows",
-        Unit::Flows,
-        "UDP flows by 5-tuple, from the first packet to --udp-idle after the last",
-        |books: &UdpBooks| books.flows,
-    )
-    .exported(&series::UDP_FLOWS, &[])];
+    let mut all = vec![
+        Metric::new(
+            "flows",
+            Unit::Flows,
+            "UDP flows by 5-tuple, from the first packet to --udp-idle after the last",
+            |books: &UdpBooks| books.flows,
+        )
+        .exported(&series::UDP_FLOWS, &[]),
+    ];
     all.extend(UdpVerdict::ALL.map(|verdict| {
         let get = move |books: &UdpBooks| books.verdict(verdict);
         let (name, falls) = (verdict.name(), verdict.row().can_fall());
@@ -556,8 +562,13 @@ mod tests {
                 assert!(of.labels[0] == "service" && exported.contains(family.name), "{}", of.name);
             }
         }
-        let names: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name.trim_end_matches("_total")).collect();
-        assert_eq!(names.len(), FAMILIES.len(), "OpenMetrics drops _total from the name of a counter's family");
+        let names: BTreeSet<&str> =
+            FAMILIES.iter().map(|family| family.name.trim_end_matches("_total")).collect();
+        assert_eq!(
+            names.len(),
+            FAMILIES.len(),
+            "OpenMetrics drops _total from the name of a counter's family"
+        );
     }
 
     /// What no exporter shows, because it shows the same in another form.
@@ -570,13 +581,18 @@ mod tests {
         assert!(quantiles.len() > Leg::ALL.len(), "the histograms have them");
         let expected = [
             // By `handshake_lost_total`.
-            "contended", "lost_events", "lost_before_hook",
+            "contended",
+            "lost_events",
+            "lost_before_hook",
             // A difference of two readings of the same.
             "unsettled",
             // Sums of other series.
-            "packets.total", "packets.ipv4", "packets.ipv6",
+            "packets.total",
+            "packets.ipv4",
+            "packets.ipv6",
             // By `handshake_lost_total`.
-            "packets.extension_chains", "packets.split_headers",
+            "packets.extension_chains",
+            "packets.split_headers",
             // By its causes.
             "tcp.half_open.now",
             // By its entries.

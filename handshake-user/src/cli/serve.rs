@@ -64,7 +64,13 @@ pub(crate) struct ServeArgs {
     #[arg(env = "HANDSHAKE_METRICS_LISTEN", hide_env = true, help_heading = "Metrics")]
     pub(crate) metrics_listen: Listen,
     /// File to write the metrics to, for node_exporter: its name ends in .prom
-    #[arg(long, value_name = "FILE", env = "HANDSHAKE_METRICS_FILE", hide_env = true, help_heading = "Metrics")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "HANDSHAKE_METRICS_FILE",
+        hide_env = true,
+        help_heading = "Metrics"
+    )]
     pub(crate) metrics_file: Option<PathBuf>,
     /// Time between two writings of --metrics-file
     #[arg(long, value_name = "DURATION", value_parser = interval, default_value = shown(defaults::WRITE_EVERY))]
@@ -95,7 +101,8 @@ impl FromStr for Listen {
         if text == "off" {
             return Ok(Self(None));
         }
-        let address = text.parse().map_err(|_| "not an address with a port such as 127.0.0.1:9477, or off")?;
+        let address =
+            text.parse().map_err(|_| "not an address with a port such as 127.0.0.1:9477, or off")?;
         Ok(Self(Some(address)))
     }
 }
@@ -161,7 +168,9 @@ impl ServeArgs {
         service::check(&self.services).map_err(usage)?;
         let names: Vec<&str> = self.labels.iter().map(|label| label.name.as_str()).collect();
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
-        refuse_if(twice.is_some(), || format!("label {} is given twice", twice.map_or("", |(_, name)| name)))?;
+        refuse_if(twice.is_some(), || {
+            format!("label {} is given twice", twice.map_or("", |(_, name)| name))
+        })?;
         refuse_if(names.len() > MOST_LABELS, || {
             format!("--label: {} labels, but at most {MOST_LABELS} are allowed", names.len())
         })
@@ -188,7 +197,8 @@ where
         }
         command
     });
-    let together = |error: &clap::Error| ConfigError::Together { path: path.to_owned(), problem: one_line(error) };
+    let together =
+        |error: &clap::Error| ConfigError::Together { path: path.to_owned(), problem: one_line(error) };
     let matches = command.try_get_matches_from(words).map_err(|error| together(&error))?;
     let Some(matches) = matches.subcommand_matches(NAME) else {
         return Err(ConfigError::Together { path: path.to_owned(), problem: "it is for 'serve'".to_owned() });
@@ -301,4 +311,84 @@ fn probe(argument: &Arg, word: String) -> Result<Vec<String>, String> {
         Some(delimiter) => word.split(delimiter).map(str::to_owned).collect(),
         None => vec![word],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Listen, RELOADED, ServeArgs, option, with_file};
+
+    const LINE: &str = "handshake serve --config serve.toml";
+
+    fn of(words: &str, text: &str) -> Result<ServeArgs, String> {
+        with_file(words.split(' '), "serve.toml", text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_has_the_options_under_their_names() {
+        let text = "interface = ['lo', \"veth*\"]\nwait = true\nhook = 'tcx'\nport = [443, '8000-8100']\n\
+                    half-open-after = '1500ms'\nmax-flows = 1000\nverbose = 2\nmetrics-listen = 'off'\n\
+                    metrics-file = '/tmp/hs.prom'\ninterval = '5s'\nlabel = ['site=fra', 'rack=a=b']\n\
+                    service = [\n  'api=10.0.0.0/8:443',\n  'dns=:53',\n]\n";
+        let args = of(LINE, text).expect("it is right");
+        assert_eq!(args.scope.interfaces, ["lo", "veth*"]);
+        assert!(args.scope.wait && args.scope.verbosity.verbose == 2 && args.scope.max_flows == 1000);
+        assert_eq!(args.scope.filter.ports.len(), 2);
+        assert_eq!(args.scope.rules.half_open_after, Duration::from_millis(1500));
+        assert_eq!((args.metrics_listen, args.interval), (Listen(None), Duration::from_secs(5)));
+        assert_eq!(args.pairs()[1], ("rack".to_owned(), "a=b".to_owned()));
+        assert_eq!(args.services.len(), 2);
+        let usual = of(LINE, "").expect("an empty file is one");
+        assert_eq!(usual.metrics_listen.0, "127.0.0.1:9477".parse().ok());
+    }
+
+    #[test]
+    fn options_go_before_the_file() {
+        let text = "metrics-listen = '127.0.0.1:1'\nservice = ['api=:443']\npromisc = true";
+        let words = format!("{LINE} --metrics-listen off --service dns=:53 --interval 7s");
+        let args = of(&words, text).expect("it is right");
+        assert_eq!((args.metrics_listen, args.interval), (Listen(None), Duration::from_secs(7)));
+        assert_eq!(args.services.len(), 1);
+        assert!(args.services[0].name == "dns" && args.scope.promisc);
+    }
+
+    #[test]
+    fn a_fault_is_told_with_its_line() {
+        let table = [
+            ("\nport = 443\nhok = 'tcx'", "serve.toml, line 3: unknown key hok; did you mean hook?"),
+            ("config = 'x'", "serve.toml, line 1: unknown key config"),
+            ("[metrics]\nlisten = 'off'", "serve.toml, line 1: unknown key metrics"),
+            ("half-open-after = '3'", "serve.toml, line 1: half-open-after: invalid value '3'"),
+            ("service = [\n'api=:443',\n'web',\n]", "serve.toml, line 3: service: invalid value 'web'"),
+            ("wait = 'yes'", "serve.toml, line 1: wait: true or false is wanted"),
+            ("interface = true", "serve.toml, line 1: interface: a text or a number is wanted"),
+            ("verbose = true", "serve.toml, line 1: verbose: a number is wanted"),
+            ("hook = ['tcx']", "serve.toml, line 1: hook: one value, not several"),
+            ("interval = 1.5", "serve.toml, line 1: interval: a text or a number is wanted"),
+            ("\nhook = ", "serve.toml, line 2: "),
+            ("hook = 'tcx'\nhook = 'tcx'", "serve.toml, line 2: duplicate key"),
+            ("label = ['le=1']", "serve.toml, line 1: label: invalid value 'le=1'"),
+            ("label = ['a=1', 'a=2']", "serve.toml: label a is given twice"),
+            ("expire-after = '1s'", "serve.toml: --expire-after must not be shorter"),
+        ];
+        for (text, expected) in table {
+            let fault = of(LINE, text).expect_err(text);
+            assert!(fault.starts_with(expected), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_wants_a_restart_is_named() {
+        let (old, new) = ("service = ['a=:1']\nhook = 'tcx'", "hook = 'clsact'\nport = 443\nlabel = ['x=1']");
+        let (old, new) = (of(LINE, old).expect("it is right"), of(LINE, new).expect("it is right"));
+        assert_eq!(old.wants_restart(&new), ["hook", "port"]);
+        assert!(old.wants_restart(&old).is_empty());
+        let mut taken = of(LINE, "hook = 'tcx'").expect("it is right");
+        taken.take_over(new);
+        assert_eq!(taken.pairs(), [("x".to_owned(), "1".to_owned())]);
+        let command = super::definition();
+        let command = command.find_subcommand(super::NAME).expect("it is there");
+        assert!(RELOADED.iter().all(|name| option(command, name).is_some()));
+    }
 }

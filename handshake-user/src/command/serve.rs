@@ -86,7 +86,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
 fn configured(args: ServeArgs) -> Result<ServeArgs, CommandError> {
     let Some(path) = &args.config else { return Ok(args) };
     let shown = path.display().to_string();
-    let text = read_text(path, LONGEST).map_err(|source| ConfigError::File { path: shown.clone(), source })?;
+    let text =
+        read_text(path, LONGEST).map_err(|source| ConfigError::File { path: shown.clone(), source })?;
     Ok(with_file(env::args_os(), &shown, &text)?)
 }
 
@@ -201,7 +202,19 @@ impl Service {
         let figures = Figures::new(&args.services, &args.pairs());
         let writing = writing(&args);
         let (status, is_unwritable) = (String::new(), false);
-        Self { args, manager, health, server, errands, hangup, writing, figures, page: None, status, is_unwritable }
+        Self {
+            args,
+            manager,
+            health,
+            server,
+            errands,
+            hangup,
+            writing,
+            figures,
+            page: None,
+            status,
+            is_unwritable,
+        }
     }
 
     /// The page of the latest reading, or of a new one where that is too old.

@@ -56,7 +56,12 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
             session.list_services(args.output.top);
             return lines.close(session, signals, ending).await;
         }
-        let pace = Pace { snapshots: Some(args.interval), events: args.output.events.is_any(), until, ..Pace::default() };
+        let pace = Pace {
+            snapshots: Some(args.interval),
+            events: args.output.events.is_any(),
+            until,
+            ..Pace::default()
+        };
         let ending = session::run(&mut session, &mut signals, pace, &mut lines).await?;
         lines.close(session, signals, ending).await
     })

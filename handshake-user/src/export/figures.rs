@@ -230,9 +230,7 @@ struct Page {
 
 impl Page {
     fn new() -> Self {
-        Self {
-            families: FAMILIES.iter().map(|family| Filled { family, samples: Vec::new() }).collect(),
-        }
+        Self { families: FAMILIES.iter().map(|family| Filled { family, samples: Vec::new() }).collect() }
     }
 
     fn add(&mut self, family: &'static Family, labels: &[&'static str], number: u64) {
@@ -250,6 +248,170 @@ impl Page {
         debug_assert_eq!((family.kind == Kind::Histogram), matches!(value, Value::Times(_)));
         if let Some(filled) = self.families.iter_mut().find(|filled| filled.family.name == family.name) {
             filled.samples.push(Sample { labels, value, exemplar });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_agent::fake::{Fake, WALL_NS, snapshot};
+    use handshake_agent::model::metric::series::Kind;
+    use handshake_agent::model::snapshot::Snapshot;
+    use handshake_common::abi::{Counter, Histogram};
+    use handshake_common::latency::bucket;
+    use handshake_common::verdict::{Cause, Leg, Verdict};
+    use std::sync::Arc;
+
+    use super::{Beside, EXPONENTS, Exemplar, Exposition, Figures, Times, Value};
+    use crate::export::prometheus::{Form, text};
+
+    fn take(fake: &mut Fake, before: &Snapshot) -> Snapshot {
+        Snapshot::take(fake, &Arc::clone(&before.context), Some(before)).expect("a fake never fails")
+    }
+
+    /// The figure of a series by its name and the values of its labels.
+    fn of(exposition: &Exposition, name: &str, labels: &[&str]) -> u64 {
+        let family = exposition.families.iter().find(|filled| filled.family.name == name).expect(name);
+        let sample = family.samples.iter().find(|sample| sample.labels == labels).expect(name);
+        match &sample.value {
+            Value::Number(number) => *number,
+            Value::Time(_) | Value::Times(_) => panic!("{name} is no number"),
+        }
+    }
+
+    /// What Prometheus adds up again: attempts are the verdicts that were entered less those that were left,
+    /// and what is open.
+    fn balances(exposition: &Exposition) {
+        let sum = |name: &str| -> u64 {
+            let family = exposition.families.iter().find(|filled| filled.family.name == name).expect(name);
+            let number = |value: &Value| match value {
+                Value::Number(number) => *number,
+                Value::Time(_) | Value::Times(_) => 0,
+            };
+            family.samples.iter().map(|sample| number(&sample.value)).sum()
+        };
+        assert_eq!(
+            sum("handshake_attempts_total") + sum("handshake_revised_total"),
+            sum("handshake_verdicts_total") + sum("handshake_opening") + sum("handshake_half_open"),
+        );
+    }
+
+    /// A refusal that is taken back, and a completed handshake that is denied: what stands falls, and what was
+    /// entered does not.
+    #[test]
+    fn counters_keep_what_verdicts_lose() {
+        let verdicts = "handshake_verdicts_total";
+        let (mut fake, mut figures) = (Fake::new(), Figures::new(&[], &[]));
+        let before = snapshot();
+        fake.count(Counter::Attempts, 3);
+        fake.count(Counter::Refused, 1);
+        fake.count(Counter::EnteredRefused, 1);
+        fake.count(Counter::Completed, 2);
+        let first = take(&mut fake, &before);
+        let page = figures.take_in(&first, &before, &Beside::default());
+        balances(&page);
+        assert_eq!(
+            (of(&page, verdicts, &["refused", ""]), of(&page, "handshake_standing", &["refused"])),
+            (1, 1)
+        );
+        // One refusal continued, one completion was denied.
+        fake.count(Counter::Refused, -1);
+        fake.count(Counter::Completed, -1);
+        fake.count(Counter::ResponderAborted, 2);
+        fake.count(Counter::EnteredResponderAborted, 2);
+        let second = take(&mut fake, &first);
+        let page = figures.take_in(&second, &first, &Beside::default());
+        balances(&page);
+        assert_eq!(
+            (of(&page, verdicts, &["refused", ""]), of(&page, "handshake_standing", &["refused"])),
+            (1, 0)
+        );
+        assert_eq!(of(&page, verdicts, &["completed", ""]), 2);
+        for verdict in ["refused", "completed"] {
+            assert_eq!(of(&page, "handshake_revised_total", &[verdict]), 1, "{verdict}");
+        }
+        fake.count(Counter::Attempts, 1);
+        fake.count(Counter::Completed, 1);
+        let third = take(&mut fake, &second);
+        let page = figures.take_in(&third, &second, &Beside::default());
+        balances(&page);
+        assert_eq!(of(&page, verdicts, &["completed", ""]), 3);
+    }
+
+    /// Each sample is counted at the bounds that it does not pass, and at no other.
+    #[test]
+    fn histograms_are_exact_at_their_bounds() {
+        let edges = EXPONENTS.flat_map(|exponent| [(1_u64 << exponent) - 1, 1 << exponent]);
+        let samples: Vec<u64> = edges.chain([0, 1, 999, u64::MAX >> 20]).collect();
+        let mut histogram = Histogram { buckets: [0; handshake_common::abi::BUCKETS] };
+        samples.iter().for_each(|sample| histogram.buckets[bucket(*sample) as usize] += 1);
+        let times = Times::of(&histogram);
+        assert_eq!((times.up_to.len(), times.count), (EXPONENTS.count(), samples.len() as u64));
+        for (bound, count) in times.up_to {
+            assert_eq!(count, samples.iter().filter(|sample| **sample <= bound).count() as u64, "{bound}");
+        }
+        let sum: u128 = samples.iter().map(|sample| u128::from(*sample)).sum();
+        assert!(times.sum_ns.abs_diff(sum) <= sum / 32, "{} {sum}", times.sum_ns);
+    }
+
+    fn services(count: usize) -> Vec<crate::export::service::ServiceRule> {
+        (0..count).map(|at| format!("s{at}=:{}", 1_000 + at).parse().expect("it is right")).collect()
+    }
+
+    /// Ten services, a loopback of one interface: with sixteen interfaces there are fifteen more.
+    #[test]
+    fn there_are_at_most_four_hundred_series() {
+        let before = snapshot();
+        let now = take(&mut Fake::new(), &before);
+        let beside = Beside { dropped: vec![("metrics_file", 0)], ..Beside::default() };
+        let page = figures_of(10).take_in(&now, &before, &beside);
+        let series = text(&page, Form::Plain).lines().filter(|line| !line.starts_with('#')).count();
+        assert!((300..=400 - 16).contains(&series), "{series}");
+    }
+
+    fn figures_of(count: usize) -> Figures {
+        Figures::new(&services(count), &[])
+    }
+
+    #[test]
+    fn the_text_has_both_forms() {
+        let before = snapshot();
+        let mut fake = Fake::new();
+        fake.count(Counter::Attempts, 1);
+        fake.count(Counter::ExpiredNoAck, 1);
+        fake.sample(Leg::Connect, 1_000_000, 2);
+        let now = take(&mut fake, &before);
+        let exemplar = Exemplar {
+            verdict: Verdict::HalfOpenExpired,
+            cause: Some(Cause::NoAck),
+            initiator: "[2001:db8::1]:40007".parse().expect("an address"),
+            responder: "10.0.0.1:443".parse().expect("an address"),
+            began_ns: WALL_NS + 1,
+        };
+        let label = [("site".to_owned(), "a\"b\\c".to_owned())];
+        let beside = Beside { exemplars: vec![exemplar], ..Beside::default() };
+        let page = Figures::new(&services(1), &label).take_in(&now, &before, &beside);
+        let (plain, open) = (text(&page, Form::Plain), text(&page, Form::OpenMetrics));
+        let series =
+            r#"handshake_verdicts_total{site="a\"b\\c",verdict="half_open_expired",cause="no_ack"} 1"#;
+        assert!(plain.contains(&format!("{series}\n")), "{plain}");
+        let exemplar =
+            r#" # {initiator="[2001:db8::1]:40007",responder="10.0.0.1:443"} 1 1772366621.000000001"#;
+        assert!(open.contains(&format!("{series}{exemplar}\n")), "{open}");
+        assert!(plain.contains("# TYPE handshake_verdicts_total counter\n"));
+        assert!(open.contains("# TYPE handshake_verdicts counter\n") && open.ends_with("\n# EOF\n"));
+        let bucket = r#"handshake_latency_seconds_bucket{site="a\"b\\c",leg="connect",le="0.001048575"} 2"#;
+        assert!(plain.contains(bucket) && open.contains(bucket), "{plain}");
+        let below = r#"leg="connect",le="0.000524287"} 0"#;
+        assert!(plain.contains(below) && plain.contains(r#"leg="connect",le="+Inf"} 2"#));
+        for name in page.families.iter().filter(|filled| filled.family.kind == Kind::Counter) {
+            assert!(
+                !name.samples.is_empty()
+                    || name.family.name.contains("interface_packets")
+                    || name.family.name.contains("dropped"),
+                "{} has no series",
+                name.family.name
+            );
         }
     }
 }

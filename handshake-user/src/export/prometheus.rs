@@ -149,3 +149,30 @@ impl fmt::Display for Seconds {
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use handshake_agent::model::metric::series::FAMILIES;
+
+    use super::is_own_label;
+    use crate::testing::{SERVE, code, table};
+
+    /// docs/serve.md has a row for each family, and no other.
+    #[test]
+    fn each_family_is_documented() {
+        let rows = table(SERVE, "metric ");
+        let documented: Vec<_> = rows
+            .iter()
+            .map(|row| (code(&row[0])[0], row[1].as_str(), code(&row[2]), row[3].as_str()))
+            .collect();
+        let families = FAMILIES.iter();
+        let expected: Vec<_> =
+            families.map(|of| (of.name, of.kind.name(), of.labels.to_vec(), of.help)).collect();
+        assert_eq!(documented, expected);
+    }
+
+    #[test]
+    fn labels_of_ones_own_are_known() {
+        assert!(["le", "verdict", "service"].into_iter().all(is_own_label) && !is_own_label("site"));
+    }
+}

@@ -296,8 +296,12 @@ mod tests {
     fn what_has_no_name_is_other_and_the_first_rule_counts() {
         let mut services = Services::default();
         services.name(&rules(&["api=10.0.0.0/8:443", "web=:443", "api=:8443"]));
-        let rows =
-            [row("10.0.0.1:443", 5, 4), row("192.0.2.1:443", 7, 7), row("192.0.2.1:8443", 1, 0), row("10.0.0.1:22", 3, 3)];
+        let rows = [
+            row("10.0.0.1:443", 5, 4),
+            row("192.0.2.1:443", 7, 7),
+            row("192.0.2.1:8443", 1, 0),
+            row("10.0.0.1:22", 3, 3),
+        ];
         take(&mut services, &rows, 16);
         assert_eq!(attempts(&services), [("api", 6), ("web", 7), ("other", 3)]);
     }

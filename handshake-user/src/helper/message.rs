@@ -140,8 +140,7 @@ pub(super) fn receive_descriptor(from: &UnixStream) -> io::Result<Option<OwnedFd
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let mut word = [0];
-    let received =
-        recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
     if received.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -157,8 +156,8 @@ mod tests {
     use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
 
-    use super::{receive_descriptor, send_descriptor};
     use super::{Answer, Order, receive, receive_result, send, send_result};
+    use super::{receive_descriptor, send_descriptor};
 
     #[test]
     fn what_is_told_is_understood() {

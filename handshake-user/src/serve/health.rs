@@ -73,7 +73,9 @@ mod tests {
         assert_eq!((health.fault(later(4)), health.unready(later(4))), (None, None));
         assert_eq!(health.fault(later(9)), None);
         assert_eq!(health.unready(later(9)).as_deref(), Some("the latest reading is 9 s old"));
-        assert!(health.fault(later(12)).is_some_and(|fault| fault.starts_with("the loop stands still for 1")));
+        assert!(
+            health.fault(later(12)).is_some_and(|fault| fault.starts_with("the loop stands still for 1"))
+        );
         assert!(health.unready(later(12)).is_some_and(|fault| fault.starts_with("the loop")));
     }
 }

@@ -248,11 +248,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     with(response, CONTENT_TYPE, PLAIN)
 }
 
-fn with(
-    mut response: Response<Full<Bytes>>,
-    name: HeaderName,
-    value: &'static str,
-) -> Response<Full<Bytes>> {
+fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
     response.headers_mut().insert(name, hyper::header::HeaderValue::from_static(value));
     response
 }

@@ -91,8 +91,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notify");
         let listener = UnixDatagram::bind(&path).expect("a socket");
-        let mut manager =
-            Manager::at(path.to_str(), Some(Duration::ZERO)).expect("it is bound");
+        let mut manager = Manager::at(path.to_str(), Some(Duration::ZERO)).expect("it is bound");
         let heard = || {
             let mut words = [0; 256];
             let length = listener.recv(&mut words).expect("a datagram");

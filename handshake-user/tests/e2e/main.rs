@@ -23,6 +23,7 @@ mod privilege;
 mod replay;
 mod report_file;
 mod scenario;
+mod serve;
 mod sight;
 mod special;
 mod stage;
