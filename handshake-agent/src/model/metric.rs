@@ -358,9 +358,10 @@ fn of_verdict(verdict: Verdict) -> Vec<Metric<TcpBooks>> {
     match row.shown {
         Shown::Whole => {
             let metric = whole(name.to_owned());
+            let falls = row.entered.is_some();
             vec![match row.role {
                 Role::ByAge => metric.exported(&series::OPENING, &[]),
-                _ if row.entered.is_some() => metric.exported(&series::STANDING, &[name]),
+                Role::End | Role::Term if falls => metric.exported(&series::STANDING, &[name]),
                 Role::End | Role::Term | Role::Outside => metric.exported(&series::VERDICTS, &[name, ""]),
             }]
         }

@@ -22,8 +22,8 @@ use crate::export::config::{ConfigError, ConfigFault};
 use crate::export::service::{self, ServiceRule};
 
 pub(super) const HELP: &str = "\
-Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. In the file of
---config, its key is metrics-listen. Options go before variables, variables before the file.
+Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. Its key
+in the file is metrics-listen. Options go before variables, variables before the file.
 
 Examples:
   handshake serve -i eth0                       metrics at http://127.0.0.1:9477/metrics

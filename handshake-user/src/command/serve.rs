@@ -50,6 +50,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         return Ok(0);
     }
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
+    outlast_hangup();
     let helper = helper(&args)?;
     let files = helper.as_ref().map(|helper| wanted_files(helper, &args)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
@@ -70,6 +71,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let errands = files.map(Errands::start).transpose().map_err(out)?;
+        health.turn(session.answered().into_std());
         manager.ready(&status(&session));
         let mut service = Service::new(args, manager, health, server, errands, hangup);
         let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
@@ -80,6 +82,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
         }
     })
+}
+
+/// Has SIGHUP ignored until there is a configuration to read again: it would end the process.
+fn outlast_hangup() {
+    // SAFETY: "ignore" is no function, and no memory is passed.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
 
 /// The options, with those of the file.

@@ -2,6 +2,7 @@
 //! attempt left its verdict again, the counter keeps what it rose by.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ impl Rising {
 pub(crate) struct Figures {
     /// Of each metric that is exported as a counter, in the order of the table.
     rising: Vec<Rising>,
+    /// Of each reason for an inexact report.
+    lost: HashMap<&'static str, Rising>,
     services: Services,
     labels: Vec<(String, String)>,
     readings: u64,
@@ -121,8 +124,8 @@ pub(crate) struct Figures {
 impl Figures {
     /// Names services as `rules` say, and gives every series `labels`.
     pub(crate) fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
-        let mut figures =
-            Self { rising: Vec::new(), services: Services::default(), labels: Vec::new(), readings: 0 };
+        let (rising, lost, services, labels) = Default::default();
+        let mut figures = Self { rising, lost, services, labels, readings: 0 };
         figures.name(rules, labels);
         figures
     }
@@ -140,7 +143,8 @@ impl Figures {
         page.add(&series::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
         page.add(&series::EXACT, &[], u64::from(Interval::between(before, now).is_exact()));
         for loss in now.possible_losses() {
-            page.add(&series::LOST, &[loss.reason], loss.count);
+            let counted = self.lost.entry(loss.reason).or_default().take_in(loss.count);
+            page.add(&series::LOST, &[loss.reason], counted);
         }
         self.add_metrics(now, &beside.exemplars, &mut page);
         add_interfaces(now, &mut page);

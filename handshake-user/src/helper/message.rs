@@ -144,11 +144,12 @@ pub(super) fn receive_descriptor(from: &UnixStream) -> io::Result<Option<OwnedFd
     if received.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let mut descriptors = beside.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    Ok(descriptors.next())
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+            return Ok(descriptors.next());
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
