@@ -57,9 +57,25 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`].
     pub fn attach(command: Command, interfaces: usize) -> Result<Self> {
-        let mut agent = Self::spawn(command, Stdio::null())?;
-        agent.await_lines("attached ", interfaces)?;
+        let mut agent = Self::begin(command)?;
+        agent.await_attached(interfaces)?;
         Ok(agent)
+    }
+
+    /// Starts `command`, any form of the command under test.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn begin(command: Command) -> Result<Self> {
+        Self::spawn(command, Stdio::null())
+    }
+
+    /// Waits until it is attached to `interfaces` interfaces.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn await_attached(&mut self, interfaces: usize) -> Result<()> {
+        self.await_lines("attached ", interfaces)
     }
 
     /// Like [`Agent::attach`] with a pipe as standard input, for the command that a `check` runs: `cat` runs
@@ -70,7 +86,7 @@ impl Agent {
     pub fn attach_fed(command: Command, interfaces: usize) -> Result<(Self, ChildStdin)> {
         let mut agent = Self::spawn(command, Stdio::piped())?;
         let stdin = agent.process.child().stdin.take().context("the agent's stdin")?;
-        agent.await_lines("attached ", interfaces)?;
+        agent.await_attached(interfaces)?;
         Ok((agent, stdin))
     }
 

@@ -4,6 +4,7 @@
 //! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
 //! duel                 random conversations with a listening socket, judged by its kernel
 //! churn                interfaces that come and go under traffic
+//! faults               faults with a known owner, asked about from three seats
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
 //! ├─ tcp, udp          traffic by kernel sockets
@@ -30,6 +31,7 @@ pub mod census;
 pub mod churn;
 pub mod counters;
 pub mod duel;
+pub mod faults;
 pub mod flood;
 pub mod frame;
 pub mod interrupt;
@@ -49,6 +51,8 @@ pub mod udp;
 
 pub use handshake_common::flow::Family;
 pub use namespace::Namespace;
-pub use privilege::{library_or_skip, skip_unless_found, skip_unless_privileged, skip_without_tool};
+pub use privilege::{
+    library_or_skip, python_or_skip, skip_unless_found, skip_unless_privileged, skip_without_tool,
+};
 pub use process::Process;
 pub use topology::{FAMILIES, Loopback, Pair, Path, Routed};

@@ -1,7 +1,8 @@
 //! Checks whether this process may create networks and load programs.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 /// The capabilities that the lab needs, by their number in `linux/capability.h`: for programs, links and
@@ -40,6 +41,20 @@ pub fn library_or_skip(name: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn skip_unless_found(found: bool, what: &str) -> bool {
     !found && skip(what)
+}
+
+/// The folder for PYTHONPATH where `cargo xtask test --setup` installs Python modules; `None` if python3 cannot
+/// import `module` with it: the test skips.
+#[must_use]
+pub fn python_or_skip(module: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", &folder).args(["-c", &format!("import {module}")]).stderr(Stdio::null());
+    let imports = python.status().is_ok_and(|status| status.success());
+    if !imports {
+        skip(&format!("python3 with {module} (cargo xtask test --setup)"));
+    }
+    imports.then_some(folder)
 }
 
 /// Prints what is missing on stderr and to the file that `HANDSHAKE_SKIP_LOG` names. Returns true, for the

@@ -17,6 +17,8 @@ mod shell;
 mod test;
 mod toolchain;
 mod touches;
+mod wheels;
+mod why;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,7 @@ enum Verb {
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Churn(churn::Args),
+    Why(why::Args),
     Demo(demo::Args),
     Duel(duel::Args),
     Fuzz(fuzz::Args),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map(done),
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Verb::Churn(args) => churn::run(&args),
+        Verb::Why(args) => why::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Duel(args) => duel::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(done),

@@ -16,7 +16,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("nftables", "faults of a firewall"),
     ("prometheus", "reads what a service exports, and promtool checks it"),
     ("procps", "sets a namespace's limits by sysctl"),
-    ("python3", "the server that the examples load"),
+    ("python3", "the server that the examples load, DuckDB, and a second opinion on schemas"),
     ("tcpdump", "counts the packets of a connection independently"),
     ("tmux", "the live view on a terminal that a test can read"),
     ("tshark", "a second opinion on captures"),
@@ -30,8 +30,9 @@ const FOR_KERNELS: [(&str, &str); 2] = [
     ("qemu-system-x86", "the emulated machine with the oldest kernel"),
 ];
 
-/// An additional package for `cargo xtask lint --setup`, where Python has no pip.
-const FOR_LINT: [(&str, &str); 1] = [("python3-pip", "installs the released programs that lint runs")];
+/// An additional package for `--setup`, where Python has no pip.
+const PIP: [(&str, &str); 1] =
+    [("python3-pip", "installs programs that lint runs, and modules that tests import")];
 
 /// An apt-get shell line that asks no questions, run as root.
 pub(crate) fn apt_get(arguments: &str) -> String {
@@ -48,9 +49,9 @@ pub(crate) fn install_for_kernels() -> Result<()> {
     install_all(&FOR_KERNELS)
 }
 
-/// Installs the missing packages for `cargo xtask lint --setup`.
-pub(crate) fn install_for_lint() -> Result<()> {
-    install_all(&FOR_LINT)
+/// Installs pip.
+pub(crate) fn install_pip() -> Result<()> {
+    install_all(&PIP)
 }
 
 fn install_all(packages: &[(&str, &str)]) -> Result<()> {

@@ -10,10 +10,13 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::wheels::Wheels;
 use crate::{build_ebpf, packages, run, shell};
 
 /// The variable that names the file to which skipped tests write.
 const SKIP_LOG: &str = "HANDSHAKE_SKIP_LOG";
+/// Python's modules for the tests, which find them by the folder's name.
+const MODULES: Wheels = Wheels { list: "xtask/modules.txt", folder: "target/python" };
 /// The mount point of the BPF file system, in which programs and maps are pinned.
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -56,6 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Installs everything that the suite needs on this machine; returns the path of the freshly built object.
 fn set_up() -> Result<PathBuf> {
     packages::install()?;
+    MODULES.install()?;
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
         shell::run(&mut shell::line(&format!("{}mount -t bpf bpf {BPFFS}", shell::sudo())))?;

@@ -181,11 +181,16 @@ impl NetCounters {
     }
 }
 
-/// The kernel's counters and the wire's count of the same traffic.
+/// The kernel's counters and the wire's count of the same traffic. The two are not read at one moment, and
+/// traffic may go on meanwhile: what the kernel lacks is told by the longer of its times, what the wire lacks by
+/// the shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NetAccount {
-    /// The increase of the kernel's counters from the command's start to the end of settling.
+    /// The increase of the kernel's counters from the command's start to the end of settling: in a time that
+    /// covers that of the snapshots.
     pub(crate) counts: NetCounters,
+    /// The increase in a time that the snapshots' covers.
+    pub(crate) within: NetCounters,
     /// Handshakes that completed on the wire in the same time with a service at an address of the namespace;
     /// `None` if some service has no row of its own.
     pub(crate) completed: Option<u64>,
@@ -194,12 +199,17 @@ pub(crate) struct NetAccount {
 }
 
 impl NetAccount {
-    /// Compares the time between two snapshots that list every service by name.
-    pub(crate) fn between(before: &Snapshot, after: &Snapshot, counts: NetCounters, own: &Addresses) -> Self {
+    /// Compares the time between two snapshots that list every service by name with the counters of the longer
+    /// and of the shorter time.
+    pub(crate) fn between(
+        [before, after]: [&Snapshot; 2],
+        [counts, within]: [NetCounters; 2],
+        own: &Addresses,
+    ) -> Self {
         let completed = |snapshot| completed_at(snapshot, |address| own.has(address));
         let completed = completed(before).zip(completed(after)).map(|(b, a)| a.saturating_sub(b));
         let attempts = |snapshot: &Snapshot| snapshot.tcp.books.attempts;
-        Self { counts, completed, attempts: attempts(after).saturating_sub(attempts(before)) }
+        Self { counts, within, completed, attempts: attempts(after).saturating_sub(attempts(before)) }
     }
 
     /// Whether this host opened connections while no attempt was seen at the hooks.
@@ -210,7 +220,7 @@ impl NetAccount {
     /// Connections that this host opened at least.
     fn opened(&self) -> u64 {
         let [active, passive] = [KernelCounter::ActiveOpens, KernelCounter::PassiveOpens];
-        KernelOpens { active: self.counts.of(active), passive: self.counts.of(passive) }.connections()
+        KernelOpens { active: self.within.of(active), passive: self.within.of(passive) }.connections()
     }
 
     /// One sentence for each difference and each counter that has a meaning.
@@ -259,13 +269,14 @@ impl NetAccount {
         ))
     }
 
-    /// The sentence for connections of this host that are in no attempt.
+    /// The sentence for connections of this host that are in no attempt. A SYN that waits for its neighbour's
+    /// link address is opened, and has not left.
     fn unseen(&self) -> Option<String> {
         let opened = self.opened();
         (opened > self.attempts).then(|| {
             format!(
                 "{} opened by this host (ActiveOpens, PassiveOpens), {} attempts seen here: the others took another \
-                 path, are filtered out, or passed while a hook was lost",
+                 path, began before this run, have not left it, are filtered out, or passed while a hook was lost",
                 group(opened),
                 group(self.attempts)
             )
@@ -274,10 +285,11 @@ impl NetAccount {
 
     /// The sentence for connections that were accepted but did not complete here.
     fn others(&self) -> Option<String> {
-        let accepted = self.counts.of(KernelCounter::PassiveOpens);
+        let accepted = self.within.of(KernelCounter::PassiveOpens);
         let completed = self.completed.filter(|completed| *completed < accepted)?;
         Some(format!(
-            "{} accepted (PassiveOpens), {} completed here: the others took another path or are filtered out",
+            "{} accepted (PassiveOpens), {} completed here: the others began before this run, took another path or are \
+             filtered out",
             group(accepted),
             group(completed)
         ))

@@ -127,7 +127,7 @@ fn the_kernels_counters_are_shown_with_their_difference() {
         (KernelCounter::ListenDrops, 11),
         (KernelCounter::SynRetrans, 7),
     ]);
-    let account = NetAccount { counts, completed: Some(13), attempts: 13 };
+    let account = NetAccount { counts, within: counts, completed: Some(13), attempts: 13 };
     insta::assert_snapshot!(shown(standing(&mut Fake::new()), &[], Some(account)));
 }
 
@@ -162,7 +162,8 @@ fn each_difference_has_its_sentence() {
         ),
     ];
     for (counted, completed, expected) in table {
-        let words = NetAccount { counts: counts(counted), completed, attempts: u64::MAX }.words();
+        let counts = counts(counted);
+        let words = NetAccount { counts, within: counts, completed, attempts: u64::MAX }.words();
         assert_eq!(words.len(), expected.len(), "{words:?}");
         for (sentence, part) in words.iter().zip(expected) {
             assert!(sentence.contains(part), "no {part:?} in {sentence:?}");
@@ -187,11 +188,27 @@ fn connections_that_no_hook_saw_are_told() {
     ];
     for (active, passive, attempts, said, all_unseen) in table {
         let counts = counts(&[(ActiveOpens, active), (PassiveOpens, passive)]);
-        let account = NetAccount { counts, completed: None, attempts };
+        let account = NetAccount { counts, within: counts, completed: None, attempts };
         let words = account.words().join(" ");
         assert!(words.contains(said) && words.is_empty() == said.is_empty(), "{words}");
         assert_eq!(account.is_all_unseen(), all_unseen, "{active} {passive} {attempts}");
     }
+}
+
+/// What the kernel counted before the first snapshot and after the last one proves nothing about the wire.
+#[test]
+fn what_the_kernel_counted_outside_of_the_snapshots_accuses_no_path() {
+    use KernelCounter::{ActiveOpens, PassiveOpens};
+    let account = |within| NetAccount {
+        counts: counts(&[(PassiveOpens, 73), (ActiveOpens, 1)]),
+        within: counts(&[(PassiveOpens, within)]),
+        completed: Some(69),
+        attempts: 69,
+    };
+    assert_eq!(account(69).words(), [""; 0]);
+    let idle = NetAccount { completed: None, attempts: 0, ..account(0) };
+    assert!(!idle.is_all_unseen() && idle.words().is_empty(), "{idle:?}");
+    assert!(account(70).words()[0].starts_with("70 accepted (PassiveOpens), 69 completed here"));
 }
 
 fn counts(counted: &[(KernelCounter, u64)]) -> NetCounters {
@@ -206,7 +223,8 @@ fn counts(counted: &[(KernelCounter, u64)]) -> NetCounters {
 fn only_services_at_our_own_addresses_are_compared() {
     let window = load(|fake| fake.ended(1, Counter::Completed, 7));
     let own = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect();
-    let account = |own| NetAccount::between(&window.started, &window.settled, NetCounters::default(), &own);
+    let snapshots = [&window.started, &window.settled];
+    let account = |own| NetAccount::between(snapshots, [NetCounters::default(); 2], &own);
     assert_eq!(
         account(own(&["10.0.0.2"])).completed,
         Some(1_007),
@@ -256,6 +274,7 @@ fn json_has_expectations_command_and_kernel() {
     });
     let account = Some(NetAccount {
         counts: counts(&[(KernelCounter::PassiveOpens, 9)]),
+        within: NetCounters::default(),
         completed: Some(13),
         attempts: 13,
     });
@@ -282,7 +301,8 @@ fn times_of_a_check_are_told_by_one_clock() {
         stripped: false,
         ignored: false,
     };
-    let account = Some(NetAccount { counts: NetCounters::default(), completed: None, attempts: 0 });
+    let nothing = NetCounters::default();
+    let account = Some(NetAccount { counts: nothing, within: nothing, completed: None, attempts: 0 });
     let checked = Checked { window, judged: Vec::new(), command: Some(ended), account, code: 0 };
     let mut out = Vec::new();
     write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");

@@ -127,17 +127,20 @@ enum CheckEnding {
 
 impl CheckInProgress<'_> {
     async fn run(mut self, files: Option<ResultFiles>) -> Result<u8, CommandError> {
-        // The kernel's counters are read before the first snapshot and after the last. Their time covers that
-        // of the snapshots, so what they lack did not happen.
-        let before = patiently(CheckError::is_passing, || self.counters.read())?;
+        // The kernel's counters are read before the first snapshot and after the last: this time covers that of
+        // the snapshots, so what they lack did not happen. They are also read within it.
+        let before = self.read_counters()?;
         let started = self.snapshot()?;
+        let within = self.read_counters()?;
         let mut ending = self.observe().await?;
         let ended = self.snapshot()?;
         if matches!(ending, CheckEnding::Ended(_) | CheckEnding::TimeUp(_)) {
             ending = self.settle(ending).await?;
         }
+        let within = self.read_counters()?.since(&within);
         let window = JudgedWindow { started, ended, settled: self.snapshot()? };
-        let account = self.account(&window, &before)?;
+        let counts = self.read_counters()?.since(&before);
+        let account = self.account(&window, [counts, within])?;
         let whole = matches!(ending, CheckEnding::Ended(_) | CheckEnding::TimeUp(_));
         let gate = self.gate;
         let mut judged: Vec<Judged<'_>> =
@@ -167,6 +170,10 @@ impl CheckInProgress<'_> {
             shown => shown?,
         }
         Ok(checked.code)
+    }
+
+    fn read_counters(&mut self) -> Result<NetCounters, CommandError> {
+        Ok(patiently(CheckError::is_passing, || self.counters.read())?)
     }
 
     /// Takes a snapshot; the session keeps it as its latest.
@@ -224,13 +231,12 @@ impl CheckInProgress<'_> {
     fn account(
         &mut self,
         window: &JudgedWindow,
-        before: &NetCounters,
+        counters: [NetCounters; 2],
     ) -> Result<Option<NetAccount>, CommandError> {
         let own = patiently(CheckError::is_passing, Addresses::read)?;
         let is_end =
             |flow: &Flow| [Side::Initiator, Side::Responder].iter().any(|side| own.has(flow.end(*side).ip()));
-        let counts = patiently(CheckError::is_passing, || self.counters.read())?.since(before);
-        let account = NetAccount::between(&window.started, &window.settled, counts, &own);
+        let account = NetAccount::between([&window.started, &window.settled], counters, &own);
         let is_of_our_flows = account.is_all_unseen() || self.session.has_flow(is_end);
         Ok(Some(account).filter(|_| is_of_our_flows))
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use handshake_agent::error::some_of;
 use handshake_agent::listeners::{Listener, Listeners};
-use handshake_agent::model::snapshot::{Origin, ServiceBooks, ServiceFigures, Snapshot};
+use handshake_agent::model::snapshot::{Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks};
 use handshake_agent::options::Options;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_common::verdict::{Seat, Verdict};
@@ -156,7 +156,7 @@ impl Look {
         let latest = self.latest();
         let looked_ns = latest.elapsed_ns();
         let (total, services) = match self.cutoff() {
-            Some(cutoff) => (self.total(cutoff), self.services(cutoff)),
+            Some(cutoff) => (self.total(cutoff), services(cutoff, latest)),
             None => (Cohort::default(), Vec::new()),
         };
         let worst = services
@@ -184,16 +184,6 @@ impl Look {
         }
     }
 
-    fn services(&self, cutoff: &Snapshot) -> Vec<(ServiceFigures, Cohort)> {
-        let before: HashMap<SocketAddr, _> = tcp(cutoff).collect();
-        let named = tcp(self.latest()).filter_map(|(service, now)| {
-            let ServiceBooks::Tcp(then) = before.get(&service)?.books else { return None };
-            let ServiceBooks::Tcp(books) = now.books else { return None };
-            Some((now, Cohort::between(&then, &books)))
-        });
-        named.collect()
-    }
-
     /// The fullest accept queue of the listeners that take a service's connections; `None` where the kernel does
     /// not tell.
     fn queue(&self, service: SocketAddr) -> Option<Option<Queue>> {
@@ -209,6 +199,17 @@ impl Look {
     }
 }
 
+/// The attempts of each service. One that came after the cutoff had nothing then.
+fn services(cutoff: &Snapshot, latest: &Snapshot) -> Vec<(ServiceFigures, Cohort)> {
+    let before: HashMap<SocketAddr, TcpBooks> =
+        tcp(cutoff).map(|(service, _, books)| (service, books)).collect();
+    let named = tcp(latest).map(|(service, figures, books)| {
+        let then = before.get(&service).copied().unwrap_or_default();
+        (figures, Cohort::between(&then, &books))
+    });
+    named.collect()
+}
+
 /// The connections of a service that have no answer.
 const fn silent(figures: &ServiceFigures) -> u64 {
     match figures.books {
@@ -217,9 +218,12 @@ const fn silent(figures: &ServiceFigures) -> u64 {
     }
 }
 
-fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures)> {
-    let is_tcp = |row: &&ServiceFigures| matches!(row.books, ServiceBooks::Tcp(_));
-    snapshot.every_service.iter().filter(is_tcp).filter_map(|row| Some((row.service?, *row)))
+/// The services of TCP that have a row, with their books.
+fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures, TcpBooks)> {
+    snapshot.every_service.iter().filter_map(|row| match row.books {
+        ServiceBooks::Tcp(books) => Some((row.service?, *row, books)),
+        ServiceBooks::Udp(_) => None,
+    })
 }
 
 /// The names of the interfaces; of many the first.
@@ -262,5 +266,43 @@ impl Sink for Look {
 
     fn notice(&mut self, notice: &str) {
         announce(notice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use handshake_agent::fake::{BEGINNING, Fake, SECOND};
+    use handshake_agent::model::snapshot::{LiveOrigin, RunContext};
+    use handshake_agent::options::Filter;
+    use handshake_common::record::State;
+
+    use super::*;
+
+    /// What fails in the total fails in its service too, also where its first packet came a moment after the
+    /// cutoff.
+    #[test]
+    fn a_service_that_came_after_the_cutoff_has_its_attempts() {
+        let mut fake = Fake::new();
+        let context = Arc::new(RunContext {
+            origin: Origin::Live(LiveOrigin::default()),
+            began: BEGINNING,
+            filter: Filter::default(),
+            top: usize::MAX,
+        });
+        let take = |fake: &mut Fake| Snapshot::take(fake, &context, None).expect("a fake never fails");
+        let cutoff = take(&mut fake);
+        fake.later(4 * SECOND);
+        fake.service(1, "10.0.0.2:443");
+        for _ in 0..40 {
+            fake.open(1, State::SynSent, 4 * SECOND - 1);
+        }
+        let latest = take(&mut fake);
+        let total = Cohort::between(&cutoff.tcp.books, &latest.tcp.books);
+        let services = services(&cutoff, &latest);
+        let [(figures, cohort)] = &services[..] else { panic!("{services:?}") };
+        assert_eq!(figures.service, Some("10.0.0.2:443".parse().expect("an address")));
+        assert_eq!((total.failed(), *cohort), (40, total));
     }
 }

@@ -1,13 +1,13 @@
-//! The schemas in docs/schema by an implementation that is not ours: Python's jsonschema, where it is
-//! installed.
+//! The schemas in docs/schema by an implementation that is not ours: Python's jsonschema.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use handshake_lab::python_or_skip;
 
-use crate::support::{HANDSHAKE, captures, run_replay, skip};
+use crate::support::{HANDSHAKE, captures, run_replay};
 
 /// Checks the schemas themselves, then each line of standard input by the schema of its type; prints how
 /// many.
@@ -33,11 +33,7 @@ print(count)
 #[test]
 fn python_finds_what_replay_and_diff_write_valid() -> Result<()> {
     let Some(all) = captures() else { return Ok(()) };
-    let known = Command::new("python3").args(["-c", "import jsonschema, referencing"]).output();
-    if !known.is_ok_and(|output| output.status.success()) {
-        skip("python3 has no jsonschema");
-        return Ok(());
-    }
+    let Some(modules) = python_or_skip("jsonschema") else { return Ok(()) };
     let mut lines = Vec::new();
     for path in all.iter().take(5) {
         lines.extend(run_replay(path, &["-o", "jsonl", "--flows"])?.stdout);
@@ -54,7 +50,13 @@ fn python_finds_what_replay_and_diff_write_valid() -> Result<()> {
 
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
     let mut python = Command::new("python3");
-    python.arg("-c").arg(VALIDATE).arg(schemas).stdin(Stdio::piped()).stdout(Stdio::piped());
+    python
+        .env("PYTHONPATH", modules)
+        .arg("-c")
+        .arg(VALIDATE)
+        .arg(schemas)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut python = python.stderr(Stdio::piped()).spawn().context("start python3")?;
     let written = python.stdin.take().context("a pipe")?.write_all(&lines);
     let output = python.wait_with_output()?;

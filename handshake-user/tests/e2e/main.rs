@@ -6,6 +6,7 @@ mod adversary;
 mod books;
 mod check;
 mod checksum;
+mod duckdb;
 mod ending;
 mod error;
 mod events;

@@ -55,6 +55,7 @@ fn asked<T>(routed: &Routed, place: Place, act: impl FnOnce() -> Result<T>) -> R
     let _traffic = act()?;
     let outcome = agent.wait(Duration::from_secs(15).max(TIMEOUT))?;
     let answer = outcome.values()?.pop().with_context(|| format!("no answer: {}", outcome.stderr))?;
+    handshake_lab::schema::check(&answer)?;
     Ok((outcome.status.code().unwrap_or(-1), answer))
 }
 

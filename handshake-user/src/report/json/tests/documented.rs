@@ -9,30 +9,35 @@ use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, Tunnels, View};
 use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
-    CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot,
+    CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot, TcpBooks,
 };
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::{Counter, tag};
 use handshake_common::record::{Detail, State};
-use handshake_common::verdict::{Cause, FlowFlag, Leg, Sign, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
-use super::super::{report, write_check, write_diff, write_event, write_flow, write_report_with_flows};
+use super::super::{
+    report, write_check, write_diff, write_event, write_flow, write_report_with_flows, write_why,
+};
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
 use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
 use crate::events::{Event, EventKind};
 use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
+use crate::why::{Cohort, Evidence, Queue, WhyReport, diagnose};
 
 /// The sources that write reports, flows, the fields of a check and comparisons.
 const WRITERS: [&str; 3] =
     [include_str!("../../json.rs"), include_str!("../check.rs"), include_str!("../diff.rs")];
+/// The section on the answer of `why`.
+pub(super) const WHY: &str = "## The answer of why";
 /// The percentiles over all attempts.
 const RANKS: [&str; 6] = ["p50", "p90", "p95", "p99", "p999", "max"];
 
@@ -309,7 +314,12 @@ pub(super) fn check_samples() -> Vec<Value> {
     ];
     let expectations = expectations.map(|text| Expectation::of_run(text).expect(text));
     let judged = expectations.iter().map(|each| Judged::by(&window, each)).collect();
-    let account = Some(NetAccount { counts: Default::default(), completed: Some(1), attempts: 1 });
+    let account = Some(NetAccount {
+        counts: Default::default(),
+        within: Default::default(),
+        completed: Some(1),
+        attempts: 1,
+    });
     let mut checked = Checked { window, judged, command: None, account, code: 1 };
     let ends = [Status::Exited(0), Status::Killed(9)].map(|status| {
         checked.command = Some(Ended {
@@ -345,6 +355,50 @@ pub(super) fn diff_samples() -> Vec<Value> {
 #[test]
 fn each_field_of_a_comparison_has_a_row() {
     assert_same(&all_paths(&diff_samples()), &fields("## A comparison"));
+}
+
+/// Answers that have every field between them.
+pub(super) fn why_samples() -> Vec<Value> {
+    let mut fake = Fake::new();
+    fake.reading.lost_before_hook = 1;
+    let snapshot = take(&mut fake, Origin::Live(LiveOrigin::default()));
+    let books = TcpBooks::of(30, &[(Verdict::HalfOpen, [26, 0])]);
+    let queue = Queue { process: Some("nginx[7]".to_owned()), waiting: 129, backlog: 128, was_full: true };
+    let evidence = Evidence {
+        service: Some("10.0.0.2:443".parse().expect("an address")),
+        cohort: Cohort::between(&books, &books),
+        silent: 0,
+        seat: Seat::Responder,
+        queue: Some(Some(queue)),
+        counters: Default::default(),
+        lost: None,
+        sees_forwarding: true,
+        completed: 4,
+        looked_ns: SECOND,
+        quiet: None,
+        exact: false,
+    };
+    let unknown = Evidence { service: None, cohort: Cohort::default(), queue: None, ..evidence.clone() };
+    let answered = [evidence, unknown].map(|evidence| {
+        let report = WhyReport {
+            subject: None,
+            interfaces: "eth0".to_owned(),
+            answer: &diagnose(&evidence),
+            evidence: &evidence,
+        };
+        written(|out| write_why(out, &report, &snapshot))
+    });
+    answered.into()
+}
+
+#[test]
+fn each_field_of_an_answer_has_a_row() {
+    let all = all_paths(&why_samples());
+    let (of_report, own): (BTreeSet<_>, _) = all.into_iter().partition(|path| path.starts_with("inexact[]"));
+    assert!(!of_report.is_empty() && of_report.is_subset(&fields("## A report")), "{of_report:?}");
+    let mut rows = fields(WHY);
+    assert!(rows.remove("inexact[]"), "{rows:?}");
+    assert_same(&own, &rows);
 }
 
 /// Finds fields and values that the samples above lack: each name in the writers' sources must be documented.

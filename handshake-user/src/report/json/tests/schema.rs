@@ -10,7 +10,9 @@ use std::path::Path;
 use handshake_agent::model::metric::METRICS;
 use serde_json::{Map, Value, json};
 
-use super::documented::{check_samples, diff_samples, documented, flow_samples, report_samples};
+use super::documented::{
+    WHY, check_samples, diff_samples, documented, flow_samples, report_samples, why_samples,
+};
 
 /// A field, and what is below it.
 #[derive(Clone, Debug, Default)]
@@ -212,11 +214,29 @@ fn diff_schema() -> Value {
     titled("diff", "A comparison of two reports of handshake, schema 1", diff.schema())
 }
 
+fn why_schema() -> Value {
+    let mut why = of_section(WHY);
+    why_samples().iter().for_each(|sample| why.learn(sample));
+    let help = std::mem::take(&mut why.at("inexact").help);
+    let mut report = of_section("## A report");
+    report_samples().iter().for_each(|sample| report.learn(sample));
+    *why.at("inexact") = report.at("inexact").clone();
+    why.at("inexact").help = help;
+    why.settle();
+    titled("why", "An answer of handshake why, schema 1", why.schema())
+}
+
 #[test]
 fn schemas_are_those_of_the_documented_fields() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
     let may_write = std::env::var_os("INSTA_UPDATE").is_some_and(|value| value == "always");
-    for (name, schema) in [("report", report_schema()), ("flow", flow_schema()), ("diff", diff_schema())] {
+    let schemas = [
+        ("report", report_schema()),
+        ("flow", flow_schema()),
+        ("diff", diff_schema()),
+        ("why", why_schema()),
+    ];
+    for (name, schema) in schemas {
         let (path, text) = (folder.join(format!("{name}.json")), format!("{schema:#}\n"));
         let there = fs::read_to_string(&path).unwrap_or_default();
         if there != text && may_write {
@@ -226,7 +246,7 @@ fn schemas_are_those_of_the_documented_fields() {
         }
     }
     // Read only now.
-    let samples = [report_samples(), check_samples(), flow_samples(), diff_samples()].concat();
+    let samples = [report_samples(), check_samples(), flow_samples(), diff_samples(), why_samples()].concat();
     assert!(samples.len() > 10);
     for sample in &samples {
         handshake_lab::schema::check(sample).unwrap_or_else(|wrong| panic!("{wrong:#}"));
