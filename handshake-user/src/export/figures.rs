@@ -124,8 +124,8 @@ pub(crate) struct Figures {
 impl Figures {
     /// Names services as `rules` say, and gives every series `labels`.
     pub(crate) fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
-        let (rising, lost, services, labels) = Default::default();
-        let mut figures = Self { rising, lost, services, labels, readings: 0 };
+        let (rising, lost, services) = Default::default();
+        let mut figures = Self { rising, lost, services, labels: Vec::new(), readings: 0 };
         figures.name(rules, labels);
         figures
     }

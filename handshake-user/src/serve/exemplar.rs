@@ -88,3 +88,43 @@ impl Source for Looking<'_> {
         self.source.clocks()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use handshake_agent::fake::{Fake, SECOND, WALL_NS, snapshot};
+    use handshake_agent::model::snapshot::Snapshot;
+    use handshake_common::record::State;
+    use handshake_common::verdict::{Cause, Verdict};
+
+    use super::Looking;
+
+    /// Of each verdict that says of an attempt that it failed the latest flow; none of those that are open in
+    /// their time, or completed.
+    #[test]
+    fn the_latest_flow_of_each_failure_is_found() {
+        let before = snapshot();
+        let mut fake = Fake::new();
+        for (state, age) in [
+            (State::SynReceived, 100),
+            (State::SynReceived, 90),
+            (State::SynReceived, 95),
+            (State::SynSent, 1),
+            (State::SynSent, 10),
+            (State::Refused, 7),
+            (State::Refused, 5),
+            (State::Established, 2),
+        ] {
+            fake.open(0, state, age * SECOND);
+        }
+        let mut looking = Looking::at(&mut fake);
+        let now = Snapshot::take(&mut looking, &Arc::clone(&before.context), Some(&before));
+        let mut found = looking.exemplars(&now.expect("a fake never fails"));
+        found.sort_by_key(|exemplar| exemplar.began_ns);
+        let told = found.iter().map(|each| (each.verdict, each.cause, (WALL_NS - each.began_ns) / SECOND));
+        let expected = [(Verdict::HalfOpenExpired, Some(Cause::NoAck), 90), (Verdict::Refused, None, 5)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert!(found.iter().all(|each| each.responder.ip().to_string() == "10.0.0.2"), "{found:?}");
+    }
+}
