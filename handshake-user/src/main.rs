@@ -4,8 +4,7 @@
 //! cli ─▶ command/{watch, why, serve, check, diff, replay, doctor} ─▶ handshake-agent
 //!                   │
 //!                   ├──▶ tui            the live terminal
-//!                   ├──▶ serve          HTTP, systemd, files of a service
-//!                   │      └─ export    series of figures, for Prometheus
+//!                   ├──▶ errand         what a service has its helper do
 //!                   ├──▶ report         text and JSON
 //!                   ├──▶ why            one answer from what was seen
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
@@ -28,16 +27,15 @@ mod cli;
 mod command;
 mod console;
 mod duration;
+mod errand;
 mod error;
 mod escape;
 mod events;
-mod export;
 mod file;
 mod helper;
 mod number;
 mod output;
 mod report;
-mod serve;
 #[cfg(test)]
 mod testing;
 mod time;

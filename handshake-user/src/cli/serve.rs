@@ -13,13 +13,14 @@ use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches as _};
 use handshake_agent::options::Options;
 use handshake_agent::similar::closest;
+use handshake_export::prometheus::is_own_label;
+use handshake_export::service::{self, ServiceRule};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
 use crate::duration::{interval, shown};
-use crate::export::config::{ConfigError, ConfigFault};
-use crate::export::service::{self, ServiceRule};
+use crate::error::{ConfigError, ConfigFault};
 
 pub(super) const HELP: &str = "\
 Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. Its key
@@ -126,7 +127,7 @@ impl FromStr for Label {
         if !begins || !name.chars().all(is_fit) || name.starts_with("__") {
             return Err(format!("'{name}' is no name of a label: letters, digits and _ are"));
         }
-        if crate::export::prometheus::is_own_label(name) {
+        if is_own_label(name) {
             return Err(format!("'{name}' is a label of handshake's own"));
         }
         Ok(Self { name: name.to_owned(), value: value.to_owned() })

@@ -12,6 +12,12 @@ use handshake_agent::Error as AgentError;
 use handshake_agent::confine::Confinement;
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
+use handshake_export::exemplar::Looking;
+use handshake_export::figures::{Beside, Figures};
+use handshake_export::health::Health;
+use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
+use handshake_export::notify::Manager;
+use handshake_export::page::Page;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -19,17 +25,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::cli::{Listen, ServeArgs, with_file};
 use crate::command::{attach, confinement, load, out, prepare};
 use crate::console::{announce, say};
-use crate::error::CommandError;
-use crate::export::config::ConfigError;
-use crate::export::figures::{Beside, Figures};
+use crate::errand::{Done, Errands, METRICS_FILE};
+use crate::error::{CommandError, ConfigError};
 use crate::file::{FileAtEnd, read_text};
 use crate::helper::{Duties, FileDuty, Helper, Reread, Rereader};
-use crate::serve::errand::{Done, Errands, METRICS_FILE};
-use crate::serve::exemplar::Looking;
-use crate::serve::health::Health;
-use crate::serve::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
-use crate::serve::notify::Manager;
-use crate::serve::page::Page;
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -391,5 +390,26 @@ impl Sink for Service {
             self.status = status;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_agent::model::metric::series::FAMILIES;
+
+    use crate::testing::{SERVE, code, table};
+
+    /// docs/serve.md has a row for each family, and no other.
+    #[test]
+    fn each_family_is_documented() {
+        let rows = table(SERVE, "metric ");
+        let documented: Vec<_> = rows
+            .iter()
+            .map(|row| (code(&row[0])[0], row[1].as_str(), code(&row[2]), row[3].as_str()))
+            .collect();
+        let families = FAMILIES.iter();
+        let expected: Vec<_> =
+            families.map(|of| (of.name, of.kind.name(), of.labels.to_vec(), of.help)).collect();
+        assert_eq!(documented, expected);
     }
 }

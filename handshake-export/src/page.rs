@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use flate2::{Compression, write::GzEncoder};
 use hyper::body::Bytes;
 
-use crate::export::figures::Exposition;
-use crate::export::prometheus::{Form, text};
+use crate::figures::Exposition;
+use crate::prometheus::{Form, text};
 
 /// The text of a reading in both forms, plain and compressed.
-pub(crate) struct Page {
+pub struct Page {
     exposition: Exposition,
     plain: [OnceLock<Bytes>; Form::ALL.len()],
     packed: [OnceLock<Bytes>; Form::ALL.len()],
@@ -18,17 +18,17 @@ pub(crate) struct Page {
 
 impl Page {
     /// The page of a reading.
-    pub(crate) fn of(exposition: Exposition) -> Self {
+    pub fn of(exposition: Exposition) -> Self {
         Self { exposition, plain: Default::default(), packed: Default::default() }
     }
 
     /// Its text.
-    pub(crate) fn text(&self, form: Form) -> Bytes {
+    pub fn text(&self, form: Form) -> Bytes {
         self.plain[form as usize].get_or_init(|| text(&self.exposition, form).into()).clone()
     }
 
     /// Its text, compressed by gzip; `None` where that fails.
-    pub(crate) fn packed(&self, form: Form) -> Option<Bytes> {
+    pub fn packed(&self, form: Form) -> Option<Bytes> {
         let place = &self.packed[form as usize];
         if place.get().is_none() {
             let _made_meanwhile = place.set(pack(&self.text(form)).ok()?.into());

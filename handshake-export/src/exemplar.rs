@@ -13,7 +13,7 @@ use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Detail, Now, Record, State, TcpState};
 use handshake_common::verdict::{Cause, Verdict};
 
-use crate::export::figures::Exemplar;
+use crate::figures::Exemplar;
 
 /// Records of ended attempts that are looked at: a scan reads the tags of the others alone.
 const MOST: u64 = 4_096;
@@ -27,18 +27,19 @@ const FAILED: u64 = State::OPEN as u64
 type Kind = (Verdict, Option<Cause>);
 
 /// A source that keeps the latest record of each failed verdict of those that are read through it.
-pub(crate) struct Looking<'a> {
+pub struct Looking<'a> {
     source: &'a mut dyn Source,
     found: RefCell<HashMap<Kind, Record>>,
 }
 
 impl<'a> Looking<'a> {
-    pub(crate) fn at(source: &'a mut dyn Source) -> Self {
+    /// Reads `source`.
+    pub fn at(source: &'a mut dyn Source) -> Self {
         Self { source, found: RefCell::default() }
     }
 
     /// The flows found by the latest scan.
-    pub(crate) fn exemplars(self, snapshot: &Snapshot) -> Vec<Exemplar> {
+    pub fn exemplars(self, snapshot: &Snapshot) -> Vec<Exemplar> {
         let found = self.found.into_inner().into_iter();
         found.map(|((verdict, cause), record)| exemplar(verdict, cause, record, snapshot)).collect()
     }

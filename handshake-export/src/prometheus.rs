@@ -8,7 +8,7 @@ use super::figures::{Exemplar, Exposition, Sample, Times, Value};
 
 /// The two forms of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
     /// Prometheus' own, version 0.0.4.
     Plain,
     /// OpenMetrics 1.0.0.
@@ -17,10 +17,10 @@ pub(crate) enum Form {
 
 impl Form {
     /// Both.
-    pub(crate) const ALL: [Self; 2] = [Self::Plain, Self::OpenMetrics];
+    pub const ALL: [Self; 2] = [Self::Plain, Self::OpenMetrics];
 
     /// The form that a scraper asks for by its header `Accept`.
-    pub(crate) fn accepted(accept: &str) -> Self {
+    pub fn accepted(accept: &str) -> Self {
         let is_open = |kind: &str| kind.split(';').next().is_some_and(|kind| kind.trim() == Self::OPEN);
         if accept.to_ascii_lowercase().split(',').any(is_open) { Self::OpenMetrics } else { Self::Plain }
     }
@@ -28,7 +28,7 @@ impl Form {
     const OPEN: &str = "application/openmetrics-text";
 
     /// The header `Content-Type`.
-    pub(crate) const fn content_type(self) -> &'static str {
+    pub const fn content_type(self) -> &'static str {
         match self {
             Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -37,13 +37,13 @@ impl Form {
 }
 
 /// Whether series have a label of this name already.
-pub(crate) fn is_own_label(name: &str) -> bool {
+pub fn is_own_label(name: &str) -> bool {
     const BOUND: &str = "le";
     name == BOUND || FAMILIES.iter().any(|family| family.labels.contains(&name))
 }
 
 /// Writes an exposition.
-pub(crate) fn text(exposition: &Exposition, form: Form) -> String {
+pub fn text(exposition: &Exposition, form: Form) -> String {
     let mut page = Page { text: String::with_capacity(48 << 10), form, everywhere: &exposition.everywhere };
     // Memory takes all.
     let _ = page.write(exposition);
@@ -152,24 +152,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use handshake_agent::model::metric::series::FAMILIES;
-
     use super::is_own_label;
-    use crate::testing::{SERVE, code, table};
-
-    /// docs/serve.md has a row for each family, and no other.
-    #[test]
-    fn each_family_is_documented() {
-        let rows = table(SERVE, "metric ");
-        let documented: Vec<_> = rows
-            .iter()
-            .map(|row| (code(&row[0])[0], row[1].as_str(), code(&row[2]), row[3].as_str()))
-            .collect();
-        let families = FAMILIES.iter();
-        let expected: Vec<_> =
-            families.map(|of| (of.name, of.kind.name(), of.labels.to_vec(), of.help)).collect();
-        assert_eq!(documented, expected);
-    }
 
     #[test]
     fn labels_of_ones_own_are_known() {

@@ -6,11 +6,11 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use handshake_export::page::Page;
+use handshake_export::prometheus::Form;
+use handshake_export::queue::Queue;
 use tokio::sync::mpsc;
 
-use super::page::Page;
-use crate::export::prometheus::Form;
-use crate::export::queue::Queue;
 use crate::helper::Files;
 use crate::output::Patience;
 

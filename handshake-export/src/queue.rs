@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A queue that drops its oldest element where it is full, and counts what it dropped.
-pub(crate) struct Queue<T> {
+pub struct Queue<T> {
     inner: Mutex<Inner<T>>,
     fed: Condvar,
     most: usize,
@@ -18,13 +18,13 @@ struct Inner<T> {
 
 impl<T> Queue<T> {
     /// A queue of at most `most` elements.
-    pub(crate) fn of(most: usize) -> Self {
+    pub fn of(most: usize) -> Self {
         let inner = Mutex::new(Inner { waiting: VecDeque::with_capacity(most), dropped: 0 });
         Self { inner, fed: Condvar::new(), most }
     }
 
     /// Adds an element, and never waits.
-    pub(crate) fn push(&self, element: T) {
+    pub fn push(&self, element: T) {
         let mut inner = self.lock();
         if inner.waiting.len() == self.most {
             inner.waiting.pop_front();
@@ -35,7 +35,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits for the oldest element.
-    pub(crate) fn pop(&self) -> T {
+    pub fn pop(&self) -> T {
         let mut inner = self.lock();
         loop {
             if let Some(element) = inner.waiting.pop_front() {
@@ -46,7 +46,7 @@ impl<T> Queue<T> {
     }
 
     /// How many elements were dropped.
-    pub(crate) fn dropped(&self) -> u64 {
+    pub fn dropped(&self) -> u64 {
         self.lock().dropped
     }
 

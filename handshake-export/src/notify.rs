@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 /// The service manager, where there is one.
-pub(crate) struct Manager {
+pub struct Manager {
     socket: Option<UnixDatagram>,
     /// How often it wants to hear of the service, and when it last did.
     watchdog: Option<(Duration, Instant)>,
@@ -20,7 +20,7 @@ impl Manager {
     /// # Errors
     ///
     /// The socket that is named cannot be connected to.
-    pub(crate) fn of_process() -> io::Result<Self> {
+    pub fn of_process() -> io::Result<Self> {
         let named = env::var("NOTIFY_SOCKET").ok().filter(|name| !name.is_empty());
         let own = env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
         let period = env::var("WATCHDOG_USEC").ok().filter(|_| own).and_then(|time| time.parse().ok());
@@ -42,28 +42,28 @@ impl Manager {
     }
 
     /// The service is ready, as `status` says in words.
-    pub(crate) fn ready(&self, status: &str) {
+    pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
     /// How the service stands, in words.
-    pub(crate) fn status(&self, status: &str) {
+    pub fn status(&self, status: &str) {
         self.tell(&format!("STATUS={status}"));
     }
 
     /// The service reads its configuration again; `ready` ends that.
-    pub(crate) fn reloading(&self) {
+    pub fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1_000));
     }
 
     /// The service ends.
-    pub(crate) fn stopping(&self) {
+    pub fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
     /// The loop turns: says so as often as the manager wants to know.
-    pub(crate) fn turn(&mut self) {
+    pub fn turn(&mut self) {
         let now = Instant::now();
         if let Some((period, last)) = &mut self.watchdog
             && now.duration_since(*last) >= *period

@@ -22,34 +22,34 @@ const EXPONENTS: std::ops::RangeInclusive<u32> = 11..=36;
 const MOST_INTERFACES: usize = 16;
 
 /// The series of a reading.
-pub(crate) struct Exposition {
+pub struct Exposition {
     /// The families that have series, in their order.
-    pub(crate) families: Vec<Filled>,
+    pub families: Vec<Filled>,
     /// Labels that every series has.
-    pub(crate) everywhere: Vec<(String, String)>,
+    pub everywhere: Vec<(String, String)>,
 }
 
 /// A family with its series.
-pub(crate) struct Filled {
+pub struct Filled {
     /// The family.
-    pub(crate) family: &'static Family,
+    pub family: &'static Family,
     /// Its series.
-    pub(crate) samples: Vec<Sample>,
+    pub samples: Vec<Sample>,
 }
 
 /// One series.
-pub(crate) struct Sample {
+pub struct Sample {
     /// The values of the family's labels.
-    pub(crate) labels: Vec<Cow<'static, str>>,
+    pub labels: Vec<Cow<'static, str>>,
     /// Its figure.
-    pub(crate) value: Value,
+    pub value: Value,
     /// A flow that it counts.
-    pub(crate) exemplar: Option<Exemplar>,
+    pub exemplar: Option<Exemplar>,
 }
 
 /// The figure of a series.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub enum Value {
     /// A number.
     Number(u64),
     /// A time, ns.
@@ -60,39 +60,39 @@ pub(crate) enum Value {
 
 /// A histogram.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Times {
+pub struct Times {
     /// Bounds in ns, each with the number of times up to it.
-    pub(crate) up_to: Vec<(u64, u64)>,
+    pub up_to: Vec<(u64, u64)>,
     /// All times.
-    pub(crate) count: u64,
+    pub count: u64,
     /// Their sum in ns: each counts with the middle of its bucket, 1/32 away at most.
-    pub(crate) sum_ns: u128,
+    pub sum_ns: u128,
 }
 
 /// A flow that came to a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exemplar {
+pub struct Exemplar {
     /// The verdict.
-    pub(crate) verdict: Verdict,
+    pub verdict: Verdict,
     /// Its cause, where the verdict is counted by it.
-    pub(crate) cause: Option<Cause>,
+    pub cause: Option<Cause>,
     /// Who began.
-    pub(crate) initiator: SocketAddr,
+    pub initiator: SocketAddr,
     /// Who was asked.
-    pub(crate) responder: SocketAddr,
+    pub responder: SocketAddr,
     /// When it began, ns since the Unix epoch.
-    pub(crate) began_ns: u64,
+    pub began_ns: u64,
 }
 
 /// What a reading has besides the snapshot.
 #[derive(Default)]
-pub(crate) struct Beside {
+pub struct Beside {
     /// Flows that came to a verdict, at most one for each series.
-    pub(crate) exemplars: Vec<Exemplar>,
+    pub exemplars: Vec<Exemplar>,
     /// How long the reading took.
-    pub(crate) took: Duration,
+    pub took: Duration,
     /// What exporters dropped.
-    pub(crate) dropped: Vec<(&'static str, u64)>,
+    pub dropped: Vec<(&'static str, u64)>,
 }
 
 /// A counter that keeps what its figure rose by.
@@ -111,7 +111,7 @@ impl Rising {
 }
 
 /// Makes series of snapshots.
-pub(crate) struct Figures {
+pub struct Figures {
     /// Of each metric that is exported as a counter, in the order of the table.
     rising: Vec<Rising>,
     /// Of each reason for an inexact report.
@@ -123,7 +123,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// Names services as `rules` say, and gives every series `labels`.
-    pub(crate) fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
+    pub fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
         let (rising, lost, services) = Default::default();
         let mut figures = Self { rising, lost, services, labels: Vec::new(), readings: 0 };
         figures.name(rules, labels);
@@ -131,13 +131,13 @@ impl Figures {
     }
 
     /// The same with other names and labels.
-    pub(crate) fn name(&mut self, rules: &[ServiceRule], labels: &[(String, String)]) {
+    pub fn name(&mut self, rules: &[ServiceRule], labels: &[(String, String)]) {
         self.services.name(rules);
         self.labels = labels.to_vec();
     }
 
     /// Takes a snapshot in.
-    pub(crate) fn take_in(&mut self, now: &Snapshot, before: &Snapshot, beside: &Beside) -> Exposition {
+    pub fn take_in(&mut self, now: &Snapshot, before: &Snapshot, beside: &Beside) -> Exposition {
         self.readings += 1;
         let mut page = Page::new();
         page.add(&series::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
@@ -267,7 +267,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Beside, EXPONENTS, Exemplar, Exposition, Figures, Times, Value};
-    use crate::export::prometheus::{Form, text};
+    use crate::prometheus::{Form, text};
 
     fn take(fake: &mut Fake, before: &Snapshot) -> Snapshot {
         Snapshot::take(fake, &Arc::clone(&before.context), Some(before)).expect("a fake never fails")
@@ -358,7 +358,7 @@ mod tests {
         assert!(times.sum_ns.abs_diff(sum) <= sum / 32, "{} {sum}", times.sum_ns);
     }
 
-    fn services(count: usize) -> Vec<crate::export::service::ServiceRule> {
+    fn services(count: usize) -> Vec<crate::service::ServiceRule> {
         (0..count).map(|at| format!("s{at}=:{}", 1_000 + at).parse().expect("it is right")).collect()
     }
 

@@ -12,17 +12,17 @@ use handshake_agent::model::metric::{METRICS, SERVICE};
 use handshake_agent::model::snapshot::{ServiceFigures, Snapshot};
 
 /// The name of what has none.
-pub(crate) const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 /// Most names.
-pub(crate) const MOST_NAMES: usize = 64;
+pub const MOST_NAMES: usize = 64;
 /// The longest name.
 const LONGEST: usize = 63;
 
 /// `NAME=WHAT`: responders with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServiceRule {
+pub struct ServiceRule {
     /// The name.
-    pub(crate) name: String,
+    pub name: String,
     net: Option<Cidr>,
     ports: Option<PortRange>,
 }
@@ -71,17 +71,17 @@ fn end(what: &str) -> Result<(Option<Cidr>, Option<PortRange>), String> {
 }
 
 /// A series of a service: its family, its labels but the name, and the figures that it sums up.
-pub(crate) struct Column {
+pub struct Column {
     /// The family.
-    pub(crate) family: &'static Family,
+    pub family: &'static Family,
     /// The values of the family's labels behind `service`.
-    pub(crate) labels: Vec<&'static str>,
+    pub labels: Vec<&'static str>,
     /// Places in [`SERVICE`].
     parts: Vec<usize>,
 }
 
 /// The series of a service, derived from the table of metrics.
-pub(crate) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+pub static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let mut columns: Vec<Column> = Vec::new();
     for (at, metric) in SERVICE.iter().enumerate() {
         let Some((family, labels)) = metric.series.as_ref().and_then(of_service) else { continue };
@@ -104,7 +104,7 @@ fn of_service(series: &Series) -> Option<(&'static Family, Vec<&'static str>)> {
 }
 
 /// The figures of all services, for each column.
-pub(crate) fn totals(snapshot: &Snapshot) -> Vec<u64> {
+pub fn totals(snapshot: &Snapshot) -> Vec<u64> {
     let mut totals = vec![0; COLUMNS.len()];
     for metric in METRICS.iter() {
         let Some((family, labels)) = metric.series.as_ref().and_then(of_service) else { continue };
@@ -145,7 +145,7 @@ struct Account {
 /// The kernel side gives a row to another service where rows are scarce, and what it had counted is then in
 /// the row of the others. So a name's counters are sums of what its rows rose by.
 #[derive(Default)]
-pub(crate) struct Services {
+pub struct Services {
     accounts: Vec<Account>,
     /// The counters of what has no name.
     other: Figures,
@@ -153,7 +153,7 @@ pub(crate) struct Services {
 
 impl Services {
     /// Names services anew. A name that keeps its rules keeps its counters.
-    pub(crate) fn name(&mut self, rules: &[ServiceRule]) {
+    pub fn name(&mut self, rules: &[ServiceRule]) {
         let mut accounts: Vec<Account> = Vec::new();
         for rule in rules {
             match accounts.iter_mut().find(|account| account.rules[0].name == rule.name) {
@@ -171,7 +171,7 @@ impl Services {
     }
 
     /// Takes the rows of a reading in. `totals` has the figure of all services for each column.
-    pub(crate) fn take_in(&mut self, rows: &[ServiceFigures], totals: &[u64]) {
+    pub fn take_in(&mut self, rows: &[ServiceFigures], totals: &[u64]) {
         let mut seen: Vec<HashMap<Row, Figures>> = self.accounts.iter().map(|_| HashMap::new()).collect();
         for row in rows {
             let Some(responder) = row.service else { continue };
@@ -194,7 +194,7 @@ impl Services {
     }
 
     /// Each name with its figures in the order of [`COLUMNS`]; the last is `other`.
-    pub(crate) fn figures(&self) -> impl Iterator<Item = (&str, &[u64])> {
+    pub fn figures(&self) -> impl Iterator<Item = (&str, &[u64])> {
         let named = self.accounts.iter().map(|each| (each.rules[0].name.as_str(), each.figures.as_slice()));
         named.chain([(OTHER, self.other.as_slice())])
     }
@@ -225,7 +225,7 @@ impl Account {
 /// # Errors
 ///
 /// There are more than [`MOST_NAMES`].
-pub(crate) fn check(rules: &[ServiceRule]) -> Result<(), String> {
+pub fn check(rules: &[ServiceRule]) -> Result<(), String> {
     let mut names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();

@@ -11,7 +11,7 @@ const IS_LATE: Duration = Duration::from_secs(5);
 const NEVER: u64 = u64::MAX;
 
 /// The latest times of what should come again and again, in ms.
-pub(crate) struct Health {
+pub struct Health {
     began: Instant,
     turned: AtomicU64,
     answered: AtomicU64,
@@ -19,12 +19,12 @@ pub(crate) struct Health {
 
 impl Health {
     /// The service begins to load.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { began: Instant::now(), turned: AtomicU64::new(NEVER), answered: AtomicU64::new(NEVER) }
     }
 
     /// The loop has turned, and the kernel answered at `answered` for the last time.
-    pub(crate) fn turn(&self, answered: Instant) {
+    pub fn turn(&self, answered: Instant) {
         let ms = |time: Instant| {
             u64::try_from(time.saturating_duration_since(self.began).as_millis()).unwrap_or(NEVER - 1)
         };
@@ -34,20 +34,20 @@ impl Health {
 
     /// Why the service is not healthy at `now`. While it loads and attaches it is: systemd and the kernel
     /// set the limits there.
-    pub(crate) fn fault(&self, now: Instant) -> Option<String> {
+    pub fn fault(&self, now: Instant) -> Option<String> {
         let still = self.since(&self.turned, now)?;
         (still > STANDS_STILL).then(|| format!("the loop stands still for {} s", still.as_secs()))
     }
 
     /// Why the service is not ready at `now`.
-    pub(crate) fn unready(&self, now: Instant) -> Option<String> {
+    pub fn unready(&self, now: Instant) -> Option<String> {
         let Some(age) = self.since(&self.answered, now) else { return Some("not attached yet".to_owned()) };
         let late = (age > IS_LATE).then(|| format!("the latest reading is {} s old", age.as_secs()));
         self.fault(now).or(late)
     }
 
     /// Whether the service has attached.
-    pub(crate) fn is_attached(&self) -> bool {
+    pub fn is_attached(&self) -> bool {
         self.turned.load(Ordering::Relaxed) != NEVER
     }
 

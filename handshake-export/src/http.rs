@@ -29,10 +29,10 @@ use tokio::time::{sleep, timeout};
 
 use super::health::Health;
 use super::page::Page;
-use crate::export::prometheus::Form;
+use crate::prometheus::Form;
 
 /// Connections at a time. One more ends the one that has waited longest.
-pub(crate) const MOST_CONNECTIONS: usize = 64;
+pub const MOST_CONNECTIONS: usize = 64;
 /// How long a request's head may take, and a connection may be without one.
 const HEAD_WITHIN: Duration = Duration::from_secs(120);
 /// How long a client may take nothing of what is sent to it, ms.
@@ -50,10 +50,10 @@ const INDEX: &str = "handshake: /metrics, /healthz, /readyz\n";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// A scrape that waits for a reading.
-pub(crate) type Scrape = oneshot::Sender<Arc<Page>>;
+pub type Scrape = oneshot::Sender<Arc<Page>>;
 
 /// The server, as the loop sees it.
-pub(crate) struct Server {
+pub struct Server {
     sockets: mpsc::UnboundedSender<Option<StdListener>>,
     scrapes: mpsc::Receiver<Scrape>,
 }
@@ -64,7 +64,7 @@ impl Server {
     /// # Errors
     ///
     /// The system's: there is no room for a thread or an event loop.
-    pub(crate) fn start(health: Arc<Health>, confinement: Option<Confinement>) -> io::Result<Self> {
+    pub fn start(health: Arc<Health>, confinement: Option<Confinement>) -> io::Result<Self> {
         let (sockets, given) = mpsc::unbounded_channel();
         let (ask, scrapes) = mpsc::channel(MOST_SCRAPES);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -78,13 +78,13 @@ impl Server {
 
     /// Serves this socket from now on, in the place of the one before; without one, none. Connections that
     /// are open stay so.
-    pub(crate) fn listen(&self, socket: Option<StdListener>) {
+    pub fn listen(&self, socket: Option<StdListener>) {
         // Its thread ends with the process.
         let _ = self.sockets.send(socket);
     }
 
     /// Waits for a scrape. Cancel-safe.
-    pub(crate) async fn scrape(&mut self) -> Scrape {
+    pub async fn scrape(&mut self) -> Scrape {
         match self.scrapes.recv().await {
             Some(scrape) => scrape,
             None => std::future::pending().await,
@@ -97,7 +97,7 @@ impl Server {
 /// # Errors
 ///
 /// The system's: the address is taken, or is none of this host.
-pub(crate) fn listen_at(address: std::net::SocketAddr) -> io::Result<StdListener> {
+pub fn listen_at(address: std::net::SocketAddr) -> io::Result<StdListener> {
     let socket = StdListener::bind(address)?;
     socket.set_nonblocking(true)?;
     // Connections inherit it.
