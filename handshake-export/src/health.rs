@@ -19,7 +19,8 @@ pub struct Health {
 
 impl Health {
     /// The service begins to load.
-    pub fn new() -> Self {
+    #[must_use]
+    pub fn begin() -> Self {
         Self { began: Instant::now(), turned: AtomicU64::new(NEVER), answered: AtomicU64::new(NEVER) }
     }
 
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn it_is_healthy_while_it_loads_and_ready_while_readings_come() {
-        let (health, now) = (Health::new(), Instant::now());
+        let (health, now) = (Health::begin(), Instant::now());
         let later = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(health.fault(later(600)), None);
         assert_eq!(health.unready(now).as_deref(), Some("not attached yet"));

@@ -55,7 +55,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     say_where(socket.as_ref());
-    let health = Arc::new(Health::new());
+    let health = Arc::new(Health::begin());
     let confinement =
         confinement(&args.scope).map(|confinement| Confinement { accepts: true, ..confinement });
     let server = Server::start(Arc::clone(&health), confinement).map_err(out)?;

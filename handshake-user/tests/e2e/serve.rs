@@ -454,14 +454,14 @@ fn a_configuration_is_read_again() -> Result<()> {
     let written = || Ok(fs::read_to_string(page.path())?.contains(&series("new", "ber")));
     await_that("the file", written)?;
 
-    fs::write(config.path(), "\nservise = ['new=:1']\n")?;
+    fs::write(config.path(), "\nservices = ['new=:1']\n")?;
     service.agent.signal(libc::SIGHUP)?;
     service.agent.await_lines("handshake: the configuration stays as it was: ", 1)?;
     let said = service.agent.stderr();
-    ensure!(said.contains("line 2: unknown key servise; did you mean service?"), "{said}");
+    ensure!(said.contains("line 2: unknown key services; did you mean service?"), "{said}");
     service.await_figure(&series("new", "ber"), 3)?;
     let outcome = run(&["serve", "--config", config.path(), "--check-config"])?;
-    check_error(&outcome, 2, &["line 2: unknown key servise"])?;
+    check_error(&outcome, 2, &["line 2: unknown key services"])?;
     fs::write(config.path(), first)?;
     ensure!(run(&["serve", "--config", config.path(), "--check-config"])?.status.success());
     ensure!(service.agent.end_by(libc::SIGTERM)?.status.success());
