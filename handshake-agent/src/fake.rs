@@ -9,7 +9,7 @@ use handshake_common::abi::{
     Service, TICK_SHIFT, TcpRecord, UdpRecord, class_index, tag,
 };
 use handshake_common::flow::{End, Family, FlowKey};
-use handshake_common::latency::bucket;
+use handshake_common::latency::{bucket, connect_place};
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
@@ -21,7 +21,7 @@ use crate::options::Filter;
 use crate::source::local::HostAddresses;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::sight::Sight;
-use crate::source::{Reading, Source};
+use crate::source::{Reading, ServiceReading, Source};
 
 /// One second in ns.
 pub const SECOND: u64 = 1_000_000_000;
@@ -41,7 +41,7 @@ pub struct Fake {
     /// The addresses of the host.
     pub host: Arc<HostAddresses>,
     /// The rows of the service table, with their numbers.
-    pub services: Vec<(u16, Service)>,
+    pub services: Vec<ServiceReading>,
     /// Called once, after the counters are read and before the tables are.
     pub meanwhile: Option<Meanwhile>,
 }
@@ -70,7 +70,7 @@ impl Source for Fake {
         self.records.iter().for_each(visit);
     }
 
-    fn services(&self) -> Vec<(u16, Service)> {
+    fn services(&self) -> Vec<ServiceReading> {
         self.services.clone()
     }
 
@@ -147,8 +147,8 @@ impl Fake {
     pub fn gauge(&mut self, row: u16, counter: Counter, by: i64) {
         self.count(counter, by);
         let first = if row < FIRST_UDP_ROW { Counter::Attempts } else { Counter::UdpFlows };
-        if let Some((_, service)) = self.services.iter_mut().find(|(at, _)| *at == row) {
-            let word = &mut service.gauges[counter as usize - first as usize];
+        if let Some(reading) = self.services.iter_mut().find(|reading| reading.row == row) {
+            let word = &mut reading.service.gauges[counter as usize - first as usize];
             *word = word.wrapping_add_signed(by);
         }
     }
@@ -157,18 +157,25 @@ impl Fake {
     pub fn service(&mut self, row: u16, address: &str) {
         let socket: SocketAddr = address.parse().expect("an address and a port");
         let (address, family) = words(socket.ip());
-        self.services.push((
-            row,
-            Service {
-                state: 2,
-                address,
-                port: socket.port(),
-                protocol: if row < FIRST_UDP_ROW { TCP } else { UDP },
-                family: family as u8,
-                searched_jiffies: 0,
-                gauges: [0; SERVICE_GAUGES],
-            },
-        ));
+        let service = Service {
+            state: 2,
+            address,
+            port: socket.port(),
+            protocol: if row < FIRST_UDP_ROW { TCP } else { UDP },
+            family: family as u8,
+            searched_jiffies: 0,
+            gauges: [0; SERVICE_GAUGES],
+        };
+        self.services.push(ServiceReading { row, service, connects: Arc::default() });
+    }
+
+    /// Adds `count` samples of `ns` to the times to connect, in the totals and in a service's row.
+    pub fn connect(&mut self, row: u16, ns: u64, count: u64) {
+        self.sample(Leg::Connect, ns, count);
+        if let Some(reading) = self.services.iter_mut().find(|reading| reading.row == row) {
+            let before = reading.connects.iter().copied();
+            reading.connects = before.chain([(connect_place(bucket(ns)), count)]).collect();
+        }
     }
 
     /// Adds `count` attempts that have ended and have no record.

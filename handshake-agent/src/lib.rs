@@ -17,6 +17,7 @@
 //!    confine                  what a running agent gives up
 //!    free                     the memory that is free, and what limits it
 //!    listeners                this host's listening sockets and their accept queues
+//!    nftables                 what the rules count that drop or reject
 //!    netlink                  the little of netlink that is needed
 //!    address, load, similar   leaves
 //! ```
@@ -39,6 +40,7 @@ pub mod load;
 pub mod memory;
 pub mod model;
 mod netlink;
+pub mod nftables;
 pub mod options;
 pub mod session;
 pub mod similar;

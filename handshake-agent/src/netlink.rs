@@ -75,6 +75,9 @@ pub(crate) const SOCKETS: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIA
 /// `NETLINK_GENERIC`.
 pub(crate) const GENERIC: Option<Protocol> = Some(rustix::net::netlink::GENERIC);
 
+/// `NETLINK_NETFILTER`.
+pub(crate) const FILTER: Option<Protocol> = Some(rustix::net::netlink::NETFILTER);
+
 /// An answer: its type, and what follows the message header.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -159,6 +162,21 @@ impl LinkNews {
     pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
+}
+
+/// An answer as bytes, for another process.
+pub(crate) fn pack(message: &Message) -> io::Result<Vec<u8>> {
+    let mut bytes = encode(message.kind, 0, 0, &message.body)?;
+    bytes.resize(bytes.len().next_multiple_of(ATTRIBUTE), 0);
+    Ok(bytes)
+}
+
+/// The answers in such bytes, up to what is no whole one.
+pub(crate) fn unpack(bytes: &[u8]) -> Vec<Message> {
+    let mut answers = Vec::new();
+    // An answer that says "done" was not packed.
+    let _ = collect(bytes, 0, &mut answers);
+    answers
 }
 
 /// A whole message.

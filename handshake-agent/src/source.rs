@@ -10,9 +10,10 @@ pub mod settings;
 pub mod sight;
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
-use handshake_common::books::ServiceRow;
+use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::verdict::Leg;
 
@@ -96,29 +97,63 @@ pub trait Source {
     /// Calls `visit` with a consistent copy of every record in the tables.
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record));
     /// The valid rows of the service table, with their row numbers. Rows 0 and SERVICES/2 are `other`.
-    fn services(&self) -> Vec<(u16, Service)>;
+    fn services(&self) -> Vec<ServiceReading>;
     /// The times T1 and T2, and the idle times.
     fn clocks(&self) -> Clocks;
+}
+
+/// A row of the service table.
+#[derive(Clone, Debug)]
+pub struct ServiceReading {
+    /// Its number.
+    pub row: u16,
+    /// What it counts.
+    pub service: Service,
+    /// Its completions by their time.
+    pub connects: Placed,
+}
+
+/// Counts by their [place](handshake_common::latency::connect_place) among a service's times to connect, in order,
+/// without those of 0. Most services have a few.
+pub type Placed = Arc<[(u32, u64)]>;
+
+fn placed(words: impl IntoIterator<Item = u64>) -> Placed {
+    (0..).zip(words).filter(|(_, count)| *count != 0).collect()
 }
 
 /// The valid rows of a service table with their numbers: those of services, and the `other` row of each half
 /// if it counts anything. What a row has counted moves to `other` when the row is given to another service: no
 /// reading has it twice. Where such exchanges come too often to read between two of them, what they move may be
 /// missing in one reading.
-fn service_rows(rows: &[ServiceRow]) -> Vec<(u16, Service)> {
+fn service_rows(rows: &[ServiceRow], connects: &[ConnectRow]) -> Vec<ServiceReading> {
     let numbered: Vec<(&ServiceRow, u16)> = rows.iter().zip(0..).collect();
-    numbered.chunks(SERVICES as usize / 2).flat_map(half_of_rows).collect()
+    numbered.chunks(SERVICES as usize / 2).flat_map(|half| half_of_rows(half, connects)).collect()
+}
+
+/// A TCP service's completions by their time.
+fn connects_of(row: u16, connects: &[ConnectRow]) -> Placed {
+    let words = connects.get(usize::from(row)).into_iter().flatten();
+    // A word of `other` may be below 0 for a moment, as its gauges.
+    placed(words.map(|word| word.load().cast_signed().max(0).cast_unsigned()))
 }
 
 /// The same of one protocol, whose first row is `other`.
-fn half_of_rows(rows: &[(&ServiceRow, u16)]) -> Vec<(u16, Service)> {
+fn half_of_rows(rows: &[(&ServiceRow, u16)], connects: &[ConnectRow]) -> Vec<ServiceReading> {
     /// Readings until one falls between two exchanges. A reading takes some 100 µs, and an exchange is rare.
     const READINGS: usize = 10;
     let Some(((other, first), services)) = rows.split_first() else { return Vec::new() };
     let read = || {
         let sum = other.copy();
-        let sum = sum.gauges.iter().any(|gauge| *gauge != 0).then_some((*first, sum));
-        let named = services.iter().filter_map(|(row, number)| Some((*number, row.read()?)));
+        let is_used = sum.gauges.iter().any(|gauge| *gauge != 0);
+        let sum = is_used.then(|| ServiceReading {
+            row: *first,
+            service: sum,
+            connects: connects_of(*first, connects),
+        });
+        let named = services.iter().filter_map(|(row, number)| {
+            let (service, connects) = row.read_with(|| connects_of(*number, connects))?;
+            Some(ServiceReading { row: *number, service, connects })
+        });
         sum.into_iter().chain(named).collect::<Vec<_>>()
     };
     for _ in 1..READINGS {

@@ -371,6 +371,23 @@ pub struct Histogram {
     pub buckets: [u64; BUCKETS],
 }
 
+/// Buckets of the times to connect to a service: four a power of two, from the shortest that a record can have.
+pub const CONNECT_BUCKETS: usize = 128;
+/// Words that count the completions of a service: those [left out](UNTIMED_CONNECTS), then its buckets.
+pub const CONNECT_WORDS: usize = 1 + CONNECT_BUCKETS;
+/// The place of the completions without a known time.
+pub const UNTIMED_CONNECTS: usize = 0;
+/// Rows of the service table that are TCP's.
+pub const TCP_SERVICES: u32 = SERVICES / 2;
+
+/// The completions of a TCP service by their time, of all CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ConnectTimes {
+    /// Indexed by [`connect_place`](crate::latency::connect_place).
+    pub words: [u64; CONNECT_WORDS],
+}
+
 /// What is counted for a service: its words are gauges of the identity, in [`Counter`]'s order.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
@@ -390,12 +407,14 @@ pub struct Service {
     /// Of `other`: jiffies of the latest search for a row by a flow that proves nothing yet.
     pub searched_jiffies: u32,
     /// TCP: [`Counter::Attempts`] to [`Counter::OpenAnswerUnseen`]; UDP: [`Counter::UdpFlows`] to
-    /// [`Counter::UdpUntracked`]; each less the first.
+    /// [`Counter::UdpUntracked`]; each less the first. Of TCP also [`SERVICE_WAS_SILENT`].
     pub gauges: [u64; SERVICE_GAUGES],
 }
 
 /// Room for the gauges of a service; TCP's identity uses fifteen words of it.
 pub const SERVICE_GAUGES: usize = 20;
+/// The place of [`Counter::WasSilent`] among the gauges of a TCP service: behind the identity's.
+pub const SERVICE_WAS_SILENT: usize = Counter::LAST_TCP as usize - Counter::Attempts as usize + 1;
 
 /// One finished attempt, through the ring. Eight-byte aligned: the ring's memory is no more.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -447,6 +466,7 @@ pub const LAYOUT: u64 = {
         MAX_INTERFACES,
         offset_of!(Config, factors),
         size_of::<Service>(),
+        size_of::<ConnectTimes>(),
         size_of::<Event>(),
         offset_of!(Config, options),
         offset_of!(TcpRecord, ack),
@@ -458,7 +478,7 @@ pub const LAYOUT: u64 = {
         CLIENTS as usize,
         SERVICES as usize,
         // Raised by hand when a meaning changes and no size does.
-        6,
+        7,
     ];
     // FNV-1a, a 64-bit word a step.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -478,6 +498,6 @@ const _: () = {
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
     assert!(size_of::<CounterBlock>() == 8 * COUNTERS);
     assert!(size_of::<Service>() == 192 && size_of::<Event>() == 104);
-    assert!(Counter::LAST_TCP as usize - (Counter::Attempts as usize) < SERVICE_GAUGES);
+    assert!(SERVICE_WAS_SILENT < SERVICE_GAUGES);
     assert!(Counter::LAST_UDP as usize - (Counter::UdpFlows as usize) < SERVICE_GAUGES);
 };

@@ -6,7 +6,7 @@
 
 use core::hint::cold_path;
 
-use crate::abi::{COUNTERS, Counter, SERVICE_GAUGES};
+use crate::abi::{CONNECT_WORDS, COUNTERS, Counter, SERVICE_GAUGES, SERVICE_WAS_SILENT};
 use crate::shared::{Shared32, Shared64, read_fence, write_fence};
 use crate::{below, low_half, masked, opaque};
 
@@ -95,6 +95,38 @@ pub struct ServiceRow {
 }
 
 const _: () = assert!(size_of::<ServiceRow>() == size_of::<crate::abi::Service>());
+
+/// The completions of a TCP service by their time, as the tracker reaches them: the bytes of
+/// [`abi::ConnectTimes`](crate::abi::ConnectTimes).
+pub type ConnectRow = [Shared64; CONNECT_WORDS];
+
+const _: () = assert!(size_of::<ConnectRow>() == size_of::<crate::abi::ConnectTimes>());
+
+/// A row without a completion.
+#[must_use]
+pub const fn no_connects() -> ConnectRow {
+    [const { Shared64::new(0) }; CONNECT_WORDS]
+}
+
+/// Adds to the completions at a place; `u64::MAX` takes one away.
+#[inline(always)]
+pub fn count_connect(row: &ConnectRow, place: u32, by: u64) {
+    if let Some(word) = row.get(low_half(opaque(place as u64)) as usize) {
+        word.add(by);
+    }
+}
+
+/// Moves all completions of a row to another one.
+#[inline(always)]
+pub fn move_connects(from: &ConnectRow, to: &ConnectRow) {
+    let mut place = 0;
+    while place < CONNECT_WORDS {
+        if from[place].load() != 0 {
+            to[place].add(from[place].swap(0));
+        }
+        place += 1;
+    }
+}
 
 /// The part of a row's state that says what it is: one of the next four.
 const KIND: u64 = 0xff;
@@ -240,10 +272,10 @@ impl ServiceRow {
         (state & KIND == VALID).then_some((state, low_half(state >> USED_SHIFT)))
     }
 
-    /// Gives the row to another service, and what it has counted to `other`. `false`: something came for it
-    /// since it had this state.
+    /// Takes the row from its service, and what it has counted to `other`. `false`: something came for it since
+    /// it had this state. It is no service's until [`give`](Self::give).
     #[inline(always)]
-    pub fn give(&self, state: u64, key: &ServiceKey, other: &Self, now: u32) -> bool {
+    pub fn take(&self, state: u64, other: &Self) -> bool {
         if !self.state.compare_exchange(state, state & GENERATION | WRITING) {
             return false;
         }
@@ -252,9 +284,14 @@ impl ServiceRow {
             other.gauges[i].add(self.gauges[i].swap(0));
             i += 1;
         }
+        true
+    }
+
+    /// Gives a row that was [taken](Self::take) in this state to another service.
+    #[inline(always)]
+    pub fn give(&self, state: u64, key: &ServiceKey, now: u32) {
         self.write(key);
         self.state.swap(next_generation(state) | VALID | used(now));
-        true
     }
 
     /// Begins an exchange of rows for `other`, this row: one CPU at a time moves counts between it and the
@@ -331,6 +368,12 @@ impl ServiceRow {
         }
     }
 
+    /// Counts a connection of this TCP service whose server was silent.
+    #[inline(always)]
+    pub fn count_silence(&self) {
+        self.gauges[SERVICE_WAS_SILENT].add(1);
+    }
+
     /// What is counted at such a place. It may be below 0 for a moment in `other`.
     #[inline(always)]
     pub fn count(&self, place: usize) -> i64 {
@@ -349,12 +392,22 @@ impl ServiceRow {
     #[cfg(not(target_arch = "bpf"))]
     #[must_use]
     pub fn read(&self) -> Option<crate::abi::Service> {
+        self.read_with(|| ()).map(|(row, ())| row)
+    }
+
+    /// The same, and what `beside` reads of the row's service elsewhere.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn read_with<T>(&self, beside: impl FnOnce() -> T) -> Option<(crate::abi::Service, T)> {
         let before = self.state.load();
+        if before & KIND != VALID {
+            return None;
+        }
         read_fence();
-        let row = self.copy();
+        let read = (self.copy(), beside());
         read_fence();
         let same = (self.state.load() ^ before) & (GENERATION | KIND) == 0;
-        (before & KIND == VALID && same).then_some(row)
+        same.then_some(read)
     }
 
     /// The row as a value, valid or not: the row of those without one has no key.

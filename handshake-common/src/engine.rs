@@ -39,7 +39,7 @@ use self::place::lock_slot;
 use self::platform::slot_of;
 pub use self::platform::{Explanation, Platform, Table, wait};
 use self::service::enter_untracked;
-pub use self::service::{new_row, offer, own_row, service_row, settle};
+pub use self::service::{empty, new_row, offer, own_row, service_row, settle};
 pub use self::update::judge;
 use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};

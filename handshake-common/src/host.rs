@@ -6,8 +6,8 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::iter;
 
-use crate::abi::{CLIENTS, Config, SERVICES, STRIPES, WAYS};
-use crate::books::{Books, ServiceRow};
+use crate::abi::{CLIENTS, Config, SERVICES, STRIPES, TCP_SERVICES, WAYS};
+use crate::books::{Books, ConnectRow, ServiceRow, no_connects};
 use crate::engine;
 use crate::interface::GROUPS;
 use crate::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
@@ -27,6 +27,8 @@ pub struct HostTables {
     pub clients: Vec<Shared64>,
     /// The service table.
     pub services: Vec<ServiceRow>,
+    /// The completions of the TCP services by time.
+    pub connects: Vec<ConnectRow>,
     /// The counter block.
     pub books: Box<Books>,
     /// A class block per group of interfaces.
@@ -47,6 +49,7 @@ impl HostTables {
             stripes: table(STRIPES as usize),
             clients: table(CLIENTS as usize),
             services: table(SERVICES as usize),
+            connects: iter::repeat_with(no_connects).take(TCP_SERVICES as usize).collect(),
             books: Box::default(),
             classes: iter::repeat_with(no_classes).take(GROUPS).collect(),
             histograms: Box::new([const { no_buckets() }; Leg::ALL.len()]),
@@ -63,6 +66,7 @@ impl HostTables {
             stripes: &self.stripes,
             clients: &self.clients,
             services: &self.services,
+            connects: &self.connects,
             books: &self.books,
             classes: &self.classes,
             histograms: &self.histograms,

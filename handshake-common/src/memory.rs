@@ -5,8 +5,10 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
-use crate::abi::{BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, SERVICES, STRIPES, WAYS};
-use crate::books::{Books, ServiceRow};
+use crate::abi::{
+    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, SERVICES, STRIPES, TCP_SERVICES, WAYS,
+};
+use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform, Table};
 use crate::flow::Family;
 use crate::interface::GROUPS;
@@ -46,6 +48,8 @@ pub struct Storage<'a> {
     pub clients: &'a [Shared64],
     /// [`SERVICES`] rows.
     pub services: &'a [ServiceRow],
+    /// The completions of the [`TCP_SERVICES`] by time.
+    pub connects: &'a [ConnectRow],
     /// The counter block.
     pub books: &'a Books,
     /// A block for each group of interfaces: [`GROUPS`], or as many as packets come from.
@@ -130,6 +134,7 @@ impl<'a> Memory<'a> {
         assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
         assert!(storage.clients.len() == CLIENTS as usize, "a word for every hash of a client");
         assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
+        assert!(storage.connects.len() == TCP_SERVICES as usize, "the completions of every TCP service");
         assert!((1..=GROUPS).contains(&storage.classes.len()), "a class block a group");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
         let clock = Cell::new(Now::default());
@@ -231,6 +236,10 @@ impl Platform for Memory<'_> {
 
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         self.storage.services.get(row as usize)
+    }
+
+    fn connects(&self, row: u32) -> Option<&ConnectRow> {
+        self.storage.connects.get(row as usize)
     }
 
     fn make_room<S: Table>(&self, places: [u32; 2]) -> bool {

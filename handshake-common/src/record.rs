@@ -469,10 +469,7 @@ impl TcpRecord {
                 is_completed && flags & tag::ACK_TIMED != 0,
                 self.latest_after.wrapping_sub(self.syn_ack_after),
             ),
-            Leg::Connect => (
-                is_completed && flags & tag::UNTIMED == 0 && self.latest_after != u32::MAX,
-                self.latest_after,
-            ),
+            Leg::Connect => return connect_ticks(state, flags, self.latest_after),
             Leg::AckToFirstByte => {
                 let kind = flags & (tag::OTHER_J | tag::AWAITS);
                 (is_completed && kind == tag::EARLY_ACK, self.other_ack)
@@ -504,6 +501,15 @@ impl TcpRecord {
     pub const fn syn_retransmits(&self, flags: u32) -> u8 {
         self.syn.saturating_sub(if flags & tag::RESPONDER_SYN != 0 { 2 } else { 1 })
     }
+}
+
+/// The time to connect of a record that stands so, in ticks; `None` where it is not known.
+#[inline(always)]
+#[must_use]
+pub const fn connect_ticks(state: TcpState, flags: u32, latest_after: u32) -> Option<u32> {
+    let is_completed = matches!(state, TcpState::Established | TcpState::Closed);
+    let known = is_completed && flags & tag::UNTIMED == 0 && latest_after != u32::MAX;
+    if known && latest_after != 0 { Some(latest_after) } else { None }
 }
 
 /// A unit of the time of the initiator's latest data is 2²⁰ ns (1.05 ms): 52 days fit.

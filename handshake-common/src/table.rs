@@ -223,8 +223,14 @@ impl SlotBody {
     /// [`TcpRecord::latest_ns`], of a record of TCP.
     #[inline(always)]
     fn latest_ns(&self) -> u64 {
-        let ticks = self.narrow[place::LATEST].load() as u64;
-        self.wide[place::OPENED].load().wrapping_add(ticks << TICK_SHIFT)
+        self.wide[place::OPENED].load().wrapping_add((self.latest_after() as u64) << TICK_SHIFT)
+    }
+
+    /// [`TcpRecord::latest_after`], of a record of TCP.
+    #[inline(always)]
+    #[must_use]
+    pub fn latest_after(&self) -> u32 {
+        self.narrow[place::LATEST].load()
     }
 
     /// The hook points of both sides: initiator in the low nibble.

@@ -4,8 +4,8 @@
 
 use std::array;
 
-use handshake_common::abi::{CLIENTS, Config, Counter, SERVICES, STRIPES, WAYS};
-use handshake_common::books::{Books, ServiceRow};
+use handshake_common::abi::{CLIENTS, Config, Counter, SERVICES, STRIPES, TCP_SERVICES, WAYS};
+use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
 use handshake_common::flow::Family;
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
@@ -101,6 +101,7 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
     let stripes: Vec<Shared64> = (0..STRIPES).map(|_| Shared64::new(0)).collect();
     let clients: Vec<Shared64> = (0..CLIENTS).map(|_| Shared64::new(0)).collect();
     let services: Vec<ServiceRow> = (0..SERVICES).map(|_| ServiceRow::new()).collect();
+    let connects: Vec<ConnectRow> = (0..TCP_SERVICES).map(|_| no_connects()).collect();
     let (books, classes) = (Books::new(), [no_classes()]);
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
@@ -109,6 +110,7 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
         stripes: &stripes,
         clients: &clients,
         services: &services,
+        connects: &connects,
         books: &books,
         classes: &classes,
         histograms: &histograms,

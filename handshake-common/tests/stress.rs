@@ -4,13 +4,17 @@
 use std::array;
 use std::thread;
 
-use handshake_common::abi::{CLIENTS, Config, Counter, HASH_WORDS, SERVICES, STRIPES, WAYS};
-use handshake_common::books::{Books, ServiceRow};
+use handshake_common::abi::{
+    CLIENTS, CONNECT_WORDS, Config, Counter, HASH_WORDS, SERVICES, STRIPES, TCP_SERVICES, WAYS,
+};
+use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
+use handshake_common::latency::connect_place;
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
 use handshake_common::random::split_mix;
 use handshake_common::shared::{self, Shared64};
 use handshake_common::table::{self, Slot4, Slot6};
+use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromZeros;
 
@@ -35,6 +39,7 @@ struct Table {
     stripes: Vec<Shared64>,
     clients: Vec<Shared64>,
     services: Vec<ServiceRow>,
+    connects: Vec<ConnectRow>,
     config: Config,
 }
 
@@ -53,6 +58,7 @@ fn table() -> Table {
         stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
         clients: (0..CLIENTS).map(|_| Shared64::new(0)).collect(),
         services: (0..SERVICES).map(|_| ServiceRow::new()).collect(),
+        connects: (0..TCP_SERVICES).map(|_| no_connects()).collect(),
         config,
     }
 }
@@ -72,8 +78,11 @@ fn packet(random: &mut u64) -> (u16, Packet) {
     (flow, packet)
 }
 
-/// Sends one thread's packets on their way, and gives its counter block.
-fn run(table: &Table, seed: u64) -> Total {
+/// Completions by their time, as a service counts them.
+type Connects = [u64; CONNECT_WORDS];
+
+/// Sends one thread's packets on their way, and gives its counter block and its completions.
+fn run(table: &Table, seed: u64) -> (Total, Connects) {
     let (books, classes) = (Books::new(), [no_classes()]);
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
@@ -82,6 +91,7 @@ fn run(table: &Table, seed: u64) -> Total {
         stripes: &table.stripes,
         clients: &table.clients,
         services: &table.services,
+        connects: &table.connects,
         books: &books,
         classes: &classes,
         histograms: &histograms,
@@ -94,7 +104,12 @@ fn run(table: &Table, seed: u64) -> Total {
         let (flow, packet) = packet(&mut random);
         memory.observe(time(flow), &packet);
     }
-    array::from_fn(|i| books.words()[i].load())
+    let mut connects = [0; CONNECT_WORDS];
+    connects[0] = books.words()[Counter::ExcludedConnect as usize].load();
+    for (bucket, samples) in (0..).zip(&histograms[Leg::Connect as usize]).filter(|(_, n)| n.load() != 0) {
+        connects[connect_place(bucket) as usize] += samples.load();
+    }
+    (array::from_fn(|i| books.words()[i].load()), connects)
 }
 
 #[test]
@@ -112,10 +127,14 @@ fn after_millions_of_packets_on_one_table_the_books_balance() {
         running.map(|thread| thread.join().expect("a thread ran to its end"))
     });
     let total: Total =
-        array::from_fn(|i| totals.iter().fold(0, |sum: u64, words| sum.wrapping_add(words[i])));
+        array::from_fn(|i| totals.iter().fold(0, |sum: u64, (words, _)| sum.wrapping_add(words[i])));
     let services: Vec<_> = table.services.iter().map(ServiceRow::copy).collect();
     audit(&table.slots, &table.stripes, &services, &total);
     for counter in [Counter::Evicted, Counter::Superseded, Counter::Completed, Counter::UdpEvicted] {
         assert!(total[counter as usize] > 0, "no {counter:?}");
     }
+    let told: Connects = array::from_fn(|i| totals.iter().map(|(_, connects)| connects[i]).sum());
+    let counted: Connects = array::from_fn(|i| table.connects.iter().map(|row| row[i].load()).sum());
+    assert!(told.iter().sum::<u64>() > 0);
+    assert_eq!(counted, told, "the services' completions");
 }

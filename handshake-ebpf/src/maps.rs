@@ -1,7 +1,7 @@
 //! The maps, and the only raw access to them.
 //!
-//! `FLOWS4`, `FLOWS6` and `SERVICES` are mapped by the agent, which reads them without system calls;
-//! after loading all but the per-CPU ones are frozen, so that the programs are their only writers.
+//! `FLOWS4`, `FLOWS6`, `SERVICES` and `CONNECTS` are mapped by the agent, which reads them without system
+//! calls; after loading all but the per-CPU ones are frozen, so that the programs are their only writers.
 
 use core::cell::UnsafeCell;
 use core::hint::cold_path;
@@ -14,11 +14,12 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, ClassBlock, ClockPair, Config, CpuCounts, Event,
-    Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, NEAR_BLOCKS, PORT_WORDS, PortSet,
-    RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service, TcpRecord, WAYS, option,
+    self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, ClassBlock, ClockPair, Config, ConnectTimes,
+    CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, NEAR_BLOCKS,
+    PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service,
+    TCP_SERVICES, TcpRecord, WAYS, option,
 };
-use handshake_common::books::{Books, ServiceRow};
+use handshake_common::books::{Books, ConnectRow, ServiceRow};
 use handshake_common::engine::{self, Explanation, Platform, Table};
 use handshake_common::flow::Family;
 use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, row_of};
@@ -43,6 +44,9 @@ static FLOWS4: Array<Set<Flow4>, SETS4, MMAPABLE> = Array::new();
 static FLOWS6: Array<Set<Flow6>, SETS6, MMAPABLE> = Array::new();
 #[btf_map]
 static SERVICES: Array<Service, { SERVICE_ROWS as usize }, MMAPABLE> = Array::new();
+/// The completions of the TCP services by time, row by row. Not per CPU: they are rare beside packets.
+#[btf_map]
+static CONNECTS: Array<ConnectTimes, { TCP_SERVICES as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static STRIPES: Array<u64, { STRIPE_WORDS as usize }> = Array::new();
 #[btf_map]
@@ -255,6 +259,12 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn connects(&self, row: u32) -> Option<&ConnectRow> {
+        // SAFETY: the bytes of a `ConnectTimes` are those of a `ConnectRow` (asserted in `books`).
+        CONNECTS.get_ptr(row).map(|row| unsafe { &*row.cast::<ConnectRow>() })
+    }
+
+    #[inline(always)]
     fn books(&self) -> &Books {
         &self.counts.books
     }
@@ -293,6 +303,11 @@ impl Platform for Kernel {
     #[inline(always)]
     fn offer(&self, row: u32, worth: u32) -> u32 {
         row_offer(row, worth)
+    }
+
+    #[inline(always)]
+    fn empty(&self, row: u32) {
+        empty_row(row);
     }
 
     #[inline(always)]
@@ -441,6 +456,16 @@ extern "C" fn judge(packet: *const Packet, record: *mut TcpRecord, stand: u64, n
 #[inline(never)]
 extern "C" fn row_offer(row: u32, worth: u32) -> u32 {
     Kernel::new().map_or(u32::MAX, |kernel| engine::offer(&kernel, row, worth))
+}
+
+/// A function of its own: the verifier follows its loop from bucket to bucket.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn empty_row(row: u32) -> i32 {
+    if let Some(kernel) = Kernel::new() {
+        engine::empty(&kernel, row);
+    }
+    0
 }
 
 /// A function of its own, which the verifier checks once: inside a step it would follow every number of looks

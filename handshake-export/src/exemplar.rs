@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::source::scan::{Onlooker, Scan};
-use handshake_agent::source::{Reading, Source};
-use handshake_common::abi::Service;
+use handshake_agent::source::{Reading, ServiceReading, Source};
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Detail, Now, Record, State, TcpState};
 use handshake_common::verdict::{Cause, Verdict};
@@ -81,7 +80,7 @@ impl Source for Looking<'_> {
         self.source.for_each_record(visit);
     }
 
-    fn services(&self) -> Vec<(u16, Service)> {
+    fn services(&self) -> Vec<ServiceReading> {
         self.source.services()
     }
 

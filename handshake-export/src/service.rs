@@ -237,6 +237,7 @@ pub fn check(rules: &[ServiceRule]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use handshake_agent::model::connect::ServiceConnect;
     use handshake_agent::model::snapshot::{ServiceBooks, ServiceFigures, TcpBooks};
     use handshake_common::verdict::Verdict;
 
@@ -249,7 +250,12 @@ mod tests {
     fn row(service: &str, attempts: u64, completed: u64) -> ServiceFigures {
         let books = TcpBooks::of(attempts, &[(Verdict::Completed, [completed, 0])]);
         let service = Some(service.parse().expect("an address"));
-        ServiceFigures { service, books: ServiceBooks::Tcp(books), seat: None }
+        ServiceFigures {
+            service,
+            books: ServiceBooks::Tcp(books),
+            connect: ServiceConnect::default(),
+            seat: None,
+        }
     }
 
     /// Attempts by name.

@@ -123,7 +123,7 @@ pub const FAULTS: [Fault; 9] = [
     Fault { name: "healthy", act: listening, expected: [Expected(0, "", 0, None); 3], ..USUAL },
     Fault {
         name: "dropped by the server's firewall",
-        prepare: |routed| drop_by(&routed.server, "input", "tcp dport 443"),
+        prepare: |routed| dropping(&routed.server, "input", "tcp dport 443"),
         act: listening,
         expected: [
             Expected(1, "the path, or the far host", 1, Some(Cause::NoSynAck)),
@@ -134,7 +134,7 @@ pub const FAULTS: [Fault; 9] = [
     },
     Fault {
         name: "SYN+ACKs dropped by the router",
-        prepare: |routed| drop_by(&routed.router, "forward", "tcp sport 443"),
+        prepare: |routed| dropping(&routed.router, "forward", "tcp sport 443"),
         act: listening,
         expected: [
             Expected(1, "the path, or the far host", 1, Some(Cause::NoSynAck)),
@@ -145,7 +145,7 @@ pub const FAULTS: [Fault; 9] = [
     },
     Fault {
         name: "SYNs dropped before the server",
-        prepare: |routed| drop_by(&routed.router, "forward", "tcp dport 443"),
+        prepare: |routed| dropping(&routed.router, "forward", "tcp dport 443"),
         act: listening,
         expected: [
             Expected(1, "the path, or the far host", 1, Some(Cause::NoSynAck)),
@@ -201,7 +201,7 @@ pub const FAULTS: [Fault; 9] = [
     },
     Fault {
         name: "a small service down beside a busy one",
-        prepare: |routed| drop_by(&routed.server, "input", "tcp dport 9001"),
+        prepare: |routed| dropping(&routed.server, "input", "tcp dport 9001"),
         act: beside,
         found: Some(SMALL),
         expected: [
@@ -313,12 +313,20 @@ fn check(
     Agent::attach_fed(command, place.devices().len())
 }
 
-/// Makes a host drop what matches a rule of nftables.
-fn drop_by(host: &Namespace, hook: &str, rule: &str) -> Result<Traffic> {
+/// Makes a host drop what matches a rule of nftables, at a hook of its own.
+///
+/// # Errors
+/// `nft` refuses.
+pub fn drop_by(host: &Namespace, hook: &str, rule: &str) -> Result<()> {
     let chain = format!("add chain inet t c {{ type filter hook {hook} priority 0; }}");
     for line in ["add table inet t", &chain, &format!("add rule inet t c {rule} drop")] {
         host.run("nft", &[line])?;
     }
+    Ok(())
+}
+
+fn dropping(host: &Namespace, hook: &str, rule: &str) -> Result<Traffic> {
+    drop_by(host, hook, rule)?;
     Ok(Traffic::default())
 }
 

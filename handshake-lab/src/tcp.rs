@@ -600,15 +600,18 @@ fn segments_dropped(socket: &Socket) -> io::Result<u32> {
 /// headers (IPv6: 74) at 4 kbit/s.
 pub const SLOW_ANSWER: Duration = Duration::from_millis(100);
 
-/// Starts `count` connections at once; the server's device sends one SYN+ACK per about 150 ms (IPv6: 190 ms),
+/// Starts `count` connections to `listener` at once; the server's device sends one SYN+ACK per about 150 ms (IPv6: 190 ms),
 /// and is back to normal on return. Also returns how long the client waited: from before the first SYN to
 /// after the last SYN+ACK.
 ///
 /// # Errors
 /// They do not complete before the first SYN is retransmitted after a second, or `path` is `lo`.
-pub fn slow_answers(path: &Path<'_>, count: usize) -> Result<(AcceptedConnections, Duration)> {
+pub fn slow_answers(
+    path: &Path<'_>,
+    listener: Listener,
+    count: usize,
+) -> Result<(AcceptedConnections, Duration)> {
     let before = counters::read(path.client)?;
-    let listener = Listener::new(path, 0, 128)?;
     let slow = Slow::new(path, path.server)?;
     let began = Instant::now();
     let attempts = Attempts::start(path, listener.address(), count)?;

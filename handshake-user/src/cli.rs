@@ -67,6 +67,7 @@ An expectation compares figures of the report: counts, times, shares or rates.
   p99(connect of completed) < 2ms               of those that connected alone; also of the other legs
   rate(completed) >= 500/s                      per second, from the command's start to its exit
   attempts{port=443} == 200                     of some services, by port= and address=
+  p99(connect{port=443}) < 2ms                  of some services; of the legs connect alone
 
 Examples:
   handshake check -i lo --expect 'completed >= 1000' --expect 'half_open == 0' -- ./load.sh

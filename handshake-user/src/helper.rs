@@ -4,11 +4,13 @@
 //! ```text
 //! handshake ── fork ──▶ helper ─▶ the command, and all that it starts
 //!   attaches,  ◀─ status ─┤
-//!   confined   ── order ─▶├─▶ the files
+//!   confined   ── order ─▶├─▶ the files, the figures
 //! ```
 //!
-//! What it may do is settled before anything is attached: this command, these files, and for a service those
-//! that its configuration names when it is read again. No order names a program or a path. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them,
+//! What it may do is settled before anything is attached: this command, these files, or these figures, and for a
+//! service the files that its configuration names when it is read again. No order names a program or a path.
+//! One that reads figures has nothing else to do, and is left with CAP_NET_ADMIN. It ends with this process,
+//! however that ends; unless it is told to [leave](Helper::leave) them,
 //! it first ends everything that the command has started.
 
 mod family;
@@ -26,7 +28,7 @@ use std::process::{Child, ExitStatus, exit};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use handshake_agent::confine::shed_capabilities;
+use handshake_agent::confine::{Confinement, shed_capabilities};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, geteuid};
 use rustix::thread::CapabilitySet;
@@ -39,8 +41,13 @@ use crate::time::rfc3339;
 use family::Family;
 use message::{Answer, Order, WORD};
 
+/// Reads figures.
+pub(crate) type Reader = Box<dyn FnMut() -> io::Result<Vec<u8>>>;
 /// Starts the command of a check.
 pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
+
+/// The longest that figures are waited for.
+const LONGEST_READING: Duration = Duration::from_secs(2);
 
 /// What the helper is to do.
 #[derive(Default)]
@@ -51,6 +58,8 @@ pub(crate) struct Duties {
     pub(crate) files: Vec<FileDuty>,
     /// How it reads the configuration again.
     pub(crate) reread: Option<Rereader>,
+    /// The figures that it reads; it then has no other duty.
+    pub(crate) figures: Option<FiguresDuty>,
 }
 
 /// Reads the configuration again, as the helper's user. What it names is opened by the helper itself, so no
@@ -65,6 +74,14 @@ pub(crate) struct Reread {
     pub(crate) file: Option<PathBuf>,
     /// A socket that listens at another address than before.
     pub(crate) socket: Option<TcpListener>,
+}
+
+/// Figures that take CAP_NET_ADMIN.
+pub(crate) struct FiguresDuty {
+    /// Reads them.
+    pub(crate) read: Reader,
+    /// What the helper is left with before it reads.
+    pub(crate) confinement: Option<Confinement>,
 }
 
 /// A file that a helper writes.
@@ -151,6 +168,16 @@ impl Helper {
         let mut files = Files { stream: Some(self.files.try_clone()?) };
         let ready = (0..self.duties).map(|_| files.answer(Patience::Endless).map(drop)).collect();
         Ok((files, ready))
+    }
+
+    /// The figures, which the helper reads when it is told to.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) fn figures(self) -> io::Result<Figures> {
+        self.orders.set_read_timeout(Some(LONGEST_READING))?;
+        Ok(Figures(Some(self)))
     }
 
     /// Ends the helper, and leaves what the command has left behind.
@@ -290,8 +317,31 @@ impl Files {
                 self.stream = None;
                 Err(late())
             }
-            answer => answer?,
+            answer => answer?.map(|name| String::from_utf8_lossy(&name).into_owned()),
         }
+    }
+}
+
+/// Figures in the hands of the helper.
+pub(crate) struct Figures(
+    /// `None` after a reading that was not done in time.
+    Option<Helper>,
+);
+
+impl Figures {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; [`ErrorKind::TimedOut`] where it took too long.
+    pub(crate) fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut helper = self.0.take().ok_or_else(late)?;
+        helper.orders.write_all(&Order::Read.encode())?;
+        let read = message::receive_result(&mut helper.orders);
+        let read =
+            read.map_err(|error| if error.kind() == ErrorKind::WouldBlock { late() } else { error })?;
+        self.0 = Some(helper);
+        read
     }
 }
 
@@ -307,6 +357,7 @@ struct Helping {
     family: Option<Family>,
     files_to_write: Vec<ToWrite>,
     reread: Option<Rereader>,
+    read: Option<Reader>,
 }
 
 /// A file of the duties.
@@ -327,6 +378,19 @@ fn name_of_now() -> String {
     format!("handshake-{moment}Z.json")
 }
 
+/// Leaves the helper with what it needs for a command and files.
+fn become_caller(has_command: bool) -> io::Result<()> {
+    match User::calling() {
+        // Root starts the command as the caller, and ends what has become another user since.
+        Some(caller) if !has_command => caller.assume()?,
+        Some(_) | None => {}
+    }
+    if !geteuid().is_root() {
+        shed_capabilities(CapabilitySet::empty())?;
+    }
+    Ok(())
+}
+
 /// What comes from the process that the helper serves.
 enum Told {
     Order(Order),
@@ -340,22 +404,26 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, orders: UnixStream, files: UnixStream) -> io::Result<Self> {
-        let Duties { command, files: wanted, reread } = duties;
+        let Duties { command, files: wanted, reread, figures } = duties;
+        debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
         for signal in [libc::SIGINT, libc::SIGTERM] {
             // SAFETY: "ignore" is no function, and no memory is passed.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
-        match User::calling() {
-            // Root starts the command as the caller, and ends what has become another user since.
-            Some(caller) if command.is_none() => caller.assume()?,
-            Some(_) | None => {}
-        }
-        if !geteuid().is_root() {
-            shed_capabilities(CapabilitySet::empty())?;
-        }
-        let mut helping = Self { orders, files, command, family: None, files_to_write: Vec::new(), reread };
+        let read = match figures {
+            Some(FiguresDuty { read, confinement }) => {
+                confinement.map(|confinement| confinement.apply()).transpose().map_err(io::Error::other)?;
+                Some(read)
+            }
+            None => {
+                become_caller(command.is_some())?;
+                None
+            }
+        };
+        let mut helping =
+            Self { orders, files, command, family: None, files_to_write: Vec::new(), reread, read };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -385,6 +453,7 @@ impl Helping {
                 Told::Order(Order::Stop(signal)) => self.end_by(signal)?,
                 Told::Order(Order::Kill) => self.kill()?,
                 Told::Order(Order::Leave) => return Ok(()),
+                Told::Order(Order::Read) => self.read_figures()?,
                 Told::Content => self.write_file()?,
                 Told::Nothing => {}
                 Told::End => return self.end_by(libc::SIGTERM),
@@ -428,6 +497,11 @@ impl Helping {
             Err(error) => Answer::Refused(error.raw_os_error().unwrap_or(libc::EIO)),
         };
         self.tell(answer)
+    }
+
+    fn read_figures(&mut self) -> io::Result<()> {
+        let read = self.read.as_mut().ok_or_else(|| ErrorKind::NotFound.into()).and_then(|read| read());
+        message::send_result(&mut self.orders, read)
     }
 
     /// Tells the command's end, once.
@@ -507,7 +581,7 @@ impl Helping {
         let reread = self.reread.as_mut().ok_or_else(|| ErrorKind::NotFound.into()).and_then(|read| read());
         let Reread { text, file, socket } = match reread {
             Ok(reread) => reread,
-            Err(error) => return message::send_result(&mut self.files, Err(error)),
+            Err(error) => return message::send_result(&mut self.files, Err::<String, _>(error)),
         };
         self.files_to_write = file.map(ToWrite::Each).into_iter().collect();
         message::send_result(&mut self.files, Ok(text))?;

@@ -3,15 +3,20 @@
 //!
 //! ```text
 //! snapshots ─▶ cohort ──┐
-//! listeners, counters ──┴─▶ diagnosis ─▶ Answer: what is wrong, because of what, what it is not, whose it is
+//! listeners, counters,  ├─▶ diagnosis ─▶ Answer: what is wrong, because of what, what it is not, whose it is
+//! rules, conntrack ─────┘
 //! ```
 
 mod cohort;
+mod conntrack;
 mod diagnosis;
+mod firewall;
 mod process;
 
 pub(crate) use cohort::Cohort;
+pub(crate) use conntrack::{Conntrack, ConntrackFiles};
 pub(crate) use diagnosis::{Answer, Evidence, Outcome, Queue, diagnose};
+pub(crate) use firewall::{Firewall, Risen};
 pub(crate) use process::Processes;
 
 /// The answer, with what it is about.

@@ -10,6 +10,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("curl", "a client that was not written for these tests"),
     ("ethtool", "counts the frames that reached a veth, switches offloads"),
     ("iproute2", "network namespaces, veth pairs, foreign programs on a hook"),
+    ("iptables", "rules of nftables as iptables-nft writes them"),
     ("libcap2-bin", "setcap gives a file capabilities"),
     ("libfaketime", "sets the wall clock of one process"),
     ("netcat-openbsd", "sends one connection or one datagram"),

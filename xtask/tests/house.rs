@@ -47,6 +47,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "error",
             "hook",
             "listeners",
+            "nftables",
             "netlink",
             "address",
             "load",

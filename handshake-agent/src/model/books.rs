@@ -15,7 +15,7 @@
 use std::ops::AddAssign;
 
 use handshake_common::abi::Counter;
-use handshake_common::abi::{CounterBlock, SERVICE_GAUGES};
+use handshake_common::abi::{CounterBlock, SERVICE_GAUGES, SERVICE_WAS_SILENT};
 use handshake_common::verdict::{Cause, Role, Sign, TCP, UDP, UdpVerdict, Verdict};
 
 use crate::source::Reading;
@@ -28,6 +28,8 @@ pub struct TcpBooks {
     pub attempts: u64,
     /// Completed connections whose server is silent now.
     pub silent: u64,
+    /// Those whose server was silent.
+    pub was_silent: u64,
     /// Attempts by verdict, then by cause; a verdict without causes uses the first place.
     figures: [ByCause; Verdict::ALL.len()],
     /// Half-open attempts whose SYN came once, though every stack would have repeated it.
@@ -80,7 +82,8 @@ impl TcpBooks {
     pub(super) fn settle(gauges: &[u64; SERVICE_GAUGES], ages: &Ages, shown: ByCause, stopped: bool) -> Self {
         let gauge = |counter: Counter| gauges[counter as usize - Counter::Attempts as usize];
         let silent = ages.silent.min(gauge(Counter::Completed));
-        let mut books = Self { attempts: gauge(Counter::Attempts), silent, ..Self::default() };
+        let was_silent = gauges[SERVICE_WAS_SILENT];
+        let mut books = Self { attempts: gauge(Counter::Attempts), silent, was_silent, ..Self::default() };
         let told = TCP.iter().filter(|row| matches!(row.role, Role::End | Role::Term));
         for (row, part) in told.flat_map(|row| row.gauges.iter().map(move |part| (row, part))) {
             *books.at(row.verdict, part.cause.unwrap_or(Cause::NoSynAck)) = gauge(part.counter);
@@ -161,6 +164,7 @@ impl AddAssign for TcpBooks {
     fn add_assign(&mut self, other: Self) {
         self.attempts += other.attempts;
         self.silent += other.silent;
+        self.was_silent += other.was_silent;
         self.figures.iter_mut().zip(other.figures).for_each(|(sum, figure)| *sum += figure);
         self.never_repeated += other.never_repeated;
         self.repeated += other.repeated;
@@ -172,7 +176,8 @@ impl TcpFigures {
     pub(super) fn of(reading: &Reading, ages: &Ages, shown: ByCause) -> Self {
         let counters = &reading.counters;
         let first = Counter::Attempts as usize;
-        let gauges = std::array::from_fn(|i| counters.words[first + i]);
+        let mut gauges = std::array::from_fn(|i| counters.words[first + i]);
+        gauges[SERVICE_WAS_SILENT] = word(counters, Counter::WasSilent);
         Self {
             books: TcpBooks::settle(&gauges, ages, shown, reading.stopped),
             late: word(counters, Counter::Late),

@@ -11,12 +11,16 @@
 //! Percentiles of completed attempts alone are those of survivors: where 26 of 30 clients wait, the other
 //! four can be fast.
 
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
 use handshake_common::abi::{BUCKETS, Histogram};
-use handshake_common::latency::upper_bound;
+use handshake_common::latency::{bucket, buckets_at, upper_bound};
 use handshake_common::verdict::Verdict;
 
 use crate::model::books::TcpBooks;
 use crate::model::latency::{Latency, PER_MILLE};
+use crate::source::Placed;
 
 /// Verdicts of attempts that ended without a connection.
 const NEVER: [Verdict; 6] = [
@@ -29,9 +33,9 @@ const NEVER: [Verdict; 6] = [
 ];
 
 /// A percentile of the times of attempts of which some have not connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Percentile {
-    /// So many nanoseconds, at most 1/16 too high.
+    /// So many nanoseconds, at most 1/16 too high; of a service at most 1/4.
     Known(u64),
     /// At least so many: as long as the attempts of this rank are half-open by now.
     AtLeast(u64),
@@ -51,6 +55,13 @@ pub struct ConnectOfAll {
 }
 
 impl ConnectOfAll {
+    /// The median, and the 99th percentile.
+    #[must_use]
+    pub fn half_and_slowest(&self) -> Option<[Percentile; 2]> {
+        let [p50, _, _, p99, ..] = self.percentiles?;
+        Some([p50, p99])
+    }
+
     /// Of the times of completed attempts, the ages of half-open ones by bucket, and what the books say of
     /// the others.
     pub(super) fn of(times: &Histogram, completed: &Latency, ages: &[u64], books: &TcpBooks) -> Self {
@@ -65,6 +76,72 @@ impl ConnectOfAll {
             std::array::from_fn(|_| all.at(ranks.next().unwrap_or(1_000)))
         });
         Self { count, not_connected, percentiles }
+    }
+}
+
+/// The completions of a service by their time, and the ages of its half-open attempts; or of several services
+/// together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceConnect {
+    completed: Placed,
+    ages: Placed,
+    /// The longest time of any service, ns.
+    longest_ns: u64,
+}
+
+/// The time to connect to a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTimes {
+    /// Of its completed attempts.
+    pub completed: Latency,
+    /// Of all that had a chance.
+    pub of_all: ConnectOfAll,
+}
+
+impl ServiceConnect {
+    /// `longest_ns` is the longest time of any service, as the counters had it before.
+    pub(super) const fn of(completed: Placed, ages: Placed, longest_ns: u64) -> Self {
+        Self { completed, ages, longest_ns }
+    }
+
+    /// The percentiles. `books` are those of the same services.
+    #[must_use]
+    pub fn times(&self, books: &TcpBooks) -> ServiceTimes {
+        let (mut times, mut untimed) = (Histogram { buckets: [0; BUCKETS] }, 0);
+        for (place, count) in self.completed.iter() {
+            match buckets_at(*place) {
+                Some(spread) => times.buckets[self.latest_of(spread) as usize] += count,
+                None => untimed += count,
+            }
+        }
+        let completed = Latency::of(&times, untimed, self.longest_ns);
+        let mut ages = [0; BUCKETS];
+        // An age is at least what its bucket begins with.
+        let first = |(place, count): &(u32, u64)| Some((buckets_at(*place)?[0], *count));
+        self.ages.iter().filter_map(first).for_each(|(first, count)| ages[first as usize] += count);
+        ServiceTimes { completed, of_all: ConnectOfAll::of(&times, &completed, &ages, books) }
+    }
+
+    /// The last bucket of these that holds a time: none is over the longest.
+    fn latest_of(&self, [first, last]: [u32; 2]) -> u32 {
+        let longest = bucket(self.longest_ns);
+        if (first..=last).contains(&longest) { longest } else { last }
+    }
+}
+
+impl AddAssign<&Self> for ServiceConnect {
+    fn add_assign(&mut self, other: &Self) {
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
+        add(&mut self.completed, &other.completed);
+        add(&mut self.ages, &other.ages);
+    }
+}
+
+fn add(sum: &mut Placed, more: &Placed) {
+    if !more.is_empty() {
+        let mut by_place: BTreeMap<u32, u64> = sum.iter().copied().collect();
+        more.iter().for_each(|(place, count)| *by_place.entry(*place).or_default() += count);
+        *sum = by_place.into_iter().collect();
     }
 }
 
@@ -135,19 +212,23 @@ mod tests {
     use super::*;
     use crate::fake::{BEGINNING, Fake, SECOND};
     use crate::model::context::{LiveOrigin, Origin, RunContext};
-    use crate::model::snapshot::Snapshot;
+    use crate::model::snapshot::{ServiceFigures, Snapshot};
     use crate::options::Filter;
 
     fn of(meddle: impl FnOnce(&mut Fake)) -> ConnectOfAll {
         let mut fake = Fake::new();
         meddle(&mut fake);
+        taken(&mut fake).connect_of_all
+    }
+
+    fn taken(fake: &mut Fake) -> Snapshot {
         let context = RunContext {
             origin: Origin::Live(LiveOrigin::default()),
             began: BEGINNING,
             filter: Filter::default(),
-            top: 1,
+            top: 9,
         };
-        Snapshot::take(&mut fake, &Arc::new(context), None).expect("it cannot fail").connect_of_all
+        Snapshot::take(fake, &Arc::new(context), None).expect("it cannot fail")
     }
 
     /// p50, p99 and the longest.
@@ -189,6 +270,61 @@ mod tests {
         });
         assert_eq!((refused.count, refused.not_connected), (100, 2), "one is past its time");
         assert_eq!(some(&refused), [Percentile::Known(36_000), Percentile::Never, Percentile::Never]);
+    }
+
+    /// The percentiles of a service are those of the totals, but coarser.
+    #[test]
+    fn a_service_has_its_own_percentiles() {
+        let mut fake = Fake::new();
+        fake.service(1, "10.0.0.2:443");
+        fake.service(2, "10.0.0.2:5432");
+        fake.service(3, "10.0.0.2:25");
+        fake.ended(1, Counter::Completed, 99);
+        fake.connect(1, 1_000_000, 99);
+        fake.ended(2, Counter::Completed, 10);
+        fake.connect(2, 200_000_000, 10);
+        fake.ended(1, Counter::Refused, 1);
+        (0..4).for_each(|_| {
+            fake.open(3, State::SynSent, 4 * SECOND);
+        });
+        fake.open(2, State::SynSent, SECOND);
+        let snapshot = taken(&mut fake);
+        let times: Vec<ServiceTimes> = snapshot.services.iter().filter_map(ServiceFigures::times).collect();
+        let [quick, slow, dead] = times[..] else { panic!("three services, not {}", times.len()) };
+        let known =
+            |ns, percentile| matches!(percentile, Percentile::Known(p) if (ns..=ns + ns / 4).contains(&p));
+        let [half, slowest, longest] = some(&quick.of_all);
+        assert!(known(1_000_000, half) && known(1_000_000, slowest), "{half:?} {slowest:?}");
+        assert_eq!((longest, quick.of_all.not_connected), (Percentile::Never, 1), "one was refused");
+        let completed = quick.completed.quantiles.expect("there are samples");
+        assert!((1_000_000..=1_250_000).contains(&completed.max_ns), "{}", completed.max_ns);
+        let [half, _, longest] = some(&slow.of_all);
+        assert_eq!((half, longest), (Percentile::Known(200_000_000), Percentile::Known(200_000_000)));
+        assert_eq!((slow.completed.count, slow.of_all.count), (10, 10), "one is still opening");
+        assert_eq!((dead.completed, dead.of_all.count), (Latency::default(), 4));
+        for each in some(&dead.of_all) {
+            let Percentile::AtLeast(ns) = each else { panic!("{each:?}") };
+            assert!((3 * SECOND..=4 * SECOND).contains(&ns), "{ns}");
+        }
+        // Those that are not listed are one row, whose percentiles are those of all of them.
+        let rest = snapshot.with_top(0).services[0].times().expect("TCP");
+        assert_eq!((rest.completed.count, rest.of_all.count, rest.of_all.not_connected), (109, 114, 5));
+        assert_eq!(some(&rest.of_all)[2], Percentile::Never);
+    }
+
+    /// A half-open attempt is not older than its bucket begins, and a time may be at the end of that bucket.
+    #[test]
+    fn an_age_and_a_time_of_one_bucket_are_in_no_order() {
+        let mut fake = Fake::new();
+        fake.service(1, "10.0.0.2:443");
+        fake.ended(1, Counter::Completed, 1);
+        fake.connect(1, 4 * SECOND, 1);
+        fake.open(1, State::SynSent, 4 * SECOND + SECOND / 8);
+        let times = taken(&mut fake).services[0].times().expect("TCP");
+        let [half, _, longest] = some(&times.of_all);
+        for each in [half, longest] {
+            assert!(matches!(each, Percentile::AtLeast(ns) if ns <= 4 * SECOND), "{each:?}");
+        }
     }
 
     /// What waits may wait for longer than what comes after it took.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use handshake_common::verdict::Verdict;
 
+use crate::model::connect::ServiceConnect;
 use crate::model::settled::{Health, Settled};
 use crate::model::snapshot::{Interval, ServiceBooks, Snapshot, TcpBooks};
 
@@ -15,7 +16,7 @@ use crate::model::snapshot::{Interval, ServiceBooks, Snapshot, TcpBooks};
 const ASKED_AGAIN: u64 = 5;
 
 /// A service, and how it does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct JudgedService {
     /// The responder.
     pub service: SocketAddr,
@@ -25,6 +26,8 @@ pub struct JudgedService {
     pub settled: Settled,
     /// How it does.
     pub health: Health,
+    /// Its times to connect of the run.
+    pub connect: ServiceConnect,
 }
 
 /// Ports that refused what a scan asked of them.
@@ -51,10 +54,11 @@ impl Services {
     /// Those of a snapshot, judged by the attempts of the interval, or of the run without one.
     #[must_use]
     pub fn of(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Self {
-        let before: HashMap<SocketAddr, TcpBooks> =
-            interval.map(|interval| tcp(interval.before).collect()).unwrap_or_default();
+        let before: Option<HashMap<SocketAddr, TcpBooks>> = interval
+            .map(|interval| tcp(interval.before).map(|(service, books, _)| (service, books)).collect());
+        let before = before.unwrap_or_default();
         let mut all = Self::default();
-        for (service, books) in tcp(snapshot) {
+        for (service, books, connect) in tcp(snapshot) {
             let run = Settled::of(&books);
             if is_closed(&books) {
                 all.closed.add(service.ip(), &books);
@@ -67,7 +71,8 @@ impl Services {
                 window.is_some_and(|window| window.attempts == 0) && books.verdict(Verdict::HalfOpen) != 0;
             if let Some(health) = settled.health() {
                 let health = if is_stuck { health.min(Health::Partly) } else { health };
-                all.judged.push(JudgedService { service, books, settled, health });
+                let connect = connect.clone();
+                all.judged.push(JudgedService { service, books, settled, health, connect });
             }
         }
         all.judged.sort_by_key(|one| {
@@ -102,9 +107,9 @@ fn is_closed(books: &TcpBooks) -> bool {
     books.attempts < ASKED_AGAIN && books.attempts != 0 && books.verdict(Verdict::Refused) == books.attempts
 }
 
-fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, TcpBooks)> {
+fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, TcpBooks, &ServiceConnect)> {
     snapshot.every_service.iter().filter_map(|row| match row.books {
-        ServiceBooks::Tcp(books) => Some((row.service?, books)),
+        ServiceBooks::Tcp(books) => Some((row.service?, books, &row.connect)),
         ServiceBooks::Udp(_) => None,
     })
 }
@@ -125,6 +130,7 @@ mod tests {
             service: Some(address.parse().expect("an address")),
             books: ServiceBooks::Tcp(TcpBooks::of(*attempts, figures)),
             seat: None,
+            connect: ServiceConnect::default(),
         };
         let mut snapshot = crate::fake::snapshot();
         snapshot.every_service = rows.iter().map(figures).collect::<Arc<[_]>>();
@@ -174,7 +180,7 @@ mod tests {
         let before = with(&[(service, 1_000_000, &figures(1_000_000, 0))]);
         let now = with(&[(service, 1_000_010, &figures(1_000_001, 9))]);
         let interval = Interval::between(&before, &now);
-        let judged = Services::of(&now, Some(&interval)).judged[0];
+        let judged = &Services::of(&now, Some(&interval)).judged[0];
         assert_eq!(
             (judged.health, judged.settled),
             (Health::Failing, Settled { attempts: 10, completed: 1 })

@@ -13,7 +13,7 @@ use handshake_common::verdict::{
 };
 use handshake_common::wire::Class;
 
-use crate::model::connect::{ConnectOfAll, Percentile};
+use crate::model::connect::{ConnectOfAll, Percentile, ServiceTimes};
 use crate::model::loss;
 use crate::model::snapshot::{EVICTIONS, Latency, Packets, ServiceBooks, Snapshot, TcpBooks, UdpBooks};
 use series::{Family, Series};
@@ -149,9 +149,21 @@ pub static PACKETS: LazyLock<Vec<Metric<Packets>>> = LazyLock::new(packets);
 
 /// The metrics of a service, under their names in the report; `None` for a service of the other protocol.
 pub static SERVICE: LazyLock<Vec<Metric<ServiceBooks>>> = LazyLock::new(|| {
-    let tcp = books().into_iter().map(|metric| metric.maybe_within("tcp", ServiceBooks::tcp));
+    let (sign, mut tcp) = (Sign::WasSilent, books());
+    let name = format!("signs.{}", sign.name());
+    tcp.push(Metric::new(name, Unit::Attempts, sign.sentence(), |books: &TcpBooks| books.was_silent));
+    let tcp = tcp.into_iter().map(|metric| metric.maybe_within("tcp", ServiceBooks::tcp));
     let udp = udp_books().into_iter().map(|metric| metric.maybe_within("udp", ServiceBooks::udp));
     tcp.chain(udp).collect()
+});
+
+/// The time to connect to a service, under its names in the report.
+pub static SERVICE_TIMES: LazyLock<Vec<Metric<ServiceTimes>>> = LazyLock::new(|| {
+    let path = format!("latency.{}", Leg::Connect.name());
+    let completed =
+        latency(Leg::Connect).into_iter().map(|m| m.within(&path, |times: &ServiceTimes| &times.completed));
+    let of_all = connect_of_all().into_iter();
+    completed.chain(of_all.map(|m| m.within(CONNECT_OF_ALL, |times: &ServiceTimes| &times.of_all))).collect()
 });
 
 /// The figures of one leg.
@@ -498,7 +510,7 @@ mod tests {
     use handshake_common::wire::Class;
 
     use super::series::{FAMILIES, Kind, Series};
-    use super::{LATENCY, METRICS, PACKETS, REVISED, SERVICE, Unit};
+    use super::{LATENCY, METRICS, PACKETS, REVISED, SERVICE, SERVICE_TIMES, Unit};
 
     #[test]
     fn names_are_unique_and_every_metric_has_a_sentence() {
@@ -604,8 +616,9 @@ mod tests {
 
     #[test]
     fn a_services_figures_are_called_as_the_reports() {
-        for service in SERVICE.iter() {
-            assert!(METRICS.iter().any(|metric| metric.name == service.name), "{}", service.name);
+        let times = SERVICE_TIMES.iter().map(|metric| &metric.name);
+        for name in SERVICE.iter().map(|metric| &metric.name).chain(times) {
+            assert!(METRICS.iter().any(|metric| metric.name == *name), "{name}");
         }
     }
 

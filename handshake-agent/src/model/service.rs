@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use handshake_common::abi::{Counter, SERVICES, Service};
 use handshake_common::flow::Family;
@@ -10,6 +11,8 @@ use handshake_common::verdict::{Seat, UdpVerdict, Verdict};
 
 use crate::address::ip;
 use crate::model::books::{TcpBooks, UdpBooks};
+use crate::model::connect::{ServiceConnect, ServiceTimes};
+use crate::source::ServiceReading;
 use crate::source::scan::{ByCause, Scan};
 
 impl AddAssign for ServiceBooks {
@@ -28,7 +31,7 @@ impl AddAssign for ServiceBooks {
 pub const FIRST_UDP_ROW: u16 = (SERVICES / 2) as u16;
 
 /// One service's figures, or the sum of those that are not listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFigures {
     /// The responder; `None` is `other`.
     pub service: Option<SocketAddr>,
@@ -36,6 +39,23 @@ pub struct ServiceFigures {
     pub books: ServiceBooks,
     /// From where this host sees its attempts; `None` where that is not known, or differs.
     pub seat: Option<Seat>,
+    /// The times to connect to a TCP service.
+    pub connect: ServiceConnect,
+}
+
+impl ServiceFigures {
+    /// The time to connect; `None` for a UDP service.
+    #[must_use]
+    pub fn times(&self) -> Option<ServiceTimes> {
+        self.books.tcp().map(|books| self.connect.times(books))
+    }
+}
+
+impl AddAssign<&Self> for ServiceFigures {
+    fn add_assign(&mut self, other: &Self) {
+        self.books += other.books;
+        self.connect += &other.connect;
+    }
 }
 
 /// The figures of a service, by its protocol.
@@ -85,9 +105,19 @@ impl ServiceBooks {
     }
 }
 
-/// The figures of every service, TCP's first.
-pub(super) fn services(rows: &[(u16, Service)], scan: &Scan, stopped: bool) -> Vec<ServiceFigures> {
-    rows.iter().map(|(row, service)| figures(*row, service, scan, stopped)).collect()
+/// The figures of every service, TCP's first. `longest_ns` is the longest time to connect to any of them.
+pub(super) fn services(
+    rows: &[ServiceReading],
+    scan: &Scan,
+    stopped: bool,
+    longest_ns: u64,
+) -> Vec<ServiceFigures> {
+    let figures = |reading: &ServiceReading| {
+        let ages = scan.half_open_ages_of(reading.row, stopped);
+        let connect = ServiceConnect::of(Arc::clone(&reading.connects), ages, longest_ns);
+        ServiceFigures { connect, ..figures(reading.row, &reading.service, scan, stopped) }
+    };
+    rows.iter().map(figures).collect()
 }
 
 fn figures(row: u16, service: &Service, scan: &Scan, stopped: bool) -> ServiceFigures {
@@ -103,7 +133,8 @@ fn figures(row: u16, service: &Service, scan: &Scan, stopped: bool) -> ServiceFi
     };
     let is_ours = address.is_some() && scan.host().holds(service.address, family(service));
     let seat = if is_ours { Some(Seat::Responder) } else { ages.seats.most() };
-    ServiceFigures { service: address, books, seat: seat.filter(|_| address.is_some()) }
+    let connect = ServiceConnect::default();
+    ServiceFigures { service: address, books, seat: seat.filter(|_| address.is_some()), connect }
 }
 
 /// The services that a report lists by name, `top` of each protocol, the busiest first; all others in one row
@@ -111,7 +142,7 @@ fn figures(row: u16, service: &Service, scan: &Scan, stopped: bool) -> ServiceFi
 /// small one that is down would else be in no report.
 pub(super) fn listed(all: &[ServiceFigures], top: usize) -> Vec<ServiceFigures> {
     let (tcp, udp): (Vec<_>, Vec<_>) =
-        all.iter().copied().partition(|row| matches!(row.books, ServiceBooks::Tcp(_)));
+        all.iter().cloned().partition(|row| matches!(row.books, ServiceBooks::Tcp(_)));
     let mut rows = fold(tcp, top);
     rows.extend(fold(udp, top));
     rows
@@ -127,7 +158,7 @@ fn fold(rows: Vec<ServiceFigures>, top: usize) -> Vec<ServiceFigures> {
     }
     named.sort_by_key(|row| (Reverse(row.books.begun()), row.service));
     let other = others.into_iter().reduce(|mut sum, row| {
-        sum.books += row.books;
+        sum += &row;
         sum
     });
     let other = other.filter(|sum| sum.books.begun() != 0 || sum.books.failed() != 0);

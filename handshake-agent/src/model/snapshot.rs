@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use handshake_common::abi::{Counter, CounterBlock, Histogram, Service};
+use handshake_common::abi::{Counter, CounterBlock, Histogram};
 use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::{Cause, Leg, Seat, Sign, Verdict};
 use handshake_common::wire::Class;
@@ -28,7 +28,7 @@ use crate::source::local::HostAddresses;
 use crate::source::opens::KernelOpens;
 use crate::source::scan::{Ages, Scan};
 use crate::source::sight::Sight;
-use crate::source::{Moment, Reading, Source};
+use crate::source::{Moment, Reading, ServiceReading, Source};
 
 /// How far the wall clock may stray from the records' before it counts as set.
 const CLOCK_SET_NS: u64 = 1_000_000_000;
@@ -124,14 +124,16 @@ impl Snapshot {
     fn build(
         reading: &Reading,
         scan: &Scan,
-        services: &[(u16, Service)],
+        services: &[ServiceReading],
         context: &Arc<RunContext>,
         previous: Option<&Self>,
     ) -> Self {
         let word = |counter: Counter| word(&reading.counters, counter);
         let all = scan.all();
         let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
-        let every_service: Arc<[ServiceFigures]> = self::services(services, scan, reading.stopped).into();
+        let longest_ns = word(Leg::Connect.longest());
+        let every_service = self::services(services, scan, reading.stopped, longest_ns);
+        let every_service: Arc<[ServiceFigures]> = every_service.into();
         let mut snapshot = Self {
             context: Arc::clone(context),
             taken_at_ns: reading.wall_ns,

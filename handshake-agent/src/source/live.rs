@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Settings ─▶ .data.* ─▶ freeze ─▶ attach ─▶ programs ─▶ COUNTERS, CLASSES, LATENCY   one system call each
-//!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES     mapped: none
+//!                                                     ├──────▶ FLOWS4, FLOWS6, SERVICES, CONNECTS   mapped: none
 //!                                                     └──────▶ EVENTS                       polled
 //! ```
 
@@ -27,9 +27,9 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
     BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, NEAR_BLOCKS,
-    RING_BYTES, SERVICES, Service,
+    RING_BYTES, SERVICES, TCP_SERVICES,
 };
-use handshake_common::books::ServiceRow;
+use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
@@ -41,7 +41,7 @@ use crate::source::opens::OpensFile;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes, WatchedInterface};
 use crate::source::sight::Sight;
-use crate::source::{LostBeforeHook, Reading, Source};
+use crate::source::{LostBeforeHook, Reading, ServiceReading, Source};
 
 use crate::error::{Error, LiveError};
 use clock::Clock;
@@ -72,6 +72,7 @@ pub struct Live {
     flows4: Mapping<Slot4>,
     flows6: Mapping<Slot6>,
     services: Mapping<ServiceRow>,
+    connects: Mapping<ConnectRow>,
     events: Option<RingBuf<MapData>>,
     kernel_log: Option<KernelLog>,
     clocks: Clocks,
@@ -111,6 +112,7 @@ impl Live {
             flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize)?,
             flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
             services: map_array(&bpf, "SERVICES", SERVICES as usize)?,
+            connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize)?,
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
             kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
             clocks,
@@ -392,8 +394,8 @@ impl Source for Live {
         visit_slots(&self.flows6, visit);
     }
 
-    fn services(&self) -> Vec<(u16, Service)> {
-        super::service_rows(&self.services)
+    fn services(&self) -> Vec<ServiceReading> {
+        super::service_rows(&self.services, &self.connects)
     }
 
     fn clocks(&self) -> Clocks {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use handshake_common::abi::{
-    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, HASH_WORDS, Histogram, Service, WAYS,
+    CLASS_WORDS, ClassBlock, Config, Counter, CounterBlock, Event, HASH_WORDS, Histogram, WAYS,
 };
 use handshake_common::engine;
 use handshake_common::flow::{Family, FlowKey};
@@ -25,7 +25,7 @@ use crate::free::Free;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::settings::{Settings, Sizes};
 use crate::source::sight::Sight;
-use crate::source::{Moment, Reading, Source};
+use crate::source::{Moment, Reading, ServiceReading, Source};
 
 /// The rate of the coarse clock of a replay, Hz: the tick of most kernels (CONFIG_HZ=250).
 const HZ: u32 = 250;
@@ -285,8 +285,8 @@ impl Source for Replay {
         self.tables.slots6.iter().filter_map(table::read).for_each(|record| visit(&record));
     }
 
-    fn services(&self) -> Vec<(u16, Service)> {
-        super::service_rows(&self.tables.services)
+    fn services(&self) -> Vec<ServiceReading> {
+        super::service_rows(&self.tables.services, &self.tables.connects)
     }
 
     fn clocks(&self) -> Clocks {

@@ -14,15 +14,15 @@ use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use handshake_common::abi::{BUCKETS, NO_POINT, tag};
+use handshake_common::abi::{BUCKETS, CONNECT_WORDS, NO_POINT, tag};
 use handshake_common::interface::GROUPS;
-use handshake_common::latency::bucket;
+use handshake_common::latency::{bucket, nearest_place};
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
 
 use super::local::HostAddresses;
-use super::patience;
+use super::{Placed, patience, placed};
 
 /// The number of slots examined together: one bit each in a word.
 const BATCH: usize = u64::BITS as usize;
@@ -108,7 +108,12 @@ pub struct Scan {
     /// The ages of open attempts younger than T1, and of older ones that have not expired, by bucket of
     /// [`latency`](handshake_common::latency); empty while there is none.
     ages: [Vec<u64>; 2],
+    /// The same by row of the service table, and by the place of a service's times to connect.
+    ages_by_row: Vec<Option<Box<[RowAges; 2]>>>,
 }
+
+/// Ages by their [place](handshake_common::latency::nearest_place).
+type RowAges = [u64; CONNECT_WORDS];
 
 /// Open attempts: how many of them have each flag of [`Cause::BESIDE`], and how many are seen from each seat.
 #[derive(Clone, Copy, Default)]
@@ -279,8 +284,8 @@ pub struct Ages {
 impl Scan {
     /// An empty scan at `now`, on the host with these addresses.
     pub fn at(now: Now, clocks: Clocks, host: Arc<HostAddresses>) -> Self {
-        let (flagged, lost, ages) = Default::default();
-        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages }
+        let (flagged, lost, ages, ages_by_row) = Default::default();
+        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, ages_by_row }
     }
 
     /// Adds all records of a table. `onlooker` sees them as well.
@@ -324,9 +329,18 @@ impl Scan {
             if verdict != Verdict::HalfOpenExpired {
                 let ages = &mut self.ages[is_old];
                 ages.resize(BUCKETS, 0);
-                ages[bucket(record.age_ns(self.now)) as usize] += 1;
+                let bucket = bucket(record.age_ns(self.now));
+                ages[bucket as usize] += 1;
+                self.ages_of_row(row)[is_old][nearest_place(bucket) as usize] += 1;
             }
         }
+    }
+
+    fn ages_of_row(&mut self, row: usize) -> &mut [RowAges; 2] {
+        if row >= self.ages_by_row.len() {
+            self.ages_by_row.resize(row + 1, None);
+        }
+        self.ages_by_row[row].get_or_insert_with(|| Box::new([[0; CONNECT_WORDS]; 2]))
     }
 
     /// The flags of [`Cause::BESIDE`] that at least half of the half-open attempts of a cause have; of all
@@ -370,6 +384,13 @@ impl Scan {
             ages.iter_mut().zip(young).for_each(|(sum, count)| *sum += count);
         }
         ages
+    }
+
+    /// The same of one row of the service table, by place.
+    pub fn half_open_ages_of(&self, row: u16, stopped: bool) -> Placed {
+        let ages = self.ages_by_row.get(usize::from(row)).and_then(Option::as_deref);
+        let ages = ages.into_iter().flat_map(|[young, old]| young.iter().zip(old));
+        placed(ages.map(|(young, old)| old + if stopped { *young } else { 0 }))
     }
 
     /// The times that ages were compared with.

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::update::judge;
 use crate::abi::{Config, Counter, Event, TcpRecord, WAYS, tag};
-use crate::books::{Books, ServiceRow};
+use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::flow::Side;
 use crate::record::State;
 use crate::shared::Shared64;
@@ -31,6 +31,8 @@ pub trait Platform {
     fn client(&self, index: u32) -> Option<&Shared64>;
     /// A row of the service table, below [`SERVICES`](crate::abi::SERVICES).
     fn service(&self, row: u32) -> Option<&ServiceRow>;
+    /// The completions by time of a row of the service table; `None` of a row that is not TCP's.
+    fn connects(&self, row: u32) -> Option<&ConnectRow>;
     /// The counter block of this CPU.
     fn books(&self) -> &Books;
     /// Adds to the packets that this CPU has counted at the packet's interface, at a place below
@@ -48,6 +50,13 @@ pub trait Platform {
         Self: Sized,
     {
         super::offer(self, row, worth)
+    }
+    /// [`empty`](super::empty) of a row, which the kernel side has as a function of its own.
+    fn empty(&self, row: u32)
+    where
+        Self: Sized,
+    {
+        super::empty(self, row);
     }
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;

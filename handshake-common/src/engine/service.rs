@@ -7,17 +7,19 @@
 //! ```
 //!
 //! A row with something open stays. Each row keeps when something last came for it, and gives way once
-//! nothing has for as long as a copy of a packet may take. What it had counted goes to `other`.
+//! nothing has for as long as a copy of a packet may take. What it had counted goes to `other`, and so do the
+//! times of its completions.
 
 use super::platform::slot_of;
 use super::{Lookup, NewRecord, Platform, Table};
-use crate::abi::{Counter, SERVICES, WAYS, tag};
-use crate::books::{Claim, ServiceKey, ServiceRow};
+use crate::abi::{Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, tag};
+use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
 use crate::flow::{FlowKey, Side};
-use crate::record::{State, jiffies_since};
+use crate::record::{State, TcpState, connect_ticks, jiffies_since};
 use crate::table::{Slot, Tag};
+use crate::tcp::Change;
 use crate::wire::{self, Class, Packet};
-use crate::{below, low_half};
+use crate::{below, latency, low_half};
 
 /// Rows of the service table that are looked at for one service.
 const SERVICE_PROBES: u32 = 8;
@@ -296,6 +298,24 @@ fn is_row_local<P: Platform>(platform: &P, row: &ServiceRow) -> bool {
     platform.is_local(&key.address, key.family())
 }
 
+/// Moves the completions of a row that is given to another service to `other`, bucket by bucket. A function of
+/// its own on the kernel side, as [`offer`].
+#[inline(always)]
+pub fn empty<P: Platform>(platform: &P, row: u32) {
+    if let (Some(from), Some(other)) = (platform.connects(row), platform.connects(0)) {
+        move_connects(from, other);
+    }
+}
+
+/// Where the completion of a record in this state is counted among those of its service, by its `latest_after`.
+#[inline(always)]
+fn connect_place(state: TcpState, flags: u32, latest_after: u32) -> u32 {
+    match connect_ticks(state, flags, latest_after) {
+        Some(ticks) => latency::connect_place(latency::bucket((ticks as u64) << TICK_SHIFT)),
+        None => low_half(UNTIMED_CONNECTS as u64),
+    }
+}
+
 impl<P: Platform> Lookup<'_, P> {
     /// The slot of the packet's flow. Counts nothing.
     #[inline(always)]
@@ -336,6 +356,7 @@ impl<P: Platform> Lookup<'_, P> {
         {
             row = low_half(self.veil(self.find_row(&key, proven, other) as u64));
             self.move_counts(state, other, row);
+            self.move_completion(slot, tag, row);
             other.end_exchange(exchange, row != 0);
         }
         let moved = tag.next(state, tag.flags(), (row & (SERVICES - 1)) as u16);
@@ -379,13 +400,22 @@ impl<P: Platform> Lookup<'_, P> {
             return 0;
         }
         let row = probe(self.half(), start, least & (SERVICE_PROBES - 1));
-        let give = |service: &ServiceRow| {
-            let state = quiet_state(self.platform, service);
-            state.is_some_and(|state| service.give(state, key, other, self.jiffies))
-        };
-        let given = self.platform.service(row).is_some_and(give);
+        let given = self.give(row, key, other);
         self.platform.books().add(Counter::ServicesEvicted, given as u64);
         if given { row } else { 0 }
+    }
+
+    /// Gives a row to another service, unless something came for it just now. What it counted goes to `other`.
+    #[inline(always)]
+    fn give(&self, row: u32, key: &ServiceKey, other: &ServiceRow) -> bool {
+        let Some(service) = self.platform.service(row) else { return false };
+        let Some(state) = quiet_state(self.platform, service) else { return false };
+        if !service.take(state, other) {
+            return false;
+        }
+        self.platform.empty(row);
+        service.give(state, key, self.jiffies);
+        true
     }
 
     /// Moves the pair of counts of a record from `other` to its row.
@@ -401,6 +431,36 @@ impl<P: Platform> Lookup<'_, P> {
             other.bump(gauge, u64::MAX);
             service.bump(total, 1);
             service.bump(gauge, 1);
+        }
+    }
+
+    /// Moves the completion of a record from those of `other` to those of its row: it was counted there a
+    /// step before.
+    #[inline(always)]
+    fn move_completion<S: Slot>(&self, slot: &S, tag: Tag, row: u32) {
+        if row == 0 || tag.state() as u8 != State::Established as u8 {
+            return;
+        }
+        let place = connect_place(TcpState::Established, tag.flags(), slot.body().latest_after());
+        if let (Some(other), Some(own)) = (self.platform.connects(0), self.platform.connects(row)) {
+            count_connect(other, place, u64::MAX);
+            count_connect(own, place, 1);
+        }
+    }
+
+    /// Counts a completion in the row of its service.
+    #[inline(always)]
+    pub(super) fn count_connect(&self, row: u16, change: &Change, latest_after: u32) {
+        if let Some(connects) = self.platform.connects(row as u32) {
+            count_connect(connects, connect_place(change.state, change.flags, latest_after), 1);
+        }
+    }
+
+    /// Counts in the row of its service that the server of a record's connection was silent.
+    #[inline(always)]
+    pub(super) fn count_silence(&self, tag: Tag) {
+        if let Some(service) = self.platform.service(self.own_row(tag) as u32) {
+            service.count_silence();
         }
     }
 

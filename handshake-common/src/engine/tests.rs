@@ -9,9 +9,13 @@ mod streams;
 use core::cell::RefCell;
 use std::vec::Vec;
 
-use crate::abi::{Config, Counter, Event, HASH_WORDS, MAX_NETS, Net, SERVICE_GAUGES, TcpRecord, option, tag};
+use crate::abi::{
+    CONNECT_WORDS, Config, Counter, Event, HASH_WORDS, MAX_NETS, Net, SERVICE_GAUGES, SERVICE_WAS_SILENT,
+    TcpRecord, UNTIMED_CONNECTS, option, tag,
+};
 use crate::books::ServiceRow;
 use crate::host::HostTables;
+use crate::latency;
 use crate::memory::{Fill, Memory, PORT_WORDS};
 use crate::record::{Detail, Now, Record, State};
 use crate::shared::Shared64;
@@ -430,7 +434,27 @@ impl World {
         let (tcp, udp) = self.tables.services.split_at(self.tables.services.len() / 2);
         self.check_services(tcp, Counter::Attempts as usize..=Counter::LAST_TCP as usize);
         self.check_services(udp, Counter::UdpFlows as usize..=Counter::LAST_UDP as usize);
+        self.check_connects();
         self.check_events();
+    }
+
+    /// Every completion is in the row of one service, as in the totals.
+    fn check_connects(&self) {
+        let mut told = [0; CONNECT_WORDS];
+        told[UNTIMED_CONNECTS] = self.count(Counter::ExcludedConnect);
+        for (bucket, samples) in (0..).zip(&self.tables.histograms[Leg::Connect as usize]) {
+            if samples.load() != 0 {
+                told[latency::connect_place(bucket) as usize] += samples.load();
+            }
+        }
+        let counted = |place: usize| {
+            self.tables.connects.iter().fold(0_u64, |sum, row| sum.wrapping_add(row[place].load()))
+        };
+        let counted: [u64; CONNECT_WORDS] = core::array::from_fn(counted);
+        assert_eq!(counted, told, "the services' completions");
+        let silent = self.tables.services.iter().take(self.tables.services.len() / 2);
+        let silent: u64 = silent.map(|row| row.copy().gauges[SERVICE_WAS_SILENT]).sum();
+        assert_eq!(silent, self.count(Counter::WasSilent), "the services' silent connections");
     }
 
     fn check_services(&self, rows: &[ServiceRow], places: core::ops::RangeInclusive<usize>) {

@@ -157,7 +157,11 @@ impl<P: Platform> Lookup<'_, P> {
             }
         }
         self.count_signs(change);
-        self.count_legs(change, &slot.body().tcp());
+        if change.signs.has_sign(Sign::WasSilent) {
+            cold_path();
+            self.count_silence(old);
+        }
+        self.count_legs(change, &slot.body().tcp(), service);
         let published = old.next(after, change.flags, service);
         if is_end(before, after) {
             self.send_end(slot, published, after.gauge_place(), now);
@@ -213,7 +217,7 @@ impl<P: Platform> Lookup<'_, P> {
     }
 
     #[inline(always)]
-    fn count_legs(&self, change: &Change, record: &TcpRecord) {
+    fn count_legs(&self, change: &Change, record: &TcpRecord, service: u16) {
         if change.timed.is_empty() && change.excluded.is_empty() {
             return;
         }
@@ -225,6 +229,7 @@ impl<P: Platform> Lookup<'_, P> {
         if change.timed.has_leg(Leg::Connect) || change.excluded.has_leg(Leg::Connect) {
             let late = change.flags & tag::LATE != 0;
             self.platform.books().add(Counter::Late, late as u64);
+            self.count_connect(service, change, record.latest_after);
         }
     }
 

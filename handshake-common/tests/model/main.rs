@@ -10,9 +10,10 @@
 //! changes read too much for every order of memory: there loads give the latest value, and only the orders
 //! of accesses vary. Each test of a fault shows that the check sees what that fault does.
 //!
-//! Not modelled: several lock words, sets and services (`tests/stress.rs` has them), the IPv6 table (the same
-//! code), the hot path's counting into a slot it does not own (allowed to hit the next owner), answers from
-//! elsewhere, and patience: the model's CPUs give up after the looks of [`spin`].
+//! Not modelled: several lock words, sets and services, and the services' completions by time
+//! (`tests/stress.rs` has them), the IPv6 table (the same code), the hot path's counting into a slot it does
+//! not own (allowed to hit the next owner), answers from elsewhere, and patience: the model's CPUs give up
+//! after the looks of [`spin`].
 
 #![expect(
     dead_code,

@@ -11,7 +11,7 @@ use handshake_common::wire::Packet;
 use zerocopy::FromZeros;
 
 use crate::audit::{self, Total};
-use crate::books::{Books, ServiceRow};
+use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform};
 use crate::packets::assert_whole;
 use crate::shared::Shared64;
@@ -211,6 +211,9 @@ impl Platform for Cpu {
     fn service(&self, row: u32) -> Option<&ServiceRow> {
         let half = SERVICES as usize / 2;
         self.shared.services[row as usize / half].get(row as usize % half)
+    }
+    fn connects(&self, _row: u32) -> Option<&ConnectRow> {
+        None
     }
     fn books(&self) -> &Books {
         &self.shared.books[self.number]

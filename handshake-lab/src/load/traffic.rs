@@ -304,7 +304,8 @@ impl<'a> TrafficSource<'a> {
     }
 
     fn slow(&mut self, count: u64) -> Result<Held> {
-        let (slow, waited) = tcp::slow_answers(&self.path, usize::try_from(count)?)?;
+        let (slow, waited) =
+            tcp::slow_answers(&self.path, Listener::new(&self.path, 0, 128)?, usize::try_from(count)?)?;
         self.truth.add(KnownOutcome::Completed, count);
         let least = tcp::SLOW_ANSWER * u32::try_from(count - 1)?;
         self.truth.longest = Some([least, waited]);

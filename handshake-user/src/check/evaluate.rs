@@ -3,7 +3,7 @@
 use handshake_agent::model::metric::CONNECT_OF_ALL;
 use handshake_agent::model::snapshot::Snapshot;
 
-use super::expression::{Comparator, Expectation, ExpressionTerm, Fraction};
+use super::expression::{Comparator, Expectation, ExpressionTerm, Figure, Fraction};
 use super::figures::{self, Figures, apply};
 use super::measured::Measured;
 use super::reason::Reason;
@@ -32,10 +32,17 @@ pub(crate) trait Evidence {
     /// Why nothing that was measured can be relied on.
     fn doubt(&self) -> Option<Reason>;
 
-    /// Attempts that had a chance to connect, and how many of them did not.
-    fn connected(&self) -> (u64, u64) {
-        let figure = |name: &str| self.report().figure(&format!("{CONNECT_OF_ALL}.{name}")).unwrap_or(0);
-        (figure("count"), figure("not_connected"))
+    /// Attempts of a figure's services that had a chance to connect, and how many of them did not.
+    fn connected(&self, of: &Figure) -> (u64, u64) {
+        let some = (!of.selectors.is_empty()).then(|| self.report().times_of_services(of));
+        let figure = |name: &str| {
+            let path = format!("{CONNECT_OF_ALL}.{name}");
+            match &some {
+                None => self.report().figure(&path),
+                Some(times) => times.as_ref().ok().and_then(|[chosen, _]| chosen.get(&path).copied()),
+            }
+        };
+        (figure("count").unwrap_or(0), figure("not_connected").unwrap_or(0))
     }
 }
 
@@ -354,6 +361,63 @@ mod tests {
             assert_eq!(judgement(&window, text), (Judgement::Inconclusive(reason), None), "{text}");
         }
         assert_eq!(judgement(&window, "count(connect) == 0").0, Judgement::Met, "a count is known");
+    }
+
+    /// One service is quick, one slow, and one never answers.
+    #[test]
+    fn a_percentile_is_that_of_the_selected_services() {
+        let services = |meddle: fn(&mut Fake)| {
+            let mut fake = Fake::new();
+            for (row, address) in [(1, "10.0.0.2:443"), (2, "10.0.0.3:5432"), (3, "10.0.0.4:25")] {
+                fake.service(row, address);
+            }
+            fake.ended(1, Counter::Completed, 1_000);
+            fake.connect(1, 1_000_000, 1_000);
+            fake.ended(2, Counter::Completed, 10);
+            fake.connect(2, 200_000_000, 10);
+            (0..2).for_each(|_| {
+                fake.open(3, State::SynSent, 4 * SECOND);
+            });
+            meddle(&mut fake);
+            standing(&mut fake)
+        };
+        let window = services(|_| {});
+        for (text, met) in [
+            ("p90(connect) < 2ms", Some(true)),
+            ("p99(connect{port=443}) < 2ms", Some(true)),
+            ("p99(connect{port=5432}) < 2ms", Some(false)),
+            ("p50(connect{address=10.0.0.3}) == 200ms", Some(true)),
+            ("p50(connect{port=25}) < 2ms", Some(false)),
+            ("p50(connect{port=25}) > 10s", None),
+            ("p50(connect{address=10.0.0.0/8}) < 2ms", Some(true)),
+            ("max(connect of completed{port=443-6000}) == 200ms", Some(true)),
+            ("max(connect of completed{port=443}) <= 1.25ms", Some(true)),
+            ("count(connect{port=443}) == 1000", Some(true)),
+            ("count(connect{port=25}) == 0", Some(true)),
+            ("latency.connect_of_all.not_connected{port=25} == 2", Some(true)),
+        ] {
+            let expected = match met {
+                Some(true) => Judgement::Met,
+                Some(false) => Judgement::Failed,
+                None => Judgement::Inconclusive(Reason::Undecided),
+            };
+            assert_eq!(judgement(&window, text).0, expected, "{text}");
+        }
+        for text in ["p99(connect of completed{port=25})", "p99(connect{port=1})"] {
+            let expected = Judgement::Inconclusive(Reason::NoSample(text.to_owned()));
+            assert_eq!(judgement(&window, &format!("{text} < 2ms")).0, expected, "{text}");
+        }
+        // Attempts of services without a row may be those of any.
+        let window = services(|fake| {
+            fake.service(0, "0.0.0.0:0");
+            fake.ended(0, Counter::Completed, 5);
+            fake.connect(0, 1_000, 5);
+        });
+        let folded = Reason::Folded("p99(connect{port=443})".to_owned());
+        assert_eq!(judgement(&window, "p99(connect{port=443}) < 2ms").0, Judgement::Inconclusive(folded));
+        assert_eq!(judgement(&window, "count(connect{port=443}) >= 1000").0, Judgement::Met);
+        let folded = Reason::Folded("count(connect{port=443})".to_owned());
+        assert_eq!(judgement(&window, "count(connect{port=443}) == 1000").0, Judgement::Inconclusive(folded));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! expectation = sum COMPARISON sum                    COMPARISON: >= <= == != > <
 //! sum         = quotient { ("+" | "-") quotient }
 //! quotient    = value { "/" value }
-//! value       = [ "-" ] NUMBER [ "%" | UNIT | "/" "s" ] | figure | FUNCTION "(" LEG [ "of" "completed" ] ")"
+//! value       = [ "-" ] NUMBER [ "%" | UNIT | "/" "s" ] | figure
+//!             | FUNCTION "(" LEG [ "of" "completed" ] [ services ] ")"
 //!             | ( "rate" | "change" | "old" | "new" ) "(" sum ")" | "(" sum ")"
-//! figure      = NAME [ "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}" ]
+//! figure      = NAME [ services ]
+//! services    = "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}"
 //! ```
 //!
 //! Both sides must be of one kind: counts, times, shares or rates. Each error names its place in the text,

@@ -1,14 +1,17 @@
 //! The figures of one report by their names: of a snapshot, or of a report that was written.
 
-use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS, SERVICE};
-use handshake_agent::model::snapshot::Snapshot;
+use std::collections::HashMap;
+
+use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS, SERVICE, SERVICE_TIMES};
+use handshake_agent::model::snapshot::{ServiceFigures, Snapshot};
+use handshake_common::verdict::Leg;
 
 use super::expression::{ExpressionTerm, Figure, Fraction, Operation};
 use super::measured::Measured;
 use super::reason::Reason;
 
 /// The suffix of a time, and that of a time of which only a bound is known.
-const TIME: &str = "_ns";
+pub(super) const TIME: &str = "_ns";
 const AT_LEAST: &str = "_at_least_ns";
 
 /// One report.
@@ -23,7 +26,18 @@ pub(crate) trait Figures {
     ///
     /// The reason for which it is unavailable.
     fn of_services(&self, figure: &Figure) -> Result<[u64; 2], Reason>;
+
+    /// What is known of the time to connect to the services that a figure selects together, and of that to those
+    /// without a row of their own: by its path, the figure there.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which it is unavailable.
+    fn times_of_services(&self, figure: &Figure) -> Result<[FiguresAt; 2], Reason>;
 }
+
+/// The known figures by their paths.
+pub(crate) type FiguresAt = HashMap<String, u64>;
 
 impl Figures for Snapshot {
     fn figure(&self, path: &str) -> Option<u64> {
@@ -44,12 +58,33 @@ impl Figures for Snapshot {
         }
         Ok([known, folded])
     }
+
+    fn times_of_services(&self, figure: &Figure) -> Result<[FiguresAt; 2], Reason> {
+        let is_chosen = |row: &&ServiceFigures| row.service.is_some_and(|each| figure.takes(each));
+        let tcp = || self.services.iter().filter(|row| row.books.tcp().is_some());
+        Ok([
+            times(tcp().filter(is_chosen).cloned()),
+            times(tcp().filter(|row| row.service.is_none()).cloned()),
+        ])
+    }
+}
+
+/// The times to connect of services together.
+fn times(rows: impl Iterator<Item = ServiceFigures>) -> FiguresAt {
+    let sum = rows.reduce(|mut sum, row| {
+        sum += &row;
+        sum
+    });
+    let times = sum.and_then(|sum| sum.times()).unwrap_or_default();
+    SERVICE_TIMES.iter().filter_map(|metric| Some((metric.name.clone(), metric.value(&times)?))).collect()
 }
 
 /// The first figure of a term to which services without a row of their own may contribute.
 pub(super) fn folded(term: &ExpressionTerm, report: &dyn Figures) -> Option<String> {
-    let is_folded = |figure: &&Figure| {
-        !figure.selectors.is_empty() && report.of_services(figure).is_ok_and(|[_, folded]| folded != 0)
+    let is_folded = |figure: &&Figure| match figure.is_of_times() {
+        _ if figure.selectors.is_empty() => false,
+        true => report.times_of_services(figure).is_ok_and(|[_, folded]| has_attempts(&folded)),
+        false => report.of_services(figure).is_ok_and(|[_, folded]| folded != 0),
     };
     term.figures().into_iter().find(is_folded).map(ToString::to_string)
 }
@@ -92,13 +127,45 @@ pub(super) fn apply(
 
 /// The value of a figure: the sum of its metrics, of the whole report or of the selected services.
 fn of_figure(figure: &Figure, report: &dyn Figures) -> Result<Measured, Reason> {
+    if !figure.selectors.is_empty() && figure.is_of_times() {
+        return of_times(figure, report);
+    }
     if !figure.selectors.is_empty() {
         let [known, folded] = report.of_services(figure)?;
         return Ok(Measured::between(known.into(), known.saturating_add(folded).into()));
     }
+    sum(figure, &|path| report.figure(path))
+}
+
+/// The value of a figure of the times to connect to the selected services. Where any of the services without a
+/// row of their own has had an attempt, it may be one of them: a percentile is not known then, and a count is
+/// that of the selected ones at least.
+fn of_times(figure: &Figure, report: &dyn Figures) -> Result<Measured, Reason> {
+    let [known, folded] = report.times_of_services(figure)?;
+    let least = sum(figure, &|path| known.get(path).copied())?;
+    if !has_attempts(&folded) {
+        return Ok(least);
+    }
+    if figure.metrics.iter().any(|path| path.ends_with(TIME)) {
+        return Err(Reason::Folded(figure.to_string()));
+    }
+    let more = sum(figure, &|path| folded.get(path).copied())?;
+    let (Some(known), Some(folded)) = (least.known(), more.known()) else { return Err(Reason::TooLarge) };
+    Ok(Measured::between(known, known.plus(folded).ok_or(Reason::TooLarge)?))
+}
+
+/// Whether there is an attempt among those of these times, with a time or without one.
+fn has_attempts(times: &FiguresAt) -> bool {
+    let excluded = format!("latency.{}.excluded", Leg::Connect.name());
+    let counts = [format!("{CONNECT_OF_ALL}.count"), excluded];
+    counts.iter().any(|path| times.get(path).is_some_and(|count| *count != 0))
+}
+
+/// The sum of a figure's metrics, which `look` finds by their paths.
+fn sum(figure: &Figure, look: &dyn Fn(&str) -> Option<u64>) -> Result<Measured, Reason> {
     let mut sum = Measured::exactly(Fraction::ZERO);
     for path in &figure.metrics {
-        let each = match known(path, report) {
+        let each = match known(path, look) {
             Some(each) => each,
             None if path.ends_with(AT_LEAST) => return Err(Reason::Unknown(figure.to_string())),
             None if path.ends_with(TIME) => return Err(Reason::NoSample(figure.to_string())),
@@ -109,8 +176,8 @@ fn of_figure(figure: &Figure, report: &dyn Figures) -> Result<Measured, Reason> 
     Ok(sum)
 }
 
-fn known(path: &str, report: &dyn Figures) -> Option<Measured> {
-    let number = |path: &str| report.figure(path).map(Fraction::from);
+fn known(path: &str, look: &dyn Fn(&str) -> Option<u64>) -> Option<Measured> {
+    let number = |path: &str| look(path).map(Fraction::from);
     if let Some(number) = number(path) {
         return Some(Measured::exactly(number));
     }
@@ -121,6 +188,6 @@ fn known(path: &str, report: &dyn Figures) -> Option<Measured> {
     if let Some(least) = number(&format!("{CONNECT_OF_ALL}{percentile}{AT_LEAST}")) {
         return Some(Measured::at_least(least));
     }
-    let attempts = report.figure(&format!("{CONNECT_OF_ALL}.count"))?;
+    let attempts = look(&format!("{CONNECT_OF_ALL}.count"))?;
     (attempts != 0).then_some(Measured::NEVER)
 }

@@ -40,7 +40,11 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
         out,
         "\nCounted per service, by {{port=443}}, {{port=8000-8100}}, {{address=10.0.0.0/8}} or two of them:"
     )?;
-    writeln!(out, "  {}", by_service.join(", "))
+    writeln!(out, "  {}", by_service.join(", "))?;
+    writeln!(
+        out,
+        "and the functions of connect: p99(connect{{port=443}}), p99(connect of completed{{port=443}})"
+    )
 }
 
 fn row(out: &mut dyn Write, name: &str, unit: &str, help: &str) -> io::Result<()> {

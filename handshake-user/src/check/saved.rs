@@ -6,12 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use handshake_agent::model::metric::{SERVICE_TIMES, Unit};
+use handshake_common::verdict::{FlowFlag, Sign};
 use serde_json::{Deserializer, Value};
 
 use super::evaluate::{Evidence, rate};
 use super::expression::name::short;
 use super::expression::{ExpressionTerm, Figure, Fraction, ValueKind, Which};
-use super::figures::{self, Figures, apply};
+use super::figures::{self, Figures, FiguresAt, TIME, apply};
 use super::measured::Measured;
 use super::reason::Reason;
 
@@ -110,7 +112,7 @@ impl SavedReport {
 
 impl Figures for SavedReport {
     fn figure(&self, path: &str) -> Option<u64> {
-        path.split('.').try_fold(&self.object, |value, name| value.get(name))?.as_u64()
+        at(&self.object, path)
     }
 
     /// Rows have the sum of the causes, and only the busiest services have a row.
@@ -118,11 +120,16 @@ impl Figures for SavedReport {
         let unknown = || Reason::Unknown(figure.to_string());
         let name = short(&figure.name);
         let name = name.strip_suffix(".now").unwrap_or(name);
+        let name = name.strip_prefix("signs.").unwrap_or(name);
         let (protocol, field) = name.strip_prefix("udp.").map_or(("tcp", name), |field| ("udp", field));
+        // A short name may be a sum.
+        let silent = [FlowFlag::Silent.name(), Sign::WasSilent.name()];
+        let fields = if figure.metrics.len() == 2 && field == silent[0] { &silent[..] } else { &[field] };
         let rows = self.object["services"].as_array().ok_or_else(unknown)?;
         let (mut known, mut folded) = (0_u64, 0_u64);
         for row in rows.iter().filter(|row| row["protocol"] == protocol) {
-            let count = row[field].as_u64().ok_or_else(unknown)?;
+            let counts = fields.iter().map(|field| row[*field].as_u64());
+            let count = counts.sum::<Option<u64>>().ok_or_else(unknown)?;
             match socket(row) {
                 Some(service) if figure.takes(service) => known = known.saturating_add(count),
                 Some(_) => {}
@@ -131,6 +138,40 @@ impl Figures for SavedReport {
         }
         Ok([known, folded])
     }
+
+    /// Of several services only the counts have a sum: their times are not in the report.
+    fn times_of_services(&self, figure: &Figure) -> Result<[FiguresAt; 2], Reason> {
+        let unknown = || Reason::Unknown(figure.to_string());
+        let rows = self.object["services"].as_array().ok_or_else(unknown)?;
+        let tcp = || rows.iter().filter(|row| row["protocol"] == "tcp");
+        let chosen: Vec<&Value> =
+            tcp().filter(|row| socket(row).is_some_and(|service| figure.takes(service))).collect();
+        let others: Vec<&Value> = tcp().filter(|row| socket(row).is_none()).collect();
+        if chosen.len() > 1 && figure.metrics.iter().any(|path| path.ends_with(TIME)) {
+            return Err(unknown());
+        }
+        Ok([times(&chosen).ok_or_else(unknown)?, times(&others).ok_or_else(unknown)?])
+    }
+}
+
+/// The times to connect of services together; `None` where a report of an earlier version does not have them.
+fn times(rows: &[&Value]) -> Option<FiguresAt> {
+    let mut times = FiguresAt::new();
+    for row in rows {
+        row.get("latency")?;
+        for metric in SERVICE_TIMES.iter().filter(|metric| rows.len() == 1 || metric.unit == Unit::Attempts) {
+            if let Some(figure) = at(row, &metric.name) {
+                let sum = times.entry(metric.name.clone()).or_default();
+                *sum = sum.saturating_add(figure);
+            }
+        }
+    }
+    Some(times)
+}
+
+/// The number at a path of an object.
+fn at(object: &Value, path: &str) -> Option<u64> {
+    path.split('.').try_fold(object, |value, name| value.get(name))?.as_u64()
 }
 
 fn socket(row: &Value) -> Option<SocketAddr> {
@@ -234,9 +275,20 @@ pub(crate) mod tests {
             "from": "2026-03-01T12:03:41.000000000Z", "to": "2026-03-01T12:03:51.000000000Z",
             "tcp": tcp, "latency": {"connect_of_all": connect}, "udp": {"flows": 0},
             "services": [
-                {"address": "10.0.0.2", "port": 443, "protocol": "tcp", "attempts": 9, "half_open_expired": 4},
+                {
+                    "address": "10.0.0.2", "port": 443, "protocol": "tcp", "attempts": 9, "half_open_expired": 4,
+                    "silent": 1, "was_silent": 2,
+                    "latency": {
+                        "connect": {"count": 5, "p99_ns": 60},
+                        "connect_of_all": {"count": 9, "not_connected": 4, "p50_ns": 50},
+                    },
+                },
                 {"address": "10.0.0.2", "port": 53, "protocol": "udp", "flows": 7},
-                {"other": true, "protocol": "tcp", "attempts": 3, "half_open_expired": 0},
+                {
+                    "other": true, "protocol": "tcp", "attempts": 3, "half_open_expired": 0,
+                    "silent": 0, "was_silent": 0,
+                    "latency": {"connect": {"count": 0}, "connect_of_all": {"count": 0, "not_connected": 0}},
+                },
             ],
         });
         SavedReport::last_of(report.to_string().as_bytes(), path.to_owned()).expect("it is a report")
@@ -307,6 +359,12 @@ pub(crate) mod tests {
             ("rate(completed) == 98.4/s", Some(true)),
             ("udp.flows{port=53} == 7", Some(true)),
             ("half_open_expired{port=443} == 4", Some(true)),
+            ("silent{port=443} == 3", Some(true)),
+            ("signs.was_silent{port=443} == 2", Some(true)),
+            ("p50(connect{port=443}) == 50ns", Some(true)),
+            ("p99(connect{port=443}) < 1h", Some(false)),
+            ("p99(connect of completed{port=443}) == 60ns", Some(true)),
+            ("count(connect{port=1-1000}) == 5", Some(true)),
         ];
         for (text, met) in table {
             let expected = match met {

@@ -9,25 +9,30 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use handshake_agent::confine::Confinement;
 use handshake_agent::error::some_of;
 use handshake_agent::listeners::{Listener, Listeners};
 use handshake_agent::model::snapshot::{Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks};
+use handshake_agent::nftables::{CountedRule, Nftables, counted_rules};
 use handshake_agent::options::Options;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_common::verdict::{Seat, Verdict};
 use tokio::time::Instant;
 
 use crate::check::{CheckError, NetCounters, NetFiles};
-use crate::cli::WhyArgs;
-use crate::command::{attach, load, out, patiently, prepare, take_snapshot};
-use crate::console::announce;
+use crate::cli::{ScopeArgs, WhyArgs};
+use crate::command::{attach, confinement, load, out, patiently, prepare, take_snapshot};
+use crate::console::{announce, say};
 use crate::error::CommandError;
+use crate::helper::{Duties, Figures, FiguresDuty};
 use crate::number::short;
 use crate::output::{Lane, Patience, Target};
 use crate::report::text::{Style, cause};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
-use crate::why::{Cohort, Evidence, Outcome, Processes, Queue, WhyReport, diagnose};
+use crate::why::{
+    Cohort, ConntrackFiles, Evidence, Firewall, Outcome, Processes, Queue, WhyReport, diagnose,
+};
 
 /// So many attempts that had their time are enough.
 const ENOUGH: u64 = 30;
@@ -48,19 +53,23 @@ const NOT_ENOUGH: u8 = 3;
 /// Failures to attach or to write the answer; a lost interface.
 pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
     let watched = Options { top: usize::MAX, ..args.watched() };
-    prepare(&args.scope, None)?;
-    let counters = NetFiles::open()?;
+    let mut rules = Rules::open(&args.scope)?;
+    let mut counters = NetFiles::open()?;
+    let conntrack = ConntrackFiles::open();
     let mut listeners = Listeners::open().ok();
     let first = listeners.as_mut().and_then(|listeners| listeners.read().ok()).unwrap_or_default();
     let processes = Processes::of(&first.iter().map(|listener| listener.inode).collect::<Vec<_>>());
     let plan = session::plan(&watched)?;
     plan.require_any()?;
     let loaded = load(&watched, &plan)?;
+    // Before the hooks are on: what the kernel counts of what they see is in the difference.
+    rules.read_first();
+    let before = patiently(CheckError::is_passing, || counters.read())?;
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let mut look = Look { counters, listeners, processes, queues: HashMap::new(), taken: Vec::new() };
-        let before = patiently(CheckError::is_passing, || look.counters.read())?;
+        let mut look =
+            Look { counters, conntrack, listeners, processes, queues: HashMap::new(), taken: Vec::new() };
         let pace = Pace {
             snapshots: Some(EVERY),
             events: false,
@@ -71,9 +80,10 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
         take_snapshot(&mut session)?;
         look.note(session.last().clone());
         let counters = patiently(CheckError::is_passing, || look.counters.read())?.since(&before);
+        let rules = rules.read_both();
         drop(session);
         let signal = signals.release().await;
-        let evidence = look.evidence(counters);
+        let evidence = look.evidence(counters, &rules);
         let answer = diagnose(&evidence);
         let code = match answer.outcome {
             Outcome::Healthy => 0,
@@ -106,6 +116,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
 /// What a look has seen so far.
 struct Look {
     counters: NetFiles,
+    conntrack: Option<ConntrackFiles>,
     listeners: Option<Listeners>,
     processes: Processes,
     /// The fullest accept queue of each listener.
@@ -133,6 +144,7 @@ impl Look {
         if let Some(cutoff) = self.cutoff().map(|cutoff| cutoff.now.ns) {
             self.taken.retain(|snapshot| snapshot.now.ns >= cutoff);
         }
+        self.conntrack.iter_mut().for_each(ConntrackFiles::look);
         let listeners = self.listeners.as_mut().and_then(|listeners| listeners.read().ok());
         for listener in listeners.unwrap_or_default() {
             let fullest = self.queues.entry((listener.address, listener.inode)).or_insert(listener);
@@ -152,7 +164,8 @@ impl Look {
 
     /// All that was seen of the service that fails most, or of all together where no service has most of the
     /// failures; of the busiest where nothing fails.
-    fn evidence(&self, counters: NetCounters) -> Evidence {
+    fn evidence(&mut self, counters: NetCounters, rules: &[Vec<CountedRule>; 2]) -> Evidence {
+        let conntrack = self.conntrack.as_mut().and_then(ConntrackFiles::lost);
         let latest = self.latest();
         let looked_ns = latest.elapsed_ns();
         let (total, services) = match self.cutoff() {
@@ -167,6 +180,7 @@ impl Look {
         let service = worst.and_then(|(figures, _)| figures.service);
         let seat = worst.and_then(|(figures, _)| figures.seat);
         let cause = cohort.stuck().map(|(cause, _)| cause);
+        let [before, after] = rules;
         let silent = worst.map_or(latest.tcp.books.silent, |(figures, _)| silent(figures));
         Evidence {
             service,
@@ -175,6 +189,7 @@ impl Look {
             seat: seat.unwrap_or_else(|| cause.map_or(Seat::Between, |cause| latest.seat(cause))),
             queue: service.and_then(|service| self.queue(service)),
             counters,
+            firewall: Firewall::between(before, after, service, conntrack),
             lost: latest.lost_here.clone(),
             sees_forwarding: matches!(&latest.context.origin, Origin::Live(live) if live.sees_forwarding()),
             completed: latest.tcp.books.verdict(Verdict::Completed),
@@ -196,6 +211,59 @@ impl Look {
             backlog: one.backlog,
             was_full: one.is_full(),
         }))
+    }
+}
+
+/// The rules of this host's firewall, by a helper that alone keeps what it takes to read them.
+struct Rules {
+    /// `None` where they cannot be read.
+    figures: Option<Figures>,
+    first: Vec<u8>,
+    is_verbose: bool,
+}
+
+impl Rules {
+    /// Starts the helper. Only this thread may run.
+    fn open(scope: &ScopeArgs) -> Result<Self, CommandError> {
+        let opened = Nftables::open();
+        let why_not = opened.as_ref().err().map(ToString::to_string);
+        let duties = opened.ok().map(|mut nftables| {
+            let confinement = confinement(scope).map(|usual| Confinement { keeps_net_admin: true, ..usual });
+            let figures = FiguresDuty { read: Box::new(move || nftables.read()), confinement };
+            Duties { figures: Some(figures), ..Duties::default() }
+        });
+        let helper = prepare(scope, duties)?;
+        let is_verbose = scope.verbosity.verbose > 0;
+        let mut rules = Self { figures: None, first: Vec::new(), is_verbose };
+        why_not.into_iter().for_each(|why| rules.tell(&why));
+        rules.figures = helper.and_then(|helper| helper.figures().ok());
+        Ok(rules)
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        match self.figures.as_mut().map(Figures::read) {
+            Some(Ok(read)) => return read,
+            Some(Err(error)) => self.tell(&error.to_string()),
+            None => {}
+        }
+        self.figures = None;
+        Vec::new()
+    }
+
+    fn tell(&self, why: &str) {
+        if self.is_verbose {
+            say(&format!("the counters of nftables cannot be read: {why}"));
+        }
+    }
+
+    fn read_first(&mut self) {
+        self.first = self.read();
+    }
+
+    /// What they counted at the first reading, and now.
+    fn read_both(&mut self) -> [Vec<CountedRule>; 2] {
+        let last = self.read();
+        [&self.first, &last].map(|read| counted_rules(read))
     }
 }
 
@@ -221,7 +289,7 @@ const fn silent(figures: &ServiceFigures) -> u64 {
 /// The services of TCP that have a row, with their books.
 fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures, TcpBooks)> {
     snapshot.every_service.iter().filter_map(|row| match row.books {
-        ServiceBooks::Tcp(books) => Some((row.service?, *row, books)),
+        ServiceBooks::Tcp(books) => Some((row.service?, row.clone(), books)),
         ServiceBooks::Udp(_) => None,
     })
 }

@@ -1,5 +1,5 @@
-//! What a helper and the process that it serves tell each other: words of five bytes about the command, and
-//! texts with their length about files.
+//! What a helper and the process that it serves tell each other: words of five bytes about the command and the
+//! figures, and texts with their length about files and figures.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -16,7 +16,7 @@ pub(super) const WORD: usize = 5;
 /// The longest text: no report comes near it.
 const MOST: u64 = 1 << 32;
 
-/// What the helper is to do with the command.
+/// What the helper is to do with the command, or with the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Start it.
@@ -27,6 +27,8 @@ pub(super) enum Order {
     Kill,
     /// End, and leave what it has left behind.
     Leave,
+    /// Read the figures.
+    Read,
 }
 
 /// What has become of the command.
@@ -47,6 +49,7 @@ impl Order {
             Self::Stop(signal) => word(2, signal),
             Self::Kill => word(3, 0),
             Self::Leave => word(4, 0),
+            Self::Read => word(5, 0),
         }
     }
 
@@ -56,6 +59,7 @@ impl Order {
             (2, signal) => Some(Self::Stop(signal)),
             (3, _) => Some(Self::Kill),
             (4, _) => Some(Self::Leave),
+            (5, _) => Some(Self::Read),
             _ => None,
         }
     }
@@ -106,21 +110,21 @@ pub(super) fn receive(from: &mut impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// Sends a result, an error by its words.
-pub(super) fn send_result(to: &mut impl Write, result: io::Result<String>) -> io::Result<()> {
+pub(super) fn send_result(to: &mut impl Write, result: io::Result<impl Into<Vec<u8>>>) -> io::Result<()> {
     let (mark, text) = match result {
-        Ok(text) => (0_u8, text),
-        Err(error) => (1, error.to_string()),
+        Ok(text) => (0_u8, text.into()),
+        Err(error) => (1, error.to_string().into_bytes()),
     };
     to.write_all(&[mark])?;
-    send(to, text.as_bytes())
+    send(to, &text)
 }
 
 /// Receives a result.
-pub(super) fn receive_result(from: &mut impl Read) -> io::Result<io::Result<String>> {
+pub(super) fn receive_result(from: &mut impl Read) -> io::Result<io::Result<Vec<u8>>> {
     let mut mark = [0];
     from.read_exact(&mut mark)?;
-    let text = String::from_utf8_lossy(&receive(from)?).into_owned();
-    Ok(if mark == [0] { Ok(text) } else { Err(io::Error::other(text)) })
+    let text = receive(from)?;
+    Ok(if mark == [0] { Ok(text) } else { Err(io::Error::other(String::from_utf8_lossy(&text))) })
 }
 
 /// Sends a descriptor, or the word that there is none.
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_told_is_understood() {
-        for order in [Order::Start, Order::Stop(15), Order::Kill, Order::Leave] {
+        for order in [Order::Start, Order::Stop(15), Order::Kill, Order::Leave, Order::Read] {
             assert_eq!(Order::decode(order.encode()), Some(order));
         }
         for answer in [Answer::Started, Answer::Refused(2), Answer::Ended(-1)] {
@@ -195,7 +199,8 @@ mod tests {
             assert!(receive(&mut &sent[..cut]).is_err(), "cut at {cut}");
         }
         let mut sent = Vec::new();
-        send_result(&mut sent, Err(std::io::Error::other("full"))).expect("memory takes all");
+        let full: std::io::Result<String> = Err(std::io::Error::other("full"));
+        send_result(&mut sent, full).expect("memory takes all");
         let received = receive_result(&mut &sent[..]).expect("it is whole");
         assert_eq!(received.expect_err("it is an error").to_string(), "full");
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Around, Flow, Standing, View};
-use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS};
+use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS, SERVICE_TIMES};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, InterfaceHooks, Interval, Latency, Loss, Origin, ServiceBooks, ServiceFigures, Snapshot,
     TcpBooks, UdpBooks,
@@ -17,14 +17,14 @@ use handshake_agent::model::snapshot::{
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
-use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::tunnel::Tunnel;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::events::{Event, Unlisted};
 use crate::time::rfc3339;
-use crate::why::WhyReport;
+use crate::why::{Conntrack, Risen, WhyReport};
 
 pub(crate) use check::write_check;
 pub(crate) use diff::write_diff;
@@ -92,10 +92,36 @@ pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &
     object.insert("not".to_owned(), json!(answer.not));
     put_known(&mut object, "owner", answer.owner.as_ref());
     object.insert("next".to_owned(), json!(answer.next));
+    let rules: Vec<Value> = answer.rules.iter().map(risen).collect();
+    put_known(&mut object, "rules", (!rules.is_empty()).then_some(rules));
+    put_known(&mut object, "conntrack", evidence.firewall.conntrack.map(conntrack));
     object.insert("looked_ns".to_owned(), json!(evidence.looked_ns));
     object.insert("exact".to_owned(), json!(snapshot.is_exact()));
     object.insert("inexact".to_owned(), inexact(snapshot));
     line(out, &Value::Object(object))
+}
+
+fn risen(risen: &Risen) -> Value {
+    let Risen { rule, packets } = risen;
+    let mut object = Map::new();
+    object.insert("family".to_owned(), json!(rule.family()));
+    object.insert("table".to_owned(), json!(rule.table));
+    object.insert("chain".to_owned(), json!(rule.chain));
+    put_known(&mut object, "handle", rule.handle);
+    object.insert("verdict".to_owned(), json!(rule.deed.name()));
+    object.insert("packets".to_owned(), json!(packets));
+    Value::Object(object)
+}
+
+fn conntrack(seen: Conntrack) -> Value {
+    json!({
+        "entries": seen.entries,
+        "limit": seen.limit,
+        "drop": seen.dropped,
+        "early_drop": seen.dropped_early,
+        "insert_failed": seen.insert_failed,
+        "invalid": seen.invalid,
+    })
 }
 
 /// Writes one flow on a line of its own.
@@ -292,6 +318,9 @@ fn service(row: &ServiceFigures) -> Value {
         ServiceBooks::Tcp(books) => tcp_service(&mut object, books),
         ServiceBooks::Udp(books) => udp_service(&mut object, books),
     }
+    if let Some(times) = row.times() {
+        figures(&mut object, &SERVICE_TIMES, &times);
+    }
     put_known(&mut object, "seat", row.seat.map(Seat::name));
     Value::Object(object)
 }
@@ -308,6 +337,7 @@ fn tcp_service(object: &mut Map<String, Value>, books: &TcpBooks) {
         object.insert(name.to_owned(), json!(count));
     }
     object.insert(FlowFlag::Silent.name().to_owned(), json!(books.silent));
+    object.insert(Sign::WasSilent.name().to_owned(), json!(books.was_silent));
 }
 
 fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {

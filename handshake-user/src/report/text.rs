@@ -375,19 +375,23 @@ fn times(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
 /// The time to connect where so many have not connected that its 99th percentile is longer than that of those
 /// who did.
 fn of_all(snapshot: &Snapshot) -> Option<Piece> {
-    let shown = |percentile| match percentile {
-        Percentile::Known(ns) => time(ns),
-        Percentile::AtLeast(ns) => format!("> {}", time(ns)),
-        Percentile::Never => "never".to_owned(),
-    };
-    let [p50, _, _, p99, ..] = snapshot.connect_of_all.percentiles?;
+    let [p50, p99] = snapshot.connect_of_all.half_and_slowest()?;
     let completed = snapshot.latency(Leg::Connect).quantiles.map_or(0, |quantiles| quantiles.p99_ns);
     let is_longer = match p99 {
         Percentile::Known(_) => false,
         Percentile::AtLeast(ns) => ns > completed,
         Percentile::Never => true,
     };
-    is_longer.then(|| Piece::plain(format!("connect of all p50 {} p99 {}", shown(p50), shown(p99))))
+    is_longer.then(|| Piece::plain(format!("connect of all p50 {} p99 {}", percentile(p50), percentile(p99))))
+}
+
+/// A percentile of the time to connect, as text and terminal show it.
+pub(crate) fn percentile(percentile: Percentile) -> String {
+    match percentile {
+        Percentile::Known(ns) => time(ns),
+        Percentile::AtLeast(ns) => format!("> {}", time(ns)),
+        Percentile::Never => "never".to_owned(),
+    }
 }
 
 /// The share of attempts that repeated a SYN or a SYN+ACK, `repeats` of these: those that Karn's rule
@@ -469,7 +473,15 @@ fn service(one: &JudgedService, is_first: bool) -> Piece {
         Health::Partly => TextTone::Strong,
         Health::Good => TextTone::Plain,
     };
-    Piece::new(format!("{} {share} of {}{what}{now}", one.service, group(run.attempts)), tone)
+    let connect = connect_of(one).unwrap_or_default();
+    Piece::new(format!("{} {share} of {}{what}{now}{connect}", one.service, group(run.attempts)), tone)
+}
+
+/// The time to connect to a service, of all its attempts; `None` where none has connected.
+fn connect_of(one: &JudgedService) -> Option<String> {
+    let times = one.connect.times(&one.books);
+    let [p50, p99] = times.of_all.half_and_slowest().filter(|_| times.completed.count != 0)?;
+    Some(format!(", connect p50 {} p99 {}", percentile(p50), percentile(p99)))
 }
 
 /// The ports that refused what they were asked once or twice, in words; `None` where there is none.

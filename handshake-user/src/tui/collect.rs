@@ -5,8 +5,7 @@ use std::cell::RefCell;
 use std::collections::BinaryHeap;
 
 use handshake_agent::source::scan::{Occupancy, Onlooker, Scan};
-use handshake_agent::source::{Moment, Reading, Source};
-use handshake_common::abi::Service;
+use handshake_agent::source::{Moment, Reading, ServiceReading, Source};
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
 use super::filter::ListFilter;
@@ -87,7 +86,7 @@ impl Source for Collecting<'_> {
         self.source.for_each_record(visit);
     }
 
-    fn services(&self) -> Vec<(u16, Service)> {
+    fn services(&self) -> Vec<ServiceReading> {
         self.source.services()
     }
 

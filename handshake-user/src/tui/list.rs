@@ -122,9 +122,9 @@ pub(crate) enum ServiceColumn {
     Refused,
     /// Attempts that failed with any verdict, or multicast flows.
     Failed,
-    /// The median of the latest times to connect.
+    /// The median of the times to connect of all attempts.
     ConnectHalf,
-    /// The same of the slowest in a hundred.
+    /// Their 99th percentile.
     ConnectSlow,
     /// The median of the latest times from SYN to SYN+ACK.
     FirstLeg,
@@ -160,8 +160,8 @@ impl ServiceColumn {
             Self::Service => rows.sort_by_key(|line| (line.service.is_none(), line.service)),
             Self::Good => rows.sort_by_key(|line| thousandths_good(&line.books)),
             Self::Minute => rows.sort_by_key(|line| thousandths(line.minute.good, line.minute.decided)),
-            Self::ConnectHalf => rows.sort_by_key(|line| Reverse(line.legs.connect_p50_ns)),
-            Self::ConnectSlow => rows.sort_by_key(|line| Reverse(line.legs.connect_p99_ns)),
+            Self::ConnectHalf => rows.sort_by_key(|line| Reverse(line.connect.map(|[half, _]| half))),
+            Self::ConnectSlow => rows.sort_by_key(|line| Reverse(line.connect.map(|[_, slow]| slow))),
             Self::Begun | Self::Rate | Self::Trend => rows.sort_by_key(|line| Reverse(begun(&line.books))),
             Self::Waiting => rows.sort_by_key(|line| Reverse(waiting(&line.books))),
             Self::Refused | Self::Failed => rows.sort_by_key(|line| Reverse(ended_badly(&line.books))),

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(minute(&scene, 80), (7, 7, vec![7]));
         fixture.run(20, |fake, _| fake.ended(1, Counter::Completed, 7));
         let scene = fixture.run(1, |fake, _| {
-            fake.services[0].1.gauges = [0; handshake_common::abi::SERVICE_GAUGES];
+            fake.services[0].service.gauges = [0; handshake_common::abi::SERVICE_GAUGES];
             fake.ended(1, Counter::Refused, 2);
         });
         assert_eq!(minute(&scene, 80), (2, 0, vec![2]));

@@ -1,4 +1,4 @@
-//! The attempts that ended last, from the event ring, and the times of each service's latest completions.
+//! The attempts that ended last, from the event ring, and the legs of each service's latest completions.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,9 +16,8 @@ use handshake_agent::source::Moment;
 pub(crate) const KEPT: usize = 1_000;
 /// Most services whose times are kept.
 const SERVICES: usize = 1_000;
-/// Most completions kept per service: of `connect` enough for its p99.
+/// Most completions kept per service.
 const SAMPLES: usize = 32;
-const CONNECTS: usize = 100;
 
 /// Any moment: the verdict of an ended attempt does not depend on it.
 const ANY_MOMENT: Moment = Moment {
@@ -45,7 +44,6 @@ pub(crate) struct Recent {
 struct Samples {
     first: VecDeque<u64>,
     second: VecDeque<u64>,
-    connect: VecDeque<u64>,
 }
 
 impl Recent {
@@ -109,8 +107,6 @@ impl Recent {
         Legs {
             syn_to_syn_ack_ns: samples.and_then(|samples| middle(&samples.first)),
             syn_ack_to_ack_ns: samples.and_then(|samples| middle(&samples.second)),
-            connect_p50_ns: samples.and_then(|samples| middle(&samples.connect)),
-            connect_p99_ns: samples.and_then(|samples| of_hundred(&samples.connect, 99)),
         }
     }
 
@@ -125,9 +121,6 @@ impl Recent {
         }
         if let Some(ns) = attempt.syn_ack_to_ack_ns() {
             keep(&mut samples.second, ns, SAMPLES);
-        }
-        if let Some(ns) = attempt.connect_ns() {
-            keep(&mut samples.connect, ns, CONNECTS);
         }
     }
 }
@@ -145,14 +138,9 @@ fn keep<T>(kept: &mut VecDeque<T>, new: T, most: usize) {
 }
 
 fn middle(samples: &VecDeque<u64>) -> Option<u64> {
-    of_hundred(samples, 50)
-}
-
-/// The sample below which so many of a hundred are.
-fn of_hundred(samples: &VecDeque<u64>, share: usize) -> Option<u64> {
     let mut sorted: Vec<u64> = samples.iter().copied().collect();
     sorted.sort_unstable();
-    sorted.get(sorted.len() * share / 100).copied()
+    sorted.get(sorted.len() / 2).copied()
 }
 
 #[cfg(test)]
@@ -242,8 +230,5 @@ mod tests {
         let middle = (SAMPLES as u64 / 2 + 1) * 64_000;
         let legs = recent.legs(service);
         assert_eq!((legs.syn_to_syn_ack_ns, legs.syn_ack_to_ack_ns), (Some(middle), Some(6_400)));
-        // Of `connect` more are kept: the first is its largest, and is among them.
-        assert_eq!(legs.connect_p50_ns, Some(17 * 64_000 + 6_400));
-        assert_eq!(legs.connect_p99_ns, Some(1_280_000_000));
     }
 }

@@ -428,7 +428,8 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent, minutes: &Minute
         } else {
             minutes.of(key(row.service, &row.books), &row.books)
         };
-        ServiceLine { service: row.service, books: row.books, begun, trouble, legs, minute }
+        let connect = row.times().and_then(|times| times.of_all.half_and_slowest());
+        ServiceLine { service: row.service, books: row.books, begun, trouble, legs, connect, minute }
     };
     now.services.iter().map(line).collect()
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
@@ -25,21 +26,19 @@ pub(crate) struct ServiceLine {
     pub(crate) trouble: u64,
     /// Its latest times.
     pub(crate) legs: Legs,
+    /// The median time to connect of all attempts of the run, and the 99th percentile; `None` without one.
+    pub(crate) connect: Option<[Percentile; 2]>,
     /// What became of it in the latest minute.
     pub(crate) minute: Minute,
 }
 
-/// The latest times of a service by leg: medians, where it is not said otherwise.
+/// The medians of a service's latest times by leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Legs {
     /// From SYN to SYN+ACK, ns.
     pub(crate) syn_to_syn_ack_ns: Option<u64>,
     /// From SYN+ACK to ACK, ns.
     pub(crate) syn_ack_to_ack_ns: Option<u64>,
-    /// From SYN to ACK, ns.
-    pub(crate) connect_p50_ns: Option<u64>,
-    /// The same of the slowest in a hundred, ns.
-    pub(crate) connect_p99_ns: Option<u64>,
 }
 
 /// What became of a service's attempts or flows in the latest minute.

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use handshake_agent::model::settled::GOOD_PERCENT;
 use handshake_agent::model::snapshot::LostBetween;
+use handshake_agent::nftables::Deed;
 use handshake_common::verdict::{Cause, Seat, Verdict};
 
-use super::Cohort;
+use super::{Cohort, Firewall, Risen};
 use crate::check::{KernelCounter, NetCounters};
 use crate::number::{group, percent, span};
 
@@ -15,6 +16,10 @@ use crate::number::{group, percent, span};
 pub(crate) const LEAST: u64 = 5;
 /// Half-open attempts that may be called a flood: half of the smallest SYN backlog of a listener in Linux (128).
 const FLOOD: u64 = 64;
+/// What a firewall does to attempts that then stay open: the ICMP errors of a rule that rejects have a limit.
+const SILENT: &[Deed] = &[Deed::Drop, Deed::Reject];
+/// The command that shows all rules.
+const RULES: &str = "nft list ruleset";
 
 /// An end without a connection, and what it says wherever it is seen from.
 struct End {
@@ -107,6 +112,8 @@ pub(crate) struct Evidence {
     pub(crate) queue: Option<Option<Queue>>,
     /// The increase of the kernel's counters, which cover the whole host.
     pub(crate) counters: NetCounters,
+    /// What the firewall and connection tracking of this host counted.
+    pub(crate) firewall: Firewall,
     /// What was lost in this host.
     pub(crate) lost: Option<LostBetween>,
     /// Whether it would have been seen that this host loses something.
@@ -136,6 +143,8 @@ pub(crate) struct Answer {
     pub(crate) owner: Option<String>,
     /// The next commands.
     pub(crate) next: Vec<String>,
+    /// The rules of this host's firewall to which their counts point.
+    pub(crate) rules: Vec<Risen>,
 }
 
 /// The one answer that the evidence gives.
@@ -203,6 +212,7 @@ impl Evidence {
                     .to_owned()
             }),
             next: vec!["handshake watch, to wait for more".to_owned()],
+            rules: Vec::new(),
         }
     }
 
@@ -231,6 +241,7 @@ impl Evidence {
             ],
             owner: None,
             next: Vec::new(),
+            rules: Vec::new(),
         }
     }
 
@@ -269,6 +280,7 @@ impl Evidence {
             not,
             owner: Some(owner),
             next: vec![next],
+            rules: Vec::new(),
         }
     }
 
@@ -289,6 +301,7 @@ impl Evidence {
             not: self.excluded(cause, repeated),
             owner: None,
             next: Vec::new(),
+            rules: Vec::new(),
         };
         if self.is_flood(cause) && self.seat != Seat::Initiator {
             return self.flood(cause, answer);
@@ -298,7 +311,7 @@ impl Evidence {
             .as_ref()
             .filter(|lost| self.seat == Seat::Between && lost.cause() == cause && 2 * lost.count >= count)
         {
-            return Self::lost_here(lost, answer);
+            return self.counted(lost.count, SILENT, Self::lost_here(lost, answer));
         }
         match (cause, self.seat) {
             (Cause::AnswerUnseen, _) => Answer {
@@ -309,48 +322,77 @@ impl Evidence {
                 not: vec!["an outage: the initiators continue as if they were answered".to_owned()],
                 ..answer
             },
-            (Cause::NoSynAck, Seat::Responder) => self.unanswered_here(answer),
+            (Cause::NoSynAck, Seat::Responder) => self.unanswered_here(count, answer),
             (Cause::NoSynAck, Seat::Initiator) => Answer {
                 because: vec![self.facts(cause, repeated)],
                 owner: Some("the path, or the far host: no answer comes back to this one".to_owned()),
                 next: self.far("what the far host sees"),
                 ..answer
             },
-            (Cause::NoSynAck, Seat::Between) => Answer {
-                because: vec![self.facts(cause, repeated)],
-                owner: Some(self.beyond("the responder's side", "SYNs")),
-                next: self.far("what the responder sees"),
-                ..answer
-            },
+            (Cause::NoSynAck, Seat::Between) => self.beyond(
+                count,
+                Answer {
+                    because: vec![self.facts(cause, repeated)],
+                    owner: Some(self.beyond_owner("the responder's side", "SYNs")),
+                    next: self.far("what the responder sees"),
+                    ..answer
+                },
+            ),
             (Cause::NoAck, Seat::Responder) => Answer {
                 because: vec![self.facts(cause, repeated)],
                 owner: Some("the network back to the clients, or their firewall".to_owned()),
                 next: vec!["ip route get CLIENT, then handshake why on the client".to_owned()],
                 ..answer
             },
-            (Cause::NoAck, Seat::Initiator) => Answer {
-                because: vec![self.facts(cause, repeated)],
-                owner: Some("this host: SYN+ACKs arrive, and it sends no ACK".to_owned()),
-                next: vec!["nft list ruleset".to_owned(), "conntrack -S".to_owned()],
-                ..answer
-            },
-            (Cause::NoAck, Seat::Between) => Answer {
-                because: vec![self.facts(cause, repeated)],
-                owner: Some(self.beyond("the initiator's side", "SYN+ACKs")),
-                next: vec!["handshake why on the client".to_owned()],
-                ..answer
-            },
+            (Cause::NoAck, Seat::Initiator) => self.counted(
+                count,
+                SILENT,
+                Answer {
+                    because: vec![self.facts(cause, repeated)],
+                    owner: Some("this host: SYN+ACKs arrive, and it sends no ACK".to_owned()),
+                    next: vec![RULES.to_owned(), "conntrack -S".to_owned()],
+                    ..answer
+                },
+            ),
+            (Cause::NoAck, Seat::Between) => self.beyond(
+                count,
+                Answer {
+                    because: vec![self.facts(cause, repeated)],
+                    owner: Some(self.beyond_owner("the initiator's side", "SYN+ACKs")),
+                    next: vec!["handshake why on the client".to_owned()],
+                    ..answer
+                },
+            ),
         }
     }
 
     /// The owner where this host is between: a packet that came in has passed it only if its way out is watched.
-    fn beyond(&self, side: &str, segments: &str) -> String {
+    fn beyond_owner(&self, side: &str, segments: &str) -> String {
         if self.sees_forwarding {
             format!("{side}: {segments} pass here towards it")
         } else {
             format!(
                 "{side}, or this host if it forwards them: {segments} were seen here, not whether they left"
             )
+        }
+    }
+
+    /// The answer where this host is between: what was seen to leave it was not lost in it.
+    fn beyond(&self, count: u64, answer: Answer) -> Answer {
+        if self.sees_forwarding { answer } else { self.counted(count, SILENT, answer) }
+    }
+
+    /// The answer where this host may be what makes `failed` attempts fail, with what its firewall counted.
+    fn counted(&self, failed: u64, deeds: &[Deed], answer: Answer) -> Answer {
+        let Some(found) = self.firewall.explains(failed, deeds, self.looked_ns) else { return answer };
+        let rest = answer.next.into_iter().filter(|next| next != RULES && !found.next.contains(next));
+        let next = found.next.iter().cloned().chain(rest).collect();
+        Answer {
+            because: answer.because.into_iter().chain(found.because).collect(),
+            owner: Some(format!("this host: the count points to {}", found.suspect)),
+            next,
+            rules: found.rules,
+            ..answer
         }
     }
 
@@ -378,48 +420,43 @@ impl Evidence {
     }
 
     /// This host has the service's address, and answers no SYN.
-    fn unanswered_here(&self, answer: Answer) -> Answer {
+    fn unanswered_here(&self, count: u64, answer: Answer) -> Answer {
         let overflows = self.of(KernelCounter::ListenOverflows);
         let seconds = span(self.looked_ns);
         let select =
             self.port().map_or_else(|| "ss -ltnp".to_owned(), |port| format!("ss -ltnp 'sport = :{port}'"));
-        let rules = "nft list ruleset".to_owned();
         let overflowed = format!("ListenOverflows +{} in {seconds}", group(overflows));
         let unanswered = format!("SYNs arrive and this host answers none in {seconds}");
-        let (because, owner, next) = match &self.queue {
+        let no_queue = |queue: &Queue| {
+            let (waiting, backlog) = (queue.waiting, queue.backlog);
+            format!("the application ({waiting} of {backlog} in its accept queue, no overflow)")
+        };
+        let any = "this host: the listener's queue, a local firewall, or the route back";
+        let firewall = "this host: a local firewall, or no route back";
+        let (because, not, owner, next) = match &self.queue {
             Some(Some(queue)) if queue.was_full => {
                 return self.full_queue(queue, &overflowed, select, answer);
             }
             // The counter is of all listeners, and a queue may fill and empty between two looks.
             Some(Some(_)) | None if overflows != 0 => (
                 vec![unanswered, format!("{overflowed}, of any listener")],
-                "this host: the listener's queue, a local firewall, or the route back",
-                vec![select, rules],
+                None,
+                any,
+                [select, RULES.into()],
             ),
             Some(Some(queue)) => {
-                let (waiting, backlog) = (queue.waiting, queue.backlog);
-                let queue =
-                    format!("the application ({waiting} of {backlog} in its accept queue, no overflow)");
-                return Answer {
-                    because: vec![unanswered],
-                    not: std::iter::once(queue).chain(answer.not).collect(),
-                    owner: Some("this host: a local firewall, or no route back".to_owned()),
-                    next: vec![rules, "ip route get CLIENT".to_owned()],
-                    ..answer
-                };
+                let route = "ip route get CLIENT".to_owned();
+                (vec![unanswered], Some(no_queue(queue)), firewall, [RULES.into(), route])
             }
-            Some(None) => (
-                vec!["no process listens there, and yet no RST refuses".to_owned()],
-                "this host: a local firewall, or no route back",
-                vec![rules, select],
-            ),
-            None => (
-                vec![unanswered],
-                "this host: the listener's queue, a local firewall, or the route back",
-                vec![select, rules],
-            ),
+            Some(None) => {
+                let because = vec!["no process listens there, and yet no RST refuses".to_owned()];
+                (because, None, firewall, [RULES.into(), select])
+            }
+            None => (vec![unanswered], None, any, [select, RULES.into()]),
         };
-        Answer { because, owner: Some(owner.to_owned()), next, ..answer }
+        let not = not.into_iter().chain(answer.not).collect();
+        let answer = Answer { because, not, owner: Some(owner.to_owned()), next: next.into(), ..answer };
+        self.counted(count, SILENT, answer)
     }
 
     fn full_queue(&self, queue: &Queue, overflowed: &str, select: String, answer: Answer) -> Answer {
@@ -438,7 +475,7 @@ impl Evidence {
 
     fn lost_here(lost: &LostBetween, answer: Answer) -> Answer {
         let (owner, next) = match lost.cause() {
-            Cause::NoAck => ("this host: it does not pass them on", "nft list ruleset"),
+            Cause::NoAck => ("this host: it does not pass them on", RULES),
             Cause::NoSynAck | Cause::AnswerUnseen => (
                 "this host, unless they leave by a way that is not watched",
                 "handshake why -i any, then nft list ruleset",
@@ -468,12 +505,20 @@ impl Evidence {
             not: not.into_iter().collect(),
             owner: Some(end.owner.to_owned()),
             next: if is_refused { self.far("what the responder sees") } else { vec![end.next.to_owned()] },
+            rules: Vec::new(),
         };
-        if is_refused && self.seat == Seat::Responder { self.refused_here(answer) } else { answer }
+        match (end.verdict, self.seat) {
+            (Verdict::Refused, Seat::Responder) => self.refused_here(count, answer),
+            (Verdict::Refused, Seat::Between) => self.counted(count, &[Deed::Reset], answer),
+            (Verdict::Unreachable, Seat::Responder | Seat::Between) => {
+                self.counted(count, &[Deed::Reject], answer)
+            }
+            (_, Seat::Responder | Seat::Initiator | Seat::Between) => answer,
+        }
     }
 
     /// This host has the service's address, and refuses.
-    fn refused_here(&self, answer: Answer) -> Answer {
+    fn refused_here(&self, count: u64, answer: Answer) -> Answer {
         let place = self.service.map_or_else(|| "there".to_owned(), |service| format!("on {service}"));
         let (because, owner) = match &self.queue {
             Some(None) => (
@@ -489,8 +534,10 @@ impl Evidence {
                 "this host: the service does not listen, or a firewall rejects",
             ),
         };
-        let next = vec!["ss -ltnp".to_owned(), "nft list ruleset".to_owned()];
-        Answer { because: vec![because], owner: Some(owner.to_owned()), next, ..answer }
+        let next = vec!["ss -ltnp".to_owned(), RULES.to_owned()];
+        let answer = Answer { because: vec![because], owner: Some(owner.to_owned()), next, ..answer };
+        // Without a listener it would refuse all the same.
+        if self.queue == Some(None) { answer } else { self.counted(count, &[Deed::Reset], answer) }
     }
 
     /// Attempts that were superseded, evicted or untracked.
@@ -506,6 +553,7 @@ impl Evidence {
             not: Vec::new(),
             owner: None,
             next: vec!["handshake watch --max-flows 1000000".to_owned()],
+            rules: Vec::new(),
         }
     }
 

@@ -34,6 +34,11 @@ pub(crate) fn check_at_rest(report: &Value) -> Result<()> {
         equal(verdict, services(report, "tcp", verdict), whole)?;
     }
     equal("services' UDP flows", services(report, "udp", "flows"), figure(report, "udp.flows"))?;
+    for name in ["count", "excluded"] {
+        let rows = report["services"].as_array().into_iter().flatten();
+        let sum = rows.map(|row| row["latency"]["connect"][name].as_u64().unwrap_or(0)).sum();
+        equal("services' times", sum, figure(report, &format!("latency.connect.{name}")))?;
+    }
     let known = books::sum(report, &["latency.connect.count", "latency.connect.excluded"])?;
     equal("times of completed attempts", known, figure(report, "tcp.completed"))
 }

@@ -25,6 +25,7 @@ mod replay;
 mod report_file;
 mod scenario;
 mod serve;
+mod services;
 mod sight;
 mod special;
 mod stage;

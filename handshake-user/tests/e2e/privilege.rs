@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
@@ -208,6 +209,36 @@ fn what_comes_later_takes_no_privilege() -> Result<()> {
             ensure_confined(agent.id(), starter.user(), permitted, starter.is_root())?;
             ensure!(agent.stop()?.status.success());
             host.ip(&["link del hs-x0"])?;
+        }
+    }
+    Ok(())
+}
+
+/// The helper that reads the firewall's counters keeps what that takes, and no more.
+#[test]
+fn the_helper_of_why_keeps_one_capability() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("setpriv") || skip_without_tool("setcap") {
+        return Ok(());
+    }
+    let network = segment()?;
+    let host = network.host();
+    let program = copy(host)?;
+    host.run("setcap", &["cap_bpf,cap_perfmon,cap_net_admin+ep", program.path()])?;
+    for starter in [Starter::Root, Starter::Sudo, Starter::File(program.path())] {
+        let mut why = starter.command(host);
+        why.args(["why", "-i", DEVICE, "--max-flows", "1000", "-v"]);
+        let agent = Agent::attach(why, 1)?;
+        ensure_confined(agent.id(), starter.user(), NONE, starter.is_root())?;
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.id()))?;
+        let helper = children.trim().parse().with_context(|| format!("one child: {children}"))?;
+        ensure_confined(helper, starter.user(), NET_ADMIN, starter.is_root())?;
+        let said = agent.stop()?.stderr;
+        ensure!(!said.contains("cannot be read"), "{said}");
+        // It is gone, or waits to be buried.
+        let deadline = Instant::now() + TIMEOUT;
+        while fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            ensure!(Instant::now() < deadline, "it ends with the other");
+            sleep(Duration::from_millis(10));
         }
     }
     Ok(())

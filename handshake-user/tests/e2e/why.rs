@@ -1,15 +1,17 @@
 //! `handshake why` beside real faults, from the client, from the router and from the server: it names the owner
 //! that the fault has, and `watch` and `check` say the same.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use handshake_lab::agent::Agent;
+use handshake_lab::faults::{FAULTS, Place, drop_by};
 use handshake_lab::tcp::{self, Attempts, Listener};
-use handshake_lab::topology::{DEVICE, FAR_DEVICE};
-use handshake_lab::{Family, Namespace, Routed, skip_unless_privileged};
-use serde_json::Value;
+use handshake_lab::{Family, Namespace, Routed, skip_unless_privileged, skip_without_tool};
+use serde_json::{Value, json};
 
 use crate::HANDSHAKE;
 use crate::network::TIMEOUT;
@@ -18,31 +20,6 @@ use crate::network::TIMEOUT;
 const ATTEMPTS: usize = 40;
 /// The port of the service.
 const PORT: u16 = 443;
-
-/// From where it is looked.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Client,
-    Router,
-    Server,
-}
-
-impl Place {
-    fn host(self, routed: &Routed) -> &Namespace {
-        match self {
-            Self::Client => &routed.client,
-            Self::Router => &routed.router,
-            Self::Server => &routed.server,
-        }
-    }
-
-    const fn devices(self) -> &'static [&'static str] {
-        match self {
-            Self::Client | Self::Server => &[DEVICE],
-            Self::Router => &[DEVICE, FAR_DEVICE],
-        }
-    }
-}
 
 /// The answer, beside what `act` does after the hooks are on.
 fn asked<T>(routed: &Routed, place: Place, act: impl FnOnce() -> Result<T>) -> Result<(i32, Value)> {
@@ -59,34 +36,74 @@ fn asked<T>(routed: &Routed, place: Place, act: impl FnOnce() -> Result<T>) -> R
     Ok((outcome.status.code().unwrap_or(-1), answer))
 }
 
-/// Makes a host drop what matches a rule of nftables.
-fn drop_by(host: &Namespace, hook: &str, rule: &str) -> Result<()> {
-    let chain = format!("add chain inet t c {{ type filter hook {hook} priority 0; }}");
-    for line in ["add table inet t", &chain, &format!("add rule inet t c {rule} drop")] {
-        host.run("nft", &[line])?;
-    }
-    Ok(())
+/// The handle of the rule with these words.
+fn handle(host: &Namespace, words: &str) -> Result<u64> {
+    let rules = host.run("nft", &["-a", "list ruleset"])?;
+    let line = rules.lines().find(|line| line.contains(words)).context("the rule is there")?;
+    Ok(line.rsplit_once("# handle ").context("it has a handle")?.1.trim().parse()?)
 }
 
-/// Checks the answer from each place: its exit code, and words of the owner.
-fn assert_owners<T>(
-    prepare: impl Fn(&Routed) -> Result<()>,
-    act: impl Fn(&Routed, SocketAddr) -> Result<T>,
-    expected: [(Place, i32, &str); 3],
-) -> Result<()> {
+/// Makes a fault and judges what is said of it from the client, the router and the server.
+fn judge(name: &str) -> Result<()> {
     if skip_unless_privileged() {
         return Ok(());
     }
-    for (place, code, words) in expected {
-        let routed = Routed::new()?;
-        prepare(&routed)?;
-        let server = routed.path(Family::V4).server_at(PORT);
-        let (exit, answer) = asked(&routed, place, || act(&routed, server))?;
-        let owner = answer["owner"].as_str().unwrap_or_default();
-        ensure!(exit == code && owner.contains(words), "{place:?}: exit {exit}: {answer:#}");
-        ensure!(answer["exact"] == true, "{place:?}: {answer:#}");
+    let fault = FAULTS.iter().find(|fault| fault.name == name).with_context(|| format!("no fault {name}"))?;
+    fault.judge(HANDSHAKE.as_ref(), true)
+}
+
+#[test]
+fn a_healthy_service_is_healthy_from_each_seat() -> Result<()> {
+    judge("healthy")
+}
+
+#[test]
+fn a_local_firewall_is_the_servers() -> Result<()> {
+    judge("dropped by the server's firewall")
+}
+
+#[test]
+fn a_router_that_drops_answers_says_so_itself() -> Result<()> {
+    judge("SYN+ACKs dropped by the router")
+}
+
+#[test]
+fn what_is_dropped_before_the_server_is_upstream() -> Result<()> {
+    judge("SYNs dropped before the server")
+}
+
+#[test]
+fn a_full_accept_queue_is_this_hosts_at_the_server_alone() -> Result<()> {
+    judge("overloaded listener")
+}
+
+#[test]
+fn a_port_without_a_listener_is_the_applications() -> Result<()> {
+    judge("refused")
+}
+
+#[test]
+fn a_server_that_accepts_and_never_answers_is_the_applications() -> Result<()> {
+    judge("accepted and never answered")
+}
+
+#[test]
+fn forged_sources_are_the_networks_edge() -> Result<()> {
+    judge("flood")
+}
+
+#[test]
+fn a_small_service_that_is_down_is_found_beside_a_busy_one() -> Result<()> {
+    judge("a small service down beside a busy one")
+}
+
+/// Every fault is judged above.
+#[test]
+fn each_fault_has_a_test() {
+    let source = include_str!("why.rs");
+    for fault in &FAULTS {
+        assert!(source.contains(&format!("judge(\"{}\")", fault.name)), "{}", fault.name);
     }
-    Ok(())
 }
 
 fn attempts(routed: &Routed, server: SocketAddr) -> Result<Attempts> {
@@ -98,53 +115,116 @@ fn listening(routed: &Routed, server: SocketAddr) -> Result<(Listener, Attempts)
     Ok((listener, attempts(routed, server)?))
 }
 
+/// The answer from a place, where a listener is there and the firewall has been prepared so.
+fn asked_of(place: Place, prepare: impl Fn(&Routed) -> Result<()>) -> Result<(Routed, i32, Value)> {
+    let routed = Routed::new()?;
+    prepare(&routed)?;
+    let server = routed.path(Family::V4).server_at(PORT);
+    let (exit, answer) = asked(&routed, place, || listening(&routed, server))?;
+    Ok((routed, exit, answer))
+}
+
+/// The rule that is named: the words of the answer, and the rule in JSON.
+fn ensure_names(answer: &Value, rule: &Value, words: &str) -> Result<()> {
+    let owner = answer["owner"].as_str().unwrap_or_default();
+    ensure!(owner == format!("this host: the count points to {words}"), "{answer:#}");
+    ensure!(answer["because"].to_string().contains(words), "{answer:#}");
+    let [named] = answer["rules"].as_array().map_or(&[][..], Vec::as_slice) else {
+        bail!("one rule: {answer:#}");
+    };
+    for (field, value) in rule.as_object().into_iter().flatten() {
+        ensure!(named[field] == *value, "{field}: {answer:#}");
+    }
+    ensure!(named["packets"].as_u64() >= Some(ATTEMPTS as u64 / 2), "{answer:#}");
+    Ok(())
+}
+
+/// Beside a rule of another port, and one that counts before it looks at the port.
 #[test]
-fn a_healthy_service_is_healthy_from_each_seat() -> Result<()> {
-    let owners = [(Place::Client, 0, ""), (Place::Router, 0, ""), (Place::Server, 0, "")];
-    assert_owners(|_| Ok(()), listening, owners)
+fn a_rule_that_counts_what_it_drops_is_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let (routed, exit, answer) = asked_of(Place::Server, |routed| {
+        drop_by(&routed.server, "input", "tcp dport 443 counter")?;
+        routed.server.run("nft", &["add rule inet t c tcp dport 80-442 counter drop"])?;
+        routed.server.run("nft", &["insert rule inet t c counter tcp dport 444 drop"]).map(drop)
+    })?;
+    let handle = handle(&routed.server, "tcp dport 443")?;
+    let rule = json!({"family": "inet", "table": "t", "chain": "c", "handle": handle, "verdict": "drop"});
+    ensure!(exit == 1, "{answer:#}");
+    ensure_names(&answer, &rule, &format!("the rule inet t c handle {handle}"))?;
+    ensure!(answer["next"][0] == "nft -a list chain inet t c", "{answer:#}");
+
+    let (_routed, _, answer) =
+        asked_of(Place::Client, |routed| drop_by(&routed.client, "input", "tcp sport 443 counter"))?;
+    ensure_names(&answer, &json!({"chain": "c"}), "the rule inet t c handle 2")?;
+    let (_routed, _, answer) =
+        asked_of(Place::Router, |routed| drop_by(&routed.router, "forward", "tcp sport 443 counter"))?;
+    ensure_names(&answer, &json!({"chain": "c"}), "the rule inet t c handle 2")?;
+    // The client's and the server's own rules are not the router's.
+    let (_routed, _, answer) =
+        asked_of(Place::Router, |routed| drop_by(&routed.server, "input", "tcp dport 443 counter"))?;
+    ensure!(answer["rules"].is_null(), "{answer:#}");
+    Ok(())
 }
 
 #[test]
-fn a_local_firewall_is_the_servers() -> Result<()> {
-    let prepare = |routed: &Routed| drop_by(&routed.server, "input", "tcp dport 443");
-    let owners = [
-        (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "the responder's side"),
-        (Place::Server, 1, "this host: a local firewall"),
-    ];
-    assert_owners(prepare, listening, owners)
+fn a_rule_without_a_counter_is_not_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let (_routed, exit, answer) = asked_of(Place::Server, |routed| {
+        drop_by(&routed.server, "input", "tcp dport 443")?;
+        routed.server.run("nft", &["insert rule inet t c tcp dport 444 counter drop"]).map(drop)
+    })?;
+    ensure!(exit == 1 && answer["owner"] == "this host: a local firewall, or no route back", "{answer:#}");
+    ensure!(answer["rules"].is_null(), "{answer:#}");
+    if Path::new("/proc/net/stat/nf_conntrack").exists() {
+        let limit = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max")?;
+        ensure!(answer["conntrack"]["limit"] == limit.trim().parse::<u64>()?, "{answer:#}");
+    }
+    Ok(())
 }
 
+/// A rule that answers by RST looks like a port that is closed, but for the listener.
 #[test]
-fn a_router_that_drops_answers_says_so_itself() -> Result<()> {
-    let prepare = |routed: &Routed| drop_by(&routed.router, "forward", "tcp sport 443");
-    let owners = [
-        (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "this host: it does not pass them on"),
-        (Place::Server, 1, "the network back to the clients"),
-    ];
-    assert_owners(prepare, listening, owners)
+fn a_rule_that_rejects_is_named() -> Result<()> {
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    for place in [Place::Server, Place::Router] {
+        let hook = if matches!(place, Place::Server) { "input" } else { "forward" };
+        let (_routed, exit, answer) = asked_of(place, |routed| {
+            let chain = format!("add chain inet t c {{ type filter hook {hook} priority 0; }}");
+            let rule = "add rule inet t c tcp dport 443 counter reject with tcp reset";
+            for line in ["add table inet t", &chain, rule] {
+                place.host(routed).run("nft", &[line])?;
+            }
+            Ok(())
+        })?;
+        ensure!(exit == 1, "{answer:#}");
+        ensure_names(&answer, &json!({"verdict": "reject_with_tcp_reset"}), "the rule inet t c handle 2")?;
+    }
+    Ok(())
 }
 
+/// What iptables-nft writes is nftables: a rule, and the policy of a chain.
 #[test]
-fn what_is_dropped_before_the_server_is_upstream() -> Result<()> {
-    let prepare = |routed: &Routed| drop_by(&routed.router, "forward", "tcp dport 443");
-    let owners = [
-        (Place::Client, 1, "the path, or the far host"),
-        (Place::Router, 1, "this host, unless they leave by a way that is not watched"),
-        (Place::Server, 3, "what is before this host"),
-    ];
-    assert_owners(prepare, listening, owners)
-}
-
-#[test]
-fn a_port_without_a_listener_is_the_applications() -> Result<()> {
-    let owners = [
-        (Place::Client, 1, "the responder"),
-        (Place::Router, 1, "the responder"),
-        (Place::Server, 1, "the application: it does not run"),
-    ];
-    assert_owners(|_| Ok(()), attempts, owners)
+fn the_rules_of_iptables_are_named() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("iptables-nft") {
+        return Ok(());
+    }
+    let (_routed, _, answer) = asked_of(Place::Server, |routed| {
+        routed.server.run("iptables-nft", &["-A", "INPUT", "-p", "tcp", "--dport", "443", "-j", "DROP"])?;
+        Ok(())
+    })?;
+    ensure_names(&answer, &json!({"family": "ip", "verdict": "drop"}), "the rule ip filter INPUT handle 2")?;
+    let (_routed, _, answer) = asked_of(Place::Server, |routed| {
+        routed.server.run("iptables-nft", &["-P", "INPUT", "DROP"])?;
+        Ok(())
+    })?;
+    ensure_names(&answer, &json!({"handle": null}), "the policy of the chain ip filter INPUT")
 }
 
 /// The listener was there before: its process is named.

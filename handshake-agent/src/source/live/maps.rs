@@ -15,9 +15,9 @@ use crate::source::settings::{Settings, Sizes, far_blocks};
 
 /// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
 /// them: their reader writes back how far it has read.
-pub(super) const FROZEN: [&str; 10] = [
-    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "STRIPES", "CLIENTS", "COUNTERS", "CLASSES",
-    "LATENCY",
+pub(super) const FROZEN: [&str; 11] = [
+    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "SERVICES", "CONNECTS", "STRIPES", "CLIENTS", "COUNTERS",
+    "CLASSES", "LATENCY",
 ];
 
 /// Size of an unused ring, bytes: rounded up to one page, the least possible.

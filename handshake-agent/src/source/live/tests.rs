@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use handshake_common::abi::{Counter, LAYOUT, PORTS_MAP, class_index};
 use handshake_common::flow::{Family, Side};
+use handshake_common::latency::connect_place;
 use handshake_common::record::{Detail, State};
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Class, Link, flag};
@@ -63,9 +64,15 @@ fn a_handshake_is_read_back_complete() {
     assert_eq!((tcp.isn_initiator, tcp.isn_responder), (J, K));
     assert_eq!((tcp.syn, tcp.syn_ack, tcp.ack), (1, 1, 1));
     assert!(tcp.opened_ns <= reading.now.ns && reading.now.ns - tcp.opened_ns < 10_000_000_000);
-    let [(row, service)] = live.services()[..] else { panic!("one service, not {}", live.services().len()) };
-    assert_eq!((row, service.port, service.address[0]), (record.service, SERVER.1, 0x0a00_0002));
+    let services = live.services();
+    let [ServiceReading { row, service, connects }] = &services[..] else {
+        panic!("one service, not {}", services.len())
+    };
+    assert_eq!((*row, service.port, service.address[0]), (record.service, SERVER.1, 0x0a00_0002));
     assert_eq!((service.gauges[0], service.gauges[1]), (1, 1), "one attempt, completed");
+    let total = (0..).zip(reading.histograms[Leg::Connect as usize].buckets).find(|(_, count)| *count != 0);
+    let (bucket, _) = total.expect("it is in the totals too");
+    assert_eq!(connects[..], [(connect_place(bucket), 1)]);
 }
 
 /// A host with more addresses than the map holds, which change: the lowest ones are known at each reading.

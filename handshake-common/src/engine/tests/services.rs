@@ -100,6 +100,65 @@ fn an_attempt_that_completes_in_other_moves_to_the_row() {
     world.check_all();
 }
 
+/// A row that is given away begins without a completion: those of its service are among those of `other`, and the
+/// one that brings the new service its row comes with it.
+#[test]
+fn the_times_of_a_service_go_with_its_row() {
+    let mut world = World::new(64);
+    (0..MANY).for_each(|far| {
+        world.send(SECOND, &beyond(far, tcp(0, true, SYN, 0, 0)));
+        world.send(SECOND, &beyond(far, tcp(0, false, SYN | ACK, 10, 1)));
+        world.send(SECOND + 3_000_000, &beyond(far, tcp(0, true, ACK, 1, 11)));
+    });
+    world.own = std::vec![HOST];
+    let (first, second) = (place_of(3_000_000), place_of(40_000_000));
+    let in_other = |place: usize| world.tables.connects[0][place].load();
+    let before = [in_other(first), in_other(second)];
+    assert_eq!(before[1], 0);
+    for (flow, at) in [(2, 4 * SECOND), (3, 5 * SECOND)] {
+        world.send(at, &to(OWN, tcp(flow * 4, true, SYN, 0, 0)));
+        world.send(at, &to(OWN, tcp(flow * 4, false, SYN | ACK, 10, 1)));
+        world.send(at + 40_000_000, &to(OWN, tcp(flow * 4, true, ACK, 1, 11)));
+    }
+    let (row, _) = row_of(&world, OWN).expect("a row by now");
+    let own: Vec<(usize, u64)> =
+        world.tables.connects[row].iter().map(Shared64::load).enumerate().filter(|(_, n)| *n != 0).collect();
+    assert_eq!(own, [(second, 2)], "none of the service before");
+    assert_eq!([in_other(first), in_other(second)], [before[0] + 1, 0]);
+    world.check_all();
+}
+
+/// A completion without a known time moves too.
+#[test]
+fn a_completion_without_a_time_goes_with_its_row() {
+    let mut world = World::new(64);
+    (0..MANY).for_each(|far| handshake(&world, SECOND, |packet| beyond(far, packet)));
+    world.own = std::vec![HOST];
+    let untimed = |world: &World, row: usize| world.tables.connects[row][UNTIMED_CONNECTS].load();
+    let syn = Packet { marks: mark::UNTIMED, ..tcp(8, true, SYN, 0, 0) };
+    world.send(4 * SECOND, &to(OWN, syn));
+    world.send(4 * SECOND, &to(OWN, tcp(8, false, SYN | ACK, 10, 1)));
+    world.send(4 * SECOND, &to(OWN, tcp(8, true, ACK, 1, 11)));
+    let (row, _) = row_of(&world, OWN).expect("a row by now");
+    assert_eq!((untimed(&world, row), untimed(&world, 0)), (1, 0));
+    assert_eq!(world.count(Counter::ExcludedConnect), 1);
+    world.check_all();
+}
+
+/// Its silence is counted where its attempt is.
+#[test]
+fn a_silent_server_is_counted_in_its_row() {
+    let world = World::new(64);
+    handshake(&world, SECOND, |packet| to(OWN, packet));
+    let sent = |client, seq, ack, payload| to(OWN, Packet { payload, ..tcp(0, client, ACK, seq, ack) });
+    world.send(2 * SECOND, &sent(true, 1, 11, 100));
+    world.send(2 * SECOND + SECOND / 10, &sent(false, 11, 101, 0));
+    world.send(20 * SECOND, &sent(false, 11, 101, 50));
+    let (_, row) = row_of(&world, OWN).expect("a row");
+    assert_eq!((row.gauges[SERVICE_WAS_SILENT], world.count(Counter::WasSilent)), (1, 1));
+    world.check_all();
+}
+
 /// A flow whose row went to another service changes nothing there.
 #[test]
 fn a_flow_that_outlived_its_row_is_counted_in_other() {
@@ -171,6 +230,11 @@ fn handshake(world: &World, at: u64, change: impl Fn(Packet) -> Packet) {
     world.send(at, &change(tcp(0, true, SYN, 0, 0)));
     world.send(at, &change(tcp(0, false, SYN | ACK, 10, 1)));
     world.send(at, &change(tcp(0, true, ACK, 1, 11)));
+}
+
+/// Where a completion after so many ns is counted.
+fn place_of(ns: u64) -> usize {
+    latency::connect_place(latency::bucket(ns)) as usize
 }
 
 /// A handshake with the service that comes later.

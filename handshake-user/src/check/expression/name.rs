@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use handshake_agent::address::{Cidr, PortRange};
-use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS, Metric, SERVICE, Unit};
+use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS, Metric, SERVICE, SERVICE_TIMES, Unit};
 use handshake_agent::model::snapshot::{Snapshot, TcpBooks};
 use handshake_agent::similar;
 use handshake_common::verdict::Leg;
@@ -63,6 +63,11 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
+    /// Whether it is of the times to connect.
+    pub(crate) fn is_of_times(&self) -> bool {
+        self.metrics.iter().any(|name| name.starts_with(LATENCY_PATH))
+    }
+
     /// Whether a service is selected.
     pub(crate) fn takes(&self, service: SocketAddr) -> bool {
         self.selectors.iter().all(|selector| selector.takes(service))
@@ -82,11 +87,14 @@ impl Figure {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
+        // Those of a function are written in it: p99(connect{port=443}).
+        let (before, after) = self.name.strip_suffix(')').map_or((&*self.name, ""), |inner| (inner, ")"));
+        f.write_str(before)?;
         for (at, selector) in self.selectors.iter().enumerate() {
             write!(f, "{}{selector}", if at == 0 { "{" } else { "," })?;
         }
-        f.write_str(if self.selectors.is_empty() { "" } else { "}" })
+        f.write_str(if self.selectors.is_empty() { "" } else { "}" })?;
+        f.write_str(after)
     }
 }
 
@@ -129,13 +137,10 @@ impl fmt::Display for Selector {
 /// The name, the value and the place of each selector, not parsed yet.
 pub(super) type WrittenSelectors = [(String, String, Span)];
 
-/// Resolves a figure and its kind by name.
-pub(super) fn figure(
-    name: &str,
-    span: Span,
-    written: &WrittenSelectors,
-) -> Result<(Figure, ValueKind), Fault> {
-    let metrics = named(name).ok_or_else(|| unknown(name, span))?;
+/// Where the paths of the legs' metrics begin.
+const LATENCY_PATH: &str = "latency.";
+
+fn selectors(written: &WrittenSelectors) -> Result<Vec<Selector>, Fault> {
     let selectors = written.iter().map(|(name, value, span)| {
         Selector::parse(name, value).map_err(|message| Fault::new(*span, message))
     });
@@ -145,8 +150,25 @@ pub(super) fn figure(
     {
         return Err(Fault::new(*at, format!("{second} is given twice; 8000-8100 is a range of ports")));
     }
-    let by_service = |metric: &&Metric<_>| SERVICE.iter().any(|service| service.name == metric.name);
+    Ok(selectors)
+}
+
+/// Resolves a figure and its kind by name.
+pub(super) fn figure(
+    name: &str,
+    span: Span,
+    written: &WrittenSelectors,
+) -> Result<(Figure, ValueKind), Fault> {
+    let metrics = named(name).ok_or_else(|| unknown(name, span))?;
+    let selectors = selectors(written)?;
+    let by_service = |metric: &&Metric<_>| {
+        SERVICE.iter().map(|service| &service.name).any(|name| *name == metric.name)
+            || SERVICE_TIMES.iter().any(|times| times.name == metric.name)
+    };
     if !selectors.is_empty() && !metrics.iter().all(by_service) {
+        if name.starts_with(LATENCY_PATH) {
+            return Err(Fault::new(span, ONLY_CONNECT));
+        }
         let names: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
         let message = format!("{name} is not counted per service; these are: {}", names.join(", "));
         return Err(Fault::new(span, message));
@@ -156,12 +178,16 @@ pub(super) fn figure(
     Ok((Figure { name: name.to_owned(), metrics, selectors }, kind))
 }
 
+/// Said where a service's time of another leg is asked for.
+const ONLY_CONNECT: &str = "of the legs only connect is kept per service: p99(connect{port=443})";
+
 /// Resolves a figure of a leg: `p99(connect)`. Those of `connect` are of all attempts that had a chance,
 /// where there are such figures and not only the `completed` ones were asked for.
 pub(super) fn of_leg(
     (function, at): (&str, Span),
     (leg, leg_at): (&str, Span),
     completed: bool,
+    written: &WrittenSelectors,
 ) -> Result<(Figure, ValueKind), Fault> {
     let names = FUNCTIONS.map(|(name, _)| name);
     let Some((_, field)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else {
@@ -184,9 +210,12 @@ pub(super) fn of_leg(
         let message = format!("{function} takes {}{}", legs.join(", "), meant(leg, &legs));
         Fault::new(leg_at, message)
     })?;
+    if !written.is_empty() && !is_connect {
+        return Err(Fault::new(leg_at, ONLY_CONNECT));
+    }
     let of = if completed { format!(" of {COMPLETED}") } else { String::new() };
-    let name = format!("{function}({leg}{of})");
-    Ok((Figure { name, metrics: vec![&metric.name], selectors: Vec::new() }, kind(metric.unit)))
+    let (name, selectors) = (format!("{function}({leg}{of})"), selectors(written)?);
+    Ok((Figure { name, metrics: vec![&metric.name], selectors }, kind(metric.unit)))
 }
 
 /// The path without `tcp.`, which can be omitted.

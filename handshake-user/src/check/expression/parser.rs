@@ -167,20 +167,24 @@ impl Parser {
     }
 
     fn figure(&mut self, name: &str, span: Span) -> Result<Typed, Fault> {
-        let (written, last) = match self.peek() {
-            Token::Selectors(written) => (written.clone(), self.span()),
-            Token::Name(_) | Token::Number(_) | Token::Comparison(_) | Token::Sign(_) | Token::End => {
-                (Vec::new(), span)
-            }
-        };
-        if !written.is_empty() {
-            self.take();
-        }
+        let (written, last) = self.selectors(span);
         let (figure, kind) = name::figure(name, span, &written)?;
         Ok(Typed { term: ExpressionTerm::Figure(figure), kind, span: span.to(last) })
     }
 
-    /// `p99(connect)`, `rate(completed)`.
+    /// The selectors, if there are any, and where they end; what is at `before` ends without them.
+    fn selectors(&mut self, before: Span) -> (Vec<(String, String, Span)>, Span) {
+        let found = match self.peek() {
+            Token::Selectors(written) => (written.clone(), self.span()),
+            Token::Name(_) | Token::Number(_) | Token::Comparison(_) | Token::Sign(_) | Token::End => {
+                return (Vec::new(), before);
+            }
+        };
+        self.take();
+        found
+    }
+
+    /// `p99(connect)`, `p99(connect{port=443})`, `rate(completed)`.
     fn call(&mut self, function: &str, span: Span) -> Result<Typed, Fault> {
         let (_, open) = self.take();
         match function {
@@ -196,7 +200,8 @@ impl Parser {
             ) => (String::new(), leg_at),
         };
         let completed = self.of_completed()?;
-        let (figure, kind) = name::of_leg((function, span), (&leg, leg_at), completed)?;
+        let (written, _) = self.selectors(leg_at);
+        let (figure, kind) = name::of_leg((function, span), (&leg, leg_at), completed, &written)?;
         let close = self.close(open)?;
         Ok(Typed { term: ExpressionTerm::Figure(figure), kind, span: span.to(close) })
     }

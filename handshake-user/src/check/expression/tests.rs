@@ -15,6 +15,18 @@ fn valid_expectations_parse() {
         ("completed / attempts >= 0.999", "completed / attempts >= 0.999", ValueKind::Share),
         ("p99(connect) < 2ms", "p99(connect) < 2000000", ValueKind::Time),
         ("p99.9(connect  of completed) < 2ms", "p99.9(connect of completed) < 2000000", ValueKind::Time),
+        ("p99(connect{port=443}) < 2ms", "p99(connect{port=443}) < 2000000", ValueKind::Time),
+        (
+            "p50( connect of completed { port = 80-90 , address = 10.0.0.2 } ) < 1s",
+            "p50(connect of completed{port=80-90,address=10.0.0.2/32}) < 1000000000",
+            ValueKind::Time,
+        ),
+        ("count(connect{port=443}) > 1", "count(connect{port=443}) > 1", ValueKind::Count),
+        (
+            "latency.connect.p99_ns{port=443} < 1m",
+            "latency.connect.p99_ns{port=443} < 60000000000",
+            ValueKind::Time,
+        ),
         ("p95(syn_to_syn_ack) < 2ms", "p95(syn_to_syn_ack) < 2000000", ValueKind::Time),
         ("p50( syn_to_syn_ack ) <= 1.5 us", "p50(syn_to_syn_ack) <= 1500", ValueKind::Time),
         ("max(syn_ack_to_ack) < 10µs", "max(syn_ack_to_ack) < 10000", ValueKind::Time),
@@ -65,11 +77,12 @@ fn valid_expectations_parse() {
 
 #[test]
 fn a_first_byte_and_silence_have_spoken_names() {
-    let table: [(&str, &[&str]); 4] = [
+    let table: [(&str, &[&str]); 5] = [
         ("p99(first_byte) < 200ms", &["latency.ack_to_first_byte.p99_ns"]),
         ("count(ack_to_first_byte) > 0", &["latency.ack_to_first_byte.count"]),
         ("silent == 0", &["tcp.silent.now", "tcp.signs.was_silent"]),
         ("silent.now{port=443} == 0", &["tcp.silent.now"]),
+        ("silent{port=443} == 0", &["tcp.silent.now", "tcp.signs.was_silent"]),
     ];
     for (text, metrics) in table {
         let ExpressionTerm::Figure(figure) =
@@ -136,7 +149,20 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
         ("p99(syn_to_synack) < 2ms", 5, 13, "; it is called syn_to_syn_ack now"),
         ("p42(connect) < 2ms", 1, 3, "no function p42: use one of p50, p90, p95, p99, p99.9, max, count"),
         ("first_byte < 2ms", 1, 10, "first_byte is a leg: p99(first_byte)"),
-        ("silent{port=443} == 0", 1, 6, "silent is not counted per service; these are: "),
+        (
+            "p99(first_byte{port=443}) < 2ms",
+            5,
+            10,
+            "of the legs only connect is kept per service: p99(connect{",
+        ),
+        (
+            "latency.syn_to_syn_ack.p99_ns{port=443} < 2ms",
+            1,
+            29,
+            "of the legs only connect is kept per service",
+        ),
+        ("p99(connect{prot=443}) < 2ms", 13, 8, "no selector prot: use port=443"),
+        ("p99(connect{port=443,port=80}) < 2ms", 22, 7, "port is given twice"),
         ("rte(completed) > 1/s", 1, 3, "no function rte: use one of p50"),
         (
             "p99(conect) < 2ms",

@@ -34,7 +34,9 @@ const REPORT: &str = r#"{"type":"report","schema":1,"source":{"kind":"capture","
  "udp":{"flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0,"packets":0,"bytes":0,"entered":{"answered":0,"unreachable":0,"multicast":0}},
  "table":{"slots":524288,"used":0,"evictions":{"expired":0,"closed":0,"midstream":0,"udp":0,"half_open":0,"completed":0}},"services_evicted":0,
  "services":[
-    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0,"never_repeated":0,"waiting":0,"gave_up":0,"silent":0},
+    {"address":"10.0.0.2","port":80,"protocol":"tcp","attempts":1,"completed":1,"refused":0,"unreachable":0,"initiator_aborted":0,"responder_aborted":0,"superseded":0,"half_open_expired":0,"evicted":0,"untracked":0,"opening":0,"half_open":0,"never_repeated":0,"waiting":0,"gave_up":0,"silent":0,"was_silent":0,
+     "latency":{"connect":{"count":1,"excluded":0,"p50_ns":104,"p90_ns":104,"p95_ns":104,"p99_ns":104,"p999_ns":104,"max_ns":104},
+                "connect_of_all":{"count":1,"not_connected":0,"p50_ns":104,"p90_ns":104,"p95_ns":104,"p99_ns":104,"p999_ns":104,"max_ns":104}}},
     {"other":true,"protocol":"udp","flows":1,"answered":1,"unanswered":0,"unreachable":0,"multicast":0,"pending":0,"evicted":0,"untracked":0}]}"#;
 
 #[test]
@@ -289,7 +291,7 @@ fn typical() -> Snapshot {
     fake.service(1, "10.0.0.2:80");
     fake.ended(1, Counter::Completed, 1);
     for (leg, ns) in Leg::ALL.into_iter().zip([80, 24, 104, 96]) {
-        fake.sample(leg, ns, 1);
+        if leg == Leg::Connect { fake.connect(1, ns, 1) } else { fake.sample(leg, ns, 1) }
     }
     fake.service(FIRST_UDP_ROW, "0.0.0.0:0");
     fake.gauge(FIRST_UDP_ROW, Counter::UdpFlows, 1);

@@ -166,7 +166,7 @@ fn of_how_many(figure: &Figure, value: Measured, evidence: &dyn Evidence) -> Str
     };
     let (of_all, of_completed) =
         (is_time_below(CONNECT_OF_ALL), is_time_below(&format!("latency.{}", Leg::Connect.name())));
-    let (all, not_connected) = evidence.connected();
+    let (all, not_connected) = evidence.connected(figure);
     let (known, connected) = (value.known().is_some(), all.saturating_sub(not_connected));
     match (of_all || of_completed, not_connected) {
         (false, _) => String::new(),

@@ -43,7 +43,7 @@ fn a_run_without_problems() {
     let before = context.take(&mut fake, None);
     fake.later(SECOND);
     fake.ended(ROW, Counter::Completed, 120);
-    fake.sample(Leg::Connect, 300_000, 120);
+    fake.connect(ROW, 300_000, 120);
     let now = context.take(&mut fake, Some(&before));
     let interval = Interval::between(&before, &now);
     insta::assert_snapshot!(draw(&now, Some(&interval), Style::plain(100)));

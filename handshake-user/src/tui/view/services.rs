@@ -1,5 +1,6 @@
 //! The screen Services: the services of TCP, then those of UDP.
 
+use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::snapshot::{ServiceBooks, TcpBooks, UdpBooks};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 use ratatui::text::Line;
@@ -7,6 +8,7 @@ use ratatui::text::Line;
 use super::layout::{Pen, bars};
 use super::table::{ColumnHead, TableCell, head, row, seen};
 use crate::number::{group, percent, rate, short, time};
+use crate::report::text::percentile;
 use crate::tui::history::failed;
 use crate::tui::list::{self, ServiceColumn};
 use crate::tui::scene::Scene;
@@ -70,8 +72,8 @@ impl ServiceColumn {
             Self::Service | Self::Trend => 0,
             Self::Begun | Self::Waiting | Self::Failed | Self::Rate => 10,
             Self::Refused | Self::ConnectHalf => 11,
-            Self::Good => 9,
-            Self::Minute | Self::ConnectSlow => 8,
+            Self::Good | Self::ConnectSlow => 9,
+            Self::Minute => 8,
             Self::FirstLeg | Self::SecondLeg => 11,
         }
     }
@@ -92,13 +94,14 @@ impl ServiceColumn {
 
     fn cell(self, line: &ServiceLine, window_ns: u64, width: usize) -> TableCell {
         let leg = |ns: Option<u64>| TableCell::plain(ns.map(time).unwrap_or_default());
+        let connect = |each: Option<Percentile>| TableCell::plain(each.map(percentile).unwrap_or_default());
         match self {
             Self::Service => TableCell::plain(line.name()),
             Self::Rate => TableCell::plain(rate(line.begun, window_ns)),
             Self::Minute if line.minute.decided == 0 => TableCell::plain("–"),
             Self::Minute => share(line.minute.good, line.minute.decided),
-            Self::ConnectHalf => leg(line.legs.connect_p50_ns),
-            Self::ConnectSlow => leg(line.legs.connect_p99_ns),
+            Self::ConnectHalf => connect(line.connect.map(|[half, _]| half)),
+            Self::ConnectSlow => connect(line.connect.map(|[_, slow]| slow)),
             Self::Trend => TableCell::plain(trend(&line.minute.begun, width)),
             Self::FirstLeg => leg(line.legs.syn_to_syn_ack_ns),
             Self::SecondLeg => leg(line.legs.syn_ack_to_ack_ns),

@@ -487,9 +487,9 @@ fn typical() -> Scene {
         for (leg, ns) in
             [(Leg::SynToSynAck, 41_000), (Leg::SynAckToAck, 18_000_000), (Leg::Connect, 18_100_000)]
         {
-            fake.sample(leg, ns, 90);
-            fake.sample(leg, ns * 2, 40);
-            fake.sample(leg, ns * 5, 9);
+            for (ns, count) in [(ns, 90), (ns * 2, 40), (ns * 5, 9)] {
+                if leg == Leg::Connect { fake.connect(ROW, ns, count) } else { fake.sample(leg, ns, count) }
+            }
         }
         fake.packets(Class::Syn, Family::V4, 5_100);
         fake.packets(Class::Ack, Family::V4, 61_000);
@@ -579,7 +579,8 @@ fn flooded() -> SceneFixture {
 fn flood_on(fake: &mut Fake, is_attacked: bool) {
     fake.ended(ROW, Counter::Completed, 40);
     fake.ended(2, Counter::Completed, 3);
-    fake.sample(Leg::Connect, 18_000_000, 43);
+    fake.connect(ROW, 18_000_000, 40);
+    fake.connect(2, 9_000, 3);
     for _ in 0..if is_attacked { 300 } else { 0 } {
         fake.open(ROW, State::SynReceived, 0);
     }

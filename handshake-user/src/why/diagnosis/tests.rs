@@ -1,9 +1,11 @@
 //! One answer for each fault and each seat.
 
 use handshake_agent::model::snapshot::TcpBooks;
+use handshake_agent::nftables::CountedRule;
 use handshake_common::verdict::{Seat, Verdict};
 
 use super::*;
+use crate::why::Conntrack;
 
 /// Attempts, half-open without SYN+ACK and without ACK, refused; the rest completed.
 fn cohort(attempts: u64, [no_syn_ack, no_ack]: [u64; 2], refused: u64) -> Cohort {
@@ -20,6 +22,7 @@ fn evidence(seat: Seat, cohort: Cohort) -> Evidence {
         seat,
         queue: Some(Some(Queue { process: None, waiting: 0, backlog: 128, was_full: false })),
         counters: NetCounters::default(),
+        firewall: Firewall::default(),
         lost: None,
         sees_forwarding: true,
         completed: 190,
@@ -144,6 +147,81 @@ fn where_no_way_out_is_watched_this_host_may_be_the_owner() {
         assert!(owner(true).starts_with(&format!("{side}: ")), "{}", owner(true));
         assert!(owner(false).starts_with(&format!("{side}, or this host")), "{}", owner(false));
     }
+}
+
+/// A rule of this host that counted so many packets.
+fn counting(deed: Deed, packets: u64) -> Firewall {
+    let rule = CountedRule::of(Some(4), deed, 1_000 + packets, None);
+    Firewall { risen: vec![Risen { rule, packets }], conntrack: None }
+}
+
+/// Where this host may be the loser, and only there.
+#[test]
+fn a_count_points_to_a_rule_where_this_host_may_have_lost_it() {
+    use Seat::{Between, Initiator, Responder};
+    let (unanswered, unacknowledged) = (cohort(30, [30, 0], 0), cohort(30, [0, 30], 0));
+    let refused = cohort(30, [0, 0], 30);
+    let lost = LostBetween { count: 26, from: "srv0".to_owned(), to: Some("cli0".to_owned()) };
+    let table = [
+        (Responder, unanswered, Deed::Drop, true, None, true),
+        (Responder, unanswered, Deed::Reject, true, None, true),
+        (Responder, unanswered, Deed::Reset, true, None, false),
+        (Initiator, unanswered, Deed::Drop, true, None, false),
+        (Between, unanswered, Deed::Drop, true, None, false),
+        (Between, unanswered, Deed::Drop, false, None, true),
+        (Responder, unacknowledged, Deed::Drop, true, None, false),
+        (Initiator, unacknowledged, Deed::Drop, true, None, true),
+        (Between, unacknowledged, Deed::Drop, true, None, false),
+        (Between, unacknowledged, Deed::Drop, false, None, true),
+        (Between, unacknowledged, Deed::Drop, true, Some(lost), true),
+        (Responder, refused, Deed::Reset, true, None, true),
+        (Responder, refused, Deed::Drop, true, None, false),
+        (Initiator, refused, Deed::Reset, true, None, false),
+        (Between, refused, Deed::Reset, true, None, true),
+    ];
+    for (seat, cohort, deed, sees_forwarding, lost, is_named) in table {
+        let firewall = counting(deed, 30);
+        let seen = Evidence { firewall, sees_forwarding, lost, ..evidence(seat, cohort) };
+        let answer = diagnose(&seen);
+        let owner = "this host: the count points to the rule inet t c handle 4";
+        assert_eq!(answer.owner.as_deref() == Some(owner), is_named, "{seat:?} {deed:?}: {answer:?}");
+        assert_eq!(answer.rules.len(), usize::from(is_named), "{answer:?}");
+        let few = diagnose(&Evidence { firewall: counting(deed, 12), ..seen.clone() });
+        let without = diagnose(&Evidence { firewall: Firewall::default(), ..seen });
+        assert_eq!(few, without, "{seat:?} {deed:?}: less than half");
+    }
+}
+
+#[test]
+fn a_rule_that_counts_excludes_no_plainer_reason() {
+    let firewall = || counting(Deed::Reset, 30);
+    let closed = Evidence {
+        queue: Some(None),
+        firewall: firewall(),
+        ..evidence(Seat::Responder, cohort(30, [0, 0], 30))
+    };
+    assert!(diagnose(&closed).owner.is_some_and(|owner| owner.starts_with("the application")));
+    let queue = Queue { process: None, waiting: 129, backlog: 128, was_full: true };
+    let full = Evidence {
+        queue: Some(Some(queue)),
+        firewall: counting(Deed::Drop, 30),
+        ..evidence(Seat::Responder, cohort(30, [30, 0], 0))
+    };
+    assert!(diagnose(&full).owner.is_some_and(|owner| owner.starts_with("the application")));
+}
+
+/// Connection tracking that has no room drops what comes, whatever the rules are.
+#[test]
+fn a_full_connection_tracking_table_is_this_hosts() {
+    let conntrack = Conntrack { entries: 4_096, limit: 4_096, dropped: 41, ..Conntrack::default() };
+    let firewall = Firewall { risen: Vec::new(), conntrack: Some(conntrack) };
+    let seen = Evidence { firewall, ..evidence(Seat::Responder, cohort(30, [30, 0], 0)) };
+    let answer = diagnose(&seen);
+    let full = "the connection tracking table is full: 4 096 of 4 096, +41 dropped in 10 s";
+    assert!(answer.because.iter().any(|because| because == full), "{answer:?}");
+    let owner = "this host: the count points to its connection tracking, which has no room";
+    assert_eq!(answer.owner.as_deref(), Some(owner));
+    assert_eq!(answer.next[0], "sysctl -w net.netfilter.nf_conntrack_max=8192");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use handshake_common::abi::{COUNTERS, SERVICE_GAUGES};
+use handshake_common::abi::{CONNECT_WORDS, COUNTERS, SERVICE_GAUGES, SERVICE_WAS_SILENT, UNTIMED_CONNECTS};
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, Slice, parse};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -165,10 +165,14 @@ fn assert_at_rest(live: &Live) {
 
 fn assert_services_sum_up(live: &Live, block: &CounterBlock) {
     let (mut tcp, mut udp) = ([0_u64; SERVICE_GAUGES], [0_u64; SERVICE_GAUGES]);
-    for (row, service) in live.services() {
+    let mut connects = [0; CONNECT_WORDS];
+    for ServiceReading { row, service, connects: completed } in live.services() {
         let sums = if u32::from(row) < SERVICES / 2 { &mut tcp } else { &mut udp };
         add(sums, &service.gauges);
+        completed.iter().for_each(|(place, count)| connects[*place as usize] += count);
     }
+    let was_silent = std::mem::take(&mut tcp[SERVICE_WAS_SILENT]);
+    assert_eq!(was_silent, block.words[Counter::WasSilent as usize]);
     for (sums, first, last) in
         [(tcp, Counter::Attempts, Counter::LAST_TCP), (udp, Counter::UdpFlows, Counter::LAST_UDP)]
     {
@@ -176,6 +180,13 @@ fn assert_services_sum_up(live: &Live, block: &CounterBlock) {
         let (used, room) = sums.split_at(books.len());
         assert_eq!((used, room.iter().sum::<u64>()), (books, 0), "{first:?} and its terms");
     }
+    let mut told = [0; CONNECT_WORDS];
+    told[UNTIMED_CONNECTS] = block.words[Counter::ExcludedConnect as usize];
+    let total = read_histogram(&live.bpf, Leg::Connect).expect("a histogram");
+    for (bucket, count) in (0..).zip(total.buckets).filter(|(_, count)| *count != 0) {
+        told[connect_place(bucket) as usize] += count;
+    }
+    assert_eq!(connects, told, "the completions of all CPUs by time, none lost");
 }
 
 /// The segments of one attempt, of both families, which may come in any order, filled up with SYNs to

@@ -11,6 +11,7 @@ use handshake_agent::model::metric::{METRICS, Unit};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot, TcpBooks,
 };
+use handshake_agent::nftables::{CountedRule, Deed};
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
@@ -31,7 +32,7 @@ use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow
 use crate::events::{Event, EventKind};
 use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
-use crate::why::{Cohort, Evidence, Queue, WhyReport, diagnose};
+use crate::why::{Cohort, Conntrack, Evidence, Firewall, Queue, Risen, WhyReport, diagnose};
 
 /// The sources that write reports, flows, the fields of a check and comparisons.
 const WRITERS: [&str; 3] =
@@ -144,6 +145,7 @@ fn full() -> (Snapshot, Snapshot) {
     fake.reading.lost_before_hook = 1;
     fake.reading.opens = Some(KernelOpens::default());
     Leg::ALL.into_iter().for_each(|leg| fake.sample(leg, 1_000, 1));
+    fake.connect(1, 1_000, 1);
     (before, take(&mut fake, origin))
 }
 
@@ -158,7 +160,8 @@ pub(super) fn report_samples() -> Vec<Value> {
     let (before, now) = full();
     let live = report(&now, Some(&Interval::between(&before, &now)));
     let mut stuck = Fake::new();
-    stuck.open(0, State::SynSent, 4 * SECOND);
+    stuck.service(1, "10.0.0.2:80");
+    stuck.open(1, State::SynSent, 4 * SECOND);
     let of_capture = take(&mut stuck, capture());
     let capture = written(|out| write_report_with_flows(out, &of_capture, &View::of(&of_capture), &[]));
     let of_poor_capture = report(&take(&mut Fake::new(), poor_capture()), None);
@@ -170,8 +173,8 @@ fn each_field_of_a_report_has_a_row() {
     let samples = report_samples();
     assert_same(&all_paths(&samples), &fields("## A report"));
 
-    let services = samples[0]["services"].as_array().expect("an array");
-    assert_same(&all_paths(services), &fields("## A service"));
+    let services = samples.iter().filter_map(|sample| sample["services"].as_array()).flatten();
+    assert_same(&all_paths(&services.cloned().collect::<Vec<_>>()), &fields("## A service"));
 }
 
 /// A capture that lacks everything that a capture can lack.
@@ -363,7 +366,7 @@ pub(super) fn why_samples() -> Vec<Value> {
     fake.reading.lost_before_hook = 1;
     let snapshot = take(&mut fake, Origin::Live(LiveOrigin::default()));
     let books = TcpBooks::of(30, &[(Verdict::HalfOpen, [26, 0])]);
-    let queue = Queue { process: Some("nginx[7]".to_owned()), waiting: 129, backlog: 128, was_full: true };
+    let queue = Queue { process: Some("nginx[7]".to_owned()), waiting: 9, backlog: 128, was_full: false };
     let evidence = Evidence {
         service: Some("10.0.0.2:443".parse().expect("an address")),
         cohort: Cohort::between(&books, &books),
@@ -371,6 +374,10 @@ pub(super) fn why_samples() -> Vec<Value> {
         seat: Seat::Responder,
         queue: Some(Some(queue)),
         counters: Default::default(),
+        firewall: Firewall {
+            risen: vec![Risen { rule: CountedRule::of(Some(7), Deed::Drop, 40, None), packets: 30 }],
+            conntrack: Some(Conntrack::default()),
+        },
         lost: None,
         sees_forwarding: true,
         completed: 4,
@@ -378,8 +385,13 @@ pub(super) fn why_samples() -> Vec<Value> {
         quiet: None,
         exact: false,
     };
-    let unknown = Evidence { service: None, cohort: Cohort::default(), queue: None, ..evidence.clone() };
-    let answered = [evidence, unknown].map(|evidence| {
+    let firewall = Firewall {
+        risen: vec![Risen { rule: CountedRule::of(None, Deed::Drop, 40, None), packets: 30 }],
+        conntrack: None,
+    };
+    let of_policy = Evidence { firewall, ..evidence.clone() };
+    let unknown = Evidence { service: None, cohort: Cohort::default(), queue: None, ..of_policy.clone() };
+    let answered = [evidence, of_policy, unknown].map(|evidence| {
         let report = WhyReport {
             subject: None,
             interfaces: "eth0".to_owned(),

@@ -9,7 +9,7 @@ use handshake_common::record::Detail;
 use handshake_common::wire::{Class, Packet, mark};
 use zerocopy::IntoBytes;
 
-use super::difference::{FLOW4, FLOW6, different_slots, different_words, loads, services, without};
+use super::difference::{FLOW4, FLOW6, connects, different_slots, different_words, loads, services, without};
 use super::generate::{Generator, Random};
 use super::host::{Host, parsed};
 use super::kernel::{clients, offer, stripes};
@@ -165,6 +165,11 @@ impl<'a> Comparison<'a> {
                 let [kernel, host] =
                     [&self.live.services[..], &self.host.tables.services].map(|rows| services(rows, timed));
                 different_words("service word", &kernel, &host)
+            })
+            .or_else(|| {
+                let [kernel, host] =
+                    [&self.live.connects[..], &self.host.tables.connects].map(|rows| connects(rows, timed));
+                different_words("completions by time", &kernel, &host)
             })
             .or_else(|| different_words("client", &clients(self.live), &loads(&self.host.tables.clients)))
             .or_else(|| {

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use handshake_common::abi::{self, TcpRecord, UdpRecord};
-use handshake_common::books::ServiceRow;
+use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::table::Tag;
 
 use super::super::super::mapping::SharedValue;
@@ -141,6 +141,11 @@ pub(super) fn services(rows: &[ServiceRow], timed: bool) -> Vec<u64> {
         }
     }
     words
+}
+
+/// The words of the services' completions; without their time, the sum of each row.
+pub(super) fn connects(rows: &[ConnectRow], timed: bool) -> Vec<u64> {
+    if timed { loads(rows.as_flattened()) } else { rows.iter().map(|row| loads(row).iter().sum()).collect() }
 }
 
 pub(super) fn loads(words: &[Shared64]) -> Vec<u64> {

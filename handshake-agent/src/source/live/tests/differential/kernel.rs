@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
-use handshake_common::abi::Service;
+use handshake_common::abi::{ConnectTimes, Service};
 use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
@@ -39,6 +39,7 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize).expect("the table"),
         flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize).expect("the table"),
         services: map_array(&bpf, "SERVICES", SERVICES as usize).expect("the rows"),
+        connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize).expect("the rows"),
         events: Some(take(&mut bpf, "EVENTS").expect("the ring")),
         kernel_log: None,
         clocks: settings.clocks(HZ),
@@ -69,6 +70,7 @@ pub(super) fn configure(live: &mut Live, settings: &Settings, interfaces: &[Watc
     clear::<Set<[u64; 8]>>(live, "FLOWS4");
     clear::<Set<[u64; 16]>>(live, "FLOWS6");
     clear::<[u64; size_of::<Service>() / 8]>(live, "SERVICES");
+    clear::<ConnectTimes>(live, "CONNECTS");
     clear::<u64>(live, "CLIENTS");
     clear_per_cpu::<CpuCounts>(live, "COUNTERS");
     clear_per_cpu::<ClassBlock>(live, "CLASSES");
