@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// Packages for `cargo xtask test`, each with its use.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("bpftool", "tests compare the kernel's data on programs and maps with handshake's"),
     ("curl", "a client that was not written for these tests"),
     ("ethtool", "counts the frames that reached a veth, switches offloads"),
