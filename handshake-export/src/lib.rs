@@ -10,6 +10,7 @@
 //!        └─ prometheus    the text, in both forms
 //!             └─ figures       the series of a snapshot; counters never fall
 //!                  └─ service       figures by the operator's names
+//! events       which attempts have a row of their own
 //! exemplar     flows to name beside counters
 //! queue        what waits for an exporter's reader
 //! notify       the words with systemd
@@ -20,6 +21,7 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod events;
 pub mod exemplar;
 pub mod figures;
 pub mod health;

@@ -18,9 +18,9 @@ use handshake_agent::options::{self, InterfaceChoice, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
-use crate::events::EventChoice;
 use crate::number::bytes;
 use crate::report::OutputFormat;
+use handshake_export::events::EventChoice;
 
 pub(crate) use serve::{Listen, ServeArgs, with_file};
 pub(crate) use why::WhyArgs;
@@ -397,9 +397,9 @@ pub(crate) struct OutputArgs {
     #[arg(long, env = "HANDSHAKE_FLOWS", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) flows: bool,
     /// Show attempts as they become half-open and as they end, one by one
-    #[arg(long, value_enum, default_value_t = EventChoice::None, env = "HANDSHAKE_EVENTS", hide_env = true)]
+    #[arg(long, value_enum, default_value_t = EventArg(EventChoice::None), env = "HANDSHAKE_EVENTS", hide_env = true)]
     #[arg(value_name = "WHICH")]
-    pub(crate) events: EventChoice,
+    pub(crate) events: EventArg,
     /// Show times in UTC instead of the local time zone; JSON is always in UTC
     #[arg(long, env = "HANDSHAKE_UTC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) utc: bool,
@@ -531,17 +531,23 @@ impl ValueEnum for OutputFormat {
     }
 }
 
-impl ValueEnum for EventChoice {
+/// The value of `--events`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventArg(pub(crate) EventChoice);
+
+impl ValueEnum for EventArg {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Failed, Self::All, Self::None]
+        &[Self(EventChoice::Failed), Self(EventChoice::All), Self(EventChoice::None)]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Failed => PossibleValue::new("failed")
+        Some(match self.0 {
+            EventChoice::Failed => PossibleValue::new("failed")
                 .help("Attempts that become half-open or fail; completed ones only if they were half-open"),
-            Self::All => PossibleValue::new("all").help("Attempts that become half-open, and all that end"),
-            Self::None => PossibleValue::new("none").help("None"),
+            EventChoice::All => {
+                PossibleValue::new("all").help("Attempts that become half-open, and all that end")
+            }
+            EventChoice::None => PossibleValue::new("none").help("None"),
         })
     }
 }
@@ -565,14 +571,14 @@ impl WatchArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
         let OutputArgs { top, events, flows, .. } = self.output;
-        Options { top, events: events.is_any(), flows, ..Options::from(&self.scope) }
+        Options { top, events: events.0.is_any(), flows, ..Options::from(&self.scope) }
     }
 
     /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would
     /// be printed over it.
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
-        self.output.format == OutputFormat::Text && !self.output.events.is_any() && !logs
+        self.output.format == OutputFormat::Text && !self.output.events.0.is_any() && !logs
     }
 }
 
@@ -760,7 +766,7 @@ fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
 }
 
 fn check_compat(replay: &ReplayArgs) -> Result<(), clap::Error> {
-    refuse_if(replay.compat && !replay.output.flows && !replay.output.events.is_any(), || {
+    refuse_if(replay.compat && !replay.output.flows && !replay.output.events.0.is_any(), || {
         "--compat adds a field to each flow: it needs --flows or --events".to_owned()
     })
 }
@@ -836,7 +842,7 @@ mod tests {
         );
         assert!(
             !watch.output.flows
-                && watch.output.events == EventChoice::None
+                && watch.output.events.0 == EventChoice::None
                 && !watch.output.utc
                 && !watch.scope.promisc
                 && !watch.scope.rules.one_sided

@@ -30,7 +30,6 @@ mod duration;
 mod errand;
 mod error;
 mod escape;
-mod events;
 mod file;
 mod helper;
 mod number;

@@ -57,7 +57,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "handshake-user",
         &[
-            "command", "cli", "tui", "errand", "error", "report", "events", "why", "check", "helper", "file",
+            "command", "cli", "tui", "errand", "error", "report", "why", "check", "helper", "file",
             "console", "output", "caller", "escape", "duration", "number", "time",
         ],
     ),
