@@ -45,6 +45,8 @@ pub struct Confinement {
     pub user: User,
     /// Whether CAP_NET_ADMIN is kept: without it a clsact filter can be neither moved nor removed.
     pub keeps_net_admin: bool,
+    /// Whether it may accept connections of a socket that listens already.
+    pub accepts: bool,
 }
 
 /// What a thread was left with.
@@ -102,7 +104,7 @@ impl Confinement {
             uid: geteuid().as_raw(),
             keeps_net_admin: !kept.is_empty(),
             landlock: version(&landlock.landlock),
-            seccomp: system_calls::filter(),
+            seccomp: system_calls::filter(self.accepts),
         })
     }
 
@@ -209,7 +211,7 @@ mod tests {
 
     /// Runs on a thread of its own, which alone is confined.
     fn confined<T: Send + 'static>(work: impl FnOnce(&Confined) -> T + Send + 'static) -> T {
-        let confinement = Confinement { user: NOBODY, keeps_net_admin: false };
+        let confinement = Confinement { user: NOBODY, keeps_net_admin: false, accepts: false };
         let thread = thread::spawn(move || work(&confinement.apply().expect("it takes no privilege")));
         thread.join().expect("no panic")
     }

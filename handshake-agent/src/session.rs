@@ -135,6 +135,8 @@ pub struct Session {
     last: Snapshot,
     /// When the hooks were last looked at.
     looked: Instant,
+    /// When the kernel last answered: by a look or a snapshot.
+    answered: Instant,
 }
 
 impl Session {
@@ -185,7 +187,8 @@ impl Session {
             top: options.top,
         });
         let last = Snapshot::take(&mut live, &context, None)?;
-        Ok(Self { live, attached, news, notices: Vec::new(), context, last, looked: Instant::now() })
+        let answered = Instant::now();
+        Ok(Self { live, attached, news, notices: Vec::new(), context, last, looked: answered, answered })
     }
 
     /// The watched interfaces, in the order in which they came.
@@ -246,6 +249,12 @@ impl Session {
         lost.map_or(Ok(()), |name| Err(Error::LostInterface(name)))
     }
 
+    /// When the kernel last answered, by a look at the hooks or a snapshot.
+    #[must_use]
+    pub const fn answered(&self) -> Instant {
+        self.answered
+    }
+
     /// The latest snapshot.
     pub fn last(&self) -> &Snapshot {
         &self.last
@@ -260,7 +269,8 @@ impl Session {
     pub fn advance(&mut self) -> Result<Snapshot, Error> {
         let taken = Snapshot::take(&mut self.live, &self.context, Some(&self.last));
         let snapshot = self.counted(taken)?;
-        self.looked = Instant::now();
+        self.answered = Instant::now();
+        self.looked = self.answered;
         Ok(std::mem::replace(&mut self.last, snapshot))
     }
 
@@ -277,7 +287,8 @@ impl Session {
         let taken = take(&mut self.live, &self.context, &self.last);
         let (snapshot, seen) = self.counted(taken)?;
         self.last = snapshot;
-        self.looked = Instant::now();
+        self.answered = Instant::now();
+        self.looked = self.answered;
         Ok(seen)
     }
 
@@ -356,7 +367,10 @@ impl Session {
             let looked = self.live.look().map(drop).map_err(Error::from);
             match self.counted(looked) {
                 Err(error) if error.is_passing() => {}
-                looked => looked?,
+                looked => {
+                    looked?;
+                    self.answered = Instant::now();
+                }
             }
             self.looked = Instant::now();
         }
@@ -397,8 +411,12 @@ fn shown(interface: &AttachedInterface) -> InterfaceHooks {
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` if SIGHUP is ignored, as under `nohup`.
+    /// `None` if SIGHUP is ignored, as under `nohup`, or ends no run.
     hangup: Option<Signal>,
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Error> {
+    signal(kind).map_err(Error::system("listen for signals"))
 }
 
 impl Signals {
@@ -408,13 +426,18 @@ impl Signals {
     ///
     /// [`Error::System`] if a signal handler cannot be installed.
     pub fn new() -> Result<Self, Error> {
-        let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
         let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup,
-        })
+        Ok(Self { hangup, ..Self::without_hangup()? })
+    }
+
+    /// The same without SIGHUP, which tells a service to read its configuration again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn without_hangup() -> Result<Self, Error> {
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup: None })
     }
 
     /// Stops listening: from now on each of these signals ends the process at once. Returns a signal that has
@@ -514,18 +537,18 @@ pub trait Sink {
     /// Says what became of an interface.
     fn notice(&mut self, notice: &str);
 
-    /// Called before each wait. A terminal draws its changes here.
+    /// Called before each wait, once a second at least. A terminal draws its changes here.
     ///
     /// # Errors
     ///
     /// Errors of the output.
-    fn settle(&mut self) -> Result<(), Self::Error> {
+    fn settle(&mut self, _session: &Session) -> Result<(), Self::Error> {
         Ok(())
     }
 }
 
 /// When the loop calls a sink.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     /// The interval between two snapshots; `None`: the loop takes none.
     pub snapshots: Option<Duration>,
@@ -533,6 +556,19 @@ pub struct Pace {
     pub events: bool,
     /// When the run ends; `None`: no time limit.
     pub until: Option<Instant>,
+    /// Whether the run waits for interfaces to come back where none is left.
+    pub outlasts_interfaces: bool,
+}
+
+impl Pace {
+    /// The end of the run, where no interface is left and that ends it.
+    fn after(self, followed: Result<(), Error>) -> Result<Option<Ending>, Error> {
+        match followed {
+            Err(Error::LostInterface(_)) if self.outlasts_interfaces => Ok(None),
+            Err(lost @ Error::LostInterface(_)) => Ok(Some(Ending::Lost(lost))),
+            followed => followed.map(|()| None),
+        }
+    }
 }
 
 /// Why a run ended.
@@ -570,19 +606,17 @@ pub async fn run<S: Sink>(
     let mut events = pin!(sleep_until(if pace.events { start } else { start + NEVER }));
     loop {
         session.take_notices().iter().for_each(|notice| sink.notice(notice));
-        sink.settle()?;
+        sink.settle(session)?;
         let next = tokio::select! {
             biased;
             signal = signals.any() => return Ok(Ending::Signal(signal)),
             () = &mut end => return Ok(Ending::TimeUp),
             input = sink.input() => sink.handle(session, input)?,
             // Before the snapshots: those are always due where one takes longer than the interval.
-            _ = checks.tick() => {
-                match session.look() {
-                    Err(lost @ Error::LostInterface(_)) => return Ok(Ending::Lost(lost)),
-                    looked => looked.map(|()| ControlFlow::Continue(()))?,
-                }
-            }
+            _ = checks.tick() => match pace.after(session.look())? {
+                Some(ending) => return Ok(ending),
+                None => ControlFlow::Continue(()),
+            },
             _ = snapshots.tick() => sink.advance(session)?,
             () = &mut events => {
                 let pause = sink.take_ended(session)?;
@@ -590,12 +624,10 @@ pub async fn run<S: Sink>(
                 ControlFlow::Continue(())
             }
             // Last: where interfaces come and go without end, the rest must not wait for that.
-            () = session.interfaces_change() => {
-                match session.follow() {
-                    Err(lost @ Error::LostInterface(_)) => return Ok(Ending::Lost(lost)),
-                    followed => followed.map(|()| ControlFlow::Continue(()))?,
-                }
-            }
+            () = session.interfaces_change() => match pace.after(session.follow())? {
+                Some(ending) => return Ok(ending),
+                None => ControlFlow::Continue(()),
+            },
         };
         if next.is_break() {
             return Ok(Ending::Done);

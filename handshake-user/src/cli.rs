@@ -1,12 +1,12 @@
 //! The command line: every subcommand, option, default and environment variable. Depends on clap, and not on
 //! the commands that it starts.
 
+mod serve;
+mod why;
+
 use std::ffi::OsString;
-use std::fmt;
 use std::io::IsTerminal as _;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
@@ -18,9 +18,12 @@ use handshake_agent::options::{self, InterfaceChoice, Options};
 use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
-use crate::events::EventChoice;
 use crate::number::bytes;
 use crate::report::OutputFormat;
+use handshake_export::events::EventChoice;
+
+pub(crate) use serve::{Listen, ServeArgs, with_file};
+pub(crate) use why::WhyArgs;
 
 /// The defaults of the command's own options; those of the rules and tables are the agent's.
 mod defaults {
@@ -30,6 +33,10 @@ mod defaults {
     pub(super) const INTERVAL: Duration = Duration::from_secs(1);
     /// Services listed by name.
     pub(super) const TOP: usize = 10;
+    /// Where a service listens for scrapers.
+    pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9477";
+    /// Time between two writings of a service's file: Prometheus' usual interval.
+    pub(super) const WRITE_EVERY: Duration = Duration::from_secs(15);
 
     use std::time::Duration;
 }
@@ -129,6 +136,9 @@ pub(crate) enum Command {
     /// Look for some seconds, then say what is wrong, because of what, and whose it is
     #[command(after_help = WHY_HELP)]
     Why(WhyArgs),
+    /// Watch as a service, for Prometheus and systemd, until it is stopped
+    #[command(after_help = serve::HELP)]
+    Serve(ServeArgs),
     /// Run a command and compare the traffic with expectations; the exit code is the answer
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
@@ -227,54 +237,6 @@ pub(crate) struct ScopeArgs {
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) rules: RuleArgs,
-}
-
-/// Options of `handshake why`.
-#[derive(Debug, Args)]
-pub(crate) struct WhyArgs {
-    /// The service: :PORT, ADDRESS or ADDRESS:PORT [default: the one that fails most]
-    #[arg(value_name = "SERVICE")]
-    pub(crate) target: Option<WhyTarget>,
-    #[command(flatten)]
-    pub(crate) scope: ScopeArgs,
-    /// text or json
-    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
-    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
-    pub(crate) format: OutputFormat,
-}
-
-/// The service that `why` is asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WhyTarget {
-    address: Option<IpAddr>,
-    port: Option<u16>,
-}
-
-impl FromStr for WhyTarget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(socket) = text.parse::<SocketAddr>() {
-            return Ok(Self { address: Some(socket.ip()), port: Some(socket.port()) });
-        }
-        if let Ok(address) = text.parse() {
-            return Ok(Self { address: Some(address), port: None });
-        }
-        let port = text.strip_prefix(':').unwrap_or(text).parse();
-        let port =
-            port.map_err(|_| "not a service such as :443, 10.0.0.2 or [2001:db8::2]:443".to_owned())?;
-        Ok(Self { address: None, port: Some(port) })
-    }
-}
-
-impl fmt::Display for WhyTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.address, self.port) {
-            (Some(address), Some(port)) => SocketAddr::new(address, port).fmt(f),
-            (Some(address), None) => address.fmt(f),
-            (None, port) => write!(f, ":{}", port.unwrap_or_default()),
-        }
-    }
 }
 
 /// Options of `handshake check`.
@@ -441,9 +403,9 @@ pub(crate) struct OutputArgs {
     #[arg(long, env = "HANDSHAKE_FLOWS", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) flows: bool,
     /// Show attempts as they become half-open and as they end, one by one
-    #[arg(long, value_enum, default_value_t = EventChoice::None, env = "HANDSHAKE_EVENTS", hide_env = true)]
+    #[arg(long, value_enum, default_value_t = EventArg(EventChoice::None), env = "HANDSHAKE_EVENTS", hide_env = true)]
     #[arg(value_name = "WHICH")]
-    pub(crate) events: EventChoice,
+    pub(crate) events: EventArg,
     /// Show times in UTC instead of the local time zone; JSON is always in UTC
     #[arg(long, env = "HANDSHAKE_UTC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) utc: bool,
@@ -575,17 +537,23 @@ impl ValueEnum for OutputFormat {
     }
 }
 
-impl ValueEnum for EventChoice {
+/// The value of `--events`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventArg(pub(crate) EventChoice);
+
+impl ValueEnum for EventArg {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Failed, Self::All, Self::None]
+        &[Self(EventChoice::Failed), Self(EventChoice::All), Self(EventChoice::None)]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Failed => PossibleValue::new("failed")
+        Some(match self.0 {
+            EventChoice::Failed => PossibleValue::new("failed")
                 .help("Attempts that become half-open or fail; completed ones only if they were half-open"),
-            Self::All => PossibleValue::new("all").help("Attempts that become half-open, and all that end"),
-            Self::None => PossibleValue::new("none").help("None"),
+            EventChoice::All => {
+                PossibleValue::new("all").help("Attempts that become half-open, and all that end")
+            }
+            EventChoice::None => PossibleValue::new("none").help("None"),
         })
     }
 }
@@ -597,6 +565,7 @@ impl Command {
             Self::Watch(watch) => watch.scope.verbosity.verbose,
             Self::Replay(replay) => replay.verbosity.verbose,
             Self::Why(why) => why.scope.verbosity.verbose,
+            Self::Serve(serve) => serve.scope.verbosity.verbose,
             Self::Check(check) => check.scope.verbosity.verbose,
             Self::Diff(_) | Self::Generate(_) => 0,
             Self::Doctor(doctor) => doctor.verbosity.verbose,
@@ -608,26 +577,14 @@ impl WatchArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
         let OutputArgs { top, events, flows, .. } = self.output;
-        Options { top, events: events.is_any(), flows, ..Options::from(&self.scope) }
+        Options { top, events: events.0.is_any(), flows, ..Options::from(&self.scope) }
     }
 
     /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would
     /// be printed over it.
     pub(crate) fn wants_screen(&self) -> bool {
         let logs = self.scope.verbosity.verbose >= 2 && std::io::stderr().is_terminal();
-        self.output.format == OutputFormat::Text && !self.output.events.is_any() && !logs
-    }
-}
-
-impl WhyArgs {
-    /// The agent's options.
-    pub(crate) fn watched(&self) -> Options {
-        let mut options = Options::from(&self.scope);
-        if let Some(target) = self.target {
-            options.filter.ports.extend(target.port.map(PortRange::one));
-            options.filter.nets.extend(target.address.map(Cidr::host));
-        }
-        options
+        self.output.format == OutputFormat::Text && !self.output.events.0.is_any() && !logs
     }
 }
 
@@ -694,6 +651,7 @@ where
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
         Command::Why(why) => check_scope(&why.scope)?,
+        Command::Serve(serve) => serve.check()?,
         Command::Check(check) => {
             check_scope(&check.scope)?;
             check_check(check)?;
@@ -712,7 +670,7 @@ where
 /// The command line, with its subcommands by what they look at.
 pub(crate) fn definition() -> clap::Command {
     const FAMILIES: [(&str, &[&str]); 4] = [
-        ("Now", &["watch", "why"]),
+        ("Now", &["watch", "why", "serve"]),
         ("Judge", &["check", "diff"]),
         ("Past", &["replay"]),
         ("Besides", &["doctor", "help"]),
@@ -822,7 +780,7 @@ fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
 }
 
 fn check_compat(replay: &ReplayArgs) -> Result<(), clap::Error> {
-    refuse_if(replay.compat && !replay.output.flows && !replay.output.events.is_any(), || {
+    refuse_if(replay.compat && !replay.output.flows && !replay.output.events.0.is_any(), || {
         "--compat adds a field to each flow: it needs --flows or --events".to_owned()
     })
 }
@@ -843,7 +801,7 @@ mod tests {
     use handshake_common::abi::MAX_INTERFACES;
 
     use super::{Command, EventChoice, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
-    use crate::testing::{CHECK, JSON, REPLAY, TERMINAL, code};
+    use crate::testing::{CHECK, JSON, REPLAY, SERVE, TERMINAL, code};
 
     #[test]
     fn the_definition_passes_claps_own_check() {
@@ -862,7 +820,7 @@ mod tests {
             let words = code(page).into_iter().flat_map(str::split_whitespace);
             words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_owned).collect()
         };
-        for page in [JSON, TERMINAL, CHECK, REPLAY] {
+        for page in [JSON, TERMINAL, CHECK, REPLAY, SERVE] {
             let unknown: Vec<String> = named(page).difference(&all).cloned().collect();
             assert!(unknown.is_empty(), "there is no {unknown:?}");
         }
@@ -898,7 +856,7 @@ mod tests {
         );
         assert!(
             !watch.output.flows
-                && watch.output.events == EventChoice::None
+                && watch.output.events.0 == EventChoice::None
                 && !watch.output.utc
                 && !watch.scope.promisc
                 && !watch.scope.rules.one_sided
@@ -1005,7 +963,7 @@ mod tests {
         let mut command = super::definition().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
-        for name in ["watch", "check", "diff", "replay", "doctor"] {
+        for name in ["watch", "serve", "check", "diff", "replay", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
             insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }

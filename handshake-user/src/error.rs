@@ -5,6 +5,42 @@ use handshake_agent::error::{Error as AgentError, LiveError};
 
 use crate::check::CheckError;
 
+/// A fault in the file, with its line.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}, line {line}: {problem}")]
+pub(crate) struct ConfigFault {
+    /// The file.
+    pub(crate) path: String,
+    /// The line.
+    pub(crate) line: usize,
+    /// What is wrong there.
+    pub(crate) problem: String,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("--config {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file has a fault.
+    #[error(transparent)]
+    Fault(#[from] ConfigFault),
+    /// What the file and the options say together.
+    #[error("{path}: {problem}")]
+    Together {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
@@ -14,10 +50,13 @@ pub(crate) enum CommandError {
     /// The check cannot be run.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The file of `--config` cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// `--tui` without a terminal.
     #[error("--tui needs a terminal as stdin and stdout, and TERM other than dumb")]
     NoTerminal,
-    /// The file of `--report` or `--junit` cannot be written, and nothing was attached.
+    /// The file of `--report`, `--junit` or `--metrics-file` cannot be written, and nothing was attached.
     #[error("{option} {path}: {source}")]
     ReportFile {
         /// The option.
@@ -50,7 +89,7 @@ impl CommandError {
         match self {
             Self::Agent(error) => agent_code(error),
             Self::Check(error) => check_code(error),
-            Self::ReportFile { .. } | Self::NoTerminal => 2,
+            Self::Config(_) | Self::ReportFile { .. } | Self::NoTerminal => 2,
             Self::Output { .. } => 4,
         }
     }
@@ -59,7 +98,11 @@ impl CommandError {
     pub(crate) fn kernel_words(&self) -> Option<&str> {
         match self {
             Self::Agent(error) => error.kernel_words(),
-            Self::Check(_) | Self::NoTerminal | Self::ReportFile { .. } | Self::Output { .. } => None,
+            Self::Check(_)
+            | Self::Config(_)
+            | Self::NoTerminal
+            | Self::ReportFile { .. }
+            | Self::Output { .. } => None,
         }
     }
 

@@ -7,8 +7,10 @@
 //!   confined   ── order ─▶├─▶ the files, the figures
 //! ```
 //!
-//! What it may do is settled before anything is attached: this command, these files, or these figures. No order
-//! names a program or a path. One that reads figures has nothing else to do, and is left with CAP_NET_ADMIN. It ends with this process, however that ends; unless it is told to [leave](Helper::leave) them,
+//! What it may do is settled before anything is attached: this command, these files, or these figures, and for a
+//! service the files that its configuration names when it is read again. No order names a program or a path.
+//! One that reads figures has nothing else to do, and is left with CAP_NET_ADMIN. It ends with this process,
+//! however that ends; unless it is told to [leave](Helper::leave) them,
 //! it first ends everything that the command has started.
 
 mod family;
@@ -16,7 +18,8 @@ mod message;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,10 +54,26 @@ const LONGEST_READING: Duration = Duration::from_secs(2);
 pub(crate) struct Duties {
     /// The command that it starts and stops.
     pub(crate) command: Option<Starter>,
-    /// The files that it writes, at most 256.
+    /// The files that it writes, at most 255.
     pub(crate) files: Vec<FileDuty>,
+    /// How it reads the configuration again.
+    pub(crate) reread: Option<Rereader>,
     /// The figures that it reads; it then has no other duty.
     pub(crate) figures: Option<FiguresDuty>,
+}
+
+/// Reads the configuration again, as the helper's user. What it names is opened by the helper itself, so no
+/// order names a path.
+pub(crate) type Rereader = Box<dyn FnMut() -> io::Result<Reread>>;
+
+/// The configuration as it is now.
+pub(crate) struct Reread {
+    /// Its text.
+    pub(crate) text: String,
+    /// The file that is written from now on in the place of the first; `None` for none.
+    pub(crate) file: Option<PathBuf>,
+    /// A socket that listens at another address than before.
+    pub(crate) socket: Option<TcpListener>,
 }
 
 /// Figures that take CAP_NET_ADMIN.
@@ -74,7 +93,12 @@ pub(crate) enum FileDuty {
     Append(PathBuf),
     /// New ones in the working directory, named by the time.
     New,
+    /// This one, again and again: each content takes the place of the one before.
+    Each(PathBuf),
 }
+
+/// The place among the files that stands for the configuration.
+const REREAD: u8 = u8::MAX;
 
 /// The helper, as the process that started it sees it.
 pub(crate) struct Helper {
@@ -269,6 +293,18 @@ impl Files {
         self.answer(patience)
     }
 
+    /// Has the configuration read again: its text, and a socket where it names another address.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, is wrong, or names what cannot be opened.
+    pub(crate) fn reread(&mut self) -> io::Result<(String, Option<TcpListener>)> {
+        let text = self.write_to(REREAD, &[], Patience::Endless)?;
+        let stream = self.stream.as_mut().ok_or_else(late)?;
+        let socket = message::receive_descriptor(stream)?.map(TcpListener::from);
+        Ok((text, socket))
+    }
+
     fn answer(&mut self, patience: Patience) -> io::Result<String> {
         let stream = self.stream.as_mut().ok_or_else(late)?;
         let limit = match patience {
@@ -320,6 +356,7 @@ struct Helping {
     command: Option<Starter>,
     family: Option<Family>,
     files_to_write: Vec<ToWrite>,
+    reread: Option<Rereader>,
     read: Option<Reader>,
 }
 
@@ -329,6 +366,8 @@ enum ToWrite {
     Once(Option<FileAtEnd>),
     /// New ones.
     New,
+    /// This one each time.
+    Each(PathBuf),
 }
 
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
@@ -365,7 +404,7 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, orders: UnixStream, files: UnixStream) -> io::Result<Self> {
-        let Duties { command, files: wanted, figures } = duties;
+        let Duties { command, files: wanted, reread, figures } = duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
@@ -383,7 +422,8 @@ impl Helping {
                 None
             }
         };
-        let mut helping = Self { orders, files, command, family: None, files_to_write: Vec::new(), read };
+        let mut helping =
+            Self { orders, files, command, family: None, files_to_write: Vec::new(), reread, read };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -394,6 +434,7 @@ impl Helping {
             FileDuty::AtEnd(path) => FileAtEnd::prepare(path).map(Some).map(ToWrite::Once),
             FileDuty::Append(path) => FileAtEnd::append(path).map(Some).map(ToWrite::Once),
             FileDuty::New => Ok(ToWrite::New),
+            FileDuty::Each(path) => FileAtEnd::prepare(path).map(|_| ToWrite::Each(path.clone())),
         };
         let (file, ready) = match prepared {
             Ok(file) => (file, Ok(String::new())),
@@ -507,27 +548,43 @@ impl Helping {
         let mut at = [0];
         let content = self.files.read_exact(&mut at).and_then(|()| message::receive(&mut self.files));
         let Ok(content) = content else { return Ok(()) };
+        if at == [REREAD] {
+            return self.read_again();
+        }
         let mut answers = self.files.try_clone()?;
         let file = self.files_to_write.get_mut(usize::from(at[0]));
-        let once = match file {
-            Some(ToWrite::New) => None,
-            Some(ToWrite::Once(file)) => Some(file.take()),
-            None => Some(None),
-        };
-        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match once {
-            Some(Some(file)) => {
-                Box::new(move || file.write(content, Patience::Endless).map(|()| String::new()))
-            }
-            Some(None) => Box::new(|| Err(ErrorKind::NotFound.into())),
-            None => Box::new(move || {
+        let nothing = |()| String::new();
+        let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match file {
+            Some(ToWrite::Once(file)) => match file.take() {
+                Some(file) => Box::new(move || file.write(content, Patience::Endless).map(nothing)),
+                None => Box::new(|| Err(ErrorKind::NotFound.into())),
+            },
+            Some(ToWrite::New) => Box::new(move || {
                 let name = name_of_now();
                 write_new(PathBuf::from(&name), content, Patience::Endless).map(|()| name)
             }),
+            Some(ToWrite::Each(path)) => {
+                let path = path.clone();
+                Box::new(move || FileAtEnd::prepare(&path)?.write(content, Patience::Endless).map(nothing))
+            }
+            None => Box::new(|| Err(ErrorKind::NotFound.into())),
         };
         thread::Builder::new().spawn(move || {
             // The other process may have ended.
             let _ = message::send_result(&mut answers, write());
         })?;
         Ok(())
+    }
+
+    /// Reads the configuration again, and takes over the file that it names.
+    fn read_again(&mut self) -> io::Result<()> {
+        let reread = self.reread.as_mut().ok_or_else(|| ErrorKind::NotFound.into()).and_then(|read| read());
+        let Reread { text, file, socket } = match reread {
+            Ok(reread) => reread,
+            Err(error) => return message::send_result(&mut self.files, Err::<String, _>(error)),
+        };
+        self.files_to_write = file.map(ToWrite::Each).into_iter().collect();
+        message::send_result(&mut self.files, Ok(text))?;
+        message::send_descriptor(&self.files, socket.as_ref().map(AsFd::as_fd))
     }
 }

@@ -1,9 +1,10 @@
 //! The command `handshake`: the command line, what it runs, and the exit code.
 //!
 //! ```text
-//! cli ─▶ command/{watch, why, check, diff, replay, doctor} ─▶ handshake-agent
+//! cli ─▶ command/{watch, why, serve, check, diff, replay, doctor} ─▶ handshake-agent
 //!                   │
 //!                   ├──▶ tui            the live terminal
+//!                   ├──▶ errand         what a service has its helper do
 //!                   ├──▶ report         text and JSON
 //!                   ├──▶ why            one answer from what was seen
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
@@ -26,9 +27,9 @@ mod cli;
 mod command;
 mod console;
 mod duration;
+mod errand;
 mod error;
 mod escape;
-mod events;
 mod file;
 mod helper;
 mod number;
@@ -44,7 +45,7 @@ use std::process::ExitCode;
 
 use check::CheckError;
 use cli::Command;
-use command::{check as checking, diff, doctor, generate, replay, watch, why as asking};
+use command::{check as checking, diff, doctor, generate, replay, serve as serving, watch, why as asking};
 use console::{say, say_lines};
 use error::CommandError;
 use output::{Output, Target};
@@ -65,6 +66,7 @@ fn run() -> u8 {
         Command::Watch(args) => watch::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Why(args) => asking::run(&args),
+        Command::Serve(args) => serving::run(args),
         Command::Check(args) => checking::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -99,6 +101,7 @@ fn complain(error: &CommandError, verbose: u8) {
         CommandError::Check(CheckError::Expectation(_)) => say_lines(&error.to_string()),
         CommandError::Check(_)
         | CommandError::Agent(_)
+        | CommandError::Config(_)
         | CommandError::NoTerminal
         | CommandError::ReportFile { .. }
         | CommandError::Output { .. } => say(&error.to_string()),

@@ -11,7 +11,7 @@ use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{Interval, Snapshot};
 
 use crate::check::Checked;
-use crate::events::{Event, Unlisted};
+use handshake_export::events::{Event, Unlisted};
 use text::Style;
 
 /// The format of reports.

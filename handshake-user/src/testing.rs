@@ -16,6 +16,9 @@ pub(crate) const CHECK: &str = include_str!("../../docs/check.md");
 /// `docs/replay.md`.
 pub(crate) const REPLAY: &str = include_str!("../../docs/replay.md");
 
+/// `docs/serve.md`.
+pub(crate) const SERVE: &str = include_str!("../../docs/serve.md");
+
 /// The part of a page from a heading to the next heading of its rank.
 pub(crate) fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}")) + 1;

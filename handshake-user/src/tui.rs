@@ -106,8 +106,12 @@ pub(crate) async fn run(
 ) -> Result<Ending, CommandError> {
     let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
     let mut screen = LiveScreen::new(*options, session, tty, files, surroundings)?;
-    let pace =
-        Pace { snapshots: Some(options.interval.max(REDRAW_EVERY)), events: true, until: options.until };
+    let pace = Pace {
+        snapshots: Some(options.interval.max(REDRAW_EVERY)),
+        events: true,
+        until: options.until,
+        ..Pace::default()
+    };
     session::run(session, signals, pace, &mut screen).await
 }
 
@@ -202,7 +206,7 @@ impl Sink for LiveScreen {
         self.canvas.ui.message = Some(format!(" {notice}"));
     }
 
-    fn settle(&mut self) -> Result<(), CommandError> {
+    fn settle(&mut self, _: &Session) -> Result<(), CommandError> {
         self.canvas.draw().map_err(drawing)
     }
 }

@@ -134,14 +134,18 @@ const WITHOUT: &[(c_long, u8, u64)] = &[
     (libc::SYS_openat, 2, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64),
 ];
 
+/// That of a thread which serves what connects to a socket that listens already.
+const ACCEPTING: &[c_long] = &[libc::SYS_accept4];
+
 /// Filters the system calls of this thread; if not, says why not.
-pub(super) fn filter() -> Result<(), String> {
-    let program = program().map_err(|error| error.to_string())?;
+pub(super) fn filter(accepts: bool) -> Result<(), String> {
+    let program = program(accepts).map_err(|error| error.to_string())?;
     apply_filter(&program).map_err(|error| error.to_string())
 }
 
-fn program() -> Result<BpfProgram, seccompiler::BackendError> {
-    let any = CALLS.iter().chain(OLDER).map(|call| Ok((*call, Vec::new())));
+fn program(accepts: bool) -> Result<BpfProgram, seccompiler::BackendError> {
+    let accepting = if accepts { ACCEPTING } else { &[] };
+    let any = CALLS.iter().chain(OLDER).chain(accepting).map(|call| Ok((*call, Vec::new())));
     let by_first = BY_FIRST.iter().map(|(call, values)| Ok((*call, one_of(0, values)?)));
     let ioctl = std::iter::once_with(|| Ok((libc::SYS_ioctl, one_of(1, REQUESTS)?)));
     let without = WITHOUT

@@ -36,6 +36,8 @@ const AGEING: u64 = State::OPEN as u64 | 1 << State::UdpWaiting as u32;
 /// Observes a scan: counts every record by state, and passes the records in some states to a function.
 pub struct Onlooker<'a> {
     states: u64,
+    /// How many more records it is shown of the states that no age changes.
+    left: u64,
     show: &'a mut dyn FnMut(&Record),
     occupancy: Occupancy,
 }
@@ -46,7 +48,15 @@ pub type Occupancy = [u64; State::ALL.len()];
 impl<'a> Onlooker<'a> {
     /// Calls `show` with each record in one of `states`, one bit each.
     pub const fn new(states: u64, show: &'a mut dyn FnMut(&Record)) -> Self {
-        Self { states: states & !(1 << State::Empty as u32), show, occupancy: [0; State::ALL.len()] }
+        let states = states & !(1 << State::Empty as u32);
+        Self { states, left: u64::MAX, show, occupancy: [0; State::ALL.len()] }
+    }
+
+    /// The same, shown so many records at most of the states whose verdict no age changes. A scan would not
+    /// read them otherwise.
+    #[must_use]
+    pub fn limited(self, most: u64) -> Self {
+        Self { left: most, ..self }
     }
 
     /// The number of records in each state, shown or not.
@@ -62,9 +72,16 @@ impl<'a> Onlooker<'a> {
     }
 
     fn look_at(&mut self, record: &Record) {
-        if self.states >> record.state as u32 & 1 != 0 {
-            (self.show)(record);
+        if self.states >> record.state as u32 & 1 == 0 {
+            return;
         }
+        if !is_ageing(record.state) {
+            self.left = self.left.saturating_sub(1);
+            if self.left == 0 {
+                self.states &= AGEING;
+            }
+        }
+        (self.show)(record);
     }
 
     fn count<S: Slot>(&mut self, batch: &[S]) {
@@ -273,8 +290,8 @@ impl Scan {
 
     /// Adds all records of a table. `onlooker` sees them as well.
     pub fn add_table<S: Slot>(&mut self, slots: &[S], mut onlooker: Option<&mut Onlooker<'_>>) {
-        let states = AGEING | onlooker.as_ref().map_or(0, |onlooker| onlooker.states);
         for batch in slots.chunks(BATCH) {
+            let states = AGEING | onlooker.as_ref().map_or(0, |onlooker| onlooker.states);
             let Survey { held, mut to_be_read } = Survey::of(batch, states);
             self.used += u64::from(held.count_ones());
             if let Some(onlooker) = &mut onlooker {
@@ -670,6 +687,20 @@ mod tests {
             let wanted = State::ALL.into_iter().skip(1).filter(|state| asked >> *state as u32 & 1 != 0);
             assert!(shown.iter().copied().eq(wanted), "{shown:?}");
         }
+    }
+
+    /// A limited onlooker is shown so many of the records that are read for it alone; what is read anyway it
+    /// is shown as a whole.
+    #[test]
+    fn an_onlooker_may_be_limited() {
+        let states = [State::Refused as usize, State::SynSent as usize].map(|state| (state, 1, 0));
+        let slots: Vec<Slot4> = table(&states.repeat(500));
+        let (mut shown, mut scan) = ([0; State::ALL.len()], empty());
+        let mut show = |record: &Record| shown[record.state as usize] += 1;
+        let mut onlooker = Onlooker::new(u64::MAX, &mut show).limited(70);
+        scan.add_table(&slots, Some(&mut onlooker));
+        assert_eq!((shown[State::Refused as usize], shown[State::SynSent as usize]), (70, 500));
+        assert_eq!(scan.all().opening.total() + scan.all().half_open.total(), 500);
     }
 
     proptest! {

@@ -67,6 +67,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let duties = Duties {
         command: checkee.as_ref().map(CommandUnderCheck::starter),
         files: wanted.iter().map(WantedFile::duty).collect(),
+        reread: None,
         figures: None,
     };
     let wants_helper = checkee.is_some() || !wanted.is_empty();
@@ -187,7 +188,12 @@ impl CheckInProgress<'_> {
     async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
         let Self { args, gate, session, signals, checkee, helper, .. } = self;
         let period = args.period.or(gate.period);
-        let pace = Pace { snapshots: None, events: false, until: period.map(|time| Instant::now() + time) };
+        let pace = Pace {
+            snapshots: None,
+            events: false,
+            until: period.map(|time| Instant::now() + time),
+            ..Pace::default()
+        };
         let Some((checkee, helper)) = checkee.as_ref().zip(*helper) else {
             let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
             return Ok(CheckEnding::of(ending, None));
@@ -210,7 +216,8 @@ impl CheckInProgress<'_> {
     async fn settle(&mut self, ending: CheckEnding) -> Result<CheckEnding, CommandError> {
         // A little more than T1, because ages are counted in jiffies.
         let deadline = Instant::now() + self.args.scope.rules.half_open_after + SETTLE_EVERY;
-        let pace = Pace { snapshots: Some(SETTLE_EVERY), events: false, until: Some(deadline) };
+        let pace =
+            Pace { snapshots: Some(SETTLE_EVERY), events: false, until: Some(deadline), ..Pace::default() };
         let settled =
             session::run(&mut self.session, &mut self.signals, pace, &mut Settling { quiet: 0 }).await?;
         Ok(match settled {

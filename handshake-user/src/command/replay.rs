@@ -33,13 +33,13 @@ use crate::cli::ReplayArgs;
 use crate::command::{out, zone};
 use crate::console::say;
 use crate::error::CommandError;
-use crate::events::{Event, EventLog};
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::output::{Lane, Output, Target};
 use crate::report::text::{self, Style};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
 use crate::tui::{self, Past, PastCapture};
+use handshake_export::events::{Event, EventLog};
 
 /// Runs `handshake replay` and returns its exit code.
 ///
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let helper = helper.map_err(AgentError::system("start the helper process"))?;
     let zone = zone(args.output.utc);
     let mut captures = Captures::open(&args.files)?;
-    let wanted = args.output.flows || args.output.events.is_any() || args.ladder.is_some() || args.tui;
+    let wanted = args.output.flows || args.output.events.0.is_any() || args.ladder.is_some() || args.tui;
     let fixed = args.max_flows.is_some();
     let max_flows = args.max_flows.unwrap_or(1);
     let settings = Settings {
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         losses: LossTimes::new(),
         reports: args.interval.map(Reports::every),
         out: Output::to(Target::stdout()),
-        log: EventLog::endless(args.output.events),
+        log: EventLog::endless(args.output.events.0),
         looks: Looks::default(),
         style: Style::of(&std::io::stdout(), zone),
         zone,
@@ -198,7 +198,7 @@ impl ReplayRun<'_> {
             bar.show(captures);
             let Some(time_ns) = captures.next_time()? else { break };
             let time_ns = self.squeeze.as_mut().map_or(time_ns, |squeeze| squeeze.map(time_ns));
-            if self.args.output.events.is_any() && self.looks.are_due(time_ns, self.replay.size()) {
+            if self.args.output.events.0.is_any() && self.looks.are_due(time_ns, self.replay.size()) {
                 self.show_aged(time_ns)?;
             }
             if self.reports.as_mut().is_some_and(|reports| reports.are_due(time_ns)) {
@@ -212,7 +212,7 @@ impl ReplayRun<'_> {
             self.show_passed()?;
         }
         self.note_losses(captures.losses());
-        if self.args.output.events.is_any() {
+        if self.args.output.events.0.is_any() {
             self.show_aged(0)?;
         }
         self.replay.stop();

@@ -14,12 +14,12 @@ use crate::cli::WatchArgs;
 use crate::command::{attach, load, out, prepare, take_snapshot, zone};
 use crate::console::{announce, say};
 use crate::error::CommandError;
-use crate::events::EventLog;
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::output::{Lane, PIECE, Patience, Target};
 use crate::report::{self, OutputFormat, text::Style};
 use crate::time::Zone;
 use crate::tui;
+use handshake_export::events::EventLog;
 
 /// The time between two looks at the tables for single attempts.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -56,7 +56,12 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
             session.list_services(args.output.top);
             return lines.close(session, signals, ending).await;
         }
-        let pace = Pace { snapshots: Some(args.interval), events: args.output.events.is_any(), until };
+        let pace = Pace {
+            snapshots: Some(args.interval),
+            events: args.output.events.0.is_any(),
+            until,
+            ..Pace::default()
+        };
         let ending = session::run(&mut session, &mut signals, pace, &mut lines).await?;
         lines.close(session, signals, ending).await
     })
@@ -84,7 +89,7 @@ impl<'a> LineReports<'a> {
             args,
             lane,
             style: Style::of(&io::stdout(), zone),
-            log: EventLog::bounded(args.output.events),
+            log: EventLog::bounded(args.output.events.0),
             looked: Instant::now(),
             left_out: 0,
             missing: false,
@@ -97,7 +102,7 @@ impl<'a> LineReports<'a> {
         let Self { args, lane, style, mut log, .. } = self;
         let format = args.output.format;
         let mut ended = Vec::new();
-        if args.output.events.is_any() {
+        if args.output.events.0.is_any() {
             session.for_each_ended(&mut |flow, view| {
                 if let Some(event) = log.end(flow, &view.moment) {
                     // Memory takes all.
@@ -131,7 +136,7 @@ impl<'a> LineReports<'a> {
     /// stdout has no room they stay in the ring; what the ring has no room for is in `lost_events`.
     fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
         let Self { args, lane, style, log, .. } = self;
-        if !args.output.events.is_any() {
+        if !args.output.events.0.is_any() {
             return Ok(());
         }
         let mut piece = Vec::new();

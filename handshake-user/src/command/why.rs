@@ -70,7 +70,12 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let mut look =
             Look { counters, conntrack, listeners, processes, queues: HashMap::new(), taken: Vec::new() };
-        let pace = Pace { snapshots: Some(EVERY), events: false, until: Some(Instant::now() + LONGEST) };
+        let pace = Pace {
+            snapshots: Some(EVERY),
+            events: false,
+            until: Some(Instant::now() + LONGEST),
+            ..Pace::default()
+        };
         let ending = session::run(&mut session, &mut signals, pace, &mut look).await?;
         take_snapshot(&mut session)?;
         look.note(session.last().clone());

@@ -1,7 +1,15 @@
 //! What a helper and the process that it serves tell each other: words of five bytes about the command and the
 //! figures, and texts with their length about files and figures.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 
 /// Bytes of an order or an answer: what it is, and a number.
 pub(super) const WORD: usize = 5;
@@ -119,9 +127,42 @@ pub(super) fn receive_result(from: &mut impl Read) -> io::Result<io::Result<Vec<
     Ok(if mark == [0] { Ok(text) } else { Err(io::Error::other(String::from_utf8_lossy(&text))) })
 }
 
+/// Sends a descriptor, or the word that there is none.
+pub(super) fn send_descriptor(to: &UnixStream, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let descriptors: Vec<_> = descriptor.into_iter().collect();
+    if !descriptors.is_empty() {
+        beside.push(SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    sendmsg(to, &[IoSlice::new(&[0])], &mut beside, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives a descriptor, or the word that there is none.
+pub(super) fn receive_descriptor(from: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0];
+    let received = recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+            return Ok(descriptors.next());
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
     use super::{Answer, Order, receive, receive_result, send, send_result};
+    use super::{receive_descriptor, send_descriptor};
 
     #[test]
     fn what_is_told_is_understood() {
@@ -132,6 +173,21 @@ mod tests {
             assert_eq!(Answer::decode(answer.encode()), Some(answer));
         }
         assert_eq!((Order::decode([0; 5]), Answer::decode([9; 5])), (None, None));
+    }
+
+    #[test]
+    fn a_descriptor_goes_over_or_there_is_none() {
+        let (one, other) = UnixStream::pair().expect("a pair");
+        let (mine, passed) = UnixStream::pair().expect("a pair");
+        send_descriptor(&one, Some(passed.as_fd())).expect("there is room");
+        drop(passed);
+        let received = receive_descriptor(&other).expect("it came").expect("with a descriptor");
+        send(&mut UnixStream::from(received), b"hello").expect("it is the other end");
+        assert_eq!(receive(&mut &mine).expect("it is whole"), b"hello");
+        send_descriptor(&one, None).expect("there is room");
+        assert!(receive_descriptor(&other).expect("it came").is_none());
+        drop(one);
+        assert!(receive_descriptor(&other).is_err());
     }
 
     #[test]

@@ -22,9 +22,9 @@ use handshake_common::wire::tunnel::Tunnel;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::events::{Event, Unlisted};
 use crate::time::rfc3339;
 use crate::why::{Conntrack, Risen, WhyReport};
+use handshake_export::events::{Event, Unlisted};
 
 pub(crate) use check::write_check;
 pub(crate) use diff::write_diff;

@@ -47,9 +47,9 @@ pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
 pub(crate) use self::saved::{draw_saved, draw_table};
 pub(crate) use self::why::draw_why;
-use crate::events::{Event, EventKind, ROWS, Unlisted};
 use crate::number::{group, percent, rate, short, span, time};
 use crate::time::Zone;
+use handshake_export::events::{Event, EventKind, ROWS, Unlisted};
 
 const WIDE: &str = "   ";
 const DOT: &str = " · ";

@@ -24,6 +24,7 @@ mod privilege;
 mod replay;
 mod report_file;
 mod scenario;
+mod serve;
 mod services;
 mod sight;
 mod special;

@@ -55,7 +55,7 @@ fn tasks(process: u32) -> Result<Vec<Task>> {
 }
 
 /// Each thread is this user's, is permitted `permitted` at most and cannot get more.
-fn ensure_confined(process: u32, user: u32, permitted: u64, by_root: bool) -> Result<()> {
+pub(crate) fn ensure_confined(process: u32, user: u32, permitted: u64, by_root: bool) -> Result<()> {
     let tasks = tasks(process)?;
     ensure!(!tasks.is_empty());
     for task in &tasks {

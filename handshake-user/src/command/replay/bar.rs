@@ -27,7 +27,7 @@ impl Bar {
     /// Begins to draw. Nothing is drawn where stderr is no terminal, or where lines of the report would come
     /// between.
     pub(super) fn start(args: &ReplayArgs) -> Self {
-        let has_lines = args.output.events.is_any() || args.interval.is_some();
+        let has_lines = args.output.events.0.is_any() || args.interval.is_some();
         let line = console::Progress::on_terminal("reading");
         let is_shown = line.is_shown() && !(has_lines && std::io::stdout().is_terminal());
         let now = Instant::now();

@@ -20,9 +20,9 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::ladder::{LadderSteps, Step, StepMark, draw_ladder};
 use super::{Style, draw, draw_event, draw_flow, draw_unlisted};
-use crate::events::{Event, EventKind, Unlisted};
 use crate::testing::{ACCURACY, JSON, README, firsts};
 use crate::time::Zone;
+use handshake_export::events::{Event, EventKind, Unlisted};
 
 const ROW: u16 = 1;
 

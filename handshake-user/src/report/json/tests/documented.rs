@@ -29,10 +29,10 @@ use super::super::{
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
 use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
-use crate::events::{Event, EventKind};
 use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
 use crate::why::{Cohort, Conntrack, Evidence, Firewall, Queue, Risen, WhyReport, diagnose};
+use handshake_export::events::{Event, EventKind};
 
 /// The sources that write reports, flows, the fields of a check and comparisons.
 const WRITERS: [&str; 3] =

@@ -18,7 +18,7 @@ use handshake_common::record::{Now, Record};
 use handshake_common::verdict::Verdict;
 
 /// Rows of a second that may be left out.
-pub(crate) const ROWS: u64 = 200;
+pub const ROWS: u64 = 200;
 /// Attempts that are announced and have not ended.
 const ANNOUNCED: usize = 1 << 14;
 /// Looks after which an announced attempt that is in no table is forgotten: its end was lost, and is counted
@@ -27,7 +27,7 @@ const PATIENCE: u64 = 3;
 
 /// Which attempts have rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EventChoice {
+pub enum EventChoice {
     /// Those that become half-open, and those that fail; of those that complete, what was half-open.
     Failed,
     /// Those that become half-open, and all that end.
@@ -38,14 +38,14 @@ pub(crate) enum EventChoice {
 
 impl EventChoice {
     /// Whether there are any.
-    pub(crate) const fn is_any(self) -> bool {
+    pub const fn is_any(self) -> bool {
         !matches!(self, Self::None)
     }
 }
 
 /// What happened to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EventKind {
+pub enum EventKind {
     /// It became half-open.
     HalfOpen,
     /// It ended.
@@ -54,7 +54,7 @@ pub(crate) enum EventKind {
 
 impl EventKind {
     /// The name in reports.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::HalfOpen => "half_open",
             Self::Ended => "ended",
@@ -64,27 +64,27 @@ impl EventKind {
 
 /// A row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
+pub struct Event {
     /// What happened.
-    pub(crate) kind: EventKind,
+    pub kind: EventKind,
     /// To which attempt.
-    pub(crate) flow: Flow,
+    pub flow: Flow,
     /// When, on the records' clock.
-    pub(crate) at_ns: u64,
+    pub at_ns: u64,
 }
 
 /// The rows that were left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unlisted {
+pub struct Unlisted {
     /// Attempts that became half-open.
-    pub(crate) half_open: u64,
+    pub half_open: u64,
     /// Attempts that ended.
-    pub(crate) ended: u64,
+    pub ended: u64,
 }
 
 /// What was told of the attempts so far.
 #[derive(Debug)]
-pub(crate) struct EventLog {
+pub struct EventLog {
     choice: EventChoice,
     /// Whether rows are left out.
     bounded: bool,
@@ -101,12 +101,12 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     /// A log of rows that are read while they come: there may be too many.
-    pub(crate) fn bounded(choice: EventChoice) -> Self {
+    pub fn bounded(choice: EventChoice) -> Self {
         Self { bounded: true, ..Self::endless(choice) }
     }
 
     /// A log of all rows that there are.
-    pub(crate) fn endless(choice: EventChoice) -> Self {
+    pub fn endless(choice: EventChoice) -> Self {
         Self {
             choice,
             bounded: false,
@@ -119,7 +119,7 @@ impl EventLog {
     }
 
     /// The row of an attempt of whose end the kernel side tells; `None` where there is none.
-    pub(crate) fn end(&mut self, flow: &Flow, moment: &Moment) -> Option<Event> {
+    pub fn end(&mut self, flow: &Flow, moment: &Moment) -> Option<Event> {
         let end = flow.ended?;
         // The kernel side tells of it when something takes its place: long after a look has.
         let is_told = end.standing == Standing::Tcp(Verdict::HalfOpenExpired)
@@ -138,7 +138,7 @@ impl EventLog {
     }
 
     /// The rows of an open record that a look at `moment` meets.
-    pub(crate) fn meet(&mut self, record: &Record, moment: &Moment) -> [Option<Event>; 2] {
+    pub fn meet(&mut self, record: &Record, moment: &Moment) -> [Option<Event>; 2] {
         let Moment { now, clocks, .. } = moment;
         let verdict = |at: Now| record.verdict(at, clocks);
         let before = self.looked.map_or(Some(Verdict::Opening), verdict);
@@ -154,7 +154,7 @@ impl EventLog {
     }
 
     /// Ends a look at `moment`. Returns what was left out since the last one.
-    pub(crate) fn looked(&mut self, moment: &Moment) -> Option<Unlisted> {
+    pub fn looked(&mut self, moment: &Moment) -> Option<Unlisted> {
         self.looked = Some(moment.now);
         self.looks += 1;
         self.left = ROWS;
@@ -164,7 +164,7 @@ impl EventLog {
     }
 
     /// What was left out since it was last told.
-    pub(crate) fn take_unlisted(&mut self) -> Option<Unlisted> {
+    pub fn take_unlisted(&mut self) -> Option<Unlisted> {
         let unlisted = std::mem::take(&mut self.unlisted);
         (unlisted != Unlisted::default()).then_some(unlisted)
     }

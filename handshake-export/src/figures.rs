@@ -1,0 +1,421 @@
+//! The series of a snapshot, from the table of metrics. Counters never fall: where a figure does, because an
+//! attempt left its verdict again, the counter keeps what it rose by.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use handshake_agent::model::metric::series::{self, FAMILIES, Family, Kind};
+use handshake_agent::model::metric::{METRICS, Metric, REVISED};
+use handshake_agent::model::snapshot::{Interval, Origin, Snapshot};
+use handshake_common::abi::{BUCKETS, Histogram};
+use handshake_common::latency::upper_bound;
+use handshake_common::verdict::{Cause, Leg, Verdict};
+
+use super::service::{COLUMNS, ServiceRule, Services, totals};
+
+/// The bounds of the histograms: the longest times below the powers of two from 2^11 ns (2 µs) to 2^36 ns
+/// (69 s). The kernel side's buckets end there too, so counts at the bounds are exact.
+const EXPONENTS: std::ops::RangeInclusive<u32> = 11..=36;
+/// Interfaces that have a series of their own.
+const MOST_INTERFACES: usize = 16;
+
+/// The series of a reading.
+pub struct Exposition {
+    /// The families that have series, in their order.
+    pub families: Vec<Filled>,
+    /// Labels that every series has.
+    pub everywhere: Vec<(String, String)>,
+}
+
+/// A family with its series.
+pub struct Filled {
+    /// The family.
+    pub family: &'static Family,
+    /// Its series.
+    pub samples: Vec<Sample>,
+}
+
+/// One series.
+pub struct Sample {
+    /// The values of the family's labels.
+    pub labels: Vec<Cow<'static, str>>,
+    /// Its figure.
+    pub value: Value,
+    /// A flow that it counts.
+    pub exemplar: Option<Exemplar>,
+}
+
+/// The figure of a series.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A number.
+    Number(u64),
+    /// A time, ns.
+    Time(u64),
+    /// Times by bound.
+    Times(Times),
+}
+
+/// A histogram.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Bounds in ns, each with the number of times up to it.
+    pub up_to: Vec<(u64, u64)>,
+    /// All times.
+    pub count: u64,
+    /// Their sum in ns: each counts with the middle of its bucket, 1/32 away at most.
+    pub sum_ns: u128,
+}
+
+/// A flow that came to a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exemplar {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its cause, where the verdict is counted by it.
+    pub cause: Option<Cause>,
+    /// Who began.
+    pub initiator: SocketAddr,
+    /// Who was asked.
+    pub responder: SocketAddr,
+    /// When it began, ns since the Unix epoch.
+    pub began_ns: u64,
+}
+
+/// What a reading has besides the snapshot.
+#[derive(Default)]
+pub struct Beside {
+    /// Flows that came to a verdict, at most one for each series.
+    pub exemplars: Vec<Exemplar>,
+    /// How long the reading took.
+    pub took: Duration,
+    /// What exporters dropped.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+/// A counter that keeps what its figure rose by.
+#[derive(Clone, Copy, Default)]
+struct Rising {
+    figure: u64,
+    counted: u64,
+}
+
+impl Rising {
+    fn take_in(&mut self, figure: u64) -> u64 {
+        self.counted += figure.saturating_sub(self.figure);
+        self.figure = figure;
+        self.counted
+    }
+}
+
+/// Makes series of snapshots.
+pub struct Figures {
+    /// Of each metric that is exported as a counter, in the order of the table.
+    rising: Vec<Rising>,
+    /// Of each reason for an inexact report.
+    lost: HashMap<&'static str, Rising>,
+    services: Services,
+    labels: Vec<(String, String)>,
+    readings: u64,
+}
+
+impl Figures {
+    /// Names services as `rules` say, and gives every series `labels`.
+    pub fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
+        let (rising, lost, services) = Default::default();
+        let mut figures = Self { rising, lost, services, labels: Vec::new(), readings: 0 };
+        figures.name(rules, labels);
+        figures
+    }
+
+    /// The same with other names and labels.
+    pub fn name(&mut self, rules: &[ServiceRule], labels: &[(String, String)]) {
+        self.services.name(rules);
+        self.labels = labels.to_vec();
+    }
+
+    /// Takes a snapshot in.
+    pub fn take_in(&mut self, now: &Snapshot, before: &Snapshot, beside: &Beside) -> Exposition {
+        self.readings += 1;
+        let mut page = Page::new();
+        page.add(&series::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+        page.add(&series::EXACT, &[], u64::from(Interval::between(before, now).is_exact()));
+        for loss in now.possible_losses() {
+            let counted = self.lost.entry(loss.reason).or_default().take_in(loss.count);
+            page.add(&series::LOST, &[loss.reason], counted);
+        }
+        self.add_metrics(now, &beside.exemplars, &mut page);
+        add_interfaces(now, &mut page);
+        for leg in Leg::ALL {
+            let times = Value::Times(Times::of(now.histogram(leg)));
+            page.push(&series::LATENCY, vec![leg.name().into()], times, None);
+        }
+        self.services.take_in(&now.every_service, &totals(now));
+        for (name, figures) in self.services.figures() {
+            for (column, figure) in COLUMNS.iter().zip(figures) {
+                let labels = column.labels.iter().map(|label| Cow::Borrowed(*label));
+                let labels = [Cow::Owned(name.to_owned())].into_iter().chain(labels).collect();
+                page.push(column.family, labels, Value::Number(*figure), None);
+            }
+        }
+        for (sink, dropped) in &beside.dropped {
+            page.add(&series::EXPORT_DROPPED, &[sink], *dropped);
+        }
+        page.add(&series::READINGS, &[], self.readings);
+        let took = u64::try_from(beside.took.as_nanos()).unwrap_or(u64::MAX);
+        page.push(&series::READING_SECONDS, Vec::new(), Value::Time(took), None);
+        page.push(&series::START_TIME, Vec::new(), Value::Time(now.from_ns()), None);
+        Exposition { families: page.families, everywhere: self.labels.clone() }
+    }
+
+    /// The series of the table of metrics.
+    fn add_metrics(&mut self, now: &Snapshot, exemplars: &[Exemplar], page: &mut Page) {
+        self.rising.resize(METRICS.len() + REVISED.len(), Rising::default());
+        let completed = Verdict::Completed.name();
+        for (metric, rising) in METRICS.iter().chain(REVISED.iter()).zip(&mut self.rising) {
+            let (Some(series), Some(figure)) = (&metric.series, metric.value(now)) else { continue };
+            let counted = if metric.rises { rising.take_in(figure) } else { figure };
+            let labels = series.labels.iter().map(|label| Cow::Borrowed(*label)).collect();
+            let exemplar = if series.family.name == series::VERDICTS.name {
+                exemplars.iter().find(|exemplar| exemplar.is_of(metric)).copied()
+            } else {
+                None
+            };
+            page.push(series.family, labels, Value::Number(counted), exemplar);
+            // The kernel side counts no entries here: a completed handshake is denied by a RST at most.
+            if series.family.name == series::VERDICTS.name && series.labels[0] == completed {
+                page.add(&series::REVISED, &[completed], counted - figure);
+            }
+        }
+    }
+}
+
+impl Exemplar {
+    fn is_of(&self, metric: &Metric<Snapshot>) -> bool {
+        let cause = self.cause.map_or("", Cause::name);
+        metric.series.as_ref().is_some_and(|series| series.labels == [self.verdict.name(), cause])
+    }
+}
+
+/// The packets of the first interfaces that are watched.
+fn add_interfaces(now: &Snapshot, page: &mut Page) {
+    let Origin::Live(live) = &now.context.origin else { return };
+    for (interface, packets) in live.interfaces.iter().zip(&now.interfaces).take(MOST_INTERFACES) {
+        let labels = vec![Cow::Owned(interface.name.clone())];
+        page.push(&series::INTERFACE_PACKETS, labels, Value::Number(packets.total), None);
+    }
+}
+
+impl Times {
+    fn of(histogram: &Histogram) -> Self {
+        let (mut count, mut sum_ns, mut up_to) = (0, 0, Vec::new());
+        let mut bounds = EXPONENTS.map(|exponent| (1_u64 << exponent) - 1).peekable();
+        let mut lower = 0;
+        for (bucket, samples) in (0..).zip(histogram.buckets) {
+            let upper = upper_bound(bucket);
+            count += samples;
+            sum_ns += u128::from(samples) * (u128::from(lower) + u128::from(upper)) / 2;
+            if let Some(bound) = bounds.next_if_eq(&upper) {
+                up_to.push((bound, count));
+            }
+            lower = upper.saturating_add(1);
+        }
+        debug_assert!(bounds.peek().is_none() && histogram.buckets.len() == BUCKETS);
+        Self { up_to, count, sum_ns }
+    }
+}
+
+/// Series under way, by family.
+struct Page {
+    families: Vec<Filled>,
+}
+
+impl Page {
+    fn new() -> Self {
+        Self { families: FAMILIES.iter().map(|family| Filled { family, samples: Vec::new() }).collect() }
+    }
+
+    fn add(&mut self, family: &'static Family, labels: &[&'static str], number: u64) {
+        let labels = labels.iter().map(|label| Cow::Borrowed(*label)).collect();
+        self.push(family, labels, Value::Number(number), None);
+    }
+
+    fn push(
+        &mut self,
+        family: &'static Family,
+        labels: Vec<Cow<'static, str>>,
+        value: Value,
+        exemplar: Option<Exemplar>,
+    ) {
+        debug_assert_eq!((family.kind == Kind::Histogram), matches!(value, Value::Times(_)));
+        if let Some(filled) = self.families.iter_mut().find(|filled| filled.family.name == family.name) {
+            filled.samples.push(Sample { labels, value, exemplar });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_agent::fake::{Fake, WALL_NS, snapshot};
+    use handshake_agent::model::metric::series::Kind;
+    use handshake_agent::model::snapshot::Snapshot;
+    use handshake_common::abi::{Counter, Histogram};
+    use handshake_common::latency::bucket;
+    use handshake_common::verdict::{Cause, Leg, Verdict};
+    use std::sync::Arc;
+
+    use super::{Beside, EXPONENTS, Exemplar, Exposition, Figures, Times, Value};
+    use crate::prometheus::{Form, text};
+
+    fn take(fake: &mut Fake, before: &Snapshot) -> Snapshot {
+        Snapshot::take(fake, &Arc::clone(&before.context), Some(before)).expect("a fake never fails")
+    }
+
+    /// The figure of a series by its name and the values of its labels.
+    fn of(exposition: &Exposition, name: &str, labels: &[&str]) -> u64 {
+        let family = exposition.families.iter().find(|filled| filled.family.name == name).expect(name);
+        let sample = family.samples.iter().find(|sample| sample.labels == labels).expect(name);
+        match &sample.value {
+            Value::Number(number) => *number,
+            Value::Time(_) | Value::Times(_) => panic!("{name} is no number"),
+        }
+    }
+
+    /// What Prometheus adds up again: attempts are the verdicts that were entered less those that were left,
+    /// and what is open.
+    fn balances(exposition: &Exposition) {
+        let sum = |name: &str| -> u64 {
+            let family = exposition.families.iter().find(|filled| filled.family.name == name).expect(name);
+            let number = |value: &Value| match value {
+                Value::Number(number) => *number,
+                Value::Time(_) | Value::Times(_) => 0,
+            };
+            family.samples.iter().map(|sample| number(&sample.value)).sum()
+        };
+        assert_eq!(
+            sum("handshake_attempts_total") + sum("handshake_revised_total"),
+            sum("handshake_verdicts_total") + sum("handshake_opening") + sum("handshake_half_open"),
+        );
+    }
+
+    /// A refusal that is taken back, and a completed handshake that is denied: what stands falls, and what was
+    /// entered does not.
+    #[test]
+    fn counters_keep_what_verdicts_lose() {
+        let verdicts = "handshake_verdicts_total";
+        let (mut fake, mut figures) = (Fake::new(), Figures::new(&[], &[]));
+        let before = snapshot();
+        fake.count(Counter::Attempts, 3);
+        fake.count(Counter::Refused, 1);
+        fake.count(Counter::EnteredRefused, 1);
+        fake.count(Counter::Completed, 2);
+        let first = take(&mut fake, &before);
+        let page = figures.take_in(&first, &before, &Beside::default());
+        balances(&page);
+        assert_eq!(
+            (of(&page, verdicts, &["refused", ""]), of(&page, "handshake_standing", &["refused"])),
+            (1, 1)
+        );
+        // One refusal continued, one completion was denied.
+        fake.count(Counter::Refused, -1);
+        fake.count(Counter::Completed, -1);
+        fake.count(Counter::ResponderAborted, 2);
+        fake.count(Counter::EnteredResponderAborted, 2);
+        let second = take(&mut fake, &first);
+        let page = figures.take_in(&second, &first, &Beside::default());
+        balances(&page);
+        assert_eq!(
+            (of(&page, verdicts, &["refused", ""]), of(&page, "handshake_standing", &["refused"])),
+            (1, 0)
+        );
+        assert_eq!(of(&page, verdicts, &["completed", ""]), 2);
+        for verdict in ["refused", "completed"] {
+            assert_eq!(of(&page, "handshake_revised_total", &[verdict]), 1, "{verdict}");
+        }
+        fake.count(Counter::Attempts, 1);
+        fake.count(Counter::Completed, 1);
+        let third = take(&mut fake, &second);
+        let page = figures.take_in(&third, &second, &Beside::default());
+        balances(&page);
+        assert_eq!(of(&page, verdicts, &["completed", ""]), 3);
+    }
+
+    /// Each sample is counted at the bounds that it does not pass, and at no other.
+    #[test]
+    fn histograms_are_exact_at_their_bounds() {
+        let edges = EXPONENTS.flat_map(|exponent| [(1_u64 << exponent) - 1, 1 << exponent]);
+        let samples: Vec<u64> = edges.chain([0, 1, 999, u64::MAX >> 20]).collect();
+        let mut histogram = Histogram { buckets: [0; handshake_common::abi::BUCKETS] };
+        samples.iter().for_each(|sample| histogram.buckets[bucket(*sample) as usize] += 1);
+        let times = Times::of(&histogram);
+        assert_eq!((times.up_to.len(), times.count), (EXPONENTS.count(), samples.len() as u64));
+        for (bound, count) in times.up_to {
+            assert_eq!(count, samples.iter().filter(|sample| **sample <= bound).count() as u64, "{bound}");
+        }
+        let sum: u128 = samples.iter().map(|sample| u128::from(*sample)).sum();
+        assert!(times.sum_ns.abs_diff(sum) <= sum / 32, "{} {sum}", times.sum_ns);
+    }
+
+    fn services(count: usize) -> Vec<crate::service::ServiceRule> {
+        (0..count).map(|at| format!("s{at}=:{}", 1_000 + at).parse().expect("it is right")).collect()
+    }
+
+    /// Ten services, a loopback of one interface: with sixteen interfaces there are fifteen more.
+    #[test]
+    fn there_are_at_most_four_hundred_series() {
+        let before = snapshot();
+        let now = take(&mut Fake::new(), &before);
+        let beside = Beside { dropped: vec![("metrics_file", 0)], ..Beside::default() };
+        let page = figures_of(10).take_in(&now, &before, &beside);
+        let series = text(&page, Form::Plain).lines().filter(|line| !line.starts_with('#')).count();
+        assert!((300..=400 - 16).contains(&series), "{series}");
+    }
+
+    fn figures_of(count: usize) -> Figures {
+        Figures::new(&services(count), &[])
+    }
+
+    #[test]
+    fn the_text_has_both_forms() {
+        let before = snapshot();
+        let mut fake = Fake::new();
+        fake.count(Counter::Attempts, 1);
+        fake.count(Counter::ExpiredNoAck, 1);
+        fake.sample(Leg::Connect, 1_000_000, 2);
+        let now = take(&mut fake, &before);
+        let exemplar = Exemplar {
+            verdict: Verdict::HalfOpenExpired,
+            cause: Some(Cause::NoAck),
+            initiator: "[2001:db8::1]:40007".parse().expect("an address"),
+            responder: "10.0.0.1:443".parse().expect("an address"),
+            began_ns: WALL_NS + 1,
+        };
+        let label = [("site".to_owned(), "a\"b\\c".to_owned())];
+        let beside = Beside { exemplars: vec![exemplar], ..Beside::default() };
+        let page = Figures::new(&services(1), &label).take_in(&now, &before, &beside);
+        let (plain, open) = (text(&page, Form::Plain), text(&page, Form::OpenMetrics));
+        let series =
+            r#"handshake_verdicts_total{site="a\"b\\c",verdict="half_open_expired",cause="no_ack"} 1"#;
+        assert!(plain.contains(&format!("{series}\n")), "{plain}");
+        let exemplar =
+            r#" # {initiator="[2001:db8::1]:40007",responder="10.0.0.1:443"} 1 1772366621.000000001"#;
+        assert!(open.contains(&format!("{series}{exemplar}\n")), "{open}");
+        assert!(plain.contains("# TYPE handshake_verdicts_total counter\n"));
+        assert!(open.contains("# TYPE handshake_verdicts counter\n") && open.ends_with("\n# EOF\n"));
+        let bucket = r#"handshake_latency_seconds_bucket{site="a\"b\\c",leg="connect",le="0.001048575"} 2"#;
+        assert!(plain.contains(bucket) && open.contains(bucket), "{plain}");
+        let below = r#"leg="connect",le="0.000524287"} 0"#;
+        assert!(plain.contains(below) && plain.contains(r#"leg="connect",le="+Inf"} 2"#));
+        for name in page.families.iter().filter(|filled| filled.family.kind == Kind::Counter) {
+            assert!(
+                !name.samples.is_empty()
+                    || name.family.name.contains("interface_packets")
+                    || name.family.name.contains("dropped"),
+                "{} has no series",
+                name.family.name
+            );
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Options of `handshake why`.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use clap::Args;
+use handshake_agent::address::{Cidr, PortRange};
+use handshake_agent::options::Options;
+
+use super::ScopeArgs;
+use crate::report::OutputFormat;
+
+/// Options of `handshake why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The service: :PORT, ADDRESS or ADDRESS:PORT [default: the one that fails most]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) target: Option<WhyTarget>,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    /// text or json
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
+    #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
+    pub(crate) format: OutputFormat,
+}
+
+/// The service that `why` is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WhyTarget {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl FromStr for WhyTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(socket) = text.parse::<SocketAddr>() {
+            return Ok(Self { address: Some(socket.ip()), port: Some(socket.port()) });
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self { address: Some(address), port: None });
+        }
+        let port = text.strip_prefix(':').unwrap_or(text).parse();
+        let port =
+            port.map_err(|_| "not a service such as :443, 10.0.0.2 or [2001:db8::2]:443".to_owned())?;
+        Ok(Self { address: None, port: Some(port) })
+    }
+}
+
+impl fmt::Display for WhyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.port) {
+            (Some(address), Some(port)) => SocketAddr::new(address, port).fmt(f),
+            (Some(address), None) => address.fmt(f),
+            (None, port) => write!(f, ":{}", port.unwrap_or_default()),
+        }
+    }
+}
+
+impl WhyArgs {
+    /// The agent's options.
+    pub(crate) fn watched(&self) -> Options {
+        let mut options = Options::from(&self.scope);
+        if let Some(target) = self.target {
+            options.filter.ports.extend(target.port.map(PortRange::one));
+            options.filter.nets.extend(target.address.map(Cidr::host));
+        }
+        options
+    }
+}

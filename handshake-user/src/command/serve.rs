@@ -1,0 +1,415 @@
+//! `handshake serve`: the monitor as a service, until it is stopped.
+
+use std::env;
+use std::io;
+use std::net::TcpListener;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use handshake_agent::Error as AgentError;
+use handshake_agent::confine::Confinement;
+use handshake_agent::model::snapshot::Snapshot;
+use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
+use handshake_export::exemplar::Looking;
+use handshake_export::figures::{Beside, Figures};
+use handshake_export::health::Health;
+use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
+use handshake_export::notify::Manager;
+use handshake_export::page::Page;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::cli::{Listen, ServeArgs, with_file};
+use crate::command::{attach, confinement, load, out, prepare};
+use crate::console::{announce, say};
+use crate::errand::{Done, Errands, METRICS_FILE};
+use crate::error::{CommandError, ConfigError};
+use crate::file::{FileAtEnd, read_text};
+use crate::helper::{Duties, FileDuty, Helper, Reread, Rereader};
+
+/// The longest configuration, in bytes.
+const LONGEST: u64 = 1 << 20;
+/// A reading that is younger serves another scraper too.
+const FRESH: Duration = Duration::from_secs(1);
+/// Descriptors of the server beside its connections: its socket, its event loop, one that is being accepted.
+const BESIDE_CONNECTIONS: u64 = 8;
+
+/// Runs `handshake serve` and returns its exit code.
+///
+/// # Errors
+///
+/// A fault in the configuration; failures to attach, to listen or to write.
+pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
+    let args = configured(args)?;
+    if args.check_config {
+        announce("the configuration is right");
+        return Ok(0);
+    }
+    let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
+    outlast_hangup();
+    let helper = helper(&args)?;
+    let files = helper.as_ref().map(|helper| wanted_files(helper, &args)).transpose()?;
+    // After the helper has started: its copy would keep the socket open when this one is closed.
+    let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
+    say_where(socket.as_ref());
+    let health = Arc::new(Health::begin());
+    let confinement =
+        confinement(&args.scope).map(|confinement| Confinement { accepts: true, ..confinement });
+    let server = Server::start(Arc::clone(&health), confinement).map_err(out)?;
+    server.listen(socket);
+    let watched = args.watched();
+    let plan = session::plan(&watched)?;
+    make_room_for_connections();
+    manager.status("loading into the kernel");
+    let loaded = load(&watched, &plan)?;
+    session::block_on(async {
+        let mut signals = Signals::without_hangup()?;
+        let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
+        let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
+        let errands = files.map(Errands::start).transpose().map_err(out)?;
+        health.turn(session.answered().into_std());
+        manager.ready(&status(&session));
+        let mut service = Service::new(args, manager, health, server, errands, hangup);
+        let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
+        let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
+        service.manager.stopping();
+        match ending {
+            Ending::Lost(lost) => Err(lost.into()),
+            Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
+        }
+    })
+}
+
+/// Has SIGHUP ignored until there is a configuration to read again: it would end the process.
+fn outlast_hangup() {
+    // SAFETY: "ignore" is no function, and no memory is passed.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
+/// The options, with those of the file.
+fn configured(args: ServeArgs) -> Result<ServeArgs, CommandError> {
+    let Some(path) = &args.config else { return Ok(args) };
+    let shown = path.display().to_string();
+    let text =
+        read_text(path, LONGEST).map_err(|source| ConfigError::File { path: shown.clone(), source })?;
+    Ok(with_file(env::args_os(), &shown, &text)?)
+}
+
+/// Starts the helper, where there is anything for it to do.
+fn helper(args: &ServeArgs) -> Result<Option<Helper>, CommandError> {
+    let files: Vec<FileDuty> = args.metrics_file.iter().cloned().map(FileDuty::Each).collect();
+    let reread = args.config.as_deref().map(|path| rereader(path, args.metrics_listen));
+    let is_wanted = reread.is_some() || !files.is_empty();
+    let duties = Duties { files, reread, ..Duties::default() };
+    prepare(&args.scope, is_wanted.then_some(duties))
+}
+
+/// How the helper reads the configuration again: what it names is looked at before anything changes.
+fn rereader(path: &Path, mut listens: Listen) -> Rereader {
+    let path = path.to_owned();
+    Box::new(move || {
+        let text = read_text(&path, LONGEST)?;
+        let new = with_file(env::args_os(), &path.display().to_string(), &text).map_err(io::Error::other)?;
+        if let Some(file) = &new.metrics_file {
+            FileAtEnd::prepare(file).map_err(|error| named("--metrics-file", &file.display(), &error))?;
+        }
+        let socket = match new.metrics_listen.0 {
+            Some(address) if new.metrics_listen != listens => {
+                let socket = listen_at(address);
+                Some(socket.map_err(|error| named("--metrics-listen", &address, &error))?)
+            }
+            Some(_) | None => None,
+        };
+        listens = new.metrics_listen;
+        Ok(Reread { text, file: new.metrics_file, socket })
+    })
+}
+
+fn named(option: &str, what: &dyn std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{option} {what}: {error}"))
+}
+
+/// The way to the helper's files; one that cannot be written is a fault of the options.
+fn wanted_files(helper: &Helper, args: &ServeArgs) -> Result<crate::helper::Files, CommandError> {
+    let path = args.metrics_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    helper.files().map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
+}
+
+fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
+    let address = args.metrics_listen.0.map(|address| address.to_string()).unwrap_or_default();
+    CommandError::output(format!("listen at {address} (--metrics-listen)"))(source)
+}
+
+/// Says where scrapers are served: with port 0 the system has chosen one.
+fn say_where(socket: Option<&TcpListener>) {
+    if let Some(address) = socket.and_then(|socket| socket.local_addr().ok()) {
+        announce(&format!("metrics at http://{address}/metrics"));
+    }
+}
+
+/// Raises the limit of open files by what connections take, as far as that is allowed. Where it is not,
+/// connections that are too many wait.
+fn make_room_for_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let more = MOST_CONNECTIONS as u64 + BESIDE_CONNECTIONS;
+    let wanted = limit.current.map(|current| current.saturating_add(more));
+    let current = limit.maximum.map_or(wanted, |most| wanted.map(|wanted| wanted.min(most)));
+    let _as_it_was = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+}
+
+/// What systemd shows of the service.
+fn status(session: &Session) -> String {
+    let names: Vec<String> = session.interfaces().iter().map(|each| each.info.name.clone()).collect();
+    match names.as_slice() {
+        [] => "waiting for interfaces".to_owned(),
+        [one] => format!("watching {one}"),
+        [first, ..] => format!("watching {first} and {} more", names.len() - 1),
+    }
+}
+
+/// A service that runs.
+struct Service {
+    args: ServeArgs,
+    manager: Manager,
+    health: Arc<Health>,
+    server: Server,
+    errands: Option<Errands>,
+    hangup: Signal,
+    /// When the file is written next, where there is one.
+    writing: Option<Interval>,
+    figures: Figures,
+    /// The latest page, and when it was read.
+    page: Option<(Instant, Arc<Page>)>,
+    /// What the service manager was told last.
+    status: String,
+    /// Whether the file could not be written the last time.
+    is_unwritable: bool,
+}
+
+/// What the loop has to do.
+enum Input {
+    Scrape(Scrape),
+    Write,
+    Done(Done),
+    Reload,
+}
+
+impl Service {
+    fn new(
+        args: ServeArgs,
+        manager: Manager,
+        health: Arc<Health>,
+        server: Server,
+        errands: Option<Errands>,
+        hangup: Signal,
+    ) -> Self {
+        let figures = Figures::new(&args.services, &args.pairs());
+        let writing = writing(&args);
+        let (status, is_unwritable) = (String::new(), false);
+        Self {
+            args,
+            manager,
+            health,
+            server,
+            errands,
+            hangup,
+            writing,
+            figures,
+            page: None,
+            status,
+            is_unwritable,
+        }
+    }
+
+    /// The page of the latest reading, or of a new one where that is too old.
+    fn read(&mut self, session: &mut Session) -> Result<Arc<Page>, AgentError> {
+        if let Some((read, page)) = &self.page
+            && read.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(page));
+        }
+        let began = Instant::now();
+        let (before, exemplars) = session.advance_by(|source, context, before| {
+            let mut looking = Looking::at(source);
+            let snapshot = Snapshot::take(&mut looking, context, Some(before))?;
+            let exemplars = looking.exemplars(&snapshot);
+            Ok((snapshot, (before.clone(), exemplars)))
+        })?;
+        let dropped = self.errands.iter().map(|errands| (METRICS_FILE, errands.dropped())).collect();
+        let beside = Beside { exemplars, took: began.elapsed(), dropped };
+        let page = Arc::new(Page::of(self.figures.take_in(session.last(), &before, &beside)));
+        self.page = Some((Instant::now(), Arc::clone(&page)));
+        Ok(page)
+    }
+
+    /// Has the metrics written to their file.
+    fn write(&mut self, session: &mut Session) -> Result<(), AgentError> {
+        match self.read(session) {
+            Ok(page) => self.errands.iter().for_each(|errands| errands.write(Arc::clone(&page))),
+            Err(error) if error.is_passing() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Begins to read the configuration again.
+    fn reload(&mut self) {
+        match (&self.args.config, &self.errands) {
+            (Some(_), Some(errands)) => {
+                self.manager.reloading();
+                if let Err(error) = errands.reread() {
+                    self.keep(&error);
+                }
+            }
+            (Some(_) | None, _) => say("SIGHUP: there is no --config to read again"),
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Written(written) => self.written(written),
+            Done::Reread(Ok((text, socket))) => self.take_over(&text, socket),
+            Done::Reread(Err(error)) => self.keep(&error),
+        }
+    }
+
+    fn keep(&self, why: &dyn std::fmt::Display) {
+        say(&format!("the configuration stays as it was: {why}"));
+        self.manager.ready(&self.status);
+    }
+
+    /// Says the first failure of several, and the first success after them.
+    fn written(&mut self, written: io::Result<()>) {
+        let path = self.args.metrics_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        match (written, self.is_unwritable) {
+            (Err(error), false) => {
+                say(&format!("--metrics-file {path}: {error}"));
+                self.is_unwritable = true;
+            }
+            (Ok(()), true) => {
+                say(&format!("--metrics-file {path} is written again"));
+                self.is_unwritable = false;
+            }
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+
+    /// Takes over what may change while the programs are attached, and names the rest.
+    fn take_over(&mut self, text: &str, socket: Option<TcpListener>) {
+        let path = self.args.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let new = match with_file(env::args_os(), &path, text) {
+            Ok(new) => new,
+            Err(error) => return self.keep(&error),
+        };
+        for option in self.args.wants_restart(&new) {
+            say(&format!("{option}: restart needed"));
+        }
+        if new.metrics_listen != self.args.metrics_listen {
+            say_where(socket.as_ref());
+            self.server.listen(socket);
+        }
+        if (&new.metrics_file, new.interval) != (&self.args.metrics_file, self.args.interval) {
+            self.writing = writing(&new);
+        }
+        self.figures.name(&new.services, &new.pairs());
+        self.page = None;
+        self.args.take_over(new);
+        say("the configuration is read again");
+        self.manager.ready(&self.status);
+    }
+}
+
+/// When the file of the metrics is written: at once, then at each interval.
+fn writing(args: &ServeArgs) -> Option<Interval> {
+    args.metrics_file.as_ref()?;
+    let mut ticks = tokio::time::interval(args.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    Some(ticks)
+}
+
+impl Sink for Service {
+    type Input = Input;
+    type Error = CommandError;
+
+    fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
+        self.write(session)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn input(&mut self) -> Input {
+        let Self { server, errands, hangup, writing, .. } = self;
+        let tick = async {
+            match writing {
+                Some(writing) => writing.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        let done = async {
+            match errands {
+                Some(errands) => errands.done().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(()) = hangup.recv() => Input::Reload,
+            done = done => Input::Done(done),
+            _ = tick => Input::Write,
+            scrape = server.scrape() => Input::Scrape(scrape),
+        }
+    }
+
+    fn handle(&mut self, session: &mut Session, input: Input) -> Result<ControlFlow<()>, CommandError> {
+        match input {
+            Input::Scrape(scrape) => match self.read(session) {
+                // The scraper may have gone.
+                Ok(page) => drop(scrape.send(page)),
+                // Without an answer it is told that the kernel could not be read.
+                Err(error) if error.is_passing() => {}
+                Err(error) => return Err(error.into()),
+            },
+            Input::Write => self.write(session)?,
+            Input::Done(done) => self.done(done),
+            Input::Reload => self.reload(),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn notice(&mut self, notice: &str) {
+        announce(notice);
+    }
+
+    fn settle(&mut self, session: &Session) -> Result<(), CommandError> {
+        self.health.turn(session.answered().into_std());
+        self.manager.turn();
+        let status = status(session);
+        if status != self.status {
+            self.manager.status(&status);
+            self.status = status;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_agent::model::metric::series::FAMILIES;
+
+    use crate::testing::{SERVE, code, table};
+
+    /// docs/serve.md has a row for each family, and no other.
+    #[test]
+    fn each_family_is_documented() {
+        let rows = table(SERVE, "metric ");
+        let documented: Vec<_> = rows
+            .iter()
+            .map(|row| (code(&row[0])[0], row[1].as_str(), code(&row[2]), row[3].as_str()))
+            .collect();
+        let families = FAMILIES.iter();
+        let expected: Vec<_> =
+            families.map(|of| (of.name, of.kind.name(), of.labels.to_vec(), of.help)).collect();
+        assert_eq!(documented, expected);
+    }
+}
