@@ -300,6 +300,11 @@ impl Session {
         taken
     }
 
+    /// Sets from which age on later snapshots call an attempt half-open. The programs keep theirs.
+    pub const fn set_half_open_after(&mut self, ns: u64) {
+        self.live.set_half_open_after(ns);
+    }
+
     /// Sets how many services later snapshots list by name.
     pub fn list_services(&mut self, top: usize) {
         self.context = Arc::new(RunContext { top, ..RunContext::clone(&self.context) });

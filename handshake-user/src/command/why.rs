@@ -17,6 +17,7 @@ use handshake_agent::nftables::{CountedRule, Nftables, counted_rules};
 use handshake_agent::options::Options;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_common::verdict::{Seat, Verdict};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::check::{CheckError, NetCounters, NetFiles};
@@ -77,13 +78,18 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
             ..Pace::default()
         };
         let ending = session::run(&mut session, &mut signals, pace, &mut look).await?;
+        let cutoff = look.cutoff().cloned();
+        if let Some(cutoff) = &cutoff {
+            // What is open by then began before the cutoff, as did the attempts that are judged.
+            session.set_half_open_after(monotonic_ns().saturating_sub(cutoff.now.ns));
+        }
         take_snapshot(&mut session)?;
         look.note(session.last().clone());
         let counters = patiently(CheckError::is_passing, || look.counters.read())?.since(&before);
         let rules = rules.read_both();
         drop(session);
         let signal = signals.release().await;
-        let evidence = look.evidence(counters, &rules);
+        let evidence = look.evidence(cutoff.as_ref(), counters, &rules);
         let answer = diagnose(&evidence);
         let code = match answer.outcome {
             Outcome::Healthy => 0,
@@ -155,21 +161,22 @@ impl Look {
     }
 
     fn has_enough(&self) -> bool {
-        self.cutoff().is_some_and(|cutoff| self.total(cutoff).attempts >= ENOUGH)
-    }
-
-    fn total(&self, cutoff: &Snapshot) -> Cohort {
-        Cohort::between(&cutoff.tcp.books, &self.latest().tcp.books)
+        self.cutoff().is_some_and(|cutoff| cutoff.tcp.books.attempts >= ENOUGH)
     }
 
     /// All that was seen of the service that fails most, or of all together where no service has most of the
     /// failures; of the busiest where nothing fails.
-    fn evidence(&mut self, counters: NetCounters, rules: &[Vec<CountedRule>; 2]) -> Evidence {
+    fn evidence(
+        &mut self,
+        cutoff: Option<&Snapshot>,
+        counters: NetCounters,
+        rules: &[Vec<CountedRule>; 2],
+    ) -> Evidence {
         let conntrack = self.conntrack.as_mut().and_then(ConntrackFiles::lost);
         let latest = self.latest();
         let looked_ns = latest.elapsed_ns();
-        let (total, services) = match self.cutoff() {
-            Some(cutoff) => (self.total(cutoff), services(cutoff, latest)),
+        let (total, services) = match cutoff {
+            Some(cutoff) => (Cohort::between(&cutoff.tcp.books, &latest.tcp.books), services(cutoff, latest)),
             None => (Cohort::default(), Vec::new()),
         };
         let worst = services
@@ -265,6 +272,13 @@ impl Rules {
         let last = self.read();
         [&self.first, &last].map(|read| counted_rules(read))
     }
+}
+
+/// The time on the records' clock.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let part = |part: i64| u64::try_from(part).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 /// The attempts of each service. One that came after the cutoff had nothing then.

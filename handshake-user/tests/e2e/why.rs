@@ -127,7 +127,7 @@ fn asked_of(place: Place, prepare: impl Fn(&Routed) -> Result<()>) -> Result<(Ro
 /// The rule that is named: the words of the answer, and the rule in JSON.
 fn ensure_names(answer: &Value, rule: &Value, words: &str) -> Result<()> {
     let owner = answer["owner"].as_str().unwrap_or_default();
-    ensure!(owner == format!("this host: the count points to {words}"), "{answer:#}");
+    ensure!(owner.ends_with(&format!("; a count of this host points to {words}")), "{answer:#}");
     ensure!(answer["because"].to_string().contains(words), "{answer:#}");
     let [named] = answer["rules"].as_array().map_or(&[][..], Vec::as_slice) else {
         bail!("one rule: {answer:#}");
