@@ -306,6 +306,18 @@ impl Evidence {
         if self.is_flood(cause) && self.seat != Seat::Initiator {
             return self.flood(cause, answer);
         }
+        let mut answer = self.of_stuck(cause, count, answer);
+        if cause == Cause::NoSynAck && repeated != 0 {
+            answer
+                .because
+                .push("clients that asked before the look and repeat their SYN are among them".to_owned());
+        }
+        answer
+    }
+
+    /// The owner of what is no flood.
+    fn of_stuck(&self, cause: Cause, count: u64, answer: Answer) -> Answer {
+        let repeated = self.cohort.repeated.of(cause);
         if let Some(lost) = self
             .lost
             .as_ref()
