@@ -14,7 +14,7 @@ use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_export::exemplar::Looking;
 use handshake_export::figures::{Beside, Figures};
-use handshake_export::health::Health;
+use handshake_export::health::{Health, WAITS};
 use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
 use handshake_export::notify::Manager;
 use handshake_export::page::Page;
@@ -70,7 +70,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let errands = files.map(Errands::start).transpose().map_err(out)?;
-        health.turn(session.answered().into_std());
+        health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         let mut service = Service::new(args, manager, health, server, errands, hangup);
         let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
@@ -164,7 +164,7 @@ fn make_room_for_connections() {
 fn status(session: &Session) -> String {
     let names: Vec<String> = session.interfaces().iter().map(|each| each.info.name.clone()).collect();
     match names.as_slice() {
-        [] => "waiting for interfaces".to_owned(),
+        [] => WAITS.to_owned(),
         [one] => format!("watching {one}"),
         [first, ..] => format!("watching {first} and {} more", names.len() - 1),
     }
@@ -382,11 +382,14 @@ impl Sink for Service {
     }
 
     fn settle(&mut self, session: &Session) -> Result<(), CommandError> {
-        self.health.turn(session.answered().into_std());
+        self.health.turn(session.answered().into_std(), session.interfaces().len());
         self.manager.turn();
         let status = status(session);
         if status != self.status {
             self.manager.status(&status);
+            if status == WAITS {
+                say(WAITS);
+            }
             self.status = status;
         }
         Ok(())
