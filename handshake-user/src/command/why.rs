@@ -207,11 +207,18 @@ impl Look {
     }
 
     /// The fullest accept queue of the listeners that take a service's connections; `None` where the kernel does
-    /// not tell.
+    /// not tell, or one of them takes those of a certain interface alone.
     fn queue(&self, service: SocketAddr) -> Option<Option<Queue>> {
         self.listeners.as_ref()?;
-        let taking = self.queues.values().filter(|one| one.takes(service));
-        let fullest = taking.max_by_key(|one| (one.is_full(), one.waiting));
+        let taking: Vec<_> = self.queues.values().filter(|one| one.takes(service)).collect();
+        if taking.iter().any(|one| one.interface != 0) {
+            return None;
+        }
+        let has_own = taking.iter().any(|one| one.is_at(service));
+        let fullest = taking
+            .into_iter()
+            .filter(|one| one.is_at(service) || !has_own)
+            .max_by_key(|one| (one.is_full(), one.waiting));
         Some(fullest.map(|one| Queue {
             process: self.processes.owner(one.inode).map(str::to_owned),
             waiting: one.waiting,
