@@ -28,7 +28,7 @@ use crate::console::{announce, say};
 use crate::errand::{Done, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
 use crate::file::{FileAtEnd, read_text};
-use crate::helper::{Duties, FileDuty, Helper, Reread, Rereader};
+use crate::helper::{Duties, FileDuty, Files, Helper, Reread, Rereader, Rereads};
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
     outlast_hangup();
     let helper = helper(&args)?;
-    let files = helper.as_ref().map(|helper| wanted_files(helper, &args)).transpose()?;
+    let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     say_where(socket.as_ref());
@@ -69,7 +69,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::without_hangup()?;
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let errands = files.map(Errands::start).transpose().map_err(out)?;
+        let errands = errands.map(|(files, rereads)| Errands::start(files, rereads));
+        let errands = errands.transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         let mut service = Service::new(args, manager, health, server, errands, hangup);
@@ -132,10 +133,11 @@ fn named(option: &str, what: &dyn std::fmt::Display, error: &io::Error) -> io::E
     io::Error::new(error.kind(), format!("{option} {what}: {error}"))
 }
 
-/// The way to the helper's files; one that cannot be written is a fault of the options.
-fn wanted_files(helper: &Helper, args: &ServeArgs) -> Result<crate::helper::Files, CommandError> {
+/// The ways to what the helper does; a file that cannot be written is a fault of the options.
+fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<(Files, Rereads), CommandError> {
     let path = args.metrics_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    helper.files().map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
+    let ways = helper.files().and_then(|files| Ok((files, helper.rereads()?)));
+    ways.map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -371,7 +373,17 @@ impl Sink for Service {
                 Err(error) => return Err(error.into()),
             },
             Input::Write => self.write(session)?,
-            Input::Done(done) => self.done(done),
+            Input::Done(done) => {
+                if matches!(done, Done::Reread(Ok(_))) {
+                    // What was counted until now is that of the names until now.
+                    self.page = None;
+                    match self.read(session) {
+                        Err(error) if !error.is_passing() => return Err(error.into()),
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+                self.done(done);
+            }
             Input::Reload => self.reload(),
         }
         Ok(ControlFlow::Continue(()))
