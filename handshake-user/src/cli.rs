@@ -736,8 +736,12 @@ fn check_scope(scope: &ScopeArgs) -> Result<(), clap::Error> {
 }
 
 /// The tables' order of stores is proven on x86-64. Captures are read anywhere.
+pub(crate) fn is_proven(architecture: &str) -> bool {
+    architecture == "x86_64"
+}
+
 fn check_architecture(architecture: &str, experimental: bool) -> Result<(), clap::Error> {
-    refuse_if(architecture != "x86_64" && !experimental, || {
+    refuse_if(!is_proven(architecture) && !experimental, || {
         format!("handshake is not proven on {architecture} yet: --experimental runs it all the same")
     })
 }

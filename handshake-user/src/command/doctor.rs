@@ -27,7 +27,7 @@ use handshake_agent::source::live::possible_cpus;
 use handshake_agent::source::settings::BYTES_A_FLOW;
 use handshake_agent::source::settings::FEW_INTERFACES;
 
-use crate::cli::DoctorArgs;
+use crate::cli::{DoctorArgs, is_proven};
 use crate::command::usual_confinement;
 use crate::error::CommandError;
 use crate::escape::printable;
@@ -46,6 +46,7 @@ const RX_SG: u64 = 1 << 5;
 struct MachineFacts {
     /// `uname -r`.
     release: String,
+    architecture: &'static str,
     /// Why the number of CPUs is unknown, without which no map can be read.
     no_cpus: Option<String>,
     /// `/sys/kernel/btf/vmlinux` exists; `None` without `/sys`.
@@ -171,6 +172,10 @@ fn exit_code(findings: &[Finding]) -> u8 {
 
 fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
     let mut findings = vec![kernel(&machine.release)];
+    if !is_proven(machine.architecture) {
+        let text = format!("handshake is not proven on {} yet", machine.architecture);
+        findings.push(Finding::bad(Level::Warn, text, "--experimental runs it all the same"));
+    }
     findings.extend(machine.no_cpus.iter().map(|why| Finding {
         level: Level::Fail,
         text: why.clone(),
@@ -427,6 +432,7 @@ impl MachineFacts {
         let has_sys = fs::exists("/sys/kernel").unwrap_or(false);
         Self {
             release: release.trim().to_owned(),
+            architecture: std::env::consts::ARCH,
             no_cpus: cpus.as_ref().err().map(ToString::to_string),
             btf: has_sys.then(|| fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)),
             capabilities: Capabilities::of_this_thread(),
@@ -512,6 +518,7 @@ mod tests {
     fn machine(change: impl FnOnce(&mut MachineFacts)) -> MachineFacts {
         let mut machine = MachineFacts {
             release: "6.12.0-18-amd64".into(),
+            architecture: "x86_64",
             no_cpus: None,
             btf: Some(true),
             capabilities: capabilities(ALL),
@@ -558,8 +565,9 @@ mod tests {
     #[test]
     fn each_fault_of_a_machine_has_its_finding() {
         type Bad = &'static [(&'static str, &'static str)];
-        let table: [(MachineFacts, u8, Bad); 14] = [
+        let table: [(MachineFacts, u8, Bad); 15] = [
             (machine(|_| {}), 0, &[]),
+            (machine(|m| m.architecture = "aarch64"), 0, &[("not proven on aarch64", "--experimental")]),
             (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "10.0.0".into()), 0, &[]),
