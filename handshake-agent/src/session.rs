@@ -36,6 +36,7 @@ use crate::options::Options;
 use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus};
 use crate::source::scan::Onlooker;
 use crate::source::settings::Settings;
+use crate::source::sight::Sight;
 use crate::source::{Moment, Source};
 
 /// The compiled kernel side: the BPF object, an ELF file.
@@ -253,6 +254,11 @@ impl Session {
     #[must_use]
     pub const fn answered(&self) -> Instant {
         self.answered
+    }
+
+    /// What the looks at the hooks have found, the latest one included.
+    pub const fn sight(&self) -> &Sight {
+        self.live.sight()
     }
 
     /// The latest snapshot.

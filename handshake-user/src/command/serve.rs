@@ -187,6 +187,8 @@ struct Service {
     page: Option<(Instant, Arc<Page>)>,
     /// What the service manager was told last.
     status: String,
+    /// What kept packets from the hooks, as it was said last.
+    lapses: [String; 2],
     /// Whether the file could not be written the last time.
     is_unwritable: bool,
 }
@@ -210,7 +212,7 @@ impl Service {
     ) -> Self {
         let figures = Figures::new(&args.services, &args.pairs());
         let writing = writing(&args);
-        let (status, is_unwritable) = (String::new(), false);
+        let (status, lapses, is_unwritable) = (String::new(), Default::default(), false);
         Self {
             args,
             manager,
@@ -222,6 +224,7 @@ impl Service {
             figures,
             page: None,
             status,
+            lapses,
             is_unwritable,
         }
     }
@@ -403,6 +406,14 @@ impl Sink for Service {
                 say(WAITS);
             }
             self.status = status;
+        }
+        let sight = session.sight();
+        for (said, lapse) in self.lapses.iter_mut().zip([&sight.hook_lost, &sight.interface_down]) {
+            let words = lapse.words();
+            if *said != words {
+                say(&words);
+                *said = words;
+            }
         }
         Ok(())
     }

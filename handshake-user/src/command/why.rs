@@ -32,7 +32,7 @@ use crate::report::text::{Style, cause};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
 use crate::why::{
-    Cohort, ConntrackFiles, Evidence, Firewall, Outcome, Processes, Queue, WhyReport, diagnose,
+    Answer, Cohort, ConntrackFiles, Evidence, Firewall, Outcome, Processes, Queue, WhyReport, diagnose,
 };
 
 /// So many attempts that had their time are enough.
@@ -96,27 +96,31 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
             Outcome::Trouble => TROUBLE,
             Outcome::NotEnough => NOT_ENOUGH,
         };
-        let snapshot = look.latest();
-        let report = WhyReport {
-            subject: args.target.as_ref().map(ToString::to_string),
-            interfaces: names(snapshot),
-            evidence: &evidence,
-            answer: &answer,
-        };
-        let lane = Lane::to(Target::stdout()).map_err(out)?;
         let is_signalled = signal.is_some() || matches!(ending, Ending::Signal(_));
         let patience = if is_signalled { Patience::ENDING } else { Patience::Endless };
-        let style = Style::of(&io::stdout(), Zone::Utc);
-        lane.finish(patience, |to| match args.format {
-            OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
-            OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),
-        })
-        .map_err(out)?;
+        show(args, look.latest(), (&evidence, &answer), patience)?;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(code),
         }
     })
+}
+
+/// Writes the answer.
+fn show(
+    args: &WhyArgs,
+    snapshot: &Snapshot,
+    (evidence, answer): (&Evidence, &Answer),
+    patience: Patience,
+) -> Result<(), CommandError> {
+    let subject = args.target.as_ref().map(ToString::to_string);
+    let report = WhyReport { subject, interfaces: names(snapshot), evidence, answer };
+    let style = Style::of(&io::stdout(), Zone::Utc);
+    let written = Lane::to(Target::stdout()).map_err(out)?.finish(patience, |to| match args.format {
+        OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
+        OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),
+    });
+    written.map_err(out)
 }
 
 /// What a look has seen so far.

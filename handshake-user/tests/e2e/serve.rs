@@ -25,6 +25,7 @@ use crate::HANDSHAKE;
 use crate::error::{Scratch, check_error, run};
 use crate::network::{TIMEOUT, scratch, segment};
 use crate::privilege::ensure_confined;
+use crate::sight::detach;
 
 /// Attempts soon become half-open, and expire.
 const SWIFT: [&str; 6] = ["--half-open-after", "200ms", "--expire-after", "600ms", "--max-flows", "1000"];
@@ -365,7 +366,7 @@ fn a_reading_serves_all_scrapers_of_a_second() -> Result<()> {
 }
 
 /// systemd hears when the service is ready, that it lives and that it ends. While it loads it is healthy, and
-/// not ready. Where the last interface goes it waits.
+/// not ready. It says what keeps packets from its hooks. Where the last interface goes it waits.
 #[test]
 fn a_service_manager_hears_of_it() -> Result<()> {
     if skips() {
@@ -401,6 +402,9 @@ fn a_service_manager_hears_of_it() -> Result<()> {
     ensure!(await_words("READY=1")?.contains(&format!("STATUS=watching {DEVICE}")));
     ensure!(service.get("/readyz")?.0 == 200);
     await_words("WATCHDOG=1")?;
+    detach(&network)?;
+    let lost = format!("handshake: {DEVICE}: the egress hook (tcx) was lost, and is attached again; ");
+    service.agent.await_lines(&lost, 1)?;
     host.ip(&[&format!("link del {DEVICE}")])?;
     await_words("STATUS=waiting for interfaces")?;
     let waits = (503, "waiting for interfaces".to_owned());

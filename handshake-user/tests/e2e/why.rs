@@ -248,6 +248,37 @@ fn a_full_accept_queue_is_the_applications() -> Result<()> {
     Ok(())
 }
 
+/// Attempts that fail and attempts that complete are counted over the same time. Half of them fail, and they begin
+/// all the time: of those that are open at the end, more began than of those that are judged.
+#[test]
+fn a_share_is_of_attempts_of_one_time() -> Result<()> {
+    /// Attempts each 20 ms: many in the time between two looks.
+    const BURST: usize = 20;
+    if skip_unless_privileged() {
+        return Ok(());
+    }
+    let routed = Routed::new()?;
+    drop_by(&routed.server, "input", "tcp dport 443 tcp sport & 2 == 2")?;
+    let path = routed.path(Family::V4);
+    let server = path.server_at(PORT);
+    let listener = Listener::new(&path, PORT, 4096)?;
+    let (_, answer) = asked(&routed, Place::Server, || {
+        let mut all = Vec::new();
+        for _ in 0..40 {
+            all.push(Attempts::start(&path, server, BURST)?);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok((all, listener))
+    })?;
+    let figure = |name: &str| answer[name].as_u64().unwrap_or_default();
+    let (attempts, completed) = (figure("attempts"), figure("completed"));
+    ensure!(attempts >= 30, "{answer:#}");
+    // The kernel draws the ports: with a hundred of them, three standard deviations are 15 points.
+    let percent = 100 * (attempts - completed) / attempts;
+    ensure!((35..=65).contains(&percent), "{percent} %: {answer:#}");
+    Ok(())
+}
+
 /// Nothing is no health.
 #[test]
 fn where_nothing_comes_nothing_is_said() -> Result<()> {
