@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::netlink::{Netlink, SOCKETS, u32_at};
+use crate::netlink::{Netlink, SOCKETS, find, u32_at};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -12,6 +12,11 @@ const BY_FAMILY: u16 = 20;
 const LISTENING: u32 = 1 << 10;
 /// Bytes of `struct inet_diag_req_v2`.
 const REQUEST: usize = 56;
+
+/// Bytes of `struct inet_diag_msg`.
+const MESSAGE: usize = 72;
+/// `INET_DIAG_SKV6ONLY`.
+const V6_ONLY: u16 = 11;
 
 /// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,10 @@ pub struct Listener {
     pub backlog: u32,
     /// The inode of the socket, which `/proc/PID/fd` shows.
     pub inode: u32,
+    /// Whether it takes IPv6 alone (`IPV6_V6ONLY`).
+    pub is_ipv6_only: bool,
+    /// The index of the interface that it is bound to (`SO_BINDTODEVICE`); 0 without one.
+    pub interface: u32,
 }
 
 impl Listener {
@@ -38,8 +47,17 @@ impl Listener {
     pub fn takes(&self, service: SocketAddr) -> bool {
         let address = self.address.ip();
         // An IPv6 socket that is bound to any address takes IPv4 too, unless IPV6_V6ONLY is set.
-        let is_any = address.is_unspecified() && (address.is_ipv6() || service.is_ipv4());
-        self.address.port() == service.port() && (is_any || address.to_canonical() == service.ip())
+        let family =
+            if address.is_ipv6() { service.is_ipv6() || !self.is_ipv6_only } else { service.is_ipv4() };
+        let is_any = address.is_unspecified() && family;
+        self.address.port() == service.port() && (is_any || self.is_at(service))
+    }
+
+    /// Whether it is bound to the service's own address: the kernel then prefers it to one that is bound to any
+    /// (`compute_score` in net/ipv4/inet_hashtables.c).
+    #[must_use]
+    pub fn is_at(&self, service: SocketAddr) -> bool {
+        self.address.ip().to_canonical() == service.ip()
     }
 }
 
@@ -80,8 +98,8 @@ fn request(family: i32) -> [u8; REQUEST] {
     request
 }
 
-/// `struct inet_diag_msg`: the family, the ports from byte 4 on, the source address from 8 on, and from 56 on
-/// the queue, its limit, the user and the inode.
+/// `struct inet_diag_msg`: the family, the ports from byte 4 on, the source address from 8 on, the interface at
+/// 40, and from 56 on the queue, its limit, the user and the inode. Attributes follow.
 fn listener(body: &[u8]) -> Option<Listener> {
     let family = i32::from(*body.first()?);
     let port = u16::from_be_bytes(*body.get(4..)?.first_chunk()?);
@@ -95,6 +113,8 @@ fn listener(body: &[u8]) -> Option<Listener> {
         waiting: u32_at(body, 56)?,
         backlog: u32_at(body, 60)?,
         inode: u32_at(body, 68)?,
+        is_ipv6_only: find(body.get(MESSAGE..)?, V6_ONLY).is_some_and(|value| value.first() == Some(&1)),
+        interface: u32_at(body, 40)?,
     })
 }
 
@@ -138,8 +158,40 @@ mod tests {
         ];
         for (address, service, takes) in table {
             let address = address.parse().expect(address);
-            let listener = Listener { address, waiting: 0, backlog: 128, inode: 1 };
+            let is_ipv6_only = false;
+            let listener =
+                Listener { address, waiting: 0, backlog: 128, inode: 1, is_ipv6_only, interface: 0 };
             assert_eq!(listener.takes(service.parse().expect(service)), takes, "{address} {service}");
+            let alone = Listener { is_ipv6_only: true, ..listener };
+            let is_both = address.ip().is_unspecified() && address.is_ipv6() && service.starts_with("10.");
+            assert_eq!(
+                alone.takes(service.parse().expect(service)),
+                takes && !is_both,
+                "{address} {service}"
+            );
+        }
+    }
+
+    /// The kernel says whether a socket takes IPv6 alone.
+    #[test]
+    fn a_listener_of_ipv6_alone_is_known_as_one() {
+        for is_ipv6_only in [false, true] {
+            let socket = rustix::net::socket(
+                rustix::net::AddressFamily::INET6,
+                rustix::net::SocketType::STREAM,
+                Some(rustix::net::ipproto::TCP),
+            )
+            .expect("a socket");
+            rustix::net::sockopt::set_ipv6_v6only(&socket, is_ipv6_only).expect("it can be set");
+            rustix::net::bind(&socket, &SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)).expect("a port");
+            rustix::net::listen(&socket, 1).expect("it listens");
+            let port = TcpListener::from(socket);
+            let address = port.local_addr().expect("it is bound");
+            let all = Listeners::open().expect("the kernel answers").read().expect("there are listeners");
+            let ours = all.iter().find(|one| one.address == address).expect("ours is there");
+            assert_eq!((ours.is_ipv6_only, ours.interface), (is_ipv6_only, 0));
+            let service = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port());
+            assert_eq!(ours.takes(service), !is_ipv6_only);
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::options::Options;
 use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus};
 use crate::source::scan::Onlooker;
 use crate::source::settings::Settings;
+use crate::source::sight::Sight;
 use crate::source::{Moment, Source};
 
 /// The compiled kernel side, as the build script compresses it.
@@ -268,6 +269,11 @@ impl Session {
         self.answered
     }
 
+    /// What the looks at the hooks have found, the latest one included.
+    pub const fn sight(&self) -> &Sight {
+        self.live.sight()
+    }
+
     /// The latest snapshot.
     pub fn last(&self) -> &Snapshot {
         &self.last
@@ -311,6 +317,11 @@ impl Session {
             self.live.count_missed();
         }
         taken
+    }
+
+    /// Sets from which age on later snapshots call an attempt half-open. The programs keep theirs.
+    pub const fn set_half_open_after(&mut self, ns: u64) {
+        self.live.set_half_open_after(ns);
     }
 
     /// Sets how many services later snapshots list by name.

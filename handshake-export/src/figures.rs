@@ -20,6 +20,8 @@ use super::service::{COLUMNS, ServiceRule, Services, totals};
 const EXPONENTS: std::ops::RangeInclusive<u32> = 11..=36;
 /// Interfaces that have a series of their own.
 const MOST_INTERFACES: usize = 16;
+/// Names of interfaces whose counters are kept for when they come back.
+const MOST_KNOWN: usize = 1_024;
 
 /// The series of a reading.
 pub struct Exposition {
@@ -102,6 +104,30 @@ struct Rising {
     counted: u64,
 }
 
+/// The packets of interfaces by name. One that comes back begins anew, and its counter does not.
+#[derive(Default)]
+struct Interfaces(HashMap<String, Rising>);
+
+impl Interfaces {
+    /// Takes in what an interface that is watched has counted.
+    fn take_in(&mut self, name: &str, figure: u64) -> u64 {
+        let rising = self.0.entry(name.to_owned()).or_default();
+        if figure < rising.figure {
+            rising.figure = 0;
+        }
+        rising.take_in(figure)
+    }
+
+    /// Begins those anew that are not watched. Where they are too many, they are forgotten.
+    fn leave_all_but(&mut self, is_watched: impl Fn(&str) -> bool) {
+        if self.0.len() > MOST_KNOWN {
+            self.0.retain(|name, _| is_watched(name));
+        }
+        let left = self.0.iter_mut().filter(|(name, _)| !is_watched(name));
+        left.for_each(|(_, rising)| rising.figure = 0);
+    }
+}
+
 impl Rising {
     fn take_in(&mut self, figure: u64) -> u64 {
         self.counted += figure.saturating_sub(self.figure);
@@ -116,6 +142,7 @@ pub struct Figures {
     rising: Vec<Rising>,
     /// Of each reason for an inexact report.
     lost: HashMap<&'static str, Rising>,
+    interfaces: Interfaces,
     services: Services,
     labels: Vec<(String, String)>,
     readings: u64,
@@ -124,8 +151,8 @@ pub struct Figures {
 impl Figures {
     /// Names services as `rules` say, and gives every series `labels`.
     pub fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
-        let (rising, lost, services) = Default::default();
-        let mut figures = Self { rising, lost, services, labels: Vec::new(), readings: 0 };
+        let (rising, lost, interfaces, services) = Default::default();
+        let mut figures = Self { rising, lost, interfaces, services, labels: Vec::new(), readings: 0 };
         figures.name(rules, labels);
         figures
     }
@@ -147,7 +174,7 @@ impl Figures {
             page.add(&series::LOST, &[loss.reason], counted);
         }
         self.add_metrics(now, &beside.exemplars, &mut page);
-        add_interfaces(now, &mut page);
+        self.add_interfaces(now, &mut page);
         for leg in Leg::ALL {
             let times = Value::Times(Times::of(now.histogram(leg)));
             page.push(&series::LATENCY, vec![leg.name().into()], times, None);
@@ -190,21 +217,25 @@ impl Figures {
             }
         }
     }
+
+    /// The packets of the first interfaces that are watched.
+    fn add_interfaces(&mut self, now: &Snapshot, page: &mut Page) {
+        let Origin::Live(live) = &now.context.origin else { return };
+        for (at, (interface, packets)) in live.interfaces.iter().zip(&now.interfaces).enumerate() {
+            let counted = self.interfaces.take_in(&interface.name, packets.total);
+            if at < MOST_INTERFACES {
+                let labels = vec![Cow::Owned(interface.name.clone())];
+                page.push(&series::INTERFACE_PACKETS, labels, Value::Number(counted), None);
+            }
+        }
+        self.interfaces.leave_all_but(|name| live.interfaces.iter().any(|each| each.name == name));
+    }
 }
 
 impl Exemplar {
     fn is_of(&self, metric: &Metric<Snapshot>) -> bool {
         let cause = self.cause.map_or("", Cause::name);
         metric.series.as_ref().is_some_and(|series| series.labels == [self.verdict.name(), cause])
-    }
-}
-
-/// The packets of the first interfaces that are watched.
-fn add_interfaces(now: &Snapshot, page: &mut Page) {
-    let Origin::Live(live) = &now.context.origin else { return };
-    for (interface, packets) in live.interfaces.iter().zip(&now.interfaces).take(MOST_INTERFACES) {
-        let labels = vec![Cow::Owned(interface.name.clone())];
-        page.push(&series::INTERFACE_PACKETS, labels, Value::Number(packets.total), None);
     }
 }
 
@@ -340,6 +371,22 @@ mod tests {
         let page = figures.take_in(&third, &second, &Beside::default());
         balances(&page);
         assert_eq!(of(&page, verdicts, &["completed", ""]), 3);
+    }
+
+    /// An interface goes and comes back, seen to be away or not, and its block begins anew.
+    #[test]
+    fn the_packets_of_an_interface_never_fall() {
+        let mut interfaces = super::Interfaces::default();
+        assert_eq!(interfaces.take_in("veth0", 100), 100);
+        interfaces.leave_all_but(|name| name == "veth0");
+        assert_eq!(interfaces.take_in("veth0", 110), 110);
+        interfaces.leave_all_but(|_| false);
+        assert_eq!((interfaces.take_in("veth0", 300), interfaces.take_in("eth0", 5)), (410, 5));
+        assert_eq!(interfaces.take_in("veth0", 20), 430);
+        let all = (0..super::MOST_KNOWN).map(|at| interfaces.take_in(&format!("veth{at}"), 1));
+        assert_eq!(all.count(), super::MOST_KNOWN);
+        interfaces.leave_all_but(|name| name == "eth0");
+        assert_eq!((interfaces.0.len(), interfaces.take_in("eth0", 7)), (1, 7));
     }
 
     /// Each sample is counted at the bounds that it does not pass, and at no other.

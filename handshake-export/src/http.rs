@@ -4,12 +4,11 @@
 //! Its thread has given up what the main thread does once it has attached: it accepts connections of sockets
 //! that listened before, and asks the loop for readings.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::health::Health;
 use super::page::Page;
-use crate::prometheus::Form;
+use crate::prometheus::{Form, weight};
 
 /// Connections at a time. One more ends the one that has waited longest.
 pub const MOST_CONNECTIONS: usize = 64;
@@ -136,40 +135,70 @@ async fn accept(socket: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
-/// The open connections, the oldest first.
+/// The open connections.
 #[derive(Default)]
-struct Connections(VecDeque<Connection>);
+struct Connections {
+    all: Vec<Connection>,
+    /// How many turns there were.
+    turns: Arc<AtomicU64>,
+}
 
 struct Connection {
     task: AbortHandle,
-    /// Whether a request is being answered.
-    is_busy: Arc<AtomicBool>,
+    turn: Arc<Turn>,
+}
+
+/// When a connection began to wait for a request. Only the server's thread writes it.
+struct Turn {
+    /// The number of the turn; [`BUSY`] while a request is being answered.
+    since: AtomicU64,
+    turns: Arc<AtomicU64>,
+}
+
+/// The turn of a connection that does not wait.
+const BUSY: u64 = u64::MAX;
+
+impl Turn {
+    fn begin(turns: &Arc<AtomicU64>) -> Arc<Self> {
+        let turn = Self { since: AtomicU64::new(BUSY), turns: Arc::clone(turns) };
+        turn.wait();
+        Arc::new(turn)
+    }
+
+    fn answer(&self) {
+        self.since.store(BUSY, Ordering::Relaxed);
+    }
+
+    fn wait(&self) {
+        self.since.store(self.turns.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 impl Connections {
     fn add(&mut self, stream: TcpStream, counter: Counter) {
-        self.0.retain(|connection| !connection.task.is_finished());
-        if self.0.len() >= MOST_CONNECTIONS {
-            let is_idle = |connection: &Connection| !connection.is_busy.load(Ordering::Relaxed);
-            let oldest = self.0.iter().position(is_idle).unwrap_or(0);
-            if let Some(oldest) = self.0.remove(oldest) {
-                oldest.task.abort();
+        self.all.retain(|connection| !connection.task.is_finished());
+        if self.all.len() >= MOST_CONNECTIONS {
+            // Where all are busy, the one that has been open longest.
+            let waits_since =
+                |(_, connection): &(usize, &Connection)| connection.turn.since.load(Ordering::Relaxed);
+            if let Some((longest, _)) = self.all.iter().enumerate().min_by_key(waits_since) {
+                self.all.remove(longest).task.abort();
             }
         }
-        let is_busy = Arc::new(AtomicBool::new(false));
-        let task: JoinHandle<()> = tokio::spawn(connection(stream, counter, Arc::clone(&is_busy)));
-        self.0.push_back(Connection { task: task.abort_handle(), is_busy });
+        let turn = Turn::begin(&self.turns);
+        let task: JoinHandle<()> = tokio::spawn(connection(stream, counter, Arc::clone(&turn)));
+        self.all.push(Connection { task: task.abort_handle(), turn });
     }
 }
 
 /// Answers the requests of a connection until its client closes it, or does nothing for too long.
-async fn connection(stream: TcpStream, counter: Counter, is_busy: Arc<AtomicBool>) {
+async fn connection(stream: TcpStream, counter: Counter, turn: Arc<Turn>) {
     let answer = service_fn(|request: Request<Incoming>| {
-        let (counter, is_busy) = (counter.clone(), Arc::clone(&is_busy));
+        let (counter, turn) = (counter.clone(), Arc::clone(&turn));
         async move {
-            is_busy.store(true, Ordering::Relaxed);
+            turn.answer();
             let response = counter.answer(request.method(), request.uri().path(), request.headers()).await;
-            is_busy.store(false, Ordering::Relaxed);
+            turn.wait();
             Ok::<_, Infallible>(response)
         }
     });
@@ -226,20 +255,11 @@ fn metrics(page: &Page, headers: &HeaderMap) -> Response<Full<Bytes>> {
         values.collect::<Vec<_>>().join(",")
     };
     let form = Form::accepted(&all(ACCEPT));
-    let packed = if takes_gzip(&all(ACCEPT_ENCODING)) { page.packed(form) } else { None };
+    let packed = if weight(&all(ACCEPT_ENCODING), "gzip") > 0.0 { page.packed(form) } else { None };
     let is_packed = packed.is_some();
     let mut response = Response::new(Full::new(packed.unwrap_or_else(|| page.text(form))));
     response = with(response, CONTENT_TYPE, form.content_type());
     if is_packed { with(response, CONTENT_ENCODING, "gzip") } else { response }
-}
-
-/// Whether a header `Accept-Encoding` names gzip, and not as what must not be.
-fn takes_gzip(accepted: &str) -> bool {
-    accepted.to_ascii_lowercase().split(',').any(|coding| {
-        let mut words = coding.split(';').map(str::trim);
-        let is_gzip = words.next() == Some("gzip");
-        is_gzip && !words.any(|word| word.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32)))
-    })
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
@@ -255,7 +275,12 @@ fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static s
 
 #[cfg(test)]
 mod tests {
-    use super::{Form, takes_gzip};
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Form, Health, MOST_CONNECTIONS, Server, listen_at, weight};
 
     #[test]
     fn a_scraper_gets_the_form_that_it_asks_for() {
@@ -265,6 +290,9 @@ mod tests {
             ("text/plain, Application/OpenMetrics-Text", Form::OpenMetrics),
             ("text/plain;version=0.0.4", Form::Plain),
             ("application/openmetrics-text-not", Form::Plain),
+            ("application/openmetrics-text;q=0", Form::Plain),
+            ("application/openmetrics-text; version=1.0.0; q=0.0, */*", Form::Plain),
+            ("application/openmetrics-text;q=0.2,text/plain;q=0.9", Form::Plain),
             ("*/*", Form::Plain),
             ("", Form::Plain),
         ];
@@ -274,7 +302,35 @@ mod tests {
         for (accepted, gzip) in
             [("gzip", true), ("deflate, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
         {
-            assert_eq!(takes_gzip(accepted), gzip, "{accepted}");
+            assert_eq!(weight(accepted, "gzip") > 0.0, gzip, "{accepted}");
         }
+    }
+
+    /// Asks on a connection, and returns whether there was an answer.
+    fn is_answered(stream: &mut TcpStream) -> bool {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n";
+        let mut answer = [0; 512];
+        let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: lab\r\n\r\n");
+        asked.is_ok() && stream.read(&mut answer).is_ok_and(|read| answer[..read].starts_with(ANSWER))
+    }
+
+    /// The oldest connection has asked last, so the second oldest is the one to be closed.
+    #[test]
+    fn one_connection_too_many_ends_the_one_that_has_waited_longest() {
+        let server = Server::start(Arc::new(Health::begin()), None).expect("there is room");
+        let socket = listen_at("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
+        let address = socket.local_addr().expect("it listens");
+        server.listen(Some(socket));
+        let connect = || {
+            let mut stream = TcpStream::connect(address).expect("it listens");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+            assert!(is_answered(&mut stream), "a new connection is served");
+            stream
+        };
+        let mut all: Vec<TcpStream> = (0..MOST_CONNECTIONS).map(|_| connect()).collect();
+        assert!(is_answered(&mut all[0]), "all are served");
+        let _one_more = connect();
+        let served: Vec<bool> = all[..3].iter_mut().map(is_answered).collect();
+        assert_eq!(served, [true, false, true]);
     }
 }

@@ -21,11 +21,11 @@ impl Form {
 
     /// The form that a scraper asks for by its header `Accept`.
     pub fn accepted(accept: &str) -> Self {
-        let is_open = |kind: &str| kind.split(';').next().is_some_and(|kind| kind.trim() == Self::OPEN);
-        if accept.to_ascii_lowercase().split(',').any(is_open) { Self::OpenMetrics } else { Self::Plain }
+        const OPEN: &str = "application/openmetrics-text";
+        const PLAIN: &str = "text/plain";
+        let open = weight(accept, OPEN);
+        if open > 0.0 && open >= weight(accept, PLAIN) { Self::OpenMetrics } else { Self::Plain }
     }
-
-    const OPEN: &str = "application/openmetrics-text";
 
     /// The header `Content-Type`.
     pub const fn content_type(self) -> &'static str {
@@ -34,6 +34,18 @@ impl Form {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// The weight that a header such as `Accept` gives to what it names: 1 where it says none, and 0 for what must
+/// not be, or is not named.
+pub(crate) fn weight(header: &str, name: &str) -> f32 {
+    let of = |named: &str| {
+        let mut words = named.split(';').map(str::trim);
+        let is_named = words.next().is_some_and(|word| word.eq_ignore_ascii_case(name));
+        let weight = words.find_map(|word| word.strip_prefix("q=").or_else(|| word.strip_prefix("Q=")));
+        is_named.then(|| weight.map_or(1.0, |weight| weight.trim().parse().unwrap_or(0.0)))
+    };
+    header.split(',').filter_map(of).fold(0.0, f32::max)
 }
 
 /// Whether series have a label of this name already.

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use handshake_agent::address::{Cidr, PortRange};
-use handshake_agent::model::metric::series::{Family, Kind, Series};
+use handshake_agent::model::metric::series::{Family, Kind, SERVICE_ATTEMPTS, SERVICE_UDP_FLOWS, Series};
 use handshake_agent::model::metric::{METRICS, SERVICE};
 use handshake_agent::model::snapshot::{ServiceFigures, Snapshot};
 
@@ -136,23 +136,34 @@ struct Account {
     rules: Vec<ServiceRule>,
     /// Counters since the name was given, gauges as they are.
     figures: Figures,
-    /// What its rows had counted.
-    rows: HashMap<Row, Figures>,
 }
 
 /// The figures by name.
 ///
 /// The kernel side gives a row to another service where rows are scarce, and what it had counted is then in
-/// the row of the others. So a name's counters are sums of what its rows rose by.
+/// the row of the others. A row may also change its name. So a name's counters are sums of what its rows rose
+/// by while they were its own.
 #[derive(Default)]
 pub struct Services {
     accounts: Vec<Account>,
-    /// The counters of what has no name.
-    other: Figures,
+    other: Other,
+    /// The rows of the latest reading, whatever their names are.
+    rows: Arc<[ServiceFigures]>,
+}
+
+/// The figures of what has no name.
+#[derive(Default)]
+struct Other {
+    figures: Figures,
+    /// For each counter what all services rose by, less what names rose by. The rows are read after the
+    /// counters: while packets arrive they have a few more, and this falls for a while.
+    rests: Vec<i64>,
+    /// The figures of all services in the latest reading.
+    totals: Figures,
 }
 
 impl Services {
-    /// Names services anew. A name that keeps its rules keeps its counters.
+    /// Names services anew. A name that keeps its rules keeps its counters, and another one begins at 0.
     pub fn name(&mut self, rules: &[ServiceRule]) {
         let mut accounts: Vec<Account> = Vec::new();
         for rule in rules {
@@ -171,51 +182,84 @@ impl Services {
     }
 
     /// Takes the rows of a reading in. `totals` has the figure of all services for each column.
-    pub fn take_in(&mut self, rows: &[ServiceFigures], totals: &[u64]) {
-        let mut seen: Vec<HashMap<Row, Figures>> = self.accounts.iter().map(|_| HashMap::new()).collect();
-        for row in rows {
-            let Some(responder) = row.service else { continue };
-            let admits = |account: &Account| account.rules.iter().any(|rule| rule.admits(responder));
-            if let Some(at) = self.accounts.iter().position(admits) {
-                let key = (row.books.tcp().is_some(), responder);
-                seen[at].insert(key, COLUMNS.iter().map(|column| column.of(row)).collect());
+    pub fn take_in(&mut self, rows: &Arc<[ServiceFigures]>, totals: &[u64]) {
+        let before = std::mem::replace(&mut self.rows, Arc::clone(rows));
+        let before: HashMap<Row, &ServiceFigures> =
+            before.iter().filter_map(|row| Some((key(row)?, row))).collect();
+        self.accounts.iter_mut().for_each(Account::begin);
+        let mut named = vec![0; COLUMNS.len()];
+        for row in rows.iter() {
+            let Some(key) = key(row) else { continue };
+            let admits = |account: &&mut Account| account.rules.iter().any(|rule| rule.admits(key.1));
+            if let Some(account) = self.accounts.iter_mut().find(admits) {
+                // A row that was given away and came back has begun anew.
+                let before = before.get(&key).filter(|before| began(before) <= began(row));
+                account.take_in(row, before.copied(), &mut named);
             }
         }
-        for (account, rows) in self.accounts.iter_mut().zip(seen) {
-            account.take_in(rows);
-        }
-        self.other.resize(COLUMNS.len(), 0);
-        for (at, column) in COLUMNS.iter().enumerate() {
-            let named: u64 = self.accounts.iter().map(|account| account.figures[at]).sum();
-            let rest = totals[at].saturating_sub(named);
-            // The rows are read after the counters: while packets arrive they have a few more.
-            self.other[at] = if column.is_counter() { rest.max(self.other[at]) } else { rest };
-        }
+        self.other.take_in(totals, &named);
     }
 
     /// Each name with its figures in the order of [`COLUMNS`]; the last is `other`.
     pub fn figures(&self) -> impl Iterator<Item = (&str, &[u64])> {
         let named = self.accounts.iter().map(|each| (each.rules[0].name.as_str(), each.figures.as_slice()));
-        named.chain([(OTHER, self.other.as_slice())])
+        named.chain([(OTHER, self.other.figures.as_slice())])
     }
 }
 
+fn key(row: &ServiceFigures) -> Option<Row> {
+    Some((row.books.tcp().is_some(), row.service?))
+}
+
+/// What began in a row. It falls only where the row has begun anew.
+fn began(row: &ServiceFigures) -> u64 {
+    let begins = |column: &&Column| {
+        [&SERVICE_ATTEMPTS, &SERVICE_UDP_FLOWS].iter().any(|family| family.name == column.family.name)
+    };
+    COLUMNS.iter().filter(begins).map(|column| column.of(row)).sum()
+}
+
+fn difference(now: u64, before: u64) -> i64 {
+    now.cast_signed().wrapping_sub(before.cast_signed())
+}
+
 impl Account {
-    fn take_in(&mut self, rows: HashMap<Row, Figures>) {
+    /// Begins a reading: counters stay, gauges are summed up anew.
+    fn begin(&mut self) {
         self.figures.resize(COLUMNS.len(), 0);
-        for (at, column) in COLUMNS.iter().enumerate() {
-            if column.is_counter() {
-                let rose = rows.iter().map(|(row, now)| {
-                    let before = self.rows.get(row).map_or(0, |before| before[at]);
-                    // A row that was given away and came back has begun anew.
-                    if now[at] < before { now[at] } else { now[at] - before }
-                });
-                self.figures[at] += rose.sum::<u64>();
-            } else {
-                self.figures[at] = rows.values().map(|now| now[at]).sum();
+        for (figure, column) in self.figures.iter_mut().zip(COLUMNS.iter()) {
+            if !column.is_counter() {
+                *figure = 0;
             }
         }
-        self.rows = rows;
+    }
+
+    /// Takes a row in, and adds what it changed by, or its gauges, to `named`.
+    fn take_in(&mut self, row: &ServiceFigures, before: Option<&ServiceFigures>, named: &mut [i64]) {
+        for ((column, figure), named) in COLUMNS.iter().zip(&mut self.figures).zip(named) {
+            let before = before.filter(|_| column.is_counter()).map_or(0, |before| column.of(before));
+            let change = difference(column.of(row), before);
+            *figure += u64::try_from(change).unwrap_or(0);
+            *named += change;
+        }
+    }
+}
+
+impl Other {
+    /// Takes in the figures of all services, and what names changed by, or their gauges.
+    fn take_in(&mut self, totals: &[u64], named: &[i64]) {
+        self.figures.resize(COLUMNS.len(), 0);
+        self.rests.resize(COLUMNS.len(), 0);
+        self.totals.resize(COLUMNS.len(), 0);
+        for (at, column) in COLUMNS.iter().enumerate() {
+            if column.is_counter() {
+                self.rests[at] += difference(totals[at], self.totals[at]) - named[at];
+                self.figures[at] = self.figures[at].max(u64::try_from(self.rests[at]).unwrap_or(0));
+            } else {
+                self.figures[at] = u64::try_from(difference(totals[at], 0) - named[at]).unwrap_or(0);
+            }
+        }
+        totals.clone_into(&mut self.totals);
     }
 }
 
@@ -268,7 +312,7 @@ mod tests {
     fn take(services: &mut Services, rows: &[ServiceFigures], all: u64) {
         let of = |name| if name == "handshake_service_attempts_total" { all } else { 0 };
         let totals: Vec<u64> = COLUMNS.iter().map(|column| of(column.family.name)).collect();
-        services.take_in(rows, &totals);
+        services.take_in(&rows.into(), &totals);
     }
 
     #[test]
@@ -336,5 +380,40 @@ mod tests {
         services.name(&rules(&["ssh=:22", "api=:443", "dns=:53"]));
         take(&mut services, &[row("10.0.0.1:22", 3, 3)], 8);
         assert_eq!(attempts(&services), [("ssh", 3), ("api", 5), ("dns", 0), ("other", 0)]);
+    }
+
+    /// A row counts for the name that it has while it rises; what it had counted stays where it is.
+    #[test]
+    fn what_is_named_anew_does_not_count_again() {
+        let mut services = Services::default();
+        let one = ["web=:8443"];
+        let two = ["api=10.9.0.0/24:8443", "web=:8443"];
+        let named = |services: &mut Services, texts: &[&str], all: u64| -> Vec<u64> {
+            services.name(&rules(texts));
+            take(services, &[row("10.9.0.1:8443", all, all)], all);
+            attempts(services).iter().map(|(_, figure)| *figure).collect()
+        };
+        assert_eq!(named(&mut services, &one, 50), [50, 0]);
+        assert_eq!(named(&mut services, &two, 50), [0, 50, 0]);
+        assert_eq!(named(&mut services, &two, 57), [7, 50, 0]);
+        assert_eq!(named(&mut services, &one, 57), [50, 0]);
+        assert_eq!(named(&mut services, &one, 60), [53, 0]);
+        assert_eq!(named(&mut services, &two, 60), [0, 53, 0]);
+    }
+
+    /// What has no name keeps what it counted when it is named, and counts what comes afterwards.
+    #[test]
+    fn other_counts_on_after_names_have_changed() {
+        let mut services = Services::default();
+        take(&mut services, &[row("10.0.0.1:443", 50, 50), row("10.0.0.1:22", 5, 5)], 55);
+        assert_eq!(attempts(&services), [("other", 55)]);
+        services.name(&rules(&["api=:443"]));
+        take(&mut services, &[row("10.0.0.1:443", 52, 52), row("10.0.0.1:22", 8, 8)], 60);
+        assert_eq!(attempts(&services), [("api", 2), ("other", 58)]);
+        // The row is read after the counters: it has three more, which they have in the next reading.
+        take(&mut services, &[row("10.0.0.1:443", 55, 55), row("10.0.0.1:22", 8, 8)], 60);
+        assert_eq!(attempts(&services), [("api", 5), ("other", 58)]);
+        take(&mut services, &[row("10.0.0.1:443", 55, 55), row("10.0.0.1:22", 9, 9)], 64);
+        assert_eq!(attempts(&services), [("api", 5), ("other", 59)]);
     }
 }

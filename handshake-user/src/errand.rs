@@ -11,7 +11,7 @@ use handshake_export::prometheus::Form;
 use handshake_export::queue::Queue;
 use tokio::sync::mpsc;
 
-use crate::helper::Files;
+use crate::helper::{Files, Rereads};
 use crate::output::Patience;
 
 /// The sink's name in `handshake_export_dropped_total`.
@@ -30,7 +30,7 @@ pub(crate) enum Done {
 
 /// The errands of a service.
 pub(crate) struct Errands {
-    files: Arc<Mutex<Files>>,
+    rereads: Arc<Mutex<Rereads>>,
     pages: Arc<Queue<Arc<Page>>>,
     done: mpsc::UnboundedReceiver<Done>,
     tell: mpsc::UnboundedSender<Done>,
@@ -42,14 +42,13 @@ impl Errands {
     /// # Errors
     ///
     /// The system's: there is no room for a thread.
-    pub(crate) fn start(files: Files) -> io::Result<Self> {
-        let (files, pages) = (Arc::new(Mutex::new(files)), Arc::new(Queue::<Arc<Page>>::of(MOST_PAGES)));
+    pub(crate) fn start(mut files: Files, rereads: Rereads) -> io::Result<Self> {
+        let (rereads, pages) = (Arc::new(Mutex::new(rereads)), Arc::new(Queue::<Arc<Page>>::of(MOST_PAGES)));
         let (tell, done) = mpsc::unbounded_channel();
-        let errands = Self { files: Arc::clone(&files), pages: Arc::clone(&pages), done, tell: tell.clone() };
+        let errands = Self { rereads, pages: Arc::clone(&pages), done, tell: tell.clone() };
         thread::Builder::new().name("errand".to_owned()).spawn(move || {
             loop {
                 let text = pages.pop().text(Form::Plain);
-                let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
                 let written = files.write(&text, Patience::Endless).map(drop);
                 if tell.send(Done::Written(written)).is_err() {
                     return;
@@ -75,11 +74,11 @@ impl Errands {
     ///
     /// The system's: there is no room for a thread.
     pub(crate) fn reread(&self) -> io::Result<()> {
-        let (files, tell) = (Arc::clone(&self.files), self.tell.clone());
+        let (rereads, tell) = (Arc::clone(&self.rereads), self.tell.clone());
         thread::Builder::new().name("errand".to_owned()).spawn(move || {
-            let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rereads = rereads.lock().unwrap_or_else(PoisonError::into_inner);
             // The loop may have ended.
-            let _ = tell.send(Done::Reread(files.reread()));
+            let _ = tell.send(Done::Reread(rereads.reread()));
         })?;
         Ok(())
     }

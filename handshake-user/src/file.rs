@@ -95,14 +95,16 @@ impl FileAtEnd {
 ///
 /// # Errors
 ///
-/// Those of the file system; the text is longer than `most` bytes, or is not UTF-8.
+/// Those of the file system; it is no ordinary file, is longer than `most` bytes, or is not UTF-8.
 pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let owned = path.to_owned();
     let (sender, read) = channel();
     wait(
         &as_caller(move || {
             let mut text = String::new();
-            let file = File::open(&owned).map_err(for_caller)?;
+            // A pipe would be waited for.
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&owned);
+            let file = ordinary(file.map_err(for_caller)?)?;
             if file.take(most + 1).read_to_string(&mut text)? as u64 > most {
                 return Err(io::Error::new(
                     ErrorKind::FileTooLarge,
@@ -214,10 +216,7 @@ impl Place {
 
     fn at_end_of(path: &Path) -> io::Result<Self> {
         let file = options().append(true).create(true).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no ordinary file"));
-        }
-        Ok(Self::Open(file.into()))
+        Ok(Self::Open(ordinary(file)?.into()))
     }
 
     fn write(self, path: &Path, content: &[u8]) -> io::Result<()> {
@@ -235,6 +234,14 @@ impl Place {
             Self::Open(descriptor) => File::from(descriptor).write_all(content),
         }
     }
+}
+
+/// The same file, where it is an ordinary one.
+fn ordinary(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is no ordinary file"))
 }
 
 /// Opens what is there, without changing it and without waiting.
@@ -290,4 +297,33 @@ fn inherited(path: &Path) -> io::Result<Option<OwnedFd>> {
         rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
     });
     Ok(duplicate.transpose()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::read_text;
+
+    /// Neither a pipe, which nothing writes to, nor a folder is waited for or read.
+    #[test]
+    fn a_text_is_read_of_an_ordinary_file_alone() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let (text, pipe) = (folder.path().join("text"), folder.path().join("pipe"));
+        fs::write(&text, "port = 443").expect("there is room");
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).expect("there is room");
+        assert_eq!(read_text(&text, 10).expect("it is there"), "port = 443");
+        assert!(read_text(&text, 9).is_err(), "it is too long");
+        for other in [pipe, folder.path().to_owned()] {
+            let (sender, read) = channel();
+            thread::spawn(move || sender.send(read_text(&other, 10)));
+            let read = read.recv_timeout(Duration::from_secs(20)).expect("it is not waited for");
+            assert_eq!(read.expect_err("it is refused").to_string(), "it is no ordinary file");
+        }
+    }
 }

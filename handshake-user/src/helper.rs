@@ -25,6 +25,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, exit};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,7 +65,7 @@ pub(crate) struct Duties {
 
 /// Reads the configuration again, as the helper's user. What it names is opened by the helper itself, so no
 /// order names a path.
-pub(crate) type Rereader = Box<dyn FnMut() -> io::Result<Reread>>;
+pub(crate) type Rereader = Box<dyn FnMut() -> io::Result<Reread> + Send>;
 
 /// The configuration as it is now.
 pub(crate) struct Reread {
@@ -97,13 +98,14 @@ pub(crate) enum FileDuty {
     Each(PathBuf),
 }
 
-/// The place among the files that stands for the configuration.
-const REREAD: u8 = u8::MAX;
+/// The word that has the configuration read again.
+const REREAD: [u8; 1] = [1];
 
 /// The helper, as the process that started it sees it.
 pub(crate) struct Helper {
     orders: UnixStream,
     files: UnixStream,
+    rereads: UnixStream,
     duties: usize,
 }
 
@@ -122,18 +124,19 @@ impl Helper {
         let count = duties.files.len();
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
+        let (rereads, their_rereads) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 // Its own copies would keep the helper from seeing the end of this process.
-                drop((orders, files));
-                let served = catch_unwind(AssertUnwindSafe(|| {
-                    Helping::new(duties, their_orders, their_files).and_then(Helping::serve)
-                }));
+                drop((orders, files, rereads));
+                let theirs = Streams { orders: their_orders, files: their_files, rereads: their_rereads };
+                let served =
+                    catch_unwind(AssertUnwindSafe(|| Helping::new(duties, theirs).and_then(Helping::serve)));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files, duties: count }),
+            _ => Ok(Self { orders, files, rereads, duties: count }),
         }
     }
 
@@ -168,6 +171,15 @@ impl Helper {
         let mut files = Files { stream: Some(self.files.try_clone()?) };
         let ready = (0..self.duties).map(|_| files.answer(Patience::Endless).map(drop)).collect();
         Ok((files, ready))
+    }
+
+    /// Where this process has the configuration read again.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) fn rereads(&self) -> io::Result<Rereads> {
+        Ok(Rereads(self.rereads.try_clone()?))
     }
 
     /// The figures, which the helper reads when it is told to.
@@ -293,18 +305,6 @@ impl Files {
         self.answer(patience)
     }
 
-    /// Has the configuration read again: its text, and a socket where it names another address.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be read, is wrong, or names what cannot be opened.
-    pub(crate) fn reread(&mut self) -> io::Result<(String, Option<TcpListener>)> {
-        let text = self.write_to(REREAD, &[], Patience::Endless)?;
-        let stream = self.stream.as_mut().ok_or_else(late)?;
-        let socket = message::receive_descriptor(stream)?.map(TcpListener::from);
-        Ok((text, socket))
-    }
-
     fn answer(&mut self, patience: Patience) -> io::Result<String> {
         let stream = self.stream.as_mut().ok_or_else(late)?;
         let limit = match patience {
@@ -319,6 +319,24 @@ impl Files {
             }
             answer => answer?.map(|name| String::from_utf8_lossy(&name).into_owned()),
         }
+    }
+}
+
+/// The configuration in the hands of the helper. It has a stream of its own: a file that is being written may
+/// take for ever.
+pub(crate) struct Rereads(UnixStream);
+
+impl Rereads {
+    /// Has it read again: its text, and a socket where it names another address.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, is wrong, or names what cannot be opened.
+    pub(crate) fn reread(&mut self) -> io::Result<(String, Option<TcpListener>)> {
+        self.0.write_all(&REREAD)?;
+        let text = message::receive_result(&mut self.0)??;
+        let socket = message::receive_descriptor(&self.0)?.map(TcpListener::from);
+        Ok((String::from_utf8_lossy(&text).into_owned(), socket))
     }
 }
 
@@ -349,14 +367,23 @@ fn late() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "it takes too long")
 }
 
+/// The helper's ends of the streams.
+struct Streams {
+    orders: UnixStream,
+    files: UnixStream,
+    rereads: UnixStream,
+}
+
 /// The helper's own side.
 struct Helping {
     orders: UnixStream,
     files: UnixStream,
+    rereads: UnixStream,
     command: Option<Starter>,
     family: Option<Family>,
-    files_to_write: Vec<ToWrite>,
-    reread: Option<Rereader>,
+    /// Another file takes the place of the first where the configuration names one.
+    files_to_write: Arc<Mutex<Vec<ToWrite>>>,
+    reread: Option<Arc<Mutex<Rereader>>>,
     read: Option<Reader>,
 }
 
@@ -396,6 +423,8 @@ enum Told {
     Order(Order),
     /// A file's content.
     Content,
+    /// The configuration is to be read again.
+    Reread,
     /// Nothing in time.
     Nothing,
     /// The other process has ended.
@@ -403,7 +432,8 @@ enum Told {
 }
 
 impl Helping {
-    fn new(duties: Duties, orders: UnixStream, files: UnixStream) -> io::Result<Self> {
+    fn new(duties: Duties, streams: Streams) -> io::Result<Self> {
+        let Streams { orders, files, rereads } = streams;
         let Duties { command, files: wanted, reread, figures } = duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
@@ -422,8 +452,9 @@ impl Helping {
                 None
             }
         };
-        let mut helping =
-            Self { orders, files, command, family: None, files_to_write: Vec::new(), reread, read };
+        let (family, files_to_write) = (None, Arc::default());
+        let reread = reread.map(|reread| Arc::new(Mutex::new(reread)));
+        let mut helping = Self { orders, files, rereads, command, family, files_to_write, reread, read };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -440,7 +471,7 @@ impl Helping {
             Ok(file) => (file, Ok(String::new())),
             Err(error) => (ToWrite::Once(None), Err(error)),
         };
-        self.files_to_write.push(file);
+        locked(&self.files_to_write).push(file);
         message::send_result(&mut self.files, ready)
     }
 
@@ -455,6 +486,7 @@ impl Helping {
                 Told::Order(Order::Leave) => return Ok(()),
                 Told::Order(Order::Read) => self.read_figures()?,
                 Told::Content => self.write_file()?,
+                Told::Reread => self.read_again()?,
                 Told::Nothing => {}
                 Told::End => return self.end_by(libc::SIGTERM),
             }
@@ -466,14 +498,15 @@ impl Helping {
     fn listen(&mut self, limit: Duration) -> io::Result<Told> {
         let main = self.family.as_ref().and_then(Family::main);
         let flags = PollFlags::IN;
-        let mut all = vec![PollFd::new(&self.orders, flags), PollFd::new(&self.files, flags)];
+        let streams = [&self.orders, &self.files, &self.rereads];
+        let mut all: Vec<_> = streams.into_iter().map(|stream| PollFd::new(stream, flags)).collect();
         all.extend(main.map(|main| PollFd::from_borrowed_fd(main.as_fd(), flags)));
         let limit = rustix::time::Timespec::try_from(limit).map_err(io::Error::other)?;
         match poll(&mut all, Some(&limit)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let (orders, files) = (!all[0].revents().is_empty(), !all[1].revents().is_empty());
+        let [orders, files, rereads] = [0, 1, 2].map(|at: usize| !all[at].revents().is_empty());
         drop(all);
         if orders {
             let mut word = [0; WORD];
@@ -483,7 +516,11 @@ impl Helping {
             };
             return Ok(told);
         }
-        Ok(if files { Told::Content } else { Told::Nothing })
+        Ok(match (files, rereads) {
+            (true, _) => Told::Content,
+            (false, true) => Told::Reread,
+            (false, false) => Told::Nothing,
+        })
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -524,7 +561,7 @@ impl Helping {
                 // It has ended, or is about to: there is no report to wait for, and the command has its
                 // grace.
                 Told::End => thread::sleep(family::LOOK_EVERY),
-                Told::Order(_) | Told::Content | Told::Nothing => {}
+                Told::Order(_) | Told::Content | Told::Reread | Told::Nothing => {}
             }
         }
         family.kill();
@@ -548,11 +585,9 @@ impl Helping {
         let mut at = [0];
         let content = self.files.read_exact(&mut at).and_then(|()| message::receive(&mut self.files));
         let Ok(content) = content else { return Ok(()) };
-        if at == [REREAD] {
-            return self.read_again();
-        }
         let mut answers = self.files.try_clone()?;
-        let file = self.files_to_write.get_mut(usize::from(at[0]));
+        let mut files = locked(&self.files_to_write);
+        let file = files.get_mut(usize::from(at[0]));
         let nothing = |()| String::new();
         let write: Box<dyn FnOnce() -> io::Result<String> + Send> = match file {
             Some(ToWrite::Once(file)) => match file.take() {
@@ -576,15 +611,28 @@ impl Helping {
         Ok(())
     }
 
-    /// Reads the configuration again, and takes over the file that it names.
+    /// Reads the configuration again, and takes over the file that it names: on a thread, because a file may
+    /// take for ever to read too.
     fn read_again(&mut self) -> io::Result<()> {
-        let reread = self.reread.as_mut().ok_or_else(|| ErrorKind::NotFound.into()).and_then(|read| read());
-        let Reread { text, file, socket } = match reread {
-            Ok(reread) => reread,
-            Err(error) => return message::send_result(&mut self.files, Err::<String, _>(error)),
-        };
-        self.files_to_write = file.map(ToWrite::Each).into_iter().collect();
-        message::send_result(&mut self.files, Ok(text))?;
-        message::send_descriptor(&self.files, socket.as_ref().map(AsFd::as_fd))
+        let (mut word, mut answers) = (REREAD, self.rereads.try_clone()?);
+        let told = self.rereads.read_exact(&mut word);
+        let (Ok(()), Some(reread)) = (told, self.reread.clone()) else { return Ok(()) };
+        let files = Arc::clone(&self.files_to_write);
+        thread::Builder::new().spawn(move || -> io::Result<()> {
+            // The other process may have ended.
+            match locked(&reread)() {
+                Ok(Reread { text, file, socket }) => {
+                    *locked(&files) = file.map(ToWrite::Each).into_iter().collect();
+                    message::send_result(&mut answers, Ok(text))?;
+                    message::send_descriptor(&answers, socket.as_ref().map(AsFd::as_fd))
+                }
+                Err(error) => message::send_result(&mut answers, Err::<String, _>(error)),
+            }
+        })?;
+        Ok(())
     }
+}
+
+fn locked<T: ?Sized>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
-use handshake_lab::{churn, interrupt, privilege};
+use anyhow::Result;
+use handshake_lab::churn;
 
 use crate::raise;
 
@@ -35,9 +35,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
-    let missing = privilege::missing();
-    ensure!(missing.is_empty(), "namespaces and programs need {}: run it as root", missing.join(", "));
-    interrupt::catch();
     for count in [1, args.at_once] {
         let crowd = churn::at_once(binary, count)?;
         println!(

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use handshake_lab::duel::{self, Class, Duel};
-use handshake_lab::{interrupt, privilege};
 
 use crate::raise;
 
@@ -47,9 +46,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
-    let missing = privilege::missing();
-    ensure!(missing.is_empty(), "namespaces and programs need {}: run it as root", missing.join(", "));
-    interrupt::catch();
     let began = Instant::now();
     let duel = Duel {
         seed: args.seed,

@@ -7,25 +7,34 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
-use handshake_lab::privilege;
+use anyhow::{Context, Result, ensure};
+use handshake_lab::{interrupt, privilege};
 
 use crate::{run, shell};
 
-/// Plays a verb with `binary`, or without one with handshake as it is built for the caller, through sudo
-/// where privileges are missing and it can ask for them.
+/// Plays a verb of the lab with `binary`, or without one with handshake as it is built for the caller, through
+/// sudo where privileges are missing and it can ask for them. A signal ends it once its namespaces are removed.
+///
+/// # Errors
+///
+/// Privileges are missing, and those of the verb.
 pub(crate) fn with_binary(
     binary: Option<&Path>,
     play: impl FnOnce(&Path) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
-    if let Some(binary) = binary {
-        return play(binary);
-    }
-    let built = run::build(false)?;
     let missing = privilege::missing();
-    if !missing.is_empty() && is_possible() {
-        return raise(&built, &missing);
-    }
+    let built = match binary {
+        Some(binary) => binary.to_owned(),
+        None => {
+            let built = run::build(false)?;
+            if !missing.is_empty() && is_possible() {
+                return raise(&built, &missing);
+            }
+            built
+        }
+    };
+    ensure!(missing.is_empty(), "namespaces and programs need {}: run it as root", missing.join(", "));
+    interrupt::catch();
     play(&built)
 }
 

@@ -4,8 +4,9 @@
 //! completed                       its time
 //! half-open                       at least its age
 //! ended without a connection      never
+//! completed, excluded             any time: it is not known
 //! opening                         left out: too young to tell
-//! evicted, untracked, ambiguous   left out: its end or its time is not known
+//! evicted, untracked              left out: its end is not known
 //! ```
 //!
 //! Percentiles of completed attempts alone are those of survivors: where 26 of 30 clients wait, the other
@@ -37,7 +38,8 @@ const NEVER: [Verdict; 6] = [
 pub enum Percentile {
     /// So many nanoseconds, at most 1/16 too high; of a service at most 1/4.
     Known(u64),
-    /// At least so many: as long as the attempts of this rank are half-open by now.
+    /// At least so many: as long as the attempts of this rank are half-open by now, or took a time that is not
+    /// known.
     AtLeast(u64),
     /// The attempts of this rank ended without a connection.
     Never,
@@ -68,12 +70,18 @@ impl ConnectOfAll {
         let half_open = books.verdict(Verdict::HalfOpen);
         let never: u64 = NEVER.into_iter().map(|verdict| books.verdict(verdict)).sum();
         let (not_connected, known) = (half_open + never, times.buckets.iter().sum::<u64>());
-        let count = known + not_connected;
+        let count = known + not_connected + completed.excluded;
         let longest = completed.quantiles.map_or(0, |quantiles| quantiles.max_ns);
-        let all = Ranked { times, longest, ages: limited(ages, half_open), count };
+        // Those without a time after all others, and before them.
+        let slow = Ranked { times, longest, ages: limited(ages, half_open), count };
+        let mut quick = Ranked { times, longest, ages: slow.ages, count };
+        quick.ages[0] += completed.excluded;
         let percentiles = (count != 0).then(|| {
             let mut ranks = PER_MILLE.into_iter().chain([1_000]);
-            std::array::from_fn(|_| all.at(ranks.next().unwrap_or(1_000)))
+            std::array::from_fn(|_| {
+                let rank = ranks.next().unwrap_or(1_000);
+                between(quick.at(rank), slow.at(rank))
+            })
         });
         Self { count, not_connected, percentiles }
     }
@@ -179,6 +187,16 @@ impl Ranked<'_> {
     }
 }
 
+/// The percentile that is at least this and at most that.
+fn between(least: Percentile, most: Percentile) -> Percentile {
+    match (least, most) {
+        (Percentile::AtLeast(least), Percentile::Known(most)) if bucket(least) == bucket(most) => {
+            Percentile::Known(most)
+        }
+        (least, _) => least,
+    }
+}
+
 /// The smallest sample of a bucket.
 const fn lower_bound(bucket: u32) -> u64 {
     match bucket.checked_sub(1) {
@@ -270,6 +288,29 @@ mod tests {
         });
         assert_eq!((refused.count, refused.not_connected), (100, 2), "one is past its time");
         assert_eq!(some(&refused), [Percentile::Known(36_000), Percentile::Never, Percentile::Never]);
+    }
+
+    /// A completed attempt whose time is not known may have taken any.
+    #[test]
+    fn those_without_a_time_keep_a_percentile_from_being_known() {
+        let with = |excluded: i64| {
+            of(|fake| {
+                fake.ended(0, Counter::Completed, 20 + excluded);
+                fake.sample(Leg::Connect, 36_000, 20);
+                fake.count(Leg::Connect.excluded(), excluded);
+            })
+        };
+        let half = with(20);
+        assert_eq!((half.count, half.not_connected), (40, 0));
+        let [p50, p99, longest] = some(&half);
+        assert_eq!(p50, Percentile::AtLeast(0));
+        for each in [p99, longest] {
+            assert!(matches!(each, Percentile::AtLeast(ns) if (34_000..=36_000).contains(&ns)), "{each:?}");
+        }
+        // One of many changes no rank but the last ones.
+        let [p50, p99, _] = some(&with(1));
+        assert_eq!(p50, Percentile::Known(36_000));
+        assert!(matches!(p99, Percentile::AtLeast(_)), "{p99:?}");
     }
 
     /// The percentiles of a service are those of the totals, but coarser.

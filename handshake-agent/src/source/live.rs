@@ -225,6 +225,11 @@ impl Live {
         }
     }
 
+    /// Sets from which age on later readings call an attempt half-open. The programs keep theirs.
+    pub const fn set_half_open_after(&mut self, ns: u64) {
+        self.clocks.half_open_after_ns = ns;
+    }
+
     /// Sets the clocks of programs that were loaded with [`Settings::test_clock`].
     #[cfg(test)]
     pub fn set_test_clock(&mut self, time: ClockPair) -> Result<(), LiveError> {

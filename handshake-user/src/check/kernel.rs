@@ -259,7 +259,7 @@ impl NetAccount {
         let missing = completed - accepted;
         let acks = if missing == 1 { "1 ACK was".to_owned() } else { format!("{missing} ACKs were") };
         let proofs = [KernelCounter::ListenDrops, KernelCounter::SyncookiesSent];
-        let proven = proofs.into_iter().any(|counter| self.counts.of(counter) != 0);
+        let proven = proofs.into_iter().map(|counter| self.counts.of(counter)).sum::<u64>() >= missing;
         let otherwise =
             if proven { "" } else { ", or accepted elsewhere (deferred accept, address translation)" };
         Some(format!(

@@ -14,7 +14,7 @@ use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_export::exemplar::Looking;
 use handshake_export::figures::{Beside, Figures};
-use handshake_export::health::Health;
+use handshake_export::health::{Health, WAITS};
 use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
 use handshake_export::notify::Manager;
 use handshake_export::page::Page;
@@ -28,7 +28,7 @@ use crate::console::{announce, say};
 use crate::errand::{Done, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
 use crate::file::{FileAtEnd, read_text};
-use crate::helper::{Duties, FileDuty, Helper, Reread, Rereader};
+use crate::helper::{Duties, FileDuty, Files, Helper, Reread, Rereader, Rereads};
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
     outlast_hangup();
     let helper = helper(&args)?;
-    let files = helper.as_ref().map(|helper| wanted_files(helper, &args)).transpose()?;
+    let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     say_where(socket.as_ref());
@@ -69,8 +69,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::without_hangup()?;
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let errands = files.map(Errands::start).transpose().map_err(out)?;
-        health.turn(session.answered().into_std());
+        let errands = errands.map(|(files, rereads)| Errands::start(files, rereads));
+        let errands = errands.transpose().map_err(out)?;
+        health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         let mut service = Service::new(args, manager, health, server, errands, hangup);
         let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
@@ -132,10 +133,11 @@ fn named(option: &str, what: &dyn std::fmt::Display, error: &io::Error) -> io::E
     io::Error::new(error.kind(), format!("{option} {what}: {error}"))
 }
 
-/// The way to the helper's files; one that cannot be written is a fault of the options.
-fn wanted_files(helper: &Helper, args: &ServeArgs) -> Result<crate::helper::Files, CommandError> {
+/// The ways to what the helper does; a file that cannot be written is a fault of the options.
+fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<(Files, Rereads), CommandError> {
     let path = args.metrics_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    helper.files().map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
+    let ways = helper.files().and_then(|files| Ok((files, helper.rereads()?)));
+    ways.map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -164,7 +166,7 @@ fn make_room_for_connections() {
 fn status(session: &Session) -> String {
     let names: Vec<String> = session.interfaces().iter().map(|each| each.info.name.clone()).collect();
     match names.as_slice() {
-        [] => "waiting for interfaces".to_owned(),
+        [] => WAITS.to_owned(),
         [one] => format!("watching {one}"),
         [first, ..] => format!("watching {first} and {} more", names.len() - 1),
     }
@@ -185,6 +187,8 @@ struct Service {
     page: Option<(Instant, Arc<Page>)>,
     /// What the service manager was told last.
     status: String,
+    /// What kept packets from the hooks, as it was said last.
+    lapses: [String; 2],
     /// Whether the file could not be written the last time.
     is_unwritable: bool,
 }
@@ -208,7 +212,7 @@ impl Service {
     ) -> Self {
         let figures = Figures::new(&args.services, &args.pairs());
         let writing = writing(&args);
-        let (status, is_unwritable) = (String::new(), false);
+        let (status, lapses, is_unwritable) = (String::new(), Default::default(), false);
         Self {
             args,
             manager,
@@ -220,6 +224,7 @@ impl Service {
             figures,
             page: None,
             status,
+            lapses,
             is_unwritable,
         }
     }
@@ -371,7 +376,17 @@ impl Sink for Service {
                 Err(error) => return Err(error.into()),
             },
             Input::Write => self.write(session)?,
-            Input::Done(done) => self.done(done),
+            Input::Done(done) => {
+                if matches!(done, Done::Reread(Ok(_))) {
+                    // What was counted until now is that of the names until now.
+                    self.page = None;
+                    match self.read(session) {
+                        Err(error) if !error.is_passing() => return Err(error.into()),
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+                self.done(done);
+            }
             Input::Reload => self.reload(),
         }
         Ok(ControlFlow::Continue(()))
@@ -382,12 +397,23 @@ impl Sink for Service {
     }
 
     fn settle(&mut self, session: &Session) -> Result<(), CommandError> {
-        self.health.turn(session.answered().into_std());
+        self.health.turn(session.answered().into_std(), session.interfaces().len());
         self.manager.turn();
         let status = status(session);
         if status != self.status {
             self.manager.status(&status);
+            if status == WAITS {
+                say(WAITS);
+            }
             self.status = status;
+        }
+        let sight = session.sight();
+        for (said, lapse) in self.lapses.iter_mut().zip([&sight.hook_lost, &sight.interface_down]) {
+            let words = lapse.words();
+            if *said != words {
+                say(&words);
+                *said = words;
+            }
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use handshake_agent::nftables::{CountedRule, Nftables, counted_rules};
 use handshake_agent::options::Options;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_common::verdict::{Seat, Verdict};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::check::{CheckError, NetCounters, NetFiles};
@@ -31,7 +32,7 @@ use crate::report::text::{Style, cause};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
 use crate::why::{
-    Cohort, ConntrackFiles, Evidence, Firewall, Outcome, Processes, Queue, WhyReport, diagnose,
+    Answer, Cohort, ConntrackFiles, Evidence, Firewall, Outcome, Processes, Queue, WhyReport, diagnose,
 };
 
 /// So many attempts that had their time are enough.
@@ -77,40 +78,49 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
             ..Pace::default()
         };
         let ending = session::run(&mut session, &mut signals, pace, &mut look).await?;
+        let cutoff = look.cutoff().cloned();
+        if let Some(cutoff) = &cutoff {
+            // What is open by then began before the cutoff, as did the attempts that are judged.
+            session.set_half_open_after(monotonic_ns().saturating_sub(cutoff.now.ns));
+        }
         take_snapshot(&mut session)?;
         look.note(session.last().clone());
         let counters = patiently(CheckError::is_passing, || look.counters.read())?.since(&before);
         let rules = rules.read_both();
         drop(session);
         let signal = signals.release().await;
-        let evidence = look.evidence(counters, &rules);
+        let evidence = look.evidence(cutoff.as_ref(), counters, &rules);
         let answer = diagnose(&evidence);
         let code = match answer.outcome {
             Outcome::Healthy => 0,
             Outcome::Trouble => TROUBLE,
             Outcome::NotEnough => NOT_ENOUGH,
         };
-        let snapshot = look.latest();
-        let report = WhyReport {
-            subject: args.target.as_ref().map(ToString::to_string),
-            interfaces: names(snapshot),
-            evidence: &evidence,
-            answer: &answer,
-        };
-        let lane = Lane::to(Target::stdout()).map_err(out)?;
         let is_signalled = signal.is_some() || matches!(ending, Ending::Signal(_));
         let patience = if is_signalled { Patience::ENDING } else { Patience::Endless };
-        let style = Style::of(&io::stdout(), Zone::Utc);
-        lane.finish(patience, |to| match args.format {
-            OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
-            OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),
-        })
-        .map_err(out)?;
+        show(args, look.latest(), (&evidence, &answer), patience)?;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(code),
         }
     })
+}
+
+/// Writes the answer.
+fn show(
+    args: &WhyArgs,
+    snapshot: &Snapshot,
+    (evidence, answer): (&Evidence, &Answer),
+    patience: Patience,
+) -> Result<(), CommandError> {
+    let subject = args.target.as_ref().map(ToString::to_string);
+    let report = WhyReport { subject, interfaces: names(snapshot), evidence, answer };
+    let style = Style::of(&io::stdout(), Zone::Utc);
+    let written = Lane::to(Target::stdout()).map_err(out)?.finish(patience, |to| match args.format {
+        OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
+        OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),
+    });
+    written.map_err(out)
 }
 
 /// What a look has seen so far.
@@ -155,21 +165,22 @@ impl Look {
     }
 
     fn has_enough(&self) -> bool {
-        self.cutoff().is_some_and(|cutoff| self.total(cutoff).attempts >= ENOUGH)
-    }
-
-    fn total(&self, cutoff: &Snapshot) -> Cohort {
-        Cohort::between(&cutoff.tcp.books, &self.latest().tcp.books)
+        self.cutoff().is_some_and(|cutoff| cutoff.tcp.books.attempts >= ENOUGH)
     }
 
     /// All that was seen of the service that fails most, or of all together where no service has most of the
     /// failures; of the busiest where nothing fails.
-    fn evidence(&mut self, counters: NetCounters, rules: &[Vec<CountedRule>; 2]) -> Evidence {
+    fn evidence(
+        &mut self,
+        cutoff: Option<&Snapshot>,
+        counters: NetCounters,
+        rules: &[Vec<CountedRule>; 2],
+    ) -> Evidence {
         let conntrack = self.conntrack.as_mut().and_then(ConntrackFiles::lost);
         let latest = self.latest();
         let looked_ns = latest.elapsed_ns();
-        let (total, services) = match self.cutoff() {
-            Some(cutoff) => (self.total(cutoff), services(cutoff, latest)),
+        let (total, services) = match cutoff {
+            Some(cutoff) => (Cohort::between(&cutoff.tcp.books, &latest.tcp.books), services(cutoff, latest)),
             None => (Cohort::default(), Vec::new()),
         };
         let worst = services
@@ -200,11 +211,18 @@ impl Look {
     }
 
     /// The fullest accept queue of the listeners that take a service's connections; `None` where the kernel does
-    /// not tell.
+    /// not tell, or one of them takes those of a certain interface alone.
     fn queue(&self, service: SocketAddr) -> Option<Option<Queue>> {
         self.listeners.as_ref()?;
-        let taking = self.queues.values().filter(|one| one.takes(service));
-        let fullest = taking.max_by_key(|one| (one.is_full(), one.waiting));
+        let taking: Vec<_> = self.queues.values().filter(|one| one.takes(service)).collect();
+        if taking.iter().any(|one| one.interface != 0) {
+            return None;
+        }
+        let has_own = taking.iter().any(|one| one.is_at(service));
+        let fullest = taking
+            .into_iter()
+            .filter(|one| one.is_at(service) || !has_own)
+            .max_by_key(|one| (one.is_full(), one.waiting));
         Some(fullest.map(|one| Queue {
             process: self.processes.owner(one.inode).map(str::to_owned),
             waiting: one.waiting,
@@ -265,6 +283,13 @@ impl Rules {
         let last = self.read();
         [&self.first, &last].map(|read| counted_rules(read))
     }
+}
+
+/// The time on the records' clock.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let part = |part: i64| u64::try_from(part).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 /// The attempts of each service. One that came after the cutoff had nothing then.

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A connection that completes does so at once, and one that is stuck is known as stuck after T1 alone. So
-//! attempts count that began at least T1 ago, or those that fail would be fewer than they are.
+//! attempts count that began at least T1 ago, or those that fail would be fewer than they are. Open ones are
+//! those that began before the cutoff too, or they would be more: the last snapshot is taken with the time since
+//! the cutoff as its T1.
 
 use handshake_agent::model::snapshot::TcpBooks;
 use handshake_agent::source::scan::ByCause;
@@ -54,8 +56,7 @@ impl Cohort {
             cohort.ended[verdict as usize] = if is_end { cutoff.verdict(verdict) } else { 0 };
         }
         let failed = cohort.open.total() + cohort.ended.iter().sum::<u64>();
-        // What became half-open between the cutoff and T1 ago is among those that failed: the completed ones
-        // that were counted at the cutoff stay.
+        // A snapshot has a time and takes some more: the completed ones that were counted at the cutoff stay.
         cohort.attempts = attempts.max(failed + cutoff.verdict(Verdict::Completed));
         cohort.completed = cohort.attempts - failed;
         cohort

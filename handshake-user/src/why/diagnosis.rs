@@ -306,6 +306,18 @@ impl Evidence {
         if self.is_flood(cause) && self.seat != Seat::Initiator {
             return self.flood(cause, answer);
         }
+        let mut answer = self.of_stuck(cause, count, answer);
+        if cause == Cause::NoSynAck && repeated != 0 {
+            answer
+                .because
+                .push("clients that asked before the look and repeat their SYN are among them".to_owned());
+        }
+        answer
+    }
+
+    /// The owner of what is no flood.
+    fn of_stuck(&self, cause: Cause, count: u64, answer: Answer) -> Answer {
+        let repeated = self.cohort.repeated.of(cause);
         if let Some(lost) = self
             .lost
             .as_ref()
@@ -332,8 +344,8 @@ impl Evidence {
             (Cause::NoSynAck, Seat::Between) => self.beyond(
                 count,
                 Answer {
-                    because: vec![self.facts(cause, repeated)],
-                    owner: Some(self.beyond_owner("the responder's side", "SYNs")),
+                    because: self.facts_beyond(cause, repeated),
+                    owner: Some(self.beyond_owner(cause, "the responder's side", "SYNs")),
                     next: self.far("what the responder sees"),
                     ..answer
                 },
@@ -357,8 +369,8 @@ impl Evidence {
             (Cause::NoAck, Seat::Between) => self.beyond(
                 count,
                 Answer {
-                    because: vec![self.facts(cause, repeated)],
-                    owner: Some(self.beyond_owner("the initiator's side", "SYN+ACKs")),
+                    because: self.facts_beyond(cause, repeated),
+                    owner: Some(self.beyond_owner(cause, "the initiator's side", "SYN+ACKs")),
                     next: vec!["handshake why on the client".to_owned()],
                     ..answer
                 },
@@ -367,8 +379,10 @@ impl Evidence {
     }
 
     /// The owner where this host is between: a packet that came in has passed it only if its way out is watched.
-    fn beyond_owner(&self, side: &str, segments: &str) -> String {
-        if self.sees_forwarding {
+    fn beyond_owner(&self, cause: Cause, side: &str, segments: &str) -> String {
+        if self.lost.as_ref().is_some_and(|lost| lost.count != 0 && lost.cause() == cause) {
+            format!("{side}, and this host: most {segments} pass here towards it, and it loses some")
+        } else if self.sees_forwarding {
             format!("{side}: {segments} pass here towards it")
         } else {
             format!(
@@ -389,7 +403,10 @@ impl Evidence {
         let next = found.next.iter().cloned().chain(rest).collect();
         Answer {
             because: answer.because.into_iter().chain(found.because).collect(),
-            owner: Some(format!("this host: the count points to {}", found.suspect)),
+            owner: Some(match answer.owner {
+                Some(owner) => format!("{owner}; a count of this host points to {}", found.suspect),
+                None => format!("this host: the count points to {}", found.suspect),
+            }),
             next,
             rules: found.rules,
             ..answer
@@ -422,11 +439,14 @@ impl Evidence {
     /// This host has the service's address, and answers no SYN.
     fn unanswered_here(&self, count: u64, answer: Answer) -> Answer {
         let overflows = self.of(KernelCounter::ListenOverflows);
+        // Whatever a listener drops is among these (`tcp_listendrop` in net/ipv4/tcp_input.c).
+        let drops = self.of(KernelCounter::ListenDrops).max(overflows);
         let seconds = span(self.looked_ns);
         let select =
             self.port().map_or_else(|| "ss -ltnp".to_owned(), |port| format!("ss -ltnp 'sport = :{port}'"));
         let overflowed = format!("ListenOverflows +{} in {seconds}", group(overflows));
-        let unanswered = format!("SYNs arrive and this host answers none in {seconds}");
+        let dropped = format!("listeners of this host dropped {} SYNs or ACKs in {seconds}", group(drops));
+        let unanswered = format!("the SYNs of {} arrive, and this host does not answer them", group(count));
         let no_queue = |queue: &Queue| {
             let (waiting, backlog) = (queue.waiting, queue.backlog);
             format!("the application ({waiting} of {backlog} in its accept queue, no overflow)")
@@ -434,23 +454,22 @@ impl Evidence {
         let any = "this host: the listener's queue, a local firewall, or the route back";
         let firewall = "this host: a local firewall, or no route back";
         let (because, not, owner, next) = match &self.queue {
-            Some(Some(queue)) if queue.was_full => {
+            // It was full at a look alone: what it dropped must explain what failed.
+            Some(Some(queue)) if queue.was_full && 2 * overflows >= count => {
                 return self.full_queue(queue, &overflowed, select, answer);
             }
-            // The counter is of all listeners, and a queue may fill and empty between two looks.
-            Some(Some(_)) | None if overflows != 0 => (
-                vec![unanswered, format!("{overflowed}, of any listener")],
-                None,
-                any,
-                [select, RULES.into()],
-            ),
+            // The counters are of all listeners, and a queue may fill and empty between two looks.
+            Some(Some(_)) | None if drops != 0 => {
+                (vec![unanswered, dropped], None, any, [select, RULES.into()])
+            }
             Some(Some(queue)) => {
                 let route = "ip route get CLIENT".to_owned();
                 (vec![unanswered], Some(no_queue(queue)), firewall, [RULES.into(), route])
             }
             Some(None) => {
                 let because = vec!["no process listens there, and yet no RST refuses".to_owned()];
-                (because, None, firewall, [RULES.into(), select])
+                let translated = "this host: a local firewall, address translation, or no route back";
+                (because, None, translated, [RULES.into(), select])
             }
             None => (vec![unanswered], None, any, [select, RULES.into()]),
         };
@@ -477,8 +496,9 @@ impl Evidence {
         let (owner, next) = match lost.cause() {
             Cause::NoAck => ("this host: it does not pass them on", RULES),
             Cause::NoSynAck | Cause::AnswerUnseen => (
-                "this host, unless they leave by a way that is not watched",
-                "handshake why -i any, then nft list ruleset",
+                "this host, unless they leave by a way that is not watched, or with an address or a port that \
+                 was not asked about",
+                "handshake why -i any without a service, then nft list ruleset",
             ),
         };
         let sysctl = "sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter";
@@ -492,7 +512,8 @@ impl Evidence {
 
     fn ended(&self, end: &End, count: u64) -> Answer {
         let is_refused = end.verdict == Verdict::Refused;
-        let not = is_refused.then(|| "the network (each attempt gets an answer)".to_owned());
+        let all_answered = is_refused && self.cohort.open.total() == 0;
+        let not = all_answered.then(|| "the network (each attempt gets an answer)".to_owned());
         let answer = Answer {
             outcome: Outcome::Trouble,
             headline: format!(
@@ -555,6 +576,12 @@ impl Evidence {
             next: vec!["handshake watch --max-flows 1000000".to_owned()],
             rules: Vec::new(),
         }
+    }
+
+    /// What the repeats say, and what this host lost of it.
+    fn facts_beyond(&self, cause: Cause, repeated: u64) -> Vec<String> {
+        let lost = self.lost.iter().filter(|lost| lost.count != 0).map(ToString::to_string);
+        std::iter::once(self.facts(cause, repeated)).chain(lost).collect()
     }
 
     /// What the initiators' repeats say.

@@ -99,6 +99,10 @@ impl Playable {
             compare(part, &timeless(&report[part]), &timeless(&replayed.report[part]));
         }
         compare("legs", &legs(report), &legs(&replayed.report));
+        let by_service = |report: &Value| {
+            report["services"].as_array().into_iter().flatten().map(legs).collect::<Vec<_>>()
+        };
+        compare("legs of services", &by_service(report), &by_service(&replayed.report));
         compare("attempts", &attempts(&live), &attempts(&replayed.flows));
         compare("records", &records(&live), &records(&replayed.flows));
         Ok(differences)
@@ -190,9 +194,10 @@ fn legs(report: &Value) -> Vec<u64> {
         .collect()
 }
 
-/// Without what the time of the report decides: whether a client still waits, and for how long a server is silent.
+/// Without what the time of the report decides: whether a client still waits, and for how long a server is
+/// silent; and without times, which [`legs`] counts.
 fn timeless(part: &Value) -> Value {
-    const AGES: [&str; 5] = ["never_repeated", "waiting", "gave_up", "silent", "was_silent"];
+    const AGES: [&str; 6] = ["never_repeated", "waiting", "gave_up", "silent", "was_silent", "latency"];
     match part {
         Value::Object(object) => {
             let kept = object.iter().filter(|(key, _)| !AGES.contains(&key.as_str()));

@@ -66,7 +66,9 @@ fn the_screens_show_a_capture_and_a_filter_looks_through_all_of_it() -> Result<(
     shows(&["1 listed", "192.0.2.9:50000", "198.51.100.2:80"])?;
     terminal.key("Enter")?;
     shows(&["SYN seq=7000", "RST seq=7001", "frames 1, 2", "frame.number in {1..2}"])?;
+    // Two that arrive together are one key with Alt.
     terminal.key("Escape")?;
+    shows(&["1 listed"])?;
     terminal.key("Escape")?;
     shows(&["1001 listed"])?;
     terminal.key("3")?;

@@ -25,6 +25,7 @@ use crate::HANDSHAKE;
 use crate::error::{Scratch, check_error, run};
 use crate::network::{TIMEOUT, scratch, segment};
 use crate::privilege::ensure_confined;
+use crate::sight::detach;
 
 /// Attempts soon become half-open, and expire.
 const SWIFT: [&str; 6] = ["--half-open-after", "200ms", "--expire-after", "600ms", "--max-flows", "1000"];
@@ -365,7 +366,7 @@ fn a_reading_serves_all_scrapers_of_a_second() -> Result<()> {
 }
 
 /// systemd hears when the service is ready, that it lives and that it ends. While it loads it is healthy, and
-/// not ready. Where the last interface goes it waits.
+/// not ready. It says what keeps packets from its hooks. Where the last interface goes it waits.
 #[test]
 fn a_service_manager_hears_of_it() -> Result<()> {
     if skips() {
@@ -401,9 +402,15 @@ fn a_service_manager_hears_of_it() -> Result<()> {
     ensure!(await_words("READY=1")?.contains(&format!("STATUS=watching {DEVICE}")));
     ensure!(service.get("/readyz")?.0 == 200);
     await_words("WATCHDOG=1")?;
+    detach(&network)?;
+    let lost = format!("handshake: {DEVICE}: the egress hook (tcx) was lost, and is attached again; ");
+    service.agent.await_lines(&lost, 1)?;
     host.ip(&[&format!("link del {DEVICE}")])?;
     await_words("STATUS=waiting for interfaces")?;
-    await_that("not ready", || Ok(service.get("/readyz")?.0 == 503))?;
+    let waits = (503, "waiting for interfaces".to_owned());
+    await_that("not ready", || Ok(service.get("/readyz")? == waits))?;
+    // A scrape reads what is loaded, attached or not.
+    ensure!(service.get("/metrics")?.0 == 200 && service.get("/readyz")? == waits);
     ensure!(service.get("/healthz")?.0 == 200);
     let outcome = service.agent.end_by(libc::SIGTERM)?;
     await_words("STOPPING=1")?;
@@ -449,6 +456,9 @@ fn a_configuration_is_read_again() -> Result<()> {
     ensure_confined(agent.id(), NOBODY, 0, true)?;
     let address = address(&said, 1)?;
     let mut service = Service { agent, host, address };
+    // What was counted before is the old name's.
+    ensure!(service.figure(&series("new", "ber"))? == 0);
+    let _more = tcp::connect_accept(&path, &listener, 3)?;
     service.await_figure(&series("new", "ber"), 3)?;
     ensure!(get(host, old, "/healthz", &[]).is_err(), "the old socket still listens");
     let written = || Ok(fs::read_to_string(page.path())?.contains(&series("new", "ber")));
@@ -479,14 +489,30 @@ fn a_dead_file_holds_nothing_up() -> Result<()> {
     let pipe = scratch("pipe.prom");
     host.run("mkfifo", &[pipe.to_str().context("a path")?])?;
     let file = pipe.to_str().context("a path")?;
-    let words = ["--metrics-listen", "127.0.0.1:0", "--metrics-file", file, "--interval", "20ms"];
-    let service = Service::start(host, &words, 1)?;
+    let config = Scratch::new("dead.toml", b"")?;
+    let usual = ["--metrics-listen", "127.0.0.1:0", "--config", config.path()];
+    let words = [&usual[..], &["--metrics-file", file, "--interval", "20ms"]].concat();
+    let mut service = Service::start(host, &words, 1)?;
     let listener = Listener::new(&path, 0, 64)?;
     let _made = tcp::connect_accept(&path, &listener, 3)?;
     service.await_figure("handshake_verdicts_total{verdict=\"completed\"}", 3)?;
     let dropped = "handshake_export_dropped_total{sink=\"metrics_file\"}";
     await_that(dropped, || Ok(service.figure(dropped)? > 0))?;
     ensure!(service.figure("handshake_exact")? == 1 && service.get("/readyz")?.0 == 200);
+    service.agent.signal(libc::SIGHUP)?;
+    service.agent.await_lines("handshake: the configuration is read again", 1)?;
+    // A configuration that is a pipe is no configuration, and the next one is.
+    fs::remove_file(config.path())?;
+    host.run("mkfifo", &[config.path()])?;
+    service.agent.signal(libc::SIGHUP)?;
+    let kept = "handshake: the configuration stays as it was: it is no ordinary file";
+    service.agent.await_lines(kept, 1)?;
+    let outcome = run(&["serve", "--config", config.path(), "--check-config"])?;
+    check_error(&outcome, 2, &["it is no ordinary file"])?;
+    fs::remove_file(config.path())?;
+    fs::write(config.path(), "")?;
+    service.agent.signal(libc::SIGHUP)?;
+    service.agent.await_lines("handshake: the configuration is read again", 2)?;
     let began = Instant::now();
     ensure!(service.agent.end_by(libc::SIGTERM)?.status.success());
     ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());

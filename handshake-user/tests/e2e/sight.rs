@@ -136,7 +136,7 @@ fn before_on_tcx(network: &Network) -> Result<Box<dyn Any>> {
 }
 
 /// Takes the agent's programs off all hooks of the server.
-fn detach(network: &Network) -> Result<Box<dyn Any>> {
+pub(crate) fn detach(network: &Network) -> Result<Box<dyn Any>> {
     let host = network.host();
     for hook in [TestHook::TcxIngress, TestHook::TcxEgress] {
         bpf::chain(host, DEVICE, hook)?.into_iter().try_for_each(bpf::detach)?;
