@@ -3,24 +3,28 @@
 //! read by the same parser wherever it stands.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches as _};
 use handshake_agent::options::Options;
 use handshake_agent::similar::closest;
+use handshake_export::events::EventChoice;
 use handshake_export::prometheus::is_own_label;
 use handshake_export::service::{self, ServiceRule};
+use rustix::system::uname;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
+use super::{EventArg, ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
 use crate::duration::{interval, shown};
 use crate::error::{ConfigError, ConfigFault};
+use crate::number::bytes;
 
 pub(super) const HELP: &str = "\
 Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. Its key
@@ -45,6 +49,8 @@ const NAME: &str = "serve";
 const NO_KEYS: [&str; 3] = ["config", "check-config", "help"];
 /// Options that SIGHUP takes over; the others want a restart.
 const RELOADED: [&str; 5] = ["service", "label", "metrics-listen", "metrics-file", "interval"];
+/// The least value of `--events-keep`.
+const LEAST_ROOM: u64 = 1 << 20;
 /// Most labels that every series has.
 const MOST_LABELS: usize = 16;
 
@@ -86,6 +92,22 @@ pub(crate) struct ServeArgs {
     #[arg(long = "label", value_name = "NAME=VALUE", value_delimiter = ',', env = "HANDSHAKE_LABEL")]
     #[arg(hide_env = true, help_heading = "Metrics")]
     pub(crate) labels: Vec<Label>,
+    /// Which attempts have a row, where rows go anywhere
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = EventArg(EventChoice::Failed))]
+    #[arg(env = "HANDSHAKE_EVENTS", hide_env = true, help_heading = "Events")]
+    pub(crate) events: EventArg,
+    /// Name of this node in each row [default: $NODE_NAME, else the host's name]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(env = "HANDSHAKE_NODE", hide_env = true, help_heading = "Events")]
+    node: Option<String>,
+    /// File to append a row of JSON to for each event: its name ends in .jsonl; what is closed is compressed
+    #[arg(long, value_name = "FILE", value_parser = rows_file, env = "HANDSHAKE_EVENTS_FILE")]
+    #[arg(hide_env = true, help_heading = "Events")]
+    pub(crate) events_file: Option<PathBuf>,
+    /// Room for the files of events, the closed ones included: the oldest go
+    #[arg(long, value_name = "SIZE", value_parser = room, default_value = defaults::EVENTS_KEEP)]
+    #[arg(env = "HANDSHAKE_EVENTS_KEEP", hide_env = true, help_heading = "Events")]
+    pub(crate) events_keep: u64,
     /// What each option was given, as text.
     #[arg(skip)]
     given: BTreeMap<String, Vec<OsString>>,
@@ -134,10 +156,38 @@ impl FromStr for Label {
     }
 }
 
+/// The file of rows. Files that are closed get names of its name.
+fn rows_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let has_stem = path
+        .file_name()
+        .and_then(|name| name.to_str()?.strip_suffix(".jsonl"))
+        .is_some_and(|stem| !stem.is_empty());
+    if has_stem { Ok(path) } else { Err("the file's name ends in .jsonl, as in events.jsonl".to_owned()) }
+}
+
+/// Room for files.
+fn room(text: &str) -> Result<u64, String> {
+    let room = bytes(text)?;
+    if room >= LEAST_ROOM { Ok(room) } else { Err("at least 1M is wanted".to_owned()) }
+}
+
 impl ServeArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
-        Options { top: 0, ..Options::from(&self.scope) }
+        Options { top: 0, events: self.has_rows(), ..Options::from(&self.scope) }
+    }
+
+    /// Whether attempts have rows, and these go anywhere.
+    pub(crate) const fn has_rows(&self) -> bool {
+        self.events.0.is_any() && self.events_file.is_some()
+    }
+
+    /// The name of this node.
+    pub(crate) fn node(&self) -> String {
+        let of_pod = || env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+        let of_host = || uname().nodename().to_string_lossy().into_owned();
+        self.node.clone().or_else(of_pod).unwrap_or_else(of_host)
     }
 
     /// The labels as pairs.

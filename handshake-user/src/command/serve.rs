@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use handshake_agent::Error as AgentError;
 use handshake_agent::confine::Confinement;
 use handshake_agent::model::snapshot::Snapshot;
-use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
+use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use handshake_export::exemplar::Looking;
 use handshake_export::figures::{Beside, Figures};
 use handshake_export::health::{Health, WAITS};
 use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
 use handshake_export::notify::Manager;
 use handshake_export::page::Page;
+use handshake_export::rows::Rows;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -60,6 +61,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         confinement(&args.scope).map(|confinement| Confinement { accepts: true, ..confinement });
     let server = Server::start(Arc::clone(&health), confinement).map_err(out)?;
     server.listen(socket);
+    let rows = args.has_rows().then(|| Rows::new(args.events.0, &args.node()));
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     make_room_for_connections();
@@ -73,10 +75,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let errands = errands.transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
-        let mut service = Service::new(args, manager, health, server, errands, hangup);
-        let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
+        let mut service = Service::new(args, manager, health, server, errands, rows, hangup);
+        let pace = Pace { outlasts_interfaces: true, events: watched.events, ..Pace::default() };
         let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
         service.manager.stopping();
+        service.rows.iter_mut().for_each(|rows| rows.close(&mut session));
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
@@ -179,6 +182,8 @@ struct Service {
     health: Arc<Health>,
     server: Server,
     errands: Option<Errands>,
+    /// Rows of single attempts, where they go anywhere.
+    rows: Option<Rows>,
     hangup: Signal,
     /// When the file is written next, where there is one.
     writing: Option<Interval>,
@@ -208,6 +213,7 @@ impl Service {
         health: Arc<Health>,
         server: Server,
         errands: Option<Errands>,
+        rows: Option<Rows>,
         hangup: Signal,
     ) -> Self {
         let figures = Figures::new(&args.services, &args.pairs());
@@ -219,6 +225,7 @@ impl Service {
             health,
             server,
             errands,
+            rows,
             hangup,
             writing,
             figures,
@@ -243,7 +250,8 @@ impl Service {
             let exemplars = looking.exemplars(&snapshot);
             Ok((snapshot, (before.clone(), exemplars)))
         })?;
-        let dropped = self.errands.iter().map(|errands| (METRICS_FILE, errands.dropped())).collect();
+        let pages = self.errands.iter().map(|errands| (METRICS_FILE, errands.dropped()));
+        let dropped = pages.chain(self.rows.iter().flat_map(Rows::dropped)).collect();
         let beside = Beside { exemplars, took: began.elapsed(), dropped };
         let page = Arc::new(Page::of(self.figures.take_in(session.last(), &before, &beside)));
         self.page = Some((Instant::now(), Arc::clone(&page)));
@@ -342,6 +350,11 @@ impl Sink for Service {
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.write(session)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.take(session))?;
+        Ok(EVENTS_EVERY)
     }
 
     async fn input(&mut self) -> Input {
