@@ -30,7 +30,7 @@ const SWIFT: [&str; 8] =
 const DROPPED: &str = "handshake_export_dropped_total{sink=\"events_file\"}";
 
 /// A service with a file of events, and no other sink.
-fn serve<'a>(network: &'a Network, file: &FilePath, words: &[&str]) -> Result<Service<'a>> {
+pub(crate) fn serve<'a>(network: &'a Network, file: &FilePath, words: &[&str]) -> Result<Service<'a>> {
     let mut command = network.host().command(HANDSHAKE);
     command.args(["serve", "-i", DEVICE, "--metrics-listen", "127.0.0.1:0", "--events-file"]).arg(file);
     command.args(SWIFT).args(words);
@@ -38,7 +38,7 @@ fn serve<'a>(network: &'a Network, file: &FilePath, words: &[&str]) -> Result<Se
 }
 
 /// The rows of all files of a folder, in the order of the files' times. Each line must be whole.
-pub(crate) fn rows(folder: &FilePath) -> Result<Vec<Value>> {
+fn rows(folder: &FilePath) -> Result<Vec<Value>> {
     let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
     let (open, mut paths): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|path| path.file_name().is_some_and(|name| name == "events.jsonl"));
@@ -56,6 +56,12 @@ pub(crate) fn rows(folder: &FilePath) -> Result<Vec<Value>> {
         ensure!(text.is_empty() || text.ends_with('\n'), "{} ends in the middle of a line", path.display());
     }
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+/// Waits until the files of a folder have so many rows. A file may be packed and renamed while it is read.
+pub(crate) fn await_rows(folder: &Folder, count: usize) -> Result<()> {
+    let what = format!("{count} rows");
+    await_that(&what, || Ok(rows(&folder.file("")).is_ok_and(|rows| rows.len() == count)))
 }
 
 /// How many attempts ended, by verdict and cause, as the labels of the metric name them.
@@ -89,7 +95,7 @@ fn counted(service: &Service<'_>) -> Result<BTreeMap<String, u64>> {
 }
 
 /// Connections that are refused, one after the other, this many.
-fn refuse(path: &Path<'_>, count: usize) -> Result<()> {
+pub(crate) fn refuse(path: &Path<'_>, count: usize) -> Result<()> {
     const AT_ONCE: usize = 250;
     (0..count / AT_ONCE).try_for_each(|_| tcp::refused(path, AT_ONCE).map(drop))
 }
@@ -189,8 +195,7 @@ fn a_change_of_files_loses_no_row() -> Result<()> {
     service.await_figure(&figure_of("refused"), COUNT as u64)?;
     let (lost, dropped) = (service.figure("handshake_exact")?, service.figure(DROPPED)?);
     ensure!((lost, dropped) == (1, 0), "{lost} {dropped}");
-    // A file may be packed and renamed while it is read.
-    await_that("the rows", || Ok(rows(&folder.file("")).is_ok_and(|rows| rows.len() == COUNT)))?;
+    await_rows(&folder, COUNT)?;
     ensure!(service.agent.end_by(libc::SIGTERM)?.status.success());
     // What is being packed when the service ends stays plain until the next run.
     let names = fs::read_dir(folder.file(""))?.count();
@@ -337,7 +342,7 @@ fn a_file_that_hangs_holds_nothing_up() -> Result<()> {
     ensure!(service.figure("handshake_exact")? == 1 && service.figure(DROPPED)? == 0);
     ensure!(fs::metadata(&file)?.len() == 0);
     kill_process(helper, Signal::CONT)?;
-    await_that("the rows", || Ok(rows(&folder.file(""))?.len() == 2_000))?;
+    await_rows(&folder, 2_000)?;
     kill_process(helper, Signal::STOP)?;
     refuse(&path, 500)?;
     service.await_figure(&figure_of("refused"), 2_500)?;
