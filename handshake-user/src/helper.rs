@@ -14,6 +14,7 @@
 //! it first ends everything that the command has started.
 
 mod family;
+mod lines;
 mod message;
 
 use std::fs;
@@ -25,6 +26,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, exit};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,8 +40,9 @@ use tokio::io::Interest;
 use crate::caller::User;
 use crate::file::{FileAtEnd, write_new};
 use crate::output::Patience;
-use crate::time::rfc3339;
+use crate::time::stamp;
 use family::Family;
+pub(crate) use lines::{Lines, LinesDuty};
 use message::{Answer, Order, WORD};
 
 /// Reads figures.
@@ -50,6 +53,9 @@ pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
 /// The longest that figures are waited for.
 const LONGEST_READING: Duration = Duration::from_secs(2);
 
+/// The longest that rows are written for a process that has ended.
+const LONGEST_WRITING: Duration = Duration::from_secs(2);
+
 /// What the helper is to do.
 #[derive(Default)]
 pub(crate) struct Duties {
@@ -57,6 +63,8 @@ pub(crate) struct Duties {
     pub(crate) command: Option<Starter>,
     /// The files that it writes, at most 255.
     pub(crate) files: Vec<FileDuty>,
+    /// The file of events that it writes.
+    pub(crate) lines: Option<LinesDuty>,
     /// How it reads the configuration again.
     pub(crate) reread: Option<Rereader>,
     /// The figures that it reads; it then has no other duty.
@@ -105,6 +113,7 @@ const REREAD: [u8; 1] = [1];
 pub(crate) struct Helper {
     orders: UnixStream,
     files: UnixStream,
+    lines: UnixStream,
     rereads: UnixStream,
     duties: usize,
 }
@@ -124,19 +133,25 @@ impl Helper {
         let count = duties.files.len();
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
+        let (lines, their_lines) = UnixStream::pair()?;
         let (rereads, their_rereads) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 // Its own copies would keep the helper from seeing the end of this process.
-                drop((orders, files, rereads));
-                let theirs = Streams { orders: their_orders, files: their_files, rereads: their_rereads };
+                drop((orders, files, lines, rereads));
+                let theirs = Streams {
+                    orders: their_orders,
+                    files: their_files,
+                    lines: their_lines,
+                    rereads: their_rereads,
+                };
                 let served =
                     catch_unwind(AssertUnwindSafe(|| Helping::new(duties, theirs).and_then(Helping::serve)));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files, rereads, duties: count }),
+            _ => Ok(Self { orders, files, lines, rereads, duties: count }),
         }
     }
 
@@ -171,6 +186,15 @@ impl Helper {
         let mut files = Files { stream: Some(self.files.try_clone()?) };
         let ready = (0..self.duties).map(|_| files.answer(Patience::Endless).map(drop)).collect();
         Ok((files, ready))
+    }
+
+    /// Where this process hands over lines for the file of events.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or the system's.
+    pub(crate) fn lines(&self) -> io::Result<Lines> {
+        Lines::ready(self.lines.try_clone()?)
     }
 
     /// Where this process has the configuration read again.
@@ -371,6 +395,7 @@ fn late() -> io::Error {
 struct Streams {
     orders: UnixStream,
     files: UnixStream,
+    lines: UnixStream,
     rereads: UnixStream,
 }
 
@@ -383,6 +408,8 @@ struct Helping {
     family: Option<Family>,
     /// Another file takes the place of the first where the configuration names one.
     files_to_write: Arc<Mutex<Vec<ToWrite>>>,
+    /// Ends with the last line of events.
+    lines: Option<Receiver<()>>,
     reread: Option<Arc<Mutex<Rereader>>>,
     read: Option<Reader>,
 }
@@ -400,9 +427,7 @@ enum ToWrite {
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
 fn name_of_now() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = rfc3339(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
-    let moment: String = now.chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
-    format!("handshake-{moment}Z.json")
+    format!("handshake-{}.json", stamp(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 /// Leaves the helper with what it needs for a command and files.
@@ -433,8 +458,8 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, streams: Streams) -> io::Result<Self> {
-        let Streams { orders, files, rereads } = streams;
-        let Duties { command, files: wanted, reread, figures } = duties;
+        let Streams { orders, files, lines, rereads } = streams;
+        let Duties { command, files: wanted, lines: to_append, reread, figures } = duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
@@ -453,8 +478,10 @@ impl Helping {
             }
         };
         let (family, files_to_write) = (None, Arc::default());
+        let lines = to_append.map(|duty| lines::serve(lines, duty)).transpose()?;
         let reread = reread.map(|reread| Arc::new(Mutex::new(reread)));
-        let mut helping = Self { orders, files, rereads, command, family, files_to_write, reread, read };
+        let mut helping =
+            Self { orders, files, rereads, command, family, files_to_write, lines, reread, read };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -488,7 +515,14 @@ impl Helping {
                 Told::Content => self.write_file()?,
                 Told::Reread => self.read_again()?,
                 Told::Nothing => {}
-                Told::End => return self.end_by(libc::SIGTERM),
+                Told::End => {
+                    // Rows that were handed over are written, unless the file system hangs.
+                    if let Some(lines) = &self.lines {
+                        // It sends nothing: this is its end, or that of the time.
+                        let _ = lines.recv_timeout(LONGEST_WRITING);
+                    }
+                    return self.end_by(libc::SIGTERM);
+                }
             }
             self.tell_end()?;
         }

@@ -3,24 +3,28 @@
 //! read by the same parser wherever it stands.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches as _};
 use handshake_agent::options::Options;
 use handshake_agent::similar::closest;
+use handshake_export::events::EventChoice;
 use handshake_export::prometheus::is_own_label;
 use handshake_export::service::{self, ServiceRule};
+use rustix::system::uname;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
+use super::{EventArg, ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
 use crate::duration::{interval, shown};
 use crate::error::{ConfigError, ConfigFault};
+use crate::number::bytes;
 
 pub(super) const HELP: &str = "\
 Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. Its key
@@ -45,6 +49,8 @@ const NAME: &str = "serve";
 const NO_KEYS: [&str; 3] = ["config", "check-config", "help"];
 /// Options that SIGHUP takes over; the others want a restart.
 const RELOADED: [&str; 5] = ["service", "label", "metrics-listen", "metrics-file", "interval"];
+/// The least value of `--events-keep`.
+const LEAST_ROOM: u64 = 1 << 20;
 /// Most labels that every series has.
 const MOST_LABELS: usize = 16;
 
@@ -86,6 +92,22 @@ pub(crate) struct ServeArgs {
     #[arg(long = "label", value_name = "NAME=VALUE", value_delimiter = ',', env = "HANDSHAKE_LABEL")]
     #[arg(hide_env = true, help_heading = "Metrics")]
     pub(crate) labels: Vec<Label>,
+    /// Which attempts have a row, where rows go anywhere
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = EventArg(EventChoice::Failed))]
+    #[arg(env = "HANDSHAKE_EVENTS", hide_env = true, help_heading = "Events")]
+    pub(crate) events: EventArg,
+    /// Name of this node in each row [default: $NODE_NAME, else the host's name]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(env = "HANDSHAKE_NODE", hide_env = true, help_heading = "Events")]
+    node: Option<String>,
+    /// File to append a row of JSON to for each event: its name ends in .jsonl; what is closed is compressed
+    #[arg(long, value_name = "FILE", value_parser = rows_file, env = "HANDSHAKE_EVENTS_FILE")]
+    #[arg(hide_env = true, help_heading = "Events")]
+    pub(crate) events_file: Option<PathBuf>,
+    /// Room for the files of events, the closed ones included: the oldest go
+    #[arg(long, value_name = "SIZE", value_parser = room, default_value = defaults::EVENTS_KEEP)]
+    #[arg(env = "HANDSHAKE_EVENTS_KEEP", hide_env = true, help_heading = "Events")]
+    pub(crate) events_keep: u64,
     /// What each option was given, as text.
     #[arg(skip)]
     given: BTreeMap<String, Vec<OsString>>,
@@ -134,10 +156,38 @@ impl FromStr for Label {
     }
 }
 
+/// The file of rows. Files that are closed get names of its name.
+fn rows_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let has_stem = path
+        .file_name()
+        .and_then(|name| name.to_str()?.strip_suffix(".jsonl"))
+        .is_some_and(|stem| !stem.is_empty());
+    if has_stem { Ok(path) } else { Err("the file's name ends in .jsonl, as in events.jsonl".to_owned()) }
+}
+
+/// Room for files.
+fn room(text: &str) -> Result<u64, String> {
+    let room = bytes(text)?;
+    if room >= LEAST_ROOM { Ok(room) } else { Err("at least 1M is wanted".to_owned()) }
+}
+
 impl ServeArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
-        Options { top: 0, ..Options::from(&self.scope) }
+        Options { top: 0, events: self.has_rows(), ..Options::from(&self.scope) }
+    }
+
+    /// Whether attempts have rows, and these go anywhere.
+    pub(crate) const fn has_rows(&self) -> bool {
+        self.events.0.is_any() && self.events_file.is_some()
+    }
+
+    /// The name of this node.
+    pub(crate) fn node(&self) -> String {
+        let of_pod = || env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+        let of_host = || uname().nodename().to_string_lossy().into_owned();
+        self.node.clone().or_else(of_pod).unwrap_or_else(of_host)
     }
 
     /// The labels as pairs.
@@ -318,6 +368,8 @@ fn probe(argument: &Arg, word: String) -> Result<Vec<String>, String> {
 mod tests {
     use std::time::Duration;
 
+    use handshake_export::events::EventChoice;
+
     use super::{Listen, RELOADED, ServeArgs, option, with_file};
 
     const LINE: &str = "handshake serve --config serve.toml";
@@ -331,6 +383,7 @@ mod tests {
         let text = "interface = ['lo', \"veth*\"]\nwait = true\nhook = 'tcx'\nport = [443, '8000-8100']\n\
                     half-open-after = '1500ms'\nmax-flows = 1000\nverbose = 2\nmetrics-listen = 'off'\n\
                     metrics-file = '/tmp/hs.prom'\ninterval = '5s'\nlabel = ['site=fra', 'rack=a=b']\n\
+                    events = 'all'\nevents-file = 'logs/hs.jsonl'\nevents-keep = '2M'\nnode = 'n1'\n\
                     service = [\n  'api=10.0.0.0/8:443',\n  'dns=:53',\n]\n";
         let args = of(LINE, text).expect("it is right");
         assert_eq!(args.scope.interfaces, ["lo", "veth*"]);
@@ -340,8 +393,17 @@ mod tests {
         assert_eq!((args.metrics_listen, args.interval), (Listen(None), Duration::from_secs(5)));
         assert_eq!(args.pairs()[1], ("rack".to_owned(), "a=b".to_owned()));
         assert_eq!(args.services.len(), 2);
+        assert_eq!(
+            (args.events.0, args.events_keep, args.node()),
+            (EventChoice::All, 2 << 20, "n1".to_owned())
+        );
+        assert!(args.has_rows() && args.watched().events);
         let usual = of(LINE, "").expect("an empty file is one");
         assert_eq!(usual.metrics_listen.0, "127.0.0.1:9477".parse().ok());
+        assert_eq!((usual.events.0, usual.events_keep), (EventChoice::Failed, 100 << 20));
+        assert!(!usual.has_rows() && !usual.watched().events, "rows go nowhere");
+        let none = of(LINE, "events = 'none'\nevents-file = 'a.jsonl'").expect("it is right");
+        assert!(!none.has_rows());
     }
 
     #[test]
@@ -370,6 +432,11 @@ mod tests {
             ("\nhook = ", "serve.toml, line 2: "),
             ("hook = 'tcx'\nhook = 'tcx'", "serve.toml, line 2: duplicate key"),
             ("label = ['le=1']", "serve.toml, line 1: label: invalid value 'le=1'"),
+            ("events-file = 'rows.json'", "serve.toml, line 1: events-file: invalid value 'rows.json'"),
+            ("events-file = 'a/.jsonl'", "serve.toml, line 1: events-file: invalid value 'a/.jsonl'"),
+            ("events-keep = '1023K'", "serve.toml, line 1: events-keep: invalid value '1023K'"),
+            ("events = 'some'", "serve.toml, line 1: events: invalid value 'some'"),
+            ("node = ''", "serve.toml, line 1: node: "),
             ("label = ['a=1', 'a=2']", "serve.toml: label a is given twice"),
             ("expire-after = '1s'", "serve.toml: --expire-after must not be shorter"),
         ];
@@ -381,9 +448,10 @@ mod tests {
 
     #[test]
     fn what_wants_a_restart_is_named() {
-        let (old, new) = ("service = ['a=:1']\nhook = 'tcx'", "hook = 'clsact'\nport = 443\nlabel = ['x=1']");
+        let (old, new) =
+            ("service = ['a=:1']\nhook = 'tcx'", "hook = 'clsact'\nevents = 'all'\nlabel = ['x=1']");
         let (old, new) = (of(LINE, old).expect("it is right"), of(LINE, new).expect("it is right"));
-        assert_eq!(old.wants_restart(&new), ["hook", "port"]);
+        assert_eq!(old.wants_restart(&new), ["events", "hook"]);
         assert!(old.wants_restart(&old).is_empty());
         let mut taken = of(LINE, "hook = 'tcx'").expect("it is right");
         taken.take_over(new);

@@ -4,20 +4,22 @@ use std::env;
 use std::io;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
 use handshake_agent::confine::Confinement;
 use handshake_agent::model::snapshot::Snapshot;
-use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
+use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
+use handshake_export::events::EventChoice;
 use handshake_export::exemplar::Looking;
 use handshake_export::figures::{Beside, Figures};
 use handshake_export::health::{Health, WAITS};
 use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
 use handshake_export::notify::Manager;
 use handshake_export::page::Page;
+use handshake_export::rows::Rows;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -25,10 +27,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::cli::{Listen, ServeArgs, with_file};
 use crate::command::{attach, confinement, load, out, prepare};
 use crate::console::{announce, say};
-use crate::errand::{Done, Errands, METRICS_FILE};
+use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
 use crate::file::{FileAtEnd, read_text};
-use crate::helper::{Duties, FileDuty, Files, Helper, Reread, Rereader, Rereads};
+use crate::helper::{Duties, FileDuty, Files, Helper, Lines, LinesDuty, Reread, Rereader, Rereads};
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -36,6 +38,9 @@ const LONGEST: u64 = 1 << 20;
 const FRESH: Duration = Duration::from_secs(1);
 /// Descriptors of the server beside its connections: its socket, its event loop, one that is being accepted.
 const BESIDE_CONNECTIONS: u64 = 8;
+
+/// The longest that the last rows are written: a signal ends the process within two seconds.
+const LAST_ROWS: Duration = Duration::from_secs(1);
 
 /// Runs `handshake serve` and returns its exit code.
 ///
@@ -47,6 +52,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     if args.check_config {
         announce("the configuration is right");
         return Ok(0);
+    }
+    if args.events.0 == EventChoice::All && !args.has_rows() {
+        say("--events all: rows go nowhere without --events-file");
     }
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
     outlast_hangup();
@@ -60,6 +68,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         confinement(&args.scope).map(|confinement| Confinement { accepts: true, ..confinement });
     let server = Server::start(Arc::clone(&health), confinement).map_err(out)?;
     server.listen(socket);
+    let mut rows = args.has_rows().then(|| Rows::new(args.events.0, &args.node()));
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     make_room_for_connections();
@@ -69,14 +78,14 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::without_hangup()?;
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let errands = errands.map(|(files, rereads)| Errands::start(files, rereads));
-        let errands = errands.transpose().map_err(out)?;
+        let errands = errands.map(|handed| start(handed, rows.as_mut())).transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
-        let mut service = Service::new(args, manager, health, server, errands, hangup);
-        let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
+        let mut service = Service::new(args, manager, health, server, errands, rows, hangup);
+        let pace = Pace { outlasts_interfaces: true, events: watched.events, ..Pace::default() };
         let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
         service.manager.stopping();
+        service.finish(&mut session);
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
@@ -103,8 +112,10 @@ fn configured(args: ServeArgs) -> Result<ServeArgs, CommandError> {
 fn helper(args: &ServeArgs) -> Result<Option<Helper>, CommandError> {
     let files: Vec<FileDuty> = args.metrics_file.iter().cloned().map(FileDuty::Each).collect();
     let reread = args.config.as_deref().map(|path| rereader(path, args.metrics_listen));
-    let is_wanted = reread.is_some() || !files.is_empty();
-    let duties = Duties { files, reread, ..Duties::default() };
+    let path = args.events_file.clone().filter(|_| args.has_rows());
+    let lines = path.map(|path| LinesDuty { path, keep: args.events_keep });
+    let is_wanted = reread.is_some() || !files.is_empty() || lines.is_some();
+    let duties = Duties { files, lines, reread, ..Duties::default() };
     prepare(&args.scope, is_wanted.then_some(duties))
 }
 
@@ -133,11 +144,32 @@ fn named(option: &str, what: &dyn std::fmt::Display, error: &io::Error) -> io::E
     io::Error::new(error.kind(), format!("{option} {what}: {error}"))
 }
 
+/// The ways to what the helper does.
+struct HandedOver {
+    files: Files,
+    rereads: Rereads,
+    lines: Option<Lines>,
+}
+
 /// The ways to what the helper does; a file that cannot be written is a fault of the options.
-fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<(Files, Rereads), CommandError> {
-    let path = args.metrics_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let ways = helper.files().and_then(|files| Ok((files, helper.rereads()?)));
-    ways.map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
+fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<HandedOver, CommandError> {
+    let fault = |option: &'static str, path: Option<&PathBuf>| {
+        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+        move |source| CommandError::ReportFile { option, path, source }
+    };
+    let files = helper.files().map_err(fault("--metrics-file", args.metrics_file.as_ref()))?;
+    let lines = args
+        .events_file
+        .as_ref()
+        .filter(|_| args.has_rows())
+        .map(|path| helper.lines().map_err(fault("--events-file", Some(path))));
+    Ok(HandedOver { files, rereads: helper.rereads().map_err(out)?, lines: lines.transpose()? })
+}
+
+/// Starts the threads that wait for the helper.
+fn start(handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
+    let HandedOver { files, rereads, lines } = handed;
+    Errands::start(files, rereads, lines.zip(rows.map(|rows| rows.sink(EVENTS_FILE))))
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -179,6 +211,8 @@ struct Service {
     health: Arc<Health>,
     server: Server,
     errands: Option<Errands>,
+    /// Rows of single attempts, where they go anywhere.
+    rows: Option<Rows>,
     hangup: Signal,
     /// When the file is written next, where there is one.
     writing: Option<Interval>,
@@ -191,6 +225,8 @@ struct Service {
     lapses: [String; 2],
     /// Whether the file could not be written the last time.
     is_unwritable: bool,
+    /// The same of the file of events.
+    is_event_file_ill: bool,
 }
 
 /// What the loop has to do.
@@ -208,24 +244,27 @@ impl Service {
         health: Arc<Health>,
         server: Server,
         errands: Option<Errands>,
+        rows: Option<Rows>,
         hangup: Signal,
     ) -> Self {
         let figures = Figures::new(&args.services, &args.pairs());
         let writing = writing(&args);
-        let (status, lapses, is_unwritable) = (String::new(), Default::default(), false);
+        let (status, lapses) = (String::new(), Default::default());
         Self {
             args,
             manager,
             health,
             server,
             errands,
+            rows,
             hangup,
             writing,
             figures,
             page: None,
             status,
             lapses,
-            is_unwritable,
+            is_unwritable: false,
+            is_event_file_ill: false,
         }
     }
 
@@ -243,7 +282,8 @@ impl Service {
             let exemplars = looking.exemplars(&snapshot);
             Ok((snapshot, (before.clone(), exemplars)))
         })?;
-        let dropped = self.errands.iter().map(|errands| (METRICS_FILE, errands.dropped())).collect();
+        let pages = self.errands.iter().map(|errands| (METRICS_FILE, errands.dropped()));
+        let dropped = pages.chain(self.rows.iter().flat_map(Rows::dropped)).collect();
         let beside = Beside { exemplars, took: began.elapsed(), dropped };
         let page = Arc::new(Page::of(self.figures.take_in(session.last(), &before, &beside)));
         self.page = Some((Instant::now(), Arc::clone(&page)));
@@ -276,6 +316,7 @@ impl Service {
     fn done(&mut self, done: Done) {
         match done {
             Done::Written(written) => self.written(written),
+            Done::Appended(appended) => self.appended(appended),
             Done::Reread(Ok((text, socket))) => self.take_over(&text, socket),
             Done::Reread(Err(error)) => self.keep(&error),
         }
@@ -299,6 +340,36 @@ impl Service {
                 self.is_unwritable = false;
             }
             (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+
+    /// Says what has changed for the file of events.
+    fn appended(&mut self, appended: io::Result<String>) {
+        let path = self.args.events_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        match (appended, self.is_event_file_ill) {
+            (Err(error), _) => {
+                say(&format!("--events-file {path}: {error}; rows are dropped until it is written again"));
+                self.is_event_file_ill = true;
+            }
+            (Ok(beside), _) if !beside.is_empty() => {
+                say(&format!("--events-file {path}: {beside}"));
+                self.is_event_file_ill = true;
+            }
+            (Ok(_), true) => {
+                say(&format!("--events-file {path} is written again"));
+                self.is_event_file_ill = false;
+            }
+            (Ok(_), false) => {}
+        }
+    }
+
+    /// Has the last rows written.
+    fn finish(&mut self, session: &mut Session) {
+        let Some(rows) = &mut self.rows else { return };
+        rows.close(session);
+        let left: usize = self.errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
+        if left > 0 {
+            say(&format!("--events-file: the last {left} rows are not written: it takes too long"));
         }
     }
 
@@ -342,6 +413,11 @@ impl Sink for Service {
     fn advance(&mut self, session: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         self.write(session)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
+        self.rows.as_mut().map_or(Ok(()), |rows| rows.take(session))?;
+        Ok(EVENTS_EVERY)
     }
 
     async fn input(&mut self) -> Input {

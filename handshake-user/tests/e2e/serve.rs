@@ -36,21 +36,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const NOBODY: u32 = 65_534;
 
 /// A service that runs, and where it is asked.
-struct Service<'a> {
-    agent: Agent,
+pub(crate) struct Service<'a> {
+    pub(crate) agent: Agent,
     host: &'a Namespace,
     address: SocketAddr,
 }
 
 impl<'a> Service<'a> {
     /// Starts it, and waits until its socket listens; with `interfaces` also until it is attached to so many.
-    fn start(host: &'a Namespace, words: &[&str], interfaces: usize) -> Result<Self> {
+    pub(crate) fn start(host: &'a Namespace, words: &[&str], interfaces: usize) -> Result<Self> {
         let mut command = host.command(HANDSHAKE);
         command.args(["serve", "-i", DEVICE]).args(SWIFT).args(words);
         Self::run(host, command, interfaces)
     }
 
-    fn run(host: &'a Namespace, command: Command, interfaces: usize) -> Result<Self> {
+    pub(crate) fn run(host: &'a Namespace, command: Command, interfaces: usize) -> Result<Self> {
         let mut agent = Agent::attach(command, 0)?;
         agent.await_lines("metrics at ", 1)?;
         agent.await_lines("attached ", interfaces)?;
@@ -58,19 +58,19 @@ impl<'a> Service<'a> {
         Ok(Self { agent, host, address })
     }
 
-    fn get(&self, path: &str) -> Result<(u16, String)> {
+    pub(crate) fn get(&self, path: &str) -> Result<(u16, String)> {
         get(self.host, self.address, path, &[])
     }
 
     /// The figure of a series, as it is written before the number.
-    fn figure(&self, series: &str) -> Result<u64> {
+    pub(crate) fn figure(&self, series: &str) -> Result<u64> {
         let (code, page) = self.get("/metrics")?;
         ensure!(code == 200, "{code}: {page}");
         figure(&page, series)
     }
 
     /// Waits until a series has this figure.
-    fn await_figure(&self, series: &str, wanted: u64) -> Result<()> {
+    pub(crate) fn await_figure(&self, series: &str, wanted: u64) -> Result<()> {
         await_that(series, || Ok(self.figure(series)? == wanted))
     }
 }
@@ -82,7 +82,7 @@ fn address(stderr: &str, at: usize) -> Result<SocketAddr> {
     Ok(line.strip_suffix("/metrics").context("an address")?.parse()?)
 }
 
-fn figure(page: &str, series: &str) -> Result<u64> {
+pub(crate) fn figure(page: &str, series: &str) -> Result<u64> {
     let mut lines = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     Ok(lines.next().with_context(|| format!("no {series} in {page}"))?.parse()?)
 }
@@ -96,7 +96,7 @@ fn get(host: &Namespace, address: SocketAddr, path: &str, options: &[&str]) -> R
     Ok((code.parse()?, body.trim_end().to_owned()))
 }
 
-fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
         ensure!(Instant::now() < deadline, "not in time: {what}");
@@ -105,13 +105,13 @@ fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
-fn skips() -> bool {
+pub(crate) fn skips() -> bool {
     skip_unless_privileged() || skip_without_tool("curl")
 }
 
 /// Handshakes that a RST seems to abort, which no end takes because its checksum is wrong: each is aborted,
 /// and completed after all.
-fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
+pub(crate) fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
     const J: u32 = 1_000;
     let mut client = RawClient::new(path)?;
     let address = path.unassigned.context("unassigned addresses")?;
