@@ -27,6 +27,7 @@ pub mod figures;
 pub mod health;
 pub mod http;
 pub mod notify;
+pub mod otlp;
 pub mod page;
 pub mod prometheus;
 pub mod queue;

@@ -56,24 +56,24 @@ pub fn is_own_label(name: &str) -> bool {
 
 /// Writes an exposition.
 pub fn text(exposition: &Exposition, form: Form) -> String {
-    let mut page = Page { text: String::with_capacity(48 << 10), form, everywhere: &exposition.everywhere };
+    let mut page = Page { text: String::with_capacity(48 << 10), form, exposition };
     // Memory takes all.
-    let _ = page.write(exposition);
+    let _ = page.write();
     page.text
 }
 
 struct Page<'a> {
     text: String,
     form: Form,
-    everywhere: &'a [(String, String)],
+    exposition: &'a Exposition,
 }
 
 /// A label beside those of the family: the bound of a histogram.
 type Bound<'a> = Option<(&'a str, &'a dyn fmt::Display)>;
 
 impl Page<'_> {
-    fn write(&mut self, exposition: &Exposition) -> fmt::Result {
-        for filled in exposition.families.iter().filter(|filled| !filled.samples.is_empty()) {
+    fn write(&mut self) -> fmt::Result {
+        for filled in self.exposition.families.iter().filter(|filled| !filled.samples.is_empty()) {
             let Family { name, kind, help, .. } = filled.family;
             // OpenMetrics names the family of a counter without the suffix of its series.
             let name = if self.form == Form::OpenMetrics && *kind == Kind::Counter {
@@ -119,13 +119,11 @@ impl Page<'_> {
         writeln!(self.text, "{}", times.count)
     }
 
-    /// The name and the labels of a series. An empty label is one that is not there.
+    /// The name and the labels of a series.
     fn series(&mut self, family: &Family, suffix: &str, sample: &Sample, bound: Bound<'_>) -> fmt::Result {
         write!(self.text, "{}{suffix}", family.name)?;
-        let everywhere = self.everywhere.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let own = family.labels.iter().copied().zip(sample.labels.iter().map(AsRef::as_ref));
         let mut next = '{';
-        for (name, value) in everywhere.chain(own).filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in self.exposition.labels(family, sample) {
             write!(self.text, "{next}{name}=\"{}\"", escaped(value))?;
             next = ',';
         }

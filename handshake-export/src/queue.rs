@@ -23,15 +23,15 @@ impl<T> Queue<T> {
         Self { inner, fed: Condvar::new(), most }
     }
 
-    /// Adds an element, and never waits.
-    pub fn push(&self, element: T) {
+    /// Adds an element, and never waits. Returns what it dropped.
+    pub fn push(&self, element: T) -> Option<T> {
         let mut inner = self.lock();
-        if inner.waiting.len() == self.most {
-            inner.waiting.pop_front();
-            inner.dropped += 1;
-        }
+        let is_full = inner.waiting.len() == self.most;
+        let dropped = if is_full { inner.waiting.pop_front() } else { None };
+        inner.dropped += u64::from(is_full);
         inner.waiting.push_back(element);
         self.fed.notify_one();
+        dropped
     }
 
     /// Waits for the oldest element.
@@ -43,6 +43,23 @@ impl<T> Queue<T> {
             }
             inner = self.fed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Takes the oldest elements, `most` at most, and never waits.
+    pub fn take(&self, most: usize) -> Vec<T> {
+        let mut inner = self.lock();
+        let taken = inner.waiting.len().min(most);
+        inner.waiting.drain(..taken).collect()
+    }
+
+    /// How many elements wait.
+    pub fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many elements were dropped.
@@ -62,9 +79,15 @@ mod tests {
     #[test]
     fn the_oldest_goes_first_and_is_dropped_first() {
         let queue = Queue::of(2);
-        (1..=5).for_each(|number| queue.push(number));
+        let dropped: Vec<_> = (1..=5).map(|number| queue.push(number)).collect();
+        assert_eq!(dropped, [None, None, Some(1), Some(2), Some(3)]);
         assert_eq!((queue.pop(), queue.pop(), queue.dropped()), (4, 5, 3));
         queue.push(6);
         assert_eq!((queue.pop(), queue.dropped()), (6, 3));
+        (7..=8).for_each(|number| drop(queue.push(number)));
+        assert_eq!(
+            (queue.len(), queue.take(1), queue.take(9), queue.is_empty()),
+            (2, vec![7], vec![8], true)
+        );
     }
 }
