@@ -33,7 +33,7 @@ use crate::memory;
 use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Options;
-use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus};
+use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus, wall_ns};
 use crate::source::scan::Onlooker;
 use crate::source::settings::Settings;
 use crate::source::sight::Sight;
@@ -350,16 +350,18 @@ impl Session {
     pub fn for_each_open(&self, visit: &mut dyn FnMut(&Record, &View<'_>)) -> Result<View<'_>, Error> {
         let (now, wall_ns) = self.live.time()?;
         let moment = Moment { now, stopped: false, clocks: self.live.clocks() };
-        let view = View::at(&self.context, moment, wall_ns);
+        let view = View::at(&self.context, moment, wall_ns).on(self.live.host());
         let mut show = |record: &Record| visit(record, &view);
         self.live.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), &mut show)));
         Ok(view)
     }
 
     /// Calls `visit` with each attempt that has ended since the last call, in order, and with the view of the
-    /// latest snapshot. `Break` leaves the rest for the next call. There are none unless events are on.
+    /// latest snapshot's moment, by the wall clock and the interfaces of now: that snapshot may be of long ago.
+    /// `Break` leaves the rest for the next call. There are none unless events are on.
     pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>) -> ControlFlow<()>) {
-        let view = View::of(&self.last);
+        let (moment, host) = (self.last.moment(), Arc::clone(self.live.host()));
+        let view = View::at(&self.context, moment, wall_ns(moment.now.ns)).on(&host);
         self.live.drain_events(&mut |event| match verdict_of(event) {
             Some(verdict) => visit(&Flow::ended(record_of(event), verdict, event.ended_ns), &view),
             None => ControlFlow::Continue(()),

@@ -1,4 +1,5 @@
-//! Which attempts are worth a row of `--events`: when they become half-open, and when they end. Pure.
+//! Which attempts are worth a row of `--events`: when they become half-open, and when they end. Pure, but for
+//! [`Followed`], which asks a session.
 //!
 //! ```text
 //! SYN ──────── T1: half_open ──────── the end, or T2: ended
@@ -10,8 +11,12 @@
 //! then rows are left out, and counted. An attempt that was announced is kept until its end is told.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use handshake_agent::model::flow::{Flow, FlowEnd, FlowId, Standing};
+use handshake_agent::Error;
+use handshake_agent::model::flow::{Flow, FlowEnd, FlowId, Standing, View};
+use handshake_agent::session::Session;
 use handshake_agent::source::Moment;
 use handshake_common::abi::{TcpRecord, tag};
 use handshake_common::record::{Now, Record};
@@ -24,6 +29,8 @@ const ANNOUNCED: usize = 1 << 14;
 /// Looks after which an announced attempt that is in no table is forgotten: its end was lost, and is counted
 /// as that.
 const PATIENCE: u64 = 3;
+/// The time between two looks at the tables.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Which attempts have rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +212,84 @@ impl EventLog {
         let has_room = self.left > 0;
         self.left = self.left.saturating_sub(1);
         has_room
+    }
+}
+
+/// The attempts of a session as they become half-open and end.
+#[derive(Debug)]
+pub struct Followed {
+    log: EventLog,
+    /// When the tables were last looked at.
+    looked: Instant,
+}
+
+/// What a look at the tables has found, in the order of its time.
+pub struct Look<'a> {
+    /// The moment of the look.
+    pub view: View<'a>,
+    /// The rows.
+    pub events: Vec<Event>,
+    /// Rows beyond as many as were asked for.
+    pub beyond: u64,
+    /// What was left out since the last look.
+    pub unlisted: Option<Unlisted>,
+}
+
+impl Followed {
+    /// Follows attempts from now on.
+    pub fn new(log: EventLog) -> Self {
+        Self { log, looked: Instant::now() }
+    }
+
+    /// Takes ended attempts out of the kernel's ring, and calls `visit` with the row of each that has one.
+    /// `Break` leaves the rest for the next call.
+    pub fn take_ended(
+        &mut self,
+        session: &mut Session,
+        visit: &mut dyn FnMut(&Event, &View<'_>) -> ControlFlow<()>,
+    ) {
+        session.for_each_ended(&mut |flow, view| match self.log.end(flow, &view.moment) {
+            Some(event) => visit(&event, view),
+            None => ControlFlow::Continue(()),
+        });
+    }
+
+    /// What was left out since it was last told.
+    pub fn take_unlisted(&mut self) -> Option<Unlisted> {
+        self.log.take_unlisted()
+    }
+
+    /// Whether the next look is due.
+    pub fn is_due(&self) -> bool {
+        self.looked.elapsed() >= LOOK_EVERY
+    }
+
+    /// Looks at the tables for attempts that became half-open or expired since the last look. Returns `most`
+    /// rows at most, and `None` where they could not be read: the next look finds what this one did not.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the clocks, but for those that pass.
+    pub fn look<'a>(&mut self, session: &'a Session, most: usize) -> Result<Option<Look<'a>>, Error> {
+        self.looked = Instant::now();
+        let (mut events, mut beyond) = (Vec::new(), 0);
+        let seen = session.for_each_open(&mut |record, view| {
+            for event in self.log.meet(record, &view.moment).into_iter().flatten() {
+                if events.len() < most {
+                    events.push(event);
+                } else {
+                    beyond += 1;
+                }
+            }
+        });
+        let view = match seen {
+            Ok(view) => view,
+            Err(error) if error.is_passing() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        events.sort_by_key(|event| event.at_ns);
+        let unlisted = self.log.looked(&view.moment);
+        Ok(Some(Look { view, events, beyond, unlisted }))
     }
 }
 

@@ -10,7 +10,8 @@
 //!        └─ prometheus    the text, in both forms
 //!             └─ figures       the series of a snapshot; counters never fall
 //!                  └─ service       figures by the operator's names
-//! events       which attempts have a row of their own
+//! rows         rows of single attempts, for each exporter of them a queue
+//!   └─ events        which attempts have a row
 //! exemplar     flows to name beside counters
 //! queue        what waits for an exporter's reader
 //! notify       the words with systemd
@@ -31,4 +32,5 @@ pub mod otlp;
 pub mod page;
 pub mod prometheus;
 pub mod queue;
+pub mod rows;
 pub mod service;

@@ -10,6 +10,7 @@
 //! ```
 
 mod lane;
+mod logs;
 pub mod messages;
 mod metrics;
 mod origin;
@@ -19,84 +20,98 @@ pub mod settings;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use handshake_agent::confine::Confinement;
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::lane::{Lane, Packing};
+use self::lane::Lane;
 use self::origin::Origin;
 use self::post::Client;
 pub use self::post::Resolver;
-use self::settings::{Settings, Signal};
+use self::settings::{Settings, Signal, Target};
 use crate::page::Page;
+use crate::queue::Queue;
+use crate::rows::Row;
 
+/// The name of the logs in `handshake_export_dropped_total`.
+pub const LOGS: &str = Signal::Logs.sink();
 /// Readings that wait. A later one has all that an earlier one had, but for its time.
 const MOST_READINGS: usize = 16;
+/// Records of a message.
+const MOST_RECORDS: usize = 512;
+/// How long a message waits for more records.
+const RECORDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The exporter, as the loop sees it.
 pub struct Exporter {
-    readings: Option<Arc<Lane<Arc<Page>>>>,
+    /// Where readings wait, where they are exported.
+    readings: Option<Arc<Queue<Arc<Page>>>>,
+    /// The time between two readings.
+    interval: Duration,
     told: mpsc::UnboundedReceiver<String>,
-    stop: watch::Sender<bool>,
+}
+
+/// What the exporter's thread begins with.
+pub struct Start {
+    /// Where to, and how.
+    pub settings: Settings,
+    /// The name of this node.
+    pub node: String,
+    /// Rows of single attempts; without them there are no logs.
+    pub rows: Option<Arc<Queue<Row>>>,
+    /// Who finds addresses, where an endpoint has a name.
+    pub resolver: Option<Resolver>,
+    /// What the thread is left with.
+    pub confinement: Option<Confinement>,
 }
 
 impl Exporter {
-    /// Starts the exporter's thread, which confines itself. `node` is the host's name among others.
+    /// Starts the exporter's thread, which confines itself.
     ///
     /// # Errors
     ///
     /// The system's: there is no room for a thread or an event loop.
-    pub fn start(
-        settings: Settings,
-        node: &str,
-        resolver: Option<Resolver>,
-        confinement: Option<Confinement>,
-    ) -> io::Result<Self> {
-        let origin = Arc::new(Origin::new(node, &settings.attributes));
-        let resolver = resolver.map(|resolver| Arc::new(Mutex::new(resolver)));
+    pub fn start(start: Start) -> io::Result<Self> {
+        let interval = start.settings.interval;
+        let Start { settings, node, rows, resolver, confinement } = start;
+        let origin = Arc::new(Origin::new(&node, &settings.attributes));
         let (tell, told) = mpsc::unbounded_channel();
-        let (stop, stopped) = watch::channel(false);
-        let metrics = settings.metrics.map(|target| {
-            let weight = |page: &Arc<Page>| page.exposition().series() as u64;
-            let lane = Arc::new(Lane::new(Signal::Metrics, MOST_READINGS, weight));
-            let origin = Arc::clone(&origin);
-            let encode = move |pages: &[Arc<Page>]| {
-                let requests = pages.iter().map(|page| metrics::request(page.exposition(), &origin));
-                requests.flat_map(|request| request.encode_to_vec()).collect()
-            };
-            let packing = Packing { most: 1, patience: Duration::ZERO, encode: Box::new(encode) };
-            (lane, packing, Client::new(target, resolver.clone()))
-        });
-        let readings = metrics.as_ref().map(|(lane, ..)| Arc::clone(lane));
+        let resolver = resolver.map(|resolver| Arc::new(Mutex::new(resolver)));
+        let client = |target: Target| Client::new(target, resolver.clone());
+        let readings = settings.metrics.is_some().then(|| Arc::new(Queue::weighing(MOST_READINGS, points)));
+        let metrics = readings.clone().map(|queue| metrics(queue, Arc::clone(&origin)));
+        let metrics = metrics.zip(settings.metrics.map(client));
+        let logs = rows.map(|queue| logs(queue, origin)).zip(settings.logs.map(client));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         thread::Builder::new().name("otlp".to_owned()).spawn(move || {
             // What fails here fails on the main thread too, which says so.
             let _ = confinement.map(|confinement| confinement.apply());
+            let tell_too = tell.clone();
             runtime.block_on(async {
-                let metrics = async {
-                    if let Some((lane, packing, client)) = metrics {
-                        lane::run(lane, packing, client, stopped.clone(), tell.clone()).await;
-                    }
-                };
-                metrics.await;
+                tokio::join!(run(metrics, tell), run(logs, tell_too));
             });
             // A search for addresses may take for ever.
             runtime.shutdown_background();
         })?;
-        Ok(Self { readings, told, stop })
+        Ok(Self { readings, interval, told })
+    }
+
+    /// The time between two readings that are exported, where any are.
+    pub fn every(&self) -> Option<Duration> {
+        self.readings.as_ref().map(|_| self.interval)
     }
 
     /// Has a reading exported.
     pub fn export(&self, page: &Arc<Page>) {
-        self.readings.iter().for_each(|lane| lane.push(Arc::clone(page)));
+        self.readings.iter().for_each(|queue| queue.push(Arc::clone(page)));
     }
 
-    /// What each sink has dropped: points of metrics.
+    /// How many points of readings were dropped. Rows are counted by their own queue.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.readings.iter().map(|lane| (Signal::Metrics.sink(), lane.dropped()))
+        self.readings.iter().map(|queue| (Signal::Metrics.sink(), queue.dropped()))
     }
 
     /// Waits for something to say of a collector. Cancel-safe.
@@ -107,20 +122,48 @@ impl Exporter {
         }
     }
 
-    /// Has what waits sent once more, for as long as this. Returns what there is still to say.
+    /// Has what waits sent once more, for so long at most; the queue of rows is closed before. Returns what
+    /// there is still to say.
     pub async fn finish(mut self, within: Duration) -> Vec<String> {
-        // Without a receiver it has ended already.
-        let _ = self.stop.send(true);
+        self.readings.iter().for_each(|queue| queue.close());
         let mut told = Vec::new();
         let end = async {
             while let Some(words) = self.told.recv().await {
                 told.push(words);
             }
         };
-        let in_time = timeout(within, end).await;
-        if in_time.is_err() {
-            told.push(format!("OTLP: what the collector has not taken within {within:?} is dropped"));
+        if timeout(within, end).await.is_err() {
+            told.push(format!("OTLP: what is not taken within {within:?} is dropped"));
         }
         told
     }
+}
+
+async fn run<T>(way: Option<(Lane<T>, Client)>, tell: mpsc::UnboundedSender<String>) {
+    if let Some((lane, client)) = way {
+        lane.run(client, tell).await;
+    }
+}
+
+fn points(page: &Arc<Page>) -> u64 {
+    page.exposition().series() as u64
+}
+
+fn metrics(queue: Arc<Queue<Arc<Page>>>, origin: Arc<Origin>) -> Lane<Arc<Page>> {
+    let encode = move |pages: &[Arc<Page>]| {
+        let message = |page: &Arc<Page>| metrics::request(page.exposition(), &origin).encode_to_vec();
+        // Messages that follow each other are one with the content of both.
+        (pages.iter().flat_map(message).collect(), pages.iter().map(points).sum())
+    };
+    Lane { signal: Signal::Metrics, queue, most: 1, patience: Duration::ZERO, encode: Box::new(encode) }
+}
+
+fn logs(queue: Arc<Queue<Row>>, origin: Arc<Origin>) -> Lane<Row> {
+    let encode = move |rows: &[Row]| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        (logs::request(rows, &origin, now_ns).encode_to_vec(), rows.len() as u64)
+    };
+    let encode = Box::new(encode);
+    Lane { signal: Signal::Logs, queue, most: MOST_RECORDS, patience: RECORDS_WITHIN, encode }
 }

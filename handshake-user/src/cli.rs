@@ -37,6 +37,8 @@ mod defaults {
     pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9477";
     /// Time between two writings of a service's file: Prometheus' usual interval.
     pub(super) const WRITE_EVERY: Duration = Duration::from_secs(15);
+    /// Room for the files of events.
+    pub(super) const EVENTS_KEEP: &str = "100M";
 
     use std::time::Duration;
 }

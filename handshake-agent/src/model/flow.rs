@@ -7,6 +7,7 @@ mod tunnel;
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
@@ -306,7 +307,7 @@ impl Flow {
 /// From where flows are shown: the moment, the wall clock, and the names of the interfaces.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    context: &'a RunContext,
+    context: &'a Arc<RunContext>,
     /// How flows are judged.
     pub moment: Moment,
     wall_ns: u64,
@@ -315,7 +316,7 @@ pub struct View<'a> {
     /// The tunnels around flows, where `--tunnels` enters them.
     tunnels: Option<&'a Tunnels>,
     frames: Option<&'a FrameIndex>,
-    host: Option<&'a HostAddresses>,
+    host: Option<&'a Arc<HostAddresses>>,
 }
 
 impl<'a> View<'a> {
@@ -335,8 +336,21 @@ impl<'a> View<'a> {
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
-    pub const fn at(context: &'a RunContext, moment: Moment, wall_ns: u64) -> Self {
+    pub const fn at(context: &'a Arc<RunContext>, moment: Moment, wall_ns: u64) -> Self {
         Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None, host: None }
+    }
+
+    /// As a host with these addresses sees flows.
+    #[must_use]
+    pub const fn on(self, host: &'a Arc<HostAddresses>) -> Self {
+        Self { host: Some(host), ..self }
+    }
+
+    /// The same, to be kept. It leaves out what only a capture has: frames, and the inside of tunnels.
+    #[must_use]
+    pub fn keep(&self) -> KeptView {
+        let Self { context, moment, wall_ns, host, .. } = *self;
+        KeptView { context: Arc::clone(context), moment, wall_ns, host: host.cloned() }
     }
 
     /// With what other tools say of each flow, or without.
@@ -360,7 +374,7 @@ impl<'a> View<'a> {
     /// How to see what is inside a flow that is a tunnel; `None` where tunnels are entered: it is not IP
     /// then.
     #[must_use]
-    pub const fn inside_hint(&self) -> Option<&'static str> {
+    pub fn inside_hint(&self) -> Option<&'static str> {
         match &self.context.origin {
             _ if self.tunnels.is_some() => None,
             Origin::Live(_) => Some("its inner interface shows what is inside, or `replay --tunnels`"),
@@ -370,7 +384,7 @@ impl<'a> View<'a> {
 
     /// Whether the flows are those of a capture.
     #[must_use]
-    pub const fn is_of_capture(&self) -> bool {
+    pub fn is_of_capture(&self) -> bool {
         matches!(self.context.origin, Origin::Capture(_))
     }
 
@@ -430,6 +444,23 @@ impl<'a> View<'a> {
     #[must_use]
     pub const fn wall(&self, ns: u64) -> u64 {
         self.wall_ns.wrapping_sub(self.moment.now.ns).wrapping_add(ns)
+    }
+}
+
+/// A view that outlives what it was taken of.
+#[derive(Clone, Debug)]
+pub struct KeptView {
+    context: Arc<RunContext>,
+    moment: Moment,
+    wall_ns: u64,
+    host: Option<Arc<HostAddresses>>,
+}
+
+impl KeptView {
+    /// The view.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View { host: self.host.as_ref(), ..View::at(&self.context, self.moment, self.wall_ns) }
     }
 }
 

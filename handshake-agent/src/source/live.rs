@@ -45,6 +45,7 @@ use crate::source::{LostBeforeHook, Reading, ServiceReading, Source};
 
 use crate::error::{Error, LiveError};
 use clock::Clock;
+pub use clock::wall_ns;
 use interfaces::Interfaces;
 pub use kernel_log::KernelLog;
 use mapping::Mapping;
@@ -192,6 +193,11 @@ impl Live {
         self.refresh_addresses()
     }
 
+    /// This host's addresses, as of the latest reading.
+    pub const fn host(&self) -> &Arc<HostAddresses> {
+        &self.host
+    }
+
     fn refresh_addresses(&mut self) -> Result<(), LiveError> {
         let Some(addresses) = (self.addresses)() else { return Ok(()) };
         let host = HostAddresses::of(addresses);
@@ -257,7 +263,7 @@ impl Live {
     /// A [`LiveError`]: the clocks cannot be read.
     pub fn time(&self) -> Result<(Now, u64), LiveError> {
         let now = self.now()?;
-        Ok((Now { ns: now.now_ns, jiffies: low_half(now.jiffies) }, clock::wall_ns(now.now_ns)))
+        Ok((Now { ns: now.now_ns, jiffies: low_half(now.jiffies) }, wall_ns(now.now_ns)))
     }
 
     fn now(&self) -> Result<ClockPair, LiveError> {

@@ -3,13 +3,12 @@
 //! there is no more room, and each one that was not taken is counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::post::{Client, Outcome};
 use super::settings::Signal;
@@ -23,109 +22,86 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long one message is tried: it may be what the collector fails at.
 const TRIED_FOR: Duration = Duration::from_secs(300);
 
-/// What waits for a collector.
+/// A signal on its way.
 pub(super) struct Lane<T> {
-    signal: Signal,
-    queue: Queue<T>,
-    fed: Notify,
-    /// How many points or records an element is.
-    weight: fn(&T) -> u64,
-    dropped: AtomicU64,
-}
-
-/// How elements become messages.
-pub(super) struct Packing<T> {
+    pub(super) signal: Signal,
+    /// What waits.
+    pub(super) queue: Arc<Queue<T>>,
     /// Elements of a message at most.
     pub(super) most: usize,
     /// How long a message waits for more elements.
     pub(super) patience: Duration,
-    /// The message of some elements.
-    pub(super) encode: Box<dyn Fn(&[T]) -> Vec<u8> + Send>,
+    /// The message of some elements, and how many points or records it has.
+    pub(super) encode: Encode<T>,
 }
+
+pub(super) type Encode<T> = Box<dyn Fn(&[T]) -> (Vec<u8>, u64) + Send>;
 
 impl<T> Lane<T> {
-    pub(super) fn new(signal: Signal, most: usize, weight: fn(&T) -> u64) -> Self {
-        let (queue, fed) = (Queue::of(most), Notify::new());
-        Self { signal, queue, fed, weight, dropped: AtomicU64::new(0) }
+    /// Waits for elements, and takes those of one message. `None` at the end.
+    async fn take(&self) -> Option<Vec<T>> {
+        self.queue.holds(1).await;
+        // What is there after that time is taken.
+        let _ = timeout(self.patience, self.queue.holds(self.most)).await;
+        self.queue.take(self.most, Duration::ZERO)
     }
 
-    /// Adds an element, in the place of the oldest one where there is no room.
-    pub(super) fn push(&self, element: T) {
-        if let Some(oldest) = self.queue.push(element) {
-            self.drop_many((self.weight)(&oldest));
-        }
-        self.fed.notify_one();
-    }
-
-    /// How many points or records were dropped or refused.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    fn drop_many(&self, count: u64) {
-        self.dropped.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Waits for elements, and takes those of one message; none where there are none at the end.
-    async fn take(&self, packing: &Packing<T>, stop: &mut watch::Receiver<bool>) -> Vec<T> {
-        while self.queue.is_empty() {
-            tokio::select! {
-                () = self.fed.notified() => {}
-                () = stopped(stop) => break,
+    /// Sends what comes until the end. From then on each message is sent once more at most.
+    pub(super) async fn run(self, mut client: Client, tell: mpsc::UnboundedSender<String>) {
+        let mut news = News { tell, what: format!("OTLP: {}", client.target().endpoint), is_told: false };
+        while let Some(elements) = self.take().await {
+            if elements.is_empty() {
+                continue;
             }
-        }
-        let deadline = Instant::now() + packing.patience;
-        while self.queue.len() < packing.most {
-            let more = async {
-                tokio::select! {
-                    () = self.fed.notified() => true,
-                    () = stopped(stop) => false,
-                }
-            };
-            if !timeout_at(deadline, more).await.unwrap_or(false) {
-                break;
-            }
-        }
-        self.queue.take(packing.most)
-    }
-}
-
-/// Waits until the end.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Without a sender it is the end, too.
-    let _ = stop.wait_for(|is_stopped| *is_stopped).await;
-}
-
-/// Sends what comes until the end. From then on each message is sent once more at most.
-pub(super) async fn run<T>(
-    lane: Arc<Lane<T>>,
-    packing: Packing<T>,
-    mut client: Client,
-    mut stop: watch::Receiver<bool>,
-    tell: mpsc::UnboundedSender<String>,
-) {
-    let mut news = News { tell, what: format!("OTLP: {}", client.target().endpoint), is_told: false };
-    loop {
-        let elements = lane.take(&packing, &mut stop).await;
-        if elements.is_empty() {
-            if *stop.borrow() {
+            let (message, count) = (self.encode)(&elements);
+            drop(elements);
+            let message = Message { body: body(&client, message), count };
+            if !self.send(message, &mut client, &mut news).await {
                 return;
             }
-            continue;
         }
-        let count = elements.iter().map(lane.weight).sum();
-        let message = Message { body: body(&client, &(packing.encode)(&elements)), count };
-        drop(elements);
-        if !send(&lane, message, &mut client, &mut stop, &mut news).await {
-            return;
+    }
+
+    /// Sends a message until it is taken or refused. Returns whether there is any use in another one.
+    async fn send(&self, message: Message, client: &mut Client, news: &mut News) -> bool {
+        let (mut pauses, unit) = (Pauses { next: FIRST_PAUSE }, self.signal.unit());
+        let until = Instant::now() + TRIED_FOR;
+        loop {
+            let is_last = self.queue.is_closed();
+            match client.post(message.body.clone()).await {
+                Outcome::Taken { rejected, why } => {
+                    let rejected = rejected.min(message.count);
+                    self.queue.count_dropped(rejected);
+                    if rejected > 0 {
+                        news.fails(&format!("{rejected} {unit} are not taken: {why}"));
+                    } else {
+                        news.works();
+                    }
+                    return true;
+                }
+                Outcome::Refused(why) => {
+                    self.queue.count_dropped(message.count);
+                    news.fails(&format!("{why}; {} {unit} are dropped", message.count));
+                    return true;
+                }
+                Outcome::Later { why, after } => {
+                    news.fails(&format!("{why}; it is tried again"));
+                    if is_last || Instant::now() > until {
+                        self.queue.count_dropped(message.count);
+                        return !is_last;
+                    }
+                    // At the end it is tried at once.
+                    let _ = timeout(pauses.next(after), self.queue.closed()).await;
+                }
+            }
         }
     }
 }
 
 /// The body of a request.
-fn body(client: &Client, message: &[u8]) -> Bytes {
-    let packed = if client.target().is_packed { pack(message) } else { Ok(message.to_vec()) };
-    packed.unwrap_or_default().into()
+fn body(client: &Client, message: Vec<u8>) -> Bytes {
+    // Memory takes all.
+    if client.target().is_packed { pack(&message).unwrap_or_default().into() } else { message.into() }
 }
 
 /// A message on its way.
@@ -133,49 +109,6 @@ struct Message {
     body: Bytes,
     /// Its points or records.
     count: u64,
-}
-
-/// Sends a message until it is taken or refused. Returns whether there is any use in another one.
-async fn send<T>(
-    lane: &Lane<T>,
-    message: Message,
-    client: &mut Client,
-    stop: &mut watch::Receiver<bool>,
-    news: &mut News,
-) -> bool {
-    let (mut pauses, unit) = (Pauses { next: FIRST_PAUSE }, lane.signal.unit());
-    let until = Instant::now() + TRIED_FOR;
-    loop {
-        let was_stopped = *stop.borrow();
-        match client.post(message.body.clone()).await {
-            Outcome::Taken { rejected, why } => {
-                let rejected = rejected.min(message.count);
-                lane.drop_many(rejected);
-                if rejected > 0 {
-                    news.fails(&format!("{rejected} {unit} are not taken: {why}"));
-                } else {
-                    news.works();
-                }
-                return true;
-            }
-            Outcome::Refused(why) => {
-                lane.drop_many(message.count);
-                news.fails(&format!("{why}; {} {unit} are dropped", message.count));
-                return true;
-            }
-            Outcome::Later { why, after } => {
-                news.fails(&format!("{why}; it is tried again"));
-                if was_stopped || Instant::now() > until {
-                    lane.drop_many(message.count);
-                    return !was_stopped;
-                }
-                tokio::select! {
-                    () = sleep(pauses.next(after)) => {}
-                    () = stopped(stop) => {}
-                }
-            }
-        }
-    }
 }
 
 /// The pauses between two tries.
@@ -236,8 +169,7 @@ impl News {
 mod tests {
     use std::time::Duration;
 
-    use super::{LONGEST_PAUSE, Lane, News, Pauses};
-    use crate::otlp::settings::Signal;
+    use super::{LONGEST_PAUSE, News, Pauses};
 
     #[test]
     fn pauses_grow_to_a_limit_and_differ() {
@@ -253,13 +185,6 @@ mod tests {
         assert_eq!(pauses.next(Some(Duration::ZERO)), Duration::ZERO);
         let some: Vec<_> = (0..20).map(|_| pauses.next(None)).collect();
         assert!(some.iter().any(|pause| *pause != some[0]), "{some:?}");
-    }
-
-    #[test]
-    fn what_has_no_room_is_counted_by_its_weight() {
-        let lane: Lane<u64> = Lane::new(Signal::Metrics, 2, |points| *points);
-        [10, 20, 30, 40].into_iter().for_each(|points| lane.push(points));
-        assert_eq!((lane.dropped(), lane.queue.take(9)), (30, vec![30, 40]));
     }
 
     #[test]

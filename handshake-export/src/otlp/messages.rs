@@ -13,6 +13,17 @@ pub struct AnyValue {
     /// Where it is a number.
     #[prost(int64, optional, tag = "3")]
     pub number: Option<i64>,
+    /// Where it is several.
+    #[prost(message, optional, tag = "5")]
+    pub several: Option<ArrayValue>,
+}
+
+/// Several values.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ArrayValue {
+    /// The values.
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<AnyValue>,
 }
 
 /// An attribute.
@@ -285,16 +296,30 @@ pub struct Status {
     pub message: String,
 }
 
+impl AnyValue {
+    fn of_text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..Self::default() }
+    }
+}
+
 impl KeyValue {
     /// A text.
     pub fn text(key: &str, value: impl Into<String>) -> Self {
-        let value = AnyValue { text: Some(value.into()), number: None };
-        Self { key: key.to_owned(), value: Some(value) }
+        Self::of(key, AnyValue::of_text(value))
     }
 
     /// A number; what is larger than OTLP's numbers is the largest of them.
-    pub fn number(key: &str, value: impl Into<u64>) -> Self {
-        let value = AnyValue { text: None, number: Some(signed(value.into())) };
+    pub fn number(key: &str, value: u64) -> Self {
+        Self::of(key, AnyValue { number: Some(signed(value)), ..AnyValue::default() })
+    }
+
+    /// Several texts.
+    pub fn texts(key: &str, values: &[&str]) -> Self {
+        let values = values.iter().map(|value| AnyValue::of_text(*value)).collect();
+        Self::of(key, AnyValue { several: Some(ArrayValue { values }), ..AnyValue::default() })
+    }
+
+    fn of(key: &str, value: AnyValue) -> Self {
         Self { key: key.to_owned(), value: Some(value) }
     }
 }

@@ -5,7 +5,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::messages::{KeyValue, Resource, Scope};
 
 /// The resource and the scope.
-pub struct Origin {
+pub(super) struct Origin {
     pub(super) resource: Resource,
     pub(super) scope: Scope,
 }
@@ -13,7 +13,7 @@ pub struct Origin {
 impl Origin {
     /// This agent on this node. `attributes` go before what is known anyway; of one that is named twice the
     /// last one counts.
-    pub fn new(node: &str, attributes: &[(String, String)]) -> Self {
+    pub(super) fn new(node: &str, attributes: &[(String, String)]) -> Self {
         let (name, version) = ("handshake".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         let known = [
             ("service.name", name.clone()),

@@ -393,7 +393,8 @@ mod tests {
         let shown = |urls: [&str; 2]| urls.map(|url| (!url.is_empty()).then(|| url.to_owned()));
         let below = ["http://all:1/otlp/v1/metrics", "http://all:1/otlp/v1/logs"];
         let given = ["http://given:3/v1/metrics", "http://given:3/v1/logs"];
-        let table: [(Option<&str>, &[(&str, &str)], [&str; 2]); 10] = [
+        type Row<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], [&'a str; 2]);
+        let table: [Row<'_>; 10] = [
             (None, &[], ["", ""]),
             (None, &[ALL], below),
             (None, &[ALL, LOGS], [below[0], "http://logs:2/"]),

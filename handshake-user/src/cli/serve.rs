@@ -3,24 +3,29 @@
 //! read by the same parser wherever it stands.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches as _};
 use handshake_agent::options::Options;
 use handshake_agent::similar::closest;
+use handshake_export::events::EventChoice;
+use handshake_export::otlp::settings::{Endpoint, Settings};
 use handshake_export::prometheus::is_own_label;
 use handshake_export::service::{self, ServiceRule};
+use rustix::system::uname;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
+use super::{EventArg, ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
 use crate::duration::{interval, shown};
 use crate::error::{ConfigError, ConfigFault};
+use crate::number::bytes;
 
 pub(super) const HELP: &str = "\
 Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. Its key
@@ -45,6 +50,8 @@ const NAME: &str = "serve";
 const NO_KEYS: [&str; 3] = ["config", "check-config", "help"];
 /// Options that SIGHUP takes over; the others want a restart.
 const RELOADED: [&str; 5] = ["service", "label", "metrics-listen", "metrics-file", "interval"];
+/// The least value of `--events-keep`.
+const LEAST_ROOM: u64 = 1 << 20;
 /// Most labels that every series has.
 const MOST_LABELS: usize = 16;
 
@@ -86,6 +93,26 @@ pub(crate) struct ServeArgs {
     #[arg(long = "label", value_name = "NAME=VALUE", value_delimiter = ',', env = "HANDSHAKE_LABEL")]
     #[arg(hide_env = true, help_heading = "Metrics")]
     pub(crate) labels: Vec<Label>,
+    /// Which attempts have a row, where rows go anywhere
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = EventArg(EventChoice::Failed))]
+    #[arg(env = "HANDSHAKE_EVENTS", hide_env = true, help_heading = "Events")]
+    pub(crate) events: EventArg,
+    /// Name of this node in each row [default: $NODE_NAME, else the host's name]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(env = "HANDSHAKE_NODE", hide_env = true, help_heading = "Events")]
+    node: Option<String>,
+    /// File to append a row of JSON to for each event: its name ends in .jsonl; what is closed is compressed
+    #[arg(long, value_name = "FILE", value_parser = rows_file, env = "HANDSHAKE_EVENTS_FILE")]
+    #[arg(hide_env = true, help_heading = "Events")]
+    pub(crate) events_file: Option<PathBuf>,
+    /// Room for the files of events, the closed ones included: the oldest go
+    #[arg(long, value_name = "SIZE", value_parser = room, default_value = defaults::EVENTS_KEEP)]
+    #[arg(env = "HANDSHAKE_EVENTS_KEEP", hide_env = true, help_heading = "Events")]
+    pub(crate) events_keep: u64,
+    /// OTLP collector that is sent metrics and events, such as http://127.0.0.1:4318, or off [default:
+    /// $OTEL_EXPORTER_OTLP_ENDPOINT, else off]
+    #[arg(long, value_name = "URL", env = "HANDSHAKE_OTLP", hide_env = true, help_heading = "OpenTelemetry")]
+    pub(crate) otlp: Option<Otlp>,
     /// What each option was given, as text.
     #[arg(skip)]
     given: BTreeMap<String, Vec<OsString>>,
@@ -105,6 +132,18 @@ impl FromStr for Listen {
         let address =
             text.parse().map_err(|_| "not an address with a port such as 127.0.0.1:9477, or off")?;
         Ok(Self(Some(address)))
+    }
+}
+
+/// The value of `--otlp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Otlp(pub(crate) Option<Endpoint>);
+
+impl FromStr for Otlp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|endpoint| Self(Some(endpoint))) }
     }
 }
 
@@ -134,10 +173,55 @@ impl FromStr for Label {
     }
 }
 
+/// The file of rows. Files that are closed get names of its name.
+fn rows_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let has_stem = path
+        .file_name()
+        .and_then(|name| name.to_str()?.strip_suffix(".jsonl"))
+        .is_some_and(|stem| !stem.is_empty());
+    if has_stem { Ok(path) } else { Err("the file's name ends in .jsonl, as in events.jsonl".to_owned()) }
+}
+
+/// Room for files.
+fn room(text: &str) -> Result<u64, String> {
+    let room = bytes(text)?;
+    if room >= LEAST_ROOM { Ok(room) } else { Err("at least 1M is wanted".to_owned()) }
+}
+
 impl ServeArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
-        Options { top: 0, ..Options::from(&self.scope) }
+        Options { top: 0, events: self.has_rows(), ..Options::from(&self.scope) }
+    }
+
+    /// Whether attempts have rows, and these go anywhere.
+    pub(crate) fn has_rows(&self) -> bool {
+        let has_logs =
+            || self.exported().is_ok_and(|settings| settings.is_some_and(|all| all.logs.is_some()));
+        self.events.0.is_any() && (self.events_file.is_some() || has_logs())
+    }
+
+    /// What is exported by OTLP, where anything is.
+    ///
+    /// # Errors
+    ///
+    /// A variable of OpenTelemetry's demands what handshake cannot do.
+    pub(crate) fn exported(&self) -> Result<Option<Settings>, ConfigError> {
+        let given = match &self.otlp {
+            Some(Otlp(None)) => return Ok(None),
+            Some(Otlp(Some(endpoint))) => Some(endpoint),
+            None => None,
+        };
+        let settings = Settings::of(given, &|name| env::var(name).ok()).map_err(ConfigError::Variable)?;
+        Ok(settings.is_any().then_some(settings))
+    }
+
+    /// The name of this node.
+    pub(crate) fn node(&self) -> String {
+        let of_pod = || env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+        let of_host = || uname().nodename().to_string_lossy().into_owned();
+        self.node.clone().or_else(of_pod).unwrap_or_else(of_host)
     }
 
     /// The labels as pairs.
@@ -370,6 +454,7 @@ mod tests {
             ("\nhook = ", "serve.toml, line 2: "),
             ("hook = 'tcx'\nhook = 'tcx'", "serve.toml, line 2: duplicate key"),
             ("label = ['le=1']", "serve.toml, line 1: label: invalid value 'le=1'"),
+            ("otlp = 'https://collector:4318'", "serve.toml, line 1: otlp: invalid value 'https://collector"),
             ("label = ['a=1', 'a=2']", "serve.toml: label a is given twice"),
             ("expire-after = '1s'", "serve.toml: --expire-after must not be shorter"),
         ];

@@ -67,8 +67,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let duties = Duties {
         command: checkee.as_ref().map(CommandUnderCheck::starter),
         files: wanted.iter().map(WantedFile::duty).collect(),
-        reread: None,
-        figures: None,
+        ..Duties::default()
     };
     let wants_helper = checkee.is_some() || !wanted.is_empty();
     let helper = prepare(&args.scope, wants_helper.then_some(duties))?;

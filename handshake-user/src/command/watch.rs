@@ -19,10 +19,7 @@ use crate::output::{Lane, PIECE, Patience, Target};
 use crate::report::{self, OutputFormat, text::Style};
 use crate::time::Zone;
 use crate::tui;
-use handshake_export::events::EventLog;
-
-/// The time between two looks at the tables for single attempts.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use handshake_export::events::{EventLog, Followed};
 
 /// Runs `handshake watch` and returns its exit code.
 ///
@@ -72,10 +69,8 @@ struct LineReports<'a> {
     args: &'a WatchArgs,
     lane: Lane,
     style: Style,
-    /// What was told of single attempts.
-    log: EventLog,
-    /// When the tables were last looked at for it.
-    looked: Instant,
+    /// The attempts that are told of one by one.
+    followed: Followed,
     /// Reports in a row that were left out, because stdout had no room for them.
     left_out: u64,
     /// Whether the latest reading failed.
@@ -89,8 +84,7 @@ impl<'a> LineReports<'a> {
             args,
             lane,
             style: Style::of(&io::stdout(), zone),
-            log: EventLog::bounded(args.output.events.0),
-            looked: Instant::now(),
+            followed: Followed::new(EventLog::bounded(args.output.events.0)),
             left_out: 0,
             missing: false,
         })
@@ -99,18 +93,16 @@ impl<'a> LineReports<'a> {
     /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile;
     /// after one that has ended the run, the report is written as long as its reader takes it.
     async fn close(self, mut session: Session, signals: Signals, ending: Ending) -> Result<u8, CommandError> {
-        let Self { args, lane, style, mut log, .. } = self;
+        let Self { args, lane, style, mut followed, .. } = self;
         let format = args.output.format;
         let mut ended = Vec::new();
         if args.output.events.0.is_any() {
-            session.for_each_ended(&mut |flow, view| {
-                if let Some(event) = log.end(flow, &view.moment) {
-                    // Memory takes all.
-                    let _ = report::write_event(&mut ended, format, view, &event, style);
-                }
+            followed.take_ended(&mut session, &mut |event, view| {
+                // Memory takes all.
+                let _ = report::write_event(&mut ended, format, view, event, style);
                 ControlFlow::Continue(())
             });
-            if let Some(unlisted) = log.take_unlisted() {
+            if let Some(unlisted) = followed.take_unlisted() {
                 let _ = report::write_unlisted(&mut ended, format, &session.view(), unlisted, style);
             }
         }
@@ -135,17 +127,15 @@ impl<'a> LineReports<'a> {
     /// Writes the attempts that have ended since the last call, in one write because there may be many. While
     /// stdout has no room they stay in the ring; what the ring has no room for is in `lost_events`.
     fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
-        let Self { args, lane, style, log, .. } = self;
+        let Self { args, lane, style, followed, .. } = self;
         if !args.output.events.0.is_any() {
             return Ok(());
         }
         let mut piece = Vec::new();
         let written = lane.put(|to| {
             let mut written = Ok(());
-            session.for_each_ended(&mut |flow, view| {
-                if let Some(event) = log.end(flow, &view.moment) {
-                    written = report::write_event(&mut piece, args.output.format, view, &event, *style);
-                }
+            followed.take_ended(session, &mut |event, view| {
+                written = report::write_event(&mut piece, args.output.format, view, event, *style);
                 let goes_on = written.is_ok() && piece.len() < PIECE;
                 if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
@@ -157,28 +147,19 @@ impl<'a> LineReports<'a> {
     /// Looks at the tables for attempts that became half-open or expired since the last look. Where stdout
     /// has no room, the next look finds them.
     fn show_aged(&mut self, session: &Session) -> Result<(), CommandError> {
-        let Self { args, lane, style, log, looked, .. } = self;
-        if looked.elapsed() < LOOK_EVERY || !lane.has_room() {
+        let Self { args, lane, style, followed, .. } = self;
+        if !followed.is_due() || !lane.has_room() {
             return Ok(());
         }
-        *looked = Instant::now();
-        let (format, mut found) = (args.output.format, Vec::new());
-        let seen = session.for_each_open(&mut |record, view| {
-            found.extend(log.meet(record, &view.moment).into_iter().flatten());
-        });
-        let view = match seen {
-            Ok(view) => view,
-            // The next look finds what this one did not.
-            Err(error) if error.is_passing() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        found.sort_by_key(|event| event.at_ns);
+        // Its rows are bounded by the log.
+        let Some(look) = followed.look(session, usize::MAX)? else { return Ok(()) };
+        let (format, view) = (args.output.format, &look.view);
         let mut piece = Vec::new();
-        for event in &found {
-            report::write_event(&mut piece, format, &view, event, *style).map_err(out)?;
+        for event in &look.events {
+            report::write_event(&mut piece, format, view, event, *style).map_err(out)?;
         }
-        if let Some(unlisted) = log.looked(&view.moment) {
-            report::write_unlisted(&mut piece, format, &view, unlisted, *style).map_err(out)?;
+        if let Some(unlisted) = look.unlisted {
+            report::write_unlisted(&mut piece, format, view, unlisted, *style).map_err(out)?;
         }
         lane.push(piece);
         Ok(())

@@ -92,9 +92,9 @@ fn nearest_rate(seconds: f64, ticks: f64) -> Option<u32> {
     fitting.next().filter(|_| fitting.next().is_none())
 }
 
-/// Converts `monotonic_ns`, a recent time on CLOCK_MONOTONIC, to ns since the Unix epoch. The offset is measured
+/// Converts `monotonic_ns`, a time on CLOCK_MONOTONIC, to ns since the Unix epoch. The offset is measured
 /// each time, because the wall clock may be set.
-pub(super) fn wall_ns(monotonic_ns: u64) -> u64 {
+pub fn wall_ns(monotonic_ns: u64) -> u64 {
     let before = monotonic();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let between = before.midpoint(monotonic());
