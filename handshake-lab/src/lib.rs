@@ -11,6 +11,7 @@
 //! ├─ frame             traffic by crafted frames, counted when sent
 //! ├─ flood             more frames than a tap can count;  census  counts them in the kernel
 //! ├─ tap, counters     counts by the wire and by the kernel
+//! ├─ collector         a server that keeps what is posted to it
 //! ├─ books             checks the identities that hold in every report;  schema  its names and types
 //! │
 //! ├─ topology          the three networks, as a `Path` from client to server
@@ -29,6 +30,7 @@ pub mod books;
 pub mod bpf;
 pub mod census;
 pub mod churn;
+pub mod collector;
 pub mod counters;
 pub mod duel;
 pub mod faults;

@@ -243,6 +243,8 @@ struct Service {
     figures: Figures,
     /// The latest page, and when it was read.
     page: Option<(Instant, Arc<Page>)>,
+    /// When the reading that was exported last was read.
+    exported: Option<Instant>,
     /// What the service manager was told last.
     status: String,
     /// What kept packets from the hooks, as it was said last.
@@ -277,6 +279,7 @@ impl Service {
             writing,
             figures,
             page: None,
+            exported: None,
             status,
             lapses,
             is_unwritable,
@@ -317,10 +320,14 @@ impl Service {
         Ok(())
     }
 
-    /// Has the figures exported.
+    /// Has the figures exported. A reading is exported once.
     fn export(&mut self, session: &mut Session) -> Result<(), AgentError> {
+        self.page = self.page.take_if(|(read, _)| Some(*read) != self.exported);
         match self.read(session) {
-            Ok(page) => self.outlets.exporter.iter().for_each(|exporter| exporter.export(&page)),
+            Ok(page) => {
+                self.exported = self.page.as_ref().map(|(read, _)| *read);
+                self.outlets.exporter.iter().for_each(|exporter| exporter.export(&page));
+            }
             Err(error) if error.is_passing() => {}
             Err(error) => return Err(error),
         }

@@ -28,7 +28,8 @@ use crate::privilege::ensure_confined;
 use crate::sight::detach;
 
 /// Attempts soon become half-open, and expire.
-const SWIFT: [&str; 6] = ["--half-open-after", "200ms", "--expire-after", "600ms", "--max-flows", "1000"];
+pub(crate) const SWIFT: [&str; 6] =
+    ["--half-open-after", "200ms", "--expire-after", "600ms", "--max-flows", "1000"];
 /// For what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause between two looks at what changes by itself.
@@ -36,8 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const NOBODY: u32 = 65_534;
 
 /// A service that runs, and where it is asked.
-struct Service<'a> {
-    agent: Agent,
+pub(crate) struct Service<'a> {
+    pub(crate) agent: Agent,
     host: &'a Namespace,
     address: SocketAddr,
 }
@@ -50,7 +51,7 @@ impl<'a> Service<'a> {
         Self::run(host, command, interfaces)
     }
 
-    fn run(host: &'a Namespace, command: Command, interfaces: usize) -> Result<Self> {
+    pub(crate) fn run(host: &'a Namespace, command: Command, interfaces: usize) -> Result<Self> {
         let mut agent = Agent::attach(command, 0)?;
         agent.await_lines("metrics at ", 1)?;
         agent.await_lines("attached ", interfaces)?;
@@ -58,19 +59,19 @@ impl<'a> Service<'a> {
         Ok(Self { agent, host, address })
     }
 
-    fn get(&self, path: &str) -> Result<(u16, String)> {
+    pub(crate) fn get(&self, path: &str) -> Result<(u16, String)> {
         get(self.host, self.address, path, &[])
     }
 
     /// The figure of a series, as it is written before the number.
-    fn figure(&self, series: &str) -> Result<u64> {
+    pub(crate) fn figure(&self, series: &str) -> Result<u64> {
         let (code, page) = self.get("/metrics")?;
         ensure!(code == 200, "{code}: {page}");
         figure(&page, series)
     }
 
     /// Waits until a series has this figure.
-    fn await_figure(&self, series: &str, wanted: u64) -> Result<()> {
+    pub(crate) fn await_figure(&self, series: &str, wanted: u64) -> Result<()> {
         await_that(series, || Ok(self.figure(series)? == wanted))
     }
 }
@@ -82,7 +83,7 @@ fn address(stderr: &str, at: usize) -> Result<SocketAddr> {
     Ok(line.strip_suffix("/metrics").context("an address")?.parse()?)
 }
 
-fn figure(page: &str, series: &str) -> Result<u64> {
+pub(crate) fn figure(page: &str, series: &str) -> Result<u64> {
     let mut lines = page.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     Ok(lines.next().with_context(|| format!("no {series} in {page}"))?.parse()?)
 }
@@ -96,7 +97,7 @@ fn get(host: &Namespace, address: SocketAddr, path: &str, options: &[&str]) -> R
     Ok((code.parse()?, body.trim_end().to_owned()))
 }
 
-fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
         ensure!(Instant::now() < deadline, "not in time: {what}");
@@ -105,7 +106,7 @@ fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
-fn skips() -> bool {
+pub(crate) fn skips() -> bool {
     skip_unless_privileged() || skip_without_tool("curl")
 }
 
