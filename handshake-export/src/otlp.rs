@@ -122,10 +122,13 @@ impl Exporter {
         }
     }
 
-    /// Has what waits sent once more, for so long at most; the queue of rows is closed before. Returns what
-    /// there is still to say.
-    pub async fn finish(mut self, within: Duration) -> Vec<String> {
+    /// Has what waits sent once more. The queue of rows is closed by who fills it.
+    pub fn close(&self) {
         self.readings.iter().for_each(|queue| queue.close());
+    }
+
+    /// Waits until that is done, for so long at most. Returns what there is still to say.
+    pub async fn finish(mut self, within: Duration) -> Vec<String> {
         let mut told = Vec::new();
         let end = async {
             while let Some(words) = self.told.recv().await {
@@ -133,7 +136,7 @@ impl Exporter {
             }
         };
         if timeout(within, end).await.is_err() {
-            told.push(format!("OTLP: what is not taken within {within:?} is dropped"));
+            told.push("OTLP: the collector takes too long, and what it has not taken is dropped".to_owned());
         }
         told
     }

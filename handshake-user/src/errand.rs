@@ -1,28 +1,41 @@
-//! What the helper does for the service, which has no file: it writes the file of the metrics, and reads the
-//! configuration again. A file system may hang, so threads wait for it, and the loop does not.
+//! What the helper does for the service, which has no file: it writes the file of the metrics, appends rows to
+//! that of events, and reads the configuration again. A file system may hang, so threads wait for it, and the loop does not.
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use handshake_export::page::Page;
 use handshake_export::prometheus::Form;
 use handshake_export::queue::Queue;
+use handshake_export::rows::Row;
 use tokio::sync::mpsc;
 
-use crate::helper::{Files, Rereads};
+use crate::helper::{Files, Lines, Rereads};
 use crate::output::Patience;
+use crate::report::json;
 
 /// The sink's name in `handshake_export_dropped_total`.
 pub(crate) const METRICS_FILE: &str = "metrics_file";
+/// The same of the file of events.
+pub(crate) const EVENTS_FILE: &str = "events_file";
 /// Pages that wait to be written: an older one is worth nothing.
 const MOST_PAGES: usize = 1;
+/// Rows of one write: far less than what a file has room for.
+const ROWS_AT_ONCE: usize = 64;
+/// How often it is looked whether the file of events is old, while there are no rows.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What became of an errand.
 pub(crate) enum Done {
     /// The file of the metrics was written, or not.
     Written(io::Result<()>),
+    /// Rows were appended to the file of events for the first time since they were not, or the other way; in
+    /// words what else went wrong.
+    Appended(io::Result<String>),
     /// The configuration as it is now, with a socket where it names another address; or why it stays as it
     /// was.
     Reread(io::Result<(String, Option<TcpListener>)>),
@@ -32,20 +45,33 @@ pub(crate) enum Done {
 pub(crate) struct Errands {
     rereads: Arc<Mutex<Rereads>>,
     pages: Arc<Queue<Arc<Page>>>,
+    rows: Option<WrittenRows>,
     done: mpsc::UnboundedReceiver<Done>,
     tell: mpsc::UnboundedSender<Done>,
 }
 
+/// Rows that a thread has written.
+struct WrittenRows {
+    queue: Arc<Queue<Row>>,
+    /// Ends with the last row.
+    ended: Receiver<()>,
+}
+
 impl Errands {
-    /// Starts the thread that has files written.
+    /// Starts the threads that have files written.
     ///
     /// # Errors
     ///
     /// The system's: there is no room for a thread.
-    pub(crate) fn start(mut files: Files, rereads: Rereads) -> io::Result<Self> {
+    pub(crate) fn start(
+        mut files: Files,
+        rereads: Rereads,
+        rows: Option<(Lines, Arc<Queue<Row>>)>,
+    ) -> io::Result<Self> {
         let (rereads, pages) = (Arc::new(Mutex::new(rereads)), Arc::new(Queue::<Arc<Page>>::of(MOST_PAGES)));
         let (tell, done) = mpsc::unbounded_channel();
-        let errands = Self { rereads, pages: Arc::clone(&pages), done, tell: tell.clone() };
+        let rows = rows.map(|(lines, queue)| append_rows(lines, queue, tell.clone())).transpose()?;
+        let errands = Self { rereads, pages: Arc::clone(&pages), rows, done, tell: tell.clone() };
         thread::Builder::new().name("errand".to_owned()).spawn(move || {
             loop {
                 let text = pages.pop().text(Form::Plain);
@@ -83,6 +109,15 @@ impl Errands {
         Ok(())
     }
 
+    /// Waits until the rows are written, after their queue was closed. Returns how many are not: the file takes
+    /// too long.
+    pub(crate) fn finish(&self, limit: Duration) -> usize {
+        let Some(WrittenRows { queue, ended }) = &self.rows else { return 0 };
+        // The thread sends nothing: this is its end, or that of the time.
+        let _ = ended.recv_timeout(limit);
+        queue.waiting()
+    }
+
     /// Waits for the next errand that is done. Cancel-safe.
     pub(crate) async fn done(&mut self) -> Done {
         match self.done.recv().await {
@@ -90,4 +125,36 @@ impl Errands {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Starts the thread that has rows appended.
+fn append_rows(
+    mut lines: Lines,
+    queue: Arc<Queue<Row>>,
+    tell: mpsc::UnboundedSender<Done>,
+) -> io::Result<WrittenRows> {
+    let (lasts, ended) = channel::<()>();
+    let rows = WrittenRows { queue: Arc::clone(&queue), ended };
+    thread::Builder::new().name("rows".to_owned()).spawn(move || {
+        let _lasts = lasts;
+        let (mut text, mut said) = (Vec::new(), None);
+        while let Some(rows) = queue.take(ROWS_AT_ONCE, LOOK_EVERY) {
+            text.clear();
+            for row in &rows {
+                // Memory takes all.
+                let _ = json::write_row(&mut text, &row.view(), &row.event, row.node());
+            }
+            let appended = lines.append(&text);
+            if appended.is_err() {
+                queue.count_dropped(rows.len() as u64);
+            }
+            let news = appended.as_ref().map(String::clone).map_err(ToString::to_string);
+            if said.as_ref() != Some(&news) {
+                // The loop may have ended.
+                let _ = tell.send(Done::Appended(appended));
+                said = Some(news);
+            }
+        }
+    })?;
+    Ok(rows)
 }

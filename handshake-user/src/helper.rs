@@ -15,6 +15,7 @@
 //! it first ends everything that the command has started.
 
 mod family;
+mod lines;
 mod message;
 
 use std::fs;
@@ -26,6 +27,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, exit};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,8 +41,9 @@ use tokio::io::Interest;
 use crate::caller::User;
 use crate::file::{FileAtEnd, write_new};
 use crate::output::Patience;
-use crate::time::rfc3339;
+use crate::time::stamp;
 use family::Family;
+pub(crate) use lines::{Lines, LinesDuty};
 use message::{Answer, Order, WORD};
 
 /// Reads figures.
@@ -51,6 +54,9 @@ pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
 /// The longest that figures are waited for.
 const LONGEST_READING: Duration = Duration::from_secs(2);
 
+/// The longest that rows are written for a process that has ended.
+const LONGEST_WRITING: Duration = Duration::from_secs(2);
+
 /// What the helper is to do.
 #[derive(Default)]
 pub(crate) struct Duties {
@@ -58,6 +64,8 @@ pub(crate) struct Duties {
     pub(crate) command: Option<Starter>,
     /// The files that it writes, at most 255.
     pub(crate) files: Vec<FileDuty>,
+    /// The file of events that it writes.
+    pub(crate) lines: Option<LinesDuty>,
     /// How it reads the configuration again.
     pub(crate) reread: Option<Rereader>,
     /// The hosts whose addresses it finds, at most 255.
@@ -108,6 +116,7 @@ const REREAD: [u8; 1] = [1];
 pub(crate) struct Helper {
     orders: UnixStream,
     files: UnixStream,
+    lines: UnixStream,
     rereads: UnixStream,
     names: UnixStream,
     duties: usize,
@@ -128,6 +137,7 @@ impl Helper {
         let count = duties.files.len();
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
+        let (lines, their_lines) = UnixStream::pair()?;
         let (rereads, their_rereads) = UnixStream::pair()?;
         let (names, their_names) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
@@ -135,14 +145,15 @@ impl Helper {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 // Its own copies would keep the helper from seeing the end of this process.
-                drop((orders, files, rereads, names));
-                let (orders, files, rereads, names) = (their_orders, their_files, their_rereads, their_names);
-                let theirs = Streams { orders, files, rereads, names };
+                drop((orders, files, lines, rereads, names));
+                let (orders, files, lines) = (their_orders, their_files, their_lines);
+                let (rereads, names) = (their_rereads, their_names);
+                let theirs = Streams { orders, files, lines, rereads, names };
                 let served =
                     catch_unwind(AssertUnwindSafe(|| Helping::new(duties, theirs).and_then(Helping::serve)));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files, rereads, names, duties: count }),
+            _ => Ok(Self { orders, files, lines, rereads, names, duties: count }),
         }
     }
 
@@ -177,6 +188,15 @@ impl Helper {
         let mut files = Files { stream: Some(self.files.try_clone()?) };
         let ready = (0..self.duties).map(|_| files.answer(Patience::Endless).map(drop)).collect();
         Ok((files, ready))
+    }
+
+    /// Where this process hands over lines for the file of events.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or the system's.
+    pub(crate) fn lines(&self) -> io::Result<Lines> {
+        Lines::ready(self.lines.try_clone()?)
     }
 
     /// Where this process has the configuration read again.
@@ -403,6 +423,7 @@ fn late() -> io::Error {
 struct Streams {
     orders: UnixStream,
     files: UnixStream,
+    lines: UnixStream,
     rereads: UnixStream,
     names: UnixStream,
 }
@@ -417,6 +438,8 @@ struct Helping {
     family: Option<Family>,
     /// Another file takes the place of the first where the configuration names one.
     files_to_write: Arc<Mutex<Vec<ToWrite>>>,
+    /// Ends with the last line of events.
+    lines: Option<Receiver<()>>,
     reread: Option<Arc<Mutex<Rereader>>>,
     hosts: Vec<String>,
     read: Option<Reader>,
@@ -435,9 +458,7 @@ enum ToWrite {
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
 fn name_of_now() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = rfc3339(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
-    let moment: String = now.chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
-    format!("handshake-{moment}Z.json")
+    format!("handshake-{}.json", stamp(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 /// Leaves the helper with what it needs for a command and files.
@@ -470,8 +491,8 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, streams: Streams) -> io::Result<Self> {
-        let Streams { orders, files, rereads, names } = streams;
-        let Duties { command, files: wanted, reread, hosts, figures } = duties;
+        let Streams { orders, files, lines, rereads, names } = streams;
+        let Duties { command, files: wanted, lines: to_append, reread, hosts, figures } = duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
@@ -490,9 +511,21 @@ impl Helping {
             }
         };
         let (family, files_to_write) = (None, Arc::default());
+        let lines = to_append.map(|duty| lines::serve(lines, duty)).transpose()?;
         let reread = reread.map(|reread| Arc::new(Mutex::new(reread)));
-        let mut helping =
-            Self { orders, files, rereads, names, command, family, files_to_write, reread, hosts, read };
+        let mut helping = Self {
+            orders,
+            files,
+            rereads,
+            names,
+            command,
+            family,
+            files_to_write,
+            lines,
+            reread,
+            hosts,
+            read,
+        };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -527,7 +560,11 @@ impl Helping {
                 Told::Reread => self.read_again()?,
                 Told::Name => self.find_addresses()?,
                 Told::Nothing => {}
-                Told::End => return self.end_by(libc::SIGTERM),
+                Told::End => {
+                    // Rows that were handed over are written, unless the file system hangs.
+                    self.lines.iter().for_each(|lines| drop(lines.recv_timeout(LONGEST_WRITING)));
+                    return self.end_by(libc::SIGTERM);
+                }
             }
             self.tell_end()?;
         }

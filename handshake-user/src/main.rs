@@ -30,6 +30,7 @@ mod duration;
 mod errand;
 mod error;
 mod escape;
+mod event_file;
 mod file;
 mod helper;
 mod number;

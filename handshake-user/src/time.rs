@@ -16,6 +16,12 @@ pub(crate) fn rfc3339(wall_ns: u64) -> String {
     humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(wall_ns)).to_string()
 }
 
+/// Formats a time for the name of a file, to the millisecond: `20260301T120341.000Z`.
+pub(crate) fn stamp(wall_ns: u64) -> String {
+    let moment: String = rfc3339(wall_ns).chars().filter(|c| !matches!(c, '-' | ':')).take(19).collect();
+    format!("{moment}Z")
+}
+
 /// The time zone of times for people. All its rules are in memory, so that a change of the offset during the
 /// run needs no file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +115,7 @@ fn named(offset: Option<Offset>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Zone, rfc3339};
+    use super::{Zone, rfc3339, stamp};
 
     const SECOND_NS: u64 = 1_000_000_000;
 
@@ -130,6 +136,7 @@ mod tests {
             assert_eq!(dated, expected.replace('T', " ").replace(".000000000Z", " UTC"));
         }
         assert_eq!(rfc3339(1_234_567), "1970-01-01T00:00:00.001234567Z");
+        assert_eq!(stamp(1_772_366_621_987_654_321), "20260301T120341.987Z");
         assert_eq!(rfc3339(u64::MAX), "2554-07-21T23:34:33.709551615Z");
         assert_eq!(Zone::Utc.dated(u64::MAX), "2554-07-21 23:34:33 UTC");
     }

@@ -4,7 +4,7 @@ use std::env;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::cli::{Listen, ServeArgs, with_file};
 use crate::command::{attach, confinement, load, out, prepare};
 use crate::console::{announce, say};
-use crate::errand::{Done, Errands, METRICS_FILE};
+use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
 use crate::file::{FileAtEnd, read_text};
-use crate::helper::{Duties, FileDuty, Files, Helper, Reread, Rereader, Rereads};
+use crate::helper::{Duties, FileDuty, Files, Helper, Lines, LinesDuty, Reread, Rereader, Rereads};
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -39,7 +39,9 @@ const LONGEST: u64 = 1 << 20;
 const FRESH: Duration = Duration::from_secs(1);
 /// Descriptors of the server beside its connections: its socket, its event loop, one that is being accepted.
 const BESIDE_CONNECTIONS: u64 = 8;
-/// How long the end waits for a collector.
+/// The longest that the last rows are written: a signal ends the process within two seconds.
+const LAST_ROWS: Duration = Duration::from_secs(1);
+/// The longest that a collector is waited for, in the same time.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// Runs `handshake serve` and returns its exit code.
@@ -79,8 +81,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::without_hangup()?;
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let errands = errands.map(|(files, rereads)| Errands::start(files, rereads));
-        let errands = errands.transpose().map_err(out)?;
+        let errands = errands.map(|handed| start(handed, rows.as_mut())).transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         let outlets = Outlets { server, errands, rows, exporter };
@@ -117,8 +118,10 @@ fn configured(args: ServeArgs) -> Result<ServeArgs, CommandError> {
 fn helper(args: &ServeArgs, hosts: &[String]) -> Result<Option<Helper>, CommandError> {
     let files: Vec<FileDuty> = args.metrics_file.iter().cloned().map(FileDuty::Each).collect();
     let reread = args.config.as_deref().map(|path| rereader(path, args.metrics_listen));
-    let is_wanted = reread.is_some() || !files.is_empty() || !hosts.is_empty();
-    let duties = Duties { files, reread, hosts: hosts.to_vec(), ..Duties::default() };
+    let path = args.events_file.clone().filter(|_| args.has_rows());
+    let lines = path.map(|path| LinesDuty { path, keep: args.events_keep });
+    let is_wanted = reread.is_some() || !files.is_empty() || lines.is_some() || !hosts.is_empty();
+    let duties = Duties { files, lines, reread, hosts: hosts.to_vec(), ..Duties::default() };
     prepare(&args.scope, is_wanted.then_some(duties))
 }
 
@@ -181,11 +184,33 @@ fn named(option: &str, what: &dyn std::fmt::Display, error: &io::Error) -> io::E
     io::Error::new(error.kind(), format!("{option} {what}: {error}"))
 }
 
+/// The ways to what the helper does.
+struct HandedOver {
+    files: Files,
+    rereads: Rereads,
+    lines: Option<Lines>,
+}
+
 /// The ways to what the helper does; a file that cannot be written is a fault of the options.
-fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<(Files, Rereads), CommandError> {
-    let path = args.metrics_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let ways = helper.files().and_then(|files| Ok((files, helper.rereads()?)));
-    ways.map_err(|source| CommandError::ReportFile { option: "--metrics-file", path, source })
+fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<HandedOver, CommandError> {
+    let fault = |option: &'static str, path: Option<&PathBuf>| {
+        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+        move |source| CommandError::ReportFile { option, path, source }
+    };
+    let files = helper.files().map_err(fault("--metrics-file", args.metrics_file.as_ref()))?;
+    let lines = args
+        .events_file
+        .as_ref()
+        .filter(|_| args.has_rows())
+        .map(|path| helper.lines().map_err(fault("--events-file", Some(path))));
+    Ok(HandedOver { files, rereads: helper.rereads().map_err(out)?, lines: lines.transpose()? })
+}
+
+/// Starts the threads that wait for the helper.
+fn start(handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
+    let HandedOver { files, rereads, lines } = handed;
+    let lines = lines.and_then(|lines| Some((lines, rows?.sink(EVENTS_FILE))));
+    Errands::start(files, rereads, lines)
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -251,6 +276,8 @@ struct Service {
     lapses: [String; 2],
     /// Whether the file could not be written the last time.
     is_unwritable: bool,
+    /// The same of the file of events.
+    is_event_file_ill: bool,
 }
 
 /// What the loop has to do.
@@ -268,7 +295,7 @@ impl Service {
         let figures = Figures::new(&args.services, &args.pairs());
         let (writing, exporting) =
             (writing(&args), outlets.exporter.as_ref().and_then(Exporter::every).map(ticks));
-        let (status, lapses, is_unwritable) = (String::new(), Default::default(), false);
+        let (status, lapses) = (String::new(), Default::default());
         Self {
             args,
             manager,
@@ -282,7 +309,8 @@ impl Service {
             exported: None,
             status,
             lapses,
-            is_unwritable,
+            is_unwritable: false,
+            is_event_file_ill: false,
         }
     }
 
@@ -340,12 +368,20 @@ impl Service {
         self.page = None;
         // What cannot be read now is never read.
         let _ = self.export(session);
+        self.outlets.exporter.iter().for_each(Exporter::close);
     }
 
-    /// Waits a little for a collector to take them.
+    /// Waits a little until they are written and taken.
     async fn finish(self) {
-        if let Some(exporter) = self.outlets.exporter {
-            exporter.finish(LAST_WORDS).await.iter().for_each(|words| say(words));
+        let began = Instant::now();
+        let Outlets { errands, exporter, .. } = self.outlets;
+        let left: usize = errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
+        if left > 0 {
+            say(&format!("--events-file: the last {left} rows are not written: it takes too long"));
+        }
+        if let Some(exporter) = exporter {
+            let within = LAST_WORDS.saturating_sub(began.elapsed());
+            exporter.finish(within).await.iter().for_each(|words| say(words));
         }
     }
 
@@ -365,6 +401,7 @@ impl Service {
     fn done(&mut self, done: Done) {
         match done {
             Done::Written(written) => self.written(written),
+            Done::Appended(appended) => self.appended(appended),
             Done::Reread(Ok((text, socket))) => self.take_over(&text, socket),
             Done::Reread(Err(error)) => self.keep(&error),
         }
@@ -388,6 +425,26 @@ impl Service {
                 self.is_unwritable = false;
             }
             (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+
+    /// Says what has changed for the file of events.
+    fn appended(&mut self, appended: io::Result<String>) {
+        let path = self.args.events_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        match (appended, self.is_event_file_ill) {
+            (Err(error), _) => {
+                say(&format!("--events-file {path}: {error}; rows are dropped until it is written again"));
+                self.is_event_file_ill = true;
+            }
+            (Ok(beside), _) if !beside.is_empty() => {
+                say(&format!("--events-file {path}: {beside}"));
+                self.is_event_file_ill = true;
+            }
+            (Ok(_), true) => {
+                say(&format!("--events-file {path} is written again"));
+                self.is_event_file_ill = false;
+            }
+            (Ok(_), false) => {}
         }
     }
 

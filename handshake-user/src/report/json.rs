@@ -139,7 +139,16 @@ pub(crate) fn write_flow(out: &mut dyn Write, view: &View<'_>, each: &Flow) -> i
 ///
 /// Those of the writer.
 pub(crate) fn write_event(out: &mut dyn Write, view: &View<'_>, event: &Event) -> io::Result<()> {
-    line(out, &flow_with(view, &event.flow, Some(event)))
+    line(out, &flow_with(view, &event.flow, Some(event), None))
+}
+
+/// The same as a row of this node.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub(crate) fn write_row(out: &mut dyn Write, view: &View<'_>, event: &Event, node: &str) -> io::Result<()> {
+    line(out, &flow_with(view, &event.flow, Some(event), Some(node)))
 }
 
 /// Writes how many attempts have no row, on a line of its own.
@@ -350,11 +359,11 @@ fn udp_service(object: &mut Map<String, Value>, books: &UdpBooks) {
 
 /// Builds a flow's object.
 fn flow(view: &View<'_>, flow: &Flow) -> Value {
-    flow_with(view, flow, None)
+    flow_with(view, flow, None, None)
 }
 
-/// The same with what happened to it.
-fn flow_with(view: &View<'_>, flow: &Flow, event: Option<&Event>) -> Value {
+/// The same with what happened to it, and on which node.
+fn flow_with(view: &View<'_>, flow: &Flow, event: Option<&Event>, node: Option<&str>) -> Value {
     let standing = flow.standing(&view.moment);
     let mut object = Map::new();
     object.insert("type".to_owned(), json!("flow"));
@@ -362,6 +371,7 @@ fn flow_with(view: &View<'_>, flow: &Flow, event: Option<&Event>) -> Value {
         object.insert("event".to_owned(), json!(event.kind.name()));
         object.insert("at".to_owned(), json!(rfc3339(view.wall(event.at_ns))));
     }
+    put_known(&mut object, "node", node);
     object.insert("protocol".to_owned(), json!(standing.protocol()));
     object.insert("initiator".to_owned(), end(flow.end(Side::Initiator)));
     object.insert("responder".to_owned(), end(flow.end(Side::Responder)));
