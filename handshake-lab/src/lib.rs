@@ -4,6 +4,7 @@
 //! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
 //! duel                 random conversations with a listening socket, judged by its kernel
 //! churn                interfaces that come and go under traffic
+//! collectors           what is exported, held against what real receivers take
 //! faults               faults with a known owner, asked about from three seats
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
@@ -31,6 +32,7 @@ pub mod bpf;
 pub mod census;
 pub mod churn;
 pub mod collector;
+pub mod collectors;
 pub mod counters;
 pub mod duel;
 pub mod faults;

@@ -562,7 +562,10 @@ impl Helping {
                 Told::Nothing => {}
                 Told::End => {
                     // Rows that were handed over are written, unless the file system hangs.
-                    self.lines.iter().for_each(|lines| drop(lines.recv_timeout(LONGEST_WRITING)));
+                    if let Some(lines) = &self.lines {
+                        // It sends nothing: this is its end, or that of the time.
+                        let _ = lines.recv_timeout(LONGEST_WRITING);
+                    }
                     return self.end_by(libc::SIGTERM);
                 }
             }

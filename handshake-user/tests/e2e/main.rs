@@ -24,6 +24,7 @@ mod output;
 mod privilege;
 mod replay;
 mod report_file;
+mod rows;
 mod scenario;
 mod serve;
 mod services;

@@ -1,6 +1,7 @@
 //! `handshake serve --otlp` with a collector that keeps what is posted to it, and one that fails.
 
 use std::collections::BTreeMap;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -239,32 +240,33 @@ fn what_a_dead_collector_misses_is_counted() -> Result<()> {
     let port = Collector::start(host, 0)?.address().port();
     let url = format!("http://127.0.0.1:{port}");
     let mut service = start(host, &["--otlp", &url], &[("OTEL_METRIC_EXPORT_INTERVAL", "50")])?;
-    let sink = "handshake_export_dropped_total{sink=\"otlp_metrics\"}";
-    await_that("dropped points", || Ok(service.figure(sink)? > 1_000))?;
+    let refused = format!("handshake: OTLP: {url}{METRICS}: Connection refused");
+    service.agent.await_lines(&refused, 1)?;
     let listener = Listener::new(&path, 0, 64)?;
     let _open = tcp::connect_accept(&path, &listener, 20)?;
-    service.await_figure("handshake_verdicts_total{verdict=\"completed\"}", 20)?;
-    ensure!(service.figure("handshake_exact")? == 1 && service.get("/healthz")?.0 == 200);
-    let refused = format!("handshake: OTLP: {url}{METRICS}: Connection refused");
-    ensure!(service.agent.stderr().matches(&refused).count() == 1, "{}", service.agent.stderr());
+    // No scrape: that would be a reading, too. A queue's worth takes 0.8 s.
+    sleep(Duration::from_secs(3));
 
     let collector = Collector::start(host, port)?;
     service.agent.await_lines(&format!("handshake: OTLP: {url}{METRICS}: it works again"), 1)?;
     await_that("new readings", || Ok(collector.posted(METRICS).len() > 40))?;
-    let latest = collector.posted(METRICS).pop().context("a message")?;
-    let series: usize = figures(&latest)?.iter().map(points).sum();
-    let readings = |name: &str, posted: &Posted| -> Result<u64> {
-        let metrics = figures(posted)?;
-        let of_name =
-            metrics.iter().find(|metric| metric.name == name).and_then(|metric| metric.sum.as_ref());
-        let point = of_name.context("a counter")?.points.last().context("a point")?;
-        Ok(u64::try_from(point.as_int.context("a number")?)?)
+    let posted = collector.posted(METRICS);
+    let latest = figures(posted.last().context("a message")?)?;
+    let counter = |name: &str| -> Result<u64> {
+        let metric = latest.iter().find(|metric| metric.name == name).and_then(|metric| metric.sum.as_ref());
+        let numbers = metric.context("a counter")?.points.iter().filter_map(|point| point.as_int);
+        Ok(u64::try_from(numbers.sum::<i64>())?)
     };
-    let times: Vec<u64> = collector.posted(METRICS).iter().map(time_of).collect::<Result<_>>()?;
+    let series = latest.iter().map(points).sum::<usize>() as u64;
+    let dropped = counter("handshake_export_dropped_total")?;
+    let taken = posted.len() as u64;
+    ensure!(dropped > 10 * series && dropped % series == 0, "{dropped} points of {series} each");
+    ensure!(counter("handshake_readings_total")? == taken + dropped / series, "{taken} taken, {dropped}");
+    let times: Vec<u64> = posted.iter().map(time_of).collect::<Result<_>>()?;
     ensure!(times.is_sorted_by(|one, other| one < other), "a reading came twice or late: {times:?}");
-    // Scrapes are readings that are not exported: here are as many as `figure` made since.
-    let dropped = readings("handshake_export_dropped_total", &latest)?;
-    ensure!(dropped % series as u64 == 0, "{dropped} points of {series} each");
+    ensure!(service.figure("handshake_verdicts_total{verdict=\"completed\"}")? == 20);
+    ensure!(service.figure("handshake_exact")? == 1 && service.get("/healthz")?.0 == 200);
+    ensure!(service.agent.stderr().matches(&refused).count() == 1, "{}", service.agent.stderr());
 
     collector.reply(METRICS, std::iter::repeat_n(Reply::Silence, 10));
     let began = Instant::now();

@@ -45,7 +45,7 @@ pub(crate) struct Service<'a> {
 
 impl<'a> Service<'a> {
     /// Starts it, and waits until its socket listens; with `interfaces` also until it is attached to so many.
-    fn start(host: &'a Namespace, words: &[&str], interfaces: usize) -> Result<Self> {
+    pub(crate) fn start(host: &'a Namespace, words: &[&str], interfaces: usize) -> Result<Self> {
         let mut command = host.command(HANDSHAKE);
         command.args(["serve", "-i", DEVICE]).args(SWIFT).args(words);
         Self::run(host, command, interfaces)
@@ -112,7 +112,7 @@ pub(crate) fn skips() -> bool {
 
 /// Handshakes that a RST seems to abort, which no end takes because its checksum is wrong: each is aborted,
 /// and completed after all.
-fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
+pub(crate) fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
     const J: u32 = 1_000;
     let mut client = RawClient::new(path)?;
     let address = path.unassigned.context("unassigned addresses")?;

@@ -24,7 +24,7 @@ use handshake_common::wire::{Class, Link};
 use serde_json::{Value, json};
 
 use super::super::{
-    report, write_check, write_diff, write_event, write_flow, write_report_with_flows, write_why,
+    report, write_check, write_diff, write_flow, write_report_with_flows, write_row, write_why,
 };
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
@@ -278,7 +278,7 @@ pub(super) fn flow_samples() -> Vec<Value> {
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
     let live = [completed, answered, unreachable, open, tunnel].map(flow);
     let event = Event { kind: EventKind::Ended, flow: Flow::of(completed), at_ns: 0 };
-    let live = [&live[..], &[written(|out| write_event(out, &view, &event))]].concat();
+    let live = [&live[..], &[written(|out| write_row(out, &view, &event, "node"))]].concat();
 
     let mut index = FrameIndex::default();
     let refused = record("10.0.0.1:40002", "10.0.0.2:443", State::Refused);
