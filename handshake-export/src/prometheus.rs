@@ -143,7 +143,14 @@ impl Page<'_> {
 }
 
 /// A time in seconds, exactly: `0.000002047`, `1.0`.
-struct Seconds(u128);
+pub(crate) struct Seconds(pub(crate) u128);
+
+impl Seconds {
+    /// What a reader of the text has: the nearest number.
+    pub(crate) fn nearest(&self) -> f64 {
+        self.to_string().parse().unwrap_or(f64::MAX)
+    }
+}
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,7 +169,15 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_own_label;
+    use super::{Seconds, is_own_label};
+
+    /// A time since 1970 has more digits than a number of 64 bits: it is rounded once.
+    #[test]
+    fn seconds_are_rounded_once() {
+        let ns = 1_796_011_341_580_115_700;
+        assert_eq!(Seconds(ns).to_string(), "1796011341.5801157");
+        assert_eq!(Seconds(ns).nearest(), 1_796_011_341.580_115_7);
+    }
 
     #[test]
     fn labels_of_ones_own_are_known() {

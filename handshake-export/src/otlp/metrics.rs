@@ -8,6 +8,7 @@ use super::messages::{
 };
 use super::origin::Origin;
 use crate::figures::{self, Exposition, Filled, Sample, Times, Value};
+use crate::prometheus::Seconds;
 
 /// A reading as a message.
 pub(super) fn request(exposition: &Exposition, origin: &Origin) -> MetricsRequest {
@@ -95,9 +96,8 @@ fn exemplar(exemplar: &figures::Exemplar) -> Exemplar {
     Exemplar { time_ns: *began_ns, as_int: Some(1), attributes }
 }
 
-/// The nearest number of seconds: that of Prometheus' text, read.
 fn seconds(ns: u128) -> f64 {
-    ns as f64 / 1e9
+    Seconds(ns).nearest()
 }
 
 #[cfg(test)]
