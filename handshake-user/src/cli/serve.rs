@@ -402,6 +402,8 @@ fn probe(argument: &Arg, word: String) -> Result<Vec<String>, String> {
 mod tests {
     use std::time::Duration;
 
+    use handshake_export::events::EventChoice;
+
     use super::{Listen, RELOADED, ServeArgs, option, with_file};
 
     const LINE: &str = "handshake serve --config serve.toml";
@@ -415,6 +417,7 @@ mod tests {
         let text = "interface = ['lo', \"veth*\"]\nwait = true\nhook = 'tcx'\nport = [443, '8000-8100']\n\
                     half-open-after = '1500ms'\nmax-flows = 1000\nverbose = 2\nmetrics-listen = 'off'\n\
                     metrics-file = '/tmp/hs.prom'\ninterval = '5s'\nlabel = ['site=fra', 'rack=a=b']\n\
+                    events = 'all'\nevents-file = 'logs/hs.jsonl'\nevents-keep = '2M'\nnode = 'n1'\n\
                     service = [\n  'api=10.0.0.0/8:443',\n  'dns=:53',\n]\n";
         let args = of(LINE, text).expect("it is right");
         assert_eq!(args.scope.interfaces, ["lo", "veth*"]);
@@ -424,8 +427,17 @@ mod tests {
         assert_eq!((args.metrics_listen, args.interval), (Listen(None), Duration::from_secs(5)));
         assert_eq!(args.pairs()[1], ("rack".to_owned(), "a=b".to_owned()));
         assert_eq!(args.services.len(), 2);
+        assert_eq!(
+            (args.events.0, args.events_keep, args.node()),
+            (EventChoice::All, 2 << 20, "n1".to_owned())
+        );
+        assert!(args.has_rows() && args.watched().events);
         let usual = of(LINE, "").expect("an empty file is one");
         assert_eq!(usual.metrics_listen.0, "127.0.0.1:9477".parse().ok());
+        assert_eq!((usual.events.0, usual.events_keep), (EventChoice::Failed, 100 << 20));
+        assert!(!usual.has_rows() && !usual.watched().events, "rows go nowhere");
+        let none = of(LINE, "events = 'none'\nevents-file = 'a.jsonl'").expect("it is right");
+        assert!(!none.has_rows());
     }
 
     #[test]
@@ -455,6 +467,11 @@ mod tests {
             ("hook = 'tcx'\nhook = 'tcx'", "serve.toml, line 2: duplicate key"),
             ("label = ['le=1']", "serve.toml, line 1: label: invalid value 'le=1'"),
             ("otlp = 'https://collector:4318'", "serve.toml, line 1: otlp: invalid value 'https://collector"),
+            ("events-file = 'rows.json'", "serve.toml, line 1: events-file: invalid value 'rows.json'"),
+            ("events-file = 'a/.jsonl'", "serve.toml, line 1: events-file: invalid value 'a/.jsonl'"),
+            ("events-keep = '1023K'", "serve.toml, line 1: events-keep: invalid value '1023K'"),
+            ("events = 'some'", "serve.toml, line 1: events: invalid value 'some'"),
+            ("node = ''", "serve.toml, line 1: node: "),
             ("label = ['a=1', 'a=2']", "serve.toml: label a is given twice"),
             ("expire-after = '1s'", "serve.toml: --expire-after must not be shorter"),
         ];
@@ -466,9 +483,10 @@ mod tests {
 
     #[test]
     fn what_wants_a_restart_is_named() {
-        let (old, new) = ("service = ['a=:1']\nhook = 'tcx'", "hook = 'clsact'\nport = 443\nlabel = ['x=1']");
+        let (old, new) =
+            ("service = ['a=:1']\nhook = 'tcx'", "hook = 'clsact'\nevents = 'all'\nlabel = ['x=1']");
         let (old, new) = (of(LINE, old).expect("it is right"), of(LINE, new).expect("it is right"));
-        assert_eq!(old.wants_restart(&new), ["hook", "port"]);
+        assert_eq!(old.wants_restart(&new), ["events", "hook"]);
         assert!(old.wants_restart(&old).is_empty());
         let mut taken = of(LINE, "hook = 'tcx'").expect("it is right");
         taken.take_over(new);

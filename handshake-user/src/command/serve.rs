@@ -12,6 +12,7 @@ use handshake_agent::Error as AgentError;
 use handshake_agent::confine::{Confinement, Network};
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
+use handshake_export::events::EventChoice;
 use handshake_export::exemplar::Looking;
 use handshake_export::figures::{Beside, Figures};
 use handshake_export::health::{Health, WAITS};
@@ -55,6 +56,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     if args.check_config {
         announce("the configuration is right");
         return Ok(0);
+    }
+    if args.events.0 == EventChoice::All && !args.has_rows() {
+        say("--events all: rows go nowhere without --events-file");
     }
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
     outlast_hangup();
