@@ -124,21 +124,22 @@ def stored(path, export):
 
 def metrics(folder):
     read, same = messages(folder, "metrics")
-    times, last = [], {}
-    for message in read:
-        for metric in message.resource_metrics[0].scope_metrics[0].metrics:
-            if metric.name == "handshake_readings_total":
-                times.append(metric.sum.data_points[0].time_unix_nano)
-        last, _ = exported(message)
-    points = sum(
-        len(getattr(metric, metric.WhichOneof("data")).data_points)
-        for metric in read[-1].resource_metrics[0].scope_metrics[0].metrics
-    )
-    figure = lambda name, **labels: last.get(key(name, labels))
+    points = [
+        (metric.name, {each.key: each.value.string_value for each in point.attributes}, point)
+        for message in read
+        for resource in message.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in getattr(metric, metric.WhichOneof("data")).data_points
+    ]
+    of = lambda wanted: {point.time_unix_nano: point.as_int for name, labels, point in points if wanted(name, labels)}
+    readings = of(lambda name, _: name == "handshake_readings_total")
+    dropped = of(lambda _, labels: labels.get("sink") == "otlp_metrics")
+    times = [point.time_unix_nano for name, _, point in points if name == "handshake_readings_total"]
+    last = max(times)
     return {
-        "messages": len(read), "same": same, "times": len(set(times)), "points": points,
-        "readings": figure("handshake_readings_total"),
-        "dropped": figure("handshake_export_dropped_total", sink="otlp_metrics"),
+        "twice": len(times) - len(set(times)), "taken": len(readings), "readings": readings[last],
+        "dropped": dropped[last], "points": sum(point.time_unix_nano == last for _, _, point in points),
     }
 
 
