@@ -22,6 +22,8 @@ struct Inner<T> {
     waiting: VecDeque<T>,
     dropped: u64,
     is_closed: bool,
+    /// How many elements a task waits for.
+    wanted: usize,
 }
 
 impl<T> Queue<T> {
@@ -33,7 +35,7 @@ impl<T> Queue<T> {
     /// A queue that counts each element it dropped by its weight.
     pub fn weighing(most: usize, weight: fn(&T) -> u64) -> Self {
         let waiting = VecDeque::with_capacity(most);
-        let inner = Mutex::new(Inner { waiting, dropped: 0, is_closed: false });
+        let inner = Mutex::new(Inner { waiting, dropped: 0, is_closed: false, wanted: usize::MAX });
         Self { inner, fed: Condvar::new(), news: Notify::new(), most, weight }
     }
 
@@ -44,7 +46,9 @@ impl<T> Queue<T> {
         inner.dropped += oldest.as_ref().map_or(0, self.weight);
         inner.waiting.push_back(element);
         self.fed.notify_one();
-        self.news.notify_one();
+        if inner.waiting.len() >= inner.wanted {
+            self.news.notify_one();
+        }
     }
 
     /// Waits for the oldest element.
@@ -78,9 +82,17 @@ impl<T> Queue<T> {
 
     /// Waits for so many elements, or for the end. For the one task that reads. Cancel-safe.
     pub async fn holds(&self, count: usize) {
-        while !self.is_closed() && self.waiting() < count {
+        while !self.has_or_wants(count) {
             self.news.notified().await;
         }
+    }
+
+    /// Whether there are so many, or is the end. If not, the task is woken then.
+    fn has_or_wants(&self, count: usize) -> bool {
+        let mut inner = self.lock();
+        let has = inner.is_closed || inner.waiting.len() >= count;
+        inner.wanted = if has { usize::MAX } else { count };
+        has
     }
 
     /// Waits for the end, as [`holds`](Self::holds) does.

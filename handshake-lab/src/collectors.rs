@@ -290,7 +290,7 @@ pub fn figures(binary: &FilePath, parts: &Parts, say: &mut dyn FnMut(&str)) -> R
     }
     for service in [Some(to_direct), to_rotel, to_database].into_iter().flatten() {
         let said = service.end()?;
-        ensure!(!said.contains("OTLP"), "{said}");
+        ensure!(!said.contains("OTLP:"), "{said}");
     }
     [rotel, database].into_iter().flatten().try_for_each(Server::end)
 }

@@ -84,11 +84,16 @@ impl<T> Lane<T> {
                     news.fails(&format!("{why}; {} {unit} are dropped", message.count));
                     return true;
                 }
+                Outcome::Later { why, .. } if is_last => {
+                    self.queue.count_dropped(message.count);
+                    news.say(&format!("{why}; what it has not taken is dropped"));
+                    return false;
+                }
                 Outcome::Later { why, after } => {
                     news.fails(&format!("{why}; it is tried again"));
-                    if is_last || Instant::now() > until {
+                    if Instant::now() > until {
                         self.queue.count_dropped(message.count);
-                        return !is_last;
+                        return true;
                     }
                     // At the end it is tried at once.
                     let _ = timeout(pauses.next(after), self.queue.closed()).await;

@@ -147,8 +147,11 @@ fn exporter(
     let first = ports.first().copied().unwrap_or_default();
     let network = Network::Connects([first, ports.last().copied().unwrap_or(first)]);
     let confinement = confinement(&args.scope).map(|confinement| Confinement { network, ..confinement });
-    let has_logs = settings.logs.is_some();
-    let rows = rows.filter(|_| has_logs).map(|rows| rows.sink(LOGS));
+    let rows = rows.filter(|_| settings.logs.is_some()).map(|rows| rows.sink(LOGS));
+    let logs = settings.logs.as_ref().filter(|_| rows.is_some());
+    for (what, target) in [("metrics", settings.metrics.as_ref()), ("events", logs)] {
+        target.iter().for_each(|target| announce(&format!("{what} to {}", target.endpoint)));
+    }
     let start = Start { settings, node: args.node(), rows, resolver, confinement };
     Exporter::start(start).map_err(out)
 }

@@ -133,7 +133,7 @@ fn figures_and_events_reach_a_collector() -> Result<()> {
     let last = tcp::connect_accept(&path, &listener, 5)?;
     let outcome = service.agent.end_by(libc::SIGTERM)?;
     drop(last);
-    ensure!(outcome.status.success() && !outcome.stderr.contains("OTLP"), "{}", outcome.stderr);
+    ensure!(outcome.status.success() && !outcome.stderr.contains("OTLP:"), "{}", outcome.stderr);
     let posted = collector.posted(METRICS);
     let latest = posted.last().context("a message")?;
     let attempts = figures(latest)?.into_iter().find(|metric| metric.name == "handshake_attempts_total");
@@ -240,6 +240,7 @@ fn what_a_dead_collector_misses_is_counted() -> Result<()> {
     let port = Collector::start(host, 0)?.address().port();
     let url = format!("http://127.0.0.1:{port}");
     let mut service = start(host, &["--otlp", &url], &[("OTEL_METRIC_EXPORT_INTERVAL", "50")])?;
+    service.agent.await_lines(&format!("metrics to {url}{METRICS}"), 1)?;
     let refused = format!("handshake: OTLP: {url}{METRICS}: Connection refused");
     service.agent.await_lines(&refused, 1)?;
     let listener = Listener::new(&path, 0, 64)?;
