@@ -81,6 +81,8 @@ fn figures_and_events_reach_a_collector() -> Result<()> {
     }
     let network = segment()?;
     let (host, path) = (network.host(), network.path(Family::V4));
+    // A repeated SYN+ACK would take the place of an expired attempt before a look at the tables has met it.
+    host.sysctl("net.ipv4.tcp_synack_retries", "0")?;
     let collector = Collector::start(host, 0)?;
     let url = format!("http://localhost:{}/", collector.address().port());
     let variables = [
@@ -148,13 +150,12 @@ fn figures_and_events_reach_a_collector() -> Result<()> {
         ensure!(text(&resource, key) == value, "{resource:?}");
     }
     let records = records(&collector.posted(LOGS))?;
-    let ended = [
-        (("ended", "completed"), 25),
-        (("ended", "half_open_expired"), 4),
-        (("ended", "refused"), 3),
-        (("half_open", "half_open"), 4),
-    ];
-    ensure!(verdicts(&records) == BTreeMap::from(ended), "{:?}", verdicts(&records));
+    let mut by = verdicts(&records);
+    // An attempt that ends between two looks at the tables has been half-open without a row.
+    by.retain(|(event, _), _| *event == "ended");
+    let ended =
+        [(("ended", "completed"), 25), (("ended", "half_open_expired"), 4), (("ended", "refused"), 3)];
+    ensure!(by == BTreeMap::from(ended), "{by:?}");
     let mut times: Vec<u64> = posted.iter().filter_map(|posted| time_of(posted).ok()).collect();
     let count = times.len();
     times.dedup();
@@ -250,19 +251,23 @@ fn what_a_dead_collector_misses_is_counted() -> Result<()> {
 
     let collector = Collector::start(host, port)?;
     service.agent.await_lines(&format!("handshake: OTLP: {url}{METRICS}: it works again"), 1)?;
-    await_that("new readings", || Ok(collector.posted(METRICS).len() > 40))?;
-    let posted = collector.posted(METRICS);
-    let latest = figures(posted.last().context("a message")?)?;
-    let counter = |name: &str| -> Result<u64> {
-        let metric = latest.iter().find(|metric| metric.name == name).and_then(|metric| metric.sum.as_ref());
+    let counter = |metrics: &[Metric], name: &str| -> Result<u64> {
+        let metric = metrics.iter().find(|metric| metric.name == name).and_then(|metric| metric.sum.as_ref());
         let numbers = metric.context("a counter")?.points.iter().filter_map(|point| point.as_int);
         Ok(u64::try_from(numbers.sum::<i64>())?)
     };
-    let series = latest.iter().map(points).sum::<usize>() as u64;
-    let dropped = counter("handshake_export_dropped_total")?;
-    let taken = posted.len() as u64;
-    ensure!(dropped > 10 * series && dropped % series == 0, "{dropped} points of {series} each");
-    ensure!(counter("handshake_readings_total")? == taken + dropped / series, "{taken} taken, {dropped}");
+    // The latest message knows of all drops once what waited has been taken.
+    await_that("each reading, taken or counted", || {
+        let posted = collector.posted(METRICS);
+        let Some(latest) = posted.last().map(figures).transpose()? else { return Ok(false) };
+        let series = latest.iter().map(points).sum::<usize>() as u64;
+        let dropped = counter(&latest, "handshake_export_dropped_total")?;
+        let readings = counter(&latest, "handshake_readings_total")?;
+        ensure!(dropped % series == 0, "{dropped} points of {series} each");
+        let is_much = posted.len() > 40 && dropped > 10 * series;
+        Ok(is_much && readings == posted.len() as u64 + dropped / series)
+    })?;
+    let posted = collector.posted(METRICS);
     let times: Vec<u64> = posted.iter().map(time_of).collect::<Result<_>>()?;
     ensure!(times.is_sorted_by(|one, other| one < other), "a reading came twice or late: {times:?}");
     ensure!(service.figure("handshake_verdicts_total{verdict=\"completed\"}")? == 20);
