@@ -11,8 +11,8 @@ use std::fmt;
 use std::io;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+    ABI, Access as _, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, RestrictionStatus,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
@@ -45,8 +45,19 @@ pub struct Confinement {
     pub user: User,
     /// Whether CAP_NET_ADMIN is kept: without it a clsact filter can be neither moved nor removed.
     pub keeps_net_admin: bool,
-    /// Whether it may accept connections of a socket that listens already.
-    pub accepts: bool,
+    /// What it may do with the network.
+    pub network: Network,
+}
+
+/// What a thread may do with the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing.
+    Nothing,
+    /// Accept connections of a socket that listens already.
+    Accepts,
+    /// Connect by TCP to these ports.
+    Connects([u16; 2]),
 }
 
 /// What a thread was left with.
@@ -99,12 +110,12 @@ impl Confinement {
         }
         shed_capabilities(kept)?;
         set_no_new_privs(true)?;
-        let landlock = deny_files().map_err(io::Error::other)?;
+        let landlock = deny_files(self.network).map_err(io::Error::other)?;
         Ok(Confined {
             uid: geteuid().as_raw(),
             keeps_net_admin: !kept.is_empty(),
             landlock: version(&landlock.landlock),
-            seccomp: system_calls::filter(self.accepts),
+            seccomp: system_calls::filter(self.network),
         })
     }
 
@@ -180,9 +191,9 @@ const fn version(status: &LandlockStatus) -> Option<i32> {
     }
 }
 
-/// Denies every file but [`CPUS`], every TCP port, and signals to others, as far as this kernel's Landlock
-/// can. What is open stays so.
-fn deny_files() -> Result<RestrictionStatus, RulesetError> {
+/// Denies every file but [`CPUS`], every TCP port that `network` does not name, and signals to others, as far
+/// as this kernel's Landlock can. What is open stays so.
+fn deny_files(network: Network) -> Result<RestrictionStatus, RulesetError> {
     let rules = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V5))?
         .handle_access(AccessNet::from_all(ABI::V4))?
@@ -192,6 +203,13 @@ fn deny_files() -> Result<RestrictionStatus, RulesetError> {
         Ok(cpus) => rules.add_rule(PathBeneath::new(cpus, AccessFs::ReadFile))?,
         Err(_) => rules,
     };
+    let rules = match network {
+        Network::Nothing | Network::Accepts => rules,
+        Network::Connects(ports) => {
+            let rule = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp));
+            rules.add_rules(ports.into_iter().map(rule))?
+        }
+    };
     rules.restrict_self()
 }
 
@@ -199,19 +217,28 @@ fn deny_files() -> Result<RestrictionStatus, RulesetError> {
 mod tests {
     use std::fs::{self, File};
     use std::io::ErrorKind;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::os::unix::net::UnixDatagram;
     use std::process::Command;
     use std::sync::mpsc::channel;
     use std::thread;
 
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     use rustix::thread::gettid;
 
-    use super::{CPUS, Confined, Confinement, NOBODY};
+    use super::{CPUS, Confined, Confinement, NOBODY, Network};
 
     /// Runs on a thread of its own, which alone is confined.
     fn confined<T: Send + 'static>(work: impl FnOnce(&Confined) -> T + Send + 'static) -> T {
-        let confinement = Confinement { user: NOBODY, keeps_net_admin: false, accepts: false };
+        confined_to(Network::Nothing, work)
+    }
+
+    fn confined_to<T: Send + 'static>(
+        network: Network,
+        work: impl FnOnce(&Confined) -> T + Send + 'static,
+    ) -> T {
+        let confinement = Confinement { user: NOBODY, keeps_net_admin: false, network };
         let thread = thread::spawn(move || work(&confinement.apply().expect("it takes no privilege")));
         thread.join().expect("no panic")
     }
@@ -239,6 +266,42 @@ mod tests {
         });
         // This thread is as before.
         assert!(fs::read("/etc/passwd").is_ok() && Command::new("true").status().is_ok());
+    }
+
+    /// Only a thread that may connects, to its ports alone; and neither by UDP nor to a Unix socket.
+    #[test]
+    fn a_thread_connects_to_the_ports_that_it_names_and_nowhere_else() {
+        let listener = || TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = |listener: &TcpListener| listener.local_addr().expect("it listens").port();
+        let (one, other) = (listener(), listener());
+        let (named, unnamed) = (port(&one), port(&other));
+        let connect = |port| move || TcpStream::connect(("127.0.0.1", port)).map(drop);
+        for network in [Network::Nothing, Network::Accepts] {
+            let denied = confined_to(network, move |_| connect(named)()).expect_err("it is denied");
+            assert_eq!(denied.kind(), ErrorKind::PermissionDenied, "{network:?}");
+        }
+        confined_to(Network::Connects([named, 1]), move |confined| {
+            // As an event loop opens its sockets.
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let open = |domain, kind| socket_with(domain, kind, flags, None);
+            let socket = open(AddressFamily::INET, SocketType::STREAM).expect("it may");
+            let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            if confined.landlock.is_some_and(|version| version >= 4) {
+                assert_eq!(rustix::net::connect(&socket, &at(unnamed)), Err(Errno::ACCESS));
+            }
+            let began = rustix::net::connect(&socket, &at(named));
+            assert!(matches!(began, Ok(()) | Err(Errno::INPROGRESS)), "{began:?}");
+            for (domain, kind) in [
+                (AddressFamily::INET, SocketType::DGRAM),
+                (AddressFamily::UNIX, SocketType::STREAM),
+                (AddressFamily::NETLINK, SocketType::RAW),
+            ] {
+                assert_eq!(open(domain, kind).err(), Some(Errno::PERM), "{domain:?}");
+            }
+            assert!(TcpListener::bind("127.0.0.1:0").is_err() && fs::read("/etc/passwd").is_err());
+        });
+        let (_, from) = one.accept().expect("it has connected");
+        assert!(from.ip().is_loopback());
     }
 
     #[test]

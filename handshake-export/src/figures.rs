@@ -25,6 +25,10 @@ const MOST_KNOWN: usize = 1_024;
 
 /// The series of a reading.
 pub struct Exposition {
+    /// When counting began, ns since the Unix epoch.
+    pub began_ns: u64,
+    /// When it was read, ns since the Unix epoch.
+    pub read_ns: u64,
     /// The families that have series, in their order.
     pub families: Vec<Filled>,
     /// Labels that every series has.
@@ -47,6 +51,24 @@ pub struct Sample {
     pub value: Value,
     /// A flow that it counts.
     pub exemplar: Option<Exemplar>,
+}
+
+impl Exposition {
+    /// The labels of a series. An empty label is one that is not there.
+    pub fn labels<'a>(
+        &'a self,
+        family: &'a Family,
+        sample: &'a Sample,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let everywhere = self.everywhere.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = family.labels.iter().copied().zip(sample.labels.iter().map(AsRef::as_ref));
+        everywhere.chain(own).filter(|(_, value)| !value.is_empty())
+    }
+
+    /// Its series that have one figure, and those that are histograms: each is one.
+    pub fn series(&self) -> usize {
+        self.families.iter().map(|filled| filled.samples.len()).sum()
+    }
 }
 
 /// The figure of a series.
@@ -193,8 +215,10 @@ impl Figures {
         page.add(&series::READINGS, &[], self.readings);
         let took = u64::try_from(beside.took.as_nanos()).unwrap_or(u64::MAX);
         page.push(&series::READING_SECONDS, Vec::new(), Value::Time(took), None);
-        page.push(&series::START_TIME, Vec::new(), Value::Time(now.from_ns()), None);
-        Exposition { families: page.families, everywhere: self.labels.clone() }
+        let began_ns = now.from_ns();
+        page.push(&series::START_TIME, Vec::new(), Value::Time(began_ns), None);
+        let (families, everywhere) = (page.families, self.labels.clone());
+        Exposition { began_ns, read_ns: now.taken_at_ns, families, everywhere }
     }
 
     /// The series of the table of metrics.

@@ -1,5 +1,5 @@
 //! What leaves the agent for other programs: its figures as series, the text that Prometheus reads, the HTTP
-//! server that hands it out, and the words with systemd.
+//! server that hands it out, OTLP, and the words with systemd.
 //!
 //! ```text
 //! scraper ─▶ http: a thread ─▶ request ─▶ the loop ─▶ reading, at most one a second ─▶ page ─▶ scraper
@@ -12,6 +12,7 @@
 //!                  └─ service       figures by the operator's names
 //! rows         rows of single attempts, for each exporter of them a queue
 //!   └─ events        which attempts have a row
+//! otlp         readings and rows to a collector: a thread
 //! exemplar     flows to name beside counters
 //! queue        what waits for an exporter's reader
 //! notify       the words with systemd
@@ -28,6 +29,7 @@ pub mod figures;
 pub mod health;
 pub mod http;
 pub mod notify;
+pub mod otlp;
 pub mod page;
 pub mod prometheus;
 pub mod queue;

@@ -22,6 +22,11 @@ impl Page {
         Self { exposition, plain: Default::default(), packed: Default::default() }
     }
 
+    /// Its series.
+    pub const fn exposition(&self) -> &Exposition {
+        &self.exposition
+    }
+
     /// Its text.
     pub fn text(&self, form: Form) -> Bytes {
         self.plain[form as usize].get_or_init(|| text(&self.exposition, form).into()).clone()
@@ -37,7 +42,12 @@ impl Page {
     }
 }
 
-fn pack(text: &[u8]) -> io::Result<Vec<u8>> {
+/// Bytes, compressed by gzip.
+///
+/// # Errors
+///
+/// None that memory has.
+pub(crate) fn pack(text: &[u8]) -> io::Result<Vec<u8>> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(text)?;
     packed.finish()

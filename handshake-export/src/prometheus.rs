@@ -56,24 +56,24 @@ pub fn is_own_label(name: &str) -> bool {
 
 /// Writes an exposition.
 pub fn text(exposition: &Exposition, form: Form) -> String {
-    let mut page = Page { text: String::with_capacity(48 << 10), form, everywhere: &exposition.everywhere };
+    let mut page = Page { text: String::with_capacity(48 << 10), form, exposition };
     // Memory takes all.
-    let _ = page.write(exposition);
+    let _ = page.write();
     page.text
 }
 
 struct Page<'a> {
     text: String,
     form: Form,
-    everywhere: &'a [(String, String)],
+    exposition: &'a Exposition,
 }
 
 /// A label beside those of the family: the bound of a histogram.
 type Bound<'a> = Option<(&'a str, &'a dyn fmt::Display)>;
 
 impl Page<'_> {
-    fn write(&mut self, exposition: &Exposition) -> fmt::Result {
-        for filled in exposition.families.iter().filter(|filled| !filled.samples.is_empty()) {
+    fn write(&mut self) -> fmt::Result {
+        for filled in self.exposition.families.iter().filter(|filled| !filled.samples.is_empty()) {
             let Family { name, kind, help, .. } = filled.family;
             // OpenMetrics names the family of a counter without the suffix of its series.
             let name = if self.form == Form::OpenMetrics && *kind == Kind::Counter {
@@ -119,13 +119,11 @@ impl Page<'_> {
         writeln!(self.text, "{}", times.count)
     }
 
-    /// The name and the labels of a series. An empty label is one that is not there.
+    /// The name and the labels of a series.
     fn series(&mut self, family: &Family, suffix: &str, sample: &Sample, bound: Bound<'_>) -> fmt::Result {
         write!(self.text, "{}{suffix}", family.name)?;
-        let everywhere = self.everywhere.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let own = family.labels.iter().copied().zip(sample.labels.iter().map(AsRef::as_ref));
         let mut next = '{';
-        for (name, value) in everywhere.chain(own).filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in self.exposition.labels(family, sample) {
             write!(self.text, "{next}{name}=\"{}\"", escaped(value))?;
             next = ',';
         }
@@ -145,7 +143,14 @@ impl Page<'_> {
 }
 
 /// A time in seconds, exactly: `0.000002047`, `1.0`.
-struct Seconds(u128);
+pub(crate) struct Seconds(pub(crate) u128);
+
+impl Seconds {
+    /// What a reader of the text has: the nearest number.
+    pub(crate) fn nearest(&self) -> f64 {
+        self.to_string().parse().unwrap_or(f64::MAX)
+    }
+}
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,7 +169,15 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_own_label;
+    use super::{Seconds, is_own_label};
+
+    /// A time since 1970 has more digits than a number of 64 bits: it is rounded once.
+    #[test]
+    fn seconds_are_rounded_once() {
+        let ns = 1_796_011_341_580_115_700;
+        assert_eq!(Seconds(ns).to_string(), "1796011341.5801157");
+        assert_eq!(Seconds(ns).nearest(), 1_796_011_341.580_115_7);
+    }
 
     #[test]
     fn labels_of_ones_own_are_known() {

@@ -5,36 +5,50 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 /// A queue that drops its oldest element where it is full, and counts what it dropped.
 pub struct Queue<T> {
     inner: Mutex<Inner<T>>,
     fed: Condvar,
+    /// The same for a reader that is a task.
+    news: Notify,
     most: usize,
+    /// What an element counts where it is dropped.
+    weight: fn(&T) -> u64,
 }
 
 struct Inner<T> {
     waiting: VecDeque<T>,
     dropped: u64,
     is_closed: bool,
+    /// How many elements a task waits for.
+    wanted: usize,
 }
 
 impl<T> Queue<T> {
     /// A queue of at most `most` elements.
     pub fn of(most: usize) -> Self {
-        let inner =
-            Mutex::new(Inner { waiting: VecDeque::with_capacity(most), dropped: 0, is_closed: false });
-        Self { inner, fed: Condvar::new(), most }
+        Self::weighing(most, |_| 1)
+    }
+
+    /// A queue that counts each element it dropped by its weight.
+    pub fn weighing(most: usize, weight: fn(&T) -> u64) -> Self {
+        let waiting = VecDeque::with_capacity(most);
+        let inner = Mutex::new(Inner { waiting, dropped: 0, is_closed: false, wanted: usize::MAX });
+        Self { inner, fed: Condvar::new(), news: Notify::new(), most, weight }
     }
 
     /// Adds an element, and never waits.
     pub fn push(&self, element: T) {
         let mut inner = self.lock();
-        if inner.waiting.len() == self.most {
-            inner.waiting.pop_front();
-            inner.dropped += 1;
-        }
+        let oldest = if inner.waiting.len() == self.most { inner.waiting.pop_front() } else { None };
+        inner.dropped += oldest.as_ref().map_or(0, self.weight);
         inner.waiting.push_back(element);
         self.fed.notify_one();
+        if inner.waiting.len() >= inner.wanted {
+            self.news.notify_one();
+        }
     }
 
     /// Waits for the oldest element.
@@ -63,6 +77,32 @@ impl<T> Queue<T> {
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.fed.notify_all();
+        self.news.notify_one();
+    }
+
+    /// Waits for so many elements, or for the end. For the one task that reads. Cancel-safe.
+    pub async fn holds(&self, count: usize) {
+        while !self.has_or_wants(count) {
+            self.news.notified().await;
+        }
+    }
+
+    /// Whether there are so many, or is the end. If not, the task is woken then.
+    fn has_or_wants(&self, count: usize) -> bool {
+        let mut inner = self.lock();
+        let has = inner.is_closed || inner.waiting.len() >= count;
+        inner.wanted = if has { usize::MAX } else { count };
+        has
+    }
+
+    /// Waits for the end, as [`holds`](Self::holds) does.
+    pub async fn closed(&self) {
+        self.holds(usize::MAX).await;
+    }
+
+    /// Whether nothing will come any more.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
     }
 
     /// Counts elements that the reader took and could not hand on, or that found no room on their way here.
@@ -75,7 +115,7 @@ impl<T> Queue<T> {
         self.lock().waiting.len()
     }
 
-    /// How many elements were dropped.
+    /// How many elements were dropped, by their weight.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
     }
@@ -91,6 +131,8 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
+    use tokio::time::timeout;
+
     use super::Queue;
 
     #[test]
@@ -100,7 +142,31 @@ mod tests {
         assert_eq!((queue.pop(), queue.pop(), queue.dropped()), (4, 5, 3));
         queue.push(6);
         assert_eq!((queue.pop(), queue.dropped()), (6, 3));
+        let queue = Queue::weighing(2, |points: &u64| *points);
+        [10, 20, 30, 40].into_iter().for_each(|points| queue.push(points));
+        assert_eq!((queue.pop(), queue.dropped()), (30, 30));
     }
+
+    /// A task waits for so many elements, and no longer than to the end.
+    #[tokio::test]
+    async fn a_task_waits_for_elements_or_the_end() {
+        let queue = Arc::new(Queue::of(4));
+        let wait = |count| timeout(Duration::from_millis(1), queue.holds(count));
+        queue.push(1);
+        queue.push(2);
+        assert!(wait(2).await.is_ok() && wait(3).await.is_err());
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.closed().await }
+        });
+        tokio::task::yield_now().await;
+        queue.push(3);
+        assert!(wait(3).await.is_ok() && !waiting.is_finished());
+        queue.close();
+        waiting.await.expect("it has not panicked");
+        assert!(wait(4).await.is_ok());
+    }
+
     /// A reader that takes several at once gets what is there, nothing where its time is over, and the end.
     #[test]
     fn several_are_taken_at_once_until_the_end() {

@@ -48,6 +48,12 @@ impl Row {
     pub fn node(&self) -> &str {
         &self.scene.node
     }
+
+    /// A row without a session.
+    #[cfg(test)]
+    pub(crate) fn of(event: Event, view: &View<'_>) -> Self {
+        Self { event, scene: scene_of(view, &"node-1".into()) }
+    }
 }
 
 /// The rows of a session, and the exporters that take them.

@@ -4,6 +4,7 @@
 //! load                 scenario files: traffic with a known outcome, run under `handshake check`, compared
 //! duel                 random conversations with a listening socket, judged by its kernel
 //! churn                interfaces that come and go under traffic
+//! collectors           what is exported, held against what real receivers take
 //! faults               faults with a known owner, asked about from three seats
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
@@ -11,6 +12,7 @@
 //! ├─ frame             traffic by crafted frames, counted when sent
 //! ├─ flood             more frames than a tap can count;  census  counts them in the kernel
 //! ├─ tap, counters     counts by the wire and by the kernel
+//! ├─ collector         a server that keeps what is posted to it
 //! ├─ books             checks the identities that hold in every report;  schema  its names and types
 //! │
 //! ├─ topology          the three networks, as a `Path` from client to server
@@ -29,6 +31,8 @@ pub mod books;
 pub mod bpf;
 pub mod census;
 pub mod churn;
+pub mod collector;
+pub mod collectors;
 pub mod counters;
 pub mod duel;
 pub mod faults;

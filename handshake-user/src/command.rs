@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
 use handshake_agent::attach::Plan;
-use handshake_agent::confine::{self, Confinement, NOBODY};
+use handshake_agent::confine::{self, Confinement, NOBODY, Network};
 use handshake_agent::options::Options;
 use handshake_agent::session::{Loaded, Session, Signals};
 
@@ -65,7 +65,11 @@ fn confinement(scope: &ScopeArgs) -> Option<Confinement> {
 /// called sudo, who may then signal it; else `nobody`.
 fn usual_confinement() -> Confinement {
     let of_caller = |user: User| confine::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-    Confinement { user: User::calling().map_or(NOBODY, of_caller), keeps_net_admin: false, accepts: false }
+    Confinement {
+        user: User::calling().map_or(NOBODY, of_caller),
+        keeps_net_admin: false,
+        network: Network::Nothing,
+    }
 }
 
 /// Starts the helper, and sees to it that the thread of the console is confined. To be called before anything

@@ -39,6 +39,9 @@ pub(crate) enum ConfigError {
         /// What is wrong.
         problem: String,
     },
+    /// A variable of OpenTelemetry's has a fault.
+    #[error("{0}")]
+    Variable(String),
 }
 
 /// An error that ends the command.

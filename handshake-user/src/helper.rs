@@ -8,7 +8,8 @@
 //! ```
 //!
 //! What it may do is settled before anything is attached: this command, these files, or these figures, and for a
-//! service the files that its configuration names when it is read again. No order names a program or a path.
+//! service the files that its configuration names when it is read again, and the hosts of its collectors. No
+//! order names a program, a path or a host.
 //! One that reads figures has nothing else to do, and is left with CAP_NET_ADMIN. It ends with this process,
 //! however that ends; unless it is told to [leave](Helper::leave) them,
 //! it first ends everything that the command has started.
@@ -19,7 +20,7 @@ mod message;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
@@ -67,6 +68,8 @@ pub(crate) struct Duties {
     pub(crate) lines: Option<LinesDuty>,
     /// How it reads the configuration again.
     pub(crate) reread: Option<Rereader>,
+    /// The hosts whose addresses it finds, at most 255.
+    pub(crate) hosts: Vec<String>,
     /// The figures that it reads; it then has no other duty.
     pub(crate) figures: Option<FiguresDuty>,
 }
@@ -115,6 +118,7 @@ pub(crate) struct Helper {
     files: UnixStream,
     lines: UnixStream,
     rereads: UnixStream,
+    names: UnixStream,
     duties: usize,
 }
 
@@ -135,23 +139,21 @@ impl Helper {
         let (files, their_files) = UnixStream::pair()?;
         let (lines, their_lines) = UnixStream::pair()?;
         let (rereads, their_rereads) = UnixStream::pair()?;
+        let (names, their_names) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 // Its own copies would keep the helper from seeing the end of this process.
-                drop((orders, files, lines, rereads));
-                let theirs = Streams {
-                    orders: their_orders,
-                    files: their_files,
-                    lines: their_lines,
-                    rereads: their_rereads,
-                };
+                drop((orders, files, lines, rereads, names));
+                let (orders, files, lines) = (their_orders, their_files, their_lines);
+                let (rereads, names) = (their_rereads, their_names);
+                let theirs = Streams { orders, files, lines, rereads, names };
                 let served =
                     catch_unwind(AssertUnwindSafe(|| Helping::new(duties, theirs).and_then(Helping::serve)));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files, lines, rereads, duties: count }),
+            _ => Ok(Self { orders, files, lines, rereads, names, duties: count }),
         }
     }
 
@@ -204,6 +206,15 @@ impl Helper {
     /// The system's.
     pub(crate) fn rereads(&self) -> io::Result<Rereads> {
         Ok(Rereads(self.rereads.try_clone()?))
+    }
+
+    /// Where this process has the addresses of hosts found.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) fn names(&self) -> io::Result<Names> {
+        Ok(Names(self.names.try_clone()?))
     }
 
     /// The figures, which the helper reads when it is told to.
@@ -364,6 +375,23 @@ impl Rereads {
     }
 }
 
+/// Names of hosts in the hands of the helper.
+pub(crate) struct Names(UnixStream);
+
+impl Names {
+    /// Finds the addresses of the host at this place among the duties. It may take its time.
+    ///
+    /// # Errors
+    ///
+    /// The name is not known, or cannot be looked up now.
+    pub(crate) fn addresses(&mut self, at: u8) -> io::Result<Vec<IpAddr>> {
+        self.0.write_all(&[at])?;
+        let found = message::receive_result(&mut self.0)??;
+        let found = String::from_utf8_lossy(&found);
+        Ok(found.split(' ').filter_map(|address| address.parse().ok()).collect())
+    }
+}
+
 /// Figures in the hands of the helper.
 pub(crate) struct Figures(
     /// `None` after a reading that was not done in time.
@@ -397,6 +425,7 @@ struct Streams {
     files: UnixStream,
     lines: UnixStream,
     rereads: UnixStream,
+    names: UnixStream,
 }
 
 /// The helper's own side.
@@ -404,6 +433,7 @@ struct Helping {
     orders: UnixStream,
     files: UnixStream,
     rereads: UnixStream,
+    names: UnixStream,
     command: Option<Starter>,
     family: Option<Family>,
     /// Another file takes the place of the first where the configuration names one.
@@ -411,6 +441,7 @@ struct Helping {
     /// Ends with the last line of events.
     lines: Option<Receiver<()>>,
     reread: Option<Arc<Mutex<Rereader>>>,
+    hosts: Vec<String>,
     read: Option<Reader>,
 }
 
@@ -450,6 +481,8 @@ enum Told {
     Content,
     /// The configuration is to be read again.
     Reread,
+    /// A host's addresses are wanted.
+    Name,
     /// Nothing in time.
     Nothing,
     /// The other process has ended.
@@ -458,8 +491,8 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, streams: Streams) -> io::Result<Self> {
-        let Streams { orders, files, lines, rereads } = streams;
-        let Duties { command, files: wanted, lines: to_append, reread, figures } = duties;
+        let Streams { orders, files, lines, rereads, names } = streams;
+        let Duties { command, files: wanted, lines: to_append, reread, hosts, figures } = duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
@@ -480,8 +513,19 @@ impl Helping {
         let (family, files_to_write) = (None, Arc::default());
         let lines = to_append.map(|duty| lines::serve(lines, duty)).transpose()?;
         let reread = reread.map(|reread| Arc::new(Mutex::new(reread)));
-        let mut helping =
-            Self { orders, files, rereads, command, family, files_to_write, lines, reread, read };
+        let mut helping = Self {
+            orders,
+            files,
+            rereads,
+            names,
+            command,
+            family,
+            files_to_write,
+            lines,
+            reread,
+            hosts,
+            read,
+        };
         wanted.into_iter().try_for_each(|duty| helping.prepare_file(&duty))?;
         Ok(helping)
     }
@@ -514,6 +558,7 @@ impl Helping {
                 Told::Order(Order::Read) => self.read_figures()?,
                 Told::Content => self.write_file()?,
                 Told::Reread => self.read_again()?,
+                Told::Name => self.find_addresses()?,
                 Told::Nothing => {}
                 Told::End => {
                     // Rows that were handed over are written, unless the file system hangs.
@@ -532,7 +577,7 @@ impl Helping {
     fn listen(&mut self, limit: Duration) -> io::Result<Told> {
         let main = self.family.as_ref().and_then(Family::main);
         let flags = PollFlags::IN;
-        let streams = [&self.orders, &self.files, &self.rereads];
+        let streams = [&self.orders, &self.files, &self.rereads, &self.names];
         let mut all: Vec<_> = streams.into_iter().map(|stream| PollFd::new(stream, flags)).collect();
         all.extend(main.map(|main| PollFd::from_borrowed_fd(main.as_fd(), flags)));
         let limit = rustix::time::Timespec::try_from(limit).map_err(io::Error::other)?;
@@ -540,7 +585,7 @@ impl Helping {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [orders, files, rereads] = [0, 1, 2].map(|at: usize| !all[at].revents().is_empty());
+        let [orders, files, rereads, names] = [0, 1, 2, 3].map(|at: usize| !all[at].revents().is_empty());
         drop(all);
         if orders {
             let mut word = [0; WORD];
@@ -550,10 +595,11 @@ impl Helping {
             };
             return Ok(told);
         }
-        Ok(match (files, rereads) {
-            (true, _) => Told::Content,
-            (false, true) => Told::Reread,
-            (false, false) => Told::Nothing,
+        Ok(match (files, rereads, names) {
+            (true, ..) => Told::Content,
+            (false, true, _) => Told::Reread,
+            (false, false, true) => Told::Name,
+            (false, false, false) => Told::Nothing,
         })
     }
 
@@ -595,7 +641,7 @@ impl Helping {
                 // It has ended, or is about to: there is no report to wait for, and the command has its
                 // grace.
                 Told::End => thread::sleep(family::LOOK_EVERY),
-                Told::Order(_) | Told::Content | Told::Reread | Told::Nothing => {}
+                Told::Order(_) | Told::Content | Told::Reread | Told::Name | Told::Nothing => {}
             }
         }
         family.kill();
@@ -641,6 +687,25 @@ impl Helping {
         thread::Builder::new().spawn(move || {
             // The other process may have ended.
             let _ = message::send_result(&mut answers, write());
+        })?;
+        Ok(())
+    }
+
+    /// Finds a host's addresses, on a thread: servers of names may not answer.
+    fn find_addresses(&mut self) -> io::Result<()> {
+        /// None that connects; it takes one to ask.
+        const PORT: u16 = 0;
+        let (mut at, mut answers) = ([0], self.names.try_clone()?);
+        let told = self.names.read_exact(&mut at);
+        let (Ok(()), Some(host)) = (told, self.hosts.get(usize::from(at[0])).cloned()) else {
+            return Ok(());
+        };
+        thread::Builder::new().spawn(move || {
+            let found = (host.as_str(), PORT).to_socket_addrs();
+            let found = found.map(|all| all.map(|end| end.ip().to_string()).collect::<Vec<_>>().join(" "));
+            let found = found.map_err(|error| io::Error::other(format!("{host}: {error}")));
+            // The other process may have ended.
+            let _ = message::send_result(&mut answers, found);
         })?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod churn;
+mod collectors;
 mod copy;
 mod demo;
 mod duel;
@@ -33,6 +34,7 @@ enum Verb {
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Churn(churn::Args),
+    Collectors(collectors::Args),
     Why(why::Args),
     Demo(demo::Args),
     Duel(duel::Args),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map(done),
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Verb::Churn(args) => churn::run(&args),
+        Verb::Collectors(args) => collectors::run(&args),
         Verb::Why(args) => why::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Duel(args) => duel::run(&args),

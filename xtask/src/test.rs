@@ -16,7 +16,7 @@ use crate::{build_ebpf, packages, run, shell};
 /// The variable that names the file to which skipped tests write.
 const SKIP_LOG: &str = "HANDSHAKE_SKIP_LOG";
 /// Python's modules for the tests, which find them by the folder's name.
-const MODULES: Wheels = Wheels { list: "xtask/modules.txt", folder: "target/python" };
+pub(crate) const MODULES: Wheels = Wheels { list: "xtask/modules.txt", folder: "target/python" };
 /// The mount point of the BPF file system, in which programs and maps are pinned.
 const BPFFS: &str = "/sys/fs/bpf";
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use rustix::thread::CapabilitySet;
 
-use crate::confine::{Confinement, NOBODY, shed_capabilities};
+use crate::confine::{Confinement, NOBODY, Network, shed_capabilities};
 use crate::hook::{HookState, LinkState};
 use crate::source::live::Hooks as _;
 
@@ -620,7 +620,8 @@ fn what_comes_later_is_attached_to_without_a_privilege() {
             std::thread::scope(|scope| {
                 scope.spawn(move || {
                     let confined =
-                        Confinement { user: NOBODY, keeps_net_admin: false, accepts: false }.apply();
+                        Confinement { user: NOBODY, keeps_net_admin: false, network: Network::Nothing }
+                            .apply();
                     assert_eq!(confined.expect("it takes no privilege").seccomp, Ok(()));
                     while asked.recv() == Ok(()) {
                         let mut said = Vec::new();

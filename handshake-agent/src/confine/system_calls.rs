@@ -1,6 +1,7 @@
 //! The system calls of a running agent. Any other gives EPERM, as does one of these with other arguments than
 //! those below: no program is started, no file is opened for writing, no memory becomes code, no socket but
-//! netlink's and Unix's is made, and bpf(2) loads nothing.
+//! netlink's and Unix's is made, and bpf(2) loads nothing. A thread that connects makes sockets of TCP, no other
+//! ones, and has no bpf(2).
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
 };
+
+use super::Network;
 
 /// Those that every architecture has, whatever their arguments.
 const CALLS: &[c_long] = &[
@@ -87,11 +90,13 @@ const OLDER: &[c_long] = &[libc::SYS_epoll_wait, libc::SYS_fork, libc::SYS_poll,
 const OLDER: &[c_long] = &[];
 
 /// Those whose first argument decides.
-const BY_FIRST: &[(c_long, &[u64])] = &[
+const BY_FIRST: &[(c_long, &[u64])] =
+    &[(libc::SYS_prctl, &[libc::PR_SET_NAME as u64]), (libc::SYS_socketpair, &[libc::AF_UNIX as u64])];
+
+/// The same of a thread that reads figures and accepts connections.
+const BY_FIRST_HERE: &[(c_long, &[u64])] = &[
     (libc::SYS_bpf, &[MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT, TEST_RUN, INFO, QUERY, LINK_CREATE]),
-    (libc::SYS_prctl, &[libc::PR_SET_NAME as u64]),
     (libc::SYS_socket, &[libc::AF_UNIX as u64, libc::AF_NETLINK as u64]),
-    (libc::SYS_socketpair, &[libc::AF_UNIX as u64]),
 ];
 
 /// Commands of bpf(2), `enum bpf_cmd`.
@@ -136,23 +141,41 @@ const WITHOUT: &[(c_long, u8, u64)] = &[
 
 /// That of a thread which serves what connects to a socket that listens already.
 const ACCEPTING: &[c_long] = &[libc::SYS_accept4];
+/// That of a thread which connects.
+const CONNECTING: &[c_long] = &[libc::SYS_connect];
+/// The sockets that it makes, as an event loop opens those of TCP.
+const DOMAINS: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
+const STREAM: i32 = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
 /// Filters the system calls of this thread; if not, says why not.
-pub(super) fn filter(accepts: bool) -> Result<(), String> {
-    let program = program(accepts).map_err(|error| error.to_string())?;
+pub(super) fn filter(network: Network) -> Result<(), String> {
+    let program = program(network).map_err(|error| error.to_string())?;
     apply_filter(&program).map_err(|error| error.to_string())
 }
 
-fn program(accepts: bool) -> Result<BpfProgram, seccompiler::BackendError> {
-    let accepting = if accepts { ACCEPTING } else { &[] };
-    let any = CALLS.iter().chain(OLDER).chain(accepting).map(|call| Ok((*call, Vec::new())));
-    let by_first = BY_FIRST.iter().map(|(call, values)| Ok((*call, one_of(0, values)?)));
+fn program(network: Network) -> Result<BpfProgram, seccompiler::BackendError> {
+    let (of_network, by_first_too) = match network {
+        Network::Nothing => (&[][..], BY_FIRST_HERE),
+        Network::Accepts => (ACCEPTING, BY_FIRST_HERE),
+        Network::Connects(_) => (CONNECTING, &[][..]),
+    };
+    let any = CALLS.iter().chain(OLDER).chain(of_network).map(|call| Ok((*call, Vec::new())));
+    let by_first = BY_FIRST.iter().chain(by_first_too);
+    let by_first = by_first.map(|(call, values)| Ok((*call, one_of(0, values)?)));
     let ioctl = std::iter::once_with(|| Ok((libc::SYS_ioctl, one_of(1, REQUESTS)?)));
     let without = WITHOUT
         .iter()
         .map(|(call, place, mask)| Ok((*call, vec![rule(*place, SeccompCmpOp::MaskedEq(*mask), 0)?])));
-    let rules: BTreeMap<c_long, Vec<SeccompRule>> =
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         any.chain(by_first).chain(ioctl).chain(without).collect::<Result<_, seccompiler::BackendError>>()?;
+    if let Network::Connects(_) = network {
+        let streams = DOMAINS.map(|domain| {
+            let (domain, kind) = (u64::from(domain.cast_unsigned()), u64::from(STREAM.cast_unsigned()));
+            let equal = |place, value| condition(place, SeccompCmpOp::Eq, value);
+            SeccompRule::new(vec![equal(0, domain)?, equal(1, kind)?])
+        });
+        rules.insert(libc::SYS_socket, streams.into_iter().collect::<Result<_, _>>()?);
+    }
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()
@@ -165,5 +188,13 @@ fn one_of(place: u8, values: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::Ba
 
 /// Allows a call where its argument at `place`, an `int` to the kernel, compares with `value`.
 fn rule(place: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(place, SeccompCmpArgLen::Dword, how, value)?])
+    SeccompRule::new(vec![condition(place, how, value)?])
+}
+
+fn condition(
+    place: u8,
+    how: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(place, SeccompCmpArgLen::Dword, how, value)
 }

@@ -15,6 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches as _};
 use handshake_agent::options::Options;
 use handshake_agent::similar::closest;
 use handshake_export::events::EventChoice;
+use handshake_export::otlp::settings::{Endpoint, Settings};
 use handshake_export::prometheus::is_own_label;
 use handshake_export::service::{self, ServiceRule};
 use rustix::system::uname;
@@ -108,6 +109,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE", value_parser = room, default_value = defaults::EVENTS_KEEP)]
     #[arg(env = "HANDSHAKE_EVENTS_KEEP", hide_env = true, help_heading = "Events")]
     pub(crate) events_keep: u64,
+    /// OTLP collector that is sent metrics and events, such as http://127.0.0.1:4318, or off [default:
+    /// $OTEL_EXPORTER_OTLP_ENDPOINT, else off]
+    #[arg(long, value_name = "URL", env = "HANDSHAKE_OTLP", hide_env = true, help_heading = "OpenTelemetry")]
+    pub(crate) otlp: Option<Otlp>,
     /// What each option was given, as text.
     #[arg(skip)]
     given: BTreeMap<String, Vec<OsString>>,
@@ -127,6 +132,18 @@ impl FromStr for Listen {
         let address =
             text.parse().map_err(|_| "not an address with a port such as 127.0.0.1:9477, or off")?;
         Ok(Self(Some(address)))
+    }
+}
+
+/// The value of `--otlp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Otlp(pub(crate) Option<Endpoint>);
+
+impl FromStr for Otlp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|endpoint| Self(Some(endpoint))) }
     }
 }
 
@@ -179,8 +196,25 @@ impl ServeArgs {
     }
 
     /// Whether attempts have rows, and these go anywhere.
-    pub(crate) const fn has_rows(&self) -> bool {
-        self.events.0.is_any() && self.events_file.is_some()
+    pub(crate) fn has_rows(&self) -> bool {
+        let has_logs =
+            || self.exported().is_ok_and(|settings| settings.is_some_and(|all| all.logs.is_some()));
+        self.events.0.is_any() && (self.events_file.is_some() || has_logs())
+    }
+
+    /// What is exported by OTLP, where anything is.
+    ///
+    /// # Errors
+    ///
+    /// A variable of OpenTelemetry's demands what handshake cannot do.
+    pub(crate) fn exported(&self) -> Result<Option<Settings>, ConfigError> {
+        let given = match &self.otlp {
+            Some(Otlp(None)) => return Ok(None),
+            Some(Otlp(Some(endpoint))) => Some(endpoint),
+            None => None,
+        };
+        let settings = Settings::of(given, &|name| env::var(name).ok()).map_err(ConfigError::Variable)?;
+        Ok(settings.is_any().then_some(settings))
     }
 
     /// The name of this node.
@@ -432,6 +466,7 @@ mod tests {
             ("\nhook = ", "serve.toml, line 2: "),
             ("hook = 'tcx'\nhook = 'tcx'", "serve.toml, line 2: duplicate key"),
             ("label = ['le=1']", "serve.toml, line 1: label: invalid value 'le=1'"),
+            ("otlp = 'https://collector:4318'", "serve.toml, line 1: otlp: invalid value 'https://collector"),
             ("events-file = 'rows.json'", "serve.toml, line 1: events-file: invalid value 'rows.json'"),
             ("events-file = 'a/.jsonl'", "serve.toml, line 1: events-file: invalid value 'a/.jsonl'"),
             ("events-keep = '1023K'", "serve.toml, line 1: events-keep: invalid value '1023K'"),

@@ -2,14 +2,14 @@
 
 use std::env;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
-use handshake_agent::confine::Confinement;
+use handshake_agent::confine::{Confinement, Network};
 use handshake_agent::model::snapshot::Snapshot;
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use handshake_export::events::EventChoice;
@@ -18,6 +18,8 @@ use handshake_export::figures::{Beside, Figures};
 use handshake_export::health::{Health, WAITS};
 use handshake_export::http::{MOST_CONNECTIONS, Scrape, Server, listen_at};
 use handshake_export::notify::Manager;
+use handshake_export::otlp::settings::Settings;
+use handshake_export::otlp::{Exporter, LOGS, Resolver, Start};
 use handshake_export::page::Page;
 use handshake_export::rows::Rows;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -38,9 +40,10 @@ const LONGEST: u64 = 1 << 20;
 const FRESH: Duration = Duration::from_secs(1);
 /// Descriptors of the server beside its connections: its socket, its event loop, one that is being accepted.
 const BESIDE_CONNECTIONS: u64 = 8;
-
 /// The longest that the last rows are written: a signal ends the process within two seconds.
 const LAST_ROWS: Duration = Duration::from_secs(1);
+/// The longest that a collector is waited for, in the same time.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// Runs `handshake serve` and returns its exit code.
 ///
@@ -49,6 +52,7 @@ const LAST_ROWS: Duration = Duration::from_secs(1);
 /// A fault in the configuration; failures to attach, to listen or to write.
 pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let args = configured(args)?;
+    let exported = args.exported()?;
     if args.check_config {
         announce("the configuration is right");
         return Ok(0);
@@ -58,17 +62,20 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     }
     let manager = Manager::of_process().map_err(CommandError::output("reach $NOTIFY_SOCKET"))?;
     outlast_hangup();
-    let helper = helper(&args)?;
+    let hosts = hosts(exported.as_ref());
+    let helper = helper(&args, &hosts)?;
+    let resolver = helper.as_ref().map(|helper| resolver(helper, hosts)).transpose().map_err(out)?;
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     say_where(socket.as_ref());
     let health = Arc::new(Health::begin());
     let confinement =
-        confinement(&args.scope).map(|confinement| Confinement { accepts: true, ..confinement });
+        confinement(&args.scope).map(|confinement| Confinement { network: Network::Accepts, ..confinement });
     let server = Server::start(Arc::clone(&health), confinement).map_err(out)?;
     server.listen(socket);
     let mut rows = args.has_rows().then(|| Rows::new(args.events.0, &args.node()));
+    let exporter = exported.map(|settings| exporter(settings, &args, rows.as_mut(), resolver)).transpose()?;
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     make_room_for_connections();
@@ -81,11 +88,14 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let errands = errands.map(|handed| start(handed, rows.as_mut())).transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
-        let mut service = Service::new(args, manager, health, server, errands, rows, hangup);
+        let outlets = Outlets { server, errands, rows, exporter };
+        let mut service = Service::new(args, manager, health, outlets, hangup);
         let pace = Pace { outlasts_interfaces: true, events: watched.events, ..Pace::default() };
         let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
         service.manager.stopping();
-        service.finish(&mut session);
+        service.hand_over(&mut session);
+        drop(session);
+        service.finish().await;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(0),
@@ -109,14 +119,51 @@ fn configured(args: ServeArgs) -> Result<ServeArgs, CommandError> {
 }
 
 /// Starts the helper, where there is anything for it to do.
-fn helper(args: &ServeArgs) -> Result<Option<Helper>, CommandError> {
+fn helper(args: &ServeArgs, hosts: &[String]) -> Result<Option<Helper>, CommandError> {
     let files: Vec<FileDuty> = args.metrics_file.iter().cloned().map(FileDuty::Each).collect();
     let reread = args.config.as_deref().map(|path| rereader(path, args.metrics_listen));
     let path = args.events_file.clone().filter(|_| args.has_rows());
     let lines = path.map(|path| LinesDuty { path, keep: args.events_keep });
-    let is_wanted = reread.is_some() || !files.is_empty() || lines.is_some();
-    let duties = Duties { files, lines, reread, ..Duties::default() };
+    let is_wanted = reread.is_some() || !files.is_empty() || lines.is_some() || !hosts.is_empty();
+    let duties = Duties { files, lines, reread, hosts: hosts.to_vec(), ..Duties::default() };
     prepare(&args.scope, is_wanted.then_some(duties))
+}
+
+/// The hosts of collectors whose addresses must be found.
+fn hosts(exported: Option<&Settings>) -> Vec<String> {
+    let hosts = exported.into_iter().flat_map(Settings::endpoints).map(|endpoint| &endpoint.host);
+    hosts.filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect()
+}
+
+/// The exporter by OTLP, with what is wrong in its variables.
+fn exporter(
+    settings: Settings,
+    args: &ServeArgs,
+    rows: Option<&mut Rows>,
+    resolver: Option<Resolver>,
+) -> Result<Exporter, CommandError> {
+    settings.warnings.iter().for_each(|warning| say(warning));
+    let ports: Vec<u16> = settings.endpoints().map(|endpoint| endpoint.port).collect();
+    let first = ports.first().copied().unwrap_or_default();
+    let network = Network::Connects([first, ports.last().copied().unwrap_or(first)]);
+    let confinement = confinement(&args.scope).map(|confinement| Confinement { network, ..confinement });
+    let rows = rows.filter(|_| settings.logs.is_some()).map(|rows| rows.sink(LOGS));
+    let logs = settings.logs.as_ref().filter(|_| rows.is_some());
+    for (what, target) in [("metrics", settings.metrics.as_ref()), ("events", logs)] {
+        target.iter().for_each(|target| announce(&format!("{what} to {}", target.endpoint)));
+    }
+    let start = Start { settings, node: args.node(), rows, resolver, confinement };
+    Exporter::start(start).map_err(out)
+}
+
+/// Has the helper find addresses.
+fn resolver(helper: &Helper, hosts: Vec<String>) -> io::Result<Resolver> {
+    let mut names = helper.names()?;
+    Ok(Box::new(move |endpoint| {
+        let at = hosts.iter().position(|host| *host == endpoint.host);
+        let at = at.and_then(|at| u8::try_from(at).ok()).ok_or(io::ErrorKind::NotFound)?;
+        names.addresses(at)
+    }))
 }
 
 /// How the helper reads the configuration again: what it names is looked at before anything changes.
@@ -169,7 +216,8 @@ fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<HandedOver, CommandE
 /// Starts the threads that wait for the helper.
 fn start(handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
     let HandedOver { files, rereads, lines } = handed;
-    Errands::start(files, rereads, lines.zip(rows.map(|rows| rows.sink(EVENTS_FILE))))
+    let lines = lines.and_then(|lines| Some((lines, rows?.sink(EVENTS_FILE))));
+    Errands::start(files, rereads, lines)
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -204,21 +252,31 @@ fn status(session: &Session) -> String {
     }
 }
 
+/// Where figures and rows go.
+struct Outlets {
+    server: Server,
+    errands: Option<Errands>,
+    /// Rows of single attempts, where they go anywhere.
+    rows: Option<Rows>,
+    exporter: Option<Exporter>,
+}
+
 /// A service that runs.
 struct Service {
     args: ServeArgs,
     manager: Manager,
     health: Arc<Health>,
-    server: Server,
-    errands: Option<Errands>,
-    /// Rows of single attempts, where they go anywhere.
-    rows: Option<Rows>,
+    outlets: Outlets,
     hangup: Signal,
+    /// When a reading is exported next, where that is asked for.
+    exporting: Option<Interval>,
     /// When the file is written next, where there is one.
     writing: Option<Interval>,
     figures: Figures,
     /// The latest page, and when it was read.
     page: Option<(Instant, Arc<Page>)>,
+    /// When the reading that was exported last was read.
+    exported: Option<Instant>,
     /// What the service manager was told last.
     status: String,
     /// What kept packets from the hooks, as it was said last.
@@ -233,34 +291,29 @@ struct Service {
 enum Input {
     Scrape(Scrape),
     Write,
+    Export,
+    Told(String),
     Done(Done),
     Reload,
 }
 
 impl Service {
-    fn new(
-        args: ServeArgs,
-        manager: Manager,
-        health: Arc<Health>,
-        server: Server,
-        errands: Option<Errands>,
-        rows: Option<Rows>,
-        hangup: Signal,
-    ) -> Self {
+    fn new(args: ServeArgs, manager: Manager, health: Arc<Health>, outlets: Outlets, hangup: Signal) -> Self {
         let figures = Figures::new(&args.services, &args.pairs());
-        let writing = writing(&args);
+        let (writing, exporting) =
+            (writing(&args), outlets.exporter.as_ref().and_then(Exporter::every).map(ticks));
         let (status, lapses) = (String::new(), Default::default());
         Self {
             args,
             manager,
             health,
-            server,
-            errands,
-            rows,
+            outlets,
             hangup,
+            exporting,
             writing,
             figures,
             page: None,
+            exported: None,
             status,
             lapses,
             is_unwritable: false,
@@ -282,8 +335,10 @@ impl Service {
             let exemplars = looking.exemplars(&snapshot);
             Ok((snapshot, (before.clone(), exemplars)))
         })?;
-        let pages = self.errands.iter().map(|errands| (METRICS_FILE, errands.dropped()));
-        let dropped = pages.chain(self.rows.iter().flat_map(Rows::dropped)).collect();
+        let Outlets { errands, rows, exporter, .. } = &self.outlets;
+        let pages = errands.iter().map(|errands| (METRICS_FILE, errands.dropped()));
+        let dropped = pages.chain(rows.iter().flat_map(Rows::dropped));
+        let dropped = dropped.chain(exporter.iter().flat_map(Exporter::dropped)).collect();
         let beside = Beside { exemplars, took: began.elapsed(), dropped };
         let page = Arc::new(Page::of(self.figures.take_in(session.last(), &before, &beside)));
         self.page = Some((Instant::now(), Arc::clone(&page)));
@@ -293,16 +348,53 @@ impl Service {
     /// Has the metrics written to their file.
     fn write(&mut self, session: &mut Session) -> Result<(), AgentError> {
         match self.read(session) {
-            Ok(page) => self.errands.iter().for_each(|errands| errands.write(Arc::clone(&page))),
+            Ok(page) => self.outlets.errands.iter().for_each(|errands| errands.write(Arc::clone(&page))),
             Err(error) if error.is_passing() => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
+    /// Has the figures exported. A reading is exported once.
+    fn export(&mut self, session: &mut Session) -> Result<(), AgentError> {
+        self.page = self.page.take_if(|(read, _)| Some(*read) != self.exported);
+        match self.read(session) {
+            Ok(page) => {
+                self.exported = self.page.as_ref().map(|(read, _)| *read);
+                self.outlets.exporter.iter().for_each(|exporter| exporter.export(&page));
+            }
+            Err(error) if error.is_passing() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Hands over the last rows and figures.
+    fn hand_over(&mut self, session: &mut Session) {
+        self.outlets.rows.iter_mut().for_each(|rows| rows.close(session));
+        self.page = None;
+        // What cannot be read now is never read.
+        let _ = self.export(session);
+        self.outlets.exporter.iter().for_each(Exporter::close);
+    }
+
+    /// Waits a little until they are written and taken.
+    async fn finish(self) {
+        let began = Instant::now();
+        let Outlets { errands, exporter, .. } = self.outlets;
+        let left: usize = errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
+        if left > 0 {
+            say(&format!("--events-file: the last {left} rows are not written: it takes too long"));
+        }
+        if let Some(exporter) = exporter {
+            let within = LAST_WORDS.saturating_sub(began.elapsed());
+            exporter.finish(within).await.iter().for_each(|words| say(words));
+        }
+    }
+
     /// Begins to read the configuration again.
     fn reload(&mut self) {
-        match (&self.args.config, &self.errands) {
+        match (&self.args.config, &self.outlets.errands) {
             (Some(_), Some(errands)) => {
                 self.manager.reloading();
                 if let Err(error) = errands.reread() {
@@ -363,16 +455,6 @@ impl Service {
         }
     }
 
-    /// Has the last rows written.
-    fn finish(&mut self, session: &mut Session) {
-        let Some(rows) = &mut self.rows else { return };
-        rows.close(session);
-        let left: usize = self.errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
-        if left > 0 {
-            say(&format!("--events-file: the last {left} rows are not written: it takes too long"));
-        }
-    }
-
     /// Takes over what may change while the programs are attached, and names the rest.
     fn take_over(&mut self, text: &str, socket: Option<TcpListener>) {
         let path = self.args.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
@@ -385,7 +467,7 @@ impl Service {
         }
         if new.metrics_listen != self.args.metrics_listen {
             say_where(socket.as_ref());
-            self.server.listen(socket);
+            self.outlets.server.listen(socket);
         }
         if (&new.metrics_file, new.interval) != (&self.args.metrics_file, self.args.interval) {
             self.writing = writing(&new);
@@ -400,10 +482,22 @@ impl Service {
 
 /// When the file of the metrics is written: at once, then at each interval.
 fn writing(args: &ServeArgs) -> Option<Interval> {
-    args.metrics_file.as_ref()?;
-    let mut ticks = tokio::time::interval(args.interval);
+    args.metrics_file.as_ref().map(|_| ticks(args.interval))
+}
+
+/// At once, then at each interval.
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    Some(ticks)
+    ticks
+}
+
+/// The next tick, where there are any.
+async fn next(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 impl Sink for Service {
@@ -416,15 +510,16 @@ impl Sink for Service {
     }
 
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
-        self.rows.as_mut().map_or(Ok(()), |rows| rows.take(session))?;
+        self.outlets.rows.as_mut().map_or(Ok(()), |rows| rows.take(session))?;
         Ok(EVENTS_EVERY)
     }
 
     async fn input(&mut self) -> Input {
-        let Self { server, errands, hangup, writing, .. } = self;
-        let tick = async {
-            match writing {
-                Some(writing) => writing.tick().await,
+        let Self { outlets: Outlets { server, errands, exporter, .. }, hangup, writing, exporting, .. } =
+            self;
+        let told = async {
+            match exporter {
+                Some(exporter) => exporter.told().await,
                 None => std::future::pending().await,
             }
         };
@@ -437,7 +532,9 @@ impl Sink for Service {
         tokio::select! {
             Some(()) = hangup.recv() => Input::Reload,
             done = done => Input::Done(done),
-            _ = tick => Input::Write,
+            words = told => Input::Told(words),
+            () = next(writing) => Input::Write,
+            () = next(exporting) => Input::Export,
             scrape = server.scrape() => Input::Scrape(scrape),
         }
     }
@@ -452,6 +549,8 @@ impl Sink for Service {
                 Err(error) => return Err(error.into()),
             },
             Input::Write => self.write(session)?,
+            Input::Export => self.export(session)?,
+            Input::Told(words) => say(&words),
             Input::Done(done) => {
                 if matches!(done, Done::Reread(Ok(_))) {
                     // What was counted until now is that of the names until now.

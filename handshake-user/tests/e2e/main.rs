@@ -19,6 +19,7 @@ mod interfaces;
 mod loading;
 mod memory;
 mod network;
+mod otlp;
 mod output;
 mod privilege;
 mod replay;

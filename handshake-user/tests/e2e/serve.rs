@@ -28,7 +28,8 @@ use crate::privilege::ensure_confined;
 use crate::sight::detach;
 
 /// Attempts soon become half-open, and expire.
-const SWIFT: [&str; 6] = ["--half-open-after", "200ms", "--expire-after", "600ms", "--max-flows", "1000"];
+pub(crate) const SWIFT: [&str; 6] =
+    ["--half-open-after", "200ms", "--expire-after", "600ms", "--max-flows", "1000"];
 /// For what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause between two looks at what changes by itself.

@@ -154,7 +154,7 @@ families! {
     SERVICE_UDP_FLOWS Counter "handshake_service_udp_flows_total" ["service"]
         "UDP flows by the name of their service";
     EXPORT_DROPPED Counter "handshake_export_dropped_total" ["sink"]
-        "what an exporter dropped because its reader was too slow";
+        "what an exporter dropped: its reader was too slow, or refused it";
     READINGS Counter "handshake_readings_total" []
         "readings of the kernel's maps for exporters";
     READING_SECONDS Gauge "handshake_reading_seconds" []
