@@ -162,6 +162,9 @@ pub(crate) struct GenerateArgs {
     /// man, the shell, or seccomp
     #[arg(value_enum)]
     pub(crate) what: Generated,
+    /// File to write it to, with its folder, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// What packages and container engines are given.

@@ -7,6 +7,7 @@ mod copy;
 mod demo;
 mod duel;
 mod fuzz;
+mod helm;
 mod kernels;
 mod lint;
 mod load;

@@ -4,6 +4,7 @@
 
 mod adversary;
 mod books;
+mod chart;
 mod check;
 mod checksum;
 mod dashboard;
@@ -25,6 +26,7 @@ mod privilege;
 mod prometheus;
 mod replay;
 mod report_file;
+mod rules;
 mod scenario;
 mod serve;
 mod services;
