@@ -4,19 +4,31 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::prometheus::Prometheus;
 use serde_json::Value;
 
-use crate::prometheus::Prometheus;
-
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/rules.yml");
+/// A target where nothing listens, so that there is an alert.
+const NONE: &str = "127.0.0.1:9";
 const DASHBOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/grafana/handshake.json");
 /// The time that is shown, and the window of rates.
 const TIMES: [(&str, &str); 2] = [("$__range", "10m"), ("$__rate_interval", "2m")];
 
 /// Seconds that a panel shows: more than the test takes.
 const SHOWN: u64 = 120;
+
+/// The configuration of a Prometheus with the rules, which scrapes often.
+pub(crate) fn configuration(target: SocketAddr) -> String {
+    format!(
+        "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\n\
+         rule_files: ['{RULES}']\n\
+         scrape_configs: [{{job_name: handshake, static_configs: [{{targets: ['{target}', '{NONE}']}}]}}]\n"
+    )
+}
 
 /// Asks each query of each panel.
 pub(crate) fn each_panel_answers(prometheus: &Prometheus<'_>) -> Result<()> {

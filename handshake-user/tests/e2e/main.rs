@@ -23,7 +23,6 @@ mod memory;
 mod network;
 mod output;
 mod privilege;
-mod prometheus;
 mod replay;
 mod report_file;
 mod rules;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::frame::{BuiltSegment, flag};
+use handshake_lab::prometheus::Prometheus;
 use handshake_lab::raw::RawClient;
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
@@ -19,11 +20,10 @@ use handshake_lab::udp;
 use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
-use crate::dashboard::each_panel_answers;
+use crate::dashboard::{configuration, each_panel_answers};
 use crate::error::{Scratch, check_error, run};
 use crate::network::{TIMEOUT, scratch, segment};
 use crate::privilege::ensure_confined;
-use crate::prometheus::Prometheus;
 use crate::sight::detach;
 
 /// Attempts soon become half-open, and expire.
@@ -95,7 +95,7 @@ fn get(host: &Namespace, address: SocketAddr, path: &str, options: &[&str]) -> R
     Ok((code.parse()?, body.trim_end().to_owned()))
 }
 
-pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+fn await_that(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
         ensure!(Instant::now() < deadline, "not in time: {what}");
@@ -148,7 +148,7 @@ fn each_figure_reaches_prometheus() -> Result<()> {
     let file = Scratch::new("metrics.prom", b"")?;
     let words = ["--metrics-listen", "127.0.0.1:9477", "--service", &name, "--metrics-file", file.path()];
     let service = Service::start(host, &words, 1)?;
-    let prometheus = Prometheus::start(host, service.address)?;
+    let prometheus = Prometheus::start(host, &configuration(service.address))?;
     prometheus.await_figure("handshake_attempts_total", 0.0)?;
 
     let _open = tcp::connect_accept(&path, &listener, 20)?;

@@ -26,7 +26,7 @@ pub(super) struct Container {
 pub(super) struct Capabilities {
     #[serde(default)]
     pub(super) add: Vec<String>,
-    drop: Vec<String>,
+    pub(super) drop: Vec<String>,
 }
 
 /// The container that writes the seccomp profile, and the one that watches.

@@ -81,7 +81,8 @@ fn as_in_kubernetes(release: &Release, profile: &Path, podman: &dyn Fn() -> Comm
         let mut command = podman();
         command.args(["run", "--network", "none", "--read-only", "--security-opt", "no-new-privileges"]);
         command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
-        command.args(["--cap-drop", "all", "--user", &container.user.to_string()]);
+        command.args(["--user", &container.user.to_string()]);
+        command.args(container.capabilities.drop.iter().flat_map(|name| ["--cap-drop", name]));
         command.args(container.capabilities.add.iter().flat_map(|name| ["--cap-add", name]));
         command.args(options).arg(&container.image).args(container.args(ADDRESS));
         output(&mut command)
