@@ -1,9 +1,9 @@
-//! Nodes that are made up, for `cargo xtask fleet`: one process answers `/node/N/metrics` with the page of an
-//! agent. This crate writes the pages, of snapshots of a source whose counters and records are set here, so they
-//! are an agent's but for what the traffic is.
+//! Nodes that are made up, for `cargo xtask fleet`: one process answers `/node/N/metrics` with the page of
+//! an agent. This crate writes the pages, of snapshots of a source whose counters and records are set here,
+//! so they are an agent's but for what the traffic is.
 //!
-//! Each node has a few attempts a second at each of ten services; one of 200 stays half-open. From the request
-//! `/incident` on, two of five attempts at the first service have no ACK, on every third node.
+//! Each node has a few attempts a second at each of ten services; one of 200 stays half-open. From the
+//! request `/incident` on, two of five attempts at the first service have no ACK, on every third node.
 
 use std::env;
 use std::io::{self, BufRead as _, BufReader, Write as _};

@@ -1,7 +1,8 @@
-//! `cargo xtask fleet`: a thousand nodes behind one Prometheus with the rules of the repository, three of them
-//! real; an incident that is planted, and exactly one alert. Then the rows of as many nodes in ClickHouse.
-//!
-//! All traffic stays inside the namespaces made here, which are removed at the end, and so are the servers' data.
+//! `cargo xtask fleet`: a thousand nodes behind one Prometheus with the rules of the repository, three of
+//! them real; an incident that is planted, and exactly one alert. Then the rows of as many nodes in
+//! ClickHouse.
+//!  All traffic stays inside the namespaces made here, which are removed at the end, and so are the
+//! servers' data.
 //! The server of ClickHouse is unpacked below `target`, and not installed: its package would start it.
 
 use std::fs;

@@ -6,6 +6,8 @@
 //! cgroup since 5.11), and unprivileged BPF and lockdown (neither keeps CAP_BPF from loading packet
 //! programs).
 
+mod inside;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -17,7 +19,6 @@ use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::driver::{NativeEffect, native_effect, row_of, with_driver};
 use handshake_agent::attach::interface::{self, InterfaceInfo};
 use handshake_agent::attach::selection::{self, Demand, Selection};
-use handshake_agent::attach::tunnel::{self, Inner};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::confine::Confined;
 use handshake_agent::free::{self, Free};
@@ -151,22 +152,12 @@ fn judge(interfaces: &[String]) -> Result<Vec<Finding>, Error> {
     }
     let mut findings = judge_machine(&MachineFacts::gather());
     let all = interface::list()?;
-    let inside: Vec<Finding> = tunnel::unwatched(&links, &all).iter().map(inside).collect();
+    let inside = inside::judge(&links, &all);
     for interface in gather_interfaces(links) {
         findings.extend(judge_interface(&interface));
     }
     findings.extend(inside);
     Ok(findings)
-}
-
-/// A device whose traffic is seen as that of a tunnel alone.
-fn inside(Inner { device, outside, carrier }: &Inner<'_>) -> Finding {
-    let (name, kind) = (&device.name, device.kind.as_deref().unwrap_or_default());
-    let outside = outside.join(" and ");
-    let text = format!(
-        "{name} ({kind}) carries traffic inside the {carrier} of {outside}, which is not looked into"
-    );
-    Finding::bad(Level::Warn, text, format!("watch it as well: -i {name}"))
 }
 
 fn print(findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
@@ -670,17 +661,6 @@ mod tests {
         for (interface, expected) in table {
             assert_judged(&judge_interface(&interface), 0, expected);
         }
-    }
-
-    #[test]
-    fn the_device_inside_a_tunnel_is_named() {
-        let mut flannel = nic(|i| (i.info.name, i.info.index) = ("flannel.1".into(), 3)).info;
-        (flannel.kind, flannel.below) = (Some("vxlan".into()), Some(2));
-        let all = [nic(|_| {}).info, flannel];
-        let found: Vec<Finding> = tunnel::unwatched(&all[..1], &all).iter().map(inside).collect();
-        let text = "flannel.1 (vxlan) carries traffic inside the UDP of eth0";
-        assert_judged(&found, 0, &[(text, "watch it as well: -i flannel.1")]);
-        assert!(tunnel::unwatched(&all, &all).is_empty());
     }
 
     /// An `ingress` qdisc is in the way where clsact is needed, and worth a word where it may be asked for.

@@ -1,5 +1,5 @@
-//! The Helm chart of packaging/chart: helm's own judgement, the plain manifest that it renders, the schemas of
-//! three versions of Kubernetes, and the memory that it grants.
+//! The Helm chart of packaging/chart: helm's own judgement, the plain manifest that it renders, the schemas
+//! of three versions of Kubernetes, and the memory that it grants.
 
 use std::fs;
 use std::path::{Path, PathBuf};
