@@ -163,7 +163,7 @@ pub(crate) struct GenerateArgs {
     #[arg(value_enum)]
     pub(crate) what: Generated,
     /// File to write it to, with its folder, instead of standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "HANDSHAKE_FILE", hide_env = true)]
     pub(crate) file: Option<PathBuf>,
 }
 
