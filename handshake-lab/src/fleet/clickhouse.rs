@@ -22,6 +22,7 @@ use crate::topology::{DEVICE, Pair};
 /// Attempts of a node, of which some are refused.
 const ATTEMPTS: usize = 500;
 const REFUSED: usize = 20;
+const AT_ONCE: usize = 48;
 /// How long the server may take to start.
 const START: Duration = Duration::from_secs(60);
 /// How long an answer may take.
@@ -147,7 +148,10 @@ fn written(pair: &Pair, handshake: &FilePath) -> Result<Vec<Value>> {
     let path = pair.path(Family::V4);
     let agent = Agent::start(&pair.server, handshake, &["-i", DEVICE, "--events", "all"])?;
     let listener = Listener::new(&path, 0, 512)?;
-    drop(tcp::connect_accept(&path, &listener, ATTEMPTS - REFUSED)?);
+    // As many descriptors at a time as are usually allowed.
+    for _ in 0..(ATTEMPTS - REFUSED) / AT_ONCE {
+        drop(tcp::connect_accept(&path, &listener, AT_ONCE)?);
+    }
     tcp::refused(&path, REFUSED)?;
     let mut rows = agent.stop()?.flows()?;
     rows.retain(|row| matches!(row["verdict"].as_str(), Some("completed" | "refused")));
