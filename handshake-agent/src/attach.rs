@@ -23,6 +23,7 @@ mod tcx;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
 mod watch;
 mod xdp;
 

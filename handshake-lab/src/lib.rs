@@ -6,6 +6,7 @@
 //! churn                interfaces that come and go under traffic
 //! collectors           what is exported, held against what real receivers take
 //! faults               faults with a known owner, asked about from three seats
+//! fleet                a thousand nodes behind one Prometheus, and their rows in ClickHouse
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
 //! ├─ tcp, udp          traffic by kernel sockets
@@ -16,6 +17,7 @@
 //! ├─ books             checks the identities that hold in every report;  schema  its names and types
 //! │
 //! ├─ topology          the three networks, as a `Path` from client to server
+//! ├─ prometheus        a server that scrapes, asked by its API
 //! ├─ tuntap            a wire of tun or tap devices in the place of a cable
 //! ├─ bpf               foreign programs on the same hooks, loaded by bpf(2)
 //! ├─ namespace         a network namespace, removed on drop
@@ -36,6 +38,7 @@ pub mod collectors;
 pub mod counters;
 pub mod duel;
 pub mod faults;
+pub mod fleet;
 pub mod flood;
 pub mod frame;
 pub mod interrupt;
@@ -43,6 +46,7 @@ pub mod load;
 pub mod namespace;
 pub mod privilege;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 pub mod schema;
 mod socket;

@@ -164,6 +164,9 @@ pub(crate) struct GenerateArgs {
     /// man, the shell, or seccomp
     #[arg(value_enum)]
     pub(crate) what: Generated,
+    /// File to write it to, with its folder, instead of standard output
+    #[arg(long, value_name = "FILE", env = "HANDSHAKE_FILE", hide_env = true)]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// What packages and container engines are given.

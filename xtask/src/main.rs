@@ -7,7 +7,9 @@ mod collectors;
 mod copy;
 mod demo;
 mod duel;
+mod fleet;
 mod fuzz;
+mod helm;
 mod kernels;
 mod lint;
 mod load;
@@ -38,6 +40,7 @@ enum Verb {
     Why(why::Args),
     Demo(demo::Args),
     Duel(duel::Args),
+    Fleet(fleet::Args),
     Fuzz(fuzz::Args),
     Kernels(kernels::Args),
     Lint(lint::Args),
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Why(args) => why::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Duel(args) => duel::run(&args),
+        Verb::Fleet(args) => fleet::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(done),
         Verb::Kernels(args) => kernels::run(&args).map(done),
         Verb::Lint(args) => lint::run(&args).map(done),

@@ -15,6 +15,7 @@ mod crates;
 mod deb;
 mod image;
 mod notices;
+mod pod;
 mod prove;
 mod sbom;
 mod tree;

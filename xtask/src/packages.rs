@@ -50,6 +50,13 @@ const FOR_PROOF: [(&str, &str); 5] = [
     ("runc", "the runtime that runs it, below podman and alone"),
 ];
 
+/// Packages for `cargo xtask fleet`.
+const FOR_FLEET: [(&str, &str); 3] = [
+    ("curl", "asks Prometheus"),
+    ("dpkg", "unpacks a server of ClickHouse"),
+    ("prometheus", "scrapes the fleet, and evaluates the rules"),
+];
+
 /// An additional package for `--setup`, where Python has no pip.
 const PIP: [(&str, &str); 1] =
     [("python3-pip", "installs programs that lint runs, and modules that tests import")];
@@ -82,6 +89,11 @@ pub(crate) fn install_for_arm64() -> Result<()> {
 /// Installs the missing packages for `cargo xtask package --prove`.
 pub(crate) fn install_for_proof() -> Result<()> {
     install_all(&FOR_PROOF)
+}
+
+/// Installs the missing packages for `cargo xtask fleet`.
+pub(crate) fn install_for_fleet() -> Result<()> {
+    install_all(&FOR_FLEET)
 }
 
 /// Installs pip.

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::wheels::Wheels;
-use crate::{build_ebpf, packages, run, shell};
+use crate::{build_ebpf, helm, packages, run, shell};
 
 /// The variable that names the file to which skipped tests write.
 const SKIP_LOG: &str = "HANDSHAKE_SKIP_LOG";
@@ -60,6 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn set_up() -> Result<PathBuf> {
     packages::install()?;
     MODULES.install()?;
+    helm::unpack(&MODULES.folder())?;
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
         shell::run(&mut shell::line(&format!("{}mount -t bpf bpf {BPFFS}", shell::sudo())))?;

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use libc::{RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use strsim::levenshtein;
 
+use crate::attach::tunnel;
 use crate::error::Error;
 use crate::netlink::{
     Message, MessageBody, Netlink, ROUTE, Refusal, attributes, find, link_header, text, u16_at, u32_at,
@@ -17,8 +18,9 @@ use crate::netlink::{
 /// `IFLA_XDP_ATTACHED` and `IFLA_XDP_PROG_ID`, attributes inside `IFLA_XDP`.
 const XDP_ATTACHED: u16 = 2;
 const XDP_PROGRAM: u16 = 4;
-/// `IFLA_INFO_KIND`, an attribute inside `IFLA_LINKINFO`.
+/// `IFLA_INFO_KIND` and `IFLA_INFO_DATA`, attributes inside `IFLA_LINKINFO`.
 const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
 /// Index of `rx_missed_errors` in `struct rtnl_link_stats64`, in 8-byte words.
 const RX_MISSED: usize = 15;
 /// Sizes of `struct ifinfomsg`, `struct rtmsg` and `struct rtnexthop`, bytes.
@@ -111,6 +113,8 @@ pub struct InterfaceInfo {
     pub xdp: Option<XdpProgram>,
     /// What kind of software device it is, as ip-link(8) has it: `bridge`, `veth`; `None` of hardware.
     pub kind: Option<String>,
+    /// Of a tunnel that is bound to the interface that its packets leave by: the index of that.
+    pub below: Option<u32>,
     /// Packets that the device has lost before any hook, since it was created: `rx_missed_errors`.
     /// `rx_dropped` is left out, because it also counts packets that the stack drops after our hook.
     pub rx_missed: u64,
@@ -234,7 +238,11 @@ fn parse_link(message: &Message) -> Option<InterfaceInfo> {
             libc::IFLA_PROP_LIST => {
                 info.alternatives = attributes(value).map(|(_, name)| text(name)).collect()
             }
-            libc::IFLA_LINKINFO => info.kind = find(value, INFO_KIND).map(text),
+            libc::IFLA_LINKINFO => {
+                info.kind = find(value, INFO_KIND).map(text);
+                let data = find(value, INFO_DATA).unwrap_or_default();
+                info.below = info.kind.as_deref().and_then(|kind| tunnel::below(kind, data));
+            }
             libc::IFLA_STATS64 => info.rx_missed = u64_at(value, 8 * RX_MISSED)?,
             libc::IFLA_XDP => info.xdp = parse_xdp(value),
             _ => {}
@@ -403,6 +411,35 @@ mod tests {
         ];
         for (message, expected) in &table {
             assert_eq!(parse_address(message), *expected, "{message:?}");
+        }
+    }
+
+    /// Messages as Linux 6.1 sends them, as far as they are read: a VXLAN bound to an interface, one that is not,
+    /// and a GRE device.
+    #[test]
+    fn a_tunnel_is_known_by_its_kind_and_the_interface_below() {
+        let link = |name: &str, kind: &str, data: &[(u16, u32)]| {
+            let mut header = [0; LINK_HEADER];
+            header[4] = 7;
+            header[8] = 1;
+            let add = |body: MessageBody, (kind, value): &(u16, u32)| body.with(*kind, &value.to_ne_bytes());
+            let data = data.iter().fold(MessageBody::default(), add);
+            let kind = MessageBody::default().with(INFO_KIND, format!("{kind}\0").as_bytes());
+            let body = MessageBody::new(&header).with(libc::IFLA_IFNAME, format!("{name}\0").as_bytes());
+            let body = body.nest(libc::IFLA_LINKINFO, &kind.nest(INFO_DATA, &data));
+            parse_link(&Message { kind: RTM_NEWLINK, body: body.bytes().to_vec() }).expect("a link")
+        };
+        // IFLA_VXLAN_ID, IFLA_VXLAN_LINK; IFLA_GRE_LINK; a veth has no such data.
+        let table = [
+            (link("flannel.1", "vxlan", &[(1, 1), (3, 2)]), Some(2)),
+            (link("vxlan.calico", "vxlan", &[(1, 4_096)]), None),
+            (link("gre1", "gre", &[(1, 3), (4, 9)]), Some(3)),
+            (link("gre0", "gre", &[(1, 0)]), None),
+            (link("geneve1", "geneve", &[(1, 5), (3, 6)]), None),
+            (link("veth1", "veth", &[(1, 3)]), None),
+        ];
+        for (info, below) in table {
+            assert_eq!((info.index, info.is_up, info.below), (7, true, below), "{info:?}");
         }
     }
 

@@ -6,6 +6,8 @@
 //! cgroup since 5.11), and unprivileged BPF and lockdown (neither keeps CAP_BPF from loading packet
 //! programs).
 
+mod inside;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +17,7 @@ use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
 use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
 use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::driver::{NativeEffect, native_effect, row_of, with_driver};
-use handshake_agent::attach::interface::InterfaceInfo;
+use handshake_agent::attach::interface::{self, InterfaceInfo};
 use handshake_agent::attach::selection::{self, Demand, Selection};
 use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::confine::Confined;
@@ -149,9 +151,12 @@ fn judge(interfaces: &[String]) -> Result<Vec<Finding>, Error> {
         return Err(Error::NoInterface(selection.words()));
     }
     let mut findings = judge_machine(&MachineFacts::gather());
+    let all = interface::list()?;
+    let inside = inside::judge(&links, &all);
     for interface in gather_interfaces(links) {
         findings.extend(judge_interface(&interface));
     }
+    findings.extend(inside);
     Ok(findings)
 }
 

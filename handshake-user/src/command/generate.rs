@@ -1,6 +1,11 @@
 //! `handshake generate`: the man page and the completions, made of the command line's own definition; and the
 //! seccomp profile, because an image has nothing else that could print it.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process;
+
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -29,8 +34,21 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<u8, CommandError> {
         Generated::Fish => complete(Shell::Fish),
         Generated::Seccomp => made.extend_from_slice(PROFILE.as_bytes()),
     }
-    Output::to(Target::stdout()).put(|to| to.write_all(&made)).map_err(out)?;
+    match &args.file {
+        None => Output::to(Target::stdout()).put(|to| to.write_all(&made)).map_err(out)?,
+        Some(file) => put(file, &made).map_err(CommandError::output(format!("write {}", file.display())))?,
+    }
     Ok(0)
+}
+
+/// Writes a file as a whole: another process reads the one before or this one. An image has no shell that could.
+fn put(file: &Path, made: &[u8]) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), fs::create_dir_all)?;
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(format!(".{}", process::id()));
+    fs::write(&beside, made)?;
+    fs::rename(&beside, file)
 }
 
 #[cfg(test)]

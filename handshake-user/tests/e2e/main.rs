@@ -4,8 +4,10 @@
 
 mod adversary;
 mod books;
+mod chart;
 mod check;
 mod checksum;
+mod dashboard;
 mod duckdb;
 mod ending;
 mod error;
@@ -25,6 +27,7 @@ mod privilege;
 mod replay;
 mod report_file;
 mod rows;
+mod rules;
 mod scenario;
 mod serve;
 mod services;

@@ -1,27 +1,26 @@
 //! `handshake serve` with its real readers: Prometheus and promtool as Debian has them, curl, systemd's socket,
 //! and scrapers that behave badly.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::frame::{BuiltSegment, flag};
-use handshake_lab::process::Process;
+use handshake_lab::prometheus::Prometheus;
 use handshake_lab::raw::RawClient;
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
+use handshake_lab::udp;
 use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool};
-use serde_json::Value;
 
 use crate::HANDSHAKE;
+use crate::dashboard::{configuration, each_panel_answers};
 use crate::error::{Scratch, check_error, run};
 use crate::network::{TIMEOUT, scratch, segment};
 use crate::privilege::ensure_confined;
@@ -135,86 +134,6 @@ pub(crate) fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()>
     Ok(())
 }
 
-/// Prometheus as Debian has it, and the folder of its data.
-struct Prometheus<'a> {
-    process: Option<Process>,
-    host: &'a Namespace,
-    folder: PathBuf,
-}
-
-impl<'a> Prometheus<'a> {
-    const ADDRESS: &'static str = "127.0.0.1:9090";
-
-    fn start(host: &'a Namespace, target: SocketAddr) -> Result<Self> {
-        let folder = scratch("prometheus");
-        fs::create_dir(&folder)?;
-        let config = folder.join("prometheus.yml");
-        fs::write(
-            &config,
-            format!(
-                "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\n\
-                 scrape_configs: [{{job_name: lab, static_configs: [{{targets: ['{target}']}}]}}]\n"
-            ),
-        )?;
-        let mut command = host.command("prometheus");
-        command.arg(format!("--config.file={}", config.display()));
-        command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
-        command.arg(format!("--web.listen-address={}", Self::ADDRESS));
-        command.args(["--enable-feature=exemplar-storage", "--log.level=error"]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let prometheus = Self { process: Some(Process::start(&mut command)?), host, folder };
-        await_that("Prometheus", || Ok(prometheus.query("up").is_ok()))?;
-        Ok(prometheus)
-    }
-
-    fn ask(&self, path: &str, words: &[&str]) -> Result<Vec<Value>> {
-        let url = format!("http://{}/api/v1/{path}", Self::ADDRESS);
-        let options = words.iter().flat_map(|word| ["--data-urlencode", word]);
-        let all: Vec<&str> = ["-sG", "-m", "20", &url].into_iter().chain(options).collect();
-        let mut answer: Value = serde_json::from_str(&self.host.run("curl", &all)?)?;
-        ensure!(answer["status"] == "success", "{answer}");
-        let data = answer["data"].take();
-        let found = if data.is_array() { &data } else { &data["result"] };
-        Ok(found.as_array().context("no results")?.clone())
-    }
-
-    fn query(&self, query: &str) -> Result<Vec<Value>> {
-        self.ask("query", &[&format!("query={query}")])
-    }
-
-    /// The one figure that a query has; `None` where it has none yet.
-    fn figure(&self, query: &str) -> Result<Option<f64>> {
-        match self.query(query)?.as_slice() {
-            [] => Ok(None),
-            [one] => Ok(Some(one["value"][1].as_str().context("a figure")?.parse()?)),
-            several => bail!("{query}: {several:?}"),
-        }
-    }
-
-    fn await_figure(&self, query: &str, wanted: f64) -> Result<()> {
-        await_that(&format!("{query} is {wanted}"), || Ok(self.figure(query)? == Some(wanted)))
-    }
-
-    /// All figures of each counter, in their order.
-    fn counters(&self) -> Result<BTreeMap<String, Vec<f64>>> {
-        let mut all = BTreeMap::new();
-        for series in self.query(r#"{__name__=~"handshake_.*_(total|bucket|count|sum)"}[10m]"#)? {
-            let figures = series["values"].as_array().context("figures")?.iter();
-            let figures = figures.map(|value| Ok(value[1].as_str().context("a figure")?.parse()?));
-            all.insert(series["metric"].to_string(), figures.collect::<Result<Vec<f64>>>()?);
-        }
-        Ok(all)
-    }
-}
-
-impl Drop for Prometheus<'_> {
-    fn drop(&mut self) {
-        // Killed first: it would write once more.
-        drop(self.process.take());
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// Traffic of the lab, the agent, Prometheus: each figure is what was sent, no counter falls, an exemplar names
 /// a flow that was half-open, and a restart is seen as `rate()` expects it.
 #[test]
@@ -227,13 +146,15 @@ fn each_figure_reaches_prometheus() -> Result<()> {
     host.sysctl("net.ipv4.tcp_synack_retries", "0")?;
     let listener = Listener::new(&path, 0, 256)?;
     let name = format!("lab={}", listener.address());
-    let words = ["--metrics-listen", "127.0.0.1:9477", "--service", &name];
+    let file = Scratch::new("metrics.prom", b"")?;
+    let words = ["--metrics-listen", "127.0.0.1:9477", "--service", &name, "--metrics-file", file.path()];
     let service = Service::start(host, &words, 1)?;
-    let prometheus = Prometheus::start(host, service.address)?;
+    let prometheus = Prometheus::start(host, &configuration(service.address))?;
     prometheus.await_figure("handshake_attempts_total", 0.0)?;
 
     let _open = tcp::connect_accept(&path, &listener, 20)?;
     tcp::refused(&path, 3)?;
+    let _asked = udp::echo(&path, 2, 1, 64)?;
     let silent = tcp::syn_without_ack(&path, listener.address(), 40)?;
     revised(&path, listener.address(), 5)?;
     let expected = [
@@ -272,6 +193,8 @@ fn each_figure_reaches_prometheus() -> Result<()> {
     let initiator: SocketAddr = exemplar["labels"]["initiator"].as_str().context("an end")?.parse()?;
     ensure!(silent.contains(&initiator), "{exemplar}");
     ensure!(exemplar["labels"]["responder"] == listener.address().to_string(), "{exemplar}");
+    each_panel_answers(&prometheus)?;
+    prometheus.ensure_rules_run()?;
     for (series, figures) in prometheus.counters()? {
         ensure!(figures.is_sorted(), "{series} fell: {figures:?}");
     }

@@ -5,10 +5,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::super::pod::{Container, Pod};
 use super::super::{Release, image};
 use crate::shell;
 
@@ -18,6 +21,8 @@ const WATCH: [&str; 7] = ["watch", "-i", "lo", "--for", "2s", "-o", "json"];
 const CAPABILITIES: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
 /// The name of runc's container.
 const CONTAINER: &str = "handshake-proof";
+/// What loading may take.
+const LOADING: Duration = Duration::from_secs(60);
 /// `nobody`.
 const USER: u32 = 65_534;
 /// What the error says where the engine's own profile refuses bpf().
@@ -61,7 +66,66 @@ fn by_podman(release: &Release, archive: &Path, profile: &Path) -> Result<()> {
     let refused = run(&[], &WATCH)?;
     let said = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(5) && said.contains(ADVICE), "not 5 and the profile: {refused:?}");
+    as_in_kubernetes(release, profile, &podman)?;
     shell::run(podman().args(["rmi", "--force", &reference]))
+}
+
+/// What the manifest runs: the first container writes the profile, and the other one serves with it.
+fn as_in_kubernetes(release: &Release, profile: &Path, podman: &dyn Fn() -> Command) -> Result<()> {
+    const ADDRESS: &str = "127.0.0.1";
+    let pod = Pod::read(&release.root)?;
+    ensure!(pod.main.image == image::reference(release), "{} is no image of this release", pod.main.image);
+    let node = release.folder("kubelet");
+    fs::create_dir_all(&node).with_context(|| format!("make {}", node.display()))?;
+    let run = |container: &Container, options: &[&str]| {
+        let mut command = podman();
+        command.args(["run", "--network", "none", "--read-only", "--security-opt", "no-new-privileges"]);
+        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        command.args(["--user", &container.user.to_string()]);
+        command.args(container.capabilities.drop.iter().flat_map(|name| ["--cap-drop", name]));
+        command.args(container.capabilities.add.iter().flat_map(|name| ["--cap-add", name]));
+        command.args(options).arg(&container.image).args(container.args(ADDRESS));
+        output(&mut command)
+    };
+    let mount = format!("{}:/seccomp", node.display());
+    let written = run(&pod.first, &["--rm", "--volume", &mount])?;
+    let name = pod.first.args(ADDRESS).pop().context("a file")?;
+    let file = node.join(name.strip_prefix("/seccomp/").context("a file of the node")?);
+    ensure!(fs::read(&file).ok() == fs::read(profile).ok(), "no profile at {}: {written:?}", file.display());
+    let ours = format!("seccomp={}", file.display());
+    let options = ["--detach", "--env", "HANDSHAKE_INTERFACE=lo", "--security-opt", &ours];
+    let started = run(&pod.main, &options)?;
+    let id = String::from_utf8_lossy(&started.stdout).trim().to_owned();
+    ensure!(started.status.success(), "not started: {started:?}");
+    let served = served(podman, &id);
+    let stopped = output(podman().args(["stop", "--time", "10", &id]))?;
+    let code = output(podman().args(["wait", &id]))?;
+    let said = output(podman().args(["logs", &id]))?;
+    shell::run(podman().args(["rm", "--force", &id]))?;
+    served.with_context(|| format!("{said:?}"))?;
+    ensure!(code.stdout.trim_ascii() == b"0", "not ended well: {stopped:?} {code:?} {said:?}");
+    println!("podman: what the Kubernetes manifest runs is ready, and its metrics are exact");
+    Ok(())
+}
+
+/// Waits until the container is ready, and asks for its metrics.
+fn served(podman: &dyn Fn() -> Command, id: &str) -> Result<()> {
+    let process = output(podman().args(["inspect", "--format", "{{.State.Pid}}", id]))?;
+    let process = String::from_utf8_lossy(&process.stdout).trim().to_owned();
+    let get = |path: &str| {
+        let mut command = shell::pristine("nsenter");
+        command.args(["--net", "--target", &process, "curl", "--fail", "--silent"]);
+        output(command.arg(format!("http://127.0.0.1:9477{path}")))
+    };
+    let deadline = Instant::now() + LOADING;
+    while !get("/readyz")?.status.success() {
+        ensure!(Instant::now() < deadline, "not ready");
+        sleep(Duration::from_millis(200));
+    }
+    let page = get("/metrics")?;
+    let page = String::from_utf8_lossy(&page.stdout);
+    ensure!(page.contains("\nhandshake_exact 1\n"), "{page}");
+    Ok(())
 }
 
 /// runc takes a folder with the files and a configuration: its own example, and what is different for us.
