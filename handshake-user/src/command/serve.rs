@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
-    say_where(socket.as_ref());
+    let listens_at = socket.as_ref().and_then(|socket| socket.local_addr().ok());
     let health = Arc::new(Health::begin());
     let confinement =
         confinement(&args.scope).map(|confinement| Confinement { accepts: true, ..confinement });
@@ -73,6 +73,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let errands = errands.transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
+        say_where(listens_at);
         let mut service = Service::new(args, manager, health, server, errands, hangup);
         let pace = Pace { outlasts_interfaces: true, ..Pace::default() };
         let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
@@ -112,7 +113,7 @@ fn helper(args: &ServeArgs) -> Result<Option<Helper>, CommandError> {
 fn rereader(path: &Path, mut listens: Listen) -> Rereader {
     let path = path.to_owned();
     Box::new(move || {
-        let text = read_text(&path, LONGEST)?;
+        let text = read_text(&path, LONGEST).map_err(|error| named("--config", &path.display(), &error))?;
         let new = with_file(env::args_os(), &path.display().to_string(), &text).map_err(io::Error::other)?;
         if let Some(file) = &new.metrics_file {
             FileAtEnd::prepare(file).map_err(|error| named("--metrics-file", &file.display(), &error))?;
@@ -120,7 +121,8 @@ fn rereader(path: &Path, mut listens: Listen) -> Rereader {
         let socket = match new.metrics_listen.0 {
             Some(address) if new.metrics_listen != listens => {
                 let socket = listen_at(address);
-                Some(socket.map_err(|error| named("--metrics-listen", &address, &error))?)
+                let refused = |error: io::Error| named("--metrics-listen", &address, &with_fix(error));
+                Some(socket.map_err(refused)?)
             }
             Some(_) | None => None,
         };
@@ -142,12 +144,21 @@ fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<(Files, Rereads), Co
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
     let address = args.metrics_listen.0.map(|address| address.to_string()).unwrap_or_default();
-    CommandError::output(format!("listen at {address} (--metrics-listen)"))(source)
+    CommandError::output(format!("listen at {address} (--metrics-listen)"))(with_fix(source))
+}
+
+/// Names the fix where another program has the port.
+fn with_fix(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    let text = format!("{error}: choose another port, or see who listens there with 'ss -ltnp'");
+    io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
 /// Says where scrapers are served: with port 0 the system has chosen one.
-fn say_where(socket: Option<&TcpListener>) {
-    if let Some(address) = socket.and_then(|socket| socket.local_addr().ok()) {
+fn say_where(address: Option<SocketAddr>) {
+    if let Some(address) = address {
         announce(&format!("metrics at http://{address}/metrics"));
     }
 }
@@ -313,7 +324,7 @@ impl Service {
             say(&format!("{option}: restart needed"));
         }
         if new.metrics_listen != self.args.metrics_listen {
-            say_where(socket.as_ref());
+            say_where(socket.as_ref().and_then(|socket| socket.local_addr().ok()));
             self.server.listen(socket);
         }
         if (&new.metrics_file, new.interval) != (&self.args.metrics_file, self.args.interval) {
