@@ -168,6 +168,33 @@ fn what_is_in_no_attempt_is_shown() {
     }
 }
 
+/// Every cause that is worth a line has one where there is room; the worst service stays, and the headline is
+/// whole, where there is little.
+#[test]
+fn causes_take_the_room_that_there_is() {
+    let causes =
+        [Counter::Refused, Counter::InitiatorAborted, Counter::ResponderAborted, Counter::Unreachable];
+    let mut fake = Fake::new();
+    (1..8).for_each(|row| fake.service(row, &format!("10.0.0.{row}:443")));
+    let scene = SceneFixture::new(fake).run(1, |fake, _| {
+        (1..8).for_each(|row| fake.ended(row, Counter::Completed, 60));
+        (1..).zip(causes).for_each(|(row, cause)| fake.ended(row, cause, 100 - i64::from(row)));
+        (0..20).for_each(|_| {
+            fake.open(6, State::SynSent, 9 * SECOND);
+        });
+    });
+    let [small, _, large] = SIZES.map(|size| show(&scene, &ui(Screen::Overview), size));
+    let all = ["refused", "initiator_aborted", "responder_aborted", "unreachable", "no_syn_ack"];
+    let named = |shown: &str| all.into_iter().filter(|name| shown.contains(&format!("\n {name} "))).count();
+    assert_eq!(named(&large), all.len(), "{large}");
+    assert!(named(&small) < all.len(), "{small}");
+    for shown in [small, large] {
+        let text = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&format!("FAIL {}", scene.headline.text)), "{shown}");
+        assert!(shown.contains("\n 10.0.0.1:443"), "{shown}");
+    }
+}
+
 /// With ASCII only, every screen, ladder and the help are ASCII.
 #[test]
 fn the_ascii_theme_draws_only_ascii() {
