@@ -23,10 +23,14 @@ pub fn some_of(names: &[impl AsRef<str>]) -> String {
 /// Why attaching or reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No interface is there that the names and patterns of `-i` choose, which this holds, and the command
-    /// needs one at its start.
-    #[error("there is no interface that -i {0} names")]
-    NoInterface(String),
+    /// No interface is there that the names and patterns of `-i` choose, and the command needs one at its start.
+    #[error("there is no interface that -i {words} names; there are: {}", some_of(.there))]
+    NoInterface {
+        /// The names and patterns.
+        words: String,
+        /// The existing interfaces.
+        there: Vec<String>,
+    },
     /// A name that no interface of this network namespace has.
     #[error("no interface {name}; there are: {}; `handshake -i {name} --wait` waits for it", .close.join(", "))]
     UnknownInterface {
@@ -128,7 +132,7 @@ impl Error {
             Self::Hook { kernel, .. } | Self::Permission { kernel, .. } => kernel.as_deref(),
             Self::NoHook { kernel, .. } | Self::Load { kernel, .. } => Some(kernel),
             Self::Live(error) => error.kernel_words(),
-            Self::NoInterface(_)
+            Self::NoInterface { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::Memory { .. }
@@ -145,7 +149,7 @@ impl Error {
         match self {
             Self::Live(error) => error.is_passing(),
             Self::System { source, .. } => passes(source),
-            Self::NoInterface(_)
+            Self::NoInterface { .. }
             | Self::UnknownInterface { .. }
             | Self::NoDefaultRoute(_)
             | Self::Hook { .. }

@@ -1,7 +1,9 @@
 //! The command line: every subcommand, option, default and environment variable. Depends on clap, and not on
 //! the commands that it starts.
 
+mod help;
 mod serve;
+mod usage;
 mod why;
 
 use std::ffi::OsString;
@@ -10,7 +12,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValue, Styles};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use handshake_agent::address::{Cidr, Ends, PortRange};
 use handshake_agent::hook::{DirectionChoice, Hook, HookChoice};
@@ -23,6 +24,8 @@ use crate::report::OutputFormat;
 use handshake_export::events::EventChoice;
 
 pub(crate) use serve::{Listen, ServeArgs, with_file};
+use usage::{explained, refuse_if, usage};
+pub(crate) use usage::{misspelt, one_line};
 pub(crate) use why::WhyArgs;
 
 /// The defaults of the command's own options; those of the rules and tables are the agent's.
@@ -46,77 +49,13 @@ mod defaults {
 /// Upper bound of `--max-flows`: 8 GiB of IPv4 slots.
 const MOST_FLOWS: i64 = 1 << 26;
 
-const AFTER_HELP: &str = "\
-Each option can be set by a variable: HANDSHAKE_HALF_OPEN_AFTER=5s is --half-open-after 5s.
-
-Examples:
-  handshake -i eth0 --port 443                                  watch attempts to port 443
-  handshake check -i lo --expect 'half_open == 0' -- ./load.sh  check what a load does on the wire
-  handshake replay capture.pcapng --flows                       read a capture, without privileges
-  handshake diff old.json new.json                              what changed between two reports
-
-Exit codes:
-  0  done                                       3  inconclusive: data was lost
-  1  an expectation or the command failed       4  cannot load, attach or write
-  2  usage, or an unreadable input file         5  permission";
-
-const CHECK_HELP: &str = "\
-An expectation compares figures of the report: counts, times, shares or rates.
-  completed >= 1000                             names are paths in the JSON report, without tcp.
-  completed / attempts >= 99.9%                 a share; without an attempt it is inconclusive
-  half_open + refused == 0                      sums and differences
-  p99(connect) < 2ms                            of all attempts; also p50, p90, p95, p99.9 and max
-  p99(connect of completed) < 2ms               of those that connected alone; also of the other legs
-  rate(completed) >= 500/s                      per second, from the command's start to its exit
-  attempts{port=443} == 200                     of some services, by port= and address=
-  p99(connect{port=443}) < 2ms                  of some services; of the legs connect alone
-
-Examples:
-  handshake check -i lo --expect 'completed >= 1000' --expect 'half_open == 0' -- ./load.sh
-  handshake check -i eth0 --port 443 --for 30s --expect 'p99(connect) < 20ms' -o json
-  handshake check --list-metrics                list all figures with units and meanings
-
-Exit codes:
-  0  every expectation was met                  3  inconclusive: data was lost, or nothing ran
-  1  an expectation or the command failed       4  cannot load, attach or write
-  2  usage, an invalid expression or command    5  permission
-  130, 143  interrupted";
-
-const WHY_HELP: &str = "\
-It looks until 30 attempts have had the time of --half-open-after, at most 10 s, and gives one answer.
-
-Examples:
-  handshake why -i eth0 :443                    why do clients of port 443 not connect?
-  handshake why -i eth0                         what fails most?
-
-Exit codes:
-  0  healthy                                    3  not enough was seen
-  1  something is wrong                         4  cannot load, attach or write
-  2  usage                                      5  permission";
-const DIFF_HELP: &str = "\
-Reports are those of 'watch', 'check' and 'replay' with -o json or jsonl, and of --report. The figures
-that differ are listed, those that became worse first.
-
-An expectation is one of 'check', and compares two reports by these:
-  change(p99(connect)) <= 20%                   the change as a share of the old value
-  change(completed / attempts) >= -0.5%         of a share, the difference: half a point
-  new(refused) <= old(refused) + 3              the value in either; without new() or old(), in NEW
-
-Examples:
-  handshake diff main.json pr.json
-  handshake diff main.json pr.json --expect 'change(p99(connect)) <= 20%' --junit diff.xml
-
-Exit codes:
-  0  every expectation was met                  2  usage, or a file that is no report
-  1  an expectation failed                      3  inconclusive: a report is inexact, or nothing ran";
-
 /// The command line as clap parses it. Without a subcommand, the options are those of `watch`.
 #[derive(Debug, Parser)]
 #[command(
     name = "handshake",
     version,
     about = "Which TCP handshakes complete, which stay half-open and why, and which UDP flows are answered",
-    after_help = AFTER_HELP,
+    after_help = help::GENERAL,
     help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     args_conflicts_with_subcommands = true,
     max_term_width = 100,
@@ -133,25 +72,25 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Watch the interfaces' traffic live (the default)
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = help::WATCH)]
     Watch(WatchArgs),
-    /// Look for some seconds, then say what is wrong, because of what, and whose it is
-    #[command(after_help = WHY_HELP)]
+    /// Look for some seconds, then say what is wrong, why, and whose it is
+    #[command(after_help = help::WHY)]
     Why(WhyArgs),
     /// Watch as a service, for Prometheus and systemd, until it is stopped
-    #[command(after_help = serve::HELP)]
+    #[command(after_help = help::SERVE)]
     Serve(ServeArgs),
-    /// Run a command and compare the traffic with expectations; the exit code is the answer
-    #[command(after_help = CHECK_HELP)]
+    /// Run a command and judge its traffic; the exit code is the answer
+    #[command(after_help = help::CHECK)]
     Check(CheckArgs),
-    /// Compare two JSON reports; with expectations, the exit code is the answer
-    #[command(after_help = DIFF_HELP)]
+    /// Compare two JSON reports; with expectations, by the exit code
+    #[command(after_help = help::DIFF)]
     Diff(DiffArgs),
-    /// Run a capture through the same engine: sends nothing and needs no privileges
-    #[command(after_help = AFTER_HELP)]
+    /// Run a capture through the same engine, without privileges
+    #[command(after_help = help::REPLAY)]
     Replay(ReplayArgs),
-    /// Report what this machine supports, and the commands that fix what it does not
-    #[command(after_help = AFTER_HELP)]
+    /// Report what this machine supports, and how to fix what it does not
+    #[command(after_help = help::DOCTOR)]
     Doctor(DoctorArgs),
     /// Print a man page, a shell's completions, or the seccomp profile for container engines
     #[command(hide = true)]
@@ -650,8 +589,14 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let matches = definition().try_get_matches_from(words).map_err(explained)?;
-    let cli = CommandLine::from_arg_matches(&matches).map_err(explained)?;
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    parsed(&words).map_err(|error| explained(error, &words, &is_set))
+}
+
+fn parsed(words: &[OsString]) -> Result<Command, clap::Error> {
+    let matches = definition().try_get_matches_from(words)?;
+    let cli = CommandLine::from_arg_matches(&matches)?;
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     match &command {
         Command::Watch(watch) => check_scope(&watch.scope)?,
@@ -696,40 +641,6 @@ pub(crate) fn definition() -> clap::Command {
     command.before_help(listed)
 }
 
-/// Says of an option that only captures have what there is live.
-fn explained(error: clap::Error) -> clap::Error {
-    const TUNNELS: &str = "--tunnels";
-    let is_tunnels = matches!(
-        error.get(ContextKind::InvalidArg),
-        Some(ContextValue::String(option)) if option == TUNNELS
-    );
-    if error.kind() == ErrorKind::UnknownArgument && is_tunnels {
-        usage(
-            "--tunnels is for captures: live, watch the tunnel's inner interface (-i vxlan0), or capture the outer \
-             one for 'handshake replay --tunnels'"
-                .to_owned(),
-        )
-    } else {
-        error
-    }
-}
-
-/// Formats a usage error as one line, without clap's decoration.
-pub(crate) fn one_line(error: &clap::Error) -> String {
-    let rendered = error.render().to_string();
-    let first = rendered.split("\n\n").next().unwrap_or_default();
-    let joined: Vec<&str> = first.split_whitespace().collect();
-    let said = joined.join(" ");
-    let said = said.strip_prefix("error: ").unwrap_or(&said);
-    match error.get(ContextKind::SuggestedArg).or_else(|| error.get(ContextKind::SuggestedSubcommand)) {
-        Some(ContextValue::String(near)) => format!("{said}; did you mean '{near}'?"),
-        Some(ContextValue::Strings(near)) if !near.is_empty() => {
-            format!("{said}; did you mean '{}'?", near.join("' or '"))
-        }
-        _ => format!("{said}; see 'handshake --help'"),
-    }
-}
-
 fn check_scope(scope: &ScopeArgs) -> Result<(), clap::Error> {
     check_architecture(std::env::consts::ARCH, scope.experimental)?;
     check_interfaces(&scope.interfaces)?;
@@ -763,6 +674,8 @@ fn check_interfaces(interfaces: &[String]) -> Result<(), clap::Error> {
 }
 
 fn check_filter(filter: &FilterArgs) -> Result<(), clap::Error> {
+    let zero = filter.ports.iter().find(|range| range.first == 0);
+    refuse_if(zero.is_some(), || "--port: 0 is no port of a flow: those are 1 to 65535".to_owned())?;
     refuse_if(filter.nets.len() > MAX_NETS, || {
         format!("--net: {} prefixes, but at most {MAX_NETS} are allowed", filter.nets.len())
     })
@@ -792,14 +705,6 @@ fn check_compat(replay: &ReplayArgs) -> Result<(), clap::Error> {
     refuse_if(replay.compat && !replay.output.flows && !replay.output.events.0.is_any(), || {
         "--compat adds a field to each flow: it needs --flows or --events".to_owned()
     })
-}
-
-fn refuse_if(wrong: bool, why: impl FnOnce() -> String) -> Result<(), clap::Error> {
-    if wrong { Err(usage(why())) } else { Ok(()) }
-}
-
-fn usage(why: String) -> clap::Error {
-    CommandLine::command().error(ErrorKind::ValueValidation, why)
 }
 
 #[cfg(test)]
@@ -917,7 +822,7 @@ mod tests {
             ),
             (
                 "handshake check -i lo --tunnels -- true",
-                "--tunnels is for captures: live, watch the tunnel's inner interface (-i vxlan0), or capture the outer one for 'handshake replay --tunnels'; see 'handshake --help'",
+                "--tunnels is for captures: live, watch the tunnel's inner interface (-i vxlan0), or capture the outer one for 'handshake replay --tunnels'; see 'handshake check --help'",
             ),
             ("handshake wach", "unrecognized subcommand 'wach'; did you mean 'watch'?"),
             (
@@ -926,7 +831,7 @@ mod tests {
             ),
             (
                 "handshake replay",
-                "the following required arguments were not provided: <FILE>...; see 'handshake --help'",
+                "the following required arguments were not provided: <FILE>...; see 'handshake replay --help'",
             ),
             (
                 "handshake --for 3",
@@ -944,6 +849,22 @@ mod tests {
             (
                 "handshake --events -o json",
                 "a value is required for '--events <WHICH>' but none was supplied [possible values: failed, all, none]; see 'handshake --help'",
+            ),
+            (
+                "handshake check --port 443,0 -- true",
+                "--port: 0 is no port of a flow: those are 1 to 65535; see 'handshake check --help'",
+            ),
+            (
+                "handshake why --port 0-9",
+                "--port: 0 is no port of a flow: those are 1 to 65535; see 'handshake why --help'",
+            ),
+            (
+                "handshake why :0",
+                "invalid value ':0' for '[SERVICE]': 0 is no port of a service; see 'handshake why --help'",
+            ),
+            (
+                "handshake serve --metrics-file hs.txt",
+                "--metrics-file hs.txt: its name must end in .prom, because node_exporter reads no other file; see 'handshake serve --help'",
             ),
             ("handshake --wait", "--wait needs the names of -i to wait for; see 'handshake --help'"),
         ];
@@ -972,10 +893,29 @@ mod tests {
         let mut command = super::definition().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
-        for name in ["watch", "serve", "check", "diff", "replay", "doctor"] {
+        for name in ["watch", "why", "serve", "check", "diff", "replay", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
             insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }
+    }
+
+    /// A terminal of 80 columns breaks no line of what has lines of its own.
+    #[test]
+    fn the_lines_of_the_help_are_short() {
+        let mut command = super::definition();
+        command.build();
+        let own = |of: &clap::Command| {
+            [of.get_before_help(), of.get_after_help()]
+                .into_iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect()
+        };
+        let mut all: Vec<String> = own(&command);
+        command.get_subcommands().for_each(|each| all.extend::<Vec<String>>(own(each)));
+        assert!(all.len() >= 9, "{}", all.len());
+        let long = all.iter().flat_map(|text| text.lines()).find(|line| line.chars().count() > 79);
+        assert_eq!(long, None);
     }
 
     fn watch(words: &str) -> WatchArgs {

@@ -10,6 +10,7 @@ pub(crate) mod serve;
 pub(crate) mod watch;
 pub(crate) mod why;
 
+use std::env;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use handshake_agent::options::Options;
 use handshake_agent::session::{Loaded, Session, Signals};
 
 use crate::caller::User;
-use crate::cli::ScopeArgs;
+use crate::cli::{ScopeArgs, misspelt};
 use crate::console::{self, Progress, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, Helper};
@@ -78,7 +79,14 @@ fn prepare(scope: &ScopeArgs, duties: Option<Duties>) -> Result<Option<Helper>, 
     let helper =
         duties.map(Helper::start).transpose().map_err(AgentError::system("start the helper process"))?;
     confinement(scope).into_iter().for_each(console::confine_by);
+    warn_of_variables();
     Ok(helper)
+}
+
+/// Says which variables are probably misspelt, and so set nothing. To be called after a helper has started.
+fn warn_of_variables() {
+    let said = misspelt(env::vars_os().map(|(name, _)| name));
+    said.iter().for_each(|said| say(said));
 }
 
 /// The zone of times for people. To be called while the machine's files can be read.

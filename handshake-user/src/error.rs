@@ -119,7 +119,7 @@ fn agent_code(error: &AgentError) -> u8 {
     match error {
         AgentError::Capture(error) if error.is_out_of_memory() => 4,
         AgentError::Capture(_) | AgentError::Settings(_) => 2,
-        AgentError::NoInterface(_)
+        AgentError::NoInterface { .. }
         | AgentError::UnknownInterface { .. }
         | AgentError::NoDefaultRoute(_)
         | AgentError::Hook { .. }
@@ -177,7 +177,7 @@ mod tests {
         let system =
             |kind: io::ErrorKind| AgentError::System { what: "look".to_owned(), source: kind.into() };
         let table: [(CommandError, u8); 8] = [
-            (AgentError::NoInterface("veth*".to_owned()).into(), 4),
+            (AgentError::NoInterface { words: "veth*".to_owned(), there: Vec::new() }.into(), 4),
             (AgentError::NoDefaultRoute(Vec::new()).into(), 4),
             (AgentError::LostInterface("eth0".to_owned()).into(), 4),
             (AgentError::Live(LiveError::Permission { what: "look".to_owned() }).into(), 5),

@@ -73,7 +73,7 @@ impl Plan {
     /// [`Error::NoInterface`].
     pub fn require_any(&self) -> Result<(), Error> {
         if self.interfaces.is_empty() {
-            return Err(Error::NoInterface(self.selection.words()));
+            return Err(self.selection.nothing());
         }
         Ok(())
     }

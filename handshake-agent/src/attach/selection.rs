@@ -101,11 +101,17 @@ impl Selection {
         self.waits || self.wanted.iter().any(|wanted| wanted.pattern.is_some())
     }
 
-    /// The names and patterns, for messages.
+    /// The error where none is there that it chooses.
     #[must_use]
-    pub fn words(&self) -> String {
-        let names: Vec<&str> = self.wanted.iter().map(|wanted| wanted.name.as_str()).collect();
-        names.join(", ")
+    pub fn nothing(&self) -> Error {
+        let wanted: Vec<&str> = self.wanted.iter().map(|wanted| wanted.name.as_str()).collect();
+        match list() {
+            Ok(all) => Error::NoInterface {
+                words: wanted.join(", "),
+                there: all.into_iter().map(|info| info.name).collect(),
+            },
+            Err(error) => error,
+        }
     }
 }
 

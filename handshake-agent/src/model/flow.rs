@@ -17,8 +17,9 @@ use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, Seat, UdpVerdi
 use self::frames::{FlowFrames, FrameIndex};
 pub use self::tunnel::{Around, Tunnels};
 use crate::address::ip;
-use crate::model::snapshot::{Origin, RunContext, Snapshot};
+use crate::model::snapshot::{LostBetween, Origin, RunContext, Snapshot};
 use crate::source::local::HostAddresses;
+use crate::source::scan::LostHere;
 use crate::source::{Moment, Source};
 
 /// How a conversation stands.
@@ -293,10 +294,15 @@ impl Flow {
         self.tcp().map(|tcp| completeness::of(&self.record, tcp))
     }
 
+    /// Whether it is established, and its responder has sent no byte for T1 since the initiator's data.
+    #[must_use]
+    pub const fn is_silent(&self, moment: &Moment) -> bool {
+        self.ended.is_none() && self.record.is_silent(moment.now, &moment.clocks)
+    }
+
     /// What else is worth knowing at `moment`, in the order of reports.
     pub fn flags(&self, moment: &Moment) -> impl Iterator<Item = FlowFlag> + '_ {
-        let is_tcp = self.tcp().is_some();
-        let is_silent = self.ended.is_none() && self.record.is_silent(moment.now, &moment.clocks);
+        let (is_tcp, is_silent) = (self.tcp().is_some(), self.is_silent(moment));
         FlowFlag::ALL.into_iter().filter(move |flag| match bit(*flag) {
             // Before completion its bit has another meaning.
             Some(tag::LATE) => self.record.state.is_completed() && self.record.flags & tag::LATE != 0,
@@ -319,6 +325,7 @@ pub struct View<'a> {
     tunnels: Option<&'a Tunnels>,
     frames: Option<&'a FrameIndex>,
     host: Option<&'a Arc<HostAddresses>>,
+    lost: Option<&'a LostHere>,
 }
 
 impl<'a> View<'a> {
@@ -333,13 +340,14 @@ impl<'a> View<'a> {
             tunnels: None,
             frames: None,
             host: Some(&snapshot.host),
+            lost: Some(&snapshot.lost),
         }
     }
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
     pub const fn at(context: &'a Arc<RunContext>, moment: Moment, wall_ns: u64) -> Self {
-        Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None, host: None }
+        Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None, host: None, lost: None }
     }
 
     /// As a host with these addresses sees flows.
@@ -415,6 +423,14 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn seat(&self, flow: &Flow) -> Seat {
         self.host.map_or(Seat::Between, |host| host.seat(&flow.record))
+    }
+
+    /// What a half-open attempt has lost in this host, between two others.
+    #[must_use]
+    pub fn lost_here(&self, flow: &Flow) -> Option<LostBetween> {
+        let is_half_open = flow.standing(&self.moment) == Standing::Tcp(Verdict::HalfOpen);
+        let lost = self.lost.filter(|_| is_half_open && self.seat(flow) == Seat::Between)?;
+        LostBetween::of_one(lost, &flow.record, &self.context.origin)
     }
 
     /// All flows of the tables, the oldest first.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use handshake_common::record::Record;
 use handshake_common::verdict::Cause;
 
 use crate::model::context::{InterfaceHooks, LiveOrigin, Origin};
@@ -22,20 +23,45 @@ pub struct LostBetween {
 impl LostBetween {
     /// The most frequent. Only where an egress hook is watched it is known that nothing left there.
     pub(super) fn of(lost: &LostHere, origin: &Origin) -> Option<Self> {
+        let named = lost.counts().into_iter().filter_map(|(path, count)| Self::named(path, count, origin));
+        named.max_by(|one, other| {
+            one.count.cmp(&other.count).then_with(|| (&other.from, &other.to).cmp(&(&one.from, &one.to)))
+        })
+    }
+
+    /// What one half-open attempt has lost.
+    pub(super) fn of_one(lost: &LostHere, record: &Record, origin: &Origin) -> Option<Self> {
+        Self::named(lost.of(record)?, 1, origin)
+    }
+
+    fn named(path: LostPath, count: u64, origin: &Origin) -> Option<Self> {
         let Origin::Live(live) = origin else { return None };
         let name = |group: usize| live.groups.get(group).cloned().flatten();
         let leaves = |group: usize| name(group).filter(|name| has_egress(live, name));
         let is_watched = |from: usize| (0..live.groups.len()).any(|to| to != from && leaves(to).is_some());
-        let named = lost.counts().into_iter().filter_map(|(path, count)| match path {
+        match path {
             LostPath::Syn(from) => {
                 is_watched(from).then_some(())?;
                 Some(Self { count, from: name(from)?, to: None })
             }
             LostPath::SynAck(from, to) => Some(Self { count, from: name(from)?, to: Some(leaves(to)?) }),
-        });
-        named.max_by(|one, other| {
-            one.count.cmp(&other.count).then_with(|| (&other.from, &other.to).cmp(&(&one.from, &one.to)))
-        })
+        }
+    }
+
+    /// What has become of the one segment of an attempt, and where to look.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { from, to, .. } = self;
+        match to {
+            Some(to) => format!(
+                "lost in this host: the SYN+ACK came in by {from} and did not leave by {to}. Look at: this host's \
+                 firewall, its routes and rp_filter"
+            ),
+            None => format!(
+                "lost in this host, or gone by a way that is not watched: the SYN came in by {from} and was seen at \
+                 no other hook. Look at: this host's firewall, its routes and rp_filter, then the other interfaces"
+            ),
+        }
     }
 
     /// The cause of the attempts.

@@ -26,7 +26,7 @@ pub use crate::model::table::{EVICTIONS, TableUse};
 pub use crate::model::unseen::UnseenOpens;
 use crate::source::local::HostAddresses;
 use crate::source::opens::KernelOpens;
-use crate::source::scan::{Ages, Scan};
+use crate::source::scan::{Ages, LostHere, Scan};
 use crate::source::sight::Sight;
 use crate::source::{Moment, Reading, ServiceReading, Source};
 
@@ -93,6 +93,8 @@ pub struct Snapshot {
     pub host: Arc<HostAddresses>,
     /// What most of the attempts that are lost in this host have lost.
     pub lost_here: Option<LostBetween>,
+    /// The attempts that are lost in this host.
+    pub(crate) lost: Arc<LostHere>,
     usual_seats: [Option<Seat>; Cause::ALL.len()],
     usual_flags: [u32; Cause::ALL.len()],
     /// The counters as read.
@@ -168,6 +170,7 @@ impl Snapshot {
             every_service,
             host: Arc::clone(scan.host()),
             lost_here: LostBetween::of(scan.lost(), &context.origin),
+            lost: Arc::new(scan.lost().clone()),
             usual_seats: Cause::ALL.map(|cause| scan.usual_seat(cause, reading.stopped)),
             usual_flags: Cause::ALL.map(|cause| scan.usual_flags(cause, reading.stopped)),
             counters: reading.counters,

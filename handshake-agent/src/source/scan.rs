@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use handshake_common::abi::{BUCKETS, CONNECT_WORDS, NO_POINT, tag};
+use handshake_common::abi::{BUCKETS, CONNECT_WORDS, NO_POINT, TcpRecord, tag};
 use handshake_common::interface::GROUPS;
 use handshake_common::latency::{bucket, nearest_place};
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
@@ -36,6 +36,8 @@ const AGEING: u64 = State::OPEN as u64 | 1 << State::UdpWaiting as u32;
 /// Observes a scan: counts every record by state, and passes the records in some states to a function.
 pub struct Onlooker<'a> {
     states: u64,
+    /// Whether it is also shown the connections that may be silent.
+    may_be_silent: bool,
     /// How many more records it is shown of the states that no age changes.
     left: u64,
     show: &'a mut dyn FnMut(&Record),
@@ -49,7 +51,7 @@ impl<'a> Onlooker<'a> {
     /// Calls `show` with each record in one of `states`, one bit each.
     pub const fn new(states: u64, show: &'a mut dyn FnMut(&Record)) -> Self {
         let states = states & !(1 << State::Empty as u32);
-        Self { states, left: u64::MAX, show, occupancy: [0; State::ALL.len()] }
+        Self { states, may_be_silent: false, left: u64::MAX, show, occupancy: [0; State::ALL.len()] }
     }
 
     /// The same, shown so many records at most of the states whose verdict no age changes. A scan would not
@@ -57,6 +59,12 @@ impl<'a> Onlooker<'a> {
     #[must_use]
     pub fn limited(self, most: u64) -> Self {
         Self { left: most, ..self }
+    }
+
+    /// The same, shown the connections that may be silent as well, which a scan reads anyway.
+    #[must_use]
+    pub fn with_silent(self) -> Self {
+        Self { may_be_silent: true, ..self }
     }
 
     /// The number of records in each state, shown or not.
@@ -73,6 +81,9 @@ impl<'a> Onlooker<'a> {
 
     fn look_at(&mut self, record: &Record) {
         if self.states >> record.state as u32 & 1 == 0 {
+            if self.may_be_silent && may_be_silent(record.flags) {
+                (self.show)(record);
+            }
             return;
         }
         if !is_ageing(record.state) {
@@ -200,28 +211,44 @@ impl LostHere {
     /// The attempts by what they have lost; nothing where more have left than are kept.
     pub fn counts(&self) -> HashMap<LostPath, u64> {
         let mut counts = HashMap::new();
-        if self.left.len() < Self::MOST {
-            let lost = self.candidates.iter().filter(|one| !self.left.contains(&one.isn_initiator));
-            lost.for_each(|one| *counts.entry(one.path).or_default() += 1);
-        }
+        let lost = self.candidates.iter().filter(|one| self.is_lost(one.isn_initiator));
+        lost.for_each(|one| *counts.entry(one.path).or_default() += 1);
         counts
+    }
+
+    /// What this half-open attempt between two other hosts has lost.
+    pub fn of(&self, record: &Record) -> Option<LostPath> {
+        let Detail::Tcp(tcp) = &record.detail else { return None };
+        path(record, tcp).filter(|_| self.is_lost(tcp.isn_initiator))
+    }
+
+    /// Whether no attempt with this J is known to have left.
+    fn is_lost(&self, isn_initiator: u32) -> bool {
+        self.left.len() < Self::MOST && !self.left.contains(&isn_initiator)
     }
 
     fn add(&mut self, record: &Record, is_lost: bool) {
         let Detail::Tcp(tcp) = &record.detail else { return };
-        let [initiator, responder] = [tcp.points & 0xf, tcp.points >> 4];
+        let initiator = tcp.points & 0xf;
         if initiator != NO_POINT && initiator & 1 == 1 && self.left.len() < Self::MOST {
             self.left.insert(tcp.isn_initiator);
         }
-        if !is_lost || record.flags & tag::PASSED_ON != 0 || self.candidates.len() >= Self::MOST {
+        if !is_lost || self.candidates.len() >= Self::MOST {
             return;
         }
-        let path = match (record.state.cause(), came_in(initiator), came_in(responder)) {
-            (Cause::NoSynAck, Some(from), _) => LostPath::Syn(from),
-            (Cause::NoAck, Some(to), Some(from)) if from != to => LostPath::SynAck(from, to),
-            (Cause::NoSynAck | Cause::NoAck | Cause::AnswerUnseen, ..) => return,
-        };
-        self.candidates.push(Candidate { isn_initiator: tcp.isn_initiator, path });
+        let isn_initiator = tcp.isn_initiator;
+        self.candidates.extend(path(record, tcp).map(|path| Candidate { isn_initiator, path }));
+    }
+}
+
+/// What came in last of an open attempt and was seen at no other hook.
+fn path(record: &Record, tcp: &TcpRecord) -> Option<LostPath> {
+    let [initiator, responder] = [tcp.points & 0xf, tcp.points >> 4].map(came_in);
+    match (record.state.cause(), initiator, responder) {
+        _ if record.flags & tag::PASSED_ON != 0 => None,
+        (Cause::NoSynAck, Some(from), _) => Some(LostPath::Syn(from)),
+        (Cause::NoAck, Some(to), Some(from)) if from != to => Some(LostPath::SynAck(from, to)),
+        (Cause::NoSynAck | Cause::NoAck | Cause::AnswerUnseen, ..) => None,
     }
 }
 
@@ -521,7 +548,7 @@ impl AddAssign for Ages {
 
 #[cfg(test)]
 mod tests {
-    use handshake_common::abi::{TcpRecord, UdpRecord};
+    use handshake_common::abi::UdpRecord;
     use handshake_common::flow::FlowKey;
     use handshake_common::table::{Slot4, Slot6, Tag};
     use proptest::prelude::*;

@@ -3,7 +3,7 @@
 use handshake_agent::model::metric::CONNECT_OF_ALL;
 use handshake_agent::model::snapshot::Snapshot;
 
-use super::expression::{Comparator, Expectation, ExpressionTerm, Figure, Fraction};
+use super::expression::{Comparator, Expectation, ExpressionTerm, Figure, Fraction, Which};
 use super::figures::{self, Figures, apply};
 use super::measured::Measured;
 use super::reason::Reason;
@@ -123,7 +123,7 @@ impl<'a> Judged<'a> {
                     (Some(reason), _) => Judgement::Inconclusive(reason),
                     (None, Some(true)) => Judgement::Met,
                     (None, Some(false)) => Judgement::Failed,
-                    (None, None) => Judgement::Inconclusive(undecided(evidence.report(), expectation)),
+                    (None, None) => Judgement::Inconclusive(undecided(evidence, expectation)),
                 }
             }
         };
@@ -203,10 +203,25 @@ impl Evidence for JudgedWindow {
 }
 
 /// Why it is not known on which side of the limit a value is.
-fn undecided(report: &dyn Figures, expectation: &Expectation) -> Reason {
-    let folded =
-        [&expectation.left, &expectation.right].into_iter().find_map(|term| figures::folded(term, report));
-    folded.map_or(Reason::Undecided, Reason::Folded)
+fn undecided(evidence: &dyn Evidence, expectation: &Expectation) -> Reason {
+    let sides = [&expectation.left, &expectation.right];
+    if let Some(folded) = sides.into_iter().find_map(|term| figures::folded(term, evidence.report())) {
+        return Reason::Folded(folded);
+    }
+    if sides.into_iter().any(|term| is_between_lower_bounds(term, evidence)) {
+        return Reason::LowerBounds;
+    }
+    Reason::Undecided
+}
+
+/// Whether a term is a change whose both values are longer than something, and it is not known by how much.
+fn is_between_lower_bounds(term: &ExpressionTerm, evidence: &dyn Evidence) -> bool {
+    let ExpressionTerm::Change(of, _) = term else { return false };
+    let is_open = |which| {
+        let value = evidence.value(&ExpressionTerm::Of(which, of.clone()));
+        value.is_ok_and(|value| value.least().is_some() && value.most().is_none())
+    };
+    is_open(Which::Old) && is_open(Which::New)
 }
 
 /// A rise per second.

@@ -23,6 +23,8 @@ pub(crate) enum Reason {
     /// What is known of the two sides does not tell which is more: attempts may still connect in time, or
     /// neither side ever comes.
     Undecided,
+    /// The change between two times of which both are only known to be longer than something.
+    LowerBounds,
     /// The command took no time.
     NoTime,
     /// A value is out of range.
@@ -47,6 +49,9 @@ impl fmt::Display for Reason {
                 write!(f, "there are too many services to count each, and {figure} may be among the others")
             }
             Self::Undecided => f.write_str("it is not known on which side of the limit that ends"),
+            Self::LowerBounds => {
+                f.write_str("both are only lower bounds, so the change between them is not known")
+            }
             Self::NoTime => f.write_str("no time passed, so there is no rate"),
             Self::TooLarge => f.write_str("a value is out of range"),
             Self::CutShort => f.write_str("the check was cut short"),

@@ -313,6 +313,12 @@ pub(crate) mod tests {
         }
     }
 
+    /// Two reports whose times to connect of all attempts are these.
+    pub(crate) fn comparison_of(old: &Value, new: &Value) -> Comparison {
+        let tcp = json!({"attempts": 100, "completed": 10});
+        Comparison { old: saved("old.json", true, &tcp, old), new: saved("new.json", true, &tcp, new) }
+    }
+
     fn judged(comparison: &Comparison, text: &str) -> Judgement {
         let expectation = Expectation::parse(text, "--expect", Scope::TwoReports);
         let expectation = expectation.unwrap_or_else(|wrong| panic!("{wrong}"));

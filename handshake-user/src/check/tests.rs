@@ -97,6 +97,40 @@ fn a_failed_expectation_has_its_numbers_and_its_sentence() {
     insta::assert_snapshot!(shown(window, &texts, None));
 }
 
+/// What limits a rate or a count is said, whether or not attempts have failed.
+#[test]
+fn too_few_completed_attempts_are_explained() {
+    let text = "rate(completed) >= 601/s";
+    let some_failed = shown(load(|_| {}), &[text], None);
+    let mut fake = Fake::new();
+    let started = take(&mut fake);
+    fake.later(2 * SECOND);
+    fake.ended(0, Counter::Completed, 1_000);
+    let ended = take(&mut fake);
+    let window = JudgedWindow { started, ended: ended.clone(), settled: ended };
+    let none_failed = shown(window, &[text, "completed > 1000"], None);
+    for (said, parts) in [
+        (
+            some_failed,
+            &[
+                "completed: 1 963 attempts began and 1 200 completed in 2 s 761 refused: the responder",
+                " 2 no_ack: ",
+            ][..],
+        ),
+        (
+            none_failed,
+            &[
+                "completed: 1 000 attempts began and 1 000 completed in 2 s: what began is the limit, no attempt failed",
+            ][..],
+        ),
+    ] {
+        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in parts {
+            assert_eq!(words.matches(part).count(), 1, "{part:?} is not once in {said}");
+        }
+    }
+}
+
 /// Rounding does not move a value to the other side of its limit: 99.989 % does not show as 99.99 %.
 #[test]
 fn a_shown_value_is_on_the_true_side_of_its_limit() {

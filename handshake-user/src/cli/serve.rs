@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,27 +22,11 @@ use rustix::system::uname;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{EventArg, ScopeArgs, check_scope, defaults, definition, one_line, refuse_if, usage};
+use super::usage::{explained, one_line, refuse_if, said, usage};
+use super::{EventArg, ScopeArgs, check_scope, defaults, definition};
 use crate::duration::{interval, shown};
 use crate::error::{ConfigError, ConfigFault};
 use crate::number::bytes;
-
-pub(super) const HELP: &str = "\
-Each option can be set by a variable: HANDSHAKE_METRICS_LISTEN=off is --metrics-listen off. Its key
-in the file is metrics-listen. Options go before variables, variables before the file.
-
-Examples:
-  handshake serve -i eth0                       metrics at http://127.0.0.1:9477/metrics
-  handshake serve --config handshake.toml --check-config
-  handshake serve -i eth0 --service api=10.0.0.0/8:443 --service dns=:53
-
-Signals:
-  SIGHUP   read the file again: names, labels and exporters; for the rest 'restart needed' is said
-  SIGTERM  detach and end
-
-Exit codes:
-  0  stopped                                    4  cannot load, attach or write
-  2  usage, or a fault in the file              5  permission";
 
 /// The subcommand's name.
 const NAME: &str = "serve";
@@ -162,9 +146,17 @@ impl FromStr for Label {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').ok_or("a value is missing, as in site=fra")?;
         let is_fit = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let begins = name.chars().next().is_some_and(|first| !first.is_ascii_digit());
-        if !begins || !name.chars().all(is_fit) || name.starts_with("__") {
-            return Err(format!("'{name}' is no name of a label: letters, digits and _ are"));
+        let fault = match name.chars().next() {
+            None => Some("it is empty"),
+            Some(first) if first.is_ascii_digit() => Some("it must not begin with a digit"),
+            Some(_) if name.starts_with("__") => {
+                Some("it must not begin with __, which Prometheus keeps for itself")
+            }
+            Some(_) if !name.chars().all(is_fit) => Some("it may have letters, digits and _ alone"),
+            Some(_) => None,
+        };
+        if let Some(fault) = fault {
+            return Err(format!("'{name}' is no name of a label: {fault}"));
         }
         if is_own_label(name) {
             return Err(format!("'{name}' is a label of handshake's own"));
@@ -251,6 +243,12 @@ impl ServeArgs {
     pub(super) fn check(&self) -> Result<(), clap::Error> {
         check_scope(&self.scope)?;
         service::check(&self.services).map_err(usage)?;
+        if let Some(file) = self.metrics_file.as_ref().filter(|file| !is_of_node_exporter(file)) {
+            let file = file.display();
+            return Err(usage(format!(
+                "--metrics-file {file}: its name must end in .prom, because node_exporter reads no other file"
+            )));
+        }
         let names: Vec<&str> = self.labels.iter().map(|label| label.name.as_str()).collect();
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
         refuse_if(twice.is_some(), || {
@@ -260,6 +258,11 @@ impl ServeArgs {
             format!("--label: {} labels, but at most {MOST_LABELS} are allowed", names.len())
         })
     }
+}
+
+/// Whether node_exporter's textfile collector reads a file of this name.
+fn is_of_node_exporter(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".prom"))
 }
 
 /// The options of a command line whose file has this text.
@@ -273,6 +276,7 @@ where
     I::Item: Into<OsString> + Clone,
 {
     let values = read(path, text)?;
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
     let command = definition().mut_subcommand(NAME, |mut command| {
         for (key, values) in values {
             let id = option(&command, &key).map(|argument| argument.get_id().clone());
@@ -282,14 +286,17 @@ where
         }
         command
     });
-    let together =
-        |error: &clap::Error| ConfigError::Together { path: path.to_owned(), problem: one_line(error) };
-    let matches = command.try_get_matches_from(words).map_err(|error| together(&error))?;
+    let is_set = |name: &str| env::var_os(name).is_some();
+    let together = |error: clap::Error| ConfigError::Together {
+        path: path.to_owned(),
+        problem: one_line(&explained(error, &words, &is_set)),
+    };
+    let matches = command.try_get_matches_from(&words).map_err(together)?;
     let Some(matches) = matches.subcommand_matches(NAME) else {
         return Err(ConfigError::Together { path: path.to_owned(), problem: "it is for 'serve'".to_owned() });
     };
-    let args = of(matches).map_err(|error| together(&error))?;
-    args.check().map_err(|error| together(&error))?;
+    let args = of(matches).map_err(together)?;
+    args.check().map_err(together)?;
     Ok(args)
 }
 
@@ -388,10 +395,7 @@ fn probe(argument: &Arg, word: String) -> Result<Vec<String>, String> {
     }
     let alone = clap::Command::new(NAME).arg(argument.clone().env(None::<&str>));
     let option = format!("--{}={word}", argument.get_long().unwrap_or_default());
-    alone.try_get_matches_from([NAME.to_owned(), option]).map_err(|error| {
-        let said = one_line(&error);
-        said.strip_suffix("; see 'handshake --help'").unwrap_or(&said).to_owned()
-    })?;
+    alone.try_get_matches_from([NAME.to_owned(), option]).map_err(|error| said(&error))?;
     Ok(match argument.get_value_delimiter() {
         Some(delimiter) => word.split(delimiter).map(str::to_owned).collect(),
         None => vec![word],
@@ -404,7 +408,7 @@ mod tests {
 
     use handshake_export::events::EventChoice;
 
-    use super::{Listen, RELOADED, ServeArgs, option, with_file};
+    use super::{Label, Listen, RELOADED, ServeArgs, option, with_file};
 
     const LINE: &str = "handshake serve --config serve.toml";
 
@@ -473,12 +477,30 @@ mod tests {
             ("events = 'some'", "serve.toml, line 1: events: invalid value 'some'"),
             ("node = ''", "serve.toml, line 1: node: "),
             ("label = ['a=1', 'a=2']", "serve.toml: label a is given twice"),
+            ("metrics-file = 'hs.txt'", "serve.toml: --metrics-file hs.txt: its name must end in .prom"),
             ("expire-after = '1s'", "serve.toml: --expire-after must not be shorter"),
         ];
         for (text, expected) in table {
             let fault = of(LINE, text).expect_err(text);
             assert!(fault.starts_with(expected), "{fault}");
         }
+    }
+
+    #[test]
+    fn the_fault_of_a_label_is_named() {
+        for (label, fault) in [
+            ("9x=y", "'9x' is no name of a label: it must not begin with a digit"),
+            (
+                "__x=y",
+                "'__x' is no name of a label: it must not begin with __, which Prometheus keeps for itself",
+            ),
+            ("a-b=y", "'a-b' is no name of a label: it may have letters, digits and _ alone"),
+            ("=y", "'' is no name of a label: it is empty"),
+            ("x", "a value is missing, as in site=fra"),
+        ] {
+            assert_eq!(label.parse::<Label>(), Err(fault.to_owned()));
+        }
+        assert!("_x9=".parse::<Label>().is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Options of `handshake why`.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::Args;
@@ -32,20 +32,33 @@ pub(crate) struct WhyTarget {
     port: Option<u16>,
 }
 
+impl WhyTarget {
+    fn at(address: Option<IpAddr>, port: u16) -> Result<Self, String> {
+        if port == 0 {
+            Err("0 is no port of a service".to_owned())
+        } else {
+            Ok(Self { address, port: Some(port) })
+        }
+    }
+}
+
 impl FromStr for WhyTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(socket) = text.parse::<SocketAddr>() {
-            return Ok(Self { address: Some(socket.ip()), port: Some(socket.port()) });
+            return Self::at(Some(socket.ip()), socket.port());
         }
-        if let Ok(address) = text.parse() {
+        // An IPv6 address is written in brackets where a port may follow it.
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let bare = bare.map(|text| text.parse::<Ipv6Addr>().map(IpAddr::from));
+        if let Ok(address) = bare.unwrap_or_else(|| text.parse()) {
             return Ok(Self { address: Some(address), port: None });
         }
         let port = text.strip_prefix(':').unwrap_or(text).parse();
         let port =
             port.map_err(|_| "not a service such as :443, 10.0.0.2 or [2001:db8::2]:443".to_owned())?;
-        Ok(Self { address: None, port: Some(port) })
+        Self::at(None, port)
     }
 }
 
@@ -68,5 +81,32 @@ impl WhyArgs {
             options.filter.nets.extend(target.address.map(Cidr::host));
         }
         options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WhyTarget;
+
+    #[test]
+    fn a_service_is_named_in_any_usual_way() {
+        for (text, shown) in [
+            (":443", ":443"),
+            ("443", ":443"),
+            ("10.0.0.2", "10.0.0.2"),
+            ("10.0.0.2:443", "10.0.0.2:443"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[::1]:443", "[::1]:443"),
+        ] {
+            assert_eq!(
+                text.parse::<WhyTarget>().map(|target| target.to_string()),
+                Ok(shown.to_owned()),
+                "{text}"
+            );
+        }
+        for text in ["[10.0.0.2]", "[::1", "::1]", "[]", "443]", "a", "", "0", "[::1]:0"] {
+            assert!(text.parse::<WhyTarget>().is_err(), "{text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::check::{CheckError, Comparison, Gate, Judged, Reason, SavedReport, Scope, counted, exit_code};
 use crate::cli::DiffArgs;
-use crate::command::{github, out};
+use crate::command::{github, out, warn_of_variables};
 use crate::console;
 use crate::error::CommandError;
 use crate::file::FileAtEnd;
@@ -30,6 +30,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<u8, CommandError> {
     let junit = args.junit.as_deref().map(|path| FileAtEnd::prepare(path).map_err(unwritable(path)));
     let junit = junit.transpose()?;
     let comparison = Comparison { old: read(&args.old)?, new: read(&args.new)? };
+    warn_of_variables();
     let mut judged: Vec<Judged<'_>> =
         gate.expectations.iter().map(|each| Judged::by(&comparison, each)).collect();
     let allows_nothing = args.allow_nothing || gate.allow_nothing || judged.iter().any(Judged::wants_nothing);

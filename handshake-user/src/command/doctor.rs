@@ -30,7 +30,7 @@ use handshake_agent::source::settings::BYTES_A_FLOW;
 use handshake_agent::source::settings::FEW_INTERFACES;
 
 use crate::cli::{DoctorArgs, is_proven};
-use crate::command::usual_confinement;
+use crate::command::{usual_confinement, warn_of_variables};
 use crate::error::CommandError;
 use crate::escape::printable;
 use crate::output::{Output, Target};
@@ -137,6 +137,7 @@ impl Finding {
 ///
 /// [`Error::UnknownInterface`] and [`Error::NoDefaultRoute`]; failures to write the findings.
 pub(crate) fn run(args: &DoctorArgs) -> Result<u8, CommandError> {
+    warn_of_variables();
     let findings = judge(&args.interfaces)?;
     let written = Output::to(Target::stdout()).put(|out| print(&findings, out));
     written.map_err(CommandError::output("write the findings"))?;
@@ -148,7 +149,7 @@ fn judge(interfaces: &[String]) -> Result<Vec<Finding>, Error> {
     let choice = InterfaceChoice { names: interfaces.to_vec(), wait: false };
     let (selection, links) = selection::select(&choice)?;
     if links.is_empty() {
-        return Err(Error::NoInterface(selection.words()));
+        return Err(selection.nothing());
     }
     let mut findings = judge_machine(&MachineFacts::gather());
     let all = interface::list()?;
@@ -310,7 +311,7 @@ fn what_it_is(info: &InterfaceInfo) -> Finding {
     let driver = driver.as_deref().unwrap_or("none");
     let behind = if info.is_virtual { "virtual" } else { "hardware" };
     let header = if info.raw { ", no Ethernet header" } else { "" };
-    Finding::ok(format!("{name}: driver {driver}, {behind}{header}, MTU {mtu}, {operstate}"))
+    Finding::ok(format!("{name}: driver {driver}, {behind}{header}, MTU {mtu}, operstate {operstate}"))
 }
 
 fn reachable(info: &InterfaceInfo) -> Option<Finding> {

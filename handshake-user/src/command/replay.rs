@@ -30,7 +30,7 @@ use handshake_common::wire::{Class, Link, Packet, Slice, has_wrong_checksum, mar
 use self::bar::Bar;
 use self::ladder::{Ladders, Observed};
 use crate::cli::ReplayArgs;
-use crate::command::{out, zone};
+use crate::command::{out, warn_of_variables, zone};
 use crate::console::say;
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Helper};
@@ -55,6 +55,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let duties = Duties { files: vec![FileDuty::New], ..Duties::default() };
     let helper = args.tui.then(|| Helper::start(duties)).transpose();
     let helper = helper.map_err(AgentError::system("start the helper process"))?;
+    warn_of_variables();
     let zone = zone(args.output.utc);
     let mut captures = Captures::open(&args.files)?;
     let wanted = args.output.flows || args.output.events.0.is_any() || args.ladder.is_some() || args.tui;

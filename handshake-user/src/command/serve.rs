@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
-    say_where(socket.as_ref());
+    let listens_at = socket.as_ref().and_then(|socket| socket.local_addr().ok());
     let health = Arc::new(Health::begin());
     let confinement =
         confinement(&args.scope).map(|confinement| Confinement { network: Network::Accepts, ..confinement });
@@ -88,6 +88,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let errands = errands.map(|handed| start(handed, rows.as_mut())).transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
+        say_where(listens_at);
         let outlets = Outlets { server, errands, rows, exporter };
         let mut service = Service::new(args, manager, health, outlets, hangup);
         let pace = Pace { outlasts_interfaces: true, events: watched.events, ..Pace::default() };
@@ -170,7 +171,7 @@ fn resolver(helper: &Helper, hosts: Vec<String>) -> io::Result<Resolver> {
 fn rereader(path: &Path, mut listens: Listen) -> Rereader {
     let path = path.to_owned();
     Box::new(move || {
-        let text = read_text(&path, LONGEST)?;
+        let text = read_text(&path, LONGEST).map_err(|error| named("--config", &path.display(), &error))?;
         let new = with_file(env::args_os(), &path.display().to_string(), &text).map_err(io::Error::other)?;
         if let Some(file) = &new.metrics_file {
             FileAtEnd::prepare(file).map_err(|error| named("--metrics-file", &file.display(), &error))?;
@@ -178,7 +179,8 @@ fn rereader(path: &Path, mut listens: Listen) -> Rereader {
         let socket = match new.metrics_listen.0 {
             Some(address) if new.metrics_listen != listens => {
                 let socket = listen_at(address);
-                Some(socket.map_err(|error| named("--metrics-listen", &address, &error))?)
+                let refused = |error: io::Error| named("--metrics-listen", &address, &with_fix(error));
+                Some(socket.map_err(refused)?)
             }
             Some(_) | None => None,
         };
@@ -222,12 +224,21 @@ fn start(handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
     let address = args.metrics_listen.0.map(|address| address.to_string()).unwrap_or_default();
-    CommandError::output(format!("listen at {address} (--metrics-listen)"))(source)
+    CommandError::output(format!("listen at {address} (--metrics-listen)"))(with_fix(source))
+}
+
+/// Names the fix where another program has the port.
+fn with_fix(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    let text = format!("{error}: choose another port, or see who listens there with 'ss -ltnp'");
+    io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
 /// Says where scrapers are served: with port 0 the system has chosen one.
-fn say_where(socket: Option<&TcpListener>) {
-    if let Some(address) = socket.and_then(|socket| socket.local_addr().ok()) {
+fn say_where(address: Option<SocketAddr>) {
+    if let Some(address) = address {
         announce(&format!("metrics at http://{address}/metrics"));
     }
 }
@@ -466,7 +477,7 @@ impl Service {
             say(&format!("{option}: restart needed"));
         }
         if new.metrics_listen != self.args.metrics_listen {
-            say_where(socket.as_ref());
+            say_where(socket.as_ref().and_then(|socket| socket.local_addr().ok()));
             self.outlets.server.listen(socket);
         }
         if (&new.metrics_file, new.interval) != (&self.args.metrics_file, self.args.interval) {

@@ -169,8 +169,10 @@ fn change(row: &Changed) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::{changes, draw, figure, rows};
-    use crate::check::saved_tests::comparison;
+    use crate::check::saved_tests::{comparison, comparison_of};
     use crate::check::{Expectation, Judged, Scope};
     use crate::report::json::write_diff;
     use crate::report::text::{Style, measured};
@@ -191,6 +193,30 @@ mod tests {
         write_diff(&mut out, &comparison, &changes, &[]).expect("memory takes everything");
         let object: serde_json::Value = serde_json::from_slice(&out).expect("an object");
         insta::assert_snapshot!("diff_as_json", format!("{object:#}"));
+    }
+
+    /// Attempts of both runs are still waiting: by how much the time changed is not known, and that is said.
+    #[test]
+    fn a_change_between_two_lower_bounds_is_not_known() {
+        let waiting = |ns: u64| json!({"count": 100, "not_connected": 90, "p99_at_least_ns": ns});
+        let connected = json!({"count": 100, "not_connected": 0, "p99_ns": 1_000_000_000});
+        let (three, five) = (waiting(3_000_000_000), waiting(5_000_000_000));
+        let table = [
+            (
+                &three,
+                &five,
+                "from > 3 s to > 5 s, but both are only lower bounds, so the change between them is not known",
+            ),
+            (&three, &connected, "-100.0 % to -66.7 % (from > 3 s to 1 s)"),
+            (&connected, &waiting(1_100_000_000), "> 10.0 % (from 1 s to > 1.1 s), but it is not known"),
+        ];
+        let text = "change(p99(connect)) <= 20%";
+        let expectation = Expectation::parse(text, text, Scope::TwoReports).expect(text);
+        for (old, new, said) in table {
+            let comparison = comparison_of(old, new);
+            let shown = measured(&Judged::by(&comparison, &expectation), &comparison);
+            assert!(shown.starts_with(said), "{shown}");
+        }
     }
 
     #[test]

@@ -25,13 +25,17 @@ mod layout;
 mod saved;
 mod why;
 
+use std::cmp::Reverse;
+
 use handshake_agent::error::some_of;
 use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Flow, Standing, View};
 use handshake_agent::model::health::{ClosedPorts, JudgedService, Services};
 use handshake_agent::model::settled::{Health, Settled};
-use handshake_agent::model::snapshot::{InterfaceHooks, Interval, Latency, Origin, Snapshot, TcpBooks};
+use handshake_agent::model::snapshot::{
+    InterfaceHooks, Interval, Latency, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks,
+};
 use handshake_agent::options::Filter;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
@@ -63,6 +67,7 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
     causes(&mut out, snapshot, interval, style);
     draw_some(&mut out, style, "services", &services(snapshot, interval), DOT);
     draw_some(&mut out, style, "udp", &udp(snapshot), WIDE);
+    draw_some(&mut out, style, " ", &udp_services(snapshot), DOT);
     draw_some(&mut out, style, "signs", &signs(snapshot), WIDE);
     line(&mut out, style, "balance", &balance(snapshot), " + ");
     line(&mut out, style, "hook saw", &hook_saw(snapshot), " ");
@@ -340,7 +345,7 @@ fn far(run: Settled, now: Settled) -> Option<String> {
 /// The causes of the attempts that are half-open now, the most frequent first.
 fn of_causes(books: &TcpBooks) -> String {
     let mut causes = Cause::ALL.map(|cause| (books.by_cause(Verdict::HalfOpen).of(cause), cause.name()));
-    causes.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    causes.sort_by_key(|(count, _)| Reverse(*count));
     let shown: Vec<String> = causes
         .iter()
         .filter(|(count, _)| *count != 0)
@@ -433,7 +438,7 @@ fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>
         line(out, style, label, &words(sentence), " ");
         label = " ";
     }
-    for problem in cause::problems(snapshot, interval) {
+    for problem in cause::problems(snapshot, interval).into_iter().take(cause::MOST) {
         let mut pieces = vec![Piece::new(format!("{}:", problem.name), TextTone::Bad)];
         pieces.extend(words(&problem.sentence));
         line(out, style, label, &pieces, " ");
@@ -507,6 +512,32 @@ fn udp(snapshot: &Snapshot) -> Vec<Piece> {
     }
     pieces.push(Piece::plain(format!("{} packets", short(snapshot.udp.packets))));
     pieces
+}
+
+/// The services of UDP whose flows get no answer, most flows first; empty where all do.
+fn udp_services(snapshot: &Snapshot) -> Vec<Piece> {
+    /// Most services that are named.
+    const MOST: usize = 3;
+    let failed = |row: &ServiceFigures| match (&row.books, row.service) {
+        (ServiceBooks::Udp(books), Some(service)) => {
+            let [unanswered, unreachable] =
+                [UdpVerdict::Unanswered, UdpVerdict::Unreachable].map(|verdict| books.verdict(verdict));
+            (unanswered + unreachable != 0).then_some((unanswered, unreachable, books.flows, service))
+        }
+        (ServiceBooks::Udp(_) | ServiceBooks::Tcp(_), _) => None,
+    };
+    let mut all: Vec<_> = snapshot.every_service.iter().filter_map(failed).collect();
+    all.sort_by_key(|(unanswered, unreachable, _, service)| (Reverse(unanswered + unreachable), *service));
+    let named = all.iter().take(MOST).map(|(unanswered, unreachable, flows, service)| {
+        let verdicts = [(UdpVerdict::Unanswered, unanswered), (UdpVerdict::Unreachable, unreachable)];
+        let some = verdicts.into_iter().filter(|(_, count)| **count != 0);
+        let some: Vec<_> =
+            some.map(|(verdict, count)| format!("{} {}", verdict.name(), group(*count))).collect();
+        Piece::new(format!("{service} {} of {}", some.join(", "), group(*flows)), TextTone::Bad)
+    });
+    let more = all.len().saturating_sub(MOST);
+    let more = (more != 0).then(|| Piece::new(format!("{} more", group(more as u64)), TextTone::Faint));
+    named.chain(more).collect()
 }
 
 /// The line of signs; empty without one.

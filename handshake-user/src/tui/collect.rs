@@ -1,5 +1,5 @@
-//! Keeps some of the records while a snapshot reads them: the oldest open attempts, the latest UDP flows, and
-//! the number of records by state. A table may hold millions of records, so only a few thousand are kept.
+//! Keeps some of the records while a snapshot reads them: the oldest open attempts, the latest silent connections
+//! and UDP flows, and the number of records by state. A table may hold millions of records, so only a few thousand are kept.
 
 use std::cell::RefCell;
 use std::collections::BinaryHeap;
@@ -13,6 +13,8 @@ use handshake_agent::model::flow::{Flow, FlowId};
 
 /// Most open attempts kept: the oldest.
 pub(crate) const OPEN_KEPT: usize = 2_000;
+/// Most silent connections kept: the latest.
+const SILENT_KEPT: usize = 500;
 /// Most UDP flows kept: the latest.
 pub(crate) const UDP_KEPT: usize = 500;
 /// The states whose records are kept, as bits.
@@ -25,6 +27,8 @@ pub(crate) struct KeptRecords {
     pub(crate) open: Vec<Flow>,
     /// Number of open attempts that pass the filter, kept or not.
     pub(crate) open_found: u64,
+    /// The latest silent connections that pass the filter, the latest first.
+    pub(crate) silent: Vec<Flow>,
     /// The latest UDP flows that pass the filter, the latest first.
     pub(crate) udp: Vec<Flow>,
     /// Number of records by state.
@@ -75,7 +79,7 @@ impl Source for Collecting<'_> {
         };
         // The wanted flow may be in any state by now.
         let states = if self.wanted.is_some() { u64::MAX } else { KEPT_STATES };
-        let mut onlooker = Onlooker::new(states, &mut show);
+        let mut onlooker = Onlooker::new(states, &mut show).with_silent();
         let scan = self.source.scan(now, Some(&mut onlooker));
         let occupancy = onlooker.occupancy();
         *self.selection.borrow_mut() = RecordSelection { occupancy, ..selection };
@@ -98,6 +102,7 @@ impl Source for Collecting<'_> {
 struct RecordSelection {
     open: LeastRecords,
     open_found: u64,
+    silent: LeastRecords,
     udp: LeastRecords,
     occupancy: Occupancy,
     wanted: Option<Flow>,
@@ -108,6 +113,7 @@ impl RecordSelection {
         Self {
             open: LeastRecords::of(OPEN_KEPT),
             open_found: 0,
+            silent: LeastRecords::of(SILENT_KEPT),
             udp: LeastRecords::of(UDP_KEPT),
             occupancy: [0; State::ALL.len()],
             wanted: None,
@@ -125,6 +131,12 @@ impl RecordSelection {
                     self.open.offer(tcp.opened_ns, record);
                 }
             }
+            Detail::Tcp(tcp) if record.is_silent(*now, clocks) => {
+                if filter.is_empty() || filter.admits_record(record, moment) {
+                    // Inverted, so that the latest has the least key.
+                    self.silent.offer(u64::MAX - tcp.opened_ns, record);
+                }
+            }
             Detail::Udp(udp) if !record.expired(*now, clocks) => {
                 if filter.is_empty() || filter.admits_record(record, moment) {
                     // Inverted, so that the latest flow has the least key.
@@ -139,6 +151,7 @@ impl RecordSelection {
         KeptRecords {
             open: self.open.sorted(),
             open_found: self.open_found,
+            silent: self.silent.sorted(),
             udp: self.udp.sorted(),
             occupancy: self.occupancy,
             wanted: self.wanted,
@@ -185,7 +198,7 @@ mod tests {
     use handshake_common::abi::UdpRecord;
     use handshake_common::record::{Detail, State};
 
-    use super::{Collecting, KeptRecords, OPEN_KEPT, UDP_KEPT};
+    use super::{Collecting, KeptRecords, OPEN_KEPT, SILENT_KEPT, UDP_KEPT};
     use crate::tui::filter::ListFilter;
     use handshake_agent::model::flow::{Flow, FlowId};
 
@@ -242,6 +255,26 @@ mod tests {
         assert_eq!((opened.len(), opened[0], opened[UDP_KEPT - 1]), (UDP_KEPT, UDP_KEPT as u64 + 9, 10));
         fake.reading.now.jiffies += 60_001;
         assert!(collect(&mut fake, "", None).udp.is_empty(), "idle for longer than --udp-idle");
+    }
+
+    /// The latest are kept; a connection that has not waited for T1 is none.
+    #[test]
+    fn silent_connections_are_kept() {
+        let mut fake = Fake::new();
+        for at in 0..SILENT_KEPT as u64 + 10 {
+            fake.silent(1, 100 * SECOND - at);
+        }
+        fake.silent(1, 2 * SECOND);
+        let kept = collect(&mut fake, "", None);
+        let opened: Vec<u64> = kept.silent.iter().map(Flow::opened_ns).collect();
+        let latest = fake.records[SILENT_KEPT + 9];
+        assert_eq!((opened.len(), opened[0]), (SILENT_KEPT, Flow::of(latest).opened_ns()));
+        assert!(opened.is_sorted_by(|a, b| a > b) && kept.open.is_empty());
+        for (filter, count) in
+            [("silent", SILENT_KEPT), ("failures", SILENT_KEPT), ("late", 0), ("port:61000", 0)]
+        {
+            assert_eq!(collect(&mut fake, filter, None).silent.len(), count, "{filter}");
+        }
     }
 
     #[test]

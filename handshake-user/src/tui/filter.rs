@@ -15,11 +15,11 @@ use handshake_agent::source::Moment;
 use handshake_common::abi::Net;
 use handshake_common::flow::Side;
 use handshake_common::record::Record;
-use handshake_common::verdict::{Assessment, Cause, UdpVerdict, Verdict};
+use handshake_common::verdict::{Assessment, Cause, FlowFlag, UdpVerdict, Verdict};
 
 use super::service::ServiceLine;
 use crate::duration::duration;
-use handshake_agent::model::flow::{Flow, Standing};
+use handshake_agent::model::flow::Flow;
 
 /// The word for what failed.
 const FAILURES: &str = "failures";
@@ -53,7 +53,9 @@ enum FilterTerm {
     Connect { longer: bool, than_ns: u64 },
     /// `repeats>0`: SYNs and SYN+ACKs that were sent again.
     Repeats { more: bool, than: u16 },
-    /// `failures`: half-open attempts, and all that ended badly.
+    /// `silent`, `late`, `revised`: a flow's flag by name.
+    Flag(FlowFlag),
+    /// `failures`: half-open attempts, silent connections, and all that ended badly.
     Failures,
     /// Any other text, in lower case.
     Text(String),
@@ -135,7 +137,8 @@ impl ListFilter {
             FilterTerm::Repeats { more, than } => {
                 is_beyond(*more, Flow::of(*record).retransmits().into(), u64::from(*than))
             }
-            FilterTerm::Failures => is_failure(Flow::of(*record).standing(moment)),
+            FilterTerm::Flag(flag) => has_flag(&Flow::of(*record), *flag, moment),
+            FilterTerm::Failures => is_failure(&Flow::of(*record), moment),
             FilterTerm::Text(_) => true,
         })
     }
@@ -145,7 +148,8 @@ impl ListFilter {
     pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Verdict(name) => attempt.standing(moment).name() == *name,
-            FilterTerm::Failures => is_failure(attempt.standing(moment)),
+            FilterTerm::Flag(flag) => has_flag(attempt, *flag, moment),
+            FilterTerm::Failures => is_failure(attempt, moment),
             FilterTerm::Cause(cause) => attempt.cause(attempt.standing(moment)) == Some(*cause),
             FilterTerm::Text(text) => interface.is_none_or(|interface| {
                 let standing = attempt.standing(moment);
@@ -187,8 +191,18 @@ impl ListFilter {
             },
             FilterTerm::Udp(udp) => matches!(line.books, ServiceBooks::Udp(_)) == *udp,
             FilterTerm::Failures => line.has_failures(),
+            FilterTerm::Flag(FlowFlag::Silent) => line.silent() != 0,
             // Of attempts alone.
-            FilterTerm::Client(_) | FilterTerm::Connect { .. } | FilterTerm::Repeats { .. } => true,
+            FilterTerm::Client(_)
+            | FilterTerm::Connect { .. }
+            | FilterTerm::Repeats { .. }
+            | FilterTerm::Flag(
+                FlowFlag::Late
+                | FlowFlag::FastOpen
+                | FlowFlag::Simultaneous
+                | FlowFlag::OneSided
+                | FlowFlag::Revised,
+            ) => true,
             FilterTerm::Text(text) => line.name().contains(text.as_str()),
         })
     }
@@ -210,11 +224,15 @@ fn term(word: &str) -> Result<FilterTerm, String> {
         Some(("verdict", value)) => verdict(value),
         Some(("cause", value)) => cause(value),
         Some(("net", value)) => value.parse::<Cidr>().map(|net| FilterTerm::Net(net.net())),
-        Some((key, _)) => Err(format!("unknown '{key}:'; use port:, verdict:, cause:, client: or net:")),
+        Some((key, _)) => Err(format!("unknown '{key}:': port:, verdict:, cause:, client: or net:")),
         None if word == FAILURES => Ok(FilterTerm::Failures),
         None if word == "tcp" || word == "udp" => Ok(FilterTerm::Udp(word == "udp")),
-        None => Ok(FilterTerm::Text(word.to_lowercase())),
+        None => Ok(flag(word).map_or_else(|| FilterTerm::Text(word.to_lowercase()), FilterTerm::Flag)),
     }
+}
+
+fn flag(word: &str) -> Option<FlowFlag> {
+    FlowFlag::ALL.into_iter().find(|flag| flag.name() == word)
 }
 
 /// A word with a comparison; `None` of any other word.
@@ -238,8 +256,13 @@ const fn is_beyond(more: bool, value: u64, than: u64) -> bool {
     if more { value > than } else { value < than }
 }
 
-fn is_failure(standing: Standing) -> bool {
-    standing.assessment() == Assessment::Bad
+/// Whether a flow failed: a connection without an answer is completed, and serves no one.
+pub(crate) fn is_failure(flow: &Flow, moment: &Moment) -> bool {
+    flow.standing(moment).assessment() == Assessment::Bad || flow.is_silent(moment)
+}
+
+fn has_flag(flow: &Flow, flag: FlowFlag, moment: &Moment) -> bool {
+    flow.flags(moment).any(|each| each == flag)
 }
 
 fn socket(socket: SocketAddr) -> FilterTerm {
@@ -302,16 +325,16 @@ mod tests {
     use handshake_agent::fake::{Fake, record, tcp, ticks, udp_record};
     use handshake_agent::source::Moment;
     use handshake_agent::source::Source as _;
-    use handshake_common::abi::TcpRecord;
+    use handshake_common::abi::{TcpRecord, tag};
     use handshake_common::record::{Detail, State};
-    use handshake_common::verdict::Cause;
+    use handshake_common::verdict::{Cause, FlowFlag};
 
     use super::{FilterTerm, ListFilter};
     use crate::testing::{TERMINAL, firsts};
     use handshake_agent::model::flow::Flow;
 
     /// A filter, and the indices of the flows below that it admits.
-    const TABLE: [(&str, &[usize]); 29] = [
+    const TABLE: [(&str, &[usize]); 32] = [
         ("", &[0, 1, 2, 3]),
         ("  ", &[0, 1, 2, 3]),
         ("port:443", &[0, 1]),
@@ -341,6 +364,9 @@ mod tests {
         ("repeats>0", &[1]),
         ("repeats>2", &[]),
         ("repeats<1", &[0, 2, 3]),
+        ("fast_open", &[0]),
+        ("tcp late", &[]),
+        ("silent", &[]),
     ];
 
     #[test]
@@ -358,6 +384,7 @@ mod tests {
             ..tcp(&all[1])
         };
         all[1].detail = Detail::Tcp(repeated);
+        all[0].flags |= tag::FAST_OPEN;
         let fake = Fake::new();
         let moment = Moment { now: fake.reading.now, stopped: false, clocks: without_expiry(&fake) };
         for (text, left) in TABLE {
@@ -394,10 +421,14 @@ mod tests {
             FilterTerm::Connect { .. } => 7,
             FilterTerm::Repeats { .. } => 8,
             FilterTerm::Failures => 9,
-            FilterTerm::Text(_) => 10,
+            FilterTerm::Flag(_) => 10,
+            FilterTerm::Text(_) => 11,
         };
         let kinds: BTreeSet<usize> = terms.iter().map(kind).collect();
-        assert_eq!(kinds, (0..10).collect(), "{words:?}");
+        assert_eq!(kinds, (0..11).collect(), "{words:?}");
+        for flag in FlowFlag::ALL {
+            assert!(words.iter().any(|word| word == flag.name()), "{flag:?}");
+        }
         for cause in Cause::ALL {
             assert!(words.contains(&format!("cause:{}", cause.name())), "{cause:?}");
         }
@@ -426,7 +457,7 @@ mod tests {
             ("port:9-8", "the range ends before it begins"),
             ("verdict:halfopen", "'halfopen' is not a verdict such as half_open or refused"),
             ("cause:none", "'none' is not a cause: use no_syn_ack, no_ack or answer_unseen"),
-            ("host:a", "unknown 'host:'; use port:, verdict:, cause:, client: or net:"),
+            ("host:a", "unknown 'host:': port:, verdict:, cause:, client: or net:"),
             ("connect>1", "a unit is missing: ms, s, m or h"),
             ("repeats>x", "'x' is not a number such as 0 or 3"),
             ("age>1s", "'age' cannot be compared: use connect>1s or repeats>0"),

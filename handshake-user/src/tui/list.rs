@@ -6,9 +6,9 @@ use std::collections::HashMap;
 
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::flow::Side;
-use handshake_common::verdict::{Assessment, Cause, UdpVerdict, Verdict};
+use handshake_common::verdict::{Cause, FlowFlag, UdpVerdict, Verdict};
 
-use super::filter::ListFilter;
+use super::filter::{ListFilter, is_failure};
 use super::history::failed;
 use super::scene::Scene;
 use super::service::ServiceLine;
@@ -77,10 +77,10 @@ impl AttemptColumn {
         // The worst first: what failed, then what is open, then what completed.
         let verdict = |attempt: &Flow| {
             let standing = attempt.standing(&moment);
-            let badness = match standing.assessment() {
-                Assessment::Bad => 0,
-                Assessment::Neutral => 1,
-                Assessment::Good => 2,
+            let badness = match (is_failure(attempt, &moment), standing.is_good()) {
+                (true, _) => 0,
+                (false, false) => 1,
+                (false, true) => 2,
             };
             (badness, standing.name())
         };
@@ -118,6 +118,8 @@ pub(crate) enum ServiceColumn {
     Minute,
     /// Half-open attempts or unanswered flows.
     Waiting,
+    /// Connections that are silent now.
+    Silent,
     /// Refused attempts or unreachable flows.
     Refused,
     /// Attempts that failed with any verdict, or multicast flows.
@@ -145,6 +147,7 @@ impl ServiceColumn {
             Self::Minute => Self::ConnectSlow,
             Self::ConnectSlow => Self::Service,
             Self::Service
+            | Self::Silent
             | Self::Rate
             | Self::Refused
             | Self::ConnectHalf
@@ -164,6 +167,7 @@ impl ServiceColumn {
             Self::ConnectSlow => rows.sort_by_key(|line| Reverse(line.connect.map(|[_, slow]| slow))),
             Self::Begun | Self::Rate | Self::Trend => rows.sort_by_key(|line| Reverse(begun(&line.books))),
             Self::Waiting => rows.sort_by_key(|line| Reverse(waiting(&line.books))),
+            Self::Silent => rows.sort_by_key(|line| Reverse(line.silent())),
             Self::Refused | Self::Failed => rows.sort_by_key(|line| Reverse(ended_badly(&line.books))),
             Self::FirstLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_to_syn_ack_ns)),
             Self::SecondLeg => rows.sort_by_key(|line| Reverse(line.legs.syn_ack_to_ack_ns)),
@@ -197,12 +201,12 @@ pub(crate) struct ClientLine {
     pub(crate) attempts: u64,
     /// Those that are half-open.
     pub(crate) half_open: u64,
-    /// Those that ended badly.
+    /// Those that ended badly, or are silent.
     pub(crate) failed: u64,
-    /// Those that completed.
+    /// Those that completed and are not silent.
     pub(crate) completed: u64,
-    /// One of those that are half-open or ended badly, and its share of them by verdict and cause.
-    pub(crate) worst: Option<(Standing, Option<Cause>, u64)>,
+    /// The names of one of the failures, its verdict's and its cause's or flag's, and its share of them.
+    pub(crate) worst: Option<(&'static str, &'static str, u64)>,
 }
 
 /// The networks of the clients whose attempts pass the filter, those with the most failures first.
@@ -211,7 +215,7 @@ pub(crate) fn clients(scene: &Scene, filter: &ListFilter) -> Vec<ClientLine> {
     let moment = scene.moment();
     let mut lines: Vec<ClientLine> = Vec::new();
     let mut places: HashMap<Cidr, usize> = HashMap::new();
-    let mut failures: HashMap<(Cidr, &str, Option<Cause>), u64> = HashMap::new();
+    let mut failures: HashMap<(Cidr, &str, &str), u64> = HashMap::new();
     for flow in attempts(scene, filter, order).into_iter().filter(|flow| flow.tcp().is_some()) {
         let client = flow.end(Side::Initiator).ip();
         let network = Cidr::of(client, if client.is_ipv4() { 24 } else { 48 });
@@ -225,16 +229,17 @@ pub(crate) fn clients(scene: &Scene, filter: &ListFilter) -> Vec<ClientLine> {
         let standing = flow.standing(&moment);
         line.attempts += 1;
         line.half_open += u64::from(standing == Standing::Tcp(Verdict::HalfOpen));
-        line.completed += u64::from(standing.is_good());
-        if standing.assessment() != Assessment::Bad {
+        if !is_failure(flow, &moment) {
+            line.completed += u64::from(standing.is_good());
             continue;
         }
         line.failed += u64::from(standing != Standing::Tcp(Verdict::HalfOpen));
-        let cause = flow.cause(standing);
-        let count = failures.entry((network, standing.name(), cause)).or_default();
+        let silent = if flow.is_silent(&moment) { FlowFlag::Silent.name() } else { "" };
+        let why = flow.cause(standing).map_or(silent, Cause::name);
+        let count = failures.entry((network, standing.name(), why)).or_default();
         *count += 1;
         if line.worst.is_none_or(|(_, _, most)| *count >= most) {
-            line.worst = Some((standing, cause, *count));
+            line.worst = Some((standing.name(), why, *count));
         }
     }
     lines.sort_by_key(|line| (Reverse(line.half_open + line.failed), Reverse(line.attempts), line.network));

@@ -110,8 +110,8 @@ pub(crate) async fn explore(
 fn scene(past: &mut Past, capture: &mut PastCapture<'_>, ui: &Ui, zone: Zone) -> Result<Scene, AgentError> {
     let mut collecting = Collecting::new(capture.source, &ui.filter, ui.opened.map(|opened| opened.id()));
     let snapshot = Snapshot::take(&mut collecting, &capture.context, past.began.as_ref())?;
-    // All UDP flows are among the ended ones, also those past their time.
-    let kept = KeptRecords { udp: Vec::new(), ..collecting.kept() };
+    // All silent connections and UDP flows are among the ended ones, also those past their time.
+    let kept = KeptRecords { silent: Vec::new(), udp: Vec::new(), ..collecting.kept() };
     let ended = ended(&*capture.source, capture.evicted, &ui.filter, &View::of(&snapshot));
     past.recent.list(&ui.filter, ended);
     let mut builder = SceneBuilder::within(zone);
@@ -136,7 +136,7 @@ fn ended(source: &dyn Source, evicted: &[Flow], filter: &ListFilter, view: &View
     evicted.iter().filter(|flow| is_listed(&flow.record)).for_each(|flow| offer(*flow));
     source.for_each_record(&mut |record| {
         let flow = Flow::of(*record);
-        if record.state.is_udp() {
+        if record.state.is_udp() || flow.is_silent(&view.moment) {
             offer(flow);
         } else if record.state.is_attempt() && is_past(record, &view.moment) {
             let end = FlowEnd { standing: flow.standing(&view.moment), at_ns: flow.ended_ns() };

@@ -1,7 +1,7 @@
 //! The content of one frame: a snapshot and everything derived from it, so that drawing only lays it out.
 //! Built once per interval. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,11 +76,12 @@ pub(crate) struct Scene {
     pub(crate) open: Vec<Flow>,
     /// Number of open attempts that pass the filter, shown or not.
     pub(crate) open_found: u64,
-    /// Attempts that have ended and UDP flows, the latest first.
+    /// Attempts that have ended, silent connections and UDP flows, the latest first.
     pub(crate) ended: Vec<Flow>,
     /// Number of attempts that had ended since the start.
     pub(crate) ended_total: u64,
-    udp: Vec<Flow>,
+    /// UDP flows and silent connections.
+    others: Vec<Flow>,
     /// The opened attempt as the table has it.
     pub(crate) wanted: Option<Flow>,
     /// The services of TCP, then those of UDP, each the busiest first.
@@ -178,7 +179,7 @@ impl Scene {
 
     /// This scene with the attempts that have ended since.
     pub(crate) fn with_ended(&self, recent: &Recent) -> Self {
-        Self { ended: ended(recent, &self.udp), ended_total: recent.total(), ..self.clone() }
+        Self { ended: ended(recent, &self.others), ended_total: recent.total(), ..self.clone() }
     }
 
     /// The time of day at which something happened on the records' clock.
@@ -224,6 +225,7 @@ impl SceneBuilder {
         around: Around,
     ) -> Scene {
         self.minutes.observe(&snapshot);
+        let others = [kept.silent, kept.udp].concat();
         let snapshot = Arc::new(snapshot);
         let surge = self.observe(&snapshot);
         let oldest = self.window.front().unwrap_or(&snapshot);
@@ -244,9 +246,9 @@ impl SceneBuilder {
             legs_are_recent: has_samples(&window),
             open: kept.open,
             open_found: kept.open_found,
-            ended: ended(recent, &kept.udp),
+            ended: ended(recent, &others),
             ended_total: recent.total(),
-            udp: kept.udp,
+            others,
             wanted: kept.wanted,
             services: services(&snapshot, oldest, recent, &self.minutes),
             occupancy: kept.occupancy,
@@ -399,10 +401,13 @@ fn bins(histogram: &Histogram) -> Vec<u64> {
     bins
 }
 
-/// The ended attempts and the UDP flows, the latest first.
-fn ended(recent: &Recent, udp: &[Flow]) -> Vec<Flow> {
+/// The ended attempts, the silent connections and the UDP flows, the latest first. The record of a silent
+/// connection knows more than the event of its completion.
+fn ended(recent: &Recent, others: &[Flow]) -> Vec<Flow> {
+    let known: HashSet<FlowId> = others.iter().map(Flow::id).collect();
     let mut all = recent.latest();
-    all.extend(udp);
+    all.retain(|attempt| !known.contains(&attempt.id()));
+    all.extend(others);
     all.sort_by_key(|attempt| std::cmp::Reverse(attempt.moment_ns()));
     all
 }
@@ -436,7 +441,7 @@ fn services(now: &Snapshot, before: &Snapshot, recent: &Recent, minutes: &Minute
 
 fn tcp_change(now: &TcpBooks, before: &TcpBooks) -> (u64, u64) {
     let begun = now.attempts.saturating_sub(before.attempts);
-    (begun, now.verdict(Verdict::HalfOpen) + failed(now).saturating_sub(failed(before)))
+    (begun, now.verdict(Verdict::HalfOpen) + now.silent + failed(now).saturating_sub(failed(before)))
 }
 
 fn udp_change(now: &UdpBooks, before: &UdpBooks) -> (u64, u64) {

@@ -21,7 +21,7 @@ pub(crate) struct ServiceLine {
     pub(crate) books: ServiceBooks,
     /// Attempts or UDP flows begun in the window.
     pub(crate) begun: u64,
-    /// Attempts half-open now plus those failed in the window; for UDP, flows unanswered now plus those
+    /// Attempts half-open or silent now plus those failed in the window; for UDP, flows unanswered now plus those
     /// unreachable in the window.
     pub(crate) trouble: u64,
     /// Its latest times.
@@ -53,11 +53,19 @@ pub(crate) struct Minute {
 }
 
 impl ServiceLine {
-    /// Whether any of its attempts is half-open now or has failed; of UDP, whether any flow is
+    /// Its connections that are silent now; of UDP none.
+    pub(crate) const fn silent(&self) -> u64 {
+        match &self.books {
+            ServiceBooks::Tcp(books) => books.silent,
+            ServiceBooks::Udp(_) => 0,
+        }
+    }
+
+    /// Whether any of its attempts is half-open or silent now or has failed; of UDP, whether any flow is
     /// unanswered or unreachable.
     pub(crate) fn has_failures(&self) -> bool {
         match &self.books {
-            ServiceBooks::Tcp(books) => books.verdict(Verdict::HalfOpen) + failed(books) != 0,
+            ServiceBooks::Tcp(books) => books.verdict(Verdict::HalfOpen) + books.silent + failed(books) != 0,
             ServiceBooks::Udp(books) => {
                 books.verdict(UdpVerdict::Unanswered) + books.verdict(UdpVerdict::Unreachable) != 0
             }

@@ -315,7 +315,7 @@ impl Ui {
         self.read_filter();
     }
 
-    /// Applies the typed filter as soon as it is valid.
+    /// Applies the typed filter as soon as it is valid; one that is not applies nothing.
     fn read_filter(&mut self) {
         let Some(input) = &mut self.input else { return };
         match ListFilter::parse(&input.text) {
@@ -323,7 +323,10 @@ impl Ui {
                 input.wrong = None;
                 self.filter = filter;
             }
-            Err(wrong) => input.wrong = Some(wrong),
+            Err(wrong) => {
+                input.wrong = Some(wrong);
+                self.filter = ListFilter::default();
+            }
         }
     }
 

@@ -29,16 +29,21 @@ pub(crate) struct SceneFixture {
 
 impl SceneFixture {
     pub(crate) fn new(fake: Fake) -> Self {
-        let interface = InterfaceHooks {
-            name: "eth0".to_owned(),
+        Self::watching(fake, &["eth0"])
+    }
+
+    /// Of a host whose interfaces are watched each by itself.
+    pub(crate) fn watching(fake: Fake, names: &[&str]) -> Self {
+        let interface = |name: &&str| InterfaceHooks {
+            name: (*name).to_owned(),
             ingress: Some("tcx".to_owned()),
             egress: Some("tcx".to_owned()),
             ..InterfaceHooks::default()
         };
         let context = RunContext {
             origin: Origin::Live(LiveOrigin {
-                groups: vec![Some(interface.name.clone())],
-                interfaces: vec![interface],
+                groups: names.iter().map(|name| Some((*name).to_owned())).collect(),
+                interfaces: names.iter().map(interface).collect(),
                 gone: 0,
             }),
             began: BEGINNING,

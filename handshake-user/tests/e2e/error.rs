@@ -41,8 +41,9 @@ pub(crate) fn check_error(outcome: &AgentOutcome, code: i32, parts: &[&str]) -> 
 fn usage_and_input_errors_are_one_line() -> Result<()> {
     let text = Scratch::new("text.txt", b"This is not a capture, but long enough to be tested as one.")?;
     let empty = Scratch::new("empty.pcap", b"")?;
-    let rows: [(&[&str], &[&str]); 12] = [
-        (&["watch", "--nonsense"], &["--nonsense", "handshake --help"]),
+    let rows: [(&[&str], &[&str]); 13] = [
+        (&["watch", "--nonsense"], &["--nonsense", "'handshake watch --help'"]),
+        (&["--nonsense"], &["--nonsense", "'handshake --help'"]),
         (&["watch", "--intervall", "1s"], &["--intervall", "did you mean '--interval'?"]),
         (&["wathc"], &["wathc", "did you mean 'watch'?"]),
         (&["watch", "--hook", "xdp"], &["xdp", "--hook"]),
@@ -61,6 +62,30 @@ fn usage_and_input_errors_are_one_line() -> Result<()> {
     for (words, parts) in rows {
         check_error(&run(words)?, 2, parts)?;
     }
+    Ok(())
+}
+
+/// A value of a variable is told with its variable; a misspelt variable is told, and no other.
+#[test]
+fn variables_are_named() -> Result<()> {
+    let of = |variables: &[(&str, &str)], words: &[&str]| -> Result<(Option<i32>, String)> {
+        let output = Command::new(HANDSHAKE).args(words).envs(variables.iter().copied()).output()?;
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    };
+    let (code, said) = of(&[("HANDSHAKE_HALF_OPEN_AFTER", "5")], &["why"])?;
+    ensure!(
+        code == Some(2) && said.starts_with("handshake: HANDSHAKE_HALF_OPEN_AFTER: invalid value '5'"),
+        "{said}"
+    );
+    let (code, said) = of(&[("HANDSHAKE_EXPIRE_AFTER", "1s")], &["replay", "/nonexistent/a.pcap"])?;
+    ensure!(
+        code == Some(2) && said.starts_with("handshake: HANDSHAKE_EXPIRE_AFTER: --expire-after"),
+        "{said}"
+    );
+    let misspelt = [("HANDSHAKE_EXPIRE_AFTR", "1s"), ("HANDSHAKE_SEED", "1")];
+    let (code, said) = of(&misspelt, &["replay", "/nonexistent/a.pcap"])?;
+    let wanted = "handshake: no option reads HANDSHAKE_EXPIRE_AFTR; did you mean HANDSHAKE_EXPIRE_AFTER?\n";
+    ensure!(code == Some(2) && said.starts_with(wanted) && said.lines().count() == 2, "{said}");
     Ok(())
 }
 

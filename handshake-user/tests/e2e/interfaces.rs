@@ -103,7 +103,11 @@ fn a_pattern_may_choose_nothing_and_a_name_must_be_there() -> Result<()> {
             4,
             "no interface hs-none; there are: lo; `handshake -i hs-none --wait` waits for it",
         ),
-        (&["check", "-i", "hs-none*", "--for", "50ms"], 4, "there is no interface that -i hs-none* names"),
+        (
+            &["check", "-i", "hs-none*", "--for", "50ms"],
+            4,
+            "there is no interface that -i hs-none* names; there are: lo",
+        ),
         (
             &["check", "-i", "hs-none", "--wait", "--for", "50ms"],
             4,

@@ -429,8 +429,10 @@ fn a_dead_file_holds_nothing_up() -> Result<()> {
     fs::remove_file(config.path())?;
     host.run("mkfifo", &[config.path()])?;
     service.agent.signal(libc::SIGHUP)?;
-    let kept = "handshake: the configuration stays as it was: it is no ordinary file";
+    let kept = "handshake: the configuration stays as it was: --config ";
     service.agent.await_lines(kept, 1)?;
+    let said = service.agent.stderr();
+    ensure!(said.contains(&format!("{kept}{}: it is no ordinary file", config.path())), "{said}");
     let outcome = run(&["serve", "--config", config.path(), "--check-config"])?;
     check_error(&outcome, 2, &["it is no ordinary file"])?;
     fs::remove_file(config.path())?;

@@ -14,8 +14,8 @@ use crate::number::{group, rate, short};
 const RARE: u64 = 100;
 /// A problem smaller than the largest by more than this factor is not shown.
 const MINOR: u64 = 10;
-/// Most problems shown.
-const MOST: usize = 3;
+/// Most problems of a report, which has no room for more.
+pub(crate) const MOST: usize = 3;
 /// Time without a SYN after which a filter's report says so, ns.
 const QUIET_NS: u64 = 10_000_000_000;
 
@@ -177,7 +177,6 @@ fn worth_a_line(mut all: Vec<Problem>, attempts: u64) -> Vec<Problem> {
     let largest = all.first().map_or(0, |problem| problem.count);
     let enough = (attempts / RARE).max(largest / MINOR).max(1);
     all.retain(|problem| problem.count >= enough);
-    all.truncate(MOST);
     all
 }
 

@@ -16,13 +16,17 @@ use handshake_agent::model::snapshot::Snapshot;
 use handshake_common::verdict::{Cause, Leg, Sign, UdpVerdict, Verdict};
 use unicode_truncate::UnicodeTruncateStr as _;
 
+use super::cause::Problem;
 use super::layout::{Piece, Style, TextTone, bare, line, words};
 use super::{DOT, WIDE, cause};
 use crate::check::{
     Checked, Ended, Evidence, Expectation, ExpressionTerm, Figure, Fraction, Judged, Judgement,
-    KernelCounter, Measured, NetAccount, Operation, Outcome, Status, ValueKind, Which,
+    KernelCounter, Measured, NetAccount, Operation, Outcome, Reason, Status, ValueKind, Which,
 };
 use crate::number::{group, span};
+
+/// The metric of the attempts that completed.
+const COMPLETED: &str = "tcp.completed";
 
 /// Most decimals. A value closer to its limit is distinguished by its numbers alone.
 const MOST_DECIMALS: u32 = 6;
@@ -207,7 +211,11 @@ fn changed(
         let term = ExpressionTerm::Of(which, Box::new(of.clone()));
         evidence.value(&term).map_or_else(|_| "–".to_owned(), |value| spoken.value(value, None))
     };
-    format!("{sign}{shown} (from {} to {})", end(Which::Old), end(Which::New))
+    let ends = format!("from {} to {}", end(Which::Old), end(Which::New));
+    if judged.judgement == Judgement::Inconclusive(Reason::LowerBounds) {
+        return ends;
+    }
+    format!("{sign}{shown} ({ends})")
 }
 
 /// A change by so much that it is told as a factor.
@@ -342,13 +350,32 @@ pub(crate) fn sentences(judged: &Judged<'_>, checked: &Checked<'_>) -> Vec<(Stri
     if judged.judgement != Judgement::Failed {
         return all;
     }
-    for figure in [&expectation.left, &expectation.right].into_iter().flat_map(dividends) {
-        for name in &figure.metrics {
-            let known = METRICS.iter().find(|metric| metric.name == *name);
-            all.extend(known.map(|metric| about(figure, name, metric.help, snapshot)).into_iter().flatten());
+    for side in [&expectation.left, &expectation.right] {
+        let is_share = matches!(side, ExpressionTerm::Pair(_, Operation::Over, _));
+        for figure in dividends(side) {
+            for metric in METRICS.iter().filter(|metric| figure.metrics.contains(&metric.name.as_str())) {
+                if metric.name == COMPLETED && !is_share {
+                    all.push((figure.to_string(), in_the_time(figure, checked)));
+                    all.extend(obstacles(figure, snapshot));
+                } else {
+                    all.extend(about(figure, &metric.name, metric.help, snapshot));
+                }
+            }
         }
     }
     all
+}
+
+/// What began and what completed until the command's end.
+fn in_the_time(figure: &Figure, checked: &Checked<'_>) -> String {
+    let window = &checked.window;
+    let [before, after] = [&window.started, &window.ended].map(|snapshot| figure.books(snapshot));
+    let begun = after.attempts.saturating_sub(before.attempts);
+    let rise = |verdict| after.verdict(verdict).saturating_sub(before.verdict(verdict));
+    let completed = rise(Verdict::Completed);
+    let began =
+        format!("{} began and {} completed in {}", attempts(begun), group(completed), span(window.ran_ns()));
+    if begun == completed { format!("{began}: what began is the limit, no attempt failed") } else { began }
 }
 
 /// The figures of a term except those of divisors.
@@ -366,19 +393,23 @@ fn dividends(term: &ExpressionTerm) -> Vec<&Figure> {
     }
 }
 
+/// The problems that kept a figure's attempts from completing, each with its count.
+fn obstacles(figure: &Figure, snapshot: &Snapshot) -> Vec<(String, String)> {
+    let counted = |problem: Problem| (format!("{} {}", group(problem.count), problem.name), problem.sentence);
+    cause::obstacles(&figure.books(snapshot), snapshot).into_iter().map(counted).collect()
+}
+
 /// The sentences for one metric: the problems that kept attempts from completing or flows from being
 /// answered, the causes of half-open attempts, the signs that make times long; otherwise the metric's own.
 fn about(figure: &Figure, metric: &str, help: &str, snapshot: &Snapshot) -> Vec<(String, String)> {
     let own = || (figure.to_string(), help.to_owned());
     let own_or = |others: Vec<(String, String)>| if others.is_empty() { vec![own()] } else { others };
     let books = figure.books(snapshot);
-    let obstacles = || {
-        let obstacles = cause::obstacles(&books, snapshot).into_iter();
-        own_or(obstacles.map(|problem| (problem.name.to_owned(), problem.sentence)).collect())
-    };
     match metric {
-        "tcp.completed" => obstacles(),
-        _ if metric.starts_with(CONNECT_OF_ALL) && snapshot.connect_of_all.not_connected != 0 => obstacles(),
+        COMPLETED => own_or(obstacles(figure, snapshot)),
+        _ if metric.starts_with(CONNECT_OF_ALL) && snapshot.connect_of_all.not_connected != 0 => {
+            own_or(obstacles(figure, snapshot))
+        }
         "tcp.half_open.now" => {
             let causes =
                 Cause::ALL.into_iter().filter(|cause| books.by_cause(Verdict::HalfOpen).of(*cause) != 0);

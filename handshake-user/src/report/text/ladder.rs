@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use handshake_agent::model::flow::{Flow, Standing, View};
 use handshake_common::flow::Side;
-use handshake_common::verdict::Cause;
+use handshake_common::verdict::{Cause, FlowFlag, SILENT_SENTENCE};
 use handshake_common::wire::flag;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -46,6 +46,8 @@ pub(crate) enum RungDirection {
 pub(crate) enum RungCertainty {
     /// The segment was seen.
     Seen,
+    /// The segment was seen where it came into this host, and it did not leave.
+    Lost,
     /// The segment did not arrive.
     Missing,
     /// The segment may still arrive.
@@ -54,22 +56,22 @@ pub(crate) enum RungCertainty {
     Inferred,
 }
 
-/// The arrow between the rails with its label. That of a missing segment ends half-way.
+/// The arrow between the rails with its label. That of a segment that does not arrive ends half-way.
 pub(crate) fn shaft(
     label: &str,
     direction: RungDirection,
     certainty: RungCertainty,
     length: usize,
 ) -> String {
-    let line = if certainty == RungCertainty::Seen { "─" } else { "╌" };
+    let line = if matches!(certainty, RungCertainty::Seen | RungCertainty::Lost) { "─" } else { "╌" };
     let label = format!(" {label} ");
     // One column for the arrow's beginning, one for its head.
     let dashes = length.saturating_sub(label.width() + 2);
-    let (drawn, blank) =
-        if certainty == RungCertainty::Missing { (dashes / 2, dashes - dashes / 2) } else { (dashes, 0) };
+    let ends_halfway = matches!(certainty, RungCertainty::Missing | RungCertainty::Lost);
+    let (drawn, blank) = if ends_halfway { (dashes / 2, dashes - dashes / 2) } else { (dashes, 0) };
     let (shaft, blank) = (line.repeat(drawn), " ".repeat(blank));
     let head = match (certainty, direction) {
-        (RungCertainty::Missing, _) => "✘",
+        (RungCertainty::Missing | RungCertainty::Lost, _) => "✘",
         (
             RungCertainty::Seen | RungCertainty::Awaited | RungCertainty::Inferred,
             RungDirection::FromInitiator,
@@ -85,15 +87,21 @@ pub(crate) fn shaft(
     }
 }
 
-/// The verdict with its sentence, and the cause with its sentence.
+/// The verdict with its sentence, and the cause with its sentence; of a silent connection what that means.
 pub(crate) fn meaning(view: &View<'_>, flow: &Flow, standing: Standing) -> Vec<(&'static str, String)> {
     // The cause follows.
     let meaning = standing.sentence().trim_end_matches(". Look at: its cause");
     let cause = flow.cause(standing).map(|cause| {
+        if let Some(lost) = view.lost_here(flow) {
+            return (cause.name(), lost.sentence());
+        }
         let beside = cause.beside(flow.record.flags).unwrap_or_default();
         (cause.name(), format!("{}{beside}", cause.sentence(view.seat(flow))))
     });
-    [(standing.name(), meaning.to_owned())].into_iter().chain(cause).collect()
+    let silent = flow
+        .is_silent(&view.moment)
+        .then(|| (FlowFlag::Silent.name(), format!("the connection is {SILENT_SENTENCE}")));
+    [(standing.name(), meaning.to_owned())].into_iter().chain(cause).chain(silent).collect()
 }
 
 /// The error, and who sent it where that is known: the responder, a router, or a firewall.

@@ -219,6 +219,27 @@ fn retried_is_said_of_repeats_alone() {
     }
 }
 
+/// The services of UDP without an answer, most flows first; some of many.
+#[test]
+fn udp_services_without_an_answer_are_named() {
+    let mut fake = Fake::new();
+    for (row, [unanswered, unreachable]) in (1..).zip([[2, 0], [0, 9], [34, 1], [0, 0], [1, 0]]) {
+        fake.service(FIRST_UDP_ROW + row, &format!("10.0.0.{row}:53"));
+        for (counter, by) in [
+            (Counter::UdpFlows, 1_000 + unanswered + unreachable),
+            (Counter::UdpAnswered, 1_000),
+            (Counter::UdpWaiting, unanswered),
+            (Counter::UdpUnreachable, unreachable),
+        ] {
+            fake.gauge(FIRST_UDP_ROW + row, counter, by);
+        }
+    }
+    let shown = draw(&TestContext::live("").take(&mut fake, None), None, Style::plain(200));
+    let wanted = "10.0.0.3:53 unanswered 34, unreachable 1 of 1 035 · 10.0.0.2:53 unreachable 9 of 1 009 · \
+                  10.0.0.1:53 unanswered 2 of 1 002 · 1 more\n";
+    assert!(shown.contains(wanted), "{shown}");
+}
+
 /// A server that accepts and never answers is named where all of the silent connections are to it.
 #[test]
 fn a_server_that_does_not_answer_is_a_cause() {

@@ -2,7 +2,7 @@
 //! first.
 
 use handshake_common::flow::Side;
-use handshake_common::verdict::{Assessment, Cause, Verdict};
+use handshake_common::verdict::{Assessment, Cause, FlowFlag, Verdict};
 use ratatui::text::Line;
 
 use super::layout::{Pen, seconds};
@@ -95,7 +95,7 @@ impl AttemptColumn {
         let standing = attempt.standing(&scene.moment());
         match self {
             Self::Age => age(scene, attempt, standing),
-            Self::Verdict => TableCell { text: standing.name().to_owned(), tone: tone(standing) },
+            Self::Verdict => verdict(scene, attempt, standing, self.width()),
             Self::Cause => TableCell::plain(attempt.cause(standing).map_or("", Cause::name)),
             Self::Retransmissions => TableCell::plain(some(attempt.retransmits())),
             Self::Repeats => TableCell::plain(repeats(attempt)),
@@ -120,6 +120,21 @@ pub(super) const fn tone(standing: Standing) -> Tone {
         Assessment::Neutral => Tone::Plain,
         Assessment::Bad => Tone::Bad,
     }
+}
+
+/// The verdict, and as many of the flow's flags as fit beside it, what is wrong first.
+fn verdict(scene: &Scene, attempt: &Flow, standing: Standing, width: usize) -> TableCell {
+    let moment = scene.moment();
+    let mut text = standing.name().to_owned();
+    let flags = || attempt.flags(&moment);
+    let silent = || flags().filter(|flag| *flag == FlowFlag::Silent);
+    for flag in silent().chain(flags().filter(|flag| *flag != FlowFlag::Silent)) {
+        let longer = format!("{text}, {}", flag.name());
+        if longer.len() <= width {
+            text = longer;
+        }
+    }
+    TableCell { text, tone: if silent().next().is_some() { Tone::Bad } else { tone(standing) } }
 }
 
 /// The age of an open attempt with a glyph for opening or half-open, or the time of day of an end.
@@ -197,7 +212,10 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
     pen.line([
         (format!(" {} open{most}{hint} · ", group(scene.open_found)), Tone::Strong),
         (
-            format!("{} listed · ○ opening, ◐ half-open from {t1}, expires after {t2}", rows.len()),
+            format!(
+                "{} listed · ○ opening, ◐ half-open from {t1}, expires after {t2}",
+                group(rows.len() as u64)
+            ),
             Tone::Faint,
         ),
     ])

@@ -100,8 +100,10 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
         end.push(pen.span(" FROZEN ".to_owned(), Tone::Selected));
     }
     let room = width.saturating_sub(named + 2 + end.iter().map(Span::width).sum::<usize>());
-    if !ui.filter.is_empty() && matches!(ui.screen, Screen::Attempts | Screen::Services) {
-        let text = format!("filter {}", ui.filter.text);
+    let is_wrong = ui.input.as_ref().is_some_and(|input| input.wrong.is_some());
+    let has_filter = is_wrong || !ui.filter.is_empty();
+    if has_filter && matches!(ui.screen, Screen::Attempts | Screen::Services) {
+        let text = if is_wrong { "no filter".to_owned() } else { format!("filter {}", ui.filter.text) };
         end.insert(0, pen.span(left(&text, room.min(text.width())), Tone::Strong));
         end.insert(1, pen.span(" ", Tone::Plain));
     }

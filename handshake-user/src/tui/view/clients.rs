@@ -38,7 +38,8 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     let rows = list::clients(scene, &ui.filter);
     let listed: u64 = rows.iter().map(|line| line.attempts).sum();
     let bad = rows.iter().filter(|line| line.half_open + line.failed != 0).count();
-    let count = format!(" {bad} of {} networks (/24, /48) have failures · ", rows.len());
+    let [bad, all] = [bad, rows.len()].map(|count| group(count as u64));
+    let count = format!(" {bad} of {all} networks (/24, /48) have failures · ");
     let over = format!("counted over the {} attempts listed, c lists them", group(listed));
     let mut lines = vec![pen.line([(count, Tone::Strong), (over, Tone::Faint)])];
     if rows.is_empty() {
@@ -73,9 +74,8 @@ fn share(line: &ClientLine) -> TableCell {
 
 /// What most of the failures are.
 fn worst(line: &ClientLine) -> TableCell {
-    let worst = line.worst.map(|(standing, cause, count)| {
-        let cause = cause.map(|cause| format!(" {}", cause.name())).unwrap_or_default();
-        format!("{} {}{cause}", group(count), standing.name())
-    });
+    let worst = line
+        .worst
+        .map(|(verdict, why, count)| format!("{} {verdict} {why}", group(count)).trim_end().to_owned());
     TableCell::plain(worst.unwrap_or_default())
 }

@@ -92,7 +92,7 @@ fn rail(pen: Pen, length: usize) -> Line<'static> {
     pen.line([(format!("{}│{}│", " ".repeat(RAIL), " ".repeat(length)), Tone::Faint)])
 }
 
-/// One rung: a segment that was seen, is missing, is awaited or is inferred.
+/// One rung: a segment that was seen, was lost in this host, is missing, is awaited or is inferred.
 fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
     let at = rung.at_ns.map_or_else(String::new, |ns| match ns {
         0 => "0 s".to_owned(),
@@ -100,7 +100,7 @@ fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
     });
     let tone = match rung.certainty {
         RungCertainty::Seen => rung.tone,
-        RungCertainty::Missing => Tone::Bad,
+        RungCertainty::Missing | RungCertainty::Lost => Tone::Bad,
         RungCertainty::Awaited | RungCertainty::Inferred => Tone::Faint,
     };
     let (from, to) = match rung.direction {

@@ -1,9 +1,12 @@
 //! The screen Overview: are connections established, and if not, why? The answer first, then its figures.
 
+use std::iter;
+
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::verdict::{Leg, Sign, UdpVerdict};
 use handshake_common::wire::Class;
 use ratatui::text::Line;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, Section, bars, fit, left, right, sentence, wrap};
 use super::services;
@@ -17,6 +20,8 @@ use crate::tui::theme::Tone;
 
 /// Columns of a label.
 const LABEL: usize = 12;
+/// Columns before the figures of a headline that stand below it.
+const INDENT: usize = 4;
 /// Columns of a percentile.
 const TIME: usize = 8;
 /// Least rows of the screen with gauges.
@@ -30,26 +35,33 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     let section = |rank, least, apart, lines| Section { lines, least, rank, apart };
     let hook_saw = labelled(pen, "hook saw", &hook_saw(scene), width);
     // What is in no verdict of the identity may be the reason why nothing else is.
-    let hook_rank = if cause::outside(&scene.snapshot).is_empty() { 8 } else { 4 };
+    let hook_rank = if cause::outside(&scene.snapshot).is_empty() { 10 } else { 4 };
     let balance = labelled(pen, "balance", &balance_terms(&scene.snapshot).join(" + "), width);
-    fit(
-        vec![
-            section(0, 1, true, vec![headline(scene, pen)]),
-            section(2, 2, false, wrong(scene, pen, width)),
-            section(1, 5, true, rates(scene, pen, width, height)),
-            section(3, 4, true, times(scene, pen, width)),
-            section(6, 2, true, worst(scene, ui, width, height / ROWS_A_SERVICE)),
-            section(4, 1, true, lost(scene, pen, width)),
-            section(7, 1, true, others(scene, pen, width)),
-            section(5, balance.len(), false, balance),
-            section(hook_rank, hook_saw.len(), false, hook_saw),
-        ],
-        height,
-    )
+    let headline = headline(scene, pen, width);
+    let mut wrong = wrong(scene, pen, width);
+    let minor = wrong.split_off(wrong.len().min(cause::MOST));
+    // The worst service with the titles, and then the others.
+    let mut worst = worst(scene, ui, width, (height / ROWS_A_SERVICE).max(1));
+    let other_services = worst.split_off(worst.len().min(2));
+    let mut sections = vec![
+        section(0, headline.len(), true, headline),
+        section(3, 2, false, wrong.concat()),
+        section(1, 5, true, rates(scene, pen, width, height)),
+        section(5, 4, true, times(scene, pen, width)),
+        section(2, 2, true, worst),
+        section(8, 1, false, other_services),
+        section(6, 1, true, lost(scene, pen, width)),
+        section(9, 1, true, others(scene, pen, width)),
+        section(7, balance.len(), false, balance),
+        section(hook_rank, hook_saw.len(), false, hook_saw),
+    ];
+    let minor = minor.into_iter().map(|lines| section(11, lines.len(), false, lines));
+    sections.splice(2..2, minor);
+    fit(sections, height)
 }
 
-/// The answer in one word, with the figures behind it.
-fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
+/// The answer in one word, with the figures behind it, on a line of their own where there is no room beside it.
+fn headline(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let (word, tone) = match scene.headline.state {
         Established::Quiet => ("–  QUIET".to_owned(), Tone::Strong),
         Established::Yes => ("✔  ESTABLISHED".to_owned(), Tone::Good),
@@ -64,19 +76,25 @@ fn headline(scene: &Scene, pen: Pen) -> Line<'static> {
         Established::OneWay => ("◐  ONE DIRECTION ONLY".to_owned(), Tone::Bad),
         Established::Silent => ("✘  NO ANSWER".to_owned(), Tone::Bad),
     };
-    pen.line([(format!(" {word}   "), tone), (scene.headline.text.clone(), Tone::Strong)])
+    let (word, text) = (format!(" {word}   "), scene.headline.text.clone());
+    if word.width() + text.width() <= width {
+        return vec![pen.line([(word, tone), (text, Tone::Strong)])];
+    }
+    let below = wrap(&text, width - INDENT).into_iter();
+    let below = below.map(|text| pen.line([(format!("{:INDENT$}{text}", ""), Tone::Strong)]));
+    iter::once(pen.line([(word, tone)])).chain(below).collect()
 }
 
-/// The problems and where to look. The problem in the banner is not repeated.
-fn wrong(scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
+/// The problems and where to look, the lines of each. The problem in the banner is not repeated.
+fn wrong(scene: &Scene, pen: Pen, width: usize) -> Vec<Vec<Line<'static>>> {
     let in_banner = scene.surge.as_ref().and_then(|surge| surge.cause).map(|cause| cause.name());
     let mut lines = Vec::new();
     if let Some(quiet) = &scene.quiet {
-        lines.extend(problem(pen, "no SYN", "", quiet, width));
+        lines.push(problem(pen, "no SYN", "", quiet, width));
     }
     for Problem { name, sentence, count } in scene.problems.iter().filter(|each| Some(each.name) != in_banner)
     {
-        lines.extend(problem(pen, name, &group(*count), sentence, width));
+        lines.push(problem(pen, name, &group(*count), sentence, width));
     }
     lines
 }

@@ -22,13 +22,14 @@ const LEAST_NAME: usize = 21;
 const MOST_TREND: usize = 72;
 
 impl ServiceColumn {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Service,
         Self::Begun,
         Self::Rate,
         Self::Good,
         Self::Minute,
         Self::Waiting,
+        Self::Silent,
         Self::Refused,
         Self::Failed,
         Self::ConnectHalf,
@@ -49,6 +50,7 @@ impl ServiceColumn {
             (Self::Good, true) => "answered",
             (Self::Waiting, false) => "half-open",
             (Self::Waiting, true) => "unanswered",
+            (Self::Silent, false) => "silent",
             (Self::Refused, false) => "refused",
             (Self::Refused, true) => "unreachable",
             (Self::Failed, false) => "failed",
@@ -60,7 +62,12 @@ impl ServiceColumn {
             (Self::FirstLeg, false) => "syn→syn+ack",
             (Self::SecondLeg, false) => "syn+ack→ack",
             (
-                Self::ConnectHalf | Self::ConnectSlow | Self::FirstLeg | Self::SecondLeg | Self::Trend,
+                Self::Silent
+                | Self::ConnectHalf
+                | Self::ConnectSlow
+                | Self::FirstLeg
+                | Self::SecondLeg
+                | Self::Trend,
                 true,
             ) => "",
         }
@@ -73,7 +80,7 @@ impl ServiceColumn {
             Self::Begun | Self::Waiting | Self::Failed | Self::Rate => 10,
             Self::Refused | Self::ConnectHalf => 11,
             Self::Good | Self::ConnectSlow => 9,
-            Self::Minute => 8,
+            Self::Minute | Self::Silent => 8,
             Self::FirstLeg | Self::SecondLeg => 11,
         }
     }
@@ -81,7 +88,7 @@ impl ServiceColumn {
     /// Width of the narrowest terminal that shows the column.
     const fn least_width(self) -> usize {
         match self {
-            Self::Service | Self::Begun | Self::Good | Self::Waiting => 0,
+            Self::Service | Self::Begun | Self::Good | Self::Waiting | Self::Silent => 0,
             Self::Minute => 72,
             Self::Refused => 90,
             Self::Failed => 96,
@@ -92,11 +99,20 @@ impl ServiceColumn {
         }
     }
 
+    /// Whether a terminal of this width shows the column of these rows: silent connections only where there are
+    /// any.
+    fn is_shown(self, rows: &[&ServiceLine], width: usize) -> bool {
+        let is_needed = !matches!(self, Self::Silent) || rows.iter().any(|line| line.silent() != 0);
+        is_needed && self.least_width() <= width
+    }
+
     fn cell(self, line: &ServiceLine, window_ns: u64, width: usize) -> TableCell {
         let leg = |ns: Option<u64>| TableCell::plain(ns.map(time).unwrap_or_default());
         let connect = |each: Option<Percentile>| TableCell::plain(each.map(percentile).unwrap_or_default());
         match self {
             Self::Service => TableCell::plain(line.name()),
+            Self::Silent if line.is_udp() => TableCell::plain(""),
+            Self::Silent => TableCell::bad_if_any(line.silent()),
             Self::Rate => TableCell::plain(rate(line.begun, window_ns)),
             Self::Minute if line.minute.decided == 0 => TableCell::plain("–"),
             Self::Minute => share(line.minute.good, line.minute.decided),
@@ -123,6 +139,7 @@ impl ServiceColumn {
             Self::Refused => TableCell::bad_if_any(books.verdict(Verdict::Refused)),
             Self::Failed => TableCell::bad_if_any(failed(books)),
             Self::Service
+            | Self::Silent
             | Self::Rate
             | Self::Minute
             | Self::ConnectHalf
@@ -144,6 +161,7 @@ impl ServiceColumn {
             Self::Refused => TableCell::bad_if_any(books.verdict(UdpVerdict::Unreachable)),
             Self::Failed => TableCell::plain(group(books.verdict(UdpVerdict::Multicast))),
             Self::Service
+            | Self::Silent
             | Self::Rate
             | Self::Minute
             | Self::ConnectHalf
@@ -233,7 +251,7 @@ fn table(
 ) -> Vec<Line<'static>> {
     let pen = Pen(ui.theme);
     let columns: Vec<ServiceColumn> =
-        ServiceColumn::ALL.into_iter().filter(|column| column.least_width() <= width).collect();
+        ServiceColumn::ALL.into_iter().filter(|column| column.is_shown(rows, width)).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
     let rest = width.saturating_sub(fixed + 2);
     // The figures stand beside the names.
@@ -250,6 +268,7 @@ fn table(
                 | ServiceColumn::Good
                 | ServiceColumn::Minute
                 | ServiceColumn::Waiting
+                | ServiceColumn::Silent
                 | ServiceColumn::Refused
                 | ServiceColumn::Failed
                 | ServiceColumn::ConnectHalf

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use handshake_agent::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
 use handshake_agent::model::snapshot::{FIRST_UDP_ROW, Origin, RunContext, Snapshot};
 use handshake_agent::source::live::ProgramRuns;
-use handshake_common::abi::{Counter, TcpRecord, UdpRecord, tag};
+use handshake_common::abi::{Counter, NO_POINT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::Family;
+use handshake_common::interface::point;
 use handshake_common::record::{Detail, Record, State};
 use handshake_common::verdict::{Leg, Role, TCP, UdpVerdict, Verdict};
 use handshake_common::wire::Class;
@@ -16,6 +17,7 @@ use ratatui::style::Modifier;
 
 use super::{copied, draw};
 use crate::time::Zone;
+use crate::tui::filter::ListFilter;
 use crate::tui::keys::{Action, Edit, Motion};
 use crate::tui::list;
 use crate::tui::scene::Scene;
@@ -166,6 +168,33 @@ fn what_is_in_no_attempt_is_shown() {
     }
 }
 
+/// Every cause that is worth a line has one where there is room; the worst service stays, and the headline is
+/// whole, where there is little.
+#[test]
+fn causes_take_the_room_that_there_is() {
+    let causes =
+        [Counter::Refused, Counter::InitiatorAborted, Counter::ResponderAborted, Counter::Unreachable];
+    let mut fake = Fake::new();
+    (1..8).for_each(|row| fake.service(row, &format!("10.0.0.{row}:443")));
+    let scene = SceneFixture::new(fake).run(1, |fake, _| {
+        (1..8).for_each(|row| fake.ended(row, Counter::Completed, 60));
+        (1..).zip(causes).for_each(|(row, cause)| fake.ended(row, cause, 100 - i64::from(row)));
+        (0..20).for_each(|_| {
+            fake.open(6, State::SynSent, 9 * SECOND);
+        });
+    });
+    let [small, _, large] = SIZES.map(|size| show(&scene, &ui(Screen::Overview), size));
+    let all = ["refused", "initiator_aborted", "responder_aborted", "unreachable", "no_syn_ack"];
+    let named = |shown: &str| all.into_iter().filter(|name| shown.contains(&format!("\n {name} "))).count();
+    assert_eq!(named(&large), all.len(), "{large}");
+    assert!(named(&small) < all.len(), "{small}");
+    for shown in [small, large] {
+        let text = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&format!("FAIL {}", scene.headline.text)), "{shown}");
+        assert!(shown.contains("\n 10.0.0.1:443"), "{shown}");
+    }
+}
+
 /// With ASCII only, every screen, ladder and the help are ASCII.
 #[test]
 fn the_ascii_theme_draws_only_ascii() {
@@ -241,6 +270,7 @@ fn a_typed_filter_and_a_frozen_screen_are_shown() {
     insta::assert_snapshot!("typing_a_filter", show(&scene, &ui, SIZES[0]));
     ui.apply(Action::Edit(Edit::Erase), &scene);
     insta::assert_snapshot!("typing_a_wrong_filter", show(&scene, &ui, SIZES[0]));
+    assert!(ui.filter.is_empty(), "a wrong filter applies nothing");
     ui.apply(Action::Edit(Edit::Accept), &scene);
     assert!(ui.input.is_some(), "a wrong filter is not accepted");
 }
@@ -279,6 +309,81 @@ fn failures_are_listed_alone() {
     assert_eq!(list::services(&scene, &ui.filter, ui.services).len(), 3, "one has none");
     ui.apply(Action::Failures, &scene);
     assert!(ui.screen == Screen::Services && ui.filter.is_empty());
+}
+
+/// Connections without an answer are marked, are among the failures, and are found by their flag.
+#[test]
+fn silent_connections_are_found() {
+    let mut fake = Fake::new();
+    fake.service(ROW, "10.0.0.2:443");
+    fake.service(2, "10.0.0.3:22");
+    let mut fixture = SceneFixture::new(fake);
+    fixture.run(1, |fake, _| {
+        fake.ended(2, Counter::Completed, 40);
+        (4..12).for_each(|asked| fake.silent(ROW, asked * SECOND));
+        fake.open(ROW, State::Established, 9 * SECOND);
+    });
+    // Its completion was seen as well.
+    let seen = fixture.fake.records[0];
+    fixture.end(seen, Verdict::Completed, 4 * SECOND);
+    let late = with(record("10.0.0.8:9", "10.0.0.2:443", State::Established), |tcp| tcp.latest_after = 1);
+    fixture.end(Record { flags: late.flags | tag::LATE, ..late }, Verdict::Completed, SECOND);
+    let scene = fixture.run(1, |_, _| {});
+    let mut ui = ui(Screen::Services);
+    insta::assert_snapshot!("silent_services_60x15", show(&scene, &ui, SMALL));
+    insta::assert_snapshot!("silent_services_80x24", show(&scene, &ui, SIZES[0]));
+    ui.apply(Action::Go(Screen::Attempts), &scene);
+    insta::assert_snapshot!("silent_attempts_80x24", show(&scene, &ui, SIZES[0]));
+    let mut listed = |words: &str| {
+        ui.filter = ListFilter::parse(words).expect(words);
+        let lists = (
+            list::attempts(&scene, &ui.filter, ui.attempts),
+            list::services(&scene, &ui.filter, ui.services),
+        );
+        (lists.0.len(), lists.1.len())
+    };
+    for (words, found) in [
+        ("silent", (8, 1)),
+        ("failures", (8, 1)),
+        ("port:443 failures", (8, 1)),
+        ("port:22 failures", (0, 0)),
+        ("late", (1, 2)),
+        ("revised", (0, 2)),
+        ("", (9, 2)),
+    ] {
+        assert_eq!(listed(words), found, "{words}");
+    }
+    ui.filter = ListFilter::default();
+    ui.apply(Action::Clients, &scene);
+    insta::assert_snapshot!("silent_clients_80x24", show(&scene, &ui, SIZES[0]));
+    ui.apply(Action::Back, &scene);
+    ui.apply(Action::Move(Motion::Down), &scene);
+    ui.apply(Action::Open, &scene);
+    insta::assert_snapshot!("silent_ladder_80x24", show(&scene, &ui, SIZES[0]));
+}
+
+/// On a router, a segment that came in and did not leave ends in this host, and so says the sentence.
+#[test]
+fn what_is_lost_in_this_host_ends_there() {
+    let (from_client, from_server) = (point(0, false), point(1, false));
+    let scene = |lost: Record, points: u8| {
+        let mut fixture = SceneFixture::watching(Fake::new(), &["cli0", "srv0"]);
+        let now = fixture.fake.reading.now.ns;
+        fixture.fake.records.push(with(lost, |tcp| (tcp.opened_ns, tcp.points) = (now - 9 * SECOND, points)));
+        fixture.run(1, |_, _| {})
+    };
+    let ladder = |scene: &Scene| {
+        let opened = Some(scene.open[0]);
+        show(scene, &Ui { opened, ..ui(Screen::Attempts) }, SIZES[0])
+    };
+    let lost_syn = scene(no_syn_ack(), NO_POINT << 4 | from_client);
+    insta::assert_snapshot!("ladder_lost_syn_80x24", ladder(&lost_syn));
+    let lost_syn_ack = scene(no_ack(), from_server << 4 | from_client);
+    insta::assert_snapshot!("ladder_lost_syn_ack_80x24", ladder(&lost_syn_ack));
+    let passed_on = no_syn_ack();
+    let passed_on = Record { flags: passed_on.flags | tag::PASSED_ON, ..passed_on };
+    let passed_on = ladder(&scene(passed_on, NO_POINT << 4 | from_client));
+    assert!(passed_on.contains("the responder's side") && !passed_on.contains("this host"), "{passed_on}");
 }
 
 /// Attempts of 200 clients of one network fail, and those of two others do not.

@@ -1,6 +1,7 @@
 //! The rungs of a ladder: the seen segments in order, and the missing one.
 
 use handshake_agent::model::flow::{known, ticks_ns};
+use handshake_agent::model::snapshot::LostBetween;
 use handshake_common::abi::{TcpRecord, UdpRecord, tag};
 use handshake_common::record::{Record, State};
 use handshake_common::verdict::{UdpVerdict, Verdict};
@@ -32,6 +33,9 @@ pub(super) fn of(attempt: &Flow, scene: &Scene) -> Vec<Rung> {
     match (attempt.tcp(), attempt.udp()) {
         (Some(tcp), _) => {
             let mut rungs = opening(&attempt.record, tcp);
+            if let Some(lost) = scene.view().lost_here(attempt) {
+                rungs.iter_mut().for_each(|rung| cut_off(rung, &lost));
+            }
             rungs.extend(end(attempt, scene, tcp, standing));
             rungs
         }
@@ -42,6 +46,17 @@ pub(super) fn of(attempt: &Flow, scene: &Scene) -> Vec<Rung> {
 
 fn seen(direction: RungDirection, at_ns: Option<u64>, label: String) -> Rung {
     Rung { at_ns, direction, certainty: RungCertainty::Seen, label, tone: Tone::Plain }
+}
+
+/// Ends the rung of a segment in this host, if it is of the kind that was lost here.
+fn cut_off(rung: &mut Rung, lost: &LostBetween) {
+    let direction = match &lost.to {
+        Some(_) => RungDirection::FromResponder,
+        None => RungDirection::FromInitiator,
+    };
+    if rung.direction == direction {
+        rung.certainty = RungCertainty::Lost;
+    }
 }
 
 /// The rungs of the SYNs and SYN+ACKs that were seen.
