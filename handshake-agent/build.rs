@@ -1,10 +1,11 @@
-//! Tells the compiler which BPF object the agent embeds, and warns if the committed object is older than its
-//! sources.
+//! Compresses the BPF object that the agent embeds, and warns if the committed object is older than its sources.
 
 use std::env;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use flate2::{Compression, write::ZlibEncoder};
 use handshake_object::{OBJECT, SOURCES_LINE, STAMP, VARIABLE, field, source_hash};
 
 fn main() {
@@ -23,6 +24,18 @@ fn main() {
     };
     println!("cargo:rerun-if-changed={}", object.display());
     println!("cargo:rustc-env={VARIABLE}={}", object.display());
+    compress(&object);
+}
+
+/// Writes the object as the agent embeds it: a fifth of the bytes.
+fn compress(object: &Path) {
+    let bytes = fs::read(object).unwrap_or_else(|error| panic!("read {}: {error}", object.display()));
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    let compressed = encoder.write_all(&bytes).and_then(|()| encoder.finish());
+    let folder = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    compressed
+        .and_then(|compressed| fs::write(folder.join("handshake.bpf.o.zlib"), compressed))
+        .unwrap_or_else(|error| panic!("compress {}: {error}", object.display()));
 }
 
 /// Has cargo run this script again when anything changes that the stamp depends on.

@@ -12,13 +12,14 @@
 //! Everything runs on one thread. The loop uses tokio's clock; the times in snapshots come from the source.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flate2::bufread::ZlibDecoder;
 use handshake_common::record::{Record, State};
 use handshake_common::table::record_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -39,12 +40,24 @@ use crate::source::settings::Settings;
 use crate::source::sight::Sight;
 use crate::source::{Moment, Source};
 
-/// The compiled kernel side: the BPF object, an ELF file.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HANDSHAKE_BPF_OBJECT"));
+/// The compiled kernel side, as the build script compresses it.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/handshake.bpf.o.zlib"));
 /// The period of a timer that is not used.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The compiled kernel side: the BPF object, an ELF file.
+///
+/// # Errors
+///
+/// [`Error::System`]: there is no memory for it.
+pub fn object() -> Result<Vec<u8>, Error> {
+    let mut elf = Vec::new();
+    let read = ZlibDecoder::new(OBJECT).read_to_end(&mut elf);
+    read.map_err(Error::system("unpack the BPF object"))?;
+    Ok(elf)
+}
 
 /// Checks the privileges, the memory and the limit of open files, and plans the hooks for each interface that
 /// `options` names.
@@ -117,7 +130,7 @@ impl Loaded {
         plan: &Plan,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, Error> {
-        let mut live = Live::load(OBJECT, &settings(options, plan))?;
+        let mut live = Live::load(&object()?, &settings(options, plan))?;
         memory::give_back();
         attach::load(live.programs(), plan, &mut progress)?;
         Ok(Self { live })

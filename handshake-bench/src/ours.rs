@@ -7,7 +7,7 @@ use aya::programs::ProgramFd;
 use handshake_agent::address::PortRange;
 use handshake_agent::load;
 use handshake_agent::options::{Filter, Rules};
-use handshake_agent::session::OBJECT;
+use handshake_agent::session::object;
 use handshake_agent::source::Source;
 use handshake_agent::source::live::{KernelSide as _, Live};
 use handshake_agent::source::settings::{Settings, Sizes, WatchedInterface};
@@ -76,7 +76,7 @@ impl Ours {
     pub(crate) fn load_among(setup: Setup, programs: &[&str], others: u16) -> Result<Self> {
         let settings = setup.settings();
         let interfaces = settings.interfaces.max(others + 1);
-        let mut live = Live::load(OBJECT, &Settings { interfaces, ..settings })?;
+        let mut live = Live::load(&object()?, &Settings { interfaces, ..settings })?;
         for other in 1..=others {
             live.enter(WatchedInterface { index: LOOPBACK.index + u32::from(other), ..LOOPBACK })?;
         }

@@ -204,8 +204,12 @@ impl ReplayRun<'_> {
             if self.reports.as_mut().is_some_and(|reports| reports.are_due(time_ns)) {
                 self.report_so_far(captures)?;
             }
-            let Some(captured) = captures.next_packet()? else { break };
-            self.observe(&captured, time_ns)?;
+            // Borrowed where it lies: code for size would copy each packet twice.
+            match captures.next_packet() {
+                Ok(Some(ref captured)) => self.observe(captured, time_ns)?,
+                Ok(None) => break,
+                Err(error) => return Err(error.into()),
+            }
             if self.out.is_closed() {
                 break;
             }
