@@ -1,5 +1,6 @@
-//! What the helper does for the service, which has no file: it writes the file of the metrics, appends rows to
-//! that of events, and reads the configuration again. A file system may hang, so threads wait for it, and the loop does not.
+//! What the helper does for the service, which has no file: it writes the file of the metrics, appends rows
+//! to that of events, and reads the configuration again. A file system may hang, so threads wait for it, and
+//! the loop does not.
 
 use std::io;
 use std::net::TcpListener;

@@ -164,7 +164,7 @@ fn as_caller(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Resu
 }
 
 /// Root may write what the calling user may not: the error names this thread's user.
-fn for_caller(error: io::Error) -> io::Error {
+pub(crate) fn for_caller(error: io::Error) -> io::Error {
     let uid = geteuid();
     if error.kind() != ErrorKind::PermissionDenied || uid.is_root() {
         return error;

@@ -9,6 +9,7 @@ use std::thread;
 
 use super::message;
 use crate::event_file::EventFile;
+use crate::file::for_caller;
 
 /// The file of events.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ pub(super) fn serve(mut stream: UnixStream, duty: LinesDuty) -> io::Result<Recei
     let (lasts, ended) = channel::<()>();
     thread::Builder::new().name("events".to_owned()).spawn(move || -> io::Result<()> {
         let _lasts = lasts;
-        let mut file = match EventFile::open(&duty.path, duty.keep) {
+        let mut file = match EventFile::open(&duty.path, duty.keep).map_err(for_caller) {
             Ok(file) => file,
             Err(error) => return message::send_result(&mut stream, Err::<String, _>(error)),
         };

@@ -1,5 +1,5 @@
-//! `serve --events-file`: a row for each end, in files that are closed and packed while rows come, through kills,
-//! a full disk and a file system that hangs.
+//! `serve --events-file`: a row for each end, in files that are closed and packed while rows come, through
+//! kills, a full disk and a file system that hangs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -156,12 +156,19 @@ fn each_end_has_a_row() -> Result<()> {
     }
     let found = fs::metadata(&file)?;
     ensure!((found.mode() & 0o777, found.uid(), found.gid()) == (0o600, CALLER, CALLER), "{found:?}");
+    // What that user may not write is refused before anything is attached.
+    let (other, mut command) = (Folder::new()?, Command::new(HANDSHAKE));
+    command.args(["serve", "-i", "lo", "--metrics-listen", "off", "--events-file"]);
+    command.arg(other.file("events.jsonl")).envs(SUDO.iter().copied());
+    let said = process::output(&mut command)?;
+    let words = String::from_utf8_lossy(&said.stderr).into_owned();
+    ensure!(said.status.code() == Some(2) && words.contains("(as user 65534)"), "{words}");
     drop((open, more));
     Ok(())
 }
 
-/// By default rows are of what fails; what completes in time has none. Of a flood a second has some, and what is
-/// left out is counted: with the rows it is all.
+/// By default rows are of what fails; what completes in time has none. Of a flood a second has some, and what
+/// is left out is counted: with the rows it is all.
 #[test]
 fn what_completes_has_no_row_by_default() -> Result<()> {
     const FLOOD: u64 = 8 * 200;
@@ -306,8 +313,8 @@ impl Drop for Small {
     }
 }
 
-/// A full disk is said once. What it has no room for is counted, all or nothing of a write; the service goes on,
-/// and so do rows when there is room again.
+/// A full disk is said once. What it has no room for is counted, all or nothing of a write; the service goes
+/// on, and so do rows when there is room again.
 #[test]
 fn a_full_disk_is_said_once_and_counted() -> Result<()> {
     if skips() {
