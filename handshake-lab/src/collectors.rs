@@ -1,5 +1,5 @@
-//! What `serve` sends by OTLP, held against what real receivers take: a collector that hands it on, a database,
-//! and the messages that OpenTelemetry publishes. Rows of single attempts, held against each other.
+//! What `serve` sends by OTLP, held against what real receivers take: a collector that hands it on, a
+//! database, and the messages that OpenTelemetry publishes. Rows of single attempts, held against each other.
 //!
 //! ```text
 //! traffic ─▶ serve ─▶ rotel ─▶ Collector ─▶ read.py ─┐
@@ -324,8 +324,8 @@ fn hold_stored(
     Ok(())
 }
 
-/// A real collector is gone for so long, under traffic: the agent's books stay exact, each point and record is
-/// taken once or counted as dropped.
+/// A real collector is gone for so long, under traffic: the agent's books stay exact, each point and record
+/// is taken once or counted as dropped.
 ///
 /// # Errors
 /// A figure differs; a program fails.
@@ -369,7 +369,8 @@ pub fn outage(binary: &FilePath, parts: &Parts, lasting: Duration, say: &mut dyn
     ensure!(service.figure("handshake_exact{site=\"lab\"}")? == 1, "the books are not exact");
     ensure!(service.sum("handshake_lost_total")? == 0, "something was lost: {}", service.page()?);
     say(&format!(
-        "{}: {made} connections, all completed in the books; {} records, none twice, and {dropped} counted as dropped",
+        "{}: {made} connections, all completed in the books; {} records, none twice, and {dropped} \
+         counted as dropped",
         humantime::format_duration(lasting),
         read["by"]["ended completed"]
     ));
@@ -418,7 +419,7 @@ fn connect_for(path: &Path<'_>, listeners: &[Listener], lasting: Duration) -> Re
     Ok(made)
 }
 
-/// Each ended attempt is one row of the file and one record, verdict by verdict, whoever counts them.
+/// Each ended attempt is one row of the file and one record, verdict by verdict, by each count.
 ///
 /// # Errors
 /// A figure differs; a program fails.

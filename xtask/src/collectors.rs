@@ -1,6 +1,6 @@
-//! `cargo xtask collectors`: what `serve` sends by OTLP, held against what a real collector, a database and the
-//! official messages take, and what a collector that was gone missed. Rows of single attempts, held against
-//! each other.
+//! `cargo xtask collectors`: what `serve` sends by OTLP, held against what a real collector, a database and
+//! the official messages take, and what a collector that was gone missed. Rows of single attempts, held
+//! against each other.
 //!
 //! All traffic stays inside the namespaces made here, which are removed at the end.
 
@@ -83,8 +83,8 @@ fn folder() -> PathBuf {
     shell::root().join("target/collectors")
 }
 
-/// Downloads and unpacks the database, by apt with lists of its own: this machine keeps its own. The mirror is
-/// that of this machine.
+/// Downloads and unpacks the database, by apt with lists of its own: this machine keeps its own. The mirror
+/// is that of this machine.
 fn fetch() -> Result<()> {
     let folder = folder();
     if folder.join("unpacked/usr/bin").join(DATABASE).is_file() {

@@ -1,4 +1,4 @@
-"""Reads what OTLP has carried by the messages that OpenTelemetry publishes, and holds it against other accounts.
+"""Reads what OTLP has carried by the messages that OpenTelemetry publishes, and holds it against others.
 
     figures PAGE FOLDER     the latest message of metrics against a page of Prometheus
     stored PAGE EXPORT      what VictoriaMetrics has stored against such a page
@@ -31,9 +31,13 @@ def bodies(folder):
 def messages(folder, kind):
     """Each body as a message, and how many of them the official classes write in the same bytes."""
     if kind == "metrics":
-        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest as of
+        from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as service
+
+        of = service.ExportMetricsServiceRequest
     else:
-        from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest as of
+        from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as service
+
+        of = service.ExportLogsServiceRequest
     read, same = [], 0
     for body in bodies(folder):
         message = of.FromString(body)
@@ -118,7 +122,8 @@ def stored(path, export):
             labels = row["metric"]
             name = labels.pop("__name__")
             beside |= labels.keys() - names
-            found[key(name, {label: value for label, value in labels.items() if label in names})] = row["values"][-1]
+            labels = {label: value for label, value in labels.items() if label in names}
+            found[key(name, labels)] = row["values"][-1]
     return {"series": len(found), "beside": sorted(beside), "differ": differences(expected, found, DIGITS)}
 
 
@@ -132,7 +137,9 @@ def metrics(folder):
         for metric in scope.metrics
         for point in getattr(metric, metric.WhichOneof("data")).data_points
     ]
-    of = lambda wanted: {point.time_unix_nano: point.as_int for name, labels, point in points if wanted(name, labels)}
+    of = lambda is_wanted: {
+        point.time_unix_nano: point.as_int for name, labels, point in points if is_wanted(name, labels)
+    }
     readings = of(lambda name, _: name == "handshake_readings_total")
     dropped = of(lambda _, labels: labels.get("sink") == "otlp_metrics")
     times = [point.time_unix_nano for name, _, point in points if name == "handshake_readings_total"]
@@ -155,7 +162,8 @@ def logs(folder):
                     assert record.event_name == "handshake.attempt" and not record.HasField("body"), record
                     event = of["handshake.event"]
                     by[f"{event} {of['handshake.verdict']}"] += 1
-                    ends = [of[f"{end}.{what}"] for end in ("client", "server") for what in ("address", "port")]
+                    ends = [of[f"{end}.address"] for end in ("client", "server")]
+                    ends += [of[f"{end}.port"] for end in ("client", "server")]
                     seen[(event, *ends, of["handshake.started_ns"])] += 1
     return {"messages": len(read), "same": same, "by": by, "twice": sum(seen.values()) - len(seen)}
 
