@@ -54,6 +54,7 @@ fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
     println!("{outcome}");
     let (rows, took) = fleet::rows(binary, &clickhouse, nodes)?;
     println!("{rows} rows of {nodes} nodes are in ClickHouse after {took:.1?}, verdict by verdict");
+    ensure!(outcome.share <= fleet::SHARE, "Prometheus took more than {} of one processor", fleet::SHARE);
     Ok(ExitCode::SUCCESS)
 }
 
