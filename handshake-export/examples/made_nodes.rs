@@ -69,7 +69,7 @@ impl Node {
             self.played += 1;
             self.source.later(SECOND);
             self.expire();
-            let is_ill = number % EVERY == 0 && incident.is_some_and(|since| self.played > since);
+            let is_ill = number.is_multiple_of(EVERY) && incident.is_some_and(|since| self.played > since);
             for (row, service) in (FIRST_ROW..).zip(0..SERVICES.len()) {
                 self.second(row, 1 + (number as u64 + service as u64) % 3, is_ill && service == 0);
             }
@@ -81,7 +81,7 @@ impl Node {
         for _ in 0..attempts {
             let count = &mut self.attempts[usize::from(row - FIRST_ROW)];
             *count += 1;
-            let fails = if is_ill { *count % OF < LOST } else { *count % USUAL == 0 };
+            let fails = if is_ill { *count % OF < LOST } else { count.is_multiple_of(USUAL) };
             if fails {
                 self.source.open(row, State::SynReceived, 0);
             } else {

@@ -100,17 +100,17 @@ impl fmt::Display for Outcome {
 ///
 /// # Errors
 /// There is no alert, a wrong one or a second one; the network cannot be made.
-pub fn incident(programs: Programs<'_>, nodes: usize, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
+pub fn incident(programs: Programs<'_>, nodes: u16, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let routed = Routed::new()?;
     let host = &routed.router;
     let agents = agents(&routed, programs.handshake)?;
-    let made = nodes - agents.len();
+    let made = usize::from(nodes) - agents.len();
     let _made = Process::start(host.command(programs.made_nodes).args([MADE, &made.to_string()]))?;
     let targets = Targets::write(&agents, made)?;
     let mut traffic = Traffic::new(&routed)?;
     let prometheus = Prometheus::start(host, &targets.configuration(programs.rules))?;
     traffic
-        .until(START, || Ok(prometheus.figure("sum(up)")? == Some(nodes as f64)))
+        .until(START, || Ok(prometheus.figure("sum(up)")? == Some(f64::from(nodes))))
         .context("some are not up")?;
     say(&format!("{nodes} nodes are up, {} of them real", agents.len()));
 
