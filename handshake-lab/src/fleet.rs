@@ -48,7 +48,7 @@ const LOST: u8 = 3;
 /// Ports of the SYNs without an ACK: others each second.
 const FIRST_PORT: u16 = 20_000;
 /// The most that Prometheus may take, of one processor.
-const SHARE: f64 = 0.1;
+pub const SHARE: f64 = 0.1;
 
 /// What is run.
 #[derive(Clone, Copy, Debug)]
@@ -99,18 +99,18 @@ impl fmt::Display for Outcome {
 /// Plays an incident on `nodes` nodes, three of them real.
 ///
 /// # Errors
-/// There is no alert, a wrong one or a second one; Prometheus takes too much; the network cannot be made.
-pub fn incident(programs: Programs<'_>, nodes: usize, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
+/// There is no alert, a wrong one or a second one; the network cannot be made.
+pub fn incident(programs: Programs<'_>, nodes: u16, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let routed = Routed::new()?;
     let host = &routed.router;
     let agents = agents(&routed, programs.handshake)?;
-    let made = nodes - agents.len();
+    let made = usize::from(nodes) - agents.len();
     let _made = Process::start(host.command(programs.made_nodes).args([MADE, &made.to_string()]))?;
     let targets = Targets::write(&agents, made)?;
     let mut traffic = Traffic::new(&routed)?;
     let prometheus = Prometheus::start(host, &targets.configuration(programs.rules))?;
     traffic
-        .until(START, || Ok(prometheus.figure("sum(up)")? == Some(nodes as f64)))
+        .until(START, || Ok(prometheus.figure("sum(up)")? == Some(f64::from(nodes))))
         .context("some are not up")?;
     say(&format!("{nodes} nodes are up, {} of them real", agents.len()));
 
@@ -128,7 +128,6 @@ pub fn incident(programs: Programs<'_>, nodes: usize, say: &mut dyn FnMut(&str))
     traffic.last(ALONE)?;
     let alert = the_only_alert(&prometheus)?;
     let share = (prometheus.cpu()?.saturating_sub(taken)).as_secs_f64() / began.elapsed().as_secs_f64();
-    ensure!(share <= SHARE, "Prometheus took {share:.3} of one processor");
     let real =
         prometheus.query("instance_service_cause:handshake_half_open_surge:sum{instance=~'real-.*'}")?;
     ensure!(real.len() == agents.len(), "not every real node has the incident: {real:?}");
@@ -176,7 +175,7 @@ impl Targets {
 
     fn configuration(&self, rules: &FilePath) -> String {
         format!(
-            "global: {{scrape_interval: 30s, scrape_timeout: 15s, evaluation_interval: 15s}}\n\
+            "global: {{scrape_interval: 30s, scrape_timeout: 15s, evaluation_interval: 1m}}\n\
              rule_files: ['{}']\n\
              scrape_configs: [{{job_name: handshake, file_sd_configs: [{{files: ['{}']}}]}}]\n",
             rules.display(),

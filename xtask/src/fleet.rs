@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
-    let nodes = usize::from(args.nodes);
+    let nodes = args.nodes;
     let clickhouse = clickhouse();
     ensure!(clickhouse.join("usr").is_dir(), "no ClickHouse in {}: --setup unpacks it", clickhouse.display());
     let programs = Programs {
@@ -52,8 +52,9 @@ fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
     };
     let outcome = fleet::incident(programs, nodes, &mut |line| println!("{line}"))?;
     println!("{outcome}");
-    let (rows, took) = fleet::rows(binary, &clickhouse, nodes)?;
+    let (rows, took) = fleet::rows(binary, &clickhouse, usize::from(nodes))?;
     println!("{rows} rows of {nodes} nodes are in ClickHouse after {took:.1?}, verdict by verdict");
+    ensure!(outcome.share <= fleet::SHARE, "Prometheus took more than {} of one processor", fleet::SHARE);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -33,7 +33,7 @@ const TABLE: &str = "CREATE TABLE attempts (type String, node String, verdict St
 
 /// A server with the files of Debian's package in `root`. Killed on drop, and its data removed.
 struct ClickHouse<'a> {
-    _process: Process,
+    program: Process,
     host: &'a Namespace,
     folder: PathBuf,
 }
@@ -67,7 +67,7 @@ impl<'a> ClickHouse<'a> {
         let libraries = ["usr/lib", "lib"].map(|lib| format!("{}/{lib}/x86_64-linux-gnu", root.display()));
         command.env("LD_LIBRARY_PATH", libraries.join(":"));
         command.arg(format!("--config-file={shown}/config.xml")).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { _process: Process::start(&mut command)?, host, folder };
+        let server = Self { program: Process::start(&mut command)?, host, folder };
         let deadline = Instant::now() + START;
         while server.ask("SELECT 1", b"").is_err() {
             ensure!(Instant::now() < deadline, "ClickHouse does not answer");
@@ -101,8 +101,8 @@ impl<'a> ClickHouse<'a> {
 
 impl Drop for ClickHouse<'_> {
     fn drop(&mut self) {
-        let _ = self._process.signal(libc::SIGKILL);
-        let _ = self._process.wait(TIMEOUT);
+        let _ = self.program.signal(libc::SIGKILL);
+        let _ = self.program.wait(TIMEOUT);
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -49,15 +49,16 @@ impl Pod {
     }
 }
 
+fn json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| format!("{text} is no JSON"))
+}
+
 impl Container {
     fn of(section: &str) -> Result<Self> {
         let text = |key: &str| {
             let mut lines = section.lines().map(str::trim_start);
             lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).with_context(|| key.to_owned())
         };
-        fn json<T: DeserializeOwned>(text: &str) -> Result<T> {
-            serde_json::from_str(text).with_context(|| format!("{text} is no JSON"))
-        }
         Ok(Self {
             image: text("image")?.to_owned(),
             args: json(text("args")?)?,
