@@ -11,7 +11,7 @@ use crate::abi::{self, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
 use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
-use crate::{below, low_half, sign};
+use crate::{below, low_half};
 
 /// The slot's tag, as a value: [`abi::tag`] draws it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -628,8 +628,9 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
     let clocks_late = (open_late * nibbles::OPEN)
         | late(clocks.udp_idle_jiffies) << nibbles::UDP_SHIFT
         | late(clocks.idle_after_jiffies) << nibbles::IDLE_SHIFT;
-    let is_late = sign(-(nibbles::CLOCKS >> place & clocks_late).cast_signed()).cast_unsigned();
-    let worths = nibbles::WORTHS ^ (nibbles::LATE & is_late);
+    // A product, not a mask: the verifier of 6.18 follows both values of a mask that is all bits or none.
+    let is_late = below(0, (nibbles::CLOCKS >> place & clocks_late).cast_signed());
+    let worths = nibbles::WORTHS ^ nibbles::LATE.wrapping_mul(is_late);
     (worths >> place & 0xf, youth)
 }
 
