@@ -284,6 +284,15 @@ impl NewRecord {
     }
 }
 
+/// How a new record is counted in the books.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// It is yet to be; its service's row, as [`new_row`] says.
+    Of(u32),
+    /// It is already, in this row.
+    Counted(u16),
+}
+
 /// Where a key was found.
 enum Found<'a, S> {
     Missing,
@@ -406,14 +415,14 @@ impl<'a, P: Platform> Lookup<'a, P> {
         if !kept {
             cold_path();
             let new = NewRecord::of(self.packet);
-            self.begin(slot, tag, now, new, self.new_row(new), number);
+            self.begin(slot, tag, now, new, Entry::Of(self.new_row(new)), number);
         }
     }
 
-    /// Begins a record in a slot that is locked and has the key, and publishes it. `row` is its
-    /// [`new_row`](Self::new_row), `number` the slot's.
+    /// Begins a record in a slot that is locked and has the key, and publishes it. `number` is
+    /// the slot's.
     #[inline(always)]
-    fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, row: u32, number: u32) {
+    fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, entry: Entry, number: u32) {
         let books = self.platform.books();
         let segment = Segment::of(self.packet);
         let sender_high = self.end.is_high();
@@ -424,7 +433,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 let (record, more) = tcp::open(&segment, now.ns);
                 flags |= more;
                 slot.body().set_tcp(record);
-                service = self.enter(Counter::Attempts, State::SynSent, row);
+                service = self.enter(Counter::Attempts, State::SynSent, entry);
                 State::SynSent
             }
             NewRecord::Orphan => {
@@ -454,7 +463,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 }
                 let state = state.state();
                 slot.body().set_udp(record);
-                service = self.enter(Counter::UdpFlows, state, row);
+                service = self.enter(Counter::UdpFlows, state, entry);
                 self.count_entry(state);
                 self.count_udp();
                 state

@@ -621,7 +621,7 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
     const NOW: u32 = (1 << 31) - 1;
     // The state, four bits each.
     let place = tag.0 << (2 - tag::STATE_SHIFT) & 0x3c;
-    let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(NOW) as u64;
+    let youth = slot.last().load().wrapping_add(NOW.wrapping_sub(now.jiffies)) as u64;
     let late = |limit: u32| below(youth.cast_signed(), NOW as i64 - limit as i64);
     let latest = slot.body().latest_ns();
     let open_late = below(clocks.expire_after_ns.cast_signed(), now.ns.wrapping_sub(latest).cast_signed());
@@ -630,8 +630,8 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
         | late(clocks.idle_after_jiffies) << nibbles::IDLE_SHIFT;
     // A product, not a mask: the verifier of 6.18 follows both values of a mask that is all bits or none.
     let is_late = below(0, (nibbles::CLOCKS >> place & clocks_late).cast_signed());
-    let worths = nibbles::WORTHS ^ nibbles::LATE.wrapping_mul(is_late);
-    (worths >> place & 0xf, youth)
+    let (worth, change) = (nibbles::WORTHS >> place & 0xf, nibbles::LATE >> place & 0xf);
+    (worth ^ change.wrapping_mul(is_late), youth)
 }
 
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.

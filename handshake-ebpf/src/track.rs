@@ -30,10 +30,16 @@ pub(crate) fn xdp(ctx: &XdpContext) {
         return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
-    if !is_ipv4 && plain_xdp(ctx.ctx, kernel.cpu(), interface.0) != 0 {
+    if !is_ipv4
+        && let Some(cpu) = maps::this_cpu()
+        && plain_xdp(ctx.ctx, cpu, interface.0) != 0
+    {
         return;
     }
-    kernel.current_mut().give(interface, 1);
+    // Found anew: the fast path needs the register.
+    if let Some(kernel) = maps::this_cpu().and_then(Kernel::of) {
+        kernel.current_mut().give(interface, 1);
+    }
     handover::to_xdp(ctx);
 }
 
@@ -120,10 +126,15 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
-        if !is_ipv4 && plain_skb(skb, kernel.cpu(), interface.0, segments.max(1) as u32) != 0 {
+        if !is_ipv4
+            && let Some(cpu) = maps::this_cpu()
+            && plain_skb(skb, cpu, interface.0, segments.max(1) as u32) != 0
+        {
             return;
         }
     }
+    // Found anew, as before: the fast path needs the register.
+    let Some(kernel) = maps::this_cpu().and_then(Kernel::of) else { return };
     kernel.current_mut().give(interface, segments);
     handover::to_tc(ctx);
 }

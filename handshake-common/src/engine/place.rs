@@ -7,8 +7,8 @@ use core::hint::cold_path;
 
 use super::platform::slot_of;
 use super::update::expired_as;
-use super::{Lookup, NewRecord, Platform, Table};
-use crate::abi::{Counter, STRIPES, WAYS, tag};
+use super::{Entry, Lookup, NewRecord, Platform, Table};
+use crate::abi::{Counter, STRIPES, WAYS, option, tag};
 use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
@@ -101,8 +101,11 @@ impl<P: Platform> Lookup<'_, P> {
             self.enter_untracked(row, new);
             return;
         }
+        let mut entry = Entry::Of(row);
         if is_free {
             self.platform.on_fill::<S>();
+        } else if self.is_alike(slot, tag, worth, row, new) {
+            entry = Entry::Counted(self.take_over(slot, tag, worth));
         } else {
             self.platform.evict(self.packet, slot, tag, worth, now.ns);
         }
@@ -110,7 +113,28 @@ impl<P: Platform> Lookup<'_, P> {
         let set = if place.way() < WAYS { places[0] } else { places[1] };
         // Opaque to the verifier, which would follow a free slot and a full one to the end.
         let (tag, number) = (Tag(self.veil(tag.0)), self.veil((set * WAYS + place.way() % WAYS) as u64));
-        self.begin(slot, tag, now, new, row, low_half(number));
+        self.begin(slot, tag, now, new, entry, low_half(number));
+    }
+
+    /// Does an attempt that nothing came back for give way to another of the same service, whose row is `row`?
+    /// Nothing else is told of its end then.
+    #[inline(always)]
+    fn is_alike<S: Table>(&self, slot: &S, tag: Tag, worth: u32, row: u32, new: NewRecord) -> bool {
+        matches!(new, NewRecord::Attempt)
+            && tag.state() as u8 == State::SynSent as u8
+            && worth == Worth::HalfOpenNoSynAck as u32
+            && self.config.options & option::EVENTS == 0
+            && self.is_of_row(slot, tag, row)
+    }
+
+    /// The same as [`evict`] and the entry of the new attempt, whose changes of the gauge of open attempts cancel
+    /// each other. Returns the row of both.
+    #[inline(always)]
+    fn take_over<S: Table>(&self, slot: &S, tag: Tag, worth: u32) -> u16 {
+        self.platform.on_evict(slot, tag, Some(Counter::Evicted));
+        self.replace_attempt(tag.service());
+        self.platform.books().add_at(evicted_place(worth));
+        tag.service()
     }
 }
 

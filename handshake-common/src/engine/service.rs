@@ -11,7 +11,7 @@
 //! times of its completions.
 
 use super::platform::slot_of;
-use super::{Lookup, NewRecord, Platform, Table};
+use super::{Entry, Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
 use crate::flow::{FlowKey, Side};
@@ -507,13 +507,44 @@ impl<P: Platform> Lookup<'_, P> {
         enter_untracked(self.platform, row, self.jiffies, new);
     }
 
-    /// Counts a new attempt or UDP flow in the books and in its service's row, whose number it returns; `row` is
-    /// its [`new_row`](Self::new_row).
+    /// Counts a new attempt or UDP flow in the books and in its service's row, whose number it returns.
     #[inline(always)]
-    pub(super) fn enter(&self, total: Counter, state: State, row: u32) -> u16 {
+    pub(super) fn enter(&self, total: Counter, state: State, entry: Entry) -> u16 {
+        let row = match entry {
+            Entry::Of(row) => row,
+            Entry::Counted(row) => return row,
+        };
         let (row, searches) = enter(self.platform, row, self.jiffies, total, state.gauge_place());
         self.rowless.set(self.rowless.get() | low_half(searches));
         row
+    }
+
+    /// Is the open attempt in a slot counted in this row, which is the one of the packet's service? Asked of
+    /// attempts whose initiator is the same end of their key alone, so that nothing has to be put in order.
+    #[inline(always)]
+    pub(super) fn is_of_row<S: Slot>(&self, slot: &S, tag: Tag, row: u32) -> bool {
+        let number = tag.service();
+        let is_high = tag.flags() & tag::INITIATOR_HIGH != 0;
+        if number as u32 != row || is_other(number) != 0 || is_high != self.end.is_high() {
+            return false;
+        }
+        let key = slot.key(false);
+        let (theirs, ours, port) =
+            if is_high { (key.low, self.key.low, !0xffff) } else { (key.high, self.key.high, 0xffff) };
+        theirs == ours
+            && (key.ports ^ self.key.ports) & port == 0
+            && self.platform.service(row).is_some_and(|row| row.count(Counter::OpenNoSynAck as usize) > 0)
+    }
+
+    /// Counts a new attempt and the end of an open one that it evicts, both of the service of this row.
+    #[inline(always)]
+    pub(super) fn replace_attempt(&self, row: u16) {
+        let (new, end) = (Counter::Attempts as usize, Counter::Evicted as usize);
+        self.platform.books().enter(new, end);
+        if let Some(service) = self.platform.service(row as u32) {
+            service.bump(new, 1);
+            service.bump(end, 1);
+        }
     }
 
     /// Moves an attempt or flow from one gauge to another, in the books and in its service's row.
