@@ -347,7 +347,12 @@ pub struct CpuCounts {
     pub counters: CounterBlock,
     /// The class blocks of the first numbers; those of the others are a map of their own.
     pub classes: [ClassBlock; NEAR_BLOCKS],
+    /// The packet in hand, of the programs alone. Here because they look this value up anyway.
+    pub current: [u64; CURRENT_WORDS],
 }
+
+/// Room for the packet in hand: whole cache lines.
+pub const CURRENT_WORDS: usize = 16;
 
 /// Class blocks beside the counters. A value per CPU is 32 KiB at most, and more of them would be another
 /// page.

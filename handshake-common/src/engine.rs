@@ -4,9 +4,10 @@
 //! ```text
 //! observe ─▶ filter   count by class, --port and --net
 //!         ├▶ fast     packets that only count
-//!         └▶ run ─┬─▶ update  a packet and the record of its flow ─▶ tcp::step, udp::step
+//!         └▶ run ─┬─▶ open    a SYN: the record of an attempt: place (slot, eviction), service (row)
+//!                 ├─▶ update  a packet and the record of its flow ─▶ tcp::step, udp::step
 //!                 ├─▶ answer  a datagram from elsewhere, and the flow of its request
-//!                 ├─▶ insert  a new record: place (slot, eviction), service (row)
+//!                 ├─▶ insert  any other new record
 //!                 └─▶ settle  a row for a service that has none
 //! ```
 
@@ -34,8 +35,8 @@ pub use self::elsewhere::answer;
 pub use self::elsewhere::relocate;
 pub use self::fast::FastPath;
 pub use self::filter::{add_class, count, count_note};
-pub use self::place::evict;
 use self::place::lock_slot;
+pub use self::place::{evict, survey};
 use self::platform::slot_of;
 pub use self::platform::{Explanation, Platform, Table, wait};
 use self::service::enter_untracked;
@@ -69,6 +70,7 @@ fn track<P: Platform, S: Table>(platform: &P, packet: &Packet) {
     } else {
         run(
             packet,
+            |packet| open::<P, S>(platform, packet),
             |packet| update::<P, S>(platform, packet),
             |packet| answer::<P, S>(platform, packet),
             |packet, request_port| insert::<P, S>(platform, packet, request_port),
@@ -106,22 +108,27 @@ impl StepResult {
     }
 }
 
-/// Updates the record of a packet's flow, or inserts one; then looks for a row for its service, if it has
+/// Opens an attempt, or updates the record of a packet's flow, or inserts one; then looks for a row for its service, if it has
 /// none. The kernel side passes each step as a function of its own, which the verifier checks once and whose
 /// stack is released before the next.
 #[inline(always)]
 pub fn run(
     packet: &Packet,
+    open: impl Fn(&Packet) -> StepResult,
     update: impl Fn(&Packet) -> StepResult,
     answer: impl Fn(&Packet) -> u16,
     insert: impl Fn(&Packet, u16) -> StepResult,
     settle: impl Fn(&Packet),
     give_up: impl Fn(&Packet),
 ) {
-    let mut result = if is_syn(packet) { StepResult::NOTHING } else { update(packet) };
+    // A SYN is nearly always new: its record is looked for once, under the lock.
+    let opens = NewRecord::of(packet) == NewRecord::Attempt;
+    let mut result = if opens { open(packet) } else { update(packet) };
     if !result.is_done() {
-        let request_port = if packet.protocol == wire::UDP { answer(packet) } else { 0 };
-        result = insert(packet, request_port);
+        if !opens {
+            let request_port = if packet.protocol == wire::UDP { answer(packet) } else { 0 };
+            result = insert(packet, request_port);
+        }
         if !result.is_done() {
             cold_path();
             result = update(packet);
@@ -153,15 +160,9 @@ pub fn give_up<P: Platform>(platform: &P, packet: &Packet) {
     platform.books().add(Counter::Contended, 1);
     let new = NewRecord::of(packet);
     if new == NewRecord::Attempt {
-        enter_untracked(platform, packet, 0, new);
+        let jiffies = platform.jiffies();
+        enter_untracked(platform, platform.new_row(packet, 0, jiffies), jiffies, new);
     }
-}
-
-/// May the packet begin an attempt? A SYN is nearly always new: its record is looked for once, under the
-/// lock.
-#[inline(always)]
-fn is_syn(packet: &Packet) -> bool {
-    NewRecord::of(packet) == NewRecord::Attempt
 }
 
 /// Applies a packet that [`count`] wants to the record of its flow. Does nothing if there is no record, and
@@ -193,12 +194,21 @@ fn is_foreign<P: Platform>(platform: &P, packet: &Packet) -> bool {
         && !platform.is_local(&packet.source, packet.family)
 }
 
-/// Makes a record for a packet. Does nothing if its flow has one already. `request_port` is what [`answer`]
-/// says of the packet.
+/// Opens an attempt for a SYN. Does nothing if its flow has a record already.
+#[inline(always)]
+pub fn open<P: Platform, S: Table>(platform: &P, packet: &Packet) -> StepResult {
+    Lookup::of::<S>(platform, packet, false).make::<S>(NewRecord::Attempt)
+}
+
+/// Makes a record for a packet that opens no attempt. Does nothing if its flow has one already. `request_port`
+/// is what [`answer`] says of the packet.
 #[inline(always)]
 pub fn insert<P: Platform, S: Table>(platform: &P, packet: &Packet, request_port: u16) -> StepResult {
-    let lookup = Lookup { request_port, ..Lookup::new::<S>(platform, packet) };
-    if lookup.insert::<S>() { StepResult::done(lookup.rowless.get()) } else { StepResult::NOTHING }
+    let new = NewRecord::of(packet);
+    if new == NewRecord::Attempt {
+        return StepResult::NOTHING;
+    }
+    Lookup { request_port, ..Lookup::new::<S>(platform, packet) }.make::<S>(new)
 }
 
 /// A wanted packet, the key of its flow and which end sent it.
@@ -274,6 +284,15 @@ impl NewRecord {
     }
 }
 
+/// How a new record is counted in the books.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// It is yet to be; its service's row, as [`new_row`] says.
+    Of(u32),
+    /// It is already, in this row.
+    Counted(u16),
+}
+
 /// Where a key was found.
 enum Found<'a, S> {
     Missing,
@@ -286,9 +305,15 @@ enum Found<'a, S> {
 impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn new<S: Slot>(platform: &'a P, packet: &'a Packet) -> Self {
+        Self::of::<S>(platform, packet, packet.protocol == wire::UDP)
+    }
+
+    /// The same of a packet of UDP, or else of TCP.
+    #[inline(always)]
+    fn of<S: Slot>(platform: &'a P, packet: &'a Packet, udp: bool) -> Self {
         let source = (&packet.source, packet.source_port);
         let destination = (&packet.destination, packet.destination_port);
-        let (key, end) = FlowKey::of(source, destination, S::FAMILY, packet.protocol == wire::UDP);
+        let (key, end) = FlowKey::of(source, destination, S::FAMILY, udp);
         let (config, jiffies) = (platform.config(), platform.jiffies());
         Self { platform, config, packet, key, end, jiffies, request_port: 0, rowless: Cell::new(0) }
     }
@@ -306,12 +331,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
 
     #[inline(always)]
     fn clocks(&self) -> Clocks {
-        Clocks {
-            half_open_after_ns: self.config.half_open_after_ns,
-            expire_after_ns: self.config.expire_after_ns,
-            udp_idle_jiffies: self.config.udp_idle_jiffies,
-            idle_after_jiffies: self.config.idle_after_jiffies,
-        }
+        Clocks::of(self.config)
     }
 
     #[inline(always)]
@@ -394,13 +414,15 @@ impl<'a, P: Platform> Lookup<'a, P> {
             if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
         if !kept {
             cold_path();
-            self.begin(slot, tag, now, NewRecord::of(self.packet), number);
+            let new = NewRecord::of(self.packet);
+            self.begin(slot, tag, now, new, Entry::Of(self.new_row(new)), number);
         }
     }
 
-    /// Begins a record in a slot that is locked and has the key, and publishes it. `number` is the slot's.
+    /// Begins a record in a slot that is locked and has the key, and publishes it. `number` is
+    /// the slot's.
     #[inline(always)]
-    fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, number: u32) {
+    fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, entry: Entry, number: u32) {
         let books = self.platform.books();
         let segment = Segment::of(self.packet);
         let sender_high = self.end.is_high();
@@ -411,7 +433,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 let (record, more) = tcp::open(&segment, now.ns);
                 flags |= more;
                 slot.body().set_tcp(record);
-                service = self.enter(Counter::Attempts, State::SynSent);
+                service = self.enter(Counter::Attempts, State::SynSent, entry);
                 State::SynSent
             }
             NewRecord::Orphan => {
@@ -441,7 +463,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 }
                 let state = state.state();
                 slot.body().set_udp(record);
-                service = self.enter(Counter::UdpFlows, state);
+                service = self.enter(Counter::UdpFlows, state, entry);
                 self.count_entry(state);
                 self.count_udp();
                 state
@@ -480,6 +502,11 @@ impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn responder_bit(&self, tag: Tag) -> u32 {
         ((tag.flags() / tag::INITIATOR_HIGH) & 1) ^ self.end.bit()
+    }
+
+    #[inline(always)]
+    fn make<S: Table>(&self, new: NewRecord) -> StepResult {
+        if self.insert::<S>(new) { StepResult::done(self.rowless.get()) } else { StepResult::NOTHING }
     }
 
     /// The same word, opaque to the verifier: the many paths through a step become one path from here on,

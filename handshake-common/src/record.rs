@@ -1,7 +1,7 @@
 //! A flow's record as a value: its state, its place in the books, its age, its verdict.
 //! Kernel, snapshot and replay ask the same questions here.
 
-use crate::abi::{Counter, TICK_SHIFT, TcpRecord, UdpRecord, tag};
+use crate::abi::{Config, Counter, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use crate::flow::{Family, FlowKey, Side};
 use crate::low_half;
 use crate::verdict::{Cause, Leg, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
@@ -425,6 +425,20 @@ pub struct Clocks {
     pub udp_idle_jiffies: u32,
     /// Idle time after which a completed connection counts as closed.
     pub idle_after_jiffies: u32,
+}
+
+impl Clocks {
+    /// Those of the configuration.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(config: &Config) -> Self {
+        Self {
+            half_open_after_ns: config.half_open_after_ns,
+            expire_after_ns: config.expire_after_ns,
+            udp_idle_jiffies: config.udp_idle_jiffies,
+            idle_after_jiffies: config.idle_after_jiffies,
+        }
+    }
 }
 
 /// The time since `then`, in jiffies; time that runs backwards counts as no time.

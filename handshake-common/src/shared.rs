@@ -1,13 +1,14 @@
 //! Words of memory that several CPUs change at once: the one place that names an atomic operation.
 //!
 //! Loads and stores are whole and carry no order; what order the flow table's protocol needs comes
-//! from four operations:
+//! from five operations:
 //!
 //! - `compare_exchange`, when it succeeds, takes: what comes after it is seen after it. Reads *and
 //!   writes*: C++11 would let a plain store after even a sequentially consistent exchange be seen
 //!   before it, so the host adds a release fence. Without it a reader copies half of the next record
 //!   between two equal tags.
 //! - `swap` gives: what came before it is seen before it.
+//! - `release` gives too, where a swap comes before it.
 //! - [`write_fence`] between plain stores, [`read_fence`] between plain loads: where no ownership changes.
 //!
 //! The host has `core::sync::atomic`. Its loads are relaxed ones and fences, for no other atomic
@@ -81,6 +82,13 @@ impl Shared64 {
     pub fn swap(&self, new: u64) -> u64 {
         self.0.swap(new)
     }
+
+    /// Writes 0 behind a [`swap`](Self::swap) of the same CPU, or behind nothing that has to be seen: gives
+    /// what the word guards. The swap has ordered all before it, so a plain store is enough for BPF.
+    #[inline(always)]
+    pub fn release(&self) {
+        self.0.release();
+    }
 }
 
 #[cfg(not(target_arch = "bpf"))]
@@ -149,6 +157,10 @@ mod host {
         pub(super) fn swap(&self, new: u64) -> u64 {
             self.0.swap(new, Ordering::Release)
         }
+        #[inline(always)]
+        pub(super) fn release(&self) {
+            self.0.store(0, Ordering::Release);
+        }
     }
 }
 
@@ -216,6 +228,10 @@ mod bpf {
         pub(super) fn swap(&self, new: u64) -> u64 {
             // SAFETY: the cell is aligned and alive.
             unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(self.0.get(), new) }
+        }
+        #[inline(always)]
+        pub(super) fn release(&self) {
+            self.store(0);
         }
     }
 }

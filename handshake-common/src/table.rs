@@ -11,7 +11,7 @@ use crate::abi::{self, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
 use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
-use crate::{below, low_half, sign};
+use crate::{below, low_half};
 
 /// The slot's tag, as a value: [`abi::tag`] draws it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -621,16 +621,17 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
     const NOW: u32 = (1 << 31) - 1;
     // The state, four bits each.
     let place = tag.0 << (2 - tag::STATE_SHIFT) & 0x3c;
-    let youth = slot.last().load().wrapping_sub(now.jiffies).wrapping_add(NOW) as u64;
+    let youth = slot.last().load().wrapping_add(NOW.wrapping_sub(now.jiffies)) as u64;
     let late = |limit: u32| below(youth.cast_signed(), NOW as i64 - limit as i64);
     let latest = slot.body().latest_ns();
     let open_late = below(clocks.expire_after_ns.cast_signed(), now.ns.wrapping_sub(latest).cast_signed());
     let clocks_late = (open_late * nibbles::OPEN)
         | late(clocks.udp_idle_jiffies) << nibbles::UDP_SHIFT
         | late(clocks.idle_after_jiffies) << nibbles::IDLE_SHIFT;
-    let is_late = sign(-(nibbles::CLOCKS >> place & clocks_late).cast_signed()).cast_unsigned();
-    let worths = nibbles::WORTHS ^ (nibbles::LATE & is_late);
-    (worths >> place & 0xf, youth)
+    // A product, not a mask: the verifier of 6.18 follows both values of a mask that is all bits or none.
+    let is_late = below(0, (nibbles::CLOCKS >> place & clocks_late).cast_signed());
+    let (worth, change) = (nibbles::WORTHS >> place & 0xf, nibbles::LATE >> place & 0xf);
+    (worth ^ change.wrapping_mul(is_late), youth)
 }
 
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.

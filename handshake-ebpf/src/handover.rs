@@ -1,7 +1,7 @@
 //! From the program at a hook to the one that does what the fast path leaves: by a tail call, so that the
 //! second has a whole stack, and is verified once for both directions.
 
-use aya_ebpf::btf_maps::{PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use handshake_common::interface::Interface;
@@ -13,12 +13,9 @@ static NEXT_TC: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static NEXT_XDP: ProgramArray<1> = ProgramArray::new();
 
-/// The packet of the general path: in a map, because the stack has no room for it. A CPU handles one at a
-/// time: softirqs are off at both hooks.
-#[btf_map]
-static PACKET: PerCpuArray<Current, 1> = PerCpuArray::new();
-
-/// A packet that the fast path left, and what the program at the hook knows of it.
+/// A packet that the fast path left, and what the program at the hook knows of it. In a map, because the stack
+/// has no room for it. A CPU handles one at a time: softirqs are off at both hooks.
+#[repr(C)]
 pub(crate) struct Current {
     /// The packet, once it is read.
     pub(crate) packet: Packet,
@@ -30,6 +27,12 @@ pub(crate) struct Current {
 }
 
 impl Current {
+    /// Notes what is known of a packet that the fast path leaves.
+    #[inline(always)]
+    pub(crate) fn give(&mut self, interface: Interface, segments: u16) {
+        (self.interface, self.segments) = (interface, segments);
+    }
+
     /// Gives the packet what is known of it.
     #[inline(always)]
     pub(crate) fn place(&mut self) {
@@ -37,21 +40,6 @@ impl Current {
         if !self.interface.is_open() {
             self.packet.marks |= mark::GATED;
         }
-    }
-}
-
-/// This CPU's packet.
-#[inline(always)]
-pub(crate) fn take() -> Option<&'static mut Current> {
-    // SAFETY: one run of the general path at a time has it, and only for that run.
-    PACKET.get_ptr_mut(0).map(|current| unsafe { &mut *current })
-}
-
-/// Notes what is known of a packet that the fast path leaves.
-#[inline(always)]
-pub(crate) fn give(interface: Interface, segments: u16) {
-    if let Some(current) = take() {
-        (current.interface, current.segments) = (interface, segments);
     }
 }
 

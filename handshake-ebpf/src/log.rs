@@ -17,7 +17,8 @@ use handshake_common::record::State;
 use handshake_common::verdict::Sign;
 use handshake_common::wire::{Class, Packet, TCP, flag};
 
-use crate::handover::{self, Current};
+use crate::handover::Current;
+use crate::maps::{Kernel, this_cpu};
 
 /// Lines per CPU and window of 2³⁰ ns; those above are counted and told with the next window's first.
 const LINES: u32 = 200;
@@ -229,7 +230,8 @@ pub(crate) fn explain() {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn prepare() -> i32 {
-    let (Some(Current { packet, .. }), Some(kept)) = (handover::take(), kept()) else { return 0 };
+    let (Some(kernel), Some(kept)) = (this_cpu().and_then(Kernel::of), kept()) else { return 0 };
+    let Current { packet, .. } = kernel.current();
     if !work_out(packet, kept) {
         0
     } else if packet.family == Family::V4 as u8 {
@@ -251,7 +253,8 @@ fn tell_skipped(kept: &mut Kept) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn line4() -> i32 {
-    let (Some(Current { packet, .. }), Some(kept)) = (handover::take(), kept()) else { return 0 };
+    let (Some(kernel), Some(kept)) = (this_cpu().and_then(Kernel::of), kept()) else { return 0 };
+    let Current { packet, .. } = kernel.current();
     tell_skipped(kept);
     let line = &kept.line;
     debug!(
@@ -276,7 +279,8 @@ extern "C" fn line4() -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn line6() -> i32 {
-    let (Some(Current { packet, .. }), Some(kept)) = (handover::take(), kept()) else { return 0 };
+    let (Some(kernel), Some(kept)) = (this_cpu().and_then(Kernel::of), kept()) else { return 0 };
+    let Current { packet, .. } = kernel.current();
     tell_skipped(kept);
     let line = &kept.line;
     debug!(

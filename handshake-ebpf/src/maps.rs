@@ -14,9 +14,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
-    self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, ClassBlock, ClockPair, Config, ConnectTimes,
-    CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES, NEAR_BLOCKS,
-    PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service,
+    self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, CURRENT_WORDS, ClassBlock, ClockPair, Config,
+    ConnectTimes, CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES,
+    NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service,
     TCP_SERVICES, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow};
@@ -24,12 +24,14 @@ use handshake_common::engine::{self, Explanation, Platform, Table};
 use handshake_common::flow::Family;
 use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, row_of};
 use handshake_common::masked;
+use handshake_common::record::{Clocks, Now};
 use handshake_common::shared::Shared64;
 use handshake_common::table::{Set, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromBytes;
 
+use crate::handover::Current;
 use crate::log;
 
 /// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
@@ -102,40 +104,74 @@ impl<T: FromBytes> ReadOnly<T> {
 #[unsafe(no_mangle)]
 static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
 
-/// The maps of one run: what a packet's way needs of all of them, looked up once.
+/// What a packet's way needs of the maps, found once.
 pub(crate) struct Kernel {
-    counts: &'static Counts,
+    cpu: *mut Cpu,
     /// The packet's interface, where packets are counted.
     interface: Interface,
 }
 
-/// The bytes of a [`CpuCounts`].
+/// The bytes of a [`CpuCounts`]: all that a CPU has for itself. Each step takes a pointer to it, and looks
+/// nothing up for it.
 #[repr(C)]
-struct Counts {
+pub(crate) struct Cpu {
     books: Books,
     classes: [Classes; NEAR_BLOCKS],
+    current: Current,
+    reserved: [u64; CURRENT_WORDS - size_of::<Current>() / 8],
 }
 
 /// The bytes of a [`ClassBlock`].
 type Classes = [Shared64; CLASS_WORDS];
 
-const _: () = assert!(size_of::<Counts>() == size_of::<CpuCounts>());
+const _: () = assert!(size_of::<Cpu>() == size_of::<CpuCounts>());
+
+/// This CPU's. `None` never happens: the map has its one element. The verifier wants it checked.
+#[inline(always)]
+pub(crate) fn this_cpu() -> Option<*mut Cpu> {
+    COUNTERS.get_ptr_mut(0).map(|cpu| cpu.cast())
+}
 
 impl Kernel {
-    /// For a step, which counts no packet. `None` never happens: the map has its one element. The verifier
-    /// wants it checked.
+    /// For a step, which counts no packet. `None` for a null pointer, which the verifier wants checked.
     #[inline(always)]
-    pub(crate) fn new() -> Option<Self> {
-        let counts = COUNTERS.get_ptr_mut(0)?;
-        // SAFETY: the bytes are the same; only this CPU writes them, and programs of one CPU do not
-        // interrupt each other (softirqs are off at both hooks).
-        Some(Self { counts: unsafe { &*counts.cast::<Counts>() }, interface: Interface::default() })
+    pub(crate) fn of(cpu: *mut Cpu) -> Option<Self> {
+        Self::at(cpu, Interface::default())
     }
 
     /// For a packet of this interface.
     #[inline(always)]
-    pub(crate) fn at(interface: Interface) -> Option<Self> {
-        Some(Self { interface, ..Self::new()? })
+    pub(crate) fn at(cpu: *mut Cpu, interface: Interface) -> Option<Self> {
+        if cpu.is_null() { None } else { Some(Self { cpu, interface }) }
+    }
+
+    /// For the packet of the general path.
+    #[inline(always)]
+    pub(crate) fn in_hand(cpu: *mut Cpu) -> Option<Self> {
+        let kernel = Self::of(cpu)?;
+        let interface = kernel.current().interface;
+        Some(Self { interface, ..kernel })
+    }
+
+    #[inline(always)]
+    pub(crate) const fn cpu(&self) -> *mut Cpu {
+        self.cpu
+    }
+
+    /// The packet of the general path.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> &Current {
+        // SAFETY: a `Kernel` has a whole `Cpu`, which only this CPU reaches but for shared words; the general
+        // path reads a packet first, and only then shares it.
+        unsafe { &(*self.cpu).current }
+    }
+
+    /// The same, to read a packet into.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the map's value, not a part of this")]
+    pub(crate) fn current_mut(&self) -> &mut Current {
+        // SAFETY: as above; programs of one CPU do not interrupt each other (softirqs are off at both hooks).
+        unsafe { &mut (*self.cpu).current }
     }
 }
 
@@ -161,7 +197,7 @@ fn at_row(index: u32, place: u32) -> Option<Interface> {
 #[inline(never)]
 extern "C" fn count_far(number: u32, place: u32, packets: u64) -> i32 {
     if let Some(classes) = CLASSES.get_ptr_mut(number.wrapping_sub(NEAR_BLOCKS as u32)) {
-        // SAFETY: as in `Kernel::new`.
+        // SAFETY: only this CPU writes the bytes.
         engine::add_class(unsafe { &*classes.cast::<Classes>() }, place as usize, packets);
     }
     0
@@ -266,14 +302,16 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn books(&self) -> &Books {
-        &self.counts.books
+        // SAFETY: a `Kernel` has a whole `Cpu`; the books are shared words.
+        unsafe { &(*self.cpu).books }
     }
 
     #[inline(always)]
     fn count_class(&self, _: &Packet, place: usize, packets: u64) {
         let number = self.interface.number() as usize;
         if number < NEAR_BLOCKS {
-            let classes = &self.counts.classes[masked::<{ NEAR_BLOCKS - 1 }>(number)];
+            // SAFETY: as above.
+            let classes = unsafe { &(*self.cpu).classes[masked::<{ NEAR_BLOCKS - 1 }>(number)] };
             engine::add_class(classes, place, packets);
         } else {
             cold_path();
@@ -302,36 +340,48 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn offer(&self, row: u32, worth: u32) -> u32 {
-        row_offer(row, worth)
+        row_offer(self.cpu, row, worth)
     }
 
     #[inline(always)]
     fn empty(&self, row: u32) {
-        empty_row(row);
+        empty_row(self.cpu, row);
     }
 
     #[inline(always)]
-    fn own_row(&self, packet: &Packet, tag: Tag, from_responder: bool) -> u16 {
-        own_row(packet, tag.0, from_responder as u32) as u16
+    fn own_row(&self, _: &Packet, tag: Tag, from_responder: bool, jiffies: u32) -> u16 {
+        own_row(self.cpu, tag.0, from_responder as u32, jiffies) as u16
     }
 
     #[inline(always)]
-    fn new_row(&self, packet: &Packet, request_port: u16) -> u32 {
-        new_row(packet, u32::from(request_port))
+    fn new_row(&self, _: &Packet, request_port: u16, jiffies: u32) -> u32 {
+        new_row(self.cpu, u32::from(request_port), jiffies)
     }
 
     #[inline(always)]
-    fn give_up(&self, packet: &Packet) {
-        give_up(packet);
+    fn survey<S: Table>(&self, [one, other]: [&Set<S>; 2], now: Now, attempt: bool, unanswered: bool) -> u64 {
+        let (one, other) = (core::ptr::from_ref(one), core::ptr::from_ref(other));
+        let facts =
+            u32::from(attempt) * survey_fact::ATTEMPT | u32::from(unanswered) * survey_fact::UNANSWERED;
+        if matches!(S::FAMILY, Family::V4) {
+            survey4(one.cast(), other.cast(), now.ns, now.jiffies, facts)
+        } else {
+            survey6(one.cast(), other.cast(), now.ns, now.jiffies, facts)
+        }
     }
 
     #[inline(always)]
-    fn evict<S: Table>(&self, packet: &Packet, slot: &S, tag: Tag, worth: u32, now_ns: u64) {
+    fn give_up(&self, _: &Packet) {
+        give_up(self.cpu);
+    }
+
+    #[inline(always)]
+    fn evict<S: Table>(&self, _: &Packet, slot: &S, tag: Tag, worth: u32, now_ns: u64) {
         let slot = core::ptr::from_ref(slot);
         let _ = if matches!(S::FAMILY, Family::V4) {
-            evict4(packet, slot.cast(), tag.0, worth, now_ns)
+            evict4(self.cpu, slot.cast(), tag.0, worth, now_ns)
         } else {
-            evict6(packet, slot.cast(), tag.0, worth, now_ns)
+            evict6(self.cpu, slot.cast(), tag.0, worth, now_ns)
         };
     }
 
@@ -378,23 +428,17 @@ impl Platform for Kernel {
 /// A function of its own: the verifier checks the search once, and not at each place that begins a flow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn new_row(packet: *const Packet, request_port: u32) -> u32 {
-    let Some(kernel) = Kernel::new() else { return 0 };
-    if packet.is_null() {
-        return 0;
-    }
-    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-    engine::new_row(&kernel, unsafe { &*packet }, request_port as u16)
+extern "C" fn new_row(cpu: *mut Cpu, request_port: u32, jiffies: u32) -> u32 {
+    Kernel::of(cpu)
+        .map_or(0, |kernel| engine::new_row(&kernel, &kernel.current().packet, request_port as u16, jiffies))
 }
 
 /// A function of its own: rare, and its stack is not the step's then.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn give_up(packet: *const Packet) -> i32 {
-    let Some(kernel) = Kernel::new() else { return 0 };
-    if !packet.is_null() {
-        // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-        engine::give_up(&kernel, unsafe { &*packet });
+pub(crate) extern "C" fn give_up(cpu: *mut Cpu) -> i32 {
+    if let Some(kernel) = Kernel::of(cpu) {
+        engine::give_up(&kernel, &kernel.current().packet);
     }
     0
 }
@@ -402,13 +446,9 @@ pub(crate) extern "C" fn give_up(packet: *const Packet) -> i32 {
 /// A function of its own, for its stack is not the step's then.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn own_row(packet: *const Packet, tag: u64, from_responder: u32) -> u32 {
-    let Some(kernel) = Kernel::new() else { return 0 };
-    if packet.is_null() {
-        return 0;
-    }
-    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-    engine::own_row(&kernel, unsafe { &*packet }, Tag(tag), from_responder != 0) as u32
+extern "C" fn own_row(cpu: *mut Cpu, tag: u64, from_responder: u32, jiffies: u32) -> u32 {
+    let Some(kernel) = Kernel::of(cpu) else { return 0 };
+    engine::own_row(&kernel, &kernel.current().packet, Tag(tag), from_responder != 0, jiffies) as u32
 }
 
 /// Defines the eviction from a table as a function of its own: the verifier would follow each way through it
@@ -417,20 +457,14 @@ macro_rules! evict {
     ($name:ident, $slot:ty) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name(
-            packet: *const Packet,
-            slot: *const $slot,
-            tag: u64,
-            worth: u32,
-            now_ns: u64,
-        ) -> i32 {
-            let Some(kernel) = Kernel::new() else { return 0 };
-            if packet.is_null() || slot.is_null() {
+        extern "C" fn $name(cpu: *mut Cpu, slot: *const $slot, tag: u64, worth: u32, now_ns: u64) -> i32 {
+            let Some(kernel) = Kernel::of(cpu) else { return 0 };
+            if slot.is_null() {
                 return 0;
             }
-            // SAFETY: neither is null, and the verifier holds callers to a whole `Packet` and a whole slot.
-            let (packet, slot) = unsafe { (&*packet, &*slot) };
-            engine::evict(&kernel, packet, slot, Tag(tag), worth, now_ns);
+            // SAFETY: not null, and the verifier holds callers to a whole slot.
+            let slot = unsafe { &*slot };
+            engine::evict(&kernel, &kernel.current().packet, slot, Tag(tag), worth, now_ns);
             0
         }
     };
@@ -438,6 +472,40 @@ macro_rules! evict {
 
 evict!(evict4, Slot4);
 evict!(evict6, Slot6);
+
+/// What a survey is told beside the clocks.
+mod survey_fact {
+    pub(super) const ATTEMPT: u32 = 1;
+    pub(super) const UNANSWERED: u32 = 2;
+}
+
+/// Defines the survey of two full sets as a function of its own: it has all registers for itself.
+macro_rules! survey {
+    ($name:ident, $slot:ty) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(
+            one: *const Set<$slot>,
+            other: *const Set<$slot>,
+            now_ns: u64,
+            jiffies: u32,
+            facts: u32,
+        ) -> u64 {
+            if one.is_null() || other.is_null() {
+                return u64::MAX;
+            }
+            // SAFETY: neither is null, and the verifier holds callers to whole sets.
+            let sets = unsafe { [&*one, &*other] };
+            let now = Now { ns: now_ns, jiffies };
+            let (attempt, unanswered) =
+                (facts & survey_fact::ATTEMPT != 0, facts & survey_fact::UNANSWERED != 0);
+            engine::survey(sets, now, &Clocks::of(CONFIG.get()), attempt, unanswered)
+        }
+    };
+}
+
+survey!(survey4, Slot4);
+survey!(survey6, Slot6);
 
 /// The rules of TCP as a function of its own: the verifier checks them once, and not once per table.
 #[unsafe(no_mangle)]
@@ -454,15 +522,15 @@ extern "C" fn judge(packet: *const Packet, record: *mut TcpRecord, stand: u64, n
 /// A function of its own, which the verifier checks once, and not for each row of a service.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn row_offer(row: u32, worth: u32) -> u32 {
-    Kernel::new().map_or(u32::MAX, |kernel| engine::offer(&kernel, row, worth))
+extern "C" fn row_offer(cpu: *mut Cpu, row: u32, worth: u32) -> u32 {
+    Kernel::of(cpu).map_or(u32::MAX, |kernel| engine::offer(&kernel, row, worth))
 }
 
 /// A function of its own: the verifier follows its loop from bucket to bucket.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn empty_row(row: u32) -> i32 {
-    if let Some(kernel) = Kernel::new() {
+extern "C" fn empty_row(cpu: *mut Cpu, row: u32) -> i32 {
+    if let Some(kernel) = Kernel::of(cpu) {
         engine::empty(&kernel, row);
     }
     0

@@ -14,7 +14,7 @@ use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_p
 
 use crate::frame::{Context, Linear};
 use crate::handover::{self, Current};
-use crate::maps::Kernel;
+use crate::maps::{Cpu, Kernel};
 use crate::{frame, log, maps};
 
 /// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where
@@ -24,28 +24,34 @@ pub(crate) fn xdp(ctx: &XdpContext) {
     // SAFETY: the context is the program's own.
     let Some(interface) = maps::interface(unsafe { (*ctx.ctx).ingress_ifindex }) else { return };
     let interface = interface.at(false);
-    let Some(kernel) = Kernel::at(interface) else { return };
+    let Some(kernel) = maps::this_cpu().and_then(|cpu| Kernel::at(cpu, interface)) else { return };
     let mut packet = Packet::unread(interface.point(), 1);
     if parse_plain4(&Linear::xdp(ctx.ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
-    if !is_ipv4 && plain_xdp(ctx.ctx, interface.0) != 0 {
+    if !is_ipv4
+        && let Some(cpu) = maps::this_cpu()
+        && plain_xdp(ctx.ctx, cpu, interface.0) != 0
+    {
         return;
     }
-    handover::give(interface, 1);
+    // Found anew: the fast path needs the register.
+    if let Some(kernel) = maps::this_cpu().and_then(Kernel::of) {
+        kernel.current_mut().give(interface, 1);
+    }
     handover::to_xdp(ctx);
 }
 
 /// What [`xdp`] left.
 #[inline(always)]
 pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
-    let Some(current) = handover::take() else { return };
-    if read_xdp(ctx, current) != 0 {
+    let Some(kernel) = maps::this_cpu().and_then(Kernel::of) else { return };
+    if read_xdp(ctx, kernel.cpu()) != 0 {
         if wants_checksums() {
-            verify_xdp(ctx, &mut current.packet);
+            verify_xdp(ctx, &mut kernel.current_mut().packet);
         }
-        track(&current.packet);
+        track(&kernel);
     }
     explain();
 }
@@ -53,17 +59,12 @@ pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
 /// Reads the packet into memory and counts it; 0 if it is not to be tracked.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_xdp(ctx: *mut xdp_md, current: *mut Current) -> i32 {
-    if current.is_null() {
-        return 0;
+extern "C" fn read_xdp(ctx: *mut xdp_md, cpu: *mut Cpu) -> i32 {
+    let Some(kernel) = Kernel::in_hand(cpu) else { return 0 };
+    if !read_plain4(&Linear::xdp(ctx), kernel.current_mut()) {
+        general_xdp(ctx, cpu);
     }
-    // SAFETY: not null, and the verifier holds callers to a whole `Current`.
-    let current = unsafe { &mut *current };
-    let Some(kernel) = Kernel::at(current.interface) else { return 0 };
-    if !read_plain4(&Linear::xdp(ctx), current) {
-        general_xdp(ctx);
-    }
-    engine::count(&kernel, &current.packet) as i32
+    engine::count(&kernel, &kernel.current().packet) as i32
 }
 
 /// Writes the line of `-vv`, where it is wanted. Called last: nothing else is on the stack then.
@@ -89,9 +90,9 @@ fn read_plain4<C: Context>(frame: &Linear<C>, current: &mut Current) -> bool {
 /// The fast path of plain IPv6; 0 when the packet is for the general one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_xdp(ctx: *mut xdp_md, interface: u32) -> i32 {
+extern "C" fn plain_xdp(ctx: *mut xdp_md, cpu: *mut Cpu, interface: u32) -> i32 {
     let interface = Interface(interface);
-    let Some(kernel) = Kernel::at(interface) else { return 1 };
+    let Some(kernel) = Kernel::at(cpu, interface) else { return 1 };
     let mut packet = Packet::unread(interface.point(), 1);
     parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
 }
@@ -100,8 +101,9 @@ extern "C" fn plain_xdp(ctx: *mut xdp_md, interface: u32) -> i32 {
 /// path keeps it in registers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_xdp(ctx: *mut xdp_md) -> i32 {
-    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+extern "C" fn general_xdp(ctx: *mut xdp_md, cpu: *mut Cpu) -> i32 {
+    let Some(kernel) = Kernel::of(cpu) else { return 0 };
+    let current = kernel.current_mut();
     frame::parse_xdp(ctx, &mut current.packet);
     current.place();
     engine::count_note(&kernel, &current.packet);
@@ -116,7 +118,7 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
     let (index, segments) = unsafe { ((*skb).ifindex, (*skb).gso_segs as u16) };
     let Some(interface) = maps::interface(index) else { return };
     let interface = interface.at(egress);
-    let Some(kernel) = Kernel::at(interface) else { return };
+    let Some(kernel) = maps::this_cpu().and_then(|cpu| Kernel::at(cpu, interface)) else { return };
     if has_plain_form(skb, interface, segments) {
         let mut packet = Packet::unread(interface.point(), segments.max(1));
         let fast = WithLink { sink: FastPath::<_, Slot4>::new(&kernel), says_ip: frame::ip_family(skb) != 0 };
@@ -124,41 +126,42 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
-        if !is_ipv4 && plain_skb(skb, interface.0, segments.max(1) as u32) != 0 {
+        if !is_ipv4
+            && let Some(cpu) = maps::this_cpu()
+            && plain_skb(skb, cpu, interface.0, segments.max(1) as u32) != 0
+        {
             return;
         }
     }
-    handover::give(interface, segments);
+    // Found anew, as before: the fast path needs the register.
+    let Some(kernel) = maps::this_cpu().and_then(Kernel::of) else { return };
+    kernel.current_mut().give(interface, segments);
     handover::to_tc(ctx);
 }
 
 /// What [`skb`] left.
 #[inline(always)]
 pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
-    let Some(current) = handover::take() else { return };
-    if read_skb(ctx, current) != 0 {
+    let Some(kernel) = maps::this_cpu().and_then(Kernel::of) else { return };
+    if read_skb(ctx, kernel.cpu()) != 0 {
         if wants_checksums() {
-            verify_skb(ctx, &mut current.packet);
+            verify_skb(ctx, &mut kernel.current_mut().packet);
         }
-        track(&current.packet);
+        track(&kernel);
     }
     explain();
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn read_skb(ctx: *mut __sk_buff, current: *mut Current) -> i32 {
-    if current.is_null() {
-        return 0;
-    }
-    // SAFETY: as in `read_xdp`.
-    let current = unsafe { &mut *current };
-    let Some(kernel) = Kernel::at(current.interface) else { return 0 };
+extern "C" fn read_skb(ctx: *mut __sk_buff, cpu: *mut Cpu) -> i32 {
+    let Some(kernel) = Kernel::in_hand(cpu) else { return 0 };
+    let current = kernel.current_mut();
     let may_be_plain = has_plain_form(ctx, current.interface, current.segments);
     if !(may_be_plain && read_plain4(&Linear::skb(ctx), current)) {
-        general_skb(ctx);
+        general_skb(ctx, cpu);
     }
-    engine::count(&kernel, &current.packet) as i32
+    engine::count(&kernel, &kernel.current().packet) as i32
 }
 
 /// Does the frame begin with its link header, and is it known how many packets it is?
@@ -193,9 +196,9 @@ impl<S: PacketSink> PacketSink for WithLink<S> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_skb(ctx: *mut __sk_buff, interface: u32, segments: u32) -> i32 {
+extern "C" fn plain_skb(ctx: *mut __sk_buff, cpu: *mut Cpu, interface: u32, segments: u32) -> i32 {
     let interface = Interface(interface);
-    let Some(kernel) = Kernel::at(interface) else { return 1 };
+    let Some(kernel) = Kernel::at(cpu, interface) else { return 1 };
     // Without its link header an IPv4 frame may look like IPv6 behind one.
     if frame::ip_family(ctx) != Family::V6 as u8 {
         return 0;
@@ -206,8 +209,9 @@ extern "C" fn plain_skb(ctx: *mut __sk_buff, interface: u32, segments: u32) -> i
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn general_skb(ctx: *mut __sk_buff) -> i32 {
-    let (Some(kernel), Some(current)) = (Kernel::new(), handover::take()) else { return 0 };
+extern "C" fn general_skb(ctx: *mut __sk_buff, cpu: *mut Cpu) -> i32 {
+    let Some(kernel) = Kernel::of(cpu) else { return 0 };
+    let current = kernel.current_mut();
     frame::parse_skb(ctx, current.interface.is_raw(), &mut current.packet);
     current.place();
     if current.segments == 0 {
@@ -256,30 +260,31 @@ fn wants_checksums() -> bool {
 /// Tracks the packet that was read into memory. The steps are called from the entry, one after the other:
 /// their stacks do not add up, and that of parsing is released.
 #[inline(always)]
-fn track(packet: &Packet) {
+fn track(kernel: &Kernel) {
+    let (cpu, packet) = (kernel.cpu(), &kernel.current().packet);
     let is_ipv4 = packet.family == Family::V4 as u8;
     if packet.note == note::BAD_CHECKSUM {
-        let _ = if is_ipv4 { refute4(packet) } else { refute6(packet) };
+        let _ = if is_ipv4 { refute4(cpu) } else { refute6(cpu) };
         return;
     }
-    let update = |packet: &Packet| result(if is_ipv4 { update4(packet) } else { update6(packet) });
-    let answer =
-        |packet: &Packet| (if is_ipv4 { answer4(packet) } else { answer6(packet) }).cast_unsigned() as u16;
-    let insert = |packet: &Packet, request: u16| {
+    let open = |_: &Packet| result(if is_ipv4 { open4(cpu) } else { open6(cpu) });
+    let update = |_: &Packet| result(if is_ipv4 { update4(cpu) } else { update6(cpu) });
+    let answer = |_: &Packet| (if is_ipv4 { answer4(cpu) } else { answer6(cpu) }).cast_unsigned() as u16;
+    let insert = |_: &Packet, request: u16| {
         let request = u32::from(request);
-        result(if is_ipv4 { insert4(packet, request) } else { insert6(packet, request) })
+        result(if is_ipv4 { insert4(cpu, request) } else { insert6(cpu, request) })
     };
-    let settle = |packet: &Packet| {
+    let settle = |_: &Packet| {
         if is_ipv4 {
-            settle4(packet);
+            settle4(cpu);
         } else {
-            settle6(packet);
+            settle6(cpu);
         }
     };
-    let give_up = |packet: &Packet| {
-        maps::give_up(packet);
+    let give_up = |_: &Packet| {
+        maps::give_up(cpu);
     };
-    engine::run(packet, update, answer, insert, settle, give_up);
+    engine::run(packet, open, update, answer, insert, settle, give_up);
 }
 
 #[inline(always)]
@@ -292,17 +297,15 @@ macro_rules! step {
     ($name:ident, $step:expr) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub(crate) extern "C" fn $name(packet: *const Packet) -> i32 {
-            let Some(kernel) = Kernel::new() else { return 1 };
-            if packet.is_null() {
-                return 1;
-            }
-            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-            $step(&kernel, unsafe { &*packet }).0.cast_signed()
+        pub(crate) extern "C" fn $name(cpu: *mut Cpu) -> i32 {
+            let Some(kernel) = Kernel::of(cpu) else { return 1 };
+            $step(&kernel, &kernel.current().packet).0.cast_signed()
         }
     };
 }
 
+step!(open4, engine::open::<_, Slot4>);
+step!(open6, engine::open::<_, Slot6>);
 step!(update4, engine::update::<_, Slot4>);
 step!(update6, engine::update::<_, Slot6>);
 step!(answer4, answer::<Slot4>);
@@ -317,13 +320,9 @@ macro_rules! insert {
     ($name:ident, $slot:ty) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub(crate) extern "C" fn $name(packet: *const Packet, request_port: u32) -> i32 {
-            let Some(kernel) = Kernel::new() else { return 1 };
-            if packet.is_null() {
-                return 1;
-            }
-            // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
-            let packet = unsafe { &*packet };
+        pub(crate) extern "C" fn $name(cpu: *mut Cpu, request_port: u32) -> i32 {
+            let Some(kernel) = Kernel::of(cpu) else { return 1 };
+            let packet = &kernel.current().packet;
             engine::insert::<_, $slot>(&kernel, packet, request_port as u16).0.cast_signed()
         }
     };

@@ -3,21 +3,24 @@
 //! against an attempt by records that answered or completed: where there are more, the attempt replaces one
 //! of those, so that a handshake in progress is not what the next attempt pushes out.
 
+use core::hint::cold_path;
+
 use super::platform::slot_of;
-use super::service::enter_untracked;
 use super::update::expired_as;
-use super::{Lookup, NewRecord, Platform, Table};
-use crate::abi::{Counter, STRIPES, WAYS, tag};
-use crate::record::{Clocks, Now};
+use super::{Entry, Lookup, NewRecord, Platform, Table};
+use crate::abi::{Counter, STRIPES, WAYS, option, tag};
+use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
 use crate::wire::Packet;
 use crate::{below, low_half, shifted, sign, spin};
 
 impl<P: Platform> Lookup<'_, P> {
-    /// Makes a record for the packet; `false` if its flow has one already.
+    /// Makes a record of this kind for the packet; `false` if its flow has one already.
     #[inline(always)]
-    pub(super) fn insert<S: Table>(&self) -> bool {
+    pub(super) fn insert<S: Table>(&self, new: NewRecord) -> bool {
+        // First of all: to read the precise clock is to wait for all that memory still owes.
+        let now = self.now();
         let first = self.hash::<S>(0);
         let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
         // The set takes the low bits of the hash, the lock word higher ones.
@@ -30,22 +33,21 @@ impl<P: Platform> Lookup<'_, P> {
         };
         if !lock_stripe(lock) {
             self.platform.books().add(Counter::Contended, 1);
-            let new = NewRecord::of(self.packet);
-            enter_untracked(self.platform, self.packet, self.request_port, new);
+            self.enter_untracked(self.new_row(new), new);
             return true;
         }
-        let free = self.free_slots([one, other]);
-        if let Some(free) = free {
-            self.claim_slot([one, other], places, free);
+        let states = self.states([one, other]);
+        if let Some(states) = states {
+            self.claim_slot([one, other], places, states, now, new);
         }
-        lock.swap(0);
-        free.is_some()
+        lock.release();
+        states.is_some()
     }
 
-    /// The free slots of a key's eight; `None` if one has its record. Each is named, so that it is reached by
+    /// The states of a key's eight slots; `None` if one has its record. Each is named, so that it is reached by
     /// a constant.
     #[inline(always)]
-    fn free_slots<S: Table>(&self, [one, other]: [&Set<S>; 2]) -> Option<FreeSlots> {
+    fn states<S: Table>(&self, [one, other]: [&Set<S>; 2]) -> Option<States> {
         let mut states = 0;
         let mut is_here = |slot: &S| {
             let tag = Tag(slot.tag().load());
@@ -61,24 +63,32 @@ impl<P: Platform> Lookup<'_, P> {
             || is_here(&one[2])
             || is_here(&one[1])
             || is_here(&one[0]);
-        if found { None } else { Some(FreeSlots::of(states)) }
+        if found { None } else { Some(States(states)) }
     }
 
     /// Claims a slot if one may be taken, and begins the record in it. The lock word of the key is held.
     #[inline(always)]
-    fn claim_slot<S: Table>(&self, sets: [&Set<S>; 2], places: [u32; 2], mut free: FreeSlots) {
-        let books = self.platform.books();
-        let now = self.now();
-        if free.is_none() && self.platform.make_room::<S>(places) {
-            free = self.free_slots(sets).unwrap_or(free);
+    fn claim_slot<S: Table>(
+        &self,
+        sets: [&Set<S>; 2],
+        places: [u32; 2],
+        mut states: States,
+        now: Now,
+        new: NewRecord,
+    ) {
+        // While memory fetches the slots, which the rest waits for.
+        let row = self.new_row(new);
+        if states.free() == 0 && self.platform.make_room::<S>(places) {
+            states = self.states(sets).unwrap_or(states);
         }
-        let survey =
-            if free.is_none() { Survey::of(sets, now, &self.clocks()) } else { Survey::free(free.choose()) };
-        // Computed after the survey; otherwise the verifier would follow the survey once per variant.
-        let new = NewRecord::of(core::hint::black_box(self.packet));
-        let place = survey.place_for(new);
+        let place = if states.free() == 0 {
+            let is_attempt = new as u8 == NewRecord::Attempt as u8;
+            Score::from_bits(self.platform.survey(sets, now, is_attempt, states.are_unanswered()))
+        } else {
+            states.choose()
+        };
         if place.worth() > new.worth() as u64 {
-            enter_untracked(self.platform, self.packet, self.request_port, new);
+            self.enter_untracked(row, new);
             return;
         }
         let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
@@ -87,12 +97,15 @@ impl<P: Platform> Lookup<'_, P> {
         let is_free = worth == Worth::Free as u32;
         let is_same = if is_free { tag.is_free() } else { !tag.is_locked() && place.is_of(tag) };
         if !is_same || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
-            books.add(Counter::Contended, 1);
-            enter_untracked(self.platform, self.packet, self.request_port, new);
+            self.platform.books().add(Counter::Contended, 1);
+            self.enter_untracked(row, new);
             return;
         }
+        let mut entry = Entry::Of(row);
         if is_free {
             self.platform.on_fill::<S>();
+        } else if self.is_alike(slot, tag, worth, row, new) {
+            entry = Entry::Counted(self.take_over(slot, tag, worth));
         } else {
             self.platform.evict(self.packet, slot, tag, worth, now.ns);
         }
@@ -100,7 +113,28 @@ impl<P: Platform> Lookup<'_, P> {
         let set = if place.way() < WAYS { places[0] } else { places[1] };
         // Opaque to the verifier, which would follow a free slot and a full one to the end.
         let (tag, number) = (Tag(self.veil(tag.0)), self.veil((set * WAYS + place.way() % WAYS) as u64));
-        self.begin(slot, tag, now, new, low_half(number));
+        self.begin(slot, tag, now, new, entry, low_half(number));
+    }
+
+    /// Does an attempt that nothing came back for give way to another of the same service, whose row is `row`?
+    /// Nothing else is told of its end then.
+    #[inline(always)]
+    fn is_alike<S: Table>(&self, slot: &S, tag: Tag, worth: u32, row: u32, new: NewRecord) -> bool {
+        matches!(new, NewRecord::Attempt)
+            && tag.state() as u8 == State::SynSent as u8
+            && worth == Worth::HalfOpenNoSynAck as u32
+            && self.config.options & option::EVENTS == 0
+            && self.is_of_row(slot, tag, row)
+    }
+
+    /// The same as [`evict`] and the entry of the new attempt, whose changes of the gauge of open attempts cancel
+    /// each other. Returns the row of both.
+    #[inline(always)]
+    fn take_over<S: Table>(&self, slot: &S, tag: Tag, worth: u32) -> u16 {
+        self.platform.on_evict(slot, tag, Some(Counter::Evicted));
+        self.replace_attempt(tag.service());
+        self.platform.books().add_at(evicted_place(worth));
+        tag.service()
     }
 }
 
@@ -187,45 +221,59 @@ impl Score {
         below(Worth::HalfOpenNoAck as i64, (self.worth() & 0xf).cast_signed())
     }
 
-    /// The lower of two, and the higher.
+    /// The lower of two.
     #[inline(always)]
-    fn in_order(self, other: Self) -> (Self, Self) {
+    fn or_lower(self, other: Self) -> Self {
         let more = other.0 - self.0;
-        let less = more & sign(more);
-        (Self(self.0 + less), Self(other.0 - less))
+        Self(self.0 + (more & sign(more)))
     }
 
-    /// `other` if `other_wins` is 1, this one if it is 0.
+    /// This one if `is_taken` is 1, the highest if it is 0.
     #[inline(always)]
-    const fn or(self, other: Self, other_wins: u64) -> Self {
-        Self(self.0 ^ ((self.0 ^ other.0) & 0_i64.wrapping_sub(other_wins.cast_signed())))
+    const fn only_if(self, is_taken: u64) -> Self {
+        Self(self.0 | Self::MOST.0.wrapping_mul((is_taken ^ 1).cast_signed()))
+    }
+
+    #[inline(always)]
+    const fn from_bits(bits: u64) -> Self {
+        Self(bits.cast_signed())
+    }
+
+    #[inline(always)]
+    const fn bits(self) -> u64 {
+        self.0.cast_unsigned()
     }
 }
 
-/// The free slots among a key's eight, as bits.
+/// The states of a key's eight slots, one in each byte.
 #[derive(Clone, Copy)]
-struct FreeSlots(u64);
+struct States(u64);
 
-impl FreeSlots {
-    /// By the eight states, each in a byte whose highest bit is not set: that of one that is not 0 becomes so.
+/// Attempts that nothing came back for, eight of them: a flood fills whole sets with these.
+const UNANSWERED: u64 = UNANSWERED_TAG.0 * 0x0101_0101_0101_0101;
+const UNANSWERED_TAG: Tag = Tag((State::SynSent as u64) << tag::STATE_SHIFT);
+
+impl States {
+    /// The free slots, as bits: the highest bit of a byte is not set, and that of one that is not 0 becomes so.
     #[inline(always)]
-    const fn of(states: u64) -> Self {
+    const fn free(self) -> u64 {
         const HIGHEST: u64 = 0x8080_8080_8080_8080;
         // Each bit is moved to a place of its own in the highest byte.
         const GATHER: u64 = 0x0102_0408_1020_4080;
-        let free = !(states + !HIGHEST) & HIGHEST;
-        Self((free >> 7).wrapping_mul(GATHER) >> 56)
+        let free = !(self.0 + !HIGHEST) & HIGHEST;
+        (free >> 7).wrapping_mul(GATHER) >> 56
     }
 
+    /// Do all eight hold an attempt that nothing came back for?
     #[inline(always)]
-    const fn is_none(self) -> bool {
-        self.0 == 0
+    const fn are_unanswered(self) -> bool {
+        self.0 == UNANSWERED
     }
 
-    /// A slot of the set that has more of them.
+    /// A free slot of the set that has more of them.
     #[inline(always)]
     const fn choose(self) -> Score {
-        let (first, second) = (self.0 & 0xf, self.0 >> WAYS);
+        let (first, second) = (self.free() & 0xf, self.free() >> WAYS);
         let second_wins = nibble(ONES, first) < nibble(ONES, second);
         let way = if second_wins { WAYS as u64 + nibble(LOWEST, second) } else { nibble(LOWEST, first) };
         Score::free(way)
@@ -243,68 +291,90 @@ const fn nibble(of: u64, number: u64) -> u64 {
 }
 
 /// The records that answered or completed which an attempt leaves alone, of a key's eight slots.
-const MOST_HELD: i64 = 6;
+const MOST_HELD: u64 = 6;
 
-/// What a key's eight slots hold.
-#[derive(Clone, Copy)]
-struct Survey {
-    /// The slot whose record is replaced first.
-    least: Score,
-    /// The one behind it.
-    next: Score,
-    /// The worths, four bits each.
-    worths: u64,
+/// The slot of two full sets that a new record takes, if its worth allows that: the bits of its [`Score`].
+/// `are_unanswered`: all eight held such an attempt a moment ago. Numbers out, so that the kernel side can make
+/// a function of it, which the verifier checks once.
+#[inline(always)]
+pub fn survey<S: Slot>(
+    sets: [&Set<S>; 2],
+    now: Now,
+    clocks: &Clocks,
+    is_attempt: bool,
+    are_unanswered: bool,
+) -> u64 {
+    if are_unanswered && let Some(least) = least_unanswered(sets, now, clocks) {
+        return least.bits();
+    }
+    let (least, worths) = least_of_all(sets, now, clocks);
+    if is_attempt && held(worths) > MOST_HELD && least.is_held() == 0 {
+        cold_path();
+        return least_held(sets, now, clocks).bits();
+    }
+    least.bits()
 }
 
-impl Survey {
-    /// Of sets with a free slot.
-    #[inline(always)]
-    const fn free(slot: Score) -> Self {
-        Self { least: slot, next: Score::MOST, worths: 0 }
-    }
+/// The least of eight scores. A key whose two sets are the same one has each slot twice here. Each is named, so
+/// that it is reached by a constant.
+#[inline(always)]
+fn least_by<S: Slot>([one, other]: [&Set<S>; 2], mut score: impl FnMut(&S, u32) -> Score) -> Score {
+    score(&one[0], 0)
+        .or_lower(score(&one[1], 1))
+        .or_lower(score(&one[2], 2))
+        .or_lower(score(&one[3], 3))
+        .or_lower(score(&other[0], 4))
+        .or_lower(score(&other[1], 5))
+        .or_lower(score(&other[2], 6))
+        .or_lower(score(&other[3], 7))
+}
 
-    /// Of full sets. A key whose two sets are the same one has each slot twice here. Each is named, so that it
-    /// is reached by a constant.
-    #[inline(always)]
-    fn of<S: Slot>([one, other]: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Self {
-        let mut survey = Self::free(Score::MOST);
-        survey.look(&one[0], 0, now, clocks);
-        survey.look(&one[1], 1, now, clocks);
-        survey.look(&one[2], 2, now, clocks);
-        survey.look(&one[3], 3, now, clocks);
-        survey.look(&other[0], 4, now, clocks);
-        survey.look(&other[1], 5, now, clocks);
-        survey.look(&other[2], 6, now, clocks);
-        survey.look(&other[3], 7, now, clocks);
-        survey
-    }
-
-    #[inline(always)]
-    fn look<S: Slot>(&mut self, slot: &S, way: u32, now: Now, clocks: &Clocks) {
+/// The slot whose record is replaced first, and the worths of all, four bits each.
+#[inline(always)]
+fn least_of_all<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> (Score, u64) {
+    let mut worths = 0;
+    let least = least_by(sets, |slot: &S, way| {
         let tag = Tag(slot.tag().load());
         let (worth, youth) = table::worth_and_youth(slot, tag, now, clocks);
-        let (least, higher) = self.least.in_order(Score::of(way, tag, worth, youth));
-        (self.least, self.next) = (least, self.next.in_order(higher).0);
-        self.worths = shifted::<4>(self.worths) | worth;
-    }
+        worths = shifted::<4>(worths) | worth;
+        Score::of(way, tag, worth, youth)
+    });
+    (least, worths)
+}
 
-    /// How many records answered or completed; a locked slot counts as what it holds.
-    #[inline(always)]
-    const fn held(self) -> u64 {
-        const EACH: u64 = 0x1111_1111;
-        // From the lowest worth that is held on, one more sets the highest of the four bits.
-        const _: () = assert!(Worth::UdpAnswered as u32 == 7 && Worth::Completed as u32 == 8);
-        (self.worths.wrapping_add(EACH) >> 3 & EACH).wrapping_mul(EACH) >> 28 & 0xf
-    }
+/// The same of those alone that are held against an attempt.
+#[inline(always)]
+fn least_held<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Score {
+    least_by(sets, |slot: &S, way| {
+        let tag = Tag(slot.tag().load());
+        let (worth, youth) = table::worth_and_youth(slot, tag, now, clocks);
+        let score = Score::of(way, tag, worth, youth);
+        score.only_if(score.is_held())
+    })
+}
 
-    /// The slot that a new record takes, if its worth allows that. Where more than [`MOST_HELD`] are held, at
-    /// most one is not, so the least that is held is the least or the next.
-    #[inline(always)]
-    fn place_for(self, new: NewRecord) -> Score {
-        let is_attempt = (new as u8 == NewRecord::Attempt as u8) as u64;
-        let is_spared = 1 ^ self.least.is_held();
-        self.least.or(self.next, below(MOST_HELD, self.held().cast_signed()) & is_attempt & is_spared)
-    }
+/// The same where all eight are attempts that nothing came back for, whose state need not be asked; `None`
+/// where one is not any more.
+#[inline(always)]
+fn least_unanswered<S: Slot>(sets: [&Set<S>; 2], now: Now, clocks: &Clocks) -> Option<Score> {
+    let (mut any, mut all) = (0, u64::MAX);
+    let least = least_by(sets, |slot: &S, way| {
+        let tag = Tag(slot.tag().load());
+        any |= tag.0;
+        all &= tag.0;
+        let (worth, youth) = table::worth_and_youth(slot, UNANSWERED_TAG, now, clocks);
+        Score::of(way, Tag(tag.0 & !tag::LOCKED), worth, youth)
+    });
+    ((any ^ UNANSWERED_TAG.0 | all ^ UNANSWERED_TAG.0) & 0x7f == 0).then_some(least)
+}
+
+/// How many records answered or completed, by their worths; a locked slot counts as what it holds.
+#[inline(always)]
+const fn held(worths: u64) -> u64 {
+    const EACH: u64 = 0x1111_1111;
+    // From the lowest worth that is held on, one more sets the highest of the four bits.
+    const _: () = assert!(Worth::UdpAnswered as u32 == 7 && Worth::Completed as u32 == 8);
+    (worths.wrapping_add(EACH) >> 3 & EACH).wrapping_mul(EACH) >> 28 & 0xf
 }
 
 /// Locks a slot and returns the tag it had; gives up after [`spin::TRIES`].

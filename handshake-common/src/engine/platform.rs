@@ -6,7 +6,7 @@ use super::update::judge;
 use crate::abi::{Config, Counter, Event, TcpRecord, WAYS, tag};
 use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::flow::Side;
-use crate::record::State;
+use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
@@ -72,19 +72,24 @@ pub trait Platform {
     }
     /// [`own_row`](super::own_row) of a packet's flow, which the kernel side has as a function of its own.
     #[inline(always)]
-    fn own_row(&self, packet: &Packet, tag: Tag, from_responder: bool) -> u16
+    fn own_row(&self, packet: &Packet, tag: Tag, from_responder: bool, jiffies: u32) -> u16
     where
         Self: Sized,
     {
-        super::own_row(self, packet, tag, from_responder)
+        super::own_row(self, packet, tag, from_responder, jiffies)
     }
     /// [`new_row`](super::new_row), which the kernel side has as a function of its own.
     #[inline(always)]
-    fn new_row(&self, packet: &Packet, request_port: u16) -> u32
+    fn new_row(&self, packet: &Packet, request_port: u16, jiffies: u32) -> u32
     where
         Self: Sized,
     {
-        super::new_row(self, packet, request_port)
+        super::new_row(self, packet, request_port, jiffies)
+    }
+    /// [`survey`](super::survey) of two full sets, which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn survey<S: Table>(&self, sets: [&Set<S>; 2], now: Now, is_attempt: bool, are_unanswered: bool) -> u64 {
+        super::survey(sets, now, &Clocks::of(self.config()), is_attempt, are_unanswered)
     }
     /// [`give_up`](super::give_up) of a packet, which the kernel side has as a function of its own.
     #[inline(always)]

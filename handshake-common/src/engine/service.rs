@@ -11,7 +11,7 @@
 //! times of its completions.
 
 use super::platform::slot_of;
-use super::{Lookup, NewRecord, Platform, Table};
+use super::{Entry, Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
 use crate::flow::{FlowKey, Side};
@@ -84,12 +84,12 @@ fn service_of_new(packet: &Packet, request_port: u16) -> ServiceKey {
 /// is free. `request_port` as in [`insert`](super::insert).
 #[inline(always)]
 pub fn service_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16) -> u32 {
-    row_for(platform, packet, &service_of_new(packet, request_port))
+    row_for(platform, packet, &service_of_new(packet, request_port), platform.jiffies())
 }
 
 /// [`service_row`] of a service.
 #[inline(always)]
-fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey) -> u32 {
+fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey, jiffies: u32) -> u32 {
     let half = if packet.protocol == wire::UDP { SERVICE_HALF } else { 0 };
     if key.is_none() {
         return half;
@@ -99,7 +99,7 @@ fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey) -> u32 
     while i < SERVICE_PROBES {
         let row = probe(half, start, i);
         if let Some(service) = platform.service(row) {
-            match service.claim(key, platform.jiffies()) {
+            match service.claim(key, jiffies) {
                 Claim::Ours => return row,
                 Claim::Unsettled => return half,
                 Claim::Foreign => {}
@@ -116,36 +116,30 @@ fn probe(half: u32, start: u32, i: u32) -> u32 {
     half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1)
 }
 
-/// Counts a SYN or a UDP packet that got no record though it would begin one.
+/// Counts a SYN or a UDP packet that got no record though it would begin one; `row` is its [`new_row`].
 #[inline(always)]
-pub(super) fn enter_untracked<P: Platform>(platform: &P, packet: &Packet, request_port: u16, new: NewRecord) {
+pub(super) fn enter_untracked<P: Platform>(platform: &P, row: u32, jiffies: u32, new: NewRecord) {
     let (total, gauge) = match new {
         NewRecord::Attempt => (Counter::Attempts, Counter::Untracked),
         NewRecord::Udp => (Counter::UdpFlows, Counter::UdpUntracked),
         NewRecord::Orphan | NewRecord::Midstream | NewRecord::Nothing => return,
     };
-    enter(platform, packet, request_port, total, gauge as usize);
+    enter(platform, row, jiffies, total, gauge as usize);
 }
 
-/// Counts a new attempt or UDP flow, in the books and in its service's row. Returns the row's number, and 1
-/// if that is `other`, though the flow has a service, and no flow has looked for a row in this jiffy.
+/// Counts a new attempt or UDP flow, in the books and in its service's row: `found` is its [`new_row`]. Returns
+/// the row's number, and 1 if that is `other`, though the flow has a service, and no flow has looked for a row
+/// in this jiffy.
 #[inline(always)]
-fn enter<P: Platform>(
-    platform: &P,
-    packet: &Packet,
-    request_port: u16,
-    total: Counter,
-    gauge: usize,
-) -> (u16, u64) {
+fn enter<P: Platform>(platform: &P, found: u32, jiffies: u32, total: Counter, gauge: usize) -> (u16, u64) {
     let total = total as usize;
     platform.books().enter(total, gauge);
-    let found = platform.new_row(packet, request_port);
     let row = found & (SERVICES - 1);
     let mut first = 0;
     if let Some(service) = platform.service(row) {
         service.bump(total, 1);
         service.bump(gauge, 1);
-        first = service.is_first_search(platform.jiffies());
+        first = service.is_first_search(jiffies);
     }
     let row = (row & 0xffff) as u16;
     let has_service = (!found & NO_SERVICE) / NO_SERVICE;
@@ -154,21 +148,27 @@ fn enter<P: Platform>(
 
 /// [`service_row`], and [`NO_SERVICE`] where the flow has no service.
 #[inline(always)]
-pub fn new_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16) -> u32 {
+pub fn new_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16, jiffies: u32) -> u32 {
     let key = service_of_new(packet, request_port);
     let none = if key.is_none() { NO_SERVICE } else { 0 };
-    row_for(platform, packet, &key) & (SERVICES - 1) | none
+    row_for(platform, packet, &key, jiffies) & (SERVICES - 1) | none
 }
 
 /// The row in which the record of a packet's flow is counted: that of its tag, or `other` where that row went
 /// to another service. `from_responder`: the packet is the responder's.
 #[inline(always)]
-pub fn own_row<P: Platform>(platform: &P, packet: &Packet, tag: Tag, from_responder: bool) -> u16 {
+pub fn own_row<P: Platform>(
+    platform: &P,
+    packet: &Packet,
+    tag: Tag,
+    from_responder: bool,
+    jiffies: u32,
+) -> u16 {
     let (source, destination) =
         ((&packet.source, packet.source_port), (&packet.destination, packet.destination_port));
     let (initiator, responder) = if from_responder { (destination, source) } else { (source, destination) };
     let key = service_of(initiator, responder, packet.protocol, packet.family);
-    row_by_key(platform, &key, tag, tag.state().gauge_place(), platform.jiffies())
+    row_by_key(platform, &key, tag, tag.state().gauge_place(), jiffies)
 }
 
 #[inline(always)]
@@ -475,7 +475,7 @@ impl<P: Platform> Lookup<'_, P> {
     #[inline(always)]
     pub(super) fn own_row(&self, tag: Tag) -> u16 {
         let from_responder = matches!(self.side(tag.flags()), Side::Responder);
-        self.platform.own_row(self.packet, tag, from_responder)
+        self.platform.own_row(self.packet, tag, from_responder, self.jiffies)
     }
 
     #[inline(always)]
@@ -490,13 +490,61 @@ impl<P: Platform> Lookup<'_, P> {
         self.rowless.set(self.rowless.get() | low_half(is_other(row) & proven));
     }
 
+    /// The row of a new record's service, [`new_row`]; 0 of one that has none.
+    #[inline(always)]
+    pub(super) fn new_row(&self, new: NewRecord) -> u32 {
+        match new {
+            NewRecord::Attempt | NewRecord::Udp => {
+                self.platform.new_row(self.packet, self.request_port, self.jiffies)
+            }
+            NewRecord::Orphan | NewRecord::Midstream | NewRecord::Nothing => 0,
+        }
+    }
+
+    /// [`enter_untracked`] of this packet.
+    #[inline(always)]
+    pub(super) fn enter_untracked(&self, row: u32, new: NewRecord) {
+        enter_untracked(self.platform, row, self.jiffies, new);
+    }
+
     /// Counts a new attempt or UDP flow in the books and in its service's row, whose number it returns.
     #[inline(always)]
-    pub(super) fn enter(&self, total: Counter, state: State) -> u16 {
-        let (row, searches) =
-            enter(self.platform, self.packet, self.request_port, total, state.gauge_place());
+    pub(super) fn enter(&self, total: Counter, state: State, entry: Entry) -> u16 {
+        let row = match entry {
+            Entry::Of(row) => row,
+            Entry::Counted(row) => return row,
+        };
+        let (row, searches) = enter(self.platform, row, self.jiffies, total, state.gauge_place());
         self.rowless.set(self.rowless.get() | low_half(searches));
         row
+    }
+
+    /// Is the open attempt in a slot counted in this row, which is the one of the packet's service? Asked of
+    /// attempts whose initiator is the same end of their key alone, so that nothing has to be put in order.
+    #[inline(always)]
+    pub(super) fn is_of_row<S: Slot>(&self, slot: &S, tag: Tag, row: u32) -> bool {
+        let number = tag.service();
+        let is_high = tag.flags() & tag::INITIATOR_HIGH != 0;
+        if number as u32 != row || is_other(number) != 0 || is_high != self.end.is_high() {
+            return false;
+        }
+        let key = slot.key(false);
+        let (theirs, ours, port) =
+            if is_high { (key.low, self.key.low, !0xffff) } else { (key.high, self.key.high, 0xffff) };
+        theirs == ours
+            && (key.ports ^ self.key.ports) & port == 0
+            && self.platform.service(row).is_some_and(|row| row.count(Counter::OpenNoSynAck as usize) > 0)
+    }
+
+    /// Counts a new attempt and the end of an open one that it evicts, both of the service of this row.
+    #[inline(always)]
+    pub(super) fn replace_attempt(&self, row: u16) {
+        let (new, end) = (Counter::Attempts as usize, Counter::Evicted as usize);
+        self.platform.books().enter(new, end);
+        if let Some(service) = self.platform.service(row as u32) {
+            service.bump(new, 1);
+            service.bump(end, 1);
+        }
     }
 
     /// Moves an attempt or flow from one gauge to another, in the books and in its service's row.

@@ -2,7 +2,7 @@
 
 use core::hint::cold_path;
 
-use super::{Explanation, Lookup, Platform, Table};
+use super::{Entry, Explanation, Lookup, NewRecord, Platform, Table};
 use crate::abi::{Config, Counter, NO_POINT, TICK_SHIFT, TcpRecord, option, tag};
 use crate::flow::{Family, Side};
 use crate::record::{HOLDS_K, Now, State, TcpState, UdpState, jiffies_since};
@@ -150,7 +150,7 @@ impl<P: Platform> Lookup<'_, P> {
                     // Its SYN came after its SYN+ACK: the orphan was an attempt.
                     self.platform.books().add(Counter::OrphanSynAck, u64::MAX);
                 }
-                service = self.enter(Counter::Attempts, after);
+                service = self.enter(Counter::Attempts, after, Entry::Of(self.new_row(NewRecord::Attempt)));
             } else {
                 service = self.own_row(old);
                 self.move_between(service, before, after);

@@ -10,6 +10,7 @@ mod closing;
 mod first_byte;
 mod opening;
 mod signs;
+mod straight;
 mod strangers;
 mod times;
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::abi::WAYS;
 use crate::flow::{Family, FlowKey};
+use crate::random;
 use crate::record::Clocks;
 use crate::table::Worth;
 
@@ -57,6 +58,53 @@ fn a_flood_of_syns_leaves_six_of_eight_completed_connections() {
         world.send(2 * SECOND, &tcp(flow, true, SYN, 0, 0));
     }
     assert_eq!(states(&world, State::Established), 6, "of eight slots that are both sets of every key");
+}
+
+/// Where no event is asked for, an attempt may take over from another of its service at once. The books, the
+/// services' rows and the records are those of an eviction and an entry.
+#[test]
+fn an_attempt_that_takes_over_counts_as_one_that_evicts() {
+    let worlds = [option::EVENTS, 0].map(|options| {
+        let world = World::new(64);
+        World { config: Config { options, ..world.config }, ..world }
+    });
+    let rows = |world: &World| -> Vec<_> {
+        world
+            .tables
+            .services
+            .iter()
+            .map(|row| (row.copy().gauges, row.copy().port, row.copy().address))
+            .collect()
+    };
+    let mut seed = 3;
+    for step in 0..8_000_u64 {
+        let draw = random::split_mix(&mut seed);
+        let flow = u16::try_from(draw % 6_000).expect("below 6,000");
+        let client = draw >> 32 & 7 != 0;
+        let packet = match draw >> 40 & 15 {
+            0 => tcp(flow, !client, SYN | ACK, 10, 1),
+            1 => tcp(flow, client, ACK, 1, 11),
+            _ => tcp(flow, client, SYN, 0, 0),
+        };
+        // Now and then all there is has expired.
+        let at = SECOND + step * 1_000_000 + step / 1_000 * 80 * SECOND;
+        worlds.iter().for_each(|world| world.send(at, &packet));
+        if step % 256 == 0 {
+            let [told, untold] = &worlds;
+            // But for the pairs, of which there is one less each time.
+            let counts = |world: &World| world.block()[1..Counter::Begin as usize].to_vec();
+            assert_eq!(counts(told), counts(untold));
+            assert_eq!(rows(told), rows(untold));
+            assert_eq!(told.records(), untold.records());
+        }
+    }
+    worlds[0].check_all();
+    worlds[1].check_identities();
+    let [evicted, expired, pairs] =
+        worlds[1].counts(&[Counter::Evicted, Counter::EvictedExpired, Counter::Begin]);
+    let saved = worlds[0].count(Counter::Begin) - pairs;
+    assert!(evicted > 3_000 && expired > 100, "{evicted} evicted, {expired} of them expired");
+    assert!(saved > 500 && saved < evicted, "{saved} take over");
 }
 
 /// Neither answered UDP nor completions that are held open leave an attempt without a record, and a handshake
