@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use handshake_export::page::Page;
 use handshake_export::prometheus::Form;
@@ -29,6 +29,8 @@ const MOST_PAGES: usize = 1;
 const ROWS_AT_ONCE: usize = 64;
 /// How often it is looked whether the file of events is old, while there are no rows.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long the file of events is written without a failure until that is said.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// What became of an errand.
 pub(crate) enum Done {
@@ -138,8 +140,8 @@ fn append_rows(
     let rows = WrittenRows { queue: Arc::clone(&queue), ended };
     thread::Builder::new().name("rows".to_owned()).spawn(move || {
         let _lasts = lasts;
-        let (mut text, mut said) = (Vec::new(), None);
-        while let Some(rows) = queue.take(ROWS_AT_ONCE, LOOK_EVERY) {
+        let (mut text, mut trouble) = (Vec::new(), Trouble::default());
+        while let Some(rows) = queue.take(ROWS_AT_ONCE, trouble.patience()) {
             text.clear();
             for row in &rows {
                 // Memory takes all.
@@ -149,13 +151,50 @@ fn append_rows(
             if appended.is_err() {
                 queue.count_dropped(rows.len() as u64);
             }
-            let news = appended.as_ref().map(String::clone).map_err(ToString::to_string);
-            if said.as_ref() != Some(&news) {
+            if let Some(news) = trouble.news(appended, !rows.is_empty()) {
                 // The loop may have ended.
-                let _ = tell.send(Done::Appended(appended));
-                said = Some(news);
+                let _ = tell.send(Done::Appended(news));
             }
         }
     })?;
     Ok(rows)
+}
+
+/// What is wrong with the file of events.
+#[derive(Default)]
+struct Trouble {
+    /// The latest failure, where it was not written for a while since.
+    failed: Option<Instant>,
+    /// Whether rows were written since.
+    is_written: bool,
+    /// What else went wrong.
+    beside: String,
+}
+
+impl Trouble {
+    fn patience(&self) -> Duration {
+        if self.failed.is_some() { QUIET } else { LOOK_EVERY }
+    }
+
+    /// What is to be said of a write. On a disk that is nearly full a small one succeeds now and then, so the end
+    /// of a failure is told after a while without one.
+    fn news(&mut self, appended: io::Result<String>, has_rows: bool) -> Option<io::Result<String>> {
+        let beside = match appended {
+            Err(error) => {
+                self.is_written = false;
+                return self.failed.replace(Instant::now()).is_none().then_some(Err(error));
+            }
+            Ok(beside) => beside,
+        };
+        self.is_written |= has_rows;
+        if self.failed.is_some_and(|failed| self.is_written && failed.elapsed() >= QUIET) {
+            self.failed = None;
+            return Some(Ok(String::new()));
+        }
+        let is_new = self.failed.is_none() && beside != self.beside;
+        is_new.then(|| {
+            self.beside.clone_from(&beside);
+            Ok(beside)
+        })
+    }
 }
