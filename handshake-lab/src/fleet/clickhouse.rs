@@ -114,18 +114,13 @@ impl Drop for ClickHouse<'_> {
 /// The server counts others.
 pub fn rows(handshake: &FilePath, clickhouse: &FilePath, nodes: usize) -> Result<(usize, Duration)> {
     let pair = Pair::new()?;
-    let rows = written(&pair, handshake)?;
+    let rows: Vec<String> = written(&pair, handshake)?.iter().map(Value::to_string).collect();
     let server = ClickHouse::start(&pair.server, clickhouse)?;
     server.ask(TABLE, b"")?;
     let began = Instant::now();
     for node in 0..nodes {
         interrupt::check()?;
-        let name = format!("node-{node}");
-        let of_node = |row: &Value| {
-            let mut row = row.clone();
-            row["node"] = name.as_str().into();
-            row.to_string() + "\n"
-        };
+        let of_node = |row: &String| format!("{{\"node\":\"node-{node}\",{}\n", &row[1..]);
         let data: String = rows.iter().map(of_node).collect();
         server.ask("INSERT INTO attempts FORMAT JSONEachRow", data.as_bytes())?;
     }
