@@ -15,7 +15,7 @@ mod process;
 
 pub(crate) use cohort::Cohort;
 pub(crate) use conntrack::{Conntrack, ConntrackFiles};
-pub(crate) use diagnosis::{Answer, Evidence, Outcome, Queue, diagnose};
+pub(crate) use diagnosis::{Answer, Evidence, LEAST, Outcome, Queue, diagnose};
 pub(crate) use firewall::{Firewall, Risen};
 pub(crate) use process::Processes;
 
