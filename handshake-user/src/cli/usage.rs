@@ -184,10 +184,10 @@ mod tests {
     fn a_misspelt_variable_is_told() {
         let of = |names: &[&str]| misspelt(names.iter().map(OsString::from));
         assert_eq!(
-            of(&["HANDSHAKE_HALF_OPEN_AFTR", "HOME", "HANDSHAKE_PORT", "HANDSHAKE_INTERFCE"]).as_deref(),
+            of(&["HANDSHAKE_HALFOPEN_AFTER", "HOME", "HANDSHAKE_PORT", "HANDSHAKE_INTERVALL"]).as_deref(),
             Some(
-                "no option reads HANDSHAKE_HALF_OPEN_AFTR; did you mean HANDSHAKE_HALF_OPEN_AFTER? \
-                 no option reads HANDSHAKE_INTERFCE; did you mean HANDSHAKE_INTERFACE?"
+                "no option reads HANDSHAKE_HALFOPEN_AFTER; did you mean HANDSHAKE_HALF_OPEN_AFTER? \
+                 no option reads HANDSHAKE_INTERVALL; did you mean HANDSHAKE_INTERVAL?"
             )
         );
         // What tests, builds and clusters have.

@@ -177,8 +177,8 @@ pub(crate) const LEGEND: [&str; 4] = [
 
 /// More about filters, if the help has room.
 pub(crate) const FILTERS: [&str; 2] = [
-    "filters: cause:no_ack client:10.1.0.0/16 repeats>0 text",
-    "all words must match; verdicts are named as in reports",
+    "filters: cause:no_ack client:10.1.0.0/16 repeats>0 silent",
+    "all words must match; another word is text to look for",
 ];
 
 #[cfg(test)]

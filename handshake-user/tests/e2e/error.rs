@@ -82,9 +82,9 @@ fn variables_are_named() -> Result<()> {
         code == Some(2) && said.starts_with("handshake: HANDSHAKE_EXPIRE_AFTER: --expire-after"),
         "{said}"
     );
-    let misspelt = [("HANDSHAKE_EXPIRE_AFTR", "1s"), ("HANDSHAKE_SEED", "1")];
+    let misspelt = [("HANDSHAKE_EXPIREAFTER", "1s"), ("HANDSHAKE_SEED", "1")];
     let (code, said) = of(&misspelt, &["replay", "/nonexistent/a.pcap"])?;
-    let wanted = "handshake: no option reads HANDSHAKE_EXPIRE_AFTR; did you mean HANDSHAKE_EXPIRE_AFTER?\n";
+    let wanted = "handshake: no option reads HANDSHAKE_EXPIREAFTER; did you mean HANDSHAKE_EXPIRE_AFTER?\n";
     ensure!(code == Some(2) && said.starts_with(wanted) && said.lines().count() == 2, "{said}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The live terminal on a real one: what it shows of traffic, what keys do, and that it restores the
 //! terminal.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,12 +11,12 @@ use anyhow::{Context, Result, bail, ensure};
 use handshake_lab::frame::{BuiltSegment, Sender, flag, tcp_frame};
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::terminal::Terminal;
-use handshake_lab::topology::DEVICE;
+use handshake_lab::topology::{DEVICE, FAR_DEVICE};
 use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool, udp};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::HANDSHAKE;
-use crate::network::{TIMEOUT, scratch, segment};
+use crate::network::{Network, TIMEOUT, router, scratch, segment};
 
 /// Limit for starting, which includes loading the program.
 const START: Duration = Duration::from_secs(60);
@@ -120,6 +121,63 @@ fn keys_show_the_screens_and_a_ladder() -> Result<()> {
     press(&terminal, "p", "FROZEN")?;
     terminal.key("p")?;
     press(&terminal, "?", "┌ keys")?;
+    Ok(())
+}
+
+/// A server accepts and reads, and does not answer: its connections are marked, and found among the others.
+#[test]
+fn silent_connections_are_found() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let terminal = show(network.host(), &["--half-open-after", "400ms"])?;
+    let listener = Listener::new(&path, 0, 16)?;
+    let silent = tcp::connect_accept(&path, &listener, 3)?;
+    let _unasked = tcp::connect_accept(&path, &listener, 4)?;
+    for (mut client, mut server) in silent.clients.iter().zip(&silent.servers) {
+        client.write_all(b"hello")?;
+        server.read_exact(&mut [0; 5])?;
+    }
+    press(&terminal, "3", "silent")?;
+    press(&terminal, "2", "7 listed")?;
+    press(&terminal, "/", "\n/")?;
+    terminal.line("silent")?;
+    shows(&terminal, &["3 listed", "completed, silent", "filter silent"])?;
+    press(&terminal, "Enter", "silent             the connection is established")?;
+    press(&terminal, "Escape", "3 listed")?;
+    terminal.key("Escape")?;
+    press(&terminal, "f", "filter failures")?;
+    shows(&terminal, &["3 listed", "completed, silent"])
+}
+
+/// A router loses SYNs, or SYN+ACKs: the ladder ends there, and its sentence says so.
+#[test]
+fn what_a_router_loses_ends_there() -> Result<()> {
+    if skipped() {
+        return Ok(());
+    }
+    for (lost, rung, sentence) in [
+        ("203.0.113.2", "─ SYN seq=", "the SYN came in by eth0"),
+        ("192.0.2.1", "─ SYN+ACK seq=", "the SYN+ACK came in by eth1 and did not leave by eth0"),
+    ] {
+        let network = router()?;
+        let Network::Router(routed) = &network else { unreachable!("it is a router") };
+        routed.router.ip(&[&format!("route add blackhole {lost}/32")])?;
+        let terminal = show(network.host(), &["-i", FAR_DEVICE, "--half-open-after", "200ms"])?;
+        let path = network.path(Family::V4);
+        let listener = Listener::new(&path, 0, 16)?;
+        let _open = Attempts::start(&path, listener.address(), 1)?;
+        press(&terminal, "2", "half_open")?;
+        terminal.key("Enter")?;
+        shows(&terminal, &["lost in this host", "Look at: this host's firewall"])?;
+        let screen = terminal.screen()?;
+        let words: Vec<&str> = screen.split_whitespace().collect();
+        ensure!(words.join(" ").contains(sentence), "{screen}");
+        let is_cut = |line: &&str| line.contains(rung) && line.contains('✘') && !line.contains(['▶', '◀']);
+        ensure!(screen.lines().filter(is_cut).count() == 1, "{screen}");
+    }
     Ok(())
 }
 
