@@ -17,9 +17,6 @@ use handshake_common::record::State;
 use handshake_common::verdict::Sign;
 use handshake_common::wire::{Class, Packet, TCP, flag};
 
-use crate::handover::Current;
-use crate::maps::{Kernel, this_cpu};
-
 /// Lines per CPU and window of 2³⁰ ns; those above are counted and told with the next window's first.
 const LINES: u32 = 200;
 const WINDOW_SHIFT: u32 = 30;
@@ -216,22 +213,26 @@ fn is_in_time(kept: &mut Kept) -> bool {
     is_in_time
 }
 
-/// Writes the line of this CPU's packet, if it is worth one.
+/// Writes the line of a packet, if it is worth one.
 #[inline(always)]
-pub(crate) fn explain() {
-    match prepare() {
-        4 => line4(),
-        6 => line6(),
+pub(crate) fn explain(packet: &Packet) {
+    match prepare(packet) {
+        4 => line4(packet),
+        6 => line6(packet),
         _ => 0,
     };
 }
 
-/// Works out the line of this CPU's packet; the version of its IP if there is a line to write.
+/// Works out the line of a packet; the version of its IP if there is a line to write.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn prepare() -> i32 {
-    let (Some(kernel), Some(kept)) = (this_cpu().and_then(Kernel::of), kept()) else { return 0 };
-    let Current { packet, .. } = kernel.current();
+extern "C" fn prepare(packet: *const Packet) -> i32 {
+    let Some(kept) = kept() else { return 0 };
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+    let packet = unsafe { &*packet };
     if !work_out(packet, kept) {
         0
     } else if packet.family == Family::V4 as u8 {
@@ -252,9 +253,13 @@ fn tell_skipped(kept: &mut Kept) {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn line4() -> i32 {
-    let (Some(kernel), Some(kept)) = (this_cpu().and_then(Kernel::of), kept()) else { return 0 };
-    let Current { packet, .. } = kernel.current();
+extern "C" fn line4(packet: *const Packet) -> i32 {
+    let Some(kept) = kept() else { return 0 };
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+    let packet = unsafe { &*packet };
     tell_skipped(kept);
     let line = &kept.line;
     debug!(
@@ -278,9 +283,13 @@ extern "C" fn line4() -> i32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn line6() -> i32 {
-    let (Some(kernel), Some(kept)) = (this_cpu().and_then(Kernel::of), kept()) else { return 0 };
-    let Current { packet, .. } = kernel.current();
+extern "C" fn line6(packet: *const Packet) -> i32 {
+    let Some(kept) = kept() else { return 0 };
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier holds callers to a whole `Packet`.
+    let packet = unsafe { &*packet };
     tell_skipped(kept);
     let line = &kept.line;
     debug!(

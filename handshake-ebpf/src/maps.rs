@@ -362,7 +362,7 @@ impl Platform for Kernel {
     fn survey<S: Table>(&self, [one, other]: [&Set<S>; 2], now: Now, attempt: bool, unanswered: bool) -> u64 {
         let (one, other) = (core::ptr::from_ref(one), core::ptr::from_ref(other));
         let facts =
-            u32::from(attempt) * survey_fact::ATTEMPT | u32::from(unanswered) * survey_fact::UNANSWERED;
+            (u32::from(attempt) * survey_fact::ATTEMPT) | (u32::from(unanswered) * survey_fact::UNANSWERED);
         if matches!(S::FAMILY, Family::V4) {
             survey4(one.cast(), other.cast(), now.ns, now.jiffies, facts)
         } else {

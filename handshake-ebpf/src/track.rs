@@ -53,7 +53,7 @@ pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
         }
         track(&kernel);
     }
-    explain();
+    explain(&kernel);
 }
 
 /// Reads the packet into memory and counts it; 0 if it is not to be tracked.
@@ -69,9 +69,9 @@ extern "C" fn read_xdp(ctx: *mut xdp_md, cpu: *mut Cpu) -> i32 {
 
 /// Writes the line of `-vv`, where it is wanted. Called last: nothing else is on the stack then.
 #[inline(always)]
-fn explain() {
+fn explain(kernel: &Kernel) {
     if log::is_on() {
-        log::explain();
+        log::explain(&kernel.current().packet);
     }
 }
 
@@ -149,7 +149,7 @@ pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
         }
         track(&kernel);
     }
-    explain();
+    explain(&kernel);
 }
 
 #[unsafe(no_mangle)]
