@@ -259,10 +259,10 @@ pub mod tag {
     pub const INITIATOR_HIGH: u32 = 1;
     /// Flag of a UDP flow: its first packet went to a group, or its frame did.
     pub const TO_GROUP: u32 = 1 << 1;
-    /// Flag: completed more than T1 after its first SYN. Before completion [`ANSWER_LATEST`].
+    /// Flag: completed more than T1 after its first SYN. Before completion [`SYN_LATEST`].
     pub const LATE: u32 = 1 << 1;
-    /// Flag of an answered attempt: of its SYNs and SYN+ACKs the latest was a SYN+ACK.
-    pub const ANSWER_LATEST: u32 = LATE;
+    /// Flag of an answered attempt: of its SYNs and SYN+ACKs the latest was a SYN.
+    pub const SYN_LATEST: u32 = LATE;
     /// Flag: the SYN carried data.
     pub const FAST_OPEN: u32 = 1 << 2;
     /// Flag: both ends sent a SYN.

@@ -592,10 +592,10 @@ impl Transition<'_> {
     fn touch(&mut self) {
         let is_answer = matches!(self.segment.kind, SegmentKind::SynAck);
         if self.times_both_ends() && (is_answer || matches!(self.segment.kind, SegmentKind::Syn)) {
-            if is_answer != self.has(tag::ANSWER_LATEST) {
+            if is_answer == self.has(tag::SYN_LATEST) {
                 self.record.syn_data = mark_of(self.record.latest_ns());
             }
-            self.flags = self.flags & !tag::ANSWER_LATEST | if is_answer { tag::ANSWER_LATEST } else { 0 };
+            self.flags = self.flags & !tag::SYN_LATEST | if is_answer { 0 } else { tag::SYN_LATEST };
         }
         self.record.latest_after = self.record.latest_after.max(self.ticks());
     }
@@ -631,7 +631,7 @@ impl Transition<'_> {
             0
         } else if first_syn_ack {
             self.record.syn_ack_after
-        } else if self.times_both_ends() && is_answer != self.has(tag::ANSWER_LATEST) {
+        } else if self.times_both_ends() && is_answer == self.has(tag::SYN_LATEST) {
             return self.is_marked_within(within);
         } else {
             self.record.latest_after
@@ -727,8 +727,7 @@ impl Transition<'_> {
         // another K in its place the SYN+ACK's time is not known, and neither is any other.
         let ticks = ticks.max(1);
         let rises = change.flags & tag::OTHER_K != 0 || ticks >= self.record.syn_ack_after;
-        let flags =
-            change.flags & !(tag::PASSED_ON | tag::ANSWER_LATEST) | if rises { 0 } else { tag::UNTIMED };
+        let flags = change.flags & !(tag::PASSED_ON | tag::SYN_LATEST) | if rises { 0 } else { tag::UNTIMED };
         let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED;
         let in_reach = ticks != u32::MAX;
         let leg_known = flags & blurred == 0

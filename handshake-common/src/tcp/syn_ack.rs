@@ -86,6 +86,9 @@ impl Transition<'_> {
             self.record.syn_ack_after = ticks.max(1);
         }
         self.record.responder_sent = saturate16(self.segment.sent());
+        if self.record.syn > 1 && self.times_both_ends() {
+            self.record.syn_data = mark_of(self.record.latest_ns());
+        }
         self.touch();
         if self.context.now_ns < self.record.opened_ns {
             self.flags |= tag::UNTIMED;
