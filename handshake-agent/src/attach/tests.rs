@@ -620,7 +620,7 @@ fn what_comes_later_is_attached_to_without_a_privilege() {
             std::thread::scope(|scope| {
                 scope.spawn(move || {
                     let confined =
-                        Confinement { user: NOBODY, keeps_net_admin: false, accepts: false }.apply();
+                        Confinement::of(NOBODY).apply();
                     assert_eq!(confined.expect("it takes no privilege").seccomp, Ok(()));
                     while asked.recv() == Ok(()) {
                         let mut said = Vec::new();

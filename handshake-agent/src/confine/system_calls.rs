@@ -1,6 +1,6 @@
 //! The system calls of a running agent. Any other gives EPERM, as does one of these with other arguments than
 //! those below: no program is started, no file is opened for writing, no memory becomes code, no socket but
-//! netlink's and Unix's is made, and bpf(2) loads nothing.
+//! netlink's and Unix's is made (or but UDP's, where names are asked for), and bpf(2) loads nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
 };
+
+use super::Confinement;
 
 /// Those that every architecture has, whatever their arguments.
 const CALLS: &[c_long] = &[
@@ -90,7 +92,6 @@ const OLDER: &[c_long] = &[];
 const BY_FIRST: &[(c_long, &[u64])] = &[
     (libc::SYS_bpf, &[MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT, TEST_RUN, INFO, QUERY, LINK_CREATE]),
     (libc::SYS_prctl, &[libc::PR_SET_NAME as u64]),
-    (libc::SYS_socket, &[libc::AF_UNIX as u64, libc::AF_NETLINK as u64]),
     (libc::SYS_socketpair, &[libc::AF_UNIX as u64]),
 ];
 
@@ -136,26 +137,52 @@ const WITHOUT: &[(c_long, u8, u64)] = &[
 
 /// That of a thread which serves what connects to a socket that listens already.
 const ACCEPTING: &[c_long] = &[libc::SYS_accept4];
+/// That of a thread which finds the owners of control groups: it lists folders.
+const LISTING: &[c_long] = &[libc::SYS_getdents64];
+/// That of a thread which asks name servers: the kernel then takes answers from the server alone.
+const RESOLVING: &[c_long] = &[libc::SYS_connect];
+/// The families of a thread's sockets, and those of one that asks name servers.
+const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_NETLINK];
+const FAMILIES_RESOLVING: &[i32] = &[libc::AF_INET, libc::AF_INET6];
+/// The part of a socket's type that is no flag.
+const TYPE: u64 = 0xf;
 
 /// Filters the system calls of this thread; if not, says why not.
-pub(super) fn filter(accepts: bool) -> Result<(), String> {
-    let program = program(accepts).map_err(|error| error.to_string())?;
+pub(super) fn filter(confinement: &Confinement) -> Result<(), String> {
+    let program = program(confinement).map_err(|error| error.to_string())?;
     apply_filter(&program).map_err(|error| error.to_string())
 }
 
-fn program(accepts: bool) -> Result<BpfProgram, seccompiler::BackendError> {
-    let accepting = if accepts { ACCEPTING } else { &[] };
-    let any = CALLS.iter().chain(OLDER).chain(accepting).map(|call| Ok((*call, Vec::new())));
+fn program(confinement: &Confinement) -> Result<BpfProgram, seccompiler::BackendError> {
+    let extra =
+        [(confinement.accepts, ACCEPTING), (confinement.reads_owners, LISTING), (confinement.resolves, RESOLVING)];
+    let extra = extra.iter().filter(|(is_asked, _)| *is_asked).flat_map(|(_, calls)| *calls);
+    let any = CALLS.iter().chain(OLDER).chain(extra).map(|call| Ok((*call, Vec::new())));
+    let sockets = std::iter::once_with(|| Ok((libc::SYS_socket, sockets(confinement.resolves)?)));
     let by_first = BY_FIRST.iter().map(|(call, values)| Ok((*call, one_of(0, values)?)));
     let ioctl = std::iter::once_with(|| Ok((libc::SYS_ioctl, one_of(1, REQUESTS)?)));
     let without = WITHOUT
         .iter()
         .map(|(call, place, mask)| Ok((*call, vec![rule(*place, SeccompCmpOp::MaskedEq(*mask), 0)?])));
     let rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        any.chain(by_first).chain(ioctl).chain(without).collect::<Result<_, seccompiler::BackendError>>()?;
+        any.chain(sockets).chain(by_first).chain(ioctl).chain(without).collect::<Result<_, seccompiler::BackendError>>()?;
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()
+}
+
+/// The sockets that may be made.
+fn sockets(resolves: bool) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let families = if resolves { FAMILIES_RESOLVING } else { FAMILIES };
+    let rule = |family: &i32| {
+        let mut all = vec![condition(0, SeccompCmpOp::Eq, u64::from(family.cast_unsigned()))?];
+        if resolves {
+            let datagram = u64::from(libc::SOCK_DGRAM.cast_unsigned());
+            all.push(condition(1, SeccompCmpOp::MaskedEq(TYPE), datagram)?);
+        }
+        SeccompRule::new(all)
+    };
+    families.iter().map(rule).collect()
 }
 
 /// One rule for each value that an argument may have.
@@ -165,5 +192,13 @@ fn one_of(place: u8, values: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::Ba
 
 /// Allows a call where its argument at `place`, an `int` to the kernel, compares with `value`.
 fn rule(place: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(place, SeccompCmpArgLen::Dword, how, value)?])
+    SeccompRule::new(vec![condition(place, how, value)?])
+}
+
+fn condition(
+    place: u8,
+    how: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(place, SeccompCmpArgLen::Dword, how, value)
 }
