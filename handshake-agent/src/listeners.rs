@@ -160,7 +160,8 @@ mod tests {
         let address = socket.local_addr().expect("it is bound");
         let all = Listeners::open().expect("the kernel answers").read().expect("there are listeners");
         let ours = all.iter().find(|one| one.address == address).expect("ours is there");
-        let owner = Owners::open().expect("it is mounted").of(ours.cgroup.expect("it is told"), Instant::now());
+        let owner =
+            Owners::open().expect("it is mounted").of(ours.cgroup.expect("it is told"), Instant::now());
         let processes = Processes::of(&[ours.inode]);
         let process = processes.owner(ours.inode).expect("it is this one");
         assert_eq!(process.pid, std::process::id());

@@ -145,7 +145,7 @@ pub(crate) enum Command {
     /// Compare two JSON reports; with expectations, the exit code is the answer
     #[command(after_help = DIFF_HELP)]
     Diff(DiffArgs),
-    /// Run a capture through the same engine: sends nothing and needs no privileges
+    /// Run a capture through the same engine: sends nothing (but with --names) and needs no privileges
     #[command(after_help = AFTER_HELP)]
     Replay(ReplayArgs),
     /// Report what this machine supports, and the commands that fix what it does not
@@ -409,6 +409,17 @@ pub(crate) struct OutputArgs {
     /// Show times in UTC instead of the local time zone; JSON is always in UTC
     #[arg(long, env = "HANDSHAKE_UTC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) utc: bool,
+    /// Show names of addresses and ports: by /etc/hosts and /etc/services, then ask this machine's name servers;
+    /// JSON always has numbers
+    #[arg(long, env = "HANDSHAKE_NAMES", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) names: bool,
+}
+
+impl OutputArgs {
+    /// Whether anything is shown in which names may stand.
+    pub(crate) fn wants_names(&self) -> bool {
+        self.names && self.format == OutputFormat::Text
+    }
 }
 
 /// Which flows are tracked. Packet classes are counted before the filter.

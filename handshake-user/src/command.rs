@@ -24,6 +24,7 @@ use crate::cli::ScopeArgs;
 use crate::console::{self, Progress, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, Helper};
+use crate::names::Names;
 use crate::time::Zone;
 
 /// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler
@@ -65,7 +66,7 @@ fn confinement(scope: &ScopeArgs) -> Option<Confinement> {
 /// called sudo, who may then signal it; else `nobody`.
 fn usual_confinement() -> Confinement {
     let of_caller = |user: User| confine::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-    Confinement { user: User::calling().map_or(NOBODY, of_caller), keeps_net_admin: false, accepts: false }
+    Confinement::of(User::calling().map_or(NOBODY, of_caller))
 }
 
 /// Starts the helper, and sees to it that the thread of the console is confined. To be called before anything
@@ -75,6 +76,13 @@ fn prepare(scope: &ScopeArgs, duties: Option<Duties>) -> Result<Option<Helper>, 
         duties.map(Helper::start).transpose().map_err(AgentError::system("start the helper process"))?;
     confinement(scope).into_iter().for_each(console::confine_by);
     Ok(helper)
+}
+
+/// Names in the place of numbers, where they are asked for. To be called once the helper has been started, and
+/// before privileges are given up: the thread that asks makes sockets.
+fn names(are_wanted: bool, confinement: Option<Confinement>) -> Result<Names, CommandError> {
+    let names = are_wanted.then(|| Names::open(confinement)).transpose();
+    Ok(names.map_err(AgentError::system("start the thread for names"))?.unwrap_or_default())
 }
 
 /// The zone of times for people. To be called while the machine's files can be read.

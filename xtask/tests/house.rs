@@ -44,9 +44,11 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "free",
             "options",
             "confine",
+            "owner",
             "error",
             "hook",
             "listeners",
+            "processes",
             "nftables",
             "netlink",
             "address",
@@ -58,7 +60,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
         "handshake-user",
         &[
             "command", "cli", "tui", "errand", "error", "report", "why", "check", "helper", "file",
-            "console", "output", "caller", "escape", "duration", "number", "time",
+            "console", "output", "names", "caller", "escape", "duration", "number", "time",
         ],
     ),
 ];

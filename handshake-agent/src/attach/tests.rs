@@ -619,8 +619,7 @@ fn what_comes_later_is_attached_to_without_a_privilege() {
             let (answer, answered) = channel();
             std::thread::scope(|scope| {
                 scope.spawn(move || {
-                    let confined =
-                        Confinement::of(NOBODY).apply();
+                    let confined = Confinement::of(NOBODY).apply();
                     assert_eq!(confined.expect("it takes no privilege").seccomp, Ok(()));
                     while asked.recv() == Ok(()) {
                         let mut said = Vec::new();

@@ -154,8 +154,11 @@ pub(super) fn filter(confinement: &Confinement) -> Result<(), String> {
 }
 
 fn program(confinement: &Confinement) -> Result<BpfProgram, seccompiler::BackendError> {
-    let extra =
-        [(confinement.accepts, ACCEPTING), (confinement.reads_owners, LISTING), (confinement.resolves, RESOLVING)];
+    let extra = [
+        (confinement.accepts, ACCEPTING),
+        (confinement.reads_owners, LISTING),
+        (confinement.resolves, RESOLVING),
+    ];
     let extra = extra.iter().filter(|(is_asked, _)| *is_asked).flat_map(|(_, calls)| *calls);
     let any = CALLS.iter().chain(OLDER).chain(extra).map(|call| Ok((*call, Vec::new())));
     let sockets = std::iter::once_with(|| Ok((libc::SYS_socket, sockets(confinement.resolves)?)));
@@ -164,8 +167,12 @@ fn program(confinement: &Confinement) -> Result<BpfProgram, seccompiler::Backend
     let without = WITHOUT
         .iter()
         .map(|(call, place, mask)| Ok((*call, vec![rule(*place, SeccompCmpOp::MaskedEq(*mask), 0)?])));
-    let rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        any.chain(sockets).chain(by_first).chain(ioctl).chain(without).collect::<Result<_, seccompiler::BackendError>>()?;
+    let rules: BTreeMap<c_long, Vec<SeccompRule>> = any
+        .chain(sockets)
+        .chain(by_first)
+        .chain(ioctl)
+        .chain(without)
+        .collect::<Result<_, seccompiler::BackendError>>()?;
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Podman's: a list for each of its storage drivers.
-const PODMAN: [&str; 2] = [
+/// Podman's: a list for each of its storage drivers, and one of what is gone after its end (`--rm`).
+const PODMAN: [&str; 3] = [
     "/var/lib/containers/storage/*-containers/containers.json",
+    "/var/lib/containers/storage/*-containers/volatile-containers.json",
     "/run/containers/storage/*-containers/volatile-containers.json",
 ];
 /// Docker's: a file for each container.

@@ -49,8 +49,7 @@ const PREFIXES: [(&str, Runtime); 6] = [
 /// Podman's beneath the service that it was started by: the container is the service.
 const PAYLOAD: &str = "libpod-payload-";
 /// Monitors of containers: their groups are named like those of what they watch, and are not inside.
-const MONITORS: [(&str, Runtime); 2] =
-    [("crio-conmon-", Runtime::CriO), ("libpod-conmon-", Runtime::Podman)];
+const MONITORS: [(&str, Runtime); 2] = [("crio-conmon-", Runtime::CriO), ("libpod-conmon-", Runtime::Podman)];
 /// Folders in which a runtime keeps containers by their bare ids.
 const FOLDERS: [(&str, Runtime); 2] = [("docker", Runtime::Docker), ("default", Runtime::Containerd)];
 /// Units that have a group of their own, but for slices, which hold other units.
@@ -115,7 +114,8 @@ impl Place {
 fn parts(component: &str, before: &str) -> Vec<Part> {
     if let Some((slice, rest)) = component.split_once(".slice:") {
         let pod = pod(slice).map(Part::Pod);
-        let container = rest.split_once(':').and_then(|(prefix, id)| container(&format!("{prefix}-{id}"), ""));
+        let container =
+            rest.split_once(':').and_then(|(prefix, id)| container(&format!("{prefix}-{id}"), ""));
         return pod.into_iter().chain(container).collect();
     }
     let uid = pod(component.strip_suffix(SLICE).unwrap_or(component));
@@ -185,7 +185,8 @@ mod tests {
     const HASH: &str = "5c3a9b1e0d7f4a6c8b2e1f0d9c8b7a65";
 
     /// A path, where A, B, UID, UNDERSCORED and HASH stand for those above; and its unit, container and pod.
-    type Row = (&'static str, Option<&'static str>, Option<(Option<Runtime>, &'static str)>, Option<&'static str>);
+    type Row =
+        (&'static str, Option<&'static str>, Option<(Option<Runtime>, &'static str)>, Option<&'static str>);
 
     fn check(rows: &[Row]) {
         for (path, unit, container, pod) in rows {
@@ -239,7 +240,12 @@ mod tests {
             ),
             ("/user.slice/user-1000.slice/user@1000.service", Some("user@1000.service"), None, None),
             ("/user.slice/user-1000.slice", Some("user-1000.slice"), None, None),
-            ("/machine.slice/systemd-nspawn@web.service/payload", Some("systemd-nspawn@web.service"), None, None),
+            (
+                "/machine.slice/systemd-nspawn@web.service/payload",
+                Some("systemd-nspawn@web.service"),
+                None,
+                None,
+            ),
             // Without systemd: folders of any name.
             ("/web/workers", None, None, None),
             ("/.service", None, None, None),
@@ -256,16 +262,16 @@ mod tests {
             ("/web/{A}", None, Some((None, A)), None),
             ("/web.slice/docker-{A}.scope", None, docker, None),
             // Rootless.
-            (
-                "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope",
-                None,
-                docker,
-                None,
-            ),
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{A}.scope", None, docker, None),
             ("/system.slice/docker.service", Some("docker.service"), None, None),
             // systemd inside, Docker inside.
             ("/system.slice/docker-{A}.scope/init.scope", Some("init.scope"), docker, None),
-            ("/system.slice/docker-{A}.scope/system.slice/nginx.service", Some("nginx.service"), docker, None),
+            (
+                "/system.slice/docker-{A}.scope/system.slice/nginx.service",
+                Some("nginx.service"),
+                docker,
+                None,
+            ),
             ("/docker/{B}/docker/{A}", None, docker, None),
             ("/docker/{A}/init", None, docker, None),
             // No id: too short, not of these digits, with more behind it.
@@ -282,7 +288,12 @@ mod tests {
         check(&[
             ("/machine.slice/libpod-{A}.scope", None, podman, None),
             ("/machine.slice/libpod-{A}.scope/container", None, podman, None),
-            ("/machine.slice/libpod-{A}.scope/container/system.slice/ssh.service", Some("ssh.service"), podman, None),
+            (
+                "/machine.slice/libpod-{A}.scope/container/system.slice/ssh.service",
+                Some("ssh.service"),
+                podman,
+                None,
+            ),
             ("/machine.slice/libpod-conmon-{A}.scope", None, None, None),
             ("/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope", None, podman, None),
             ("/libpod_parent/libpod-{A}", None, podman, None),
@@ -290,7 +301,12 @@ mod tests {
             ("/libpod_parent/libpod-conmon-{A}", None, None, None),
             // A quadlet: the service is the container.
             ("/system.slice/web.service/libpod-payload-{A}", Some("web.service"), podman, None),
-            ("/system.slice/web.service/libpod-payload-{A}/system.slice/db.service", Some("db.service"), podman, None),
+            (
+                "/system.slice/web.service/libpod-payload-{A}/system.slice/db.service",
+                Some("db.service"),
+                podman,
+                None,
+            ),
             ("/system.slice/web.service/runtime", Some("web.service"), None, None),
             // Rootless.
             (
@@ -327,12 +343,27 @@ mod tests {
                 crio,
                 Some(UID),
             ),
-            ("/kubepods.slice/kubepods-pod{U_I_D}.slice/cri-containerd-{A}.scope", None, containerd, Some(UID)),
-            ("/kubepods.slice/kubepods-pod{U_I_D}.slice/docker-{A}.scope", None, Some((Some(Runtime::Docker), A)), Some(UID)),
+            (
+                "/kubepods.slice/kubepods-pod{U_I_D}.slice/cri-containerd-{A}.scope",
+                None,
+                containerd,
+                Some(UID),
+            ),
+            (
+                "/kubepods.slice/kubepods-pod{U_I_D}.slice/docker-{A}.scope",
+                None,
+                Some((Some(Runtime::Docker), A)),
+                Some(UID),
+            ),
             ("/kubepods.slice/kubepods-pod{U_I_D}.slice/crio-conmon-{A}.scope", None, None, Some(UID)),
             ("/kubepods.slice/kubepods-pod{U_I_D}.slice/crio-{A}.scope/container", None, crio, Some(UID)),
             ("/kubepods.slice/kubepods-pod{U_I_D}.slice", None, None, Some(UID)),
-            ("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{HASH}.slice/crio-{A}.scope", None, crio, Some(HASH)),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{HASH}.slice/crio-{A}.scope",
+                None,
+                crio,
+                Some(HASH),
+            ),
             // The driver cgroupfs.
             ("/kubepods/burstable/pod{UID}/{A}", None, bare, Some(UID)),
             ("/kubepods/besteffort/pod{UID}/{A}", None, bare, Some(UID)),

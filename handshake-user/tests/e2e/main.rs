@@ -18,6 +18,7 @@ mod header;
 mod interfaces;
 mod loading;
 mod memory;
+mod names;
 mod network;
 mod output;
 mod privilege;
