@@ -145,7 +145,7 @@ pub(crate) enum Command {
     /// Compare two JSON reports; with expectations, the exit code is the answer
     #[command(after_help = DIFF_HELP)]
     Diff(DiffArgs),
-    /// Run a capture through the same engine: sends nothing (but with --names) and needs no privileges
+    /// Run a capture through the same engine: no privileges needed, nothing sent but by --names
     #[command(after_help = AFTER_HELP)]
     Replay(ReplayArgs),
     /// Report what this machine supports, and the commands that fix what it does not

@@ -85,8 +85,8 @@ pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     let tone = if standing.is_good() { TextTone::Good } else { TextTone::Strong };
     let [initiator, responder] = ends(flow, style);
     let figures = match &flow.record.detail {
-        Detail::Tcp(tcp) => tcp_figures(view, flow, tcp),
-        Detail::Udp(udp) => udp_figures(flow, udp),
+        Detail::Tcp(tcp) => tcp_figures(view, flow, tcp, style),
+        Detail::Udp(udp) => udp_figures(flow, udp, style),
     };
     let mut pieces = vec![
         Piece::new(when(style.zone(), view.is_of_capture(), view.wall(flow.opened_ns())), TextTone::Faint),
@@ -118,7 +118,7 @@ pub(crate) fn draw_event(view: &View<'_>, event: &Event, style: Style) -> String
         Piece::new(stands(flow, standing), tone),
     ];
     pieces.extend(flow.tcp().map(|tcp| Piece::plain(format!("SYN×{} SYN+ACK×{}", tcp.syn, tcp.syn_ack))));
-    pieces.extend(legs_and_flags(view, flow).into_iter().map(Piece::plain));
+    pieces.extend(legs_and_flags(view, flow, style).into_iter().map(Piece::plain));
     pieces.extend(places(view, flow));
     let mut out = String::new();
     line(&mut out, style.endless(), "", &pieces, "  ");
@@ -569,14 +569,14 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     parts.into_iter().map(Piece::plain).collect()
 }
 
-fn tcp_figures(view: &View<'_>, flow: &Flow, tcp: &TcpRecord) -> Vec<String> {
+fn tcp_figures(view: &View<'_>, flow: &Flow, tcp: &TcpRecord, style: Style) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
-    figures.extend(legs_and_flags(view, flow));
+    figures.extend(legs_and_flags(view, flow, style));
     figures
 }
 
-fn legs_and_flags(view: &View<'_>, flow: &Flow) -> Vec<String> {
+fn legs_and_flags(view: &View<'_>, flow: &Flow, style: Style) -> Vec<String> {
     let legs = [
         (Leg::SynToSynAck, flow.syn_to_syn_ack_ns()),
         (Leg::SynAckToAck, flow.syn_ack_to_ack_ns()),
@@ -585,22 +585,22 @@ fn legs_and_flags(view: &View<'_>, flow: &Flow) -> Vec<String> {
     let legs = legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?))));
     let completeness = flow.completeness().filter(|_| view.compat).map(|bits| format!("completeness {bits}"));
     let flags = flow.flags(&view.moment).map(|flag| flag.name().to_owned());
-    legs.chain(completeness).chain(flags).chain(reporter(flow)).collect()
+    legs.chain(completeness).chain(flags).chain(reporter(flow, style)).collect()
 }
 
-fn udp_figures(flow: &Flow, udp: &UdpRecord) -> Vec<String> {
+fn udp_figures(flow: &Flow, udp: &UdpRecord, style: Style) -> Vec<String> {
     let mut figures = vec![
         format!("packets {} → {} ←", udp.packets[0], udp.packets[1]),
         format!("bytes {} → {} ←", group(udp.bytes[0]), group(udp.bytes[1])),
     ];
     figures.extend(flow.answer_ns().map(|ns| format!("answer {}", time(ns))));
-    figures.extend(reporter(flow));
+    figures.extend(reporter(flow, style));
     figures
 }
 
 /// Who says that it is unreachable.
-fn reporter(flow: &Flow) -> Option<String> {
-    flow.unreachable_from().map(|from| format!("ICMP error from {from}"))
+fn reporter(flow: &Flow, style: Style) -> Option<String> {
+    flow.unreachable_from().map(|from| format!("ICMP error from {}", style.names().address(from)))
 }
 
 #[cfg(test)]

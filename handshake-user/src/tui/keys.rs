@@ -164,7 +164,7 @@ pub(crate) const HELP: [(&str, &str); 13] = [
     ("f c", "failures only; by network of clients"),
     ("!", "the failures that the banner is about"),
     ("s S", "sort by the next column; reverse"),
-    ("p n", "freeze, continue; names or numbers (--names)"),
+    ("p n", "freeze; names or numbers (with --names)"),
     ("w y", "write JSON to this folder; copy as text"),
     ("? h", "this help"),
     ("q Ctrl-C", "quit and print the last report"),

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use handshake_lab::agent::{Agent, AgentOutcome};
+use handshake_lab::tap::Dump;
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{Family, Namespace, Path, skip_unless_privileged};
+use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool};
 
 use crate::HANDSHAKE;
 use crate::network::{Network, TIMEOUT, scratch, segment};
@@ -174,6 +175,42 @@ fn a_server_that_never_answers_delays_no_report() -> Result<()> {
     ensure!(outcome.stdout.contains(&format!("{}:http-alt", path.destination)), "{}", outcome.stdout);
     // The server's address and the client's: that of the services alone is drawn.
     ensure!((1..=2).contains(&server.asked()), "{}", server.asked());
+    Ok(())
+}
+
+/// A capture is read before any server has answered. Its report waits for the names, and for a second at most.
+#[test]
+fn the_report_of_a_capture_waits_for_names_but_not_for_long() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("tcpdump") {
+        return Ok(());
+    }
+    let network = segment()?;
+    let path = network.path(Family::V4);
+    let dump = Dump::start(network.host(), DEVICE, &scratch("names.pcap"))?;
+    let listener = Listener::new(&path, SERVICE, 16)?;
+    let connections = tcp::connect_accept(&path, &listener, 1)?;
+    let written = dump.stop()?;
+    drop(connections);
+    let files = Files::new(path.source, &format!("{} the-server\n", path.destination))?;
+    for labels in [Some(&[&b"client"[..], b"lab"][..]), None] {
+        let server = NameServer::start(&path, labels)?;
+        let mut command = files.command(network.host());
+        command.args(["replay", "--names", "--flows"]).arg(written.path());
+        let began = Instant::now();
+        let outcome = Agent::begin(command)?.wait(TIMEOUT)?;
+        let took = began.elapsed();
+        let shown = &outcome.stdout;
+        ensure!(outcome.status.success() && shown.contains("→ the-server:http-alt"), "{shown}");
+        ensure!(shown.contains("client.lab:") == labels.is_some(), "{shown}\n{}", outcome.stderr);
+        ensure!(server.asked() == 1, "{}", server.asked());
+        ensure!(took < Duration::from_secs(4), "{took:?}");
+        if labels.is_none() {
+            ensure!(
+                shown.contains(&format!("{}:", path.source)) && took >= Duration::from_secs(1),
+                "{shown}"
+            );
+        }
+    }
     Ok(())
 }
 
