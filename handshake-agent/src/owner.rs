@@ -27,8 +27,8 @@ use self::place::Place;
 use self::pods::{PODS, PodNames};
 use self::tree::{Mount, Walk};
 
-/// Directories that one question reads at most. Reading one takes some ten microseconds.
-const PIECE: usize = 512;
+/// Directories that one question reads at most. Reading one took 33 µs in a tree of 2,003 groups.
+const PIECE: usize = 128;
 /// The least time between the beginnings of two walks.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A walk is begun again no earlier than after so many times what the last one took.

@@ -18,6 +18,7 @@ use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_withou
 
 use crate::HANDSHAKE;
 use crate::network::{Network, TIMEOUT, scratch, segment};
+use crate::privilege::{NOBODY, ensure_confined};
 
 /// The port of the service, which /etc/services has by the name `http-alt`, and the one of name servers.
 const SERVICE: u16 = 8080;
@@ -122,6 +123,8 @@ fn watched(network: &Network, family: Family, files: &Files, words: &[&str]) -> 
     command.args(["watch", "-i", DEVICE, "--max-flows", "1000", "--interval", "500ms", "--for", "4s"]);
     command.args(["--port", "8080"]).args(words);
     let agent = Agent::attach(command, 1)?;
+    // The thread that asks as well.
+    ensure_confined(agent.id(), NOBODY, 0, true)?;
     let listener = Listener::new(&path, SERVICE, 16)?;
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_500) {
@@ -192,7 +195,8 @@ fn the_report_of_a_capture_waits_for_names_but_not_for_long() -> Result<()> {
     let written = dump.stop()?;
     drop(connections);
     let files = Files::new(path.source, &format!("{} the-server\n", path.destination))?;
-    for labels in [Some(&[&b"client"[..], b"lab"][..]), None] {
+    const LABELS: &[&[u8]] = &[b"client", b"lab"];
+    for labels in [Some(LABELS), None] {
         let server = NameServer::start(&path, labels)?;
         let mut command = files.command(network.host());
         command.args(["replay", "--names", "--flows"]).arg(written.path());
