@@ -261,6 +261,7 @@ impl Owners {
             let since = *entry.gone.get_or_insert(now);
             gone <= MOST && (Arc::strong_count(&entry.owner) > 1 || now.duration_since(since) < GONE)
         });
+        self.wanted.retain(|id| !self.known.contains_key(id));
         self.missing.retain(|_, until| now < *until);
         for id in walking.wanted.iter().filter(|id| !self.known.contains_key(id)) {
             if self.missing.len() < MOST {
