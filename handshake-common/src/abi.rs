@@ -136,7 +136,8 @@ pub struct TcpRecord {
     pub other_ack: u32,
     /// Bytes of data in the SYN ([`tag::FAST_OPEN`]), one segment's at most; after a SYN+ACK those that it
     /// acknowledged. Of an answered attempt without such data, and of every completed one: the time of the
-    /// SYN in `other_ack`, or of the latest SYN or SYN+ACK, as [`mark_of`](crate::tcp::mark_of) has it.
+    /// SYN in `other_ack`; without one, of the latest SYN or SYN+ACK, whichever is the older one before
+    /// completion; as [`mark_of`](crate::tcp::mark_of) has it.
     pub syn_data: u16,
     /// Bytes the responder sent from K+1 on before completion, saturating: the window of a SYN is never
     /// scaled (RFC 7323 §2.2), so it cannot have sent more. Of a completed one with another SYN in
@@ -258,8 +259,10 @@ pub mod tag {
     pub const INITIATOR_HIGH: u32 = 1;
     /// Flag of a UDP flow: its first packet went to a group, or its frame did.
     pub const TO_GROUP: u32 = 1 << 1;
-    /// Flag: completed more than T1 after its first SYN.
+    /// Flag: completed more than T1 after its first SYN. Before completion [`ANSWER_LATEST`].
     pub const LATE: u32 = 1 << 1;
+    /// Flag of an answered attempt: of its SYNs and SYN+ACKs the latest was a SYN+ACK.
+    pub const ANSWER_LATEST: u32 = LATE;
     /// Flag: the SYN carried data.
     pub const FAST_OPEN: u32 = 1 << 2;
     /// Flag: both ends sent a SYN.

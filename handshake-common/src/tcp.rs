@@ -572,7 +572,21 @@ impl Transition<'_> {
     /// Keeps the time of the latest SYN or SYN+ACK, which never falls.
     #[inline(always)]
     fn touch(&mut self) {
+        let is_answer = matches!(self.segment.kind, SegmentKind::SynAck);
+        if self.times_both_ends() && (is_answer || matches!(self.segment.kind, SegmentKind::Syn)) {
+            if is_answer != self.has(tag::ANSWER_LATEST) {
+                self.record.syn_data = mark_of(self.record.latest_ns());
+            }
+            self.flags = self.flags & !tag::ANSWER_LATEST | if is_answer { tag::ANSWER_LATEST } else { 0 };
+        }
         self.record.latest_after = self.record.latest_after.max(self.ticks());
+    }
+
+    /// Are the latest SYN's and the latest SYN+ACK's time kept, in `latest_after` and `syn_data`? Not where the
+    /// second has another use.
+    #[inline(always)]
+    fn times_both_ends(&self) -> bool {
+        self.is_answered() && !self.has(tag::FAST_OPEN | tag::OTHER_K) && !self.holds(tag::OTHER_J)
     }
 
     /// Is the number the K of a SYN+ACK that was seen?
@@ -582,10 +596,12 @@ impl Transition<'_> {
             || (self.holds(tag::SECOND_K) && number.0 == self.record.other_ack)
     }
 
-    /// The latest time of a segment like this one, of an attempt that is not completed. Both ends send again after
-    /// the same time, so a SYN may follow a SYN+ACK closely; once both were sent again, the latest of either is known.
+    /// Was a SYN or SYN+ACK like this one seen less than `within` ago, of an attempt that is not completed? A
+    /// SYN+ACK follows each SYN closely, and a SYN that comes again may follow a SYN+ACK so: both ends send again
+    /// after the same time. Where the times are not kept apart, that of the latest of either counts.
     #[inline(always)]
-    fn latest_of_kind_ns(&self) -> u64 {
+    fn is_recent_of_kind(&self, within: u64) -> bool {
+        let is_answer = matches!(self.segment.kind, SegmentKind::SynAck);
         let first_syn = matches!(self.segment.kind, SegmentKind::Syn)
             && self.record.syn <= 1
             && self.segment.seq.0 == self.record.isn_initiator;
@@ -597,20 +613,29 @@ impl Transition<'_> {
             0
         } else if first_syn_ack {
             self.record.syn_ack_after
+        } else if self.times_both_ends() && is_answer != self.has(tag::ANSWER_LATEST) {
+            return self.is_marked_within(within);
         } else {
             self.record.latest_after
         };
-        self.record.opened_ns.wrapping_add((after as u64) << TICK_SHIFT)
+        let then = self.record.opened_ns.wrapping_add((after as u64) << TICK_SHIFT);
+        self.context.now_ns.saturating_sub(then) <= within
+    }
+
+    /// Is the time in `syn_data` less than `within` ago?
+    #[inline(always)]
+    fn is_marked_within(&self, within: u64) -> bool {
+        let then = self.record.syn_data;
+        then != 0 && mark_of(self.context.now_ns).wrapping_sub(then) <= units(within)
     }
 
     /// Was a SYN or SYN+ACK seen less than `within` ago?
     #[inline(always)]
     fn is_recent(&self, within: u64) -> bool {
         if matches!(self.state, TcpState::Established | TcpState::Closed) {
-            let then = self.record.syn_data;
-            then != 0 && mark_of(self.context.now_ns).wrapping_sub(then) <= units(within)
+            self.is_marked_within(within)
         } else {
-            self.context.now_ns.saturating_sub(self.latest_of_kind_ns()) <= within
+            self.is_recent_of_kind(within)
         }
     }
 
@@ -684,7 +709,8 @@ impl Transition<'_> {
         // another K in its place the SYN+ACK's time is not known, and neither is any other.
         let ticks = ticks.max(1);
         let rises = change.flags & tag::OTHER_K != 0 || ticks >= self.record.syn_ack_after;
-        let flags = change.flags & !tag::PASSED_ON | if rises { 0 } else { tag::UNTIMED };
+        let flags =
+            change.flags & !(tag::PASSED_ON | tag::ANSWER_LATEST) | if rises { 0 } else { tag::UNTIMED };
         let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED;
         let in_reach = ticks != u32::MAX;
         let leg_known = flags & blurred == 0

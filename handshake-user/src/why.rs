@@ -14,7 +14,7 @@ mod firewall;
 
 pub(crate) use cohort::Cohort;
 pub(crate) use conntrack::{Conntrack, ConntrackFiles};
-pub(crate) use diagnosis::{Answer, Evidence, Outcome, Queue, diagnose};
+pub(crate) use diagnosis::{Answer, Evidence, LEAST, Outcome, Queue, diagnose};
 pub(crate) use firewall::{Firewall, Risen};
 
 /// The answer, with what it is about.

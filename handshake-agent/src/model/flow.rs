@@ -297,6 +297,8 @@ impl Flow {
         let is_tcp = self.tcp().is_some();
         let is_silent = self.ended.is_none() && self.record.is_silent(moment.now, &moment.clocks);
         FlowFlag::ALL.into_iter().filter(move |flag| match bit(*flag) {
+            // Before completion its bit has another meaning.
+            Some(tag::LATE) => self.record.state.is_completed() && self.record.flags & tag::LATE != 0,
             Some(bit) => is_tcp && self.record.flags & bit != 0,
             None => is_silent,
         })

@@ -168,6 +168,10 @@ impl Transition<'_> {
                 self.touch();
                 return self.stay();
             }
+            if self.holds(tag::OTHER_J) && !self.has(tag::FAST_OPEN) {
+                // It was the time of that SYN.
+                self.record.syn_data = 0;
+            }
             self.flags = self.emptied() | tag::SECOND_K;
             self.record.other_ack = self.record.isn_responder;
             self.record.isn_responder = k;

@@ -33,7 +33,9 @@ use crate::output::{Lane, Patience, Target};
 use crate::report::text::{Style, cause};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
-use crate::why::{Answer, Cohort, ConntrackFiles, Evidence, Firewall, Outcome, Queue, WhyReport, diagnose};
+use crate::why::{
+    Answer, Cohort, ConntrackFiles, Evidence, Firewall, LEAST, Outcome, Queue, WhyReport, diagnose,
+};
 
 /// So many attempts that had their time are enough.
 const ENOUGH: u64 = 30;
@@ -179,8 +181,14 @@ impl Look {
         }
     }
 
+    /// Whether an answer is known: enough attempts had their time, of all and of the service that fails most.
     fn has_enough(&self) -> bool {
-        self.cutoff().is_some_and(|cutoff| cutoff.tcp.books.attempts >= ENOUGH)
+        let Some(cutoff) = self.cutoff() else { return false };
+        if cutoff.tcp.books.attempts < ENOUGH {
+            return false;
+        }
+        let services = services(cutoff, self.latest());
+        worst(&services).is_none_or(|(_, cohort)| cohort.failed() == 0 || cohort.attempts >= LEAST)
     }
 
     /// All that was seen of the service that fails most, or of all together where no service has most of the
@@ -198,10 +206,7 @@ impl Look {
             Some(cutoff) => (Cohort::between(&cutoff.tcp.books, &latest.tcp.books), services(cutoff, latest)),
             None => (Cohort::default(), Vec::new()),
         };
-        let worst = services
-            .iter()
-            .max_by_key(|(figures, cohort)| (cohort.failed() + silent(figures), cohort.attempts));
-        let worst = worst.filter(|(_, cohort)| 2 * cohort.failed() >= total.failed());
+        let worst = worst(&services).filter(|(_, cohort)| 2 * cohort.failed() >= total.failed());
         let cohort = worst.map_or(total, |(_, cohort)| *cohort);
         let service = worst.and_then(|(figures, _)| figures.service);
         let seat = worst.and_then(|(figures, _)| figures.seat);
@@ -318,6 +323,11 @@ fn services(cutoff: &Snapshot, latest: &Snapshot) -> Vec<(ServiceFigures, Cohort
     named.collect()
 }
 
+/// The service that fails most; the busiest where none fails.
+fn worst(services: &[(ServiceFigures, Cohort)]) -> Option<&(ServiceFigures, Cohort)> {
+    services.iter().max_by_key(|(figures, cohort)| (cohort.failed() + silent(figures), cohort.attempts))
+}
+
 /// The connections of a service that have no answer.
 const fn silent(figures: &ServiceFigures) -> u64 {
     match figures.books {
@@ -347,8 +357,10 @@ fn interfaces(snapshot: &Snapshot) -> String {
 /// That no SYN passed at all, in words.
 fn no_syn(snapshot: &Snapshot) -> Option<String> {
     let packets = snapshot.packets.total;
+    let is_udp = snapshot.udp.books.flows != 0;
+    let only = if is_udp { ": why asks about TCP, and handshake watch tells of UDP" } else { "" };
     (snapshot.tcp.books.attempts == 0)
-        .then(|| format!("{} packets passed {}, and no SYN", short(packets), interfaces(snapshot)))
+        .then(|| format!("{} packets passed {}, and no SYN{only}", short(packets), interfaces(snapshot)))
 }
 
 impl Sink for Look {

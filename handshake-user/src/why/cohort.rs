@@ -39,7 +39,6 @@ impl Cohort {
     pub(crate) fn between(cutoff: &TcpBooks, now: &TcpBooks) -> Self {
         let attempts = cutoff.attempts;
         let mut cohort = Self {
-            attempts,
             never_repeated: now.never_repeated(),
             repeated: now.repeated(),
             waiting: now.waiting(),
@@ -56,9 +55,12 @@ impl Cohort {
             cohort.ended[verdict as usize] = if is_end { cutoff.verdict(verdict) } else { 0 };
         }
         let failed = cohort.open.total() + cohort.ended.iter().sum::<u64>();
-        // A snapshot has a time and takes some more: the completed ones that were counted at the cutoff stay.
-        cohort.attempts = attempts.max(failed + cutoff.verdict(Verdict::Completed));
-        cohort.completed = cohort.attempts - failed;
+        // A snapshot has a time and takes some more, in which attempts begin: they count at the cutoff, and are
+        // younger. So no more have completed than the books show, and no fewer than they showed at the cutoff.
+        let known = cutoff.verdict(Verdict::Completed);
+        let most = now.verdict(Verdict::Completed).max(known);
+        cohort.completed = attempts.saturating_sub(failed).clamp(known, most);
+        cohort.attempts = failed + cohort.completed;
         cohort
     }
 
@@ -104,6 +106,24 @@ mod tests {
         assert_eq!((cohort.attempts, cohort.completed, cohort.failed()), (100, 38, 62));
         assert_eq!(cohort.stuck(), Some((Cause::NoSynAck, 50)));
         assert_eq!(cohort.ended(Verdict::Refused), 2);
+    }
+
+    /// While the first snapshot was taken, 5 SYNs came that nothing answers.
+    #[test]
+    fn what_begins_while_a_snapshot_is_taken_has_not_completed() {
+        let cutoff = TcpBooks::of(105, &[(Verdict::Opening, [105, 0])]);
+        for (completed, expected) in [(0, (100, 0)), (2, (102, 2))] {
+            let now = TcpBooks::of(
+                198 + completed,
+                &[
+                    (Verdict::Completed, [completed, 0]),
+                    (Verdict::HalfOpen, [100, 0]),
+                    (Verdict::Opening, [98, 0]),
+                ],
+            );
+            let cohort = Cohort::between(&cutoff, &now);
+            assert_eq!((cohort.attempts, cohort.completed), expected);
+        }
     }
 
     #[test]

@@ -202,10 +202,16 @@ impl Evidence {
         } else {
             format!("{} attempts have", group(attempts))
         };
+        let failed = self.cohort.failed();
+        let beside = self.beside().filter(|_| failed != 0);
+        let failing = (failed != 0).then(|| match attempts {
+            1 => "it has failed".to_owned(),
+            _ => format!("{} of them failed", group(failed)),
+        });
         Answer {
             outcome: Outcome::NotEnough,
             headline: format!("not enough was seen: {seen} had their time in {}", span(self.looked_ns)),
-            because: self.quiet.iter().cloned().collect(),
+            because: failing.into_iter().chain(beside).chain(self.quiet.clone()).collect(),
             not: Vec::new(),
             owner: self.quiet.as_ref().filter(|quiet| quiet.contains("look upstream")).map(|_| {
                 "what is before this host: a firewall, a load balancer, routing, or no client that asks"
@@ -426,14 +432,26 @@ impl Evidence {
             because.push(format!("the kernel sent {} SYN cookies", group(cookies)));
         }
         because.extend(self.beside());
-        Answer {
+        let mut answer = Answer {
             headline: format!("{}: a flood of SYNs", answer.headline),
             because,
             not: answer.not.into_iter().filter(|not| !not.starts_with("a flood")).collect(),
             owner: Some("the network's edge: forged sources, or clients that give up within 3 s".to_owned()),
-            next: vec!["sysctl net.ipv4.tcp_syncookies net.ipv4.tcp_max_syn_backlog".to_owned()],
+            next: Vec::new(),
             ..answer
+        };
+        if (cause, self.seat) == (Cause::NoSynAck, Seat::Responder) {
+            answer = self.counted(open, SILENT, answer);
         }
+        // A backlog is of use where SYNs reach a listener: not here, or not before a rule that drops them.
+        if answer.next.is_empty() {
+            answer.next = if self.seat == Seat::Responder {
+                vec!["sysctl net.ipv4.tcp_syncookies net.ipv4.tcp_max_syn_backlog".to_owned()]
+            } else {
+                self.far("whether SYN cookies are sent")
+            };
+        }
+        answer
     }
 
     /// This host has the service's address, and answers no SYN.
@@ -459,9 +477,12 @@ impl Evidence {
                 return self.full_queue(queue, &overflowed, select, answer);
             }
             // The counters are of all listeners, and a queue may fill and empty between two looks.
-            Some(Some(_)) | None if drops != 0 => {
-                (vec![unanswered, dropped], None, any, [select, RULES.into()])
+            Some(Some(queue)) if drops != 0 => {
+                let (waiting, backlog) = (queue.waiting, queue.backlog);
+                let own = format!("in its own accept queue at most {waiting} of {backlog} waited at a look");
+                (vec![unanswered, dropped, own], None, any, [select, RULES.into()])
             }
+            None if drops != 0 => (vec![unanswered, dropped], None, any, [select, RULES.into()]),
             Some(Some(queue)) => {
                 let route = "ip route get CLIENT".to_owned();
                 (vec![unanswered], Some(no_queue(queue)), firewall, [RULES.into(), route])
@@ -557,8 +578,8 @@ impl Evidence {
         };
         let next = vec!["ss -ltnp".to_owned(), RULES.to_owned()];
         let answer = Answer { because: vec![because], owner: Some(owner.to_owned()), next, ..answer };
-        // Without a listener it would refuse all the same.
-        if self.queue == Some(None) { answer } else { self.counted(count, &[Deed::Reset], answer) }
+        // A listener alone would not help where a rule rejects.
+        self.counted(count, &[Deed::Reset], answer)
     }
 
     /// Attempts that were superseded, evicted or untracked.

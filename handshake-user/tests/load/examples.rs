@@ -173,6 +173,39 @@ fn a_full_queue_fails_the_gate() -> Result<()> {
     Ok(())
 }
 
+/// What README.md and docs/check.md show of that load is what their commands print, but for the numbers.
+#[test]
+fn the_documented_gate_prints_what_is_documented() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("python3") {
+        return Ok(());
+    }
+    let lo = Loopback::new()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for page in ["README.md", "docs/check.md"] {
+        let text = fs::read_to_string(root.join(page))?;
+        let (command, documented) = sample(&text, "full-queue.py").context("no such sample")?;
+        let output = run(lo.host.command("sh").args(["-c", &command]).current_dir(&root))?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        ensure!(numberless(&printed) == numberless(&documented), "{page}: {printed}");
+    }
+    Ok(())
+}
+
+/// The command of a sample that contains `word`, and what it prints.
+fn sample(text: &str, word: &str) -> Option<(String, String)> {
+    let block = text.split("```\n").find(|block| block.starts_with("$ ") && block.contains(word))?;
+    let mut lines = block.lines();
+    let mut command = lines.next()?.strip_prefix("$ ")?.to_owned();
+    while command.ends_with('|') {
+        command.push_str(lines.next()?);
+    }
+    Some((command, lines.fold(String::new(), |all, line| all + line + "\n")))
+}
+
+fn numberless(text: &str) -> String {
+    text.split(|one: char| one.is_ascii_digit()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("#")
+}
+
 /// The script of the step with this name: the indented block after its `run: |`.
 fn step(job: &str, name: &str) -> Result<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();

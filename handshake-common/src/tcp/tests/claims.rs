@@ -485,6 +485,57 @@ fn the_same_segment_within_ten_milliseconds_is_a_copy() {
     });
 }
 
+/// Both ends send again for a while, each after its own time: a responder answers each SYN, and its own timer
+/// sends its SYN+ACK again too. Times in ms after the first SYN, with the delay of an answer.
+fn both_ends_again(answered_after_ms: f64) -> Vec<(f64, Side)> {
+    let syns = [0.0, 1_023.0, 2_047.0, 3_071.0, 5_100.0, 9_300.0, 17_500.0];
+    // The second is just before a SYN, the third just after one.
+    let by_timer = [1_500.0, 3_070.9, 5_120.0, 15_300.0];
+    let mut sent: Vec<(f64, Side)> = syns.map(|at| (at, Initiator)).to_vec();
+    sent.extend(syns.map(|at| (at + answered_after_ms, Responder)));
+    // Where an answer would come within 10 ms of it, the two could not be told from copies.
+    let answers = syns.map(|at| at + answered_after_ms);
+    sent.extend(
+        by_timer
+            .into_iter()
+            .filter(|at| answers.iter().all(|answer| (at - answer).abs() > 11.0))
+            .map(|at| (at, Responder)),
+    );
+    sent.sort_by(|a, b| a.0.total_cmp(&b.0));
+    sent
+}
+
+#[test]
+fn both_ends_send_again_and_nothing_is_a_copy() {
+    for answered_after_ms in [0.02, 0.9, 4.0, 40.0, 600.0] {
+        // What a mirror shows once more, that much later; 0 without one.
+        for copied_after_ms in [0.0, 0.01, 1.0] {
+            let whole = both_ends_again(answered_after_ms);
+            let mut frames: Vec<(f64, Side)> = whole.clone();
+            if copied_after_ms != 0.0 {
+                frames.extend(whole.iter().map(|(at, side)| (at + copied_after_ms, *side)));
+                frames.sort_by(|a, b| a.0.total_cmp(&b.0));
+            }
+            let mut talk = Talk::new(syn(J));
+            for (at, side) in &frames[1..] {
+                talk.context.now_ns = SECOND + (at * 1e6) as u64 - STEP;
+                let segment = if matches!(side, Initiator) { syn(J) } else { syn_ack(K, J + 1) };
+                assert_eq!(
+                    talk.send(*side, segment),
+                    if talk.record.syn_ack == 0 { SynSent } else { SynReceived }
+                );
+            }
+            let sent = |of: Side| whole.iter().filter(|(_, side)| *side == of).count();
+            let seen = (usize::from(talk.record.syn), usize::from(talk.record.syn_ack));
+            let case = (answered_after_ms, copied_after_ms);
+            assert_eq!(seen, (sent(Initiator), sent(Responder)), "{case:?}");
+            assert_eq!(usize::from(talk.record.syn_ack_retransmits), sent(Responder) - 1, "{case:?}");
+            talk.initiator(ack(J + 1, K + 1));
+            assert!(talk.has(tag::LATE) && talk.state == Established, "{case:?}");
+        }
+    }
+}
+
 #[test]
 fn a_repeat_at_another_hook_point_is_one_for_a_tenth_of_a_second() {
     for (later, expected) in [(90_000_000, 0), (SECOND, 1)] {

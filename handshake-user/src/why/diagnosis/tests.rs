@@ -10,7 +10,9 @@ use crate::why::Conntrack;
 /// Attempts, half-open without SYN+ACK and without ACK, refused; the rest completed.
 fn cohort(attempts: u64, [no_syn_ack, no_ack]: [u64; 2], refused: u64) -> Cohort {
     let open = (Verdict::HalfOpen, [no_syn_ack, no_ack]);
-    let books = TcpBooks::of(attempts, &[open, (Verdict::Refused, [refused, 0])]);
+    let completed = attempts - no_syn_ack - no_ack - refused;
+    let ends = [(Verdict::Completed, [completed, 0]), (Verdict::Refused, [refused, 0])];
+    let books = TcpBooks::of(attempts, &[open, ends[0], ends[1]]);
     Cohort::between(&books, &books)
 }
 
@@ -155,6 +157,48 @@ fn counting(deed: Deed, packets: u64) -> Firewall {
     Firewall { risen: vec![Risen { rule, packets }], conntrack: None }
 }
 
+/// A backlog is of no use where a rule drops the SYNs, and where no listener is.
+#[test]
+fn a_flood_has_the_next_step_of_its_place() {
+    let flood = |seat, firewall| {
+        let mut cohort = cohort(200, [200, 0], 0);
+        cohort.never_repeated = cohort.open;
+        diagnose(&Evidence { firewall, ..evidence(seat, cohort) })
+    };
+    let table = [
+        (Seat::Responder, Firewall::default(), "sysctl net.ipv4.tcp_syncookies", false),
+        (Seat::Responder, counting(Deed::Drop, 200), "nft -a list chain", true),
+        (Seat::Between, counting(Deed::Drop, 200), "handshake why :443 on 10.0.0.2", false),
+    ];
+    for (seat, firewall, next, is_counted) in table {
+        let answer = flood(seat, firewall);
+        assert!(answer.headline.ends_with("a flood of SYNs"), "{answer:?}");
+        assert!(answer.next[0].starts_with(next), "{answer:?}");
+        assert_eq!(!answer.rules.is_empty(), is_counted, "{answer:?}");
+        assert!(!is_counted || !answer.next.iter().any(|next| next.contains("sysctl")), "{answer:?}");
+    }
+}
+
+/// Without a listener, and behind a rule that rejects, each alone would refuse.
+#[test]
+fn a_rule_that_rejects_is_told_beside_a_missing_listener() {
+    let seen = Evidence {
+        queue: Some(None),
+        firewall: counting(Deed::Reset, 30),
+        ..evidence(Seat::Responder, cohort(30, [0, 0], 30))
+    };
+    let owner = diagnose(&seen).owner.unwrap_or_default();
+    assert!(owner.starts_with("the application: it does not run") && owner.contains("points to"), "{owner}");
+}
+
+/// The counters are of all listeners: what the service's own queue held at the looks is told.
+#[test]
+fn drops_of_some_listener_are_told_beside_its_own_queue() {
+    let counters = NetCounters::of_one(KernelCounter::ListenDrops, 223);
+    let answer = diagnose(&Evidence { counters, ..evidence(Seat::Responder, cohort(30, [30, 0], 0)) });
+    assert_eq!(answer.because[2], "in its own accept queue at most 0 of 128 waited at a look");
+}
+
 /// Where this host may be the loser, and only there.
 #[test]
 fn a_count_points_to_a_rule_where_this_host_may_have_lost_it() {
@@ -272,6 +316,7 @@ fn a_full_connection_tracking_table_is_this_hosts() {
 fn too_little_is_no_answer_and_little_failure_is_healthy() {
     let few = diagnose(&evidence(Seat::Responder, cohort(4, [4, 0], 0)));
     assert_eq!(few.outcome, Outcome::NotEnough);
+    assert_eq!(few.because, ["4 of them failed", "19 handshakes complete a second beside them"]);
     let quiet = Some("no SYN to :443 reached eth0: look upstream (9 packets seen)".to_owned());
     let nothing =
         diagnose(&Evidence { quiet: quiet.clone(), ..evidence(Seat::Between, cohort(0, [0, 0], 0)) });
