@@ -23,6 +23,7 @@ use rustix::thread::{
 };
 
 use crate::error::Error;
+use crate::owner;
 
 /// `nobody`: the user of what belongs to no user (`overflowuid` in proc_sys_kernel(5)).
 pub const NOBODY: User = User { uid: 65_534, gid: 65_534 };
@@ -47,6 +48,8 @@ pub struct Confinement {
     pub keeps_net_admin: bool,
     /// What it may do with the network.
     pub network: Network,
+    /// Whether it may list the folders from which [`crate::owner`] reads. It opens no file there.
+    pub reads_owners: bool,
 }
 
 /// What a thread may do with the network.
@@ -58,6 +61,8 @@ pub enum Network {
     Accepts,
     /// Connect by TCP to these ports.
     Connects([u16; 2]),
+    /// Ask name servers: make sockets of UDP, and no others.
+    Resolves,
 }
 
 /// What a thread was left with.
@@ -74,6 +79,12 @@ pub struct Confined {
 }
 
 impl Confinement {
+    /// What is always left, as this user.
+    #[must_use]
+    pub const fn of(user: User) -> Self {
+        Self { user, keeps_net_admin: false, network: Network::Nothing, reads_owners: false }
+    }
+
     /// Confines the calling thread, for good.
     ///
     /// # Errors
@@ -110,13 +121,35 @@ impl Confinement {
         }
         shed_capabilities(kept)?;
         set_no_new_privs(true)?;
-        let landlock = deny_files(self.network).map_err(io::Error::other)?;
+        let landlock = self.deny_files().map_err(io::Error::other)?;
         Ok(Confined {
             uid: geteuid().as_raw(),
             keeps_net_admin: !kept.is_empty(),
             landlock: version(&landlock.landlock),
-            seccomp: system_calls::filter(self.network),
+            seccomp: system_calls::filter(self),
         })
+    }
+
+    /// Denies every file but [`CPUS`], every TCP port that `network` does not name, and signals to others, as far
+    /// as this kernel's Landlock can. What is open stays so.
+    fn deny_files(&self) -> Result<RestrictionStatus, RulesetError> {
+        let mut rules = Ruleset::default()
+            .handle_access(AccessFs::from_all(ABI::V5))?
+            .handle_access(AccessNet::from_all(ABI::V4))?
+            .scope(Scope::from_all(ABI::V6))?
+            .create()?;
+        let folders = if self.reads_owners { owner::folders() } else { Vec::new() };
+        let listed = folders.into_iter().map(|folder| (folder, AccessFs::ReadDir));
+        for (path, access) in listed.chain([(CPUS.into(), AccessFs::ReadFile)]) {
+            if let Ok(path) = PathFd::new(path) {
+                rules = rules.add_rule(PathBeneath::new(path, access))?;
+            }
+        }
+        if let Network::Connects(ports) = self.network {
+            let rule = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp));
+            rules = rules.add_rules(ports.into_iter().map(rule))?;
+        }
+        rules.restrict_self()
     }
 
     /// Without any further group: an agent needs none, and some are as good as root.
@@ -191,54 +224,41 @@ const fn version(status: &LandlockStatus) -> Option<i32> {
     }
 }
 
-/// Denies every file but [`CPUS`], every TCP port that `network` does not name, and signals to others, as far
-/// as this kernel's Landlock can. What is open stays so.
-fn deny_files(network: Network) -> Result<RestrictionStatus, RulesetError> {
-    let rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(ABI::V5))?
-        .handle_access(AccessNet::from_all(ABI::V4))?
-        .scope(Scope::from_all(ABI::V6))?
-        .create()?;
-    let rules = match PathFd::new(CPUS) {
-        Ok(cpus) => rules.add_rule(PathBeneath::new(cpus, AccessFs::ReadFile))?,
-        Err(_) => rules,
-    };
-    let rules = match network {
-        Network::Nothing | Network::Accepts => rules,
-        Network::Connects(ports) => {
-            let rule = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp));
-            rules.add_rules(ports.into_iter().map(rule))?
-        }
-    };
-    rules.restrict_self()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
     use std::io::ErrorKind;
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::net::UnixDatagram;
     use std::process::Command;
     use std::sync::mpsc::channel;
     use std::thread;
+    use std::time::Instant;
 
     use rustix::io::Errno;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     use rustix::thread::gettid;
 
     use super::{CPUS, Confined, Confinement, NOBODY, Network};
+    use crate::owner::{self, Owners};
 
     /// Runs on a thread of its own, which alone is confined.
     fn confined<T: Send + 'static>(work: impl FnOnce(&Confined) -> T + Send + 'static) -> T {
-        confined_to(Network::Nothing, work)
+        confined_by(Confinement::of(NOBODY), work)
     }
 
     fn confined_to<T: Send + 'static>(
         network: Network,
         work: impl FnOnce(&Confined) -> T + Send + 'static,
     ) -> T {
-        let confinement = Confinement { user: NOBODY, keeps_net_admin: false, network };
+        confined_by(Confinement { network, ..Confinement::of(NOBODY) }, work)
+    }
+
+    fn confined_by<T: Send + 'static>(
+        confinement: Confinement,
+        work: impl FnOnce(&Confined) -> T + Send + 'static,
+    ) -> T {
         let thread = thread::spawn(move || work(&confinement.apply().expect("it takes no privilege")));
         thread.join().expect("no panic")
     }
@@ -330,6 +350,60 @@ mod tests {
         }
         drop(end);
         confined.join().expect("no panic").expect("no panic");
+    }
+
+    /// Where owners are asked for, and there alone, the tree of control groups can be walked. No file of it can be
+    /// read, and nothing outside.
+    #[test]
+    fn owners_can_be_found_where_they_are_asked_for() {
+        let [tree, ..] = &*owner::folders() else { panic!("cgroup v2 is not mounted") };
+        let look = |confinement: Confinement| {
+            let (tree, mut owners) = (tree.clone(), Owners::open().expect("it is mounted"));
+            let root = fs::metadata(&tree).expect("it is there").ino();
+            confined_by(confinement, move |confined| {
+                assert!(confined.seccomp.is_ok() && confined.landlock.is_some(), "{confined}");
+                let now = Instant::now();
+                let mut ask = |id| (0..1_000).find_map(|_| owners.of(id, now));
+                let seen = ask(root).is_some();
+                assert_eq!(ask(u64::MAX), None);
+                assert!(fs::read(tree.join("cgroup.controllers")).is_err());
+                assert!(fs::read_dir("/").is_err() && fs::read("/etc/hostname").is_err());
+                assert!(fs::create_dir(tree.join("handshake-confined")).is_err());
+                (seen, fs::read_dir(&tree).is_ok())
+            })
+        };
+        let usual = Confinement::of(NOBODY);
+        // The root's id is known by a look at the mount itself, which Landlock does not deny.
+        assert_eq!(look(usual), (true, false));
+        assert_eq!(look(Confinement { reads_owners: true, ..usual }), (true, true));
+    }
+
+    /// Where names are asked for, and there alone, a datagram can be sent: and no other socket can be made.
+    #[test]
+    fn name_servers_can_be_asked_where_names_are_asked_for() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        let to = server.local_addr().expect("it is bound");
+        let ask = move |confinement: Confinement| {
+            confined_by(confinement, move |confined| {
+                assert!(confined.seccomp.is_ok(), "{confined}");
+                let asked = UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
+                    socket.connect(to)?;
+                    socket.send(b"?")
+                });
+                let others = [
+                    TcpListener::bind("127.0.0.1:0").is_ok(),
+                    TcpStream::connect(to).is_ok(),
+                    UnixDatagram::unbound().is_ok(),
+                    Command::new("true").status().is_ok(),
+                ];
+                (asked.is_ok(), others)
+            })
+        };
+        let usual = Confinement::of(NOBODY);
+        assert_eq!(ask(usual), (false, [false, false, true, false]));
+        assert_eq!(ask(Confinement { network: Network::Resolves, ..usual }), (true, [false; 4]));
+        let mut word = [0; 8];
+        assert_eq!(server.recv(&mut word).expect("it was sent"), 1);
     }
 
     #[test]

@@ -15,8 +15,10 @@
 //!         options             what the user chooses, as plain values
 //!           │
 //!    confine                  what a running agent gives up
+//!    owner                    whose a control group is: unit, container, pod
 //!    free                     the memory that is free, and what limits it
 //!    listeners                this host's listening sockets and their accept queues
+//!    processes                which process has a socket
 //!    nftables                 what the rules count that drop or reject
 //!    netlink                  the little of netlink that is needed
 //!    address, load, similar   leaves
@@ -42,6 +44,8 @@ pub mod model;
 mod netlink;
 pub mod nftables;
 pub mod options;
+pub mod owner;
+pub mod processes;
 pub mod session;
 pub mod similar;
 pub mod source;

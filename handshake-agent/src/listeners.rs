@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::netlink::{Netlink, SOCKETS, find, u32_at};
+use crate::netlink::{Netlink, SOCKETS, find, u32_at, u64_at};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -17,6 +17,8 @@ const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 /// `INET_DIAG_SKV6ONLY`.
 const V6_ONLY: u16 = 11;
+/// `INET_DIAG_CGROUP_ID`.
+const CGROUP: u16 = 21;
 
 /// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,9 @@ pub struct Listener {
     pub is_ipv6_only: bool,
     /// The index of the interface that it is bound to (`SO_BINDTODEVICE`); 0 without one.
     pub interface: u32,
+    /// The id of the control group in which it was made, which [`crate::owner`] names; `None` where the kernel does
+    /// not tell.
+    pub cgroup: Option<u64>,
 }
 
 impl Listener {
@@ -115,6 +120,7 @@ fn listener(body: &[u8]) -> Option<Listener> {
         inode: u32_at(body, 68)?,
         is_ipv6_only: find(body.get(MESSAGE..)?, V6_ONLY).is_some_and(|value| value.first() == Some(&1)),
         interface: u32_at(body, 40)?,
+        cgroup: find(body.get(MESSAGE..)?, CGROUP).and_then(|value| u64_at(value, 0)),
     })
 }
 
@@ -122,8 +128,11 @@ fn listener(body: &[u8]) -> Option<Listener> {
 mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd as _;
+    use std::time::Instant;
 
     use super::*;
+    use crate::owner::Owners;
+    use crate::processes::Processes;
 
     #[test]
     fn a_listener_is_found_with_what_waits_in_its_queue() {
@@ -144,6 +153,22 @@ mod tests {
         assert_eq!(full.inode, empty.inode);
     }
 
+    /// The kernel tells the group of a listener, and its owner and process name the same group.
+    #[test]
+    fn a_listener_has_its_group_and_its_process() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = socket.local_addr().expect("it is bound");
+        let all = Listeners::open().expect("the kernel answers").read().expect("there are listeners");
+        let ours = all.iter().find(|one| one.address == address).expect("ours is there");
+        let (group, now) = (ours.cgroup.expect("it is told"), Instant::now());
+        let mut owners = Owners::open().expect("it is mounted");
+        let owner = (0..1_000).find_map(|_| owners.of(group, now));
+        let processes = Processes::of(&[ours.inode]);
+        let process = processes.owner(ours.inode).expect("it is this one");
+        assert_eq!(process.pid, std::process::id());
+        assert_eq!(owner.map(|owner| owner.cgroup.clone()), process.cgroup);
+    }
+
     #[test]
     fn a_listener_takes_what_its_address_covers() {
         let table = [
@@ -159,8 +184,15 @@ mod tests {
         for (address, service, takes) in table {
             let address = address.parse().expect(address);
             let is_ipv6_only = false;
-            let listener =
-                Listener { address, waiting: 0, backlog: 128, inode: 1, is_ipv6_only, interface: 0 };
+            let listener = Listener {
+                address,
+                waiting: 0,
+                backlog: 128,
+                inode: 1,
+                is_ipv6_only,
+                interface: 0,
+                cgroup: None,
+            };
             assert_eq!(listener.takes(service.parse().expect(service)), takes, "{address} {service}");
             let alone = Listener { is_ipv6_only: true, ..listener };
             let is_both = address.ip().is_unspecified() && address.is_ipv6() && service.starts_with("10.");

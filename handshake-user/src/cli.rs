@@ -353,6 +353,17 @@ pub(crate) struct OutputArgs {
     /// Show times in UTC instead of the local time zone; JSON is always in UTC
     #[arg(long, env = "HANDSHAKE_UTC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) utc: bool,
+    /// Show names of addresses and ports: by /etc/hosts and /etc/services, then ask this machine's name servers;
+    /// JSON always has numbers
+    #[arg(long, env = "HANDSHAKE_NAMES", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) names: bool,
+}
+
+impl OutputArgs {
+    /// Whether anything is shown in which names may stand.
+    pub(crate) fn wants_names(&self) -> bool {
+        self.names && self.format == OutputFormat::Text
+    }
 }
 
 /// Which flows are tracked. Packet classes are counted before the filter.

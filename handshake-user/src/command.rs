@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
 use handshake_agent::attach::Plan;
-use handshake_agent::confine::{self, Confinement, NOBODY, Network};
+use handshake_agent::confine::{self, Confinement, NOBODY};
 use handshake_agent::options::Options;
 use handshake_agent::session::{Loaded, Session, Signals};
 
@@ -25,6 +25,7 @@ use crate::cli::{ScopeArgs, misspelt};
 use crate::console::{self, Progress, announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, Helper};
+use crate::names::Names;
 use crate::time::Zone;
 
 /// Loads the programs, and says so: the verifier needs a second, and an emulated machine a minute. No handler
@@ -66,11 +67,7 @@ fn confinement(scope: &ScopeArgs) -> Option<Confinement> {
 /// called sudo, who may then signal it; else `nobody`.
 fn usual_confinement() -> Confinement {
     let of_caller = |user: User| confine::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-    Confinement {
-        user: User::calling().map_or(NOBODY, of_caller),
-        keeps_net_admin: false,
-        network: Network::Nothing,
-    }
+    Confinement::of(User::calling().map_or(NOBODY, of_caller))
 }
 
 /// Starts the helper, and sees to it that the thread of the console is confined. To be called before anything
@@ -87,6 +84,13 @@ fn prepare(scope: &ScopeArgs, duties: Option<Duties>) -> Result<Option<Helper>, 
 fn warn_of_variables() {
     let said = misspelt(env::vars_os().map(|(name, _)| name));
     said.iter().for_each(|said| say(said));
+}
+
+/// Names in the place of numbers, where they are asked for. To be called once the helper has been started, and
+/// before privileges are given up: the thread that asks makes sockets.
+fn names(are_wanted: bool, confinement: Option<Confinement>) -> Result<Names, CommandError> {
+    let names = are_wanted.then(|| Names::open(confinement)).transpose();
+    Ok(names.map_err(AgentError::system("start the thread for names"))?.unwrap_or_default())
 }
 
 /// The zone of times for people. To be called while the machine's files can be read.

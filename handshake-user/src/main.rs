@@ -11,6 +11,8 @@
 //!                          │
 //!                        helper         the process that starts the command and writes files
 //!                          │
+//!                        names          names in the place of numbers, off the loop
+//!                          │
 //!     file, console ─▶ output             what is written, where, and how long that may take
 //!                          │
 //!     caller, escape, time, number, duration    leaves
@@ -33,6 +35,7 @@ mod escape;
 mod event_file;
 mod file;
 mod helper;
+mod names;
 mod number;
 mod output;
 mod report;

@@ -44,6 +44,7 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
 use crate::error::CommandError;
 use crate::helper::Files;
+use crate::names::Names;
 use crate::output::{Lane, Patience};
 use crate::report::json;
 use crate::time::Zone;
@@ -80,6 +81,8 @@ pub(crate) struct ScreenOptions {
     pub(crate) ascii: bool,
     /// The zone of times.
     pub(crate) zone: Zone,
+    /// The names of ends.
+    pub(crate) names: Names,
     /// When the terminal closes by itself; `None`: when the user quits.
     pub(crate) until: Option<Instant>,
 }
@@ -133,8 +136,9 @@ struct Canvas {
     /// The latest scene, and the one on the screen, which is older while the screen is frozen.
     latest: Rc<Scene>,
     shown: Rc<Scene>,
-    /// The scene and the choices drawn last; `None` if everything must be redrawn.
-    drawn: Option<(Rc<Scene>, Ui)>,
+    /// The scene and the choices drawn last, and how many names had come by then; `None` if everything must be
+    /// redrawn.
+    drawn: Option<(Rc<Scene>, Ui, u64)>,
 }
 
 /// Input besides snapshots and ended attempts.
@@ -224,7 +228,7 @@ impl LiveScreen {
         mut surroundings: Surroundings,
     ) -> Result<Self, CommandError> {
         let ui = choices(options.ascii, &tty)?;
-        let (mut builder, recent) = (SceneBuilder::within(options.zone), Recent::default());
+        let (mut builder, recent) = (SceneBuilder::within(options.zone, options.names), Recent::default());
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
         let runs = session.program_runs();
         let around = look_around(&mut surroundings, session.last());
@@ -276,16 +280,18 @@ impl Canvas {
     /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken
     /// that.
     fn draw(&mut self) -> io::Result<()> {
-        if let Some((scene, ui)) = &self.drawn
+        let named = self.shown.names.changes();
+        if let Some((scene, ui, names)) = &self.drawn
             && Rc::ptr_eq(scene, &self.shown)
             && *ui == self.ui
+            && *names == named
         {
             return Ok(());
         }
         if !self.tty.draw(&self.shown, &self.ui)? {
             return Ok(());
         }
-        self.drawn = Some((Rc::clone(&self.shown), self.ui.clone()));
+        self.drawn = Some((Rc::clone(&self.shown), self.ui.clone(), named));
         Ok(())
     }
 

@@ -11,13 +11,11 @@ mod cohort;
 mod conntrack;
 mod diagnosis;
 mod firewall;
-mod process;
 
 pub(crate) use cohort::Cohort;
 pub(crate) use conntrack::{Conntrack, ConntrackFiles};
 pub(crate) use diagnosis::{Answer, Evidence, LEAST, Outcome, Queue, diagnose};
 pub(crate) use firewall::{Firewall, Risen};
-pub(crate) use process::Processes;
 
 /// The answer, with what it is about.
 pub(crate) struct WhyReport<'a> {

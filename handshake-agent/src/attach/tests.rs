@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use rustix::thread::CapabilitySet;
 
-use crate::confine::{Confinement, NOBODY, Network, shed_capabilities};
+use crate::confine::{Confinement, NOBODY, shed_capabilities};
 use crate::hook::{HookState, LinkState};
 use crate::source::live::Hooks as _;
 
@@ -619,9 +619,7 @@ fn what_comes_later_is_attached_to_without_a_privilege() {
             let (answer, answered) = channel();
             std::thread::scope(|scope| {
                 scope.spawn(move || {
-                    let confined =
-                        Confinement { user: NOBODY, keeps_net_admin: false, network: Network::Nothing }
-                            .apply();
+                    let confined = Confinement::of(NOBODY).apply();
                     assert_eq!(confined.expect("it takes no privilege").seccomp, Ok(()));
                     while asked.recv() == Ok(()) {
                         let mut said = Vec::new();

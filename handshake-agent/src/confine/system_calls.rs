@@ -1,7 +1,7 @@
 //! The system calls of a running agent. Any other gives EPERM, as does one of these with other arguments than
 //! those below: no program is started, no file is opened for writing, no memory becomes code, no socket but
-//! netlink's and Unix's is made, and bpf(2) loads nothing. A thread that connects makes sockets of TCP, no other
-//! ones, and has no bpf(2).
+//! netlink's and Unix's is made, and bpf(2) loads nothing. A thread that connects makes sockets of TCP, one that asks
+//! name servers those of UDP; either makes no others, and has no bpf(2).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use seccompiler::{
     TargetArch, apply_filter,
 };
 
-use super::Network;
+use super::{Confinement, Network};
 
 /// Those that every architecture has, whatever their arguments.
 const CALLS: &[c_long] = &[
@@ -141,44 +141,57 @@ const WITHOUT: &[(c_long, u8, u64)] = &[
 
 /// That of a thread which serves what connects to a socket that listens already.
 const ACCEPTING: &[c_long] = &[libc::SYS_accept4];
-/// That of a thread which connects.
+/// That of a thread which finds the owners of control groups: it lists folders.
+const LISTING: &[c_long] = &[libc::SYS_getdents64];
+/// That of a thread which connects: of UDP the kernel then takes answers from the server alone.
 const CONNECTING: &[c_long] = &[libc::SYS_connect];
-/// The sockets that it makes, as an event loop opens those of TCP.
-const DOMAINS: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
-const STREAM: i32 = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+/// The families of its sockets.
+const FAMILIES: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
+/// The part of a socket's type that is no flag.
+const TYPE: u64 = 0xf;
 
 /// Filters the system calls of this thread; if not, says why not.
-pub(super) fn filter(network: Network) -> Result<(), String> {
-    let program = program(network).map_err(|error| error.to_string())?;
+pub(super) fn filter(confinement: &Confinement) -> Result<(), String> {
+    let program = program(confinement).map_err(|error| error.to_string())?;
     apply_filter(&program).map_err(|error| error.to_string())
 }
 
-fn program(network: Network) -> Result<BpfProgram, seccompiler::BackendError> {
-    let (of_network, by_first_too) = match network {
-        Network::Nothing => (&[][..], BY_FIRST_HERE),
-        Network::Accepts => (ACCEPTING, BY_FIRST_HERE),
-        Network::Connects(_) => (CONNECTING, &[][..]),
+fn program(confinement: &Confinement) -> Result<BpfProgram, seccompiler::BackendError> {
+    let (of_network, by_first_too, sockets) = match confinement.network {
+        Network::Nothing => (&[][..], BY_FIRST_HERE, None),
+        Network::Accepts => (ACCEPTING, BY_FIRST_HERE, None),
+        Network::Connects(_) => (CONNECTING, &[][..], Some(libc::SOCK_STREAM)),
+        Network::Resolves => (CONNECTING, &[][..], Some(libc::SOCK_DGRAM)),
     };
-    let any = CALLS.iter().chain(OLDER).chain(of_network).map(|call| Ok((*call, Vec::new())));
+    let listing = LISTING.iter().filter(|_| confinement.reads_owners);
+    let any = CALLS.iter().chain(OLDER).chain(of_network).chain(listing);
+    let any = any.map(|call| Ok((*call, Vec::new())));
     let by_first = BY_FIRST.iter().chain(by_first_too);
     let by_first = by_first.map(|(call, values)| Ok((*call, one_of(0, values)?)));
+    let sockets = sockets.map(|kind| Ok((libc::SYS_socket, internet_sockets(kind)?)));
     let ioctl = std::iter::once_with(|| Ok((libc::SYS_ioctl, one_of(1, REQUESTS)?)));
     let without = WITHOUT
         .iter()
         .map(|(call, place, mask)| Ok((*call, vec![rule(*place, SeccompCmpOp::MaskedEq(*mask), 0)?])));
-    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        any.chain(by_first).chain(ioctl).chain(without).collect::<Result<_, seccompiler::BackendError>>()?;
-    if let Network::Connects(_) = network {
-        let streams = DOMAINS.map(|domain| {
-            let (domain, kind) = (u64::from(domain.cast_unsigned()), u64::from(STREAM.cast_unsigned()));
-            let equal = |place, value| condition(place, SeccompCmpOp::Eq, value);
-            SeccompRule::new(vec![equal(0, domain)?, equal(1, kind)?])
-        });
-        rules.insert(libc::SYS_socket, streams.into_iter().collect::<Result<_, _>>()?);
-    }
+    let rules: BTreeMap<c_long, Vec<SeccompRule>> = any
+        .chain(by_first)
+        .chain(sockets)
+        .chain(ioctl)
+        .chain(without)
+        .collect::<Result<_, seccompiler::BackendError>>()?;
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?.try_into()
+}
+
+/// Sockets of IP that have this type.
+fn internet_sockets(kind: i32) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let rule = |family: i32| {
+        let family = condition(0, SeccompCmpOp::Eq, u64::from(family.cast_unsigned()))?;
+        let kind = condition(1, SeccompCmpOp::MaskedEq(TYPE), u64::from(kind.cast_unsigned()))?;
+        SeccompRule::new(vec![family, kind])
+    };
+    FAMILIES.into_iter().map(rule).collect()
 }
 
 /// One rule for each value that an argument may have.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use handshake_agent::address::{Cidr, PortRange};
 use handshake_agent::options::Options;
 
@@ -23,6 +24,10 @@ pub(crate) struct WhyArgs {
     #[arg(short = 'o', long = "output", value_enum, default_value_t = OutputFormat::Text)]
     #[arg(value_name = "FORMAT", env = "HANDSHAKE_OUTPUT", hide_env = true, help_heading = None::<&str>)]
     pub(crate) format: OutputFormat,
+    /// Show the service's name too: by /etc/hosts and /etc/services, then ask this machine's name servers
+    #[arg(long, env = "HANDSHAKE_NAMES", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) names: bool,
 }
 
 /// The service that `why` is asked about.

@@ -30,16 +30,20 @@ use handshake_common::wire::{Class, Link, Packet, Slice, has_wrong_checksum, mar
 use self::bar::Bar;
 use self::ladder::{Ladders, Observed};
 use crate::cli::ReplayArgs;
-use crate::command::{out, warn_of_variables, zone};
+use crate::command::{names, out, usual_confinement, warn_of_variables, zone};
 use crate::console::say;
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Helper};
+use crate::names::Names;
 use crate::output::{Lane, Output, Target};
 use crate::report::text::{self, Style};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
-use crate::tui::{self, Past, PastCapture};
+use crate::tui::{self, Past, PastCapture, ScreenOptions};
 use handshake_export::events::{Event, EventLog};
+
+/// The longest that the report waits for names: a capture may be read before any server has answered.
+const FOR_NAMES: Duration = Duration::from_secs(1);
 
 /// Runs `handshake replay` and returns its exit code.
 ///
@@ -57,6 +61,8 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     let helper = helper.map_err(AgentError::system("start the helper process"))?;
     warn_of_variables();
     let zone = zone(args.output.utc);
+    let confinement = usual_confinement();
+    let names = names(args.output.wants_names(), Some(confinement))?;
     let mut captures = Captures::open(&args.files)?;
     let wanted = args.output.flows || args.output.events.0.is_any() || args.ladder.is_some() || args.tui;
     let fixed = args.max_flows.is_some();
@@ -87,8 +93,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
         out: Output::to(Target::stdout()),
         log: EventLog::endless(args.output.events.0),
         looks: Looks::default(),
-        style: Style::of(&std::io::stdout(), zone),
+        style: Style::of(&std::io::stdout(), zone).naming(names),
         zone,
+        names,
     };
     let read = run.play(&mut captures);
     if let Some(error) = captures.nothing_read().filter(|_| read.is_ok()) {
@@ -189,6 +196,7 @@ struct ReplayRun<'a> {
     looks: Looks,
     style: Style,
     zone: Zone,
+    names: Names,
 }
 
 impl ReplayRun<'_> {
@@ -447,10 +455,11 @@ impl ReplayRun<'_> {
         };
         let lane = Lane::to(Target::stdout()).map_err(out)?;
         let files = helper.files().map_err(out)?;
-        let (ascii, zone) = (self.args.ascii, self.zone);
+        let (ascii, zone, names) = (self.args.ascii, self.zone, self.names);
+        let options = ScreenOptions { interval: Duration::ZERO, ascii, zone, names, until: None };
         session::block_on(async {
             let mut signals = Signals::new()?;
-            tui::explore(ascii, zone, &lane, files, past, capture, &mut signals).await?;
+            tui::explore(options, &lane, files, past, capture, &mut signals).await?;
             signals.release().await;
             Ok::<(), CommandError>(())
         })?;
@@ -472,16 +481,22 @@ impl ReplayRun<'_> {
         let view = View::of(&snapshot).comparing(self.args.compat).entering(tunnels.as_ref());
         let listed = if self.args.output.flows { Some(self.flows(&view)?) } else { None };
         let view = view.with_frames(self.frames.as_ref());
-        if let Some(ladders) = &self.ladders {
-            let style = self.style;
-            let mut drawn = text::draw_head(&snapshot, None, style);
-            drawn.push_str(&ladders.draw(&view, &self.replay, style));
-            return self.out.put(|to| to.write_all(drawn.as_bytes())).map_err(out);
-        }
+        let (format, style, names) = (self.args.output.format, self.style, self.names);
         let flows = listed.as_deref().map(|flows| (view, flows));
-        let format = self.args.output.format;
-        let style = self.style;
-        self.out.put(|to| report::write_closing(to, format, &snapshot, flows, style)).map_err(out)
+        let (ladders, replay) = (self.ladders.as_ref(), &self.replay);
+        let write = |to: &mut dyn Write| match ladders {
+            Some(ladders) => {
+                to.write_all(text::draw_head(&snapshot, None, style).as_bytes())?;
+                to.write_all(ladders.draw(&view, replay, style).as_bytes())
+            }
+            None => report::write_closing(to, format, &snapshot, flows, style),
+        };
+        if names.are_wanted() {
+            // Drawing asks for the names.
+            write(&mut std::io::sink()).map_err(out)?;
+            names.wait(FOR_NAMES);
+        }
+        self.out.put(write).map_err(out)
     }
 }
 

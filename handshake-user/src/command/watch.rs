@@ -11,10 +11,11 @@ use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signal
 use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
-use crate::command::{attach, load, out, prepare, take_snapshot, zone};
+use crate::command::{attach, confinement, load, names, out, prepare, take_snapshot, zone};
 use crate::console::{announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Helper};
+use crate::names::Names;
 use crate::output::{Lane, PIECE, Patience, Target};
 use crate::report::{self, OutputFormat, text::Style};
 use crate::time::Zone;
@@ -37,16 +38,18 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     let helper = prepare(&args.scope, duties)?;
     let files = helper.as_ref().map(Helper::files).transpose().map_err(out)?;
     let zone = zone(args.output.utc);
+    let names = names(args.output.wants_names(), confinement(&args.scope))?;
     let surroundings = screen.then(tui::Surroundings::open);
     let plan = session::plan(&watched)?;
     let loaded = load(&watched, &plan)?;
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let mut lines = LineReports::new(args, zone)?;
+        let mut lines = LineReports::new(args, zone, names)?;
         let until = args.period.map(|time| Instant::now() + time);
         if let (Some(files), Some(surroundings)) = (files, surroundings) {
-            let options = tui::ScreenOptions { interval: args.interval, ascii: args.ascii, zone, until };
+            let options =
+                tui::ScreenOptions { interval: args.interval, ascii: args.ascii, zone, names, until };
             let ending =
                 tui::run(&options, &lines.lane, files, surroundings, &mut session, &mut signals).await?;
             // The closing report is printed after the screen is left; it lists `--top` services.
@@ -78,12 +81,12 @@ struct LineReports<'a> {
 }
 
 impl<'a> LineReports<'a> {
-    fn new(args: &'a WatchArgs, zone: Zone) -> Result<Self, CommandError> {
+    fn new(args: &'a WatchArgs, zone: Zone, names: Names) -> Result<Self, CommandError> {
         let lane = Lane::to(Target::stdout()).map_err(out)?;
         Ok(Self {
             args,
             lane,
-            style: Style::of(&io::stdout(), zone),
+            style: Style::of(&io::stdout(), zone).naming(names),
             followed: Followed::new(EventLog::bounded(args.output.events.0)),
             left_out: 0,
             missing: false,

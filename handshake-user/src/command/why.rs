@@ -15,6 +15,7 @@ use handshake_agent::listeners::{Listener, Listeners};
 use handshake_agent::model::snapshot::{Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks};
 use handshake_agent::nftables::{CountedRule, Nftables, counted_rules};
 use handshake_agent::options::Options;
+use handshake_agent::processes::Processes;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
 use handshake_common::verdict::{Seat, Verdict};
 use rustix::time::{ClockId, clock_gettime};
@@ -22,17 +23,18 @@ use tokio::time::Instant;
 
 use crate::check::{CheckError, NetCounters, NetFiles};
 use crate::cli::{ScopeArgs, WhyArgs};
-use crate::command::{attach, confinement, load, out, patiently, prepare, take_snapshot};
+use crate::command::{attach, confinement, load, names, out, patiently, prepare, take_snapshot};
 use crate::console::{announce, say};
 use crate::error::CommandError;
 use crate::helper::{Duties, Figures, FiguresDuty};
+use crate::names::Names;
 use crate::number::short;
 use crate::output::{Lane, Patience, Target};
 use crate::report::text::{Style, cause};
 use crate::report::{self, OutputFormat};
 use crate::time::Zone;
 use crate::why::{
-    Answer, Cohort, ConntrackFiles, Evidence, Firewall, LEAST, Outcome, Processes, Queue, WhyReport, diagnose,
+    Answer, Cohort, ConntrackFiles, Evidence, Firewall, LEAST, Outcome, Queue, WhyReport, diagnose,
 };
 
 /// So many attempts that had their time are enough.
@@ -41,6 +43,8 @@ const ENOUGH: u64 = 30;
 const LONGEST: Duration = Duration::from_millis(10_300);
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(250);
+/// Services whose names are asked for while it looks.
+const MOST_NAMED: usize = 100;
 
 /// Exit code: something is wrong.
 const TROUBLE: u8 = 1;
@@ -55,6 +59,8 @@ const NOT_ENOUGH: u8 = 3;
 pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
     let watched = Options { top: usize::MAX, ..args.watched() };
     let mut rules = Rules::open(&args.scope)?;
+    let wants_names = args.names && args.format == OutputFormat::Text;
+    let names = names(wants_names, confinement(&args.scope))?;
     let mut counters = NetFiles::open()?;
     let conntrack = ConntrackFiles::open();
     let mut listeners = Listeners::open().ok();
@@ -69,8 +75,15 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
     session::block_on(async {
         let mut signals = Signals::new()?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let mut look =
-            Look { counters, conntrack, listeners, processes, queues: HashMap::new(), taken: Vec::new() };
+        let mut look = Look {
+            counters,
+            conntrack,
+            listeners,
+            processes,
+            names,
+            queues: HashMap::new(),
+            taken: Vec::new(),
+        };
         let pace = Pace {
             snapshots: Some(EVERY),
             events: false,
@@ -98,7 +111,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
         };
         let is_signalled = signal.is_some() || matches!(ending, Ending::Signal(_));
         let patience = if is_signalled { Patience::ENDING } else { Patience::Endless };
-        show(args, look.latest(), (&evidence, &answer), patience)?;
+        show(args, names, look.latest(), (&evidence, &answer), patience)?;
         match ending {
             Ending::Lost(lost) => Err(lost.into()),
             Ending::TimeUp | Ending::Signal(_) | Ending::Done => Ok(code),
@@ -109,13 +122,14 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
 /// Writes the answer.
 fn show(
     args: &WhyArgs,
+    names: Names,
     snapshot: &Snapshot,
     (evidence, answer): (&Evidence, &Answer),
     patience: Patience,
 ) -> Result<(), CommandError> {
     let subject = args.target.as_ref().map(ToString::to_string);
-    let report = WhyReport { subject, interfaces: names(snapshot), evidence, answer };
-    let style = Style::of(&io::stdout(), Zone::Utc);
+    let report = WhyReport { subject, interfaces: interfaces(snapshot), evidence, answer };
+    let style = Style::of(&io::stdout(), Zone::Utc).naming(names);
     let written = Lane::to(Target::stdout()).map_err(out)?.finish(patience, |to| match args.format {
         OutputFormat::Text => to.write_all(report::text::draw_why(&report, snapshot, style).as_bytes()),
         OutputFormat::Json | OutputFormat::Jsonl => report::json::write_why(to, &report, snapshot),
@@ -129,6 +143,7 @@ struct Look {
     conntrack: Option<ConntrackFiles>,
     listeners: Option<Listeners>,
     processes: Processes,
+    names: Names,
     /// The fullest accept queue of each listener.
     queues: HashMap<(SocketAddr, u32), Listener>,
     /// The snapshots since T1 ago, and one before them; the latest is last.
@@ -150,6 +165,8 @@ impl Look {
     }
 
     fn note(&mut self, snapshot: Snapshot) {
+        // So that the name is known by the end.
+        tcp(&snapshot).take(MOST_NAMED).for_each(|(service, ..)| drop(self.names.service(service, false)));
         self.taken.push(snapshot);
         if let Some(cutoff) = self.cutoff().map(|cutoff| cutoff.now.ns) {
             self.taken.retain(|snapshot| snapshot.now.ns >= cutoff);
@@ -227,7 +244,7 @@ impl Look {
             .filter(|one| one.is_at(service) || !has_own)
             .max_by_key(|one| (one.is_full(), one.waiting));
         Some(fullest.map(|one| Queue {
-            process: self.processes.owner(one.inode).map(str::to_owned),
+            process: self.processes.owner(one.inode).map(ToString::to_string),
             waiting: one.waiting,
             backlog: one.backlog,
             was_full: one.is_full(),
@@ -328,7 +345,7 @@ fn tcp(snapshot: &Snapshot) -> impl Iterator<Item = (SocketAddr, ServiceFigures,
 }
 
 /// The names of the interfaces; of many the first.
-fn names(snapshot: &Snapshot) -> String {
+fn interfaces(snapshot: &Snapshot) -> String {
     match &snapshot.context.origin {
         Origin::Live(live) => {
             some_of(&live.interfaces.iter().map(|each| each.name.as_str()).collect::<Vec<_>>())
@@ -343,7 +360,7 @@ fn no_syn(snapshot: &Snapshot) -> Option<String> {
     let is_udp = snapshot.udp.books.flows != 0;
     let only = if is_udp { ": why asks about TCP, and handshake watch tells of UDP" } else { "" };
     (snapshot.tcp.books.attempts == 0)
-        .then(|| format!("{} packets passed {}, and no SYN{only}", short(packets), names(snapshot)))
+        .then(|| format!("{} packets passed {}, and no SYN{only}", short(packets), interfaces(snapshot)))
 }
 
 impl Sink for Look {

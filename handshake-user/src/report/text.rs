@@ -51,6 +51,7 @@ pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
 pub(crate) use self::saved::{draw_saved, draw_table};
 pub(crate) use self::why::draw_why;
+use crate::names::Names;
 use crate::number::{group, percent, rate, short, span, time};
 use crate::time::Zone;
 use handshake_export::events::{Event, EventKind, ROWS, Unlisted};
@@ -65,7 +66,7 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
     line(&mut out, style, &subject(&snapshot.context.filter), &outcome(snapshot, interval), WIDE);
     draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
     causes(&mut out, snapshot, interval, style);
-    draw_some(&mut out, style, "services", &services(snapshot, interval), DOT);
+    draw_some(&mut out, style, "services", &services(snapshot, interval, style.names()), DOT);
     draw_some(&mut out, style, "udp", &udp(snapshot), WIDE);
     draw_some(&mut out, style, " ", &udp_services(snapshot), DOT);
     draw_some(&mut out, style, "signs", &signs(snapshot), WIDE);
@@ -87,10 +88,10 @@ pub(crate) fn draw_head(snapshot: &Snapshot, interval: Option<&Interval<'_>>, st
 pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     let standing = flow.standing(&view.moment);
     let tone = if standing.is_good() { TextTone::Good } else { TextTone::Strong };
-    let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
+    let [initiator, responder] = ends(flow, style);
     let figures = match &flow.record.detail {
-        Detail::Tcp(tcp) => tcp_figures(view, flow, tcp),
-        Detail::Udp(udp) => udp_figures(flow, udp),
+        Detail::Tcp(tcp) => tcp_figures(view, flow, tcp, style),
+        Detail::Udp(udp) => udp_figures(flow, udp, style),
     };
     let mut pieces = vec![
         Piece::new(when(style.zone(), view.is_of_capture(), view.wall(flow.opened_ns())), TextTone::Faint),
@@ -113,7 +114,7 @@ pub(crate) fn draw_event(view: &View<'_>, event: &Event, style: Style) -> String
         EventKind::HalfOpen => TextTone::Bad,
         EventKind::Ended => TextTone::Strong,
     };
-    let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
+    let [initiator, responder] = ends(flow, style);
     let age = time(at_ns.saturating_sub(flow.opened_ns()));
     let mut pieces = vec![
         Piece::new(when(style.zone(), view.is_of_capture(), view.wall(*at_ns)), TextTone::Faint),
@@ -122,7 +123,7 @@ pub(crate) fn draw_event(view: &View<'_>, event: &Event, style: Style) -> String
         Piece::new(stands(flow, standing), tone),
     ];
     pieces.extend(flow.tcp().map(|tcp| Piece::plain(format!("SYN×{} SYN+ACK×{}", tcp.syn, tcp.syn_ack))));
-    pieces.extend(legs_and_flags(view, flow).into_iter().map(Piece::plain));
+    pieces.extend(legs_and_flags(view, flow, style).into_iter().map(Piece::plain));
     pieces.extend(places(view, flow));
     let mut out = String::new();
     line(&mut out, style.endless(), "", &pieces, "  ");
@@ -142,6 +143,12 @@ pub(crate) fn draw_unlisted(view: &View<'_>, unlisted: Unlisted, style: Style) -
     let pieces = [Piece::new(at, TextTone::Faint), Piece::new(text, TextTone::Strong)];
     line(&mut out, style.endless(), "", &pieces, "  ");
     out
+}
+
+/// Both ends of a flow as they are shown.
+fn ends(flow: &Flow, style: Style) -> [String; 2] {
+    let (names, [from, to]) = (style.names(), [Side::Initiator, Side::Responder].map(|side| flow.end(side)));
+    [names.client(from), names.service(to, flow.record.key.udp)]
 }
 
 /// The verdict and the cause.
@@ -448,11 +455,11 @@ fn causes(out: &mut String, snapshot: &Snapshot, interval: Option<&Interval<'_>>
 
 /// How many services fail, then each with its share of completed attempts, the worst first, and the ports that a
 /// scan has found closed.
-fn services(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
+fn services(snapshot: &Snapshot, interval: Option<&Interval<'_>>, names: Names) -> Vec<Piece> {
     let services = Services::of(snapshot, interval);
     let mut pieces: Vec<Piece> = headline(&services).into_iter().collect();
     let shown = services.judged.iter().take(snapshot.context.top);
-    pieces.extend(shown.enumerate().map(|(at, one)| service(one, at == 0)));
+    pieces.extend(shown.enumerate().map(|(at, one)| service(one, names, at == 0)));
     let more = services.judged.len().saturating_sub(snapshot.context.top);
     if more != 0 {
         pieces.push(Piece::new(format!("{} more", group(more as u64)), TextTone::Faint));
@@ -468,7 +475,7 @@ fn headline(services: &Services) -> Option<Piece> {
     (count != 0).then(|| Piece::new(format!("✘ {count} of {all} {verb}"), TextTone::Bad))
 }
 
-fn service(one: &JudgedService, is_first: bool) -> Piece {
+fn service(one: &JudgedService, names: Names, is_first: bool) -> Piece {
     let run = Settled::of(&one.books);
     let now = far(run, one.settled).map_or_else(String::new, |share| format!(", now {share}"));
     let what = if is_first { " completed" } else { "" };
@@ -479,7 +486,8 @@ fn service(one: &JudgedService, is_first: bool) -> Piece {
         Health::Good => TextTone::Plain,
     };
     let connect = connect_of(one).unwrap_or_default();
-    Piece::new(format!("{} {share} of {}{what}{now}{connect}", one.service, group(run.attempts)), tone)
+    let name = names.service(one.service, false);
+    Piece::new(format!("{name} {share} of {}{what}{now}{connect}", group(run.attempts)), tone)
 }
 
 /// The time to connect to a service, of all its attempts; `None` where none has connected.
@@ -592,14 +600,14 @@ fn hook_saw(snapshot: &Snapshot) -> Vec<Piece> {
     parts.into_iter().map(Piece::plain).collect()
 }
 
-fn tcp_figures(view: &View<'_>, flow: &Flow, tcp: &TcpRecord) -> Vec<String> {
+fn tcp_figures(view: &View<'_>, flow: &Flow, tcp: &TcpRecord, style: Style) -> Vec<String> {
     let mut figures =
         vec![format!("syn {}", tcp.syn), format!("syn_ack {}", tcp.syn_ack), format!("ack {}", tcp.ack)];
-    figures.extend(legs_and_flags(view, flow));
+    figures.extend(legs_and_flags(view, flow, style));
     figures
 }
 
-fn legs_and_flags(view: &View<'_>, flow: &Flow) -> Vec<String> {
+fn legs_and_flags(view: &View<'_>, flow: &Flow, style: Style) -> Vec<String> {
     let legs = [
         (Leg::SynToSynAck, flow.syn_to_syn_ack_ns()),
         (Leg::SynAckToAck, flow.syn_ack_to_ack_ns()),
@@ -608,22 +616,22 @@ fn legs_and_flags(view: &View<'_>, flow: &Flow) -> Vec<String> {
     let legs = legs.into_iter().filter_map(|(leg, ns)| Some(format!("{} {}", arrow(leg), time(ns?))));
     let completeness = flow.completeness().filter(|_| view.compat).map(|bits| format!("completeness {bits}"));
     let flags = flow.flags(&view.moment).map(|flag| flag.name().to_owned());
-    legs.chain(completeness).chain(flags).chain(reporter(flow)).collect()
+    legs.chain(completeness).chain(flags).chain(reporter(flow, style)).collect()
 }
 
-fn udp_figures(flow: &Flow, udp: &UdpRecord) -> Vec<String> {
+fn udp_figures(flow: &Flow, udp: &UdpRecord, style: Style) -> Vec<String> {
     let mut figures = vec![
         format!("packets {} → {} ←", udp.packets[0], udp.packets[1]),
         format!("bytes {} → {} ←", group(udp.bytes[0]), group(udp.bytes[1])),
     ];
     figures.extend(flow.answer_ns().map(|ns| format!("answer {}", time(ns))));
-    figures.extend(reporter(flow));
+    figures.extend(reporter(flow, style));
     figures
 }
 
 /// Who says that it is unreachable.
-fn reporter(flow: &Flow) -> Option<String> {
-    flow.unreachable_from().map(|from| format!("ICMP error from {from}"))
+fn reporter(flow: &Flow, style: Style) -> Option<String> {
+    flow.unreachable_from().map(|from| format!("ICMP error from {}", style.names().address(from)))
 }
 
 #[cfg(test)]

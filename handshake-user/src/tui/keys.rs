@@ -44,6 +44,8 @@ pub(crate) enum Action {
     Reverse,
     /// Freeze the screen, or continue.
     Freeze,
+    /// Show numbers instead of names, or names.
+    Names,
     /// Write the snapshot as JSON to a file.
     Write,
     /// Redraw everything, after another program wrote to the terminal.
@@ -145,6 +147,7 @@ const fn pressed(code: KeyCode) -> Option<Action> {
         KeyCode::Char('s') => Action::Sort,
         KeyCode::Char('S') => Action::Reverse,
         KeyCode::Char('p') => Action::Freeze,
+        KeyCode::Char('n') => Action::Names,
         KeyCode::Char('w') => Action::Write,
         _ => return None,
     })
@@ -161,7 +164,7 @@ pub(crate) const HELP: [(&str, &str); 13] = [
     ("f c", "failures only; by network of clients"),
     ("!", "the failures that the banner is about"),
     ("s S", "sort by the next column; reverse"),
-    ("p", "freeze the screen; continue"),
+    ("p n", "freeze; names or numbers (with --names)"),
     ("w y", "write JSON to this folder; copy as text"),
     ("? h", "this help"),
     ("q Ctrl-C", "quit and print the last report"),
@@ -189,7 +192,7 @@ mod tests {
     use crate::testing::{TERMINAL, firsts};
     use crate::tui::screen::Screen;
 
-    const NORMAL: [(KeyCode, Action); 36] = [
+    const NORMAL: [(KeyCode, Action); 37] = [
         (KeyCode::Char('q'), Action::Quit),
         (KeyCode::Char('?'), Action::Help),
         (KeyCode::Char('h'), Action::Help),
@@ -225,6 +228,7 @@ mod tests {
         (KeyCode::Char('s'), Action::Sort),
         (KeyCode::Char('S'), Action::Reverse),
         (KeyCode::Char('p'), Action::Freeze),
+        (KeyCode::Char('n'), Action::Names),
         (KeyCode::Char('w'), Action::Write),
     ];
 

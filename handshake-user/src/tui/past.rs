@@ -21,11 +21,10 @@ use super::scene::{Scene, SceneBuilder};
 use super::state::{Effect, Ui};
 use super::surroundings::Around;
 use super::terminal::Tty;
-use super::{Canvas, choices, drawing, redraws};
+use super::{Canvas, ScreenOptions, choices, drawing, redraws};
 use crate::error::CommandError;
 use crate::helper::Files;
 use crate::output::Lane;
-use crate::time::Zone;
 
 /// What is kept for the screens while a capture is read.
 #[derive(Default)]
@@ -69,8 +68,7 @@ pub(crate) struct PastCapture<'a> {
 ///
 /// Those of the terminal.
 pub(crate) async fn explore(
-    ascii: bool,
-    zone: Zone,
+    options: ScreenOptions,
     lane: &Lane,
     files: Files,
     mut past: Past,
@@ -78,8 +76,8 @@ pub(crate) async fn explore(
     signals: &mut Signals,
 ) -> Result<(), CommandError> {
     let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
-    let ui = choices(ascii, &tty)?;
-    let scene = scene(&mut past, &mut capture, &ui, zone)?;
+    let ui = choices(options.ascii, &tty)?;
+    let scene = scene(&mut past, &mut capture, &ui, options)?;
     let mut canvas = Canvas::new(tty, files, ui, scene);
     let mut redraws = redraws();
     loop {
@@ -94,7 +92,7 @@ pub(crate) async fn explore(
                     return Ok(());
                 }
                 if canvas.ui.filter != filter {
-                    canvas.show(self::scene(&mut past, &mut capture, &canvas.ui, zone)?);
+                    canvas.show(self::scene(&mut past, &mut capture, &canvas.ui, options)?);
                 }
             }
             _ = redraws.tick() => {
@@ -107,14 +105,19 @@ pub(crate) async fn explore(
 }
 
 /// The scene of the capture's end. Its window is the whole capture.
-fn scene(past: &mut Past, capture: &mut PastCapture<'_>, ui: &Ui, zone: Zone) -> Result<Scene, AgentError> {
+fn scene(
+    past: &mut Past,
+    capture: &mut PastCapture<'_>,
+    ui: &Ui,
+    options: ScreenOptions,
+) -> Result<Scene, AgentError> {
     let mut collecting = Collecting::new(capture.source, &ui.filter, ui.opened.map(|opened| opened.id()));
     let snapshot = Snapshot::take(&mut collecting, &capture.context, past.began.as_ref())?;
     // All silent connections and UDP flows are among the ended ones, also those past their time.
     let kept = KeptRecords { silent: Vec::new(), udp: Vec::new(), ..collecting.kept() };
     let ended = ended(&*capture.source, capture.evicted, &ui.filter, &View::of(&snapshot));
     past.recent.list(&ui.filter, ended);
-    let mut builder = SceneBuilder::within(zone);
+    let mut builder = SceneBuilder::within(options.zone, options.names);
     if let Some(began) = past.began.clone() {
         builder.advance(began, KeptRecords::default(), &past.recent, Vec::new(), Around::default());
     }

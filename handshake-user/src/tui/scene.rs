@@ -26,6 +26,7 @@ use super::recent::Recent;
 use super::service::{Minute, ServiceLine};
 use super::surroundings::{Around, Elsewhere};
 use crate::escape::printable;
+use crate::names::Names;
 use crate::number::{group, percent, span};
 use crate::report::text::cause::{Problem, problems, quiet};
 use crate::report::text::exact::Exactness;
@@ -48,6 +49,8 @@ const FEW: u64 = 5;
 pub(crate) struct Scene {
     /// The zone of its times.
     pub(crate) zone: Zone,
+    /// The names of ends.
+    pub(crate) names: Names,
     /// The latest snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
     /// Length of the window, ns; 0 at the first snapshot.
@@ -202,6 +205,7 @@ impl Scene {
 #[derive(Default)]
 pub(crate) struct SceneBuilder {
     zone: Zone,
+    names: Names,
     window: VecDeque<Arc<Snapshot>>,
     history: RateHistory,
     detector: SurgeDetector,
@@ -210,9 +214,9 @@ pub(crate) struct SceneBuilder {
 }
 
 impl SceneBuilder {
-    /// A builder of scenes with the times of a zone.
-    pub(crate) fn within(zone: Zone) -> Self {
-        Self { zone, ..Self::default() }
+    /// A builder of scenes with the times of a zone, and with names.
+    pub(crate) fn within(zone: Zone, names: Names) -> Self {
+        Self { zone, names, ..Self::default() }
     }
 
     /// Builds the scene of the next snapshot.
@@ -233,6 +237,7 @@ impl SceneBuilder {
         let recently = (window.elapsed_ns() != 0).then_some(&window);
         let scene = Scene {
             zone: self.zone,
+            names: self.names,
             window_ns: rounded(window.elapsed_ns()),
             interval_ns: self.interval_ns(&snapshot),
             exactness: Exactness::of(&snapshot, self.last_interval(&snapshot).as_ref(), self.zone),

@@ -8,6 +8,7 @@ use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
 use super::history::failed;
+use crate::names::Names;
 
 /// The identity of a service: its responder (`None` for `other`), and whether it is a UDP service.
 pub(crate) type ServiceId = (Option<SocketAddr>, bool);
@@ -75,6 +76,11 @@ impl ServiceLine {
     /// The name as in reports.
     pub(crate) fn name(&self) -> String {
         self.service.map_or_else(|| "other".to_owned(), |socket| socket.to_string())
+    }
+
+    /// The name of its end where there is one, and otherwise [`name`](Self::name).
+    pub(crate) fn shown(&self, names: Names) -> String {
+        self.service.map_or_else(|| self.name(), |socket| names.service(socket, self.is_udp()))
     }
 
     /// The identity.

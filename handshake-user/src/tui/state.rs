@@ -8,6 +8,7 @@ use super::scene::Scene;
 use super::screen::Screen;
 use super::service::ServiceId;
 use super::theme::Theme;
+use crate::names::Names;
 use handshake_agent::address::Cidr;
 use handshake_agent::model::flow::{Flow, FlowId};
 
@@ -85,6 +86,8 @@ pub(crate) struct Ui {
     pub(crate) help: bool,
     /// Whether the screen is frozen.
     pub(crate) frozen: bool,
+    /// Whether ends are numbers, though names are asked for.
+    pub(crate) numbers: bool,
     /// The filter of attempts and services.
     pub(crate) filter: ListFilter,
     /// The filter that is being typed.
@@ -120,6 +123,7 @@ impl Ui {
             opened: None,
             help: false,
             frozen: false,
+            numbers: false,
             filter: ListFilter::default(),
             input: None,
             clients: false,
@@ -157,9 +161,16 @@ impl Ui {
             Action::Sort => self.sort(),
             Action::Reverse => self.reverse(),
             Action::Freeze => self.frozen = !self.frozen,
+            Action::Names if scene.names.are_wanted() => self.numbers = !self.numbers,
+            Action::Names => self.message = Some(" names are shown with --names".to_owned()),
             Action::Edit(edit) => self.edit(edit),
         }
         None
+    }
+
+    /// The names of ends.
+    pub(crate) const fn names(&self, scene: &Scene) -> Names {
+        if self.numbers { Names::NONE } else { scene.names }
     }
 
     /// Updates the opened attempt from a new scene.

@@ -20,6 +20,7 @@ mod header;
 mod interfaces;
 mod loading;
 mod memory;
+mod names;
 mod network;
 mod otlp;
 mod output;

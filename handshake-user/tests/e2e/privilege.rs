@@ -21,7 +21,7 @@ const NONE: u64 = 0;
 const NET_ADMIN: u64 = 1 << 12;
 /// A user without an entry anywhere.
 const USER: u32 = 4242;
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A task of a process, by the lines of its status.
 #[derive(Debug)]

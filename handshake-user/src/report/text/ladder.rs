@@ -22,6 +22,7 @@ use handshake_common::verdict::{Cause, FlowFlag, SILENT_SENTENCE};
 use handshake_common::wire::flag;
 use unicode_width::UnicodeWidthStr as _;
 
+use super::ends;
 use super::layout::{Piece, Style, TextTone, line, words};
 use crate::number::group;
 
@@ -182,7 +183,7 @@ pub(crate) struct LadderSteps<'a> {
 pub(crate) fn draw_ladder(view: &View<'_>, flow: &Flow, steps: &LadderSteps<'_>, style: Style) -> String {
     let mut out = String::new();
     let rails = Rails::of(flow, steps, style);
-    let [initiator, responder] = [Side::Initiator, Side::Responder].map(|side| flow.end(side));
+    let [initiator, responder] = ends(flow, style);
     let found = view.frames(flow);
     let file = found.and_then(|found| view.file(&found)).filter(|_| rails.is_one_file);
     let mut title = vec![

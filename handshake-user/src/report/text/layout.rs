@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::escape::printable;
+use crate::names::Names;
 use crate::time::Zone;
 
 /// Columns of the label.
@@ -20,12 +21,13 @@ const WIDTH: usize = 100;
 /// The least width. On a narrower terminal, the terminal breaks the lines.
 const NARROWEST: usize = 40;
 
-/// Whether text has colour, its width in columns, and the zone of its times.
+/// Whether text has colour, its width in columns, the zone of its times, and the names of ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Style {
     colour: bool,
     width: usize,
     zone: Zone,
+    names: Names,
 }
 
 /// The tone of a piece, which decides its colour.
@@ -56,6 +58,7 @@ impl Style {
             colour: terminal && !refused && !dumb,
             width: width.map_or(WIDTH, |(columns, _)| usize::from(columns.0)).max(NARROWEST),
             zone,
+            names: Names::NONE,
         }
     }
 
@@ -67,6 +70,11 @@ impl Style {
     /// The zone of times.
     pub(super) const fn zone(self) -> Zone {
         self.zone
+    }
+
+    /// The names of ends.
+    pub(super) const fn names(self) -> Names {
+        self.names
     }
 
     /// The width in columns.
@@ -81,7 +89,7 @@ impl Style {
 
     /// A style of a fixed width without colour, with times in UTC.
     pub(crate) const fn plain(width: usize) -> Self {
-        Self { colour: false, width, zone: Zone::Utc }
+        Self { colour: false, width, zone: Zone::Utc, names: Names::NONE }
     }
 
     /// The same style with times of another zone.
@@ -89,10 +97,15 @@ impl Style {
         Self { zone, ..self }
     }
 
+    /// The same style with names in the place of numbers.
+    pub(crate) const fn naming(self, names: Names) -> Self {
+        Self { names, ..self }
+    }
+
     /// A style of a fixed width with colour.
     #[cfg(test)]
     pub(super) const fn coloured(width: usize) -> Self {
-        Self { colour: true, width, zone: Zone::Utc }
+        Self { colour: true, width, zone: Zone::Utc, names: Names::NONE }
     }
 
     fn paint(self, out: &mut String, text: &str, tone: TextTone) {

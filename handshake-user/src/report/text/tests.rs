@@ -20,6 +20,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::ladder::{LadderSteps, Step, StepMark, draw_ladder};
 use super::{Style, draw, draw_event, draw_flow, draw_unlisted};
+use crate::names::Names;
 use crate::testing::{ACCURACY, JSON, README, firsts};
 use crate::time::Zone;
 use handshake_export::events::{Event, EventKind, Unlisted};
@@ -539,6 +540,22 @@ fn a_flow_is_one_line() {
     let lines: String =
         flows.iter().map(|each| draw_flow(&view, &Flow::of(*each), Style::plain(40))).collect();
     insta::assert_snapshot!(lines);
+}
+
+/// The responder's port has a name, the initiator's is any that was free.
+#[test]
+fn ends_have_names_where_they_are_asked_for() {
+    let mut fake = Fake::new();
+    fake.service(1, "10.0.0.2:443");
+    fake.ended(1, Counter::Completed, 3);
+    let snapshot = TestContext::live("").take(&mut fake, None);
+    let flow = Flow::of(record("10.0.0.1:443", "10.0.0.2:443", State::SynReceived));
+    let names = Names::fixed("10.0.0.1 laptop\n10.0.0.2 web.example\n", "https 443/tcp\n");
+    let style = Style::plain(100).naming(names);
+    let line = draw_flow(&View::of(&snapshot), &flow, style);
+    assert!(line.contains("tcp laptop:443 → web.example:https  "), "{line}");
+    let report = draw(&snapshot, None, style);
+    assert!(report.contains("services  web.example:https 100.0 % of 3"), "{report}");
 }
 
 /// Of a capture with the date.

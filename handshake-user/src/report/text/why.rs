@@ -22,7 +22,11 @@ pub(crate) fn draw_why(report: &WhyReport<'_>, snapshot: &Snapshot, style: Style
     let mut out = String::new();
     let service = evidence.service.map(|service| service.to_string());
     let subject = service.or_else(|| report.subject.clone()).unwrap_or_else(|| "all services".to_owned());
+    // Beside the number, which people copy.
+    let name = evidence.service.map(|service| style.names().service(service, false));
+    let name = name.filter(|name| *name != subject).map(Piece::plain);
     let mut head = vec![Piece::new(subject, TextTone::Strong)];
+    head.extend(name);
     let process = evidence.queue.iter().flatten().filter(|_| evidence.service.is_some());
     head.extend(process.filter_map(|queue| queue.process.clone()).map(Piece::plain));
     head.push(Piece::plain(format!("looked for {} at {}", span(evidence.looked_ns), report.interfaces)));

@@ -4,9 +4,11 @@
 use handshake_common::flow::Side;
 use handshake_common::verdict::{Assessment, Cause, FlowFlag, Verdict};
 use ratatui::text::Line;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, seconds};
 use super::table::{ColumnHead, TableCell, head, row, seen};
+use crate::names::Names;
 use crate::number::{group, time};
 use crate::tui::list::{self, AttemptColumn};
 use crate::tui::scene::Scene;
@@ -91,7 +93,7 @@ impl AttemptColumn {
         )
     }
 
-    fn cell(self, scene: &Scene, attempt: &Flow) -> TableCell {
+    fn cell(self, scene: &Scene, names: Names, attempt: &Flow) -> TableCell {
         let standing = attempt.standing(&scene.moment());
         match self {
             Self::Age => age(scene, attempt, standing),
@@ -100,8 +102,8 @@ impl AttemptColumn {
             Self::Retransmissions => TableCell::plain(some(attempt.retransmits())),
             Self::Repeats => TableCell::plain(repeats(attempt)),
             Self::Connect => TableCell::plain(attempt.connect_ns().map(time).unwrap_or_default()),
-            Self::Initiator => TableCell::plain(attempt.end(Side::Initiator).to_string()),
-            Self::Responder => TableCell::plain(attempt.end(Side::Responder).to_string()),
+            Self::Initiator => TableCell::plain(end(names, attempt, Side::Initiator)),
+            Self::Responder => TableCell::plain(end(names, attempt, Side::Responder)),
             Self::FirstLeg => {
                 let leg = attempt.syn_to_syn_ack_ns().or_else(|| attempt.answer_ns());
                 TableCell::plain(leg.map(time).unwrap_or_default())
@@ -110,6 +112,14 @@ impl AttemptColumn {
             Self::Left => TableCell::plain(left_ns(scene, attempt).map(seconds).unwrap_or_default()),
             Self::Interface => TableCell::plain(scene.interface(attempt)),
         }
+    }
+}
+
+/// An end of a flow as it is shown.
+pub(super) fn end(names: Names, flow: &Flow, side: Side) -> String {
+    match side {
+        Side::Initiator => names.client(flow.end(side)),
+        Side::Responder => names.service(flow.end(side), flow.record.key.udp),
     }
 }
 
@@ -170,7 +180,7 @@ pub(super) fn left_ns(scene: &Scene, attempt: &Flow) -> Option<u64> {
 
 /// The screen.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
-    let pen = Pen(ui.theme);
+    let (pen, names) = (Pen(ui.theme), ui.names(scene));
     let rows = list::attempts(scene, &ui.filter, ui.attempts);
     let mut lines = vec![summary(scene, ui, pen, &rows)];
     if rows.is_empty() {
@@ -181,10 +191,10 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     let ids: Vec<FlowId> = rows.iter().map(|attempt| attempt.id()).collect();
     let cursor = ui.on_attempt.row(&ids);
     let seen = seen(rows.len(), cursor, height.saturating_sub(2));
-    let (columns, heads) = columns(ui, &rows[seen.clone()], width);
+    let (columns, heads) = columns(ui, names, &rows[seen.clone()], width);
     lines.push(head(pen, &heads));
     for at in seen {
-        let cells = columns.iter().map(|column| column.cell(scene, rows[at])).collect();
+        let cells = columns.iter().map(|column| column.cell(scene, names, rows[at])).collect();
         lines.push(row(pen, &heads, cells, at == cursor, width));
     }
     lines
@@ -222,12 +232,12 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
 }
 
 /// The columns that fit. Initiator and responder share the rest of the width, each as wide as needed.
-fn columns(ui: &Ui, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
+fn columns(ui: &Ui, names: Names, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
     let columns: Vec<AttemptColumn> =
         AttemptColumn::ALL.into_iter().filter(|column| column.is_shown(width)).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
     let room = width.saturating_sub(fixed + 1);
-    let longest = |side| rows.iter().map(|row| row.end(side).to_string().len()).max().unwrap_or(0);
+    let longest = |side| rows.iter().map(|row| end(names, row, side).width()).max().unwrap_or(0);
     let needed = [longest(Side::Initiator), longest(Side::Responder)].map(|length| length.max(12));
     let first = needed[0].min(room.saturating_sub(needed[1]).max(room / 2));
     let second = needed[1].min(room - first);

@@ -10,6 +10,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, apart, left, sentence};
 use crate::escape::printable;
+use crate::names::Names;
 use crate::number::{group, span, whole_percent};
 use crate::report::text::{cause, time_of};
 use crate::tui::banner::Surge;
@@ -114,7 +115,7 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
 pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>> {
     let Some(surge) = &scene.surge else { return Vec::new() };
     let pen = Pen(ui.theme);
-    let mut lines = vec![pen.bar(&surge_line(surge, scene), Tone::Alarm, width)];
+    let mut lines = vec![pen.bar(&surge_line(surge, scene, ui.names(scene)), Tone::Alarm, width)];
     if let Some(cause) = surge.cause {
         let words = format!("{}: {}", cause.name(), cause::brief(cause, &scene.snapshot));
         for text in sentence(&words, width - 2) {
@@ -124,8 +125,9 @@ pub(super) fn banner(scene: &Scene, ui: &Ui, width: usize) -> Vec<Line<'static>>
     lines
 }
 
-fn surge_line(surge: &Surge, scene: &Scene) -> String {
-    let name = surge.service.map_or_else(|| "all services".to_owned(), |socket| socket.to_string());
+fn surge_line(surge: &Surge, scene: &Scene, names: Names) -> String {
+    let name = surge.service.map(|socket| names.service(socket, false));
+    let name = name.as_deref().unwrap_or("all services");
     let others = match surge.others {
         0 => String::new(),
         others => format!(" and {others} more"),

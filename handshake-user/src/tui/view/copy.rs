@@ -14,7 +14,7 @@ const SERVICES: usize = 10;
 
 /// The text, which ends with a newline.
 pub(crate) fn copied(scene: &Scene, ui: &Ui) -> String {
-    let style = Style::plain(WIDTH).within(scene.zone);
+    let style = Style::plain(WIDTH).within(scene.zone).naming(ui.names(scene));
     let Some(attempt) = &ui.opened else {
         return text::draw(&scene.snapshot.with_top(SERVICES), None, style);
     };

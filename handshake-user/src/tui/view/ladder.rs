@@ -19,8 +19,9 @@ use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr as _;
 
 use self::rungs::Rung;
-use super::attempts::{left_ns, tone};
+use super::attempts::{end, left_ns, tone};
 use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
+use crate::names::Names;
 use crate::number::{group, time};
 use crate::report::text::ladder::{RungCertainty, RungDirection, meaning, shaft};
 use crate::report::text::{arrow, frames};
@@ -46,10 +47,10 @@ pub(super) fn lines(
     let rungs = rungs::of(attempt, scene);
     let length = width.saturating_sub(RAIL + 3).min(WIDEST);
     let words = words(attempt, scene, pen, width);
-    let head = vec![title(attempt, scene, pen)];
+    let head = vec![title(attempt, scene, ui.names(scene), pen)];
     // Rails between the rungs if there is room.
     let roomy = 1 + 2 * rungs.len() + 4 + words.len() <= height;
-    let mut lines = ends(attempt, pen, length, roomy);
+    let mut lines = ends(attempt, ui.names(scene), pen, length, roomy);
     for (at, each) in rungs.iter().enumerate() {
         if roomy && at != 0 {
             lines.push(rail(pen, length));
@@ -62,10 +63,10 @@ pub(super) fn lines(
 }
 
 /// The title: addresses, time and interface.
-fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
+fn title(attempt: &Flow, scene: &Scene, names: Names, pen: Pen) -> Line<'static> {
     let protocol = if attempt.record.key.udp { "udp" } else { "tcp" };
     let began = scene.clock(attempt.opened_ns());
-    let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
+    let [from, to] = [Side::Initiator, Side::Responder].map(|side| end(names, attempt, side));
     let interface = scene.interface(attempt);
     pen.line([
         (format!(" {protocol} {from} → {to}"), Tone::Strong),
@@ -74,12 +75,12 @@ fn title(attempt: &Flow, scene: &Scene, pen: Pen) -> Line<'static> {
 }
 
 /// The lines above the rungs: roles and, with room, addresses.
-fn ends(attempt: &Flow, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
+fn ends(attempt: &Flow, names: Names, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
     let line = |from: &str, to: &str, tone| {
         let gap = (length + 2).saturating_sub(from.width() + to.width());
         pen.line([(format!("{}{from}{}{to}", " ".repeat(RAIL), " ".repeat(gap.max(1))), tone)])
     };
-    let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side).to_string());
+    let [from, to] = [Side::Initiator, Side::Responder].map(|side| end(names, attempt, side));
     let mut lines = vec![line("initiator", "responder", Tone::Faint)];
     if roomy {
         lines.push(line(&from, &to, Tone::Plain));

@@ -4,9 +4,11 @@ use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::snapshot::{ServiceBooks, TcpBooks, UdpBooks};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 use ratatui::text::Line;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, bars};
 use super::table::{ColumnHead, TableCell, head, row, seen};
+use crate::names::Names;
 use crate::number::{group, percent, rate, short, time};
 use crate::report::text::percentile;
 use crate::tui::history::failed;
@@ -106,11 +108,11 @@ impl ServiceColumn {
         is_needed && self.least_width() <= width
     }
 
-    fn cell(self, line: &ServiceLine, window_ns: u64, width: usize) -> TableCell {
+    fn cell(self, line: &ServiceLine, names: Names, window_ns: u64, width: usize) -> TableCell {
         let leg = |ns: Option<u64>| TableCell::plain(ns.map(time).unwrap_or_default());
         let connect = |each: Option<Percentile>| TableCell::plain(each.map(percentile).unwrap_or_default());
         match self {
-            Self::Service => TableCell::plain(line.name()),
+            Self::Service => TableCell::plain(line.shown(names)),
             Self::Silent if line.is_udp() => TableCell::plain(""),
             Self::Silent => TableCell::bad_if_any(line.silent()),
             Self::Rate => TableCell::plain(rate(line.begun, window_ns)),
@@ -249,20 +251,21 @@ fn table(
     width: usize,
     udp: bool,
 ) -> Vec<Line<'static>> {
-    let pen = Pen(ui.theme);
+    let (pen, names) = (Pen(ui.theme), ui.names(scene));
     let columns: Vec<ServiceColumn> =
         ServiceColumn::ALL.into_iter().filter(|column| column.is_shown(rows, width)).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
     let rest = width.saturating_sub(fixed + 2);
     // The figures stand beside the names.
-    let names = rows.iter().map(|line| line.name().len()).max().unwrap_or(0).max(LEAST_NAME).min(rest);
+    let longest =
+        rows.iter().map(|line| line.shown(names).width()).max().unwrap_or(0).max(LEAST_NAME).min(rest);
     let heads: Vec<ColumnHead> = columns
         .iter()
         .map(|column| ColumnHead {
             title: column.title(udp),
             width: match column {
-                ServiceColumn::Service => names,
-                ServiceColumn::Trend => (rest - names).min(MOST_TREND),
+                ServiceColumn::Service => longest,
+                ServiceColumn::Trend => (rest - longest).min(MOST_TREND),
                 ServiceColumn::Begun
                 | ServiceColumn::Rate
                 | ServiceColumn::Good
@@ -285,7 +288,7 @@ fn table(
         let cells = columns
             .iter()
             .zip(&heads)
-            .map(|(column, head)| column.cell(line, scene.window_ns, head.width))
+            .map(|(column, head)| column.cell(line, names, scene.window_ns, head.width))
             .collect();
         lines.push(row(pen, &heads, cells, cursor == Some(at), width));
     }

@@ -16,6 +16,7 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
 use super::{copied, draw};
+use crate::names::Names;
 use crate::time::Zone;
 use crate::tui::filter::ListFilter;
 use crate::tui::keys::{Action, Edit, Motion};
@@ -273,6 +274,36 @@ fn a_typed_filter_and_a_frozen_screen_are_shown() {
     assert!(ui.filter.is_empty(), "a wrong filter applies nothing");
     ui.apply(Action::Edit(Edit::Accept), &scene);
     assert!(ui.input.is_some(), "a wrong filter is not accepted");
+}
+
+/// `n` shows numbers and then names again, on each screen and in what `y` copies. Where names are not asked for, it
+/// says so.
+#[test]
+fn ends_are_names_or_numbers() {
+    let names = Names::fixed("10.0.0.2 web.example\n2001:db8::2 six.example\n", "https 443/tcp\n");
+    let mut scene = typical();
+    let mut ui = ui(Screen::Services);
+    assert_eq!(ui.apply(Action::Names, &scene), None);
+    assert!(ui.message.as_ref().is_some_and(|message| message.contains("--names")));
+    let before = show(&scene, &Ui { message: None, ..ui.clone() }, SIZES[1]);
+    scene.names = names;
+    ui.apply(Action::Redraw, &scene);
+    for screen in [Screen::Overview, Screen::Attempts, Screen::Services] {
+        ui.screen = screen;
+        let named = show(&scene, &ui, SIZES[1]);
+        assert!(named.contains("web.example:https"), "{named}");
+        assert!(screen != Screen::Services || named.contains("six.example:https"), "{named}");
+        ui.apply(Action::Names, &scene);
+        let numbers = show(&scene, &ui, SIZES[1]);
+        assert!(!numbers.contains("example") && numbers.contains("10.0.0.2:443"), "{numbers}");
+        assert!(screen != Screen::Services || numbers == before);
+        assert!(!copied(&scene, &ui).contains("example"));
+        ui.apply(Action::Names, &scene);
+        assert!(copied(&scene, &ui).contains("web.example:https"));
+    }
+    ui.opened = scene.open.first().copied();
+    let ladder = show(&scene, &ui, SIZES[1]);
+    assert!(ladder.contains("→ web.example:https"), "{ladder}");
 }
 
 #[test]
