@@ -70,7 +70,7 @@ fn the_screens_show_a_capture_and_a_filter_looks_through_all_of_it() -> Result<(
     terminal.key("Escape")?;
     shows(&["1 listed"])?;
     terminal.key("Escape")?;
-    shows(&["1001 listed"])?;
+    shows(&["1 001 listed"])?;
     terminal.key("3")?;
     shows(&["198.51.100.2:443", "198.51.100.2:22", "198.51.100.2:25", "198.51.100.2:80"])?;
     terminal.key("4")?;

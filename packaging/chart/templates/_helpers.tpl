@@ -51,7 +51,7 @@ A test holds both equal.
 {{- if has "--wait" .Values.options }}{{ $room = 1024 }}{{ end -}}
 {{- $far := max 1 (sub $room 8) -}}
 {{- $tables := add (mul $slots4 64) (mul $slots6 128) -}}
-{{- $each := add 151552 (mul $far 512) -}}
+{{- $each := add 152064 (mul $far 512) -}}
 {{ add $tables (mul $each $cpus) 33497896 }}
 {{- end }}
 
