@@ -108,9 +108,9 @@ impl StepResult {
     }
 }
 
-/// Opens an attempt, or updates the record of a packet's flow, or inserts one; then looks for a row for its service, if it has
-/// none. The kernel side passes each step as a function of its own, which the verifier checks once and whose
-/// stack is released before the next.
+/// Opens an attempt, updates the record of a packet's flow, or inserts one; then looks for a row for its service,
+/// if it has none. The kernel side passes each step as a function of its own, which the verifier checks once and
+/// whose stack is released before the next.
 #[inline(always)]
 pub fn run(
     packet: &Packet,
@@ -419,8 +419,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
         }
     }
 
-    /// Begins a record in a slot that is locked and has the key, and publishes it. `number` is
-    /// the slot's.
+    /// Begins a record in a slot that is locked and has the key, and publishes it. `number` is the slot's.
     #[inline(always)]
     fn begin<S: Table>(&self, slot: &S, old: Tag, now: Now, new: NewRecord, entry: Entry, number: u32) {
         let books = self.platform.books();

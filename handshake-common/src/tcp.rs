@@ -3,8 +3,8 @@
 //! [`step`] takes a record and a segment and says how the record stands afterwards. A segment has
 //! one function, a state one row in it, and no row stands for "the rest".
 //!
-//! Completion is proven in several places and done in one, at the end of `general`. The two segments that a
-//! handshake without incident goes on with have a straight way beside it.
+//! Completion is proven in several places and done in one, at the end of `general`. The second and the third
+//! segment of a handshake without incident have a straight way beside it.
 
 mod ack;
 mod first_byte;

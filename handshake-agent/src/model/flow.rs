@@ -519,3 +519,27 @@ const fn bit(flag: FlowFlag) -> Option<u32> {
 pub fn verdict_of(event: &Event) -> Option<Verdict> {
     Verdict::of_gauge(usize::try_from(event.verdict).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::abi::tag;
+    use handshake_common::record::State;
+    use handshake_common::verdict::FlowFlag;
+
+    use super::Flow;
+    use crate::fake::{Fake, record};
+    use crate::source::{Moment, Source as _};
+
+    /// Before completion the bit says of which end the latest SYN or SYN+ACK was.
+    #[test]
+    fn an_attempt_that_is_not_completed_is_not_late() {
+        let fake = Fake::new();
+        let moment = Moment { now: fake.reading.now, stopped: false, clocks: fake.clocks() };
+        for state in State::ALL {
+            let mut seen = record("10.0.0.1:1", "10.0.0.2:443", state);
+            seen.flags |= tag::LATE;
+            let is_late = Flow::of(seen).flags(&moment).any(|flag| flag == FlowFlag::Late);
+            assert_eq!(is_late, state.is_completed(), "{state:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The names of Podman's and Docker's containers by their ids, from the files in which they keep them. No socket
-//! is asked: whoever may ask it is as good as root. The files are root's alone, so what is confined reads them no
-//! more: a container that is made later has its id for a name.
+//! is asked: a process that may ask it is as good as root. The files are root's alone, so they are read once, before
+//! the agent is confined: a container that is made later has its id for a name.
 
 use std::collections::HashMap;
 use std::fs;

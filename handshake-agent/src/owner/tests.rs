@@ -109,7 +109,7 @@ fn groups_of_the_kernel_come_and_go() {
     assert_eq!(found(&mut owners, late, now + Duration::from_millis(1)), None);
     let then = now + Duration::from_secs(60);
     assert_eq!(found(&mut owners, late, then).expect("it is there").unit.as_deref(), Some("late.service"));
-    // One that is gone is nobody's until a walk has told so, and then keeps its name.
+    // One that is gone has no owner until a walk has told so, and then keeps its name.
     drop(owner);
     fs::remove_dir(groups.0.join("web.service")).expect("it is empty");
     assert_eq!(owners.of(web, then + Duration::from_millis(1)), None);

@@ -1,7 +1,7 @@
-//! The straight way: the SYN+ACK and the ACK that a handshake without incident goes on with.
+//! The straight way: the SYN+ACK and the ACK of a handshake without incident.
 //!
-//! What [`super::general`] makes of them, with all that it would ask first found to be so. A test holds the
-//! two equal.
+//! It does what [`super::general`] does with them, and leaves the questions out whose answers are known. A test
+//! holds the two equal.
 
 use super::{Change, Conditions, Segment, SegmentKind, mark_of, saturate32};
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};

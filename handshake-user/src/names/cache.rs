@@ -131,7 +131,7 @@ mod tests {
         assert!(cache.is_waiting());
         assert!(cache.learn(one, name.clone(), MINUTE, now));
         assert!(!cache.is_waiting());
-        assert!(!cache.learn(one, None, MINUTE, now), "nobody asked");
+        assert!(!cache.learn(one, None, MINUTE, now), "it was not asked for");
         assert_eq!(cache.look_up(one, now + MINUTE / 2), Known::Settled(name.clone()));
         // Too old: it is asked for again, and shown meanwhile.
         assert_eq!(cache.look_up(one, now + MINUTE), Known::Asked(name.clone()));
