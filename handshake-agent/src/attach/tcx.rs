@@ -11,7 +11,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::bpf::{ProgramName, interface_of, link_tcx, program, query_tcx};
 use super::claim::{self, is_of_an_agent, is_of_an_agents_link};
@@ -22,6 +23,13 @@ use crate::netlink::{Netlink, Refusal};
 
 /// Revisions that are tried where the chain cannot be read.
 const REVISIONS: u64 = 256;
+
+/// What may be before our program where the chain was changed and cannot be read.
+const UNREADABLE: &str = "a change of the chain that takes CAP_NET_ADMIN to read";
+
+/// How long a link stays beside other agents' at least: they look at the chain every second, and know a claim
+/// that they have seen.
+const SEEN_AFTER: Duration = Duration::from_millis(1500);
 
 /// Keeps our program in a TCX chain until it is dropped.
 #[derive(Debug)]
@@ -34,6 +42,7 @@ pub(super) struct TcxGuard {
     /// explained, however long it takes.
     claim: Option<UnixDatagram>,
     link: Option<OwnedFd>,
+    linked: Instant,
     /// The revisions at which the other agents of this chain made their links.
     agents: BTreeSet<u64>,
     /// The chain's revision when it was last known; 0 if it never was.
@@ -59,6 +68,7 @@ impl TcxGuard {
             direction,
             claim: None,
             link: None,
+            linked: Instant::now(),
             agents: BTreeSet::new(),
             revision: 0,
             state: HookState::Gone,
@@ -72,13 +82,14 @@ impl TcxGuard {
     /// may look at any moment.
     fn link(&mut self) -> Result<(), Refusal> {
         let known = query_tcx(self.index, self.direction).map_or(self.revision, |chain| chain.revision);
+        self.linked = Instant::now();
         for before in revisions_from(known) {
             let claim = claim::revision(self.index, self.direction, before.saturating_add(1)).ok();
             match self.probe(before) {
                 Ok(link) => {
                     (self.link, self.claim) = (Some(link), claim);
                     self.revision = before.saturating_add(1);
-                    self.know_chain();
+                    self.know_chain(self.revision);
                     return Ok(());
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {}
@@ -87,16 +98,18 @@ impl TcxGuard {
         }
         self.link = Some(link_tcx(&self.program, self.index, self.direction, 0)?);
         self.revision = self.find_revision(0).unwrap_or(0);
-        self.know_chain();
+        self.know_chain(self.revision);
         Ok(())
     }
 
-    /// Learns what else is in the chain whose head the program has just become.
-    fn know_chain(&mut self) {
+    /// Learns what else is in the chain whose head the program has become with this revision.
+    fn know_chain(&mut self, own: u64) {
         self.state = HookState::Ours;
         // Without the permission nothing more is known than that it is the head.
         let _ = self.read_chain();
-        self.agents = self.claimed(self.revision.saturating_sub(REVISIONS), self.revision.saturating_sub(1));
+        // Another agent may have come since.
+        self.agents = self.claimed(self.revision.saturating_sub(REVISIONS), self.revision);
+        self.agents.remove(&own);
     }
 
     /// The revisions between these, both included, that agents have claimed.
@@ -155,7 +168,7 @@ impl TcxGuard {
                 self.revision = now;
                 self.state.clone()
             }
-            Some(_) | None => HookState::Behind(vec!["what the chain has now may be".to_owned()]),
+            Some(_) | None => HookState::Behind(vec![UNREADABLE.to_owned()]),
         }
     }
 }
@@ -192,7 +205,11 @@ impl Guard for TcxGuard {
         }
     }
 
+    /// An agent that ends sooner than the others look would have changed the chain twice without a claim.
     fn take_link(&mut self) -> Option<OwnedFd> {
+        if !self.agents.is_empty() {
+            sleep(SEEN_AFTER.saturating_sub(self.linked.elapsed()));
+        }
         self.link.take()
     }
 

@@ -4,7 +4,9 @@ use crate::hook::{DirectionChoice, HookChoice};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use rustix::thread::CapabilitySet;
@@ -329,7 +331,7 @@ fn an_agent_to_kill() {
     let promisc = Promisc::open().expect("CAP_NET_RAW");
     promisc.hold(attached.interfaces()[0].info.index).expect("it exists");
     println!("\nattached");
-    std::thread::sleep(std::time::Duration::from_secs(60));
+    std::thread::sleep(Duration::from_secs(60));
     drop((attached, promisc));
 }
 
@@ -766,6 +768,41 @@ fn agents_that_come_and_go_change_nothing_where_the_chain_cannot_be_read() {
         let ours = on_tc("hs-a", Direction::Ingress);
         assert_eq!(ours.len(), 2, "{ours:?}");
         assert_eq!(found(&mut || ()), (LinkState::Up, fine()), "it is first again");
+    });
+}
+
+/// Two take one revision of the chain for theirs until the kernel decides, and one ends soon.
+#[test]
+fn agents_that_attach_at_once_know_each_other_when_one_ends() {
+    in_namespace(|| {
+        if tc() != Hook::Tcx {
+            return;
+        }
+        let attach = || attach_to("hs-a", HookChoice::Named(Hook::Tcx)).expect("it attaches").0;
+        let is_over = AtomicBool::new(false);
+        let go = || {
+            let attached = attach();
+            std::thread::sleep(Duration::from_millis(100));
+            drop(attached);
+        };
+        let stay = || {
+            let mut attached = attach();
+            drop_capabilities();
+            while !is_over.load(Relaxed) {
+                assert_eq!(look(&mut attached), (LinkState::Up, fine()));
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            assert_eq!(look(&mut attached), (LinkState::Up, fine()));
+        };
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                let stays = scope.spawn(stay);
+                scope.spawn(go).join().expect("no panic");
+                is_over.store(true, Relaxed);
+                stays.join().expect("no panic");
+            });
+            is_over.store(false, Relaxed);
+        }
     });
 }
 
