@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, Counter, CounterBlock, Histogram, NO_POINT, SERVICE_GAUGES,
-    Service, TICK_SHIFT, TcpRecord, UdpRecord, class_index, tag,
+    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram, NO_POINT,
+    SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD, address_of_group,
+    class_index, tag,
 };
-use handshake_common::flow::{End, Family, FlowKey};
+use handshake_common::flow::{End, Family, FlowKey, Side};
 use handshake_common::latency::{bucket, connect_place};
+
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
@@ -18,6 +20,7 @@ use crate::address::words;
 use crate::error::Error;
 use crate::model::snapshot::{Beginning, FIRST_UDP_ROW, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Filter;
+use crate::owner::OwnerBook;
 use crate::source::local::HostAddresses;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::sight::Sight;
@@ -42,6 +45,8 @@ pub struct Fake {
     pub host: Arc<HostAddresses>,
     /// The rows of the service table, with their numbers.
     pub services: Vec<ServiceReading>,
+    /// The rows of the workloads, with their numbers.
+    pub workloads: Vec<ServiceReading>,
     /// Called once, after the counters are read and before the tables are.
     pub meanwhile: Option<Meanwhile>,
 }
@@ -72,6 +77,10 @@ impl Source for Fake {
 
     fn services(&self) -> Vec<ServiceReading> {
         self.services.clone()
+    }
+
+    fn workloads(&self) -> Vec<ServiceReading> {
+        self.workloads.clone()
     }
 
     fn clocks(&self) -> Clocks {
@@ -107,6 +116,7 @@ impl Default for Fake {
             records: Vec::new(),
             host: Arc::default(),
             services: Vec::new(),
+            workloads: Vec::new(),
             meanwhile: None,
         }
     }
@@ -120,6 +130,7 @@ pub fn snapshot() -> Snapshot {
         began: BEGINNING,
         filter: Filter::default(),
         top: usize::MAX,
+        owners: OwnerBook::default(),
     });
     Snapshot::take(&mut Fake::new(), &context, None).expect("the source answers")
 }
@@ -167,6 +178,20 @@ impl Fake {
             gauges: [0; SERVICE_GAUGES],
         };
         self.services.push(ServiceReading { row, service, connects: Arc::default() });
+    }
+
+    /// Adds a row for what a control group's sockets began, or were asked, and counts ended attempts in it.
+    pub fn workload(&mut self, group: u64, side: Side, ended: &[(Counter, u64)]) {
+        let row = u16::try_from(SERVICES as usize + 1 + self.workloads.len()).expect("a few rows");
+        let address = address_of_group(group);
+        let mut gauges = [0; SERVICE_GAUGES];
+        for (counter, count) in ended {
+            gauges[0] += count;
+            gauges[*counter as usize - Counter::Attempts as usize] += count;
+        }
+        let (port, protocol) = (side as u16, WORKLOAD);
+        let service = Service { state: 2, address, port, protocol, family: 0, searched_jiffies: 0, gauges };
+        self.workloads.push(ServiceReading { row, service, connects: Arc::default() });
     }
 
     /// Adds `count` samples of `ns` to the times to connect, in the totals and in a service's row.
@@ -244,7 +269,17 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
     let answered = if state == State::SynReceived { tag::SYN_ACK_TIMED } else { 0 };
     let timed = if state.is_completed() { tag::SYN_ACK_TIMED | tag::ACK_TIMED } else { answered };
     let flags = high | timed;
-    Record { family, key, state, flags, service: 0, last_jiffies: 1_000_000, detail, reporter: [0; 4] }
+    Record {
+        family,
+        key,
+        state,
+        flags,
+        service: 0,
+        last_jiffies: 1_000_000,
+        detail,
+        reporter: [0; 4],
+        control_groups: ControlGroups::default(),
+    }
 }
 
 /// The TCP part of a record; panics if it has none.

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_defaults_fit_a_small_machine() {
         let options = Options::default();
-        let table = [(2, 70..=73), (64, 78..=84), (256, 104..=112)];
+        let table = [(2, 80..=83), (64, 88..=94), (256, 114..=122)];
         for (cpus, expected) in table {
             let peak = peak(&options, cpus, FEW_INTERFACES).div_ceil(MEBIBYTE);
             assert!(expected.contains(&peak), "{peak} MiB on {cpus} CPUs");

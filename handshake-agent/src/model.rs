@@ -33,3 +33,4 @@ pub mod settled;
 pub mod snapshot;
 pub mod table;
 pub mod unseen;
+mod workload;

@@ -8,6 +8,7 @@
 //! Reading takes no privilege, but for the names of containers. A group that is gone keeps its owner while one is
 //! held, and for a while longer.
 
+mod book;
 mod containers;
 mod place;
 mod pods;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::book::OwnerBook;
 pub use self::place::Runtime;
 pub use self::pods::PodName;
 

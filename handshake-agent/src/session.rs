@@ -34,6 +34,7 @@ use crate::memory;
 use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Options;
+use crate::owner::OwnerBook;
 use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus, wall_ns};
 use crate::source::scan::Onlooker;
 use crate::source::settings::Settings;
@@ -199,6 +200,7 @@ impl Session {
             began: Beginning { wall_ns: reading.wall_ns, ns: reading.now.ns },
             filter: options.filter.clone(),
             top: options.top,
+            owners: OwnerBook::open(),
         });
         let last = Snapshot::take(&mut live, &context, None)?;
         let answered = Instant::now();

@@ -98,6 +98,10 @@ pub trait Source {
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record));
     /// The valid rows of the service table, with their row numbers. Rows 0 and SERVICES/2 are `other`.
     fn services(&self) -> Vec<ServiceReading>;
+    /// The valid rows of the workloads, likewise; row SERVICES is `other`. A capture has none.
+    fn workloads(&self) -> Vec<ServiceReading> {
+        Vec::new()
+    }
     /// The times T1 and T2, and the idle times.
     fn clocks(&self) -> Clocks;
 }
@@ -127,7 +131,14 @@ fn placed(words: impl IntoIterator<Item = u64>) -> Placed {
 /// missing in one reading.
 fn service_rows(rows: &[ServiceRow], connects: &[ConnectRow]) -> Vec<ServiceReading> {
     let numbered: Vec<(&ServiceRow, u16)> = rows.iter().zip(0..).collect();
-    numbered.chunks(SERVICES as usize / 2).flat_map(|half| half_of_rows(half, connects)).collect()
+    let services = numbered.get(..SERVICES as usize).unwrap_or(&numbered);
+    services.chunks(SERVICES as usize / 2).flat_map(|half| half_of_rows(half, connects)).collect()
+}
+
+/// The same of the workloads, whose rows are behind those of the services.
+fn workload_rows(rows: &[ServiceRow]) -> Vec<ServiceReading> {
+    let numbered: Vec<(&ServiceRow, u16)> = rows.iter().zip(0..).skip(SERVICES as usize).collect();
+    half_of_rows(&numbered, &[])
 }
 
 /// A TCP service's completions by their time.
@@ -137,7 +148,7 @@ fn connects_of(row: u16, connects: &[ConnectRow]) -> Placed {
     placed(words.map(|word| word.load().cast_signed().max(0).cast_unsigned()))
 }
 
-/// The same of one protocol, whose first row is `other`.
+/// The same of one part of the table, whose first row is `other`.
 fn half_of_rows(rows: &[(&ServiceRow, u16)], connects: &[ConnectRow]) -> Vec<ServiceReading> {
     /// Readings until one falls between two exchanges. A reading takes some 100 µs, and an exchange is rare.
     const READINGS: usize = 10;

@@ -64,6 +64,7 @@ pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
         began: Beginning { wall_ns: 0, ns: 0 },
         filter: Filter::default(),
         top: RESPONDERS as usize,
+        owners: handshake_agent::owner::OwnerBook::default(),
     };
     let context = Arc::new(context);
     // The first snapshot is not measured: its memory is not allocated yet, and the table's pages are not in

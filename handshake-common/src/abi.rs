@@ -8,6 +8,7 @@ use core::mem::{offset_of, size_of};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use crate::counter::{COUNTERS, Counter};
+use crate::low_half;
 use crate::verdict::Leg;
 use crate::wire::Class;
 
@@ -25,6 +26,11 @@ pub const STRIPES: u32 = 4096;
 pub const CLIENTS: u32 = 16_384;
 /// Rows of the service table: the lower half TCP, the upper UDP; the first of each half is `other`.
 pub const SERVICES: u32 = 4096;
+/// Rows behind those of the services: of each control group whose sockets opened attempts, and of each whose
+/// sockets were asked. The first is `other`.
+pub const WORKLOADS: u32 = 1024;
+/// Rows of both kinds.
+pub const ROWS: u32 = SERVICES + WORKLOADS;
 /// Records are in units of 64 ns: a u32 of them is 274 s, past Linux's longest handshake with defaults (127
 /// s).
 pub const TICK_SHIFT: u32 = 6;
@@ -233,11 +239,21 @@ pub struct Flow6 {
     pub reserved: [u64; 3],
 }
 
+/// The control groups of the sockets that sent a record's SYN and its SYN+ACK: those of the initiator and of the
+/// responder, as far as they are on this host. 0 is not known. Written under the slot's lock; those of a slot
+/// that is not [`tag::ATTRIBUTED`] are an earlier record's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ControlGroups {
+    /// Ids of groups: the initiator's, then the responder's.
+    pub ids: [u64; 2],
+}
+
 /// The slot's tag: one word that says who owns the slot and how the flow stands.
 ///
 /// ```text
-/// 63         44 43     32 31             8     5     4     1  0
-/// │ generation  │ service │ flags          │ waits │ state │ locked │
+/// 63         44 43     32 31    8       7        6     5     4     1     0
+/// │ generation  │ service │ flags │ attributed │   │ waits │ state │ locked │
 /// ```
 pub mod tag {
     /// Set while one CPU changes the slot.
@@ -246,6 +262,8 @@ pub mod tag {
     pub const STATE_SHIFT: u32 = 1;
     /// Set beside [`AWAITS`], where one look at the tag finds it with the state.
     pub const WAITING: u32 = 1 << 5;
+    /// Set where one of the record's [`ControlGroups`](super::ControlGroups) is known; without it they have no meaning.
+    pub const ATTRIBUTED: u64 = 1 << 7;
     /// Where the flags begin; 24 bits.
     pub const FLAGS_SHIFT: u32 = 8;
     /// The flags' bits, as they lie from [`FLAGS_SHIFT`] on.
@@ -404,11 +422,12 @@ pub struct Service {
     /// row is given to another service, and then the jiffies at which something last came for the row. Of
     /// `other`: bit 0 while rows are exchanged, above it the number of exchanges.
     pub state: u64,
-    /// The responder's address, in host order, most significant word first.
+    /// The responder's address, in host order, most significant word first. Of a workload the id of the control
+    /// group, in the first two words.
     pub address: [u32; 4],
-    /// The responder's port.
+    /// The responder's port; of a workload its [`Side`](crate::flow::Side) as a number.
     pub port: u16,
-    /// [`TCP`](crate::wire::TCP) or [`UDP`](crate::wire::UDP).
+    /// [`TCP`](crate::wire::TCP) or [`UDP`](crate::wire::UDP); of a workload [`WORKLOAD`].
     pub protocol: u8,
     /// [`Family`](crate::flow::Family) as a number.
     pub family: u8,
@@ -417,6 +436,22 @@ pub struct Service {
     /// TCP: [`Counter::Attempts`] to [`Counter::OpenAnswerUnseen`]; UDP: [`Counter::UdpFlows`] to
     /// [`Counter::UdpUntracked`]; each less the first. Of TCP also [`SERVICE_WAS_SILENT`].
     pub gauges: [u64; SERVICE_GAUGES],
+}
+
+/// The protocol of a row that is a workload's (RFC 3692 §2.1: for experiments, so no service has it).
+pub const WORKLOAD: u8 = 253;
+
+/// The id of a control group in the place of a row's address.
+#[inline(always)]
+#[must_use]
+pub const fn address_of_group(id: u64) -> [u32; 4] {
+    [low_half(id >> 32), low_half(id), 0, 0]
+}
+
+/// The id of the control group whose row has this address.
+#[must_use]
+pub const fn group_of_address([high, low, ..]: [u32; 4]) -> u64 {
+    (high as u64) << 32 | low as u64
 }
 
 /// Room for the gauges of a service; TCP's identity uses fifteen words of it.
@@ -442,6 +477,8 @@ pub struct Event {
     pub last_jiffies: u32,
     /// What is known of the attempt.
     pub tcp: TcpRecord,
+    /// The control groups that own its ends.
+    pub control_groups: ControlGroups,
     /// [`Counter`] of the verdict as a number. In words: BPF would clear the bytes beside one by a call,
     /// whose frame is one too many.
     pub verdict: u32,
@@ -485,6 +522,8 @@ pub const LAYOUT: u64 = {
         STRIPES as usize,
         CLIENTS as usize,
         SERVICES as usize,
+        WORKLOADS as usize,
+        size_of::<ControlGroups>(),
         // Raised by hand when a meaning changes and no size does.
         7,
     ];
@@ -505,7 +544,7 @@ const _: () = {
     assert!(offset_of!(TcpRecord, opened_ns) == offset_of!(UdpRecord, opened_ns));
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
     assert!(size_of::<CounterBlock>() == 8 * COUNTERS);
-    assert!(size_of::<Service>() == 192 && size_of::<Event>() == 104);
+    assert!(size_of::<Service>() == 192 && size_of::<Event>() == 120);
     assert!(SERVICE_WAS_SILENT < SERVICE_GAUGES);
     assert!(Counter::LAST_UDP as usize - (Counter::UdpFlows as usize) < SERVICE_GAUGES);
 };

@@ -8,6 +8,7 @@
 //!                 ├─▶ update  a packet and the record of its flow ─▶ tcp::step, udp::step
 //!                 ├─▶ answer  a datagram from elsewhere, and the flow of its request
 //!                 ├─▶ insert  any other new record
+//!                 ├─  owner   whose socket sent a SYN or SYN+ACK
 //!                 └─▶ settle  a row for a service that has none
 //! ```
 
@@ -18,6 +19,8 @@ mod elsewhere;
 mod fast;
 #[path = "engine/filter.rs"]
 mod filter;
+#[path = "engine/owner.rs"]
+mod owner;
 #[path = "engine/place.rs"]
 mod place;
 #[path = "engine/platform.rs"]
@@ -35,10 +38,11 @@ pub use self::elsewhere::answer;
 pub use self::elsewhere::relocate;
 pub use self::fast::FastPath;
 pub use self::filter::{add_class, count, count_note};
+pub use self::owner::{attribute, move_owned};
 use self::place::lock_slot;
 pub use self::place::{evict, survey};
 use self::platform::slot_of;
-pub use self::platform::{Explanation, Platform, Table, wait};
+pub use self::platform::{Explanation, NewOwner, Platform, Table, wait};
 use self::service::enter_untracked;
 pub use self::service::{empty, new_row, offer, own_row, service_row, settle};
 pub use self::update::judge;
@@ -410,8 +414,11 @@ impl<'a, P: Platform> Lookup<'a, P> {
             return;
         }
         let now = if self.needs_time(tag) { self.now() } else { self.no_time() };
-        let kept =
-            if self.key.udp { self.change_udp(slot, tag, now) } else { self.change_tcp(slot, tag, now) };
+        let kept = if self.key.udp {
+            self.change_udp(slot, tag, now)
+        } else {
+            self.change_tcp(slot, number, tag, now)
+        };
         if !kept {
             cold_path();
             let new = NewRecord::of(self.packet);
@@ -426,13 +433,14 @@ impl<'a, P: Platform> Lookup<'a, P> {
         let segment = Segment::of(self.packet);
         let sender_high = self.end.is_high();
         let mut flags = if sender_high { tag::INITIATOR_HIGH } else { 0 };
-        let mut service = 0;
+        let (mut service, mut attributed) = (0, 0);
         let state = match new {
             NewRecord::Attempt => {
                 let (record, more) = tcp::open(&segment, now.ns);
                 flags |= more;
                 slot.body().set_tcp(record);
                 service = self.enter(Counter::Attempts, State::SynSent, entry);
+                attributed = self.attribute::<S>(number, Side::Initiator, 0, State::SynSent);
                 State::SynSent
             }
             NewRecord::Orphan => {
@@ -474,7 +482,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             let change = Change::stay(TcpState::from_number(state as u8), flags);
             self.explain(State::Empty, &change, &slot.body().tcp(), self.side(flags));
         }
-        slot.tag().swap(old.next(state, flags, service).0);
+        slot.tag().swap(old.unattributed().next(state, flags, service).attributed(attributed).0);
     }
 
     /// The end of a completed connection is not timed, unless it may end its silence: the precise clock is
@@ -512,9 +520,15 @@ impl<'a, P: Platform> Lookup<'a, P> {
     /// where it would otherwise follow each to the end.
     #[inline(always)]
     fn veil(&self, word: u64) -> u64 {
-        let never = (self.config.options & option::VEIL) / option::VEIL;
-        word ^ 0_u64.wrapping_sub(never as u64)
+        veil(self.config, word)
     }
+}
+
+/// The same word, opaque to the verifier.
+#[inline(always)]
+fn veil(config: &Config, word: u64) -> u64 {
+    let never = (config.options & option::VEIL) / option::VEIL;
+    word ^ 0_u64.wrapping_sub(never as u64)
 }
 
 /// Factors for [`table::hash`] from a stream of random words.

@@ -3,7 +3,7 @@
 use crate::{below, low_half};
 
 /// The two ends of a conversation, as IPFIX names them in a biflow (RFC 5103 §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The end that sent the first SYN, or the first UDP packet.
     Initiator,
@@ -12,6 +12,18 @@ pub enum Side {
 }
 
 impl Side {
+    /// Both, in their order.
+    pub const BOTH: [Self; 2] = [Self::Initiator, Self::Responder];
+
+    /// The name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Initiator => "initiator",
+            Self::Responder => "responder",
+        }
+    }
+
     /// The end it talks to.
     #[inline(always)]
     #[must_use]

@@ -6,7 +6,7 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::iter;
 
-use crate::abi::{CLIENTS, Config, SERVICES, STRIPES, TCP_SERVICES, WAYS};
+use crate::abi::{CLIENTS, Config, ROWS, STRIPES, TCP_SERVICES, WAYS};
 use crate::books::{Books, ConnectRow, ServiceRow, no_connects};
 use crate::engine;
 use crate::interface::GROUPS;
@@ -21,11 +21,15 @@ pub struct HostTables {
     pub slots4: Vec<Slot4>,
     /// The IPv6 table.
     pub slots6: Vec<Slot6>,
+    /// The owners of the IPv4 table's records, one a slot; none at first.
+    pub owners4: Vec<[Shared64; 2]>,
+    /// Those of the IPv6 table's.
+    pub owners6: Vec<[Shared64; 2]>,
     /// The lock words.
     pub stripes: Vec<Shared64>,
     /// The words of clients.
     pub clients: Vec<Shared64>,
-    /// The service table.
+    /// The rows of services and workloads.
     pub services: Vec<ServiceRow>,
     /// The completions of the TCP services by time.
     pub connects: Vec<ConnectRow>,
@@ -46,9 +50,11 @@ impl HostTables {
         Self {
             slots4: table(slots4),
             slots6: table(slots6),
+            owners4: Vec::new(),
+            owners6: Vec::new(),
             stripes: table(STRIPES as usize),
             clients: table(CLIENTS as usize),
-            services: table(SERVICES as usize),
+            services: table(ROWS as usize),
             connects: iter::repeat_with(no_connects).take(TCP_SERVICES as usize).collect(),
             books: Box::default(),
             classes: iter::repeat_with(no_classes).take(GROUPS).collect(),
@@ -63,6 +69,8 @@ impl HostTables {
         Storage {
             slots4: &self.slots4,
             slots6: &self.slots6,
+            owners4: &self.owners4,
+            owners6: &self.owners6,
             stripes: &self.stripes,
             clients: &self.clients,
             services: &self.services,

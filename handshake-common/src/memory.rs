@@ -5,9 +5,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
-use crate::abi::{
-    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, SERVICES, STRIPES, TCP_SERVICES, WAYS,
-};
+use crate::abi::{BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, ROWS, STRIPES, TCP_SERVICES, WAYS};
 use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform, Table};
 use crate::flow::Family;
@@ -42,11 +40,16 @@ pub struct Storage<'a> {
     pub slots4: &'a [Slot4],
     /// The IPv6 table, under the same terms.
     pub slots6: &'a [Slot6],
+    /// The [`ControlGroups`](crate::abi::ControlGroups) of the IPv4 table's records, one a slot; or none, where no packet is a
+    /// socket's.
+    pub owners4: &'a [[Shared64; 2]],
+    /// Those of the IPv6 table's.
+    pub owners6: &'a [[Shared64; 2]],
     /// [`STRIPES`] lock words.
     pub stripes: &'a [Shared64],
     /// [`CLIENTS`] words.
     pub clients: &'a [Shared64],
-    /// [`SERVICES`] rows.
+    /// [`ROWS`] rows.
     pub services: &'a [ServiceRow],
     /// The completions of the [`TCP_SERVICES`] by time.
     pub connects: &'a [ConnectRow],
@@ -103,6 +106,7 @@ pub struct Memory<'a> {
     config: &'a Config,
     storage: Storage<'a>,
     clock: Cell<Now>,
+    group: Cell<u64>,
     sink: EventSink<'a>,
     on_evict: Option<OnEvict<'a>>,
     is_local: Option<IsLocal<'a>>,
@@ -133,12 +137,13 @@ impl<'a> Memory<'a> {
         assert!(config.mask6 == mask_of(storage.slots6.len()), "the mask of the IPv6 table");
         assert!(storage.stripes.len() == STRIPES as usize, "a lock word for every stripe");
         assert!(storage.clients.len() == CLIENTS as usize, "a word for every hash of a client");
-        assert!(storage.services.len() == SERVICES as usize, "both halves of the service table");
+        assert!(storage.services.len() == ROWS as usize, "the rows of services and workloads");
         assert!(storage.connects.len() == TCP_SERVICES as usize, "the completions of every TCP service");
         assert!((1..=GROUPS).contains(&storage.classes.len()), "a class block a group");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
         let clock = Cell::new(Now::default());
-        Self { config, storage, clock, sink, on_evict: None, is_local: None, fill: None }
+        let group = Cell::new(0);
+        Self { config, storage, clock, group, sink, on_evict: None, is_local: None, fill: None }
     }
 
     /// Evicts no record while there is another way: a new one whose key finds no free slot moves a record to
@@ -167,6 +172,13 @@ impl<'a> Memory<'a> {
     pub fn observe(&self, now: Now, packet: &Packet) {
         self.clock.set(now);
         engine::observe(self, packet);
+    }
+
+    /// The same of a packet that a socket of this control group has sent.
+    pub fn observe_of_group(&self, group: u64, now: Now, packet: &Packet) {
+        self.group.set(group);
+        self.observe(now, packet);
+        self.group.set(0);
     }
 
     /// Moves a record of a full set to the other set that its key has; `false` if all those are full.
@@ -240,6 +252,18 @@ impl Platform for Memory<'_> {
 
     fn connects(&self, row: u32) -> Option<&ConnectRow> {
         self.storage.connects.get(row as usize)
+    }
+
+    fn control_group(&self) -> u64 {
+        self.group.get()
+    }
+
+    fn owners(&self, family: Family, number: u32) -> Option<&[Shared64; 2]> {
+        let owners = match family {
+            Family::V4 => self.storage.owners4,
+            Family::V6 => self.storage.owners6,
+        };
+        owners.get(number as usize)
     }
 
     fn make_room<S: Table>(&self, places: [u32; 2]) -> bool {

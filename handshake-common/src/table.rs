@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use crate::abi::{self, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
+use crate::abi::{self, ControlGroups, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
 use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
@@ -37,6 +37,27 @@ impl Tag {
     #[must_use]
     pub const fn service(self) -> u16 {
         (self.0 >> tag::SERVICE_SHIFT & 0xfff) as u16
+    }
+
+    /// Is an owner of one of its ends known?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_attributed(self) -> bool {
+        self.0 & tag::ATTRIBUTED != 0
+    }
+
+    /// The same, of a record whose owners are not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unattributed(self) -> Self {
+        Self(self.0 & !tag::ATTRIBUTED)
+    }
+
+    /// The same, of a record with an owner if the bit is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn attributed(self, bit: u64) -> Self {
+        Self(self.0 | bit)
     }
 
     /// Does a CPU own the slot just now?
@@ -100,7 +121,7 @@ impl Tag {
         Self(self.0 | tag::LOCKED)
     }
 
-    /// The next generation, not owned.
+    /// The next generation, not owned; attributed as before.
     #[inline(always)]
     #[must_use]
     pub const fn next(self, state: State, flags: u32, service: u16) -> Self {
@@ -108,6 +129,7 @@ impl Tag {
         let waits = (flags & tag::AWAITS) / tag::AWAITS;
         Self(
             generation
+                | self.0 & tag::ATTRIBUTED
                 | (waits as u64) << tag::WAITING.ilog2()
                 | (service as u64) << tag::SERVICE_SHIFT
                 | (flags as u64) << tag::FLAGS_SHIFT
@@ -637,6 +659,12 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
 #[cfg(not(target_arch = "bpf"))]
 pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
+    read_beside(slot, None)
+}
+
+/// The same, with the owners that are kept beside it.
+#[cfg(not(target_arch = "bpf"))]
+pub fn read_beside<S: Slot>(slot: &S, owners: Option<&[Shared64; 2]>) -> Option<crate::record::Record> {
     use crate::shared::read_fence;
     for _ in 0..crate::spin::READ_TRIES {
         let before = Tag(slot.tag().load());
@@ -648,7 +676,10 @@ pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
             return None;
         }
         read_fence();
-        let record = record_under(slot, before);
+        let mut record = record_under(slot, before);
+        if let Some(owners) = owners.filter(|_| before.is_attributed()) {
+            record.control_groups.ids = owners.each_ref().map(Shared64::load);
+        }
         read_fence();
         if slot.tag().load() == before.0 {
             return Some(record);
@@ -703,12 +734,19 @@ pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
         last_jiffies: slot.last().load(),
         detail,
         reporter: slot.reporter(),
+        control_groups: ControlGroups::default(),
     }
 }
 
 /// The event of an attempt that ended: its record under the tag given, and how.
 #[inline(always)]
-pub fn event<S: Slot>(slot: &S, tag: Tag, verdict: usize, ended_ns: u64) -> abi::Event {
+pub fn event<S: Slot>(
+    slot: &S,
+    tag: Tag,
+    owners: ControlGroups,
+    verdict: usize,
+    ended_ns: u64,
+) -> abi::Event {
     let key = slot.key(false);
     abi::Event {
         tag: tag.0,
@@ -718,6 +756,7 @@ pub fn event<S: Slot>(slot: &S, tag: Tag, verdict: usize, ended_ns: u64) -> abi:
         ports: key.ports,
         last_jiffies: slot.last().load(),
         tcp: slot.body().tcp(),
+        control_groups: owners,
         verdict: low_half(verdict as u64),
         family: S::FAMILY as u32,
     }
@@ -737,6 +776,7 @@ pub fn record_of(event: &abi::Event) -> crate::record::Record {
         last_jiffies: event.last_jiffies,
         detail: crate::record::Detail::Tcp(event.tcp),
         reporter: [0; 4],
+        control_groups: event.control_groups,
     }
 }
 

@@ -106,6 +106,8 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
         slots4: &slots4,
+        owners4: &[],
+        owners6: &[],
         slots6: &slots6,
         stripes: &stripes,
         clients: &clients,

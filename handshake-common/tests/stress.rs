@@ -87,6 +87,8 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
         slots4: &table.slots,
+        owners4: &[],
+        owners6: &[],
         slots6: &table.slots6,
         stripes: &table.stripes,
         clients: &table.clients,

@@ -24,13 +24,15 @@ pub(crate) struct Current {
     /// Segments of a super-packet. 0: of any other packet, and of a super-packet that came in by a virtio
     /// header.
     pub(crate) segments: u16,
+    /// The control group of the socket that sent it; 0: not known, or not asked.
+    pub(crate) group: u64,
 }
 
 impl Current {
     /// Notes what is known of a packet that the fast path leaves.
     #[inline(always)]
     pub(crate) fn give(&mut self, interface: Interface, segments: u16) {
-        (self.interface, self.segments) = (interface, segments);
+        (self.interface, self.segments, self.group) = (interface, segments, 0);
     }
 
     /// Gives the packet what is known of it.

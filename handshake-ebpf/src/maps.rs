@@ -15,12 +15,12 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
     self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, CURRENT_WORDS, ClassBlock, ClockPair, Config,
-    ConnectTimes, CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress, MAX_INTERFACES,
-    NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, SERVICES as SERVICE_ROWS, STRIPES as STRIPE_WORDS, Service,
+    ConnectTimes, ControlGroups, CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress,
+    MAX_INTERFACES, NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES as STRIPE_WORDS, Service,
     TCP_SERVICES, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow};
-use handshake_common::engine::{self, Explanation, Platform, Table};
+use handshake_common::engine::{self, Explanation, NewOwner, Platform, Table};
 use handshake_common::flow::Family;
 use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, row_of};
 use handshake_common::masked;
@@ -45,7 +45,12 @@ static FLOWS4: Array<Set<Flow4>, SETS4, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS6: Array<Set<Flow6>, SETS6, MMAPABLE> = Array::new();
 #[btf_map]
-static SERVICES: Array<Service, { SERVICE_ROWS as usize }, MMAPABLE> = Array::new();
+static SERVICES: Array<Service, { ROWS as usize }, MMAPABLE> = Array::new();
+/// The owners of the records of `FLOWS4`, slot by slot, and of `FLOWS6`.
+#[btf_map]
+static OWNERS4: Array<ControlGroups, { SETS4 * WAYS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static OWNERS6: Array<ControlGroups, { SETS6 * WAYS as usize }, MMAPABLE> = Array::new();
 /// The completions of the TCP services by time, row by row. Not per CPU: they are rare beside packets.
 #[btf_map]
 static CONNECTS: Array<ConnectTimes, { TCP_SERVICES as usize }, MMAPABLE> = Array::new();
@@ -103,6 +108,17 @@ impl<T: FromBytes> ReadOnly<T> {
 /// The layout this object was built with: the agent refuses another than its own.
 #[unsafe(no_mangle)]
 static HANDSHAKE_LAYOUT: Global<u64> = Global::new(abi::LAYOUT);
+
+/// Is the packet's socket asked for its control group? The agent says so before it loads, and the verifier leaves
+/// out what it does not ask for.
+#[unsafe(no_mangle)]
+static HANDSHAKE_OWNERS: Global<u64> = Global::new(1);
+
+/// Are owners kept?
+#[inline(always)]
+pub(crate) fn keeps_owners() -> bool {
+    HANDSHAKE_OWNERS.load() != 0
+}
 
 /// What a packet's way needs of the maps, found once.
 pub(crate) struct Kernel {
@@ -376,13 +392,37 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn evict<S: Table>(&self, _: &Packet, slot: &S, tag: Tag, worth: u32, now_ns: u64) {
+    fn evict<S: Table>(&self, _: &Packet, (slot, number): (&S, u32), tag: Tag, worth: u32, now_ns: u64) {
         let slot = core::ptr::from_ref(slot);
+        let what = u64::from(number) << 32 | u64::from(worth);
         let _ = if matches!(S::FAMILY, Family::V4) {
-            evict4(self.cpu, slot.cast(), tag.0, worth, now_ns)
+            evict4(self.cpu, slot.cast(), tag.0, what, now_ns)
         } else {
-            evict6(self.cpu, slot.cast(), tag.0, worth, now_ns)
+            evict6(self.cpu, slot.cast(), tag.0, what, now_ns)
         };
+    }
+
+    #[inline(always)]
+    fn control_group(&self) -> u64 {
+        self.current().group
+    }
+
+    #[inline(always)]
+    fn owners(&self, family: Family, number: u32) -> Option<&[Shared64; 2]> {
+        let owners =
+            if matches!(family, Family::V4) { OWNERS4.get_ptr(number) } else { OWNERS6.get_ptr(number) };
+        // SAFETY: the bytes of an `ControlGroups` are two words, which are reached as shared ones only.
+        owners.map(|owners| unsafe { &*owners.cast::<[Shared64; 2]>() })
+    }
+
+    #[inline(always)]
+    fn attribute(&self, family: Family, number: u32, end: NewOwner) {
+        attribute(self.cpu, family as u32, number, end.0);
+    }
+
+    #[inline(always)]
+    fn move_owned(&self, family: Family, number: u32, from: usize, to: usize) {
+        move_owned(self.cpu, family as u32, number, from as u32, to as u32);
     }
 
     #[inline(always)]
@@ -457,18 +497,40 @@ macro_rules! evict {
     ($name:ident, $slot:ty) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name(cpu: *mut Cpu, slot: *const $slot, tag: u64, worth: u32, now_ns: u64) -> i32 {
+        extern "C" fn $name(cpu: *mut Cpu, slot: *const $slot, tag: u64, what: u64, now_ns: u64) -> i32 {
             let Some(kernel) = Kernel::of(cpu) else { return 0 };
             if slot.is_null() {
                 return 0;
             }
             // SAFETY: not null, and the verifier holds callers to a whole slot.
             let slot = unsafe { &*slot };
-            engine::evict(&kernel, &kernel.current().packet, slot, Tag(tag), worth, now_ns);
+            let (number, worth) = ((what >> 32) as u32, what as u32);
+            engine::evict(&kernel, &kernel.current().packet, (slot, number), Tag(tag), worth, now_ns);
             0
         }
     };
 }
+
+/// Defines what is done with a record's owners as a function of its own: its stack is not the step's then.
+macro_rules! owner {
+    ($name:ident, |$kernel:ident, $family:ident, $number:ident $(, $more:ident)+| $do:expr) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(cpu: *mut Cpu, family: u32, $number: u32 $(, $more: u32)+) -> i32 {
+            let Some($kernel) = Kernel::of(cpu) else { return 0 };
+            let $family = if family == Family::V4 as u32 { Family::V4 } else { Family::V6 };
+            $do;
+            0
+        }
+    };
+}
+
+owner!(attribute, |kernel, family, number, end| {
+    engine::attribute(&kernel, family, number, NewOwner(end));
+});
+owner!(move_owned, |kernel, family, number, from, to| {
+    engine::move_owned(&kernel, family, number, from as usize, to as usize);
+});
 
 evict!(evict4, Slot4);
 evict!(evict6, Slot6);

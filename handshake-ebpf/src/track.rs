@@ -4,6 +4,7 @@
 //! and tracking are global functions: the verifier checks each once, for any arguments.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::generated::bpf_skb_cgroup_id;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use handshake_common::abi::option;
 use handshake_common::engine::{self, FastPath, StepResult};
@@ -147,9 +148,20 @@ pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
         if wants_checksums() {
             verify_skb(ctx, &mut kernel.current_mut().packet);
         }
+        find_owner(ctx, &kernel);
         track(&kernel);
     }
     explain(&kernel);
+}
+
+/// Finds the control group of the socket that sent a SYN or a SYN+ACK.
+#[inline(always)]
+fn find_owner(ctx: *mut __sk_buff, kernel: &Kernel) {
+    let class = kernel.current().packet.class;
+    if maps::keeps_owners() && (class == Class::Syn as u8 || class == Class::SynAck as u8) {
+        // SAFETY: the context is the program's own.
+        kernel.current_mut().group = unsafe { bpf_skb_cgroup_id(ctx) };
+    }
 }
 
 #[unsafe(no_mangle)]

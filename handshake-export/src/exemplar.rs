@@ -84,6 +84,10 @@ impl Source for Looking<'_> {
         self.source.services()
     }
 
+    fn workloads(&self) -> Vec<ServiceReading> {
+        self.source.workloads()
+    }
+
     fn clocks(&self) -> Clocks {
         self.source.clocks()
     }

@@ -60,7 +60,7 @@ async fn attach(
 
 /// What a command that attaches is left with; `None` with `--keep-privileges`.
 fn confinement(scope: &ScopeArgs) -> Option<Confinement> {
-    (!scope.keep_privileges).then(usual_confinement)
+    (!scope.keep_privileges).then(|| Confinement { reads_owners: true, ..usual_confinement() })
 }
 
 /// What a command that attaches is left with, unless it is asked for otherwise. Root becomes the user who

@@ -104,12 +104,22 @@ impl TcxGuard {
 
     /// Learns what else is in the chain whose head the program has become with this revision.
     fn know_chain(&mut self, own: u64) {
+        /// A link needs some 15 ms to end (`detach`).
+        const LOOKS: u32 = 50;
+        const BETWEEN: Duration = Duration::from_millis(10);
         self.state = HookState::Ours;
-        // Without the permission nothing more is known than that it is the head.
-        let _ = self.read_chain();
-        // Another agent may have come since.
-        self.agents = self.claimed(self.revision.saturating_sub(REVISIONS), self.revision);
-        self.agents.remove(&own);
+        for _ in 0..LOOKS {
+            // Without the permission nothing more is known than that it is the head.
+            let programs = self.read_chain().unwrap_or(0);
+            // Another agent may have come since.
+            self.agents = self.claimed(self.revision.saturating_sub(REVISIONS), self.revision);
+            self.agents.remove(&own);
+            if programs <= self.agents.len() {
+                break;
+            }
+            // An agent is about to go, and has dropped its claim.
+            sleep(BETWEEN);
+        }
     }
 
     /// The revisions between these, both included, that agents have claimed.
@@ -142,8 +152,9 @@ impl TcxGuard {
         is_all
     }
 
-    /// Reads the chain: what is before our program, and the revision.
-    fn read_chain(&mut self) -> io::Result<()> {
+    /// Reads the chain: what is before our program, and the revision. Returns how many programs of other agents
+    /// are in it.
+    fn read_chain(&mut self) -> io::Result<usize> {
         let chain = query_tcx(self.index, self.direction)?;
         self.revision = chain.revision;
         let ahead = chain.ids.iter().take_while(|id| **id != self.id);
@@ -156,7 +167,8 @@ impl TcxGuard {
         } else {
             HookState::Behind(others.iter().map(ToString::to_string).collect())
         };
-        Ok(())
+        let others = chain.ids.iter().filter(|id| **id != self.id);
+        Ok(others.filter(|id| is_of_an_agent(&program(**id))).count())
     }
 
     fn changed(&mut self) -> HookState {

@@ -245,6 +245,7 @@ mod tests {
             began: BEGINNING,
             filter: Filter::default(),
             top: 9,
+            owners: crate::owner::OwnerBook::default(),
         };
         Snapshot::take(fake, &Arc::new(context), None).expect("it cannot fail")
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use handshake_capture::Condition;
 
 use crate::options::Filter;
+use crate::owner::OwnerBook;
 
 /// The parts of a report that stay the same over a run, but for interfaces that come and go.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct RunContext {
     pub filter: Filter,
     /// The number of services that a report lists by name, of each protocol.
     pub top: usize,
+    /// Names the owners of control groups.
+    pub owners: OwnerBook,
 }
 
 /// A moment on two clocks.

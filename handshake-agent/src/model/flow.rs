@@ -18,6 +18,7 @@ use self::frames::{FlowFrames, FrameIndex};
 pub use self::tunnel::{Around, Tunnels};
 use crate::address::ip;
 use crate::model::snapshot::{LostBetween, Origin, RunContext, Snapshot};
+use crate::owner::Owner;
 use crate::source::local::HostAddresses;
 use crate::source::scan::LostHere;
 use crate::source::{Moment, Source};
@@ -417,6 +418,13 @@ impl<'a> View<'a> {
             Origin::Live { .. } => None,
             Origin::Capture(capture) => capture.files.get(frames.file).map(String::as_str),
         }
+    }
+
+    /// Whose an end of the flow is, as far as it is known by now.
+    #[must_use]
+    pub fn owner(&self, flow: &Flow, side: Side) -> Option<Arc<Owner>> {
+        let group = flow.record.control_groups.ids[side as usize];
+        self.context.owners.of(group)
     }
 
     /// From where this host sees the flow.

@@ -24,6 +24,8 @@ use crate::model::service::{listed, services};
 use crate::model::settled::Settled;
 pub use crate::model::table::{EVICTIONS, TableUse};
 pub use crate::model::unseen::UnseenOpens;
+pub use crate::model::workload::WorkloadFigures;
+use crate::model::workload::workloads;
 use crate::source::local::HostAddresses;
 use crate::source::opens::KernelOpens;
 use crate::source::scan::{Ages, LostHere, Scan};
@@ -89,6 +91,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceFigures>,
     /// Every service that has a row, and the row of the others.
     pub every_service: Arc<[ServiceFigures]>,
+    /// The workloads of this host, the busiest first.
+    pub workloads: Arc<[WorkloadFigures]>,
     /// The addresses of this host.
     pub host: Arc<HostAddresses>,
     /// What most of the attempts that are lost in this host have lost.
@@ -119,14 +123,14 @@ impl Snapshot {
     ) -> Result<Self, Error> {
         let reading = source.read()?;
         let scan = source.scan(reading.now, None);
-        let services = source.services();
-        Ok(Self::build(&reading, &scan, &services, context, previous))
+        let rows = (source.services(), source.workloads());
+        Ok(Self::build(&reading, &scan, &rows, context, previous))
     }
 
     fn build(
         reading: &Reading,
         scan: &Scan,
-        services: &[ServiceReading],
+        (services, workloads): &(Vec<ServiceReading>, Vec<ServiceReading>),
         context: &Arc<RunContext>,
         previous: Option<&Self>,
     ) -> Self {
@@ -136,6 +140,7 @@ impl Snapshot {
         let longest_ns = word(Leg::Connect.longest());
         let every_service = self::services(services, scan, reading.stopped, longest_ns);
         let every_service: Arc<[ServiceFigures]> = every_service.into();
+        let had = previous.map_or(&[][..], |previous| &previous.workloads);
         let mut snapshot = Self {
             context: Arc::clone(context),
             taken_at_ns: reading.wall_ns,
@@ -168,6 +173,7 @@ impl Snapshot {
             services_evicted: word(Counter::ServicesEvicted),
             services: listed(&every_service, context.top),
             every_service,
+            workloads: self::workloads(workloads, scan, reading.stopped, &context.owners, had).into(),
             host: Arc::clone(scan.host()),
             lost_here: LostBetween::of(scan.lost(), &context.origin),
             lost: Arc::new(scan.lost().clone()),

@@ -27,10 +27,11 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
     BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, NEAR_BLOCKS,
-    RING_BYTES, SERVICES, TCP_SERVICES,
+    RING_BYTES, ROWS, TCP_SERVICES,
 };
 use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::shared::Shared64;
 use handshake_common::table::{self, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
@@ -72,6 +73,8 @@ pub struct Live {
     clock: Clock,
     flows4: Mapping<Slot4>,
     flows6: Mapping<Slot6>,
+    owners4: Mapping<[Shared64; 2]>,
+    owners6: Mapping<[Shared64; 2]>,
     services: Mapping<ServiceRow>,
     connects: Mapping<ConnectRow>,
     events: Option<RingBuf<MapData>>,
@@ -112,7 +115,9 @@ impl Live {
             clock,
             flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize)?,
             flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
-            services: map_array(&bpf, "SERVICES", SERVICES as usize)?,
+            owners4: map_array(&bpf, "OWNERS4", sizes.slots4 as usize)?,
+            owners6: map_array(&bpf, "OWNERS6", sizes.slots6 as usize)?,
+            services: map_array(&bpf, "SERVICES", ROWS as usize)?,
             connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize)?,
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
             kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
@@ -395,18 +400,22 @@ impl Source for Live {
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks, Arc::clone(&self.host));
-        scan.add_table(&self.flows4, onlooker.as_deref_mut());
-        scan.add_table(&self.flows6, onlooker);
+        scan.add_table(&self.flows4, &self.owners4, onlooker.as_deref_mut());
+        scan.add_table(&self.flows6, &self.owners6, onlooker);
         scan
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
-        visit_slots(&self.flows4, visit);
-        visit_slots(&self.flows6, visit);
+        visit_slots(&self.flows4, &self.owners4, visit);
+        visit_slots(&self.flows6, &self.owners6, visit);
     }
 
     fn services(&self) -> Vec<ServiceReading> {
         super::service_rows(&self.services, &self.connects)
+    }
+
+    fn workloads(&self) -> Vec<ServiceReading> {
+        super::workload_rows(&self.services)
     }
 
     fn clocks(&self) -> Clocks {
@@ -458,9 +467,9 @@ fn read_histogram(bpf: &Ebpf, leg: Leg) -> Result<Histogram, LiveError> {
     Ok(sum)
 }
 
-fn visit_slots<S: Slot>(slots: &[S], visit: &mut dyn FnMut(&Record)) {
-    for slot in slots {
-        if let Some(record) = table::read(slot) {
+fn visit_slots<S: Slot>(slots: &[S], owners: &[[Shared64; 2]], visit: &mut dyn FnMut(&Record)) {
+    for (slot, number) in slots.iter().zip(0..) {
+        if let Some(record) = table::read_beside(slot, owners.get::<usize>(number)) {
             visit(&record);
         }
     }

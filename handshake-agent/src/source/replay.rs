@@ -275,8 +275,8 @@ impl Source for Replay {
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks, Arc::default());
-        scan.add_table(&self.tables.slots4, onlooker.as_deref_mut());
-        scan.add_table(&self.tables.slots6, onlooker);
+        scan.add_table(&self.tables.slots4, &[], onlooker.as_deref_mut());
+        scan.add_table(&self.tables.slots6, &[], onlooker);
         scan
     }
 

@@ -15,9 +15,11 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use handshake_common::abi::{BUCKETS, CONNECT_WORDS, NO_POINT, TcpRecord, tag};
+use handshake_common::flow::Side;
 use handshake_common::interface::GROUPS;
 use handshake_common::latency::{bucket, nearest_place};
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
+use handshake_common::shared::Shared64;
 use handshake_common::table::{self, Slot};
 use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
 
@@ -121,6 +123,8 @@ pub struct Scan {
     ages: [Vec<u64>; 2],
     /// The same by row of the service table, and by the place of a service's times to connect.
     ages_by_row: Vec<Option<Box<[RowAges; 2]>>>,
+    /// The ages of the attempts of each workload: of a control group on one side.
+    workloads: HashMap<(u64, Side), Ages>,
 }
 
 /// Ages by their [place](handshake_common::latency::nearest_place).
@@ -311,13 +315,18 @@ pub struct Ages {
 impl Scan {
     /// An empty scan at `now`, on the host with these addresses.
     pub fn at(now: Now, clocks: Clocks, host: Arc<HostAddresses>) -> Self {
-        let (flagged, lost, ages, ages_by_row) = Default::default();
-        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, ages_by_row }
+        let (flagged, lost, ages, ages_by_row, workloads) = Default::default();
+        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, ages_by_row, workloads }
     }
 
-    /// Adds all records of a table. `onlooker` sees them as well.
-    pub fn add_table<S: Slot>(&mut self, slots: &[S], mut onlooker: Option<&mut Onlooker<'_>>) {
-        for batch in slots.chunks(BATCH) {
+    /// Adds all records of a table, `owners` being those of its slots, or none. `onlooker` sees them as well.
+    pub fn add_table<S: Slot>(
+        &mut self,
+        slots: &[S],
+        owners: &[[Shared64; 2]],
+        mut onlooker: Option<&mut Onlooker<'_>>,
+    ) {
+        for (batch, first) in slots.chunks(BATCH).zip((0..).step_by(BATCH)) {
             let states = AGEING | onlooker.as_ref().map_or(0, |onlooker| onlooker.states);
             let Survey { held, mut to_be_read } = Survey::of(batch, states);
             self.used += u64::from(held.count_ones());
@@ -325,9 +334,9 @@ impl Scan {
                 onlooker.count(batch);
             }
             while to_be_read != 0 {
-                let slot = &batch[to_be_read.trailing_zeros() as usize];
+                let place = to_be_read.trailing_zeros() as usize;
                 to_be_read &= to_be_read - 1;
-                if let Some(record) = table::read(slot) {
+                if let Some(record) = table::read_beside(&batch[place], owners.get(first + place)) {
                     self.add(&record);
                     if let Some(onlooker) = &mut onlooker {
                         onlooker.look_at(&record);
@@ -348,6 +357,11 @@ impl Scan {
             self.rows.resize(row + 1, Ages::default());
         }
         self.rows[row].add(record, self.now, &self.clocks);
+        for (side, group) in Side::BOTH.into_iter().zip(record.control_groups.ids) {
+            if group != 0 {
+                self.workloads.entry((group, side)).or_default().add(record, self.now, &self.clocks);
+            }
+        }
         if let Some(verdict) = record.verdict(self.now, &self.clocks).filter(|_| record.state.is_open()) {
             let (is_old, seat) = (usize::from(verdict != Verdict::Opening), self.host.seat(record));
             self.rows[row].seats.0[seat as usize] += 1;
@@ -441,6 +455,11 @@ impl Scan {
     /// The ages of the records of one row of the service table.
     pub fn row(&self, row: u16) -> Ages {
         self.rows.get(usize::from(row)).copied().unwrap_or_default()
+    }
+
+    /// The ages of the records of a workload.
+    pub fn workload(&self, group: u64, side: Side) -> Ages {
+        self.workloads.get(&(group, side)).copied().unwrap_or_default()
     }
 }
 
@@ -613,7 +632,7 @@ mod tests {
             (State::Established as usize, 5, 7),
             (State::Empty as usize, 0, 0),
         ]);
-        scan.add_table(&slots, None);
+        scan.add_table(&slots, &[], None);
         let (no_syn_ack, no_ack) = (ByCause([1, 0, 0]), ByCause([0, 1, 0]));
         assert_eq!(scan.used(), 5);
         let between = |count| BySeat([0, 0, count]);
@@ -652,13 +671,13 @@ mod tests {
             waiting(State::Closed, SILENT, 10),
         ];
         let mut scan = empty();
-        scan.add_table(&slots, None);
+        scan.add_table(&slots, &[], None);
         assert_eq!((scan.row(7), scan.used()), (Ages { silent: 2, ..Ages::default() }, 7));
         let read = Survey::of(&slots, AGEING).to_be_read;
         assert_eq!(read, 0b100_0111, "by the tag alone");
         slots[0].last().store(NOW.jiffies.wrapping_sub(CLOCKS.idle_after_jiffies + 1));
         let mut idle = empty();
-        idle.add_table(&slots, None);
+        idle.add_table(&slots, &[], None);
         assert_eq!(idle.all().silent, 1, "it counts as closed");
     }
 
@@ -694,7 +713,7 @@ mod tests {
             let tag = Tag(slots[65].tag().load());
             slots[65].tag().swap(tag.locked().0);
             let mut scan = empty();
-            scan.add_table(&slots, None);
+            scan.add_table(&slots, &[], None);
             assert_eq!((scan.used(), scan.all()), (69, Ages::default()), "{state:?}");
         }
     }
@@ -708,7 +727,7 @@ mod tests {
             let (mut shown, mut scan) = (Vec::new(), empty());
             let mut show = |record: &Record| shown.push(record.state);
             let mut onlooker = Onlooker::new(asked, &mut show);
-            scan.add_table(&slots, Some(&mut onlooker));
+            scan.add_table(&slots, &[], Some(&mut onlooker));
             assert_eq!(onlooker.occupancy().iter().sum::<u64>(), scan.used());
             assert!(onlooker.occupancy()[1..].iter().all(|count| *count == 1));
             let wanted = State::ALL.into_iter().skip(1).filter(|state| asked >> *state as u32 & 1 != 0);
@@ -725,7 +744,7 @@ mod tests {
         let (mut shown, mut scan) = ([0; State::ALL.len()], empty());
         let mut show = |record: &Record| shown[record.state as usize] += 1;
         let mut onlooker = Onlooker::new(u64::MAX, &mut show).limited(70);
-        scan.add_table(&slots, Some(&mut onlooker));
+        scan.add_table(&slots, &[], Some(&mut onlooker));
         assert_eq!((shown[State::Refused as usize], shown[State::SynSent as usize]), (70, 500));
         assert_eq!(scan.all().opening.total() + scan.all().half_open.total(), 500);
     }
@@ -738,8 +757,8 @@ mod tests {
         ) {
             let (slots4, slots6) = (table::<Slot4>(&records), table::<Slot6>(&records));
             let mut scan = empty();
-            scan.add_table(&slots4, None);
-            scan.add_table(&slots6, None);
+            scan.add_table(&slots4, &[], None);
+            scan.add_table(&slots6, &[], None);
             let mut expected = empty();
             slots4.iter().filter_map(table::read).for_each(|record| expected.add(&record));
             slots6.iter().filter_map(table::read).for_each(|record| expected.add(&record));

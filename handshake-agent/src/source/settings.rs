@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use handshake_common::abi::{
-    CLIENTS, ClassBlock, Config, ConnectTimes, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram, MAX_NETS,
-    NEAR_BLOCKS, Net, PORT_WORDS, PortSet, RING_BYTES, SERVICES, STRIPES, Service, TCP_SERVICES, WAYS,
+    CLIENTS, ClassBlock, Config, ConnectTimes, ControlGroups, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram,
+    MAX_NETS, NEAR_BLOCKS, Net, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES, Service, TCP_SERVICES, WAYS,
     option,
 };
 use handshake_common::interface::INTERFACE_ROWS;
@@ -156,8 +156,9 @@ pub(super) fn far_blocks(interfaces: u16) -> u32 {
 }
 
 /// The memory of the tables per flow of `max_flows`, bytes, before they are rounded up: two IPv4 slots and a
-/// quarter of an IPv6 slot.
-pub const BYTES_A_FLOW: u64 = 2 * size::<Flow4>() + size::<Flow6>() / 4;
+/// quarter of an IPv6 slot, each with its owners.
+pub const BYTES_A_FLOW: u64 =
+    2 * (size::<Flow4>() + size::<ControlGroups>()) + (size::<Flow6>() + size::<ControlGroups>()) / 4;
 
 /// The sizes of the tables, in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +181,9 @@ impl Sizes {
     /// many interfaces, bytes. Left out are the kernel's own few bytes per map, this host's addresses, and
     /// the two extra pages of each ring.
     pub fn bytes(self, cpus: usize, interfaces: u16, events: bool) -> u64 {
-        let tables = u64::from(self.slots4) * size::<Flow4>() + u64::from(self.slots6) * size::<Flow6>();
-        let fixed = u64::from(SERVICES) * size::<Service>()
+        let tables = u64::from(self.slots4) * (size::<Flow4>() + size::<ControlGroups>())
+            + u64::from(self.slots6) * (size::<Flow6>() + size::<ControlGroups>());
+        let fixed = u64::from(ROWS) * size::<Service>()
             + u64::from(TCP_SERVICES) * size::<ConnectTimes>()
             + 8 * (u64::from(STRIPES) + u64::from(CLIENTS) + u64::from(INTERFACE_ROWS))
             + 8 * PORT_WORDS as u64
@@ -256,9 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn the_default_takes_43_mebibytes() {
+    fn the_default_takes_52_mebibytes() {
         let bytes = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, false);
-        assert_eq!(bytes >> 20, 43, "{bytes}");
+        assert_eq!(bytes >> 20, 52, "{bytes}");
         let more = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, true) - bytes;
         assert_eq!(more, RING_BYTES as u64);
         let twice = Sizes::for_flows(524_288).bytes(2, FEW_INTERFACES, false) - bytes;

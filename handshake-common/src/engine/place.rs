@@ -101,19 +101,19 @@ impl<P: Platform> Lookup<'_, P> {
             self.enter_untracked(row, new);
             return;
         }
+        let set = if place.way() < WAYS { places[0] } else { places[1] };
+        let number = low_half(self.veil((set * WAYS + place.way() % WAYS) as u64));
         let mut entry = Entry::Of(row);
         if is_free {
             self.platform.on_fill::<S>();
         } else if self.is_alike(slot, tag, worth, row, new) {
             entry = Entry::Counted(self.take_over(slot, tag, worth));
         } else {
-            self.platform.evict(self.packet, slot, tag, worth, now.ns);
+            self.platform.evict(self.packet, (slot, number), tag, worth, now.ns);
         }
         slot.set_key(&self.key);
-        let set = if place.way() < WAYS { places[0] } else { places[1] };
         // Opaque to the verifier, which would follow a free slot and a full one to the end.
-        let (tag, number) = (Tag(self.veil(tag.0)), self.veil((set * WAYS + place.way() % WAYS) as u64));
-        self.begin(slot, tag, now, new, entry, low_half(number));
+        self.begin(slot, Tag(self.veil(tag.0)), now, new, entry, number);
     }
 
     /// Does an attempt that nothing came back for give way to another of the same service, whose row is `row`?
@@ -122,6 +122,7 @@ impl<P: Platform> Lookup<'_, P> {
     fn is_alike<S: Table>(&self, slot: &S, tag: Tag, worth: u32, row: u32, new: NewRecord) -> bool {
         matches!(new, NewRecord::Attempt)
             && tag.state() as u8 == State::SynSent as u8
+            && !tag.is_attributed()
             && worth == Worth::HalfOpenNoSynAck as u32
             && self.config.options & option::EVENTS == 0
             && self.is_of_row(slot, tag, row)
@@ -144,7 +145,7 @@ impl<P: Platform> Lookup<'_, P> {
 pub fn evict<P: Platform, S: Table>(
     platform: &P,
     packet: &Packet,
-    slot: &S,
+    (slot, number): (&S, u32),
     tag: Tag,
     worth: u32,
     now_ns: u64,
@@ -155,7 +156,7 @@ pub fn evict<P: Platform, S: Table>(
     let expired = worth <= Worth::Expired as u32;
     if state.is_open() {
         let verdict = if expired { expired_as(state) } else { Counter::Evicted };
-        lookup.close(slot, tag, lookup.row_of(slot, tag), verdict, now);
+        lookup.close((slot, number), tag, lookup.row_of(slot, tag), verdict, now);
     } else {
         platform.on_evict(slot, tag, None);
     }

@@ -5,13 +5,13 @@ use core::mem::MaybeUninit;
 use super::update::judge;
 use crate::abi::{Config, Counter, Event, TcpRecord, WAYS, tag};
 use crate::books::{Books, ConnectRow, ServiceRow};
-use crate::flow::Side;
+use crate::flow::{Family, Side};
 use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
 use crate::wire::Packet;
-use crate::{masked, spin};
+use crate::{low_half, masked, spin};
 
 /// Supplies the engine's memory and clocks.
 pub trait Platform {
@@ -29,7 +29,7 @@ pub trait Platform {
     fn stripe(&self, index: u32) -> Option<&Shared64>;
     /// A client's word, below [`CLIENTS`](crate::abi::CLIENTS).
     fn client(&self, index: u32) -> Option<&Shared64>;
-    /// A row of the service table, below [`SERVICES`](crate::abi::SERVICES).
+    /// A row of a service or a workload, below [`ROWS`](crate::abi::ROWS).
     fn service(&self, row: u32) -> Option<&ServiceRow>;
     /// The completions by time of a row of the service table; `None` of a row that is not TCP's.
     fn connects(&self, row: u32) -> Option<&ConnectRow>;
@@ -57,6 +57,32 @@ pub trait Platform {
         Self: Sized,
     {
         super::empty(self, row);
+    }
+    /// The control group of the socket that sent the packet; 0 where it is not known.
+    #[inline(always)]
+    fn control_group(&self) -> u64 {
+        0
+    }
+    /// The owners of the record in a slot of a family's table; `None` where none are kept.
+    #[inline(always)]
+    fn owners(&self, _family: Family, _number: u32) -> Option<&[Shared64; 2]> {
+        None
+    }
+    /// [`attribute`](super::attribute), which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn attribute(&self, family: Family, number: u32, end: NewOwner)
+    where
+        Self: Sized,
+    {
+        super::attribute(self, family, number, end);
+    }
+    /// [`move_owned`](super::move_owned), which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn move_owned(&self, family: Family, number: u32, from: usize, to: usize)
+    where
+        Self: Sized,
+    {
+        super::move_owned(self, family, number, from, to);
     }
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
@@ -101,11 +127,11 @@ pub trait Platform {
     }
     /// [`evict`](super::evict) of a record for a packet, which the kernel side has as a function of its own.
     #[inline(always)]
-    fn evict<S: Table>(&self, packet: &Packet, slot: &S, tag: Tag, worth: u32, now_ns: u64)
+    fn evict<S: Table>(&self, packet: &Packet, at: (&S, u32), tag: Tag, worth: u32, now_ns: u64)
     where
         Self: Sized,
     {
-        super::evict(self, packet, slot, tag, worth, now_ns);
+        super::evict(self, packet, at, tag, worth, now_ns);
     }
     /// Called where all eight slots of a new record's key are taken, `places` being its sets: is one free
     /// now? The kernel evicts a record instead; a replay moves one to the other set that its key has.
@@ -130,6 +156,42 @@ pub trait Platform {
     fn explain(&self, _explanation: &Explanation) {}
     /// Reserves room for an event, has `fill` write it and sends it; `false` without room.
     fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
+}
+
+/// An end of a record whose owner is known now, as bits: a step of the kernel side takes a number.
+///
+/// ```text
+/// 9             8       7     0
+/// │ first of record │ side │ gauge │
+/// ```
+#[derive(Clone, Copy)]
+pub struct NewOwner(pub u32);
+
+impl NewOwner {
+    const SIDE: u32 = 1 << 8;
+    const FIRST: u32 = 1 << 9;
+
+    #[inline(always)]
+    pub(super) const fn new(side: Side, is_first: bool, gauge: usize) -> Self {
+        let side = if matches!(side, Side::Responder) { Self::SIDE } else { 0 };
+        let first = if is_first { Self::FIRST } else { 0 };
+        Self(side | first | low_half(gauge as u64) & 0xff)
+    }
+
+    #[inline(always)]
+    pub(super) const fn side(self) -> usize {
+        ((self.0 / Self::SIDE) & 1) as usize
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_first(self) -> bool {
+        self.0 & Self::FIRST != 0
+    }
+
+    #[inline(always)]
+    pub(super) const fn gauge(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
 }
 
 /// What a TCP segment did to the record of its flow.

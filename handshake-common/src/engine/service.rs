@@ -11,8 +11,8 @@
 //! times of its completions.
 
 use super::platform::slot_of;
-use super::{Entry, Lookup, NewRecord, Platform, Table};
-use crate::abi::{Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, tag};
+use super::{Entry, Lookup, NewRecord, Platform, Table, veil};
+use crate::abi::{Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, WORKLOADS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
 use crate::flow::{FlowKey, Side};
 use crate::record::{State, TcpState, connect_ticks, jiffies_since};
@@ -25,6 +25,34 @@ use crate::{below, latency, low_half};
 const SERVICE_PROBES: u32 = 8;
 /// Rows of each half of the service table.
 const SERVICE_HALF: u32 = SERVICES / 2;
+
+/// Rows for keys of one kind. The first is `other`, of those that have no row of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// The number of its `other`.
+    pub(super) other: u32,
+    /// A power of two.
+    rows: u32,
+}
+
+impl Part {
+    const TCP: Self = Self { other: 0, rows: SERVICE_HALF };
+    const UDP: Self = Self { other: SERVICE_HALF, rows: SERVICE_HALF };
+    /// Behind both halves.
+    pub(super) const WORKLOADS: Self = Self { other: SERVICES, rows: WORKLOADS };
+
+    /// That of services of UDP, or else of TCP.
+    #[inline(always)]
+    const fn of_services(udp: bool) -> Self {
+        if udp { Self::UDP } else { Self::TCP }
+    }
+
+    /// The `i`-th row that a key may have: `start` is its [mix](ServiceKey::mix).
+    #[inline(always)]
+    pub(super) fn probe(self, start: u32, i: u32) -> u32 {
+        self.other + (start.wrapping_add(i) & (self.rows - 1)).max(1)
+    }
+}
 
 /// Above the number of a row: the flow has no service.
 const NO_SERVICE: u32 = 1 << 31;
@@ -90,30 +118,104 @@ pub fn service_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16
 /// [`service_row`] of a service.
 #[inline(always)]
 fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey, jiffies: u32) -> u32 {
-    let half = if packet.protocol == wire::UDP { SERVICE_HALF } else { 0 };
+    let part = Part::of_services(packet.protocol == wire::UDP);
     if key.is_none() {
-        return half;
+        return part.other;
     }
     let start = key.mix(&platform.config().factors[0]);
     let mut i = 0;
     while i < SERVICE_PROBES {
-        let row = probe(half, start, i);
+        let row = part.probe(start, i);
         if let Some(service) = platform.service(row) {
             match service.claim(key, jiffies) {
                 Claim::Ours => return row,
-                Claim::Unsettled => return half,
+                Claim::Unsettled => return part.other,
                 Claim::Foreign => {}
             }
         }
         i += 1;
     }
-    half
+    part.other
 }
 
-/// The `i`-th row that a service may have, of its half of the table.
+/// The row of a key, which may have been another's until now; `other` for none. `worth` is the least [`RowWorth`]
+/// of a row that does not give way to it.
 #[inline(always)]
-fn probe(half: u32, start: u32, i: u32) -> u32 {
-    half + (start.wrapping_add(i) & (SERVICE_HALF - 1)).max(1)
+fn search<P: Platform>(platform: &P, part: Part, key: &ServiceKey, worth: u32, jiffies: u32) -> u32 {
+    let start = key.mix(&platform.config().factors[0]);
+    let (mut least, mut i) = (NO_OFFER as u64, 0);
+    while i < SERVICE_PROBES {
+        let row = part.probe(start, i);
+        if let Some(service) = platform.service(row) {
+            match service.claim(key, jiffies) {
+                Claim::Ours => return row,
+                // It may become this one's: another row would be its second.
+                Claim::Unsettled => return part.other,
+                Claim::Foreign => {
+                    let offer = (platform.offer(row, worth) | i) as u64;
+                    least ^= (least ^ offer) & 0_u64.wrapping_sub(below(offer as i64, least as i64));
+                }
+            }
+        }
+        i += 1;
+    }
+    let least = low_half(veil(platform.config(), least));
+    if least >= NO_OFFER {
+        return part.other;
+    }
+    let row = part.probe(start, least & (SERVICE_PROBES - 1));
+    if give(platform, row, key, part, jiffies) { row } else { part.other }
+}
+
+/// Gives a row to another key, unless something came for it just now. What it counted goes to `other`.
+#[inline(always)]
+fn give<P: Platform>(platform: &P, row: u32, key: &ServiceKey, part: Part, jiffies: u32) -> bool {
+    let (Some(given), Some(other)) = (platform.service(row), platform.service(part.other)) else {
+        return false;
+    };
+    let Some(state) = quiet_state(platform, given) else { return false };
+    if !given.take(state, other) {
+        return false;
+    }
+    platform.empty(row);
+    given.give(state, key, jiffies);
+    platform.books().add(Counter::ServicesEvicted, (part.other < SERVICES) as u64);
+    true
+}
+
+/// The row of a workload, which may have been another's until now: one with nothing open gives way. `other` where
+/// none does.
+#[inline(always)]
+pub(super) fn row_of_workload<P: Platform>(platform: &P, key: &ServiceKey) -> u32 {
+    let (part, jiffies) = (Part::WORKLOADS, platform.jiffies());
+    let first = part.probe(key.mix(&platform.config().factors[0]), 0);
+    if platform.service(first).is_some_and(|row| row.claim(key, jiffies) == Claim::Ours) {
+        return first;
+    }
+    let Some(exchange) = platform.service(part.other).and_then(ServiceRow::begin_exchange) else {
+        return part.other;
+    };
+    let row = search(platform, part, key, RowWorth::Local as u32, jiffies);
+    if let Some(other) = platform.service(part.other) {
+        other.end_exchange(exchange, row != part.other);
+    }
+    row
+}
+
+/// The row of a workload in which something is counted at a gauge, else `other`.
+#[inline(always)]
+pub(super) fn workload_that_counts<P: Platform>(platform: &P, key: &ServiceKey, gauge: usize) -> u32 {
+    let (part, jiffies) = (Part::WORKLOADS, platform.jiffies());
+    let start = key.mix(&platform.config().factors[0]);
+    let mut i = 0;
+    while i < SERVICE_PROBES {
+        let row = part.probe(start, i);
+        if platform.service(row).is_some_and(|row| row.counts(key, gauge, jiffies)) {
+            return row;
+        }
+        i += 1;
+    }
+    part.other
 }
 
 /// Counts a SYN or a UDP packet that got no record though it would begin one; `row` is its [`new_row`].
@@ -266,7 +368,7 @@ pub fn settle<P: Platform, S: Table>(platform: &P, packet: &Packet) {
 #[inline(always)]
 pub fn offer<P: Platform>(platform: &P, number: u32, worth: u32) -> u32 {
     let Some(row) = platform.service(number) else { return NO_OFFER };
-    let is_udp = number >= SERVICE_HALF;
+    let is_udp = number & (SERVICE_HALF | SERVICES) == SERVICE_HALF;
     let (total, good) = if is_udp {
         (Counter::UdpFlows, Counter::UdpAnswered)
     } else {
@@ -339,7 +441,7 @@ impl<P: Platform> Lookup<'_, P> {
         let tag = Tag(slot.tag().load());
         let state = tag.state();
         let proven = PROVEN >> state as u32 & 1;
-        let Some(other) = self.platform.service(self.half()) else { return };
+        let Some(other) = self.platform.service(Part::of_services(self.key.udp).other) else { return };
         if proven == 0 {
             other.begin_search(self.jiffies);
         }
@@ -354,7 +456,7 @@ impl<P: Platform> Lookup<'_, P> {
         if is_other(self.row_by_key(&key, tag)) != 0
             && let Some(exchange) = other.begin_exchange()
         {
-            row = low_half(self.veil(self.find_row(&key, proven, other) as u64));
+            row = low_half(self.veil(self.find_row(&key, proven) as u64));
             self.move_counts(state, other, row);
             self.move_completion(slot, tag, row);
             other.end_exchange(exchange, row != 0);
@@ -363,59 +465,18 @@ impl<P: Platform> Lookup<'_, P> {
         slot.tag().swap(if row == 0 { tag.0 } else { moved.0 });
     }
 
-    /// The first row of the packet's protocol, which is its `other`.
-    #[inline(always)]
-    fn half(&self) -> u32 {
-        if self.key.udp { SERVICE_HALF } else { 0 }
-    }
-
     /// The service's row, which may have been another's until now; 0 for none.
     #[inline(always)]
-    fn find_row(&self, key: &ServiceKey, proven: u32, other: &ServiceRow) -> u32 {
+    fn find_row(&self, key: &ServiceKey, proven: u32) -> u32 {
         if key.is_none() {
             return 0;
         }
-        let start = key.mix(&self.config.factors[0]);
         let is_local = self.platform.is_local(&key.address, key.family()) as u32;
         // Something open, completed by a far responder, or by this host.
         let worth = low_half(self.veil((RowWorth::Open as u32 + proven + (proven & is_local)) as u64));
-        let (mut least, mut i) = (NO_OFFER as u64, 0);
-        while i < SERVICE_PROBES {
-            let row = probe(self.half(), start, i);
-            if let Some(service) = self.platform.service(row) {
-                match service.claim(key, self.jiffies) {
-                    Claim::Ours => return row,
-                    // It may become this service's: another row would be its second.
-                    Claim::Unsettled => return 0,
-                    Claim::Foreign => {
-                        let offer = (self.platform.offer(row, worth) | i) as u64;
-                        least ^= (least ^ offer) & 0_u64.wrapping_sub(below(offer as i64, least as i64));
-                    }
-                }
-            }
-            i += 1;
-        }
-        let least = low_half(self.veil(least));
-        if least >= NO_OFFER {
-            return 0;
-        }
-        let row = probe(self.half(), start, least & (SERVICE_PROBES - 1));
-        let given = self.give(row, key, other);
-        self.platform.books().add(Counter::ServicesEvicted, given as u64);
-        if given { row } else { 0 }
-    }
-
-    /// Gives a row to another service, unless something came for it just now. What it counted goes to `other`.
-    #[inline(always)]
-    fn give(&self, row: u32, key: &ServiceKey, other: &ServiceRow) -> bool {
-        let Some(service) = self.platform.service(row) else { return false };
-        let Some(state) = quiet_state(self.platform, service) else { return false };
-        if !service.take(state, other) {
-            return false;
-        }
-        self.platform.empty(row);
-        service.give(state, key, self.jiffies);
-        true
+        let part = Part::of_services(self.key.udp);
+        let row = search(self.platform, part, key, worth, self.jiffies);
+        if row == part.other { 0 } else { row }
     }
 
     /// Moves the pair of counts of a record from `other` to its row.

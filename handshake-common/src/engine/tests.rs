@@ -3,6 +3,7 @@
 mod elsewhere;
 mod eviction;
 mod growth;
+mod owners;
 mod services;
 mod streams;
 
@@ -11,7 +12,7 @@ use std::vec::Vec;
 
 use crate::abi::{
     CONNECT_WORDS, Config, Counter, Event, HASH_WORDS, MAX_NETS, Net, SERVICE_GAUGES, SERVICE_WAS_SILENT,
-    TcpRecord, UNTIMED_CONNECTS, option, tag,
+    SERVICES, TcpRecord, UNTIMED_CONNECTS, option, tag,
 };
 use crate::books::ServiceRow;
 use crate::host::HostTables;
@@ -325,6 +326,8 @@ struct World {
     gates: core::cell::Cell<u8>,
     /// How full the tables are, where no record may be evicted.
     fill: Option<Fill>,
+    /// The control group whose socket sends a packet.
+    group_of: fn(&Packet) -> u64,
 }
 
 impl World {
@@ -332,13 +335,19 @@ impl World {
     fn new(slots: usize) -> Self {
         Self {
             config: config(),
-            tables: HostTables { ports: std::vec![0; PORT_WORDS], ..HostTables::new(slots, slots) },
+            tables: HostTables {
+                ports: std::vec![0; PORT_WORDS],
+                owners4: no_owners(slots),
+                owners6: no_owners(slots),
+                ..HostTables::new(slots, slots)
+            },
             events: RefCell::default(),
             room: core::cell::Cell::new(usize::MAX),
             repeat: core::cell::Cell::new(1),
             own: Vec::new(),
             gates: core::cell::Cell::new(u8::MAX),
             fill: None,
+            group_of: |_| 0,
         }
     }
 
@@ -359,7 +368,8 @@ impl World {
         for copy in 0..self.repeat.get() {
             let point = packet.point + copy;
             let gate = if self.gates.get() >> (point >> 1) & 1 == 0 { mark::GATED } else { 0 };
-            memory.observe(time(at), &Packet { point, marks: packet.marks | gate, ..*packet });
+            let packet = Packet { point, marks: packet.marks | gate, ..*packet };
+            memory.observe_of_group((self.group_of)(&packet), time(at), &packet);
         }
     }
 
@@ -371,8 +381,11 @@ impl World {
     }
 
     fn records(&self) -> Vec<Record> {
-        let four = self.tables.slots4.iter().filter_map(table::read);
-        four.chain(self.tables.slots6.iter().filter_map(table::read)).collect()
+        let HostTables { slots4, slots6, owners4, owners6, .. } = &self.tables;
+        let four =
+            (0..).zip(slots4).filter_map(|(i, slot)| table::read_beside(slot, owners4.get::<usize>(i)));
+        let six = (0..).zip(slots6).filter_map(|(i, slot)| table::read_beside(slot, owners6.get::<usize>(i)));
+        four.chain(six).collect()
     }
 
     fn count(&self, counter: Counter) -> u64 {
@@ -431,7 +444,9 @@ impl World {
             assert!(!records[i + 1..].iter().any(twin), "{:?} twice", record.key);
         }
         assert!(self.tables.stripes.iter().all(|word| word.load() == 0), "every lock word is free");
-        let (tcp, udp) = self.tables.services.split_at(self.tables.services.len() / 2);
+        let (services, workloads) = self.tables.services.split_at(SERVICES as usize);
+        let (tcp, udp) = services.split_at(SERVICES as usize / 2);
+        self.check_workloads(workloads);
         self.check_services(tcp, Counter::Attempts as usize..=Counter::LAST_TCP as usize);
         self.check_services(udp, Counter::UdpFlows as usize..=Counter::LAST_UDP as usize);
         self.check_connects();
@@ -452,7 +467,7 @@ impl World {
         };
         let counted: [u64; CONNECT_WORDS] = core::array::from_fn(counted);
         assert_eq!(counted, told, "the services' completions");
-        let silent = self.tables.services.iter().take(self.tables.services.len() / 2);
+        let silent = self.tables.services.iter().take(SERVICES as usize / 2);
         let silent: u64 = silent.map(|row| row.copy().gauges[SERVICE_WAS_SILENT]).sum();
         assert_eq!(silent, self.count(Counter::WasSilent), "the services' silent connections");
     }
@@ -466,6 +481,26 @@ impl World {
         for (place, sum) in places.zip(sums) {
             assert_eq!(sum, self.tables.books.words()[place].load(), "the rows' sum at {place}");
         }
+    }
+
+    /// Each attempt of a workload stands at one gauge of its row, and those that are open are in the table.
+    fn check_workloads(&self, rows: &[ServiceRow]) {
+        let mut open = [0; 3];
+        for row in rows {
+            let gauges = row.copy().gauges;
+            let (attempts, terms) = gauges.split_first().expect("it has gauges");
+            let terms = &terms[..(Counter::LAST_TCP as usize - Counter::Attempts as usize)];
+            assert_eq!(*attempts, terms.iter().copied().fold(0, u64::wrapping_add), "{gauges:?}");
+            for (sum, gauge) in open.iter_mut().zip(OPEN) {
+                *sum += row.count(gauge as usize);
+            }
+        }
+        let records = self.records();
+        let held = OPEN.map(|gauge| {
+            let open = records.iter().filter(|record| record.state.gauge() == gauge);
+            open.flat_map(|record| record.control_groups.ids).filter(|group| *group != 0).count() as i64
+        });
+        assert_eq!(open, held, "open attempts of the workloads");
     }
 
     /// One event per end: as many of a verdict as it was entered.
@@ -488,6 +523,12 @@ impl World {
         let is_end = |event: &&Event| entered.iter().any(|(verdict, _)| *verdict as u32 == event.verdict);
         assert_eq!(events.iter().filter(is_end).count(), events.len());
     }
+}
+
+const OPEN: [Counter; 3] = [Counter::OpenNoSynAck, Counter::OpenNoAck, Counter::OpenAnswerUnseen];
+
+fn no_owners(slots: usize) -> Vec<[Shared64; 2]> {
+    (0..slots).map(|_| [const { Shared64::new(0) }; 2]).collect()
 }
 
 fn config() -> Config {

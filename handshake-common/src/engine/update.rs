@@ -53,13 +53,13 @@ impl<P: Platform> Lookup<'_, P> {
     /// A segment that may change a TCP record. The slot is locked. `false`: the record's attempt has ended,
     /// and the segment is judged as if there were no record.
     #[inline(always)]
-    pub(super) fn change_tcp<S: Table>(&self, slot: &S, old: Tag, now: Now) -> bool {
+    pub(super) fn change_tcp<S: Table>(&self, slot: &S, number: u32, old: Tag, now: Now) -> bool {
         let clocks = self.clocks();
         let before = old.state();
         let mut state = TcpState::from_number(before as u8);
         let mut record = slot.body().tcp();
         if before.is_open() && record.expired(now.ns, &clocks) {
-            self.close(slot, old, self.own_row(old), expired_as(before), now);
+            self.close((slot, number), old, self.own_row(old), expired_as(before), now);
             return false;
         }
         let idle = jiffies_since(now.jiffies, slot.last().load());
@@ -74,7 +74,8 @@ impl<P: Platform> Lookup<'_, P> {
         let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()), admits };
         let change = self.platform.judge(stand.pack(), &mut record, self.packet, now.ns);
         let change = Change::unpack(self.veil(change));
-        let before = if change.new_attempt { self.replace(slot, old, now) } else { before };
+        let (before, old) =
+            if change.new_attempt { self.replace((slot, number), old, now) } else { (before, old) };
         if self.packet.quote != quote::NONE && change.state as u8 != state as u8 {
             cold_path();
             if change.flags & HOLDS_K == 0 {
@@ -88,7 +89,7 @@ impl<P: Platform> Lookup<'_, P> {
             self.explain(before, &change, &record, self.side(change.flags));
         }
         self.revoke(&change, answered_after);
-        self.publish(slot, old, before, &change, now);
+        self.publish((slot, number), old, before, &change, now);
         true
     }
 
@@ -100,14 +101,14 @@ impl<P: Platform> Lookup<'_, P> {
 
     /// Ends the record of a slot in which another attempt begins: the slot is free from then on.
     #[inline(always)]
-    fn replace<S: Slot>(&self, slot: &S, old: Tag, now: Now) -> State {
+    fn replace<S: Table>(&self, at: (&S, u32), old: Tag, now: Now) -> (State, Tag) {
         cold_path();
         if old.state().is_open() {
-            self.close(slot, old, self.own_row(old), Counter::Superseded, now);
+            self.close(at, old, self.own_row(old), Counter::Superseded, now);
         } else {
-            self.platform.on_evict(slot, old, None);
+            self.platform.on_evict(at.0, old, None);
         }
-        State::Empty
+        (State::Empty, old.unattributed())
     }
 
     /// Tells the platform what the segment did.
@@ -130,15 +131,30 @@ impl<P: Platform> Lookup<'_, P> {
 
     /// Ends the open attempt of a record that is about to be replaced.
     #[inline(always)]
-    pub(super) fn close<S: Slot>(&self, slot: &S, tag: Tag, service: u16, verdict: Counter, now: Now) {
+    pub(super) fn close<S: Table>(
+        &self,
+        (slot, number): (&S, u32),
+        tag: Tag,
+        service: u16,
+        verdict: Counter,
+        now: Now,
+    ) {
         self.transfer(service, tag.state().gauge_place(), verdict as usize);
-        self.send_end(slot, tag, verdict as usize, now);
+        self.move_owned::<S>(number, tag, tag.state().gauge_place(), verdict as usize);
+        self.send_end((slot, number), tag, verdict as usize, now);
         self.platform.on_evict(slot, tag, Some(verdict));
     }
 
     /// Counts what a segment changed, and publishes the record.
     #[inline(always)]
-    fn publish<S: Slot>(&self, slot: &S, old: Tag, before: State, change: &Change, now: Now) {
+    fn publish<S: Table>(
+        &self,
+        (slot, number): (&S, u32),
+        old: Tag,
+        before: State,
+        change: &Change,
+        now: Now,
+    ) {
         let after = change.state.state();
         let mut service = old.service();
         if change.copy {
@@ -154,17 +170,20 @@ impl<P: Platform> Lookup<'_, P> {
             } else {
                 service = self.own_row(old);
                 self.move_between(service, before, after);
+                self.move_owned::<S>(number, old, before.gauge_place(), after.gauge_place());
             }
         }
+        let owned = old.0 & tag::ATTRIBUTED;
+        let owned = self.attribute::<S>(number, self.side(change.flags), owned, after);
         self.count_signs(change);
         if change.signs.has_sign(Sign::WasSilent) {
             cold_path();
             self.count_silence(old);
         }
         self.count_legs(change, &slot.body().tcp(), service);
-        let published = old.next(after, change.flags, service);
+        let published = old.next(after, change.flags, service).attributed(owned);
         if is_end(before, after) {
-            self.send_end(slot, published, after.gauge_place(), now);
+            self.send_end((slot, number), published, after.gauge_place(), now);
         }
         slot.tag().swap(published.0);
     }
@@ -248,12 +267,13 @@ impl<P: Platform> Lookup<'_, P> {
 
     /// Sends the event of an attempt's end, if events were asked for.
     #[inline(always)]
-    fn send_end<S: Slot>(&self, slot: &S, tag: Tag, verdict: usize, now: Now) {
+    fn send_end<S: Table>(&self, (slot, number): (&S, u32), tag: Tag, verdict: usize, now: Now) {
         if self.config.options & option::EVENTS == 0 {
             return;
         }
+        let owners = self.owners_of::<S>(number, tag);
         let sent = self.platform.emit(|event| {
-            event.write(table::event(slot, tag, verdict, now.ns));
+            event.write(table::event(slot, tag, owners, verdict, now.ns));
         });
         if !sent {
             self.platform.books().add(Counter::LostEvents, 1);

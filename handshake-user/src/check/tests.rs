@@ -53,6 +53,7 @@ fn take(fake: &mut Fake) -> Snapshot {
         began: BEGINNING,
         filter: Filter::default(),
         top: usize::MAX,
+        owners: handshake_agent::owner::OwnerBook::default(),
     });
     Snapshot::take(fake, &context, None).expect("it cannot fail")
 }

@@ -508,6 +508,7 @@ fn context_from(args: &ReplayArgs, from_ns: u64) -> Arc<RunContext> {
         began: Beginning { wall_ns: from_ns, ns: from_ns },
         filter: options::Filter::from(&args.filter),
         top: args.output.top,
+        owners: handshake_agent::owner::OwnerBook::default(),
     })
 }
 

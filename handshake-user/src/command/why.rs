@@ -410,6 +410,7 @@ mod tests {
             began: BEGINNING,
             filter: Filter::default(),
             top: usize::MAX,
+            owners: handshake_agent::owner::OwnerBook::default(),
         });
         let take = |fake: &mut Fake| Snapshot::take(fake, &context, None).expect("a fake never fails");
         let cutoff = take(&mut fake);

@@ -12,8 +12,9 @@ use handshake_agent::model::flow::{Around, Flow, Standing, View};
 use handshake_agent::model::metric::{LATENCY, METRICS, Metric, PACKETS, SERVICE_TIMES};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, InterfaceHooks, Interval, Latency, Loss, Origin, ServiceBooks, ServiceFigures, Snapshot,
-    TcpBooks, UdpBooks,
+    TcpBooks, UdpBooks, WorkloadFigures,
 };
+use handshake_agent::owner::{Container, Owner};
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
@@ -179,6 +180,8 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
     figures(&mut object, &METRICS, snapshot);
     let services: Vec<Value> = snapshot.services.iter().map(service).collect();
     object.insert("services".to_owned(), Value::Array(services));
+    let workloads: Vec<Value> = snapshot.workloads.iter().take(snapshot.context.top).map(workload).collect();
+    put_known(&mut object, "workloads", (!workloads.is_empty()).then_some(workloads));
     if let Some(interval) = interval {
         object.insert("interval".to_owned(), changes(interval));
     }
@@ -373,8 +376,9 @@ fn flow_with(view: &View<'_>, flow: &Flow, event: Option<&Event>, node: Option<&
     }
     put_known(&mut object, "node", node);
     object.insert("protocol".to_owned(), json!(standing.protocol()));
-    object.insert("initiator".to_owned(), end(flow.end(Side::Initiator)));
-    object.insert("responder".to_owned(), end(flow.end(Side::Responder)));
+    for side in Side::BOTH {
+        object.insert(side.name().to_owned(), owned_end(view, flow, side));
+    }
     object.insert("verdict".to_owned(), json!(standing.name()));
     put_known(&mut object, "cause", flow.cause(standing).map(Cause::name));
     let seat = view.seat(flow);
@@ -448,6 +452,38 @@ fn put_known<T: Serialize>(object: &mut Map<String, Value>, name: &str, value: O
 
 fn end(socket: SocketAddr) -> Value {
     json!({"address": socket.ip().to_string(), "port": socket.port()})
+}
+
+/// An end of a flow, with its owner where it is known.
+fn owned_end(view: &View<'_>, flow: &Flow, side: Side) -> Value {
+    let mut end = end(flow.end(side));
+    if let (Some(owner), Value::Object(object)) = (view.owner(flow, side), &mut end) {
+        object.insert("owner".to_owned(), self::owner(&owner));
+    }
+    end
+}
+
+fn owner(owner: &Owner) -> Value {
+    let mut object = Map::new();
+    object.insert("cgroup".to_owned(), json!(owner.cgroup));
+    put_known(&mut object, "unit", owner.unit.as_ref());
+    put_known(&mut object, "container", owner.container.as_ref().map(Container::label));
+    put_known(&mut object, "container_id", owner.container.as_ref().map(|container| &container.id));
+    put_known(&mut object, "pod_uid", owner.pod.as_ref().map(|pod| &pod.uid));
+    let pod = owner.pod.as_ref().and_then(|pod| pod.name.as_ref());
+    put_known(&mut object, "pod", pod.map(|pod| &pod.name));
+    put_known(&mut object, "namespace", pod.map(|pod| &pod.namespace));
+    Value::Object(object)
+}
+
+/// What a workload's sockets began, or were asked. The sum of those without a row has neither owner nor side.
+fn workload(figures: &WorkloadFigures) -> Value {
+    let mut object = Map::new();
+    put_known(&mut object, "owner", figures.owner.as_deref().map(owner));
+    put_known(&mut object, "cgroup_id", figures.group);
+    put_known(&mut object, "side", figures.side.map(Side::name));
+    tcp_service(&mut object, &figures.books);
+    Value::Object(object)
 }
 
 #[cfg(test)]

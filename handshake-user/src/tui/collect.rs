@@ -94,6 +94,10 @@ impl Source for Collecting<'_> {
         self.source.services()
     }
 
+    fn workloads(&self) -> Vec<ServiceReading> {
+        self.source.workloads()
+    }
+
     fn clocks(&self) -> Clocks {
         self.source.clocks()
     }

@@ -49,6 +49,7 @@ impl SceneFixture {
             began: BEGINNING,
             filter: handshake_agent::options::Filter::default(),
             top: usize::MAX,
+            owners: handshake_agent::owner::OwnerBook::default(),
         };
         Self {
             fake,

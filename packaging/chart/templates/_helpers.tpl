@@ -50,9 +50,9 @@ A test holds both equal.
 {{- range .Values.interfaces }}{{ if regexMatch "[*?\\[]" . }}{{ $room = 1024 }}{{ end }}{{ end -}}
 {{- if has "--wait" .Values.options }}{{ $room = 1024 }}{{ end -}}
 {{- $far := max 1 (sub $room 8) -}}
-{{- $tables := add (mul $slots4 64) (mul $slots6 128) -}}
+{{- $tables := add (mul $slots4 80) (mul $slots6 144) -}}
 {{- $each := add 152064 (mul $far 512) -}}
-{{ add $tables (mul $each $cpus) 33497896 }}
+{{ add $tables (mul $each $cpus) 33694504 }}
 {{- end }}
 
 {{/* The limit of memory: the peak in MiB, rounded up, and the headroom. */}}

@@ -550,7 +550,13 @@ impl Wire {
 
 fn context(top: usize) -> Arc<RunContext> {
     let origin = Origin::Capture(CaptureOrigin { path: "a.pcap".to_owned(), ..CaptureOrigin::default() });
-    Arc::new(RunContext { origin, began: BEGINNING, filter: crate::options::Filter::default(), top })
+    Arc::new(RunContext {
+        origin,
+        began: BEGINNING,
+        filter: crate::options::Filter::default(),
+        top,
+        owners: crate::owner::OwnerBook::default(),
+    })
 }
 
 fn take(fake: &mut Fake, previous: Option<&Snapshot>) -> Snapshot {

@@ -39,7 +39,7 @@ proptest! {
     /// Few flows and plenty of room: every verdict is reached, nothing is lost.
     #[test]
     fn the_books_balance_and_nothing_is_lost_with_room(moves in vec(a_move(4), 1..160)) {
-        let world = World::new(256);
+        let world = world(256);
         play(&world, &moves);
         let lost = [Counter::Untracked, Counter::UdpUntracked, Counter::Contended, Counter::Evicted, Counter::UdpEvicted, Counter::LostEvents];
         prop_assert_eq!(world.counts(&lost), [0; 6]);
@@ -49,13 +49,13 @@ proptest! {
     /// Many flows in 64 slots: what is pushed out is in the books.
     #[test]
     fn the_books_balance_in_a_table_that_overflows(moves in vec(a_move(400), 200..400)) {
-        play(&World::new(64), &moves);
+        play(&world(64), &moves);
     }
 
     /// A table of one set, where both choices are the same.
     #[test]
     fn the_books_balance_in_a_table_of_one_set(moves in vec(a_move(12), 50..200)) {
-        play(&World::new(4), &moves);
+        play(&world(4), &moves);
     }
 }
 
@@ -93,6 +93,12 @@ fn streams_reach_every_gauge_and_sign() {
         let expected = used && !out_of_reach.contains(&place);
         assert_eq!(count != 0, expected, "counter {place}");
     }
+}
+
+/// Sockets of few groups send what passes the first hook point.
+fn world(slots: usize) -> World {
+    let group_of = |packet: &Packet| if packet.point == 0 { u64::from(packet.source_port) % 5 } else { 0 };
+    World { group_of, ..World::new(slots) }
 }
 
 fn play(world: &World, moves: &[Move]) {

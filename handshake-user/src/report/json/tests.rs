@@ -311,7 +311,12 @@ fn capture() -> Origin {
 }
 
 fn take(fake: &mut Fake, origin: Origin) -> Snapshot {
-    let context =
-        RunContext { origin, began: BEGINNING, filter: handshake_agent::options::Filter::default(), top: 10 };
+    let context = RunContext {
+        origin,
+        began: BEGINNING,
+        filter: handshake_agent::options::Filter::default(),
+        top: 10,
+        owners: documented::owners(),
+    };
     Snapshot::take(fake, &Arc::new(context), None).expect("a fake never fails")
 }

@@ -620,6 +620,7 @@ impl TestContext {
             began: BEGINNING,
             filter: self.filter.clone(),
             top: 10,
+            owners: handshake_agent::owner::OwnerBook::default(),
         };
         if matches!(self.origin, Origin::Live(_)) {
             fake.host = Arc::new(HostAddresses::of(["10.0.0.2".parse().expect("an address")]));

@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 
-use handshake_common::abi::{CONNECT_WORDS, COUNTERS, SERVICE_GAUGES, SERVICE_WAS_SILENT, UNTIMED_CONNECTS};
+use handshake_common::abi::{
+    CONNECT_WORDS, COUNTERS, SERVICE_GAUGES, SERVICE_WAS_SILENT, SERVICES, UNTIMED_CONNECTS,
+};
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, Slice, parse};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

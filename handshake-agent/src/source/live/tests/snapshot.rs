@@ -85,6 +85,7 @@ fn context() -> Arc<RunContext> {
         began: Beginning { wall_ns: 0, ns: 0 },
         filter: Filter::default(),
         top: RESPONDERS as usize,
+        owners: crate::owner::OwnerBook::default(),
     })
 }
 

@@ -12,10 +12,12 @@ use handshake_agent::model::snapshot::{
     CaptureOrigin, EVICTIONS, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, Snapshot, TcpBooks,
 };
 use handshake_agent::nftables::{CountedRule, Deed};
+use handshake_agent::owner::{Container, Owner, OwnerBook, Pod, PodName};
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
 use handshake_common::abi::{Counter, tag};
+use handshake_common::flow::Side;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
 use handshake_common::wire::build::FrameBuilder;
@@ -46,6 +48,9 @@ const RANKS: [&str; 6] = ["p50", "p90", "p95", "p99", "p999", "max"];
 /// section of their own are not followed.
 fn paths(value: &Value, path: &str, all: &mut BTreeSet<String>) {
     match value {
+        Value::Object(_) if path.ends_with("owner") => {
+            all.insert(path.to_owned());
+        }
         Value::Object(fields) => {
             for (name, field) in fields {
                 let dot = if path.is_empty() { "" } else { "." };
@@ -54,7 +59,7 @@ fn paths(value: &Value, path: &str, all: &mut BTreeSet<String>) {
         }
         Value::Array(elements) => {
             let inner = format!("{path}[]");
-            if elements.is_empty() || ["flows[]", "services[]"].contains(&inner.as_str()) {
+            if elements.is_empty() || ["flows[]", "services[]", "workloads[]"].contains(&inner.as_str()) {
                 all.insert(inner);
             } else {
                 elements.iter().for_each(|element| paths(element, &inner, all));
@@ -137,6 +142,7 @@ fn full() -> (Snapshot, Snapshot) {
         groups: vec![Some("eth0".to_owned())],
         gone: 0,
     });
+    fake.workload(CLIENT, Side::Initiator, &[(Counter::Completed, 1)]);
     let before = take(&mut fake, origin.clone());
     fake.later(SECOND);
     fake.ended(1, Counter::Completed, 1);
@@ -147,6 +153,20 @@ fn full() -> (Snapshot, Snapshot) {
     Leg::ALL.into_iter().for_each(|leg| fake.sample(leg, 1_000, 1));
     fake.connect(1, 1_000, 1);
     (before, take(&mut fake, origin))
+}
+
+/// A control group whose owner has every field.
+const CLIENT: u64 = 7;
+
+pub(super) fn owners() -> OwnerBook {
+    let name = PodName { namespace: "shop".to_owned(), name: "web-1".to_owned() };
+    let owner = Owner {
+        cgroup: "/kubepods.slice/web".to_owned(),
+        unit: Some("web.service".to_owned()),
+        container: Some(Container { id: "0123456789abcdef".to_owned(), runtime: None, name: None }),
+        pod: Some(Pod { uid: "11112222-3333".to_owned(), name: Some(name) }),
+    };
+    OwnerBook::fixed([(CLIENT, owner)])
 }
 
 fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Value {
@@ -175,6 +195,13 @@ fn each_field_of_a_report_has_a_row() {
 
     let services = samples.iter().filter_map(|sample| sample["services"].as_array()).flatten();
     assert_same(&all_paths(&services.cloned().collect::<Vec<_>>()), &fields("## A service"));
+
+    let workloads: Vec<Value> =
+        samples.iter().filter_map(|sample| sample["workloads"].as_array()).flatten().cloned().collect();
+    let of_services = fields("## A service");
+    let own: BTreeSet<String> = all_paths(&workloads).difference(&of_services).cloned().collect();
+    assert_same(&own, &fields("## A workload"));
+    assert_same(&all_paths(&[workloads[0]["owner"].clone()]), &fields("## An owner"));
 }
 
 /// A capture that lacks everything that a capture can lack.
@@ -259,6 +286,7 @@ pub(super) fn flow_samples() -> Vec<Value> {
     (detail.syn_ack_after, detail.latest_after, detail.other_ack) = (10, 30, 5);
     completed.detail = Detail::Tcp(detail);
     completed.flags |= tag::EARLY_ACK;
+    completed.control_groups.ids = [CLIENT; 2];
     let mut answered = udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpAnswered);
     if let Detail::Udp(udp) = &mut answered.detail {
         udp.answer_after = 10;

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 
 use super::difference::{FLOW4, FLOW6, connects, different_slots, different_words, loads, services, without};
 use super::generate::{Generator, Random};
-use super::host::{Host, parsed};
+use super::host::{Host, own_group, parsed};
 use super::kernel::{clients, offer, stripes};
 use super::time::Time;
 use super::*;
@@ -29,6 +29,8 @@ pub(super) struct Comparison<'a> {
     live: &'a mut Live,
     host: Rc<Host>,
     time: Time,
+    /// The control group of this process, whose socket a frame at TC has.
+    group: u64,
     /// The number of frames that BPF_PROG_TEST_RUN refuses: under 14 bytes, or at TC with a truncated IP
     /// header.
     refused: u64,
@@ -52,6 +54,7 @@ impl<'a> Comparison<'a> {
             live,
             host,
             time,
+            group: own_group(),
             refused: 0,
             syns: HashSet::new(),
             split: 0,
@@ -92,7 +95,8 @@ impl<'a> Comparison<'a> {
             let now = self.time.pass(&mut generator.random);
             self.time.set(self.live);
             if self.kernel_takes(&arrival, &bytes) {
-                memory.observe(now, &packet.expect("no shorter frame is taken"));
+                let group = if arrival.hook == Hook::Xdp { 0 } else { self.group };
+                memory.observe_of_group(group, now, &packet.expect("no shorter frame is taken"));
             }
             if let Some(difference) = self.look(number, &host_events) {
                 panic!("{}", self.drawn(number, &arrival, &bytes, &difference));
@@ -159,7 +163,8 @@ impl<'a> Comparison<'a> {
         if found.is_some() || !(at_end || number % LOOK_AT_ALL_EVERY < every) {
             return found;
         }
-        self.different_classes()
+        self.different_owners()
+            .or_else(|| self.different_classes())
             .or_else(|| self.different_histograms(timed))
             .or_else(|| {
                 let [kernel, host] =
@@ -210,6 +215,16 @@ impl<'a> Comparison<'a> {
             .into_iter()
             .find(different)
             .map(|(kernel, host)| format!("event:\nkernel: {kernel:?}\nhost:   {host:?}"))
+    }
+
+    fn different_owners(&self) -> Option<String> {
+        let (live, host) = (&*self.live, &self.host.tables);
+        [(&live.owners4, &host.owners4), (&live.owners6, &host.owners6)].into_iter().find_map(
+            |(kernel, host)| {
+                let kernel = &kernel[..host.len()];
+                different_words("owner", &loads(kernel.as_flattened()), &loads(host.as_flattened()))
+            },
+        )
     }
 
     fn different_classes(&self) -> Option<String> {

@@ -6,6 +6,8 @@ use handshake_common::host::HostTables;
 use handshake_common::interface::point;
 use handshake_common::wire::{Link, Packet, Slice, has_wrong_checksum, note, parse};
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
 
 /// The host's memory, and what it is configured to.
@@ -20,9 +22,26 @@ impl Host {
         let tables = HostTables::new(sizes.slots4 as usize, sizes.slots6 as usize);
         Self {
             config: settings.config(sizes, HZ).expect("settings within bounds"),
-            tables: HostTables { ports: settings.port_set().to_vec(), ..tables },
+            tables: HostTables {
+                ports: settings.port_set().to_vec(),
+                owners4: no_owners(sizes.slots4),
+                owners6: no_owners(sizes.slots6),
+                ..tables
+            },
         }
     }
+}
+
+fn no_owners(slots: u32) -> Vec<[Shared64; 2]> {
+    (0..slots).map(|_| [const { Shared64::new(0) }; 2]).collect()
+}
+
+/// The control group of this process: a test run at TC gives its frame a socket of it.
+pub(super) fn own_group() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/cgroup").expect("the groups of this process");
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).expect("that of cgroup v2");
+    let folders = crate::owner::folders();
+    std::fs::metadata(folders[0].join(path)).expect("the group's folder").ino()
 }
 
 /// Parses a frame as the kernel side does before it is tracked.

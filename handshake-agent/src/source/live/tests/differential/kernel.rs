@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier};
-use handshake_common::abi::{ConnectTimes, Service};
+use handshake_common::abi::{ConnectTimes, ControlGroups, ROWS, Service};
 use handshake_common::table::Set;
 use zerocopy::IntoBytes;
 
@@ -38,7 +38,9 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         clock: Clock::start(&mut bpf).expect("the clock's program"),
         flows4: map_array(&bpf, "FLOWS4", sizes.slots4 as usize).expect("the table"),
         flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize).expect("the table"),
-        services: map_array(&bpf, "SERVICES", SERVICES as usize).expect("the rows"),
+        owners4: map_array(&bpf, "OWNERS4", sizes.slots4 as usize).expect("the owners"),
+        owners6: map_array(&bpf, "OWNERS6", sizes.slots6 as usize).expect("the owners"),
+        services: map_array(&bpf, "SERVICES", ROWS as usize).expect("the rows"),
         connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize).expect("the rows"),
         events: Some(take(&mut bpf, "EVENTS").expect("the ring")),
         kernel_log: None,
@@ -69,6 +71,8 @@ fn load_tc(live: &mut Live) {
 pub(super) fn configure(live: &mut Live, settings: &Settings, interfaces: &[WatchedInterface]) {
     clear::<Set<[u64; 8]>>(live, "FLOWS4");
     clear::<Set<[u64; 16]>>(live, "FLOWS6");
+    clear::<ControlGroups>(live, "OWNERS4");
+    clear::<ControlGroups>(live, "OWNERS6");
     clear::<[u64; size_of::<Service>() / 8]>(live, "SERVICES");
     clear::<ConnectTimes>(live, "CONNECTS");
     clear::<u64>(live, "CLIENTS");

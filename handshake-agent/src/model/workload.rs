@@ -1,0 +1,65 @@
+//! Workloads: the figures of each control group, of what its sockets began and of what they were asked.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use handshake_common::abi::{WORKLOAD, group_of_address};
+use handshake_common::flow::Side;
+
+use crate::model::books::TcpBooks;
+use crate::owner::{Owner, OwnerBook};
+use crate::source::ServiceReading;
+use crate::source::scan::{Ages, ByCause, Scan};
+
+/// The figures of the attempts of a control group on one side of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadFigures {
+    /// The id of the group; `None` for the sum of those without a row.
+    pub group: Option<u64>,
+    /// Whose it is, as far as it is known by now.
+    pub owner: Option<Arc<Owner>>,
+    /// Whether its sockets began the attempts, or were asked.
+    pub side: Option<Side>,
+    /// The figures.
+    pub books: TcpBooks,
+}
+
+/// The figures of every workload, the busiest first; the sum of the others last.
+pub(super) fn workloads(
+    rows: &[ServiceReading],
+    scan: &Scan,
+    stopped: bool,
+    owners: &OwnerBook,
+    before: &[WorkloadFigures],
+) -> Vec<WorkloadFigures> {
+    let mut all: Vec<WorkloadFigures> = rows.iter().map(|row| figures(row, scan, stopped, owners)).collect();
+    let order = |one: &WorkloadFigures| {
+        let is_responder = one.side == Some(Side::Responder);
+        (one.group.is_none(), Reverse(one.books.attempts), one.group, is_responder)
+    };
+    all.sort_by_key(order);
+    let attempts = |all: &[WorkloadFigures]| all.iter().map(|one| one.books.attempts).sum::<u64>();
+    if attempts(&all) != attempts(before) {
+        // A group that lives shortly is known if a walk meets it meanwhile.
+        owners.refresh();
+    }
+    all
+}
+
+fn figures(row: &ServiceReading, scan: &Scan, stopped: bool, owners: &OwnerBook) -> WorkloadFigures {
+    let service = &row.service;
+    // A row's words are changed one by one: between two of them a gauge may be below 0.
+    let gauges = service.gauges.map(|word| word.cast_signed().max(0).cast_unsigned());
+    let books = |ages: &Ages| TcpBooks::settle(&gauges, ages, ByCause::default(), stopped);
+    if service.protocol != WORKLOAD {
+        return WorkloadFigures { group: None, owner: None, side: None, books: books(&Ages::default()) };
+    }
+    let group = group_of_address(service.address);
+    let side = if service.port == Side::Responder as u16 { Side::Responder } else { Side::Initiator };
+    WorkloadFigures {
+        group: Some(group),
+        owner: owners.of(group),
+        side: Some(side),
+        books: books(&scan.workload(group, side)),
+    }
+}

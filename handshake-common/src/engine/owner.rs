@@ -1,0 +1,94 @@
+//! Whose an attempt is: the control group of the socket that sent its SYN, and of the one that sent its SYN+ACK.
+//!
+//! The kernel tells it at TC of a packet that a socket of this host has sent, wherever it passes on its way
+//! between namespaces, and not once it was routed. The groups are kept beside the record; each has a row for
+//! what it began, and one for what it was asked, with the gauges of a service.
+
+use super::service::{row_of_workload, workload_that_counts};
+use super::{Lookup, NewOwner, Platform, Table};
+use crate::abi::{ControlGroups, Counter, WORKLOAD, address_of_group, tag};
+use crate::books::ServiceKey;
+use crate::flow::{Family, Side};
+use crate::record::State;
+use crate::table::Tag;
+use crate::wire::{Class, quote};
+
+/// The key of the row of a control group on this side of its attempts.
+#[inline(always)]
+fn workload(group: u64, side: usize) -> ServiceKey {
+    ServiceKey::new(address_of_group(group), u16::from(side != 0), WORKLOAD, 0)
+}
+
+/// Notes the control group that sent the packet as the owner of an end of a record, and counts the record in the
+/// group's row, in which it stands at a gauge. The first group of an end stays. The slot is locked.
+#[inline(always)]
+pub fn attribute<P: Platform>(platform: &P, family: Family, number: u32, end: NewOwner) {
+    let Some(owners) = platform.owners(family, number) else { return };
+    let (group, side) = (platform.control_group(), end.side());
+    if end.is_first() {
+        owners[1 - side].store(0);
+    } else if owners[side].load() != 0 {
+        return;
+    }
+    owners[side].store(group);
+    if let Some(row) = platform.service(row_of_workload(platform, &workload(group, side))) {
+        row.bump(Counter::Attempts as usize, 1);
+        row.bump(end.gauge(), 1);
+    }
+}
+
+/// Moves a record that is [`tag::ATTRIBUTED`] from one gauge to another in the rows of its owners. The slot is
+/// locked.
+#[inline(always)]
+pub fn move_owned<P: Platform>(platform: &P, family: Family, number: u32, from: usize, to: usize) {
+    let Some(owners) = platform.owners(family, number) else { return };
+    let mut side = 0;
+    while side < 2 {
+        let group = owners[side].load();
+        if group != 0 {
+            let row = workload_that_counts(platform, &workload(group, side), from);
+            if let Some(row) = platform.service(row) {
+                row.bump(from, u64::MAX);
+                row.bump(to, 1);
+            }
+        }
+        side += 1;
+    }
+}
+
+impl<P: Platform> Lookup<'_, P> {
+    /// Notes the owner of the packet's sender, if it is known and the record is an attempt's: returns the record's
+    /// [`tag::ATTRIBUTED`], which was `before`.
+    #[inline(always)]
+    pub(super) fn attribute<S: Table>(&self, number: u32, side: Side, before: u64, state: State) -> u64 {
+        let class = self.packet.class;
+        let opens = class == Class::Syn as u8 || class == Class::SynAck as u8;
+        if self.platform.control_group() == 0 || !opens || self.packet.quote != quote::NONE {
+            return before;
+        }
+        if !state.is_attempt() {
+            return before;
+        }
+        let end = NewOwner::new(side, before == 0, state.gauge_place());
+        self.platform.attribute(S::FAMILY, number, end);
+        tag::ATTRIBUTED
+    }
+
+    /// The owners of a record.
+    #[inline(always)]
+    pub(super) fn owners_of<S: Table>(&self, number: u32, tag: Tag) -> ControlGroups {
+        if !tag.is_attributed() {
+            return ControlGroups::default();
+        }
+        let Some(owners) = self.platform.owners(S::FAMILY, number) else { return ControlGroups::default() };
+        ControlGroups { ids: [owners[0].load(), owners[1].load()] }
+    }
+
+    /// Moves a record in the rows of its owners, if it has any.
+    #[inline(always)]
+    pub(super) fn move_owned<S: Table>(&self, number: u32, tag: Tag, from: usize, to: usize) {
+        if tag.is_attributed() && from != to {
+            self.platform.move_owned(S::FAMILY, number, from, to);
+        }
+    }
+}
