@@ -13,7 +13,7 @@ use handshake_common::latency::connect_place;
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
 use handshake_common::random::split_mix;
 use handshake_common::shared::{self, Shared64};
-use handshake_common::table::{self, Slot4, Slot6};
+use handshake_common::table::{self, BesideTable, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromZeros;
@@ -87,8 +87,8 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
         slots4: &table.slots,
-        owners4: &[],
-        owners6: &[],
+        beside4: BesideTable::default(),
+        beside6: BesideTable::default(),
         slots6: &table.slots6,
         stripes: &table.stripes,
         clients: &table.clients,
