@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram, NO_POINT,
+    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram, Makers, NO_POINT,
     SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD, address_of_group,
     class_index, tag,
 };
@@ -279,6 +279,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
         detail,
         reporter: [0; 4],
         control_groups: ControlGroups::default(),
+        makers: Makers::default(),
     }
 }
 

@@ -55,6 +55,11 @@ impl Mount {
         Self { folder: folder.to_owned(), root: String::new() }
     }
 
+    /// Whether the root of the machine's tree is mounted there: no other has the file without a parent.
+    pub(super) fn is_whole(&self) -> bool {
+        self.root.is_empty() && !self.folder.join("cgroup.type").exists()
+    }
+
     /// The folder at which it is mounted.
     pub(super) fn folder(&self) -> &Path {
         &self.folder

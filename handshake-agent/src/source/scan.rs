@@ -19,8 +19,7 @@ use handshake_common::flow::Side;
 use handshake_common::interface::GROUPS;
 use handshake_common::latency::{bucket, nearest_place};
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
-use handshake_common::shared::Shared64;
-use handshake_common::table::{self, Slot};
+use handshake_common::table::{self, BesideTable, Slot};
 use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
 
 use super::local::HostAddresses;
@@ -319,11 +318,11 @@ impl Scan {
         Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, ages_by_row, workloads }
     }
 
-    /// Adds all records of a table, `owners` being those of its slots, or none. `onlooker` sees them as well.
+    /// Adds all records of a table, `beside` being what is kept beside its slots. `onlooker` sees them as well.
     pub fn add_table<S: Slot>(
         &mut self,
         slots: &[S],
-        owners: &[[Shared64; 2]],
+        beside: BesideTable<'_>,
         mut onlooker: Option<&mut Onlooker<'_>>,
     ) {
         for (batch, first) in slots.chunks(BATCH).zip((0..).step_by(BATCH)) {
@@ -336,7 +335,7 @@ impl Scan {
             while to_be_read != 0 {
                 let place = to_be_read.trailing_zeros() as usize;
                 to_be_read &= to_be_read - 1;
-                if let Some(record) = table::read_beside(&batch[place], owners.get(first + place)) {
+                if let Some(record) = table::read_beside(&batch[place], beside.slot(first + place)) {
                     self.add(&record);
                     if let Some(onlooker) = &mut onlooker {
                         onlooker.look_at(&record);
@@ -632,7 +631,7 @@ mod tests {
             (State::Established as usize, 5, 7),
             (State::Empty as usize, 0, 0),
         ]);
-        scan.add_table(&slots, &[], None);
+        scan.add_table(&slots, BesideTable::default(), None);
         let (no_syn_ack, no_ack) = (ByCause([1, 0, 0]), ByCause([0, 1, 0]));
         assert_eq!(scan.used(), 5);
         let between = |count| BySeat([0, 0, count]);

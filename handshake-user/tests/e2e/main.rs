@@ -25,6 +25,7 @@ mod network;
 mod otlp;
 mod output;
 mod privilege;
+mod process;
 mod replay;
 mod report_file;
 mod rows;

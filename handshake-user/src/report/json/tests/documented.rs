@@ -16,7 +16,7 @@ use handshake_agent::owner::{Container, Owner, OwnerBook, Pod, PodName};
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
-use handshake_common::abi::{Counter, tag};
+use handshake_common::abi::{COMMAND, Counter, Maker, tag};
 use handshake_common::flow::Side;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
@@ -158,6 +158,13 @@ fn full() -> (Snapshot, Snapshot) {
 /// A control group whose owner has every field.
 const CLIENT: u64 = 7;
 
+/// A process with this name.
+pub(super) fn maker(pid: u64, name: &[u8]) -> Maker {
+    let mut command = [0; COMMAND];
+    command[..name.len()].copy_from_slice(name);
+    Maker { pid, command }
+}
+
 pub(super) fn owners() -> OwnerBook {
     let name = PodName { namespace: "shop".to_owned(), name: "web-1".to_owned() };
     let owner = Owner {
@@ -287,6 +294,7 @@ pub(super) fn flow_samples() -> Vec<Value> {
     completed.detail = Detail::Tcp(detail);
     completed.flags |= tag::EARLY_ACK;
     completed.control_groups.ids = [CLIENT; 2];
+    completed.makers.ends = [maker(1_873, b"nginx"); 2];
     let mut answered = udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpAnswered);
     if let Detail::Udp(udp) = &mut answered.detail {
         udp.answer_after = 10;
