@@ -80,7 +80,8 @@ pub fn find_made_before(bpf: &mut Ebpf) -> Result<Before, Error> {
     }
     let storage = bpf.map_mut(SOCKETS).ok_or_else(|| MapError::InvalidName { name: SOCKETS.to_owned() });
     let storage = storage.and_then(SkStorage::<_, Value>::try_from);
-    let mut storage = storage.map_err(|error| Error::system("name older sockets")(io::Error::other(error)))?;
+    let mut storage =
+        storage.map_err(|error| Error::system("name older sockets")(io::Error::other(error)))?;
     let all = fs::read_dir("/proc").map_err(Error::system("list the processes"))?;
     let numbers = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let mut numbers: Vec<i32> = numbers.collect();
@@ -105,7 +106,8 @@ pub fn find_made_before(bpf: &mut Ebpf) -> Result<Before, Error> {
 fn sockets_of(number: i32) -> io::Result<Vec<OwnedFd>> {
     let folder = Path::new("/proc").join(number.to_string()).join("fd");
     let files = fs::read_dir(folder)?.flatten();
-    let sockets = files.filter(|file| fs::read_link(file.path()).is_ok_and(|link| socket_inode(&link).is_some()));
+    let sockets =
+        files.filter(|file| fs::read_link(file.path()).is_ok_and(|link| socket_inode(&link).is_some()));
     let descriptors = sockets.filter_map(|file| file.file_name().to_str()?.parse::<i32>().ok());
     let descriptors: Vec<i32> = descriptors.collect();
     let Some(pid) = Pid::from_raw(number).filter(|_| !descriptors.is_empty()) else { return Ok(Vec::new()) };
@@ -206,13 +208,13 @@ mod tests {
         const EXIT: u8 = 0x95;
         const MOVES: [u8; 2] = [0xb4, 0xb7];
         let jumps = (0_i64..).zip(code).filter(|(_, (operation, ..))| matches!(operation & 7, 5 | 6));
-        let targets: Vec<i64> = jumps.map(|(place, (_, _, offset, _))| place + 1 + i64::from(*offset)).collect();
+        let targets: Vec<i64> =
+            jumps.map(|(place, (_, _, offset, _))| place + 1 + i64::from(*offset)).collect();
         let exits = (0_i64..).zip(code).filter(|(_, (operation, ..))| *operation == EXIT);
         let before = |place: i64| usize::try_from(place - 1).ok().and_then(|before| code.get(before));
         let mut exits = exits.map(|(place, _)| {
-            let sets = before(place).is_some_and(|(move_, to, _, value)| {
-                MOVES.contains(move_) && (*to, *value) == (0, 1)
-            });
+            let sets = before(place)
+                .is_some_and(|(move_, to, _, value)| MOVES.contains(move_) && (*to, *value) == (0, 1));
             sets && !targets.contains(&place)
         });
         let first = exits.next();

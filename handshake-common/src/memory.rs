@@ -6,7 +6,8 @@ use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
 use crate::abi::{
-    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, MAKER_WORDS, Maker, ROWS, STRIPES, TCP_SERVICES, WAYS,
+    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, MAKER_WORDS, Maker, ROWS, STRIPES, TCP_SERVICES,
+    WAYS,
 };
 use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform, Table};

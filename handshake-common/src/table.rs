@@ -715,7 +715,8 @@ pub fn read_beside<S: Slot>(slot: &S, beside: Beside<'_>) -> Option<crate::recor
         let mut record = record_under(slot, before);
         if before.is_attributed() {
             let Beside { owners, makers } = beside;
-            record.control_groups.ids = owners.map(|ids| ids.each_ref().map(Shared64::load)).unwrap_or_default();
+            record.control_groups.ids =
+                owners.map(|ids| ids.each_ref().map(Shared64::load)).unwrap_or_default();
             record.makers = makers.map(makers_of).unwrap_or_default();
         }
         read_fence();

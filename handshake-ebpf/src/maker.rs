@@ -8,10 +8,10 @@ use core::mem::{offset_of, size_of};
 
 use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_listener_sock, bpf_sk_fullsock, bpf_sk_storage_get,
 };
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{MAKER_WORDS, Maker};
 

@@ -16,8 +16,8 @@ use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
     self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, CURRENT_WORDS, ClassBlock, ClockPair, Config,
     ConnectTimes, ControlGroups, CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress,
-    MAKER_WORDS, MAX_INTERFACES, Makers, NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES as STRIPE_WORDS, Service,
-    TCP_SERVICES, TcpRecord, WAYS, option,
+    MAKER_WORDS, MAX_INTERFACES, Makers, NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, ROWS,
+    STRIPES as STRIPE_WORDS, Service, TCP_SERVICES, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow};
 use handshake_common::engine::{self, Explanation, NewOwner, Platform, Table};
@@ -494,7 +494,8 @@ impl Platform for Kernel {
         fill(unsafe { &mut *entry.as_mut_ptr().cast() });
         if keeps_makers() {
             // SAFETY: it has room for these behind.
-            let words: *mut [u64; 2 * MAKER_WORDS] = unsafe { entry.as_mut_ptr().add(size_of::<Event>()).cast() };
+            let words: *mut [u64; 2 * MAKER_WORDS] =
+                unsafe { entry.as_mut_ptr().add(size_of::<Event>()).cast() };
             let mut place = 0;
             while place < 2 * MAKER_WORDS {
                 // SAFETY: a word of them.

@@ -26,8 +26,8 @@ use std::time::Instant;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, Makers, NEAR_BLOCKS,
-    RING_BYTES, ROWS, TCP_SERVICES,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, Makers,
+    NEAR_BLOCKS, RING_BYTES, ROWS, TCP_SERVICES,
 };
 use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
@@ -120,8 +120,14 @@ impl Live {
             flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
             owners4: map_array(&bpf, "OWNERS4", sizes.slots4 as usize)?,
             owners6: map_array(&bpf, "OWNERS6", sizes.slots6 as usize)?,
-            makers4: settings.processes.then(|| map_array(&bpf, "MAKERS4", sizes.slots4 as usize)).transpose()?,
-            makers6: settings.processes.then(|| map_array(&bpf, "MAKERS6", sizes.slots6 as usize)).transpose()?,
+            makers4: settings
+                .processes
+                .then(|| map_array(&bpf, "MAKERS4", sizes.slots4 as usize))
+                .transpose()?,
+            makers6: settings
+                .processes
+                .then(|| map_array(&bpf, "MAKERS6", sizes.slots6 as usize))
+                .transpose()?,
             services: map_array(&bpf, "SERVICES", ROWS as usize)?,
             connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize)?,
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use handshake_common::abi::{
     CLIENTS, ClassBlock, Config, ConnectTimes, ControlGroups, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram,
-    MAX_NETS, Makers, NEAR_BLOCKS, Net, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES, Service, TCP_SERVICES, WAYS,
-    option,
+    MAX_NETS, Makers, NEAR_BLOCKS, Net, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES, Service,
+    TCP_SERVICES, WAYS, option,
 };
 use handshake_common::interface::INTERFACE_ROWS;
 use handshake_common::record::Clocks;

@@ -33,7 +33,8 @@ pub fn attribute<P: Platform>(platform: &P, family: Family, number: u32, end: Ne
         if let Some(makers) = makers {
             makers[(1 - side) * MAKER_WORDS].store(0);
         }
-    } else if owners[side].load() != 0 || makers.is_some_and(|makers| makers[side * MAKER_WORDS].load() != 0) {
+    } else if owners[side].load() != 0 || makers.is_some_and(|makers| makers[side * MAKER_WORDS].load() != 0)
+    {
         return;
     }
     owners[side].store(group);

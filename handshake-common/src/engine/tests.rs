@@ -11,8 +11,8 @@ use core::cell::RefCell;
 use std::vec::Vec;
 
 use crate::abi::{
-    COMMAND, CONNECT_WORDS, Config, Counter, Event, HASH_WORDS, MAKER_WORDS, MAX_NETS, Maker, Net, SERVICE_GAUGES, SERVICE_WAS_SILENT,
-    SERVICES, TcpRecord, UNTIMED_CONNECTS, option, tag,
+    COMMAND, CONNECT_WORDS, Config, Counter, Event, HASH_WORDS, MAKER_WORDS, MAX_NETS, Maker, Net,
+    SERVICE_GAUGES, SERVICE_WAS_SILENT, SERVICES, TcpRecord, UNTIMED_CONNECTS, option, tag,
 };
 use crate::books::ServiceRow;
 use crate::host::HostTables;

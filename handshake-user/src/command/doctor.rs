@@ -257,7 +257,9 @@ fn permissions(capabilities: Capabilities) -> Vec<Finding> {
 
 /// What `--process` would know. Without CAP_NET_ADMIN, which is asked for elsewhere, nothing is said.
 fn processes(means: &Means, capabilities: Capabilities) -> Vec<Finding> {
-    let none = |why: &str, fix: &str| vec![Finding::bad(Level::Warn, format!("--process cannot be used: {why}"), fix)];
+    let none = |why: &str, fix: &str| {
+        vec![Finding::bad(Level::Warn, format!("--process cannot be used: {why}"), fix)]
+    };
     let Means::There { folder, is_whole, has_numbers } = means else {
         return match means {
             Means::NoTree(why) => none(why, "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"),
@@ -270,7 +272,8 @@ fn processes(means: &Means, capabilities: Capabilities) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::ok(format!("--process knows who makes sockets below {folder}"))];
     if !is_whole {
-        let text = "this is not the whole tree of control groups: --process knows the sockets of this container";
+        let text =
+            "this is not the whole tree of control groups: --process knows the sockets of this container";
         findings.push(Finding::bad(Level::Warn, text, "run it in the host's cgroup namespace"));
     }
     if !has_numbers || !capabilities.has(SYS_PTRACE) {

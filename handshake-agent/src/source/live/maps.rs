@@ -16,8 +16,8 @@ use crate::source::settings::{Settings, Sizes, far_blocks};
 /// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
 /// them: their reader writes back how far it has read.
 pub(super) const FROZEN: [&str; 15] = [
-    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "OWNERS4", "OWNERS6", "MAKERS4", "MAKERS6", "SERVICES", "CONNECTS",
-    "STRIPES", "CLIENTS", "COUNTERS", "CLASSES", "LATENCY",
+    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "OWNERS4", "OWNERS6", "MAKERS4", "MAKERS6", "SERVICES",
+    "CONNECTS", "STRIPES", "CLIENTS", "COUNTERS", "CLASSES", "LATENCY",
 ];
 
 /// Size of an unused ring, bytes: rounded up to one page, the least possible.

@@ -97,7 +97,11 @@ impl<'a> Comparison<'a> {
             self.time.set(self.live);
             if self.kernel_takes(&arrival, &bytes) {
                 let group = if arrival.hook == Hook::Xdp { 0 } else { self.group };
-                memory.observe_of(Sender { group, ..Sender::default() }, now, &packet.expect("no shorter frame is taken"));
+                memory.observe_of(
+                    Sender { group, ..Sender::default() },
+                    now,
+                    &packet.expect("no shorter frame is taken"),
+                );
             }
             if let Some(difference) = self.look(number, &host_events) {
                 panic!("{}", self.drawn(number, &arrival, &bytes, &difference));
