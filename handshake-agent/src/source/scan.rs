@@ -670,13 +670,13 @@ mod tests {
             waiting(State::Closed, SILENT, 10),
         ];
         let mut scan = empty();
-        scan.add_table(&slots, &[], None);
+        scan.add_table(&slots, BesideTable::default(), None);
         assert_eq!((scan.row(7), scan.used()), (Ages { silent: 2, ..Ages::default() }, 7));
         let read = Survey::of(&slots, AGEING).to_be_read;
         assert_eq!(read, 0b100_0111, "by the tag alone");
         slots[0].last().store(NOW.jiffies.wrapping_sub(CLOCKS.idle_after_jiffies + 1));
         let mut idle = empty();
-        idle.add_table(&slots, &[], None);
+        idle.add_table(&slots, BesideTable::default(), None);
         assert_eq!(idle.all().silent, 1, "it counts as closed");
     }
 
@@ -712,7 +712,7 @@ mod tests {
             let tag = Tag(slots[65].tag().load());
             slots[65].tag().swap(tag.locked().0);
             let mut scan = empty();
-            scan.add_table(&slots, &[], None);
+            scan.add_table(&slots, BesideTable::default(), None);
             assert_eq!((scan.used(), scan.all()), (69, Ages::default()), "{state:?}");
         }
     }
@@ -726,7 +726,7 @@ mod tests {
             let (mut shown, mut scan) = (Vec::new(), empty());
             let mut show = |record: &Record| shown.push(record.state);
             let mut onlooker = Onlooker::new(asked, &mut show);
-            scan.add_table(&slots, &[], Some(&mut onlooker));
+            scan.add_table(&slots, BesideTable::default(), Some(&mut onlooker));
             assert_eq!(onlooker.occupancy().iter().sum::<u64>(), scan.used());
             assert!(onlooker.occupancy()[1..].iter().all(|count| *count == 1));
             let wanted = State::ALL.into_iter().skip(1).filter(|state| asked >> *state as u32 & 1 != 0);
@@ -743,7 +743,7 @@ mod tests {
         let (mut shown, mut scan) = ([0; State::ALL.len()], empty());
         let mut show = |record: &Record| shown[record.state as usize] += 1;
         let mut onlooker = Onlooker::new(u64::MAX, &mut show).limited(70);
-        scan.add_table(&slots, &[], Some(&mut onlooker));
+        scan.add_table(&slots, BesideTable::default(), Some(&mut onlooker));
         assert_eq!((shown[State::Refused as usize], shown[State::SynSent as usize]), (70, 500));
         assert_eq!(scan.all().opening.total() + scan.all().half_open.total(), 500);
     }
@@ -756,8 +756,8 @@ mod tests {
         ) {
             let (slots4, slots6) = (table::<Slot4>(&records), table::<Slot6>(&records));
             let mut scan = empty();
-            scan.add_table(&slots4, &[], None);
-            scan.add_table(&slots6, &[], None);
+            scan.add_table(&slots4, BesideTable::default(), None);
+            scan.add_table(&slots6, BesideTable::default(), None);
             let mut expected = empty();
             slots4.iter().filter_map(table::read).for_each(|record| expected.add(&record));
             slots6.iter().filter_map(table::read).for_each(|record| expected.add(&record));

@@ -139,7 +139,7 @@ fn a_second_mapping_sees_the_records_and_outlives_its_map() {
     let first = records(&live);
     drop(live);
     let mut found = Vec::new();
-    visit_slots(&second, &[], &mut |record| found.push(*record));
+    visit_slots(&second, BesideTable::default(), &mut |record| found.push(*record));
     assert_eq!((found.len(), &found), (1, &first));
 }
 

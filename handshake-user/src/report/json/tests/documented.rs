@@ -208,7 +208,11 @@ fn each_field_of_a_report_has_a_row() {
     let of_services = fields("## A service");
     let own: BTreeSet<String> = all_paths(&workloads).difference(&of_services).cloned().collect();
     assert_same(&own, &fields("## A workload"));
-    assert_same(&all_paths(&[workloads[0]["owner"].clone()]), &fields("## An owner"));
+    let of_group = all_paths(&[workloads[0]["owner"].clone()]);
+    let of_end = all_paths(&[flow_samples()[0]["initiator"]["owner"].clone()]);
+    assert_same(&of_end, &fields("## An owner"));
+    let of_process: Vec<_> = of_end.difference(&of_group).collect();
+    assert_eq!(of_process, ["comm", "pid"], "a workload has no process");
 }
 
 /// A capture that lacks everything that a capture can lack.
