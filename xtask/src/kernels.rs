@@ -9,6 +9,7 @@
 
 mod initramfs;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -206,6 +207,10 @@ fn judge(console: &str) -> Result<()> {
     judge_squeezed(said).with_context(|| format!("in 64 MiB on Linux {kernel}:\n{said}"))?;
     println!("Linux {kernel}: an interface that appeared was attached to without a privilege");
     println!("Linux {kernel}: 64 MiB of a control group: {}", squeezed(said));
+    let said = part(console, "--process")?;
+    judge_processes(said).with_context(|| format!("--process on Linux {kernel}:\n{said}"))?;
+    println!("Linux {kernel}: both ends of {CONNECTIONS} connections have their processes");
+    println!("  instructions verified, of a million at most: {}", verified(said));
     for hook in HOOKS {
         let said = part(console, &format!("-vv {hook}"))?;
         ensure!(said.contains(EXPLAINED), "{hook} with -vv on Linux {kernel}:\n{said}");
@@ -238,6 +243,23 @@ fn judge_squeezed(said: &str) -> Result<()> {
     let report = ended_well(said, NOTHING)?;
     attached_to(&report, 1, "xdp-generic")?;
     counted(&report, CONNECTIONS, 0)
+}
+
+/// Each connection has the process of its client, and that of the server, which is one.
+fn judge_processes(said: &str) -> Result<()> {
+    let report = ended_well(said, NET_ADMIN)?;
+    counted(&report, CONNECTIONS, 0)?;
+    let flows = report["flows"].as_array().context("no flows")?;
+    let number = |end: &Value| end["owner"]["pid"].as_u64().with_context(|| format!("no process: {end}"));
+    let clients: BTreeSet<u64> =
+        flows.iter().map(|flow| number(&flow["initiator"])).collect::<Result<_>>()?;
+    let servers: BTreeSet<u64> =
+        flows.iter().map(|flow| number(&flow["responder"])).collect::<Result<_>>()?;
+    ensure!((clients.len() as u64, servers.len()) == (CONNECTIONS, 1), "{clients:?}, {servers:?}");
+    let names =
+        flows.iter().map(|flow| ["initiator", "responder"].map(|end| flow[end]["owner"]["comm"].as_str()));
+    ensure!(names.into_iter().all(|names| names == [Some("wget"), Some("httpd")]), "{flows:?}");
+    Ok(())
 }
 
 /// What was said to fit, and the most that was taken.
