@@ -10,7 +10,7 @@ use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::{FAMILIES, Family, Path, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
 
-use crate::network::{Network, TIMEOUT, segment};
+use crate::network::{TIMEOUT, segment};
 
 /// Every attempt has its row; the reports are far apart.
 const ROWS: [&str; 7] = ["--process", "--events", "all", "--interval", "200s", "--half-open-after", "300ms"];
