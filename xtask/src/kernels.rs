@@ -327,11 +327,20 @@ mod tests {
             format!("<{name}>\n{}attached lo\n{report}exit 0\noom_kill 0\n</{name}>\n", status(capabilities))
         };
         let explained = |hook| format!("<-vv {hook}>\nverified_insns: 7\n{EXPLAINED}\n</-vv {hook}>\n");
+        let flow = |client: u64| {
+            format!(
+                "{{\"initiator\":{{\"owner\":{{\"pid\":{client},\"comm\":\"wget\"}}}},\
+                 \"responder\":{{\"owner\":{{\"pid\":70,\"comm\":\"httpd\"}}}}}}"
+            )
+        };
+        let flows = format!("{{\"flows\":[{}],", [81, 82, 83, 84, 85].map(flow).join(","));
+        let named = report("clsact", "clsact", 5, 0).replacen('{', &flows, 1);
         let refused = "refused: exit 4: 3 MiB are free in the control group /small: --max-flows 9 fits\n";
         let parts = [
             part("clsact", NET_ADMIN, report("clsact", hook, completed, 1)),
             part("xdp-generic", NET_ADMIN, report("xdp-generic", "xdp-generic", 10, 1)),
             part("64 MiB", NOTHING, format!("{refused}{}", report("xdp-generic", "xdp-generic", 5, 0))),
+            part("--process", NET_ADMIN, named),
             explained("clsact"),
             explained("xdp-generic"),
         ];
@@ -352,5 +361,9 @@ mod tests {
         let killed = good.replace("oom_kill 0\n</64", "oom_kill 1\n</64");
         assert!(judged(&killed).contains("in 64 MiB on Linux 6.1.0"));
         assert!(judged(&good.replace("exit 4", "exit 0")).contains("in 64 MiB on Linux 6.1.0"));
+        for (known, wrong) in [("\"pid\":83", "\"pid\":82"), ("\"pid\":83,", ""), ("httpd", "wget")] {
+            let text = judged(&good.replacen(known, wrong, 1));
+            assert!(text.contains("--process on Linux 6.1.0"), "{wrong}: {text}");
+        }
     }
 }
