@@ -5,7 +5,7 @@ use std::array;
 use std::thread;
 
 use handshake_common::abi::{
-    CLIENTS, CONNECT_WORDS, Config, Counter, HASH_WORDS, SERVICES, STRIPES, TCP_SERVICES, WAYS,
+    CLIENTS, CONNECT_WORDS, Config, Counter, HASH_WORDS, ROWS, STRIPES, TCP_SERVICES, WAYS,
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
@@ -57,7 +57,7 @@ fn table() -> Table {
         slots6: array::from_fn(|_| Slot6::default()),
         stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
         clients: (0..CLIENTS).map(|_| Shared64::new(0)).collect(),
-        services: (0..SERVICES).map(|_| ServiceRow::new()).collect(),
+        services: (0..ROWS).map(|_| ServiceRow::new()).collect(),
         connects: (0..TCP_SERVICES).map(|_| no_connects()).collect(),
         config,
     }
