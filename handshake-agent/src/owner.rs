@@ -179,12 +179,13 @@ impl Owners {
         self.walk_on(now);
     }
 
-    /// What is known of a group: it is still where it was found, or a walk has found that it is gone.
+    /// What is known of a group: of one that is gone, what it was. An id is never given twice
+    /// (`__kernfs_new_node` in fs/kernfs/dir.c counts those before in its upper half).
     fn settled(&mut self, id: u64, now: Instant) -> Option<Arc<Owner>> {
         let entry = self.known.get_mut(&id)?;
         let is_there = entry.gone.is_none() && tree::id_of(&entry.folder).is_ok_and(|there| there == id);
-        if !is_there && entry.gone.is_none() {
-            return None;
+        if !is_there {
+            entry.gone.get_or_insert(now);
         }
         // The logs of a pod may come after its group.
         if let Some(Pod { uid, name: None }) = &entry.owner.pod

@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod otlp;
 mod output;
+mod owners;
 mod privilege;
 mod replay;
 mod report_file;
