@@ -27,7 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::cli::{Listen, ServeArgs, with_file};
-use crate::command::{attach, confinement, load, out, prepare};
+use crate::command::{attach, confinement, load, out, prepare, warn_of_variables};
 use crate::console::{announce, say};
 use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
@@ -58,6 +58,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let args = configured(args)?;
     let exported = args.exported()?;
     if args.check_config {
+        warn_of_variables();
         announce("the configuration is right");
         return Ok(0);
     }
