@@ -137,7 +137,7 @@ impl Interfaces {
         if figure < rising.figure {
             rising.figure = 0;
         }
-        rising.take_in(figure)
+        rising.take_in(figure, 0)
     }
 
     /// Begins those anew that are not watched. Where they are too many, they are forgotten.
@@ -151,8 +151,9 @@ impl Interfaces {
 }
 
 impl Rising {
-    fn take_in(&mut self, figure: u64) -> u64 {
-        self.counted += figure.saturating_sub(self.figure);
+    /// Takes in a figure that has risen by at least `least` in all, though it fell meanwhile.
+    fn take_in(&mut self, figure: u64, least: u64) -> u64 {
+        self.counted = least.max(self.counted + figure.saturating_sub(self.figure));
         self.figure = figure;
         self.counted
     }
@@ -192,7 +193,7 @@ impl Figures {
         page.add(&series::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
         page.add(&series::EXACT, &[], u64::from(Interval::between(before, now).is_exact()));
         for loss in now.possible_losses() {
-            let counted = self.lost.entry(loss.reason).or_default().take_in(loss.count);
+            let counted = self.lost.entry(loss.reason).or_default().take_in(loss.count, 0);
             page.add(&series::LOST, &[loss.reason], counted);
         }
         self.add_metrics(now, &beside.exemplars, &mut page);
@@ -227,7 +228,10 @@ impl Figures {
         let completed = Verdict::Completed.name();
         for (metric, rising) in METRICS.iter().chain(REVISED.iter()).zip(&mut self.rising) {
             let (Some(series), Some(figure)) = (&metric.series, metric.value(now)) else { continue };
-            let counted = if metric.rises { rising.take_in(figure) } else { figure };
+            let is_of_completed =
+                series.family.name == series::VERDICTS.name && series.labels[0] == completed;
+            let entered = if is_of_completed { now.completions() } else { 0 };
+            let counted = if metric.rises { rising.take_in(figure, entered) } else { figure };
             let labels = series.labels.iter().map(|label| Cow::Borrowed(*label)).collect();
             let exemplar = if series.family.name == series::VERDICTS.name {
                 exemplars.iter().find(|exemplar| exemplar.is_of(metric)).copied()
@@ -235,8 +239,8 @@ impl Figures {
                 None
             };
             page.push(series.family, labels, Value::Number(counted), exemplar);
-            // The kernel side counts no entries here: a completed handshake is denied by a RST at most.
-            if series.family.name == series::VERDICTS.name && series.labels[0] == completed {
+            // The kernel side has no counter of it: a completed handshake is denied by a RST at most.
+            if is_of_completed {
                 page.add(&series::REVISED, &[completed], counted - figure);
             }
         }
@@ -395,6 +399,39 @@ mod tests {
         let page = figures.take_in(&third, &second, &Beside::default());
         balances(&page);
         assert_eq!(of(&page, verdicts, &["completed", ""]), 3);
+    }
+
+    /// What is completed and denied between two readings stands nowhere: its time tells of it, or that it was
+    /// left out. Times that are read before the counters lack some completions, and no counter falls.
+    #[test]
+    fn a_completion_that_is_denied_before_it_is_read_is_counted() {
+        let (mut fake, mut figures) = (Fake::new(), Figures::new(&[], &[]));
+        let mut before = snapshot();
+        let mut counted = |fake: &mut Fake| {
+            let now = take(fake, &before);
+            let page = figures.take_in(&now, &before, &Beside::default());
+            before = now;
+            balances(&page);
+            let revised = of(&page, "handshake_revised_total", &["completed"]);
+            (of(&page, "handshake_verdicts_total", &["completed", ""]), revised)
+        };
+        fake.count(Counter::Attempts, 5);
+        fake.count(Counter::Completed, 3);
+        fake.sample(Leg::Connect, 1_000_000, 4);
+        fake.count(Leg::Connect.excluded(), 1);
+        fake.count(Counter::ResponderAborted, 2);
+        fake.count(Counter::EnteredResponderAborted, 2);
+        assert_eq!(counted(&mut fake), (5, 2));
+        // Three more, whose times are not read yet.
+        fake.count(Counter::Attempts, 3);
+        fake.count(Counter::Completed, 3);
+        assert_eq!(counted(&mut fake), (8, 2));
+        // They are, and one of them was denied.
+        fake.sample(Leg::Connect, 1_000_000, 3);
+        fake.count(Counter::Completed, -1);
+        fake.count(Counter::ResponderAborted, 1);
+        fake.count(Counter::EnteredResponderAborted, 1);
+        assert_eq!(counted(&mut fake), (8, 3));
     }
 
     /// An interface goes and comes back, seen to be away or not, and its block begins anew.

@@ -10,7 +10,6 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -18,9 +17,6 @@ use rustix::process::geteuid;
 use crate::caller::User;
 use crate::output::Patience;
 
-/// How often, and how far apart, it is looked whether a thread has gone.
-const LOOKS: usize = 1_000;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// The permissions of a new file, of which the umask takes some.
 const MODE: u32 = 0o666;
 
@@ -90,8 +86,7 @@ impl FileAtEnd {
     }
 }
 
-/// Reads a text as the calling user: under sudo, no message shows what that user may not read. No other
-/// thread runs afterwards.
+/// Reads a text as the calling user: under sudo, no message shows what that user may not read.
 ///
 /// # Errors
 ///
@@ -117,15 +112,6 @@ pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
         })?,
         Patience::Endless,
     )?;
-    // The helper is forked from a process of one thread, and the kernel lists one that has ended for a
-    // moment.
-    let is_alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1);
-    for _ in 0..LOOKS {
-        if is_alone() {
-            break;
-        }
-        thread::sleep(BETWEEN_LOOKS);
-    }
     read.recv().map_err(io::Error::other)
 }
 
@@ -304,7 +290,7 @@ mod tests {
     use std::fs;
     use std::sync::mpsc::channel;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rustix::fs::{CWD, Mode, mkfifoat};
 
@@ -325,5 +311,21 @@ mod tests {
             let read = read.recv_timeout(Duration::from_secs(20)).expect("it is not waited for");
             assert_eq!(read.expect_err("it is refused").to_string(), "it is no ordinary file");
         }
+    }
+
+    /// The helper reads the configuration again while threads of it wait.
+    #[test]
+    fn a_text_is_read_at_once_beside_other_threads() {
+        const READS: u32 = 5;
+        let folder = tempfile::tempdir().expect("there is room");
+        let text = folder.path().join("text");
+        fs::write(&text, "port = 443").expect("there is room");
+        let (lasts, ended) = channel::<()>();
+        let other = thread::spawn(move || ended.recv());
+        let began = Instant::now();
+        (0..READS).for_each(|_| drop(read_text(&text, 10).expect("it is there")));
+        assert!(began.elapsed() < READS * Duration::from_secs(1), "{:?}", began.elapsed());
+        drop(lasts);
+        assert!(other.join().expect("it has not panicked").is_err());
     }
 }

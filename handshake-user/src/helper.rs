@@ -129,11 +129,8 @@ impl Helper {
     ///
     /// The system's: there is no room for a process.
     pub(crate) fn start(duties: Duties) -> io::Result<Self> {
-        debug_assert_eq!(
-            fs::read_dir("/proc/self/task").map_or(1, Iterator::count),
-            1,
-            "another thread runs"
-        );
+        let is_alone = is_soon_alone();
+        debug_assert!(is_alone, "another thread runs");
         let count = duties.files.len();
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
@@ -163,9 +160,7 @@ impl Helper {
     ///
     /// The system's. Outside a tokio runtime it panics.
     pub(crate) fn command(&self) -> io::Result<Ordered> {
-        let stream = self.orders.try_clone()?;
-        stream.set_nonblocking(true)?;
-        Ok(Ordered { stream: tokio::net::UnixStream::from_std(stream)?, word: [0; WORD], read: 0 })
+        Ok(Ordered { stream: listening(&self.orders)?, word: [0; WORD], read: 0 })
     }
 
     /// Where this process hands over what is to be written.
@@ -208,6 +203,15 @@ impl Helper {
         Ok(Rereads(self.rereads.try_clone()?))
     }
 
+    /// What ends with a helper that starts no command and reads no figures.
+    ///
+    /// # Errors
+    ///
+    /// The system's. Outside a tokio runtime it panics.
+    pub(crate) fn life(&self) -> io::Result<Life> {
+        Ok(Life(listening(&self.orders)?))
+    }
+
     /// Where this process has the addresses of hosts found.
     ///
     /// # Errors
@@ -231,6 +235,42 @@ impl Helper {
     pub(crate) fn leave(&self) {
         // An error means that it has ended.
         let _ = (&self.orders).write(&Order::Leave.encode());
+    }
+}
+
+/// Whether this is the only thread. The kernel lists one that has ended for a moment.
+fn is_soon_alone() -> bool {
+    const LOOKS: usize = 1_000;
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+    let is_alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1);
+    (0..LOOKS).any(|_| {
+        is_alone() || {
+            thread::sleep(BETWEEN_LOOKS);
+            false
+        }
+    })
+}
+
+/// The same stream for the event loop.
+fn listening(stream: &UnixStream) -> io::Result<tokio::net::UnixStream> {
+    let stream = stream.try_clone()?;
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}
+
+/// What ends with the helper: a stream by which nothing comes.
+pub(crate) struct Life(tokio::net::UnixStream);
+
+impl Life {
+    /// Waits for the end. Cancel-safe.
+    pub(crate) async fn end(&self) {
+        // An error is the end, too.
+        while self.0.readable().await.is_ok() {
+            match self.0.try_read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 }
 
@@ -335,8 +375,7 @@ impl Files {
     /// As [`write`](Self::write).
     pub(crate) fn write_to(&mut self, at: u8, content: &[u8], patience: Patience) -> io::Result<String> {
         let stream = self.stream.as_mut().ok_or_else(late)?;
-        stream.write_all(&[at])?;
-        message::send(stream, content)?;
+        stream.write_all(&[at]).and_then(|()| message::send(stream, content)).map_err(without_helper)?;
         self.answer(patience)
     }
 
@@ -352,7 +391,7 @@ impl Files {
                 self.stream = None;
                 Err(late())
             }
-            answer => answer?.map(|name| String::from_utf8_lossy(&name).into_owned()),
+            answer => answer.map_err(without_helper)?.map(|name| String::from_utf8_lossy(&name).into_owned()),
         }
     }
 }
@@ -368,8 +407,8 @@ impl Rereads {
     ///
     /// It cannot be read, is wrong, or names what cannot be opened.
     pub(crate) fn reread(&mut self) -> io::Result<(String, Option<TcpListener>)> {
-        self.0.write_all(&REREAD)?;
-        let text = message::receive_result(&mut self.0)??;
+        self.0.write_all(&REREAD).map_err(without_helper)?;
+        let text = message::receive_result(&mut self.0).map_err(without_helper)??;
         let socket = message::receive_descriptor(&self.0)?.map(TcpListener::from);
         Ok((String::from_utf8_lossy(&text).into_owned(), socket))
     }
@@ -385,8 +424,8 @@ impl Names {
     ///
     /// The name is not known, or cannot be looked up now.
     pub(crate) fn addresses(&mut self, at: u8) -> io::Result<Vec<IpAddr>> {
-        self.0.write_all(&[at])?;
-        let found = message::receive_result(&mut self.0)??;
+        self.0.write_all(&[at]).map_err(without_helper)?;
+        let found = message::receive_result(&mut self.0).map_err(without_helper)??;
         let found = String::from_utf8_lossy(&found);
         Ok(found.split(' ').filter_map(|address| address.parse().ok()).collect())
     }
@@ -413,6 +452,11 @@ impl Figures {
         self.0 = Some(helper);
         read
     }
+}
+
+/// An error of a stream: its other end has ended.
+fn without_helper(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), "the helper process has ended")
 }
 
 fn late() -> io::Error {

@@ -301,6 +301,13 @@ impl Snapshot {
         &self.histograms[leg as usize]
     }
 
+    /// Completions, also those that were denied since: each has a time or is left out. Times are read before the
+    /// counters, so the latest completions may be missing, and none is too many.
+    pub fn completions(&self) -> u64 {
+        let connect = self.latency(Leg::Connect);
+        connect.count + connect.excluded
+    }
+
     /// SYNs that passed the filter: each is an attempt, a retransmission, a copy or a foreign SYN.
     fn syns(&self) -> u64 {
         self.tcp.books.attempts + self.tcp.sign(Sign::SynRetransmit)

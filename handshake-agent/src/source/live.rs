@@ -364,8 +364,15 @@ impl Source for Live {
         self.refresh_addresses()?;
         let (now, wall_ns) = self.time()?;
         let [syn_to_syn_ack, syn_ack_to_ack, connect, first_byte] = Leg::ALL;
-        // Before the counters, so that these have the segments of what the kernel has opened.
+        // Before the counters, so that these have the segments of what the kernel has opened, and the attempt of
+        // each time.
         let opens = self.opens.as_ref().and_then(OpensFile::read);
+        let histograms = Box::new([
+            read_histogram(&self.bpf, syn_to_syn_ack)?,
+            read_histogram(&self.bpf, syn_ack_to_ack)?,
+            read_histogram(&self.bpf, connect)?,
+            read_histogram(&self.bpf, first_byte)?,
+        ]);
         let (counters, near) = read_counts(&self.bpf)?;
         let Self { bpf, interfaces, .. } = self;
         let (classes, gone) =
@@ -383,12 +390,7 @@ impl Source for Live {
             counters,
             classes,
             gone,
-            histograms: Box::new([
-                read_histogram(&self.bpf, syn_to_syn_ack)?,
-                read_histogram(&self.bpf, syn_ack_to_ack)?,
-                read_histogram(&self.bpf, connect)?,
-                read_histogram(&self.bpf, first_byte)?,
-            ]),
+            histograms,
             slots: (self.flows4.len() + self.flows6.len()) as u64,
             lost_before_hook: lost.packets,
             unreadable_counters: lost.unreadable,

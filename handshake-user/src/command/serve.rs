@@ -27,7 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::cli::{Listen, ServeArgs, with_file};
-use crate::command::{attach, confinement, load, out, prepare};
+use crate::command::{attach, confinement, load, out, prepare, warn_of_variables};
 use crate::console::{announce, say};
 use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
@@ -45,6 +45,10 @@ const LAST_ROWS: Duration = Duration::from_secs(1);
 /// The longest that a collector is waited for, in the same time.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 
+/// What is said when something else has ended the helper.
+const HELPERLESS: &str =
+    "the helper process has ended: files, SIGHUP and names of collectors wait for a restart";
+
 /// Runs `handshake serve` and returns its exit code.
 ///
 /// # Errors
@@ -54,6 +58,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let args = configured(args)?;
     let exported = args.exported()?;
     if args.check_config {
+        warn_of_variables();
         announce("the configuration is right");
         return Ok(0);
     }
@@ -85,7 +90,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::without_hangup()?;
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let errands = errands.map(|handed| start(handed, rows.as_mut())).transpose().map_err(out)?;
+        let handed = helper.as_ref().zip(errands);
+        let errands = handed.map(|(helper, handed)| start(helper, handed, rows.as_mut()));
+        let errands = errands.transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         say_where(listens_at);
@@ -216,10 +223,10 @@ fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<HandedOver, CommandE
 }
 
 /// Starts the threads that wait for the helper.
-fn start(handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
+fn start(helper: &Helper, handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
     let HandedOver { files, rereads, lines } = handed;
     let lines = lines.and_then(|lines| Some((lines, rows?.sink(EVENTS_FILE))));
-    Errands::start(files, rereads, lines)
+    Errands::start(files, rereads, lines, helper.life()?)
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -290,8 +297,8 @@ struct Service {
     exported: Option<Instant>,
     /// What the service manager was told last.
     status: String,
-    /// What kept packets from the hooks, as it was said last.
-    lapses: [String; 2],
+    /// The look at the hooks until which it was said what keeps packets from them, on the records' clock.
+    told_ns: u64,
     /// Whether the file could not be written the last time.
     is_unwritable: bool,
     /// The same of the file of events.
@@ -313,7 +320,6 @@ impl Service {
         let figures = Figures::new(&args.services, &args.pairs());
         let (writing, exporting) =
             (writing(&args), outlets.exporter.as_ref().and_then(Exporter::every).map(ticks));
-        let (status, lapses) = (String::new(), Default::default());
         Self {
             args,
             manager,
@@ -325,8 +331,8 @@ impl Service {
             figures,
             page: None,
             exported: None,
-            status,
-            lapses,
+            status: String::new(),
+            told_ns: 0,
             is_unwritable: false,
             is_event_file_ill: false,
         }
@@ -422,6 +428,7 @@ impl Service {
             Done::Appended(appended) => self.appended(appended),
             Done::Reread(Ok((text, socket))) => self.take_over(&text, socket),
             Done::Reread(Err(error)) => self.keep(&error),
+            Done::HelperEnded => say(HELPERLESS),
         }
     }
 
@@ -594,13 +601,9 @@ impl Sink for Service {
             self.status = status;
         }
         let sight = session.sight();
-        for (said, lapse) in self.lapses.iter_mut().zip([&sight.hook_lost, &sight.interface_down]) {
-            let words = lapse.words();
-            if *said != words {
-                say(&words);
-                *said = words;
-            }
-        }
+        let lapses = [&sight.hook_lost, &sight.interface_down].into_iter();
+        lapses.flat_map(|lapse| lapse.news_since(self.told_ns)).for_each(say);
+        self.told_ns = sight.looked_ns();
         Ok(())
     }
 }

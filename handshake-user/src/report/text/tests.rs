@@ -29,7 +29,14 @@ const ROW: u16 = 1;
 
 /// A look at an interface that was named.
 fn interface_look(state: LinkState, hooks: Vec<HookLook>) -> InterfaceLook {
-    InterfaceLook { name: "eth0".to_owned(), number: Some(0), is_required: true, state, hooks }
+    InterfaceLook {
+        name: "eth0".to_owned(),
+        number: Some(0),
+        is_required: true,
+        state,
+        came_back: false,
+        hooks,
+    }
 }
 
 #[test]
