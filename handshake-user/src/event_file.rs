@@ -240,10 +240,9 @@ impl Place {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is no ordinary file"));
         }
         let mut file = File::from(descriptor);
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(ErrorKind::WouldBlock.into()),
-            // Not every file system has locks.
-            Ok(()) | Err(_) => {}
+        // Not every file system has locks.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(ErrorKind::WouldBlock.into());
         }
         let length = end_of_lines(&mut file)?;
         if !(is_row(&file, 0)? && is_row(&file, length)?) {

@@ -191,7 +191,11 @@ mod tests {
                 let count = wire.open.len();
                 if is_busy && count > 0 {
                     let at = usize::try_from(wire.draw(count as u64)).unwrap_or(0);
-                    if wire.draw(3) == 0 { drop(wire.open.swap_remove(at)) } else { wire.repeat(at) }
+                    if wire.draw(3) == 0 {
+                        let _ended = wire.open.swap_remove(at);
+                    } else {
+                        wire.repeat(at);
+                    }
                 }
                 let expected = wire.look(&mut each);
                 rows += expected.len();
