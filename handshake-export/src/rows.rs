@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! the kernel's ring ─┐                       ┌─▶ queue ─▶ a thread: lines of a file
-//! a look a second   ─┴─▶ events ─▶ Row ──────┴─▶ queue ─▶ a thread: records over the network
+//! a look at times   ─┴─▶ events ─▶ Row ──────┴─▶ queue ─▶ a thread: records over the network
 //! ```
 
 use std::ops::ControlFlow;
@@ -93,7 +93,7 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// Those of reading the clocks, but for those that pass.
+    /// Those of reading the clocks and the counters, but for those that pass.
     pub fn take(&mut self, session: &mut Session) -> Result<(), Error> {
         self.take_ended(session);
         if self.followed.is_due() { self.look(session) } else { Ok(()) }

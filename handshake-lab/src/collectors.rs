@@ -155,6 +155,7 @@ impl<'a> Service<'a> {
         command.args(SWIFT).args(words).env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
         metrics.map(|url| command.env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", url));
         let mut agent = Agent::attach(command, 1)?;
+        agent.await_lines("metrics at ", 1)?;
         let said = agent.stderr();
         let url = said.lines().find_map(|line| line.strip_prefix("metrics at "));
         let url = url.context("no address")?.to_owned();

@@ -271,6 +271,17 @@ impl Live {
         Ok((Now { ns: now.now_ns, jiffies: low_half(now.jiffies) }, wall_ns(now.now_ns)))
     }
 
+    /// What the programs have counted, over all CPUs, at once: of a pair that is under way it may have the half,
+    /// so the sums need not balance.
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the counters cannot be read.
+    pub fn counted(&self) -> Result<CounterBlock, LiveError> {
+        let cpus = values(&per_cpu::<CpuCounts>(&self.bpf, "COUNTERS")?, "COUNTERS", 0)?;
+        Ok(counters::sum(cpus.iter().map(|cpu| &cpu.counters)))
+    }
+
     fn now(&self) -> Result<ClockPair, LiveError> {
         if self.test_clock { Ok(self.clock.standing()) } else { self.clock.read(&self.bpf) }
     }

@@ -38,6 +38,9 @@ use crate::helper::{Duties, FileDuty, Files, Helper, Lines, LinesDuty, Reread, R
 const LONGEST: u64 = 1 << 20;
 /// A reading that is younger serves another scraper too.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often health and status are brought up to date: with rows the loop turns fifty times a second, and there may
+/// be hundreds of interfaces.
+const SETTLE_EVERY: Duration = Duration::from_millis(100);
 /// Descriptors of the server beside its connections: its socket, its event loop, one that is being accepted.
 const BESIDE_CONNECTIONS: u64 = 8;
 /// The longest that the last rows are written: a signal ends the process within two seconds.
@@ -286,6 +289,8 @@ struct Service {
     health: Arc<Health>,
     outlets: Outlets,
     hangup: Signal,
+    /// When health and status were brought up to date.
+    settled: Option<Instant>,
     /// When a reading is exported next, where that is asked for.
     exporting: Option<Interval>,
     /// When the file is written next, where there is one.
@@ -326,6 +331,7 @@ impl Service {
             health,
             outlets,
             hangup,
+            settled: None,
             exporting,
             writing,
             figures,
@@ -590,6 +596,10 @@ impl Sink for Service {
     }
 
     fn settle(&mut self, session: &Session) -> Result<(), CommandError> {
+        if self.settled.is_some_and(|settled| settled.elapsed() < SETTLE_EVERY) {
+            return Ok(());
+        }
+        self.settled = Some(Instant::now());
         self.health.turn(session.answered().into_std(), session.interfaces().len());
         self.manager.turn();
         let status = status(session);

@@ -31,6 +31,7 @@ use super::super::{
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
 use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
+use crate::event_file::BEGINNING;
 use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
 use crate::why::{Cohort, Conntrack, Evidence, Firewall, Queue, Risen, WhyReport, diagnose};
@@ -306,7 +307,9 @@ pub(super) fn flow_samples() -> Vec<Value> {
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
     let live = [completed, answered, unreachable, open, tunnel].map(flow);
     let event = Event { kind: EventKind::Ended, flow: Flow::of(completed), at_ns: 0 };
-    let live = [&live[..], &[written(|out| write_row(out, &view, &event, "node"))]].concat();
+    let row = written(|out| write_row(out, &view, &event, "node"));
+    assert!(row.to_string().as_bytes().starts_with(BEGINNING), "the file of events knows its rows");
+    let live = [&live[..], &[row]].concat();
 
     let mut index = FrameIndex::default();
     let refused = record("10.0.0.1:40002", "10.0.0.2:443", State::Refused);
