@@ -31,7 +31,7 @@ pub fn attribute<P: Platform>(platform: &P, family: Family, number: u32, end: Ne
         return;
     }
     owners[side].store(group);
-    if let Some(row) = platform.service(row_of_workload(platform, &workload(group, side))) {
+    if let Some(row) = row_of_workload(platform, &workload(group, side)) {
         row.bump(Counter::Attempts as usize, 1);
         row.bump(end.gauge(), 1);
     }
@@ -46,8 +46,7 @@ pub fn move_owned<P: Platform>(platform: &P, family: Family, number: u32, from: 
     while side < 2 {
         let group = owners[side].load();
         if group != 0 {
-            let row = workload_that_counts(platform, &workload(group, side), from);
-            if let Some(row) = platform.service(row) {
+            if let Some(row) = workload_that_counts(platform, &workload(group, side), from) {
                 row.bump(from, u64::MAX);
                 row.bump(to, 1);
             }
