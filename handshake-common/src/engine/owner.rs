@@ -45,11 +45,11 @@ pub fn move_owned<P: Platform>(platform: &P, family: Family, number: u32, from: 
     let mut side = 0;
     while side < 2 {
         let group = owners[side].load();
-        if group != 0 {
-            if let Some(row) = workload_that_counts(platform, &workload(group, side), from) {
-                row.bump(from, u64::MAX);
-                row.bump(to, 1);
-            }
+        if group != 0
+            && let Some(row) = workload_that_counts(platform, &workload(group, side), from)
+        {
+            row.bump(from, u64::MAX);
+            row.bump(to, 1);
         }
         side += 1;
     }
