@@ -442,12 +442,50 @@ impl Sink for Look {
 mod tests {
     use std::sync::Arc;
 
-    use handshake_agent::fake::{BEGINNING, Fake, SECOND};
+    use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, unit};
     use handshake_agent::model::snapshot::{LiveOrigin, RunContext};
     use handshake_agent::options::Filter;
+    use handshake_agent::owner::OwnerBook;
     use handshake_common::record::State;
 
     use super::*;
+
+    /// Of the attempts at a service that fail, where one group began them all and it is not the root of the tree.
+    #[test]
+    fn the_one_that_began_what_fails_is_found() {
+        const REFUSED: State = State::Refused;
+        const DONE: State = State::Established;
+        let root = Owner { cgroup: "/".to_owned(), unit: None, container: None, pod: None };
+        let context = Arc::new(RunContext {
+            origin: Origin::Live(LiveOrigin::default()),
+            began: BEGINNING,
+            filter: Filter::default(),
+            top: usize::MAX,
+            owners: OwnerBook::fixed([(1, unit("backup.service")), (2, unit("b.service")), (3, root)]),
+        });
+        let snapshot = Snapshot::take(&mut Fake::new(), &context, None).expect("a fake never fails");
+        let (here, there) = ("10.0.0.2:443", "10.0.0.2:80");
+        let table: [(&[(&str, State, u64)], bool); 8] = [
+            (&[], false),
+            (&[(here, REFUSED, 1), (here, REFUSED, 1), (here, DONE, 2), (there, REFUSED, 2)], true),
+            (&[(here, State::SynSent, 1), (here, REFUSED, 1)], true),
+            (&[(here, REFUSED, 1), (here, REFUSED, 2)], false),
+            (&[(here, REFUSED, 1), (here, REFUSED, 0)], false),
+            (&[(here, REFUSED, 9)], false),
+            (&[(here, REFUSED, 3)], false),
+            (&[(here, DONE, 1)], false),
+        ];
+        for (flows, is_found) in table {
+            let mut failing = Beginner::of(here.parse().ok());
+            for (service, state, group) in flows {
+                let mut flow = record("10.0.0.1:1", service, *state);
+                flow.control_groups.ids = [*group, 0];
+                failing.note(&Flow::of(flow), &View::of(&snapshot));
+            }
+            let owner = failing.owner(&View::of(&snapshot)).map(|owner| owner.label().into_owned());
+            assert_eq!(owner, is_found.then(|| "backup.service".to_owned()), "{flows:?}");
+        }
+    }
 
     /// What fails in the total fails in its service too, also where its first packet came a moment after the
     /// cutoff.
@@ -459,7 +497,7 @@ mod tests {
             began: BEGINNING,
             filter: Filter::default(),
             top: usize::MAX,
-            owners: handshake_agent::owner::OwnerBook::default(),
+            owners: OwnerBook::default(),
         });
         let take = |fake: &mut Fake| Snapshot::take(fake, &context, None).expect("a fake never fails");
         let cutoff = take(&mut fake);

@@ -105,6 +105,8 @@ fn the_application_is_named_with_its_owner() {
             ..evidence(Seat::Responder, cohort(120, [74, 0], 0))
         };
         let answer = diagnose(&seen);
+        let head = (named != "the listener").then(|| named.replace(" of ", ", "));
+        assert_eq!(queue.whose(", "), head);
         assert_eq!(answer.owner, Some(format!("the application: {named} accepts too slowly")));
         assert_eq!(answer.next.iter().any(|next| next.starts_with("strace -f -p 1873")), has_id);
         let queue = Some(Some(Queue { was_full: false, waiting: 1, ..queue }));
