@@ -20,7 +20,7 @@ use crate::address::words;
 use crate::error::Error;
 use crate::model::snapshot::{Beginning, FIRST_UDP_ROW, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Filter;
-use crate::owner::OwnerBook;
+use crate::owner::{Owner, OwnerBook};
 use crate::source::local::HostAddresses;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::sight::Sight;
@@ -243,6 +243,13 @@ impl Fake {
         let word = &mut self.reading.counters.words[leg.longest() as usize];
         *word = ns.max(*word);
     }
+}
+
+/// The owner of a control group that is a unit's own.
+#[must_use]
+pub fn unit(name: &str) -> Owner {
+    let (cgroup, unit) = (format!("/system.slice/{name}"), Some(name.to_owned()));
+    Owner { cgroup, unit, container: None, pod: None }
 }
 
 /// A TCP record with one SYN, opened at boot.

@@ -14,6 +14,7 @@ mod place;
 mod pods;
 mod tree;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -74,6 +75,20 @@ pub struct Pod {
     pub uid: String,
     /// Its name and namespace, where kubelet keeps logs of it.
     pub name: Option<PodName>,
+}
+
+impl Owner {
+    /// What it is called where there is little room: the pod, else the container, else the unit, else the last part
+    /// of the path.
+    #[must_use]
+    pub fn label(&self) -> Cow<'_, str> {
+        if let Some(PodName { namespace, name }) = self.pod.as_ref().and_then(|pod| pod.name.as_ref()) {
+            return Cow::Owned(format!("{namespace}/{name}"));
+        }
+        let container = self.container.as_ref().map(Container::label);
+        let last = self.cgroup.rsplit('/').next().filter(|part| !part.is_empty());
+        Cow::Borrowed(container.or(self.unit.as_deref()).or(last).unwrap_or(&self.cgroup))
+    }
 }
 
 impl Container {

@@ -357,6 +357,11 @@ impl Session {
         found
     }
 
+    /// Calls `visit` with each flow in the tables.
+    pub fn for_each_flow(&self, visit: &mut dyn FnMut(&Flow)) {
+        self.live.for_each_record(&mut |record| visit(&Flow::of(*record)));
+    }
+
     /// The view of this moment, and what the kernel side had counted just after it.
     ///
     /// # Errors

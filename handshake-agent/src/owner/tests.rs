@@ -200,3 +200,32 @@ fn a_pod_has_the_name_that_its_logs_have() {
     let name = later.pod.as_ref().and_then(|pod| pod.name.as_ref()).expect("its logs are there");
     assert_eq!((&*name.namespace, &*name.name), ("shop", "web-7d9f"));
 }
+
+/// One name, the narrowest that people know it by.
+#[test]
+fn an_owner_has_a_short_name() {
+    let bare = Owner { cgroup: "/a/b.scope".to_owned(), unit: None, container: None, pod: None };
+    let of_unit = Owner { unit: Some("web.service".to_owned()), ..bare.clone() };
+    let container = |name: Option<&str>| {
+        let name = name.map(ToOwned::to_owned);
+        Owner {
+            container: Some(Container { id: CONTAINER.to_owned(), runtime: None, name }),
+            ..of_unit.clone()
+        }
+    };
+    let pod = |name| Owner { pod: Some(Pod { uid: UID.to_owned(), name }), ..container(Some("db")) };
+    let name = PodName { namespace: "shop".to_owned(), name: "cart".to_owned() };
+    let alone = Owner { pod: pod(None).pod, ..bare.clone() };
+    for (owner, label) in [
+        (pod(Some(name)), "shop/cart"),
+        (pod(None), "db"),
+        (container(Some("db")), "db"),
+        (container(None), "0123456789ab"),
+        (of_unit, "web.service"),
+        (alone, "b.scope"),
+        (bare.clone(), "b.scope"),
+        (Owner { cgroup: "/".to_owned(), ..bare }, "/"),
+    ] {
+        assert_eq!(owner.label(), label, "{owner:?}");
+    }
+}

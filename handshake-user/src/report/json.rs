@@ -82,8 +82,11 @@ pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &
     object.insert("schema".to_owned(), json!(SCHEMA));
     object.insert("outcome".to_owned(), json!(answer.outcome.name()));
     put_known(&mut object, "service", evidence.service.map(end));
-    let process = evidence.queue.iter().flatten().find_map(|queue| queue.process.clone());
-    put_known(&mut object, "process", process.filter(|_| evidence.service.is_some()));
+    let queue = evidence.queue.iter().flatten().find(|_| evidence.service.is_some());
+    put_known(&mut object, "process", queue.and_then(|queue| queue.process.as_ref()));
+    let listens = queue.and_then(|queue| queue.owner.as_deref());
+    put_known(&mut object, "process_owner", listens.map(owner));
+    put_known(&mut object, "initiator_owner", evidence.beginner.as_deref().map(owner));
     object.insert("seat".to_owned(), json!(evidence.seat.name()));
     object.insert("attempts".to_owned(), json!(cohort.attempts));
     object.insert("completed".to_owned(), json!(cohort.completed));

@@ -397,13 +397,15 @@ pub(super) fn why_samples() -> Vec<Value> {
     fake.reading.lost_before_hook = 1;
     let snapshot = take(&mut fake, Origin::Live(LiveOrigin::default()));
     let books = TcpBooks::of(30, &[(Verdict::HalfOpen, [26, 0])]);
-    let queue = Queue { process: Some("nginx[7]".to_owned()), waiting: 9, backlog: 128, was_full: false };
+    let (process, owner) = (Some("nginx[7]".to_owned()), owners().of(CLIENT));
+    let queue = Queue { process, owner: owner.clone(), waiting: 9, backlog: 128, was_full: false };
     let evidence = Evidence {
         service: Some("10.0.0.2:443".parse().expect("an address")),
         cohort: Cohort::between(&books, &books),
         silent: 0,
         seat: Seat::Responder,
         queue: Some(Some(queue)),
+        beginner: owner,
         counters: Default::default(),
         firewall: Firewall {
             risen: vec![Risen { rule: CountedRule::of(Some(7), Deed::Drop, 40, None), packets: 30 }],
