@@ -9,6 +9,7 @@
 //! held, and for a while longer.
 
 mod book;
+mod choice;
 mod containers;
 mod place;
 mod pods;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::book::OwnerBook;
+pub use self::choice::{OwnerChoice, OwnerKind};
 pub use self::place::Runtime;
 pub use self::pods::PodName;
 

@@ -46,6 +46,19 @@ pub(super) fn workloads(
     all
 }
 
+/// The workloads that a report lists: the `top` busiest ones. All others are in one row, the last.
+pub(super) fn listed(all: &[WorkloadFigures], top: usize) -> Vec<WorkloadFigures> {
+    let (named, others): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|one| one.group.is_some());
+    let mut rows = named;
+    let rest = rows.split_off(top.min(rows.len()));
+    let mut sum = TcpBooks::default();
+    rest.iter().chain(&others).for_each(|one| sum += one.books);
+    if sum != TcpBooks::default() {
+        rows.push(WorkloadFigures { group: None, owner: None, side: None, books: sum });
+    }
+    rows
+}
+
 fn figures(row: &ServiceReading, scan: &Scan, stopped: bool, owners: &OwnerBook) -> WorkloadFigures {
     let service = &row.service;
     // A row's words are changed one by one: between two of them a gauge may be below 0.

@@ -322,7 +322,7 @@ enum Input {
 
 impl Service {
     fn new(args: ServeArgs, manager: Manager, health: Arc<Health>, outlets: Outlets, hangup: Signal) -> Self {
-        let figures = Figures::new(&args.services, &args.pairs());
+        let figures = Figures::new(args.named(&args.pairs()));
         let (writing, exporting) =
             (writing(&args), outlets.exporter.as_ref().and_then(Exporter::every).map(ticks));
         Self {
@@ -496,7 +496,7 @@ impl Service {
         if (&new.metrics_file, new.interval) != (&self.args.metrics_file, self.args.interval) {
             self.writing = writing(&new);
         }
-        self.figures.name(&new.services, &new.pairs());
+        self.figures.name(new.named(&new.pairs()));
         self.page = None;
         self.args.take_over(new);
         say("the configuration is read again");

@@ -183,7 +183,7 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
     figures(&mut object, &METRICS, snapshot);
     let services: Vec<Value> = snapshot.services.iter().map(service).collect();
     object.insert("services".to_owned(), Value::Array(services));
-    let workloads: Vec<Value> = snapshot.workloads.iter().take(snapshot.context.top).map(workload).collect();
+    let workloads: Vec<Value> = snapshot.listed_workloads().iter().map(workload).collect();
     put_known(&mut object, "workloads", (!workloads.is_empty()).then_some(workloads));
     if let Some(interval) = interval {
         object.insert("interval".to_owned(), changes(interval));
@@ -479,7 +479,7 @@ fn owner(owner: &Owner) -> Value {
     Value::Object(object)
 }
 
-/// What a workload's sockets began, or were asked. The sum of those without a row has neither owner nor side.
+/// What a workload's sockets began, or were asked. The sum of the others has neither owner nor side.
 fn workload(figures: &WorkloadFigures) -> Value {
     let mut object = Map::new();
     put_known(&mut object, "owner", figures.owner.as_deref().map(owner));

@@ -41,6 +41,7 @@ mod terminal;
 mod udp;
 mod wall_clock;
 mod why;
+mod workloads;
 
 /// The command under test.
 const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");
