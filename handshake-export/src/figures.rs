@@ -429,7 +429,7 @@ mod tests {
     /// left out. Times that are read before the counters lack some completions, and no counter falls.
     #[test]
     fn a_completion_that_is_denied_before_it_is_read_is_counted() {
-        let (mut fake, mut figures) = (Fake::new(), Figures::new(&[], &[]));
+        let (mut fake, mut figures) = (Fake::new(), Figures::new(Named::default()));
         let mut before = snapshot();
         let mut counted = |fake: &mut Fake| {
             let now = take(fake, &before);
