@@ -177,7 +177,7 @@ mod tests {
     fn a_look_that_is_left_out_would_have_found_nothing() {
         let (mut seconds, mut looks, mut rows) = (0, 0, 0);
         for seed in 1..=20 {
-            let mut wire = Wire::new(seed * 0x9e37_79b9_7f4a_7c15);
+            let mut wire = Wire::new(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
             let (mut each, mut some) =
                 (EventLog::endless(EventChoice::All), EventLog::endless(EventChoice::All));
             let mut calm = Calm::default();
