@@ -80,6 +80,12 @@ pub struct Pod {
 }
 
 impl Owner {
+    /// Whether it is the root of all control groups, which tells people nothing of whose something is.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.cgroup == "/"
+    }
+
     /// What it is called where there is little room: the pod, else the container, else the unit, else the last part
     /// of the path.
     #[must_use]

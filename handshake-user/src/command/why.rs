@@ -193,7 +193,7 @@ impl Look {
     /// Whose a listener is; `None` for the root of all control groups, which says nothing.
     fn owner(&self, listener: &Listener) -> Option<Arc<Owner>> {
         let owner = self.latest().context.owners.of(listener.cgroup?)?;
-        (owner.cgroup != "/").then_some(owner)
+        (!owner.is_root()).then_some(owner)
     }
 
     /// Whether an answer is known: enough attempts had their time, of all and of the service that fails most.
@@ -297,7 +297,7 @@ impl Beginner {
     /// Whose the one group is that began them; `None` also for the root of all groups.
     fn owner(&self, view: &View<'_>) -> Option<Arc<Owner>> {
         let owner = view.owner(self.first.as_ref().filter(|_| !self.has_others)?, Side::Initiator)?;
-        (owner.cgroup != "/").then_some(owner)
+        (!owner.is_root()).then_some(owner)
     }
 }
 
@@ -465,7 +465,9 @@ mod tests {
         });
         let snapshot = Snapshot::take(&mut Fake::new(), &context, None).expect("a fake never fails");
         let (here, there) = ("10.0.0.2:443", "10.0.0.2:80");
-        let table: [(&[(&str, State, u64)], bool); 8] = [
+        /// A service, how an attempt at it stands, and the group that began it.
+        type Attempt<'a> = (&'a str, State, u64);
+        let table: [(&[Attempt<'_>], bool); 8] = [
             (&[], false),
             (&[(here, REFUSED, 1), (here, REFUSED, 1), (here, DONE, 2), (there, REFUSED, 2)], true),
             (&[(here, State::SynSent, 1), (here, REFUSED, 1)], true),

@@ -39,6 +39,7 @@ use handshake_agent::model::snapshot::{
     InterfaceHooks, Interval, Latency, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks,
 };
 use handshake_agent::options::Filter;
+use handshake_agent::owner::Owner;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
@@ -158,7 +159,7 @@ fn ends(flow: &Flow, style: Style) -> [String; 2] {
 fn owned_ends(view: &View<'_>, flow: &Flow, style: Style) -> [String; 2] {
     let mut ends = ends(flow, style);
     for (side, end) in Side::BOTH.into_iter().zip(&mut ends) {
-        if let Some(owner) = view.owner(flow, side) {
+        if let Some(owner) = view.owner(flow, side).filter(|owner| !owner.is_root()) {
             // Writing to a String cannot fail.
             let _ = write!(end, " ({})", names::label(&owner));
         }
@@ -514,14 +515,15 @@ const fn tone(health: Health) -> TextTone {
     }
 }
 
-/// The workloads of this host, the worst first. Empty where all do well and no two are on the same side: the first
-/// line says the same of them.
+/// The workloads of this host, the worst first. Empty where all do well and no two are on the same side, as the first
+/// line then says the same of them, and where the root of all groups has all.
 fn workloads(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
     /// Most that are named.
     const MOST: usize = 5;
     let all = health::workloads(snapshot, interval);
     let some_side = Side::BOTH.iter().any(|side| all.iter().filter(|one| one.side == *side).count() > 1);
-    if !some_side && all.iter().all(|one| one.health == Health::Good) {
+    let is_root = |one: &JudgedWorkload<'_>| one.figures.owner.as_deref().is_some_and(Owner::is_root);
+    if (!some_side && all.iter().all(|one| one.health == Health::Good)) || all.iter().all(is_root) {
         return Vec::new();
     }
     let shown = all.iter().take(MOST.min(snapshot.context.top));

@@ -22,9 +22,13 @@ impl Owners {
         Self { book: book.clone(), known: RefCell::default() }
     }
 
-    /// Whose an end is, as far as it is known.
+    /// Whose an end is, as far as it is known; `None` for the root of all groups, which says nothing.
     pub(crate) fn of(&self, record: &Record, side: Side) -> Option<Arc<Owner>> {
         let group = record.control_groups.ids[side as usize];
+        self.known(group).filter(|owner| !owner.is_root())
+    }
+
+    fn known(&self, group: u64) -> Option<Arc<Owner>> {
         if group == 0 {
             return None;
         }
@@ -33,8 +37,6 @@ impl Owners {
 
     /// Whether an end has a group whose owner is not known: a later picture may know it.
     pub(crate) fn may_know_more(&self, record: &Record) -> bool {
-        Side::BOTH
-            .into_iter()
-            .any(|side| record.control_groups.ids[side as usize] != 0 && self.of(record, side).is_none())
+        record.control_groups.ids.iter().any(|group| *group != 0 && self.known(*group).is_none())
     }
 }

@@ -570,7 +570,9 @@ fn ends_have_names_where_they_are_asked_for() {
 #[test]
 fn ends_have_their_owners() {
     let evil = Owner { cgroup: "/a/\u{1b}[2J".to_owned(), unit: None, container: None, pod: None };
-    let owners = OwnerBook::fixed([(1, unit("curl.service")), (2, unit("nginx.service")), (3, evil)]);
+    let root = Owner { cgroup: "/".to_owned(), unit: None, container: None, pod: None };
+    let owners = [(1, unit("curl.service")), (2, unit("nginx.service")), (3, evil), (5, root)];
+    let owners = OwnerBook::fixed(owners);
     let snapshot = TestContext { owners, ..TestContext::live("") }.take(&mut Fake::new(), None);
     let view = View::of(&snapshot);
     let style = Style::plain(100).naming(Names::fixed("10.0.0.2 web.example\n", "https 443/tcp\n"));
@@ -578,7 +580,7 @@ fn ends_have_their_owners() {
         ([1, 2], "10.0.0.1:40000 (curl.service) → web.example:https (nginx.service)  "),
         ([1, 0], "10.0.0.1:40000 (curl.service) → web.example:https  "),
         ([0, 3], "10.0.0.1:40000 → web.example:https (\\u{1b}[2J)  "),
-        ([4, 0], "10.0.0.1:40000 → web.example:https  "),
+        ([4, 5], "10.0.0.1:40000 → web.example:https  "),
     ] {
         let mut open = record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived);
         open.control_groups.ids = groups;
@@ -623,6 +625,21 @@ fn workloads_are_named_where_they_say_something() {
                   curl.service opens 100.0 % of 30 · backup.service opens 100.0 % of 7 · \
                   a.service serves 100.0 % of 6 · 2 more";
     assert_eq!(line(&mut fake).as_deref(), Some(wanted));
+}
+
+/// A host without units has all in the root of the tree, which says nothing by itself.
+#[test]
+fn the_root_alone_is_no_workload() {
+    let root = Owner { cgroup: "/".to_owned(), unit: None, container: None, pod: None };
+    let owners = OwnerBook::fixed([(1, root), (2, unit("curl.service"))]);
+    let (context, mut fake) = (TestContext { owners, ..TestContext::live("") }, Fake::new());
+    fake.workload(1, Side::Initiator, &[(Counter::Refused, 20)]);
+    fake.workload(1, Side::Responder, &[(Counter::Completed, 3)]);
+    let shown = |fake: &mut Fake| draw(&context.take(fake, None), None, Style::plain(200));
+    assert!(!shown(&mut fake).contains("workload"));
+    fake.workload(2, Side::Initiator, &[(Counter::Completed, 3)]);
+    let wanted = "\nworkload  / opens 0.0 % of 20 completed · / serves 100.0 % of 3 · curl.service opens 100.0 % of 3\n";
+    assert!(shown(&mut fake).contains(wanted), "{}", shown(&mut fake));
 }
 
 /// After a day without a failure, a workload that begins to fail comes first.

@@ -39,12 +39,13 @@ fn owned() -> Scene {
         (2, unit("nginx.service")),
         (3, Owner { container: Some(database), ..at("/machine.slice/libpod-fedcba9876543210.scope") }),
         (4, at("/user.slice/evil\u{1b}[2J")),
+        (5, at("/")),
     ]);
     let mut fake = Fake::new();
     fake.service(ROW, "10.0.0.2:443");
     let mut fixture = SceneFixture::owned(fake, &["eth0"], owners);
     fixture.run(1, |fake, _| {
-        for (at, ids) in [[1, 2], [3, 0], [0, 2], [4, 9], [0, 0]].into_iter().enumerate() {
+        for (at, ids) in [[1, 2], [3, 0], [0, 2], [4, 9], [5, 0]].into_iter().enumerate() {
             let open = fake.open(ROW, State::SynSent, (9 - at as u64) * SECOND);
             fake.records[open].control_groups.ids = ids;
         }
