@@ -76,3 +76,27 @@ fn figures(row: &ServiceReading, scan: &Scan, stopped: bool, owners: &OwnerBook)
         books: books(&scan.workload(group, side)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::flow::Side;
+
+    use super::{WorkloadFigures, listed};
+    use crate::model::books::TcpBooks;
+
+    /// Nothing is left out of a report: what is beyond the busiest is one row with what has none.
+    #[test]
+    fn the_rows_of_a_report_add_up() {
+        let row = |group: Option<u64>, attempts| {
+            let side = group.map(|_| Side::Initiator);
+            WorkloadFigures { group, owner: None, side, books: TcpBooks::of(attempts, &[]) }
+        };
+        let all = [row(Some(1), 9), row(Some(2), 5), row(Some(3), 2), row(None, 4)];
+        let shown = |top| -> Vec<(Option<u64>, u64)> {
+            listed(&all, top).iter().map(|one| (one.group, one.books.attempts)).collect()
+        };
+        assert_eq!(shown(1), [(Some(1), 9), (None, 11)]);
+        assert_eq!(shown(9), [(Some(1), 9), (Some(2), 5), (Some(3), 2), (None, 4)]);
+        assert_eq!(listed(&all[..2], 2).len(), 2, "there are no others");
+    }
+}

@@ -59,7 +59,10 @@ pub struct Series {
 }
 
 macro_rules! families {
-    ($($(#[$of:ident $(, $of_workload:ident)?])? $constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+    ($(
+        $(#[$of:ident $(, $of_workload:ident)?])?
+        $constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;
+    )*) => {
         $(
             #[doc = $help]
             pub static $constant: Family = Family {
