@@ -4,7 +4,7 @@
 
 use std::array;
 
-use handshake_common::abi::{CLIENTS, Config, Counter, SERVICES, STRIPES, TCP_SERVICES, WAYS};
+use handshake_common::abi::{CLIENTS, Config, Counter, ROWS, STRIPES, TCP_SERVICES, WAYS};
 use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
 use handshake_common::flow::Family;
@@ -100,7 +100,7 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
     let slots6: Vec<Slot6> = (0..slots6).map(|_| Slot6::default()).collect();
     let stripes: Vec<Shared64> = (0..STRIPES).map(|_| Shared64::new(0)).collect();
     let clients: Vec<Shared64> = (0..CLIENTS).map(|_| Shared64::new(0)).collect();
-    let services: Vec<ServiceRow> = (0..SERVICES).map(|_| ServiceRow::new()).collect();
+    let services: Vec<ServiceRow> = (0..ROWS).map(|_| ServiceRow::new()).collect();
     let connects: Vec<ConnectRow> = (0..TCP_SERVICES).map(|_| no_connects()).collect();
     let (books, classes) = (Books::new(), [no_classes()]);
     let histograms = array::from_fn(|_| no_buckets());
