@@ -73,6 +73,15 @@ impl<P: Platform> Lookup<'_, P> {
         tag::ATTRIBUTED
     }
 
+    /// Has the packet the number that the record has of this side? Another SYN, or an answer that fits no SYN, may
+    /// be a stranger's, whose socket owns nothing of the attempt.
+    #[inline(always)]
+    pub(super) fn is_of_attempt<S: Table>(&self, slot: &S, side: Side) -> bool {
+        let record = slot.body().tcp();
+        let number = if let Side::Initiator = side { record.isn_initiator } else { record.isn_responder };
+        self.packet.seq == number
+    }
+
     /// The owners of a record.
     #[inline(always)]
     pub(super) fn owners_of<S: Table>(&self, number: u32, tag: Tag) -> ControlGroups {

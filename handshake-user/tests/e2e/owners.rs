@@ -41,7 +41,7 @@ struct Node {
     groups: [ControlGroup; 3],
 }
 
-/// The groups of a node: the pod's listener, the pod's client, and who is elsewhere.
+/// The groups of a node: the pod's listener, the pod's client, and the processes elsewhere.
 const GROUPS: [&str; 3] = ["listener.service", "client.service", "elsewhere.service"];
 
 /// A process that is killed on drop.
@@ -141,8 +141,8 @@ fn units(flow: &Value) -> [Option<&str>; 2] {
 const LISTENER: Option<&str> = Some(GROUPS[0]);
 const CLIENT: Option<&str> = Some(GROUPS[1]);
 
-/// What the pod's sockets began, and what they were asked: completed, refused, and half-open by a forged SYN. Only
-/// behind the router they are no one's.
+/// What the pod's sockets began, and what they were asked: completed, refused, and half-open by a forged SYN. Behind
+/// the router alone no owner is known.
 #[test]
 fn each_end_in_a_pod_is_named_there_and_at_its_nodes_end() -> Result<()> {
     let Some(node) = Node::new()? else { return Ok(()) };
