@@ -17,8 +17,11 @@ impl OwnerBook {
     /// Of this machine, and begins to read the tree; empty where no tree of cgroup v2 is mounted.
     #[must_use]
     pub fn open() -> Self {
-        let owners = Owners::open().ok().map(|owners| Arc::new(Mutex::new(owners)));
-        let book = Self { owners, ..Self::default() };
+        let book = Self {
+            owners: Owners::open().ok().map(|owners| Arc::new(Mutex::new(owners))),
+            #[cfg(any(test, feature = "testing"))]
+            fixed: Vec::new(),
+        };
         book.refresh();
         book
     }
