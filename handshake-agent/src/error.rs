@@ -32,7 +32,7 @@ pub enum Error {
         there: Vec<String>,
     },
     /// A name that no interface of this network namespace has.
-    #[error("no interface {name}; there are: {}; `handshake -i {name} --wait` waits for it", .close.join(", "))]
+    #[error("no interface {name}; there are: {}; --wait waits for it", .close.join(", "))]
     UnknownInterface {
         /// The requested name.
         name: String,

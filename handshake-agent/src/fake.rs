@@ -20,7 +20,7 @@ use crate::address::words;
 use crate::error::Error;
 use crate::model::snapshot::{Beginning, FIRST_UDP_ROW, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Filter;
-use crate::owner::OwnerBook;
+use crate::owner::{Owner, OwnerBook};
 use crate::source::local::HostAddresses;
 use crate::source::scan::{Onlooker, Scan};
 use crate::source::sight::Sight;
@@ -182,14 +182,21 @@ impl Fake {
 
     /// Adds a row for what a control group's sockets began, or were asked, and counts ended attempts in it.
     pub fn workload(&mut self, group: u64, side: Side, ended: &[(Counter, u64)]) {
+        self.workload_row((address_of_group(group), side as u16, WORKLOAD), ended);
+    }
+
+    /// Counts ended attempts of control groups without a row of their own.
+    pub fn unowned(&mut self, ended: &[(Counter, u64)]) {
+        self.workload_row(([0; 4], 0, 0), ended);
+    }
+
+    fn workload_row(&mut self, (address, port, protocol): ([u32; 4], u16, u8), ended: &[(Counter, u64)]) {
         let row = u16::try_from(SERVICES as usize + 1 + self.workloads.len()).expect("a few rows");
-        let address = address_of_group(group);
         let mut gauges = [0; SERVICE_GAUGES];
         for (counter, count) in ended {
             gauges[0] += count;
             gauges[*counter as usize - Counter::Attempts as usize] += count;
         }
-        let (port, protocol) = (side as u16, WORKLOAD);
         let service = Service { state: 2, address, port, protocol, family: 0, searched_jiffies: 0, gauges };
         self.workloads.push(ServiceReading { row, service, connects: Arc::default() });
     }
@@ -243,6 +250,13 @@ impl Fake {
         let word = &mut self.reading.counters.words[leg.longest() as usize];
         *word = ns.max(*word);
     }
+}
+
+/// The owner of a control group that is a unit's own.
+#[must_use]
+pub fn unit(name: &str) -> Owner {
+    let (cgroup, unit) = (format!("/system.slice/{name}"), Some(name.to_owned()));
+    Owner { cgroup, unit, container: None, pod: None }
 }
 
 /// A TCP record with one SYN, opened at boot.

@@ -148,6 +148,8 @@ pub struct InterfaceLook {
     pub is_required: bool,
     /// How it was found.
     pub state: LinkState,
+    /// Whether it was gone, and is attached to again since the look before.
+    pub came_back: bool,
     /// The hooks, ingress last.
     pub hooks: Vec<HookLook>,
 }

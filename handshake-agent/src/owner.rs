@@ -9,11 +9,13 @@
 //! held, and for a while longer.
 
 mod book;
+mod choice;
 mod containers;
 mod place;
 mod pods;
 mod tree;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::book::OwnerBook;
+pub use self::choice::{OwnerChoice, OwnerKind};
 pub use self::place::Runtime;
 pub use self::pods::PodName;
 
@@ -74,6 +77,26 @@ pub struct Pod {
     pub uid: String,
     /// Its name and namespace, where kubelet keeps logs of it.
     pub name: Option<PodName>,
+}
+
+impl Owner {
+    /// Whether it is the root of all control groups, which tells people nothing of whose something is.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.cgroup == "/"
+    }
+
+    /// What it is called where there is little room: the pod, else the container, else the unit, else the last part
+    /// of the path.
+    #[must_use]
+    pub fn label(&self) -> Cow<'_, str> {
+        if let Some(PodName { namespace, name }) = self.pod.as_ref().and_then(|pod| pod.name.as_ref()) {
+            return Cow::Owned(format!("{namespace}/{name}"));
+        }
+        let container = self.container.as_ref().map(Container::label);
+        let last = self.cgroup.rsplit('/').next().filter(|part| !part.is_empty());
+        Cow::Borrowed(container.or(self.unit.as_deref()).or(last).unwrap_or(&self.cgroup))
+    }
 }
 
 impl Container {
@@ -198,12 +221,13 @@ impl Owners {
         self.walk_on(now);
     }
 
-    /// What is known of a group: it is still where it was found, or a walk has found that it is gone.
+    /// What is known of a group: of one that is gone, what it was. An id is never given twice
+    /// (`__kernfs_new_node` in fs/kernfs/dir.c counts those before in its upper half).
     fn settled(&mut self, id: u64, now: Instant) -> Option<Arc<Owner>> {
         let entry = self.known.get_mut(&id)?;
         let is_there = entry.gone.is_none() && tree::id_of(&entry.folder).is_ok_and(|there| there == id);
-        if !is_there && entry.gone.is_none() {
-            return None;
+        if !is_there {
+            entry.gone.get_or_insert(now);
         }
         // The logs of a pod may come after its group.
         if let Some(Pod { uid, name: None }) = &entry.owner.pod

@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flate2::bufread::ZlibDecoder;
-use handshake_common::record::{Record, State};
+use handshake_common::abi::CounterBlock;
+use handshake_common::record::{Now, Record, State};
 use handshake_common::table::record_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
@@ -360,19 +361,26 @@ impl Session {
         found
     }
 
-    /// Looks at the tables: calls `visit` with the record of each open attempt, and with the view of this
-    /// moment, which is returned.
+    /// Calls `visit` with each flow in the tables.
+    pub fn for_each_flow(&self, visit: &mut dyn FnMut(&Flow)) {
+        self.live.for_each_record(&mut |record| visit(&Flow::of(*record)));
+    }
+
+    /// The view of this moment, and what the kernel side had counted just after it.
     ///
     /// # Errors
     ///
-    /// Those of reading the clocks.
-    pub fn for_each_open(&self, visit: &mut dyn FnMut(&Record, &View<'_>)) -> Result<View<'_>, Error> {
+    /// Those of reading the clocks and the counters.
+    pub fn present(&self) -> Result<(View<'_>, CounterBlock), Error> {
         let (now, wall_ns) = self.live.time()?;
         let moment = Moment { now, stopped: false, clocks: self.live.clocks() };
         let view = View::at(&self.context, moment, wall_ns).on(self.live.host());
-        let mut show = |record: &Record| visit(record, &view);
-        self.live.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), &mut show)));
-        Ok(view)
+        Ok((view, self.live.counted()?))
+    }
+
+    /// Looks at the tables: calls `visit` with the record of each open attempt.
+    pub fn for_each_open(&self, now: Now, visit: &mut dyn FnMut(&Record)) {
+        self.live.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), visit)));
     }
 
     /// Calls `visit` with each attempt that has ended since the last call, in order, and with the view of the

@@ -210,6 +210,16 @@ impl ServiceKey {
     }
 }
 
+impl ServiceKey {
+    /// The same of a workload's key: only the id of its group and its side differ.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mix_of_group(&self, factors: &[u64; crate::abi::HASH_WORDS]) -> u32 {
+        let word = ((self.address[0] ^ self.what) as u64) << 32 | self.address[1] as u64;
+        (word.wrapping_mul(factors[1] | 1) >> 32) as u32
+    }
+}
+
 impl ServiceRow {
     /// A free row.
     #[must_use]

@@ -5,15 +5,15 @@ use std::array;
 use std::thread;
 
 use handshake_common::abi::{
-    CLIENTS, CONNECT_WORDS, Config, Counter, HASH_WORDS, ROWS, STRIPES, TCP_SERVICES, WAYS,
+    CLIENTS, CONNECT_WORDS, Config, Counter, HASH_WORDS, ROWS, SERVICES, STRIPES, TCP_SERVICES, WAYS,
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
 use handshake_common::latency::connect_place;
-use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
+use handshake_common::memory::{Memory, Sender, Storage, no_buckets, no_classes};
 use handshake_common::random::split_mix;
 use handshake_common::shared::{self, Shared64};
-use handshake_common::table::{self, BesideTable, Slot4, Slot6};
+use handshake_common::table::{self, Beside, BesideTable, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromZeros;
@@ -36,6 +36,7 @@ const SLOTS: usize = 4 * WAYS as usize;
 struct Table {
     slots: [Slot4; SLOTS],
     slots6: [Slot6; WAYS as usize],
+    owners: [[Shared64; 2]; SLOTS],
     stripes: Vec<Shared64>,
     clients: Vec<Shared64>,
     services: Vec<ServiceRow>,
@@ -55,6 +56,7 @@ fn table() -> Table {
     Table {
         slots: array::from_fn(|_| Slot4::default()),
         slots6: array::from_fn(|_| Slot6::default()),
+        owners: array::from_fn(|_| [const { Shared64::new(0) }; 2]),
         stripes: (0..STRIPES).map(|_| Shared64::new(0)).collect(),
         clients: (0..CLIENTS).map(|_| Shared64::new(0)).collect(),
         services: (0..ROWS).map(|_| ServiceRow::new()).collect(),
@@ -87,7 +89,7 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
         slots4: &table.slots,
-        beside4: BesideTable::default(),
+        beside4: BesideTable { owners: &table.owners, makers: &[] },
         beside6: BesideTable::default(),
         slots6: &table.slots6,
         stripes: &table.stripes,
@@ -104,7 +106,9 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
     let mut random = seed;
     for _ in 0..PACKETS {
         let (flow, packet) = packet(&mut random);
-        memory.observe(time(flow), &packet);
+        // What a socket has sent of most flows, of five groups; the rest was routed.
+        let sender = Sender { group: u64::from(flow % 6), ..Sender::default() };
+        memory.observe_of(sender, time(flow), &packet);
     }
     let mut connects = [0; CONNECT_WORDS];
     connects[0] = books.words()[Counter::ExcludedConnect as usize].load();
@@ -112,6 +116,25 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
         connects[connect_place(bucket) as usize] += samples.load();
     }
     (array::from_fn(|i| books.words()[i].load()), connects)
+}
+
+/// Each attempt of a workload stands at one gauge of its row, and those that are open are in the table.
+fn audit_workloads(table: &Table, rows: &[ServiceRow]) {
+    let count = |row: &ServiceRow, counter: Counter| row.count(counter as usize);
+    let gauges = [Counter::OpenNoSynAck, Counter::OpenNoAck, Counter::OpenAnswerUnseen];
+    let open = |row: &ServiceRow| gauges.map(|gauge| count(row, gauge)).into_iter().sum::<i64>();
+    for row in rows {
+        let gauges = row.copy().gauges;
+        let terms = &gauges[1..=Counter::LAST_TCP as usize - Counter::Attempts as usize];
+        assert_eq!(gauges[0], terms.iter().copied().fold(0, u64::wrapping_add), "{gauges:?}");
+    }
+    let records = table.slots.iter().zip(&table.owners);
+    let records = records
+        .filter_map(|(slot, owners)| table::read_beside(slot, Beside { owners: Some(owners), makers: None }));
+    let owned = records.filter(|record| record.state.is_open()).flat_map(|record| record.control_groups.ids);
+    let owned = owned.filter(|group| *group != 0).count();
+    assert_eq!(rows.iter().map(open).sum::<i64>(), i64::try_from(owned).expect("a few"), "open attempts");
+    assert!(rows[1..].iter().any(|row| count(row, Counter::Completed) > 0));
 }
 
 #[test]
@@ -130,8 +153,10 @@ fn after_millions_of_packets_on_one_table_the_books_balance() {
     });
     let total: Total =
         array::from_fn(|i| totals.iter().fold(0, |sum: u64, (words, _)| sum.wrapping_add(words[i])));
-    let services: Vec<_> = table.services.iter().map(ServiceRow::copy).collect();
+    let (services, workloads) = table.services.split_at(SERVICES as usize);
+    let services: Vec<_> = services.iter().map(ServiceRow::copy).collect();
     audit(&table.slots, &table.stripes, &services, &total);
+    audit_workloads(&table, workloads);
     for counter in [Counter::Evicted, Counter::Superseded, Counter::Completed, Counter::UdpEvicted] {
         assert!(total[counter as usize] > 0, "no {counter:?}");
     }

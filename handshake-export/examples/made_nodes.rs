@@ -19,7 +19,7 @@ use handshake_common::flow::Family;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::Cause;
 use handshake_common::wire::Class;
-use handshake_export::figures::{Beside, Figures};
+use handshake_export::figures::{Beside, Figures, Named};
 use handshake_export::page::Page;
 use handshake_export::prometheus::Form;
 use handshake_export::service::ServiceRule;
@@ -59,7 +59,7 @@ impl Node {
             source.service(row, &format!("10.0.0.2:{port}"));
         }
         let latest = Snapshot::take(&mut source, context, None).expect("a fake never fails");
-        let figures = Figures::new(rules, &[]);
+        let figures = Figures::new(Named { services: rules, ..Named::default() });
         Self { source, figures, latest, played: 0, attempts: [0; SERVICES.len()] }
     }
 

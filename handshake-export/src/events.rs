@@ -8,7 +8,10 @@
 //!
 //! A look at the table finds what only age decides. Two looks tell what has changed between them, so nothing
 //! is kept of the attempts that are not announced. Under a flood there may be more of them than can be read:
-//! then rows are left out, and counted. An attempt that was announced is kept until its end is told.
+//! then rows are left out, and counted. An attempt that was announced is kept until its end is told. A look that
+//! would find nothing is left out ([`calm`]).
+
+mod calm;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -21,6 +24,8 @@ use handshake_agent::source::Moment;
 use handshake_common::abi::{TcpRecord, tag};
 use handshake_common::record::{Now, Record};
 use handshake_common::verdict::Verdict;
+
+use self::calm::{Calm, Counted};
 
 /// Rows of a second that may be left out.
 pub const ROWS: u64 = 200;
@@ -160,14 +165,19 @@ impl EventLog {
         [begins, ends.flatten()]
     }
 
+    /// A second without a look. Returns what was left out since the last one.
+    fn rested(&mut self) -> Option<Unlisted> {
+        self.left = ROWS;
+        self.take_unlisted()
+    }
+
     /// Ends a look at `moment`. Returns what was left out since the last one.
     pub fn looked(&mut self, moment: &Moment) -> Option<Unlisted> {
         self.looked = Some(moment.now);
         self.looks += 1;
-        self.left = ROWS;
         let looks = self.looks;
         self.announced.retain(|_, seen| *seen + PATIENCE >= looks);
-        self.take_unlisted()
+        self.rested()
     }
 
     /// What was left out since it was last told.
@@ -219,7 +229,8 @@ impl EventLog {
 #[derive(Debug)]
 pub struct Followed {
     log: EventLog,
-    /// When the tables were last looked at.
+    calm: Calm,
+    /// When the tables were last looked at, or a look was left out.
     looked: Instant,
 }
 
@@ -238,7 +249,7 @@ pub struct Look<'a> {
 impl Followed {
     /// Follows attempts from now on.
     pub fn new(log: EventLog) -> Self {
-        Self { log, looked: Instant::now() }
+        Self { log, calm: Calm::default(), looked: Instant::now() }
     }
 
     /// Takes ended attempts out of the kernel's ring, and calls `visit` with the row of each that has one.
@@ -264,17 +275,29 @@ impl Followed {
         self.looked.elapsed() >= LOOK_EVERY
     }
 
-    /// Looks at the tables for attempts that became half-open or expired since the last look. Returns `most`
-    /// rows at most, and `None` where they could not be read: the next look finds what this one did not.
+    /// Looks at the tables for attempts that became half-open or expired since the last look, where there may be
+    /// any. Returns `most` rows at most, and `None` where clocks or counters could not be read: the next look
+    /// finds what this one did not.
     ///
     /// # Errors
     ///
-    /// Those of reading the clocks, but for those that pass.
+    /// Those of reading the clocks and the counters, but for those that pass.
     pub fn look<'a>(&mut self, session: &'a Session, most: usize) -> Result<Option<Look<'a>>, Error> {
         self.looked = Instant::now();
+        let (view, counters) = match session.present() {
+            Ok(present) => present,
+            Err(error) if error.is_passing() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Self { log, calm, .. } = self;
         let (mut events, mut beyond) = (Vec::new(), 0);
-        let seen = session.for_each_open(&mut |record, view| {
-            for event in self.log.meet(record, &view.moment).into_iter().flatten() {
+        if !calm.ends(Counted::of(&counters), &view.moment) {
+            return Ok(Some(Look { view, events, beyond, unlisted: log.rested() }));
+        }
+        calm.look();
+        session.for_each_open(view.moment.now, &mut |record| {
+            calm.meet(record, &view.moment);
+            for event in log.meet(record, &view.moment).into_iter().flatten() {
                 if events.len() < most {
                     events.push(event);
                 } else {
@@ -282,13 +305,9 @@ impl Followed {
                 }
             }
         });
-        let view = match seen {
-            Ok(view) => view,
-            Err(error) if error.is_passing() => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        calm.looked(&view.moment);
         events.sort_by_key(|event| event.at_ns);
-        let unlisted = self.log.looked(&view.moment);
+        let unlisted = log.looked(&view.moment);
         Ok(Some(Look { view, events, beyond, unlisted }))
     }
 }

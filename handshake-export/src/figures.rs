@@ -13,7 +13,9 @@ use handshake_common::abi::{BUCKETS, Histogram};
 use handshake_common::latency::upper_bound;
 use handshake_common::verdict::{Cause, Leg, Verdict};
 
-use super::service::{COLUMNS, ServiceRule, Services, totals};
+use super::names::{Names, Row};
+use super::service::{self, ServiceRule, Services};
+use super::workload::{self, WorkloadRule, Workloads};
 
 /// The bounds of the histograms: the longest times below the powers of two from 2^11 ns (2 µs) to 2^36 ns
 /// (69 s). The kernel side's buckets end there too, so counts at the bounds are exact.
@@ -137,7 +139,7 @@ impl Interfaces {
         if figure < rising.figure {
             rising.figure = 0;
         }
-        rising.take_in(figure)
+        rising.take_in(figure, 0)
     }
 
     /// Begins those anew that are not watched. Where they are too many, they are forgotten.
@@ -151,8 +153,9 @@ impl Interfaces {
 }
 
 impl Rising {
-    fn take_in(&mut self, figure: u64) -> u64 {
-        self.counted += figure.saturating_sub(self.figure);
+    /// Takes in a figure that has risen by at least `least` in all, though it fell meanwhile.
+    fn take_in(&mut self, figure: u64, least: u64) -> u64 {
+        self.counted = least.max(self.counted + figure.saturating_sub(self.figure));
         self.figure = figure;
         self.counted
     }
@@ -166,23 +169,37 @@ pub struct Figures {
     lost: HashMap<&'static str, Rising>,
     interfaces: Interfaces,
     services: Services,
+    workloads: Workloads,
     labels: Vec<(String, String)>,
     readings: u64,
 }
 
+/// What the operator named.
+#[derive(Clone, Copy, Default)]
+pub struct Named<'a> {
+    /// Services.
+    pub services: &'a [ServiceRule],
+    /// Workloads.
+    pub workloads: &'a [WorkloadRule],
+    /// Labels that every series has.
+    pub labels: &'a [(String, String)],
+}
+
 impl Figures {
-    /// Names services as `rules` say, and gives every series `labels`.
-    pub fn new(rules: &[ServiceRule], labels: &[(String, String)]) -> Self {
-        let (rising, lost, interfaces, services) = Default::default();
-        let mut figures = Self { rising, lost, interfaces, services, labels: Vec::new(), readings: 0 };
-        figures.name(rules, labels);
+    /// Makes series with these names.
+    pub fn new(named: Named<'_>) -> Self {
+        let (rising, lost, interfaces, services, workloads) = Default::default();
+        let mut figures =
+            Self { rising, lost, interfaces, services, workloads, labels: Vec::new(), readings: 0 };
+        figures.name(named);
         figures
     }
 
-    /// The same with other names and labels.
-    pub fn name(&mut self, rules: &[ServiceRule], labels: &[(String, String)]) {
-        self.services.name(rules);
-        self.labels = labels.to_vec();
+    /// The same with other names.
+    pub fn name(&mut self, named: Named<'_>) {
+        self.services.name(named.services.iter().cloned());
+        self.workloads.name(named.workloads.iter().flat_map(WorkloadRule::sides));
+        self.labels = named.labels.to_vec();
     }
 
     /// Takes a snapshot in.
@@ -192,7 +209,7 @@ impl Figures {
         page.add(&series::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
         page.add(&series::EXACT, &[], u64::from(Interval::between(before, now).is_exact()));
         for loss in now.possible_losses() {
-            let counted = self.lost.entry(loss.reason).or_default().take_in(loss.count);
+            let counted = self.lost.entry(loss.reason).or_default().take_in(loss.count, 0);
             page.add(&series::LOST, &[loss.reason], counted);
         }
         self.add_metrics(now, &beside.exemplars, &mut page);
@@ -201,13 +218,11 @@ impl Figures {
             let times = Value::Times(Times::of(now.histogram(leg)));
             page.push(&series::LATENCY, vec![leg.name().into()], times, None);
         }
-        self.services.take_in(&now.every_service, &totals(now));
-        for (name, figures) in self.services.figures() {
-            for (column, figure) in COLUMNS.iter().zip(figures) {
-                let labels = column.labels.iter().map(|label| Cow::Borrowed(*label));
-                let labels = [Cow::Owned(name.to_owned())].into_iter().chain(labels).collect();
-                page.push(column.family, labels, Value::Number(*figure), None);
-            }
+        self.services.take_in(&now.every_service, &service::totals(now));
+        page.add_named(&self.services);
+        self.workloads.take_in(&now.workloads, &workload::totals(now));
+        if self.workloads.has_any() {
+            page.add_named(&self.workloads);
         }
         for (sink, dropped) in &beside.dropped {
             page.add(&series::EXPORT_DROPPED, &[sink], *dropped);
@@ -227,7 +242,10 @@ impl Figures {
         let completed = Verdict::Completed.name();
         for (metric, rising) in METRICS.iter().chain(REVISED.iter()).zip(&mut self.rising) {
             let (Some(series), Some(figure)) = (&metric.series, metric.value(now)) else { continue };
-            let counted = if metric.rises { rising.take_in(figure) } else { figure };
+            let is_of_completed =
+                series.family.name == series::VERDICTS.name && series.labels[0] == completed;
+            let entered = if is_of_completed { now.completions() } else { 0 };
+            let counted = if metric.rises { rising.take_in(figure, entered) } else { figure };
             let labels = series.labels.iter().map(|label| Cow::Borrowed(*label)).collect();
             let exemplar = if series.family.name == series::VERDICTS.name {
                 exemplars.iter().find(|exemplar| exemplar.is_of(metric)).copied()
@@ -235,8 +253,8 @@ impl Figures {
                 None
             };
             page.push(series.family, labels, Value::Number(counted), exemplar);
-            // The kernel side counts no entries here: a completed handshake is denied by a RST at most.
-            if series.family.name == series::VERDICTS.name && series.labels[0] == completed {
+            // The kernel side has no counter of it: a completed handshake is denied by a RST at most.
+            if is_of_completed {
                 page.add(&series::REVISED, &[completed], counted - figure);
             }
         }
@@ -297,6 +315,16 @@ impl Page {
         self.push(family, labels, Value::Number(number), None);
     }
 
+    fn add_named<R: Row>(&mut self, names: &Names<R>) {
+        for (name, figures) in names.figures() {
+            for (column, figure) in R::columns().iter().zip(figures) {
+                let labels = column.labels.iter().map(|label| Cow::Borrowed(*label));
+                let labels = name.iter().cloned().chain(labels).collect();
+                self.push(column.family, labels, Value::Number(*figure), None);
+            }
+        }
+    }
+
     fn push(
         &mut self,
         family: &'static Family,
@@ -321,7 +349,7 @@ mod tests {
     use handshake_common::verdict::{Cause, Leg, Verdict};
     use std::sync::Arc;
 
-    use super::{Beside, EXPONENTS, Exemplar, Exposition, Figures, Times, Value};
+    use super::{Beside, EXPONENTS, Exemplar, Exposition, Figures, Named, Times, Value};
     use crate::prometheus::{Form, text};
 
     fn take(fake: &mut Fake, before: &Snapshot) -> Snapshot {
@@ -360,7 +388,7 @@ mod tests {
     #[test]
     fn counters_keep_what_verdicts_lose() {
         let verdicts = "handshake_verdicts_total";
-        let (mut fake, mut figures) = (Fake::new(), Figures::new(&[], &[]));
+        let (mut fake, mut figures) = (Fake::new(), Figures::new(Named::default()));
         let before = snapshot();
         fake.count(Counter::Attempts, 3);
         fake.count(Counter::Refused, 1);
@@ -395,6 +423,39 @@ mod tests {
         let page = figures.take_in(&third, &second, &Beside::default());
         balances(&page);
         assert_eq!(of(&page, verdicts, &["completed", ""]), 3);
+    }
+
+    /// What is completed and denied between two readings stands nowhere: its time tells of it, or that it was
+    /// left out. Times that are read before the counters lack some completions, and no counter falls.
+    #[test]
+    fn a_completion_that_is_denied_before_it_is_read_is_counted() {
+        let (mut fake, mut figures) = (Fake::new(), Figures::new(Named::default()));
+        let mut before = snapshot();
+        let mut counted = |fake: &mut Fake| {
+            let now = take(fake, &before);
+            let page = figures.take_in(&now, &before, &Beside::default());
+            before = now;
+            balances(&page);
+            let revised = of(&page, "handshake_revised_total", &["completed"]);
+            (of(&page, "handshake_verdicts_total", &["completed", ""]), revised)
+        };
+        fake.count(Counter::Attempts, 5);
+        fake.count(Counter::Completed, 3);
+        fake.sample(Leg::Connect, 1_000_000, 4);
+        fake.count(Leg::Connect.excluded(), 1);
+        fake.count(Counter::ResponderAborted, 2);
+        fake.count(Counter::EnteredResponderAborted, 2);
+        assert_eq!(counted(&mut fake), (5, 2));
+        // Three more, whose times are not read yet.
+        fake.count(Counter::Attempts, 3);
+        fake.count(Counter::Completed, 3);
+        assert_eq!(counted(&mut fake), (8, 2));
+        // They are, and one of them was denied.
+        fake.sample(Leg::Connect, 1_000_000, 3);
+        fake.count(Counter::Completed, -1);
+        fake.count(Counter::ResponderAborted, 1);
+        fake.count(Counter::EnteredResponderAborted, 1);
+        assert_eq!(counted(&mut fake), (8, 3));
     }
 
     /// An interface goes and comes back, seen to be away or not, and its block begins anew.
@@ -433,19 +494,24 @@ mod tests {
         (0..count).map(|at| format!("s{at}=:{}", 1_000 + at).parse().expect("it is right")).collect()
     }
 
-    /// Ten services, a loopback of one interface: with sixteen interfaces there are fifteen more.
+    /// Ten services, a loopback of one interface: with sixteen interfaces there are fifteen more. Each workload
+    /// has nine series on either side, and the others have nine.
     #[test]
     fn there_are_at_most_four_hundred_series() {
         let before = snapshot();
-        let now = take(&mut Fake::new(), &before);
         let beside = Beside { dropped: vec![("metrics_file", 0)], ..Beside::default() };
-        let page = figures_of(10).take_in(&now, &before, &beside);
-        let series = text(&page, Form::Plain).lines().filter(|line| !line.starts_with('#')).count();
-        assert!((300..=400 - 16).contains(&series), "{series}");
+        let series = |workloads: usize| {
+            let (services, workloads) = (services(10), self::workloads(workloads));
+            let named = Named { services: &services, workloads: &workloads, ..Named::default() };
+            let page = Figures::new(named).take_in(&take(&mut Fake::new(), &before), &before, &beside);
+            text(&page, Form::Plain).lines().filter(|line| !line.starts_with('#')).count()
+        };
+        assert!((300..=400 - 16).contains(&series(0)), "{}", series(0));
+        assert_eq!(series(10) - series(0), 10 * 2 * 9 + 9);
     }
 
-    fn figures_of(count: usize) -> Figures {
-        Figures::new(&services(count), &[])
+    fn workloads(count: usize) -> Vec<crate::workload::WorkloadRule> {
+        (0..count).map(|at| format!("w{at}=pod:web-{at}").parse().expect("it is right")).collect()
     }
 
     #[test]
@@ -465,7 +531,8 @@ mod tests {
         };
         let label = [("site".to_owned(), "a\"b\\c".to_owned())];
         let beside = Beside { exemplars: vec![exemplar], ..Beside::default() };
-        let page = Figures::new(&services(1), &label).take_in(&now, &before, &beside);
+        let page = Figures::new(Named { services: &services(1), labels: &label, ..Named::default() })
+            .take_in(&now, &before, &beside);
         let (plain, open) = (text(&page, Form::Plain), text(&page, Form::OpenMetrics));
         let series =
             r#"handshake_verdicts_total{site="a\"b\\c",verdict="half_open_expired",cause="no_ack"} 1"#;
@@ -482,6 +549,7 @@ mod tests {
         for name in page.families.iter().filter(|filled| filled.family.kind == Kind::Counter) {
             assert!(
                 !name.samples.is_empty()
+                    || name.family.name.contains("workload")
                     || name.family.name.contains("interface_packets")
                     || name.family.name.contains("dropped"),
                 "{} has no series",

@@ -9,7 +9,8 @@
 //!   └─ page          a reading as text, in each form once
 //!        └─ prometheus    the text, in both forms
 //!             └─ figures       the series of a snapshot; counters never fall
-//!                  └─ service       figures by the operator's names
+//!                  └─ service, workload    what the operator named
+//!                       └─ names         figures by name
 //! rows         rows of single attempts, for each exporter of them a queue
 //!   └─ events        which attempts have a row
 //! otlp         readings and rows to a collector: a thread
@@ -28,6 +29,7 @@ pub mod exemplar;
 pub mod figures;
 pub mod health;
 pub mod http;
+pub mod names;
 pub mod notify;
 pub mod otlp;
 pub mod page;
@@ -35,3 +37,4 @@ pub mod prometheus;
 pub mod queue;
 pub mod rows;
 pub mod service;
+pub mod workload;

@@ -3,15 +3,16 @@
 //!
 //! ```text
 //! the kernel's ring ─┐                       ┌─▶ queue ─▶ a thread: lines of a file
-//! a look a second   ─┴─▶ events ─▶ Row ──────┴─▶ queue ─▶ a thread: records over the network
+//! a look at times   ─┴─▶ events ─▶ Row ──────┴─▶ queue ─▶ a thread: records over the network
 //! ```
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use handshake_agent::Error;
-use handshake_agent::model::flow::{KeptView, View};
+use handshake_agent::model::flow::{EndOwners, KeptView, View};
 use handshake_agent::session::Session;
+use handshake_common::flow::Side;
 
 use crate::events::{Event, EventChoice, EventLog, Followed, Unlisted};
 use crate::queue::Queue;
@@ -29,6 +30,9 @@ const LEFT_OUT: &str = "events";
 pub struct Row {
     /// What happened, and the flow.
     pub event: Event,
+    /// Whose its ends are. Exporters' threads may not read the tree of control groups, and a group may be gone
+    /// when they come to the row.
+    owners: EndOwners,
     scene: Arc<Scene>,
 }
 
@@ -39,9 +43,15 @@ struct Scene {
 }
 
 impl Row {
-    /// From where the flow is shown: times by the wall clock, the interface's name, the seat.
+    fn new(event: Event, scene: &Arc<Scene>) -> Self {
+        let view = scene.view.view();
+        let owners = Side::BOTH.map(|side| view.owner(&event.flow, side));
+        Self { event, owners, scene: Arc::clone(scene) }
+    }
+
+    /// From where the flow is shown: times by the wall clock, the interface's name, the seat, its owners.
     pub fn view(&self) -> View<'_> {
-        self.scene.view.view()
+        self.scene.view.view().owned(&self.owners)
     }
 
     /// The name of this node.
@@ -52,7 +62,7 @@ impl Row {
     /// A row without a session.
     #[cfg(test)]
     pub(crate) fn of(event: Event, view: &View<'_>) -> Self {
-        Self { event, scene: scene_of(view, &"node-1".into()) }
+        Self::new(event, &scene_of(view, &"node-1".into()))
     }
 }
 
@@ -93,7 +103,7 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// Those of reading the clocks, but for those that pass.
+    /// Those of reading the clocks and the counters, but for those that pass.
     pub fn take(&mut self, session: &mut Session) -> Result<(), Error> {
         self.take_ended(session);
         if self.followed.is_due() { self.look(session) } else { Ok(()) }
@@ -140,9 +150,8 @@ fn scene_of(view: &View<'_>, node: &Arc<str>) -> Arc<Scene> {
 }
 
 fn push(sinks: &[Sink], event: &Event, scene: &Arc<Scene>) {
-    for sink in sinks {
-        sink.queue.push(Row { event: *event, scene: Arc::clone(scene) });
-    }
+    let row = Row::new(*event, scene);
+    sinks.iter().for_each(|sink| sink.queue.push(row.clone()));
 }
 
 const fn all(unlisted: Unlisted) -> u64 {

@@ -35,6 +35,7 @@ pub mod census;
 pub mod churn;
 pub mod collector;
 pub mod collectors;
+pub mod control_group;
 pub mod counters;
 pub mod duel;
 pub mod faults;

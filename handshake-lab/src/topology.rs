@@ -135,7 +135,6 @@ impl Pair {
                         &format!("addr add 2001:db8::{number}/64 dev eth0 nodad"),
                     ])?;
                 }
-                await_silence(&[&pair.client, &pair.server])?;
             }
         }
         Ok((pair, wire))
@@ -143,6 +142,7 @@ impl Pair {
 
     fn set_addresses(&self) -> Result<()> {
         let Self { client, server } = self;
+        let silence = Silence::due(&[(client, 1), (server, 1)])?;
         client.ip(&[
             "addr add 192.0.2.1/24 dev eth0",
             "addr add 2001:db8::1/64 dev eth0 nodad",
@@ -157,7 +157,7 @@ impl Pair {
             "route add 198.51.100.0/24 via 192.0.2.1",
             "route add 2001:db8:100::/64 via 2001:db8::1",
         ])?;
-        await_silence(&[client, server])
+        silence.wait()
     }
 
     /// Makes each host push VLAN tags on what it sends and pop those on what it receives, with different
@@ -207,6 +207,7 @@ impl Routed {
         router.forward()?;
         cable(&client, (DEVICE, CLIENT_MAC), &router, (DEVICE, ROUTER_MAC))?;
         cable(&router, (FAR_DEVICE, ROUTER_FAR_MAC), &server, (DEVICE, SERVER_MAC))?;
+        let silence = Silence::due(&[(&client, 1), (&router, 2), (&server, 1)])?;
         behind(&client, ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.254", "2001:db8::fe"], ROUTER_MAC)?;
         drop_unassigned(&client)?;
         let far = ["203.0.113.254", "2001:db8:1::fe"];
@@ -225,7 +226,7 @@ impl Routed {
             "route add unreachable 203.0.113.128/25",
             "route add unreachable 2001:db8:200::/64",
         ])?;
-        await_silence(&[&client, &router, &server])?;
+        silence.wait()?;
         Ok(Self { client, router, server })
     }
 
@@ -340,24 +341,47 @@ fn behind(host: &Namespace, addresses: [&str; 2], gateways: [&str; 2], mac: Mac)
     ])
 }
 
-/// Waits until no namespace has sent a multicast packet for a while: each host reports, within milliseconds,
-/// the groups that its addresses made it join (RFC 3810 §6.1).
-fn await_silence(namespaces: &[&Namespace]) -> Result<()> {
-    const QUIET: Duration = Duration::from_millis(60);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let sent = || -> Result<Vec<u64>> {
-        namespaces.iter().map(|namespace| Ok(counters::read(namespace)?.get("Ip6OutMcastPkts"))).collect()
-    };
-    let mut before = sent()?;
-    loop {
-        thread::sleep(QUIET);
-        let now = sent()?;
-        if now == before {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!("the wire does not fall silent: {before:?}, then {now:?} multicast packets");
-        }
-        before = now;
+/// What hosts send when they get addresses: each interface reports the groups that its addresses made it join
+/// (RFC 3810 §6.1).
+struct Silence<'a> {
+    hosts: Vec<&'a Namespace>,
+    /// The number of multicast packets that each host has sent when all its reports are out.
+    due: Vec<u64>,
+}
+
+impl<'a> Silence<'a> {
+    /// Begins before the addresses are set; each host has this number of interfaces that get some.
+    fn due(hosts: &[(&'a Namespace, u64)]) -> Result<Self> {
+        /// Reports of one joining: the default of `net.ipv6.mld_qrv`.
+        const REPORTS: u64 = 2;
+        let due = |(host, interfaces): &(&Namespace, u64)| Ok(multicasts(host)? + interfaces * REPORTS);
+        let due = hosts.iter().map(due).collect::<Result<Vec<u64>>>()?;
+        Ok(Self { hosts: hosts.iter().map(|(host, _)| *host).collect(), due })
     }
+
+    /// Waits until all reports are out, and no host has sent another multicast packet for a while: a busy
+    /// machine may take its time with the first.
+    fn wait(&self) -> Result<()> {
+        const QUIET: Duration = Duration::from_millis(60);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let sent = || self.hosts.iter().map(|host| multicasts(host)).collect::<Result<Vec<_>>>();
+        let mut before = sent()?;
+        loop {
+            thread::sleep(QUIET);
+            let now = sent()?;
+            if now == before && now.iter().zip(&self.due).all(|(sent, due)| sent >= due) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let due = &self.due;
+                bail!("the wire does not fall silent: {before:?}, then {now:?} of {due:?} multicast packets");
+            }
+            before = now;
+        }
+    }
+}
+
+/// Multicast packets that a host has sent over IPv6.
+fn multicasts(host: &Namespace) -> Result<u64> {
+    Ok(counters::read(host)?.get("Ip6OutMcastPkts"))
 }

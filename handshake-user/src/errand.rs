@@ -2,6 +2,7 @@
 //! to that of events, and reads the configuration again. A file system may hang, so threads wait for it, and
 //! the loop does not.
 
+use std::future::pending;
 use std::io;
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,7 +16,7 @@ use handshake_export::queue::Queue;
 use handshake_export::rows::Row;
 use tokio::sync::mpsc;
 
-use crate::helper::{Files, Lines, Rereads};
+use crate::helper::{Files, Life, Lines, Rereads};
 use crate::output::Patience;
 use crate::report::json;
 
@@ -42,6 +43,8 @@ pub(crate) enum Done {
     /// The configuration as it is now, with a socket where it names another address; or why it stays as it
     /// was.
     Reread(io::Result<(String, Option<TcpListener>)>),
+    /// The helper has ended, and does no errand any more.
+    HelperEnded,
 }
 
 /// The errands of a service.
@@ -49,6 +52,8 @@ pub(crate) struct Errands {
     rereads: Arc<Mutex<Rereads>>,
     pages: Arc<Queue<Arc<Page>>>,
     rows: Option<WrittenRows>,
+    /// `None` after its end.
+    life: Option<Life>,
     done: mpsc::UnboundedReceiver<Done>,
     tell: mpsc::UnboundedSender<Done>,
 }
@@ -70,11 +75,13 @@ impl Errands {
         mut files: Files,
         rereads: Rereads,
         rows: Option<(Lines, Arc<Queue<Row>>)>,
+        life: Life,
     ) -> io::Result<Self> {
         let (rereads, pages) = (Arc::new(Mutex::new(rereads)), Arc::new(Queue::<Arc<Page>>::of(MOST_PAGES)));
         let (tell, done) = mpsc::unbounded_channel();
         let rows = rows.map(|(lines, queue)| append_rows(lines, queue, tell.clone())).transpose()?;
-        let errands = Self { rereads, pages: Arc::clone(&pages), rows, done, tell: tell.clone() };
+        let life = Some(life);
+        let errands = Self { rereads, pages: Arc::clone(&pages), rows, life, done, tell: tell.clone() };
         thread::Builder::new().name("errand".to_owned()).spawn(move || {
             loop {
                 let text = pages.pop().text(Form::Plain);
@@ -121,11 +128,20 @@ impl Errands {
         queue.waiting()
     }
 
-    /// Waits for the next errand that is done. Cancel-safe.
+    /// Waits for the next errand that is done, or for the helper's end. Cancel-safe.
     pub(crate) async fn done(&mut self) -> Done {
-        match self.done.recv().await {
-            Some(done) => done,
-            None => std::future::pending().await,
+        let end = async {
+            match &self.life {
+                Some(life) => life.end().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            Some(done) = self.done.recv() => done,
+            () = end => {
+                self.life = None;
+                Done::HelperEnded
+            }
         }
     }
 }

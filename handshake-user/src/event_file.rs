@@ -8,15 +8,16 @@
 //! events-20260301T120341.000Z.jsonl.zst           closed
 //! ```
 //!
-//! The folder is opened once, and no link is followed in it. Only files of these names are ever removed. A kill
-//! leaves at most one line unfinished, which the next run cuts off.
+//! The folder is opened once, and again where it was removed; no link is followed in it. Only files of these
+//! names are ever removed. A kill leaves at most one line unfinished, which the next run cuts off. A file that
+//! begins or ends with anything but a row is not handshake's, and is refused.
 
 mod pack;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,11 +39,16 @@ const UNFINISHED: &str = ".zst.tmp";
 const PART: u64 = 10;
 /// The open file is closed this long after its first row.
 const OLDEST: Duration = Duration::from_secs(3_600);
+/// What a row begins with.
+pub(crate) const BEGINNING: &[u8] = b"{\"type\":\"flow\",";
 /// Only the user reads the rows: they hold addresses.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// How long another process may take to give the file up: a run that was killed ends soon.
 const HELD: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long another process may open or rename a file in the folder.
+const TURN: Duration = Duration::from_millis(200);
+const TRY_EVERY: Duration = Duration::from_millis(1);
 /// Bytes that are read at once to find the end of the last line.
 const STEP: u64 = 1 << 16;
 
@@ -59,9 +65,20 @@ pub(crate) struct EventFile {
 
 /// A folder and the names of the files in it.
 struct Place {
+    path: PathBuf,
     folder: OwnedFd,
     /// The name without its ending.
     stem: String,
+}
+
+/// A turn in a folder.
+struct Turn<'a>(&'a OwnedFd);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // It may never have been had.
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
 }
 
 /// An open file.
@@ -89,10 +106,9 @@ impl EventFile {
     pub(crate) fn open(path: &Path, keep: u64) -> io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str());
         let stem = name.and_then(|name| name.strip_suffix(ENDING)).ok_or(ErrorKind::InvalidFilename)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, folder.unwrap_or_else(|| Path::new(".")), flags, Mode::empty())?;
-        let place = Place { folder, stem: stem.to_owned() };
+        let path = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let path = path.unwrap_or_else(|| Path::new(".")).to_owned();
+        let place = Place { folder: folder_at(&path)?, path, stem: stem.to_owned() };
         let open = Some(place.open()?);
         let mut file = Self { place, keep, oldest: OLDEST, open, packing: None };
         file.place.remove_unfinished()?;
@@ -106,9 +122,12 @@ impl EventFile {
     ///
     /// Those of the file system: none of the lines is in the file.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<Option<io::Error>> {
+        // One that something else has moved away is left to it.
+        self.open = self.open.take().and_then(|open| self.place.as_it_is(open));
         let beside = if self.is_full(lines.len() as u64) { self.close()? } else { None };
         if !lines.is_empty() {
-            self.current()?.append(lines)?;
+            let open = self.open.take().map_or_else(|| self.place.open_anew(), Ok)?;
+            self.open.insert(open).append(lines)?;
         }
         Ok(beside)
     }
@@ -120,30 +139,22 @@ impl EventFile {
         is_old || open.length + more > self.keep / PART
     }
 
-    /// The file that the name names. One that something else has moved away is left to it.
-    fn current(&mut self) -> io::Result<&mut Open> {
-        let place = &self.place;
-        if !self.open.as_ref().is_some_and(|open| place.names(&open.file)) {
-            self.open = None;
-        }
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => place.open()?,
-        };
-        Ok(self.open.insert(open))
-    }
-
     /// Closes the file under another name, and begins a new one. Returns what went wrong while earlier ones
     /// were packed and removed.
     fn close(&mut self) -> io::Result<Option<io::Error>> {
         // One at a time: the room is for one.
         let packed = self.packing.take().map_or(Ok(()), joined);
-        if self.open.as_ref().is_some_and(|open| self.place.names(&open.file)) {
+        // Who waits for the file finds the next one held as well.
+        let turn = self.place.turn();
+        let open = self.open.take();
+        if open.as_ref().is_some_and(|open| self.place.length(&open.file).is_some()) {
             self.place.rename()?;
         }
-        self.open = None;
-        self.open = Some(self.place.open()?);
-        Ok(packed.and_then(|()| self.tidy()).err())
+        self.open = Some(self.place.begin()?);
+        drop((turn, open));
+        // What could not be packed takes the more room.
+        let tidied = self.tidy();
+        Ok(packed.and(tidied).err())
     }
 
     /// Removes the oldest files beyond the room, and begins to pack those that are not.
@@ -162,7 +173,8 @@ impl EventFile {
             return Ok(());
         }
         let folder = self.place.folder.try_clone()?;
-        let pack = move || plain.iter().try_for_each(|name| pack::pack(&folder, name));
+        // One that cannot be packed does not keep the others from it.
+        let pack = move || plain.iter().map(|name| pack::pack(&folder, name)).fold(Ok(()), io::Result::and);
         self.packing = Some(thread::Builder::new().name("pack".to_owned()).spawn(pack)?);
         Ok(())
     }
@@ -191,8 +203,35 @@ impl Place {
         format!("{}{ENDING}", self.stem)
     }
 
-    /// Opens the file, or makes it.
+    /// Opens the file, also in a folder that was removed and made again.
+    fn open_anew(&mut self) -> io::Result<Open> {
+        let opened = self.open();
+        if !opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return opened;
+        }
+        self.folder = folder_at(&self.path)?;
+        self.open()
+    }
+
+    /// Opens the file, or makes it, for this process alone.
     fn open(&self) -> io::Result<Open> {
+        let until = Instant::now() + HELD;
+        loop {
+            let turn = self.turn();
+            match self.begin() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < until => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(io::Error::other("another process writes it"));
+                }
+                opened => return opened,
+            }
+            drop(turn);
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// The same where it is not waited for, in a [turn](Self::turn).
+    fn begin(&self) -> io::Result<Open> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
         // A pipe would be waited for.
         let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -201,18 +240,46 @@ impl Place {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is no ordinary file"));
         }
         let mut file = File::from(descriptor);
-        hold(&file)?;
+        // Not every file system has locks.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let length = end_of_lines(&mut file)?;
+        if !(is_row(&file, 0)? && is_row(&file, length)?) {
+            let why = "it has other lines than handshake's: name another file";
+            return Err(io::Error::new(ErrorKind::InvalidInput, why));
+        }
         file.set_len(length)?;
         let began = (length > 0).then(Instant::now);
         Ok(Open { file, length, began })
     }
 
-    /// Whether the name still names this file.
-    fn names(&self, file: &File) -> bool {
-        let of_name = statat(&self.folder, self.name(), AtFlags::SYMLINK_NOFOLLOW);
-        let both = of_name.and_then(|named| Ok((named, fstat(file)?)));
-        both.is_ok_and(|(named, own)| (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino))
+    /// Waits a little until no other process opens or renames a file in the folder, and keeps it from that.
+    fn turn(&self) -> Turn<'_> {
+        let until = Instant::now() + TURN;
+        let is_taken =
+            || flock(&self.folder, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
+        while is_taken() && Instant::now() < until {
+            thread::sleep(TRY_EVERY);
+        }
+        Turn(&self.folder)
+    }
+
+    /// The open file as it is by now. `None`: the name names another one, or something has come to its end, such
+    /// as a part of a line that could not be cut off.
+    fn as_it_is(&self, open: Open) -> Option<Open> {
+        let length = self.length(&open.file).filter(|length| *length <= open.length)?;
+        // It was emptied, as logrotate's copytruncate does.
+        let began = open.began.filter(|_| length > 0);
+        Some(Open { length, began, ..open })
+    }
+
+    /// The length of this file, where the name still names it.
+    fn length(&self, file: &File) -> Option<u64> {
+        let named = statat(&self.folder, self.name(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let own = fstat(file).ok()?;
+        let is_same = (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino);
+        is_same.then_some(u64::try_from(own.st_size).unwrap_or(0))
     }
 
     /// Gives the file the name of a closed one, by the time that is now.
@@ -283,17 +350,20 @@ impl Place {
     }
 }
 
-/// Takes the file for this process alone, for as long as it is open.
-fn hold(file: &File) -> io::Result<()> {
-    let until = Instant::now() + HELD;
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOOK_EVERY),
-            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another process writes it")),
-            // Not every file system has locks.
-            _ => return Ok(()),
-        }
-    }
+/// The folder of files.
+fn folder_at(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// Whether a row begins here, the file ends before that can be told, or there are the zeros that a loss of power
+/// leaves.
+fn is_row(file: &File, at: u64) -> io::Result<bool> {
+    let mut beginning = Vec::new();
+    let mut file = file;
+    file.seek(SeekFrom::Start(at))?;
+    file.take(BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    Ok(BEGINNING.starts_with(&beginning) || beginning.iter().all(|byte| *byte == 0))
 }
 
 /// Where the last whole line ends.

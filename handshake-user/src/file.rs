@@ -6,11 +6,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -18,9 +18,6 @@ use rustix::process::geteuid;
 use crate::caller::User;
 use crate::output::Patience;
 
-/// How often, and how far apart, it is looked whether a thread has gone.
-const LOOKS: usize = 1_000;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// The permissions of a new file, of which the umask takes some.
 const MODE: u32 = 0o666;
 
@@ -90,8 +87,53 @@ impl FileAtEnd {
     }
 }
 
-/// Reads a text as the calling user: under sudo, no message shows what that user may not read. No other
-/// thread runs afterwards.
+/// A file that tells what is now: each content takes the place of the one before, and the last one goes when what
+/// it tells is over.
+pub(crate) struct CurrentFile {
+    path: PathBuf,
+    /// Device and inode of the ordinary file that was written last. Locked while one is written.
+    written: Mutex<Option<(u64, u64)>>,
+}
+
+impl CurrentFile {
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self { path, written: Mutex::new(None) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a content.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileAtEnd::prepare`], and those of the file system.
+    pub(crate) fn write(&self, content: Vec<u8>) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        FileAtEnd::prepare(&self.path)?.write(content, Patience::Endless)?;
+        *written = self.there();
+        Ok(())
+    }
+
+    /// Removes the file, or empties it where it cannot be removed. One that another process has put in its place
+    /// since stays. Does nothing before the first content, and waits while one is written.
+    pub(crate) fn retire(&self) {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(written) = written else { return };
+        if self.there() == Some(written) && fs::remove_file(&self.path).is_err() {
+            // What cannot be written any more stays as it is.
+            let _ = options().open(&self.path).and_then(|file| file.set_len(0));
+        }
+    }
+
+    fn there(&self) -> Option<(u64, u64)> {
+        let there = fs::symlink_metadata(&self.path).ok().filter(fs::Metadata::is_file);
+        there.map(|there| (there.dev(), there.ino()))
+    }
+}
+
+/// Reads a text as the calling user: under sudo, no message shows what that user may not read.
 ///
 /// # Errors
 ///
@@ -117,15 +159,6 @@ pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
         })?,
         Patience::Endless,
     )?;
-    // The helper is forked from a process of one thread, and the kernel lists one that has ended for a
-    // moment.
-    let is_alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1);
-    for _ in 0..LOOKS {
-        if is_alone() {
-            break;
-        }
-        thread::sleep(BETWEEN_LOOKS);
-    }
     read.recv().map_err(io::Error::other)
 }
 
@@ -304,7 +337,7 @@ mod tests {
     use std::fs;
     use std::sync::mpsc::channel;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rustix::fs::{CWD, Mode, mkfifoat};
 
@@ -325,5 +358,21 @@ mod tests {
             let read = read.recv_timeout(Duration::from_secs(20)).expect("it is not waited for");
             assert_eq!(read.expect_err("it is refused").to_string(), "it is no ordinary file");
         }
+    }
+
+    /// The helper reads the configuration again while threads of it wait.
+    #[test]
+    fn a_text_is_read_at_once_beside_other_threads() {
+        const READS: u32 = 5;
+        let folder = tempfile::tempdir().expect("there is room");
+        let text = folder.path().join("text");
+        fs::write(&text, "port = 443").expect("there is room");
+        let (lasts, ended) = channel::<()>();
+        let other = thread::spawn(move || ended.recv());
+        let began = Instant::now();
+        (0..READS).for_each(|_| drop(read_text(&text, 10).expect("it is there")));
+        assert!(began.elapsed() < READS * Duration::from_secs(1), "{:?}", began.elapsed());
+        drop(lasts);
+        assert!(other.join().expect("it has not panicked").is_err());
     }
 }

@@ -20,6 +20,7 @@ mod message;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::mem;
 use std::net::{IpAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -27,7 +28,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, exit};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,7 +40,7 @@ use rustix::thread::CapabilitySet;
 use tokio::io::Interest;
 
 use crate::caller::User;
-use crate::file::{FileAtEnd, write_new};
+use crate::file::{CurrentFile, FileAtEnd, write_new};
 use crate::output::Patience;
 use crate::time::stamp;
 use family::Family;
@@ -105,7 +106,8 @@ pub(crate) enum FileDuty {
     Append(PathBuf),
     /// New ones in the working directory, named by the time.
     New,
-    /// This one, again and again: each content takes the place of the one before.
+    /// This one, again and again: each content takes the place of the one before. It goes with the process that the
+    /// helper serves, however that ends.
     Each(PathBuf),
 }
 
@@ -129,11 +131,8 @@ impl Helper {
     ///
     /// The system's: there is no room for a process.
     pub(crate) fn start(duties: Duties) -> io::Result<Self> {
-        debug_assert_eq!(
-            fs::read_dir("/proc/self/task").map_or(1, Iterator::count),
-            1,
-            "another thread runs"
-        );
+        let is_alone = is_soon_alone();
+        debug_assert!(is_alone, "another thread runs");
         let count = duties.files.len();
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
@@ -163,9 +162,7 @@ impl Helper {
     ///
     /// The system's. Outside a tokio runtime it panics.
     pub(crate) fn command(&self) -> io::Result<Ordered> {
-        let stream = self.orders.try_clone()?;
-        stream.set_nonblocking(true)?;
-        Ok(Ordered { stream: tokio::net::UnixStream::from_std(stream)?, word: [0; WORD], read: 0 })
+        Ok(Ordered { stream: listening(&self.orders)?, word: [0; WORD], read: 0 })
     }
 
     /// Where this process hands over what is to be written.
@@ -208,6 +205,15 @@ impl Helper {
         Ok(Rereads(self.rereads.try_clone()?))
     }
 
+    /// What ends with a helper that starts no command and reads no figures.
+    ///
+    /// # Errors
+    ///
+    /// The system's. Outside a tokio runtime it panics.
+    pub(crate) fn life(&self) -> io::Result<Life> {
+        Ok(Life(listening(&self.orders)?))
+    }
+
     /// Where this process has the addresses of hosts found.
     ///
     /// # Errors
@@ -231,6 +237,42 @@ impl Helper {
     pub(crate) fn leave(&self) {
         // An error means that it has ended.
         let _ = (&self.orders).write(&Order::Leave.encode());
+    }
+}
+
+/// Whether this is the only thread. The kernel lists one that has ended for a moment.
+fn is_soon_alone() -> bool {
+    const LOOKS: usize = 1_000;
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+    let is_alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1);
+    (0..LOOKS).any(|_| {
+        is_alone() || {
+            thread::sleep(BETWEEN_LOOKS);
+            false
+        }
+    })
+}
+
+/// The same stream for the event loop.
+fn listening(stream: &UnixStream) -> io::Result<tokio::net::UnixStream> {
+    let stream = stream.try_clone()?;
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}
+
+/// What ends with the helper: a stream by which nothing comes.
+pub(crate) struct Life(tokio::net::UnixStream);
+
+impl Life {
+    /// Waits for the end. Cancel-safe.
+    pub(crate) async fn end(&self) {
+        // An error is the end, too.
+        while self.0.readable().await.is_ok() {
+            match self.0.try_read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 }
 
@@ -335,8 +377,7 @@ impl Files {
     /// As [`write`](Self::write).
     pub(crate) fn write_to(&mut self, at: u8, content: &[u8], patience: Patience) -> io::Result<String> {
         let stream = self.stream.as_mut().ok_or_else(late)?;
-        stream.write_all(&[at])?;
-        message::send(stream, content)?;
+        stream.write_all(&[at]).and_then(|()| message::send(stream, content)).map_err(without_helper)?;
         self.answer(patience)
     }
 
@@ -352,7 +393,7 @@ impl Files {
                 self.stream = None;
                 Err(late())
             }
-            answer => answer?.map(|name| String::from_utf8_lossy(&name).into_owned()),
+            answer => answer.map_err(without_helper)?.map(|name| String::from_utf8_lossy(&name).into_owned()),
         }
     }
 }
@@ -368,8 +409,8 @@ impl Rereads {
     ///
     /// It cannot be read, is wrong, or names what cannot be opened.
     pub(crate) fn reread(&mut self) -> io::Result<(String, Option<TcpListener>)> {
-        self.0.write_all(&REREAD)?;
-        let text = message::receive_result(&mut self.0)??;
+        self.0.write_all(&REREAD).map_err(without_helper)?;
+        let text = message::receive_result(&mut self.0).map_err(without_helper)??;
         let socket = message::receive_descriptor(&self.0)?.map(TcpListener::from);
         Ok((String::from_utf8_lossy(&text).into_owned(), socket))
     }
@@ -385,8 +426,8 @@ impl Names {
     ///
     /// The name is not known, or cannot be looked up now.
     pub(crate) fn addresses(&mut self, at: u8) -> io::Result<Vec<IpAddr>> {
-        self.0.write_all(&[at])?;
-        let found = message::receive_result(&mut self.0)??;
+        self.0.write_all(&[at]).map_err(without_helper)?;
+        let found = message::receive_result(&mut self.0).map_err(without_helper)??;
         let found = String::from_utf8_lossy(&found);
         Ok(found.split(' ').filter_map(|address| address.parse().ok()).collect())
     }
@@ -413,6 +454,11 @@ impl Figures {
         self.0 = Some(helper);
         read
     }
+}
+
+/// An error of a stream: its other end has ended.
+fn without_helper(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), "the helper process has ended")
 }
 
 fn late() -> io::Error {
@@ -452,7 +498,34 @@ enum ToWrite {
     /// New ones.
     New,
     /// This one each time.
-    Each(PathBuf),
+    Each(Arc<CurrentFile>),
+}
+
+impl ToWrite {
+    fn each(path: PathBuf) -> Self {
+        Self::Each(Arc::new(CurrentFile::new(path)))
+    }
+
+    /// What a file tells is over.
+    fn retire(&self) {
+        if let Self::Each(file) = self {
+            file.retire();
+        }
+    }
+}
+
+/// Takes over the file that a configuration names. Returns those that it names no more.
+fn take_over(files: &mut Vec<ToWrite>, file: Option<PathBuf>) -> Vec<ToWrite> {
+    let is_it = |each: &ToWrite| match each {
+        ToWrite::Each(each) => file.as_deref() == Some(each.path()),
+        ToWrite::Once(_) | ToWrite::New => false,
+    };
+    let (kept, gone) = mem::take(files).into_iter().partition(is_it);
+    *files = kept;
+    if files.is_empty() {
+        files.extend(file.map(ToWrite::each));
+    }
+    gone
 }
 
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
@@ -536,7 +609,7 @@ impl Helping {
             FileDuty::AtEnd(path) => FileAtEnd::prepare(path).map(Some).map(ToWrite::Once),
             FileDuty::Append(path) => FileAtEnd::append(path).map(Some).map(ToWrite::Once),
             FileDuty::New => Ok(ToWrite::New),
-            FileDuty::Each(path) => FileAtEnd::prepare(path).map(|_| ToWrite::Each(path.clone())),
+            FileDuty::Each(path) => FileAtEnd::prepare(path).map(|_| ToWrite::each(path.clone())),
         };
         let (file, ready) = match prepared {
             Ok(file) => (file, Ok(String::new())),
@@ -566,6 +639,7 @@ impl Helping {
                         // It sends nothing: this is its end, or that of the time.
                         let _ = lines.recv_timeout(LONGEST_WRITING);
                     }
+                    self.retire_files()?;
                     return self.end_by(libc::SIGTERM);
                 }
             }
@@ -678,9 +752,9 @@ impl Helping {
                 let name = name_of_now();
                 write_new(PathBuf::from(&name), content, Patience::Endless).map(|()| name)
             }),
-            Some(ToWrite::Each(path)) => {
-                let path = path.clone();
-                Box::new(move || FileAtEnd::prepare(&path)?.write(content, Patience::Endless).map(nothing))
+            Some(ToWrite::Each(file)) => {
+                let file = Arc::clone(file);
+                Box::new(move || file.write(content).map(nothing))
             }
             None => Box::new(|| Err(ErrorKind::NotFound.into())),
         };
@@ -688,6 +762,19 @@ impl Helping {
             // The other process may have ended.
             let _ = message::send_result(&mut answers, write());
         })?;
+        Ok(())
+    }
+
+    /// What the files tell is over with the process that had them written. A file that takes for ever is left.
+    fn retire_files(&self) -> io::Result<()> {
+        let files = mem::take(&mut *locked(&self.files_to_write));
+        let (retired, done) = channel();
+        thread::Builder::new().spawn(move || {
+            files.iter().for_each(ToWrite::retire);
+            // The receiver may have lost its patience.
+            let _ = retired.send(());
+        })?;
+        let _ = done.recv_timeout(LONGEST_WRITING);
         Ok(())
     }
 
@@ -721,9 +808,11 @@ impl Helping {
             // The other process may have ended.
             match locked(&reread)() {
                 Ok(Reread { text, file, socket }) => {
-                    *locked(&files) = file.map(ToWrite::Each).into_iter().collect();
+                    let gone = take_over(&mut locked(&files), file);
                     message::send_result(&mut answers, Ok(text))?;
-                    message::send_descriptor(&answers, socket.as_ref().map(AsFd::as_fd))
+                    message::send_descriptor(&answers, socket.as_ref().map(AsFd::as_fd))?;
+                    gone.iter().for_each(ToWrite::retire);
+                    Ok(())
                 }
                 Err(error) => message::send_result(&mut answers, Err::<String, _>(error)),
             }

@@ -24,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use handshake_agent::confine::Confinement;
+use handshake_agent::owner::Owner;
 use tokio::sync::Notify;
 
 use crate::escape::printable;
@@ -91,6 +92,14 @@ impl Names {
     /// The initiator's end. Its port is any that was free, so it has no name.
     pub(crate) fn client(self, end: SocketAddr) -> String {
         self.0.map_or_else(|| end.to_string(), |book| book.end(end, None))
+    }
+
+    /// The responder's end with its owner in the place of its address.
+    pub(crate) fn owned_service(self, owner: &Owner, port: u16, udp: bool) -> String {
+        match self.0.and_then(|book| book.ports.name(port, udp)) {
+            Some(port) => format!("{}:{port}", label(owner)),
+            None => owned_client(owner, port),
+        }
     }
 
     /// An address alone.
@@ -181,6 +190,16 @@ const fn is_asked_for(address: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_link_local)
+}
+
+/// The short name of an owner.
+pub(crate) fn label(owner: &Owner) -> String {
+    shown(&owner.label())
+}
+
+/// The initiator's end with its owner in the place of its address.
+pub(crate) fn owned_client(owner: &Owner, port: u16) -> String {
+    format!("{}:{port}", label(owner))
 }
 
 /// A name from outside as it is shown.

@@ -16,6 +16,7 @@ mod history;
 mod keys;
 mod list;
 mod minute;
+mod owners;
 mod past;
 mod recent;
 mod scene;
@@ -53,6 +54,7 @@ pub(crate) use surroundings::Surroundings;
 
 use collect::{Collecting, KeptRecords};
 use keys::action;
+use owners::Owners;
 use recent::Recent;
 use scene::{Scene, SceneBuilder};
 use screen::Screen;
@@ -167,7 +169,9 @@ impl Sink for LiveScreen {
         };
         let (snapshot, runs) = (session.last().clone(), session.program_runs());
         let around = look_around(&mut self.surroundings, &snapshot);
-        self.canvas.show(self.builder.advance(snapshot, kept, &self.recent, runs, around));
+        let scene = self.builder.advance(snapshot, kept, &self.recent, runs, around);
+        self.recent.name_by(&scene.owners);
+        self.canvas.show(scene);
         Ok(ControlFlow::Continue(()))
     }
 
@@ -228,11 +232,13 @@ impl LiveScreen {
         mut surroundings: Surroundings,
     ) -> Result<Self, CommandError> {
         let ui = choices(options.ascii, &tty)?;
-        let (mut builder, recent) = (SceneBuilder::within(options.zone, options.names), Recent::default());
+        let mut builder = SceneBuilder::within(options.zone, options.names);
+        let mut recent = Recent::default();
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
         let runs = session.program_runs();
         let around = look_around(&mut surroundings, session.last());
         let scene = builder.advance(session.last().clone(), kept, &recent, runs, around);
+        recent.name_by(&scene.owners);
         let canvas = Canvas::new(tty, files, ui, scene);
         Ok(Self { canvas, redraws: redraws(), builder, recent, surroundings })
     }
@@ -361,7 +367,9 @@ fn take(
     last: &Snapshot,
     ui: &Ui,
 ) -> Result<(Snapshot, KeptRecords), AgentError> {
-    let mut collecting = Collecting::new(source, &ui.filter, ui.opened.map(|opened| opened.id()));
+    let owners = Owners::of_book(&context.owners);
+    let wanted = ui.opened.map(|opened| opened.id());
+    let mut collecting = Collecting::new(source, &ui.filter, &owners, wanted);
     let snapshot = Snapshot::take(&mut collecting, context, Some(last))?;
     Ok((snapshot, collecting.kept()))
 }

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// Packages for `cargo xtask test`, each with its use.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("bpftool", "tests compare the kernel's data on programs and maps with handshake's"),
     ("curl", "a client that was not written for these tests"),
     ("ethtool", "counts the frames that reached a veth, switches offloads"),
@@ -17,6 +17,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("nftables", "faults of a firewall"),
     ("prometheus", "reads what a service exports, and promtool checks it"),
     ("procps", "sets a namespace's limits by sysctl"),
+    ("prometheus-node-exporter", "reads the file of a service's metrics"),
     ("python3", "the server that the examples load, DuckDB, and a second opinion on schemas"),
     ("tcpdump", "counts the packets of a connection independently"),
     ("tmux", "the live view on a terminal that a test can read"),

@@ -59,7 +59,7 @@ fn claim_beside_rivals(what: &str) -> io::Result<UnixDatagram> {
 }
 
 /// Whether a running process has one of the places. An agent may not connect to another's socket
-/// (`confine`), so each place is taken for a moment; who claims it then takes the next one.
+/// (`confine`), so each place is taken for a moment; a claim that comes then takes the next one.
 fn is_claimed(what: &str) -> bool {
     (0..RIVALS).any(|rival| is_taken(&claim(&format!("{what}/{rival}"))))
 }

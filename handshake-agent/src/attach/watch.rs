@@ -143,12 +143,13 @@ impl WatchedHooks {
             return self.gone();
         }
         self.note_xdp(&now, &mut hooks);
-        if std::mem::take(&mut self.came_back) {
+        let came_back = std::mem::take(&mut self.came_back);
+        if came_back {
             for look in hooks.iter_mut().filter(|look| look.state == HookState::Ours) {
                 (look.state, look.again) = (HookState::Gone, Some(Ok(())));
             }
         }
-        InterfaceLook { hooks, ..self.as_it_is(state_of(&now)) }
+        InterfaceLook { hooks, came_back, ..self.as_it_is(state_of(&now)) }
     }
 
     /// Whether the interface has gone since it was read: its hooks go with it, and were not lost before.
@@ -182,6 +183,7 @@ impl WatchedHooks {
             number: Some(self.number),
             is_required: self.demand == Demand::Required,
             state,
+            came_back: false,
             hooks: Vec::new(),
         }
     }
@@ -281,6 +283,7 @@ impl Attached {
             number: None,
             is_required: true,
             state: LinkState::Gone,
+            came_back: false,
             hooks: missing.hooks.iter().map(|(direction, hook)| lost(*direction, *hook)).collect(),
         });
         let refused = self.refused.values().map(move |refused| InterfaceLook {
@@ -288,6 +291,7 @@ impl Attached {
             number: None,
             is_required: refused.demand == Demand::Required,
             state: LinkState::Refused(refused.why.clone()),
+            came_back: false,
             hooks: vec![lost(Direction::Ingress, Hook::Tcx)],
         });
         missing.chain(refused)

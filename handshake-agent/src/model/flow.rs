@@ -328,7 +328,12 @@ pub struct View<'a> {
     frames: Option<&'a FrameIndex>,
     host: Option<&'a Arc<HostAddresses>>,
     lost: Option<&'a LostHere>,
+    /// The owners of the one flow that is shown, where they were asked for before.
+    owners: Option<&'a EndOwners>,
 }
+
+/// Whose the two ends of a flow are, by [`Side`].
+pub type EndOwners = [Option<Arc<Owner>>; 2];
 
 impl<'a> View<'a> {
     /// The moment and the clocks of a snapshot, so that its flows add up to it.
@@ -343,19 +348,36 @@ impl<'a> View<'a> {
             frames: None,
             host: Some(&snapshot.host),
             lost: Some(&snapshot.lost),
+            owners: None,
         }
     }
 
     /// A moment between snapshots; `wall_ns` is the same moment on the wall clock.
     #[must_use]
     pub const fn at(context: &'a Arc<RunContext>, moment: Moment, wall_ns: u64) -> Self {
-        Self { context, moment, wall_ns, compat: false, tunnels: None, frames: None, host: None, lost: None }
+        Self {
+            context,
+            moment,
+            wall_ns,
+            compat: false,
+            tunnels: None,
+            frames: None,
+            host: None,
+            lost: None,
+            owners: None,
+        }
     }
 
     /// As a host with these addresses sees flows.
     #[must_use]
     pub const fn on(self, host: &'a Arc<HostAddresses>) -> Self {
         Self { host: Some(host), ..self }
+    }
+
+    /// With the owners of the one flow that is shown.
+    #[must_use]
+    pub const fn owned(self, owners: &'a EndOwners) -> Self {
+        Self { owners: Some(owners), ..self }
     }
 
     /// The same, to be kept. It leaves out what only a capture has: frames, and the inside of tunnels.
@@ -424,8 +446,10 @@ impl<'a> View<'a> {
     /// Whose an end of the flow is, as far as it is known by now.
     #[must_use]
     pub fn owner(&self, flow: &Flow, side: Side) -> Option<Arc<Owner>> {
-        let group = flow.record.control_groups.ids[side as usize];
-        self.context.owners.of(group)
+        match self.owners {
+            Some(owners) => owners[side as usize].clone(),
+            None => self.context.owners.of(flow.record.control_groups.ids[side as usize]),
+        }
     }
 
     /// The process that made the socket of an end of the flow, where that is known. Its name is the process' own

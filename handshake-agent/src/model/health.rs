@@ -1,15 +1,16 @@
-//! Which services fail. Each is judged by its attempts of a window, or by those of the run where the window has
+//! Which services and workloads fail. Each is judged by its attempts of a window, or by those of the run where the window has
 //! none; a sum over all would hide a small service that is down behind a busy one.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use handshake_common::flow::Side;
 use handshake_common::verdict::Verdict;
 
 use crate::model::connect::ServiceConnect;
 use crate::model::settled::{Health, Settled};
-use crate::model::snapshot::{Interval, ServiceBooks, Snapshot, TcpBooks};
+use crate::model::snapshot::{Interval, ServiceBooks, Snapshot, TcpBooks, WorkloadFigures};
 
 /// A service that has refused fewer attempts, and has done nothing else, is a closed port: a scan asks each once
 /// or twice, and clients of a service that is down ask again.
@@ -59,18 +60,11 @@ impl Services {
         let before = before.unwrap_or_default();
         let mut all = Self::default();
         for (service, books, connect) in tcp(snapshot) {
-            let run = Settled::of(&books);
             if is_closed(&books) {
                 all.closed.add(service.ip(), &books);
                 continue;
             }
-            let window = before.get(&service).map(|before| Settled::since(before, &books));
-            let settled = window.filter(|window| window.attempts != 0).unwrap_or(run);
-            // What is half-open now fails, also where nothing new has begun.
-            let is_stuck =
-                window.is_some_and(|window| window.attempts == 0) && books.verdict(Verdict::HalfOpen) != 0;
-            if let Some(health) = settled.health() {
-                let health = if is_stuck { health.min(Health::Partly) } else { health };
+            if let Some((settled, health)) = judge(&books, before.get(&service)) {
                 let connect = connect.clone();
                 all.judged.push(JudgedService { service, books, settled, health, connect });
             }
@@ -101,6 +95,51 @@ impl ClosedPorts {
         self.ports += 1;
         self.refused += books.verdict(Verdict::Refused);
     }
+}
+
+/// The attempts by which these are judged, and how they do; `None` where none has had its time.
+fn judge(books: &TcpBooks, before: Option<&TcpBooks>) -> Option<(Settled, Health)> {
+    let window = before.map(|before| Settled::since(before, books));
+    let settled = window.filter(|window| window.attempts != 0).unwrap_or_else(|| Settled::of(books));
+    // What is half-open now fails, also where nothing new has begun.
+    let is_stuck = window.is_some_and(|window| window.attempts == 0) && books.verdict(Verdict::HalfOpen) != 0;
+    let health = settled.health()?;
+    Some((settled, if is_stuck { health.min(Health::Partly) } else { health }))
+}
+
+/// A control group whose sockets began attempts, or were asked, and how it does.
+#[derive(Clone, Copy, Debug)]
+pub struct JudgedWorkload<'a> {
+    /// The id of the group.
+    pub group: u64,
+    /// Whether its sockets began the attempts, or were asked.
+    pub side: Side,
+    /// Whose they are, and the figures of the run.
+    pub figures: &'a WorkloadFigures,
+    /// The attempts of the window; of the run where the window has none.
+    pub settled: Settled,
+    /// How it does.
+    pub health: Health,
+}
+
+/// The workloads of a snapshot whose group is known, judged as services are, the worst first. One that was refused
+/// a few times, and did nothing else, is left out.
+#[must_use]
+pub fn workloads<'a>(snapshot: &'a Snapshot, interval: Option<&Interval<'_>>) -> Vec<JudgedWorkload<'a>> {
+    let rows = interval.into_iter().flat_map(|interval| interval.before.workloads.iter());
+    let before: HashMap<(u64, Side), &TcpBooks> =
+        rows.filter_map(|row| Some(((row.group?, row.side?), &row.books))).collect();
+    let judged = snapshot.workloads.iter().filter(|row| !is_closed(&row.books)).filter_map(|figures| {
+        let (group, side) = (figures.group?, figures.side?);
+        let (settled, health) = judge(&figures.books, before.get(&(group, side)).copied())?;
+        Some(JudgedWorkload { group, side, figures, settled, health })
+    });
+    let mut judged: Vec<_> = judged.collect();
+    judged.sort_by_key(|one| {
+        let attempts = Reverse(one.figures.books.attempts);
+        (one.health, Reverse(one.settled.failed()), attempts, one.group, one.side as u8)
+    });
+    judged
 }
 
 fn is_closed(books: &TcpBooks) -> bool {

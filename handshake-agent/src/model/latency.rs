@@ -43,7 +43,7 @@ impl Latency {
     pub(super) fn of(histogram: &Histogram, excluded: u64, most: u64) -> Self {
         let count = histogram.buckets.iter().sum();
         let quantiles = last_bucket(histogram).map(|last| {
-            // The maximum is read a moment before the buckets: it may not know the last sample yet.
+            // They are read one after the other: each may know a sample that the other does not.
             let max_ns = if bucket(most) < last { upper_bound(last) } else { most.min(upper_bound(last)) };
             let [p50_ns, p90_ns, p95_ns, p99_ns, p999_ns] =
                 PER_MILLE.map(|per_mille| quantile(histogram, count, per_mille).min(max_ns));

@@ -574,6 +574,10 @@ mod tests {
                 assert_eq!(of.kind, family.kind, "{}", of.name);
                 assert!(of.labels[0] == "service" && exported.contains(family.name), "{}", of.name);
             }
+            if let Some(of) = family.of_workload {
+                assert_eq!(of.kind, Kind::Counter, "{}", of.name);
+                assert!(of.labels.starts_with(&["workload", "side"]) && exported.contains(family.name));
+            }
         }
         let names: BTreeSet<&str> =
             FAMILIES.iter().map(|family| family.name.trim_end_matches("_total")).collect();

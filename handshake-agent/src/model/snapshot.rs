@@ -25,7 +25,7 @@ use crate::model::settled::Settled;
 pub use crate::model::table::{EVICTIONS, TableUse};
 pub use crate::model::unseen::UnseenOpens;
 pub use crate::model::workload::WorkloadFigures;
-use crate::model::workload::workloads;
+use crate::model::workload::{self, workloads};
 use crate::source::local::HostAddresses;
 use crate::source::opens::KernelOpens;
 use crate::source::scan::{Ages, LostHere, Scan};
@@ -125,6 +125,12 @@ impl Snapshot {
         let scan = source.scan(reading.now, None);
         let rows = (source.services(), source.workloads());
         Ok(Self::build(&reading, &scan, &rows, context, previous))
+    }
+
+    /// The workloads that a report lists: the busiest by name, all others in one row, the last.
+    #[must_use]
+    pub fn listed_workloads(&self) -> Vec<WorkloadFigures> {
+        workload::listed(&self.workloads, self.context.top)
     }
 
     fn build(
@@ -299,6 +305,13 @@ impl Snapshot {
     /// The times of a leg.
     pub fn histogram(&self, leg: Leg) -> &Histogram {
         &self.histograms[leg as usize]
+    }
+
+    /// Completions, also those that were denied since: each has a time or is left out. Times are read before the
+    /// counters, so the latest completions may be missing, and none is too many.
+    pub fn completions(&self) -> u64 {
+        let connect = self.latency(Leg::Connect);
+        connect.count + connect.excluded
     }
 
     /// SYNs that passed the filter: each is an attempt, a retransmission, a copy or a foreign SYN.

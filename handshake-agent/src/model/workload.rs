@@ -46,6 +46,19 @@ pub(super) fn workloads(
     all
 }
 
+/// The workloads that a report lists: the `top` busiest ones. All others are in one row, the last.
+pub(super) fn listed(all: &[WorkloadFigures], top: usize) -> Vec<WorkloadFigures> {
+    let (named, others): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|one| one.group.is_some());
+    let mut rows = named;
+    let rest = rows.split_off(top.min(rows.len()));
+    let mut sum = TcpBooks::default();
+    rest.iter().chain(&others).for_each(|one| sum += one.books);
+    if sum != TcpBooks::default() {
+        rows.push(WorkloadFigures { group: None, owner: None, side: None, books: sum });
+    }
+    rows
+}
+
 fn figures(row: &ServiceReading, scan: &Scan, stopped: bool, owners: &OwnerBook) -> WorkloadFigures {
     let service = &row.service;
     // A row's words are changed one by one: between two of them a gauge may be below 0.
@@ -61,5 +74,29 @@ fn figures(row: &ServiceReading, scan: &Scan, stopped: bool, owners: &OwnerBook)
         owner: owners.of(group),
         side: Some(side),
         books: books(&scan.workload(group, side)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::flow::Side;
+
+    use super::{WorkloadFigures, listed};
+    use crate::model::books::TcpBooks;
+
+    /// Nothing is left out of a report: what is beyond the busiest is one row with what has none.
+    #[test]
+    fn the_rows_of_a_report_add_up() {
+        let row = |group: Option<u64>, attempts| {
+            let side = group.map(|_| Side::Initiator);
+            WorkloadFigures { group, owner: None, side, books: TcpBooks::of(attempts, &[]) }
+        };
+        let all = [row(Some(1), 9), row(Some(2), 5), row(Some(3), 2), row(None, 4)];
+        let shown = |top| -> Vec<(Option<u64>, u64)> {
+            listed(&all, top).iter().map(|one| (one.group, one.books.attempts)).collect()
+        };
+        assert_eq!(shown(1), [(Some(1), 9), (None, 11)]);
+        assert_eq!(shown(9), [(Some(1), 9), (Some(2), 5), (Some(3), 2), (None, 4)]);
+        assert_eq!(listed(&all[..2], 2).len(), 2, "there are no others");
     }
 }

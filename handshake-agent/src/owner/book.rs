@@ -14,10 +14,16 @@ pub struct OwnerBook {
 }
 
 impl OwnerBook {
-    /// Of this machine; empty where no tree of cgroup v2 is mounted.
+    /// Of this machine, and begins to read the tree; empty where no tree of cgroup v2 is mounted.
     #[must_use]
     pub fn open() -> Self {
-        Self { owners: Owners::open().ok().map(|owners| Arc::new(Mutex::new(owners))), ..Self::default() }
+        let book = Self {
+            owners: Owners::open().ok().map(|owners| Arc::new(Mutex::new(owners))),
+            #[cfg(any(test, feature = "testing"))]
+            fixed: Vec::new(),
+        };
+        book.refresh();
+        book
     }
 
     /// These owners, by the ids of their groups.

@@ -154,11 +154,20 @@ fn container(name: &str, before: &str) -> Option<Part> {
 
 /// A unit as systemctl names it: where a name could be taken for a file of the kernel's, systemd puts an underscore
 /// before it. Escapes such as `\x2d` belong to the name.
+/// Whether a unit with a group of its own may have this name.
+pub(super) fn is_unit(name: &str) -> bool {
+    UNITS.iter().chain([&SLICE]).any(|suffix| is_of_type(name, suffix))
+}
+
+fn is_of_type(name: &str, suffix: &str) -> bool {
+    name.len() > suffix.len() && name.ends_with(suffix)
+}
+
 fn unit(component: &str) -> Part {
     let name = component.strip_prefix('_').unwrap_or(component).to_owned();
-    if UNITS.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix)) {
+    if UNITS.iter().any(|suffix| is_of_type(&name, suffix)) {
         Part::Unit(name)
-    } else if name.len() > SLICE.len() && name.ends_with(SLICE) {
+    } else if is_of_type(&name, SLICE) {
         Part::Slice(name)
     } else {
         Part::Other

@@ -109,10 +109,14 @@ fn groups_of_the_kernel_come_and_go() {
     assert_eq!(found(&mut owners, late, now + Duration::from_millis(1)), None);
     let then = now + Duration::from_secs(60);
     assert_eq!(found(&mut owners, late, then).expect("it is there").unit.as_deref(), Some("late.service"));
-    // One that is gone has no owner until a walk has told so, and then keeps its name.
+    // One that is gone keeps its name, at once and after a walk, and when another has its path.
     drop(owner);
     fs::remove_dir(groups.0.join("web.service")).expect("it is empty");
-    assert_eq!(owners.of(web, then + Duration::from_millis(1)), None);
+    let kept = owners.of(web, then + Duration::from_millis(1)).expect("it is remembered");
+    assert_eq!(kept.unit.as_deref(), Some("web.service"));
+    drop(kept);
+    let again = groups.make("web.service");
+    assert!(again != web && owners.of(web, then + Duration::from_millis(2)).is_some());
     let later = then + Duration::from_secs(60);
     let kept = found(&mut owners, web, later).expect("it is remembered");
     assert_eq!(kept.unit.as_deref(), Some("web.service"));
@@ -124,27 +128,21 @@ fn groups_of_the_kernel_come_and_go() {
     assert_eq!(owners.of(web, later + GONE + Duration::from_secs(120)), None);
 }
 
-/// An id that another path has: what holds the owner keeps the old name, what asks gets the new one. The kernel's
-/// ids have 64 bits and come round after 2³² groups at the earliest, so a folder is moved, which keeps its inode.
+/// The same path, and another group.
 #[test]
-fn an_id_that_is_used_again_has_its_new_name() {
+fn a_path_that_is_used_again_is_another_group() {
     let folder = Folder::new("again");
-    let id = folder.group("system.slice/old.service");
     let mut owners = folder.owners();
     let now = Instant::now();
-    let old = owners.of(id, now).expect("it is there");
-    let tree = folder.0.join("tree");
-    fs::rename(tree.join("system.slice/old.service"), tree.join("new.service")).expect("it can be moved");
-    assert_eq!(owners.of(id, now + Duration::from_millis(1)), None, "never the last owner");
-    let new = owners.of(id, now + Duration::from_secs(5)).expect("it is found again");
-    assert_eq!(old.unit.as_deref(), Some("old.service"));
-    assert_eq!((&*new.cgroup, new.unit.as_deref()), ("/new.service", Some("new.service")));
-    // The same path, and another group.
-    fs::remove_dir(tree.join("new.service")).expect("it is empty");
+    let old = folder.group("system.slice/web.service");
+    assert_eq!(owners.of(old, now).expect("it is there").unit.as_deref(), Some("web.service"));
+    let path = folder.0.join("tree/system.slice/web.service");
+    fs::remove_dir(&path).expect("it is empty");
     let _other = folder.group("in-between");
-    let next = folder.group("new.service");
-    let after = now + Duration::from_secs(10);
-    assert_eq!(owners.of(next, after).expect("it is there").cgroup, "/new.service");
+    let new = folder.group("system.slice/web.service");
+    assert_ne!(new, old);
+    let owner = owners.of(new, now + Duration::from_secs(10)).expect("it is found");
+    assert_eq!(owner.cgroup, "/system.slice/web.service");
 }
 
 #[test]
@@ -201,4 +199,33 @@ fn a_pod_has_the_name_that_its_logs_have() {
     let later = owners.of(id, now + Duration::from_secs(2)).expect("it is there");
     let name = later.pod.as_ref().and_then(|pod| pod.name.as_ref()).expect("its logs are there");
     assert_eq!((&*name.namespace, &*name.name), ("shop", "web-7d9f"));
+}
+
+/// One name, the narrowest that people know it by.
+#[test]
+fn an_owner_has_a_short_name() {
+    let bare = Owner { cgroup: "/a/b.scope".to_owned(), unit: None, container: None, pod: None };
+    let of_unit = Owner { unit: Some("web.service".to_owned()), ..bare.clone() };
+    let container = |name: Option<&str>| {
+        let name = name.map(ToOwned::to_owned);
+        Owner {
+            container: Some(Container { id: CONTAINER.to_owned(), runtime: None, name }),
+            ..of_unit.clone()
+        }
+    };
+    let pod = |name| Owner { pod: Some(Pod { uid: UID.to_owned(), name }), ..container(Some("db")) };
+    let name = PodName { namespace: "shop".to_owned(), name: "cart".to_owned() };
+    let alone = Owner { pod: pod(None).pod, ..bare.clone() };
+    for (owner, label) in [
+        (pod(Some(name)), "shop/cart"),
+        (pod(None), "db"),
+        (container(Some("db")), "db"),
+        (container(None), "0123456789ab"),
+        (of_unit, "web.service"),
+        (alone, "b.scope"),
+        (bare.clone(), "b.scope"),
+        (Owner { cgroup: "/".to_owned(), ..bare }, "/"),
+    ] {
+        assert_eq!((&*owner.label(), owner.is_root()), (label, label == "/"), "{owner:?}");
+    }
 }

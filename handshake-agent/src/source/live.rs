@@ -291,6 +291,17 @@ impl Live {
         ]
     }
 
+    /// What the programs have counted, over all CPUs, at once: of a pair that is under way it may have the half,
+    /// so the sums need not balance.
+    ///
+    /// # Errors
+    ///
+    /// A [`LiveError`]: the counters cannot be read.
+    pub fn counted(&self) -> Result<CounterBlock, LiveError> {
+        let cpus = values(&per_cpu::<CpuCounts>(&self.bpf, "COUNTERS")?, "COUNTERS", 0)?;
+        Ok(counters::sum(cpus.iter().map(|cpu| &cpu.counters)))
+    }
+
     fn now(&self) -> Result<ClockPair, LiveError> {
         if self.test_clock { Ok(self.clock.standing()) } else { self.clock.read(&self.bpf) }
     }
@@ -384,8 +395,15 @@ impl Source for Live {
         self.refresh_addresses()?;
         let (now, wall_ns) = self.time()?;
         let [syn_to_syn_ack, syn_ack_to_ack, connect, first_byte] = Leg::ALL;
-        // Before the counters, so that these have the segments of what the kernel has opened.
+        // Before the counters, so that these have the segments of what the kernel has opened, and the attempt of
+        // each time.
         let opens = self.opens.as_ref().and_then(OpensFile::read);
+        let histograms = Box::new([
+            read_histogram(&self.bpf, syn_to_syn_ack)?,
+            read_histogram(&self.bpf, syn_ack_to_ack)?,
+            read_histogram(&self.bpf, connect)?,
+            read_histogram(&self.bpf, first_byte)?,
+        ]);
         let (counters, near) = read_counts(&self.bpf)?;
         let Self { bpf, interfaces, .. } = self;
         let (classes, gone) =
@@ -403,12 +421,7 @@ impl Source for Live {
             counters,
             classes,
             gone,
-            histograms: Box::new([
-                read_histogram(&self.bpf, syn_to_syn_ack)?,
-                read_histogram(&self.bpf, syn_ack_to_ack)?,
-                read_histogram(&self.bpf, connect)?,
-                read_histogram(&self.bpf, first_byte)?,
-            ]),
+            histograms,
             slots: (self.flows4.len() + self.flows6.len()) as u64,
             lost_before_hook: lost.packets,
             unreadable_counters: lost.unreadable,

@@ -36,32 +36,63 @@ pub struct Lapse {
     places: Vec<(String, Finding)>,
 }
 
-/// What a look found at a place.
+/// What looks found at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
+    /// The times of the first and the latest of the looks that found it, one after the other.
+    from_ns: u64,
     at_ns: u64,
+    /// The time of the look that did not find it any more.
+    over_ns: Option<u64>,
+    /// Whether it is that the interface went or came.
+    is_of_interface: bool,
     /// The words for it while it lasts, and for when it is over.
     words: [String; 2],
 }
 
 impl Lapse {
-    fn note(&mut self, since_ns: u64, at_ns: u64, place: String, words: impl Fn(Tense) -> String) {
+    fn note(&mut self, since_ns: u64, place: String, is_of_interface: bool, words: impl Fn(Tense) -> String) {
+        let at_ns = self.looked_ns;
         if self.count == 0 {
             self.first_ns = since_ns;
         }
         self.count += 1;
         self.last_ns = at_ns;
-        self.places.retain(|(known, _)| *known != place);
-        self.places.push((place, Finding { at_ns, words: [words(Tense::Present), words(Tense::Past)] }));
+        let words = [words(Tense::Present), words(Tense::Past)];
+        let known = self.places.iter().position(|(known, _)| *known == place);
+        let known = known.map(|at| self.places.remove(at).1);
+        let lasting = known.filter(|known| known.over_ns.is_none() && known.words == words);
+        let from_ns = lasting.map_or(at_ns, |known| known.from_ns);
+        self.places.push((place, Finding { from_ns, at_ns, over_ns: None, is_of_interface, words }));
         if self.places.len() > PLACES {
             self.places.remove(0);
         }
     }
 
+    /// Notes which findings the look did not find any more.
+    fn end_look(&mut self) {
+        let over =
+            self.places.iter_mut().map(|(_, found)| found).filter(|found| found.at_ns != self.looked_ns);
+        over.for_each(|found| found.over_ns = found.over_ns.or(Some(self.looked_ns)));
+    }
+
+    /// What looks after this time have found, and what they have not found any more: a sentence each. That an
+    /// interface went or came is not among it, because following it tells that.
+    pub fn news_since(&self, ns: u64) -> impl Iterator<Item = &str> {
+        let findings = self.places.iter().map(|(_, found)| found).filter(|found| !found.is_of_interface);
+        findings.filter_map(move |found| {
+            let [present, past] = &found.words;
+            let is_over = found.over_ns.is_some_and(|over| over > ns);
+            let words = if is_over { past } else { present };
+            let is_new = found.from_ns > ns || is_over && present != past;
+            is_new.then_some(words.as_str())
+        })
+    }
+
     /// Which places, and why; at most the latest four. What the latest look did not find is told as past.
     #[must_use]
     pub fn words(&self) -> String {
-        let tense = |found: &Finding| usize::from(found.at_ns != self.looked_ns);
+        let tense = |found: &Finding| usize::from(found.over_ns.is_some());
         let mut words: Vec<&str> =
             self.places.iter().map(|(_, found)| found.words[tense(found)].as_str()).collect();
         // Both hooks of an interface that is gone say the same, one after the other.
@@ -78,17 +109,27 @@ impl Sight {
         for look in &looks {
             for hook in look.hooks.iter().filter(|hook| hook.is_lost()) {
                 let place = format!("{} {}", look.name, hook.direction);
-                self.hook_lost.note(since_ns, at_ns, place, |tense| words(look, hook, tense));
+                let is_gone = matches!(look.state, LinkState::Gone | LinkState::Refused(_));
+                let is_of_interface = is_gone || look.came_back;
+                self.hook_lost.note(since_ns, place, is_of_interface, |tense| words(look, hook, tense));
             }
             if look.state == LinkState::Down && look.is_required {
                 let words = |tense: Tense| format!("{} {} down", look.name, tense.is());
-                self.interface_down.note(since_ns, at_ns, look.name.clone(), words);
+                self.interface_down.note(since_ns, look.name.clone(), false, words);
             }
         }
+        self.hook_lost.end_look();
+        self.interface_down.end_look();
         if looks.iter().all(InterfaceLook::is_answered) {
             self.answered_ns = Some(at_ns);
         }
         self.interfaces = looks;
+    }
+
+    /// The time of the latest look, on the records' clock.
+    #[must_use]
+    pub const fn looked_ns(&self) -> u64 {
+        self.hook_lost.looked_ns
     }
 
     /// What kept packets from our programs at this time or later, on the records' clock.
@@ -185,7 +226,14 @@ mod tests {
     }
 
     fn look(name: &str, state: LinkState, hooks: Vec<HookLook>) -> InterfaceLook {
-        InterfaceLook { name: name.into(), number: Some(0), is_required: true, state, hooks }
+        InterfaceLook {
+            name: name.into(),
+            number: Some(0),
+            is_required: true,
+            state,
+            came_back: false,
+            hooks,
+        }
     }
 
     #[test]
@@ -264,6 +312,52 @@ mod tests {
         let both = vec![gone(Direction::Egress), gone(Direction::Ingress)];
         sight.note(vec![look("f", LinkState::Gone, both)], 40);
         assert!(sight.hook_lost.words().ends_with("again; f is gone"), "{}", sight.hook_lost.words());
+    }
+
+    /// A service tells each finding once, its end where it lasted, and a second one like it again; what became
+    /// of an interface it tells when it follows it.
+    #[test]
+    fn news_are_told_once() {
+        use Direction::{Egress, Ingress};
+        let again = || hook(Egress, HookState::Gone, Some(Ok(())));
+        let refused = || hook(Ingress, HookState::Gone, Some(Err("no".into())));
+        let fine = |direction| hook(direction, HookState::Ours, None);
+        let both = |state, egress, ingress| vec![look("e", state, vec![egress, ingress])];
+        let gone = |direction| hook(direction, HookState::Gone, None);
+        let back = |looks: Vec<InterfaceLook>| -> Vec<InterfaceLook> {
+            looks.into_iter().map(|look| InterfaceLook { came_back: true, ..look }).collect()
+        };
+        let lost = "e: the egress hook (tcx) was lost, and is attached again";
+        let up = LinkState::Up;
+        let table = [
+            (both(up.clone(), fine(Egress), fine(Ingress)), vec![]),
+            (both(up.clone(), again(), fine(Ingress)), vec![lost]),
+            (both(up.clone(), fine(Egress), fine(Ingress)), vec![]),
+            (
+                both(up.clone(), again(), refused()),
+                vec![lost, "e: the ingress hook (tcx) is lost, and attaching again is refused: no"],
+            ),
+            (both(up.clone(), fine(Egress), refused()), vec![]),
+            (
+                both(up.clone(), fine(Egress), fine(Ingress)),
+                vec!["e: the ingress hook (tcx) was lost, and attaching again was refused: no"],
+            ),
+            (both(LinkState::Gone, gone(Egress), gone(Ingress)), vec![]),
+            (back(both(up.clone(), again(), hook(Ingress, HookState::Gone, Some(Ok(()))))), vec![]),
+            (both(LinkState::Down, fine(Egress), fine(Ingress)), vec!["e is down"]),
+            (both(up, fine(Egress), fine(Ingress)), vec!["e was down"]),
+        ];
+        let mut sight = Sight::default();
+        for (at, (looks, told)) in (1..).zip(table) {
+            let before = sight.looked_ns();
+            sight.note(looks, at * 10);
+            let lapses = [&sight.hook_lost, &sight.interface_down];
+            let news: Vec<&str> = lapses.into_iter().flat_map(|lapse| lapse.news_since(before)).collect();
+            assert_eq!(news, told, "look {at}");
+            let later: Vec<&str> =
+                lapses.into_iter().flat_map(|lapse| lapse.news_since(sight.looked_ns())).collect();
+            assert_eq!(later, [""; 0], "look {at}");
+        }
     }
 
     /// What is over is not told as if it lasted.

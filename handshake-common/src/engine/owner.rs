@@ -47,7 +47,7 @@ pub fn attribute<P: Platform>(platform: &P, family: Family, number: u32, end: Ne
     if group == 0 {
         return;
     }
-    if let Some(row) = platform.service(row_of_workload(platform, &workload(group, side))) {
+    if let Some(row) = row_of_workload(platform, &workload(group, side)) {
         row.bump(Counter::Attempts as usize, 1);
         row.bump(end.gauge(), 1);
     }
@@ -61,12 +61,11 @@ pub fn move_owned<P: Platform>(platform: &P, family: Family, number: u32, from: 
     let mut side = 0;
     while side < 2 {
         let group = owners[side].load();
-        if group != 0 {
-            let row = workload_that_counts(platform, &workload(group, side), from);
-            if let Some(row) = platform.service(row) {
-                row.bump(from, u64::MAX);
-                row.bump(to, 1);
-            }
+        if group != 0
+            && let Some(row) = workload_that_counts(platform, &workload(group, side), from)
+        {
+            row.bump(from, u64::MAX);
+            row.bump(to, 1);
         }
         side += 1;
     }
@@ -91,6 +90,15 @@ impl<P: Platform> Lookup<'_, P> {
         let end = NewOwner::new(side, before == 0, state.gauge_place());
         self.platform.attribute(S::FAMILY, number, end);
         tag::ATTRIBUTED
+    }
+
+    /// Has the packet the number that the record has of this side? Another SYN, or an answer that fits no SYN, may
+    /// be a stranger's, whose socket owns nothing of the attempt.
+    #[inline(always)]
+    pub(super) fn is_of_attempt<S: Table>(&self, slot: &S, side: Side) -> bool {
+        let record = slot.body().tcp();
+        let number = if let Side::Initiator = side { record.isn_initiator } else { record.isn_responder };
+        self.packet.seq == number
     }
 
     /// The owners of a record.

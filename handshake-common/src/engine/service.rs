@@ -10,9 +10,11 @@
 //! nothing has for as long as a copy of a packet may take. What it had counted goes to `other`, and so do the
 //! times of its completions.
 
+use core::hint::cold_path;
+
 use super::platform::slot_of;
 use super::{Entry, Lookup, NewRecord, Platform, Table, veil};
-use crate::abi::{Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, WORKLOADS, tag};
+use crate::abi::{Config, Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, WORKLOADS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
 use crate::flow::{FlowKey, Side};
 use crate::record::{State, TcpState, connect_ticks, jiffies_since};
@@ -47,7 +49,14 @@ impl Part {
         if udp { Self::UDP } else { Self::TCP }
     }
 
-    /// The `i`-th row that a key may have: `start` is its [mix](ServiceKey::mix).
+    /// Where the rows begin that a key may have. A workload's key has few words that differ.
+    #[inline(always)]
+    fn start(self, key: &ServiceKey, config: &Config) -> u32 {
+        let factors = &config.factors[0];
+        if self.other == Self::WORKLOADS.other { key.mix_of_group(factors) } else { key.mix(factors) }
+    }
+
+    /// The `i`-th row that a key may have: `start` is its [`start`](Self::start).
     #[inline(always)]
     pub(super) fn probe(self, start: u32, i: u32) -> u32 {
         self.other + (start.wrapping_add(i) & (self.rows - 1)).max(1)
@@ -122,7 +131,7 @@ fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey, jiffies
     if key.is_none() {
         return part.other;
     }
-    let start = key.mix(&platform.config().factors[0]);
+    let start = part.start(key, platform.config());
     let mut i = 0;
     while i < SERVICE_PROBES {
         let row = part.probe(start, i);
@@ -142,7 +151,7 @@ fn row_for<P: Platform>(platform: &P, packet: &Packet, key: &ServiceKey, jiffies
 /// of a row that does not give way to it.
 #[inline(always)]
 fn search<P: Platform>(platform: &P, part: Part, key: &ServiceKey, worth: u32, jiffies: u32) -> u32 {
-    let start = key.mix(&platform.config().factors[0]);
+    let start = part.start(key, platform.config());
     let (mut least, mut i) = (NO_OFFER as u64, 0);
     while i < SERVICE_PROBES {
         let row = part.probe(start, i);
@@ -186,36 +195,44 @@ fn give<P: Platform>(platform: &P, row: u32, key: &ServiceKey, part: Part, jiffi
 /// The row of a workload, which may have been another's until now: one with nothing open gives way. `other` where
 /// none does.
 #[inline(always)]
-pub(super) fn row_of_workload<P: Platform>(platform: &P, key: &ServiceKey) -> u32 {
+pub(super) fn row_of_workload<'a, P: Platform>(platform: &'a P, key: &ServiceKey) -> Option<&'a ServiceRow> {
     let (part, jiffies) = (Part::WORKLOADS, platform.jiffies());
-    let first = part.probe(key.mix(&platform.config().factors[0]), 0);
-    if platform.service(first).is_some_and(|row| row.claim(key, jiffies) == Claim::Ours) {
-        return first;
+    let start = part.start(key, platform.config());
+    let mut i = 0;
+    while i < SERVICE_PROBES {
+        let row = platform.service(part.probe(start, i))?;
+        if row.claim(key, jiffies) as u8 == Claim::Ours as u8 {
+            return Some(row);
+        }
+        i += 1;
     }
-    let Some(exchange) = platform.service(part.other).and_then(ServiceRow::begin_exchange) else {
-        return part.other;
-    };
+    cold_path();
+    let other = platform.service(part.other)?;
+    let Some(exchange) = other.begin_exchange() else { return Some(other) };
     let row = search(platform, part, key, RowWorth::Local as u32, jiffies);
-    if let Some(other) = platform.service(part.other) {
-        other.end_exchange(exchange, row != part.other);
-    }
-    row
+    other.end_exchange(exchange, row != part.other);
+    platform.service(row)
 }
 
 /// The row of a workload in which something is counted at a gauge, else `other`.
 #[inline(always)]
-pub(super) fn workload_that_counts<P: Platform>(platform: &P, key: &ServiceKey, gauge: usize) -> u32 {
+pub(super) fn workload_that_counts<'a, P: Platform>(
+    platform: &'a P,
+    key: &ServiceKey,
+    gauge: usize,
+) -> Option<&'a ServiceRow> {
     let (part, jiffies) = (Part::WORKLOADS, platform.jiffies());
-    let start = key.mix(&platform.config().factors[0]);
+    let start = part.start(key, platform.config());
     let mut i = 0;
     while i < SERVICE_PROBES {
-        let row = part.probe(start, i);
-        if platform.service(row).is_some_and(|row| row.counts(key, gauge, jiffies)) {
-            return row;
+        let row = platform.service(part.probe(start, i))?;
+        if row.counts(key, gauge, jiffies) {
+            return Some(row);
         }
         i += 1;
     }
-    part.other
+    cold_path();
+    platform.service(part.other)
 }
 
 /// Counts a SYN or a UDP packet that got no record though it would begin one; `row` is its [`new_row`].

@@ -173,8 +173,11 @@ impl<P: Platform> Lookup<'_, P> {
                 self.move_owned::<S>(number, old, before.gauge_place(), after.gauge_place());
             }
         }
-        let owned = old.0 & tag::ATTRIBUTED;
-        let owned = self.attribute::<S>(number, self.side(change.flags), owned, after);
+        let mut owned = old.0 & tag::ATTRIBUTED;
+        let side = self.side(change.flags);
+        if self.is_of_attempt(slot, side) {
+            owned = self.attribute::<S>(number, side, owned, after);
+        }
         self.count_signs(change);
         if change.signs.has_sign(Sign::WasSilent) {
             cold_path();

@@ -19,6 +19,8 @@ use crate::queue::Queue;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a way that works, and fails in turn for the same reason, is not spoken of again.
+const SILENT_FOR: Duration = Duration::from_secs(60);
 /// How long one message is tried: it may be what the collector fails at.
 const TRIED_FOR: Duration = Duration::from_secs(300);
 
@@ -48,7 +50,7 @@ impl<T> Lane<T> {
 
     /// Sends what comes until the end. From then on each message is sent once more at most.
     pub(super) async fn run(self, mut client: Client, tell: mpsc::UnboundedSender<String>) {
-        let mut news = News { tell, what: format!("OTLP: {}", client.target().endpoint), is_told: false };
+        let mut news = News::new(tell, format!("OTLP: {}", client.target().endpoint));
         while let Some(elements) = self.take().await {
             if elements.is_empty() {
                 continue;
@@ -73,7 +75,7 @@ impl<T> Lane<T> {
                     let rejected = rejected.min(message.count);
                     self.queue.count_dropped(rejected);
                     if rejected > 0 {
-                        news.fails(&format!("{rejected} {unit} are not taken: {why}"));
+                        news.fails(&why, &format!("{rejected} {unit} are not taken: {why}"));
                     } else {
                         news.works();
                     }
@@ -81,7 +83,7 @@ impl<T> Lane<T> {
                 }
                 Outcome::Refused(why) => {
                     self.queue.count_dropped(message.count);
-                    news.fails(&format!("{why}; {} {unit} are dropped", message.count));
+                    news.fails(&why, &format!("{why}; {} {unit} are dropped", message.count));
                     return true;
                 }
                 Outcome::Later { why, .. } if is_last => {
@@ -90,7 +92,7 @@ impl<T> Lane<T> {
                     return false;
                 }
                 Outcome::Later { why, after } => {
-                    news.fails(&format!("{why}; it is tried again"));
+                    news.fails(&why, &format!("{why}; it is tried again"));
                     if Instant::now() > until {
                         self.queue.count_dropped(message.count);
                         return true;
@@ -143,19 +145,27 @@ fn chance() -> f64 {
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }
 
-/// Says the first failure of several, and the first success after them.
+/// Says the first failure of several, and the first success after them; of many in turn not each.
 struct News {
     tell: mpsc::UnboundedSender<String>,
     what: String,
+    /// Whether a failure was said whose end was not.
     is_told: bool,
+    /// The failure that was said last, and when.
+    said: Option<(String, Instant)>,
 }
 
 impl News {
-    fn fails(&mut self, why: &str) {
-        if !self.is_told {
-            self.say(why);
+    const fn new(tell: mpsc::UnboundedSender<String>, what: String) -> Self {
+        Self { tell, what, is_told: false, said: None }
+    }
+
+    fn fails(&mut self, why: &str, words: &str) {
+        let is_old = |(said, at): &(String, Instant)| said != why || at.elapsed() >= SILENT_FOR;
+        if !self.is_told && self.said.as_ref().is_none_or(is_old) {
+            self.say(words);
+            (self.is_told, self.said) = (true, Some((why.to_owned(), Instant::now())));
         }
-        self.is_told = true;
     }
 
     fn works(&mut self) {
@@ -175,7 +185,7 @@ impl News {
 mod tests {
     use std::time::Duration;
 
-    use super::{FIRST_PAUSE, LONGEST_PAUSE, News, Pauses};
+    use super::{FIRST_PAUSE, LONGEST_PAUSE, News, Pauses, SILENT_FOR};
 
     #[test]
     fn pauses_grow_to_a_limit_and_differ() {
@@ -197,13 +207,25 @@ mod tests {
     #[test]
     fn a_failure_is_said_once_and_so_is_its_end() {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let mut news = News { tell, what: "collector".to_owned(), is_told: false };
+        let mut news = News::new(tell, "collector".to_owned());
         news.works();
-        ["dead", "dead", "slow"].into_iter().for_each(|why| news.fails(why));
+        ["dead", "dead", "slow"].into_iter().for_each(|why| news.fails(why, why));
         news.works();
         news.works();
-        news.fails("dead");
+        // A collector that takes a part of each second message is not a line for each of them.
+        for _ in 0..3 {
+            news.fails("dead", "dead again");
+            news.works();
+        }
+        news.fails("full", "full: 3 are dropped");
+        news.works();
+        news.fails("full", "full: 4 are dropped");
+        news.said = news.said.and_then(|(why, said)| Some((why, said.checked_sub(SILENT_FOR)?)));
+        news.fails("full", "full: 5 are dropped");
         let said: Vec<String> = std::iter::from_fn(|| told.try_recv().ok()).collect();
-        assert_eq!(said, ["collector: dead", "collector: it works again", "collector: dead"]);
+        let [works, full] = ["it works again", "full: 3 are dropped"];
+        let expected =
+            ["dead", works, full, works, "full: 5 are dropped"].map(|words| format!("collector: {words}"));
+        assert_eq!(said, expected);
     }
 }

@@ -1,7 +1,9 @@
 //! Rows of single attempts as OTLP has events: a name and attributes, and no body. Client and server are the
-//! initiator and the responder.
+//! initiator and the responder. No convention says whose an end is: the names of what it is, such as
+//! `container.id`, stand behind that of the end, in the namespace of handshake.
 
 use handshake_agent::model::flow::Standing;
+use handshake_agent::owner::Owner;
 use handshake_common::flow::{Family, Side};
 use handshake_common::verdict::{Cause, FlowFlag, Seat, Verdict};
 
@@ -62,6 +64,9 @@ fn attributes(row: &Row) -> Vec<KeyValue> {
         ("handshake.unreachable_from", flow.unreachable_from().map(|from| from.to_string())),
     ];
     all.extend(texts.into_iter().filter_map(|(key, value)| Some(KeyValue::text(key, value?))));
+    for (end, side) in [("client", Side::Initiator), ("server", Side::Responder)] {
+        all.extend(view.owner(flow, side).into_iter().flat_map(|one| owner(end, &one)));
+    }
     let numbers = [
         ("handshake.syn_ack_retransmits", flow.tcp().map(|tcp| tcp.syn_ack_retransmits.into())),
         ("handshake.isn_initiator", flow.isn_initiator().map(u64::from)),
@@ -77,11 +82,32 @@ fn attributes(row: &Row) -> Vec<KeyValue> {
     all
 }
 
+/// Whose an end is. A control group is written as in `/proc/PID/cgroup`.
+fn owner<'a>(end: &'a str, owner: &Owner) -> impl Iterator<Item = KeyValue> + use<'a> {
+    let (container, pod) = (owner.container.as_ref(), owner.pod.as_ref());
+    let name = pod.and_then(|pod| pod.name.as_ref());
+    let texts = [
+        ("process.linux.cgroup", Some(format!("0::{}", owner.cgroup))),
+        ("systemd.unit", owner.unit.clone()),
+        ("container.id", container.map(|container| container.id.clone())),
+        ("container.name", container.and_then(|container| container.name.clone())),
+        ("k8s.pod.uid", pod.map(|pod| pod.uid.clone())),
+        ("k8s.pod.name", name.map(|name| name.name.clone())),
+        ("k8s.namespace.name", name.map(|name| name.namespace.clone())),
+    ];
+    let known = texts.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    known.map(move |(key, value)| KeyValue::text(&format!("handshake.{end}.{key}"), value))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use handshake_agent::fake::{record, snapshot, tcp};
     use handshake_agent::model::flow::{Flow, View};
-    use handshake_common::abi::{TcpRecord, tag};
+    use handshake_agent::model::snapshot::{RunContext, Snapshot};
+    use handshake_agent::owner::{Container, Owner, OwnerBook, Pod, PodName};
+    use handshake_common::abi::{ControlGroups, TcpRecord, tag};
     use handshake_common::record::{Detail, Record, State};
     use handshake_common::verdict::Verdict;
     use prost::Message as _;
@@ -94,14 +120,20 @@ mod tests {
 
     /// The record of an attempt that ended 2 ms after it began, 5 s before the snapshot.
     fn ended(client: &str, server: &str, state: State, verdict: Verdict) -> LogRecord {
-        let snapshot = snapshot();
+        ended_of(&snapshot(), [0; 2], (client, server, state, verdict))
+    }
+
+    /// The same of these control groups.
+    fn ended_of(snapshot: &Snapshot, groups: [u64; 2], attempt: (&str, &str, State, Verdict)) -> LogRecord {
+        let (client, server, state, verdict) = attempt;
         let opened_ns = snapshot.now.ns - 5_000_000_000;
         let record = record(client, server, state);
         let detail = Detail::Tcp(TcpRecord { opened_ns, ..tcp(&record) });
-        let record = Record { detail, flags: record.flags | tag::REVISED, ..record };
+        let control_groups = ControlGroups { ids: groups };
+        let record = Record { detail, flags: record.flags | tag::REVISED, control_groups, ..record };
         let flow = Flow::ended(record, verdict, opened_ns + 2_000_000);
         let event = Event { kind: EventKind::Ended, flow, at_ns: opened_ns + 2_000_000 };
-        let rows = [Row::of(event, &View::of(&snapshot))];
+        let rows = [Row::of(event, &View::of(snapshot))];
         let request = request(&rows, &Origin::new("node-1", &[]), 9);
         let read = LogsRequest::decode(&*request.encode_to_vec()).expect("it is a message");
         assert_eq!((read.resource_logs.len(), &read), (1, &request));
@@ -154,5 +186,42 @@ mod tests {
         let has = |key: &str| shown.iter().any(|each| each.starts_with(&format!("handshake.{key}=")));
         assert!(has("cause") && has("isn_initiator"), "{shown:?}");
         assert!(!has("connect_ns") && !has("syn_ack_to_ack_ns") && !has("unreachable_from"), "{shown:?}");
+    }
+
+    /// The server's owner is known by its group alone, and that of the client in full.
+    #[test]
+    fn the_owner_of_each_end_is_named() {
+        let of_group =
+            |cgroup: &str| Owner { cgroup: cgroup.to_owned(), unit: None, container: None, pod: None };
+        let client = Owner {
+            unit: Some("nginx.service".to_owned()),
+            container: Some(Container { id: "0123".repeat(16), runtime: None, name: Some("web".to_owned()) }),
+            pod: Some(Pod {
+                uid: "u-1".to_owned(),
+                name: Some(PodName { name: "web-1".to_owned(), namespace: "shop".to_owned() }),
+            }),
+            ..of_group("/system.slice/nginx.service")
+        };
+        let mut snapshot = snapshot();
+        let owners = OwnerBook::fixed([(7, client), (8, of_group("/x"))]);
+        snapshot.context = Arc::new(RunContext { owners, ..RunContext::clone(&snapshot.context) });
+        let attempt = ("10.0.0.1:40000", "10.0.0.2:443", State::Refused, Verdict::Refused);
+        let log = ended_of(&snapshot, [7, 8], attempt);
+        let mut named = shown(&log);
+        named.retain(|each| each.starts_with("handshake.client.") || each.starts_with("handshake.server."));
+        let id = format!("handshake.client.container.id={}", "0123".repeat(16));
+        let expected = [
+            "handshake.client.process.linux.cgroup=0::/system.slice/nginx.service",
+            "handshake.client.systemd.unit=nginx.service",
+            &id,
+            "handshake.client.container.name=web",
+            "handshake.client.k8s.pod.uid=u-1",
+            "handshake.client.k8s.pod.name=web-1",
+            "handshake.client.k8s.namespace.name=shop",
+            "handshake.server.process.linux.cgroup=0::/x",
+        ];
+        assert_eq!(named, expected);
+        let log = ended_of(&snapshot, [0, 9], attempt);
+        assert!(!shown(&log).iter().any(|each| each.contains("cgroup")), "it is not known");
     }
 }

@@ -111,7 +111,7 @@ mod tests {
     use prost::Message as _;
 
     use super::{request, seconds};
-    use crate::figures::{Beside, Exemplar, Exposition, Figures};
+    use crate::figures::{Beside, Exemplar, Exposition, Figures, Named};
     use crate::otlp::messages::{KeyValue, Metric, MetricsRequest, NumberPoint};
     use crate::otlp::origin::Origin;
     use crate::prometheus::{Form, text};
@@ -132,7 +132,11 @@ mod tests {
         let beside =
             Beside { exemplars: vec![exemplar], dropped: vec![("otlp_metrics", 0)], ..Beside::default() };
         let labels = [("site".to_owned(), "fra".to_owned())];
-        Figures::new(&[], &labels).take_in(&now.expect("a fake never fails"), &before, &beside)
+        Figures::new(Named { labels: &labels, ..Named::default() }).take_in(
+            &now.expect("a fake never fails"),
+            &before,
+            &beside,
+        )
     }
 
     fn decoded(exposition: &Exposition) -> MetricsRequest {

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::messages::{Answer, Status};
 use super::settings::{Endpoint, Target};
@@ -78,7 +78,7 @@ impl Client {
     /// Posts a message, which is compressed already where that is asked for.
     pub(super) async fn post(&mut self, body: Bytes) -> Outcome {
         let deadline = Instant::now() + self.target.timeout;
-        let mut open = match timeout_at(deadline, self.open()).await {
+        let mut open = match timeout_at(deadline, self.open(deadline)).await {
             Ok(Ok(open)) => open,
             Ok(Err(error)) => return Outcome::Later { why: error.to_string(), after: None },
             Err(_) => return self.late("no connection"),
@@ -123,18 +123,23 @@ impl Client {
         Ok(request)
     }
 
-    /// The connection of the latest request, or a new one.
-    async fn open(&mut self) -> io::Result<Open> {
+    /// The connection of the latest request, or a new one. Of several addresses each has its part of the time: a
+    /// host may have one that nothing answers at, as where IPv6 leads nowhere.
+    async fn open(&mut self, deadline: Instant) -> io::Result<Open> {
         if let Some(mut open) = self.open.take()
             && open.requests.ready().await.is_ok()
         {
             return Ok(open);
         }
         let mut last = io::Error::other("its host has no address");
-        for address in self.addresses().await? {
-            match connect(SocketAddr::new(address, self.target.endpoint.port)).await {
-                Ok(open) => return Ok(open),
-                Err(error) => last = error,
+        let addresses = self.addresses().await?;
+        for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+            let time = deadline.saturating_duration_since(Instant::now());
+            let part = time / u32::try_from(left).unwrap_or(1);
+            match timeout(part, connect(SocketAddr::new(*address, self.target.endpoint.port))).await {
+                Ok(Ok(open)) => return Ok(open),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::Error::other(format!("no connection to {address}")),
             }
         }
         Err(last)
@@ -203,8 +208,10 @@ fn outcome(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime
 
 /// The header `Retry-After`: seconds, or a date.
 fn wait(after: &str, now: SystemTime) -> Option<Duration> {
+    let is_number = !after.is_empty() && after.bytes().all(|byte| byte.is_ascii_digit());
     let wait = match after.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) if is_number => LONGEST_WAIT,
         Err(_) => httpdate::parse_http_date(after).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(wait.min(LONGEST_WAIT))
@@ -224,14 +231,17 @@ fn in_words(error: &hyper::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
     use std::time::{Duration, SystemTime};
 
     use hyper::StatusCode;
     use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
     use prost::Message as _;
 
-    use super::{Outcome, PROTOBUF, outcome};
+    use super::{Bytes, Client, Outcome, PROTOBUF, Resolver, outcome};
     use crate::otlp::messages::{Answer, Partial, Status};
+    use crate::otlp::settings::Settings;
 
     fn of(code: u16, after: Option<&str>, body: &[u8]) -> Outcome {
         let mut headers = HeaderMap::new();
@@ -242,6 +252,42 @@ mod tests {
         let now =
             httpdate::parse_http_date("Sun, 01 Mar 2026 12:00:00 GMT").unwrap_or(SystemTime::UNIX_EPOCH);
         outcome(StatusCode::from_u16(code).expect("a code"), &headers, body, now)
+    }
+
+    /// A socket that takes no connection: those that wait for it are as many as it lets wait.
+    fn full() -> (TcpListener, Vec<TcpStream>) {
+        use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&listener, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0))).expect("a port is free");
+        listen(&listener, 0).expect("it is bound");
+        let listener = TcpListener::from(listener);
+        let address = listener.local_addr().expect("it is bound");
+        let waits = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        let waiting = std::iter::from_fn(|| waits().ok()).collect();
+        (listener, waiting)
+    }
+
+    /// As where a name has an address of IPv6, and IPv6 leads nowhere.
+    #[tokio::test]
+    async fn an_address_that_nothing_answers_at_leaves_time_for_the_next() {
+        let (full, _waiting) = full();
+        let port = full.local_addr().expect("it is bound").port();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("it is free");
+        let url = format!("http://collector:{port}").parse().expect("a URL");
+        let timeout = |name: &str| (name == "OTEL_EXPORTER_OTLP_TIMEOUT").then(|| "2000".to_owned());
+        let target = Settings::of(Some(&url), &timeout).expect("it is right").logs.expect("on");
+        let all = [[127, 0, 0, 2], [127, 0, 0, 1]].map(|address| Ipv4Addr::from(address).into());
+        let resolver: Resolver = Box::new(move |_| Ok(all.into()));
+        let mut client = Client::new(target, Some(Arc::new(Mutex::new(resolver))));
+        let served = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let (mut stream, _) = free.accept()?;
+            let read = stream.read(&mut [0; 1024])?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").map(|()| read)
+        });
+        let outcome = client.post(Bytes::from_static(b"a message")).await;
+        assert_eq!(outcome, Outcome::Taken { rejected: 0, why: String::new() });
+        assert!(served.join().expect("no panic").is_ok_and(|read| read > 0));
     }
 
     #[test]
@@ -262,6 +308,8 @@ mod tests {
             (None, None),
             (Some("7"), Some(7)),
             (Some("99999999999999"), Some(300)),
+            (Some("99999999999999999999"), Some(300)),
+            (Some(""), None),
             (Some("Sun, 01 Mar 2026 12:00:30 GMT"), Some(30)),
             (Some("Sun, 01 Mar 2026 11:00:00 GMT"), Some(0)),
             (Some("-1"), None),

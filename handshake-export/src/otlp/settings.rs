@@ -14,6 +14,8 @@ use hyper::{Uri, header};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two readings that are exported, unless a variable says otherwise.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// The least of it: each one reads the kernel's maps, and a number without a unit may have been meant as seconds.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 /// Port of a URL without one.
 const HTTP_PORT: u16 = 80;
 
@@ -49,6 +51,9 @@ impl FromStr for Endpoint {
         }
         let host = uri.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if host.is_empty() || host.contains('%') {
+            return Err(wrong("the host is a name or an address, without a zone"));
+        }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let port = match authority.rsplit_once(':') {
             Some((_, port)) if !port.ends_with(']') => port.parse().ok().filter(|port| *port != 0),
@@ -68,8 +73,16 @@ impl fmt::Display for Endpoint {
 impl Endpoint {
     /// The endpoint of a signal below this one.
     fn of(&self, signal: Signal) -> Self {
-        let path = format!("{}/v1/{}", self.path.trim_end_matches('/'), signal.path());
+        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+        let path = format!("{}/v1/{}{query}", path.trim_end_matches('/'), signal.path());
         Self { path, ..self.clone() }
+    }
+
+    /// Whether it is that of one signal, and not what all are below.
+    fn is_of_a_signal(&self) -> bool {
+        let path = self.path.trim_end_matches('/');
+        Signal::ALL.iter().any(|signal| path.ends_with(&format!("/v1/{}", signal.path())))
     }
 }
 
@@ -153,6 +166,12 @@ impl Settings {
     ///
     /// A variable demands what handshake cannot do, or an endpoint is none.
     pub fn of(given: Option<&Endpoint>, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        if let Some(given) = given.filter(|given| given.is_of_a_signal()) {
+            return Err(format!(
+                "--otlp {given}: /v1/metrics and /v1/logs are added to the URL; \
+                 OTEL_EXPORTER_OTLP_METRICS_ENDPOINT and …_LOGS_ENDPOINT name that of one signal"
+            ));
+        }
         let mut reading = Reading { variable, warnings: Vec::new() };
         let is_off = reading.value("OTEL_SDK_DISABLED").is_some_and(|value| is_true(&value));
         let mut targets = Vec::new();
@@ -160,7 +179,7 @@ impl Settings {
             let is_off = given.is_none() && (is_off || reading.exports_nothing(signal));
             targets.push(if is_off { None } else { reading.target(given, signal)? });
         }
-        let interval = reading.time("OTEL_METRIC_EXPORT_INTERVAL").unwrap_or(INTERVAL);
+        let interval = reading.interval();
         let attributes = reading.attributes();
         let (logs, metrics) = (targets.pop().flatten(), targets.pop().flatten());
         Ok(Self { metrics, logs, interval, attributes, warnings: reading.warnings })
@@ -255,7 +274,7 @@ impl Reading<'_> {
         });
         headers.unwrap_or_else(|| {
             // Not its value: it may be a password.
-            self.warnings.push(format!("{name} is left out: no list such as name=value,name=value"));
+            self.say(format!("{name} is left out: no list such as name=value,name=value"));
             Vec::new()
         })
     }
@@ -286,8 +305,25 @@ impl Reading<'_> {
         time
     }
 
+    fn interval(&mut self) -> Duration {
+        const NAME: &str = "OTEL_METRIC_EXPORT_INTERVAL";
+        let interval = self.time(NAME).unwrap_or(INTERVAL);
+        if interval >= LEAST_INTERVAL {
+            return interval;
+        }
+        self.warn(NAME, &interval.as_millis().to_string(), "these are milliseconds, at least 100");
+        INTERVAL
+    }
+
     fn warn(&mut self, name: &str, value: &str, why: &str) {
-        self.warnings.push(format!("{name}={value} is left out: {why}"));
+        self.say(format!("{name}={value} is left out: {why}"));
+    }
+
+    /// Both signals may read the same variable.
+    fn say(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 }
 
@@ -375,6 +411,8 @@ mod tests {
             ("", "no URL such as"),
             ("http://", "no URL such as"),
             ("http://a b:1", "no URL such as"),
+            ("http://:4318", "the host is a name or an address"),
+            ("http://[fe80::1%25eth0]:4318", "without a zone"),
             ("http://collector:0", "the port is a number"),
             ("http://collector:65536", "the port is a number"),
             ("http://user:secret@collector:4318", "OTEL_EXPORTER_OTLP_HEADERS"),
@@ -393,8 +431,10 @@ mod tests {
         let shown = |urls: [&str; 2]| urls.map(|url| (!url.is_empty()).then(|| url.to_owned()));
         let below = ["http://all:1/otlp/v1/metrics", "http://all:1/otlp/v1/logs"];
         let given = ["http://given:3/v1/metrics", "http://given:3/v1/logs"];
+        let asked = ["http://given:3/x/v1/metrics?a=b", "http://given:3/x/v1/logs?a=b"];
         type Row<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], [&'a str; 2]);
-        let table: [Row<'_>; 10] = [
+        let table: [Row<'_>; 11] = [
+            (Some("http://given:3/x/?a=b"), &[], asked),
             (None, &[], ["", ""]),
             (None, &[ALL], below),
             (None, &[ALL, LOGS], [below[0], "http://logs:2/"]),
@@ -426,11 +466,15 @@ mod tests {
             let said = of(None, &[variable, ALL]).expect_err(why);
             assert!(said.starts_with(why), "{said}");
         }
+        for given in ["http://given:3/v1/metrics", "http://given:3/otlp/v1/logs/"] {
+            assert!(of(Some(given), &[]).is_err_and(|why| why.contains("are added to the URL")), "{given}");
+        }
         let usual = of(None, &[ALL]).expect("it is right");
         let wrong = [
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
             ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "0"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "-1"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "60"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=%zz"),
@@ -439,7 +483,7 @@ mod tests {
         ];
         for (name, value) in wrong {
             let settings = of(None, &[ALL, (name, value)]).expect("it is left out");
-            let said = settings.warnings.first().expect(name);
+            let [said] = &settings.warnings[..] else { panic!("{name}: {:?}", settings.warnings) };
             assert!(said.starts_with(name) && said.contains("left out"), "{said}");
             assert_eq!(Settings { warnings: Vec::new(), ..settings }, usual, "{name}={value}");
         }

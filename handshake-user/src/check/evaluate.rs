@@ -3,7 +3,7 @@
 use handshake_agent::model::metric::CONNECT_OF_ALL;
 use handshake_agent::model::snapshot::Snapshot;
 
-use super::expression::{Comparator, Expectation, ExpressionTerm, Figure, Fraction, Which};
+use super::expression::{Comparator, Expectation, ExpressionTerm, Figure, Fraction, Selection, Which};
 use super::figures::{self, Figures, apply};
 use super::measured::Measured;
 use super::reason::Reason;
@@ -34,7 +34,10 @@ pub(crate) trait Evidence {
 
     /// Attempts of a figure's services that had a chance to connect, and how many of them did not.
     fn connected(&self, of: &Figure) -> (u64, u64) {
-        let some = (!of.selectors.is_empty()).then(|| self.report().times_of_services(of));
+        let some = match &of.of {
+            Selection::Services(services) => Some(self.report().times_of_services(services, of)),
+            Selection::All | Selection::Workloads(_) => None,
+        };
         let figure = |name: &str| {
             let path = format!("{CONNECT_OF_ALL}.{name}");
             match &some {
@@ -179,7 +182,7 @@ impl Evidence for JudgedWindow {
         match term {
             ExpressionTerm::Rate(of) => rate(self.rise(of)?),
             ExpressionTerm::Pair(left, operation, right) => {
-                apply(self.value(left)?, *operation, self.value(right)?, right)
+                apply(self.value(left)?, *operation, (self.value(right)?, right), &self.settled)
             }
             ExpressionTerm::Constant(_)
             | ExpressionTerm::Figure(_)
@@ -205,8 +208,8 @@ impl Evidence for JudgedWindow {
 /// Why it is not known on which side of the limit a value is.
 fn undecided(evidence: &dyn Evidence, expectation: &Expectation) -> Reason {
     let sides = [&expectation.left, &expectation.right];
-    if let Some(folded) = sides.into_iter().find_map(|term| figures::folded(term, evidence.report())) {
-        return Reason::Folded(folded);
+    if let Some(gap) = sides.into_iter().find_map(|term| figures::gap(term, evidence.report())) {
+        return gap;
     }
     if sides.into_iter().any(|term| is_between_lower_bounds(term, evidence)) {
         return Reason::LowerBounds;
@@ -232,9 +235,13 @@ pub(super) fn rate((rise, time_ns): (Measured, u64)) -> Result<Measured, Reason>
 
 #[cfg(test)]
 mod tests {
-    use handshake_agent::fake::{Fake, SECOND};
-    use handshake_agent::model::snapshot::FIRST_UDP_ROW;
+    use std::sync::Arc;
+
+    use handshake_agent::fake::{Fake, SECOND, snapshot};
+    use handshake_agent::model::snapshot::{FIRST_UDP_ROW, RunContext, Snapshot};
+    use handshake_agent::owner::{Owner, OwnerBook};
     use handshake_common::abi::Counter;
+    use handshake_common::flow::Side;
     use handshake_common::record::State;
     use handshake_common::verdict::Leg;
 
@@ -490,6 +497,85 @@ mod tests {
             let expected = if met { Judgement::Met } else { Judgement::Failed };
             assert_eq!(judgement(&window, text).0, expected, "{text}");
         }
+    }
+
+    /// nginx accepted 10 and opened 4, of which one was refused; the owner of the group 3 is not known.
+    fn workloads(meddle: impl Fn(&mut Fake)) -> JudgedWindow {
+        let owner = |unit: &str| Owner {
+            cgroup: format!("/system.slice/{unit}"),
+            unit: Some(unit.to_owned()),
+            container: None,
+            pod: None,
+        };
+        let mut fake = Fake::new();
+        fake.ended(0, Counter::Completed, 20);
+        fake.workload(1, Side::Responder, &[(Counter::Completed, 10)]);
+        fake.workload(1, Side::Initiator, &[(Counter::Completed, 3), (Counter::Refused, 1)]);
+        fake.workload(2, Side::Initiator, &[(Counter::Completed, 5)]);
+        meddle(&mut fake);
+        let before = snapshot();
+        let owners = OwnerBook::fixed([(1, owner("nginx.service")), (2, owner("curl.service"))]);
+        let context = Arc::new(RunContext { owners, ..RunContext::clone(&before.context) });
+        let mut now = || Snapshot::take(&mut fake, &context, None).expect("a fake never fails");
+        JudgedWindow { started: before, ended: now(), settled: now() }
+    }
+
+    #[test]
+    fn a_figure_is_that_of_the_selected_workloads() {
+        let window = workloads(|_| {});
+        for (text, met) in [
+            ("completed{unit=curl.service} == 5", true),
+            ("completed{unit=curl.service,side=responder} == 0", true),
+            ("completed{unit=nginx.service,side=responder} == 10", true),
+            (
+                "completed{unit=nginx.service,side=initiator} / attempts{unit=nginx.service,side=initiator} > 75%",
+                false,
+            ),
+            ("refused{cgroup=/system.slice} == 1", true),
+            // Those of both sides, of which none or some are between two of them.
+            ("completed{unit=nginx.service} >= 10", true),
+            ("completed{unit=nginx.service} > 13", false),
+            ("completed{cgroup=/system.slice,side=initiator} == 8", true),
+            ("half_open{unit=curl.service} == 0", true),
+            ("attempts{unit=never.service} == 0", true),
+        ] {
+            let expected = if met { Judgement::Met } else { Judgement::Failed };
+            assert_eq!(judgement(&window, text).0, expected, "{text}: {:?}", judgement(&window, text).1);
+        }
+        let both = "completed{unit=nginx.service}".to_owned();
+        let expected = Judgement::Inconclusive(Reason::BothSides(both));
+        assert_eq!(judgement(&window, "completed{unit=nginx.service} == 13").0, expected);
+        let text = "completed{unit=never.service} / attempts{unit=never.service} >= 0%";
+        let nothing = Reason::OverNothing("attempts{unit=never.service}".to_owned());
+        assert_eq!(judgement(&window, text).0, Judgement::Inconclusive(nothing));
+    }
+
+    #[test]
+    fn a_figure_of_workloads_is_inconclusive_where_owners_are_not_known() {
+        for meddle in
+            [(|fake| fake.workload(3, Side::Initiator, &[(Counter::Refused, 2)])) as fn(&mut Fake), |fake| {
+                fake.unowned(&[(Counter::Refused, 2)])
+            }]
+        {
+            let window = workloads(meddle);
+            let unowned = Judgement::Inconclusive(Reason::Unowned("refused{unit=curl.service}".to_owned()));
+            assert_eq!(judgement(&window, "refused{unit=curl.service} == 0").0, unowned);
+            for text in ["refused{unit=curl.service} <= 2", "completed{unit=curl.service} == 5"] {
+                assert_eq!(judgement(&window, text).0, Judgement::Met, "{text}");
+            }
+            let text = "refused{unit=curl.service} / refused{unit=curl.service,side=responder} > 0";
+            assert!(matches!(judgement(&window, text).0, Judgement::Inconclusive(_)), "{text}");
+        }
+        // The group 3 has begun nothing that it was asked.
+        let window = workloads(|fake| fake.workload(3, Side::Initiator, &[(Counter::Refused, 2)]));
+        assert_eq!(judgement(&window, "refused{unit=curl.service,side=responder} == 0").0, Judgement::Met);
+        let mut fake = Fake::new();
+        fake.ended(0, Counter::Completed, 20);
+        let unknown = Reason::NoOwner("completed{pod=web-1}".to_owned());
+        let window = standing(&mut fake);
+        assert_eq!(judgement(&window, "completed{pod=web-1} == 0").0, Judgement::Inconclusive(unknown));
+        let nothing = standing(&mut Fake::new());
+        assert_eq!(judgement(&nothing, "completed{pod=web-1} == 0").0, Judgement::Met);
     }
 
     #[test]

@@ -5,10 +5,10 @@
 //! sum         = quotient { ("+" | "-") quotient }
 //! quotient    = value { "/" value }
 //! value       = [ "-" ] NUMBER [ "%" | UNIT | "/" "s" ] | figure
-//!             | FUNCTION "(" LEG [ "of" "completed" ] [ services ] ")"
+//!             | FUNCTION "(" LEG [ "of" "completed" ] [ selection ] ")"
 //!             | ( "rate" | "change" | "old" | "new" ) "(" sum ")" | "(" sum ")"
-//! figure      = NAME [ services ]
-//! services    = "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}"
+//! figure      = NAME [ selection ]
+//! selection   = "{" SELECTOR "=" VALUE { "," SELECTOR "=" VALUE } "}"
 //! ```
 //!
 //! Both sides must be of one kind: counts, times, shares or rates. Each error names its place in the text,
@@ -18,6 +18,7 @@ mod fraction;
 mod lexer;
 pub(crate) mod name;
 mod parser;
+mod selection;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use std::fmt;
 
 pub(crate) use fraction::Fraction;
 pub(crate) use name::Figure;
+pub(crate) use selection::{Selection, Services, Workloads};
 use unicode_width::UnicodeWidthChar;
 
 use crate::escape::printable;

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use handshake_agent::model::metric::{LATENCY, METRICS, SERVICE, Unit};
+use handshake_agent::owner::OwnerKind;
 
-use super::name::{FUNCTIONS, RATE, SHORT, short};
+use super::name::{FUNCTIONS, RATE, SHORT, of_workload, short};
 
 /// Writes the list.
 ///
@@ -44,7 +45,12 @@ pub(crate) fn write(out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "and the functions of connect: p99(connect{{port=443}}), p99(connect of completed{{port=443}})"
-    )
+    )?;
+    let kinds = OwnerKind::ALL.map(|kind| format!("{{{}={}}}", kind.name(), kind.example()));
+    writeln!(out, "\nCounted per workload, by {} or several of them,", kinds.join(", "))?;
+    writeln!(out, "and by side, as in {{unit=nginx.service,side=responder}} or side=initiator:")?;
+    let by_workload: Vec<&str> = of_workload().map(|metric| short(&metric.name)).collect();
+    writeln!(out, "  {}", by_workload.join(", "))
 }
 
 fn row(out: &mut dyn Write, name: &str, unit: &str, help: &str) -> io::Result<()> {

@@ -20,6 +20,12 @@ pub(crate) enum Reason {
     Unknown(String),
     /// A figure, named here, that services without a row of their own contribute to.
     Folded(String),
+    /// A figure, named here, of workloads in a run in which no attempt has a known owner.
+    NoOwner(String),
+    /// A figure, named here, that attempts may count to whose owner is not known or not told apart.
+    Unowned(String),
+    /// A figure, named here, of workloads on both sides: an attempt between two of them is one.
+    BothSides(String),
     /// What is known of the two sides does not tell which is more: attempts may still connect in time, or
     /// neither side ever comes.
     Undecided,
@@ -47,6 +53,18 @@ impl fmt::Display for Reason {
             Self::Unknown(figure) => write!(f, "{figure} is not known"),
             Self::Folded(figure) => {
                 write!(f, "there are too many services to count each, and {figure} may be among the others")
+            }
+            Self::NoOwner(figure) => {
+                write!(f, "{figure} is not known: no attempt here has a known owner (see --hook)")
+            }
+            Self::Unowned(figure) => {
+                write!(f, "there are attempts whose workload is not known, and {figure} may be among them")
+            }
+            Self::BothSides(figure) => {
+                write!(
+                    f,
+                    "an attempt whose both ends are in {figure} is counted once: add side=initiator or responder"
+                )
             }
             Self::Undecided => f.write_str("it is not known on which side of the limit that ends"),
             Self::LowerBounds => {

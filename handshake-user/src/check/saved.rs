@@ -4,16 +4,19 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use handshake_agent::model::metric::{SERVICE_TIMES, Unit};
+use handshake_agent::owner::{Container, Owner, Pod, PodName};
+use handshake_common::flow::Side;
 use handshake_common::verdict::{FlowFlag, Sign};
 use serde_json::{Deserializer, Value};
 
 use super::evaluate::{Evidence, rate};
 use super::expression::name::short;
-use super::expression::{ExpressionTerm, Figure, Fraction, ValueKind, Which};
-use super::figures::{self, Figures, FiguresAt, TIME, apply};
+use super::expression::{ExpressionTerm, Figure, Fraction, Services, ValueKind, Which};
+use super::figures::{self, CountOfWorkload, Figures, FiguresAt, TIME, apply};
 use super::measured::Measured;
 use super::reason::Reason;
 
@@ -100,7 +103,7 @@ impl SavedReport {
         match term {
             ExpressionTerm::Rate(of) => rate((self.value(of)?, self.length_ns())),
             ExpressionTerm::Pair(left, operation, right) => {
-                apply(self.value(left)?, *operation, self.value(right)?, right)
+                apply(self.value(left)?, *operation, (self.value(right)?, right), self)
             }
             ExpressionTerm::Constant(_)
             | ExpressionTerm::Figure(_)
@@ -115,43 +118,73 @@ impl Figures for SavedReport {
         at(&self.object, path)
     }
 
-    /// Rows have the sum of the causes, and only the busiest services have a row.
-    fn of_services(&self, figure: &Figure) -> Result<[u64; 2], Reason> {
+    fn by_service(&self, figure: &Figure) -> Result<Vec<(Option<SocketAddr>, u64)>, Reason> {
         let unknown = || Reason::Unknown(figure.to_string());
-        let name = short(&figure.name);
-        let name = name.strip_suffix(".now").unwrap_or(name);
-        let name = name.strip_prefix("signs.").unwrap_or(name);
-        let (protocol, field) = name.strip_prefix("udp.").map_or(("tcp", name), |field| ("udp", field));
-        // A short name may be a sum.
-        let silent = [FlowFlag::Silent.name(), Sign::WasSilent.name()];
-        let fields = if figure.metrics.len() == 2 && field == silent[0] { &silent[..] } else { &[field] };
+        let (protocol, fields) = fields(figure);
         let rows = self.object["services"].as_array().ok_or_else(unknown)?;
-        let (mut known, mut folded) = (0_u64, 0_u64);
-        for row in rows.iter().filter(|row| row["protocol"] == protocol) {
-            let counts = fields.iter().map(|field| row[*field].as_u64());
-            let count = counts.sum::<Option<u64>>().ok_or_else(unknown)?;
-            match socket(row) {
-                Some(service) if figure.takes(service) => known = known.saturating_add(count),
-                Some(_) => {}
-                None => folded = folded.saturating_add(count),
-            }
-        }
-        Ok([known, folded])
+        let rows = rows.iter().filter(|row| row["protocol"] == protocol);
+        rows.map(|row| Ok((socket(row), count(row, &fields).ok_or_else(unknown)?))).collect()
+    }
+
+    fn by_workload(&self, figure: &Figure) -> Result<Vec<CountOfWorkload>, Reason> {
+        let unknown = || Reason::Unknown(figure.to_string());
+        let (_, fields) = fields(figure);
+        let Some(rows) = self.object["workloads"].as_array() else {
+            let is_empty = self.figure("tcp.attempts").unwrap_or(0) == 0;
+            return if is_empty { Ok(Vec::new()) } else { Err(Reason::NoOwner(figure.to_string())) };
+        };
+        let rows = rows.iter().map(|row| {
+            let count = count(row, &fields).ok_or_else(unknown)?;
+            let side = Side::BOTH.into_iter().find(|side| row["side"] == side.name());
+            Ok(CountOfWorkload { owner: owner(&row["owner"]).map(Arc::new), side, count })
+        });
+        rows.collect()
     }
 
     /// Of several services only the counts have a sum: their times are not in the report.
-    fn times_of_services(&self, figure: &Figure) -> Result<[FiguresAt; 2], Reason> {
+    fn times_of_services(&self, services: &Services, figure: &Figure) -> Result<[FiguresAt; 2], Reason> {
         let unknown = || Reason::Unknown(figure.to_string());
         let rows = self.object["services"].as_array().ok_or_else(unknown)?;
         let tcp = || rows.iter().filter(|row| row["protocol"] == "tcp");
         let chosen: Vec<&Value> =
-            tcp().filter(|row| socket(row).is_some_and(|service| figure.takes(service))).collect();
+            tcp().filter(|row| socket(row).is_some_and(|service| services.take(service))).collect();
         let others: Vec<&Value> = tcp().filter(|row| socket(row).is_none()).collect();
         if chosen.len() > 1 && figure.metrics.iter().any(|path| path.ends_with(TIME)) {
             return Err(unknown());
         }
         Ok([times(&chosen).ok_or_else(unknown)?, times(&others).ok_or_else(unknown)?])
     }
+}
+
+/// The protocol of the rows that have a figure, and the fields that it is the sum of there. Rows have the sum of
+/// the causes, and only the busiest ones are there.
+fn fields(figure: &Figure) -> (&'static str, Vec<&str>) {
+    let name = short(&figure.name);
+    let name = name.strip_suffix(".now").unwrap_or(name);
+    let name = name.strip_prefix("signs.").unwrap_or(name);
+    let (protocol, field) = name.strip_prefix("udp.").map_or(("tcp", name), |field| ("udp", field));
+    // A short name may be a sum.
+    let silent = [FlowFlag::Silent.name(), Sign::WasSilent.name()];
+    let is_sum = figure.metrics.len() == 2 && field == silent[0];
+    (protocol, if is_sum { silent.to_vec() } else { vec![field] })
+}
+
+/// The sum of these fields of a row.
+fn count(row: &Value, fields: &[&str]) -> Option<u64> {
+    fields.iter().map(|field| row[*field].as_u64()).sum()
+}
+
+/// The owner of a row, as it was written.
+fn owner(object: &Value) -> Option<Owner> {
+    let text = |field: &str| object[field].as_str().map(str::to_owned);
+    let container = text("container_id").map(|id| {
+        // Without a name the id stands in its place.
+        let name = text("container").filter(|name| !id.starts_with(name));
+        Container { id, runtime: None, name }
+    });
+    let name = text("pod").zip(text("namespace")).map(|(name, namespace)| PodName { namespace, name });
+    let pod = text("pod_uid").map(|uid| Pod { uid, name });
+    Some(Owner { cgroup: text("cgroup")?, unit: text("unit"), container, pod })
 }
 
 /// The times to connect of services together; `None` where a report of an earlier version does not have them.
@@ -240,7 +273,7 @@ impl Evidence for Comparison {
             ExpressionTerm::Change(of, kind) => self.change(of, *kind),
             ExpressionTerm::Of(which, of) => self.of(*which, of),
             ExpressionTerm::Pair(left, operation, right) => {
-                apply(self.value(left)?, *operation, self.value(right)?, right)
+                apply(self.value(left)?, *operation, (self.value(right)?, right), &self.new)
             }
             ExpressionTerm::Constant(_) | ExpressionTerm::Figure(_) | ExpressionTerm::Rate(_) => {
                 self.new.value(term)
@@ -289,6 +322,20 @@ pub(crate) mod tests {
                     "silent": 0, "was_silent": 0,
                     "latency": {"connect": {"count": 0}, "connect_of_all": {"count": 0, "not_connected": 0}},
                 },
+            ],
+            "workloads": [
+                {
+                    "owner": {
+                        "cgroup": "/kubepods.slice/x", "container": "web", "container_id": "0123456789abcdef",
+                        "pod": "web-1", "namespace": "shop", "pod_uid": "u-1",
+                    },
+                    "side": "responder", "attempts": 9, "half_open_expired": 4, "silent": 1, "was_silent": 2,
+                },
+                {
+                    "owner": {"cgroup": "/x", "container": "fedcba987654", "container_id": "fedcba9876543210"},
+                    "side": "initiator", "attempts": 2, "half_open_expired": 0, "silent": 0, "was_silent": 0,
+                },
+                {"attempts": 3, "half_open_expired": 0, "silent": 0, "was_silent": 0},
             ],
         });
         SavedReport::last_of(report.to_string().as_bytes(), path.to_owned()).expect("it is a report")
@@ -371,6 +418,13 @@ pub(crate) mod tests {
             ("p99(connect{port=443}) < 1h", Some(false)),
             ("p99(connect of completed{port=443}) == 60ns", Some(true)),
             ("count(connect{port=1-1000}) == 5", Some(true)),
+            ("silent{pod=shop/web-1,side=responder} == 3", Some(true)),
+            ("half_open_expired{container=web,side=responder} == 4", Some(true)),
+            ("attempts{container=fedcba987654} >= 2", Some(true)),
+            // A container without a name may be this one.
+            ("attempts{container=web,side=initiator} <= 5", Some(true)),
+            ("attempts{container=web,side=initiator} > 5", Some(false)),
+            ("half_open_expired{cgroup=/x} == 0", Some(true)),
         ];
         for (text, met) in table {
             let expected = match met {
@@ -387,6 +441,7 @@ pub(crate) mod tests {
         let table = [
             ("change(p90(connect)) < 1%", None),
             ("change(tcp.unreachable) < 1%", Some(Reason::Unknown("tcp.unreachable".to_owned()))),
+            ("attempts{pod=web-1} == 9", Some(Reason::Unowned("attempts{pod=web-1}".to_owned()))),
             ("attempts{port=443} == 9", Some(Reason::Folded("attempts{port=443}".to_owned()))),
             (
                 "half_open_expired.no_ack{port=443} == 4",

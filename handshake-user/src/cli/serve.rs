@@ -15,9 +15,12 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches as _};
 use handshake_agent::options::Options;
 use handshake_agent::similar::closest;
 use handshake_export::events::EventChoice;
+use handshake_export::figures::Named;
+use handshake_export::names;
 use handshake_export::otlp::settings::{Endpoint, Settings};
 use handshake_export::prometheus::is_own_label;
-use handshake_export::service::{self, ServiceRule};
+use handshake_export::service::ServiceRule;
+use handshake_export::workload::WorkloadRule;
 use rustix::system::uname;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -33,7 +36,7 @@ const NAME: &str = "serve";
 /// Options that are no keys of the file.
 const NO_KEYS: [&str; 3] = ["config", "check-config", "help"];
 /// Options that SIGHUP takes over; the others want a restart.
-const RELOADED: [&str; 5] = ["service", "label", "metrics-listen", "metrics-file", "interval"];
+const RELOADED: [&str; 6] = ["service", "workload", "label", "metrics-listen", "metrics-file", "interval"];
 /// The least value of `--events-keep`.
 const LEAST_ROOM: u64 = 1 << 20;
 /// Most labels that every series has.
@@ -73,6 +76,11 @@ pub(crate) struct ServeArgs {
     #[arg(long = "service", value_name = "NAME=WHAT", value_delimiter = ',', env = "HANDSHAKE_SERVICE")]
     #[arg(hide_env = true, help_heading = "Metrics")]
     pub(crate) services: Vec<ServiceRule>,
+    /// Name of workloads of this host, such as web=unit:nginx.service, api=pod:shop/api-1, db=container:db or
+    /// sys=cgroup:/system.slice; the first that fits counts, and what has none is 'other'; repeatable
+    #[arg(long = "workload", value_name = "NAME=WHAT", value_delimiter = ',', env = "HANDSHAKE_WORKLOAD")]
+    #[arg(hide_env = true, help_heading = "Metrics")]
+    pub(crate) workloads: Vec<WorkloadRule>,
     /// Label that every series has, such as site=fra; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE", value_delimiter = ',', env = "HANDSHAKE_LABEL")]
     #[arg(hide_env = true, help_heading = "Metrics")]
@@ -216,6 +224,11 @@ impl ServeArgs {
         self.node.clone().or_else(of_pod).unwrap_or_else(of_host)
     }
 
+    /// The names and the labels of series.
+    pub(crate) fn named<'a>(&'a self, labels: &'a [(String, String)]) -> Named<'a> {
+        Named { services: &self.services, workloads: &self.workloads, labels }
+    }
+
     /// The labels as pairs.
     pub(crate) fn pairs(&self) -> Vec<(String, String)> {
         self.labels.iter().map(|label| (label.name.clone(), label.value.clone())).collect()
@@ -236,13 +249,15 @@ impl ServeArgs {
         self.metrics_file = new.metrics_file;
         self.interval = new.interval;
         self.services = new.services;
+        self.workloads = new.workloads;
         self.labels = new.labels;
     }
 
     /// What clap cannot check.
     pub(super) fn check(&self) -> Result<(), clap::Error> {
         check_scope(&self.scope)?;
-        service::check(&self.services).map_err(usage)?;
+        names::check("service", self.services.iter().map(|rule| rule.name.as_str())).map_err(usage)?;
+        names::check("workload", self.workloads.iter().map(|rule| rule.name.as_str())).map_err(usage)?;
         if let Some(file) = self.metrics_file.as_ref().filter(|file| !is_of_node_exporter(file)) {
             let file = file.display();
             return Err(usage(format!(
@@ -422,7 +437,8 @@ mod tests {
                     half-open-after = '1500ms'\nmax-flows = 1000\nverbose = 2\nmetrics-listen = 'off'\n\
                     metrics-file = '/tmp/hs.prom'\ninterval = '5s'\nlabel = ['site=fra', 'rack=a=b']\n\
                     events = 'all'\nevents-file = 'logs/hs.jsonl'\nevents-keep = '2M'\nnode = 'n1'\n\
-                    service = [\n  'api=10.0.0.0/8:443',\n  'dns=:53',\n]\n";
+                    service = [\n  'api=10.0.0.0/8:443',\n  'dns=:53',\n]\n\
+                    workload = ['web=unit:nginx.service', 'web=pod:shop/web-1']\n";
         let args = of(LINE, text).expect("it is right");
         assert_eq!(args.scope.interfaces, ["lo", "veth*"]);
         assert!(args.scope.wait && args.scope.verbosity.verbose == 2 && args.scope.max_flows == 1000);
@@ -430,7 +446,7 @@ mod tests {
         assert_eq!(args.scope.rules.half_open_after, Duration::from_millis(1500));
         assert_eq!((args.metrics_listen, args.interval), (Listen(None), Duration::from_secs(5)));
         assert_eq!(args.pairs()[1], ("rack".to_owned(), "a=b".to_owned()));
-        assert_eq!(args.services.len(), 2);
+        assert_eq!((args.services.len(), args.workloads.len()), (2, 2));
         assert_eq!(
             (args.events.0, args.events_keep, args.node()),
             (EventChoice::All, 2 << 20, "n1".to_owned())
@@ -462,6 +478,7 @@ mod tests {
             ("[metrics]\nlisten = 'off'", "serve.toml, line 1: unknown key metrics"),
             ("half-open-after = '3'", "serve.toml, line 1: half-open-after: invalid value '3'"),
             ("service = [\n'api=:443',\n'web',\n]", "serve.toml, line 3: service: invalid value 'web'"),
+            ("workload = ['web=nginx']", "serve.toml, line 1: workload: invalid value 'web=nginx'"),
             ("wait = 'yes'", "serve.toml, line 1: wait: true or false is wanted"),
             ("interface = true", "serve.toml, line 1: interface: a text or a number is wanted"),
             ("verbose = true", "serve.toml, line 1: verbose: a number is wanted"),

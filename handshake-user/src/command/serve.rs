@@ -27,7 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::cli::{Listen, ServeArgs, with_file};
-use crate::command::{attach, confinement, load, out, prepare};
+use crate::command::{attach, confinement, load, out, prepare, warn_of_variables};
 use crate::console::{announce, say};
 use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
@@ -38,12 +38,19 @@ use crate::helper::{Duties, FileDuty, Files, Helper, Lines, LinesDuty, Reread, R
 const LONGEST: u64 = 1 << 20;
 /// A reading that is younger serves another scraper too.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often health and status are brought up to date: with rows the loop turns fifty times a second, and there may
+/// be hundreds of interfaces.
+const SETTLE_EVERY: Duration = Duration::from_millis(100);
 /// Descriptors of the server beside its connections: its socket, its event loop, one that is being accepted.
 const BESIDE_CONNECTIONS: u64 = 8;
 /// The longest that the last rows are written: a signal ends the process within two seconds.
 const LAST_ROWS: Duration = Duration::from_secs(1);
 /// The longest that a collector is waited for, in the same time.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// What is said when something else has ended the helper.
+const HELPERLESS: &str =
+    "the helper process has ended: files, SIGHUP and names of collectors wait for a restart";
 
 /// Runs `handshake serve` and returns its exit code.
 ///
@@ -54,6 +61,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let args = configured(args)?;
     let exported = args.exported()?;
     if args.check_config {
+        warn_of_variables();
         announce("the configuration is right");
         return Ok(0);
     }
@@ -85,7 +93,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::without_hangup()?;
         let hangup = signal(SignalKind::hangup()).map_err(AgentError::system("listen for signals"))?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
-        let errands = errands.map(|handed| start(handed, rows.as_mut())).transpose().map_err(out)?;
+        let handed = helper.as_ref().zip(errands);
+        let errands = handed.map(|(helper, handed)| start(helper, handed, rows.as_mut()));
+        let errands = errands.transpose().map_err(out)?;
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         say_where(listens_at);
@@ -216,10 +226,10 @@ fn handed_over(helper: &Helper, args: &ServeArgs) -> Result<HandedOver, CommandE
 }
 
 /// Starts the threads that wait for the helper.
-fn start(handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
+fn start(helper: &Helper, handed: HandedOver, rows: Option<&mut Rows>) -> io::Result<Errands> {
     let HandedOver { files, rereads, lines } = handed;
     let lines = lines.and_then(|lines| Some((lines, rows?.sink(EVENTS_FILE))));
-    Errands::start(files, rereads, lines)
+    Errands::start(files, rereads, lines, helper.life()?)
 }
 
 fn refused(args: &ServeArgs, source: io::Error) -> CommandError {
@@ -279,6 +289,8 @@ struct Service {
     health: Arc<Health>,
     outlets: Outlets,
     hangup: Signal,
+    /// When health and status were brought up to date.
+    settled: Option<Instant>,
     /// When a reading is exported next, where that is asked for.
     exporting: Option<Interval>,
     /// When the file is written next, where there is one.
@@ -290,8 +302,8 @@ struct Service {
     exported: Option<Instant>,
     /// What the service manager was told last.
     status: String,
-    /// What kept packets from the hooks, as it was said last.
-    lapses: [String; 2],
+    /// The look at the hooks until which it was said what keeps packets from them, on the records' clock.
+    told_ns: u64,
     /// Whether the file could not be written the last time.
     is_unwritable: bool,
     /// The same of the file of events.
@@ -310,23 +322,23 @@ enum Input {
 
 impl Service {
     fn new(args: ServeArgs, manager: Manager, health: Arc<Health>, outlets: Outlets, hangup: Signal) -> Self {
-        let figures = Figures::new(&args.services, &args.pairs());
+        let figures = Figures::new(args.named(&args.pairs()));
         let (writing, exporting) =
             (writing(&args), outlets.exporter.as_ref().and_then(Exporter::every).map(ticks));
-        let (status, lapses) = (String::new(), Default::default());
         Self {
             args,
             manager,
             health,
             outlets,
             hangup,
+            settled: None,
             exporting,
             writing,
             figures,
             page: None,
             exported: None,
-            status,
-            lapses,
+            status: String::new(),
+            told_ns: 0,
             is_unwritable: false,
             is_event_file_ill: false,
         }
@@ -422,6 +434,7 @@ impl Service {
             Done::Appended(appended) => self.appended(appended),
             Done::Reread(Ok((text, socket))) => self.take_over(&text, socket),
             Done::Reread(Err(error)) => self.keep(&error),
+            Done::HelperEnded => say(HELPERLESS),
         }
     }
 
@@ -483,7 +496,7 @@ impl Service {
         if (&new.metrics_file, new.interval) != (&self.args.metrics_file, self.args.interval) {
             self.writing = writing(&new);
         }
-        self.figures.name(&new.services, &new.pairs());
+        self.figures.name(new.named(&new.pairs()));
         self.page = None;
         self.args.take_over(new);
         say("the configuration is read again");
@@ -583,6 +596,10 @@ impl Sink for Service {
     }
 
     fn settle(&mut self, session: &Session) -> Result<(), CommandError> {
+        if self.settled.is_some_and(|settled| settled.elapsed() < SETTLE_EVERY) {
+            return Ok(());
+        }
+        self.settled = Some(Instant::now());
         self.health.turn(session.answered().into_std(), session.interfaces().len());
         self.manager.turn();
         let status = status(session);
@@ -594,13 +611,9 @@ impl Sink for Service {
             self.status = status;
         }
         let sight = session.sight();
-        for (said, lapse) in self.lapses.iter_mut().zip([&sight.hook_lost, &sight.interface_down]) {
-            let words = lapse.words();
-            if *said != words {
-                say(&words);
-                *said = words;
-            }
-        }
+        let lapses = [&sight.hook_lost, &sight.interface_down].into_iter();
+        lapses.flat_map(|lapse| lapse.news_since(self.told_ns)).for_each(say);
+        self.told_ns = sight.looked_ns();
         Ok(())
     }
 }

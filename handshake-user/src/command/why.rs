@@ -7,17 +7,21 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use handshake_agent::confine::Confinement;
 use handshake_agent::error::some_of;
 use handshake_agent::listeners::{Listener, Listeners};
+use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks};
 use handshake_agent::nftables::{CountedRule, Nftables, counted_rules};
 use handshake_agent::options::Options;
+use handshake_agent::owner::Owner;
 use handshake_agent::processes::Processes;
 use handshake_agent::session::{self, Ending, Pace, Session, Signals, Sink};
-use handshake_common::verdict::{Seat, Verdict};
+use handshake_common::flow::Side;
+use handshake_common::verdict::{Assessment, Seat, Verdict};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
@@ -100,9 +104,12 @@ pub(crate) fn run(args: &WhyArgs) -> Result<u8, CommandError> {
         look.note(session.last().clone());
         let counters = patiently(CheckError::is_passing, || look.counters.read())?.since(&before);
         let rules = rules.read_both();
+        let mut evidence = look.evidence(cutoff.as_ref(), counters, &rules);
+        let mut failing = Beginner::of(evidence.service);
+        session.for_each_flow(&mut |flow| failing.note(flow, &session.view()));
+        evidence.beginner = failing.owner(&session.view());
         drop(session);
         let signal = signals.release().await;
-        let evidence = look.evidence(cutoff.as_ref(), counters, &rules);
         let answer = diagnose(&evidence);
         let code = match answer.outcome {
             Outcome::Healthy => 0,
@@ -178,7 +185,15 @@ impl Look {
             if listener.waiting >= fullest.waiting {
                 *fullest = listener;
             }
+            // So that it is known by the end: the tree is read piece by piece.
+            self.owner(&listener);
         }
+    }
+
+    /// Whose a listener is; `None` for the root of all control groups, which says nothing.
+    fn owner(&self, listener: &Listener) -> Option<Arc<Owner>> {
+        let owner = self.latest().context.owners.of(listener.cgroup?)?;
+        (!owner.is_root()).then_some(owner)
     }
 
     /// Whether an answer is known: enough attempts had their time, of all and of the service that fails most.
@@ -219,6 +234,7 @@ impl Look {
             silent,
             seat: seat.unwrap_or_else(|| cause.map_or(Seat::Between, |cause| latest.seat(cause))),
             queue: service.and_then(|service| self.queue(service)),
+            beginner: None,
             counters,
             firewall: Firewall::between(before, after, service, conntrack),
             lost: latest.lost_here.clone(),
@@ -245,10 +261,43 @@ impl Look {
             .max_by_key(|one| (one.is_full(), one.waiting));
         Some(fullest.map(|one| Queue {
             process: self.processes.owner(one.inode).map(ToString::to_string),
+            owner: self.owner(one),
             waiting: one.waiting,
             backlog: one.backlog,
             was_full: one.is_full(),
         }))
+    }
+}
+
+/// Who began the attempts at a service that fail, or all that fail.
+struct Beginner {
+    service: Option<SocketAddr>,
+    /// One of them.
+    first: Option<Flow>,
+    /// Whether another group began some.
+    has_others: bool,
+}
+
+impl Beginner {
+    const fn of(service: Option<SocketAddr>) -> Self {
+        Self { service, first: None, has_others: false }
+    }
+
+    fn note(&mut self, flow: &Flow, view: &View<'_>) {
+        let is_meant = flow.tcp().is_some()
+            && self.service.is_none_or(|service| flow.end(Side::Responder) == service)
+            && flow.standing(&view.moment).assessment() == Assessment::Bad;
+        if is_meant {
+            let group = |flow: &Flow| flow.record.control_groups.ids[Side::Initiator as usize];
+            let first = self.first.get_or_insert(*flow);
+            self.has_others |= group(first) != group(flow);
+        }
+    }
+
+    /// Whose the one group is that began them; `None` also for the root of all groups.
+    fn owner(&self, view: &View<'_>) -> Option<Arc<Owner>> {
+        let owner = view.owner(self.first.as_ref().filter(|_| !self.has_others)?, Side::Initiator)?;
+        (!owner.is_root()).then_some(owner)
     }
 }
 
@@ -393,12 +442,52 @@ impl Sink for Look {
 mod tests {
     use std::sync::Arc;
 
-    use handshake_agent::fake::{BEGINNING, Fake, SECOND};
+    use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, unit};
     use handshake_agent::model::snapshot::{LiveOrigin, RunContext};
     use handshake_agent::options::Filter;
+    use handshake_agent::owner::OwnerBook;
     use handshake_common::record::State;
 
     use super::*;
+
+    /// Of the attempts at a service that fail, where one group began them all and it is not the root of the tree.
+    #[test]
+    fn the_one_that_began_what_fails_is_found() {
+        const REFUSED: State = State::Refused;
+        const DONE: State = State::Established;
+        let root = Owner { cgroup: "/".to_owned(), unit: None, container: None, pod: None };
+        let context = Arc::new(RunContext {
+            origin: Origin::Live(LiveOrigin::default()),
+            began: BEGINNING,
+            filter: Filter::default(),
+            top: usize::MAX,
+            owners: OwnerBook::fixed([(1, unit("backup.service")), (2, unit("b.service")), (3, root)]),
+        });
+        let snapshot = Snapshot::take(&mut Fake::new(), &context, None).expect("a fake never fails");
+        let (here, there) = ("10.0.0.2:443", "10.0.0.2:80");
+        /// A service, how an attempt at it stands, and the group that began it.
+        type Attempt<'a> = (&'a str, State, u64);
+        let table: [(&[Attempt<'_>], bool); 8] = [
+            (&[], false),
+            (&[(here, REFUSED, 1), (here, REFUSED, 1), (here, DONE, 2), (there, REFUSED, 2)], true),
+            (&[(here, State::SynSent, 1), (here, REFUSED, 1)], true),
+            (&[(here, REFUSED, 1), (here, REFUSED, 2)], false),
+            (&[(here, REFUSED, 1), (here, REFUSED, 0)], false),
+            (&[(here, REFUSED, 9)], false),
+            (&[(here, REFUSED, 3)], false),
+            (&[(here, DONE, 1)], false),
+        ];
+        for (flows, is_found) in table {
+            let mut failing = Beginner::of(here.parse().ok());
+            for (service, state, group) in flows {
+                let mut flow = record("10.0.0.1:1", service, *state);
+                flow.control_groups.ids = [*group, 0];
+                failing.note(&Flow::of(flow), &View::of(&snapshot));
+            }
+            let owner = failing.owner(&View::of(&snapshot)).map(|owner| owner.label().into_owned());
+            assert_eq!(owner, is_found.then(|| "backup.service".to_owned()), "{flows:?}");
+        }
+    }
 
     /// What fails in the total fails in its service too, also where its first packet came a moment after the
     /// cutoff.
@@ -410,7 +499,7 @@ mod tests {
             began: BEGINNING,
             filter: Filter::default(),
             top: usize::MAX,
-            owners: handshake_agent::owner::OwnerBook::default(),
+            owners: OwnerBook::default(),
         });
         let take = |fake: &mut Fake| Snapshot::take(fake, &context, None).expect("a fake never fails");
         let cutoff = take(&mut fake);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use super::message;
+use super::{message, without_helper};
 use crate::event_file::EventFile;
 use crate::file::for_caller;
 
@@ -37,8 +37,8 @@ impl Lines {
     ///
     /// Those of the file system; the helper has ended.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<String> {
-        message::send(&mut self.0, lines)?;
-        let beside = message::receive_result(&mut self.0)??;
+        message::send(&mut self.0, lines).map_err(without_helper)?;
+        let beside = message::receive_result(&mut self.0).map_err(without_helper)??;
         Ok(String::from_utf8_lossy(&beside).into_owned())
     }
 }

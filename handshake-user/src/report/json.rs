@@ -83,8 +83,11 @@ pub(crate) fn write_why(out: &mut dyn Write, report: &WhyReport<'_>, snapshot: &
     object.insert("schema".to_owned(), json!(SCHEMA));
     object.insert("outcome".to_owned(), json!(answer.outcome.name()));
     put_known(&mut object, "service", evidence.service.map(end));
-    let process = evidence.queue.iter().flatten().find_map(|queue| queue.process.clone());
-    put_known(&mut object, "process", process.filter(|_| evidence.service.is_some()));
+    let queue = evidence.queue.iter().flatten().find(|_| evidence.service.is_some());
+    put_known(&mut object, "process", queue.and_then(|queue| queue.process.as_ref()));
+    let listens = queue.and_then(|queue| queue.owner.as_deref());
+    put_known(&mut object, "process_owner", listens.map(owner));
+    put_known(&mut object, "initiator_owner", evidence.beginner.as_deref().map(owner));
     object.insert("seat".to_owned(), json!(evidence.seat.name()));
     object.insert("attempts".to_owned(), json!(cohort.attempts));
     object.insert("completed".to_owned(), json!(cohort.completed));
@@ -181,7 +184,7 @@ fn report(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Value {
     figures(&mut object, &METRICS, snapshot);
     let services: Vec<Value> = snapshot.services.iter().map(service).collect();
     object.insert("services".to_owned(), Value::Array(services));
-    let workloads: Vec<Value> = snapshot.workloads.iter().take(snapshot.context.top).map(workload).collect();
+    let workloads: Vec<Value> = snapshot.listed_workloads().iter().map(workload).collect();
     put_known(&mut object, "workloads", (!workloads.is_empty()).then_some(workloads));
     if let Some(interval) = interval {
         object.insert("interval".to_owned(), changes(interval));
@@ -482,7 +485,7 @@ fn owner(owner: &Owner) -> Map<String, Value> {
     object
 }
 
-/// What a workload's sockets began, or were asked. The sum of those without a row has neither owner nor side.
+/// What a workload's sockets began, or were asked. The sum of the others has neither owner nor side.
 fn workload(figures: &WorkloadFigures) -> Value {
     let mut object = Map::new();
     put_known(&mut object, "owner", figures.owner.as_deref().map(owner));

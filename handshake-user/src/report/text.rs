@@ -8,6 +8,7 @@
 //! time      how long do they wait?
 //! cause     what is wrong, and where to look
 //! services  is it one service? The worst first
+//! workload  is it one workload of this host? The worst first
 //! udp       are flows answered?
 //! signs     irregularities that end no attempt
 //! balance   each attempt in exactly one term
@@ -26,17 +27,19 @@ mod saved;
 mod why;
 
 use std::cmp::Reverse;
+use std::fmt::Write as _;
 
 use handshake_agent::error::some_of;
 use handshake_agent::model::connect::Percentile;
 use handshake_agent::model::flow::frames::FlowFrames;
 use handshake_agent::model::flow::{Flow, Standing, View};
-use handshake_agent::model::health::{ClosedPorts, JudgedService, Services};
+use handshake_agent::model::health::{self, ClosedPorts, JudgedService, JudgedWorkload, Services};
 use handshake_agent::model::settled::{Health, Settled};
 use handshake_agent::model::snapshot::{
     InterfaceHooks, Interval, Latency, Origin, ServiceBooks, ServiceFigures, Snapshot, TcpBooks,
 };
 use handshake_agent::options::Filter;
+use handshake_agent::owner::Owner;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
@@ -51,7 +54,7 @@ pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
 pub(crate) use self::saved::{draw_saved, draw_table};
 pub(crate) use self::why::draw_why;
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::number::{group, percent, rate, short, span, time};
 use crate::time::Zone;
 use handshake_export::events::{Event, EventKind, ROWS, Unlisted};
@@ -67,6 +70,7 @@ pub(crate) fn draw(snapshot: &Snapshot, interval: Option<&Interval<'_>>, style: 
     draw_some(&mut out, style, "time", &times(snapshot, interval), WIDE);
     causes(&mut out, snapshot, interval, style);
     draw_some(&mut out, style, "services", &services(snapshot, interval, style.names()), DOT);
+    draw_some(&mut out, style, "workload", &workloads(snapshot, interval), DOT);
     draw_some(&mut out, style, "udp", &udp(snapshot), WIDE);
     draw_some(&mut out, style, " ", &udp_services(snapshot), DOT);
     draw_some(&mut out, style, "signs", &signs(snapshot), WIDE);
@@ -88,7 +92,7 @@ pub(crate) fn draw_head(snapshot: &Snapshot, interval: Option<&Interval<'_>>, st
 pub(crate) fn draw_flow(view: &View<'_>, flow: &Flow, style: Style) -> String {
     let standing = flow.standing(&view.moment);
     let tone = if standing.is_good() { TextTone::Good } else { TextTone::Strong };
-    let [initiator, responder] = ends(flow, style);
+    let [initiator, responder] = owned_ends(view, flow, style);
     let figures = match &flow.record.detail {
         Detail::Tcp(tcp) => tcp_figures(view, flow, tcp, style),
         Detail::Udp(udp) => udp_figures(flow, udp, style),
@@ -114,7 +118,7 @@ pub(crate) fn draw_event(view: &View<'_>, event: &Event, style: Style) -> String
         EventKind::HalfOpen => TextTone::Bad,
         EventKind::Ended => TextTone::Strong,
     };
-    let [initiator, responder] = ends(flow, style);
+    let [initiator, responder] = owned_ends(view, flow, style);
     let age = time(at_ns.saturating_sub(flow.opened_ns()));
     let mut pieces = vec![
         Piece::new(when(style.zone(), view.is_of_capture(), view.wall(*at_ns)), TextTone::Faint),
@@ -149,6 +153,18 @@ pub(crate) fn draw_unlisted(view: &View<'_>, unlisted: Unlisted, style: Style) -
 fn ends(flow: &Flow, style: Style) -> [String; 2] {
     let (names, [from, to]) = (style.names(), [Side::Initiator, Side::Responder].map(|side| flow.end(side)));
     [names.client(from), names.service(to, flow.record.key.udp)]
+}
+
+/// The same, each with its owner where that is known.
+fn owned_ends(view: &View<'_>, flow: &Flow, style: Style) -> [String; 2] {
+    let mut ends = ends(flow, style);
+    for (side, end) in Side::BOTH.into_iter().zip(&mut ends) {
+        if let Some(owner) = view.owner(flow, side).filter(|owner| !owner.is_root()) {
+            // Writing to a String cannot fail.
+            let _ = write!(end, " ({})", names::label(&owner));
+        }
+    }
+    ends
 }
 
 /// The verdict and the cause.
@@ -476,18 +492,58 @@ fn headline(services: &Services) -> Option<Piece> {
 }
 
 fn service(one: &JudgedService, names: Names, is_first: bool) -> Piece {
-    let run = Settled::of(&one.books);
-    let now = far(run, one.settled).map_or_else(String::new, |share| format!(", now {share}"));
+    let share = share(&one.books, one.settled, is_first);
+    let connect = connect_of(one).unwrap_or_default();
+    let name = names.service(one.service, false);
+    Piece::new(format!("{name} {share}{connect}"), tone(one.health))
+}
+
+/// The share of completed attempts, with that of now if it differs much. The first of a line says what it is.
+fn share(books: &TcpBooks, settled: Settled, is_first: bool) -> String {
+    let run = Settled::of(books);
+    let now = far(run, settled).map_or_else(String::new, |share| format!(", now {share}"));
     let what = if is_first { " completed" } else { "" };
     let share = percent(run.completed.min(run.attempts), run.attempts);
-    let tone = match one.health {
+    format!("{share} of {}{what}{now}", group(run.attempts))
+}
+
+const fn tone(health: Health) -> TextTone {
+    match health {
         Health::Failing => TextTone::Bad,
         Health::Partly => TextTone::Strong,
         Health::Good => TextTone::Plain,
+    }
+}
+
+/// The workloads of this host, the worst first. Empty where all do well and no two are on the same side, as the first
+/// line then says the same of them, and where the root of all groups has all.
+fn workloads(snapshot: &Snapshot, interval: Option<&Interval<'_>>) -> Vec<Piece> {
+    /// Most that are named.
+    const MOST: usize = 5;
+    let all = health::workloads(snapshot, interval);
+    let some_side = Side::BOTH.iter().any(|side| all.iter().filter(|one| one.side == *side).count() > 1);
+    let is_root = |one: &JudgedWorkload<'_>| one.figures.owner.as_deref().is_some_and(Owner::is_root);
+    if (!some_side && all.iter().all(|one| one.health == Health::Good)) || all.iter().all(is_root) {
+        return Vec::new();
+    }
+    let shown = all.iter().take(MOST.min(snapshot.context.top));
+    let mut pieces: Vec<Piece> = shown.enumerate().map(|(at, one)| workload(one, at == 0)).collect();
+    let more = all.len() - pieces.len();
+    if more != 0 {
+        pieces.push(Piece::new(format!("{} more", group(more as u64)), TextTone::Faint));
+    }
+    pieces
+}
+
+fn workload(one: &JudgedWorkload<'_>, is_first: bool) -> Piece {
+    let name = one.figures.owner.as_deref().map(names::label);
+    let name = name.unwrap_or_else(|| format!("cgroup id {}", one.group));
+    let does = match one.side {
+        Side::Initiator => "opens",
+        Side::Responder => "serves",
     };
-    let connect = connect_of(one).unwrap_or_default();
-    let name = names.service(one.service, false);
-    Piece::new(format!("{name} {share} of {}{what}{now}{connect}", group(run.attempts)), tone)
+    let share = share(&one.figures.books, one.settled, is_first);
+    Piece::new(format!("{name} {does} {share}"), tone(one.health))
 }
 
 /// The time to connect to a service, of all its attempts; `None` where none has connected.

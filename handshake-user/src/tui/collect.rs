@@ -9,6 +9,7 @@ use handshake_agent::source::{Moment, Reading, ServiceReading, Source};
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 
 use super::filter::ListFilter;
+use super::owners::Owners;
 use handshake_agent::model::flow::{Flow, FlowId};
 
 /// Most open attempts kept: the oldest.
@@ -41,6 +42,7 @@ pub(crate) struct KeptRecords {
 pub(crate) struct Collecting<'a> {
     source: &'a mut dyn Source,
     filter: &'a ListFilter,
+    owners: &'a Owners,
     wanted: Option<FlowId>,
     selection: RefCell<RecordSelection>,
     stopped: bool,
@@ -48,8 +50,14 @@ pub(crate) struct Collecting<'a> {
 
 impl<'a> Collecting<'a> {
     /// Reads `source`, and keeps records that pass `filter` and the wanted one.
-    pub(crate) fn new(source: &'a mut dyn Source, filter: &'a ListFilter, wanted: Option<FlowId>) -> Self {
-        Self { source, filter, wanted, selection: RefCell::new(RecordSelection::new()), stopped: false }
+    pub(crate) fn new(
+        source: &'a mut dyn Source,
+        filter: &'a ListFilter,
+        owners: &'a Owners,
+        wanted: Option<FlowId>,
+    ) -> Self {
+        let selection = RefCell::new(RecordSelection::new());
+        Self { source, filter, owners, wanted, selection, stopped: false }
     }
 
     /// The records kept by the latest scan.
@@ -70,7 +78,8 @@ impl Source for Collecting<'_> {
         let mut selection = RecordSelection::new();
         let moment = Moment { now, stopped: self.stopped, clocks: self.source.clocks() };
         let mut show = |record: &Record| {
-            selection.add(record, self.filter, &moment);
+            let fits = || self.filter.is_empty() || self.filter.admits_record(record, &moment, self.owners);
+            selection.add(record, &moment, fits);
             if let Some(wanted) = self.wanted
                 && wanted == Flow::of(*record).id()
             {
@@ -125,24 +134,24 @@ impl RecordSelection {
     }
 
     /// Adds a record if it should be kept. Called for every record shown, so the cheapest checks come first.
-    fn add(&mut self, record: &Record, filter: &ListFilter, moment: &Moment) {
+    fn add(&mut self, record: &Record, moment: &Moment, fits: impl FnOnce() -> bool) {
         let Moment { now, clocks, .. } = moment;
         match &record.detail {
             // An attempt past T2 is no longer open.
             Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
-                if filter.is_empty() || filter.admits_record(record, moment) {
+                if fits() {
                     self.open_found += 1;
                     self.open.offer(tcp.opened_ns, record);
                 }
             }
             Detail::Tcp(tcp) if record.is_silent(*now, clocks) => {
-                if filter.is_empty() || filter.admits_record(record, moment) {
+                if fits() {
                     // Inverted, so that the latest has the least key.
                     self.silent.offer(u64::MAX - tcp.opened_ns, record);
                 }
             }
             Detail::Udp(udp) if !record.expired(*now, clocks) => {
-                if filter.is_empty() || filter.admits_record(record, moment) {
+                if fits() {
                     // Inverted, so that the latest flow has the least key.
                     self.udp.offer(u64::MAX - udp.opened_ns, record);
                 }
@@ -204,11 +213,13 @@ mod tests {
 
     use super::{Collecting, KeptRecords, OPEN_KEPT, SILENT_KEPT, UDP_KEPT};
     use crate::tui::filter::ListFilter;
+    use crate::tui::owners::Owners;
     use handshake_agent::model::flow::{Flow, FlowId};
 
     fn collect(fake: &mut Fake, filter: &str, wanted: Option<FlowId>) -> KeptRecords {
         let filter = ListFilter::parse(filter).expect(filter);
-        let mut collecting = Collecting::new(fake, &filter, wanted);
+        let owners = Owners::default();
+        let mut collecting = Collecting::new(fake, &filter, &owners, wanted);
         let now = collecting.read().expect("a fake never fails").now;
         let scan = collecting.scan(now, None);
         let kept = collecting.kept();

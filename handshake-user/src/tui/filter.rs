@@ -11,14 +11,17 @@ use std::net::SocketAddr;
 
 use handshake_agent::address::{Cidr, PortRange, words};
 use handshake_agent::model::snapshot::ServiceBooks;
+use handshake_agent::owner::Owner;
 use handshake_agent::source::Moment;
 use handshake_common::abi::Net;
 use handshake_common::flow::Side;
 use handshake_common::record::Record;
 use handshake_common::verdict::{Assessment, Cause, FlowFlag, UdpVerdict, Verdict};
 
+use super::owners::Owners;
 use super::service::ServiceLine;
 use crate::duration::duration;
+use crate::names::label;
 use handshake_agent::model::flow::Flow;
 
 /// The word for what failed.
@@ -55,10 +58,56 @@ enum FilterTerm {
     Repeats { more: bool, than: u16 },
     /// `silent`, `late`, `revised`: a flow's flag by name.
     Flag(FlowFlag),
+    /// `unit:nginx.service`: whose one of the ends is, by the beginning of its name.
+    Owner(OwnerPart, String),
     /// `failures`: half-open attempts, silent connections, and all that ended badly.
     Failures,
     /// Any other text, in lower case.
     Text(String),
+}
+
+/// A part of an owner that a word of a filter is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnerPart {
+    /// The unit of systemd.
+    Unit,
+    /// The pod: its name, `namespace/name` or its UID.
+    Pod,
+    /// The container: its name or its id.
+    Container,
+    /// The path of the control group.
+    Cgroup,
+}
+
+impl OwnerPart {
+    const ALL: [Self; 4] = [Self::Unit, Self::Pod, Self::Container, Self::Cgroup];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Pod => "pod",
+            Self::Container => "container",
+            Self::Cgroup => "cgroup",
+        }
+    }
+
+    /// Whether a name of the part begins like this.
+    fn begins(self, owner: &Owner, beginning: &str) -> bool {
+        let begins = |name: &String| name.starts_with(beginning);
+        match self {
+            Self::Unit => owner.unit.as_ref().is_some_and(begins),
+            Self::Container => owner.container.as_ref().is_some_and(|container| {
+                begins(&container.id) || container.name.as_ref().is_some_and(begins)
+            }),
+            Self::Pod => owner.pod.as_ref().is_some_and(|pod| {
+                let named = pod.name.as_ref().is_some_and(|pod| {
+                    begins(&pod.name) || begins(&format!("{}/{}", pod.namespace, pod.name))
+                });
+                named || begins(&pod.uid)
+            }),
+            Self::Cgroup => begins(&owner.cgroup),
+        }
+    }
 }
 
 impl ListFilter {
@@ -116,7 +165,7 @@ impl ListFilter {
     }
 
     /// Whether a record matches all words except plain text.
-    pub(crate) fn admits_record(&self, record: &Record, moment: &Moment) -> bool {
+    pub(crate) fn admits_record(&self, record: &Record, moment: &Moment, owners: &Owners) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Port(range) => {
                 ports(record).iter().any(|port| (range.first..=range.last).contains(port))
@@ -139,13 +188,20 @@ impl ListFilter {
             }
             FilterTerm::Flag(flag) => has_flag(&Flow::of(*record), *flag, moment),
             FilterTerm::Failures => is_failure(&Flow::of(*record), moment),
+            FilterTerm::Owner(part, beginning) => is_of(owners, record, *part, beginning),
             FilterTerm::Text(_) => true,
         })
     }
 
     /// Whether an attempt matches all words. `interface` is where it was first seen; without it, plain text
-    /// is not checked.
-    pub(crate) fn admits(&self, attempt: &Flow, moment: &Moment, interface: Option<&str>) -> bool {
+    /// is not checked, and an owner that is not known yet may be any.
+    pub(crate) fn admits(
+        &self,
+        attempt: &Flow,
+        moment: &Moment,
+        interface: Option<&str>,
+        owners: &Owners,
+    ) -> bool {
         self.terms.iter().all(|term| match term {
             FilterTerm::Verdict(name) => attempt.standing(moment).name() == *name,
             FilterTerm::Flag(flag) => has_flag(attempt, *flag, moment),
@@ -154,10 +210,17 @@ impl ListFilter {
             FilterTerm::Text(text) => interface.is_none_or(|interface| {
                 let standing = attempt.standing(moment);
                 let cause = attempt.cause(standing).map_or("", Cause::name);
-                let [from, to] = [Side::Initiator, Side::Responder].map(|side| attempt.end(side));
-                let shown = format!("{from} {to} {} {cause} {interface}", standing.name());
+                let [from, to] = Side::BOTH.map(|side| attempt.end(side));
+                let [whose, and_whose] = Side::BOTH
+                    .map(|side| owners.of(&attempt.record, side).as_deref().map(label).unwrap_or_default());
+                let shown =
+                    format!("{from} {to} {} {cause} {interface} {whose} {and_whose}", standing.name());
                 shown.to_lowercase().contains(text)
             }),
+            FilterTerm::Owner(part, beginning) => {
+                let is_unsure = interface.is_none() && owners.may_know_more(&attempt.record);
+                is_unsure || is_of(owners, &attempt.record, *part, beginning)
+            }
             // An attempt that has ended does not wait any more.
             FilterTerm::Connect { .. } if attempt.ended.is_some() && attempt.connect_ns().is_none() => false,
             FilterTerm::Port(_)
@@ -168,7 +231,7 @@ impl ListFilter {
             | FilterTerm::Connect { .. }
             | FilterTerm::Repeats { .. } => {
                 let one = Self { text: String::new(), terms: vec![term.clone()] };
-                one.admits_record(&attempt.record, moment)
+                one.admits_record(&attempt.record, moment, owners)
             }
         })
     }
@@ -194,6 +257,7 @@ impl ListFilter {
             FilterTerm::Flag(FlowFlag::Silent) => line.silent() != 0,
             // Of attempts alone.
             FilterTerm::Client(_)
+            | FilterTerm::Owner(..)
             | FilterTerm::Connect { .. }
             | FilterTerm::Repeats { .. }
             | FilterTerm::Flag(
@@ -224,11 +288,26 @@ fn term(word: &str) -> Result<FilterTerm, String> {
         Some(("verdict", value)) => verdict(value),
         Some(("cause", value)) => cause(value),
         Some(("net", value)) => value.parse::<Cidr>().map(|net| FilterTerm::Net(net.net())),
-        Some((key, _)) => Err(format!("unknown '{key}:': port:, verdict:, cause:, client: or net:")),
+        Some((key, value)) => owner(key, value),
         None if word == FAILURES => Ok(FilterTerm::Failures),
         None if word == "tcp" || word == "udp" => Ok(FilterTerm::Udp(word == "udp")),
         None => Ok(flag(word).map_or_else(|| FilterTerm::Text(word.to_lowercase()), FilterTerm::Flag)),
     }
+}
+
+/// A word about owners.
+fn owner(key: &str, value: &str) -> Result<FilterTerm, String> {
+    let part = OwnerPart::ALL.into_iter().find(|part| part.name() == key);
+    let known = "port:, verdict:, cause:, client:, net:, unit:, pod:, container: or cgroup:";
+    part.map(|part| FilterTerm::Owner(part, value.to_owned()))
+        .ok_or_else(|| format!("unknown '{key}:': {known}"))
+}
+
+/// Whether one of the ends is an owner's whose name begins like this.
+fn is_of(owners: &Owners, record: &Record, part: OwnerPart, beginning: &str) -> bool {
+    Side::BOTH
+        .into_iter()
+        .any(|side| owners.of(record, side).is_some_and(|owner| part.begins(&owner, beginning)))
 }
 
 fn flag(word: &str) -> Option<FlowFlag> {
@@ -329,12 +408,12 @@ mod tests {
     use handshake_common::record::{Detail, State};
     use handshake_common::verdict::{Cause, FlowFlag};
 
-    use super::{FilterTerm, ListFilter};
+    use super::{FilterTerm, ListFilter, OwnerPart, Owners};
     use crate::testing::{TERMINAL, firsts};
     use handshake_agent::model::flow::Flow;
 
     /// A filter, and the indices of the flows below that it admits.
-    const TABLE: [(&str, &[usize]); 32] = [
+    const TABLE: [(&str, &[usize]); 33] = [
         ("", &[0, 1, 2, 3]),
         ("  ", &[0, 1, 2, 3]),
         ("port:443", &[0, 1]),
@@ -367,6 +446,7 @@ mod tests {
         ("fast_open", &[0]),
         ("tcp late", &[]),
         ("silent", &[]),
+        ("unit:nginx.service", &[]),
     ];
 
     #[test]
@@ -389,10 +469,11 @@ mod tests {
         let moment = Moment { now: fake.reading.now, stopped: false, clocks: without_expiry(&fake) };
         for (text, left) in TABLE {
             let filter = ListFilter::parse(text).expect(text);
-            let fits = |at: &usize| filter.admits(&Flow::of(all[*at]), &moment, Some("eth0"));
+            let owners = Owners::default();
+            let fits = |at: &usize| filter.admits(&Flow::of(all[*at]), &moment, Some("eth0"), &owners);
             assert_eq!((0..all.len()).filter(fits).collect::<Vec<_>>(), left, "{text}");
             // The scan must not leave out what the list would show.
-            let passes = |at: &usize| filter.admits_record(&all[*at], &moment);
+            let passes = |at: &usize| filter.admits_record(&all[*at], &moment, &owners);
             assert!(left.iter().all(passes), "{text}");
             assert_eq!(filter.is_empty(), text.trim().is_empty());
         }
@@ -422,10 +503,14 @@ mod tests {
             FilterTerm::Repeats { .. } => 8,
             FilterTerm::Failures => 9,
             FilterTerm::Flag(_) => 10,
-            FilterTerm::Text(_) => 11,
+            FilterTerm::Owner(..) => 11,
+            FilterTerm::Text(_) => 12,
         };
         let kinds: BTreeSet<usize> = terms.iter().map(kind).collect();
-        assert_eq!(kinds, (0..11).collect(), "{words:?}");
+        assert_eq!(kinds, (0..12).collect(), "{words:?}");
+        for part in OwnerPart::ALL {
+            assert!(words.iter().any(|word| word.starts_with(&format!("{}:", part.name()))), "{part:?}");
+        }
         for flag in FlowFlag::ALL {
             assert!(words.iter().any(|word| word == flag.name()), "{flag:?}");
         }
@@ -457,7 +542,10 @@ mod tests {
             ("port:9-8", "the range ends before it begins"),
             ("verdict:halfopen", "'halfopen' is not a verdict such as half_open or refused"),
             ("cause:none", "'none' is not a cause: use no_syn_ack, no_ack or answer_unseen"),
-            ("host:a", "unknown 'host:': port:, verdict:, cause:, client: or net:"),
+            (
+                "host:a",
+                "unknown 'host:': port:, verdict:, cause:, client:, net:, unit:, pod:, container: or cgroup:",
+            ),
             ("connect>1", "a unit is missing: ms, s, m or h"),
             ("repeats>x", "'x' is not a number such as 0 or 3"),
             ("age>1s", "'age' cannot be compared: use connect>1s or repeats>0"),

@@ -44,7 +44,7 @@ pub(crate) enum Action {
     Reverse,
     /// Freeze the screen, or continue.
     Freeze,
-    /// Show numbers instead of names, or names.
+    /// Show ends by the next of address, name and owner.
     Names,
     /// Write the snapshot as JSON to a file.
     Write,
@@ -164,7 +164,7 @@ pub(crate) const HELP: [(&str, &str); 13] = [
     ("f c", "failures only; by network of clients"),
     ("!", "the failures that the banner is about"),
     ("s S", "sort by the next column; reverse"),
-    ("p n", "freeze; names or numbers (with --names)"),
+    ("p n", "freeze; ends by address, name or owner"),
     ("w y", "write JSON to this folder; copy as text"),
     ("? h", "this help"),
     ("q Ctrl-C", "quit and print the last report"),
@@ -180,7 +180,7 @@ pub(crate) const LEGEND: [&str; 4] = [
 
 /// More about filters, if the help has room.
 pub(crate) const FILTERS: [&str; 2] = [
-    "filters: cause:no_ack client:10.1.0.0/16 repeats>0 silent",
+    "filters: cause:no_ack client:10.0.0.0/8 unit:nginx silent",
     "all words must match; another word is text to look for",
 ];
 

@@ -51,6 +51,8 @@ pub(crate) enum AttemptColumn {
     Left,
     /// The interface where it was first seen.
     Interface,
+    /// Whose its ends are.
+    Owner,
 }
 
 impl AttemptColumn {
@@ -68,7 +70,8 @@ impl AttemptColumn {
             | Self::FirstLeg
             | Self::SecondLeg
             | Self::Left
-            | Self::Interface => Self::Age,
+            | Self::Interface
+            | Self::Owner => Self::Age,
         }
     }
 
@@ -96,9 +99,13 @@ impl AttemptColumn {
             Self::Initiator => a.end(Side::Initiator).cmp(&b.end(Side::Initiator)),
             Self::Responder => a.end(Side::Responder).cmp(&b.end(Side::Responder)),
             // The order of the scene: open attempts, the oldest first, then ended ones, the latest first.
-            Self::Age | Self::Cause | Self::FirstLeg | Self::SecondLeg | Self::Left | Self::Interface => {
-                Ordering::Equal
-            }
+            Self::Age
+            | Self::Cause
+            | Self::FirstLeg
+            | Self::SecondLeg
+            | Self::Left
+            | Self::Interface
+            | Self::Owner => Ordering::Equal,
         }
     }
 }
@@ -183,7 +190,7 @@ pub(crate) fn attempts<'a>(
 ) -> Vec<&'a Flow> {
     let moment = scene.moment();
     let all = scene.open.iter().chain(&scene.ended);
-    let fits = |each: &&Flow| filter.admits(each, &moment, Some(scene.interface(each)));
+    let fits = |each: &&Flow| filter.admits(each, &moment, Some(scene.interface(each)), &scene.owners);
     let mut rows: Vec<&Flow> = all.filter(fits).collect();
     rows.sort_by(|a, b| order.column.order(scene, a, b));
     if order.reversed {

@@ -16,6 +16,7 @@ use handshake_common::record::Record;
 
 use super::collect::{Collecting, KeptRecords, UDP_KEPT};
 use super::filter::ListFilter;
+use super::owners::Owners;
 use super::recent::{KEPT, Recent};
 use super::scene::{Scene, SceneBuilder};
 use super::state::{Effect, Ui};
@@ -111,11 +112,14 @@ fn scene(
     ui: &Ui,
     options: ScreenOptions,
 ) -> Result<Scene, AgentError> {
-    let mut collecting = Collecting::new(capture.source, &ui.filter, ui.opened.map(|opened| opened.id()));
+    // A capture does not tell whose the ends are.
+    let owners = Owners::default();
+    let wanted = ui.opened.map(|opened| opened.id());
+    let mut collecting = Collecting::new(capture.source, &ui.filter, &owners, wanted);
     let snapshot = Snapshot::take(&mut collecting, &capture.context, past.began.as_ref())?;
     // All silent connections and UDP flows are among the ended ones, also those past their time.
     let kept = KeptRecords { silent: Vec::new(), udp: Vec::new(), ..collecting.kept() };
-    let ended = ended(&*capture.source, capture.evicted, &ui.filter, &View::of(&snapshot));
+    let ended = ended(&*capture.source, capture.evicted, &ui.filter, (&View::of(&snapshot), &owners));
     past.recent.list(&ui.filter, ended);
     let mut builder = SceneBuilder::within(options.zone, options.names);
     if let Some(began) = past.began.clone() {
@@ -127,11 +131,16 @@ fn scene(
 }
 
 /// The attempts that are not open any more, and the UDP flows, that pass the filter: the latest of each.
-fn ended(source: &dyn Source, evicted: &[Flow], filter: &ListFilter, view: &View<'_>) -> Vec<Flow> {
+fn ended(
+    source: &dyn Source,
+    evicted: &[Flow],
+    filter: &ListFilter,
+    (view, owners): (&View<'_>, &Owners),
+) -> Vec<Flow> {
     let (mut attempts, mut udp) = (Latest::of(KEPT), Latest::of(UDP_KEPT));
     let mut offer = |flow: Flow| {
         let interface = view.interface(&flow).unwrap_or_default();
-        if filter.admits(&flow, &view.moment, Some(interface)) {
+        if filter.admits(&flow, &view.moment, Some(interface), owners) {
             if flow.record.key.udp { udp.offer(flow) } else { attempts.offer(flow) }
         }
     };

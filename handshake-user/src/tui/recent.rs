@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::Verdict;
 
 use super::filter::ListFilter;
+use super::owners::Owners;
 use super::service::Legs;
 use handshake_agent::model::flow::{Flow, Standing};
 use handshake_agent::source::Moment;
@@ -37,6 +39,8 @@ pub(crate) struct Recent {
     failed: VecDeque<Flow>,
     legs: HashMap<SocketAddr, Samples>,
     total: u64,
+    /// Whose their ends are, as far as it is known by now.
+    owners: Rc<Owners>,
 }
 
 /// The latest times of a service by leg, ns.
@@ -54,7 +58,7 @@ impl Recent {
         if attempt.ended.is_some_and(|end| end.standing == Standing::Tcp(Verdict::Completed)) {
             self.time(&attempt);
         }
-        if !self.filter.is_empty() && self.filter.admits(&attempt, &ANY_MOMENT, None) {
+        if !self.filter.is_empty() && self.filter.admits(&attempt, &ANY_MOMENT, None, &self.owners) {
             keep(&mut self.fitting, attempt, KEPT);
         }
         if attempt.ended.is_some_and(|end| !end.standing.is_good()) {
@@ -67,10 +71,15 @@ impl Recent {
     pub(crate) fn filter_by(&mut self, filter: &ListFilter) {
         if *filter != self.filter {
             self.filter = filter.clone();
-            let fits = |attempt: &&Flow| filter.admits(attempt, &ANY_MOMENT, None);
+            let fits = |attempt: &&Flow| filter.admits(attempt, &ANY_MOMENT, None, &self.owners);
             let kept = if filter.wants_failures() { &self.failed } else { &self.all };
             self.fitting = kept.iter().filter(fits).copied().collect();
         }
+    }
+
+    /// Takes the owners of a new scene.
+    pub(crate) fn name_by(&mut self, owners: &Rc<Owners>) {
+        self.owners = Rc::clone(owners);
     }
 
     /// Lists these flows, which pass the filter, in the place of the latest.

@@ -15,6 +15,7 @@ use handshake_agent::model::snapshot::{
 use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
+use handshake_common::flow::Side;
 use handshake_common::record::{Clocks, Now, State};
 use handshake_common::verdict::{Cause, Leg, UdpVerdict, Verdict};
 
@@ -22,8 +23,9 @@ use super::banner::{Surge, SurgeDetector};
 use super::collect::KeptRecords;
 use super::history::{IntervalRates, RateHistory, failed};
 use super::minute::Minutes;
+use super::owners::Owners;
 use super::recent::Recent;
-use super::service::{Minute, ServiceLine};
+use super::service::{Minute, ServiceId, ServiceLine};
 use super::surroundings::{Around, Elsewhere};
 use crate::escape::printable;
 use crate::names::Names;
@@ -33,6 +35,7 @@ use crate::report::text::exact::Exactness;
 use crate::time::Zone;
 use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, FlowId, View};
+use handshake_agent::owner::Owner;
 
 /// Intervals in the window of the headline, the times and the services' rates: enough to be steady, and few
 /// enough to show the end of an incident.
@@ -93,6 +96,10 @@ pub(crate) struct Scene {
     pub(crate) occupancy: [u64; State::ALL.len()],
     /// Our BPF programs.
     pub(crate) programs: Vec<ProgramLine>,
+    /// Whose the ends of flows are.
+    pub(crate) owners: Rc<Owners>,
+    /// Whose the services are of whose listed flows all responders have one owner, as far as they are known.
+    pub(crate) service_owners: HashMap<ServiceId, Arc<Owner>>,
     /// Where the flows' packets are in the capture.
     pub(crate) frames: Option<Rc<FrameIndex>>,
 }
@@ -235,7 +242,11 @@ impl SceneBuilder {
         let oldest = self.window.front().unwrap_or(&snapshot);
         let window = Interval::between(oldest, &snapshot);
         let recently = (window.elapsed_ns() != 0).then_some(&window);
+        let owners = Rc::new(Owners::of_book(&snapshot.context.owners));
+        let ended = ended(recent, &others);
         let scene = Scene {
+            service_owners: service_owners(kept.open.iter().chain(&ended), &owners),
+            owners,
             zone: self.zone,
             names: self.names,
             window_ns: rounded(window.elapsed_ns()),
@@ -251,7 +262,7 @@ impl SceneBuilder {
             legs_are_recent: has_samples(&window),
             open: kept.open,
             open_found: kept.open_found,
-            ended: ended(recent, &others),
+            ended,
             ended_total: recent.total(),
             others,
             wanted: kept.wanted,
@@ -366,9 +377,8 @@ fn with_cause(surge: Surge, open: &[Flow]) -> Surge {
     if surge.cause.is_some() {
         return surge;
     }
-    let there = open.iter().filter(|attempt| {
-        surge.service.is_none_or(|at| at == attempt.end(handshake_common::flow::Side::Responder))
-    });
+    let there =
+        open.iter().filter(|attempt| surge.service.is_none_or(|at| at == attempt.end(Side::Responder)));
     let mut counts = [0_usize; 2];
     for attempt in there {
         counts[usize::from(attempt.record.state == State::SynReceived)] += 1;
@@ -415,6 +425,23 @@ fn ended(recent: &Recent, others: &[Flow]) -> Vec<Flow> {
     all.extend(others);
     all.sort_by_key(|attempt| std::cmp::Reverse(attempt.moment_ns()));
     all
+}
+
+fn service_owners<'a>(
+    flows: impl Iterator<Item = &'a Flow>,
+    owners: &Owners,
+) -> HashMap<ServiceId, Arc<Owner>> {
+    let mut found: HashMap<ServiceId, Option<Arc<Owner>>> = HashMap::new();
+    for flow in flows {
+        let Some(owner) = owners.of(&flow.record, Side::Responder) else { continue };
+        let id = (Some(flow.end(Side::Responder)), flow.record.key.udp);
+        let known = found.entry(id).or_insert_with(|| Some(Arc::clone(&owner)));
+        // A unit that was started again has another group.
+        if known.as_ref().is_some_and(|known| known.label() != owner.label()) {
+            *known = None;
+        }
+    }
+    found.into_iter().filter_map(|(id, owner)| Some((id, owner?))).collect()
 }
 
 fn services(now: &Snapshot, before: &Snapshot, recent: &Recent, minutes: &Minutes) -> Vec<ServiceLine> {

@@ -11,6 +11,7 @@ use super::theme::Theme;
 use crate::names::Names;
 use handshake_agent::address::Cidr;
 use handshake_agent::model::flow::{Flow, FlowId};
+use handshake_agent::model::snapshot::Origin;
 
 /// An effect of an action outside the choices, carried out by the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,17 @@ pub(crate) struct FilterInput {
     pub(crate) wrong: Option<String>,
 }
 
+/// What stands for an end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndWords {
+    /// Its address.
+    Address,
+    /// The name of its address, where names are asked for and it is known.
+    Name,
+    /// Its owner where that is known, else the same as with [`Name`](Self::Name).
+    Owner,
+}
+
 /// All choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ui {
@@ -86,8 +98,8 @@ pub(crate) struct Ui {
     pub(crate) help: bool,
     /// Whether the screen is frozen.
     pub(crate) frozen: bool,
-    /// Whether ends are numbers, though names are asked for.
-    pub(crate) numbers: bool,
+    /// What stands for an end.
+    pub(crate) ends: EndWords,
     /// The filter of attempts and services.
     pub(crate) filter: ListFilter,
     /// The filter that is being typed.
@@ -123,7 +135,7 @@ impl Ui {
             opened: None,
             help: false,
             frozen: false,
-            numbers: false,
+            ends: EndWords::Name,
             filter: ListFilter::default(),
             input: None,
             clients: false,
@@ -161,8 +173,7 @@ impl Ui {
             Action::Sort => self.sort(),
             Action::Reverse => self.reverse(),
             Action::Freeze => self.frozen = !self.frozen,
-            Action::Names if scene.names.are_wanted() => self.numbers = !self.numbers,
-            Action::Names => self.message = Some(" names are shown with --names".to_owned()),
+            Action::Names => self.turn_ends(scene),
             Action::Edit(edit) => self.edit(edit),
         }
         None
@@ -170,7 +181,26 @@ impl Ui {
 
     /// The names of ends.
     pub(crate) const fn names(&self, scene: &Scene) -> Names {
-        if self.numbers { Names::NONE } else { scene.names }
+        match self.ends {
+            EndWords::Address => Names::NONE,
+            EndWords::Name | EndWords::Owner => scene.names,
+        }
+    }
+
+    /// Shows ends by the next of address, name and owner that there is. A capture does not tell owners.
+    fn turn_ends(&mut self, scene: &Scene) {
+        let is_live = matches!(scene.snapshot.context.origin, Origin::Live(_));
+        let (next, by) = match self.ends {
+            EndWords::Address if scene.names.are_wanted() => (EndWords::Name, "name, where it is known"),
+            EndWords::Address | EndWords::Name if is_live => (EndWords::Owner, "owner, where it is known"),
+            EndWords::Name if !scene.names.are_wanted() => {
+                self.message = Some(" names are shown with --names".to_owned());
+                return;
+            }
+            EndWords::Address | EndWords::Name | EndWords::Owner => (EndWords::Address, "address"),
+        };
+        self.ends = next;
+        self.message = Some(format!(" ends by {by}"));
     }
 
     /// Updates the opened attempt from a new scene.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use handshake_agent::fake::{BEGINNING, Fake, SECOND};
 use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::{InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
+use handshake_agent::owner::OwnerBook;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::record::Record;
 use handshake_common::verdict::Verdict;
 
 use super::collect::Collecting;
 use super::filter::ListFilter;
+use super::owners::Owners;
 use super::recent::Recent;
 use super::scene::{Scene, SceneBuilder};
 use super::surroundings::Around;
@@ -34,6 +36,11 @@ impl SceneFixture {
 
     /// Of a host whose interfaces are watched each by itself.
     pub(crate) fn watching(fake: Fake, names: &[&str]) -> Self {
+        Self::owned(fake, names, OwnerBook::default())
+    }
+
+    /// The same, with the owners of control groups.
+    pub(crate) fn owned(fake: Fake, names: &[&str], owners: OwnerBook) -> Self {
         let interface = |name: &&str| InterfaceHooks {
             name: (*name).to_owned(),
             ingress: Some("tcx".to_owned()),
@@ -49,7 +56,7 @@ impl SceneFixture {
             began: BEGINNING,
             filter: handshake_agent::options::Filter::default(),
             top: usize::MAX,
-            owners: handshake_agent::owner::OwnerBook::default(),
+            owners,
         };
         Self {
             fake,
@@ -86,7 +93,8 @@ impl SceneFixture {
 
     fn take(&mut self) -> Scene {
         let filter = ListFilter::default();
-        let mut collecting = Collecting::new(&mut self.fake, &filter, None);
+        let owners = Owners::of_book(&self.context.owners);
+        let mut collecting = Collecting::new(&mut self.fake, &filter, &owners, None);
         let snapshot = Snapshot::take(&mut collecting, &self.context, self.last.as_ref());
         let snapshot = snapshot.expect("a fake never fails");
         let kept = collecting.kept();

@@ -2,14 +2,17 @@
 //! command. Pure.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use handshake_agent::model::settled::GOOD_PERCENT;
 use handshake_agent::model::snapshot::LostBetween;
 use handshake_agent::nftables::Deed;
+use handshake_agent::owner::Owner;
 use handshake_common::verdict::{Cause, Seat, Verdict};
 
 use super::{Cohort, Firewall, Risen};
 use crate::check::{KernelCounter, NetCounters};
+use crate::names::label;
 use crate::number::{group, percent, span};
 
 /// Fewer settled attempts say nothing.
@@ -88,12 +91,26 @@ impl Outcome {
 pub(crate) struct Queue {
     /// The process that has the listener, where it is known.
     pub(crate) process: Option<String>,
+    /// Whose the listener is, where that is known and it is not the root of all control groups.
+    pub(crate) owner: Option<Arc<Owner>>,
     /// The most that waited in one queue at a look.
     pub(crate) waiting: u32,
     /// The limit of that queue.
     pub(crate) backlog: u32,
     /// Whether a queue was full at a look.
     pub(crate) was_full: bool,
+}
+
+impl Queue {
+    /// The process and whose it is, as far as they are known, with a word between them.
+    pub(crate) fn whose(&self, between: &str) -> Option<String> {
+        let owner = self.owner.as_deref().map(label);
+        match (&self.process, owner) {
+            (Some(process), Some(owner)) => Some(format!("{process}{between}{owner}")),
+            (Some(name), None) => Some(name.clone()),
+            (None, owner) => owner,
+        }
+    }
 }
 
 /// All that is known of the attempts of a service, or of all services together.
@@ -110,6 +127,8 @@ pub(crate) struct Evidence {
     /// The listeners of the service: `None` where the kernel does not tell or no service is meant, `Some(None)`
     /// where there is none.
     pub(crate) queue: Option<Option<Queue>>,
+    /// Whose sockets of this host began all that fail, where they have one owner.
+    pub(crate) beginner: Option<Arc<Owner>>,
     /// The increase of the kernel's counters, which cover the whole host.
     pub(crate) counters: NetCounters,
     /// What the firewall and connection tracking of this host counted.
@@ -149,6 +168,16 @@ pub(crate) struct Answer {
 
 /// The one answer that the evidence gives.
 pub(crate) fn diagnose(seen: &Evidence) -> Answer {
+    let mut answer = found(seen);
+    if let Some(owner) = &seen.beginner
+        && (answer.outcome, seen.seat) == (Outcome::Trouble, Seat::Initiator)
+    {
+        answer.because.push(format!("{} began all that fail", label(owner)));
+    }
+    answer
+}
+
+fn found(seen: &Evidence) -> Answer {
     let cohort = &seen.cohort;
     if cohort.attempts < LEAST {
         return seen.not_enough();
@@ -255,11 +284,13 @@ impl Evidence {
     fn silent(&self) -> Answer {
         let completed = self.cohort.completed;
         let silent = self.silent.min(completed);
-        let (owner, next) = match (self.seat, self.process()) {
-            (Seat::Responder, Some(process)) => {
-                let trace = process_id(process).map(|id| format!("strace -f -p {id}"));
+        let listener = self.queue.iter().flatten().find_map(|queue| queue.whose(" of "));
+        let (owner, next) = match (self.seat, listener) {
+            (Seat::Responder, Some(listener)) => {
+                let id = self.process().and_then(process_id);
+                let trace = id.map(|id| format!("strace -f -p {id}"));
                 (
-                    format!("the application: {process} accepts and does not answer"),
+                    format!("the application: {listener} accepts and does not answer"),
                     trace.unwrap_or_else(|| "ss -tnp".to_owned()),
                 )
             }
@@ -500,14 +531,14 @@ impl Evidence {
     }
 
     fn full_queue(&self, queue: &Queue, overflowed: &str, select: String, answer: Answer) -> Answer {
-        let process = queue.process.as_deref().unwrap_or("the listener");
+        let listener = queue.whose(" of ").unwrap_or_else(|| "the listener".to_owned());
         let full = format!("its accept queue is full: {} of {} waiting", queue.waiting, queue.backlog);
         let counted = self.of(KernelCounter::ListenOverflows) != 0;
         let id = queue.process.as_deref().and_then(process_id);
         let trace = id.map(|id| format!("strace -f -p {id} -e trace=accept,accept4"));
         Answer {
             because: std::iter::once(full).chain(counted.then(|| overflowed.to_owned())).collect(),
-            owner: Some(format!("the application: {process} accepts too slowly")),
+            owner: Some(format!("the application: {listener} accepts too slowly")),
             next: std::iter::once(select).chain(trace).collect(),
             ..answer
         }

@@ -95,7 +95,7 @@ impl Check {
     }
 
     /// Waits for the check to end.
-    fn wait(mut self) -> Result<AgentOutcome> {
+    pub(crate) fn wait(mut self) -> Result<AgentOutcome> {
         let status = self.process.wait(TIMEOUT)?;
         while let Ok(line) = self.lines.recv_timeout(TIMEOUT) {
             self.stdout.push_str(&line);

@@ -86,6 +86,8 @@ fn variables_are_named() -> Result<()> {
     let (code, said) = of(&misspelt, &["replay", "/nonexistent/a.pcap"])?;
     let wanted = "handshake: no option reads HANDSHAKE_EXPIREAFTER; did you mean HANDSHAKE_EXPIRE_AFTER?\n";
     ensure!(code == Some(2) && said.starts_with(wanted) && said.lines().count() == 2, "{said}");
+    let (code, said) = of(&misspelt, &["serve", "--check-config"])?;
+    ensure!(code == Some(0) && said.starts_with(wanted) && said.lines().count() == 2, "{said}");
     Ok(())
 }
 

@@ -101,7 +101,7 @@ fn a_pattern_may_choose_nothing_and_a_name_must_be_there() -> Result<()> {
         (
             &["watch", "-i", "hs-none", "--for", "50ms"],
             4,
-            "no interface hs-none; there are: lo; `handshake -i hs-none --wait` waits for it",
+            "no interface hs-none; there are: lo; --wait waits for it",
         ),
         (
             &["check", "-i", "hs-none*", "--for", "50ms"],

@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod otlp;
 mod output;
+mod owners;
 mod privilege;
 mod process;
 mod replay;
@@ -41,6 +42,7 @@ mod terminal;
 mod udp;
 mod wall_clock;
 mod why;
+mod workloads;
 
 /// The command under test.
 const HANDSHAKE: &str = env!("CARGO_BIN_EXE_handshake");

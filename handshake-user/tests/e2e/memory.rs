@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::{Agent, run_to_end};
+use handshake_lab::control_group::ControlGroup;
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::{Family, Loopback, Namespace, skip_unless_found, skip_unless_privileged};
 
@@ -15,7 +14,7 @@ use crate::HANDSHAKE;
 use crate::network::TIMEOUT;
 
 /// Memory per flow according to `docs/performance.md`, "Memory".
-const BYTES_A_FLOW: u64 = 160;
+const BYTES_A_FLOW: u64 = 196;
 const MEBIBYTE: u64 = 1 << 20;
 /// The default of `--max-flows`.
 const FLOWS: u64 = 262_144;
@@ -34,18 +33,16 @@ fn the_tables_take_the_documented_bytes_per_flow() -> Result<()> {
         [(&[][..], FLOWS), (&["--max-flows", "131072"], 131_072), (&["--events", "all"], FLOWS)]
     {
         let (maps, process) = locked(&lo.host, words)?;
-        // The tables are the two largest mapped arrays.
-        let mut arrays: Vec<u64> = maps.iter().filter(|map| map.kind == ARRAY).map(|map| map.bytes).collect();
-        arrays.sort_unstable();
-        let tables: u64 = arrays.iter().rev().take(2).sum();
+        let of_tables = |map: &&Map| map.kind == ARRAY && OF_TABLES.contains(&map.value);
+        let tables: u64 = maps.iter().filter(of_tables).map(|map| map.bytes).sum();
         let said = flows * BYTES_A_FLOW;
-        ensure!(tables >= said && tables <= said + 2 * TWO_PAGES, "{words:?}: {tables} for {flows} flows");
+        ensure!(tables >= said && tables <= said + 4 * TWO_PAGES, "{words:?}: {tables} for {flows} flows");
         let rings: u64 = maps.iter().filter(|map| map.kind == RING).map(|map| map.bytes).sum();
         let ring = if words == ["--events", "all"] { 4 * MEBIBYTE } else { 0 };
         ensure!(rings >= ring && rings < ring + MEBIBYTE / 8, "{words:?}: rings of {rings}");
         let all: u64 = maps.iter().map(|map| map.bytes).sum();
         ensure!(
-            all - tables - rings < 3 * MEBIBYTE + MEBIBYTE / 4,
+            all - tables - rings < 3 * MEBIBYTE + MEBIBYTE / 2,
             "{words:?}: {all} in all, {tables} of it tables"
         );
         let peak = announced(&lo.host, words)?;
@@ -62,16 +59,16 @@ fn the_tables_take_the_documented_bytes_per_flow() -> Result<()> {
 /// Where the memory of a run is not free, it does not begin, and names what fits; that runs in the same room.
 #[test]
 fn a_run_that_does_not_fit_its_control_group_names_one_that_does() -> Result<()> {
-    const ROOM: u64 = 64 * MEBIBYTE;
+    // A build for tests takes 8 MiB more while it reads the kernel's types.
+    const ROOM: u64 = (64 + 8) * MEBIBYTE;
     if skip_unless_privileged() {
         return Ok(());
     }
-    let Some(group) = Group::new(ROOM)? else { return Ok(()) };
+    let Some(group) = limited(ROOM)? else { return Ok(()) };
     let lo = Loopback::new()?;
     let watch = |words: &[&str]| {
-        let mut command = lo.host.command("sh");
-        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.0.display());
-        command.args(["-c", &script, "sh", HANDSHAKE, "watch", "-i", "lo", "-o", "jsonl"]).args(words);
+        let mut command = group.command(&lo.host, HANDSHAKE);
+        command.args(["watch", "-i", "lo", "-o", "jsonl"]).args(words);
         command
     };
     let error = Agent::attach(watch(&[]), 1).map(drop).err().context("it runs without room")?.to_string();
@@ -93,39 +90,18 @@ fn a_run_that_does_not_fit_its_control_group_names_one_that_does() -> Result<()>
     Ok(())
 }
 
-/// A control group with a limit of memory; removed on drop.
-struct Group(PathBuf);
-
-impl Group {
-    /// `None`, and the test is skipped, where this machine lets none be made.
-    fn new(limit: u64) -> Result<Option<Self>> {
-        let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        for (place, file) in places {
-            let folder = Path::new(place).join(format!("hs-{}", std::process::id()));
-            if fs::create_dir(&folder).is_err() {
-                continue;
-            }
-            let group = Self(folder);
-            if group.0.join(file).exists() {
-                fs::write(group.0.join(file), limit.to_string())?;
-                return Ok(Some(group));
-            }
-        }
-        let _skipped = skip_unless_found(false, "a control group that limits memory");
-        Ok(None)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Its last process may just be ending.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
+/// A control group with a limit of memory; `None`, and the test is skipped, where this machine lets none be made.
+fn limited(limit: u64) -> Result<Option<ControlGroup>> {
+    let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+    for (place, file) in places {
+        let group = ControlGroup::within(Path::new(place), &format!("hs-{}", std::process::id()));
+        if let Some(group) = group.filter(|group| group.folder().join(file).exists()) {
+            fs::write(group.folder().join(file), limit.to_string())?;
+            return Ok(Some(group));
         }
     }
+    let _skipped = skip_unless_found(false, "a control group that limits memory");
+    Ok(None)
 }
 
 /// What doctor says that a run takes at its peak, bytes.
@@ -147,12 +123,16 @@ fn ended(words: &[&str]) -> u64 {
 
 const ARRAY: u64 = 2;
 const RING: u64 = 27;
+/// The values of the tables and of their owners: a set of either family, and the owners of a slot.
+const OF_TABLES: [u64; 3] = [256, 512, 16];
 
 /// A map, as the kernel describes its descriptor.
 #[derive(Clone, Copy, Debug)]
 struct Map {
     /// The number in `enum bpf_map_type`.
     kind: u64,
+    /// The bytes of a value.
+    value: u64,
     bytes: u64,
 }
 
@@ -168,8 +148,9 @@ fn locked(host: &Namespace, words: &[&str]) -> Result<(Vec<Map>, u64)> {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|value| value.trim().parse::<u64>().ok())
         };
-        if let (Some(id), Some(kind), Some(bytes)) = (field("map_id"), field("map_type"), field("memlock")) {
-            maps.insert(id, Map { kind, bytes });
+        let fields = ["map_id", "map_type", "value_size", "memlock"].map(field);
+        if let [Some(id), Some(kind), Some(value), Some(bytes)] = fields {
+            maps.insert(id, Map { kind, value, bytes });
         }
     }
     let status = fs::read_to_string(format!("/proc/{}/status", agent.id()))?;

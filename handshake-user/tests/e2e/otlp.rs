@@ -240,13 +240,13 @@ fn what_a_dead_collector_misses_is_counted() -> Result<()> {
     let (host, path) = (network.host(), network.path(Family::V4));
     let port = Collector::start(host, 0)?.address().port();
     let url = format!("http://127.0.0.1:{port}");
-    let mut service = start(host, &["--otlp", &url], &[("OTEL_METRIC_EXPORT_INTERVAL", "50")])?;
+    let mut service = start(host, &["--otlp", &url], &[("OTEL_METRIC_EXPORT_INTERVAL", "100")])?;
     service.agent.await_lines(&format!("metrics to {url}{METRICS}"), 1)?;
     let refused = format!("handshake: OTLP: {url}{METRICS}: Connection refused");
     service.agent.await_lines(&refused, 1)?;
     let listener = Listener::new(&path, 0, 64)?;
     let _open = tcp::connect_accept(&path, &listener, 20)?;
-    // No scrape: that would be a reading, too. A queue's worth takes 0.8 s.
+    // No scrape: that would be a reading, too. A queue's worth takes 1.6 s.
     sleep(Duration::from_secs(3));
 
     let collector = Collector::start(host, port)?;

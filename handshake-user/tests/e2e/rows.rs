@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Path, process};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use ruzstd::decoding::StreamingDecoder;
 use serde_json::Value;
 
@@ -102,14 +102,6 @@ pub(crate) fn refuse(path: &Path<'_>, count: usize) -> Result<()> {
 
 fn figure_of(verdict: &str) -> String {
     format!("handshake_verdicts_total{{verdict=\"{verdict}\"}}")
-}
-
-/// The helper of a service: its only child.
-fn helper(service: &Service<'_>) -> Result<Pid> {
-    let id = service.agent.id();
-    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-    let child = children.trim().parse().with_context(|| format!("one child: {children:?}"))?;
-    Pid::from_raw(child).context("a process")
 }
 
 /// Every end has a row, verdict by verdict; each row is as the schema says, names its node and is the caller's.
@@ -250,7 +242,7 @@ fn a_kill_leaves_whole_lines() -> Result<()> {
     let folder = Folder::new()?;
     let file = folder.file("events.jsonl");
     let service = serve(&network, &file, &["--events", "all"])?;
-    let killed = helper(&service)?;
+    let killed = service.helper()?;
     let whole = std::thread::scope(|scope| -> Result<usize> {
         let load = scope.spawn(|| refuse(&path, 4_000));
         await_that("rows", || Ok(fs::metadata(&file)?.len() > 100_000))?;
@@ -363,7 +355,7 @@ fn a_file_that_hangs_holds_nothing_up() -> Result<()> {
     let folder = Folder::new()?;
     let file = folder.file("events.jsonl");
     let service = serve(&network, &file, &["--events", "all"])?;
-    let helper = helper(&service)?;
+    let helper = service.helper()?;
     kill_process(helper, Signal::STOP)?;
     refuse(&path, COUNT)?;
     service.await_figure(&figure_of("refused"), COUNT as u64)?;

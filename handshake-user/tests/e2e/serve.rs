@@ -5,19 +5,21 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::frame::{BuiltSegment, flag};
+use handshake_lab::process::Process;
 use handshake_lab::prometheus::Prometheus;
 use handshake_lab::raw::RawClient;
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::udp;
 use handshake_lab::{Family, Namespace, Path, skip_unless_privileged, skip_without_tool};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::HANDSHAKE;
 use crate::dashboard::{configuration, each_panel_answers};
@@ -34,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause between two looks at what changes by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const NOBODY: u32 = 65_534;
+/// In this time the hooks are looked at twice.
+const TWO_LOOKS: Duration = Duration::from_millis(2_500);
 
 /// A service that runs, and where it is asked.
 pub(crate) struct Service<'a> {
@@ -67,6 +71,14 @@ impl<'a> Service<'a> {
         let (code, page) = self.get("/metrics")?;
         ensure!(code == 200, "{code}: {page}");
         figure(&page, series)
+    }
+
+    /// Its helper: its only child.
+    pub(crate) fn helper(&self) -> Result<Pid> {
+        let id = self.agent.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let child = children.trim().parse().with_context(|| format!("one child: {children:?}"))?;
+        Pid::from_raw(child).context("a process")
     }
 
     /// Waits until a series has this figure.
@@ -112,6 +124,12 @@ pub(crate) fn skips() -> bool {
 /// Handshakes that a RST seems to abort, which no end takes because its checksum is wrong: each is aborted,
 /// and completed after all.
 pub(crate) fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()> {
+    reset_and_acknowledge(path, to, count, 0x55)
+}
+
+/// The same with a checksum that is changed by `damage`. Where that is 0, the responder takes the RST, and denies
+/// the ACK by one of its own: each handshake is aborted, completed and aborted.
+fn reset_and_acknowledge(path: &Path<'_>, to: SocketAddr, count: u16, damage: u8) -> Result<()> {
     const J: u32 = 1_000;
     let mut client = RawClient::new(path)?;
     let address = path.unassigned.context("unassigned addresses")?;
@@ -126,7 +144,7 @@ pub(crate) fn revised(path: &Path<'_>, to: SocketAddr, count: u16) -> Result<()>
     for end in &ends {
         let answer = answers.get(end).context("a SYN+ACK")?;
         let mut reset = client.frame(&segment(*end, answer.ack, 0, flag::RST))?;
-        reset[14 + 20 + 16] ^= 0x55;
+        reset[14 + 20 + 16] ^= damage;
         let ack = client.frame(&segment(*end, answer.ack, answer.seq.wrapping_add(1), flag::ACK))?;
         client.send(&reset)?;
         client.send(&ack)?;
@@ -207,6 +225,77 @@ fn each_figure_reaches_prometheus() -> Result<()> {
     prometheus.await_figure("handshake_attempts_total", 5.0)?;
     prometheus.await_figure("resets(handshake_attempts_total[10m])", 1.0)?;
     ensure!(service.agent.end_by(libc::SIGTERM)?.status.success());
+    Ok(())
+}
+
+/// What is completed and denied before the first reading is entered and left.
+#[test]
+fn a_completion_that_is_denied_is_counted() -> Result<()> {
+    if skips() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let (host, path) = (network.host(), network.path(Family::V4));
+    let listener = Listener::new(&path, 0, 64)?;
+    let service = Service::start(host, &["--metrics-listen", "127.0.0.1:0"], 1)?;
+    reset_and_acknowledge(&path, listener.address(), 4, 0)?;
+    let of = |family: &str, verdict: &str| format!("handshake_{family}{{verdict=\"{verdict}\"}}");
+    for (series, wanted) in [
+        (of("verdicts_total", "initiator_aborted"), 8),
+        (of("revised_total", "initiator_aborted"), 4),
+        (of("standing", "initiator_aborted"), 4),
+        (of("verdicts_total", "completed"), 4),
+        (of("revised_total", "completed"), 4),
+        ("handshake_attempts_total".to_owned(), 4),
+        ("handshake_exact".to_owned(), 1),
+    ] {
+        service.await_figure(&series, wanted)?;
+    }
+    ensure!(service.agent.end_by(libc::SIGTERM)?.status.success());
+    Ok(())
+}
+
+/// node_exporter takes the file as it is: its figures, and no error.
+#[test]
+fn node_exporter_takes_the_file() -> Result<()> {
+    const EXPORTER: &str = "prometheus-node-exporter";
+    if skips() || skip_without_tool(EXPORTER) {
+        return Ok(());
+    }
+    let network = segment()?;
+    let (host, path) = (network.host(), network.path(Family::V4));
+    let folder = scratch("textfile");
+    fs::create_dir(&folder)?;
+    let file = folder.join("handshake.prom");
+    let file = file.to_str().context("a path")?;
+    let words = ["--metrics-listen", "off", "--metrics-file", file, "--interval", "100ms"];
+    let mut command = host.command(HANDSHAKE);
+    command.args(["serve", "-i", DEVICE]).args(SWIFT).args(words);
+    let agent = Agent::attach(command, 1)?;
+    let mut command = host.command(EXPORTER);
+    command.args(["--web.listen-address=127.0.0.1:9100", "--collector.disable-defaults"]);
+    command.arg("--collector.textfile").arg(format!("--collector.textfile.directory={}", folder.display()));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let _exporter = Process::start(&mut command)?;
+    let listener = Listener::new(&path, 0, 64)?;
+    let _made = tcp::connect_accept(&path, &listener, 3)?;
+    tcp::refused(&path, 2)?;
+    let page = || get(host, "127.0.0.1:9100".parse()?, "/metrics", &[]).map(|(_, page)| page);
+    let figure = |series: &str| page().and_then(|page| figure(&page, series)).ok();
+    for (series, wanted) in [
+        ("handshake_verdicts_total{cause=\"\",verdict=\"completed\"}", 3),
+        ("handshake_verdicts_total{cause=\"\",verdict=\"refused\"}", 2),
+        ("handshake_attempts_total", 5),
+        ("node_textfile_scrape_error", 0),
+    ] {
+        await_that(series, || Ok(figure(series) == Some(wanted)))?;
+    }
+    ensure!(page()?.contains("\nhandshake_latency_seconds_bucket{leg=\"connect\",le=\"+Inf\"} 3\n"));
+    // What is over is told no more, also where the service had no time to end.
+    agent.kill()?;
+    await_that("the end of the series", || Ok(figure("handshake_attempts_total").is_none()))?;
+    ensure!(fs::read_dir(&folder)?.next().is_none());
+    fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
@@ -327,8 +416,14 @@ fn a_service_manager_hears_of_it() -> Result<()> {
     ensure!(service.get("/readyz")?.0 == 200);
     await_words("WATCHDOG=1")?;
     detach(&network)?;
-    let lost = format!("handshake: {DEVICE}: the egress hook (tcx) was lost, and is attached again; ");
-    service.agent.await_lines(&lost, 1)?;
+    let lost = |direction: &str| {
+        format!("handshake: {DEVICE}: the {direction} hook (tcx) was lost, and is attached again")
+    };
+    service.agent.await_lines(&lost("ingress"), 1)?;
+    // After a look that finds nothing, a second time is told as the first one was.
+    sleep(TWO_LOOKS);
+    detach(&network)?;
+    service.agent.await_lines(&lost("egress"), 2)?;
     host.ip(&[&format!("link del {DEVICE}")])?;
     await_words("STATUS=waiting for interfaces")?;
     let waits = (503, "waiting for interfaces".to_owned());
@@ -336,10 +431,19 @@ fn a_service_manager_hears_of_it() -> Result<()> {
     // A scrape reads what is loaded, attached or not.
     ensure!(service.get("/metrics")?.0 == 200 && service.get("/readyz")? == waits);
     ensure!(service.get("/healthz")?.0 == 200);
+    let pair = format!("link add {DEVICE} type veth peer name peer");
+    host.ip(&[&pair, &format!("link set {DEVICE} up"), "link set peer up"])?;
+    await_that("ready again", || Ok(service.get("/readyz")?.0 == 200))?;
+    await_words(&format!("STATUS=watching {DEVICE}"))?;
+    sleep(TWO_LOOKS);
     let outcome = service.agent.end_by(libc::SIGTERM)?;
     await_words("STOPPING=1")?;
     fs::remove_file(&socket)?;
     ensure!(outcome.status.success(), "{outcome:?}");
+    let count = |what: &str| outcome.stderr.lines().filter(|line| line.contains(what)).count();
+    let gone = format!("{DEVICE} is gone");
+    ensure!(count(&gone) == 1 && count(" was gone") == 0, "{}", outcome.stderr);
+    ensure!(count(&lost("egress")) == 2 && count(&lost("ingress")) == 2, "{}", outcome.stderr);
     Ok(())
 }
 
@@ -365,14 +469,11 @@ fn a_configuration_is_read_again() -> Result<()> {
     service.await_figure(&series("old", "fra"), 3)?;
 
     let Service { mut agent, address: old, .. } = service;
-    fs::write(
-        config.path(),
-        format!(
-            "metrics-listen = '127.0.0.2:0'\nservice = ['new=:{port}']\nlabel = ['site=ber']\nport = 443\n\
-             metrics-file = '{}'\ninterval = '100ms'\n",
-            page.path()
-        ),
-    )?;
+    let text = format!(
+        "metrics-listen = '127.0.0.2:0'\nservice = ['new=:{port}']\nlabel = ['site=ber']\nport = 443\n\
+         interval = '100ms'\n"
+    );
+    fs::write(config.path(), format!("{text}metrics-file = '{}'\n", page.path()))?;
     agent.signal(libc::SIGHUP)?;
     agent.await_lines("handshake: the configuration is read again", 1)?;
     let said = agent.stderr().to_owned();
@@ -387,6 +488,13 @@ fn a_configuration_is_read_again() -> Result<()> {
     ensure!(get(host, old, "/healthz", &[]).is_err(), "the old socket still listens");
     let written = || Ok(fs::read_to_string(page.path())?.contains(&series("new", "ber")));
     await_that("the file", written)?;
+    // Another file takes its place, and then it stays as another process has put it there.
+    let other = Scratch::new("other.prom", b"")?;
+    let named = format!("{text}metrics-file = '{}'\n", other.path());
+    fs::write(config.path(), &named)?;
+    service.agent.signal(libc::SIGHUP)?;
+    await_that("another file", || Ok(fs::read_to_string(other.path())?.contains(&series("new", "ber"))))?;
+    await_that("its end", || Ok(!fs::exists(page.path())?))?;
 
     fs::write(config.path(), "\nservices = ['new=:1']\n")?;
     service.agent.signal(libc::SIGHUP)?;
@@ -399,6 +507,33 @@ fn a_configuration_is_read_again() -> Result<()> {
     fs::write(config.path(), first)?;
     ensure!(run(&["serve", "--config", config.path(), "--check-config"])?.status.success());
     ensure!(service.agent.end_by(libc::SIGTERM)?.status.success());
+    Ok(())
+}
+
+/// The end of the helper is told when it comes, and each errand says why it is not done. The books go on.
+#[test]
+fn the_helpers_end_is_told() -> Result<()> {
+    if skips() {
+        return Ok(());
+    }
+    let network = segment()?;
+    let (host, path) = (network.host(), network.path(Family::V4));
+    let (config, page) = (Scratch::new("helper.toml", b"")?, Scratch::new("helper.prom", b"")?);
+    let usual = ["--metrics-listen", "127.0.0.1:0", "--config", config.path()];
+    let words = [&usual[..], &["--metrics-file", page.path(), "--interval", "1h"]].concat();
+    let mut service = Service::start(host, &words, 1)?;
+    await_that("the file", || Ok(!fs::read_to_string(page.path())?.is_empty()))?;
+    kill_process(service.helper()?, Signal::KILL)?;
+    service.agent.await_lines("handshake: the helper process has ended: files, SIGHUP ", 1)?;
+    service.agent.signal(libc::SIGHUP)?;
+    let kept = "handshake: the configuration stays as it was: the helper process has ended";
+    service.agent.await_lines(kept, 1)?;
+    let listener = Listener::new(&path, 0, 64)?;
+    let _made = tcp::connect_accept(&path, &listener, 3)?;
+    service.await_figure("handshake_verdicts_total{verdict=\"completed\"}", 3)?;
+    ensure!(service.get("/readyz")?.0 == 200);
+    let outcome = service.agent.end_by(libc::SIGTERM)?;
+    ensure!(outcome.status.success() && outcome.stderr.matches("helper").count() == 2, "{outcome:?}");
     Ok(())
 }
 

@@ -24,6 +24,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $args := list "serve" (printf "--metrics-listen=%s:%d" .Values.metrics.address (int64 .Values.metrics.port)) (printf "--max-flows=%d" (int64 .Values.maxFlows)) -}}
 {{- range .Values.interfaces }}{{ $args = append $args (printf "--interface=%s" .) }}{{ end -}}
 {{- range .Values.services }}{{ $args = append $args (printf "--service=%s" .) }}{{ end -}}
+{{- range .Values.workloads }}{{ $args = append $args (printf "--workload=%s" .) }}{{ end -}}
 {{- range .Values.labels }}{{ $args = append $args (printf "--label=%s" .) }}{{ end -}}
 {{- range .Values.options }}{{ $args = append $args . }}{{ end -}}
 {{ toJson $args }}

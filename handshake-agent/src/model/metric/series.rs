@@ -45,6 +45,8 @@ pub struct Family {
     /// The family of the same figure of one service, if there is one. It has the label `service`, and those
     /// of these labels that it names.
     pub of_service: Option<&'static Self>,
+    /// That of one workload, likewise. It has the labels `workload` and `side`.
+    pub of_workload: Option<&'static Self>,
 }
 
 /// The place of a figure among the exported series.
@@ -57,7 +59,10 @@ pub struct Series {
 }
 
 macro_rules! families {
-    ($($(#[$of:ident])? $constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+    ($(
+        $(#[$of:ident $(, $of_workload:ident)?])?
+        $constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;
+    )*) => {
         $(
             #[doc = $help]
             pub static $constant: Family = Family {
@@ -66,6 +71,7 @@ macro_rules! families {
                 help: $help,
                 labels: &[$($label),*],
                 of_service: families!(@of $($of)?),
+                of_workload: families!(@of $($($of_workload)?)?),
             };
         )*
         /// All families, in the order of an exposition.
@@ -90,15 +96,15 @@ families! {
         "packets of flows that --port and --net exclude";
     COPIES Counter "handshake_copies_total" []
         "SYNs and SYN+ACKs that the same hook saw less than 10 ms before";
-    #[SERVICE_ATTEMPTS]
+    #[SERVICE_ATTEMPTS, WORKLOAD_ATTEMPTS]
     ATTEMPTS Counter "handshake_attempts_total" []
         "SYNs that began an attempt; each attempt has exactly one verdict";
-    #[SERVICE_VERDICTS]
+    #[SERVICE_VERDICTS, WORKLOAD_VERDICTS]
     VERDICTS Counter "handshake_verdicts_total" ["verdict", "cause"]
         "attempts that came to a verdict, also those that left it again";
     REVISED Counter "handshake_revised_total" ["verdict"]
         "attempts that left a verdict again: the RST or ICMP error was forged or early";
-    #[SERVICE_STANDING]
+    #[SERVICE_STANDING, WORKLOAD_VERDICTS]
     STANDING Gauge "handshake_standing" ["verdict"]
         "attempts that have a verdict now which they may leave again";
     OPENING Gauge "handshake_opening" []
@@ -153,6 +159,10 @@ families! {
         "attempts of a service that are half-open, by cause";
     SERVICE_UDP_FLOWS Counter "handshake_service_udp_flows_total" ["service"]
         "UDP flows by the name of their service";
+    WORKLOAD_ATTEMPTS Counter "handshake_workload_attempts_total" ["workload", "side"]
+        "attempts by the name of the workload that began them (initiator) or was asked (responder)";
+    WORKLOAD_VERDICTS Counter "handshake_workload_verdicts_total" ["workload", "side", "verdict"]
+        "attempts of a workload that came to a verdict, also those that left it again";
     EXPORT_DROPPED Counter "handshake_export_dropped_total" ["sink"]
         "what an exporter dropped: its reader was too slow, or refused it";
     READINGS Counter "handshake_readings_total" []

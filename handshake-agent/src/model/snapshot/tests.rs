@@ -120,6 +120,7 @@ fn each_loss_alone_makes_a_report_inexact() {
         number: Some(0),
         is_required: true,
         state,
+        came_back: false,
         hooks: Vec::new(),
     };
     let gone =

@@ -84,7 +84,7 @@ pub(super) fn is_whole(block: &CounterBlock) -> bool {
 
 /// Sums the blocks, and takes the largest value of each maximum. Gauges wrap: one CPU may count an attempt
 /// in, and another count it out.
-fn sum<'a>(blocks: impl Iterator<Item = &'a CounterBlock>) -> CounterBlock {
+pub(super) fn sum<'a>(blocks: impl Iterator<Item = &'a CounterBlock>) -> CounterBlock {
     let mut total = CounterBlock { words: [0; COUNTERS] };
     for block in blocks {
         for (place, (total, word)) in total.words.iter_mut().zip(block.words).enumerate() {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use handshake_common::abi::{CONFIG_MAP, Config, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -78,8 +80,17 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
         .map_max_entries("AYA_LOGS", lines)
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
         .override_global("HANDSHAKE_PROCESSES", &u64::from(settings.processes), true)
+        .override_global("HANDSHAKE_OWNERS", &u64::from(tells_owners()), true)
         .load(elf)
         .map_err(|error| LiveError::from_load(error, bytes))
+}
+
+/// Whether the kernel tells a program at TC whose socket has sent a packet. One that was built without control
+/// groups for sockets (CONFIG_SOCK_CGROUP_DATA) would refuse the program that asks.
+fn tells_owners() -> bool {
+    let asked = is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_skb_cgroup_id);
+    // A probe that fails says nothing.
+    asked.unwrap_or(true)
 }
 
 /// Writes the settings to the maps that the programs read.

@@ -474,6 +474,7 @@ impl Hooks for HalfAnswered {
             number: Some(0),
             is_required: true,
             state: LinkState::Up,
+            came_back: false,
             hooks: vec![HookLook {
                 direction: Direction::Ingress,
                 hook: Hook::Tcx,

@@ -51,7 +51,7 @@ fn each_end_of_a_handshake_is_its_sockets() {
 
 /// SYN cookies: no socket sends the SYN+ACK. And a client elsewhere.
 #[test]
-fn an_end_without_a_socket_is_nobodys() {
+fn an_end_without_a_socket_has_no_owner() {
     for (group_of, expected) in [
         (both as fn(&Packet) -> u64, [CLIENT, SERVER]),
         (|packet| if packet.source_port == 80 { 0 } else { CLIENT }, [CLIENT, 0]),
@@ -81,6 +81,23 @@ fn an_attempt_never_has_the_owners_of_the_one_before() {
     (5..99).for_each(|flow| world.send(4_003 * SECOND, &tcp(4 * flow, true, SYN, 0, 0)));
     assert_eq!(ids(&world), [[0, SERVER], [0, 0], [0, 0], [0, 0]], "one was answered and stays");
     assert_eq!(row_of(&world, CLIENT, Side::Initiator), Some([5, 1, 0]));
+    world.check_all();
+}
+
+/// A socket of this host sends a SYN with another J, and an answer to no SYN, between two other hosts.
+#[test]
+fn a_forger_on_this_host_owns_no_end() {
+    let mut world = World::new(64);
+    let forge = |world: &mut World, packet: Packet| {
+        world.group_of = |_| SERVER;
+        world.send(SECOND + 10, &packet);
+    };
+    world.group_of = |_| 0;
+    world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+    world.send(SECOND + 1, &tcp(0, false, SYN | ACK, 10, 1));
+    forge(&mut world, tcp(0, true, SYN, 7_000_000, 0));
+    forge(&mut world, tcp(0, false, SYN | ACK, 99, 500));
+    assert_eq!(ids(&world), [[0, 0]]);
     world.check_all();
 }
 

@@ -1,14 +1,13 @@
 //! Resolves names: a figure is one or more metrics, of all services or of some.
 
 use std::fmt;
-use std::net::SocketAddr;
 
-use handshake_agent::address::{Cidr, PortRange};
 use handshake_agent::model::metric::{CONNECT_OF_ALL, METRICS, Metric, SERVICE, SERVICE_TIMES, Unit};
-use handshake_agent::model::snapshot::{Snapshot, TcpBooks};
+use handshake_agent::model::snapshot::{ServiceBooks, Snapshot, TcpBooks};
 use handshake_agent::similar;
 use handshake_common::verdict::Leg;
 
+use super::selection::{Selection, WrittenSelectors};
 use super::{Fault, Span, ValueKind};
 
 /// Functions of a leg: the name, and the metric below `latency.LEG`.
@@ -58,8 +57,8 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     /// The names of the metrics that it is the sum of.
     pub(crate) metrics: Vec<&'static str>,
-    /// The selected services; if empty, the whole report.
-    pub(crate) selectors: Vec<Selector>,
+    /// What it is of.
+    pub(crate) of: Selection,
 }
 
 impl Figure {
@@ -68,90 +67,38 @@ impl Figure {
         self.metrics.iter().any(|name| name.starts_with(LATENCY_PATH))
     }
 
-    /// Whether a service is selected.
-    pub(crate) fn takes(&self, service: SocketAddr) -> bool {
-        self.selectors.iter().all(|selector| selector.takes(service))
-    }
-
-    /// The TCP books of the selected services, from a report that lists every service by name.
+    /// The TCP books of what is selected, from a report that lists every service by name.
     pub(crate) fn books(&self, snapshot: &Snapshot) -> TcpBooks {
-        if self.selectors.is_empty() {
-            return snapshot.tcp.books;
-        }
-        let rows = snapshot.services.iter().filter(|row| row.service.is_some_and(|each| self.takes(each)));
         let mut sum = TcpBooks::default();
-        rows.filter_map(|row| row.books.tcp()).for_each(|books| sum += *books);
+        match &self.of {
+            Selection::All => return snapshot.tcp.books,
+            Selection::Services(services) => {
+                let rows = snapshot.services.iter();
+                let rows = rows.filter(|row| row.service.is_some_and(|each| services.take(each)));
+                rows.filter_map(|row| row.books.tcp()).for_each(|books| sum += *books);
+            }
+            Selection::Workloads(workloads) => {
+                let rows = snapshot.workloads.iter();
+                let rows = rows.filter(|row| workloads.take(row.owner.as_deref(), row.side) == Some(true));
+                rows.for_each(|row| sum += row.books);
+            }
+        }
         sum
     }
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Those of a function are written in it: p99(connect{port=443}).
+        // What a function is of is written in it: p99(connect{port=443}).
         let (before, after) = self.name.strip_suffix(')').map_or((&*self.name, ""), |inner| (inner, ")"));
-        f.write_str(before)?;
-        for (at, selector) in self.selectors.iter().enumerate() {
-            write!(f, "{}{selector}", if at == 0 { "{" } else { "," })?;
-        }
-        f.write_str(if self.selectors.is_empty() { "" } else { "}" })?;
-        f.write_str(after)
+        write!(f, "{before}{}{after}", self.of)
     }
 }
-
-/// A condition on services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Selector {
-    /// The service's port is in this range.
-    Port(PortRange),
-    /// The service's address is in this network.
-    Address(Cidr),
-}
-
-impl Selector {
-    /// Whether a service matches.
-    fn takes(self, service: SocketAddr) -> bool {
-        match self {
-            Self::Port(ports) => (ports.first..=ports.last).contains(&service.port()),
-            Self::Address(net) => net.contains(service.ip()),
-        }
-    }
-
-    fn parse(name: &str, value: &str) -> Result<Self, String> {
-        match name {
-            "port" => value.parse().map(Self::Port),
-            "address" => value.parse().map(Self::Address),
-            _ => Err(format!("no selector {}: use port=443 or address=10.0.0.2", name.escape_debug())),
-        }
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(ports) => write!(f, "port={ports}"),
-            Self::Address(net) => write!(f, "address={net}"),
-        }
-    }
-}
-
-/// The name, the value and the place of each selector, not parsed yet.
-pub(super) type WrittenSelectors = [(String, String, Span)];
 
 /// Where the paths of the legs' metrics begin.
 const LATENCY_PATH: &str = "latency.";
-
-fn selectors(written: &WrittenSelectors) -> Result<Vec<Selector>, Fault> {
-    let selectors = written.iter().map(|(name, value, span)| {
-        Selector::parse(name, value).map_err(|message| Fault::new(*span, message))
-    });
-    let selectors = selectors.collect::<Result<Vec<_>, _>>()?;
-    if let [(first, ..), (second, _, at), ..] = written
-        && (first == second || written.len() > 2)
-    {
-        return Err(Fault::new(*at, format!("{second} is given twice; 8000-8100 is a range of ports")));
-    }
-    Ok(selectors)
-}
+/// Where those of TCP begin.
+const TCP_PATH: &str = "tcp.";
 
 /// Resolves a figure and its kind by name.
 pub(super) fn figure(
@@ -160,22 +107,44 @@ pub(super) fn figure(
     written: &WrittenSelectors,
 ) -> Result<(Figure, ValueKind), Fault> {
     let metrics = named(name).ok_or_else(|| unknown(name, span))?;
-    let selectors = selectors(written)?;
-    let by_service = |metric: &&Metric<_>| {
-        SERVICE.iter().map(|service| &service.name).any(|name| *name == metric.name)
-            || SERVICE_TIMES.iter().any(|times| times.name == metric.name)
+    let of = Selection::of(written)?;
+    let is_kept = |metric: &&Metric<_>| {
+        by(&of).contains(&metric.name.as_str())
+            || matches!(of, Selection::Services(_))
+                && SERVICE_TIMES.iter().any(|times| times.name == metric.name)
     };
-    if !selectors.is_empty() && !metrics.iter().all(by_service) {
-        if name.starts_with(LATENCY_PATH) {
-            return Err(Fault::new(span, ONLY_CONNECT));
-        }
-        let names: Vec<&str> = SERVICE.iter().map(|metric| short(&metric.name)).collect();
-        let message = format!("{name} is not counted per service; these are: {}", names.join(", "));
-        return Err(Fault::new(span, message));
+    if of != Selection::All && !metrics.iter().all(is_kept) {
+        return Err(Fault::new(span, not_kept(name, &of)));
     }
     let kind = kind(metrics[0].unit);
     let metrics = metrics.iter().map(|metric| metric.name.as_str()).collect();
-    Ok((Figure { name: name.to_owned(), metrics, selectors }, kind))
+    Ok((Figure { name: name.to_owned(), metrics, of }, kind))
+}
+
+/// The metrics that are counted by what is selected, by their paths.
+fn by(of: &Selection) -> Vec<&'static str> {
+    match of {
+        Selection::All => Vec::new(),
+        Selection::Services(_) => SERVICE.iter().map(|metric| metric.name.as_str()).collect(),
+        Selection::Workloads(_) => of_workload().map(|metric| metric.name.as_str()).collect(),
+    }
+}
+
+/// The metrics of a workload: those of a service of TCP.
+pub(crate) fn of_workload() -> impl Iterator<Item = &'static Metric<ServiceBooks>> {
+    SERVICE.iter().filter(|metric| metric.name.starts_with(TCP_PATH))
+}
+
+/// Said of a name that is not counted by what is selected.
+fn not_kept(name: &str, of: &Selection) -> String {
+    let what = match of {
+        Selection::All => "part",
+        Selection::Services(_) if name.starts_with(LATENCY_PATH) => return ONLY_CONNECT.to_owned(),
+        Selection::Services(_) => "service",
+        Selection::Workloads(_) => "workload",
+    };
+    let names: Vec<&str> = by(of).into_iter().map(short).collect();
+    format!("{name} is not counted per {what}; these are: {}", names.join(", "))
 }
 
 /// Said where a service's time of another leg is asked for.
@@ -213,14 +182,17 @@ pub(super) fn of_leg(
     if !written.is_empty() && !is_connect {
         return Err(Fault::new(leg_at, ONLY_CONNECT));
     }
-    let of = if completed { format!(" of {COMPLETED}") } else { String::new() };
-    let (name, selectors) = (format!("{function}({leg}{of})"), selectors(written)?);
-    Ok((Figure { name, metrics: vec![&metric.name], selectors }, kind(metric.unit)))
+    let those = if completed { format!(" of {COMPLETED}") } else { String::new() };
+    let (name, of) = (format!("{function}({leg}{those})"), Selection::of(written)?);
+    if matches!(of, Selection::Workloads(_)) {
+        return Err(Fault::new(leg_at, not_kept(leg, &of)));
+    }
+    Ok((Figure { name, metrics: vec![&metric.name], of }, kind(metric.unit)))
 }
 
 /// The path without `tcp.`, which can be omitted.
 pub(crate) fn short(path: &str) -> &str {
-    path.strip_prefix("tcp.").unwrap_or(path)
+    path.strip_prefix(TCP_PATH).unwrap_or(path)
 }
 
 /// The metrics of a name; `None` if the name is unknown.

@@ -50,6 +50,17 @@ fn valid_expectations_parse() {
             "attempts{port=8000-8100,address=2001:db8::/32} == 200",
             ValueKind::Count,
         ),
+        ("completed{unit=nginx.service} > 9", "completed{unit=nginx.service} > 9", ValueKind::Count),
+        (
+            "refused { side = initiator , pod = shop/web-1, container=web } == 0",
+            "refused{pod=shop/web-1,container=web,side=initiator} == 0",
+            ValueKind::Count,
+        ),
+        (
+            "rate(completed{cgroup=/system.slice/}) > 1/s",
+            "rate(completed{cgroup=/system.slice}) > 1",
+            ValueKind::Rate,
+        ),
         ("completed + late - refused == 7", "completed + late - refused == 7", ValueKind::Count),
         ("completed - (late - refused) == 7", "completed - (late - refused) == 7", ValueKind::Count),
         ("(completed + late) / attempts > 1", "(completed + late) / attempts > 1", ValueKind::Share),
@@ -162,7 +173,7 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
             29,
             "of the legs only connect is kept per service",
         ),
-        ("p99(connect{prot=443}) < 2ms", 13, 8, "no selector prot: use port=443"),
+        ("p99(connect{prot=443}) < 2ms", 13, 8, "no selector prot; did you mean port?"),
         ("p99(connect{port=443,port=80}) < 2ms", 22, 7, "port is given twice"),
         ("rte(completed) > 1/s", 1, 3, "no function rte: use one of p50"),
         (
@@ -190,7 +201,18 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
         ("rate(completed / attempts) > 1/s", 5, 22, "rate takes a count"),
         ("1 == 1", 1, 6, "without a figure"),
         ("attempts{port=http} == 1", 10, 9, "'http' is no port"),
-        ("attempts{prot=443} == 1", 10, 8, "no selector prot: use port=443"),
+        ("attempts{protocol=6} == 1", 10, 10, "no selector protocol: use port, address, unit, pod"),
+        ("attempts{untit=a.service} == 1", 10, 15, "no selector untit; did you mean unit?"),
+        ("attempts{unit=nginx} == 1", 10, 10, "'nginx' is no unit: its type belongs to it"),
+        ("attempts{cgroup=nginx} == 1", 10, 12, "'nginx' is no path of a control group, as in /"),
+        ("attempts{pod=} == 1", 10, 4, "pod has no value, as in web-1"),
+        ("attempts{unit=a.service,side=client} == 1", 25, 11, "'client' is no side: use initiator"),
+        ("attempts{side=initiator} == 1", 10, 14, "whose side? Add unit, pod, container or cgroup"),
+        ("attempts{port=443,unit=a.service} == 1", 19, 14, "services and workloads are counted apart"),
+        ("attempts{unit=a.service,unit=b.service} == 1", 25, 14, "unit is given twice"),
+        ("late{pod=web-1} == 1", 1, 4, "late is not counted per workload; these are: attempts"),
+        ("udp.flows{pod=web-1} == 1", 1, 9, "udp.flows is not counted per workload"),
+        ("p99(connect{pod=web-1}) < 2ms", 5, 7, "connect is not counted per workload; these are: att"),
         ("attempts{443} == 1", 10, 3, "a selector is NAME=VALUE"),
         ("attempts{} == 1", 10, 0, "a selector is NAME=VALUE"),
         ("attempts{port=443,port=80} == 1", 19, 7, "port is given twice"),
@@ -220,7 +242,7 @@ fn an_invalid_expectation_has_a_message_and_a_place() {
 /// written out and parsed again.
 #[test]
 fn any_text_parses_or_has_an_error_with_a_place() {
-    const WORDS: [&str; 24] = [
+    const WORDS: [&str; 25] = [
         "completed",
         "attempts",
         "p99",
@@ -233,6 +255,7 @@ fn any_text_parses_or_has_an_error_with_a_place() {
         "/",
         "%",
         "{port=1}",
+        "{unit=a.service,side=responder}",
         "{",
         "}",
         "1",

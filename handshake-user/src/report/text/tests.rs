@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, udp_record};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, udp_record, unit};
 use handshake_agent::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, RunContext, Snapshot,
 };
 use handshake_agent::options::Filter;
+use handshake_agent::owner::{Owner, OwnerBook};
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_common::abi::{Counter, TcpRecord};
@@ -29,7 +30,14 @@ const ROW: u16 = 1;
 
 /// A look at an interface that was named.
 fn interface_look(state: LinkState, hooks: Vec<HookLook>) -> InterfaceLook {
-    InterfaceLook { name: "eth0".to_owned(), number: Some(0), is_required: true, state, hooks }
+    InterfaceLook {
+        name: "eth0".to_owned(),
+        number: Some(0),
+        is_required: true,
+        state,
+        came_back: false,
+        hooks,
+    }
 }
 
 #[test]
@@ -558,6 +566,101 @@ fn ends_have_names_where_they_are_asked_for() {
     assert!(report.contains("services  web.example:https 100.0 % of 3"), "{report}");
 }
 
+/// Each end has its owner where it is known, beside a name too; what steers a terminal is escaped.
+#[test]
+fn ends_have_their_owners() {
+    let evil = Owner { cgroup: "/a/\u{1b}[2J".to_owned(), unit: None, container: None, pod: None };
+    let root = Owner { cgroup: "/".to_owned(), unit: None, container: None, pod: None };
+    let owners = [(1, unit("curl.service")), (2, unit("nginx.service")), (3, evil), (5, root)];
+    let owners = OwnerBook::fixed(owners);
+    let snapshot = TestContext { owners, ..TestContext::live("") }.take(&mut Fake::new(), None);
+    let view = View::of(&snapshot);
+    let style = Style::plain(100).naming(Names::fixed("10.0.0.2 web.example\n", "https 443/tcp\n"));
+    for (groups, ends) in [
+        ([1, 2], "10.0.0.1:40000 (curl.service) → web.example:https (nginx.service)  "),
+        ([1, 0], "10.0.0.1:40000 (curl.service) → web.example:https  "),
+        ([0, 3], "10.0.0.1:40000 → web.example:https (\\u{1b}[2J)  "),
+        ([4, 5], "10.0.0.1:40000 → web.example:https  "),
+    ] {
+        let mut open = record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived);
+        open.control_groups.ids = groups;
+        let flow = Flow::of(open);
+        let line = draw_flow(&view, &flow, style);
+        assert!(line.contains(&format!("  tcp {ends}")), "{line}");
+        let line = draw_event(&view, &Event { kind: EventKind::HalfOpen, flow, at_ns: 0 }, style);
+        assert!(line.contains(&format!("  {ends}")), "{line}");
+    }
+}
+
+/// The worst workload is first; a single one on each side that does well says nothing.
+#[test]
+fn workloads_are_named_where_they_say_something() {
+    use Side::{Initiator, Responder};
+    let names =
+        ["curl.service", "nginx.service", "backup.service", "db.service", "mail.service", "a.service"];
+    let owners = OwnerBook::fixed((1..).zip(names.map(unit)));
+    let context = TestContext { owners, ..TestContext::live("") };
+    let line = |fake: &mut Fake| {
+        let shown = draw(&context.take(fake, None), None, Style::plain(300));
+        shown.lines().find_map(|line| Some(line.strip_prefix("workload  ")?.to_owned()))
+    };
+    let mut fake = Fake::new();
+    assert_eq!(line(&mut fake), None);
+    fake.workload(1, Initiator, &[(Counter::Completed, 30)]);
+    fake.workload(2, Responder, &[(Counter::Completed, 1_204)]);
+    assert_eq!(line(&mut fake), None, "one on each side, and all completes");
+    // Refused once or twice, as by a port that is closed.
+    fake.workload(9, Initiator, &[(Counter::Refused, 4)]);
+    assert_eq!(line(&mut fake), None);
+    fake.workloads.remove(1);
+    fake.workload(2, Responder, &[(Counter::Completed, 600), (Counter::Refused, 604)]);
+    let wanted = "nginx.service serves 49.8 % of 1 204 completed · curl.service opens 100.0 % of 30";
+    assert_eq!(line(&mut fake).as_deref(), Some(wanted));
+    fake.workload(3, Initiator, &[(Counter::Completed, 7)]);
+    fake.workload(8, Initiator, &[(Counter::Completed, 900), (Counter::Refused, 100)]);
+    for group in 4..7 {
+        fake.workload(group, Responder, &[(Counter::Completed, group)]);
+    }
+    let wanted = "nginx.service serves 49.8 % of 1 204 completed · cgroup id 8 opens 90.0 % of 1 000 · \
+                  curl.service opens 100.0 % of 30 · backup.service opens 100.0 % of 7 · \
+                  a.service serves 100.0 % of 6 · 2 more";
+    assert_eq!(line(&mut fake).as_deref(), Some(wanted));
+}
+
+/// A host without units has all in the root of the tree, which says nothing by itself.
+#[test]
+fn the_root_alone_is_no_workload() {
+    let root = Owner { cgroup: "/".to_owned(), unit: None, container: None, pod: None };
+    let owners = OwnerBook::fixed([(1, root), (2, unit("curl.service"))]);
+    let (context, mut fake) = (TestContext { owners, ..TestContext::live("") }, Fake::new());
+    fake.workload(1, Side::Initiator, &[(Counter::Refused, 20)]);
+    fake.workload(1, Side::Responder, &[(Counter::Completed, 3)]);
+    let shown = |fake: &mut Fake| draw(&context.take(fake, None), None, Style::plain(200));
+    assert!(!shown(&mut fake).contains("workload"));
+    fake.workload(2, Side::Initiator, &[(Counter::Completed, 3)]);
+    let wanted = "\nworkload  / opens 0.0 % of 20 completed · / serves 100.0 % of 3 · curl.service opens 100.0 % of 3\n";
+    assert!(shown(&mut fake).contains(wanted), "{}", shown(&mut fake));
+}
+
+/// After a day without a failure, a workload that begins to fail comes first.
+#[test]
+fn a_workload_that_begins_to_fail_is_named() {
+    let owners = OwnerBook::fixed([(1, unit("curl.service")), (2, unit("nginx.service"))]);
+    let (context, mut fake) = (TestContext { owners, ..TestContext::live("") }, Fake::new());
+    fake.workload(1, Side::Initiator, &[(Counter::Completed, 1_000_000)]);
+    fake.workload(2, Side::Responder, &[(Counter::Completed, 10)]);
+    let before = context.take(&mut fake, None);
+    fake.later(SECOND);
+    fake.workloads.clear();
+    fake.workload(1, Side::Initiator, &[(Counter::Completed, 1_000_001), (Counter::Refused, 9)]);
+    fake.workload(2, Side::Responder, &[(Counter::Completed, 10)]);
+    let now = context.take(&mut fake, Some(&before));
+    let shown = draw(&now, Some(&Interval::between(&before, &now)), Style::plain(300));
+    let wanted = "\nworkload  curl.service opens 99.9 % of 1 000 010 completed, now 10.0 % · nginx.service serves \
+                  100.0 % of 10\n";
+    assert!(shown.contains(wanted), "{shown}");
+}
+
 /// Of a capture with the date.
 #[test]
 fn an_event_is_one_line_with_its_time_and_age() {
@@ -592,6 +695,7 @@ fn an_event_is_one_line_with_its_time_and_age() {
 struct TestContext {
     origin: Origin,
     filter: Filter,
+    owners: OwnerBook,
 }
 
 impl TestContext {
@@ -611,6 +715,7 @@ impl TestContext {
                 gone: 0,
             }),
             filter: Filter { ports, nets: Vec::new() },
+            owners: OwnerBook::default(),
         }
     }
 
@@ -620,7 +725,7 @@ impl TestContext {
             began: BEGINNING,
             filter: self.filter.clone(),
             top: 10,
-            owners: handshake_agent::owner::OwnerBook::default(),
+            owners: self.owners.clone(),
         };
         if matches!(self.origin, Origin::Live(_)) {
             fake.host = Arc::new(HostAddresses::of(["10.0.0.2".parse().expect("an address")]));

@@ -1,11 +1,11 @@
 //! The answer of `handshake why`.
 //!
 //! ```text
-//! 10.77.2.2:443 · nginx[1873] · looked for 4 s at eth0
+//! 10.77.2.2:443 · nginx[1873], nginx.service · looked for 4 s at eth0
 //! ✘ 61.2 % of 120 connections stay open, answered by nothing (no_syn_ack)
 //! because   its accept queue is full: 129 of 128 waiting
 //! not       a flood (41 of 41 repeat their SYN)
-//! owner     the application: nginx[1873] accepts too slowly
+//! owner     the application: nginx[1873] of nginx.service accepts too slowly
 //! next      ss -ltnp 'sport = :443'
 //! ```
 
@@ -27,8 +27,8 @@ pub(crate) fn draw_why(report: &WhyReport<'_>, snapshot: &Snapshot, style: Style
     let name = name.filter(|name| *name != subject).map(Piece::plain);
     let mut head = vec![Piece::new(subject, TextTone::Strong)];
     head.extend(name);
-    let process = evidence.queue.iter().flatten().filter(|_| evidence.service.is_some());
-    head.extend(process.filter_map(|queue| queue.process.clone()).map(Piece::plain));
+    let queue = evidence.queue.iter().flatten().filter(|_| evidence.service.is_some());
+    head.extend(queue.filter_map(|queue| queue.whose(", ")).map(Piece::plain));
     head.push(Piece::plain(format!("looked for {} at {}", span(evidence.looked_ns), report.interfaces)));
     line(&mut out, style, "", &head, DOT);
     let (sign, tone) = match answer.outcome {

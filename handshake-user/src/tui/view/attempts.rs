@@ -6,21 +6,26 @@ use handshake_common::verdict::{Assessment, Cause, FlowFlag, Verdict};
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::layout::{Pen, seconds};
+use super::layout::{Pen, cut, seconds};
 use super::table::{ColumnHead, TableCell, head, row, seen};
-use crate::names::Names;
+use crate::names::{label, owned_client};
 use crate::number::{group, time};
 use crate::tui::list::{self, AttemptColumn};
 use crate::tui::scene::Scene;
-use crate::tui::state::Ui;
+use crate::tui::state::{EndWords, Ui};
 use crate::tui::theme::Tone;
 use handshake_agent::model::flow::{Flow, FlowId, Standing};
 
 /// Width of the narrowest terminal that shows repeated SYNs and SYN+ACKs apart.
 const REPEATS: usize = 156;
+/// Width of the narrowest terminal that shows owners. The other columns are then chosen as if it were narrower by
+/// theirs.
+const OWNERS: usize = 100;
+/// Most columns that owners take from the others; they have more where these leave room.
+const OWNER: usize = 24;
 
 impl AttemptColumn {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Age,
         Self::Left,
         Self::Verdict,
@@ -29,6 +34,7 @@ impl AttemptColumn {
         Self::Repeats,
         Self::Initiator,
         Self::Responder,
+        Self::Owner,
         Self::Connect,
         Self::FirstLeg,
         Self::SecondLeg,
@@ -48,6 +54,7 @@ impl AttemptColumn {
             Self::SecondLeg => "syn+ack→ack",
             Self::Left => "expires",
             Self::Interface => "at",
+            Self::Owner => "owner",
         }
     }
 
@@ -64,6 +71,7 @@ impl AttemptColumn {
             Self::FirstLeg | Self::SecondLeg => 11,
             Self::Left => 9,
             Self::Interface => 8,
+            Self::Owner => OWNER,
         }
     }
 
@@ -77,11 +85,16 @@ impl AttemptColumn {
             Self::Left => 112,
             Self::Repeats => REPEATS,
             Self::Interface => 144,
+            Self::Owner => OWNERS,
         }
     }
 
-    /// Whether a terminal of this width shows the column.
-    const fn is_shown(self, width: usize) -> bool {
+    /// Whether a terminal of this width shows the column, where owners are known or not.
+    const fn is_shown(self, width: usize, has_owners: bool) -> bool {
+        if matches!(self, Self::Owner) {
+            return has_owners && width >= OWNERS;
+        }
+        let width = if has_owners && width >= OWNERS { width - OWNER - 1 } else { width };
         let is_replaced = matches!(self, Self::Retransmissions) && width >= REPEATS;
         self.least_width() <= width && !is_replaced
     }
@@ -93,7 +106,7 @@ impl AttemptColumn {
         )
     }
 
-    fn cell(self, scene: &Scene, names: Names, attempt: &Flow) -> TableCell {
+    fn cell(self, scene: &Scene, ui: &Ui, attempt: &Flow, width: usize) -> TableCell {
         let standing = attempt.standing(&scene.moment());
         match self {
             Self::Age => age(scene, attempt, standing),
@@ -102,8 +115,8 @@ impl AttemptColumn {
             Self::Retransmissions => TableCell::plain(some(attempt.retransmits())),
             Self::Repeats => TableCell::plain(repeats(attempt)),
             Self::Connect => TableCell::plain(attempt.connect_ns().map(time).unwrap_or_default()),
-            Self::Initiator => TableCell::plain(end(names, attempt, Side::Initiator)),
-            Self::Responder => TableCell::plain(end(names, attempt, Side::Responder)),
+            Self::Initiator => TableCell::plain(end(scene, ui, attempt, Side::Initiator)),
+            Self::Responder => TableCell::plain(end(scene, ui, attempt, Side::Responder)),
             Self::FirstLeg => {
                 let leg = attempt.syn_to_syn_ack_ns().or_else(|| attempt.answer_ns());
                 TableCell::plain(leg.map(time).unwrap_or_default())
@@ -111,16 +124,41 @@ impl AttemptColumn {
             Self::SecondLeg => TableCell::plain(attempt.syn_ack_to_ack_ns().map(time).unwrap_or_default()),
             Self::Left => TableCell::plain(left_ns(scene, attempt).map(seconds).unwrap_or_default()),
             Self::Interface => TableCell::plain(scene.interface(attempt)),
+            Self::Owner => TableCell::plain(owners(scene, attempt, width)),
         }
     }
 }
 
 /// An end of a flow as it is shown.
-pub(super) fn end(names: Names, flow: &Flow, side: Side) -> String {
-    match side {
-        Side::Initiator => names.client(flow.end(side)),
-        Side::Responder => names.service(flow.end(side), flow.record.key.udp),
+pub(super) fn end(scene: &Scene, ui: &Ui, flow: &Flow, side: Side) -> String {
+    let (names, end, udp) = (ui.names(scene), flow.end(side), flow.record.key.udp);
+    let owner = match ui.ends {
+        EndWords::Owner => scene.owners.of(&flow.record, side),
+        EndWords::Address | EndWords::Name => None,
+    };
+    match (side, owner) {
+        (Side::Initiator, Some(owner)) => owned_client(&owner, end.port()),
+        (Side::Initiator, None) => names.client(end),
+        (Side::Responder, Some(owner)) => names.owned_service(&owner, end.port(), udp),
+        (Side::Responder, None) => names.service(end, udp),
     }
+}
+
+/// Whose the ends of a flow are, the initiator's before an arrow and the responder's behind it.
+fn owners(scene: &Scene, flow: &Flow, width: usize) -> String {
+    let [from, to] =
+        Side::BOTH.map(|side| scene.owners.of(&flow.record, side).as_deref().map(label).unwrap_or_default());
+    let shown = |from: &str, to: &str| match (from, to) {
+        ("", "") => String::new(),
+        (from, to) => format!("{from} → {to}").trim().to_owned(),
+    };
+    let whole = shown(&from, &to);
+    if from.is_empty() || to.is_empty() || whole.width() <= width {
+        return whole;
+    }
+    let half = width.saturating_sub(3) / 2;
+    let room = |other: &str| (width.saturating_sub(3 + other.width())).max(half);
+    shown(&cut(&from, room(&to)), &cut(&to, room(&from)))
 }
 
 /// The tone of a verdict.
@@ -180,7 +218,7 @@ pub(super) fn left_ns(scene: &Scene, attempt: &Flow) -> Option<u64> {
 
 /// The screen.
 pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<Line<'static>> {
-    let (pen, names) = (Pen(ui.theme), ui.names(scene));
+    let pen = Pen(ui.theme);
     let rows = list::attempts(scene, &ui.filter, ui.attempts);
     let mut lines = vec![summary(scene, ui, pen, &rows)];
     if rows.is_empty() {
@@ -191,13 +229,18 @@ pub(super) fn lines(scene: &Scene, ui: &Ui, width: usize, height: usize) -> Vec<
     let ids: Vec<FlowId> = rows.iter().map(|attempt| attempt.id()).collect();
     let cursor = ui.on_attempt.row(&ids);
     let seen = seen(rows.len(), cursor, height.saturating_sub(2));
-    let (columns, heads) = columns(ui, names, &rows[seen.clone()], width);
+    let (columns, heads) = columns(scene, ui, (&rows, &rows[seen.clone()]), width);
     lines.push(head(pen, &heads));
     for at in seen {
-        let cells = columns.iter().map(|column| column.cell(scene, names, rows[at])).collect();
+        let cells = columns.iter().zip(&heads);
+        let cells = cells.map(|(column, head)| column.cell(scene, ui, rows[at], head.width)).collect();
         lines.push(row(pen, &heads, cells, at == cursor, width));
     }
     lines
+}
+
+fn has_owner(scene: &Scene, flow: &Flow) -> bool {
+    Side::BOTH.into_iter().any(|side| scene.owners.of(&flow.record, side).is_some())
 }
 
 pub(super) fn nothing(scene: &Scene, ui: &Ui) -> &'static str {
@@ -231,21 +274,35 @@ fn summary(scene: &Scene, ui: &Ui, pen: Pen, rows: &[&Flow]) -> Line<'static> {
     ])
 }
 
-/// The columns that fit. Initiator and responder share the rest of the width, each as wide as needed.
-fn columns(ui: &Ui, names: Names, rows: &[&Flow], width: usize) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
+/// The columns that fit: of `all` rows, those of `rows` on the screen. Initiator and responder share the rest of the
+/// width, each as wide as needed.
+fn columns(
+    scene: &Scene,
+    ui: &Ui,
+    (all, rows): (&[&Flow], &[&Flow]),
+    width: usize,
+) -> (Vec<AttemptColumn>, Vec<ColumnHead>) {
+    // Ends that are shown by their owners need no column for these.
+    let has_owners = ui.ends != EndWords::Owner && all.iter().any(|flow| has_owner(scene, flow));
     let columns: Vec<AttemptColumn> =
-        AttemptColumn::ALL.into_iter().filter(|column| column.is_shown(width)).collect();
-    let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
+        AttemptColumn::ALL.into_iter().filter(|column| column.is_shown(width, has_owners)).collect();
+    let whose = rows.iter().map(|row| owners(scene, row, usize::MAX).width()).max().unwrap_or(0);
+    let least = whose.clamp(AttemptColumn::Owner.title().len(), OWNER);
+    let width_of =
+        |column: &AttemptColumn| if *column == AttemptColumn::Owner { least } else { column.width() };
+    let fixed: usize = columns.iter().map(|column| width_of(column) + 1).sum();
     let room = width.saturating_sub(fixed + 1);
-    let longest = |side| rows.iter().map(|row| end(names, row, side).width()).max().unwrap_or(0);
+    let longest = |side| rows.iter().map(|row| end(scene, ui, row, side).width()).max().unwrap_or(0);
     let needed = [longest(Side::Initiator), longest(Side::Responder)].map(|length| length.max(12));
     let first = needed[0].min(room.saturating_sub(needed[1]).max(room / 2));
     let second = needed[1].min(room - first);
+    let owner = whose.clamp(least, least + room - first - second);
     let head = |column: &AttemptColumn| ColumnHead {
         title: column.title(),
         width: match column {
             AttemptColumn::Initiator => first,
             AttemptColumn::Responder => second,
+            AttemptColumn::Owner => owner,
             AttemptColumn::Age
             | AttemptColumn::Verdict
             | AttemptColumn::Cause

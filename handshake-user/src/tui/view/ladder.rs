@@ -21,7 +21,7 @@ use unicode_width::UnicodeWidthStr as _;
 use self::rungs::Rung;
 use super::attempts::{end, left_ns, tone};
 use super::layout::{Pen, Section, cut, fit, left, right, seconds, sentence, wrap};
-use crate::names::Names;
+use crate::escape::printable;
 use crate::number::{group, time};
 use crate::report::text::ladder::{RungCertainty, RungDirection, meaning, shaft};
 use crate::report::text::{arrow, frames};
@@ -29,6 +29,7 @@ use crate::tui::scene::Scene;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
 use handshake_agent::model::flow::{Flow, View};
+use handshake_agent::owner::Owner;
 
 /// Column of the initiator's rail.
 const RAIL: usize = 12;
@@ -47,10 +48,11 @@ pub(super) fn lines(
     let rungs = rungs::of(attempt, scene);
     let length = width.saturating_sub(RAIL + 3).min(WIDEST);
     let words = words(attempt, scene, pen, width);
-    let head = vec![title(attempt, scene, ui.names(scene), pen)];
+    let both = Side::BOTH.map(|side| end(scene, ui, attempt, side));
+    let head = vec![title(attempt, scene, &both, pen)];
     // Rails between the rungs if there is room.
     let roomy = 1 + 2 * rungs.len() + 4 + words.len() <= height;
-    let mut lines = ends(attempt, ui.names(scene), pen, length, roomy);
+    let mut lines = ends(&both, pen, length, roomy);
     for (at, each) in rungs.iter().enumerate() {
         if roomy && at != 0 {
             lines.push(rail(pen, length));
@@ -63,10 +65,9 @@ pub(super) fn lines(
 }
 
 /// The title: addresses, time and interface.
-fn title(attempt: &Flow, scene: &Scene, names: Names, pen: Pen) -> Line<'static> {
+fn title(attempt: &Flow, scene: &Scene, [from, to]: &[String; 2], pen: Pen) -> Line<'static> {
     let protocol = if attempt.record.key.udp { "udp" } else { "tcp" };
     let began = scene.clock(attempt.opened_ns());
-    let [from, to] = [Side::Initiator, Side::Responder].map(|side| end(names, attempt, side));
     let interface = scene.interface(attempt);
     pen.line([
         (format!(" {protocol} {from} → {to}"), Tone::Strong),
@@ -75,15 +76,14 @@ fn title(attempt: &Flow, scene: &Scene, names: Names, pen: Pen) -> Line<'static>
 }
 
 /// The lines above the rungs: roles and, with room, addresses.
-fn ends(attempt: &Flow, names: Names, pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
+fn ends([from, to]: &[String; 2], pen: Pen, length: usize, roomy: bool) -> Vec<Line<'static>> {
     let line = |from: &str, to: &str, tone| {
         let gap = (length + 2).saturating_sub(from.width() + to.width());
         pen.line([(format!("{}{from}{}{to}", " ".repeat(RAIL), " ".repeat(gap.max(1))), tone)])
     };
-    let [from, to] = [Side::Initiator, Side::Responder].map(|side| end(names, attempt, side));
     let mut lines = vec![line("initiator", "responder", Tone::Faint)];
     if roomy {
-        lines.push(line(&from, &to, Tone::Plain));
+        lines.push(line(from, to, Tone::Plain));
         lines.push(rail(pen, length));
     }
     lines
@@ -116,7 +116,7 @@ fn rung(rung: &Rung, pen: Pen, length: usize) -> Line<'static> {
     ])
 }
 
-/// The verdict with its sentence, the cause with its sentence, and the figures.
+/// The verdict with its sentence, the cause with its sentence, whose the ends are, and the figures.
 fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'static>> {
     let standing = attempt.standing(&scene.moment());
     let mut lines = Vec::new();
@@ -128,10 +128,29 @@ fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'sta
             format!("a {} tunnel. Look at: its inner interface, which shows what is inside", tunnel.title());
         lines.extend(explained(pen, "tunnel", &meaning, tone(standing), width));
     }
+    for side in Side::BOTH {
+        if let Some(owner) = scene.owners.of(&attempt.record, side) {
+            let name = format!("{}'s owner", side.name());
+            lines.extend(explained(pen, &name, &described(&owner), Tone::Plain, width));
+        }
+    }
     for text in figures(attempt, scene).into_iter().flat_map(|text| wrap(&text, width - 2)) {
         lines.push(pen.line([(format!(" {text}"), Tone::Faint)]));
     }
     lines
+}
+
+/// All that is known of an owner, the narrowest first.
+fn described(owner: &Owner) -> String {
+    let pod = owner.pod.as_ref().map(|pod| match &pod.name {
+        Some(name) => format!("pod {}/{}", name.namespace, name.name),
+        None => format!("pod {}", pod.uid),
+    });
+    let container = owner.container.as_ref().map(|container| format!("container {}", container.label()));
+    let unit = owner.unit.as_ref().map(|unit| format!("unit {unit}"));
+    let group = format!("cgroup {}", owner.cgroup);
+    let parts: Vec<String> = [pod, container, unit, Some(group)].into_iter().flatten().collect();
+    printable(&parts.join(", ")).into_owned()
 }
 
 fn explained(pen: Pen, name: &str, text: &str, tone: Tone, width: usize) -> Vec<Line<'static>> {

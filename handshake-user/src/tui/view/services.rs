@@ -8,14 +8,13 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::layout::{Pen, bars};
 use super::table::{ColumnHead, TableCell, head, row, seen};
-use crate::names::Names;
 use crate::number::{group, percent, rate, short, time};
 use crate::report::text::percentile;
 use crate::tui::history::failed;
 use crate::tui::list::{self, ServiceColumn};
 use crate::tui::scene::Scene;
 use crate::tui::service::{ServiceId, ServiceLine};
-use crate::tui::state::Ui;
+use crate::tui::state::{EndWords, Ui};
 use crate::tui::theme::Tone;
 
 /// Least columns of a name: an address of IPv4 with its port.
@@ -108,14 +107,14 @@ impl ServiceColumn {
         is_needed && self.least_width() <= width
     }
 
-    fn cell(self, line: &ServiceLine, names: Names, window_ns: u64, width: usize) -> TableCell {
+    fn cell(self, scene: &Scene, ui: &Ui, line: &ServiceLine, width: usize) -> TableCell {
         let leg = |ns: Option<u64>| TableCell::plain(ns.map(time).unwrap_or_default());
         let connect = |each: Option<Percentile>| TableCell::plain(each.map(percentile).unwrap_or_default());
         match self {
-            Self::Service => TableCell::plain(line.shown(names)),
+            Self::Service => TableCell::plain(name(scene, ui, line)),
             Self::Silent if line.is_udp() => TableCell::plain(""),
             Self::Silent => TableCell::bad_if_any(line.silent()),
-            Self::Rate => TableCell::plain(rate(line.begun, window_ns)),
+            Self::Rate => TableCell::plain(rate(line.begun, scene.window_ns)),
             Self::Minute if line.minute.decided == 0 => TableCell::plain("–"),
             Self::Minute => share(line.minute.good, line.minute.decided),
             Self::ConnectHalf => connect(line.connect.map(|[half, _]| half)),
@@ -172,6 +171,16 @@ impl ServiceColumn {
             | Self::SecondLeg
             | Self::Trend => TableCell::plain(""),
         }
+    }
+}
+
+/// The service as it is shown.
+fn name(scene: &Scene, ui: &Ui, line: &ServiceLine) -> String {
+    let names = ui.names(scene);
+    let owner = scene.service_owners.get(&line.id()).filter(|_| ui.ends == EndWords::Owner);
+    match (line.service, owner) {
+        (Some(service), Some(owner)) => names.owned_service(owner, service.port(), line.is_udp()),
+        (_, None) | (None, _) => line.shown(names),
     }
 }
 
@@ -251,14 +260,14 @@ fn table(
     width: usize,
     udp: bool,
 ) -> Vec<Line<'static>> {
-    let (pen, names) = (Pen(ui.theme), ui.names(scene));
+    let pen = Pen(ui.theme);
     let columns: Vec<ServiceColumn> =
         ServiceColumn::ALL.into_iter().filter(|column| column.is_shown(rows, width)).collect();
     let fixed: usize = columns.iter().map(|column| column.width() + 1).sum();
     let rest = width.saturating_sub(fixed + 2);
     // The figures stand beside the names.
     let longest =
-        rows.iter().map(|line| line.shown(names).width()).max().unwrap_or(0).max(LEAST_NAME).min(rest);
+        rows.iter().map(|line| name(scene, ui, line).width()).max().unwrap_or(0).max(LEAST_NAME).min(rest);
     let heads: Vec<ColumnHead> = columns
         .iter()
         .map(|column| ColumnHead {
@@ -288,7 +297,7 @@ fn table(
         let cells = columns
             .iter()
             .zip(&heads)
-            .map(|(column, head)| column.cell(line, names, scene.window_ns, head.width))
+            .map(|(column, head)| column.cell(scene, ui, line, head.width))
             .collect();
         lines.push(row(pen, &heads, cells, cursor == Some(at), width));
     }

@@ -1,5 +1,7 @@
 //! The screens of typical situations.
 
+mod owners;
+
 use std::sync::Arc;
 
 use handshake_agent::fake::{Fake, SECOND, record, tcp, ticks, udp_record};
@@ -23,7 +25,7 @@ use crate::tui::keys::{Action, Edit, Motion};
 use crate::tui::list;
 use crate::tui::scene::Scene;
 use crate::tui::screen::Screen;
-use crate::tui::state::{Effect, Ui};
+use crate::tui::state::{Effect, EndWords, Ui};
 use crate::tui::surroundings::Elsewhere;
 use crate::tui::testing::SceneFixture;
 use crate::tui::theme::Theme;
@@ -276,34 +278,57 @@ fn a_typed_filter_and_a_frozen_screen_are_shown() {
     assert!(ui.input.is_some(), "a wrong filter is not accepted");
 }
 
-/// `n` shows numbers and then names again, on each screen and in what `y` copies. Where names are not asked for, it
-/// says so.
+/// `n` shows owners, addresses and then names again, on each screen and in what `y` copies.
 #[test]
 fn ends_are_names_or_numbers() {
     let names = Names::fixed("10.0.0.2 web.example\n2001:db8::2 six.example\n", "https 443/tcp\n");
     let mut scene = typical();
     let mut ui = ui(Screen::Services);
-    assert_eq!(ui.apply(Action::Names, &scene), None);
-    assert!(ui.message.as_ref().is_some_and(|message| message.contains("--names")));
-    let before = show(&scene, &Ui { message: None, ..ui.clone() }, SIZES[1]);
+    let before = show(&scene, &ui, SIZES[1]);
     scene.names = names;
-    ui.apply(Action::Redraw, &scene);
+    let turn = |ui: &mut Ui, scene: &Scene| {
+        assert_eq!(ui.apply(Action::Names, scene), None);
+        ui.message.take().expect("it says what ends are shown by")
+    };
     for screen in [Screen::Overview, Screen::Attempts, Screen::Services] {
         ui.screen = screen;
         let named = show(&scene, &ui, SIZES[1]);
         assert!(named.contains("web.example:https"), "{named}");
         assert!(screen != Screen::Services || named.contains("six.example:https"), "{named}");
-        ui.apply(Action::Names, &scene);
+        assert_eq!(turn(&mut ui, &scene), " ends by owner, where it is known");
+        assert_eq!(show(&scene, &ui, SIZES[1]), named, "no owner is known");
+        assert_eq!(turn(&mut ui, &scene), " ends by address");
         let numbers = show(&scene, &ui, SIZES[1]);
         assert!(!numbers.contains("example") && numbers.contains("10.0.0.2:443"), "{numbers}");
         assert!(screen != Screen::Services || numbers == before);
         assert!(!copied(&scene, &ui).contains("example"));
-        ui.apply(Action::Names, &scene);
+        assert_eq!(turn(&mut ui, &scene), " ends by name, where it is known");
         assert!(copied(&scene, &ui).contains("web.example:https"));
     }
     ui.opened = scene.open.first().copied();
     let ladder = show(&scene, &ui, SIZES[1]);
     assert!(ladder.contains("→ web.example:https"), "{ladder}");
+}
+
+/// A capture tells no owners, so without --names there is nothing to turn to.
+#[test]
+fn a_capture_has_no_owners_to_turn_to() {
+    let mut scene = typical();
+    let mut snapshot = Snapshot::clone(&scene.snapshot);
+    let origin = Origin::Capture(Default::default());
+    snapshot.context = Arc::new(RunContext { origin, ..RunContext::clone(&snapshot.context) });
+    scene.snapshot = Arc::new(snapshot);
+    let mut ui = ui(Screen::Attempts);
+    ui.apply(Action::Names, &scene);
+    assert_eq!(
+        (ui.ends, ui.message.take()),
+        (EndWords::Name, Some(" names are shown with --names".to_owned()))
+    );
+    scene.names = Names::fixed("", "");
+    for expected in [EndWords::Address, EndWords::Name] {
+        ui.apply(Action::Names, &scene);
+        assert_eq!(ui.ends, expected);
+    }
 }
 
 #[test]

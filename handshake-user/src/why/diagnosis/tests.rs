@@ -1,5 +1,6 @@
 //! One answer for each fault and each seat.
 
+use handshake_agent::fake::unit;
 use handshake_agent::model::snapshot::TcpBooks;
 use handshake_agent::nftables::CountedRule;
 use handshake_common::verdict::{Seat, Verdict};
@@ -16,13 +17,20 @@ fn cohort(attempts: u64, [no_syn_ack, no_ack]: [u64; 2], refused: u64) -> Cohort
     Cohort::between(&books, &books)
 }
 
+/// A queue with room for 128.
+fn queue(process: Option<&str>, waiting: u32) -> Queue {
+    let process = process.map(ToOwned::to_owned);
+    Queue { process, owner: None, waiting, backlog: 128, was_full: waiting > 128 }
+}
+
 fn evidence(seat: Seat, cohort: Cohort) -> Evidence {
     Evidence {
         service: Some("10.0.0.2:443".parse().expect("an address")),
         cohort,
         silent: 0,
         seat,
-        queue: Some(Some(Queue { process: None, waiting: 0, backlog: 128, was_full: false })),
+        queue: Some(Some(queue(None, 0))),
+        beginner: None,
         counters: NetCounters::default(),
         firewall: Firewall::default(),
         lost: None,
@@ -60,9 +68,8 @@ fn each_fault_has_its_owner_from_each_seat() {
 
 #[test]
 fn a_full_accept_queue_is_the_applications() {
-    let queue = Queue { process: Some("nginx[1873]".to_owned()), waiting: 129, backlog: 128, was_full: true };
     let seen = Evidence {
-        queue: Some(Some(queue)),
+        queue: Some(Some(queue(Some("nginx[1873]"), 129))),
         counters: NetCounters::of_one(KernelCounter::ListenOverflows, 1_204),
         ..evidence(Seat::Responder, cohort(120, [74, 0], 0))
     };
@@ -79,6 +86,54 @@ fn a_full_accept_queue_is_the_applications() {
     );
 }
 
+/// The listener's owner stands beside its process, and in its place where that is not known.
+#[test]
+fn the_application_is_named_with_its_owner() {
+    let owner = Some(Arc::new(unit("nginx.service")));
+    let table = [
+        (Some("nginx[1873]"), owner.clone(), "nginx[1873] of nginx.service", true),
+        (None, owner, "nginx.service", false),
+        (Some("nginx[1873]"), None, "nginx[1873]", true),
+        (None, None, "the listener", false),
+    ];
+    for (process, owner, named, has_id) in table {
+        let queue = Queue { owner, ..queue(process, 129) };
+        let counters = NetCounters::of_one(KernelCounter::ListenOverflows, 1_204);
+        let seen = Evidence {
+            queue: Some(Some(queue.clone())),
+            counters,
+            ..evidence(Seat::Responder, cohort(120, [74, 0], 0))
+        };
+        let answer = diagnose(&seen);
+        let head = (named != "the listener").then(|| named.replace(" of ", ", "));
+        assert_eq!(queue.whose(", "), head);
+        assert_eq!(answer.owner, Some(format!("the application: {named} accepts too slowly")));
+        assert_eq!(answer.next.iter().any(|next| next.starts_with("strace -f -p 1873")), has_id);
+        let queue = Some(Some(Queue { was_full: false, waiting: 1, ..queue }));
+        let silent =
+            diagnose(&Evidence { silent: 39, queue, ..evidence(Seat::Responder, cohort(40, [0, 0], 0)) });
+        let named = if named == "the listener" { "it" } else { named };
+        assert_eq!(silent.owner, Some(format!("the application: {named} accepts and does not answer")));
+        assert_eq!(silent.next == ["strace -f -p 1873"], has_id);
+    }
+}
+
+/// Whose the failing attempts are is told where this host began them.
+#[test]
+fn the_one_that_began_what_fails_is_named() {
+    let beginner = Some(Arc::new(unit("backup.service")));
+    for cohort in [cohort(30, [30, 0], 0), cohort(30, [0, 30], 0), cohort(30, [0, 0], 30)] {
+        for (seat, is_told) in [(Seat::Initiator, true), (Seat::Responder, false), (Seat::Between, false)] {
+            let answer = diagnose(&Evidence { beginner: beginner.clone(), ..evidence(seat, cohort) });
+            let told = answer.because.iter().any(|because| because == "backup.service began all that fail");
+            assert_eq!(told, is_told, "{seat:?}: {answer:?}");
+        }
+    }
+    let healthy = evidence(Seat::Initiator, cohort(30, [0, 0], 0));
+    let answer = diagnose(&Evidence { beginner, ..healthy });
+    assert!(answer.because.iter().all(|because| !because.contains("backup")), "{answer:?}");
+}
+
 #[test]
 fn a_port_that_no_process_listens_on_is_closed_or_filtered() {
     let without = |cohort| Evidence { queue: Some(None), ..evidence(Seat::Responder, cohort) };
@@ -91,8 +146,7 @@ fn a_port_that_no_process_listens_on_is_closed_or_filtered() {
 /// TCP is well, and the clients get nothing.
 #[test]
 fn a_server_that_accepts_and_never_answers_is_the_applications() {
-    let process = Some("node[7]".to_owned());
-    let queue = Queue { process, waiting: 1, backlog: 128, was_full: false };
+    let queue = queue(Some("node[7]"), 1);
     let seen = |seat, silent| Evidence {
         silent,
         queue: Some(Some(queue.clone())),
@@ -246,7 +300,7 @@ fn a_rule_that_counts_excludes_no_plainer_reason() {
         ..evidence(Seat::Responder, cohort(30, [0, 0], 30))
     };
     assert!(diagnose(&closed).owner.is_some_and(|owner| owner.starts_with("the application")));
-    let queue = Queue { process: None, waiting: 129, backlog: 128, was_full: true };
+    let queue = queue(None, 129);
     let full = |overflows| Evidence {
         queue: Some(Some(queue.clone())),
         firewall: counting(Deed::Drop, 30),

@@ -105,6 +105,7 @@ fn judge(console: &str) -> Result<()> {
     }
     let exposure = part(console, "confined")?.lines().find_map(exposure).unwrap_or_default();
     println!("Debian with systemd: installed disabled; ready before the first scrape; exposure {exposure}");
+    println!("Debian with systemd: reloaded, with a file of metrics that another user reads");
     println!("Debian with systemd: three capabilities to load, one left; stopped and purged, nothing left");
     Ok(())
 }
@@ -112,13 +113,16 @@ fn judge(console: &str) -> Result<()> {
 /// What a part of the console must say.
 type Check = fn(&str) -> Result<()>;
 /// The parts in their order.
-const CHECKS: [(&str, Check); 6] = [
+const CHECKS: [(&str, Check); 7] = [
     ("installed", |said| has(said, &["exit 0\n", "\ndisabled\n", "\ninactive\n"])),
     ("started", |said| {
         has(said, &["exit 0\n", "scrape 0\n", "Type=notify\n", "ActiveState=active\n", "SubState=running\n"])
     }),
     ("confined", confined),
     ("served", served),
+    ("reloaded", |said| {
+        has(said, &["exit 0\n", "reload 0\n", "handshake_exact 1\n", "ActiveState=active\n"])
+    }),
     ("stopped", |said| {
         has(
             said,
@@ -186,6 +190,7 @@ mod tests {
 \u{2192} Overall exposure level for handshake.service: 1.7 OK\n</confined>
 <served>\nActiveState=active\nNRestarts=0\nWatchdogUSec=30s\nhandshake_exact 1\nhandshake_attempts_total 8
 handshake_verdicts_total{verdict=\"completed\"} 7\nhandshake_verdicts_total{verdict=\"refused\"} 1\n</served>
+<reloaded>\nexit 0\nreload 0\nhandshake_exact 1\nActiveState=active\n</reloaded>
 <stopped>\nexit 0\nResult=success\nExecMainStatus=0\nActiveState=inactive\nfilters: \n</stopped>
 <purged>\nexit 0\nno packages found matching handshake\n</purged>
 ";
@@ -201,6 +206,7 @@ handshake_verdicts_total{verdict=\"completed\"} 7\nhandshake_verdicts_total{verd
             (": 1.7", ": 2.1"),
             ("NRestarts=0", "NRestarts=1"),
             ("\"refused\"} 1", "\"refused\"} 2"),
+            ("reload 0\nhandshake_exact 1\n", "reload 0\n"),
             ("filters: \n", "filters: bpf\n"),
             ("no packages", "left: /etc/handshake\nno packages"),
             ("<purged>", ""),

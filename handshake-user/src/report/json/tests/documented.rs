@@ -31,6 +31,7 @@ use super::super::{
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
 use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
+use crate::event_file::BEGINNING;
 use crate::report::diff;
 use crate::testing::{JSON, code, section, table};
 use crate::why::{Cohort, Conntrack, Evidence, Firewall, Queue, Risen, WhyReport, diagnose};
@@ -318,7 +319,9 @@ pub(super) fn flow_samples() -> Vec<Value> {
     let flow = |each| written(|out| write_flow(out, &view, &Flow::of(each)));
     let live = [completed, answered, unreachable, open, tunnel].map(flow);
     let event = Event { kind: EventKind::Ended, flow: Flow::of(completed), at_ns: 0 };
-    let live = [&live[..], &[written(|out| write_row(out, &view, &event, "node"))]].concat();
+    let row = written(|out| write_row(out, &view, &event, "node"));
+    assert!(row.to_string().as_bytes().starts_with(BEGINNING), "the file of events knows its rows");
+    let live = [&live[..], &[row]].concat();
 
     let mut index = FrameIndex::default();
     let refused = record("10.0.0.1:40002", "10.0.0.2:443", State::Refused);
@@ -406,13 +409,15 @@ pub(super) fn why_samples() -> Vec<Value> {
     fake.reading.lost_before_hook = 1;
     let snapshot = take(&mut fake, Origin::Live(LiveOrigin::default()));
     let books = TcpBooks::of(30, &[(Verdict::HalfOpen, [26, 0])]);
-    let queue = Queue { process: Some("nginx[7]".to_owned()), waiting: 9, backlog: 128, was_full: false };
+    let (process, owner) = (Some("nginx[7]".to_owned()), owners().of(CLIENT));
+    let queue = Queue { process, owner: owner.clone(), waiting: 9, backlog: 128, was_full: false };
     let evidence = Evidence {
         service: Some("10.0.0.2:443".parse().expect("an address")),
         cohort: Cohort::between(&books, &books),
         silent: 0,
         seat: Seat::Responder,
         queue: Some(Some(queue)),
+        beginner: owner,
         counters: Default::default(),
         firewall: Firewall {
             risen: vec![Risen { rule: CountedRule::of(Some(7), Deed::Drop, 40, None), packets: 30 }],
