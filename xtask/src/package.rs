@@ -63,13 +63,13 @@ pub(crate) struct Args {
 pub(crate) enum Architecture {
     /// x86-64.
     Amd64,
-    /// Experimental: handshake refuses to run there without `--experimental`.
+    /// AArch64.
     Arm64,
 }
 
 impl Architecture {
     /// Its name in Debian and in OCI images.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
@@ -83,6 +83,12 @@ impl Architecture {
             Self::Arm64 => "aarch64-unknown-linux-gnu",
         }
     }
+}
+
+/// Builds the program and the example of `handshake-lab` that runs in emulated machines, for an architecture;
+/// returns the paths of both.
+pub(crate) fn for_machine(architecture: Architecture) -> Result<[PathBuf; 2]> {
+    binary::build_unoptimised(&shell::target(), architecture, "guest")
 }
 
 /// Where a release is built from, and what is the same in all its files.
@@ -229,7 +235,7 @@ fn epoch() -> Result<u64> {
 }
 
 /// A hash in hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
