@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram, NO_POINT,
-    SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD, address_of_group,
-    class_index, tag,
+    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram, Makers,
+    NO_POINT, SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD,
+    address_of_group, class_index, tag,
 };
 use handshake_common::flow::{End, Family, FlowKey, Side};
 use handshake_common::latency::{bucket, connect_place};
@@ -293,6 +293,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
         detail,
         reporter: [0; 4],
         control_groups: ControlGroups::default(),
+        makers: Makers::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! session                     loads, attaches, takes snapshots, and runs the main loop
 //!    │
 //!    ├── memory               what a run takes at its peak
+//!    ├── makers               which process makes a socket
 //!    │
 //!    ├── attach               which hook each interface gets, and the programs on it
 //!    │
@@ -39,6 +40,7 @@ pub mod free;
 pub mod hook;
 pub mod listeners;
 pub mod load;
+pub mod makers;
 pub mod memory;
 pub mod model;
 mod netlink;

@@ -55,6 +55,8 @@ fn load_one(bpf: &mut Ebpf, name: &str) -> Result<ProgramFd, ProgramError> {
                 program.load()
             } else if let Program::SchedClassifier(program) = program {
                 program.load()
+            } else if let Program::CgroupSock(program) = program {
+                program.load()
             } else {
                 Err(ProgramError::UnexpectedProgramType)
             }

@@ -43,7 +43,7 @@ pub fn peak(options: &Options, cpus: usize, interfaces: u16) -> u64 {
     // Sorting takes half as much again.
     let flow = size::<Flow>() * 3 / 2;
     let listed = if options.flows { (u64::from(sizes.slots4) + u64::from(sizes.slots6)) * flow } else { 0 };
-    sizes.bytes(cpus, interfaces, options.events)
+    sizes.bytes(cpus, interfaces, options.events, options.processes)
         + COPIES * counters * cpus as u64
         + KERNEL
         + if GIVES_BACK { TYPES.max(VERIFIER + PROCESS) } else { TYPES + VERIFIER }

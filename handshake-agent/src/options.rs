@@ -91,6 +91,8 @@ pub struct Options {
     pub filter: Filter,
     /// The times and rules that decide a flow's verdict.
     pub rules: Rules,
+    /// Whether to know the process of each end.
+    pub processes: bool,
     /// How many services a report lists by name, per protocol.
     pub top: usize,
     /// Whether the kernel sends an event for each attempt that ends.
@@ -123,6 +125,7 @@ impl Default for Options {
             max_flows: defaults::MAX_FLOWS,
             filter: Filter::default(),
             rules: Rules::default(),
+            processes: false,
             top: usize::MAX,
             events: false,
             flows: false,

@@ -114,6 +114,25 @@ pub fn folders() -> Vec<PathBuf> {
     mount.into_iter().chain([PathBuf::from(PODS)]).collect()
 }
 
+/// The tree of control groups as this process sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Where it is mounted.
+    pub folder: PathBuf,
+    /// Whether that is the whole of it.
+    pub is_whole: bool,
+}
+
+/// Finds the tree.
+///
+/// # Errors
+///
+/// The kernel's, or it is not mounted.
+pub fn root() -> io::Result<Root> {
+    let mount = Mount::find()?;
+    Ok(Root { folder: mount.folder().to_owned(), is_whole: mount.is_whole() })
+}
+
 /// The owners of the control groups.
 #[derive(Debug)]
 pub struct Owners {

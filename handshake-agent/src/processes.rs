@@ -37,7 +37,7 @@ impl Processes {
         for entry in all.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             let Ok(open) = fs::read_dir(entry.path().join("fd")) else { continue };
-            let sockets = open.flatten().filter_map(|file| inode(&fs::read_link(file.path()).ok()?));
+            let sockets = open.flatten().filter_map(|file| socket_inode(&fs::read_link(file.path()).ok()?));
             for socket in sockets.filter(|socket| inodes.contains(socket)) {
                 found.entry(socket).or_insert_with(|| process(pid, &entry.path()));
             }
@@ -53,7 +53,7 @@ impl Processes {
 }
 
 /// The inode in `socket:[7]`.
-fn inode(link: &Path) -> Option<u32> {
+pub(crate) fn socket_inode(link: &Path) -> Option<u32> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
@@ -81,7 +81,7 @@ mod tests {
     fn the_owner_of_a_socket_is_found() {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).expect("it is open");
-        let inode = inode(&link).expect("it is a socket");
+        let inode = socket_inode(&link).expect("it is a socket");
         let processes = Processes::of(&[inode]);
         let owner = processes.owner(inode).expect("it is ours");
         assert_eq!(owner.pid, std::process::id());

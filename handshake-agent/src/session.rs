@@ -31,6 +31,7 @@ use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval_at, s
 
 use crate::attach::{self, Attached, AttachedInterface, Plan, capability::Capabilities, held, interface};
 use crate::error::Error;
+use crate::makers;
 use crate::memory;
 use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
@@ -177,6 +178,9 @@ impl Session {
             );
         }
         let Loaded { mut live } = loaded;
+        if options.processes {
+            know_makers(&mut live, &mut say)?;
+        }
         live.know_addresses_by(|| interface::read_addresses().ok())?;
         let mut attached = Attached::begin(plan, options.promisc, &mut say)?;
         for planned in &plan.interfaces {
@@ -385,8 +389,8 @@ impl Session {
     pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>) -> ControlFlow<()>) {
         let (moment, host) = (self.last.moment(), Arc::clone(self.live.host()));
         let view = View::at(&self.context, moment, wall_ns(moment.now.ns)).on(&host);
-        self.live.drain_events(&mut |event| match verdict_of(event) {
-            Some(verdict) => visit(&Flow::ended(record_of(event), verdict, event.ended_ns), &view),
+        self.live.drain_events(&mut |event, makers| match verdict_of(event) {
+            Some(verdict) => visit(&Flow::ended(record_of(event, makers), verdict, event.ended_ns), &view),
             None => ControlFlow::Continue(()),
         });
     }
@@ -412,6 +416,18 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// From now on the maker of each socket is known, and of those made before as far as they may be looked for.
+fn know_makers(live: &mut Live, say: &mut impl FnMut(&str)) -> Result<(), Error> {
+    makers::watch(live.programs())?;
+    let denied = makers::find_made_before(live.programs())?.denied;
+    if denied > 0 {
+        say(&format!(
+            "the sockets of {denied} processes that were there before have no name: that takes CAP_SYS_PTRACE"
+        ));
+    }
+    Ok(())
 }
 
 fn settings(options: &Options, plan: &Plan) -> Settings {

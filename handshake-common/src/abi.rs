@@ -249,6 +249,39 @@ pub struct ControlGroups {
     pub ids: [u64; 2],
 }
 
+/// The process that made a socket. Its socket storage has one, and each end of a record in whose packets the
+/// socket was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Maker {
+    /// Its number among all processes of the machine; 0 is not known.
+    pub pid: u64,
+    /// The name of the thread that made the socket, up to a zero byte.
+    pub command: [u8; COMMAND],
+}
+
+/// Bytes of a thread's name with the zero byte at its end (`TASK_COMM_LEN`).
+pub const COMMAND: usize = 16;
+/// Words of a [`Maker`].
+pub const MAKER_WORDS: usize = size_of::<Maker>() / 8;
+
+/// The makers of the sockets at a record's ends: the initiator's, then the responder's. Under the terms of
+/// [`ControlGroups`]; behind an [`Event`] where makers are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Makers {
+    /// Of each end.
+    pub ends: [Maker; 2],
+}
+
+impl Makers {
+    /// Without the names that earlier records have left.
+    #[must_use]
+    pub fn known(self) -> Self {
+        Self { ends: self.ends.map(|maker| if maker.pid == 0 { Maker::default() } else { maker }) }
+    }
+}
+
 /// The slot's tag: one word that says who owns the slot and how the flow stands.
 ///
 /// ```text
@@ -262,7 +295,8 @@ pub mod tag {
     pub const STATE_SHIFT: u32 = 1;
     /// Set beside [`AWAITS`], where one look at the tag finds it with the state.
     pub const WAITING: u32 = 1 << 5;
-    /// Set where one of the record's [`ControlGroups`](super::ControlGroups) is known; without it they have no meaning.
+    /// Set where one of the record's [`ControlGroups`](super::ControlGroups) or [`Makers`](super::Makers) is
+    /// known; without it they have no meaning.
     pub const ATTRIBUTED: u64 = 1 << 7;
     /// Where the flags begin; 24 bits.
     pub const FLAGS_SHIFT: u32 = 8;
@@ -524,6 +558,7 @@ pub const LAYOUT: u64 = {
         SERVICES as usize,
         WORKLOADS as usize,
         size_of::<ControlGroups>(),
+        size_of::<Makers>(),
         // Raised by hand when a meaning changes and no size does.
         7,
     ];
@@ -545,6 +580,7 @@ const _: () = {
     assert!(offset_of!(TcpRecord, points) == offset_of!(UdpRecord, points));
     assert!(size_of::<CounterBlock>() == 8 * COUNTERS);
     assert!(size_of::<Service>() == 192 && size_of::<Event>() == 120);
+    assert!(size_of::<Makers>() == 16 * MAKER_WORDS);
     assert!(SERVICE_WAS_SILENT < SERVICE_GAUGES);
     assert!(Counter::LAST_UDP as usize - (Counter::UdpFlows as usize) < SERVICE_GAUGES);
 };

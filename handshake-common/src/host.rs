@@ -12,7 +12,7 @@ use crate::engine;
 use crate::interface::GROUPS;
 use crate::memory::{Buckets, Classes, Storage, no_buckets, no_classes};
 use crate::shared::Shared64;
-use crate::table::{self, Slot, Slot4, Slot6};
+use crate::table::{self, BesideTable, MakerWords, Slot, Slot4, Slot6};
 use crate::verdict::Leg;
 
 /// Everything that [`Storage`] borrows.
@@ -25,6 +25,10 @@ pub struct HostTables {
     pub owners4: Vec<[Shared64; 2]>,
     /// Those of the IPv6 table's.
     pub owners6: Vec<[Shared64; 2]>,
+    /// The makers of the IPv4 table's records, one a slot; none at first.
+    pub makers4: Vec<MakerWords>,
+    /// Those of the IPv6 table's.
+    pub makers6: Vec<MakerWords>,
     /// The lock words.
     pub stripes: Vec<Shared64>,
     /// The words of clients.
@@ -52,6 +56,8 @@ impl HostTables {
             slots6: table(slots6),
             owners4: Vec::new(),
             owners6: Vec::new(),
+            makers4: Vec::new(),
+            makers6: Vec::new(),
             stripes: table(STRIPES as usize),
             clients: table(CLIENTS as usize),
             services: table(ROWS as usize),
@@ -69,8 +75,8 @@ impl HostTables {
         Storage {
             slots4: &self.slots4,
             slots6: &self.slots6,
-            owners4: &self.owners4,
-            owners6: &self.owners6,
+            beside4: BesideTable { owners: &self.owners4, makers: &self.makers4 },
+            beside6: BesideTable { owners: &self.owners6, makers: &self.makers6 },
             stripes: &self.stripes,
             clients: &self.clients,
             services: &self.services,

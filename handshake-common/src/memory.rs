@@ -5,14 +5,17 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 pub use crate::abi::PORT_WORDS;
-use crate::abi::{BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, ROWS, STRIPES, TCP_SERVICES, WAYS};
+use crate::abi::{
+    BUCKETS, CLASS_WORDS, CLIENTS, Config, Counter, Event, MAKER_WORDS, Maker, ROWS, STRIPES, TCP_SERVICES,
+    WAYS,
+};
 use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform, Table};
 use crate::flow::Family;
 use crate::interface::GROUPS;
 use crate::record::{Now, Record};
 use crate::shared::Shared64;
-use crate::table::{self, Set, Slot, Slot4, Slot6, Tag};
+use crate::table::{self, BesideTable, MakerWords, Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
 use crate::wire::Packet;
 
@@ -40,11 +43,10 @@ pub struct Storage<'a> {
     pub slots4: &'a [Slot4],
     /// The IPv6 table, under the same terms.
     pub slots6: &'a [Slot6],
-    /// The [`ControlGroups`](crate::abi::ControlGroups) of the IPv4 table's records, one a slot; or none, where no packet is a
-    /// socket's.
-    pub owners4: &'a [[Shared64; 2]],
-    /// Those of the IPv6 table's.
-    pub owners6: &'a [[Shared64; 2]],
+    /// What is kept beside the IPv4 table's slots; nothing where no packet is a socket's.
+    pub beside4: BesideTable<'a>,
+    /// Beside the IPv6 table's.
+    pub beside6: BesideTable<'a>,
     /// [`STRIPES`] lock words.
     pub stripes: &'a [Shared64],
     /// [`CLIENTS`] words.
@@ -100,13 +102,22 @@ impl Fill {
     }
 }
 
+/// The socket that sent a packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sender {
+    /// Its control group; 0 is not known.
+    pub group: u64,
+    /// The process that made it.
+    pub maker: Maker,
+}
+
 /// A [`Platform`] on the host. One thread uses it; several may share one [`Storage`] but for its
 /// `books`, `classes` and `histograms`, of which the kernel has one a CPU.
 pub struct Memory<'a> {
     config: &'a Config,
     storage: Storage<'a>,
     clock: Cell<Now>,
-    group: Cell<u64>,
+    sender: Cell<Sender>,
     sink: EventSink<'a>,
     on_evict: Option<OnEvict<'a>>,
     is_local: Option<IsLocal<'a>>,
@@ -142,8 +153,8 @@ impl<'a> Memory<'a> {
         assert!((1..=GROUPS).contains(&storage.classes.len()), "a class block a group");
         assert!(storage.ports.is_empty() || storage.ports.len() == PORT_WORDS, "a bit for every port");
         let clock = Cell::new(Now::default());
-        let group = Cell::new(0);
-        Self { config, storage, clock, group, sink, on_evict: None, is_local: None, fill: None }
+        let sender = Cell::new(Sender::default());
+        Self { config, storage, clock, sender, sink, on_evict: None, is_local: None, fill: None }
     }
 
     /// Evicts no record while there is another way: a new one whose key finds no free slot moves a record to
@@ -174,11 +185,18 @@ impl<'a> Memory<'a> {
         engine::observe(self, packet);
     }
 
-    /// The same of a packet that a socket of this control group has sent.
-    pub fn observe_of_group(&self, group: u64, now: Now, packet: &Packet) {
-        self.group.set(group);
+    /// The same of a packet that this socket has sent.
+    pub fn observe_of(&self, sender: Sender, now: Now, packet: &Packet) {
+        self.sender.set(sender);
         self.observe(now, packet);
-        self.group.set(0);
+        self.sender.set(Sender::default());
+    }
+
+    fn beside(&self, family: Family) -> &BesideTable<'a> {
+        match family {
+            Family::V4 => &self.storage.beside4,
+            Family::V6 => &self.storage.beside6,
+        }
     }
 
     /// Moves a record of a full set to the other set that its key has; `false` if all those are full.
@@ -255,15 +273,19 @@ impl Platform for Memory<'_> {
     }
 
     fn control_group(&self) -> u64 {
-        self.group.get()
+        self.sender.get().group
+    }
+
+    fn maker(&self) -> [u64; MAKER_WORDS] {
+        zerocopy::transmute!(self.sender.get().maker)
     }
 
     fn owners(&self, family: Family, number: u32) -> Option<&[Shared64; 2]> {
-        let owners = match family {
-            Family::V4 => self.storage.owners4,
-            Family::V6 => self.storage.owners6,
-        };
-        owners.get(number as usize)
+        self.beside(family).owners.get(number as usize)
+    }
+
+    fn makers(&self, family: Family, number: u32) -> Option<&MakerWords> {
+        self.beside(family).makers.get(number as usize)
     }
 
     fn make_room<S: Table>(&self, places: [u32; 2]) -> bool {
@@ -313,7 +335,7 @@ impl Platform for Memory<'_> {
         word.is_some_and(|word| word >> (port & 63) & 1 != 0)
     }
 
-    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
+    fn emit(&self, _: Option<&MakerWords>, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
         let mut event = MaybeUninit::zeroed();
         fill(&mut event);
         // SAFETY: every bit pattern is an `Event`, and it began as zeros; the engine, the only caller,

@@ -1,7 +1,7 @@
 //! A flow's record as a value: its state, its place in the books, its age, its verdict.
 //! Kernel, snapshot and replay ask the same questions here.
 
-use crate::abi::{Config, ControlGroups, Counter, TICK_SHIFT, TcpRecord, UdpRecord, tag};
+use crate::abi::{Config, ControlGroups, Counter, Makers, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use crate::flow::{Family, FlowKey, Side};
 use crate::low_half;
 use crate::verdict::{Cause, Leg, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
@@ -597,6 +597,8 @@ pub struct Record {
     pub reporter: [u32; 4],
     /// The control groups that own its ends; of a flow without, zeros.
     pub control_groups: ControlGroups,
+    /// The processes that made the sockets at its ends; zeros of a flow without, and where they are not kept.
+    pub makers: Makers,
 }
 
 impl Record {

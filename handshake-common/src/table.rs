@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use crate::abi::{self, ControlGroups, HASH_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
+use crate::abi::{self, ControlGroups, HASH_WORDS, MAKER_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
 use crate::flow::{Family, FlowKey};
 use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
@@ -659,12 +659,48 @@ pub fn worth_and_youth<S: Slot>(slot: &S, tag: Tag, now: Now, clocks: &Clocks) -
 /// Copies a slot's record, whole: between two equal, unlocked tags. `None`: free, or changed all the time.
 #[cfg(not(target_arch = "bpf"))]
 pub fn read<S: Slot>(slot: &S) -> Option<crate::record::Record> {
-    read_beside(slot, None)
+    read_beside(slot, Beside::default())
 }
 
-/// The same, with the owners that are kept beside it.
+/// The words of the [`Makers`](abi::Makers) of a slot's record.
+pub type MakerWords = [Shared64; 2 * MAKER_WORDS];
+
+/// What is kept beside a slot.
+#[derive(Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// The owners of its record.
+    pub owners: Option<&'a [Shared64; 2]>,
+    /// Their makers.
+    pub makers: Option<&'a MakerWords>,
+}
+
+/// What is kept beside the slots of a table: one each, or none.
+#[derive(Clone, Copy, Default)]
+pub struct BesideTable<'a> {
+    /// The owners.
+    pub owners: &'a [[Shared64; 2]],
+    /// The makers.
+    pub makers: &'a [MakerWords],
+}
+
+impl<'a> BesideTable<'a> {
+    /// What is beside the slot of this number.
+    #[must_use]
+    pub fn slot(&self, number: usize) -> Beside<'a> {
+        Beside { owners: self.owners.get(number), makers: self.makers.get(number) }
+    }
+}
+
+/// The makers that these words are.
 #[cfg(not(target_arch = "bpf"))]
-pub fn read_beside<S: Slot>(slot: &S, owners: Option<&[Shared64; 2]>) -> Option<crate::record::Record> {
+fn makers_of(words: &MakerWords) -> abi::Makers {
+    let makers: abi::Makers = zerocopy::transmute!(words.each_ref().map(Shared64::load));
+    makers.known()
+}
+
+/// The same, with what is kept beside it.
+#[cfg(not(target_arch = "bpf"))]
+pub fn read_beside<S: Slot>(slot: &S, beside: Beside<'_>) -> Option<crate::record::Record> {
     use crate::shared::read_fence;
     for _ in 0..crate::spin::READ_TRIES {
         let before = Tag(slot.tag().load());
@@ -677,8 +713,11 @@ pub fn read_beside<S: Slot>(slot: &S, owners: Option<&[Shared64; 2]>) -> Option<
         }
         read_fence();
         let mut record = record_under(slot, before);
-        if let Some(owners) = owners.filter(|_| before.is_attributed()) {
-            record.control_groups.ids = owners.each_ref().map(Shared64::load);
+        if before.is_attributed() {
+            let Beside { owners, makers } = beside;
+            record.control_groups.ids =
+                owners.map(|ids| ids.each_ref().map(Shared64::load)).unwrap_or_default();
+            record.makers = makers.map(makers_of).unwrap_or_default();
         }
         read_fence();
         if slot.tag().load() == before.0 {
@@ -735,6 +774,7 @@ pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
         detail,
         reporter: slot.reporter(),
         control_groups: ControlGroups::default(),
+        makers: abi::Makers::default(),
     }
 }
 
@@ -762,10 +802,10 @@ pub fn event<S: Slot>(
     }
 }
 
-/// The record that an event carries.
+/// The record that an event carries, with the makers that came behind it.
 #[cfg(not(target_arch = "bpf"))]
 #[must_use]
-pub fn record_of(event: &abi::Event) -> crate::record::Record {
+pub fn record_of(event: &abi::Event, makers: abi::Makers) -> crate::record::Record {
     let tag = Tag(event.tag);
     crate::record::Record {
         family: if event.family == Family::V6 as u32 { Family::V6 } else { Family::V4 },
@@ -777,6 +817,7 @@ pub fn record_of(event: &abi::Event) -> crate::record::Record {
         detail: crate::record::Detail::Tcp(event.tcp),
         reporter: [0; 4],
         control_groups: event.control_groups,
+        makers,
     }
 }
 

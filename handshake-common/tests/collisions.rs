@@ -12,7 +12,7 @@ use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
 use handshake_common::random::split_mix;
 use handshake_common::record::Now;
 use handshake_common::shared::Shared64;
-use handshake_common::table::{Slot4, Slot6};
+use handshake_common::table::{BesideTable, Slot4, Slot6};
 use handshake_common::wire::{Class, Packet, TCP, flag};
 use zerocopy::FromZeros;
 
@@ -106,8 +106,8 @@ fn crowded_out(family: Family, flow: fn(u32) -> [End; 2], seed: u64) -> u64 {
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
         slots4: &slots4,
-        owners4: &[],
-        owners6: &[],
+        beside4: BesideTable::default(),
+        beside6: BesideTable::default(),
         slots6: &slots6,
         stripes: &stripes,
         clients: &clients,

@@ -10,10 +10,10 @@ use handshake_common::abi::{
 use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
 use handshake_common::latency::connect_place;
-use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
+use handshake_common::memory::{Memory, Sender, Storage, no_buckets, no_classes};
 use handshake_common::random::split_mix;
 use handshake_common::shared::{self, Shared64};
-use handshake_common::table::{self, Slot4, Slot6};
+use handshake_common::table::{self, Beside, BesideTable, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromZeros;
@@ -89,8 +89,8 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
     let histograms = array::from_fn(|_| no_buckets());
     let storage = Storage {
         slots4: &table.slots,
-        owners4: &table.owners,
-        owners6: &[],
+        beside4: BesideTable { owners: &table.owners, makers: &[] },
+        beside6: BesideTable::default(),
         slots6: &table.slots6,
         stripes: &table.stripes,
         clients: &table.clients,
@@ -107,7 +107,8 @@ fn run(table: &Table, seed: u64) -> (Total, Connects) {
     for _ in 0..PACKETS {
         let (flow, packet) = packet(&mut random);
         // What a socket has sent of most flows, of five groups; the rest was routed.
-        memory.observe_of_group(u64::from(flow % 6), time(flow), &packet);
+        let sender = Sender { group: u64::from(flow % 6), ..Sender::default() };
+        memory.observe_of(sender, time(flow), &packet);
     }
     let mut connects = [0; CONNECT_WORDS];
     connects[0] = books.words()[Counter::ExcludedConnect as usize].load();
@@ -128,7 +129,8 @@ fn audit_workloads(table: &Table, rows: &[ServiceRow]) {
         assert_eq!(gauges[0], terms.iter().copied().fold(0, u64::wrapping_add), "{gauges:?}");
     }
     let records = table.slots.iter().zip(&table.owners);
-    let records = records.filter_map(|(slot, owners)| table::read_beside(slot, Some(owners)));
+    let records = records
+        .filter_map(|(slot, owners)| table::read_beside(slot, Beside { owners: Some(owners), makers: None }));
     let owned = records.filter(|record| record.state.is_open()).flat_map(|record| record.control_groups.ids);
     let owned = owned.filter(|group| *group != 0).count();
     assert_eq!(rows.iter().map(open).sum::<i64>(), i64::try_from(owned).expect("a few"), "open attempts");

@@ -4,6 +4,7 @@
 use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{TcContext, XdpContext};
+use handshake_common::abi::MAKER_WORDS;
 use handshake_common::interface::Interface;
 use handshake_common::wire::{Packet, mark};
 
@@ -26,6 +27,8 @@ pub(crate) struct Current {
     pub(crate) segments: u16,
     /// The control group of the socket that sent it; 0: not known, or not asked.
     pub(crate) group: u64,
+    /// The words of the maker of that socket; the first is 0 likewise.
+    pub(crate) maker: [u64; MAKER_WORDS],
 }
 
 impl Current {
@@ -33,6 +36,7 @@ impl Current {
     #[inline(always)]
     pub(crate) fn give(&mut self, interface: Interface, segments: u16) {
         (self.interface, self.segments, self.group) = (interface, segments, 0);
+        self.maker[0] = 0;
     }
 
     /// Gives the packet what is known of it.

@@ -12,12 +12,16 @@
 mod frame;
 mod handover;
 mod log;
+mod maker;
 mod maps;
 mod track;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::{cgroup_sock, classifier, xdp};
+use aya_ebpf::programs::{SockContext, TcContext, XdpContext};
+
+/// What a program on the making of sockets answers so that one is made.
+const ALLOW: i32 = 1;
 
 /// Ingress, before the kernel makes a socket buffer.
 #[xdp(frags)]
@@ -52,6 +56,13 @@ pub fn handshake_xdp_rest(ctx: XdpContext) -> u32 {
 pub fn handshake_rest(ctx: TcContext) -> i32 {
     track::skb_rest(ctx.skb.skb);
     TC_ACT_UNSPEC
+}
+
+/// A process makes a socket: notes which. It never refuses one.
+#[cgroup_sock(sock_create)]
+pub fn handshake_socket(ctx: SockContext) -> i32 {
+    maker::note(ctx.sock);
+    ALLOW
 }
 
 /// Never attached: the agent runs it to read both clocks at one moment.

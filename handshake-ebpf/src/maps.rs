@@ -16,8 +16,8 @@ use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
     self, BUCKETS, CLASS_WORDS, CLIENTS as CLIENT_WORDS, CURRENT_WORDS, ClassBlock, ClockPair, Config,
     ConnectTimes, ControlGroups, CpuCounts, Event, Flow4, Flow6, Histogram, LOCAL_ADDRESSES, LocalAddress,
-    MAX_INTERFACES, NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES as STRIPE_WORDS, Service,
-    TCP_SERVICES, TcpRecord, WAYS, option,
+    MAKER_WORDS, MAX_INTERFACES, Makers, NEAR_BLOCKS, PORT_WORDS, PortSet, RING_BYTES, ROWS,
+    STRIPES as STRIPE_WORDS, Service, TCP_SERVICES, TcpRecord, WAYS, option,
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow};
 use handshake_common::engine::{self, Explanation, NewOwner, Platform, Table};
@@ -26,7 +26,7 @@ use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, r
 use handshake_common::masked;
 use handshake_common::record::{Clocks, Now};
 use handshake_common::shared::Shared64;
-use handshake_common::table::{Set, Slot4, Slot6, Tag};
+use handshake_common::table::{MakerWords, Set, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::Packet;
 use zerocopy::FromBytes;
@@ -51,6 +51,11 @@ static SERVICES: Array<Service, { ROWS as usize }, MMAPABLE> = Array::new();
 static OWNERS4: Array<ControlGroups, { SETS4 * WAYS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static OWNERS6: Array<ControlGroups, { SETS6 * WAYS as usize }, MMAPABLE> = Array::new();
+/// The makers of the same, where they are kept.
+#[btf_map]
+static MAKERS4: Array<Makers, { SETS4 * WAYS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static MAKERS6: Array<Makers, { SETS6 * WAYS as usize }, MMAPABLE> = Array::new();
 /// The completions of the TCP services by time, row by row. Not per CPU: they are rare beside packets.
 #[btf_map]
 static CONNECTS: Array<ConnectTimes, { TCP_SERVICES as usize }, MMAPABLE> = Array::new();
@@ -118,6 +123,16 @@ static HANDSHAKE_OWNERS: Global<u64> = Global::new(1);
 #[inline(always)]
 pub(crate) fn keeps_owners() -> bool {
     HANDSHAKE_OWNERS.load() != 0
+}
+
+/// Is the maker of its socket asked for too? Likewise.
+#[unsafe(no_mangle)]
+static HANDSHAKE_PROCESSES: Global<u64> = Global::new(0);
+
+/// Are the makers of sockets kept?
+#[inline(always)]
+pub(crate) fn keeps_makers() -> bool {
+    HANDSHAKE_PROCESSES.load() != 0
 }
 
 /// What a packet's way needs of the maps, found once.
@@ -416,6 +431,22 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn maker(&self) -> [u64; MAKER_WORDS] {
+        if keeps_makers() { self.current().maker } else { [0; MAKER_WORDS] }
+    }
+
+    #[inline(always)]
+    fn makers(&self, family: Family, number: u32) -> Option<&MakerWords> {
+        if !keeps_makers() {
+            return None;
+        }
+        let makers =
+            if matches!(family, Family::V4) { MAKERS4.get_ptr(number) } else { MAKERS6.get_ptr(number) };
+        // SAFETY: the bytes of `Makers` are these words, which are reached as shared ones only.
+        makers.map(|makers| unsafe { &*makers.cast::<MakerWords>() })
+    }
+
+    #[inline(always)]
     fn attribute(&self, family: Family, number: u32, end: NewOwner) {
         attribute(self.cpu, family as u32, number, end.0);
     }
@@ -456,9 +487,22 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
-        let Some(mut entry) = EVENTS.reserve(0) else { return false };
-        fill(&mut entry);
+    fn emit(&self, makers: Option<&MakerWords>, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
+        let behind = if keeps_makers() { size_of::<Makers>() } else { 0 };
+        let Some(mut entry) = EVENTS.reserve_bytes(size_of::<Event>() + behind, 0) else { return false };
+        // SAFETY: the entry has room for an event, and is aligned to its words.
+        fill(unsafe { &mut *entry.as_mut_ptr().cast() });
+        if keeps_makers() {
+            // SAFETY: it has room for these behind.
+            let words: *mut [u64; 2 * MAKER_WORDS] =
+                unsafe { entry.as_mut_ptr().add(size_of::<Event>()).cast() };
+            let mut place = 0;
+            while place < 2 * MAKER_WORDS {
+                // SAFETY: a word of them.
+                unsafe { (*words)[place] = makers.map_or(0, |makers| makers[place].load()) };
+                place += 1;
+            }
+        }
         // The reader polls: waking it would cost more than all the rest of the packet.
         entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         true

@@ -16,7 +16,7 @@ use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_p
 use crate::frame::{Context, Linear};
 use crate::handover::{self, Current};
 use crate::maps::{Cpu, Kernel};
-use crate::{frame, log, maps};
+use crate::{frame, log, maker, maps};
 
 /// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where
 /// it has a stack of its own. The rest is for [`xdp_rest`].
@@ -154,13 +154,16 @@ pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
     explain(&kernel);
 }
 
-/// Finds the control group of the socket that sent a SYN or a SYN+ACK.
+/// Finds the control group of the socket that sent a SYN or a SYN+ACK, and who made it.
 #[inline(always)]
 fn find_owner(ctx: *mut __sk_buff, kernel: &Kernel) {
     let class = kernel.current().packet.class;
     if maps::keeps_owners() && (class == Class::Syn as u8 || class == Class::SynAck as u8) {
         // SAFETY: the context is the program's own.
         kernel.current_mut().group = unsafe { bpf_skb_cgroup_id(ctx) };
+        if maps::keeps_makers() {
+            kernel.current_mut().maker = maker::find(ctx);
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::queue::Queue;
 /// Rows that wait for an exporter.
 pub const MOST_ROWS: usize = 1 << 15;
 /// What waits for two exporters, beside a look that found as much: less than loading has taken before.
-const _: () = assert!(MOST_ROWS * (2 * size_of::<Row>() + size_of::<Event>()) <= 18 << 20);
+const _: () = assert!(MOST_ROWS * (2 * size_of::<Row>() + size_of::<Event>()) <= 23 << 20);
 /// The name in `handshake_export_dropped_total` of what no exporter was given: rows of `failed` beyond those
 /// that a second has room for.
 const LEFT_OUT: &str = "events";

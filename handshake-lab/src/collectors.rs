@@ -27,6 +27,8 @@ use crate::tcp::{self, Listener};
 use crate::topology::{DEVICE, Pair, Path};
 
 const READ: &str = include_str!("collectors/read.py");
+/// What is asked of the rows.
+const DOCS: &str = include_str!("../../docs/fleet.md");
 const OFFICIAL: &str = "the official messages";
 const METRICS: &str = "/v1/metrics";
 const LOGS: &str = "/v1/logs";
@@ -449,14 +451,21 @@ pub fn rows(binary: &FilePath, parts: &Parts, say: &mut dyn FnMut(&str)) -> Resu
         all.filter(|(what, _)| what.starts_with("ended ")).filter_map(|(_, count)| count.as_u64()).sum()
     };
     ensure!(ended(&logs["by"]) == expected, "{expected} ended attempts, records {}:\n{page}", logs["by"]);
+    let completed = logs["by"]["ended completed"].as_u64().context("none completed")?;
     let mut agree = vec!["the log records"];
     for (engine, module) in [("rows", "duckdb"), ("chdb", "chdb")] {
         if !parts.has_module(module) {
             say(&format!("skipped: {module}"));
             continue;
         }
-        let counted = parts.read(&[engine, &file])?;
+        let docs = (engine == "chdb").then_some(DOCS);
+        let counted = parts.read(&[&[engine, &file], docs.as_slice()].concat())?;
         ensure!(counted["by"] == logs["by"], "{module}: {}, records: {}", counted["by"], logs["by"]);
+        if docs.is_some() {
+            let answers = counted["queries"].as_array().with_context(|| counted.to_string())?;
+            ensure!(answers.len() > 3 && answers.iter().all(|rows| *rows != 0), "an empty answer: {counted}");
+            ensure!(counted["owned"].as_u64() >= Some(completed), "{completed} completed: {counted}");
+        }
         agree.push(module);
     }
     say(&format!("{expected} ended attempts, verdict by verdict in {}: {}", agree.join(", "), logs["by"]));

@@ -160,6 +160,9 @@ pub(crate) struct ScopeArgs {
     /// Direction to watch; auto is ingress on loopback, both elsewhere
     #[arg(long, value_enum, default_value_t = DirectionArg(DirectionChoice::Auto), env = "HANDSHAKE_DIRECTION", hide_env = true)]
     pub(crate) direction: DirectionArg,
+    /// Know the process of each end that is a socket of this machine
+    #[arg(long, env = "HANDSHAKE_PROCESS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub(crate) process: bool,
     /// Set the interfaces to promiscuous mode, as a mirror port needs
     #[arg(long, env = "HANDSHAKE_PROMISC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub(crate) promisc: bool,
@@ -557,6 +560,7 @@ impl From<&ScopeArgs> for Options {
             hook: scope.hook.0,
             direction: scope.direction.0,
             promisc: scope.promisc,
+            processes: scope.process,
             max_flows: scope.max_flows,
             filter: (&scope.filter).into(),
             rules: (&scope.rules).into(),

@@ -6,9 +6,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::fs::{Access, access};
@@ -83,6 +84,52 @@ impl FileAtEnd {
         // It waits for the content, or has failed and says so.
         let _ = self.content.send(content);
         wait(&self.written, patience)
+    }
+}
+
+/// A file that tells what is now: each content takes the place of the one before, and the last one goes when what
+/// it tells is over.
+pub(crate) struct CurrentFile {
+    path: PathBuf,
+    /// Device and inode of the ordinary file that was written last. Locked while one is written.
+    written: Mutex<Option<(u64, u64)>>,
+}
+
+impl CurrentFile {
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self { path, written: Mutex::new(None) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a content.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileAtEnd::prepare`], and those of the file system.
+    pub(crate) fn write(&self, content: Vec<u8>) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        FileAtEnd::prepare(&self.path)?.write(content, Patience::Endless)?;
+        *written = self.there();
+        Ok(())
+    }
+
+    /// Removes the file, or empties it where it cannot be removed. One that another process has put in its place
+    /// since stays. Does nothing before the first content, and waits while one is written.
+    pub(crate) fn retire(&self) {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(written) = written else { return };
+        if self.there() == Some(written) && fs::remove_file(&self.path).is_err() {
+            // What cannot be written any more stays as it is.
+            let _ = options().open(&self.path).and_then(|file| file.set_len(0));
+        }
+    }
+
+    fn there(&self) -> Option<(u64, u64)> {
+        let there = fs::symlink_metadata(&self.path).ok().filter(fs::Metadata::is_file);
+        there.map(|there| (there.dev(), there.ino()))
     }
 }
 

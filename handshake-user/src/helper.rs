@@ -20,6 +20,7 @@ mod message;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::mem;
 use std::net::{IpAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -27,7 +28,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, exit};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,7 +40,7 @@ use rustix::thread::CapabilitySet;
 use tokio::io::Interest;
 
 use crate::caller::User;
-use crate::file::{FileAtEnd, write_new};
+use crate::file::{CurrentFile, FileAtEnd, write_new};
 use crate::output::Patience;
 use crate::time::stamp;
 use family::Family;
@@ -105,7 +106,8 @@ pub(crate) enum FileDuty {
     Append(PathBuf),
     /// New ones in the working directory, named by the time.
     New,
-    /// This one, again and again: each content takes the place of the one before.
+    /// This one, again and again: each content takes the place of the one before. It goes with the process that the
+    /// helper serves, however that ends.
     Each(PathBuf),
 }
 
@@ -496,7 +498,34 @@ enum ToWrite {
     /// New ones.
     New,
     /// This one each time.
-    Each(PathBuf),
+    Each(Arc<CurrentFile>),
+}
+
+impl ToWrite {
+    fn each(path: PathBuf) -> Self {
+        Self::Each(Arc::new(CurrentFile::new(path)))
+    }
+
+    /// What a file tells is over.
+    fn retire(&self) {
+        if let Self::Each(file) = self {
+            file.retire();
+        }
+    }
+}
+
+/// Takes over the file that a configuration names. Returns those that it names no more.
+fn take_over(files: &mut Vec<ToWrite>, file: Option<PathBuf>) -> Vec<ToWrite> {
+    let is_it = |each: &ToWrite| match each {
+        ToWrite::Each(each) => file.as_deref() == Some(each.path()),
+        ToWrite::Once(_) | ToWrite::New => false,
+    };
+    let (kept, gone) = mem::take(files).into_iter().partition(is_it);
+    *files = kept;
+    if files.is_empty() {
+        files.extend(file.map(ToWrite::each));
+    }
+    gone
 }
 
 /// `handshake-20260301T120341.000Z.json`: milliseconds distinguish two files.
@@ -580,7 +609,7 @@ impl Helping {
             FileDuty::AtEnd(path) => FileAtEnd::prepare(path).map(Some).map(ToWrite::Once),
             FileDuty::Append(path) => FileAtEnd::append(path).map(Some).map(ToWrite::Once),
             FileDuty::New => Ok(ToWrite::New),
-            FileDuty::Each(path) => FileAtEnd::prepare(path).map(|_| ToWrite::Each(path.clone())),
+            FileDuty::Each(path) => FileAtEnd::prepare(path).map(|_| ToWrite::each(path.clone())),
         };
         let (file, ready) = match prepared {
             Ok(file) => (file, Ok(String::new())),
@@ -610,6 +639,7 @@ impl Helping {
                         // It sends nothing: this is its end, or that of the time.
                         let _ = lines.recv_timeout(LONGEST_WRITING);
                     }
+                    self.retire_files()?;
                     return self.end_by(libc::SIGTERM);
                 }
             }
@@ -722,9 +752,9 @@ impl Helping {
                 let name = name_of_now();
                 write_new(PathBuf::from(&name), content, Patience::Endless).map(|()| name)
             }),
-            Some(ToWrite::Each(path)) => {
-                let path = path.clone();
-                Box::new(move || FileAtEnd::prepare(&path)?.write(content, Patience::Endless).map(nothing))
+            Some(ToWrite::Each(file)) => {
+                let file = Arc::clone(file);
+                Box::new(move || file.write(content).map(nothing))
             }
             None => Box::new(|| Err(ErrorKind::NotFound.into())),
         };
@@ -732,6 +762,19 @@ impl Helping {
             // The other process may have ended.
             let _ = message::send_result(&mut answers, write());
         })?;
+        Ok(())
+    }
+
+    /// What the files tell is over with the process that had them written. A file that takes for ever is left.
+    fn retire_files(&self) -> io::Result<()> {
+        let files = mem::take(&mut *locked(&self.files_to_write));
+        let (retired, done) = channel();
+        thread::Builder::new().spawn(move || {
+            files.iter().for_each(ToWrite::retire);
+            // The receiver may have lost its patience.
+            let _ = retired.send(());
+        })?;
+        let _ = done.recv_timeout(LONGEST_WRITING);
         Ok(())
     }
 
@@ -765,9 +808,11 @@ impl Helping {
             // The other process may have ended.
             match locked(&reread)() {
                 Ok(Reread { text, file, socket }) => {
-                    *locked(&files) = file.map(ToWrite::Each).into_iter().collect();
+                    let gone = take_over(&mut locked(&files), file);
                     message::send_result(&mut answers, Ok(text))?;
-                    message::send_descriptor(&answers, socket.as_ref().map(AsFd::as_fd))
+                    message::send_descriptor(&answers, socket.as_ref().map(AsFd::as_fd))?;
+                    gone.iter().for_each(ToWrite::retire);
+                    Ok(())
                 }
                 Err(error) => message::send_result(&mut answers, Err::<String, _>(error)),
             }

@@ -71,7 +71,7 @@ fn play(args: &Args, binary: &Path) -> Result<ExitCode> {
 
 fn set_up() -> Result<()> {
     packages::install()?;
-    test::MODULES.install()?;
+    test::install_modules()?;
     WHEELS.install()?;
     if let Err(error) = fetch() {
         println!("{DATABASE} cannot be had: {error:#}");

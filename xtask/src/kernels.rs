@@ -14,6 +14,7 @@ mod soak;
 mod table;
 mod tries;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -254,6 +255,10 @@ fn judge(console: &str) -> Result<()> {
     judge_squeezed(said).with_context(|| format!("in 72 MiB on Linux {kernel}:\n{said}"))?;
     println!("Linux {kernel}: an interface that appeared was attached to without a privilege");
     println!("Linux {kernel}: 72 MiB of a control group: {}", squeezed(said));
+    let said = part(console, "--process")?;
+    judge_processes(said).with_context(|| format!("--process on Linux {kernel}:\n{said}"))?;
+    println!("Linux {kernel}: both ends of {CONNECTIONS} connections have their processes");
+    println!("  instructions verified, of a million at most: {}", verified(said));
     for hook in HOOKS {
         let said = part(console, &format!("-vv {hook}"))?;
         ensure!(said.contains(EXPLAINED), "{hook} with -vv on Linux {kernel}:\n{said}");
@@ -286,6 +291,23 @@ fn judge_squeezed(said: &str) -> Result<()> {
     let report = ended_well(said, NOTHING)?;
     attached_to(&report, 1, "xdp-generic")?;
     counted(&report, CONNECTIONS, 0)
+}
+
+/// Each connection has the process of its client, and that of the server, which is one.
+fn judge_processes(said: &str) -> Result<()> {
+    let report = ended_well(said, NET_ADMIN)?;
+    counted(&report, CONNECTIONS, 0)?;
+    let flows = report["flows"].as_array().context("no flows")?;
+    let number = |end: &Value| end["owner"]["pid"].as_u64().with_context(|| format!("no process: {end}"));
+    let clients: BTreeSet<u64> =
+        flows.iter().map(|flow| number(&flow["initiator"])).collect::<Result<_>>()?;
+    let servers: BTreeSet<u64> =
+        flows.iter().map(|flow| number(&flow["responder"])).collect::<Result<_>>()?;
+    ensure!((clients.len() as u64, servers.len()) == (CONNECTIONS, 1), "{clients:?}, {servers:?}");
+    let names =
+        flows.iter().map(|flow| ["initiator", "responder"].map(|end| flow[end]["owner"]["comm"].as_str()));
+    ensure!(names.into_iter().all(|names| names == [Some("wget"), Some("httpd")]), "{flows:?}");
+    Ok(())
 }
 
 /// What was said to fit, and the most that was taken.
@@ -353,11 +375,20 @@ mod tests {
             format!("<{name}>\n{}attached lo\n{report}exit 0\noom_kill 0\n</{name}>\n", status(capabilities))
         };
         let explained = |hook| format!("<-vv {hook}>\nverified_insns: 7\n{EXPLAINED}\n</-vv {hook}>\n");
+        let flow = |client: u64| {
+            format!(
+                "{{\"initiator\":{{\"owner\":{{\"pid\":{client},\"comm\":\"wget\"}}}},\
+                 \"responder\":{{\"owner\":{{\"pid\":70,\"comm\":\"httpd\"}}}}}}"
+            )
+        };
+        let flows = format!("{{\"flows\":[{}],", [81, 82, 83, 84, 85].map(flow).join(","));
+        let named = report("clsact", "clsact", 5, 0).replacen('{', &flows, 1);
         let refused = "refused: exit 4: 3 MiB are free in the control group /small: --max-flows 9 fits\n";
         let parts = [
             part("clsact", NET_ADMIN, report("clsact", hook, completed, 1)),
             part("xdp-generic", NET_ADMIN, report("xdp-generic", "xdp-generic", 10, 1)),
             part("72 MiB", NOTHING, format!("{refused}{}", report("xdp-generic", "xdp-generic", 5, 0))),
+            part("--process", NET_ADMIN, named),
             explained("clsact"),
             explained("xdp-generic"),
         ];
@@ -378,5 +409,9 @@ mod tests {
         let killed = good.replace("oom_kill 0\n</72", "oom_kill 1\n</72");
         assert!(judged(&killed).contains("in 72 MiB on Linux 6.1.0"));
         assert!(judged(&good.replace("exit 4", "exit 0")).contains("in 72 MiB on Linux 6.1.0"));
+        for (known, wrong) in [("\"pid\":83", "\"pid\":82"), ("\"pid\":83,", ""), ("httpd", "wget")] {
+            let text = judged(&good.replacen(known, wrong, 1));
+            assert!(text.contains("--process on Linux 6.1.0"), "{wrong}: {text}");
+        }
     }
 }

@@ -56,11 +56,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Installs Python's modules, and what comes within them.
+pub(crate) fn install_modules() -> Result<()> {
+    MODULES.install()?;
+    helm::unpack(&MODULES.folder())
+}
+
 /// Installs everything that the suite needs on this machine; returns the path of the freshly built object.
 fn set_up() -> Result<PathBuf> {
     packages::install()?;
-    MODULES.install()?;
-    helm::unpack(&MODULES.folder())?;
+    install_modules()?;
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
         shell::run(&mut shell::line(&format!("{}mount -t bpf bpf {BPFFS}", shell::sudo())))?;

@@ -38,6 +38,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
         &[
             "session",
             "memory",
+            "makers",
             "attach",
             "model",
             "source",

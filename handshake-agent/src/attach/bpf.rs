@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use crate::hook::Direction;
@@ -205,6 +205,38 @@ pub(super) fn query_tcx(index: u32, direction: Direction) -> io::Result<TcxChain
     unsafe { bpf(PROG_QUERY, &mut query) }?;
     let ids = ids.into_iter().take(query.count as usize).collect();
     Ok(TcxChain { ids, revision: query.revision })
+}
+
+/// The programs that run where a socket is made in a control group, without those of its parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketChain {
+    programs: u32,
+    flags: u32,
+}
+
+impl SocketChain {
+    /// Whether a program is there that lets no other beside it.
+    #[must_use]
+    pub const fn is_alone(self) -> bool {
+        /// `BPF_F_ALLOW_MULTI`.
+        const SEVERAL: u32 = 1 << 1;
+        self.programs > 0 && self.flags & SEVERAL == 0
+    }
+}
+
+/// Asks for them. Takes CAP_NET_ADMIN.
+///
+/// # Errors
+///
+/// EINVAL of a kernel without such programs.
+pub fn sock_create_chain(group: RawFd) -> io::Result<SocketChain> {
+    /// `BPF_CGROUP_INET_SOCK_CREATE`.
+    const SOCK_CREATE: u32 = 2;
+    let group = u32::try_from(group).map_err(io::Error::other)?;
+    let mut query = Query { target_ifindex: group, attach_type: SOCK_CREATE, ..Query::default() };
+    // SAFETY: without room for ids the kernel writes none.
+    unsafe { bpf(PROG_QUERY, &mut query) }?;
+    Ok(SocketChain { programs: query.count, flags: query.attach_flags })
 }
 
 /// Whether this kernel has TCX. Fails if the query is not permitted.

@@ -27,6 +27,9 @@ pub const SETPCAP: Capability = Capability { name: "CAP_SETPCAP", bit: 8 };
 /// Needed to read the names of other processes' programs, and their owners.
 pub const SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
 
+/// Needed to look into the processes of other users.
+pub const SYS_PTRACE: Capability = Capability { name: "CAP_SYS_PTRACE", bit: 19 };
+
 /// The capabilities of a thread, as far as the kernel's BPF checks them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use handshake_common::abi::{Event, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
+use handshake_common::abi::{Event, Maker, NO_POINT, TICK_SHIFT, TcpRecord, UdpRecord, tag};
 use handshake_common::flow::{Family, FlowKey, Side};
 use handshake_common::record::{Detail, Record, State, TcpState};
 use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, Seat, UdpVerdict, Verdict};
@@ -19,6 +19,7 @@ pub use self::tunnel::{Around, Tunnels};
 use crate::address::ip;
 use crate::model::snapshot::{LostBetween, Origin, RunContext, Snapshot};
 use crate::owner::Owner;
+use crate::processes::Process;
 use crate::source::local::HostAddresses;
 use crate::source::scan::LostHere;
 use crate::source::{Moment, Source};
@@ -449,6 +450,17 @@ impl<'a> View<'a> {
             Some(owners) => owners[side as usize].clone(),
             None => self.context.owners.of(flow.record.control_groups.ids[side as usize]),
         }
+    }
+
+    /// The process that made the socket of an end of the flow, where that is known. Its name is the process' own
+    /// choice.
+    #[must_use]
+    pub fn process(&self, flow: &Flow, side: Side) -> Option<Process> {
+        let Maker { pid, command } = flow.record.makers.ends[side as usize];
+        let name = command.split(|byte| *byte == 0).next().unwrap_or_default();
+        let command = String::from_utf8_lossy(name).into_owned();
+        let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+        Some(Process { pid, command, cgroup: None })
     }
 
     /// From where this host sees the flow.

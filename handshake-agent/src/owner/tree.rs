@@ -1,5 +1,6 @@
 //! The tree of cgroup v2: where it is mounted, and a walk through its directories.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -29,15 +30,16 @@ impl Mount {
         Self::among(&mounts).ok_or_else(|| io::Error::new(ErrorKind::NotFound, "cgroup v2 is not mounted"))
     }
 
-    /// Of several mounts, the first of the whole tree, else the first.
+    /// Of several mounts, the one that has most of the tree, and of equal ones the first: a container that has a
+    /// namespace of control groups sees its own group as `/`, and the host's tree, if it has that too, as `/../..`.
     fn among(mounts: &[u8]) -> Option<Self> {
-        let mut all: Vec<Self> = mounts.split(|byte| *byte == b'\n').filter_map(Self::of_line).collect();
-        let whole = all.iter().position(|mount| mount.root.is_empty()).unwrap_or(0);
-        (!all.is_empty()).then(|| all.swap_remove(whole))
+        let all = mounts.split(|byte| *byte == b'\n').filter_map(Self::of_line);
+        all.min_by_key(|(above, mount)| (Reverse(*above), !mount.root.is_empty())).map(|(_, mount)| mount)
     }
 
     /// A line of mountinfo: the fourth field is what is mounted, the fifth where, and after a dash comes the kind.
-    fn of_line(line: &[u8]) -> Option<Self> {
+    /// Returns the mount, and how far above this process' own root it begins.
+    fn of_line(line: &[u8]) -> Option<(usize, Self)> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
         if *fields.get(dash + 1)? != b"cgroup2" {
@@ -46,13 +48,19 @@ impl Mount {
         let [root, folder] = [*fields.get(3)?, *fields.get(4)?].map(unescaped);
         let root = String::from_utf8_lossy(&root).into_owned();
         // A root that lies above this process' own is shown as `/..`: what is below has no such prefix.
-        let root = if root == "/" || root.starts_with("/..") { String::new() } else { root };
-        Some(Self { folder: PathBuf::from(OsString::from_vec(folder)), root })
+        let above = root.split('/').filter(|part| *part == "..").count();
+        let root = if root == "/" || above > 0 { String::new() } else { root };
+        Some((above, Self { folder: PathBuf::from(OsString::from_vec(folder)), root }))
     }
 
     #[cfg(test)]
     pub(super) fn at(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), root: String::new() }
+    }
+
+    /// Whether the root of the machine's tree is mounted there: no other has the file without a parent.
+    pub(super) fn is_whole(&self) -> bool {
+        self.root.is_empty() && !self.folder.join("cgroup.type").exists()
     }
 
     /// The folder at which it is mounted.
@@ -157,6 +165,8 @@ mod tests {
             (part.to_owned(), Some(("/sys/fs/cgroup", "/docker/4f5e"))),
             (format!("{part}{hybrid}"), Some(("/sys/fs/cgroup/unified", ""))),
             (above.to_owned(), Some(("/run/my tree", ""))),
+            (format!("{unified}{above}"), Some(("/run/my tree", ""))),
+            (format!("{above}{unified}"), Some(("/run/my tree", ""))),
             ("32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n".to_owned(), None),
             ("cut 31 0".to_owned(), None),
         ];

@@ -26,13 +26,13 @@ use std::time::Instant;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, NEAR_BLOCKS,
-    RING_BYTES, ROWS, TCP_SERVICES,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, Makers,
+    NEAR_BLOCKS, RING_BYTES, ROWS, TCP_SERVICES,
 };
 use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::shared::Shared64;
-use handshake_common::table::{self, Slot, Slot4, Slot6};
+use handshake_common::table::{self, BesideTable, MakerWords, Slot, Slot4, Slot6};
 use handshake_common::verdict::Leg;
 use zerocopy::FromBytes;
 
@@ -75,6 +75,9 @@ pub struct Live {
     flows6: Mapping<Slot6>,
     owners4: Mapping<[Shared64; 2]>,
     owners6: Mapping<[Shared64; 2]>,
+    /// Where they are kept, as the next.
+    makers4: Option<Mapping<MakerWords>>,
+    makers6: Option<Mapping<MakerWords>>,
     services: Mapping<ServiceRow>,
     connects: Mapping<ConnectRow>,
     events: Option<RingBuf<MapData>>,
@@ -104,7 +107,7 @@ impl Live {
     pub fn load(elf: &[u8], settings: &Settings) -> Result<Self, LiveError> {
         object::check_layout(elf)?;
         let sizes = Sizes::for_flows(settings.max_flows);
-        let bytes = sizes.bytes(possible_cpus()?, settings.interfaces, settings.events);
+        let bytes = sizes.bytes(possible_cpus()?, settings.interfaces, settings.events, settings.processes);
         let mut bpf = maps::create(elf, settings, sizes, bytes)?;
         let clock = Clock::start(&mut bpf)?;
         let hz = clock::measure_hz(|| clock.read(&bpf), std::thread::sleep)?;
@@ -117,6 +120,14 @@ impl Live {
             flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize)?,
             owners4: map_array(&bpf, "OWNERS4", sizes.slots4 as usize)?,
             owners6: map_array(&bpf, "OWNERS6", sizes.slots6 as usize)?,
+            makers4: settings
+                .processes
+                .then(|| map_array(&bpf, "MAKERS4", sizes.slots4 as usize))
+                .transpose()?,
+            makers6: settings
+                .processes
+                .then(|| map_array(&bpf, "MAKERS6", sizes.slots6 as usize))
+                .transpose()?,
             services: map_array(&bpf, "SERVICES", ROWS as usize)?,
             connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize)?,
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
@@ -223,14 +234,14 @@ impl Live {
     /// than the incoming events must not keep the agent from its other work. The ring wakes no reader, so
     /// call this at every interval and at short intervals between; a ring that is full meanwhile counts
     /// `lost_events`. `Break` leaves the rest in the ring.
-    pub fn drain_events(&mut self, visit: &mut dyn FnMut(&Event) -> ControlFlow<()>) {
+    pub fn drain_events(&mut self, visit: &mut dyn FnMut(&Event, Makers) -> ControlFlow<()>) {
         let Some(ring) = &mut self.events else { return };
         for _ in 0..RING_BYTES / size_of::<Event>() {
             let Some(bytes) = ring.next() else { return };
             // Copied, because records in the ring are aligned to eight bytes, and events to a cache line.
-            if let Ok(event) = Event::read_from_bytes(&bytes)
-                && visit(&event).is_break()
-            {
+            let Ok((event, behind)) = Event::read_from_prefix(&bytes) else { continue };
+            let makers = Makers::read_from_bytes(behind).unwrap_or_default().known();
+            if visit(&event, makers).is_break() {
                 return;
             }
         }
@@ -269,6 +280,15 @@ impl Live {
     pub fn time(&self) -> Result<(Now, u64), LiveError> {
         let now = self.now()?;
         Ok((Now { ns: now.now_ns, jiffies: low_half(now.jiffies) }, wall_ns(now.now_ns)))
+    }
+
+    /// What is kept beside the slots of both tables.
+    fn beside(&self) -> [BesideTable<'_>; 2] {
+        let [makers4, makers6] = [&self.makers4, &self.makers6].map(|makers| makers.as_deref());
+        [
+            BesideTable { owners: &self.owners4, makers: makers4.unwrap_or_default() },
+            BesideTable { owners: &self.owners6, makers: makers6.unwrap_or_default() },
+        ]
     }
 
     /// What the programs have counted, over all CPUs, at once: of a pair that is under way it may have the half,
@@ -413,14 +433,16 @@ impl Source for Live {
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks, Arc::clone(&self.host));
-        scan.add_table(&self.flows4, &self.owners4, onlooker.as_deref_mut());
-        scan.add_table(&self.flows6, &self.owners6, onlooker);
+        let [beside4, beside6] = self.beside();
+        scan.add_table(&self.flows4, beside4, onlooker.as_deref_mut());
+        scan.add_table(&self.flows6, beside6, onlooker);
         scan
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(&Record)) {
-        visit_slots(&self.flows4, &self.owners4, visit);
-        visit_slots(&self.flows6, &self.owners6, visit);
+        let [beside4, beside6] = self.beside();
+        visit_slots(&self.flows4, beside4, visit);
+        visit_slots(&self.flows6, beside6, visit);
     }
 
     fn services(&self) -> Vec<ServiceReading> {
@@ -480,9 +502,9 @@ fn read_histogram(bpf: &Ebpf, leg: Leg) -> Result<Histogram, LiveError> {
     Ok(sum)
 }
 
-fn visit_slots<S: Slot>(slots: &[S], owners: &[[Shared64; 2]], visit: &mut dyn FnMut(&Record)) {
+fn visit_slots<S: Slot>(slots: &[S], beside: BesideTable<'_>, visit: &mut dyn FnMut(&Record)) {
     for (slot, number) in slots.iter().zip(0..) {
-        if let Some(record) = table::read_beside(slot, owners.get::<usize>(number)) {
+        if let Some(record) = table::read_beside(slot, beside.slot(number)) {
             visit(&record);
         }
     }

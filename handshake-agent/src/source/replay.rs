@@ -16,7 +16,7 @@ use handshake_common::host::{self, HostTables};
 use handshake_common::memory::{Classes, Fill, Memory, TableFill};
 use handshake_common::random::split_mix;
 use handshake_common::record::{Clocks, Now, Record, State};
-use handshake_common::table::{self, Slot, Slot4, Slot6, hash, set_of};
+use handshake_common::table::{self, BesideTable, Slot, Slot4, Slot6, hash, set_of};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Packet, UDP};
 
@@ -275,8 +275,8 @@ impl Source for Replay {
 
     fn scan(&self, now: Now, mut onlooker: Option<&mut Onlooker<'_>>) -> Scan {
         let mut scan = Scan::at(now, self.clocks, Arc::default());
-        scan.add_table(&self.tables.slots4, &[], onlooker.as_deref_mut());
-        scan.add_table(&self.tables.slots6, &[], onlooker);
+        scan.add_table(&self.tables.slots4, BesideTable::default(), onlooker.as_deref_mut());
+        scan.add_table(&self.tables.slots6, BesideTable::default(), onlooker);
         scan
     }
 

@@ -19,8 +19,7 @@ use handshake_common::flow::Side;
 use handshake_common::interface::GROUPS;
 use handshake_common::latency::{bucket, nearest_place};
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
-use handshake_common::shared::Shared64;
-use handshake_common::table::{self, Slot};
+use handshake_common::table::{self, BesideTable, Slot};
 use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
 
 use super::local::HostAddresses;
@@ -319,11 +318,11 @@ impl Scan {
         Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, ages_by_row, workloads }
     }
 
-    /// Adds all records of a table, `owners` being those of its slots, or none. `onlooker` sees them as well.
+    /// Adds all records of a table, `beside` being what is kept beside its slots. `onlooker` sees them as well.
     pub fn add_table<S: Slot>(
         &mut self,
         slots: &[S],
-        owners: &[[Shared64; 2]],
+        beside: BesideTable<'_>,
         mut onlooker: Option<&mut Onlooker<'_>>,
     ) {
         for (batch, first) in slots.chunks(BATCH).zip((0..).step_by(BATCH)) {
@@ -336,7 +335,7 @@ impl Scan {
             while to_be_read != 0 {
                 let place = to_be_read.trailing_zeros() as usize;
                 to_be_read &= to_be_read - 1;
-                if let Some(record) = table::read_beside(&batch[place], owners.get(first + place)) {
+                if let Some(record) = table::read_beside(&batch[place], beside.slot(first + place)) {
                     self.add(&record);
                     if let Some(onlooker) = &mut onlooker {
                         onlooker.look_at(&record);
@@ -632,7 +631,7 @@ mod tests {
             (State::Established as usize, 5, 7),
             (State::Empty as usize, 0, 0),
         ]);
-        scan.add_table(&slots, &[], None);
+        scan.add_table(&slots, BesideTable::default(), None);
         let (no_syn_ack, no_ack) = (ByCause([1, 0, 0]), ByCause([0, 1, 0]));
         assert_eq!(scan.used(), 5);
         let between = |count| BySeat([0, 0, count]);
@@ -671,13 +670,13 @@ mod tests {
             waiting(State::Closed, SILENT, 10),
         ];
         let mut scan = empty();
-        scan.add_table(&slots, &[], None);
+        scan.add_table(&slots, BesideTable::default(), None);
         assert_eq!((scan.row(7), scan.used()), (Ages { silent: 2, ..Ages::default() }, 7));
         let read = Survey::of(&slots, AGEING).to_be_read;
         assert_eq!(read, 0b100_0111, "by the tag alone");
         slots[0].last().store(NOW.jiffies.wrapping_sub(CLOCKS.idle_after_jiffies + 1));
         let mut idle = empty();
-        idle.add_table(&slots, &[], None);
+        idle.add_table(&slots, BesideTable::default(), None);
         assert_eq!(idle.all().silent, 1, "it counts as closed");
     }
 
@@ -713,7 +712,7 @@ mod tests {
             let tag = Tag(slots[65].tag().load());
             slots[65].tag().swap(tag.locked().0);
             let mut scan = empty();
-            scan.add_table(&slots, &[], None);
+            scan.add_table(&slots, BesideTable::default(), None);
             assert_eq!((scan.used(), scan.all()), (69, Ages::default()), "{state:?}");
         }
     }
@@ -727,7 +726,7 @@ mod tests {
             let (mut shown, mut scan) = (Vec::new(), empty());
             let mut show = |record: &Record| shown.push(record.state);
             let mut onlooker = Onlooker::new(asked, &mut show);
-            scan.add_table(&slots, &[], Some(&mut onlooker));
+            scan.add_table(&slots, BesideTable::default(), Some(&mut onlooker));
             assert_eq!(onlooker.occupancy().iter().sum::<u64>(), scan.used());
             assert!(onlooker.occupancy()[1..].iter().all(|count| *count == 1));
             let wanted = State::ALL.into_iter().skip(1).filter(|state| asked >> *state as u32 & 1 != 0);
@@ -744,7 +743,7 @@ mod tests {
         let (mut shown, mut scan) = ([0; State::ALL.len()], empty());
         let mut show = |record: &Record| shown[record.state as usize] += 1;
         let mut onlooker = Onlooker::new(u64::MAX, &mut show).limited(70);
-        scan.add_table(&slots, &[], Some(&mut onlooker));
+        scan.add_table(&slots, BesideTable::default(), Some(&mut onlooker));
         assert_eq!((shown[State::Refused as usize], shown[State::SynSent as usize]), (70, 500));
         assert_eq!(scan.all().opening.total() + scan.all().half_open.total(), 500);
     }
@@ -757,8 +756,8 @@ mod tests {
         ) {
             let (slots4, slots6) = (table::<Slot4>(&records), table::<Slot6>(&records));
             let mut scan = empty();
-            scan.add_table(&slots4, &[], None);
-            scan.add_table(&slots6, &[], None);
+            scan.add_table(&slots4, BesideTable::default(), None);
+            scan.add_table(&slots6, BesideTable::default(), None);
             let mut expected = empty();
             slots4.iter().filter_map(table::read).for_each(|record| expected.add(&record));
             slots6.iter().filter_map(table::read).for_each(|record| expected.add(&record));

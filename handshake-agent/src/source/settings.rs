@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use handshake_common::abi::{
     CLIENTS, ClassBlock, Config, ConnectTimes, ControlGroups, CpuCounts, Flow4, Flow6, HASH_WORDS, Histogram,
-    MAX_NETS, NEAR_BLOCKS, Net, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES, Service, TCP_SERVICES, WAYS,
-    option,
+    MAX_NETS, Makers, NEAR_BLOCKS, Net, PORT_WORDS, PortSet, RING_BYTES, ROWS, STRIPES, Service,
+    TCP_SERVICES, WAYS, option,
 };
 use handshake_common::interface::INTERFACE_ROWS;
 use handshake_common::record::Clocks;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub max_flows: u32,
     /// The factors of the hash functions; `None`: random ones from the operating system.
     pub factors: Option<[[u64; HASH_WORDS]; 2]>,
+    /// Whether the makers of sockets are kept.
+    pub processes: bool,
     /// Whether to send a record to the ring for each finished attempt.
     pub events: bool,
     /// Whether the kernel side explains each handshake segment of the flows that the filter selects; without
@@ -83,6 +85,7 @@ impl Settings {
             rules: options.rules,
             filter: options.filter.clone(),
             max_flows: options.max_flows,
+            processes: options.processes,
             events: options.events,
             kernel_log: options.explains_segments(),
             verifier_log: options.verifier_log,
@@ -180,7 +183,7 @@ impl Sizes {
     /// The kernel memory of all maps together on a machine with `cpus` possible CPUs and with room for so
     /// many interfaces, bytes. Left out are the kernel's own few bytes per map, this host's addresses, and
     /// the two extra pages of each ring.
-    pub fn bytes(self, cpus: usize, interfaces: u16, events: bool) -> u64 {
+    pub fn bytes(self, cpus: usize, interfaces: u16, events: bool, processes: bool) -> u64 {
         let tables = u64::from(self.slots4) * (size::<Flow4>() + size::<ControlGroups>())
             + u64::from(self.slots6) * (size::<Flow6>() + size::<ControlGroups>());
         let fixed = u64::from(ROWS) * size::<Service>()
@@ -192,7 +195,9 @@ impl Sizes {
             + u64::from(far_blocks(interfaces)) * size::<ClassBlock>()
             + Leg::ALL.len() as u64 * size::<Histogram>();
         let ring = if events { RING_BYTES as u64 } else { 0 };
-        tables + fixed + per_cpu * cpus as u64 + ring
+        let slots = u64::from(self.slots4) + u64::from(self.slots6);
+        let makers = if processes { slots * size::<Makers>() } else { 0 };
+        tables + makers + fixed + per_cpu * cpus as u64 + ring
     }
 }
 
@@ -259,11 +264,13 @@ mod tests {
 
     #[test]
     fn the_default_takes_52_mebibytes() {
-        let bytes = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, false);
+        let bytes = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, false, false);
         assert_eq!(bytes >> 20, 52, "{bytes}");
-        let more = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, true) - bytes;
+        let more = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, true, false) - bytes;
         assert_eq!(more, RING_BYTES as u64);
-        let twice = Sizes::for_flows(524_288).bytes(2, FEW_INTERFACES, false) - bytes;
+        let makers = Sizes::for_flows(262_144).bytes(2, FEW_INTERFACES, false, true) - bytes;
+        assert_eq!(makers >> 20, 27);
+        let twice = Sizes::for_flows(524_288).bytes(2, FEW_INTERFACES, false, false) - bytes;
         assert_eq!(twice, 262_144 * BYTES_A_FLOW);
     }
 

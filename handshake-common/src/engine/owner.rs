@@ -1,4 +1,5 @@
-//! Whose an attempt is: the control group of the socket that sent its SYN, and of the one that sent its SYN+ACK.
+//! Whose an attempt is: the control group of the socket that sent its SYN, and of the one that sent its SYN+ACK,
+//! and where that is asked for the processes that made them.
 //!
 //! The kernel tells it at TC of a packet that a socket of this host has sent, wherever it passes on its way
 //! between namespaces, and not once it was routed. The groups are kept beside the record; each has a row for
@@ -6,11 +7,11 @@
 
 use super::service::{row_of_workload, workload_that_counts};
 use super::{Lookup, NewOwner, Platform, Table};
-use crate::abi::{ControlGroups, Counter, WORKLOAD, address_of_group, tag};
+use crate::abi::{ControlGroups, Counter, MAKER_WORDS, WORKLOAD, address_of_group, tag};
 use crate::books::ServiceKey;
 use crate::flow::{Family, Side};
 use crate::record::State;
-use crate::table::Tag;
+use crate::table::{MakerWords, Tag};
 use crate::wire::{Class, quote};
 
 /// The key of the row of a control group on this side of its attempts.
@@ -19,18 +20,33 @@ fn workload(group: u64, side: usize) -> ServiceKey {
     ServiceKey::new(address_of_group(group), u16::from(side != 0), WORKLOAD, 0)
 }
 
-/// Notes the control group that sent the packet as the owner of an end of a record, and counts the record in the
-/// group's row, in which it stands at a gauge. The first group of an end stays. The slot is locked.
+/// Notes the control group that sent the packet as the owner of an end of a record, and the maker of its socket,
+/// and counts the record in the group's row, in which it stands at a gauge. The first owner of an end stays. The
+/// slot is locked.
 #[inline(always)]
 pub fn attribute<P: Platform>(platform: &P, family: Family, number: u32, end: NewOwner) {
     let Some(owners) = platform.owners(family, number) else { return };
     let (group, side) = (platform.control_group(), end.side());
+    let makers = platform.makers(family, number);
     if end.is_first() {
         owners[1 - side].store(0);
-    } else if owners[side].load() != 0 {
+        if let Some(makers) = makers {
+            makers[(1 - side) * MAKER_WORDS].store(0);
+        }
+    } else if owners[side].load() != 0 || makers.is_some_and(|makers| makers[side * MAKER_WORDS].load() != 0)
+    {
         return;
     }
     owners[side].store(group);
+    if let Some(makers) = makers {
+        let ([pid, name, rest], first) = (platform.maker(), side * MAKER_WORDS);
+        makers[first].store(pid);
+        makers[first + 1].store(name);
+        makers[first + 2].store(rest);
+    }
+    if group == 0 {
+        return;
+    }
     if let Some(row) = row_of_workload(platform, &workload(group, side)) {
         row.bump(Counter::Attempts as usize, 1);
         row.bump(end.gauge(), 1);
@@ -62,7 +78,10 @@ impl<P: Platform> Lookup<'_, P> {
     pub(super) fn attribute<S: Table>(&self, number: u32, side: Side, before: u64, state: State) -> u64 {
         let class = self.packet.class;
         let opens = class == Class::Syn as u8 || class == Class::SynAck as u8;
-        if self.platform.control_group() == 0 || !opens || self.packet.quote != quote::NONE {
+        if !opens || self.packet.quote != quote::NONE {
+            return before;
+        }
+        if self.platform.control_group() == 0 && self.platform.maker()[0] == 0 {
             return before;
         }
         if !state.is_attempt() {
@@ -90,6 +109,12 @@ impl<P: Platform> Lookup<'_, P> {
         }
         let Some(owners) = self.platform.owners(S::FAMILY, number) else { return ControlGroups::default() };
         ControlGroups { ids: [owners[0].load(), owners[1].load()] }
+    }
+
+    /// The makers of a record.
+    #[inline(always)]
+    pub(super) fn makers_of<S: Table>(&self, number: u32, tag: Tag) -> Option<&MakerWords> {
+        if tag.is_attributed() { self.platform.makers(S::FAMILY, number) } else { None }
     }
 
     /// Moves a record in the rows of its owners, if it has any.

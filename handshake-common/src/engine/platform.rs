@@ -3,12 +3,12 @@
 use core::mem::MaybeUninit;
 
 use super::update::judge;
-use crate::abi::{Config, Counter, Event, TcpRecord, WAYS, tag};
+use crate::abi::{Config, Counter, Event, MAKER_WORDS, TcpRecord, WAYS, tag};
 use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::flow::{Family, Side};
 use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
-use crate::table::{Set, Slot, Slot4, Slot6, Tag};
+use crate::table::{MakerWords, Set, Slot, Slot4, Slot6, Tag};
 use crate::verdict::Leg;
 use crate::wire::Packet;
 use crate::{low_half, masked, spin};
@@ -66,6 +66,17 @@ pub trait Platform {
     /// The owners of the record in a slot of a family's table; `None` where none are kept.
     #[inline(always)]
     fn owners(&self, _family: Family, _number: u32) -> Option<&[Shared64; 2]> {
+        None
+    }
+    /// The words of the [`Maker`](crate::abi::Maker) of the socket that sent the packet; the first is 0 where it
+    /// is not known.
+    #[inline(always)]
+    fn maker(&self) -> [u64; MAKER_WORDS] {
+        [0; MAKER_WORDS]
+    }
+    /// The makers of the record in a slot of a family's table; `None` where none are kept.
+    #[inline(always)]
+    fn makers(&self, _family: Family, _number: u32) -> Option<&MakerWords> {
         None
     }
     /// [`attribute`](super::attribute), which the kernel side has as a function of its own.
@@ -154,8 +165,9 @@ pub trait Platform {
     /// Called with what a TCP segment did to its record. The kernel keeps it for the line that `-vv` writes.
     #[inline(always)]
     fn explain(&self, _explanation: &Explanation) {}
-    /// Reserves room for an event, has `fill` write it and sends it; `false` without room.
-    fn emit(&self, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
+    /// Reserves room for an event, has `fill` write it and sends it; `false` without room. Where makers are
+    /// kept, those of the record follow it, or zeros.
+    fn emit(&self, makers: Option<&MakerWords>, fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool;
 }
 
 /// An end of a record whose owner is known now, as bits: a step of the kernel side takes a number.

@@ -11,13 +11,13 @@ use core::cell::RefCell;
 use std::vec::Vec;
 
 use crate::abi::{
-    CONNECT_WORDS, Config, Counter, Event, HASH_WORDS, MAX_NETS, Net, SERVICE_GAUGES, SERVICE_WAS_SILENT,
-    SERVICES, TcpRecord, UNTIMED_CONNECTS, option, tag,
+    COMMAND, CONNECT_WORDS, Config, Counter, Event, HASH_WORDS, MAKER_WORDS, MAX_NETS, Maker, Net,
+    SERVICE_GAUGES, SERVICE_WAS_SILENT, SERVICES, TcpRecord, UNTIMED_CONNECTS, option, tag,
 };
 use crate::books::ServiceRow;
 use crate::host::HostTables;
 use crate::latency;
-use crate::memory::{Fill, Memory, PORT_WORDS};
+use crate::memory::{Fill, Memory, PORT_WORDS, Sender, Storage};
 use crate::record::{Detail, Now, Record, State};
 use crate::shared::Shared64;
 use crate::table;
@@ -328,6 +328,8 @@ struct World {
     fill: Option<Fill>,
     /// The control group whose socket sends a packet.
     group_of: fn(&Packet) -> u64,
+    /// The number of the process that made the socket.
+    maker_of: fn(&Packet) -> u64,
 }
 
 impl World {
@@ -339,6 +341,8 @@ impl World {
                 ports: std::vec![0; PORT_WORDS],
                 owners4: no_owners(slots),
                 owners6: no_owners(slots),
+                makers4: no_makers(slots),
+                makers6: no_makers(slots),
                 ..HostTables::new(slots, slots)
             },
             events: RefCell::default(),
@@ -348,6 +352,7 @@ impl World {
             gates: core::cell::Cell::new(u8::MAX),
             fill: None,
             group_of: |_| 0,
+            maker_of: |_| 0,
         }
     }
 
@@ -369,7 +374,8 @@ impl World {
             let point = packet.point + copy;
             let gate = if self.gates.get() >> (point >> 1) & 1 == 0 { mark::GATED } else { 0 };
             let packet = Packet { point, marks: packet.marks | gate, ..*packet };
-            memory.observe_of_group((self.group_of)(&packet), time(at), &packet);
+            let (group, pid) = ((self.group_of)(&packet), (self.maker_of)(&packet));
+            memory.observe_of(Sender { group, maker: maker(pid) }, time(at), &packet);
         }
     }
 
@@ -381,10 +387,9 @@ impl World {
     }
 
     fn records(&self) -> Vec<Record> {
-        let HostTables { slots4, slots6, owners4, owners6, .. } = &self.tables;
-        let four =
-            (0..).zip(slots4).filter_map(|(i, slot)| table::read_beside(slot, owners4.get::<usize>(i)));
-        let six = (0..).zip(slots6).filter_map(|(i, slot)| table::read_beside(slot, owners6.get::<usize>(i)));
+        let Storage { slots4, slots6, beside4, beside6, .. } = self.tables.storage();
+        let four = (0..).zip(slots4).filter_map(|(i, slot)| table::read_beside(slot, beside4.slot(i)));
+        let six = (0..).zip(slots6).filter_map(|(i, slot)| table::read_beside(slot, beside6.slot(i)));
         four.chain(six).collect()
     }
 
@@ -526,6 +531,20 @@ impl World {
 }
 
 const OPEN: [Counter; 3] = [Counter::OpenNoSynAck, Counter::OpenNoAck, Counter::OpenAnswerUnseen];
+
+fn no_makers(slots: usize) -> Vec<table::MakerWords> {
+    (0..slots).map(|_| [const { Shared64::new(0) }; 2 * MAKER_WORDS]).collect()
+}
+
+/// A process with this number, and a command that tells it; none of 0.
+fn maker(pid: u64) -> Maker {
+    let mut command = [0; COMMAND];
+    if pid != 0 {
+        let text = std::format!("process {pid:07}");
+        command[..text.len()].copy_from_slice(text.as_bytes());
+    }
+    Maker { pid, command }
+}
 
 fn no_owners(slots: usize) -> Vec<[Shared64; 2]> {
     (0..slots).map(|_| [const { Shared64::new(0) }; 2]).collect()

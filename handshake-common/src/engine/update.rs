@@ -275,7 +275,8 @@ impl<P: Platform> Lookup<'_, P> {
             return;
         }
         let owners = self.owners_of::<S>(number, tag);
-        let sent = self.platform.emit(|event| {
+        let makers = self.makers_of::<S>(number, tag);
+        let sent = self.platform.emit(makers, |event| {
             event.write(table::event(slot, tag, owners, verdict, now.ns));
         });
         if !sent {

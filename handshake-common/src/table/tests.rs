@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
-use crate::abi::{ControlGroups, Flow4, Flow6};
+use crate::abi::{ControlGroups, Flow4, Flow6, Makers};
 use crate::record::Record;
 
 #[test]
@@ -205,7 +205,7 @@ fn an_event_gives_its_record_back() {
     slot.body().set_tcp(TcpRecord { isn_initiator: 4, ..TcpRecord::default() });
     let tag = Tag(0).next(State::Refused, tag::INITIATOR_HIGH, 12);
     slot.tag().store(tag.0);
-    let told: Record = record_of(&event(&slot, tag, ControlGroups::default(), 3, 1));
+    let told: Record = record_of(&event(&slot, tag, ControlGroups::default(), 3, 1), Makers::default());
     assert_eq!(Some(told), read(&slot));
 }
 

@@ -15,7 +15,7 @@ use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform};
 use crate::packets::assert_whole;
 use crate::shared::Shared64;
-use crate::table::{Set, Slot, Slot4, Slot6, read};
+use crate::table::{MakerWords, Set, Slot, Slot4, Slot6, read};
 
 /// Rows of either half of the service table: `other`, and two that the one service of the packets can be in.
 const ROWS: usize = 3;
@@ -223,7 +223,7 @@ impl Platform for Cpu {
     fn is_selected(&self, _port: u16) -> bool {
         false
     }
-    fn emit(&self, _fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
+    fn emit(&self, _: Option<&MakerWords>, _fill: impl FnOnce(&mut MaybeUninit<Event>)) -> bool {
         false
     }
 }

@@ -5,7 +5,8 @@
     metrics FOLDER          the counts of readings and drops in all messages
     logs FOLDER             records by event and verdict
     rows FILE               rows of a file by event and verdict, by DuckDB
-    chdb FILE               the same by ClickHouse's engine
+    chdb FILE DOCS          the same by ClickHouse's engine, by the statements that the text of docs/fleet.md has:
+                            the rows of each answer, and how many attempts have an owner of their responder
 """
 
 import collections
@@ -177,11 +178,27 @@ def rows(path):
     return {"by": dict(duckdb.sql(COUNT.format(f"read_json_auto('{path}')")).fetchall())}
 
 
-def chdb(path):
-    import chdb as engine
+def chdb(path, docs):
+    from chdb.session import Session
 
-    asked = engine.query(COUNT.format(f"file('{path}', JSONEachRow)"), "JSONCompactEachRow")
-    return {"by": {what: int(n) for what, n in map(json.loads, str(asked).splitlines())}}
+    session = Session()
+    session.query("create database fleet")
+    session.query("use fleet")
+
+    def ask(statement):
+        return [json.loads(line) for line in str(session.query(statement, "JSONCompactEachRow")).splitlines() if line]
+
+    section = docs.split("### ClickHouse\n")[1].split("\n### ")[0]
+    blocks = [rest.split("```")[0] for rest in section.split("```sql\n")[1:]]
+    statements = [part.strip() for block in blocks for part in block.split(";") if part.strip()]
+    files = "/var/log/handshake/events-*.jsonl.zst"
+    answers = [ask(each.replace(files, path)) for each in statements]
+    queries = [answer for each, answer in zip(statements, answers) if each.startswith("select")]
+    return {
+        "by": {what: int(n) for what, n in ask(COUNT.format("attempts"))},
+        "queries": [len(rows) for rows in queries],
+        "owned": int(ask("select count() from attempts where responder.owner.cgroup != ''")[0][0]),
+    }
 
 
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

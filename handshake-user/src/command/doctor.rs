@@ -14,7 +14,9 @@ use std::io::{self, Write};
 
 use handshake_agent::Error;
 use handshake_agent::attach::bpf::{has_tcx, owners, program, tcx_chain};
-use handshake_agent::attach::capability::{Capabilities, NET_RAW, SYS_ADMIN, fix as capability_fix};
+use handshake_agent::attach::capability::{
+    Capabilities, NET_RAW, SYS_ADMIN, SYS_PTRACE, fix as capability_fix,
+};
 use handshake_agent::attach::clsact::{self, ClsactFilter};
 use handshake_agent::attach::driver::{NativeEffect, native_effect, row_of, with_driver};
 use handshake_agent::attach::interface::{self, InterfaceInfo};
@@ -23,6 +25,7 @@ use handshake_agent::attach::{Facts as PlanFacts, PlannedInterface, plan};
 use handshake_agent::confine::Confined;
 use handshake_agent::free::{self, Free};
 use handshake_agent::hook::{Direction, DirectionChoice, Hook, HookChoice};
+use handshake_agent::makers::Means;
 use handshake_agent::memory;
 use handshake_agent::options::{InterfaceChoice, Options};
 use handshake_agent::source::live::possible_cpus;
@@ -69,6 +72,8 @@ struct MachineFacts {
     stats: bool,
     /// What a command is left with once it has attached, or why it could not be tried.
     confined: Result<Confined, String>,
+    /// What there is for `--process`.
+    processes: Means,
     /// What a run takes at its peak with the defaults, bytes.
     peak: u64,
     /// Free memory.
@@ -219,6 +224,7 @@ fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
             fix,
         ));
     }
+    findings.extend(processes(&machine.processes, machine.capabilities));
     findings.extend(privileges(&machine.confined));
     findings.push(memory(machine.peak, machine.free.as_ref()));
     findings
@@ -263,6 +269,36 @@ fn permissions(capabilities: Capabilities) -> Vec<Finding> {
     if !capabilities.has(SYS_ADMIN) {
         let text = "no CAP_SYS_ADMIN: other programs are shown by id, not by name";
         findings.push(Finding::bad(Level::Warn, text, "sudo handshake doctor"));
+    }
+    findings
+}
+
+/// What `--process` would know. Without CAP_NET_ADMIN, which is asked for elsewhere, nothing is said.
+fn processes(means: &Means, capabilities: Capabilities) -> Vec<Finding> {
+    let none = |why: &str, fix: &str| {
+        vec![Finding::bad(Level::Warn, format!("--process cannot be used: {why}"), fix)]
+    };
+    let Means::There { folder, is_whole, has_numbers } = means else {
+        return match means {
+            Means::NoTree(why) => none(why, "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"),
+            Means::Refused(_) if capabilities.require(false).is_err() => Vec::new(),
+            Means::Refused(why) => none(why, "boot a kernel built with CONFIG_CGROUP_BPF=y"),
+            Means::Alone | Means::There { .. } => {
+                none("another program at the root of the tree lets none beside it", "take that off")
+            }
+        };
+    };
+    let mut findings = vec![Finding::ok(format!("--process knows who makes sockets below {folder}"))];
+    if !is_whole {
+        let text =
+            "this is not the whole tree of control groups: --process knows the sockets of this container";
+        findings.push(Finding::bad(Level::Warn, text, "run it in the host's cgroup namespace"));
+    }
+    if !has_numbers || !capabilities.has(SYS_PTRACE) {
+        let why = if *has_numbers { "no CAP_SYS_PTRACE" } else { "a PID namespace of its own" };
+        let text = format!("{why}: --process will not know sockets that were made before it began");
+        let fix = if *has_numbers { "run it with sudo" } else { "run it in the host's PID namespace" };
+        findings.push(Finding::bad(Level::Warn, text, fix));
     }
     findings
 }
@@ -464,6 +500,7 @@ impl MachineFacts {
             jit: flag("/proc/sys/net/core/bpf_jit_enable"),
             stats: flag("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
             confined: usual_confinement().try_out().map_err(|error| error.to_string()),
+            processes: Means::ask(),
             peak: memory::peak(&Options::default(), cpus.unwrap_or(1), FEW_INTERFACES),
             free: free::free(),
         }
@@ -540,6 +577,10 @@ mod tests {
         Confined { uid, keeps_net_admin: false, landlock: Some(7), seccomp: Ok(()) }
     }
 
+    fn there(is_whole: bool, has_numbers: bool) -> Means {
+        Means::There { folder: "/sys/fs/cgroup".to_owned(), is_whole, has_numbers }
+    }
+
     fn machine(change: impl FnOnce(&mut MachineFacts)) -> MachineFacts {
         let mut machine = MachineFacts {
             release: "6.12.0-18-amd64".into(),
@@ -551,6 +592,7 @@ mod tests {
             jit: Some(true),
             stats: false,
             confined: Ok(confined(65_534)),
+            processes: there(true, true),
             peak: 200 << 20,
             free: Some(free(1 << 30)),
         };
@@ -591,7 +633,7 @@ mod tests {
     #[test]
     fn each_fault_of_a_machine_has_its_finding() {
         type Bad = &'static [(&'static str, &'static str)];
-        let table: [(MachineFacts, u8, Bad); 17] = [
+        let table: [(MachineFacts, u8, Bad); 22] = [
             (machine(|_| {}), 0, &[]),
             (machine(|m| m.architecture = "aarch64"), 0, &[]),
             (machine(|m| m.architecture = "riscv64"), 0, &[("not proven on riscv64", "--experimental")]),
@@ -605,6 +647,11 @@ mod tests {
             (machine(|m| m.jit = Some(false)), 0, &[("interpreted", "bpf_jit_enable=1")]),
             (machine(|m| m.confined = Ok(confined(0))), 0, &[("stays user 0: without CAP_SETUID", "")]),
             (machine(|m| m.confined = Err("no".into())), 4, &[("no", "--keep-privileges")]),
+            (machine(|m| m.processes = Means::NoTree("none".into())), 0, &[("none", "mount -t cgroup2")]),
+            (machine(|m| m.processes = Means::Refused("no".into())), 0, &[("no", "CONFIG_CGROUP_BPF")]),
+            (machine(|m| m.processes = Means::Alone), 0, &[("lets none beside it", "take that off")]),
+            (machine(|m| m.processes = there(false, true)), 0, &[("this container", "cgroup namespace")]),
+            (machine(|m| m.processes = there(true, false)), 0, &[("of its own", "PID namespace")]),
             (machine(|m| m.stats = true), 0, &[("statistics", "bpf_stats_enabled=0")]),
             (
                 machine(|m| m.free = Some(free(100 << 20))),
@@ -612,14 +659,17 @@ mod tests {
                 &[("200 MiB at its peak, but only 100 MiB are free here", "--max-flows")],
             ),
             (
-                machine(|m| m.capabilities = capabilities(0)),
+                machine(|m| {
+                    m.capabilities = capabilities(0);
+                    m.processes = Means::Refused("may not ask".into());
+                }),
                 5,
                 &[("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN", "setcap cap_bpf")],
             ),
             (
                 machine(|m| m.capabilities = capabilities(1 << 39 | 1 << 38 | 1 << 12)),
                 0,
-                &[("CAP_NET_RAW", "cap_net_raw"), ("CAP_SYS_ADMIN", "sudo")],
+                &[("CAP_NET_RAW", "cap_net_raw"), ("CAP_SYS_ADMIN", "sudo"), ("CAP_SYS_PTRACE", "sudo")],
             ),
         ];
         for (machine, exit, expected) in table {

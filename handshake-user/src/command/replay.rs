@@ -20,7 +20,7 @@ use handshake_agent::session::{self, Signals};
 use handshake_agent::source::replay::{Passed, Replay};
 use handshake_agent::source::settings::Settings;
 use handshake_capture::{CaptureLosses, CapturedPacket, Captures, Squeeze};
-use handshake_common::abi::Counter;
+use handshake_common::abi::{Counter, Makers};
 use handshake_common::interface::{GROUPS, point};
 use handshake_common::table::record_of;
 use handshake_common::verdict::Verdict;
@@ -365,7 +365,7 @@ impl ReplayRun<'_> {
             match passed {
                 Passed::Ended(event) => {
                     let Some(verdict) = verdict_of(&event) else { continue };
-                    let flow = Flow::ended(record_of(&event), verdict, event.ended_ns);
+                    let flow = Flow::ended(record_of(&event, Makers::default()), verdict, event.ended_ns);
                     if let Some(past) = &mut self.past {
                         past.end(flow);
                     }

@@ -15,6 +15,7 @@ use handshake_agent::model::snapshot::{
     TcpBooks, UdpBooks, WorkloadFigures,
 };
 use handshake_agent::owner::{Container, Owner};
+use handshake_agent::processes::Process;
 use handshake_common::abi::{TcpRecord, UdpRecord};
 use handshake_common::flow::Side;
 use handshake_common::record::Detail;
@@ -460,13 +461,18 @@ fn end(socket: SocketAddr) -> Value {
 /// An end of a flow, with its owner where it is known.
 fn owned_end(view: &View<'_>, flow: &Flow, side: Side) -> Value {
     let mut end = end(flow.end(side));
-    if let (Some(owner), Value::Object(object)) = (view.owner(flow, side), &mut end) {
-        object.insert("owner".to_owned(), self::owner(&owner));
+    let mut owner = view.owner(flow, side).map(|owner| self::owner(&owner)).unwrap_or_default();
+    if let Some(Process { pid, command, .. }) = view.process(flow, side) {
+        owner.insert("pid".to_owned(), json!(pid));
+        owner.insert("comm".to_owned(), json!(command));
+    }
+    if let Value::Object(object) = &mut end {
+        put_known(object, "owner", (!owner.is_empty()).then_some(owner));
     }
     end
 }
 
-fn owner(owner: &Owner) -> Value {
+fn owner(owner: &Owner) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("cgroup".to_owned(), json!(owner.cgroup));
     put_known(&mut object, "unit", owner.unit.as_ref());
@@ -476,7 +482,7 @@ fn owner(owner: &Owner) -> Value {
     let pod = owner.pod.as_ref().and_then(|pod| pod.name.as_ref());
     put_known(&mut object, "pod", pod.map(|pod| &pod.name));
     put_known(&mut object, "namespace", pod.map(|pod| &pod.namespace));
-    Value::Object(object)
+    object
 }
 
 /// What a workload's sockets began, or were asked. The sum of the others has neither owner nor side.

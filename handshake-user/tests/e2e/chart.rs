@@ -18,10 +18,11 @@ const MANIFEST: &str = "packaging/kubernetes/handshake.yaml";
 /// The oldest that the chart is for, one between, and the newest that there is a schema of.
 const VERSIONS: [&str; 3] = ["1.25", "1.30", "1.37"];
 /// All that may be switched on, and away from its default.
-const EVERYTHING: [&str; 8] = [
+const EVERYTHING: [&str; 9] = [
     "metrics.podMonitor.enabled=true",
     "interfaces={eth0,veth*}",
     "services={api=10.0.0.0/8:443,ssh=:22}",
+    "workloads={web=pod:shop/web-1,kubelet=unit:kubelet.service}",
     "labels={site=fra}",
     "cpu.limit=500m",
     "image.pullSecrets[0].name=registry",
@@ -142,8 +143,12 @@ fn the_memory_limit_is_the_peak_of_a_run() -> Result<()> {
         let expected = peak(&options, cpus, room).div_ceil(1 << 20) + 32;
         ensure!(limit == expected, "{values:?}: {limit} MiB, and a run takes {expected}");
     }
-    let waits = helm.render(&["cpus=64", "interfaces={eth0}", "options={--wait}"])?;
-    let expected = peak(&Options::default(), 64, MOST).div_ceil(1 << 20) + 32;
-    ensure!(waits.contains(&format!("memory: {expected}Mi\n")), "{expected}: {waits}");
+    let processes = Options { processes: true, ..Options::default() };
+    for (option, options, room) in [("--wait", Options::default(), MOST), ("--process", processes, 16)] {
+        let set = format!("options={{{option}}}");
+        let rendered = helm.render(&["cpus=64", "interfaces={eth0}", &set])?;
+        let expected = peak(&options, 64, room).div_ceil(1 << 20) + 32;
+        ensure!(rendered.contains(&format!("memory: {expected}Mi\n")), "{option}: {expected}: {rendered}");
+    }
     Ok(())
 }

@@ -130,12 +130,15 @@ fn duckdb_reads_the_files_of_serve() -> Result<()> {
         .replace("conn.json", &log);
     let more = format!(
         "select count(*), count(distinct node), count(connect_ns) from '{parquet}';
+         select count(responder.owner.cgroup), count(initiator.owner) from attempts where verdict = 'completed';
          select conn_state, history, hs_verdict, count(*), count(distinct uid), bool_and(duration >= 0)
          from '{log}' group by all order by all;"
     );
     let answers = ask(&python, &(queries + &more))?;
-    let [_, rates, _, _, whole, states] = &answers[..] else { anyhow::bail!("{answers:?}") };
+    let [_, rates, _, _, whole, owned, states] = &answers[..] else { anyhow::bail!("{answers:?}") };
     ensure!(*whole == json!([[5 + 2 * 4 + 2 * 3 + REFUSED, 1, 5]]), "{whole}");
+    // Both namespaces are on this machine.
+    ensure!(*owned == json!([[5, 5]]), "{owned}");
     let expected = json!([
         ["REJ", "Sr", "refused", REFUSED, REFUSED, true],
         ["S0", "S", "half_open_expired", 3, 3, true],

@@ -26,6 +26,7 @@ mod otlp;
 mod output;
 mod owners;
 mod privilege;
+mod process;
 mod replay;
 mod report_file;
 mod rows;

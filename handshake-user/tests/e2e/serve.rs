@@ -291,7 +291,10 @@ fn node_exporter_takes_the_file() -> Result<()> {
         await_that(series, || Ok(figure(series) == Some(wanted)))?;
     }
     ensure!(page()?.contains("\nhandshake_latency_seconds_bucket{leg=\"connect\",le=\"+Inf\"} 3\n"));
-    ensure!(agent.end_by(libc::SIGTERM)?.status.success());
+    // What is over is told no more, also where the service had no time to end.
+    agent.kill()?;
+    await_that("the end of the series", || Ok(figure("handshake_attempts_total").is_none()))?;
+    ensure!(fs::read_dir(&folder)?.next().is_none());
     fs::remove_dir_all(&folder)?;
     Ok(())
 }
@@ -466,14 +469,11 @@ fn a_configuration_is_read_again() -> Result<()> {
     service.await_figure(&series("old", "fra"), 3)?;
 
     let Service { mut agent, address: old, .. } = service;
-    fs::write(
-        config.path(),
-        format!(
-            "metrics-listen = '127.0.0.2:0'\nservice = ['new=:{port}']\nlabel = ['site=ber']\nport = 443\n\
-             metrics-file = '{}'\ninterval = '100ms'\n",
-            page.path()
-        ),
-    )?;
+    let text = format!(
+        "metrics-listen = '127.0.0.2:0'\nservice = ['new=:{port}']\nlabel = ['site=ber']\nport = 443\n\
+         interval = '100ms'\n"
+    );
+    fs::write(config.path(), format!("{text}metrics-file = '{}'\n", page.path()))?;
     agent.signal(libc::SIGHUP)?;
     agent.await_lines("handshake: the configuration is read again", 1)?;
     let said = agent.stderr().to_owned();
@@ -488,6 +488,13 @@ fn a_configuration_is_read_again() -> Result<()> {
     ensure!(get(host, old, "/healthz", &[]).is_err(), "the old socket still listens");
     let written = || Ok(fs::read_to_string(page.path())?.contains(&series("new", "ber")));
     await_that("the file", written)?;
+    // Another file takes its place, and then it stays as another process has put it there.
+    let other = Scratch::new("other.prom", b"")?;
+    let named = format!("{text}metrics-file = '{}'\n", other.path());
+    fs::write(config.path(), &named)?;
+    service.agent.signal(libc::SIGHUP)?;
+    await_that("another file", || Ok(fs::read_to_string(other.path())?.contains(&series("new", "ber"))))?;
+    await_that("its end", || Ok(!fs::exists(page.path())?))?;
 
     fs::write(config.path(), "\nservices = ['new=:1']\n")?;
     service.agent.signal(libc::SIGHUP)?;

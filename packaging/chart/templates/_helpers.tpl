@@ -24,6 +24,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $args := list "serve" (printf "--metrics-listen=%s:%d" .Values.metrics.address (int64 .Values.metrics.port)) (printf "--max-flows=%d" (int64 .Values.maxFlows)) -}}
 {{- range .Values.interfaces }}{{ $args = append $args (printf "--interface=%s" .) }}{{ end -}}
 {{- range .Values.services }}{{ $args = append $args (printf "--service=%s" .) }}{{ end -}}
+{{- range .Values.workloads }}{{ $args = append $args (printf "--workload=%s" .) }}{{ end -}}
 {{- range .Values.labels }}{{ $args = append $args (printf "--label=%s" .) }}{{ end -}}
 {{- range .Values.options }}{{ $args = append $args . }}{{ end -}}
 {{ toJson $args }}
@@ -50,7 +51,8 @@ A test holds both equal.
 {{- range .Values.interfaces }}{{ if regexMatch "[*?\\[]" . }}{{ $room = 1024 }}{{ end }}{{ end -}}
 {{- if has "--wait" .Values.options }}{{ $room = 1024 }}{{ end -}}
 {{- $far := max 1 (sub $room 8) -}}
-{{- $tables := add (mul $slots4 80) (mul $slots6 144) -}}
+{{- $makers := ternary 48 0 (has "--process" .Values.options) -}}
+{{- $tables := add (mul $slots4 (add 80 $makers)) (mul $slots6 (add 144 $makers)) -}}
 {{- $each := add 152064 (mul $far 512) -}}
 {{ add $tables (mul $each $cpus) 33694504 }}
 {{- end }}

@@ -101,6 +101,16 @@ squeezed() {
     echo "</72 MiB>"
 }
 
+# Names the processes of both ends. The server is older than the agent, and the clients have ended.
+processes() {
+    echo "<--process>"
+    start -i 'hs*' --direction both --hook clsact --max-flows 10000 --process --flows
+    appear
+    end
+    ip link del hs0
+    echo "</--process>"
+}
+
 # Tries one hook with the lines of -vv. The other arguments go to handshake.
 explain() {
     echo "<-vv $1>"
@@ -114,6 +124,7 @@ explain() {
 try clsact
 try xdp-generic
 squeezed
+processes
 explain clsact --direction both
 explain xdp-generic
 poweroff -f

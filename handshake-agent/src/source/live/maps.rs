@@ -17,9 +17,9 @@ use crate::source::settings::{Settings, Sizes, far_blocks};
 
 /// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
 /// them: their reader writes back how far it has read.
-pub(super) const FROZEN: [&str; 13] = [
-    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "OWNERS4", "OWNERS6", "SERVICES", "CONNECTS", "STRIPES",
-    "CLIENTS", "COUNTERS", "CLASSES", "LATENCY",
+pub(super) const FROZEN: [&str; 15] = [
+    CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "OWNERS4", "OWNERS6", "MAKERS4", "MAKERS6", "SERVICES",
+    "CONNECTS", "STRIPES", "CLIENTS", "COUNTERS", "CLASSES", "LATENCY",
 ];
 
 /// Size of an unused ring, bytes: rounded up to one page, the least possible.
@@ -65,16 +65,21 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
     } else {
         VerifierLogLevel::STATS
     };
+    // A map has one value at least.
+    let makers = |slots: u32| if settings.processes { slots } else { 1 };
     EbpfLoader::new()
         .verifier_log_level(verifier_log)
         .map_max_entries("FLOWS4", sizes.slots4 / WAYS)
         .map_max_entries("FLOWS6", sizes.slots6 / WAYS)
         .map_max_entries("OWNERS4", sizes.slots4)
         .map_max_entries("OWNERS6", sizes.slots6)
+        .map_max_entries("MAKERS4", makers(sizes.slots4))
+        .map_max_entries("MAKERS6", makers(sizes.slots6))
         .map_max_entries("CLASSES", far_blocks(settings.interfaces))
         .map_max_entries("EVENTS", events)
         .map_max_entries("AYA_LOGS", lines)
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
+        .override_global("HANDSHAKE_PROCESSES", &u64::from(settings.processes), true)
         .override_global("HANDSHAKE_OWNERS", &u64::from(tells_owners()), true)
         .override_global("HANDSHAKE_KEEPS_ORDER", &u64::from(KEEPS_ORDER), true)
         .load(elf)

@@ -139,7 +139,7 @@ fn a_second_mapping_sees_the_records_and_outlives_its_map() {
     let first = records(&live);
     drop(live);
     let mut found = Vec::new();
-    visit_slots(&second, &[], &mut |record| found.push(*record));
+    visit_slots(&second, BesideTable::default(), &mut |record| found.push(*record));
     assert_eq!((found.len(), &found), (1, &first));
 }
 
@@ -172,7 +172,7 @@ fn the_test_clock_sets_both_clocks() {
 fn the_ring_keeps_the_order_of_events() {
     let Some(mut live) = loaded(&Settings { events: true, ..small() }) else { return };
     let mut verdicts = Vec::new();
-    live.drain_events(&mut |event| {
+    live.drain_events(&mut |event, _| {
         verdicts.push((event.verdict, event.family));
         ControlFlow::Continue(())
     });
@@ -182,7 +182,7 @@ fn the_ring_keeps_the_order_of_events() {
     other.1 += 1;
     run(&live, &segment(other, SERVER, 7, 0, flag::SYN));
     run(&live, &segment(SERVER, other, 0, 8, flag::RST | flag::ACK));
-    live.drain_events(&mut |event| {
+    live.drain_events(&mut |event, _| {
         verdicts.push((event.verdict, event.family));
         ControlFlow::Continue(())
     });
@@ -195,7 +195,7 @@ fn the_ring_keeps_the_order_of_events() {
 fn without_the_events_setting_there_are_no_events() {
     let Some(mut live) = loaded(&small()) else { return };
     handshake(&live);
-    live.drain_events(&mut |_| panic!("an event without the setting"));
+    live.drain_events(&mut |_, _| panic!("an event without the setting"));
     assert_eq!(word(&live.read().expect("counters at rest"), Counter::LostEvents), 0);
 }
 

@@ -113,6 +113,45 @@ fn the_first_group_of_an_end_stays() {
     world.check_all();
 }
 
+fn makers(world: &World) -> Vec<[Maker; 2]> {
+    world.records().iter().map(|record| record.makers.ends).collect()
+}
+
+/// The process of each end, with its group and without; and none of the attempt before, nor of the one before in
+/// the slot.
+#[test]
+fn each_end_has_the_maker_of_its_socket() {
+    let of = |packet: &Packet| if packet.source_port == 80 { 8 } else { 70_000 };
+    for group_of in [both as fn(&Packet) -> u64, |_| 0] {
+        let mut world = World { group_of, maker_of: of, ..World::new(4) };
+        world.handshake(0, 10);
+        assert_eq!(makers(&world), [[maker(70_000), maker(8)]]);
+        world.maker_of = |_| 0;
+        world.send(4_000 * SECOND, &tcp(0, true, SYN, 5_000, 0));
+        assert_eq!(makers(&world), [[maker(0), maker(0)]], "the same ends");
+        world.maker_of = of;
+        world.send(4_001 * SECOND, &tcp(0, false, SYN | ACK, 20, 5_001));
+        assert_eq!(makers(&world), [[maker(0), maker(8)]], "one is known");
+        (1..5).for_each(|flow| world.send(4_002 * SECOND, &tcp(4 * flow, true, SYN, 0, 0)));
+        world.maker_of = |_| 0;
+        world.group_of = |_| 0;
+        (5..99).for_each(|flow| world.send(4_003 * SECOND, &tcp(4 * flow, true, SYN, 0, 0)));
+        assert_eq!(makers(&world)[1..], [[maker(0); 2]; 3]);
+        world.check_all();
+    }
+}
+
+/// Another process that has the socket by now, as after fork.
+#[test]
+fn the_first_maker_of_an_end_stays() {
+    let mut world = World { maker_of: |_| 7, ..World::new(64) };
+    world.send(SECOND, &tcp(0, true, SYN, 0, 0));
+    world.maker_of = |_| 99;
+    world.send(2 * SECOND, &tcp(0, true, SYN, 0, 0));
+    assert_eq!(makers(&world), [[maker(7), maker(0)]]);
+    world.check_all();
+}
+
 /// A packet that is no SYN or SYN+ACK, a record that is no attempt's, and an error about a packet of this host.
 #[test]
 fn only_what_opens_an_attempt_is_attributed() {

@@ -286,6 +286,16 @@ fn the_interface_is_that_of_the_initiator_else_of_the_responder() {
     assert_eq!(named(NO_POINT << 4 | point(5, false)), None);
 }
 
+/// Its name is the process' own choice, and not all of it need be text.
+#[test]
+fn an_end_of_a_known_process_has_an_owner_without_a_known_group() {
+    let mut each = record("10.0.0.1:1", "10.0.0.2:2", State::SynSent);
+    each.makers.ends[0] = documented::maker(70_000, b"a \xff\"b");
+    let shown = shown(&each);
+    assert_eq!(shown["initiator"]["owner"], json!({"pid": 70_000, "comm": "a \u{fffd}\"b"}));
+    assert_eq!(shown["responder"].get("owner"), None);
+}
+
 fn typical() -> Snapshot {
     let mut fake = Fake::new();
     fake.service(1, "10.0.0.2:80");

@@ -9,6 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use handshake_lab::agent::Agent;
+use handshake_lab::topology::Pair;
 use serde_json::{Value, json};
 
 use super::super::pod::{Container, Pod};
@@ -25,6 +27,8 @@ const CONTAINER: &str = "handshake-proof";
 const LOADING: Duration = Duration::from_secs(60);
 /// `nobody`.
 const USER: u32 = 65_534;
+/// Where podman keeps its containers.
+const STORAGE: &str = "/var/lib/containers/storage";
 /// What the error says where the engine's own profile refuses bpf().
 const ADVICE: &str = "--security-opt seccomp=handshake-seccomp.json";
 
@@ -67,6 +71,7 @@ fn by_podman(release: &Release, archive: &Path, profile: &Path) -> Result<()> {
     let said = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(5) && said.contains(ADVICE), "not 5 and the profile: {refused:?}");
     as_in_kubernetes(release, profile, &podman)?;
+    named(release, &podman)?;
     shell::run(podman().args(["rmi", "--force", &reference]))
 }
 
@@ -106,6 +111,54 @@ fn as_in_kubernetes(release: &Release, profile: &Path, podman: &dyn Fn() -> Comm
     ensure!(code.stdout.trim_ascii() == b"0", "not ended well: {stopped:?} {code:?} {said:?}");
     println!("podman: what the Kubernetes manifest runs is ready, and its metrics are exact");
     Ok(())
+}
+
+/// Connections to a container that listens have its name, at the other end of its network. The program that watches
+/// sees podman's files of this proof in the place of the machine's.
+fn named(release: &Release, podman: &dyn Fn() -> Command) -> Result<()> {
+    const NAME: &str = "hs-web";
+    const CONNECTIONS: usize = 3;
+    let network = Pair::new()?;
+    let (node, pod) = (&network.client, &network.server);
+    let storage = release.folder("podman").join("root");
+    let script = format!("mount --bind {} {STORAGE} && exec \"$@\"", storage.display());
+    fs::create_dir_all(STORAGE).with_context(|| format!("make {STORAGE}"))?;
+    let profile = release.root.join("packaging/handshake-seccomp.json");
+    let mut start = podman();
+    start.args(["run", "--detach", "--name", NAME, "--read-only", "--cap-drop", "all", "--cap-add"]);
+    start.args([&CAPABILITIES.join(","), "--network", &format!("ns:{}", pod.path().display())]);
+    start.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+    start.args(["--security-opt", &format!("seccomp={}", profile.display()), &image::reference(release)]);
+    shell::run(start.args(["serve", "-i", "lo", "--metrics-listen", "192.0.2.2:9477"]))?;
+    let watch = || -> Result<_> {
+        let mut watch = node.command("unshare");
+        watch.args(["--mount", "sh", "-c", &script, "sh"]).arg(release.folder("layer/usr/bin/handshake"));
+        let mut agent = Agent::attach(with(watch, &["watch", "-i", "eth0", "--flows", "-o", "jsonl"]), 1)?;
+        let deadline = Instant::now() + LOADING;
+        while node.run("curl", &["--fail", "--silent", "http://192.0.2.2:9477/healthz"]).is_err() {
+            ensure!(Instant::now() < deadline, "the container does not answer");
+            sleep(Duration::from_millis(200));
+        }
+        for _ in 1..CONNECTIONS {
+            node.run("curl", &["--silent", "http://192.0.2.2:9477/healthz"])?;
+        }
+        let is_named = |flow: &Value| flow["responder"]["owner"]["container"] == NAME;
+        agent.await_flow(LOADING, is_named)?;
+        let flows = agent.stop()?.flows()?;
+        let completed = flows.iter().filter(|flow| flow["verdict"] == "completed");
+        ensure!(completed.clone().count() >= CONNECTIONS && completed.clone().all(is_named), "{flows:#?}");
+        Ok(())
+    };
+    let watched = watch();
+    shell::run(podman().args(["rm", "--force", NAME]))?;
+    watched?;
+    println!("podman: each connection to a container has its name");
+    Ok(())
+}
+
+fn with(mut command: Command, words: &[&str]) -> Command {
+    command.args(words);
+    command
 }
 
 /// Waits until the container is ready, and asks for its metrics.

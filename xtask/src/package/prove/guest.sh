@@ -64,6 +64,35 @@ setpriv --reuid=65534 --regid=65534 --clear-groups cat /run/handshake/handshake.
 systemctl show --property ActiveState handshake
 echo "</reloaded>"
 
+# A unit that answers in another network, and was there before handshake. docs/install.md says what its process
+# takes.
+ip netns add far
+ip link add near0 type veth peer name far0 netns far
+ip address add 192.0.2.1/24 dev near0
+ip link set near0 up
+ip -n far address add 192.0.2.2/24 dev far0
+ip -n far link set far0 up
+systemd-run --quiet --unit web busybox httpd -f -p 192.0.2.1:8080 -h /www
+printf '[Service]\nAmbientCapabilities=CAP_SYS_PTRACE\nCapabilityBoundingSet=CAP_SYS_PTRACE\nSystemCallFilter=pidfd_getfd\n' \
+    > /run/systemd/system/handshake.service.d/process.conf
+echo "<owned>"
+systemctl daemon-reload
+sed -i 's/\["lo"\]/["lo", "near0"]/' /etc/handshake/handshake.toml
+printf 'process = true\nworkload = ["web=unit:web.service"]\nevents = "all"\nevents-file = "/var/log/handshake/events.jsonl"\n' \
+    >> /etc/handshake/handshake.toml
+systemctl restart handshake
+echo "exit $?"
+for _ in 1 2 3 4 5; do
+    ip netns exec far curl --silent --output /dev/null --max-time 10 http://192.0.2.1:8080/page
+done
+sleep 5
+systemctl show --property MainPID web
+grep '"192.0.2.1","port":8080' /var/log/handshake/events.jsonl | tail -n 1
+metrics | grep '^handshake_workload_'
+systemd-analyze security --no-pager handshake | tail -n 1
+journalctl --no-pager --unit handshake | tail -n 5
+echo "</owned>"
+
 echo "<stopped>"
 systemctl stop handshake
 echo "exit $?"

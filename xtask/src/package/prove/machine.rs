@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::super::Release;
 use super::super::tree::Tree;
@@ -103,9 +104,13 @@ fn judge(console: &str) -> Result<()> {
         let said = part(console, name)?;
         check(said).with_context(|| format!("{name}:\n{said}"))?;
     }
-    let exposure = part(console, "confined")?.lines().find_map(exposure).unwrap_or_default();
+    let exposed =
+        |name| Ok::<_, anyhow::Error>(part(console, name)?.lines().find_map(exposure).unwrap_or_default());
+    let exposure = exposed("confined")?;
     println!("Debian with systemd: installed disabled; ready before the first scrape; exposure {exposure}");
     println!("Debian with systemd: reloaded, with a file of metrics that another user reads");
+    let exposure = exposed("owned")?;
+    println!("Debian with systemd: a unit and its process are named; exposure {exposure} with --process");
     println!("Debian with systemd: three capabilities to load, one left; stopped and purged, nothing left");
     Ok(())
 }
@@ -113,7 +118,7 @@ fn judge(console: &str) -> Result<()> {
 /// What a part of the console must say.
 type Check = fn(&str) -> Result<()>;
 /// The parts in their order.
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("installed", |said| has(said, &["exit 0\n", "\ndisabled\n", "\ninactive\n"])),
     ("started", |said| {
         has(said, &["exit 0\n", "scrape 0\n", "Type=notify\n", "ActiveState=active\n", "SubState=running\n"])
@@ -123,6 +128,7 @@ const CHECKS: [(&str, Check); 7] = [
     ("reloaded", |said| {
         has(said, &["exit 0\n", "reload 0\n", "handshake_exact 1\n", "ActiveState=active\n"])
     }),
+    ("owned", owned),
     ("stopped", |said| {
         has(
             said,
@@ -148,10 +154,30 @@ fn confined(said: &str) -> Result<()> {
     let uid = said.lines().find_map(|line| line.strip_prefix("Uid:\t")?.split('\t').next()?.parse().ok());
     // The range of DynamicUser=, systemd.exec(5).
     ensure!(uid.is_some_and(|uid: u32| (61_184..=65_519).contains(&uid)), "not a user of its own");
+    is_exposed_by(said, 2.0)
+}
+
+fn is_exposed_by(said: &str, most: f64) -> Result<()> {
     let exposure: f64 =
         said.lines().find_map(exposure).and_then(|it| it.parse().ok()).context("no exposure")?;
-    ensure!(exposure <= 2.0, "an exposure of {exposure} is above 2.0");
+    ensure!(exposure <= most, "an exposure of {exposure} is above {most}");
     Ok(())
+}
+
+/// The connections of a unit have its name and its process, and are counted for it.
+fn owned(said: &str) -> Result<()> {
+    has(said, &["exit 0\n"])?;
+    let process = said.lines().find_map(|line| line.strip_prefix("MainPID=")).context("no process")?;
+    let process: u64 = process.parse().context("the process")?;
+    let row = said.lines().find(|line| line.starts_with('{')).context("no row")?;
+    let row: Value = serde_json::from_str(row).context("a row")?;
+    let owner = &row["responder"]["owner"];
+    ensure!(owner["unit"] == "web.service" && owner["comm"] == "busybox", "{owner}");
+    ensure!(owner["pid"] == process, "{owner}: not {process}");
+    let of_web = ["handshake_workload_attempts_total{", "workload=\"web\"", "side=\"responder\""];
+    let attempts = value(said, &of_web);
+    ensure!(attempts == Some(COMPLETED as f64), "attempts of the unit: {attempts:?}");
+    is_exposed_by(said, 3.0)
 }
 
 /// The figure in the last line of `systemd-analyze security`.
@@ -191,6 +217,10 @@ mod tests {
 <served>\nActiveState=active\nNRestarts=0\nWatchdogUSec=30s\nhandshake_exact 1\nhandshake_attempts_total 8
 handshake_verdicts_total{verdict=\"completed\"} 7\nhandshake_verdicts_total{verdict=\"refused\"} 1\n</served>
 <reloaded>\nexit 0\nreload 0\nhandshake_exact 1\nActiveState=active\n</reloaded>
+<owned>\nexit 0\nMainPID=312
+{\"responder\":{\"owner\":{\"unit\":\"web.service\",\"pid\":312,\"comm\":\"busybox\"}}}
+handshake_workload_attempts_total{workload=\"web\",side=\"responder\"} 5
+\u{2192} Overall exposure level for handshake.service: 2.3 OK\n</owned>
 <stopped>\nexit 0\nResult=success\nExecMainStatus=0\nActiveState=inactive\nfilters: \n</stopped>
 <purged>\nexit 0\nno packages found matching handshake\n</purged>
 ";
@@ -207,6 +237,10 @@ handshake_verdicts_total{verdict=\"completed\"} 7\nhandshake_verdicts_total{verd
             ("NRestarts=0", "NRestarts=1"),
             ("\"refused\"} 1", "\"refused\"} 2"),
             ("reload 0\nhandshake_exact 1\n", "reload 0\n"),
+            ("pid\":312", "pid\":311"),
+            ("\"web.service", "\"handshake.service"),
+            ("\"responder\"} 5", "\"responder\"} 4"),
+            (": 2.3", ": 3.1"),
             ("filters: \n", "filters: bpf\n"),
             ("no packages", "left: /etc/handshake\nno packages"),
             ("<purged>", ""),

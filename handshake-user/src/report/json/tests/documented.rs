@@ -16,7 +16,7 @@ use handshake_agent::owner::{Container, Owner, OwnerBook, Pod, PodName};
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
-use handshake_common::abi::{Counter, tag};
+use handshake_common::abi::{COMMAND, Counter, Maker, tag};
 use handshake_common::flow::Side;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
@@ -159,6 +159,13 @@ fn full() -> (Snapshot, Snapshot) {
 /// A control group whose owner has every field.
 const CLIENT: u64 = 7;
 
+/// A process with this name.
+pub(super) fn maker(pid: u64, name: &[u8]) -> Maker {
+    let mut command = [0; COMMAND];
+    command[..name.len()].copy_from_slice(name);
+    Maker { pid, command }
+}
+
 pub(super) fn owners() -> OwnerBook {
     let name = PodName { namespace: "shop".to_owned(), name: "web-1".to_owned() };
     let owner = Owner {
@@ -202,7 +209,11 @@ fn each_field_of_a_report_has_a_row() {
     let of_services = fields("## A service");
     let own: BTreeSet<String> = all_paths(&workloads).difference(&of_services).cloned().collect();
     assert_same(&own, &fields("## A workload"));
-    assert_same(&all_paths(&[workloads[0]["owner"].clone()]), &fields("## An owner"));
+    let of_group = all_paths(&[workloads[0]["owner"].clone()]);
+    let of_end = all_paths(&[flow_samples()[0]["initiator"]["owner"].clone()]);
+    assert_same(&of_end, &fields("## An owner"));
+    let of_process: Vec<_> = of_end.difference(&of_group).collect();
+    assert_eq!(of_process, ["comm", "pid"], "a workload has no process");
 }
 
 /// A capture that lacks everything that a capture can lack.
@@ -288,6 +299,7 @@ pub(super) fn flow_samples() -> Vec<Value> {
     completed.detail = Detail::Tcp(detail);
     completed.flags |= tag::EARLY_ACK;
     completed.control_groups.ids = [CLIENT; 2];
+    completed.makers.ends = [maker(1_873, b"nginx"); 2];
     let mut answered = udp_record("10.0.0.1:5000", "10.0.0.2:53", State::UdpAnswered);
     if let Detail::Udp(udp) = &mut answered.detail {
         udp.answer_after = 10;

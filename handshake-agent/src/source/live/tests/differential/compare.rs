@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use handshake_common::memory::Memory;
+use handshake_common::abi::Makers;
+use handshake_common::memory::{Memory, Sender};
 use handshake_common::record::Detail;
 use handshake_common::wire::{Class, Packet, mark};
 use zerocopy::IntoBytes;
@@ -96,7 +97,11 @@ impl<'a> Comparison<'a> {
             self.time.set(self.live);
             if self.kernel_takes(&arrival, &bytes) {
                 let group = if arrival.hook == Hook::Xdp { 0 } else { self.group };
-                memory.observe_of_group(group, now, &packet.expect("no shorter frame is taken"));
+                memory.observe_of(
+                    Sender { group, ..Sender::default() },
+                    now,
+                    &packet.expect("no shorter frame is taken"),
+                );
             }
             if let Some(difference) = self.look(number, &host_events) {
                 panic!("{}", self.drawn(number, &arrival, &bytes, &difference));
@@ -195,7 +200,8 @@ impl<'a> Comparison<'a> {
 
     fn different_events(&mut self, host_events: &[Event], timed: bool) -> Option<String> {
         let mut drained = Vec::new();
-        self.live.drain_events(&mut |event| {
+        self.live.drain_events(&mut |event, makers| {
+            assert_eq!(makers, Makers::default());
             drained.push(*event);
             ControlFlow::Continue(())
         });

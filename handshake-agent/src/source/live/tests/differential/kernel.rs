@@ -40,6 +40,8 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         flows6: map_array(&bpf, "FLOWS6", sizes.slots6 as usize).expect("the table"),
         owners4: map_array(&bpf, "OWNERS4", sizes.slots4 as usize).expect("the owners"),
         owners6: map_array(&bpf, "OWNERS6", sizes.slots6 as usize).expect("the owners"),
+        makers4: None,
+        makers6: None,
         services: map_array(&bpf, "SERVICES", ROWS as usize).expect("the rows"),
         connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize).expect("the rows"),
         events: Some(take(&mut bpf, "EVENTS").expect("the ring")),
