@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::package::Architecture;
+use crate::architecture::Architecture;
 use crate::{packages, run, shell};
 use initramfs::Initramfs;
 
@@ -60,15 +60,18 @@ pub(crate) struct Args {
     /// First install QEMU and busybox, and download Debian's kernel
     #[arg(long)]
     setup: bool,
-    /// Run the demo's scenario on each hook of each kernel, and write the table of docs/kernels.md
+    /// Run the demo's scenario on each hook of each kernel, and connections over other links
     #[arg(long)]
     all: bool,
     /// Of all kernels only those of this architecture
     #[arg(long, value_enum, requires = "all")]
     arch: Option<Architecture>,
-    /// Of all kernels only the one of this version, without the table
+    /// Of all kernels only the one of this version
     #[arg(long, value_name = "VERSION", requires = "all")]
     kernel: Option<String>,
+    /// Write what was tried into the table of docs/kernels.md
+    #[arg(long, requires = "all")]
+    table: bool,
     /// Keep the two newest kernels under traffic for so many minutes, and watch the agent's memory
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "30", conflicts_with = "all")]
     soak: Option<u64>,

@@ -28,6 +28,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::architecture::Architecture;
 use crate::copy::SourceCopy;
 use crate::{packages, shell, toolchain};
 use tree::Tree;
@@ -56,39 +57,6 @@ pub(crate) struct Args {
     /// Show the whole console of the emulated machine
     #[arg(long, requires = "prove")]
     console: bool,
-}
-
-/// What a release is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Architecture {
-    /// x86-64.
-    Amd64,
-    /// AArch64.
-    Arm64,
-}
-
-impl Architecture {
-    /// Its name in Debian and in OCI images.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// Its name in Rust.
-    fn triple(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
-}
-
-/// Builds the program and the example of `handshake-lab` that runs in emulated machines, for an architecture;
-/// returns the paths of both.
-pub(crate) fn for_machine(architecture: Architecture) -> Result<[PathBuf; 2]> {
-    binary::build_unoptimised(&shell::target(), architecture, "guest")
 }
 
 /// Where a release is built from, and what is the same in all its files.
@@ -235,7 +203,7 @@ fn epoch() -> Result<u64> {
 }
 
 /// A hash in hexadecimal digits.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

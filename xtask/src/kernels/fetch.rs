@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::{find_below, folder};
-use crate::package::Architecture;
+use crate::architecture::Architecture;
 use crate::shell;
 
 /// A kernel of Debian.

@@ -5,7 +5,8 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /run /tmp
+mkdir -p /run /tmp /dev/pts
+mount -t devpts devpts /dev/pts
 mount -t tmpfs run /run
 mkdir /run/netns
 for module in /modules/*.ko; do

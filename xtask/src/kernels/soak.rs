@@ -9,7 +9,7 @@ use handshake_lab::books;
 use super::fetch::{DebianKernel, KERNELS};
 use super::tries::{packed, report};
 use super::{Args, TIMEOUT_S, part};
-use crate::package::Architecture;
+use crate::architecture::Architecture;
 
 /// The minutes until the agent's memory has settled.
 const SETTLED: u64 = 5;

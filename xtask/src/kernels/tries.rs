@@ -18,9 +18,9 @@ use super::fetch::{DebianKernel, KERNELS};
 use super::initramfs::Initramfs;
 use super::table::{self, TriedRow};
 use super::{Args, BUSYBOX, TIMEOUT_S, between, boot_on, folder, libraries, part};
-use crate::package::{self, Architecture};
-use crate::shell;
-use crate::toolchain::version;
+use crate::architecture::{Architecture, build_unoptimised};
+use crate::toolchain::{self, version};
+use crate::{packages, shell};
 
 /// The guest's first program.
 const INIT: &str = include_str!("guest.sh");
@@ -45,6 +45,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(!kernels.is_empty(), "no such kernel: {}", KERNELS.map(|kernel| kernel.name()).join(", "));
     if args.setup {
         kernels.iter().try_for_each(DebianKernel::fetch)?;
+        if kernels.iter().any(|kernel| kernel.architecture == Architecture::Arm64) {
+            packages::install_for_arm64()?;
+            toolchain::choose(None, true)?;
+        }
     }
     let mut rows = Vec::new();
     for kernel in &kernels {
@@ -64,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             rows.push(row);
         }
     }
-    if args.kernel.is_none() { table::write(&rows) } else { Ok(()) }
+    if args.table { table::write(&rows) } else { Ok(()) }
 }
 
 /// The kernels that the arguments choose.
@@ -94,18 +98,16 @@ impl Try {
     }
 }
 
-/// The hooks that a kernel has, on a veth and on the links that it knows beside.
+/// The hooks that a kernel has on a veth, and the newest of each kind on the links that it knows beside.
 fn tries(kernel: &DebianKernel) -> Vec<Try> {
     let tcx = (version(kernel.version) >= TCX).then_some("tcx");
-    let on = |link, hooks: &[&'static str]| {
-        let hooks: Vec<&str> = ["clsact"].into_iter().chain(tcx).chain(hooks.iter().copied()).collect();
-        hooks.into_iter().map(move |hook| Try { link, hook })
-    };
-    let links = LinkKind::ALL
-        .into_iter()
-        .filter(|_| kernel.has_links)
-        .flat_map(|kind| on(kind.name(), if kind.has_ethernet() { &["xdp-generic"] } else { &[] }));
-    on(VETH, &["xdp-generic", "xdp-native"]).chain(links).collect()
+    let on = |link| move |hook| Try { link, hook };
+    let hooks = ["clsact"].into_iter().chain(tcx).chain(["xdp-generic", "xdp-native"]);
+    let links = LinkKind::ALL.into_iter().filter(|_| kernel.has_links).flat_map(|kind| {
+        let xdp = kind.has_ethernet().then_some("xdp-generic");
+        [tcx.unwrap_or("clsact")].into_iter().chain(xdp).map(on(kind.name()))
+    });
+    hooks.map(on(VETH)).chain(links).collect()
 }
 
 /// A machine that runs the guest's program once per try.
@@ -139,7 +141,7 @@ pub(super) fn packed(kernel: &DebianKernel, tries: &[String]) -> Result<Packed> 
     for applet in APPLETS {
         files.link(&format!("bin/{applet}"), "busybox");
     }
-    let [handshake, guest] = package::for_machine(kernel.architecture)?;
+    let [handshake, guest] = build_unoptimised(kernel.architecture, "guest")?;
     files.copy(&handshake, "bin/handshake")?;
     files.copy(&guest, "bin/guest")?;
     match kernel.architecture {
