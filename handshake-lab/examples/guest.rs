@@ -88,9 +88,11 @@ fn soak(minutes: u64) -> Result<()> {
     /// Between two bursts: an emulated machine has the rest of the time for itself.
     const REST: Duration = Duration::from_millis(200);
     const BURST: usize = 10;
+    /// Two emulated machines share what this one has.
+    const END: Duration = Duration::from_secs(300);
     let network = Pair::new()?;
     let path = network.path(Family::V4);
-    let agent = Agent::start(&network.client, HANDSHAKE, &["-i", DEVICE, "--interval", "10s"])?;
+    let mut agent = Agent::start(&network.client, HANDSHAKE, &["-i", DEVICE, "--interval", "10s"])?;
     let listener = tcp::Listener::new(&path, 0, 128)?;
     let began = Instant::now();
     for minute in 0..=minutes {
@@ -103,7 +105,8 @@ fn soak(minutes: u64) -> Result<()> {
             thread::sleep(REST);
         }
     }
-    print_report(&agent.stop()?)
+    agent.signal(libc::SIGINT)?;
+    print_report(&agent.wait(END)?)
 }
 
 /// What a process has in memory, in KiB.
