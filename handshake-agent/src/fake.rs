@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram, Makers,
-    NO_POINT, SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD,
+    BUCKETS, CLASS_WORDS, COMMAND, COUNTERS, ClassBlock, ControlGroups, Counter, CounterBlock, Histogram,
+    Maker, Makers, NO_POINT, SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD,
     address_of_group, class_index, tag,
 };
 use handshake_common::flow::{End, Family, FlowKey, Side};
@@ -257,6 +257,14 @@ impl Fake {
 pub fn unit(name: &str) -> Owner {
     let (cgroup, unit) = (format!("/system.slice/{name}"), Some(name.to_owned()));
     Owner { cgroup, unit, container: None, pod: None }
+}
+
+/// A process with this name, which is shorter than the kernel's.
+#[must_use]
+pub fn maker(pid: u64, name: &[u8]) -> Maker {
+    let mut command = [0; COMMAND];
+    command[..name.len()].copy_from_slice(name);
+    Maker { pid, command }
 }
 
 /// A TCP record with one SYN, opened at boot.

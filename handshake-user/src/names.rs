@@ -24,7 +24,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use handshake_agent::confine::Confinement;
+use handshake_agent::model::flow::Flow;
 use handshake_agent::owner::Owner;
+use handshake_common::flow::Side;
 use tokio::sync::Notify;
 
 use crate::escape::printable;
@@ -195,6 +197,13 @@ const fn is_asked_for(address: IpAddr) -> bool {
 /// The short name of an owner.
 pub(crate) fn label(owner: &Owner) -> String {
     shown(&owner.label())
+}
+
+/// Whose an end of a flow is: `nginx[1873], nginx.service`, as far as it is known.
+pub(crate) fn whose(flow: &Flow, side: Side, owner: Option<&Owner>) -> String {
+    let process = flow.process(side).map(|process| shown(&process.to_string()));
+    let parts: Vec<String> = process.into_iter().chain(owner.map(label)).collect();
+    parts.join(", ")
 }
 
 /// The initiator's end with its owner in the place of its address.

@@ -117,6 +117,16 @@ impl Flow {
         Self { record, ended: None }
     }
 
+    /// The process that made the socket of an end, where that is known. Its name is the process' own choice.
+    #[must_use]
+    pub fn process(&self, side: Side) -> Option<Process> {
+        let Maker { pid, command } = self.record.makers.ends[side as usize];
+        let name = command.split(|byte| *byte == 0).next().unwrap_or_default();
+        let command = String::from_utf8_lossy(name).into_owned();
+        let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+        Some(Process { pid, command, cgroup: None })
+    }
+
     /// An attempt that has just ended, as the event of its end tells it.
     #[must_use]
     pub const fn ended(record: Record, verdict: Verdict, at_ns: u64) -> Self {
@@ -450,17 +460,6 @@ impl<'a> View<'a> {
             Some(owners) => owners[side as usize].clone(),
             None => self.context.owners.of(flow.record.control_groups.ids[side as usize]),
         }
-    }
-
-    /// The process that made the socket of an end of the flow, where that is known. Its name is the process' own
-    /// choice.
-    #[must_use]
-    pub fn process(&self, flow: &Flow, side: Side) -> Option<Process> {
-        let Maker { pid, command } = flow.record.makers.ends[side as usize];
-        let name = command.split(|byte| *byte == 0).next().unwrap_or_default();
-        let command = String::from_utf8_lossy(name).into_owned();
-        let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
-        Some(Process { pid, command, cgroup: None })
     }
 
     /// From where this host sees the flow.

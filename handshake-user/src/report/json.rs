@@ -462,7 +462,7 @@ fn end(socket: SocketAddr) -> Value {
 fn owned_end(view: &View<'_>, flow: &Flow, side: Side) -> Value {
     let mut end = end(flow.end(side));
     let mut owner = view.owner(flow, side).map(|owner| self::owner(&owner)).unwrap_or_default();
-    if let Some(Process { pid, command, .. }) = view.process(flow, side) {
+    if let Some(Process { pid, command, .. }) = flow.process(side) {
         owner.insert("pid".to_owned(), json!(pid));
         owner.insert("comm".to_owned(), json!(command));
     }

@@ -159,9 +159,11 @@ fn ends(flow: &Flow, style: Style) -> [String; 2] {
 fn owned_ends(view: &View<'_>, flow: &Flow, style: Style) -> [String; 2] {
     let mut ends = ends(flow, style);
     for (side, end) in Side::BOTH.into_iter().zip(&mut ends) {
-        if let Some(owner) = view.owner(flow, side).filter(|owner| !owner.is_root()) {
+        let owner = view.owner(flow, side).filter(|owner| !owner.is_root());
+        let whose = names::whose(flow, side, owner.as_deref());
+        if !whose.is_empty() {
             // Writing to a String cannot fail.
-            let _ = write!(end, " ({})", names::label(&owner));
+            let _ = write!(end, " ({whose})");
         }
     }
     ends

@@ -21,7 +21,7 @@ use handshake_common::verdict::{Assessment, Cause, FlowFlag, UdpVerdict, Verdict
 use super::owners::Owners;
 use super::service::ServiceLine;
 use crate::duration::duration;
-use crate::names::label;
+use crate::names;
 use handshake_agent::model::flow::Flow;
 
 /// The word for what failed.
@@ -212,7 +212,7 @@ impl ListFilter {
                 let cause = attempt.cause(standing).map_or("", Cause::name);
                 let [from, to] = Side::BOTH.map(|side| attempt.end(side));
                 let [whose, and_whose] = Side::BOTH
-                    .map(|side| owners.of(&attempt.record, side).as_deref().map(label).unwrap_or_default());
+                    .map(|side| names::whose(attempt, side, owners.of(&attempt.record, side).as_deref()));
                 let shown =
                     format!("{from} {to} {} {cause} {interface} {whose} {and_whose}", standing.name());
                 shown.to_lowercase().contains(text)

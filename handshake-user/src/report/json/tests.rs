@@ -5,7 +5,7 @@ mod schema;
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, ticks, udp_record};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND, maker, record, tcp, ticks, udp_record};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
     CaptureOrigin, FIRST_UDP_ROW, InterfaceHooks, Interval, LiveOrigin, Origin, RunContext, Snapshot,
@@ -290,7 +290,7 @@ fn the_interface_is_that_of_the_initiator_else_of_the_responder() {
 #[test]
 fn an_end_of_a_known_process_has_an_owner_without_a_known_group() {
     let mut each = record("10.0.0.1:1", "10.0.0.2:2", State::SynSent);
-    each.makers.ends[0] = documented::maker(70_000, b"a \xff\"b");
+    each.makers.ends[0] = maker(70_000, b"a \xff\"b");
     let shown = shown(&each);
     assert_eq!(shown["initiator"]["owner"], json!({"pid": 70_000, "comm": "a \u{fffd}\"b"}));
     assert_eq!(shown["responder"].get("owner"), None);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake_agent::fake::{BEGINNING, Fake, SECOND, record, tcp, udp_record, unit};
+use handshake_agent::fake::{BEGINNING, Fake, SECOND, maker, record, tcp, udp_record, unit};
 use handshake_agent::hook::{Direction, Hook, HookLook, HookState, InterfaceLook, LinkState};
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::{
@@ -590,6 +590,12 @@ fn ends_have_their_owners() {
         let line = draw_event(&view, &Event { kind: EventKind::HalfOpen, flow, at_ns: 0 }, style);
         assert!(line.contains(&format!("  {ends}")), "{line}");
     }
+    let mut open = record("10.0.0.1:40000", "10.0.0.2:443", State::SynReceived);
+    open.control_groups.ids = [5, 2];
+    open.makers.ends = [maker(812, b"\x1b[2J\0"), maker(1_873, b"nginx")];
+    let line = draw_flow(&view, &Flow::of(open), style);
+    let ends = "10.0.0.1:40000 (\\u{1b}[2J[812]) → web.example:https (nginx[1873], nginx.service)  ";
+    assert!(line.contains(&format!("  tcp {ends}")), "{line}");
 }
 
 /// The worst workload is first; a single one on each side that does well says nothing.

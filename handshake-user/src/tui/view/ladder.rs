@@ -129,9 +129,12 @@ fn words(attempt: &Flow, scene: &Scene, pen: Pen, width: usize) -> Vec<Line<'sta
         lines.extend(explained(pen, "tunnel", &meaning, tone(standing), width));
     }
     for side in Side::BOTH {
-        if let Some(owner) = scene.owners.of(&attempt.record, side) {
+        let process = attempt.process(side).map(|process| format!("process {process}"));
+        let owner = scene.owners.of(&attempt.record, side);
+        let parts: Vec<String> = process.into_iter().chain(owner.as_deref().map(described)).collect();
+        if !parts.is_empty() {
             let name = format!("{}'s owner", side.name());
-            lines.extend(explained(pen, &name, &described(&owner), Tone::Plain, width));
+            lines.extend(explained(pen, &name, &printable(&parts.join(", ")), Tone::Plain, width));
         }
     }
     for text in figures(attempt, scene).into_iter().flat_map(|text| wrap(&text, width - 2)) {
@@ -150,7 +153,7 @@ fn described(owner: &Owner) -> String {
     let unit = owner.unit.as_ref().map(|unit| format!("unit {unit}"));
     let group = format!("cgroup {}", owner.cgroup);
     let parts: Vec<String> = [pod, container, unit, Some(group)].into_iter().flatten().collect();
-    printable(&parts.join(", ")).into_owned()
+    parts.join(", ")
 }
 
 fn explained(pen: Pen, name: &str, text: &str, tone: Tone, width: usize) -> Vec<Line<'static>> {

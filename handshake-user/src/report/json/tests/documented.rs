@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use handshake_agent::fake::{Fake, SECOND, record, tcp, udp_record};
+use handshake_agent::fake::{Fake, SECOND, maker, record, tcp, udp_record};
 use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, Tunnels, View};
 use handshake_agent::model::metric::{METRICS, Unit};
@@ -16,7 +16,7 @@ use handshake_agent::owner::{Container, Owner, OwnerBook, Pod, PodName};
 use handshake_agent::source::local::HostAddresses;
 use handshake_agent::source::opens::KernelOpens;
 use handshake_capture::{ClockSteps, OutOfOrder};
-use handshake_common::abi::{COMMAND, Counter, Maker, tag};
+use handshake_common::abi::{Counter, tag};
 use handshake_common::flow::Side;
 use handshake_common::record::{Detail, State};
 use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Verdict};
@@ -158,13 +158,6 @@ fn full() -> (Snapshot, Snapshot) {
 
 /// A control group whose owner has every field.
 const CLIENT: u64 = 7;
-
-/// A process with this name.
-pub(super) fn maker(pid: u64, name: &[u8]) -> Maker {
-    let mut command = [0; COMMAND];
-    command[..name.len()].copy_from_slice(name);
-    Maker { pid, command }
-}
 
 pub(super) fn owners() -> OwnerBook {
     let name = PodName { namespace: "shop".to_owned(), name: "web-1".to_owned() };
